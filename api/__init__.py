@@ -1,0 +1,5 @@
+"""The HTTP front: `create_app(settings)`."""
+
+from api.app import create_app
+
+__all__ = ["create_app"]

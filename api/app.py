@@ -1,0 +1,56 @@
+"""The Flask application."""
+
+from __future__ import annotations
+
+from io import BytesIO
+from typing import IO, Any
+
+from flask import Flask, Request
+
+from api import health, inference_routes, task_routes
+from api.problems import register_error_handlers
+from api.submission import Submissions
+from inference.replies import ReplyRouter
+from inference.services import Services
+from inference.settings import Settings
+
+
+class _Request(Request):
+    def _get_file_stream(self, *_: Any, **__: Any) -> IO[bytes]:
+        # Parts are bounded by `api.max_body_bytes`; the default would put them into temporary files from 500 kB on.
+        return BytesIO()
+
+
+class Api(Flask):
+    """Flask with what its routes need."""
+
+    request_class = _Request
+
+    def __init__(self, services: Services) -> None:
+        super().__init__("api")
+        self.services = services
+        settings = services.settings
+        self.replies = ReplyRouter(services.redis, services.store, settings.task_store.key_prefix)
+        self.submissions = Submissions(
+            store=services.store,
+            broker=services.broker,
+            objects=services.objects,
+            models=services.models,
+            replies=self.replies,
+            settings=settings,
+        )
+
+
+def create_app(settings: Settings) -> Api:
+    """The API for these settings.
+
+    Raises:
+        ConfigurationError: a model's description is wrong.
+    """
+    app = Api(Services(settings))
+    app.config["MAX_CONTENT_LENGTH"] = settings.api.max_body_bytes
+    app.register_blueprint(inference_routes.blueprint)
+    app.register_blueprint(task_routes.blueprint)
+    app.register_blueprint(health.blueprint)
+    register_error_handlers(app)
+    return app

@@ -1,0 +1,68 @@
+"""Probes, and what is where."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from flask import Blueprint, Response
+
+from api.context import api
+from api.responses import json_response
+from inference.errors import ServiceUnavailable
+
+blueprint = Blueprint("health", __name__)
+
+
+@blueprint.get("/")
+def index() -> Response:
+    models = api().services.models
+    return json_response(
+        {
+            "service": "image inference",
+            "pipeline_id": api().services.settings.pipeline_id,
+            "served_model": models.served_name,
+            "models": [model.name for model in models],
+            "paths": {
+                "POST /inference": "classify an image: curl -F image=@photo.jpg …/inference",
+                "GET /tasks/{task_id}?wait=N": "a task, waiting up to N seconds for its end",
+                "GET /tasks?request_id=…": "the tasks of a request id",
+                "DELETE /tasks/{task_id}": "cancel",
+                "GET /health/live, /health/ready": "probes",
+            },
+        }
+    )
+
+
+@blueprint.get("/health/live")
+def live() -> Response:
+    return json_response({"status": "live"})
+
+
+@blueprint.get("/health/ready")
+def ready() -> Response:
+    """200 only when a request would be served now; else 503 that says what is missing."""
+    services = api().services
+    checks = {
+        "task_store": _check(services.store.ping),
+        "broker": _check(lambda: services.broker.depth(services.models.get().queue)),
+        "object_store": _check(services.objects.ping),
+        "model": _check(_served_model_is_loaded),
+    }
+    is_ready = all(result == "ok" for result in checks.values())
+    status = "ready" if is_ready else "not ready"
+    return json_response({"status": status, "checks": checks}, 200 if is_ready else 503)
+
+
+def _check(call: Callable[[], object]) -> str:
+    try:
+        call()
+    except ServiceUnavailable as error:
+        return error.detail
+    return "ok"
+
+
+def _served_model_is_loaded() -> None:
+    served = api().services.models.served_name
+    workers = api().services.presence.workers()
+    if not any(model.name == served for worker in workers for model in worker.models):
+        raise ServiceUnavailable(f"no worker has {served} loaded ({len(workers)} workers are up)")

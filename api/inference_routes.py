@@ -1,0 +1,66 @@
+"""POST /inference: classify one image, now or later."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+
+from flask import Blueprint, Response, request
+
+from api.context import api
+from api.predict_form import read_predict_form
+from api.responses import json_response
+from api.submission import Submission
+from api.task_view import result_view, task_view, timings_view
+from inference.errors import InferenceError, WaitTimeout
+from inference.messages import Outcome
+
+blueprint = Blueprint("inference", __name__)
+
+#: The sweeper ends a task within this after its deadline; a synchronous caller waits for that answer.
+_EXPIRY_GRACE_S = 5.0
+
+
+@blueprint.post("/inference")
+@blueprint.post("/inference_service")
+def predict() -> Response:
+    began = time.perf_counter()
+    form = read_predict_form(request)
+    submission = api().submissions.submit(form)
+    with submission.waiter as waiter:
+        if form.wait_s is None:
+            outcome = waiter.wait(submission.deadline_s + _EXPIRY_GRACE_S)
+        else:
+            outcome = waiter.wait(min(form.wait_s, api().services.settings.api.max_wait_s)) if form.wait_s else None
+    if outcome is None and form.wait_s is None:
+        raise WaitTimeout("the result was not ready in time; the task goes on", task_id=submission.task_id)
+    response = _result(submission, outcome, began) if outcome is not None else _accepted(submission)
+    response.headers["Task-Id"] = submission.task_id
+    if "Prefer" in request.headers:
+        response.headers["Preference-Applied"] = request.headers["Prefer"]
+    if not submission.created:
+        response.headers["Idempotent-Replayed"] = "true"
+    return response
+
+
+def _result(submission: Submission, outcome: Outcome, began: float) -> Response:
+    if outcome.result is None:
+        error = InferenceError.from_dict(outcome.error) if outcome.error else InferenceError("the task has no result")
+        error.task_id = submission.task_id
+        raise error
+    document = {
+        "response": result_view(outcome.result),
+        "task_id": submission.task_id,
+        "request_id": submission.request_id,
+        "model": asdict(submission.model),
+    }
+    timings = dict(timings_view(submission.store_ms, outcome, submission.waiter.finished_at_ms))
+    timings["total_ms"] = (time.perf_counter() - began) * 1000
+    server_timing = ", ".join(f"{name.removesuffix('_ms')};dur={value:.1f}" for name, value in timings.items())
+    return json_response(document, headers={"Server-Timing": server_timing})
+
+
+def _accepted(submission: Submission) -> Response:
+    store = api().services.store
+    task = task_view(store.get(submission.task_id), store)
+    return json_response(task, 202, headers={"Location": f"/tasks/{submission.task_id}"})

@@ -1,0 +1,62 @@
+"""The one error handler: every error leaves as RFC 9457 `application/problem+json` with a stable `code`."""
+
+from __future__ import annotations
+
+import logging
+import math
+from http import HTTPStatus
+from typing import Any
+
+from flask import Flask, Response
+from werkzeug.exceptions import HTTPException
+
+from api.responses import json_response
+from inference.errors import InferenceError, InvalidRequest, MethodNotAllowed, NotFound, PayloadTooLarge
+
+logger = logging.getLogger(__name__)
+
+
+def problem_document(error: InferenceError) -> dict[str, Any]:
+    """`type`, `title`, `status`, `detail` of RFC 9457, and `code`, `field`, `expected`, `task_id` where known."""
+    kind = {"type": f"urn:problem-type:inference:{error.code}", "title": error.title, "status": error.status}
+    return kind | error.to_dict()
+
+
+def problem_response(error: InferenceError) -> Response:
+    headers = {}
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
+    if error.task_id is not None:
+        headers["Location"] = f"/tasks/{error.task_id}"
+    return json_response(problem_document(error), error.status, headers=headers, mimetype="application/problem+json")
+
+
+def register_error_handlers(app: Flask) -> None:
+    app.register_error_handler(InferenceError, problem_response)
+    app.register_error_handler(HTTPException, _http_problem)
+    app.register_error_handler(Exception, _unexpected)
+
+
+def _http_problem(error: HTTPException) -> Response:
+    """What Flask and Werkzeug refuse by themselves."""
+    match error.code:
+        case HTTPStatus.NOT_FOUND:
+            problem: InferenceError = NotFound("there is nothing at this path", expected="see GET / for the paths")
+        case HTTPStatus.METHOD_NOT_ALLOWED:
+            problem = MethodNotAllowed("this path does not take this method")
+        case HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            problem = PayloadTooLarge("the request body is larger than api.max_body_bytes, or has too many parts")
+        case code if code is not None and code < HTTPStatus.INTERNAL_SERVER_ERROR:
+            problem = InvalidRequest(error.description or "the request cannot be read")
+        case _:
+            return _unexpected(error)
+    response = problem_response(problem)
+    for name, value in error.get_headers():
+        if name == "Allow":
+            response.headers[name] = value
+    return response
+
+
+def _unexpected(error: Exception) -> Response:
+    logger.error("a request failed", exc_info=error)
+    return problem_response(InferenceError("an unexpected error occurred; the server's log has it"))

@@ -1,0 +1,41 @@
+"""The API under gunicorn with gevent workers. Import gevent's monkey patch before this module: see server.py."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gunicorn.app.base import BaseApplication
+
+from api.app import create_app
+from inference.settings import Settings
+
+
+class _Gunicorn(BaseApplication):  # type: ignore[misc] # gunicorn has no types
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        super().__init__()
+
+    def load_config(self) -> None:
+        api = self._settings.api
+        options: dict[str, Any] = {
+            "bind": f"{api.host}:{api.port}",
+            "workers": api.workers,
+            "worker_class": "gevent",
+            "graceful_timeout": int(api.drain_timeout_s),
+            "timeout": 60,
+            "keepalive": 75,
+            "loglevel": self._settings.log.level.lower() if self._settings.log.level == "DEBUG" else "warning",
+            "control_socket_disable": True,
+        }
+        for name, value in options.items():
+            if name in self.cfg.settings:
+                self.cfg.set(name, value)
+
+    def load(self) -> Any:
+        return create_app(self._settings)
+
+
+def serve(settings: Settings) -> None:
+    """Run until stopped."""
+    create_app(settings)  # what is wrong with it is said once, before any worker is forked
+    _Gunicorn(settings).run()

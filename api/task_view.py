@@ -1,0 +1,72 @@
+"""How a task looks to a client."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from typing import Any
+
+from api.problems import problem_document
+from inference.errors import InferenceError
+from inference.messages import Outcome, PredictionResult, TaskRecord, TaskStatus
+from inference.task_store import TaskStore
+
+
+def result_view(result: PredictionResult) -> dict[str, Any]:
+    return {
+        "class": result.class_index,
+        "label": result.label,
+        "confidence_level": result.confidence_level,
+        "prediction": result.prediction,
+    }
+
+
+def task_view(record: TaskRecord, store: TaskStore) -> dict[str, Any]:
+    """The task object."""
+    outcome = record.outcome
+    error = InferenceError.from_dict(outcome.error) if outcome and outcome.error else None
+    return {
+        "task_id": record.task_id,
+        "request_id": record.request_id,
+        "status": record.status,
+        "model": asdict(record.model),
+        "created_at": _time(record.created_at_ms),
+        "started_at": _time(record.started_at_ms),
+        "finished_at": _time(record.finished_at_ms),
+        "deadline_at": _time(record.deadline_at_ms),
+        "result": result_view(outcome.result) if outcome and outcome.result else None,
+        "error": problem_document(error) if error else None,
+        "deliveries": [{"sink": sink, "status": status} for sink, status in record.deliveries.items()],
+        "queue": _queue_view(record, store),
+        "attempts": record.attempts,
+        "timings": timings_view(record.store_ms, outcome, record.finished_at_ms),
+        "batch_size": outcome.batch_size if outcome else None,
+        "urls": {"self": f"/tasks/{record.task_id}", "cancel": f"/tasks/{record.task_id}"},
+    }
+
+
+def timings_view(store_ms: float, outcome: Outcome | None, finished_at_ms: int) -> Mapping[str, float]:
+    """Milliseconds by step."""
+    timings: dict[str, float] = {"store_ms": store_ms}
+    if outcome is not None:
+        timings |= outcome.timings
+        if outcome.predicted_at_ms:
+            timings["commit_ms"] = max(0, finished_at_ms - outcome.predicted_at_ms)
+    return {name: round(value, 3) for name, value in timings.items()}
+
+
+def _queue_view(record: TaskRecord, store: TaskStore) -> dict[str, Any] | None:
+    if record.status is not TaskStatus.QUEUED:
+        return None
+    position = store.position(record.queue, record.task_id)
+    if position is None:
+        return None
+    rate = store.queue_stats(record.queue).drain_rate_per_s
+    return {"position": position, "eta_s": round((position + 1) / rate, 3) if rate > 0 else None}
+
+
+def _time(at_ms: int) -> str | None:
+    if not at_ms:
+        return None
+    return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

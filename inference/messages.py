@@ -1,0 +1,196 @@
+"""What travels between the processes: the queue message, the task record and a task's outcome.
+
+An outcome is one line of JSON and then the prediction vector as little-endian float32, so that a result crosses Redis twice
+(record, reply) without ever being printed as text. `encode_outcome` and `decode_outcome` are the only two who know that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+
+from inference.errors import InferenceError
+from inference.imaging import ImageHeader
+
+#: Name of the Celery task that every queue message calls.
+PREDICT_TASK = "tasks.predict"
+
+
+class TaskStatus(StrEnum):
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELED = "canceled"
+    EXPIRED = "expired"
+
+    @property
+    def is_terminal(self) -> bool:
+        return self not in (TaskStatus.QUEUED, TaskStatus.RUNNING)
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """Which model a task runs on, resolved when the task is accepted."""
+
+    name: str
+    version: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class QueueItem:
+    """One image in a queue message: a task id and where its bytes are."""
+
+    task_id: str
+    object_key: str
+    header: ImageHeader
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"task_id": self.task_id, "object_key": self.object_key, "header": self.header.to_dict()}
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> QueueItem:
+        return QueueItem(data["task_id"], data["object_key"], ImageHeader.from_dict(data["header"]))
+
+
+@dataclass(frozen=True)
+class QueueMessage:
+    """The keyword arguments of the Celery task: a model and a list of items, each a task of its own."""
+
+    model: ModelRef
+    items: tuple[QueueItem, ...]
+
+    def to_kwargs(self) -> dict[str, Any]:
+        return {"model": asdict(self.model), "items": [item.to_dict() for item in self.items]}
+
+    @staticmethod
+    def from_kwargs(kwargs: Mapping[str, Any]) -> QueueMessage:
+        return QueueMessage(ModelRef(**kwargs["model"]), tuple(QueueItem.from_dict(item) for item in kwargs["items"]))
+
+
+@dataclass(frozen=True)
+class PredictionRequest:
+    """A task as it is accepted: everything that is known before it runs."""
+
+    task_id: str
+    request_id: str
+    model: ModelRef
+    queue: str
+    item: QueueItem
+    #: seconds from acceptance until the task expires
+    deadline_s: float
+    sinks: tuple[str, ...] = ()
+    #: reply channel of the API process that waits; empty when nobody does
+    reply_to: str = ""
+    #: milliseconds that the upload took
+    store_ms: float = 0.0
+    idempotency_key: str = ""
+    #: digest of the content that the idempotency key stands for
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True)
+class PredictionResult:
+    """What the model said of one image."""
+
+    class_index: int
+    label: str | None
+    #: (classes,) float32
+    prediction: NDArray[np.float32]
+
+    @property
+    def confidence_level(self) -> np.float32:
+        """Value of the highest class, as the model gives it."""
+        return np.float32(self.prediction[self.class_index])
+
+    @staticmethod
+    def from_vector(vector: NDArray[np.float32], labels: tuple[str, ...]) -> PredictionResult:
+        best = int(vector.argmax())
+        return PredictionResult(best, labels[best] if best < len(labels) else None, vector)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a task ended: a result or an error, and how long each step took."""
+
+    status: TaskStatus
+    result: PredictionResult | None = None
+    #: `InferenceError.to_dict()`
+    error: dict[str, Any] | None = None
+    batch_size: int = 0
+    #: milliseconds by step: queue_ms, fetch_ms, decode_ms, batch_wait_ms, predict_ms
+    timings: Mapping[str, float] = field(default_factory=dict)
+    worker: str = ""
+    #: store's clock, ms since the epoch, when the prediction was there; 0 when there was none
+    predicted_at_ms: int = 0
+
+    @staticmethod
+    def of_error(status: TaskStatus, error: InferenceError, **details: Any) -> Outcome:
+        return Outcome(status, error=error.to_dict(), **details)
+
+
+def encode_outcome(outcome: Outcome) -> bytes:
+    """JSON header, newline, float32 values."""
+    header: dict[str, Any] = {
+        "status": outcome.status,
+        "error": outcome.error,
+        "batch_size": outcome.batch_size,
+        "timings": dict(outcome.timings),
+        "worker": outcome.worker,
+        "predicted_at_ms": outcome.predicted_at_ms,
+    }
+    result = outcome.result
+    if result is None:
+        return orjson.dumps(header) + b"\n"
+    header["result"] = [result.class_index, result.label]
+    return orjson.dumps(header) + b"\n" + np.ascontiguousarray(result.prediction, "<f4").tobytes()
+
+
+def decode_outcome(data: bytes) -> Outcome:
+    """The inverse of `encode_outcome`; the prediction is a read-only view of `data`."""
+    head, _, values = data.partition(b"\n")
+    header = orjson.loads(head)
+    result = None
+    if "result" in header:
+        class_index, label = header["result"]
+        result = PredictionResult(class_index, label, np.frombuffer(values, "<f4"))
+    return Outcome(
+        TaskStatus(header["status"]),
+        result=result,
+        error=header["error"],
+        batch_size=header["batch_size"],
+        timings=header["timings"],
+        worker=header["worker"],
+        predicted_at_ms=header["predicted_at_ms"],
+    )
+
+
+@dataclass(frozen=True)
+class TaskRecord:
+    """A task as the store has it. Times are the store's clock, in ms since the epoch; 0 means not yet."""
+
+    task_id: str
+    request_id: str
+    model: ModelRef
+    queue: str
+    item: QueueItem
+    status: TaskStatus
+    created_at_ms: int
+    deadline_at_ms: int
+    started_at_ms: int = 0
+    finished_at_ms: int = 0
+    #: starts of predict
+    attempts: int = 0
+    #: attempts that ended in a dead process
+    deaths: int = 0
+    store_ms: float = 0.0
+    outcome: Outcome | None = None
+    #: by sink: pending or delivered
+    deliveries: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,60 @@
+"""Memory that two processes share, cut into slots of one image each.
+
+A decoder writes an image into a slot once; the predictor process gathers a batch from the slots. The memory has no name (an
+unlinked file, passed on as a descriptor), so that nothing is left behind when a process is killed.
+"""
+
+from __future__ import annotations
+
+import mmap
+import queue
+import tempfile
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference.models.spec import InputSpec
+
+
+class SlotArena:
+    """`slots` images of `spec`'s shape and dtype.
+
+    Args:
+        descriptor: of an arena that another process made; None makes a new one.
+    """
+
+    def __init__(self, spec: InputSpec, slots: int, descriptor: int | None = None) -> None:
+        size = spec.bytes_per_image * slots
+        self._file = None
+        if descriptor is None:
+            self._file = tempfile.TemporaryFile(prefix="inference-arena-")  # noqa: SIM115 open as long as the arena
+            self._file.truncate(size)
+            descriptor = self._file.fileno()
+        self.descriptor = descriptor
+        self.slots = slots
+        #: (slots, height, width, channels)
+        self.images: NDArray[Any] = np.frombuffer(mmap.mmap(descriptor, size), spec.numpy_dtype).reshape(
+            slots, *spec.shape
+        )
+        self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
+        for slot in range(slots):
+            self._free.put(slot)
+
+    def acquire(self, timeout_s: float) -> int | None:
+        """A free slot, or None when there was none in time."""
+        try:
+            return self._free.get(timeout=timeout_s)
+        except queue.Empty:
+            return None
+
+    def release(self, slot: int) -> None:
+        self._free.put(slot)
+
+
+def padded_sizes(max_batch_size: int) -> tuple[int, ...]:
+    """The batch sizes that a model is warmed at: powers of two, and the largest."""
+    sizes = [1]
+    while sizes[-1] * 2 < max_batch_size:
+        sizes.append(sizes[-1] * 2)
+    return (*sizes, max_batch_size) if max_batch_size > 1 else (1,)

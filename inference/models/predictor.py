@@ -1,0 +1,189 @@
+"""The worker's side of the predictor process: one for each device, watched, replaced when it dies or hangs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference.errors import ConfigurationError, PredictionFailed
+from inference.models.arena import SlotArena
+from inference.models.protocol import Failed, Load, Loaded, LoadModel, Predict, Predicted, Ready
+from inference.models.spec import ModelSpec
+
+logger = logging.getLogger(__name__)
+
+_MODULE = "inference.models.predictor_process"
+#: Seconds between two looks at whether to go on waiting for the models.
+_LOOK_INTERVAL_S = 0.2
+
+
+class PredictorCrashed(Exception):
+    """The process died or hung while it had the batch. Start it again before the next one."""
+
+
+@dataclass(frozen=True)
+class BatchPredictions:
+    #: (batch, classes) float32
+    values: NDArray[np.float32]
+    #: milliseconds inside the predictor process
+    predict_ms: float
+
+
+class Predictor(Protocol):
+    def start(self, should_stop: Callable[[], bool]) -> bool: ...
+
+    def predict(self, model: str, slots: Sequence[int]) -> BatchPredictions: ...
+
+    def stop(self) -> None: ...
+
+    @property
+    def loaded(self) -> Mapping[str, Loaded]: ...
+
+
+class PredictorProcess:
+    """Runs models in a process of its own. One call at a time; safe to share between threads.
+
+    Args:
+        models: by name, each with the arena its images come in.
+        predict_timeout_s: a call that takes longer ends the process.
+        load_timeout_s: the same for loading and warming up.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, tuple[ModelSpec, SlotArena]],
+        *,
+        max_batch_size: int,
+        predict_timeout_s: float,
+        load_timeout_s: float,
+    ) -> None:
+        self._models = models
+        self._max_batch_size = max_batch_size
+        self._predict_timeout_s = predict_timeout_s
+        self._load_timeout_s = load_timeout_s
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._connection: Connection | None = None
+        self._loaded: Mapping[str, Loaded] = {}
+
+    @property
+    def loaded(self) -> Mapping[str, Loaded]:
+        """The models that are warm, by name; empty while the process is down."""
+        return self._loaded
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    def start(self, should_stop: Callable[[], bool]) -> bool:
+        """Start the process and wait until its models are warm; False when `should_stop` said so first.
+
+        Raises:
+            ConfigurationError: a model cannot be loaded, or the process died over it.
+        """
+        with self._lock:
+            self._end()
+            connection = self._spawn()
+            answer = self._await_loading(connection, should_stop)
+            if answer is None:
+                self._end()
+                return False
+            if isinstance(answer, Failed):
+                self._end()
+                raise ConfigurationError(f"the model cannot be loaded: {answer.message}")
+            self._loaded = {model.model: model for model in answer.models}
+            return True
+
+    def predict(self, model: str, slots: Sequence[int]) -> BatchPredictions:
+        """Predict the images in `slots` of the model's arena.
+
+        Raises:
+            PredictionFailed: the model raised, or gave something else than one prediction for each image.
+            PredictorCrashed: the process died or took longer than it may.
+        """
+        with self._lock:
+            connection = self._connection
+            if connection is None:
+                raise PredictorCrashed("the predictor process is not running")
+            try:
+                connection.send(Predict(model, tuple(slots)))
+                answer = self._receive(connection, self._predict_timeout_s)
+                if isinstance(answer, Failed):
+                    raise PredictionFailed(f"the model raised {answer.message}")
+                values = np.frombuffer(connection.recv_bytes(), "<f4").reshape(len(slots), -1)
+            except (EOFError, OSError) as error:
+                self._end()
+                raise PredictorCrashed(f"the predictor process died: {self._exit_text()}") from error
+            except TimeoutError as error:
+                self._end()
+                raise PredictorCrashed(f"the predictor process hung for {self._predict_timeout_s:g} s") from error
+        assert isinstance(answer, Predicted)  # noqa: S101 the process is ours, and this narrows the type
+        return BatchPredictions(values, answer.predict_ms)
+
+    def stop(self) -> None:
+        """End the process."""
+        with self._lock:
+            self._end()
+
+    def _spawn(self) -> Connection:
+        ours, theirs = socket.socketpair()
+        arenas = [arena for _, arena in self._models.values()]
+        descriptors = (theirs.fileno(), *(arena.descriptor for arena in arenas))
+        with theirs:
+            self._process = subprocess.Popen(  # noqa: S603 our own module
+                [sys.executable, "-m", _MODULE, str(theirs.fileno())],
+                pass_fds=descriptors,
+                stdin=subprocess.DEVNULL,
+                env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            )
+        connection: Connection[Any, Any] = Connection(ours.detach())
+        self._connection = connection
+        loads = (LoadModel(spec, arena.descriptor, arena.slots) for spec, arena in self._models.values())
+        connection.send(Load(tuple(loads), self._max_batch_size))
+        return connection
+
+    def _await_loading(self, connection: Connection, should_stop: Callable[[], bool]) -> Ready | Failed | None:
+        deadline = time.monotonic() + self._load_timeout_s
+        while not connection.poll(_LOOK_INTERVAL_S):
+            if should_stop():
+                return None
+            if time.monotonic() > deadline:
+                return Failed(f"it took more than {self._load_timeout_s:g} s")
+        try:
+            answer: Ready | Failed = connection.recv()
+        except (EOFError, OSError):
+            self._end()
+            return Failed(f"the predictor process ended: {self._exit_text()}")
+        return answer
+
+    @staticmethod
+    def _receive(connection: Connection, timeout_s: float) -> Any:
+        if not connection.poll(timeout_s):
+            raise TimeoutError
+        return connection.recv()
+
+    def _end(self) -> None:
+        self._loaded = {}
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+        if self._process is not None:
+            self._process.wait()
+
+    def _exit_text(self) -> str:
+        code = self._process.returncode if self._process else None
+        return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"

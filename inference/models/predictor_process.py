@@ -1,0 +1,106 @@
+"""The process that runs the models: `python -m inference.models.predictor_process DESCRIPTOR`.
+
+Started by `predictor.PredictorProcess`, which holds the other end of the socket pair. Ends when that end is closed.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+import time
+from multiprocessing.connection import Connection
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference.errors import InferenceError
+from inference.models.arena import SlotArena, padded_sizes
+from inference.models.protocol import Failed, Load, Loaded, LoadModel, Predict, Predicted, Ready
+
+_TIMED_RUNS = 5
+
+
+class ServedModel:
+    """A loaded model with its arena and the buffer that batches are gathered in."""
+
+    def __init__(self, load: LoadModel, sizes: tuple[int, ...]) -> None:
+        from inference.models.loading import load_model, warm_up  # noqa: PLC0415 TensorFlow is loaded here, and only here
+
+        self.name = load.spec.name
+        self._sizes = sizes
+        self._arena = SlotArena(load.spec.input, load.slots, load.descriptor)
+        self._batch: NDArray[Any] = np.zeros((sizes[-1], *load.spec.input.shape), load.spec.input.numpy_dtype)
+        self._model = load_model(load.spec)
+        warm_up(self._model, load.spec, sizes)
+
+    def loaded(self) -> Loaded:
+        times = []
+        for _ in range(_TIMED_RUNS):
+            began = time.perf_counter()
+            self._model.predict(self._batch[:1])
+            times.append(time.perf_counter() - began)
+        return Loaded(self.name, self._model.output_size, sorted(times)[_TIMED_RUNS // 2] * 1000)
+
+    def predict(self, slots: tuple[int, ...]) -> NDArray[np.float32]:
+        """(len(slots), output_size) float32. The batch is padded to a warmed size; what is padded is cut off again."""
+        count = len(slots)
+        padded = next(size for size in self._sizes if size >= count)
+        np.take(self._arena.images, slots, axis=0, out=self._batch[:count], mode="clip")  # "raise" would copy twice
+        predictions = self._model.predict(self._batch[:padded])
+        if predictions.shape != (padded, self._model.output_size):
+            raise ValueError(f"{padded} images gave predictions of shape {predictions.shape}")
+        return predictions[:count]
+
+
+def serve(connection: Connection) -> None:
+    """Load what the first message names, then answer until the other end is closed."""
+    load: Load = connection.recv()
+    sizes = padded_sizes(load.max_batch_size)
+    try:
+        models = {model.spec.name: ServedModel(model, sizes) for model in load.models}
+    except InferenceError as error:
+        connection.send(Failed(error.detail))
+        return
+    except Exception as error:  # noqa: BLE001 whatever it is, the worker must hear of it
+        connection.send(Failed(f"{type(error).__name__}: {error}"))
+        return
+    connection.send(Ready(tuple(model.loaded() for model in models.values())))
+    while True:
+        call: Predict = connection.recv()
+        _answer(connection, models[call.model], call.slots)
+
+
+def _answer(connection: Connection, model: ServedModel, slots: tuple[int, ...]) -> None:
+    began = time.perf_counter()
+    try:
+        predictions = model.predict(slots)
+    except Exception as error:  # noqa: BLE001 a model may raise anything; the worker tries the images one by one
+        connection.send(Failed(f"{type(error).__name__}: {error}"))
+        return
+    connection.send(Predicted((time.perf_counter() - began) * 1000))
+    connection.send_bytes(np.ascontiguousarray(predictions, "<f4").data)
+
+
+def _end_with_parent(parent: int) -> None:
+    """A call that hangs would outlive a killed worker: the closed socket is seen only between calls."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
+def main() -> None:
+    # The worker decides when this process ends: a Ctrl-C or a stop of the whole group must not cut a batch.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    try:
+        serve(Connection(int(sys.argv[1])))
+    except (EOFError, ConnectionError):
+        pass  # the worker has gone
+
+
+if __name__ == "__main__":
+    main()

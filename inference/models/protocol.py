@@ -1,0 +1,60 @@
+"""What the worker and its predictor process say to each other, over a socket pair. Arrays do not travel here, but predictions do."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from inference.models.spec import ModelSpec
+
+
+@dataclass(frozen=True)
+class LoadModel:
+    spec: ModelSpec
+    #: of the arena that its images come in
+    descriptor: int
+    slots: int
+
+
+@dataclass(frozen=True)
+class Load:
+    """First message: what to load and warm."""
+
+    models: tuple[LoadModel, ...]
+    max_batch_size: int
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model is warm."""
+
+    model: str
+    #: number of values of one prediction
+    output_size: int
+    #: milliseconds that one image takes alone
+    predict_ms: float
+
+
+@dataclass(frozen=True)
+class Ready:
+    models: tuple[Loaded, ...]
+
+
+@dataclass(frozen=True)
+class Predict:
+    model: str
+    #: slots of the model's arena, one for each image of the batch
+    slots: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Followed by the predictions as bytes: (batch, output_size) float32."""
+
+    predict_ms: float
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The model could not be loaded or raised; the process goes on. A foreign exception never travels, only its text."""
+
+    message: str

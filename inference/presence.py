@@ -1,0 +1,61 @@
+"""Which workers are up and which models they have loaded: what `/health/ready` asks."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import orjson
+import redis
+
+from inference.task_store.redis_store import unavailable_when_down
+
+#: Seconds between two announcements, and how long one counts.
+ANNOUNCE_INTERVAL_S = 1.0
+ANNOUNCEMENT_TTL_S = 5.0
+
+
+@dataclass(frozen=True)
+class LoadedModelInfo:
+    """A model that a predictor has warmed up."""
+
+    name: str
+    version: str
+    digest: str
+    #: milliseconds that one image takes alone, measured at the warm-up
+    predict_ms: float
+
+
+@dataclass(frozen=True)
+class WorkerInfo:
+    worker: str
+    models: tuple[LoadedModelInfo, ...]
+
+
+class WorkerPresence:
+    """Announcements that expire by themselves, so that a killed worker is gone within `ANNOUNCEMENT_TTL_S`."""
+
+    def __init__(self, client: redis.Redis, key_prefix: str) -> None:
+        self._redis = client
+        self._key_prefix = f"{key_prefix}:worker:"
+
+    def announce(self, info: WorkerInfo) -> None:
+        with unavailable_when_down():
+            self._redis.set(
+                self._key_prefix + info.worker, orjson.dumps(asdict(info)), px=round(ANNOUNCEMENT_TTL_S * 1000)
+            )
+
+    def leave(self, worker: str) -> None:
+        with unavailable_when_down():
+            self._redis.delete(self._key_prefix + worker)
+
+    def workers(self) -> list[WorkerInfo]:
+        with unavailable_when_down():
+            keys = list(self._redis.scan_iter(match=self._key_prefix + "*", count=1000))
+            found: Any = self._redis.mget(keys) if keys else []
+        return [_parse(data) for data in found if data is not None]
+
+
+def _parse(data: bytes) -> WorkerInfo:
+    document = orjson.loads(data)
+    return WorkerInfo(document["worker"], tuple(LoadedModelInfo(**model) for model in document["models"]))

@@ -1,0 +1,50 @@
+"""One way to reach Redis, whether embedded or not."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+import redis
+
+from inference.settings import EMBEDDED, Settings
+
+#: The longest path of a Unix socket that every platform takes.
+_MAX_SOCKET_PATH = 100
+
+
+def embedded_socket(data_dir: Path) -> Path:
+    """The embedded broker's Unix socket for this data folder; the same in every process that asks."""
+    folder = data_dir.resolve() / "broker"
+    socket = folder / "broker.sock"
+    if len(os.fsencode(socket)) <= _MAX_SOCKET_PATH:
+        return socket
+    name = hashlib.sha256(os.fsencode(folder)).hexdigest()[:16]
+    return Path(tempfile.gettempdir()) / f"inference-{os.getuid()}-{name}" / "broker.sock"
+
+
+def _resolve(url: str, settings: Settings) -> str:
+    return f"unix://{embedded_socket(settings.data_dir)}?db=0" if url == EMBEDDED else url
+
+
+def broker_url(settings: Settings) -> str:
+    """The broker as redis-py spells it."""
+    return _resolve(settings.broker.url, settings)
+
+
+def task_store_url(settings: Settings) -> str:
+    """The record store as redis-py spells it."""
+    return _resolve(settings.task_store.url or settings.broker.url, settings)
+
+
+def kombu_url(settings: Settings) -> str:
+    """The broker as kombu spells it."""
+    url = broker_url(settings)
+    return url.replace("unix://", "redis+socket://").replace("?db=", "?virtual_host=")
+
+
+def connect(url: str) -> redis.Redis:
+    """A client with bounded waits: a server that hangs is an error, not a hang."""
+    return redis.Redis.from_url(url, socket_timeout=5, socket_connect_timeout=5, health_check_interval=30)

@@ -1,0 +1,75 @@
+"""The relay process: a thread for each sink, and the sweeper."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+from inference.redis_client import connect, task_store_url
+from inference.services import Services
+from inference.settings import Settings
+from inference.sinks import open_sink
+from inference.sinks.outbox import Outbox
+from inference.sinks.relay import Relay, RelayPolicy
+from inference.sweeper import Sweeper, SweepPolicy
+
+logger = logging.getLogger(__name__)
+
+
+def serve(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT. A thread that fails ends the process: whoever started it starts it again."""
+    stopping = threading.Event()
+    failed = threading.Event()
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        stopping.set()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+
+    def guarded(run: Callable[[threading.Event], None]) -> None:
+        try:
+            run(stopping)
+        except Exception:
+            logger.critical("%s failed; the relay ends", threading.current_thread().name, exc_info=True)
+            failed.set()
+            stopping.set()
+
+    threads = [threading.Thread(target=guarded, args=(run,), name=name) for name, run in _runners(settings).items()]
+    for thread in threads:
+        thread.start()
+    logger.info("relaying to %s", ", ".join(settings.sinks) or "no sink")
+    for thread in threads:
+        thread.join()
+    if failed.is_set():
+        raise SystemExit(1)
+
+
+def _runners(settings: Settings) -> dict[str, Callable[[threading.Event], None]]:
+    services = Services(settings)
+    name = f"{socket.gethostname()}:{os.getpid()}"
+    sweeper = Sweeper(
+        services.store,
+        services.broker,
+        services.objects,
+        owner=f"sweeper@{name}",
+        queues=[model.queue for model in services.models],
+        policy=SweepPolicy(max_attempts=settings.worker.max_attempts, lost_grace_s=settings.task_store.lost_grace_s),
+    )
+    runners: dict[str, Callable[[threading.Event], None]] = {"sweeper": sweeper.run}
+    for sink in settings.sinks:
+        runners[f"relay-{sink}"] = _relay(settings, services, sink, name).run
+    return runners
+
+
+def _relay(settings: Settings, services: Services, sink: str, name: str) -> Relay:
+    options = settings.relay
+    # A connection of its own: it blocks while it waits for entries.
+    outbox = Outbox(connect(task_store_url(settings)), settings.task_store.key_prefix, sink, name)
+    policy = RelayPolicy(options.batch_size, options.backoff_s, options.max_backoff_s, options.claim_idle_s)
+    return Relay(outbox, services.store, open_sink(sink, settings), pipeline_id=settings.pipeline_id, policy=policy)

@@ -1,0 +1,52 @@
+"""The one place where settings become adapters."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import redis
+
+from inference.broker import Broker, RedisBroker
+from inference.models.registry import ModelRegistry
+from inference.presence import WorkerPresence
+from inference.redis_client import broker_url, connect, task_store_url
+from inference.settings import Settings
+from inference.storage import ObjectStore, open_object_store
+from inference.task_store import TaskStore
+from inference.task_store.redis_store import RedisTaskStore, StorePolicy
+
+
+class Services:
+    """What a process of this service works with; each part is made when it is first asked for."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    @cached_property
+    def models(self) -> ModelRegistry:
+        return ModelRegistry.load(self.settings.models, served=self.settings.served_model)
+
+    @cached_property
+    def redis(self) -> redis.Redis:
+        """The record store's server."""
+        return connect(task_store_url(self.settings))
+
+    @cached_property
+    def store(self) -> TaskStore:
+        options = self.settings.task_store
+        policy = StorePolicy(options.key_prefix, options.lease_s, options.result_ttl_s, options.idempotency_ttl_s)
+        return RedisTaskStore(self.redis, policy)
+
+    @cached_property
+    def broker(self) -> Broker:
+        shares_store = broker_url(self.settings) == task_store_url(self.settings)
+        client = self.redis if shares_store else connect(broker_url(self.settings))
+        return RedisBroker(client, shares_store=shares_store)
+
+    @cached_property
+    def objects(self) -> ObjectStore:
+        return open_object_store(self.settings)
+
+    @cached_property
+    def presence(self) -> WorkerPresence:
+        return WorkerPresence(self.redis, self.settings.task_store.key_prefix)

@@ -1,0 +1,279 @@
+"""The one configuration: typed, defaulted and documented in place.
+
+A YAML or JSON file < `.env` and the environment (`INFERENCE_API__PORT=8080`) < the command line. Relative paths are relative
+to the working directory. Every error names its key.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from inference.errors import ConfigurationError
+
+#: Environment variable that names the configuration file.
+CONFIG_VARIABLE = "INFERENCE_CONFIG"
+DEFAULT_CONFIG = Path("configurations/local.yaml")
+#: `broker.url` for the server that the service starts by itself.
+EMBEDDED = "embedded"
+
+_REDIS_URL = re.compile(r"(redis|rediss|unix)://.+")
+
+
+def _redis_or_embedded(url: str) -> str:
+    if url != EMBEDDED and not _REDIS_URL.match(url):
+        raise ValueError(f"must be '{EMBEDDED}', redis://HOST:PORT/DB, rediss://… or unix:///PATH")
+    return url
+
+
+RedisUrl = Annotated[str, AfterValidator(_redis_or_embedded)]
+Seconds = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ApiSettings(_Section):
+    """The HTTP front."""
+
+    host: str = "127.0.0.1"
+    port: int = Field(default=30005, ge=1, le=65535)
+    #: processes; each serves many requests at a time
+    workers: Count = 1
+    #: a request body over this is 413
+    max_body_bytes: Count = 32 * 2**20
+    #: longest `wait` that a client may ask for, seconds
+    max_wait_s: Seconds = 60
+    #: how long a stopping API process may finish its requests, seconds
+    drain_timeout_s: Seconds = 30
+
+
+class BrokerSettings(_Section):
+    """Celery's broker."""
+
+    url: RedisUrl = EMBEDDED
+
+
+class TaskStoreSettings(_Section):
+    """The task records: Redis 6.2 or later."""
+
+    #: default: the broker's server, so that record and message are written in one step
+    url: RedisUrl | None = None
+    key_prefix: str = Field(default="inference", pattern=r"^[A-Za-z0-9_.-]+$")
+    #: a worker that is silent for longer loses its tasks to others
+    lease_s: Seconds = 10
+    #: how long a task can be asked for after its end
+    result_ttl_s: Seconds = 86_400
+    idempotency_ttl_s: Seconds = 86_400
+    #: a waiting task that others overtook is queued again after this
+    lost_grace_s: Seconds = 5
+
+
+class UploadSettings(_Section):
+    """Where the images are kept."""
+
+    #: folder of the local store; default: `uploads` in `data_dir`
+    path: Path | None = None
+
+
+class LimitSettings(_Section):
+    #: height times width of one image
+    max_pixels: Count = 50_000_000
+    #: a request that finds more tasks waiting for its model is refused
+    max_queue_depth: Count = 10_000
+
+
+class DeadlineSettings(_Section):
+    """From acceptance to the end, seconds. A request may set its own up to `max_s`."""
+
+    sync_s: Seconds = 30
+    async_s: Seconds = 3600
+    max_s: Seconds = 86_400
+
+
+class WorkerSettings(_Section):
+    """The Celery worker and its predictor process."""
+
+    max_batch_size: int = Field(default=32, ge=1, le=1024)
+    #: how long an idle predictor waits for a batch to fill; 0: it runs what is there
+    max_batch_wait_ms: float = Field(default=0, ge=0)
+    #: threads that fetch and decode
+    io_threads: Count = 4
+    #: messages held beside the running batch, in batches
+    prefetch_batches: Count = 3
+    #: a call of the model that takes longer ends its process
+    predict_timeout_s: Seconds = 60
+    load_timeout_s: Seconds = 300
+    #: attempts that may end in a dead process before a task is a dead letter
+    max_attempts: Count = 3
+    #: how long a stopping worker may finish what runs
+    drain_timeout_s: Seconds = 30
+
+
+class JsonlSinkSettings(_Section):
+    #: default: `results.jsonl` in `data_dir`
+    path: Path | None = None
+
+
+class RelaySettings(_Section):
+    """From the outbox to the sinks."""
+
+    batch_size: Count = 200
+    #: first and longest pause while a sink is down
+    backoff_s: Seconds = 0.5
+    max_backoff_s: Seconds = 30
+    #: entries that a relay took and did not deliver are another's after this
+    claim_idle_s: Seconds = 30
+
+
+class LogSettings(_Section):
+    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    format: Literal["text", "json"] = "text"
+
+
+class Settings(BaseSettings):
+    """Everything that can be set."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="INFERENCE_", env_nested_delimiter="__", env_file=".env", extra="forbid", frozen=True
+    )
+
+    #: what the service keeps by itself: the embedded broker, local uploads and results
+    data_dir: Path = Path("data")
+    pipeline_id: str = "default"
+    #: folders with a model.yaml each
+    models: tuple[Path, ...] = Field(default=(Path("models/efficientnet-lite0"),), min_length=1)
+    #: name of the model that requests without one get; default: the first of `models`
+    served_model: str | None = None
+    #: where results go; none is allowed
+    sinks: tuple[Literal["jsonl"], ...] = ("jsonl",)
+    #: an image to classify once the service is up, to show that it works
+    sample_image: Path | None = None
+
+    api: ApiSettings = ApiSettings()
+    broker: BrokerSettings = BrokerSettings()
+    task_store: TaskStoreSettings = TaskStoreSettings()
+    uploads: UploadSettings = UploadSettings()
+    limits: LimitSettings = LimitSettings()
+    deadlines: DeadlineSettings = DeadlineSettings()
+    worker: WorkerSettings = WorkerSettings()
+    jsonl: JsonlSinkSettings = JsonlSinkSettings()
+    relay: RelaySettings = RelaySettings()
+    log: LogSettings = LogSettings()
+
+    @model_validator(mode="after")
+    def _deadlines_fit(self) -> Self:
+        longest = max(self.deadlines.sync_s, self.deadlines.async_s)
+        if longest > self.deadlines.max_s:
+            raise ValueError(f"deadlines.max_s is {self.deadlines.max_s:g}, less than a default deadline ({longest:g})")
+        return self
+
+    @property
+    def is_embedded(self) -> bool:
+        return self.broker.url == EMBEDDED
+
+    @property
+    def uploads_path(self) -> Path:
+        return self.uploads.path or self.data_dir / "uploads"
+
+    @property
+    def jsonl_path(self) -> Path:
+        return self.jsonl.path or self.data_dir / "results.jsonl"
+
+
+def config_path(argument: Path | None = None) -> Path | None:
+    """The configuration file: the argument, else `INFERENCE_CONFIG`, else configurations/local.yaml where it exists."""
+    named = argument or (Path(os.environ[CONFIG_VARIABLE]) if os.environ.get(CONFIG_VARIABLE) else None)
+    if named is None and DEFAULT_CONFIG.is_file():
+        return DEFAULT_CONFIG
+    return named
+
+
+def load_settings(file: Path | None, overrides: Mapping[str, Any] | None = None) -> Settings:
+    """Read `file` (none: defaults), the environment, then `overrides` (nested like the file).
+
+    Raises:
+        ConfigurationError: one line for each wrong key.
+    """
+    document = read_document(file) if file else {}
+
+    class FromFile(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 pydantic passes it by name
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            return init_settings, env_settings, dotenv_settings, InitSettingsSource(settings_cls, document)
+
+    try:
+        return FromFile(**(overrides or {}))
+    except ValidationError as error:
+        raise ConfigurationError("\n".join(_explain(problem) for problem in error.errors())) from error
+
+
+def read_document(file: Path) -> dict[str, Any]:
+    """The mapping in a YAML or JSON file. Raises ConfigurationError."""
+    try:
+        document = yaml.safe_load(file.read_text(encoding="utf-8"))  # JSON is YAML
+    except OSError as error:
+        raise ConfigurationError(f"cannot read the configuration {file}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{file} is neither YAML nor JSON: {' '.join(str(error).split())}") from error
+    if document is None:
+        return {}
+    if not isinstance(document, dict):
+        raise ConfigurationError(f"{file} must be a mapping of settings, not {type(document).__name__}")
+    return document
+
+
+def effective(settings: Settings) -> dict[str, Any]:
+    """The settings as plain data, secrets masked."""
+    plain: dict[str, Any] = _masked(settings.model_dump(mode="python"))
+    return plain
+
+
+def _masked(value: Any) -> Any:
+    match value:
+        case dict():
+            return {key: _masked(item) for key, item in value.items()}
+        case list() | tuple():
+            return [_masked(item) for item in value]
+        case SecretStr():
+            return str(value)
+        case Path():
+            return str(value)
+        case str():
+            return re.sub(r"(://[^:/@]*:)[^@/]+@", r"\1**********@", value)
+    return value
+
+
+def _explain(problem: Any) -> str:
+    key = ".".join(map(str, problem["loc"])) or "settings"
+    if problem["type"] != "extra_forbidden":
+        return f"{key}: {problem['msg'].removeprefix('Value error, ')} (got {_masked(problem['input'])!r})"
+    near = difflib.get_close_matches(str(problem["loc"][-1]), _keys_beside(problem["loc"]), n=1)
+    return f"{key}: unknown key" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def _keys_beside(location: Iterable[str | int]) -> list[str]:
+    fields = Settings.model_fields
+    for part in list(location)[:-1]:
+        section = fields[str(part)].annotation if str(part) in fields else None
+        if not (isinstance(section, type) and issubclass(section, BaseModel)):
+            return []
+        fields = section.model_fields
+    return list(fields)

@@ -1,0 +1,53 @@
+"""Where results go: the sink protocol, its adapters, the outbox and the relay between them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from inference.messages import TaskRecord
+from inference.settings import Settings
+
+
+class SinkUnavailable(Exception):
+    """The sink does not take anything now; what was given stays in the outbox."""
+
+
+class ResultSink(Protocol):
+    """Takes result documents. Each may come more than once: readers drop duplicates by `task_id`."""
+
+    name: str
+
+    def write(self, documents: Sequence[dict[str, Any]]) -> None:
+        """Returns when all of them are the sink's. Raises SinkUnavailable; then all of them come again."""
+
+    def close(self) -> None: ...
+
+
+def result_document(record: TaskRecord, pipeline_id: str) -> dict[str, Any]:
+    """What a sink gets of a succeeded task. `prediction` is a float32 array of (classes,)."""
+    if record.outcome is None or record.outcome.result is None:
+        raise ValueError(f"task {record.task_id} has no result")
+    result = record.outcome.result
+    return {
+        "task_id": record.task_id,
+        "request_id": record.request_id,
+        "pipeline_id": pipeline_id,
+        "inference_model_id": record.model.name,
+        "model_version": record.model.version,
+        "model_digest": record.model.digest,
+        "class": result.class_index,
+        "label": result.label,
+        "confidence_level": result.confidence_level,
+        "prediction": result.prediction,
+        "created_at_ms": record.created_at_ms,
+        "finished_at_ms": record.finished_at_ms,
+    }
+
+
+def open_sink(name: str, settings: Settings) -> ResultSink:
+    """The sink of this name as the settings describe it."""
+    from inference.sinks.jsonl import JsonlSink  # noqa: PLC0415 an adapter is loaded when it is chosen
+
+    adapters = {"jsonl": lambda: JsonlSink(settings.jsonl_path)}
+    return adapters[name]()

@@ -1,0 +1,50 @@
+"""Results as lines of a file."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from inference.sinks import SinkUnavailable
+
+
+class JsonlSink:
+    """`ResultSink` that appends one JSON object a line. Several relays may share the file."""
+
+    name = "jsonl"
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def write(self, documents: Sequence[dict[str, Any]]) -> None:
+        lines = b"".join(
+            orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE)
+            for document in documents
+        )
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("ab", buffering=0) as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                self._append(file.fileno(), lines)
+        except OSError as error:
+            raise SinkUnavailable(f"{self._path}: {error}") from error
+
+    def close(self) -> None:
+        """Nothing is held between two writes."""
+
+    @staticmethod
+    def _append(descriptor: int, lines: bytes) -> None:
+        size = os.fstat(descriptor).st_size
+        try:
+            written = os.write(descriptor, lines)
+            if written < len(lines):
+                raise OSError(f"only {written} of {len(lines)} bytes fitted")
+            os.fsync(descriptor)
+        except OSError:
+            os.ftruncate(descriptor, size)  # half a line would spoil the next one
+            raise

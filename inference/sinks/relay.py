@@ -1,0 +1,88 @@
+"""From the outbox to a sink, in batches, until the sink has confirmed them."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from inference.errors import ServiceUnavailable
+from inference.sinks import ResultSink, SinkUnavailable, result_document
+from inference.sinks.outbox import Outbox, OutboxEntry
+from inference.task_store.protocol import TaskStore
+
+logger = logging.getLogger(__name__)
+
+#: Milliseconds that an idle relay waits for the next entry.
+_BLOCK_MS = 1000
+
+
+@dataclass(frozen=True)
+class RelayPolicy:
+    batch_size: int = 200
+    backoff_s: float = 0.5
+    max_backoff_s: float = 30.0
+    claim_idle_s: float = 30.0
+
+
+class Relay:
+    """Moves one sink's entries. A sink that is down delays its own entries and loses none."""
+
+    def __init__(
+        self, outbox: Outbox, store: TaskStore, sink: ResultSink, *, pipeline_id: str, policy: RelayPolicy
+    ) -> None:
+        self._outbox = outbox
+        self._store = store
+        self._sink = sink
+        self._pipeline_id = pipeline_id
+        self._policy = policy
+        #: taken from the outbox and not delivered yet
+        self._held: list[OutboxEntry] = []
+
+    def run(self, stopping: threading.Event) -> None:
+        """Relay until `stopping` is set."""
+        failures = 0
+        while not stopping.is_set():
+            try:
+                self.relay_once(block_ms=_BLOCK_MS)
+                failures = 0
+            except (SinkUnavailable, ServiceUnavailable) as error:
+                failures += 1
+                pause_s = self._pause_s(failures)
+                logger.warning("%s: %s; trying again in %.1f s", self._sink.name, error, pause_s)
+                stopping.wait(pause_s)
+        self._sink.close()
+
+    def relay_once(self, *, block_ms: int) -> int:
+        """Deliver one batch: what an earlier failure left behind first. Gives the number of entries."""
+        policy = self._policy
+        self._outbox.open()
+        self._held = (
+            self._held
+            or self._outbox.claim(policy.batch_size, idle_s=policy.claim_idle_s)
+            or self._outbox.take(policy.batch_size, block_ms=block_ms)
+        )
+        self._deliver(self._held)
+        delivered = len(self._held)
+        self._held = []
+        return delivered
+
+    def _deliver(self, entries: Sequence[OutboxEntry]) -> None:
+        if not entries:
+            return
+        records = self._store.get_many([entry.task_id for entry in entries])
+        documents = []
+        for entry, record in zip(entries, records, strict=True):
+            if record is None:
+                logger.error("%s: the record of task %s is gone; nothing to deliver", self._sink.name, entry.task_id)
+            else:
+                documents.append(result_document(record, self._pipeline_id))
+        if documents:
+            self._sink.write(documents)
+        self._store.delivered(self._sink.name, [(entry.entry_id, entry.task_id) for entry in entries])
+
+    def _pause_s(self, failures: int) -> float:
+        longest = min(self._policy.max_backoff_s, self._policy.backoff_s * 2 ** (failures - 1))
+        return longest * random.uniform(0.5, 1.0)  # noqa: S311 jitter, not a secret

@@ -1,0 +1,77 @@
+"""Objects as files of one folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from inference.errors import ObjectNotFound, ServiceUnavailable
+
+
+class LocalObjectStore:
+    """`ObjectStore` on a local folder.
+
+    A put writes the file in place and syncs it: nobody reads a key before its task is accepted, and a task is accepted only
+    after its put.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def put(self, key: str, data: bytes) -> None:
+        path = self._path(key)
+        with _unavailable_when_failing():
+            try:
+                self._write(path, data)
+            except OSError:
+                path.unlink(missing_ok=True)
+                raise
+
+    def get(self, key: str) -> bytes:
+        with _unavailable_when_failing():
+            try:
+                return self._path(key).read_bytes()
+            except FileNotFoundError as error:
+                raise ObjectNotFound(f"there is no object {key}") from error
+
+    def delete(self, key: str) -> None:
+        with _unavailable_when_failing():
+            self._path(key).unlink(missing_ok=True)
+
+    def copy(self, source: str, target: str) -> None:
+        self.put(target, self.get(source))
+
+    def ping(self) -> None:
+        with _unavailable_when_failing():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            if not os.access(self._folder, os.R_OK | os.W_OK):
+                raise PermissionError(f"no right to write to {self._folder}")
+
+    def _path(self, key: str) -> Path:
+        path = self._folder / key
+        if not path.resolve().is_relative_to(self._folder.resolve()):
+            raise ObjectNotFound(f"{key} is not a key of this store")
+        return path
+
+    @staticmethod
+    def _write(path: Path, data: bytes) -> None:
+        try:
+            file = path.open("wb", buffering=0)
+        except FileNotFoundError:  # the day's first upload
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = path.open("wb", buffering=0)
+        with file:
+            view = memoryview(data)
+            while view:
+                view = view[file.write(view) :]
+            os.fsync(file.fileno())
+
+
+@contextmanager
+def _unavailable_when_failing() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ServiceUnavailable(f"the local object store failed: {error}", retry_after_s=5) from error

@@ -1,0 +1,103 @@
+"""What keeps the promises when nobody else does: deadlines, dead owners' tasks, lost messages."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from inference.broker import Broker
+from inference.dead_letters import bury
+from inference.errors import InferenceError
+from inference.messages import QueueMessage, TaskRecord
+from inference.storage import ObjectStore
+from inference.task_store.protocol import TaskStore
+
+logger = logging.getLogger(__name__)
+
+#: Tasks handled by one step of one pass.
+_LIMIT = 500
+#: Waiting tasks looked at for lost messages in one pass: more than all workers hold.
+_LOST_LIMIT = 5000
+
+
+@dataclass(frozen=True)
+class SweepPolicy:
+    interval_s: float = 1.0
+    max_attempts: int = 3
+    lost_grace_s: float = 5.0
+
+
+class Sweeper:
+    """Looks after the queues named. Several may run: every step is atomic in the store."""
+
+    def __init__(
+        self,
+        store: TaskStore,
+        broker: Broker,
+        objects: ObjectStore,
+        *,
+        owner: str,
+        queues: Sequence[str],
+        policy: SweepPolicy,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._broker = broker
+        self._objects = objects
+        self._owner = owner
+        self._queues = queues
+        self._policy = policy
+        self._clock = clock
+        self._watermarks: dict[str, deque[tuple[float, int]]] = {queue: deque() for queue in queues}
+
+    def run(self, stopping: threading.Event) -> None:
+        """Sweep until `stopping` is set."""
+        while not stopping.wait(self._policy.interval_s):
+            try:
+                self.sweep_once()
+            except InferenceError as error:
+                logger.warning("sweep: %s", error)
+
+    def sweep_once(self) -> None:
+        self._expire()
+        self._reap()
+        for queue in self._queues:
+            self._find_lost(queue)
+
+    def _expire(self) -> None:
+        while len(expired := self._store.expire_due(_LIMIT)) == _LIMIT:
+            logger.info("%d tasks reached their deadline", len(expired))
+
+    def _reap(self) -> None:
+        reaped = self._store.reap(self._owner, max_attempts=self._policy.max_attempts, limit=_LIMIT)
+        if reaped.requeue:
+            logger.warning("%d tasks are queued again: their worker was lost", len(reaped.requeue))
+            self._publish(reaped.requeue)
+        for record in self._records(reaped.exhausted):
+            logger.error("task %s is a dead letter: %d attempts ended in a dead process", record.task_id, record.deaths)
+            bury(self._store, self._objects, self._owner, record)
+
+    def _find_lost(self, queue: str) -> None:
+        """A message is lost when later ones started a while ago, or when the broker has none left."""
+        now, grace_s = self._clock(), self._policy.lost_grace_s
+        history = self._watermarks[queue]
+        history.append((now, self._store.started_watermark(queue)))
+        while len(history) > 1 and history[1][0] <= now - grace_s:
+            history.popleft()
+        overtaken_by = history[0][1] if history[0][0] <= now - grace_s else 0
+        up_to = None if self._broker.depth(queue) == 0 else overtaken_by
+        lost = self._store.find_lost(queue, up_to=up_to, grace_s=grace_s, limit=_LOST_LIMIT)
+        if lost:
+            logger.warning("%d waiting tasks of %s lost their message and are queued again", len(lost), queue)
+            self._publish(lost)
+
+    def _publish(self, task_ids: Sequence[str]) -> None:
+        for record in self._records(task_ids):
+            self._broker.publish(record.queue, QueueMessage(record.model, (record.item,)))
+
+    def _records(self, task_ids: Sequence[str]) -> list[TaskRecord]:
+        return [record for record in self._store.get_many(task_ids) if record is not None]

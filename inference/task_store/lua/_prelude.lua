@@ -1,0 +1,68 @@
+-- Shared by every script: KEYS[1] is the prefix of all keys; the clock is the server's. Redis 6.2 commands only.
+local prefix = KEYS[1]
+
+local function k(...)
+  return prefix .. ':' .. table.concat({...}, ':')
+end
+
+local clock = redis.call('TIME')
+local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
+
+local TERMINAL = {succeeded = true, failed = true, canceled = true, expired = true}
+local KEEP = -1
+
+local function is_leased(id)
+  local until_ms = redis.call('ZSCORE', k('leases'), id)
+  return until_ms and tonumber(until_ms) > now
+end
+
+local function give_back(id)
+  redis.call('HDEL', k('task', id), 'owner')
+  redis.call('ZREM', k('leases'), id)
+end
+
+local function wait_again(id, queue, seq)
+  redis.call('HSET', k('task', id), 'status', 'queued')
+  redis.call('ZADD', k('waiting', queue), seq, id)
+end
+
+-- How long a record lives after nothing more is to come: `ttl` ms, or for ever (KEEP: a dead letter).
+local function let_expire(id, ttl)
+  if ttl == KEEP then return end
+  redis.call('PEXPIRE', k('task', id), ttl)
+  local index = k('request', redis.call('HGET', k('task', id), 'request_id'))
+  if redis.call('PTTL', index) < ttl then redis.call('PEXPIRE', index, ttl) end
+end
+
+local replies = {}
+
+-- The one way into a terminal state: record, waiting set, leases, deadlines, outbox and reply.
+local function finish(id, status, outcome, ttl)
+  local key = k('task', id)
+  local queue, reply_to, sinks = unpack(redis.call('HMGET', key, 'queue', 'reply_to', 'sinks'))
+  redis.call('HSET', key, 'status', status, 'finished_at', now, 'outcome', outcome)
+  give_back(id)
+  redis.call('ZREM', k('waiting', queue), id)
+  redis.call('ZREM', k('deadlines'), id)
+  local undelivered = 0
+  if status == 'succeeded' then
+    for sink in string.gmatch(sinks, '[^,]+') do
+      redis.call('XADD', k('outbox', sink), '*', 'task_id', id)
+      redis.call('HSET', key, 'delivery:' .. sink, 'pending')
+      undelivered = undelivered + 1
+    end
+    redis.call('HSET', key, 'undelivered', undelivered)
+  end
+  if undelivered == 0 then let_expire(id, ttl) end
+  if reply_to ~= '' then
+    local frame = struct.pack('>I4I8', #id, now) .. id .. struct.pack('>I4', #outcome) .. outcome
+    replies[reply_to] = (replies[reply_to] or '') .. frame
+  end
+end
+
+-- One message for each API process that waits, however many results it gets.
+local function send_replies()
+  for channel, frames in pairs(replies) do
+    redis.call('PUBLISH', channel, frames)
+  end
+end

@@ -1,0 +1,19 @@
+-- owner, ttl_ms, then id, attempt, status, dead_letter, outcome, ... Gives 1 where it was written.
+local owner, ttl = ARGV[1], tonumber(ARGV[2])
+local written = {}
+for i = 3, #ARGV, 5 do
+  local id, attempt, new_status, dead, outcome = unpack(ARGV, i, i + 4)
+  local key = k('task', id)
+  local status, holder, current, queue = unpack(redis.call('HMGET', key, 'status', 'owner', 'attempts', 'queue'))
+  local ours = status and not TERMINAL[status] and holder == owner and (current or '0') == attempt
+  if ours then
+    finish(id, new_status, outcome, dead == '1' and KEEP or ttl)
+    if dead == '1' then redis.call('ZADD', k('dead-letters'), now, id) end
+    local bucket = k('finished', queue, math.floor(now / 10000))
+    redis.call('INCR', bucket)
+    redis.call('PEXPIRE', bucket, 60000)
+  end
+  written[#written + 1] = ours and 1 or 0
+end
+send_replies()
+return written

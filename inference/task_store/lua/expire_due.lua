@@ -1,0 +1,12 @@
+-- outcome, ttl_ms, limit
+local outcome, ttl, limit = ARGV[1], tonumber(ARGV[2]), ARGV[3]
+local due = redis.call('ZRANGEBYSCORE', k('deadlines'), '-inf', now, 'LIMIT', 0, limit)
+for _, id in ipairs(due) do
+  if redis.call('EXISTS', k('task', id)) == 1 then
+    finish(id, 'expired', outcome, ttl)
+  else
+    redis.call('ZREM', k('deadlines'), id)
+  end
+end
+send_replies()
+return due

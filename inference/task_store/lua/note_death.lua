@@ -1,0 +1,15 @@
+-- owner, lease_ms, id, ... Gives how many attempts ended in a dead process, 0 where the task is not the owner's.
+local owner, lease = ARGV[1], tonumber(ARGV[2])
+local deaths = {}
+for i = 3, #ARGV do
+  local key = k('task', ARGV[i])
+  local status, holder = unpack(redis.call('HMGET', key, 'status', 'owner'))
+  local count = 0
+  if status == 'running' and holder == owner then
+    count = redis.call('HINCRBY', key, 'deaths', 1)
+    redis.call('HSET', key, 'alone', '1')
+    redis.call('ZADD', k('leases'), now + lease, ARGV[i])
+  end
+  deaths[#deaths + 1] = count
+end
+return deaths

@@ -1,0 +1,25 @@
+-- owner, lease_ms, max_attempts, limit. Gives {to be queued again}, {out of attempts, leased to `owner`}.
+local owner, lease, max_attempts, limit = unpack(ARGV)
+local requeue, exhausted = {}, {}
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', k('leases'), '-inf', now, 'LIMIT', 0, limit)) do
+  local key = k('task', id)
+  local status, queue, seq = unpack(redis.call('HMGET', key, 'status', 'queue', 'seq'))
+  local dead_attempt = status == 'running'
+  if not status or TERMINAL[status] then
+    redis.call('ZREM', k('leases'), id)
+  elseif dead_attempt and redis.call('HINCRBY', key, 'deaths', 1) >= tonumber(max_attempts) then
+    redis.call('HSET', key, 'owner', owner)
+    redis.call('ZADD', k('leases'), now + lease, id)
+    exhausted[#exhausted + 1] = id
+  else
+    -- Whoever was merely in the hands of a process that died may be innocent: only the second time counts.
+    if dead_attempt or redis.call('HINCRBY', key, 'losses', 1) >= 2 then
+      redis.call('HSET', key, 'alone', '1')
+    end
+    redis.call('HSET', key, 'requeued_at', now)
+    give_back(id)
+    wait_again(id, queue, seq)
+    requeue[#requeue + 1] = id
+  end
+end
+return {requeue, exhausted}

@@ -1,0 +1,10 @@
+-- owner, id, ...
+for i = 2, #ARGV do
+  local id = ARGV[i]
+  local status, holder, queue, seq = unpack(redis.call('HMGET', k('task', id), 'status', 'owner', 'queue', 'seq'))
+  if holder == ARGV[1] and not TERMINAL[status] then
+    give_back(id)
+    wait_again(id, queue, seq)
+  end
+end
+return 1

@@ -1,0 +1,169 @@
+"""The task record and its transitions.
+
+    accept ──▶ queued ──start──▶ running ──commit──▶ succeeded | failed
+                 ▲  │               │
+                 │  └─ cancel, expire ─▶ canceled | expired ◀─ cancel, expire
+                 └──── reap: the owner's lease ran out
+
+Every transition is atomic and fenced: a task commits at most once, and only by the owner and attempt that runs it. Times are
+the store's own clock. Durations are seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from inference.messages import Outcome, PredictionRequest, TaskRecord
+
+
+class LeaseState(StrEnum):
+    LEASED = "leased"  #: the task is the owner's now
+    HELD = "held"  #: another owner has it
+    FINISHED = "finished"  #: it has ended already
+    UNKNOWN = "unknown"  #: there is no such task
+
+
+@dataclass(frozen=True)
+class Lease:
+    state: LeaseState
+    #: decode and predict it alone: it was in the hands of a process that died
+    alone: bool = False
+    #: starts of predict so far
+    attempts: int = 0
+    created_at_ms: int = 0
+    deadline_at_ms: int = 0
+
+
+@dataclass(frozen=True)
+class Leases:
+    """One `Lease` for each id asked for, in order, and the store's clock at that moment."""
+
+    leases: tuple[Lease, ...]
+    now_ms: int
+
+
+@dataclass(frozen=True)
+class Commit:
+    """The end of one attempt, to be written if the attempt is still the task's own."""
+
+    task_id: str
+    #: number that `start` gave
+    attempt: int
+    outcome: Outcome
+    #: keep the record as a dead letter until an operator replays or discards it
+    dead_letter: bool = False
+
+
+@dataclass(frozen=True)
+class Enqueue:
+    """A message to push in the same step as the record (a Redis broker that is also the record store)."""
+
+    list_key: str
+    payload: bytes
+
+
+@dataclass(frozen=True)
+class Accepted:
+    task_id: str
+    #: False when the idempotency key brought an earlier task
+    created: bool
+
+
+@dataclass(frozen=True)
+class Reaped:
+    """Tasks whose owner's lease ran out: to be queued again, or out of attempts (leased to the reaper, to be buried)."""
+
+    requeue: tuple[str, ...]
+    exhausted: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class QueueStats:
+    #: tasks accepted and not started
+    depth: int
+    #: seconds since the oldest of them was accepted; 0 when there is none
+    oldest_age_s: float
+    #: tasks a second that ended lately; 0 when none did
+    drain_rate_per_s: float
+
+
+class TaskStore(Protocol):
+    # --- the API's side
+    def accept(self, request: PredictionRequest, *, enqueue: Enqueue | None, max_queue_depth: int) -> Accepted:
+        """Write the record, and push `enqueue` in the same step.
+
+        Raises:
+            Overloaded: `max_queue_depth` tasks of this queue are waiting (0: no limit).
+            IdempotencyConflict: the key was used with another fingerprint.
+        """
+
+    def withdraw(self, task_id: str) -> None:
+        """Forget a queued task whose message could not be published."""
+
+    def get(self, task_id: str) -> TaskRecord:
+        """Raises TaskNotFound."""
+
+    def get_many(self, task_ids: Sequence[str]) -> list[TaskRecord | None]: ...
+
+    def find_by_request(self, request_id: str) -> list[str]:
+        """Ids of the tasks with this request id, oldest first."""
+
+    def find_idempotent(self, key: str) -> tuple[str, str] | None:
+        """(task id, fingerprint) of an idempotency key that is still known."""
+
+    def cancel(self, task_id: str) -> TaskRecord:
+        """Raises TaskNotFound, TaskAlreadyFinished."""
+
+    def position(self, queue: str, task_id: str) -> int | None:
+        """How many tasks of the queue were accepted before this one and wait; None once it has started."""
+
+    def queue_stats(self, queue: str) -> QueueStats: ...
+
+    # --- the worker's side
+    def lease(self, owner: str, task_ids: Sequence[str]) -> Leases: ...
+
+    def renew(self, owner: str, task_ids: Sequence[str]) -> list[bool]:
+        """For each id whether it is still the owner's."""
+
+    def start(self, owner: str, task_ids: Sequence[str]) -> list[int | None]:
+        """Count an attempt and mark it running; None where it may not run any more (canceled, expired, not the owner's)."""
+
+    def commit(self, owner: str, commits: Sequence[Commit]) -> list[bool]:
+        """Write outcomes, outbox entries and replies in one transaction; False where the attempt was no longer the task's."""
+
+    def release(self, owner: str, task_ids: Sequence[str]) -> None:
+        """Give back tasks that have not ended; the caller gives their messages back too."""
+
+    def note_death(self, owner: str, task_ids: Sequence[str]) -> list[int | None]:
+        """The process that ran them died: count it, run them alone from now on. Gives each one's deaths; None if not the owner's."""
+
+    # --- maintenance
+    def expire_due(self, limit: int) -> list[str]:
+        """End tasks whose deadline has passed; gives their ids."""
+
+    def reap(self, owner: str, *, max_attempts: int, limit: int) -> Reaped:
+        """Take tasks from owners whose lease ran out."""
+
+    def started_watermark(self, queue: str) -> int:
+        """The highest acceptance number of this queue that has started."""
+
+    def find_lost(self, queue: str, *, up_to: int | None, grace_s: float, limit: int) -> list[str]:
+        """Waiting tasks without a lease, accepted before number `up_to` (None: all), not queued again within `grace_s`.
+
+        Marks them as queued again now; the caller publishes their messages.
+        """
+
+    def dead_letters(self, limit: int) -> list[str]:
+        """Ids of buried tasks, oldest first."""
+
+    def discard_dead_letter(self, task_id: str) -> bool:
+        """Let a dead letter's record expire; False if it is none."""
+
+    def delivered(self, sink: str, entries: Sequence[tuple[bytes, str]]) -> None:
+        """(outbox entry id, task id) that a sink has confirmed. A record starts to expire when every sink has."""
+
+    def ping(self) -> None:
+        """Raises ServiceUnavailable."""

@@ -1,0 +1,48 @@
+"""A task record as a Redis hash, and back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from inference.messages import ModelRef, PredictionRequest, QueueItem, TaskRecord, TaskStatus, decode_outcome
+
+_DELIVERY = b"delivery:"
+
+
+def to_fields(request: PredictionRequest) -> list[Any]:
+    """field, value, ... beside those that the accept script writes itself."""
+    return [
+        *("model", orjson.dumps([request.model.name, request.model.version, request.model.digest])),
+        *("item", orjson.dumps(request.item.to_dict())),
+        *("sinks", ",".join(request.sinks)),
+        *("reply_to", request.reply_to),
+        *("store_ms", request.store_ms),
+    ]
+
+
+def from_hash(task_id: str, fields: dict[bytes, bytes]) -> TaskRecord:
+    """The record of `task_id` from a whole HGETALL answer."""
+    outcome = fields.get(b"outcome")
+    return TaskRecord(
+        task_id=task_id,
+        request_id=fields[b"request_id"].decode(),
+        model=ModelRef(*orjson.loads(fields[b"model"])),
+        queue=fields[b"queue"].decode(),
+        item=QueueItem.from_dict(orjson.loads(fields[b"item"])),
+        status=TaskStatus(fields[b"status"].decode()),
+        created_at_ms=int(fields[b"created_at"]),
+        deadline_at_ms=int(fields[b"deadline_at"]),
+        started_at_ms=int(fields.get(b"started_at", 0)),
+        finished_at_ms=int(fields.get(b"finished_at", 0)),
+        attempts=int(fields.get(b"attempts", 0)),
+        deaths=int(fields.get(b"deaths", 0)),
+        store_ms=float(fields[b"store_ms"]),
+        outcome=decode_outcome(outcome) if outcome else None,
+        deliveries={
+            name.removeprefix(_DELIVERY).decode(): state.decode()
+            for name, state in fields.items()
+            if name.startswith(_DELIVERY)
+        },
+    )

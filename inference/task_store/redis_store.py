@@ -1,0 +1,226 @@
+"""The task record in Redis 6.2 or later: one Lua script for each transition (`lua/`), one key prefix for all of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import redis
+
+from inference.errors import (
+    DeadlineExceeded,
+    IdempotencyConflict,
+    Overloaded,
+    ServiceUnavailable,
+    TaskAlreadyFinished,
+    TaskCanceled,
+    TaskNotFound,
+)
+from inference.messages import Outcome, PredictionRequest, TaskRecord, TaskStatus, encode_outcome
+from inference.task_store.protocol import Accepted, Commit, Enqueue, Lease, Leases, LeaseState, QueueStats, Reaped
+from inference.task_store.records import from_hash, to_fields
+
+_LUA = Path(__file__).parent / "lua"
+
+#: Consumer group of the relays on each outbox stream.
+RELAY_GROUP = "relay"
+
+
+@dataclass(frozen=True)
+class StorePolicy:
+    """How long things live. Seconds."""
+
+    key_prefix: str = "inference"
+    lease_s: float = 10.0
+    #: a record's life after its end, and after every sink has it
+    result_ttl_s: float = 86_400.0
+    idempotency_ttl_s: float = 86_400.0
+
+
+@contextmanager
+def unavailable_when_down() -> Iterator[None]:
+    """Redis that does not answer is the caller's 503, not its traceback."""
+    try:
+        yield
+    except (redis.ConnectionError, redis.TimeoutError, redis.exceptions.OutOfMemoryError) as error:
+        raise ServiceUnavailable(f"the task store does not answer: {error}", retry_after_s=1) from error
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
+
+
+class RedisTaskStore:
+    """`TaskStore` on a Redis server. Safe to share between threads and greenlets."""
+
+    def __init__(self, client: redis.Redis, policy: StorePolicy) -> None:
+        self._redis = client
+        self._policy = policy
+        self._prefix = policy.key_prefix
+
+    # --- the API's side
+
+    def accept(self, request: PredictionRequest, *, enqueue: Enqueue | None, max_queue_depth: int) -> Accepted:
+        policy = self._policy
+        state, task_id = self._run(
+            "accept",
+            *(request.task_id, request.queue, _ms(request.deadline_s), max_queue_depth, request.request_id),
+            _ms(request.deadline_s + policy.result_ttl_s),
+            *(request.idempotency_key, request.fingerprint, _ms(policy.idempotency_ttl_s)),
+            *((enqueue.list_key, enqueue.payload) if enqueue else ("", b"")),
+            *to_fields(request),
+        )
+        if state == b"overloaded":
+            raise Overloaded(f"{max_queue_depth} tasks are waiting for {request.model.name} already")
+        if state == b"conflict":
+            raise IdempotencyConflict(
+                "the Idempotency-Key was used with other content before",
+                field="Idempotency-Key",
+                expected="the same image and metadata, or another key",
+                task_id=task_id.decode(),
+            )
+        return Accepted(task_id.decode(), created=state == b"accepted")
+
+    def withdraw(self, task_id: str) -> None:
+        self._run("withdraw", task_id)
+
+    def get(self, task_id: str) -> TaskRecord:
+        record = self.get_many([task_id])[0]
+        if record is None:
+            raise TaskNotFound(f"there is no task {task_id}, or it ended too long ago", task_id=task_id)
+        return record
+
+    def get_many(self, task_ids: Sequence[str]) -> list[TaskRecord | None]:
+        with unavailable_when_down(), self._redis.pipeline(transaction=False) as pipe:
+            for task_id in task_ids:
+                pipe.hgetall(self._key("task", task_id))
+            found = pipe.execute()
+        # A record that expires between two commands of a script leaves a few fields behind; `item` is always written first.
+        return [
+            from_hash(task_id, fields) if b"item" in fields else None
+            for task_id, fields in zip(task_ids, found, strict=True)
+        ]
+
+    def find_by_request(self, request_id: str) -> list[str]:
+        with unavailable_when_down():
+            return _texts(self._redis.zrange(self._key("request", request_id), 0, -1))
+
+    def find_idempotent(self, key: str) -> tuple[str, str] | None:
+        with unavailable_when_down():
+            known: Any = self._redis.hmget(self._key("idempotency", key), "task_id", "fingerprint")
+            if known[0] is None or not self._redis.exists(self._key("task", known[0].decode())):
+                return None
+        return known[0].decode(), known[1].decode()
+
+    def cancel(self, task_id: str) -> TaskRecord:
+        outcome = Outcome.of_error(TaskStatus.CANCELED, TaskCanceled("the task was canceled before it had a result"))
+        state = self._run("cancel", task_id, encode_outcome(outcome), _ms(self._policy.result_ttl_s))
+        record = self.get(task_id)
+        if state == b"finished":
+            raise TaskAlreadyFinished(f"the task has ended already: {record.status}", task_id=task_id)
+        return record
+
+    def position(self, queue: str, task_id: str) -> int | None:
+        with unavailable_when_down():
+            rank: Any = self._redis.zrank(self._key("waiting", queue), task_id)
+        return None if rank is None else int(rank)
+
+    def queue_stats(self, queue: str) -> QueueStats:
+        depth, oldest_ms, ended, window_ms = self._run("queue_stats", queue)
+        return QueueStats(depth, oldest_ms / 1000, ended * 1000 / window_ms)
+
+    # --- the worker's side
+
+    def lease(self, owner: str, task_ids: Sequence[str]) -> Leases:
+        now_ms, *states = self._run("lease", owner, self._lease_ms, *task_ids)
+        leases = (
+            Lease(LeaseState(state.decode()), alone == b"1", int(attempts), int(created), int(deadline))
+            for state, alone, attempts, created, deadline in states
+        )
+        return Leases(tuple(leases), int(now_ms))
+
+    def renew(self, owner: str, task_ids: Sequence[str]) -> list[bool]:
+        return [bool(ours) for ours in self._run("renew", owner, self._lease_ms, *task_ids)]
+
+    def start(self, owner: str, task_ids: Sequence[str]) -> list[int | None]:
+        return [attempt or None for attempt in self._run("start", owner, self._lease_ms, *task_ids)]
+
+    def commit(self, owner: str, commits: Sequence[Commit]) -> list[bool]:
+        arguments: list[Any] = []
+        for commit in commits:
+            outcome = commit.outcome
+            arguments += (commit.task_id, commit.attempt, outcome.status.value, int(commit.dead_letter))
+            arguments.append(encode_outcome(outcome))
+        written = self._run("commit", owner, _ms(self._policy.result_ttl_s), *arguments)
+        return [bool(one) for one in written]
+
+    def release(self, owner: str, task_ids: Sequence[str]) -> None:
+        self._run("release", owner, *task_ids)
+
+    def note_death(self, owner: str, task_ids: Sequence[str]) -> list[int | None]:
+        return [deaths or None for deaths in self._run("note_death", owner, self._lease_ms, *task_ids)]
+
+    # --- maintenance
+
+    def expire_due(self, limit: int) -> list[str]:
+        outcome = Outcome.of_error(
+            TaskStatus.EXPIRED, DeadlineExceeded("the task's deadline passed before it had a result")
+        )
+        return _texts(self._run("expire_due", encode_outcome(outcome), _ms(self._policy.result_ttl_s), limit))
+
+    def reap(self, owner: str, *, max_attempts: int, limit: int) -> Reaped:
+        requeue, exhausted = self._run("reap", owner, self._lease_ms, max_attempts, limit)
+        return Reaped(tuple(_texts(requeue)), tuple(_texts(exhausted)))
+
+    def started_watermark(self, queue: str) -> int:
+        with unavailable_when_down():
+            highest: Any = self._redis.get(self._key("started", queue))
+        return int(highest or 0)
+
+    def find_lost(self, queue: str, *, up_to: int | None, grace_s: float, limit: int) -> list[str]:
+        bound = "+inf" if up_to is None else up_to
+        return _texts(self._run("find_lost", queue, bound, _ms(grace_s), limit))
+
+    def dead_letters(self, limit: int) -> list[str]:
+        with unavailable_when_down():
+            return _texts(self._redis.zrange(self._key("dead-letters"), 0, limit - 1))
+
+    def discard_dead_letter(self, task_id: str) -> bool:
+        return bool(self._run("discard_dead_letter", task_id, _ms(self._policy.result_ttl_s)))
+
+    def delivered(self, sink: str, entries: Sequence[tuple[bytes, str]]) -> None:
+        flat = [part for entry in entries for part in entry]
+        self._run("delivered", sink, RELAY_GROUP, _ms(self._policy.result_ttl_s), *flat)
+
+    def ping(self) -> None:
+        with unavailable_when_down():
+            self._redis.ping()
+
+    # --- inside
+
+    @property
+    def _lease_ms(self) -> int:
+        return _ms(self._policy.lease_s)
+
+    def _key(self, *parts: str) -> str:
+        return ":".join((self._prefix, *parts))
+
+    @cached_property
+    def _scripts(self) -> dict[str, Callable[..., Any]]:
+        prelude = (_LUA / "_prelude.lua").read_text(encoding="utf-8")
+        return {
+            path.stem: self._redis.register_script(prelude + path.read_text(encoding="utf-8"))
+            for path in _LUA.glob("[!_]*.lua")
+        }
+
+    def _run(self, script: str, *arguments: Any) -> Any:
+        with unavailable_when_down():
+            return self._scripts[script](keys=[self._prefix], args=arguments)
+
+
+def _texts(values: Any) -> list[str]:
+    return [value.decode() for value in values]

@@ -1,0 +1,164 @@
+"""The service's command line.
+
+python server.py --config FILE --port 30005     everything on this machine
+python server.py api | relay | broker           one part (the worker: celery -A tasks worker)
+python server.py check-config FILE              every error by key, and the effective settings
+python server.py dead-letters list | replay ID | discard ID
+"""
+
+from __future__ import annotations
+
+import sys
+
+# The API runs in greenlets: everything it imports must find the patched standard library.
+if __name__ == "__main__" and "api" in sys.argv[1:]:
+    from gevent import monkey
+
+    monkey.patch_all()
+
+import argparse
+import os
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from inference.errors import ConfigurationError, InferenceError
+from inference.settings import CONFIG_VARIABLE, Settings, config_path, effective, load_settings
+from inference.telemetry import configure_logging
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; gives the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except ConfigurationError as error:
+        print(f"error: {error.detail}", file=sys.stderr)
+        return 2
+    except InferenceError as error:
+        print(f"error: {error.detail}", file=sys.stderr)
+        return 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument(
+        "--config",
+        "--conf",
+        type=Path,
+        default=argparse.SUPPRESS,
+        metavar="FILE",
+        help=f"YAML or JSON; default: ${CONFIG_VARIABLE}, else configurations/local.yaml",
+    )
+    address = argparse.ArgumentParser(add_help=False)
+    address.add_argument("--host", default=argparse.SUPPRESS, help="address to listen on; default 127.0.0.1")
+    address.add_argument("--port", type=int, default=argparse.SUPPRESS, help="port to listen on; default 30005")
+
+    parser = argparse.ArgumentParser(
+        prog="server.py",
+        description="Image inference service: without a command, everything on this machine.",
+        epilog="The worker alone: celery -A tasks worker",
+        parents=[shared, address],
+    )
+    parser.set_defaults(run=_run_everything)
+    commands = parser.add_subparsers(metavar="COMMAND")
+
+    api = commands.add_parser("api", parents=[shared, address], help="the HTTP front alone")
+    api.set_defaults(run=_run_api)
+    relay = commands.add_parser("relay", parents=[shared], help="the relay and the sweeper alone")
+    relay.set_defaults(run=_run_relay)
+    broker = commands.add_parser("broker", parents=[shared], help="the embedded broker alone")
+    broker.set_defaults(run=_run_broker)
+    check = commands.add_parser(
+        "check-config", parents=[shared], help="check a configuration and show what it comes to"
+    )
+    check.add_argument("file", type=Path, nargs="?", help="the configuration")
+    check.set_defaults(run=_check_config)
+    dead = commands.add_parser(
+        "dead-letters", parents=[shared], help="tasks whose attempts all ended in a dead process"
+    )
+    dead.add_argument("action", choices=["list", "replay", "discard"], nargs="?", default="list")
+    dead.add_argument("task_ids", nargs="*", metavar="TASK_ID")
+    dead.set_defaults(run=_dead_letters)
+    return parser
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    named = {name: getattr(options, name) for name in ("host", "port") if hasattr(options, name)}
+    overrides: dict[str, Any] = {"api": named} if named else {}
+    return load_settings(_config(options), overrides)
+
+
+def _config(options: argparse.Namespace) -> Path | None:
+    return config_path(getattr(options, "config", None))
+
+
+def _run_everything(options: argparse.Namespace) -> int:
+    from inference.launcher import everything
+
+    settings = _settings(options)
+    configure_logging(settings.log, "server")
+    return everything.run(settings, _config(options))
+
+
+def _run_api(options: argparse.Namespace) -> int:
+    from api import serving
+
+    settings = _settings(options)
+    configure_logging(settings.log, "api")
+    serving.serve(settings)
+    return 0
+
+
+def _run_relay(options: argparse.Namespace) -> int:
+    from inference import relaying
+
+    settings = _settings(options)
+    configure_logging(settings.log, "relay")
+    relaying.serve(settings)
+    return 0
+
+
+def _run_broker(options: argparse.Namespace) -> int:
+    from inference.launcher import embedded_broker
+
+    command = embedded_broker.command(_settings(options).data_dir)
+    os.execv(command[0], command)
+
+
+def _check_config(options: argparse.Namespace) -> int:
+    from inference.models.registry import ModelRegistry
+
+    settings = load_settings(options.file or _config(options))
+    models = ModelRegistry.load(settings.models, served=settings.served_model)
+    print(yaml.safe_dump(effective(settings), sort_keys=False), end="")
+    print(f"# served model: {models.served_name}", file=sys.stderr)
+    return 0
+
+
+def _dead_letters(options: argparse.Namespace) -> int:
+    from inference.dead_letters import DeadLetters
+    from inference.services import Services
+
+    settings = _settings(options)
+    services = Services(settings)
+    dead_letters = DeadLetters(services.store, services.objects, services.broker)
+    if options.action == "list":
+        for record in dead_letters.list(limit=1000):
+            print(f"{record.task_id}  {record.model.name}  request {record.request_id}  {record.attempts} attempts")
+        return 0
+    if not options.task_ids:
+        raise ConfigurationError(f"dead-letters {options.action}: which? give their ids (server.py dead-letters list)")
+    for task_id in options.task_ids:
+        if options.action == "replay":
+            new_id = dead_letters.replay(task_id, deadline_s=settings.deadlines.async_s, sinks=settings.sinks)
+            print(f"{task_id} runs again as {new_id}")
+        else:
+            dead_letters.discard(task_id)
+            print(f"{task_id} is discarded")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

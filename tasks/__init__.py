@@ -1,0 +1,5 @@
+"""The Celery side: `celery -A tasks worker`."""
+
+from tasks.app import app
+
+__all__ = ["app"]

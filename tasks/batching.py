@@ -1,0 +1,229 @@
+"""Third stage: batches for the predictor, and what is done when a batch fails."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference.dead_letters import bury
+from inference.errors import ConfigurationError, InferenceError, PredictionFailed, TaskAlreadyFinished, TaskNotFound
+from inference.messages import Outcome, PredictionResult, TaskStatus
+from inference.models.arena import SlotArena
+from inference.models.predictor import BatchPredictions, Predictor, PredictorCrashed
+from inference.models.spec import ModelSpec
+from inference.storage import ObjectStore
+from inference.task_store.protocol import TaskStore
+from tasks.clock import StoreClock
+from tasks.committing import Finished
+from tasks.fetching import Fetcher
+from tasks.jobs import Ending, HeldJobs, ItemEnd, Job
+from tasks.ready_queue import ReadyQueue
+from tasks.stage import RETRY_INTERVAL_S, Stage
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class BatchPolicy:
+    max_batch_size: int
+    max_batch_wait_ms: float = 0.0
+    max_attempts: int = 3
+
+
+class Batcher(Stage):
+    """Work-conserving: an idle predictor runs at once what is ready.
+
+    Args:
+        finish: where outcomes go.
+    """
+
+    name = "batch"
+
+    def __init__(
+        self,
+        *,
+        spec: ModelSpec,
+        predictor: Predictor,
+        arena: SlotArena,
+        fetcher: Fetcher,
+        store: TaskStore,
+        objects: ObjectStore,
+        owner: str,
+        held: HeldJobs,
+        policy: BatchPolicy,
+        finish: Callable[[Finished], None],
+        clock: StoreClock,
+    ) -> None:
+        super().__init__()
+        self.ready = ReadyQueue()
+        self._spec = spec
+        self._predictor = predictor
+        self._arena = arena
+        self._fetcher = fetcher
+        self._store = store
+        self._objects = objects
+        self._owner = owner
+        self._held = held
+        self._policy = policy
+        self._finish = finish
+        self._clock = clock
+
+    def step(self) -> None:
+        policy = self._policy
+        jobs = self.ready.take(policy.max_batch_size, fill_wait_s=policy.max_batch_wait_ms / 1000, timeout_s=0.5)
+        if not jobs:
+            return
+        if jobs[0].alone:
+            self._run_alone(jobs[0])
+        else:
+            self._run_batch(jobs)
+
+    def fail(self, job: Job, error: InferenceError) -> None:
+        """End a job with an error."""
+        outcome = Outcome.of_error(TaskStatus.FAILED, error, timings=job.timings, worker=self._owner)
+        self._finish(Finished(job, outcome))
+
+    def _run_batch(self, jobs: list[Job]) -> None:
+        started = self._start(jobs)
+        if not started:
+            return
+        try:
+            predictions = self._predict(started)
+        except PredictorCrashed as crash:
+            self._after_crash(started, crash)
+        except PredictionFailed as error:
+            if len(started) == 1:
+                self._free(started)
+                self.fail(started[0], error)
+                return
+            logger.warning("a batch of %d failed (%s); its images run one by one", len(started), error)
+            for job in started:
+                self._run_batch([job])
+        else:
+            self._finish_batch(started, predictions)
+
+    def _run_alone(self, job: Job) -> None:
+        """Count the attempt before the image is touched: whatever kills the process is this job's doing."""
+        started = self._start([job])
+        if not started:
+            return
+        try:
+            if not self._fetcher.load(job, self):
+                return
+            predictions = self._predict(started)
+        except PredictorCrashed as crash:
+            self._after_crash(started, crash)
+        except InferenceError as error:
+            self._free(started)
+            self.fail(job, error)
+        else:
+            self._finish_batch(started, predictions)
+
+    def _start(self, jobs: Sequence[Job]) -> list[Job]:
+        """Those that may run; the others were canceled, expired or taken from us meanwhile."""
+        jobs = [job for job in jobs if not self._revoked(job)]
+        task_ids = [job.task_id for job in jobs]
+        attempts = self.until_available(lambda: self._store.start(self._owner, task_ids), give_up=self.stopping.is_set)
+        started: list[Job] = []
+        for job, attempt in zip(jobs, attempts or [], strict=attempts is not None):
+            if attempt is None:
+                self._free([job])
+                self._held.drop(job, ItemEnd(Ending.DROPPED))
+                continue
+            job.attempt = attempt
+            job.started()
+            started.append(job)
+        return started
+
+    def _revoked(self, job: Job) -> bool:
+        """Cancel a job whose every message was revoked by Celery's remote control."""
+        if not all(delivery.is_revoked() for delivery in job.deliveries):
+            return False
+        with contextlib.suppress(TaskAlreadyFinished, TaskNotFound):
+            self.until_available(lambda: self._store.cancel(job.task_id), give_up=self.stopping.is_set)
+        self._free([job])
+        self._held.drop(job, ItemEnd(Ending.DROPPED))
+        return True
+
+    def _predict(self, jobs: Sequence[Job]) -> BatchPredictions:
+        now = time.monotonic()
+        for job in jobs:
+            job.timings["batch_wait_ms"] = (now - job.ready_at) * 1000
+        slots = [job.slot for job in jobs if job.slot is not None]
+        predictions = self._predictor.predict(self._spec.name, slots)
+        if len(predictions.values) != len(jobs):
+            raise PredictionFailed(f"{len(jobs)} images gave {len(predictions.values)} predictions")
+        return predictions
+
+    def _finish_batch(self, jobs: Sequence[Job], predictions: BatchPredictions) -> None:
+        self._free(jobs)
+        predicted_at_ms = self._clock.now_ms()
+        finite: NDArray[np.bool_] = np.all(np.isfinite(predictions.values), axis=1)
+        for job, vector, is_finite in zip(jobs, predictions.values, finite, strict=True):
+            job.timings["predict_ms"] = predictions.predict_ms
+            if not is_finite:
+                self.fail(job, PredictionFailed("the model's prediction is not finite"))
+                continue
+            outcome = Outcome(
+                TaskStatus.SUCCEEDED,
+                result=PredictionResult.from_vector(vector, self._spec.labels),
+                batch_size=len(jobs),
+                timings=job.timings,
+                worker=self._owner,
+                predicted_at_ms=predicted_at_ms,
+            )
+            self._finish(Finished(job, outcome))
+
+    def _after_crash(self, jobs: Sequence[Job], crash: PredictorCrashed) -> None:
+        """Count the deaths, queue the jobs to run alone or bury them, and start a new process."""
+        logger.error("%s, with a batch of %d; its images run one by one", crash, len(jobs))
+        self._free(jobs)
+        task_ids = [job.task_id for job in jobs]
+        deaths = self.until_available(
+            lambda: self._store.note_death(self._owner, task_ids), give_up=self.stopping.is_set
+        )
+        for job, count in zip(jobs, deaths or [], strict=False):
+            if count is None:
+                self._held.drop(job, ItemEnd(Ending.DROPPED))
+            elif count >= self._policy.max_attempts:
+                self._bury(job)
+            else:
+                job.alone = True
+                self.ready.put(job)
+        self._restart()
+
+    def _bury(self, job: Job) -> None:
+        record = self.until_available(lambda: self._store.get(job.task_id), give_up=self.stopping.is_set)
+        if record is None:
+            return
+        logger.error("task %s is a dead letter: %d attempts ended in a dead process", job.task_id, record.deaths)
+        buried = self.until_available(
+            lambda: bury(self._store, self._objects, self._owner, record), give_up=self.stopping.is_set
+        )
+        if buried is None:
+            return
+        ended = self._store.get(job.task_id).outcome if buried else None
+        self._held.drop(job, ItemEnd(Ending.COMMITTED, ended) if ended else ItemEnd(Ending.DROPPED))
+
+    def _restart(self) -> None:
+        while not self.stopping.is_set():
+            try:
+                self._predictor.start(self.stopping.is_set)
+            except ConfigurationError as error:
+                logger.critical("the predictor process does not come up again: %s", error)
+                self.stopping.wait(RETRY_INTERVAL_S * 4)
+            else:
+                logger.info("the predictor process is up again")
+                return
+
+    def _free(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            if job.slot is not None:
+                self._arena.release(job.slot)
+                job.slot = None

@@ -1,0 +1,49 @@
+"""Last stage: outcomes into the records, many in one transaction; then the messages are acknowledged."""
+
+from __future__ import annotations
+
+import queue
+from dataclasses import dataclass
+
+from inference.messages import Outcome
+from inference.task_store.protocol import Commit, TaskStore
+from tasks.intake import drain
+from tasks.jobs import Ending, HeldJobs, ItemEnd, Job
+from tasks.stage import Stage
+
+
+@dataclass(frozen=True)
+class Finished:
+    job: Job
+    outcome: Outcome
+
+
+class Committer(Stage):
+    """Commits while the next batch already runs. A store that is down delays it; nothing is dropped."""
+
+    name = "commit"
+
+    def __init__(self, store: TaskStore, owner: str, held: HeldJobs) -> None:
+        super().__init__()
+        self.inbox: queue.SimpleQueue[Finished] = queue.SimpleQueue()
+        self._store = store
+        self._owner = owner
+        self._held = held
+
+    def step(self) -> None:
+        self._commit(drain(self.inbox, first_timeout_s=0.5))
+
+    def commit_rest(self) -> None:
+        """After the thread has ended: what came since its last turn."""
+        self._commit(drain(self.inbox, first_timeout_s=0))
+
+    def _commit(self, finished: list[Finished]) -> None:
+        if not finished:
+            return
+        commits = [Commit(one.job.task_id, one.job.attempt, one.outcome) for one in finished]
+        written = self.until_available(lambda: self._store.commit(self._owner, commits), give_up=self.stopping.is_set)
+        if written is None:
+            return  # the leases run out, and another worker does it again
+        for one, ours in zip(finished, written, strict=True):
+            end = ItemEnd(Ending.COMMITTED, one.outcome) if ours else ItemEnd(Ending.DROPPED)
+            self._held.drop(one.job, end)

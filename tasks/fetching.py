@@ -1,0 +1,105 @@
+"""Second stage: bytes from the object store, decoded into a slot of shared memory."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import time
+from collections.abc import Callable
+
+from inference.errors import DeadlineExceeded, InferenceError, InvalidImage
+from inference.imaging import ImageLimits, decode_into
+from inference.models.arena import SlotArena
+from inference.models.spec import ModelSpec
+from inference.storage import ObjectStore
+from tasks.jobs import Job
+from tasks.stage import Stage
+
+logger = logging.getLogger(__name__)
+
+
+class Fetcher:
+    """Brings one job's image into a slot; what the decoder makes of strange bytes is that job's failure alone."""
+
+    def __init__(self, objects: ObjectStore, spec: ModelSpec, arena: SlotArena, limits: ImageLimits) -> None:
+        self._objects = objects
+        self._spec = spec
+        self._arena = arena
+        self._limits = limits
+
+    def load(self, job: Job, stage: Stage) -> bool:
+        """Fetch, wait for a free slot, decode; False when `stage` is to stop first.
+
+        Raises:
+            InferenceError: there is no image for this job, and why.
+        """
+        data = stage.until_available(
+            lambda: self._fetch(job),
+            give_up=lambda: stage.stopping.is_set() or time.monotonic() > job.deadline_at,
+        )
+        if data is None and not stage.stopping.is_set():
+            raise DeadlineExceeded("the object store was down until the deadline", task_id=job.task_id)
+        slot = None
+        while data is not None and slot is None and not stage.stopping.is_set():
+            slot = self._arena.acquire(timeout_s=0.5)
+        if data is None or slot is None:
+            return False
+        self._decode(job, data, slot)
+        return True
+
+    def _fetch(self, job: Job) -> bytes:
+        began = time.monotonic()
+        data = self._objects.get(job.item.object_key)
+        job.timings["fetch_ms"] = (time.monotonic() - began) * 1000
+        return data
+
+    def _decode(self, job: Job, data: bytes, slot: int) -> None:
+        began = time.monotonic()
+        try:
+            decode_into(self._arena.images[slot], data, job.item.header, self._spec.input, self._limits)
+        except InferenceError:
+            self._arena.release(slot)
+            raise
+        except Exception as error:
+            self._arena.release(slot)
+            logger.exception("the image of task %s broke the decoder", job.task_id)
+            raise InvalidImage("the image cannot be decoded", field="image") from error
+        job.slot = slot
+        job.ready_at = time.monotonic()
+        job.timings["decode_ms"] = (job.ready_at - began) * 1000
+
+
+class FetchStage(Stage):
+    """Works through the jobs on `threads` threads; free slots are the measure of how far ahead.
+
+    Args:
+        pass_on: where decoded jobs go.
+        fail: where jobs go that have no image.
+    """
+
+    name = "fetch"
+
+    def __init__(
+        self,
+        fetcher: Fetcher,
+        *,
+        threads: int,
+        pass_on: Callable[[Job], None],
+        fail: Callable[[Job, InferenceError], None],
+    ) -> None:
+        super().__init__(threads=threads)
+        self.inbox: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        self._fetcher = fetcher
+        self._pass_on = pass_on
+        self._fail = fail
+
+    def step(self) -> None:
+        try:
+            job = self.inbox.get(timeout=0.5)
+        except queue.Empty:
+            return
+        try:
+            if self._fetcher.load(job, self):
+                self._pass_on(job)
+        except InferenceError as error:
+            self._fail(job, error)

@@ -1,0 +1,80 @@
+"""First stage: take the lease of every item that arrives."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from inference.messages import QueueItem
+from inference.task_store.protocol import Lease, Leases, LeaseState, TaskStore
+from tasks.clock import StoreClock
+from tasks.jobs import Delivery, Ending, HeldJobs, ItemEnd, Job
+from tasks.stage import Stage
+
+T = TypeVar("T")
+
+
+def drain(source: queue.SimpleQueue[T], *, first_timeout_s: float) -> list[T]:
+    """Everything in `source`, waiting for the first."""
+    taken: list[T] = []
+    with contextlib.suppress(queue.Empty):
+        taken.append(source.get(timeout=first_timeout_s))
+        while True:
+            taken.append(source.get_nowait())
+    return taken
+
+
+class Intake(Stage):
+    """Leases in one call what arrived since the last one, so that everything prefetched is held at once.
+
+    Args:
+        pass_on: where leased jobs go.
+    """
+
+    name = "intake"
+
+    def __init__(
+        self, store: TaskStore, owner: str, held: HeldJobs, *, clock: StoreClock, pass_on: Callable[[Job], None]
+    ) -> None:
+        super().__init__()
+        self.inbox: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
+        self._store = store
+        self._owner = owner
+        self._held = held
+        self._clock = clock
+        self._pass_on = pass_on
+
+    def step(self) -> None:
+        arrived = drain(self.inbox, first_timeout_s=0.5)
+        wanted: list[tuple[QueueItem, Delivery]] = []
+        for delivery in arrived:
+            # A broker that lost its connection brings what we hold already.
+            wanted += [(i, delivery) for i in delivery.message.items if not self._held.join(i.task_id, delivery)]
+        if not wanted:
+            return
+        task_ids = [item.task_id for item, _ in wanted]
+        leases = self.until_available(lambda: self._store.lease(self._owner, task_ids), give_up=self.stopping.is_set)
+        if leases is not None:
+            self._clock.set(leases.now_ms)
+            for (item, delivery), lease in zip(wanted, leases.leases, strict=True):
+                self._sort(item, delivery, lease, leases)
+
+    def _sort(self, item: QueueItem, delivery: Delivery, lease: Lease, leases: Leases) -> None:
+        if lease.state is not LeaseState.LEASED:
+            delivery.item_ended(item.task_id, ItemEnd(Ending.DROPPED))
+            return
+        if self._held.join(item.task_id, delivery):  # twice among what arrived together
+            return
+        job = Job(
+            item,
+            [delivery],
+            alone=lease.alone,
+            attempt=lease.attempts,
+            deadline_at=time.monotonic() + (lease.deadline_at_ms - leases.now_ms) / 1000,
+            timings={"queue_ms": leases.now_ms - lease.created_at_ms},
+        )
+        self._held.add(job)
+        self._pass_on(job)

@@ -1,0 +1,130 @@
+"""What the worker holds: deliveries (queue messages) and jobs (their items)."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from inference.messages import Outcome, QueueItem, QueueMessage
+
+
+class Ending(StrEnum):
+    """How an item of a message left the worker."""
+
+    COMMITTED = "committed"  #: its outcome is in the record
+    DROPPED = "dropped"  #: nothing was to be done: it had ended, or is another worker's
+
+
+@dataclass(frozen=True)
+class ItemEnd:
+    ending: Ending
+    outcome: Outcome | None = None
+
+
+class Delivery:
+    """One queue message in the worker's hands; done when its last item is.
+
+    Args:
+        on_started: called once, when the first item goes to the predictor.
+        on_done: called once, with the end of each item. Both are called on whichever thread it happens.
+    """
+
+    def __init__(
+        self,
+        message: QueueMessage,
+        *,
+        on_started: Callable[[], None],
+        on_done: Callable[[dict[str, ItemEnd]], None],
+        is_revoked: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self.message = message
+        self.is_revoked = is_revoked
+        self._on_started = on_started
+        self._on_done = on_done
+        self._lock = threading.Lock()
+        self._started = False
+        self._ends: dict[str, ItemEnd] = {}
+
+    def item_started(self) -> None:
+        with self._lock:
+            first, self._started = not self._started, True
+        if first:
+            self._on_started()
+
+    def item_ended(self, task_id: str, end: ItemEnd) -> None:
+        with self._lock:
+            self._ends[task_id] = end
+            done = len(self._ends) == len(self.message.items)
+        if done:
+            self._on_done(self._ends)
+
+
+@dataclass(eq=False)
+class Job:
+    """One item that this worker holds the lease of. Times are `time.monotonic()` seconds; timings are ms by step."""
+
+    item: QueueItem
+    #: the message it came in, and any that brought it again
+    deliveries: list[Delivery]
+    #: decode and predict it alone
+    alone: bool
+    attempt: int
+    #: when the task's deadline is, on this worker's clock
+    deadline_at: float
+    #: slot of the arena that holds its image
+    slot: int | None = None
+    ready_at: float = 0.0
+    timings: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def task_id(self) -> str:
+        return self.item.task_id
+
+    def started(self) -> None:
+        for delivery in self.deliveries:
+            delivery.item_started()
+
+    def ended(self, end: ItemEnd) -> None:
+        for delivery in self.deliveries:
+            delivery.item_ended(self.task_id, end)
+
+
+class HeldJobs:
+    """The jobs whose lease this worker renews, by task id."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._jobs: dict[str, Job] = {}
+
+    def add(self, job: Job) -> None:
+        with self._lock:
+            self._jobs[job.task_id] = job
+
+    def join(self, task_id: str, delivery: Delivery) -> bool:
+        """Let `delivery` share the job that is held already; False if there is none."""
+        with self._lock:
+            job = self._jobs.get(task_id)
+            if job is not None:
+                job.deliveries.append(delivery)
+            return job is not None
+
+    def drop(self, job: Job, end: ItemEnd) -> None:
+        """The job is over: no more lease, and its messages may be acknowledged."""
+        with self._lock:
+            self._jobs.pop(job.task_id, None)
+        job.ended(end)
+
+    def let_go(self, jobs: Iterable[Job]) -> None:
+        """Stop renewing jobs that are given back; their messages stay unacknowledged."""
+        with self._lock:
+            for job in jobs:
+                self._jobs.pop(job.task_id, None)
+
+    def task_ids(self) -> list[str]:
+        with self._lock:
+            return list(self._jobs)
+
+    def __len__(self) -> int:
+        return len(self._jobs)

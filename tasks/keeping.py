@@ -1,0 +1,68 @@
+"""The threads that say that this worker is alive: leases renewed, models announced."""
+
+from __future__ import annotations
+
+import logging
+
+from inference.errors import ServiceUnavailable
+from inference.models.predictor import Predictor
+from inference.models.spec import ModelSpec
+from inference.presence import ANNOUNCE_INTERVAL_S, LoadedModelInfo, WorkerInfo, WorkerPresence
+from inference.task_store.protocol import TaskStore
+from tasks.jobs import HeldJobs
+from tasks.stage import Stage
+
+logger = logging.getLogger(__name__)
+
+
+class LeaseKeeper(Stage):
+    """Renews what this worker holds, three times in the life of a lease."""
+
+    name = "leases"
+
+    def __init__(self, store: TaskStore, owner: str, held: HeldJobs, *, lease_s: float) -> None:
+        super().__init__()
+        self._store = store
+        self._owner = owner
+        self._held = held
+        self._interval_s = lease_s / 3
+
+    def step(self) -> None:
+        self.stopping.wait(self._interval_s)
+        task_ids = self._held.task_ids()
+        if not task_ids:
+            return
+        try:
+            ours = self._store.renew(self._owner, task_ids)
+        except ServiceUnavailable as error:
+            logger.warning("cannot renew %d leases: %s", len(task_ids), error)
+            return
+        if not all(ours):
+            # Ended by a cancel or a deadline, or taken over after a pause: their commit will be refused.
+            logger.debug("%d tasks are not this worker's any more", ours.count(False))
+
+
+class Announcer(Stage):
+    """Tells the others which models are warm here."""
+
+    name = "presence"
+
+    def __init__(self, presence: WorkerPresence, owner: str, predictor: Predictor, specs: list[ModelSpec]) -> None:
+        super().__init__()
+        self._presence = presence
+        self._owner = owner
+        self._predictor = predictor
+        self._specs = specs
+
+    def step(self) -> None:
+        loaded = self._predictor.loaded
+        models = tuple(
+            LoadedModelInfo(spec.name, spec.version, spec.digest, loaded[spec.name].predict_ms)
+            for spec in self._specs
+            if spec.name in loaded
+        )
+        try:
+            self._presence.announce(WorkerInfo(self._owner, models))
+        except ServiceUnavailable as error:
+            logger.warning("cannot announce this worker: %s", error)
+        self.stopping.wait(ANNOUNCE_INTERVAL_S)

@@ -1,0 +1,108 @@
+"""From a delivered message to a committed outcome, for one model. No Celery here.
+
+Delivery ──▶ Intake ──▶ FetchStage ──▶ ReadyQueue ──▶ Batcher ──▶ Committer ──▶ Delivery done
+             lease      fetch, decode                 predict      commit        (acknowledge)
+               └────────── to run alone ────▲
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import dataclass
+
+from inference.imaging import ImageLimits
+from inference.models.arena import SlotArena
+from inference.models.predictor import Predictor
+from inference.models.spec import ModelSpec
+from inference.storage import ObjectStore
+from inference.task_store.protocol import TaskStore
+from tasks.batching import Batcher, BatchPolicy
+from tasks.clock import StoreClock
+from tasks.committing import Committer
+from tasks.fetching import Fetcher, FetchStage
+from tasks.intake import Intake
+from tasks.jobs import Delivery, HeldJobs, Job
+from tasks.stage import Stage
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PipelinePolicy:
+    batch: BatchPolicy
+    limits: ImageLimits
+    io_threads: int = 4
+
+
+class Pipeline:
+    """The stages of one model, in order.
+
+    Args:
+        owner: this worker, as leases and outcomes name it.
+        held: what this worker holds, over all models.
+    """
+
+    def __init__(
+        self,
+        *,
+        spec: ModelSpec,
+        arena: SlotArena,
+        predictor: Predictor,
+        store: TaskStore,
+        objects: ObjectStore,
+        owner: str,
+        held: HeldJobs,
+        policy: PipelinePolicy,
+    ) -> None:
+        clock = StoreClock()
+        fetcher = Fetcher(objects, spec, arena, policy.limits)
+        self._committer = Committer(store, owner, held)
+        self._batcher = Batcher(
+            spec=spec,
+            predictor=predictor,
+            arena=arena,
+            fetcher=fetcher,
+            store=store,
+            objects=objects,
+            owner=owner,
+            held=held,
+            policy=policy.batch,
+            finish=self._committer.inbox.put,
+            clock=clock,
+        )
+        self._fetch = FetchStage(
+            fetcher, threads=policy.io_threads, pass_on=self._batcher.ready.put, fail=self._batcher.fail
+        )
+        self._intake = Intake(store, owner, held, clock=clock, pass_on=self._route)
+
+    def start(self) -> None:
+        for stage in self._stages:
+            stage.start()
+
+    def submit(self, delivery: Delivery) -> None:
+        """Take a message; its `on_done` follows."""
+        self._intake.inbox.put(delivery)
+
+    def stop(self, timeout_s: float) -> bool:
+        """Finish and commit the running batch, start nothing new; False when that took too long."""
+        deadline = time.monotonic() + timeout_s
+        for stage in self._stages[:-1]:
+            stage.stop()
+        ended = [stage.join(max(0.0, deadline - time.monotonic())) for stage in self._stages[:-1]]
+        self._committer.stop()
+        ended.append(self._committer.join(max(0.0, deadline - time.monotonic())))
+        if all(ended):
+            self._committer.commit_rest()
+        return all(ended)
+
+    @property
+    def _stages(self) -> tuple[Stage, ...]:
+        return self._intake, self._fetch, self._batcher, self._committer
+
+    def _route(self, job: Job) -> None:
+        """A job that runs alone is fetched only after its start is counted."""
+        if job.alone:
+            self._batcher.ready.put(job)
+        else:
+            self._fetch.inbox.put(job)

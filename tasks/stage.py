@@ -1,0 +1,79 @@
+"""A thread of the pipeline that either works or takes the process down: it never leaves callers waiting."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from typing import TypeVar
+
+from inference.errors import ServiceUnavailable
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+#: Exit code after a fault of ours (EX_SOFTWARE of sysexits.h).
+EXIT_SOFTWARE = 70
+#: Seconds between two tries of a store that is down.
+RETRY_INTERVAL_S = 0.5
+
+
+def end_process() -> None:
+    """End at once: the leases run out, and another worker takes the tasks."""
+    os._exit(EXIT_SOFTWARE)
+
+
+class Stage:
+    """`step` over and over on `threads` threads until `stop`."""
+
+    name = "stage"
+
+    def __init__(self, *, threads: int = 1, on_fault: Callable[[], None] = end_process) -> None:
+        self.stopping = threading.Event()
+        self._on_fault = on_fault
+        self._threads = [
+            threading.Thread(target=self._run, name=f"{self.name}-{number}", daemon=True) for number in range(threads)
+        ]
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Ask the threads to end; `join` waits for it."""
+        self.stopping.set()
+
+    def join(self, timeout_s: float) -> bool:
+        """True when every thread has ended in time."""
+        for thread in self._threads:
+            if thread.ident is not None:
+                thread.join(timeout_s)
+        return not any(thread.is_alive() for thread in self._threads)
+
+    def step(self) -> None:
+        """One turn; returns within a second when there is nothing to do, so that a stop is seen."""
+        raise NotImplementedError
+
+    def _run(self) -> None:
+        try:
+            while not self.stopping.is_set():
+                self.step()
+        except Exception:
+            logger.critical("the %s thread failed; this worker ends", self.name, exc_info=True)
+            self._on_fault()
+
+    def until_available(self, call: Callable[[], T], *, give_up: Callable[[], bool]) -> T | None:
+        """The answer of `call`, tried again while the store is down; None once `give_up` says so."""
+        failures = 0
+        while True:
+            try:
+                return call()
+            except ServiceUnavailable as error:
+                if give_up():
+                    return None
+                failures += 1
+                log = logger.warning if failures == 1 else logger.debug
+                log("%s: %s; trying again", self.name, error)
+                self.stopping.wait(RETRY_INTERVAL_S)

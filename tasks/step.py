@@ -1,0 +1,63 @@
+"""Where the worker's life and Celery's meet."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from celery import bootsteps
+from celery.exceptions import WorkerShutdown
+from celery.worker import state
+
+import celeryconfig
+from inference.errors import ConfigurationError
+from inference.services import Services
+from tasks.main_loop import MainLoop
+from tasks.worker import InferenceWorker
+
+logger = logging.getLogger(__name__)
+
+
+def _should_stop() -> bool:
+    return any(flag not in (None, False) for flag in (state.should_stop, state.should_terminate))
+
+
+class InferenceStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no types
+    """Starts before the consumer and stops after it, so that messages come only to a warm model and acknowledgements still go."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def __init__(self, parent: Any, **options: Any) -> None:
+        super().__init__(parent, **options)
+        self._worker: InferenceWorker | None = None
+        self._main_loop = MainLoop()
+
+    def start(self, parent: Any) -> None:
+        services = Services(celeryconfig.settings)
+        queues = parent.app.amqp.queues.consume_from
+        specs = [spec for spec in services.models if spec.queue in queues]
+        if not specs:
+            logger.critical("none of the queues %s is a model's", ", ".join(queues))
+            raise WorkerShutdown(1)
+        worker = InferenceWorker(
+            services.settings, specs, store=services.store, objects=services.objects, presence=services.presence
+        )
+        try:
+            started = worker.start(_should_stop)
+        except ConfigurationError as error:
+            logger.critical("%s", error.detail)
+            raise WorkerShutdown(1) from error
+        if not started:
+            raise WorkerShutdown(0)
+        self._worker = parent.inference = worker
+        parent.inference_main_loop = self._main_loop
+
+    def stop(self, _parent: Any) -> None:
+        """After the consumer: drain, acknowledge. What stays unacknowledged goes back as the channel closes."""
+        if self._worker is not None:
+            self._worker.stop()
+            self._main_loop.run_pending()
+            self._worker = None
+
+    def terminate(self, parent: Any) -> None:
+        self.stop(parent)
