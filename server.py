@@ -70,14 +70,10 @@ def _parser() -> argparse.ArgumentParser:
     relay.set_defaults(run=_run_relay)
     broker = commands.add_parser("broker", parents=[shared], help="the embedded broker alone")
     broker.set_defaults(run=_run_broker)
-    check = commands.add_parser(
-        "check-config", parents=[shared], help="check a configuration and show what it comes to"
-    )
+    check = commands.add_parser("check-config", parents=[shared], help="check a configuration and show what it comes to")
     check.add_argument("file", type=Path, nargs="?", help="the configuration")
     check.set_defaults(run=_check_config)
-    dead = commands.add_parser(
-        "dead-letters", parents=[shared], help="tasks whose attempts all ended in a dead process"
-    )
+    dead = commands.add_parser("dead-letters", parents=[shared], help="tasks whose attempts all ended in a dead process")
     dead.add_argument("action", choices=["list", "replay", "discard"], nargs="?", default="list")
     dead.add_argument("task_ids", nargs="*", metavar="TASK_ID")
     dead.set_defaults(run=_dead_letters)
@@ -124,7 +120,7 @@ def _run_broker(options: argparse.Namespace) -> int:
     from inference.launcher import embedded_broker
 
     command = embedded_broker.command(_settings(options).data_dir)
-    os.execv(command[0], command)
+    os.execv(command[0], command)  # noqa: S606 a signal must reach the server itself
 
 
 def _check_config(options: argparse.Namespace) -> int:

@@ -23,7 +23,7 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc] # gunicorn has no types
             "worker_class": "gevent",
             "graceful_timeout": int(api.drain_timeout_s),
             "timeout": 60,
-            "keepalive": 75,
+            "keepalive": 5,
             "loglevel": self._settings.log.level.lower() if self._settings.log.level == "DEBUG" else "warning",
             "control_socket_disable": True,
         }

@@ -129,9 +129,7 @@ class Submissions:
         message = QueueMessage(request.model, (request.item,))
         enqueue = self._broker.prepare(request.queue, message)
         try:
-            accepted = self._store.accept(
-                request, enqueue=enqueue, max_queue_depth=self._settings.limits.max_queue_depth
-            )
+            accepted = self._store.accept(request, enqueue=enqueue, max_queue_depth=self._settings.limits.max_queue_depth)
         except (Overloaded, IdempotencyConflict) as error:
             self._discard(request)
             if isinstance(error, Overloaded):

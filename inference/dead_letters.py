@@ -24,9 +24,7 @@ def bury(store: TaskStore, objects: ObjectStore, owner: str, record: TaskRecord)
         objects.copy(record.item.object_key, dead_letter_key(record.task_id))
     except ObjectNotFound:
         error = PredictorDied(f"{record.deaths} attempts ended in a dead process, and its input is gone")
-    commit = Commit(
-        record.task_id, record.attempts, Outcome.of_error(TaskStatus.FAILED, error, worker=owner), dead_letter=True
-    )
+    commit = Commit(record.task_id, record.attempts, Outcome.of_error(TaskStatus.FAILED, error, worker=owner), dead_letter=True)
     return store.commit(owner, [commit])[0]
 
 

@@ -41,9 +41,7 @@ class WorkerPresence:
 
     def announce(self, info: WorkerInfo) -> None:
         with unavailable_when_down():
-            self._redis.set(
-                self._key_prefix + info.worker, orjson.dumps(asdict(info)), px=round(ANNOUNCEMENT_TTL_S * 1000)
-            )
+            self._redis.set(self._key_prefix + info.worker, orjson.dumps(asdict(info)), px=round(ANNOUNCEMENT_TTL_S * 1000))
 
     def leave(self, worker: str) -> None:
         with unavailable_when_down():

@@ -16,7 +16,7 @@ import threading
 import time
 import uuid
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Self
 
 import redis
 
@@ -57,7 +57,7 @@ class Waiter:
         self.outcome: Outcome | None = None
         self.finished_at_ms = 0
 
-    def __enter__(self) -> Waiter:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -118,7 +118,7 @@ class ReplyRouter:
                 self._stopping.wait(0.5)
 
     def _listen(self) -> None:
-        with self._redis.pubsub(ignore_subscribe_messages=True) as channel:
+        with self._redis.pubsub(ignore_subscribe_messages=True) as channel:  # type: ignore[no-untyped-call]
             channel.subscribe(self.channel)
             self._poll_records()  # what came while nobody listened
             polled_at = time.monotonic()

@@ -18,6 +18,6 @@ app.steps["worker"].add(InferenceStep)
 app.register_task(PredictTask())
 
 
-@setup_logging.connect
+@setup_logging.connect  # type: ignore[untyped-decorator] # Celery has no types
 def _log_as_the_rest_does(**_: Any) -> None:
     configure_logging(celeryconfig.settings.log, "worker")

@@ -185,9 +185,7 @@ class Batcher(Stage):
         logger.error("%s, with a batch of %d; its images run one by one", crash, len(jobs))
         self._free(jobs)
         task_ids = [job.task_id for job in jobs]
-        deaths = self.until_available(
-            lambda: self._store.note_death(self._owner, task_ids), give_up=self.stopping.is_set
-        )
+        deaths = self.until_available(lambda: self._store.note_death(self._owner, task_ids), give_up=self.stopping.is_set)
         for job, count in zip(jobs, deaths or [], strict=False):
             if count is None:
                 self._held.drop(job, ItemEnd(Ending.DROPPED))
@@ -203,9 +201,7 @@ class Batcher(Stage):
         if record is None:
             return
         logger.error("task %s is a dead letter: %d attempts ended in a dead process", job.task_id, record.deaths)
-        buried = self.until_available(
-            lambda: bury(self._store, self._objects, self._owner, record), give_up=self.stopping.is_set
-        )
+        buried = self.until_available(lambda: bury(self._store, self._objects, self._owner, record), give_up=self.stopping.is_set)
         if buried is None:
             return
         ended = self._store.get(job.task_id).outcome if buried else None

@@ -71,9 +71,7 @@ class Pipeline:
             finish=self._committer.inbox.put,
             clock=clock,
         )
-        self._fetch = FetchStage(
-            fetcher, threads=policy.io_threads, pass_on=self._batcher.ready.put, fail=self._batcher.fail
-        )
+        self._fetch = FetchStage(fetcher, threads=policy.io_threads, pass_on=self._batcher.ready.put, fail=self._batcher.fail)
         self._intake = Intake(store, owner, held, clock=clock, pass_on=self._route)
 
     def start(self) -> None:

@@ -74,7 +74,7 @@ class PredictRequest(Request):  # type: ignore[misc] # Celery has no types
     def terminate(self, pool: Any, signal: Any = None) -> None:  # noqa: ARG002 Celery's signature
         self._worker.cancel(self.task_ids)
 
-    def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:  # noqa: FBT001
+    def _announce_revoked(self, reason: str, terminated: bool, signum: Any, expired: bool) -> None:
         self._worker.cancel(self.task_ids)
         super()._announce_revoked(reason, terminated, signum, expired)
 

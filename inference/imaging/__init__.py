@@ -88,9 +88,7 @@ def decode(data: bytes | memoryview, header: ImageHeader, spec: InputSpec, limit
     return out
 
 
-def decode_into(
-    out: NDArray[Any], data: bytes | memoryview, header: ImageHeader, spec: InputSpec, limits: ImageLimits
-) -> None:
+def decode_into(out: NDArray[Any], data: bytes | memoryview, header: ImageHeader, spec: InputSpec, limits: ImageLimits) -> None:
     """Decode an image into `out`, e.g. one slot of a batch in shared memory.
 
     Everything that `inspect` checked is checked again: the bytes come from a store, and the model may have changed.

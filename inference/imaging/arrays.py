@@ -89,9 +89,7 @@ class ArrayLayout:
         return flat.reshape(self.shape, order="F" if self.fortran_order else "C")
 
 
-def raw_layout(
-    data: bytes | memoryview, shape: object, dtype: object, spec: InputSpec, limits: ImageLimits
-) -> ArrayLayout:
+def raw_layout(data: bytes | memoryview, shape: object, dtype: object, spec: InputSpec, limits: ImageLimits) -> ArrayLayout:
     """The layout of raw bytes with a shape and a dtype: H,W (its channels follow from the byte count) or H,W,C.
 
     Raises:
@@ -184,8 +182,8 @@ def _check_fit(layout: ArrayLayout, spec: InputSpec, limits: ImageLimits) -> Non
             field="metadata.shape",
             expected=_joined(spec.shape),
         )
-    # stricter than numpy's same_kind would let any int64 array be refused, which is what plain Python lists become;
-    # whole numbers that do not fit are found by their values
+    # numpy's "same_kind" rule refuses int64 for uint8, which is what plain Python lists become, and lets uint16 wrap:
+    # so any whole-number type is taken here, and `copy_model_ready` refuses the values that do not fit
     if spec.numpy_dtype.kind != "f" and layout.dtype.kind == "f":
         raise InvalidMetadata(
             f"{layout.dtype} values do not go into the model's {spec.dtype} without loss",

@@ -50,7 +50,7 @@ def picture_size(data: bytes | memoryview, image_format: ImageFormat) -> Size:
         size = readers[image_format](data)
     except struct.error:
         size = None
-    if size is None or min(size) < 1:
+    if size is None:
         raise InvalidImage(
             f"the header of the {image_format.label} image is broken",
             field="image",

@@ -109,9 +109,7 @@ class _Service:
         while not self._supervisor.stopping.wait(0.1):
             dead = self._supervisor.first_dead()
             if dead is not None:
-                raise ConfigurationError(
-                    f"the {dead[0]} ended while it started (exit code {dead[1]}); its log is above"
-                )
+                raise ConfigurationError(f"the {dead[0]} ended while it started (exit code {dead[1]}); its log is above")
             try:
                 if self._http.request("GET", f"{self._url}/health/ready").status == HTTPStatus.OK:
                     return True

@@ -120,7 +120,7 @@ class Supervisor:
         try:
             process.wait(child.stop_timeout_s)
         except subprocess.TimeoutExpired:
-            logger.error("%s did not end within %g s; killing it", child.name, child.stop_timeout_s)
+            logger.warning("%s did not end within %g s; killing it", child.name, child.stop_timeout_s)
         _signal_group(process, signal.SIGKILL)
         process.wait()
         self._tell_guard(f"-{process.pid}")

@@ -132,7 +132,7 @@ def _output_size(graph: Callable[[NDArray[Any]], list[tf.Tensor]], spec: ModelSp
 
 
 def _check_labels(spec: ModelSpec, output_size: int) -> None:
-    if spec.labels and len(spec.labels) != output_size:
+    if spec.labels_file is not None and len(spec.labels) != output_size:
         raise ConfigurationError(
             f"{spec.name}: {spec.labels_file} has {len(spec.labels)} labels, the model in {spec.file} has"
             f" {output_size} classes",

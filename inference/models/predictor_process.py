@@ -5,6 +5,7 @@ Started by `predictor.PredictorProcess`, which holds the other end of the socket
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -96,10 +97,8 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
-    try:
+    with contextlib.suppress(EOFError, ConnectionError):  # the worker has gone
         serve(Connection(int(sys.argv[1])))
-    except (EOFError, ConnectionError):
-        pass  # the worker has gone
 
 
 if __name__ == "__main__":

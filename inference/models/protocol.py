@@ -1,4 +1,6 @@
-"""What the worker and its predictor process say to each other, over a socket pair. Arrays do not travel here, but predictions do."""
+"""What the worker and its predictor process say to each other, over a socket pair.
+
+Images do not travel here (they lie in the arena); predictions do."""
 
 from __future__ import annotations
 

@@ -23,8 +23,7 @@ class JsonlSink:
 
     def write(self, documents: Sequence[dict[str, Any]]) -> None:
         lines = b"".join(
-            orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE)
-            for document in documents
+            orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE) for document in documents
         )
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
@@ -41,9 +40,9 @@ class JsonlSink:
     def _append(descriptor: int, lines: bytes) -> None:
         size = os.fstat(descriptor).st_size
         try:
-            written = os.write(descriptor, lines)
-            if written < len(lines):
-                raise OSError(f"only {written} of {len(lines)} bytes fitted")
+            view = memoryview(lines)
+            while view:
+                view = view[os.write(descriptor, view) :]
             os.fsync(descriptor)
         except OSError:
             os.ftruncate(descriptor, size)  # half a line would spoil the next one

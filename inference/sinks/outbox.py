@@ -37,9 +37,7 @@ class Outbox:
     def take(self, count: int, *, block_ms: int) -> list[OutboxEntry]:
         """Entries that no relay has; waits up to `block_ms` for the first."""
         with unavailable_when_down():
-            answer: Any = self._redis.xreadgroup(
-                RELAY_GROUP, self._consumer, {self._stream: ">"}, count=count, block=block_ms
-            )
+            answer: Any = self._redis.xreadgroup(RELAY_GROUP, self._consumer, {self._stream: ">"}, count=count, block=block_ms)
         # redis-py gives a list of (stream, entries) or, with RESP3, a mapping of stream to a list of entries.
         if not answer:
             return []

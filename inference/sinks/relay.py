@@ -30,9 +30,7 @@ class RelayPolicy:
 class Relay:
     """Moves one sink's entries. A sink that is down delays its own entries and loses none."""
 
-    def __init__(
-        self, outbox: Outbox, store: TaskStore, sink: ResultSink, *, pipeline_id: str, policy: RelayPolicy
-    ) -> None:
+    def __init__(self, outbox: Outbox, store: TaskStore, sink: ResultSink, *, pipeline_id: str, policy: RelayPolicy) -> None:
         self._outbox = outbox
         self._store = store
         self._sink = sink
@@ -84,5 +82,5 @@ class Relay:
         self._store.delivered(self._sink.name, [(entry.entry_id, entry.task_id) for entry in entries])
 
     def _pause_s(self, failures: int) -> float:
-        longest = min(self._policy.max_backoff_s, self._policy.backoff_s * 2 ** (failures - 1))
+        longest: float = min(self._policy.max_backoff_s, self._policy.backoff_s * 2 ** (failures - 1))
         return longest * random.uniform(0.5, 1.0)  # noqa: S311 jitter, not a secret

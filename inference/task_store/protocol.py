@@ -138,7 +138,10 @@ class TaskStore(Protocol):
         """Give back tasks that have not ended; the caller gives their messages back too."""
 
     def note_death(self, owner: str, task_ids: Sequence[str]) -> list[int | None]:
-        """The process that ran them died: count it, run them alone from now on. Gives each one's deaths; None if not the owner's."""
+        """The process that ran them died: count it, run them alone from now on.
+
+        Gives how often that happened to each; None where it is not the owner's.
+        """
 
     # --- maintenance
     def expire_due(self, limit: int) -> list[str]:

@@ -41,8 +41,6 @@ def from_hash(task_id: str, fields: dict[bytes, bytes]) -> TaskRecord:
         store_ms=float(fields[b"store_ms"]),
         outcome=decode_outcome(outcome) if outcome else None,
         deliveries={
-            name.removeprefix(_DELIVERY).decode(): state.decode()
-            for name, state in fields.items()
-            if name.startswith(_DELIVERY)
+            name.removeprefix(_DELIVERY).decode(): state.decode() for name, state in fields.items() if name.startswith(_DELIVERY)
         },
     )

@@ -101,8 +101,7 @@ class RedisTaskStore:
             found = pipe.execute()
         # A record that expires between two commands of a script leaves a few fields behind; `item` is always written first.
         return [
-            from_hash(task_id, fields) if b"item" in fields else None
-            for task_id, fields in zip(task_ids, found, strict=True)
+            from_hash(task_id, fields) if b"item" in fields else None for task_id, fields in zip(task_ids, found, strict=True)
         ]
 
     def find_by_request(self, request_id: str) -> list[str]:
@@ -167,9 +166,7 @@ class RedisTaskStore:
     # --- maintenance
 
     def expire_due(self, limit: int) -> list[str]:
-        outcome = Outcome.of_error(
-            TaskStatus.EXPIRED, DeadlineExceeded("the task's deadline passed before it had a result")
-        )
+        outcome = Outcome.of_error(TaskStatus.EXPIRED, DeadlineExceeded("the task's deadline passed before it had a result"))
         return _texts(self._run("expire_due", encode_outcome(outcome), _ms(self._policy.result_ttl_s), limit))
 
     def reap(self, owner: str, *, max_attempts: int, limit: int) -> Reaped:
@@ -213,8 +210,7 @@ class RedisTaskStore:
     def _scripts(self) -> dict[str, Callable[..., Any]]:
         prelude = (_LUA / "_prelude.lua").read_text(encoding="utf-8")
         return {
-            path.stem: self._redis.register_script(prelude + path.read_text(encoding="utf-8"))
-            for path in _LUA.glob("[!_]*.lua")
+            path.stem: self._redis.register_script(prelude + path.read_text(encoding="utf-8")) for path in _LUA.glob("[!_]*.lua")
         }
 
     def _run(self, script: str, *arguments: Any) -> Any:

@@ -21,6 +21,7 @@ from image_samples import (
     npy_with_header,
     png,
     png_chunk,
+    png_rows,
     smooth,
     through,
 )
@@ -90,6 +91,14 @@ class TestHostileBytes:
             damaged[places] = rng.integers(0, 256, len(places))
             survives(damaged.tobytes())
 
+    @pytest.mark.parametrize("at", range(2, 200, 20))
+    def test_damaged_pixels_are_no_picture(self, at: int) -> None:
+        rows = zlib.compress(png_rows(smooth(60, 60)))
+        damaged = png(60, 60, 8, 2, b"").replace(
+            png_chunk(b"IDAT", zlib.compress(b"")), png_chunk(b"IDAT", rows[:at] + bytes(40) + rows[at + 40 :])
+        )
+        assert not survives(damaged)
+
     def test_random_bytes(self) -> None:
         rng = np.random.default_rng(20)
         starts = [
@@ -112,13 +121,20 @@ class TestHostileBytes:
         jpeg = bytearray(encoded(smooth(16, 16), "JPEG"))
         at = jpeg.index(b"\xff\xc0") + 5
         jpeg[at : at + 4] = struct.pack(">HH", 50_000, 50_000)
-        bits = 16_382 | 16_382 << 14
+        # large enough for a canvas of 400 MB, small enough for Pillow's own limit
+        side = 10_000
         data = {
             "PNG": png(50_000, 50_000, 8, 2, bytes(100)),
             "JPEG": bytes(jpeg),
-            "WebP canvas": b"RIFF\x64\0\0\0WEBPVP8X\x0a\0\0\0\x10\0\0\0" + b"\x4f\xc3\0" * 2 + bytes(80),
-            "WebP lossy": b"RIFF\x64\0\0\0WEBPVP8 \x50\0\0\0\x30\1\0\x9d\1\x2a" + b"\xff\x3f" * 2 + bytes(80),
-            "WebP lossless": b"RIFF\x64\0\0\0WEBPVP8L\x50\0\0\0\x2f" + struct.pack("<I", bits) + bytes(80),
+            "WebP canvas": b"RIFF\x64\0\0\0WEBPVP8X\x0a\0\0\0\x10\0\0\0"
+            + (side - 1).to_bytes(3, "little") * 2
+            + bytes(80),
+            "WebP lossy": b"RIFF\x64\0\0\0WEBPVP8 \x50\0\0\0\x30\1\0\x9d\1\x2a"
+            + struct.pack("<HH", side, side)
+            + bytes(80),
+            "WebP lossless": b"RIFF\x64\0\0\0WEBPVP8L\x50\0\0\0\x2f"
+            + struct.pack("<I", side - 1 | side - 1 << 14)
+            + bytes(80),
             ".npy": npy_with_header("{'descr': '|u1', 'fortran_order': False, 'shape': (50000, 50000, 3)}", bytes(99)),
         }[kind]
         assert len(data) < 1000
@@ -134,7 +150,7 @@ class TestHostileBytes:
         last_scan = jpeg[jpeg.rindex(b"\xff\xda") : -2]
         whole_png = encoded(noise(9, 9, 3), "PNG")
         data = {
-            "scans": jpeg[:-2] + last_scan * 5000 + jpeg[-2:],
+            "scans": jpeg[:-2] + (b"\xff\x01" + last_scan) * 200 + jpeg[-2:],
             "segments": jpeg[:2] + b"\xff\xfe\0\2" * 500_000 + jpeg[2:],
             "junk": jpeg[:2] + b"\xff\xfe\0\2" + bytes(2_000_000) + jpeg[2:],
             "chunks": whole_png[:33] + png_chunk(b"teSt", b"") * 200_000 + whole_png[33:],

@@ -235,13 +235,21 @@ class TestResizing:
         pictures._decode_reduced(picture, spec)
         assert (picture.height, picture.width) == decoded
 
+    def test_a_jpeg_on_its_side_is_measured_on_its_side(self) -> None:
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        picture = JpegImageFile(io.BytesIO(encoded(np.zeros((400, 800), np.uint8), "JPEG", exif=exif)))
+        pictures._decode_reduced(picture, InputSpec(shape=(200, 50, 3), resize=Resize.STRETCH))
+        assert (picture.height, picture.width) == (200, 400)
+
     @pytest.mark.parametrize("interpolation", list(Interpolation))
     def test_decoding_reduced_changes_next_to_nothing(self, interpolation: Interpolation) -> None:
         data = encoded(smooth(900, 700), "JPEG", quality=90)
-        whole = Image.open(io.BytesIO(data)).crop((0, 100, 700, 800))
-        reference = np.asarray(whole.resize((64, 64), Image.Resampling[interpolation.name])).astype(int)
+        whole = Image.open(io.BytesIO(data)).resize((64, 64), Image.Resampling[interpolation.name], (0, 100, 700, 800))
+        reference = np.asarray(whole).astype(int)
         got = through(data, InputSpec(shape=(64, 64, 3), interpolation=interpolation))
         assert np.abs(got - reference).max() <= 4
+        assert np.array_equal(got, reference) == (interpolation is Interpolation.NEAREST)
 
 
 class TestDecodeInto:
@@ -284,7 +292,7 @@ class TestDecodeInto:
         def exhausted(*_: object) -> None:
             raise MemoryError
 
-        monkeypatch.setattr(pictures, "read_picture", exhausted)
+        monkeypatch.setattr(pictures, "_to_channels", exhausted)
         with pytest.raises(ServiceUnavailable):
             imaging.decode(encoded(noise(9, 9, 3), "PNG"), ImageHeader(ImageFormat.PNG), READY, LIMITS)
 

@@ -1,0 +1,180 @@
+"""Loading a Keras file: what fits the description is run, what does not is refused in one sentence."""
+
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+
+from inference.errors import ConfigurationError
+from inference.models.loading import load_model, warm_up
+from inference.models.spec import InputSpec, ModelSpec
+
+REPOSITORY = Path(__file__).parents[3]
+SHAPE = (4, 6, 3)
+CLASSES = 5
+
+
+def classifier(
+    shape: tuple[int | None, ...] = SHAPE, *, batch: int | None = None, dtype: str = "float32"
+) -> keras.Model:
+    inputs = keras.Input(shape, batch_size=batch, dtype=dtype)
+    pooled = keras.layers.GlobalAveragePooling2D()(inputs)
+    return keras.Model(inputs, keras.layers.Dense(CLASSES, activation="softmax")(pooled))
+
+
+def describe(folder: Path, *, dtype: str = "float32", labels: int | None = None, file: str = "m.keras") -> ModelSpec:
+    if labels is not None:
+        (folder / "labels.txt").write_text("".join(f"class {n}\n" for n in range(labels)), encoding="utf-8")
+    return ModelSpec(
+        name="tiny",
+        file=Path(file),
+        labels_file=None if labels is None else Path("labels.txt"),
+        input=InputSpec(shape=SHAPE, dtype=dtype),
+        folder=folder,
+    )
+
+
+def refusal(spec: ModelSpec) -> ConfigurationError:
+    with pytest.raises(ConfigurationError) as caught:
+        load_model(spec)
+    assert caught.value.detail.startswith("tiny: ")
+    assert "\n" not in caught.value.detail
+    return caught.value
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+@pytest.mark.parametrize("graph_dtype", ["uint8", "float32"])
+def test_a_batch_is_answered_in_order_with_one_row_per_image(tmp_path: Path, dtype: str, graph_dtype: str) -> None:
+    original = classifier(dtype=graph_dtype)
+    original.save(tmp_path / "m.keras")
+    model = load_model(describe(tmp_path, dtype=dtype, labels=CLASSES))
+    images = np.random.default_rng(1).integers(0, 256, (7, *SHAPE)).astype(dtype)
+    predictions = model.predict(images)
+    assert model.output_size == CLASSES
+    assert predictions.shape == (7, CLASSES)
+    assert predictions.dtype == np.float32
+    np.testing.assert_allclose(predictions, np.asarray(original(images)), atol=1e-6)
+
+
+def test_every_batch_size_has_the_same_answers_after_warming_up(tmp_path: Path) -> None:
+    classifier().save(tmp_path / "m.keras")
+    spec = describe(tmp_path)
+    model = load_model(spec)
+    warm_up(model, spec, (1, 4))
+    images = np.random.default_rng(2).random((5, *SHAPE), dtype=np.float32)
+    one_by_one = np.concatenate([model.predict(images[n : n + 1]) for n in range(5)])
+    np.testing.assert_allclose(model.predict(images), one_by_one, atol=1e-6)
+
+
+def test_a_model_for_any_height_and_width_fits(tmp_path: Path) -> None:
+    classifier((None, None, 3)).save(tmp_path / "m.keras")
+    assert load_model(describe(tmp_path)).output_size == CLASSES
+
+
+def test_half_precision_is_answered_in_float32(tmp_path: Path) -> None:
+    inputs = keras.Input(SHAPE)
+    flat = keras.layers.Flatten()(inputs)
+    outputs = keras.layers.Dense(CLASSES, dtype="mixed_float16")(flat)
+    keras.Model(inputs, outputs).save(tmp_path / "m.keras")
+    assert load_model(describe(tmp_path)).predict(np.ones((2, *SHAPE), np.float32)).dtype == np.float32
+
+
+def test_layers_for_training_only_are_off(tmp_path: Path) -> None:
+    keras.Sequential([keras.Input(SHAPE), keras.layers.Flatten(), keras.layers.Dropout(0.9)]).save(tmp_path / "m.keras")
+    images = np.ones((3, *SHAPE), np.float32)
+    np.testing.assert_array_equal(load_model(describe(tmp_path)).predict(images), images.reshape(3, -1))
+
+
+@pytest.mark.parametrize("shape", [(6, 4, 3), (4, 6, 1)])
+def test_another_input_shape_is_refused_with_both_shapes(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    classifier(shape).save(tmp_path / "m.keras")
+    error = refusal(describe(tmp_path))
+    assert error.field == "input.shape"
+    assert str(list(SHAPE)) in error.detail
+    assert str(list(shape)) in error.detail
+
+
+def test_an_input_that_is_no_image_is_refused(tmp_path: Path) -> None:
+    keras.Sequential([keras.Input((72,)), keras.layers.Dense(CLASSES)]).save(tmp_path / "m.keras")
+    assert "takes [72]" in refusal(describe(tmp_path)).detail
+
+
+def test_a_fixed_batch_size_is_refused(tmp_path: Path) -> None:
+    classifier(batch=8).save(tmp_path / "m.keras")
+    assert "batches of exactly 8" in refusal(describe(tmp_path)).detail
+
+
+def test_two_inputs_are_refused(tmp_path: Path) -> None:
+    inputs = [keras.Input(SHAPE), keras.Input(SHAPE)]
+    outputs = keras.layers.Dense(CLASSES)(keras.layers.Flatten()(keras.layers.Add()(inputs)))
+    keras.Model(inputs, outputs).save(tmp_path / "m.keras")
+    assert "has 2 inputs, expected 1" in refusal(describe(tmp_path)).detail
+
+
+def test_two_outputs_are_refused(tmp_path: Path) -> None:
+    inputs = keras.Input(SHAPE)
+    flat = keras.layers.Flatten()(inputs)
+    keras.Model(inputs, [keras.layers.Dense(2)(flat), keras.layers.Dense(3)(flat)]).save(tmp_path / "m.keras")
+    assert "(n, classes); for 2 images it gave (2, 2) and (2, 3)" in refusal(describe(tmp_path)).detail
+
+
+def test_an_output_that_is_no_vector_is_refused(tmp_path: Path) -> None:
+    keras.Sequential([keras.Input(SHAPE), keras.layers.Conv2D(2, 1)]).save(tmp_path / "m.keras")
+    assert "it gave (2, 4, 6, 2)" in refusal(describe(tmp_path)).detail
+
+
+def test_an_output_that_mixes_images_is_refused(tmp_path: Path) -> None:
+    keras.Sequential([keras.Input(SHAPE), keras.layers.Reshape((3,))]).save(tmp_path / "m.keras")
+    assert "fails on images of shape [4, 6, 3]" in refusal(describe(tmp_path)).detail
+
+
+@pytest.mark.parametrize("labels", [0, CLASSES - 1, CLASSES + 1])
+def test_another_number_of_labels_is_refused_with_both_numbers(tmp_path: Path, labels: int) -> None:
+    classifier().save(tmp_path / "m.keras")
+    error = refusal(describe(tmp_path, labels=labels))
+    assert error.field == "labels_file"
+    assert f"has {labels} labels" in error.detail
+    assert f"has {CLASSES} classes" in error.detail
+
+
+def test_a_file_that_is_no_keras_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "m.keras").write_bytes(b"not a zip archive")
+    error = refusal(describe(tmp_path))
+    assert error.field == "file"
+    assert "Keras cannot read m.keras: " in error.detail
+
+
+def test_a_damaged_keras_file_is_refused(tmp_path: Path) -> None:
+    classifier().save(tmp_path / "whole.keras")
+    with zipfile.ZipFile(tmp_path / "whole.keras") as whole, zipfile.ZipFile(tmp_path / "m.keras", "w") as damaged:
+        for name in ("metadata.json", "config.json"):
+            damaged.writestr(name, whole.read(name))
+    assert "Keras cannot read m.keras: " in refusal(describe(tmp_path)).detail
+
+
+def test_another_format_is_refused_by_its_name(tmp_path: Path) -> None:
+    (tmp_path / "m.h5").write_bytes(b"")
+    assert "m.h5 is not a Keras 3 file: its name must end in .keras" in refusal(describe(tmp_path, file="m.h5")).detail
+
+
+def test_code_inside_a_model_is_refused(tmp_path: Path) -> None:
+    keras.Sequential([keras.Input(SHAPE), keras.layers.Lambda(lambda x: x), keras.layers.Flatten()]).save(
+        tmp_path / "m.keras"
+    )
+    with zipfile.ZipFile(tmp_path / "m.keras") as archive:
+        assert "__lambda__" in json.dumps(json.loads(archive.read("config.json")))
+    assert "Keras cannot read m.keras: " in refusal(describe(tmp_path)).detail
+
+
+def test_the_backend_is_tensorflow_whatever_the_environment_says() -> None:
+    code = "import inference.models.loading, keras; print(keras.backend.backend())"
+    environment = os.environ | {"KERAS_BACKEND": "numpy"}
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "tensorflow"

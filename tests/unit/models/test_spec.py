@@ -1,0 +1,118 @@
+"""A model's description: what is right is read, and what is wrong is named."""
+
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from inference.errors import ConfigurationError
+from inference.models.spec import Interpolation, RawArrays, Resize, load_spec
+
+MODELS = Path(__file__).parents[3] / "models"
+
+
+def write_model(folder: Path, **changes: Any) -> Path:
+    """A folder with a complete description, changed by `changes`; a change to None leaves the key out."""
+    document = {"name": "tiny", "file": "tiny.keras", "labels_file": "labels.txt", "input": {"shape": [8, 6, 3]}}
+    document = {key: value for key, value in (document | changes).items() if value is not None}
+    (folder / "tiny.keras").write_bytes(b"weights")
+    (folder / "labels.txt").write_text("cat\ncafé\n", encoding="utf-8")
+    (folder / "model.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
+    return folder
+
+
+def test_a_complete_description_is_read(tmp_path: Path) -> None:
+    spec = load_spec(write_model(tmp_path))
+    assert spec.path == tmp_path / "tiny.keras"
+    assert spec.queue == "predict.tiny"
+    assert spec.labels == ("cat", "café")
+    assert [spec.label_of(number) for number in range(3)] == ["cat", "café", None]
+    assert spec.digest == "sha256:" + hashlib.sha256(b"weights").hexdigest()
+    assert spec.input.numpy_dtype == np.uint8
+    assert spec.input.bytes_per_image == 8 * 6 * 3
+
+
+def test_what_is_left_out_has_its_default(tmp_path: Path) -> None:
+    spec = load_spec(write_model(tmp_path, labels_file=None))
+    assert spec.version == "1"
+    assert spec.labels == ()
+    assert spec.label_of(0) is None
+    assert spec.input.raw is RawArrays.MODEL_READY
+    assert spec.input.resize is Resize.CENTER_CROP
+    assert spec.input.crop_fraction == 1
+    assert spec.input.interpolation is Interpolation.BICUBIC
+
+
+def test_bytes_per_image_counts_the_dtype(tmp_path: Path) -> None:
+    spec = load_spec(write_model(tmp_path, input={"shape": [8, 6, 1], "dtype": "float32"}))
+    assert spec.input.bytes_per_image == 8 * 6 * 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"name": None}, "name"),
+        ({"name": "Not A Name"}, "name"),
+        ({"file": None}, "file"),
+        ({"input": None}, "input"),
+        ({"input": {}}, "input.shape"),
+        ({"input": {"shape": [8, 6]}}, "input.shape"),
+        ({"input": {"shape": [0, 6, 3]}}, "input.shape.0"),
+        ({"input": {"shape": [8, 6, 2]}}, "input.shape.2"),
+        ({"input": {"shape": [8, 6, 3], "dtype": "int64"}}, "input.dtype"),
+        ({"input": {"shape": [8, 6, 3], "crop_fraction": 0}}, "input.crop_fraction"),
+        ({"input": {"shape": [8, 6, 3], "resize": "squash"}}, "input.resize"),
+        ({"input": {"shape": [8, 6, 3], "interpolation": "best"}}, "input.interpolation"),
+        ({"input": {"shape": [8, 6, 3], "raw": "bytes"}}, "input.raw"),
+        ({"input": {"shape": [8, 6, 3], "crop": 1}}, "input.crop"),
+        ({"weights": "w.h5"}, "weights"),
+        ({"file": "missing.keras"}, "file"),
+        ({"labels_file": "missing.txt"}, "labels_file"),
+    ],
+)
+def test_an_error_names_the_key_and_the_description(tmp_path: Path, changes: dict[str, Any], key: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_spec(write_model(tmp_path, **changes))
+    file, _, problem = caught.value.detail.partition(": ")
+    assert file == str(tmp_path / "model.yaml")
+    assert problem.startswith((f"{key}:", f"{key} names missing."))
+
+
+def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_spec(write_model(tmp_path, name="Bad Name", input={"shape": [8, 6, 3], "dtype": "int8"}))
+    assert "name:" in caught.value.detail
+    assert "input.dtype:" in caught.value.detail
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("- a\n- list\n", "must be a mapping"), ("", "must be a mapping"), ("name: [unclosed", "is not YAML")],
+)
+def test_a_description_that_is_no_mapping_is_refused(tmp_path: Path, text: str, expected: str) -> None:
+    (tmp_path / "model.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=expected):
+        load_spec(tmp_path)
+
+
+def test_a_missing_description_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match=r"cannot read .*model\.yaml: No such file"):
+        load_spec(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", ["efficientnet-lite0", "digits"])
+def test_the_models_of_this_repository_are_described(name: str) -> None:
+    spec = load_spec(MODELS / name)
+    assert spec.name == name == spec.folder.name
+    assert all((spec.version, spec.description, spec.license, spec.source, spec.labels))
+    assert spec.digest.removeprefix("sha256:") in (spec.folder / "PROVENANCE.md").read_text(encoding="utf-8")
+
+
+def test_reading_a_description_does_not_import_tensorflow() -> None:
+    code = "import sys, inference.models.spec; sys.exit(bool({'tensorflow', 'keras'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=MODELS.parent, check=False).returncode == 0
