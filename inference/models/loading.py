@@ -7,6 +7,8 @@ the Celery process need neither.
 from __future__ import annotations
 
 import os
+import re
+import zipfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -68,17 +70,15 @@ def warm_up(model: LoadedModel, spec: ModelSpec, batch_sizes: Sequence[int]) -> 
 
 
 def _read_file(spec: ModelSpec) -> keras.Model:
-    if spec.path.suffix != KERAS_SUFFIX:
+    if spec.path.suffix != KERAS_SUFFIX or not zipfile.is_zipfile(spec.path):
         raise ConfigurationError(
-            f"{spec.name}: {spec.file} is not a Keras 3 file: its name must end in {KERAS_SUFFIX}", field="file"
+            f"{spec.name}: {spec.file} is not a Keras 3 file, which is a zip archive named *{KERAS_SUFFIX}", field="file"
         )
     try:
         # safe_mode refuses layers that carry code of their own
         return keras.saving.load_model(spec.path, compile=False, safe_mode=True)
     except Exception as error:
-        raise ConfigurationError(
-            f"{spec.name}: Keras cannot read {spec.file}: {_reason(error)}", field="file"
-        ) from error
+        raise ConfigurationError(f"{spec.name}: Keras cannot read {spec.file}: {_reason(error)}", field="file") from error
 
 
 def _check_input(model: keras.Model, spec: ModelSpec) -> None:
@@ -91,8 +91,7 @@ def _check_input(model: keras.Model, spec: ModelSpec) -> None:
     )
     if not fits:
         raise ConfigurationError(
-            f"{spec.name}: the description says input.shape {list(spec.input.shape)}, the model in {spec.file} takes"
-            f" {shape}",
+            f"{spec.name}: the description says input.shape {list(spec.input.shape)}, the model in {spec.file} takes {shape}",
             field="input.shape",
         )
     if batch is not None:
@@ -134,12 +133,13 @@ def _output_size(graph: Callable[[NDArray[Any]], list[tf.Tensor]], spec: ModelSp
 def _check_labels(spec: ModelSpec, output_size: int) -> None:
     if spec.labels_file is not None and len(spec.labels) != output_size:
         raise ConfigurationError(
-            f"{spec.name}: {spec.labels_file} has {len(spec.labels)} labels, the model in {spec.file} has"
-            f" {output_size} classes",
+            f"{spec.name}: {spec.labels_file} has {len(spec.labels)} labels, the model in {spec.file} has {output_size} classes",
             field="labels_file",
         )
 
 
 def _reason(error: Exception) -> str:
-    """The first line of what a library has to say; the whole of it stays in the chained exception."""
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+    """The first sentence of what a library has to say; the whole of it stays in the chained exception."""
+    text = str(error).strip()
+    gist = re.search(r"\x1b\[1m(.+?)\x1b\[0m", text, re.DOTALL)  # Keras prints it bold, among the call's arguments
+    return re.split(r"\.\s|\n", gist[1] if gist else text)[0].rstrip(".") or type(error).__name__

@@ -103,9 +103,7 @@ class GraphBuilder:
     def __init__(self, weights: Weights) -> None:
         self._weights = weights
 
-    def convolution(
-        self, x: KerasTensor, name: str, norm: str, *, filters: int, kernel: int = 1, stride: int = 1
-    ) -> KerasTensor:
+    def convolution(self, x: KerasTensor, name: str, norm: str, *, filters: int, kernel: int = 1, stride: int = 1) -> KerasTensor:
         tensor = self._weights.take(f"{name}.weight", filters, x.shape[-1], kernel, kernel)
         scale, shift = self._weights.take_batch_norm(norm, filters)
         layer = keras.layers.Conv2D(filters, kernel, stride, padding="same", name=_layer_name(name))

@@ -106,9 +106,7 @@ class _RestrictedUnpickler(pickle.Unpickler):
         raise TorchFileError(f"the file refers to a storage in a way that is not understood: {reference!r}")
 
 
-def _rebuild_tensor_v2(
-    storage: _Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: object
-) -> _View:
+def _rebuild_tensor_v2(storage: _Storage, offset: int, shape: tuple[int, ...], strides: tuple[int, ...], *_: object) -> _View:
     """Stands in for torch._utils._rebuild_tensor_v2; what is left out (gradients, hooks) is not part of the weights."""
     view = _View(storage, offset, shape, strides)
     if not view.is_inside_storage:

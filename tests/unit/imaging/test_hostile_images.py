@@ -126,15 +126,9 @@ class TestHostileBytes:
         data = {
             "PNG": png(50_000, 50_000, 8, 2, bytes(100)),
             "JPEG": bytes(jpeg),
-            "WebP canvas": b"RIFF\x64\0\0\0WEBPVP8X\x0a\0\0\0\x10\0\0\0"
-            + (side - 1).to_bytes(3, "little") * 2
-            + bytes(80),
-            "WebP lossy": b"RIFF\x64\0\0\0WEBPVP8 \x50\0\0\0\x30\1\0\x9d\1\x2a"
-            + struct.pack("<HH", side, side)
-            + bytes(80),
-            "WebP lossless": b"RIFF\x64\0\0\0WEBPVP8L\x50\0\0\0\x2f"
-            + struct.pack("<I", side - 1 | side - 1 << 14)
-            + bytes(80),
+            "WebP canvas": b"RIFF\x64\0\0\0WEBPVP8X\x0a\0\0\0\x10\0\0\0" + (side - 1).to_bytes(3, "little") * 2 + bytes(80),
+            "WebP lossy": b"RIFF\x64\0\0\0WEBPVP8 \x50\0\0\0\x30\1\0\x9d\1\x2a" + struct.pack("<HH", side, side) + bytes(80),
+            "WebP lossless": b"RIFF\x64\0\0\0WEBPVP8L\x50\0\0\0\x2f" + struct.pack("<I", side - 1 | side - 1 << 14) + bytes(80),
             ".npy": npy_with_header("{'descr': '|u1', 'fortran_order': False, 'shape': (50000, 50000, 3)}", bytes(99)),
         }[kind]
         assert len(data) < 1000

@@ -103,9 +103,7 @@ class TestDoor:
             (None, None, "image/gif"),
         ],
     )
-    def test_an_encoded_image_speaks_for_itself(
-        self, kind: str, shape: object, dtype: object, content_type: str | None
-    ) -> None:
+    def test_an_encoded_image_speaks_for_itself(self, kind: str, shape: object, dtype: object, content_type: str | None) -> None:
         data = encoded(noise(9, 7, 3), kind)
         header = inspect(data, READY, shape=shape, dtype=dtype, content_type=content_type)
         assert header == ImageHeader(ImageFormat(kind.lower()))

@@ -119,9 +119,7 @@ class TestPictures:
         alpha = values[..., -1:].astype(float) / 255
         options = {"lossless": True, "exact": True} if kind == "WEBP" else {}
         got = through(encoded(Image.fromarray(values), kind, **options), spec)
-        np.testing.assert_allclose(
-            got, np.broadcast_to(values[..., :1] * alpha + 255 * (1 - alpha), spec.shape), atol=1
-        )
+        np.testing.assert_allclose(got, np.broadcast_to(values[..., :1] * alpha + 255 * (1 - alpha), spec.shape), atol=1)
 
     @pytest.mark.parametrize(
         ("depth", "colour", "channels"),
@@ -170,9 +168,7 @@ class TestPictures:
         np.testing.assert_array_equal(through(data), first)
 
     def test_the_first_picture_of_a_camera_file_with_previews(self) -> None:
-        data = encoded(
-            smooth(64, 64), "MPO", save_all=True, append_images=[Image.fromarray(smooth(64, 64, 1))], quality=95
-        )
+        data = encoded(smooth(64, 64), "MPO", save_all=True, append_images=[Image.fromarray(smooth(64, 64, 1))], quality=95)
         assert np.abs(through(data, size_of(smooth(64, 64))).astype(int) - smooth(64, 64)).mean() < 3
 
 
@@ -189,9 +185,7 @@ class TestResizing:
 
     def test_an_array_of_the_models_size_is_cropped_too(self) -> None:
         values = noise(32, 32, 3)
-        spec = InputSpec(
-            shape=(32, 32, 3), crop_fraction=0.5, raw=RawArrays.PIXELS, interpolation=Interpolation.NEAREST
-        )
+        spec = InputSpec(shape=(32, 32, 3), crop_fraction=0.5, raw=RawArrays.PIXELS, interpolation=Interpolation.NEAREST)
         got = through(values.tobytes(), spec, shape="32,32,3", dtype="uint8")
         np.testing.assert_array_equal(got, values[8:24, 8:24].repeat(2, 0).repeat(2, 1))
 

@@ -61,7 +61,7 @@ def test_bytes_per_image_counts_the_dtype(tmp_path: Path) -> None:
         ({"file": None}, "file"),
         ({"input": None}, "input"),
         ({"input": {}}, "input.shape"),
-        ({"input": {"shape": [8, 6]}}, "input.shape"),
+        ({"input": {"shape": [8, 6]}}, "input.shape.2"),
         ({"input": {"shape": [0, 6, 3]}}, "input.shape.0"),
         ({"input": {"shape": [8, 6, 2]}}, "input.shape.2"),
         ({"input": {"shape": [8, 6, 3], "dtype": "int64"}}, "input.dtype"),

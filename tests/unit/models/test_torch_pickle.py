@@ -215,9 +215,7 @@ def test_a_file_that_ends_too_soon_is_refused_wherever_it_ends() -> None:
             torch_pickle.read_state_dict(io.BytesIO(whole[:length]))
 
 
-@pytest.mark.parametrize(
-    ("declared", "message"), [(5, "has 5 elements, its tensors expect 6"), (-1, "has -1 elements")]
-)
+@pytest.mark.parametrize(("declared", "message"), [(5, "has 5 elements, its tensors expect 6"), (-1, "has -1 elements")])
 def test_a_storage_of_another_size_is_refused(declared: int, message: str) -> None:
     data = one_tensor_file().getvalue()
     head, elements = data[: -6 * 4 - 8], data[-6 * 4 :]

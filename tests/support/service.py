@@ -1,0 +1,166 @@
+"""The service as a user starts it: `python server.py --config FILE --port N`, and what a test does to it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import requests
+import yaml
+
+ROOT = Path(__file__).parent.parent.parent
+
+#: What each part's command line has that no other's has.
+_MARKS = {
+    "broker": "valkey-server",
+    "worker": "celery",
+    "predictor": "inference.models.predictor_process",
+    "relay": "relay",
+    "api": "api",
+}
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until(condition: Callable[[], Any], *, timeout_s: float, what: str) -> Any:
+    """The first true answer of `condition`; an assertion that names `what` when the time is over."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        if answer := condition():
+            return answer
+        assert time.monotonic() < deadline, f"{what}: not within {timeout_s:g} s"
+        time.sleep(0.02)
+
+
+class Service:
+    """One running server.py with a data folder of its own."""
+
+    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+        self.data_dir = folder / "data"
+        self.log_file = folder / "service.log"
+        self.config = folder / "config.yaml"
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.config.write_text(yaml.safe_dump({"data_dir": str(self.data_dir)} | settings), encoding="utf-8")
+        self.process: subprocess.Popen[bytes] | None = None
+        #: every process that was ever seen below server.py
+        self._seen: dict[int, psutil.Process] = {}
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """For a command that is to find this service's configuration."""
+        return os.environ | {"INFERENCE_CONFIG": str(self.config)}
+
+    @property
+    def log(self) -> str:
+        return self.log_file.read_text(encoding="utf-8", errors="replace") if self.log_file.exists() else ""
+
+    def start(self, *, wait: bool = True) -> None:
+        with self.log_file.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "server.py", "--config", str(self.config), "--port", str(self.port)],
+                cwd=ROOT,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        if wait:
+            self.wait_ready()
+
+    def wait_ready(self, timeout_s: float = 90) -> None:
+        def is_ready() -> bool:
+            assert self.process is not None
+            assert self.process.poll() is None, f"server.py ended:\n{self.log}"
+            with contextlib.suppress(requests.ConnectionError):
+                return requests.get(f"{self.url}/health/ready", timeout=5).status_code == requests.codes.ok
+            return False
+
+        wait_until(is_ready, timeout_s=timeout_s, what="the service is ready")
+        self.remember_processes()
+
+    def remember_processes(self) -> None:
+        assert self.process is not None
+        below = psutil.Process(self.process.pid).children(recursive=True)
+        self._seen |= {process.pid: process for process in below}
+
+    def processes(self, part: str) -> list[psutil.Process]:
+        """The running processes of a part, the oldest first."""
+        self.remember_processes()
+        found = [process for process in self._seen.values() if _is(process, part)]
+        return sorted(found, key=lambda process: process.create_time())
+
+    def survivors(self) -> list[str]:
+        """What is left of the processes that were ever seen."""
+        left = []
+        for process in self._seen.values():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                    left.append(" ".join(process.cmdline()))
+        return left
+
+    def kill(self, part: str) -> None:
+        """SIGKILL to every process of a part."""
+        for process in self.processes(part):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
+
+    def suspend_predictor(self) -> None:
+        (predictor,) = self.processes("predictor")
+        predictor.suspend()
+
+    def stop(self, timeout_s: float = 60) -> int:
+        """As Ctrl-C does; gives the exit code."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.remember_processes()
+            self.process.send_signal(signal.SIGINT)
+        return self.process.wait(timeout_s)
+
+    def end(self) -> None:
+        """Whatever state it is in: nothing is left afterwards."""
+        if self.process is not None and self.process.poll() is None:
+            try:
+                self.stop()
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+        wait_until(lambda: not self.survivors(), timeout_s=60, what="every process has ended")
+
+    def post(self, image: Path | bytes, *, headers: dict[str, str] | None = None, **fields: str) -> requests.Response:
+        data = image if isinstance(image, bytes) else image.read_bytes()
+        name = "image" if isinstance(image, bytes) else image.name
+        return requests.post(
+            f"{self.url}/inference", files={"image": (name, data)}, data=fields, headers=headers, timeout=90
+        )
+
+    def submit(self, image: Path | bytes, **fields: str) -> str:
+        """Asynchronously; gives the task id."""
+        response = self.post(image, mode="async", **fields)
+        assert response.status_code == requests.codes.accepted, response.text
+        return str(response.json()["task_id"])
+
+    def task(self, task_id: str, *, wait_s: float = 0) -> dict[str, Any]:
+        response = requests.get(f"{self.url}/tasks/{task_id}", params={"wait": wait_s}, timeout=90)
+        assert response.status_code == requests.codes.ok, response.text
+        document: dict[str, Any] = response.json()
+        return document
+
+
+def _is(process: psutil.Process, part: str) -> bool:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        command = process.cmdline()
+        if process.status() == psutil.STATUS_ZOMBIE or not command:
+            return False
+        return _MARKS[part] in command or _MARKS[part] in Path(command[0]).name
+    return False
