@@ -1,0 +1,174 @@
+"""How it starts, stops, and says what is wrong."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import requests
+import yaml
+from sklearn.datasets import load_digits
+from support.service import Service, wait_until
+
+pytestmark = pytest.mark.process
+
+DIGITS = {"models": ["models/digits"]}
+
+
+def run_server(repository: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "server.py", *arguments], cwd=repository, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def write(folder: Path, settings: dict[str, object]) -> str:
+    file = folder / "config.yaml"
+    file.write_text(yaml.safe_dump({"data_dir": str(folder / "data")} | DIGITS | settings), encoding="utf-8")
+    return str(file)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"api": {"prot": 8080}}, "api.prot: unknown key; did you mean port?"),
+        ({"api": {"port": 99999}}, "api.port: Input should be less than or equal to 65535 (got 99999)"),
+        ({"models": ["models/none"]}, "cannot read the model description models/none/model.yaml: No such file or directory"),
+        ({"served_model": "vgg"}, "served_model: vgg is none of the models (digits)"),
+        ({"sample_image": "none.jpg"}, "sample_image: there is no file none.jpg"),
+        ({"broker": {"url": "kafka://x"}}, "broker.url: must be 'embedded', redis://HOST:PORT/DB"),
+    ],
+)
+def test_a_bad_configuration_is_one_clear_line(
+    repository: Path, tmp_path: Path, settings: dict[str, object], message: str
+) -> None:
+    done = run_server(repository, "--config", write(tmp_path, settings))
+
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_a_missing_configuration_is_one_clear_line(repository: Path) -> None:
+    done = run_server(repository, "--conf", "none.yaml")
+
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: cannot read the configuration none.yaml: No such file or directory\n",
+    )
+
+
+def test_a_port_in_use_is_one_clear_line(repository: Path, tmp_path: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        done = run_server(repository, "--config", write(tmp_path, {}), "--port", str(port))
+
+    assert done.returncode == 2
+    assert done.stderr == (
+        f"error: cannot listen on 127.0.0.1:{port}: Address already in use; choose another with --port\n"
+    )
+
+
+def test_a_part_alone_without_its_broker_says_so(repository: Path, tmp_path: Path) -> None:
+    done = run_server(repository, "dead-letters", "list", "--config", write(tmp_path, {}))
+
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: the task store does not answer: ")
+
+
+def test_a_model_that_does_not_load_ends_the_start(repository: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    (folder / "model.yaml").write_text("{name: broken, file: broken.keras, input: {shape: [8, 8, 1]}}", encoding="utf-8")
+    (folder / "broken.keras").write_bytes(b"not a model")
+
+    done = run_server(repository, "--config", write(tmp_path, {"models": [str(folder)]}), "--port", "39999")
+
+    assert done.returncode == 2
+    assert "the model cannot be loaded" in done.stderr
+    assert "error: the worker ended while it started" in done.stderr
+
+
+def test_check_config_shows_every_error_and_masks_secrets(repository: Path, tmp_path: Path) -> None:
+    wrong = run_server(repository, "check-config", write(tmp_path, {"api": {"port": 0, "prot": 1}, "pipeline": "x"}))
+    right = run_server(
+        repository, "check-config", write(tmp_path, {"broker": {"url": "redis://user:secret@localhost:6379/0"}})
+    )
+
+    assert wrong.returncode == 2
+    assert [line.split(":")[0] for line in wrong.stderr.removeprefix("error: ").splitlines()] == [
+        "api.port",
+        "api.prot",
+        "pipeline",
+    ]
+    assert right.returncode == 0
+    assert "secret" not in right.stdout
+    assert yaml.safe_load(right.stdout)["broker"]["url"] == "redis://user:**********@localhost:6379/0"
+
+
+def test_help_names_the_commands(repository: Path) -> None:
+    done = run_server(repository, "--help")
+
+    assert done.returncode == 0
+    assert all(word in done.stdout for word in ("--config", "--conf", "--port", "--host", "api", "relay", "check-config"))
+
+
+def digit() -> bytes:
+    """8x8 float32 pixels of a zero."""
+    return bytes((load_digits().images[0] * (255 / 16)).astype("<f4").tobytes())
+
+
+METADATA = '{"shape": "8,8,1", "dtype": "float32"}'
+
+
+def test_what_was_queued_when_the_server_was_killed_is_done_after_the_next_start(tmp_path: Path) -> None:
+    service = Service(tmp_path, DIGITS | {"task_store": {"lease_s": 2, "lost_grace_s": 1}})
+    try:
+        service.start()
+        service.suspend_predictor()
+        task_ids = [service.submit(digit(), metadata=METADATA) for _ in range(20)]
+        wait_until(
+            lambda: any(service.task(task_id)["status"] == "running" for task_id in task_ids),
+            timeout_s=20,
+            what="a batch is running",
+        )
+        service.remember_processes()
+        assert service.process is not None
+        service.process.kill()
+        service.process.wait()
+        wait_until(lambda: not service.survivors(), timeout_s=40, what="a killed server.py leaves no process")
+
+        service.start()
+        ended = [service.task(task_id, wait_s=30) for task_id in task_ids]
+        assert [task["status"] for task in ended] == ["succeeded"] * 20
+        assert {task["result"]["class"] for task in ended} == {0}
+    finally:
+        service.end()
+
+
+def test_sigterm_drains_and_leaves_no_process(tmp_path: Path) -> None:
+    service = Service(tmp_path, DIGITS)
+    try:
+        service.start()
+        task_ids = [service.submit(digit(), metadata=METADATA) for _ in range(50)]
+        assert service.process is not None
+        service.remember_processes()
+        service.process.send_signal(signal.SIGTERM)
+        assert service.process.wait(60) == 0
+        wait_until(lambda: not service.survivors(), timeout_s=10, what="no process is left")
+        with pytest.raises(requests.ConnectionError):
+            requests.get(f"{service.url}/health/live", timeout=5)
+
+        service.start()  # what it gave back
+        ended = [service.task(task_id, wait_s=30) for task_id in task_ids]
+        assert [task["status"] for task in ended] == ["succeeded"] * 50
+        assert {task["attempts"] for task in ended} == {1}
+    finally:
+        service.end()
