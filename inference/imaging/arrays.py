@@ -139,16 +139,23 @@ def as_pixels(values: NDArray[Any]) -> Pixels:
     """Values 0 to 255 of any dtype as bytes: booleans become 0 and 255, floats are rounded and clipped.
 
     Raises:
-        InvalidImage: NaN or infinity, or whole numbers outside 0 to 255.
+        InvalidImage: NaN or infinity, floats between 0 and 1, or whole numbers outside 0 to 255.
     """
     if values.dtype.kind == "b":
         return np.where(values, np.uint8(_MAX_PIXEL_VALUE), np.uint8(0))
     if values.dtype.kind == "f":
         _check_finite(values)
+        _check_not_unit_range(values)
         rounded: Pixels = np.rint(np.clip(values, 0, _MAX_PIXEL_VALUE)).astype(np.uint8)
         return rounded
     _check_byte_range(values)
     return values.astype(np.uint8)
+
+
+def _check_not_unit_range(values: NDArray[Any]) -> None:
+    """Scaled pixels would pass as an almost black picture, and get a wrong class without a word."""
+    if 0 < values.max(initial=0) <= 1 and values.min(initial=0) >= 0:
+        raise InvalidImage("the pixels lie between 0 and 1", field="image", expected="pixels from 0 to 255: multiply by 255")
 
 
 def copy_model_ready(out: NDArray[Any], values: NDArray[Any]) -> None:

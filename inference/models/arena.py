@@ -34,9 +34,7 @@ class SlotArena:
         self.descriptor = descriptor
         self.slots = slots
         #: (slots, height, width, channels)
-        self.images: NDArray[Any] = np.frombuffer(mmap.mmap(descriptor, size), spec.numpy_dtype).reshape(
-            slots, *spec.shape
-        )
+        self.images: NDArray[Any] = np.frombuffer(mmap.mmap(descriptor, size), spec.numpy_dtype).reshape(slots, *spec.shape)
         self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
         for slot in range(slots):
             self._free.put(slot)

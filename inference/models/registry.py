@@ -35,9 +35,7 @@ class ModelRegistry:
         """The model of this name; the served one without a name. Raises ModelNotFound."""
         spec = self._specs.get(name or self.served_name)
         if spec is None:
-            raise ModelNotFound(
-                f"there is no model {name}", field="metadata.model", expected=f"one of {', '.join(self._specs)}"
-            )
+            raise ModelNotFound(f"there is no model {name}", field="metadata.model", expected=f"one of {', '.join(self._specs)}")
         return spec
 
     def __iter__(self) -> Iterator[ModelSpec]:

@@ -40,7 +40,7 @@ class Interpolation(StrEnum):
 
 
 class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
 
 class InputSpec(_Strict):
@@ -78,6 +78,7 @@ class ModelSpec(_Strict):
     #: one label a line, in class order; without it results carry the class index alone
     labels_file: Path | None = None
     input: InputSpec
+    #: where the description lies; the loader sets it
     folder: Path = Field(default=Path(), exclude=True)
 
     @property
@@ -101,9 +102,6 @@ class ModelSpec(_Strict):
         with self.path.open("rb") as file:
             return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
 
-    def label_of(self, class_index: int) -> str | None:
-        return self.labels[class_index] if class_index < len(self.labels) else None
-
 
 def load_spec(folder: Path) -> ModelSpec:
     """Read `folder`/model.yaml.
@@ -116,10 +114,12 @@ def load_spec(folder: Path) -> ModelSpec:
         document = yaml.safe_load(description.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigurationError(f"cannot read the model description {description}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"{description} is not YAML: {error}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{description} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(document, dict):
         raise ConfigurationError(f"{description} must be a mapping with name, file and input")
+    if "folder" in document:
+        raise ConfigurationError(f"{description}: folder: unknown key; file is relative to the description", field="folder")
     try:
         spec = ModelSpec.model_validate(document | {"folder": folder})
     except ValidationError as error:

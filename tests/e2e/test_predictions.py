@@ -53,9 +53,7 @@ def test_the_printed_curl_works_as_printed(service: Service, repository: Path) -
         timeout_s=10,
         what="the ready line",
     )
-    done = subprocess.run(
-        shlex.split(line.removeprefix("try: ")), cwd=repository, capture_output=True, check=True, timeout=60
-    )
+    done = subprocess.run(shlex.split(line.removeprefix("try: ")), cwd=repository, capture_output=True, check=True, timeout=60)
     assert json.loads(done.stdout)["response"]["class"] in TABBY_CATS
     assert "samples/chelsea.jpg: class 28" in service.log
 
@@ -105,9 +103,7 @@ def test_results_reach_the_sink_once_each(service: Service) -> None:
     task_ids = {service.submit(pixels[number].tobytes(), metadata=digit_metadata()) for number in range(10)}
 
     def delivered() -> bool:
-        return all(
-            service.task(task_id)["deliveries"] == [{"sink": "jsonl", "status": "delivered"}] for task_id in task_ids
-        )
+        return all(service.task(task_id)["deliveries"] == [{"sink": "jsonl", "status": "delivered"}] for task_id in task_ids)
 
     wait_until(delivered, timeout_s=30, what="every result is delivered")
     lines = (service.data_dir / "results.jsonl").read_bytes().splitlines()

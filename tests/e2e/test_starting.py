@@ -71,9 +71,7 @@ def test_a_port_in_use_is_one_clear_line(repository: Path, tmp_path: Path) -> No
         done = run_server(repository, "--config", write(tmp_path, {}), "--port", str(port))
 
     assert done.returncode == 2
-    assert done.stderr == (
-        f"error: cannot listen on 127.0.0.1:{port}: Address already in use; choose another with --port\n"
-    )
+    assert done.stderr == (f"error: cannot listen on 127.0.0.1:{port}: Address already in use; choose another with --port\n")
 
 
 def test_a_part_alone_without_its_broker_says_so(repository: Path, tmp_path: Path) -> None:
@@ -98,9 +96,7 @@ def test_a_model_that_does_not_load_ends_the_start(repository: Path, tmp_path: P
 
 def test_check_config_shows_every_error_and_masks_secrets(repository: Path, tmp_path: Path) -> None:
     wrong = run_server(repository, "check-config", write(tmp_path, {"api": {"port": 0, "prot": 1}, "pipeline": "x"}))
-    right = run_server(
-        repository, "check-config", write(tmp_path, {"broker": {"url": "redis://user:secret@localhost:6379/0"}})
-    )
+    right = run_server(repository, "check-config", write(tmp_path, {"broker": {"url": "redis://user:secret@localhost:6379/0"}}))
 
     assert wrong.returncode == 2
     assert [line.split(":")[0] for line in wrong.stderr.removeprefix("error: ").splitlines()] == [

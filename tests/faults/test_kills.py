@@ -26,9 +26,7 @@ def pixels(number: int) -> bytes:
 def submit(service: Service) -> list[str]:
     with ThreadPoolExecutor(COUNT) as callers:
         return list(
-            callers.map(
-                lambda number: service.submit(pixels(number), metadata=METADATA, request_id=f"r{number}"), range(COUNT)
-            )
+            callers.map(lambda number: service.submit(pixels(number), metadata=METADATA, request_id=f"r{number}"), range(COUNT))
         )
 
 
@@ -121,9 +119,9 @@ def test_api_killed_while_callers_wait(service: Service) -> None:
             found = [
                 task["task_id"]
                 for number in range(COUNT)
-                for task in requests.get(
-                    f"{service.url}/tasks", params={"request_id": f"waiting-{number}"}, timeout=30
-                ).json()["tasks"]
+                for task in requests.get(f"{service.url}/tasks", params={"request_id": f"waiting-{number}"}, timeout=30).json()[
+                    "tasks"
+                ]
             ]
             return found if len(found) == COUNT else []
 

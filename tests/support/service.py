@@ -140,9 +140,7 @@ class Service:
     def post(self, image: Path | bytes, *, headers: dict[str, str] | None = None, **fields: str) -> requests.Response:
         data = image if isinstance(image, bytes) else image.read_bytes()
         name = "image" if isinstance(image, bytes) else image.name
-        return requests.post(
-            f"{self.url}/inference", files={"image": (name, data)}, data=fields, headers=headers, timeout=90
-        )
+        return requests.post(f"{self.url}/inference", files={"image": (name, data)}, data=fields, headers=headers, timeout=90)
 
     def submit(self, image: Path | bytes, **fields: str) -> str:
         """Asynchronously; gives the task id."""

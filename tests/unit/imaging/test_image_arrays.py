@@ -8,8 +8,8 @@ from image_samples import LIMITS, PIXELS, PIXELS_GREY, READY, READY_FLOAT, encod
 
 from inference import imaging
 from inference.errors import InvalidImage, InvalidMetadata
-from inference.imaging import ImageFormat, ImageHeader
-from inference.models.spec import InputSpec
+from inference.imaging import ImageFormat, ImageHeader, ImageLimits, decode
+from inference.models.spec import InputSpec, RawArrays
 
 
 class TestShapeAndDtype:
@@ -161,3 +161,14 @@ class TestArrays:
         np.testing.assert_array_equal(
             imaging.decode(memoryview(jpeg), header, READY, LIMITS), imaging.decode(jpeg, header, READY, LIMITS)
         )
+
+
+def test_pixels_scaled_to_one_are_refused_and_not_taken_for_black() -> None:
+    spec = InputSpec(shape=(4, 4, 3), raw=RawArrays.PIXELS)
+    scaled = np.linspace(0, 1, 48, dtype="<f4").reshape(4, 4, 3)
+    header = ImageHeader(ImageFormat.RAW, (4, 4, 3), "<f4")
+
+    with pytest.raises(InvalidImage, match="between 0 and 1") as caught:
+        decode(scaled.tobytes(), header, spec, ImageLimits(max_pixels=100))
+    assert caught.value.expected == "pixels from 0 to 255: multiply by 255"
+    assert decode(np.zeros_like(scaled).tobytes(), header, spec, ImageLimits(max_pixels=100)).max() == 0

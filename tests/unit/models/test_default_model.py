@@ -83,7 +83,7 @@ def test_each_class_has_a_label_of_its_own(spec: ModelSpec) -> None:
     assert len(set(spec.labels)) == 1000
     assert all(label and label == label.strip() for label in spec.labels)
     expected = {0: "tench", 281: "tabby cat", 282: "tiger cat", 657: "missile", 967: "espresso", 999: "toilet paper"}
-    assert {number: spec.label_of(number) for number in expected} == expected
+    assert {number: spec.labels[number] for number in expected} == expected
 
 
 def test_the_committed_file_has_no_code_and_no_batch_normalisation() -> None:

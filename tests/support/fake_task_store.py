@@ -1,0 +1,399 @@
+"""The whole task store in memory: what the contract suite says of a store, in the plainest way.
+
+Held to the same contract as the store on Redis (`tests/contract/test_task_store_contract.py`), so that tests of what stands on a
+store may use it in its place.
+"""
+
+from __future__ import annotations
+
+import struct
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from support.fake_clock import FakeClock
+
+from inference.errors import (
+    DeadlineExceeded,
+    IdempotencyConflict,
+    Overloaded,
+    ServiceUnavailable,
+    TaskAlreadyFinished,
+    TaskCanceled,
+    TaskNotFound,
+)
+from inference.messages import Outcome, PredictionRequest, TaskRecord, TaskStatus, decode_outcome, encode_outcome
+from inference.task_store import Accepted, Commit, Enqueue, Lease, Leases, LeaseState, QueueStats, Reaped
+from inference.task_store.redis_store import StorePolicy
+
+
+@dataclass
+class _Task:
+    request: PredictionRequest
+    number: int
+    created_at_ms: int
+    deadline_at_ms: int
+    status: TaskStatus = TaskStatus.QUEUED
+    owner: str | None = None
+    leased_until_ms: int | None = None
+    attempts: int = 0
+    deaths: int = 0
+    #: the attempt that was counted as a death last: each counts once, whoever finds it
+    dead_attempt: int = 0
+    losses: int = 0
+    alone: bool = False
+    started_at_ms: int = 0
+    finished_at_ms: int = 0
+    requeued_at_ms: int = 0
+    outcome: bytes = b""
+    deliveries: dict[str, str] = field(default_factory=dict)
+    expires_at_ms: int | None = None
+
+    def record(self) -> TaskRecord:
+        request = self.request
+        return TaskRecord(
+            task_id=request.task_id,
+            request_id=request.request_id,
+            model=request.model,
+            queue=request.queue,
+            item=request.item,
+            status=self.status,
+            created_at_ms=self.created_at_ms,
+            deadline_at_ms=self.deadline_at_ms,
+            started_at_ms=self.started_at_ms,
+            finished_at_ms=self.finished_at_ms,
+            attempts=self.attempts,
+            deaths=self.deaths,
+            store_ms=request.store_ms,
+            outcome=decode_outcome(self.outcome) if self.outcome else None,
+            deliveries=dict(self.deliveries),
+        )
+
+
+class FakeTaskStore:
+    """`TaskStore` in memory.
+
+    Args:
+        clock: the store's clock.
+        on_enqueue: gets each message that `accept` is to push in the same step.
+    """
+
+    def __init__(
+        self,
+        clock: FakeClock | None = None,
+        policy: StorePolicy | None = None,
+        on_enqueue: Callable[[Enqueue], None] = lambda _: None,
+    ) -> None:
+        self.clock = clock or FakeClock()
+        #: False: every call raises ServiceUnavailable
+        self.available = True
+        #: by sink: entry id and task id, in order of the commits
+        self.outbox: dict[str, dict[bytes, str]] = defaultdict(dict)
+        #: (channel, frames), as they were published
+        self.replies: list[tuple[str, bytes]] = []
+        self._policy = policy or StorePolicy()
+        self._on_enqueue = on_enqueue
+        self._lock = threading.RLock()
+        self._tasks: dict[str, _Task] = {}
+        self._by_request: dict[str, list[str]] = defaultdict(list)
+        self._idempotency: dict[str, tuple[str, str, int]] = {}
+        self._started: dict[str, int] = defaultdict(int)
+        self._finished_at_ms: dict[str, list[int]] = defaultdict(list)
+        self._dead_letters: list[str] = []
+        self._number = 0
+
+    # --- the API's side
+
+    def accept(self, request: PredictionRequest, *, enqueue: Enqueue | None, max_queue_depth: int) -> Accepted:
+        with self._step():
+            if self._find(request.task_id):
+                return Accepted(request.task_id, created=True)
+            known = self.find_idempotent(request.idempotency_key) if request.idempotency_key else None
+            if known is not None and known[1] != request.fingerprint:
+                raise IdempotencyConflict("the Idempotency-Key was used before", field="Idempotency-Key", task_id=known[0])
+            if known is not None:
+                return Accepted(known[0], created=False)
+            if 0 < max_queue_depth <= len(self._waiting(request.queue)):
+                raise Overloaded(f"{max_queue_depth} tasks are waiting for {request.model.name} already")
+            self._write(request)
+            if enqueue is not None:
+                self._on_enqueue(enqueue)
+            return Accepted(request.task_id, created=True)
+
+    def withdraw(self, task_id: str) -> None:
+        with self._step():
+            task = self._find(task_id)
+            if task is not None and task.status is TaskStatus.QUEUED:
+                del self._tasks[task_id]
+                self._by_request[task.request.request_id].remove(task_id)
+
+    def get(self, task_id: str) -> TaskRecord:
+        record = self.get_many([task_id])[0]
+        if record is None:
+            raise TaskNotFound(f"there is no task {task_id}", task_id=task_id)
+        return record
+
+    def get_many(self, task_ids: Sequence[str]) -> list[TaskRecord | None]:
+        with self._step():
+            found = (self._find(task_id) for task_id in task_ids)
+            return [task.record() if task else None for task in found]
+
+    def find_by_request(self, request_id: str) -> list[str]:
+        with self._step():
+            return list(self._by_request[request_id])
+
+    def find_idempotent(self, key: str) -> tuple[str, str] | None:
+        with self._step():
+            task_id, fingerprint, until_ms = self._idempotency.get(key, ("", "", 0))
+            return (task_id, fingerprint) if until_ms > self._now_ms and self._find(task_id) else None
+
+    def cancel(self, task_id: str) -> TaskRecord:
+        with self._step():
+            task = self._find(task_id)
+            if task is None:
+                raise TaskNotFound(f"there is no task {task_id}", task_id=task_id)
+            if task.status.is_terminal:
+                raise TaskAlreadyFinished(f"the task has ended already: {task.status}", task_id=task_id)
+            self._finish(task, Outcome.of_error(TaskStatus.CANCELED, TaskCanceled("the task was canceled")))
+            return task.record()
+
+    def position(self, queue: str, task_id: str) -> int | None:
+        with self._step():
+            waiting = [task.request.task_id for task in self._waiting(queue)]
+            return waiting.index(task_id) if task_id in waiting else None
+
+    def queue_stats(self, queue: str) -> QueueStats:
+        with self._step():
+            waiting = self._waiting(queue)
+            oldest_age_ms = self._now_ms - waiting[0].created_at_ms if waiting else 0
+            since_ms = (self._now_ms // 10_000 - 1) * 10_000
+            ended = sum(at_ms >= since_ms for at_ms in self._finished_at_ms[queue])
+            return QueueStats(len(waiting), oldest_age_ms / 1000, ended * 1000 / (self._now_ms - since_ms))
+
+    # --- the worker's side
+
+    def lease(self, owner: str, task_ids: Sequence[str]) -> Leases:
+        with self._step():
+            return Leases(tuple(self._lease(owner, self._find(task_id)) for task_id in task_ids), self._now_ms)
+
+    def renew(self, owner: str, task_ids: Sequence[str]) -> list[bool]:
+        with self._step():
+            tasks = [self._owned(owner, task_id) for task_id in task_ids]
+            for task in filter(None, tasks):
+                self._extend(task, owner)
+            return [task is not None for task in tasks]
+
+    def start(self, owner: str, task_ids: Sequence[str]) -> list[int | None]:
+        with self._step():
+            return [self._start(owner, task_id) for task_id in task_ids]
+
+    def commit(self, owner: str, commits: Sequence[Commit]) -> list[bool]:
+        with self._step():
+            return [self._commit(owner, commit) for commit in commits]
+
+    def release(self, owner: str, task_ids: Sequence[str]) -> None:
+        with self._step():
+            for task in filter(None, (self._owned(owner, task_id) for task_id in task_ids)):
+                self._wait_again(task)
+
+    def note_death(self, owner: str, task_ids: Sequence[str]) -> list[int | None]:
+        with self._step():
+            deaths: list[int | None] = []
+            for task_id in task_ids:
+                task = self._owned(owner, task_id)
+                if task is None or task.status is not TaskStatus.RUNNING:
+                    deaths.append(None)
+                    continue
+                self._count_death(task)
+                task.alone = True
+                self._extend(task, owner)
+                deaths.append(task.deaths)
+            return deaths
+
+    # --- maintenance
+
+    def expire_due(self, limit: int) -> list[str]:
+        with self._step():
+            due = [task for task in self._open() if task.deadline_at_ms <= self._now_ms]
+            due = sorted(due, key=lambda task: task.deadline_at_ms)[:limit]
+            for task in due:
+                self._finish(task, Outcome.of_error(TaskStatus.EXPIRED, DeadlineExceeded("the deadline passed")))
+            return [task.request.task_id for task in due]
+
+    def reap(self, owner: str, *, max_attempts: int, limit: int) -> Reaped:
+        with self._step():
+            lost = [task for task in self._open() if task.leased_until_ms is not None and not self._is_leased(task)]
+            requeue: list[str] = []
+            exhausted: list[str] = []
+            for task in sorted(lost, key=lambda task: task.leased_until_ms or 0)[:limit]:
+                (requeue if self._reap(task, owner, max_attempts) else exhausted).append(task.request.task_id)
+            return Reaped(tuple(requeue), tuple(exhausted))
+
+    def started_watermark(self, queue: str) -> int:
+        with self._step():
+            return self._started[queue]
+
+    def find_lost(self, queue: str, *, up_to: int | None, grace_s: float, limit: int) -> list[str]:
+        with self._step():
+            lost = []
+            for task in [task for task in self._waiting(queue) if up_to is None or task.number <= up_to][:limit]:
+                queued_at_ms = task.requeued_at_ms or task.created_at_ms
+                if not self._is_leased(task) and queued_at_ms + grace_s * 1000 <= self._now_ms:
+                    task.requeued_at_ms = self._now_ms
+                    lost.append(task.request.task_id)
+            return lost
+
+    def dead_letters(self, limit: int) -> list[str]:
+        with self._step():
+            return self._dead_letters[:limit]
+
+    def discard_dead_letter(self, task_id: str) -> bool:
+        with self._step():
+            if task_id not in self._dead_letters:
+                return False
+            self._dead_letters.remove(task_id)
+            self._let_expire(self._tasks[task_id])
+            return True
+
+    def delivered(self, sink: str, entries: Sequence[tuple[bytes, str]]) -> None:
+        with self._step():
+            for entry_id, task_id in entries:
+                self.outbox[sink].pop(entry_id, None)
+                task = self._find(task_id)
+                if task is not None and task.deliveries.get(sink) == "pending":
+                    task.deliveries[sink] = "delivered"
+                    if "pending" not in task.deliveries.values():
+                        self._let_expire(task)
+
+    def ping(self) -> None:
+        with self._step():
+            pass
+
+    # --- for tests
+
+    def expires_in_s(self, task_id: str) -> float | None:
+        """Seconds until the record is forgotten; None while it is kept."""
+        expires_at_ms = self._tasks[task_id].expires_at_ms
+        return None if expires_at_ms is None else (expires_at_ms - self._now_ms) / 1000
+
+    # --- inside
+
+    @contextmanager
+    def _step(self) -> Iterator[None]:
+        """One step that nothing else comes between."""
+        if not self.available:
+            raise ServiceUnavailable("the task store does not answer", retry_after_s=1)
+        with self._lock:
+            yield
+
+    @property
+    def _now_ms(self) -> int:
+        return self.clock.now_ms
+
+    def _find(self, task_id: str) -> _Task | None:
+        task = self._tasks.get(task_id)
+        if task is not None and task.expires_at_ms is not None and task.expires_at_ms <= self._now_ms:
+            del self._tasks[task_id]
+            return None
+        return task
+
+    def _owned(self, owner: str, task_id: str) -> _Task | None:
+        task = self._find(task_id)
+        return task if task is not None and task.owner == owner else None
+
+    def _open(self) -> list[_Task]:
+        return [task for task in self._tasks.values() if not task.status.is_terminal]
+
+    def _waiting(self, queue: str) -> list[_Task]:
+        waiting = [task for task in self._open() if task.status is TaskStatus.QUEUED and task.request.queue == queue]
+        return sorted(waiting, key=lambda task: task.number)
+
+    def _is_leased(self, task: _Task) -> bool:
+        return task.leased_until_ms is not None and task.leased_until_ms > self._now_ms
+
+    def _write(self, request: PredictionRequest) -> None:
+        self._number += 1
+        deadline_at_ms = self._now_ms + round(request.deadline_s * 1000)
+        self._tasks[request.task_id] = _Task(request, self._number, self._now_ms, deadline_at_ms)
+        self._by_request[request.request_id].append(request.task_id)
+        if request.idempotency_key:
+            until_ms = self._now_ms + round(self._policy.idempotency_ttl_s * 1000)
+            self._idempotency[request.idempotency_key] = (request.task_id, request.fingerprint, until_ms)
+
+    def _lease(self, owner: str, task: _Task | None) -> Lease:
+        if task is None:
+            return Lease(LeaseState.UNKNOWN)
+        is_others = task.owner not in (None, owner) and (self._is_leased(task) or task.status is TaskStatus.RUNNING)
+        if task.status.is_terminal:
+            state = LeaseState.FINISHED
+        elif is_others:
+            state = LeaseState.HELD
+        else:
+            state = LeaseState.LEASED
+            self._extend(task, owner)
+        return Lease(state, task.alone, task.attempts, task.created_at_ms, task.deadline_at_ms)
+
+    def _extend(self, task: _Task, owner: str) -> None:
+        task.owner = owner
+        task.leased_until_ms = self._now_ms + round(self._policy.lease_s * 1000)
+
+    def _start(self, owner: str, task_id: str) -> int | None:
+        task = self._owned(owner, task_id)
+        if task is None or task.status.is_terminal or task.deadline_at_ms <= self._now_ms:
+            return None
+        task.attempts += 1
+        task.status, task.started_at_ms = TaskStatus.RUNNING, self._now_ms
+        self._extend(task, owner)
+        self._started[task.request.queue] = max(self._started[task.request.queue], task.number)
+        return task.attempts
+
+    def _commit(self, owner: str, commit: Commit) -> bool:
+        task = self._owned(owner, commit.task_id)
+        if task is None or task.status.is_terminal or task.attempts != commit.attempt:
+            return False
+        self._finish(task, commit.outcome, keep=commit.dead_letter)
+        if commit.dead_letter:
+            self._dead_letters.append(commit.task_id)
+        self._finished_at_ms[task.request.queue].append(self._now_ms)
+        return True
+
+    def _finish(self, task: _Task, outcome: Outcome, *, keep: bool = False) -> None:
+        task.status, task.finished_at_ms, task.outcome = outcome.status, self._now_ms, encode_outcome(outcome)
+        task.owner = task.leased_until_ms = None
+        sinks = task.request.sinks if outcome.status is TaskStatus.SUCCEEDED else ()
+        for sink in sinks:
+            task.deliveries[sink] = "pending"
+            self.outbox[sink][f"{self._now_ms}-{task.number}".encode()] = task.request.task_id
+        if not sinks and not keep:
+            self._let_expire(task)
+        if task.request.reply_to:
+            head = struct.pack(">IQ", len(task.request.task_id), self._now_ms) + task.request.task_id.encode()
+            self.replies.append((task.request.reply_to, head + struct.pack(">I", len(task.outcome)) + task.outcome))
+
+    def _let_expire(self, task: _Task) -> None:
+        task.expires_at_ms = self._now_ms + round(self._policy.result_ttl_s * 1000)
+
+    def _wait_again(self, task: _Task) -> None:
+        task.owner = task.leased_until_ms = None
+        task.status, task.requeued_at_ms = TaskStatus.QUEUED, self._now_ms
+
+    def _count_death(self, task: _Task) -> None:
+        if task.dead_attempt != task.attempts:
+            task.dead_attempt = task.attempts
+            task.deaths += 1
+
+    def _reap(self, task: _Task, owner: str, max_attempts: int) -> bool:
+        """True: to be queued again; False: out of attempts."""
+        if task.status is TaskStatus.RUNNING:
+            self._count_death(task)
+            if task.deaths >= max_attempts:
+                self._extend(task, owner)
+                return False
+            task.alone = True
+        else:
+            task.losses += 1
+            task.alone = task.alone or task.losses > 1
+        self._wait_again(task)
+        return True

@@ -1,0 +1,117 @@
+"""Hand-written stand-ins for everything that is another server, each with the whole of its protocol."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+from support.fake_clock import FakeClock
+from support.fake_task_store import FakeTaskStore
+
+from inference.errors import ObjectNotFound, ServiceUnavailable
+from inference.messages import QueueMessage
+from inference.sinks import SinkUnavailable
+from inference.task_store import Enqueue
+
+__all__ = ["FakeBroker", "FakeClock", "FakeObjectStore", "FakeSink", "FakeTaskStore"]
+
+
+class FakeObjectStore:
+    """`ObjectStore` in memory."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+        #: False: every call raises ServiceUnavailable
+        self.available = True
+
+    def put(self, key: str, data: bytes) -> None:
+        self._check(key)
+        self.objects[key] = bytes(data)
+
+    def get(self, key: str) -> bytes:
+        self._check(key)
+        if key not in self.objects:
+            raise ObjectNotFound(f"there is no object {key}")
+        return self.objects[key]
+
+    def delete(self, key: str) -> None:
+        self._check(key)
+        self.objects.pop(key, None)
+
+    def copy(self, source: str, target: str) -> None:
+        self.put(target, self.get(source))
+
+    def ping(self) -> None:
+        self._check("")
+
+    def _check(self, key: str) -> None:
+        if not self.available:
+            raise ServiceUnavailable("the object store does not answer", retry_after_s=5)
+        if key.startswith("/") or ".." in key.split("/"):
+            raise ObjectNotFound(f"{key} is not a key of this store")
+
+
+class FakeBroker:
+    """`Broker` in memory, FIFO.
+
+    Args:
+        shares_store: messages are pushed by the record store (give it `push` as `on_enqueue`), like Redis; else they are published
+            here, like RabbitMQ.
+    """
+
+    def __init__(self, *, shares_store: bool = False) -> None:
+        self.queues: dict[str, list[QueueMessage]] = defaultdict(list)
+        #: False: `publish` and `depth` raise ServiceUnavailable
+        self.available = True
+        self._shares_store = shares_store
+
+    def prepare(self, queue: str, message: QueueMessage) -> Enqueue | None:
+        return Enqueue(queue, orjson.dumps(message.to_kwargs())) if self._shares_store else None
+
+    def publish(self, queue: str, message: QueueMessage) -> None:
+        self._check()
+        self.queues[queue].append(message)
+
+    def depth(self, queue: str) -> int:
+        self._check()
+        return len(self.queues[queue])
+
+    def push(self, enqueue: Enqueue) -> None:
+        """What a record store that is the broker too does with `prepare`'s answer."""
+        self.queues[enqueue.list_key].append(QueueMessage.from_kwargs(orjson.loads(enqueue.payload)))
+
+    def take(self, queue: str) -> list[str]:
+        """Ids of every task in the queue, which is empty then."""
+        return [item.task_id for message in self.queues.pop(queue, []) for item in message.items]
+
+    def _check(self) -> None:
+        if not self.available:
+            raise ServiceUnavailable("the broker does not answer", retry_after_s=1)
+
+
+class FakeSink:
+    """`ResultSink` that keeps what it gets; `failures` says how many of the next writes it refuses."""
+
+    def __init__(self, name: str = "fake") -> None:
+        self.name = name
+        self.documents: list[dict[str, Any]] = []
+        self.failures = 0
+        self.is_closed = False
+        self._lock = threading.Lock()
+
+    def write(self, documents: Sequence[dict[str, Any]]) -> None:
+        with self._lock:
+            if self.failures > 0:
+                self.failures -= 1
+                raise SinkUnavailable(f"{self.name} was told to fail")
+            self.documents += documents
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    @property
+    def task_ids(self) -> list[str]:
+        return [document["task_id"] for document in self.documents]

@@ -1,0 +1,46 @@
+"""Requests, outcomes and records for tests; each call may change what it cares for."""
+
+from __future__ import annotations
+
+import dataclasses
+import uuid
+from typing import Any
+
+import numpy as np
+
+from inference.errors import InvalidImage
+from inference.imaging import ImageFormat, ImageHeader
+from inference.messages import ModelRef, Outcome, PredictionRequest, PredictionResult, QueueItem, QueueMessage, TaskStatus
+
+MODEL = ModelRef("tiny", "1", "sha256:00")
+QUEUE = "predict.tiny"
+#: No float of these is a short decimal: what is printed and read again shows.
+VECTOR = np.array([0.1, 1 / 3, np.float32(np.pi), 1e-38, 3.4e38, -0.0], dtype=np.float32)
+
+
+def an_item(task_id: str | None = None) -> QueueItem:
+    task_id = task_id or uuid.uuid4().hex
+    return QueueItem(task_id, f"uploads/{task_id}", ImageHeader(ImageFormat.PNG))
+
+
+def a_request(task_id: str | None = None, **changes: Any) -> PredictionRequest:
+    """A request of a task id of its own, with a deadline an hour away and no sink."""
+    item = an_item(task_id)
+    request = PredictionRequest(
+        task_id=item.task_id, request_id=f"request-{item.task_id}", model=MODEL, queue=QUEUE, item=item, deadline_s=3600
+    )
+    return dataclasses.replace(request, **changes)
+
+
+def a_message(request: PredictionRequest) -> QueueMessage:
+    return QueueMessage(request.model, (request.item,))
+
+
+def a_success(**changes: Any) -> Outcome:
+    result = PredictionResult.from_vector(VECTOR, labels=("ant", "bee", "cat", "dog", "eel", "fox"))
+    outcome = Outcome(TaskStatus.SUCCEEDED, result, batch_size=4, timings={"queue_ms": 1.5}, worker="w1", predicted_at_ms=17)
+    return dataclasses.replace(outcome, **changes)
+
+
+def a_failure() -> Outcome:
+    return Outcome.of_error(TaskStatus.FAILED, InvalidImage("the image is truncated", field="image"), worker="w1")

@@ -1,0 +1,154 @@
+"""Bytes to images: what has no image fails alone, a store that is down is waited for, slots bound how far ahead."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+from pipeline_rig import RAW_HEADER, Rig, assert_failed, assert_succeeded, image_of, queue_item, wait_until
+
+from inference.errors import InvalidImage
+from inference.imaging import ImageFormat, ImageHeader
+from inference.messages import QueueItem
+from tasks.fetching import Fetcher
+from tasks.jobs import Job
+from tasks.stage import Stage
+
+CORRUPT = {
+    "truncated": image_of(1)[:-1],
+    "not finite": np.full((8, 8, 1), np.nan, "<f4").tobytes(),
+    "another image": b"\x89PNG\r\n\x1a\n" + bytes(248),
+}
+
+
+@pytest.mark.parametrize("data", CORRUPT.values(), ids=CORRUPT)
+def test_a_bad_image_fails_alone(rig: Rig, data: bytes) -> None:
+    bad = rig.send(5, data=data)
+    good = rig.send(1, 2)
+    rig.await_done([*bad, *good])
+    assert_failed(rig.record(5), "invalid_image")
+    assert rig.record(5).attempts == 0
+    assert bad[0].started == 0
+    for number in (1, 2):
+        assert_succeeded(rig.record(number), number)
+    assert 5 not in sum(rig.predictor.batches, [])
+
+
+def test_a_bad_image_in_a_message_of_many_fails_alone(rig: Rig) -> None:
+    task_ids = [rig.accept(0), rig.accept(1, data=b"no image"), rig.accept(2)]
+    inbox = rig.deliver(*task_ids)
+    rig.await_done([inbox])
+    assert set(inbox.ends.values()) == {"committed"}
+    assert_failed(rig.record(1), "invalid_image")
+    for number in (0, 2):
+        assert_succeeded(rig.record(number), number)
+
+
+def test_an_image_that_is_not_there_fails_its_task(rig: Rig) -> None:
+    inboxes = [*rig.send(1, upload=False), *rig.send(2)]
+    rig.await_done(inboxes)
+    assert_failed(rig.record(1), "object_not_found")
+    assert_succeeded(rig.record(2), 2)
+
+
+def test_a_decoder_that_breaks_is_that_images_failure(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    """An arena of another shape than the description's makes `decode_into` raise a ValueError: a fault of ours."""
+
+    class Arena:
+        slots = 1
+        images = np.zeros((1, 2, 2, 1), np.float32)
+        released: list[int] = []
+
+        def acquire(self, timeout_s: float) -> int:
+            return 0
+
+        def release(self, slot: int) -> None:
+            self.released.append(slot)
+
+    arena = Arena()
+    rig.objects.put("uploads/1", image_of(1))
+    fetcher = Fetcher(rig.objects, rig.spec, arena, limits=rig.pipeline._fetch._fetcher._limits)
+    job = Job(queue_item(1), [], alone=False, attempt=0, deadline_at=time.monotonic() + 60)
+    with pytest.raises(InvalidImage, match="cannot be decoded"):
+        fetcher.load(job, Stage())
+    assert arena.released == [0]
+    assert job.slot is None
+    assert "broke the decoder" in caplog.text
+
+
+def test_an_object_store_that_is_down_is_waited_for(rig: Rig) -> None:
+    task_ids = [rig.accept(number) for number in range(3)]
+    rig.objects.take_down("get")
+    inboxes = [rig.deliver(task_id) for task_id in task_ids]
+    wait_until(lambda: rig.objects.refused["get"] >= 2, "refused gets on both threads")
+    assert not any(inbox.dones for inbox in inboxes)
+    rig.objects.bring_up()
+    rig.await_done(inboxes)
+    for number in range(3):
+        assert_succeeded(rig.record(number), number)
+
+
+def test_a_task_whose_image_cannot_be_had_until_its_deadline_has_expired(rig: Rig, store) -> None:
+    rig.objects.take_down("get")
+    (inbox,) = rig.send(1, deadline_s=0.3)
+    rig.await_done([inbox])
+    store.expire_due(100)  # the sweeper's turn, where the worker left it to that
+    record = rig.record(1)
+    assert record.outcome is not None
+    assert record.outcome.error is not None
+    assert record.outcome.error["code"] == "deadline_exceeded"
+    assert record.status == "expired"
+
+
+def test_no_more_images_are_decoded_than_there_are_slots(make_rig) -> None:
+    rig = make_rig(slots=6, max_batch_size=2).start()
+    rig.predictor.gate.clear()
+    inboxes = rig.send(*range(20))
+    wait_until(lambda: rig.predictor.batches, "a running batch")
+    wait_until(lambda: rig.free_slots() == [], "an arena that is full")
+    running = len(rig.predictor.batches[0])
+    assert len(rig.ready_jobs) <= 6 - running
+    # the threads that wait for a slot hold one image's bytes each, and no more has been fetched
+    assert len([job for job in rig.held._jobs.values() if "fetch_ms" in job.timings]) <= 6 + 2
+    rig.predictor.gate.set()
+    rig.await_done(inboxes)
+    for number in range(20):
+        assert_succeeded(rig.record(number), number)
+
+
+def test_one_slot_is_enough(make_rig) -> None:
+    rig = make_rig(slots=1).start()
+    rig.await_done(rig.send(*range(5)))
+    for number in range(5):
+        assert_succeeded(rig.record(number), number)
+
+
+def test_encoded_images_are_decoded_to_the_models_input(rig: Rig, repository) -> None:
+    task_id = rig.accept(1, data=(repository / "samples" / "digit_7.png").read_bytes())
+    item = rig.store.get(task_id).item
+    job = Job(
+        QueueItem(task_id, item.object_key, ImageHeader(ImageFormat.PNG)),
+        [],
+        alone=False,
+        attempt=0,
+        deadline_at=time.monotonic() + 60,
+    )
+    assert rig.pipeline._fetch._fetcher.load(job, Stage())
+    assert job.slot is not None
+    image = rig.arena.images[job.slot]
+    assert (image.shape, image.dtype) == ((8, 8, 1), np.float32)
+    assert 0 <= image.min() < image.max() <= 255
+    assert image.max() > 100
+    assert set(job.timings) == {"fetch_ms", "decode_ms"}
+    rig.arena.release(job.slot)
+
+
+def test_a_raw_image_lies_in_its_slot_as_it_was_sent(rig: Rig) -> None:
+    values = np.arange(64, dtype="<f4").reshape(8, 8, 1)
+    rig.objects.put("uploads/1", values.tobytes())
+    job = Job(QueueItem("task-1", "uploads/1", RAW_HEADER), [], alone=False, attempt=0, deadline_at=time.monotonic() + 60)
+    assert rig.pipeline._fetch._fetcher.load(job, Stage())
+    assert job.slot is not None
+    np.testing.assert_array_equal(rig.arena.images[job.slot], values)
+    rig.arena.release(job.slot)

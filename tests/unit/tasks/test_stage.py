@@ -1,0 +1,104 @@
+"""A pipeline's thread works, waits for a store that is down, or takes the process down; it never just ends."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+import pytest
+from pipeline_rig import PATIENCE_S, wait_until
+
+from inference.errors import InvalidImage, ServiceUnavailable
+from tasks.stage import Stage
+
+
+class Steps(Stage):
+    name = "steps"
+
+    def __init__(self, step: Callable[[], None], **options: int) -> None:
+        self.faults = 0
+        super().__init__(on_fault=self._fault, **options)
+        self._step = step
+
+    def step(self) -> None:
+        self._step()
+
+    def _fault(self) -> None:
+        self.faults += 1
+
+
+def test_it_steps_until_it_is_stopped() -> None:
+    steps: list[int] = []
+    stage = Steps(lambda: steps.append(1))
+    stage.start()
+    wait_until(lambda: len(steps) > 2, "three steps")
+    stage.stop()
+    assert stage.join(PATIENCE_S)
+    assert stage.faults == 0
+
+
+def test_it_steps_on_as_many_threads_as_it_was_given() -> None:
+    line = threading.Barrier(3)
+    stage = Steps(lambda: line.wait(PATIENCE_S) and None, threads=3)
+    stage.start()
+    wait_until(lambda: line.n_waiting == 0 and stage.stopping.is_set() is False, "three threads at a time")
+    line.abort()
+    wait_until(lambda: stage.faults == 3, "the broken barrier on each thread")
+    assert stage.join(PATIENCE_S)
+
+
+def test_a_step_that_fails_takes_the_process_down(caplog: pytest.LogCaptureFixture) -> None:
+    stage = Steps(lambda: [].pop())
+    stage.start()
+    assert stage.join(PATIENCE_S)
+    assert stage.faults == 1
+    assert "the steps thread failed" in caplog.text
+
+
+def test_join_says_whether_the_thread_has_ended() -> None:
+    gate = threading.Event()
+    stage = Steps(lambda: gate.wait(PATIENCE_S) and None)
+    stage.start()
+    stage.stop()
+    assert not stage.join(0.01)
+    gate.set()
+    assert stage.join(PATIENCE_S)
+
+
+def test_a_stage_that_never_started_has_ended() -> None:
+    assert Steps(lambda: None).join(0)
+
+
+def test_a_store_that_comes_back_answers_the_waiting_call() -> None:
+    answers = iter([ServiceUnavailable("down"), ServiceUnavailable("down"), "up"])
+
+    def call() -> str:
+        answer = next(answers)
+        if isinstance(answer, ServiceUnavailable):
+            raise answer
+        return answer
+
+    stage = Steps(lambda: None)
+    stage.stop()  # so that nothing is waited for between two tries
+    assert stage.until_available(call, give_up=lambda: False) == "up"
+
+
+def test_a_call_is_given_up_when_it_is_time_to() -> None:
+    tries: list[int] = []
+
+    def call() -> None:
+        tries.append(1)
+        raise ServiceUnavailable("down")
+
+    stage = Steps(lambda: None)
+    stage.stop()
+    assert stage.until_available(call, give_up=stage.stopping.is_set) is None
+    assert len(tries) == 1
+
+
+def test_an_error_that_waiting_does_not_mend_is_raised() -> None:
+    def call() -> None:
+        raise InvalidImage("no image")
+
+    with pytest.raises(InvalidImage):
+        Steps(lambda: None).until_available(call, give_up=lambda: False)
