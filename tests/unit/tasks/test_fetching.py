@@ -18,7 +18,7 @@ from tasks.stage import Stage
 CORRUPT = {
     "truncated": image_of(1)[:-1],
     "not finite": np.full((8, 8, 1), np.nan, "<f4").tobytes(),
-    "another image": b"\x89PNG\r\n\x1a\n" + bytes(248),
+    "another image": b"\x89PNG\r\n\x1a\n" + bytes(240),
 }
 
 

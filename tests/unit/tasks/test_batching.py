@@ -1,0 +1,194 @@
+"""Batches: as many as wait while the predictor is busy, every size, each image with its own result."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from pipeline_rig import CLASSES, NO_OUTPUT, Rig, assert_failed, assert_succeeded, wait_until
+
+TIMINGS = {"queue_ms", "fetch_ms", "decode_ms", "batch_wait_ms", "predict_ms"}
+
+
+def run_while_busy(rig: Rig, waiting: int) -> None:
+    """Image 0 occupies the predictor until `waiting` others are decoded."""
+    rig.predictor.gate.clear()
+    first = rig.send(0)
+    wait_until(lambda: rig.predictor.batches, "a running batch")
+    others = rig.send(*range(1, waiting + 1))
+    rig.await_decoded(waiting)
+    rig.predictor.gate.set()
+    rig.await_done([*first, *others])
+
+
+@pytest.mark.parametrize(("waiting", "sizes"), [(1, [1, 1]), (3, [1, 3]), (4, [1, 4]), (7, [1, 4, 3]), (9, [1, 4, 4, 1])])
+def test_while_the_predictor_is_busy_the_rest_becomes_one_batch(rig: Rig, waiting: int, sizes: list[int]) -> None:
+    run_while_busy(rig, waiting)
+    assert [len(batch) for batch in rig.predictor.batches] == sizes
+    assert sorted(sum(rig.predictor.batches, [])) == list(range(waiting + 1))
+    for number in range(waiting + 1):
+        assert_succeeded(rig.record(number), number)
+
+
+def test_an_idle_predictor_runs_a_single_image_at_once(rig: Rig) -> None:
+    for number in range(3):
+        rig.await_done(rig.send(number))
+    assert rig.predictor.batches == [[0], [1], [2]]
+
+
+@pytest.mark.parametrize("max_batch_size", [1, 3, 8])
+def test_batches_are_never_larger_than_allowed(make_rig, max_batch_size: int) -> None:
+    rig = make_rig(max_batch_size=max_batch_size, slots=20).start()
+    run_while_busy(rig, 11)
+    assert max(len(batch) for batch in rig.predictor.batches) == max_batch_size
+
+
+def test_a_record_says_how_its_task_ran(rig: Rig) -> None:
+    run_while_busy(rig, 3)
+    record = rig.record(2)
+    assert record.attempts == 1
+    assert record.deaths == 0
+    assert record.created_at_ms <= record.started_at_ms <= record.finished_at_ms
+    outcome = record.outcome
+    assert outcome is not None
+    assert outcome.batch_size == 3
+    assert outcome.worker == rig.owner
+    assert set(outcome.timings) == TIMINGS
+    assert all(value >= 0 for value in outcome.timings.values()), outcome.timings
+    assert outcome.timings["predict_ms"] == 1.5
+    assert record.started_at_ms - 50 <= outcome.predicted_at_ms <= record.finished_at_ms + 50
+    assert outcome.result is not None
+    assert outcome.result.label == "2"
+    assert outcome.result.confidence_level == np.float32(0.91)
+
+
+def test_a_message_is_told_of_its_start_before_its_end(rig: Rig) -> None:
+    rig.predictor.gate.clear()
+    (inbox,) = rig.send(1)
+    wait_until(lambda: rig.predictor.batches, "a running batch")
+    assert inbox.started == 1
+    assert inbox.dones == []
+    assert rig.record(1).status == "running"
+    rig.predictor.gate.set()
+    rig.await_done([inbox])
+    assert inbox.started == 1
+
+
+def test_the_outcome_in_the_message_is_the_records(rig: Rig) -> None:
+    (inbox,) = rig.send(4)
+    rig.await_done([inbox])
+    (end,) = inbox.dones[0].values()
+    assert end.outcome is not None
+    assert end.outcome.result is not None
+    recorded = rig.record(4).outcome
+    assert recorded is not None
+    assert recorded.result is not None
+    np.testing.assert_array_equal(end.outcome.result.prediction, recorded.result.prediction)
+
+
+def test_of_a_batch_that_raises_only_the_bad_image_fails(rig: Rig) -> None:
+    rig.predictor.raises_on = {2}
+    run_while_busy(rig, 4)
+    assert rig.predictor.batches == [[0], *rig.predictor.batches[1:2], *([n] for n in rig.predictor.batches[1])]
+    assert sorted(rig.predictor.batches[1]) == [1, 2, 3, 4]
+    assert_failed(rig.record(2), "prediction_failed")
+    for number in (1, 3, 4):
+        assert_succeeded(rig.record(number), number)
+        assert rig.record(number).attempts == 2  # starts of predict
+    assert rig.predictor.starts == 0
+
+
+def test_a_single_image_that_raises_fails_without_a_second_try(rig: Rig) -> None:
+    rig.predictor.raises_on = {2}
+    rig.await_done(rig.send(2))
+    assert rig.predictor.batches == [[2]]
+    assert_failed(rig.record(2), "prediction_failed")
+    assert rig.record(2).attempts == 1
+
+
+def test_a_batch_that_goes_on_after_a_failed_one_is_right(rig: Rig) -> None:
+    rig.predictor.raises_on = {1}
+    run_while_busy(rig, 2)
+    rig.predictor.raises_on = set()
+    rig.await_done(rig.send(8, 9))
+    for number in (2, 8, 9):
+        assert_succeeded(rig.record(number), number)
+
+
+@pytest.mark.parametrize("rows", [-1, +1])
+def test_another_number_of_predictions_than_images_fails_them_all(rig: Rig, rows: int) -> None:
+    rig.predictor.answer = lambda count: np.full((count + rows, CLASSES), 0.1, np.float32)
+    run_while_busy(rig, 3)
+    for number in range(4):
+        assert_failed(rig.record(number), "prediction_failed")
+    error = rig.record(0).outcome.error
+    assert error["detail"] == f"1 images gave {1 + rows} predictions"
+
+
+def test_no_prediction_at_all_fails_the_task(rig: Rig) -> None:
+    rig.predictor.answer = lambda count: NO_OUTPUT
+    rig.await_done(rig.send(1))
+    assert_failed(rig.record(1), "prediction_failed")
+
+
+def test_too_few_predictions_for_a_batch_are_tried_one_by_one(rig: Rig) -> None:
+    rig.predictor.answer = lambda count: np.full((1, CLASSES), 0.1, np.float32)
+    run_while_busy(rig, 3)
+    assert [len(batch) for batch in rig.predictor.batches] == [1, 3, 1, 1, 1]
+    assert set(rig.statuses(range(4)).values()) == {"succeeded"}
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_a_prediction_that_is_not_finite_fails_alone(rig: Rig, value: float) -> None:
+    def answer(count: int) -> np.ndarray:
+        values = np.full((count, CLASSES), 0.1, np.float32)
+        if count == 3:
+            values[1, 9] = value
+        return values
+
+    rig.predictor.answer = answer
+    run_while_busy(rig, 3)
+    bad = rig.predictor.batches[1][1]
+    assert_failed(rig.record(bad), "prediction_failed")
+    assert "not finite" in rig.record(bad).outcome.error["detail"]
+    assert [len(batch) for batch in rig.predictor.batches] == [1, 3]
+    assert list(rig.statuses({1, 2, 3} - {bad}).values()) == ["succeeded", "succeeded"]
+
+
+def test_outcomes_are_committed_while_the_next_batch_runs(rig: Rig) -> None:
+    rig.predictor.gate.clear()
+    first = rig.send(0)
+    wait_until(lambda: rig.predictor.batches, "a running batch")
+    gate = rig.predictor.gate
+    rig.predictor.gate = type(gate)()  # for the second batch, which stays closed
+    second = rig.send(1)
+    gate.set()
+    wait_until(lambda: len(rig.predictor.batches) == 2, "the second batch")
+    rig.await_done(first)
+    assert_succeeded(rig.record(0), 0)
+    assert second[0].dones == []
+    rig.predictor.gate.set()
+    rig.await_done(second)
+
+
+def test_outcomes_wait_while_the_store_is_down(rig: Rig) -> None:
+    rig.store.take_down("commit")
+    first = rig.send(0)
+    wait_until(lambda: rig.store.refused["commit"], "a refused commit")
+    later = rig.send(1, 2)
+    wait_until(lambda: len(sum(rig.predictor.batches, [])) == 3, "the predictor, which goes on")
+    assert not any(inbox.dones for inbox in [*first, *later])
+    rig.store.bring_up()
+    rig.await_done([*first, *later])
+    for number in range(3):
+        assert_succeeded(rig.record(number), number)
+
+
+def test_starts_wait_while_the_store_is_down(rig: Rig) -> None:
+    rig.store.take_down("start")
+    inboxes = rig.send(0, 1, 2)
+    wait_until(lambda: rig.store.refused["start"], "a refused start")
+    assert rig.predictor.batches == []
+    rig.store.bring_up()
+    rig.await_done(inboxes)
+    for number in range(3):
+        assert_succeeded(rig.record(number), number)
