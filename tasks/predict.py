@@ -170,4 +170,6 @@ def _exception_info(error: InferenceError) -> ExceptionInfo:
     try:
         raise error
     except InferenceError:
-        return ExceptionInfo()
+        info = ExceptionInfo()
+    info.exception = error  # billiard wraps it for a pickle that is never made; events would name the wrapper
+    return info

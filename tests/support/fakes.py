@@ -58,8 +58,8 @@ class FakeBroker:
     """`Broker` in memory, FIFO.
 
     Args:
-        shares_store: messages are pushed by the record store (give it `push` as `on_enqueue`), like Redis; else they are published
-            here, like RabbitMQ.
+        shares_store: messages are pushed by the record store (give it `push` as `on_enqueue`), as with Redis; else they are
+            published here, as with RabbitMQ.
     """
 
     def __init__(self, *, shares_store: bool = False) -> None:

@@ -1,0 +1,287 @@
+"""What only the store on Redis does: races between connections, reply messages, keys that end, a server that does not answer."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from support.redis_server import RedisServer, own_redis_server
+from support.samples import QUEUE, a_failure, a_request, a_success
+from support.waiting import together, until
+
+from inference.errors import ServiceUnavailable, TaskAlreadyFinished
+from inference.messages import TaskStatus, decode_outcome
+from inference.redis_client import connect
+from inference.replies import parse_frames
+from inference.task_store import Commit, Enqueue, LeaseState
+from inference.task_store.redis_store import RedisTaskStore, StorePolicy
+
+ALL = 1000
+
+
+@pytest.fixture
+def store(redis_client: redis.Redis, key_prefix: str) -> RedisTaskStore:
+    return RedisTaskStore(redis_client, StorePolicy(key_prefix))
+
+
+@pytest.fixture
+def hasty(redis_client: redis.Redis, key_prefix: str) -> RedisTaskStore:
+    """A store whose leases run out while a test looks."""
+    return RedisTaskStore(redis_client, StorePolicy(key_prefix, lease_s=0.05))
+
+
+@pytest.fixture
+def own_server() -> Iterator[RedisServer]:
+    with own_redis_server() as server:
+        yield server
+
+
+def accept_many(store: RedisTaskStore, count: int, **changes: Any) -> list[str]:
+    requests = [a_request(**changes) for _ in range(count)]
+    return [store.accept(request, enqueue=None, max_queue_depth=0).task_id for request in requests]
+
+
+def start_and_commit(store: RedisTaskStore, owner: str, task_ids: list[str]) -> list[str]:
+    """Lease, start and commit whatever of `task_ids` can be had; gives what was committed."""
+    leases = store.lease(owner, task_ids).leases
+    ours = [task_id for task_id, lease in zip(task_ids, leases, strict=True) if lease.state is LeaseState.LEASED]
+    attempts = store.start(owner, ours)
+    commits = [
+        Commit(task_id, attempt, a_success()) for task_id, attempt in zip(ours, attempts, strict=True) if attempt is not None
+    ]
+    written = store.commit(owner, commits)
+    return [commit.task_id for commit, ok in zip(commits, written, strict=True) if ok]
+
+
+class TestTime:
+    """The clock is the server's; these few wait for it."""
+
+    def test_a_lease_runs_out(self, hasty: RedisTaskStore) -> None:
+        (task_id,) = accept_many(hasty, 1)
+        hasty.lease("w1", [task_id])
+        reaped = until(lambda: hasty.reap("sweeper", max_attempts=3, limit=ALL).requeue, "the end of the lease")
+        assert reaped == (task_id,)
+        assert hasty.lease("w2", [task_id]).leases[0].state is LeaseState.LEASED
+
+    def test_a_deadline_passes(self, store: RedisTaskStore) -> None:
+        (task_id,) = accept_many(store, 1, deadline_s=0.05)
+        assert until(lambda: store.expire_due(ALL), "the deadline") == [task_id]
+        assert store.get(task_id).status is TaskStatus.EXPIRED
+
+    def test_a_grace_passes(self, store: RedisTaskStore) -> None:
+        ids = accept_many(store, 2)
+        assert until(lambda: store.find_lost(QUEUE, up_to=None, grace_s=0.05, limit=ALL), "the grace") == ids
+        assert store.find_lost(QUEUE, up_to=None, grace_s=3600, limit=ALL) == []
+
+    def test_a_record_ends(self, redis_client: redis.Redis, key_prefix: str) -> None:
+        store = RedisTaskStore(redis_client, StorePolicy(key_prefix, result_ttl_s=0.05))
+        (task_id,) = accept_many(store, 1)
+        store.cancel(task_id)
+        until(lambda: store.get_many([task_id]) == [None], "the end of the record")
+
+
+class TestRaces:
+    def test_of_eight_workers_that_want_the_same_tasks_one_commits_each(self, store: RedisTaskStore) -> None:
+        task_ids = accept_many(store, 50)
+
+        def work(number: int) -> list[str]:
+            own_order = random.Random(number).sample(task_ids, len(task_ids))
+            return [done for task_id in own_order for done in start_and_commit(store, f"w{number}", [task_id])]
+
+        committed = [task_id for done in together([partial(work, number) for number in range(8)]) for task_id in done]
+        assert sorted(committed) == sorted(task_ids)
+        assert {record.attempts for record in store.get_many(task_ids) if record} == {1}
+        assert store.queue_stats(QUEUE).depth == 0
+
+    def test_of_eight_workers_that_take_batches_one_commits_each(self, store: RedisTaskStore) -> None:
+        task_ids = accept_many(store, 50)
+        answers = together([partial(start_and_commit, store, f"w{number}", task_ids) for number in range(8)])
+        assert sorted(task_id for done in answers for task_id in done) == sorted(task_ids)
+
+    def test_each_task_ends_once_whoever_loses_leases_reaps_or_cancels(self, hasty: RedisTaskStore) -> None:
+        """Workers that always pause longer than their lease, two reapers, and a client that cancels."""
+        task_ids = accept_many(hasty, 50)
+        random_order = random.Random(50)
+
+        def is_over() -> bool:
+            return all(record is not None and record.status.is_terminal for record in hasty.get_many(task_ids))
+
+        def work(owner: str) -> list[str]:
+            done: list[str] = []
+            while not is_over():
+                done += start_and_commit(hasty, owner, random_order.sample(task_ids, 10))
+            return done
+
+        def crash(owner: str) -> list[str]:
+            while not is_over():
+                some = random_order.sample(task_ids, 10)
+                hasty.lease(owner, some)
+                hasty.start(owner, some)
+            return []
+
+        def reap(owner: str) -> list[str]:
+            while not is_over():
+                hasty.reap(owner, max_attempts=10**6, limit=ALL)
+            return []
+
+        def cancel() -> list[str]:
+            canceled = []
+            for task_id in random_order.sample(task_ids, 10):
+                try:
+                    canceled.append(hasty.cancel(task_id).task_id)
+                except TaskAlreadyFinished:
+                    continue
+            return canceled
+
+        actions: list[Callable[[], list[str]]] = [partial(work, f"w{number}") for number in range(4)]
+        actions += [partial(crash, "c1"), partial(reap, "s1"), partial(reap, "s2"), cancel]
+        ended = [task_id for answer in together(actions) for task_id in answer]
+        assert sorted(ended) == sorted(task_ids)
+
+    def test_of_two_keys_that_are_the_same_one_is_accepted(self, store: RedisTaskStore, redis_client: redis.Redis) -> None:
+        requests = [a_request(idempotency_key="key", fingerprint="content") for _ in range(8)]
+        queue = f"list-of-{requests[0].task_id}"
+        actions = [partial(store.accept, request, enqueue=Enqueue(queue, b"message"), max_queue_depth=0) for request in requests]
+        accepted = together(actions)
+        assert len({one.task_id for one in accepted}) == 1
+        assert [one.created for one in accepted].count(True) == 1
+        assert redis_client.llen(queue) == 1
+
+
+class TestReplies:
+    def test_one_message_for_each_channel_however_many_results(
+        self, store: RedisTaskStore, redis_client: redis.Redis, key_prefix: str
+    ) -> None:
+        mine, others = f"{key_prefix}:replies:1", f"{key_prefix}:replies:2"
+        with redis_client.pubsub(ignore_subscribe_messages=True) as channel:
+            channel.subscribe(mine, others)
+            until(lambda: dict(redis_client.pubsub_numsub(mine, others)) == {mine.encode(): 1, others.encode(): 1})
+            ids = accept_many(store, 20, reply_to=mine)
+            (other,) = accept_many(store, 1, reply_to=others)
+            nobodys = accept_many(store, 1)
+            everything = [*ids, other, *nobodys]
+            store.lease("w", everything)
+            store.start("w", everything)
+            store.commit("w", [Commit(task_id, 1, a_success()) for task_id in everything])
+            messages = [until(partial(channel.get_message, timeout=0.1), "a reply") for _ in range(2)]
+            assert channel.get_message(timeout=0) is None
+        frames = {message["channel"].decode(): list(parse_frames(message["data"])) for message in messages}
+        assert [task_id for task_id, _, _ in frames[mine]] == ids
+        assert [task_id for task_id, _, _ in frames[others]] == [other]
+        (_, finished_at_ms, outcome) = frames[others][0]
+        assert finished_at_ms == store.get(other).finished_at_ms
+        assert decode_outcome(outcome).result is not None
+
+    @pytest.mark.parametrize("end", ["canceled", "expired", "failed"])
+    def test_every_kind_of_end_is_told(self, store: RedisTaskStore, redis_client: redis.Redis, key_prefix: str, end: str) -> None:
+        reply_to = f"{key_prefix}:replies:1"
+        with redis_client.pubsub(ignore_subscribe_messages=True) as channel:
+            channel.subscribe(reply_to)
+            until(lambda: dict(redis_client.pubsub_numsub(reply_to)) == {reply_to.encode(): 1})
+            (task_id,) = accept_many(store, 1, reply_to=reply_to, deadline_s=0.001 if end == "expired" else 60)
+            if end == "canceled":
+                store.cancel(task_id)
+            elif end == "failed":
+                store.lease("w", [task_id])
+                store.commit("w", [Commit(task_id, 0, a_failure())])
+            else:
+                until(lambda: store.expire_due(ALL), "the deadline")
+            message = until(partial(channel.get_message, timeout=0.1), "a reply")
+        ((replied_id, _, outcome),) = parse_frames(message["data"])
+        assert (replied_id, decode_outcome(outcome).status) == (task_id, end)
+
+
+class TestKeys:
+    #: kept for ever on purpose, and no longer than a number, a handful of names or what waits
+    LASTING = ("seq", "started", "outbox", "waiting", "leases", "deadlines")
+
+    def test_nothing_without_an_end_is_left_behind(
+        self, store: RedisTaskStore, redis_client: redis.Redis, key_prefix: str
+    ) -> None:
+        ids = accept_many(store, 5, request_id="r", sinks=("jsonl", "kafka"), idempotency_key="")
+        ids += accept_many(store, 1, sinks=("jsonl",), idempotency_key="key", fingerprint="content")
+        store.lease("w", ids)
+        store.start("w", ids)
+        store.commit("w", [Commit(task_id, 1, a_success()) for task_id in ids])
+        store.cancel(accept_many(store, 1)[0])
+        accept_many(store, 1, deadline_s=0.001)
+        until(lambda: store.expire_due(ALL), "the deadline")
+        for sink in ("jsonl", "kafka"):
+            entries: Any = redis_client.xrange(f"{key_prefix}:outbox:{sink}")
+            store.delivered(sink, [(entry_id, fields[b"task_id"].decode()) for entry_id, fields in entries])
+        keys = [key.decode() for key in redis_client.scan_iter(match=f"{key_prefix}:*", count=1000)]
+        endless = {key.removeprefix(f"{key_prefix}:") for key in keys if redis_client.pttl(key) == -1}
+        assert endless == {"seq", f"started:{QUEUE}", "outbox:jsonl", "outbox:kafka"}
+        assert redis_client.xlen(f"{key_prefix}:outbox:jsonl") == 0
+
+    def test_tasks_of_two_prefixes_do_not_meet(self, redis_client: redis.Redis, store: RedisTaskStore, key_prefix: str) -> None:
+        (task_id,) = accept_many(store, 1)
+        other = RedisTaskStore(redis_client, StorePolicy(f"{key_prefix}-other"))
+        assert other.get_many([task_id]) == [None]
+        assert other.queue_stats(QUEUE).depth == 0
+
+
+class TestServer:
+    def test_a_server_that_forgot_the_scripts_gets_them_again(self, store: RedisTaskStore, redis_client: redis.Redis) -> None:
+        accept_many(store, 1)
+        redis_client.script_flush()
+        accept_many(store, 1)
+        assert store.queue_stats(QUEUE).depth == 2
+
+    @pytest.mark.parametrize(
+        "call",
+        [
+            lambda store: store.ping(),
+            lambda store: store.accept(a_request(), enqueue=None, max_queue_depth=0),
+            lambda store: store.get("task"),
+            lambda store: store.find_by_request("request"),
+            lambda store: store.find_idempotent("key"),
+            lambda store: store.cancel("task"),
+            lambda store: store.position(QUEUE, "task"),
+            lambda store: store.queue_stats(QUEUE),
+            lambda store: store.lease("w", ["task"]),
+            lambda store: store.commit("w", [Commit("task", 1, a_success())]),
+            lambda store: store.expire_due(ALL),
+            lambda store: store.started_watermark(QUEUE),
+            lambda store: store.dead_letters(ALL),
+        ],
+    )
+    def test_a_server_that_is_down_is_unavailable(self, tmp_path: Path, call: Callable[[RedisTaskStore], object]) -> None:
+        with redis.Redis(unix_socket_path=str(tmp_path / "nobody.sock"), retry=None) as client:
+            with pytest.raises(ServiceUnavailable) as caught:
+                call(RedisTaskStore(client, StorePolicy()))
+            assert caught.value.retry_after_s == 1
+
+    def test_a_server_that_starts_again_still_has_what_was_accepted(self, own_server: RedisServer) -> None:
+        with connect(own_server.url) as client:
+            store = RedisTaskStore(client, StorePolicy())
+            (task_id,) = accept_many(store, 1)
+            store.lease("w", [task_id])
+            own_server.stop()
+            own_server.start()
+            assert store.start("w", [task_id]) == [1]
+            assert store.commit("w", [Commit(task_id, 1, a_success())]) == [True]
+
+    @pytest.mark.parametrize(
+        "refusal",
+        [
+            pytest.param(("replicaof", "127.0.0.1", "1"), id="a replica: the primary has moved"),
+            pytest.param(("config", "set", "min-replicas-to-write", "1"), id="too few replicas"),
+            pytest.param(("config", "set", "maxmemory", "1"), id="out of memory"),
+        ],
+    )
+    def test_a_server_that_refuses_to_write_is_unavailable(self, own_server: RedisServer, refusal: tuple[str, ...]) -> None:
+        """Not a fault of ours: a worker waits for it to pass, and a client gets 503."""
+        with connect(own_server.url) as client:
+            store = RedisTaskStore(client, StorePolicy())
+            (task_id,) = accept_many(store, 1)
+            client.execute_command(*refusal)
+            with pytest.raises(ServiceUnavailable):
+                store.accept(a_request(), enqueue=None, max_queue_depth=0)
+            with pytest.raises(ServiceUnavailable):
+                store.lease("w", [task_id])

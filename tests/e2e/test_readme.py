@@ -1,0 +1,53 @@
+"""README's examples, run as they are printed."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.service import Service
+
+pytestmark = pytest.mark.process
+
+PRINTED_URL = "http://127.0.0.1:30005"
+
+
+def blocks(repository: Path, language: str) -> list[str]:
+    """Code blocks of README's API section."""
+    text = (repository / "README.md").read_text(encoding="utf-8").split("## The API by example")[1].split("\n## ")[0]
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+
+
+def run(command: list[str], repository: Path) -> str:
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_the_curl_examples(service: Service, repository: Path) -> None:
+    photo, later = (block.replace(PRINTED_URL, service.url) for block in blocks(repository, "sh"))
+
+    assert json.loads(run(["bash", "-ec", photo], repository))["response"]["label"] == "espresso"
+    task, found, canceled = (json.loads(line) for line in run(["bash", "-ec", later], repository).splitlines())
+    assert task["status"] == "succeeded"
+    assert task["task_id"] in [one["task_id"] for one in found["tasks"]]
+    assert canceled["code"] == "task_already_finished"
+
+
+def test_the_python_example(service: Service, repository: Path) -> None:
+    (example,) = (block.replace(PRINTED_URL, service.url) for block in blocks(repository, "python"))
+
+    assert 0 <= int(run([sys.executable, "-c", example], repository)) < 1000
+
+
+def test_the_answer_has_the_members_that_are_shown(service: Service, repository: Path) -> None:
+    (shown,) = blocks(repository, "json")
+    answer = service.post(repository / "samples/coffee.jpg").json()
+
+    assert answer.keys() == json.loads(shown).keys()
+    assert answer["response"].keys() == json.loads(shown)["response"].keys()
+    assert answer["model"].keys() == json.loads(shown)["model"].keys()
