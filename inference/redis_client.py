@@ -8,6 +8,8 @@ import tempfile
 from pathlib import Path
 
 import redis
+from redis.backoff import ExponentialBackoff
+from redis.retry import Retry
 
 from inference.settings import EMBEDDED, Settings
 
@@ -47,4 +49,5 @@ def kombu_url(settings: Settings) -> str:
 
 def connect(url: str) -> redis.Redis:
     """A client with bounded waits: a server that hangs is an error, not a hang."""
-    return redis.Redis.from_url(url, socket_timeout=5, socket_connect_timeout=5, health_check_interval=30)
+    retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), retries=3)
+    return redis.Redis.from_url(url, socket_timeout=5, socket_connect_timeout=5, health_check_interval=30, retry=retry)

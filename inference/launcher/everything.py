@@ -20,6 +20,8 @@ from inference.launcher.supervisor import Supervisor
 from inference.models.registry import ModelRegistry
 from inference.settings import CONFIG_VARIABLE, Settings
 
+_ROOT = Path(__file__).parent.parent.parent
+_SERVER = str(_ROOT / "server.py")
 #: Seconds that the end of an earlier run may take.
 _HANDOVER_TIMEOUT_S = 20.0
 _BROKER_TIMEOUT_S = 30.0
@@ -45,6 +47,7 @@ class _Service:
         host = settings.api.host if settings.api.host not in ("0.0.0.0", "::") else "127.0.0.1"  # noqa: S104
         self._url = f"http://{host}:{settings.api.port}"
         environment = {
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH")))),
             "PYTHONUNBUFFERED": "1",
             "INFERENCE_API__HOST": settings.api.host,
             "INFERENCE_API__PORT": str(settings.api.port),
@@ -63,6 +66,7 @@ class _Service:
             self._start_parts()
             if self._wait_until_ready():
                 self._announce()
+                self._http.clear()  # the API would wait for this connection when it stops
                 self._supervisor.watch()
             _say("stopping: finishing what runs")
             return 0
@@ -99,9 +103,9 @@ class _Service:
         ]
         self._supervisor.start("worker", worker, stop_timeout_s=settings.worker.drain_timeout_s + _STOP_GRACE_S)
         _say(f"starting the relay: results go to {', '.join(settings.sinks) or 'no sink'}")
-        self._supervisor.start("relay", [sys.executable, "server.py", "relay"], stop_timeout_s=_STOP_GRACE_S)
+        self._supervisor.start("relay", [sys.executable, _SERVER, "relay"], stop_timeout_s=_STOP_GRACE_S)
         _say(f"starting the API on {self._url}")
-        api = [sys.executable, "server.py", "api"]
+        api = [sys.executable, _SERVER, "api"]
         self._supervisor.start("api", api, stop_timeout_s=settings.api.drain_timeout_s + _STOP_GRACE_S)
 
     def _wait_until_ready(self) -> bool:

@@ -49,6 +49,7 @@ class Supervisor:
             [sys.executable, "-m", "inference.launcher.guard"],
             stdin=subprocess.PIPE,
             start_new_session=True,
+            env=self._environment,
         )
 
     def start(self, name: str, command: Sequence[str], *, stop_timeout_s: float) -> None:
