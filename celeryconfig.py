@@ -2,8 +2,7 @@
 
 import sys
 
-from kombu import Queue
-
+from inference.broker.amqp import predict_queue
 from inference.errors import ConfigurationError
 from inference.models.registry import ModelRegistry
 from inference.redis_client import kombu_url
@@ -17,14 +16,18 @@ except ConfigurationError as error:
 
 broker_url = kombu_url(settings)
 broker_connection_retry_on_startup = True
-broker_transport_options = {
-    # Only a message whose worker died comes back this way, and the sweeper was faster: see inference/sweeper.py.
-    "visibility_timeout": 3600,
-    "socket_timeout": 10,
-    "socket_connect_timeout": 5,
-}
+broker_transport_options = (
+    {}
+    if settings.broker.is_amqp
+    else {
+        # Only a message whose worker died comes back this way, and the sweeper was faster: see inference/sweeper.py.
+        "visibility_timeout": 3600,
+        "socket_timeout": 10,
+        "socket_connect_timeout": 5,
+    }
+)
 
-task_queues = [Queue(model.queue, exchange="", routing_key=model.queue) for model in _models]
+task_queues = [predict_queue(model.queue, settings.broker) for model in _models]
 task_default_queue = _models.get().queue
 
 # One consumer; what runs side by side are the threads of the pipeline and the predictor process.

@@ -8,6 +8,7 @@ from typing import IO, Any
 from flask import Flask, Request
 
 from api import health, inference_routes, task_routes
+from api.admission import Admission
 from api.problems import register_error_handlers
 from api.submission import Submissions
 from inference.replies import ReplyRouter
@@ -37,6 +38,7 @@ class Api(Flask):
             objects=services.objects,
             models=services.models,
             replies=self.replies,
+            admission=Admission(services.store, services.outbox_stats, settings.outbox),
             settings=settings,
         )
 

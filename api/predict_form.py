@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 from flask import Request
 
+from inference.broker import HIGHEST_PRIORITY, USUAL_PRIORITY
 from inference.errors import InvalidMetadata, InvalidRequest, UnknownCommand
 
 _REQUEST_ID_MAX = 256
@@ -30,6 +31,10 @@ class PredictForm:
     shape: Any
     dtype: Any
     deadline_s: float | None
+    #: 0 is usual, 9 goes first
+    priority: int
+    #: where the result goes; None: where the settings say
+    sinks: tuple[str, ...] | None
     #: seconds to wait for the result: None waits until the deadline, 0 answers 202 at once
     wait_s: float | None
     idempotency_key: str
@@ -53,6 +58,8 @@ def read_predict_form(request: Request) -> PredictForm:
         shape=metadata.get("shape"),
         dtype=metadata.get("dtype"),
         deadline_s=_seconds(options, "deadline_s"),
+        priority=_priority(options.get("priority")),
+        sinks=_sinks(options.get("sinks")),
         wait_s=_wait_s(request, options),
         idempotency_key=_idempotency_key(request),
         fingerprint=_fingerprint(image, options),
@@ -60,7 +67,7 @@ def read_predict_form(request: Request) -> PredictForm:
 
 
 #: Members of metadata that may come as form fields of their own.
-_FORM_OPTIONS = ("request_id", "model", "deadline_s", "mode")
+_FORM_OPTIONS = ("request_id", "model", "deadline_s", "mode", "priority", "sinks")
 
 
 def _metadata(text: str | None) -> dict[str, Any]:
@@ -120,6 +127,31 @@ def _seconds(options: dict[str, Any], name: str) -> float | None:
             f"{name} is not a number of seconds: {value!r}", field=f"metadata.{name}", expected="a number over 0"
         )
     return seconds
+
+
+def _priority(value: Any) -> int:
+    try:
+        priority = int(value or USUAL_PRIORITY)
+    except (TypeError, ValueError):
+        priority = -1
+    if isinstance(value, bool | float) or not USUAL_PRIORITY <= priority <= HIGHEST_PRIORITY:
+        raise InvalidMetadata(
+            f"priority is {value!r}",
+            field="metadata.priority",
+            expected=f"a whole number from {USUAL_PRIORITY} (usual) to {HIGHEST_PRIORITY} (goes first)",
+        )
+    return priority
+
+
+def _sinks(value: Any) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    names = value.split(",") if isinstance(value, str) else value
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise InvalidMetadata(
+            "sinks is not a list of names", field="metadata.sinks", expected='a list such as ["kafka"], or [] for none'
+        )
+    return tuple(dict.fromkeys(name.strip() for name in names if name.strip()))
 
 
 def _wait_s(request: Request, options: dict[str, Any]) -> float | None:

@@ -5,24 +5,21 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from urllib.parse import quote
 
+from api.admission import Admission
 from api.predict_form import PredictForm
-from inference.broker import Broker
+from inference.broker import USUAL_PRIORITY, Broker
 from inference.errors import IdempotencyConflict, InvalidMetadata, Overloaded, ServiceUnavailable
-from inference.imaging import ImageHeader, ImageLimits, inspect
+from inference.imaging import ImageLimits, inspect
 from inference.messages import ModelRef, PredictionRequest, QueueItem, QueueMessage
 from inference.models.registry import ModelRegistry, reference
-from inference.models.spec import ModelSpec
 from inference.replies import ReplyRouter, Waiter
 from inference.settings import Settings
 from inference.storage import ObjectStore, upload_key
-from inference.task_store import QueueStats, TaskStore
-
-#: Seconds that a look at a queue counts.
-_STATS_AGE_S = 0.5
+from inference.task_store import TaskStore
 
 
 @dataclass(frozen=True)
@@ -52,17 +49,16 @@ class Submissions:
         objects: ObjectStore,
         models: ModelRegistry,
         replies: ReplyRouter,
+        admission: Admission,
         settings: Settings,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._broker = broker
         self._objects = objects
         self._models = models
         self._replies = replies
+        self._admission = admission
         self._settings = settings
-        self._clock = clock
-        self._stats: dict[str, tuple[float, QueueStats]] = {}
 
     def submit(self, form: PredictForm) -> Submission:
         """Accept a task; the caller ends the waiter.
@@ -81,18 +77,14 @@ class Submissions:
             limits=limits,
         )
         deadline_s = self._deadline_s(form)
+        sinks = self._sinks(form)
+        self._check_priority(form)
         known = self._known_task(form)
         if known is not None:
             return self._replayed(known, deadline_s)
-        self._admit(spec, deadline_s)
-        return self._accept_new(form, spec, header, deadline_s)
-
-    def _accept_new(self, form: PredictForm, spec: ModelSpec, header: ImageHeader, deadline_s: float) -> Submission:
+        self._admission.check(spec.queue, deadline_s=deadline_s, sinks=sinks)
         task_id = uuid.uuid4().hex
         item = QueueItem(task_id, upload_key(task_id, datetime.now(UTC)), header)
-        began = time.perf_counter()
-        self._objects.put(item.object_key, form.image)
-        store_ms = round((time.perf_counter() - began) * 1000, 3)
         request = PredictionRequest(
             task_id=task_id,
             request_id=form.request_id,
@@ -100,12 +92,26 @@ class Submissions:
             queue=spec.queue,
             item=item,
             deadline_s=deadline_s,
-            sinks=self._settings.sinks,
+            sinks=sinks,
+            priority=form.priority,
             reply_to=self._replies.channel,
-            store_ms=store_ms,
+            store_ms=self._upload(item, form),
             idempotency_key=form.idempotency_key,
             fingerprint=form.fingerprint,
         )
+        return self._accept_and_expect(request)
+
+    def _upload(self, item: QueueItem, form: PredictForm) -> float:
+        """Gives the milliseconds that it took."""
+        began = time.perf_counter()
+        content_type = form.content_type or "application/octet-stream"
+        # A request id may be of any letters, and an object's metadata is of headers.
+        metadata = {"request-id": quote(form.request_id)}
+        self._objects.put(item.object_key, form.image, content_type=content_type, metadata=metadata)
+        return round((time.perf_counter() - began) * 1000, 3)
+
+    def _accept_and_expect(self, request: PredictionRequest) -> Submission:
+        task_id, deadline_s = request.task_id, request.deadline_s
         waiter = self._replies.expect(task_id)  # before anything can answer
         try:
             accepted_id = self._accept(request)
@@ -115,7 +121,7 @@ class Submissions:
         if accepted_id != task_id:  # the same key came twice at the same time
             self._replies.forget(waiter)
             return self._replayed(accepted_id, deadline_s)
-        return Submission(task_id, form.request_id, request.model, waiter, deadline_s, store_ms, created=True)
+        return Submission(task_id, request.request_id, request.model, waiter, deadline_s, request.store_ms, created=True)
 
     def _replayed(self, task_id: str, deadline_s: float) -> Submission:
         """An earlier task that an idempotency key stands for; its reply may have gone to another process, or be long gone."""
@@ -127,13 +133,13 @@ class Submissions:
 
     def _accept(self, request: PredictionRequest) -> str:
         message = QueueMessage(request.model, (request.item,))
-        enqueue = self._broker.prepare(request.queue, message)
+        enqueue = self._broker.prepare(request.queue, message, request.priority)
         try:
             accepted = self._store.accept(request, enqueue=enqueue, max_queue_depth=self._settings.limits.max_queue_depth)
         except (Overloaded, IdempotencyConflict) as error:
             self._discard(request)
             if isinstance(error, Overloaded):
-                error.retry_after_s = self._retry_after_s(self._queue_stats(request.queue))
+                error.retry_after_s = self._admission.retry_after_s(request.queue)
             raise
         # A store that broke off in between may have accepted it: then the upload must stay. Retention removes it otherwise.
         if not accepted.created:
@@ -144,7 +150,7 @@ class Submissions:
 
     def _publish(self, request: PredictionRequest, message: QueueMessage) -> None:
         try:
-            self._broker.publish(request.queue, message)
+            self._broker.publish(request.queue, message, request.priority)
         except ServiceUnavailable:
             with contextlib.suppress(ServiceUnavailable):
                 self._store.withdraw(request.task_id)
@@ -171,6 +177,25 @@ class Submissions:
             )
         return task_id
 
+    def _sinks(self, form: PredictForm) -> tuple[str, ...]:
+        configured = self._settings.sinks
+        unknown = [sink for sink in form.sinks or () if sink not in configured]
+        if unknown:
+            raise InvalidMetadata(
+                f"results cannot go to {', '.join(unknown)} here",
+                field="metadata.sinks",
+                expected=f"some of {', '.join(configured) or 'none'}",
+            )
+        return configured if form.sinks is None else form.sinks
+
+    def _check_priority(self, form: PredictForm) -> None:
+        if form.priority != USUAL_PRIORITY and not self._broker.has_priorities:
+            raise InvalidMetadata(
+                "this service's broker has no priorities: RabbitMQ's quorum queues go in order",
+                field="metadata.priority",
+                expected=f"{USUAL_PRIORITY}, or a service with broker.queue_type: classic",
+            )
+
     def _deadline_s(self, form: PredictForm) -> float:
         deadlines = self._settings.deadlines
         default_s = deadlines.sync_s if form.wait_s is None else deadlines.async_s
@@ -182,25 +207,3 @@ class Submissions:
                 expected=f"at most {deadlines.max_s:g}",
             )
         return wanted_s
-
-    def _admit(self, spec: ModelSpec, deadline_s: float) -> None:
-        """Refuse what would wait past its deadline at the rate at which tasks end now."""
-        stats = self._queue_stats(spec.queue)
-        if stats.drain_rate_per_s > 0 and stats.depth / stats.drain_rate_per_s > deadline_s:
-            raise Overloaded(
-                f"{stats.depth} tasks wait and {stats.drain_rate_per_s:.1f} a second end: "
-                f"this one would miss its deadline of {deadline_s:g} s",
-                retry_after_s=self._retry_after_s(stats),
-            )
-
-    def _queue_stats(self, queue: str) -> QueueStats:
-        looked_at, stats = self._stats.get(queue, (-_STATS_AGE_S, None))
-        if stats is None or self._clock() - looked_at >= _STATS_AGE_S:
-            stats = self._store.queue_stats(queue)
-            self._stats[queue] = (self._clock(), stats)
-        return stats
-
-    @staticmethod
-    def _retry_after_s(stats: QueueStats) -> float:
-        """When half of what waits now will have ended."""
-        return min(60.0, stats.depth / 2 / stats.drain_rate_per_s) if stats.drain_rate_per_s > 0 else 5.0

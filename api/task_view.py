@@ -37,7 +37,8 @@ def task_view(record: TaskRecord, store: TaskStore) -> dict[str, Any]:
         "deadline_at": _time(record.deadline_at_ms),
         "result": result_view(outcome.result) if outcome and outcome.result else None,
         "error": problem_document(error) if error else None,
-        "deliveries": [{"sink": sink, "status": status} for sink, status in record.deliveries.items()],
+        "priority": record.priority,
+        "deliveries": [_delivery_view(record, sink, status) for sink, status in record.deliveries.items()],
         "queue": _queue_view(record, store),
         "attempts": record.attempts,
         "timings": timings_view(record.store_ms, outcome, record.finished_at_ms),
@@ -54,6 +55,11 @@ def timings_view(store_ms: float, outcome: Outcome | None, finished_at_ms: int) 
         if outcome.predicted_at_ms:
             timings["commit_ms"] = max(0, finished_at_ms - outcome.predicted_at_ms)
     return {name: round(value, 3) for name, value in timings.items()}
+
+
+def _delivery_view(record: TaskRecord, sink: str, status: str) -> dict[str, str]:
+    reason = record.refusals.get(sink)
+    return {"sink": sink, "status": status} | ({"reason": reason} if reason else {})
 
 
 def _queue_view(record: TaskRecord, store: TaskStore) -> dict[str, Any] | None:

@@ -41,16 +41,20 @@ class DeadLetters:
         return [record for record in self._store.get_many(self._store.dead_letters(limit)) if record is not None]
 
     def replay(self, task_id: str, *, deadline_s: float, sinks: tuple[str, ...]) -> str:
-        """Run its input again as a new task; gives the new task's id. The dead letter itself stays as it ended.
+        """Deliver a refused result again, or run an input again as a new task; gives the id of the task that goes on.
+
+        A task that ended stays as it ended: that is why it runs again under an id of its own.
 
         Raises:
             TaskNotFound: there is no such dead letter.
         """
         record = self._store.get(task_id)
+        if self._store.deliver_again(task_id):
+            return task_id
         new_id = uuid.uuid4().hex
         item = dataclasses.replace(record.item, task_id=new_id, object_key=dead_letter_key(task_id))
         message = QueueMessage(record.model, (item,))
-        enqueue = self._broker.prepare(record.queue, message)
+        enqueue = self._broker.prepare(record.queue, message, record.priority)
         if not self._store.discard_dead_letter(task_id):
             raise TaskNotFound(f"{task_id} is not a dead letter", task_id=task_id)
         request = PredictionRequest(
@@ -61,10 +65,11 @@ class DeadLetters:
             item=item,
             deadline_s=deadline_s,
             sinks=sinks,
+            priority=record.priority,
         )
         self._store.accept(request, enqueue=enqueue, max_queue_depth=0)
         if enqueue is None:
-            self._broker.publish(record.queue, message)
+            self._broker.publish(record.queue, message, record.priority)
         return new_id
 
     def discard(self, task_id: str) -> None:

@@ -87,6 +87,8 @@ class PredictionRequest:
     #: seconds from acceptance until the task expires
     deadline_s: float
     sinks: tuple[str, ...] = ()
+    #: 0 is usual, 9 goes first
+    priority: int = 0
     #: reply channel of the API process that waits; empty when nobody does
     reply_to: str = ""
     #: milliseconds that the upload took
@@ -191,6 +193,9 @@ class TaskRecord:
     #: attempts that ended in a dead process
     deaths: int = 0
     store_ms: float = 0.0
+    priority: int = 0
     outcome: Outcome | None = None
-    #: by sink: pending or delivered
+    #: by sink: pending, delivered or refused
     deliveries: Mapping[str, str] = field(default_factory=dict)
+    #: by sink that refused the result: why
+    refusals: Mapping[str, str] = field(default_factory=dict)

@@ -42,7 +42,7 @@ def task_store_url(settings: Settings) -> str:
 
 
 def kombu_url(settings: Settings) -> str:
-    """The broker as kombu spells it."""
+    """The broker, Redis or RabbitMQ, as kombu spells it."""
     url = broker_url(settings)
     return url.replace("unix://", "redis+socket://").replace("?db=", "?virtual_host=")
 

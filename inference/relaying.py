@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from types import FrameType
 
+from inference.errors import ServiceUnavailable
 from inference.redis_client import connect, task_store_url
 from inference.services import Services
 from inference.settings import Settings
@@ -19,6 +20,8 @@ from inference.sinks.relay import Relay, RelayPolicy
 from inference.sweeper import Sweeper, SweepPolicy
 
 logger = logging.getLogger(__name__)
+
+_RETRY_INTERVAL_S = 10
 
 
 def serve(settings: Settings) -> None:
@@ -64,7 +67,27 @@ def _runners(settings: Settings) -> dict[str, Callable[[threading.Event], None]]
     runners: dict[str, Callable[[threading.Event], None]] = {"sweeper": sweeper.run}
     for sink in settings.sinks:
         runners[f"relay-{sink}"] = _relay(settings, services, sink, name).run
+    runners["retention"] = _Retention(services).run
     return runners
+
+
+class _Retention:
+    """Uploads go after `uploads.retention_days`; looked at each hour, since a folder has no rules of its own."""
+
+    _INTERVAL_S = 3600
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    def run(self, stopping: threading.Event) -> None:
+        while not stopping.is_set():
+            try:
+                self._services.objects.apply_retention(self._services.settings.uploads.retention_days)
+            except ServiceUnavailable as error:
+                logger.warning("retention: %s", error)
+                stopping.wait(_RETRY_INTERVAL_S)
+            else:
+                stopping.wait(self._INTERVAL_S)
 
 
 def _relay(settings: Settings, services: Services, sink: str, name: str) -> Relay:

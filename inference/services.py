@@ -6,11 +6,13 @@ from functools import cached_property
 
 import redis
 
-from inference.broker import Broker, RedisBroker
+from inference.broker import Broker
+from inference.broker.redis import RedisBroker
 from inference.models.registry import ModelRegistry
 from inference.presence import WorkerPresence
 from inference.redis_client import broker_url, connect, task_store_url
 from inference.settings import Settings
+from inference.sinks.outbox import OutboxStats, outbox_stats
 from inference.storage import ObjectStore, open_object_store
 from inference.task_store import TaskStore
 from inference.task_store.redis_store import RedisTaskStore, StorePolicy
@@ -39,6 +41,10 @@ class Services:
 
     @cached_property
     def broker(self) -> Broker:
+        if self.settings.broker.is_amqp:
+            from inference.broker.amqp import AmqpBroker  # noqa: PLC0415 an adapter is loaded when it is chosen
+
+            return AmqpBroker(self.settings.broker)
         shares_store = broker_url(self.settings) == task_store_url(self.settings)
         client = self.redis if shares_store else connect(broker_url(self.settings))
         return RedisBroker(client, shares_store=shares_store)
@@ -46,6 +52,9 @@ class Services:
     @cached_property
     def objects(self) -> ObjectStore:
         return open_object_store(self.settings)
+
+    def outbox_stats(self, sink: str) -> OutboxStats:
+        return outbox_stats(self.redis, self.settings.task_store.key_prefix, sink)
 
     @cached_property
     def presence(self) -> WorkerPresence:

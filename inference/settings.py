@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from inference.errors import ConfigurationError
@@ -26,6 +26,8 @@ DEFAULT_CONFIG = Path("configurations/local.yaml")
 EMBEDDED = "embedded"
 
 _REDIS_URL = re.compile(r"(redis|rediss|unix)://.+")
+_VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
+_AMQP_URL = re.compile(r"amqps?://.+")
 
 
 def _redis_or_embedded(url: str) -> str:
@@ -34,7 +36,15 @@ def _redis_or_embedded(url: str) -> str:
     return url
 
 
+def _any_broker(url: str) -> str:
+    if url != EMBEDDED and not _REDIS_URL.match(url) and not _AMQP_URL.match(url):
+        raise ValueError(f"must be '{EMBEDDED}', redis://HOST:PORT/DB, rediss://…, unix:///PATH or amqp://HOST:PORT/VHOST")
+    return url
+
+
 RedisUrl = Annotated[str, AfterValidator(_redis_or_embedded)]
+BrokerUrl = Annotated[str, AfterValidator(_any_broker)]
+SinkName = Literal["jsonl", "mongodb", "kafka"]
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 
@@ -59,15 +69,21 @@ class ApiSettings(_Section):
 
 
 class BrokerSettings(_Section):
-    """Celery's broker."""
+    """Celery's broker: Redis or RabbitMQ."""
 
-    url: RedisUrl = EMBEDDED
+    url: BrokerUrl = EMBEDDED
+    #: RabbitMQ's kind of queue
+    queue_type: Literal["quorum", "classic"] = "quorum"
+
+    @property
+    def is_amqp(self) -> bool:
+        return bool(_AMQP_URL.match(self.url))
 
 
 class TaskStoreSettings(_Section):
     """The task records: Redis 6.2 or later."""
 
-    #: default: the broker's server, so that record and message are written in one step
+    #: default: the broker's server where that is Redis, so that record and message are written in one step
     url: RedisUrl | None = None
     key_prefix: str = Field(default="inference", pattern=r"^[A-Za-z0-9_.-]+$")
     #: a worker that is silent for longer loses its tasks to others
@@ -82,8 +98,26 @@ class TaskStoreSettings(_Section):
 class UploadSettings(_Section):
     """Where the images are kept."""
 
+    store: Literal["local", "minio"] = "local"
     #: folder of the local store; default: `uploads` in `data_dir`
     path: Path | None = None
+    #: bucket of the MinIO store; made when it is missing
+    bucket: str = Field(default="inference", pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
+    #: an upload is removed after this many days; none: never
+    retention_days: int | None = Field(default=None, ge=1)
+
+
+class MinioSettings(_Section):
+    """Reaching MinIO, or any S3."""
+
+    #: HOST:PORT; http:// or https:// before it says whether it is `secure`
+    endpoint: str = "127.0.0.1:9000"
+    access_key: SecretStr = SecretStr("")
+    secret_key: SecretStr = SecretStr("")
+    secure: bool = False
+    region: str | None = None
+    connect_timeout_s: Seconds = 3
+    read_timeout_s: Seconds = 15
 
 
 class LimitSettings(_Section):
@@ -125,6 +159,37 @@ class JsonlSinkSettings(_Section):
     path: Path | None = None
 
 
+class MongodbSettings(_Section):
+    """Results as documents, once each."""
+
+    url: SecretStr = SecretStr("mongodb://127.0.0.1:27017")
+    database: str = "inference"
+    collection: str = "results"
+    #: documents are removed after this many days; none: never
+    ttl_days: int | None = Field(default=None, ge=1)
+    timeout_s: Seconds = 10
+
+
+class KafkaSettings(_Section):
+    """Results as records, keyed by request id."""
+
+    bootstrap_servers: str = "127.0.0.1:9092"
+    topic: str = Field(default="inference-results", pattern=r"^[A-Za-z0-9._-]{1,249}$")
+    #: of the topic, where we make it
+    partitions: Count = 3
+    replication_factor: Count = 1
+    #: a record over this is refused
+    max_record_bytes: Count = 1_000_000
+    timeout_s: Seconds = 10
+
+
+class OutboxSettings(_Section):
+    """Results that wait for a sink. Over a limit new requests are refused: the record store must not fill up."""
+
+    max_entries: Count = 100_000
+    max_age_s: Seconds = 86_400
+
+
 class RelaySettings(_Section):
     """From the outbox to the sinks."""
 
@@ -156,7 +221,9 @@ class Settings(BaseSettings):
     #: name of the model that requests without one get; default: the first of `models`
     served_model: str | None = None
     #: where results go; none is allowed
-    sinks: tuple[Literal["jsonl"], ...] = ("jsonl",)
+    sinks: tuple[SinkName, ...] = ("jsonl",)
+    #: true: results go to Kafka for an ensemble's aggregator; false: to MongoDB; sets `sinks`
+    ensemble: bool | None = None
     #: an image to classify once the service is up, to show that it works
     sample_image: Path | None = None
 
@@ -164,10 +231,14 @@ class Settings(BaseSettings):
     broker: BrokerSettings = BrokerSettings()
     task_store: TaskStoreSettings = TaskStoreSettings()
     uploads: UploadSettings = UploadSettings()
+    minio: MinioSettings = MinioSettings()
     limits: LimitSettings = LimitSettings()
     deadlines: DeadlineSettings = DeadlineSettings()
     worker: WorkerSettings = WorkerSettings()
     jsonl: JsonlSinkSettings = JsonlSinkSettings()
+    mongodb: MongodbSettings = MongodbSettings()
+    kafka: KafkaSettings = KafkaSettings()
+    outbox: OutboxSettings = OutboxSettings()
     relay: RelaySettings = RelaySettings()
     log: LogSettings = LogSettings()
 
@@ -178,9 +249,26 @@ class Settings(BaseSettings):
             raise ValueError(f"deadlines.max_s is {self.deadlines.max_s:g}, less than a default deadline ({longest:g})")
         return self
 
+    @model_validator(mode="before")
+    @classmethod
+    def _ensemble_names_the_sink(cls, data: Any) -> Any:
+        if not isinstance(data, dict) or data.get("ensemble") is None:
+            return data
+        if "sinks" in data:
+            raise ValueError("ensemble and sinks both say where results go; set one of them")
+        is_ensemble = TypeAdapter(bool).validate_python(data["ensemble"])
+        return data | {"sinks": ("kafka",) if is_ensemble else ("mongodb",)}
+
+    @model_validator(mode="after")
+    def _records_have_a_home(self) -> Self:
+        if self.broker.is_amqp and self.task_store.url is None:
+            raise ValueError("task_store.url is needed: the task records live in Redis, and the broker is RabbitMQ")
+        return self
+
     @property
     def is_embedded(self) -> bool:
-        return self.broker.url == EMBEDDED
+        """Whether the embedded server is part of this service."""
+        return EMBEDDED in (self.broker.url, self.task_store.url)
 
     @property
     def uploads_path(self) -> Path:
@@ -237,7 +325,28 @@ def read_document(file: Path) -> dict[str, Any]:
         return {}
     if not isinstance(document, dict):
         raise ConfigurationError(f"{file} must be a mapping of settings, not {type(document).__name__}")
-    return document
+    filled: dict[str, Any] = _filled(document, file, "")
+    return filled
+
+
+def _filled(value: Any, file: Path, key: str) -> Any:
+    """`${NAME}` and `${NAME:-default}` in texts become what the environment has, so that no secret lies in the file."""
+    match value:
+        case dict():
+            return {name: _filled(item, file, f"{key}.{name}".lstrip(".")) for name, item in value.items()}
+        case list():
+            return [_filled(item, file, key) for item in value]
+        case str():
+            return _VARIABLE.sub(lambda found: _variable(found, file, key), value)
+    return value
+
+
+def _variable(found: re.Match[str], file: Path, key: str) -> str:
+    name, default = found.group(1, 2)
+    value = os.environ.get(name, default)
+    if value is None:
+        raise ConfigurationError(f"{file}: {key} needs the environment variable {name}", field=key)
+    return value
 
 
 def effective(settings: Settings) -> dict[str, Any]:

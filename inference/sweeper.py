@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from inference.broker import Broker
+from inference.broker import HIGHEST_PRIORITY, Broker
 from inference.dead_letters import bury
 from inference.errors import InferenceError
 from inference.messages import QueueMessage, TaskRecord
@@ -52,7 +52,7 @@ class Sweeper:
         self._queues = queues
         self._policy = policy
         self._clock = clock
-        self._watermarks: dict[str, deque[tuple[float, int]]] = {queue: deque() for queue in queues}
+        self._watermarks: dict[str, deque[tuple[float, dict[int, int]]]] = {queue: deque() for queue in queues}
 
     def run(self, stopping: threading.Event) -> None:
         """Sweep until `stopping` is set."""
@@ -85,11 +85,17 @@ class Sweeper:
         """A message is lost when later ones started a while ago, or when the broker has none left."""
         now, grace_s = self._clock(), self._policy.lost_grace_s
         history = self._watermarks[queue]
-        history.append((now, self._store.started_watermark(queue)))
+        history.append((now, self._store.started_watermarks(queue)))
         while len(history) > 1 and history[1][0] <= now - grace_s:
             history.popleft()
-        overtaken_by = history[0][1] if history[0][0] <= now - grace_s else 0
-        up_to = None if self._broker.depth(queue) == 0 else overtaken_by
+        started = history[0][1] if history[0][0] <= now - grace_s else {}
+        up_to: dict[int, int | None] = {
+            # A task is overtaken by those of its own priority or a lower one; a higher one goes first by right.
+            priority: max((number for other, number in started.items() if other <= priority), default=0)
+            for priority in range(HIGHEST_PRIORITY + 1)
+        }
+        if self._broker.depth(queue) == 0:
+            up_to = dict.fromkeys(up_to, None)
         lost = self._store.find_lost(queue, up_to=up_to, grace_s=grace_s, limit=_LOST_LIMIT)
         if lost:
             logger.warning("%d waiting tasks of %s lost their message and are queued again", len(lost), queue)
@@ -97,7 +103,7 @@ class Sweeper:
 
     def _publish(self, task_ids: Sequence[str]) -> None:
         for record in self._records(task_ids):
-            self._broker.publish(record.queue, QueueMessage(record.model, (record.item,)))
+            self._broker.publish(record.queue, QueueMessage(record.model, (record.item,)), record.priority)
 
     def _records(self, task_ids: Sequence[str]) -> list[TaskRecord]:
         return [record for record in self._store.get_many(task_ids) if record is not None]

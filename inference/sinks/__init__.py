@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from inference.messages import TaskRecord
@@ -13,13 +14,21 @@ class SinkUnavailable(Exception):
     """The sink does not take anything now; what was given stays in the outbox."""
 
 
+@dataclass(frozen=True)
+class Refusal:
+    """A document that the sink will never take."""
+
+    task_id: str
+    reason: str
+
+
 class ResultSink(Protocol):
     """Takes result documents. Each may come more than once: readers drop duplicates by `task_id`."""
 
     name: str
 
-    def write(self, documents: Sequence[dict[str, Any]]) -> None:
-        """Returns when all of them are the sink's. Raises SinkUnavailable; then all of them come again."""
+    def write(self, documents: Sequence[dict[str, Any]]) -> list[Refusal]:
+        """Returns when all but the refused ones are the sink's. Raises SinkUnavailable; then all of them come again."""
 
     def close(self) -> None: ...
 
@@ -47,7 +56,17 @@ def result_document(record: TaskRecord, pipeline_id: str) -> dict[str, Any]:
 
 def open_sink(name: str, settings: Settings) -> ResultSink:
     """The sink of this name as the settings describe it."""
-    from inference.sinks.jsonl import JsonlSink  # noqa: PLC0415 an adapter is loaded when it is chosen
+    # An adapter and its client library are loaded when they are chosen.
+    match name:
+        case "mongodb":
+            from inference.sinks.mongodb import MongodbSink  # noqa: PLC0415
 
-    adapters = {"jsonl": lambda: JsonlSink(settings.jsonl_path)}
-    return adapters[name]()
+            return MongodbSink(settings.mongodb)
+        case "kafka":
+            from inference.sinks.kafka import KafkaSink  # noqa: PLC0415
+
+            return KafkaSink(settings.kafka)
+        case _:
+            from inference.sinks.jsonl import JsonlSink  # noqa: PLC0415
+
+            return JsonlSink(settings.jsonl_path)

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from inference.sinks import SinkUnavailable
+from inference.sinks import Refusal, SinkUnavailable
 
 
 class JsonlSink:
@@ -21,7 +21,7 @@ class JsonlSink:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def write(self, documents: Sequence[dict[str, Any]]) -> None:
+    def write(self, documents: Sequence[dict[str, Any]]) -> list[Refusal]:
         lines = b"".join(
             orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE) for document in documents
         )
@@ -32,6 +32,7 @@ class JsonlSink:
                 self._append(file.fileno(), lines)
         except OSError as error:
             raise SinkUnavailable(f"{self._path}: {error}") from error
+        return []
 
     def close(self) -> None:
         """Nothing is held between two writes."""

@@ -52,10 +52,27 @@ class Outbox:
             )
         return _parse(answer[1])
 
-    def size(self) -> int:
-        with unavailable_when_down():
-            size: Any = self._redis.xlen(self._stream)
-        return int(size)
+
+@dataclass(frozen=True)
+class OutboxStats:
+    #: results that wait for the sink
+    entries: int
+    #: seconds since the oldest of them was committed; 0 when there is none
+    oldest_age_s: float
+
+
+def outbox_stats(client: redis.Redis, key_prefix: str, sink: str) -> OutboxStats:
+    """How much waits for a sink, whether a relay runs or not."""
+    stream = f"{key_prefix}:outbox:{sink}"
+    with unavailable_when_down(), client.pipeline(transaction=False) as pipe:
+        pipe.xlen(stream)
+        pipe.xrange(stream, count=1)
+        pipe.time()
+        entries, oldest, (seconds, microseconds) = pipe.execute()
+    if not oldest:
+        return OutboxStats(int(entries), 0.0)
+    committed_at_ms = int(oldest[0][0].split(b"-")[0])
+    return OutboxStats(int(entries), max(0.0, seconds + microseconds / 1e6 - committed_at_ms / 1000))
 
 
 def _parse(entries: Iterable[Any]) -> list[OutboxEntry]:

@@ -77,9 +77,15 @@ class Relay:
                 logger.error("%s: the record of task %s is gone; nothing to deliver", self._sink.name, entry.task_id)
             else:
                 documents.append(result_document(record, self._pipeline_id))
-        if documents:
-            self._sink.write(documents)
-        self._store.delivered(self._sink.name, [(entry.entry_id, entry.task_id) for entry in entries])
+        reasons = {refusal.task_id: refusal.reason for refusal in self._sink.write(documents)} if documents else {}
+        taken = [(entry.entry_id, entry.task_id) for entry in entries if entry.task_id not in reasons]
+        refused = [(e.entry_id, e.task_id, reasons[e.task_id]) for e in entries if e.task_id in reasons]
+        if taken:
+            self._store.delivered(self._sink.name, taken)
+        for _, task_id, reason in refused:
+            logger.error("%s refuses the result of task %s: %s", self._sink.name, task_id, reason)
+        if refused:
+            self._store.refused(self._sink.name, refused)
 
     def _pause_s(self, failures: int) -> float:
         longest: float = min(self._policy.max_backoff_s, self._policy.backoff_s * 2 ** (failures - 1))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Protocol
 
@@ -11,8 +12,19 @@ from inference.settings import Settings
 class ObjectStore(Protocol):
     """Bytes under a key such as ``uploads/2026/01/31/TASK_ID``. Safe to share between threads and greenlets."""
 
-    def put(self, key: str, data: bytes) -> None:
-        """Returns when the bytes are durable. Raises ServiceUnavailable; then nothing is left behind."""
+    def put(
+        self,
+        key: str,
+        data: bytes,
+        *,
+        content_type: str = "application/octet-stream",
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        """Returns when the bytes are durable. Raises ServiceUnavailable; then nothing is left behind.
+
+        Args:
+            content_type: kept with the object where the store has a place for it, as is `metadata`.
+        """
 
     def get(self, key: str) -> bytes:
         """Raises ObjectNotFound, ServiceUnavailable."""
@@ -22,6 +34,9 @@ class ObjectStore(Protocol):
 
     def copy(self, source: str, target: str) -> None:
         """Raises ObjectNotFound, ServiceUnavailable."""
+
+    def apply_retention(self, days: int | None) -> None:
+        """Remove uploads that are older than `days`, now or by a rule of the store; None keeps them. Raises ServiceUnavailable."""
 
     def ping(self) -> None:
         """Raises ServiceUnavailable."""
@@ -39,6 +54,11 @@ def dead_letter_key(task_id: str) -> str:
 
 def open_object_store(settings: Settings) -> ObjectStore:
     """The store that the settings name."""
-    from inference.storage.local import LocalObjectStore  # noqa: PLC0415 an adapter is loaded when it is chosen
+    # An adapter and its client library are loaded when they are chosen.
+    if settings.uploads.store == "minio":
+        from inference.storage.minio import MinioObjectStore  # noqa: PLC0415
+
+        return MinioObjectStore(settings.minio, settings.uploads.bucket)
+    from inference.storage.local import LocalObjectStore  # noqa: PLC0415
 
     return LocalObjectStore(settings.uploads_path)

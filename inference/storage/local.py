@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from inference.errors import ObjectNotFound, ServiceUnavailable
@@ -20,7 +22,15 @@ class LocalObjectStore:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def put(self, key: str, data: bytes) -> None:
+    def put(
+        self,
+        key: str,
+        data: bytes,
+        *,
+        content_type: str = "application/octet-stream",
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        del content_type, metadata  # a folder has no place for them; the task record has the request id
         path = self._path(key)
         with _unavailable_when_failing():
             try:
@@ -48,6 +58,15 @@ class LocalObjectStore:
             self._folder.mkdir(parents=True, exist_ok=True)
             if not os.access(self._folder, os.R_OK | os.W_OK):
                 raise PermissionError(f"no right to write to {self._folder}")
+
+    def apply_retention(self, days: int | None) -> None:
+        if days is None:
+            return
+        last_kept = datetime.now(UTC).date() - timedelta(days=days)
+        with _unavailable_when_failing():
+            for folder in sorted(self._folder.glob("uploads/[0-9]*/[0-9]*/[0-9]*")):
+                if date(*map(int, folder.parts[-3:])) < last_kept:
+                    shutil.rmtree(folder)
 
     def _path(self, key: str) -> Path:
         path = self._folder / key

@@ -11,7 +11,7 @@ the store's own clock. Durations are seconds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
@@ -150,13 +150,16 @@ class TaskStore(Protocol):
     def reap(self, owner: str, *, max_attempts: int, limit: int) -> Reaped:
         """Take tasks from owners whose lease ran out."""
 
-    def started_watermark(self, queue: str) -> int:
-        """The highest acceptance number of this queue that has started."""
+    def started_watermarks(self, queue: str) -> dict[int, int]:
+        """By priority, the highest acceptance number of this queue that has started."""
 
-    def find_lost(self, queue: str, *, up_to: int | None, grace_s: float, limit: int) -> list[str]:
-        """Waiting tasks without a lease, accepted before number `up_to` (None: all), not queued again within `grace_s`.
+    def find_lost(self, queue: str, *, up_to: Mapping[int, int | None], grace_s: float, limit: int) -> list[str]:
+        """Waiting tasks without a lease that were not queued again within `grace_s`.
 
         Marks them as queued again now; the caller publishes their messages.
+
+        Args:
+            up_to: by priority, the acceptance number of the last that counts; None: all. Other priorities do not count.
         """
 
     def dead_letters(self, limit: int) -> list[str]:
@@ -164,6 +167,12 @@ class TaskStore(Protocol):
 
     def discard_dead_letter(self, task_id: str) -> bool:
         """Let a dead letter's record expire; False if it is none."""
+
+    def refused(self, sink: str, entries: Sequence[tuple[bytes, str, str]]) -> None:
+        """(outbox entry id, task id, reason) that a sink will never take: each becomes a dead letter, its record stays."""
+
+    def deliver_again(self, task_id: str) -> int:
+        """Give what sinks refused to them again; gives how many sinks that are."""
 
     def delivered(self, sink: str, entries: Sequence[tuple[bytes, str]]) -> None:
         """(outbox entry id, task id) that a sink has confirmed. A record starts to expire when every sink has."""

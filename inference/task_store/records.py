@@ -9,6 +9,7 @@ import orjson
 from inference.messages import ModelRef, PredictionRequest, QueueItem, TaskRecord, TaskStatus, decode_outcome
 
 _DELIVERY = b"delivery:"
+_REFUSAL = b"refusal:"
 
 
 def to_fields(request: PredictionRequest) -> list[Any]:
@@ -19,6 +20,7 @@ def to_fields(request: PredictionRequest) -> list[Any]:
         *("sinks", ",".join(request.sinks)),
         *("reply_to", request.reply_to),
         *("store_ms", request.store_ms),
+        *("priority", request.priority),
     ]
 
 
@@ -39,8 +41,12 @@ def from_hash(task_id: str, fields: dict[bytes, bytes]) -> TaskRecord:
         attempts=int(fields.get(b"attempts", 0)),
         deaths=int(fields.get(b"deaths", 0)),
         store_ms=float(fields[b"store_ms"]),
+        priority=int(fields[b"priority"]),
         outcome=decode_outcome(outcome) if outcome else None,
-        deliveries={
-            name.removeprefix(_DELIVERY).decode(): state.decode() for name, state in fields.items() if name.startswith(_DELIVERY)
-        },
+        deliveries=_by_sink(fields, _DELIVERY),
+        refusals=_by_sink(fields, _REFUSAL),
     )
+
+
+def _by_sink(fields: dict[bytes, bytes], prefix: bytes) -> dict[str, str]:
+    return {name.removeprefix(prefix).decode(): value.decode() for name, value in fields.items() if name.startswith(prefix)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -173,14 +173,14 @@ class RedisTaskStore:
         requeue, exhausted = self._run("reap", owner, self._lease_ms, max_attempts, limit)
         return Reaped(tuple(_texts(requeue)), tuple(_texts(exhausted)))
 
-    def started_watermark(self, queue: str) -> int:
+    def started_watermarks(self, queue: str) -> dict[int, int]:
         with unavailable_when_down():
-            highest: Any = self._redis.get(self._key("started", queue))
-        return int(highest or 0)
+            highest: Any = self._redis.hgetall(self._key("started", queue))
+        return {int(priority): int(number) for priority, number in highest.items()}
 
-    def find_lost(self, queue: str, *, up_to: int | None, grace_s: float, limit: int) -> list[str]:
-        bound = "+inf" if up_to is None else up_to
-        return _texts(self._run("find_lost", queue, bound, _ms(grace_s), limit))
+    def find_lost(self, queue: str, *, up_to: Mapping[int, int | None], grace_s: float, limit: int) -> list[str]:
+        bounds = [part for priority, bound in up_to.items() for part in (priority, "+inf" if bound is None else bound)]
+        return _texts(self._run("find_lost", queue, _ms(grace_s), limit, *bounds))
 
     def dead_letters(self, limit: int) -> list[str]:
         with unavailable_when_down():
@@ -188,6 +188,13 @@ class RedisTaskStore:
 
     def discard_dead_letter(self, task_id: str) -> bool:
         return bool(self._run("discard_dead_letter", task_id, _ms(self._policy.result_ttl_s)))
+
+    def refused(self, sink: str, entries: Sequence[tuple[bytes, str, str]]) -> None:
+        flat = [part for entry in entries for part in entry]
+        self._run("refused", sink, RELAY_GROUP, *flat)
+
+    def deliver_again(self, task_id: str) -> int:
+        return int(self._run("deliver_again", task_id))
 
     def delivered(self, sink: str, entries: Sequence[tuple[bytes, str]]) -> None:
         flat = [part for entry in entries for part in entry]

@@ -1,0 +1,86 @@
+"""Overload is refused at the door, so that what was accepted still meets its deadline."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+from inference.errors import Overloaded, ServiceUnavailable
+from inference.settings import OutboxSettings
+from inference.sinks.outbox import OutboxStats
+from inference.task_store import TaskStore
+
+T = TypeVar("T")
+
+#: Seconds that a look at a queue or an outbox counts.
+_LOOK_AGE_S = 0.5
+_MAX_RETRY_AFTER_S = 60.0
+#: `Retry-After` while nothing is known of how fast tasks end, and while a sink is down.
+_USUAL_RETRY_AFTER_S = 5.0
+_SINK_RETRY_AFTER_S = 30.0
+
+
+class Admission:
+    """Decides whether a request is taken, on figures at most half a second old."""
+
+    def __init__(
+        self,
+        store: TaskStore,
+        outbox_stats: Callable[[str], OutboxStats],
+        limits: OutboxSettings,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._queue = _Remembered(store.queue_stats, clock)
+        self._outbox = _Remembered(outbox_stats, clock)
+        self._limits = limits
+
+    def check(self, queue: str, *, deadline_s: float, sinks: Sequence[str]) -> None:
+        """Refuse what would miss its deadline, or whose result would find its outbox full.
+
+        Raises:
+            Overloaded: at the rate at which tasks end now, this one would end too late.
+            ServiceUnavailable: a sink has been down for so long that its outbox is over its limit.
+        """
+        stats = self._queue(queue)
+        if stats.drain_rate_per_s > 0 and stats.depth / stats.drain_rate_per_s > deadline_s:
+            raise Overloaded(
+                f"{stats.depth} tasks wait and {stats.drain_rate_per_s:.1f} a second end: "
+                f"this one would miss its deadline of {deadline_s:g} s",
+                retry_after_s=self.retry_after_s(queue),
+            )
+        for sink in sinks:
+            self._check_outbox(sink)
+
+    def retry_after_s(self, queue: str) -> float:
+        """When half of what waits now will have ended."""
+        stats = self._queue(queue)
+        if stats.drain_rate_per_s <= 0:
+            return _USUAL_RETRY_AFTER_S
+        return min(_MAX_RETRY_AFTER_S, stats.depth / 2 / stats.drain_rate_per_s)
+
+    def _check_outbox(self, sink: str) -> None:
+        stats = self._outbox(sink)
+        if stats.entries >= self._limits.max_entries or stats.oldest_age_s >= self._limits.max_age_s:
+            raise ServiceUnavailable(
+                f"{stats.entries} results wait for {sink}, the oldest for {stats.oldest_age_s:.0f} s: "
+                "no more is taken until it catches up",
+                retry_after_s=_SINK_RETRY_AFTER_S,
+            )
+
+
+class _Remembered(Generic[T]):
+    """Asks again only when the last answer for a name is old."""
+
+    def __init__(self, ask: Callable[[str], T], clock: Callable[[], float]) -> None:
+        self._ask = ask
+        self._clock = clock
+        self._answers: dict[str, tuple[float, T]] = {}
+
+    def __call__(self, name: str) -> T:
+        now = self._clock()
+        asked_at, answer = self._answers.get(name) or (-_LOOK_AGE_S, None)
+        if answer is None or now - asked_at >= _LOOK_AGE_S:
+            answer = self._ask(name)
+            self._answers[name] = (now, answer)
+        return answer

@@ -1,0 +1,107 @@
+"""Results as records of a Kafka topic: key = request id, so that an ensemble's results of one request lie in one partition."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import orjson
+from kafka import KafkaProducer
+from kafka.admin import KafkaAdminClient, NewTopic
+from kafka.errors import (
+    InvalidRecordError,
+    KafkaError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+    TopicAlreadyExistsError,
+)
+
+from inference.settings import KafkaSettings
+from inference.sinks import Refusal, SinkUnavailable
+
+logger = logging.getLogger(__name__)
+
+#: What the broker will not take however often it comes.
+_REFUSED = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidRecordError)
+
+
+class KafkaSink:
+    """`ResultSink` with an idempotent producer and acks=all; each record's own delivery is confirmed.
+
+    A record may still come twice (a relay that dies before it notes the delivery): readers drop duplicates by the header
+    `task_id`, which the body has too.
+    """
+
+    name = "kafka"
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self._producer: KafkaProducer | None = None
+
+    def write(self, documents: Sequence[dict[str, Any]]) -> list[Refusal]:
+        try:
+            return self._write(documents)
+        except (KafkaError, OSError) as error:
+            self.close()  # the next try begins with a producer that knows nothing of this one's failures
+            raise SinkUnavailable(f"Kafka does not answer: {type(error).__name__}: {error}") from error
+
+    def close(self) -> None:
+        if self._producer is not None:
+            self._producer.close(timeout=self._settings.timeout_s)
+            self._producer = None
+
+    def _write(self, documents: Sequence[dict[str, Any]]) -> list[Refusal]:
+        producer = self._open()
+        timeout_s = self._settings.timeout_s
+        refused = []
+        sent = []
+        for document in documents:
+            value = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+            if len(value) > self._settings.max_record_bytes:
+                reason = f"{len(value)} bytes are more than kafka.max_record_bytes"
+                refused.append(Refusal(document["task_id"], reason))
+                continue
+            headers = [("task_id", document["task_id"].encode())]
+            key = document["request_id"].encode()
+            sent.append((document, producer.send(self._settings.topic, key=key, value=value, headers=headers)))
+        producer.flush(timeout=timeout_s)
+        for document, future in sent:
+            try:
+                future.get(timeout=timeout_s)
+            except _REFUSED as error:
+                refused.append(Refusal(document["task_id"], f"Kafka refuses it: {type(error).__name__}: {error}"))
+        return refused
+
+    def _open(self) -> KafkaProducer:
+        """Made here, in the process and thread that use it, and again after a failure."""
+        if self._producer is None:
+            self._make_topic()
+            settings = self._settings
+            timeout_ms = round(settings.timeout_s * 1000)
+            self._producer = KafkaProducer(
+                bootstrap_servers=settings.bootstrap_servers.split(","),
+                client_id="inference-relay",
+                acks="all",
+                enable_idempotence=True,
+                linger_ms=5,
+                max_request_size=settings.max_record_bytes + 4096,  # headers and framing
+                max_block_ms=timeout_ms,
+                request_timeout_ms=timeout_ms,
+                delivery_timeout_ms=timeout_ms + 5000,
+            )
+        return self._producer
+
+    def _make_topic(self) -> None:
+        settings = self._settings
+        admin = KafkaAdminClient(
+            bootstrap_servers=settings.bootstrap_servers.split(","), request_timeout_ms=round(settings.timeout_s * 1000)
+        )
+        try:
+            if settings.topic not in admin.list_topics():
+                admin.create_topics([NewTopic(settings.topic, settings.partitions, settings.replication_factor)])
+                logger.info("made the topic %s with %d partitions", settings.topic, settings.partitions)
+        except TopicAlreadyExistsError:
+            pass  # another relay was faster
+        finally:
+            admin.close()

@@ -1,0 +1,132 @@
+"""Objects in a bucket of MinIO, or of any S3."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import urllib3
+from minio import Minio
+from minio.commonconfig import ENABLED, CopySource, Filter
+from minio.error import MinioException, S3Error
+from minio.lifecycleconfig import Expiration, LifecycleConfig, Rule
+
+from inference.errors import ObjectNotFound, ServiceUnavailable
+from inference.settings import MinioSettings
+
+#: Names our rule among those that the bucket has.
+RETENTION_RULE_ID = "inference-uploads-retention"
+UPLOADS_PREFIX = "uploads/"
+
+_MISSING = {"NoSuchKey", "NoSuchObject", "NoSuchVersion"}
+_MADE_MEANWHILE = {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}
+
+
+class MinioObjectStore:
+    """`ObjectStore` on one bucket, which is made when it is missing."""
+
+    def __init__(self, settings: MinioSettings, bucket: str, *, connections: int = 64) -> None:
+        self._bucket = bucket
+        scheme, _, address = settings.endpoint.rpartition("://")
+        self._client = Minio(
+            address,
+            access_key=settings.access_key.get_secret_value(),
+            secret_key=settings.secret_key.get_secret_value(),
+            secure=scheme == "https" if scheme else settings.secure,
+            region=settings.region or "us-east-1",  # else the client asks the server for it first
+            http_client=urllib3.PoolManager(
+                maxsize=connections,
+                timeout=urllib3.Timeout(connect=settings.connect_timeout_s, read=settings.read_timeout_s),
+                retries=urllib3.Retry(total=2, backoff_factor=0.1, status_forcelist=(502, 503, 504)),
+            ),
+        )
+
+    def put(
+        self,
+        key: str,
+        data: bytes,
+        *,
+        content_type: str = "application/octet-stream",
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
+        headers = {"sha256": hashlib.sha256(data).hexdigest(), **(metadata or {})}
+
+        def upload() -> None:
+            self._client.put_object(
+                self._bucket, key, io.BytesIO(data), len(data), content_type=content_type, metadata=dict(headers)
+            )
+
+        with _unavailable_when_failing():
+            try:
+                upload()
+            except S3Error as error:
+                if error.code != "NoSuchBucket":
+                    raise
+                self._make_bucket()
+                upload()
+
+    def get(self, key: str) -> bytes:
+        with _unavailable_when_failing(), _missing_is_not_found(key):
+            response = self._client.get_object(self._bucket, key)
+            try:
+                return response.read()
+            finally:
+                response.close()
+                response.release_conn()
+
+    def delete(self, key: str) -> None:
+        with _unavailable_when_failing():
+            self._client.remove_object(self._bucket, key)
+
+    def copy(self, source: str, target: str) -> None:
+        """On the server: the bytes do not come here."""
+        with _unavailable_when_failing(), _missing_is_not_found(source):
+            self._client.copy_object(self._bucket, target, CopySource(self._bucket, source))
+
+    def ping(self) -> None:
+        with _unavailable_when_failing():
+            if not self._client.bucket_exists(self._bucket):
+                self._make_bucket()
+
+    def apply_retention(self, days: int | None) -> None:
+        """Set our lifecycle rule beside whatever rules the bucket has; None takes ours away."""
+        with _unavailable_when_failing():
+            self.ping()
+            present = self._client.get_bucket_lifecycle(self._bucket)
+            others = [rule for rule in present.rules if rule.rule_id != RETENTION_RULE_ID] if present else []
+            ours = [] if days is None else [_retention_rule(days)]
+            if others or ours:
+                self._client.set_bucket_lifecycle(self._bucket, LifecycleConfig([*others, *ours]))
+            elif present:
+                self._client.delete_bucket_lifecycle(self._bucket)
+
+    def _make_bucket(self) -> None:
+        try:
+            self._client.make_bucket(self._bucket)
+        except S3Error as error:
+            if error.code not in _MADE_MEANWHILE:
+                raise
+
+
+def _retention_rule(days: int) -> Rule:
+    return Rule(ENABLED, rule_filter=Filter(prefix=UPLOADS_PREFIX), rule_id=RETENTION_RULE_ID, expiration=Expiration(days=days))
+
+
+@contextmanager
+def _missing_is_not_found(key: str) -> Iterator[None]:
+    try:
+        yield
+    except S3Error as error:
+        if error.code in _MISSING:
+            raise ObjectNotFound(f"there is no object {key}") from error
+        raise
+
+
+@contextmanager
+def _unavailable_when_failing() -> Iterator[None]:
+    try:
+        yield
+    except (MinioException, urllib3.exceptions.HTTPError, OSError) as error:
+        raise ServiceUnavailable(f"the object store does not answer: {error}", retry_after_s=5) from error
