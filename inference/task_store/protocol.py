@@ -86,7 +86,7 @@ class QueueStats:
     depth: int
     #: seconds since the oldest of them was accepted; 0 when there is none
     oldest_age_s: float
-    #: tasks a second that ended lately; 0 when none did
+    #: tasks a second that ended lately while others waited for a second or more; 0 when it is not known
     drain_rate_per_s: float
 
 
@@ -161,6 +161,8 @@ class TaskStore(Protocol):
 
     def dead_letters(self, limit: int) -> list[str]:
         """Ids of buried tasks, oldest first."""
+
+    def is_dead_letter(self, task_id: str) -> bool: ...
 
     def discard_dead_letter(self, task_id: str) -> bool:
         """Let a dead letter's record expire; False if it is none."""

@@ -34,6 +34,15 @@ local function let_expire(id, ttl)
   if redis.call('PTTL', index) < ttl then redis.call('PEXPIRE', index, ttl) end
 end
 
+-- An attempt dies once, however many notice it, and however often they say so.
+local function count_death(id)
+  local key = k('task', id)
+  local attempts, died_attempt, deaths = unpack(redis.call('HMGET', key, 'attempts', 'died_attempt', 'deaths'))
+  if died_attempt == attempts then return tonumber(deaths) end
+  redis.call('HSET', key, 'died_attempt', attempts)
+  return redis.call('HINCRBY', key, 'deaths', 1)
+end
+
 local replies = {}
 
 -- The one way into a terminal state: record, waiting set, leases, deadlines, outbox and reply.
