@@ -190,6 +190,8 @@ class Submissions:
     def _admit(self, spec: ModelSpec, deadline_s: float) -> None:
         """Refuse what would wait past its deadline at the rate at which tasks end now."""
         stats = self._queue_stats(spec.queue)
+        if stats.depth <= self._settings.worker.max_batch_size:
+            return  # one batch is no overload, whatever the rate looks like after a quiet time
         if stats.drain_rate_per_s > 0 and stats.depth / stats.drain_rate_per_s > deadline_s:
             raise Overloaded(
                 f"{stats.depth} tasks wait and {stats.drain_rate_per_s:.1f} a second end: "

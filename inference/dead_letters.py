@@ -60,12 +60,13 @@ class DeadLetters:
             item=item,
             deadline_s=deadline_s,
             sinks=sinks,
+            idempotency_key=f"replay:{task_id}",  # two operators, or one that tries again, start one task
         )
-        self._store.accept(request, enqueue=enqueue, max_queue_depth=0)
-        if enqueue is None:
+        accepted = self._store.accept(request, enqueue=enqueue, max_queue_depth=0)
+        if accepted.created and enqueue is None:
             self._publish(record.queue, message)
         self._store.discard_dead_letter(task_id)  # last: a replay that fails before leaves it where it is
-        return new_id
+        return accepted.task_id
 
     def discard(self, task_id: str) -> None:
         """Raises TaskNotFound."""

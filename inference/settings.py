@@ -240,10 +240,14 @@ def load_settings(file: Path | None, overrides: Mapping[str, Any] | None = None)
 
 
 class _OurOfEnvFile(DotEnvSettingsSource):
-    """`.env` may hold what other programs need: only our settings count."""
+    """`.env` may hold what other programs need; what begins as ours does must be a setting."""
 
     def __call__(self) -> dict[str, Any]:
-        return {key: value for key, value in super().__call__().items() if key in Settings.model_fields}
+        found = super().__call__()
+        mistyped = [key.upper() for key in found if key.startswith("inference_") and key.upper() != CONFIG_VARIABLE]
+        if mistyped:
+            raise ConfigurationError(f".env: {', '.join(mistyped)}: unknown setting", field=mistyped[0])
+        return {key: value for key, value in found.items() if key in Settings.model_fields}
 
 
 def read_document(file: Path) -> dict[str, Any]:

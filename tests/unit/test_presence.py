@@ -48,7 +48,7 @@ def test_a_worker_that_leaves_is_gone_at_once(presence: WorkerPresence) -> None:
 
 def test_a_killed_worker_is_forgotten(presence: WorkerPresence, redis_client: redis.Redis, key_prefix: str) -> None:
     presence.announce(WorkerInfo("w", ()))
-    (key,) = redis_client.scan_iter(match=f"{key_prefix}:*", count=1000)
+    (key,) = redis_client.scan_iter(match=f"{key_prefix}:worker:*", count=1000)
     ttl_ms: Any = redis_client.pttl(key)
     assert 0 < ttl_ms <= ANNOUNCEMENT_TTL_S * 1000
     assert ANNOUNCEMENT_TTL_S > 2 * ANNOUNCE_INTERVAL_S, "one late announcement is no death"

@@ -291,3 +291,11 @@ class TestConfigPath:
 def default_here(folder: Path) -> None:
     (folder / "configurations").mkdir()
     (folder / "configurations" / "local.yaml").touch()
+
+
+def test_a_mistyped_setting_in_an_env_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(".env").write_text("INFERENCE_SINK=jsonl\n", encoding="utf-8")
+
+    with pytest.raises(ConfigurationError, match="INFERENCE_SINK: unknown setting"):
+        load_settings(None)

@@ -30,7 +30,9 @@ end
 local function let_expire(id, ttl)
   if ttl == KEEP then return end
   redis.call('PEXPIRE', k('task', id), ttl)
-  local index = k('request', redis.call('HGET', k('task', id), 'request_id'))
+  local request_id, seq = unpack(redis.call('HMGET', k('task', id), 'request_id', 'seq'))
+  local index = k('request', request_id)
+  redis.call('ZADD', index, seq, id) -- a record may outlive the index that it was accepted with
   if redis.call('PTTL', index) < ttl then redis.call('PEXPIRE', index, ttl) end
 end
 

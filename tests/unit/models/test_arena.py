@@ -59,6 +59,16 @@ def test_a_released_slot_is_handed_out_again(make: Callable[..., SlotArena]) -> 
     assert sorted(slots) == [0, 1]
 
 
+def test_the_reserved_slot_is_never_handed_out(make: Callable[..., SlotArena]) -> None:
+    """Whoever frees the others always has it, though decoded images fill the rest."""
+    arena = make(BYTES, 2)
+    arena.images[arena.reserved_slot] = 9
+    assert not arena.images[: arena.slots].any()
+    arena.release(arena.reserved_slot)
+    assert {arena.acquire(0), arena.acquire(0)} == {0, 1}
+    assert arena.acquire(0) is None
+
+
 def test_who_waits_for_a_slot_gets_the_one_that_is_released(make: Callable[..., SlotArena]) -> None:
     arena = make(BYTES, 1)
     slot = arena.acquire(0)

@@ -93,13 +93,13 @@ def busy_with_a_batch_of_three(rig: Rig, *, held_call: int) -> None:
     wait_until(lambda: len(rig.predictor.batches) == held_call, "the held call")
 
 
-def test_a_batch_that_fails_while_the_worker_stops_is_given_back(make_rig: MakeRig) -> None:
+def test_a_failed_batch_is_run_one_by_one_to_its_end(make_rig: MakeRig) -> None:
     rig = make_rig().start()
-    busy_with_a_batch_of_three(rig, held_call=2)
+    busy_with_a_batch_of_three(rig, held_call=3)
+    rig.predictor.raises_on = {2}
     assert stop_while_it_runs(rig)
-    assert [len(batch) for batch in rig.predictor.batches] == [1, 3]
-    assert len(rig.held) == 3
-    assert [rig.record(number).outcome for number in (1, 2, 3)] == [None] * 3
+    assert [len(batch) for batch in rig.predictor.batches] == [1, 3, 1, 1, 1]
+    assert rig.statuses(range(4)) == {0: "succeeded", 1: "succeeded", 2: "failed", 3: "succeeded"}
 
 
 def test_a_process_that_dies_while_the_worker_stops_is_not_started_again(busy: Rig) -> None:
@@ -120,6 +120,18 @@ def test_images_that_were_never_run_die_no_death_while_the_worker_stops(make_rig
     assert rig.record(first).deaths == 1
     assert [rig.record(number).deaths for number in others] == [0, 0]
     assert len(rig.held) == 3
+
+
+def test_a_killer_that_is_not_yet_buried_is_left_to_the_sweeper(make_rig: MakeRig, store: RedisTaskStore) -> None:
+    """Were it given back, it would run on another worker, and kill that one's process too."""
+    rig = make_rig().start()
+    rig.predictor.crashes_on[1] = 1000
+    rig.objects.take_down("copy")
+    rig.send(1)
+    wait_until(lambda: rig.objects.refused["copy"], "a refused copy")
+    assert rig.pipeline.stop(10)
+    store.release(rig.owner, rig.held.task_ids())  # as the worker does after it
+    assert (rig.record(1).status, rig.record(1).deaths) == ("running", 3)
 
 
 def test_a_batch_taken_while_the_worker_stops_is_not_started(make_rig: MakeRig) -> None:
