@@ -6,10 +6,11 @@ CONFIG ?= configurations/local.yaml
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && { echo $$python; break; }; done)
 BIN := $(VENV)/bin
+SERVICES = $(or $(PYTHON),python3) -m deploy.services
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast lint format clean
+.PHONY: help run test test-fast lint format services services-stop services-status clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -32,7 +33,17 @@ format: $(VENV)/.installed-dev ## let ruff mend what it can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+services: ## start the real Redis, MinIO, Kafka, MongoDB-protocol server and RabbitMQ; addresses in build/services.env
+	@$(SERVICES) start $(ARGS)
+
+services-stop: ## stop them, keep their data
+	@$(SERVICES) stop $(ARGS)
+
+services-status: ## which of them are up
+	@$(SERVICES) status $(ARGS)
+
 clean: ## remove what the targets above made, the service's data too
+	@test ! -d build/services || $(SERVICES) stop
 	rm -rf $(VENV) build data .pytest_cache .mypy_cache .ruff_cache
 
 $(VENV)/bin/python:

@@ -50,6 +50,7 @@ def create_app(settings: Settings) -> Api:
         ConfigurationError: a model's description is wrong.
     """
     app = Api(Services(settings))
+    app.url_map.merge_slashes = False  # a path with too many is unknown, not redirected by a page of HTML
     app.config["MAX_CONTENT_LENGTH"] = settings.api.max_body_bytes
     app.register_blueprint(inference_routes.blueprint)
     app.register_blueprint(task_routes.blueprint)

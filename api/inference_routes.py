@@ -26,18 +26,19 @@ _EXPIRY_GRACE_S = 5.0
 def predict() -> Response:
     began = time.perf_counter()
     form = read_predict_form(request)
+    wait_s = form.preference.wait_s
     submission = api().submissions.submit(form)
     with submission.waiter as waiter:
-        if form.wait_s is None:
+        if wait_s is None:
             outcome = waiter.wait(submission.deadline_s + _EXPIRY_GRACE_S)
         else:
-            outcome = waiter.wait(min(form.wait_s, api().services.settings.api.max_wait_s)) if form.wait_s else None
-    if outcome is None and form.wait_s is None:
+            outcome = waiter.wait(min(wait_s, api().services.settings.api.max_wait_s)) if wait_s else None
+    if outcome is None and wait_s is None:
         raise WaitTimeout("the result was not ready in time; the task goes on", task_id=submission.task_id)
     response = _result(submission, outcome, began) if outcome is not None else _accepted(submission)
     response.headers["Task-Id"] = submission.task_id
-    if "Prefer" in request.headers:
-        response.headers["Preference-Applied"] = request.headers["Prefer"]
+    if form.preference.applied:
+        response.headers["Preference-Applied"] = form.preference.applied
     if not submission.created:
         response.headers["Idempotent-Replayed"] = "true"
     return response

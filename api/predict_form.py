@@ -13,11 +13,21 @@ import orjson
 from flask import Request
 
 from inference.broker import HIGHEST_PRIORITY, USUAL_PRIORITY
-from inference.errors import InvalidMetadata, InvalidRequest, UnknownCommand
+from inference.errors import InvalidMetadata, InvalidRequest, UnknownCommand, shown
 
 _REQUEST_ID_MAX = 256
 _IDEMPOTENCY_KEY_MAX = 255
-_WAIT = re.compile(r"wait\s*=\s*\"?(\d+(?:\.\d+)?)\"?")
+_WAIT = re.compile(r"wait\s*=\s*\"?(\d{1,9}(?:\.\d{1,9})?)\"?")
+
+
+@dataclass(frozen=True)
+class Preference:
+    """How long the caller wants to wait."""
+
+    #: seconds: None waits until the deadline, 0 answers 202 at once
+    wait_s: float | None = None
+    #: what of the `Prefer` header was followed
+    applied: str = ""
 
 
 @dataclass(frozen=True)
@@ -35,8 +45,7 @@ class PredictForm:
     priority: int
     #: where the result goes; None: where the settings say
     sinks: tuple[str, ...] | None
-    #: seconds to wait for the result: None waits until the deadline, 0 answers 202 at once
-    wait_s: float | None
+    preference: Preference
     idempotency_key: str
     #: digest of image and metadata
     fingerprint: str
@@ -46,7 +55,7 @@ def read_predict_form(request: Request) -> PredictForm:
     """Raises InvalidRequest, InvalidMetadata, UnknownCommand."""
     command = request.form.get("command", "predict")
     if command != "predict":
-        raise UnknownCommand(f"there is no command {command!r}", field="command", expected="predict")
+        raise UnknownCommand(f"there is no command {shown(command)}", field="command", expected="predict")
     metadata = _metadata(request.form.get("metadata"))
     options = metadata | {name: request.form[name] for name in _FORM_OPTIONS if name in request.form}
     image, content_type = _image(request)
@@ -60,7 +69,7 @@ def read_predict_form(request: Request) -> PredictForm:
         deadline_s=_seconds(options, "deadline_s"),
         priority=_priority(options.get("priority")),
         sinks=_sinks(options.get("sinks")),
-        wait_s=_wait_s(request, options),
+        preference=_preference(request, options),
         idempotency_key=_idempotency_key(request),
         fingerprint=_fingerprint(image, options),
     )
@@ -79,6 +88,10 @@ def _metadata(text: str | None) -> dict[str, Any]:
         raise InvalidMetadata(f"metadata is not JSON: {error}", field="metadata", expected=_METADATA_EXAMPLE) from error
     if not isinstance(metadata, dict):
         raise InvalidMetadata("metadata is not a JSON object", field="metadata", expected=_METADATA_EXAMPLE)
+    try:
+        orjson.dumps(metadata)
+    except orjson.JSONEncodeError as error:
+        raise InvalidMetadata("metadata is nested too deeply", field="metadata", expected=_METADATA_EXAMPLE) from error
     return metadata
 
 
@@ -124,7 +137,7 @@ def _seconds(options: dict[str, Any], name: str) -> float | None:
         seconds = math.nan
     if isinstance(value, bool) or not 0 < seconds < math.inf:
         raise InvalidMetadata(
-            f"{name} is not a number of seconds: {value!r}", field=f"metadata.{name}", expected="a number over 0"
+            f"{name} is not a number of seconds: {shown(value)}", field=f"metadata.{name}", expected="a number over 0"
         )
     return seconds
 
@@ -154,16 +167,18 @@ def _sinks(value: Any) -> tuple[str, ...] | None:
     return tuple(dict.fromkeys(name.strip() for name in names if name.strip()))
 
 
-def _wait_s(request: Request, options: dict[str, Any]) -> float | None:
+def _preference(request: Request, options: dict[str, Any]) -> Preference:
     """RFC 7240: `Prefer: respond-async`, `Prefer: wait=N`, both; `mode=async` says the first in a form."""
-    prefer = ",".join(request.headers.getlist("Prefer"))
-    wait = _WAIT.search(prefer)
-    if wait:
-        return float(wait.group(1))
     mode = options.get("mode", request.args.get("mode", "sync"))
     if mode not in ("sync", "async"):
-        raise InvalidRequest(f"there is no mode {mode!r}", field="mode", expected="sync or async")
-    return 0.0 if mode == "async" or "respond-async" in prefer else None
+        raise InvalidRequest(f"there is no mode {shown(mode)}", field="mode", expected="sync or async")
+    preferred = [part.strip().lower() for line in request.headers.getlist("Prefer") for part in line.split(",")]
+    respond_async = "respond-async" in preferred
+    wait = next(filter(None, map(_WAIT.fullmatch, preferred)), None)
+    applied = ", ".join((["respond-async"] if respond_async else []) + ([wait.group(0)] if wait else []))
+    if wait:
+        return Preference(float(wait.group(1)), applied)
+    return Preference(0.0 if respond_async or mode == "async" else None, applied)
 
 
 def _idempotency_key(request: Request) -> str:

@@ -7,7 +7,7 @@ import math
 from http import HTTPStatus
 from typing import Any
 
-from flask import Flask, Response
+from flask import Flask, Response, current_app, request
 from werkzeug.exceptions import HTTPException
 
 from api.responses import json_response
@@ -45,7 +45,7 @@ def _http_problem(error: HTTPException) -> Response:
         case HTTPStatus.METHOD_NOT_ALLOWED:
             problem = MethodNotAllowed("this path does not take this method")
         case HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-            problem = PayloadTooLarge("the request body is larger than api.max_body_bytes, or has too many parts")
+            problem = _too_large()
         case code if code is not None and code < HTTPStatus.INTERNAL_SERVER_ERROR:
             problem = InvalidRequest(error.description or "the request cannot be read")
         case _:
@@ -55,6 +55,16 @@ def _http_problem(error: HTTPException) -> Response:
         if name == "Allow":
             response.headers[name] = value
     return response
+
+
+def _too_large() -> PayloadTooLarge:
+    limit = current_app.config["MAX_CONTENT_LENGTH"]
+    if request.content_length is not None and request.content_length <= limit:
+        return PayloadTooLarge(
+            "a form field that is no file is too large, or there are too many fields",
+            expected="image as a file: -F image=@photo.jpg",
+        )
+    return PayloadTooLarge(f"the request body is larger than {limit} bytes (api.max_body_bytes)")
 
 
 def _unexpected(error: Exception) -> Response:

@@ -126,7 +126,11 @@ class Submissions:
     def _replayed(self, task_id: str, deadline_s: float) -> Submission:
         """An earlier task that an idempotency key stands for; its reply may have gone to another process, or be long gone."""
         waiter = self._replies.expect(task_id)
-        record = self._store.get(task_id)
+        try:
+            record = self._store.get(task_id)
+        except BaseException:
+            self._replies.forget(waiter)
+            raise
         if record.outcome is not None:
             waiter.resolve(record.outcome, record.finished_at_ms)
         return Submission(task_id, record.request_id, record.model, waiter, deadline_s, record.store_ms, created=False)
@@ -198,7 +202,7 @@ class Submissions:
 
     def _deadline_s(self, form: PredictForm) -> float:
         deadlines = self._settings.deadlines
-        default_s = deadlines.sync_s if form.wait_s is None else deadlines.async_s
+        default_s = deadlines.sync_s if form.preference.wait_s is None else deadlines.async_s
         wanted_s = form.deadline_s or default_s
         if wanted_s > deadlines.max_s:
             raise InvalidMetadata(

@@ -12,6 +12,14 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
+_SHOWN_LENGTH = 100
+
+
+def shown(value: object) -> str:
+    """What a caller sent, for an error that repeats it: quoted, and not by the megabyte."""
+    text = repr(value)
+    return text if len(text) <= _SHOWN_LENGTH else f"{text[:_SHOWN_LENGTH]}…"
+
 
 class InferenceError(Exception):
     """Base of every error this service raises on purpose.

@@ -72,7 +72,11 @@ class QueueMessage:
 
     @staticmethod
     def from_kwargs(kwargs: Mapping[str, Any]) -> QueueMessage:
-        return QueueMessage(ModelRef(**kwargs["model"]), tuple(QueueItem.from_dict(item) for item in kwargs["items"]))
+        """Raises KeyError, TypeError, ValueError."""
+        items = tuple(QueueItem.from_dict(item) for item in kwargs["items"])
+        if not items:
+            raise ValueError("a predict message has at least one item")
+        return QueueMessage(ModelRef(**kwargs["model"]), items)
 
 
 @dataclass(frozen=True)

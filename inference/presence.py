@@ -38,10 +38,14 @@ class WorkerPresence:
     def __init__(self, client: redis.Redis, key_prefix: str) -> None:
         self._redis = client
         self._key_prefix = f"{key_prefix}:worker:"
+        #: names of all workers that were up lately
+        self._index = f"{key_prefix}:workers"
 
     def announce(self, info: WorkerInfo) -> None:
-        with unavailable_when_down():
-            self._redis.set(self._key_prefix + info.worker, orjson.dumps(asdict(info)), px=round(ANNOUNCEMENT_TTL_S * 1000))
+        with unavailable_when_down(), self._redis.pipeline(transaction=False) as pipe:
+            pipe.sadd(self._index, info.worker)
+            pipe.set(self._key_prefix + info.worker, orjson.dumps(asdict(info)), px=round(ANNOUNCEMENT_TTL_S * 1000))
+            pipe.execute()
 
     def leave(self, worker: str) -> None:
         with unavailable_when_down():
@@ -49,8 +53,11 @@ class WorkerPresence:
 
     def workers(self) -> list[WorkerInfo]:
         with unavailable_when_down():
-            keys = list(self._redis.scan_iter(match=self._key_prefix + "*", count=1000))
-            found: Any = self._redis.mget(keys) if keys else []
+            names: Any = sorted(self._redis.smembers(self._index))
+            found: Any = self._redis.mget([self._key_prefix + name.decode() for name in names]) if names else []
+            gone = [name for name, data in zip(names, found, strict=True) if data is None]
+            if gone:
+                self._redis.srem(self._index, *gone)
         return [_parse(data) for data in found if data is not None]
 
 

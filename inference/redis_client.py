@@ -6,6 +6,7 @@ import hashlib
 import os
 import tempfile
 from pathlib import Path
+from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
 import redis
 from redis.backoff import ExponentialBackoff
@@ -43,8 +44,18 @@ def task_store_url(settings: Settings) -> str:
 
 def kombu_url(settings: Settings) -> str:
     """The broker, Redis or RabbitMQ, as kombu spells it."""
-    url = broker_url(settings)
-    return url.replace("unix://", "redis+socket://").replace("?db=", "?virtual_host=")
+    if settings.broker.is_amqp:
+        return settings.broker.url
+    url = urlsplit(broker_url(settings))
+    options = dict(parse_qsl(url.query))
+    database = options.pop("db", None)
+    if url.scheme != "unix":
+        path = url.path if database is None else f"/{database}"
+        return urlunsplit((url.scheme, url.netloc, path, urlencode(options), ""))
+    user = options.pop("username", unquote(url.username or ""))
+    password = options.pop("password", unquote(url.password or ""))
+    credentials = f"{quote(user, safe='')}:{quote(password, safe='')}@" if user or password else ""
+    return f"redis+socket://{credentials}{url.path}?{urlencode(options | {'virtual_host': database or '0'})}"
 
 
 def connect(url: str) -> redis.Redis:

@@ -111,7 +111,6 @@ class ReplyRouter:
                 self._listen()
             except (redis.RedisError, OSError) as error:
                 logger.warning("the reply channel broke (%s); subscribing again", error)
-                self._poll_records()
                 self._stopping.wait(0.5)
             except Exception:
                 logger.exception("the reply channel failed; subscribing again")

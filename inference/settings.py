@@ -7,6 +7,7 @@ to the working directory. Every error names its key.
 from __future__ import annotations
 
 import difflib
+import json
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -15,7 +16,14 @@ from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError, model_validator
-from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+)
 
 from inference.errors import ConfigurationError
 
@@ -25,6 +33,7 @@ DEFAULT_CONFIG = Path("configurations/local.yaml")
 #: `broker.url` for the server that the service starts by itself.
 EMBEDDED = "embedded"
 
+_MASK = "**********"
 _REDIS_URL = re.compile(r"(redis|rediss|unix)://.+")
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 _AMQP_URL = re.compile(r"amqps?://.+")
@@ -45,7 +54,7 @@ def _any_broker(url: str) -> str:
 RedisUrl = Annotated[str, AfterValidator(_redis_or_embedded)]
 BrokerUrl = Annotated[str, AfterValidator(_any_broker)]
 SinkName = Literal["jsonl", "mongodb", "kafka"]
-Seconds = Annotated[float, Field(gt=0)]
+Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 
 
@@ -302,29 +311,50 @@ def load_settings(file: Path | None, overrides: Mapping[str, Any] | None = None)
             settings_cls: type[BaseSettings],
             init_settings: PydanticBaseSettingsSource,
             env_settings: PydanticBaseSettingsSource,
-            dotenv_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 pydantic passes it by name
             file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 pydantic passes it by name
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return init_settings, env_settings, dotenv_settings, InitSettingsSource(settings_cls, document)
+            env_file = _OurOfEnvFile(settings_cls)
+            return init_settings, env_settings, env_file, InitSettingsSource(settings_cls, document)
 
     try:
         return FromFile(**(overrides or {}))
     except ValidationError as error:
         raise ConfigurationError("\n".join(_explain(problem) for problem in error.errors())) from error
+    except SettingsError as error:
+        field = re.search(r'field "(\w+)"', str(error))
+        key = field.group(1) if field else "environment"
+        raise ConfigurationError(f"{key}: what the environment says is not JSON", field=key) from error
+
+
+class _OurOfEnvFile(DotEnvSettingsSource):
+    """`.env` may hold what other programs need; what begins as ours does must be a setting."""
+
+    def __call__(self) -> dict[str, Any]:
+        found = super().__call__()
+        mistyped = [key.upper() for key in found if key.startswith("inference_") and key.upper() != CONFIG_VARIABLE]
+        if mistyped:
+            raise ConfigurationError(f".env: {', '.join(mistyped)}: unknown setting", field=mistyped[0])
+        return {key: value for key, value in found.items() if key in Settings.model_fields}
 
 
 def read_document(file: Path) -> dict[str, Any]:
     """The mapping in a YAML or JSON file. Raises ConfigurationError."""
     try:
-        document = yaml.safe_load(file.read_text(encoding="utf-8"))  # JSON is YAML
+        text = file.read_text(encoding="utf-8")
+        # JSON is YAML but for tabs and surrogate pairs.
+        document = json.loads(text) if file.suffix.lower() == ".json" else yaml.safe_load(text)
     except OSError as error:
         raise ConfigurationError(f"cannot read the configuration {file}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise ConfigurationError(f"{file} is neither YAML nor JSON: {' '.join(str(error).split())}") from error
     if document is None:
         return {}
     if not isinstance(document, dict):
         raise ConfigurationError(f"{file} must be a mapping of settings, not {type(document).__name__}")
+    strange = next((key for key in document if not isinstance(key, str)), None)
+    if strange is not None:
+        raise ConfigurationError(f"{file}: the key {strange!r} is not a text; put it into quotes")
     filled: dict[str, Any] = _filled(document, file, "")
     return filled
 
@@ -366,7 +396,8 @@ def _masked(value: Any) -> Any:
         case Path():
             return str(value)
         case str():
-            return re.sub(r"(://[^:/@]*:)[^@/]+@", r"\1**********@", value)
+            hidden = re.sub(r"(://[^:/@?]*:)[^/?]*@", rf"\1{_MASK}@", value)
+            return re.sub(r"([?&](?:password|secret\w*|token)=)[^&]*", rf"\1{_MASK}", hidden)
     return value
 
 

@@ -89,14 +89,13 @@ class Sweeper:
         while len(history) > 1 and history[1][0] <= now - grace_s:
             history.popleft()
         started = history[0][1] if history[0][0] <= now - grace_s else {}
-        up_to: dict[int, int | None] = {
+        up_to = {
             # A task is overtaken by those of its own priority or a lower one; a higher one goes first by right.
             priority: max((number for other, number in started.items() if other <= priority), default=0)
             for priority in range(HIGHEST_PRIORITY + 1)
         }
-        if self._broker.depth(queue) == 0:
-            up_to = dict.fromkeys(up_to, None)
-        lost = self._store.find_lost(queue, up_to=up_to, grace_s=grace_s, limit=_LOST_LIMIT)
+        is_empty = self._broker.depth(queue) == 0
+        lost = self._store.find_lost(queue, up_to=None if is_empty else up_to, grace_s=grace_s, limit=_LOST_LIMIT)
         if lost:
             logger.warning("%d waiting tasks of %s lost their message and are queued again", len(lost), queue)
             self._publish(lost)

@@ -11,13 +11,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.dead_letters import bury
-from inference.errors import ConfigurationError, InferenceError, PredictionFailed, TaskAlreadyFinished, TaskNotFound
+from inference.errors import (
+    ConfigurationError,
+    DeadlineExceeded,
+    InferenceError,
+    PredictionFailed,
+    TaskAlreadyFinished,
+    TaskNotFound,
+)
 from inference.messages import Outcome, PredictionResult, TaskStatus
 from inference.models.arena import SlotArena
-from inference.models.predictor import BatchPredictions, Predictor, PredictorCrashed
+from inference.models.predictor import BatchPredictions, Predictor, PredictorCrashed, PredictorNotRunning
 from inference.models.spec import ModelSpec
-from inference.storage import ObjectStore
 from inference.task_store.protocol import TaskStore
 from tasks.clock import StoreClock
 from tasks.committing import Finished
@@ -41,6 +46,7 @@ class Batcher(Stage):
 
     Args:
         finish: where outcomes go.
+        bury: where jobs go that are out of attempts.
     """
 
     name = "batch"
@@ -53,11 +59,11 @@ class Batcher(Stage):
         arena: SlotArena,
         fetcher: Fetcher,
         store: TaskStore,
-        objects: ObjectStore,
         owner: str,
         held: HeldJobs,
         policy: BatchPolicy,
         finish: Callable[[Finished], None],
+        bury: Callable[[Job], None],
         clock: StoreClock,
     ) -> None:
         super().__init__()
@@ -67,17 +73,18 @@ class Batcher(Stage):
         self._arena = arena
         self._fetcher = fetcher
         self._store = store
-        self._objects = objects
         self._owner = owner
         self._held = held
         self._policy = policy
         self._finish = finish
+        self._bury = bury
         self._clock = clock
 
     def step(self) -> None:
         policy = self._policy
         jobs = self.ready.take(policy.max_batch_size, fill_wait_s=policy.max_batch_wait_ms / 1000, timeout_s=0.5)
-        if not jobs:
+        if not jobs or self.stopping.is_set():
+            self._free(jobs)
             return
         if jobs[0].alone:
             self._run_alone(jobs[0])
@@ -86,7 +93,8 @@ class Batcher(Stage):
 
     def fail(self, job: Job, error: InferenceError) -> None:
         """End a job with an error."""
-        outcome = Outcome.of_error(TaskStatus.FAILED, error, timings=job.timings, worker=self._owner)
+        status = TaskStatus.EXPIRED if isinstance(error, DeadlineExceeded) else TaskStatus.FAILED
+        outcome = Outcome.of_error(status, error, timings=job.timings, worker=self._owner)
         self._finish(Finished(job, outcome))
 
     def _run_batch(self, jobs: list[Job]) -> None:
@@ -97,6 +105,8 @@ class Batcher(Stage):
             predictions = self._predict(started)
         except PredictorCrashed as crash:
             self._after_crash(started, crash)
+        except PredictorNotRunning:
+            self._run_later(started)
         except PredictionFailed as error:
             if len(started) == 1:
                 self._free(started)
@@ -114,11 +124,13 @@ class Batcher(Stage):
         if not started:
             return
         try:
-            if not self._fetcher.load(job, self):
+            if not self._fetcher.load(job, self, self._arena.reserved_slot):
                 return
             predictions = self._predict(started)
         except PredictorCrashed as crash:
             self._after_crash(started, crash)
+        except PredictorNotRunning:
+            self._run_later(started)
         except InferenceError as error:
             self._free(started)
             self.fail(job, error)
@@ -180,6 +192,14 @@ class Batcher(Stage):
             )
             self._finish(Finished(job, outcome))
 
+    def _run_later(self, jobs: Sequence[Job]) -> None:
+        """The process was down before it had them: no death of theirs."""
+        for job in jobs:
+            if job.alone:
+                self._free([job])
+            self.ready.put(job)
+        self._restart()
+
     def _after_crash(self, jobs: Sequence[Job], crash: PredictorCrashed) -> None:
         """Count the deaths, queue the jobs to run alone or bury them, and start a new process."""
         logger.error("%s, with a batch of %d; its images run one by one", crash, len(jobs))
@@ -195,17 +215,6 @@ class Batcher(Stage):
                 job.alone = True
                 self.ready.put(job)
         self._restart()
-
-    def _bury(self, job: Job) -> None:
-        record = self.until_available(lambda: self._store.get(job.task_id), give_up=self.stopping.is_set)
-        if record is None:
-            return
-        logger.error("task %s is a dead letter: %d attempts ended in a dead process", job.task_id, record.deaths)
-        buried = self.until_available(lambda: bury(self._store, self._objects, self._owner, record), give_up=self.stopping.is_set)
-        if buried is None:
-            return
-        ended = self._store.get(job.task_id).outcome if buried else None
-        self._held.drop(job, ItemEnd(Ending.COMMITTED, ended) if ended else ItemEnd(Ending.DROPPED))
 
     def _restart(self) -> None:
         while not self.stopping.is_set():

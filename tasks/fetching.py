@@ -27,10 +27,11 @@ class Fetcher:
         self._arena = arena
         self._limits = limits
 
-    def load(self, job: Job, stage: Stage) -> bool:
-        """Fetch, wait for a free slot, decode; False when `stage` is to stop first.
+    def load(self, job: Job, stage: Stage, slot: int | None = None) -> bool:
+        """Fetch, wait for a free slot (or take `slot`), decode; False when `stage` is to stop first.
 
         Raises:
+            DeadlineExceeded: the object store was down until then.
             InferenceError: there is no image for this job, and why.
         """
         data = stage.until_available(
@@ -39,7 +40,6 @@ class Fetcher:
         )
         if data is None and not stage.stopping.is_set():
             raise DeadlineExceeded("the object store was down until the deadline", task_id=job.task_id)
-        slot = None
         while data is not None and slot is None and not stage.stopping.is_set():
             slot = self._arena.acquire(timeout_s=0.5)
         if data is None or slot is None:

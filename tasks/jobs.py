@@ -55,9 +55,10 @@ class Delivery:
 
     def item_ended(self, task_id: str, end: ItemEnd) -> None:
         with self._lock:
+            is_new = task_id not in self._ends
             self._ends[task_id] = end
-            done = len(self._ends) == len(self.message.items)
-        if done:
+            is_done = is_new and self._ends.keys() == {item.task_id for item in self.message.items}
+        if is_done:
             self._on_done(self._ends)
 
 
@@ -106,7 +107,7 @@ class HeldJobs:
         """Let `delivery` share the job that is held already; False if there is none."""
         with self._lock:
             job = self._jobs.get(task_id)
-            if job is not None:
+            if job is not None and delivery not in job.deliveries:
                 job.deliveries.append(delivery)
             return job is not None
 

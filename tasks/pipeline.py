@@ -18,6 +18,7 @@ from inference.models.spec import ModelSpec
 from inference.storage import ObjectStore
 from inference.task_store.protocol import TaskStore
 from tasks.batching import Batcher, BatchPolicy
+from tasks.burying import Undertaker
 from tasks.clock import StoreClock
 from tasks.committing import Committer
 from tasks.fetching import Fetcher, FetchStage
@@ -58,17 +59,18 @@ class Pipeline:
         clock = StoreClock()
         fetcher = Fetcher(objects, spec, arena, policy.limits)
         self._committer = Committer(store, owner, held)
+        self._undertaker = Undertaker(store, objects, owner, held)
         self._batcher = Batcher(
             spec=spec,
             predictor=predictor,
             arena=arena,
             fetcher=fetcher,
             store=store,
-            objects=objects,
             owner=owner,
             held=held,
             policy=policy.batch,
             finish=self._committer.inbox.put,
+            bury=self._undertaker.inbox.put,
             clock=clock,
         )
         self._fetch = FetchStage(fetcher, threads=policy.io_threads, pass_on=self._batcher.ready.put, fail=self._batcher.fail)
@@ -82,11 +84,15 @@ class Pipeline:
         """Take a message; its `on_done` follows."""
         self._intake.inbox.put(delivery)
 
+    def begin_stop(self) -> None:
+        """Start nothing new."""
+        for stage in self._stages[:-1]:
+            stage.stop()
+
     def stop(self, timeout_s: float) -> bool:
         """Finish and commit the running batch, start nothing new; False when that took too long."""
         deadline = time.monotonic() + timeout_s
-        for stage in self._stages[:-1]:
-            stage.stop()
+        self.begin_stop()
         ended = [stage.join(max(0.0, deadline - time.monotonic())) for stage in self._stages[:-1]]
         self._committer.stop()
         ended.append(self._committer.join(max(0.0, deadline - time.monotonic())))
@@ -96,7 +102,7 @@ class Pipeline:
 
     @property
     def _stages(self) -> tuple[Stage, ...]:
-        return self._intake, self._fetch, self._batcher, self._committer
+        return self._intake, self._fetch, self._batcher, self._undertaker, self._committer
 
     def _route(self, job: Job) -> None:
         """A job that runs alone is fetched only after its start is counted."""

@@ -103,6 +103,8 @@ class InferenceWorker:
 
     def stop(self) -> None:
         """Finish and commit what runs, give the rest back, end the predictor."""
+        for pipeline in self._pipelines.values():
+            pipeline.begin_stop()
         finished = [pipeline.stop(self._drain_timeout_s) for pipeline in self._pipelines.values()]
         for keeper in self._keepers:
             keeper.stop()

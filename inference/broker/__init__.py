@@ -19,10 +19,10 @@ class Broker(Protocol):
     def has_priorities(self) -> bool:
         """Whether messages of a higher priority overtake others."""
 
-    def prepare(self, queue: str, message: QueueMessage, priority: int) -> Enqueue | None:
+    def prepare(self, queue: str, message: QueueMessage, priority: int = USUAL_PRIORITY) -> Enqueue | None:
         """The message for a push by the record store; None where the broker is another server: then `publish` it."""
 
-    def publish(self, queue: str, message: QueueMessage, priority: int) -> None:
+    def publish(self, queue: str, message: QueueMessage, priority: int = USUAL_PRIORITY) -> None:
         """Returns when the broker has it. Raises ServiceUnavailable."""
 
     def depth(self, queue: str) -> int:

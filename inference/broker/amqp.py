@@ -11,7 +11,7 @@ from kombu import Connection, Queue
 from kombu.exceptions import KombuError, OperationalError
 from kombu.pools import producers
 
-from inference.broker import HIGHEST_PRIORITY, envelope
+from inference.broker import HIGHEST_PRIORITY, USUAL_PRIORITY, envelope
 from inference.errors import ServiceUnavailable
 from inference.messages import QueueMessage
 from inference.settings import BrokerSettings
@@ -48,10 +48,10 @@ class AmqpBroker:
     def has_priorities(self) -> bool:
         return self._settings.queue_type == "classic"
 
-    def prepare(self, queue: str, message: QueueMessage, priority: int) -> Enqueue | None:  # noqa: ARG002 nothing to prepare
+    def prepare(self, queue: str, message: QueueMessage, priority: int = USUAL_PRIORITY) -> Enqueue | None:  # noqa: ARG002 nothing to prepare
         return None
 
-    def publish(self, queue: str, message: QueueMessage, priority: int) -> None:
+    def publish(self, queue: str, message: QueueMessage, priority: int = USUAL_PRIORITY) -> None:
         with _unavailable_when_down(), producers[self._connection].acquire(block=True, timeout=_CONNECT_TIMEOUT_S) as producer:
             if queue not in self._declared:
                 predict_queue(queue, self._settings)(producer.channel).declare()

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import redis
 
-from inference.broker import HIGHEST_PRIORITY, envelope
+from inference.broker import HIGHEST_PRIORITY, USUAL_PRIORITY, envelope
 from inference.messages import QueueMessage
 from inference.task_store.protocol import Enqueue
 from inference.task_store.redis_store import unavailable_when_down
@@ -37,10 +37,10 @@ class RedisBroker:
         self._redis = client
         self._shares_store = shares_store
 
-    def prepare(self, queue: str, message: QueueMessage, priority: int) -> Enqueue | None:
+    def prepare(self, queue: str, message: QueueMessage, priority: int = USUAL_PRIORITY) -> Enqueue | None:
         return self._push(queue, message, priority) if self._shares_store else None
 
-    def publish(self, queue: str, message: QueueMessage, priority: int) -> None:
+    def publish(self, queue: str, message: QueueMessage, priority: int = USUAL_PRIORITY) -> None:
         push = self._push(queue, message, priority)
         with unavailable_when_down():
             self._redis.lpush(push.list_key, push.payload)

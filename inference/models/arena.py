@@ -18,14 +18,14 @@ from inference.models.spec import InputSpec
 
 
 class SlotArena:
-    """`slots` images of `spec`'s shape and dtype.
+    """`slots` images of `spec`'s shape and dtype, and one more for whoever frees the others.
 
     Args:
         descriptor: of an arena that another process made; None makes a new one.
     """
 
     def __init__(self, spec: InputSpec, slots: int, descriptor: int | None = None) -> None:
-        size = spec.bytes_per_image * slots
+        size = spec.bytes_per_image * (slots + 1)
         self._file = None
         if descriptor is None:
             self._file = tempfile.TemporaryFile(prefix="inference-arena-")  # noqa: SIM115 open as long as the arena
@@ -33,8 +33,10 @@ class SlotArena:
             descriptor = self._file.fileno()
         self.descriptor = descriptor
         self.slots = slots
-        #: (slots, height, width, channels)
-        self.images: NDArray[Any] = np.frombuffer(mmap.mmap(descriptor, size), spec.numpy_dtype).reshape(slots, *spec.shape)
+        #: never handed out: an image that runs alone finds a place though decoded ones fill the rest
+        self.reserved_slot = slots
+        #: (slots + 1, height, width, channels)
+        self.images: NDArray[Any] = np.frombuffer(mmap.mmap(descriptor, size), spec.numpy_dtype).reshape(slots + 1, *spec.shape)
         self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
         for slot in range(slots):
             self._free.put(slot)
@@ -47,7 +49,8 @@ class SlotArena:
             return None
 
     def release(self, slot: int) -> None:
-        self._free.put(slot)
+        if slot != self.reserved_slot:
+            self._free.put(slot)
 
 
 def padded_sizes(max_batch_size: int) -> tuple[int, ...]:

@@ -1,31 +1,25 @@
-"""What native libraries write to standard error past Python's logging."""
+"""What the predictor process writes to standard error, native libraries past Python's logging among it."""
 
 from __future__ import annotations
 
 import os
 import re
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-
-#: Lines that TensorFlow writes at every start whatever its log level, and that tell a user nothing.
-TENSORFLOW_NOISE = re.compile(rb"All log messages before absl::InitializeLog|oneDNN custom operations are on")
+import threading
+from typing import IO
 
 _STDERR = 2
 
+#: Lines that TensorFlow writes at every start whatever its log level, and that tell a user nothing.
+_NOISE = re.compile(rb"All log messages before absl::InitializeLog|oneDNN custom operations are on")
 
-@contextmanager
-def filtered_stderr(noise: re.Pattern[bytes]) -> Iterator[None]:
-    """Hold back what the whole process writes to standard error; pass it on at the end, less the lines of `noise`."""
-    original = os.dup(_STDERR)
-    with tempfile.TemporaryFile() as held:
-        os.dup2(held.fileno(), _STDERR)
-        try:
-            yield
-        finally:
-            os.dup2(original, _STDERR)
-            os.close(original)
-            held.seek(0)
-            for line in held:
-                if not noise.search(line):
+
+def pass_on(source: IO[bytes]) -> None:
+    """Copy lines to our own standard error, less the noise, until the process has ended. Returns at once."""
+
+    def copy() -> None:
+        with source:
+            for line in source:
+                if not _NOISE.search(line):
                     os.write(_STDERR, line)
+
+    threading.Thread(target=copy, name="predictor-stderr", daemon=True).start()

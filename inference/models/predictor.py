@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from inference.errors import ConfigurationError, PredictionFailed
 from inference.models.arena import SlotArena
+from inference.models.native_stderr import pass_on
 from inference.models.protocol import Failed, Load, Loaded, LoadModel, Predict, Predicted, Ready
 from inference.models.spec import ModelSpec
 
@@ -31,6 +32,10 @@ _LOOK_INTERVAL_S = 0.2
 
 class PredictorCrashed(Exception):
     """The process died or hung while it had the batch. Start it again before the next one."""
+
+
+class PredictorNotRunning(Exception):
+    """The process was down before it got the batch. Start it again before the next one."""
 
 
 @dataclass(frozen=True)
@@ -90,10 +95,14 @@ class PredictorProcess:
     def start(self, should_stop: Callable[[], bool]) -> bool:
         """Start the process and wait until its models are warm; False when `should_stop` said so first.
 
+        A process that runs is left alone: it may be another model's batcher that started it.
+
         Raises:
             ConfigurationError: a model cannot be loaded, or the process died over it.
         """
         with self._lock:
+            if self._connection is not None and self._process is not None and self._process.poll() is None:
+                return True
             self._end()
             connection = self._spawn()
             answer = self._await_loading(connection, should_stop)
@@ -112,30 +121,40 @@ class PredictorProcess:
         Raises:
             PredictionFailed: the model raised, or gave something else than one prediction for each image.
             PredictorCrashed: the process died or took longer than it may.
+            PredictorNotRunning: it was down already.
         """
         with self._lock:
             connection = self._connection
             if connection is None:
-                raise PredictorCrashed("the predictor process is not running")
+                raise PredictorNotRunning("the predictor process is not running")
             try:
-                connection.send(Predict(model, tuple(slots)))
-                answer = self._receive(connection, self._predict_timeout_s)
-                if isinstance(answer, Failed):
-                    raise PredictionFailed(f"the model raised {answer.message}")
-                values = np.frombuffer(connection.recv_bytes(), "<f4").reshape(len(slots), -1)
+                return self._call(connection, Predict(model, tuple(slots)))
+            except TimeoutError as error:  # an OSError too
+                self._end()
+                raise PredictorCrashed(f"the predictor process hung for {self._predict_timeout_s:g} s") from error
             except (EOFError, OSError) as error:
                 self._end()
                 raise PredictorCrashed(f"the predictor process died: {self._exit_text()}") from error
-            except TimeoutError as error:
-                self._end()
-                raise PredictorCrashed(f"the predictor process hung for {self._predict_timeout_s:g} s") from error
-        assert isinstance(answer, Predicted)  # noqa: S101 the process is ours, and this narrows the type
-        return BatchPredictions(values, answer.predict_ms)
 
     def stop(self) -> None:
-        """End the process."""
+        """End the process; a call that runs ends with PredictorCrashed."""
+        process = self._process
+        if process is not None:
+            process.kill()  # before the lock, which a call that hangs holds
         with self._lock:
             self._end()
+
+    def _call(self, connection: Connection, call: Predict) -> BatchPredictions:
+        connection.send(call)
+        _await(connection, self._predict_timeout_s)
+        answer: Predicted | Failed = connection.recv()
+        if isinstance(answer, Failed):
+            raise PredictionFailed(f"the model raised {answer.message}")
+        _await(connection, self._predict_timeout_s)
+        values = np.frombuffer(connection.recv_bytes(), "<f4")
+        if values.size == 0 or values.size % len(call.slots):
+            raise PredictionFailed(f"{len(call.slots)} images gave {values.size} values")
+        return BatchPredictions(values.reshape(len(call.slots), -1), answer.predict_ms)
 
     def _spawn(self) -> Connection:
         ours, theirs = socket.socketpair()
@@ -146,8 +165,11 @@ class PredictorProcess:
                 [sys.executable, "-m", _MODULE, str(theirs.fileno())],
                 pass_fds=descriptors,
                 stdin=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
                 env=os.environ | {"PYTHONUNBUFFERED": "1"},
             )
+        if self._process.stderr is not None:
+            pass_on(self._process.stderr)
         connection: Connection[Any, Any] = Connection(ours.detach())
         self._connection = connection
         loads = (LoadModel(spec, arena.descriptor, arena.slots) for spec, arena in self._models.values())
@@ -168,12 +190,6 @@ class PredictorProcess:
             return Failed(f"the predictor process ended: {self._exit_text()}")
         return answer
 
-    @staticmethod
-    def _receive(connection: Connection, timeout_s: float) -> Any:
-        if not connection.poll(timeout_s):
-            raise TimeoutError
-        return connection.recv()
-
     def _end(self) -> None:
         self._loaded = {}
         if self._connection is not None:
@@ -187,3 +203,8 @@ class PredictorProcess:
     def _exit_text(self) -> str:
         code = self._process.returncode if self._process else None
         return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+
+
+def _await(connection: Connection, timeout_s: float) -> None:
+    if not connection.poll(timeout_s):
+        raise TimeoutError

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from inference.errors import InferenceError
 from inference.models.arena import SlotArena, padded_sizes
-from inference.models.native_stderr import TENSORFLOW_NOISE, filtered_stderr
 from inference.models.protocol import Failed, Load, Loaded, LoadModel, Predict, Predicted, Ready
 
 _TIMED_RUNS = 5
@@ -62,8 +61,7 @@ def serve(connection: Connection) -> None:
     load: Load = connection.recv()
     sizes = padded_sizes(load.max_batch_size)
     try:
-        with filtered_stderr(TENSORFLOW_NOISE):
-            models = {model.spec.name: ServedModel(model, sizes) for model in load.models}
+        models = {model.spec.name: ServedModel(model, sizes) for model in load.models}
     except InferenceError as error:
         connection.send(Failed(error.detail))
         return

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from inference.errors import ConfigurationError, ModelNotFound
+from inference.errors import ConfigurationError, ModelNotFound, shown
 from inference.messages import ModelRef
 from inference.models.spec import ModelSpec, load_spec
 
@@ -35,7 +35,9 @@ class ModelRegistry:
         """The model of this name; the served one without a name. Raises ModelNotFound."""
         spec = self._specs.get(name or self.served_name)
         if spec is None:
-            raise ModelNotFound(f"there is no model {name}", field="metadata.model", expected=f"one of {', '.join(self._specs)}")
+            raise ModelNotFound(
+                f"there is no model {shown(name)}", field="metadata.model", expected=f"one of {', '.join(self._specs)}"
+            )
         return spec
 
     def __iter__(self) -> Iterator[ModelSpec]:

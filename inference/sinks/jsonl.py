@@ -27,7 +27,7 @@ class JsonlSink:
         )
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("ab", buffering=0) as file:
+            with self._path.open("a+b", buffering=0) as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
                 self._append(file.fileno(), lines)
         except OSError as error:
@@ -40,8 +40,9 @@ class JsonlSink:
     @staticmethod
     def _append(descriptor: int, lines: bytes) -> None:
         size = os.fstat(descriptor).st_size
+        is_torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"  # by a crash in the middle of a line
         try:
-            view = memoryview(lines)
+            view = memoryview(b"\n" + lines if is_torn else lines)
             while view:
                 view = view[os.write(descriptor, view) :]
             os.fsync(descriptor)

@@ -86,7 +86,7 @@ class QueueStats:
     depth: int
     #: seconds since the oldest of them was accepted; 0 when there is none
     oldest_age_s: float
-    #: tasks a second that ended lately; 0 when none did
+    #: tasks a second that ended lately while others waited for a second or more; 0 when it is not known
     drain_rate_per_s: float
 
 
@@ -153,17 +153,19 @@ class TaskStore(Protocol):
     def started_watermarks(self, queue: str) -> dict[int, int]:
         """By priority, the highest acceptance number of this queue that has started."""
 
-    def find_lost(self, queue: str, *, up_to: Mapping[int, int | None], grace_s: float, limit: int) -> list[str]:
+    def find_lost(self, queue: str, *, up_to: Mapping[int, int] | None, grace_s: float, limit: int) -> list[str]:
         """Waiting tasks without a lease that were not queued again within `grace_s`.
 
         Marks them as queued again now; the caller publishes their messages.
 
         Args:
-            up_to: by priority, the acceptance number of the last that counts; None: all. Other priorities do not count.
+            up_to: by priority, the acceptance number of the last that counts, and no other priority; None: all of them.
         """
 
     def dead_letters(self, limit: int) -> list[str]:
         """Ids of buried tasks, oldest first."""
+
+    def is_dead_letter(self, task_id: str) -> bool: ...
 
     def discard_dead_letter(self, task_id: str) -> bool:
         """Let a dead letter's record expire; False if it is none."""

@@ -30,6 +30,11 @@ _LUA = Path(__file__).parent / "lua"
 RELAY_GROUP = "relay"
 
 
+#: What a server says that is full, a replica, or without its replicas: it passes, and is no fault of the command.
+_PASSING_ERRORS = (redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError, redis.exceptions.MasterDownError)
+_PASSING_CODES = ("OOM", "READONLY", "MASTERDOWN", "NOREPLICAS", "MISCONF", "LOADING")
+
+
 @dataclass(frozen=True)
 class StorePolicy:
     """How long things live. Seconds."""
@@ -46,8 +51,12 @@ def unavailable_when_down() -> Iterator[None]:
     """Redis that does not answer is the caller's 503, not its traceback."""
     try:
         yield
-    except (redis.ConnectionError, redis.TimeoutError, redis.exceptions.OutOfMemoryError) as error:
+    except (redis.ConnectionError, redis.TimeoutError) as error:
         raise ServiceUnavailable(f"the task store does not answer: {error}", retry_after_s=1) from error
+    except redis.ResponseError as error:
+        if not isinstance(error, _PASSING_ERRORS) and not str(error).startswith(_PASSING_CODES):
+            raise
+        raise ServiceUnavailable(f"the task store refuses: {error}", retry_after_s=1) from error
 
 
 def _ms(seconds: float) -> int:
@@ -130,7 +139,7 @@ class RedisTaskStore:
 
     def queue_stats(self, queue: str) -> QueueStats:
         depth, oldest_ms, ended, window_ms = self._run("queue_stats", queue)
-        return QueueStats(depth, oldest_ms / 1000, ended * 1000 / window_ms)
+        return QueueStats(depth, oldest_ms / 1000, ended * 1000 / window_ms if window_ms else 0.0)
 
     # --- the worker's side
 
@@ -178,13 +187,16 @@ class RedisTaskStore:
             highest: Any = self._redis.hgetall(self._key("started", queue))
         return {int(priority): int(number) for priority, number in highest.items()}
 
-    def find_lost(self, queue: str, *, up_to: Mapping[int, int | None], grace_s: float, limit: int) -> list[str]:
-        bounds = [part for priority, bound in up_to.items() for part in (priority, "+inf" if bound is None else bound)]
+    def find_lost(self, queue: str, *, up_to: Mapping[int, int] | None, grace_s: float, limit: int) -> list[str]:
+        bounds = ["all"] if up_to is None else [part for bound in up_to.items() for part in bound]
         return _texts(self._run("find_lost", queue, _ms(grace_s), limit, *bounds))
 
     def dead_letters(self, limit: int) -> list[str]:
         with unavailable_when_down():
             return _texts(self._redis.zrange(self._key("dead-letters"), 0, limit - 1))
+
+    def is_dead_letter(self, task_id: str) -> bool:
+        return bool(self._run("is_dead_letter", task_id))
 
     def discard_dead_letter(self, task_id: str) -> bool:
         return bool(self._run("discard_dead_letter", task_id, _ms(self._policy.result_ttl_s)))

@@ -1,4 +1,4 @@
-"""A task store together with what a test does around it: letting time pass, looking at the outbox and the queue."""
+"""A task store together with what a test does around it, and the steps that most tests begin with."""
 
 from __future__ import annotations
 
@@ -6,14 +6,19 @@ from typing import Any, Protocol
 
 import redis
 from support.fakes import FakeTaskStore
+from support.samples import a_failure, a_request, a_success
 from support.time_travel import let_time_pass
 
-from inference.task_store import Enqueue, TaskStore
+from inference.messages import Outcome, TaskStatus
+from inference.task_store import Commit, Enqueue, Lease, LeaseState, TaskStore
 from inference.task_store.redis_store import RedisTaskStore, StorePolicy
 
 LEASE_S = 10.0
 RESULT_TTL_S = 600.0
 IDEMPOTENCY_TTL_S = 300.0
+LONGER_THAN_A_LEASE_S = LEASE_S + 1
+#: a limit that no test reaches
+ALL = 1000
 
 
 class StoreWorld(Protocol):
@@ -76,3 +81,42 @@ class RedisWorld:
 
 def _policy(key_prefix: str) -> StorePolicy:
     return StorePolicy(key_prefix, lease_s=LEASE_S, result_ttl_s=RESULT_TTL_S, idempotency_ttl_s=IDEMPOTENCY_TTL_S)
+
+
+def accept(store: TaskStore, **changes: Any) -> str:
+    """A new task; gives its id."""
+    return store.accept(a_request(**changes), enqueue=None, max_queue_depth=0).task_id
+
+
+def leased(store: TaskStore, owner: str, **changes: Any) -> str:
+    task_id = accept(store, **changes)
+    assert lease_one(store, owner, task_id).state is LeaseState.LEASED
+    return task_id
+
+
+def running(store: TaskStore, owner: str, **changes: Any) -> str:
+    task_id = leased(store, owner, **changes)
+    assert store.start(owner, [task_id]) == [1]
+    return task_id
+
+
+def finished(store: TaskStore, **changes: Any) -> str:
+    task_id = running(store, "w", **changes)
+    assert commit_one(store, "w", task_id, attempt=1)
+    return task_id
+
+
+def lease_one(store: TaskStore, owner: str, task_id: str) -> Lease:
+    return store.lease(owner, [task_id]).leases[0]
+
+
+def commit_one(store: TaskStore, owner: str, task_id: str, *, attempt: int, outcome: Outcome | None = None) -> bool:
+    return store.commit(owner, [Commit(task_id, attempt, outcome or a_success())])[0]
+
+
+def bury_one(store: TaskStore, owner: str, task_id: str, *, attempt: int) -> bool:
+    return store.commit(owner, [Commit(task_id, attempt, a_failure(), dead_letter=True)])[0]
+
+
+def status(store: TaskStore, task_id: str) -> TaskStatus:
+    return store.get(task_id).status

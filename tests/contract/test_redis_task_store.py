@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-import random
+import contextlib
+import itertools
+import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -10,9 +13,9 @@ from typing import Any
 
 import pytest
 import redis
-from support.redis_server import RedisServer, own_redis_server
+from support.redis_server import RedisServer, client_of_nobody, own_redis_server
 from support.samples import QUEUE, a_failure, a_request, a_success
-from support.waiting import together, until
+from support.waiting import TIMEOUT_S, together, until
 
 from inference.errors import ServiceUnavailable, TaskAlreadyFinished
 from inference.messages import TaskStatus, decode_outcome
@@ -46,16 +49,21 @@ def accept_many(store: RedisTaskStore, count: int, **changes: Any) -> list[str]:
     return [store.accept(request, enqueue=None, max_queue_depth=0).task_id for request in requests]
 
 
-def start_and_commit(store: RedisTaskStore, owner: str, task_ids: list[str]) -> list[str]:
-    """Lease, start and commit whatever of `task_ids` can be had; gives what was committed."""
+def start(store: RedisTaskStore, owner: str, task_ids: list[str]) -> list[Commit]:
+    """Lease and start whatever of `task_ids` can be had; gives what to commit."""
     leases = store.lease(owner, task_ids).leases
     ours = [task_id for task_id, lease in zip(task_ids, leases, strict=True) if lease.state is LeaseState.LEASED]
     attempts = store.start(owner, ours)
-    commits = [
-        Commit(task_id, attempt, a_success()) for task_id, attempt in zip(ours, attempts, strict=True) if attempt is not None
-    ]
-    written = store.commit(owner, commits)
-    return [commit.task_id for commit, ok in zip(commits, written, strict=True) if ok]
+    return [Commit(task_id, attempt, a_success()) for task_id, attempt in zip(ours, attempts, strict=True) if attempt is not None]
+
+
+def commit(store: RedisTaskStore, owner: str, commits: list[Commit]) -> list[str]:
+    """Gives the ids of those that were written."""
+    return [one.task_id for one, written in zip(commits, store.commit(owner, commits), strict=True) if written]
+
+
+def start_and_commit(store: RedisTaskStore, owner: str, task_ids: list[str]) -> list[str]:
+    return commit(store, owner, start(store, owner, task_ids))
 
 
 class TestTime:
@@ -74,8 +82,8 @@ class TestTime:
         assert store.get(task_id).status is TaskStatus.EXPIRED
 
     def test_a_grace_passes(self, store: RedisTaskStore) -> None:
-        ids = accept_many(store, 2)
-        assert until(lambda: store.find_lost(QUEUE, up_to=None, grace_s=0.05, limit=ALL), "the grace") == ids
+        (task_id,) = accept_many(store, 1)
+        assert until(lambda: store.find_lost(QUEUE, up_to=None, grace_s=0.05, limit=ALL), "the grace") == [task_id]
         assert store.find_lost(QUEUE, up_to=None, grace_s=3600, limit=ALL) == []
 
     def test_a_record_ends(self, redis_client: redis.Redis, key_prefix: str) -> None:
@@ -85,12 +93,60 @@ class TestTime:
         until(lambda: store.get_many([task_id]) == [None], "the end of the record")
 
 
+class Crowd:
+    """Everyone who may write to the same tasks, until each has ended. Each gives the ids of those that it ended."""
+
+    def __init__(self, store: RedisTaskStore, task_ids: list[str]) -> None:
+        self._store = store
+        self._task_ids = task_ids
+        self._give_up_at = time.monotonic() + TIMEOUT_S
+
+    def work(self, owner: str, first: int, late: int) -> list[str]:
+        """Commits when `late` other batches were begun meanwhile, so that the lease may be gone."""
+        begun: deque[list[Commit]] = deque()
+        ended: list[str] = []
+        for number in self._until_over():
+            begun.append(start(self._store, owner, self._window(first + 7 * number)))
+            if len(begun) > late:
+                ended += commit(self._store, owner, begun.popleft())
+        return ended
+
+    def crash(self, owner: str, times: int) -> list[str]:
+        """Workers that start tasks and die, one after the other."""
+        for number in range(times):
+            start(self._store, f"{owner}-{number}", self._window(11 * number))
+        return []
+
+    def reap(self, owner: str) -> list[str]:
+        for _ in self._until_over():
+            self._store.reap(owner, max_attempts=10**6, limit=ALL)
+        return []
+
+    def cancel(self) -> list[str]:
+        canceled = []
+        for task_id in self._task_ids[::5]:
+            with contextlib.suppress(TaskAlreadyFinished):
+                canceled.append(self._store.cancel(task_id).task_id)
+        return canceled
+
+    def _window(self, first: int) -> list[str]:
+        """Ten of them."""
+        return [self._task_ids[(first + number) % len(self._task_ids)] for number in range(10)]
+
+    def _until_over(self) -> Iterator[int]:
+        for number in itertools.count():
+            if all(record is not None and record.status.is_terminal for record in self._store.get_many(self._task_ids)):
+                return
+            assert time.monotonic() < self._give_up_at, "some task does not end"
+            yield number
+
+
 class TestRaces:
     def test_of_eight_workers_that_want_the_same_tasks_one_commits_each(self, store: RedisTaskStore) -> None:
         task_ids = accept_many(store, 50)
 
         def work(number: int) -> list[str]:
-            own_order = random.Random(number).sample(task_ids, len(task_ids))
+            own_order = task_ids[number:] + task_ids[:number]
             return [done for task_id in own_order for done in start_and_commit(store, f"w{number}", [task_id])]
 
         committed = [task_id for done in together([partial(work, number) for number in range(8)]) for task_id in done]
@@ -103,43 +159,14 @@ class TestRaces:
         answers = together([partial(start_and_commit, store, f"w{number}", task_ids) for number in range(8)])
         assert sorted(task_id for done in answers for task_id in done) == sorted(task_ids)
 
-    def test_each_task_ends_once_whoever_loses_leases_reaps_or_cancels(self, hasty: RedisTaskStore) -> None:
-        """Workers that always pause longer than their lease, two reapers, and a client that cancels."""
-        task_ids = accept_many(hasty, 50)
-        random_order = random.Random(50)
-
-        def is_over() -> bool:
-            return all(record is not None and record.status.is_terminal for record in hasty.get_many(task_ids))
-
-        def work(owner: str) -> list[str]:
-            done: list[str] = []
-            while not is_over():
-                done += start_and_commit(hasty, owner, random_order.sample(task_ids, 10))
-            return done
-
-        def crash(owner: str) -> list[str]:
-            while not is_over():
-                some = random_order.sample(task_ids, 10)
-                hasty.lease(owner, some)
-                hasty.start(owner, some)
-            return []
-
-        def reap(owner: str) -> list[str]:
-            while not is_over():
-                hasty.reap(owner, max_attempts=10**6, limit=ALL)
-            return []
-
-        def cancel() -> list[str]:
-            canceled = []
-            for task_id in random_order.sample(task_ids, 10):
-                try:
-                    canceled.append(hasty.cancel(task_id).task_id)
-                except TaskAlreadyFinished:
-                    continue
-            return canceled
-
-        actions: list[Callable[[], list[str]]] = [partial(work, f"w{number}") for number in range(4)]
-        actions += [partial(crash, "c1"), partial(reap, "s1"), partial(reap, "s2"), cancel]
+    def test_each_task_ends_once_whoever_is_slow_dies_reaps_or_cancels(self, redis_client: redis.Redis, key_prefix: str) -> None:
+        store = RedisTaskStore(redis_client, StorePolicy(key_prefix, lease_s=0.02))
+        task_ids = accept_many(store, 50)
+        crowd = Crowd(store, task_ids)
+        actions: list[Callable[[], list[str]]] = [
+            partial(crowd.work, f"w{number}", first=12 * number, late=3 * (number % 2)) for number in range(4)
+        ]
+        actions += [partial(crowd.crash, "c1", times=20), partial(crowd.reap, "s1"), partial(crowd.reap, "s2"), crowd.cancel]
         ended = [task_id for answer in together(actions) for task_id in answer]
         assert sorted(ended) == sorted(task_ids)
 
@@ -158,7 +185,7 @@ class TestReplies:
         self, store: RedisTaskStore, redis_client: redis.Redis, key_prefix: str
     ) -> None:
         mine, others = f"{key_prefix}:replies:1", f"{key_prefix}:replies:2"
-        with redis_client.pubsub(ignore_subscribe_messages=True) as channel:
+        with redis_client.pubsub(ignore_subscribe_messages=True) as channel:  # type: ignore[no-untyped-call]
             channel.subscribe(mine, others)
             until(lambda: dict(redis_client.pubsub_numsub(mine, others)) == {mine.encode(): 1, others.encode(): 1})
             ids = accept_many(store, 20, reply_to=mine)
@@ -180,7 +207,7 @@ class TestReplies:
     @pytest.mark.parametrize("end", ["canceled", "expired", "failed"])
     def test_every_kind_of_end_is_told(self, store: RedisTaskStore, redis_client: redis.Redis, key_prefix: str, end: str) -> None:
         reply_to = f"{key_prefix}:replies:1"
-        with redis_client.pubsub(ignore_subscribe_messages=True) as channel:
+        with redis_client.pubsub(ignore_subscribe_messages=True) as channel:  # type: ignore[no-untyped-call]
             channel.subscribe(reply_to)
             until(lambda: dict(redis_client.pubsub_numsub(reply_to)) == {reply_to.encode(): 1})
             (task_id,) = accept_many(store, 1, reply_to=reply_to, deadline_s=0.001 if end == "expired" else 60)
@@ -197,9 +224,6 @@ class TestReplies:
 
 
 class TestKeys:
-    #: kept for ever on purpose, and no longer than a number, a handful of names or what waits
-    LASTING = ("seq", "started", "outbox", "waiting", "leases", "deadlines")
-
     def test_nothing_without_an_end_is_left_behind(
         self, store: RedisTaskStore, redis_client: redis.Redis, key_prefix: str
     ) -> None:
@@ -247,12 +271,12 @@ class TestServer:
             lambda store: store.lease("w", ["task"]),
             lambda store: store.commit("w", [Commit("task", 1, a_success())]),
             lambda store: store.expire_due(ALL),
-            lambda store: store.started_watermark(QUEUE),
+            lambda store: max(store.started_watermarks(QUEUE).values(), default=0),
             lambda store: store.dead_letters(ALL),
         ],
     )
     def test_a_server_that_is_down_is_unavailable(self, tmp_path: Path, call: Callable[[RedisTaskStore], object]) -> None:
-        with redis.Redis(unix_socket_path=str(tmp_path / "nobody.sock"), retry=None) as client:
+        with client_of_nobody(tmp_path) as client:
             with pytest.raises(ServiceUnavailable) as caught:
                 call(RedisTaskStore(client, StorePolicy()))
             assert caught.value.retry_after_s == 1
@@ -285,3 +309,14 @@ class TestServer:
                 store.accept(a_request(), enqueue=None, max_queue_depth=0)
             with pytest.raises(ServiceUnavailable):
                 store.lease("w", [task_id])
+
+    def test_a_replica_that_lost_its_primary_does_not_answer_and_is_unavailable(self, own_server: RedisServer) -> None:
+        with connect(own_server.url) as client:
+            store = RedisTaskStore(client, StorePolicy())
+            (task_id,) = accept_many(store, 1)
+            client.config_set("replica-serve-stale-data", "no")
+            client.execute_command("replicaof", "127.0.0.1", "1")
+            with pytest.raises(ServiceUnavailable):
+                store.get(task_id)
+            client.execute_command("replicaof", "no", "one")
+            assert store.get(task_id).status is TaskStatus.QUEUED

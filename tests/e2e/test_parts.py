@@ -40,9 +40,7 @@ def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     )
     with service.log_file.open("ab") as log:
         running = [
-            subprocess.Popen(
-                [sys.executable, *command], cwd=ROOT, env=service.environment, stdout=log, stderr=subprocess.STDOUT
-            )
+            subprocess.Popen([sys.executable, *command], cwd=ROOT, env=service.environment, stdout=log, stderr=subprocess.STDOUT)
             for command in commands
         ]
     try:
@@ -66,7 +64,7 @@ def test_the_parts_work_together(parts: Service) -> None:
 
     assert answer.status_code == requests.codes.ok, answer.text
     assert answer.json()["response"]["class"] == 0
-    wait_until(lambda: (parts.data_dir / "results.jsonl").exists(), timeout_s=20, what="the result is delivered")
+    wait_until((parts.data_dir / "results.jsonl").exists, timeout_s=20, what="the result is delivered")
 
 
 def test_celery_events_tell_each_task(parts: Service, repository: Path) -> None:

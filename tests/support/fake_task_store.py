@@ -168,9 +168,11 @@ class FakeTaskStore:
         with self._step():
             waiting = self._waiting(queue)
             oldest_age_ms = self._now_ms - waiting[0].created_at_ms if waiting else 0
-            since_ms = (self._now_ms // 10_000 - 1) * 10_000
+            whole_seconds = min(10, oldest_age_ms // 1000)
+            since_ms = (self._now_ms // 1000 - whole_seconds) * 1000
             ended = sum(at_ms >= since_ms for at_ms in self._finished_at_ms[queue])
-            return QueueStats(len(waiting), oldest_age_ms / 1000, ended * 1000 / (self._now_ms - since_ms))
+            rate = ended * 1000 / (self._now_ms - since_ms) if whole_seconds else 0.0
+            return QueueStats(len(waiting), oldest_age_ms / 1000, rate)
 
     # --- the worker's side
 
@@ -248,6 +250,10 @@ class FakeTaskStore:
     def dead_letters(self, limit: int) -> list[str]:
         with self._step():
             return self._dead_letters[:limit]
+
+    def is_dead_letter(self, task_id: str) -> bool:
+        with self._step():
+            return task_id in self._dead_letters
 
     def discard_dead_letter(self, task_id: str) -> bool:
         with self._step():

@@ -68,10 +68,12 @@ class FakeBroker:
         self.available = True
         self._shares_store = shares_store
 
-    def prepare(self, queue: str, message: QueueMessage) -> Enqueue | None:
+    has_priorities = True
+
+    def prepare(self, queue: str, message: QueueMessage, priority: int = USUAL_PRIORITY) -> Enqueue | None:
         return Enqueue(queue, orjson.dumps(message.to_kwargs())) if self._shares_store else None
 
-    def publish(self, queue: str, message: QueueMessage) -> None:
+    def publish(self, queue: str, message: QueueMessage, priority: int = USUAL_PRIORITY) -> None:
         self._check()
         self.queues[queue].append(message)
 
@@ -93,21 +95,26 @@ class FakeBroker:
 
 
 class FakeSink:
-    """`ResultSink` that keeps what it gets; `failures` says how many of the next writes it refuses."""
+    """`ResultSink` that keeps what it gets.
+
+    `failures` says how many of the next writes find it down; `refused`, by task id, what it will never take and why.
+    """
 
     def __init__(self, name: str = "fake") -> None:
         self.name = name
         self.documents: list[dict[str, Any]] = []
         self.failures = 0
+        self.refused: dict[str, str] = {}
         self.is_closed = False
         self._lock = threading.Lock()
 
-    def write(self, documents: Sequence[dict[str, Any]]) -> None:
+    def write(self, documents: Sequence[dict[str, Any]]) -> list[Refusal]:
         with self._lock:
             if self.failures > 0:
                 self.failures -= 1
                 raise SinkUnavailable(f"{self.name} was told to fail")
-            self.documents += documents
+            self.documents += [document for document in documents if document["task_id"] not in self.refused]
+            return [Refusal(task_id, why) for task_id, why in self.refused.items() if task_id in {d["task_id"] for d in documents}]
 
     def close(self) -> None:
         self.is_closed = True

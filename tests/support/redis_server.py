@@ -8,6 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
 from inference.launcher import embedded_broker
 from inference.redis_client import embedded_socket
 
@@ -38,3 +42,13 @@ def own_redis_server() -> Iterator[RedisServer]:
             yield server
         finally:
             server.stop()
+
+
+def client_of_nobody(folder: Path) -> redis.Redis:
+    """A client of a socket that nobody listens on; it gives up at once."""
+    return redis.Redis(unix_socket_path=str(folder / "nobody.sock"), retry=Retry(NoBackoff(), 0))
+
+
+def impatient_client(server: RedisServer) -> redis.Redis:
+    """A client that gives up at once."""
+    return redis.Redis.from_url(server.url, retry=Retry(NoBackoff(), 0))

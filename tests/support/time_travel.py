@@ -20,6 +20,8 @@ def let_time_pass(client: redis.Redis, key_prefix: str, seconds: float) -> None:
         elif kind == b"zset":
             _age_scores(client, key, ms)
         _age_key(client, key, ms)
+        if kind == b"string":
+            _age_name(client, key, ms // 1000)
 
 
 def _age_hash(client: redis.Redis, key: bytes, ms: int) -> None:
@@ -40,3 +42,10 @@ def _age_key(client: redis.Redis, key: bytes, ms: int) -> None:
     ttl: Any = client.pttl(key)
     if ttl > 0:
         client.pexpire(key, max(0, ttl - ms))
+
+
+def _age_name(client: redis.Redis, key: bytes, seconds: int) -> None:
+    """A count of one second, which its name ends with."""
+    name, _, second = key.rpartition(b":")
+    if second.isdigit() and client.exists(key):
+        client.rename(key, b"%s:%d" % (name, int(second) - seconds))

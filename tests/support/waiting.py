@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -24,7 +24,7 @@ def until(condition: Callable[[], T], what: str = "the condition", *, timeout_s:
     return answer
 
 
-def together(actions: list[Callable[[], T]]) -> list[T]:
+def together(actions: Sequence[Callable[[], T]]) -> list[T]:
     """Run every action on a thread of its own, all let go at the same moment; their answers in order.
 
     Raises:

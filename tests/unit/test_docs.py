@@ -52,7 +52,9 @@ def test_every_error_a_client_can_get_is_documented(repository: Path) -> None:
     assert documented == {(kind.status, kind.code) for kind in kinds}
 
 
-@pytest.mark.parametrize("file", ["README.md", "CONTRIBUTING.md", *(f"docs/{name}.md" for name in ("http", "models", "operations"))])
+@pytest.mark.parametrize(
+    "file", ["README.md", "CONTRIBUTING.md", *(f"docs/{name}.md" for name in ("http", "models", "operations"))]
+)
 def test_links_lead_somewhere(repository: Path, file: str) -> None:
     text = (repository / file).read_text(encoding="utf-8")
     targets = [target for target in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in target]

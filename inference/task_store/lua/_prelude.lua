@@ -30,8 +30,19 @@ end
 local function let_expire(id, ttl)
   if ttl == KEEP then return end
   redis.call('PEXPIRE', k('task', id), ttl)
-  local index = k('request', redis.call('HGET', k('task', id), 'request_id'))
+  local request_id, seq = unpack(redis.call('HMGET', k('task', id), 'request_id', 'seq'))
+  local index = k('request', request_id)
+  redis.call('ZADD', index, seq, id) -- a record may outlive the index that it was accepted with
   if redis.call('PTTL', index) < ttl then redis.call('PEXPIRE', index, ttl) end
+end
+
+-- An attempt dies once, however many notice it, and however often they say so.
+local function count_death(id)
+  local key = k('task', id)
+  local attempts, died_attempt, deaths = unpack(redis.call('HMGET', key, 'attempts', 'died_attempt', 'deaths'))
+  if died_attempt == attempts then return tonumber(deaths) end
+  redis.call('HSET', key, 'died_attempt', attempts)
+  return redis.call('HINCRBY', key, 'deaths', 1)
 end
 
 local replies = {}

@@ -9,9 +9,9 @@ for i = 3, #ARGV, 5 do
   if ours then
     finish(id, new_status, outcome, dead == '1' and KEEP or ttl)
     if dead == '1' then redis.call('ZADD', k('dead-letters'), now, id) end
-    local bucket = k('finished', queue, math.floor(now / 10000))
+    local bucket = k('finished', queue, math.floor(now / 1000))
     redis.call('INCR', bucket)
-    redis.call('PEXPIRE', bucket, 60000)
+    redis.call('PEXPIRE', bucket, 15000)
   end
   written[#written + 1] = ours and 1 or 0
 end

@@ -6,7 +6,7 @@ for i = 3, #ARGV do
   local status, holder = unpack(redis.call('HMGET', key, 'status', 'owner'))
   local count = 0
   if status == 'running' and holder == owner then
-    count = redis.call('HINCRBY', key, 'deaths', 1)
+    count = count_death(ARGV[i])
     redis.call('HSET', key, 'alone', '1')
     redis.call('ZADD', k('leases'), now + lease, ARGV[i])
   end

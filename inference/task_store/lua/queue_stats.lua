@@ -1,10 +1,16 @@
--- queue. Gives depth, age of the oldest in ms, ended in the last whole and the running ten seconds, ms that these are.
+-- queue. Gives depth, age of the oldest in ms, and how many ended within how many ms while others waited.
 local waiting = k('waiting', ARGV[1])
 local oldest = redis.call('ZRANGE', waiting, 0, 0)[1]
 local created = oldest and redis.call('HGET', k('task', oldest), 'created_at')
-local decade = math.floor(now / 10000)
-local ended = 0
-for _, bucket in ipairs({decade - 1, decade}) do
-  ended = ended + tonumber(redis.call('GET', k('finished', ARGV[1], bucket)) or 0)
+local age = created and now - created or 0
+-- Only what ends while others wait says how much can be done; else it says how much came. The running second counts in part.
+local second = math.floor(now / 1000)
+local whole_seconds = math.min(10, math.floor(age / 1000))
+local ended, window = 0, 0
+if whole_seconds > 0 then
+  for at = second - whole_seconds, second do
+    ended = ended + tonumber(redis.call('GET', k('finished', ARGV[1], at)) or 0)
+  end
+  window = now - (second - whole_seconds) * 1000
 end
-return {redis.call('ZCARD', waiting), created and now - created or 0, ended, now - (decade - 1) * 10000}
+return {redis.call('ZCARD', waiting), age, ended, window}

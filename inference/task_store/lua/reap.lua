@@ -7,7 +7,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', k('leases'), '-inf', now, 'LIMIT
   local dead_attempt = status == 'running'
   if not status or TERMINAL[status] then
     redis.call('ZREM', k('leases'), id)
-  elseif dead_attempt and redis.call('HINCRBY', key, 'deaths', 1) >= tonumber(max_attempts) then
+  elseif dead_attempt and count_death(id) >= tonumber(max_attempts) then
     redis.call('HSET', key, 'owner', owner)
     redis.call('ZADD', k('leases'), now + lease, id)
     exhausted[#exhausted + 1] = id

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import redis
-from pipeline_rig import FakePredictor, Rig, wait_until
+from pipeline_rig import FakePredictor, MakeRig, Rig, wait_until
 
 from inference.models.arena import SlotArena
 from inference.models.spec import ModelSpec, load_spec
@@ -29,6 +29,11 @@ def store(redis_client: redis.Redis, key_prefix: str) -> RedisTaskStore:
 @pytest.fixture
 def objects(tmp_path: Path) -> LocalObjectStore:
     return LocalObjectStore(tmp_path / "objects")
+
+
+@pytest.fixture
+def stores(store: RedisTaskStore, objects: LocalObjectStore) -> tuple[RedisTaskStore, LocalObjectStore]:
+    return store, objects
 
 
 @pytest.fixture
@@ -54,30 +59,29 @@ def ended_rigs() -> Iterator[list[Rig]]:
             assert stage.join(10), f"{stage.name} does not end"
 
 
-MakeRig = Callable[..., Rig]
-
-
 @pytest.fixture
 def make_rig(
     digits: ModelSpec,
-    store: RedisTaskStore,
-    objects: LocalObjectStore,
+    stores: tuple[RedisTaskStore, LocalObjectStore],
     make_arena: Callable[[int], SlotArena],
     ended_rigs: list[Rig],
+    request: pytest.FixtureRequest,
 ) -> Iterator[MakeRig]:
     """Makes pipelines; after the test each must hold nothing, have every slot free again, and no thread may have failed."""
     rigs: list[Rig] = []
+    failed_before = request.session.testsfailed
 
     def make(*, slots: int = 10, predictor: Any = None, arena: SlotArena | None = None, **options: Any) -> Rig:
         arena = arena or make_arena(slots)
         predictor = predictor or FakePredictor({digits.name: arena})
+        store, objects = stores
         rig = Rig(spec=digits, store=store, objects=objects, arena=arena, predictor=predictor, **options)
         rigs.append(rig)
         return rig
 
     yield make
     try:
-        for rig in rigs:
+        for rig in rigs if request.session.testsfailed == failed_before else ():
             if not any(stage.stopping.is_set() for stage in rig.stages):
                 wait_until(lambda rig=rig: len(rig.held) == 0, "a pipeline that holds nothing")
                 wait_until(rig.every_slot_is_free, f"free slots: {rig.free_slots()} of {rig.arena.slots}")

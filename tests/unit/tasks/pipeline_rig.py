@@ -16,7 +16,7 @@ from inference.errors import PredictionFailed, ServiceUnavailable
 from inference.imaging import ImageFormat, ImageHeader, ImageLimits
 from inference.messages import ModelRef, PredictionRequest, QueueItem, QueueMessage, TaskRecord, TaskStatus
 from inference.models.arena import SlotArena
-from inference.models.predictor import BatchPredictions, Predictor, PredictorCrashed
+from inference.models.predictor import BatchPredictions, Predictor, PredictorCrashed, PredictorNotRunning
 from inference.models.protocol import Loaded
 from inference.models.spec import ModelSpec
 from inference.task_store import TaskStore
@@ -27,7 +27,7 @@ from tasks.stage import Stage
 
 OWNER = "this-worker"
 CLASSES = 10
-PATIENCE_S = 15.0
+PATIENCE_S = 10.0
 LIMITS = ImageLimits(max_pixels=1_000_000)
 RAW_HEADER = ImageHeader(ImageFormat.RAW, (8, 8, 1), "<f4")
 NO_OUTPUT = np.zeros((0, CLASSES), np.float32)
@@ -73,9 +73,12 @@ class FakePredictor:
         #: the numbers of the images of each batch, in the order of the calls
         self.batches: list[list[int]] = []
         self.starts = 0
-        #: calls wait until it is set
+        #: calls that found the process down
+        self.refused = 0
+        #: calls from this one on (the first is 1) wait until the gate is set
         self.gate = threading.Event()
         self.gate.set()
+        self.gated_from = 1
         #: numbers of images that make the model raise, give NaN, or kill the process; how often for the last
         self.raises_on: set[int] = set()
         self.nan_for: set[int] = set()
@@ -83,13 +86,20 @@ class FakePredictor:
         #: what is given instead of one row for each image
         self.answer: Callable[[int], NDArray[np.float32]] | None = None
 
+    @property
+    def seen(self) -> list[int]:
+        """The numbers of all images so far."""
+        return [number for batch in self.batches for number in batch]
+
     def predict(self, model: str, slots: Sequence[int]) -> BatchPredictions:
         with self._lock:
             if not self._running:
-                raise PredictorCrashed("the predictor process is not running")
+                self.refused += 1
+                raise PredictorNotRunning("the predictor process is not running")
             numbers = [int(self._arenas[model].images[slot].flat[0]) for slot in slots]
             self.batches.append(numbers)
-            assert self.gate.wait(PATIENCE_S), "nobody opened the gate"
+            if len(self.batches) >= self.gated_from:
+                assert self.gate.wait(PATIENCE_S), "nobody opened the gate"
             killers = [number for number in numbers if self.crashes_on[number] > 0]
             if killers:
                 self.crashes_on.subtract(killers)
@@ -99,9 +109,14 @@ class FakePredictor:
                 raise PredictionFailed("the model raised ValueError: no")
             return BatchPredictions(self._values(numbers), predict_ms=1.5)
 
+    def hold(self, call: int) -> None:
+        """Let the call that waits at the gate go on; the calls from number `call` on wait."""
+        waiting, self.gate, self.gated_from = self.gate, threading.Event(), call
+        waiting.set()
+
     def start(self, should_stop: Callable[[], bool]) -> bool:
         with self._lock:
-            self.starts += 1
+            self.starts += not self._running
             self._running = True
         return not should_stop()
 
@@ -278,6 +293,9 @@ class Rig:
 
     def every_slot_is_free(self) -> bool:
         return self.free_slots() == list(range(self.arena.slots))
+
+
+MakeRig = Callable[..., Rig]
 
 
 def assert_succeeded(record: TaskRecord, number: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from pipeline_rig import CLASSES, NO_OUTPUT, Rig, assert_failed, assert_succeeded, wait_until
+from pipeline_rig import CLASSES, NO_OUTPUT, MakeRig, Rig, assert_failed, assert_succeeded, wait_until
 
 TIMINGS = {"queue_ms", "fetch_ms", "decode_ms", "batch_wait_ms", "predict_ms"}
 
@@ -24,7 +24,7 @@ def run_while_busy(rig: Rig, waiting: int) -> None:
 def test_while_the_predictor_is_busy_the_rest_becomes_one_batch(rig: Rig, waiting: int, sizes: list[int]) -> None:
     run_while_busy(rig, waiting)
     assert [len(batch) for batch in rig.predictor.batches] == sizes
-    assert sorted(sum(rig.predictor.batches, [])) == list(range(waiting + 1))
+    assert sorted(rig.predictor.seen) == list(range(waiting + 1))
     for number in range(waiting + 1):
         assert_succeeded(rig.record(number), number)
 
@@ -36,7 +36,7 @@ def test_an_idle_predictor_runs_a_single_image_at_once(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("max_batch_size", [1, 3, 8])
-def test_batches_are_never_larger_than_allowed(make_rig, max_batch_size: int) -> None:
+def test_batches_are_never_larger_than_allowed(make_rig: MakeRig, max_batch_size: int) -> None:
     rig = make_rig(max_batch_size=max_batch_size, slots=20).start()
     run_while_busy(rig, 11)
     assert max(len(batch) for batch in rig.predictor.batches) == max_batch_size
@@ -125,13 +125,13 @@ def test_another_number_of_predictions_than_images_fails_them_all(rig: Rig, rows
 
 
 def test_no_prediction_at_all_fails_the_task(rig: Rig) -> None:
-    rig.predictor.answer = lambda count: NO_OUTPUT
+    rig.predictor.answer = lambda _: NO_OUTPUT
     rig.await_done(rig.send(1))
     assert_failed(rig.record(1), "prediction_failed")
 
 
 def test_too_few_predictions_for_a_batch_are_tried_one_by_one(rig: Rig) -> None:
-    rig.predictor.answer = lambda count: np.full((1, CLASSES), 0.1, np.float32)
+    rig.predictor.answer = lambda _: np.full((1, CLASSES), 0.1, np.float32)
     run_while_busy(rig, 3)
     assert [len(batch) for batch in rig.predictor.batches] == [1, 3, 1, 1, 1]
     assert set(rig.statuses(range(4)).values()) == {"succeeded"}
@@ -158,10 +158,8 @@ def test_outcomes_are_committed_while_the_next_batch_runs(rig: Rig) -> None:
     rig.predictor.gate.clear()
     first = rig.send(0)
     wait_until(lambda: rig.predictor.batches, "a running batch")
-    gate = rig.predictor.gate
-    rig.predictor.gate = type(gate)()  # for the second batch, which stays closed
     second = rig.send(1)
-    gate.set()
+    rig.predictor.hold(2)
     wait_until(lambda: len(rig.predictor.batches) == 2, "the second batch")
     rig.await_done(first)
     assert_succeeded(rig.record(0), 0)
@@ -175,7 +173,7 @@ def test_outcomes_wait_while_the_store_is_down(rig: Rig) -> None:
     first = rig.send(0)
     wait_until(lambda: rig.store.refused["commit"], "a refused commit")
     later = rig.send(1, 2)
-    wait_until(lambda: len(sum(rig.predictor.batches, [])) == 3, "the predictor, which goes on")
+    wait_until(lambda: len(rig.predictor.seen) == 3, "the predictor, which goes on")
     assert not any(inbox.dones for inbox in [*first, *later])
     rig.store.bring_up()
     rig.await_done([*first, *later])

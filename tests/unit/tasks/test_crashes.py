@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 
 import pytest
+import redis
 from pipeline_rig import (
     FakePredictor,
+    Inbox,
+    MakeRig,
     Rig,
     assert_failed,
     assert_succeeded,
@@ -15,6 +17,7 @@ from pipeline_rig import (
     wait_until,
 )
 
+from inference.dead_letters import bury
 from inference.errors import ConfigurationError
 from inference.models.arena import SlotArena
 from inference.models.spec import ModelSpec
@@ -50,9 +53,7 @@ def test_after_one_crash_everything_succeeds_at_the_second_try(rig: Rig) -> None
     assert rig.predictor.starts == 1
 
 
-def test_a_killer_is_a_dead_letter_and_its_neighbours_succeed(
-    rig: Rig, store: RedisTaskStore, objects: LocalObjectStore
-) -> None:
+def test_a_killer_is_a_dead_letter_and_its_neighbours_succeed(rig: Rig, store: RedisTaskStore, objects: LocalObjectStore) -> None:
     rig.predictor.crashes_on[2] = ALWAYS
     crash_in_a_batch_of_four(rig)
     for number in (1, 3, 4):
@@ -80,7 +81,7 @@ def test_a_dead_letter_ends_its_message_with_the_error(rig: Rig) -> None:
 
 
 @pytest.mark.parametrize("max_attempts", [1, 2, 5])
-def test_attempts_are_as_many_as_the_policy_allows(make_rig, max_attempts: int) -> None:
+def test_attempts_are_as_many_as_the_policy_allows(make_rig: MakeRig, max_attempts: int) -> None:
     rig = make_rig(max_attempts=max_attempts).start()
     rig.predictor.crashes_on[1] = ALWAYS
     rig.await_done(rig.send(1))
@@ -128,7 +129,7 @@ def test_batches_and_single_runs_take_turns_after_a_crash(rig: Rig) -> None:
         assert_succeeded(rig.record(number), number)
 
 
-def test_a_single_run_finds_a_slot_though_decoded_images_fill_the_arena(make_rig) -> None:
+def test_a_single_run_finds_a_slot_though_decoded_images_fill_the_arena(make_rig: MakeRig) -> None:
     """While the process starts again the fetchers go on; only the predictor frees slots, and it is the one that waits."""
     rig = make_rig(slots=4, max_batch_size=2).start()
     rig.predictor.crashes_on[0] = 1
@@ -203,29 +204,47 @@ def test_deaths_are_noted_when_the_store_comes_back(rig: Rig) -> None:
     assert rig.record(1).deaths == 1
 
 
-def test_a_dead_letter_waits_while_the_object_store_is_down(rig: Rig, objects: LocalObjectStore) -> None:
+def test_a_killer_is_kept_though_the_object_store_was_down(
+    rig: Rig, stores: tuple[RedisTaskStore, LocalObjectStore], redis_client: redis.Redis, key_prefix: str
+) -> None:
+    """Its worker buries it when the store is back, or the sweeper does when its lease has run out."""
+    store, objects = stores
     rig.predictor.crashes_on[1] = ALWAYS
     rig.objects.take_down("copy")
     inboxes = rig.send(1)
+    task_id = rig.task_id(1)
     wait_until(lambda: rig.objects.refused["copy"], "a refused copy")
-    assert not inboxes[0].dones
+    assert rig.record(1).status == "running"
     rig.objects.bring_up()
+    redis_client.zadd(f"{key_prefix}:leases", {task_id: 1})
+    for exhausted in store.reap("sweeper", max_attempts=3, limit=10).exhausted:
+        bury(store, objects, "sweeper", store.get(exhausted))
     rig.await_done(inboxes)
-    assert objects.get(dead_letter_key(rig.task_id(1))) == image_of(1)
+    assert_failed(rig.record(1), "predictor_died")
+    assert store.dead_letters(10) == [task_id]
+    assert objects.get(dead_letter_key(task_id)) == image_of(1)
 
 
-def test_a_store_that_goes_down_right_after_a_burial_does_not_end_the_worker(rig: Rig, objects: LocalObjectStore) -> None:
+def test_neighbours_do_not_wait_for_a_burial(rig: Rig) -> None:
+    """Only the killer's copy cannot be written; what else the object store does is no matter of theirs."""
+    rig.predictor.crashes_on[2] = ALWAYS
+    rig.objects.take_down("copy")
+    killer = rig.send(2)
+    wait_until(lambda: rig.objects.refused["copy"], "a refused copy")
+    rig.await_done(rig.send(5, 6))
+    rig.objects.bring_up()
+    rig.await_done(killer)
+
+
+def test_a_store_that_goes_down_right_after_a_burial_does_not_end_the_worker(rig: Rig) -> None:
     rig.predictor.crashes_on[1] = ALWAYS
 
-    def store_down_for_the_next_read() -> None:
-        if objects_has(objects, dead_letter_key(rig.task_id(1))):
-            rig.store.take_down("get")
-            rig.store.before.clear()
-
-    rig.store.before["commit"] = store_down_for_the_next_read
+    rig.objects.before["copy"] = lambda: rig.store.before.update(commit=lambda: rig.store.take_down("get"))
     inboxes = rig.send(1)
     wait_until(lambda: rig.store.refused["get"], "a refused read")
+    wait_until(lambda: rig.faults or inboxes[0].dones or rig.store.refused["get"] > 1, "what the worker does next")
     assert rig.faults == []
+    rig.store.before.clear()
     rig.store.bring_up()
     rig.await_done(inboxes)
     assert_failed(rig.record(1), "predictor_died")
@@ -253,7 +272,7 @@ class TestTwoModels:
     """One predictor process for both: what one model's image does to it is not the other's fault."""
 
     @pytest.fixture
-    def rigs(self, make_rig, make_arena: Callable[[int], SlotArena], digits: ModelSpec) -> tuple[Rig, Rig]:
+    def rigs(self, make_rig: MakeRig, make_arena: Callable[[int], SlotArena], digits: ModelSpec) -> tuple[Rig, Rig]:
         arenas = {name: make_arena(10) for name in ("digits", "others")}
         predictor = FakePredictor(arenas)
         first = make_rig(arena=arenas["digits"], predictor=predictor)
@@ -264,17 +283,14 @@ class TestTwoModels:
     def test_a_batch_that_finds_the_process_down_is_not_counted_as_a_death(self, rigs: tuple[Rig, Rig]) -> None:
         killers, innocents = rigs
         killers.predictor.crashes_on[1] = 1
-        innocent_sent = threading.Event()
-        done: list[object] = []
+        done: list[Inbox] = []
 
-        def while_the_process_is_down() -> None:
-            if not innocent_sent.is_set():
-                innocent_sent.set()
+        def another_models_batch_comes() -> None:
+            if not done:
                 done.extend(innocents.send(5))
-                wait_until(lambda: innocents.record(5).attempts, "the innocent's start")
-                wait_until(lambda: innocents.record(5).deaths or innocents.record(5).attempts, "its end")
+                wait_until(lambda: innocents.predictor.refused, "a batch that finds the process down")
 
-        killers.store.before["note_death"] = while_the_process_is_down
+        killers.store.before["note_death"] = another_models_batch_comes
         inboxes = killers.send(1)
         killers.await_done(inboxes)
         innocents.await_done(done)

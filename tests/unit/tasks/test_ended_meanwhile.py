@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import redis
 from pipeline_rig import Rig, assert_succeeded, wait_until
 
 from inference.task_store.redis_store import RedisTaskStore
@@ -24,7 +25,7 @@ def test_a_task_that_is_canceled_while_it_waits_is_dropped_from_its_batch(busy: 
     busy.predictor.gate.set()
     busy.await_done(inboxes)
     assert [set(inbox.ends.values()) for inbox in inboxes] == [{"committed"}, {"dropped"}, {"committed"}]
-    assert 2 not in sum(busy.predictor.batches, [])
+    assert 2 not in busy.predictor.seen
     assert busy.record(2).status == "canceled"
     assert inboxes[1].started == 0
     for number in (1, 3):
@@ -70,7 +71,6 @@ def test_a_task_canceled_in_a_batch_that_fails_is_not_run_again(rig: Rig) -> Non
     inboxes = rig.send(1, 2, 3)
     rig.await_decoded(3)
 
-
     def cancel_after_the_failed_batch() -> None:
         if len(rig.predictor.batches) == 2 and rig.record(2).status == "running":
             rig.store.cancel(rig.task_id(2))
@@ -91,7 +91,7 @@ def test_a_revoked_message_is_canceled_and_not_run(busy: Rig) -> None:
     busy.await_done(inboxes)
     assert inboxes[0].ends == {busy.task_id(1): "dropped"}
     assert busy.record(1).status == "canceled"
-    assert 1 not in sum(busy.predictor.batches, [])
+    assert 1 not in busy.predictor.seen
     assert_succeeded(busy.record(2), 2)
 
 
@@ -125,7 +125,7 @@ def test_a_task_whose_deadline_has_passed_is_not_run(busy: Rig, store: RedisTask
     busy.predictor.gate.set()
     busy.await_done([*late, *on_time])
     assert late[0].ends == {busy.task_id(1): "dropped"}
-    assert 1 not in sum(busy.predictor.batches, [])
+    assert 1 not in busy.predictor.seen
     assert_succeeded(busy.record(2), 2)
     assert store.expire_due(100) == [busy.task_id(1)]
     assert busy.record(1).status == "expired"
@@ -143,7 +143,7 @@ def test_the_result_of_a_task_that_expires_while_it_runs_is_discarded(rig: Rig, 
 
 
 def test_a_task_that_another_worker_took_over_meanwhile_is_dropped(
-    busy: Rig, store: RedisTaskStore, redis_client, key_prefix: str
+    busy: Rig, store: RedisTaskStore, redis_client: redis.Redis, key_prefix: str
 ) -> None:
     """As after a pause longer than the lease: its lease has run out, and another has it."""
     (inbox,) = busy.send(1)
@@ -155,7 +155,7 @@ def test_a_task_that_another_worker_took_over_meanwhile_is_dropped(
     busy.predictor.gate.set()
     busy.await_done([inbox])
     assert inbox.ends == {task_id: "dropped"}
-    assert 1 not in sum(busy.predictor.batches, [])
+    assert 1 not in busy.predictor.seen
     assert store.renew("other-worker", [task_id]) == [True]
 
 

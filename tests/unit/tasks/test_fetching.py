@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
-from pipeline_rig import RAW_HEADER, Rig, assert_failed, assert_succeeded, image_of, queue_item, wait_until
+from pipeline_rig import RAW_HEADER, MakeRig, Rig, assert_failed, assert_succeeded, image_of, queue_item, wait_until
 
 from inference.errors import InvalidImage
 from inference.imaging import ImageFormat, ImageHeader
 from inference.messages import QueueItem
+from inference.task_store.redis_store import RedisTaskStore
 from tasks.fetching import Fetcher
 from tasks.jobs import Job
 from tasks.stage import Stage
@@ -32,7 +34,7 @@ def test_a_bad_image_fails_alone(rig: Rig, data: bytes) -> None:
     assert bad[0].started == 0
     for number in (1, 2):
         assert_succeeded(rig.record(number), number)
-    assert 5 not in sum(rig.predictor.batches, [])
+    assert 5 not in rig.predictor.seen
 
 
 def test_a_bad_image_in_a_message_of_many_fails_alone(rig: Rig) -> None:
@@ -56,11 +58,12 @@ def test_a_decoder_that_breaks_is_that_images_failure(rig: Rig, caplog: pytest.L
     """An arena of another shape than the description's makes `decode_into` raise a ValueError: a fault of ours."""
 
     class Arena:
-        slots = 1
         images = np.zeros((1, 2, 2, 1), np.float32)
-        released: list[int] = []
 
-        def acquire(self, timeout_s: float) -> int:
+        def __init__(self) -> None:
+            self.released: list[int] = []
+
+        def acquire(self, **_: float) -> int:
             return 0
 
         def release(self, slot: int) -> None:
@@ -89,7 +92,7 @@ def test_an_object_store_that_is_down_is_waited_for(rig: Rig) -> None:
         assert_succeeded(rig.record(number), number)
 
 
-def test_a_task_whose_image_cannot_be_had_until_its_deadline_has_expired(rig: Rig, store) -> None:
+def test_a_task_whose_image_cannot_be_had_until_its_deadline_has_expired(rig: Rig, store: RedisTaskStore) -> None:
     rig.objects.take_down("get")
     (inbox,) = rig.send(1, deadline_s=0.3)
     rig.await_done([inbox])
@@ -101,7 +104,7 @@ def test_a_task_whose_image_cannot_be_had_until_its_deadline_has_expired(rig: Ri
     assert record.status == "expired"
 
 
-def test_no_more_images_are_decoded_than_there_are_slots(make_rig) -> None:
+def test_no_more_images_are_decoded_than_there_are_slots(make_rig: MakeRig) -> None:
     rig = make_rig(slots=6, max_batch_size=2).start()
     rig.predictor.gate.clear()
     inboxes = rig.send(*range(20))
@@ -117,14 +120,14 @@ def test_no_more_images_are_decoded_than_there_are_slots(make_rig) -> None:
         assert_succeeded(rig.record(number), number)
 
 
-def test_one_slot_is_enough(make_rig) -> None:
+def test_one_slot_is_enough(make_rig: MakeRig) -> None:
     rig = make_rig(slots=1).start()
     rig.await_done(rig.send(*range(5)))
     for number in range(5):
         assert_succeeded(rig.record(number), number)
 
 
-def test_encoded_images_are_decoded_to_the_models_input(rig: Rig, repository) -> None:
+def test_encoded_images_are_decoded_to_the_models_input(rig: Rig, repository: Path) -> None:
     task_id = rig.accept(1, data=(repository / "samples" / "digit_7.png").read_bytes())
     item = rig.store.get(task_id).item
     job = Job(

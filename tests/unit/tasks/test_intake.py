@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from pipeline_rig import Inbox, Rig, assert_succeeded, message_of, queue_item, wait_until
+import pytest
+from pipeline_rig import Inbox, MakeRig, Rig, assert_succeeded, message_of, queue_item, wait_until
 
-from inference.messages import Outcome, TaskStatus
+from inference.messages import ModelRef, Outcome, QueueMessage, TaskStatus
 from inference.task_store.protocol import Commit
 from inference.task_store.redis_store import RedisTaskStore
 
@@ -72,7 +73,7 @@ def test_a_message_that_comes_again_while_its_task_runs_joins_it(rig: Rig) -> No
     assert rig.record(7).attempts == 1
 
 
-def test_a_message_that_comes_twice_at_once_makes_one_job(make_rig) -> None:
+def test_a_message_that_comes_twice_at_once_makes_one_job(make_rig: MakeRig) -> None:
     rig = make_rig()
     task_id = rig.accept(7)
     inboxes = [rig.deliver(task_id) for _ in range(3)]  # before the first thread runs
@@ -108,7 +109,7 @@ def test_messages_wait_while_the_store_is_down(rig: Rig) -> None:
         assert_succeeded(rig.record(number), number)
 
 
-def test_what_waits_for_the_store_when_the_worker_stops_stays_with_the_broker(make_rig) -> None:
+def test_what_waits_for_the_store_when_the_worker_stops_stays_with_the_broker(make_rig: MakeRig) -> None:
     rig = make_rig().start()
     rig.store.take_down("lease")
     (inbox,) = rig.send(1)
@@ -119,11 +120,10 @@ def test_what_waits_for_the_store_when_the_worker_stops_stays_with_the_broker(ma
     assert rig.record(1).status == "queued"
 
 
-def test_a_message_without_items_is_done_at_once(rig: Rig) -> None:
-    inbox = Inbox(message_of())
-    rig.pipeline.submit(inbox.delivery)
-    rig.await_done([inbox])
-    assert inbox.ends == {}
+def test_a_message_without_items_is_no_predict_message() -> None:
+    """It would never be done, and take one of the worker's places until that ends."""
+    with pytest.raises(ValueError, match="item"):
+        QueueMessage.from_kwargs(QueueMessage(ModelRef("digits", "1", "sha256:0"), ()).to_kwargs())
 
 
 def test_an_item_named_twice_in_one_message_ends_it_once(rig: Rig) -> None:

@@ -55,7 +55,7 @@ def test_a_batch_is_what_waits_up_to_the_size_in_order(waiting: int, sizes: list
     ready = filled(*map(job, range(waiting)))
     batches = [take(ready) for _ in sizes]
     assert [len(batch) for batch in batches] == sizes
-    assert sum(batches, []) == [f"task-{number}" for number in range(waiting)]
+    assert [task_id for batch in batches for task_id in batch] == [f"task-{number}" for number in range(waiting)]
     assert take(ready) == []
 
 

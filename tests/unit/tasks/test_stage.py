@@ -57,7 +57,7 @@ def test_it_steps_on_as_many_threads_as_it_was_given() -> None:
 
 
 def test_a_step_that_fails_takes_the_process_down(caplog: pytest.LogCaptureFixture) -> None:
-    stage = Steps(lambda: [].pop())
+    stage = Steps([].pop)
     stage.start()
     assert stage.join(PATIENCE_S)
     assert stage.faults == 1

@@ -1,0 +1,40 @@
+"""What clients need to know, as KEY=URL lines."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """Those of MinIO, and RabbitMQ's user, who may only come from this machine."""
+
+    minio_access_key: str
+    minio_secret_key: str
+    amqp_user: str = "guest"
+    amqp_password: str = "guest"  # noqa: S105 RabbitMQ's own default
+
+
+def addresses(endpoints: Mapping[str, str], credentials: Credentials) -> dict[str, str]:
+    """By name of the variable; `endpoints` are HOST:PORT by server."""
+    return {
+        "REDIS_URL": f"redis://{endpoints['redis']}/0",
+        "MINIO_ENDPOINT": f"http://{endpoints['minio']}",
+        "MINIO_ACCESS_KEY": credentials.minio_access_key,
+        "MINIO_SECRET_KEY": credentials.minio_secret_key,
+        "KAFKA_BOOTSTRAP": endpoints["kafka"],
+        "MONGODB_URL": f"mongodb://{endpoints['mongo']}/",
+        "AMQP_URL": f"amqp://{credentials.amqp_user}:{credentials.amqp_password}@{endpoints['rabbitmq']}//",
+    }
+
+
+def write_private(path: Path, text: str) -> None:
+    """Write a file that only its owner may read, whole or not at all."""
+    new = path.with_name(path.name + ".new")
+    new.unlink(missing_ok=True)
+    with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:  # noqa: PTH123 a descriptor
+        file.write(text)
+    new.replace(path)

@@ -1,0 +1,61 @@
+"""FerretDB: MongoDB's wire protocol in front of SQLite."""
+
+from __future__ import annotations
+
+import shutil
+
+from deploy.services import probes
+from deploy.services.console import say
+from deploy.services.installing import need, once, run_step
+from deploy.services.layout import ASSETS, Layout
+from deploy.services.ports import HOST
+from deploy.services.processes import Launch
+from deploy.services.server import Kind, Ports
+
+_MODULE = "github.com/FerretDB/FerretDB"
+_VERSION = "v1.24.2"
+_MODULE_FILES = (ASSETS / "ferretdb" / "go.mod", ASSETS / "ferretdb" / "go.sum")
+
+
+def _install(layout: Layout) -> None:
+    once(layout, "mongo", _VERSION, _MODULE_FILES, lambda: _build(layout))
+
+
+def _build(layout: Layout) -> None:
+    """Build it as a tool of a module of ours.
+
+    `go install` refuses a module with `replace` lines, and FerretDB does not start without a file that only its releases have. So
+    its source is copied here (`go mod vendor`) and gets that file.
+    """
+    go = need("go", "FerretDB, which speaks MongoDB's protocol, is built from source with Go 1.24 or newer (https://go.dev/dl)")
+    say("mongo: building FerretDB (about a minute, once)")
+    source = layout.sources / "ferretdb"
+    shutil.rmtree(source, ignore_errors=True)
+    source.mkdir(parents=True)
+    for file in _MODULE_FILES:
+        shutil.copy(file, source)
+    run_step(layout, "mongo", [go, "mod", "vendor"], doing="downloading", cwd=source)
+    version_file = source / "vendor" / _MODULE / "build" / "version" / "version.txt"
+    version_file.write_text(_VERSION, encoding="utf-8")
+    build = [go, "build", "-mod=vendor", "-o", str(layout.programs / "ferretdb"), f"{_MODULE}/cmd/ferretdb"]
+    run_step(layout, "mongo", build, doing="building", cwd=source, environment={"CGO_ENABLED": "0"})
+    shutil.rmtree(source)
+
+
+def _prepare(layout: Layout, ports: Ports) -> Launch:
+    data = layout.data("mongo")
+    databases = data / "databases"
+    databases.mkdir(exist_ok=True)
+    options = {
+        "listen-addr": f"{HOST}:{ports['client']}",
+        "handler": "sqlite",
+        "sqlite-url": f"file:{databases}/",
+        "state-dir": str(data),
+        "debug-addr": "-",
+        "telemetry": "disable",
+        "log-level": "WARN",  # else two lines for each connection
+    }
+    return Launch([str(layout.programs / "ferretdb"), *(f"--{name}={value}" for name, value in options.items())])
+
+
+KIND = Kind("mongo", ("client",), _install, _prepare, probes.mongo)

@@ -1,0 +1,55 @@
+"""MinIO, built from its source: there are no more binaries of its community edition."""
+
+from __future__ import annotations
+
+import json
+import secrets
+
+from deploy.services import probes
+from deploy.services.addresses import write_private
+from deploy.services.console import say
+from deploy.services.installing import need, once, run_step
+from deploy.services.layout import Layout
+from deploy.services.ports import HOST
+from deploy.services.processes import Launch
+from deploy.services.server import Kind, Ports
+
+_MODULE = "github.com/minio/minio"
+_VERSION = "v0.0.0-20260212201848-7aac2a2c5b7c"
+
+
+def keys(layout: Layout) -> tuple[str, str]:
+    """Access and secret key of the root user; made the first time."""
+    path = layout.base / "minio-keys.json"
+    if not path.exists():
+        made = {"access_key": secrets.token_hex(10), "secret_key": secrets.token_hex(20)}
+        write_private(path, json.dumps(made) + "\n")
+    kept = json.loads(path.read_text(encoding="utf-8"))
+    return kept["access_key"], kept["secret_key"]
+
+
+def _install(layout: Layout) -> None:
+    once(layout, "minio", _VERSION, [], lambda: _build(layout))
+
+
+def _build(layout: Layout) -> None:
+    go = need("go", "MinIO's server is built from source with Go 1.24 or newer (https://go.dev/dl)")
+    say("minio: building (about 3 minutes, once)")
+    environment = {"GOBIN": str(layout.programs), "CGO_ENABLED": "0"}
+    run_step(layout, "minio", [go, "install", f"{_MODULE}@{_VERSION}"], doing="building", environment=environment)
+
+
+def _prepare(layout: Layout, ports: Ports) -> Launch:
+    data = layout.data("minio")
+    access_key, secret_key = keys(layout)
+    command = [str(layout.programs / "minio"), "server", "--quiet", "--address", f"{HOST}:{ports['client']}"]
+    environment = {
+        "MINIO_ROOT_USER": access_key,
+        "MINIO_ROOT_PASSWORD": secret_key,
+        "MINIO_BROWSER": "off",
+        "MINIO_UPDATE": "off",
+    }
+    return Launch([*command, "--certs-dir", str(layout.settings("minio") / "certs"), str(data / "drive")], environment)
+
+
+KIND = Kind("minio", ("client",), _install, _prepare, probes.minio)

@@ -1,0 +1,220 @@
+"""The API on a real record store, and a stand-in for the worker, which answers what is queued through the store."""
+
+from __future__ import annotations
+
+import base64
+import io
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import orjson
+import redis
+from flask.testing import FlaskClient
+from numpy.typing import NDArray
+from PIL import Image
+from werkzeug.test import TestResponse
+
+from inference.errors import InferenceError
+from inference.imaging import ImageLimits, decode
+from inference.messages import Outcome, PredictionResult, QueueItem, QueueMessage, TaskStatus
+from inference.services import Services
+from inference.task_store.protocol import Commit, LeaseState
+
+QUEUE = "predict.digits"
+OWNER = "test-worker"
+PATIENCE_S = 10.0
+RAW_METADATA = {"shape": "8,8,1", "dtype": "float32"}
+PROBLEM = "application/problem+json"
+
+
+def wait_until(condition: Callable[[], Any], what: str) -> Any:
+    """The first true answer; the test fails when there is none in time."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not (answer := condition()):
+        assert time.monotonic() < deadline, f"waited {PATIENCE_S:g} s for: {what}"
+        time.sleep(0.005)
+    return answer
+
+
+def raw_image(number: float = 7) -> bytes:
+    return np.full((8, 8, 1), number, "<f4").tobytes()
+
+
+def encoded(image: Image.Image, kind: str) -> bytes:
+    file = io.BytesIO()
+    image.save(file, kind)
+    return file.getvalue()
+
+
+def picture(kind: str, size: int = 8) -> bytes:
+    """A square of one colour as a PNG, JPEG or WebP file."""
+    return encoded(Image.new("RGB", (size, size), (90, 30, 200)), kind)
+
+
+def npy_image(number: int = 7) -> bytes:
+    file = io.BytesIO()
+    np.save(file, np.full((8, 8, 1), number, np.float32))
+    return file.getvalue()
+
+
+def vector(number: int = 7) -> NDArray[np.float32]:
+    """Ten classes; the highest is `number`."""
+    values = np.linspace(0.001, 0.01, 10, dtype=np.float32)
+    values[number % 10] = 0.93
+    return values
+
+
+def form(
+    image: bytes | None = None, *, metadata: Any = None, filename: str = "image", content_type: str | None = None, **fields: Any
+) -> dict[str, Any]:
+    """The form of a predict request; `metadata` as an object becomes JSON."""
+    data: dict[str, Any] = dict(fields)
+    if metadata is not None:
+        data["metadata"] = metadata if isinstance(metadata, str) else orjson.dumps(metadata).decode()
+    if image is not None:
+        data["image"] = (io.BytesIO(image), filename, content_type) if content_type else (io.BytesIO(image), filename)
+    return data
+
+
+def raw_form(number: int = 7, **fields: Any) -> dict[str, Any]:
+    """A raw image of the digits model's own shape."""
+    metadata = RAW_METADATA | fields.pop("metadata", {})
+    return form(raw_image(number), metadata=metadata, **fields)
+
+
+def assert_problem(response: TestResponse, status: int, code: str, **members: Any) -> dict[str, Any]:
+    """The answer is the RFC 9457 problem of this code; gives it."""
+    document = orjson.loads(response.data)
+    assert (response.status_code, document.get("code")) == (status, code), document
+    assert response.content_type == PROBLEM
+    assert document["type"] == f"urn:problem-type:inference:{code}"
+    assert document["status"] == status
+    assert document["title"]
+    assert document["detail"]
+    for name, value in members.items():
+        assert document.get(name) == value, document
+    return document
+
+
+class Background:
+    """A request on a thread of its own."""
+
+    def __init__(self, call: Callable[[], TestResponse]) -> None:
+        self._answers: list[TestResponse] = []
+        self._thread = threading.Thread(target=lambda: self._answers.append(call()), daemon=True)
+        self._thread.start()
+
+    @property
+    def is_done(self) -> bool:
+        return bool(self._answers)
+
+    def response(self) -> TestResponse:
+        self._thread.join(PATIENCE_S)
+        assert self._answers, "the request has not ended"
+        return self._answers[0]
+
+
+Answer = Callable[[QueueItem, bytes], Outcome]
+
+
+def succeed(item: QueueItem, data: bytes) -> Outcome:
+    """The class is the mean of a raw image's values."""
+    number = round(float(np.frombuffer(data, "<f4").mean())) if item.header.format == "raw" else 7
+    return success(number)
+
+
+def success(number: int = 7) -> Outcome:
+    return Outcome(
+        TaskStatus.SUCCEEDED,
+        result=PredictionResult.from_vector(vector(number), tuple("0123456789")),
+        batch_size=1,
+        timings={"queue_ms": 1.25, "fetch_ms": 0.5, "decode_ms": 0.25, "batch_wait_ms": 0.1, "predict_ms": 2.0},
+        worker=OWNER,
+        predicted_at_ms=1,
+    )
+
+
+def failure(error: InferenceError) -> Outcome:
+    return Outcome.of_error(TaskStatus.FAILED, error, worker=OWNER)
+
+
+class FakeWorker:
+    """Plays the worker on a thread of its own: what the broker brings is leased, started and committed.
+
+    Args:
+        answer: makes the outcome of an item from its bytes.
+    """
+
+    def __init__(self, services: Services, client: redis.Redis) -> None:
+        self._services = services
+        self._redis = client
+        self._spec = services.models.get("digits")
+        self.answer: Answer = succeed
+        #: items are taken and started, and answered once this is set
+        self.gate = threading.Event()
+        self.gate.set()
+        self.messages: list[QueueMessage] = []
+        self.errors: list[Exception] = []
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> FakeWorker:
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        return self
+
+    def stop(self) -> None:
+        self.gate.set()
+        if self._thread is not None:
+            self._redis.rpush(QUEUE, b"")
+            self._thread.join(PATIENCE_S)
+        assert self.errors == []
+
+    def work_off(self) -> None:
+        """Answer everything that is queued now, on the calling thread."""
+        while payload := self._redis.rpop(QUEUE):
+            self._handle(payload)
+
+    def _run(self) -> None:
+        try:
+            while payload := self._redis.brpop([QUEUE], timeout=30)[1]:
+                self._handle(payload)
+        except Exception as error:  # noqa: BLE001 the test that stops the worker looks at it
+            self.errors.append(error)
+
+    def _handle(self, payload: bytes) -> None:
+        envelope = orjson.loads(payload)
+        assert envelope["headers"]["task"] == "tasks.predict"
+        _, kwargs, _ = orjson.loads(base64.b64decode(envelope["body"]))
+        message = QueueMessage.from_kwargs(kwargs)
+        self.messages.append(message)
+        store = self._services.store
+        for item in message.items:
+            (lease,) = store.lease(OWNER, [item.task_id]).leases
+            (attempt,) = store.start(OWNER, [item.task_id]) if lease.state is LeaseState.LEASED else (None,)
+            if attempt is None:
+                continue
+            assert self.gate.wait(PATIENCE_S), "nobody opened the gate"
+            store.commit(OWNER, [Commit(item.task_id, attempt, self._outcome(item))])
+
+    def _outcome(self, item: QueueItem) -> Outcome:
+        try:
+            data = self._services.objects.get(item.object_key)
+            decode(data, item.header, self._spec.input, ImageLimits(1_000_000))
+        except InferenceError as error:
+            return failure(error)
+        return self.answer(item, data)
+
+
+def post(client: FlaskClient, data: dict[str, Any] | None = None, path: str = "/inference", **options: Any) -> TestResponse:
+    return client.post(path, data=raw_form() if data is None else data, **options)
+
+
+def post_async(client: FlaskClient, data: dict[str, Any] | None = None) -> str:
+    """Submit; gives the task's id."""
+    response = post(client, data, headers={"Prefer": "respond-async"})
+    assert response.status_code == 202, response.data
+    task_id: str = response.json["task_id"]
+    return task_id

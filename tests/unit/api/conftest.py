@@ -1,0 +1,83 @@
+"""Fixtures of the API's tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from api_rig import QUEUE, FakeWorker
+from flask.testing import FlaskClient
+
+from api import create_app
+from api.app import Api
+from inference.presence import LoadedModelInfo, WorkerInfo
+from inference.settings import Settings
+
+MakeApp = Callable[..., Api]
+
+
+@pytest.fixture
+def make_app(repository: Path, redis_url: str, redis_client: redis.Redis, key_prefix: str, tmp_path: Path) -> Iterator[MakeApp]:
+    """Makes the application of one API process; settings are given by section."""
+    redis_client.delete(QUEUE)
+    apps: list[Api] = []
+
+    def make(**sections: Any) -> Api:
+        defaults: dict[str, Any] = {
+            "data_dir": tmp_path,
+            "models": (repository / "models" / "digits",),
+            "sinks": (),
+            "broker": {"url": redis_url},
+            "task_store": {"key_prefix": key_prefix},
+        }
+        app = create_app(Settings(**(defaults | sections)))
+        apps.append(app)
+        return app
+
+    yield make
+    for app in apps:
+        app.replies.stop()
+        redis_client.publish(app.replies.channel, b"")  # wakes it up
+    for app in apps:
+        if app.replies._thread is not None:
+            app.replies._thread.join(10)
+        app.services.redis.close()
+
+
+@pytest.fixture
+def app(make_app: MakeApp) -> Api:
+    return make_app()
+
+
+@pytest.fixture
+def client(app: Api) -> FlaskClient:
+    return app.test_client()
+
+
+@pytest.fixture
+def idle_worker(app: Api, redis_client: redis.Redis) -> Iterator[FakeWorker]:
+    """A worker that does nothing until it is started or told to work off the queue."""
+    worker = FakeWorker(app.services, redis_client)
+    yield worker
+    worker.stop()
+
+
+@pytest.fixture
+def worker(idle_worker: FakeWorker) -> FakeWorker:
+    """A worker that answers what comes."""
+    return idle_worker.start()
+
+
+@pytest.fixture
+def announce(app: Api) -> Callable[[], None]:
+    """Say that a worker has the digits model loaded."""
+
+    def announce() -> None:
+        model = app.services.models.get("digits")
+        info = LoadedModelInfo(model.name, model.version, model.digest, 0.5)
+        app.services.presence.announce(WorkerInfo("test-worker", (info,)))
+
+    return announce

@@ -1,0 +1,122 @@
+"""Overload is refused at the door: a queue that is full, or so slow that a deadline would be missed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from api_rig import FakeWorker, assert_problem, post, post_async, raw_form
+from flask.testing import FlaskClient
+
+from api.app import Api
+from api.submission import Submissions
+from inference.task_store import QueueStats
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class SlowQueue:
+    """The record store, but for how its queue does."""
+
+    def __init__(self, store: Any, stats: QueueStats) -> None:
+        self._store = store
+        self.stats = stats
+        self.looks = 0
+
+    def queue_stats(self, *_: str) -> QueueStats:
+        self.looks += 1
+        return self.stats
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+@pytest.fixture
+def full(make_app: Any) -> FlaskClient:
+    """A queue that takes two tasks, and has them."""
+    client: FlaskClient = make_app(limits={"max_queue_depth": 2}).test_client()
+    for _ in range(2):
+        post_async(client)
+    return client
+
+
+def test_a_full_queue_refuses_more(full: FlaskClient, tmp_path: Path) -> None:
+    for headers in ({}, {"Prefer": "respond-async"}):
+        response = post(full, headers=headers)
+        assert_problem(response, 429, "overloaded")
+        assert 1 <= int(response.headers["Retry-After"]) <= 60
+    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 2
+
+
+def test_a_full_queue_still_answers_what_was_accepted(make_app: Any) -> None:
+    client = make_app(limits={"max_queue_depth": 1}).test_client()
+    headers = {"Idempotency-Key": "k", "Prefer": "respond-async"}
+    task_id = post(client, headers=headers).json["task_id"]
+    assert_problem(post(client, headers={"Prefer": "respond-async"}), 429, "overloaded")
+    assert post(client, headers=headers).json["task_id"] == task_id
+
+
+def test_a_queue_with_room_again_takes_more(make_app: Any) -> None:
+    client = make_app(limits={"max_queue_depth": 1}).test_client()
+    task_id = post_async(client)
+    assert_problem(post(client, headers={"Prefer": "respond-async"}), 429, "overloaded")
+    client.delete(f"/tasks/{task_id}")
+    assert post(client, headers={"Prefer": "respond-async"}).status_code == 202
+
+
+class TestARateThatIsTooSlow:
+    @pytest.fixture
+    def slow(self, app: Api) -> SlowQueue:
+        """A backlog of 100 s: 200 tasks, 2 a second."""
+        slow = SlowQueue(app.services.store, QueueStats(depth=200, oldest_age_s=100, drain_rate_per_s=2))
+        app.submissions = Submissions(
+            store=slow,
+            broker=app.services.broker,
+            objects=app.services.objects,
+            models=app.services.models,
+            replies=app.replies,
+            settings=app.services.settings,
+            clock=Clock(),
+        )
+        return slow
+
+    @pytest.mark.usefixtures("slow")
+    def test_who_would_miss_its_deadline_is_refused(self, client: FlaskClient) -> None:
+        response = post(client)
+        problem = assert_problem(response, 429, "overloaded")
+        assert "200 tasks wait" in problem["detail"]
+        assert response.headers["Retry-After"] == "50"  # half of them will have ended
+
+    @pytest.mark.usefixtures("slow")
+    def test_who_has_time_is_taken(self, client: FlaskClient) -> None:
+        assert post(client, raw_form(deadline_s="101"), headers={"Prefer": "respond-async"}).status_code == 202
+        assert_problem(post(client, raw_form(deadline_s="99"), headers={"Prefer": "respond-async"}), 429, "overloaded")
+
+    def test_the_queue_is_not_asked_for_each_request(self, app: Api, client: FlaskClient, slow: SlowQueue) -> None:
+        for _ in range(5):
+            post(client)
+        assert slow.looks == 1
+        app.submissions._clock.now += 1
+        post(client)
+        assert slow.looks == 2
+
+    def test_without_a_rate_nothing_is_refused(self, client: FlaskClient, slow: SlowQueue) -> None:
+        slow.stats = QueueStats(depth=200, oldest_age_s=100, drain_rate_per_s=0)
+        assert post(client, headers={"Prefer": "wait=0"}).status_code == 202
+
+
+def test_a_burst_after_a_quiet_time_is_no_overload(app: Api, client: FlaskClient, idle_worker: FakeWorker) -> None:
+    """What ended lately says how much came, not how much can be done: one task in ten seconds is no rate of 0.1 a second."""
+    post_async(client)
+    idle_worker.work_off()
+    for _ in range(5):
+        post_async(client)
+    app.submissions._stats.clear()  # as half a second later
+    assert post(client, headers={"Prefer": "wait=0"}, data=raw_form(deadline_s="30")).status_code == 202

@@ -1,0 +1,454 @@
+"""The predictor process itself: what it answers, and how the worker's side sees it die, hang and refuse."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from inference.errors import ConfigurationError, PredictionFailed
+from inference.models.arena import SlotArena
+from inference.models.predictor import PredictorCrashed, PredictorNotRunning, PredictorProcess
+from inference.models.protocol import Failed, Load, Predict, Predicted, Ready
+from inference.models.spec import ModelSpec, load_spec
+
+MODULE = "inference.models.predictor_process"
+MAX_BATCH_SIZE = 8
+PATIENCE_S = 30.0
+#: predictions of one image in batches of other sizes differ by as much as the order of sums does
+TOLERANCE = 1e-5
+
+
+def wait_until(condition: Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < deadline, f"waited {PATIENCE_S:g} s for: {what}"
+        time.sleep(0.01)
+
+
+def never() -> bool:
+    return False
+
+
+@pytest.fixture(scope="module")
+def digits(repository: Path) -> ModelSpec:
+    return load_spec(repository / "models" / "digits")
+
+
+@pytest.fixture(scope="module")
+def arena(digits: ModelSpec) -> Iterator[SlotArena]:
+    arena = SlotArena(digits.input, 2 * MAX_BATCH_SIZE)
+    images = np.random.default_rng(3).uniform(0, 255, arena.images.shape)
+    arena.images[:] = images
+    yield arena
+    assert arena._file is not None
+    arena._file.close()
+
+
+def predictor_of(models: dict[str, tuple[ModelSpec, SlotArena]], **options: float) -> PredictorProcess:
+    limits = {"predict_timeout_s": 3.0, "load_timeout_s": 120.0} | options
+    return PredictorProcess(models, max_batch_size=MAX_BATCH_SIZE, **limits)
+
+
+@pytest.fixture(scope="module")
+def process(digits: ModelSpec, arena: SlotArena) -> Iterator[PredictorProcess]:
+    predictor = predictor_of({digits.name: (digits, arena)})
+    yield predictor
+    predictor.stop()
+
+
+@pytest.fixture
+def predictor(process: PredictorProcess) -> PredictorProcess:
+    """A running process; started again only after a test that ended it: TensorFlow takes seconds to load."""
+    if process.pid is None or not process.loaded:
+        assert process.start(never)
+    return process
+
+
+@pytest.fixture(scope="module")
+def one_by_one(process: PredictorProcess, arena: SlotArena) -> NDArray[np.float32]:
+    """What the process answers for each slot alone."""
+    if not process.loaded:
+        assert process.start(never)
+    return np.concatenate([process.predict("digits", [slot]).values for slot in range(arena.slots)])
+
+
+class TestRunning:
+    def test_it_says_what_it_has_loaded(self, predictor: PredictorProcess) -> None:
+        loaded = predictor.loaded["digits"]
+        assert (loaded.model, loaded.output_size) == ("digits", 10)
+        assert loaded.predict_ms > 0
+
+    @pytest.mark.parametrize("size", [*range(1, MAX_BATCH_SIZE + 1)])
+    def test_a_batch_of_any_size_is_answered_as_its_images_are_one_by_one(
+        self, predictor: PredictorProcess, one_by_one: NDArray[np.float32], size: int
+    ) -> None:
+        predictions = predictor.predict("digits", list(range(size)))
+        assert predictions.values.shape == (size, 10)
+        assert predictions.values.dtype == np.float32
+        assert predictions.predict_ms > 0
+        np.testing.assert_allclose(predictions.values, one_by_one[:size], atol=TOLERANCE)
+        np.testing.assert_allclose(predictions.values.sum(axis=1), 1, atol=TOLERANCE)
+
+    def test_answers_come_in_the_order_of_the_slots(self, predictor: PredictorProcess, one_by_one: NDArray[np.float32]) -> None:
+        slots = [13, 2, 2, 7, 0]
+        values = predictor.predict("digits", slots).values
+        np.testing.assert_allclose(values, one_by_one[slots], atol=TOLERANCE)
+        assert np.ptp(one_by_one, axis=0).max() > 0.1  # the images are told apart
+
+    def test_an_image_written_after_the_start_is_the_one_that_is_seen(
+        self, predictor: PredictorProcess, arena: SlotArena, repository: Path
+    ) -> None:
+        from PIL import Image  # noqa: PLC0415
+
+        kept = arena.images[5].copy()
+        with Image.open(repository / "samples" / "digit_7.png") as picture:
+            arena.images[5] = np.asarray(picture, np.float32).reshape(8, 8, 1)
+        (vector,) = predictor.predict("digits", [5]).values
+        arena.images[5] = kept
+        assert vector.argmax() == 7
+        assert vector.max() > 0.9
+
+    def test_a_model_that_raises_is_not_the_end_of_the_process(
+        self, predictor: PredictorProcess, one_by_one: NDArray[np.float32]
+    ) -> None:
+        pid = predictor.pid
+        with pytest.raises(PredictionFailed, match="the model raised"):
+            predictor.predict("digits", list(range(MAX_BATCH_SIZE + 1)))
+        assert predictor.pid == pid
+        np.testing.assert_allclose(predictor.predict("digits", [3]).values, one_by_one[3:4], atol=TOLERANCE)
+
+    def test_threads_that_call_at_the_same_time_get_their_own_answers(
+        self, predictor: PredictorProcess, one_by_one: NDArray[np.float32]
+    ) -> None:
+        wrong: list[int] = []
+
+        def call(slot: int) -> None:
+            for _ in range(20):
+                values = predictor.predict("digits", [slot]).values
+                if not np.allclose(values, one_by_one[slot : slot + 1], atol=TOLERANCE):
+                    wrong.append(slot)
+
+        threads = [threading.Thread(target=call, args=(slot,)) for slot in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(PATIENCE_S)
+        assert wrong == []
+
+    def test_a_second_start_leaves_a_running_process_alone(self, predictor: PredictorProcess) -> None:
+        """Two models share the process, and each one's batcher starts it after a crash."""
+        pid = predictor.pid
+        assert predictor.start(never)
+        assert predictor.pid == pid
+
+    def test_signals_to_the_group_leave_it_running(self, predictor: PredictorProcess) -> None:
+        assert predictor.pid is not None
+        for number in (signal.SIGINT, signal.SIGTERM):
+            os.kill(predictor.pid, number)
+        assert predictor.predict("digits", [0]).values.shape == (1, 10)
+
+
+class TestDying:
+    """In this order: killed, refused, started again."""
+
+    def test_a_killed_process_is_a_crash(self, predictor: PredictorProcess) -> None:
+        assert predictor.pid is not None
+        os.kill(predictor.pid, signal.SIGKILL)
+        with pytest.raises(PredictorCrashed, match="signal 9"):
+            predictor.predict("digits", [0])
+        assert predictor.loaded == {}
+
+    def test_until_it_is_started_again_every_call_is_refused(self, process: PredictorProcess) -> None:
+        assert process.loaded == {}
+        with pytest.raises(PredictorNotRunning, match="not running"):
+            process.predict("digits", [0])
+
+    def test_a_new_process_answers_as_the_old_one_did(self, process: PredictorProcess, one_by_one: NDArray[np.float32]) -> None:
+        assert process.start(never)
+        np.testing.assert_allclose(process.predict("digits", [4, 1]).values, one_by_one[[4, 1]], atol=TOLERANCE)
+        assert set(process.loaded) == {"digits"}
+
+
+@pytest.fixture
+def make() -> Iterator[Callable[..., PredictorProcess]]:
+    """Makes predictors that are ended after the test."""
+    made: list[PredictorProcess] = []
+
+    def make(models: dict[str, tuple[ModelSpec, SlotArena]], **options: float) -> PredictorProcess:
+        made.append(predictor_of(models, **options))
+        return made[-1]
+
+    yield make
+    for predictor in made:
+        predictor.stop()
+
+
+Make = Callable[..., PredictorProcess]
+
+
+class TestHanging:
+    """Without models the process needs no TensorFlow; while it is stopped it answers nothing."""
+
+    @pytest.fixture
+    def hanging(self, make: Make) -> Iterator[Callable[[float], PredictorProcess]]:
+        """Makes a stopped process whose calls may take so many seconds."""
+        processes: list[subprocess.Popen[bytes]] = []
+
+        def make_hanging(predict_timeout_s: float) -> PredictorProcess:
+            predictor = make({}, predict_timeout_s=predict_timeout_s)
+            assert predictor.start(never)
+            assert predictor._process is not None
+            processes.append(predictor._process)
+            os.kill(predictor._process.pid, signal.SIGSTOP)
+            return predictor
+
+        yield make_hanging
+        for process in processes:
+            process.kill()  # so that no stop waits for it
+
+    def test_a_process_that_hangs_is_a_crash_and_is_ended(self, hanging: Callable[[float], PredictorProcess]) -> None:
+        predictor = hanging(0.2)
+        process = predictor._process
+        assert process is not None
+        with pytest.raises(PredictorCrashed):
+            predictor.predict("digits", [0])
+        assert process.poll() == -signal.SIGKILL
+        assert predictor.loaded == {}
+
+    def test_a_hang_is_told_from_a_death(self, hanging: Callable[[float], PredictorProcess]) -> None:
+        with pytest.raises(PredictorCrashed, match=r"hung for 0\.2 s"):
+            hanging(0.2).predict("digits", [0])
+
+    def test_a_stop_does_not_wait_for_a_call_that_hangs(self, hanging: Callable[[float], PredictorProcess]) -> None:
+        predictor = hanging(10 * PATIENCE_S)
+        errors: list[Exception] = []
+
+        def call() -> None:
+            try:
+                predictor.predict("digits", [0])
+            except PredictorCrashed as error:
+                errors.append(error)
+
+        calling = threading.Thread(target=call, daemon=True)
+        calling.start()
+        wait_until(predictor._lock.locked, "the call")
+        stopping = threading.Thread(target=predictor.stop, daemon=True)
+        stopping.start()
+        stopping.join(5)
+        assert not stopping.is_alive()
+        calling.join(PATIENCE_S)
+        assert len(errors) == 1
+
+
+class TestLoading:
+    def test_a_file_that_is_no_model_is_a_configuration_error(
+        self, make: Make, digits: ModelSpec, arena: SlotArena, tmp_path: Path
+    ) -> None:
+        shutil.copy(digits.folder / "labels.txt", tmp_path)
+        (tmp_path / "digits.keras").write_bytes(b"not a zip archive")
+        bad = digits.model_copy(update={"folder": tmp_path})
+        predictor = make({"digits": (bad, arena)})
+        with pytest.raises(ConfigurationError, match=r"digits: .*digits\.keras.* Keras"):
+            predictor.start(never)
+        assert predictor.loaded == {}
+        assert predictor._process is not None
+        assert predictor._process.poll() is not None
+
+    def test_who_is_told_to_stop_stops_loading(self, make: Make, digits: ModelSpec, arena: SlotArena) -> None:
+        predictor = make({"digits": (digits, arena)})
+        asked: list[bool] = []
+
+        def should_stop() -> bool:
+            asked.append(predictor.pid is not None)
+            return len(asked) == 2
+
+        assert not predictor.start(should_stop)
+        assert asked == [True, True]
+        assert predictor.loaded == {}
+        assert predictor._process is not None
+        assert predictor._process.poll() == -signal.SIGKILL
+
+    def test_loading_that_takes_too_long_is_a_configuration_error(self, make: Make, digits: ModelSpec, arena: SlotArena) -> None:
+        predictor = make({"digits": (digits, arena)}, load_timeout_s=0.01)
+        with pytest.raises(ConfigurationError, match=r"more than 0\.01 s"):
+            predictor.start(never)
+        assert predictor._process is not None
+        assert predictor._process.poll() is not None
+
+    def test_a_process_that_dies_while_it_loads_is_a_configuration_error(
+        self, make: Make, digits: ModelSpec, arena: SlotArena
+    ) -> None:
+        predictor = make({"digits": (digits, arena)})
+
+        def kill() -> bool:
+            assert predictor.pid is not None
+            os.kill(predictor.pid, signal.SIGKILL)
+            return False
+
+        with pytest.raises(ConfigurationError, match="ended: signal 9"):
+            predictor.start(kill)
+
+    @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's /proc to see what is loaded")
+    def test_what_a_library_says_before_it_aborts_is_passed_on(
+        self,
+        make: Make,
+        digits: ModelSpec,
+        arena: SlotArena,
+        monkeypatch: pytest.MonkeyPatch,
+        capfd: pytest.CaptureFixture[str],
+    ) -> None:
+        """As a failed check of CUDA does; without it the operator has the number of a signal."""
+        monkeypatch.setenv("PYTHONFAULTHANDLER", "1")
+        predictor = make({"digits": (digits, arena)})
+
+        def abort_once_it_loads() -> bool:
+            assert predictor.pid is not None
+            if "tensorflow" in Path(f"/proc/{predictor.pid}/maps").read_text():
+                os.kill(predictor.pid, signal.SIGABRT)
+            return False
+
+        with pytest.raises(ConfigurationError, match="ended: signal 6"):
+            predictor.start(abort_once_it_loads)
+        said = ""
+        deadline = time.monotonic() + 3
+        while "Fatal Python error: Aborted" not in said:
+            assert time.monotonic() < deadline, said
+            said += capfd.readouterr().err
+            time.sleep(0.01)
+
+    def test_a_process_that_was_never_started_does_not_run(self, make: Make) -> None:
+        predictor = make({})
+        with pytest.raises(PredictorNotRunning, match="not running"):
+            predictor.predict("digits", [0])
+        predictor.stop()
+        assert predictor.pid is None
+
+    def test_a_stopped_process_is_gone(self, make: Make) -> None:
+        predictor = make({})  # without models it needs no TensorFlow
+        assert predictor.start(never)
+        predictor.stop()
+        assert predictor._process is not None
+        assert predictor._process.poll() is not None
+        predictor.stop()
+
+
+class TestTheWorkersEnd:
+    """What the process does when the worker goes away. Without models it needs no TensorFlow."""
+
+    def test_it_ends_when_the_workers_end_of_the_socket_is_closed(self, repository: Path) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs:
+            process = subprocess.Popen(
+                [sys.executable, "-m", MODULE, str(theirs.fileno())], pass_fds=[theirs.fileno()], cwd=repository
+            )
+        with Connection(ours.detach()) as connection:
+            connection.send(Load((), MAX_BATCH_SIZE))
+            assert connection.poll(PATIENCE_S)
+            assert connection.recv() == Ready(())
+            assert process.poll() is None
+        assert process.wait(PATIENCE_S) == 0
+
+    def test_it_ends_with_a_killed_worker_though_the_socket_is_still_open(self, repository: Path) -> None:
+        """A call that hangs does not look at the socket: the parent is watched as well."""
+        ours, theirs = socket.socketpair()
+        code = f"""
+import subprocess, sys, time
+subprocess.Popen([sys.executable, "-m", "{MODULE}", "{theirs.fileno()}"], pass_fds=[{theirs.fileno()}])
+time.sleep(600)
+"""
+        with theirs:
+            worker = subprocess.Popen([sys.executable, "-c", code], pass_fds=[theirs.fileno()], cwd=repository)
+        with Connection(ours.detach()) as connection:
+            connection.send(Load((), MAX_BATCH_SIZE))
+            assert connection.poll(PATIENCE_S)
+            connection.recv()
+            worker.kill()
+            worker.wait(PATIENCE_S)
+            assert connection.poll(PATIENCE_S)
+            with pytest.raises((EOFError, ConnectionError)):
+                connection.recv()
+
+
+class Impostor:
+    """Plays the process on the other end of the socket, so that a test can say the wrong thing."""
+
+    def __init__(self, **options: float) -> None:
+        self.predictor = predictor_of({}, **options)
+        ours, theirs = socket.socketpair()
+        self.predictor._connection = Connection(ours.detach())
+        self.connection: Connection[Any, Any] = Connection(theirs.detach())
+        self._ended: list[BaseException | None] = []
+        self._thread: threading.Thread | None = None
+
+    def predict(self, slots: list[int]) -> None:
+        """Call `predict` on a thread of its own and take its message."""
+
+        def call() -> None:
+            try:
+                self.predictor.predict("digits", slots)
+            except Exception as error:  # noqa: BLE001 the test looks at it
+                self._ended.append(error)
+            else:
+                self._ended.append(None)
+
+        self._thread = threading.Thread(target=call, daemon=True)
+        self._thread.start()
+        assert self.connection.recv() == Predict("digits", tuple(slots))
+
+    def error(self, within_s: float = 5.0) -> BaseException | None:
+        """What `predict` raised; fails when it does not end."""
+        assert self._thread is not None
+        self._thread.join(within_s)
+        assert self._ended, f"predict has not ended after {within_s:g} s"
+        return self._ended[0]
+
+    def close(self) -> None:
+        self.connection.close()
+        if self._thread is not None:
+            self._thread.join(PATIENCE_S)
+        self.predictor.stop()
+
+
+class TestTheConversation:
+    def test_a_failure_is_the_models(self) -> None:
+        with closing(Impostor()) as impostor:
+            impostor.predict([0])
+            impostor.connection.send(Failed("ValueError: no"))
+            error = impostor.error()
+            assert isinstance(error, PredictionFailed)
+            assert "ValueError: no" in error.detail
+
+    def test_an_end_in_the_middle_of_an_answer_is_a_crash(self) -> None:
+        with closing(Impostor()) as impostor:
+            impostor.predict([0])
+            impostor.connection.send(Predicted(1.0))
+            impostor.connection.close()
+            assert isinstance(impostor.error(), PredictorCrashed)
+
+    def test_a_hang_in_the_middle_of_an_answer_is_a_crash(self) -> None:
+        with closing(Impostor(predict_timeout_s=0.2)) as impostor:
+            impostor.predict([0])
+            impostor.connection.send(Predicted(1.0))
+            assert isinstance(impostor.error(), PredictorCrashed)
+
+    def test_values_that_are_no_row_for_each_image_are_the_models_failure(self) -> None:
+        with closing(Impostor()) as impostor:
+            impostor.predict([0, 1])
+            impostor.connection.send(Predicted(1.0))
+            impostor.connection.send_bytes(np.zeros(3, "<f4").tobytes())
+            assert isinstance(impostor.error(), PredictionFailed)

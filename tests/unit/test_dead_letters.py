@@ -1,0 +1,178 @@
+"""What an operator does with tasks whose every attempt ended in a dead process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from support.fakes import FakeBroker, FakeObjectStore, FakeTaskStore
+from support.samples import QUEUE, a_request
+
+from inference.dead_letters import DeadLetters, bury
+from inference.errors import ObjectNotFound, ServiceUnavailable, TaskNotFound
+from inference.messages import PredictionRequest, TaskStatus
+from inference.storage import dead_letter_key
+from inference.task_store import Accepted, Enqueue
+
+
+class FullStore(FakeTaskStore):
+    """Accepts nothing once `is_full` is set."""
+
+    is_full = False
+
+    def accept(self, request: PredictionRequest, *, enqueue: Enqueue | None, max_queue_depth: int) -> Accepted:
+        if self.is_full:
+            raise ServiceUnavailable("out of memory")
+        return super().accept(request, enqueue=enqueue, max_queue_depth=max_queue_depth)
+
+
+class Rig:
+    def __init__(self, *, shares_store: bool = False) -> None:
+        self.broker = FakeBroker(shares_store=shares_store)
+        self.objects = FakeObjectStore()
+        self.store = FullStore(on_enqueue=self.broker.push)
+        self.letters = DeadLetters(self.store, self.objects, self.broker)
+
+    def running(self, **changes: Any) -> str:
+        request = a_request(**changes)
+        self.objects.put(request.item.object_key, b"image")
+        self.store.accept(request, enqueue=None, max_queue_depth=0)
+        self.store.lease("worker", [request.task_id])
+        self.store.start("worker", [request.task_id])
+        return request.task_id
+
+    def bury(self, task_id: str) -> bool:
+        self.store.note_death("worker", [task_id])
+        return bury(self.store, self.objects, "worker", self.store.get(task_id))
+
+    def dead_letter(self, **changes: Any) -> str:
+        task_id = self.running(**changes)
+        assert self.bury(task_id)
+        return task_id
+
+    def replay(self, task_id: str) -> str:
+        return self.letters.replay(task_id, deadline_s=60, sinks=("kafka",))
+
+    def listed(self) -> list[str]:
+        return [record.task_id for record in self.letters.list(10)]
+
+
+@pytest.fixture(params=[True, False], ids=["redis broker", "other broker"])
+def rig(request: pytest.FixtureRequest) -> Rig:
+    return Rig(shares_store=request.param)
+
+
+class TestBury:
+    def test_it_ends_as_a_failure_and_its_input_is_kept(self, rig: Rig) -> None:
+        task_id = rig.dead_letter()
+        record = rig.store.get(task_id)
+        assert (record.status, rig.listed()) == (TaskStatus.FAILED, [task_id])
+        assert record.outcome is not None
+        assert record.outcome.error is not None
+        assert (record.outcome.error["code"], record.outcome.error["task_id"]) == ("predictor_died", task_id)
+        assert "1 attempts" in record.outcome.error["detail"]
+        assert rig.objects.get(dead_letter_key(task_id)) == b"image"
+
+    def test_without_its_input_it_says_so(self, rig: Rig) -> None:
+        task_id = rig.running()
+        rig.objects.objects.clear()
+        assert rig.bury(task_id)
+        outcome = rig.store.get(task_id).outcome
+        assert outcome is not None
+        assert outcome.error is not None
+        assert "its input is gone" in outcome.error["detail"]
+
+    def test_an_input_that_cannot_be_copied_now_keeps_the_task_open(self, rig: Rig) -> None:
+        task_id = rig.running()
+        rig.objects.available = False
+        with pytest.raises(ServiceUnavailable):
+            rig.bury(task_id)
+        assert rig.store.get(task_id).status is TaskStatus.RUNNING
+        assert rig.listed() == []
+
+    def test_what_is_not_the_owners_is_not_buried(self, rig: Rig) -> None:
+        task_id = rig.running()
+        rig.store.cancel(task_id)
+        assert not rig.bury(task_id)
+        assert rig.store.get(task_id).status is TaskStatus.CANCELED
+        assert rig.listed() == []
+
+
+class TestList:
+    def test_the_oldest_come_first(self, rig: Rig) -> None:
+        ids = [rig.dead_letter() for _ in range(3)]
+        assert [record.task_id for record in rig.letters.list(2)] == ids[:2]
+        assert rig.listed() == ids
+
+
+class TestReplay:
+    def test_it_is_a_new_task_of_the_same_request_and_input(self, rig: Rig) -> None:
+        old = rig.dead_letter(request_id="ensemble-1")
+        new = rig.replay(old)
+        assert new != old
+        record = rig.store.get(new)
+        assert (record.status, record.request_id, record.queue) == (TaskStatus.QUEUED, "ensemble-1", QUEUE)
+        assert record.deadline_at_ms - record.created_at_ms == 60_000
+        assert (record.model, record.item.header) == (rig.store.get(old).model, rig.store.get(old).item.header)
+        assert rig.objects.get(record.item.object_key) == b"image"
+        assert rig.store.find_by_request("ensemble-1") == [old, new]
+
+    def test_its_message_is_on_the_queue_once(self, rig: Rig) -> None:
+        new = rig.replay(rig.dead_letter())
+        (message,) = rig.broker.queues[QUEUE]
+        assert message.items == (rig.store.get(new).item,)
+        assert message.model == rig.store.get(new).model
+
+    def test_the_upload_need_not_be_there_any_more(self, rig: Rig) -> None:
+        old = rig.dead_letter()
+        rig.objects.delete(rig.store.get(old).item.object_key)
+        assert rig.objects.get(rig.store.get(rig.replay(old)).item.object_key) == b"image"
+
+    def test_the_dead_letter_stays_as_it_ended_and_is_none_any_more(self, rig: Rig) -> None:
+        old = rig.dead_letter()
+        rig.replay(old)
+        assert (rig.store.get(old).status, rig.listed()) == (TaskStatus.FAILED, [])
+        with pytest.raises(TaskNotFound):
+            rig.replay(old)
+        assert rig.broker.depth(QUEUE) == 1
+
+    def test_a_replay_that_dies_again_is_a_dead_letter_with_its_input(self, rig: Rig) -> None:
+        new = rig.replay(rig.dead_letter())
+        rig.store.lease("worker", [new])
+        rig.store.start("worker", [new])
+        assert rig.bury(new)
+        assert rig.listed() == [new]
+        assert rig.objects.get(dead_letter_key(new)) == b"image"
+
+    def test_a_replay_that_is_refused_loses_nothing(self, rig: Rig) -> None:
+        old = rig.dead_letter()
+        rig.store.is_full = True
+        with pytest.raises(ServiceUnavailable):
+            rig.replay(old)
+        assert rig.listed() == [old]
+        rig.store.is_full = False
+        assert rig.store.get(rig.replay(old)).status is TaskStatus.QUEUED
+
+    @pytest.mark.parametrize("make", [lambda _: "nobody", lambda rig: rig.running()])
+    def test_what_is_no_dead_letter_is_not_replayed(self, rig: Rig, make: Any) -> None:
+        with pytest.raises(TaskNotFound):
+            rig.replay(make(rig))
+        assert rig.broker.depth(QUEUE) == 0
+
+
+class TestDiscard:
+    def test_its_input_goes_and_its_record_later(self, rig: Rig) -> None:
+        task_id = rig.dead_letter()
+        rig.letters.discard(task_id)
+        assert rig.listed() == []
+        with pytest.raises(ObjectNotFound):
+            rig.objects.get(dead_letter_key(task_id))
+        assert rig.store.get(task_id).status is TaskStatus.FAILED
+        assert rig.store.expires_in_s(task_id) is not None
+
+    def test_what_is_no_dead_letter_is_not_discarded(self, rig: Rig) -> None:
+        task_id = rig.dead_letter()
+        rig.letters.discard(task_id)
+        for unknown in (task_id, "nobody", rig.running()):
+            with pytest.raises(TaskNotFound):
+                rig.letters.discard(unknown)

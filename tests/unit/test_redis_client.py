@@ -1,0 +1,106 @@
+"""One way to reach Redis: where the embedded broker's socket is, and that Celery and we mean the same server and database."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from kombu import Connection, Queue
+from kombu.simple import SimpleQueue
+from support.redis_server import own_redis_server
+from support.samples import a_message, a_request
+from support.waiting import TIMEOUT_S
+
+from inference.broker.redis import RedisBroker
+from inference.errors import ConfigurationError
+from inference.redis_client import broker_url, connect, embedded_socket, kombu_url, task_store_url
+from inference.settings import Settings, load_settings
+
+
+@pytest.fixture(autouse=True)
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def with_broker(url: str) -> Settings:
+    return load_settings(None, {"broker": {"url": url}})
+
+
+class TestSocket:
+    def test_it_is_in_the_data_folder(self) -> None:
+        assert embedded_socket(Path("/data")) == Path("/data/broker/broker.sock")
+
+    def test_every_spelling_of_the_folder_is_the_same_socket(self, tmp_path: Path) -> None:
+        for folder in (Path("data"), Path("./data"), Path("data/../data"), tmp_path / "data"):
+            assert embedded_socket(folder) == embedded_socket(tmp_path / "data")
+
+    def test_a_folder_with_a_long_name_has_a_short_socket_of_its_own(self, tmp_path: Path) -> None:
+        long = [tmp_path / ("ö" * 100) / name for name in ("a", "b")]
+        sockets = [embedded_socket(folder) for folder in long]
+        assert all(len(str(socket).encode()) <= 100 for socket in sockets)
+        assert sockets[0] != sockets[1]
+        assert sockets == [embedded_socket(folder) for folder in long]
+
+
+class TestUrls:
+    def test_the_embedded_broker_is_the_record_store_too(self) -> None:
+        settings = load_settings(None)
+        assert broker_url(settings) == task_store_url(settings) == f"unix://{embedded_socket(Path('data'))}?db=0"
+
+    def test_a_record_store_may_be_another_server(self) -> None:
+        settings = load_settings(None, {"broker": {"url": "redis://one/0"}, "task_store": {"url": "redis://two/1"}})
+        assert (broker_url(settings), task_store_url(settings)) == ("redis://one/0", "redis://two/1")
+
+    @pytest.mark.parametrize(
+        ("url", "server", "database"),
+        [
+            ("redis://host", ("host", None), 0),
+            ("redis://host:7000/3", ("host", 7000), 3),
+            ("rediss://user:pass@host:7000/1", ("host", 7000), 1),
+        ],
+    )
+    def test_celery_means_the_same_database(self, url: str, server: tuple[str, int | None], database: int) -> None:
+        settings = with_broker(url)
+        ours = connect(broker_url(settings)).connection_pool.connection_kwargs
+        assert (ours["host"], ours.get("port"), ours.get("db") or 0) == (*server, database)
+        with Connection(kombu_url(settings)) as theirs:
+            assert (theirs.hostname, theirs.port) == server
+            assert int(theirs.virtual_host.strip("/") or 0) == database
+
+    @pytest.mark.parametrize("url", ["redis://host?db=3", "redis://host:7000/2?db=3"])
+    def test_a_database_that_celery_would_not_understand_is_refused_or_translated(self, url: str) -> None:
+        try:
+            translated = kombu_url(with_broker(url))
+        except ConfigurationError as error:
+            assert error.detail.startswith("broker.url:")  # noqa: PT017 either answer is right
+        else:
+            with Connection(translated) as theirs:
+                assert theirs.virtual_host == "3"
+
+
+@pytest.mark.parametrize(
+    ("credentials", "options", "password"),
+    [
+        ("", "", ""),
+        ("", "?db=2", ""),
+        ("", "?db=2&password=secret", "secret"),
+        ("", "?password=p%40ss%2Fword&db=2", "p@ss/word"),
+        (":secret@", "?db=2", "secret"),
+        (":p%40ss%2Fword@", "", "p@ss/word"),
+    ],
+)
+def test_celery_takes_from_the_socket_what_we_put_there(credentials: str, options: str, password: str) -> None:
+    with own_redis_server() as server:
+        with connect(server.url) as admin:
+            admin.config_set("requirepass", password)
+        path = server.url.removeprefix("unix://").partition("?")[0]
+        settings, message = with_broker(f"unix://{credentials}{path}{options}"), a_message(a_request())
+        with connect(broker_url(settings)) as client:
+            RedisBroker(client, shares_store=False).publish("queue", message)
+        with (
+            Connection(kombu_url(settings)) as connection,
+            SimpleQueue(connection, Queue("queue", exchange="", routing_key="queue")) as consumer,
+        ):
+            received = consumer.get(timeout=TIMEOUT_S)
+            received.ack()
+        assert received.headers["id"] == message.items[0].task_id

@@ -1,0 +1,182 @@
+"""From the outbox to the sink: everything arrives, in batches, whoever fails in between."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+import redis
+from support.fakes import FakeSink
+from support.redis_server import impatient_client, own_redis_server
+from support.samples import VECTOR, a_request, a_success
+from support.waiting import until
+
+from inference.errors import ServiceUnavailable
+from inference.sinks import SinkUnavailable
+from inference.sinks.outbox import Outbox
+from inference.sinks.relay import Relay, RelayPolicy
+from inference.task_store import Commit
+from inference.task_store.redis_store import RedisTaskStore, StorePolicy
+
+#: No pauses worth the name, and what a dead relay held is another's at once.
+POLICY = RelayPolicy(batch_size=3, backoff_s=0.001, max_backoff_s=0.002, claim_idle_s=0)
+
+
+class Rig:
+    """A record store, its outbox for one sink, and relays to that sink."""
+
+    def __init__(self, client: redis.Redis, key_prefix: str) -> None:
+        self.client = client
+        self.key_prefix = key_prefix
+        self.store = RedisTaskStore(client, StorePolicy(key_prefix))
+        self.sink = FakeSink("sink")
+
+    def outbox(self, consumer: str) -> Outbox:
+        return Outbox(self.client, self.key_prefix, "sink", consumer)
+
+    def relay(self, consumer: str = "relay-1", sink: FakeSink | None = None, policy: RelayPolicy = POLICY) -> Relay:
+        return Relay(self.outbox(consumer), self.store, sink or self.sink, pipeline_id="pipeline", policy=policy)
+
+    def finish(self, count: int) -> list[str]:
+        """That many succeeded tasks; their ids in order of their commits."""
+        ids = [self.store.accept(a_request(sinks=("sink",)), enqueue=None, max_queue_depth=0).task_id for _ in range(count)]
+        self.store.lease("w", ids)
+        self.store.start("w", ids)
+        assert all(self.store.commit("w", [Commit(task_id, 1, a_success()) for task_id in ids]))
+        return ids
+
+    def pending(self) -> int:
+        """Entries that some relay took and did not deliver."""
+        summary: Any = self.client.xpending(f"{self.key_prefix}:outbox:sink", "relay")
+        return int(summary["pending"])
+
+    def deliveries(self, task_ids: list[str]) -> set[str]:
+        return {self.store.get(task_id).deliveries["sink"] for task_id in task_ids}
+
+
+@pytest.fixture
+def rig(redis_client: redis.Redis, key_prefix: str) -> Rig:
+    return Rig(redis_client, key_prefix)
+
+
+def test_everything_is_delivered_in_order_in_batches(rig: Rig) -> None:
+    ids, relay = rig.finish(7), rig.relay()
+    assert [relay.relay_once(block_ms=1) for _ in range(4)] == [3, 3, 1, 0]
+    assert rig.sink.task_ids == ids
+    assert rig.deliveries(ids) == {"delivered"}
+    assert (rig.outbox("anyone").size(), rig.pending()) == (0, 0)
+
+
+def test_a_document_is_made_of_the_record(rig: Rig) -> None:
+    (task_id,) = rig.finish(1)
+    rig.relay().relay_once(block_ms=1)
+    (document,) = rig.sink.documents
+    assert (document["task_id"], document["pipeline_id"]) == (task_id, "pipeline")
+    assert document["request_id"] == rig.store.get(task_id).request_id
+    np.testing.assert_array_equal(document["prediction"], VECTOR)
+
+
+def test_a_sink_that_fails_twice_gets_everything_once(rig: Rig) -> None:
+    ids, relay = rig.finish(5), rig.relay(policy=RelayPolicy(batch_size=3, claim_idle_s=3600))
+    rig.sink.failures = 2
+    for _ in range(2):
+        with pytest.raises(SinkUnavailable):
+            relay.relay_once(block_ms=1)
+        assert rig.deliveries(ids) == {"pending"}
+    assert [relay.relay_once(block_ms=1) for _ in range(2)] == [3, 2]
+    assert rig.sink.task_ids == ids
+    assert (rig.outbox("anyone").size(), rig.pending()) == (0, 0)
+
+
+def test_a_relay_that_runs_goes_on_by_itself_and_closes_its_sink(rig: Rig) -> None:
+    rig.sink.failures = 2
+    ids, stopping = rig.finish(5), threading.Event()
+    thread = threading.Thread(target=rig.relay().run, args=(stopping,))
+    thread.start()
+    try:
+        until(lambda: rig.outbox("anyone").size() == 0, "the delivery of what was there")
+        ids += rig.finish(2)
+        until(lambda: rig.outbox("anyone").size() == 0, "the delivery of what came later")
+    finally:
+        stopping.set()
+        thread.join(10)
+    assert not thread.is_alive()
+    assert rig.sink.task_ids == ids
+    assert rig.sink.is_closed
+
+
+def test_what_a_dead_relay_took_is_delivered_by_another(rig: Rig) -> None:
+    ids, dead = rig.finish(5), rig.outbox("dead")
+    dead.open()
+    assert [entry.task_id for entry in dead.take(3, block_ms=1)] == ids[:3]
+    relay = rig.relay("alive")
+    assert [relay.relay_once(block_ms=1) for _ in range(3)] == [3, 2, 0]
+    assert rig.sink.task_ids == ids
+    assert rig.pending() == 0
+
+
+def test_what_a_live_relay_took_is_left_to_it(rig: Rig) -> None:
+    rig.finish(3)
+    alive = rig.outbox("alive")
+    alive.open()
+    alive.take(3, block_ms=1)
+    assert rig.relay("other", policy=RelayPolicy(claim_idle_s=3600)).relay_once(block_ms=1) == 0
+    assert rig.sink.documents == []
+
+
+def test_a_relay_that_was_believed_dead_delivers_again_and_harms_nothing(rig: Rig) -> None:
+    """At least once: readers drop duplicates by task id."""
+    ids, slow_sink = rig.finish(3), FakeSink("sink")
+    slow_sink.failures = 1
+    slow = rig.relay("slow", slow_sink)
+    with pytest.raises(SinkUnavailable):
+        slow.relay_once(block_ms=1)
+    assert rig.relay("quick").relay_once(block_ms=1) == 3
+    assert slow.relay_once(block_ms=1) == 3
+    assert rig.sink.task_ids == slow_sink.task_ids == ids
+    assert rig.deliveries(ids) == {"delivered"}
+    assert (rig.outbox("anyone").size(), rig.pending()) == (0, 0)
+
+
+def test_two_relays_share_the_work(rig: Rig) -> None:
+    ids, policy = rig.finish(12), RelayPolicy(batch_size=3, claim_idle_s=3600)
+    relays = [rig.relay(name, policy=policy) for name in ("a", "b")]
+    assert [relay.relay_once(block_ms=1) for _ in range(2) for relay in relays] == [3, 3, 3, 3]
+    assert rig.sink.task_ids == ids
+
+
+def test_the_entry_of_a_record_that_is_gone_is_dropped(rig: Rig) -> None:
+    ids = rig.finish(3)
+    rig.client.delete(f"{rig.key_prefix}:task:{ids[1]}")
+    assert rig.relay().relay_once(block_ms=1) == 3
+    assert rig.sink.task_ids == [ids[0], ids[2]]
+    assert (rig.outbox("anyone").size(), rig.pending()) == (0, 0)
+
+
+def test_entries_of_records_that_are_all_gone_do_not_reach_the_sink(rig: Rig) -> None:
+    (task_id,) = rig.finish(1)
+    rig.client.delete(f"{rig.key_prefix}:task:{task_id}")
+    rig.sink.failures = 1
+    assert rig.relay().relay_once(block_ms=1) == 1
+    assert rig.outbox("anyone").size() == 0
+
+
+def test_opening_an_outbox_again_keeps_what_is_in_it(rig: Rig) -> None:
+    rig.finish(2)
+    outbox = rig.outbox("relay")
+    outbox.open()
+    outbox.open()
+    assert len(outbox.take(10, block_ms=1)) == 2
+    assert outbox.take(10, block_ms=1) == []
+
+
+def test_an_outbox_whose_server_is_down_is_unavailable() -> None:
+    with own_redis_server() as server, impatient_client(server) as client:
+        outbox = Outbox(client, "prefix", "sink", "relay")
+        outbox.open()
+        server.stop()
+        for call in (outbox.open, lambda: outbox.take(1, block_ms=1), lambda: outbox.claim(1, idle_s=0), outbox.size):
+            with pytest.raises(ServiceUnavailable):
+                call()

@@ -1,0 +1,250 @@
+"""`make services`, tried with a server of a few lines and a `docker` that only pretends."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from deploy.services import probes
+from deploy.services.addresses import write_private
+from deploy.services.console import ServicesError
+from deploy.services.docker import ComposeServers
+from deploy.services.installing import need, once, run_step
+from deploy.services.layout import Layout
+from deploy.services.ports import PortBook
+from deploy.services.processes import Launch
+from deploy.services.server import Kind, Ports, Server
+
+linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+
+#: Answers PING; leaves a helper in a session of its own, as Erlang's epmd is one.
+PONG = """
+import socketserver, subprocess, sys
+class Pong(socketserver.StreamRequestHandler):
+    def handle(self):
+        self.rfile.readline()
+        self.wfile.write(b"+PONG\\r\\n")
+class Server(socketserver.ThreadingTCPServer):
+    allow_reuse_address = True
+print("helper", subprocess.Popen(["sleep", "60"], start_new_session=True).pid, flush=True)
+Server(("127.0.0.1", int(sys.argv[1])), Pong).serve_forever()
+"""
+BROKEN = "import sys; sys.exit('cannot read its settings')"
+
+
+def kind(program: str = PONG) -> Kind:
+    def prepare(_layout: Layout, ports: Ports) -> Launch:
+        return Launch([sys.executable, "-c", program, str(ports["client"])])
+
+    return Kind("pong", ("client", "other"), lambda _layout: None, prepare, probes.redis, stop_timeout_s=5.0)
+
+
+@pytest.fixture
+def layout(tmp_path: Path) -> Layout:
+    layout = Layout(tmp_path)
+    layout.log("pong").parent.mkdir(parents=True)
+    layout.stamp("pong").parent.mkdir()
+    return layout
+
+
+@pytest.fixture
+def server(layout: Layout) -> Iterator[Server]:
+    server = Server(kind(), layout, PortBook(layout.ports))
+    yield server
+    server.stop()
+
+
+def is_alive(pid: int) -> bool:
+    stat = Path(f"/proc/{pid}/stat")
+    return stat.exists() and stat.read_text(encoding="utf-8").rpartition(")")[2].split()[0] != "Z"
+
+
+def helper(layout: Layout) -> int:
+    return int(layout.log("pong").read_text(encoding="utf-8").split()[1])
+
+
+@linux_only
+class TestServer:
+    def test_is_started_once_and_stopped_with_its_helper(self, server: Server, layout: Layout) -> None:
+        server.bring_up(10)
+        pid = server.pid()
+        server.bring_up(10)
+
+        assert (server.state(), server.pid()) == ("up", pid)
+        left_behind = helper(layout)
+        assert is_alive(left_behind)
+        server.stop()
+        assert (server.state(), server.pid()) == ("down", None)
+        assert not is_alive(left_behind)
+
+    def test_killed_comes_back_at_its_port_without_what_it_left(self, server: Server, layout: Layout) -> None:
+        server.bring_up(10)
+        endpoint, first, left_behind = server.endpoint(), server.pid(), helper(layout)
+        assert first is not None
+        os.kill(first, signal.SIGKILL)
+
+        server.bring_up(10)
+
+        assert server.endpoint() == endpoint
+        assert server.pid() not in (first, None)
+        assert not is_alive(left_behind)
+
+    def test_a_pid_file_that_names_a_stranger_is_not_believed(self, server: Server, layout: Layout) -> None:
+        layout.pid_file("pong").parent.mkdir()
+        layout.pid_file("pong").write_text(f'{{"pid": {os.getpid()}, "started": 1}}', encoding="utf-8")
+
+        assert server.pid() is None
+        server.stop()  # and we are still here
+
+    def test_is_found_though_its_pid_file_is_gone(self, server: Server, layout: Layout) -> None:
+        server.bring_up(10)
+        pid = server.pid()
+        assert pid is not None
+        layout.pid_file("pong").unlink()
+
+        server.stop()
+
+        assert not is_alive(pid)
+
+    def test_that_breaks_shows_the_end_of_its_log(self, layout: Layout) -> None:
+        broken = Server(kind(BROKEN), layout, PortBook(layout.ports))
+
+        with pytest.raises(ServicesError, match=r"ended by itself \(exit code 1\)(.|\n)*cannot read its settings"):
+            broken.bring_up(10)
+
+    def test_that_never_answers_is_ended(self, layout: Layout) -> None:
+        mute = Server(kind("import time; time.sleep(60)"), layout, PortBook(layout.ports))
+
+        with pytest.raises(ServicesError, match=r"did not answer within 0\.5 s"):
+            mute.bring_up(0.5)
+
+        assert mute.pid() is None
+
+
+class TestPortBook:
+    def test_remembers(self, tmp_path: Path) -> None:
+        chosen = PortBook(tmp_path / "ports.json").claim("redis", ["client", "other"])
+
+        assert len(set(chosen.values())) == 2
+        assert PortBook(tmp_path / "ports.json").claim("redis", ["client", "other"]) == chosen
+
+    def test_chooses_again_what_somebody_else_took(self, tmp_path: Path) -> None:
+        book = PortBook(tmp_path / "ports.json")
+        before = book.claim("redis", ["client", "other"])
+        with socket.create_server(("127.0.0.1", before["client"])):
+            after = book.claim("redis", ["client", "other"])
+
+        assert after["client"] != before["client"]
+        assert after["other"] == before["other"]
+
+
+class TestInstalling:
+    def test_is_done_once_for_each_version_and_source(self, layout: Layout, tmp_path: Path) -> None:
+        source = tmp_path / "pom.xml"
+        done: list[str] = []
+        for version, text in [("1", "a"), ("1", "a"), ("2", "a"), ("2", "b"), ("2", "b")]:
+            source.write_text(text, encoding="utf-8")
+            once(layout, "pong", version, [source], lambda done=done, what=version + text: done.append(what))
+
+        assert done == ["1a", "2a", "2b"]
+
+    def test_that_fails_is_tried_again(self, layout: Layout) -> None:
+        def fail() -> None:
+            run_step(layout, "pong", [sys.executable, "-c", "import sys; sys.exit('no route')"], doing="downloading")
+
+        for _ in range(2):
+            with pytest.raises(ServicesError, match=r"downloading failed \(exit code 1\)(.|\n)*no route"):
+                once(layout, "pong", "1", [], fail)
+
+    def test_a_missing_program_is_named_with_its_use(self) -> None:
+        with pytest.raises(ServicesError, match="`no-such-program` is not installed: it builds MinIO"):
+            need("no-such-program", "it builds MinIO")
+
+
+def test_secrets_are_for_their_owner_only(tmp_path: Path) -> None:
+    path = tmp_path / "services.env"
+    path.write_text("old", encoding="utf-8")
+    path.chmod(0o644)
+
+    write_private(path, "new")
+
+    assert path.read_text(encoding="utf-8") == "new"
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+FAKE_DOCKER = r"""#!/bin/sh
+echo "$@" >> "$CALLS"
+case "$*" in
+  info) exit "${INFO:-0}" ;;
+  "compose port "*) echo "0.0.0.0:1$4" ;;
+  "compose config"*) echo "$SETTINGS" ;;
+  "compose up"*) exit "${UP:-0}" ;;
+  "compose logs"*) echo "kafka  | out of memory" ;;
+  "compose ps"*) printf 'redis\nminio\nkafka\nmongo\n' ;;
+esac
+"""
+
+
+class TestDocker:
+    @pytest.fixture
+    def compose(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ComposeServers:
+        (tmp_path / "docker").write_text(FAKE_DOCKER, encoding="utf-8")
+        (tmp_path / "docker").chmod(0o755)
+        (tmp_path / "docker-compose.yml").touch()
+        monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+        minio = {"MINIO_ROOT_USER": "me", "MINIO_ROOT_PASSWORD": "pw"}
+        monkeypatch.setenv("SETTINGS", json.dumps({"services": {"minio": {"environment": minio}, "rabbitmq": {}}}))
+        monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
+        return ComposeServers(tmp_path)
+
+    def test_is_used_when_its_engine_answers(self, compose: ComposeServers, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert compose.usable()
+        monkeypatch.setenv("INFO", "1")
+        assert not compose.usable()
+
+    def test_addresses_are_the_published_ports(self, compose: ComposeServers, tmp_path: Path) -> None:
+        found = compose.start(90)
+
+        assert "compose up -d --wait --wait-timeout 90 redis minio kafka mongo rabbitmq\n" in (tmp_path / "calls").read_text(
+            "utf-8"
+        )
+        assert found == {
+            "REDIS_URL": "redis://127.0.0.1:16379/0",
+            "MINIO_ENDPOINT": "http://127.0.0.1:19000",
+            "MINIO_ACCESS_KEY": "me",
+            "MINIO_SECRET_KEY": "pw",
+            "KAFKA_BOOTSTRAP": "127.0.0.1:19092",
+            "MONGODB_URL": "mongodb://127.0.0.1:127017/",
+            "AMQP_URL": "amqp://guest:guest@127.0.0.1:15672//",
+        }
+
+    def test_what_does_not_come_up_shows_its_log(self, compose: ComposeServers, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("UP", "1")
+
+        with pytest.raises(ServicesError, match="out of memory"):
+            compose.start(90)
+
+    def test_status_knows_which_is_down(self, compose: ComposeServers, capsys: pytest.CaptureFixture[str]) -> None:
+        assert not compose.status()
+        states = [line.split()[:2] for line in capsys.readouterr().out.splitlines()[1:]]
+        assert states == [["redis", "up"], ["minio", "up"], ["kafka", "up"], ["mongo", "up"], ["rabbitmq", "down"]]
+
+
+def test_runs_with_the_standard_library_alone(repository: Path) -> None:
+    command = [
+        sys.executable,
+        "-I",
+        "-S",
+        "-c",
+        f"import sys; sys.path.insert(0, {str(repository)!r}); import deploy.services.__main__",
+    ]
+
+    assert subprocess.run(command, check=False, capture_output=True).stderr == b""

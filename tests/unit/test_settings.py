@@ -1,0 +1,301 @@
+"""The one configuration: where each value comes from, and what is said of a wrong one."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from inference.errors import ConfigurationError
+from inference.settings import CONFIG_VARIABLE, Settings, config_path, effective, load_settings
+
+
+@pytest.fixture(autouse=True)
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory, and no setting in the environment."""
+    for name in os.environ:
+        if name.upper().startswith("INFERENCE_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def load(document: Any = None, overrides: dict[str, Any] | None = None) -> Settings:
+    """The settings of a file with this content (text, or what YAML makes of it)."""
+    if document is None:
+        return load_settings(None, overrides)
+    file = Path("config.yaml")
+    file.write_text(document if isinstance(document, str) else yaml.safe_dump(document), encoding="utf-8")
+    return load_settings(file, overrides)
+
+
+def complaint(document: Any = None, overrides: dict[str, Any] | None = None) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        load(document, overrides)
+    return caught.value.detail
+
+
+class TestSources:
+    def test_without_anything_the_defaults_are_complete(self) -> None:
+        settings = load()
+        assert settings.is_embedded
+        assert (settings.api.host, settings.api.port) == ("127.0.0.1", 30005)
+        assert settings.uploads_path == Path("data/uploads")
+        assert settings.jsonl_path == Path("data/results.jsonl")
+
+    @pytest.mark.parametrize("name", ["local.yaml"])
+    def test_the_configurations_of_this_repository_load(self, repository: Path, name: str) -> None:
+        settings = load_settings(repository / "configurations" / name)
+        assert all((repository / folder / "model.yaml").is_file() for folder in settings.models)
+        assert settings.sample_image is None or (repository / settings.sample_image).is_file()
+
+    def test_a_file_changes_what_it_names(self) -> None:
+        settings = load({"api": {"port": 1}, "data_dir": "elsewhere", "sinks": []})
+        assert (settings.api.port, settings.api.host) == (1, "127.0.0.1")
+        assert (settings.uploads_path, settings.sinks) == (Path("elsewhere/uploads"), ())
+
+    def test_the_environment_beats_env_file_beats_file_and_the_command_line_beats_all(
+        self, workplace: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        names = ("port", "workers", "max_body_bytes", "max_wait_s")
+        document = {"api": dict.fromkeys(names, 1)}
+        (workplace / ".env").write_text("".join(f"INFERENCE_API__{name.upper()}=2\n" for name in names[1:]), encoding="utf-8")
+        for name in names[2:]:
+            monkeypatch.setenv(f"INFERENCE_API__{name.upper()}", "3")
+        settings = load(document, {"api": {"max_wait_s": 4}})
+        assert [getattr(settings.api, name) for name in names] == [1, 2, 3, 4]
+
+    def test_an_env_file_is_read_from_the_working_directory(self, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (workplace / ".env").write_text("# a comment\nINFERENCE_PIPELINE_ID='of the file'\n", encoding="utf-8")
+        assert load().pipeline_id == "of the file"
+        (workplace / "elsewhere").mkdir()
+        monkeypatch.chdir(workplace / "elsewhere")
+        assert load().pipeline_id == "default"
+
+    def test_an_env_file_may_hold_what_others_need(self, workplace: Path) -> None:
+        """Docker Compose reads the same file, for the passwords of the servers beside this one."""
+        (workplace / ".env").write_text("MINIO_ROOT_PASSWORD=secret\nINFERENCE_API__PORT=7\n", encoding="utf-8")
+        assert load().api.port == 7
+
+    def test_an_env_file_may_name_the_configuration(self, workplace: Path) -> None:
+        (workplace / ".env").write_text(f"{CONFIG_VARIABLE}=configurations/full.yaml\n", encoding="utf-8")
+        assert load().api.port == 30005
+
+    def test_lists_and_sections_of_the_environment_are_json(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("INFERENCE_MODELS", '["models/a", "models/b"]')
+        monkeypatch.setenv("INFERENCE_API", '{"port": 5}')
+        monkeypatch.setenv("INFERENCE_API__WORKERS", "2")
+        settings = load()
+        assert settings.models == (Path("models/a"), Path("models/b"))
+        assert (settings.api.port, settings.api.workers) == (5, 2)
+
+    @pytest.mark.parametrize("text", ["", "# nothing but a comment\n", "{}"])
+    def test_an_empty_file_is_the_defaults(self, text: str) -> None:
+        assert load(text).model_dump() == load().model_dump()
+
+    def test_loading_leaves_nothing_behind(self) -> None:
+        load({"api": {"port": 1}})
+        assert load().api.port == 30005
+
+    def test_settings_cannot_be_changed(self) -> None:
+        with pytest.raises(ValueError, match="frozen"):
+            setattr(load().api, "port", 1)  # noqa: B010 a type checker knows it too
+
+
+class TestFiles:
+    @pytest.mark.parametrize("indent", [None, 2, "\t"])
+    def test_json_is_read_however_it_is_indented(self, workplace: Path, indent: int | str | None) -> None:
+        document = {"pipeline_id": "größer", "api": {"port": 1, "max_wait_s": 1e1}, "sinks": []}
+        (workplace / "config.json").write_text(json.dumps(document, indent=indent), encoding="utf-8")
+        settings = load_settings(Path("config.json"))
+        assert (settings.pipeline_id, settings.api.port, settings.api.max_wait_s) == ("größer", 1, 10)
+
+    @pytest.mark.parametrize("escaped", [True, False])
+    def test_json_is_read_however_it_is_escaped(self, workplace: Path, escaped: bool) -> None:
+        (workplace / "config.json").write_text(json.dumps({"pipeline_id": "😀"}, ensure_ascii=escaped), encoding="utf-8")
+        assert load_settings(Path("config.json")).pipeline_id == "😀"
+
+    @pytest.mark.parametrize(
+        ("path", "says"),
+        [("nowhere.yaml", "No such file"), (".", "Is a directory"), ("nowhere/else.yaml", "No such file")],
+    )
+    def test_a_file_that_cannot_be_read_is_named(self, path: str, says: str) -> None:
+        with pytest.raises(ConfigurationError, match=f"cannot read the configuration {path}: {says}"):
+            load_settings(Path(path))
+
+    @pytest.mark.parametrize("text", ["- a\n- list\n", "just a text", "42"])
+    def test_what_is_no_mapping_is_refused(self, text: str) -> None:
+        assert complaint(text).startswith("config.yaml must be a mapping of settings, not ")
+
+    @pytest.mark.parametrize("text", ["api: {port: 1", "a: b: c", "--- {}\n--- {}\n", "{[1]: 2}"])
+    def test_what_is_neither_yaml_nor_json_is_refused_in_one_line(self, text: str) -> None:
+        said = complaint(text)
+        assert said.startswith("config.yaml is neither YAML nor JSON: ")
+        assert "\n" not in said
+
+    def test_what_is_no_text_is_refused(self, workplace: Path) -> None:
+        (workplace / "config.yaml").write_bytes(b"pipeline_id: \xff\xfe")
+        with pytest.raises(ConfigurationError, match=r"config\.yaml is neither YAML nor JSON"):
+            load_settings(workplace / "config.yaml")
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("document", "key"),
+        [
+            ({"api": {"port": 0}}, "api.port"),
+            ({"api": {"port": 70_000}}, "api.port"),
+            ({"api": {"port": "http"}}, "api.port"),
+            ({"api": {"port": None}}, "api.port"),
+            ({"api": {"workers": 0}}, "api.workers"),
+            ({"api": {"max_body_bytes": 1.5}}, "api.max_body_bytes"),
+            ({"api": {"max_wait_s": 0}}, "api.max_wait_s"),
+            ({"api": {"max_wait_s": float("nan")}}, "api.max_wait_s"),
+            ({"api": [1]}, "api"),
+            ({"broker": {"url": "amqp://host"}}, "broker.url"),
+            ({"broker": {"url": "redis://"}}, "broker.url"),
+            ({"broker": {"url": 3}}, "broker.url"),
+            ({"task_store": {"url": "mongodb://host"}}, "task_store.url"),
+            ({"task_store": {"key_prefix": "with space"}}, "task_store.key_prefix"),
+            ({"task_store": {"key_prefix": ""}}, "task_store.key_prefix"),
+            ({"task_store": {"lease_s": -1}}, "task_store.lease_s"),
+            ({"worker": {"max_batch_size": 0}}, "worker.max_batch_size"),
+            ({"worker": {"max_batch_wait_ms": -1}}, "worker.max_batch_wait_ms"),
+            ({"models": []}, "models"),
+            ({"models": "models/a"}, "models"),
+            ({"sinks": ["carrier pigeon"]}, "sinks.0"),
+            ({"log": {"level": "loud"}}, "log.level"),
+            ({"deadlines": {"max_s": 10}}, "deadlines.max_s"),
+            ({"pipeline_id": 3}, "pipeline_id"),
+        ],
+    )
+    def test_an_error_names_its_key(self, document: dict[str, Any], key: str) -> None:
+        said = complaint(document)
+        assert f"{key}:" in said or f"{key} is" in said
+        assert "\n" not in said
+
+    @pytest.mark.parametrize("key", ["lease_s", "result_ttl_s", "idempotency_ttl_s", "lost_grace_s"])
+    def test_a_time_has_an_end(self, key: str) -> None:
+        """What becomes milliseconds of a Redis command cannot be infinite."""
+        assert complaint({"task_store": {key: float("inf")}}).startswith(f"task_store.{key}:")
+
+    def test_a_wrong_value_is_shown(self) -> None:
+        assert complaint({"api": {"port": "http"}}).endswith("(got 'http')")
+
+    def test_every_error_is_told_at_once_one_a_line(self) -> None:
+        said = complaint({"api": {"port": 0}, "log": {"level": "loud"}, "sinks": ["x"], "foo": 1}).splitlines()
+        assert [line.partition(":")[0] for line in said] == ["sinks.0", "api.port", "log.level", "foo"]
+
+    @pytest.mark.parametrize(
+        ("document", "says"),
+        [
+            ({"sink": []}, "sink: unknown key; did you mean sinks?"),
+            ({"api": {"prot": 1}}, "api.prot: unknown key; did you mean port?"),
+            ({"worker": {"max_batchsize": 1}}, "worker.max_batchsize: unknown key; did you mean max_batch_size?"),
+            ({"api": {"Port": 1}}, "api.Port: unknown key; did you mean port?"),
+            ({"zzz": 1}, "zzz: unknown key"),
+            ({"api": {"zzz": 1}}, "api.zzz: unknown key"),
+        ],
+    )
+    def test_an_unknown_key_is_refused_with_the_nearest_that_is_known(self, document: dict[str, Any], says: str) -> None:
+        assert complaint(document) == says
+        assert complaint(None, document) == says
+
+    @pytest.mark.parametrize("document", ["1: 2", "on: true"])
+    def test_a_key_that_is_no_text_is_refused(self, document: str) -> None:
+        assert "key" in complaint(document)
+
+    def test_a_section_of_the_environment_is_checked_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("INFERENCE_API__PROT", "1")
+        monkeypatch.setenv("INFERENCE_WORKER__IO_THREADS", "many")
+        said = complaint()
+        assert "api.prot: unknown key; did you mean port?" in said
+        assert "worker.io_threads:" in said
+
+    @pytest.mark.parametrize(
+        ("variable", "value", "key"),
+        [
+            ("INFERENCE_SINKS", "jsonl", "sinks"),
+            ("INFERENCE_MODELS", "models/a", "models"),
+            ("INFERENCE_MODELS", "", "models"),
+            ("INFERENCE_API", "x", "api"),
+        ],
+    )
+    def test_what_should_be_json_in_the_environment_names_its_key(
+        self, monkeypatch: pytest.MonkeyPatch, variable: str, value: str, key: str
+    ) -> None:
+        monkeypatch.setenv(variable, value)
+        assert key in complaint()
+
+    def test_what_should_be_json_in_an_env_file_names_its_key(self, workplace: Path) -> None:
+        (workplace / ".env").write_text("INFERENCE_SINKS=jsonl\n", encoding="utf-8")
+        assert "sinks" in complaint()
+
+    def test_a_default_deadline_over_the_longest_is_told_with_both(self) -> None:
+        said = complaint({"deadlines": {"async_s": 100, "max_s": 50}})
+        assert "deadlines.max_s is 50, less than a default deadline (100)" in said
+
+
+class TestSecrets:
+    URLS = (
+        "redis://user:secret@host:6379/0",
+        "rediss://:secret@host/0",
+        "redis://:p@secret@host/0",
+        "unix:///run/redis.sock?db=0&password=secret",
+        "redis://host/0?password=secret",
+    )
+
+    @pytest.mark.parametrize("url", URLS)
+    def test_the_effective_settings_show_no_password(self, url: str) -> None:
+        shown = effective(load({"broker": {"url": url}, "task_store": {"url": url}}))
+        assert "secret" not in str(shown)
+        assert "host" in shown["broker"]["url"] or "redis.sock" in shown["broker"]["url"]
+
+    @pytest.mark.parametrize("url", ["http://user:secret@host", "https://:p@secret@host/", "amqp://host?password=secret"])
+    def test_an_error_shows_no_password(self, url: str) -> None:
+        said = complaint({"broker": {"url": url}})
+        assert said.startswith("broker.url:")
+        assert "secret" not in said
+
+    def test_the_effective_settings_are_plain_and_complete(self) -> None:
+        shown = effective(load({"broker": {"url": "redis://host/0"}}))
+        assert yaml.safe_load(yaml.safe_dump(shown)) == shown
+        assert effective(load(shown)) == shown
+
+
+class TestConfigPath:
+    def test_the_argument_comes_first(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv(CONFIG_VARIABLE, "of-the-environment.yaml")
+        assert config_path(Path("argument.yaml")) == Path("argument.yaml")
+
+    def test_then_the_environment(self, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        default_here(workplace)
+        monkeypatch.setenv(CONFIG_VARIABLE, "of-the-environment.yaml")
+        assert config_path() == Path("of-the-environment.yaml")
+
+    @pytest.mark.parametrize("variable", [None, ""])
+    def test_then_the_default_where_it_exists(
+        self, workplace: Path, monkeypatch: pytest.MonkeyPatch, variable: str | None
+    ) -> None:
+        if variable is not None:
+            monkeypatch.setenv(CONFIG_VARIABLE, variable)
+        assert config_path() is None
+        default_here(workplace)
+        assert config_path() == Path("configurations/local.yaml")
+
+
+def default_here(folder: Path) -> None:
+    (folder / "configurations").mkdir()
+    (folder / "configurations" / "local.yaml").touch()
+
+
+def test_a_mistyped_setting_in_an_env_file_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(".env").write_text("INFERENCE_SINK=jsonl\n", encoding="utf-8")
+
+    with pytest.raises(ConfigurationError, match="INFERENCE_SINK: unknown setting"):
+        load_settings(None)

@@ -1,0 +1,262 @@
+"""What keeps the promises when nobody else does: no message stays lost, no dead owner keeps a task, no deadline is missed."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+from support.fakes import FakeBroker, FakeObjectStore, FakeTaskStore
+from support.samples import QUEUE, a_message, a_request, a_success
+from support.waiting import until
+
+from inference.errors import ServiceUnavailable
+from inference.messages import TaskStatus
+from inference.storage import dead_letter_key
+from inference.sweeper import Sweeper, SweepPolicy
+from inference.task_store import Commit
+from inference.task_store.redis_store import StorePolicy
+
+LEASE_S = 10.0
+GRACE_S = 5.0
+
+
+class Rig:
+    """A sweeper over stand-ins; the store's clock and the sweeper's own go together."""
+
+    def __init__(self, store: FakeTaskStore | None = None) -> None:
+        self.store = store or FakeTaskStore(policy=StorePolicy(lease_s=LEASE_S))
+        self.clock = self.store.clock
+        self.broker = FakeBroker()
+        self.objects = FakeObjectStore()
+        self.sweeper = self.new_sweeper()
+
+    def new_sweeper(self, owner: str = "sweeper") -> Sweeper:
+        return Sweeper(
+            self.store,
+            self.broker,
+            self.objects,
+            owner=owner,
+            queues=[QUEUE],
+            policy=SweepPolicy(interval_s=0.001, max_attempts=2, lost_grace_s=GRACE_S),
+            clock=self.clock,
+        )
+
+    def accept(self, *, deadline_s: float = 3600, is_lost: bool = False) -> str:
+        """A task; `is_lost`: without its message."""
+        request = a_request(deadline_s=deadline_s)
+        self.objects.put(request.item.object_key, b"image of " + request.task_id.encode())
+        self.store.accept(request, enqueue=None, max_queue_depth=0)
+        if not is_lost:
+            self.broker.publish(request.queue, a_message(request))
+        return request.task_id
+
+    def start(self, task_id: str, owner: str = "worker") -> None:
+        self.store.lease(owner, [task_id])
+        assert self.store.start(owner, [task_id])[0]
+
+    def sweep(self, *, after_s: float = 0.0) -> list[str]:
+        """One pass, a while later; gives the tasks whose messages it published, and takes these off the queue."""
+        self.clock.advance(after_s)
+        queue = self.broker.queues[QUEUE]
+        before = len(queue)
+        self.sweeper.sweep_once()
+        published = [item.task_id for message in queue[before:] for item in message.items]
+        del queue[before:]
+        return published
+
+    def status(self, task_id: str) -> TaskStatus:
+        return self.store.get(task_id).status
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig()
+
+
+class TestLostMessages:
+    def test_a_task_is_lost_when_the_queue_is_empty(self, rig: Rig) -> None:
+        lost = rig.accept(is_lost=True)
+        assert rig.sweep() == []
+        assert rig.sweep(after_s=GRACE_S) == [lost]
+
+    def test_a_task_is_lost_when_later_ones_started_a_grace_ago(self, rig: Rig) -> None:
+        lost, overtook = rig.accept(is_lost=True), rig.accept(is_lost=True)
+        rig.accept()  # the queue is not empty
+        rig.start(overtook)
+        assert rig.sweep() == []
+        assert rig.sweep(after_s=GRACE_S - 1) == []
+        rig.store.renew("worker", [overtook])
+        assert rig.sweep(after_s=1) == [lost]
+
+    def test_later_ones_that_only_just_started_prove_nothing(self, rig: Rig) -> None:
+        """Two workers take messages in turn: the other may be about to lease the earlier one."""
+        lost = rig.accept(is_lost=True)
+        overtook = rig.accept(is_lost=True)
+        rig.accept()
+        assert rig.sweep(after_s=10 * GRACE_S) == []
+        rig.start(overtook)
+        assert rig.sweep() == []
+        assert rig.sweep(after_s=GRACE_S) == [lost]
+
+    def test_a_task_that_waits_its_turn_is_not_lost_however_long(self, rig: Rig) -> None:
+        for _ in range(3):
+            rig.accept()
+        for _ in range(5):
+            assert rig.sweep(after_s=10 * GRACE_S) == []
+
+    def test_a_task_that_a_worker_holds_is_not_lost(self, rig: Rig) -> None:
+        held = rig.accept(is_lost=True)
+        rig.store.lease("worker", [held])
+        assert rig.sweep(after_s=GRACE_S + 1) == []
+
+    def test_a_lost_task_is_queued_once_a_grace(self, rig: Rig) -> None:
+        lost = rig.accept(is_lost=True)
+        assert rig.sweep(after_s=GRACE_S) == [lost]
+        assert rig.sweep() == []
+        assert rig.sweep(after_s=GRACE_S) == [lost], "its message got lost again"
+
+    def test_two_sweepers_queue_it_once(self, rig: Rig) -> None:
+        rig.accept(is_lost=True)
+        rig.clock.advance(GRACE_S)
+        for owner in ("s1", "s2"):
+            rig.new_sweeper(owner).sweep_once()
+        assert rig.broker.depth(QUEUE) == 1
+
+    def test_the_message_is_the_tasks_own(self, rig: Rig) -> None:
+        lost = rig.accept(is_lost=True)
+        rig.clock.advance(GRACE_S)
+        rig.sweeper.sweep_once()
+        record = rig.store.get(lost)
+        (message,) = rig.broker.queues[QUEUE]
+        assert (message.model, message.items) == (record.model, (record.item,))
+
+    def test_a_broker_that_is_down_delays_it_only(self, rig: Rig) -> None:
+        lost = rig.accept(is_lost=True)
+        rig.broker.available = False
+        rig.clock.advance(GRACE_S)
+        with pytest.raises(ServiceUnavailable):
+            rig.sweeper.sweep_once()
+        rig.broker.available = True
+        assert rig.sweep() == [lost]
+
+
+class TestDeadOwners:
+    def test_a_lease_that_ran_out_is_queued_again_once(self, rig: Rig) -> None:
+        held = rig.accept(is_lost=True)
+        rig.store.lease("worker", [held])
+        assert rig.sweep() == []
+        assert rig.sweep(after_s=LEASE_S + 1) == [held]
+        assert rig.sweep() == []
+
+    def test_a_task_whose_message_cannot_be_published_is_found_later(self, rig: Rig) -> None:
+        held = rig.accept(is_lost=True)
+        rig.store.lease("worker", [held])
+        rig.broker.available = False
+        rig.clock.advance(LEASE_S + 1)
+        with pytest.raises(ServiceUnavailable):
+            rig.sweeper.sweep_once()
+        rig.broker.available = True
+        assert rig.sweep() == []
+        assert rig.sweep(after_s=GRACE_S) == [held]
+
+    def test_a_task_out_of_attempts_is_buried_with_its_input(self, rig: Rig) -> None:
+        task_id = rig.accept(is_lost=True)
+        for expected in ([task_id], []):
+            rig.start(task_id)
+            assert rig.sweep(after_s=LEASE_S + 1) == expected
+        record = rig.store.get(task_id)
+        assert (record.status, record.attempts, record.deaths) == (TaskStatus.FAILED, 2, 2)
+        assert record.outcome is not None
+        assert record.outcome.error is not None
+        assert record.outcome.error["code"] == "predictor_died"
+        assert rig.store.dead_letters(10) == [task_id]
+        assert rig.objects.get(dead_letter_key(task_id)) == b"image of " + task_id.encode()
+
+    def test_a_task_whose_input_is_gone_is_buried_all_the_same(self, rig: Rig) -> None:
+        task_id = rig.accept(is_lost=True)
+        rig.objects.objects.clear()
+        for _ in range(2):
+            rig.start(task_id)
+            rig.sweep(after_s=LEASE_S + 1)
+        assert rig.store.dead_letters(10) == [task_id]
+
+    def test_an_object_store_that_is_down_delays_the_burial_only(self, rig: Rig) -> None:
+        task_id = rig.accept(is_lost=True)
+        rig.start(task_id)
+        rig.sweep(after_s=LEASE_S + 1)
+        rig.start(task_id)
+        rig.objects.available = False
+        rig.clock.advance(LEASE_S + 1)
+        with pytest.raises(ServiceUnavailable):
+            rig.sweeper.sweep_once()
+        assert rig.status(task_id) is TaskStatus.RUNNING
+        rig.objects.available = True
+        rig.sweep(after_s=LEASE_S + 1)
+        record = rig.store.get(task_id)
+        assert (record.status, record.attempts, record.deaths) == (TaskStatus.FAILED, 2, 2)
+
+    def test_a_task_that_its_owner_ends_meanwhile_is_not_buried(self, rig: Rig) -> None:
+        task_id = rig.accept(is_lost=True)
+        rig.start(task_id)
+        rig.clock.advance(LEASE_S + 1)
+        assert rig.store.commit("worker", [Commit(task_id, 1, a_success())]) == [True]
+        assert rig.sweep() == []
+        assert rig.status(task_id) is TaskStatus.SUCCEEDED
+
+
+class TestDeadlines:
+    def test_every_task_ends_at_its_deadline_wherever_it_is(self, rig: Rig) -> None:
+        waiting, running = rig.accept(deadline_s=30), rig.accept(deadline_s=30)
+        later = rig.accept(deadline_s=60)
+        rig.start(running)
+        rig.clock.advance(31)
+        rig.sweeper.sweep_once()
+        assert [rig.status(task_id) for task_id in (waiting, running)] == [TaskStatus.EXPIRED] * 2
+        assert rig.status(later) is TaskStatus.QUEUED
+
+    def test_more_than_one_step_takes_end_in_one_pass(self, rig: Rig) -> None:
+        ids = [rig.accept(deadline_s=1) for _ in range(1001)]
+        rig.clock.advance(2)
+        rig.sweeper.sweep_once()
+        assert {rig.status(task_id) for task_id in ids} == {TaskStatus.EXPIRED}
+
+    @pytest.mark.parametrize("what", ["broker", "objects"])
+    def test_they_hold_while_another_server_is_down(self, rig: Rig, what: str) -> None:
+        dying = rig.accept(is_lost=True)
+        rig.start(dying)
+        rig.sweep(after_s=LEASE_S + 1)
+        rig.start(dying)
+        due = rig.accept(deadline_s=5)
+        getattr(rig, what).available = False
+        rig.clock.advance(LEASE_S + 1)
+        with pytest.raises(ServiceUnavailable):
+            rig.sweeper.sweep_once()
+        assert rig.status(due) is TaskStatus.EXPIRED
+
+
+class CountingStore(FakeTaskStore):
+    """Counts the passes that found it down."""
+
+    refusals = 0
+
+    def expire_due(self, limit: int) -> list[str]:
+        self.refusals += not self.available
+        return super().expire_due(limit)
+
+
+def test_a_sweeper_that_runs_survives_a_store_that_is_down() -> None:
+    store, stopping = CountingStore(), threading.Event()
+    rig = Rig(store)
+    due = rig.accept(deadline_s=1)
+    rig.clock.advance(2)
+    store.available = False
+    thread = threading.Thread(target=rig.new_sweeper().run, args=(stopping,))
+    thread.start()
+    try:
+        until(lambda: store.refusals > 1, "two passes without a store")
+        store.available = True
+        until(lambda: rig.status(due) is TaskStatus.EXPIRED, "the deadline")
+    finally:
+        stopping.set()
+        thread.join(10)
+    assert not thread.is_alive()
