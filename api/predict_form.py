@@ -194,5 +194,6 @@ def _idempotency_key(request: Request) -> str:
 
 def _fingerprint(image: bytes, options: dict[str, Any]) -> str:
     digest = hashlib.sha256(image)
-    digest.update(orjson.dumps(options, option=orjson.OPT_SORT_KEYS))
+    content = {name: value for name, value in options.items() if name != "mode"}  # how to wait is no content
+    digest.update(orjson.dumps(content, option=orjson.OPT_SORT_KEYS))
     return digest.hexdigest()

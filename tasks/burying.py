@@ -35,7 +35,8 @@ class Undertaker(Stage):
             return
         buried = self.until_available(lambda: self._bury(job.task_id), give_up=self.stopping.is_set)
         if buried is None:
-            return  # it is given back, and dies no more before another worker buries it
+            self._held.let_go([job])  # not given back, where it would run again: the sweeper buries it once its lease ends
+            return
         if buried.outcome is None:
             self._held.drop(job, ItemEnd(Ending.DROPPED))
         else:
