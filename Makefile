@@ -16,13 +16,13 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
 
 run: $(VENV)/.installed ## set up what is missing, start the service and classify a photo (CONFIG=FILE, ARGS="--port N")
-	@exec $(BIN)/python server.py --config $(CONFIG) $(ARGS)
+	@set -a; test ! -f build/services.env || . ./build/services.env; exec $(BIN)/python server.py --config $(CONFIG) $(ARGS)
 
 test: $(VENV)/.installed-dev ## set up what is missing and run every test
 	$(BIN)/python -m pytest $(ARGS)
 
 test-fast: $(VENV)/.installed-dev ## the tests that start no process of the service
-	$(BIN)/python -m pytest -m 'not process' tests/unit tests/contract $(ARGS)
+	$(BIN)/python -m pytest -m 'not process and not services' tests/unit tests/contract $(ARGS)
 
 lint: $(VENV)/.installed-dev ## ruff and mypy
 	$(BIN)/ruff check .

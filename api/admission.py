@@ -29,11 +29,14 @@ class Admission:
         store: TaskStore,
         outbox_stats: Callable[[str], OutboxStats],
         limits: OutboxSettings,
+        *,
+        batch_size: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._queue = _Remembered(store.queue_stats, clock)
         self._outbox = _Remembered(outbox_stats, clock)
         self._limits = limits
+        self._batch_size = batch_size
 
     def check(self, queue: str, *, deadline_s: float, sinks: Sequence[str]) -> None:
         """Refuse what would miss its deadline, or whose result would find its outbox full.
@@ -43,7 +46,9 @@ class Admission:
             ServiceUnavailable: a sink has been down for so long that its outbox is over its limit.
         """
         stats = self._queue(queue)
-        if stats.drain_rate_per_s > 0 and stats.depth / stats.drain_rate_per_s > deadline_s:
+        # One batch is no overload, whatever the rate looks like after a quiet time.
+        is_more_than_a_batch = stats.depth > self._batch_size
+        if is_more_than_a_batch and stats.drain_rate_per_s > 0 and stats.depth / stats.drain_rate_per_s > deadline_s:
             raise Overloaded(
                 f"{stats.depth} tasks wait and {stats.drain_rate_per_s:.1f} a second end: "
                 f"this one would miss its deadline of {deadline_s:g} s",

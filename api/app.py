@@ -38,7 +38,9 @@ class Api(Flask):
             objects=services.objects,
             models=services.models,
             replies=self.replies,
-            admission=Admission(services.store, services.outbox_stats, settings.outbox),
+            admission=Admission(
+                services.store, services.outbox_stats, settings.outbox, batch_size=settings.worker.max_batch_size
+            ),
             settings=settings,
         )
 

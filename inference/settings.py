@@ -404,7 +404,9 @@ def _masked(value: Any) -> Any:
 def _explain(problem: Any) -> str:
     key = ".".join(map(str, problem["loc"])) or "settings"
     if problem["type"] != "extra_forbidden":
-        return f"{key}: {problem['msg'].removeprefix('Value error, ')} (got {_masked(problem['input'])!r})"
+        # A section is not shown: its secrets are plain text as long as they are no settings yet.
+        got = "" if isinstance(problem["input"], dict) else f" (got {_masked(problem['input'])!r})"
+        return f"{key}: {problem['msg'].removeprefix('Value error, ')}{got}"
     near = difflib.get_close_matches(str(problem["loc"][-1]), _keys_beside(problem["loc"]), n=1)
     return f"{key}: unknown key" + (f"; did you mean {near[0]}?" if near else "")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -47,3 +48,18 @@ def redis_client(redis_url: str) -> Iterator[redis.Redis]:
 def key_prefix() -> str:
     """Keys of one test alone, so that tests share a server."""
     return f"test-{uuid.uuid4().hex[:12]}"
+
+
+@pytest.fixture(scope="session")
+def services_env() -> Iterator[dict[str, str]]:
+    """Addresses of the real servers, by variable; a server that cannot be had fails the tests. They go on if they ran before."""
+    command = [sys.executable, "-m", "deploy.services"]
+    ran_before = subprocess.run([*command, "status"], cwd=ROOT, capture_output=True, check=False).returncode == 0
+    started = subprocess.run([*command, "start"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert started.returncode == 0, f"the real servers do not start:\n{started.stdout}{started.stderr}"
+    lines = (ROOT / "build" / "services.env").read_text(encoding="utf-8").splitlines()
+    try:
+        yield dict(line.split("=", 1) for line in lines)
+    finally:
+        if not ran_before:
+            subprocess.run([*command, "stop"], cwd=ROOT, capture_output=True, check=False)

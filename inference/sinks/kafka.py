@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import orjson
@@ -16,6 +16,7 @@ from kafka.errors import (
     RecordListTooLargeError,
     TopicAlreadyExistsError,
 )
+from kafka.net.compat import KafkaNetClient
 
 from inference.settings import KafkaSettings
 from inference.sinks import Refusal, SinkUnavailable
@@ -61,17 +62,27 @@ class KafkaSink:
             if len(value) > self._settings.max_record_bytes:
                 reason = f"{len(value)} bytes are more than kafka.max_record_bytes"
                 refused.append(Refusal(document["task_id"], reason))
-                continue
-            headers = [("task_id", document["task_id"].encode())]
-            key = document["request_id"].encode()
-            sent.append((document, producer.send(self._settings.topic, key=key, value=value, headers=headers)))
+            else:
+                sent.append((document, self._send(producer, document, value)))
         producer.flush(timeout=timeout_s)
+        accused = []
         for document, future in sent:
             try:
                 future.get(timeout=timeout_s)
             except _REFUSED as error:
-                refused.append(Refusal(document["task_id"], f"Kafka refuses it: {type(error).__name__}: {error}"))
+                accused.append((document, error))
+        if accused:
+            self.close()  # an idempotent producer sends nothing more after a refusal
+        if len(sent) == 1:
+            return refused + [_refusal(document, error) for document, error in accused]
+        # A refusal takes everything along that the producer held: alone, each shows whether it is its own.
+        for document, _ in accused:
+            refused += self._write([document])
         return refused
+
+    def _send(self, producer: KafkaProducer, document: dict[str, Any], value: bytes) -> Any:
+        headers = [("task_id", document["task_id"].encode())]
+        return producer.send(self._settings.topic, key=document["request_id"].encode(), value=value, headers=headers)
 
     def _open(self) -> KafkaProducer:
         """Made here, in the process and thread that use it, and again after a failure."""
@@ -79,8 +90,10 @@ class KafkaSink:
             self._make_topic()
             settings = self._settings
             timeout_ms = round(settings.timeout_s * 1000)
-            self._producer = KafkaProducer(
+            self._producer = _connected(
+                KafkaProducer,
                 bootstrap_servers=settings.bootstrap_servers.split(","),
+                bootstrap_timeout_ms=timeout_ms,
                 client_id="inference-relay",
                 acks="all",
                 enable_idempotence=True,
@@ -94,8 +107,12 @@ class KafkaSink:
 
     def _make_topic(self) -> None:
         settings = self._settings
-        admin = KafkaAdminClient(
-            bootstrap_servers=settings.bootstrap_servers.split(","), request_timeout_ms=round(settings.timeout_s * 1000)
+        timeout_ms = round(settings.timeout_s * 1000)
+        admin = _connected(
+            KafkaAdminClient,
+            bootstrap_servers=settings.bootstrap_servers.split(","),
+            bootstrap_timeout_ms=timeout_ms,
+            request_timeout_ms=timeout_ms,
         )
         try:
             if settings.topic not in admin.list_topics():
@@ -105,3 +122,25 @@ class KafkaSink:
             pass  # another relay was faster
         finally:
             admin.close()
+
+
+def _refusal(document: dict[str, Any], error: Exception) -> Refusal:
+    return Refusal(document["task_id"], f"Kafka refuses it: {type(error).__name__}: {error}")
+
+
+def _connected(kind: Callable[..., Any], **options: Any) -> Any:
+    """A client of this kind. One whose servers are away leaves its thread and its sockets behind: they are closed here."""
+    opened = []
+
+    def make(*args: Any, **kwargs: Any) -> KafkaNetClient:
+        client = KafkaNetClient(*args, **kwargs)
+        opened.append(client)
+        return client
+
+    try:
+        return kind(kafka_client=make, **options)
+    except BaseException:
+        for client in opened:
+            client.close()
+            client._manager._net.stop()  # noqa: SLF001 what KafkaAdminClient.close does
+        raise

@@ -36,7 +36,7 @@ class ObjectStore(Protocol):
         """Raises ObjectNotFound, ServiceUnavailable."""
 
     def apply_retention(self, days: int | None) -> None:
-        """Remove uploads that are older than `days`, now or by a rule of the store; None keeps them. Raises ServiceUnavailable."""
+        """Remove uploads that are older than `days`, by a rule of the store or now; None: keep. Raises ServiceUnavailable."""
 
     def ping(self) -> None:
         """Raises ServiceUnavailable."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 from collections.abc import Iterator, Mapping
@@ -20,7 +21,9 @@ from inference.settings import MinioSettings
 RETENTION_RULE_ID = "inference-uploads-retention"
 UPLOADS_PREFIX = "uploads/"
 
-_MISSING = {"NoSuchKey", "NoSuchObject", "NoSuchVersion"}
+#: A bucket is made by the first upload.
+_NO_BUCKET = "NoSuchBucket"
+_MISSING = {"NoSuchKey", "NoSuchObject", "NoSuchVersion", _NO_BUCKET}
 _MADE_MEANWHILE = {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}
 
 
@@ -51,6 +54,7 @@ class MinioObjectStore:
         content_type: str = "application/octet-stream",
         metadata: Mapping[str, str] | None = None,
     ) -> None:
+        _check(key)
         headers = {"sha256": hashlib.sha256(data).hexdigest(), **(metadata or {})}
 
         def upload() -> None:
@@ -62,12 +66,13 @@ class MinioObjectStore:
             try:
                 upload()
             except S3Error as error:
-                if error.code != "NoSuchBucket":
+                if error.code != _NO_BUCKET:
                     raise
                 self._make_bucket()
                 upload()
 
     def get(self, key: str) -> bytes:
+        _check(key)
         with _unavailable_when_failing(), _missing_is_not_found(key):
             response = self._client.get_object(self._bucket, key)
             try:
@@ -77,11 +82,14 @@ class MinioObjectStore:
                 response.release_conn()
 
     def delete(self, key: str) -> None:
-        with _unavailable_when_failing():
+        _check(key)
+        with _unavailable_when_failing(), contextlib.suppress(ObjectNotFound), _missing_is_not_found(key):
             self._client.remove_object(self._bucket, key)
 
     def copy(self, source: str, target: str) -> None:
         """On the server: the bytes do not come here."""
+        _check(source)
+        _check(target)
         with _unavailable_when_failing(), _missing_is_not_found(source):
             self._client.copy_object(self._bucket, target, CopySource(self._bucket, source))
 
@@ -112,6 +120,12 @@ class MinioObjectStore:
 
 def _retention_rule(days: int) -> Rule:
     return Rule(ENABLED, rule_filter=Filter(prefix=UPLOADS_PREFIX), rule_id=RETENTION_RULE_ID, expiration=Expiration(days=days))
+
+
+def _check(key: str) -> None:
+    """What is no path below a folder is no key here either: every store has the same ones."""
+    if not {"", ".", ".."}.isdisjoint(key.split("/")):
+        raise ObjectNotFound(f"{key} is not a key of this store")
 
 
 @contextmanager

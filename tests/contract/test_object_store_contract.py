@@ -2,26 +2,35 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 from support.fakes import FakeObjectStore
+from support.real_servers import minio_settings
 from support.small_files import run_with_small_files
 from support.waiting import together
 
 from inference.errors import ObjectNotFound, ServiceUnavailable
 from inference.storage import ObjectStore
 from inference.storage.local import LocalObjectStore
+from inference.storage.minio import MinioObjectStore
 
 KEY = "uploads/2026/01/31/task"
 BYTES = bytes(range(256)) * 400
 
 
-@pytest.fixture(params=["local", "fake"])
+@pytest.fixture(params=["local", "fake", pytest.param("minio", marks=pytest.mark.services)])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
-    return LocalObjectStore(tmp_path / "objects") if request.param == "local" else FakeObjectStore()
+    match request.param:
+        case "local":
+            return LocalObjectStore(tmp_path / "objects")
+        case "minio":
+            settings = minio_settings(request.getfixturevalue("services_env"))
+            return MinioObjectStore(settings, f"contract-{uuid.uuid4().hex[:12]}")
+    return FakeObjectStore()
 
 
 @pytest.mark.parametrize("data", [BYTES, b""])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -49,6 +49,7 @@ class _Task:
     requeued_at_ms: int = 0
     outcome: bytes = b""
     deliveries: dict[str, str] = field(default_factory=dict)
+    refusals: dict[str, str] = field(default_factory=dict)
     expires_at_ms: int | None = None
 
     def record(self) -> TaskRecord:
@@ -67,8 +68,10 @@ class _Task:
             attempts=self.attempts,
             deaths=self.deaths,
             store_ms=request.store_ms,
+            priority=request.priority,
             outcome=decode_outcome(self.outcome) if self.outcome else None,
             deliveries=dict(self.deliveries),
+            refusals=dict(self.refusals),
         )
 
 
@@ -99,7 +102,7 @@ class FakeTaskStore:
         self._tasks: dict[str, _Task] = {}
         self._by_request: dict[str, list[str]] = defaultdict(list)
         self._idempotency: dict[str, tuple[str, str, int]] = {}
-        self._started: dict[str, int] = defaultdict(int)
+        self._started: dict[str, dict[int, int]] = defaultdict(dict)
         self._finished_at_ms: dict[str, list[int]] = defaultdict(list)
         self._dead_letters: list[str] = []
         self._number = 0
@@ -233,14 +236,14 @@ class FakeTaskStore:
                 (requeue if self._reap(task, owner, max_attempts) else exhausted).append(task.request.task_id)
             return Reaped(tuple(requeue), tuple(exhausted))
 
-    def started_watermark(self, queue: str) -> int:
+    def started_watermarks(self, queue: str) -> dict[int, int]:
         with self._step():
-            return self._started[queue]
+            return dict(self._started[queue])
 
-    def find_lost(self, queue: str, *, up_to: int | None, grace_s: float, limit: int) -> list[str]:
+    def find_lost(self, queue: str, *, up_to: Mapping[int, int] | None, grace_s: float, limit: int) -> list[str]:
         with self._step():
             lost = []
-            for task in [task for task in self._waiting(queue) if up_to is None or task.number <= up_to][:limit]:
+            for task in [task for task in self._waiting(queue) if _counts(task, up_to)][:limit]:
                 queued_at_ms = task.requeued_at_ms or task.created_at_ms
                 if not self._is_leased(task) and queued_at_ms + grace_s * 1000 <= self._now_ms:
                     task.requeued_at_ms = self._now_ms
@@ -270,8 +273,30 @@ class FakeTaskStore:
                 task = self._find(task_id)
                 if task is not None and task.deliveries.get(sink) == "pending":
                     task.deliveries[sink] = "delivered"
-                    if "pending" not in task.deliveries.values():
+                    if set(task.deliveries.values()) == {"delivered"}:
                         self._let_expire(task)
+
+    def refused(self, sink: str, entries: Sequence[tuple[bytes, str, str]]) -> None:
+        with self._step():
+            for entry_id, task_id, reason in entries:
+                self.outbox[sink].pop(entry_id, None)
+                task = self._find(task_id)
+                if task is not None and task.deliveries.get(sink) == "pending":
+                    task.deliveries[sink] = "refused"
+                    task.refusals[sink] = reason
+                    self._dead_letters.append(task_id)
+
+    def deliver_again(self, task_id: str) -> int:
+        with self._step():
+            task = self._tasks[task_id]
+            refusing = list(task.refusals)
+            for sink in refusing:
+                del task.refusals[sink]
+                task.deliveries[sink] = "pending"
+                self.outbox[sink][f"{self._now_ms}-{task.number}".encode()] = task_id
+            if refusing:
+                self._dead_letters.remove(task_id)
+            return len(refusing)
 
     def ping(self) -> None:
         with self._step():
@@ -352,7 +377,8 @@ class FakeTaskStore:
         task.attempts += 1
         task.status, task.started_at_ms = TaskStatus.RUNNING, self._now_ms
         self._extend(task, owner)
-        self._started[task.request.queue] = max(self._started[task.request.queue], task.number)
+        started = self._started[task.request.queue]
+        started[task.request.priority] = max(started.get(task.request.priority, 0), task.number)
         return task.attempts
 
     def _commit(self, owner: str, commit: Commit) -> bool:
@@ -403,3 +429,7 @@ class FakeTaskStore:
             task.alone = task.alone or task.losses > 1
         self._wait_again(task)
         return True
+
+
+def _counts(task: _Task, up_to: Mapping[int, int] | None) -> bool:
+    return up_to is None or task.number <= up_to.get(task.request.priority, 0)

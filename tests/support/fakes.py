@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
 from support.fake_clock import FakeClock
 from support.fake_task_store import FakeTaskStore
 
+from inference.broker import USUAL_PRIORITY
 from inference.errors import ObjectNotFound, ServiceUnavailable
 from inference.messages import QueueMessage
-from inference.sinks import SinkUnavailable
+from inference.sinks import Refusal, SinkUnavailable
 from inference.task_store import Enqueue
 
 __all__ = ["FakeBroker", "FakeClock", "FakeObjectStore", "FakeSink", "FakeTaskStore"]
@@ -24,12 +25,27 @@ class FakeObjectStore:
 
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
+        #: by key, content type and metadata
+        self.details: dict[str, tuple[str, dict[str, str]]] = {}
+        self.retention_days: int | None = None
         #: False: every call raises ServiceUnavailable
         self.available = True
 
-    def put(self, key: str, data: bytes) -> None:
+    def put(
+        self,
+        key: str,
+        data: bytes,
+        *,
+        content_type: str = "application/octet-stream",
+        metadata: Mapping[str, str] | None = None,
+    ) -> None:
         self._check(key)
         self.objects[key] = bytes(data)
+        self.details[key] = (content_type, dict(metadata or {}))
+
+    def apply_retention(self, days: int | None) -> None:
+        self._check("uploads/")
+        self.retention_days = days
 
     def get(self, key: str) -> bytes:
         self._check(key)
@@ -64,6 +80,8 @@ class FakeBroker:
 
     def __init__(self, *, shares_store: bool = False) -> None:
         self.queues: dict[str, list[QueueMessage]] = defaultdict(list)
+        #: of each task that came here, by its id
+        self.priorities: dict[str, int] = {}
         #: False: `publish` and `depth` raise ServiceUnavailable
         self.available = True
         self._shares_store = shares_store
@@ -71,10 +89,12 @@ class FakeBroker:
     has_priorities = True
 
     def prepare(self, queue: str, message: QueueMessage, priority: int = USUAL_PRIORITY) -> Enqueue | None:
+        self._note(message, priority)
         return Enqueue(queue, orjson.dumps(message.to_kwargs())) if self._shares_store else None
 
     def publish(self, queue: str, message: QueueMessage, priority: int = USUAL_PRIORITY) -> None:
         self._check()
+        self._note(message, priority)
         self.queues[queue].append(message)
 
     def depth(self, queue: str) -> int:
@@ -88,6 +108,9 @@ class FakeBroker:
     def take(self, queue: str) -> list[str]:
         """Ids of every task in the queue, which is empty then."""
         return [item.task_id for message in self.queues.pop(queue, []) for item in message.items]
+
+    def _note(self, message: QueueMessage, priority: int) -> None:
+        self.priorities |= {item.task_id: priority for item in message.items}
 
     def _check(self) -> None:
         if not self.available:
@@ -114,7 +137,9 @@ class FakeSink:
                 self.failures -= 1
                 raise SinkUnavailable(f"{self.name} was told to fail")
             self.documents += [document for document in documents if document["task_id"] not in self.refused]
-            return [Refusal(task_id, why) for task_id, why in self.refused.items() if task_id in {d["task_id"] for d in documents}]
+            return [
+                Refusal(task_id, why) for task_id, why in self.refused.items() if task_id in {d["task_id"] for d in documents}
+            ]
 
     def close(self) -> None:
         self.is_closed = True

@@ -48,13 +48,18 @@ def wait_until(condition: Callable[[], Any], *, timeout_s: float, what: str) -> 
 class Service:
     """One running server.py with a data folder of its own."""
 
-    def __init__(self, folder: Path, settings: dict[str, Any]) -> None:
+    def __init__(
+        self, folder: Path, settings: dict[str, Any], *, config: Path | None = None, variables: dict[str, str] | None = None
+    ) -> None:
+        """`config` is used as it is, instead of `settings`; `variables` are added to the environment."""
         self.data_dir = folder / "data"
         self.log_file = folder / "service.log"
-        self.config = folder / "config.yaml"
+        self.config = config or folder / "config.yaml"
+        self._variables = variables or {}
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self.config.write_text(yaml.safe_dump({"data_dir": str(self.data_dir)} | settings), encoding="utf-8")
+        if config is None:
+            self.config.write_text(yaml.safe_dump({"data_dir": str(self.data_dir)} | settings), encoding="utf-8")
         self.process: subprocess.Popen[bytes] | None = None
         #: every process that was ever seen below server.py
         self._seen: dict[int, psutil.Process] = {}
@@ -62,7 +67,7 @@ class Service:
     @property
     def environment(self) -> dict[str, str]:
         """For a command that is to find this service's configuration."""
-        return os.environ | {"INFERENCE_CONFIG": str(self.config)}
+        return os.environ | self._variables | {"INFERENCE_CONFIG": str(self.config)}
 
     @property
     def log(self) -> str:
@@ -73,6 +78,7 @@ class Service:
             self.process = subprocess.Popen(
                 [sys.executable, "server.py", "--config", str(self.config), "--port", str(self.port)],
                 cwd=ROOT,
+                env=os.environ | self._variables,
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )

@@ -61,7 +61,13 @@ def sent_by_celery(celery: Celery, client: redis.Redis, queue: str, message: Que
         ignore_result=True,
         **options,
     )
-    return last_of(client, queue)
+    return last_of(client, _list_key(queue, options.get("priority", 0)))
+
+
+def _list_key(queue: str, native: int) -> str:
+    """Of kombu's priority, where 0 goes first."""
+    step = native // 3 * 3
+    return f"{queue}\x06\x16{step}" if step else queue
 
 
 def last_of(client: redis.Redis, queue: str) -> dict[str, Any]:
@@ -77,9 +83,9 @@ def body_of(envelope: dict[str, Any]) -> Any:
 
 def test_it_is_what_celery_sends(celery: Celery, broker: RedisBroker, redis_client: redis.Redis, queue: str) -> None:
     message = QueueMessage(MODEL, (an_item(), an_item()))
-    expected = sent_by_celery(celery, redis_client, queue, message)
+    expected = sent_by_celery(celery, redis_client, queue, message, priority=9)
     broker.publish(queue, message)
-    ours = last_of(redis_client, queue)
+    ours = last_of(redis_client, _list_key(queue, 9))
 
     assert body_of(ours) == body_of(expected) == [[], message.to_kwargs(), body_of(expected)[2]]
     assert ours.keys() == expected.keys()
@@ -103,9 +109,9 @@ def test_the_record_store_pushes_the_same(broker: RedisBroker, redis_client: red
     message = a_message(a_request())
     enqueue = broker.prepare(queue, message)
     assert enqueue is not None
-    assert enqueue.list_key == queue
+    assert enqueue.list_key == _list_key(queue, 9)
     broker.publish(queue, message)
-    prepared, published = json.loads(enqueue.payload), last_of(redis_client, queue)
+    prepared, published = json.loads(enqueue.payload), last_of(redis_client, enqueue.list_key)
     assert prepared["properties"].pop("delivery_tag") != published["properties"].pop("delivery_tag")
     assert prepared == published
 
@@ -133,6 +139,18 @@ def test_kombu_reads_it_in_order_and_acknowledges_it(
             assert received.headers["id"] == received.properties["correlation_id"] == message.items[0].task_id
             received.ack()
     assert broker.depth(queue) == redis_client.hlen("unacked") == 0
+
+
+@pytest.mark.parametrize("priority", range(10))
+def test_a_priority_is_what_celery_makes_of_it(
+    celery: Celery, broker: RedisBroker, redis_client: redis.Redis, queue: str, priority: int
+) -> None:
+    message = a_message(a_request())
+    expected = sent_by_celery(celery, redis_client, queue, message, priority=9 - priority)
+    broker.publish(queue, message, priority)
+    ours = last_of(redis_client, _list_key(queue, 9 - priority))
+    assert ours["properties"]["delivery_tag"] != expected["properties"]["delivery_tag"]
+    assert ours["properties"]["priority"] == expected["properties"]["priority"] == 9 - priority
 
 
 def test_the_depth_counts_every_priority(celery: Celery, broker: RedisBroker, redis_client: redis.Redis, queue: str) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
 from inference.errors import ERRORS_BY_CODE, ConfigurationError
 from inference.settings import Settings
@@ -31,6 +31,10 @@ def test_every_setting_is_documented_with_its_default(repository: Path) -> None:
         match default:
             case None:
                 return "none"
+            case SecretStr():
+                return shown(default.get_secret_value() or None)
+            case bool():
+                return f"`{str(default).lower()}`"
             case tuple():
                 return f"`[{', '.join(map(str, default))}]`"
             case float():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from support.waiting import until
 
 from inference.errors import ServiceUnavailable
 from inference.sinks import SinkUnavailable
-from inference.sinks.outbox import Outbox
+from inference.sinks.outbox import Outbox, outbox_stats
 from inference.sinks.relay import Relay, RelayPolicy
 from inference.task_store import Commit
 from inference.task_store.redis_store import RedisTaskStore, StorePolicy
@@ -47,6 +48,9 @@ class Rig:
         assert all(self.store.commit("w", [Commit(task_id, 1, a_success()) for task_id in ids]))
         return ids
 
+    def waiting(self) -> int:
+        return outbox_stats(self.client, self.key_prefix, "sink").entries
+
     def pending(self) -> int:
         """Entries that some relay took and did not deliver."""
         summary: Any = self.client.xpending(f"{self.key_prefix}:outbox:sink", "relay")
@@ -66,7 +70,7 @@ def test_everything_is_delivered_in_order_in_batches(rig: Rig) -> None:
     assert [relay.relay_once(block_ms=1) for _ in range(4)] == [3, 3, 1, 0]
     assert rig.sink.task_ids == ids
     assert rig.deliveries(ids) == {"delivered"}
-    assert (rig.outbox("anyone").size(), rig.pending()) == (0, 0)
+    assert (rig.waiting(), rig.pending()) == (0, 0)
 
 
 def test_a_document_is_made_of_the_record(rig: Rig) -> None:
@@ -87,7 +91,7 @@ def test_a_sink_that_fails_twice_gets_everything_once(rig: Rig) -> None:
         assert rig.deliveries(ids) == {"pending"}
     assert [relay.relay_once(block_ms=1) for _ in range(2)] == [3, 2]
     assert rig.sink.task_ids == ids
-    assert (rig.outbox("anyone").size(), rig.pending()) == (0, 0)
+    assert (rig.waiting(), rig.pending()) == (0, 0)
 
 
 def test_a_relay_that_runs_goes_on_by_itself_and_closes_its_sink(rig: Rig) -> None:
@@ -96,9 +100,9 @@ def test_a_relay_that_runs_goes_on_by_itself_and_closes_its_sink(rig: Rig) -> No
     thread = threading.Thread(target=rig.relay().run, args=(stopping,))
     thread.start()
     try:
-        until(lambda: rig.outbox("anyone").size() == 0, "the delivery of what was there")
+        until(lambda: rig.waiting() == 0, "the delivery of what was there")
         ids += rig.finish(2)
-        until(lambda: rig.outbox("anyone").size() == 0, "the delivery of what came later")
+        until(lambda: rig.waiting() == 0, "the delivery of what came later")
     finally:
         stopping.set()
         thread.join(10)
@@ -137,7 +141,7 @@ def test_a_relay_that_was_believed_dead_delivers_again_and_harms_nothing(rig: Ri
     assert slow.relay_once(block_ms=1) == 3
     assert rig.sink.task_ids == slow_sink.task_ids == ids
     assert rig.deliveries(ids) == {"delivered"}
-    assert (rig.outbox("anyone").size(), rig.pending()) == (0, 0)
+    assert (rig.waiting(), rig.pending()) == (0, 0)
 
 
 def test_two_relays_share_the_work(rig: Rig) -> None:
@@ -152,7 +156,7 @@ def test_the_entry_of_a_record_that_is_gone_is_dropped(rig: Rig) -> None:
     rig.client.delete(f"{rig.key_prefix}:task:{ids[1]}")
     assert rig.relay().relay_once(block_ms=1) == 3
     assert rig.sink.task_ids == [ids[0], ids[2]]
-    assert (rig.outbox("anyone").size(), rig.pending()) == (0, 0)
+    assert (rig.waiting(), rig.pending()) == (0, 0)
 
 
 def test_entries_of_records_that_are_all_gone_do_not_reach_the_sink(rig: Rig) -> None:
@@ -160,7 +164,7 @@ def test_entries_of_records_that_are_all_gone_do_not_reach_the_sink(rig: Rig) ->
     rig.client.delete(f"{rig.key_prefix}:task:{task_id}")
     rig.sink.failures = 1
     assert rig.relay().relay_once(block_ms=1) == 1
-    assert rig.outbox("anyone").size() == 0
+    assert rig.waiting() == 0
 
 
 def test_opening_an_outbox_again_keeps_what_is_in_it(rig: Rig) -> None:
@@ -177,6 +181,23 @@ def test_an_outbox_whose_server_is_down_is_unavailable() -> None:
         outbox = Outbox(client, "prefix", "sink", "relay")
         outbox.open()
         server.stop()
-        for call in (outbox.open, lambda: outbox.take(1, block_ms=1), lambda: outbox.claim(1, idle_s=0), outbox.size):
+        calls: list[Callable[[], object]] = [
+            outbox.open,
+            lambda: outbox.take(1, block_ms=1),
+            lambda: outbox.claim(1, idle_s=0),
+            lambda: outbox_stats(client, "prefix", "sink"),
+        ]
+        for call in calls:
             with pytest.raises(ServiceUnavailable):
                 call()
+
+
+def test_what_a_sink_will_never_take_is_a_dead_letter_and_the_rest_arrives(rig: Rig) -> None:
+    first, second, third = rig.finish(3)
+    rig.sink.refused = {second: "too large"}
+    assert rig.relay().relay_once(block_ms=1) == 3
+    assert rig.sink.task_ids == [first, third]
+    assert rig.waiting() == 0
+    refused = rig.store.get(second)
+    assert (refused.deliveries, refused.refusals) == ({"sink": "refused"}, {"sink": "too large"})
+    assert rig.store.is_dead_letter(second)

@@ -24,6 +24,9 @@ from inference.services import Services
 from inference.task_store.protocol import Commit, LeaseState
 
 QUEUE = "predict.digits"
+#: Of the priorities, the first first; the usual messages lie on the last.
+LISTS = [QUEUE, *(f"{QUEUE}\x06\x16{step}" for step in (3, 6, 9))]
+USUAL_LIST = LISTS[-1]
 OWNER = "test-worker"
 PATIENCE_S = 10.0
 RAW_METADATA = {"shape": "8,8,1", "dtype": "float32"}
@@ -174,12 +177,13 @@ class FakeWorker:
 
     def work_off(self) -> None:
         """Answer everything that is queued now, on the calling thread."""
-        while payload := self._redis.rpop(QUEUE):
-            self._handle(payload)
+        for key in LISTS:
+            while payload := self._redis.rpop(key):
+                self._handle(payload)
 
     def _run(self) -> None:
         try:
-            while payload := self._redis.brpop([QUEUE], timeout=30)[1]:
+            while payload := self._redis.brpop(LISTS, timeout=30)[1]:
                 self._handle(payload)
         except Exception as error:  # noqa: BLE001 the test that stops the worker looks at it
             self.errors.append(error)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import redis
-from api_rig import QUEUE, FakeWorker
+from api_rig import LISTS, FakeWorker
 from flask.testing import FlaskClient
 
 from api import create_app
@@ -22,7 +22,7 @@ MakeApp = Callable[..., Api]
 @pytest.fixture
 def make_app(repository: Path, redis_url: str, redis_client: redis.Redis, key_prefix: str, tmp_path: Path) -> Iterator[MakeApp]:
     """Makes the application of one API process; settings are given by section."""
-    redis_client.delete(QUEUE)
+    redis_client.delete(*LISTS)
     apps: list[Api] = []
 
     def make(**sections: Any) -> Api:

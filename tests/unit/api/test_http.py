@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 import redis
-from api_rig import PROBLEM, QUEUE, FakeWorker, assert_problem, post, raw_form
+from api_rig import LISTS, PROBLEM, FakeWorker, assert_problem, post, raw_form
 from flask.testing import FlaskClient
 from werkzeug.exceptions import ImATeapot, UnprocessableEntity
 
@@ -138,7 +138,7 @@ def test_an_object_store_that_is_down_is_503(make_app: Any, tmp_path: Path, redi
     response = post(client)
     assert_problem(response, 503, "service_unavailable")
     assert response.headers["Retry-After"] == "5"
-    assert redis_client.llen(QUEUE) == 0
+    assert sum(redis_client.llen(key) for key in LISTS) == 0
     ready = client.get("/health/ready")
     assert ready.status_code == 503
     assert "local object store" in ready.json["checks"]["object_store"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import redis
-from api_rig import QUEUE, Background, FakeWorker, assert_problem, failure, form, post, raw_form, raw_image, wait_until
+from api_rig import LISTS, Background, FakeWorker, assert_problem, failure, form, post, raw_form, raw_image, wait_until
 from flask.testing import FlaskClient
 
 from api.app import Api
@@ -113,7 +113,7 @@ def test_at_the_same_time_it_is_one_task(app: Api, worker: FakeWorker, tmp_path:
     assert [response.headers.get("Idempotent-Replayed") for response in responses].count(None) == 1
     assert len(worker.messages) == 1
     assert len(uploads(tmp_path)) == 1
-    assert redis_client.llen(QUEUE) == 0
+    assert sum(redis_client.llen(key) for key in LISTS) == 0
 
 
 def test_a_conflict_found_only_when_it_is_accepted_leaves_nothing(app: Api, client: FlaskClient, tmp_path: Path) -> None:

@@ -9,8 +9,12 @@ import pytest
 from api_rig import FakeWorker, assert_problem, post, post_async, raw_form
 from flask.testing import FlaskClient
 
+from api.admission import Admission
 from api.app import Api
 from api.submission import Submissions
+from inference.errors import ServiceUnavailable
+from inference.settings import OutboxSettings
+from inference.sinks.outbox import OutboxStats
 from inference.task_store import QueueStats
 
 
@@ -73,7 +77,11 @@ def test_a_queue_with_room_again_takes_more(make_app: Any) -> None:
 
 class TestARateThatIsTooSlow:
     @pytest.fixture
-    def slow(self, app: Api) -> SlowQueue:
+    def clock(self) -> Clock:
+        return Clock()
+
+    @pytest.fixture
+    def slow(self, app: Api, clock: Clock) -> SlowQueue:
         """A backlog of 100 s: 200 tasks, 2 a second."""
         slow = SlowQueue(app.services.store, QueueStats(depth=200, oldest_age_s=100, drain_rate_per_s=2))
         app.submissions = Submissions(
@@ -82,8 +90,8 @@ class TestARateThatIsTooSlow:
             objects=app.services.objects,
             models=app.services.models,
             replies=app.replies,
+            admission=Admission(slow, app.services.outbox_stats, app.services.settings.outbox, batch_size=32, clock=clock),
             settings=app.services.settings,
-            clock=Clock(),
         )
         return slow
 
@@ -99,11 +107,11 @@ class TestARateThatIsTooSlow:
         assert post(client, raw_form(deadline_s="101"), headers={"Prefer": "respond-async"}).status_code == 202
         assert_problem(post(client, raw_form(deadline_s="99"), headers={"Prefer": "respond-async"}), 429, "overloaded")
 
-    def test_the_queue_is_not_asked_for_each_request(self, app: Api, client: FlaskClient, slow: SlowQueue) -> None:
+    def test_the_queue_is_not_asked_for_each_request(self, client: FlaskClient, slow: SlowQueue, clock: Clock) -> None:
         for _ in range(5):
             post(client)
         assert slow.looks == 1
-        app.submissions._clock.now += 1
+        clock.now += 1
         post(client)
         assert slow.looks == 2
 
@@ -118,5 +126,15 @@ def test_a_burst_after_a_quiet_time_is_no_overload(app: Api, client: FlaskClient
     idle_worker.work_off()
     for _ in range(5):
         post_async(client)
-    app.submissions._stats.clear()  # as half a second later
+    app.submissions._admission._queue._answers.clear()  # as half a second later
     assert post(client, headers={"Prefer": "wait=0"}, data=raw_form(deadline_s="30")).status_code == 202
+
+
+def test_a_sink_that_has_been_down_for_long_refuses_more(app: Api) -> None:
+    stats = OutboxStats(entries=3, oldest_age_s=1.0)
+    client = app.test_client()
+    limits = OutboxSettings(max_entries=3)
+    app.submissions._admission = Admission(app.services.store, lambda _: stats, limits, batch_size=32)
+    assert post(client, headers={"Prefer": "respond-async"}).status_code == 202  # results go nowhere here
+    with pytest.raises(ServiceUnavailable, match="3 results wait for kafka"):
+        app.submissions._admission.check("predict.digits", deadline_s=30, sinks=("kafka",))

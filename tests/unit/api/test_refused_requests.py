@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import redis
-from api_rig import QUEUE, RAW_METADATA, assert_problem, form, npy_image, picture, post, raw_form, raw_image
+from api_rig import LISTS, RAW_METADATA, assert_problem, form, npy_image, picture, post, raw_form, raw_image
 from flask.testing import FlaskClient
 from werkzeug.test import encode_multipart
 
@@ -20,7 +20,7 @@ GIF = b"GIF89a" + bytes(40)
 def _nothing_is_left_behind(tmp_path: Path, redis_client: redis.Redis, key_prefix: str, client: FlaskClient) -> Any:
     yield
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert redis_client.llen(QUEUE) == 0
+    assert sum(redis_client.llen(key) for key in LISTS) == 0
     assert list(redis_client.scan_iter(match=f"{key_prefix}:*")) == []
 
 

@@ -54,6 +54,7 @@ class TestTheTask:
             "deliveries": [],
             "queue": {"position": 0, "eta_s": None},
             "attempts": 0,
+            "priority": 0,
             "batch_size": None,
         }
 

@@ -1,0 +1,115 @@
+"""The sink on a real Kafka."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+from kafka import KafkaConsumer
+from support.real_servers import NOBODY, kafka_settings
+from support.result_documents import a_document
+from support.samples import VECTOR
+
+from inference.sinks import SinkUnavailable
+from inference.sinks.kafka import KafkaSink
+
+#: kafka-python leaves the closing of a socket that was refused to the garbage collector.
+refused_sockets = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
+
+
+@pytest.fixture
+def sink(services_env: dict[str, str], own_name: str) -> Iterator[KafkaSink]:
+    sink = KafkaSink(kafka_settings(services_env, topic=own_name, partitions=4, max_record_bytes=100_000))
+    yield sink
+    sink.close()
+
+
+@pytest.fixture
+def records(services_env: dict[str, str], own_name: str) -> Iterator[Callable[[], list[Any]]]:
+    consumer = KafkaConsumer(
+        bootstrap_servers=services_env["KAFKA_BOOTSTRAP"], auto_offset_reset="earliest", consumer_timeout_ms=1500
+    )
+
+    def read() -> list[Any]:
+        consumer.subscribe([own_name])
+        return list(consumer)
+
+    yield read
+    consumer.close()
+
+
+def test_every_record_has_its_key_and_its_task(sink: KafkaSink, records: Callable[[], list[Any]]) -> None:
+    names = [str(number) for number in range(50)]
+    assert sink.write([a_document(name) for name in names]) == []
+    found = records()
+    assert [orjson.loads(record.value)["task_id"] for record in found] == names
+    assert [dict(record.headers) for record in found] == [{"task_id": name.encode()} for name in names]
+    assert {record.key for record in found} == {"größer".encode()}
+    prediction = orjson.loads(found[0].value)["prediction"]
+    assert np.array(prediction, np.float32).tobytes() == VECTOR.tobytes()
+
+
+def test_results_of_one_request_lie_in_one_partition(sink: KafkaSink, records: Callable[[], list[Any]]) -> None:
+    sink.write([a_document(str(number), request_id=f"request-{number % 8}") for number in range(40)])
+    found = {(record.key, record.partition) for record in records()}
+    assert len(found) == 8
+
+
+def test_the_topic_is_made_as_configured(sink: KafkaSink, services_env: dict[str, str], own_name: str) -> None:
+    sink.write([a_document("task")])
+    consumer = KafkaConsumer(bootstrap_servers=services_env["KAFKA_BOOTSTRAP"])
+    assert consumer.partitions_for_topic(own_name) == {0, 1, 2, 3}
+    consumer.close()
+
+
+def test_one_that_is_too_large_is_refused_and_the_rest_is_there(sink: KafkaSink, records: Callable[[], list[Any]]) -> None:
+    (refusal,) = sink.write([a_document("1"), a_document("large", label="x" * 100_000), a_document("2")])
+    assert (refusal.task_id, "max_record_bytes" in refusal.reason) == ("large", True)
+    assert [orjson.loads(record.value)["task_id"] for record in records()] == ["1", "2"]
+
+
+def test_what_the_broker_finds_too_large_is_refused(
+    services_env: dict[str, str], own_name: str, records: Callable[[], list[Any]]
+) -> None:
+    """Its own limit is lower than ours: about 1 MB."""
+    sink = KafkaSink(kafka_settings(services_env, topic=own_name, max_record_bytes=3_000_000))
+    (refusal,) = sink.write([a_document("1"), a_document("large", label="x" * 2_000_000), a_document("2")])
+    sink.close()
+    assert refusal.task_id == "large"
+    assert {orjson.loads(record.value)["task_id"] for record in records()} == {"1", "2"}
+
+
+def test_a_sink_that_was_closed_opens_again(sink: KafkaSink, records: Callable[[], list[Any]]) -> None:
+    sink.write([a_document("1")])
+    sink.close()
+    sink.close()
+    sink.write([a_document("2")])
+    assert {orjson.loads(record.value)["task_id"] for record in records()} == {"1", "2"}
+
+
+@refused_sockets
+def test_a_server_that_is_down_is_unavailable_soon(services_env: dict[str, str]) -> None:
+    sink = KafkaSink(kafka_settings(services_env, bootstrap_servers=NOBODY, timeout_s=1))
+    began = time.monotonic()
+    with pytest.raises(SinkUnavailable, match="Kafka does not answer"):
+        sink.write([a_document("task")])
+    assert time.monotonic() - began < 5
+    sink.close()
+    gc.collect()
+
+
+@refused_sockets
+def test_tries_while_it_is_down_leave_no_thread(services_env: dict[str, str]) -> None:
+    sink = KafkaSink(kafka_settings(services_env, bootstrap_servers=NOBODY, timeout_s=0.3))
+    before = threading.active_count()
+    for _ in range(4):
+        with pytest.raises(SinkUnavailable):
+            sink.write([a_document("task")])
+    assert threading.active_count() == before
+    gc.collect()

@@ -1,0 +1,112 @@
+"""The store on a real MinIO, beside what every store does (tests/contract/test_object_store_contract.py)."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+from minio import Minio
+from minio.commonconfig import ENABLED, Filter
+from minio.lifecycleconfig import Expiration, LifecycleConfig, Rule
+from support.real_servers import NOBODY, minio_settings
+
+from inference.errors import ServiceUnavailable
+from inference.storage.minio import MinioObjectStore
+
+KEY = "uploads/2026/01/31/task"
+
+
+@pytest.fixture
+def client(services_env: dict[str, str]) -> Minio:
+    """Another way in, to see what is there."""
+    return Minio(
+        services_env["MINIO_ENDPOINT"].removeprefix("http://"),
+        access_key=services_env["MINIO_ACCESS_KEY"],
+        secret_key=services_env["MINIO_SECRET_KEY"],
+        secure=False,
+    )
+
+
+@pytest.fixture
+def store(services_env: dict[str, str], own_name: str) -> MinioObjectStore:
+    return MinioObjectStore(minio_settings(services_env), own_name)
+
+
+def rules(client: Minio, bucket: str) -> dict[str | None, tuple[str | None, int | None]]:
+    """Prefix and days, by the rule's name."""
+    lifecycle = client.get_bucket_lifecycle(bucket)
+    return {
+        rule.rule_id: (
+            rule.rule_filter.prefix if rule.rule_filter else None,
+            rule.expiration.days if rule.expiration else None,
+        )
+        for rule in (lifecycle.rules if lifecycle else [])
+    }
+
+
+def test_an_upload_has_its_type_its_metadata_and_its_digest(store: MinioObjectStore, client: Minio, own_name: str) -> None:
+    store.put(KEY, b"pixels", content_type="image/png", metadata={"request-id": "gr%C3%B6%C3%9Fer"})
+    found = client.stat_object(own_name, KEY)
+    assert found.content_type == "image/png"
+    assert found.metadata is not None
+    assert found.metadata["x-amz-meta-request-id"] == "gr%C3%B6%C3%9Fer"
+    assert found.metadata["x-amz-meta-sha256"] == hashlib.sha256(b"pixels").hexdigest()
+
+
+@pytest.mark.parametrize("first", ["put", "ping", "apply_retention"])
+def test_the_bucket_is_made_by_what_comes_first(store: MinioObjectStore, client: Minio, own_name: str, first: str) -> None:
+    assert not client.bucket_exists(own_name)
+    {"put": partial(store.put, KEY, b"pixels"), "ping": store.ping, "apply_retention": partial(store.apply_retention, 1)}[first]()
+    assert client.bucket_exists(own_name)
+
+
+def test_a_copy_keeps_its_type(store: MinioObjectStore, client: Minio, own_name: str) -> None:
+    store.put(KEY, b"pixels", content_type="image/png")
+    store.copy(KEY, "dead-letters/task")
+    assert client.stat_object(own_name, "dead-letters/task").content_type == "image/png"
+
+
+def test_our_retention_rule_stands_beside_a_foreign_one(store: MinioObjectStore, client: Minio, own_name: str) -> None:
+    foreign = Rule(ENABLED, rule_filter=Filter(prefix="theirs/"), rule_id="foreign", expiration=Expiration(days=30))
+    client.make_bucket(own_name)
+    client.set_bucket_lifecycle(own_name, LifecycleConfig([foreign]))
+    theirs = {"foreign": ("theirs/", 30)}
+
+    for days in (7, 3, 3):
+        store.apply_retention(days)
+        assert rules(client, own_name) == theirs | {"inference-uploads-retention": ("uploads/", days)}
+    store.apply_retention(None)
+    assert rules(client, own_name) == theirs
+
+
+def test_the_only_rule_is_taken_away(store: MinioObjectStore, client: Minio, own_name: str) -> None:
+    store.apply_retention(7)
+    store.apply_retention(None)
+    store.apply_retention(None)
+    assert rules(client, own_name) == {}
+
+
+def test_a_server_that_is_down_is_unavailable_soon(services_env: dict[str, str]) -> None:
+    store = MinioObjectStore(minio_settings(services_env, endpoint=NOBODY), "bucket")
+    calls: list[Callable[[], object]] = [
+        store.ping,
+        partial(store.put, KEY, b"pixels"),
+        partial(store.get, KEY),
+        partial(store.copy, KEY, "dead-letters/task"),
+        partial(store.delete, KEY),
+        partial(store.apply_retention, 7),
+    ]
+    for call in calls:
+        began = time.monotonic()
+        with pytest.raises(ServiceUnavailable, match="object store"):
+            call()
+        assert time.monotonic() - began < 3
+
+
+def test_keys_that_are_wrong_are_unavailable(services_env: dict[str, str], own_name: str) -> None:
+    store = MinioObjectStore(minio_settings(services_env, secret_key="wrong"), own_name)
+    with pytest.raises(ServiceUnavailable):
+        store.put(KEY, b"pixels")

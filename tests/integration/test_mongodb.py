@@ -1,0 +1,90 @@
+"""The sink on a real server of MongoDB's protocol."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import pytest
+from pymongo import MongoClient
+from pymongo.collection import Collection
+from support.real_servers import NOBODY, mongodb_settings
+from support.result_documents import a_document
+from support.samples import VECTOR
+
+from inference.sinks import SinkUnavailable
+from inference.sinks.mongodb import MongodbSink
+
+
+@pytest.fixture
+def collection(services_env: dict[str, str], own_name: str) -> Iterator[Collection[dict[str, Any]]]:
+    with MongoClient[dict[str, Any]](services_env["MONGODB_URL"]) as client:
+        yield client["inference-tests"][own_name]
+        client["inference-tests"].drop_collection(own_name)
+
+
+@pytest.fixture
+def sink(services_env: dict[str, str], own_name: str) -> Iterator[MongodbSink]:
+    sink = MongodbSink(mongodb_settings(services_env, database="inference-tests", collection=own_name))
+    yield sink
+    sink.close()
+
+
+def ids(collection: Collection[dict[str, Any]]) -> list[str]:
+    return sorted(document["_id"] for document in collection.find())
+
+
+def test_a_document_is_there_as_the_model_gave_it(sink: MongodbSink, collection: Collection[dict[str, Any]]) -> None:
+    assert sink.write([a_document("task")]) == []
+    (found,) = collection.find()
+    np.testing.assert_array_equal(np.array(found["prediction"], np.float32), VECTOR)  # FerretDB makes 0 of -0
+    assert found["_id"] == found["task_id"] == "task"
+    assert (found["request_id"], found["class"], found["label"]) == ("größer", 4, "eel")
+    assert found["created_at"].replace(tzinfo=UTC) == datetime.fromtimestamp(0.001, UTC)
+    assert not [key for key in found if key.endswith("_at_ms")]
+
+
+def test_each_is_there_once_though_written_twice(sink: MongodbSink, collection: Collection[dict[str, Any]]) -> None:
+    assert sink.write([a_document("1"), a_document("2")]) == []
+    assert sink.write([a_document("2"), a_document("1"), a_document("3")]) == []
+    assert ids(collection) == ["1", "2", "3"]
+
+
+def test_nothing_to_write_is_fine(sink: MongodbSink, collection: Collection[dict[str, Any]]) -> None:
+    assert sink.write([]) == []
+    assert ids(collection) == []
+
+
+def test_one_that_is_too_large_is_refused_and_the_rest_is_there(
+    sink: MongodbSink, collection: Collection[dict[str, Any]]
+) -> None:
+    too_large = a_document("large", label="x" * (16 * 2**20))
+    (refusal,) = sink.write([a_document("1"), too_large, a_document("2")])
+    assert refusal.task_id == "large"
+    assert "bytes" in refusal.reason
+    assert ids(collection) == ["1", "2"]
+
+
+def test_results_are_found_by_request(sink: MongodbSink, collection: Collection[dict[str, Any]]) -> None:
+    sink.write([a_document("task")])
+    assert {"request_id_1", "created_at_1"} <= collection.index_information().keys()
+
+
+def test_a_time_to_live_harms_nothing_where_there_is_none(services_env: dict[str, str], collection: Any, own_name: str) -> None:
+    sink = MongodbSink(mongodb_settings(services_env, database="inference-tests", collection=own_name, ttl_days=3))
+    sink.write([a_document("task", finished_at_ms=time.time() * 1000)])
+    sink.close()
+    assert ids(collection) == ["task"]
+
+
+def test_a_server_that_is_down_is_unavailable_soon(services_env: dict[str, str]) -> None:
+    sink = MongodbSink(mongodb_settings(services_env, url=f"mongodb://{NOBODY}", timeout_s=1))
+    began = time.monotonic()
+    with pytest.raises(SinkUnavailable, match="MongoDB does not answer"):
+        sink.write([a_document("task")])
+    assert time.monotonic() - began < 3
+    sink.close()
+    sink.close()

@@ -1,0 +1,25 @@
+"""The adapters' settings for the real servers, and a port where nobody listens."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pydantic import SecretStr
+
+from inference.settings import KafkaSettings, MinioSettings, MongodbSettings
+
+#: Nothing is ever there: the port of tcpmux.
+NOBODY = "127.0.0.1:1"
+
+
+def minio_settings(env: Mapping[str, str], **changes: object) -> MinioSettings:
+    keys = {"access_key": SecretStr(env["MINIO_ACCESS_KEY"]), "secret_key": SecretStr(env["MINIO_SECRET_KEY"])}
+    return MinioSettings.model_validate({"endpoint": env["MINIO_ENDPOINT"]} | keys | changes)
+
+
+def mongodb_settings(env: Mapping[str, str], **changes: object) -> MongodbSettings:
+    return MongodbSettings.model_validate({"url": SecretStr(env["MONGODB_URL"])} | changes)
+
+
+def kafka_settings(env: Mapping[str, str], **changes: object) -> KafkaSettings:
+    return KafkaSettings.model_validate({"bootstrap_servers": env["KAFKA_BOOTSTRAP"]} | changes)
