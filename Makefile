@@ -22,7 +22,7 @@ test: $(VENV)/.installed-dev ## set up what is missing and run every test
 	$(BIN)/python -m pytest $(ARGS)
 
 test-fast: $(VENV)/.installed-dev ## the tests that start no process of the service
-	$(BIN)/python -m pytest -m 'not process and not services' tests/unit tests/contract $(ARGS)
+	$(BIN)/python -m pytest -m 'not process and not services' -n 4 tests/unit tests/contract $(ARGS)
 
 lint: $(VENV)/.installed-dev ## ruff and mypy
 	$(BIN)/ruff check .

@@ -61,7 +61,9 @@ class ComposeServers:
         return f"127.0.0.1:{port}"
 
     def _credentials(self) -> Credentials:
-        services: dict[str, Any] = json.loads(self._docker("compose", "config", "--format", "json").stdout)["services"]
+        services: dict[str, Any] = json.loads(self._docker("compose", "--profile", "*", "config", "--format", "json").stdout)[
+            "services"
+        ]
         minio = services["minio"].get("environment") or {}
         rabbitmq = services["rabbitmq"].get("environment") or {}
         return Credentials(

@@ -10,7 +10,7 @@ from typing import Any
 import bson
 from pymongo import ASCENDING, MongoClient
 from pymongo.collection import Collection
-from pymongo.errors import BulkWriteError, DocumentTooLarge, PyMongoError
+from pymongo.errors import BulkWriteError, PyMongoError
 
 from inference.settings import MongodbSettings
 from inference.sinks import Refusal, SinkUnavailable
@@ -56,8 +56,6 @@ class MongodbSink:
                 collection.insert_many(wanted, ordered=False)
         except BulkWriteError as error:
             refused += _refusals(error, wanted)
-        except DocumentTooLarge as error:  # the server's own limit is lower than MongoDB's
-            raise SinkUnavailable(f"MongoDB: {error}") from error
         except PyMongoError as error:
             raise SinkUnavailable(f"MongoDB does not answer: {error}") from error
         return refused

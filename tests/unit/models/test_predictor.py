@@ -26,6 +26,8 @@ from inference.models.predictor import PredictorCrashed, PredictorNotRunning, Pr
 from inference.models.protocol import Failed, Load, Predict, Predicted, Ready
 from inference.models.spec import ModelSpec, load_spec
 
+pytestmark = pytest.mark.process
+
 MODULE = "inference.models.predictor_process"
 MAX_BATCH_SIZE = 8
 PATIENCE_S = 30.0
