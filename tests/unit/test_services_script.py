@@ -185,7 +185,7 @@ echo "$@" >> "$CALLS"
 case "$*" in
   info) exit "${INFO:-0}" ;;
   "compose port "*) echo "0.0.0.0:1$4" ;;
-  "compose config"*) echo "$SETTINGS" ;;
+  "compose --profile "*" config"*) echo "$SETTINGS" ;;
   "compose up"*) exit "${UP:-0}" ;;
   "compose logs"*) echo "kafka  | out of memory" ;;
   "compose ps"*) printf 'redis\nminio\nkafka\nmongo\n' ;;
