@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 logger = logging.getLogger(__name__)
@@ -57,11 +57,6 @@ class Supervisor:
         self._children.append(child)
         self._spawn(child)
 
-    def exit_code(self, name: str) -> int | None:
-        """Of a child that has ended; None while it runs."""
-        child = next(child for child in self._children if child.name == name)
-        return child.process.poll() if child.process else None
-
     def first_dead(self) -> tuple[str, int] | None:
         """Name and exit code of a child that is not running."""
         for child in self._children:
@@ -70,12 +65,11 @@ class Supervisor:
                 return child.name, code
         return None
 
-    def watch(self, on_look: Callable[[], None] = lambda: None) -> None:
+    def watch(self) -> None:
         """Start again what dies, until `stopping` is set."""
         while not self.stopping.wait(_LOOK_INTERVAL_S):
             for child in self._children:
                 self._look_after(child)
-            on_look()
 
     def stop(self) -> None:
         """End the children, the last started first; each has its time before it is killed."""
