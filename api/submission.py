@@ -11,10 +11,11 @@ from urllib.parse import quote
 
 from api.admission import Admission
 from api.predict_form import PredictForm
+from inference.accepting import accept
 from inference.broker import USUAL_PRIORITY, Broker
 from inference.errors import IdempotencyConflict, InvalidMetadata, Overloaded, ServiceUnavailable
 from inference.imaging import ImageLimits, inspect
-from inference.messages import ModelRef, PredictionRequest, QueueItem, QueueMessage
+from inference.messages import ModelRef, PredictionRequest, QueueItem
 from inference.models.registry import ModelRegistry, reference
 from inference.replies import ReplyRouter, Waiter
 from inference.settings import Settings
@@ -136,30 +137,22 @@ class Submissions:
         return Submission(task_id, record.request_id, record.model, waiter, deadline_s, record.store_ms, created=False)
 
     def _accept(self, request: PredictionRequest) -> str:
-        message = QueueMessage(request.model, (request.item,))
-        enqueue = self._broker.prepare(request.queue, message, request.priority)
         try:
-            accepted = self._store.accept(request, enqueue=enqueue, max_queue_depth=self._settings.limits.max_queue_depth)
+            accepted = accept(
+                self._store,
+                self._broker,
+                request,
+                max_queue_depth=self._settings.limits.max_queue_depth,
+                on_withdrawn=lambda: self._discard(request),
+            )
         except (Overloaded, IdempotencyConflict) as error:
             self._discard(request)
             if isinstance(error, Overloaded):
                 error.retry_after_s = self._admission.retry_after_s(request.queue)
             raise
-        # A store that broke off in between may have accepted it: then the upload must stay. Retention removes it otherwise.
         if not accepted.created:
             self._discard(request)
-        elif enqueue is None:
-            self._publish(request, message)
         return accepted.task_id
-
-    def _publish(self, request: PredictionRequest, message: QueueMessage) -> None:
-        try:
-            self._broker.publish(request.queue, message, request.priority)
-        except ServiceUnavailable:
-            with contextlib.suppress(ServiceUnavailable):
-                self._store.withdraw(request.task_id)
-                self._discard(request)
-            raise
 
     def _discard(self, request: PredictionRequest) -> None:
         with contextlib.suppress(ServiceUnavailable):

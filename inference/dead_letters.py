@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import uuid
 
+from inference.accepting import accept
 from inference.broker import Broker
-from inference.errors import ObjectNotFound, PredictorDied, ServiceUnavailable, TaskNotFound
-from inference.messages import Outcome, PredictionRequest, QueueMessage, TaskRecord, TaskStatus
+from inference.errors import ObjectNotFound, PredictorDied, TaskNotFound
+from inference.messages import Outcome, PredictionRequest, TaskRecord, TaskStatus
 from inference.storage import ObjectStore, dead_letter_key
 from inference.task_store.protocol import Commit, TaskStore
 
@@ -54,8 +55,6 @@ class DeadLetters:
         self._check(task_id)
         new_id = uuid.uuid4().hex
         item = dataclasses.replace(record.item, task_id=new_id, object_key=dead_letter_key(task_id))
-        message = QueueMessage(record.model, (item,))
-        enqueue = self._broker.prepare(record.queue, message, record.priority)
         request = PredictionRequest(
             task_id=new_id,
             request_id=record.request_id,
@@ -67,9 +66,7 @@ class DeadLetters:
             priority=record.priority,
             idempotency_key=f"replay:{task_id}",  # two operators, or one that tries again, start one task
         )
-        accepted = self._store.accept(request, enqueue=enqueue, max_queue_depth=0)
-        if accepted.created and enqueue is None:
-            self._publish(record.queue, message, record.priority)
+        accepted = accept(self._store, self._broker, request)
         self._store.discard_dead_letter(task_id)  # last: a replay that fails before leaves it where it is
         return accepted.task_id
 
@@ -82,10 +79,3 @@ class DeadLetters:
     def _check(self, task_id: str) -> None:
         if not self._store.is_dead_letter(task_id):
             raise TaskNotFound(f"{task_id} is not a dead letter", task_id=task_id)
-
-    def _publish(self, queue: str, message: QueueMessage, priority: int) -> None:
-        try:
-            self._broker.publish(queue, message, priority)
-        except ServiceUnavailable:
-            self._store.withdraw(message.items[0].task_id)
-            raise

@@ -1,41 +1,18 @@
-"""The one configuration: typed, defaulted and documented in place.
-
-A YAML or JSON file < `.env` and the environment (`INFERENCE_API__PORT=8080`) < the command line. Relative paths are relative
-to the working directory. Every error names its key.
-"""
+"""Every setting: typed, defaulted and documented in place."""
 
 from __future__ import annotations
 
-import difflib
-import json
-import os
 import re
-from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, ValidationError, model_validator
-from pydantic_settings import (
-    BaseSettings,
-    DotEnvSettingsSource,
-    InitSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    SettingsError,
-)
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from inference.errors import ConfigurationError
-
-#: Environment variable that names the configuration file.
-CONFIG_VARIABLE = "INFERENCE_CONFIG"
-DEFAULT_CONFIG = Path("configurations/local.yaml")
 #: `broker.url` for the server that the service starts by itself.
 EMBEDDED = "embedded"
 
-_MASK = "**********"
 _REDIS_URL = re.compile(r"(redis|rediss|unix)://.+")
-_VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 _AMQP_URL = re.compile(r"amqps?://.+")
 
 
@@ -286,136 +263,3 @@ class Settings(BaseSettings):
     @property
     def jsonl_path(self) -> Path:
         return self.jsonl.path or self.data_dir / "results.jsonl"
-
-
-def config_path(argument: Path | None = None) -> Path | None:
-    """The configuration file: the argument, else `INFERENCE_CONFIG`, else configurations/local.yaml where it exists."""
-    named = argument or (Path(os.environ[CONFIG_VARIABLE]) if os.environ.get(CONFIG_VARIABLE) else None)
-    if named is None and DEFAULT_CONFIG.is_file():
-        return DEFAULT_CONFIG
-    return named
-
-
-def load_settings(file: Path | None, overrides: Mapping[str, Any] | None = None) -> Settings:
-    """Read `file` (none: defaults), the environment, then `overrides` (nested like the file).
-
-    Raises:
-        ConfigurationError: one line for each wrong key.
-    """
-    document = read_document(file) if file else {}
-
-    class FromFile(Settings):
-        @classmethod
-        def settings_customise_sources(
-            cls,
-            settings_cls: type[BaseSettings],
-            init_settings: PydanticBaseSettingsSource,
-            env_settings: PydanticBaseSettingsSource,
-            dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 pydantic passes it by name
-            file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 pydantic passes it by name
-        ) -> tuple[PydanticBaseSettingsSource, ...]:
-            env_file = _OurOfEnvFile(settings_cls)
-            return init_settings, env_settings, env_file, InitSettingsSource(settings_cls, document)
-
-    try:
-        return FromFile(**(overrides or {}))
-    except ValidationError as error:
-        raise ConfigurationError("\n".join(_explain(problem) for problem in error.errors())) from error
-    except SettingsError as error:
-        field = re.search(r'field "(\w+)"', str(error))
-        key = field.group(1) if field else "environment"
-        raise ConfigurationError(f"{key}: what the environment says is not JSON", field=key) from error
-
-
-class _OurOfEnvFile(DotEnvSettingsSource):
-    """`.env` may hold what other programs need; what begins as ours does must be a setting."""
-
-    def __call__(self) -> dict[str, Any]:
-        found = super().__call__()
-        mistyped = [key.upper() for key in found if key.startswith("inference_") and key.upper() != CONFIG_VARIABLE]
-        if mistyped:
-            raise ConfigurationError(f".env: {', '.join(mistyped)}: unknown setting", field=mistyped[0])
-        return {key: value for key, value in found.items() if key in Settings.model_fields}
-
-
-def read_document(file: Path) -> dict[str, Any]:
-    """The mapping in a YAML or JSON file. Raises ConfigurationError."""
-    try:
-        text = file.read_text(encoding="utf-8")
-        # JSON is YAML but for tabs and surrogate pairs.
-        document = json.loads(text) if file.suffix.lower() == ".json" else yaml.safe_load(text)
-    except OSError as error:
-        raise ConfigurationError(f"cannot read the configuration {file}: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigurationError(f"{file} is neither YAML nor JSON: {' '.join(str(error).split())}") from error
-    if document is None:
-        return {}
-    if not isinstance(document, dict):
-        raise ConfigurationError(f"{file} must be a mapping of settings, not {type(document).__name__}")
-    strange = next((key for key in document if not isinstance(key, str)), None)
-    if strange is not None:
-        raise ConfigurationError(f"{file}: the key {strange!r} is not a text; put it into quotes")
-    filled: dict[str, Any] = _filled(document, file, "")
-    return filled
-
-
-def _filled(value: Any, file: Path, key: str) -> Any:
-    """`${NAME}` and `${NAME:-default}` in texts become what the environment has, so that no secret lies in the file."""
-    match value:
-        case dict():
-            return {name: _filled(item, file, f"{key}.{name}".lstrip(".")) for name, item in value.items()}
-        case list():
-            return [_filled(item, file, key) for item in value]
-        case str():
-            return _VARIABLE.sub(lambda found: _variable(found, file, key), value)
-    return value
-
-
-def _variable(found: re.Match[str], file: Path, key: str) -> str:
-    name, default = found.group(1, 2)
-    value = os.environ.get(name, default)
-    if value is None:
-        raise ConfigurationError(f"{file}: {key} needs the environment variable {name}", field=key)
-    return value
-
-
-def effective(settings: Settings) -> dict[str, Any]:
-    """The settings as plain data, secrets masked."""
-    plain: dict[str, Any] = _masked(settings.model_dump(mode="python"))
-    return plain
-
-
-def _masked(value: Any) -> Any:
-    match value:
-        case dict():
-            return {key: _masked(item) for key, item in value.items()}
-        case list() | tuple():
-            return [_masked(item) for item in value]
-        case SecretStr():
-            return str(value)
-        case Path():
-            return str(value)
-        case str():
-            hidden = re.sub(r"(://[^:/@?]*:)[^/?]*@", rf"\1{_MASK}@", value)
-            return re.sub(r"([?&](?:password|secret\w*|token)=)[^&]*", rf"\1{_MASK}", hidden)
-    return value
-
-
-def _explain(problem: Any) -> str:
-    key = ".".join(map(str, problem["loc"])) or "settings"
-    if problem["type"] != "extra_forbidden":
-        # A section is not shown: its secrets are plain text as long as they are no settings yet.
-        got = "" if isinstance(problem["input"], dict) else f" (got {_masked(problem['input'])!r})"
-        return f"{key}: {problem['msg'].removeprefix('Value error, ')}{got}"
-    near = difflib.get_close_matches(str(problem["loc"][-1]), _keys_beside(problem["loc"]), n=1)
-    return f"{key}: unknown key" + (f"; did you mean {near[0]}?" if near else "")
-
-
-def _keys_beside(location: Iterable[str | int]) -> list[str]:
-    fields = Settings.model_fields
-    for part in list(location)[:-1]:
-        section = fields[str(part)].annotation if str(part) in fields else None
-        if not (isinstance(section, type) and issubclass(section, BaseModel)):
-            return []
-        fields = section.model_fields
-    return list(fields)
