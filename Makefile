@@ -10,7 +10,7 @@ SERVICES = $(or $(PYTHON),python3) -m deploy.services
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-services test-fast lint format services services-stop services-status clean
+.PHONY: help run test test-fast lint format services services-stop services-status clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -18,11 +18,8 @@ help: ## this list
 run: $(VENV)/.installed ## set up what is missing, start the service and classify a photo (CONFIG=FILE, ARGS="--port N")
 	@set -a; test ! -f build/services.env || . ./build/services.env; exec $(BIN)/python server.py --config $(CONFIG) $(ARGS)
 
-test: $(VENV)/.installed-dev ## set up what is missing and run every test but those of test-services
-	$(BIN)/python -m pytest -m 'not services' $(ARGS)
-
-test-services: $(VENV)/.installed-dev ## the tests on real MinIO, MongoDB, Kafka and RabbitMQ: starts them as make services does
-	$(BIN)/python -m pytest -m services $(ARGS)
+test: $(VENV)/.installed-dev ## set up what is missing, the real servers too, and run every test
+	$(BIN)/python -m pytest $(ARGS)
 
 test-fast: $(VENV)/.installed-dev ## the tests that start no process of the service
 	$(BIN)/python -m pytest -m 'not process and not services' -n 4 tests/unit tests/contract $(ARGS)

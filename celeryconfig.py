@@ -24,6 +24,7 @@ broker_transport_options = (
         "visibility_timeout": 3600,
         "socket_timeout": 10,
         "socket_connect_timeout": 5,
+        "max_claim": settings.worker.max_batch_size,
     }
 )
 

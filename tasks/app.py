@@ -9,9 +9,11 @@ from celery.signals import setup_logging
 
 import celeryconfig
 from inference.telemetry import configure_logging
+from tasks import claiming
 from tasks.predict import PredictTask
 from tasks.step import InferenceStep
 
+claiming.install()
 app = Celery("rohe-inference")
 app.config_from_object(celeryconfig)
 app.steps["worker"].add(InferenceStep)

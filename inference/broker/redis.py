@@ -19,6 +19,11 @@ _STEPS = (0, 3, 6, 9)
 _SEPARATOR = "\x06\x16"
 
 
+def bell_key(queue: str) -> str:
+    """Where a worker waits for messages of `queue`: a list with at most a token or two, which mean nothing but "look"."""
+    return f"{queue}{_SEPARATOR}bell"
+
+
 def _list_key(queue: str, step: int) -> str:
     return f"{queue}{_SEPARATOR}{step}" if step else queue
 
@@ -42,8 +47,11 @@ class RedisBroker:
 
     def publish(self, queue: str, message: QueueMessage, priority: int = USUAL_PRIORITY) -> None:
         push = self._push(queue, message, priority)
-        with unavailable_when_down():
-            self._redis.lpush(push.list_key, push.payload)
+        with unavailable_when_down(), self._redis.pipeline() as pipe:
+            pipe.lpush(push.list_key, push.payload)
+            pipe.lpush(push.bell_key, "")
+            pipe.ltrim(push.bell_key, 0, 0)
+            pipe.execute()
 
     def depth(self, queue: str) -> int:
         with unavailable_when_down(), self._redis.pipeline(transaction=False) as pipe:
@@ -70,4 +78,4 @@ class RedisBroker:
             "headers": envelope.headers(message),
             "properties": properties,
         }
-        return Enqueue(_list_key(queue, step), orjson.dumps(document))
+        return Enqueue(_list_key(queue, step), orjson.dumps(document), bell_key(queue))

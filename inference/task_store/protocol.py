@@ -63,6 +63,8 @@ class Enqueue:
 
     list_key: str
     payload: bytes
+    #: list that a worker waits on; an empty one gets a token
+    bell_key: str = ""
 
 
 @dataclass(frozen=True)

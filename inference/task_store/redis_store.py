@@ -80,7 +80,7 @@ class RedisTaskStore:
             *(request.task_id, request.queue, _ms(request.deadline_s), max_queue_depth, request.request_id),
             _ms(request.deadline_s + policy.result_ttl_s),
             *(request.idempotency_key, request.fingerprint, _ms(policy.idempotency_ttl_s)),
-            *((enqueue.list_key, enqueue.payload) if enqueue else ("", b"")),
+            *((enqueue.list_key, enqueue.payload, enqueue.bell_key) if enqueue else ("", b"", "")),
             *to_fields(request),
         )
         if state == b"overloaded":

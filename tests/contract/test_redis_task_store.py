@@ -180,6 +180,15 @@ class TestRaces:
         assert redis_client.llen(queue) == 1
 
 
+def test_a_message_rings_the_bell_that_a_worker_waits_at(
+    store: RedisTaskStore, redis_client: redis.Redis, key_prefix: str
+) -> None:
+    bell = f"{key_prefix}-bell"
+    for _ in range(3):
+        store.accept(a_request(), enqueue=Enqueue(key_prefix, b"message", bell), max_queue_depth=0)
+    assert redis_client.lrange(bell, 0, -1) == [b""]
+
+
 class TestReplies:
     def test_one_message_for_each_channel_however_many_results(
         self, store: RedisTaskStore, redis_client: redis.Redis, key_prefix: str

@@ -1,0 +1,166 @@
+"""Celery's Redis transport, taking messages by claim: each is noted as unacknowledged in the step in which it leaves its list.
+
+Stock kombu pops a message and notes it afterwards: a worker that is killed in between loses it, and each message costs three
+round trips. Here a worker waits for a *bell*, an empty token that may get lost, and claims with one script all that its prefetch
+window allows; acknowledgements of one turn of the main loop go in one transaction. What lies in Redis is kombu's own format, so
+that restoring, priorities, `purge`, Flower and stock workers are as ever. Producers of ours ring the bell; those who do not know
+of it are heard `_POLL_INTERVAL_S` later.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from functools import cached_property
+from pathlib import Path
+from time import monotonic, time
+from typing import Any
+
+from kombu.asynchronous import get_event_loop
+from kombu.transport import TRANSPORT_ALIASES, virtual
+from kombu.transport import redis as stock
+from kombu.utils.encoding import bytes_to_str
+from kombu.utils.json import loads
+from vine import promise
+
+from inference.broker.redis import bell_key
+
+logger = logging.getLogger(__name__)
+
+_POLL_INTERVAL_S = 0.25
+_CLAIM = (Path(__file__).parent / "claim.lua").read_text(encoding="utf-8")
+
+
+class ClaimingQoS(stock.QoS):  # type: ignore[misc] # kombu has no types
+    """Knows which messages the claim has noted already, and acknowledges many at a time."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        #: noted by the claim, not delivered yet: tag and queue
+        self.claimed: OrderedDict[str, str] = OrderedDict()
+        self._acknowledged: list[str] = []
+        self._flush_soon = promise(self.flush_acknowledged)
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        if self.claimed.pop(delivery_tag, None) is None:
+            super().append(message, delivery_tag)
+        else:
+            virtual.QoS.append(self, message, delivery_tag)
+
+    def ack(self, delivery_tag: str) -> None:
+        self._acknowledged.append(delivery_tag)
+        virtual.QoS.ack(self, delivery_tag)
+        hub = get_event_loop()
+        if hub is None:
+            self.flush_acknowledged()
+        else:
+            hub.call_soon(self._flush_soon)  # a set: once, however often it is asked for
+
+    def flush_acknowledged(self) -> None:
+        tags, self._acknowledged = self._acknowledged, []
+        if not tags:
+            return
+        with self.pipe_or_acquire() as pipe:
+            pipe.zrem(self.unacked_index_key, *tags).hdel(self.unacked_key, *tags).execute()
+
+    def restore_unacked_once(self, stderr: Any = None) -> None:
+        # The base class forgets what was acknowledged; in Redis it must be gone too.
+        try:
+            self.flush_acknowledged()
+        except self.channel.connection_errors:
+            logger.warning("acknowledgements are lost with the connection; their messages come again, and have ended")
+        super().restore_unacked_once(stderr)
+
+
+class ClaimingChannel(stock.Channel):  # type: ignore[misc] # kombu has no types
+    """Waits for a bell, then claims."""
+
+    QoS = ClaimingQoS
+    #: messages of one claim, so that other workers get their share
+    max_claim = 32
+    from_transport_options = (*stock.Channel.from_transport_options, "max_claim")
+
+    @cached_property
+    def _claim_script(self) -> Any:
+        return self.client.register_script(_CLAIM)
+
+    def _brpop_start(self, timeout: float | None = None) -> None:
+        """Wait for a bell; the answer comes to `_brpop_read`."""
+        queues = self._queue_cycle.consume(len(self.active_queues))
+        if not queues:
+            return
+        self._in_poll = self.client.connection
+        self._brpop_sent_at = monotonic()
+        command = ["BRPOP", *map(bell_key, queues), timeout or _POLL_INTERVAL_S]
+        if self.global_keyprefix:
+            command = self.client._prefix_args(command)  # noqa: SLF001 as the base class does
+        self.client.connection.send_command(*command)
+
+    def _brpop_read(self, **options: Any) -> bool:
+        try:
+            try:
+                self.client.parse_response(self.client.connection, "BRPOP", **options)
+            except self.connection_errors:
+                self.client.connection.disconnect()  # the next turn connects again
+                raise
+        finally:
+            self._in_poll = None
+            self._flush_brpop_reauth()
+        claimed = self._claim()
+        if not claimed:
+            raise stock.Empty
+        self._queue_cycle.rotate(claimed[-1][0])
+        self._deliver_all(claimed)
+        return True
+
+    def _claim(self) -> list[tuple[str, Any]]:
+        """(queue, message) of all that the prefetch window allows, noted as unacknowledged."""
+        queues = self._queue_cycle.consume(len(self.active_queues))
+        window = self.qos.can_consume_max_estimate()
+        limit = self.max_claim if window is None else min(window, self.max_claim)
+        lists = [part for queue in queues for part in (queue, bell_key(queue), *self._lists(queue))]
+        # The client puts `global_keyprefix` before the first key: the empty one becomes the prefix.
+        found = self._claim_script(
+            keys=[""],
+            args=[self.unacked_key, self.unacked_index_key, time(), limit, len(self.priority_steps), *lists],
+        )
+        claimed = []
+        for queue, tag, text in zip(*[iter(found)] * 3, strict=True):
+            if not tag:
+                logger.error("%s: dropped what is no message of Celery's: %.200r", bytes_to_str(queue), text)
+                continue
+            self.qos.claimed[bytes_to_str(tag)] = bytes_to_str(queue)
+            claimed.append((bytes_to_str(queue), loads(bytes_to_str(text))))
+        return claimed
+
+    def _lists(self, queue: str) -> list[str]:
+        return [self._q_for_pri(queue, step) for step in self.priority_steps]
+
+    def _deliver_all(self, claimed: list[tuple[str, Any]]) -> None:
+        try:
+            for queue, message in claimed:
+                self.connection._deliver(message, queue)  # noqa: SLF001 as the base class does
+        finally:
+            # What a consumer that failed left behind goes back at once.
+            while self.qos.claimed:
+                tag, _ = self.qos.claimed.popitem()
+                self.qos.restore_by_tag(tag)
+
+
+class ClaimingTransport(stock.Transport):  # type: ignore[misc] # kombu has no types
+    Channel = ClaimingChannel
+
+
+class ClaimingSentinelChannel(ClaimingChannel, stock.SentinelChannel):  # type: ignore[misc] # kombu has no types
+    from_transport_options = (*stock.SentinelChannel.from_transport_options, "max_claim")
+
+
+class ClaimingSentinelTransport(stock.SentinelTransport):  # type: ignore[misc] # kombu has no types
+    Channel = ClaimingSentinelChannel
+
+
+def install() -> None:
+    """Let this process's Redis connections of kombu be claiming ones."""
+    for scheme in ("redis", "rediss"):
+        TRANSPORT_ALIASES[scheme] = f"{__name__}:{ClaimingTransport.__name__}"
+    TRANSPORT_ALIASES["sentinel"] = f"{__name__}:{ClaimingSentinelTransport.__name__}"
