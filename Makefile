@@ -10,7 +10,7 @@ SERVICES = $(or $(PYTHON),python3) -m deploy.services
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast lint format services services-stop services-status clean
+.PHONY: help run test test-fast lint format services services-stop services-status bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -41,6 +41,10 @@ services-stop: ## stop them, keep their data
 
 services-status: ## which of them are up
 	@$(SERVICES) status $(ARGS)
+
+bench: $(VENV)/.installed-dev ## measure the service beside the model alone and the naive way, on real servers too (ARGS=--quick)
+	@$(SERVICES) start
+	$(BIN)/python -m bench $(ARGS)
 
 clean: ## remove what the targets above made, the service's data too
 	@test ! -d build/services || $(SERVICES) stop
