@@ -164,6 +164,8 @@ class KafkaSettings(_Section):
     #: of the topic, where we make it
     partitions: Count = 3
     replication_factor: Count = 1
+    #: `cloudevents`: CloudEvents 1.0 in structured mode, the result document as `data`
+    format: Literal["plain", "cloudevents"] = "plain"
     #: a record over this is refused
     max_record_bytes: Count = 1_000_000
     timeout_s: Seconds = 10
