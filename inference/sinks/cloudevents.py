@@ -12,7 +12,7 @@ EVENT_TYPE = "rohe.inference.result"
 
 
 def cloud_event(document: dict[str, Any]) -> dict[str, Any]:
-    """The JSON object of the event whose data is a result document. `source` and `id` together name it; `time` is the result's."""
+    """The JSON object of the event whose data is a result document. `source` and `id` name it; `time` is the result's."""
     finished_at = datetime.fromtimestamp(document["finished_at_ms"] / 1000, UTC)
     return {
         "specversion": "1.0",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -49,9 +50,12 @@ class KafkaSink:
             raise SinkUnavailable(f"Kafka does not answer: {type(error).__name__}: {error}") from error
 
     def close(self) -> None:
-        if self._producer is not None:
-            self._producer.close(timeout=self._settings.timeout_s)
-            self._producer = None
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            # What it could not send is in the outbox still: `close` alone would wait for it, and leave its thread trying.
+            producer._sender.force_close()  # noqa: SLF001
+            with contextlib.suppress(KafkaError):
+                producer.close(timeout=self._settings.timeout_s)
 
     def _write(self, documents: Sequence[dict[str, Any]]) -> list[Refusal]:
         producer = self._open()

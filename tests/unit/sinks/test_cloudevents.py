@@ -37,7 +37,9 @@ def test_the_data_is_the_document_as_without_an_envelope() -> None:
     assert read(document).get_data() == orjson.loads(orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY))
 
 
-@pytest.mark.parametrize(("pipeline_id", "source"), [("two words/é", "/pipelines/two%20words%2F%C3%A9"), ("a:b", "/pipelines/a%3Ab")])
+@pytest.mark.parametrize(
+    ("pipeline_id", "source"), [("two words/é", "/pipelines/two%20words%2F%C3%A9"), ("a:b", "/pipelines/a%3Ab")]
+)
 def test_a_pipeline_of_any_letters_is_a_reference(pipeline_id: str, source: str) -> None:
     assert read(a_document("task", pipeline_id=pipeline_id)).get_source() == source
 
