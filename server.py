@@ -3,6 +3,7 @@
 python server.py --config FILE --port 30005     everything on this machine
 python server.py api | relay | broker           one part (the worker: celery -A tasks worker)
 python server.py check-config FILE              every error by key, and the effective settings
+python server.py status [--json]                how it does; exit code 1 when something needs a look
 python server.py dead-letters list | replay ID | discard ID
 """
 
@@ -73,6 +74,9 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check-config", parents=[shared], help="check a configuration and show what it comes to")
     check.add_argument("file", type=Path, nargs="?", help="the configuration")
     check.set_defaults(run=_check_config)
+    status = commands.add_parser("status", parents=[shared], help="stores, queues, workers, outboxes, and what needs a look")
+    status.add_argument("--json", action="store_true", help="for machines")
+    status.set_defaults(run=_status)
     dead = commands.add_parser("dead-letters", parents=[shared], help="tasks whose attempts all ended in a dead process")
     dead.add_argument("action", choices=["list", "replay", "discard"], nargs="?", default="list")
     dead.add_argument("task_ids", nargs="*", metavar="TASK_ID")
@@ -131,6 +135,21 @@ def _check_config(options: argparse.Namespace) -> int:
     print(yaml.safe_dump(effective(settings), sort_keys=False), end="")
     print(f"# served model: {models.served_name}", file=sys.stderr)
     return 0
+
+
+def _status(options: argparse.Namespace) -> int:
+    import orjson
+
+    from inference.services import Services
+    from inference.status import status_of
+    from inference.status_table import status_table
+
+    status = status_of(Services(_settings(options)))
+    if options.json:
+        print(orjson.dumps(status, option=orjson.OPT_INDENT_2).decode())
+    else:
+        print(status_table(status), end="")
+    return 1 if status.problems else 0
 
 
 def _dead_letters(options: argparse.Namespace) -> int:
