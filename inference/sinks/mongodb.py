@@ -13,7 +13,7 @@ from pymongo.errors import PyMongoError
 
 from inference.settings import MongodbSettings
 from inference.sinks import Refusal, SinkUnavailable
-from inference.sinks.inserting import insert
+from inference.sinks.mongodb_inserting import insert
 
 logger = logging.getLogger(__name__)
 

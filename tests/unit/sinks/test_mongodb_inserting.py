@@ -9,7 +9,7 @@ import pytest
 from pymongo.errors import AutoReconnect, BulkWriteError, OperationFailure
 
 from inference.sinks import SinkUnavailable
-from inference.sinks.inserting import insert
+from inference.sinks.mongodb_inserting import insert
 
 #: Codes of MongoDB that are the server's trouble, not the document's.
 PASSING = {
