@@ -3,6 +3,7 @@
 python server.py --config FILE --port 30005     everything on this machine
 python server.py api | relay | broker           one part (the worker: celery -A tasks worker)
 python server.py check-config FILE              every error by key, and the effective settings
+python server.py status [--json]                how it does; exit code 1 when something needs a look
 python server.py dead-letters list | replay ID | discard ID
 """
 
@@ -73,7 +74,12 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check-config", parents=[shared], help="check a configuration and show what it comes to")
     check.add_argument("file", type=Path, nargs="?", help="the configuration")
     check.set_defaults(run=_check_config)
-    dead = commands.add_parser("dead-letters", parents=[shared], help="tasks whose attempts all ended in a dead process")
+    status = commands.add_parser("status", parents=[shared], help="stores, queues, workers, outboxes, and what needs a look")
+    status.add_argument("--json", action="store_true", help="for machines")
+    status.set_defaults(run=_status)
+    dead = commands.add_parser(
+        "dead-letters", parents=[shared], help="tasks that killed their process, and results that a sink refused"
+    )
     dead.add_argument("action", choices=["list", "replay", "discard"], nargs="?", default="list")
     dead.add_argument("task_ids", nargs="*", metavar="TASK_ID")
     dead.set_defaults(run=_dead_letters)
@@ -133,6 +139,21 @@ def _check_config(options: argparse.Namespace) -> int:
     return 0
 
 
+def _status(options: argparse.Namespace) -> int:
+    import orjson
+
+    from inference.services import Services
+    from inference.status import status_of
+    from inference.status_table import status_table
+
+    status = status_of(Services(_settings(options)))
+    if options.json:
+        print(orjson.dumps(status, option=orjson.OPT_INDENT_2).decode())
+    else:
+        print(status_table(status), end="")
+    return 1 if status.problems else 0
+
+
 def _dead_letters(options: argparse.Namespace) -> int:
     from inference.dead_letters import DeadLetters
     from inference.services import Services
@@ -142,14 +163,15 @@ def _dead_letters(options: argparse.Namespace) -> int:
     dead_letters = DeadLetters(services.store, services.objects, services.broker)
     if options.action == "list":
         for record in dead_letters.list(limit=1000):
-            print(f"{record.task_id}  {record.model.name}  request {record.request_id}  {record.attempts} attempts")
+            why = "; ".join(f"{sink}: {reason}" for sink, reason in record.refusals.items()) or f"{record.attempts} attempts"
+            print(f"{record.task_id}  {record.model.name}  request {record.request_id}  {why}")
         return 0
     if not options.task_ids:
         raise ConfigurationError(f"dead-letters {options.action}: which? give their ids (server.py dead-letters list)")
     for task_id in options.task_ids:
         if options.action == "replay":
             new_id = dead_letters.replay(task_id, deadline_s=settings.deadlines.async_s, sinks=settings.sinks)
-            print(f"{task_id} runs again as {new_id}")
+            print(f"{task_id} is delivered again" if new_id == task_id else f"{task_id} runs again as {new_id}")
         else:
             dead_letters.discard(task_id)
             print(f"{task_id} is discarded")

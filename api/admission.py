@@ -66,7 +66,7 @@ class Admission:
 
     def _check_outbox(self, sink: str) -> None:
         stats = self._outbox(sink)
-        if stats.entries >= self._limits.max_entries or stats.oldest_age_s >= self._limits.max_age_s:
+        if stats.is_over(self._limits):
             raise ServiceUnavailable(
                 f"{stats.entries} results wait for {sink}, the oldest for {stats.oldest_age_s:.0f} s: "
                 "no more is taken until it catches up",

@@ -160,6 +160,12 @@ class PredictorDied(InferenceError):
     code, title = "predictor_died", "The predictor died"
 
 
+class UploadLost(InferenceError):
+    """The image that a task was accepted with is gone from the object store."""
+
+    code, title = "upload_lost", "The upload was lost"
+
+
 class ServiceUnavailable(InferenceError):
     """A store, the queue or the model is not there at the moment."""
 

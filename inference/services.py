@@ -12,7 +12,7 @@ from inference.models.registry import ModelRegistry
 from inference.presence import WorkerPresence
 from inference.redis_client import broker_url, connect, task_store_url
 from inference.settings import Settings
-from inference.sinks.outbox import OutboxStats, outbox_stats
+from inference.sinks.outbox import OutboxStats, RelayInfo, outbox_stats, relays_of
 from inference.storage import ObjectStore, open_object_store
 from inference.task_store import TaskStore
 from inference.task_store.redis_store import RedisTaskStore, StorePolicy
@@ -55,6 +55,9 @@ class Services:
 
     def outbox_stats(self, sink: str) -> OutboxStats:
         return outbox_stats(self.redis, self.settings.task_store.key_prefix, sink)
+
+    def relays(self, sink: str) -> list[RelayInfo]:
+        return relays_of(self.redis, self.settings.task_store.key_prefix, sink)
 
     @cached_property
     def presence(self) -> WorkerPresence:

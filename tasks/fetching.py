@@ -7,7 +7,7 @@ import queue
 import time
 from collections.abc import Callable
 
-from inference.errors import DeadlineExceeded, InferenceError, InvalidImage
+from inference.errors import DeadlineExceeded, InferenceError, InvalidImage, ObjectNotFound, UploadLost
 from inference.imaging import ImageLimits, decode_into
 from inference.models.arena import SlotArena
 from inference.models.spec import ModelSpec
@@ -49,7 +49,10 @@ class Fetcher:
 
     def _fetch(self, job: Job) -> bytes:
         began = time.monotonic()
-        data = self._objects.get(job.item.object_key)
+        try:
+            data = self._objects.get(job.item.object_key)
+        except ObjectNotFound as error:
+            raise UploadLost(f"the task's own upload is gone: {error.detail}", task_id=job.task_id) from error
         job.timings["fetch_ms"] = (time.monotonic() - began) * 1000
         return data
 

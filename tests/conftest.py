@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import tempfile
 import uuid
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -63,3 +65,12 @@ def services_env() -> Iterator[dict[str, str]]:
     finally:
         if not ran_before:
             subprocess.run([*command, "stop"], cwd=ROOT, capture_output=True, check=False)
+
+
+@pytest.fixture
+def leave_no_sockets() -> Iterator[None]:
+    """kafka-python leaves sockets that were refused to the garbage collector, which would complain in another test."""
+    yield
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()

@@ -14,6 +14,7 @@ from inference.settings.schema import (
     MongodbSettings,
     OutboxSettings,
     Settings,
+    SinkName,
 )
 from inference.settings.showing import effective
 
@@ -27,6 +28,7 @@ __all__ = [
     "MongodbSettings",
     "OutboxSettings",
     "Settings",
+    "SinkName",
     "config_path",
     "effective",
     "load_settings",

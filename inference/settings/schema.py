@@ -28,6 +28,12 @@ def _any_broker(url: str) -> str:
     return url
 
 
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise ValueError("names one twice")
+    return names
+
+
 RedisUrl = Annotated[str, AfterValidator(_redis_or_embedded)]
 BrokerUrl = Annotated[str, AfterValidator(_any_broker)]
 SinkName = Literal["jsonl", "mongodb", "kafka"]
@@ -164,6 +170,8 @@ class KafkaSettings(_Section):
     #: of the topic, where we make it
     partitions: Count = 3
     replication_factor: Count = 1
+    #: `cloudevents`: CloudEvents 1.0 in structured mode, the result document as `data`
+    format: Literal["plain", "cloudevents"] = "plain"
     #: a record over this is refused
     max_record_bytes: Count = 1_000_000
     timeout_s: Seconds = 10
@@ -207,7 +215,7 @@ class Settings(BaseSettings):
     #: name of the model that requests without one get; default: the first of `models`
     served_model: str | None = None
     #: where results go; none is allowed
-    sinks: tuple[SinkName, ...] = ("jsonl",)
+    sinks: Annotated[tuple[SinkName, ...], AfterValidator(_distinct)] = ("jsonl",)
     #: true: results go to Kafka for an ensemble's aggregator; false: to MongoDB; sets `sinks`
     ensemble: bool | None = None
     #: an image to classify once the service is up, to show that it works

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,7 +11,15 @@ from inference.settings import Settings
 
 
 class SinkUnavailable(Exception):
-    """The sink does not take anything now; what was given stays in the outbox."""
+    """The sink does not take everything now; what it did not take stays in the outbox.
+
+    Args:
+        delivered: ids of the tasks whose documents it has all the same.
+    """
+
+    def __init__(self, detail: str, *, delivered: Iterable[str] = ()) -> None:
+        super().__init__(detail)
+        self.delivered = frozenset(delivered)
 
 
 @dataclass(frozen=True)
@@ -28,7 +36,11 @@ class ResultSink(Protocol):
     name: str
 
     def write(self, documents: Sequence[dict[str, Any]]) -> list[Refusal]:
-        """Returns when all but the refused ones are the sink's. Raises SinkUnavailable; then all of them come again."""
+        """Returns when all but the refused ones are the sink's.
+
+        Raises:
+            SinkUnavailable: all but its `delivered` come again.
+        """
 
     def close(self) -> None: ...
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -20,6 +21,7 @@ from kafka.net.compat import KafkaNetClient
 
 from inference.settings import KafkaSettings
 from inference.sinks import Refusal, SinkUnavailable
+from inference.sinks.cloudevents import CONTENT_TYPE, cloud_event
 
 logger = logging.getLogger(__name__)
 
@@ -48,9 +50,12 @@ class KafkaSink:
             raise SinkUnavailable(f"Kafka does not answer: {type(error).__name__}: {error}") from error
 
     def close(self) -> None:
-        if self._producer is not None:
-            self._producer.close(timeout=self._settings.timeout_s)
-            self._producer = None
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            # What it could not send is in the outbox still: `close` alone would wait for it, and leave its thread trying.
+            producer._sender.force_close()  # noqa: SLF001
+            with contextlib.suppress(KafkaError):
+                producer.close(timeout=self._settings.timeout_s)
 
     def _write(self, documents: Sequence[dict[str, Any]]) -> list[Refusal]:
         producer = self._open()
@@ -58,7 +63,7 @@ class KafkaSink:
         refused = []
         sent = []
         for document in documents:
-            value = orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY)
+            value = self._value(document)
             if len(value) > self._settings.max_record_bytes:
                 reason = f"{len(value)} bytes are more than kafka.max_record_bytes"
                 refused.append(Refusal(document["task_id"], reason))
@@ -80,8 +85,14 @@ class KafkaSink:
             refused += self._write([document])
         return refused
 
+    def _value(self, document: dict[str, Any]) -> bytes:
+        body = cloud_event(document) if self._settings.format == "cloudevents" else document
+        return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
+
     def _send(self, producer: KafkaProducer, document: dict[str, Any], value: bytes) -> Any:
         headers = [("task_id", document["task_id"].encode())]
+        if self._settings.format == "cloudevents":
+            headers.append(("content-type", CONTENT_TYPE.encode()))
         return producer.send(self._settings.topic, key=document["request_id"].encode(), value=value, headers=headers)
 
     def _open(self) -> KafkaProducer:

@@ -7,20 +7,16 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-import bson
 from pymongo import ASCENDING, MongoClient
 from pymongo.collection import Collection
-from pymongo.errors import BulkWriteError, PyMongoError
+from pymongo.errors import PyMongoError
 
 from inference.settings import MongodbSettings
 from inference.sinks import Refusal, SinkUnavailable
+from inference.sinks.mongodb_inserting import insert
 
 logger = logging.getLogger(__name__)
 
-#: Servers that speak the protocol differ in how they name it; a duplicate key is 11000 in all of them.
-_DUPLICATE_KEY = 11000
-#: What MongoDB takes as one document.
-_MAX_DOCUMENT_BYTES = 16 * 2**20
 _SECONDS_A_DAY = 86_400
 
 
@@ -38,38 +34,26 @@ class MongodbSink:
             connectTimeoutMS=timeout_ms,
             socketTimeoutMS=timeout_ms,
         )
-        self._has_indexes = False
+        #: what the server takes as one document; 0 until it was asked
+        self._max_document_bytes = 0
 
     def write(self, documents: Sequence[dict[str, Any]]) -> list[Refusal]:
-        refused = []
-        wanted = []
-        for document in documents:
-            converted = _to_bson(document)
-            size = len(bson.encode(converted))
-            if size > _MAX_DOCUMENT_BYTES:
-                refused.append(Refusal(document["task_id"], f"{size} bytes are more than a MongoDB document may have"))
-            else:
-                wanted.append(converted)
         try:
             collection = self._collection()
-            if wanted:
-                collection.insert_many(wanted, ordered=False)
-        except BulkWriteError as error:
-            refused += _refusals(error, wanted)
+            return insert(collection, [_to_bson(document) for document in documents], max_bytes=self._max_document_bytes)
         except PyMongoError as error:
             raise SinkUnavailable(f"MongoDB does not answer: {error}") from error
-        return refused
 
     def close(self) -> None:
         self._client.close()
 
     def _collection(self) -> Collection[dict[str, Any]]:
         collection = self._client[self._settings.database][self._settings.collection]
-        if not self._has_indexes:
+        if not self._max_document_bytes:
             collection.create_index([("request_id", ASCENDING)])
             collection.create_index([("created_at", ASCENDING)])
             self._make_ttl_index(collection)
-            self._has_indexes = True
+            self._max_document_bytes = self._client.admin.command("hello")["maxBsonObjectSize"]
         return collection
 
     def _make_ttl_index(self, collection: Collection[dict[str, Any]]) -> None:
@@ -91,15 +75,3 @@ def _to_bson(document: dict[str, Any]) -> dict[str, Any]:
         "created_at": datetime.fromtimestamp(document["created_at_ms"] / 1000, UTC),
         "finished_at": datetime.fromtimestamp(document["finished_at_ms"] / 1000, UTC),
     }
-
-
-def _refusals(error: BulkWriteError, documents: Sequence[dict[str, Any]]) -> list[Refusal]:
-    """What was not inserted for its own fault; anything that may pass later makes all of it come again."""
-    details = error.details or {}
-    if details.get("writeConcernErrors"):
-        raise SinkUnavailable(f"MongoDB: {details['writeConcernErrors'][0].get('errmsg')}") from error
-    return [
-        Refusal(documents[failed["index"]]["task_id"], f"MongoDB refuses it: {failed.get('errmsg')}")
-        for failed in details.get("writeErrors", ())
-        if failed.get("code") != _DUPLICATE_KEY
-    ]

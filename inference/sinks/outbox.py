@@ -8,7 +8,11 @@ from typing import Any
 
 import redis
 
+from inference.settings import OutboxSettings
 from inference.task_store.redis_store import RELAY_GROUP, unavailable_when_down
+
+#: How long a relay that asks no more is remembered.
+_RELAY_MEMORY_S = 86_400
 
 
 @dataclass(frozen=True)
@@ -23,11 +27,18 @@ class Outbox:
     def __init__(self, client: redis.Redis, key_prefix: str, sink: str, consumer: str) -> None:
         self._redis = client
         self._stream = f"{key_prefix}:outbox:{sink}"
+        self._relays = f"{key_prefix}:relays:{sink}"
         self._consumer = consumer
 
     def open(self) -> None:
-        """Make the stream and its group where they are missing."""
+        """Make the stream and its group where they are missing, and note that this relay reads it.
+
+        Servers before Redis 7.2 do not know of a consumer that finds nothing.
+        """
         with unavailable_when_down():
+            now_s = _now_s(self._redis)
+            self._redis.zadd(self._relays, {self._consumer: now_s})
+            self._redis.zremrangebyscore(self._relays, "-inf", now_s - _RELAY_MEMORY_S)
             try:
                 self._redis.xgroup_create(self._stream, RELAY_GROUP, id="0", mkstream=True)
             except redis.ResponseError as error:
@@ -60,6 +71,21 @@ class OutboxStats:
     #: seconds since the oldest of them was committed; 0 when there is none
     oldest_age_s: float
 
+    def is_over(self, limits: OutboxSettings) -> bool:
+        """Whether new requests whose results would come here are refused."""
+        return self.entries >= limits.max_entries or self.oldest_age_s >= limits.max_age_s
+
+
+@dataclass(frozen=True)
+class RelayInfo:
+    """A relay that reads an outbox, or did."""
+
+    relay: str
+    #: entries that it took and has not delivered
+    held: int
+    #: seconds since it last asked for entries; a sink that is down makes it pause
+    silent_s: float
+
 
 def outbox_stats(client: redis.Redis, key_prefix: str, sink: str) -> OutboxStats:
     """How much waits for a sink, whether a relay runs or not."""
@@ -73,6 +99,37 @@ def outbox_stats(client: redis.Redis, key_prefix: str, sink: str) -> OutboxStats
         return OutboxStats(int(entries), 0.0)
     committed_at_ms = int(oldest[0][0].split(b"-")[0])
     return OutboxStats(int(entries), max(0.0, seconds + microseconds / 1e6 - committed_at_ms / 1000))
+
+
+def relays_of(client: redis.Redis, key_prefix: str, sink: str) -> list[RelayInfo]:
+    """The relays that read a sink's outbox within a day, and those that hold some of it."""
+    with unavailable_when_down():
+        now_s = _now_s(client)
+        found: Any = client.zrange(f"{key_prefix}:relays:{sink}", 0, -1, withscores=True)
+        asked_at_s = dict(found)
+        held = _held(client, f"{key_prefix}:outbox:{sink}")
+    return [
+        RelayInfo(name.decode(), held.get(name, 0), max(0.0, now_s - asked_at_s.get(name, now_s - _RELAY_MEMORY_S)))
+        for name in sorted(asked_at_s.keys() | held.keys())
+    ]
+
+
+def _held(client: redis.Redis, stream: str) -> dict[bytes, int]:
+    """By relay, the entries that it took and has not delivered."""
+    try:
+        summary: Any = client.xpending(stream, RELAY_GROUP)
+    except redis.ResponseError as error:
+        if not str(error).startswith("NOGROUP"):  # no relay has ever read it
+            raise
+        return {}
+    return {one["name"]: one["pending"] for one in summary["consumers"]}
+
+
+def _now_s(client: redis.Redis) -> float:
+    """The server's clock."""
+    now: Any = client.time()
+    seconds, microseconds = now
+    return float(seconds + microseconds / 1e6)
 
 
 def _parse(entries: Iterable[Any]) -> list[OutboxEntry]:

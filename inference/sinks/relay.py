@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from inference.errors import ServiceUnavailable
-from inference.sinks import ResultSink, SinkUnavailable, result_document
+from inference.sinks import Refusal, ResultSink, SinkUnavailable, result_document
 from inference.sinks.outbox import Outbox, OutboxEntry
 from inference.task_store.protocol import TaskStore
 
@@ -55,29 +55,42 @@ class Relay:
 
     def relay_once(self, *, block_ms: int) -> int:
         """Deliver one batch: what an earlier failure left behind first. Gives the number of entries."""
-        policy = self._policy
         self._outbox.open()
-        self._held = (
-            self._held
-            or self._outbox.claim(policy.batch_size, idle_s=policy.claim_idle_s)
-            or self._outbox.take(policy.batch_size, block_ms=block_ms)
-        )
-        self._deliver(self._held)
-        delivered = len(self._held)
-        self._held = []
-        return delivered
+        self._take(block_ms)
+        taken = len(self._held)
+        self._deliver()
+        return taken
 
-    def _deliver(self, entries: Sequence[OutboxEntry]) -> None:
-        if not entries:
-            return
-        records = self._store.get_many([entry.task_id for entry in entries])
+    def _take(self, block_ms: int) -> None:
+        policy = self._policy
+        if not self._held:
+            self._held = self._outbox.claim(policy.batch_size, idle_s=policy.claim_idle_s)
+        if not self._held:
+            self._held = self._outbox.take(policy.batch_size, block_ms=block_ms)
+        elif len(self._held) < policy.batch_size:
+            # What was left behind must not stand in the way of what comes.
+            self._held += self._outbox.take(policy.batch_size - len(self._held), block_ms=1)
+
+    def _deliver(self) -> None:
+        """Raises SinkUnavailable, ServiceUnavailable; what was not delivered is still held then."""
+        entries = list(self._held)
+        records = self._store.get_many([entry.task_id for entry in entries]) if entries else []
         documents = []
         for entry, record in zip(entries, records, strict=True):
             if record is None:
                 logger.error("%s: the record of task %s is gone; nothing to deliver", self._sink.name, entry.task_id)
             else:
                 documents.append(result_document(record, self._pipeline_id))
-        reasons = {refusal.task_id: refusal.reason for refusal in self._sink.write(documents)} if documents else {}
+        try:
+            refusals = self._sink.write(documents) if documents else []
+        except SinkUnavailable as error:
+            self._note([entry for entry in entries if entry.task_id in error.delivered], [])
+            raise
+        self._note(entries, refusals)
+
+    def _note(self, entries: Sequence[OutboxEntry], refusals: Sequence[Refusal]) -> None:
+        """Write down what became of entries, and hold them no longer."""
+        reasons = {refusal.task_id: refusal.reason for refusal in refusals}
         taken = [(entry.entry_id, entry.task_id) for entry in entries if entry.task_id not in reasons]
         refused = [(e.entry_id, e.task_id, reasons[e.task_id]) for e in entries if e.task_id in reasons]
         if taken:
@@ -86,6 +99,7 @@ class Relay:
             logger.error("%s refuses the result of task %s: %s", self._sink.name, task_id, reason)
         if refused:
             self._store.refused(self._sink.name, refused)
+        self._held = [entry for entry in self._held if entry not in entries]
 
     def _pause_s(self, failures: int) -> float:
         longest: float = min(self._policy.max_backoff_s, self._policy.backoff_s * 2 ** (failures - 1))

@@ -167,6 +167,8 @@ class TaskStore(Protocol):
     def dead_letters(self, limit: int) -> list[str]:
         """Ids of buried tasks, oldest first."""
 
+    def count_dead_letters(self) -> int: ...
+
     def is_dead_letter(self, task_id: str) -> bool: ...
 
     def discard_dead_letter(self, task_id: str) -> bool:

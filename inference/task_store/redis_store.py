@@ -195,6 +195,11 @@ class RedisTaskStore:
         with unavailable_when_down():
             return _texts(self._redis.zrange(self._key("dead-letters"), 0, limit - 1))
 
+    def count_dead_letters(self) -> int:
+        with unavailable_when_down():
+            count: Any = self._redis.zcard(self._key("dead-letters"))
+        return int(count)
+
     def is_dead_letter(self, task_id: str) -> bool:
         return bool(self._run("is_dead_letter", task_id))
 

@@ -282,6 +282,7 @@ class TestServer:
             lambda store: store.expire_due(ALL),
             lambda store: max(store.started_watermarks(QUEUE).values(), default=0),
             lambda store: store.dead_letters(ALL),
+            lambda store: store.count_dead_letters(),
         ],
     )
     def test_a_server_that_is_down_is_unavailable(self, tmp_path: Path, call: Callable[[RedisTaskStore], object]) -> None:

@@ -2,39 +2,67 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+import time
+import uuid
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
+from kafka import KafkaConsumer
+from pymongo import MongoClient
 from support.fakes import FakeSink
-from support.samples import MODEL, QUEUE, VECTOR, a_failure, a_success, an_item
+from support.real_servers import kafka_settings, mongodb_settings
+from support.result_documents import a_document
+from support.samples import VECTOR
 from support.small_files import run_with_small_files
+from support.tcp_proxy import TcpProxy, kafka_proxy
 from support.waiting import TIMEOUT_S, together
 
-from inference.messages import TaskRecord, TaskStatus
 from inference.settings import load_settings
-from inference.sinks import ResultSink, SinkUnavailable, open_sink, result_document
+from inference.sinks import ResultSink, SinkUnavailable, open_sink
 from inference.sinks.jsonl import JsonlSink
+from inference.sinks.kafka import KafkaSink
+from inference.sinks.mongodb import MongodbSink
+
+#: kafka-python leaves the closing of a socket that was refused to the garbage collector.
+refused_sockets = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
 
 
 class SinkWorld(NamedTuple):
     sink: ResultSink
+    #: another sink to the same place, as another relay has it
+    another: Callable[[], ResultSink]
     documents: Callable[[], list[dict[str, Any]]]
     break_it: Callable[[], None]
     mend_it: Callable[[], None]
 
 
-@pytest.fixture(params=["jsonl", "fake"])
-def world(request: pytest.FixtureRequest, tmp_path: Path) -> SinkWorld:
-    return _jsonl_world(tmp_path) if request.param == "jsonl" else _fake_world()
+SERVED = [pytest.param(name, marks=pytest.mark.services) for name in ("mongodb", "kafka")]
+
+
+@pytest.fixture(params=["jsonl", "fake", *SERVED])
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SinkWorld]:
+    with contextlib.ExitStack() as stack:
+        match request.param:
+            case "jsonl":
+                yield _jsonl_world(tmp_path)
+            case "mongodb":
+                yield _mongodb_world(request.getfixturevalue("services_env"), stack)
+            case "kafka":
+                request.getfixturevalue("leave_no_sockets")
+                yield _kafka_world(request.getfixturevalue("services_env"), stack)
+            case _:
+                yield _fake_world()
 
 
 def _jsonl_world(folder: Path) -> SinkWorld:
@@ -50,7 +78,7 @@ def _jsonl_world(folder: Path) -> SinkWorld:
         if aside.exists():
             aside.rename(path.parent)
 
-    return SinkWorld(JsonlSink(path), partial(read_lines, path), break_it, mend_it)
+    return SinkWorld(JsonlSink(path), partial(JsonlSink, path), partial(read_lines, path), break_it, mend_it)
 
 
 def _fake_world() -> SinkWorld:
@@ -59,59 +87,57 @@ def _fake_world() -> SinkWorld:
     def set_failures(count: int) -> None:
         sink.failures = count
 
-    return SinkWorld(sink, lambda: list(sink.documents), partial(set_failures, 10**9), partial(set_failures, 0))
+    return SinkWorld(sink, lambda: sink, lambda: list(sink.documents), partial(set_failures, 10**9), partial(set_failures, 0))
+
+
+def _mongodb_world(env: dict[str, str], stack: contextlib.ExitStack) -> SinkWorld:
+    """The real server, behind a proxy that can be cut; read past it."""
+    name, database = f"test-{uuid.uuid4().hex[:12]}", "inference-tests"
+    proxy = TcpProxy(urlsplit(env["MONGODB_URL"]).netloc)
+    stack.callback(proxy.cut)
+    reader = stack.enter_context(MongoClient[dict[str, Any]](env["MONGODB_URL"]))
+    stack.callback(reader[database].drop_collection, name)
+    changes = {"url": f"mongodb://{proxy.address}", "database": database, "collection": name, "timeout_s": 2}
+
+    def another() -> MongodbSink:
+        sink = MongodbSink(mongodb_settings(env, **changes))
+        stack.callback(sink.close)
+        return sink
+
+    return SinkWorld(another(), another, lambda: list(reader[database][name].find()), proxy.cut, proxy.mend)
+
+
+def _kafka_world(env: dict[str, str], stack: contextlib.ExitStack) -> SinkWorld:
+    """The real broker, behind a proxy that can be cut; read past it."""
+    topic = f"test-{uuid.uuid4().hex[:12]}"
+    proxy = kafka_proxy(env["KAFKA_BOOTSTRAP"])
+    stack.callback(proxy.cut)
+
+    def another() -> KafkaSink:
+        sink = KafkaSink(kafka_settings(env, bootstrap_servers=proxy.address, topic=topic, partitions=1, timeout_s=2))
+        stack.callback(sink.close)
+        return sink
+
+    def documents() -> list[dict[str, Any]]:
+        with contextlib.closing(
+            KafkaConsumer(
+                topic,
+                bootstrap_servers=env["KAFKA_BOOTSTRAP"],
+                auto_offset_reset="earliest",
+                consumer_timeout_ms=1000,
+            )
+        ) as consumer:
+            return [json.loads(record.value) for record in consumer]
+
+    return SinkWorld(another(), another, documents, proxy.cut, proxy.mend)
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
-def a_record(task_id: str = "task", **changes: Any) -> TaskRecord:
-    fields: dict[str, Any] = {
-        "task_id": task_id,
-        "request_id": "größer",
-        "model": MODEL,
-        "queue": QUEUE,
-        "item": an_item(task_id),
-        "status": TaskStatus.SUCCEEDED,
-        "created_at_ms": 1,
-        "deadline_at_ms": 4,
-        "finished_at_ms": 3,
-        "outcome": a_success(),
-    }
-    return TaskRecord(**fields | changes)
-
-
-def a_document(task_id: str = "task") -> dict[str, Any]:
-    return result_document(a_record(task_id), pipeline_id="pipeline")
-
-
 def ids(documents: list[dict[str, Any]]) -> list[str]:
     return [document["task_id"] for document in documents]
-
-
-def test_a_document_says_what_the_seed_promises_and_more() -> None:
-    document = a_document()
-    np.testing.assert_array_equal(document.pop("prediction"), VECTOR)
-    assert document.pop("confidence_level") == VECTOR[4]
-    assert document == {
-        "task_id": "task",
-        "request_id": "größer",
-        "pipeline_id": "pipeline",
-        "inference_model_id": "tiny",
-        "model_version": "1",
-        "model_digest": "sha256:00",
-        "class": 4,
-        "label": "eel",
-        "created_at_ms": 1,
-        "finished_at_ms": 3,
-    }
-
-
-@pytest.mark.parametrize("outcome", [None, a_failure()])
-def test_a_record_without_a_result_makes_no_document(outcome: Any) -> None:
-    with pytest.raises(ValueError, match="task has no result"):
-        result_document(a_record(outcome=outcome), "pipeline")
 
 
 def test_documents_arrive_in_order(world: SinkWorld) -> None:
@@ -122,37 +148,56 @@ def test_documents_arrive_in_order(world: SinkWorld) -> None:
 
 
 def test_values_arrive_as_the_model_gave_them(world: SinkWorld) -> None:
-    world.sink.write([a_document()])
+    world.sink.write([a_document("task")])
     (document,) = world.documents()
-    assert np.array(document["prediction"], dtype=np.float32).tobytes() == VECTOR.tobytes()
+    np.testing.assert_array_equal(np.array(document["prediction"], np.float32), VECTOR)
     assert np.float32(document["confidence_level"]) == VECTOR[4]
     assert document["request_id"] == "größer"
 
 
+@refused_sockets
 def test_a_sink_that_is_down_takes_nothing_and_everything_later(world: SinkWorld) -> None:
     world.sink.write([a_document("before")])
     world.break_it()
     for _ in range(2):
+        began = time.monotonic()
         with pytest.raises(SinkUnavailable):
             world.sink.write([a_document("1"), a_document("2")])
+        assert time.monotonic() - began < TIMEOUT_S
     world.mend_it()
     assert ids(world.documents()) == ["before"]
     world.sink.write([a_document("1"), a_document("2")])
     assert ids(world.documents()) == ["before", "1", "2"]
 
 
-def test_eight_threads_write_whole_batches(world: SinkWorld) -> None:
-    batches = [[a_document(f"{writer}-{number}") for number in range(20)] for writer in range(8)]
-    together([partial(world.sink.write, batch) for batch in batches])
+@refused_sockets
+def test_a_sink_that_was_down_from_the_start_takes_everything_later(world: SinkWorld) -> None:
+    world.break_it()
+    with pytest.raises(SinkUnavailable):
+        world.sink.write([a_document("1")])
+    world.mend_it()
+    world.sink.write([a_document("1")])
+    assert ids(world.documents()) == ["1"]
+
+
+def test_relays_that_write_at_the_same_time_lose_nothing(world: SinkWorld) -> None:
+    batches = [[a_document(f"{writer}-{number}") for number in range(20)] for writer in range(3)]
+    together([partial(world.another().write, batch) for batch in batches])
     arrived = ids(world.documents())
-    assert len(arrived) == 160
-    for batch in batches:
-        first = arrived.index(batch[0]["task_id"])
-        assert arrived[first : first + 20] == ids(batch)
+    assert len(arrived) == 60
+    for writer, batch in enumerate(batches):
+        assert [task_id for task_id in arrived if task_id.startswith(f"{writer}-")] == ids(batch)
+
+
+def test_what_comes_again_spoils_nothing(world: SinkWorld) -> None:
+    """At least once: readers drop duplicates by task id."""
+    world.sink.write([a_document("1"), a_document("2")])
+    assert world.sink.write([a_document("2"), a_document("3")]) == []
+    assert list(dict.fromkeys(ids(world.documents()))) == ["1", "2", "3"]
 
 
 def test_closing_twice_is_fine(world: SinkWorld) -> None:
-    world.sink.write([a_document()])
+    world.sink.write([a_document("task")])
     world.sink.close()
     world.sink.close()
     assert ids(world.documents()) == ["task"]
@@ -162,6 +207,21 @@ class TestJsonl:
     @pytest.fixture
     def path(self, tmp_path: Path) -> Path:
         return tmp_path / "results.jsonl"
+
+    def test_no_bit_of_a_value_is_lost(self, path: Path) -> None:
+        JsonlSink(path).write([a_document("task")])
+        (document,) = read_lines(path)
+        assert np.array(document["prediction"], dtype=np.float32).tobytes() == VECTOR.tobytes()
+
+    def test_eight_threads_write_whole_batches(self, path: Path) -> None:
+        batches = [[a_document(f"{writer}-{number}") for number in range(20)] for writer in range(8)]
+        sink = JsonlSink(path)
+        together([partial(sink.write, batch) for batch in batches])
+        arrived = ids(read_lines(path))
+        assert len(arrived) == 160
+        for batch in batches:
+            first = arrived.index(batch[0]["task_id"])
+            assert arrived[first : first + 20] == ids(batch)
 
     def test_two_processes_write_whole_lines(self, path: Path, repository: Path) -> None:
         code = """
@@ -237,6 +297,6 @@ sink.write([{"task_id": "after"}])
     def test_the_settings_say_where_it_is(self, tmp_path: Path) -> None:
         settings = load_settings(None, {"data_dir": tmp_path, "jsonl": {"path": tmp_path / "here.jsonl"}})
         sink = open_sink("jsonl", settings)
-        sink.write([a_document()])
+        sink.write([a_document("task")])
         assert sink.name == "jsonl"
         assert ids(read_lines(tmp_path / "here.jsonl")) == ["task"]

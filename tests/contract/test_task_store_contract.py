@@ -185,6 +185,7 @@ class TestDeadLetters:
             world.let_pass(1)
         assert world.store.dead_letters(ALL) == ids
         assert world.store.dead_letters(2) == ids[:2]
+        assert world.store.count_dead_letters() == 3
         world.let_pass(RESULT_TTL_S * 10)
         assert [status(world.store, task_id) for task_id in ids] == [TaskStatus.FAILED] * 3
 
@@ -194,6 +195,7 @@ class TestDeadLetters:
         assert world.expires_in_s(task_id) is None
         assert world.store.discard_dead_letter(task_id)
         assert world.store.dead_letters(ALL) == []
+        assert world.store.count_dead_letters() == 0
         assert not world.store.discard_dead_letter(task_id)
         world.let_pass(RESULT_TTL_S + 1)
         assert world.store.get_many([task_id]) == [None]

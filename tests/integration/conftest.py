@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 import uuid
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,9 +23,5 @@ def own_name() -> str:
 
 
 @pytest.fixture(autouse=True)
-def leave_no_sockets() -> Iterator[None]:
-    """kafka-python leaves sockets that were refused to the garbage collector, which would complain in another test."""
-    yield
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)
-        gc.collect()
+def clean_up(leave_no_sockets: None) -> None:
+    """After each test here."""

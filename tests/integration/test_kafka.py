@@ -15,8 +15,11 @@ from kafka import KafkaConsumer
 from support.real_servers import NOBODY, kafka_settings
 from support.result_documents import a_document
 from support.samples import VECTOR
+from support.tcp_proxy import kafka_proxy
+from support.waiting import until
 
 from inference.sinks import SinkUnavailable
+from inference.sinks.cloudevents import cloud_event
 from inference.sinks.kafka import KafkaSink
 
 #: kafka-python leaves the closing of a socket that was refused to the garbage collector.
@@ -85,14 +88,6 @@ def test_what_the_broker_finds_too_large_is_refused(
     assert {orjson.loads(record.value)["task_id"] for record in records()} == {"1", "2"}
 
 
-def test_a_sink_that_was_closed_opens_again(sink: KafkaSink, records: Callable[[], list[Any]]) -> None:
-    sink.write([a_document("1")])
-    sink.close()
-    sink.close()
-    sink.write([a_document("2")])
-    assert {orjson.loads(record.value)["task_id"] for record in records()} == {"1", "2"}
-
-
 @refused_sockets
 def test_a_server_that_is_down_is_unavailable_soon(services_env: dict[str, str]) -> None:
     sink = KafkaSink(kafka_settings(services_env, bootstrap_servers=NOBODY, timeout_s=1))
@@ -113,3 +108,28 @@ def test_tries_while_it_is_down_leave_no_thread(services_env: dict[str, str]) ->
             sink.write([a_document("task")])
     assert threading.active_count() == before
     gc.collect()
+
+
+@refused_sockets
+def test_a_broker_that_goes_away_leaves_no_thread(services_env: dict[str, str], own_name: str) -> None:
+    proxy = kafka_proxy(services_env["KAFKA_BOOTSTRAP"])
+    sink = KafkaSink(kafka_settings(services_env, bootstrap_servers=proxy.address, topic=own_name, timeout_s=1))
+    before = threading.active_count()
+    sink.write([a_document("task")])
+    proxy.cut()
+    with pytest.raises(SinkUnavailable):
+        sink.write([a_document("task")])
+    until(lambda: threading.active_count() < before, "the end of the producer's thread")  # and of the proxy's
+
+
+def test_cloudevents_have_their_content_type_beside_key_and_task(
+    services_env: dict[str, str], own_name: str, records: Callable[[], list[Any]]
+) -> None:
+    sink = KafkaSink(kafka_settings(services_env, topic=own_name, format="cloudevents"))
+    document = a_document("task")
+    sink.write([document])
+    sink.close()
+    (record,) = records()
+    assert record.key == "größer".encode()
+    assert dict(record.headers) == {"task_id": b"task", "content-type": b"application/cloudevents+json; charset=UTF-8"}
+    assert orjson.loads(record.value) == orjson.loads(orjson.dumps(cloud_event(document), option=orjson.OPT_SERIALIZE_NUMPY))

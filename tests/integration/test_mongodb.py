@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import struct
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from pymongo.collection import Collection
 from support.real_servers import NOBODY, mongodb_settings
 from support.result_documents import a_document
 from support.samples import VECTOR
+from support.tcp_proxy import TcpProxy
 
 from inference.sinks import SinkUnavailable
 from inference.sinks.mongodb import MongodbSink
@@ -53,11 +56,6 @@ def test_each_is_there_once_though_written_twice(sink: MongodbSink, collection: 
     assert ids(collection) == ["1", "2", "3"]
 
 
-def test_nothing_to_write_is_fine(sink: MongodbSink, collection: Collection[dict[str, Any]]) -> None:
-    assert sink.write([]) == []
-    assert ids(collection) == []
-
-
 def test_one_that_is_too_large_is_refused_and_the_rest_is_there(
     sink: MongodbSink, collection: Collection[dict[str, Any]]
 ) -> None:
@@ -65,6 +63,34 @@ def test_one_that_is_too_large_is_refused_and_the_rest_is_there(
     (refusal,) = sink.write([a_document("1"), too_large, a_document("2")])
     assert refusal.task_id == "large"
     assert "bytes" in refusal.reason
+    assert ids(collection) == ["1", "2"]
+
+
+def test_a_value_that_the_server_will_never_take_is_refused_and_the_rest_is_there(
+    sink: MongodbSink, collection: Collection[dict[str, Any]]
+) -> None:
+    """FerretDB has no infinity, and fails the whole command with an internal error; MongoDB would take it."""
+    infinite = a_document("infinite", prediction=np.array([np.inf], np.float32))
+    (refusal,) = sink.write([a_document("1"), infinite, a_document("2")])
+    assert (refusal.task_id, "unsupported value" in refusal.reason) == ("infinite", True)
+    assert ids(collection) == ["1", "2"]
+
+
+def test_a_server_of_smaller_documents_refuses_what_is_over_its_limit(
+    services_env: dict[str, str], own_name: str, collection: Collection[dict[str, Any]]
+) -> None:
+    """The real server, but what it says of its limit is changed on the way: pymongo then sends nothing larger."""
+    limit = b"\x10maxBsonObjectSize\x00"
+    proxy = TcpProxy(
+        urlsplit(services_env["MONGODB_URL"]).netloc,
+        lambda data: data.replace(limit + struct.pack("<i", 2**24), limit + struct.pack("<i", 1000)),
+    )
+    url = f"mongodb://{proxy.address}"
+    sink = MongodbSink(mongodb_settings(services_env, url=url, database="inference-tests", collection=own_name))
+    (refusal,) = sink.write([a_document("1"), a_document("large", label="x" * 1000), a_document("2")])
+    sink.close()
+    proxy.cut()
+    assert (refusal.task_id, "documents of 1000" in refusal.reason) == ("large", True)
     assert ids(collection) == ["1", "2"]
 
 

@@ -254,6 +254,10 @@ class FakeTaskStore:
         with self._step():
             return self._dead_letters[:limit]
 
+    def count_dead_letters(self) -> int:
+        with self._step():
+            return len(self._dead_letters)
+
     def is_dead_letter(self, task_id: str) -> bool:
         with self._step():
             return task_id in self._dead_letters

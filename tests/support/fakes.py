@@ -120,7 +120,8 @@ class FakeBroker:
 class FakeSink:
     """`ResultSink` that keeps what it gets.
 
-    `failures` says how many of the next writes find it down; `refused`, by task id, what it will never take and why.
+    `failures` says how many of the next writes find it down; `refused`, by task id, what it will never take and why; `stuck`
+    are ids of tasks that it does not take now.
     """
 
     def __init__(self, name: str = "fake") -> None:
@@ -128,6 +129,7 @@ class FakeSink:
         self.documents: list[dict[str, Any]] = []
         self.failures = 0
         self.refused: dict[str, str] = {}
+        self.stuck: set[str] = set()
         self.is_closed = False
         self._lock = threading.Lock()
 
@@ -136,7 +138,10 @@ class FakeSink:
             if self.failures > 0:
                 self.failures -= 1
                 raise SinkUnavailable(f"{self.name} was told to fail")
-            self.documents += [document for document in documents if document["task_id"] not in self.refused]
+            taken = [document for document in documents if document["task_id"] not in self.stuck | self.refused.keys()]
+            self.documents += taken
+            if self.stuck & {document["task_id"] for document in documents}:
+                raise SinkUnavailable(f"{self.name} is stuck", delivered=[document["task_id"] for document in taken])
             return [
                 Refusal(task_id, why) for task_id, why in self.refused.items() if task_id in {d["task_id"] for d in documents}
             ]

@@ -34,6 +34,7 @@ STATUS = {
     "unsupported_image_type": 415,
     "overloaded": 429,
     "prediction_failed": 500,
+    "upload_lost": 500,
     "predictor_died": 500,
     "service_unavailable": 503,
     "deadline_exceeded": 504,

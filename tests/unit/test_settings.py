@@ -168,6 +168,7 @@ class TestErrors:
             ({"models": []}, "models"),
             ({"models": "models/a"}, "models"),
             ({"sinks": ["carrier pigeon"]}, "sinks.0"),
+            ({"sinks": ["jsonl", "jsonl"]}, "sinks"),
             ({"log": {"level": "loud"}}, "log.level"),
             ({"deadlines": {"max_s": 10}}, "deadlines.max_s"),
             ({"pipeline_id": 3}, "pipeline_id"),
@@ -177,6 +178,9 @@ class TestErrors:
         said = complaint(document)
         assert f"{key}:" in said or f"{key} is" in said
         assert "\n" not in said
+
+    def test_ensemble_and_sinks_cannot_both_say_where_results_go(self) -> None:
+        assert "ensemble and sinks both say where results go" in complaint({"ensemble": True, "sinks": ["jsonl"]})
 
     @pytest.mark.parametrize("key", ["lease_s", "result_ttl_s", "idempotency_ttl_s", "lost_grace_s"])
     def test_a_time_has_an_end(self, key: str) -> None:

@@ -33,6 +33,8 @@ def make_app(repository: Path, redis_url: str, redis_client: redis.Redis, key_pr
             "broker": {"url": redis_url},
             "task_store": {"key_prefix": key_prefix},
         }
+        if "ensemble" in sections:  # which says where results go
+            del defaults["sinks"]
         app = create_app(Settings(**(defaults | sections)))
         apps.append(app)
         return app

@@ -98,7 +98,7 @@ def test_a_killers_input_that_is_gone_is_said_so(rig: Rig, objects: LocalObjectS
     assert record.status == "failed"
     assert record.outcome is not None
     assert record.outcome.error is not None
-    assert record.outcome.error["code"] == "object_not_found"  # it was fetched again for its second run
+    assert record.outcome.error["code"] == "upload_lost"  # it was fetched again for its second run
 
 
 def test_several_killers_in_one_batch_are_told_from_the_rest(rig: Rig, store: RedisTaskStore) -> None:

@@ -50,7 +50,7 @@ def test_a_bad_image_in_a_message_of_many_fails_alone(rig: Rig) -> None:
 def test_an_image_that_is_not_there_fails_its_task(rig: Rig) -> None:
     inboxes = [*rig.send(1, upload=False), *rig.send(2)]
     rig.await_done(inboxes)
-    assert_failed(rig.record(1), "object_not_found")
+    assert_failed(rig.record(1), "upload_lost")
     assert_succeeded(rig.record(2), 2)
 
 

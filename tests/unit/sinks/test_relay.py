@@ -201,3 +201,21 @@ def test_what_a_sink_will_never_take_is_a_dead_letter_and_the_rest_arrives(rig: 
     refused = rig.store.get(second)
     assert (refused.deliveries, refused.refusals) == ({"sink": "refused"}, {"sink": "too large"})
     assert rig.store.is_dead_letter(second)
+
+
+def test_one_that_is_stuck_stands_in_nobodys_way(rig: Rig) -> None:
+    first, stuck, third = rig.finish(3)
+    relay = rig.relay(policy=RelayPolicy(batch_size=3, claim_idle_s=3600))
+    rig.sink.stuck = {stuck}
+    with pytest.raises(SinkUnavailable):
+        relay.relay_once(block_ms=1)
+    assert [rig.deliveries([task_id]) for task_id in (first, stuck, third)] == [{"delivered"}, {"pending"}, {"delivered"}]
+    later = rig.finish(2)
+    with pytest.raises(SinkUnavailable):
+        relay.relay_once(block_ms=1)
+    assert rig.sink.task_ids == [first, third, *later]
+    assert (rig.waiting(), rig.pending()) == (1, 1)
+    rig.sink.stuck = set()
+    assert relay.relay_once(block_ms=1) == 1
+    assert rig.sink.task_ids == [first, third, *later, stuck]
+    assert (rig.waiting(), rig.pending()) == (0, 0)

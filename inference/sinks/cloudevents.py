@@ -1,0 +1,26 @@
+"""A result as a CloudEvent: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import quote
+
+#: Of the whole event (structured mode), as the Kafka protocol binding wants it in the header `content-type`.
+CONTENT_TYPE = "application/cloudevents+json; charset=UTF-8"
+EVENT_TYPE = "rohe.inference.result"
+
+
+def cloud_event(document: dict[str, Any]) -> dict[str, Any]:
+    """The JSON object of the event whose data is a result document. `source` and `id` name it; `time` is the result's."""
+    finished_at = datetime.fromtimestamp(document["finished_at_ms"] / 1000, UTC)
+    return {
+        "specversion": "1.0",
+        "id": document["task_id"],
+        "source": f"/pipelines/{quote(document['pipeline_id'], safe='')}",
+        "type": EVENT_TYPE,
+        "time": finished_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "subject": document["request_id"],
+        "datacontenttype": "application/json",
+        "data": document,
+    }

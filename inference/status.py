@@ -1,0 +1,110 @@
+"""How the service does, as an operator asks: stores, queues, workers, outboxes, and what needs a look."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import get_args
+
+from inference.errors import ServiceUnavailable
+from inference.presence import WorkerInfo
+from inference.services import Services
+from inference.settings import SinkName
+from inference.sinks.outbox import OutboxStats, RelayInfo
+from inference.task_store import QueueStats
+
+OK = "ok"
+#: Beyond the longest pause of a relay: what a sink may take to find out that it is down.
+_RELAY_GRACE_S = 30.0
+
+
+@dataclass(frozen=True)
+class ModelStatus:
+    model: str
+    version: str
+    queue: QueueStats
+    #: how many workers have it warm
+    workers: int
+
+
+@dataclass(frozen=True)
+class SinkStatus:
+    sink: str
+    outbox: OutboxStats
+    #: those that read its outbox now, or hold some of it
+    relays: tuple[RelayInfo, ...]
+
+
+@dataclass(frozen=True)
+class Status:
+    #: by store, `ok` or what is wrong with it
+    stores: dict[str, str]
+    #: empty while the task store does not answer, as are the next two
+    models: tuple[ModelStatus, ...] = ()
+    sinks: tuple[SinkStatus, ...] = ()
+    workers: tuple[WorkerInfo, ...] = ()
+    #: None while the task store does not answer
+    dead_letters: int | None = None
+    #: sentences; none when all is well
+    problems: tuple[str, ...] = ()
+
+
+def status_of(services: Services) -> Status:
+    """Ask all of it now. A store that is down is part of the answer."""
+    stores = {
+        "task_store": _said(services.store.ping),
+        "broker": _said(lambda: [services.broker.depth(model.queue) for model in services.models]),
+        "object_store": _said(services.objects.ping),
+    }
+    problems = [f"{store}: {said}" for store, said in stores.items() if said != OK]
+    if stores["task_store"] != OK:
+        return Status(stores, problems=tuple(problems))
+    workers = services.presence.workers()
+    models = _models(services, workers)
+    sinks = _sinks(services)
+    problems += [f"no worker has {model.model} loaded" for model in models if not model.workers]
+    problems += [problem for sink in sinks for problem in _sink_problems(services, sink)]
+    return Status(stores, models, sinks, tuple(workers), services.store.count_dead_letters(), tuple(problems))
+
+
+def _said(call: Callable[[], object]) -> str:
+    try:
+        call()
+    except ServiceUnavailable as error:
+        return error.detail
+    return OK
+
+
+def _models(services: Services, workers: Sequence[WorkerInfo]) -> tuple[ModelStatus, ...]:
+    loaded = Counter(model.name for worker in workers for model in worker.models)
+    return tuple(
+        ModelStatus(model.name, model.version, services.store.queue_stats(model.queue), loaded[model.name])
+        for model in services.models
+    )
+
+
+def _sinks(services: Services) -> tuple[SinkStatus, ...]:
+    """The configured ones, and others that results still wait for."""
+    found = []
+    for sink in get_args(SinkName):
+        stats = services.outbox_stats(sink)
+        if sink in services.settings.sinks or stats.entries:
+            relays = [relay for relay in services.relays(sink) if relay.held or not _is_silent(services, relay)]
+            found.append(SinkStatus(sink, stats, tuple(relays)))
+    return tuple(found)
+
+
+def _sink_problems(services: Services, status: SinkStatus) -> Iterator[str]:
+    waits = f"{status.outbox.entries} results wait for {status.sink}"
+    if status.sink not in services.settings.sinks:
+        yield f"{waits}, which is none of the configured sinks"
+        return
+    if status.outbox.is_over(services.settings.outbox):
+        yield f"{waits}, the oldest for {status.outbox.oldest_age_s:.0f} s: new requests are refused"
+    if all(_is_silent(services, relay) for relay in status.relays):
+        yield f"no relay reads the outbox of {status.sink}"
+
+
+def _is_silent(services: Services, relay: RelayInfo) -> bool:
+    return relay.silent_s > services.settings.relay.max_backoff_s + _RELAY_GRACE_S

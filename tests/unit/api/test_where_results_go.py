@@ -1,0 +1,96 @@
+"""Which sinks a task's result goes to: as configured, or some of those as a request asks; and none is none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import redis
+from api_rig import FakeWorker, assert_problem, post, post_async, raw_form
+from flask.testing import FlaskClient
+from support.waiting import until
+
+from api.app import Api
+
+
+class Outboxes:
+    """An API with sinks, and what lies in their outboxes."""
+
+    def __init__(self, app: Api, client: redis.Redis) -> None:
+        self.app = app
+        self.client: FlaskClient = app.test_client()
+        self._redis = client
+
+    def classify(self, **fields: Any) -> list[str]:
+        """Names of the outboxes that the result of such a request lies in."""
+        task_id = post_async(self.client, raw_form(**fields))
+        FakeWorker(self.app.services, self._redis).work_off()
+        deliveries = self.client.get(f"/tasks/{task_id}").json["deliveries"]
+        assert {one["status"] for one in deliveries} <= {"pending"}
+        asked = [one["sink"] for one in deliveries]
+        prefix = self.app.services.settings.task_store.key_prefix
+        for sink in ("jsonl", "mongodb", "kafka"):
+            entries = self._redis.xrange(f"{prefix}:outbox:{sink}")
+            assert sum(fields[b"task_id"].decode() == task_id for _, fields in entries) == (sink in asked)
+        return sorted(asked)
+
+
+@pytest.fixture
+def outboxes(make_app: Any, redis_client: redis.Redis) -> Any:
+    return lambda **settings: Outboxes(make_app(**settings), redis_client)
+
+
+@pytest.mark.parametrize(
+    ("settings", "sinks"),
+    [
+        ({"ensemble": True}, ["kafka"]),
+        ({"ensemble": False}, ["mongodb"]),
+        ({"sinks": ("jsonl", "mongodb", "kafka")}, ["jsonl", "kafka", "mongodb"]),
+        ({"sinks": ()}, []),
+    ],
+    ids=str,
+)
+def test_results_go_where_the_configuration_says(outboxes: Any, settings: dict[str, Any], sinks: list[str]) -> None:
+    assert outboxes(**settings).classify() == sinks
+
+
+@pytest.mark.parametrize("sinks", [["kafka"], ["jsonl", "kafka"], []], ids=str)
+def test_a_request_names_some_of_them_or_none(outboxes: Any, sinks: list[str]) -> None:
+    configured = outboxes(sinks=("jsonl", "kafka"))
+    assert configured.classify(sinks=",".join(sinks)) == sinks
+
+
+def test_one_that_is_named_twice_gets_it_once(outboxes: Any) -> None:
+    assert outboxes(sinks=("jsonl", "kafka")).classify(sinks="kafka,kafka") == ["kafka"]
+
+
+def test_a_request_names_no_other(outboxes: Any) -> None:
+    configured = outboxes(ensemble=True)
+    problem = assert_problem(post(configured.client, raw_form(sinks="mongodb")), 400, "invalid_metadata")
+    assert problem["field"] == "metadata.sinks"
+    assert "kafka" in problem["expected"]
+
+
+def test_a_full_outbox_refuses_what_would_come_to_it_and_nothing_else(outboxes: Any) -> None:
+    configured = outboxes(sinks=("jsonl", "kafka"), outbox={"max_entries": 2})
+    for _ in range(2):
+        configured.classify(sinks="kafka")
+    configured.app.submissions._admission._outbox._answers.clear()  # as half a second later
+    for fields in ({}, {"sinks": "kafka"}):
+        response = post(configured.client, raw_form(**fields), headers={"Prefer": "respond-async"})
+        problem = assert_problem(response, 503, "service_unavailable")
+        assert "2 results wait for kafka" in problem["detail"]
+        assert int(response.headers["Retry-After"]) > 0
+    assert configured.classify(sinks="jsonl") == ["jsonl"]
+    assert configured.classify(sinks="") == []
+
+
+def test_an_outbox_whose_oldest_result_is_too_old_refuses_too(outboxes: Any) -> None:
+    configured = outboxes(sinks=("kafka",), outbox={"max_age_s": 0.05})
+    configured.classify()
+
+    def is_refused() -> bool:
+        configured.app.submissions._admission._outbox._answers.clear()
+        return bool(post(configured.client, headers={"Prefer": "respond-async"}).status_code == 503)
+
+    until(is_refused, "the refusal")

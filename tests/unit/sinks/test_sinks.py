@@ -1,0 +1,36 @@
+"""What a sink gets of a task."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from support.result_documents import a_document, a_record
+from support.samples import VECTOR, a_failure
+
+from inference.sinks import result_document
+
+
+def test_a_document_says_what_the_seed_promises_and_more() -> None:
+    document = a_document("task")
+    np.testing.assert_array_equal(document.pop("prediction"), VECTOR)
+    assert document.pop("confidence_level") == VECTOR[4]
+    assert document == {
+        "task_id": "task",
+        "request_id": "größer",
+        "pipeline_id": "pipeline",
+        "inference_model_id": "tiny",
+        "model_version": "1",
+        "model_digest": "sha256:00",
+        "class": 4,
+        "label": "eel",
+        "created_at_ms": 1,
+        "finished_at_ms": 3,
+    }
+
+
+@pytest.mark.parametrize("outcome", [None, a_failure()])
+def test_a_record_without_a_result_makes_no_document(outcome: Any) -> None:
+    with pytest.raises(ValueError, match="task has no result"):
+        result_document(a_record("task", outcome=outcome), "pipeline")

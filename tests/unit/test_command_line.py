@@ -1,0 +1,80 @@
+"""`server.py`'s commands for an operator, as they are typed."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import orjson
+import pytest
+import yaml
+from support.samples import a_request, a_success
+
+import server
+from inference.services import Services
+from inference.settings import load_settings
+from inference.sinks.outbox import Outbox
+from inference.task_store import Commit
+
+Run = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def config(redis_url: str, tmp_path: Path) -> Path:
+    settings = {
+        "data_dir": str(tmp_path),
+        "models": ["models/digits"],
+        "broker": {"url": redis_url},
+        "task_store": {"key_prefix": f"test-{uuid.uuid4().hex[:12]}"},
+    }
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    return file
+
+
+@pytest.fixture
+def run(config: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Runs a command; gives its exit code and what it printed."""
+
+    def run(*arguments: str) -> tuple[int, str]:
+        code = server.main([*arguments, "--config", str(config)])
+        return code, capsys.readouterr().out
+
+    return run
+
+
+def refuse(config: Path) -> str:
+    """A succeeded task whose sink refuses the result; its id."""
+    settings = load_settings(config)
+    services = Services(settings)
+    task_id = services.store.accept(a_request(sinks=("jsonl",)), enqueue=None, max_queue_depth=0).task_id
+    services.store.lease("w", [task_id])
+    services.store.start("w", [task_id])
+    services.store.commit("w", [Commit(task_id, 1, a_success())])
+    outbox = Outbox(services.redis, settings.task_store.key_prefix, "jsonl", "relay")
+    outbox.open()
+    (entry,) = outbox.take(10, block_ms=1)
+    services.store.refused("jsonl", [(entry.entry_id, task_id, "too large")])
+    return task_id
+
+
+def test_a_result_that_a_sink_refused_is_listed_with_the_reason_and_delivered_again(run: Run, config: Path) -> None:
+    task_id = refuse(config)
+    code, listed = run("dead-letters", "list")
+    assert code == 0
+    assert listed.startswith(task_id)
+    assert listed.endswith("jsonl: too large\n")
+    assert run("dead-letters", "replay", task_id) == (0, f"{task_id} is delivered again\n")
+    assert run("dead-letters", "list") == (0, "")
+    assert Services(load_settings(config)).outbox_stats("jsonl").entries == 1
+
+
+def test_status_exits_with_1_when_something_needs_a_look(run: Run, config: Path) -> None:
+    refuse(config)
+    code, printed = run("status")
+    assert code == 1
+    assert printed.endswith("1 dead letters\n! no worker has digits loaded\n")
+    code, printed = run("status", "--json")
+    assert code == 1
+    assert orjson.loads(printed)["dead_letters"] == 1
