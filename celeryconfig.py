@@ -4,13 +4,13 @@ import sys
 
 from inference.broker.amqp import predict_queue
 from inference.errors import ConfigurationError
-from inference.models.registry import ModelRegistry
+from inference.models.registry import described_models, served_name
 from inference.redis_client import kombu_url
 from inference.settings import config_path, load_settings
 
 try:
     settings = load_settings(config_path())
-    _models = ModelRegistry.load(settings.models, served=settings.served_model)
+    _models = described_models(settings)
 except ConfigurationError as error:
     sys.exit(f"invalid configuration\n{error.detail}")
 
@@ -28,8 +28,8 @@ broker_transport_options = (
     }
 )
 
-task_queues = [predict_queue(model.queue, settings.broker) for model in _models]
-task_default_queue = _models.get().queue
+task_queues = [predict_queue(model.queue, settings.broker) for model in _models.values()]
+task_default_queue = _models[served_name(settings, _models)].queue
 
 # One consumer; what runs side by side are the threads of the pipeline and the predictor process.
 worker_pool = "solo"

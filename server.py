@@ -133,9 +133,12 @@ def _check_config(options: argparse.Namespace) -> int:
     from inference.models.registry import ModelRegistry
 
     settings = load_settings(options.file or _config(options))
-    models = ModelRegistry.load(settings.models, served=settings.served_model)
+    models = ModelRegistry.load(settings)
     print(yaml.safe_dump(effective(settings), sort_keys=False), end="")
-    print(f"# served model: {models.served_name}", file=sys.stderr)
+    for model in models:
+        served = ", served" if model.name == models.served_name else ""
+        files = ", ".join(file.location for file in model.local_files.values())
+        print(f"# model {model.name} {model.version} ({files}; {model.digest}; queue {model.queue}{served})", file=sys.stderr)
     return 0
 
 

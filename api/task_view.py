@@ -14,10 +14,12 @@ from inference.task_store import TaskStore
 
 
 def result_view(result: PredictionResult) -> dict[str, Any]:
+    confident = {} if result.confident is None else {"confident": result.confident}
     return {
         "class": result.class_index,
         "label": result.label,
         "confidence_level": result.confidence_level,
+        **confident,
         "prediction": result.prediction,
     }
 

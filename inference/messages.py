@@ -110,16 +110,23 @@ class PredictionResult:
     label: str | None
     #: (classes,) float32
     prediction: NDArray[np.float32]
+    #: the model's, for `confident`
+    threshold: float | None = None
 
     @property
     def confidence_level(self) -> np.float32:
         """Value of the highest class, as the model gives it."""
         return np.float32(self.prediction[self.class_index])
 
+    @property
+    def confident(self) -> bool | None:
+        """Whether the confidence level reaches the model's threshold; None where it has none."""
+        return None if self.threshold is None else bool(self.confidence_level >= np.float32(self.threshold))
+
     @staticmethod
-    def from_vector(vector: NDArray[np.float32], labels: tuple[str, ...]) -> PredictionResult:
+    def from_vector(vector: NDArray[np.float32], labels: tuple[str, ...], threshold: float | None = None) -> PredictionResult:
         best = int(vector.argmax())
-        return PredictionResult(best, labels[best] if best < len(labels) else None, vector)
+        return PredictionResult(best, labels[best] if best < len(labels) else None, vector, threshold)
 
 
 @dataclass(frozen=True)
@@ -155,7 +162,7 @@ def encode_outcome(outcome: Outcome) -> bytes:
     result = outcome.result
     if result is None:
         return orjson.dumps(header) + b"\n"
-    header["result"] = [result.class_index, result.label]
+    header["result"] = [result.class_index, result.label, result.threshold]
     return orjson.dumps(header) + b"\n" + np.ascontiguousarray(result.prediction, "<f4").tobytes()
 
 
@@ -165,8 +172,8 @@ def decode_outcome(data: bytes) -> Outcome:
     header = orjson.loads(head)
     result = None
     if "result" in header:
-        class_index, label = header["result"]
-        result = PredictionResult(class_index, label, np.frombuffer(values, "<f4"))
+        class_index, label, threshold = header["result"]
+        result = PredictionResult(class_index, label, np.frombuffer(values, "<f4"), threshold)
     return Outcome(
         TaskStatus(header["status"]),
         result=result,

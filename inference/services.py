@@ -8,7 +8,8 @@ import redis
 
 from inference.broker import Broker
 from inference.broker.redis import RedisBroker
-from inference.models.registry import ModelRegistry
+from inference.models.files import ModelFiles
+from inference.models.registry import ModelRegistry, described_models
 from inference.presence import WorkerPresence
 from inference.redis_client import broker_url, connect, task_store_url
 from inference.settings import Settings
@@ -26,7 +27,12 @@ class Services:
 
     @cached_property
     def models(self) -> ModelRegistry:
-        return ModelRegistry.load(self.settings.models, served=self.settings.served_model)
+        return ModelRegistry.load(self.settings)
+
+    @cached_property
+    def model_files(self) -> ModelFiles:
+        """For models that are loaded while the service runs."""
+        return ModelFiles(self.settings, described_models(self.settings).values())
 
     @cached_property
     def redis(self) -> redis.Redis:

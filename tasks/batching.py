@@ -184,7 +184,7 @@ class Batcher(Stage):
                 continue
             outcome = Outcome(
                 TaskStatus.SUCCEEDED,
-                result=PredictionResult.from_vector(vector, self._spec.labels),
+                result=PredictionResult.from_vector(vector, self._spec.labels, self._spec.threshold),
                 batch_size=len(jobs),
                 timings=job.timings,
                 worker=self._owner,

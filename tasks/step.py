@@ -10,7 +10,7 @@ from celery.exceptions import WorkerShutdown
 from celery.worker import state
 
 import celeryconfig
-from inference.errors import ConfigurationError
+from inference.errors import ConfigurationError, InferenceError
 from inference.services import Services
 from tasks.main_loop import MainLoop
 from tasks.worker import InferenceWorker
@@ -35,7 +35,11 @@ class InferenceStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has
     def start(self, parent: Any) -> None:
         services = Services(celeryconfig.settings)
         queues = parent.app.amqp.queues.consume_from
-        specs = [spec for spec in services.models if spec.queue in queues]
+        try:
+            specs = [spec for spec in services.models if spec.queue in queues]
+        except InferenceError as error:
+            logger.critical("%s", error.detail)
+            raise WorkerShutdown(1) from error
         if not specs:
             logger.critical("none of the queues %s is a model's", ", ".join(queues))
             raise WorkerShutdown(1)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from inference.errors import InferenceError, ServiceUnavailable
 from inference.imaging import ImageLimits
 from inference.models.arena import SlotArena
-from inference.models.predictor import PredictorProcess
+from inference.models.device_predictors import DevicePredictors
 from inference.models.spec import ModelSpec
 from inference.presence import WorkerPresence
 from inference.settings import Settings
@@ -49,11 +49,12 @@ class InferenceWorker:
         self._held = HeldJobs()
         slots = 2 * options.max_batch_size + options.io_threads
         arenas = {spec.name: SlotArena(spec.input, slots) for spec in specs}
-        self.predictor = PredictorProcess(
+        self.predictor = DevicePredictors(
             {spec.name: (spec, arenas[spec.name]) for spec in specs},
             max_batch_size=options.max_batch_size,
             predict_timeout_s=options.predict_timeout_s,
             load_timeout_s=options.load_timeout_s,
+            gpu=settings.gpu,
         )
         policy = PipelinePolicy(
             batch=BatchPolicy(options.max_batch_size, options.max_batch_wait_ms, options.max_attempts),

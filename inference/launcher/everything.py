@@ -31,7 +31,7 @@ _STOP_GRACE_S = 5.0
 
 def run(settings: Settings, config: Path | None) -> int:
     """Start everything, say when it is ready, run until a signal. Gives the exit code."""
-    models = ModelRegistry.load(settings.models, served=settings.served_model)
+    models = ModelRegistry.load(settings)
     if settings.sample_image is not None and not settings.sample_image.is_file():
         raise ConfigurationError(f"sample_image: there is no file {settings.sample_image}", field="sample_image")
     _check_port(settings.api.host, settings.api.port)

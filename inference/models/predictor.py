@@ -19,9 +19,11 @@ from numpy.typing import NDArray
 
 from inference.errors import ConfigurationError, PredictionFailed
 from inference.models.arena import SlotArena
+from inference.models.device_lock import GpuLock, gpu_index, gpu_lock
 from inference.models.native_stderr import pass_on
 from inference.models.protocol import Failed, Load, Loaded, LoadModel, Predict, Predicted, Ready
 from inference.models.spec import ModelSpec
+from inference.settings import GpuSettings
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +64,7 @@ class PredictorProcess:
 
     Args:
         models: by name, each with the arena its images come in.
-        predict_timeout_s: a call that takes longer ends the process.
+        predict_timeout_s: a call that takes longer ends the process; a model may have its own.
         load_timeout_s: the same for loading and warming up.
     """
 
@@ -73,8 +75,10 @@ class PredictorProcess:
         max_batch_size: int,
         predict_timeout_s: float,
         load_timeout_s: float,
+        gpu: GpuSettings | None = None,
     ) -> None:
         self._models = models
+        self._gpu = gpu or GpuSettings()
         self._max_batch_size = max_batch_size
         self._predict_timeout_s = predict_timeout_s
         self._load_timeout_s = load_timeout_s
@@ -127,11 +131,12 @@ class PredictorProcess:
             connection = self._connection
             if connection is None:
                 raise PredictorNotRunning("the predictor process is not running")
+            timeout_s = self._models[model][0].predict_timeout_s or self._predict_timeout_s
             try:
-                return self._call(connection, Predict(model, tuple(slots)))
+                return self._call(connection, Predict(model, tuple(slots)), timeout_s)
             except TimeoutError as error:  # an OSError too
                 self._end()
-                raise PredictorCrashed(f"the predictor process hung for {self._predict_timeout_s:g} s") from error
+                raise PredictorCrashed(f"the predictor process hung for {timeout_s:g} s") from error
             except (EOFError, OSError) as error:
                 self._end()
                 raise PredictorCrashed(f"the predictor process died: {self._exit_text()}") from error
@@ -144,13 +149,13 @@ class PredictorProcess:
         with self._lock:
             self._end()
 
-    def _call(self, connection: Connection, call: Predict) -> BatchPredictions:
+    def _call(self, connection: Connection, call: Predict, timeout_s: float) -> BatchPredictions:
         connection.send(call)
-        _await(connection, self._predict_timeout_s)
+        _await(connection, timeout_s)
         answer: Predicted | Failed = connection.recv()
         if isinstance(answer, Failed):
             raise PredictionFailed(f"the model raised {answer.message}")
-        _await(connection, self._predict_timeout_s)
+        _await(connection, timeout_s)
         values = np.frombuffer(connection.recv_bytes(), "<f4")
         if values.size == 0 or values.size % len(call.slots):
             raise PredictionFailed(f"{len(call.slots)} images gave {values.size} values")
@@ -159,7 +164,9 @@ class PredictorProcess:
     def _spawn(self) -> Connection:
         ours, theirs = socket.socketpair()
         arenas = [arena for _, arena in self._models.values()]
-        descriptors = (theirs.fileno(), *(arena.descriptor for arena in arenas))
+        locks = self._gpu_locks()
+        shared = [arena.descriptor for arena in arenas] + [lock.descriptor for lock in locks.values()]
+        descriptors = (theirs.fileno(), *shared)
         with theirs:
             self._process = subprocess.Popen(  # noqa: S603 our own module
                 [sys.executable, "-m", _MODULE, str(theirs.fileno())],
@@ -173,8 +180,12 @@ class PredictorProcess:
         connection: Connection[Any, Any] = Connection(ours.detach())
         self._connection = connection
         loads = (LoadModel(spec, arena.descriptor, arena.slots) for spec, arena in self._models.values())
-        connection.send(Load(tuple(loads), self._max_batch_size))
+        connection.send(Load(tuple(loads), self._max_batch_size, self._gpu, locks))
         return connection
+
+    def _gpu_locks(self) -> dict[int, GpuLock]:
+        indices = {gpu_index(spec.device) for spec, _ in self._models.values()}
+        return {index: gpu_lock(index, self._gpu.lock_dir) for index in indices if index is not None}
 
     def _await_loading(self, connection: Connection, should_stop: Callable[[], bool]) -> Ready | Failed | None:
         deadline = time.monotonic() + self._load_timeout_s

@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from multiprocessing.connection import Connection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,20 +21,23 @@ from inference.errors import InferenceError
 from inference.models.arena import SlotArena, padded_sizes
 from inference.models.protocol import Failed, Load, Loaded, LoadModel, Predict, Predicted, Ready
 
+if TYPE_CHECKING:
+    from inference.models.loading import Device
+
 _TIMED_RUNS = 5
 
 
 class ServedModel:
     """A loaded model with its arena and the buffer that batches are gathered in."""
 
-    def __init__(self, load: LoadModel, sizes: tuple[int, ...]) -> None:
-        from inference.models.loading import load_model, warm_up  # noqa: PLC0415 TensorFlow is loaded here, and only here
+    def __init__(self, load: LoadModel, sizes: tuple[int, ...], device: Device) -> None:
+        from inference.models.loading import load_model, warm_up  # noqa: PLC0415 TensorFlow is loaded in `_load_all`, first
 
         self.name = load.spec.name
         self._sizes = sizes
         self._arena = SlotArena(load.spec.input, load.slots, load.descriptor)
         self._batch: NDArray[Any] = np.zeros((sizes[-1], *load.spec.input.shape), load.spec.input.numpy_dtype)
-        self._model = load_model(load.spec)
+        self._model = load_model(load.spec, device)
         warm_up(self._model, load.spec, sizes)
 
     def loaded(self) -> Loaded:
@@ -59,9 +62,8 @@ class ServedModel:
 def serve(connection: Connection) -> None:
     """Load what the first message names, then answer until the other end is closed."""
     load: Load = connection.recv()
-    sizes = padded_sizes(load.max_batch_size)
     try:
-        models = {model.spec.name: ServedModel(model, sizes) for model in load.models}
+        models = _load_all(load)
     except InferenceError as error:
         connection.send(Failed(error.detail))
         return
@@ -72,6 +74,14 @@ def serve(connection: Connection) -> None:
     while True:
         call: Predict = connection.recv()
         _answer(connection, models[call.model], call.slots)
+
+
+def _load_all(load: Load) -> dict[str, ServedModel]:
+    from inference.models.loading import open_devices  # noqa: PLC0415 TensorFlow is loaded here, and only here
+
+    devices = open_devices({model.spec.device for model in load.models}, load.gpu, load.gpu_locks)
+    sizes = padded_sizes(load.max_batch_size)
+    return {model.spec.name: ServedModel(model, sizes, devices[model.spec.device]) for model in load.models}
 
 
 def _answer(connection: Connection, model: ServedModel, slots: tuple[int, ...]) -> None:

@@ -4,9 +4,12 @@ Images do not travel here (they lie in the arena); predictions do."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+from inference.models.device_lock import GpuLock
 from inference.models.spec import ModelSpec
+from inference.settings import GpuSettings
 
 
 @dataclass(frozen=True)
@@ -23,6 +26,9 @@ class Load:
 
     models: tuple[LoadModel, ...]
     max_batch_size: int
+    gpu: GpuSettings = field(default_factory=GpuSettings)
+    #: by GPU, for all that the models may want
+    gpu_locks: Mapping[int, GpuLock] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

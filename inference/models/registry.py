@@ -2,34 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
-from inference.errors import ConfigurationError, ModelNotFound, shown
+from inference.errors import ConfigurationError, ModelNotFound, ObjectNotFound, shown
 from inference.messages import ModelRef
-from inference.models.spec import ModelSpec, load_spec
+from inference.models.describing import read_document, read_folder
+from inference.models.files import ModelFiles
+from inference.models.spec import ModelDescription, ModelSpec
+from inference.settings import Settings
+
+
+def described_models(settings: Settings) -> dict[str, ModelDescription]:
+    """The models of the setting `models` by name, variants among them; no file of theirs is looked at.
+
+    Raises:
+        ConfigurationError: a description is wrong, two have the same name, or `served_model` is none of them.
+    """
+    models: dict[str, ModelDescription] = {}
+    for position, entry in enumerate(settings.models):
+        for model in _described(entry, position):
+            if model.name in models:
+                raise ConfigurationError(f"models: two models are named {model.name}", field="models")
+            models[model.name] = model
+    if settings.served_model not in {None, *models}:
+        raise ConfigurationError(
+            f"served_model: {settings.served_model} is none of the models ({', '.join(models)})", field="served_model"
+        )
+    return models
+
+
+def served_name(settings: Settings, models: Mapping[str, ModelDescription]) -> str:
+    """Of the model that requests without one get."""
+    return settings.served_model or next(iter(models))
 
 
 class ModelRegistry:
-    """Model descriptions by name, and which of them is served to requests that name none."""
+    """Models by name, and which of them is served to requests that name none."""
 
-    def __init__(self, specs: Iterable[ModelSpec], *, served: str | None = None) -> None:
-        self._specs: dict[str, ModelSpec] = {}
-        for spec in specs:
-            if spec.name in self._specs:
-                raise ConfigurationError(f"models: two models are named {spec.name}", field="models")
-            self._specs[spec.name] = spec
-        self.served_name = served or next(iter(self._specs))
-        if self.served_name not in self._specs:
-            raise ConfigurationError(
-                f"served_model: {self.served_name} is none of the models ({', '.join(self._specs)})",
-                field="served_model",
-            )
+    def __init__(self, specs: Mapping[str, ModelSpec], *, served: str) -> None:
+        self._specs = specs
+        self.served_name = served
 
     @staticmethod
-    def load(folders: Iterable[Path], *, served: str | None) -> ModelRegistry:
-        """Read each folder's model.yaml. Raises ConfigurationError."""
-        return ModelRegistry([load_spec(folder) for folder in folders], served=served)
+    def load(settings: Settings) -> ModelRegistry:
+        """Read the descriptions, and find or fetch the files.
+
+        Raises:
+            ConfigurationError: a description is wrong, or a file is missing or not what it should be.
+            ServiceUnavailable: a file lies in a bucket, and the object store does not answer.
+        """
+        described = described_models(settings)
+        files = ModelFiles(settings, described.values())
+        specs = {name: _resolved(model, files) for name, model in described.items()}
+        return ModelRegistry(specs, served=served_name(settings, specs))
 
     def get(self, name: str | None = None) -> ModelSpec:
         """The model of this name; the served one without a name. Raises ModelNotFound."""
@@ -47,3 +74,16 @@ class ModelRegistry:
 def reference(spec: ModelSpec) -> ModelRef:
     """The name, version and digest that a task carries."""
     return ModelRef(spec.name, spec.version, spec.digest)
+
+
+def _described(entry: Path | dict[str, Any], position: int) -> list[ModelDescription]:
+    if isinstance(entry, Path):
+        return read_folder(entry)
+    return read_document(entry, folder=Path(), origin=f"models.{position}")
+
+
+def _resolved(description: ModelDescription, files: ModelFiles) -> ModelSpec:
+    try:
+        return files.resolve(description)
+    except (ConfigurationError, ObjectNotFound) as error:
+        raise ConfigurationError(f"{description.origin}: {error.field}: {error.detail}", field=error.field) from error

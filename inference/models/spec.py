@@ -1,23 +1,32 @@
-"""A model's description: `model.yaml` in the model's folder.
+"""What a model is: its description as someone wrote it, and the same with its files on this host.
 
 Read by the API too (shapes, labels, digest), so nothing here touches TensorFlow.
 """
 
 from __future__ import annotations
 
-import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import StrEnum
-from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from inference.errors import ConfigurationError
+from inference.models.locations import FileLocation
 
-DESCRIPTION_FILE = "model.yaml"
+#: The keys of a description that name what is loaded, in the order in which they enter the model's digest.
+FILE_KEYS = ("file", "architecture_file", "weights_file")
+
+
+def _is_location(text: str) -> str:
+    FileLocation.parse(text)
+    return text
+
+
+#: `PATH` or `s3://BUCKET/KEY`, either with `#sha256=HEX` behind it
+Location = Annotated[str, AfterValidator(_is_location)]
 
 
 class RawArrays(StrEnum):
@@ -65,67 +74,77 @@ class InputSpec(_Strict):
         return height * width * channels * self.numpy_dtype.itemsize
 
 
-class ModelSpec(_Strict):
-    """One model: its files, input, labels and provenance."""
+class ModelDescription(_Strict):
+    """One model as `model.yaml`, or an entry of the setting `models`, describes it."""
 
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
     version: str = "1"
     description: str = ""
     license: str = ""
     source: str = ""
-    #: the model's file, relative to its folder
-    file: Path
-    #: one label a line, in class order; without it results carry the class index alone
-    labels_file: Path | None = None
+    #: a whole model: `.keras`, `.h5`, a SavedModel's folder, or a `.zip` of one
+    file: Location | None = None
+    #: a model's JSON, of Keras 2 or 3
+    architecture_file: Location | None = None
+    #: H5: weights for `architecture_file`, or in place of those in `file`
+    weights_file: Location | None = None
+    #: in class order; without labels results carry the class index alone
+    labels: tuple[str, ...] = ()
+    #: the same as a file, one label a line
+    labels_file: Location | None = None
+    #: a result is `confident` when its confidence level is at least this
+    threshold: float | None = Field(default=None, allow_inf_nan=False)
+    #: default: `worker.predict_timeout_s`
+    predict_timeout_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    #: default: the first GPU, else the CPU
+    device: str | None = Field(default=None, pattern=r"^(cpu|gpu(:\d{1,3})?)$")
+    #: compute in half precision (float16 on a GPU, bfloat16 on a CPU); weights and answers stay float32
+    mixed_precision: bool = False
+    #: compile the graph with XLA
+    xla: bool = False
     input: InputSpec
-    #: where the description lies; the loader sets it
+    #: where relative paths begin; the reader sets it, as it does `origin`
     folder: Path = Field(default=Path(), exclude=True)
-
-    @property
-    def path(self) -> Path:
-        return self.folder / self.file
+    #: what errors call this description
+    origin: str = Field(default="", exclude=True)
 
     @property
     def queue(self) -> str:
         """The Celery queue of this model."""
         return f"predict.{self.name}"
 
-    @cached_property
-    def labels(self) -> tuple[str, ...]:
-        if self.labels_file is None:
-            return ()
-        return tuple((self.folder / self.labels_file).read_text(encoding="utf-8").splitlines())
+    @property
+    def locations(self) -> dict[str, FileLocation]:
+        """By key, the files that make the model."""
+        named = {key: getattr(self, key) for key in FILE_KEYS}
+        return {key: FileLocation.parse(text) for key, text in named.items() if text is not None}
 
-    @cached_property
-    def digest(self) -> str:
-        """``sha256:`` and the hex digest of the model's file."""
-        with self.path.open("rb") as file:
-            return "sha256:" + hashlib.file_digest(file, "sha256").hexdigest()
+    @model_validator(mode="after")
+    def _has_a_model(self) -> Self:
+        if self.file is None and (self.architecture_file is None or self.weights_file is None):
+            raise ValueError("file: needed, or architecture_file and weights_file")
+        if self.file is not None and self.architecture_file is not None:
+            raise ValueError("file: it has an architecture of its own; leave architecture_file out")
+        if self.labels and self.labels_file is not None:
+            raise ValueError("labels: labels_file says them too; leave one out")
+        return self
 
 
-def load_spec(folder: Path) -> ModelSpec:
-    """Read `folder`/model.yaml.
+@dataclass(frozen=True)
+class LocalFile:
+    """A file or a SavedModel's folder of a model, on this host."""
 
-    Raises:
-        ConfigurationError: the description or a file that it names is missing or wrong; says which key.
-    """
-    description = folder / DESCRIPTION_FILE
-    try:
-        document = yaml.safe_load(description.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigurationError(f"cannot read the model description {description}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{description} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(document, dict):
-        raise ConfigurationError(f"{description} must be a mapping with name, file and input")
-    if "folder" in document:
-        raise ConfigurationError(f"{description}: folder: unknown key; file is relative to the description", field="folder")
-    try:
-        spec = ModelSpec.model_validate(document | {"folder": folder})
-    except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise ConfigurationError(f"{description}: {problems}") from error
-    for key, file in (("file", spec.file), ("labels_file", spec.labels_file)):
-        if file is not None and not (folder / file).is_file():
-            raise ConfigurationError(f"{description}: {key} names {file}, which is not in {folder}", field=key)
-    return spec
+    #: as described
+    location: str
+    path: Path
+    #: hex digest of what it held when it was found
+    sha256: str
+
+
+class ModelSpec(ModelDescription):
+    """A described model whose files are on this host: what a worker loads and the API answers about."""
+
+    #: by the keys of `FILE_KEYS` that the description has
+    local_files: Mapping[str, LocalFile]
+    #: `sha256:` and the hex digest of the model's file; of several, that of the lines `KEY sha256:HEX`
+    digest: str

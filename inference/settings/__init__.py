@@ -8,6 +8,7 @@ from inference.settings.reading import CONFIG_VARIABLE, config_path, load_settin
 from inference.settings.schema import (
     EMBEDDED,
     BrokerSettings,
+    GpuSettings,
     KafkaSettings,
     LogSettings,
     MinioSettings,
@@ -22,6 +23,7 @@ __all__ = [
     "CONFIG_VARIABLE",
     "EMBEDDED",
     "BrokerSettings",
+    "GpuSettings",
     "KafkaSettings",
     "LogSettings",
     "MinioSettings",

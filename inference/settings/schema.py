@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, TypeAdapter, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, SecretStr, TypeAdapter, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 #: `broker.url` for the server that the service starts by itself.
@@ -34,8 +34,19 @@ def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
+def _folder_or_description(entry: Any) -> Path | dict[str, Any]:
+    match entry:
+        case dict():
+            return entry
+        case str() | Path():
+            return Path(entry)
+    raise ValueError("must be a folder with a model.yaml, or a description (a mapping)")
+
+
 RedisUrl = Annotated[str, AfterValidator(_redis_or_embedded)]
 BrokerUrl = Annotated[str, AfterValidator(_any_broker)]
+ModelEntry = Annotated[Path | dict[str, Any], PlainValidator(_folder_or_description)]
+BucketName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
 SinkName = Literal["jsonl", "mongodb", "kafka"]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
@@ -94,7 +105,7 @@ class UploadSettings(_Section):
     #: folder of the local store; default: `uploads` in `data_dir`
     path: Path | None = None
     #: bucket of the MinIO store; made when it is missing
-    bucket: str = Field(default="inference", pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
+    bucket: BucketName = "inference"
     #: an upload is removed after this many days; none: never
     retention_days: int | None = Field(default=None, ge=1)
 
@@ -110,6 +121,30 @@ class MinioSettings(_Section):
     region: str | None = None
     connect_timeout_s: Seconds = 3
     read_timeout_s: Seconds = 15
+
+
+class ModelFileSettings(_Section):
+    """Where models come from. A SavedModel's graph can read and write files: name only places that you trust."""
+
+    #: where commands find what they name without `s3://`; default: `uploads.bucket`
+    bucket: BucketName | None = None
+    #: copies of what lies in buckets, shared by the processes of a host; default: `model-files` in `data_dir`
+    cache_dir: Path | None = None
+    #: default: `models`, and where the configured models lie
+    allowed_folders: tuple[Path, ...] | None = None
+    #: default: `model_files.bucket`
+    allowed_buckets: tuple[BucketName, ...] | None = None
+
+
+class GpuSettings(_Section):
+    """How a predictor uses its GPU; which one, each model says (`device`)."""
+
+    #: take memory as it is needed, instead of all of it
+    memory_growth: bool = True
+    #: take this much, and no more, MiB; `memory_growth` says nothing then
+    memory_limit_mb: Count | None = None
+    #: where the GPUs that are in use are noted, for all workers of a host; default: the folder for temporary files
+    lock_dir: Path | None = None
 
 
 class LimitSettings(_Section):
@@ -210,8 +245,8 @@ class Settings(BaseSettings):
     #: what the service keeps by itself: the embedded broker, local uploads and results
     data_dir: Path = Path("data")
     pipeline_id: str = "default"
-    #: folders with a model.yaml each
-    models: tuple[Path, ...] = Field(default=(Path("models/efficientnet-lite0"),), min_length=1)
+    #: folders with a model.yaml each, or descriptions in place of them
+    models: tuple[ModelEntry, ...] = Field(default=(Path("models/efficientnet-lite0"),), min_length=1)
     #: name of the model that requests without one get; default: the first of `models`
     served_model: str | None = None
     #: where results go; none is allowed
@@ -226,6 +261,8 @@ class Settings(BaseSettings):
     task_store: TaskStoreSettings = TaskStoreSettings()
     uploads: UploadSettings = UploadSettings()
     minio: MinioSettings = MinioSettings()
+    model_files: ModelFileSettings = ModelFileSettings()
+    gpu: GpuSettings = GpuSettings()
     limits: LimitSettings = LimitSettings()
     deadlines: DeadlineSettings = DeadlineSettings()
     worker: WorkerSettings = WorkerSettings()
@@ -267,6 +304,14 @@ class Settings(BaseSettings):
     @property
     def uploads_path(self) -> Path:
         return self.uploads.path or self.data_dir / "uploads"
+
+    @property
+    def model_bucket(self) -> str:
+        return self.model_files.bucket or self.uploads.bucket
+
+    @property
+    def model_cache_path(self) -> Path:
+        return self.model_files.cache_dir or self.data_dir / "model-files"
 
     @property
     def jsonl_path(self) -> Path:

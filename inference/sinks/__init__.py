@@ -50,6 +50,7 @@ def result_document(record: TaskRecord, pipeline_id: str) -> dict[str, Any]:
     if record.outcome is None or record.outcome.result is None:
         raise ValueError(f"task {record.task_id} has no result")
     result = record.outcome.result
+    confident = {} if result.confident is None else {"confident": result.confident}
     return {
         "task_id": record.task_id,
         "request_id": record.request_id,
@@ -60,6 +61,7 @@ def result_document(record: TaskRecord, pipeline_id: str) -> dict[str, Any]:
         "class": result.class_index,
         "label": result.label,
         "confidence_level": result.confidence_level,
+        **confident,
         "prediction": result.prediction,
         "created_at_ms": record.created_at_ms,
         "finished_at_ms": record.finished_at_ms,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Protocol
+from typing import IO, Protocol
 
 from inference.settings import Settings
 
@@ -42,14 +42,29 @@ class ObjectStore(Protocol):
         """Raises ServiceUnavailable."""
 
 
+class ObjectReader(Protocol):
+    """Objects of any bucket, to read."""
+
+    def etag(self, bucket: str, key: str) -> str:
+        """What changes with the object's content. Raises ObjectNotFound, ServiceUnavailable."""
+
+    def download(self, bucket: str, key: str, target: IO[bytes]) -> str:
+        """Write the object to `target`; gives the etag of what was written. Raises ObjectNotFound, ServiceUnavailable."""
+
+
+#: What clients sent lies here.
+UPLOADS_PREFIX = "uploads/"
+DEAD_LETTERS_PREFIX = "dead-letters/"
+
+
 def upload_key(task_id: str, at: datetime) -> str:
     """Where the input of a task lies."""
-    return f"uploads/{at:%Y/%m/%d}/{task_id}"
+    return f"{UPLOADS_PREFIX}{at:%Y/%m/%d}/{task_id}"
 
 
 def dead_letter_key(task_id: str) -> str:
     """Where the input of a dead letter is kept."""
-    return f"dead-letters/{task_id}"
+    return f"{DEAD_LETTERS_PREFIX}{task_id}"
 
 
 def open_object_store(settings: Settings) -> ObjectStore:

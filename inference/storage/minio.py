@@ -7,6 +7,7 @@ import hashlib
 import io
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import IO
 
 import urllib3
 from minio import Minio
@@ -16,15 +17,16 @@ from minio.lifecycleconfig import Expiration, LifecycleConfig, Rule
 
 from inference.errors import ObjectNotFound, ServiceUnavailable
 from inference.settings import MinioSettings
+from inference.storage import UPLOADS_PREFIX
 
 #: Names our rule among those that the bucket has.
 RETENTION_RULE_ID = "inference-uploads-retention"
-UPLOADS_PREFIX = "uploads/"
 
 #: A bucket is made by the first upload.
 _NO_BUCKET = "NoSuchBucket"
 _MISSING = {"NoSuchKey", "NoSuchObject", "NoSuchVersion", _NO_BUCKET}
 _MADE_MEANWHILE = {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}
+_CHUNK_BYTES = 2**20
 
 
 class MinioObjectStore:
@@ -32,19 +34,7 @@ class MinioObjectStore:
 
     def __init__(self, settings: MinioSettings, bucket: str, *, connections: int = 64) -> None:
         self._bucket = bucket
-        scheme, _, address = settings.endpoint.rpartition("://")
-        self._client = Minio(
-            address,
-            access_key=settings.access_key.get_secret_value(),
-            secret_key=settings.secret_key.get_secret_value(),
-            secure=scheme == "https" if scheme else settings.secure,
-            region=settings.region or "us-east-1",  # else the client asks the server for it first
-            http_client=urllib3.PoolManager(
-                maxsize=connections,
-                timeout=urllib3.Timeout(connect=settings.connect_timeout_s, read=settings.read_timeout_s),
-                retries=urllib3.Retry(total=2, backoff_factor=0.1, status_forcelist=(502, 503, 504)),
-            ),
-        )
+        self._client = _connect(settings, connections)
 
     def put(
         self,
@@ -116,6 +106,56 @@ class MinioObjectStore:
         except S3Error as error:
             if error.code not in _MADE_MEANWHILE:
                 raise
+
+
+class MinioObjectReader:
+    """`ObjectReader`."""
+
+    def __init__(self, settings: MinioSettings) -> None:
+        self._client = _connect(settings, connections=1)
+
+    def etag(self, bucket: str, key: str) -> str:
+        with _unavailable_when_failing(), self._missing_is_named(bucket, key):
+            return self._client.stat_object(bucket, key).etag or ""
+
+    def download(self, bucket: str, key: str, target: IO[bytes]) -> str:
+        with _unavailable_when_failing(), self._missing_is_named(bucket, key):
+            response = self._client.get_object(bucket, key)
+            try:
+                for chunk in response.stream(_CHUNK_BYTES):  # raises when less comes than was announced
+                    target.write(chunk)
+                return str(response.headers.get("etag", "")).strip('"')
+            finally:
+                response.close()
+                response.release_conn()
+
+    @contextmanager
+    def _missing_is_named(self, bucket: str, key: str) -> Iterator[None]:
+        try:
+            yield
+        except S3Error as error:
+            if error.code not in _MISSING:
+                raise
+            # the answer to a HEAD does not say which of the two it is
+            if not self._client.bucket_exists(bucket):
+                raise ObjectNotFound(f"there is no bucket {bucket}") from error
+            raise ObjectNotFound(f"there is no object {key} in the bucket {bucket}") from error
+
+
+def _connect(settings: MinioSettings, connections: int) -> Minio:
+    scheme, _, address = settings.endpoint.rpartition("://")
+    return Minio(
+        address,
+        access_key=settings.access_key.get_secret_value(),
+        secret_key=settings.secret_key.get_secret_value(),
+        secure=scheme == "https" if scheme else settings.secure,
+        region=settings.region or "us-east-1",  # else the client asks the server for it first
+        http_client=urllib3.PoolManager(
+            maxsize=connections,
+            timeout=urllib3.Timeout(connect=settings.connect_timeout_s, read=settings.read_timeout_s),
+            retries=urllib3.Retry(total=2, backoff_factor=0.1, status_forcelist=(502, 503, 504)),
+        ),
+    )
 
 
 def _retention_rule(days: int) -> Rule:

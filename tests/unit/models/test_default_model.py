@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from support.models import load_spec
 
 from inference.models.loading import LoadedModel, load_model
-from inference.models.spec import InputSpec, ModelSpec, Resize, load_spec
+from inference.models.spec import InputSpec, ModelSpec, Resize
 
 REPOSITORY = Path(__file__).parents[3]
 FOLDER = REPOSITORY / "models" / "efficientnet-lite0"

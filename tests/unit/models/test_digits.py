@@ -9,9 +9,9 @@ from types import ModuleType
 import numpy as np
 import pytest
 from PIL import Image
+from support.models import load_spec
 
 from inference.models.loading import LoadedModel, load_model
-from inference.models.spec import load_spec
 
 REPOSITORY = Path(__file__).parents[3]
 FOLDER = REPOSITORY / "models" / "digits"

@@ -19,12 +19,13 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from support.models import load_spec
 
 from inference.errors import ConfigurationError, PredictionFailed
 from inference.models.arena import SlotArena
 from inference.models.predictor import PredictorCrashed, PredictorNotRunning, PredictorProcess
 from inference.models.protocol import Failed, Load, Predict, Predicted, Ready
-from inference.models.spec import ModelSpec, load_spec
+from inference.models.spec import ModelSpec
 
 pytestmark = pytest.mark.process
 

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from support.models import load_spec
 
 from inference.errors import ConfigurationError
-from inference.models.spec import Interpolation, RawArrays, Resize, load_spec
+from inference.models.spec import Interpolation, RawArrays, Resize
 
 MODELS = Path(__file__).parents[3] / "models"
 

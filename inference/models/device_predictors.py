@@ -1,0 +1,56 @@
+"""One predictor process for each device that a worker's models run on."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+
+from inference.models.arena import SlotArena
+from inference.models.predictor import BatchPredictions, PredictorProcess
+from inference.models.protocol import Loaded
+from inference.models.spec import ModelSpec
+from inference.settings import GpuSettings
+
+
+class DevicePredictors:
+    """`Predictor` for models on several devices: those of one device share a process, as they share what it computes with."""
+
+    def __init__(
+        self,
+        models: Mapping[str, tuple[ModelSpec, SlotArena]],
+        *,
+        max_batch_size: int,
+        predict_timeout_s: float,
+        load_timeout_s: float,
+        gpu: GpuSettings,
+    ) -> None:
+        by_device: dict[str, dict[str, tuple[ModelSpec, SlotArena]]] = defaultdict(dict)
+        for name, (spec, arena) in models.items():
+            by_device[spec.device or ""][name] = (spec, arena)
+        self._by_model: dict[str, PredictorProcess] = {}
+        self._processes: list[PredictorProcess] = []
+        for group in by_device.values():
+            process = PredictorProcess(
+                group,
+                max_batch_size=max_batch_size,
+                predict_timeout_s=predict_timeout_s,
+                load_timeout_s=load_timeout_s,
+                gpu=gpu,
+            )
+            self._processes.append(process)
+            self._by_model |= dict.fromkeys(group, process)
+
+    @property
+    def loaded(self) -> Mapping[str, Loaded]:
+        return {name: model for process in self._processes for name, model in process.loaded.items()}
+
+    def start(self, should_stop: Callable[[], bool]) -> bool:
+        """As `PredictorProcess.start`, for those that are down."""
+        return all(process.start(should_stop) for process in self._processes)
+
+    def predict(self, model: str, slots: Sequence[int]) -> BatchPredictions:
+        return self._by_model[model].predict(model, slots)
+
+    def stop(self) -> None:
+        for process in self._processes:
+            process.stop()

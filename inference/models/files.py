@@ -1,0 +1,144 @@
+"""The files of models: from where a description names them to where they lie on this host."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+
+from inference.errors import ConfigurationError, ObjectNotFound
+from inference.models.digests import content_sha256, file_sha256, lines_sha256
+from inference.models.locations import AllowedPlaces, FileLocation
+from inference.models.object_cache import ObjectCache
+from inference.models.spec import LocalFile, ModelDescription, ModelSpec
+from inference.settings import Settings
+from inference.storage import DEAD_LETTERS_PREFIX, UPLOADS_PREFIX
+
+_ARCHIVE_SUFFIX = ".zip"
+_DEFAULT_FOLDER = Path("models")
+
+
+class ModelFiles:
+    """Finds and fetches model files, from the places where they may come from.
+
+    Args:
+        described: the configured models, whose folders are allowed unless `model_files.allowed_folders` says which are.
+    """
+
+    def __init__(self, settings: Settings, described: Iterable[ModelDescription] = ()) -> None:
+        self._settings = settings
+        options = settings.model_files
+        bucket = settings.uploads.bucket
+        self._places = AllowedPlaces(
+            folders=options.allowed_folders or (_DEFAULT_FOLDER, *_folders_of(described)),
+            buckets=options.allowed_buckets or (settings.model_bucket,),
+            uploads=(f"{bucket}/{UPLOADS_PREFIX}", f"{bucket}/{DEAD_LETTERS_PREFIX}"),
+        )
+
+    def resolve(self, description: ModelDescription) -> ModelSpec:
+        """The model with its files on this host, fetched where they lie in a bucket.
+
+        Raises:
+            ObjectNotFound: a file or an object is missing; its `field` is the key that names it.
+            ConfigurationError: it may not come from there, has another digest than it should, or is not what it should be.
+            ServiceUnavailable: the object store does not answer.
+        """
+        found = {key: self._find(location, description.folder, key) for key, location in description.locations.items()}
+        known = dict(description) | {"local_files": found, "digest": _model_digest(found)}
+        if description.labels_file is not None:
+            known |= {"labels": self._labels(description), "labels_file": None}
+        return ModelSpec.model_validate(known)
+
+    def with_files(self, spec: ModelSpec, *, architecture_file: str | None = None, weights_file: str | None = None) -> ModelSpec:
+        """`spec` with other files, for everything else the same model; `spec` stays as it is.
+
+        Without `architecture_file` the model keeps its own. The version says what was loaded: `VERSION+DIGEST`, eight digits.
+
+        Args:
+            architecture_file: a path, relative to the working directory, or ``s3://BUCKET/KEY``; see `in_bucket`.
+            weights_file: the same.
+
+        Raises:
+            ObjectNotFound, ConfigurationError, ServiceUnavailable: as `resolve` does.
+        """
+        changes = {"architecture_file": architecture_file, "weights_file": weights_file}
+        changed: dict[str, str | None] = {key: _from_here(text, key) for key, text in changes.items() if text is not None}
+        if "architecture_file" in changed:
+            if spec.weights_file is None and "weights_file" not in changed:
+                raise ConfigurationError(f"{spec.name}: an architecture needs weights_file too", field="weights_file")
+            changed["file"] = None
+        described = {key: value for key, value in dict(spec).items() if key in ModelDescription.model_fields}
+        found = self.resolve(ModelDescription.model_validate(described | changed))
+        version = f"{spec.version.partition('+')[0]}+{found.digest.removeprefix('sha256:')[:8]}"
+        return found.model_copy(update={"version": version})
+
+    def in_bucket(self, name: str) -> str:
+        """The object that a command names: ``s3://…`` as it is, anything else in the models' bucket."""
+        return name if name.startswith("s3://") else f"s3://{self._settings.model_bucket}/{name.lstrip('/')}"
+
+    @cached_property
+    def _cache(self) -> ObjectCache:
+        from inference.storage.minio import MinioObjectReader  # noqa: PLC0415 an adapter is loaded when it is chosen
+
+        return ObjectCache(self._settings.model_cache_path, MinioObjectReader(self._settings.minio))
+
+    def _find(self, location: FileLocation, folder: Path, key: str) -> LocalFile:
+        try:
+            path = self._path(location, folder)
+            if path.suffix.lower() == _ARCHIVE_SUFFIX:
+                path = self._cache.unpack(path, file_sha256(path))
+            return LocalFile(location.text, path, content_sha256(path))
+        except (ConfigurationError, ObjectNotFound) as error:
+            error.field = key
+            raise
+
+    def _path(self, location: FileLocation, folder: Path) -> Path:
+        if location.bucket is not None:
+            self._places.check_object(location)
+            return self._cache.fetch(location)
+        path = folder / location.text
+        self._places.check_path(path)
+        if not path.exists():
+            raise ObjectNotFound(f"there is no file {path}")
+        sha256 = content_sha256(path) if location.sha256 else None
+        if sha256 != location.sha256:
+            raise ConfigurationError(f"{path} has the digest sha256:{sha256}, not sha256:{location.sha256}")
+        return path
+
+    def _labels(self, description: ModelDescription) -> tuple[str, ...]:
+        location = FileLocation.parse(description.labels_file or "")
+        try:
+            path = self._find(location, description.folder, "labels_file").path
+            labels = tuple(path.read_text(encoding="utf-8").splitlines())
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(f"{location.text} is not text: {error}", field="labels_file") from error
+        if not labels:
+            raise ConfigurationError(f"{location.text} has no labels", field="labels_file")
+        return labels
+
+
+def _folders_of(described: Iterable[ModelDescription]) -> Iterable[Path]:
+    """Where the configured models lie: the folder of a model.yaml; of another description, those of the files that it names."""
+    for description in described:
+        if description.folder != Path():
+            yield description.folder
+            continue
+        for location in description.locations.values():
+            if location.bucket is None:
+                path = Path(location.text)
+                yield path.parent if path.parent != Path() else path  # the working directory holds more than models
+
+
+def _from_here(text: str, key: str) -> str:
+    """A path of the working directory as one that a description of any folder may have."""
+    try:
+        location = FileLocation.parse(text)
+    except ValueError as error:
+        raise ConfigurationError(f"{text}: {error}", field=key) from error
+    return text if location.bucket is not None else str(Path(text).absolute())
+
+
+def _model_digest(files: dict[str, LocalFile]) -> str:
+    if len(files) == 1:
+        return f"sha256:{next(iter(files.values())).sha256}"
+    return f"sha256:{lines_sha256((key, file.sha256) for key, file in files.items())}"

@@ -1,0 +1,80 @@
+"""Which device a model runs on, and how a GPU's memory is taken."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import tensorflow as tf  # type: ignore[import-untyped]
+
+from inference.errors import ConfigurationError
+from inference.models.device_lock import GpuLock, gpu_index
+from inference.settings import GpuSettings
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Device:
+    #: as `tf.device` takes it
+    name: str
+    is_gpu: bool = False
+
+    @property
+    def half_precision(self) -> str:
+        """Keras' policy for what the device computes fast in."""
+        return "mixed_float16" if self.is_gpu else "mixed_bfloat16"
+
+
+CPU = Device("/CPU:0")
+
+
+def open_devices(
+    wanted: Collection[str | None], options: GpuSettings, locks: Mapping[int, GpuLock], *, config: Any = tf.config
+) -> dict[str | None, Device]:
+    """A device for each of `wanted` (a description's `device`), locked where it is a GPU. Once, before TensorFlow computes.
+
+    GPUs that are not wanted are hidden: TensorFlow would take their memory too. A wanted GPU on a host without any is the CPU,
+    with a warning.
+
+    Args:
+        locks: by GPU, for all that may be wanted.
+
+    Raises:
+        ConfigurationError: the host has other GPUs, but not this one, or another worker uses it.
+    """
+    gpus: Sequence[Any] = config.list_physical_devices("GPU")
+    indices = {device: _index(device, len(gpus)) for device in wanted}
+    used = sorted({index for index in indices.values() if index is not None})
+    for index in used:
+        locks[index].hold()
+    config.set_visible_devices([gpus[index] for index in used], "GPU")
+    for index in used:
+        _limit_memory(gpus[index], options, config)
+    return {
+        device: CPU if index is None else Device(f"/GPU:{used.index(index)}", is_gpu=True) for device, index in indices.items()
+    }
+
+
+def _index(device: str | None, gpus: int) -> int | None:
+    """Of the GPU; None is the CPU."""
+    index = gpu_index(device)
+    if index is None:
+        return None
+    if gpus == 0:
+        if device is not None:
+            logger.warning("device %s: TensorFlow finds no GPU here; the model runs on the CPU", device)
+        return None
+    if index >= gpus:
+        raise ConfigurationError(f"device {device}: TensorFlow finds {gpus} GPUs here, counted from 0", field="device")
+    return index
+
+
+def _limit_memory(gpu: Any, options: GpuSettings, config: Any) -> None:
+    if options.memory_limit_mb is not None:
+        limit = tf.config.LogicalDeviceConfiguration(memory_limit=options.memory_limit_mb)
+        config.set_logical_device_configuration(gpu, [limit])
+    else:
+        config.experimental.set_memory_growth(gpu, options.memory_growth)

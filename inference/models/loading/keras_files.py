@@ -1,0 +1,110 @@
+"""Models of Keras 3 and Keras 2, whole or as architecture and weights.
+
+A file is data: whatever would run code of its own, or read other files, is refused, wherever in the model it is.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import h5py  # type: ignore[import-untyped]
+import keras  # type: ignore[import-untyped]
+from keras.src.legacy.saving import legacy_h5_format  # type: ignore[import-untyped]
+
+from inference.errors import ConfigurationError
+from inference.models.loading import keras_2
+
+KERAS_SUFFIX = ".keras"
+_CONFIG = "config.json"
+
+#: Layers with Python code, or files, of their own.
+_REFUSED = {
+    "Lambda",
+    "__lambda__",
+    "TFSMLayer",
+    "TorchModuleWrapper",
+    "JaxLayer",
+    "FlaxLayer",
+}
+#: Keras 2's layers that call any function of TensorFlow, by name.
+_FUNCTIONS = {"TFOpLambda", "SlicingOpLambda", "ClassMethod", "InstanceMethod", "InstanceProperty"}
+
+
+def read_keras(path: Path) -> keras.Model:
+    """A `.keras` file. Raises ConfigurationError, and what Keras raises."""
+    if not zipfile.is_zipfile(path):
+        raise ConfigurationError("is not a Keras 3 file, which is a zip archive")
+    with zipfile.ZipFile(path) as archive:
+        _refuse_code(json.loads(archive.read(_CONFIG)))
+    return keras.saving.load_model(path, compile=False, safe_mode=True)
+
+
+def read_h5(path: Path) -> keras.Model:
+    """A whole model in an H5 file, of Keras 2 or 3. Raises ConfigurationError, and what Keras and h5py raise."""
+    with h5py.File(path) as file:
+        if "model_config" not in file.attrs:
+            raise ConfigurationError("has weights alone; name it weights_file, beside an architecture_file")
+        config = json.loads(file.attrs["model_config"])
+        _refuse_code(config)
+        model = keras_2.model_of(config)
+        legacy_h5_format.load_weights_from_hdf5_group(file["model_weights"], model)
+        return model
+
+
+def read_architecture(path: Path) -> keras.Model:
+    """A model's JSON, of Keras 2 or 3, with weights of no meaning. Raises ConfigurationError, and what Keras raises."""
+    try:
+        config = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise ConfigurationError(f"is not JSON: {error}") from error
+    if not isinstance(config, dict) or not isinstance(config.get("config"), dict) or "class_name" not in config:
+        raise ConfigurationError("is not a model's JSON, which has class_name and config")
+    _refuse_code(config)
+    if keras_2.is_keras_2(config):
+        model = keras_2.model_of(config)
+    else:
+        model = keras.saving.deserialize_keras_object(config | {"compile_config": None}, safe_mode=True)
+    if not isinstance(model, keras.Model):
+        raise ConfigurationError(f"describes a {config['class_name']}, which is no model")
+    return model
+
+
+def read_weights(path: Path, model: keras.Model) -> None:
+    """Weights for `model`: by topology where Keras 2 wrote them, by path where Keras 3 did. Raises what Keras and h5py raise."""
+    with h5py.File(path) as file:
+        # a whole model's file has them too
+        group = file.get("model_weights", file)
+        if "layer_names" in group.attrs or "layer_names0" in group.attrs:
+            legacy_h5_format.load_weights_from_hdf5_group(group, model)
+            return
+    _read_keras_3_weights(path, model)
+
+
+def compute_in(policy: str, model: keras.Model) -> None:
+    """Let the layers compute by this policy, but for those that give the model's answer: probabilities need all digits."""
+    last = {id(tensor._keras_history.operation) for tensor in keras.tree.flatten(model.outputs)}  # noqa: SLF001
+    for layer in model._flatten_layers(include_self=False):  # noqa: SLF001 nested ones too; Keras has no other way to them
+        if id(layer) not in last:
+            layer.dtype_policy = policy
+
+
+def _read_keras_3_weights(path: Path, model: keras.Model) -> None:
+    with tempfile.TemporaryDirectory(prefix="inference-weights-") as folder:
+        named = Path(folder) / "model.weights.h5"  # Keras goes by the name
+        named.symlink_to(path.absolute())
+        model.load_weights(named)
+
+
+def _refuse_code(config: Any) -> None:
+    """Raises ConfigurationError when an object anywhere in a model's configuration is one that is refused."""
+    for found in keras_2.objects_in(config):
+        kind, arguments = found.get("class_name"), found.get("config")
+        name = arguments.get("name", "") if isinstance(arguments, dict) else ""
+        if kind in _REFUSED:
+            raise ConfigurationError(f"has code or files of its own, which is refused: {kind} {name}".rstrip())
+        if kind in _FUNCTIONS:
+            raise ConfigurationError(f"has a function of TensorFlow for a layer ({name}), as Keras 3 has none; use a SavedModel")

@@ -1,0 +1,138 @@
+"""A model's files as one compiled graph that fits its description."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import tensorflow as tf  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+
+from inference.errors import ConfigurationError
+from inference.models.loading.devices import CPU, Device
+from inference.models.loading.problems import reason
+from inference.models.loading.readers import ReadModel, read_model
+from inference.models.spec import ModelSpec
+
+TRIAL_IMAGES = 2
+
+#: From a batch of images to the model's outputs.
+Graph = Callable[[NDArray[Any]], list[tf.Tensor]]
+
+
+class LoadedModel:
+    """A model as one compiled graph, for batches of any size.
+
+    Args:
+        function: takes (n, height, width, channels) in the description's dtype, gives (n, output_size) float32.
+        output_size: number of classes.
+    """
+
+    def __init__(self, function: Callable[[NDArray[Any]], tf.Tensor], output_size: int) -> None:
+        self._function = function
+        self.output_size = output_size
+
+    def predict(self, batch: NDArray[Any]) -> NDArray[np.float32]:
+        """Classify `batch`, (n, height, width, channels) in the description's dtype, as (n, output_size) float32.
+
+        The first call with a new n is slower than the ones after it: see `warm_up`.
+        """
+        predictions: NDArray[np.float32] = self._function(batch).numpy()
+        return predictions
+
+
+def load_model(spec: ModelSpec, device: Device = CPU) -> LoadedModel:
+    """Load the files of `spec` and trace its graph; weights and graph are on `device`.
+
+    Raises:
+        ConfigurationError: a file cannot be read or is refused, or the model does not fit its description.
+    """
+    with tf.device(device.name):
+        model = read_model(spec, half_precision=device.half_precision)
+        _check_input(model, spec)
+        graph = _compile(model, spec, device)
+        output_size = _output_size(graph, spec)
+    _check_labels(spec, output_size)
+    return LoadedModel(lambda batch: graph(batch)[0], output_size)
+
+
+def warm_up(model: LoadedModel, spec: ModelSpec, batch_sizes: Sequence[int]) -> None:
+    """Predict black images once at each of `batch_sizes`, so that no caller pays for a first time."""
+    for size in batch_sizes:
+        model.predict(np.zeros((size, *spec.input.shape), spec.input.numpy_dtype))
+
+
+def _check_input(model: ReadModel, spec: ModelSpec) -> None:
+    if len(model.input_shapes) != 1:
+        raise ConfigurationError(f"{spec.name}: the model in {_files(spec)} has {len(model.input_shapes)} inputs, expected 1")
+    batch, *shape = model.input_shapes[0] or (None,)
+    fits = len(shape) == len(spec.input.shape) and all(
+        size in {None, wanted} for size, wanted in zip(shape, spec.input.shape, strict=True)
+    )
+    if not fits:
+        raise ConfigurationError(
+            f"{spec.name}: the description says input.shape {list(spec.input.shape)}, the model in {_files(spec)} takes {shape}",
+            field="input.shape",
+        )
+    if batch is not None:
+        raise ConfigurationError(
+            f"{spec.name}: the model in {_files(spec)} takes batches of exactly {batch}, expected any batch size"
+        )
+
+
+def _compile(model: ReadModel, spec: ModelSpec, device: Device) -> Graph:
+    """The graph from images in the description's dtype to the list of the model's outputs in float32."""
+
+    def classify(images: tf.Tensor) -> list[tf.Tensor]:
+        outputs = tf.nest.flatten(model.call(images))
+        return [tf.cast(output, tf.float32) for output in outputs]
+
+    # called as it is: model.predict would take tens of milliseconds to start
+    signature = tf.TensorSpec((None, *spec.input.shape), spec.input.dtype)
+    function = tf.function(classify, input_signature=[signature], jit_compile=spec.xla or None)
+    with _failing_on_images(spec):
+        graph = function.get_concrete_function()
+
+    def run(batch: NDArray[Any]) -> list[tf.Tensor]:
+        with tf.device(device.name):
+            outputs: list[tf.Tensor] = graph(tf.convert_to_tensor(batch))
+            return outputs
+
+    return run
+
+
+def _output_size(graph: Graph, spec: ModelSpec) -> int:
+    """The number of classes, from a trial: the shapes in the file do not say that each image gets its own answer."""
+    with _failing_on_images(spec):
+        outputs = graph(np.zeros((TRIAL_IMAGES, *spec.input.shape), spec.input.numpy_dtype))
+    shapes = [tuple(output.shape) for output in outputs]
+    if len(shapes) != 1 or len(shapes[0]) != 2 or shapes[0][0] != TRIAL_IMAGES:  # noqa: PLR2004 rows and classes
+        raise ConfigurationError(
+            f"{spec.name}: the model in {_files(spec)} must have one output of shape (n, classes); for {TRIAL_IMAGES}"
+            f" images it gave {' and '.join(map(str, shapes)) or 'none'}"
+        )
+    return int(shapes[0][1])
+
+
+@contextmanager
+def _failing_on_images(spec: ModelSpec) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise ConfigurationError(
+            f"{spec.name}: the model in {_files(spec)} fails on images of shape {list(spec.input.shape)}: {reason(error)}"
+        ) from error
+
+
+def _check_labels(spec: ModelSpec, output_size: int) -> None:
+    if spec.labels and len(spec.labels) != output_size:
+        raise ConfigurationError(
+            f"{spec.name}: there are {len(spec.labels)} labels, and the model in {_files(spec)} has {output_size} classes",
+            field="labels",
+        )
+
+
+def _files(spec: ModelSpec) -> str:
+    return " and ".join(file.location for file in spec.local_files.values())

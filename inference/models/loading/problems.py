@@ -1,0 +1,12 @@
+"""What a library has to say, in one sentence."""
+
+from __future__ import annotations
+
+import re
+
+
+def reason(error: Exception) -> str:
+    """The first sentence; the whole of it stays in the chained exception."""
+    text = str(error).strip()
+    gist = re.search(r"\x1b\[1m(.+?)\x1b\[0m", text, re.DOTALL)  # Keras prints it bold, among the call's arguments
+    return re.split(r"\.\s|\n", gist[1] if gist else text)[0].rstrip(".:") or type(error).__name__

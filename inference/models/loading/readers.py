@@ -1,0 +1,84 @@
+"""From a model's files to something that can be called, whatever their format."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import keras  # type: ignore[import-untyped]
+import tensorflow as tf  # type: ignore[import-untyped]
+
+from inference.errors import ConfigurationError
+from inference.models.loading import keras_files, saved_model
+from inference.models.loading.problems import reason
+from inference.models.spec import LocalFile, ModelSpec
+
+_H5_SUFFIXES = {".h5", ".hdf5"}
+
+
+@dataclass(frozen=True)
+class ReadModel:
+    #: of each input: (batch, height, width, channels), None where any size goes
+    input_shapes: Sequence[tuple[int | None, ...]]
+    #: takes a batch of any number type, gives a tensor or a nest of them
+    call: Callable[[tf.Tensor], Any]
+
+
+def read_model(spec: ModelSpec, *, half_precision: str) -> ReadModel:
+    """Read the files of `spec`.
+
+    Args:
+        half_precision: Keras' name of the policy for a `mixed_precision` model.
+
+    Raises:
+        ConfigurationError: a file cannot be read, is refused, or does not fit the others; its `field` is the file's key.
+    """
+    whole = spec.local_files.get("file")
+    if whole is not None and whole.path.is_dir():
+        return _read_saved_model(spec)
+    if whole is not None:
+        model = _attempt(spec, "file", _whole_model_reader(spec, whole))
+    else:
+        model = _attempt(spec, "architecture_file", keras_files.read_architecture)
+    if not model.built:
+        _attempt(spec, "file" if whole else "architecture_file", lambda _: model.build((None, *spec.input.shape)))
+    if "weights_file" in spec.local_files:
+        _attempt(spec, "weights_file", lambda path: keras_files.read_weights(path, model))
+    if spec.mixed_precision:
+        keras_files.compute_in(half_precision, model)
+    return ReadModel(_input_shapes(model), lambda images: model(tf.cast(images, tf.float32), training=False))
+
+
+def _whole_model_reader(spec: ModelSpec, file: LocalFile) -> Callable[[Path], keras.Model]:
+    suffix = file.path.suffix.lower()
+    if suffix == keras_files.KERAS_SUFFIX:
+        return keras_files.read_keras
+    if suffix in _H5_SUFFIXES:
+        return keras_files.read_h5
+    raise ConfigurationError(
+        f"{spec.name}: {file.location} is none of *.keras, *.h5, a SavedModel's folder and a .zip of one", field="file"
+    )
+
+
+def _read_saved_model(spec: ModelSpec) -> ReadModel:
+    for key in ("weights_file", "mixed_precision"):
+        if getattr(spec, key):
+            raise ConfigurationError(f"{spec.name}: {key} does not go with a SavedModel, whose graph is fixed", field=key)
+    signature: saved_model.Signature = _attempt(spec, "file", saved_model.read_signature)
+    return ReadModel(signature.input_shapes, signature)
+
+
+def _attempt(spec: ModelSpec, key: str, read: Callable[[Path], Any]) -> Any:
+    file = spec.local_files[key]
+    try:
+        return read(file.path)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{spec.name}: {file.location} {error.detail}", field=key) from error
+    except Exception as error:
+        raise ConfigurationError(f"{spec.name}: cannot read {file.location}: {reason(error)}", field=key) from error
+
+
+def _input_shapes(model: keras.Model) -> list[tuple[int | None, ...]]:
+    return [tuple(tensor.shape) for tensor in getattr(model, "inputs", None) or ()]

@@ -1,0 +1,53 @@
+"""SavedModels: a graph and its weights in a folder, as TensorFlow serves them.
+
+Such a graph may have operations that read and write files, with this process's rights; that is why a model's place must be
+allowed (`model_files`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tensorflow as tf  # type: ignore[import-untyped]
+
+from inference.errors import ConfigurationError
+
+SIGNATURE = "serving_default"
+_GRAPH_FILE = "saved_model.pb"
+
+
+class Signature:
+    """A signature of a SavedModel as a function of one tensor."""
+
+    def __init__(self, model: Any, function: Any) -> None:
+        self._model = model  # its weights live as long as it does
+        self._function = function
+        self._inputs: dict[str, tf.TensorSpec] = function.structured_input_signature[1]
+
+    @property
+    def input_shapes(self) -> Sequence[tuple[int | None, ...]]:
+        return [tuple(spec.shape) if spec.shape.rank is not None else () for spec in self._inputs.values()]
+
+    def __call__(self, images: tf.Tensor) -> Any:
+        ((name, spec),) = self._inputs.items()
+        return self._function(**{name: tf.cast(images, spec.dtype)})
+
+
+def read_signature(folder: Path) -> Signature:
+    """The `serving_default` signature of the SavedModel in `folder`, or in the only folder inside. Raises ConfigurationError."""
+    model = tf.saved_model.load(str(_root(folder)))
+    if SIGNATURE not in model.signatures:
+        others = ", ".join(model.signatures) or "none"
+        raise ConfigurationError(f"has no signature {SIGNATURE}, which is what is served (it has {others})")
+    return Signature(model, model.signatures[SIGNATURE])
+
+
+def _root(folder: Path) -> Path:
+    """An archive often has all in one folder."""
+    inside = list(folder.iterdir())
+    root = inside[0] if len(inside) == 1 and inside[0].is_dir() else folder
+    if not (root / _GRAPH_FILE).is_file():
+        raise ConfigurationError(f"is no SavedModel, which has a {_GRAPH_FILE}")
+    return root

@@ -1,0 +1,192 @@
+"""Copies of objects in a folder that all processes of a host share.
+
+    CACHE/DIGEST/NAME            the content, found again by its digest
+    CACHE/DIGEST/unpacked/       of a .zip: what is in it
+    CACHE/objects/ID.json        what an object was when it was last fetched: etag and digest
+    CACHE/objects/ID.lock        held by the process that looks after the object
+
+An object is fetched by one process at a time, into a file that gets its name when it is whole. A copy is read through before
+it is used: one that is torn, or that someone changed, is fetched again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import shutil
+import time
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from inference.errors import ConfigurationError, ServiceUnavailable
+from inference.models.digests import file_sha256
+from inference.models.locations import FileLocation
+from inference.storage import ObjectReader
+
+logger = logging.getLogger(__name__)
+
+#: Pauses of a process that waits for another's download: a blocking lock would stop all greenlets of an API process.
+_LOCK_INTERVAL_S = 0.1
+
+
+@dataclass(frozen=True)
+class _Fetched:
+    """What an object was when it was last fetched."""
+
+    etag: str
+    sha256: str
+
+
+class ObjectCache:
+    """`folder` is made when it is needed."""
+
+    def __init__(self, folder: Path, objects: ObjectReader) -> None:
+        self._folder = folder
+        self._objects = objects
+
+    def fetch(self, location: FileLocation) -> Path:
+        """A copy of the object at `location`, fetched now unless an intact one is here.
+
+        A location without a digest is asked for each time whether it has changed; if the store does not answer, the last copy
+        is used.
+
+        Raises:
+            ObjectNotFound: there is no such object or bucket.
+            ConfigurationError: its digest is not that of the location, or the cache cannot be written.
+            ServiceUnavailable: the store does not answer, and there is no copy.
+        """
+        record = self._record_file(location)
+        try:
+            with _locked(record.with_suffix(".lock"), location.text):
+                sha256 = location.sha256 or self._unchanged(location, record)
+                if sha256 and _is_intact(copy := self._copy(location, sha256), sha256):
+                    return copy
+                return self._download(location, record)
+        except OSError as error:
+            raise ConfigurationError(f"model_files.cache_dir: {self._folder}: {error.strerror or error}") from error
+
+    def unpack(self, archive: Path, sha256: str) -> Path:
+        """The folder with what is in `archive`, a zip file with this digest.
+
+        Raises:
+            ConfigurationError: it is no zip file, or the cache cannot be written.
+        """
+        folder = self._folder / sha256 / "unpacked"
+        try:
+            with _locked(folder.with_suffix(".lock"), str(archive)), zipfile.ZipFile(archive) as packed:
+                if not _holds_the_same(packed, folder):
+                    half = folder.with_suffix(".part")
+                    shutil.rmtree(half, ignore_errors=True)
+                    packed.extractall(half)  # keeps what is named `..` or `/` inside
+                    shutil.rmtree(folder, ignore_errors=True)
+                    half.rename(folder)
+        except (zipfile.BadZipFile, zlib.error, RuntimeError) as error:
+            raise ConfigurationError(f"{archive.name} is no zip archive, or a damaged one: {error}") from error
+        except OSError as error:
+            raise ConfigurationError(f"model_files.cache_dir: {self._folder}: {error.strerror or error}") from error
+        return folder
+
+    def _unchanged(self, location: FileLocation, record: Path) -> str | None:
+        """The digest of the last copy, unless the object has another content now."""
+        last = _read(record)
+        try:
+            etag = self._objects.etag(location.bucket or "", location.key)
+        except ServiceUnavailable as error:
+            if last is None:
+                raise
+            logger.warning("%s: %s; its last copy is used", location.text, error.detail)
+            return last.sha256
+        return last.sha256 if last and last.etag == etag else None
+
+    def _download(self, location: FileLocation, record: Path) -> Path:
+        logger.info("fetching %s", location.text)
+        half = record.with_suffix(".part")
+        with half.open("wb") as file:
+            etag = self._objects.download(location.bucket or "", location.key, file)
+            _sync(file)
+        sha256 = file_sha256(half)
+        if location.sha256 not in (None, sha256):
+            half.unlink()
+            raise ConfigurationError(f"{location.text} has the digest sha256:{sha256}, not sha256:{location.sha256}")
+        copy = self._copy(location, sha256)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        half.replace(copy)
+        _write(record, _Fetched(etag, sha256))
+        return copy
+
+    def _copy(self, location: FileLocation, sha256: str) -> Path:
+        return self._folder / sha256 / PurePosixPath(location.key).name
+
+    def _record_file(self, location: FileLocation) -> Path:
+        name = hashlib.sha256(location.text.encode()).hexdigest()[:32]
+        return self._folder / "objects" / f"{name}.json"
+
+
+@contextmanager
+def _locked(file: Path, what: str) -> Iterator[None]:
+    """Until this process has the lock on `file`; it goes with the process."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a") as lock:
+        waits = False
+        while not _try_lock(lock):
+            if not waits:
+                logger.info("waiting for another process that fetches %s", what)
+                waits = True
+            time.sleep(_LOCK_INTERVAL_S)
+        yield
+
+
+def _try_lock(file: IO[str]) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_intact(copy: Path, sha256: str) -> bool:
+    if not copy.is_file():
+        return False
+    if file_sha256(copy) == sha256:
+        return True
+    logger.warning("%s is torn, or was changed; it is fetched again", copy)
+    return False
+
+
+def _holds_the_same(packed: zipfile.ZipFile, folder: Path) -> bool:
+    members = [info for info in packed.infolist() if not info.is_dir()]
+    files = [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
+    return len(files) == len(members) and all(_is_copy_of(packed, info, folder / info.filename) for info in members)
+
+
+def _is_copy_of(packed: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> bool:
+    if not path.is_file() or path.stat().st_size != info.file_size:
+        return False
+    with packed.open(info) as member:
+        return hashlib.file_digest(member, "sha256").hexdigest() == file_sha256(path)  # type: ignore[arg-type]
+
+
+def _read(record: Path) -> _Fetched | None:
+    try:
+        return _Fetched(**json.loads(record.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):  # none yet, or not ours
+        return None
+
+
+def _write(record: Path, fetched: _Fetched) -> None:
+    half = record.with_suffix(".new")
+    half.write_text(json.dumps(asdict(fetched)), encoding="utf-8")
+    half.replace(record)
+
+
+def _sync(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
