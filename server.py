@@ -24,7 +24,16 @@ from typing import Any
 import yaml
 
 from inference.errors import ConfigurationError, InferenceError
-from inference.settings import CONFIG_VARIABLE, Settings, config_path, effective, load_settings
+from inference.settings import (
+    CONFIG_VARIABLE,
+    Settings,
+    Translation,
+    config_path,
+    effective,
+    load_settings,
+    read_translated,
+    shown_value,
+)
 from inference.telemetry import configure_logging
 
 
@@ -93,9 +102,11 @@ def _config(options: argparse.Namespace) -> Path | None:
 def _run_everything(options: argparse.Namespace) -> int:
     from inference.launcher import everything
 
-    settings = _settings(options)
+    settings, file = _settings(options), _config(options)
     configure_logging(settings.log, "server")
-    return everything.run(settings, _config(options))
+    if file is not None:
+        _warn_of_unused(read_translated(file))
+    return everything.run(settings, file)
 
 
 def _run_api(options: argparse.Namespace) -> int:
@@ -126,11 +137,21 @@ def _run_broker(options: argparse.Namespace) -> int:
 def _check_config(options: argparse.Namespace) -> int:
     from inference.models.registry import ModelRegistry
 
-    settings = load_settings(options.file or _config(options))
+    file = options.file or _config(options)
+    settings = load_settings(file)
     models = ModelRegistry.load(settings.models, served=settings.served_model)
+    translation = read_translated(file) if file else Translation({})
+    for one in translation.became:
+        print(f"# {one.key} → {one.setting}: {shown_value(one.value)}")
+    _warn_of_unused(translation)
     print(yaml.safe_dump(effective(settings), sort_keys=False), end="")
     print(f"# served model: {models.served_name}", file=sys.stderr)
     return 0
+
+
+def _warn_of_unused(translation: Translation) -> None:
+    for key in translation.unused:
+        print(f"warning: {key} is not used here", file=sys.stderr)
 
 
 def _dead_letters(options: argparse.Namespace) -> int:

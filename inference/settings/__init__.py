@@ -4,7 +4,7 @@ A YAML or JSON file < `.env` and the environment (`INFERENCE_API__PORT=8080`) < 
 to the working directory.
 """
 
-from inference.settings.reading import CONFIG_VARIABLE, config_path, load_settings
+from inference.settings.reading import CONFIG_VARIABLE, config_path, load_settings, read_translated
 from inference.settings.schema import (
     EMBEDDED,
     BrokerSettings,
@@ -15,7 +15,8 @@ from inference.settings.schema import (
     OutboxSettings,
     Settings,
 )
-from inference.settings.showing import effective
+from inference.settings.seed_forms import Translation
+from inference.settings.showing import effective, shown_value
 
 __all__ = [
     "CONFIG_VARIABLE",
@@ -27,7 +28,10 @@ __all__ = [
     "MongodbSettings",
     "OutboxSettings",
     "Settings",
+    "Translation",
     "config_path",
     "effective",
     "load_settings",
+    "read_translated",
+    "shown_value",
 ]
