@@ -130,7 +130,7 @@ class _Translator:
             case seed.SeedKafka():
                 self._kafka(key, section)
             case seed.SeedStorage() | seed.SeedMessaging() | seed.SeedExternalServices():
-                for name in section.model_fields_set:
+                for name in type(section).model_fields:
                     self._member(f"{key}.{name}", getattr(section, name))
 
     def note_what_both_have(self, document: Mapping[str, Any]) -> None:
@@ -226,8 +226,9 @@ class _Translator:
     def _model_type(
         self, key: str, type_name: str, kind: seed.SeedModelType, names: Mapping[str, str], shared: Mapping[str, Any]
     ) -> None:
-        for said in sorted(kind.model_fields_set & _OF_A_MODEL.keys()):
-            self._note_for_all(key, said, getattr(kind, said), _OF_A_MODEL[said])
+        for part, setting in _OF_A_MODEL.items():
+            if part in kind.model_fields_set:
+                self._note_for_all(key, part, getattr(kind, part), setting)
         for name, variant in (kind.variants or {type_name: seed.SeedVariant()}).items():
             said = kind.model_dump(exclude={"variants"}, exclude_none=True) | variant.model_dump(exclude_none=True)
             more = dict(shared) | {"input": _input(said["input_shape"])}
@@ -284,7 +285,8 @@ class _Translator:
 
     def _put_unless_said(self, key: str, setting: str, value: Any) -> None:
         section, _, name = setting.rpartition(".")
-        if name not in self.document.get(section, {}):
+        place = self.document.get(section)
+        if not isinstance(place, dict) or name not in place:
             self._put(key, setting, value)
 
 
