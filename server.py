@@ -27,7 +27,6 @@ from inference.errors import ConfigurationError, InferenceError
 from inference.settings import (
     CONFIG_VARIABLE,
     Settings,
-    Translation,
     config_path,
     effective,
     load_settings,
@@ -102,11 +101,10 @@ def _config(options: argparse.Namespace) -> Path | None:
 def _run_everything(options: argparse.Namespace) -> int:
     from inference.launcher import everything
 
-    settings, file = _settings(options), _config(options)
+    settings = _settings(options)
     configure_logging(settings.log, "server")
-    if file is not None:
-        _warn_of_unused(read_translated(file))
-    return everything.run(settings, file)
+    _warn_of_unused(_config(options))
+    return everything.run(settings, _config(options))
 
 
 def _run_api(options: argparse.Namespace) -> int:
@@ -137,20 +135,22 @@ def _run_broker(options: argparse.Namespace) -> int:
 def _check_config(options: argparse.Namespace) -> int:
     from inference.models.registry import ModelRegistry
 
-    file = options.file or _config(options)
-    settings = load_settings(file)
+    _show_translation(options.file or _config(options))
+    settings = load_settings(options.file or _config(options))
     models = ModelRegistry.load(settings.models, served=settings.served_model)
-    translation = read_translated(file) if file else Translation({})
-    for one in translation.became:
-        print(f"# {one.key} → {one.setting}: {shown_value(one.value)}")
-    _warn_of_unused(translation)
     print(yaml.safe_dump(effective(settings), sort_keys=False), end="")
     print(f"# served model: {models.served_name}", file=sys.stderr)
     return 0
 
 
-def _warn_of_unused(translation: Translation) -> None:
-    for key in translation.unused:
+def _show_translation(file: Path | None) -> None:
+    for one in read_translated(file).became if file else ():
+        print(f"# {one.key} → {one.setting}: {shown_value(one.value)}")
+    _warn_of_unused(file)
+
+
+def _warn_of_unused(file: Path | None) -> None:
+    for key in read_translated(file).unused if file else ():
         print(f"warning: {key} is not used here", file=sys.stderr)
 
 

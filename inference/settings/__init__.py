@@ -15,7 +15,6 @@ from inference.settings.schema import (
     OutboxSettings,
     Settings,
 )
-from inference.settings.seed_forms import Translation
 from inference.settings.showing import effective, shown_value
 
 __all__ = [
@@ -28,7 +27,6 @@ __all__ = [
     "MongodbSettings",
     "OutboxSettings",
     "Settings",
-    "Translation",
     "config_path",
     "effective",
     "load_settings",
