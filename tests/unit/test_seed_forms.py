@@ -250,6 +250,19 @@ class TestForms:
         assert FORMS[name] == before
 
 
+class TestExamples:
+    @pytest.mark.parametrize("name", ["config.json", "nested.yaml"])
+    def test_the_models_of_the_examples_are_in_this_repository(
+        self, repository: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
+        monkeypatch.setenv("MINIO_ACCESS_KEY", "x")
+        monkeypatch.setenv("MINIO_SECRET_KEY", "x")
+        translation = read_translated(repository / "configurations" / name)
+        files = [model[key] for model in translation.document["models"] for key in ("architecture_file", "weights_file")]
+        assert translation.document["served_model"] == "vgg_0"
+        assert [file for file in files if not (repository / file).is_file()] == []
+
+
 class TestRohe:
     def test_a_folder_that_is_not_here_is_looked_for_below_rohe(self, tmp_path: Path) -> None:
         form = changed(FLAT, "model_info.models.vgg_0.folder", "/artifact/nii/VGG16/0/repair")
