@@ -25,7 +25,15 @@ from typing import Any
 import yaml
 
 from inference.errors import ConfigurationError, InferenceError
-from inference.settings import CONFIG_VARIABLE, Settings, config_path, effective, load_settings
+from inference.settings import (
+    CONFIG_VARIABLE,
+    Settings,
+    config_path,
+    effective,
+    load_settings,
+    read_translated,
+    shown_value,
+)
 from inference.telemetry import configure_logging
 
 
@@ -101,6 +109,7 @@ def _run_everything(options: argparse.Namespace) -> int:
 
     settings = _settings(options)
     configure_logging(settings.log, "server")
+    _warn_of_unused(_config(options))
     return everything.run(settings, _config(options))
 
 
@@ -132,6 +141,7 @@ def _run_broker(options: argparse.Namespace) -> int:
 def _check_config(options: argparse.Namespace) -> int:
     from inference.models.registry import ModelRegistry
 
+    _show_translation(options.file or _config(options))
     settings = load_settings(options.file or _config(options))
     models = ModelRegistry.load(settings)
     print(yaml.safe_dump(effective(settings), sort_keys=False), end="")
@@ -155,6 +165,17 @@ def _status(options: argparse.Namespace) -> int:
     else:
         print(status_table(status), end="")
     return 1 if status.problems else 0
+
+
+def _show_translation(file: Path | None) -> None:
+    for one in read_translated(file).became if file else ():
+        print(f"# {one.key} → {one.setting}: {shown_value(one.value)}")
+    _warn_of_unused(file)
+
+
+def _warn_of_unused(file: Path | None) -> None:
+    for key in read_translated(file).unused if file else ():
+        print(f"warning: {key} is not used here", file=sys.stderr)
 
 
 def _dead_letters(options: argparse.Namespace) -> int:

@@ -14,11 +14,30 @@ from api.submission import Submission
 from api.task_view import result_view, task_view, timings_view
 from inference.errors import InferenceError, WaitTimeout
 from inference.messages import Outcome
+from inference.models.registry import reference
 
 blueprint = Blueprint("inference", __name__)
 
 #: The sweeper ends a task within this after its deadline; a synchronous caller waits for that answer.
 _EXPIRY_GRACE_S = 5.0
+
+
+@blueprint.get("/inference")
+@blueprint.get("/inference_service")
+def who() -> Response:
+    """Who answers here: as the seed a sentence in `response`, and beside it the same as data."""
+    settings, spec = api().services.settings, api().services.models.get()
+    is_ensemble = settings.sinks == ("kafka",)
+    shape = ",".join(map(str, spec.input.shape))
+    results_go = "to an ensemble's aggregator" if is_ensemble else f"to {', '.join(settings.sinks) or 'no sink'}"
+    document = {
+        "response": f"Image inference of {settings.pipeline_id}: model {spec.name}, input {shape}; results go {results_go}",
+        "pipeline_id": settings.pipeline_id,
+        "model": asdict(reference(spec)) | {"input_shape": list(spec.input.shape)},
+        "ensemble": is_ensemble,
+        "sinks": list(settings.sinks),
+    }
+    return json_response(document)
 
 
 @blueprint.post("/inference")

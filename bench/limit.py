@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
+from bench.workload import model_of
 from inference.imaging import ImageLimits, decode_into, inspect
 from inference.models.loading import load_model, warm_up
-from inference.models.spec import ModelSpec, load_spec
+from inference.models.spec import ModelSpec
 
 BATCH_SIZES = (1, 8, 32)
 _SECONDS = 5.0
@@ -23,7 +24,7 @@ _SECONDS = 5.0
 
 def measure(folder: Path, image: Path) -> dict[str, Any]:
     """By batch size: images a second, and p50 and p99 of a call in ms; and the prediction of the image."""
-    spec = load_spec(folder)
+    spec = model_of(folder)
     model = load_model(spec)
     warm_up(model, spec, BATCH_SIZES)
     array = _decoded(spec, image.read_bytes())

@@ -11,6 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+from inference.models.registry import ModelRegistry
+from inference.models.spec import ModelSpec
+from inference.settings import load_settings
+
 ROOT = Path(__file__).parent.parent
 WORK = ROOT / "build" / "bench"
 
@@ -36,6 +40,11 @@ class Workload:
     def metadata(self) -> str:
         """The form field of that name; empty for an encoded picture."""
         return json.dumps({"shape": [self.side, self.side, 3], "dtype": "uint8"}) if self.side else ""
+
+
+def model_of(folder: Path) -> ModelSpec:
+    """The model that a folder with a model.yaml describes."""
+    return ModelRegistry.load(load_settings(None, {"models": [folder], "model_files": {"allowed_folders": [folder]}})).get()
 
 
 def prepare(names: list[str]) -> list[Workload]:

@@ -11,6 +11,7 @@ import numpy as np
 from celery import Celery
 from minio import Minio
 
+from bench.workload import model_of
 from inference.imaging import ImageLimits, decode_into, inspect
 
 BUCKET = "bench-naive"
@@ -34,9 +35,8 @@ def minio() -> Minio:
 def model() -> Any:
     """The description and the loaded model."""
     from inference.models.loading import load_model, warm_up  # noqa: PLC0415 the web process needs no TensorFlow
-    from inference.models.spec import load_spec  # noqa: PLC0415
 
-    spec = load_spec(Path(os.environ["NAIVE_MODEL"]))
+    spec = model_of(Path(os.environ["NAIVE_MODEL"]))
     loaded = load_model(spec)
     warm_up(loaded, spec, [1])
     return spec, loaded

@@ -4,7 +4,7 @@ A YAML or JSON file < `.env` and the environment (`INFERENCE_API__PORT=8080`) < 
 to the working directory.
 """
 
-from inference.settings.reading import CONFIG_VARIABLE, config_path, load_settings
+from inference.settings.reading import CONFIG_VARIABLE, config_path, load_settings, read_translated
 from inference.settings.schema import (
     EMBEDDED,
     BrokerSettings,
@@ -17,7 +17,7 @@ from inference.settings.schema import (
     Settings,
     SinkName,
 )
-from inference.settings.showing import effective
+from inference.settings.showing import effective, shown_value
 
 __all__ = [
     "CONFIG_VARIABLE",
@@ -34,4 +34,6 @@ __all__ = [
     "config_path",
     "effective",
     "load_settings",
+    "read_translated",
+    "shown_value",
 ]

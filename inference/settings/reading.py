@@ -10,16 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from dotenv import dotenv_values
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, InitSettingsSource, PydanticBaseSettingsSource, SettingsError
 
 from inference.errors import ConfigurationError
 from inference.settings.schema import Settings
+from inference.settings.seed_forms import Translation, translate
 from inference.settings.showing import explain
 
 #: Environment variable that names the configuration file.
 CONFIG_VARIABLE = "INFERENCE_CONFIG"
 DEFAULT_CONFIG = Path("configurations/local.yaml")
+#: Variables that name the checkout of ROHE: its code's, its README's.
+ROHE_VARIABLES = ("ROHE_PATH", "ROHE")
 
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 
@@ -38,7 +42,7 @@ def load_settings(file: Path | None, overrides: Mapping[str, Any] | None = None)
     Raises:
         ConfigurationError: one line for each wrong key.
     """
-    document = read_document(file) if file else {}
+    translation = read_translated(file) if file else Translation({})
 
     class FromFile(Settings):
         @classmethod
@@ -51,12 +55,13 @@ def load_settings(file: Path | None, overrides: Mapping[str, Any] | None = None)
             file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 pydantic passes it by name
         ) -> tuple[PydanticBaseSettingsSource, ...]:
             env_file = _OurOfEnvFile(settings_cls)
-            return init_settings, env_settings, env_file, InitSettingsSource(settings_cls, document)
+            return init_settings, env_settings, env_file, InitSettingsSource(settings_cls, translation.document)
 
     try:
         return FromFile(**(overrides or {}))
     except ValidationError as error:
-        raise ConfigurationError("\n".join(explain(problem) for problem in error.errors())) from error
+        problems = (explain(problem, seed_keys=translation.seed_keys) for problem in error.errors())
+        raise ConfigurationError("\n".join(problems)) from error
     except SettingsError as error:
         field = re.search(r'field "(\w+)"', str(error))
         key = field.group(1) if field else "environment"
@@ -74,8 +79,20 @@ class _OurOfEnvFile(DotEnvSettingsSource):
         return {key: value for key, value in found.items() if key in Settings.model_fields}
 
 
-def read_document(file: Path) -> dict[str, Any]:
-    """The mapping in a YAML or JSON file. Raises ConfigurationError."""
+def read_translated(file: Path) -> Translation:
+    """What a YAML or JSON file says, in our keys. Raises ConfigurationError."""
+    variables = _variables()
+    rohe = next(filter(None, (variables.get(name) for name in ROHE_VARIABLES)), None)
+    return translate(_filled(_read_mapping(file), file, "", variables), rohe=Path(rohe) if rohe else None)
+
+
+def _variables() -> dict[str, str]:
+    """The environment; below it `.env`, which the seed and Docker Compose read too."""
+    of_file = {name: value for name, value in dotenv_values(".env").items() if value is not None}
+    return of_file | dict(os.environ)
+
+
+def _read_mapping(file: Path) -> dict[str, Any]:
     try:
         text = file.read_text(encoding="utf-8")
         # JSON is YAML but for tabs and surrogate pairs.
@@ -91,25 +108,24 @@ def read_document(file: Path) -> dict[str, Any]:
     strange = next((key for key in document if not isinstance(key, str)), None)
     if strange is not None:
         raise ConfigurationError(f"{file}: the key {strange!r} is not a text; put it into quotes")
-    filled: dict[str, Any] = _filled(document, file, "")
-    return filled
+    return document
 
 
-def _filled(value: Any, file: Path, key: str) -> Any:
-    """`${NAME}` and `${NAME:-default}` in texts become what the environment has, so that no secret lies in the file."""
+def _filled(value: Any, file: Path, key: str, variables: Mapping[str, str]) -> Any:
+    """`${NAME}` and `${NAME:-default}` in texts become what `variables` has, so that no secret lies in the file."""
     match value:
         case dict():
-            return {name: _filled(item, file, f"{key}.{name}".lstrip(".")) for name, item in value.items()}
+            return {name: _filled(item, file, f"{key}.{name}".lstrip("."), variables) for name, item in value.items()}
         case list():
-            return [_filled(item, file, key) for item in value]
+            return [_filled(item, file, key, variables) for item in value]
         case str():
-            return _VARIABLE.sub(lambda found: _variable(found, file, key), value)
+            return _VARIABLE.sub(lambda found: _variable(found, file, key, variables), value)
     return value
 
 
-def _variable(found: re.Match[str], file: Path, key: str) -> str:
+def _variable(found: re.Match[str], file: Path, key: str, variables: Mapping[str, str]) -> str:
     name, default = found.group(1, 2)
-    value = os.environ.get(name, default)
+    value = variables.get(name, default)
     if value is None:
         raise ConfigurationError(f"{file}: {key} needs the environment variable {name}", field=key)
     return value

@@ -4,29 +4,33 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, SecretStr
 
 from inference.settings.schema import Settings
+from inference.settings.seed_sections import SECTIONS, SHARED
 
 _MASK = "**********"
+#: Keys whose wrong values are not shown either.
+_SECRETS = (["access_key"], ["secret_key"], ["password"])
 
 
 def effective(settings: Settings) -> dict[str, Any]:
     """The settings as plain data, secrets masked."""
-    plain: dict[str, Any] = _masked(settings.model_dump(mode="python"))
+    plain: dict[str, Any] = shown_value(settings.model_dump(mode="python"))
     return plain
 
 
-def _masked(value: Any) -> Any:
+def shown_value(value: Any) -> Any:
+    """`value` as plain data, secrets masked."""
     match value:
         case dict():
-            return {key: _masked(item) for key, item in value.items()}
+            return {key: shown_value(item) for key, item in value.items()}
         case list() | tuple():
-            return [_masked(item) for item in value]
+            return [shown_value(item) for item in value]
         case SecretStr():
             return str(value)
         case Path():
@@ -37,22 +41,44 @@ def _masked(value: Any) -> Any:
     return value
 
 
-def explain(problem: Any) -> str:
-    """One of pydantic's errors as `key: what is wrong`."""
-    key = ".".join(map(str, problem["loc"])) or "settings"
+def explain(
+    problem: Any, *, section: type[BaseModel] = Settings, prefix: str = "", seed_keys: Mapping[str, str] | None = None
+) -> str:
+    """One of pydantic's errors as `key: what is wrong`.
+
+    Args:
+        section: what the document was read as.
+        prefix: the key that `section` has in the file.
+        seed_keys: by setting, the key that the file calls it by.
+    """
+    location = [str(part) for part in problem["loc"] if part != "[key]"]
+    key = ".".join(filter(None, (prefix, *location))) or "settings"
+    key = (seed_keys or {}).get(key, key)
     if problem["type"] != "extra_forbidden":
         # A section is not shown: its secrets are plain text as long as they are no settings yet.
-        got = "" if isinstance(problem["input"], dict) else f" (got {_masked(problem['input'])!r})"
+        hidden = isinstance(problem["input"], dict) or location[-1:] in _SECRETS
+        got = "" if hidden else f" (got {shown_value(problem['input'])!r})"
         return f"{key}: {problem['msg'].removeprefix('Value error, ')}{got}"
-    near = difflib.get_close_matches(str(problem["loc"][-1]), _keys_beside(problem["loc"]), n=1)
+    near = difflib.get_close_matches(location[-1], _keys_beside(location, section), n=1)
     return f"{key}: unknown key" + (f"; did you mean {near[0]}?" if near else "")
 
 
-def _keys_beside(location: Iterable[str | int]) -> list[str]:
-    fields = Settings.model_fields
-    for part in list(location)[:-1]:
-        section = fields[str(part)].annotation if str(part) in fields else None
-        if not (isinstance(section, type) and issubclass(section, BaseModel)):
-            return []
-        fields = section.model_fields
-    return list(fields)
+def _keys_beside(location: list[str], section: type[BaseModel]) -> list[str]:
+    place: type[BaseModel] | None = section
+    for part in location[:-1]:
+        field = place.model_fields.get(part) if place else None
+        # a part that is no field is a name in a dictionary of sections
+        place = _section_in(field.annotation) if field else place
+    keys = list(place.model_fields) if place else []
+    if section is Settings:
+        also = SECTIONS if len(location) == 1 else SHARED[location[0]].model_fields if location[0] in SHARED else ()
+        keys += also
+    return keys
+
+
+def _section_in(annotation: Any) -> type[BaseModel] | None:
+    """The section that an annotation holds: `Section`, `Section | None` or `dict[str, Section]`."""
+    for kind in (annotation, *get_args(annotation)):
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            return kind
+    return next(filter(None, map(_section_in, get_args(annotation))), None)

@@ -21,8 +21,8 @@ from inference.errors import ERRORS_BY_CODE, ServiceUnavailable
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("GET", "/inference", {"POST", "OPTIONS"}),
-        ("PUT", "/inference_service", {"POST", "OPTIONS"}),
+        ("DELETE", "/inference", {"GET", "HEAD", "POST", "OPTIONS"}),
+        ("PUT", "/inference_service", {"GET", "HEAD", "POST", "OPTIONS"}),
         ("POST", "/tasks/x", {"GET", "HEAD", "DELETE", "OPTIONS"}),
         ("DELETE", "/tasks", {"GET", "HEAD", "OPTIONS"}),
         ("POST", "/health/live", {"GET", "HEAD", "OPTIONS"}),
@@ -50,6 +50,15 @@ def test_no_answer_is_html(client: FlaskClient, path: str) -> None:
 def test_head_is_answered_as_get_without_a_body(client: FlaskClient) -> None:
     response = client.head("/health/live")
     assert (response.status_code, response.data) == (200, b"")
+
+
+@pytest.mark.parametrize("path", ["/inference", "/inference_service"])
+def test_a_get_where_images_go_says_who_answers(client: FlaskClient, path: str) -> None:
+    who = client.get(path).json
+    assert who["model"].keys() == {"name", "version", "digest", "input_shape"}
+    assert (who["model"]["name"], who["model"]["input_shape"]) == ("digits", [8, 8, 1])
+    assert (who["pipeline_id"], who["ensemble"]) == (client.application.services.settings.pipeline_id, False)
+    assert "model digits, input 8,8,1" in who["response"]
 
 
 def test_the_index_says_what_is_where(client: FlaskClient) -> None:

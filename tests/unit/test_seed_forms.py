@@ -1,0 +1,446 @@
+"""The seed's configuration forms: what its keys become, and what is said of a wrong one by the name it has in the file."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import SecretStr
+
+from inference.errors import ConfigurationError
+from inference.settings import load_settings, read_translated, shown_value
+from inference.settings.seed_forms import Translation, translate
+
+MINIO = {
+    "endpoint_url": "http://storage:9000",
+    "access_key": "key-of-mine",
+    "secret_key": "hidden",
+    "bucket_name": "nii-application-inference-model",
+}
+MONGODB = {
+    "username": "admin_user",
+    "password": "admin@pass",
+    "host": "localhost",
+    "port": 27017,
+    "database_name": "nii_case",
+    "collection_name": "raw_prediction",
+}
+KAFKA = {"address": "127.0.0.1:9092", "topic_name": "nii_case"}
+QOA = {"client": {"client_id": "someone", "role": "ml"}, "registration_url": "http://0.0.0.0:5010/registration"}
+
+FLAT: dict[str, Any] = {
+    "pipeline_id": "pipeline_1",
+    "model_info": {
+        "chosen_model_id": "vgg_0",
+        "files_name": {"architecture_file": "model.json", "weights_file": "model.h5"},
+        "input_shape": "32,32,3",
+        "models": {"vgg": {"folder": "artifact/VGG16/repair"}, "vgg_0": {"folder": "artifact/VGG16/0/repair"}},
+    },
+    "minio_config": MINIO,
+    "ensemble": True,
+    "qoa_config": QOA,
+    "mongodb": MONGODB,
+    "kafka": KAFKA,
+}
+GROUPED: dict[str, Any] = {
+    "pipeline_id": "pipeline_1",
+    "ensemble": True,
+    "model_info": {
+        "chosen_model_id": "vgg_0",
+        "input_shape": "32,32,3",
+        "load_model_params": {
+            "architecture_file": "model.json",
+            "weights_file": "model.h5",
+            "model_directories": {"vgg": "artifact/VGG16/repair", "vgg_0": "artifact/VGG16/0/repair"},
+        },
+    },
+    "qoa_config": QOA,
+    "external_services": {
+        "minio_storage": MINIO,
+        "mongodb": MONGODB,
+        "kafka": KAFKA,
+        "service_registry": {"consul_config": {"url": "http://registry:8500"}},
+    },
+}
+OLDEST: dict[str, Any] = {
+    "model": {"files": {"architecture_file": "a/model.json", "weights_file": "a/model.h5"}, "input_shape": "32,32,3"},
+    "minio_config": MINIO,
+}
+NESTED: dict[str, Any] = {
+    "ensemble": False,
+    "storage": {"minio": MINIO, "mongodb": MONGODB},
+    "messaging": {"kafka": KAFKA},
+    "service_quality_config": {"qoa_config": QOA},
+    "model_config": {
+        "chosen_model_type": "bdd100k",
+        "chosen_model_id": "vgg_0",
+        "inference_timeout": 5000,
+        "inference_backend": "tensorflow",
+        "default_threshold": 0.5,
+        "preferred_device": "gpu",
+        "model_type": {
+            "bdd100k": {
+                "description": "What is on the road.",
+                "input_shape": "32,32,3",
+                "architecture_file": "model.json",
+                "weights_file": "model.h5",
+                "output_labels": ["bicycle", "bus"],
+                "variants": {"vgg": {"path": "artifact/VGG16/repair"}, "vgg_0": {"path": "artifact/VGG16/0/repair"}},
+            }
+        },
+        "object_classification": [{"data_set": None, "input_shape": "64,64,3"}],
+    },
+}
+FORMS = {"flat": FLAT, "grouped": GROUPED, "oldest": OLDEST, "nested": NESTED}
+
+VGG_0 = {
+    "name": "vgg_0",
+    "architecture_file": "artifact/VGG16/0/repair/model.json",
+    "weights_file": "artifact/VGG16/0/repair/model.h5",
+    "input": {"shape": [32, 32, 3], "dtype": "float32", "raw": "model_ready"},
+}
+
+
+@pytest.fixture(autouse=True)
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory, and neither settings nor ROHE in the environment."""
+    for name in os.environ:
+        if name.upper().startswith(("INFERENCE_", "ROHE")):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def changed(form: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
+    """`form` with the key at this dotted path set; `...` removes it."""
+    document = copy.deepcopy(form)
+    *sections, name = path.split(".")
+    place = document
+    for section in sections:
+        place = place[section]
+    if value is ...:
+        del place[name]
+    else:
+        place[name] = value
+    return document
+
+
+def complaint(document: dict[str, Any]) -> str:
+    Path("config.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(Path("config.yaml"))
+    return caught.value.detail
+
+
+class TestForms:
+    def test_the_flat_form(self) -> None:
+        document = translate(FLAT).document
+        assert [model["name"] for model in document["models"]] == ["vgg", "vgg_0"]
+        assert document["models"][1] == VGG_0
+        assert document["served_model"] == "vgg_0"
+        assert (document["pipeline_id"], document["ensemble"]) == ("pipeline_1", True)
+        assert document["kafka"] == {"bootstrap_servers": "127.0.0.1:9092", "topic": "nii_case"}
+        assert document["mongodb"] == {
+            "url": "mongodb://admin_user:admin%40pass@localhost:27017",
+            "database": "nii_case",
+            "collection": "raw_prediction",
+        }
+
+    def test_the_grouped_form_says_the_same(self) -> None:
+        assert translate(GROUPED).document == translate(FLAT).document
+
+    def test_the_oldest_form_is_one_model(self) -> None:
+        document = translate(OLDEST).document
+        assert [(model["name"], model["weights_file"]) for model in document["models"]] == [("model", "a/model.h5")]
+        assert document["served_model"] == "model"
+
+    def test_files_without_models_are_the_chosen_model(self) -> None:
+        model_info = {"chosen_model_id": "vgg", "files": {"architecture_file": "a.json", "weights_file": "a.h5"}}
+        document = translate({"model_info": model_info | {"input_shape": [32, 32, 3]}}).document
+        assert [(model["name"], model["architecture_file"]) for model in document["models"]] == [("vgg", "a.json")]
+
+    def test_the_nested_form(self) -> None:
+        document = translate(NESTED).document
+        assert document["models"][1] == VGG_0 | {
+            "description": "What is on the road.",
+            "labels": ["bicycle", "bus"],
+            "predict_timeout_s": 5.0,
+            "threshold": 0.5,
+            "device": "gpu",
+        }
+        assert document["served_model"] == "vgg_0"
+        flat = translate(FLAT).document
+        assert all(document[section] == flat[section] for section in ("minio", "model_files", "uploads", "mongodb", "kafka"))
+
+    @pytest.mark.parametrize("name", ["inference_timeout", "default_threshold", "preferred_device", "inference_backend"])
+    def test_what_all_models_share_may_be_missing_or_null(self, name: str) -> None:
+        for value in (None, ...):
+            models = translate(changed(NESTED, f"model_config.{name}", value)).document["models"]
+            assert all(model.keys() >= VGG_0.keys() for model in models)
+
+    def test_a_variant_goes_before_its_type(self) -> None:
+        variant = {"path": "b", "input_shape": "64,64,1", "output_labels": ["x"], "weights_file": "best.h5"}
+        document = translate(changed(NESTED, "model_config.model_type.bdd100k.variants.vgg", variant)).document
+        model = document["models"][0]
+        assert (model["input"]["shape"], model["labels"]) == ([64, 64, 1], ["x"])
+        assert (model["architecture_file"], model["weights_file"]) == ("b/model.json", "b/best.h5")
+
+    def test_a_type_without_variants_is_a_model(self) -> None:
+        form = changed(changed(NESTED, "model_config.model_type.bdd100k.variants", ...), "model_config.chosen_model_id", ...)
+        document = translate(form).document
+        assert [(model["name"], model["architecture_file"]) for model in document["models"]] == [("bdd100k", "model.json")]
+        assert document["served_model"] == "bdd100k"
+
+    def test_ids_that_two_types_have_are_the_chosen_types(self) -> None:
+        other = NESTED["model_config"]["model_type"]["bdd100k"] | {"variants": {"vgg_0": {"path": "b"}, "x": {"path": "c"}}}
+        document = translate(changed(NESTED, "model_config.model_type", {"a": other} | NESTED["model_config"]["model_type"]))
+        by_name = {model["name"]: model["weights_file"] for model in document.document["models"]}
+        assert by_name["vgg_0"] == "artifact/VGG16/0/repair/model.h5"
+        assert (by_name["a.vgg_0"], by_name["x"]) == ("b/model.h5", "c/model.h5")
+
+    @pytest.mark.parametrize("shape", ["32,32,3", "32x32x3", "(32, 32, 3)", [32, 32, 3]])
+    def test_an_input_shape_in_any_form(self, shape: Any) -> None:
+        assert translate(changed(FLAT, "model_info.input_shape", shape)).document["models"][1] == VGG_0
+
+    def test_the_bucket_holds_models_and_by_default_the_uploads(self) -> None:
+        document = translate(FLAT).document
+        assert document["model_files"] == {"bucket": "nii-application-inference-model"}
+        assert document["uploads"] == {"store": "minio", "bucket": "nii-application-inference-model"}
+        assert document["minio"]["endpoint"] == "http://storage:9000"
+
+    @pytest.mark.parametrize("uploads", [{"store": "local"}, {"bucket": "elsewhere"}])
+    def test_uploads_go_where_our_key_says(self, uploads: dict[str, str]) -> None:
+        document = translate(FLAT | {"uploads": uploads}).document
+        assert document["uploads"] == {"store": "minio", "bucket": "nii-application-inference-model"} | uploads
+
+    def test_without_minio_uploads_are_local(self) -> None:
+        assert "uploads" not in translate(changed(FLAT, "minio_config", ...)).document
+
+    def test_mongodb_without_credentials(self) -> None:
+        mongodb = {"host": "db", "username": "", "password": ""}
+        assert translate({"mongodb": mongodb}).document == {"mongodb": {"url": "mongodb://db:27017"}}
+
+    def test_an_object_in_a_bucket_stays_one(self) -> None:
+        document = translate(changed(FLAT, "model_info.files_name.weights_file", "s3://bucket/model.h5")).document
+        assert document["models"][0]["weights_file"] == "s3://bucket/model.h5"
+
+    def test_what_is_not_the_seeds_passes_through(self) -> None:
+        ours = {"models": ["models/digits"], "mongodb": {"url": "mongodb://x"}, "api": {"port": 1}, "zzz": [1]}
+        assert translate(ours) == Translation(ours)
+
+    def test_both_may_be_mixed(self) -> None:
+        document = translate(FLAT | {"models": ["models/digits"], "mongodb": MONGODB | {"ttl_days": 3}}).document
+        assert [model if isinstance(model, str) else model["name"] for model in document["models"]] == [
+            "models/digits",
+            "vgg",
+            "vgg_0",
+        ]
+        assert document["mongodb"]["ttl_days"] == 3
+
+    @pytest.mark.parametrize("name", FORMS)
+    def test_a_document_is_not_changed(self, name: str) -> None:
+        before = copy.deepcopy(FORMS[name])
+        translate(FORMS[name])
+        assert FORMS[name] == before
+
+
+class TestExamples:
+    @pytest.mark.parametrize("name", ["config.json", "nested.yaml"])
+    def test_the_models_of_the_examples_are_in_this_repository(
+        self, repository: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    ) -> None:
+        monkeypatch.setenv("MINIO_ACCESS_KEY", "x")
+        monkeypatch.setenv("MINIO_SECRET_KEY", "x")
+        translation = read_translated(repository / "configurations" / name)
+        files = [model[key] for model in translation.document["models"] for key in ("architecture_file", "weights_file")]
+        assert translation.document["served_model"] == "vgg_0"
+        assert [file for file in files if not (repository / file).is_file()] == []
+
+
+class TestRohe:
+    def test_a_folder_that_is_not_here_is_looked_for_below_rohe(self, tmp_path: Path) -> None:
+        form = changed(FLAT, "model_info.models.vgg_0.folder", "/artifact/nii/VGG16/0/repair")
+        for rohe, folder in ((tmp_path, tmp_path / "artifact/nii/VGG16/0/repair"), (None, Path("/artifact/nii/VGG16/0/repair"))):
+            assert translate(form, rohe=rohe).document["models"][1]["weights_file"] == str(folder / "model.h5")
+
+    def test_a_folder_that_is_here_is_meant_as_it_is_written(self, tmp_path: Path) -> None:
+        for name in ("model.json", "model.h5"):
+            (tmp_path / name).touch()
+        document = translate(changed(FLAT, "model_info.models.vgg_0.folder", str(tmp_path)), rohe=Path("/elsewhere")).document
+        assert document["models"][1]["weights_file"] == str(tmp_path / "model.h5")
+
+    @pytest.mark.parametrize("variable", ["ROHE", "ROHE_PATH"])
+    def test_an_env_file_names_it(self, workplace: Path, variable: str) -> None:
+        (workplace / ".env").write_text(f"{variable}=/home/me/ROHE\nLIB_LEVEL=5\n", encoding="utf-8")
+        form = changed(FLAT, "model_info.models.vgg_0.folder", "/artifact/0")
+        form["model_info"]["models"]["vgg"]["folder"] = f"${{{variable}}}/artifact"
+        Path("config.json").write_text(json.dumps(form), encoding="utf-8")
+        models = read_translated(Path("config.json")).document["models"]
+        assert [model["weights_file"] for model in models] == [
+            "/home/me/ROHE/artifact/model.h5",
+            "/home/me/ROHE/artifact/0/model.h5",
+        ]
+
+    def test_the_environment_goes_before_the_env_file(self, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (workplace / ".env").write_text("ROHE=of-the-file\nNAMELESS\n", encoding="utf-8")
+        monkeypatch.setenv("ROHE", "of-the-environment")
+        Path("config.yaml").write_text("pipeline_id: ${ROHE}\n", encoding="utf-8")
+        assert load_settings(Path("config.yaml")).pipeline_id == "of-the-environment"
+
+
+class TestNotes:
+    def test_every_key_says_what_it_became(self) -> None:
+        became = {one.key: (one.setting, one.value) for one in translate(NESTED).became}
+        assert became["model_config.chosen_model_id"] == ("served_model", "vgg_0")
+        assert became["model_config.inference_timeout"] == ("models.*.predict_timeout_s", 5.0)
+        assert became["model_config.model_type.bdd100k.variants.vgg"][0] == "models.vgg"
+        assert became["messaging.kafka.topic_name"] == ("kafka.topic", "nii_case")
+        assert became["ensemble"] == ("sinks", ["mongodb"])
+
+    @pytest.mark.parametrize("name", FORMS)
+    def test_no_key_is_forgotten(self, name: str) -> None:
+        translation = translate(FORMS[name])
+        told = [*(one.key for one in translation.became), *translation.unused]
+
+        def forgotten(value: Any, key: str) -> Iterator[str]:
+            if key in told or any(one.startswith(f"{key}.") for one in told) or key.endswith("inference_backend"):
+                for part, item in value.items() if isinstance(value, dict) and key not in told else ():
+                    yield from forgotten(item, f"{key}.{part}")
+            else:
+                yield key
+
+        assert [key for top, value in FORMS[name].items() for key in forgotten(value, top)] == []
+
+    def test_secrets_are_masked(self) -> None:
+        translation = translate(FLAT)
+        shown = str([shown_value(one.value) for one in translation.became])
+        assert "hidden" not in shown
+        assert "admin%40pass" not in shown
+        assert "key-of-mine" not in shown
+        assert translation.document["minio"]["secret_key"] == SecretStr("hidden")
+
+    @pytest.mark.parametrize(
+        ("name", "unused"),
+        [
+            ("flat", ["qoa_config"]),
+            ("grouped", ["qoa_config", "external_services.service_registry"]),
+            ("nested", ["service_quality_config", "model_config.object_classification"]),
+        ],
+    )
+    def test_what_has_no_use_here_is_told(self, name: str, unused: list[str]) -> None:
+        assert list(translate(FORMS[name]).unused) == unused
+
+
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("form", "path", "value", "says"),
+        [
+            ("flat", "model_info.input_shape", "wide", "model_info.input_shape: must be height,width,channels"),
+            ("flat", "model_info.input_shape", [32, 32], "model_info.input_shape: must be height,width,channels"),
+            (
+                "flat",
+                "model_info.files_name.weights_file",
+                [1],
+                "model_info.files_name.weights_file: Input should be a valid str",
+            ),
+            ("flat", "model_info.files_name", ..., "model_info: needs one of files_name, files and load_model_params"),
+            ("flat", "model_info.models.vgg", "x", "model_info.models.vgg: "),
+            ("flat", "model_info.models", {"With Space": {"folder": "x"}}, "model_info.models.With Space: String should match"),
+            ("flat", "model_info.models", {}, "model_info.chosen_model_id: there is no vgg_0"),
+            ("flat", "model_info.chosen_model_id", "vgg_1", "model_info.chosen_model_id: there is no vgg_1; did you mean vgg_0?"),
+            ("flat", "minio_config.bucket_name", ..., "minio_config.bucket_name: Field required"),
+            ("flat", "minio_config.endpoint_url", 7, ""),
+            ("flat", "mongodb.port", "many", "mongodb.port: Input should be a valid integer"),
+            ("flat", "mongodb.password", "", "mongodb: username and password come together"),
+            ("flat", "kafka.topic_name", "no topic!", "kafka.topic_name: String should match pattern"),
+            (
+                "grouped",
+                "external_services.kafka.address",
+                [1],
+                "external_services.kafka.address: Input should be a valid string",
+            ),
+            (
+                "nested",
+                "model_config.inference_timeout",
+                "soon",
+                "model_config.inference_timeout: Input should be a valid number",
+            ),
+            (
+                "nested",
+                "model_config.inference_backend",
+                "pytorch",
+                "model_config.inference_backend: Input should be 'tensorflow'",
+            ),
+            ("nested", "model_config.default_threshold", 5, "model_config.default_threshold: Input should be less than or equal"),
+            ("nested", "model_config.preferred_device", "tpu", "model_config.preferred_device: String should match"),
+            ("nested", "model_config.chosen_model_type", "bdd100", "model_config.chosen_model_type: there is no bdd100; did you"),
+            ("nested", "model_config.model_type.bdd100k.input_shape", 32, "model_config.model_type.bdd100k.input_shape: must be"),
+            (
+                "nested",
+                "model_config.model_type.bdd100k.variants.vgg.path",
+                [],
+                "model_config.model_type.bdd100k.variants.vgg.path",
+            ),
+            ("nested", "storage.mongodb", [], "storage.mongodb: "),
+        ],
+    )
+    def test_a_wrong_value_names_the_key_of_the_file(self, form: str, path: str, value: Any, says: str) -> None:
+        document = changed(FORMS[form], path, value)
+        if not says:
+            assert translate(document).document["minio"]["endpoint"] == "7"
+            return
+        assert any(line.startswith(says) for line in complaint(document).splitlines()), complaint(document)
+
+    @pytest.mark.parametrize(
+        ("form", "path", "says"),
+        [
+            ("flat", "model_info.file_name", "model_info.file_name: unknown key; did you mean files_name?"),
+            ("flat", "model_info.models.vgg.foldr", "model_info.models.vgg.foldr: unknown key; did you mean folder?"),
+            ("flat", "minio_config.bucket", "minio_config.bucket: unknown key; did you mean bucket_name?"),
+            ("flat", "mongodb.databse_name", "mongodb.databse_name: unknown key; did you mean database_name?"),
+            ("flat", "kafka.topic_nam", "kafka.topic_nam: unknown key; did you mean topic_name?"),
+            ("flat", "minio_confg", "minio_confg: unknown key; did you mean minio_config?"),
+            ("nested", "storage.mino", "storage.mino: unknown key; did you mean minio?"),
+            (
+                "nested",
+                "model_config.model_type.bdd100k.output_label",
+                "model_config.model_type.bdd100k.output_label: unknown key; did",
+            ),
+            (
+                "nested",
+                "model_config.model_type.bdd100k.variants.vgg.pth",
+                "model_config.model_type.bdd100k.variants.vgg.pth: unknown",
+            ),
+        ],
+    )
+    def test_an_unknown_key_is_named_with_the_nearest(self, form: str, path: str, says: str) -> None:
+        assert says in complaint(changed(FORMS[form], path, "x"))
+
+    @pytest.mark.parametrize(
+        ("more", "says"),
+        [
+            ({"minio": {"endpoint": "x:1"}}, "minio_config.endpoint_url: minio.endpoint says it too; keep one of them"),
+            ({"mongodb": MONGODB | {"url": "mongodb://x"}}, "mongodb.host: mongodb.url says it too; keep one of them"),
+            ({"served_model": "vgg"}, "model_info.chosen_model_id: served_model says it too; keep one of them"),
+            ({"storage": {"minio": MINIO}}, "storage.minio.bucket_name: minio_config.bucket_name says it too; keep one of them"),
+        ],
+    )
+    def test_what_both_say_is_refused(self, more: dict[str, Any], says: str) -> None:
+        assert says in complaint(FLAT | more).splitlines()
+
+    def test_every_wrong_key_is_told_at_once(self) -> None:
+        form = changed(changed(FLAT, "minio_config.bucket_name", ...), "model_info.input_shape", "x")
+        assert [line.split(":")[0] for line in complaint(form).splitlines()] == [
+            "model_info.input_shape",
+            "minio_config.bucket_name",
+        ]
+
+    def test_an_error_shows_no_secret(self) -> None:
+        assert "hidden" not in complaint(changed(FLAT, "minio_config.secret_key", ["hidden"]))
+        assert "hidden" not in complaint({"minio": {"secret_key": ["hidden"]}})
