@@ -50,14 +50,17 @@ class QueueItem:
 
     task_id: str
     object_key: str
-    header: ImageHeader
+    #: None where nobody has looked at the bytes yet: whoever fetches them does
+    header: ImageHeader | None
 
     def to_dict(self) -> dict[str, Any]:
-        return {"task_id": self.task_id, "object_key": self.object_key, "header": self.header.to_dict()}
+        header = self.header.to_dict() if self.header else None
+        return {"task_id": self.task_id, "object_key": self.object_key, "header": header}
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> QueueItem:
-        return QueueItem(data["task_id"], data["object_key"], ImageHeader.from_dict(data["header"]))
+        header = data["header"]
+        return QueueItem(data["task_id"], data["object_key"], ImageHeader.from_dict(header) if header else None)
 
 
 @dataclass(frozen=True)
@@ -69,6 +72,11 @@ class QueueMessage:
 
     def to_kwargs(self) -> dict[str, Any]:
         return {"model": asdict(self.model), "items": [item.to_dict() for item in self.items]}
+
+    def shown(self) -> str:
+        """What people read of it in Celery's events and in Flower."""
+        items = [{"task_id": item.task_id, "object_key": item.object_key} for item in self.items]
+        return repr({"model": f"{self.model.name} {self.model.version}", "items": items})
 
     @staticmethod
     def from_kwargs(kwargs: Mapping[str, Any]) -> QueueMessage:

@@ -5,17 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 from celery import Celery
+from celery.app.defaults import DEFAULTS
 from celery.signals import setup_logging
 
 import celeryconfig
 from inference.telemetry import configure_logging
-from tasks import claiming
+from tasks import (
+    claiming,
+    control,  # noqa: F401 registers its commands
+)
 from tasks.predict import PredictTask
 from tasks.step import InferenceStep
 
 claiming.install()
 app = Celery("rohe-inference")
-app.config_from_object(celeryconfig)
+# `inspect conf` and Flower show all that is in it: the settings, which hold passwords, must not be.
+app.config_from_object({name: value for name, value in vars(celeryconfig).items() if name in DEFAULTS})
 app.steps["worker"].add(InferenceStep)
 app.register_task(PredictTask())
 

@@ -154,8 +154,8 @@ class Batcher(Stage):
         return started
 
     def _revoked(self, job: Job) -> bool:
-        """Cancel a job whose every message was revoked by Celery's remote control."""
-        if not all(delivery.is_revoked() for delivery in job.deliveries):
+        """Cancel a job that was revoked in every message of its by Celery's remote control."""
+        if not all(delivery.is_revoked(job.task_id) for delivery in job.deliveries):
             return False
         with contextlib.suppress(TaskAlreadyFinished, TaskNotFound):
             self.until_available(lambda: self._store.cancel(job.task_id), give_up=self.stopping.is_set)
@@ -213,6 +213,7 @@ class Batcher(Stage):
                 self._bury(job)
             else:
                 job.alone = True
+                job.retried(str(crash))
                 self.ready.put(job)
         self._restart()
 

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from inference.errors import DeadlineExceeded, InferenceError, InvalidImage, ObjectNotFound, UploadLost
-from inference.imaging import ImageLimits, decode_into
+from inference.imaging import ImageLimits, decode_into, inspect
 from inference.models.arena import SlotArena
 from inference.models.spec import ModelSpec
 from inference.storage import ObjectStore
@@ -52,6 +52,8 @@ class Fetcher:
         try:
             data = self._objects.get(job.item.object_key)
         except ObjectNotFound as error:
+            if job.item.header is None:  # not an upload of ours: a Celery client named it
+                raise
             raise UploadLost(f"the task's own upload is gone: {error.detail}", task_id=job.task_id) from error
         job.timings["fetch_ms"] = (time.monotonic() - began) * 1000
         return data
@@ -59,7 +61,9 @@ class Fetcher:
     def _decode(self, job: Job, data: bytes, slot: int) -> None:
         began = time.monotonic()
         try:
-            decode_into(self._arena.images[slot], data, job.item.header, self._spec.input, self._limits)
+            spec, limits = self._spec.input, self._limits
+            header = job.item.header or inspect(data, shape=None, dtype=None, content_type=None, spec=spec, limits=limits)
+            decode_into(self._arena.images[slot], data, header, spec, limits)
         except InferenceError:
             self._arena.release(slot)
             raise

@@ -1,4 +1,4 @@
-"""First stage: take the lease of every item that arrives."""
+"""First stage: write the records that are missing, and take the lease of every item that arrives."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
+from inference.errors import InferenceError
 from inference.messages import QueueItem
 from inference.task_store.protocol import Lease, Leases, LeaseState, TaskStore
 from tasks.clock import StoreClock
@@ -32,12 +33,20 @@ class Intake(Stage):
 
     Args:
         pass_on: where leased jobs go.
+        fail: where jobs go that are refused.
     """
 
     name = "intake"
 
     def __init__(
-        self, store: TaskStore, owner: str, held: HeldJobs, *, clock: StoreClock, pass_on: Callable[[Job], None]
+        self,
+        store: TaskStore,
+        owner: str,
+        held: HeldJobs,
+        *,
+        clock: StoreClock,
+        pass_on: Callable[[Job], None],
+        fail: Callable[[Job, InferenceError], None],
     ) -> None:
         super().__init__()
         self.inbox: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
@@ -46,6 +55,7 @@ class Intake(Stage):
         self._held = held
         self._clock = clock
         self._pass_on = pass_on
+        self._fail = fail
 
     def step(self) -> None:
         arrived = drain(self.inbox, first_timeout_s=0.5)
@@ -55,12 +65,18 @@ class Intake(Stage):
             wanted += [(i, delivery) for i in delivery.message.items if not self._held.join(i.task_id, delivery)]
         if not wanted:
             return
-        task_ids = [item.task_id for item, _ in wanted]
-        leases = self.until_available(lambda: self._store.lease(self._owner, task_ids), give_up=self.stopping.is_set)
+        leases = self.until_available(lambda: self._lease(wanted), give_up=self.stopping.is_set)
         if leases is not None:
             self._clock.set(leases.now_ms)
             for (item, delivery), lease in zip(wanted, leases.leases, strict=True):
                 self._sort(item, delivery, lease, leases)
+
+    def _lease(self, wanted: list[tuple[QueueItem, Delivery]]) -> Leases:
+        for item, delivery in wanted:
+            adoption = delivery.adoptions.get(item.task_id)
+            if adoption is not None:  # a message that comes again finds the record that it made
+                self._store.accept(adoption.request, enqueue=None, max_queue_depth=0)
+        return self._store.lease(self._owner, [item.task_id for item, _ in wanted])
 
     def _sort(self, item: QueueItem, delivery: Delivery, lease: Lease, leases: Leases) -> None:
         if lease.state is not LeaseState.LEASED:
@@ -77,4 +93,10 @@ class Intake(Stage):
             timings={"queue_ms": leases.now_ms - lease.created_at_ms},
         )
         self._held.add(job)
+        adoption = delivery.adoptions.get(item.task_id)
+        if adoption is not None and adoption.refusal is not None:
+            self._fail(job, adoption.refusal)
+            return
+        if lease.attempts:
+            job.retried("the process of an earlier attempt died")
         self._pass_on(job)

@@ -3,32 +3,64 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import Enum, StrEnum, auto
+from types import MappingProxyType
 
-from inference.messages import Outcome, QueueItem, QueueMessage
+from inference.errors import InferenceError, PredictorDied
+from inference.messages import Outcome, PredictionRequest, QueueItem, QueueMessage
 
 
 class Ending(StrEnum):
     """How an item of a message left the worker."""
 
-    COMMITTED = "committed"  #: its outcome is in the record
-    DROPPED = "dropped"  #: nothing was to be done: it had ended, or is another worker's
+    COMMITTED = "committed"  #: this worker wrote its outcome into the record
+    DROPPED = "dropped"  #: nothing was to be done here: it had ended, or is another worker's
 
 
 @dataclass(frozen=True)
 class ItemEnd:
     ending: Ending
+    #: how the task ended; of a dropped one None until its record was asked, and for good while another worker has it
     outcome: Outcome | None = None
+    #: seconds from its last start to its end, where that was elsewhere
+    runtime_s: float = 0.0
+
+
+@dataclass(frozen=True)
+class Adoption:
+    """A task that came without a record: to be accepted before it is leased."""
+
+    request: PredictionRequest
+    #: why it cannot run; it ends with that
+    refusal: InferenceError | None = None
+
+
+@dataclass(frozen=True)
+class Retry:
+    """Why a task is to run again."""
+
+    #: starts of predict so far
+    attempts: int
+    error: InferenceError
+
+
+class _Phase(Enum):
+    WAITING = auto()
+    STARTED = auto()
+    RETRIED = auto()
 
 
 class Delivery:
     """One queue message in the worker's hands; done when its last item is.
 
     Args:
-        on_started: called once, when the first item goes to the predictor.
-        on_done: called once, with the end of each item. Both are called on whichever thread it happens.
+        on_started: called when an item goes to the predictor: the first one, and the first one after `on_retried`.
+        on_retried: called when an item is to run again because the process of its attempt died, with what is known of that.
+        on_done: called once, with the end of each item. All are called on whichever thread it happens.
+        is_revoked: whether Celery's remote control revoked a task of this message.
+        adoptions: the items that have no record yet, by task id.
     """
 
     def __init__(
@@ -37,21 +69,33 @@ class Delivery:
         *,
         on_started: Callable[[], None],
         on_done: Callable[[dict[str, ItemEnd]], None],
-        is_revoked: Callable[[], bool] = lambda: False,
+        on_retried: Callable[[Retry], None] = lambda _: None,
+        is_revoked: Callable[[str], bool] = lambda _: False,
+        adoptions: Mapping[str, Adoption] = MappingProxyType({}),
     ) -> None:
         self.message = message
         self.is_revoked = is_revoked
+        self.adoptions = adoptions
         self._on_started = on_started
+        self._on_retried = on_retried
         self._on_done = on_done
         self._lock = threading.Lock()
-        self._started = False
+        self._phase = _Phase.WAITING
         self._ends: dict[str, ItemEnd] = {}
 
     def item_started(self) -> None:
-        with self._lock:
-            first, self._started = not self._started, True
-        if first:
+        if self._enters(_Phase.STARTED):
             self._on_started()
+
+    def item_retried(self, retry: Retry) -> None:
+        if self._enters(_Phase.RETRIED):
+            self._on_retried(retry)
+
+    def _enters(self, phase: _Phase) -> bool:
+        """False where it is in this phase already."""
+        with self._lock:
+            before, self._phase = self._phase, phase
+        return before is not phase
 
     def item_ended(self, task_id: str, end: ItemEnd) -> None:
         with self._lock:
@@ -86,6 +130,11 @@ class Job:
     def started(self) -> None:
         for delivery in self.deliveries:
             delivery.item_started()
+
+    def retried(self, reason: str) -> None:
+        retry = Retry(self.attempt, PredictorDied(reason, task_id=self.task_id))
+        for delivery in self.deliveries:
+            delivery.item_retried(retry)
 
     def ended(self, end: ItemEnd) -> None:
         for delivery in self.deliveries:

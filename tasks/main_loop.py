@@ -19,16 +19,19 @@ class MainLoop:
     """
 
     def __init__(self) -> None:
-        self.hub: Any = None
+        self._consumer: Any = None
         self._calls: deque[Callable[[], None]] = deque()
         self._promise = promise(self.run_pending)
+
+    def attach(self, consumer: Any) -> None:
+        """Run on the loop of this consumer, at the start and after each reconnect."""
+        self._consumer = consumer
 
     def call(self, function: Callable[[], None]) -> None:
         """From any thread."""
         self._calls.append(function)
-        hub = self.hub
-        if hub is not None:
-            hub.call_soon(self._promise)
+        if self._consumer is not None:
+            self._consumer.hub.call_soon(self._promise)
 
     def run_pending(self) -> None:
         """On the main loop, or after it has ended."""
@@ -38,3 +41,6 @@ class MainLoop:
             except Exception:
                 # One message's bookkeeping must not stop the others'; its task has ended in the record already.
                 logger.exception("the bookkeeping of a message failed")
+        dispatcher = self._consumer and self._consumer.event_dispatcher
+        if dispatcher:
+            dispatcher.flush()  # by itself it does so on the next turn, and forgets them when the connection is lost before

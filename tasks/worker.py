@@ -8,7 +8,7 @@ import socket
 import uuid
 from collections.abc import Callable, Sequence
 
-from inference.errors import InferenceError, ServiceUnavailable
+from inference.errors import ServiceUnavailable
 from inference.imaging import ImageLimits
 from inference.models.arena import SlotArena
 from inference.models.device_predictors import DevicePredictors
@@ -17,7 +17,9 @@ from inference.presence import WorkerPresence
 from inference.settings import Settings
 from inference.storage import ObjectStore
 from inference.task_store.protocol import TaskStore
+from tasks.adopting import Adopter
 from tasks.batching import BatchPolicy
+from tasks.errands import Errands
 from tasks.jobs import Delivery, HeldJobs
 from tasks.keeping import Announcer, LeaseKeeper
 from tasks.pipeline import Pipeline, PipelinePolicy
@@ -44,9 +46,12 @@ class InferenceWorker:
         options = settings.worker
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self.store = store
+        self.queues = [spec.queue for spec in specs]
         self._drain_timeout_s = options.drain_timeout_s
         self._presence = presence
         self._held = HeldJobs()
+        self.errands = Errands(store)
+        self.adopter = Adopter(settings, specs)
         slots = 2 * options.max_batch_size + options.io_threads
         arenas = {spec.name: SlotArena(spec.input, slots) for spec in specs}
         self.predictor = DevicePredictors(
@@ -77,6 +82,7 @@ class InferenceWorker:
         self._keepers = (
             LeaseKeeper(store, self.owner, self._held, lease_s=settings.task_store.lease_s),
             Announcer(presence, self.owner, self.predictor, list(specs)),
+            self.errands,
         )
 
     def start(self, should_stop: Callable[[], bool]) -> bool:
@@ -120,14 +126,6 @@ class InferenceWorker:
         except ServiceUnavailable as error:
             logger.warning("cannot give back what was prefetched (%s); its leases run out", error)
         self.predictor.stop()
-
-    def cancel(self, task_ids: Sequence[str]) -> None:
-        """End tasks that Celery's remote control revoked."""
-        for task_id in task_ids:
-            try:
-                self.store.cancel(task_id)
-            except InferenceError as error:
-                logger.info("revoke of %s: %s", task_id, error)
 
     def _give_back(self) -> None:
         task_ids = self._held.task_ids()

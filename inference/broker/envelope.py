@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import socket
+import uuid
 from typing import Any
 
 import orjson
@@ -21,8 +22,9 @@ _ORIGIN = f"{os.getpid()}@{socket.gethostname()}"
 
 
 def message_id(message: QueueMessage) -> str:
-    """Celery's id of the message."""
-    return message.items[0].task_id
+    """Celery's id of the message: the task's; of several tasks one of its own, so that a revoke of one spares the others."""
+    first, *others = (item.task_id for item in message.items)
+    return first if not others else uuid.uuid5(uuid.NAMESPACE_OID, "".join((first, *others))).hex
 
 
 def body(message: QueueMessage) -> bytes:
@@ -45,7 +47,7 @@ def headers(message: QueueMessage) -> dict[str, Any]:
         "root_id": message_id(message),
         "parent_id": None,
         "argsrepr": "()",
-        "kwargsrepr": repr(message.to_kwargs()),
+        "kwargsrepr": message.shown(),
         "origin": _ORIGIN,
         "ignore_result": True,
         "replaced_task_nesting": 0,

@@ -18,6 +18,7 @@ from support.redis_server import client_of_nobody
 from support.samples import MODEL, a_message, a_request, an_item
 from support.waiting import TIMEOUT_S
 
+from inference.broker import envelope
 from inference.broker.redis import RedisBroker
 from inference.errors import ServiceUnavailable
 from inference.messages import PREDICT_TASK, QueueMessage
@@ -56,7 +57,7 @@ def sent_by_celery(celery: Celery, client: redis.Redis, queue: str, message: Que
     celery.send_task(
         PREDICT_TASK,
         kwargs=message.to_kwargs(),
-        task_id=message.items[0].task_id,
+        task_id=envelope.message_id(message),
         queue=Queue(queue, exchange="", routing_key=queue),
         ignore_result=True,
         **options,
@@ -136,7 +137,7 @@ def test_kombu_reads_it_in_order_and_acknowledges_it(
             assert (args, QueueMessage.from_kwargs(kwargs)) == ([], message)
             assert embed == {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
             assert received.headers["task"] == PREDICT_TASK
-            assert received.headers["id"] == received.properties["correlation_id"] == message.items[0].task_id
+            assert received.headers["id"] == received.properties["correlation_id"] == envelope.message_id(message)
             received.ack()
     assert broker.depth(queue) == redis_client.hlen("unacked") == 0
 

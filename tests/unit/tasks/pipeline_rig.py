@@ -21,7 +21,7 @@ from inference.models.protocol import Loaded
 from inference.models.spec import ModelSpec
 from inference.task_store import TaskStore
 from tasks.batching import BatchPolicy
-from tasks.jobs import Delivery, HeldJobs, ItemEnd, Job
+from tasks.jobs import Adoption, Delivery, HeldJobs, ItemEnd, Job, Retry
 from tasks.pipeline import Pipeline, PipelinePolicy
 from tasks.stage import Stage
 
@@ -166,11 +166,19 @@ class Outage:
 class Inbox:
     """A queue message as the test sees it: how often it was said to have started and to be done."""
 
-    def __init__(self, message: QueueMessage) -> None:
+    def __init__(self, message: QueueMessage, adoptions: Mapping[str, Adoption] | None = None) -> None:
         self.started = 0
+        self.retries: list[Retry] = []
         self.dones: list[dict[str, ItemEnd]] = []
         self.revoked = False
-        self.delivery = Delivery(message, on_started=self._on_started, on_done=self.dones.append, is_revoked=lambda: self.revoked)
+        self.delivery = Delivery(
+            message,
+            on_started=self._on_started,
+            on_retried=self.retries.append,
+            on_done=self.dones.append,
+            is_revoked=lambda _: self.revoked,
+            adoptions=adoptions or {},
+        )
 
     def _on_started(self) -> None:
         self.started += 1

@@ -72,7 +72,8 @@ def test_a_dead_letter_ends_its_message_with_the_error(rig: Rig) -> None:
     rig.predictor.crashes_on[2] = ALWAYS
     (inbox,) = rig.send(2)
     rig.await_done([inbox])
-    assert inbox.started == 1
+    assert inbox.started == 3
+    assert [retry.attempts for retry in inbox.retries] == [1, 2]
     (end,) = inbox.dones[0].values()
     assert end.ending == "committed"
     assert end.outcome is not None

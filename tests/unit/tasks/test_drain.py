@@ -333,10 +333,3 @@ def test_a_store_that_is_down_does_not_keep_a_worker_from_stopping(worker: Worke
     worker.store.take_down("commit", "release", "renew")
     worker.stop()
     assert worker.rig.statuses((0, 1)) == {0: "running", 1: "queued"}
-
-
-def test_revoked_tasks_are_canceled_in_the_record(worker: Worker) -> None:
-    task_ids = [worker.rig.accept(1), "unknown-task"]
-    worker.worker.cancel(task_ids)
-    worker.worker.cancel(task_ids[:1])  # it has ended already
-    assert worker.rig.record(1).status == "canceled"
