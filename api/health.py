@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
+from dataclasses import asdict
 
 from flask import Blueprint, Response
 
@@ -15,18 +17,23 @@ blueprint = Blueprint("health", __name__)
 
 @blueprint.get("/")
 def index() -> Response:
-    models = api().services.models
+    services = api().services
+    with contextlib.suppress(ServiceUnavailable):  # who we are can be said without the store too
+        services.effective.now()
+    effective = services.effective.last_known()
     return json_response(
         {
             "service": "image inference",
-            "pipeline_id": api().services.settings.pipeline_id,
-            "served_model": models.served_name,
-            "models": [model.name for model in models],
+            "pipeline_id": services.settings.pipeline_id,
+            "served_model": effective.served_name,
+            "ensemble_mode": effective.ensemble_mode,
+            "models": [asdict(effective.reference(model)) for model in services.models],
             "paths": {
                 "POST /inference": "classify an image: curl -F image=@photo.jpg …/inference",
                 "GET /tasks/{task_id}?wait=N": "a task, waiting up to N seconds for its end",
                 "GET /tasks?request_id=…": "the tasks of a request id",
                 "DELETE /tasks/{task_id}": "cancel",
+                "POST /inference_service_controller": "change a model, the served model or the ensemble mode",
                 "GET /health/live, /health/ready": "probes",
             },
         }
@@ -44,7 +51,7 @@ def ready() -> Response:
     services = api().services
     checks = {
         "task_store": _check(services.store.ping),
-        "broker": _check(lambda: services.broker.depth(services.models.get().queue)),
+        "broker": _check(lambda: services.broker.depth(services.effective.now().model().queue)),
         "object_store": _check(services.objects.ping),
         "model": _check(_served_model_is_loaded),
     }
@@ -62,7 +69,7 @@ def _check(call: Callable[[], object]) -> str:
 
 
 def _served_model_is_loaded() -> None:
-    served = api().services.models.served_name
+    served = api().services.effective.now().served_name
     workers = api().services.presence.workers()
     if not any(model.name == served for worker in workers for model in worker.models):
         raise ServiceUnavailable(f"no worker has {served} loaded ({len(workers)} workers are up)")

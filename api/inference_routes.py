@@ -7,6 +7,8 @@ from dataclasses import asdict
 
 from flask import Blueprint, Response, request
 
+from api.command_form import PREDICT, command_fields
+from api.command_routes import run_command
 from api.context import api
 from api.predict_form import read_predict_form
 from api.responses import json_response
@@ -23,7 +25,15 @@ _EXPIRY_GRACE_S = 5.0
 
 @blueprint.post("/inference")
 @blueprint.post("/inference_service")
-def predict() -> Response:
+def predict_or_command() -> Response:
+    """The seed's clients send commands here too; `command` decides."""
+    fields = command_fields(request)
+    if fields.get("command", PREDICT) != PREDICT:
+        return run_command(fields)
+    return _predict()
+
+
+def _predict() -> Response:
     began = time.perf_counter()
     form = read_predict_form(request)
     wait_s = form.preference.wait_s
@@ -53,7 +63,7 @@ def _result(submission: Submission, outcome: Outcome, began: float) -> Response:
         "response": result_view(outcome.result),
         "task_id": submission.task_id,
         "request_id": submission.request_id,
-        "model": asdict(submission.model),
+        "model": asdict(outcome.model or submission.model),
     }
     timings = dict(timings_view(submission.store_ms, outcome, submission.waiter.finished_at_ms))
     timings["total_ms"] = (time.perf_counter() - began) * 1000
