@@ -15,7 +15,7 @@ from inference.errors import InvalidRequest, UnknownCommand, shown
 #: The command of a request that names none, where images are classified.
 PREDICT = "predict"
 
-_COMMANDS = ("change_ensemble_mode", "load_new_model", "load_new_weights", "modify_weights")
+_EXPECTED = "change_ensemble_mode, load_new_model, load_new_weights or modify_weights; at /inference also predict"
 
 _BOOLEAN = TypeAdapter(bool)
 
@@ -74,7 +74,7 @@ def read_command(fields: Fields) -> Command:
                 local_file=_boolean(fields, "local_file", default=False),
             )
         case command:
-            raise UnknownCommand(f"there is no command {shown(command)}", field="command", expected=", ".join(_COMMANDS))
+            raise UnknownCommand(f"there is no command {shown(command)}", field="command", expected=_EXPECTED)
 
 
 def _optional_text(fields: Fields, name: str) -> str | None:

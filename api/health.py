@@ -26,8 +26,9 @@ def index() -> Response:
             "service": "image inference",
             "pipeline_id": services.settings.pipeline_id,
             "served_model": effective.served_name,
+            "model": asdict(effective.reference(effective.model())),
             "ensemble_mode": effective.ensemble_mode,
-            "models": [asdict(effective.reference(model)) for model in services.models],
+            "models": [model.name for model in services.models],
             "paths": {
                 "POST /inference": "classify an image: curl -F image=@photo.jpg …/inference",
                 "GET /tasks/{task_id}?wait=N": "a task, waiting up to N seconds for its end",
