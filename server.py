@@ -3,6 +3,7 @@
 python server.py --config FILE --port 30005     everything on this machine
 python server.py api | relay | broker           one part (the worker: celery -A tasks worker)
 python server.py check-config FILE              every error by key, and the effective settings
+python server.py reset-models                  back from what commands changed to the configuration
 python server.py dead-letters list | replay ID | discard ID
 """
 
@@ -73,6 +74,8 @@ def _parser() -> argparse.ArgumentParser:
     check = commands.add_parser("check-config", parents=[shared], help="check a configuration and show what it comes to")
     check.add_argument("file", type=Path, nargs="?", help="the configuration")
     check.set_defaults(run=_check_config)
+    reset = commands.add_parser("reset-models", parents=[shared], help="undo what commands changed: back to the configuration")
+    reset.set_defaults(run=_reset_models)
     dead = commands.add_parser("dead-letters", parents=[shared], help="tasks whose attempts all ended in a dead process")
     dead.add_argument("action", choices=["list", "replay", "discard"], nargs="?", default="list")
     dead.add_argument("task_ids", nargs="*", metavar="TASK_ID")
@@ -133,6 +136,15 @@ def _check_config(options: argparse.Namespace) -> int:
     return 0
 
 
+def _reset_models(options: argparse.Namespace) -> int:
+    from inference.services import Services
+
+    services = Services(_settings(options))
+    services.desired.reset()
+    print(f"models, ensemble mode and served model ({services.models.served_name}) are the configuration's again")
+    return 0
+
+
 def _dead_letters(options: argparse.Namespace) -> int:
     from inference.dead_letters import DeadLetters
     from inference.services import Services
@@ -148,7 +160,8 @@ def _dead_letters(options: argparse.Namespace) -> int:
         raise ConfigurationError(f"dead-letters {options.action}: which? give their ids (server.py dead-letters list)")
     for task_id in options.task_ids:
         if options.action == "replay":
-            new_id = dead_letters.replay(task_id, deadline_s=settings.deadlines.async_s, sinks=settings.sinks)
+            sinks = services.effective.now().sinks
+            new_id = dead_letters.replay(task_id, deadline_s=settings.deadlines.async_s, sinks=sinks)
             print(f"{task_id} runs again as {new_id}")
         else:
             dead_letters.discard(task_id)

@@ -16,7 +16,10 @@ blueprint = Blueprint("health", __name__)
 
 
 @blueprint.get("/")
+@blueprint.get("/inference")
+@blueprint.get("/inference_service")
 def index() -> Response:
+    """Who this is and what runs."""
     services = api().services
     with contextlib.suppress(ServiceUnavailable):  # who we are can be said without the store too
         services.effective.now()

@@ -21,8 +21,9 @@ from inference.errors import ERRORS_BY_CODE, ServiceUnavailable
 @pytest.mark.parametrize(
     ("method", "path", "allowed"),
     [
-        ("GET", "/inference", {"POST", "OPTIONS"}),
-        ("PUT", "/inference_service", {"POST", "OPTIONS"}),
+        ("DELETE", "/inference", {"GET", "HEAD", "POST", "OPTIONS"}),
+        ("PUT", "/inference_service", {"GET", "HEAD", "POST", "OPTIONS"}),
+        ("GET", "/inference_service_controller", {"POST", "OPTIONS"}),
         ("POST", "/tasks/x", {"GET", "HEAD", "DELETE", "OPTIONS"}),
         ("DELETE", "/tasks", {"GET", "HEAD", "OPTIONS"}),
         ("POST", "/health/live", {"GET", "HEAD", "OPTIONS"}),
@@ -52,9 +53,12 @@ def test_head_is_answered_as_get_without_a_body(client: FlaskClient) -> None:
     assert (response.status_code, response.data) == (200, b"")
 
 
-def test_the_index_says_what_is_where(client: FlaskClient) -> None:
-    index = client.get("/").json
-    assert index["served_model"] == "digits"
+@pytest.mark.parametrize("path", ["/", "/inference", "/inference_service"])
+def test_the_index_says_who_this_is(app: Api, client: FlaskClient, path: str) -> None:
+    index = client.get(path).json
+    digits = app.services.models.get("digits")
+    assert (index["pipeline_id"], index["served_model"], index["ensemble_mode"]) == ("default", "digits", False)
+    assert index["model"] == {"name": "digits", "version": digits.version, "digest": digits.digest}
     assert index["models"] == ["digits"]
     assert "POST /inference" in index["paths"]
 
