@@ -158,11 +158,11 @@ class ModelChanger(Stage):
         spec = self._configured[proposal.model]
         if proposal.files is not None:
             spec = self._files.with_files(spec, **asdict(proposal.files))
-        specs = {**self._current, proposal.model: spec}
-        process = self._make(specs)
-        model = process.references[proposal.model]
+        model = reference(spec)
         if model == self._predictor.references[proposal.model]:
             return model
+        specs = {**self._current, proposal.model: spec}
+        process = self._make(specs)
         logger.info("loading %s %s beside what runs", model.name, model.version)
         if not process.start(lambda: self.stopping.is_set() or not self._is_open(proposal)):
             return None
