@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -37,14 +37,12 @@ class Commands:
         files: ModelFiles,
         *,
         load_timeout_s: float,
-        sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._configuration = configuration
         self._desired = desired
         self._presence = presence
         self._files = files
         self._load_timeout_s = load_timeout_s
-        self._sleep = sleep
 
     def run(self, command: Command) -> _Answer:
         """Do it and say what came of it.
@@ -164,7 +162,7 @@ class Commands:
             if time.monotonic() > deadline or not self._desired.hold(proposal.change_id):
                 late = ServiceUnavailable(f"{', '.join(sorted(missing))} did not load it in time", retry_after_s=1)
                 raise _stays(proposal, late, reports)
-            self._sleep(_LOOK_INTERVAL_S)
+            time.sleep(_LOOK_INTERVAL_S)
 
 
 def _answer(reports: Mapping[str, Report]) -> _Answer:

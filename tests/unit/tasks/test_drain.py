@@ -179,10 +179,14 @@ class Worker:
 
     def __init__(self, settings: Settings, specs: list[ModelSpec], store: Any, objects: Any, presence: WorkerPresence) -> None:
         self.store = store
-        desired = DesiredModels(store._store._redis, store._store._prefix)
-        files = ModelFiles(settings)
         self.worker = InferenceWorker(
-            settings, specs, store=store, objects=objects, presence=presence, desired=desired, files=files
+            settings,
+            specs,
+            store=store,
+            objects=objects,
+            presence=presence,
+            desired=DesiredModels(presence._redis, presence._index),
+            files=ModelFiles(settings),
         )
         self.pipelines = self.worker._pipelines
         self.arenas = {name: pipeline._batcher._arena for name, pipeline in self.pipelines.items()}
