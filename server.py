@@ -4,6 +4,7 @@ python server.py --config FILE --port 30005     everything on this machine
 python server.py api | relay | broker           one part (the worker: celery -A tasks worker)
 python server.py check-config FILE              every error by key, and the effective settings
 python server.py status [--json]                how it does; exit code 1 when something needs a look
+python server.py reset-models                  back from what commands changed to the configuration
 python server.py dead-letters list | replay ID | discard ID
 """
 
@@ -85,6 +86,8 @@ def _parser() -> argparse.ArgumentParser:
     status = commands.add_parser("status", parents=[shared], help="stores, queues, workers, outboxes, and what needs a look")
     status.add_argument("--json", action="store_true", help="for machines")
     status.set_defaults(run=_status)
+    reset = commands.add_parser("reset-models", parents=[shared], help="undo what commands changed: back to the configuration")
+    reset.set_defaults(run=_reset_models)
     dead = commands.add_parser(
         "dead-letters", parents=[shared], help="tasks that killed their process, and results that a sink refused"
     )
@@ -178,6 +181,15 @@ def _warn_of_unused(file: Path | None) -> None:
         print(f"warning: {key} is not used here", file=sys.stderr)
 
 
+def _reset_models(options: argparse.Namespace) -> int:
+    from inference.services import Services
+
+    services = Services(_settings(options))
+    services.desired.reset()
+    print(f"models, ensemble mode and served model ({services.models.served_name}) are the configuration's again")
+    return 0
+
+
 def _dead_letters(options: argparse.Namespace) -> int:
     from inference.dead_letters import DeadLetters
     from inference.services import Services
@@ -194,7 +206,8 @@ def _dead_letters(options: argparse.Namespace) -> int:
         raise ConfigurationError(f"dead-letters {options.action}: which? give their ids (server.py dead-letters list)")
     for task_id in options.task_ids:
         if options.action == "replay":
-            new_id = dead_letters.replay(task_id, deadline_s=settings.deadlines.async_s, sinks=settings.sinks)
+            sinks = services.effective.now().sinks
+            new_id = dead_letters.replay(task_id, deadline_s=settings.deadlines.async_s, sinks=sinks)
             print(f"{task_id} is delivered again" if new_id == task_id else f"{task_id} runs again as {new_id}")
         else:
             dead_letters.discard(task_id)

@@ -7,8 +7,9 @@ from typing import IO, Any
 
 from flask import Flask, Request
 
-from api import health, inference_routes, task_routes
+from api import command_routes, health, inference_routes, task_routes
 from api.admission import Admission
+from api.commands import Commands
 from api.problems import register_error_handlers
 from api.submission import Submissions
 from inference.replies import ReplyRouter
@@ -36,12 +37,19 @@ class Api(Flask):
             store=services.store,
             broker=services.broker,
             objects=services.objects,
-            models=services.models,
+            configuration=services.effective,
             replies=self.replies,
             admission=Admission(
                 services.store, services.outbox_stats, settings.outbox, batch_size=settings.worker.max_batch_size
             ),
             settings=settings,
+        )
+        self.commands = Commands(
+            services.effective,
+            services.desired,
+            services.presence,
+            services.model_files,
+            load_timeout_s=settings.worker.load_timeout_s,
         )
 
 
@@ -55,6 +63,7 @@ def create_app(settings: Settings) -> Api:
     app.url_map.merge_slashes = False  # a path with too many is unknown, not redirected by a page of HTML
     app.config["MAX_CONTENT_LENGTH"] = settings.api.max_body_bytes
     app.register_blueprint(inference_routes.blueprint)
+    app.register_blueprint(command_routes.blueprint)
     app.register_blueprint(task_routes.blueprint)
     app.register_blueprint(health.blueprint)
     register_error_handlers(app)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from flask import Blueprint, Response
 
 from api.context import api
+from api.identity import identity
 from api.responses import json_response
 from inference.errors import ServiceUnavailable
 
@@ -15,18 +16,19 @@ blueprint = Blueprint("health", __name__)
 
 @blueprint.get("/")
 def index() -> Response:
-    models = api().services.models
+    """Who this is and what runs."""
+    services = api().services
     return json_response(
         {
             "service": "image inference",
-            "pipeline_id": api().services.settings.pipeline_id,
-            "served_model": models.served_name,
-            "models": [model.name for model in models],
+            **identity(services),
+            "models": [model.name for model in services.models],
             "paths": {
                 "POST /inference": "classify an image: curl -F image=@photo.jpg …/inference",
                 "GET /tasks/{task_id}?wait=N": "a task, waiting up to N seconds for its end",
                 "GET /tasks?request_id=…": "the tasks of a request id",
                 "DELETE /tasks/{task_id}": "cancel",
+                "POST /inference_service_controller": "change a model, the served model or the ensemble mode",
                 "GET /health/live, /health/ready": "probes",
             },
         }
@@ -44,7 +46,7 @@ def ready() -> Response:
     services = api().services
     checks = {
         "task_store": _check(services.store.ping),
-        "broker": _check(lambda: services.broker.depth(services.models.get().queue)),
+        "broker": _check(lambda: services.broker.depth(services.effective.now().model().queue)),
         "object_store": _check(services.objects.ping),
         "model": _check(_served_model_is_loaded),
     }
@@ -62,7 +64,7 @@ def _check(call: Callable[[], object]) -> str:
 
 
 def _served_model_is_loaded() -> None:
-    served = api().services.models.served_name
+    served = api().services.effective.now().served_name
     workers = api().services.presence.workers()
     if not any(model.name == served for worker in workers for model in worker.models):
         raise ServiceUnavailable(f"no worker has {served} loaded ({len(workers)} workers are up)")

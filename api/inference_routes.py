@@ -7,14 +7,16 @@ from dataclasses import asdict
 
 from flask import Blueprint, Response, request
 
+from api.command_form import PREDICT, command_fields
+from api.command_routes import run_command
 from api.context import api
+from api.identity import identity, sentence
 from api.predict_form import read_predict_form
 from api.responses import json_response
 from api.submission import Submission
 from api.task_view import result_view, task_view, timings_view
 from inference.errors import InferenceError, WaitTimeout
 from inference.messages import Outcome
-from inference.models.registry import reference
 
 blueprint = Blueprint("inference", __name__)
 
@@ -26,23 +28,21 @@ _EXPIRY_GRACE_S = 5.0
 @blueprint.get("/inference_service")
 def who() -> Response:
     """Who answers here: as the seed a sentence in `response`, and beside it the same as data."""
-    settings, spec = api().services.settings, api().services.models.get()
-    is_ensemble = settings.sinks == ("kafka",)
-    shape = ",".join(map(str, spec.input.shape))
-    results_go = "to an ensemble's aggregator" if is_ensemble else f"to {', '.join(settings.sinks) or 'no sink'}"
-    document = {
-        "response": f"Image inference of {settings.pipeline_id}: model {spec.name}, input {shape}; results go {results_go}",
-        "pipeline_id": settings.pipeline_id,
-        "model": asdict(reference(spec)) | {"input_shape": list(spec.input.shape)},
-        "ensemble": is_ensemble,
-        "sinks": list(settings.sinks),
-    }
-    return json_response(document)
+    known = identity(api().services)
+    return json_response({"response": sentence(known), **known})
 
 
 @blueprint.post("/inference")
 @blueprint.post("/inference_service")
-def predict() -> Response:
+def predict_or_command() -> Response:
+    """The seed's clients send commands here too; `command` decides."""
+    fields = command_fields(request)
+    if fields.get("command", PREDICT) != PREDICT:
+        return run_command(fields)
+    return _predict()
+
+
+def _predict() -> Response:
     began = time.perf_counter()
     form = read_predict_form(request)
     wait_s = form.preference.wait_s
@@ -72,7 +72,7 @@ def _result(submission: Submission, outcome: Outcome, began: float) -> Response:
         "response": result_view(outcome.result),
         "task_id": submission.task_id,
         "request_id": submission.request_id,
-        "model": asdict(submission.model),
+        "model": asdict(outcome.model or submission.model),
     }
     timings = dict(timings_view(submission.store_ms, outcome, submission.waiter.finished_at_ms))
     timings["total_ms"] = (time.perf_counter() - began) * 1000

@@ -13,7 +13,7 @@ import orjson
 from flask import Request
 
 from inference.broker import HIGHEST_PRIORITY, USUAL_PRIORITY
-from inference.errors import InvalidMetadata, InvalidRequest, UnknownCommand, shown
+from inference.errors import InvalidMetadata, InvalidRequest, shown
 
 _REQUEST_ID_MAX = 256
 _IDEMPOTENCY_KEY_MAX = 255
@@ -52,10 +52,7 @@ class PredictForm:
 
 
 def read_predict_form(request: Request) -> PredictForm:
-    """Raises InvalidRequest, InvalidMetadata, UnknownCommand."""
-    command = request.form.get("command", "predict")
-    if command != "predict":
-        raise UnknownCommand(f"there is no command {shown(command)}", field="command", expected="predict")
+    """Raises InvalidRequest, InvalidMetadata."""
     metadata = _metadata(request.form.get("metadata"))
     options = metadata | {name: request.form[name] for name in _FORM_OPTIONS if name in request.form}
     image, content_type = _image(request)

@@ -13,14 +13,17 @@ from api.admission import Admission
 from api.predict_form import PredictForm
 from inference.accepting import accept
 from inference.broker import USUAL_PRIORITY, Broker
+from inference.effective import Effective, EffectiveConfiguration
 from inference.errors import IdempotencyConflict, InvalidMetadata, Overloaded, ServiceUnavailable
 from inference.imaging import ImageLimits, inspect
 from inference.messages import ModelRef, PredictionRequest, QueueItem
-from inference.models.registry import ModelRegistry, reference
 from inference.replies import ReplyRouter, Waiter
 from inference.settings import Settings
 from inference.storage import ObjectStore, upload_key
-from inference.task_store import TaskStore
+from inference.task_store import StateChanged, TaskStore
+
+#: How often a task is tried to be accepted while commands change the models.
+_TRIES = 5
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,7 @@ class Submissions:
         store: TaskStore,
         broker: Broker,
         objects: ObjectStore,
-        models: ModelRegistry,
+        configuration: EffectiveConfiguration,
         replies: ReplyRouter,
         admission: Admission,
         settings: Settings,
@@ -56,7 +59,7 @@ class Submissions:
         self._store = store
         self._broker = broker
         self._objects = objects
-        self._models = models
+        self._configuration = configuration
         self._replies = replies
         self._admission = admission
         self._settings = settings
@@ -67,7 +70,15 @@ class Submissions:
         Raises:
             InferenceError: refused; then nothing of it is left.
         """
-        spec = self._models.get(form.model)
+        for _ in range(_TRIES):
+            try:
+                return self._submit(form, self._configuration.now())
+            except StateChanged:  # a command came in between
+                self._configuration.refresh()
+        raise ServiceUnavailable("the models change faster than a task is accepted", retry_after_s=1)
+
+    def _submit(self, form: PredictForm, effective: Effective) -> Submission:
+        spec = effective.model(form.model)
         limits = ImageLimits(self._settings.limits.max_pixels)
         header = inspect(
             form.image,
@@ -78,7 +89,7 @@ class Submissions:
             limits=limits,
         )
         deadline_s = self._deadline_s(form)
-        sinks = self._sinks(form)
+        sinks = self._sinks(form, effective)
         self._check_priority(form)
         known = self._known_task(form)
         if known is not None:
@@ -89,11 +100,12 @@ class Submissions:
         request = PredictionRequest(
             task_id=task_id,
             request_id=form.request_id,
-            model=reference(spec),
+            model=effective.reference(spec),
             queue=spec.queue,
             item=item,
             deadline_s=deadline_s,
             sinks=sinks,
+            revision=effective.revision,
             priority=form.priority,
             reply_to=self._replies.channel,
             store_ms=self._upload(item, form),
@@ -145,7 +157,7 @@ class Submissions:
                 max_queue_depth=self._settings.limits.max_queue_depth,
                 on_withdrawn=lambda: self._discard(request),
             )
-        except (Overloaded, IdempotencyConflict) as error:
+        except (Overloaded, IdempotencyConflict, StateChanged) as error:
             self._discard(request)
             if isinstance(error, Overloaded):
                 error.retry_after_s = self._admission.retry_after_s(request.queue)
@@ -174,8 +186,8 @@ class Submissions:
             )
         return task_id
 
-    def _sinks(self, form: PredictForm) -> tuple[str, ...]:
-        configured = self._settings.sinks
+    def _sinks(self, form: PredictForm, effective: Effective) -> tuple[str, ...]:
+        configured = self._settings.possible_sinks
         unknown = [sink for sink in form.sinks or () if sink not in configured]
         if unknown:
             raise InvalidMetadata(
@@ -183,7 +195,7 @@ class Submissions:
                 field="metadata.sinks",
                 expected=f"some of {', '.join(configured) or 'none'}",
             )
-        return configured if form.sinks is None else form.sinks
+        return effective.sinks if form.sinks is None else form.sinks
 
     def _check_priority(self, form: PredictForm) -> None:
         if form.priority != USUAL_PRIORITY and not self._broker.has_priorities:

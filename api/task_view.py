@@ -32,7 +32,7 @@ def task_view(record: TaskRecord, store: TaskStore) -> dict[str, Any]:
         "task_id": record.task_id,
         "request_id": record.request_id,
         "status": record.status,
-        "model": asdict(record.model),
+        "model": asdict(record.ran_on),
         "created_at": _time(record.created_at_ms),
         "started_at": _time(record.started_at_ms),
         "finished_at": _time(record.finished_at_ms),

@@ -29,6 +29,7 @@ class InferenceError(Exception):
         field: where, as a dotted path of the request or the configuration, e.g. ``metadata.shape``.
         expected: what would be right.
         retry_after_s: seconds after which trying again makes sense.
+        workers: by worker, what each did about a command that failed.
     """
 
     status: ClassVar[int] = 500
@@ -43,6 +44,7 @@ class InferenceError(Exception):
         expected: str | None = None,
         retry_after_s: float | None = None,
         task_id: str | None = None,
+        workers: dict[str, str] | None = None,
     ) -> None:
         super().__init__(detail)
         self.detail = detail
@@ -50,14 +52,16 @@ class InferenceError(Exception):
         self.expected = expected
         self.retry_after_s = retry_after_s
         self.task_id = task_id
+        self.workers = workers
 
     def to_dict(self) -> dict[str, Any]:
-        """The error as plain data: code, detail and, where known, field, expected, retry_after_s and task_id."""
+        """The error as plain data: code, detail and, where known, field, expected, retry_after_s, task_id, workers."""
         optional = {
             "field": self.field,
             "expected": self.expected,
             "retry_after_s": self.retry_after_s,
             "task_id": self.task_id,
+            "workers": self.workers,
         }
         return {"code": self.code, "detail": self.detail} | {k: v for k, v in optional.items() if v is not None}
 
@@ -71,6 +75,7 @@ class InferenceError(Exception):
             expected=data.get("expected"),
             retry_after_s=data.get("retry_after_s"),
             task_id=data.get("task_id"),
+            workers=data.get("workers"),
         )
 
 
@@ -90,6 +95,12 @@ class InvalidImage(InvalidRequest):
     """The image does not decode, or does not fit the model."""
 
     code, title = "invalid_image", "Invalid image"
+
+
+class InvalidModel(InvalidRequest):
+    """The files that a command names are no model, or none that fits the description."""
+
+    code, title = "invalid_model", "The model cannot be loaded"
 
 
 class UnknownCommand(InvalidRequest):
@@ -119,7 +130,7 @@ class ModelNotFound(InferenceError):
 
 
 class ObjectNotFound(InferenceError):
-    """An object that should be in the object store is not there."""
+    """An object that should be in the object store, or a model's file, is not there."""
 
     status, code, title = 404, "object_not_found", "Unknown object"
 
@@ -130,6 +141,18 @@ class TaskAlreadyFinished(InferenceError):
 
 class TaskCanceled(InferenceError):
     status, code, title = 409, "task_canceled", "The task was canceled"
+
+
+class ChangeInProgress(InferenceError):
+    """Commands that change a model go one after the other."""
+
+    status, code, title = 409, "change_in_progress", "A model is being changed"
+
+
+class SinkNotConfigured(InferenceError):
+    """Nothing delivers results to the sink that a command chooses."""
+
+    status, code, title = 409, "sink_not_configured", "The sink is not configured"
 
 
 class IdempotencyConflict(InferenceError):

@@ -7,7 +7,7 @@ An outcome is one line of JSON and then the prediction vector as little-endian f
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -37,7 +37,7 @@ class TaskStatus(StrEnum):
 
 @dataclass(frozen=True)
 class ModelRef:
-    """Which model a task runs on, resolved when the task is accepted."""
+    """A model as its files were: which one a task is accepted for, and which one ran it."""
 
     name: str
     version: str
@@ -99,6 +99,8 @@ class PredictionRequest:
     #: seconds from acceptance until the task expires
     deadline_s: float
     sinks: tuple[str, ...] = ()
+    #: of the desired state that model and sinks come from; None: whatever it is now
+    revision: int | None = None
     #: 0 is usual, 9 goes first
     priority: int = 0
     #: reply channel of the API process that waits; empty when nobody does
@@ -145,6 +147,8 @@ class Outcome:
     result: PredictionResult | None = None
     #: `InferenceError.to_dict()`
     error: dict[str, Any] | None = None
+    #: the model that gave the result; None where there is none
+    model: ModelRef | None = None
     batch_size: int = 0
     #: milliseconds by step: queue_ms, fetch_ms, decode_ms, batch_wait_ms, predict_ms
     timings: Mapping[str, float] = field(default_factory=dict)
@@ -162,6 +166,7 @@ def encode_outcome(outcome: Outcome) -> bytes:
     header: dict[str, Any] = {
         "status": outcome.status,
         "error": outcome.error,
+        "model": astuple(outcome.model) if outcome.model else None,
         "batch_size": outcome.batch_size,
         "timings": dict(outcome.timings),
         "worker": outcome.worker,
@@ -186,6 +191,7 @@ def decode_outcome(data: bytes) -> Outcome:
         TaskStatus(header["status"]),
         result=result,
         error=header["error"],
+        model=ModelRef(*header["model"]) if header["model"] else None,
         batch_size=header["batch_size"],
         timings=header["timings"],
         worker=header["worker"],
@@ -199,6 +205,7 @@ class TaskRecord:
 
     task_id: str
     request_id: str
+    #: what it was accepted for
     model: ModelRef
     queue: str
     item: QueueItem
@@ -218,3 +225,8 @@ class TaskRecord:
     deliveries: Mapping[str, str] = field(default_factory=dict)
     #: by sink that refused the result: why
     refusals: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def ran_on(self) -> ModelRef:
+        """The model that gave its result; while there is none, the one that it was accepted for."""
+        return (self.outcome and self.outcome.model) or self.model

@@ -46,7 +46,7 @@ def serve(settings: Settings) -> None:
     threads = [threading.Thread(target=guarded, args=(run,), name=name) for name, run in _runners(settings).items()]
     for thread in threads:
         thread.start()
-    logger.info("relaying to %s", ", ".join(settings.sinks) or "no sink")
+    logger.info("relaying to %s", ", ".join(settings.possible_sinks) or "no sink")
     for thread in threads:
         thread.join()
     if failed.is_set():
@@ -65,7 +65,7 @@ def _runners(settings: Settings) -> dict[str, Callable[[threading.Event], None]]
         policy=SweepPolicy(max_attempts=settings.worker.max_attempts, lost_grace_s=settings.task_store.lost_grace_s),
     )
     runners: dict[str, Callable[[threading.Event], None]] = {"sweeper": sweeper.run}
-    for sink in settings.sinks:
+    for sink in settings.possible_sinks:
         runners[f"relay-{sink}"] = _relay(settings, services, sink, name).run
     runners["retention"] = _Retention(services).run
     return runners

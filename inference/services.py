@@ -8,6 +8,8 @@ import redis
 
 from inference.broker import Broker
 from inference.broker.redis import RedisBroker
+from inference.effective import EffectiveConfiguration
+from inference.models.desired import DesiredModels
 from inference.models.files import ModelFiles
 from inference.models.registry import ModelRegistry, described_models
 from inference.presence import WorkerPresence
@@ -58,6 +60,14 @@ class Services:
     @cached_property
     def objects(self) -> ObjectStore:
         return open_object_store(self.settings)
+
+    @cached_property
+    def desired(self) -> DesiredModels:
+        return DesiredModels(self.redis, self.settings.task_store.key_prefix)
+
+    @cached_property
+    def effective(self) -> EffectiveConfiguration:
+        return EffectiveConfiguration(self.settings, self.models, self.desired)
 
     def outbox_stats(self, sink: str) -> OutboxStats:
         return outbox_stats(self.redis, self.settings.task_store.key_prefix, sink)

@@ -89,7 +89,7 @@ def _sinks(services: Services) -> tuple[SinkStatus, ...]:
     found = []
     for sink in get_args(SinkName):
         stats = services.outbox_stats(sink)
-        if sink in services.settings.sinks or stats.entries:
+        if sink in services.settings.possible_sinks or stats.entries:
             relays = [relay for relay in services.relays(sink) if relay.held or not _is_silent(services, relay)]
             found.append(SinkStatus(sink, stats, tuple(relays)))
     return tuple(found)
@@ -97,7 +97,7 @@ def _sinks(services: Services) -> tuple[SinkStatus, ...]:
 
 def _sink_problems(services: Services, status: SinkStatus) -> Iterator[str]:
     waits = f"{status.outbox.entries} results wait for {status.sink}"
-    if status.sink not in services.settings.sinks:
+    if status.sink not in services.settings.possible_sinks:
         yield f"{waits}, which is none of the configured sinks"
         return
     if status.outbox.is_over(services.settings.outbox):

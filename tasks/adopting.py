@@ -18,10 +18,10 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 
 from inference.broker import HIGHEST_PRIORITY, USUAL_PRIORITY
+from inference.effective import Effective
 from inference.errors import DeadlineExceeded, InferenceError, InvalidMetadata, InvalidRequest, ModelNotFound, shown
 from inference.imaging import ImageFormat, ImageHeader, parse_dtype, parse_shape
-from inference.messages import ModelRef, PredictionRequest, QueueItem
-from inference.models.registry import reference
+from inference.messages import PredictionRequest, QueueItem
 from inference.models.spec import ModelSpec
 from inference.settings import Settings
 from tasks.jobs import Adoption
@@ -77,15 +77,13 @@ class Adopter:
 
     Args:
         specs: the models whose queues are consumed.
-        refer: the version of a model that tasks are accepted for.
+        effective: the configuration as commands have changed it.
     """
 
-    def __init__(
-        self, settings: Settings, specs: Sequence[ModelSpec], *, refer: Callable[[ModelSpec], ModelRef] = reference
-    ) -> None:
+    def __init__(self, settings: Settings, specs: Sequence[ModelSpec], *, effective: Callable[[], Effective]) -> None:
         self._settings = settings
+        self._effective = effective
         self._specs = {spec.queue: spec for spec in specs}
-        self._refer = refer
 
     def read(self, kwargs: Any, *, message_id: str, queue: str, expires_in_s: float | None = None) -> tuple[Adoption, ...]:
         """One for each item; a message that cannot be read is a single one, refused.
@@ -121,7 +119,7 @@ class Adopter:
         return PredictionRequest(
             task_id=message_id,
             request_id=message_id,
-            model=self._refer(spec),
+            model=self._effective().reference(spec),
             queue=queue,
             item=QueueItem(message_id, "", None),
             deadline_s=self._settings.deadlines.async_s,
@@ -151,7 +149,7 @@ class Adopter:
         )
 
     def _sinks(self, wanted: list[str] | None) -> tuple[str, ...]:
-        configured = self._settings.sinks
+        configured = self._settings.possible_sinks
         unknown = [sink for sink in wanted or () if sink not in configured]
         if unknown:
             raise InvalidMetadata(
@@ -159,7 +157,7 @@ class Adopter:
                 field="sinks",
                 expected=f"some of {', '.join(configured) or 'none'}",
             )
-        return configured if wanted is None else tuple(dict.fromkeys(wanted))
+        return self._effective().sinks if wanted is None else tuple(dict.fromkeys(wanted))
 
     def _adopt(self, draft: PredictionRequest, sent: Any, field: str) -> Adoption:
         try:

@@ -168,7 +168,7 @@ class Batcher(Stage):
         for job in jobs:
             job.timings["batch_wait_ms"] = (now - job.ready_at) * 1000
         slots = [job.slot for job in jobs if job.slot is not None]
-        predictions = self._predictor.predict(self._spec.name, slots)
+        predictions = self._predictor.predict(jobs[0].model, slots)
         if len(predictions.values) != len(jobs):
             raise PredictionFailed(f"{len(jobs)} images gave {len(predictions.values)} predictions")
         return predictions
@@ -185,6 +185,7 @@ class Batcher(Stage):
             outcome = Outcome(
                 TaskStatus.SUCCEEDED,
                 result=PredictionResult.from_vector(vector, self._spec.labels, self._spec.threshold),
+                model=predictions.model,
                 batch_size=len(jobs),
                 timings=job.timings,
                 worker=self._owner,

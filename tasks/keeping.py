@@ -6,7 +6,6 @@ import logging
 
 from inference.errors import ServiceUnavailable
 from inference.models.predictor import Predictor
-from inference.models.spec import ModelSpec
 from inference.presence import ANNOUNCE_INTERVAL_S, LoadedModelInfo, WorkerInfo, WorkerPresence
 from inference.task_store.protocol import TaskStore
 from tasks.jobs import HeldJobs
@@ -47,19 +46,18 @@ class Announcer(Stage):
 
     name = "presence"
 
-    def __init__(self, presence: WorkerPresence, owner: str, predictor: Predictor, specs: list[ModelSpec]) -> None:
+    def __init__(self, presence: WorkerPresence, owner: str, predictor: Predictor) -> None:
         super().__init__()
         self._presence = presence
         self._owner = owner
         self._predictor = predictor
-        self._specs = specs
 
     def step(self) -> None:
         loaded = self._predictor.loaded
         models = tuple(
-            LoadedModelInfo(spec.name, spec.version, spec.digest, loaded[spec.name].predict_ms)
-            for spec in self._specs
-            if spec.name in loaded
+            LoadedModelInfo(model.name, model.version, model.digest, loaded[name].predict_ms)
+            for name, model in self._predictor.references.items()
+            if name in loaded
         )
         try:
             self._presence.announce(WorkerInfo(self._owner, models))

@@ -44,7 +44,14 @@ class InferenceStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has
             logger.critical("none of the queues %s is a model's", ", ".join(queues))
             raise WorkerShutdown(1)
         worker = InferenceWorker(
-            services.settings, specs, store=services.store, objects=services.objects, presence=services.presence
+            services.settings,
+            specs,
+            store=services.store,
+            objects=services.objects,
+            presence=services.presence,
+            desired=services.desired,
+            files=services.model_files,
+            models=services.models,
         )
         try:
             started = worker.start(_should_stop)

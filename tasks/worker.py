@@ -8,17 +8,23 @@ import socket
 import uuid
 from collections.abc import Callable, Sequence
 
+from inference.effective import Effective
 from inference.errors import ServiceUnavailable
 from inference.imaging import ImageLimits
 from inference.models.arena import SlotArena
+from inference.models.desired import DesiredModels
 from inference.models.device_predictors import DevicePredictors
+from inference.models.files import ModelFiles
+from inference.models.registry import ModelRegistry
 from inference.models.spec import ModelSpec
+from inference.models.switching import SwitchingPredictor
 from inference.presence import WorkerPresence
 from inference.settings import Settings
 from inference.storage import ObjectStore
 from inference.task_store.protocol import TaskStore
 from tasks.adopting import Adopter
 from tasks.batching import BatchPolicy
+from tasks.changing import ModelChanger, Specs
 from tasks.errands import Errands
 from tasks.jobs import Delivery, HeldJobs
 from tasks.keeping import Announcer, LeaseKeeper
@@ -32,6 +38,7 @@ class InferenceWorker:
 
     Args:
         specs: the models whose queues this worker consumes.
+        models: all that are configured.
     """
 
     def __init__(
@@ -42,47 +49,40 @@ class InferenceWorker:
         store: TaskStore,
         objects: ObjectStore,
         presence: WorkerPresence,
+        desired: DesiredModels,
+        files: ModelFiles,
+        models: ModelRegistry,
     ) -> None:
-        options = settings.worker
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self.store = store
+        self._options = options = settings.worker
+        self._gpu = settings.gpu
         self.queues = [spec.queue for spec in specs]
-        self._drain_timeout_s = options.drain_timeout_s
         self._presence = presence
         self._held = HeldJobs()
         self.errands = Errands(store)
-        self.adopter = Adopter(settings, specs)
+        self.adopter = Adopter(settings, specs, effective=lambda: Effective(settings, models, self._changer.state))
+        by_name = {spec.name: spec for spec in specs}
         slots = 2 * options.max_batch_size + options.io_threads
-        arenas = {spec.name: SlotArena(spec.input, slots) for spec in specs}
-        self.predictor = DevicePredictors(
-            {spec.name: (spec, arenas[spec.name]) for spec in specs},
-            max_batch_size=options.max_batch_size,
-            predict_timeout_s=options.predict_timeout_s,
-            load_timeout_s=options.load_timeout_s,
-            gpu=settings.gpu,
+        self._arenas = {name: SlotArena(spec.input, slots) for name, spec in by_name.items()}
+        self.predictor = SwitchingPredictor(self._make_process(by_name))
+        self._changer = ModelChanger(
+            desired,
+            files,
+            self.predictor,
+            owner=self.owner,
+            specs=by_name,
+            make=self._make_process,
+            store=store,
+            held=self._held,
         )
-        policy = PipelinePolicy(
-            batch=BatchPolicy(options.max_batch_size, options.max_batch_wait_ms, options.max_attempts),
-            limits=ImageLimits(settings.limits.max_pixels),
-            io_threads=options.io_threads,
-        )
-        self._pipelines = {
-            spec.name: Pipeline(
-                spec=spec,
-                arena=arenas[spec.name],
-                predictor=self.predictor,
-                store=store,
-                objects=objects,
-                owner=self.owner,
-                held=self._held,
-                policy=policy,
-            )
-            for spec in specs
-        }
+        limits = ImageLimits(settings.limits.max_pixels)
+        self._pipelines = {name: self._make_pipeline(spec, objects, limits) for name, spec in by_name.items()}
         self._keepers = (
             LeaseKeeper(store, self.owner, self._held, lease_s=settings.task_store.lease_s),
-            Announcer(presence, self.owner, self.predictor, list(specs)),
+            Announcer(presence, self.owner, self.predictor),
             self.errands,
+            self._changer,
         )
 
     def start(self, should_stop: Callable[[], bool]) -> bool:
@@ -92,7 +92,7 @@ class InferenceWorker:
             ConfigurationError: a model cannot be loaded.
         """
         logger.info("loading %s", ", ".join(self._pipelines))
-        if not self.predictor.start(should_stop):
+        if not self._changer.bring_up(should_stop):
             return False
         for model in self.predictor.loaded.values():
             logger.info("%s is warm: %.1f ms for one image", model.model, model.predict_ms)
@@ -101,6 +101,32 @@ class InferenceWorker:
         for pipeline in self._pipelines.values():
             pipeline.start()
         return True
+
+    def _make_process(self, models: Specs) -> DevicePredictors:
+        return DevicePredictors(
+            {name: (spec, self._arenas[name]) for name, spec in models.items()},
+            max_batch_size=self._options.max_batch_size,
+            predict_timeout_s=self._options.predict_timeout_s,
+            load_timeout_s=self._options.load_timeout_s,
+            gpu=self._gpu,
+        )
+
+    def _make_pipeline(self, spec: ModelSpec, objects: ObjectStore, limits: ImageLimits) -> Pipeline:
+        options = self._options
+        return Pipeline(
+            spec=spec,
+            arena=self._arenas[spec.name],
+            predictor=self.predictor,
+            store=self.store,
+            objects=objects,
+            owner=self.owner,
+            held=self._held,
+            policy=PipelinePolicy(
+                batch=BatchPolicy(options.max_batch_size, options.max_batch_wait_ms, options.max_attempts),
+                limits=limits,
+                io_threads=options.io_threads,
+            ),
+        )
 
     def serves(self, model: str) -> bool:
         return model in self._pipelines
@@ -112,7 +138,7 @@ class InferenceWorker:
         """Finish and commit what runs, give the rest back, end the predictor."""
         for pipeline in self._pipelines.values():
             pipeline.begin_stop()
-        finished = [pipeline.stop(self._drain_timeout_s) for pipeline in self._pipelines.values()]
+        finished = [pipeline.stop(self._options.drain_timeout_s) for pipeline in self._pipelines.values()]
         for keeper in self._keepers:
             keeper.stop()
         for keeper in self._keepers:
@@ -121,7 +147,7 @@ class InferenceWorker:
             if all(finished):
                 self._give_back()
             else:
-                logger.error("the running batch did not end within %g s; it runs again", self._drain_timeout_s)
+                logger.error("the running batch did not end within %g s; it runs again", self._options.drain_timeout_s)
             self._presence.leave(self.owner)
         except ServiceUnavailable as error:
             logger.warning("cannot give back what was prefetched (%s); its leases run out", error)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
+from inference.messages import ModelRef
 from inference.models.arena import SlotArena
 from inference.models.predictor import BatchPredictions, PredictorProcess
 from inference.models.protocol import Loaded
@@ -13,7 +14,7 @@ from inference.settings import GpuSettings
 
 
 class DevicePredictors:
-    """`Predictor` for models on several devices: those of one device share a process, as they share what it computes with."""
+    """`switching.Process` for models on several devices: those of one device share a process."""
 
     def __init__(
         self,
@@ -41,6 +42,10 @@ class DevicePredictors:
             self._by_model |= dict.fromkeys(group, process)
 
     @property
+    def references(self) -> Mapping[str, ModelRef]:
+        return {name: model for process in self._processes for name, model in process.references.items()}
+
+    @property
     def loaded(self) -> Mapping[str, Loaded]:
         return {name: model for process in self._processes for name, model in process.loaded.items()}
 
@@ -54,3 +59,8 @@ class DevicePredictors:
     def stop(self) -> None:
         for process in self._processes:
             process.stop()
+
+    def retire(self) -> None:
+        """As `PredictorProcess.retire`."""
+        for process in self._processes:
+            process.retire()

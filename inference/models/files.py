@@ -15,6 +15,7 @@ from inference.settings import Settings
 from inference.storage import DEAD_LETTERS_PREFIX, UPLOADS_PREFIX
 
 _ARCHIVE_SUFFIX = ".zip"
+_WHOLE_MODEL_SUFFIXES = (".keras", _ARCHIVE_SUFFIX)
 _DEFAULT_FOLDER = Path("models")
 
 
@@ -56,14 +57,16 @@ class ModelFiles:
 
         Args:
             architecture_file: a path, relative to the working directory, or ``s3://BUCKET/KEY``; see `in_bucket`.
-            weights_file: the same.
+            weights_file: the same. A whole model (`.keras`, a SavedModel) takes the place of all files.
 
         Raises:
             ObjectNotFound, ConfigurationError, ServiceUnavailable: as `resolve` does.
         """
         changes = {"architecture_file": architecture_file, "weights_file": weights_file}
         changed: dict[str, str | None] = {key: _from_here(text, key) for key, text in changes.items() if text is not None}
-        if "architecture_file" in changed:
+        if architecture_file is None and weights_file is not None and _is_whole_model(weights_file):
+            changed = {"file": changed["weights_file"], "architecture_file": None, "weights_file": None}
+        elif "architecture_file" in changed:
             if spec.weights_file is None and "weights_file" not in changed:
                 raise ConfigurationError(f"{spec.name}: an architecture needs weights_file too", field="weights_file")
             changed["file"] = None
@@ -136,6 +139,11 @@ def _from_here(text: str, key: str) -> str:
     except ValueError as error:
         raise ConfigurationError(f"{text}: {error}", field=key) from error
     return text if location.bucket is not None else str(Path(text).absolute())
+
+
+def _is_whole_model(location: str) -> bool:
+    """An H5 file may be one too, and is taken for weights."""
+    return Path(location.partition("#")[0]).suffix.lower() in _WHOLE_MODEL_SUFFIXES or Path(location).is_dir()
 
 
 def _model_digest(files: dict[str, LocalFile]) -> str:

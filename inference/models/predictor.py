@@ -18,10 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.errors import ConfigurationError, PredictionFailed
+from inference.messages import ModelRef
 from inference.models.arena import SlotArena
 from inference.models.device_lock import GpuLock, gpu_index, gpu_lock
 from inference.models.native_stderr import pass_on
 from inference.models.protocol import Failed, Load, Loaded, LoadModel, Predict, Predicted, Ready
+from inference.models.registry import reference
 from inference.models.spec import ModelSpec
 from inference.settings import GpuSettings
 
@@ -46,17 +48,24 @@ class BatchPredictions:
     values: NDArray[np.float32]
     #: milliseconds inside the predictor process
     predict_ms: float
+    #: what ran
+    model: ModelRef
 
 
 class Predictor(Protocol):
+    """What a worker's batches go to: see `switching.SwitchingPredictor`."""
+
     def start(self, should_stop: Callable[[], bool]) -> bool: ...
 
-    def predict(self, model: str, slots: Sequence[int]) -> BatchPredictions: ...
+    def predict(self, model: ModelRef, slots: Sequence[int]) -> BatchPredictions: ...
 
     def stop(self) -> None: ...
 
     @property
     def loaded(self) -> Mapping[str, Loaded]: ...
+
+    @property
+    def references(self) -> Mapping[str, ModelRef]: ...
 
 
 class PredictorProcess:
@@ -79,6 +88,8 @@ class PredictorProcess:
     ) -> None:
         self._models = models
         self._gpu = gpu or GpuSettings()
+        #: by name, the version that it loads
+        self.references: Mapping[str, ModelRef] = {name: reference(spec) for name, (spec, _) in models.items()}
         self._max_batch_size = max_batch_size
         self._predict_timeout_s = predict_timeout_s
         self._load_timeout_s = load_timeout_s
@@ -149,6 +160,11 @@ class PredictorProcess:
         with self._lock:
             self._end()
 
+    def retire(self) -> None:
+        """End the process once the call that runs has its answer; those that come later find it not running."""
+        with self._lock:
+            self._end()
+
     def _call(self, connection: Connection, call: Predict, timeout_s: float) -> BatchPredictions:
         connection.send(call)
         _await(connection, timeout_s)
@@ -159,7 +175,7 @@ class PredictorProcess:
         values = np.frombuffer(connection.recv_bytes(), "<f4")
         if values.size == 0 or values.size % len(call.slots):
             raise PredictionFailed(f"{len(call.slots)} images gave {values.size} values")
-        return BatchPredictions(values.reshape(len(call.slots), -1), answer.predict_ms)
+        return BatchPredictions(values.reshape(len(call.slots), -1), answer.predict_ms, self.references[call.model])
 
     def _spawn(self) -> Connection:
         ours, theirs = socket.socketpair()

@@ -67,6 +67,9 @@ class ModelRegistry:
             )
         return spec
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._specs
+
     def __iter__(self) -> Iterator[ModelSpec]:
         return iter(self._specs.values())
 

@@ -52,6 +52,11 @@ Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
 
 
+def ensemble_sinks(ensemble: bool) -> tuple[SinkName, ...]:
+    """Where results go in an ensemble, and outside of one."""
+    return ("kafka",) if ensemble else ("mongodb",)
+
+
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -288,13 +293,18 @@ class Settings(BaseSettings):
         if "sinks" in data:
             raise ValueError("ensemble and sinks both say where results go; set one of them")
         is_ensemble = TypeAdapter(bool).validate_python(data["ensemble"])
-        return data | {"sinks": ("kafka",) if is_ensemble else ("mongodb",)}
+        return data | {"sinks": ensemble_sinks(is_ensemble)}
 
     @model_validator(mode="after")
     def _records_have_a_home(self) -> Self:
         if self.broker.is_amqp and self.task_store.url is None:
             raise ValueError("task_store.url is needed: the task records live in Redis, and the broker is RabbitMQ")
         return self
+
+    @property
+    def possible_sinks(self) -> tuple[SinkName, ...]:
+        """Where results may go: `sinks`, and with `ensemble` also where a change of the mode sends them."""
+        return self.sinks if self.ensemble is None else (*ensemble_sinks(True), *ensemble_sinks(False))
 
     @property
     def is_embedded(self) -> bool:

@@ -9,7 +9,19 @@ from inference.task_store.protocol import (
     LeaseState,
     QueueStats,
     Reaped,
+    StateChanged,
     TaskStore,
 )
 
-__all__ = ["Accepted", "Commit", "Enqueue", "Lease", "LeaseState", "Leases", "QueueStats", "Reaped", "TaskStore"]
+__all__ = [
+    "Accepted",
+    "Commit",
+    "Enqueue",
+    "Lease",
+    "LeaseState",
+    "Leases",
+    "QueueStats",
+    "Reaped",
+    "StateChanged",
+    "TaskStore",
+]

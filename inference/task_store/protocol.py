@@ -19,6 +19,10 @@ from typing import Protocol
 from inference.messages import Outcome, PredictionRequest, TaskRecord
 
 
+class StateChanged(Exception):
+    """The desired state is another than the request was made for: resolve its model and sinks again."""
+
+
 class LeaseState(StrEnum):
     LEASED = "leased"  #: the task is the owner's now
     HELD = "held"  #: another owner has it
@@ -100,6 +104,7 @@ class TaskStore(Protocol):
         Raises:
             Overloaded: `max_queue_depth` tasks of this queue are waiting (0: no limit).
             IdempotencyConflict: the key was used with another fingerprint.
+            StateChanged: `request.revision` is not that of the desired state any more.
         """
 
     def withdraw(self, task_id: str) -> None:
@@ -123,6 +128,9 @@ class TaskStore(Protocol):
         """How many tasks of the queue were accepted before this one and wait; None once it has started."""
 
     def queue_stats(self, queue: str) -> QueueStats: ...
+
+    def count_waiting(self, queue: str, *, up_to: int) -> int:
+        """How many tasks of the queue wait whose acceptance number is at most `up_to`."""
 
     # --- the worker's side
     def lease(self, owner: str, task_ids: Sequence[str]) -> Leases: ...

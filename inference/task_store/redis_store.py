@@ -21,7 +21,7 @@ from inference.errors import (
     TaskNotFound,
 )
 from inference.messages import Outcome, PredictionRequest, TaskRecord, TaskStatus, encode_outcome
-from inference.task_store.protocol import Accepted, Commit, Enqueue, Lease, Leases, LeaseState, QueueStats, Reaped
+from inference.task_store.protocol import Accepted, Commit, Enqueue, Lease, Leases, LeaseState, QueueStats, Reaped, StateChanged
 from inference.task_store.records import from_hash, to_fields
 
 _LUA = Path(__file__).parent / "lua"
@@ -80,9 +80,12 @@ class RedisTaskStore:
             *(request.task_id, request.queue, _ms(request.deadline_s), max_queue_depth, request.request_id),
             _ms(request.deadline_s + policy.result_ttl_s),
             *(request.idempotency_key, request.fingerprint, _ms(policy.idempotency_ttl_s)),
+            "" if request.revision is None else request.revision,
             *((enqueue.list_key, enqueue.payload, enqueue.bell_key) if enqueue else ("", b"", "")),
             *to_fields(request),
         )
+        if state == b"changed":
+            raise StateChanged
         if state == b"overloaded":
             raise Overloaded(f"{max_queue_depth} tasks are waiting for {request.model.name} already")
         if state == b"conflict":
@@ -140,6 +143,11 @@ class RedisTaskStore:
     def queue_stats(self, queue: str) -> QueueStats:
         depth, oldest_ms, ended, window_ms = self._run("queue_stats", queue)
         return QueueStats(depth, oldest_ms / 1000, ended * 1000 / window_ms if window_ms else 0.0)
+
+    def count_waiting(self, queue: str, *, up_to: int) -> int:
+        with unavailable_when_down():
+            count: Any = self._redis.zcount(self._key("waiting", queue), "-inf", up_to)
+        return int(count)
 
     # --- the worker's side
 

@@ -10,6 +10,7 @@ from support.samples import a_failure, a_request, a_success
 from support.time_travel import let_time_pass
 
 from inference.messages import Outcome, TaskStatus
+from inference.models.desired import DesiredModels
 from inference.task_store import Commit, Enqueue, Lease, LeaseState, TaskStore
 from inference.task_store.redis_store import RedisTaskStore, StorePolicy
 
@@ -36,6 +37,9 @@ class StoreWorld(Protocol):
     def pushed(self, list_key: str) -> list[bytes]:
         """Payloads that `accept` has pushed, oldest first."""
 
+    def change_state(self) -> int:
+        """A command changes the desired state; gives its new revision."""
+
 
 class FakeWorld:
     def __init__(self, key_prefix: str) -> None:
@@ -54,6 +58,10 @@ class FakeWorld:
 
     def pushed(self, list_key: str) -> list[bytes]:
         return [enqueue.payload for enqueue in self._pushed if enqueue.list_key == list_key]
+
+    def change_state(self) -> int:
+        self._store.revision += 1
+        return self._store.revision
 
 
 class RedisWorld:
@@ -77,6 +85,11 @@ class RedisWorld:
     def pushed(self, list_key: str) -> list[bytes]:
         payloads: Any = self._redis.lrange(list_key, 0, -1)
         return list(reversed(payloads))
+
+    def change_state(self) -> int:
+        desired = DesiredModels(self._redis, self._prefix)
+        desired.serve("tiny")
+        return desired.read().revision
 
 
 def _policy(key_prefix: str) -> StorePolicy:

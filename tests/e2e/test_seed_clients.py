@@ -132,7 +132,7 @@ def test_a_get_says_who_it_is(seed_service: Service, path: str) -> None:
     who = requests.get(f"{seed_service.url}{path}", timeout=60).json()
 
     assert "vgg_0" in who["response"]
-    assert (who["pipeline_id"], who["model"]["name"], who["ensemble"]) == ("pipeline_1", "vgg_0", False)
+    assert (who["pipeline_id"], who["model"]["name"], who["ensemble_mode"]) == ("pipeline_1", "vgg_0", False)
 
 
 def test_mongodb_that_is_not_there_delays_delivery_alone(seed_service: Service) -> None:

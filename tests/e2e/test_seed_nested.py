@@ -87,7 +87,7 @@ def nested(request: pytest.FixtureRequest, services_env: dict[str, str], tmp_pat
 
 def test_the_nested_form_serves_and_delivers(nested: Nested) -> None:
     answer = nested.predict("road-1")
-    is_ensemble = requests.get(f"{nested.service.url}/inference_service", timeout=60).json()["ensemble"]
+    is_ensemble = requests.get(f"{nested.service.url}/inference_service", timeout=60).json()["ensemble_mode"]
     read = nested.records if is_ensemble else nested.documents
     (delivered,) = wait_until(read, timeout_s=60, what="the result is delivered")
 

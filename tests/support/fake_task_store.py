@@ -25,7 +25,7 @@ from inference.errors import (
     TaskNotFound,
 )
 from inference.messages import Outcome, PredictionRequest, TaskRecord, TaskStatus, decode_outcome, encode_outcome
-from inference.task_store import Accepted, Commit, Enqueue, Lease, Leases, LeaseState, QueueStats, Reaped
+from inference.task_store import Accepted, Commit, Enqueue, Lease, Leases, LeaseState, QueueStats, Reaped, StateChanged
 from inference.task_store.redis_store import StorePolicy
 
 
@@ -94,6 +94,8 @@ class FakeTaskStore:
         self.available = True
         #: by sink: entry id and task id, in order of the commits
         self.outbox: dict[str, dict[bytes, str]] = defaultdict(dict)
+        #: of the desired state
+        self.revision = 0
         #: (channel, frames), as they were published
         self.replies: list[tuple[str, bytes]] = []
         self._policy = policy or StorePolicy()
@@ -118,6 +120,8 @@ class FakeTaskStore:
                 raise IdempotencyConflict("the Idempotency-Key was used before", field="Idempotency-Key", task_id=known[0])
             if known is not None:
                 return Accepted(known[0], created=False)
+            if request.revision not in (None, self.revision):
+                raise StateChanged
             if 0 < max_queue_depth <= len(self._waiting(request.queue)):
                 raise Overloaded(f"{max_queue_depth} tasks are waiting for {request.model.name} already")
             self._write(request)
@@ -176,6 +180,10 @@ class FakeTaskStore:
             ended = sum(at_ms >= since_ms for at_ms in self._finished_at_ms[queue])
             rate = ended * 1000 / (self._now_ms - since_ms) if whole_seconds else 0.0
             return QueueStats(len(waiting), oldest_age_ms / 1000, rate)
+
+    def count_waiting(self, queue: str, *, up_to: int) -> int:
+        with self._step():
+            return sum(task.number <= up_to for task in self._waiting(queue))
 
     # --- the worker's side
 

@@ -38,7 +38,9 @@ def a_message(request: PredictionRequest) -> QueueMessage:
 
 def a_success(**changes: Any) -> Outcome:
     result = PredictionResult.from_vector(VECTOR, labels=("ant", "bee", "cat", "dog", "eel", "fox"))
-    outcome = Outcome(TaskStatus.SUCCEEDED, result, batch_size=4, timings={"queue_ms": 1.5}, worker="w1", predicted_at_ms=17)
+    outcome = Outcome(
+        TaskStatus.SUCCEEDED, result, model=MODEL, batch_size=4, timings={"queue_ms": 1.5}, worker="w1", predicted_at_ms=17
+    )
     return dataclasses.replace(outcome, **changes)
 
 

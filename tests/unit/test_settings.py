@@ -314,3 +314,15 @@ def test_a_mistyped_setting_in_an_env_file_is_named(tmp_path: Path, monkeypatch:
 
     with pytest.raises(ConfigurationError, match="INFERENCE_SINK: unknown setting"):
         load_settings(None)
+
+
+class TestWhereResultsMayGo:
+    @pytest.mark.parametrize("ensemble", [True, False])
+    def test_with_an_ensemble_mode_both_ways_are_open(self, ensemble: bool) -> None:
+        settings = load({"ensemble": ensemble})
+        assert settings.sinks == (("kafka",) if ensemble else ("mongodb",))
+        assert settings.possible_sinks == ("kafka", "mongodb")
+
+    @pytest.mark.parametrize("sinks", [(), ("jsonl",), ("mongodb", "kafka")])
+    def test_without_one_it_is_the_sinks(self, sinks: tuple[str, ...]) -> None:
+        assert load({"sinks": list(sinks)}).possible_sinks == sinks

@@ -29,12 +29,11 @@ def make_app(repository: Path, redis_url: str, redis_client: redis.Redis, key_pr
         defaults: dict[str, Any] = {
             "data_dir": tmp_path,
             "models": (repository / "models" / "digits",),
-            "sinks": (),
             "broker": {"url": redis_url},
             "task_store": {"key_prefix": key_prefix},
         }
-        if "ensemble" in sections:  # which says where results go
-            del defaults["sinks"]
+        if "ensemble" not in sections:  # it says where results go by itself
+            defaults["sinks"] = ()
         app = create_app(Settings(**(defaults | sections)))
         apps.append(app)
         return app

@@ -23,6 +23,7 @@ from inference.errors import ERRORS_BY_CODE, ServiceUnavailable
     [
         ("DELETE", "/inference", {"GET", "HEAD", "POST", "OPTIONS"}),
         ("PUT", "/inference_service", {"GET", "HEAD", "POST", "OPTIONS"}),
+        ("GET", "/inference_service_controller", {"POST", "OPTIONS"}),
         ("POST", "/tasks/x", {"GET", "HEAD", "DELETE", "OPTIONS"}),
         ("DELETE", "/tasks", {"GET", "HEAD", "OPTIONS"}),
         ("POST", "/health/live", {"GET", "HEAD", "OPTIONS"}),
@@ -52,18 +53,22 @@ def test_head_is_answered_as_get_without_a_body(client: FlaskClient) -> None:
     assert (response.status_code, response.data) == (200, b"")
 
 
-@pytest.mark.parametrize("path", ["/inference", "/inference_service"])
-def test_a_get_where_images_go_says_who_answers(client: FlaskClient, path: str) -> None:
+@pytest.mark.parametrize("path", ["/", "/inference", "/inference_service"])
+def test_a_get_says_who_answers(app: Api, client: FlaskClient, path: str) -> None:
     who = client.get(path).json
-    assert who["model"].keys() == {"name", "version", "digest", "input_shape"}
-    assert (who["model"]["name"], who["model"]["input_shape"]) == ("digits", [8, 8, 1])
-    assert (who["pipeline_id"], who["ensemble"]) == (client.application.services.settings.pipeline_id, False)
-    assert "model digits, input 8,8,1" in who["response"]
+    digits = app.services.models.get("digits")
+    assert (who["pipeline_id"], who["served_model"], who["ensemble_mode"], who["sinks"]) == ("default", "digits", False, [])
+    assert who["model"] == {"name": "digits", "version": digits.version, "digest": digits.digest}
+    assert who["input_shape"] == [8, 8, 1]
+
+
+@pytest.mark.parametrize("path", ["/inference", "/inference_service"])
+def test_a_get_where_images_go_says_it_in_a_sentence_too(client: FlaskClient, path: str) -> None:
+    assert "model digits, input 8,8,1; results go to no sink" in client.get(path).json["response"]
 
 
 def test_the_index_says_what_is_where(client: FlaskClient) -> None:
     index = client.get("/").json
-    assert index["served_model"] == "digits"
     assert index["models"] == ["digits"]
     assert "POST /inference" in index["paths"]
 

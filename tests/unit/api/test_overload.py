@@ -88,7 +88,7 @@ class TestARateThatIsTooSlow:
             store=slow,
             broker=app.services.broker,
             objects=app.services.objects,
-            models=app.services.models,
+            configuration=app.services.effective,
             replies=app.replies,
             admission=Admission(slow, app.services.outbox_stats, app.services.settings.outbox, batch_size=32, clock=clock),
             settings=app.services.settings,

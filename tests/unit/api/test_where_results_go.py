@@ -66,7 +66,7 @@ def test_one_that_is_named_twice_gets_it_once(outboxes: Any) -> None:
 
 def test_a_request_names_no_other(outboxes: Any) -> None:
     configured = outboxes(ensemble=True)
-    problem = assert_problem(post(configured.client, raw_form(sinks="mongodb")), 400, "invalid_metadata")
+    problem = assert_problem(post(configured.client, raw_form(sinks="jsonl")), 400, "invalid_metadata")
     assert problem["field"] == "metadata.sinks"
     assert "kafka" in problem["expected"]
 

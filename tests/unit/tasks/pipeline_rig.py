@@ -70,6 +70,12 @@ class FakePredictor:
         self._lock = threading.Lock()
         self._running = True
         self.loaded: dict[str, Loaded] = {}
+        self.references: dict[str, ModelRef] = {}
+        self.former_references: list[ModelRef] = []
+        #: what every batch is said to have run on; None: the version that its tasks were accepted for
+        self.runs_on: ModelRef | None = None
+        #: the versions that were asked for
+        self.models: list[ModelRef] = []
         #: the numbers of the images of each batch, in the order of the calls
         self.batches: list[list[int]] = []
         self.starts = 0
@@ -91,13 +97,14 @@ class FakePredictor:
         """The numbers of all images so far."""
         return [number for batch in self.batches for number in batch]
 
-    def predict(self, model: str, slots: Sequence[int]) -> BatchPredictions:
+    def predict(self, model: ModelRef, slots: Sequence[int]) -> BatchPredictions:
         with self._lock:
             if not self._running:
                 self.refused += 1
                 raise PredictorNotRunning("the predictor process is not running")
-            numbers = [int(self._arenas[model].images[slot].flat[0]) for slot in slots]
+            numbers = [int(self._arenas[model.name].images[slot].flat[0]) for slot in slots]
             self.batches.append(numbers)
+            self.models.append(model)
             if len(self.batches) >= self.gated_from:
                 assert self.gate.wait(PATIENCE_S), "nobody opened the gate"
             killers = [number for number in numbers if self.crashes_on[number] > 0]
@@ -107,7 +114,7 @@ class FakePredictor:
                 raise PredictorCrashed("the predictor process died: signal 9")
             if self.raises_on.intersection(numbers):
                 raise PredictionFailed("the model raised ValueError: no")
-            return BatchPredictions(self._values(numbers), predict_ms=1.5)
+            return BatchPredictions(self._values(numbers), predict_ms=1.5, model=self.runs_on or model)
 
     def hold(self, call: int) -> None:
         """Let the call that waits at the gate go on; the calls from number `call` on wait."""
@@ -122,6 +129,9 @@ class FakePredictor:
 
     def stop(self) -> None:
         self._running = False
+
+    def end_former(self) -> None:
+        """There is no former process."""
 
     def _values(self, numbers: list[int]) -> NDArray[np.float32]:
         if self.answer is not None:
@@ -238,7 +248,9 @@ class Rig:
         self.pipeline.start()
         return self
 
-    def accept(self, number: int, *, deadline_s: float = 60.0, data: bytes | None = None, upload: bool = True) -> str:
+    def accept(
+        self, number: int, *, deadline_s: float = 60.0, data: bytes | None = None, upload: bool = True, version: str | None = None
+    ) -> str:
         """A task with the image of this number, in the stores; gives its id."""
         task_id = uuid.uuid4().hex
         item = QueueItem(task_id, f"uploads/{task_id}", RAW_HEADER)
@@ -247,7 +259,7 @@ class Rig:
         request = PredictionRequest(
             task_id=task_id,
             request_id=f"request-{number}",
-            model=ModelRef(self.spec.name, self.spec.version, "sha256:0"),
+            model=ModelRef(self.spec.name, version or self.spec.version, "sha256:0"),
             queue=self.spec.queue,
             item=item,
             deadline_s=deadline_s,
@@ -259,7 +271,8 @@ class Rig:
 
     def deliver(self, *task_ids: str) -> Inbox:
         """One message with these tasks, as the broker brings it."""
-        inbox = Inbox(message_of(*(self.store.get(task_id).item for task_id in task_ids)))
+        records = [self.store.get(task_id) for task_id in task_ids]
+        inbox = Inbox(QueueMessage(records[0].model, tuple(record.item for record in records)))
         self.pipeline.submit(inbox.delivery)
         return inbox
 

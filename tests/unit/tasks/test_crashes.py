@@ -278,7 +278,7 @@ class TestTwoModels:
         predictor = FakePredictor(arenas)
         first = make_rig(arena=arenas["digits"], predictor=predictor)
         second = make_rig(arena=arenas["others"], predictor=predictor)
-        second.pipeline._batcher._spec = digits.model_copy(update={"name": "others"})
+        second.spec = digits.model_copy(update={"name": "others"})
         return first.start(), second.start()
 
     def test_a_batch_that_finds_the_process_down_is_not_counted_as_a_death(self, rigs: tuple[Rig, Rig]) -> None:

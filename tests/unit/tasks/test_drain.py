@@ -12,7 +12,10 @@ import redis
 from pipeline_rig import FakePredictor, Inbox, MakeRig, Outage, Rig, assert_succeeded, wait_until
 
 from inference.messages import ModelRef, QueueMessage
+from inference.models.desired import DesiredModels
+from inference.models.files import ModelFiles
 from inference.models.protocol import Loaded
+from inference.models.registry import ModelRegistry, reference
 from inference.models.spec import ModelSpec
 from inference.presence import WorkerPresence
 from inference.settings import Settings
@@ -176,13 +179,24 @@ class Worker:
 
     def __init__(self, settings: Settings, specs: list[ModelSpec], store: Any, objects: Any, presence: WorkerPresence) -> None:
         self.store = store
-        self.worker = InferenceWorker(settings, specs, store=store, objects=objects, presence=presence)
+        self.worker = InferenceWorker(
+            settings,
+            specs,
+            store=store,
+            objects=objects,
+            presence=presence,
+            desired=DesiredModels(presence._redis, presence._index),
+            files=ModelFiles(settings),
+            models=ModelRegistry({spec.name: spec for spec in specs}, served=specs[0].name),
+        )
         self.pipelines = self.worker._pipelines
         self.arenas = {name: pipeline._batcher._arena for name, pipeline in self.pipelines.items()}
         self.predictor = FakePredictor(self.arenas)
         self.predictor.loaded = {spec.name: Loaded(spec.name, 10, 0.5) for spec in specs}
+        self.predictor.references = {spec.name: reference(spec) for spec in specs}
         self.worker.predictor = self.predictor  # type: ignore[assignment]
-        self.worker._keepers[1]._predictor = self.predictor
+        for keeper in self.worker._keepers[1:]:
+            keeper._predictor = self.predictor
         for pipeline in self.pipelines.values():
             pipeline._batcher._predictor = self.predictor
         self.stages = [stage for pipeline in self.pipelines.values() for stage in pipeline._stages]

@@ -1,0 +1,184 @@
+"""Commands: every worker does it, or nothing changes."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from api.command_form import ChangeEnsembleMode, Command, LoadNewModel, LoadNewWeights
+from inference.effective import EffectiveConfiguration
+from inference.errors import InferenceError, InvalidModel, ModelNotFound, ServiceUnavailable, SinkNotConfigured
+from inference.messages import ModelRef
+from inference.models.desired import DesiredModels, NewFiles, Proposal, Report
+from inference.models.files import ModelFiles
+from inference.models.spec import ModelSpec
+from inference.presence import LoadedModelInfo, WorkerPresence
+from inference.settings.schema import ensemble_sinks
+
+#: Seconds between two looks at what the workers have reported.
+_LOOK_INTERVAL_S = 0.2
+_NO_WORKER_RETRY_AFTER_S = 5.0
+
+_Answer = dict[str, Any]
+
+
+class Commands:
+    """Changes the desired state, and says what each worker did."""
+
+    def __init__(
+        self,
+        configuration: EffectiveConfiguration,
+        desired: DesiredModels,
+        presence: WorkerPresence,
+        files: ModelFiles,
+        *,
+        load_timeout_s: float,
+    ) -> None:
+        self._configuration = configuration
+        self._desired = desired
+        self._presence = presence
+        self._files = files
+        self._load_timeout_s = load_timeout_s
+
+    def run(self, command: Command) -> _Answer:
+        """Do it and say what came of it.
+
+        Raises:
+            InferenceError: nothing has changed; `workers` says why, by worker.
+        """
+        self._configuration.refresh()
+        match command:
+            case ChangeEnsembleMode():
+                self._change_ensemble_mode(command.ensemble_mode)
+                answer: _Answer = {"workers": []}
+            case LoadNewModel():
+                answer = self._load_new_model(command.model_id)
+            case LoadNewWeights():
+                answer = self._load_new_weights(command)
+        self._configuration.refresh()
+        effective = self._configuration.now()
+        return answer | {
+            "served_model": effective.served_name,
+            "ensemble_mode": effective.ensemble_mode,
+            "sinks": effective.sinks,
+        }
+
+    def _change_ensemble_mode(self, ensemble: bool) -> None:
+        """Nothing is to be done by workers: a task's sinks are fixed when it is accepted."""
+        settings = self._configuration.now().settings
+        missing = set(ensemble_sinks(ensemble)) - set(settings.possible_sinks)
+        if missing:
+            raise SinkNotConfigured(
+                f"no relay delivers to {', '.join(missing)} here",
+                field="ensemble_mode",
+                expected="a configuration with `ensemble: true` or `false`, or with `sinks: [kafka, mongodb]`",
+            )
+        self._desired.set_ensemble(ensemble)
+
+    def _load_new_model(self, model_id: str) -> _Answer:
+        spec = self._spec(model_id)
+        if spec.name in self._configuration.now().state.models:  # its own files again, in place of a command's
+            return self._change(Proposal(uuid.uuid4().hex, spec.name, files=None, serve=True))
+        loaded = self._loaded(spec.name)
+        self._desired.serve(spec.name)
+        return _answer(
+            {worker: Report(worker, ModelRef(model.name, model.version, model.digest)) for worker, model in loaded.items()}
+        )
+
+    def _load_new_weights(self, command: LoadNewWeights) -> _Answer:
+        spec = self._spec(command.model)
+        located = (lambda name: name) if command.local_file else self._files.in_bucket
+        architecture = command.architecture_url
+        files = NewFiles(located(command.weights_url), located(architecture) if architecture else None)
+        return self._change(Proposal(uuid.uuid4().hex, spec.name, files))
+
+    def _spec(self, name: str | None) -> ModelSpec:
+        try:
+            return self._configuration.now().model(name)
+        except ModelNotFound as error:
+            error.field = "model_id"
+            raise
+
+    def _change(self, proposal: Proposal) -> _Answer:
+        """Let every worker that has this model load the proposal; commit it when all of them are ready."""
+        expected = set(self._loaded(proposal.model))
+        self._desired.propose(proposal)
+        try:
+            reports = self._await_reports(proposal, expected)
+            model = self._commit(proposal, reports)
+        except BaseException:
+            with contextlib.suppress(ServiceUnavailable):
+                self._desired.withdraw(proposal.change_id)
+            raise
+        return {"model": asdict(model)} | _answer(reports)
+
+    def _commit(self, proposal: Proposal, reports: Mapping[str, Report]) -> ModelRef:
+        models = {report.model for report in reports.values() if report.model is not None}
+        if len(models) > 1:
+            raise _stays(proposal, InvalidModel("the files are not the same on every worker's host"), reports)
+        (model,) = models
+        if not self._desired.commit(proposal, model):
+            raise _stays(proposal, ServiceUnavailable("it took longer than a command may", retry_after_s=1), reports)
+        return model
+
+    def _loaded(self, model: str) -> dict[str, LoadedModelInfo]:
+        """By worker, what it has of this model. Raises ServiceUnavailable: there is none."""
+        workers = self._workers(model)
+        if not workers:
+            raise ServiceUnavailable(
+                f"no worker has {model} loaded, so nobody can try it",
+                expected=f"a running worker: celery -A tasks worker -Q predict.{model}",
+                retry_after_s=_NO_WORKER_RETRY_AFTER_S,
+            )
+        return workers
+
+    def _workers(self, model: str) -> dict[str, LoadedModelInfo]:
+        return {worker.worker: loaded for worker in self._presence.workers() for loaded in worker.models if loaded.name == model}
+
+    def _await_reports(self, proposal: Proposal, expected: set[str]) -> Mapping[str, Report]:
+        """Until every worker has loaded it; those that come up meanwhile are waited for too.
+
+        Raises:
+            InferenceError: one could not, or went away, or took too long.
+        """
+        deadline = time.monotonic() + self._load_timeout_s
+        while True:
+            reports = self._desired.reports(proposal.change_id)
+            live = self._workers(proposal.model).keys()
+            expected = expected | live
+            missing = expected - reports.keys()
+            failed = next((InferenceError.from_dict(report.error) for report in reports.values() if report.error), None)
+            if failed is not None:
+                raise _stays(proposal, failed, reports)
+            if missing - live:
+                gone = ", ".join(sorted(missing - live))
+                raise _stays(proposal, ServiceUnavailable(f"{gone} went away while it loaded", retry_after_s=1), reports)
+            if not missing:
+                return reports
+            if time.monotonic() > deadline or not self._desired.hold(proposal.change_id):
+                late = ServiceUnavailable(f"{', '.join(sorted(missing))} did not load it in time", retry_after_s=1)
+                raise _stays(proposal, late, reports)
+            time.sleep(_LOOK_INTERVAL_S)
+
+
+def _answer(reports: Mapping[str, Report]) -> _Answer:
+    workers = [
+        {"worker": worker, "status": "ready", "model": asdict(report.model), "load_s": report.load_s}
+        for worker, report in sorted(reports.items())
+        if report.model is not None
+    ]
+    return {"workers": workers}
+
+
+def _stays(proposal: Proposal, error: InferenceError, reports: Mapping[str, Report]) -> InferenceError:
+    """`error` as the answer: the old model stays, and what each worker did."""
+    error.detail = f"{proposal.model} stays as it is: {error.detail}"
+    error.workers = {
+        worker: str(report.error["detail"]) if report.error else "it had loaded it, and goes on with what it ran"
+        for worker, report in reports.items()
+    }
+    return error

@@ -1,0 +1,88 @@
+"""The configuration as commands have changed it: which model is served, which version of it, where results go."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from inference.messages import ModelRef
+from inference.models.desired import DesiredModels, DesiredState
+from inference.models.registry import ModelRegistry
+from inference.models.spec import ModelSpec
+from inference.settings import Settings
+from inference.settings.schema import SinkName, ensemble_sinks
+
+#: Seconds that a reading of the desired state is shown for. A task is accepted only with the latest: see `StateChanged`.
+_READING_AGE_S = 1.0
+
+
+@dataclass(frozen=True)
+class Effective:
+    """One moment of it. What a command named that the configuration does not name any more counts for nothing."""
+
+    settings: Settings
+    models: ModelRegistry
+    state: DesiredState
+
+    @property
+    def revision(self) -> int:
+        return self.state.revision
+
+    @property
+    def served_name(self) -> str:
+        served = self.state.served
+        return served if served is not None and served in self.models else self.models.served_name
+
+    def model(self, name: str | None = None) -> ModelSpec:
+        """The model of this name; the served one without a name. Raises ModelNotFound."""
+        return self.models.get(name or self.served_name)
+
+    def reference(self, spec: ModelSpec) -> ModelRef:
+        """The version of this model that new tasks run on."""
+        return self.state.reference(spec)
+
+    @property
+    def sinks(self) -> tuple[SinkName, ...]:
+        """Where the results go of requests that name no sink."""
+        ensemble = self.state.ensemble
+        chosen = self.settings.sinks if ensemble is None else ensemble_sinks(ensemble)
+        return chosen if set(chosen) <= set(self.settings.possible_sinks) else self.settings.sinks
+
+    @property
+    def ensemble_mode(self) -> bool:
+        return self.sinks == ensemble_sinks(True)
+
+
+class EffectiveConfiguration:
+    """Reads the desired state, at most once a second."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        models: ModelRegistry,
+        desired: DesiredModels,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._settings = settings
+        self._models = models
+        self._desired = desired
+        self._clock = clock
+        self._state = DesiredState()
+        self._read_at = -_READING_AGE_S
+
+    def now(self) -> Effective:
+        """Raises ServiceUnavailable."""
+        if self._clock() - self._read_at >= _READING_AGE_S:
+            self.refresh()
+        return self.last_known()
+
+    def refresh(self) -> None:
+        """Read it again, whatever the age. Raises ServiceUnavailable."""
+        began = self._clock()
+        self._state = self._desired.read()
+        self._read_at = began
+
+    def last_known(self) -> Effective:
+        return Effective(self._settings, self._models, self._state)

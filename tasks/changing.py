@@ -1,0 +1,236 @@
+"""Follows what commands make of the models: the new beside the old, and over to it between two batches.
+
+proposal ──▶ load it beside, warm it up, report ──▶ committed: it is the current one, the former ends after its last task
+                                              └──▶ withdrawn: it ends, nothing has changed
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+
+from inference.errors import ConfigurationError, InferenceError, InvalidModel, ServiceUnavailable
+from inference.messages import ModelRef
+from inference.models.desired import DesiredModels, DesiredState, Proposal, Report
+from inference.models.files import ModelFiles
+from inference.models.registry import reference
+from inference.models.spec import ModelSpec
+from inference.models.switching import Process, SwitchingPredictor
+from inference.task_store.protocol import TaskStore
+from tasks.jobs import HeldJobs
+from tasks.stage import RETRY_INTERVAL_S, Stage
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two looks at what is wanted.
+POLL_INTERVAL_S = 0.5
+#: Seconds until what could not be loaded is tried again.
+_RELOAD_INTERVAL_S = 10.0
+
+Specs = Mapping[str, ModelSpec]
+
+
+class ModelChanger(Stage):
+    """Keeps the predictor at the desired state.
+
+    Args:
+        specs: the worker's models as the configuration has them, by name.
+        make: a predictor process for these models, not started yet.
+    """
+
+    name = "models"
+
+    def __init__(
+        self,
+        desired: DesiredModels,
+        files: ModelFiles,
+        predictor: SwitchingPredictor,
+        *,
+        owner: str,
+        specs: Specs,
+        make: Callable[[Specs], Process],
+        store: TaskStore,
+        held: HeldJobs,
+    ) -> None:
+        super().__init__()
+        self._desired = desired
+        self._files = files
+        self._predictor = predictor
+        self._owner = owner
+        self._configured = specs
+        self._make = make
+        self._store = store
+        self._held = held
+        #: what commands want, as it was seen last
+        self.state = DesiredState()
+        #: what the current process runs, and at which revision that was wanted
+        self._current = specs
+        self._revision = 0
+        #: acceptance number of the last task that may want the former process
+        self._last_of_former = 0
+        #: the proposal that was answered last, and the models of the candidate that stands by for it
+        self._answered = ""
+        self._candidate: Specs = {}
+        self._reload_at = 0.0
+
+    def bring_up(self, should_stop: Callable[[], bool]) -> bool:
+        """Start the predictor with what is desired now; False when `should_stop` said so first.
+
+        Raises:
+            ConfigurationError: a model cannot be loaded.
+        """
+        while (state := self._await_state(should_stop)) is not None:
+            self.state, self._revision = state, state.revision
+            if self._predictor.loaded and self._wanted(state) == self._predictor.references:
+                return True
+            if self._wanted(state) != self._predictor.references:
+                self._current = self._resolve_or_end(state)
+                self._predictor.use(self._make(self._current))
+            if not self._predictor.start(should_stop):
+                return False
+        return False
+
+    def step(self) -> None:
+        try:
+            self._follow(*self._desired.look())
+        except ServiceUnavailable as error:
+            logger.warning("cannot follow the models: %s", error)
+        self.stopping.wait(POLL_INTERVAL_S)
+
+    def _follow(self, state: DesiredState, proposal: Proposal | None) -> None:
+        self.state = state
+        if state.revision != self._revision and time.monotonic() >= self._reload_at:
+            self._apply(state)
+        if self._candidate and (proposal is None or proposal.change_id != self._answered):
+            logger.info("the change was withdrawn; the models stay as they are")
+            self._predictor.dismiss()
+            self._candidate = {}
+        if proposal is not None and proposal.change_id != self._answered and proposal.model in self._configured:
+            self._prepare(proposal)
+        self._end_former()
+
+    def _apply(self, state: DesiredState) -> None:
+        wanted = self._wanted(state)
+        if wanted != self._predictor.references:
+            if self._candidate and wanted == {name: reference(spec) for name, spec in self._candidate.items()}:
+                specs = self._candidate
+            else:  # nobody asked us first: another worker answered, and we came up meanwhile
+                loaded = self._load_at_last(state)
+                if loaded is None:
+                    return
+                specs = loaded
+            self._predictor.promote()
+            self._current, self._candidate = specs, {}
+            self._last_of_former = state.accepted
+            logger.info("switched to %s", ", ".join(f"{model.name} {model.version}" for model in wanted.values()))
+        self._revision = state.revision
+
+    def _load_at_last(self, state: DesiredState) -> Specs | None:
+        try:
+            specs = self._resolve(state)
+            process = self._make(specs)
+            if not process.start(self.stopping.is_set):
+                return None
+        except (InferenceError, OSError) as error:
+            logger.critical("%s; this worker stays at its old models and tries again", error)
+            self._reload_at = time.monotonic() + _RELOAD_INTERVAL_S
+            return None
+        self._predictor.dismiss()
+        self._predictor.stand_by(process)
+        return specs
+
+    def _prepare(self, proposal: Proposal) -> None:
+        """Load what is proposed beside what runs, and say how that went."""
+        began = time.monotonic()
+        try:
+            model = self._load_beside(proposal)
+        except Exception as error:  # noqa: BLE001 whatever the files break, the worker goes on
+            refusal = _refusal(error)
+            logger.warning("%s stays as it is: %s", proposal.model, refusal.detail)
+            report = Report(self._owner, error=refusal.to_dict())
+        else:
+            if model is None:  # withdrawn meanwhile
+                return
+            report = Report(self._owner, model, load_s=round(time.monotonic() - began, 3))
+        self._answered = proposal.change_id
+        self.until_available(lambda: self._desired.report(proposal.change_id, report), give_up=self.stopping.is_set)
+
+    def _load_beside(self, proposal: Proposal) -> ModelRef | None:
+        spec = self._configured[proposal.model]
+        if proposal.files is not None:
+            spec = self._files.with_files(spec, **asdict(proposal.files))
+        model = reference(spec)
+        if model == self._predictor.references[proposal.model]:
+            return model
+        specs = {**self._current, proposal.model: spec}
+        process = self._make(specs)
+        logger.info("loading %s %s beside what runs", model.name, model.version)
+        if not process.start(lambda: self.stopping.is_set() or not self._is_open(proposal)):
+            return None
+        self._predictor.stand_by(process)
+        self._candidate = specs
+        return model
+
+    def _is_open(self, proposal: Proposal) -> bool:
+        try:
+            _, current = self._desired.look()
+        except ServiceUnavailable:
+            return True
+        return current is not None and current.change_id == proposal.change_id
+
+    def _end_former(self) -> None:
+        """End the process that was current before, once no task is left that was accepted for it."""
+        versions = self._predictor.former_references
+        queues = [self._configured[model.name].queue for model in versions]
+        # Waiting before held: a task leaves the waiting set when it starts, and is held from before that to its end.
+        if any(self._store.count_waiting(queue, up_to=self._last_of_former) for queue in queues):
+            return
+        if not self._held.holds_any(versions):
+            self._predictor.end_former()
+
+    def _await_state(self, should_stop: Callable[[], bool]) -> DesiredState | None:
+        """The desired state, waiting for the store; None when `should_stop` said so first."""
+        while not should_stop():
+            try:
+                return self._desired.read()
+            except ServiceUnavailable as error:
+                logger.info("waiting for the task store: %s", error)
+                time.sleep(RETRY_INTERVAL_S)
+        return None
+
+    def _wanted(self, state: DesiredState) -> dict[str, ModelRef]:
+        return {name: state.reference(spec) for name, spec in self._configured.items()}
+
+    def _resolve(self, state: DesiredState) -> Specs:
+        """Every model with the files that are wanted. Raises InferenceError."""
+        specs = dict(self._configured)
+        for name in state.models.keys() & specs.keys():
+            changed = state.models[name]
+            spec = self._files.with_files(specs[name], **asdict(changed.files))
+            if spec.digest != changed.model.digest:
+                raise ConfigurationError(
+                    f"{name}: {changed.files.weights_file} is not what it was when a command loaded it: "
+                    f"{spec.digest}, then {changed.model.digest}"
+                )
+            specs[name] = spec.model_copy(update={"version": changed.model.version})
+        return specs
+
+    def _resolve_or_end(self, state: DesiredState) -> Specs:
+        try:
+            return self._resolve(state)
+        except InferenceError as error:
+            raise ConfigurationError(
+                f"{error.detail}; a command gave these files: put them back, or go back to the configuration's models with "
+                "`server.py reset-models`"
+            ) from error
+
+
+def _refusal(error: Exception) -> InferenceError:
+    match error:
+        case ConfigurationError():
+            return InvalidModel(error.detail, field=error.field)
+        case InferenceError():
+            return error
+    return InvalidModel(f"{type(error).__name__}: {error}")

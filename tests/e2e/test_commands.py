@@ -1,0 +1,264 @@
+"""Commands in the middle of a load: no request fails, and each answer is that of the model which it names."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import requests
+from sklearn.datasets import load_digits
+from support.digit_models import DIGITS, describe_digits, roll_digits
+from support.service import Service, wait_until
+
+pytestmark = [pytest.mark.process, pytest.mark.timeout(400)]
+
+METADATA = json.dumps({"shape": [8, 8, 1], "dtype": "float32"})
+CLIENTS = 4
+PIXELS = [(image * (255 / 16)).astype("<f4").tobytes() for image in load_digits().images[:20]]
+
+
+class Models:
+    """The files of this module's models, and by digest how far each rolls the classes of models/digits."""
+
+    def __init__(self, folder: Path) -> None:
+        self.rolled_3 = folder / "rolled-3.keras"
+        self.rolled_6 = folder / "rolled-6.keras"
+        self.other = folder / "other"
+        describe_digits(self.other, "other")
+        files = {self.rolled_3: 3, self.rolled_6: 6, self.other / "digits.keras": 5}
+        roll_digits(files)
+        self.rolls = {digest_of(file): by for file, by in (files | {DIGITS / "digits.keras": 0}).items()}
+
+
+def digest_of(file: Path) -> str:
+    return "sha256:" + hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Models:
+    return Models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="module")
+def running(tmp_path_factory: pytest.TempPathFactory, models: Models) -> Iterator[Service]:
+    """Results are for Kafka or MongoDB, which nobody runs here: they wait."""
+    settings = {
+        "models": ["models/digits", str(models.other)],
+        "ensemble": False,
+        "mongodb": {"url": "mongodb://127.0.0.1:9", "timeout_s": 1},
+        "kafka": {"bootstrap_servers": "127.0.0.1:9", "timeout_s": 1},
+        "worker": {"max_batch_size": 8},
+        "model_files": {"allowed_folders": [str(models.other.parent), "models"]},
+        "task_store": {"lease_s": 3},
+    }
+    service = Service(tmp_path_factory.mktemp("service"), settings)
+    try:
+        service.start()
+        yield service
+    finally:
+        service.end()
+
+
+@pytest.fixture
+def service(running: Service) -> Service:
+    """As the configuration says, whatever an earlier test commanded."""
+    for name in ("other", "digits"):
+        assert command(running, command="load_new_model", model_id=name).ok
+    assert command(running, command="change_ensemble_mode", ensemble_mode="False").ok
+    wait_until(lambda: len(running.processes("predictor")) == 1, timeout_s=30, what="no former process is left")
+    return running
+
+
+def command(service: Service, path: str = "/inference_service_controller", **fields: Any) -> requests.Response:
+    """As the seed's clients send it: urlencoded, so that True arrives as "True"."""
+    return requests.post(service.url + path, data=fields, timeout=120)
+
+
+def load_weights(service: Service, file: Path, **fields: Any) -> requests.Response:
+    return command(service, command="load_new_weights", local_file=True, weights_url=str(file), **fields)
+
+
+def classify(service: Service, number: int, **fields: str) -> dict[str, Any]:
+    answer = service.post(PIXELS[number % len(PIXELS)], metadata=METADATA, **fields)
+    assert answer.status_code == requests.codes.ok, answer.text
+    document: dict[str, Any] = answer.json()
+    return document | {"number": number % len(PIXELS)}
+
+
+class Load:
+    """Clients that classify one image after the other; `answers` grows."""
+
+    def __init__(self, service: Service) -> None:
+        self.answers: list[dict[str, Any]] = []
+        self.errors: list[BaseException] = []
+        self._service = service
+        self._stopping = threading.Event()
+        self._numbers = itertools.count()
+
+    def run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self.answers.append(classify(self._service, next(self._numbers)))
+            except BaseException as error:  # noqa: BLE001 the test looks at it
+                self.errors.append(error)
+
+    def await_more(self, count: int = 20) -> None:
+        goal = len(self.answers) + count
+        wait_until(lambda: len(self.answers) >= goal or self.errors, timeout_s=60, what="more answers")
+
+    def stop(self) -> None:
+        self._stopping.set()
+
+
+@contextmanager
+def load_on(service: Service) -> Iterator[Load]:
+    load = Load(service)
+    with ThreadPoolExecutor(CLIENTS) as clients:
+        for _ in range(CLIENTS):
+            clients.submit(load.run)
+        try:
+            load.await_more()
+            yield load
+            load.await_more()
+        finally:
+            load.stop()
+
+
+def assert_right(answers: list[dict[str, Any]], models: Models, vectors: list[Any]) -> None:
+    """Each answer's vector is what the model that it names says of its image."""
+    for answer in answers:
+        expected = np.roll(vectors[answer["number"]], models.rolls[answer["model"]["digest"]])
+        np.testing.assert_allclose(answer["response"]["prediction"], expected, atol=1e-5)
+
+
+@pytest.fixture(scope="module")
+def vectors(running: Service) -> list[Any]:
+    """What models/digits says of each image."""
+    return [classify(running, number, model="digits")["response"]["prediction"] for number in range(len(PIXELS))]
+
+
+def test_models_and_mode_change_in_the_middle_of_a_load(service: Service, models: Models, vectors: list[Any]) -> None:
+    with load_on(service) as load:
+        loaded = load_weights(service, models.rolled_3)
+        after_weights = classify(service, 1)
+        load.await_more()
+        moved = command(service, command="load_new_model", local_file=True, model_id="other")
+        after_model = classify(service, 2)
+        load.await_more()
+        modified = command(
+            service,
+            "/inference",
+            command="modify_weights",
+            local_file="True",
+            weights_url=str(models.rolled_6),
+            architecture_url="",
+        )
+        after_second_weights = classify(service, 3)
+        mode = command(service, "/inference_service", command="change_ensemble_mode", local_file=True, ensemble_mode=True)
+        after_mode = service.task(classify(service, 4)["task_id"])
+
+    assert load.errors == []
+    for answer in (loaded, moved, modified, mode):
+        assert answer.status_code == requests.codes.ok, answer.text
+    (worker,) = loaded.json()["response"]["workers"]
+    assert worker["status"] == "ready"
+    assert worker["load_s"] > 0
+    assert worker["model"] == loaded.json()["response"]["model"]
+    assert after_weights["model"] == {
+        "name": "digits",
+        "version": after_weights["model"]["version"],
+        "digest": digest_of(models.rolled_3),
+    }
+    assert after_weights["model"]["version"].startswith("1+")
+    assert after_model["model"] == {"name": "other", "version": "1", "digest": digest_of(models.other / "digits.keras")}
+    assert (after_second_weights["model"]["name"], after_second_weights["model"]["digest"]) == (
+        "other",
+        digest_of(models.rolled_6),
+    )
+    assert after_mode["deliveries"] == [{"sink": "kafka", "status": "pending"}]
+    answers = [*load.answers, after_weights, after_model, after_second_weights]
+    assert_right(answers, models, vectors)
+    assert {answer["model"]["digest"] for answer in load.answers} == set(models.rolls)
+
+
+def test_what_was_accepted_before_finishes_on_the_model_it_began_with(
+    service: Service, models: Models, vectors: list[Any]
+) -> None:
+    service.suspend_predictor()
+    (old,) = service.processes("predictor")
+    before = [service.submit(PIXELS[number], metadata=METADATA) for number in range(12)]
+
+    loaded = load_weights(service, models.rolled_3)
+    assert loaded.ok, loaded.text
+    after = service.submit(PIXELS[0], metadata=METADATA)
+    old.resume()
+
+    tasks = [service.task(task_id, wait_s=30) for task_id in [*before, after]]
+    assert [task["status"] for task in tasks] == ["succeeded"] * 13
+    assert {task["model"]["version"] for task in tasks[:-1]} == {"1"}
+    assert tasks[-1]["model"]["digest"] == digest_of(models.rolled_3)
+    assert_right(
+        [{"number": n, "response": task["result"], "model": task["model"]} for n, task in enumerate(tasks[:-1])], models, vectors
+    )
+    wait_until(lambda: not old.is_running(), timeout_s=30, what="the old process ends after its last task")
+    assert len(service.processes("predictor")) == 1
+
+
+def test_a_worker_that_starts_later_comes_up_with_the_changed_model(service: Service, models: Models) -> None:
+    assert load_weights(service, models.rolled_6).ok
+
+    service.kill("worker")
+    wait_until(lambda: not requests.get(f"{service.url}/health/ready", timeout=5).ok, timeout_s=20, what="no worker is up")
+    service.wait_ready()
+
+    assert classify(service, 0)["model"]["digest"] == digest_of(models.rolled_6)
+    index = requests.get(service.url, timeout=5).json()
+    assert index["model"]["digest"] == digest_of(models.rolled_6)
+
+
+def test_a_bad_file_leaves_the_old_model_and_says_why(service: Service, models: Models, tmp_path: Path) -> None:
+    bad = tmp_path / "bad.keras"
+    bad.write_bytes(b"no model")
+
+    with load_on(service) as load:
+        refused = load_weights(service, bad)
+        missing = load_weights(service, tmp_path / "missing.keras")
+
+    assert load.errors == []
+    assert {answer["model"]["version"] for answer in load.answers} == {"1"}
+    assert (refused.status_code, refused.json()["code"]) == (400, "invalid_model")
+    assert "bad.keras" in refused.json()["detail"]
+    assert "stays as it is" in refused.json()["detail"]
+    (reason,) = refused.json()["workers"].values()
+    assert "bad.keras" in reason
+    assert (missing.status_code, missing.json()["code"]) == (404, "object_not_found")
+    assert bad.exists()
+
+
+def test_what_is_unknown(service: Service) -> None:
+    for path in ("/inference", "/inference_service", "/inference_service_controller"):
+        unknown_model = command(service, path, command="load_new_model", model_id="vgg_9")
+        assert (unknown_model.status_code, unknown_model.json()["code"]) == (404, "model_not_found")
+        unknown_command = command(service, path, command="load_everything")
+        assert (unknown_command.status_code, unknown_command.json()["code"]) == (400, "unknown_command")
+
+
+def test_commands_that_come_together_go_one_after_the_other(service: Service, models: Models) -> None:
+    with ThreadPoolExecutor(2) as clients:
+        answers = list(clients.map(lambda file: load_weights(service, file), [models.rolled_3, models.rolled_6]))
+
+    assert sorted(answer.status_code for answer in answers) == [200, 409]
+    (done,) = [answer for answer in answers if answer.ok]
+    (refused,) = [answer for answer in answers if not answer.ok]
+    assert refused.json()["code"] == "change_in_progress"
+    assert int(refused.headers["Retry-After"]) >= 1
+    assert classify(service, 0)["model"] == done.json()["response"]["model"]

@@ -1,0 +1,59 @@
+"""`PredictorProcess` without a process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+from inference.errors import ConfigurationError
+from inference.messages import ModelRef
+from inference.models.predictor import BatchPredictions, PredictorNotRunning
+from inference.models.protocol import Loaded
+
+
+class FakeProcess:
+    """Answers each image with its slot's number.
+
+    Args:
+        fails: what `start` raises as a ConfigurationError.
+    """
+
+    def __init__(self, references: Mapping[str, ModelRef], *, fails: str = "") -> None:
+        self.references = dict(references)
+        self.fails = fails
+        self.is_running = False
+        self.was_retired = False
+        self.starts = 0
+        #: `start` waits for it, and asks meanwhile whether it should stop
+        self.gate = threading.Event()
+        self.gate.set()
+        self.calls: list[tuple[str, tuple[int, ...]]] = []
+
+    @property
+    def loaded(self) -> Mapping[str, Loaded]:
+        return {name: Loaded(name, 1, 0.5) for name in self.references} if self.is_running else {}
+
+    def start(self, should_stop: Callable[[], bool]) -> bool:
+        self.starts += not self.is_running
+        while not self.gate.wait(0.01):
+            if should_stop():
+                return False
+        if self.fails:
+            raise ConfigurationError(self.fails)
+        self.is_running = not should_stop()
+        return self.is_running
+
+    def predict(self, model: str, slots: Sequence[int]) -> BatchPredictions:
+        if not self.is_running:
+            raise PredictorNotRunning("the process is not running")
+        self.calls.append((model, tuple(slots)))
+        return BatchPredictions(np.array(slots, np.float32).reshape(-1, 1), 0.5, self.references[model])
+
+    def stop(self) -> None:
+        self.is_running = False
+
+    def retire(self) -> None:
+        self.is_running = False
+        self.was_retired = True

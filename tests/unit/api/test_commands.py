@@ -1,0 +1,342 @@
+"""Commands over HTTP: how they are read, what becomes of them, and that they hold for every API process."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+import redis
+from api_rig import FakeWorker, assert_problem, post, post_async, raw_form, wait_until
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from api.app import Api
+from inference.errors import InvalidModel, ObjectNotFound
+from inference.messages import ModelRef
+from inference.models.desired import NewFiles, Proposal, Report
+from inference.presence import LoadedModelInfo, WorkerInfo
+
+CONTROLLER = "/inference_service_controller"
+PATHS = [CONTROLLER, "/inference", "/inference_service"]
+NEW = ModelRef("digits", "1+ab", "sha256:ab")
+OTHERS = ModelRef("digits", "1+cd", "sha256:cd")
+
+
+class Workers:
+    """Live workers with the digits model, each answering proposals as it is told."""
+
+    def __init__(self, app: Api, client: redis.Redis) -> None:
+        self._app = app
+        self._redis = client
+        self._prefix = app.services.settings.task_store.key_prefix
+        #: by worker, what it says of a proposal; None: nothing
+        self.answers: dict[str, Callable[[str], Report] | None] = {}
+        self.seen: list[Proposal] = []
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def add(self, name: str, answer: Callable[[str], Report] | None) -> None:
+        self.answers[name] = answer
+        digits = self._app.services.models.get("digits")
+        info = LoadedModelInfo(digits.name, digits.version, digits.digest, 0.5)
+        self._app.services.presence.announce(WorkerInfo(name, (info,)))
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        if self._thread.ident is not None:
+            self._thread.join(10)
+
+    def _run(self) -> None:
+        desired = self._app.services.desired
+        while not self._stopping.wait(0.01):
+            _, proposal = desired.look()
+            if proposal is None or (self.seen and self.seen[-1] == proposal):
+                continue
+            self.seen.append(proposal)
+            for name, answer in list(self.answers.items()):
+                if answer is not None:
+                    desired.report(proposal.change_id, answer(name))
+
+
+def ready(worker: str) -> Report:
+    return Report(worker, NEW, load_s=1.5)
+
+
+def bad_file(worker: str) -> Report:
+    return Report(worker, error=InvalidModel("digits: Keras cannot read it").to_dict())
+
+
+def no_file(worker: str) -> Report:
+    return Report(worker, error=ObjectNotFound("there is no file /m.keras").to_dict())
+
+
+@pytest.fixture
+def workers(app: Api, redis_client: redis.Redis) -> Iterator[Workers]:
+    workers = Workers(app, redis_client)
+    workers.start()
+    yield workers
+    workers.stop()
+
+
+def load_weights(client: FlaskClient, path: str = CONTROLLER, **fields: Any) -> TestResponse:
+    defaults = {"command": "load_new_weights", "local_file": "True", "weights_url": "/m.keras"}
+    return client.post(path, data=defaults | fields)
+
+
+def state_of(app: Api) -> Any:
+    return app.services.desired.read()
+
+
+class TestReading:
+    @pytest.mark.parametrize("path", PATHS)
+    def test_an_unknown_command(self, client: FlaskClient, path: str) -> None:
+        problem = assert_problem(client.post(path, data={"command": "explode"}), 400, "unknown_command", field="command")
+        assert "load_new_weights" in problem["expected"]
+
+    def test_no_command(self, client: FlaskClient) -> None:
+        assert_problem(client.post(CONTROLLER, data={}), 400, "unknown_command", field="command")
+
+    @pytest.mark.parametrize(
+        ("fields", "missing"),
+        [
+            ({"command": "change_ensemble_mode"}, "ensemble_mode"),
+            ({"command": "change_ensemble_mode", "ensemble_mode": "maybe"}, "ensemble_mode"),
+            ({"command": "load_new_model", "model_id": " "}, "model_id"),
+            ({"command": "load_new_weights", "local_file": "True"}, "weights_url"),
+            ({"command": "modify_weights", "weights_url": "w", "local_file": "perhaps"}, "local_file"),
+        ],
+    )
+    def test_what_is_missing_or_wrong_is_named(self, client: FlaskClient, fields: dict[str, str], missing: str) -> None:
+        assert_problem(client.post(CONTROLLER, data=fields), 400, "invalid_request", field=missing)
+
+    @pytest.mark.parametrize("body", [b"{", b"[]", b'"load_new_model"'])
+    def test_json_that_is_no_object(self, client: FlaskClient, body: bytes) -> None:
+        assert_problem(client.post(CONTROLLER, data=body, content_type="application/json"), 400, "invalid_request")
+
+    def test_a_field_of_json_that_is_no_text(self, client: FlaskClient) -> None:
+        answer = client.post(CONTROLLER, json={"command": "load_new_model", "model_id": ["digits"]})
+        assert_problem(answer, 400, "invalid_request", field="model_id")
+
+    @pytest.mark.parametrize("path", PATHS)
+    @pytest.mark.parametrize("kind", ["urlencoded", "multipart", "json"])
+    def test_every_path_and_kind_of_body(self, client: FlaskClient, workers: Workers, path: str, kind: str) -> None:
+        workers.add("w", ready)
+        fields = {"command": "load_new_model", "local_file": "True", "model_id": "digits"}
+        if kind == "json":
+            answer = client.post(path, json=fields | {"local_file": True})
+        else:
+            content_type = {"urlencoded": "application/x-www-form-urlencoded", "multipart": "multipart/form-data"}[kind]
+            answer = client.post(path, data=fields, content_type=content_type)
+        assert answer.status_code == 200, answer.data
+        assert answer.json["response"]["served_model"] == "digits"
+
+
+class TestFiles:
+    @pytest.mark.parametrize("command", ["load_new_weights", "modify_weights"])
+    @pytest.mark.parametrize("local", ["True", "true", "1"])
+    def test_a_local_file_is_a_path_of_the_worker(self, client: FlaskClient, workers: Workers, command: str, local: str) -> None:
+        workers.add("w", ready)
+        answer = load_weights(client, command=command, local_file=local, weights_url="/m.h5", architecture_url="/m.json")
+        assert answer.status_code == 200, answer.data
+        assert workers.seen[-1].files == NewFiles("/m.h5", "/m.json")
+
+    @pytest.mark.parametrize("fields", [{}, {"local_file": "False"}, {"local_file": "0"}, {"local_file": ""}])
+    def test_else_it_is_an_object_of_the_model_bucket(
+        self, client: FlaskClient, workers: Workers, fields: dict[str, str]
+    ) -> None:
+        workers.add("w", ready)
+        data = {"command": "load_new_weights", "weights_url": "a/m.h5", "architecture_url": "s3://elsewhere/m.json"} | fields
+        assert client.post(CONTROLLER, data=data).status_code == 200
+        assert workers.seen[-1].files == NewFiles("s3://inference/a/m.h5", "s3://elsewhere/m.json")
+
+    @pytest.mark.parametrize("name", ["model", "model_id"])
+    def test_a_model_may_be_named(self, client: FlaskClient, workers: Workers, name: str) -> None:
+        workers.add("w", ready)
+        assert load_weights(client, **{name: "digits"}).status_code == 200
+        assert_problem(load_weights(client, **{name: "vgg"}), 404, "model_not_found", field="model_id")
+
+
+class TestEveryWorkerIsReady:
+    def test_new_tasks_are_accepted_for_it(self, app: Api, client: FlaskClient, workers: Workers) -> None:
+        for name in ("w1", "w2"):
+            workers.add(name, ready)
+        response = load_weights(client).json["response"]
+        assert response["model"] == {"name": "digits", "version": "1+ab", "digest": "sha256:ab"}
+        assert response["workers"] == [
+            {"worker": name, "status": "ready", "model": response["model"], "load_s": 1.5} for name in ("w1", "w2")
+        ]
+        task = client.get(f"/tasks/{post_async(client)}").json
+        assert task["model"] == response["model"]
+        assert client.get("/").json["model"] == response["model"]
+        assert state_of(app).revision == 1
+
+    def test_a_worker_that_comes_up_meanwhile_is_waited_for(self, app: Api, client: FlaskClient, workers: Workers) -> None:
+        def ready_and_not_alone(worker: str) -> Report:
+            workers.add("w2", None)
+            return ready(worker)
+
+        workers.add("w1", ready_and_not_alone)
+        answers: list[TestResponse] = []
+        calling = threading.Thread(target=lambda: answers.append(load_weights(client)), daemon=True)
+        calling.start()
+        wait_until(lambda: "w2" in workers.answers, "the second worker")
+        wait_until(lambda: workers.seen, "the proposal")
+        assert state_of(app).revision == 0
+        app.services.desired.report(workers.seen[-1].change_id, ready("w2"))
+        calling.join(10)
+        assert [worker["worker"] for worker in answers[0].json["response"]["workers"]] == ["w1", "w2"]
+
+    def test_back_to_the_configurations_files(self, app: Api, client: FlaskClient, workers: Workers) -> None:
+        workers.add("w", ready)
+        assert load_weights(client).status_code == 200
+        digits = app.services.models.get("digits")
+        configured = ModelRef(digits.name, digits.version, digits.digest)
+        workers.answers["w"] = lambda worker: Report(worker, configured)
+        answer = client.post(CONTROLLER, data={"command": "load_new_model", "model_id": "digits"})
+        assert answer.json["response"]["model"]["digest"] == digits.digest
+        assert workers.seen[-1].files is None
+        assert (state_of(app).models, state_of(app).served) == ({}, "digits")
+
+
+class TestOneWorkerIsNot:
+    @pytest.fixture(autouse=True)
+    def nothing_changes(self, app: Api) -> Iterator[None]:
+        yield
+        state, proposal = app.services.desired.look()
+        assert (state.revision, proposal) == (0, None)
+
+    @pytest.mark.parametrize(
+        ("answer", "problem_code", "reason"),
+        [
+            (bad_file, (400, "invalid_model"), "Keras cannot read it"),
+            (no_file, (404, "object_not_found"), "there is no file"),
+        ],
+    )
+    def test_the_old_model_stays_and_the_answer_says_why(
+        self, client: FlaskClient, workers: Workers, answer: Callable[[str], Report], problem_code: tuple[int, str], reason: str
+    ) -> None:
+        workers.add("w1", ready)
+        workers.add("w2", answer)
+        problem = assert_problem(load_weights(client), *problem_code)
+        assert problem["detail"].startswith("digits stays as it is: ")
+        assert reason in problem["detail"]
+        assert reason in problem["workers"]["w2"]
+
+    def test_files_that_differ_between_hosts(self, client: FlaskClient, workers: Workers) -> None:
+        workers.add("w1", ready)
+        workers.add("w2", lambda worker: Report(worker, OTHERS))
+        problem = assert_problem(load_weights(client), 400, "invalid_model")
+        assert "not the same on every worker's host" in problem["detail"]
+        assert set(problem["workers"]) == {"w1", "w2"}
+
+    def test_one_that_dies_while_it_loads(self, app: Api, client: FlaskClient, workers: Workers) -> None:
+        def die(worker: str) -> Report:
+            app.services.presence.leave("w2")
+            return ready(worker)
+
+        workers.add("w1", die)
+        workers.add("w2", None)
+        problem = assert_problem(load_weights(client), 503, "service_unavailable")
+        assert "w2 went away while it loaded" in problem["detail"]
+
+    def test_one_that_takes_too_long(self, make_app: Any, redis_client: redis.Redis) -> None:
+        app = make_app(worker={"load_timeout_s": 0.1})
+        workers = Workers(app, redis_client)
+        workers.add("w1", None)
+        problem = assert_problem(load_weights(app.test_client()), 503, "service_unavailable")
+        assert "w1 did not load it in time" in problem["detail"]
+
+    @pytest.mark.parametrize(
+        "fields", [{"command": "load_new_weights", "weights_url": "w"}, {"command": "load_new_model", "model_id": "digits"}]
+    )
+    def test_nobody_is_there(self, client: FlaskClient, fields: dict[str, str]) -> None:
+        answer = client.post(CONTROLLER, data=fields)
+        problem = assert_problem(answer, 503, "service_unavailable")
+        assert "-Q predict.digits" in problem["expected"]
+        assert answer.headers["Retry-After"]
+
+    def test_an_unknown_model(self, client: FlaskClient) -> None:
+        answer = client.post(CONTROLLER, data={"command": "load_new_model", "model_id": "vgg_0"})
+        assert_problem(answer, 404, "model_not_found", field="model_id")
+
+
+def test_a_second_command_is_told_to_come_later(app: Api, client: FlaskClient, workers: Workers) -> None:
+    workers.add("w", ready)
+    app.services.desired.propose(Proposal("another", "digits", NewFiles("/m.keras")))
+    answer = load_weights(client)
+    assert_problem(answer, 409, "change_in_progress")
+    assert int(answer.headers["Retry-After"]) >= 1
+    app.services.desired.withdraw("another")
+    assert load_weights(client).status_code == 200
+
+
+class TestEnsembleMode:
+    @pytest.mark.parametrize("configured", [True, False])
+    def test_results_of_later_tasks_go_elsewhere(self, make_app: Any, redis_client: redis.Redis, configured: bool) -> None:
+        app = make_app(ensemble=configured)
+        client, worker = app.test_client(), FakeWorker(app.services, redis_client)
+        sinks: list[str] = []
+        for mode in (configured, not configured, configured):
+            answer = client.post(
+                "/inference", data={"command": "change_ensemble_mode", "local_file": "True", "ensemble_mode": str(mode)}
+            )
+            assert answer.json["response"]["ensemble_mode"] is mode
+            task_id = post_async(client)
+            worker.work_off()
+            sinks += [delivery["sink"] for delivery in client.get(f"/tasks/{task_id}").json["deliveries"]]
+        assert sinks == (["kafka", "mongodb", "kafka"] if configured else ["mongodb", "kafka", "mongodb"])
+
+    def test_where_nothing_delivers_it_is_refused(self, app: Api, client: FlaskClient) -> None:
+        answer = client.post(CONTROLLER, data={"command": "change_ensemble_mode", "ensemble_mode": "True"})
+        problem = assert_problem(answer, 409, "sink_not_configured", field="ensemble_mode")
+        assert "kafka" in problem["detail"]
+        assert "ensemble" in problem["expected"]
+        assert state_of(app).revision == 0
+
+    def test_a_request_may_still_name_either(self, make_app: Any) -> None:
+        client = make_app(ensemble=False).test_client()
+        assert post(client, raw_form(sinks="kafka"), headers={"Prefer": "respond-async"}).status_code == 202
+        assert_problem(post(client, raw_form(sinks="jsonl")), 400, "invalid_metadata", field="metadata.sinks")
+
+
+class TestAnotherApiProcess:
+    def test_it_accepts_its_next_task_for_the_changed_state(
+        self, make_app: Any, redis_client: redis.Redis, tmp_path: Any
+    ) -> None:
+        """Though it read the state just before: nothing of the first try is left."""
+        commanded, other = make_app(ensemble=False), make_app(ensemble=False)
+        workers = Workers(commanded, redis_client)
+        workers.add("w", ready)
+        workers.start()
+        client = other.test_client()
+        before = client.get(f"/tasks/{post_async(client)}").json["model"]
+        assert load_weights(commanded.test_client()).status_code == 200
+        assert commanded.test_client().post(CONTROLLER, data={"command": "change_ensemble_mode", "ensemble_mode": "1"}).json
+        workers.stop()
+
+        other.services.effective._read_at += 1000  # it would not look again by itself
+        task_id = post_async(client)
+        assert client.get(f"/tasks/{task_id}").json["model"] == {"name": "digits", "version": "1+ab", "digest": "sha256:ab"}
+        assert before["version"] == "1"
+        assert redis_client.hget(f"{commanded.services.settings.task_store.key_prefix}:task:{task_id}", "sinks") == b"kafka"
+        assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 2
+
+    def test_one_that_starts_later(self, app: Api, make_app: Any) -> None:
+        app.services.desired.serve("digits")
+        assert make_app().test_client().get("/").json["served_model"] == "digits"
+
+    def test_a_served_model_that_is_not_configured_any_more_counts_for_nothing(self, app: Api, client: FlaskClient) -> None:
+        app.services.desired.serve("gone")
+        assert client.get("/").json["served_model"] == "digits"
+        assert client.get(f"/tasks/{post_async(client)}").json["model"]["name"] == "digits"
+
+
+def test_commands_need_the_store(make_app: Any, tmp_path: Any) -> None:
+    client = make_app(broker={"url": f"unix://{tmp_path}/nobody.sock"}).test_client()
+    assert_problem(load_weights(client), 503, "service_unavailable")
+    assert client.get("/").json["served_model"] == "digits"

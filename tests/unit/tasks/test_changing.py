@@ -1,0 +1,404 @@
+"""A worker and the models that are wanted of it: good files, bad ones, changes that are withdrawn or were missed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from pipeline_rig import OWNER, Inbox, Outage, message_of, queue_item, wait_until
+from support.fake_process import FakeProcess
+from support.samples import a_request
+
+from inference.errors import ConfigurationError
+from inference.messages import ModelRef, QueueMessage
+from inference.models.desired import DesiredModels, NewFiles, Proposal, Report
+from inference.models.files import ModelFiles
+from inference.models.registry import reference
+from inference.models.spec import ModelSpec
+from inference.models.switching import SwitchingPredictor
+from inference.settings import Settings
+from inference.task_store.redis_store import RedisTaskStore
+from tasks import changing
+from tasks.changing import ModelChanger, Specs
+from tasks.jobs import HeldJobs, Job
+
+
+class World:
+    """A worker's models, its predictor processes as fakes, and the commands that come."""
+
+    def __init__(self, digits: ModelSpec, desired: DesiredModels, store: RedisTaskStore, folder: Path) -> None:
+        self.digits = digits
+        self.desired: Any = Outage(desired)
+        self.store = store
+        self.folder = folder
+        self.held = HeldJobs()
+        self.processes: list[FakeProcess] = []
+        #: what processes made from now on say when they are started
+        self.fails = ""
+        self.gate_is_open = True
+        self.faults: list[str] = []
+        specs = {"digits": digits}
+        self.files = ModelFiles(Settings(model_files={"allowed_folders": [folder]}))
+        self.predictor = SwitchingPredictor(self.make(specs))
+        self.changer = ModelChanger(
+            self.desired,
+            self.files,
+            self.predictor,
+            owner=OWNER,
+            specs=specs,
+            make=self.make,
+            store=store,
+            held=self.held,
+        )
+        self.changer._on_fault = lambda: self.faults.append("models")
+        self._changes = 0
+
+    def make(self, specs: Specs) -> FakeProcess:
+        process = FakeProcess({name: reference(spec) for name, spec in specs.items()}, fails=self.fails)
+        if not self.gate_is_open:
+            process.gate.clear()
+        self.processes.append(process)
+        return process
+
+    def start(self) -> World:
+        assert self.changer.bring_up(lambda: False)
+        self.changer.start()
+        return self
+
+    def file(self, content: str) -> Path:
+        path = self.folder / f"{content}.keras"
+        path.write_text(content)
+        return path
+
+    def propose(self, file: Path | None, model: str = "digits") -> Proposal:
+        self._changes += 1
+        files = None if file is None else NewFiles(str(file))
+        proposal = Proposal(f"change-{self._changes}", model, files)
+        self.desired.propose(proposal)
+        return proposal
+
+    def report(self, proposal: Proposal) -> Report:
+        report: Report = wait_until_given(lambda: self.desired.reports(proposal.change_id).get(OWNER), "the worker's report")
+        return report
+
+    def change(self, file: Path | None) -> ModelRef:
+        """A command that goes well, up to its commit."""
+        proposal = self.propose(file)
+        model = self.report(proposal).model
+        assert model is not None
+        assert self.desired.commit(proposal, model)
+        return model
+
+    @property
+    def current(self) -> ModelRef:
+        return self.predictor.references["digits"]
+
+    @property
+    def running(self) -> list[FakeProcess]:
+        return [process for process in self.processes if process.is_running]
+
+
+def wait_until_given(condition: Callable[[], Any], what: str) -> Any:
+    answers: list[Any] = []
+
+    def ask() -> bool:
+        answers.append(condition())
+        return answers[-1] is not None
+
+    wait_until(ask, what)
+    return answers[-1]
+
+
+@pytest.fixture
+def desired(redis_client: redis.Redis, key_prefix: str) -> DesiredModels:
+    return DesiredModels(redis_client, key_prefix)
+
+
+@pytest.fixture
+def world(
+    digits: ModelSpec, desired: DesiredModels, store: RedisTaskStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[World]:
+    monkeypatch.setattr(changing, "POLL_INTERVAL_S", 0.01)
+    world = World(digits, desired, store, tmp_path)
+    yield world
+    world.changer.stop()
+    for process in world.processes:
+        process.gate.set()
+    assert world.changer.join(10)
+    assert world.faults == []
+
+
+def test_without_a_command_the_configurations_models_run(world: World, digits: ModelSpec) -> None:
+    world.start()
+    assert world.current == reference(digits)
+    assert len(world.running) == 1
+
+
+def test_a_good_file_is_loaded_beside_the_old_and_reported(world: World, digits: ModelSpec) -> None:
+    world.start()
+    report = world.report(world.propose(world.file("new")))
+    assert report.error is None
+    assert report.model is not None
+    assert report.model.version.startswith(f"{digits.version}+")
+    assert report.model.digest != digits.digest
+    assert world.current == reference(digits)
+    assert len(world.running) == 2
+    assert world.predictor.predict(report.model, [0]).model == report.model  # it may be accepted for at once
+
+
+def test_once_committed_it_is_the_current_one_and_the_former_ends(world: World) -> None:
+    world.start()
+    model = world.change(world.file("new"))
+    wait_until(lambda: world.current == model, "the switch")
+    wait_until(lambda: len(world.running) == 1, "the end of the former process")
+    assert world.running == [world.processes[-1]]
+
+
+def test_withdrawn_it_ends_and_the_old_one_stays(world: World, digits: ModelSpec) -> None:
+    world.start()
+    proposal = world.propose(world.file("new"))
+    world.report(proposal)
+    world.desired.withdraw(proposal.change_id)
+    wait_until(lambda: len(world.running) == 1, "the end of the candidate")
+    assert world.current == reference(digits)
+
+
+def test_withdrawn_while_it_loads_it_is_given_up(world: World) -> None:
+    world.start()
+    world.gate_is_open = False
+    proposal = world.propose(world.file("new"))
+    wait_until(lambda: len(world.processes) == 2, "the candidate")
+    world.desired.withdraw(proposal.change_id)
+    world.gate_is_open = True
+    assert world.change(world.file("newer")).digest == world.processes[-1].references["digits"].digest
+    assert world.desired.reports(proposal.change_id) == {}
+
+
+def test_what_does_not_load_is_reported_with_its_reason(world: World, digits: ModelSpec) -> None:
+    world.start()
+    world.fails = "digits: Keras cannot read bad.keras"
+    report = world.report(world.propose(world.file("bad")))
+    assert report.model is None
+    assert report.error == {"code": "invalid_model", "detail": "digits: Keras cannot read bad.keras"}
+    assert world.current == reference(digits)
+    assert len(world.running) == 1
+
+
+def test_a_missing_file_is_reported_as_such(world: World) -> None:
+    world.start()
+    report = world.report(world.propose(world.folder / "missing.keras"))
+    assert report.error is not None
+    assert report.error["code"] == "object_not_found"
+    assert "missing.keras" in report.error["detail"]
+
+
+def test_whatever_the_files_break_the_worker_goes_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.start()
+
+    def broken(*_: Any, **__: Any) -> ModelSpec:
+        raise PermissionError("no right to read it")
+
+    monkeypatch.setattr(world.changer._files, "with_files", broken)
+    report = world.report(world.propose(world.file("new")))
+    assert report.error is not None
+    assert report.error["code"] == "invalid_model"
+    assert "no right to read it" in report.error["detail"]
+    monkeypatch.undo()
+    world.desired.withdraw("change-1")
+    assert world.change(world.file("new"))
+
+
+def test_another_workers_model_is_not_answered(world: World) -> None:
+    world.start()
+    proposal = world.propose(world.file("new"), model="another")
+    wait_until(lambda: not world.desired.hold("change-0"), "a look at it")
+    world.desired.withdraw(proposal.change_id)
+    world.change(world.file("new"))
+    assert world.desired.reports(proposal.change_id) == {}
+
+
+def test_files_that_run_already_need_no_process(world: World) -> None:
+    world.start()
+    model = world.change(world.file("new"))
+    wait_until(lambda: world.current == model, "the switch")
+    made = len(world.processes)
+    again = world.report(world.propose(world.file("new")))
+    assert again.model == model
+    assert len(world.processes) == made
+
+
+def test_a_command_may_go_back_to_the_configurations_files(world: World, digits: ModelSpec) -> None:
+    world.start()
+    world.change(world.file("new"))
+    assert world.change(None) == reference(digits)
+    wait_until(lambda: world.current == reference(digits), "the switch")
+
+
+def test_a_reset_goes_back_by_itself(world: World, digits: ModelSpec) -> None:
+    world.start()
+    model = world.change(world.file("new"))
+    wait_until(lambda: world.current == model, "the switch")
+    world.desired.reset()
+    wait_until(lambda: world.current == reference(digits), "the switch back")
+
+
+class TestStartingLater:
+    def commanded(self, world: World, file: Path) -> ModelRef:
+        """A command that other workers answered."""
+        spec = world.files.with_files(world.digits, weights_file=str(file))
+        proposal = world.propose(file)
+        assert world.desired.commit(proposal, reference(spec))
+        return reference(spec)
+
+    def test_it_comes_up_with_the_changed_model(self, world: World) -> None:
+        model = self.commanded(world, world.file("new"))
+        world.start()
+        assert world.current == model
+        assert len(world.running) == 1
+
+    def test_the_version_is_the_one_that_was_agreed_on(self, world: World) -> None:
+        """Though the configuration's version is another since."""
+        file = world.file("new")
+        agreed = ModelRef("digits", "0+abc", self.commanded(world, file).digest)
+        proposal = world.propose(file)
+        world.desired.commit(proposal, agreed)
+        world.start()
+        assert world.current == agreed
+
+    def test_a_file_that_is_gone_ends_the_start_with_what_to_do(self, world: World) -> None:
+        file = world.file("new")
+        self.commanded(world, file)
+        file.unlink()
+        with pytest.raises(ConfigurationError, match=r"new\.keras.*reset-models"):
+            world.changer.bring_up(lambda: False)
+
+    def test_a_file_that_has_changed_since_is_told(self, world: World) -> None:
+        file = world.file("new")
+        self.commanded(world, file)
+        file.write_text("newer")
+        with pytest.raises(ConfigurationError, match="is not what it was"):
+            world.changer.bring_up(lambda: False)
+
+    def test_a_store_that_is_down_is_waited_for(self, world: World) -> None:
+        world.desired.take_down("read")
+        started = threading.Thread(target=world.start, daemon=True)
+        started.start()
+        wait_until(lambda: world.desired.refused["read"], "a refused reading")
+        assert world.running == []
+        world.desired.bring_up()
+        started.join(10)
+        assert len(world.running) == 1
+
+    def test_who_is_told_to_stop_does_not_wait(self, world: World) -> None:
+        world.desired.take_down("read")
+        assert not world.changer.bring_up(lambda: bool(world.desired.refused["read"]))
+
+    def test_a_change_while_it_came_up_is_loaded_before_it_takes_tasks(self, world: World) -> None:
+        world.gate_is_open = True
+        file = world.file("new")
+        models: list[ModelRef] = []
+
+        def command_comes() -> None:
+            if world.processes[0].is_running and not models:
+                models.append(self.commanded(world, file))
+
+        world.desired.before["read"] = command_comes
+        world.start()
+        assert [world.current] == models
+
+    def test_a_change_that_was_missed_is_loaded(self, world: World) -> None:
+        """Other workers were ready, and this one had not said a word."""
+        world.start()
+        world.desired.take_down("look")
+        model = self.commanded(world, world.file("new"))
+        world.desired.bring_up()
+        wait_until(lambda: world.current == model, "the switch")
+        wait_until(lambda: len(world.running) == 1, "the end of the former process")
+
+    def test_what_cannot_be_loaded_afterwards_leaves_the_old_one(
+        self, world: World, digits: ModelSpec, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(changing, "_RELOAD_INTERVAL_S", 0.05)
+        world.start()
+        world.desired.take_down("look")
+        world.fails = "no memory"
+        model = self.commanded(world, world.file("new"))
+        world.desired.bring_up()
+        wait_until(lambda: len(world.processes) >= 3, "a second try")
+        assert world.current == reference(digits)
+        world.fails = ""
+        wait_until(lambda: world.current == model, "the switch")
+
+
+class TestTheFormerProcess:
+    """It ends when nothing is left that was accepted for its version."""
+
+    def accept(self, world: World) -> str:
+        request = a_request(model=world.current, queue=world.digits.queue)
+        return world.store.accept(request, enqueue=None, max_queue_depth=0).task_id
+
+    def switched(self, world: World) -> FakeProcess:
+        former = world.running[0]
+        model = world.change(world.file("new"))
+        wait_until(lambda: world.current == model, "the switch")
+        return former
+
+    def turns(self, world: World) -> None:
+        """Until the changer has looked a few times more."""
+        looks: list[int] = []
+        world.desired.before["look"] = lambda: looks.append(1)
+        wait_until(lambda: len(looks) > 3, "some turns")
+
+    def test_it_runs_while_a_task_waits(self, world: World) -> None:
+        world.start()
+        task_id = self.accept(world)
+        former = self.switched(world)
+        self.turns(world)
+        assert former.is_running
+        world.store.cancel(task_id)
+        wait_until(lambda: former.was_retired, "its end")
+
+    def test_it_runs_while_a_task_is_held(self, world: World) -> None:
+        world.start()
+        item = queue_item()
+        message = QueueMessage(world.current, message_of(item).items)
+        job = Job(item, [Inbox(message).delivery], alone=False, attempt=1, deadline_at=1e12)
+        world.held.add(job)
+        former = self.switched(world)
+        self.turns(world)
+        assert former.is_running
+        world.held.let_go([job])
+        wait_until(lambda: former.was_retired, "its end")
+
+    def test_tasks_that_come_later_do_not_keep_it(self, world: World) -> None:
+        world.start()
+        former = world.running[0]
+        proposal = world.propose(world.file("new"))
+        model = world.report(proposal).model
+        assert model is not None
+        world.desired.commit(proposal, model)
+        self.accept(world)
+        wait_until(lambda: former.was_retired, "its end")
+
+
+def test_a_store_that_is_down_changes_nothing(world: World, digits: ModelSpec) -> None:
+    world.start()
+    world.desired.take_down("look")
+    wait_until(lambda: world.desired.refused["look"] > 3, "refused looks")
+    assert world.current == reference(digits)
+    world.desired.bring_up()
+    model = world.change(world.file("new"))
+    wait_until(lambda: world.current == model, "the switch")
+
+
+def test_a_report_waits_for_the_store(world: World) -> None:
+    world.start()
+    world.desired.take_down("report")
+    proposal = world.propose(world.file("new"))
+    wait_until(lambda: world.desired.refused["report"], "a refused report")
+    world.desired.bring_up()
+    assert world.report(proposal).model is not None
