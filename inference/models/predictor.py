@@ -92,6 +92,7 @@ class PredictorProcess:
         self.references: Mapping[str, ModelRef] = {name: reference(spec) for name, (spec, _) in models.items()}
         self._max_batch_size = max_batch_size
         self._predict_timeout_s = predict_timeout_s
+        self._own_timeouts_s = {name: spec.predict_timeout_s for name, (spec, _) in models.items()}
         self._load_timeout_s = load_timeout_s
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
@@ -142,7 +143,7 @@ class PredictorProcess:
             connection = self._connection
             if connection is None:
                 raise PredictorNotRunning("the predictor process is not running")
-            timeout_s = self._models[model][0].predict_timeout_s or self._predict_timeout_s
+            timeout_s = self._own_timeouts_s.get(model) or self._predict_timeout_s
             try:
                 return self._call(connection, Predict(model, tuple(slots)), timeout_s)
             except TimeoutError as error:  # an OSError too

@@ -77,6 +77,8 @@ def serve(connection: Connection) -> None:
 
 
 def _load_all(load: Load) -> dict[str, ServedModel]:
+    if not load.models:
+        return {}
     from inference.models.loading import open_devices  # noqa: PLC0415 TensorFlow is loaded here, and only here
 
     devices = open_devices({model.spec.device for model in load.models}, load.gpu, load.gpu_locks)

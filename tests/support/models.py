@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+from inference.models.describing import read_document
+from inference.models.files import ModelFiles
 from inference.models.registry import ModelRegistry
 from inference.models.spec import ModelSpec
-from inference.settings import Settings
+from inference.settings import ModelFileSettings, Settings
+
+
+def spec_of(folder: Path, **description: Any) -> ModelSpec:
+    """The model of this description, whose paths are relative to `folder`."""
+    files = ModelFiles(Settings(model_files=ModelFileSettings(allowed_folders=(folder,))))
+    (described,) = read_document(description, folder=folder, origin="test")
+    return files.resolve(described)
 
 
 def load_spec(folder: Path) -> ModelSpec:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -25,7 +24,7 @@ from inference.errors import ConfigurationError, PredictionFailed
 from inference.models.arena import SlotArena
 from inference.models.predictor import PredictorCrashed, PredictorNotRunning, PredictorProcess
 from inference.models.protocol import Failed, Load, Predict, Predicted, Ready
-from inference.models.spec import ModelSpec
+from inference.models.spec import LocalFile, ModelSpec
 
 pytestmark = pytest.mark.process
 
@@ -262,9 +261,9 @@ class TestLoading:
     def test_a_file_that_is_no_model_is_a_configuration_error(
         self, make: Make, digits: ModelSpec, arena: SlotArena, tmp_path: Path
     ) -> None:
-        shutil.copy(digits.folder / "labels.txt", tmp_path)
-        (tmp_path / "digits.keras").write_bytes(b"not a zip archive")
-        bad = digits.model_copy(update={"folder": tmp_path})
+        bad_file = tmp_path / "digits.keras"
+        bad_file.write_bytes(b"not a zip archive")
+        bad = digits.model_copy(update={"local_files": {"file": LocalFile("digits.keras", bad_file, "")}})
         predictor = make({"digits": (bad, arena)})
         with pytest.raises(ConfigurationError, match=r"digits: .*digits\.keras.* Keras"):
             predictor.start(never)

@@ -1,4 +1,4 @@
-"""A model's description: what is right is read, and what is wrong is named."""
+"""A folder's model.yaml: what is right is read, and what is wrong is named."""
 
 import hashlib
 import subprocess
@@ -29,7 +29,7 @@ def write_model(folder: Path, **changes: Any) -> Path:
 
 def test_a_complete_description_is_read(tmp_path: Path) -> None:
     spec = load_spec(write_model(tmp_path))
-    assert spec.path == tmp_path / "tiny.keras"
+    assert spec.local_files["file"].path == tmp_path / "tiny.keras"
     assert spec.queue == "predict.tiny"
     assert spec.labels == ("cat", "café")
     assert spec.labels == ("cat", "café")
@@ -73,6 +73,22 @@ def test_bytes_per_image_counts_the_dtype(tmp_path: Path) -> None:
         ({"input": {"shape": [8, 6, 3], "crop": 1}}, "input.crop"),
         ({"weights": "w.h5"}, "weights"),
         ({"file": "missing.keras"}, "file"),
+        ({"file": "s3://bucket"}, "file"),
+        ({"file": "https://host/m.keras"}, "file"),
+        ({"file": "tiny.keras#sha256=abc"}, "file"),
+        ({"file": "tiny.keras#sha256=" + 64 * "0"}, "file"),
+        ({"file": None, "architecture_file": "tiny.keras"}, "file"),
+        ({"file": None, "weights_file": "tiny.keras"}, "file"),
+        ({"architecture_file": "tiny.keras"}, "file"),
+        ({"labels": ["cat", "dog"]}, "labels"),
+        ({"threshold": float("nan")}, "threshold"),
+        ({"predict_timeout_s": 0}, "predict_timeout_s"),
+        ({"device": "tpu"}, "device"),
+        ({"device": "gpu:"}, "device"),
+        ({"variants": ["a"]}, "variants"),
+        ({"variants": {"a": {"name": "b"}}}, "variants.a.name"),
+        ({"variants": {"Not A Name": {}}}, "variants.Not A Name.name"),
+        ({"variants": {"a": {"input": {"dtype": "int8"}}}}, "variants.a.input.dtype"),
         ({"labels_file": "missing.txt"}, "labels_file"),
     ],
 )
@@ -81,7 +97,7 @@ def test_an_error_names_the_key_and_the_description(tmp_path: Path, changes: dic
         load_spec(write_model(tmp_path, **changes))
     file, _, problem = caught.value.detail.partition(": ")
     assert file == str(tmp_path / "model.yaml")
-    assert problem.startswith((f"{key}:", f"{key} names missing."))
+    assert problem.startswith(f"{key}: ")
 
 
 def test_every_problem_is_told_at_once(tmp_path: Path) -> None:
@@ -136,3 +152,38 @@ def test_a_description_that_is_not_text_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigurationError, match="is not YAML"):
         load_spec(tmp_path)
+
+
+@pytest.mark.parametrize(("content", "says"), [("", "has no labels"), (b"\xff\xfe", "is not text")])
+def test_labels_that_are_none_are_refused(tmp_path: Path, content: str | bytes, says: str) -> None:
+    write_model(tmp_path)
+    (tmp_path / "labels.txt").write_bytes(content.encode() if isinstance(content, str) else content)
+    with pytest.raises(ConfigurationError, match=f"labels_file: labels.txt {says}"):
+        load_spec(tmp_path)
+
+
+def test_labels_may_stand_in_the_description(tmp_path: Path) -> None:
+    assert load_spec(write_model(tmp_path, labels_file=None, labels=["cat", "dog", 3])).labels == ("cat", "dog", "3")
+
+
+def test_a_fixed_digest_that_is_right_is_fine(tmp_path: Path) -> None:
+    digest = hashlib.sha256(b"weights").hexdigest()
+    assert load_spec(write_model(tmp_path, file=f"tiny.keras#sha256={digest}")).digest == f"sha256:{digest}"
+
+
+def test_the_digest_of_several_files_is_of_their_digests(tmp_path: Path) -> None:
+    (tmp_path / "tiny.json").write_bytes(b"{}")
+    spec = load_spec(write_model(tmp_path, file=None, architecture_file="tiny.json", weights_file="tiny.keras"))
+    parts = {"architecture_file": b"{}", "weights_file": b"weights"}
+    lines = "".join(f"{key} sha256:{hashlib.sha256(content).hexdigest()}\n" for key, content in parts.items())
+    assert spec.digest == "sha256:" + hashlib.sha256(lines.encode()).hexdigest()
+
+
+def test_the_digest_of_a_folder_changes_with_any_of_its_files(tmp_path: Path) -> None:
+    (tmp_path / "saved" / "variables").mkdir(parents=True)
+    (tmp_path / "saved" / "saved_model.pb").write_bytes(b"graph")
+    folder = write_model(tmp_path, file="saved")
+    before = load_spec(folder).digest
+    assert load_spec(folder).digest == before
+    (tmp_path / "saved" / "variables" / "data").write_bytes(b"weights")
+    assert load_spec(folder).digest != before
