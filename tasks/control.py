@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+from billiard.common import TERM_SIGNAME
 from celery.utils.functional import maybe_list
 from celery.worker import control as stock
+from celery.worker import state as worker_state
 
 from inference.messages import PREDICT_TASK
 from tasks.worker import InferenceWorker
@@ -26,13 +28,15 @@ def _worker(state: Any) -> InferenceWorker:
 
 
 @_command(variadic="task_id", signature="[id1 [id2 [... [idN]]]]")
-def revoke(state: Any, task_id: Any, terminate: bool = False, signal: Any = None, **options: Any) -> Any:
+def revoke(state: Any, task_id: Any, terminate: bool = False, signal: Any = None, **_: Any) -> Any:
     """Cancel tasks that wait; with terminate also those that run."""
     task_ids = list(maybe_list(task_id) or ())
-    answer = stock.revoke(state, task_ids, terminate=terminate, signal=signal, **options)
+    worker_state.revoked.update(task_ids)
+    for request in filter(None, map(worker_state.requests.get, task_ids)) if terminate else ():
+        request.terminate(state.consumer.pool, signal or TERM_SIGNAME)
     # In the record it holds for tasks that no worker has yet, and for workers that start later.
     _worker(state).errands.cancel(task_ids, running=terminate)
-    return {"ok": "terminate: " + ", ".join(task_ids)} if terminate else answer
+    return stock.ok(f"tasks {', '.join(task_ids)} {'terminated' if terminate else 'flagged as revoked'}")
 
 
 @_command(variadic="task_id", args=[("signal", str)], signature="<signal> [id1 [id2 [... [idN]]]]")

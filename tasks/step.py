@@ -6,6 +6,7 @@ import logging
 from typing import Any
 
 from celery import bootsteps
+from celery.concurrency.solo import TaskPool
 from celery.exceptions import WorkerShutdown
 from celery.worker import state
 
@@ -33,6 +34,9 @@ class InferenceStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has
         self._main_loop = MainLoop()
 
     def start(self, parent: Any) -> None:
+        if parent.pool_cls is not TaskPool:
+            logger.critical("this worker runs without -P: its pool is solo, and batches run in the predictor process")
+            raise WorkerShutdown(1)
         services = Services(celeryconfig.settings)
         queues = parent.app.amqp.queues.consume_from
         try:
@@ -41,7 +45,8 @@ class InferenceStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has
             logger.critical("%s", error.detail)
             raise WorkerShutdown(1) from error
         if not specs:
-            logger.critical("none of the queues %s is a model's", ", ".join(queues))
+            known = ", ".join(spec.queue for spec in services.models)
+            logger.critical("none of the queues to consume from (%s) is a model's (%s)", ", ".join(queues), known)
             raise WorkerShutdown(1)
         worker = InferenceWorker(
             services.settings,

@@ -34,6 +34,22 @@ def test_a_message_starts_once_however_many_items_start() -> None:
     assert inbox.started == 1
 
 
+def test_a_message_that_is_retried_starts_again() -> None:
+    inbox = Inbox(message_of(queue_item(1), queue_item(2)))
+    jobs = [job_of(inbox, number) for number in (0, 1)]
+    for job in jobs:
+        job.attempt = 1
+        job.started()
+    for job in jobs:
+        job.retried("the predictor process died: signal 9")
+    for job in jobs:
+        job.started()
+    assert inbox.started == 2
+    assert [(retry.attempts, retry.error.code, retry.error.detail) for retry in inbox.retries] == [
+        (1, "predictor_died", "the predictor process died: signal 9")
+    ]
+
+
 def test_items_that_end_at_the_same_time_are_done_once() -> None:
     count = 16
     inbox = Inbox(message_of(*map(queue_item, range(count))))

@@ -10,16 +10,34 @@ from kombu.asynchronous import Hub
 from tasks.main_loop import MainLoop
 
 
+class Dispatcher:
+    """Of events."""
+
+    def __init__(self) -> None:
+        self.flushed = 0
+
+    def flush(self) -> None:
+        self.flushed += 1
+
+
+class Consumer:
+    """As much of Celery's as the loop uses."""
+
+    def __init__(self) -> None:
+        self.hub = Hub()
+        self.event_dispatcher: Dispatcher | None = Dispatcher()
+
+
 @pytest.fixture
 def loop() -> MainLoop:
     loop = MainLoop()
-    loop.hub = Hub()
+    loop.attach(Consumer())
     return loop
 
 
 def turn(loop: MainLoop) -> None:
     """What the hub does with its callbacks in one turn of its loop."""
-    for callback in loop.hub._pop_ready():
+    for callback in loop._consumer.hub._pop_ready():
         callback()
 
 
@@ -56,6 +74,24 @@ def test_a_call_may_call_again(loop: MainLoop) -> None:
     loop.call(lambda: loop.call(lambda: ran.append("inner")))
     turn(loop)
     assert ran == ["inner"]
+
+
+def test_events_go_out_with_the_calls_that_made_them(loop: MainLoop) -> None:
+    """The dispatcher would hold them back for a turn, and lose them if the connection breaks before it."""
+    flushed: list[int] = []
+    dispatcher = loop._consumer.event_dispatcher
+    for _ in range(3):
+        loop.call(lambda: flushed.append(dispatcher.flushed))
+    turn(loop)
+    assert (flushed, dispatcher.flushed) == ([0, 0, 0], 1)
+
+
+def test_calls_run_while_events_have_no_dispatcher(loop: MainLoop) -> None:
+    loop._consumer.event_dispatcher = None
+    ran: list[int] = []
+    loop.call(lambda: ran.append(1))
+    turn(loop)
+    assert ran == [1]
 
 
 def test_without_a_hub_calls_wait_for_the_end() -> None:

@@ -1,0 +1,193 @@
+"""What plain Celery clients send becomes tasks, or failures that say what is wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from pipeline_rig import Inbox, MakeRig, Rig, assert_failed, assert_succeeded, image_of, wait_until
+from support.samples import MODEL
+
+from inference.errors import InferenceError
+from inference.imaging import ImageFormat, ImageHeader
+from inference.messages import QueueMessage
+from inference.models.registry import reference
+from inference.models.spec import ModelSpec
+from inference.settings import Settings
+from tasks.adopting import MAX_ITEMS, Adopter, is_accepted
+from tasks.jobs import Adoption
+
+ID = "0f8fad5b-d9cb-469f-a165-70867728950e"
+KEY = "uploads/mine/cat.jpg"
+
+
+@pytest.fixture
+def adopter(digits: ModelSpec) -> Adopter:
+    return Adopter(Settings(sinks=("jsonl", "kafka")), [digits])
+
+
+def read(adopter: Adopter, kwargs: Any, **options: Any) -> tuple[Adoption, ...]:
+    return adopter.read(kwargs, **{"message_id": ID, "queue": "predict.digits"} | options)
+
+
+def refusal(adopter: Adopter, kwargs: Any, **options: Any) -> InferenceError:
+    """Of a message that is refused as a whole; its record is under the message's id."""
+    (adoption,) = read(adopter, kwargs, **options)
+    assert adoption.request.task_id == ID
+    assert adoption.refusal is not None
+    return adoption.refusal
+
+
+def test_an_object_is_all_it_takes(adopter: Adopter, digits: ModelSpec) -> None:
+    (adoption,) = read(adopter, {"items": [{"object": KEY}]})
+    request = adoption.request
+    assert adoption.refusal is None
+    assert (request.task_id, request.request_id, request.queue, request.priority) == (ID, ID, "predict.digits", 0)
+    assert (request.item.task_id, request.item.object_key, request.item.header) == (ID, KEY, None)
+    assert (request.model, request.sinks, request.deadline_s) == (reference(digits), ("jsonl", "kafka"), 3600)
+
+
+def test_everything_can_be_said(adopter: Adopter) -> None:
+    item = {"object": KEY, "request_id": "cat-1", "task_id": "my-cat", "shape": "8,8,1", "dtype": ">f4"}
+    kwargs = {"items": [item], "model": "digits", "deadline_s": 60, "sinks": ["kafka"], "priority": 9}
+    (adoption,) = read(adopter, kwargs)
+    request = adoption.request
+    assert (request.task_id, request.request_id, request.priority) == ("my-cat", "cat-1", 9)
+    assert (request.deadline_s, request.sinks) == (60, ("kafka",))
+    assert request.item.header == ImageHeader(ImageFormat.RAW, (8, 8, 1), ">f4")
+
+
+def test_ids_of_several_items_are_the_same_each_time(adopter: Adopter) -> None:
+    kwargs = {"items": [{"object": KEY}, {"object": KEY, "task_id": "mine"}, {"object": KEY}]}
+    ids = [adoption.request.task_id for adoption in read(adopter, kwargs)]
+    assert ids == [f"{ID}.0", "mine", f"{ID}.2"]
+    assert [adoption.request.task_id for adoption in read(adopter, kwargs)] == ids
+    assert {adoption.request.request_id for adoption in read(adopter, kwargs)} == {ID}
+
+
+def test_a_bad_item_is_refused_alone(adopter: Adopter) -> None:
+    first, second = read(adopter, {"items": [{"object": KEY}, {"obj": KEY}]})
+    assert first.refusal is None
+    assert second.request.task_id == second.request.item.task_id == f"{ID}.1"
+    assert second.refusal is not None
+    assert second.refusal.field == "items.1.object"
+
+
+@pytest.mark.parametrize(
+    "key", ["/etc/passwd", "../secrets", "uploads/../../x", "uploads//x", ".", "s3://other-bucket/cat.jpg", "s3://inference/"]
+)
+def test_only_keys_of_the_uploads_are_read(adopter: Adopter, key: str) -> None:
+    (adoption,) = read(adopter, {"items": [{"object": key}]})
+    assert adoption.refusal is not None
+    assert (adoption.refusal.code, adoption.refusal.field) == ("invalid_metadata", "items.0.object")
+    assert adoption.request.item.object_key == ""
+
+
+def test_an_object_may_be_named_with_its_bucket(adopter: Adopter) -> None:
+    (adoption,) = read(adopter, {"items": [{"object": f"s3://inference/{KEY}"}]})
+    assert (adoption.refusal, adoption.request.item.object_key) == (None, KEY)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "code", "field"),
+    [
+        (None, "invalid_metadata", None),
+        ([], "invalid_metadata", None),
+        ({}, "invalid_metadata", "items"),
+        ({"items": []}, "invalid_metadata", "items"),
+        ({"items": [{"object": KEY}] * (MAX_ITEMS + 1)}, "invalid_metadata", "items"),
+        ({"items": [{"object": KEY}], "modell": "digits"}, "invalid_metadata", "modell"),
+        ({"items": [{"object": KEY}], "model": "others"}, "model_not_found", "model"),
+        ({"items": [{"object": KEY}], "model": {"version": "1"}}, "invalid_metadata", "model"),
+        ({"items": [{"object": KEY}], "deadline_s": 0}, "invalid_metadata", "deadline_s"),
+        ({"items": [{"object": KEY}], "deadline_s": "60"}, "invalid_metadata", "deadline_s"),
+        ({"items": [{"object": KEY}], "deadline_s": 86_401}, "invalid_metadata", "deadline_s"),
+        ({"items": [{"object": KEY}], "sinks": ["mongodb"]}, "invalid_metadata", "sinks"),
+        ({"items": [{"object": KEY}], "priority": 10}, "invalid_metadata", "priority"),
+    ],
+)
+def test_what_is_wrong_with_a_message_is_said(adopter: Adopter, kwargs: Any, code: str, field: str | None) -> None:
+    error = refusal(adopter, kwargs)
+    assert (error.code, error.field) == (code, field)
+
+
+@pytest.mark.parametrize(
+    "item", [5, None, [], {}, {"object": ""}, {"object": KEY, "shape": [8, 8]}, {"object": KEY, "task_id": "a/b"}]
+)
+def test_what_is_wrong_with_an_item_is_said(adopter: Adopter, item: Any) -> None:
+    assert refusal(adopter, {"items": [item]}).code == "invalid_metadata"
+
+
+def test_celerys_expiry_is_a_deadline(adopter: Adopter) -> None:
+    kwargs = {"items": [{"object": KEY}]}
+    (adoption,) = read(adopter, kwargs, expires_in_s=12.5)
+    assert (adoption.refusal, adoption.request.deadline_s) == (None, 12.5)
+    assert refusal(adopter, kwargs, expires_in_s=-1).code == "deadline_exceeded"
+
+
+@pytest.mark.parametrize("options", [{"queue": "predict.other"}, {"message_id": "a/b"}, {"message_id": ".."}, {"message_id": ""}])
+def test_what_can_have_no_record_is_an_error(adopter: Adopter, options: dict[str, str]) -> None:
+    with pytest.raises(InferenceError):
+        read(adopter, {"items": [{"object": KEY}]}, **options)
+
+
+def test_what_the_api_accepted_is_not_adopted() -> None:
+    assert is_accepted(QueueMessage(MODEL, ()).to_kwargs())
+    for kwargs in (None, [], {}, {"model": None}, {"model": "digits"}, {"model": {"name": "digits"}}):
+        assert not is_accepted(kwargs)
+
+
+class TestThroughThePipeline:
+    def deliver(self, rig: Rig, adopter: Adopter, kwargs: Any) -> Inbox:
+        adoptions = read(adopter, kwargs)
+        message = QueueMessage(adoptions[0].request.model, tuple(adoption.request.item for adoption in adoptions))
+        inbox = Inbox(message, {adoption.request.task_id: adoption for adoption in adoptions})
+        rig.pipeline.submit(inbox.delivery)
+        return inbox
+
+    def test_it_gets_a_record_and_runs(self, rig: Rig, adopter: Adopter) -> None:
+        rig.objects.put(KEY, image_of(4))
+        inbox = self.deliver(rig, adopter, {"items": [{"object": KEY, "shape": [8, 8, 1], "dtype": "<f4"}], "sinks": []})
+        rig.await_done([inbox])
+        assert inbox.ends == {ID: "committed"}
+        assert_succeeded(rig.store.get(ID), 4)
+
+    def test_the_format_is_seen_in_the_bytes(self, rig: Rig, adopter: Adopter, repository: Any) -> None:
+        rig.objects.put(KEY, (repository / "samples/digit_7.png").read_bytes())
+        rig.await_done([self.deliver(rig, adopter, {"items": [{"object": KEY}]})])
+        assert rig.store.get(ID).status == "succeeded"
+
+    def test_bytes_of_no_format_fail(self, rig: Rig, adopter: Adopter) -> None:
+        rig.objects.put(KEY, image_of(4))
+        rig.await_done([self.deliver(rig, adopter, {"items": [{"object": KEY}]})])
+        assert_failed(rig.store.get(ID), "invalid_metadata")
+
+    def test_an_object_that_is_not_there_fails(self, rig: Rig, adopter: Adopter) -> None:
+        rig.await_done([self.deliver(rig, adopter, {"items": [{"object": KEY}]})])
+        assert_failed(rig.store.get(ID), "object_not_found")
+
+    def test_a_refused_one_has_a_record_that_says_why(self, rig: Rig, adopter: Adopter) -> None:
+        inbox = self.deliver(rig, adopter, {"items": []})
+        rig.await_done([inbox])
+        assert inbox.ends == {ID: "committed"}
+        assert_failed(rig.store.get(ID), "invalid_metadata")
+
+    def test_a_message_that_comes_again_does_not_start_again(self, rig: Rig, adopter: Adopter) -> None:
+        rig.objects.put(KEY, image_of(4))
+        kwargs = {"items": [{"object": KEY, "shape": [8, 8, 1], "dtype": "<f4"}]}
+        rig.await_done([self.deliver(rig, adopter, kwargs)])
+        again = self.deliver(rig, adopter, kwargs)
+        rig.await_done([again])
+        assert again.ends == {ID: "dropped"}
+        assert rig.predictor.batches == [[4]]
+        assert rig.store.get(ID).attempts == 1
+
+    def test_records_wait_for_a_store_that_is_down(self, make_rig: MakeRig, adopter: Adopter) -> None:
+        rig = make_rig().start()
+        rig.objects.put(KEY, image_of(4))
+        rig.store.take_down("accept")
+        inbox = self.deliver(rig, adopter, {"items": [{"object": KEY, "shape": [8, 8, 1], "dtype": "<f4"}]})
+        wait_until(lambda: rig.store.refused["accept"], "a refused record")
+        rig.store.bring_up()
+        rig.await_done([inbox])
+        assert_succeeded(rig.store.get(ID), 4)

@@ -1,0 +1,109 @@
+"""What the main loop wants of the record store: how tasks ended that ended elsewhere, and the end of those that are revoked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pipeline_rig import Outage, Rig, wait_until
+
+from inference.messages import Outcome, TaskStatus
+from inference.task_store.redis_store import RedisTaskStore
+from tasks.errands import Ends, Errands
+from tasks.jobs import Ending, ItemEnd
+
+DROPPED = ItemEnd(Ending.DROPPED)
+
+
+class Desk:
+    """Errands on a store that can be taken down, and what came of them."""
+
+    def __init__(self, store: RedisTaskStore) -> None:
+        self.store: Any = Outage(store)
+        self.errands = Errands(self.store)
+        self.settled: list[Ends] = []
+
+    def settle(self, ends: Ends) -> dict[str, ItemEnd]:
+        self.errands.settle(ends, self.settled.append)
+        wait_until(lambda: self.settled, "the answer")
+        return dict(self.settled.pop())
+
+
+@pytest.fixture
+def desk(store: RedisTaskStore) -> Iterator[Desk]:
+    desk = Desk(store)
+    desk.errands.start()
+    yield desk
+    desk.errands.stop()
+    assert desk.errands.join(10)
+
+
+def code_of(end: ItemEnd) -> str:
+    assert end.outcome is not None
+    assert end.outcome.error is not None
+    return str(end.outcome.error["code"])
+
+
+def test_a_task_that_was_canceled_says_so(desk: Desk, rig: Rig) -> None:
+    task_id = rig.accept(1)
+    desk.store.cancel(task_id)
+    end = desk.settle({task_id: DROPPED})[task_id]
+    assert (end.ending, code_of(end)) == (Ending.DROPPED, "task_canceled")
+
+
+def test_a_task_that_another_worker_ended_says_how_and_how_long_it_ran(desk: Desk, rig: Rig) -> None:
+    rig.await_done(rig.send(3))
+    task_id = rig.task_id(3)
+    end = desk.settle({task_id: DROPPED})[task_id]
+    assert end.outcome is not None
+    assert end.outcome.result is not None
+    assert end.outcome.result.class_index == 3
+    record = rig.record(3)
+    assert end.runtime_s == (record.finished_at_ms - record.started_at_ms) / 1000
+
+
+def test_a_task_whose_deadline_has_passed_is_expired_by_the_question(desk: Desk, rig: Rig) -> None:
+    task_id = rig.accept(1, deadline_s=0.001)
+    assert code_of(desk.settle({task_id: DROPPED})[task_id]) == "deadline_exceeded"
+    assert rig.record(1).status == "expired"
+
+
+def test_a_task_that_another_worker_has_stays_open(desk: Desk, rig: Rig) -> None:
+    task_id = rig.accept(1)
+    desk.store.lease("other-worker", [task_id])
+    assert desk.settle({task_id: DROPPED}) == {task_id: DROPPED}
+
+
+def test_a_task_without_a_record_is_a_failure(desk: Desk) -> None:
+    assert code_of(desk.settle({"nobody": DROPPED})["nobody"]) == "task_not_found"
+
+
+def test_what_this_worker_ended_is_not_asked_for(desk: Desk) -> None:
+    desk.store.take_down("get_many")
+    ends = {"mine": ItemEnd(Ending.COMMITTED, Outcome(TaskStatus.FAILED, error={"code": "x", "detail": "y"}))}
+    assert desk.settle(ends) == ends
+    assert not desk.store.refused
+
+
+def test_answers_wait_for_a_store_that_is_down_and_come_in_order(desk: Desk, rig: Rig) -> None:
+    task_ids = [rig.accept(number) for number in range(3)]
+    desk.store.take_down("get_many")
+    desk.errands.cancel(task_ids, running=False)
+    desk.errands.settle(dict.fromkeys(task_ids, DROPPED), desk.settled.append)
+    wait_until(lambda: desk.store.refused["get_many"], "a refused question")
+    assert desk.settled == []
+    desk.store.bring_up()
+    wait_until(lambda: desk.settled, "the answer")
+    assert {code_of(end) for end in desk.settled[0].values()} == {"task_canceled"}
+
+
+def test_a_revoke_ends_what_waits_and_spares_what_runs(desk: Desk, rig: Rig) -> None:
+    waiting, running = rig.accept(1), rig.accept(2)
+    desk.store.lease("w", [running])
+    desk.store.start("w", [running])
+    desk.errands.cancel([waiting, running, "nobody"], running=False)
+    wait_until(lambda: rig.record(1).status == "canceled", "the canceled task")
+    assert rig.record(2).status == "running"
+    desk.errands.cancel([waiting, running], running=True)
+    wait_until(lambda: rig.record(2).status == "canceled", "the other canceled task")
