@@ -16,6 +16,7 @@ from support.client import wait_until
 from support.digits import Digit, distinct_digits
 from support.fake_clock import FakeClock
 from support.full_stack import CONFIG
+from support.parts import READY_TIMEOUT_S
 from support.service import Service
 from support.tenant import Tenant
 
@@ -53,7 +54,7 @@ def pipelines(
             service.start(wait=False)
             services.append(service)
         for service in services:
-            service.wait_ready()
+            service.wait_ready(READY_TIMEOUT_S)
         yield services
 
 

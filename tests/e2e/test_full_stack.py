@@ -189,7 +189,7 @@ def assert_answers(answers: list[Answer]) -> None:
             assert answer.prediction is not None
             assert case.digit.is_answer(answer.prediction), case
             assert (answer.document["request_id"], answer.task["request_id"]) == (case.request_id, case.request_id)
-            assert (answer.task["status"], answer.task["attempts"]) == ("succeeded", 1)
+            assert answer.task["status"] == "succeeded"
         elif case.fails_late:
             assert answer.task is not None
             assert (answer.task["status"], answer.task["error"]["code"]) == ("failed", "invalid_image")
@@ -248,7 +248,7 @@ def assert_overtakes(stack: FullStack) -> None:
     for predictor in predictors:
         predictor.suspend()
     waiting = [stack.submit(usual.png) for _ in range(100)]
-    wait_until(lambda: "running" in statuses(stack, waiting), timeout_s=30, what="a batch is running")
+    wait_until(lambda: stack.task(waiting[0])["status"] == "running", timeout_s=60, what="a batch is running")
     overtaking = stack.submit(urgent.png, priority="9")
     for predictor in predictors:
         predictor.resume()
@@ -258,7 +258,3 @@ def assert_overtakes(stack: FullStack) -> None:
     assert {task["status"] for task in (first, *tasks)} == {"succeeded"}
     # A worker holds a few messages already; the others were on the queue.
     assert sum(first["started_at"] < task["started_at"] for task in tasks) >= 50
-
-
-def statuses(stack: FullStack, task_ids: list[str]) -> set[str]:
-    return {stack.task(task_id)["status"] for task_id in task_ids}

@@ -15,6 +15,8 @@ from support.service import ROOT
 
 #: Form field for `Digit.raw`.
 METADATA = json.dumps({"shape": "8,8,1", "dtype": "float32"})
+#: As many are there.
+_COUNT = 500
 #: How far the answers for two images are apart in at least one class, and how far one for the same image may be off: batches of
 #: other sizes are rounded otherwise.
 _APART = 0.02
@@ -43,17 +45,22 @@ class Digit:
         return np.allclose(prediction, self.prediction, rtol=0, atol=TOLERANCE)
 
 
-@cache
 def distinct_digits(count: int) -> list[Digit]:
-    """Pairs of digits laid over each other, of which the model is not sure; always the same ones."""
-    pixels = _blends(8 * count)
+    """Pairs of digits laid over each other, of which the model is not sure; always the same ones, at most 500."""
+    assert count <= _COUNT
+    return _distinct_digits()[:count]
+
+
+@cache
+def _distinct_digits() -> list[Digit]:
+    pixels = _blends(8 * _COUNT)
     predictions = _predict(pixels)
     chosen: list[int] = []
     for number, prediction in enumerate(predictions):
         if np.abs(predictions[chosen] - prediction).max(axis=1, initial=0).min(initial=1) > _APART:
             chosen.append(number)
-    assert len(chosen) >= count, f"only {len(chosen)} images have answers of their own"
-    return [Digit(pixels[number], predictions[number]) for number in chosen[:count]]
+    assert len(chosen) >= _COUNT, f"only {len(chosen)} images have answers of their own"
+    return [Digit(pixels[number], predictions[number]) for number in chosen[:_COUNT]]
 
 
 def _blends(count: int) -> NDArray[np.uint8]:

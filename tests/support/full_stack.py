@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from support.client import wait_until
-from support.parts import Parts
+from support.parts import READY_TIMEOUT_S, Parts
 from support.service import ROOT
 from support.tenant import Tenant
 
@@ -39,8 +39,12 @@ class FullStack(Parts):
             self.start_relay(relay)
         self.wait_ready()
         presence = WorkerPresence(self.tenant.redis, self.tenant.name)
-        wait_until(lambda: len(presence.workers()) == len(WORKERS), timeout_s=90, what="both workers are up")
+        wait_until(lambda: len(presence.workers()) == len(WORKERS), timeout_s=READY_TIMEOUT_S, what="both workers are up")
         self.wait_relays()
 
     def wait_relays(self) -> None:
-        wait_until(lambda: all("relaying to" in self.log(relay) for relay in RELAYS), timeout_s=90, what="both relays are up")
+        wait_until(
+            lambda: all("relaying to" in self.log(relay) for relay in RELAYS),
+            timeout_s=READY_TIMEOUT_S,
+            what="both relays are up",
+        )

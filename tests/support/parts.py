@@ -11,8 +11,9 @@ import psutil
 from support.client import Client, free_port, wait_until
 from support.service import ROOT
 
-#: Far longer than any of them takes.
-_STOP_TIMEOUT_S = 60
+#: Far longer than any of them takes, also on a machine that has much else to do.
+READY_TIMEOUT_S = 240
+_STOP_TIMEOUT_S = 90
 
 
 class Parts(Client):
@@ -25,6 +26,7 @@ class Parts(Client):
 
     def __init__(self, folder: Path, config: Path, variables: dict[str, str]) -> None:
         super().__init__(free_port())
+        self.config = config
         self.environment = os.environ | variables | {"INFERENCE_CONFIG": str(config)}
         self._folder = folder
         self._running: dict[str, subprocess.Popen[bytes]] = {}
@@ -47,13 +49,13 @@ class Parts(Client):
                 [sys.executable, *command], cwd=ROOT, env=self.environment | variables, stdout=log, stderr=subprocess.STDOUT
             )
 
-    def wait_ready(self, timeout_s: float = 90) -> None:
+    def wait_ready(self) -> None:
         def is_ready() -> bool:
             for name, process in self._running.items():
                 assert process.poll() is None, f"{name} ended:\n{self.log(name)}"
             return self.is_ready()
 
-        wait_until(is_ready, timeout_s=timeout_s, what="the parts are ready")
+        wait_until(is_ready, timeout_s=READY_TIMEOUT_S, what="the parts are ready")
 
     def pid(self, name: str) -> int:
         return self._running[name].pid
@@ -86,7 +88,11 @@ class Parts(Client):
             assert code == 0, f"{name}: exit code {code}\n{self.log(name)}"
 
     def stop_all(self) -> None:
-        self.stop(*self._running)
+        """The broker last, which the others need to end well."""
+        try:
+            self.stop(*(self._running.keys() - {"broker"}))
+        finally:
+            self.stop(*self._running)
 
 
 def _end(process: subprocess.Popen[bytes]) -> int:
