@@ -154,7 +154,8 @@ def test_a_relay_killed_before_it_noted_what_the_sink_has(stack: FullStack, sink
         stack.start_relay(relay)
     stack.wait_relays()
     assert_each_is_there(stack, task_ids)
-    assert {in_sink(stack, sink)[task_id] for task_id in task_ids} == {1 if sink == "mongodb" else 2}
+    counts = in_sink(stack, sink)
+    assert all(counts[task_id] == 1 if sink == "mongodb" else counts[task_id] >= 2 for task_id in task_ids)
 
 
 def submit(stack: FullStack, count: int) -> list[str]:
