@@ -1,137 +1,260 @@
-"""The service with the servers of a real installation: MinIO, MongoDB and Kafka, and each of the two brokers."""
+"""API, two workers and two relays as processes of their own, with the servers of a real installation and each of its brokers."""
 
 from __future__ import annotations
 
-import json
-import uuid
+import hashlib
+import random
+import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, NamedTuple
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
-import numpy as np
 import orjson
 import pytest
-import redis
-import requests
-from kafka import KafkaConsumer
-from minio import Minio
-from pymongo import MongoClient
-from support.service import Service, wait_until
+from support.client import wait_until
+from support.digits import METADATA, Digit, distinct_digits
+from support.full_stack import RELAYS, SINKS, WORKERS, FullStack
+from support.tenant import Tenant
 
-pytestmark = [pytest.mark.process, pytest.mark.services]
+pytestmark = [pytest.mark.process, pytest.mark.services, pytest.mark.timeout(600)]
 
-#: Of the Redis server; emptied here.
-DATABASE = 7
-METADATA = json.dumps({"shape": "8,8,1", "dtype": "float32"})
-REQUESTS = 40
+CALLERS = 16
+#: Small, so that both workers have their share, and a worker holds few messages at a time.
+SMALL_BATCHES = {"INFERENCE_WORKER__MAX_BATCH_SIZE": "8", "INFERENCE_WORKER__PREFETCH_BATCHES": "1"}
+#: The API in two processes: an answer must find the one that its caller asked.
+TWO_API_PROCESSES = {"INFERENCE_API__WORKERS": "2"}
 
 
-class Stack(NamedTuple):
-    service: Service
-    env: dict[str, str]
-    #: of everything that is this test's alone
+@dataclass(frozen=True)
+class Case:
+    """A request and what must come of it."""
+
+    number: int
+    image: bytes
+    #: of the answer to the first request
+    status: int
+    fields: dict[str, str] = field(default_factory=dict)
+    #: whose answer is the right one; None for a request that is bad
+    digit: Digit | None = None
+    #: where its result goes
+    sinks: Sequence[str] = ()
+    #: it becomes a task, although it is bad
+    fails_late: bool = False
+
+    @property
+    def request_id(self) -> str:
+        return f"request-{self.number}"
+
+
+@dataclass(frozen=True)
+class Answer:
+    case: Case
+    status: int
+    document: dict[str, Any]
+    #: once it has ended; None where there is none
+    task: dict[str, Any] | None
+
+    @property
+    def prediction(self) -> list[float] | None:
+        """As the caller got it, at once or by asking for the task."""
+        result = self.document.get("response") or (self.task or {}).get("result")
+        return result["prediction"] if result else None
+
+
+def good_case(number: int, digit: Digit) -> Case:
+    """Raw or PNG, now or later, to every sink or to some."""
+    raw, later, sinks = number % 2, number // 2 % 2, (SINKS, SINKS, SINKS, SINKS, SINKS, ("mongodb",), ("kafka",), ())[number % 8]
+    fields = {"mode": "async" if later else "sync"}
+    if raw:
+        fields["metadata"] = METADATA
+    if sinks != SINKS:
+        fields["sinks"] = ",".join(sinks)
+    return Case(number, digit.raw if raw else digit.png, 202 if later else 200, fields, digit, sinks)
+
+
+def bad_case(number: int, digit: Digit) -> Case:
+    """What the API refuses, and what a worker finds."""
+    broken = digit.png[:-30]
+    cases = (
+        Case(number, b"no image at all", 400, {"mode": "async"}),
+        Case(number, digit.raw, 400, {"metadata": METADATA.replace("8,8,1", "8,9,1")}),
+        Case(number, digit.raw, 400, {"metadata": "{"}),
+        Case(number, digit.png, 404, {"model": "unknown"}),
+        Case(number, digit.png, 400, {"sinks": "nowhere"}),
+        Case(number, broken, 400, fails_late=True),
+        Case(number, broken, 202, {"mode": "async"}, fails_late=True),
+    )
+    return cases[number % len(cases)]
+
+
+def mixed_cases(count: int) -> list[Case]:
+    """One in five is bad; in an order that is always the same."""
+    digits = distinct_digits(count)
+    kinds = (good_case, good_case, good_case, good_case, bad_case)
+    cases = [kinds[number % 5](number, digits[number]) for number in range(count)]
+    random.Random(0).shuffle(cases)  # noqa: S311
+    return cases
+
+
+def ask(stack: FullStack, case: Case) -> Answer:
+    """Send it as a caller of its own, who asks for the task until it has ended."""
+    response = stack.post(case.image, request_id=case.request_id, **case.fields)
+    document = response.json()
+    task_id = document.get("task_id")
+    task = stack.task(task_id, wait_s=60) if task_id else None
+    return Answer(case, response.status_code, document, task)
+
+
+@dataclass(frozen=True)
+class Broker:
     name: str
-
-    def documents(self) -> list[dict[str, Any]]:
-        with MongoClient[dict[str, Any]](self.env["MONGODB_URL"]) as client:
-            return list(client["inference-tests"][self.name].find())
-
-    def records(self) -> list[Any]:
-        consumer = KafkaConsumer(
-            bootstrap_servers=self.env["KAFKA_BOOTSTRAP"], auto_offset_reset="earliest", consumer_timeout_ms=2000
-        )
-        try:
-            consumer.subscribe([self.name])
-            return list(consumer)
-        finally:
-            consumer.close()
-
-    def uploads(self) -> list[str]:
-        client = Minio(
-            self.env["MINIO_ENDPOINT"].removeprefix("http://"),
-            access_key=self.env["MINIO_ACCESS_KEY"],
-            secret_key=self.env["MINIO_SECRET_KEY"],
-            secure=False,
-        )
-        return [str(found.object_name) for found in client.list_objects(self.name, recursive=True)]
+    requests: int
+    variables: dict[str, str]
 
 
-@pytest.fixture(params=["redis", "rabbitmq"])
-def stack(request: pytest.FixtureRequest, services_env: dict[str, str], repository: Path, tmp_path: Path) -> Iterator[Stack]:
-    name = f"stack-{uuid.uuid4().hex[:12]}"
-    redis_url = services_env["REDIS_URL"].rpartition("/")[0] + f"/{DATABASE}"
-    with redis.Redis.from_url(redis_url) as client:
-        client.flushdb()
-    variables = services_env | {
-        "REDIS_URL": redis_url,
-        "INFERENCE_DATA_DIR": str(tmp_path / "data"),
-        "INFERENCE_MODELS": '["models/digits"]',
-        "INFERENCE_SAMPLE_IMAGE": "samples/digit_7.png",
-        "INFERENCE_UPLOADS__BUCKET": name,
-        "INFERENCE_TASK_STORE__KEY_PREFIX": name,
-        "INFERENCE_MONGODB__DATABASE": "inference-tests",
-        "INFERENCE_MONGODB__COLLECTION": name,
-        "INFERENCE_KAFKA__TOPIC": name,
-    }
-    if request.param == "rabbitmq":
-        variables["INFERENCE_BROKER__URL"] = services_env["AMQP_URL"]
-    service = Service(tmp_path, {}, config=repository / "configurations" / "full.yaml", variables=variables)
+BROKERS = [
+    Broker("redis", 500, {}),
+    Broker("quorum", 500, {"INFERENCE_BROKER__QUEUE_TYPE": "quorum"}),
+    Broker("classic", 60, {"INFERENCE_BROKER__QUEUE_TYPE": "classic"}),
+]
+
+
+@pytest.fixture(scope="module", params=BROKERS, ids=lambda broker: broker.name)
+def broker(request: pytest.FixtureRequest) -> Broker:
+    chosen: Broker = request.param
+    return chosen
+
+
+@pytest.fixture(scope="module")
+def stack(broker: Broker, services_env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[FullStack]:
+    folder = tmp_path_factory.mktemp(broker.name)
+    tenant = Tenant(services_env, folder)
+    url = tenant.env["REDIS_URL" if broker.name == "redis" else "AMQP_URL"]
+    stack = FullStack(folder, tenant, SMALL_BATCHES | TWO_API_PROCESSES | broker.variables | {"INFERENCE_BROKER__URL": url})
     try:
-        service.start()
-        yield Stack(service, services_env, name)
+        stack.start_all()
+        yield stack
     finally:
-        service.end()
+        stack.stop_all()
+        tenant.leave()
+        tenant.leave_sinks()
 
 
-def test_every_result_is_everywhere_once(stack: Stack, repository: Path) -> None:
-    picture = (repository / "samples/digit_7.png").read_bytes()
+@contextmanager
+def relays_seen(tenant: Tenant) -> Iterator[dict[str, set[int]]]:
+    """The relays that were seen with entries of each sink in their hands."""
+    seen: dict[str, set[int]] = {sink: set() for sink in SINKS}
+    done = threading.Event()
 
-    def send(number: int) -> tuple[bool, requests.Response]:
-        """Whether it is a good one, and the answer."""
-        mode = "async" if number % 2 else "sync"
-        match number % 4:
-            case 0 | 1:
-                raw = np.full((8, 8, 1), number, "<f4").tobytes()
-                return True, stack.service.post(raw, mode=mode, metadata=METADATA)
-            case 2:
-                return True, stack.service.post(picture, mode=mode)
-        return False, stack.service.post(b"no image at all", mode=mode)
+    def look() -> None:
+        while not done.wait(0.001):
+            for sink, pids in seen.items():
+                pids |= {pid for pid, entries in tenant.held(sink).items() if entries}
 
-    with ThreadPoolExecutor(8) as threads:
-        answers = list(threads.map(send, range(REQUESTS)))
-
-    assert [(good, answer.ok) for good, answer in answers if good != answer.ok] == []
-    good_ids = sorted(answer.json()["task_id"] for good, answer in answers if good)
-    assert len(good_ids) == len(set(good_ids)) == 30
-    for task_id in good_ids:
-        assert stack.service.task(task_id, wait_s=30)["status"] == "succeeded"
-
-    # The service sends its sample image too, once it is up.
-    wait_until(lambda: set(good_ids) <= {found["_id"] for found in stack.documents()}, timeout_s=30, what="all are in MongoDB")
-    in_mongodb = Counter(found["task_id"] for found in stack.documents())
-    assert {task_id: in_mongodb[task_id] for task_id in good_ids} == dict.fromkeys(good_ids, 1)
-
-    wait_until(lambda: set(good_ids) <= {kafka_id(record) for record in stack.records()}, timeout_s=30, what="all are in Kafka")
-    in_kafka = {kafka_id(record): orjson.loads(record.value) for record in stack.records()}
-    assert in_kafka.keys() == in_mongodb.keys()
-    assert all(document["task_id"] == task_id for task_id, document in in_kafka.items())
-
-    day = datetime.now(UTC).strftime("%Y/%m/%d")
-    assert set(stack.uploads()) == {f"uploads/{day}/{task_id}" for task_id in in_mongodb}
-
-    for task_id in good_ids:
-        deliveries = wait_until(lambda task_id=task_id: delivered(stack.service.task(task_id)), timeout_s=10, what="it is noted")
-        assert deliveries == {"mongodb", "kafka"}
+    looking = threading.Thread(target=look)
+    looking.start()
+    try:
+        yield seen
+    finally:
+        done.set()
+        looking.join()
 
 
-def kafka_id(record: Any) -> str:
-    return str(dict(record.headers)["task_id"].decode())
+def test_each_request_ends_right(stack: FullStack, broker: Broker) -> None:
+    """A good one is once in its sinks, its upload in MinIO, its answer with its own caller; a bad one is in no sink."""
+    tenant, cases = stack.tenant, mixed_cases(broker.requests)
+
+    with relays_seen(tenant) as relays, ThreadPoolExecutor(CALLERS) as callers:
+        answers = list(callers.map(lambda case: ask(stack, case), cases))
+        tenant.wait_delivered(*SINKS)
+
+    assert_answers(answers)
+    assert_sinks(tenant, answers)
+    assert_uploads(tenant, answers)
+    task_ids = [answer.task["task_id"] for answer in answers if answer.task]
+    assert tenant.worker_pids(task_ids) == set(map(stack.pid, WORKERS))
+    assert relays == {sink: set(map(stack.pid, RELAYS)) for sink in SINKS}
 
 
-def delivered(task: dict[str, Any]) -> set[str]:
-    """The sinks that have the result, once all of them have."""
-    by_status = {delivery["sink"]: delivery["status"] for delivery in task["deliveries"]}
-    return set(by_status) if set(by_status.values()) == {"delivered"} else set()
+def assert_answers(answers: list[Answer]) -> None:
+    for answer in answers:
+        case = answer.case
+        assert (case, answer.status) == (case, case.status), answer.document
+        if case.digit is not None:
+            assert answer.task is not None
+            assert answer.prediction is not None
+            assert case.digit.is_answer(answer.prediction), case
+            assert (answer.document["request_id"], answer.task["request_id"]) == (case.request_id, case.request_id)
+            assert answer.task["status"] == "succeeded"
+        elif case.fails_late:
+            assert answer.task is not None
+            assert (answer.task["status"], answer.task["error"]["code"]) == ("failed", "invalid_image")
+        else:
+            assert answer.task is None
+            assert answer.document["code"] in {"invalid_image", "invalid_metadata", "unsupported_image_type", "model_not_found"}
+    task_ids = [answer.task["task_id"] for answer in answers if answer.task]
+    assert len(task_ids) == len(set(task_ids))
+
+
+def assert_sinks(tenant: Tenant, answers: list[Answer]) -> None:
+    """By the ids that the callers sent, so that a result under another's id shows too."""
+    expected = {sink: {a.case.request_id: a for a in answers if sink in a.case.sinks} for sink in SINKS}
+    in_mongodb = tenant.documents()
+    assert Counter(document["request_id"] for document in in_mongodb) == Counter(expected["mongodb"].keys())
+    in_kafka = {dict(record.headers)["task_id"]: orjson.loads(record.value) for record in tenant.records()}
+    assert Counter(document["request_id"] for document in in_kafka.values()) == Counter(expected["kafka"].keys())
+    assert all(document["task_id"].encode() == task_id for task_id, document in in_kafka.items())
+
+    for sink, documents in (("mongodb", in_mongodb), ("kafka", list(in_kafka.values()))):
+        for document in documents:
+            answer = expected[sink][document["request_id"]]
+            assert answer.case.digit is not None
+            assert answer.task is not None
+            assert answer.case.digit.is_answer(document["prediction"])
+            assert document["task_id"] == answer.task["task_id"]
+            assert (document["pipeline_id"], document["inference_model_id"]) == ("full", tenant.name)
+
+
+def assert_uploads(tenant: Tenant, answers: list[Answer]) -> None:
+    """Of every task, and of nothing that was refused."""
+    images = {answer.task["task_id"]: answer.case.image for answer in answers if answer.task}
+    contents = {key.rpartition("/")[2]: content for key, content in tenant.uploads().items()}
+    assert contents == {task_id: hashlib.md5(image).hexdigest() for task_id, image in images.items()}  # noqa: S324
+    days = {(datetime.now(UTC) - timedelta(days=ago)).strftime("uploads/%Y/%m/%d") for ago in (0, 1)}
+    assert {key.rpartition("/")[0] for key in tenant.uploads()} <= days
+
+
+def test_priorities_where_the_broker_has_them(stack: FullStack, broker: Broker) -> None:
+    if broker.name == "quorum":
+        assert_refused(stack)
+    else:
+        assert_overtakes(stack)
+
+
+def assert_refused(stack: FullStack) -> None:
+    (digit,) = distinct_digits(1)
+    refused = stack.post(digit.png, priority="9")
+    assert (refused.status_code, refused.json()["field"]) == (400, "metadata.priority")
+    assert "quorum queues go in order" in refused.json()["detail"]
+
+
+def assert_overtakes(stack: FullStack) -> None:
+    usual, urgent = distinct_digits(2)
+    predictors = [stack.predictor(worker) for worker in WORKERS]
+    for predictor in predictors:
+        predictor.suspend()
+    waiting = [stack.submit(usual.png) for _ in range(100)]
+    wait_until(lambda: stack.task(waiting[0])["status"] == "running", timeout_s=60, what="a batch is running")
+    overtaking = stack.submit(urgent.png, priority="9")
+    for predictor in predictors:
+        predictor.resume()
+
+    first = stack.task(overtaking, wait_s=60)
+    tasks = [stack.task(task_id, wait_s=60) for task_id in waiting]
+    assert {task["status"] for task in (first, *tasks)} == {"succeeded"}
+    # A worker holds a few messages already; the others were on the queue.
+    assert sum(first["started_at"] < task["started_at"] for task in tasks) >= 50

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
+import yaml
 from celery import Celery
 from sklearn.datasets import load_digits
-from support.service import ROOT, Service, wait_until
+from support.client import wait_until
+from support.parts import Parts
 
 from inference.redis_client import kombu_url
 from inference.settings import load_settings
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.timeout(600)]
 
 METADATA = json.dumps({"shape": [8, 8, 1], "dtype": "float32"})
 
@@ -29,45 +29,36 @@ def zero() -> bytes:
 
 
 @pytest.fixture(scope="module")
-def parts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("parts") / "data"
+
+
+@pytest.fixture(scope="module")
+def parts(data_dir: Path) -> Iterator[Parts]:
     """The worker first and the broker last: the order must not matter."""
-    service = Service(tmp_path_factory.mktemp("parts"), {"models": ["models/digits"]})
-    commands = (
-        ("-m", "celery", "-A", "tasks", "worker", "-Q", "predict.digits"),
-        ("server.py", "relay"),
-        ("server.py", "api", "--port", str(service.port)),
-        ("server.py", "broker"),
-    )
-    with service.log_file.open("ab") as log:
-        running = [
-            subprocess.Popen([sys.executable, *command], cwd=ROOT, env=service.environment, stdout=log, stderr=subprocess.STDOUT)
-            for command in commands
-        ]
+    config = data_dir.with_name("config.yaml")
+    config.write_text(yaml.safe_dump({"data_dir": str(data_dir), "models": ["models/digits"]}), encoding="utf-8")
+    parts = Parts(config.parent, config, {})
     try:
-        wait_until(lambda: _is_ready(service), timeout_s=90, what="the parts are ready")
-        yield service
+        parts.start_worker("worker", "-Q", "predict.digits")
+        parts.start_relay("relay")
+        parts.start_api()
+        parts.start_broker()
+        parts.wait_ready()
+        yield parts
     finally:
-        for process in running:
-            process.terminate()
-            assert process.wait(60) == 0, service.log
+        parts.stop_all()
 
 
-def _is_ready(service: Service) -> bool:
-    try:
-        return requests.get(f"{service.url}/health/ready", timeout=5).ok
-    except requests.ConnectionError:
-        return False
-
-
-def test_the_parts_work_together(parts: Service) -> None:
+def test_the_parts_work_together(parts: Parts, data_dir: Path) -> None:
     answer = parts.post(zero(), metadata=METADATA)
 
     assert answer.status_code == requests.codes.ok, answer.text
     assert answer.json()["response"]["class"] == 0
-    wait_until((parts.data_dir / "results.jsonl").exists, timeout_s=20, what="the result is delivered")
+    wait_until((data_dir / "results.jsonl").exists, timeout_s=20, what="the result is delivered")
 
 
-def test_celery_events_tell_each_task(parts: Service, repository: Path) -> None:
+def test_celery_events_tell_each_task(parts: Parts, repository: Path) -> None:
     app = Celery(broker=kombu_url(load_settings(parts.config)))
     photo = (repository / "samples/coffee.jpg").read_bytes()
     types: dict[str, list[str]] = {}

@@ -5,17 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import psutil
-import requests
 import yaml
+from support.client import Client, free_port, wait_until
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -29,35 +26,18 @@ _MARKS = {
 }
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-def wait_until(condition: Callable[[], Any], *, timeout_s: float, what: str) -> Any:
-    """The first true answer of `condition`; an assertion that names `what` when the time is over."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        if answer := condition():
-            return answer
-        assert time.monotonic() < deadline, f"{what}: not within {timeout_s:g} s"
-        time.sleep(0.02)
-
-
-class Service:
+class Service(Client):
     """One running server.py with a data folder of its own."""
 
     def __init__(
         self, folder: Path, settings: dict[str, Any], *, config: Path | None = None, variables: dict[str, str] | None = None
     ) -> None:
         """`config` is used as it is, instead of `settings`; `variables` are added to the environment."""
+        super().__init__(free_port())
         self.data_dir = folder / "data"
         self.log_file = folder / "service.log"
         self.config = config or folder / "config.yaml"
         self._variables = variables or {}
-        self.port = free_port()
-        self.url = f"http://127.0.0.1:{self.port}"
         if config is None:
             self.config.write_text(yaml.safe_dump({"data_dir": str(self.data_dir)} | settings), encoding="utf-8")
         self.process: subprocess.Popen[bytes] | None = None
@@ -89,9 +69,7 @@ class Service:
         def is_ready() -> bool:
             assert self.process is not None
             assert self.process.poll() is None, f"server.py ended:\n{self.log}"
-            with contextlib.suppress(requests.ConnectionError):
-                return requests.get(f"{self.url}/health/ready", timeout=5).status_code == requests.codes.ok
-            return False
+            return self.is_ready()
 
         wait_until(is_ready, timeout_s=timeout_s, what="the service is ready")
         self.remember_processes()
@@ -142,23 +120,6 @@ class Service:
             except subprocess.TimeoutExpired:
                 self.process.kill()
         wait_until(lambda: not self.survivors(), timeout_s=60, what="every process has ended")
-
-    def post(self, image: Path | bytes, *, headers: dict[str, str] | None = None, **fields: str) -> requests.Response:
-        data = image if isinstance(image, bytes) else image.read_bytes()
-        name = "image" if isinstance(image, bytes) else image.name
-        return requests.post(f"{self.url}/inference", files={"image": (name, data)}, data=fields, headers=headers, timeout=90)
-
-    def submit(self, image: Path | bytes, **fields: str) -> str:
-        """Asynchronously; gives the task id."""
-        response = self.post(image, mode="async", **fields)
-        assert response.status_code == requests.codes.accepted, response.text
-        return str(response.json()["task_id"])
-
-    def task(self, task_id: str, *, wait_s: float = 0) -> dict[str, Any]:
-        response = requests.get(f"{self.url}/tasks/{task_id}", params={"wait": wait_s}, timeout=90)
-        assert response.status_code == requests.codes.ok, response.text
-        document: dict[str, Any] = response.json()
-        return document
 
 
 def _is(process: psutil.Process, part: str) -> bool:

@@ -1,0 +1,50 @@
+"""API, two workers and two relays on the real servers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from support.client import wait_until
+from support.parts import READY_TIMEOUT_S, Parts
+from support.service import ROOT
+from support.tenant import Tenant
+
+from inference.presence import WorkerPresence
+
+CONFIG = ROOT / "configurations" / "full.yaml"
+#: As they are named there.
+SINKS = ("mongodb", "kafka")
+
+WORKERS = ("worker-1", "worker-2")
+RELAYS = ("relay-1", "relay-2")
+
+
+class FullStack(Parts):
+    """Their processes, on configurations/full.yaml.
+
+    Args:
+        variables: added to those that give the tenant its names.
+    """
+
+    def __init__(self, folder: Path, tenant: Tenant, variables: Mapping[str, str]) -> None:
+        super().__init__(folder, CONFIG, {**tenant.variables, **variables})
+        self.tenant = tenant
+
+    def start_all(self) -> None:
+        self.start_api()
+        for worker in WORKERS:
+            self.start_worker(worker)
+        for relay in RELAYS:
+            self.start_relay(relay)
+        self.wait_ready()
+        presence = WorkerPresence(self.tenant.redis, self.tenant.name)
+        wait_until(lambda: len(presence.workers()) == len(WORKERS), timeout_s=READY_TIMEOUT_S, what="both workers are up")
+        self.wait_relays()
+
+    def wait_relays(self) -> None:
+        wait_until(
+            lambda: all("relaying to" in self.log(relay) for relay in RELAYS),
+            timeout_s=READY_TIMEOUT_S,
+            what="both relays are up",
+        )
