@@ -71,7 +71,13 @@ class Sentinels:
     """A master, two replicas and three sentinels."""
 
     def __init__(self, folder: Path, certificates: Certificates | None = None) -> None:
-        options = {"requirepass": PASSWORD, "masterauth": PASSWORD, "save": "", "appendonly": "yes"}
+        options = {
+            "requirepass": PASSWORD,
+            "masterauth": PASSWORD,
+            "save": "",
+            "appendonly": "yes",
+            "repl-diskless-sync-delay": "0",
+        }
         # As docs/operations.md recommends.
         options |= {"min-replicas-to-write": "1", "min-replicas-max-lag": "10"}
         self.master = RedisNode(folder / "master", options, certificates)
@@ -107,6 +113,12 @@ class Sentinels:
         with self.sentinels[-1].client() as sentinel:
             _, port = sentinel.sentinel_get_master_addr_by_name(MASTER)
         return next(node for node in (self.master, *self.replicas) if node.port == port)
+
+    def wait_until_replicated(self) -> None:
+        """Until what was written so far has come to every replica."""
+        with self.current_master().client() as master:
+            master.set("written last", "x")
+            assert master.wait(len(self.replicas), 5000) == len(self.replicas)
 
     def switch_over(self) -> None:
         """As an operator does: the master lives and becomes a replica."""

@@ -9,7 +9,7 @@ from kombu import Connection, Queue
 from kombu.simple import SimpleQueue
 from support.redis_server import own_redis_server
 from support.samples import a_message, a_request
-from support.waiting import TIMEOUT_S
+from support.waiting import TIMEOUT_S, together
 
 from inference.broker.redis import RedisBroker
 from inference.redis_client import (
@@ -100,6 +100,12 @@ class TestUrls:
     def test_celery_gets_nothing_else_where_nothing_else_is_needed(self, url: str) -> None:
         settings = load_settings(None, {"broker": {"url": url}, "task_store": {"url": "redis://host"}})
         assert (kombu_tls(settings), kombu_sentinel_options(settings)) == (None, {})
+
+
+def test_more_may_ask_at_once_than_redis_py_lets() -> None:
+    with own_redis_server() as server, connect(server.url) as client:
+        answers = together([lambda: client.blpop(["nothing"], timeout=1)] * 150)
+    assert answers == [None] * 150
 
 
 @pytest.mark.parametrize(
