@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -116,9 +116,14 @@ class Sentinels:
 
     def wait_until_replicated(self) -> None:
         """Until what was written so far has come to every replica."""
-        with self.current_master().client() as master:
-            master.set("written last", "x")
-            assert master.wait(len(self.replicas), 5000) == len(self.replicas)
+
+        def are_in_step() -> bool:
+            with self.current_master().client() as master, suppress(redis.ResponseError):  # it has too few replicas to write
+                master.set("written last", "x")
+                return bool(master.wait(len(self.replicas), 1000) == len(self.replicas))
+            return False
+
+        wait_until(are_in_step, timeout_s=30, what="all replicas are in step")
 
     def switch_over(self) -> None:
         """As an operator does: the master lives and becomes a replica."""
