@@ -5,7 +5,7 @@ import sys
 from inference.broker.amqp import predict_queue
 from inference.errors import ConfigurationError
 from inference.models.registry import described_models, served_name
-from inference.redis_client import kombu_url
+from inference.redis_client import kombu_sentinel_options, kombu_tls, kombu_url
 from inference.settings import config_path, load_settings
 
 try:
@@ -15,7 +15,10 @@ except ConfigurationError as error:
     sys.exit(f"invalid configuration\n{error.detail}")
 
 broker_url = kombu_url(settings)
+broker_use_ssl = kombu_tls(settings) or False
 broker_connection_retry_on_startup = True
+# What Redis refuses while it changes roles, or is without its replicas, passes. Of RabbitMQ such an error is a fault of ours.
+broker_channel_error_retry = not settings.broker.is_amqp
 broker_transport_options = (
     {}
     if settings.broker.is_amqp
@@ -25,6 +28,7 @@ broker_transport_options = (
         "socket_timeout": 10,
         "socket_connect_timeout": 5,
         "max_claim": settings.worker.max_batch_size,
+        **kombu_sentinel_options(settings),
     }
 )
 

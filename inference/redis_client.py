@@ -1,21 +1,29 @@
-"""One way to reach Redis, whether embedded or not."""
+"""One way to reach Redis, embedded or not, for redis-py and for kombu."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import tempfile
+import threading
 from pathlib import Path
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
+from typing import Any
+from urllib.parse import quote
 
 import redis
 from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
+from redis.sentinel import MasterNotFoundError, Sentinel
 
 from inference.settings import EMBEDDED, Settings
+from inference.settings.redis_address import RedisAddress
 
 #: The longest path of a Unix socket that every platform takes.
 _MAX_SOCKET_PATH = 100
+#: More than one API process has greenlets that ask at the same moment. Those over redis-py's own limit, 100, would be refused.
+_MAX_CONNECTIONS = 1000
+#: Seconds until the next sentinel is asked.
+_SENTINEL_TIMEOUT_S = 1
 
 
 def embedded_socket(data_dir: Path) -> Path:
@@ -33,32 +41,102 @@ def _resolve(url: str, settings: Settings) -> str:
 
 
 def broker_url(settings: Settings) -> str:
-    """The broker as redis-py spells it."""
+    """The broker as `RedisAddress` spells it."""
     return _resolve(settings.broker.url, settings)
 
 
 def task_store_url(settings: Settings) -> str:
-    """The record store as redis-py spells it."""
+    """The record store as `RedisAddress` spells it."""
     return _resolve(settings.task_store.url or settings.broker.url, settings)
 
 
 def kombu_url(settings: Settings) -> str:
-    """The broker, Redis or RabbitMQ, as kombu spells it."""
+    """The broker, Redis or RabbitMQ, as kombu spells it. Goes with `kombu_tls` and `kombu_sentinel_options`."""
     if settings.broker.is_amqp:
         return settings.broker.url
-    url = urlsplit(broker_url(settings))
-    options = dict(parse_qsl(url.query))
-    database = options.pop("db", None)
-    if url.scheme != "unix":
-        path = url.path if database is None else f"/{database}"
-        return urlunsplit((url.scheme, url.netloc, path, urlencode(options), ""))
-    user = options.pop("username", unquote(url.username or ""))
-    password = options.pop("password", unquote(url.password or ""))
-    credentials = f"{quote(user, safe='')}:{quote(password, safe='')}@" if user or password else ""
-    return f"redis+socket://{credentials}{url.path}?{urlencode(options | {'virtual_host': database or '0'})}"
+    address = RedisAddress.parse(broker_url(settings))
+    credentials = _quoted_credentials(address)
+    if address.socket is not None:
+        return f"redis+socket://{credentials}{quote(str(address.socket))}?virtual_host={address.db}"
+    scheme = "sentinel" if address.master else "rediss" if address.tls is not None else "redis"
+    # With sentinels one URL for each: kombu goes to the next when one is down, and takes all it needs from there.
+    return ";".join(f"{scheme}://{credentials}{_quoted_node(node)}/{address.db}" for node in address.nodes)
+
+
+def kombu_tls(settings: Settings) -> dict[str, Any] | None:
+    """The `ssl_…` options of the broker's connections, Celery's `broker_use_ssl`; None: no TLS, or all of it is in the URL."""
+    if settings.broker.is_amqp:
+        return None
+    tls = RedisAddress.parse(broker_url(settings)).tls
+    return None if tls is None else {"ssl_cert_reqs": "required", **tls}
+
+
+def kombu_sentinel_options(settings: Settings) -> dict[str, Any]:
+    """The transport options by which kombu finds the broker's master; empty where there are no sentinels."""
+    if settings.broker.is_amqp:
+        return {}
+    address = RedisAddress.parse(broker_url(settings))
+    return {"master_name": address.master, "sentinel_kwargs": _sentinel_options(address)} if address.master else {}
 
 
 def connect(url: str) -> redis.Redis:
-    """A client with bounded waits: a server that hangs is an error, not a hang."""
-    retry = Retry(ExponentialBackoff(cap=0.5, base=0.05), retries=3)
-    return redis.Redis.from_url(url, socket_timeout=5, socket_connect_timeout=5, health_check_interval=30, retry=retry)
+    """A client with bounded waits: a server that hangs is an error, not a hang. With sentinels it follows the master."""
+    address = RedisAddress.parse(url)
+    options: dict[str, Any] = {
+        "db": address.db,
+        "username": address.username,
+        "password": address.password,
+        "socket_timeout": 5,
+        "socket_connect_timeout": 5,
+        "health_check_interval": 30,
+        "max_connections": _MAX_CONNECTIONS,
+        "retry": Retry(ExponentialBackoff(cap=0.5, base=0.05), retries=3),
+    }
+    if address.tls is not None:
+        options |= {"ssl": True, **address.tls}
+    if address.master is not None:
+        sentinels = _Sentinels(address.nodes, sentinel_kwargs=_sentinel_options(address))
+        master: redis.Redis = sentinels.master_for(address.master, **options)  # type: ignore[no-untyped-call]
+        return master
+    if address.socket is not None:
+        return redis.Redis(unix_socket_path=str(address.socket), **options)
+    host, port = address.nodes[0]
+    return redis.Redis(host, port, **options)
+
+
+class _Sentinels(Sentinel):
+    """Asked by one thread at a time: redis-py moves the one that answered to the front, which two at once spoil for good."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)  # type: ignore[no-untyped-call]
+        self._one_at_a_time = threading.Lock()
+
+    def discover_master(self, service_name: str) -> Any:
+        with self._one_at_a_time:
+            try:
+                return super().discover_master(service_name)  # type: ignore[no-untyped-call]
+            except MasterNotFoundError:  # it would tell all that it knows of each sentinel
+                raise MasterNotFoundError(f"no sentinel knows a {service_name} that is up") from None
+
+
+def _sentinel_options(address: RedisAddress) -> dict[str, Any]:
+    """How the sentinels themselves are reached."""
+    options: dict[str, Any] = {
+        "username": address.sentinel_username,
+        "password": address.sentinel_password,
+        "socket_timeout": _SENTINEL_TIMEOUT_S,
+        "socket_connect_timeout": _SENTINEL_TIMEOUT_S,
+        "retry": None,  # not once more: there are others to ask, and kombu asks while nothing else runs
+    }
+    return options if address.tls is None else options | {"ssl": True, **address.tls}
+
+
+def _quoted_credentials(address: RedisAddress) -> str:
+    if not address.username and not address.password:
+        return ""
+    return f"{quote(address.username or '', safe='')}:{quote(address.password or '', safe='')}@"
+
+
+def _quoted_node(node: tuple[str, int]) -> str:
+    host, port = node
+    return f"[{host}]:{port}" if ":" in host else f"{quote(host)}:{port}"

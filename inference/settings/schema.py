@@ -9,23 +9,27 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, SecretStr, TypeAdapter, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from inference.settings.redis_address import REDIS_SCHEMES, RedisAddress
+
 #: `broker.url` for the server that the service starts by itself.
 EMBEDDED = "embedded"
 
-_REDIS_URL = re.compile(r"(redis|rediss|unix)://.+")
 _AMQP_URL = re.compile(r"amqps?://.+")
+_REDIS_FORMS = f"'{EMBEDDED}', redis://HOST:PORT/DB, rediss://…, sentinel://HOST:PORT,HOST:PORT/DB?master=NAME, unix:///PATH"
 
 
-def _redis_or_embedded(url: str) -> str:
-    if url != EMBEDDED and not _REDIS_URL.match(url):
-        raise ValueError(f"must be '{EMBEDDED}', redis://HOST:PORT/DB, rediss://… or unix:///PATH")
+def _redis_or_embedded(url: str, *, or_else: str = "") -> str:
+    if url == EMBEDDED:
+        return url
+    scheme, is_url, _ = url.partition("://")
+    if not is_url or scheme not in REDIS_SCHEMES:
+        raise ValueError(f"must be {_REDIS_FORMS}{or_else}")
+    RedisAddress.parse(url)
     return url
 
 
 def _any_broker(url: str) -> str:
-    if url != EMBEDDED and not _REDIS_URL.match(url) and not _AMQP_URL.match(url):
-        raise ValueError(f"must be '{EMBEDDED}', redis://HOST:PORT/DB, rediss://…, unix:///PATH or amqp://HOST:PORT/VHOST")
-    return url
+    return url if _AMQP_URL.match(url) else _redis_or_embedded(url, or_else=" or amqp://HOST:PORT/VHOST")
 
 
 def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:

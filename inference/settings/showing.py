@@ -36,8 +36,9 @@ def shown_value(value: Any) -> Any:
         case Path():
             return str(value)
         case str():
-            hidden = re.sub(r"(://[^:/@?]*:)[^/?]*@", rf"\1{_MASK}@", value)
-            return re.sub(r"([?&](?:password|secret\w*|token)=)[^&]*", rf"\1{_MASK}", hidden)
+            # Up to the last @: a password that should have been percent-encoded may hold any character.
+            hidden = re.sub(r"(://(?:[^:/@?]*:)?).*@", rf"\1{_MASK}@", value)
+            return re.sub(r"([?&]\w*(?:password|secret|token)\w*=)[^&]*", rf"\1{_MASK}", hidden)
     return value
 
 

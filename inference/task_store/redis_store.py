@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -30,9 +31,11 @@ _LUA = Path(__file__).parent / "lua"
 RELAY_GROUP = "relay"
 
 
-#: What a server says that is full, a replica, or without its replicas: it passes, and is no fault of the command.
+#: What a server says that is full, a replica (or becomes one while we wait), without its replicas, or that was promoted before it
+#: had a relay's group: it passes, and is no fault of the command.
 _PASSING_ERRORS = (redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError, redis.exceptions.MasterDownError)
-_PASSING_CODES = ("OOM", "READONLY", "MASTERDOWN", "NOREPLICAS", "MISCONF", "LOADING")
+#: redis-py puts a text of its own before a pipeline's error, Redis 6.2 before a script's.
+_PASSING_CODES = re.compile(r"(?:^|: -?)(?:OOM|READONLY|MASTERDOWN|NOREPLICAS|MISCONF|LOADING|UNBLOCKED|NOGROUP) ")
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ def unavailable_when_down() -> Iterator[None]:
     except (redis.ConnectionError, redis.TimeoutError) as error:
         raise ServiceUnavailable(f"the task store does not answer: {error}", retry_after_s=1) from error
     except redis.ResponseError as error:
-        if not isinstance(error, _PASSING_ERRORS) and not str(error).startswith(_PASSING_CODES):
+        if not isinstance(error, _PASSING_ERRORS) and not _PASSING_CODES.search(str(error)):
             raise
         raise ServiceUnavailable(f"the task store refuses: {error}", retry_after_s=1) from error
 

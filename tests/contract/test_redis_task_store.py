@@ -19,10 +19,11 @@ from support.waiting import TIMEOUT_S, together, until
 
 from inference.errors import ServiceUnavailable, TaskAlreadyFinished
 from inference.messages import TaskStatus, decode_outcome
+from inference.presence import WorkerInfo, WorkerPresence
 from inference.redis_client import connect
 from inference.replies import parse_frames
 from inference.task_store import Commit, Enqueue, LeaseState
-from inference.task_store.redis_store import RedisTaskStore, StorePolicy
+from inference.task_store.redis_store import RedisTaskStore, StorePolicy, unavailable_when_down
 
 ALL = 1000
 
@@ -319,6 +320,23 @@ class TestServer:
                 store.accept(a_request(), enqueue=None, max_queue_depth=0)
             with pytest.raises(ServiceUnavailable):
                 store.lease("w", [task_id])
+            with pytest.raises(ServiceUnavailable):  # a pipeline, in which the refusal has a text before it
+                WorkerPresence(client, "inference").announce(WorkerInfo("w", ()))
+
+    @pytest.mark.parametrize(
+        ("answer", "passes"),
+        [
+            ("ERR Error running script (call to f_0): @user_script:9: @user_script: 9: -READONLY You can't write", True),
+            ("UNBLOCKED force unblock from blocking operation, instance state changed (master -> replica?)", True),
+            ("NOGROUP No such key 'inference:outbox:jsonl' or consumer group 'relay' in XREADGROUP", True),
+            ("ERR Error running script (call to f_0): @user_script:9: attempt to index a nil value", False),
+            ("WRONGTYPE Operation against a key holding the wrong kind of value", False),
+        ],
+    )
+    def test_what_passes_is_told_from_a_fault_of_ours(self, answer: str, passes: bool) -> None:
+        """Answers as Redis 6.2 and later word them."""
+        with pytest.raises(ServiceUnavailable if passes else redis.ResponseError), unavailable_when_down():
+            raise redis.ResponseError(answer)
 
     def test_a_replica_that_lost_its_primary_does_not_answer_and_is_unavailable(self, own_server: RedisServer) -> None:
         with connect(own_server.url) as client:

@@ -9,11 +9,18 @@ from kombu import Connection, Queue
 from kombu.simple import SimpleQueue
 from support.redis_server import own_redis_server
 from support.samples import a_message, a_request
-from support.waiting import TIMEOUT_S
+from support.waiting import TIMEOUT_S, together
 
 from inference.broker.redis import RedisBroker
-from inference.errors import ConfigurationError
-from inference.redis_client import broker_url, connect, embedded_socket, kombu_url, task_store_url
+from inference.redis_client import (
+    broker_url,
+    connect,
+    embedded_socket,
+    kombu_sentinel_options,
+    kombu_tls,
+    kombu_url,
+    task_store_url,
+)
 from inference.settings import Settings, load_settings
 
 
@@ -54,7 +61,7 @@ class TestUrls:
     @pytest.mark.parametrize(
         ("url", "server", "database"),
         [
-            ("redis://host", ("host", None), 0),
+            ("redis://host", ("host", 6379), 0),
             ("redis://host:7000/3", ("host", 7000), 3),
             ("rediss://user:pass@host:7000/1", ("host", 7000), 1),
         ],
@@ -68,14 +75,37 @@ class TestUrls:
             assert int(theirs.virtual_host.strip("/") or 0) == database
 
     @pytest.mark.parametrize("url", ["redis://host?db=3", "redis://host:7000/2?db=3"])
-    def test_a_database_that_celery_would_not_understand_is_refused_or_translated(self, url: str) -> None:
-        try:
-            translated = kombu_url(with_broker(url))
-        except ConfigurationError as error:
-            assert error.detail.startswith("broker.url:")  # noqa: PT017 either answer is right
-        else:
-            with Connection(translated) as theirs:
-                assert theirs.virtual_host == "3"
+    def test_a_database_that_celery_would_not_understand_is_translated(self, url: str) -> None:
+        with Connection(kombu_url(with_broker(url))) as theirs:
+            assert theirs.virtual_host == "3"
+
+    def test_celery_gets_the_same_certificates(self, tmp_path: Path) -> None:
+        (tmp_path / "ca.crt").touch()
+        settings = with_broker("rediss://host?ssl_ca_certs=ca.crt&ssl_check_hostname=false")
+        assert kombu_tls(settings) == {
+            "ssl_cert_reqs": "required",  # which kombu would not ask for by itself
+            "ssl_ca_certs": "ca.crt",
+            "ssl_check_hostname": False,
+        }
+        assert kombu_url(settings) == "rediss://host:6379/0"
+
+    def test_celery_gets_all_sentinels_and_what_each_needs(self) -> None:
+        settings = with_broker("sentinels://me:p%3Bw@one:1,[::1]:2/3?master=m&sentinel_password=s")
+        assert kombu_url(settings) == "sentinel://me:p%3Bw@one:1/3;sentinel://me:p%3Bw@[::1]:2/3"
+        options = kombu_sentinel_options(settings)
+        assert options["master_name"] == "m"
+        assert (options["sentinel_kwargs"]["password"], options["sentinel_kwargs"]["ssl"]) == ("s", True)
+
+    @pytest.mark.parametrize("url", ["redis://host", "unix:///run/redis.sock", "amqp://host"])
+    def test_celery_gets_nothing_else_where_nothing_else_is_needed(self, url: str) -> None:
+        settings = load_settings(None, {"broker": {"url": url}, "task_store": {"url": "redis://host"}})
+        assert (kombu_tls(settings), kombu_sentinel_options(settings)) == (None, {})
+
+
+def test_more_may_ask_at_once_than_redis_py_lets() -> None:
+    with own_redis_server() as server, connect(server.url) as client:
+        answers = together([lambda: client.blpop(["nothing"], timeout=1)] * 150)
+    assert answers == [None] * 150
 
 
 @pytest.mark.parametrize(

@@ -251,6 +251,7 @@ class TestSecrets:
         "redis://:p@secret@host/0",
         "unix:///run/redis.sock?db=0&password=secret",
         "redis://host/0?password=secret",
+        "sentinel://:secret@host:1,other:2/0?master=m&sentinel_password=secret",
     )
 
     @pytest.mark.parametrize("url", URLS)
@@ -259,7 +260,19 @@ class TestSecrets:
         assert "secret" not in str([shown["broker"], shown["task_store"]])
         assert "host" in shown["broker"]["url"] or "redis.sock" in shown["broker"]["url"]
 
-    @pytest.mark.parametrize("url", ["http://user:secret@host", "https://:p@secret@host/", "http://host?password=secret"])
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "http://user:secret@host",
+            "https://:p@secret@host/",
+            "http://host?password=secret",
+            "redis://secret@host",
+            "redis://:p/secret@host",
+            "redis://:p?secret@host",
+            "redis://:p#secret@host",
+            "sentinel://host?sentinel_password=secret",
+        ],
+    )
     def test_an_error_shows_no_password(self, url: str) -> None:
         said = complaint({"broker": {"url": url}})
         assert said.startswith("broker.url:")

@@ -1,0 +1,132 @@
+"""What a Redis URL says. Redis-py and kombu each understand a part of these; `inference/redis_client.py` translates.
+
+    redis://[[USER]:PASSWORD@]HOST[:PORT][/DB]
+    rediss://…[?ssl_ca_certs=FILE&…]                             with TLS
+    sentinel://[[USER]:PASSWORD@]HOST[:PORT][,HOST[:PORT]…][/DB]?master=NAME[&sentinel_password=…]
+    sentinels://…?master=NAME[&ssl_ca_certs=FILE&…]              with TLS, to the sentinels too
+    unix://[[USER]:PASSWORD@]/PATH[?db=DB]
+
+USER and PASSWORD are those of the Redis servers. What is special in a URL is percent-encoded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+
+_PORT = 6379
+_SENTINEL_PORT = 26379
+_WRONG_SERVER = "its server must be HOST or HOST:PORT; in a password, characters as / ? # [ ] are percent-encoded"
+#: Schemes, and whether they mean TLS.
+_DIRECT = {"redis": False, "rediss": True}
+_BY_SENTINEL = {"sentinel": False, "sentinels": True}
+REDIS_SCHEMES = frozenset({*_DIRECT, *_BY_SENTINEL, "unix"})
+_OPTIONS = {"db", "username", "password"}
+_SENTINEL_OPTIONS = {"master", "sentinel_username", "sentinel_password"}
+_TLS_FILES = {"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"}
+_TLS_CHOICES: Mapping[str, Mapping[str, str | bool]] = {
+    "ssl_cert_reqs": {name: name for name in ("required", "optional", "none")},
+    "ssl_check_hostname": {"true": True, "false": False},
+}
+
+
+@dataclass(frozen=True)
+class RedisAddress:
+    """One Redis server, or the one that sentinels say is the master. Secrets do not show in its `repr`."""
+
+    #: (host, port) of the server, or of each sentinel; none for a Unix socket
+    nodes: tuple[tuple[str, int], ...] = ()
+    socket: Path | None = None
+    db: int = 0
+    username: str | None = None
+    password: str | None = field(default=None, repr=False)
+    #: redis-py's `ssl_…` arguments; None: no TLS
+    tls: Mapping[str, str | bool] | None = None
+    #: how the sentinels call it; None: there are no sentinels
+    master: str | None = None
+    sentinel_username: str | None = None
+    sentinel_password: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def parse(cls, url: str) -> Self:
+        """Raises ValueError, without the URL's secrets, that says what is wrong."""
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            raise ValueError(_WRONG_SERVER) from None
+        by_sentinel = parts.scheme in _BY_SENTINEL
+        has_tls = (_DIRECT | _BY_SENTINEL).get(parts.scheme, False)
+        # First: of a password that is not percent-encoded, the rest would pass for options.
+        nodes = () if parts.scheme == "unix" else _nodes(parts, _SENTINEL_PORT if by_sentinel else _PORT)
+        options = _options(parts, by_sentinel=by_sentinel, has_tls=has_tls)
+        if by_sentinel and "master" not in options:
+            raise ValueError("the sentinels need to know which server is meant: ?master=NAME")
+        username, password = _credentials(parts)
+        path = unquote(parts.path)
+        if not nodes and not path:
+            raise ValueError("a socket has a path: unix:///PATH")
+        return cls(
+            nodes=nodes,
+            socket=None if nodes else Path(path),
+            db=_database(options.get("db", "") or (path.strip("/") if nodes else "") or "0"),
+            username=options.get("username", username),
+            password=options.get("password", password),
+            tls=_tls(options) if has_tls else None,
+            master=options.get("master"),
+            sentinel_username=options.get("sentinel_username"),
+            sentinel_password=options.get("sentinel_password"),
+        )
+
+
+def _options(parts: SplitResult, *, by_sentinel: bool, has_tls: bool) -> dict[str, str]:
+    options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    allowed = _OPTIONS | (_SENTINEL_OPTIONS if by_sentinel else set())
+    allowed |= _TLS_FILES | set(_TLS_CHOICES) if has_tls else set()
+    for name in options:
+        if name not in allowed:
+            raise ValueError(f"{parts.scheme}:// has no option {name!r}; it has {', '.join(sorted(allowed))}")
+    return {name: value for name, value in options.items() if value}
+
+
+def _credentials(parts: SplitResult) -> tuple[str | None, str | None]:
+    user, colon, password = parts.netloc.rpartition("@")[0].partition(":")
+    if user and not colon:
+        raise ValueError("a password comes after a colon: //:PASSWORD@HOST")
+    return unquote(user) or None, unquote(password) or None
+
+
+def _nodes(parts: SplitResult, default_port: int) -> tuple[tuple[str, int], ...]:
+    nodes: list[tuple[str, int]] = []
+    for text in parts.netloc.rpartition("@")[2].split(","):
+        try:
+            node = urlsplit(f"//{text}")
+            host, port = node.hostname, node.port
+        except ValueError:
+            host = port = None
+        if not host or (nodes and parts.scheme in _DIRECT):
+            raise ValueError(_WRONG_SERVER)
+        nodes.append((unquote(host), port or default_port))
+    return tuple(nodes)
+
+
+def _database(text: str) -> int:
+    if not text.isdecimal():
+        raise ValueError("the database is a number: redis://HOST:PORT/0")
+    return int(text)
+
+
+def _tls(options: Mapping[str, str]) -> dict[str, str | bool]:
+    found: dict[str, str | bool] = {}
+    for name in sorted(_TLS_FILES & set(options)):
+        if not Path(options[name]).is_file():
+            raise ValueError(f"{name}: there is no file {options[name]}")
+        found[name] = options[name]
+    for name, choices in _TLS_CHOICES.items():
+        if name in options:
+            if options[name] not in choices:
+                raise ValueError(f"{name} is one of {', '.join(choices)}")
+            found[name] = choices[options[name]]
+    return found
