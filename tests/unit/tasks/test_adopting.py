@@ -8,10 +8,12 @@ import pytest
 from pipeline_rig import Inbox, MakeRig, Rig, assert_failed, assert_succeeded, image_of, wait_until
 from support.samples import MODEL
 
+from inference.effective import Effective
 from inference.errors import InferenceError
 from inference.imaging import ImageFormat, ImageHeader
 from inference.messages import QueueMessage
-from inference.models.registry import reference
+from inference.models.desired import DesiredState
+from inference.models.registry import ModelRegistry, reference
 from inference.models.spec import ModelSpec
 from inference.settings import Settings
 from tasks.adopting import MAX_ITEMS, Adopter, is_accepted
@@ -23,7 +25,9 @@ KEY = "uploads/mine/cat.jpg"
 
 @pytest.fixture
 def adopter(digits: ModelSpec) -> Adopter:
-    return Adopter(Settings(sinks=("jsonl", "kafka")), [digits])
+    settings = Settings(sinks=("jsonl", "kafka"))
+    effective = Effective(settings, ModelRegistry({"digits": digits}, served="digits"), DesiredState())
+    return Adopter(settings, [digits], effective=lambda: effective)
 
 
 def read(adopter: Adopter, kwargs: Any, **options: Any) -> tuple[Adoption, ...]:
