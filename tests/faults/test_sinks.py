@@ -119,6 +119,7 @@ def test_sinks_that_stop_under_load(stack: FullStack, servers: dict[str, Private
         wait_deliveries(stack, load.more(30), mongodb="delivered", kafka="delivered")
 
     assert_each_is_there(stack, load.task_ids)
+    stack.assert_running()
 
 
 def test_what_a_killed_relay_had_taken_goes_to_the_other(stack: FullStack, servers: dict[str, PrivateServer]) -> None:

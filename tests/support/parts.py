@@ -51,11 +51,15 @@ class Parts(Client):
 
     def wait_ready(self) -> None:
         def is_ready() -> bool:
-            for name, process in self._running.items():
-                assert process.poll() is None, f"{name} ended:\n{self.log(name)}"
+            self.assert_running()
             return self.is_ready()
 
         wait_until(is_ready, timeout_s=READY_TIMEOUT_S, what="the parts are ready")
+
+    def assert_running(self) -> None:
+        """None has ended by itself."""
+        for name, process in self._running.items():
+            assert process.poll() is None, f"{name} ended:\n{self.log(name)}"
 
     def pid(self, name: str) -> int:
         return self._running[name].pid
