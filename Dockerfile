@@ -1,7 +1,7 @@
 # The service's images. `api` has no TensorFlow and is also the relay and Flower; `worker` has TensorFlow for CPUs, `worker-gpu`
 # for NVIDIA GPUs. docker-compose.yml says how they are run, and how their health is asked.
 
-FROM python:3.12.12-slim-trixie AS python
+FROM python:3.12.13-slim-trixie AS python
 ENV PATH=/opt/venv/bin:$PATH \
     PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PYTHONUNBUFFERED=1
@@ -21,10 +21,11 @@ FROM packages-api AS packages-worker-gpu
 COPY requirements-gpu.txt ./
 RUN pip install --no-cache-dir -r requirements-gpu.txt
 
-# The code belongs to root, and runs as a user who cannot change it. /var/lib/inference is for what a part keeps (Flower's state).
+# The code belongs to root, and runs as a user who cannot change it. /var/lib/inference is for what a part keeps: Flower's state,
+# fetched models.
 FROM python AS application
 RUN useradd --uid 10001 --create-home --shell /usr/sbin/nologin inference \
-    && install -d -o inference -g inference /var/lib/inference
+    && install -d -o inference -g inference /var/lib/inference /var/lib/inference/model-files
 ENV PYTHONDONTWRITEBYTECODE=1
 WORKDIR /app
 COPY celeryconfig.py server.py ./
@@ -35,15 +36,16 @@ COPY models models
 COPY tasks tasks
 USER 10001
 
+# Linked: a change of the code leaves the packages' layer, the large one, as it was.
 FROM application AS worker-gpu
-COPY --from=packages-worker-gpu /opt/venv /opt/venv
+COPY --from=packages-worker-gpu --link /opt/venv /opt/venv
 CMD ["celery", "-A", "tasks", "worker", "--without-gossip", "--without-mingle"]
 
 FROM application AS worker
-COPY --from=packages-worker /opt/venv /opt/venv
+COPY --from=packages-worker --link /opt/venv /opt/venv
 CMD ["celery", "-A", "tasks", "worker", "--without-gossip", "--without-mingle"]
 
 FROM application AS api
-COPY --from=packages-api /opt/venv /opt/venv
+COPY --from=packages-api --link /opt/venv /opt/venv
 EXPOSE 30005
 CMD ["python", "server.py", "api"]

@@ -24,10 +24,11 @@ test: $(VENV)/.installed-dev ## set up what is missing, the real servers too, an
 test-fast: $(VENV)/.installed-dev ## the tests that start no process of the service
 	$(BIN)/python -m pytest -m 'not process and not services' -n 4 tests/unit tests/contract $(ARGS)
 
-lint: $(VENV)/.installed-dev ## ruff and mypy
+lint: $(VENV)/.installed-dev ## ruff, mypy, and hadolint for the Dockerfiles
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/hadolint Dockerfile deploy/docker/minio.Dockerfile
 
 format: $(VENV)/.installed-dev ## let ruff mend what it can
 	$(BIN)/ruff check --fix .

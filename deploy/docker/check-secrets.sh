@@ -10,7 +10,7 @@ refuse() {
 }
 
 check() {
-    eval "value=\${$1:-}"
+    value=$(printenv "$1" || true)
     case "$value" in
         "") [ "$2" = optional ] || refuse "$1" "is empty" ;;
         change-me*) refuse "$1" "is still the example" ;;

@@ -10,23 +10,28 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Credentials:
-    """Those of MinIO, and RabbitMQ's user, who may only come from this machine."""
+    """Users and passwords, of letters that need no quoting in a URL; empty: the server asks for none."""
 
     minio_access_key: str
     minio_secret_key: str
-    amqp_user: str = "guest"
+    amqp_user: str = "guest"  # who may only come from this machine
     amqp_password: str = "guest"  # noqa: S105 RabbitMQ's own default
+    redis_password: str = ""
+    mongo_user: str = ""
+    mongo_password: str = ""
 
 
 def addresses(endpoints: Mapping[str, str], credentials: Credentials) -> dict[str, str]:
     """By name of the variable; `endpoints` are HOST:PORT by server."""
+    redis_login = f":{credentials.redis_password}@" if credentials.redis_password else ""
+    mongo_login = f"{credentials.mongo_user}:{credentials.mongo_password}@" if credentials.mongo_password else ""
     return {
-        "REDIS_URL": f"redis://{endpoints['redis']}/0",
+        "REDIS_URL": f"redis://{redis_login}{endpoints['redis']}/0",
         "MINIO_ENDPOINT": f"http://{endpoints['minio']}",
         "MINIO_ACCESS_KEY": credentials.minio_access_key,
         "MINIO_SECRET_KEY": credentials.minio_secret_key,
         "KAFKA_BOOTSTRAP": endpoints["kafka"],
-        "MONGODB_URL": f"mongodb://{endpoints['mongo']}/",
+        "MONGODB_URL": f"mongodb://{mongo_login}{endpoints['mongo']}/",
         "AMQP_URL": f"amqp://{credentials.amqp_user}:{credentials.amqp_password}@{endpoints['rabbitmq']}//",
     }
 

@@ -27,12 +27,12 @@ def need(program: str, reason: str) -> str:
     return found
 
 
-def once(layout: Layout, server: str, version: str, sources: Sequence[Path], install: Callable[[], None]) -> None:
-    """Install, unless this version was installed from these source files before."""
+def once(layout: Layout, server: str, version: str, sources: Sequence[Path], install: Callable[[], None], *, makes: Path) -> None:
+    """Install, unless this version was installed from these source files before and what that `makes` is still there."""
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
     stamp = layout.stamp(server)
     wanted = f"{version} {digest}\n"
-    if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
+    if makes.exists() and stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
         return
     stamp.unlink(missing_ok=True)
     install()

@@ -156,6 +156,18 @@ def test_secrets_come_from_variables_only() -> None:
             assert not re.search(r"://[^$/]*:[^$/]*@", value), (name, key)
 
 
+@pytest.mark.parametrize("passwords", [{}, {"REDIS_PASSWORD": "r3d", "MONGO_PASSWORD": "m0n"}])
+def test_make_services_finds_each_login(passwords: dict[str, str]) -> None:
+    """deploy/services/docker.py reads them from the servers' environments."""
+    variables = REAL | passwords
+    assert environment("redis", variables)["REDISCLI_AUTH"] == passwords.get("REDIS_PASSWORD", "")
+    mongo = environment("mongo", variables)
+    login = ("inference", "m0n") if passwords else ("", "")
+    assert (mongo["MONGO_INITDB_ROOT_USERNAME"], mongo["MONGO_INITDB_ROOT_PASSWORD"]) == login
+    assert environment("rabbitmq", variables)["RABBITMQ_DEFAULT_PASS"] == "bb22bb22"
+    assert environment("minio", variables)["MINIO_ROOT_PASSWORD"] == "aa11aa11"
+
+
 def test_all_but_public_images_run_as_somebody_else_than_root() -> None:
     for stage in ("api", "worker", "worker-gpu"):
         assert re.search(r"^USER [1-9]\d*$", built_from(stage), re.MULTILINE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -16,7 +17,7 @@ import pytest
 from deploy.services import probes
 from deploy.services.addresses import write_private
 from deploy.services.console import ServicesError
-from deploy.services.docker import ComposeServers
+from deploy.services.docker import CONTAINER_PORTS, ComposeServers
 from deploy.services.installing import need, once, run_step
 from deploy.services.layout import Layout
 from deploy.services.ports import PortBook
@@ -152,9 +153,17 @@ class TestInstalling:
         done: list[str] = []
         for version, text in [("1", "a"), ("1", "a"), ("2", "a"), ("2", "b"), ("2", "b")]:
             source.write_text(text, encoding="utf-8")
-            once(layout, "pong", version, [source], lambda done=done, what=version + text: done.append(what))
+            once(layout, "pong", version, [source], lambda done=done, what=version + text: done.append(what), makes=source)
 
         assert done == ["1a", "2a", "2b"]
+
+    def test_is_done_again_when_what_it_made_is_gone(self, layout: Layout, tmp_path: Path) -> None:
+        program = tmp_path / "program"
+        once(layout, "pong", "1", [], program.touch, makes=program)
+        program.unlink()
+        once(layout, "pong", "1", [], program.touch, makes=program)
+
+        assert program.exists()
 
     def test_that_fails_is_tried_again(self, layout: Layout) -> None:
         def fail() -> None:
@@ -162,7 +171,7 @@ class TestInstalling:
 
         for _ in range(2):
             with pytest.raises(ServicesError, match=r"downloading failed \(exit code 1\)(.|\n)*no route"):
-                once(layout, "pong", "1", [], fail)
+                once(layout, "pong", "1", [], fail, makes=layout.root)
 
     def test_a_missing_program_is_named_with_its_use(self) -> None:
         with pytest.raises(ServicesError, match="`no-such-program` is not installed: it builds MinIO"):
@@ -184,13 +193,18 @@ FAKE_DOCKER = r"""#!/bin/sh
 echo "$@" >> "$CALLS"
 case "$*" in
   info) exit "${INFO:-0}" ;;
-  "compose port "*) echo "0.0.0.0:1$4" ;;
-  "compose --profile "*" config"*) echo "$SETTINGS" ;;
-  "compose up"*) exit "${UP:-0}" ;;
-  "compose logs"*) echo "kafka  | out of memory" ;;
-  "compose ps"*) printf 'redis\nminio\nkafka\nmongo\n' ;;
+  "compose --profile rabbitmq port "*) echo "0.0.0.0:1$6" ;;
+  "compose --profile rabbitmq config"*) echo "$SETTINGS" ;;
+  "compose --profile rabbitmq up"*) exit "${UP:-0}" ;;
+  "compose --profile rabbitmq logs"*) echo "kafka  | out of memory" ;;
+  "compose --profile rabbitmq ps"*) printf 'redis healthy\nminio healthy\nkafka starting\nmongo healthy\napi healthy\n' ;;
 esac
 """
+
+
+def settings(environments: dict[str, dict[str, str]]) -> str:
+    """What `docker compose config` says."""
+    return json.dumps({"services": {name: {"environment": environments.get(name)} for name in CONTAINER_PORTS}})
 
 
 class TestDocker:
@@ -199,9 +213,9 @@ class TestDocker:
         (tmp_path / "docker").write_text(FAKE_DOCKER, encoding="utf-8")
         (tmp_path / "docker").chmod(0o755)
         (tmp_path / "docker-compose.yml").touch()
+        (tmp_path / ".env").touch()
         monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-        minio = {"MINIO_ROOT_USER": "me", "MINIO_ROOT_PASSWORD": "pw"}
-        monkeypatch.setenv("SETTINGS", json.dumps({"services": {"minio": {"environment": minio}, "rabbitmq": {}}}))
+        monkeypatch.setenv("SETTINGS", settings({"minio": {"MINIO_ROOT_USER": "me", "MINIO_ROOT_PASSWORD": "pw"}}))
         monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
         return ComposeServers(tmp_path)
 
@@ -213,9 +227,8 @@ class TestDocker:
     def test_addresses_are_the_published_ports(self, compose: ComposeServers, tmp_path: Path) -> None:
         found = compose.start(90)
 
-        assert "compose up -d --wait --wait-timeout 90 redis minio kafka mongo rabbitmq\n" in (tmp_path / "calls").read_text(
-            "utf-8"
-        )
+        up = "compose --profile rabbitmq up -d --wait --wait-timeout 90 redis minio kafka mongo rabbitmq\n"
+        assert up in (tmp_path / "calls").read_text("utf-8")
         assert found == {
             "REDIS_URL": "redis://127.0.0.1:16379/0",
             "MINIO_ENDPOINT": "http://127.0.0.1:19000",
@@ -226,6 +239,44 @@ class TestDocker:
             "AMQP_URL": "amqp://guest:guest@127.0.0.1:15672//",
         }
 
+    def test_addresses_have_the_passwords(self, compose: ComposeServers, monkeypatch: pytest.MonkeyPatch) -> None:
+        environments = {
+            "redis": {"REDISCLI_AUTH": "r3d"},
+            "mongo": {"MONGO_INITDB_ROOT_USERNAME": "me", "MONGO_INITDB_ROOT_PASSWORD": "m0n"},
+            "rabbitmq": {"RABBITMQ_DEFAULT_USER": "me", "RABBITMQ_DEFAULT_PASS": "r4b"},
+        }
+        monkeypatch.setenv("SETTINGS", settings(environments))
+
+        found = compose.start(90)
+
+        assert found["REDIS_URL"] == "redis://:r3d@127.0.0.1:16379/0"
+        assert found["MONGODB_URL"] == "mongodb://me:m0n@127.0.0.1:127017/"
+        assert found["AMQP_URL"] == "amqp://me:r4b@127.0.0.1:15672//"
+
+    def test_empty_passwords_are_none(self, compose: ComposeServers, monkeypatch: pytest.MonkeyPatch) -> None:
+        empty = {"MONGO_INITDB_ROOT_USERNAME": "", "MONGO_INITDB_ROOT_PASSWORD": ""}
+        monkeypatch.setenv("SETTINGS", settings({"redis": {"REDISCLI_AUTH": ""}, "mongo": empty}))
+
+        found = compose.start(90)
+
+        assert (found["REDIS_URL"], found["MONGODB_URL"]) == ("redis://127.0.0.1:16379/0", "mongodb://127.0.0.1:127017/")
+
+    def test_secrets_are_made_where_there_are_none(self, compose: ComposeServers, tmp_path: Path, repository: Path) -> None:
+        (tmp_path / ".env").unlink()
+        example = (repository / ".env.example").read_text("utf-8")
+        (tmp_path / ".env.example").write_text(example, encoding="utf-8")
+
+        compose.start(90)
+        made = (tmp_path / ".env").read_text("utf-8")
+        compose.start(90)
+
+        given = [line for line in made.splitlines() if line and not line.startswith("#")]
+        assert [line.split("=")[0] for line in given] == re.findall(r"^(\w+)=", example, re.MULTILINE)
+        assert len([line for line in given if re.search(r"=[0-9a-f]{40}$", line)]) == example.count("=change-me")
+        assert "=change-me" not in made
+        assert (tmp_path / ".env").read_text("utf-8") == made
+        assert (tmp_path / ".env").stat().st_mode & 0o777 == 0o600
+
     def test_what_does_not_come_up_shows_its_log(self, compose: ComposeServers, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("UP", "1")
 
@@ -235,7 +286,7 @@ class TestDocker:
     def test_status_knows_which_is_down(self, compose: ComposeServers, capsys: pytest.CaptureFixture[str]) -> None:
         assert not compose.status()
         states = [line.split()[:2] for line in capsys.readouterr().out.splitlines()[1:]]
-        assert states == [["redis", "up"], ["minio", "up"], ["kafka", "up"], ["mongo", "up"], ["rabbitmq", "down"]]
+        assert states == [["redis", "up"], ["minio", "up"], ["kafka", "silent"], ["mongo", "up"], ["rabbitmq", "down"]]
 
 
 def test_runs_with_the_standard_library_alone(repository: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 
 from deploy.services import probes
 from deploy.services.console import say
@@ -18,7 +19,11 @@ _MODULE_FILES = (ASSETS / "ferretdb" / "go.mod", ASSETS / "ferretdb" / "go.sum")
 
 
 def _install(layout: Layout) -> None:
-    once(layout, "mongo", _VERSION, _MODULE_FILES, lambda: _build(layout))
+    once(layout, "mongo", _VERSION, _MODULE_FILES, lambda: _build(layout), makes=_program(layout))
+
+
+def _program(layout: Layout) -> Path:
+    return layout.programs / "ferretdb"
 
 
 def _build(layout: Layout) -> None:
@@ -37,7 +42,7 @@ def _build(layout: Layout) -> None:
     run_step(layout, "mongo", [go, "mod", "vendor"], doing="downloading", cwd=source)
     version_file = source / "vendor" / _MODULE / "build" / "version" / "version.txt"
     version_file.write_text(_VERSION, encoding="utf-8")
-    build = [go, "build", "-mod=vendor", "-o", str(layout.programs / "ferretdb"), f"{_MODULE}/cmd/ferretdb"]
+    build = [go, "build", "-mod=vendor", "-o", str(_program(layout)), f"{_MODULE}/cmd/ferretdb"]
     run_step(layout, "mongo", build, doing="building", cwd=source, environment={"CGO_ENABLED": "0"})
     shutil.rmtree(source)
 
@@ -55,7 +60,7 @@ def _prepare(layout: Layout, ports: Ports) -> Launch:
         "telemetry": "disable",
         "log-level": "WARN",  # else two lines for each connection
     }
-    return Launch([str(layout.programs / "ferretdb"), *(f"--{name}={value}" for name, value in options.items())])
+    return Launch([str(_program(layout)), *(f"--{name}={value}" for name, value in options.items())])
 
 
 KIND = Kind("mongo", ("client",), _install, _prepare, probes.mongo)

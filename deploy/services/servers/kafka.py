@@ -6,6 +6,7 @@ import re
 import secrets
 import shutil
 import subprocess
+from pathlib import Path
 
 from deploy.services import probes
 from deploy.services.console import ServicesError, say
@@ -42,13 +43,17 @@ group.initial.rebalance.delay.ms=0
 
 def _install(layout: Layout) -> None:
     _java()
-    once(layout, "kafka", _VERSION, [_POM], lambda: _download(layout))
+    once(layout, "kafka", _VERSION, [_POM], lambda: _download(layout), makes=_libraries(layout))
+
+
+def _libraries(layout: Layout) -> Path:
+    return layout.libraries / "kafka"
 
 
 def _download(layout: Layout) -> None:
     mvn = need("mvn", "Apache Kafka's libraries are downloaded with Maven (Debian: apt-get install maven)")
     say("kafka: downloading (about 45 MB, once)")
-    libraries = layout.libraries / "kafka"
+    libraries = _libraries(layout)
     shutil.rmtree(libraries, ignore_errors=True)
     goal = ["dependency:copy-dependencies", f"-DoutputDirectory={libraries}", "-DincludeScope=runtime"]
     run_step(layout, "kafka", [mvn, "-B", "-q", "-C", "-f", str(_POM), *goal], doing="downloading")
@@ -68,7 +73,7 @@ def _prepare(layout: Layout, ports: Ports) -> Launch:
     settings = layout.settings("kafka") / "server.properties"
     settings.write_text(_SETTINGS.format(host=HOST, data=log, **ports), encoding="utf-8")
     java = [_java(), "-Xmx512m", f"-Dlog4j2.configurationFile={ASSETS / 'kafka' / 'log4j2.properties'}"]
-    java += ["-cp", str(layout.libraries / "kafka" / "*")]
+    java += ["-cp", str(_libraries(layout) / "*")]
     if not (log / "meta.properties").exists():
         cluster = secrets.token_urlsafe(16)
         tool = ["kafka.tools.StorageTool", "format", "--cluster-id", cluster, "--config", str(settings)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import secrets
+from pathlib import Path
 
 from deploy.services import probes
 from deploy.services.addresses import write_private
@@ -29,7 +30,11 @@ def keys(layout: Layout) -> tuple[str, str]:
 
 
 def _install(layout: Layout) -> None:
-    once(layout, "minio", _VERSION, [], lambda: _build(layout))
+    once(layout, "minio", _VERSION, [], lambda: _build(layout), makes=_program(layout))
+
+
+def _program(layout: Layout) -> Path:
+    return layout.programs / "minio"
 
 
 def _build(layout: Layout) -> None:
@@ -42,7 +47,7 @@ def _build(layout: Layout) -> None:
 def _prepare(layout: Layout, ports: Ports) -> Launch:
     data = layout.data("minio")
     access_key, secret_key = keys(layout)
-    command = [str(layout.programs / "minio"), "server", "--quiet", "--address", f"{HOST}:{ports['client']}"]
+    command = [str(_program(layout)), "server", "--quiet", "--address", f"{HOST}:{ports['client']}"]
     environment = {
         "MINIO_ROOT_USER": access_key,
         "MINIO_ROOT_PASSWORD": secret_key,
