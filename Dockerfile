@@ -28,7 +28,7 @@ RUN useradd --uid 10001 --create-home --shell /usr/sbin/nologin inference \
     && install -d -o inference -g inference /var/lib/inference /var/lib/inference/model-files
 ENV PYTHONDONTWRITEBYTECODE=1
 WORKDIR /app
-COPY celeryconfig.py server.py ./
+COPY celeryconfig.py flowerconfig.py server.py ./
 COPY api api
 COPY configurations configurations
 COPY inference inference

@@ -10,13 +10,16 @@ SERVICES = $(or $(PYTHON),python3) -m deploy.services
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-fast lint format services services-stop services-status bench clean
+.PHONY: help run flower test test-fast lint format services services-stop services-status bench clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
 
 run: $(VENV)/.installed ## set up what is missing, start the service and classify a photo (CONFIG=FILE, ARGS="--port N")
 	@set -a; test ! -f build/services.env || . ./build/services.env; exec $(BIN)/python server.py --config $(CONFIG) $(ARGS)
+
+flower: $(VENV)/.installed ## watch the service's tasks on http://127.0.0.1:5555 (FLOWER_BASIC_AUTH=NAME:PASSWORD make flower)
+	@INFERENCE_CONFIG=$(CONFIG) exec $(BIN)/celery -A tasks flower $(ARGS)
 
 test: $(VENV)/.installed-dev ## set up what is missing, the real servers too, and run every test
 	$(BIN)/python -m pytest $(ARGS)

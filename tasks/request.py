@@ -45,6 +45,7 @@ class PredictRequest(Request):  # type: ignore[misc] # Celery has no types
         self._task_ids: list[str] = []
         self._started_at = 0.0
         self._runtime_s = 0.0
+        self._retries = 0
         self._terminated_by: Any = None
 
     def delivery(self) -> Delivery:
@@ -91,6 +92,8 @@ class PredictRequest(Request):  # type: ignore[misc] # Celery has no types
     def send_event(self, type: str, **fields: Any) -> None:  # noqa: A002 Celery's name
         # The dispatcher of now: the one of the request's birth is gone after a reconnect.
         dispatcher = self._consumer.event_dispatcher
+        if type == "task-started" and self._retries:
+            fields["retries"] = self._retries  # what is received again has said 0 again
         if dispatcher and dispatcher.enabled:
             dispatcher.send(type, uuid=self.id, **fields)
 
@@ -113,7 +116,8 @@ class PredictRequest(Request):  # type: ignore[misc] # Celery has no types
 
     def _retried(self, retry: Retry) -> None:
         state.active_requests.discard(self)
-        self.send_event("task-retried", exception=repr(retry.error), traceback="", retries=retry.attempts)
+        self._retries = retry.attempts
+        self.send_event("task-retried", exception=repr(retry.error), traceback="", retries=self._retries)
 
     def _on_done(self, ends: Ends) -> None:
         if self._started_at:

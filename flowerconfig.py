@@ -1,0 +1,21 @@
+"""Flower's settings, which `celery -A tasks flower` finds here: behind a password, for this machine alone, its state kept.
+
+`FLOWER_…` variables and the command line go before them.
+"""
+
+import os
+import sys
+
+from celeryconfig import settings
+
+_asked_for = any(word.lstrip("-").replace("-", "_").startswith(("basic_auth", "auth=")) for word in sys.argv)
+if not os.environ.get("FLOWER_BASIC_AUTH") and not _asked_for:
+    sys.exit("FLOWER_BASIC_AUTH=NAME:PASSWORD is needed: whoever reaches Flower can cancel tasks and stop workers")
+
+settings.data_dir.mkdir(parents=True, exist_ok=True)
+
+address = os.environ.get("FLOWER_ADDRESS", "127.0.0.1")
+persistent = True
+db = os.environ.get("FLOWER_DB", str(settings.data_dir / "flower"))
+#: milliseconds
+state_save_interval = 60_000

@@ -1,0 +1,166 @@
+"""What someone with Celery's command line, Flower or a plain client does to a running service."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shutil
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import requests
+import yaml
+from celery import Celery
+from sklearn.datasets import load_digits
+from support.service import ROOT, Service, free_port, wait_until
+
+from inference.redis_client import kombu_url
+from inference.settings import load_settings
+
+METADATA = {"shape": [8, 8, 1], "dtype": "<f4"}
+#: Of Flower.
+LOGIN = ("someone", "secret-of-a-test")
+
+
+def zero() -> bytes:
+    """A handwritten 0, as the digits model wants it."""
+    return bytes((load_digits().images[0] * (255 / 16)).astype("<f4").tobytes())
+
+
+def digits_named(name: str, folder: Path) -> Path:
+    """The digits model under another name, which is its queue's too."""
+    model = folder / name
+    shutil.copytree(ROOT / "models" / "digits", model)
+    description = yaml.safe_load((model / "model.yaml").read_text(encoding="utf-8"))
+    (model / "model.yaml").write_text(yaml.safe_dump(description | {"name": name}), encoding="utf-8")
+    return model
+
+
+class CeleryUser:
+    """Celery's commands against one worker.
+
+    Args:
+        node: the worker's node name, so that no command reaches another's on a shared broker.
+    """
+
+    def __init__(self, service: Service, node: str, queue: str) -> None:
+        self.service = service
+        self.node = node
+        self.queue = queue
+        self.app = Celery(broker=kombu_url(load_settings(service.config)))
+
+    def run(self, *command: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "celery", "-A", "tasks", *command],
+            cwd=ROOT,
+            env=self.service.environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+
+    def inspect(self, command: str, *words: str) -> Any:
+        """The worker's answer to `celery inspect`."""
+        return self._json("inspect", command, *words)[self.node]
+
+    def control(self, command: str, *words: str) -> Any:
+        """The worker's answer to `celery control`."""
+        (answer,) = self._json("control", command, *words)
+        return answer[self.node]
+
+    def _json(self, kind: str, command: str, *words: str) -> Any:
+        done = self.run(kind, "--json", "--timeout", "5", "-d", self.node, command, *words)
+        assert done.stdout.startswith(("{", "[")), done
+        return json.loads(done.stdout)
+
+    def submit(self, **metadata: Any) -> str:
+        """A zero, for the API; gives the task's id."""
+        return self.service.submit(zero(), metadata=json.dumps(METADATA | metadata))
+
+    def wait_for(self, status: str, *task_ids: str, timeout_s: float = 60) -> None:
+        wait_until(
+            lambda: {self.service.task(task_id)["status"] for task_id in task_ids} == {status},
+            timeout_s=timeout_s,
+            what=f"{task_ids} are {status}",
+        )
+
+    @contextlib.contextmanager
+    def events(self) -> Iterator[Events]:
+        """The events of tasks from now on."""
+        with self.app.connection() as connection:
+            yield Events(self.app, connection)
+
+
+class Events:
+    """By task, its events in the order they came."""
+
+    def __init__(self, app: Celery, connection: Any) -> None:
+        self.of: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        receiver = app.events.Receiver(connection, handlers={"*": self._note})
+        self._capturing = receiver.itercapture(limit=None, timeout=30)
+        next(self._capturing)  # a heartbeat: it listens
+
+    def types(self, task_id: str) -> list[str]:
+        return [event["type"].removeprefix("task-") for event in self.of[task_id]]
+
+    def wait(self, last: str, *task_ids: str, timeout_s: float = 60) -> None:
+        """Until the last event of each is `last`."""
+        deadline = time.monotonic() + timeout_s
+        while any(self.types(task_id)[-1:] != [last] for task_id in task_ids):
+            assert time.monotonic() < deadline, f"{last} of {task_ids}: there are {dict(self.of)}"
+            next(self._capturing)
+
+    def _note(self, event: dict[str, Any]) -> None:
+        if event["type"].startswith("task-"):
+            self.of[event["uuid"]].append(event)
+
+
+class FlowerProcess:
+    """`celery -A tasks flower` beside a service."""
+
+    def __init__(self, service: Service) -> None:
+        self._service = service
+        self.url = ""
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        environment = self._service.environment | {"FLOWER_BASIC_AUTH": ":".join(LOGIN)}
+        with self._service.log_file.open("ab") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "celery", "-A", "tasks", "flower", f"--port={port}"],
+                cwd=ROOT,
+                env=environment,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        wait_until(self._answers, timeout_s=60, what="Flower answers")
+
+    def stop(self) -> None:
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(30)
+
+    def get(self, path: str, **parameters: Any) -> Any:
+        response = requests.get(self.url + path, params=parameters, auth=LOGIN, timeout=20)
+        assert response.ok, (response.status_code, response.text)
+        return response.json()
+
+    def tasks(self) -> dict[str, dict[str, Any]]:
+        """What it knows of each, by id."""
+        found: dict[str, dict[str, Any]] = self.get("/api/tasks", limit=1000)
+        return found
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        assert self._process.poll() is None, self._service.log
+        with contextlib.suppress(requests.ConnectionError):
+            return requests.get(f"{self.url}/healthcheck", timeout=5).ok
+        return False
