@@ -43,6 +43,7 @@ class InferenceError(Exception):
         expected: str | None = None,
         retry_after_s: float | None = None,
         task_id: str | None = None,
+        batch_id: str | None = None,
     ) -> None:
         super().__init__(detail)
         self.detail = detail
@@ -50,14 +51,16 @@ class InferenceError(Exception):
         self.expected = expected
         self.retry_after_s = retry_after_s
         self.task_id = task_id
+        self.batch_id = batch_id
 
     def to_dict(self) -> dict[str, Any]:
-        """The error as plain data: code, detail and, where known, field, expected, retry_after_s and task_id."""
+        """The error as plain data: code, detail and, where known, field, expected, retry_after_s, task_id and batch_id."""
         optional = {
             "field": self.field,
             "expected": self.expected,
             "retry_after_s": self.retry_after_s,
             "task_id": self.task_id,
+            "batch_id": self.batch_id,
         }
         return {"code": self.code, "detail": self.detail} | {k: v for k, v in optional.items() if v is not None}
 
@@ -71,6 +74,7 @@ class InferenceError(Exception):
             expected=data.get("expected"),
             retry_after_s=data.get("retry_after_s"),
             task_id=data.get("task_id"),
+            batch_id=data.get("batch_id"),
         )
 
 
@@ -104,6 +108,10 @@ class ConfigurationError(InferenceError):
 
 class TaskNotFound(InferenceError):
     status, code, title = 404, "task_not_found", "Unknown task"
+
+
+class BatchNotFound(InferenceError):
+    status, code, title = 404, "batch_not_found", "Unknown batch"
 
 
 class NotFound(InferenceError):

@@ -2,8 +2,10 @@
 
 from inference.task_store.protocol import (
     Accepted,
+    AcceptedBatch,
     Commit,
     Enqueue,
+    KnownKey,
     Lease,
     Leases,
     LeaseState,
@@ -12,4 +14,16 @@ from inference.task_store.protocol import (
     TaskStore,
 )
 
-__all__ = ["Accepted", "Commit", "Enqueue", "Lease", "LeaseState", "Leases", "QueueStats", "Reaped", "TaskStore"]
+__all__ = [
+    "Accepted",
+    "AcceptedBatch",
+    "Commit",
+    "Enqueue",
+    "KnownKey",
+    "Lease",
+    "LeaseState",
+    "Leases",
+    "QueueStats",
+    "Reaped",
+    "TaskStore",
+]
