@@ -30,6 +30,7 @@ def _any_broker(url: str) -> str:
 
 RedisUrl = Annotated[str, AfterValidator(_redis_or_embedded)]
 BrokerUrl = Annotated[str, AfterValidator(_any_broker)]
+BucketName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
 SinkName = Literal["jsonl", "mongodb", "kafka"]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1)]
@@ -87,8 +88,8 @@ class UploadSettings(_Section):
     store: Literal["local", "minio"] = "local"
     #: folder of the local store; default: `uploads` in `data_dir`
     path: Path | None = None
-    #: bucket of the MinIO store; made when it is missing
-    bucket: str = Field(default="inference", pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
+    #: bucket of the MinIO store, made when it is missing; `s3://` names the local store by it too
+    bucket: BucketName = "inference"
     #: an upload is removed after this many days; none: never
     retention_days: int | None = Field(default=None, ge=1)
 
@@ -111,6 +112,15 @@ class LimitSettings(_Section):
     max_pixels: Count = 50_000_000
     #: a request that finds more tasks waiting for its model is refused
     max_queue_depth: Count = 10_000
+
+
+class BatchSettings(_Section):
+    """Many images in one request."""
+
+    #: a request with more images, or with more than `limits.max_queue_depth`, is refused
+    max_items: Count = 256
+    #: buckets of the object store whose objects a request may name; default: `uploads.bucket`
+    allowed_buckets: tuple[BucketName, ...] | None = None
 
 
 class DeadlineSettings(_Section):
@@ -219,6 +229,7 @@ class Settings(BaseSettings):
     uploads: UploadSettings = UploadSettings()
     minio: MinioSettings = MinioSettings()
     limits: LimitSettings = LimitSettings()
+    batch: BatchSettings = BatchSettings()
     deadlines: DeadlineSettings = DeadlineSettings()
     worker: WorkerSettings = WorkerSettings()
     jsonl: JsonlSinkSettings = JsonlSinkSettings()
@@ -259,6 +270,14 @@ class Settings(BaseSettings):
     @property
     def uploads_path(self) -> Path:
         return self.uploads.path or self.data_dir / "uploads"
+
+    @property
+    def max_batch_items(self) -> int:
+        return min(self.batch.max_items, self.limits.max_queue_depth)
+
+    @property
+    def batch_buckets(self) -> tuple[str, ...]:
+        return (self.uploads.bucket,) if self.batch.allowed_buckets is None else self.batch.allowed_buckets
 
     @property
     def jsonl_path(self) -> Path:

@@ -10,6 +10,10 @@ from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from inference.errors import ObjectNotFound, ServiceUnavailable
+from inference.storage import too_large
+
+#: of a file or folder, on every usual file system
+_MAX_NAME_BYTES = 255
 
 
 class LocalObjectStore:
@@ -39,11 +43,15 @@ class LocalObjectStore:
                 path.unlink(missing_ok=True)
                 raise
 
-    def get(self, key: str) -> bytes:
+    def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
+        path = self._path(key)
         with _unavailable_when_failing():
             try:
-                return self._path(key).read_bytes()
-            except FileNotFoundError as error:
+                size = path.stat().st_size
+                if max_bytes is not None and size > max_bytes:
+                    raise too_large(key, size, max_bytes)
+                return path.read_bytes()
+            except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
                 raise ObjectNotFound(f"there is no object {key}") from error
 
     def delete(self, key: str) -> None:
@@ -70,6 +78,8 @@ class LocalObjectStore:
 
     def _path(self, key: str) -> Path:
         path = self._folder / key
+        if "\0" in key or any(len(os.fsencode(name)) > _MAX_NAME_BYTES for name in path.parts):
+            raise ObjectNotFound(f"{key} is not a key of this store")
         if not path.resolve().is_relative_to(self._folder.resolve()):
             raise ObjectNotFound(f"{key} is not a key of this store")
         return path

@@ -16,6 +16,7 @@ from minio.lifecycleconfig import Expiration, LifecycleConfig, Rule
 
 from inference.errors import ObjectNotFound, ServiceUnavailable
 from inference.settings import MinioSettings
+from inference.storage import bucket_and_key, too_large
 
 #: Names our rule among those that the bucket has.
 RETENTION_RULE_ID = "inference-uploads-retention"
@@ -71,11 +72,14 @@ class MinioObjectStore:
                 self._make_bucket()
                 upload()
 
-    def get(self, key: str) -> bytes:
-        _check(key)
+    def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
+        bucket, name = self._locate(key)
         with _unavailable_when_failing(), _missing_is_not_found(key):
-            response = self._client.get_object(self._bucket, key)
+            response = self._client.get_object(bucket, name)
             try:
+                size = int(response.headers["Content-Length"])
+                if max_bytes is not None and size > max_bytes:
+                    raise too_large(key, size, max_bytes)
                 return response.read()
             finally:
                 response.close()
@@ -88,10 +92,10 @@ class MinioObjectStore:
 
     def copy(self, source: str, target: str) -> None:
         """On the server: the bytes do not come here."""
-        _check(source)
+        bucket, name = self._locate(source)
         _check(target)
         with _unavailable_when_failing(), _missing_is_not_found(source):
-            self._client.copy_object(self._bucket, target, CopySource(self._bucket, source))
+            self._client.copy_object(self._bucket, target, CopySource(bucket, name))
 
     def ping(self) -> None:
         with _unavailable_when_failing():
@@ -109,6 +113,12 @@ class MinioObjectStore:
                 self._client.set_bucket_lifecycle(self._bucket, LifecycleConfig([*others, *ours]))
             elif present:
                 self._client.delete_bucket_lifecycle(self._bucket)
+
+    def _locate(self, key: str) -> tuple[str, str]:
+        """Bucket and key of what is to be read."""
+        bucket, name = bucket_and_key(key) or (self._bucket, key)
+        _check(name)
+        return bucket, name
 
     def _make_bucket(self) -> None:
         try:
