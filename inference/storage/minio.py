@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import urllib3
@@ -24,7 +24,7 @@ UPLOADS_PREFIX = "uploads/"
 
 #: A bucket is made by the first upload.
 _NO_BUCKET = "NoSuchBucket"
-_MISSING = {"NoSuchKey", "NoSuchObject", "NoSuchVersion", _NO_BUCKET}
+_MISSING = {"NoSuchKey", "NoSuchObject", "NoSuchVersion", "KeyTooLongError", "XMinioInvalidObjectName", _NO_BUCKET}
 _MADE_MEANWHILE = {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}
 
 
@@ -64,13 +64,7 @@ class MinioObjectStore:
             )
 
         with _unavailable_when_failing():
-            try:
-                upload()
-            except S3Error as error:
-                if error.code != _NO_BUCKET:
-                    raise
-                self._make_bucket()
-                upload()
+            self._write(upload)
 
     def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
         bucket, name = self._locate(key)
@@ -95,7 +89,7 @@ class MinioObjectStore:
         bucket, name = self._locate(source)
         _check(target)
         with _unavailable_when_failing(), _missing_is_not_found(source):
-            self._client.copy_object(self._bucket, target, CopySource(bucket, name))
+            self._write(lambda: self._client.copy_object(self._bucket, target, CopySource(bucket, name)))
 
     def ping(self) -> None:
         with _unavailable_when_failing():
@@ -119,6 +113,16 @@ class MinioObjectStore:
         bucket, name = bucket_and_key(key) or (self._bucket, key)
         _check(name)
         return bucket, name
+
+    def _write(self, call: Callable[[], object]) -> None:
+        """Make the bucket for the first that writes to it."""
+        try:
+            call()
+        except S3Error as error:
+            if error.code != _NO_BUCKET:
+                raise
+            self._make_bucket()
+            call()
 
     def _make_bucket(self) -> None:
         try:
