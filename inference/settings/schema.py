@@ -139,7 +139,7 @@ class WorkerSettings(_Section):
     max_batch_wait_ms: float = Field(default=0, ge=0)
     #: threads that fetch and decode
     io_threads: Count = 4
-    #: messages held beside the running batch, in batches
+    #: tasks held beside the running batch, in batches; of RabbitMQ messages, each with up to a batch
     prefetch_batches: Count = 3
     #: a call of the model that takes longer ends its process
     predict_timeout_s: Seconds = 60
