@@ -38,6 +38,8 @@ task_default_queue = _models[served_name(settings, _models)].queue
 # One consumer; what runs side by side are the threads of the pipeline and the predictor process.
 worker_pool = "solo"
 worker_concurrency = 1
+# Items on Redis (see tasks/claiming.py). RabbitMQ counts messages, whatever they carry: all their leases are renewed together,
+# and what is decoded is bounded by the arena's slots.
 worker_prefetch_multiplier = settings.worker.max_batch_size * settings.worker.prefetch_batches
 worker_cancel_long_running_tasks_on_connection_loss = False
 worker_enable_prefetch_count_reduction = False

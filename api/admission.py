@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Generic, TypeVar
 
 from inference.errors import Overloaded, ServiceUnavailable
@@ -38,17 +38,21 @@ class Admission:
         self._limits = limits
         self._batch_size = batch_size
 
-    def check(self, queue: str, *, deadline_s: float, sinks: Sequence[str]) -> None:
+    def check(self, queue: str, *, deadline_s: float, sinks: Iterable[str], count: int = 1) -> None:
         """Refuse what would miss its deadline, or whose result would find its outbox full.
+
+        Args:
+            count: tasks that come together.
 
         Raises:
             Overloaded: at the rate at which tasks end now, this one would end too late.
             ServiceUnavailable: a sink has been down for so long that its outbox is over its limit.
         """
         stats = self._queue(queue)
+        depth = stats.depth + count - 1
         # One batch is no overload, whatever the rate looks like after a quiet time.
-        is_more_than_a_batch = stats.depth > self._batch_size
-        if is_more_than_a_batch and stats.drain_rate_per_s > 0 and stats.depth / stats.drain_rate_per_s > deadline_s:
+        is_more_than_a_batch = depth > self._batch_size
+        if is_more_than_a_batch and stats.drain_rate_per_s > 0 and depth / stats.drain_rate_per_s > deadline_s:
             raise Overloaded(
                 f"{stats.depth} tasks wait and {stats.drain_rate_per_s:.1f} a second end: "
                 f"this one would miss its deadline of {deadline_s:g} s",

@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from io import BytesIO
-from typing import IO, Any
+from typing import Any
 
 from flask import Flask, Request
 
-from api import command_routes, health, inference_routes, task_routes
+from api import batch_routes, command_routes, health, inference_routes, task_routes
 from api.admission import Admission
+from api.batch_submission import BatchSubmissions
 from api.commands import Commands
+from api.form_parser import FormParser
 from api.problems import register_error_handlers
 from api.submission import Submissions
 from inference.replies import ReplyRouter
 from inference.services import Services
 from inference.settings import Settings
 
+#: Of a form, beside the images that are allowed: who sends too many is told how many may come.
+_OTHER_PARTS = 1000
+
 
 class _Request(Request):
-    def _get_file_stream(self, *_: Any, **__: Any) -> IO[bytes]:
-        # Parts are bounded by `api.max_body_bytes`; the default would put them into temporary files from 500 kB on.
-        return BytesIO()
+    form_data_parser_class = FormParser
 
 
 class Api(Flask):
@@ -33,17 +35,19 @@ class Api(Flask):
         self.services = services
         settings = services.settings
         self.replies = ReplyRouter(services.redis, services.store, settings.task_store.key_prefix)
-        self.submissions = Submissions(
-            store=services.store,
-            broker=services.broker,
-            objects=services.objects,
-            configuration=services.effective,
-            replies=self.replies,
-            admission=Admission(
+        parts: dict[str, Any] = {
+            "store": services.store,
+            "broker": services.broker,
+            "objects": services.objects,
+            "configuration": services.effective,
+            "replies": self.replies,
+            "admission": Admission(
                 services.store, services.outbox_stats, settings.outbox, batch_size=settings.worker.max_batch_size
             ),
-            settings=settings,
-        )
+            "settings": settings,
+        }
+        self.submissions = Submissions(**parts)
+        self.batch_submissions = BatchSubmissions(**parts)
         self.commands = Commands(
             services.effective,
             services.desired,
@@ -62,8 +66,10 @@ def create_app(settings: Settings) -> Api:
     app = Api(Services(settings))
     app.url_map.merge_slashes = False  # a path with too many is unknown, not redirected by a page of HTML
     app.config["MAX_CONTENT_LENGTH"] = settings.api.max_body_bytes
+    app.config["MAX_FORM_PARTS"] = settings.max_batch_items + _OTHER_PARTS
     app.register_blueprint(inference_routes.blueprint)
     app.register_blueprint(command_routes.blueprint)
+    app.register_blueprint(batch_routes.blueprint)
     app.register_blueprint(task_routes.blueprint)
     app.register_blueprint(health.blueprint)
     register_error_handlers(app)

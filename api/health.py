@@ -25,6 +25,9 @@ def index() -> Response:
             "models": [model.name for model in services.models],
             "paths": {
                 "POST /inference": "classify an image: curl -F image=@photo.jpg …/inference",
+                "POST /inference/batch": "classify many: curl -F image=@one.jpg -F image=@two.jpg …/inference/batch",
+                "GET /batches/{batch_id}?wait=N": "a batch, waiting up to N seconds for its end",
+                "DELETE /batches/{batch_id}": "cancel what has not ended of it",
                 "GET /tasks/{task_id}?wait=N": "a task, waiting up to N seconds for its end",
                 "GET /tasks?request_id=…": "the tasks of a request id",
                 "DELETE /tasks/{task_id}": "cancel",

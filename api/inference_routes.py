@@ -15,13 +15,11 @@ from api.predict_form import read_predict_form
 from api.responses import json_response
 from api.submission import Submission
 from api.task_view import result_view, task_view, timings_view
+from api.waiting import EXPIRY_GRACE_S
 from inference.errors import InferenceError, WaitTimeout
 from inference.messages import Outcome
 
 blueprint = Blueprint("inference", __name__)
-
-#: The sweeper ends a task within this after its deadline; a synchronous caller waits for that answer.
-_EXPIRY_GRACE_S = 5.0
 
 
 @blueprint.get("/inference")
@@ -49,7 +47,7 @@ def _predict() -> Response:
     submission = api().submissions.submit(form)
     with submission.waiter as waiter:
         if wait_s is None:
-            outcome = waiter.wait(submission.deadline_s + _EXPIRY_GRACE_S)
+            outcome = waiter.wait(submission.deadline_s + EXPIRY_GRACE_S)
         else:
             outcome = waiter.wait(min(wait_s, api().services.settings.api.max_wait_s)) if wait_s else None
     if outcome is None and wait_s is None:

@@ -6,11 +6,14 @@ import hashlib
 import math
 import re
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
+from io import BytesIO
 from typing import Any
 
 import orjson
 from flask import Request
+from werkzeug.datastructures import FileStorage
 
 from inference.broker import HIGHEST_PRIORITY, USUAL_PRIORITY
 from inference.errors import InvalidMetadata, InvalidRequest, shown
@@ -31,8 +34,8 @@ class Preference:
 
 
 @dataclass(frozen=True)
-class PredictForm:
-    """One image to classify, and how the caller wants the answer."""
+class ImageForm:
+    """One image to classify."""
 
     image: bytes
     content_type: str | None
@@ -45,6 +48,12 @@ class PredictForm:
     priority: int
     #: where the result goes; None: where the settings say
     sinks: tuple[str, ...] | None
+
+
+@dataclass(frozen=True)
+class PredictForm(ImageForm):
+    """... and how the caller wants the answer."""
+
     preference: Preference
     idempotency_key: str
     #: digest of image and metadata
@@ -53,42 +62,57 @@ class PredictForm:
 
 def read_predict_form(request: Request) -> PredictForm:
     """Raises InvalidRequest, InvalidMetadata."""
-    metadata = _metadata(request.form.get("metadata"))
-    options = metadata | {name: request.form[name] for name in _FORM_OPTIONS if name in request.form}
+    options = _metadata(request.form.get("metadata")) | options_among(request.form)
     image, content_type = _image(request)
+    key = read_idempotency_key(request)
     return PredictForm(
+        **vars(read_image_form(image, content_type, options)),
+        preference=read_preference(request, options.get("mode")),
+        idempotency_key=key,
+        fingerprint=_fingerprint(image, options) if key else "",
+    )
+
+
+def read_image_form(image: bytes, content_type: str | None, options: Mapping[str, Any]) -> ImageForm:
+    """Raises InvalidMetadata."""
+    return ImageForm(
         image=image,
         content_type=content_type,
         request_id=_request_id(options.get("request_id")),
         model=_text(options, "model"),
-        shape=metadata.get("shape"),
-        dtype=metadata.get("dtype"),
+        shape=options.get("shape"),
+        dtype=options.get("dtype"),
         deadline_s=_seconds(options, "deadline_s"),
         priority=_priority(options.get("priority")),
         sinks=_sinks(options.get("sinks")),
-        preference=_preference(request, options),
-        idempotency_key=_idempotency_key(request),
-        fingerprint=_fingerprint(image, options),
     )
 
 
 #: Members of metadata that may come as form fields of their own.
-_FORM_OPTIONS = ("request_id", "model", "deadline_s", "mode", "priority", "sinks")
+OPTIONS = ("request_id", "model", "deadline_s", "mode", "priority", "sinks")
+
+
+def options_among(members: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: members[name] for name in OPTIONS if name in members}
+
+
+def read_json(text: str | bytes, field: str, expected: str) -> Any:
+    """Raises InvalidMetadata."""
+    try:
+        document = orjson.loads(text)
+    except orjson.JSONDecodeError as error:
+        raise InvalidMetadata(f"{field} is not JSON: {error}", field=field, expected=expected) from error
+    try:
+        orjson.dumps(document)
+    except orjson.JSONEncodeError as error:
+        raise InvalidMetadata(f"{field} is nested too deeply", field=field, expected=expected) from error
+    return document
 
 
 def _metadata(text: str | None) -> dict[str, Any]:
-    if not text:
-        return {}
-    try:
-        metadata = orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise InvalidMetadata(f"metadata is not JSON: {error}", field="metadata", expected=_METADATA_EXAMPLE) from error
+    metadata = read_json(text, "metadata", _METADATA_EXAMPLE) if text else {}
     if not isinstance(metadata, dict):
         raise InvalidMetadata("metadata is not a JSON object", field="metadata", expected=_METADATA_EXAMPLE)
-    try:
-        orjson.dumps(metadata)
-    except orjson.JSONEncodeError as error:
-        raise InvalidMetadata("metadata is nested too deeply", field="metadata", expected=_METADATA_EXAMPLE) from error
     return metadata
 
 
@@ -102,7 +126,13 @@ def _image(request: Request) -> tuple[bytes, str | None]:
         raise InvalidRequest(
             f"{what}: send it as a file of multipart/form-data", field="image", expected="curl -F image=@photo.jpg …"
         )
-    return part.stream.read(), part.mimetype or None
+    return content_of(part), part.mimetype or None
+
+
+def content_of(part: FileStorage) -> bytes:
+    """The bytes of an uploaded file, without a copy where they lie in memory."""
+    stream = part.stream
+    return stream.getvalue() if isinstance(stream, BytesIO) else stream.read()
 
 
 def _request_id(value: Any) -> str:
@@ -117,14 +147,14 @@ def _request_id(value: Any) -> str:
     return str(value)
 
 
-def _text(options: dict[str, Any], name: str) -> str | None:
+def _text(options: Mapping[str, Any], name: str) -> str | None:
     value = options.get(name)
     if value is not None and not isinstance(value, str):
         raise InvalidMetadata(f"{name} is not a text", field=f"metadata.{name}", expected="a text")
     return value or None
 
 
-def _seconds(options: dict[str, Any], name: str) -> float | None:
+def _seconds(options: Mapping[str, Any], name: str) -> float | None:
     value = options.get(name)
     if value is None:
         return None
@@ -164,9 +194,12 @@ def _sinks(value: Any) -> tuple[str, ...] | None:
     return tuple(dict.fromkeys(name.strip() for name in names if name.strip()))
 
 
-def _preference(request: Request, options: dict[str, Any]) -> Preference:
-    """RFC 7240: `Prefer: respond-async`, `Prefer: wait=N`, both; `mode=async` says the first in a form."""
-    mode = options.get("mode", request.args.get("mode", "sync"))
+def read_preference(request: Request, mode: Any) -> Preference:
+    """RFC 7240: `Prefer: respond-async`, `Prefer: wait=N`, both; `mode=async` in the form or the query says the first.
+
+    Raises InvalidRequest: there is no such mode.
+    """
+    mode = request.args.get("mode", "sync") if mode is None else mode
     if mode not in ("sync", "async"):
         raise InvalidRequest(f"there is no mode {shown(mode)}", field="mode", expected="sync or async")
     preferred = [part.strip().lower() for line in request.headers.getlist("Prefer") for part in line.split(",")]
@@ -178,7 +211,8 @@ def _preference(request: Request, options: dict[str, Any]) -> Preference:
     return Preference(0.0 if respond_async or mode == "async" else None, applied)
 
 
-def _idempotency_key(request: Request) -> str:
+def read_idempotency_key(request: Request) -> str:
+    """Its digest, empty where there is none. Raises InvalidRequest."""
     key = request.headers.get("Idempotency-Key", "").strip()
     if len(key) > _IDEMPOTENCY_KEY_MAX:
         raise InvalidRequest(
@@ -189,8 +223,13 @@ def _idempotency_key(request: Request) -> str:
     return hashlib.sha256(key.encode()).hexdigest() if key else ""
 
 
-def _fingerprint(image: bytes, options: dict[str, Any]) -> str:
+def _fingerprint(image: bytes, options: Mapping[str, Any]) -> str:
     digest = hashlib.sha256(image)
-    content = {name: value for name, value in options.items() if name != "mode"}  # how to wait is no content
-    digest.update(orjson.dumps(content, option=orjson.OPT_SORT_KEYS))
+    digest.update(canonical(options))
     return digest.hexdigest()
+
+
+def canonical(options: Mapping[str, Any]) -> bytes:
+    """What of the options is content, the same for the same content."""
+    content = {name: value for name, value in options.items() if name != "mode"}  # how to wait is no content
+    return orjson.dumps(content, option=orjson.OPT_SORT_KEYS)

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 def problem_document(error: InferenceError) -> dict[str, Any]:
-    """`type`, `title`, `status`, `detail` of RFC 9457, and `code`, `field`, `expected`, `task_id` where known."""
+    """`type`, `title`, `status`, `detail` of RFC 9457, and `code`, `field`, `expected`, `task_id`, `batch_id` where known."""
     kind = {"type": f"urn:problem-type:inference:{error.code}", "title": error.title, "status": error.status}
     return kind | error.to_dict()
 
@@ -28,6 +28,8 @@ def problem_response(error: InferenceError) -> Response:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
     if error.task_id is not None:
         headers["Location"] = f"/tasks/{error.task_id}"
+    elif error.batch_id is not None:
+        headers["Location"] = f"/batches/{error.batch_id}"
     return json_response(problem_document(error), error.status, headers=headers, mimetype="application/problem+json")
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 from flask import Blueprint, Response, request
 
 from api.context import api
 from api.responses import json_response
 from api.task_view import task_view
+from api.waiting import asked_wait_s
 from inference.errors import InvalidRequest
 from inference.messages import TaskRecord
 
@@ -17,7 +16,7 @@ blueprint = Blueprint("tasks", __name__, url_prefix="/tasks")
 
 @blueprint.get("/<task_id>")
 def get_task(task_id: str) -> Response:
-    wait_s = _wait_s()
+    wait_s = asked_wait_s()
     record = api().services.store.get(task_id)
     if wait_s and record.outcome is None:
         with api().replies.expect(task_id) as waiter:
@@ -44,16 +43,3 @@ def cancel_task(task_id: str) -> Response:
 
 def _task(record: TaskRecord) -> Response:
     return json_response(task_view(record, api().services.store))
-
-
-def _wait_s() -> float:
-    text = request.args.get("wait")
-    if text is None:
-        return 0.0
-    try:
-        wait_s = float(text)
-    except ValueError:
-        wait_s = math.nan
-    if not 0 <= wait_s < math.inf:
-        raise InvalidRequest(f"wait is not a number of seconds: {text!r}", field="wait", expected="0 or more")
-    return min(wait_s, api().services.settings.api.max_wait_s)

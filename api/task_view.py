@@ -40,6 +40,7 @@ def task_view(record: TaskRecord, store: TaskStore) -> dict[str, Any]:
         "result": result_view(outcome.result) if outcome and outcome.result else None,
         "error": problem_document(error) if error else None,
         "priority": record.priority,
+        "batch_id": record.batch_id or None,
         "deliveries": [_delivery_view(record, sink, status) for sink, status in record.deliveries.items()],
         "queue": _queue_view(record, store),
         "attempts": record.attempts,

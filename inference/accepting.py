@@ -1,14 +1,25 @@
-"""Record and message, so that nothing is accepted by half."""
+"""Records and messages, so that nothing is accepted by half."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 
 from inference.broker import Broker
 from inference.errors import ServiceUnavailable
-from inference.messages import PredictionRequest, QueueMessage
-from inference.task_store.protocol import Accepted, TaskStore
+from inference.messages import BatchRequest, PredictionRequest, QueueMessage
+from inference.task_store.protocol import Accepted, AcceptedBatch, Enqueue, TaskStore
+
+
+@dataclass(frozen=True)
+class _Posting:
+    """A message and where it goes."""
+
+    queue: str
+    message: QueueMessage
+    priority: int
 
 
 def accept(
@@ -30,15 +41,66 @@ def accept(
         Overloaded, IdempotencyConflict: there is neither record nor message.
         ServiceUnavailable: a server does not answer.
     """
-    message = QueueMessage(request.model, (request.item,))
-    enqueue = broker.prepare(request.queue, message, request.priority)
-    accepted = store.accept(request, enqueue=enqueue, max_queue_depth=max_queue_depth)
-    if accepted.created and enqueue is None:
-        try:
-            broker.publish(request.queue, message, request.priority)
-        except ServiceUnavailable:
-            with contextlib.suppress(ServiceUnavailable):
-                store.withdraw(request.task_id)
-                on_withdrawn()
-            raise
+    postings = list(_postings([request], max_items=1))
+    enqueue = _prepare(broker, postings)
+    accepted = store.accept(request, enqueue=enqueue[0] if enqueue else None, max_queue_depth=max_queue_depth)
+    if accepted.created and not enqueue:
+        _publish(broker, postings, withdraw=lambda: store.withdraw(request.task_id), on_withdrawn=on_withdrawn)
     return accepted
+
+
+def accept_batch(
+    store: TaskStore,
+    broker: Broker,
+    batch: BatchRequest,
+    *,
+    max_message_items: int,
+    max_queue_depth: int = 0,
+    on_withdrawn: Callable[[], None] = lambda: None,
+) -> AcceptedBatch:
+    """`accept` for many: all of them or none.
+
+    Args:
+        max_message_items: items of one message; those of a message have their model and priority in common.
+    """
+    postings = list(_postings(batch.tasks, max_items=max_message_items))
+    enqueue = _prepare(broker, postings)
+    accepted = store.accept_batch(batch, enqueue=enqueue, max_queue_depth=max_queue_depth)
+    if accepted.created and not enqueue:
+        _publish(broker, postings, withdraw=lambda: store.withdraw_batch(batch.batch_id), on_withdrawn=on_withdrawn)
+    return accepted
+
+
+def _postings(requests: Iterable[PredictionRequest], *, max_items: int) -> Iterator[_Posting]:
+    def kind(request: PredictionRequest) -> tuple[int, str, str, str]:
+        model = request.model
+        return -request.priority, request.queue, model.version, model.digest  # who goes first is also sent first
+
+    for _, alike in itertools.groupby(sorted(requests, key=kind), kind):
+        tasks = list(alike)
+        for start in range(0, len(tasks), max_items):
+            items = tuple(task.item for task in tasks[start : start + max_items])
+            yield _Posting(tasks[0].queue, QueueMessage(tasks[0].model, items), tasks[0].priority)
+
+
+def _prepare(broker: Broker, postings: Iterable[_Posting]) -> list[Enqueue]:
+    """Empty where the messages are to be published."""
+    prepared = (broker.prepare(posting.queue, posting.message, posting.priority) for posting in postings)
+    return [enqueue for enqueue in prepared if enqueue is not None]
+
+
+def _publish(
+    broker: Broker, postings: Iterable[_Posting], *, withdraw: Callable[[], bool], on_withdrawn: Callable[[], None]
+) -> None:
+    try:
+        for posting in postings:
+            broker.publish(posting.queue, posting.message, posting.priority)
+    except ServiceUnavailable:
+        is_withdrawn = True
+        with contextlib.suppress(ServiceUnavailable):
+            is_withdrawn = withdraw()
+            if is_withdrawn:
+                on_withdrawn()
+        if is_withdrawn:
+            raise
+        # A worker has some of them already: it stays accepted, and the sweeper queues what got no message.

@@ -5,16 +5,23 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
+from inference.errors import ServiceUnavailable
 from inference.messages import ModelRef
 from inference.models.desired import DesiredModels, DesiredState
 from inference.models.registry import ModelRegistry
 from inference.models.spec import ModelSpec
 from inference.settings import Settings
 from inference.settings.schema import SinkName, ensemble_sinks
+from inference.task_store import StateChanged
 
 #: Seconds that a reading of the desired state is shown for. A task is accepted only with the latest: see `StateChanged`.
 _READING_AGE_S = 1.0
+#: How often an action is tried while commands change what it was begun with.
+_TRIES = 5
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -77,6 +84,19 @@ class EffectiveConfiguration:
         if self._clock() - self._read_at >= _READING_AGE_S:
             self.refresh()
         return self.last_known()
+
+    def use(self, action: Callable[[Effective], T]) -> T:
+        """What `action` gives with the latest; it runs again when a command came in between.
+
+        Raises:
+            ServiceUnavailable: also where commands come faster than the action ends.
+        """
+        for _ in range(_TRIES):
+            try:
+                return action(self.now())
+            except StateChanged:
+                self.refresh()
+        raise ServiceUnavailable("the models change faster than a request is accepted", retry_after_s=1)
 
     def refresh(self) -> None:
         """Read it again, whatever the age. Raises ServiceUnavailable."""

@@ -45,6 +45,7 @@ class InferenceError(Exception):
         retry_after_s: float | None = None,
         task_id: str | None = None,
         workers: dict[str, str] | None = None,
+        batch_id: str | None = None,
     ) -> None:
         super().__init__(detail)
         self.detail = detail
@@ -53,15 +54,17 @@ class InferenceError(Exception):
         self.retry_after_s = retry_after_s
         self.task_id = task_id
         self.workers = workers
+        self.batch_id = batch_id
 
     def to_dict(self) -> dict[str, Any]:
-        """The error as plain data: code, detail and, where known, field, expected, retry_after_s, task_id, workers."""
+        """The error as plain data: code, detail and, where known, field, expected, retry_after_s, task_id, batch_id, workers."""
         optional = {
             "field": self.field,
             "expected": self.expected,
             "retry_after_s": self.retry_after_s,
             "task_id": self.task_id,
             "workers": self.workers,
+            "batch_id": self.batch_id,
         }
         return {"code": self.code, "detail": self.detail} | {k: v for k, v in optional.items() if v is not None}
 
@@ -76,6 +79,7 @@ class InferenceError(Exception):
             retry_after_s=data.get("retry_after_s"),
             task_id=data.get("task_id"),
             workers=data.get("workers"),
+            batch_id=data.get("batch_id"),
         )
 
 
@@ -115,6 +119,10 @@ class ConfigurationError(InferenceError):
 
 class TaskNotFound(InferenceError):
     status, code, title = 404, "task_not_found", "Unknown task"
+
+
+class BatchNotFound(InferenceError):
+    status, code, title = 404, "batch_not_found", "Unknown batch"
 
 
 class NotFound(InferenceError):

@@ -110,6 +110,41 @@ class PredictionRequest:
     idempotency_key: str = ""
     #: digest of the content that the idempotency key stands for
     fingerprint: str = ""
+    #: of the batch that it came in; empty when it came alone
+    batch_id: str = ""
+
+
+@dataclass(frozen=True)
+class BatchRequest:
+    """Tasks that are accepted together or not at all."""
+
+    batch_id: str
+    #: in the order of the request: a task, or the error of an item that was refused (`InferenceError.to_dict()`)
+    entries: tuple[PredictionRequest | dict[str, Any], ...]
+    idempotency_key: str = ""
+    fingerprint: str = ""
+
+    @property
+    def tasks(self) -> list[PredictionRequest]:
+        return [entry for entry in self.entries if isinstance(entry, PredictionRequest)]
+
+    @property
+    def record(self) -> BatchRecord:
+        entries = (entry.task_id if isinstance(entry, PredictionRequest) else entry for entry in self.entries)
+        return BatchRecord(self.batch_id, tuple(entries))
+
+
+@dataclass(frozen=True)
+class BatchRecord:
+    """A batch as the store has it."""
+
+    batch_id: str
+    #: in the order of the request: a task's id, or the error of an item that was refused
+    entries: tuple[str | dict[str, Any], ...]
+
+    @property
+    def task_ids(self) -> list[str]:
+        return [entry for entry in self.entries if isinstance(entry, str)]
 
 
 @dataclass(frozen=True)
@@ -220,6 +255,7 @@ class TaskRecord:
     deaths: int = 0
     store_ms: float = 0.0
     priority: int = 0
+    batch_id: str = ""
     outcome: Outcome | None = None
     #: by sink: pending, delivered or refused
     deliveries: Mapping[str, str] = field(default_factory=dict)

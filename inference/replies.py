@@ -15,13 +15,14 @@ import struct
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, Self
 
 import redis
 
-from inference.errors import ServiceUnavailable
-from inference.messages import Outcome, decode_outcome
+from inference.errors import ServiceUnavailable, TaskNotFound
+from inference.messages import Outcome, TaskRecord, TaskStatus, decode_outcome
 from inference.task_store.protocol import TaskStore
 
 logger = logging.getLogger(__name__)
@@ -47,15 +48,25 @@ def parse_frames(data: bytes) -> Iterator[tuple[str, int, bytes]]:
         at += length
 
 
-class Waiter:
-    """One caller that waits for one task."""
+@dataclass(frozen=True)
+class Ended:
+    """How a task ended, and when: ms since the epoch on the store's clock."""
 
-    def __init__(self, router: ReplyRouter, task_id: str) -> None:
+    outcome: Outcome
+    finished_at_ms: int
+
+
+class BatchWaiter:
+    """One caller that waits for many tasks."""
+
+    def __init__(self, router: ReplyRouter, task_ids: Sequence[str]) -> None:
         self._router = router
-        self._ready = threading.Event()
-        self.task_id = task_id
-        self.outcome: Outcome | None = None
-        self.finished_at_ms = 0
+        self._all_ended = threading.Event()
+        self.task_ids = tuple(task_ids)
+        #: by task id, what has come so far
+        self.ended: dict[str, Ended] = {}
+        if not self.task_ids:
+            self._all_ended.set()
 
     def __enter__(self) -> Self:
         return self
@@ -63,14 +74,43 @@ class Waiter:
     def __exit__(self, *_: object) -> None:
         self._router.forget(self)
 
+    def wait_for_all(self, timeout_s: float) -> bool:
+        """False when the time is up."""
+        return self._all_ended.wait(timeout_s)
+
+    def look(self, records: Iterable[TaskRecord | None]) -> None:
+        """Take what the records of `task_ids` say already; a task whose record is gone has ended."""
+        for task_id, record in zip(self.task_ids, records, strict=True):
+            if record is None:
+                self.resolve(task_id, Ended(_gone(task_id), 0))
+            elif record.outcome is not None:
+                self.resolve(task_id, Ended(record.outcome, record.finished_at_ms))
+
+    def resolve(self, task_id: str, ended: Ended) -> None:
+        self.ended[task_id] = ended
+        if len(self.ended) == len(self.task_ids):
+            self._all_ended.set()
+
+
+class Waiter(BatchWaiter):
+    """One caller that waits for one task."""
+
+    def __init__(self, router: ReplyRouter, task_id: str) -> None:
+        super().__init__(router, [task_id])
+        self.task_id = task_id
+
+    @property
+    def finished_at_ms(self) -> int:
+        """0 while it has not ended."""
+        return self.ended[self.task_id].finished_at_ms if self.ended else 0
+
     def wait(self, timeout_s: float) -> Outcome | None:
         """The outcome, or None when the time is up."""
-        self._ready.wait(timeout_s)
-        return self.outcome
+        return self.ended[self.task_id].outcome if self.wait_for_all(timeout_s) else None
 
-    def resolve(self, outcome: Outcome, finished_at_ms: int) -> None:
-        self.outcome, self.finished_at_ms = outcome, finished_at_ms
-        self._ready.set()
+
+def _gone(task_id: str) -> Outcome:
+    return Outcome.of_error(TaskStatus.FAILED, TaskNotFound("the task ended too long ago", task_id=task_id))
 
 
 class ReplyRouter:
@@ -80,7 +120,7 @@ class ReplyRouter:
         self.channel = f"{key_prefix}:replies:{uuid.uuid4().hex}"
         self._redis = client
         self._store = store
-        self._waiters: dict[str, set[Waiter]] = {}
+        self._waiters: dict[str, set[BatchWaiter]] = {}
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -88,19 +128,30 @@ class ReplyRouter:
     def expect(self, task_id: str) -> Waiter:
         """Start waiting for `task_id`; the waiter is a context manager that ends it."""
         waiter = Waiter(self, task_id)
+        self._add(waiter)
+        return waiter
+
+    def expect_all(self, task_ids: Sequence[str]) -> BatchWaiter:
+        """As `expect`, for many tasks."""
+        waiter = BatchWaiter(self, task_ids)
+        self._add(waiter)
+        return waiter
+
+    def _add(self, waiter: BatchWaiter) -> None:
         with self._lock:
-            self._waiters.setdefault(task_id, set()).add(waiter)
+            for task_id in waiter.task_ids:
+                self._waiters.setdefault(task_id, set()).add(waiter)
             if self._thread is None:  # not in __init__: gunicorn forks after the app is made
                 self._thread = threading.Thread(target=self._run, name="replies", daemon=True)
                 self._thread.start()
-        return waiter
 
-    def forget(self, waiter: Waiter) -> None:
+    def forget(self, waiter: BatchWaiter) -> None:
         with self._lock:
-            waiters = self._waiters.get(waiter.task_id, set())
-            waiters.discard(waiter)
-            if not waiters:
-                self._waiters.pop(waiter.task_id, None)
+            for task_id in waiter.task_ids:
+                waiters = self._waiters.get(task_id, set())
+                waiters.discard(waiter)
+                if not waiters:
+                    self._waiters.pop(task_id, None)
 
     def stop(self) -> None:
         self._stopping.set()
@@ -125,7 +176,7 @@ class ReplyRouter:
                 message: dict[str, Any] | None = channel.get_message(timeout=POLL_INTERVAL_S)
                 if message is not None:
                     for task_id, finished_at_ms, outcome in parse_frames(message["data"]):
-                        self._resolve(task_id, decode_outcome(outcome), finished_at_ms)
+                        self._resolve(task_id, Ended(decode_outcome(outcome), finished_at_ms))
                 if time.monotonic() - polled_at >= POLL_INTERVAL_S:
                     self._poll_records()
                     polled_at = time.monotonic()
@@ -142,10 +193,10 @@ class ReplyRouter:
             return
         for record in records:
             if record is not None and record.outcome is not None:
-                self._resolve(record.task_id, record.outcome, record.finished_at_ms)
+                self._resolve(record.task_id, Ended(record.outcome, record.finished_at_ms))
 
-    def _resolve(self, task_id: str, outcome: Outcome, finished_at_ms: int) -> None:
+    def _resolve(self, task_id: str, ended: Ended) -> None:
         with self._lock:
-            waiters = list(self._waiters.get(task_id, ()))
+            waiters = self._waiters.pop(task_id, ())  # nobody has to look for it any more
         for waiter in waiters:
-            waiter.resolve(outcome, finished_at_ms)
+            waiter.resolve(task_id, ended)

@@ -1,21 +1,23 @@
 -- KEYS[1]: kombu's global key prefix
--- ARGV: unacked hash, unacked index, now in s, limit, lists a queue, then for each queue: name, bell, its lists by priority
+-- ARGV: unacked hash, unacked index, now in s, limit in items, lists a queue, then for each queue: name, bell, its lists by priority
 -- Gives queue, delivery tag, message, ...; a message that cannot be read has an empty tag and is noted nowhere.
 local prefix = KEYS[1]
 local unacked, index, now, limit, steps = prefix .. ARGV[1], prefix .. ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local claimed = {}
 local taken = 0
 
+-- Gives the tag, and how many items the message carries.
 local function note(message)
   local read, document = pcall(cjson.decode, message)
-  if not read or type(document) ~= 'table' then return '' end
+  if not read or type(document) ~= 'table' then return '', 1 end
   local properties = type(document.properties) == 'table' and document.properties or {}
   local tag, delivery = properties.delivery_tag, properties.delivery_info
-  if type(tag) ~= 'string' or type(delivery) ~= 'table' then return '' end
+  if type(tag) ~= 'string' or type(delivery) ~= 'table' then return '', 1 end
   local exchange, routing_key = cjson.encode(delivery.exchange or ''), cjson.encode(delivery.routing_key or '')
   redis.call('ZADD', index, now, tag)
   redis.call('HSET', unacked, tag, '[' .. message .. ',' .. exchange .. ',' .. routing_key .. ']')
-  return tag
+  local items = type(document.headers) == 'table' and tonumber(document.headers.items)
+  return tag, math.max(1, items or 1)
 end
 
 for at = 6, #ARGV, steps + 2 do
@@ -25,10 +27,11 @@ for at = 6, #ARGV, steps + 2 do
     while taken < limit do
       local message = redis.call('RPOP', list)
       if not message then break end
+      local tag, items = note(message)
       claimed[#claimed + 1] = ARGV[at]
-      claimed[#claimed + 1] = note(message)
+      claimed[#claimed + 1] = tag
       claimed[#claimed + 1] = message
-      taken = taken + 1
+      taken = taken + items
     end
     if taken >= limit then left = left + redis.call('LLEN', list) end
   end

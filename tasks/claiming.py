@@ -2,7 +2,8 @@
 
 Stock kombu pops a message and notes it afterwards: a worker that is killed in between loses it, and each message costs three
 round trips. Here a worker waits for a *bell*, an empty token that may get lost, and claims with one script all that its prefetch
-window allows; acknowledgements of one turn of the main loop go in one transaction. What lies in Redis is kombu's own format, so
+window allows; acknowledgements of one turn of the main loop go in one transaction. The window counts items, of which a message
+may carry many: else a few large messages would fill one worker while others idle. What lies in Redis is kombu's own format, so
 that restoring, priorities, `purge`, Flower and stock workers are as ever. Producers of ours ring the bell; those who do not know
 of it are heard `_POLL_INTERVAL_S` later.
 """
@@ -23,6 +24,7 @@ from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
 from vine import promise
 
+from inference.broker.envelope import ITEMS_HEADER
 from inference.broker.redis import bell_key
 
 logger = logging.getLogger(__name__)
@@ -40,14 +42,29 @@ class ClaimingQoS(stock.QoS):  # type: ignore[misc] # kombu has no types
         self.claimed: OrderedDict[str, str] = OrderedDict()
         self._acknowledged: list[str] = []
         self._flush_soon = promise(self.flush_acknowledged)
+        #: by delivery tag, of messages that are not acknowledged
+        self._items: dict[str, int] = {}
+
+    def can_consume(self) -> bool:
+        return self.can_consume_max_estimate() != 0
+
+    def can_consume_max_estimate(self) -> int | None:
+        """How many more items fit into the window; None: it has no end."""
+        return max(0, self.prefetch_count - sum(self._items.values())) if self.prefetch_count else None
 
     def append(self, message: Any, delivery_tag: str) -> None:
+        self._items[delivery_tag] = message.headers.get(ITEMS_HEADER, 1)
         if self.claimed.pop(delivery_tag, None) is None:
             super().append(message, delivery_tag)
         else:
             virtual.QoS.append(self, message, delivery_tag)
 
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        self._items.pop(delivery_tag, None)
+        super().reject(delivery_tag, requeue)
+
     def ack(self, delivery_tag: str) -> None:
+        self._items.pop(delivery_tag, None)
         self._acknowledged.append(delivery_tag)
         virtual.QoS.ack(self, delivery_tag)
         hub = get_event_loop()
@@ -76,7 +93,7 @@ class ClaimingChannel(stock.Channel):  # type: ignore[misc] # kombu has no types
     """Waits for a bell, then claims."""
 
     QoS = ClaimingQoS
-    #: messages of one claim, so that other workers get their share
+    #: items of one claim, so that other workers get their share
     max_claim = 32
     from_transport_options = (*stock.Channel.from_transport_options, "max_claim")
 

@@ -18,6 +18,9 @@ from inference.messages import PREDICT_TASK, QueueMessage
 CONTENT_TYPE = "application/json"
 CONTENT_ENCODING = "utf-8"
 
+#: How many items a message carries: of the headers, the one that is not Celery's.
+ITEMS_HEADER = "items"
+
 _ORIGIN = f"{os.getpid()}@{socket.gethostname()}"
 
 
@@ -53,4 +56,5 @@ def headers(message: QueueMessage) -> dict[str, Any]:
         "replaced_task_nesting": 0,
         "stamped_headers": None,
         "stamps": {},
+        ITEMS_HEADER: len(message.items),
     }

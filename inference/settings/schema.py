@@ -113,7 +113,7 @@ class UploadSettings(_Section):
     store: Literal["local", "minio"] = "local"
     #: folder of the local store; default: `uploads` in `data_dir`
     path: Path | None = None
-    #: bucket of the MinIO store; made when it is missing
+    #: bucket of the MinIO store, made when it is missing; `s3://` names the local store by it too
     bucket: BucketName = "inference"
     #: an upload is removed after this many days; none: never
     retention_days: int | None = Field(default=None, ge=1)
@@ -163,6 +163,15 @@ class LimitSettings(_Section):
     max_queue_depth: Count = 10_000
 
 
+class BatchSettings(_Section):
+    """Many images in one request."""
+
+    #: a request with more images, or with more than `limits.max_queue_depth`, is refused
+    max_items: Count = 256
+    #: buckets of the object store whose objects a request may name; default: `uploads.bucket`
+    allowed_buckets: tuple[BucketName, ...] | None = None
+
+
 class DeadlineSettings(_Section):
     """From acceptance to the end, seconds. A request may set its own up to `max_s`."""
 
@@ -179,7 +188,7 @@ class WorkerSettings(_Section):
     max_batch_wait_ms: float = Field(default=0, ge=0)
     #: threads that fetch and decode
     io_threads: Count = 4
-    #: messages held beside the running batch, in batches
+    #: tasks held beside the running batch, in batches; of RabbitMQ messages, each with up to a batch
     prefetch_batches: Count = 3
     #: a call of the model that takes longer ends its process
     predict_timeout_s: Seconds = 60
@@ -273,6 +282,7 @@ class Settings(BaseSettings):
     model_files: ModelFileSettings = ModelFileSettings()
     gpu: GpuSettings = GpuSettings()
     limits: LimitSettings = LimitSettings()
+    batch: BatchSettings = BatchSettings()
     deadlines: DeadlineSettings = DeadlineSettings()
     worker: WorkerSettings = WorkerSettings()
     jsonl: JsonlSinkSettings = JsonlSinkSettings()
@@ -326,6 +336,14 @@ class Settings(BaseSettings):
     @property
     def model_cache_path(self) -> Path:
         return self.model_files.cache_dir or self.data_dir / "model-files"
+
+    @property
+    def max_batch_items(self) -> int:
+        return min(self.batch.max_items, self.limits.max_queue_depth)
+
+    @property
+    def batch_buckets(self) -> tuple[str, ...]:
+        return (self.uploads.bucket,) if self.batch.allowed_buckets is None else self.batch.allowed_buckets
 
     @property
     def jsonl_path(self) -> Path:

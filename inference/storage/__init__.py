@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import datetime
 from typing import IO, Protocol
 
+from inference.errors import PayloadTooLarge
 from inference.settings import Settings
 
 
 class ObjectStore(Protocol):
-    """Bytes under a key such as ``uploads/2026/01/31/TASK_ID``. Safe to share between threads and greenlets."""
+    """Bytes under a key such as ``uploads/2026/01/31/TASK_ID``. Safe to share between threads and greenlets.
+
+    What is read may also be named ``s3://BUCKET/KEY``: an object of another bucket, where the store has more than one.
+    """
 
     def put(
         self,
@@ -26,8 +31,8 @@ class ObjectStore(Protocol):
             content_type: kept with the object where the store has a place for it, as is `metadata`.
         """
 
-    def get(self, key: str) -> bytes:
-        """Raises ObjectNotFound, ServiceUnavailable."""
+    def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
+        """Raises ObjectNotFound, ServiceUnavailable, PayloadTooLarge: it has more than `max_bytes`."""
 
     def delete(self, key: str) -> None:
         """Deleting what is not there is fine. Raises ServiceUnavailable."""
@@ -55,6 +60,18 @@ class ObjectReader(Protocol):
 #: What clients sent lies here.
 UPLOADS_PREFIX = "uploads/"
 DEAD_LETTERS_PREFIX = "dead-letters/"
+
+_URI = re.compile(r"s3://([^/]+)/(.+)", re.DOTALL)
+
+
+def bucket_and_key(uri: str) -> tuple[str, str] | None:
+    """Of ``s3://BUCKET/KEY``; None where it is something else."""
+    match = _URI.fullmatch(uri)
+    return (match[1], match[2]) if match else None
+
+
+def too_large(key: str, size: int, max_bytes: int) -> PayloadTooLarge:
+    return PayloadTooLarge(f"{key} has {size} bytes", expected=f"at most {max_bytes} bytes")
 
 
 def upload_key(task_id: str, at: datetime) -> str:

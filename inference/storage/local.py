@@ -7,9 +7,16 @@ import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
+from functools import lru_cache, partial
 from pathlib import Path
 
+from inference.blocking import run_blocking
 from inference.errors import ObjectNotFound, ServiceUnavailable
+from inference.storage import too_large
+
+_NO_NAMES = {b"", b".", b".."}
+#: of a file or folder, on every usual file system
+_MAX_NAME_BYTES = 255
 
 
 class LocalObjectStore:
@@ -21,6 +28,8 @@ class LocalObjectStore:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        #: asked for each object, and the folders are few
+        self._is_below = lru_cache(maxsize=1000)(lambda path: path.resolve().is_relative_to(folder.resolve()))
 
     def put(
         self,
@@ -34,16 +43,20 @@ class LocalObjectStore:
         path = self._path(key)
         with _unavailable_when_failing():
             try:
-                self._write(path, data)
+                run_blocking(partial(self._write, path, data))
             except OSError:
                 path.unlink(missing_ok=True)
                 raise
 
-    def get(self, key: str) -> bytes:
+    def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
+        path = self._path(key)
         with _unavailable_when_failing():
             try:
-                return self._path(key).read_bytes()
-            except FileNotFoundError as error:
+                size = path.stat().st_size
+                if max_bytes is not None and size > max_bytes:
+                    raise too_large(key, size, max_bytes)
+                return path.read_bytes()
+            except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
                 raise ObjectNotFound(f"there is no object {key}") from error
 
     def delete(self, key: str) -> None:
@@ -69,8 +82,11 @@ class LocalObjectStore:
                     shutil.rmtree(folder)
 
     def _path(self, key: str) -> Path:
+        """Raises ObjectNotFound: it is no path below the folder, or a link that may lead elsewhere."""
+        names = os.fsencode(key).split(b"/")
+        is_key = _NO_NAMES.isdisjoint(names) and "\0" not in key and max(map(len, names)) <= _MAX_NAME_BYTES
         path = self._folder / key
-        if not path.resolve().is_relative_to(self._folder.resolve()):
+        if not is_key or path.is_symlink() or not self._is_below(path.parent):
             raise ObjectNotFound(f"{key} is not a key of this store")
         return path
 

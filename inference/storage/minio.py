@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import IO
 
@@ -17,14 +17,14 @@ from minio.lifecycleconfig import Expiration, LifecycleConfig, Rule
 
 from inference.errors import ObjectNotFound, ServiceUnavailable
 from inference.settings import MinioSettings
-from inference.storage import UPLOADS_PREFIX
+from inference.storage import UPLOADS_PREFIX, bucket_and_key, too_large
 
 #: Names our rule among those that the bucket has.
 RETENTION_RULE_ID = "inference-uploads-retention"
 
 #: A bucket is made by the first upload.
 _NO_BUCKET = "NoSuchBucket"
-_MISSING = {"NoSuchKey", "NoSuchObject", "NoSuchVersion", _NO_BUCKET}
+_MISSING = {"NoSuchKey", "NoSuchObject", "NoSuchVersion", "KeyTooLongError", "XMinioInvalidObjectName", _NO_BUCKET}
 _MADE_MEANWHILE = {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}
 _CHUNK_BYTES = 2**20
 
@@ -53,19 +53,16 @@ class MinioObjectStore:
             )
 
         with _unavailable_when_failing():
-            try:
-                upload()
-            except S3Error as error:
-                if error.code != _NO_BUCKET:
-                    raise
-                self._make_bucket()
-                upload()
+            self._write(upload)
 
-    def get(self, key: str) -> bytes:
-        _check(key)
+    def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
+        bucket, name = self._locate(key)
         with _unavailable_when_failing(), _missing_is_not_found(key):
-            response = self._client.get_object(self._bucket, key)
+            response = self._client.get_object(bucket, name)
             try:
+                size = int(response.headers["Content-Length"])
+                if max_bytes is not None and size > max_bytes:
+                    raise too_large(key, size, max_bytes)
                 return response.read()
             finally:
                 response.close()
@@ -78,10 +75,10 @@ class MinioObjectStore:
 
     def copy(self, source: str, target: str) -> None:
         """On the server: the bytes do not come here."""
-        _check(source)
+        bucket, name = self._locate(source)
         _check(target)
         with _unavailable_when_failing(), _missing_is_not_found(source):
-            self._client.copy_object(self._bucket, target, CopySource(self._bucket, source))
+            self._write(lambda: self._client.copy_object(self._bucket, target, CopySource(bucket, name)))
 
     def ping(self) -> None:
         with _unavailable_when_failing():
@@ -99,6 +96,22 @@ class MinioObjectStore:
                 self._client.set_bucket_lifecycle(self._bucket, LifecycleConfig([*others, *ours]))
             elif present:
                 self._client.delete_bucket_lifecycle(self._bucket)
+
+    def _locate(self, key: str) -> tuple[str, str]:
+        """Bucket and key of what is to be read."""
+        bucket, name = bucket_and_key(key) or (self._bucket, key)
+        _check(name)
+        return bucket, name
+
+    def _write(self, call: Callable[[], object]) -> None:
+        """Make the bucket for the first that writes to it."""
+        try:
+            call()
+        except S3Error as error:
+            if error.code != _NO_BUCKET:
+                raise
+            self._make_bucket()
+            call()
 
     def _make_bucket(self) -> None:
         try:

@@ -2,8 +2,10 @@
 
 from inference.task_store.protocol import (
     Accepted,
+    AcceptedBatch,
     Commit,
     Enqueue,
+    KnownKey,
     Lease,
     Leases,
     LeaseState,
@@ -15,8 +17,10 @@ from inference.task_store.protocol import (
 
 __all__ = [
     "Accepted",
+    "AcceptedBatch",
     "Commit",
     "Enqueue",
+    "KnownKey",
     "Lease",
     "LeaseState",
     "Leases",

@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
-from inference.messages import Outcome, PredictionRequest, TaskRecord
+from inference.errors import IdempotencyConflict
+from inference.messages import BatchRecord, BatchRequest, Outcome, PredictionRequest, TaskRecord
 
 
 class StateChanged(Exception):
@@ -79,6 +80,32 @@ class Accepted:
 
 
 @dataclass(frozen=True)
+class AcceptedBatch:
+    batch_id: str
+    #: False when the idempotency key brought an earlier batch
+    created: bool
+
+
+@dataclass(frozen=True)
+class KnownKey:
+    """What an idempotency key was used for: a task, or a batch of them."""
+
+    fingerprint: str
+    task_id: str | None = None
+    batch_id: str | None = None
+
+    def conflict(self) -> IdempotencyConflict:
+        """The error for other content."""
+        return IdempotencyConflict(
+            "the Idempotency-Key was used with other content before",
+            field="Idempotency-Key",
+            expected="the same images and metadata, or another key",
+            task_id=self.task_id,
+            batch_id=self.batch_id,
+        )
+
+
+@dataclass(frozen=True)
 class Reaped:
     """Tasks whose owner's lease ran out: to be queued again, or out of attempts (leased to the reaper, to be buried)."""
 
@@ -107,22 +134,39 @@ class TaskStore(Protocol):
             StateChanged: `request.revision` is not that of the desired state any more.
         """
 
-    def withdraw(self, task_id: str) -> None:
-        """Forget a queued task whose message could not be published."""
+    def accept_batch(self, batch: BatchRequest, *, enqueue: Sequence[Enqueue], max_queue_depth: int) -> AcceptedBatch:
+        """Write the records of a batch and of its tasks, and push `enqueue` in the same step.
+
+        Raises:
+            Overloaded: one of the queues would have more than `max_queue_depth` tasks waiting (0: no limit).
+            IdempotencyConflict: the key was used with another fingerprint.
+        """
+
+    def withdraw(self, task_id: str) -> bool:
+        """Forget a task whose message could not be published; False when it is queued no more, and stays."""
+
+    def withdraw_batch(self, batch_id: str) -> bool:
+        """Forget a batch and its tasks; False when one of them is queued no more, and all stay."""
 
     def get(self, task_id: str) -> TaskRecord:
         """Raises TaskNotFound."""
 
     def get_many(self, task_ids: Sequence[str]) -> list[TaskRecord | None]: ...
 
+    def get_batch(self, batch_id: str) -> BatchRecord:
+        """Raises BatchNotFound."""
+
     def find_by_request(self, request_id: str) -> list[str]:
         """Ids of the tasks with this request id, oldest first."""
 
-    def find_idempotent(self, key: str) -> tuple[str, str] | None:
-        """(task id, fingerprint) of an idempotency key that is still known."""
+    def find_idempotent(self, key: str) -> KnownKey | None:
+        """What an idempotency key stands for; None when it is not known, or no more."""
 
     def cancel(self, task_id: str) -> TaskRecord:
         """Raises TaskNotFound, TaskAlreadyFinished."""
+
+    def cancel_many(self, task_ids: Sequence[str]) -> list[bool]:
+        """In one step; False for each that had ended already, or that is not there."""
 
     def position(self, queue: str, task_id: str) -> int | None:
         """How many tasks of the queue were accepted before this one and wait; None once it has started."""

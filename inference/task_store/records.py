@@ -21,6 +21,7 @@ def to_fields(request: PredictionRequest) -> list[Any]:
         *("reply_to", request.reply_to),
         *("store_ms", request.store_ms),
         *("priority", request.priority),
+        *(("batch", request.batch_id) if request.batch_id else ()),
     ]
 
 
@@ -42,6 +43,7 @@ def from_hash(task_id: str, fields: dict[bytes, bytes]) -> TaskRecord:
         deaths=int(fields.get(b"deaths", 0)),
         store_ms=float(fields[b"store_ms"]),
         priority=int(fields[b"priority"]),
+        batch_id=fields.get(b"batch", b"").decode(),
         outcome=decode_outcome(outcome) if outcome else None,
         deliveries=_by_sink(fields, _DELIVERY),
         refusals=_by_sink(fields, _REFUSAL),

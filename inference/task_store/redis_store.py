@@ -10,19 +10,40 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import orjson
 import redis
 
 from inference.errors import (
+    BatchNotFound,
     DeadlineExceeded,
-    IdempotencyConflict,
     Overloaded,
     ServiceUnavailable,
     TaskAlreadyFinished,
     TaskCanceled,
     TaskNotFound,
 )
-from inference.messages import Outcome, PredictionRequest, TaskRecord, TaskStatus, encode_outcome
-from inference.task_store.protocol import Accepted, Commit, Enqueue, Lease, Leases, LeaseState, QueueStats, Reaped, StateChanged
+from inference.messages import (
+    BatchRecord,
+    BatchRequest,
+    Outcome,
+    PredictionRequest,
+    TaskRecord,
+    TaskStatus,
+    encode_outcome,
+)
+from inference.task_store.protocol import (
+    Accepted,
+    AcceptedBatch,
+    Commit,
+    Enqueue,
+    KnownKey,
+    Lease,
+    Leases,
+    LeaseState,
+    QueueStats,
+    Reaped,
+    StateChanged,
+)
 from inference.task_store.records import from_hash, to_fields
 
 _LUA = Path(__file__).parent / "lua"
@@ -30,6 +51,8 @@ _LUA = Path(__file__).parent / "lua"
 #: Consumer group of the relays on each outbox stream.
 RELAY_GROUP = "relay"
 
+#: Before an id: what was accepted under it.
+_TASK, _BATCH = "task:", "batch:"
 
 #: What a server says that is full, a replica (or becomes one while we wait), without its replicas, or that was promoted before it
 #: had a relay's group: it passes, and is no fault of the command.
@@ -77,31 +100,67 @@ class RedisTaskStore:
     # --- the API's side
 
     def accept(self, request: PredictionRequest, *, enqueue: Enqueue | None, max_queue_depth: int) -> Accepted:
-        policy = self._policy
-        state, task_id = self._run(
+        state, task_id = self._accept(
+            f"{_TASK}{request.task_id}",
+            [request],
+            [enqueue] if enqueue else [],
+            max_queue_depth=max_queue_depth,
+            key=request.idempotency_key,
+            fingerprint=request.fingerprint,
+        )
+        return Accepted(task_id, created=state == b"accepted")
+
+    def accept_batch(self, batch: BatchRequest, *, enqueue: Sequence[Enqueue], max_queue_depth: int) -> AcceptedBatch:
+        state, batch_id = self._accept(
+            f"{_BATCH}{batch.batch_id}",
+            batch.tasks,
+            enqueue,
+            max_queue_depth=max_queue_depth,
+            key=batch.idempotency_key,
+            fingerprint=batch.fingerprint,
+            entries=orjson.dumps(batch.record.entries),
+        )
+        return AcceptedBatch(batch_id, created=state == b"accepted")
+
+    def _accept(
+        self,
+        subject: str,
+        requests: Sequence[PredictionRequest],
+        enqueue: Sequence[Enqueue],
+        *,
+        max_queue_depth: int,
+        key: str,
+        fingerprint: str,
+        entries: bytes = b"",
+    ) -> tuple[bytes, str]:
+        """Gives the state, and the id of the task or batch that was accepted now or before."""
+        tasks = [
+            [request.task_id, request.queue, _ms(request.deadline_s), request.request_id, *to_fields(request)]
+            for request in requests
+        ]
+        revision = next((request.revision for request in requests), None)
+        state, found = self._run(
             "accept",
-            *(request.task_id, request.queue, _ms(request.deadline_s), max_queue_depth, request.request_id),
-            _ms(request.deadline_s + policy.result_ttl_s),
-            *(request.idempotency_key, request.fingerprint, _ms(policy.idempotency_ttl_s)),
-            "" if request.revision is None else request.revision,
-            *((enqueue.list_key, enqueue.payload, enqueue.bell_key) if enqueue else ("", b"", "")),
-            *to_fields(request),
+            *(subject, max_queue_depth, _ms(self._policy.result_ttl_s)),
+            *(key, fingerprint, _ms(self._policy.idempotency_ttl_s)),
+            *("" if revision is None else revision, entries, len(enqueue), len(tasks[0]) if tasks else 1),
+            *(part for message in enqueue for part in (message.list_key, message.payload, message.bell_key)),
+            *(part for task in tasks for part in task),
         )
         if state == b"changed":
             raise StateChanged
         if state == b"overloaded":
-            raise Overloaded(f"{max_queue_depth} tasks are waiting for {request.model.name} already")
+            model = next(request.model.name for request in requests if request.queue == found.decode())
+            raise Overloaded(f"no more than {max_queue_depth} tasks may wait for {model}")
         if state == b"conflict":
-            raise IdempotencyConflict(
-                "the Idempotency-Key was used with other content before",
-                field="Idempotency-Key",
-                expected="the same image and metadata, or another key",
-                task_id=task_id.decode(),
-            )
-        return Accepted(task_id.decode(), created=state == b"accepted")
+            raise _known(found, b"").conflict()
+        return state, found.decode().partition(":")[2]
 
-    def withdraw(self, task_id: str) -> None:
-        self._run("withdraw", task_id)
+    def withdraw(self, task_id: str) -> bool:
+        return bool(self._run("withdraw", "", task_id))
+
+    def withdraw_batch(self, batch_id: str) -> bool:
+        return bool(self._run("withdraw", batch_id, *self.get_batch(batch_id).task_ids))
 
     def get(self, task_id: str) -> TaskRecord:
         record = self.get_many([task_id])[0]
@@ -119,24 +178,38 @@ class RedisTaskStore:
             from_hash(task_id, fields) if b"item" in fields else None for task_id, fields in zip(task_ids, found, strict=True)
         ]
 
+    def get_batch(self, batch_id: str) -> BatchRecord:
+        with unavailable_when_down():
+            entries: Any = self._redis.get(self._key("batch", batch_id))
+        if entries is None:
+            raise BatchNotFound(f"there is no batch {batch_id}, or it ended too long ago", batch_id=batch_id)
+        return BatchRecord(batch_id, tuple(orjson.loads(entries)))
+
     def find_by_request(self, request_id: str) -> list[str]:
         with unavailable_when_down():
             return _texts(self._redis.zrange(self._key("request", request_id), 0, -1))
 
-    def find_idempotent(self, key: str) -> tuple[str, str] | None:
+    def find_idempotent(self, key: str) -> KnownKey | None:
         with unavailable_when_down():
-            known: Any = self._redis.hmget(self._key("idempotency", key), "task_id", "fingerprint")
-            if known[0] is None or not self._redis.exists(self._key("task", known[0].decode())):
+            known: Any = self._redis.hmget(self._key("idempotency", key), "subject", "fingerprint")
+            if known[0] is None or not self._redis.exists(self._key(known[0].decode())):
                 return None
-        return known[0].decode(), known[1].decode()
+        return _known(*known)
 
     def cancel(self, task_id: str) -> TaskRecord:
-        outcome = Outcome.of_error(TaskStatus.CANCELED, TaskCanceled("the task was canceled before it had a result"))
-        state = self._run("cancel", task_id, encode_outcome(outcome), _ms(self._policy.result_ttl_s))
+        (state,) = self._cancel([task_id])
         record = self.get(task_id)
         if state == b"finished":
             raise TaskAlreadyFinished(f"the task has ended already: {record.status}", task_id=task_id)
         return record
+
+    def cancel_many(self, task_ids: Sequence[str]) -> list[bool]:
+        return [state == b"canceled" for state in self._cancel(task_ids)]
+
+    def _cancel(self, task_ids: Sequence[str]) -> list[bytes]:
+        outcome = Outcome.of_error(TaskStatus.CANCELED, TaskCanceled("the task was canceled before it had a result"))
+        states: list[bytes] = self._run("cancel", encode_outcome(outcome), _ms(self._policy.result_ttl_s), *task_ids)
+        return states
 
     def position(self, queue: str, task_id: str) -> int | None:
         with unavailable_when_down():
@@ -251,6 +324,13 @@ class RedisTaskStore:
     def _run(self, script: str, *arguments: Any) -> Any:
         with unavailable_when_down():
             return self._scripts[script](keys=[self._prefix], args=arguments)
+
+
+def _known(subject: bytes, fingerprint: bytes) -> KnownKey:
+    text = subject.decode()
+    is_batch = text.startswith(_BATCH)
+    name = text.partition(":")[2]
+    return KnownKey(fingerprint.decode(), task_id=None if is_batch else name, batch_id=name if is_batch else None)
 
 
 def _texts(values: Any) -> list[str]:

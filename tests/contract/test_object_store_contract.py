@@ -13,7 +13,7 @@ from support.real_servers import minio_settings
 from support.small_files import run_with_small_files
 from support.waiting import together
 
-from inference.errors import ObjectNotFound, ServiceUnavailable
+from inference.errors import ObjectNotFound, PayloadTooLarge, ServiceUnavailable
 from inference.storage import ObjectStore
 from inference.storage.local import LocalObjectStore
 from inference.storage.minio import MinioObjectStore
@@ -51,6 +51,22 @@ def test_what_is_not_there_is_not_found(store: ObjectStore) -> None:
             call()
     with pytest.raises(ObjectNotFound):
         store.get("dead-letters/task")
+
+
+def test_what_is_larger_than_asked_for_is_not_read(store: ObjectStore) -> None:
+    store.put(KEY, BYTES)
+    assert store.get(KEY, max_bytes=len(BYTES)) == BYTES
+    with pytest.raises(PayloadTooLarge, match=str(len(BYTES))):
+        store.get(KEY, max_bytes=len(BYTES) - 1)
+
+
+@pytest.mark.parametrize(
+    "key", ["uploads", "uploads/2026/01/31", f"{KEY}/below", f"uploads/{'x' * 300}", "s3://nobodys-bucket/a"]
+)
+def test_what_is_no_object_is_not_found(store: ObjectStore, key: str) -> None:
+    store.put(KEY, BYTES)
+    with pytest.raises(ObjectNotFound):
+        store.get(key)
 
 
 def test_what_was_deleted_is_gone_and_deleting_again_is_fine(store: ObjectStore) -> None:

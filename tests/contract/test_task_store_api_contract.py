@@ -22,7 +22,7 @@ from support.samples import QUEUE, a_request
 
 from inference.errors import IdempotencyConflict, Overloaded, TaskAlreadyFinished, TaskNotFound
 from inference.messages import TaskStatus
-from inference.task_store import Accepted, Enqueue, LeaseState, StateChanged, TaskStore
+from inference.task_store import Accepted, Enqueue, KnownKey, LeaseState, StateChanged, TaskStore
 
 
 class TestAccept:
@@ -119,7 +119,7 @@ class TestIdempotency:
 
     def test_a_key_is_forgotten_after_its_time(self, world: StoreWorld) -> None:
         first = accept(world.store, idempotency_key="key", fingerprint="content")
-        assert world.store.find_idempotent("key") == (first, "content")
+        assert world.store.find_idempotent("key") == KnownKey("content", task_id=first)
         world.let_pass(IDEMPOTENCY_TTL_S + 1)
         assert world.store.find_idempotent("key") is None
         assert accept(world.store, idempotency_key="key", fingerprint="other content") != first

@@ -29,9 +29,11 @@ def run(command: list[str], repository: Path) -> str:
 
 
 def test_the_curl_examples(service: Service, repository: Path) -> None:
-    photo, later = (block.replace(PRINTED_URL, service.url) for block in blocks(repository, "sh"))
+    photo, batch, later = (block.replace(PRINTED_URL, service.url) for block in blocks(repository, "sh"))
 
     assert json.loads(run(["bash", "-ec", photo], repository))["response"]["label"] == "espresso"
+    items = json.loads(run(["bash", "-ec", batch], repository))["items"]
+    assert [item["status"] for item in items] == ["succeeded", "succeeded"]
     task, found, canceled = (json.loads(line) for line in run(["bash", "-ec", later], repository).splitlines())
     assert task["status"] == "succeeded"
     assert task["task_id"] in [one["task_id"] for one in found["tasks"]]

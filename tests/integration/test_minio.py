@@ -13,7 +13,7 @@ from minio.commonconfig import ENABLED, Filter
 from minio.lifecycleconfig import Expiration, LifecycleConfig, Rule
 from support.real_servers import NOBODY, minio_settings
 
-from inference.errors import ServiceUnavailable
+from inference.errors import ObjectNotFound, ServiceUnavailable
 from inference.storage.minio import MinioObjectStore
 
 KEY = "uploads/2026/01/31/task"
@@ -61,6 +61,25 @@ def test_the_bucket_is_made_by_what_comes_first(store: MinioObjectStore, client:
     assert not client.bucket_exists(own_name)
     {"put": partial(store.put, KEY, b"pixels"), "ping": store.ping, "apply_retention": partial(store.apply_retention, 1)}[first]()
     assert client.bucket_exists(own_name)
+
+
+def test_objects_of_another_bucket_can_be_read_and_kept(
+    store: MinioObjectStore, services_env: dict[str, str], own_name: str
+) -> None:
+    other = f"{own_name}-other"
+    MinioObjectStore(minio_settings(services_env), other).put("photos/1", b"pixels")
+    assert store.get(f"s3://{other}/photos/1", max_bytes=6) == b"pixels"
+    store.copy(f"s3://{other}/photos/1", "dead-letters/1")
+    assert store.get("dead-letters/1") == b"pixels"
+    for key in (f"s3://{other}/photos/2", f"s3://{other}/", f"s3://{other}/../1", f"s3://{own_name}-nobodys/photos/1"):
+        with pytest.raises(ObjectNotFound):
+            store.get(key)
+
+
+def test_nothing_is_written_to_another_bucket(store: MinioObjectStore, own_name: str) -> None:
+    for call in (partial(store.put, f"s3://{own_name}/1", b"pixels"), partial(store.delete, f"s3://{own_name}/1")):
+        with pytest.raises(ObjectNotFound):
+            call()
 
 
 def test_a_copy_keeps_its_type(store: MinioObjectStore, client: Minio, own_name: str) -> None:

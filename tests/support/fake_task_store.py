@@ -8,71 +8,37 @@ from __future__ import annotations
 
 import struct
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 from support.fake_clock import FakeClock
+from support.fake_task import FakeTask
 
 from inference.errors import (
+    BatchNotFound,
     DeadlineExceeded,
-    IdempotencyConflict,
     Overloaded,
     ServiceUnavailable,
     TaskAlreadyFinished,
     TaskCanceled,
     TaskNotFound,
 )
-from inference.messages import Outcome, PredictionRequest, TaskRecord, TaskStatus, decode_outcome, encode_outcome
-from inference.task_store import Accepted, Commit, Enqueue, Lease, Leases, LeaseState, QueueStats, Reaped, StateChanged
+from inference.messages import BatchRecord, BatchRequest, Outcome, PredictionRequest, TaskRecord, TaskStatus, encode_outcome
+from inference.task_store import (
+    Accepted,
+    AcceptedBatch,
+    Commit,
+    Enqueue,
+    KnownKey,
+    Lease,
+    Leases,
+    LeaseState,
+    QueueStats,
+    Reaped,
+    StateChanged,
+)
 from inference.task_store.redis_store import StorePolicy
-
-
-@dataclass
-class _Task:
-    request: PredictionRequest
-    number: int
-    created_at_ms: int
-    deadline_at_ms: int
-    status: TaskStatus = TaskStatus.QUEUED
-    owner: str | None = None
-    leased_until_ms: int | None = None
-    attempts: int = 0
-    deaths: int = 0
-    #: the attempt that was counted as a death last: each counts once, whoever finds it
-    dead_attempt: int = 0
-    losses: int = 0
-    alone: bool = False
-    started_at_ms: int = 0
-    finished_at_ms: int = 0
-    requeued_at_ms: int = 0
-    outcome: bytes = b""
-    deliveries: dict[str, str] = field(default_factory=dict)
-    refusals: dict[str, str] = field(default_factory=dict)
-    expires_at_ms: int | None = None
-
-    def record(self) -> TaskRecord:
-        request = self.request
-        return TaskRecord(
-            task_id=request.task_id,
-            request_id=request.request_id,
-            model=request.model,
-            queue=request.queue,
-            item=request.item,
-            status=self.status,
-            created_at_ms=self.created_at_ms,
-            deadline_at_ms=self.deadline_at_ms,
-            started_at_ms=self.started_at_ms,
-            finished_at_ms=self.finished_at_ms,
-            attempts=self.attempts,
-            deaths=self.deaths,
-            store_ms=request.store_ms,
-            priority=request.priority,
-            outcome=decode_outcome(self.outcome) if self.outcome else None,
-            deliveries=dict(self.deliveries),
-            refusals=dict(self.refusals),
-        )
 
 
 class FakeTaskStore:
@@ -101,9 +67,11 @@ class FakeTaskStore:
         self._policy = policy or StorePolicy()
         self._on_enqueue = on_enqueue
         self._lock = threading.RLock()
-        self._tasks: dict[str, _Task] = {}
+        self._tasks: dict[str, FakeTask] = {}
         self._by_request: dict[str, list[str]] = defaultdict(list)
-        self._idempotency: dict[str, tuple[str, str, int]] = {}
+        self._batches: dict[str, BatchRequest] = {}
+        #: by key: what it stands for, until when
+        self._idempotency: dict[str, tuple[KnownKey, int]] = {}
         self._started: dict[str, dict[int, int]] = defaultdict(dict)
         self._finished_at_ms: dict[str, list[int]] = defaultdict(list)
         self._dead_letters: list[str] = []
@@ -115,26 +83,51 @@ class FakeTaskStore:
         with self._step():
             if self._find(request.task_id):
                 return Accepted(request.task_id, created=True)
-            known = self.find_idempotent(request.idempotency_key) if request.idempotency_key else None
-            if known is not None and known[1] != request.fingerprint:
-                raise IdempotencyConflict("the Idempotency-Key was used before", field="Idempotency-Key", task_id=known[0])
+            known = self._known(request.idempotency_key, request.fingerprint)
             if known is not None:
-                return Accepted(known[0], created=False)
-            if request.revision not in (None, self.revision):
-                raise StateChanged
-            if 0 < max_queue_depth <= len(self._waiting(request.queue)):
-                raise Overloaded(f"{max_queue_depth} tasks are waiting for {request.model.name} already")
+                return Accepted(known.task_id or "", created=False)
+            self._check_revision([request])
+            self._check_room([request], max_queue_depth)
             self._write(request)
+            self._note_key(request.idempotency_key, KnownKey(request.fingerprint, task_id=request.task_id))
             if enqueue is not None:
                 self._on_enqueue(enqueue)
             return Accepted(request.task_id, created=True)
 
-    def withdraw(self, task_id: str) -> None:
+    def accept_batch(self, batch: BatchRequest, *, enqueue: Sequence[Enqueue], max_queue_depth: int) -> AcceptedBatch:
         with self._step():
-            task = self._find(task_id)
-            if task is not None and task.status is TaskStatus.QUEUED:
-                del self._tasks[task_id]
-                self._by_request[task.request.request_id].remove(task_id)
+            if batch.batch_id in self._batches:
+                return AcceptedBatch(batch.batch_id, created=True)
+            known = self._known(batch.idempotency_key, batch.fingerprint)
+            if known is not None:
+                return AcceptedBatch(known.batch_id or "", created=False)
+            self._check_revision(batch.tasks)
+            self._check_room(batch.tasks, max_queue_depth)
+            for request in batch.tasks:
+                self._write(request)
+            self._batches[batch.batch_id] = batch
+            self._note_key(batch.idempotency_key, KnownKey(batch.fingerprint, batch_id=batch.batch_id))
+            for message in enqueue:
+                self._on_enqueue(message)
+            return AcceptedBatch(batch.batch_id, created=True)
+
+    def withdraw(self, task_id: str) -> bool:
+        with self._step():
+            return self._withdraw([task_id])
+
+    def withdraw_batch(self, batch_id: str) -> bool:
+        with self._step():
+            is_gone = self._withdraw(self.get_batch(batch_id).task_ids)
+            if is_gone:
+                del self._batches[batch_id]
+            return is_gone
+
+    def get_batch(self, batch_id: str) -> BatchRecord:
+        with self._step():
+            batch = self._batches.get(batch_id)
+            if batch is None or (batch.tasks and not any(self._find(task.task_id) for task in batch.tasks)):
+                raise BatchNotFound(f"there is no batch {batch_id}", batch_id=batch_id)
+            return batch.record
 
     def get(self, task_id: str) -> TaskRecord:
         record = self.get_many([task_id])[0]
@@ -151,10 +144,11 @@ class FakeTaskStore:
         with self._step():
             return list(self._by_request[request_id])
 
-    def find_idempotent(self, key: str) -> tuple[str, str] | None:
+    def find_idempotent(self, key: str) -> KnownKey | None:
         with self._step():
-            task_id, fingerprint, until_ms = self._idempotency.get(key, ("", "", 0))
-            return (task_id, fingerprint) if until_ms > self._now_ms and self._find(task_id) else None
+            known, until_ms = self._idempotency.get(key, (KnownKey(""), 0))
+            is_there = known.batch_id in self._batches or self._find(known.task_id or "")
+            return known if until_ms > self._now_ms and is_there else None
 
     def cancel(self, task_id: str) -> TaskRecord:
         with self._step():
@@ -163,8 +157,12 @@ class FakeTaskStore:
                 raise TaskNotFound(f"there is no task {task_id}", task_id=task_id)
             if task.status.is_terminal:
                 raise TaskAlreadyFinished(f"the task has ended already: {task.status}", task_id=task_id)
-            self._finish(task, Outcome.of_error(TaskStatus.CANCELED, TaskCanceled("the task was canceled")))
+            self._cancel(task_id)
             return task.record()
+
+    def cancel_many(self, task_ids: Sequence[str]) -> list[bool]:
+        with self._step():
+            return [self._cancel(task_id) for task_id in task_ids]
 
     def position(self, queue: str, task_id: str) -> int | None:
         with self._step():
@@ -335,37 +333,70 @@ class FakeTaskStore:
     def _now_ms(self) -> int:
         return self.clock.now_ms
 
-    def _find(self, task_id: str) -> _Task | None:
+    def _find(self, task_id: str) -> FakeTask | None:
         task = self._tasks.get(task_id)
         if task is not None and task.expires_at_ms is not None and task.expires_at_ms <= self._now_ms:
             del self._tasks[task_id]
             return None
         return task
 
-    def _owned(self, owner: str, task_id: str) -> _Task | None:
+    def _owned(self, owner: str, task_id: str) -> FakeTask | None:
         task = self._find(task_id)
         return task if task is not None and task.owner == owner else None
 
-    def _open(self) -> list[_Task]:
+    def _open(self) -> list[FakeTask]:
         return [task for task in self._tasks.values() if not task.status.is_terminal]
 
-    def _waiting(self, queue: str) -> list[_Task]:
+    def _waiting(self, queue: str) -> list[FakeTask]:
         waiting = [task for task in self._open() if task.status is TaskStatus.QUEUED and task.request.queue == queue]
         return sorted(waiting, key=lambda task: task.number)
 
-    def _is_leased(self, task: _Task) -> bool:
+    def _is_leased(self, task: FakeTask) -> bool:
         return task.leased_until_ms is not None and task.leased_until_ms > self._now_ms
 
     def _write(self, request: PredictionRequest) -> None:
         self._number += 1
         deadline_at_ms = self._now_ms + round(request.deadline_s * 1000)
-        self._tasks[request.task_id] = _Task(request, self._number, self._now_ms, deadline_at_ms)
+        self._tasks[request.task_id] = FakeTask(request, self._number, self._now_ms, deadline_at_ms)
         self._by_request[request.request_id].append(request.task_id)
-        if request.idempotency_key:
-            until_ms = self._now_ms + round(self._policy.idempotency_ttl_s * 1000)
-            self._idempotency[request.idempotency_key] = (request.task_id, request.fingerprint, until_ms)
 
-    def _lease(self, owner: str, task: _Task | None) -> Lease:
+    def _known(self, key: str, fingerprint: str) -> KnownKey | None:
+        known = self.find_idempotent(key)
+        if known is not None and known.fingerprint != fingerprint:
+            raise known.conflict()
+        return known
+
+    def _note_key(self, key: str, known: KnownKey) -> None:
+        if key:
+            self._idempotency[key] = (known, self._now_ms + round(self._policy.idempotency_ttl_s * 1000))
+
+    def _check_revision(self, requests: Sequence[PredictionRequest]) -> None:
+        if any(request.revision not in (None, self.revision) for request in requests):
+            raise StateChanged
+
+    def _check_room(self, requests: Sequence[PredictionRequest], max_queue_depth: int) -> None:
+        coming = Counter(request.queue for request in requests)
+        for queue, count in coming.items():
+            if 0 < max_queue_depth < len(self._waiting(queue)) + count:
+                raise Overloaded(f"no more than {max_queue_depth} tasks may wait for {queue}")
+
+    def _withdraw(self, task_ids: Sequence[str]) -> bool:
+        tasks = [self._find(task_id) for task_id in task_ids]
+        if not all(task is not None and task.status is TaskStatus.QUEUED for task in tasks):
+            return False
+        for task in filter(None, tasks):
+            del self._tasks[task.request.task_id]
+            self._by_request[task.request.request_id].remove(task.request.task_id)
+        return True
+
+    def _cancel(self, task_id: str) -> bool:
+        task = self._find(task_id)
+        if task is None or task.status.is_terminal:
+            return False
+        self._finish(task, Outcome.of_error(TaskStatus.CANCELED, TaskCanceled("the task was canceled")))
+        return True
+
+    def _lease(self, owner: str, task: FakeTask | None) -> Lease:
         if task is None:
             return Lease(LeaseState.UNKNOWN)
         is_others = task.owner not in (None, owner) and (self._is_leased(task) or task.status is TaskStatus.RUNNING)
@@ -378,7 +409,7 @@ class FakeTaskStore:
             self._extend(task, owner)
         return Lease(state, task.alone, task.attempts, task.created_at_ms, task.deadline_at_ms)
 
-    def _extend(self, task: _Task, owner: str) -> None:
+    def _extend(self, task: FakeTask, owner: str) -> None:
         task.owner = owner
         task.leased_until_ms = self._now_ms + round(self._policy.lease_s * 1000)
 
@@ -403,7 +434,7 @@ class FakeTaskStore:
         self._finished_at_ms[task.request.queue].append(self._now_ms)
         return True
 
-    def _finish(self, task: _Task, outcome: Outcome, *, keep: bool = False) -> None:
+    def _finish(self, task: FakeTask, outcome: Outcome, *, keep: bool = False) -> None:
         task.status, task.finished_at_ms, task.outcome = outcome.status, self._now_ms, encode_outcome(outcome)
         task.owner = task.leased_until_ms = None
         sinks = task.request.sinks if outcome.status is TaskStatus.SUCCEEDED else ()
@@ -416,19 +447,19 @@ class FakeTaskStore:
             head = struct.pack(">IQ", len(task.request.task_id), self._now_ms) + task.request.task_id.encode()
             self.replies.append((task.request.reply_to, head + struct.pack(">I", len(task.outcome)) + task.outcome))
 
-    def _let_expire(self, task: _Task) -> None:
+    def _let_expire(self, task: FakeTask) -> None:
         task.expires_at_ms = self._now_ms + round(self._policy.result_ttl_s * 1000)
 
-    def _wait_again(self, task: _Task) -> None:
+    def _wait_again(self, task: FakeTask) -> None:
         task.owner = task.leased_until_ms = None
         task.status, task.requeued_at_ms = TaskStatus.QUEUED, self._now_ms
 
-    def _count_death(self, task: _Task) -> None:
+    def _count_death(self, task: FakeTask) -> None:
         if task.dead_attempt != task.attempts:
             task.dead_attempt = task.attempts
             task.deaths += 1
 
-    def _reap(self, task: _Task, owner: str, max_attempts: int) -> bool:
+    def _reap(self, task: FakeTask, owner: str, max_attempts: int) -> bool:
         """True: to be queued again; False: out of attempts."""
         if task.status is TaskStatus.RUNNING:
             self._count_death(task)
@@ -443,5 +474,5 @@ class FakeTaskStore:
         return True
 
 
-def _counts(task: _Task, up_to: Mapping[int, int] | None) -> bool:
+def _counts(task: FakeTask, up_to: Mapping[int, int] | None) -> bool:
     return up_to is None or task.number <= up_to.get(task.request.priority, 0)

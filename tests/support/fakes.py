@@ -15,6 +15,7 @@ from inference.broker import USUAL_PRIORITY
 from inference.errors import ObjectNotFound, ServiceUnavailable
 from inference.messages import QueueMessage
 from inference.sinks import Refusal, SinkUnavailable
+from inference.storage import too_large
 from inference.task_store import Enqueue
 
 __all__ = ["FakeBroker", "FakeClock", "FakeObjectStore", "FakeSink", "FakeTaskStore"]
@@ -47,10 +48,12 @@ class FakeObjectStore:
         self._check("uploads/")
         self.retention_days = days
 
-    def get(self, key: str) -> bytes:
+    def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
         self._check(key)
         if key not in self.objects:
             raise ObjectNotFound(f"there is no object {key}")
+        if max_bytes is not None and len(self.objects[key]) > max_bytes:
+            raise too_large(key, len(self.objects[key]), max_bytes)
         return self.objects[key]
 
     def delete(self, key: str) -> None:

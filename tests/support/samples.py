@@ -10,7 +10,16 @@ import numpy as np
 
 from inference.errors import InvalidImage
 from inference.imaging import ImageFormat, ImageHeader
-from inference.messages import ModelRef, Outcome, PredictionRequest, PredictionResult, QueueItem, QueueMessage, TaskStatus
+from inference.messages import (
+    BatchRequest,
+    ModelRef,
+    Outcome,
+    PredictionRequest,
+    PredictionResult,
+    QueueItem,
+    QueueMessage,
+    TaskStatus,
+)
 
 MODEL = ModelRef("tiny", "1", "sha256:00")
 QUEUE = "predict.tiny"
@@ -30,6 +39,13 @@ def a_request(task_id: str | None = None, **changes: Any) -> PredictionRequest:
         task_id=item.task_id, request_id=f"request-{item.task_id}", model=MODEL, queue=QUEUE, item=item, deadline_s=3600
     )
     return dataclasses.replace(request, **changes)
+
+
+def a_batch(*entries: PredictionRequest | dict[str, Any], **changes: Any) -> BatchRequest:
+    """Of these entries, whose tasks get its id."""
+    batch_id = uuid.uuid4().hex
+    own = (dataclasses.replace(e, batch_id=batch_id) if isinstance(e, PredictionRequest) else e for e in entries)
+    return BatchRequest(batch_id, tuple(own), **changes)
 
 
 def a_message(request: PredictionRequest) -> QueueMessage:

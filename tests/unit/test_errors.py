@@ -24,6 +24,7 @@ STATUS = {
     "invalid_model": 400,
     "invalid_configuration": 500,
     "task_not_found": 404,
+    "batch_not_found": 404,
     "not_found": 404,
     "method_not_allowed": 405,
     "model_not_found": 404,

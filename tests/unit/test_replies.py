@@ -173,6 +173,56 @@ class TestWaiting:
         assert ReplyRouter(rig.client, rig.store, key_prefix).channel != rig.router.channel
 
 
+class TestWaitingForMany:
+    def test_the_wait_ends_with_the_last(self, rig: Rig) -> None:
+        ids = [rig.accept() for _ in range(5)]
+        with rig.router.expect_all(ids) as waiter:
+            rig.subscribed()
+            rig.finish(*ids[:4])
+            until(lambda: len(waiter.ended) == 4, "the first four")
+            assert not waiter.wait_for_all(0.01)
+            rig.finish(ids[4])
+            assert waiter.wait_for_all(TIMEOUT_S)
+            assert {ended.outcome.status for ended in waiter.ended.values()} == {TaskStatus.SUCCEEDED}
+            assert waiter.ended[ids[4]].finished_at_ms == rig.store.get(ids[4]).finished_at_ms
+        assert rig.router._waiters == {}
+
+    def test_of_those_whose_messages_went_elsewhere_the_records_say_it(self, rig: Rig) -> None:
+        here, elsewhere = rig.accept(), rig.accept(reply_to="nowhere")
+        with rig.router.expect_all([here, elsewhere]) as waiter:
+            rig.subscribed()
+            rig.finish(here, elsewhere)
+            assert waiter.wait_for_all(TIMEOUT_S)
+
+    def test_what_has_come_is_not_looked_for_again(self, rig: Rig) -> None:
+        ids = [rig.accept() for _ in range(3)]
+        with rig.router.expect_all(ids):
+            rig.subscribed()
+            rig.finish(*ids[:2])
+            until(lambda: set(rig.router._waiters) == {ids[2]}, "the replies")
+
+    def test_what_the_records_say_already(self, rig: Rig) -> None:
+        ended, runs = rig.accept(reply_to=""), rig.accept(reply_to="")
+        rig.finish(ended)
+        with rig.router.expect_all([ended, runs, "gone"]) as waiter:
+            waiter.look(rig.store.get_many(waiter.task_ids))
+            assert waiter.ended[ended].outcome.status is TaskStatus.SUCCEEDED
+            assert waiter.ended["gone"].outcome.error is not None
+            assert waiter.ended["gone"].outcome.error["code"] == "task_not_found"
+            assert not waiter.wait_for_all(0)
+
+    def test_nothing_to_wait_for(self, rig: Rig) -> None:
+        with rig.router.expect_all([]) as waiter:
+            assert waiter.wait_for_all(0)
+
+    def test_one_who_waits_for_many_and_one_for_one_both_get_it(self, rig: Rig) -> None:
+        ids = [rig.accept() for _ in range(2)]
+        with rig.router.expect_all(ids) as many, rig.router.expect(ids[0]) as one:
+            rig.finish(*ids)
+            assert many.wait_for_all(TIMEOUT_S)
+            assert one.wait(TIMEOUT_S) is not None
+
+
 class TestFaults:
     def test_a_message_that_is_none_does_not_end_the_listening(self, rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
         task_id = rig.accept()

@@ -26,14 +26,18 @@ local function wait_again(id, queue, seq)
   redis.call('ZADD', k('waiting', queue), seq, id)
 end
 
+local function live_at_least(key, ttl)
+  if redis.call('PTTL', key) < ttl then redis.call('PEXPIRE', key, ttl) end
+end
+
 -- How long a record lives after nothing more is to come: `ttl` ms, or for ever (KEEP: a dead letter).
 local function let_expire(id, ttl)
   if ttl == KEEP then return end
   redis.call('PEXPIRE', k('task', id), ttl)
-  local request_id, seq = unpack(redis.call('HMGET', k('task', id), 'request_id', 'seq'))
-  local index = k('request', request_id)
-  redis.call('ZADD', index, seq, id) -- a record may outlive the index that it was accepted with
-  if redis.call('PTTL', index) < ttl then redis.call('PEXPIRE', index, ttl) end
+  local request_id, seq, batch = unpack(redis.call('HMGET', k('task', id), 'request_id', 'seq', 'batch'))
+  redis.call('ZADD', k('request', request_id), seq, id) -- a record may outlive the index that it was accepted with
+  live_at_least(k('request', request_id), ttl)
+  if batch then live_at_least(k('batch', batch), ttl) end
 end
 
 -- An attempt dies once, however many notice it, and however often they say so.
@@ -50,7 +54,7 @@ local replies = {}
 -- The one way into a terminal state: record, waiting set, leases, deadlines, outbox and reply.
 local function finish(id, status, outcome, ttl)
   local key = k('task', id)
-  local queue, reply_to, sinks = unpack(redis.call('HMGET', key, 'queue', 'reply_to', 'sinks'))
+  local queue, reply_to, sinks, batch = unpack(redis.call('HMGET', key, 'queue', 'reply_to', 'sinks', 'batch'))
   redis.call('HSET', key, 'status', status, 'finished_at', now, 'outcome', outcome)
   give_back(id)
   redis.call('ZREM', k('waiting', queue), id)
@@ -64,7 +68,11 @@ local function finish(id, status, outcome, ttl)
     end
     redis.call('HSET', key, 'undelivered', undelivered)
   end
-  if undelivered == 0 then let_expire(id, ttl) end
+  if undelivered == 0 then
+    let_expire(id, ttl)
+  elseif batch then
+    redis.call('PERSIST', k('batch', batch)) -- its tasks may wait for their sink for longer than it was to live
+  end
   if reply_to ~= '' then
     local frame = struct.pack('>I4I8', #id, now) .. id .. struct.pack('>I4', #outcome) .. outcome
     replies[reply_to] = (replies[reply_to] or '') .. frame

@@ -1,39 +1,61 @@
--- id, queue, deadline_ms, max_depth, request_id, index_ttl_ms, idempotency_key, fingerprint, idempotency_ttl_ms,
--- revision, list_key, payload, bell_key, then field, value, ... of the record
-local id, queue, deadline, max_depth, request_id, index_ttl = unpack(ARGV, 1, 6)
-local idempotency_key, fingerprint, idempotency_ttl, revision, list_key, payload, bell = unpack(ARGV, 7, 13)
+-- subject, max_depth, result_ttl_ms, idempotency_key, fingerprint, idempotency_ttl_ms, revision, entries,
+-- how many messages, how many arguments a task; list_key, payload, bell_key of each message;
+-- id, queue, deadline_ms, request_id, then field, value, ... of each task's record
+-- `revision` is that of the desired state that the tasks were checked with, or empty.
+-- `subject` is task:ID, or batch:ID with `entries` for its record: what is accepted, and what the idempotency key stands for.
+local subject, max_depth, ttl, idempotency_key, fingerprint, idempotency_ttl = unpack(ARGV, 1, 6)
+local revision, entries, messages, width = unpack(ARGV, 7, 10)
+local first_message = 11
+local first_task = first_message + 3 * messages
+max_depth, ttl, width = tonumber(max_depth), tonumber(ttl), tonumber(width)
 
-if redis.call('EXISTS', k('task', id)) == 1 then
-  return {'accepted', id} -- the client sent it again: its first answer got lost
+if redis.call('EXISTS', k(subject)) == 1 then
+  return {'accepted', subject} -- the client sent it again: its first answer got lost
 end
 if idempotency_key ~= '' then
-  local known = redis.call('HMGET', k('idempotency', idempotency_key), 'task_id', 'fingerprint')
-  if known[1] and redis.call('EXISTS', k('task', known[1])) == 1 then
+  local known = redis.call('HMGET', k('idempotency', idempotency_key), 'subject', 'fingerprint')
+  if known[1] and redis.call('EXISTS', k(known[1])) == 1 then
     return {known[2] == fingerprint and 'replayed' or 'conflict', known[1]}
   end
 end
 if revision ~= '' and revision ~= (redis.call('HGET', k('desired'), 'revision') or '0') then
-  return {'changed', id}
+  return {'changed', subject}
 end
-if tonumber(max_depth) > 0 and redis.call('ZCARD', k('waiting', queue)) >= tonumber(max_depth) then
-  return {'overloaded', id}
+local coming = {}
+for at = first_task, #ARGV, width do
+  local queue = ARGV[at + 1]
+  coming[queue] = (coming[queue] or 0) + 1
+  if max_depth > 0 and redis.call('ZCARD', k('waiting', queue)) + coming[queue] > max_depth then
+    return {'overloaded', queue}
+  end
 end
 
-local seq = redis.call('INCR', k('seq'))
-redis.call('HSET', k('task', id), 'queue', queue, 'request_id', request_id, 'status', 'queued', 'seq', seq,
-  'created_at', now, 'deadline_at', now + deadline, unpack(ARGV, 14))
-redis.call('ZADD', k('waiting', queue), seq, id)
-redis.call('ZADD', k('deadlines'), now + deadline, id)
-redis.call('ZADD', k('request', request_id), seq, id)
-if redis.call('PTTL', k('request', request_id)) < tonumber(index_ttl) then
-  redis.call('PEXPIRE', k('request', request_id), index_ttl)
+local function write(at)
+  local id, queue, deadline, request_id = unpack(ARGV, at, at + 3)
+  local seq = redis.call('INCR', k('seq'))
+  redis.call('HSET', k('task', id), 'queue', queue, 'request_id', request_id, 'status', 'queued', 'seq', seq,
+    'created_at', now, 'deadline_at', now + deadline, unpack(ARGV, at + 4, at + width - 1))
+  redis.call('ZADD', k('waiting', queue), seq, id)
+  redis.call('ZADD', k('deadlines'), now + deadline, id)
+  redis.call('ZADD', k('request', request_id), seq, id)
+  live_at_least(k('request', request_id), deadline + ttl)
+  return deadline + ttl
+end
+
+local longest = ttl
+for at = first_task, #ARGV, width do
+  longest = math.max(longest, write(at))
+end
+if entries ~= '' then
+  redis.call('SET', k(subject), entries, 'PX', longest)
 end
 if idempotency_key ~= '' then
-  redis.call('HSET', k('idempotency', idempotency_key), 'task_id', id, 'fingerprint', fingerprint)
+  redis.call('HSET', k('idempotency', idempotency_key), 'subject', subject, 'fingerprint', fingerprint)
   redis.call('PEXPIRE', k('idempotency', idempotency_key), idempotency_ttl)
 end
-if list_key ~= '' then
+for at = first_message, first_task - 1, 3 do
+  local list_key, payload, bell = unpack(ARGV, at, at + 2)
   redis.call('LPUSH', list_key, payload)
   if bell ~= '' and redis.call('LLEN', bell) == 0 then redis.call('LPUSH', bell, '') end
 end
-return {'accepted', id}
+return {'accepted', subject}

@@ -1,8 +1,16 @@
--- id, outcome, ttl_ms
-local id, outcome, ttl = unpack(ARGV)
-local status = redis.call('HGET', k('task', id), 'status')
-if not status then return 'unknown' end
-if TERMINAL[status] then return 'finished' end
-finish(id, 'canceled', outcome, tonumber(ttl))
+-- outcome, ttl_ms, id, ... Gives unknown, finished or canceled for each.
+local outcome, ttl = ARGV[1], tonumber(ARGV[2])
+local states = {}
+for i = 3, #ARGV do
+  local status = redis.call('HGET', k('task', ARGV[i]), 'status')
+  if not status then
+    states[#states + 1] = 'unknown'
+  elseif TERMINAL[status] then
+    states[#states + 1] = 'finished'
+  else
+    finish(ARGV[i], 'canceled', outcome, ttl)
+    states[#states + 1] = 'canceled'
+  end
+end
 send_replies()
-return 'canceled'
+return states

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import redis
-from api_rig import LISTS, RAW_METADATA, assert_problem, form, npy_image, picture, post, raw_form, raw_image
+from api_rig import LISTS, RAW_METADATA, assert_problem, encoded_form, form, npy_image, picture, post, raw_form, raw_image
 from flask.testing import FlaskClient
 from werkzeug.test import encode_multipart
 
@@ -49,7 +49,7 @@ class TestImage:
         assert_problem(client.post("/inference"), 400, "invalid_request", field="image")
 
     def test_empty(self, client: FlaskClient) -> None:
-        assert_problem(post(client, form(b"")), 400, "invalid_image", field="image")
+        assert_problem(client.post("/inference", **encoded_form([b""], {})), 400, "invalid_image", field="image")
 
     def test_a_broken_header(self, client: FlaskClient) -> None:
         assert_problem(post(client, form(picture("PNG")[:20])), 400, "invalid_image", field="image")

@@ -55,6 +55,7 @@ class TestTheTask:
             "queue": {"position": 0, "eta_s": None},
             "attempts": 0,
             "priority": 0,
+            "batch_id": None,
             "batch_size": None,
         }
 

@@ -17,10 +17,11 @@ from typing import Any
 import pytest
 import redis
 from kombu import Connection, Consumer, Exchange, Message, Queue
-from support.samples import a_message, a_request
+from support.samples import MODEL, a_message, a_request, an_item
 from support.waiting import TIMEOUT_S, until
 
 from inference.broker.redis import RedisBroker, bell_key
+from inference.messages import QueueMessage
 from tasks.claiming import ClaimingTransport
 
 #: Seconds in which nothing more comes, for a test that says so.
@@ -138,6 +139,41 @@ def test_no_more_is_claimed_than_the_window_allows(
     for message in reader.taken[:2]:
         message.ack()
     assert reader.read(2) == [6, 7]
+
+
+def test_the_window_counts_items(connect: Callable[..., Connection], queue: str, redis_client: redis.Redis) -> None:
+    """Of which a message of a batch carries many."""
+    send(connect(), queue, "large", "another", headers={"items": 32})
+    send(connect(), queue, "small", "last")
+    reader = Reader(connect(), queue, prefetch=33)
+    assert reader.read(2) == ["large", "another"]  # the first leaves room for one, and what is taken is taken whole
+    large, another = reader.taken
+    assert reader.reads_nothing()
+    another.ack()
+    assert reader.read(1) == ["small"]
+    assert reader.reads_nothing()
+    assert redis_client.llen(queue) == 1
+    large.reject(requeue=False)
+    assert reader.read(1) == ["last"]
+
+
+def test_one_claim_takes_a_batch_and_leaves_the_next_to_the_next_worker(connect: Callable[..., Connection], queue: str) -> None:
+    send(connect(), queue, "first", "second", headers={"items": 4})
+    readers = [Reader(connect(max_claim=4), queue, prefetch=100) for _ in range(2)]
+    assert [reader.read(1) for reader in readers] == [["first"], ["second"]]
+
+
+def test_our_messages_say_how_many_items_they_carry(
+    connect: Callable[..., Connection], queue: str, redis_client: redis.Redis
+) -> None:
+    broker = RedisBroker(redis_client, shares_store=False)
+    for count in (3, 1):
+        broker.publish(queue, QueueMessage(MODEL, tuple(an_item() for _ in range(count))))
+    reader = Reader(connect(), queue, prefetch=3)
+    reader.read(1)
+    assert reader.reads_nothing()
+    reader.taken[0].ack()
+    reader.read(1)
 
 
 def test_one_claim_leaves_the_rest_to_the_next_worker(connect: Callable[..., Connection], queue: str) -> None:

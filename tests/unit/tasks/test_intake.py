@@ -58,6 +58,20 @@ def test_of_one_message_each_item_goes_its_own_way(rig: Rig, store: RedisTaskSto
         assert_succeeded(rig.record(number), number)
 
 
+def test_many_items_of_many_messages_are_all_leased_and_all_run(rig: Rig, store: RedisTaskStore) -> None:
+    """More than the arena has slots: what waits for one is this worker's all the same."""
+    rig.predictor.gate.clear()
+    task_ids = [rig.accept(number) for number in range(320)]
+    inboxes = [rig.deliver(*task_ids[start : start + 32]) for start in range(0, len(task_ids), 32)]
+    wait_until(lambda: len(rig.held) == len(task_ids), "a lease for each")
+    assert store.renew(rig.owner, task_ids) == [True] * len(task_ids)
+    assert len(rig.ready_jobs) <= rig.arena.slots
+    rig.predictor.gate.set()
+    rig.await_done(inboxes)
+    assert {end for inbox in inboxes for end in inbox.ends.values()} == {"committed"}
+    assert sorted(rig.predictor.seen) == list(range(320))
+
+
 def test_a_message_that_comes_again_while_its_task_runs_joins_it(rig: Rig) -> None:
     rig.predictor.gate.clear()
     task_id = rig.accept(7)

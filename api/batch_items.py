@@ -1,0 +1,94 @@
+"""Each item of a batch request, checked by itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from api.batch_form import BatchItem
+from api.door import Checked
+from api.predict_form import ImageForm, read_image_form
+from inference.errors import InferenceError, InvalidMetadata, InvalidRequest, ServiceUnavailable, shown
+from inference.messages import QueueItem
+from inference.settings import Settings
+from inference.storage import ObjectStore, bucket_and_key, upload_key
+
+#: S3's limit.
+_MAX_KEY_BYTES = 1024
+
+
+@dataclass(frozen=True)
+class PreparedItem:
+    """An item that may be accepted."""
+
+    form: ImageForm
+    checked: Checked
+    item: QueueItem
+    #: False for an object that was there before, and is not ours to remove
+    is_upload: bool
+
+    @property
+    def queue(self) -> str:
+        return self.checked.spec.queue
+
+
+#: What is checked of one image's form.
+Check = Callable[[ImageForm], Checked]
+
+
+class BatchItems:
+    """Prepares items; what is wrong with one is its own fault alone."""
+
+    def __init__(self, objects: ObjectStore, settings: Settings) -> None:
+        self._objects = objects
+        self._settings = settings
+
+    def prepare(self, sent: BatchItem, *, check: Check) -> PreparedItem | InferenceError:
+        """The item, or why it is refused.
+
+        Args:
+            check: the door's.
+
+        Raises:
+            ServiceUnavailable: a store that is down is nobody's fault, and everyone's.
+        """
+        try:
+            if not isinstance(sent.options, dict):
+                raise InvalidMetadata("the item is not a JSON object", field="metadata", expected="a JSON object")
+            return self._named(sent, check) if sent.is_reference else self._sent(sent, check)
+        except ServiceUnavailable:
+            raise
+        except InferenceError as error:
+            return error
+
+    def _sent(self, sent: BatchItem, check: Check) -> PreparedItem:
+        form = read_image_form(sent.image, sent.content_type, sent.options)
+        checked = check(form)
+        task_id = uuid.uuid4().hex
+        item = QueueItem(task_id, upload_key(task_id, datetime.now(UTC)), checked.header)
+        return PreparedItem(form, checked, item, is_upload=True)
+
+    def _named(self, sent: BatchItem, check: Check) -> PreparedItem:
+        """An object that is there already: it is read to be checked, and stays where it is."""
+        key = self._key(sent.options.get("object"))
+        image = self._objects.get(key, max_bytes=self._settings.api.max_body_bytes)
+        form = read_image_form(image, None, sent.options)
+        checked = check(form)
+        without_bytes = dataclasses.replace(form, image=b"")  # those of all items might not fit into memory
+        return PreparedItem(without_bytes, checked, QueueItem(uuid.uuid4().hex, key, checked.header), is_upload=False)
+
+    def _key(self, uri: Any) -> str:
+        """As the object store has it. Raises InvalidRequest."""
+        buckets = self._settings.batch_buckets
+        expected = f"s3://BUCKET/KEY, in {' or '.join(buckets) or 'no bucket at all'}"
+        found = bucket_and_key(uri) if isinstance(uri, str) else None
+        if found is None or not found[1].isprintable() or len(found[1].encode()) > _MAX_KEY_BYTES:
+            raise InvalidRequest(f"object is {shown(uri)}", field="object", expected=expected)
+        bucket, key = found
+        if bucket not in buckets:
+            raise InvalidRequest(f"objects of {shown(bucket)} may not be named here", field="object", expected=expected)
+        return key if bucket == self._settings.uploads.bucket else f"s3://{bucket}/{key}"

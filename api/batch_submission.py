@@ -1,0 +1,190 @@
+"""From a batch request to accepted tasks: each item is checked alone, and all that pass are accepted together."""
+
+from __future__ import annotations
+
+import uuid
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from api.admission import Admission
+from api.batch_form import BatchForm
+from api.batch_items import BatchItems, PreparedItem
+from api.door import Door
+from api.side_by_side import SideBySide
+from api.uploads import Uploads
+from inference.accepting import accept_batch
+from inference.broker import Broker
+from inference.effective import Effective, EffectiveConfiguration
+from inference.errors import IdempotencyConflict, InferenceError, Overloaded, ServiceUnavailable
+from inference.messages import BatchRequest, PredictionRequest
+from inference.replies import BatchWaiter, ReplyRouter
+from inference.settings import Settings
+from inference.storage import ObjectStore
+from inference.task_store import StateChanged, TaskStore
+
+#: To and from the object store at a time, over all batches of this process.
+_TRANSFERS = 8
+
+
+@dataclass(frozen=True)
+class BatchSubmission:
+    """An accepted batch and the waiter that its tasks' replies come to."""
+
+    batch_id: str
+    waiter: BatchWaiter
+    #: seconds from acceptance to the last deadline
+    deadline_s: float
+    #: what was accepted; None when an idempotency key brought an earlier batch
+    batch: BatchRequest | None
+
+
+class BatchSubmissions:
+    """Accepts batch requests."""
+
+    def __init__(
+        self,
+        *,
+        store: TaskStore,
+        broker: Broker,
+        objects: ObjectStore,
+        configuration: EffectiveConfiguration,
+        replies: ReplyRouter,
+        admission: Admission,
+        settings: Settings,
+    ) -> None:
+        self._store = store
+        self._broker = broker
+        self._uploads = Uploads(objects)
+        self._door = Door(broker, settings)
+        self._items = BatchItems(objects, settings)
+        self._configuration = configuration
+        self._replies = replies
+        self._admission = admission
+        self._settings = settings
+        self._transfers = SideBySide(_TRANSFERS)
+
+    def submit(self, form: BatchForm) -> BatchSubmission:
+        """Accept the tasks of a batch; the caller ends the waiter.
+
+        Raises:
+            InferenceError: the batch was refused as a whole; then nothing of it is left.
+        """
+        return self._configuration.use(lambda effective: self._submit(form, effective))
+
+    def _submit(self, form: BatchForm, effective: Effective) -> BatchSubmission:
+        known_id = self._known_batch(form)
+        if known_id is not None:
+            return self._replayed(known_id)
+        entries = self._prepare(form, effective)
+        prepared = [entry for entry in entries if isinstance(entry, PreparedItem)]
+        self._admit(prepared)
+        batch_id = uuid.uuid4().hex
+        requests = iter(self._requests(prepared, batch_id, self._upload(prepared), effective.revision))
+        batch = BatchRequest(
+            batch_id,
+            tuple(next(requests) if isinstance(entry, PreparedItem) else entry.to_dict() for entry in entries),
+            form.idempotency_key,
+            form.fingerprint,
+        )
+        return self._accept(batch, prepared)
+
+    def _prepare(self, form: BatchForm, effective: Effective) -> list[PreparedItem | InferenceError]:
+        check = partial(self._door.check, preference=form.preference, effective=effective)
+        prepare = partial(self._items.prepare, check=check)
+        if any(item.is_reference for item in form.items):
+            return self._transfers.map(prepare, form.items)
+        return [prepare(item) for item in form.items]
+
+    def _admit(self, prepared: Sequence[PreparedItem]) -> None:
+        """Raises Overloaded, ServiceUnavailable."""
+        by_queue = defaultdict(list)
+        for one in prepared:
+            by_queue[one.queue].append(one.checked)
+        for queue, tasks in by_queue.items():
+            self._admission.check(
+                queue,
+                deadline_s=min(task.deadline_s for task in tasks),
+                sinks={sink for task in tasks for sink in task.sinks},
+                count=len(tasks),
+            )
+
+    def _upload(self, prepared: Sequence[PreparedItem]) -> list[float]:
+        """Gives the milliseconds that each took; 0 for what was there. Raises ServiceUnavailable; then none is left."""
+
+        def put(one: PreparedItem) -> float:
+            return self._uploads.put(one.item, one.form) if one.is_upload else 0.0
+
+        try:
+            return self._transfers.map(put, prepared)
+        except ServiceUnavailable:
+            self._discard(prepared)
+            raise
+
+    def _requests(
+        self, prepared: Sequence[PreparedItem], batch_id: str, store_ms: Sequence[float], revision: int
+    ) -> list[PredictionRequest]:
+        return [
+            PredictionRequest(
+                task_id=one.item.task_id,
+                request_id=one.form.request_id,
+                model=one.checked.model,
+                queue=one.queue,
+                item=one.item,
+                deadline_s=one.checked.deadline_s,
+                sinks=one.checked.sinks,
+                revision=revision,
+                priority=one.form.priority,
+                reply_to=self._replies.channel,
+                store_ms=ms,
+                batch_id=batch_id,
+            )
+            for one, ms in zip(prepared, store_ms, strict=True)
+        ]
+
+    def _accept(self, batch: BatchRequest, prepared: Sequence[PreparedItem]) -> BatchSubmission:
+        waiter = self._replies.expect_all([one.item.task_id for one in prepared])  # before anything can answer
+        try:
+            accepted = accept_batch(
+                self._store,
+                self._broker,
+                batch,
+                max_message_items=self._settings.worker.max_batch_size,
+                max_queue_depth=self._settings.limits.max_queue_depth,
+                on_withdrawn=lambda: self._discard(prepared),
+            )
+        except BaseException as error:
+            self._replies.forget(waiter)
+            if isinstance(error, Overloaded | IdempotencyConflict | StateChanged):
+                self._discard(prepared)
+            if isinstance(error, Overloaded):
+                error.retry_after_s = max(self._admission.retry_after_s(queue) for queue in {one.queue for one in prepared})
+            raise
+        if not accepted.created:  # the same key came twice at the same time
+            self._replies.forget(waiter)
+            self._discard(prepared)
+            return self._replayed(accepted.batch_id)
+        deadline_s = max((one.checked.deadline_s for one in prepared), default=0.0)
+        return BatchSubmission(batch.batch_id, waiter, deadline_s, batch)
+
+    def _discard(self, prepared: Sequence[PreparedItem]) -> None:
+        self._transfers.map(self._uploads.discard, [one.item for one in prepared if one.is_upload])
+
+    def _known_batch(self, form: BatchForm) -> str | None:
+        known = self._store.find_idempotent(form.idempotency_key) if form.idempotency_key else None
+        if known is not None and known.fingerprint != form.fingerprint:
+            raise known.conflict()
+        return known.batch_id if known is not None else None
+
+    def _replayed(self, batch_id: str) -> BatchSubmission:
+        """An earlier batch that an idempotency key stands for; its replies may have gone to another process, or be long gone."""
+        waiter = self._replies.expect_all(self._store.get_batch(batch_id).task_ids)
+        try:
+            records = self._store.get_many(waiter.task_ids)
+        except BaseException:
+            self._replies.forget(waiter)
+            raise
+        waiter.look(records)
+        lives_s = ((record.deadline_at_ms - record.created_at_ms) / 1000 for record in records if record is not None)
+        return BatchSubmission(batch_id, waiter, max(lives_s, default=0.0), batch=None)

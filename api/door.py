@@ -1,0 +1,81 @@
+"""What is checked of a request before anything of it is stored."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from api.predict_form import ImageForm, Preference
+from inference.broker import USUAL_PRIORITY, Broker
+from inference.effective import Effective
+from inference.errors import InvalidMetadata
+from inference.imaging import ImageHeader, ImageLimits, inspect
+from inference.messages import ModelRef
+from inference.models.spec import ModelSpec
+from inference.settings import Settings
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What an image's request comes to."""
+
+    spec: ModelSpec
+    #: the version of it that runs now
+    model: ModelRef
+    header: ImageHeader
+    #: seconds from acceptance to the task's deadline
+    deadline_s: float
+    #: where the result goes
+    sinks: tuple[str, ...]
+
+
+class Door:
+    def __init__(self, broker: Broker, settings: Settings) -> None:
+        self._broker = broker
+        self._settings = settings
+
+    def check(self, form: ImageForm, preference: Preference, effective: Effective) -> Checked:
+        """Raises InferenceError: what is wrong with it."""
+        spec = effective.model(form.model)
+        header = inspect(
+            form.image,
+            shape=form.shape,
+            dtype=form.dtype,
+            content_type=form.content_type,
+            spec=spec.input,
+            limits=ImageLimits(self._settings.limits.max_pixels),
+        )
+        deadline_s = self._deadline_s(form, preference)
+        sinks = self._sinks(form, effective)
+        self._check_priority(form)
+        return Checked(spec, effective.reference(spec), header, deadline_s, sinks)
+
+    def _sinks(self, form: ImageForm, effective: Effective) -> tuple[str, ...]:
+        configured = self._settings.possible_sinks
+        unknown = [sink for sink in form.sinks or () if sink not in configured]
+        if unknown:
+            raise InvalidMetadata(
+                f"results cannot go to {', '.join(unknown)} here",
+                field="metadata.sinks",
+                expected=f"some of {', '.join(configured) or 'none'}",
+            )
+        return effective.sinks if form.sinks is None else form.sinks
+
+    def _check_priority(self, form: ImageForm) -> None:
+        if form.priority != USUAL_PRIORITY and not self._broker.has_priorities:
+            raise InvalidMetadata(
+                "this service's broker has no priorities: RabbitMQ's quorum queues go in order",
+                field="metadata.priority",
+                expected=f"{USUAL_PRIORITY}, or a service with broker.queue_type: classic",
+            )
+
+    def _deadline_s(self, form: ImageForm, preference: Preference) -> float:
+        deadlines = self._settings.deadlines
+        default_s = deadlines.sync_s if preference.wait_s is None else deadlines.async_s
+        wanted_s = form.deadline_s or default_s
+        if wanted_s > deadlines.max_s:
+            raise InvalidMetadata(
+                f"deadline_s is {wanted_s:g}, more than this service allows",
+                field="metadata.deadline_s",
+                expected=f"at most {deadlines.max_s:g}",
+            )
+        return wanted_s
