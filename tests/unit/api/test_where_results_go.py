@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import redis
-from api_rig import FakeWorker, assert_problem, post, post_async, raw_form
+from api_rig import RAW_METADATA, FakeWorker, assert_problem, encoded_form, form, post, raw_form, raw_image
 from flask.testing import FlaskClient
 from support.waiting import until
 
@@ -23,7 +23,8 @@ class Outboxes:
 
     def classify(self, **fields: Any) -> list[str]:
         """Names of the outboxes that the result of such a request lies in."""
-        task_id = post_async(self.client, raw_form(**fields))
+        request = encoded_form([raw_image(3)], form(metadata=RAW_METADATA, **fields))
+        task_id = self.client.post("/inference", headers={"Prefer": "respond-async"}, **request).json["task_id"]
         FakeWorker(self.app.services, self._redis).work_off()
         deliveries = self.client.get(f"/tasks/{task_id}").json["deliveries"]
         assert {one["status"] for one in deliveries} <= {"pending"}
