@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -81,7 +82,10 @@ def read_weights(path: Path, model: keras.Model) -> None:
         if "layer_names" in group.attrs or "layer_names0" in group.attrs:
             legacy_h5_format.load_weights_from_hdf5_group(group, model)
             return
+        found = _count_weights(file)
     _read_keras_3_weights(path, model)
+    if found != len(model.weights):  # Keras 3 takes what it finds, and looks for no more
+        raise ConfigurationError(f"has {found} weights, and the model {len(model.weights)}")
 
 
 def compute_in(policy: str, model: keras.Model) -> None:
@@ -96,7 +100,15 @@ def _read_keras_3_weights(path: Path, model: keras.Model) -> None:
     with tempfile.TemporaryDirectory(prefix="inference-weights-") as folder:
         named = Path(folder) / "model.weights.h5"  # Keras goes by the name
         named.symlink_to(path.absolute())
-        model.load_weights(named)
+        with warnings.catch_warnings(action="ignore"):  # an error says the same
+            model.load_weights(named)
+
+
+def _count_weights(file: h5py.File) -> int:
+    """What Keras 3 saved of the layers; a trained model's file has the optimizer's too."""
+    names: list[str] = []
+    file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
+    return sum(not name.startswith("optimizer/") for name in names)
 
 
 def _refuse_code(config: Any) -> None:
