@@ -1,12 +1,21 @@
-"""One running service, shared by the tests that leave it as they found it."""
+"""Running services, shared by the tests that leave them as they found them."""
 
 from __future__ import annotations
 
+import contextlib
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import redis
+from kombu import Connection
+from support.celery_user import CeleryUser, Parts, digits_named
 from support.service import Service
+
+#: Of the Redis server, for the records of what is queued in RabbitMQ; what is under our key prefix is ours.
+_DATABASE = 12
 
 
 @pytest.fixture(scope="session")
@@ -20,3 +29,45 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         yield running
     finally:
         running.end()
+
+
+@pytest.fixture(scope="session", params=["redis", pytest.param("rabbitmq", marks=pytest.mark.services)])
+def celery_user(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[CeleryUser]:
+    """A service on each broker, its worker under a node name and on a queue of its own; 4 messages are prefetched."""
+    folder = tmp_path_factory.mktemp("celery")
+    name = f"digits-{uuid.uuid4().hex[:8]}"
+    settings: dict[str, Any] = {
+        "models": [str(digits_named(name, folder))],
+        "worker": {"max_batch_size": 2, "prefetch_batches": 2},
+        "task_store": {"lost_grace_s": 1, "key_prefix": name},
+        "minio": {"secret_key": "a-secret-of-a-test"},
+    }
+    with contextlib.ExitStack() as stack:
+        if request.param == "rabbitmq":
+            env = request.getfixturevalue("services_env")
+            stack.callback(_leave, env, name)
+            settings["broker"] = {"url": env["AMQP_URL"]}
+            settings["task_store"] |= {"url": _records(env)}
+        parts = stack.enter_context(Parts(Service(folder, settings)))
+        if request.param == "redis":
+            parts.start("broker", "server.py", "broker")
+        parts.start("relay", "server.py", "relay")
+        parts.start("api", "server.py", "api", "--port", str(parts.service.port))
+        queue = f"predict.{name}"
+        node = parts.start_worker("worker", queue)
+        parts.wait_ready()
+        yield CeleryUser(parts, node, queue)
+
+
+def _records(env: dict[str, str]) -> str:
+    return env["REDIS_URL"].rpartition("/")[0] + f"/{_DATABASE}"
+
+
+def _leave(env: dict[str, str], name: str) -> None:
+    """Take from the servers what was ours."""
+    with Connection(env["AMQP_URL"]) as connection, contextlib.closing(connection.channel()) as channel:
+        channel.queue_delete(f"predict.{name}")
+        channel.exchange_delete(f"predict.{name}")
+    with redis.Redis.from_url(_records(env)) as client:
+        if keys := list(client.scan_iter(f"{name}:*", count=1000)):
+            client.delete(*keys)

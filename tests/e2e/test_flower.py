@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import requests
-from support.celery_user import CeleryUser, FlowerProcess, zero
+from support.celery_user import CeleryUser, FlowerProcess, Parts, zero
 from support.service import ROOT, Service, wait_until
 
 pytestmark = pytest.mark.process
@@ -42,7 +42,7 @@ def flower(service: Service) -> Iterator[FlowerProcess]:
 @pytest.fixture(scope="module")
 def user(service: Service, flower: FlowerProcess) -> CeleryUser:
     (node,) = flower.get("/api/workers")
-    return CeleryUser(service, node, "predict.digits")
+    return CeleryUser(Parts(service), node, "predict.digits")
 
 
 def wait_for_states(flower: FlowerProcess, **states: str) -> dict[str, dict[str, Any]]:
@@ -69,7 +69,7 @@ def test_its_counts_agree_with_what_was_sent(user: CeleryUser, flower: FlowerPro
     revoked = [user.submit() for _ in range(5)]
     for task_id in revoked[:3]:
         requests.delete(f"{service.url}/tasks/{task_id}", timeout=20).raise_for_status()
-    user.control("revoke", *revoked[3:])
+    user.type_control("revoke", *revoked[3:])
     user.wait_for("canceled", *revoked)
     user.wait_for("expired", *expired)
     (predictor,) = service.processes("predictor")

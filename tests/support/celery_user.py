@@ -11,8 +11,9 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+import psutil
 import requests
 import yaml
 from celery import Celery
@@ -41,6 +42,53 @@ def digits_named(name: str, folder: Path) -> Path:
     return model
 
 
+class Parts:
+    """A service whose parts were each started by its own command, the worker under a node name of its own."""
+
+    def __init__(self, service: Service) -> None:
+        self.service = service
+        self._running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._running.values():
+            process.terminate()
+        for process in self._running.values():
+            assert process.wait(60) == 0, self.service.log
+
+    def start(self, name: str, *command: str) -> None:
+        with self.service.log_file.open("ab") as log:
+            self._running[name] = subprocess.Popen(
+                [sys.executable, *command], cwd=ROOT, env=self.service.environment, stdout=log, stderr=subprocess.STDOUT
+            )
+
+    def start_worker(self, name: str, queue: str) -> str:
+        """Gives the worker's node name, which is no other's on a broker that is shared."""
+        node = f"{name}@{queue}"
+        self.start(name, "-m", "celery", "-A", "tasks", "worker", "-n", node, "-Q", queue)
+        return node
+
+    def predictor(self, name: str) -> psutil.Process:
+        """The predictor process of a worker."""
+        below = psutil.Process(self._running[name].pid).children(recursive=True)
+        (predictor,) = (process for process in below if "inference.models.predictor_process" in process.cmdline())
+        return predictor
+
+    def wait(self, name: str, timeout_s: float = 60) -> int:
+        """Until it has ended; gives its exit code."""
+        return self._running.pop(name).wait(timeout_s)
+
+    def wait_ready(self) -> None:
+        wait_until(self._is_ready, timeout_s=90, what="the parts are ready")
+
+    def _is_ready(self) -> bool:
+        with contextlib.suppress(requests.ConnectionError):
+            return requests.get(f"{self.service.url}/health/ready", timeout=5).ok
+        return False
+
+
 class CeleryUser:
     """Celery's commands against one worker.
 
@@ -48,8 +96,9 @@ class CeleryUser:
         node: the worker's node name, so that no command reaches another's on a shared broker.
     """
 
-    def __init__(self, service: Service, node: str, queue: str) -> None:
-        self.service = service
+    def __init__(self, parts: Parts, node: str, queue: str) -> None:
+        self.parts = parts
+        self.service = service = parts.service
         self.node = node
         self.queue = queue
         self.app = Celery(broker=kombu_url(load_settings(service.config)))
@@ -65,16 +114,24 @@ class CeleryUser:
             check=False,
         )
 
-    def inspect(self, command: str, *words: str) -> Any:
-        """The worker's answer to `celery inspect`."""
-        return self._json("inspect", command, *words)[self.node]
-
-    def control(self, command: str, *words: str) -> Any:
-        """The worker's answer to `celery control`."""
-        (answer,) = self._json("control", command, *words)
+    def inspect(self, command: str) -> Any:
+        """The worker's answer to a command without words; faster than typing it."""
+        (answer,) = self.app.control.broadcast(command, destination=[self.node], reply=True, limit=1, timeout=20)
         return answer[self.node]
 
-    def _json(self, kind: str, command: str, *words: str) -> Any:
+    def is_there(self) -> bool:
+        return bool(self.app.control.ping(destination=[self.node], timeout=2))
+
+    def type_inspect(self, command: str, *words: str) -> Any:
+        """The worker's answer to `celery inspect …`."""
+        return self._typed("inspect", command, *words)[self.node]
+
+    def type_control(self, command: str, *words: str) -> Any:
+        """The worker's answer to `celery control …`."""
+        (answer,) = self._typed("control", command, *words)
+        return answer[self.node]
+
+    def _typed(self, kind: str, command: str, *words: str) -> Any:
         done = self.run(kind, "--json", "--timeout", "5", "-d", self.node, command, *words)
         assert done.stdout.startswith(("{", "[")), done
         return json.loads(done.stdout)
