@@ -83,6 +83,7 @@ class ApiSettings(_Section):
 class BrokerSettings(_Section):
     """Celery's broker: Redis or RabbitMQ."""
 
+    #: 'embedded', a Redis URL (inference/settings/redis_address.py) or amqp://USER:PASSWORD@HOST:5672/VHOST
     url: BrokerUrl = EMBEDDED
     #: RabbitMQ's kind of queue
     queue_type: Literal["quorum", "classic"] = "quorum"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from inference.settings.redis_address import RedisAddress
+from inference.settings.redis_address import REDIS_SCHEMES, RedisAddress
 
 
 @pytest.fixture
@@ -90,6 +90,17 @@ def test_what_is_said_of_a_wrong_one(url: str, said: str) -> None:
         RedisAddress.parse(url)
 
     assert "word" not in str(caught.value).replace("password", "")
+
+
+def test_the_documented_ones_are_right(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("ca.crt", "client.crt", "client.key"):
+        Path(name).touch()
+    text = (repository / "docs/operations.md").read_text(encoding="utf-8")
+    urls = re.findall(r"^((?:rediss?|sentinels?|unix)://\S+)", text, re.MULTILINE)
+
+    assert {url.partition(":")[0] for url in urls} == REDIS_SCHEMES
+    assert all(RedisAddress.parse(url).password == "PASSWORD" for url in urls)
 
 
 def test_its_passwords_do_not_show() -> None:
