@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_digits
+from support.models import load_spec
 from support.service import ROOT
 
 #: Form field for `Digit.raw`.
@@ -72,6 +73,5 @@ def _blends(count: int) -> NDArray[np.uint8]:
 
 def _predict(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     from inference.models.loading import load_model  # noqa: PLC0415 TensorFlow, for those who need it
-    from inference.models.spec import load_spec  # noqa: PLC0415
 
     return load_model(load_spec(ROOT / "models" / "digits")).predict(pixels[..., np.newaxis].astype(np.float32))
