@@ -28,10 +28,12 @@ class LoadedModel:
     Args:
         function: takes (n, height, width, channels) in the description's dtype, gives (n, output_size) float32.
         output_size: number of classes.
+        model: what the function was compiled from; a compiled graph does not keep its weights alive.
     """
 
-    def __init__(self, function: Callable[[NDArray[Any]], tf.Tensor], output_size: int) -> None:
+    def __init__(self, function: Callable[[NDArray[Any]], tf.Tensor], output_size: int, model: ReadModel) -> None:
         self._function = function
+        self._model = model
         self.output_size = output_size
 
     def predict(self, batch: NDArray[Any]) -> NDArray[np.float32]:
@@ -55,7 +57,7 @@ def load_model(spec: ModelSpec, device: Device = CPU) -> LoadedModel:
         graph = _compile(model, spec, device)
         output_size = _output_size(graph, spec)
     _check_labels(spec, output_size)
-    return LoadedModel(lambda batch: graph(batch)[0], output_size)
+    return LoadedModel(lambda batch: graph(batch)[0], output_size, model)
 
 
 def warm_up(model: LoadedModel, spec: ModelSpec, batch_sizes: Sequence[int]) -> None:
