@@ -20,7 +20,7 @@ from inference.settings.redis_address import RedisAddress
 
 #: The longest path of a Unix socket that every platform takes.
 _MAX_SOCKET_PATH = 100
-#: More than one API process has greenlets that ask at the same moment. Those over redis-py's own limit, 100, would be refused.
+#: More than the greenlets of one API process that ask at the same moment; redis-py's own limit, 100, would refuse some.
 _MAX_CONNECTIONS = 1000
 #: Seconds until the next sentinel is asked.
 _SENTINEL_TIMEOUT_S = 1
