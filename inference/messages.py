@@ -59,8 +59,9 @@ class QueueItem:
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> QueueItem:
+        task_id, object_key = _texts(data, "task_id", "object_key")
         header = data["header"]
-        return QueueItem(data["task_id"], data["object_key"], ImageHeader.from_dict(header) if header else None)
+        return QueueItem(task_id, object_key, ImageHeader.from_dict(header) if header else None)
 
 
 @dataclass(frozen=True)
@@ -80,11 +81,19 @@ class QueueMessage:
 
     @staticmethod
     def from_kwargs(kwargs: Mapping[str, Any]) -> QueueMessage:
-        """Raises KeyError, TypeError, ValueError."""
+        """Raises AttributeError, KeyError, TypeError, ValueError."""
         items = tuple(QueueItem.from_dict(item) for item in kwargs["items"])
         if not items:
             raise ValueError("a predict message has at least one item")
-        return QueueMessage(ModelRef(**kwargs["model"]), items)
+        return QueueMessage(ModelRef(*_texts(kwargs["model"], "name", "version", "digest")), items)
+
+
+def _texts(data: Mapping[str, Any], *names: str) -> list[str]:
+    """Raises KeyError, TypeError: what is no text here would break whoever takes it for an id or a key."""
+    values = [data[name] for name in names]
+    if not all(isinstance(value, str) for value in values):
+        raise TypeError(f"{', '.join(names)} must be texts, not {values!r:.100}")
+    return values
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,11 @@ class ItemsFailed(Exception):
 
 
 class PredictRequest(Request):  # type: ignore[misc] # Celery has no types
-    """Reports what the pipeline says of the message. `terminate` cancels the records; no process is killed."""
+    """Reports what the pipeline says of the message. `terminate` cancels the records; no process is killed.
+
+    Raises:
+        AttributeError, KeyError, TypeError, ValueError: it is no message of Celery's protocol 2.
+    """
 
     def __init__(self, message: Any, *, worker: InferenceWorker, main_loop: MainLoop, consumer: Any, **options: Any) -> None:
         super().__init__(
@@ -39,6 +43,8 @@ class PredictRequest(Request):  # type: ignore[misc] # Celery has no types
             connection_errors=consumer.connection_errors,
             **options,
         )
+        if [type(part) for part in (self.id, *self._payload)] != [str, list, dict, dict]:
+            raise ValueError("its id, args, kwargs and embed are not a text, a list and two mappings")
         self._worker = worker
         self._main_loop = main_loop
         self._consumer = consumer

@@ -134,8 +134,17 @@ def test_messages_that_are_none_break_nothing(user: CeleryUser) -> None:
     with user.app.connection() as connection, connection.channel() as channel:
         producer = connection.Producer(channel, routing_key=user.queue)
         headers = {"task": "tasks.predict", "id": "strange", "lang": "py"}
-        for body in ([], [[], {}], [[], None, None], "text", 5, None):
+        for body in ([], [[], {}], [[], None, None], [[], {}, None], "text", "abc", 5, None):
             producer.publish(body, serializer="json", headers=headers)
+        model, item = {"name": "n", "version": "1", "digest": "d"}, {"task_id": "t", "object_key": "k", "header": None}
+        for kwargs in (
+            {"model": model},
+            {"model": model | {"name": []}, "items": [item]},
+            {"model": model, "items": [item]},
+            {"model": model, "items": [item | {"task_id": []}]},
+            {"model": model, "items": [item | {"header": 5}]},
+        ):
+            producer.publish([[], kwargs, {}], serializer="json", headers=headers)
         producer.publish([[], {}, {}], serializer="json", headers={"task": "tasks.predict", "lang": "py"})
         producer.publish({"task": "tasks.predict", "id": "old", "args": [], "kwargs": {}}, serializer="json")
         producer.publish(b"\xff", content_type="application/octet-stream", content_encoding="binary")
@@ -152,8 +161,12 @@ def test_a_message_waits_for_its_time(user: CeleryUser) -> None:
 
 
 def test_a_message_that_has_expired_does_not_run(user: CeleryUser) -> None:
-    with user.events() as events:
-        task_id = send(user, {"items": [{"object": "uploads/mine/seven.png"}]}, expires=-1)
+    """Put on the queue as it is: `send_task` has RabbitMQ drop it on the way."""
+    task_id = f"expired-{user.queue}"
+    headers = {"task": "tasks.predict", "id": task_id, "lang": "py", "expires": "2020-01-01T00:00:00+00:00"}
+    body = [[], {"items": [{"object": "uploads/mine/seven.png"}]}, {}]
+    with user.events() as events, user.app.connection() as connection, connection.channel() as channel:
+        connection.Producer(channel, routing_key=user.queue).publish(body, serializer="json", headers=headers)
         events.wait("failed", task_id)
     assert (ended(user, task_id)["status"], ended(user, task_id)["attempts"]) == ("expired", 0)
     assert "DeadlineExceeded" in events.of[task_id][-1]["exception"]

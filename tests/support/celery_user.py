@@ -53,9 +53,8 @@ class Parts:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for process in self._running.values():
+        for process in reversed(self._running.values()):  # the broker last
             process.terminate()
-        for process in self._running.values():
             assert process.wait(60) == 0, self.service.log
 
     def start(self, name: str, *command: str) -> None:
