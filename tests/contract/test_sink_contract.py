@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import fcntl
 import json
 import subprocess
@@ -88,6 +89,16 @@ def a_document(task_id: str = "task") -> dict[str, Any]:
 
 def ids(documents: list[dict[str, Any]]) -> list[str]:
     return [document["task_id"] for document in documents]
+
+
+@pytest.mark.parametrize(("threshold", "confident"), [(1.0, True), (3.402e38, False)])
+def test_a_document_of_a_model_with_a_threshold_says_whether_it_is_confident(threshold: float, confident: bool) -> None:
+    record = a_record("task")
+    assert record.outcome is not None
+    assert record.outcome.result is not None
+    result = dataclasses.replace(record.outcome.result, threshold=threshold)
+    changed = dataclasses.replace(record, outcome=dataclasses.replace(record.outcome, result=result))
+    assert result_document(changed, pipeline_id="pipeline")["confident"] is confident
 
 
 def test_a_document_says_what_the_seed_promises_and_more() -> None:
