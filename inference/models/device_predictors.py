@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from inference.messages import ModelRef
 from inference.models.arena import SlotArena
+from inference.models.device_lock import gpu_index
 from inference.models.predictor import BatchPredictions, PredictorProcess
 from inference.models.protocol import Loaded
 from inference.models.spec import ModelSpec
@@ -25,9 +26,9 @@ class DevicePredictors:
         load_timeout_s: float,
         gpu: GpuSettings,
     ) -> None:
-        by_device: dict[str, dict[str, tuple[ModelSpec, SlotArena]]] = defaultdict(dict)
+        by_device: dict[int | None, dict[str, tuple[ModelSpec, SlotArena]]] = defaultdict(dict)
         for name, (spec, arena) in models.items():
-            by_device[spec.device or ""][name] = (spec, arena)
+            by_device[gpu_index(spec.device)][name] = (spec, arena)
         self._by_model: dict[str, PredictorProcess] = {}
         self._processes: list[PredictorProcess] = []
         for group in by_device.values():

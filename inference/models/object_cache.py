@@ -138,7 +138,7 @@ def _locked(file: Path, what: str) -> Iterator[None]:
         waits = False
         while not _try_lock(lock):
             if not waits:
-                logger.info("waiting for another process that fetches %s", what)
+                logger.info("waiting for another process that looks after %s", what)
                 waits = True
             time.sleep(_LOCK_INTERVAL_S)
         yield

@@ -136,6 +136,15 @@ class TestResult:
     def test_of_two_that_are_equal_the_first_is_the_class(self) -> None:
         assert PredictionResult.from_vector(np.array([0.5, 0.5], dtype=np.float32), ()).class_index == 0
 
+    @pytest.mark.parametrize(("threshold", "confident"), [(None, None), (0.5, True), (0.7, True), (0.71, False)])
+    def test_a_threshold_makes_it_confident_or_not(self, threshold: float | None, confident: bool | None) -> None:
+        """0.7 is less than itself as float32; that is not what someone who writes 0.7 means."""
+        result = PredictionResult.from_vector(np.array([0.3, 0.7], dtype=np.float32), (), threshold)
+        assert result.confident is confident
+        sent = decode_outcome(encode_outcome(Outcome(TaskStatus.SUCCEEDED, result))).result
+        assert sent is not None
+        assert sent.confident is confident
+
     @pytest.mark.parametrize("labels", [(), ("ant",)])
     def test_a_class_without_a_label_has_none(self, labels: tuple[str, ...]) -> None:
         assert PredictionResult.from_vector(np.array([0.1, 0.9], dtype=np.float32), labels).label is None

@@ -9,6 +9,7 @@ import json
 import tempfile
 import warnings
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -90,10 +91,20 @@ def read_weights(path: Path, model: keras.Model) -> None:
 
 def compute_in(policy: str, model: keras.Model) -> None:
     """Let the layers compute by this policy, but for those that give the model's answer: probabilities need all digits."""
-    last = {id(tensor._keras_history.operation) for tensor in keras.tree.flatten(model.outputs)}  # noqa: SLF001
+    last = {id(layer) for layer in _last_layers(model)}
     for layer in model._flatten_layers(include_self=False):  # noqa: SLF001 nested ones too; Keras has no other way to them
         if id(layer) not in last:
             layer.dtype_policy = policy
+
+
+def _last_layers(model: keras.Model) -> Iterator[keras.Layer]:
+    for output in keras.tree.flatten(model.outputs):
+        layer = output._keras_history.operation  # noqa: SLF001 Keras has no other way from a tensor to its layer
+        if isinstance(layer, keras.Model):
+            yield layer
+            yield from _last_layers(layer)
+        else:
+            yield layer
 
 
 def _read_keras_3_weights(path: Path, model: keras.Model) -> None:

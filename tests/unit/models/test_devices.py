@@ -190,6 +190,16 @@ class TestPrecision:
         np.testing.assert_allclose(half, exact, atol=0.05)
         assert np.abs(half - exact).max() > 1e-5
 
+    def test_the_last_layer_of_a_nested_model_that_is_last_has_all_digits(
+        self, tmp_path: Path, images: np.ndarray[Any, Any]
+    ) -> None:
+        head = keras.Sequential([keras.Input((4,)), keras.layers.Dense(5, activation="softmax")])
+        inputs = keras.Input((12, 10, 3))
+        features = keras.layers.Conv2D(4, 3)(keras.layers.Rescaling(1 / 255)(inputs))
+        keras.Model(inputs, head(keras.layers.GlobalAveragePooling2D()(features))).save(tmp_path / "m.keras")
+        half = load_model(spec_of(tmp_path, name="net", file="m.keras", input=IMAGE, mixed_precision=True)).predict(images)
+        np.testing.assert_allclose(half.sum(axis=1), 1, atol=1e-6)
+
     def test_a_gpu_has_float16_and_a_cpu_bfloat16(self) -> None:
         assert (Device("/GPU:0", is_gpu=True).half_precision, CPU.half_precision) == ("mixed_float16", "mixed_bfloat16")
         assert keras.DTypePolicy("mixed_float16").compute_dtype == "float16"
@@ -300,7 +310,7 @@ class TestPredictors:
     @pytest.fixture(scope="class")
     def models(self) -> Iterator[dict[str, tuple[ModelSpec, SlotArena]]]:
         digits = load_spec(ROOT / "models" / "digits")
-        devices = {"a": "cpu", "b": "gpu", "c": "cpu"}
+        devices = {"a": "cpu", "b": "gpu", "c": "cpu", "d": None, "e": "gpu:0"}
         specs = {name: digits.model_copy(update={"name": name, "device": device}) for name, device in devices.items()}
         arenas = {name: SlotArena(spec.input, 2) for name, spec in specs.items()}
         for number, arena in enumerate(arenas.values()):
@@ -317,9 +327,9 @@ class TestPredictors:
         with ExitStack() as stack:
             stack.callback(predictors.stop)
             assert predictors.start(lambda: False)
-            assert set(predictors.loaded) == {"a", "b", "c"}
+            assert set(predictors.loaded) == set(models)
             answers = {name: predictors.predict(name, [0, 1]).values for name in models}
             processes = {name: process.pid for name, process in predictors._by_model.items()}
-        assert processes["a"] == processes["c"] != processes["b"]
+        assert processes["a"] == processes["c"] != processes["b"] == processes["d"] == processes["e"]
         for name, (spec, arena) in models.items():
             np.testing.assert_allclose(answers[name], load_model(spec).predict(arena.images[:2]), atol=1e-5)
