@@ -65,8 +65,16 @@ class ClaimingQoS(stock.QoS):  # type: ignore[misc] # kombu has no types
 
     def ack(self, delivery_tag: str) -> None:
         self._items.pop(delivery_tag, None)
-        self._acknowledged.append(delivery_tag)
         virtual.QoS.ack(self, delivery_tag)
+        self._acknowledge(delivery_tag)
+
+    def delivered(self, delivery_tag: str) -> None:
+        """A consumer without acknowledgements, as one of remote control's answers, never says that it has a message."""
+        if self.claimed.pop(delivery_tag, None) is not None:
+            self._acknowledge(delivery_tag)
+
+    def _acknowledge(self, delivery_tag: str) -> None:
+        self._acknowledged.append(delivery_tag)
         hub = get_event_loop()
         if hub is None:
             self.flush_acknowledged()
@@ -157,6 +165,7 @@ class ClaimingChannel(stock.Channel):  # type: ignore[misc] # kombu has no types
         try:
             for queue, message in claimed:
                 self.connection._deliver(message, queue)  # noqa: SLF001 as the base class does
+                self.qos.delivered(message["properties"]["delivery_tag"])
         finally:
             # What a consumer that failed left behind goes back at once.
             while self.qos.claimed:

@@ -56,14 +56,17 @@ def connect(url: str, key_prefix: str) -> Iterator[Callable[..., Connection]]:
 class Reader:
     """A consumer that takes what the transport gives it."""
 
-    def __init__(self, connection: Connection, *queues: str, prefetch: int = 10) -> None:
+    def __init__(self, connection: Connection, *queues: str, prefetch: int = 10, no_ack: bool = False) -> None:
         self.connection = connection
         self.messages: list[Message] = []
         #: what `read` gave last
         self.taken: list[Message] = []
         channel = connection.default_channel
         self.consumer = Consumer(
-            channel, [Queue(name, exchange="", routing_key=name) for name in queues], on_message=self.messages.append
+            channel,
+            [Queue(name, exchange="", routing_key=name) for name in queues],
+            on_message=self.messages.append,
+            no_ack=no_ack,
         )
         self.consumer.qos(prefetch_count=prefetch)
         self.consumer.consume()
@@ -264,6 +267,18 @@ def test_a_global_key_prefix_is_before_every_key(
     assert redis_client.exists(f"{queue}:{queue}", f"{queue}:{bell_key(queue)}") == 2
     assert reader.read(1) == [2]
     assert redis_client.exists(queue, bell_key(queue)) == 0
+
+
+def test_a_consumer_without_acknowledgements_gets_each_message_once(
+    connect: Callable[..., Connection], queue: str, redis_client: redis.Redis, key_prefix: str
+) -> None:
+    """As what asks workers by remote control does."""
+    send(connect(), queue, 1, 2)
+    reader = Reader(connect(), queue, no_ack=True)
+    assert reader.read(2) == [1, 2]
+    assert reader.reads_nothing()
+    assert unacked(redis_client, key_prefix) == (set(), set())
+    assert redis_client.llen(queue) == 0
 
 
 def test_fanout_goes_on_beside_it(connect: Callable[..., Connection], queue: str) -> None:
