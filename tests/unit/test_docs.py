@@ -57,7 +57,7 @@ def test_every_error_a_client_can_get_is_documented(repository: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "file", ["README.md", "CONTRIBUTING.md", *(f"docs/{name}.md" for name in ("http", "models", "operations"))]
+    "file", ["README.md", "CONTRIBUTING.md", *(f"docs/{name}.md" for name in ("celery", "http", "models", "operations"))]
 )
 def test_links_lead_somewhere(repository: Path, file: str) -> None:
     text = (repository / file).read_text(encoding="utf-8")
