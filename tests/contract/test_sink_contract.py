@@ -97,7 +97,7 @@ def _mongodb_world(env: dict[str, str], stack: contextlib.ExitStack) -> SinkWorl
     stack.callback(proxy.cut)
     reader = stack.enter_context(MongoClient[dict[str, Any]](env["MONGODB_URL"]))
     stack.callback(reader[database].drop_collection, name)
-    changes = {"url": f"mongodb://{proxy.address}", "database": database, "collection": name, "timeout_s": 2}
+    changes = {"url": f"mongodb://{proxy.address}", "database": database, "collection": name, "timeout_s": 5}
 
     def another() -> MongodbSink:
         sink = MongodbSink(mongodb_settings(env, **changes))
@@ -114,7 +114,7 @@ def _kafka_world(env: dict[str, str], stack: contextlib.ExitStack) -> SinkWorld:
     stack.callback(proxy.cut)
 
     def another() -> KafkaSink:
-        sink = KafkaSink(kafka_settings(env, bootstrap_servers=proxy.address, topic=topic, partitions=1, timeout_s=2))
+        sink = KafkaSink(kafka_settings(env, bootstrap_servers=proxy.address, topic=topic, partitions=1, timeout_s=5))
         stack.callback(sink.close)
         return sink
 

@@ -12,7 +12,7 @@ import pytest
 import redis
 from kombu import Connection
 from support.celery_user import CeleryUser, Parts, digits_named
-from support.service import Service
+from support.service import Service, wait_until
 
 #: Of the Redis server, for the records of what is queued in RabbitMQ; what is under our key prefix is ours.
 _DATABASE = 12
@@ -56,7 +56,9 @@ def celery_user(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
         queue = f"predict.{name}"
         node = parts.start_worker("worker", queue)
         parts.wait_ready()
-        yield CeleryUser(parts, node, queue)
+        user = CeleryUser(parts, node, queue)
+        wait_until(user.is_there, timeout_s=30, what="the worker listens to remote control")
+        yield user
 
 
 def _records(env: dict[str, str]) -> str:

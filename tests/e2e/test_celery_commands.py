@@ -14,6 +14,9 @@ import requests
 from support.celery_user import CeleryUser
 from support.service import ROOT, wait_until
 
+from inference.redis_client import broker_url, connect
+from inference.settings import load_settings
+
 pytestmark = pytest.mark.process
 
 PREFETCHED = 4
@@ -183,6 +186,30 @@ def test_events_are_dumped(user: CeleryUser) -> None:
             lines.append(dump.stdout.readline())
         dump.terminate()
     assert any(f"task received: tasks.predict({task_id})" in line for line in lines)
+
+
+@pytest.mark.parametrize("celery_user", ["redis"], indirect=True)
+def test_events_go_on_after_a_lost_connection(user: CeleryUser) -> None:
+    """What was prefetched comes again, joins what is held, and is told of once it has ended."""
+    settings = load_settings(user.service.config)
+    with predictor_held(user):
+        task_ids = [user.submit() for _ in range(3)]
+        wait_until(lambda: len(user.inspect("reserved")) >= 1, timeout_s=20, what="prefetched messages")
+        user.hang_up()
+        with connect(broker_url(settings)) as broker:
+            for kind in ("normal", "pubsub"):
+                broker.client_kill_filter(_type=kind, skipme=True)
+        wait_until(user.is_there, timeout_s=60, what="the worker is back")
+        with user.events() as events:
+            user.parts.predictor("worker").resume()
+            events.wait("succeeded", *task_ids)
+            later = user.submit()
+            events.wait("succeeded", later)
+    assert events.types(later) == ["received", "started", "succeeded"]
+    assert {user.service.task(task_id)["attempts"] for task_id in task_ids} == {1}
+    wait_until(lambda: user.inspect("reserved") == user.inspect("active") == [], timeout_s=20, what="nothing is held")
+    with connect(broker_url(settings)) as broker:
+        wait_until(lambda: broker.hlen("unacked") == 0, timeout_s=20, what="everything is acknowledged")
 
 
 def test_a_shutdown_finishes_what_runs(user: CeleryUser) -> None:

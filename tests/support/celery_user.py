@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
+import kombu.pools
 import psutil
 import requests
 import yaml
@@ -117,6 +118,12 @@ class CeleryUser:
         """The worker's answer to a command without words; faster than typing it."""
         (answer,) = self.app.control.broadcast(command, destination=[self.node], reply=True, limit=1, timeout=20)
         return answer[self.node]
+
+    def hang_up(self) -> None:
+        """Close this process's connections to the broker; the next call makes new ones."""
+        self.app.pool.force_close_all()
+        kombu.pools.reset()
+        self.app = Celery(broker=self.app.conf.broker_url)
 
     def is_there(self) -> bool:
         return bool(self.app.control.ping(destination=[self.node], timeout=2))

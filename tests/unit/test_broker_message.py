@@ -98,6 +98,14 @@ def test_it_is_what_celery_sends(celery: Celery, broker: RedisBroker, redis_clie
     assert ours["content-encoding"] == expected["content-encoding"]
 
 
+def test_a_message_of_several_tasks_has_an_id_of_its_own() -> None:
+    """So that to revoke one of them is not to revoke all; the same when the message is made again."""
+    one, several = QueueMessage(MODEL, (an_item("a"),)), QueueMessage(MODEL, (an_item("a"), an_item("b")))
+    assert envelope.message_id(one) == "a"
+    assert envelope.message_id(several) not in {"a", "b"}
+    assert envelope.message_id(several) == envelope.message_id(QueueMessage(MODEL, several.items))
+
+
 def test_each_message_has_a_tag_of_its_own(broker: RedisBroker, queue: str) -> None:
     message = a_message(a_request())
     first, second = broker.prepare(queue, message), broker.prepare(queue, message)

@@ -58,7 +58,11 @@ def test_every_error_a_client_can_get_is_documented(repository: Path) -> None:
 
 @pytest.mark.parametrize(
     "file",
-    ["README.md", "CONTRIBUTING.md", *(f"docs/{name}.md" for name in ("configuration", "http", "models", "operations", "seed"))],
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        *(f"docs/{name}.md" for name in ("celery", "configuration", "http", "models", "operations", "seed")),
+    ],
 )
 def test_links_lead_somewhere(repository: Path, file: str) -> None:
     text = (repository / file).read_text(encoding="utf-8")

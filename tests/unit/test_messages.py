@@ -52,13 +52,34 @@ def test_every_status_is_spelled_as_clients_see_it() -> None:
     assert list(TaskStatus) == ["queued", "running", "succeeded", "failed", "canceled", "expired"]
 
 
-@pytest.mark.parametrize("header", HEADERS)
-def test_a_queue_message_survives_json(header: ImageHeader) -> None:
+@pytest.mark.parametrize("header", [*HEADERS, None])
+def test_a_queue_message_survives_json(header: ImageHeader | None) -> None:
     message = QueueMessage(MODEL, (QueueItem("t1", "uploads/t1", header), QueueItem("t2", "uploads/größer", header)))
     assert QueueMessage.from_kwargs(json.loads(json.dumps(message.to_kwargs()))) == message
 
 
-@pytest.mark.parametrize("kwargs", [{}, {"model": {}, "items": []}, {"model": {"name": "n"}, "items": []}, {"model": None}])
+def test_people_read_keys_and_ids_of_a_queue_message() -> None:
+    message = QueueMessage(MODEL, (QueueItem("t1", "uploads/t1", HEADERS[0]), QueueItem("t2", "uploads/t2", None)))
+    items = [{"task_id": "t1", "object_key": "uploads/t1"}, {"task_id": "t2", "object_key": "uploads/t2"}]
+    assert message.shown() == repr({"model": "tiny 1", "items": items})
+
+
+_MODEL = {"name": "n", "version": "1", "digest": "d"}
+_ITEM = {"task_id": "t", "object_key": "k", "header": None}
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {},
+        {"model": {}, "items": []},
+        {"model": {"name": "n"}, "items": []},
+        {"model": None},
+        {"model": _MODEL | {"digest": None}, "items": [_ITEM]},
+        {"model": _MODEL, "items": [_ITEM | {"task_id": []}]},
+        {"model": _MODEL, "items": [_ITEM | {"object_key": 5}]},
+    ],
+)
 def test_what_is_no_queue_message_is_told_apart(kwargs: dict[str, Any]) -> None:
     with pytest.raises((KeyError, TypeError, ValueError)):
         QueueMessage.from_kwargs(kwargs)
