@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from flask import Blueprint, Response
 
 from api.context import api
 from api.identity import identity
 from api.responses import json_response
 from inference.errors import ServiceUnavailable
+from inference.status import OK, said
 
 blueprint = Blueprint("health", __name__)
 
@@ -48,22 +47,14 @@ def ready() -> Response:
     """200 only when a request would be served now; else 503 that says what is missing."""
     services = api().services
     checks = {
-        "task_store": _check(services.store.ping),
-        "broker": _check(lambda: services.broker.depth(services.effective.now().model().queue)),
-        "object_store": _check(services.objects.ping),
-        "model": _check(_served_model_is_loaded),
+        "task_store": said(services.store.ping),
+        "broker": said(lambda: services.broker.depth(services.effective.now().model().queue)),
+        "object_store": said(services.objects.ping),
+        "model": said(_served_model_is_loaded),
     }
-    is_ready = all(result == "ok" for result in checks.values())
+    is_ready = all(result == OK for result in checks.values())
     status = "ready" if is_ready else "not ready"
     return json_response({"status": status, "checks": checks}, 200 if is_ready else 503)
-
-
-def _check(call: Callable[[], object]) -> str:
-    try:
-        call()
-    except ServiceUnavailable as error:
-        return error.detail
-    return "ok"
 
 
 def _served_model_is_loaded() -> None:

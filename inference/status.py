@@ -53,9 +53,9 @@ class Status:
 def status_of(services: Services) -> Status:
     """Ask all of it now. A store that is down is part of the answer."""
     stores = {
-        "task_store": _said(services.store.ping),
-        "broker": _said(lambda: [services.broker.depth(model.queue) for model in services.models]),
-        "object_store": _said(services.objects.ping),
+        "task_store": said(services.store.ping),
+        "broker": said(lambda: [services.broker.depth(model.queue) for model in services.models]),
+        "object_store": said(services.objects.ping),
     }
     problems = [f"{store}: {said}" for store, said in stores.items() if said != OK]
     if stores["task_store"] != OK:
@@ -68,7 +68,8 @@ def status_of(services: Services) -> Status:
     return Status(stores, models, sinks, tuple(workers), services.store.count_dead_letters(), tuple(problems))
 
 
-def _said(call: Callable[[], object]) -> str:
+def said(call: Callable[[], object]) -> str:
+    """`OK` when `call` returns, else why it cannot be served."""
     try:
         call()
     except ServiceUnavailable as error:
