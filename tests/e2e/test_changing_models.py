@@ -30,6 +30,7 @@ class Models:
     """The files of this module's models, and by digest how far each rolls the classes of models/digits."""
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         self.rolled_3 = folder / "rolled-3.keras"
         self.rolled_6 = folder / "rolled-6.keras"
         self.other = folder / "other"
@@ -57,7 +58,7 @@ def running(tmp_path_factory: pytest.TempPathFactory, models: Models) -> Iterato
         "mongodb": {"url": "mongodb://127.0.0.1:9", "timeout_s": 1},
         "kafka": {"bootstrap_servers": "127.0.0.1:9", "timeout_s": 1},
         "worker": {"max_batch_size": 8},
-        "model_files": {"allowed_folders": [str(models.other.parent), "models"]},
+        "model_files": {"allowed_folders": [str(models.folder), "models"]},
         "task_store": {"lease_s": 3},
     }
     service = Service(tmp_path_factory.mktemp("service"), settings)
@@ -225,13 +226,13 @@ def test_a_worker_that_starts_later_comes_up_with_the_changed_model(service: Ser
     assert index["model"]["digest"] == digest_of(models.rolled_6)
 
 
-def test_a_bad_file_leaves_the_old_model_and_says_why(service: Service, models: Models, tmp_path: Path) -> None:
-    bad = tmp_path / "bad.keras"
+def test_a_bad_file_leaves_the_old_model_and_says_why(service: Service, models: Models) -> None:
+    bad = models.folder / "bad.keras"
     bad.write_bytes(b"no model")
 
     with load_on(service) as load:
         refused = load_weights(service, bad)
-        missing = load_weights(service, tmp_path / "missing.keras")
+        missing = load_weights(service, models.folder / "missing.keras")
 
     assert load.errors == []
     assert {answer["model"]["version"] for answer in load.answers} == {"1"}
