@@ -58,6 +58,7 @@ def celery_user(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
         parts.wait_ready()
         user = CeleryUser(parts, node, queue)
         wait_until(user.is_there, timeout_s=30, what="the worker listens to remote control")
+        stack.callback(user.hang_up)
         yield user
 
 

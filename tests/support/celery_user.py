@@ -121,7 +121,6 @@ class CeleryUser:
 
     def hang_up(self) -> None:
         """Close this process's connections to the broker; the next call makes new ones."""
-        self.app.pool.force_close_all()
         kombu.pools.reset()
         self.app = Celery(broker=self.app.conf.broker_url)
 
