@@ -45,20 +45,9 @@ class Door:
             limits=ImageLimits(self._settings.limits.max_pixels),
         )
         deadline_s = self._deadline_s(form, preference)
-        sinks = self._sinks(form, effective)
+        sinks = effective.sinks_for(form.sinks, field="metadata.sinks")
         self._check_priority(form)
         return Checked(spec, effective.reference(spec), header, deadline_s, sinks)
-
-    def _sinks(self, form: ImageForm, effective: Effective) -> tuple[str, ...]:
-        configured = self._settings.possible_sinks
-        unknown = [sink for sink in form.sinks or () if sink not in configured]
-        if unknown:
-            raise InvalidMetadata(
-                f"results cannot go to {', '.join(unknown)} here",
-                field="metadata.sinks",
-                expected=f"some of {', '.join(configured) or 'none'}",
-            )
-        return effective.sinks if form.sinks is None else form.sinks
 
     def _check_priority(self, form: ImageForm) -> None:
         if form.priority != USUAL_PRIORITY and not self._broker.has_priorities:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from inference.errors import ServiceUnavailable
+from inference.errors import InvalidMetadata, ServiceUnavailable
 from inference.messages import ModelRef
 from inference.models.desired import DesiredModels, DesiredState
 from inference.models.registry import ModelRegistry
@@ -55,6 +55,18 @@ class Effective:
         ensemble = self.state.ensemble
         chosen = self.settings.sinks if ensemble is None else ensemble_sinks(ensemble)
         return chosen if set(chosen) <= set(self.settings.possible_sinks) else self.settings.sinks
+
+    def sinks_for(self, wanted: Sequence[str] | None, *, field: str) -> tuple[str, ...]:
+        """Where the results go of a request that names these (None: no) sinks, each once. Raises InvalidMetadata."""
+        possible = self.settings.possible_sinks
+        unknown = [sink for sink in wanted or () if sink not in possible]
+        if unknown:
+            raise InvalidMetadata(
+                f"results cannot go to {', '.join(unknown)} here",
+                field=field,
+                expected=f"some of {', '.join(possible) or 'none'}",
+            )
+        return self.sinks if wanted is None else tuple(dict.fromkeys(wanted))
 
     @property
     def ensemble_mode(self) -> bool:

@@ -144,20 +144,8 @@ class Adopter:
         left_s = math.inf if expires_in_s is None else expires_in_s
         if left_s <= 0:
             raise DeadlineExceeded("the message had expired before a worker got it")
-        return dataclasses.replace(
-            draft, deadline_s=min(wanted_s, left_s), sinks=self._sinks(message.sinks), priority=message.priority
-        )
-
-    def _sinks(self, wanted: list[str] | None) -> tuple[str, ...]:
-        configured = self._settings.possible_sinks
-        unknown = [sink for sink in wanted or () if sink not in configured]
-        if unknown:
-            raise InvalidMetadata(
-                f"results cannot go to {', '.join(unknown)} here",
-                field="sinks",
-                expected=f"some of {', '.join(configured) or 'none'}",
-            )
-        return self._effective().sinks if wanted is None else tuple(dict.fromkeys(wanted))
+        sinks = self._effective().sinks_for(message.sinks, field="sinks")
+        return dataclasses.replace(draft, deadline_s=min(wanted_s, left_s), sinks=sinks, priority=message.priority)
 
     def _adopt(self, draft: PredictionRequest, sent: Any, field: str) -> Adoption:
         try:
