@@ -45,7 +45,7 @@ def _contenders() -> list[Contender]:
         Ours("embedded", services, {}),
         Ours("redis-minio-mongodb", services, servers | {"sinks": ["mongodb"]}),
         Ours("redis-minio-kafka", services, servers | {"sinks": ["kafka"]}),
-        Batches("embedded, batches", services, {}),
+        Batches("embedded-batches", services, {}),
         Naive(report.NAIVE, services),
     ]
 
