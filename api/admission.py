@@ -22,7 +22,7 @@ _SINK_RETRY_AFTER_S = 30.0
 
 
 class Admission:
-    """Decides whether a request is taken, on figures at most half a second old."""
+    """Decides whether a request is taken, on figures about half a second old."""
 
     def __init__(
         self,
@@ -88,8 +88,16 @@ class _Remembered(Generic[T]):
 
     def __call__(self, name: str) -> T:
         now = self._clock()
-        asked_at, answer = self._answers.get(name) or (-_LOOK_AGE_S, None)
-        if answer is None or now - asked_at >= _LOOK_AGE_S:
+        known = self._answers.get(name)
+        if known is not None:
+            asked_at, answer = known
+            if now - asked_at < _LOOK_AGE_S:
+                return answer
+            self._answers[name] = (now, answer)  # one asks; the others of this moment go on with what is known
+        try:
             answer = self._ask(name)
-            self._answers[name] = (now, answer)
+        except BaseException:
+            self._answers.pop(name, None)
+            raise
+        self._answers[name] = (now, answer)
         return answer

@@ -93,8 +93,14 @@ class EffectiveConfiguration:
 
     def now(self) -> Effective:
         """Raises ServiceUnavailable."""
-        if self._clock() - self._read_at >= _READING_AGE_S:
-            self.refresh()
+        now = self._clock()
+        if now - self._read_at >= _READING_AGE_S:
+            before, self._read_at = self._read_at, now  # one reads; the others of this moment go on with what is known
+            try:
+                self.refresh()
+            except BaseException:
+                self._read_at = before
+                raise
         return self.last_known()
 
     def use(self, action: Callable[[Effective], T]) -> T:

@@ -94,5 +94,7 @@ def _relay(settings: Settings, services: Services, sink: str, name: str) -> Rela
     options = settings.relay
     # A connection of its own: it blocks while it waits for entries.
     outbox = Outbox(connect(task_store_url(settings)), settings.task_store.key_prefix, sink, name)
-    policy = RelayPolicy(options.batch_size, options.backoff_s, options.max_backoff_s, options.claim_idle_s)
+    policy = RelayPolicy(
+        options.batch_size, options.backoff_s, options.max_backoff_s, options.claim_idle_s, options.linger_ms / 1000
+    )
     return Relay(outbox, services.store, open_sink(sink, settings), pipeline_id=settings.pipeline_id, policy=policy)

@@ -96,12 +96,9 @@ class PredictRequest(Request):  # type: ignore[misc] # Celery has no types
         self._worker.errands.cancel(self._task_ids, running=True)
 
     def send_event(self, type: str, **fields: Any) -> None:  # noqa: A002 Celery's name
-        # The dispatcher of now: the one of the request's birth is gone after a reconnect.
-        dispatcher = self._consumer.event_dispatcher
         if type == "task-started" and self._retries:
             fields["retries"] = self._retries  # what is received again has said 0 again
-        if dispatcher and dispatcher.enabled:
-            dispatcher.send(type, uuid=self.id, **fields)
+        self._main_loop.send_event(type, uuid=self.id, **fields)
 
     def _adoptions(self) -> Sequence[Adoption]:
         left_s = (self.expires - datetime.now(UTC)).total_seconds() if self.expires else None

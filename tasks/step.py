@@ -73,6 +73,7 @@ class InferenceStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has
         if self._worker is not None:
             self._worker.stop()
             self._main_loop.run_pending()
+            self._main_loop.publish_events()
             self._worker = None
 
     def terminate(self, parent: Any) -> None:

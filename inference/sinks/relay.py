@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import random
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -17,6 +18,8 @@ logger = logging.getLogger(__name__)
 
 #: Milliseconds that an idle relay waits for the next entry.
 _BLOCK_MS = 1000
+#: Seconds between two looks at what other relays left behind, and two signs of life.
+_LOOK_INTERVAL_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -25,6 +28,8 @@ class RelayPolicy:
     backoff_s: float = 0.5
     max_backoff_s: float = 30.0
     claim_idle_s: float = 30.0
+    #: pause after a batch that was not full, so that the next one is fuller
+    linger_s: float = 0.0
 
 
 class Relay:
@@ -38,16 +43,21 @@ class Relay:
         self._policy = policy
         #: taken from the outbox and not delivered yet
         self._held: list[OutboxEntry] = []
+        #: when to look again at what others left behind, `time.monotonic()`
+        self._next_look = 0.0
 
     def run(self, stopping: threading.Event) -> None:
         """Relay until `stopping` is set."""
         failures = 0
         while not stopping.is_set():
             try:
-                self.relay_once(block_ms=_BLOCK_MS)
+                count = self.relay_once(block_ms=_BLOCK_MS)
                 failures = 0
+                if 0 < count < self._policy.batch_size:
+                    stopping.wait(self._policy.linger_s)
             except (SinkUnavailable, ServiceUnavailable) as error:
                 failures += 1
+                self._next_look = 0.0  # the outbox may be gone with the server
                 pause_s = self._pause_s(failures)
                 logger.warning("%s: %s; trying again in %.1f s", self._sink.name, error, pause_s)
                 stopping.wait(pause_s)
@@ -55,7 +65,10 @@ class Relay:
 
     def relay_once(self, *, block_ms: int) -> int:
         """Deliver one batch: what an earlier failure left behind first. Gives the number of entries."""
-        self._outbox.open()
+        if time.monotonic() >= self._next_look:
+            self._outbox.open()
+            self._held = self._held or self._outbox.claim(self._policy.batch_size, idle_s=self._policy.claim_idle_s)
+            self._next_look = time.monotonic() + _LOOK_INTERVAL_S
         self._take(block_ms)
         taken = len(self._held)
         self._deliver()
@@ -63,8 +76,6 @@ class Relay:
 
     def _take(self, block_ms: int) -> None:
         policy = self._policy
-        if not self._held:
-            self._held = self._outbox.claim(policy.batch_size, idle_s=policy.claim_idle_s)
         if not self._held:
             self._held = self._outbox.take(policy.batch_size, block_ms=block_ms)
         elif len(self._held) < policy.batch_size:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import threading
+import time
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from kombu.asynchronous import Hub
@@ -14,17 +17,32 @@ class Dispatcher:
     """Of events."""
 
     def __init__(self) -> None:
+        self.sent: list[tuple[str, dict[str, Any]]] = []
         self.flushed = 0
+
+    def send(self, kind: str, **fields: Any) -> None:
+        self.sent.append((kind, fields))
 
     def flush(self) -> None:
         self.flushed += 1
+
+
+class ManualHub(Hub):
+    """Time passes when the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.later: list[Callable[[], None]] = []
+
+    def call_later(self, _delay_s: float, callback: Callable[[], None]) -> None:
+        self.later.append(callback)
 
 
 class Consumer:
     """As much of Celery's as the loop uses."""
 
     def __init__(self) -> None:
-        self.hub = Hub()
+        self.hub = ManualHub()
         self.event_dispatcher: Dispatcher | None = Dispatcher()
 
 
@@ -38,6 +56,13 @@ def loop() -> MainLoop:
 def turn(loop: MainLoop) -> None:
     """What the hub does with its callbacks in one turn of its loop."""
     for callback in loop._consumer.hub._pop_ready():
+        callback()
+
+
+def fire_timers(loop: MainLoop) -> None:
+    """As if the time had come of all that the hub is to call later."""
+    later, loop._consumer.hub.later = loop._consumer.hub.later, []
+    for callback in later:
         callback()
 
 
@@ -76,14 +101,43 @@ def test_a_call_may_call_again(loop: MainLoop) -> None:
     assert ran == ["inner"]
 
 
-def test_events_go_out_with_the_calls_that_made_them(loop: MainLoop) -> None:
-    """The dispatcher would hold them back for a turn, and lose them if the connection breaks before it."""
-    flushed: list[int] = []
+def test_events_are_published_together(loop: MainLoop) -> None:
+    for kind in ("task-received", "task-started", "task-succeeded"):
+        loop.send_event(kind, uuid="a")
     dispatcher = loop._consumer.event_dispatcher
-    for _ in range(3):
-        loop.call(lambda: flushed.append(dispatcher.flushed))
-    turn(loop)
-    assert (flushed, dispatcher.flushed) == ([0, 0, 0], 1)
+    assert dispatcher.sent == []
+    fire_timers(loop)
+    assert [kind for kind, _ in dispatcher.sent] == ["task-received", "task-started", "task-succeeded"]
+    assert dispatcher.flushed == 1
+
+
+def test_an_event_has_the_time_at_which_it_happened(loop: MainLoop) -> None:
+    before = time.time()
+    loop.send_event("task-received", uuid="a")
+    after = time.time()
+    time.sleep(0.01)
+    loop.publish_events()
+    ((_, fields),) = loop._consumer.event_dispatcher.sent
+    assert before <= fields["timestamp"] <= after
+    assert fields["uuid"] == "a"
+
+
+def test_events_of_a_lost_connection_go_to_the_next(loop: MainLoop) -> None:
+    lost = loop._consumer.event_dispatcher
+    loop._consumer.event_dispatcher = None
+    loop.send_event("task-succeeded", uuid="a")
+    fire_timers(loop)
+    loop.attach(Consumer())
+    fire_timers(loop)
+    assert [kind for kind, _ in loop._consumer.event_dispatcher.sent] == ["task-succeeded"]
+    assert lost.sent == []
+
+
+def test_events_after_published_ones_are_published_too(loop: MainLoop) -> None:
+    for kind in ("task-received", "task-started"):
+        loop.send_event(kind, uuid="a")
+        fire_timers(loop)
+    assert [kind for kind, _ in loop._consumer.event_dispatcher.sent] == ["task-received", "task-started"]
 
 
 def test_calls_run_while_events_have_no_dispatcher(loop: MainLoop) -> None:
