@@ -13,6 +13,7 @@ from api.commands import Commands
 from api.form_parser import FormParser
 from api.problems import register_error_handlers
 from api.submission import Submissions
+from api.uploads import Uploads
 from inference.replies import ReplyRouter
 from inference.services import Services
 from inference.settings import Settings
@@ -38,7 +39,7 @@ class Api(Flask):
         parts: dict[str, Any] = {
             "store": services.store,
             "broker": services.broker,
-            "objects": services.objects,
+            "uploads": Uploads(services.objects, inline_max_bytes=settings.uploads.inline_max_bytes),
             "configuration": services.effective,
             "replies": self.replies,
             "admission": Admission(
@@ -47,7 +48,7 @@ class Api(Flask):
             "settings": settings,
         }
         self.submissions = Submissions(**parts)
-        self.batch_submissions = BatchSubmissions(**parts)
+        self.batch_submissions = BatchSubmissions(**parts, objects=services.objects)
         self.commands = Commands(
             services.effective,
             services.desired,

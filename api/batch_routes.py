@@ -29,6 +29,7 @@ def predict_batch() -> Response:
     with submission.waiter as waiter:
         longest_s = submission.deadline_s + EXPIRY_GRACE_S if wait_s is None else min(wait_s, settings.api.max_wait_s)
         has_ended = waiter.wait_for_all(longest_s)
+    api().batch_submissions.confirm(submission)
     if not has_ended and wait_s is None:
         raise WaitTimeout("not every result was ready in time; the batch goes on", batch_id=submission.batch_id)
     response = _ended(submission, began) if has_ended and wait_s != 0 else _accepted(submission)

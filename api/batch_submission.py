@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -12,8 +12,7 @@ from api.admission import Admission
 from api.batch_form import BatchForm
 from api.batch_items import BatchItems, PreparedItem
 from api.door import Door
-from api.side_by_side import SideBySide
-from api.uploads import Uploads
+from api.uploads import Upload, Uploads
 from inference.accepting import accept_batch
 from inference.broker import Broker
 from inference.effective import Effective, EffectiveConfiguration
@@ -23,9 +22,6 @@ from inference.replies import BatchWaiter, ReplyRouter
 from inference.settings import Settings
 from inference.storage import ObjectStore
 from inference.task_store import StateChanged, TaskStore
-
-#: To and from the object store at a time, over all batches of this process.
-_TRANSFERS = 8
 
 
 @dataclass(frozen=True)
@@ -38,6 +34,7 @@ class BatchSubmission:
     deadline_s: float
     #: what was accepted; None when an idempotency key brought an earlier batch
     batch: BatchRequest | None
+    uploads: Sequence[Upload] = ()
 
 
 class BatchSubmissions:
@@ -49,6 +46,7 @@ class BatchSubmissions:
         store: TaskStore,
         broker: Broker,
         objects: ObjectStore,
+        uploads: Uploads,
         configuration: EffectiveConfiguration,
         replies: ReplyRouter,
         admission: Admission,
@@ -56,14 +54,13 @@ class BatchSubmissions:
     ) -> None:
         self._store = store
         self._broker = broker
-        self._uploads = Uploads(objects)
+        self._uploads = uploads
         self._door = Door(broker, settings)
         self._items = BatchItems(objects, settings)
         self._configuration = configuration
         self._replies = replies
         self._admission = admission
         self._settings = settings
-        self._transfers = SideBySide(_TRANSFERS)
 
     def submit(self, form: BatchForm) -> BatchSubmission:
         """Accept the tasks of a batch; the caller ends the waiter.
@@ -81,20 +78,35 @@ class BatchSubmissions:
         prepared = [entry for entry in entries if isinstance(entry, PreparedItem)]
         self._admit(prepared)
         batch_id = uuid.uuid4().hex
-        requests = iter(self._requests(prepared, batch_id, self._upload(prepared), effective.revision))
+        # By task id. An object that was there before is no upload.
+        uploads = {one.item.task_id: self._uploads.begin(one.item, one.form) for one in prepared if one.is_upload}
+        requests = iter(self._requests(prepared, uploads, batch_id, effective.revision))
         batch = BatchRequest(
             batch_id,
             tuple(next(requests) if isinstance(entry, PreparedItem) else entry.to_dict() for entry in entries),
             form.idempotency_key,
             form.fingerprint,
         )
-        return self._accept(batch, prepared)
+        return self._accept(batch, prepared, list(uploads.values()))
+
+    def confirm(self, submission: BatchSubmission) -> None:
+        """Wait until the images are stored: only then anything is answered.
+
+        Raises:
+            ServiceUnavailable: one cannot be stored; the tasks that have not ended are canceled.
+        """
+        try:
+            for upload in submission.uploads:
+                upload.wait()
+        except ServiceUnavailable:
+            self._store.cancel_many(submission.waiter.task_ids)
+            raise
 
     def _prepare(self, form: BatchForm, effective: Effective) -> list[PreparedItem | InferenceError]:
         check = partial(self._door.check, preference=form.preference, effective=effective)
         prepare = partial(self._items.prepare, check=check)
         if any(item.is_reference for item in form.items):
-            return self._transfers.map(prepare, form.items)
+            return self._uploads.transfers.map(prepare, form.items)
         return [prepare(item) for item in form.items]
 
     def _admit(self, prepared: Sequence[PreparedItem]) -> None:
@@ -110,23 +122,14 @@ class BatchSubmissions:
                 count=len(tasks),
             )
 
-    def _upload(self, prepared: Sequence[PreparedItem]) -> list[float]:
-        """Gives the milliseconds that each took; 0 for what was there. Raises ServiceUnavailable; then none is left."""
-
-        def put(one: PreparedItem) -> float:
-            return self._uploads.put(one.item, one.form) if one.is_upload else 0.0
-
-        try:
-            return self._transfers.map(put, prepared)
-        except ServiceUnavailable:
-            self._discard(prepared)
-            raise
-
     def _requests(
-        self, prepared: Sequence[PreparedItem], batch_id: str, store_ms: Sequence[float], revision: int
+        self, prepared: Sequence[PreparedItem], uploads: Mapping[str, Upload], batch_id: str, revision: int
     ) -> list[PredictionRequest]:
-        return [
-            PredictionRequest(
+        """Raises ServiceUnavailable: an image that is too large to travel with its record cannot be stored."""
+
+        def request(one: PreparedItem) -> PredictionRequest:
+            upload = uploads.get(one.item.task_id)
+            return PredictionRequest(
                 task_id=one.item.task_id,
                 request_id=one.form.request_id,
                 model=one.checked.model,
@@ -136,14 +139,19 @@ class BatchSubmissions:
                 sinks=one.checked.sinks,
                 revision=revision,
                 priority=one.form.priority,
+                image=upload.inline if upload else b"",
                 reply_to=self._replies.channel,
-                store_ms=ms,
+                store_ms=upload.store_ms if upload else 0.0,
                 batch_id=batch_id,
             )
-            for one, ms in zip(prepared, store_ms, strict=True)
-        ]
 
-    def _accept(self, batch: BatchRequest, prepared: Sequence[PreparedItem]) -> BatchSubmission:
+        try:
+            return [request(one) for one in prepared]
+        except ServiceUnavailable:
+            _discard(uploads.values())
+            raise
+
+    def _accept(self, batch: BatchRequest, prepared: Sequence[PreparedItem], uploads: Sequence[Upload]) -> BatchSubmission:
         waiter = self._replies.expect_all([one.item.task_id for one in prepared])  # before anything can answer
         try:
             accepted = accept_batch(
@@ -152,24 +160,21 @@ class BatchSubmissions:
                 batch,
                 max_message_items=self._settings.worker.max_batch_size,
                 max_queue_depth=self._settings.limits.max_queue_depth,
-                on_withdrawn=lambda: self._discard(prepared),
+                on_withdrawn=lambda: _discard(uploads),
             )
         except BaseException as error:
             self._replies.forget(waiter)
             if isinstance(error, Overloaded | IdempotencyConflict | StateChanged):
-                self._discard(prepared)
+                _discard(uploads)
             if isinstance(error, Overloaded):
                 error.retry_after_s = max(self._admission.retry_after_s(queue) for queue in {one.queue for one in prepared})
             raise
         if not accepted.created:  # the same key came twice at the same time
             self._replies.forget(waiter)
-            self._discard(prepared)
+            _discard(uploads)
             return self._replayed(accepted.batch_id)
         deadline_s = max((one.checked.deadline_s for one in prepared), default=0.0)
-        return BatchSubmission(batch.batch_id, waiter, deadline_s, batch)
-
-    def _discard(self, prepared: Sequence[PreparedItem]) -> None:
-        self._transfers.map(self._uploads.discard, [one.item for one in prepared if one.is_upload])
+        return BatchSubmission(batch.batch_id, waiter, deadline_s, batch, uploads)
 
     def _known_batch(self, form: BatchForm) -> str | None:
         known = self._store.find_idempotent(form.idempotency_key) if form.idempotency_key else None
@@ -188,3 +193,8 @@ class BatchSubmissions:
         waiter.look(records)
         lives_s = ((record.deadline_at_ms - record.created_at_ms) / 1000 for record in records if record is not None)
         return BatchSubmission(batch_id, waiter, max(lives_s, default=0.0), batch=None)
+
+
+def _discard(uploads: Iterable[Upload]) -> None:
+    for upload in uploads:
+        upload.discard()

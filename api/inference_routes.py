@@ -50,18 +50,19 @@ def _predict() -> Response:
             outcome = waiter.wait(submission.deadline_s + EXPIRY_GRACE_S)
         else:
             outcome = waiter.wait(min(wait_s, api().services.settings.api.max_wait_s)) if wait_s else None
+    store_ms = api().submissions.confirm(submission)
     if outcome is None and wait_s is None:
         raise WaitTimeout("the result was not ready in time; the task goes on", task_id=submission.task_id)
-    response = _result(submission, outcome, began) if outcome is not None else _accepted(submission)
+    response = _result(submission, outcome, store_ms, began) if outcome is not None else _accepted(submission)
     response.headers["Task-Id"] = submission.task_id
     if form.preference.applied:
         response.headers["Preference-Applied"] = form.preference.applied
-    if not submission.created:
+    if submission.upload is None:
         response.headers["Idempotent-Replayed"] = "true"
     return response
 
 
-def _result(submission: Submission, outcome: Outcome, began: float) -> Response:
+def _result(submission: Submission, outcome: Outcome, store_ms: float, began: float) -> Response:
     if outcome.result is None:
         error = InferenceError.from_dict(outcome.error) if outcome.error else InferenceError("the task has no result")
         error.task_id = submission.task_id
@@ -72,7 +73,7 @@ def _result(submission: Submission, outcome: Outcome, began: float) -> Response:
         "request_id": submission.request_id,
         "model": asdict(outcome.model or submission.model),
     }
-    timings = dict(timings_view(submission.store_ms, outcome, submission.waiter.finished_at_ms))
+    timings = dict(timings_view(store_ms, outcome, submission.waiter.finished_at_ms))
     timings["total_ms"] = (time.perf_counter() - began) * 1000
     server_timing = ", ".join(f"{name.removesuffix('_ms')};dur={value:.1f}" for name, value in timings.items())
     return json_response(document, headers={"Server-Timing": server_timing})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 A = TypeVar("A")
@@ -18,6 +18,9 @@ class SideBySide:
 
     def __init__(self, width: int) -> None:
         self._executor = ThreadPoolExecutor(width, thread_name_prefix="side-by-side")
+
+    def begin(self, call: Callable[[], R]) -> Future[R]:
+        return self._executor.submit(call)
 
     def map(self, call: Callable[[A], R], arguments: Iterable[A]) -> list[R]:
         """The answers in order; once every call has ended, raises what the first in order raised."""

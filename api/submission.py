@@ -9,15 +9,15 @@ from datetime import UTC, datetime
 from api.admission import Admission
 from api.door import Door
 from api.predict_form import PredictForm
-from api.uploads import Uploads
+from api.uploads import Upload, Uploads
 from inference.accepting import accept
 from inference.broker import Broker
 from inference.effective import Effective, EffectiveConfiguration
-from inference.errors import IdempotencyConflict, Overloaded
+from inference.errors import IdempotencyConflict, Overloaded, ServiceUnavailable
 from inference.messages import ModelRef, PredictionRequest, QueueItem
 from inference.replies import ReplyRouter, Waiter
 from inference.settings import Settings
-from inference.storage import ObjectStore, upload_key
+from inference.storage import upload_key
 from inference.task_store import StateChanged, TaskStore
 
 
@@ -31,10 +31,8 @@ class Submission:
     waiter: Waiter
     #: seconds from acceptance to the task's deadline
     deadline_s: float
-    #: milliseconds that the upload took
-    store_ms: float
-    #: False when an idempotency key brought an earlier task
-    created: bool
+    #: None when an idempotency key brought an earlier task
+    upload: Upload | None
 
 
 class Submissions:
@@ -45,7 +43,7 @@ class Submissions:
         *,
         store: TaskStore,
         broker: Broker,
-        objects: ObjectStore,
+        uploads: Uploads,
         configuration: EffectiveConfiguration,
         replies: ReplyRouter,
         admission: Admission,
@@ -53,7 +51,7 @@ class Submissions:
     ) -> None:
         self._store = store
         self._broker = broker
-        self._uploads = Uploads(objects)
+        self._uploads = uploads
         self._door = Door(broker, settings)
         self._configuration = configuration
         self._replies = replies
@@ -77,6 +75,7 @@ class Submissions:
         self._admission.check(queue, deadline_s=checked.deadline_s, sinks=checked.sinks)
         task_id = uuid.uuid4().hex
         item = QueueItem(task_id, upload_key(task_id, datetime.now(UTC)), checked.header)
+        upload = self._uploads.begin(item, form)
         request = PredictionRequest(
             task_id=task_id,
             request_id=form.request_id,
@@ -88,24 +87,39 @@ class Submissions:
             revision=effective.revision,
             priority=form.priority,
             reply_to=self._replies.channel,
-            store_ms=self._uploads.put(item, form),
+            image=upload.inline,
+            store_ms=upload.store_ms,
             idempotency_key=form.idempotency_key,
             fingerprint=form.fingerprint,
         )
-        return self._accept_and_expect(request)
+        return self._accept_and_expect(request, upload)
 
-    def _accept_and_expect(self, request: PredictionRequest) -> Submission:
+    def confirm(self, submission: Submission) -> float:
+        """Wait until the image is stored: only then anything is answered. Gives the milliseconds that storing it took.
+
+        Raises:
+            ServiceUnavailable: it cannot be stored; the task is canceled, unless it has ended already.
+        """
+        if submission.upload is None:
+            return 0.0
+        try:
+            return submission.upload.wait()
+        except ServiceUnavailable:
+            self._store.cancel_many([submission.task_id])
+            raise
+
+    def _accept_and_expect(self, request: PredictionRequest, upload: Upload) -> Submission:
         task_id, deadline_s = request.task_id, request.deadline_s
         waiter = self._replies.expect(task_id)  # before anything can answer
         try:
-            accepted_id = self._accept(request)
+            accepted_id = self._accept(request, upload)
         except BaseException:
             self._replies.forget(waiter)
             raise
         if accepted_id != task_id:  # the same key came twice at the same time
             self._replies.forget(waiter)
             return self._replayed(accepted_id, deadline_s)
-        return Submission(task_id, request.request_id, request.model, waiter, deadline_s, request.store_ms, created=True)
+        return Submission(task_id, request.request_id, request.model, waiter, deadline_s, upload)
 
     def _replayed(self, task_id: str, deadline_s: float) -> Submission:
         """An earlier task that an idempotency key stands for; its reply may have gone to another process, or be long gone."""
@@ -116,28 +130,25 @@ class Submissions:
             self._replies.forget(waiter)
             raise
         waiter.look([record])
-        return Submission(task_id, record.request_id, record.model, waiter, deadline_s, record.store_ms, created=False)
+        return Submission(task_id, record.request_id, record.model, waiter, deadline_s, upload=None)
 
-    def _accept(self, request: PredictionRequest) -> str:
+    def _accept(self, request: PredictionRequest, upload: Upload) -> str:
         try:
             accepted = accept(
                 self._store,
                 self._broker,
                 request,
                 max_queue_depth=self._settings.limits.max_queue_depth,
-                on_withdrawn=lambda: self._discard(request),
+                on_withdrawn=upload.discard,
             )
         except (Overloaded, IdempotencyConflict, StateChanged) as error:
-            self._discard(request)
+            upload.discard()
             if isinstance(error, Overloaded):
                 error.retry_after_s = self._admission.retry_after_s(request.queue)
             raise
         if not accepted.created:
-            self._discard(request)
+            upload.discard()
         return accepted.task_id
-
-    def _discard(self, request: PredictionRequest) -> None:
-        self._uploads.discard(request.item)
 
     def _known_task(self, form: PredictForm) -> str | None:
         known = self._store.find_idempotent(form.idempotency_key) if form.idempotency_key else None

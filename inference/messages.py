@@ -112,6 +112,8 @@ class PredictionRequest:
     revision: int | None = None
     #: 0 is usual, 9 goes first
     priority: int = 0
+    #: the image itself, where it is small enough to lie beside the record until the task has ended
+    image: bytes = b""
     #: reply channel of the API process that waits; empty when nobody does
     reply_to: str = ""
     #: milliseconds that the upload took

@@ -34,7 +34,7 @@ class Fetcher:
             DeadlineExceeded: the object store was down until then.
             InferenceError: there is no image for this job, and why.
         """
-        data = stage.until_available(
+        data: bytes | None = job.image or stage.until_available(
             lambda: self._fetch(job),
             give_up=lambda: stage.stopping.is_set() or time.monotonic() > job.deadline_at,
         )

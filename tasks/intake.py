@@ -90,6 +90,7 @@ class Intake(Stage):
             alone=lease.alone,
             attempt=lease.attempts,
             deadline_at=time.monotonic() + (lease.deadline_at_ms - leases.now_ms) / 1000,
+            image=lease.image,
             timings={"queue_ms": leases.now_ms - lease.created_at_ms},
         )
         self._held.add(job)

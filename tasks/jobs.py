@@ -118,6 +118,8 @@ class Job:
     attempt: int
     #: when the task's deadline is, on this worker's clock
     deadline_at: float
+    #: its bytes, where they came with the lease
+    image: bytes = b""
     #: slot of the arena that holds its image
     slot: int | None = None
     ready_at: float = 0.0

@@ -116,6 +116,8 @@ class UploadSettings(_Section):
     path: Path | None = None
     #: bucket of the MinIO store, made when it is missing; `s3://` names the local store by it too
     bucket: BucketName = "inference"
+    #: an image up to this size also lies in the task store until its task has ended, so that no worker fetches it; 0: none
+    inline_max_bytes: int = Field(default=16_384, ge=0, le=2**20)
     #: an upload is removed after this many days; none: never
     retention_days: int | None = Field(default=None, ge=1)
 

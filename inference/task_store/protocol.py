@@ -40,6 +40,8 @@ class Lease:
     attempts: int = 0
     created_at_ms: int = 0
     deadline_at_ms: int = 0
+    #: what it was accepted with; empty where the object store has to be asked
+    image: bytes = b""
 
 
 @dataclass(frozen=True)

@@ -135,7 +135,7 @@ class RedisTaskStore:
     ) -> tuple[bytes, str]:
         """Gives the state, and the id of the task or batch that was accepted now or before."""
         tasks = [
-            [request.task_id, request.queue, _ms(request.deadline_s), request.request_id, *to_fields(request)]
+            [request.task_id, request.queue, _ms(request.deadline_s), request.request_id, request.image, *to_fields(request)]
             for request in requests
         ]
         revision = next((request.revision for request in requests), None)
@@ -230,8 +230,8 @@ class RedisTaskStore:
     def lease(self, owner: str, task_ids: Sequence[str]) -> Leases:
         now_ms, *states = self._run("lease", owner, self._lease_ms, *task_ids)
         leases = (
-            Lease(LeaseState(state.decode()), alone == b"1", int(attempts), int(created), int(deadline))
-            for state, alone, attempts, created, deadline in states
+            Lease(LeaseState(state.decode()), alone == b"1", int(attempts), int(created), int(deadline), image)
+            for state, alone, attempts, created, deadline, image in states
         )
         return Leases(tuple(leases), int(now_ms))
 

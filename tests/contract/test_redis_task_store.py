@@ -237,13 +237,14 @@ class TestKeys:
     def test_nothing_without_an_end_is_left_behind(
         self, store: RedisTaskStore, redis_client: redis.Redis, key_prefix: str
     ) -> None:
-        ids = accept_many(store, 5, request_id="r", sinks=("jsonl", "kafka"), idempotency_key="")
+        ids = accept_many(store, 5, request_id="r", sinks=("jsonl", "kafka"), idempotency_key="", image=b"bytes")
         ids += accept_many(store, 1, sinks=("jsonl",), idempotency_key="key", fingerprint="content")
         store.lease("w", ids)
         store.start("w", ids)
         store.commit("w", [Commit(task_id, 1, a_success()) for task_id in ids])
-        store.cancel(accept_many(store, 1)[0])
-        accept_many(store, 1, deadline_s=0.001)
+        store.cancel(accept_many(store, 1, image=b"bytes")[0])
+        store.withdraw(accept_many(store, 1, image=b"bytes")[0])
+        accept_many(store, 1, deadline_s=0.001, image=b"bytes")
         until(lambda: store.expire_due(ALL), "the deadline")
         for sink in ("jsonl", "kafka"):
             entries: Any = redis_client.xrange(f"{key_prefix}:outbox:{sink}")
@@ -252,6 +253,7 @@ class TestKeys:
         endless = {key.removeprefix(f"{key_prefix}:") for key in keys if redis_client.pttl(key) == -1}
         assert endless == {"seq", f"started:{QUEUE}", "outbox:jsonl", "outbox:kafka"}
         assert redis_client.xlen(f"{key_prefix}:outbox:jsonl") == 0
+        assert not [key for key in keys if ":image:" in key]
 
     def test_tasks_of_two_prefixes_do_not_meet(self, redis_client: redis.Redis, store: RedisTaskStore, key_prefix: str) -> None:
         (task_id,) = accept_many(store, 1)

@@ -312,3 +312,22 @@ class TestNoteDeath:
         task_id = running(store, "w")
         store.note_death("w", [task_id])
         assert store.note_death("w", [task_id]) == [1]
+
+
+class TestSmallImages:
+    """They lie beside the record until the task has ended."""
+
+    def test_they_come_with_the_lease(self, store: TaskStore) -> None:
+        small, large = accept(store, image=b"\x00\xff bytes"), accept(store)
+        assert [lease.image for lease in store.lease("w1", [small, large]).leases] == [b"\x00\xff bytes", b""]
+
+    def test_who_gets_no_lease_gets_no_image(self, store: TaskStore) -> None:
+        task_id = accept(store, image=b"bytes")
+        lease_one(store, "w1", task_id)
+        assert lease_one(store, "w2", task_id).image == b""
+
+    def test_they_come_again_after_a_loss(self, world: StoreWorld) -> None:
+        task_id = accept(world.store, image=b"bytes")
+        lease_one(world.store, "w1", task_id)
+        world.let_pass(LONGER_THAN_A_LEASE_S)
+        assert lease_one(world.store, "w2", task_id).image == b"bytes"

@@ -407,7 +407,8 @@ class FakeTaskStore:
         else:
             state = LeaseState.LEASED
             self._extend(task, owner)
-        return Lease(state, task.alone, task.attempts, task.created_at_ms, task.deadline_at_ms)
+        image = task.request.image if state is LeaseState.LEASED else b""
+        return Lease(state, task.alone, task.attempts, task.created_at_ms, task.deadline_at_ms, image)
 
     def _extend(self, task: FakeTask, owner: str) -> None:
         task.owner = owner

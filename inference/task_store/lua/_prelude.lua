@@ -59,6 +59,7 @@ local function finish(id, status, outcome, ttl)
   give_back(id)
   redis.call('ZREM', k('waiting', queue), id)
   redis.call('ZREM', k('deadlines'), id)
+  redis.call('DEL', k('image', id))
   local undelivered = 0
   if status == 'succeeded' then
     for sink in string.gmatch(sinks, '[^,]+') do

@@ -1,6 +1,6 @@
 -- subject, max_depth, result_ttl_ms, idempotency_key, fingerprint, idempotency_ttl_ms, revision, entries,
 -- how many messages, how many arguments a task; list_key, payload, bell_key of each message;
--- id, queue, deadline_ms, request_id, then field, value, ... of each task's record
+-- id, queue, deadline_ms, request_id, image or '', then field, value, ... of each task's record
 -- `revision` is that of the desired state that the tasks were checked with, or empty.
 -- `subject` is task:ID, or batch:ID with `entries` for its record: what is accepted, and what the idempotency key stands for.
 local subject, max_depth, ttl, idempotency_key, fingerprint, idempotency_ttl = unpack(ARGV, 1, 6)
@@ -31,10 +31,11 @@ for at = first_task, #ARGV, width do
 end
 
 local function write(at)
-  local id, queue, deadline, request_id = unpack(ARGV, at, at + 3)
+  local id, queue, deadline, request_id, image = unpack(ARGV, at, at + 4)
   local seq = redis.call('INCR', k('seq'))
   redis.call('HSET', k('task', id), 'queue', queue, 'request_id', request_id, 'status', 'queued', 'seq', seq,
-    'created_at', now, 'deadline_at', now + deadline, unpack(ARGV, at + 4, at + width - 1))
+    'created_at', now, 'deadline_at', now + deadline, unpack(ARGV, at + 5, at + width - 1))
+  if image ~= '' then redis.call('SET', k('image', id), image, 'PX', deadline + ttl) end
   redis.call('ZADD', k('waiting', queue), seq, id)
   redis.call('ZADD', k('deadlines'), now + deadline, id)
   redis.call('ZADD', k('request', request_id), seq, id)

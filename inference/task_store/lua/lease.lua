@@ -6,7 +6,7 @@ for i = 3, #ARGV do
   local key = k('task', id)
   local status, holder, alone, attempts, created, deadline =
     unpack(redis.call('HMGET', key, 'status', 'owner', 'alone', 'attempts', 'created_at', 'deadline_at'))
-  local state = 'leased'
+  local state, image = 'leased', false
   if not status then
     state = 'unknown'
   elseif TERMINAL[status] then
@@ -16,7 +16,8 @@ for i = 3, #ARGV do
   else
     redis.call('HSET', key, 'owner', owner)
     redis.call('ZADD', k('leases'), now + lease, id)
+    image = redis.call('GET', k('image', id))
   end
-  leases[#leases + 1] = {state, alone or '', attempts or 0, created or 0, deadline or 0}
+  leases[#leases + 1] = {state, alone or '', attempts or 0, created or 0, deadline or 0, image or ''}
 end
 return leases

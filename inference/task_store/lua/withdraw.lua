@@ -8,7 +8,7 @@ for i = 2, #ARGV do
   redis.call('ZREM', k('waiting', queue), id)
   redis.call('ZREM', k('deadlines'), id)
   redis.call('ZREM', k('request', request_id), id)
-  redis.call('DEL', k('task', id))
+  redis.call('DEL', k('task', id), k('image', id))
 end
 if ARGV[1] ~= '' then redis.call('DEL', k('batch', ARGV[1])) end
 return 1

@@ -217,11 +217,11 @@ class FakeWorker:
             if attempt is None:
                 continue
             assert self.gate.wait(PATIENCE_S), "nobody opened the gate"
-            store.commit(OWNER, [Commit(item.task_id, attempt, self._outcome(item))])
+            store.commit(OWNER, [Commit(item.task_id, attempt, self._outcome(item, lease.image))])
 
-    def _outcome(self, item: QueueItem) -> Outcome:
+    def _outcome(self, item: QueueItem, image: bytes) -> Outcome:
         try:
-            data = self._services.objects.get(item.object_key)
+            data = image or self._services.objects.get(item.object_key)
             decode(data, item.header, self._spec.input, ImageLimits(1_000_000))
         except InferenceError as error:
             return failure(error)

@@ -12,6 +12,7 @@ from flask.testing import FlaskClient
 from api.admission import Admission
 from api.app import Api
 from api.submission import Submissions
+from api.uploads import Uploads
 from inference.errors import ServiceUnavailable
 from inference.settings import OutboxSettings
 from inference.sinks.outbox import OutboxStats
@@ -87,7 +88,7 @@ class TestARateThatIsTooSlow:
         app.submissions = Submissions(
             store=slow,
             broker=app.services.broker,
-            objects=app.services.objects,
+            uploads=Uploads(app.services.objects, inline_max_bytes=0),
             configuration=app.services.effective,
             replies=app.replies,
             admission=Admission(slow, app.services.outbox_stats, app.services.settings.outbox, batch_size=32, clock=clock),
