@@ -149,7 +149,7 @@ from support.models import spec_of
 (cpu,) = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 3)
 options = json.loads(sys.argv[1])
-model = load_model(spec_of(Path(options.pop("folder")), name="net", **options), Device("/CPU:2"))
+model = load_model(spec_of(Path(options.pop("folder")), name="net", litert=False, **options), Device("/CPU:2"))
 answer = model._function(np.zeros((2, *options["input"]["shape"]), "uint8"))
 weights = [found for found in gc.get_objects() if isinstance(found, tf.Variable)]
 print(json.dumps({"answer": answer.device, "weights": sorted({found.device for found in weights}), "count": len(weights)}))
