@@ -43,8 +43,9 @@ class Workload:
 
 
 def model_of(folder: Path) -> ModelSpec:
-    """The model that a folder with a model.yaml describes."""
-    return ModelRegistry.load(load_settings(None, {"models": [folder], "model_files": {"allowed_folders": [folder]}})).get()
+    """The model that a folder with a model.yaml describes, for TensorFlow's own runtime."""
+    settings = load_settings(None, {"models": [folder], "model_files": {"allowed_folders": [folder]}})
+    return ModelRegistry.load(settings).get().model_copy(update={"litert": False})
 
 
 def prepare(names: list[str]) -> list[Workload]:

@@ -95,7 +95,7 @@ class InferenceWorker:
         if not self._changer.bring_up(should_stop):
             return False
         for model in self.predictor.loaded.values():
-            logger.info("%s is warm: %.1f ms for one image", model.model, model.predict_ms)
+            logger.info("%s is warm: %.1f ms for one image, by %s", model.model, model.predict_ms, model.runtime)
         for keeper in self._keepers:
             keeper.start()
         for pipeline in self._pipelines.values():

@@ -10,7 +10,9 @@ from typing import IO
 _STDERR = 2
 
 #: Lines that TensorFlow writes at every start whatever its log level, and that tell a user nothing.
-_NOISE = re.compile(rb"All log messages before absl::InitializeLog|oneDNN custom operations are on")
+_NOISE = re.compile(
+    rb"All log messages before absl::InitializeLog|oneDNN custom operations are on|Created TensorFlow Lite XNNPACK delegate"
+)
 
 
 def pass_on(source: IO[bytes]) -> None:

@@ -19,43 +19,44 @@ from numpy.typing import NDArray
 
 from inference.errors import InferenceError
 from inference.models.arena import SlotArena, padded_sizes
+from inference.models.batch_plan import measure_costs, plan_batches
 from inference.models.protocol import Failed, Load, Loaded, LoadModel, Predict, Predicted, Ready
 
 if TYPE_CHECKING:
     from inference.models.loading import Device
 
-_TIMED_RUNS = 5
-
 
 class ServedModel:
-    """A loaded model with its arena and the buffer that batches are gathered in."""
+    """A loaded model with its arena, the buffer that batches are gathered in, and the sizes that it runs a batch in."""
 
     def __init__(self, load: LoadModel, sizes: tuple[int, ...], device: Device) -> None:
         from inference.models.loading import load_model, warm_up  # noqa: PLC0415 TensorFlow is loaded in `_load_all`, first
 
         self.name = load.spec.name
-        self._sizes = sizes
         self._arena = SlotArena(load.spec.input, load.slots, load.descriptor)
         self._batch: NDArray[Any] = np.zeros((sizes[-1], *load.spec.input.shape), load.spec.input.numpy_dtype)
         self._model = load_model(load.spec, device)
         warm_up(self._model, load.spec, sizes)
+        self._cost_ms = measure_costs(lambda size: self._model.predict(self._batch[:size]), sizes)
+        self._plans = plan_batches(self._cost_ms)
 
     def loaded(self) -> Loaded:
-        times = []
-        for _ in range(_TIMED_RUNS):
-            began = time.perf_counter()
-            self._model.predict(self._batch[:1])
-            times.append(time.perf_counter() - began)
-        return Loaded(self.name, self._model.output_size, sorted(times)[_TIMED_RUNS // 2] * 1000)
+        return Loaded(self.name, self._model.output_size, self._cost_ms[1], self._model.runtime)
 
     def predict(self, slots: tuple[int, ...]) -> NDArray[np.float32]:
-        """(len(slots), output_size) float32. The batch is padded to a warmed size; what is padded is cut off again."""
+        """(len(slots), output_size) float32. The batch runs in warmed sizes; what is padded is cut off again."""
+        answers, begin = [], 0
+        for size in self._plans[len(slots)]:
+            answers.append(self._predict_padded(slots[begin : begin + size], size))
+            begin += size
+        return answers[0] if len(answers) == 1 else np.concatenate(answers)
+
+    def _predict_padded(self, slots: tuple[int, ...], size: int) -> NDArray[np.float32]:
         count = len(slots)
-        padded = next(size for size in self._sizes if size >= count)
         np.take(self._arena.images, slots, axis=0, out=self._batch[:count], mode="clip")  # "raise" would copy twice
-        predictions = self._model.predict(self._batch[:padded])
-        if predictions.shape != (padded, self._model.output_size):
-            raise ValueError(f"{padded} images gave predictions of shape {predictions.shape}")
+        predictions = self._model.predict(self._batch[:size])
+        if predictions.shape != (size, self._model.output_size):
+            raise ValueError(f"{size} images gave predictions of shape {predictions.shape}")
         return predictions[:count]
 
 

@@ -40,6 +40,8 @@ class Loaded:
     output_size: int
     #: milliseconds that one image takes alone
     predict_ms: float
+    #: what runs it, for people
+    runtime: str = ""
 
 
 @dataclass(frozen=True)

@@ -102,6 +102,8 @@ class ModelDescription(_Strict):
     mixed_precision: bool = False
     #: compile the graph with XLA
     xla: bool = False
+    #: on a CPU, let LiteRT run the graph where it gives the same answers
+    litert: bool = True
     input: InputSpec
     #: where relative paths begin; the reader sets it, as it does `origin`
     folder: Path = Field(default=Path(), exclude=True)
@@ -112,6 +114,11 @@ class ModelDescription(_Strict):
     def queue(self) -> str:
         """The Celery queue of this model."""
         return f"predict.{self.name}"
+
+    @property
+    def fits_lite(self) -> bool:
+        """Whether LiteRT may run it, on a CPU: nothing else was asked for."""
+        return self.litert and not self.xla and not self.mixed_precision
 
     @property
     def locations(self) -> dict[str, FileLocation]:

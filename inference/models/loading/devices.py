@@ -9,6 +9,7 @@ from typing import Any
 
 import tensorflow as tf  # type: ignore[import-untyped]
 
+from inference.cores import usable_cores
 from inference.errors import ConfigurationError
 from inference.models.device_lock import GpuLock, gpu_index
 from inference.settings import GpuSettings
@@ -51,6 +52,8 @@ def open_devices(
     for index in used:
         locks[index].hold()
     config.set_visible_devices([gpus[index] for index in used], "GPU")
+    if not used:
+        _take_threads(config)
     for index in used:
         _limit_memory(gpus[index], options, config)
     return {
@@ -70,6 +73,12 @@ def _index(device: str | None, gpus: int) -> int | None:
     if index >= gpus:
         raise ConfigurationError(f"device {device}: TensorFlow finds {gpus} GPUs here, counted from 0", field="device")
     return index
+
+
+def _take_threads(config: Any) -> None:
+    """One call runs at a time, so the cores are for its operations; each hand-over to another thread costs CPU time."""
+    config.threading.set_intra_op_parallelism_threads(usable_cores())
+    config.threading.set_inter_op_parallelism_threads(1)
 
 
 def _limit_memory(gpu: Any, options: GpuSettings, config: Any) -> None:

@@ -8,18 +8,21 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf  # type: ignore[import-untyped]
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
+from inference.cores import usable_cores
 from inference.errors import ConfigurationError
 from inference.models.loading.devices import CPU, Device
+from inference.models.loading.lite import LiteGraph, convert
 from inference.models.loading.problems import reason
 from inference.models.loading.readers import ReadModel, read_model
 from inference.models.spec import ModelSpec
 
 TRIAL_IMAGES = 2
+#: How far LiteRT's answers to trial images may be from TensorFlow's: absolute, or as a part of the value.
+LITE_TOLERANCE = 1e-5
 
-#: From a batch of images to the model's outputs.
-Graph = Callable[[NDArray[Any]], list[tf.Tensor]]
+TENSORFLOW, LITE = "TensorFlow", "LiteRT"
 
 
 class LoadedModel:
@@ -28,25 +31,30 @@ class LoadedModel:
     Args:
         function: takes (n, height, width, channels) in the description's dtype, gives (n, output_size) float32.
         output_size: number of classes.
-        model: what the function was compiled from; a compiled graph does not keep its weights alive.
+        runtime: what runs the graph, TENSORFLOW or LITE.
+        model: what the function was compiled from; TensorFlow's compiled graph does not keep its weights alive.
     """
 
-    def __init__(self, function: Callable[[NDArray[Any]], tf.Tensor], output_size: int, model: ReadModel) -> None:
+    def __init__(
+        self, function: Callable[[NDArray[Any]], ArrayLike], output_size: int, runtime: str, model: ReadModel | None = None
+    ) -> None:
         self._function = function
         self._model = model
         self.output_size = output_size
+        self.runtime = runtime
 
     def predict(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         """Classify `batch`, (n, height, width, channels) in the description's dtype, as (n, output_size) float32.
 
         The first call with a new n is slower than the ones after it: see `warm_up`.
         """
-        predictions: NDArray[np.float32] = self._function(batch).numpy()
-        return predictions
+        return np.asarray(self._function(batch))
 
 
 def load_model(spec: ModelSpec, device: Device = CPU) -> LoadedModel:
     """Load the files of `spec` and trace its graph; weights and graph are on `device`.
+
+    On a CPU LiteRT runs the graph, where it can and its answers to trial images are TensorFlow's within `LITE_TOLERANCE`.
 
     Raises:
         ConfigurationError: a file cannot be read or is refused, or the model does not fit its description.
@@ -54,10 +62,18 @@ def load_model(spec: ModelSpec, device: Device = CPU) -> LoadedModel:
     with tf.device(device.name):
         model = read_model(spec, half_precision=device.half_precision)
         _check_input(model, spec)
-        graph = _compile(model, spec, device)
+        graph = _compile(model, spec)
         output_size = _output_size(graph, spec)
     _check_labels(spec, output_size)
-    return LoadedModel(lambda batch: graph(batch)[0], output_size, model)
+    lite = None if device.is_gpu or not spec.fits_lite else convert(graph, usable_cores())
+    if lite is not None and _agree(graph, lite, spec):
+        return LoadedModel(lite, output_size, LITE)
+
+    def run(batch: NDArray[Any]) -> tf.Tensor:
+        with tf.device(device.name):
+            return graph(tf.constant(batch))[0]
+
+    return LoadedModel(run, output_size, TENSORFLOW, model)
 
 
 def warm_up(model: LoadedModel, spec: ModelSpec, batch_sizes: Sequence[int]) -> None:
@@ -84,8 +100,8 @@ def _check_input(model: ReadModel, spec: ModelSpec) -> None:
         )
 
 
-def _compile(model: ReadModel, spec: ModelSpec, device: Device) -> Graph:
-    """The graph from images in the description's dtype to the list of the model's outputs in float32."""
+def _compile(model: ReadModel, spec: ModelSpec) -> Any:
+    """A concrete function from images in the description's dtype to the list of the model's outputs in float32."""
 
     def classify(images: tf.Tensor) -> list[tf.Tensor]:
         outputs = tf.nest.flatten(model.call(images))
@@ -95,20 +111,27 @@ def _compile(model: ReadModel, spec: ModelSpec, device: Device) -> Graph:
     signature = tf.TensorSpec((None, *spec.input.shape), spec.input.dtype)
     function = tf.function(classify, input_signature=[signature], jit_compile=spec.xla or None)
     with _failing_on_images(spec):
-        graph = function.get_concrete_function()
-
-    def run(batch: NDArray[Any]) -> list[tf.Tensor]:
-        with tf.device(device.name):
-            outputs: list[tf.Tensor] = graph(tf.convert_to_tensor(batch))
-            return outputs
-
-    return run
+        return function.get_concrete_function()
 
 
-def _output_size(graph: Graph, spec: ModelSpec) -> int:
+def _agree(graph: Any, lite: LiteGraph, spec: ModelSpec) -> bool:
+    """Whether both give the same for images of noise, in batches of two sizes."""
+    images = np.random.default_rng(0).integers(0, 256, (TRIAL_IMAGES, *spec.input.shape)).astype(spec.input.numpy_dtype)
+    expected = graph(tf.constant(images))[0].numpy()
+    try:
+        answers = [lite(images), np.concatenate([lite(images[:1]), lite(images[1:])])]
+    except (RuntimeError, ValueError):
+        return False
+    return all(
+        answer.shape == expected.shape and np.allclose(answer, expected, rtol=LITE_TOLERANCE, atol=LITE_TOLERANCE)
+        for answer in answers
+    )
+
+
+def _output_size(graph: Any, spec: ModelSpec) -> int:
     """The number of classes, from a trial: the shapes in the file do not say that each image gets its own answer."""
     with _failing_on_images(spec):
-        outputs = graph(np.zeros((TRIAL_IMAGES, *spec.input.shape), spec.input.numpy_dtype))
+        outputs = graph(tf.zeros((TRIAL_IMAGES, *spec.input.shape), spec.input.dtype))
     shapes = [tuple(output.shape) for output in outputs]
     if len(shapes) != 1 or len(shapes[0]) != 2 or shapes[0][0] != TRIAL_IMAGES:  # noqa: PLR2004 rows and classes
         raise ConfigurationError(

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from support.models import load_spec, spec_of
 
+from inference.cores import usable_cores
 from inference.errors import ConfigurationError
 from inference.models.arena import SlotArena
 from inference.models.device_lock import GpuLock, gpu_index, gpu_lock
@@ -40,6 +41,9 @@ class FakeTensorflowConfig:
         self.growth: dict[str, bool] = {}
         self.limits_mb: dict[str, float] = {}
         self.experimental = self
+        self.threading = self
+        #: between and inside operations
+        self.threads: dict[str, int] = {}
 
     def list_physical_devices(self, kind: str) -> list[str]:
         assert kind == "GPU"
@@ -48,6 +52,12 @@ class FakeTensorflowConfig:
     def set_visible_devices(self, devices: list[str], kind: str) -> None:
         assert kind == "GPU"
         self.visible = devices
+
+    def set_inter_op_parallelism_threads(self, count: int) -> None:
+        self.threads["between"] = count
+
+    def set_intra_op_parallelism_threads(self, count: int) -> None:
+        self.threads["inside"] = count
 
     def set_memory_growth(self, device: str, enable: bool) -> None:
         self.growth[device] = enable
@@ -149,7 +159,7 @@ from support.models import spec_of
 (cpu,) = tf.config.list_physical_devices("CPU")
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 3)
 options = json.loads(sys.argv[1])
-model = load_model(spec_of(Path(options.pop("folder")), name="net", **options), Device("/CPU:2"))
+model = load_model(spec_of(Path(options.pop("folder")), name="net", litert=False, **options), Device("/CPU:2"))
 answer = model._function(np.zeros((2, *options["input"]["shape"]), "uint8"))
 weights = [found for found in gc.get_objects() if isinstance(found, tf.Variable)]
 print(json.dumps({"answer": answer.device, "weights": sorted({found.device for found in weights}), "count": len(weights)}))
@@ -163,6 +173,18 @@ def test_weights_and_graph_are_on_the_device(file: str) -> None:
     assert found["answer"].endswith("device:CPU:2")
     assert [device.rpartition("/")[2] for device in found["weights"]] == ["device:CPU:2"]
     assert found["count"] > 0
+
+
+class TestThreads:
+    def test_on_cpus_all_cores_work_on_one_operation_at_a_time(self, locks: dict[int, GpuLock]) -> None:
+        config = FakeTensorflowConfig(1)
+        open_devices(["cpu"], GpuSettings(), locks, config=config)
+        assert config.threads == {"between": 1, "inside": usable_cores()}
+
+    def test_beside_a_gpu_tensorflow_has_its_way(self, locks: dict[int, GpuLock]) -> None:
+        config = FakeTensorflowConfig(1)
+        open_devices(["gpu", "cpu"], GpuSettings(), locks, config=config)
+        assert config.threads == {}
 
 
 class TestPrecision:

@@ -1,0 +1,47 @@
+"""A graph converted for LiteRT, which runs it on the CPU several times as fast as TensorFlow's own runtime does."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import tensorflow as tf  # type: ignore[import-untyped]
+from numpy.typing import NDArray
+
+
+class LiteGraph:
+    """A converted graph with one input and one output, for batches of any size. One call at a time.
+
+    Args:
+        content: of a *.tflite file.
+        threads: how many compute.
+    """
+
+    def __init__(self, content: bytes, threads: int) -> None:
+        with warnings.catch_warnings(action="ignore"):  # that another package has it too
+            self._interpreter = tf.lite.Interpreter(model_content=content, num_threads=threads)
+        ((self._input,), (self._output,)) = (
+            [tensor["index"] for tensor in tensors]
+            for tensors in (self._interpreter.get_input_details(), self._interpreter.get_output_details())
+        )
+        self._batch_size = 0
+
+    def __call__(self, batch: NDArray[Any]) -> NDArray[np.float32]:
+        if len(batch) != self._batch_size:
+            self._interpreter.resize_tensor_input(self._input, batch.shape)
+            self._interpreter.allocate_tensors()
+            self._batch_size = len(batch)
+        self._interpreter.set_tensor(self._input, batch)
+        self._interpreter.invoke()
+        predictions: NDArray[np.float32] = self._interpreter.get_tensor(self._output)
+        return predictions
+
+
+def convert(graph: Any, threads: int) -> LiteGraph | None:
+    """`graph`, a concrete function, for LiteRT with its weights inside; None when it has operations that LiteRT lacks."""
+    converter = tf.lite.TFLiteConverter.from_concrete_functions([graph], graph)
+    try:
+        return LiteGraph(converter.convert(), threads)
+    except Exception:  # noqa: BLE001 the converter raises what it likes; TensorFlow's own runtime is there
+        return None
