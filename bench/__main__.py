@@ -7,6 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 from bench import depth, machine, page, plots, report, scaling, targets, workload
 from bench.contenders import Batches, Contender, Naive, Ours
@@ -51,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
 #: What is measured beside the contenders, once a run.
 _OTHERS: dict[str, Callable[[Plan], list[Row]]] = {
     "queue-depth": lambda plan: depth.measure(plan.rounds),
-    "two-workers": lambda plan: scaling.two_workers(plan.seconds, plan.rounds),
+    "two-workers": lambda plan: scaling.two_workers(plan.longest_s, plan.rounds),
     "checked-answers": lambda plan: scaling.checked_answers(plan.seconds),
 }
 
@@ -102,16 +103,17 @@ def _run(options: argparse.Namespace, plan: Plan) -> list[Row]:
 
 def _rounds(contenders: Sequence[Contender], work: Workload, plan: Plan) -> list[Row]:
     """Every contender in turn; one that failed is left out of the rounds that follow."""
-    _say(f"{work.name}: the model in process")
-    limits = limit(work)
+    limits: list[dict[str, Any]] = []
     rounds: dict[str, list[Measurement]] = {contender.name: [] for contender in contenders}
     for number in range(plan.rounds):
+        _say(f"{work.name}: round {number + 1} of {plan.rounds}: the model in process")
+        limits.append(limit(work))
         for contender in contenders:
             done = rounds[contender.name]
             if not any(one.error for one in done):
-                done.append(measure(contender, work, plan, limits["prediction"]))
+                done.append(measure(contender, work, plan, limits[-1]))
                 _say(f"{work.name}: round {number + 1} of {plan.rounds}: {_summary(done[-1])}")
-    return report.limit_rows(work.name, limits) + [row for done in rounds.values() for row in report.rows(done, limits)]
+    return report.limit_rows(work.name, limits) + [row for done in rounds.values() for row in report.rows(done)]
 
 
 def _or_failure(name: str, measured: Callable[[], list[Row]]) -> list[Row]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import urllib3
 
 from bench import closed_loop
 from bench.closed_loop import Load
@@ -24,6 +25,12 @@ TOLERANCE = 1e-4
 #: As many clients as most figures are asked for: the batch size is seen with so many.
 _USUAL_CLIENTS = 64
 _WARM_S = 4.0
+#: A load lasts until this many times what is in flight has been answered, since its ends count for nothing ...
+_TURNS = 8
+#: ... and in the open loop until this many requests have come, since a p99 of fewer says little; within `Plan.longest_s`.
+_OPEN_REQUESTS = 300
+_SETTLE_TIMEOUT_S = 120.0
+_SETTLE_S = 0.5
 _BATCH_LOOK_INTERVAL_S = 0.1
 
 
@@ -32,11 +39,15 @@ class Plan:
     """How long and how wide."""
 
     clients: tuple[int, ...] = (1, 8, 64, 256)
-    #: of each load
+    #: of a load, at least and at most
     seconds: float = 5.0
+    longest_s: float = 10.0
     #: shares of the highest load that arrive in the open loop
     open_loop: tuple[float, ...] = (0.5, 0.8)
     rounds: int = 3
+
+    def lasting(self, wanted_s: float) -> float:
+        return min(self.longest_s, max(self.seconds, wanted_s))
 
 
 @dataclass
@@ -47,6 +58,8 @@ class Measurement:
     kind: str
     workload: str
     images_per_request: int
+    #: what `limit` said in the same round
+    limit: dict[str, Any]
     start_s: float | None = None
     #: by number of clients
     closed: dict[int, Load] = field(default_factory=dict)
@@ -66,22 +79,40 @@ def limit(workload: Workload) -> dict[str, Any]:
     return json_of("bench.limit", str(workload.folder), str(workload.image))
 
 
-def measure(contender: Contender, workload: Workload, plan: Plan, expected: Iterable[float]) -> Measurement:
-    """Never raises for what a contender does: one that does not start, answers wrong, or fails under load has an `error`."""
-    found = Measurement(contender.name, contender.kind, workload.name, contender.images_per_request)
+def measure(contender: Contender, workload: Workload, plan: Plan, limit: dict[str, Any]) -> Measurement:
+    """Never raises for what a contender does: one that does not start, answers wrong, or fails under load has an `error`.
+
+    Args:
+        limit: the figures of the same round in process.
+    """
+    found = Measurement(contender.name, contender.kind, workload.name, contender.images_per_request, limit)
     try:
         with contender.run(workload) as running:
             found.start_s = running.start_s
-            _check(running, expected)
+            _check(running, limit["prediction"])
             clients = contender.clients or plan.clients
-            found.mean_batch_size = _warm(contender, running, min(clients, key=lambda number: abs(number - _USUAL_CLIENTS)))
+            usual = min(clients, key=lambda number: abs(number - _USUAL_CLIENTS))
+            per_s, found.mean_batch_size = _warm(contender, running, usual)
             for number in clients:
-                _closed_round(found, running, clients=number, seconds=plan.seconds)
+                _closed_round(found, running, clients=number, seconds=plan.lasting(_TURNS * number / per_s))
             found.memory_mb = running.processes.memory_mb()
             _open_rounds(found, running, plan)
     except (RuntimeError, OSError) as error:
         found.error = str(error)
     return found
+
+
+def settle(request: Request) -> None:
+    """Until what earlier clients left behind is done: nobody takes back a request when its client has gone.
+
+    One more request waits its turn behind them. Raises RuntimeError when it gets no answer.
+    """
+    try:
+        with urllib3.PoolManager(retries=False, timeout=_SETTLE_TIMEOUT_S) as http:
+            request.send(http)
+    except urllib3.exceptions.HTTPError as error:
+        raise RuntimeError(f"it does not come to rest: {error}") from error
+    time.sleep(_SETTLE_S)
 
 
 def closed(request: Request, *, clients: int, seconds: float) -> Load:
@@ -103,8 +134,11 @@ def _check(running: Running, expected: Iterable[float]) -> None:
         raise RuntimeError(f"it answers something else than the model in process: {difference:g} apart")
 
 
-def _warm(contender: Contender, running: Running, clients: int) -> float | None:
-    """A load that counts for nothing but the batch size, since asking for that is a load too; of its second half."""
+def _warm(contender: Contender, running: Running, clients: int) -> tuple[float, float | None]:
+    """A load that counts for nothing but the batch size, since asking for that is a load too; of its second half.
+
+    Gives about how many requests a second there were, and the mean batch size.
+    """
     seen = []
     with ThreadPoolExecutor(1) as pool:
         load = pool.submit(closed_loop.run, *_parts(running.request), clients=clients, seconds=_WARM_S)
@@ -114,11 +148,12 @@ def _warm(contender: Contender, running: Running, clients: int) -> float | None:
             size = contender.batch_size(running) if time.monotonic() > half else None
             if size is not None and not load.done():
                 seen.append(size)
-        load.result()
-    return mean_batch_size(seen)
+        done = load.result()
+    return max(1, done.requests) / done.seconds, mean_batch_size(seen)
 
 
 def _closed_round(found: Measurement, running: Running, *, clients: int, seconds: float) -> None:
+    settle(running.request)
     before = running.processes.cpu_s()
     load = closed(running.request, clients=clients, seconds=seconds)
     found.cpu_ms[clients] = cpu_ms_each(before, running.processes.cpu_s(), load.requests * found.images_per_request)
@@ -128,10 +163,11 @@ def _closed_round(found: Measurement, running: Running, *, clients: int, seconds
 def _open_rounds(found: Measurement, running: Running, plan: Plan) -> None:
     highest = max(load.requests / load.seconds for load in found.closed.values())
     for share in plan.open_loop:
-        time.sleep(1)
-        found.opened[share] = Load(
-            **json_of("bench.open_loop", *map(str, (*_parts(running.request), share * highest, plan.seconds)))
-        )
+        settle(running.request)
+        rate_per_s = share * highest
+        seconds = plan.lasting(_OPEN_REQUESTS / rate_per_s)
+        figures = json_of("bench.open_loop", *map(str, (*_parts(running.request), rate_per_s, seconds)))
+        found.opened[share] = Load(**figures)
 
 
 def _parts(request: Request) -> tuple[str, Any, str]:

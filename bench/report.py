@@ -29,15 +29,18 @@ def row(contender: str, kind: str, model: str, load: str, **figures: Any) -> Row
 
     Args:
         kind: limit, ours, naive or peer.
-        load: in process, closed loop, open loop, queue depth, two models, checked answers, or failed.
+        load: in process, closed loop, open loop, queue depth, two workers, checked answers, or failed.
     """
     head = {"contender": contender, "kind": kind, "model": model, "load": load, "clients": None, "images_per_request": 1}
     return head | dict.fromkeys(FIGURES) | figures
 
 
-def limit_rows(workload: str, limit: dict[str, Any]) -> list[Row]:
-    """The in-process runs as rows, one for each batch size."""
-    best = limit["32"]["images_per_s"]
+def limit_rows(workload: str, rounds: Sequence[dict[str, Any]]) -> list[Row]:
+    """The in-process runs as rows, one for each batch size; medians.
+
+    Args:
+        rounds: what `bench.limit` said in each.
+    """
     return [
         row(
             f"in process, batch {size}",
@@ -47,14 +50,14 @@ def limit_rows(workload: str, limit: dict[str, Any]) -> list[Row]:
             clients=1,
             images_per_request=int(size),
             overhead_ms=0.0,
-            ratio_to_limit=limit[size]["images_per_s"] / best,
-            **limit[size],
+            ratio_to_limit=statistics.median(limit[size]["images_per_s"] / limit["32"]["images_per_s"] for limit in rounds),
+            **_medians([limit[size] for limit in rounds]),
         )
         for size in ("1", "8", "32")
     ]
 
 
-def rows(rounds: Sequence[Measurement], limit: dict[str, Any]) -> list[Row]:
+def rows(rounds: Sequence[Measurement]) -> list[Row]:
     """The rounds of one contender on one workload: medians, and a spread.
 
     A row for each number of clients, one for each share of the highest load in the open loop, and one for each that failed.
@@ -62,17 +65,18 @@ def rows(rounds: Sequence[Measurement], limit: dict[str, Any]) -> list[Row]:
     numbers = dict.fromkeys(number for one in rounds for number in one.closed)
     shares = dict.fromkeys(share for one in rounds for share in one.opened)
     return [
-        *(_closed_row([one for one in rounds if number in one.closed], number, limit) for number in numbers),
+        *(_closed_row([one for one in rounds if number in one.closed], number) for number in numbers),
         *(_open_row([one for one in rounds if share in one.opened], share) for share in shares),
         *(_row_of(one, "failed", error=one.error) for one in rounds if one.error),
     ]
 
 
-def _closed_row(rounds: Sequence[Measurement], clients: int, limit: dict[str, Any]) -> Row:
+def _closed_row(rounds: Sequence[Measurement], clients: int) -> Row:
     images = rounds[0].images_per_request
     loads = [one.closed[clients] for one in rounds]
     per_s = [load.requests / load.seconds * images for load in loads]
-    p50_ms = statistics.median(load.p50_ms for load in loads)
+    overheads_ms = [one.closed[clients].p50_ms - one.limit["1"]["p50_ms"] for one in rounds]
+    ratios = [own / one.limit["32"]["images_per_s"] for own, one in zip(per_s, rounds, strict=True)]
     cpu_ms = _medians([one.cpu_ms[clients] for one in rounds])
     return _row_of(
         rounds[0],
@@ -80,12 +84,12 @@ def _closed_row(rounds: Sequence[Measurement], clients: int, limit: dict[str, An
         clients=clients,
         images_per_s=statistics.median(per_s),
         images_per_s_spread=[min(per_s), max(per_s)],
-        p50_ms=p50_ms,
+        p50_ms=statistics.median(load.p50_ms for load in loads),
         p99_ms=statistics.median(load.p99_ms for load in loads),
-        overhead_ms=p50_ms - limit["1"]["p50_ms"] if clients == images == 1 else None,
+        overhead_ms=statistics.median(overheads_ms) if clients == images == 1 else None,
         cpu_ms_per_image=sum(cpu_ms.values()),
         cpu_ms_by_process=cpu_ms,
-        ratio_to_limit=statistics.median(per_s) / limit["32"]["images_per_s"],
+        ratio_to_limit=statistics.median(ratios),
         mean_batch_size=_median(one.mean_batch_size for one in rounds),
         memory_mb=_medians([one.memory_mb for one in rounds]),
         start_s=_median(one.start_s for one in rounds),

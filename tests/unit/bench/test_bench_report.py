@@ -8,7 +8,7 @@ import pytest
 
 from bench import page, report
 from bench.closed_loop import Load
-from bench.measuring import Measurement, mean_batch_size
+from bench.measuring import Measurement, Plan, mean_batch_size
 
 LIMIT: dict[str, Any] = {
     size: {"images_per_s": per_s, "p50_ms": 2.0, "p99_ms": 3.0} for size, per_s in (("1", 400.0), ("8", 900.0), ("32", 1000.0))
@@ -29,12 +29,17 @@ KEYS = {
 }
 
 
+@pytest.mark.parametrize(("wanted_s", "lasts_s"), [(0.1, 5.0), (7.0, 7.0), (60.0, 10.0)])
+def test_a_load_lasts_as_long_as_it_needs_within_bounds(wanted_s: float, lasts_s: float) -> None:
+    assert Plan(seconds=5.0, longest_s=10.0).lasting(wanted_s) == lasts_s
+
+
 def load(requests: int, *, p50_ms: float = 5.0, p99_ms: float = 20.0) -> Load:
     return Load(requests, seconds=10.0, p50_ms=p50_ms, p99_ms=p99_ms, errors=0)
 
 
 def measured(contender: str = "embedded", *, kind: str = "ours", images: int = 1, **figures: Any) -> Measurement:
-    return Measurement(contender, kind, "tiny", images, **{"start_s": 5.0, "memory_mb": {"api": 90.0}} | figures)
+    return Measurement(contender, kind, "tiny", images, LIMIT, **{"start_s": 5.0, "memory_mb": {"api": 90.0}} | figures)
 
 
 def rounds_of(*requests: int, **figures: Any) -> list[Measurement]:
@@ -42,23 +47,32 @@ def rounds_of(*requests: int, **figures: Any) -> list[Measurement]:
 
 
 def test_every_row_has_the_figures_that_the_json_promises() -> None:
-    table = [*report.limit_rows("tiny", LIMIT), *report.rows(rounds_of(100, opened={0.8: load(80)}), LIMIT)]
-    table += report.rows([measured(error="it died")], LIMIT)
+    table = [*report.limit_rows("tiny", [LIMIT]), *report.rows(rounds_of(100, opened={0.8: load(80)}))]
+    table += report.rows([measured(error="it died")])
 
     assert [one["load"] for one in table] == ["in process"] * 3 + ["closed loop", "open loop", "failed"]
     assert [KEYS - one.keys() for one in table] == [set()] * 6
 
 
 def test_a_row_is_the_median_of_its_rounds_and_says_how_they_spread() -> None:
-    (row,) = report.rows(rounds_of(1000, 4000, 2000), LIMIT)
+    (row,) = report.rows(rounds_of(1000, 4000, 2000))
 
     assert (row["images_per_s"], row["images_per_s_spread"], row["ratio_to_limit"]) == (200.0, [100.0, 400.0], 0.2)
     assert (row["cpu_ms_per_image"], row["cpu_ms_by_process"]) == (3.0, {"api": 1.0, "worker": 2.0})
     assert (row["memory_mb"], row["start_s"]) == ({"api": 90.0}, 5.0)
 
 
+def test_a_round_is_compared_with_the_model_in_process_in_the_same_round() -> None:
+    rounds = rounds_of(1000, 2000, 4000)
+    for one, per_s in zip(rounds, (100.0, 1000.0, 800.0), strict=True):
+        one.limit = LIMIT | {"32": LIMIT["32"] | {"images_per_s": per_s}}
+
+    (row,) = report.rows(rounds)
+    assert row["ratio_to_limit"] == 0.5  # of 1, 0.2 and 0.5; not 200 ÷ 800
+
+
 def test_images_count_not_requests() -> None:
-    (row,) = report.rows(rounds_of(100, images=32), LIMIT)
+    (row,) = report.rows(rounds_of(100, images=32))
 
     assert (row["images_per_request"], row["images_per_s"]) == (32, 320.0)
 
@@ -66,7 +80,7 @@ def test_images_count_not_requests() -> None:
 def test_overhead_is_what_one_client_waits_beyond_the_model() -> None:
     one = measured(closed={1: load(100, p50_ms=5.5), 64: load(900)}, cpu_ms={1: {}, 64: {}})
 
-    assert [row["overhead_ms"] for row in report.rows([one], LIMIT)] == [3.5, None]
+    assert [row["overhead_ms"] for row in report.rows([one])] == [3.5, None]
 
 
 def test_the_open_loop_has_rows_of_its_own() -> None:
@@ -74,14 +88,14 @@ def test_the_open_loop_has_rows_of_its_own() -> None:
     for one, p99_ms in zip(rounds, (10.0, 60.0, 15.0), strict=True):
         one.opened = {0.8: load(80, p50_ms=5.0, p99_ms=p99_ms)}
 
-    row = report.rows(rounds, LIMIT)[-1]
+    row = report.rows(rounds)[-1]
     assert (row["share_of_highest_load"], row["p99_ms"], row["p99_to_p50"]) == (0.8, 15.0, 3.0)
 
 
 def test_a_failure_leaves_the_rows_of_what_was_measured_before_it() -> None:
     rounds = [*rounds_of(100), measured(closed={8: load(50)}, cpu_ms={8: {}}, error="2 of 9 requests failed with 64 clients")]
 
-    found = report.rows(rounds, LIMIT)
+    found = report.rows(rounds)
 
     assert [(row["load"], row["clients"]) for row in found] == [("closed loop", 64), ("closed loop", 8), ("failed", None)]
     assert found[-1]["error"] == "2 of 9 requests failed with 64 clients"
@@ -90,7 +104,7 @@ def test_a_failure_leaves_the_rows_of_what_was_measured_before_it() -> None:
 def test_naive_is_compared_on_the_same_model_with_as_many_clients() -> None:
     naive = measured("naive", kind="naive", closed={64: load(100)}, cpu_ms={64: {}})
     mine = measured(closed={1: load(10), 64: load(400)}, cpu_ms={1: {}, 64: {}})
-    table = [*report.limit_rows("tiny", LIMIT), *report.rows([mine], LIMIT), *report.rows([naive], LIMIT)]
+    table = [*report.limit_rows("tiny", [LIMIT]), *report.rows([mine]), *report.rows([naive])]
 
     report.compare_with_naive(table)
 
@@ -119,7 +133,7 @@ def test_a_page_without_its_marks_is_refused(text: str) -> None:
 
 
 def test_the_page_says_what_failed() -> None:
-    table = report.rows([measured(error="it does not answer | at all\nits log: ...")], LIMIT)
+    table = report.rows([measured(error="it does not answer | at all\nits log: ...")])
 
     text = page.generated(table, "a machine", [])
 
