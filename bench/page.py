@@ -39,4 +39,4 @@ def replaced(text: str, between: str) -> str:
 
 
 def _failure(row: Row) -> str:
-    return f"**Failed**: {row['contender']} with {row['model']}: {row['error'].splitlines()[0]}\n\n"
+    return f"**Failed**: {row['contender']} with {row['model']}: {row['error'].splitlines()[0].strip()}\n\n"

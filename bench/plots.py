@@ -61,22 +61,36 @@ def _throughput(axes: Any, rows: Sequence[Row], colours: dict[str, str]) -> None
             color=colour,
             label=f"{contender} ({line[0]['images_per_request']} a request)" if marker == "s" else contender,
         )
-    axes.set(xscale="log", yscale="log", xlabel="clients", title="images a second")
+    _logarithmic(axes)
+    axes.set(xlabel="clients", title="images a second")
     clients = sorted({row["clients"] for row in rows if row["load"] == "closed loop"})
-    axes.set_xticks(clients, [str(number) for number in clients], minor=False)
-    axes.minorticks_off()
+    axes.set_xticks(clients, [str(number) for number in clients])
+    axes.set_xticks([], minor=True)
     axes.legend(fontsize=7)
 
 
 def _latency(axes: Any, rows: Sequence[Row], colours: dict[str, str]) -> None:
     """p50 and p99 by arriving images a second, in the open loop."""
+    opened = [row for row in rows if row["load"] == "open loop"]
     for contender, colour in colours.items():
-        line = [row for row in rows if row["contender"] == contender and row["load"] == "open loop"]
+        line = [row for row in opened if row["contender"] == contender]
         rates = [row["images_per_s"] for row in line]
         axes.plot(rates, [row["p99_ms"] for row in line], marker="^", color=colour)
         axes.plot(rates, [row["p50_ms"] for row in line], marker="v", linestyle="--", color=colour)
-    axes.set(xscale="log", yscale="log", xlabel="images that arrive a second (Poisson)")
+    if opened:  # a logarithmic axis of nothing is an error
+        _logarithmic(axes)
+    axes.set_xlabel("images that arrive a second (Poisson)")
     axes.set_title("latency under load, ms: p99 ▲, p50 ▼ dashed")
+
+
+def _logarithmic(axes: Any) -> None:
+    from matplotlib.ticker import LogFormatter  # noqa: PLC0415
+
+    axes.set(xscale="log", yscale="log")
+    for axis in (axes.xaxis, axes.yaxis):
+        # 200 and 400, not 2x10^2 and 4x10^2
+        axis.set_major_formatter(LogFormatter())
+        axis.set_minor_formatter(LogFormatter())
 
 
 def _cpu(axes: Any, rows: Sequence[Row]) -> None:
@@ -84,12 +98,12 @@ def _cpu(axes: Any, rows: Sequence[Row]) -> None:
     bars = [row for row in (_cpu_row(rows, name) for name in _contenders(rows)) if row]
     roles = dict.fromkeys(role for row in bars for role in row["cpu_ms_by_process"])
     names = [f"{row['contender']}\n{row['clients']} clients" for row in bars]
-    bottoms = [0.0] * len(bars)
+    lefts = [0.0] * len(bars)
     for role in roles:
-        heights = [row["cpu_ms_by_process"].get(role, 0.0) for row in bars]
-        axes.bar(names, heights, bottom=bottoms, label=role)
-        bottoms = [bottom + height for bottom, height in zip(bottoms, heights, strict=True)]
-    axes.tick_params(axis="x", rotation=60)
+        widths = [row["cpu_ms_by_process"].get(role, 0.0) for row in bars]
+        axes.barh(names, widths, left=lefts, label=role)
+        lefts = [left + width for left, width in zip(lefts, widths, strict=True)]
+    axes.invert_yaxis()
     axes.set_title("CPU milliseconds an image, by process")
     axes.legend(fontsize=7)
 

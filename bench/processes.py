@@ -47,7 +47,7 @@ class Processes:
         self._mark = uuid.uuid4().hex
         self._environment = {**os.environ, _MARK: self._mark, "PYTHONPATH": str(ROOT), **environment}
         self._servers = servers or {}
-        self._started: list[psutil.Process] = []
+        self._started: list[psutil.Popen] = []
         self.log = log
 
     def __enter__(self) -> Self:
@@ -108,11 +108,17 @@ class Processes:
                 if process.ppid() not in own:
                     process.send_signal(signal.SIGTERM)
         deadline = time.monotonic() + _END_TIMEOUT_S
-        while self._alive() and time.monotonic() < deadline:
+        while (left := self._left_of(processes)) and time.monotonic() < deadline:
             time.sleep(0.2)
-        for process in self._alive():
+        for process in left:
             with contextlib.suppress(psutil.Error):
                 process.kill()
+        for process in self._started:
+            process.wait()
+
+    def _left_of(self, processes: Sequence[psutil.Process]) -> set[psutil.Process]:
+        """With what they have started since."""
+        return {process for process in (*processes, *self._alive()) if _is_running(process)}
 
 
 def cpu_ms_each(before: Mapping[str, float], after: Mapping[str, float], count: int) -> dict[str, float]:

@@ -174,7 +174,7 @@ def _load_of(one: Row) -> str:
         case {"queue_depth": depth}:
             return f"queue depth {depth:,}"
         case {"error": str(error)}:
-            return f"failed: {error.splitlines()[0]:.100}".replace("|", "/")
+            return f"failed: {error.splitlines()[0].strip():.100}".replace("|", "/")
     return str(one["load"])
 
 
