@@ -67,11 +67,13 @@ def _contenders() -> list[Contender]:
         "mongodb": {"url": "${MONGODB_URL}", "database": "bench"},
         "kafka": {"bootstrap_servers": "${KAFKA_BOOTSTRAP}"},
     }
+    mongodb, kafka = servers | {"sinks": ["mongodb"]}, servers | {"sinks": ["kafka"]}
     return [
         Ours("embedded", services, {}),
-        Ours("redis-minio-mongodb", services, servers | {"sinks": ["mongodb"]}, ("redis", "minio", "mongodb")),
-        Ours("redis-minio-kafka", services, servers | {"sinks": ["kafka"]}, ("redis", "minio", "kafka")),
-        Batches("embedded-batches", services, {}),
+        Ours("redis-minio-mongodb", services, mongodb, servers=("redis", "minio", "mongodb")),
+        Ours("redis-minio-kafka", services, kafka, servers=("redis", "minio", "kafka"), clients=(1, 64)),
+        # More clients than these would only fill the queue to its deadline.
+        Batches("embedded-batches", services, {}, clients=(1, 8)),
         Naive(report.NAIVE, services),
     ]
 

@@ -60,7 +60,7 @@ class Contender:
     kind = "peer"
     path = "/inference"
     images_per_request = 1
-    #: the numbers of clients that it is measured with, of the plan's; empty: all
+    #: the numbers of clients that it is measured with; none: the plan's
     clients: tuple[int, ...] = ()
     #: names of the real servers that work for it
     servers: tuple[str, ...] = ()
@@ -121,16 +121,24 @@ class Ours(Contender):
     Args:
         settings: beside the model's.
         servers: names of the real servers that the settings name.
+        clients: the numbers of clients that it is measured with; none: the plan's.
     """
 
     kind = "ours"
 
     def __init__(
-        self, name: str, services: Mapping[str, str], settings: Mapping[str, object], servers: tuple[str, ...] = ()
+        self,
+        name: str,
+        services: Mapping[str, str],
+        settings: Mapping[str, object],
+        *,
+        servers: tuple[str, ...] = (),
+        clients: tuple[int, ...] = (),
     ) -> None:
         super().__init__(name, services)
         self._settings = settings
         self.servers = servers
+        self.clients = clients
 
     def commands(self, workload: Workload, port: int, folder: Path) -> list[Sequence[str]]:
         config = self.write_config(workload, folder)
@@ -157,11 +165,10 @@ class Ours(Contender):
 
 
 class Batches(Ours):
-    """This service, with many images in one request. More clients than these would only fill the queue to its deadline."""
+    """This service, with many images in one request."""
 
     path = "/inference/batch"
     images_per_request = 32
-    clients = (1, 8)
 
     def body(self, workload: Workload) -> tuple[bytes, str]:
         image = (workload.image.name, workload.image.read_bytes(), "application/octet-stream")

@@ -24,9 +24,9 @@ from bench.workload import ROOT, Workload
 TOLERANCE = 1e-4
 #: As many clients as most figures are asked for: the batch size is seen with so many.
 _USUAL_CLIENTS = 64
-_WARM_S = 4.0
+_WARM_S = 3.0
 #: A load lasts until this many times what is in flight has been answered, since its ends count for nothing ...
-_TURNS = 8
+_TURNS = 12
 #: ... and in the open loop until this many requests have come, since a p99 of fewer says little; within `Plan.longest_s`.
 _OPEN_REQUESTS = 300
 _SETTLE_TIMEOUT_S = 120.0
@@ -40,7 +40,7 @@ class Plan:
 
     clients: tuple[int, ...] = (1, 8, 64, 256)
     #: of a load, at least and at most
-    seconds: float = 5.0
+    seconds: float = 4.0
     longest_s: float = 10.0
     #: shares of the highest load that arrive in the open loop
     open_loop: tuple[float, ...] = (0.5, 0.8)
