@@ -11,7 +11,7 @@ from typing import Any
 
 from bench import depth, machine, page, plots, report, scaling, targets, workload
 from bench.contenders import Batches, Contender, Naive, Ours
-from bench.measuring import Measurement, Plan, limit, measure
+from bench.measuring import Measurement, Plan, limit, measure, reason
 from bench.report import Row
 from bench.workload import ROOT, Workload
 
@@ -94,12 +94,12 @@ def _run(options: argparse.Namespace, plan: Plan) -> list[Row]:
     contenders = [one for one in contenders if not options.only or one.name in options.only]
     table: list[Row] = []
     for work in workload.prepare(options.models) if contenders else []:
-        table += _rounds(contenders, work, plan)
+        table += _or_failure("in process", work.name, partial(_rounds, contenders, work, plan))
     report.compare_with_naive(table)
     for name, other in _OTHERS.items():
         if not options.only or name in options.only:
             _say(f"{name}: measuring")
-            table += _or_failure(name, partial(other, plan))
+            table += _or_failure(name, "tiny", partial(other, plan))
     return table
 
 
@@ -118,12 +118,13 @@ def _rounds(contenders: Sequence[Contender], work: Workload, plan: Plan) -> list
     return report.limit_rows(work.name, limits) + [row for done in rounds.values() for row in report.rows(done)]
 
 
-def _or_failure(name: str, measured: Callable[[], list[Row]]) -> list[Row]:
+def _or_failure(name: str, model: str, measured: Callable[[], list[Row]]) -> list[Row]:
+    """Its rows, or one that says why there are none: the rest of the run goes on."""
     try:
         return measured()
-    except (RuntimeError, OSError) as error:
-        _say(f"{name}: FAILED: {error}")
-        return [report.row(name, "ours", "tiny", "failed", error=str(error))]
+    except Exception as error:  # noqa: BLE001 whatever it is, the others' rows must not be lost with it
+        _say(f"{name} with {model}: FAILED: {reason(error)}")
+        return [report.row(name, "ours", model, "failed", error=reason(error))]
 
 
 def _summary(found: Measurement) -> str:

@@ -80,7 +80,7 @@ def limit(workload: Workload) -> dict[str, Any]:
 
 
 def measure(contender: Contender, workload: Workload, plan: Plan, limit: dict[str, Any]) -> Measurement:
-    """Never raises for what a contender does: one that does not start, answers wrong, or fails under load has an `error`.
+    """Raises nothing: a contender that does not start, answers wrong, or fails under load has an `error`.
 
     Args:
         limit: the figures of the same round in process.
@@ -97,9 +97,14 @@ def measure(contender: Contender, workload: Workload, plan: Plan, limit: dict[st
                 _closed_round(found, running, clients=number, seconds=plan.lasting(_TURNS * number / per_s))
             found.memory_mb = running.processes.memory_mb()
             _open_rounds(found, running, plan)
-    except (RuntimeError, OSError) as error:
-        found.error = str(error)
+    except Exception as error:  # noqa: BLE001 whatever it is, what the others reach must not be lost with it
+        found.error = reason(error)
     return found
+
+
+def reason(error: Exception) -> str:
+    """What a contender does wrong is a RuntimeError that says it all; anything else is named too."""
+    return str(error) if isinstance(error, RuntimeError) else repr(error)
 
 
 def settle(request: Request) -> None:
