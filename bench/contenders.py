@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import socket
 import sys
 import time
@@ -92,21 +93,24 @@ class Contender:
     @contextmanager
     def run(self, workload: Workload) -> Iterator[Running]:
         """Started and answering; ended with the block. Raises RuntimeError when it does not answer."""
-        folder, port = self.folder(workload), _free_port()
-        request = self.request(workload, f"http://127.0.0.1:{port}{self.path}", folder)
+        port = _free_port()
         servers = server_processes(self._services, self.servers)
-        began = time.monotonic()
-        with Processes(self.environment(workload, folder), folder / "log", servers) as processes:
-            for command in self.commands(workload, port, folder):
-                processes.start(command)
-            prediction = first_answer(request, processes.log)
-            yield Running(request, time.monotonic() - began, processes, prediction)
+        with self.folder(workload) as folder:
+            request = self.request(workload, f"http://127.0.0.1:{port}{self.path}", folder)
+            began = time.monotonic()
+            with Processes(self.environment(workload, folder), folder / "log", servers) as processes:
+                for command in self.commands(workload, port, folder):
+                    processes.start(command)
+                prediction = first_answer(request, processes.log)
+                yield Running(request, time.monotonic() - began, processes, prediction)
 
-    def folder(self, workload: Workload) -> Path:
-        """A new one, for all that one run leaves."""
+    @contextmanager
+    def folder(self, workload: Workload) -> Iterator[Path]:
+        """A new one for all that a run leaves; it goes with the block, and stays for a look where that fails."""
         folder = WORK / "runs" / f"{self.name}-{workload.name}-{uuid.uuid4().hex[:8]}"
         folder.mkdir(parents=True)
-        return folder
+        yield folder
+        shutil.rmtree(folder, ignore_errors=True)
 
     def request(self, workload: Workload, url: str, folder: Path) -> Request:
         body, content_type = self.body(workload)

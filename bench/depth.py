@@ -13,6 +13,7 @@ import sys
 import time
 import uuid
 from dataclasses import dataclass
+from pathlib import Path
 
 from bench import workload
 from bench.contenders import Ours
@@ -79,8 +80,11 @@ def _row(depth: int, windows: list[_Window]) -> Row:
 
 def _window(work: Workload, depth: int) -> _Window:
     service = Ours("depth", {}, _SETTINGS)
-    folder = service.folder(work)
-    config = service.write_config(work, folder)
+    with service.folder(work) as folder:
+        return _window_in(folder, service.write_config(work, folder), work, depth)
+
+
+def _window_in(folder: Path, config: Path, work: Workload, depth: int) -> _Window:
     with Processes({"INFERENCE_CONFIG": str(config)}, folder / "log") as processes:
         processes.start([sys.executable, "server.py", "broker"])
         settings = load_settings(config)
