@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,7 +31,7 @@ _TURNS = 12
 _OPEN_REQUESTS = 300
 _SETTLE_TIMEOUT_S = 120.0
 _SETTLE_S = 0.5
-_BATCH_LOOK_INTERVAL_S = 0.1
+_BATCH_LOOK_INTERVAL_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -90,11 +90,7 @@ def measure(contender: Contender, workload: Workload, plan: Plan, limit: dict[st
         with contender.run(workload) as running:
             found.start_s = running.start_s
             _check(running, limit["prediction"])
-            clients = contender.clients or plan.clients
-            usual = min(clients, key=lambda number: abs(number - _USUAL_CLIENTS))
-            per_s, found.mean_batch_size = _warm(contender, running, usual)
-            for number in clients:
-                _closed_round(found, running, clients=number, seconds=plan.lasting(_TURNS * number / per_s))
+            _closed_rounds(found, contender, running, plan)
             found.memory_mb = running.processes.memory_mb()
             _open_rounds(found, running, plan)
     except Exception as error:  # noqa: BLE001 whatever it is, what the others reach must not be lost with it
@@ -139,22 +135,23 @@ def _check(running: Running, expected: Iterable[float]) -> None:
         raise RuntimeError(f"it answers something else than the model in process: {difference:g} apart")
 
 
-def _warm(contender: Contender, running: Running, clients: int) -> tuple[float, float | None]:
-    """A load that counts for nothing but the batch size, since asking for that is a load too; of its second half.
+def _closed_rounds(found: Measurement, contender: Contender, running: Running, plan: Plan) -> None:
+    numbers = contender.clients or plan.clients
+    usual = min(numbers, key=lambda number: abs(number - _USUAL_CLIENTS))
+    per_s = _warm(running, usual)
+    for number in numbers:
+        seconds = plan.lasting(_TURNS * number / per_s)
+        with ThreadPoolExecutor(1) as pool:
+            load = pool.submit(_closed_round, found, running, clients=number, seconds=seconds)
+            if number == usual:
+                found.mean_batch_size = mean_batch_size(_seen_batches(contender, running, load))
+            load.result()
 
-    Gives about how many requests a second there were, and the mean batch size.
-    """
-    seen = []
-    with ThreadPoolExecutor(1) as pool:
-        load = pool.submit(closed_loop.run, *_parts(running.request), clients=clients, seconds=_WARM_S)
-        half = time.monotonic() + _WARM_S / 2
-        while not load.done():
-            time.sleep(_BATCH_LOOK_INTERVAL_S)
-            size = contender.batch_size(running) if time.monotonic() > half else None
-            if size is not None and not load.done():
-                seen.append(size)
-        done = load.result()
-    return max(1, done.requests) / done.seconds, mean_batch_size(seen)
+
+def _warm(running: Running, clients: int) -> float:
+    """A load that counts for nothing; gives about how many requests a second there were."""
+    load = closed_loop.run(*_parts(running.request), clients=clients, seconds=_WARM_S)
+    return max(1, load.requests) / load.seconds
 
 
 def _closed_round(found: Measurement, running: Running, *, clients: int, seconds: float) -> None:
@@ -163,6 +160,16 @@ def _closed_round(found: Measurement, running: Running, *, clients: int, seconds
     load = closed(running.request, clients=clients, seconds=seconds)
     found.cpu_ms[clients] = cpu_ms_each(before, running.processes.cpu_s(), load.requests * found.images_per_request)
     found.closed[clients] = load
+
+
+def _seen_batches(contender: Contender, running: Running, load: Future[None]) -> list[int]:
+    """Sizes of batches while the load lasts. To ask is a load too, but that of less than one client more."""
+    seen = []
+    while not wait([load], timeout=_BATCH_LOOK_INTERVAL_S).done:
+        size = contender.batch_size(running)
+        if size is not None and not load.done():
+            seen.append(size)
+    return seen
 
 
 def _open_rounds(found: Measurement, running: Running, plan: Plan) -> None:
