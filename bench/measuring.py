@@ -41,7 +41,7 @@ class Plan:
     clients: tuple[int, ...] = (1, 8, 64, 256)
     #: of a load, at least and at most
     seconds: float = 4.0
-    longest_s: float = 10.0
+    longest_s: float = 8.0
     #: shares of the highest load that arrive in the open loop
     open_loop: tuple[float, ...] = (0.5, 0.8)
     rounds: int = 3
