@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from datetime import UTC, datetime
-from importlib.metadata import version
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
 
 import psutil
@@ -15,7 +15,8 @@ def description() -> str:
     """The machine, Python, TensorFlow and the day, in one line."""
     memory_gb = psutil.virtual_memory().total / 1e9
     cores = f"{len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count()} cores"
-    software = f"Python {platform.python_version()}, TensorFlow {version('tensorflow')}, {platform.system()} {platform.release()}"
+    tensorflow = version(packages_distributions()["tensorflow"][0])  # its package may be tensorflow-cpu
+    software = f"Python {platform.python_version()}, TensorFlow {tensorflow}, {platform.system()} {platform.release()}"
     return f"{_processor()}, {cores}, {memory_gb:.0f} GB; {software}; {datetime.now(UTC):%Y-%m-%d}"
 
 

@@ -141,6 +141,7 @@ def _closed_rounds(found: Measurement, contender: Contender, running: Running, p
     per_s = _warm(running, usual)
     for number in numbers:
         seconds = plan.lasting(_TURNS * number / per_s)
+        settle(running.request)
         with ThreadPoolExecutor(1) as pool:
             load = pool.submit(_closed_round, found, running, clients=number, seconds=seconds)
             if number == usual:
@@ -155,7 +156,6 @@ def _warm(running: Running, clients: int) -> float:
 
 
 def _closed_round(found: Measurement, running: Running, *, clients: int, seconds: float) -> None:
-    settle(running.request)
     before = running.processes.cpu_s()
     load = closed(running.request, clients=clients, seconds=seconds)
     found.cpu_ms[clients] = cpu_ms_each(before, running.processes.cpu_s(), load.requests * found.images_per_request)
