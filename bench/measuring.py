@@ -69,7 +69,8 @@ class Measurement:
     opened: dict[float, Load] = field(default_factory=dict)
     #: of the largest process, by what it is
     memory_mb: dict[str, float] = field(default_factory=dict)
-    mean_batch_size: float | None = None
+    #: by number of clients, where it was looked at
+    mean_batch_size: dict[int, float | None] = field(default_factory=dict)
     #: why it has no more
     error: str = ""
 
@@ -145,7 +146,7 @@ def _closed_rounds(found: Measurement, contender: Contender, running: Running, p
         with ThreadPoolExecutor(1) as pool:
             load = pool.submit(_closed_round, found, running, clients=number, seconds=seconds)
             if number == usual:
-                found.mean_batch_size = mean_batch_size(_seen_batches(contender, running, load))
+                found.mean_batch_size[number] = mean_batch_size(_seen_batches(contender, running, load))
             load.result()
 
 

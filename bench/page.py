@@ -25,7 +25,8 @@ def generated(table: Sequence[Row], machine: str, pictures: Sequence[str]) -> st
         f"Measured on: {machine}.\n\n"
         f"{failures}"
         f"### Targets\n\n{targets.as_markdown(table)}\n{images}"
-        f"### All figures\n\n{report.as_markdown(table)}"
+        f"### All figures\n\n{report.as_markdown(table)}\n"
+        f"### Start, memory and CPU by process\n\n{report.processes_as_markdown(table)}"
     )
 
 

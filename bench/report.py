@@ -90,7 +90,7 @@ def _closed_row(rounds: Sequence[Measurement], clients: int) -> Row:
         cpu_ms_per_image=sum(cpu_ms.values()),
         cpu_ms_by_process=cpu_ms,
         ratio_to_limit=statistics.median(ratios),
-        mean_batch_size=_median(one.mean_batch_size for one in rounds),
+        mean_batch_size=_median(one.mean_batch_size.get(clients) for one in rounds),
         memory_mb=_medians([one.memory_mb for one in rounds]),
         start_s=_median(one.start_s for one in rounds),
     )
@@ -147,6 +147,7 @@ _COLUMNS = (
     ("images/s", "images_per_s", "{:.0f}"),
     ("p50 ms", "p50_ms", "{:.1f}"),
     ("p99 ms", "p99_ms", "{:.1f}"),
+    ("p99 ÷ p50", "p99_to_p50", "{:.1f}"),
     ("overhead ms", "overhead_ms", "{:.1f}"),
     ("CPU ms an image", "cpu_ms_per_image", "{:.2f}"),
     ("mean batch", "mean_batch_size", "{:.1f}"),
@@ -161,18 +162,38 @@ def as_markdown(table: Sequence[Row]) -> str:
     def cell(one: Row, key: str, shape: str) -> str:
         return "" if one.get(key) is None else shape.format(_load_of(one) if key == "load" else one[key])
 
-    lines = [[title for title, _, _ in _COLUMNS], ["---"] * len(_COLUMNS)]
-    lines += [[cell(one, key, shape) for _, key, shape in _COLUMNS] for one in table]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+    return markdown_table([title for title, _, _ in _COLUMNS], [[cell(one, *column[1:]) for column in _COLUMNS] for one in table])
+
+
+def processes_as_markdown(table: Sequence[Row]) -> str:
+    """For each contender and model: its start, and memory and CPU by process."""
+    places = {(one["contender"], one["model"]): one for one in table if one.get("memory_mb")}  # the last: the most clients
+    lines = [[*place, *_process_cells(one)] for place, one in places.items()]
+    return markdown_table(["contender", "model", "start s", "MB of the largest process", "CPU ms an image"], lines)
+
+
+def _process_cells(one: Row) -> list[str]:
+    cpu_ms = _by_process(one["cpu_ms_by_process"], "{:.2f}")
+    return [f"{one['start_s']:.1f}", _by_process(one["memory_mb"], "{:.0f}"), f"{cpu_ms} at {one['clients']} clients"]
+
+
+def _by_process(figures: dict[str, float], shape: str) -> str:
+    return ", ".join(f"{role} {shape.format(value)}" for role, value in figures.items())
+
+
+def markdown_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    return "".join(f"| {' | '.join(line)} |\n" for line in (head, ["---"] * len(head), *lines))
 
 
 def _load_of(one: Row) -> str:
     """The load with what makes it this one."""
     match one:
-        case {"share_of_highest_load": share}:
-            return f"open loop, {share:.0%} of the highest"
+        case {"share_of_highest_load": share, "failed_requests": failed}:
+            return f"open loop, {share:.0%} of the highest" + (f", **{failed} failed**" if failed else "")
         case {"queue_depth": depth}:
             return f"queue depth {depth:,}"
+        case {"wrong_answers": wrong, "answers": answers, "failed_requests": failed}:
+            return f"{answers} checked answers, {wrong} wrong, {failed} failed"
         case {"error": str(error)}:
             return f"failed: {error.splitlines()[0].strip():.100}".replace("|", "/")
     return str(one["load"])
