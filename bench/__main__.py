@@ -1,51 +1,79 @@
-"""`python -m bench`: all contenders in one run, in turn; a table, build/bench.json and the plots of docs/performance.md."""
+"""`python -m bench`: all contenders in one run, in turn; tables, build/bench.json, docs/performance.md and its plots."""
 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
 
-from bench import report, workload
+from bench import depth, machine, page, plots, report, scaling, targets, workload
 from bench.contenders import Batches, Contender, Naive, Ours
-from bench.measuring import Measurement, Plan, limit, measure
+from bench.measuring import Measurement, Plan, limit, measure, reason
+from bench.report import Row
 from bench.workload import ROOT, Workload
 
-_SERVERS = {"broker": {"url": "${REDIS_URL}"}, "minio": {}, "uploads": {"store": "minio", "bucket": "bench"}}
-_MONGODB = {"url": "${MONGODB_URL}", "database": "bench"}
-_QUICK = Plan(clients=(1, 64), seconds=5.0, open_loop=(0.8,), rounds=1)
+_MODELS = ["tiny", "mobilenetv2", "photo"]
+_QUICK = Plan(clients=(1, 8, 64), open_loop=(0.8,), rounds=1)
+_JSON = ROOT / "build" / "bench.json"
+_DOCS = ROOT / "docs"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure the service, beside the model alone.")
-    parser.add_argument("--quick", action="store_true", help="one round, fewer numbers of clients; no plots")
-    parser.add_argument("--models", nargs="+", default=["tiny", "mobilenetv2", "photo"], choices=["tiny", "mobilenetv2", "photo"])
-    parser.add_argument("--only", nargs="+", metavar="CONTENDER", help="by name: see the table")
-    options = parser.parse_args(arguments)
+    """The exit code: 1 when a contender failed; the others' rows are there all the same."""
+    options = _parser().parse_args(arguments)
     plan = _QUICK if options.quick else Plan()
-    contenders = [one for one in _contenders() if not options.only or one.name in options.only]
     try:
-        table = _run(contenders, workload.prepare(options.models), plan)
+        table = json.loads(_JSON.read_text(encoding="utf-8")) if options.render else _run(options, plan)
     except RuntimeError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
-    report.write_json(table, ROOT / "build" / "bench.json")
-    sys.stdout.write(report.as_markdown(table))
-    if not options.quick:
-        for file in report.plot(table, ROOT / "docs"):
-            _say(f"wrote {file.relative_to(ROOT)}")
-    return 0
+    report.write_json(table, _JSON)
+    sys.stdout.write(f"{report.as_markdown(table)}\n{targets.as_markdown(table)}")
+    if options.render or not (options.quick or options.only or options.models != _MODELS):
+        _write_docs(table)
+    failed = [row for row in table if row.get("error")]
+    for row in failed:
+        _say(f"FAILED: {row['contender']} with {row['model']}: {row['error']}")
+    return 1 if failed else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure the service, beside the model alone.")
+    parser.add_argument("--quick", action="store_true", help="one round, fewer clients; docs/performance.md stays as it is")
+    parser.add_argument("--models", nargs="+", default=_MODELS, choices=_MODELS)
+    parser.add_argument("--only", nargs="+", metavar="NAME", default=[], help=f"contenders as in the table; {', '.join(_OTHERS)}")
+    parser.add_argument("--render", action="store_true", help="measure nothing: the tables and plots of the last run again")
+    return parser
+
+
+#: What is measured beside the contenders, once a run.
+_OTHERS: dict[str, Callable[[Plan], list[Row]]] = {
+    "queue-depth": lambda plan: depth.measure(plan.rounds),
+    "two-workers": lambda plan: scaling.two_workers(plan.longest_s, plan.rounds),
+    "checked-answers": lambda plan: scaling.checked_answers(plan.seconds),
+}
 
 
 def _contenders() -> list[Contender]:
     services = _services()
     minio = {"endpoint": "${MINIO_ENDPOINT}", "access_key": "${MINIO_ACCESS_KEY}", "secret_key": "${MINIO_SECRET_KEY}"}
-    servers = _SERVERS | {"minio": minio, "mongodb": _MONGODB, "kafka": {"bootstrap_servers": "${KAFKA_BOOTSTRAP}"}}
+    servers = {
+        "broker": {"url": "${REDIS_URL}"},
+        "minio": minio,
+        "uploads": {"store": "minio", "bucket": "bench"},
+        "mongodb": {"url": "${MONGODB_URL}", "database": "bench"},
+        "kafka": {"bootstrap_servers": "${KAFKA_BOOTSTRAP}"},
+    }
+    mongodb, kafka = servers | {"sinks": ["mongodb"]}, servers | {"sinks": ["kafka"]}
     return [
         Ours("embedded", services, {}),
-        Ours("redis-minio-mongodb", services, servers | {"sinks": ["mongodb"]}),
-        Ours("redis-minio-kafka", services, servers | {"sinks": ["kafka"]}),
-        Batches("embedded-batches", services, {}),
+        Ours("redis-minio-mongodb", services, mongodb, servers=("redis", "minio", "mongodb")),
+        Ours("redis-minio-kafka", services, kafka, servers=("redis", "minio", "kafka"), clients=(1, 64)),
+        # More clients than these would only fill the queue to its deadline.
+        Batches("embedded-batches", services, {}, clients=(1, 8)),
         Naive(report.NAIVE, services),
     ]
 
@@ -54,35 +82,66 @@ def _services() -> dict[str, str]:
     """Addresses of the real servers: `make services` writes them."""
     file = ROOT / "build" / "services.env"
     if not file.exists():
-        raise SystemExit("error: the real servers are not up: make services")
+        raise RuntimeError("the real servers are not up: make services")
     return dict(line.split("=", 1) for line in file.read_text(encoding="utf-8").splitlines())
 
 
-def _run(contenders: Sequence[Contender], workloads: Sequence[Workload], plan: Plan) -> list[report.Row]:
-    table: list[report.Row] = []
-    for work in workloads:
-        _say(f"{work.name}: the model in process")
-        limits = limit(work)
-        rounds: dict[str, list[Measurement]] = {contender.name: [] for contender in contenders}
-        for number in range(plan.rounds):
-            for contender in contenders:
-                measurement = measure(contender, work, plan, limits["prediction"])
-                rounds[contender.name].append(measurement)
-                _say(f"{work.name}: round {number + 1} of {plan.rounds}: {_summary(measurement)}")
-        table += report.limit_rows(work.name, limits)
-        for contender in contenders:
-            done = rounds[contender.name]
-            table += report.rows(done, limits, contender.images_per_request)
-            _say(f"{work.name}: {contender.name}: p99 ÷ p50 in the open loop: {report.tail_ratios(done)}")
+def _run(options: argparse.Namespace, plan: Plan) -> list[Row]:
+    contenders = _contenders()
+    unknown = {*options.only} - {one.name for one in contenders} - {*_OTHERS}
+    if unknown:
+        raise RuntimeError(f"nothing is named {', '.join(sorted(unknown))}")
+    contenders = [one for one in contenders if not options.only or one.name in options.only]
+    table: list[Row] = []
+    for work in workload.prepare(options.models) if contenders else []:
+        table += _or_failure("in process", work.name, partial(_rounds, contenders, work, plan))
     report.compare_with_naive(table)
+    for name, other in _OTHERS.items():
+        if not options.only or name in options.only:
+            _say(f"{name}: measuring")
+            table += _or_failure(name, "tiny", partial(other, plan))
     return table
 
 
-def _summary(measurement: Measurement) -> str:
-    loads = ", ".join(f"{load.requests / load.seconds:.0f}/s at {clients}" for clients, load in measurement.closed.items())
-    memory = ", ".join(f"{role} {size:.0f}" for role, size in measurement.memory_mb.items())
-    cpu = ", ".join(f"{role} {used:.2f}" for role, used in measurement.cpu_ms_per_image.items())
-    return f"{measurement.contender}: {loads}; up in {measurement.start_s:.1f} s; CPU ms: {cpu}; MB: {memory}"
+def _rounds(contenders: Sequence[Contender], work: Workload, plan: Plan) -> list[Row]:
+    """Every contender in turn; one that failed is left out of the rounds that follow."""
+    limits: list[dict[str, Any]] = []
+    rounds: dict[str, list[Measurement]] = {contender.name: [] for contender in contenders}
+    for number in range(plan.rounds):
+        _say(f"{work.name}: round {number + 1} of {plan.rounds}: the model in process")
+        limits.append(limit(work))
+        for contender in contenders:
+            done = rounds[contender.name]
+            if not any(one.error for one in done):
+                done.append(measure(contender, work, plan, limits[-1]))
+                _say(f"{work.name}: round {number + 1} of {plan.rounds}: {_summary(done[-1])}")
+    return report.limit_rows(work.name, limits) + [row for done in rounds.values() for row in report.rows(done)]
+
+
+def _or_failure(name: str, model: str, measured: Callable[[], list[Row]]) -> list[Row]:
+    """Its rows, or one that says why there are none: the rest of the run goes on."""
+    try:
+        return measured()
+    except Exception as error:  # noqa: BLE001 whatever it is, the others' rows must not be lost with it
+        _say(f"{name} with {model}: FAILED: {reason(error)}")
+        return [report.row(name, "ours", model, "failed", error=reason(error))]
+
+
+def _summary(found: Measurement) -> str:
+    loads = ", ".join(f"{load.requests / load.seconds:.0f}/s at {clients}" for clients, load in found.closed.items())
+    memory = ", ".join(f"{role} {size:.0f}" for role, size in found.memory_mb.items())
+    cpu = ", ".join(f"{role} {used:.2f}" for role, used in next(reversed(found.cpu_ms.values()), {}).items())
+    failure = f"; FAILED: {found.error}" if found.error else ""
+    return f"{found.contender}: {loads}; up in {found.start_s or 0:.1f} s; CPU ms: {cpu}; MB: {memory}{failure}"
+
+
+def _write_docs(table: Sequence[Row]) -> None:
+    about = machine.description()
+    pictures = plots.draw(table, about, _DOCS)
+    shown = [file for file in pictures if file.suffix == ".svg"]
+    page.write(_DOCS / "performance.md", table, about, shown)
+    for file in (*pictures, _DOCS / "performance.md"):
+        _say(f"wrote {file.relative_to(ROOT)}")
 
 
 def _say(text: str) -> None:

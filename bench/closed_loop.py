@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import subprocess
@@ -23,11 +24,11 @@ class Load:
 
 
 def run(url: str, body: Path, content_type: str, *, clients: int, seconds: float) -> Load:
-    """Raises RuntimeError when wrk is not there or fails."""
+    """Raises RuntimeError when wrk is not there or fails. It takes whole seconds: a part of one counts as one."""
     wrk = shutil.which("wrk")
     if wrk is None:
         raise RuntimeError("the load generator `wrk` is not installed (Debian: apt-get install wrk)")
-    command = [wrk, "-t1", f"-c{clients}", f"-d{seconds:g}s", "--timeout", "60s", "-s", str(_SCRIPT), url]
+    command = [wrk, "-t1", f"-c{clients}", f"-d{math.ceil(seconds)}s", "--timeout", "60s", "-s", str(_SCRIPT), url]
     environment = os.environ | {"BODY": str(body), "CONTENT_TYPE": content_type}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
     line = next((line for line in done.stdout.splitlines() if line.startswith("FIGURES")), None)

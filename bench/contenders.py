@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import signal
+import shutil
 import socket
-import subprocess
 import sys
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from http import HTTPStatus
 from pathlib import Path
 
-import psutil
 import urllib3
 import yaml
 
-from bench.workload import ROOT, WORK, Workload
+from bench.processes import Processes, server_processes
+from bench.workload import WORK, Workload
 
 _START_TIMEOUT_S = 120.0
-_MARK = "INFERENCE_BENCH_RUN"
 
 
 @dataclass(frozen=True)
@@ -34,50 +31,39 @@ class Request:
     body: Path
     content_type: str
 
+    def send(self, http: urllib3.PoolManager) -> urllib3.BaseHTTPResponse:
+        """Raises urllib3's HTTPError when nobody answers."""
+        return http.request("POST", self.url, body=self.body.read_bytes(), headers={"Content-Type": self.content_type})
 
-@dataclass
+
+@dataclass(frozen=True)
 class Running:
     """A contender that answers."""
 
     request: Request
+    #: from its start to its first answer
     start_s: float
-    #: in the environment of every process of it
-    mark: str
-    prediction: list[float] = field(default_factory=list)
-
-    def processes(self) -> list[psutil.Process]:
-        return _marked(self.mark)
-
-    def cpu_s(self) -> dict[str, float]:
-        """CPU seconds so far, by what a process is."""
-        used: dict[str, float] = {}
-        for process in self.processes():
-            with contextlib.suppress(psutil.Error):
-                times = process.cpu_times()
-                role = _role(process)
-                used[role] = used.get(role, 0.0) + times.user + times.system
-        return used
-
-    def memory_mb(self) -> dict[str, float]:
-        """Resident memory of the largest process, by what a process is."""
-        used: dict[str, float] = {}
-        for process in self.processes():
-            with contextlib.suppress(psutil.Error):
-                role = _role(process)
-                used[role] = max(used.get(role, 0.0), process.memory_info().rss / 1e6)
-        return used
+    processes: Processes
+    #: its answer to the workload's image
+    prediction: list[float]
 
 
 class Contender:
     """One way to serve a model.
 
     Args:
-        name: as the table shows it.
+        name: as the table shows it; a key prefix too.
         services: addresses of the real servers, where it needs them.
     """
 
+    #: ours, naive, or peer
+    kind = "peer"
     path = "/inference"
     images_per_request = 1
+    #: the numbers of clients that it is measured with; none: the plan's
+    clients: tuple[int, ...] = ()
+    #: names of the real servers that work for it
+    servers: tuple[str, ...] = ()
 
     def __init__(self, name: str, services: Mapping[str, str]) -> None:
         self.name = name
@@ -92,32 +78,44 @@ class Contender:
 
     def body(self, workload: Workload) -> tuple[bytes, str]:
         """The request's body and its content type: a form, as the seed's clients send it."""
-        fields = {"command": "predict", "metadata": workload.metadata} if workload.metadata else {"command": "predict"}
         image = (workload.image.name, workload.image.read_bytes(), "application/octet-stream")
-        body, content_type = urllib3.encode_multipart_formdata(fields | {"image": image}, boundary="XBOUNDARYX")
-        return body, content_type
+        return urllib3.encode_multipart_formdata({**self.fields(workload), "image": image}, boundary="XBOUNDARYX")
+
+    def fields(self, workload: Workload) -> dict[str, str]:
+        """Of the form, beside the image."""
+        return {"command": "predict"} | ({"metadata": workload.metadata} if workload.metadata else {})
+
+    def batch_size(self, running: Running) -> int | None:
+        """Of the batch that one more request, sent now, was run in; None where it does not tell."""
+        return None
 
     @contextmanager
     def run(self, workload: Workload) -> Iterator[Running]:
-        """Started, checked and warm; ended with the block."""
-        mark, port = uuid.uuid4().hex, _free_port()
-        folder = WORK / "runs" / f"{self.name}-{workload.name}-{mark[:8]}"
+        """Started and answering; ended with the block. Raises RuntimeError when it does not answer."""
+        port = _free_port()
+        servers = server_processes(self._services, self.servers)
+        with self.folder(workload) as folder:
+            request = self.request(workload, f"http://127.0.0.1:{port}{self.path}", folder)
+            began = time.monotonic()
+            with Processes(self.environment(workload, folder), folder / "log", servers) as processes:
+                for command in self.commands(workload, port, folder):
+                    processes.start(command)
+                prediction = first_answer(request, processes.log)
+                yield Running(request, time.monotonic() - began, processes, prediction)
+
+    @contextmanager
+    def folder(self, workload: Workload) -> Iterator[Path]:
+        """A new one for all that a run leaves; it goes with the block, and stays for a look where that fails."""
+        folder = WORK / "runs" / f"{self.name}-{workload.name}-{uuid.uuid4().hex[:8]}"
         folder.mkdir(parents=True)
+        yield folder
+        shutil.rmtree(folder, ignore_errors=True)
+
+    def request(self, workload: Workload, url: str, folder: Path) -> Request:
         body, content_type = self.body(workload)
-        (folder / "body").write_bytes(body)
-        request = Request(f"http://127.0.0.1:{port}{self.path}", folder / "body", content_type)
-        environment = os.environ | {_MARK: mark, "PYTHONPATH": str(ROOT)} | self.environment(workload, folder)
-        began = time.monotonic()
-        with (folder / "log").open("wb") as log:
-            for command in self.commands(workload, port, folder):
-                subprocess.Popen(  # noqa: S603 the contenders' own commands
-                    command, cwd=ROOT, env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
-                )
-            try:
-                prediction = _first_answer(request, folder / "log")
-                yield Running(request, time.monotonic() - began, mark, prediction)
-            finally:
-                _end(mark)
+        file = folder / f"body-{workload.name}"
+        file.write_bytes(body)
+        return Request(url, file, content_type)
 
 
 class Ours(Contender):
@@ -125,21 +123,48 @@ class Ours(Contender):
 
     Args:
         settings: beside the model's.
+        servers: names of the real servers that the settings name.
+        clients: the numbers of clients that it is measured with; none: the plan's.
     """
 
-    def __init__(self, name: str, services: Mapping[str, str], settings: dict[str, object]) -> None:
+    kind = "ours"
+
+    def __init__(
+        self,
+        name: str,
+        services: Mapping[str, str],
+        settings: Mapping[str, object],
+        *,
+        servers: tuple[str, ...] = (),
+        clients: tuple[int, ...] = (),
+    ) -> None:
         super().__init__(name, services)
         self._settings = settings
+        self.servers = servers
+        self.clients = clients
 
     def commands(self, workload: Workload, port: int, folder: Path) -> list[Sequence[str]]:
-        document = {"data_dir": str(folder / "data"), "models": [str(workload.folder)]} | self._settings
-        document["task_store"] = {"key_prefix": folder.name}
-        config = folder / "config.yaml"
-        config.write_text(yaml.safe_dump(document), encoding="utf-8")
+        config = self.write_config(workload, folder)
         return [[sys.executable, "server.py", "--config", str(config), "--port", str(port)]]
 
     def environment(self, workload: Workload, folder: Path) -> dict[str, str]:
         return dict(self._services)
+
+    def write_config(self, workload: Workload, folder: Path) -> Path:
+        document = {"data_dir": str(folder / "data"), "models": [str(workload.folder)], **self._settings}
+        document["task_store"] = {"key_prefix": folder.name}
+        config = folder / "config.yaml"
+        config.write_text(yaml.safe_dump(document), encoding="utf-8")
+        return config
+
+    def batch_size(self, running: Running) -> int | None:
+        request = running.request
+        with urllib3.PoolManager(retries=False, timeout=60) as http, suppress(urllib3.exceptions.HTTPError):
+            answer = request.send(http)
+            if answer.status == HTTPStatus.OK:
+                task = f"/tasks/{answer.json()['task_id']}"
+                return int(http.request("GET", request.url.removesuffix(self.path) + task).json()["batch_size"])
+        return None
 
 
 class Batches(Ours):
@@ -147,6 +172,10 @@ class Batches(Ours):
 
     path = "/inference/batch"
     images_per_request = 32
+
+    def batch_size(self, running: Running) -> int | None:
+        """Not told: one more request of so many images would be a load of its own."""
+        return None
 
     def body(self, workload: Workload) -> tuple[bytes, str]:
         image = (workload.image.name, workload.image.read_bytes(), "application/octet-stream")
@@ -158,6 +187,9 @@ class Batches(Ours):
 
 class Naive(Contender):
     """Flask, MinIO, `task.delay().get()`, a solo worker that runs one image at a time."""
+
+    kind = "naive"
+    servers = ("redis", "minio")
 
     def commands(self, workload: Workload, port: int, folder: Path) -> list[Sequence[str]]:
         gunicorn = [sys.executable, "-m", "gunicorn", "-k", "gthread", "--threads", "64", "-b", f"127.0.0.1:{port}"]
@@ -175,24 +207,23 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _first_answer(request: Request, log: Path) -> list[float]:
-    """The prediction of the first answer that is a 200."""
-    http = urllib3.PoolManager(retries=False, timeout=60)
+def first_answer(request: Request, log: Path) -> list[float]:
+    """The prediction of the first answer that is a 200. Raises RuntimeError with the end of `log` when there is none."""
     deadline = time.monotonic() + _START_TIMEOUT_S
     last = "no answer"
-    while time.monotonic() < deadline:
-        try:
-            answer = http.request(
-                "POST", request.url, body=request.body.read_bytes(), headers={"Content-Type": request.content_type}
-            )
-        except urllib3.exceptions.HTTPError as error:
-            last = str(error)
-        else:
-            if answer.status == 200:  # noqa: PLR2004
-                return [float(value) for value in _prediction(json.loads(answer.data))]
-            last = f"{answer.status} {answer.data[:300]!r}"
-        time.sleep(0.1)
-    raise RuntimeError(f"{request.url} does not answer ({last}); the end of {log}:\n{log.read_text()[-3000:]}")
+    with urllib3.PoolManager(retries=False, timeout=60) as http:
+        while time.monotonic() < deadline:
+            try:
+                answer = request.send(http)
+            except urllib3.exceptions.HTTPError as error:
+                last = str(error)
+            else:
+                if answer.status == HTTPStatus.OK:
+                    return [float(value) for value in _prediction(json.loads(answer.data))]
+                last = f"{answer.status} {answer.data[:300]!r}"
+            time.sleep(0.1)
+    end = log.read_text(encoding="utf-8", errors="replace")[-3000:]
+    raise RuntimeError(f"{request.url} does not answer ({last}); the end of {log}:\n{end}")
 
 
 def _prediction(document: object) -> list[float]:
@@ -206,49 +237,3 @@ def _prediction(document: object) -> list[float]:
         case [first, *_]:
             return _prediction(first)
     raise RuntimeError(f"an answer without a prediction: {str(document)[:300]}")
-
-
-def _marked(mark: str) -> list[psutil.Process]:
-    """The processes that have the mark, and those below them: a server that sets its title writes over its environment."""
-    found: dict[int, psutil.Process] = {}
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.environ().get(_MARK) == mark:
-                found |= {one.pid: one for one in (process, *process.children(recursive=True))}
-    return [process for process in found.values() if _is_running(process)]
-
-
-def _is_running(process: psutil.Process) -> bool:
-    with contextlib.suppress(psutil.Error):
-        return bool(process.status() != psutil.STATUS_ZOMBIE)
-    return False
-
-
-def _role(process: psutil.Process) -> str:
-    command = " ".join(process.cmdline())
-    marks = {
-        "predictor": "predictor_process",
-        "relay": "server.py relay",
-        "api": "server.py api",
-        "worker": "celery",
-        "broker": "valkey",
-        "web": "gunicorn",
-        "supervisor": "server.py",
-    }
-    return next((role for role, mark in marks.items() if mark in command), "other")
-
-
-def _end(mark: str, timeout_s: float = 40) -> None:
-    """SIGTERM to those whose parent is not one of them, time to end, SIGKILL to the rest."""
-    processes = _marked(mark)
-    own = {process.pid for process in processes}
-    for process in processes:
-        with contextlib.suppress(psutil.Error):
-            if process.ppid() not in own:
-                process.send_signal(signal.SIGTERM)
-    deadline = time.monotonic() + timeout_s
-    while _marked(mark) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    for process in _marked(mark):
-        with contextlib.suppress(psutil.Error):
-            process.kill()

@@ -19,7 +19,7 @@ from inference.models.loading import load_model, warm_up
 from inference.models.spec import ModelSpec
 
 BATCH_SIZES = (1, 8, 32)
-_SECONDS = 5.0
+_SECONDS = 3.0
 
 
 def measure(folder: Path, image: Path) -> dict[str, Any]:

@@ -13,50 +13,24 @@ import sys
 import time
 from dataclasses import asdict
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import numpy as np
 
 from bench.closed_loop import Load
-
-
-class _Connections:
-    """Keep-alive connections, as many as are needed at once."""
-
-    def __init__(self, host: str, port: int, request: bytes) -> None:
-        self._host, self._port, self._request = host, port, request
-        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
-
-    async def send(self) -> bool:
-        """Whether the answer was a 200."""
-        connection = self._idle.pop() if self._idle else await asyncio.open_connection(self._host, self._port)
-        reader, writer = connection
-        writer.write(self._request)
-        head = await reader.readuntil(b"\r\n\r\n")
-        length = next(int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length"))
-        await reader.readexactly(length)
-        if b"connection: close" in head.lower():
-            writer.close()
-        else:
-            self._idle.append(connection)
-        return head.split(b" ", 2)[1] == b"200"
+from bench.http_client import Connections
 
 
 async def _run(url: str, body: bytes, content_type: str, rate_per_s: float, seconds: float) -> Load:
-    parts = urlsplit(url)
-    host, port = parts.hostname or "127.0.0.1", parts.port or 80
-    head = f"POST {parts.path} HTTP/1.1\r\nHost: {host}\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n\r\n"
-    connections = _Connections(host, port, head.encode() + body)
+    connections = Connections(url)
     latencies_s: list[float] = []
     errors = 0
 
     async def one(due: float) -> None:
         nonlocal errors
         try:
-            is_good = await connections.send()
-        except (OSError, asyncio.IncompleteReadError):
-            is_good = False
-        errors += not is_good
+            await connections.post(body, content_type)
+        except (OSError, EOFError, ValueError):
+            errors += 1
         latencies_s.append(time.perf_counter() - due)
 
     began = due = time.perf_counter()

@@ -1,10 +1,10 @@
-"""Rounds become rows, rows become a table, JSON and plots."""
+"""Rounds become rows, and rows a table for a person and JSON for a program."""
 
 from __future__ import annotations
 
 import json
 import statistics
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,122 +12,193 @@ from bench.measuring import Measurement
 
 Row = dict[str, Any]
 NAIVE = "naive"
+#: What every row has; None where it does not apply or was not measured.
+FIGURES = (
+    "images_per_s",
+    "p50_ms",
+    "p99_ms",
+    "overhead_ms",
+    "cpu_ms_per_image",
+    "ratio_to_limit",
+    "ratio_to_naive",
+)
 
 
-def limit_rows(workload: str, limit: dict[str, Any]) -> list[Row]:
-    """The in-process runs as rows, one for each batch size."""
-    best = limit["32"]["images_per_s"]
+def row(contender: str, kind: str, model: str, load: str, **figures: Any) -> Row:
+    """A row.
+
+    Args:
+        kind: limit, ours, naive or peer.
+        load: in process, closed loop, open loop, queue depth, two workers, checked answers, or failed.
+    """
+    head = {"contender": contender, "kind": kind, "model": model, "load": load, "clients": None, "images_per_request": 1}
+    return head | dict.fromkeys(FIGURES) | figures
+
+
+def limit_rows(workload: str, rounds: Sequence[dict[str, Any]]) -> list[Row]:
+    """The in-process runs as rows, one for each batch size; medians.
+
+    Args:
+        rounds: what `bench.limit` said in each.
+    """
     return [
-        {
-            "contender": f"in process, batch {size}",
-            "model": workload,
-            "clients": 1,
-            "images_per_request": int(size),
-            "images_per_s": limit[size]["images_per_s"],
-            "p50_ms": limit[size]["p50_ms"],
-            "p99_ms": limit[size]["p99_ms"],
-            "overhead_ms": 0.0,
-            "cpu_ms_per_image": None,
-            "ratio_to_limit": limit[size]["images_per_s"] / best,
-            "ratio_to_naive": None,
-        }
+        row(
+            f"in process, batch {size}",
+            "limit",
+            workload,
+            "in process",
+            clients=1,
+            images_per_request=int(size),
+            overhead_ms=0.0,
+            ratio_to_limit=statistics.median(limit[size]["images_per_s"] / limit["32"]["images_per_s"] for limit in rounds),
+            **_medians([limit[size] for limit in rounds]),
+        )
         for size in ("1", "8", "32")
     ]
 
 
-def rows(rounds: Sequence[Measurement], limit: dict[str, Any], images_per_request: int) -> list[Row]:
-    """The rounds of one contender on one workload as rows, one for each number of clients: medians, and a spread."""
-    found = []
-    for clients in rounds[0].closed:
-        loads = [measurement.closed[clients] for measurement in rounds]
-        per_s = [load.requests / load.seconds * images_per_request for load in loads]
-        p50_ms = statistics.median(load.p50_ms for load in loads)
-        cpu_ms = statistics.median(sum(measurement.cpu_ms_per_image.values()) for measurement in rounds)
-        found.append(
-            {
-                "contender": rounds[0].contender,
-                "model": rounds[0].workload,
-                "clients": clients,
-                "images_per_request": images_per_request,
-                "images_per_s": statistics.median(per_s),
-                "images_per_s_spread": [min(per_s), max(per_s)],
-                "p50_ms": p50_ms,
-                "p99_ms": statistics.median(load.p99_ms for load in loads),
-                "overhead_ms": p50_ms - limit["1"]["p50_ms"] if clients == images_per_request == 1 else None,
-                "cpu_ms_per_image": cpu_ms / images_per_request,
-                "ratio_to_limit": statistics.median(per_s) / limit["32"]["images_per_s"],
-                "ratio_to_naive": None,
-            }
-        )
-    return found
+def rows(rounds: Sequence[Measurement]) -> list[Row]:
+    """The rounds of one contender on one workload: medians, and a spread.
+
+    A row for each number of clients, one for each share of the highest load in the open loop, and one for each that failed.
+    """
+    numbers = dict.fromkeys(number for one in rounds for number in one.closed)
+    shares = dict.fromkeys(share for one in rounds for share in one.opened)
+    return [
+        *(_closed_row([one for one in rounds if number in one.closed], number) for number in numbers),
+        *(_open_row([one for one in rounds if share in one.opened], share) for share in shares),
+        *(_row_of(one, "failed", error=one.error) for one in rounds if one.error),
+    ]
 
 
-def compare_with_naive(table: list[Row]) -> None:
+def _closed_row(rounds: Sequence[Measurement], clients: int) -> Row:
+    images = rounds[0].images_per_request
+    loads = [one.closed[clients] for one in rounds]
+    per_s = [load.requests / load.seconds * images for load in loads]
+    overheads_ms = [one.closed[clients].p50_ms - one.limit["1"]["p50_ms"] for one in rounds]
+    ratios = [own / one.limit["32"]["images_per_s"] for own, one in zip(per_s, rounds, strict=True)]
+    cpu_ms = _medians([one.cpu_ms[clients] for one in rounds])
+    return _row_of(
+        rounds[0],
+        "closed loop",
+        clients=clients,
+        images_per_s=statistics.median(per_s),
+        images_per_s_spread=[min(per_s), max(per_s)],
+        p50_ms=statistics.median(load.p50_ms for load in loads),
+        p99_ms=statistics.median(load.p99_ms for load in loads),
+        overhead_ms=statistics.median(overheads_ms) if clients == images == 1 else None,
+        cpu_ms_per_image=sum(cpu_ms.values()),
+        cpu_ms_by_process=cpu_ms,
+        ratio_to_limit=statistics.median(ratios),
+        mean_batch_size=_median(one.mean_batch_size.get(clients) for one in rounds),
+        memory_mb=_medians([one.memory_mb for one in rounds]),
+        start_s=_median(one.start_s for one in rounds),
+    )
+
+
+def _open_row(rounds: Sequence[Measurement], share: float) -> Row:
+    loads = [one.opened[share] for one in rounds]
+    return _row_of(
+        rounds[0],
+        "open loop",
+        share_of_highest_load=share,
+        images_per_s=statistics.median(load.requests / load.seconds for load in loads) * rounds[0].images_per_request,
+        p50_ms=statistics.median(load.p50_ms for load in loads),
+        p99_ms=statistics.median(load.p99_ms for load in loads),
+        p99_to_p50=statistics.median(load.p99_ms / load.p50_ms for load in loads),
+        failed_requests=sum(load.errors for load in loads),
+    )
+
+
+def _row_of(one: Measurement, load: str, **figures: Any) -> Row:
+    return row(one.contender, one.kind, one.workload, load, **{"images_per_request": one.images_per_request} | figures)
+
+
+def _median(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None
+
+
+def _medians(rounds: Sequence[dict[str, float]]) -> dict[str, float]:
+    """By key; a round that lacks one counts as 0."""
+    keys = dict.fromkeys(key for one in rounds for key in one)
+    return {key: statistics.median(one.get(key, 0.0) for one in rounds) for key in keys}
+
+
+def compare_with_naive(table: Sequence[Row]) -> None:
     """Fill in `ratio_to_naive` where the naive way was measured on the same model with as many clients."""
-    naive = {(row["model"], row["clients"]): row["images_per_s"] for row in table if row["contender"] == NAIVE}
-    for row in table:
-        other = naive.get((row["model"], row["clients"]))
-        if other and not row["contender"].startswith("in process"):
-            row["ratio_to_naive"] = row["images_per_s"] / other
+
+    def place(one: Row) -> tuple[str, int]:
+        return one["model"], one["clients"]
+
+    closed = [one for one in table if one["load"] == "closed loop"]
+    naive = {place(one): one["images_per_s"] for one in closed if one["kind"] == "naive"}
+    for one in closed:
+        if place(one) in naive:
+            one["ratio_to_naive"] = one["images_per_s"] / naive[place(one)]
 
 
-def tail_ratios(rounds: Sequence[Measurement]) -> dict[float, float]:
-    """p99 ÷ p50 by share of the highest load, open loop."""
-    return {
-        share: statistics.median(measurement.opened[share].p99_ms / measurement.opened[share].p50_ms for measurement in rounds)
-        for share in rounds[0].opened
-    }
+_COLUMNS = (
+    ("contender", "contender", "{}"),
+    ("model", "model", "{}"),
+    ("load", "load", "{}"),
+    ("clients", "clients", "{}"),
+    ("images a request", "images_per_request", "{}"),
+    ("images/s", "images_per_s", "{:.0f}"),
+    ("p50 ms", "p50_ms", "{:.1f}"),
+    ("p99 ms", "p99_ms", "{:.1f}"),
+    ("p99 ÷ p50", "p99_to_p50", "{:.1f}"),
+    ("overhead ms", "overhead_ms", "{:.1f}"),
+    ("CPU ms an image", "cpu_ms_per_image", "{:.2f}"),
+    ("mean batch", "mean_batch_size", "{:.1f}"),
+    ("÷ limit", "ratio_to_limit", "{:.2f}"),
+    ("÷ naive", "ratio_to_naive", "{:.1f}"),
+)
 
 
 def as_markdown(table: Sequence[Row]) -> str:
     """The rows as a table for a person."""
-    columns = [
-        ("contender", "contender", "{}"),
-        ("model", "model", "{}"),
-        ("clients", "clients", "{}"),
-        ("images a request", "images_per_request", "{}"),
-        ("images/s", "images_per_s", "{:.0f}"),
-        ("p50 ms", "p50_ms", "{:.1f}"),
-        ("p99 ms", "p99_ms", "{:.1f}"),
-        ("overhead ms", "overhead_ms", "{:.1f}"),
-        ("CPU ms an image", "cpu_ms_per_image", "{:.1f}"),
-        ("÷ limit", "ratio_to_limit", "{:.2f}"),
-        ("÷ naive", "ratio_to_naive", "{:.1f}"),
-    ]
-    lines = [" | ".join(title for title, _, _ in columns), " | ".join("---" for _ in columns)]
-    lines += [" | ".join("" if row[key] is None else shape.format(row[key]) for _, key, shape in columns) for row in table]
-    return "".join(f"| {line} |\n" for line in lines)
+
+    def cell(one: Row, key: str, shape: str) -> str:
+        return "" if one.get(key) is None else shape.format(_load_of(one) if key == "load" else one[key])
+
+    return markdown_table([title for title, _, _ in _COLUMNS], [[cell(one, *column[1:]) for column in _COLUMNS] for one in table])
+
+
+def processes_as_markdown(table: Sequence[Row]) -> str:
+    """For each contender and model: its start, and memory and CPU by process."""
+    places = {(one["contender"], one["model"]): one for one in table if one.get("memory_mb")}  # the last: the most clients
+    lines = [[*place, *_process_cells(one)] for place, one in places.items()]
+    return markdown_table(["contender", "model", "start s", "MB of the largest process", "CPU ms an image"], lines)
+
+
+def _process_cells(one: Row) -> list[str]:
+    cpu_ms = _by_process(one["cpu_ms_by_process"], "{:.2f}")
+    return [f"{one['start_s']:.1f}", _by_process(one["memory_mb"], "{:.0f}"), f"{cpu_ms} at {one['clients']} clients"]
+
+
+def _by_process(figures: dict[str, float], shape: str) -> str:
+    return ", ".join(f"{role} {shape.format(value)}" for role, value in figures.items())
+
+
+def markdown_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    return "".join(f"| {' | '.join(line)} |\n" for line in (head, ["---"] * len(head), *lines))
+
+
+def _load_of(one: Row) -> str:
+    """The load with what makes it this one."""
+    match one:
+        case {"share_of_highest_load": share, "failed_requests": failed}:
+            return f"open loop, {share:.0%} of the highest" + (f", **{failed} failed**" if failed else "")
+        case {"queue_depth": depth}:
+            return f"queue depth {depth:,}"
+        case {"wrong_answers": wrong, "answers": answers, "failed_requests": failed}:
+            return f"{answers} checked answers, {wrong} wrong, {failed} failed"
+        case {"error": str(error)}:
+            return f"failed: {error.splitlines()[0].strip():.100}".replace("|", "/")
+    return str(one["load"])
 
 
 def write_json(table: Sequence[Row], file: Path) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(list(table), indent=1) + "\n", encoding="utf-8")
-
-
-def plot(table: Sequence[Row], folder: Path) -> list[Path]:
-    """Throughput by clients, a line for each contender, a picture (PNG and SVG) for each model."""
-    import matplotlib as mpl  # noqa: PLC0415 only a whole run draws
-
-    mpl.use("Agg")
-    from matplotlib import pyplot as plt  # noqa: PLC0415
-
-    files = []
-    for model in dict.fromkeys(row["model"] for row in table):
-        figure, axes = plt.subplots(figsize=(7, 4.2), layout="constrained")
-        own = [row for row in table if row["model"] == model]
-        for contender in dict.fromkeys(row["contender"] for row in own):
-            line = [row for row in own if row["contender"] == contender]
-            if contender.startswith("in process"):
-                axes.axhline(line[0]["images_per_s"], linestyle=":", color="gray", linewidth=1)
-                axes.annotate(contender, (1, line[0]["images_per_s"]), fontsize=8, color="gray", va="bottom")
-            else:
-                style = "s" if line[0]["images_per_request"] > 1 else "o"
-                axes.plot([row["clients"] for row in line], [row["images_per_s"] for row in line], marker=style, label=contender)
-        axes.set(xscale="log", yscale="log", xlabel="clients", ylabel="images a second", title=model)
-        axes.set_xticks([1, 8, 64, 256], ["1", "8", "64", "256"])
-        axes.legend(fontsize=8)
-        for suffix in ("png", "svg"):
-            files.append(folder / f"performance-{model}.{suffix}")
-            figure.savefig(files[-1], dpi=140)
-        plt.close(figure)
-    return files

@@ -61,7 +61,7 @@ def test_every_error_a_client_can_get_is_documented(repository: Path) -> None:
     [
         "README.md",
         "CONTRIBUTING.md",
-        *(f"docs/{name}.md" for name in ("celery", "configuration", "http", "models", "operations", "seed")),
+        *(f"docs/{name}.md" for name in ("celery", "configuration", "http", "models", "operations", "performance", "seed")),
     ],
 )
 def test_links_lead_somewhere(repository: Path, file: str) -> None:

@@ -1,0 +1,168 @@
+"""The processes of one contender, and the real servers that work for it: started, counted, ended."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Self
+from urllib.parse import urlsplit
+
+import psutil
+
+from bench.workload import ROOT
+
+#: In the environment of every process of a contender.
+_MARK = "INFERENCE_BENCH_RUN"
+_END_TIMEOUT_S = 40.0
+#: By the real server's name: the variable that has its address.
+_ADDRESSES = {"redis": "REDIS_URL", "minio": "MINIO_ENDPOINT", "mongodb": "MONGODB_URL", "kafka": "KAFKA_BOOTSTRAP"}
+#: By what a process is: a part of its command line; the first that fits counts.
+_ROLES = {
+    "predictor": "predictor_process",
+    "relay": "server.py relay",
+    "api": "server.py api",
+    "worker": "celery",
+    "broker": "valkey",
+    "web": "gunicorn",
+    "supervisor": "server.py",
+}
+
+
+class Processes:
+    """Processes with all that they start; ended with the block.
+
+    Args:
+        environment: what they get beside ours.
+        log: file for what they print.
+        servers: real servers that were there before and work for them, by name: their CPU counts too.
+    """
+
+    def __init__(self, environment: Mapping[str, str], log: Path, servers: Mapping[str, psutil.Process] | None = None) -> None:
+        self._mark = uuid.uuid4().hex
+        self._environment = {**os.environ, _MARK: self._mark, "PYTHONPATH": str(ROOT), **environment}
+        self._servers = servers or {}
+        self._started: list[psutil.Popen] = []
+        self.log = log
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._end()
+
+    def start(self, command: Sequence[str]) -> None:
+        with self.log.open("ab") as log:
+            process = psutil.Popen(
+                command,
+                cwd=ROOT,
+                env=self._environment,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        self._started.append(process)
+
+    def cpu_s(self) -> dict[str, float]:
+        """CPU seconds so far, by what a process is."""
+        used: dict[str, float] = {}
+        for role, process in [*self._own(), *self._servers.items()]:
+            with contextlib.suppress(psutil.Error):
+                times = process.cpu_times()
+                used[role] = used.get(role, 0.0) + times.user + times.system
+        return used
+
+    def memory_mb(self) -> dict[str, float]:
+        """Resident memory of the largest process, by what a process is; the real servers, which others use too, left out."""
+        used: dict[str, float] = {}
+        for role, process in self._own():
+            with contextlib.suppress(psutil.Error):
+                used[role] = max(used.get(role, 0.0), process.memory_info().rss / 1e6)
+        return used
+
+    def _own(self) -> Iterator[tuple[str, psutil.Process]]:
+        for process in self._alive():
+            with contextlib.suppress(psutil.Error):
+                yield _role(process), process
+
+    def _alive(self) -> list[psutil.Process]:
+        """What was started, what has the mark, and all below: a server that sets its title writes over its environment."""
+        found: dict[int, psutil.Process] = {}
+        for process in [*self._started, *_marked(self._mark)]:
+            with contextlib.suppress(psutil.Error):
+                found |= {one.pid: one for one in (process, *process.children(recursive=True))}
+        return [process for process in found.values() if _is_running(process)]
+
+    def _end(self) -> None:
+        """SIGTERM to those whose parent is not one of them, time to end, SIGKILL to the rest."""
+        processes = self._alive()
+        own = {process.pid for process in processes}
+        for process in processes:
+            with contextlib.suppress(psutil.Error):
+                if process.ppid() not in own:
+                    process.send_signal(signal.SIGTERM)
+        deadline = time.monotonic() + _END_TIMEOUT_S
+        while (left := self._left_of(processes)) and time.monotonic() < deadline:
+            time.sleep(0.2)
+        for process in left:
+            with contextlib.suppress(psutil.Error):
+                process.kill()
+        for process in self._started:
+            process.wait()
+
+    def _left_of(self, processes: Sequence[psutil.Process]) -> set[psutil.Process]:
+        """With what they have started since."""
+        return {process for process in (*processes, *self._alive()) if _is_running(process)}
+
+
+def cpu_ms_each(before: Mapping[str, float], after: Mapping[str, float], count: int) -> dict[str, float]:
+    """CPU milliseconds for each of `count`, by what a process is, from two `Processes.cpu_s`."""
+    return {role: (used - before.get(role, 0.0)) * 1000 / count for role, used in after.items()}
+
+
+def server_processes(services: Mapping[str, str], names: Sequence[str]) -> dict[str, psutil.Process]:
+    """The real servers by name: whoever listens at their address.
+
+    One that runs in a container is not found: what listens for it on this machine only passes bytes on.
+
+    Args:
+        services: addresses, by the variables of build/services.env.
+        names: of redis, minio, mongodb, kafka.
+    """
+    ports = {_port(services[_ADDRESSES[name]]): name for name in names}
+    found: dict[str, psutil.Process] = {}
+    with contextlib.suppress(psutil.AccessDenied):  # macOS tells root alone
+        for connection in psutil.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr and connection.pid:
+                name = ports.get(connection.laddr.port)
+                found |= {name: psutil.Process(connection.pid)} if name else {}
+    return {name: process for name, process in found.items() if process.name() != "docker-proxy"}
+
+
+def _port(address: str) -> int | None:
+    """Of a URL, or of HOST:PORT."""
+    return urlsplit(address if "://" in address else f"//{address}").port
+
+
+def _role(process: psutil.Process) -> str:
+    command = " ".join(process.cmdline())
+    return next((role for role, part in _ROLES.items() if part in command), "other")
+
+
+def _marked(mark: str) -> Iterator[psutil.Process]:
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get(_MARK) == mark:
+                yield process
+
+
+def _is_running(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    return False
