@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from bench import report, workload
 from bench.contenders import Batches, Contender, Naive, Ours
 from bench.measuring import Measurement, Plan, limit, measure
+from bench.peer_contenders import PEERS
 from bench.workload import ROOT, Workload
 
 _SERVERS = {"broker": {"url": "${REDIS_URL}"}, "minio": {}, "uploads": {"store": "minio", "bucket": "bench"}}
@@ -20,10 +21,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure the service, beside the model alone.")
     parser.add_argument("--quick", action="store_true", help="one round, fewer numbers of clients; no plots")
     parser.add_argument("--models", nargs="+", default=["tiny", "mobilenetv2", "photo"], choices=["tiny", "mobilenetv2", "photo"])
+    parser.add_argument("--peers", action="store_true", help="beside other model servers, each in an environment of its own")
     parser.add_argument("--only", nargs="+", metavar="CONTENDER", help="by name: see the table")
     options = parser.parse_args(arguments)
     plan = _QUICK if options.quick else Plan()
-    contenders = [one for one in _contenders() if not options.only or one.name in options.only]
+    contenders = [one for one in _contenders(peers=options.peers) if not options.only or one.name in options.only]
     try:
         table = _run(contenders, workload.prepare(options.models), plan)
     except RuntimeError as error:
@@ -37,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _contenders() -> list[Contender]:
+def _contenders(*, peers: bool) -> list[Contender]:
     services = _services()
     minio = {"endpoint": "${MINIO_ENDPOINT}", "access_key": "${MINIO_ACCESS_KEY}", "secret_key": "${MINIO_SECRET_KEY}"}
     servers = _SERVERS | {"minio": minio, "mongodb": _MONGODB, "kafka": {"bootstrap_servers": "${KAFKA_BOOTSTRAP}"}}
@@ -47,6 +49,7 @@ def _contenders() -> list[Contender]:
         Ours("redis-minio-kafka", services, servers | {"sinks": ["kafka"]}),
         Batches("embedded-batches", services, {}),
         Naive(report.NAIVE, services),
+        *(PEERS if peers else ()),
     ]
 
 
