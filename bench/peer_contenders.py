@@ -96,6 +96,10 @@ class RayServe(Peer):
     path = "/"
     telemetry_off: ClassVar[dict[str, str]] = {"RAY_USAGE_STATS_ENABLED": "0"}
 
+    def environment(self, workload: Workload, folder: Path) -> dict[str, str]:
+        # a cluster of one machine, on 127.0.0.1; else Ray takes the host's own address, whatever it is told
+        return super().environment(workload, folder) | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+
     def commands(self, workload: Workload, port: int, folder: Path) -> list[Sequence[str]]:
         return [[self.program("python"), "-m", self.module, str(port)]]
 

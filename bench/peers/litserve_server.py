@@ -1,5 +1,6 @@
 """`python -m bench.peers.litserve_server PORT`: `POST /predict`, a form with the file `image`."""
 
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Any
@@ -37,4 +38,6 @@ class Classifier(litserve.LitAPI):
 if __name__ == "__main__":
     api = Classifier(max_batch_size=MAX_BATCH_SIZE, batch_timeout=BATCH_WAIT_S)
     server = litserve.LitServer(api, accelerator="cpu", devices=1, workers_per_device=1, timeout=TIMEOUT_S, fast_queue=True)
+    server.uvicorn_graceful_timeout = 3  # seconds; it waits for answers to clients that have gone
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # it ends its processes on SIGINT alone
     server.run(host="127.0.0.1", port=int(sys.argv[1]), generate_client_file=False, log_level="warning")

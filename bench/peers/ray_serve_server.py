@@ -8,6 +8,8 @@ from typing import Any
 
 import ray
 from ray import serve
+from ray._common.tls_utils import add_port_to_grpc_server
+from ray.serve._private import replica as replicas
 from starlette.requests import Request
 
 from bench.peers import BATCH_WAIT_S, MAX_BATCH_SIZE
@@ -21,6 +23,7 @@ class Classifier:
         from bench.peers.model import Model  # noqa: PLC0415 only the replica needs TensorFlow
 
         self.model = Model()
+        _keep_to_this_machine()
 
     @serve.batch(max_batch_size=MAX_BATCH_SIZE, batch_wait_timeout_s=BATCH_WAIT_S)
     async def classify(self, images: list[bytes]) -> list[dict[str, Any]]:
@@ -30,6 +33,11 @@ class Classifier:
         form = await request.form()
         answer: dict[str, Any] = await self.classify(await form["image"].read())
         return answer
+
+
+def _keep_to_this_machine() -> None:
+    """Bind the server that other replicas would call: Ray Serve opens it on every address of the host, with no setting for it."""
+    replicas.add_port_to_grpc_server = lambda server, _address: add_port_to_grpc_server(server, "127.0.0.1:0")
 
 
 def main(port: int) -> None:
@@ -42,9 +50,12 @@ def main(port: int) -> None:
     )(Classifier)
     # not below the run's folder: the paths of Ray's sockets would be too long
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
-        ray.init(include_dashboard=False, _node_ip_address="127.0.0.1", _temp_dir=folder, logging_level="warning")
-        serve.start(logging_config=QUIET, http_options={"host": "127.0.0.1", "port": port})
-        serve.run(replica.bind(), route_prefix="/", blocking=True)
+        ray.init(include_dashboard=False, _temp_dir=folder, logging_level="warning")
+        try:
+            serve.start(logging_config=QUIET, http_options={"host": "127.0.0.1", "port": port})
+            serve.run(replica.bind(), route_prefix="/", blocking=True)
+        finally:
+            ray.shutdown()
 
 
 if __name__ == "__main__":
