@@ -12,6 +12,7 @@ from typing import Any
 from bench import depth, machine, page, plots, report, scaling, targets, workload
 from bench.contenders import Batches, Contender, Naive, Ours
 from bench.measuring import Measurement, Plan, limit, measure, reason
+from bench.peer_contenders import PEERS
 from bench.report import Row
 from bench.workload import ROOT, Workload
 
@@ -45,6 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--quick", action="store_true", help="one round, fewer clients; docs/performance.md stays as it is")
     parser.add_argument("--models", nargs="+", default=_MODELS, choices=_MODELS)
     parser.add_argument("--only", nargs="+", metavar="NAME", default=[], help=f"contenders as in the table; {', '.join(_OTHERS)}")
+    parser.add_argument("--peers", action="store_true", help="beside other model servers, each in an environment of its own")
     parser.add_argument("--render", action="store_true", help="measure nothing: the tables and plots of the last run again")
     return parser
 
@@ -57,7 +59,7 @@ _OTHERS: dict[str, Callable[[Plan], list[Row]]] = {
 }
 
 
-def _contenders() -> list[Contender]:
+def _contenders(*, peers: bool = False) -> list[Contender]:
     services = _services()
     minio = {"endpoint": "${MINIO_ENDPOINT}", "access_key": "${MINIO_ACCESS_KEY}", "secret_key": "${MINIO_SECRET_KEY}"}
     servers = {
@@ -75,6 +77,7 @@ def _contenders() -> list[Contender]:
         # More clients than these would only fill the queue to its deadline.
         Batches("embedded-batches", services, {}, clients=(1, 8)),
         Naive(report.NAIVE, services),
+        *(PEERS if peers else ()),
     ]
 
 
@@ -87,7 +90,7 @@ def _services() -> dict[str, str]:
 
 
 def _run(options: argparse.Namespace, plan: Plan) -> list[Row]:
-    contenders = _contenders()
+    contenders = _contenders(peers=options.peers)
     unknown = {*options.only} - {one.name for one in contenders} - {*_OTHERS}
     if unknown:
         raise RuntimeError(f"nothing is named {', '.join(sorted(unknown))}")
