@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from inference.errors import DeadlineExceeded, InferenceError, InvalidImage, ObjectNotFound, UploadLost
-from inference.imaging import ImageLimits, decode_into, inspect
+from inference.imaging import ImageFormat, ImageLimits, decode_into, inspect
 from inference.models.arena import SlotArena
 from inference.models.spec import ModelSpec
 from inference.storage import ObjectStore
@@ -46,6 +46,10 @@ class Fetcher:
             return False
         self._decode(job, data, slot)
         return True
+
+    def free_slot(self) -> int | None:
+        """None while there is none."""
+        return self._arena.acquire(timeout_s=0)
 
     def _fetch(self, job: Job) -> bytes:
         began = time.monotonic()
@@ -105,8 +109,20 @@ class FetchStage(Stage):
             job = self.inbox.get(timeout=0.5)
         except queue.Empty:
             return
+        self._load(job, slot=None)
+
+    def take(self, job: Job) -> None:
+        """Raw bytes that came with the lease are copied into a free slot at once: that is less than to hand them on."""
+        header = job.item.header
+        slot = self._fetcher.free_slot() if job.image and header and header.format is ImageFormat.RAW else None
+        if slot is None:
+            self.inbox.put(job)
+        else:
+            self._load(job, slot)
+
+    def _load(self, job: Job, slot: int | None) -> None:
         try:
-            if self._fetcher.load(job, self):
+            if self._fetcher.load(job, self, slot):
                 self._pass_on(job)
         except InferenceError as error:
             self._fail(job, error)

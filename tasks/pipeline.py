@@ -109,4 +109,4 @@ class Pipeline:
         if job.alone:
             self._batcher.ready.put(job)
         else:
-            self._fetch.inbox.put(job)
+            self._fetch.take(job)

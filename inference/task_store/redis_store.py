@@ -22,6 +22,7 @@ from inference.errors import (
     TaskCanceled,
     TaskNotFound,
 )
+from inference.gathering import Gatherer
 from inference.messages import (
     BatchRecord,
     BatchRequest,
@@ -96,6 +97,7 @@ class RedisTaskStore:
         self._redis = client
         self._policy = policy
         self._prefix = policy.key_prefix
+        self._acceptances = Gatherer(self._accept_each)
 
     # --- the API's side
 
@@ -139,13 +141,14 @@ class RedisTaskStore:
             for request in requests
         ]
         revision = next((request.revision for request in requests), None)
-        state, found = self._run(
-            "accept",
-            *(subject, max_queue_depth, _ms(self._policy.result_ttl_s)),
-            *(key, fingerprint, _ms(self._policy.idempotency_ttl_s)),
-            *("" if revision is None else revision, entries, len(enqueue), len(tasks[0]) if tasks else 1),
-            *(part for message in enqueue for part in (message.list_key, message.payload, message.bell_key)),
-            *(part for task in tasks for part in task),
+        state, found = self._acceptances(
+            [
+                *(subject, max_queue_depth, _ms(self._policy.result_ttl_s)),
+                *(key, fingerprint, _ms(self._policy.idempotency_ttl_s)),
+                *("" if revision is None else revision, entries, len(enqueue), len(tasks[0]) if tasks else 1),
+                *(part for message in enqueue for part in (message.list_key, message.payload, message.bell_key)),
+                *(part for task in tasks for part in task),
+            ]
         )
         if state == b"changed":
             raise StateChanged
@@ -155,6 +158,12 @@ class RedisTaskStore:
         if state == b"conflict":
             raise _known(found, b"").conflict()
         return state, found.decode().partition(":")[2]
+
+    def _accept_each(self, submissions: Sequence[list[Any]]) -> Sequence[tuple[bytes, bytes]]:
+        """Each by itself; what comes at the same moment shares a round trip and a sync of the server's log."""
+        parts = (part for submission in submissions for part in (len(submission), *submission))
+        answers: Sequence[tuple[bytes, bytes]] = self._run("accept", len(submissions), *parts)
+        return answers
 
     def withdraw(self, task_id: str) -> bool:
         return bool(self._run("withdraw", "", task_id))

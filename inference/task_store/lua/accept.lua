@@ -1,36 +1,12 @@
+-- The number of submissions, then those of each: how many arguments follow, and they are
 -- subject, max_depth, result_ttl_ms, idempotency_key, fingerprint, idempotency_ttl_ms, revision, entries,
 -- how many messages, how many arguments a task; list_key, payload, bell_key of each message;
 -- id, queue, deadline_ms, request_id, image or '', then field, value, ... of each task's record
 -- `revision` is that of the desired state that the tasks were checked with, or empty.
 -- `subject` is task:ID, or batch:ID with `entries` for its record: what is accepted, and what the idempotency key stands for.
-local subject, max_depth, ttl, idempotency_key, fingerprint, idempotency_ttl = unpack(ARGV, 1, 6)
-local revision, entries, messages, width = unpack(ARGV, 7, 10)
-local first_message = 11
-local first_task = first_message + 3 * messages
-max_depth, ttl, width = tonumber(max_depth), tonumber(ttl), tonumber(width)
+-- Gives for each what became of it, and the subject that it is about or the queue that is full.
 
-if redis.call('EXISTS', k(subject)) == 1 then
-  return {'accepted', subject} -- the client sent it again: its first answer got lost
-end
-if idempotency_key ~= '' then
-  local known = redis.call('HMGET', k('idempotency', idempotency_key), 'subject', 'fingerprint')
-  if known[1] and redis.call('EXISTS', k(known[1])) == 1 then
-    return {known[2] == fingerprint and 'replayed' or 'conflict', known[1]}
-  end
-end
-if revision ~= '' and revision ~= (redis.call('HGET', k('desired'), 'revision') or '0') then
-  return {'changed', subject}
-end
-local coming = {}
-for at = first_task, #ARGV, width do
-  local queue = ARGV[at + 1]
-  coming[queue] = (coming[queue] or 0) + 1
-  if max_depth > 0 and redis.call('ZCARD', k('waiting', queue)) + coming[queue] > max_depth then
-    return {'overloaded', queue}
-  end
-end
-
-local function write(at)
+local function write(at, width, ttl)
   local id, queue, deadline, request_id, image = unpack(ARGV, at, at + 4)
   local seq = redis.call('INCR', k('seq'))
   redis.call('HSET', k('task', id), 'queue', queue, 'request_id', request_id, 'status', 'queued', 'seq', seq,
@@ -43,20 +19,58 @@ local function write(at)
   return deadline + ttl
 end
 
-local longest = ttl
-for at = first_task, #ARGV, width do
-  longest = math.max(longest, write(at))
+local function accept(first, last)
+  local subject, max_depth, ttl, idempotency_key, fingerprint, idempotency_ttl = unpack(ARGV, first, first + 5)
+  local revision, entries, messages, width = unpack(ARGV, first + 6, first + 9)
+  local first_message = first + 10
+  local first_task = first_message + 3 * messages
+  max_depth, ttl, width = tonumber(max_depth), tonumber(ttl), tonumber(width)
+
+  if redis.call('EXISTS', k(subject)) == 1 then
+    return {'accepted', subject} -- the client sent it again: its first answer got lost
+  end
+  if idempotency_key ~= '' then
+    local known = redis.call('HMGET', k('idempotency', idempotency_key), 'subject', 'fingerprint')
+    if known[1] and redis.call('EXISTS', k(known[1])) == 1 then
+      return {known[2] == fingerprint and 'replayed' or 'conflict', known[1]}
+    end
+  end
+  if revision ~= '' and revision ~= (redis.call('HGET', k('desired'), 'revision') or '0') then
+    return {'changed', subject}
+  end
+  local coming = {}
+  for at = first_task, last, width do
+    local queue = ARGV[at + 1]
+    coming[queue] = (coming[queue] or 0) + 1
+    if max_depth > 0 and redis.call('ZCARD', k('waiting', queue)) + coming[queue] > max_depth then
+      return {'overloaded', queue}
+    end
+  end
+
+  local longest = ttl
+  for at = first_task, last, width do
+    longest = math.max(longest, write(at, width, ttl))
+  end
+  if entries ~= '' then
+    redis.call('SET', k(subject), entries, 'PX', longest)
+  end
+  if idempotency_key ~= '' then
+    redis.call('HSET', k('idempotency', idempotency_key), 'subject', subject, 'fingerprint', fingerprint)
+    redis.call('PEXPIRE', k('idempotency', idempotency_key), idempotency_ttl)
+  end
+  for at = first_message, first_task - 1, 3 do
+    local list_key, payload, bell = unpack(ARGV, at, at + 2)
+    redis.call('LPUSH', list_key, payload)
+    if bell ~= '' and redis.call('LLEN', bell) == 0 then redis.call('LPUSH', bell, '') end
+  end
+  return {'accepted', subject}
 end
-if entries ~= '' then
-  redis.call('SET', k(subject), entries, 'PX', longest)
+
+local answers = {}
+local at = 2
+for number = 1, tonumber(ARGV[1]) do
+  local length = tonumber(ARGV[at])
+  answers[number] = accept(at + 1, at + length)
+  at = at + length + 1
 end
-if idempotency_key ~= '' then
-  redis.call('HSET', k('idempotency', idempotency_key), 'subject', subject, 'fingerprint', fingerprint)
-  redis.call('PEXPIRE', k('idempotency', idempotency_key), idempotency_ttl)
-end
-for at = first_message, first_task - 1, 3 do
-  local list_key, payload, bell = unpack(ARGV, at, at + 2)
-  redis.call('LPUSH', list_key, payload)
-  if bell ~= '' and redis.call('LLEN', bell) == 0 then redis.call('LPUSH', bell, '') end
-end
-return {'accepted', subject}
+return answers

@@ -1,0 +1,77 @@
+"""Calls of many callers made together: what comes while one call runs goes with the next.
+
+One caller alone waits for nothing. Uses `threading` only, so that it works in threads and, where gevent has patched it, in
+greenlets.
+"""
+
+from __future__ import annotations
+
+import copy
+import threading
+from collections.abc import Callable, Sequence
+from typing import Generic, TypeVar
+
+A = TypeVar("A")
+R = TypeVar("R")
+
+
+class _Turn(Generic[A, R]):
+    """One caller."""
+
+    def __init__(self, argument: A) -> None:
+        self.argument = argument
+        #: set when there is an answer or an error, or when it is to make the next call
+        self.woken = threading.Event()
+        self.leads = False
+        self.answer: R
+        self.error: BaseException | None = None
+
+
+class Gatherer(Generic[A, R]):
+    """Calls `call` with the arguments of all who have come since the last call.
+
+    Args:
+        call: gives an answer for each argument, in order. What it raises, each of them gets.
+        max_size: arguments of one call.
+    """
+
+    def __init__(self, call: Callable[[Sequence[A]], Sequence[R]], *, max_size: int = 64) -> None:
+        self._call = call
+        self._max_size = max_size
+        self._lock = threading.Lock()
+        self._waiting: list[_Turn[A, R]] = []
+        self._is_running = False
+
+    def __call__(self, argument: A) -> R:
+        mine: _Turn[A, R] = _Turn(argument)
+        with self._lock:
+            self._waiting.append(mine)
+            mine.leads = not self._is_running
+            self._is_running = True
+        if not mine.leads:
+            mine.woken.wait()
+        if mine.leads:
+            self._lead()
+        if mine.error is not None:
+            raise mine.error
+        return mine.answer
+
+    def _lead(self) -> None:
+        """Make one call, and hand the next to the first of those who came meanwhile."""
+        with self._lock:
+            turns = self._waiting[: self._max_size]
+            del self._waiting[: self._max_size]
+        try:
+            answers = self._call([turn.argument for turn in turns])
+            for turn, answer in zip(turns, answers, strict=True):
+                turn.answer = answer
+        except BaseException as error:  # noqa: BLE001 each of them raises it
+            for turn in turns:
+                turn.error = copy.copy(error)
+        with self._lock:
+            following = self._waiting[:1]
+            self._is_running = bool(following)
+        for turn in following:
+            turn.leads = True
+        for turn in (*following, *turns):
+            turn.woken.set()

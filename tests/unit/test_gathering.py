@@ -1,0 +1,107 @@
+"""Who comes while a call runs goes with the next one; each gets its own answer."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from inference.gathering import Gatherer
+
+
+class Server:
+    """Doubles numbers, many at a time; `gate` holds its calls up."""
+
+    def __init__(self) -> None:
+        self.calls: list[list[int]] = []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def double(self, numbers: Sequence[int]) -> list[int]:
+        self.calls.append(list(numbers))
+        assert self.gate.wait(10)
+        if 13 in numbers:
+            raise ValueError("unlucky")
+        return [2 * number for number in numbers]
+
+
+def begun(server: Server, calls: int) -> None:
+    deadline = time.monotonic() + 10
+    while len(server.calls) < calls:
+        assert time.monotonic() < deadline
+        time.sleep(0.001)
+
+
+def test_one_alone_is_called_at_once() -> None:
+    server = Server()
+    gatherer = Gatherer(server.double)
+    assert [gatherer(number) for number in (1, 2)] == [2, 4]
+    assert server.calls == [[1], [2]]
+
+
+def test_who_comes_meanwhile_shares_the_next_call() -> None:
+    server = Server()
+    gatherer = Gatherer(server.double)
+    server.gate.clear()
+    with ThreadPoolExecutor(20) as pool:
+        first = pool.submit(gatherer, 0)
+        begun(server, 1)
+        others = [pool.submit(gatherer, number) for number in range(1, 10)]
+        while len(gatherer._waiting) < 9:
+            time.sleep(0.001)
+        server.gate.set()
+        assert first.result(10) == 0
+        assert [other.result(10) for other in others] == [2 * number for number in range(1, 10)]
+    assert server.calls[0] == [0]
+    assert sorted(server.calls[1]) == list(range(1, 10))
+    assert len(server.calls) == 2
+
+
+def test_a_call_has_no_more_than_it_may() -> None:
+    server = Server()
+    gatherer = Gatherer(server.double, max_size=3)
+    server.gate.clear()
+    with ThreadPoolExecutor(20) as pool:
+        pool.submit(gatherer, 0)
+        begun(server, 1)
+        others = [pool.submit(gatherer, number) for number in range(1, 9)]
+        while len(gatherer._waiting) < 8:
+            time.sleep(0.001)
+        server.gate.set()
+        assert [other.result(10) for other in others] == [2 * number for number in range(1, 9)]
+    assert [len(call) for call in server.calls] == [1, 3, 3, 2]
+
+
+def test_an_error_is_each_ones_own_and_the_next_call_goes_on() -> None:
+    server = Server()
+    gatherer = Gatherer(server.double)
+    server.gate.clear()
+    with ThreadPoolExecutor(20) as pool:
+        first = pool.submit(gatherer, 0)
+        begun(server, 1)
+        unlucky = [pool.submit(gatherer, number) for number in (12, 13)]
+        while len(gatherer._waiting) < 2:
+            time.sleep(0.001)
+        server.gate.set()
+        assert first.result(10) == 0
+        errors = [one.exception(10) for one in unlucky]
+    assert [str(error) for error in errors] == ["unlucky", "unlucky"]
+    assert errors[0] is not errors[1]
+    assert gatherer(5) == 10
+
+
+def test_an_answer_too_few_is_an_error_of_all() -> None:
+    gatherer: Gatherer[int, int] = Gatherer(lambda _: [])
+    with pytest.raises(ValueError, match="zip"):
+        gatherer(1)
+
+
+def test_thousands_from_many_threads_each_get_their_own() -> None:
+    server = Server()
+    gatherer = Gatherer(server.double)
+    with ThreadPoolExecutor(16) as pool:
+        assert list(pool.map(gatherer, [*range(14, 4000)])) == [2 * number for number in range(14, 4000)]
+    assert sorted(number for call in server.calls for number in call) == [*range(14, 4000)]
