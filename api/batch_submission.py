@@ -79,7 +79,8 @@ class BatchSubmissions:
         self._admit(prepared)
         batch_id = uuid.uuid4().hex
         # By task id. An object that was there before is no upload.
-        uploads = {one.item.task_id: self._uploads.begin(one.item, one.form) for one in prepared if one.is_upload}
+        sent = [(one.item, one.form) for one in prepared if one.is_upload]
+        uploads = {item.task_id: upload for (item, _), upload in zip(sent, self._uploads.begin(sent), strict=True)}
         requests = iter(self._requests(prepared, uploads, batch_id, effective.revision))
         batch = BatchRequest(
             batch_id,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Iterable
 from concurrent.futures import Future
 from urllib.parse import quote
 
@@ -59,11 +60,14 @@ class Uploads:
         self._store_works = False
         self.transfers = SideBySide(_TRANSFERS)
 
-    def begin(self, item: QueueItem, form: ImageForm) -> Upload:
-        """Start storing an image; whoever answers its request waits for the upload first."""
-        is_inline = len(form.image) <= self._inline_max_bytes and self._store_works
-        inline = form.image if is_inline else b""
-        return Upload(self._objects, item.object_key, self.transfers.begin(lambda: self._put(item, form)), inline)
+    def begin(self, images: Iterable[tuple[QueueItem, ImageForm]]) -> list[Upload]:
+        """Start storing images of one request; whoever answers it waits for the uploads first."""
+        inline_max_bytes = self._inline_max_bytes if self._store_works else -1
+        return [self._begin(item, form, is_inline=len(form.image) <= inline_max_bytes) for item, form in images]
+
+    def _begin(self, item: QueueItem, form: ImageForm, *, is_inline: bool) -> Upload:
+        transfer = self.transfers.begin(lambda: self._put(item, form))
+        return Upload(self._objects, item.object_key, transfer, form.image if is_inline else b"")
 
     def _put(self, item: QueueItem, form: ImageForm) -> float:
         began = time.perf_counter()
