@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,12 +17,14 @@ from api.uploads import Upload, Uploads
 from inference.accepting import accept_batch
 from inference.broker import Broker
 from inference.effective import Effective, EffectiveConfiguration
-from inference.errors import IdempotencyConflict, InferenceError, Overloaded, ServiceUnavailable
+from inference.errors import IdempotencyConflict, InferenceError, Overloaded
 from inference.messages import BatchRequest, PredictionRequest
 from inference.replies import BatchWaiter, ReplyRouter
 from inference.settings import Settings
 from inference.storage import ObjectStore
 from inference.task_store import StateChanged, TaskStore
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ class BatchSubmissions:
         batch_id = uuid.uuid4().hex
         # By task id. An object that was there before is no upload.
         sent = [(one.item, one.form) for one in prepared if one.is_upload]
-        uploads = {item.task_id: upload for (item, _), upload in zip(sent, self._uploads.begin(sent), strict=True)}
+        uploads = {item.task_id: upload for (item, _), upload in zip(sent, self._uploads.begin_all(sent), strict=True)}
         requests = iter(self._requests(prepared, uploads, batch_id, effective.revision))
         batch = BatchRequest(
             batch_id,
@@ -91,17 +94,20 @@ class BatchSubmissions:
         return self._accept(batch, prepared, list(uploads.values()))
 
     def confirm(self, submission: BatchSubmission) -> None:
-        """Wait until the images are stored: only then anything is answered.
+        """Wait until the images are stored: only then anything is answered. As `Submissions.confirm`, for a batch.
 
         Raises:
-            ServiceUnavailable: one cannot be stored; the tasks that have not ended are canceled.
+            ServiceUnavailable: one cannot be stored, and no task has begun; nothing is left of the batch.
         """
         try:
             for upload in submission.uploads:
-                upload.wait()
-        except ServiceUnavailable:
-            self._store.cancel_many(submission.waiter.task_ids)
-            raise
+                upload.wait(submission.deadline_s)
+        except Exception as error:
+            may_go = submission.batch is not None and not submission.batch.idempotency_key
+            if may_go and self._store.withdraw_batch(submission.batch_id):
+                _discard(submission.uploads)
+                raise
+            logger.warning("not every image of batch %s could be stored; its tasks go on: %r", submission.batch_id, error)
 
     def _prepare(self, form: BatchForm, effective: Effective) -> list[PreparedItem | InferenceError]:
         check = partial(self._door.check, preference=form.preference, effective=effective)
@@ -148,7 +154,7 @@ class BatchSubmissions:
 
         try:
             return [request(one) for one in prepared]
-        except ServiceUnavailable:
+        except BaseException:
             _discard(uploads.values())
             raise
 

@@ -50,7 +50,7 @@ def _predict() -> Response:
             outcome = waiter.wait(submission.deadline_s + EXPIRY_GRACE_S)
         else:
             outcome = waiter.wait(min(wait_s, api().services.settings.api.max_wait_s)) if wait_s else None
-    store_ms = api().submissions.confirm(submission)
+    store_ms = api().submissions.confirm(submission, outcome)
     if outcome is None and wait_s is None:
         raise WaitTimeout("the result was not ready in time; the task goes on", task_id=submission.task_id)
     response = _result(submission, outcome, store_ms, began) if outcome is not None else _accepted(submission)

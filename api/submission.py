@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -13,12 +14,14 @@ from api.uploads import Upload, Uploads
 from inference.accepting import accept
 from inference.broker import Broker
 from inference.effective import Effective, EffectiveConfiguration
-from inference.errors import IdempotencyConflict, Overloaded, ServiceUnavailable
-from inference.messages import ModelRef, PredictionRequest, QueueItem
+from inference.errors import IdempotencyConflict, Overloaded
+from inference.messages import ModelRef, Outcome, PredictionRequest, QueueItem
 from inference.replies import ReplyRouter, Waiter
 from inference.settings import Settings
 from inference.storage import upload_key
 from inference.task_store import StateChanged, TaskStore
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,8 @@ class Submission:
     deadline_s: float
     #: None when an idempotency key brought an earlier task
     upload: Upload | None
+    #: whether an idempotency key stands for it
+    has_key: bool
 
 
 class Submissions:
@@ -75,7 +80,7 @@ class Submissions:
         self._admission.check(queue, deadline_s=checked.deadline_s, sinks=checked.sinks)
         task_id = uuid.uuid4().hex
         item = QueueItem(task_id, upload_key(task_id, datetime.now(UTC)), checked.header)
-        (upload,) = self._uploads.begin([(item, form)])
+        upload = self._uploads.begin(item, form)
         request = PredictionRequest(
             task_id=task_id,
             request_id=form.request_id,
@@ -94,19 +99,25 @@ class Submissions:
         )
         return self._accept_and_expect(request, upload)
 
-    def confirm(self, submission: Submission) -> float:
+    def confirm(self, submission: Submission, outcome: Outcome | None) -> float:
         """Wait until the image is stored: only then anything is answered. Gives the milliseconds that storing it took.
 
+        Where it cannot be stored, a task that has begun goes on: its image lies beside its record until it has ended. So does
+        one with an idempotency key, for which somebody may have been answered already.
+
         Raises:
-            ServiceUnavailable: it cannot be stored; the task is canceled, unless it has ended already.
+            ServiceUnavailable: it cannot be stored; nothing is left of the task.
         """
         if submission.upload is None:
             return 0.0
         try:
-            return submission.upload.wait()
-        except ServiceUnavailable:
-            self._store.cancel_many([submission.task_id])
-            raise
+            return submission.upload.wait(submission.deadline_s)
+        except Exception as error:
+            may_go = outcome is None and not submission.has_key
+            if may_go and self._store.withdraw(submission.task_id):
+                raise
+            logger.warning("the image of task %s could not be stored; the task goes on: %r", submission.task_id, error)
+            return 0.0
 
     def _accept_and_expect(self, request: PredictionRequest, upload: Upload) -> Submission:
         task_id, deadline_s = request.task_id, request.deadline_s
@@ -119,7 +130,7 @@ class Submissions:
         if accepted_id != task_id:  # the same key came twice at the same time
             self._replies.forget(waiter)
             return self._replayed(accepted_id, deadline_s)
-        return Submission(task_id, request.request_id, request.model, waiter, deadline_s, upload)
+        return Submission(task_id, request.request_id, request.model, waiter, deadline_s, upload, bool(request.idempotency_key))
 
     def _replayed(self, task_id: str, deadline_s: float) -> Submission:
         """An earlier task that an idempotency key stands for; its reply may have gone to another process, or be long gone."""
@@ -130,7 +141,7 @@ class Submissions:
             self._replies.forget(waiter)
             raise
         waiter.look([record])
-        return Submission(task_id, record.request_id, record.model, waiter, deadline_s, upload=None)
+        return Submission(task_id, record.request_id, record.model, waiter, deadline_s, upload=None, has_key=True)
 
     def _accept(self, request: PredictionRequest, upload: Upload) -> str:
         try:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Iterable
 from concurrent.futures import Future
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from urllib.parse import quote
 
 from api.predict_form import ImageForm
@@ -14,8 +16,14 @@ from inference.errors import ServiceUnavailable
 from inference.messages import QueueItem
 from inference.storage import ObjectStore
 
-#: To and from the object store at a time, over all requests of this process.
-_TRANSFERS = 32
+#: Images of batches that are stored before their tasks are accepted, and objects that batches name: at a time.
+_TRANSFERS = 8
+#: Small images that are stored beside the queue, at a time. When the object store hangs, what comes then is stored first.
+_MAX_BESIDE = 64
+
+#: What may stand in an object's headers.
+_MEDIA_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+", re.ASCII)
+_ANY_TYPE = "application/octet-stream"
 
 
 class Upload:
@@ -31,13 +39,16 @@ class Upload:
         self._transfer = transfer
         self.inline = inline
 
-    def wait(self) -> float:
-        """Gives the milliseconds that it took. Raises ServiceUnavailable; then nothing is left in the object store."""
-        return self._transfer.result()
+    def wait(self, timeout_s: float | None = None) -> float:
+        """Gives the milliseconds that it took. Raises ServiceUnavailable, as it does when it takes longer than `timeout_s`."""
+        try:
+            return self._transfer.result(timeout_s)
+        except FutureTimeoutError as error:
+            raise ServiceUnavailable("the object store takes too long", retry_after_s=5) from error
 
     @property
     def store_ms(self) -> float:
-        """Milliseconds that its task waited for it."""
+        """Milliseconds that its task waited for it. Raises ServiceUnavailable; then nothing is left of the image."""
         return 0.0 if self.inline else self.wait()
 
     def discard(self) -> None:
@@ -58,22 +69,51 @@ class Uploads:
         self._inline_max_bytes = inline_max_bytes
         #: the last one succeeded; while that is not so, no task is accepted before its image is stored
         self._store_works = False
+        self._beside = SideBySide(_MAX_BESIDE)
+        self._count_beside = 0
         self.transfers = SideBySide(_TRANSFERS)
 
-    def begin(self, images: Iterable[tuple[QueueItem, ImageForm]]) -> list[Upload]:
-        """Start storing images of one request; whoever answers it waits for the uploads first."""
-        inline_max_bytes = self._inline_max_bytes if self._store_works else -1
-        return [self._begin(item, form, is_inline=len(form.image) <= inline_max_bytes) for item, form in images]
+    def begin(self, item: QueueItem, form: ImageForm) -> Upload:
+        """Store an image, or start storing it where it is small; whoever answers its request waits for that first.
 
-    def _begin(self, item: QueueItem, form: ImageForm, *, is_inline: bool) -> Upload:
-        transfer = self.transfers.begin(lambda: self._put(item, form))
-        return Upload(self._objects, item.object_key, transfer, form.image if is_inline else b"")
+        Raises:
+            ServiceUnavailable: nothing is left of it then.
+        """
+        if self._may_go_beside([form]):
+            return self._begin_beside(item, form)
+        transfer: Future[float] = Future()
+        transfer.set_result(self._put(item, form))
+        return Upload(self._objects, item.object_key, transfer, b"")
+
+    def begin_all(self, images: Iterable[tuple[QueueItem, ImageForm]]) -> list[Upload]:
+        """`begin` for the images of one batch: side by side, and raises nothing."""
+        images = list(images)
+        if self._may_go_beside([form for _, form in images]):
+            return [self._begin_beside(item, form) for item, form in images]
+        return [
+            Upload(self._objects, item.object_key, self.transfers.begin(lambda i=item, f=form: self._put(i, f)), b"")  # type: ignore[misc]
+            for item, form in images
+        ]
+
+    def _may_go_beside(self, forms: list[ImageForm]) -> bool:
+        is_small = all(len(form.image) <= self._inline_max_bytes for form in forms)
+        return is_small and self._store_works and self._count_beside < _MAX_BESIDE
+
+    def _begin_beside(self, item: QueueItem, form: ImageForm) -> Upload:
+        self._count_beside += 1
+        transfer = self._beside.begin(lambda: self._put(item, form))
+        transfer.add_done_callback(self._has_ended)
+        return Upload(self._objects, item.object_key, transfer, form.image)
+
+    def _has_ended(self, _transfer: Future[float]) -> None:
+        self._count_beside -= 1
 
     def _put(self, item: QueueItem, form: ImageForm) -> float:
         began = time.perf_counter()
-        content_type = form.content_type or "application/octet-stream"
+        is_type = form.content_type is not None and _MEDIA_TYPE.fullmatch(form.content_type)
         # A request id may be of any letters, and an object's metadata is of headers.
         metadata = {"request-id": quote(form.request_id)}
+        content_type = form.content_type if is_type and form.content_type else _ANY_TYPE
         try:
             self._objects.put(item.object_key, form.image, content_type=content_type, metadata=metadata)
         except ServiceUnavailable:

@@ -16,13 +16,17 @@ from inference.task_store.protocol import Commit, TaskStore
 def bury(store: TaskStore, objects: ObjectStore, owner: str, record: TaskRecord) -> bool:
     """End `record`, which `owner` holds, as a dead letter; False where it was no longer the owner's.
 
-    The input is copied first: a crash in between leaves a copy too many, never one too few.
+    The input is kept first: a crash in between leaves a copy too many, never one too few.
     """
     error = PredictorDied(
         f"{record.deaths} attempts ended in a dead process; the input is kept for the operator", task_id=record.task_id
     )
+    image = store.image(record.task_id)
     try:
-        objects.copy(record.item.object_key, dead_letter_key(record.task_id))
+        if image:  # its upload may not have succeeded
+            objects.put(dead_letter_key(record.task_id), image)
+        else:
+            objects.copy(record.item.object_key, dead_letter_key(record.task_id))
     except ObjectNotFound:
         error = PredictorDied(f"{record.deaths} attempts ended in a dead process, and its input is gone")
     commit = Commit(record.task_id, record.attempts, Outcome.of_error(TaskStatus.FAILED, error, worker=owner), dead_letter=True)

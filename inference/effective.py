@@ -89,12 +89,15 @@ class EffectiveConfiguration:
         self._desired = desired
         self._clock = clock
         self._state = DesiredState()
-        self._read_at = -_READING_AGE_S
+        #: None: never
+        self._read_at: float | None = None
 
     def now(self) -> Effective:
         """Raises ServiceUnavailable."""
         now = self._clock()
-        if now - self._read_at >= _READING_AGE_S:
+        if self._read_at is None:
+            self.refresh()
+        elif now - self._read_at >= _READING_AGE_S:
             before, self._read_at = self._read_at, now  # one reads; the others of this moment go on with what is known
             try:
                 self.refresh()

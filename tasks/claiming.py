@@ -10,6 +10,7 @@ of it are heard `_POLL_INTERVAL_S` later.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import OrderedDict
 from functools import cached_property
@@ -177,8 +178,11 @@ class ClaimingChannel(stock.Channel):  # type: ignore[misc] # kombu has no types
 
 
 def _read(text: bytes | str) -> Any:
-    """A message. kombu's own reader is slow, and needed only for what is not JSON by itself."""
-    return loads(bytes_to_str(text)) if _TYPED in bytes_to_str(text) else orjson.loads(text)
+    """A message. kombu's own reader is slow, and needed only for what is not strict JSON, or more."""
+    with contextlib.suppress(orjson.JSONDecodeError):
+        if _TYPED not in bytes_to_str(text):
+            return orjson.loads(text)
+    return loads(bytes_to_str(text))
 
 
 class ClaimingTransport(stock.Transport):  # type: ignore[misc] # kombu has no types

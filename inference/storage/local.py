@@ -22,8 +22,8 @@ _MAX_NAME_BYTES = 255
 class LocalObjectStore:
     """`ObjectStore` on a local folder.
 
-    A put writes the file in place and syncs it: nobody reads a key before its task is accepted, and a task is accepted only
-    after its put.
+    A put writes the file in place and syncs it: nobody reads a key before its put has ended, since a task that was accepted
+    before that has its image beside its record.
     """
 
     def __init__(self, folder: Path) -> None:

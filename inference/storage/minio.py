@@ -7,7 +7,7 @@ import hashlib
 import io
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import IO
+from typing import IO, Any
 
 import urllib3
 from minio import Minio
@@ -15,6 +15,7 @@ from minio.commonconfig import ENABLED, CopySource, Filter
 from minio.error import MinioException, S3Error
 from minio.lifecycleconfig import Expiration, LifecycleConfig, Rule
 
+from inference.blocking import runs_under_gevent
 from inference.errors import ObjectNotFound, ServiceUnavailable
 from inference.settings import MinioSettings
 from inference.storage import UPLOADS_PREFIX, bucket_and_key, too_large
@@ -157,17 +158,35 @@ class MinioObjectReader:
 
 def _connect(settings: MinioSettings, connections: int) -> Minio:
     scheme, _, address = settings.endpoint.rpartition("://")
+    secure = scheme == "https" if scheme else settings.secure
     return Minio(
         address,
         access_key=settings.access_key.get_secret_value(),
         secret_key=settings.secret_key.get_secret_value(),
-        secure=scheme == "https" if scheme else settings.secure,
+        secure=secure,
         region=settings.region or "us-east-1",  # else the client asks the server for it first
-        http_client=urllib3.PoolManager(
-            maxsize=connections,
-            timeout=urllib3.Timeout(connect=settings.connect_timeout_s, read=settings.read_timeout_s),
-            retries=urllib3.Retry(total=2, backoff_factor=0.1, status_forcelist=(502, 503, 504)),
-        ),
+        http_client=_http_client(settings, connections, is_secure=secure),
+    )
+
+
+def _http_client(settings: MinioSettings, connections: int, *, is_secure: bool) -> urllib3.PoolManager:
+    options: dict[str, Any] = {
+        "maxsize": connections,
+        "timeout": urllib3.Timeout(connect=settings.connect_timeout_s, read=settings.read_timeout_s),
+        "retries": urllib3.Retry(total=2, backoff_factor=0.1, status_forcelist=(502, 503, 504)),
+    }
+    if is_secure or not runs_under_gevent():
+        return urllib3.PoolManager(**options)
+    from inference.storage.gevent_http import GeventPoolManager  # noqa: PLC0415 the worker and the relay need no gevent
+
+    address = urllib3.util.parse_url(f"http://{settings.endpoint.rpartition('://')[2]}")
+    return GeventPoolManager(
+        address.host or "127.0.0.1",
+        address.port or 80,
+        connections=connections,
+        connect_timeout_s=settings.connect_timeout_s,
+        read_timeout_s=settings.read_timeout_s,
+        **options,
     )
 
 

@@ -153,6 +153,9 @@ class TaskStore(Protocol):
     def get(self, task_id: str) -> TaskRecord:
         """Raises TaskNotFound."""
 
+    def image(self, task_id: str) -> bytes:
+        """What an open task was accepted with; empty where the object store has it alone, or the task has ended."""
+
     def get_many(self, task_ids: Sequence[str]) -> list[TaskRecord | None]: ...
 
     def get_batch(self, batch_id: str) -> BatchRecord:

@@ -187,6 +187,11 @@ class RedisTaskStore:
             from_hash(task_id, fields) if b"item" in fields else None for task_id, fields in zip(task_ids, found, strict=True)
         ]
 
+    def image(self, task_id: str) -> bytes:
+        with unavailable_when_down():
+            found: Any = self._redis.get(self._key("image", task_id))
+        return found or b""
+
     def get_batch(self, batch_id: str) -> BatchRecord:
         with unavailable_when_down():
             entries: Any = self._redis.get(self._key("batch", batch_id))

@@ -135,6 +135,11 @@ class FakeTaskStore:
             raise TaskNotFound(f"there is no task {task_id}", task_id=task_id)
         return record
 
+    def image(self, task_id: str) -> bytes:
+        with self._step():
+            task = self._find(task_id)
+            return task.request.image if task and not task.status.is_terminal else b""
+
     def get_many(self, task_ids: Sequence[str]) -> list[TaskRecord | None]:
         with self._step():
             found = (self._find(task_id) for task_id in task_ids)

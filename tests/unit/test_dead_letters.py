@@ -73,6 +73,12 @@ class TestBury:
         assert "1 attempts" in record.outcome.error["detail"]
         assert rig.objects.get(dead_letter_key(task_id)) == b"image"
 
+    def test_an_input_that_came_with_the_record_is_kept_although_its_upload_failed(self, rig: Rig) -> None:
+        task_id = rig.running(image=b"small image")
+        rig.objects.delete(rig.store.get(task_id).item.object_key)
+        assert rig.bury(task_id)
+        assert rig.objects.get(dead_letter_key(task_id)) == b"small image"
+
     def test_without_its_input_it_says_so(self, rig: Rig) -> None:
         task_id = rig.running()
         rig.objects.objects.clear()

@@ -115,8 +115,10 @@ def _compile(model: ReadModel, spec: ModelSpec) -> Any:
 
 
 def _agree(graph: Any, lite: LiteGraph, spec: ModelSpec) -> bool:
-    """Whether both give the same for images of noise, in batches of two sizes."""
-    images = np.random.default_rng(0).integers(0, 256, (TRIAL_IMAGES, *spec.input.shape)).astype(spec.input.numpy_dtype)
+    """Whether both give the same for images of noise, bright ones and (of floats) some from 0 to 1, in batches of two sizes."""
+    bright = np.random.default_rng(0).integers(0, 256, (TRIAL_IMAGES, *spec.input.shape))
+    is_float = np.issubdtype(spec.input.numpy_dtype, np.floating)
+    images = np.concatenate([bright, bright / 255] if is_float else [bright]).astype(spec.input.numpy_dtype)
     expected = graph(tf.constant(images))[0].numpy()
     try:
         answers = [lite(images), np.concatenate([lite(images[:1]), lite(images[1:])])]

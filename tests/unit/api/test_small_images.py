@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
@@ -11,9 +12,11 @@ import pytest
 import redis
 from api_rig import (
     LISTS,
+    RAW_METADATA,
     Background,
     FakeWorker,
     assert_problem,
+    form,
     post,
     post_async,
     post_batch,
@@ -88,23 +91,72 @@ def test_a_task_is_not_answered_for_before_its_image_is_stored(
     assert request.response().status_code == 202
 
 
-@pytest.mark.parametrize("send", [post, lambda client: post_batch(client, range(3), headers=ASYNC)], ids=["one", "batch"])
-def test_what_cannot_be_stored_is_canceled(
-    client: FlaskClient, objects: GatedObjects, redis_client: redis.Redis, send: Callable[[FlaskClient], Any], app: Api
+@pytest.mark.parametrize("send", [post, lambda client, **more: post_batch(client, range(3), **more)], ids=["one", "batch"])
+class TestWhatCannotBeStored:
+    def test_is_refused_and_leaves_nothing(
+        self,
+        client: FlaskClient,
+        objects: GatedObjects,
+        redis_client: redis.Redis,
+        key_prefix: str,
+        send: Callable[..., Any],
+        app: Api,
+    ) -> None:
+        objects.is_down = True
+        before = len(objects.puts)
+        assert_problem(send(client, headers=ASYNC), 503, "service_unavailable")
+        task_ids = [key.rpartition("/")[2] for key in objects.puts[before:]]
+        assert app.services.store.get_many(task_ids) == [None] * len(task_ids)
+        assert not list(redis_client.scan_iter(f"{key_prefix}:image:*"))
+        for key in LISTS:
+            redis_client.delete(key)
+        assert_problem(send(client, headers=ASYNC), 503, "service_unavailable")
+        assert queued(redis_client) == 0  # a store that failed is waited for first
+        objects.is_down = False
+        assert send(client, headers=ASYNC).status_code == HTTPStatus.ACCEPTED
+
+    def test_goes_on_where_its_key_may_have_been_answered_for(
+        self, client: FlaskClient, objects: GatedObjects, send: Callable[..., Any]
+    ) -> None:
+        objects.is_down = True
+        headers = ASYNC | {"Idempotency-Key": "k"}
+        assert send(client, headers=headers).status_code == HTTPStatus.ACCEPTED
+        assert send(client, headers=headers).status_code == HTTPStatus.ACCEPTED
+
+    def test_is_answered_where_there_is_a_result(
+        self, client: FlaskClient, objects: GatedObjects, worker: FakeWorker, send: Callable[..., Any]
+    ) -> None:
+        objects.gate.clear()
+        objects.is_down = True
+        request = Background(lambda: send(client))
+        wait_until(lambda: worker.messages, "the message")
+        wait_until(lambda: queued(worker._redis) == 0, "the end")
+        time.sleep(0.1)
+        objects.gate.set()
+        assert request.response().status_code == HTTPStatus.OK
+
+
+def test_when_many_puts_hang_the_next_images_are_stored_first(
+    client: FlaskClient, objects: GatedObjects, monkeypatch: pytest.MonkeyPatch, redis_client: redis.Redis
 ) -> None:
-    objects.is_down = True
-    before = len(objects.puts)
-    assert_problem(send(client), 503, "service_unavailable")
-    task_ids = [key.rpartition("/")[2] for key in objects.puts[before:]]
-    # Of a batch some may not have been accepted: from the first failure on, the store is waited for.
-    assert {client.get(f"/tasks/{task_id}").json["status"] for task_id in task_ids} <= {"canceled", HTTPStatus.NOT_FOUND}
-    for key in LISTS:
-        redis_client.delete(key)
-    assert_problem(send(client), 503, "service_unavailable")
-    assert queued(redis_client) == 0  # a store that failed is waited for first
-    objects.is_down = False
-    send_async = client.post("/inference", data=raw_form(), headers=ASYNC)
-    assert send_async.status_code == 202
+    monkeypatch.setattr("api.uploads._MAX_BESIDE", 2)
+    objects.gate.clear()
+    requests = [Background(lambda: post(client, headers=ASYNC)) for _ in range(4)]
+    wait_until(lambda: len(objects.puts) == 5, "all puts")
+    wait_until(lambda: queued(redis_client) == 3, "two messages beside the fixture's")
+    assert not any(request.is_done for request in requests)
+    objects.gate.set()
+    assert {request.response().status_code for request in requests} == {HTTPStatus.ACCEPTED}
+
+
+def test_a_type_that_no_header_can_say_is_left_out(client: FlaskClient, app: Api) -> None:
+    types: list[Any] = []
+    objects = GatedObjects(app)
+    objects.put = lambda key, data, **options: types.append(options["content_type"])  # type: ignore[method-assign]
+    for kind in ("image/\u0436", "image/x-raw"):
+        data = form(raw_image(), metadata=RAW_METADATA, content_type=kind)
+        assert post(client, data, headers=ASYNC).status_code == HTTPStatus.ACCEPTED
+    assert types == ["application/octet-stream", "image/x-raw"]
 
 
 def test_its_bytes_come_with_the_lease_until_it_has_ended(client: FlaskClient, objects: GatedObjects, app: Api) -> None:

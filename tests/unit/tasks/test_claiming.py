@@ -11,6 +11,7 @@ import textwrap
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,17 @@ def test_messages_come_in_order_and_are_noted_until_they_are_acknowledged(
         message.ack()
     last = {reader.taken[4].delivery_tag.encode()}
     assert unacked(redis_client, key_prefix) == (last, last)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), datetime(2026, 1, 31, tzinfo=UTC)])
+def test_headers_that_strict_json_has_no_form_for_are_read_as_kombu_wrote_them(
+    connect: Callable[..., Connection], queue: str, value: Any
+) -> None:
+    send(connect("redis"), queue, "odd", headers={"value": value})
+    send(connect("redis"), queue, "usual")
+    reader = Reader(connect(), queue)
+    assert reader.read(2) == ["odd", "usual"]
+    assert repr(reader.taken[0].headers["value"]) == repr(value)
 
 
 def test_a_stock_producer_is_heard_and_ours_at_once(

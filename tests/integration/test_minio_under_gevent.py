@@ -1,0 +1,88 @@
+"""As the API's processes put: by geventhttpclient. What is put is the same, and so is how it fails."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.services
+
+
+def run(repository: Path, script: str, **arguments: Any) -> str:
+    """What it prints; gevent has patched its process."""
+    head = "from gevent import monkey; monkey.patch_all()\nimport json, sys\narguments = json.loads(sys.argv[1])\n"
+    command = [sys.executable, "-W", "error::ResourceWarning", "-c", head + textwrap.dedent(script), json.dumps(arguments)]
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_what_was_put_is_there_with_its_type_and_metadata(repository: Path, services_env: dict[str, str], own_name: str) -> None:
+    script = """
+        import gevent.pool
+        from inference.settings.schema import MinioSettings
+        from inference.storage.gevent_http import GeventPoolManager
+        from inference.storage.minio import MinioObjectStore
+
+        store = MinioObjectStore(MinioSettings(**arguments["minio"]), arguments["bucket"], connections=4)
+        assert isinstance(store._client._http, GeventPoolManager)
+        images = {f"uploads/{number}": bytes([number]) * size for number, size in enumerate((0, 1, 3_000, 150_000, 6_000_000) * 4)}
+        put = lambda key: store.put(key, images[key], content_type="image/png", metadata={"request-id": "mine"})
+        gevent.pool.Pool(20).map(put, images)
+        assert all(store.get(key) == image for key, image in images.items())
+        found = store._client.stat_object(arguments["bucket"], "uploads/3")
+        print(found.content_type, found.metadata["x-amz-meta-request-id"])
+    """
+    assert run(repository, script, minio=settings(services_env), bucket=own_name) == "image/png mine\n"
+
+
+def test_a_server_that_is_not_there_or_refuses_is_unavailable(
+    repository: Path, services_env: dict[str, str], own_name: str
+) -> None:
+    script = """
+        from inference.errors import ServiceUnavailable
+        from inference.settings.schema import MinioSettings
+        from inference.storage.minio import MinioObjectStore
+
+        for changes in ({"endpoint": "127.0.0.1:9"}, {"secret_key": "another one"}):
+            store = MinioObjectStore(MinioSettings(**(arguments["minio"] | changes)), arguments["bucket"])
+            try:
+                store.put("uploads/1", b"bytes")
+            except ServiceUnavailable as error:
+                print("unavailable")
+    """
+    assert run(repository, script, minio=settings(services_env), bucket=own_name) == "unavailable\nunavailable\n"
+
+
+def test_a_connection_that_broke_is_made_again(repository: Path, services_env: dict[str, str], own_name: str) -> None:
+    """As after a restart of the server: what lies in the pool is closed at the other end."""
+    script = """
+        from inference.settings.schema import MinioSettings
+        from inference.storage.minio import MinioObjectStore
+
+        sys.path.insert(0, "tests")
+        from support.tcp_proxy import TcpProxy
+
+        proxy = TcpProxy(arguments["minio"]["endpoint"].removeprefix("http://"))
+        store = MinioObjectStore(MinioSettings(**(arguments["minio"] | {"endpoint": proxy.address})), arguments["bucket"])
+        store.put("uploads/1", b"one")
+        proxy.cut()
+        proxy.mend()
+        store.put("uploads/2", b"two")
+        print(store.get("uploads/2"))
+    """
+    assert run(repository, script, minio=settings(services_env), bucket=own_name) == "b'two'\n"
+
+
+def settings(services_env: dict[str, str]) -> dict[str, str]:
+    return {
+        "endpoint": services_env["MINIO_ENDPOINT"],
+        "access_key": services_env["MINIO_ACCESS_KEY"],
+        "secret_key": services_env["MINIO_SECRET_KEY"],
+    }
