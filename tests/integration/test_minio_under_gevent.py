@@ -32,7 +32,8 @@ def test_what_was_put_is_there_with_its_type_and_metadata(repository: Path, serv
 
         store = MinioObjectStore(MinioSettings(**arguments["minio"]), arguments["bucket"], connections=4)
         assert isinstance(store._client._http, GeventPoolManager)
-        images = {f"uploads/{number}": bytes([number]) * size for number, size in enumerate((0, 1, 3_000, 150_000, 6_000_000) * 4)}
+        sizes = (0, 1, 3_000, 150_000, 6_000_000) * 4
+        images = {f"uploads/{number}": bytes([number]) * size for number, size in enumerate(sizes)}
         put = lambda key: store.put(key, images[key], content_type="image/png", metadata={"request-id": "mine"})
         gevent.pool.Pool(20).map(put, images)
         assert all(store.get(key) == image for key, image in images.items())

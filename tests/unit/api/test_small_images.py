@@ -94,20 +94,14 @@ def test_a_task_is_not_answered_for_before_its_image_is_stored(
 @pytest.mark.parametrize("send", [post, lambda client, **more: post_batch(client, range(3), **more)], ids=["one", "batch"])
 class TestWhatCannotBeStored:
     def test_is_refused_and_leaves_nothing(
-        self,
-        client: FlaskClient,
-        objects: GatedObjects,
-        redis_client: redis.Redis,
-        key_prefix: str,
-        send: Callable[..., Any],
-        app: Api,
+        self, client: FlaskClient, objects: GatedObjects, redis_client: redis.Redis, send: Callable[..., Any], app: Api
     ) -> None:
         objects.is_down = True
         before = len(objects.puts)
         assert_problem(send(client, headers=ASYNC), 503, "service_unavailable")
         task_ids = [key.rpartition("/")[2] for key in objects.puts[before:]]
         assert app.services.store.get_many(task_ids) == [None] * len(task_ids)
-        assert not list(redis_client.scan_iter(f"{key_prefix}:image:*"))
+        assert not list(redis_client.scan_iter(f"{app.services.settings.task_store.key_prefix}:image:*"))
         for key in LISTS:
             redis_client.delete(key)
         assert_problem(send(client, headers=ASYNC), 503, "service_unavailable")
@@ -152,7 +146,7 @@ def test_when_many_puts_hang_the_next_images_are_stored_first(
 def test_a_type_that_no_header_can_say_is_left_out(client: FlaskClient, app: Api) -> None:
     types: list[Any] = []
     objects = GatedObjects(app)
-    objects.put = lambda key, data, **options: types.append(options["content_type"])  # type: ignore[method-assign]
+    objects.put = lambda *_, content_type, **__: types.append(content_type)  # type: ignore[method-assign]
     for kind in ("image/\u0436", "image/x-raw"):
         data = form(raw_image(), metadata=RAW_METADATA, content_type=kind)
         assert post(client, data, headers=ASYNC).status_code == HTTPStatus.ACCEPTED
