@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from typing import Any
 
 from api.problems import problem_document
@@ -64,7 +63,7 @@ def _task_view(task: PredictionRequest | TaskRecord, status: TaskStatus, outcome
         "status": status,
         "task_id": task.task_id,
         "request_id": task.request_id,
-        "model": asdict((outcome and outcome.model) or task.model),
+        "model": ((outcome and outcome.model) or task.model).to_dict(),
         "result": result_view(outcome.result) if outcome and outcome.result else None,
         "error": problem_document(error) if error else None,
     }

@@ -6,7 +6,6 @@ import contextlib
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import asdict
 from typing import Any
 
 from api.command_form import ChangeEnsembleMode, Command, LoadNewModel, LoadNewWeights
@@ -114,7 +113,7 @@ class Commands:
             with contextlib.suppress(ServiceUnavailable):
                 self._desired.withdraw(proposal.change_id)
             raise
-        return {"model": asdict(model)} | _answer(reports)
+        return {"model": model.to_dict()} | _answer(reports)
 
     def _commit(self, proposal: Proposal, reports: Mapping[str, Report]) -> ModelRef:
         models = {report.model for report in reports.values() if report.model is not None}
@@ -167,7 +166,7 @@ class Commands:
 
 def _answer(reports: Mapping[str, Report]) -> _Answer:
     workers = [
-        {"worker": worker, "status": "ready", "model": asdict(report.model), "load_s": report.load_s}
+        {"worker": worker, "status": "ready", "model": report.model.to_dict(), "load_s": report.load_s}
         for worker, report in sorted(reports.items())
         if report.model is not None
     ]

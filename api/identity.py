@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-from dataclasses import asdict
 from typing import Any
 
 from inference.effective import Effective
@@ -18,7 +17,7 @@ def identity(services: Services) -> dict[str, Any]:
     return {
         "pipeline_id": services.settings.pipeline_id,
         "served_model": spec.name,
-        "model": asdict(effective.reference(spec)),
+        "model": effective.reference(spec).to_dict(),
         "input_shape": list(spec.input.shape),
         "ensemble_mode": effective.ensemble_mode,
         "sinks": list(effective.sinks),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import asdict
 
 from flask import Blueprint, Response, request
 
@@ -71,7 +70,7 @@ def _result(submission: Submission, outcome: Outcome, store_ms: float, began: fl
         "response": result_view(outcome.result),
         "task_id": submission.task_id,
         "request_id": submission.request_id,
-        "model": asdict(outcome.model or submission.model),
+        "model": (outcome.model or submission.model).to_dict(),
     }
     timings = dict(timings_view(store_ms, outcome, submission.waiter.finished_at_ms))
     timings["total_ms"] = (time.perf_counter() - began) * 1000

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -32,7 +31,7 @@ def task_view(record: TaskRecord, store: TaskStore) -> dict[str, Any]:
         "task_id": record.task_id,
         "request_id": record.request_id,
         "status": record.status,
-        "model": asdict(record.ran_on),
+        "model": record.ran_on.to_dict(),
         "created_at": _time(record.created_at_ms),
         "started_at": _time(record.started_at_ms),
         "finished_at": _time(record.finished_at_ms),

@@ -7,7 +7,7 @@ An outcome is one line of JSON and then the prediction vector as little-endian f
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, astuple, dataclass, field
+from dataclasses import astuple, dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -43,6 +43,9 @@ class ModelRef:
     version: str
     digest: str
 
+    def to_dict(self) -> dict[str, str]:
+        return {"name": self.name, "version": self.version, "digest": self.digest}
+
 
 @dataclass(frozen=True)
 class QueueItem:
@@ -72,7 +75,7 @@ class QueueMessage:
     items: tuple[QueueItem, ...]
 
     def to_kwargs(self) -> dict[str, Any]:
-        return {"model": asdict(self.model), "items": [item.to_dict() for item in self.items]}
+        return {"model": self.model.to_dict(), "items": [item.to_dict() for item in self.items]}
 
     def shown(self) -> str:
         """What people read of it in Celery's events and in Flower."""

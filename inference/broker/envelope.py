@@ -22,6 +22,7 @@ CONTENT_ENCODING = "utf-8"
 ITEMS_HEADER = "items"
 
 _ORIGIN = f"{os.getpid()}@{socket.gethostname()}"
+_NO_CALLBACKS = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
 
 
 def message_id(message: QueueMessage) -> str:
@@ -31,15 +32,15 @@ def message_id(message: QueueMessage) -> str:
 
 
 def body(message: QueueMessage) -> bytes:
-    embed = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
-    return orjson.dumps([[], message.to_kwargs(), embed])
+    return orjson.dumps([[], message.to_kwargs(), _NO_CALLBACKS])
 
 
 def headers(message: QueueMessage) -> dict[str, Any]:
+    own_id = message_id(message)
     return {
         "lang": "py",
         "task": PREDICT_TASK,
-        "id": message_id(message),
+        "id": own_id,
         "shadow": None,
         "eta": None,
         "expires": None,
@@ -47,7 +48,7 @@ def headers(message: QueueMessage) -> dict[str, Any]:
         "group_index": None,
         "retries": 0,
         "timelimit": [None, None],
-        "root_id": message_id(message),
+        "root_id": own_id,
         "parent_id": None,
         "argsrepr": "()",
         "kwargsrepr": message.shown(),

@@ -29,7 +29,7 @@ class LocalObjectStore:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         #: asked for each object, and the folders are few
-        self._is_below = lru_cache(maxsize=1000)(lambda path: path.resolve().is_relative_to(folder.resolve()))
+        self._folder_below = lru_cache(maxsize=1000)(self._resolved_folder)
 
     def put(
         self,
@@ -85,10 +85,16 @@ class LocalObjectStore:
         """Raises ObjectNotFound: it is no path below the folder, or a link that may lead elsewhere."""
         names = os.fsencode(key).split(b"/")
         is_key = _NO_NAMES.isdisjoint(names) and "\0" not in key and max(map(len, names)) <= _MAX_NAME_BYTES
-        path = self._folder / key
-        if not is_key or path.is_symlink() or not self._is_below(path.parent):
+        above, _, name = key.rpartition("/")
+        folder = self._folder_below(above) if is_key else None
+        if folder is None or os.path.islink(f"{folder}/{name}"):  # noqa: PTH114 a tenth of the time, for each image
             raise ObjectNotFound(f"{key} is not a key of this store")
-        return path
+        return folder / name
+
+    def _resolved_folder(self, above: str) -> Path | None:
+        """Where objects with this much of a key lie; None where a link leads out of the store."""
+        path = self._folder / above
+        return path if path.resolve().is_relative_to(self._folder.resolve()) else None
 
     @staticmethod
     def _write(path: Path, data: bytes) -> None:
