@@ -25,7 +25,7 @@ _DOCS = ROOT / "docs"
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code: 1 when a contender failed; the others' rows are there all the same."""
     options = _parser().parse_args(arguments)
-    plan = _QUICK if options.quick else Plan()
+    plan = _QUICK if options.quick else Plan(rounds=options.rounds)
     try:
         table = json.loads(_JSON.read_text(encoding="utf-8")) if options.render else _run(options, plan)
     except RuntimeError as error:
@@ -44,6 +44,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure the service, beside the model alone.")
     parser.add_argument("--quick", action="store_true", help="one round, fewer clients; docs/performance.md stays as it is")
+    parser.add_argument("--rounds", type=int, default=3, help="in turn, whose medians count (default: 3)")
     parser.add_argument("--models", nargs="+", default=_MODELS, choices=_MODELS)
     parser.add_argument("--only", nargs="+", metavar="NAME", default=[], help=f"contenders as in the table; {', '.join(_OTHERS)}")
     parser.add_argument("--peers", action="store_true", help="beside other model servers, each in an environment of its own")
