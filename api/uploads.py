@@ -70,7 +70,7 @@ class Uploads:
         #: the last one succeeded; while that is not so, no task is accepted before its image is stored
         self._store_works = False
         self._beside = SideBySide(_MAX_BESIDE)
-        self._count_beside = 0
+        self._are_beside: set[Future[float]] = set()
         self.transfers = SideBySide(_TRANSFERS)
 
     def begin(self, item: QueueItem, form: ImageForm) -> Upload:
@@ -88,32 +88,28 @@ class Uploads:
     def begin_all(self, images: Iterable[tuple[QueueItem, ImageForm]]) -> list[Upload]:
         """`begin` for the images of one batch: side by side, and raises nothing."""
         images = list(images)
-        if self._may_go_beside([form for _, form in images]):
-            return [self._begin_beside(item, form) for item, form in images]
-        return [
-            Upload(self._objects, item.object_key, self.transfers.begin(lambda i=item, f=form: self._put(i, f)), b"")  # type: ignore[misc]
-            for item, form in images
-        ]
+        begin = self._begin_beside if self._may_go_beside([form for _, form in images]) else self._begin_before
+        return [begin(item, form) for item, form in images]
 
     def _may_go_beside(self, forms: list[ImageForm]) -> bool:
         is_small = all(len(form.image) <= self._inline_max_bytes for form in forms)
-        return is_small and self._store_works and self._count_beside < _MAX_BESIDE
+        return is_small and self._store_works and len(self._are_beside) < _MAX_BESIDE
 
     def _begin_beside(self, item: QueueItem, form: ImageForm) -> Upload:
-        self._count_beside += 1
         transfer = self._beside.begin(lambda: self._put(item, form))
-        transfer.add_done_callback(self._has_ended)
+        self._are_beside.add(transfer)
+        transfer.add_done_callback(self._are_beside.discard)
         return Upload(self._objects, item.object_key, transfer, form.image)
 
-    def _has_ended(self, _transfer: Future[float]) -> None:
-        self._count_beside -= 1
+    def _begin_before(self, item: QueueItem, form: ImageForm) -> Upload:
+        return Upload(self._objects, item.object_key, self.transfers.begin(lambda: self._put(item, form)), b"")
 
     def _put(self, item: QueueItem, form: ImageForm) -> float:
         began = time.perf_counter()
-        is_type = form.content_type is not None and _MEDIA_TYPE.fullmatch(form.content_type)
-        # A request id may be of any letters, and an object's metadata is of headers.
+        # Of any letters both, and what an object has beside its bytes are headers.
+        content_type = form.content_type or ""
+        content_type = content_type if _MEDIA_TYPE.fullmatch(content_type) else _ANY_TYPE
         metadata = {"request-id": quote(form.request_id)}
-        content_type = form.content_type if is_type and form.content_type else _ANY_TYPE
         try:
             self._objects.put(item.object_key, form.image, content_type=content_type, metadata=metadata)
         except ServiceUnavailable:
