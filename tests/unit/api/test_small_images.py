@@ -135,8 +135,10 @@ def test_when_many_puts_hang_the_next_images_are_stored_first(
 ) -> None:
     monkeypatch.setattr("api.uploads._MAX_BESIDE", 2)
     objects.gate.clear()
-    requests = [Background(lambda: post(client, headers=ASYNC)) for _ in range(4)]
-    wait_until(lambda: len(objects.puts) == 5, "all puts")
+    requests = []
+    for number in range(4):
+        requests.append(Background(lambda: post(client, headers=ASYNC)))
+        wait_until(lambda number=number: len(objects.puts) == number + 2, "its put, beside the fixture's")  # type: ignore[misc]
     wait_until(lambda: queued(redis_client) == 3, "two messages beside the fixture's")
     assert not any(request.is_done for request in requests)
     objects.gate.set()
