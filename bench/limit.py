@@ -1,6 +1,7 @@
 """`python -m bench.limit FOLDER IMAGE`: what the model can do in process, as JSON on standard output.
 
-The same compiled function that the predictor process calls, on one image over and over: no HTTP, no decoding, no queue.
+One image over and over: no HTTP, no decoding, no queue. By TensorFlow's own runtime, which is the limit that all are compared
+with, and by LiteRT, in which this service runs the same graph where it can.
 """
 
 from __future__ import annotations
@@ -13,21 +14,24 @@ from typing import Any
 
 import numpy as np
 
-from bench.workload import model_of
+from bench.workload import BATCH_SIZES, LITERT, model_of
 from inference.imaging import ImageLimits, decode_into, inspect
 from inference.models.loading import load_model, warm_up
 from inference.models.spec import ModelSpec
 
-BATCH_SIZES = (1, 8, 32)
 _SECONDS = 3.0
 
 
 def measure(folder: Path, image: Path) -> dict[str, Any]:
-    """By batch size: images a second, and p50 and p99 of a call in ms; and the prediction of the image."""
+    """By batch size: images a second, and p50 and p99 of a call in ms; the same by LiteRT; and the prediction of the image."""
     spec = model_of(folder)
+    array = _decoded(spec, image.read_bytes())
+    return _run(spec, array) | {LITERT: _run(model_of(folder, litert=True), array)}
+
+
+def _run(spec: ModelSpec, array: np.ndarray[Any, Any]) -> dict[str, Any]:
     model = load_model(spec)
     warm_up(model, spec, BATCH_SIZES)
-    array = _decoded(spec, image.read_bytes())
     figures: dict[str, Any] = {"prediction": model.predict(array[None])[0].tolist()}
     for size in BATCH_SIZES:
         batch = np.repeat(array[None], size, axis=0)

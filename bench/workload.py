@@ -18,6 +18,11 @@ from inference.settings import load_settings
 ROOT = Path(__file__).parent.parent
 WORK = ROOT / "build" / "bench"
 
+#: of the runs in process
+BATCH_SIZES = (1, 8, 32)
+#: name of the runs in process that are LiteRT's
+LITERT = "litert"
+
 _DESCRIPTION = """\
 name: {name}
 file: model.keras
@@ -42,10 +47,10 @@ class Workload:
         return json.dumps({"shape": [self.side, self.side, 3], "dtype": "uint8"}) if self.side else ""
 
 
-def model_of(folder: Path) -> ModelSpec:
-    """The model that a folder with a model.yaml describes, for TensorFlow's own runtime."""
+def model_of(folder: Path, *, litert: bool = False) -> ModelSpec:
+    """The model that a folder with a model.yaml describes; without `litert` for TensorFlow's own runtime."""
     settings = load_settings(None, {"models": [folder], "model_files": {"allowed_folders": [folder]}})
-    return ModelRegistry.load(settings).get().model_copy(update={"litert": False})
+    return ModelRegistry.load(settings).get().model_copy(update={"litert": litert})
 
 
 def prepare(names: list[str]) -> list[Workload]:

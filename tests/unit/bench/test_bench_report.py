@@ -13,6 +13,10 @@ from bench.measuring import Measurement, Plan, mean_batch_size
 LIMIT: dict[str, Any] = {
     size: {"images_per_s": per_s, "p50_ms": 2.0, "p99_ms": 3.0} for size, per_s in (("1", 400.0), ("8", 900.0), ("32", 1000.0))
 }
+#: LiteRT takes a quarter of the time.
+LIMIT["litert"] = {
+    size: {"images_per_s": 4 * LIMIT[size]["images_per_s"], "p50_ms": 0.5, "p99_ms": 1.0} for size in ("1", "8", "32")
+}
 #: What a row of build/bench.json has, whatever else.
 KEYS = {
     "contender",
@@ -50,8 +54,8 @@ def test_every_row_has_the_figures_that_the_json_promises() -> None:
     table = [*report.limit_rows("tiny", [LIMIT]), *report.rows(rounds_of(100, opened={0.8: load(80)}))]
     table += report.rows([measured(error="it died")])
 
-    assert [one["load"] for one in table] == ["in process"] * 3 + ["closed loop", "open loop", "failed"]
-    assert [KEYS - one.keys() for one in table] == [set()] * 6
+    assert [one["load"] for one in table] == ["in process"] * 6 + ["closed loop", "open loop", "failed"]
+    assert [KEYS - one.keys() for one in table] == [set()] * 9
 
 
 def test_a_row_is_the_median_of_its_rounds_and_says_how_they_spread() -> None:
@@ -77,10 +81,21 @@ def test_images_count_not_requests() -> None:
     assert (row["images_per_request"], row["images_per_s"]) == (32, 320.0)
 
 
-def test_overhead_is_what_one_client_waits_beyond_the_model() -> None:
-    one = measured(closed={1: load(100, p50_ms=5.5), 64: load(900)}, cpu_ms={1: {}, 64: {}})
+@pytest.mark.parametrize(("kind", "overhead_ms", "ratio"), [("ours", 5.0, 0.1), ("peer", 3.5, 0.4), ("naive", 3.5, 0.4)])
+def test_each_is_compared_with_the_runtime_that_it_uses(kind: str, overhead_ms: float, ratio: float) -> None:
+    one = measured(kind=kind, closed={1: load(100, p50_ms=5.5), 64: load(4000)}, cpu_ms={1: {}, 64: {}})
 
-    assert [row["overhead_ms"] for row in report.rows([one])] == [3.5, None]
+    alone, many = report.rows([one])
+    assert [row["overhead_ms"] for row in (alone, many)] == [overhead_ms, None]
+    assert (many["ratio_to_limit"], many["ratio_to_own_runtime"]) == (0.4, ratio)
+
+
+def test_the_runs_in_process_are_of_both_runtimes() -> None:
+    rows = report.limit_rows("tiny", [LIMIT])
+    assert [(row["contender"], row["ratio_to_limit"]) for row in rows[2::3]] == [
+        ("in process, batch 32", 1.0),
+        ("in process, LiteRT, batch 32", 4.0),
+    ]
 
 
 def test_the_open_loop_has_rows_of_its_own() -> None:
@@ -108,7 +123,7 @@ def test_naive_is_compared_on_the_same_model_with_as_many_clients() -> None:
 
     report.compare_with_naive(table)
 
-    assert [row["ratio_to_naive"] for row in table] == [None, None, None, None, 4.0, 1.0]
+    assert [row["ratio_to_naive"] for row in table] == [*[None] * 7, 4.0, 1.0]
 
 
 @pytest.mark.parametrize(("seen", "mean"), [([], None), ([8, 8], 8.0), ([32] * 32 + [1], 16.5)])
