@@ -68,7 +68,8 @@ class Relay:
         if time.monotonic() >= self._next_look:
             self._outbox.open()
             self._held = self._held or self._outbox.claim(self._policy.batch_size, idle_s=self._policy.claim_idle_s)
-            self._next_look = time.monotonic() + _LOOK_INTERVAL_S
+            if len(self._held) < self._policy.batch_size:  # else there may be more of it
+                self._next_look = time.monotonic() + _LOOK_INTERVAL_S
         self._take(block_ms)
         taken = len(self._held)
         self._deliver()
