@@ -121,7 +121,9 @@ def test_what_is_wrong_is_in_the_event_and_in_the_record(user: CeleryUser) -> No
 
 def test_a_message_that_comes_again_does_not_start_again(user: CeleryUser) -> None:
     kwargs = {"items": [{"object": "uploads/mine/seven.png"}]}
-    task_id = send(user, kwargs)
+    with user.events() as events:
+        task_id = send(user, kwargs)
+        events.wait("succeeded", task_id)
     first = ended(user, task_id)
     with user.events() as events:
         assert send(user, kwargs, task_id=task_id) == task_id

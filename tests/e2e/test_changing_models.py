@@ -218,9 +218,8 @@ def test_a_worker_that_starts_later_comes_up_with_the_changed_model(service: Ser
     assert load_weights(service, models.rolled_6).ok
 
     service.kill("worker")
-    wait_until(lambda: not requests.get(f"{service.url}/health/ready", timeout=5).ok, timeout_s=20, what="no worker is up")
-    service.wait_ready()
 
+    # Answered by the one that comes up: it may be there before anybody has missed the other.
     assert classify(service, 0)["model"]["digest"] == digest_of(models.rolled_6)
     index = requests.get(service.url, timeout=5).json()
     assert index["model"]["digest"] == digest_of(models.rolled_6)
