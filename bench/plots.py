@@ -48,7 +48,7 @@ def _contenders(rows: Sequence[Row]) -> list[str]:
 
 def _throughput(axes: Any, rows: Sequence[Row], colours: dict[str, str]) -> None:
     for row in rows:
-        if row["kind"] == "limit":
+        if row["kind"] == "limit" and row["images_per_request"] in {1, 32}:
             axes.axhline(row["images_per_s"], linestyle=":", color="gray", linewidth=1)
             axes.annotate(row["contender"], (1, row["images_per_s"]), fontsize=7, color="gray", va="bottom")
     for contender, colour in colours.items():
@@ -66,7 +66,7 @@ def _throughput(axes: Any, rows: Sequence[Row], colours: dict[str, str]) -> None
     clients = sorted({row["clients"] for row in rows if row["load"] == "closed loop"})
     axes.set_xticks(clients, [str(number) for number in clients])
     axes.set_xticks([], minor=True)
-    axes.legend(fontsize=7)
+    axes.legend(fontsize=7, framealpha=0.5)
 
 
 def _latency(axes: Any, rows: Sequence[Row], colours: dict[str, str]) -> None:
@@ -95,17 +95,20 @@ def _logarithmic(axes: Any) -> None:
 
 def _cpu(axes: Any, rows: Sequence[Row]) -> None:
     """Stacked bars, a part for each kind of process, at 64 clients or the nearest that there is."""
+    import matplotlib as mpl  # noqa: PLC0415
+
     bars = [row for row in (_cpu_row(rows, name) for name in _contenders(rows)) if row]
     roles = dict.fromkeys(role for row in bars for role in row["cpu_ms_by_process"])
     names = [f"{row['contender']}\n{row['clients']} clients" for row in bars]
     lefts = [0.0] * len(bars)
-    for role in roles:
+    colours = mpl.colormaps["tab20"](range(20))  # more roles than the usual ten colours
+    for role, colour in zip(roles, colours, strict=False):
         widths = [row["cpu_ms_by_process"].get(role, 0.0) for row in bars]
-        axes.barh(names, widths, left=lefts, label=role)
+        axes.barh(names, widths, left=lefts, label=role, color=colour)
         lefts = [left + width for left, width in zip(lefts, widths, strict=True)]
     axes.invert_yaxis()
     axes.set_title("CPU milliseconds an image, by process")
-    axes.legend(fontsize=7)
+    axes.legend(fontsize=7, framealpha=0.5)
 
 
 def _cpu_row(rows: Sequence[Row], contender: str) -> Row | None:
