@@ -70,7 +70,8 @@ class Uploads:
         #: the last one succeeded; while that is not so, no task is accepted before its image is stored
         self._store_works = False
         self._beside = SideBySide(_MAX_BESIDE)
-        self._are_beside: set[Future[float]] = set()
+        #: ids of the tasks whose images are being stored beside the queue
+        self._are_beside: set[str] = set()
         self.transfers = SideBySide(_TRANSFERS)
 
     def begin(self, item: QueueItem, form: ImageForm) -> Upload:
@@ -96,9 +97,9 @@ class Uploads:
         return is_small and self._store_works and len(self._are_beside) < _MAX_BESIDE
 
     def _begin_beside(self, item: QueueItem, form: ImageForm) -> Upload:
+        self._are_beside.add(item.task_id)
         transfer = self._beside.begin(lambda: self._put(item, form))
-        self._are_beside.add(transfer)
-        transfer.add_done_callback(self._are_beside.discard)
+        transfer.add_done_callback(lambda _: self._are_beside.discard(item.task_id))
         return Upload(self._objects, item.object_key, transfer, form.image)
 
     def _begin_before(self, item: QueueItem, form: ImageForm) -> Upload:
