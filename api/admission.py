@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Generic, TypeVar
 
 from inference.errors import Overloaded, ServiceUnavailable
+from inference.remembering import Remembered
 from inference.settings import OutboxSettings
 from inference.sinks.outbox import OutboxStats
 from inference.task_store import TaskStore
@@ -33,8 +35,8 @@ class Admission:
         batch_size: int,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._queue = _Remembered(store.queue_stats, clock)
-        self._outbox = _Remembered(outbox_stats, clock)
+        self._queue = _RememberedByName(store.queue_stats, clock)
+        self._outbox = _RememberedByName(outbox_stats, clock)
         self._limits = limits
         self._batch_size = batch_size
 
@@ -78,26 +80,13 @@ class Admission:
             )
 
 
-class _Remembered(Generic[T]):
-    """Asks again only when the last answer for a name is old."""
-
+class _RememberedByName(Generic[T]):
     def __init__(self, ask: Callable[[str], T], clock: Callable[[], float]) -> None:
         self._ask = ask
         self._clock = clock
-        self._answers: dict[str, tuple[float, T]] = {}
+        self._answers: dict[str, Remembered[T]] = {}
 
     def __call__(self, name: str) -> T:
-        now = self._clock()
-        known = self._answers.get(name)
-        if known is not None:
-            asked_at, answer = known
-            if now - asked_at < _LOOK_AGE_S:
-                return answer
-            self._answers[name] = (now, answer)  # one asks; the others of this moment go on with what is known
-        try:
-            answer = self._ask(name)
-        except BaseException:
-            self._answers.pop(name, None)
-            raise
-        self._answers[name] = (now, answer)
-        return answer
+        if name not in self._answers:
+            self._answers[name] = Remembered(partial(self._ask, name), max_age_s=_LOOK_AGE_S, clock=self._clock)
+        return self._answers[name]()

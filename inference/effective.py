@@ -12,6 +12,7 @@ from inference.messages import ModelRef
 from inference.models.desired import DesiredModels, DesiredState
 from inference.models.registry import ModelRegistry
 from inference.models.spec import ModelSpec
+from inference.remembering import Remembered
 from inference.settings import Settings
 from inference.settings.schema import SinkName, ensemble_sinks
 from inference.task_store import StateChanged
@@ -86,25 +87,11 @@ class EffectiveConfiguration:
     ) -> None:
         self._settings = settings
         self._models = models
-        self._desired = desired
-        self._clock = clock
-        self._state = DesiredState()
-        #: None: never
-        self._read_at: float | None = None
+        self._state = Remembered(desired.read, max_age_s=_READING_AGE_S, clock=clock)
 
     def now(self) -> Effective:
         """Raises ServiceUnavailable."""
-        now = self._clock()
-        if self._read_at is None:
-            self.refresh()
-        elif now - self._read_at >= _READING_AGE_S:
-            before, self._read_at = self._read_at, now  # one reads; the others of this moment go on with what is known
-            try:
-                self.refresh()
-            except BaseException:
-                self._read_at = before
-                raise
-        return self.last_known()
+        return Effective(self._settings, self._models, self._state())
 
     def use(self, action: Callable[[Effective], T]) -> T:
         """What `action` gives with the latest; it runs again when a command came in between.
@@ -121,9 +108,7 @@ class EffectiveConfiguration:
 
     def refresh(self) -> None:
         """Read it again, whatever the age. Raises ServiceUnavailable."""
-        began = self._clock()
-        self._state = self._desired.read()
-        self._read_at = began
+        self._state.refresh()
 
     def last_known(self) -> Effective:
-        return Effective(self._settings, self._models, self._state)
+        return Effective(self._settings, self._models, self._state.last or DesiredState())

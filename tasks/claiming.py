@@ -179,10 +179,11 @@ class ClaimingChannel(stock.Channel):  # type: ignore[misc] # kombu has no types
 
 def _read(text: bytes | str) -> Any:
     """A message. kombu's own reader is slow, and needed only for what is not strict JSON, or more."""
+    text = bytes_to_str(text)
     with contextlib.suppress(orjson.JSONDecodeError):
-        if _TYPED not in bytes_to_str(text):
+        if _TYPED not in text:
             return orjson.loads(text)
-    return loads(bytes_to_str(text))
+    return loads(text)
 
 
 class ClaimingTransport(stock.Transport):  # type: ignore[misc] # kombu has no types

@@ -35,7 +35,7 @@ class MainLoop:
     def attach(self, consumer: Any) -> None:
         """Run on the loop of this consumer, at the start and after each reconnect."""
         self._consumer = consumer
-        self._publish_soon()
+        self._publish_soon()  # Celery clears its timers with a connection that it lost
 
     def call(self, function: Callable[[], None]) -> None:
         """From any thread."""

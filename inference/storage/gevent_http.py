@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import time
-from typing import Any
+from typing import Any, cast
 
 import urllib3
 from geventhttpclient import HTTPClient
 from geventhttpclient.response import HTTPParseError
 from urllib3.response import HTTPResponse
-
-_TRIES = 3
-_PAUSE_S = 0.1
-_PASSING = (502, 503, 504)
 
 
 class GeventPoolManager(urllib3.PoolManager):
@@ -20,33 +15,32 @@ class GeventPoolManager(urllib3.PoolManager):
 
     Args:
         host, port: the one server that is asked.
-        connections: to it, at a time.
-        options: urllib3's, for all other calls.
+        maxsize: connections to it.
+        timeout, retries: of either way.
     """
 
-    def __init__(
-        self, host: str, port: int, *, connections: int, connect_timeout_s: float, read_timeout_s: float, **options: Any
-    ) -> None:
-        super().__init__(**options)
-        self._client = HTTPClient(
-            host, port, concurrency=connections, connection_timeout=connect_timeout_s, network_timeout=read_timeout_s
-        )
+    def __init__(self, host: str, port: int, *, maxsize: int, timeout: urllib3.Timeout, retries: urllib3.Retry) -> None:
+        super().__init__(maxsize=maxsize, timeout=timeout, retries=retries)
+        self._retries = retries
+        connect_s, read_s = cast("float", timeout.connect_timeout), cast("float", timeout.read_timeout)
+        self._client = HTTPClient(host, port, concurrency=maxsize, connection_timeout=connect_s, network_timeout=read_s)
 
     def urlopen(self, method: str, url: str, redirect: bool = True, **options: Any) -> Any:  # type: ignore[override] # urllib3's own
         body = options.get("body")
         if method != "PUT" or not isinstance(body, bytes):
             return super().urlopen(method, url, redirect, **options)
         path = "/" + url.split("/", 3)[3]
-        for attempt in range(1, _TRIES):
+        retries = self._retries
+        while True:
             try:
                 response = self._put(path, body, options["headers"])
-            except urllib3.exceptions.HTTPError:
-                pass
+            except urllib3.exceptions.HTTPError as error:
+                retries = retries.increment(method, url, error=error)
             else:
-                if response.status not in _PASSING:
+                if not retries.is_retry(method, response.status):
                     return response
-            time.sleep(_PAUSE_S * attempt)
-        return self._put(path, body, options["headers"])
+                retries = retries.increment(method, url, response=response)
+            retries.sleep()
 
     def _put(self, path: str, body: bytes, headers: Any) -> HTTPResponse:
         try:

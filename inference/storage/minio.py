@@ -183,9 +183,6 @@ def _http_client(settings: MinioSettings, connections: int, *, is_secure: bool) 
     return GeventPoolManager(
         address.host or "127.0.0.1",
         address.port or 80,
-        connections=connections,
-        connect_timeout_s=settings.connect_timeout_s,
-        read_timeout_s=settings.read_timeout_s,
         **options,
     )
 

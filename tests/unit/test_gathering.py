@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
 import pytest
 
@@ -35,6 +35,18 @@ def begun(server: Server, calls: int) -> None:
         time.sleep(0.001)
 
 
+def together(pool: Executor, server: Server, gatherer: Gatherer[int, int], *numbers: int) -> list[Future[int]]:
+    """The first is under way when the others come; all are there before it has its answer."""
+    server.gate.clear()
+    first = pool.submit(gatherer, numbers[0])
+    begun(server, 1)
+    others = [pool.submit(gatherer, number) for number in numbers[1:]]
+    while len(gatherer._waiting) < len(others):
+        time.sleep(0.001)
+    server.gate.set()
+    return [first, *others]
+
+
 def test_one_alone_is_called_at_once() -> None:
     server = Server()
     gatherer = Gatherer(server.double)
@@ -44,17 +56,9 @@ def test_one_alone_is_called_at_once() -> None:
 
 def test_who_comes_meanwhile_shares_the_next_call() -> None:
     server = Server()
-    gatherer = Gatherer(server.double)
-    server.gate.clear()
     with ThreadPoolExecutor(20) as pool:
-        first = pool.submit(gatherer, 0)
-        begun(server, 1)
-        others = [pool.submit(gatherer, number) for number in range(1, 10)]
-        while len(gatherer._waiting) < 9:
-            time.sleep(0.001)
-        server.gate.set()
-        assert first.result(10) == 0
-        assert [other.result(10) for other in others] == [2 * number for number in range(1, 10)]
+        answers = together(pool, server, Gatherer(server.double), *range(10))
+        assert [answer.result(10) for answer in answers] == [2 * number for number in range(10)]
     assert server.calls[0] == [0]
     assert sorted(server.calls[1]) == list(range(1, 10))
     assert len(server.calls) == 2
@@ -62,30 +66,17 @@ def test_who_comes_meanwhile_shares_the_next_call() -> None:
 
 def test_a_call_has_no_more_than_it_may() -> None:
     server = Server()
-    gatherer = Gatherer(server.double, max_size=3)
-    server.gate.clear()
     with ThreadPoolExecutor(20) as pool:
-        pool.submit(gatherer, 0)
-        begun(server, 1)
-        others = [pool.submit(gatherer, number) for number in range(1, 9)]
-        while len(gatherer._waiting) < 8:
-            time.sleep(0.001)
-        server.gate.set()
-        assert [other.result(10) for other in others] == [2 * number for number in range(1, 9)]
+        answers = together(pool, server, Gatherer(server.double, max_size=3), *range(9))
+        assert [answer.result(10) for answer in answers] == [2 * number for number in range(9)]
     assert [len(call) for call in server.calls] == [1, 3, 3, 2]
 
 
 def test_an_error_is_each_ones_own_and_the_next_call_goes_on() -> None:
     server = Server()
     gatherer = Gatherer(server.double)
-    server.gate.clear()
     with ThreadPoolExecutor(20) as pool:
-        first = pool.submit(gatherer, 0)
-        begun(server, 1)
-        unlucky = [pool.submit(gatherer, number) for number in (12, 13)]
-        while len(gatherer._waiting) < 2:
-            time.sleep(0.001)
-        server.gate.set()
+        first, *unlucky = together(pool, server, gatherer, 0, 12, 13)
         assert first.result(10) == 0
         errors = [one.exception(10) for one in unlucky]
     assert [str(error) for error in errors] == ["unlucky", "unlucky"]

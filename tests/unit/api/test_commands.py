@@ -319,7 +319,9 @@ class TestAnotherApiProcess:
         assert commanded.test_client().post(CONTROLLER, data={"command": "change_ensemble_mode", "ensemble_mode": "1"}).json
         workers.stop()
 
-        other.services.effective._read_at += 1000  # it would not look again by itself
+        reading = other.services.effective._state
+        asked_at, state = reading._known
+        reading._known = (asked_at + 1000, state)  # it would not look again by itself
         task_id = post_async(client)
         assert client.get(f"/tasks/{task_id}").json["model"] == {"name": "digits", "version": "1+ab", "digest": "sha256:ab"}
         assert before["version"] == "1"
