@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from urllib.parse import quote
@@ -30,13 +30,17 @@ class Upload:
     """An image that is being stored, or is.
 
     Args:
-        inline: the image's bytes where they go into the task's record too, so that the task need not wait for the object store.
+        inline: the image's bytes where they go into the task's record too.
+        is_beside: its task does not wait for it.
     """
 
-    def __init__(self, objects: ObjectStore, key: str, transfer: Future[float], inline: bytes) -> None:
+    def __init__(
+        self, objects: ObjectStore, key: str, transfer: Future[float], *, inline: bytes = b"", is_beside: bool = False
+    ) -> None:
         self._objects = objects
         self._key = key
         self._transfer = transfer
+        self._is_beside = is_beside
         self.inline = inline
 
     def wait(self, timeout_s: float | None = None) -> float:
@@ -48,8 +52,8 @@ class Upload:
 
     @property
     def store_ms(self) -> float:
-        """Milliseconds that its task waited for it. Raises ServiceUnavailable; then nothing is left of the image."""
-        return 0.0 if self.inline else self.wait()
+        """Milliseconds that its task waits for it. Raises ServiceUnavailable; then nothing is left of the image."""
+        return 0.0 if self._is_beside else self.wait()
 
     def discard(self) -> None:
         with contextlib.suppress(ServiceUnavailable):
@@ -75,46 +79,57 @@ class Uploads:
         self.transfers = SideBySide(_TRANSFERS)
 
     def begin(self, item: QueueItem, form: ImageForm) -> Upload:
-        """Store an image, or start storing it where it is small; whoever answers its request waits for that first.
-
-        Raises:
-            ServiceUnavailable: nothing is left of it then.
-        """
-        if self._may_go_beside([form]):
-            return self._begin_beside(item, form)
-        transfer: Future[float] = Future()
-        transfer.set_result(self._put(item, form))
-        return Upload(self._objects, item.object_key, transfer, b"")
+        """Store an image, or start storing it where it is small; whoever answers its request waits for that first."""
+        begin = self._begin_small if self._are_small([form]) else self._store
+        return begin(item, form)
 
     def begin_all(self, images: Iterable[tuple[QueueItem, ImageForm]]) -> list[Upload]:
-        """`begin` for the images of one batch: side by side, and raises nothing."""
+        """`begin` for the images of one batch, side by side."""
         images = list(images)
-        begin = self._begin_beside if self._may_go_beside([form for _, form in images]) else self._begin_before
+        begin = self._begin_small if self._are_small([form for _, form in images]) else self._begin_before
         return [begin(item, form) for item, form in images]
 
-    def _may_go_beside(self, forms: list[ImageForm]) -> bool:
-        is_small = all(len(form.image) <= self._inline_max_bytes for form in forms)
-        return is_small and self._store_works and len(self._are_beside) < _MAX_BESIDE
+    def _are_small(self, forms: list[ImageForm]) -> bool:
+        """Whether their tasks need not wait for the object store; while that fails or hangs they do, and are not accepted."""
+        if any(len(form.image) > self._inline_max_bytes for form in forms):
+            return False
+        return self._objects.is_local or (self._store_works and len(self._are_beside) < _MAX_BESIDE)
 
-    def _begin_beside(self, item: QueueItem, form: ImageForm) -> Upload:
+    def _begin_small(self, item: QueueItem, form: ImageForm) -> Upload:
+        if self._objects.is_local:
+            transfer = _ended(lambda: self._put(item, form, is_copy=True))
+            return Upload(self._objects, item.object_key, transfer, inline=form.image)
         self._are_beside.add(item.task_id)
-        transfer = self._beside.begin(lambda: self._put(item, form))
+        transfer = self._beside.begin(lambda: self._put(item, form, is_copy=True))
         transfer.add_done_callback(lambda _: self._are_beside.discard(item.task_id))
-        return Upload(self._objects, item.object_key, transfer, form.image)
+        return Upload(self._objects, item.object_key, transfer, inline=form.image, is_beside=True)
 
     def _begin_before(self, item: QueueItem, form: ImageForm) -> Upload:
-        return Upload(self._objects, item.object_key, self.transfers.begin(lambda: self._put(item, form)), b"")
+        return Upload(self._objects, item.object_key, self.transfers.begin(lambda: self._put(item, form)))
 
-    def _put(self, item: QueueItem, form: ImageForm) -> float:
+    def _store(self, item: QueueItem, form: ImageForm) -> Upload:
+        return Upload(self._objects, item.object_key, _ended(lambda: self._put(item, form)))
+
+    def _put(self, item: QueueItem, form: ImageForm, *, is_copy: bool = False) -> float:
         began = time.perf_counter()
         # Of any letters both, and what an object has beside its bytes are headers.
         content_type = form.content_type or ""
         content_type = content_type if _MEDIA_TYPE.fullmatch(content_type) else _ANY_TYPE
         metadata = {"request-id": quote(form.request_id)}
         try:
-            self._objects.put(item.object_key, form.image, content_type=content_type, metadata=metadata)
+            self._objects.put(item.object_key, form.image, content_type=content_type, metadata=metadata, is_copy=is_copy)
         except ServiceUnavailable:
             self._store_works = False
             raise
         self._store_works = True
         return round((time.perf_counter() - began) * 1000, 3)
+
+
+def _ended(call: Callable[[], float]) -> Future[float]:
+    """As `SideBySide.begin`, on the caller's thread."""
+    transfer: Future[float] = Future()
+    try:
+        transfer.set_result(call())
+    except Exception as error:  # noqa: BLE001 who waits for the transfer raises it
+        transfer.set_exception(error)
+    return transfer

@@ -17,6 +17,9 @@ class ObjectStore(Protocol):
     What is read may also be named ``s3://BUCKET/KEY``: an object of another bucket, where the store has more than one.
     """
 
+    #: No server is asked: a put of a copy takes microseconds, so that there is no use in doing it beside something else.
+    is_local: bool
+
     def put(
         self,
         key: str,
@@ -24,11 +27,13 @@ class ObjectStore(Protocol):
         *,
         content_type: str = "application/octet-stream",
         metadata: Mapping[str, str] | None = None,
+        is_copy: bool = False,
     ) -> None:
         """Returns when the bytes are durable. Raises ServiceUnavailable; then nothing is left behind.
 
         Args:
             content_type: kept with the object where the store has a place for it, as is `metadata`.
+            is_copy: of bytes that are durable elsewhere for as long as they are needed: a power failure may take them from here.
         """
 
     def get(self, key: str, *, max_bytes: int | None = None) -> bytes:

@@ -22,9 +22,11 @@ _MAX_NAME_BYTES = 255
 class LocalObjectStore:
     """`ObjectStore` on a local folder.
 
-    A put writes the file in place and syncs it: nobody reads a key before its put has ended, since a task that was accepted
-    before that has its image beside its record.
+    A put writes the file in place and syncs it, unless it is a copy: nobody reads a key before its put has ended, since a task
+    that was accepted before that has its image beside its record.
     """
+
+    is_local = True
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -38,12 +40,16 @@ class LocalObjectStore:
         *,
         content_type: str = "application/octet-stream",
         metadata: Mapping[str, str] | None = None,
+        is_copy: bool = False,
     ) -> None:
         del content_type, metadata  # a folder has no place for them; the task record has the request id
         path = self._path(key)
         with _unavailable_when_failing():
             try:
-                run_blocking(partial(self._write, path, data))
+                if is_copy:
+                    _write(path, data)
+                else:
+                    run_blocking(partial(_write, path, data, is_synced=True))
             except OSError:
                 path.unlink(missing_ok=True)
                 raise
@@ -96,17 +102,18 @@ class LocalObjectStore:
         path = self._folder / above
         return path if path.resolve().is_relative_to(self._folder.resolve()) else None
 
-    @staticmethod
-    def _write(path: Path, data: bytes) -> None:
-        try:
-            file = path.open("wb", buffering=0)
-        except FileNotFoundError:  # the day's first upload
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = path.open("wb", buffering=0)
-        with file:
-            view = memoryview(data)
-            while view:
-                view = view[file.write(view) :]
+
+def _write(path: Path, data: bytes, *, is_synced: bool = False) -> None:
+    try:
+        file = path.open("wb", buffering=0)
+    except FileNotFoundError:  # the day's first upload
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = path.open("wb", buffering=0)
+    with file:
+        view = memoryview(data)
+        while view:
+            view = view[file.write(view) :]
+        if is_synced:
             os.fsync(file.fileno())
 
 

@@ -33,6 +33,8 @@ _CHUNK_BYTES = 2**20
 class MinioObjectStore:
     """`ObjectStore` on one bucket, which is made when it is missing."""
 
+    is_local = False
+
     def __init__(self, settings: MinioSettings, bucket: str, *, connections: int = 64) -> None:
         self._bucket = bucket
         self._client = _connect(settings, connections)
@@ -44,7 +46,9 @@ class MinioObjectStore:
         *,
         content_type: str = "application/octet-stream",
         metadata: Mapping[str, str] | None = None,
+        is_copy: bool = False,
     ) -> None:
+        del is_copy  # the server does not ask
         _check(key)
         headers = {"sha256": hashlib.sha256(data).hexdigest(), **(metadata or {})}
 

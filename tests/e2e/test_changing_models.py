@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -72,8 +73,9 @@ def running(tmp_path_factory: pytest.TempPathFactory, models: Models) -> Iterato
 @pytest.fixture
 def service(running: Service) -> Service:
     """As the configuration says, whatever an earlier test commanded."""
-    for name in ("other", "digits"):
-        assert command(running, command="load_new_model", model_id=name).ok
+    for name in ("other", "digits"):  # again after a 503, as any client: a worker that a test killed may count as up for seconds
+        load = partial(command, running, command="load_new_model", model_id=name)
+        wait_until(lambda load=load: load().ok, timeout_s=30, what=f"{name} as configured")
     assert command(running, command="change_ensemble_mode", ensemble_mode="False").ok
     wait_until(lambda: len(running.processes("predictor")) == 1, timeout_s=30, what="no former process is left")
     return running

@@ -24,6 +24,8 @@ __all__ = ["FakeBroker", "FakeClock", "FakeObjectStore", "FakeSink", "FakeTaskSt
 class FakeObjectStore:
     """`ObjectStore` in memory."""
 
+    is_local = False
+
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
         #: by key, content type and metadata
@@ -39,7 +41,9 @@ class FakeObjectStore:
         *,
         content_type: str = "application/octet-stream",
         metadata: Mapping[str, str] | None = None,
+        is_copy: bool = False,
     ) -> None:
+        del is_copy
         self._check(key)
         self.objects[key] = bytes(data)
         self.details[key] = (content_type, dict(metadata or {}))

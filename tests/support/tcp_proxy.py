@@ -25,6 +25,7 @@ class TcpProxy:
         self._rewrite = rewrite
         self._sockets: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
+        self._is_open = False
         self._lock = threading.Lock()
         self.port = 0
         self.mend()
@@ -37,26 +38,31 @@ class TcpProxy:
         """Let connections through, at the port that it always had."""
         listener = socket.create_server(("127.0.0.1", self.port))
         self.port = listener.getsockname()[1]
+        self._is_open = True
         self._run(self._accept, listener)
 
     def cut(self) -> None:
         """End every connection and refuse new ones."""
         with self._lock:
+            self._is_open = False
             cut, self._sockets = self._sockets, set()
+            threads, self._threads = self._threads, []
         for one in cut:
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)  # wakes its thread, which closes it
-        for thread in self._threads:
+        for thread in threads:
             thread.join(10)
             assert not thread.is_alive(), "a connection did not end"
-        self._threads = []
 
-    def _run(self, work: Callable[..., None], *sockets: socket.socket) -> None:
+    def _run(self, work: Callable[[socket.socket], None], one: socket.socket) -> None:
         with self._lock:
-            self._sockets.update(sockets)
-        thread = threading.Thread(target=work, args=sockets, daemon=True)
-        self._threads.append(thread)
-        thread.start()
+            if not self._is_open:  # accepted while the others were being cut
+                one.close()
+                return
+            self._sockets.add(one)
+            thread = threading.Thread(target=work, args=(one,), daemon=True)
+            self._threads.append(thread)
+            thread.start()
 
     def _accept(self, listener: socket.socket) -> None:
         with listener, contextlib.suppress(OSError):

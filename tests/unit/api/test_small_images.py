@@ -33,7 +33,9 @@ ASYNC = {"Prefer": "respond-async"}
 
 
 class GatedObjects:
-    """The application's object store, whose puts wait for the test, or fail."""
+    """The application's object store as if it were a server, whose puts wait for the test, or fail."""
+
+    is_local = False
 
     def __init__(self, app: Api) -> None:
         self._objects = app.services.objects
