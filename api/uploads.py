@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import re
 import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
-from urllib.parse import quote
 
 from api.predict_form import ImageForm
 from api.side_by_side import SideBySide
@@ -21,10 +19,6 @@ _TRANSFERS = 8
 #: Small images that are stored beside the queue, at a time. When the object store hangs, what comes then is stored first.
 _MAX_BESIDE = 64
 
-#: What may stand in an object's headers.
-_MEDIA_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+", re.ASCII)
-_ANY_TYPE = "application/octet-stream"
-
 
 class Upload:
     """An image that is being stored, or is.
@@ -35,7 +29,7 @@ class Upload:
     """
 
     def __init__(
-        self, objects: ObjectStore, key: str, transfer: Future[float], *, inline: bytes = b"", is_beside: bool = False
+        self, objects: ObjectStore, key: str, transfer: Future[float] | _Done, *, inline: bytes = b"", is_beside: bool = False
     ) -> None:
         self._objects = objects
         self._key = key
@@ -97,8 +91,8 @@ class Uploads:
 
     def _begin_small(self, item: QueueItem, form: ImageForm) -> Upload:
         if self._objects.is_local:
-            transfer = _ended(lambda: self._put(item, form, is_copy=True))
-            return Upload(self._objects, item.object_key, transfer, inline=form.image)
+            done = _Done(lambda: self._put(item, form, is_copy=True))
+            return Upload(self._objects, item.object_key, done, inline=form.image)
         self._are_beside.add(item.task_id)
         transfer = self._beside.begin(lambda: self._put(item, form, is_copy=True))
         transfer.add_done_callback(lambda _: self._are_beside.discard(item.task_id))
@@ -108,16 +102,13 @@ class Uploads:
         return Upload(self._objects, item.object_key, self.transfers.begin(lambda: self._put(item, form)))
 
     def _store(self, item: QueueItem, form: ImageForm) -> Upload:
-        return Upload(self._objects, item.object_key, _ended(lambda: self._put(item, form)))
+        return Upload(self._objects, item.object_key, _Done(lambda: self._put(item, form)))
 
     def _put(self, item: QueueItem, form: ImageForm, *, is_copy: bool = False) -> float:
         began = time.perf_counter()
-        # Of any letters both, and what an object has beside its bytes are headers.
-        content_type = form.content_type or ""
-        content_type = content_type if _MEDIA_TYPE.fullmatch(content_type) else _ANY_TYPE
-        metadata = {"request-id": quote(form.request_id)}
+        metadata = {"request-id": form.request_id}
         try:
-            self._objects.put(item.object_key, form.image, content_type=content_type, metadata=metadata, is_copy=is_copy)
+            self._objects.put(item.object_key, form.image, content_type=form.content_type, metadata=metadata, is_copy=is_copy)
         except ServiceUnavailable:
             self._store_works = False
             raise
@@ -125,11 +116,19 @@ class Uploads:
         return round((time.perf_counter() - began) * 1000, 3)
 
 
-def _ended(call: Callable[[], float]) -> Future[float]:
-    """As `SideBySide.begin`, on the caller's thread."""
-    transfer: Future[float] = Future()
-    try:
-        transfer.set_result(call())
-    except Exception as error:  # noqa: BLE001 who waits for the transfer raises it
-        transfer.set_exception(error)
-    return transfer
+class _Done:
+    """A call that has ended, with the part of a Future that is asked for: a real one takes longer than a small image."""
+
+    def __init__(self, call: Callable[[], float]) -> None:
+        self._ms = 0.0
+        self._error: Exception | None = None
+        try:
+            self._ms = call()
+        except Exception as error:  # noqa: BLE001 `result` raises it
+            self._error = error
+
+    def result(self, timeout: float | None = None) -> float:
+        del timeout
+        if self._error is not None:
+            raise self._error
+        return self._ms

@@ -25,14 +25,14 @@ class ObjectStore(Protocol):
         key: str,
         data: bytes,
         *,
-        content_type: str = "application/octet-stream",
+        content_type: str | None = None,
         metadata: Mapping[str, str] | None = None,
         is_copy: bool = False,
     ) -> None:
         """Returns when the bytes are durable. Raises ServiceUnavailable; then nothing is left behind.
 
         Args:
-            content_type: kept with the object where the store has a place for it, as is `metadata`.
+            content_type: as somebody said it; kept with the object where the store has a place for it, as is `metadata`.
             is_copy: of bytes that are durable elsewhere for as long as they are needed: a power failure may take them from here.
         """
 

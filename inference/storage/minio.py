@@ -5,9 +5,11 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import IO, Any
+from urllib.parse import quote
 
 import urllib3
 from minio import Minio
@@ -28,6 +30,9 @@ _NO_BUCKET = "NoSuchBucket"
 _MISSING = {"NoSuchKey", "NoSuchObject", "NoSuchVersion", "KeyTooLongError", "XMinioInvalidObjectName", _NO_BUCKET}
 _MADE_MEANWHILE = {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}
 _CHUNK_BYTES = 2**20
+_ANY_TYPE = "application/octet-stream"
+#: What a header may say.
+_MEDIA_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+", re.ASCII)
 
 
 class MinioObjectStore:
@@ -44,18 +49,18 @@ class MinioObjectStore:
         key: str,
         data: bytes,
         *,
-        content_type: str = "application/octet-stream",
+        content_type: str | None = None,
         metadata: Mapping[str, str] | None = None,
         is_copy: bool = False,
     ) -> None:
         del is_copy  # the server does not ask
         _check(key)
-        headers = {"sha256": hashlib.sha256(data).hexdigest(), **(metadata or {})}
+        kind = content_type if content_type and _MEDIA_TYPE.fullmatch(content_type) else _ANY_TYPE
+        quoted = {name: quote(value) for name, value in (metadata or {}).items()}
+        headers = {"sha256": hashlib.sha256(data).hexdigest(), **quoted}
 
         def upload() -> None:
-            self._client.put_object(
-                self._bucket, key, io.BytesIO(data), len(data), content_type=content_type, metadata=dict(headers)
-            )
+            self._client.put_object(self._bucket, key, io.BytesIO(data), len(data), content_type=kind, metadata=dict(headers))
 
         with _unavailable_when_failing():
             self._write(upload)

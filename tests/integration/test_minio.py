@@ -48,12 +48,20 @@ def rules(client: Minio, bucket: str) -> dict[str | None, tuple[str | None, int 
 
 
 def test_an_upload_has_its_type_its_metadata_and_its_digest(store: MinioObjectStore, client: Minio, own_name: str) -> None:
-    store.put(KEY, b"pixels", content_type="image/png", metadata={"request-id": "gr%C3%B6%C3%9Fer"})
+    store.put(KEY, b"pixels", content_type="image/png", metadata={"request-id": "größer"})
     found = client.stat_object(own_name, KEY)
     assert found.content_type == "image/png"
     assert found.metadata is not None
     assert found.metadata["x-amz-meta-request-id"] == "gr%C3%B6%C3%9Fer"
     assert found.metadata["x-amz-meta-sha256"] == hashlib.sha256(b"pixels").hexdigest()
+
+
+@pytest.mark.parametrize("kind", [None, "", "image/\u0436", "image/png\r\nx: y"])
+def test_a_type_that_no_header_can_say_is_left_out(
+    store: MinioObjectStore, client: Minio, own_name: str, kind: str | None
+) -> None:
+    store.put(KEY, b"pixels", content_type=kind)
+    assert client.stat_object(own_name, KEY).content_type == "application/octet-stream"
 
 
 @pytest.mark.parametrize("first", ["put", "ping", "apply_retention"])

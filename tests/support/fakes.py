@@ -29,7 +29,7 @@ class FakeObjectStore:
     def __init__(self) -> None:
         self.objects: dict[str, bytes] = {}
         #: by key, content type and metadata
-        self.details: dict[str, tuple[str, dict[str, str]]] = {}
+        self.details: dict[str, tuple[str | None, dict[str, str]]] = {}
         self.retention_days: int | None = None
         #: False: every call raises ServiceUnavailable
         self.available = True
@@ -39,7 +39,7 @@ class FakeObjectStore:
         key: str,
         data: bytes,
         *,
-        content_type: str = "application/octet-stream",
+        content_type: str | None = None,
         metadata: Mapping[str, str] | None = None,
         is_copy: bool = False,
     ) -> None:

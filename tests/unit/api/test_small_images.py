@@ -12,11 +12,9 @@ import pytest
 import redis
 from api_rig import (
     LISTS,
-    RAW_METADATA,
     Background,
     FakeWorker,
     assert_problem,
-    form,
     post,
     post_async,
     post_batch,
@@ -147,14 +145,32 @@ def test_when_many_puts_hang_the_next_images_are_stored_first(
     assert {request.response().status_code for request in requests} == {HTTPStatus.ACCEPTED}
 
 
-def test_a_type_that_no_header_can_say_is_left_out(client: FlaskClient, app: Api) -> None:
-    types: list[Any] = []
-    objects = GatedObjects(app)
-    objects.put = lambda *_, content_type, **__: types.append(content_type)  # type: ignore[method-assign]
-    for kind in ("image/\u0436", "image/x-raw"):
-        data = form(raw_image(), metadata=RAW_METADATA, content_type=kind)
-        assert post(client, data, headers=ASYNC).status_code == HTTPStatus.ACCEPTED
-    assert types == ["application/octet-stream", "image/x-raw"]
+class TestInAFolder:
+    """No server is waited for: the image is there before its task is accepted."""
+
+    def test_it_is_stored_first(self, client: FlaskClient, app: Api) -> None:
+        client.delete(f"/tasks/{post_async(client)}")
+        objects, accept = app.services.objects, app.services.store.accept
+        stored: list[bytes] = []
+
+        def accept_then(request: Any, **options: Any) -> Any:
+            stored.append(objects.get(request.item.object_key))
+            return accept(request, **options)
+
+        app.services.store.accept = accept_then  # type: ignore[method-assign]
+        task_id = post_async(client, raw_form(4))
+        assert stored == [raw_image(4)]
+        assert [lease.image for lease in app.services.store.lease("w", [task_id]).leases] == [raw_image(4)]
+
+    @pytest.mark.parametrize("send", [post, lambda client, **more: post_batch(client, range(3), **more)], ids=["one", "batch"])
+    def test_what_cannot_be_stored_is_not_accepted(
+        self, client: FlaskClient, redis_client: redis.Redis, send: Callable[..., Any], app: Api
+    ) -> None:
+        app.services.settings.uploads_path.write_text("no folder")
+        assert_problem(send(client, headers=ASYNC | {"Idempotency-Key": "k"}), 503, "service_unavailable")
+        assert queued(redis_client) == 0
+        app.services.settings.uploads_path.unlink()
+        assert send(client, headers=ASYNC | {"Idempotency-Key": "k"}).status_code == HTTPStatus.ACCEPTED
 
 
 def test_its_bytes_come_with_the_lease_until_it_has_ended(client: FlaskClient, objects: GatedObjects, app: Api) -> None:
