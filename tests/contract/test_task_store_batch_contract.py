@@ -76,6 +76,14 @@ class TestAccept:
         assert store.queue_stats(QUEUE).depth == 500
         assert store.get_batch(batch.batch_id).task_ids == ids_of(batch)
 
+    def test_a_worker_may_take_thousands_in_one_call(self, store: TaskStore) -> None:
+        """Redis's Lua cannot pass that many arguments on to one command."""
+        ids = ids_of(accept_batch(store, 4500))
+        assert {lease.state for lease in store.lease("w", ids).leases} == {LeaseState.LEASED}
+        assert store.renew("w", ids) == [True] * 4500
+        assert store.start("w", ids) == [1] * 4500
+        assert {lease.state for lease in store.lease("other", [ids[0], ids[-1]]).leases} == {LeaseState.HELD}
+
     def test_tasks_of_other_queues(self, store: TaskStore) -> None:
         batch = a_batch(a_request(), a_request(queue="predict.other"), a_request())
         store.accept_batch(batch, enqueue=[], max_queue_depth=2)

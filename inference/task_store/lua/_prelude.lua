@@ -26,6 +26,26 @@ local function wait_again(id, queue, seq)
   redis.call('ZADD', k('waiting', queue), seq, id)
 end
 
+-- One command for many arguments: those before `values`, then these; Lua cannot pass on more than some thousand at a time.
+local function call_with_all(values, ...)
+  local first = {...}
+  for start = 1, #values, 1000 do
+    local arguments = {unpack(first)}
+    for at = start, math.min(start + 999, #values) do arguments[#arguments + 1] = values[at] end
+    redis.call(unpack(arguments))
+  end
+end
+
+-- Lease every one of `ids` until `lease` ms from now.
+local function lease_all(ids, lease)
+  local members = {}
+  for _, id in ipairs(ids) do
+    members[#members + 1] = now + lease
+    members[#members + 1] = id
+  end
+  call_with_all(members, 'ZADD', k('leases'))
+end
+
 local function live_at_least(key, ttl)
   if redis.call('PTTL', key) < ttl then redis.call('PEXPIRE', key, ttl) end
 end
@@ -55,7 +75,7 @@ local replies = {}
 local function finish(id, status, outcome, ttl)
   local key = k('task', id)
   local queue, reply_to, sinks, batch = unpack(redis.call('HMGET', key, 'queue', 'reply_to', 'sinks', 'batch'))
-  redis.call('HSET', key, 'status', status, 'finished_at', now, 'outcome', outcome)
+  local fields = {'status', status, 'finished_at', now, 'outcome', outcome}
   give_back(id)
   redis.call('ZREM', k('waiting', queue), id)
   redis.call('ZREM', k('deadlines'), id)
@@ -64,11 +84,14 @@ local function finish(id, status, outcome, ttl)
   if status == 'succeeded' then
     for sink in string.gmatch(sinks, '[^,]+') do
       redis.call('XADD', k('outbox', sink), '*', 'task_id', id)
-      redis.call('HSET', key, 'delivery:' .. sink, 'pending')
+      fields[#fields + 1] = 'delivery:' .. sink
+      fields[#fields + 1] = 'pending'
       undelivered = undelivered + 1
     end
-    redis.call('HSET', key, 'undelivered', undelivered)
+    fields[#fields + 1] = 'undelivered'
+    fields[#fields + 1] = undelivered
   end
+  redis.call('HSET', key, unpack(fields))
   if undelivered == 0 then
     let_expire(id, ttl)
   elseif batch then

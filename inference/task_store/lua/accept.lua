@@ -42,7 +42,9 @@ local function accept(first, last)
   for at = first_task, last, width do
     local queue = ARGV[at + 1]
     coming[queue] = (coming[queue] or 0) + 1
-    if max_depth > 0 and redis.call('ZCARD', k('waiting', queue)) + coming[queue] > max_depth then
+  end
+  for queue, count in pairs(coming) do
+    if max_depth > 0 and redis.call('ZCARD', k('waiting', queue)) + count > max_depth then
       return {'overloaded', queue}
     end
   end

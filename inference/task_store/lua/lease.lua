@@ -1,6 +1,6 @@
 -- owner, lease_ms, id, ...
 local owner, lease = ARGV[1], tonumber(ARGV[2])
-local leases = {now}
+local leases, leased = {now}, {}
 for i = 3, #ARGV do
   local id = ARGV[i]
   local key = k('task', id)
@@ -15,9 +15,10 @@ for i = 3, #ARGV do
     state = 'held' -- running without a lease: its owner died, and the reaper counts that first
   else
     redis.call('HSET', key, 'owner', owner)
-    redis.call('ZADD', k('leases'), now + lease, id)
+    leased[#leased + 1] = id
     image = redis.call('GET', k('image', id))
   end
   leases[#leases + 1] = {state, alone or '', attempts or 0, created or 0, deadline or 0, image or ''}
 end
+lease_all(leased, lease)
 return leases

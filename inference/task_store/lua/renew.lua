@@ -1,9 +1,10 @@
 -- owner, lease_ms, id, ...
 local owner, lease = ARGV[1], tonumber(ARGV[2])
-local ours = {}
+local ours, renewed = {}, {}
 for i = 3, #ARGV do
   local mine = redis.call('HGET', k('task', ARGV[i]), 'owner') == owner
-  if mine then redis.call('ZADD', k('leases'), now + lease, ARGV[i]) end
+  if mine then renewed[#renewed + 1] = ARGV[i] end
   ours[#ours + 1] = mine and 1 or 0
 end
+lease_all(renewed, lease)
 return ours
