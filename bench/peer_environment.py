@@ -29,15 +29,14 @@ class PeerEnvironment:
         """
         wanted = self.requirements.read_text(encoding="utf-8")
         stamp = self.folder / "made-from.txt"
-        if stamp.exists() and stamp.read_text(encoding="utf-8") == wanted:
-            return
-        sys.stderr.write(f"making the environment of {title} in {self.folder} …\n")
-        shutil.rmtree(self.folder, ignore_errors=True)
-        _run([sys.executable, "-m", "venv", str(self.folder)], title)
-        pip = [str(self.programs / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        _run([*pip, "-r", str(self.requirements)], title)
-        self._borrow_tensorflow()
-        stamp.write_text(wanted, encoding="utf-8")
+        if not stamp.exists() or stamp.read_text(encoding="utf-8") != wanted:
+            sys.stderr.write(f"making the environment of {title} in {self.folder} …\n")
+            shutil.rmtree(self.folder, ignore_errors=True)
+            _run([sys.executable, "-m", "venv", str(self.folder)], title)
+            pip = [str(self.programs / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+            _run([*pip, "-r", str(self.requirements)], title)
+            stamp.write_text(wanted, encoding="utf-8")
+        self._borrow_tensorflow()  # each time: ours may lie elsewhere by now
 
     def _borrow_tensorflow(self) -> None:
         """Our packages stand behind its own: what it has itself wins."""

@@ -81,7 +81,7 @@ def too_large(key: str, size: int, max_bytes: int) -> PayloadTooLarge:
 
 def upload_key(task_id: str, at: datetime) -> str:
     """Where the input of a task lies."""
-    return f"{UPLOADS_PREFIX}{at:%Y/%m/%d}/{task_id}"
+    return f"{UPLOADS_PREFIX}{at.year}/{at.month:02}/{at.day:02}/{task_id}"
 
 
 def dead_letter_key(task_id: str) -> str:

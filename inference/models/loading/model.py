@@ -107,9 +107,10 @@ def _compile(model: ReadModel, spec: ModelSpec) -> Any:
         outputs = tf.nest.flatten(model.call(images))
         return [tf.cast(output, tf.float32) for output in outputs]
 
-    # called as it is: model.predict would take tens of milliseconds to start
+    # Called as it is: model.predict would take tens of milliseconds to start. Without AutoGraph: no layer needs it, and the source
+    # files that it writes into the temporary folder outlive a process that is killed.
     signature = tf.TensorSpec((None, *spec.input.shape), spec.input.dtype)
-    function = tf.function(classify, input_signature=[signature], jit_compile=spec.xla or None)
+    function = tf.function(classify, input_signature=[signature], jit_compile=spec.xla or None, autograph=False)
     with _failing_on_images(spec):
         return function.get_concrete_function()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+import sysconfig
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,6 +72,10 @@ def test_an_environment_is_not_made_again_from_the_same_requirements(tmp_path: P
     requirements.write_text("one==1  # why\n", encoding="utf-8")
     environment = PeerEnvironment(tmp_path, requirements)
     (tmp_path / "made-from.txt").write_text("one==1  # why\n", encoding="utf-8")
+    packages = Path(sysconfig.get_path("purelib", "venv", {"base": str(tmp_path)}))
+    packages.mkdir(parents=True)
     environment.make("One")
     assert capsys.readouterr().err == ""
     assert requirements.exists()
+    (borrowed,) = packages.glob("*.pth")  # where our packages lie now
+    assert borrowed.read_text(encoding="utf-8").strip() == sysconfig.get_path("purelib")

@@ -67,10 +67,18 @@ def predictor_of(models: dict[str, tuple[ModelSpec, SlotArena]], **options: floa
 
 
 @pytest.fixture(scope="module")
-def process(digits: ModelSpec, arena: SlotArena) -> Iterator[PredictorProcess]:
+def temporary_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The process's own."""
+    return tmp_path_factory.mktemp("temporary")
+
+
+@pytest.fixture(scope="module")
+def process(digits: ModelSpec, arena: SlotArena, temporary_folder: Path) -> Iterator[PredictorProcess]:
     predictor = predictor_of({digits.name: (digits, arena)})
-    yield predictor
-    predictor.stop()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(temporary_folder))
+        yield predictor
+        predictor.stop()
 
 
 @pytest.fixture
@@ -173,7 +181,7 @@ class TestRunning:
 
 
 class TestDying:
-    """In this order: killed, refused, started again."""
+    """In this order: killed, looked for, refused, started again."""
 
     def test_a_killed_process_is_a_crash(self, predictor: PredictorProcess) -> None:
         assert predictor.pid is not None
@@ -181,6 +189,9 @@ class TestDying:
         with pytest.raises(PredictorCrashed, match="signal 9"):
             predictor.predict("digits", [0])
         assert predictor.loaded == {}
+
+    def test_it_leaves_no_files_behind(self, process: PredictorProcess, temporary_folder: Path) -> None:
+        assert not [file.name for file in temporary_folder.iterdir() if file.suffix == ".py"]
 
     def test_until_it_is_started_again_every_call_is_refused(self, process: PredictorProcess) -> None:
         assert process.loaded == {}
