@@ -107,8 +107,8 @@ def _compile(model: ReadModel, spec: ModelSpec) -> Any:
         outputs = tf.nest.flatten(model.call(images))
         return [tf.cast(output, tf.float32) for output in outputs]
 
-    # Called as it is: model.predict would take tens of milliseconds to start. Without AutoGraph: no layer needs it, and its source
-    # files in the temporary folder outlive a process that is killed.
+    # Called as it is: model.predict would take tens of milliseconds to start. Without AutoGraph: no layer needs it, and its
+    # source files in the temporary folder outlive a process that is killed.
     signature = tf.TensorSpec((None, *spec.input.shape), spec.input.dtype)
     function = tf.function(classify, input_signature=[signature], jit_compile=spec.xla or None, autograph=False)
     with _failing_on_images(spec):
