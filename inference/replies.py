@@ -27,7 +27,7 @@ from inference.task_store.protocol import TaskStore
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two looks at the records of those who have waited for as long.
+#: Seconds between two looks at the records of everyone who waits.
 POLL_INTERVAL_S = 1.0
 
 _HEAD = struct.Struct(">IQ")
@@ -121,8 +121,6 @@ class ReplyRouter:
         self._redis = client
         self._store = store
         self._waiters: dict[str, set[BatchWaiter]] = {}
-        #: tasks that were waited for at the last look
-        self._looked_at: set[str] = set()
         self._lock = threading.Lock()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -172,8 +170,6 @@ class ReplyRouter:
     def _listen(self) -> None:
         with self._redis.pubsub(ignore_subscribe_messages=True) as channel:  # type: ignore[no-untyped-call]
             channel.subscribe(self.channel)
-            with self._lock:
-                self._looked_at = set(self._waiters)
             self._poll_records()  # what came while nobody listened
             polled_at = time.monotonic()
             while not self._stopping.is_set():
@@ -186,10 +182,8 @@ class ReplyRouter:
                     polled_at = time.monotonic()
 
     def _poll_records(self) -> None:
-        """Of tasks that were waited for at the last look already: the reply of a newer one is still to come."""
         with self._lock:
-            task_ids = [task_id for task_id in self._waiters if task_id in self._looked_at]
-            self._looked_at = set(self._waiters)
+            task_ids = list(self._waiters)
         if not task_ids:
             return
         try:

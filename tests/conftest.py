@@ -6,6 +6,7 @@ import gc
 import subprocess
 import sys
 import tempfile
+import threading
 import uuid
 import warnings
 from collections.abc import Iterator
@@ -70,7 +71,10 @@ def services_env() -> Iterator[dict[str, str]]:
 @pytest.fixture
 def leave_no_sockets() -> Iterator[None]:
     """kafka-python leaves sockets that were refused to the garbage collector, which would complain in another test."""
+    before = set(threading.enumerate())
     yield
+    for thread in set(threading.enumerate()) - before:
+        thread.join(10)  # a producer that was closed in a hurry still holds some
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()

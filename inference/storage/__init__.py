@@ -17,7 +17,7 @@ class ObjectStore(Protocol):
     What is read may also be named ``s3://BUCKET/KEY``: an object of another bucket, where the store has more than one.
     """
 
-    #: No server is asked: a put of a copy takes microseconds, so that there is no use in doing it beside something else.
+    #: A folder: a put of a copy takes microseconds on a local disk, so that there is no use in doing it beside something else.
     is_local: bool
 
     def put(

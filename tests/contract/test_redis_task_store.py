@@ -22,6 +22,7 @@ from inference.messages import TaskStatus, decode_outcome
 from inference.presence import WorkerInfo, WorkerPresence
 from inference.redis_client import connect
 from inference.replies import parse_frames
+from inference.sinks.outbox import Outbox, outbox_stats, relays_of
 from inference.task_store import Commit, Enqueue, LeaseState
 from inference.task_store.redis_store import RedisTaskStore, StorePolicy, unavailable_when_down
 
@@ -324,6 +325,35 @@ class TestServer:
                 store.lease("w", [task_id])
             with pytest.raises(ServiceUnavailable):  # a pipeline, in which the refusal has a text before it
                 WorkerPresence(client, "inference").announce(WorkerInfo("w", ()))
+
+    def test_what_frees_memory_is_not_refused_by_a_server_that_is_full(self, own_server: RedisServer) -> None:
+        with connect(own_server.url) as client:
+            store, outbox = RedisTaskStore(client, StorePolicy()), Outbox(client, "inference", "kafka", "relay")
+            outbox.open()
+            running = accept_many(store, 3, sinks=("kafka",))
+            commits = start(store, "w", running)
+            assert store.commit("w", commits[:2]) == [True, True]
+            first, second = outbox.take(2, block_ms=1000)
+            client.config_set("maxmemory", "1")
+            store.delivered("kafka", [(first.entry_id, first.task_id)])
+            store.refused("kafka", [(second.entry_id, second.task_id, "too large")])
+            assert outbox_stats(client, "inference", "kafka").entries == 0
+            assert store.get(first.task_id).deliveries == {"kafka": "delivered"}
+            with pytest.raises(ServiceUnavailable):
+                store.commit("w", commits[2:])
+            client.config_set("maxmemory", "0")
+            assert store.commit("w", commits[2:]) == [True]
+
+    def test_thousands_are_delivered_in_one_call(self, store: RedisTaskStore, redis_client: redis.Redis, key_prefix: str) -> None:
+        outbox = Outbox(redis_client, key_prefix, "kafka", "relay")
+        outbox.open()
+        ids = accept_many(store, 2500, sinks=("kafka",))
+        assert all(store.commit("w", start(store, "w", ids)))
+        taken = outbox.take(2500, block_ms=1000)
+        store.delivered("kafka", [(entry.entry_id, entry.task_id) for entry in taken])
+        assert (len(taken), outbox_stats(redis_client, key_prefix, "kafka").entries) == (2500, 0)
+        assert [relay.held for relay in relays_of(redis_client, key_prefix, "kafka")] == [0]
+        assert {record.deliveries["kafka"] for record in store.get_many(ids) if record} == {"delivered"}
 
     @pytest.mark.parametrize(
         ("answer", "passes"),

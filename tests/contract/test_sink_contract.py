@@ -51,7 +51,7 @@ SERVED = [pytest.param(name, marks=pytest.mark.services) for name in ("mongodb",
 
 
 @pytest.fixture(params=["jsonl", "fake", *SERVED])
-def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SinkWorld]:
+def world(request: pytest.FixtureRequest, tmp_path: Path, leave_no_sockets: None) -> Iterator[SinkWorld]:
     with contextlib.ExitStack() as stack:
         match request.param:
             case "jsonl":
@@ -59,7 +59,6 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SinkWorld]
             case "mongodb":
                 yield _mongodb_world(request.getfixturevalue("services_env"), stack)
             case "kafka":
-                request.getfixturevalue("leave_no_sockets")
                 yield _kafka_world(request.getfixturevalue("services_env"), stack)
             case _:
                 yield _fake_world()

@@ -131,6 +131,16 @@ class TestStart:
         assert max(store.started_watermarks(QUEUE).values(), default=0) > high
         assert max(store.started_watermarks("predict.other").values(), default=0) == 0
 
+    def test_each_priority_and_queue_has_its_watermark_however_many_start_together(self, store: TaskStore) -> None:
+        """By acceptance number, 1 to 6."""
+        kinds = [(QUEUE, 0), (QUEUE, 9), (QUEUE, 0), ("predict.other", 0), (QUEUE, 0), (QUEUE, 9)]
+        ids = [leased(store, "w", queue=queue, priority=priority) for queue, priority in kinds]
+        assert store.start("w", [ids[4], ids[3], ids[1], ids[0]]) == [1] * 4
+        assert store.started_watermarks(QUEUE) == {0: 5, 9: 2}
+        assert store.started_watermarks("predict.other") == {0: 4}
+        store.start("w", [ids[5], ids[2]])
+        assert store.started_watermarks(QUEUE) == {0: 5, 9: 6}
+
 
 class TestCommit:
     def test_a_result_is_kept_bit_for_bit(self, store: TaskStore) -> None:

@@ -76,10 +76,6 @@ local function finish(id, status, outcome, ttl)
   local key = k('task', id)
   local queue, reply_to, sinks, batch = unpack(redis.call('HMGET', key, 'queue', 'reply_to', 'sinks', 'batch'))
   local fields = {'status', status, 'finished_at', now, 'outcome', outcome}
-  give_back(id)
-  redis.call('ZREM', k('waiting', queue), id)
-  redis.call('ZREM', k('deadlines'), id)
-  redis.call('DEL', k('image', id))
   local undelivered = 0
   if status == 'succeeded' then
     for sink in string.gmatch(sinks, '[^,]+') do
@@ -92,6 +88,10 @@ local function finish(id, status, outcome, ttl)
     fields[#fields + 1] = undelivered
   end
   redis.call('HSET', key, unpack(fields))
+  give_back(id)
+  redis.call('ZREM', k('waiting', queue), id)
+  redis.call('ZREM', k('deadlines'), id)
+  redis.call('DEL', k('image', id))
   if undelivered == 0 then
     let_expire(id, ttl)
   elseif batch then

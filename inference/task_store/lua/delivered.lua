@@ -2,16 +2,16 @@
 local sink, group, ttl = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local stream, delivery = k('outbox', sink), 'delivery:' .. sink
 local entries = {}
-for i = 4, #ARGV, 2 do
-  entries[#entries + 1] = ARGV[i]
-  local id = ARGV[i + 1]
-  local key = k('task', id)
-  local state, undelivered = unpack(redis.call('HMGET', key, delivery, 'undelivered'))
+for i = 4, #ARGV, 2 do entries[#entries + 1] = ARGV[i] end
+-- First: a Redis that is full lets a script go on whose first write takes no memory, and what was delivered must be able to go.
+call_with_all(entries, 'XACK', stream, group)
+call_with_all(entries, 'XDEL', stream)
+for i = 5, #ARGV, 2 do
+  local id = ARGV[i]
+  local state, undelivered = unpack(redis.call('HMGET', k('task', id), delivery, 'undelivered'))
   if state == 'pending' then
-    redis.call('HSET', key, delivery, 'delivered', 'undelivered', undelivered - 1)
+    redis.call('HSET', k('task', id), delivery, 'delivered', 'undelivered', undelivered - 1)
     if tonumber(undelivered) == 1 then let_expire(id, ttl) end
   end
 end
-call_with_all(entries, 'XACK', stream, group)
-call_with_all(entries, 'XDEL', stream)
 return 1

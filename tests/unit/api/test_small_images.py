@@ -12,9 +12,12 @@ import pytest
 import redis
 from api_rig import (
     LISTS,
+    RAW_METADATA,
     Background,
     FakeWorker,
     assert_problem,
+    form,
+    npy_image,
     post,
     post_async,
     post_batch,
@@ -145,11 +148,39 @@ def test_when_many_puts_hang_the_next_images_are_stored_first(
     assert {request.response().status_code for request in requests} == {HTTPStatus.ACCEPTED}
 
 
+@pytest.mark.parametrize("is_local", [False, True])
+@pytest.mark.parametrize("small", [[False], [True], [True, True], [True, False], [False, False]])
+def test_an_object_is_a_copy_only_where_the_record_has_the_bytes(
+    make_app: Any, is_local: bool, small: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing else would outlive a power failure."""
+    images = [raw_image() if is_small else npy_image() for is_small in small]
+    metadata = [RAW_METADATA if is_small else {} for is_small in small]
+    app = make_app(uploads={"inline_max_bytes": len(raw_image())})
+    client = app.test_client()
+    client.delete(f"/tasks/{post_async(client)}")  # now the store is known to work
+    objects = app.services.objects
+    monkeypatch.setattr(type(objects), "is_local", is_local)
+    copies: dict[str, bool] = {}
+    put = objects.put
+
+    def put_and_note(key: str, data: bytes, *, is_copy: bool = False, **options: Any) -> None:
+        copies[key.rpartition("/")[2]] = is_copy
+        put(key, data, is_copy=is_copy, **options)
+
+    monkeypatch.setattr(objects, "put", put_and_note)
+    if len(images) == 1:
+        post(client, form(images[0], metadata=metadata[0]), headers=ASYNC)
+    else:
+        post_batch(client, images, metadata=metadata, headers=ASYNC)
+    leases = app.services.store.lease("w", list(copies)).leases
+    assert list(copies.values()) == [bool(lease.image) for lease in leases] == [all(small)] * len(small)
+
+
 class TestInAFolder:
     """No server is waited for: the image is there before its task is accepted."""
 
     def test_it_is_stored_first(self, client: FlaskClient, app: Api) -> None:
-        client.delete(f"/tasks/{post_async(client)}")
         objects, accept = app.services.objects, app.services.store.accept
         stored: list[bytes] = []
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 from numpy.typing import NDArray
 from support.models import load_spec
@@ -181,7 +182,7 @@ class TestRunning:
 
 
 class TestDying:
-    """In this order: killed, looked for, refused, started again."""
+    """In this order: killed, killed again, refused, started again."""
 
     def test_a_killed_process_is_a_crash(self, predictor: PredictorProcess) -> None:
         assert predictor.pid is not None
@@ -190,8 +191,13 @@ class TestDying:
             predictor.predict("digits", [0])
         assert predictor.loaded == {}
 
-    def test_it_leaves_no_files_behind(self, process: PredictorProcess, temporary_folder: Path) -> None:
-        assert not [file.name for file in temporary_folder.iterdir() if file.suffix == ".py"]
+    def test_it_leaves_no_files_behind(self, predictor: PredictorProcess, temporary_folder: Path) -> None:
+        assert predictor.pid is not None
+        assert psutil.Process(predictor.pid).environ()["TMPDIR"] == str(temporary_folder)
+        os.kill(predictor.pid, signal.SIGKILL)
+        with pytest.raises(PredictorCrashed):
+            predictor.predict("digits", [0])
+        assert list(temporary_folder.iterdir()) == []
 
     def test_until_it_is_started_again_every_call_is_refused(self, process: PredictorProcess) -> None:
         assert process.loaded == {}
