@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
+from functools import partial
 
 from api.predict_form import ImageForm
 from api.side_by_side import SideBySide
@@ -19,18 +20,40 @@ _TRANSFERS = 8
 #: Small images that are stored beside the queue, at a time. When the object store hangs, what comes then is stored first.
 _MAX_BESIDE = 64
 
+#: Gives the milliseconds that it took.
+_Put = Callable[[], float]
+
+
+class _Done:
+    """A put that is done at once, with the part of a Future that is asked for: a real one takes longer than a small image."""
+
+    def __init__(self, put: _Put) -> None:
+        self._ms = 0.0
+        self._error: Exception | None = None
+        try:
+            self._ms = put()
+        except Exception as error:  # noqa: BLE001 `result` raises it
+            self._error = error
+
+    def result(self, timeout: float | None = None) -> float:
+        del timeout
+        if self._error is not None:
+            raise self._error
+        return self._ms
+
+
+_Transfer = Future[float] | _Done
+
 
 class Upload:
     """An image that is being stored, or is.
 
     Args:
-        inline: the image's bytes where they go into the task's record too.
+        inline: the image's bytes where they go into the task's record too; else empty.
         is_beside: its task does not wait for it.
     """
 
-    def __init__(
-        self, objects: ObjectStore, key: str, transfer: Future[float] | _Done, *, inline: bytes = b"", is_beside: bool = False
-    ) -> None:
+    def __init__(self, objects: ObjectStore, key: str, transfer: _Transfer, *, inline: bytes, is_beside: bool) -> None:
         self._objects = objects
         self._key = key
         self._transfer = transfer
@@ -59,7 +82,8 @@ class Uploads:
     """Starts them.
 
     Args:
-        inline_max_bytes: an image up to this size is stored beside the queue, a larger one before its task is accepted.
+        inline_max_bytes: an image up to this size goes into its task's record too, a larger one is stored before its task is
+            accepted.
     """
 
     def __init__(self, objects: ObjectStore, *, inline_max_bytes: int) -> None:
@@ -74,37 +98,41 @@ class Uploads:
 
     def begin(self, item: QueueItem, form: ImageForm) -> Upload:
         """Store an image, or start storing it where it is small; whoever answers its request waits for that first."""
-        begin = self._begin_small if self._are_small([form]) else self._store
-        return begin(item, form)
+        return self._begin(item, form, is_copy=self._go_into_records([form]), start=_Done)
 
     def begin_all(self, images: Iterable[tuple[QueueItem, ImageForm]]) -> list[Upload]:
         """`begin` for the images of one batch, side by side."""
         images = list(images)
-        begin = self._begin_small if self._are_small([form for _, form in images]) else self._begin_before
-        return [begin(item, form) for item, form in images]
+        is_copy = self._go_into_records([form for _, form in images])
+        return [self._begin(item, form, is_copy=is_copy, start=self.transfers.begin) for item, form in images]
 
-    def _are_small(self, forms: list[ImageForm]) -> bool:
-        """Whether their tasks need not wait for the object store; while that fails or hangs they do, and are not accepted."""
+    def _go_into_records(self, forms: list[ImageForm]) -> bool:
+        """Where they are small; while a server fails or hangs their tasks are not accepted before they are stored."""
         if any(len(form.image) > self._inline_max_bytes for form in forms):
             return False
         return self._objects.is_local or (self._store_works and len(self._are_beside) < _MAX_BESIDE)
 
-    def _begin_small(self, item: QueueItem, form: ImageForm) -> Upload:
-        if self._objects.is_local:
-            done = _Done(lambda: self._put(item, form, is_copy=True))
-            return Upload(self._objects, item.object_key, done, inline=form.image)
-        self._are_beside.add(item.task_id)
-        transfer = self._beside.begin(lambda: self._put(item, form, is_copy=True))
-        transfer.add_done_callback(lambda _: self._are_beside.discard(item.task_id))
-        return Upload(self._objects, item.object_key, transfer, inline=form.image, is_beside=True)
+    def _begin(self, item: QueueItem, form: ImageForm, *, is_copy: bool, start: Callable[[_Put], _Transfer]) -> Upload:
+        """`start` begins the put of what is no copy."""
 
-    def _begin_before(self, item: QueueItem, form: ImageForm) -> Upload:
-        return Upload(self._objects, item.object_key, self.transfers.begin(lambda: self._put(item, form)))
+        def put() -> float:
+            return self._put(item, form, is_copy=is_copy)
 
-    def _store(self, item: QueueItem, form: ImageForm) -> Upload:
-        return Upload(self._objects, item.object_key, _Done(lambda: self._put(item, form)))
+        is_beside = is_copy and not self._objects.is_local
+        if is_beside:
+            start = partial(self._begin_beside, item.task_id)
+        elif is_copy:
+            start = _Done
+        inline = form.image if is_copy else b""
+        return Upload(self._objects, item.object_key, start(put), inline=inline, is_beside=is_beside)
 
-    def _put(self, item: QueueItem, form: ImageForm, *, is_copy: bool = False) -> float:
+    def _begin_beside(self, task_id: str, put: _Put) -> Future[float]:
+        self._are_beside.add(task_id)
+        transfer = self._beside.begin(put)
+        transfer.add_done_callback(lambda _: self._are_beside.discard(task_id))
+        return transfer
+
+    def _put(self, item: QueueItem, form: ImageForm, *, is_copy: bool) -> float:
         began = time.perf_counter()
         metadata = {"request-id": form.request_id}
         try:
@@ -114,21 +142,3 @@ class Uploads:
             raise
         self._store_works = True
         return round((time.perf_counter() - began) * 1000, 3)
-
-
-class _Done:
-    """A call that has ended, with the part of a Future that is asked for: a real one takes longer than a small image."""
-
-    def __init__(self, call: Callable[[], float]) -> None:
-        self._ms = 0.0
-        self._error: Exception | None = None
-        try:
-            self._ms = call()
-        except Exception as error:  # noqa: BLE001 `result` raises it
-            self._error = error
-
-    def result(self, timeout: float | None = None) -> float:
-        del timeout
-        if self._error is not None:
-            raise self._error
-        return self._ms

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -96,7 +95,6 @@ def test_a_server_that_is_down_is_unavailable_soon(services_env: dict[str, str])
         sink.write([a_document("task")])
     assert time.monotonic() - began < 5
     sink.close()
-    gc.collect()
 
 
 @refused_sockets
@@ -107,7 +105,6 @@ def test_tries_while_it_is_down_leave_no_thread(services_env: dict[str, str]) ->
         with pytest.raises(SinkUnavailable):
             sink.write([a_document("task")])
     assert threading.active_count() == before
-    gc.collect()
 
 
 @refused_sockets
