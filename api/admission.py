@@ -63,6 +63,10 @@ class Admission:
         for sink in sinks:
             self._check_outbox(sink)
 
+    def waiting(self, queue: str) -> int:
+        """How many tasks wait."""
+        return self._queue(queue).depth
+
     def retry_after_s(self, queue: str) -> float:
         """When half of what waits now will have ended."""
         stats = self._queue(queue)

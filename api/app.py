@@ -39,7 +39,7 @@ class Api(Flask):
         parts: dict[str, Any] = {
             "store": services.store,
             "broker": services.broker,
-            "uploads": Uploads(services.objects, inline_max_bytes=settings.uploads.inline_max_bytes),
+            "uploads": Uploads(services.objects, settings.uploads),
             "configuration": services.effective,
             "replies": self.replies,
             "admission": Admission(

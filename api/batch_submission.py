@@ -83,7 +83,9 @@ class BatchSubmissions:
         batch_id = uuid.uuid4().hex
         # By task id. An object that was there before is no upload.
         sent = [(one.item, one.form) for one in prepared if one.is_upload]
-        uploads = {item.task_id: upload for (item, _), upload in zip(sent, self._uploads.begin_all(sent), strict=True)}
+        waiting = max((self._admission.waiting(one.queue) for one in prepared), default=0)
+        begun = self._uploads.begin_all(sent, waiting=waiting)
+        uploads = {item.task_id: upload for (item, _), upload in zip(sent, begun, strict=True)}
         requests = iter(self._requests(prepared, uploads, batch_id, effective.revision))
         batch = BatchRequest(
             batch_id,

@@ -80,7 +80,7 @@ class Submissions:
         self._admission.check(queue, deadline_s=checked.deadline_s, sinks=checked.sinks)
         task_id = uuid.uuid4().hex
         item = QueueItem(task_id, upload_key(task_id, datetime.now(UTC)), checked.header)
-        upload = self._uploads.begin(item, form)
+        upload = self._uploads.begin(item, form, waiting=self._admission.waiting(queue))
         request = PredictionRequest(
             task_id=task_id,
             request_id=form.request_id,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from functools import partial
@@ -13,10 +13,13 @@ from api.predict_form import ImageForm
 from api.side_by_side import SideBySide
 from inference.errors import ServiceUnavailable
 from inference.messages import QueueItem
+from inference.settings import UploadSettings
 from inference.storage import ObjectStore
 
 #: Images of batches that are stored before their tasks are accepted, and objects that batches name: at a time.
 _TRANSFERS = 8
+#: Images of one request that go into records, together: for longer, Redis would do nothing else.
+_MAX_INLINE_BYTES = 2**20
 #: Small images that are stored beside the queue, at a time. When the object store hangs, what comes then is stored first.
 _MAX_BESIDE = 64
 
@@ -81,14 +84,12 @@ class Upload:
 class Uploads:
     """Starts them.
 
-    Args:
-        inline_max_bytes: an image up to this size goes into its task's record too, a larger one is stored before its task is
-            accepted.
+    An image goes into its task's record too where it is small and few wait; else it is stored before its task is accepted.
     """
 
-    def __init__(self, objects: ObjectStore, *, inline_max_bytes: int) -> None:
+    def __init__(self, objects: ObjectStore, settings: UploadSettings) -> None:
         self._objects = objects
-        self._inline_max_bytes = inline_max_bytes
+        self._settings = settings
         #: the last one succeeded; while that is not so, no task is accepted before its image is stored
         self._store_works = False
         self._beside = SideBySide(_MAX_BESIDE)
@@ -96,19 +97,26 @@ class Uploads:
         self._are_beside: set[str] = set()
         self.transfers = SideBySide(_TRANSFERS)
 
-    def begin(self, item: QueueItem, form: ImageForm) -> Upload:
-        """Store an image, or start storing it where it is small; whoever answers its request waits for that first."""
-        return self._begin(item, form, is_copy=self._go_into_records([form]), start=_Done)
+    def begin(self, item: QueueItem, form: ImageForm, *, waiting: int) -> Upload:
+        """Store an image, or start storing it where it is small; whoever answers its request waits for that first.
 
-    def begin_all(self, images: Iterable[tuple[QueueItem, ImageForm]]) -> list[Upload]:
+        Args:
+            waiting: tasks that wait for the same model.
+        """
+        return self._begin(item, form, is_copy=self._go_into_records([form], waiting), start=_Done)
+
+    def begin_all(self, images: Sequence[tuple[QueueItem, ImageForm]], *, waiting: int) -> list[Upload]:
         """`begin` for the images of one batch, side by side."""
-        images = list(images)
-        is_copy = self._go_into_records([form for _, form in images])
+        is_copy = self._go_into_records([form for _, form in images], waiting)
         return [self._begin(item, form, is_copy=is_copy, start=self.transfers.begin) for item, form in images]
 
-    def _go_into_records(self, forms: list[ImageForm]) -> bool:
+    def _go_into_records(self, forms: Sequence[ImageForm], waiting: int) -> bool:
         """Where they are small; while a server fails or hangs their tasks are not accepted before they are stored."""
-        if any(len(form.image) > self._inline_max_bytes for form in forms):
+        sizes = [len(form.image) for form in forms]
+        largest = max(sizes, default=0)
+        if largest > self._settings.inline_max_bytes or sum(sizes) > _MAX_INLINE_BYTES:
+            return False
+        if largest * (waiting + len(sizes)) > self._settings.inline_waiting_max_bytes:
             return False
         return self._objects.is_local or (self._store_works and len(self._are_beside) < _MAX_BESIDE)
 

@@ -25,7 +25,7 @@ from inference.models.predictor import BatchPredictions, Predictor, PredictorCra
 from inference.models.spec import ModelSpec
 from inference.task_store.protocol import TaskStore
 from tasks.clock import StoreClock
-from tasks.committing import Finished
+from tasks.committing import Committer, Finished
 from tasks.fetching import Fetcher
 from tasks.jobs import Ending, HeldJobs, ItemEnd, Job
 from tasks.ready_queue import ReadyQueue
@@ -45,7 +45,7 @@ class Batcher(Stage):
     """Work-conserving: an idle predictor runs at once what is ready.
 
     Args:
-        finish: where outcomes go.
+        committer: where outcomes go.
         bury: where jobs go that are out of attempts.
     """
 
@@ -62,7 +62,7 @@ class Batcher(Stage):
         owner: str,
         held: HeldJobs,
         policy: BatchPolicy,
-        finish: Callable[[Finished], None],
+        committer: Committer,
         bury: Callable[[Job], None],
         clock: StoreClock,
     ) -> None:
@@ -76,13 +76,21 @@ class Batcher(Stage):
         self._owner = owner
         self._held = held
         self._policy = policy
-        self._finish = finish
+        self._committer = committer
         self._bury = bury
         self._clock = clock
+        #: waits for jobs
+        self._is_idle = False
+
+    def would_run_at_once(self, count: int) -> bool:
+        """Whether nothing stands before so many jobs."""
+        return self._is_idle and count <= self._policy.max_batch_size
 
     def step(self) -> None:
         policy = self._policy
+        self._is_idle = True
         jobs = self.ready.take(policy.max_batch_size, fill_wait_s=policy.max_batch_wait_ms / 1000, timeout_s=0.5)
+        self._is_idle = False
         if not jobs or self.stopping.is_set():
             self._free(jobs)
             return
@@ -95,7 +103,7 @@ class Batcher(Stage):
         """End a job with an error."""
         status = TaskStatus.EXPIRED if isinstance(error, DeadlineExceeded) else TaskStatus.FAILED
         outcome = Outcome.of_error(status, error, timings=job.timings, worker=self._owner)
-        self._finish(Finished(job, outcome))
+        self._committer.inbox.put(Finished(job, outcome))
 
     def _run_batch(self, jobs: list[Job]) -> None:
         started = self._start(jobs)
@@ -140,18 +148,26 @@ class Batcher(Stage):
     def _start(self, jobs: Sequence[Job]) -> list[Job]:
         """Those that may run; the others were canceled, expired or taken from us meanwhile."""
         jobs = [job for job in jobs if not self._revoked(job)]
+        waiting = [job for job in jobs if not job.is_started]
+        if waiting and not self._count_attempts(waiting):
+            return []
+        started = [job for job in jobs if job.is_started]
+        for job in started:
+            job.is_started = False  # a later run of it counts anew
+            job.started()
+        return started
+
+    def _count_attempts(self, jobs: Sequence[Job]) -> bool:
+        """False where this worker is to stop first."""
         task_ids = [job.task_id for job in jobs]
         attempts = self.until_available(lambda: self._store.start(self._owner, task_ids), give_up=self.stopping.is_set)
-        started: list[Job] = []
         for job, attempt in zip(jobs, attempts or [], strict=attempts is not None):
             if attempt is None:
                 self._free([job])
                 self._held.drop(job, ItemEnd(Ending.DROPPED))
-                continue
-            job.attempt = attempt
-            job.started()
-            started.append(job)
-        return started
+            else:
+                job.attempt, job.is_started = attempt, True
+        return attempts is not None
 
     def _revoked(self, job: Job) -> bool:
         """Cancel a job that was revoked in every message of its by Celery's remote control."""
@@ -176,6 +192,7 @@ class Batcher(Stage):
     def _finish_batch(self, jobs: Sequence[Job], predictions: BatchPredictions) -> None:
         self._free(jobs)
         predicted_at_ms = self._clock.now_ms()
+        finished = []
         finite: NDArray[np.bool_] = np.all(np.isfinite(predictions.values), axis=1)
         for job, vector, is_finite in zip(jobs, predictions.values, finite, strict=True):
             job.timings["predict_ms"] = predictions.predict_ms
@@ -191,7 +208,12 @@ class Batcher(Stage):
                 worker=self._owner,
                 predicted_at_ms=predicted_at_ms,
             )
-            self._finish(Finished(job, outcome))
+            finished.append(Finished(job, outcome))
+        if self.ready.is_empty:
+            self._committer.commit_at_once(finished)
+        else:
+            for one in finished:
+                self._committer.inbox.put(one)
 
     def _run_later(self, jobs: Sequence[Job]) -> None:
         """The process was down before it had them: no death of theirs."""

@@ -1,8 +1,10 @@
 -- KEYS[1]: kombu's global key prefix
--- ARGV: unacked hash, unacked index, now in s, limit in items, lists a queue, then for each queue: name, bell, its lists by priority
+-- ARGV: unacked hash, unacked index, now in s, limit in items, lists a queue, how many tags of acknowledged messages, the tags,
+-- then for each queue: name, bell, its lists by priority
 -- Gives queue, delivery tag, message, ...; a message that cannot be read has an empty tag and is noted nowhere.
 local prefix = KEYS[1]
 local unacked, index, now, limit, steps = prefix .. ARGV[1], prefix .. ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+local first_queue = 7 + tonumber(ARGV[6])
 local claimed = {}
 local taken = 0
 
@@ -20,7 +22,13 @@ local function note(message)
   return tag, math.max(1, items or 1)
 end
 
-for at = 6, #ARGV, steps + 2 do
+for start = 7, first_queue - 1, 1000 do -- Lua cannot pass on more than some thousand at a time
+  local stop = math.min(start + 999, first_queue - 1)
+  redis.call('ZREM', index, unpack(ARGV, start, stop))
+  redis.call('HDEL', unacked, unpack(ARGV, start, stop))
+end
+
+for at = first_queue, #ARGV, steps + 2 do
   local left = 0
   for step = at + 2, at + 1 + steps do
     local list = prefix .. ARGV[step]

@@ -2,7 +2,7 @@
 
 Stock kombu pops a message and notes it afterwards: a worker that is killed in between loses it, and each message costs three
 round trips. Here a worker waits for a *bell*, an empty token that may get lost, and claims with one script all that its prefetch
-window allows; acknowledgements of one turn of the main loop go in one transaction. The window counts items, of which a message
+window allows; what was acknowledged since the last claim goes with it. The window counts items, of which a message
 may carry many: else a few large messages would fill one worker while others idle. What lies in Redis is kombu's own format, so
 that restoring, priorities, `purge`, Flower and stock workers are as ever. Producers of ours ring the bell; those who do not know
 of it are heard `_POLL_INTERVAL_S` later.
@@ -24,7 +24,6 @@ from kombu.transport import TRANSPORT_ALIASES, virtual
 from kombu.transport import redis as stock
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
-from vine import promise
 
 from inference.broker.envelope import ITEMS_HEADER
 from inference.broker.redis import bell_key
@@ -32,6 +31,8 @@ from inference.broker.redis import bell_key
 logger = logging.getLogger(__name__)
 
 _POLL_INTERVAL_S = 0.25
+#: How long acknowledgements wait for a claim to go with; the tasks have ended, so that a worker that dies then repeats nothing.
+_ACKNOWLEDGE_WITHIN_S = 0.25
 #: Marks what kombu writes of values that JSON has no form for.
 _TYPED = "__type__"
 _CLAIM = (Path(__file__).parent / "claim.lua").read_text(encoding="utf-8")
@@ -45,7 +46,7 @@ class ClaimingQoS(stock.QoS):  # type: ignore[misc] # kombu has no types
         #: noted by the claim, not delivered yet: tag and queue
         self.claimed: OrderedDict[str, str] = OrderedDict()
         self._acknowledged: list[str] = []
-        self._flush_soon = promise(self.flush_acknowledged)
+        self._will_flush = False
         #: by delivery tag, of messages that are not acknowledged
         self._items: dict[str, int] = {}
 
@@ -82,11 +83,18 @@ class ClaimingQoS(stock.QoS):  # type: ignore[misc] # kombu has no types
         hub = get_event_loop()
         if hub is None:
             self.flush_acknowledged()
-        else:
-            hub.call_soon(self._flush_soon)  # a set: once, however often it is asked for
+        elif not self._will_flush:
+            self._will_flush = True
+            hub.call_later(_ACKNOWLEDGE_WITHIN_S, self.flush_acknowledged)
+
+    def take_acknowledged(self) -> list[str]:
+        """The tags that the caller tells the server; what comes of them where it cannot: their messages come again."""
+        tags, self._acknowledged = self._acknowledged, []
+        return tags
 
     def flush_acknowledged(self) -> None:
-        tags, self._acknowledged = self._acknowledged, []
+        self._will_flush = False
+        tags = self.take_acknowledged()
         if not tags:
             return
         with self.pipe_or_acquire() as pipe:
@@ -143,15 +151,19 @@ class ClaimingChannel(stock.Channel):  # type: ignore[misc] # kombu has no types
         return True
 
     def _claim(self) -> list[tuple[str, Any]]:
-        """(queue, message) of all that the prefetch window allows, noted as unacknowledged."""
+        """(queue, message) of all that the prefetch window allows, noted as unacknowledged. Tells what was acknowledged too."""
         queues = self._queue_cycle.consume(len(self.active_queues))
         window = self.qos.can_consume_max_estimate()
         limit = self.max_claim if window is None else min(window, self.max_claim)
+        acknowledged = self.qos.take_acknowledged()
         lists = [part for queue in queues for part in (queue, bell_key(queue), *self._lists(queue))]
         # The client puts `global_keyprefix` before the first key: the empty one becomes the prefix.
         found = self._claim_script(
             keys=[""],
-            args=[self.unacked_key, self.unacked_index_key, time(), limit, len(self.priority_steps), *lists],
+            args=[
+                *(self.unacked_key, self.unacked_index_key, time(), limit, len(self.priority_steps)),
+                *(len(acknowledged), *acknowledged, *lists),
+            ],
         )
         claimed = []
         for queue, tag, text in zip(*[iter(found)] * 3, strict=True):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import queue
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from inference.errors import ServiceUnavailable
 from inference.messages import Outcome
 from inference.task_store.protocol import Commit, TaskStore
 from tasks.intake import drain
@@ -31,19 +33,29 @@ class Committer(Stage):
         self._held = held
 
     def step(self) -> None:
-        self._commit(drain(self.inbox, first_timeout_s=0.5))
+        self._commit_from_inbox(drain(self.inbox, first_timeout_s=0.5))
 
     def commit_rest(self) -> None:
         """After the thread has ended: what came since its last turn."""
-        self._commit(drain(self.inbox, first_timeout_s=0))
+        self._commit_from_inbox(drain(self.inbox, first_timeout_s=0))
 
-    def _commit(self, finished: list[Finished]) -> None:
+    def commit_at_once(self, finished: Sequence[Finished]) -> None:
+        """On the caller's thread, which has nothing else to do; where the store is down, it goes the usual way."""
+        try:
+            self._commit(finished)
+        except ServiceUnavailable:
+            for one in finished:
+                self.inbox.put(one)
+
+    def _commit_from_inbox(self, finished: Sequence[Finished]) -> None:
+        """Gives up at a stop while the store is down: the leases run out, and another worker does it again."""
+        self.until_available(lambda: self._commit(finished), give_up=self.stopping.is_set)
+
+    def _commit(self, finished: Sequence[Finished]) -> None:
         if not finished:
             return
         commits = [Commit(one.job.task_id, one.job.attempt, one.outcome) for one in finished]
-        written = self.until_available(lambda: self._store.commit(self._owner, commits), give_up=self.stopping.is_set)
-        if written is None:
-            return  # the leases run out, and another worker does it again
+        written = self._store.commit(self._owner, commits)
         for one, ours in zip(finished, written, strict=True):
             end = ItemEnd(Ending.COMMITTED, one.outcome) if ours else ItemEnd(Ending.DROPPED)
             self._held.drop(one.job, end)

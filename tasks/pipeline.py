@@ -69,12 +69,20 @@ class Pipeline:
             owner=owner,
             held=held,
             policy=policy.batch,
-            finish=self._committer.inbox.put,
+            committer=self._committer,
             bury=self._undertaker.inbox.put,
             clock=clock,
         )
         self._fetch = FetchStage(fetcher, threads=policy.io_threads, pass_on=self._batcher.ready.put, fail=self._batcher.fail)
-        self._intake = Intake(store, owner, held, clock=clock, pass_on=self._route, fail=self._batcher.fail)
+        self._intake = Intake(
+            store,
+            owner,
+            held,
+            clock=clock,
+            may_start=self._batcher.would_run_at_once,
+            pass_on=self._route,
+            fail=self._batcher.fail,
+        )
 
     def start(self) -> None:
         for stage in self._stages:

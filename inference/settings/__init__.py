@@ -17,6 +17,7 @@ from inference.settings.schema import (
     OutboxSettings,
     Settings,
     SinkName,
+    UploadSettings,
 )
 from inference.settings.showing import effective, shown_value
 
@@ -33,6 +34,7 @@ __all__ = [
     "OutboxSettings",
     "Settings",
     "SinkName",
+    "UploadSettings",
     "config_path",
     "effective",
     "load_settings",

@@ -88,7 +88,7 @@ class TestARateThatIsTooSlow:
         app.submissions = Submissions(
             store=slow,
             broker=app.services.broker,
-            uploads=Uploads(app.services.objects, inline_max_bytes=0),
+            uploads=Uploads(app.services.objects, app.services.settings.uploads),
             configuration=app.services.effective,
             replies=app.replies,
             admission=Admission(slow, app.services.outbox_stats, app.services.settings.outbox, batch_size=32, clock=clock),

@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import redis
 from kombu import Connection, Consumer, Exchange, Message, Queue
+from kombu.asynchronous import Hub, set_event_loop
 from support.samples import MODEL, a_message, a_request, an_item
 from support.waiting import TIMEOUT_S, until
 
@@ -118,6 +119,52 @@ def test_messages_come_in_order_and_are_noted_until_they_are_acknowledged(
         message.ack()
     last = {reader.taken[4].delivery_tag.encode()}
     assert unacked(redis_client, key_prefix) == (last, last)
+
+
+class TestOnAMainLoop:
+    @pytest.fixture
+    def hub(self) -> Iterator[Hub]:
+        hub = Hub()
+        set_event_loop(hub)
+        yield hub
+        set_event_loop(None)
+
+    @pytest.mark.usefixtures("hub")
+    def test_acknowledgements_go_with_the_next_claim(
+        self, connect: Callable[..., Connection], queue: str, redis_client: redis.Redis, key_prefix: str
+    ) -> None:
+        send(connect(), queue, *range(3))
+        reader = Reader(connect(max_claim=2), queue, prefetch=2)
+        reader.read(2)
+        first, second = reader.taken
+        first.ack()
+        assert len(unacked(redis_client, key_prefix)[0]) == 2
+        assert reader.read(1) == [2]
+        left = {second.delivery_tag.encode(), reader.taken[0].delivery_tag.encode()}
+        assert unacked(redis_client, key_prefix) == (left, left)
+
+    def test_where_no_claim_comes_they_go_by_themselves(
+        self, connect: Callable[..., Connection], queue: str, redis_client: redis.Redis, key_prefix: str, hub: Hub
+    ) -> None:
+        send(connect(), queue, *range(3))
+        reader = Reader(connect(), queue)
+        reader.read(3)
+        for number, message in enumerate(reader.taken):
+            message.ack()
+            until(lambda left=2 - number: hub.fire_timers() and len(unacked(redis_client, key_prefix)[0]) == left)  # type: ignore[misc]
+        assert unacked(redis_client, key_prefix) == (set(), set())
+
+    @pytest.mark.usefixtures("hub")
+    def test_they_go_before_the_rest_is_given_back(
+        self, connect: Callable[..., Connection], queue: str, redis_client: redis.Redis
+    ) -> None:
+        send(connect(), queue, "ended", "left")
+        reader = Reader(connect(), queue)
+        reader.read(2)
+        reader.taken[0].ack()
+        reader.connection.release()
+        assert redis_client.llen(queue) == 1
+        assert Reader(connect(), queue).read(1) == ["left"]
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), datetime(2026, 1, 31, tzinfo=UTC)])
