@@ -36,19 +36,36 @@ local function call_with_all(values, ...)
   end
 end
 
+-- To be removed from the waiting sets, by queue; `stop_waiting` does it for all at once.
+local started_or_ended = {}
+
+local function waits_no_more(id, queue)
+  local ids = started_or_ended[queue] or {}
+  ids[#ids + 1] = id
+  started_or_ended[queue] = ids
+end
+
+local function stop_waiting()
+  for queue, ids in pairs(started_or_ended) do
+    call_with_all(ids, 'ZREM', k('waiting', queue))
+  end
+end
+
+local function append(list, one, another)
+  list[#list + 1] = one
+  list[#list + 1] = another
+end
+
 -- Lease every one of `ids` until `lease` ms from now.
 local function lease_all(ids, lease)
   local members = {}
-  for _, id in ipairs(ids) do
-    members[#members + 1] = now + lease
-    members[#members + 1] = id
-  end
+  for _, id in ipairs(ids) do append(members, now + lease, id) end
   call_with_all(members, 'ZADD', k('leases'))
 end
 
 local newest = {} -- by queue and priority, the highest acceptance number that was started
 
--- Count an attempt of a task that `owner` has: gives its number, 0 where it may not run.
+-- Count an attempt of a task that `owner` has: gives its number, 0 where it may not run. `note_started` comes after the last one.
 local function start(id, owner)
   local key = k('task', id)
   local status, holder, deadline, queue, seq, priority, earlier =
@@ -56,14 +73,15 @@ local function start(id, owner)
   if not status or TERMINAL[status] or holder ~= owner or tonumber(deadline) <= now then return 0 end
   local attempt = (earlier or 0) + 1
   redis.call('HSET', key, 'status', 'running', 'started_at', now, 'attempts', attempt)
-  redis.call('ZREM', k('waiting', queue), id)
+  waits_no_more(id, queue)
   newest[queue] = newest[queue] or {}
   newest[queue][priority] = math.max(newest[queue][priority] or 0, tonumber(seq))
   return attempt
 end
 
--- After the last `start`: which messages must be gone from their lists by now.
+-- Which messages must be gone from their lists by now.
 local function note_started()
+  stop_waiting()
   for queue, by_priority in pairs(newest) do
     for priority, seq in pairs(by_priority) do
       local before = tonumber(redis.call('HGET', k('started', queue), priority) or 0)
@@ -96,8 +114,9 @@ local function count_death(id)
 end
 
 local replies = {}
+local ended, ended_images = {}, {}
 
--- The one way into a terminal state: record, waiting set, leases, deadlines, outbox and reply.
+-- The one way into a terminal state: record, outbox; `conclude` comes after the last one.
 local function finish(id, status, outcome, ttl)
   local key = k('task', id)
   local queue, reply_to, sinks, batch = unpack(redis.call('HMGET', key, 'queue', 'reply_to', 'sinks', 'batch'))
@@ -114,10 +133,10 @@ local function finish(id, status, outcome, ttl)
     fields[#fields + 1] = undelivered
   end
   redis.call('HSET', key, unpack(fields))
-  give_back(id)
-  redis.call('ZREM', k('waiting', queue), id)
-  redis.call('ZREM', k('deadlines'), id)
-  redis.call('DEL', k('image', id))
+  redis.call('HDEL', key, 'owner')
+  ended[#ended + 1] = id
+  ended_images[#ended_images + 1] = k('image', id)
+  waits_no_more(id, queue)
   if undelivered == 0 then
     let_expire(id, ttl)
   elseif batch then
@@ -129,8 +148,12 @@ local function finish(id, status, outcome, ttl)
   end
 end
 
--- One message for each API process that waits, however many results it gets.
-local function send_replies()
+-- Waiting sets, leases, deadlines, images; one message for each API process that waits, however many results it gets.
+local function conclude()
+  stop_waiting()
+  call_with_all(ended, 'ZREM', k('leases'))
+  call_with_all(ended, 'ZREM', k('deadlines'))
+  call_with_all(ended_images, 'DEL')
   for channel, frames in pairs(replies) do
     redis.call('PUBLISH', channel, frames)
   end

@@ -6,14 +6,11 @@
 -- `subject` is task:ID, or batch:ID with `entries` for its record: what is accepted, and what the idempotency key stands for.
 -- Gives for each what became of it, and the subject that it is about or the queue that is full.
 
-local function write(at, width, ttl)
+local function write(at, width, ttl, seq)
   local id, queue, deadline, request_id, image = unpack(ARGV, at, at + 4)
-  local seq = redis.call('INCR', k('seq'))
   redis.call('HSET', k('task', id), 'queue', queue, 'request_id', request_id, 'status', 'queued', 'seq', seq,
     'created_at', now, 'deadline_at', now + deadline, unpack(ARGV, at + 5, at + width - 1))
   if image ~= '' then redis.call('SET', k('image', id), image, 'PX', deadline + ttl) end
-  redis.call('ZADD', k('waiting', queue), seq, id)
-  redis.call('ZADD', k('deadlines'), now + deadline, id)
   redis.call('ZADD', k('request', request_id), seq, id)
   live_at_least(k('request', request_id), deadline + ttl)
   return deadline + ttl
@@ -38,6 +35,7 @@ local function accept(first, last)
   if revision ~= '' and revision ~= (redis.call('HGET', k('desired'), 'revision') or '0') then
     return {'changed', subject}
   end
+  local tasks = (last - first_task + 1) / width
   local coming = {}
   for at = first_task, last, width do
     local queue = ARGV[at + 1]
@@ -50,9 +48,18 @@ local function accept(first, last)
   end
 
   local longest = ttl
+  local waiting, deadlines = {}, {} -- score, id, ...
+  local seq = redis.call('INCRBY', k('seq'), tasks) - tasks
   for at = first_task, last, width do
-    longest = math.max(longest, write(at, width, ttl))
+    seq = seq + 1
+    longest = math.max(longest, write(at, width, ttl, seq))
+    local id, queue, deadline = unpack(ARGV, at, at + 2)
+    waiting[queue] = waiting[queue] or {}
+    append(waiting[queue], seq, id)
+    append(deadlines, now + deadline, id)
   end
+  for queue, members in pairs(waiting) do call_with_all(members, 'ZADD', k('waiting', queue)) end
+  call_with_all(deadlines, 'ZADD', k('deadlines'))
   if entries ~= '' then
     redis.call('SET', k(subject), entries, 'PX', longest)
   end

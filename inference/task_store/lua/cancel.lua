@@ -12,5 +12,5 @@ for i = 3, #ARGV do
     states[#states + 1] = 'canceled'
   end
 end
-send_replies()
+conclude()
 return states

@@ -19,5 +19,5 @@ for queue, count in pairs(ended) do
   redis.call('INCRBY', bucket, count)
   redis.call('PEXPIRE', bucket, 15000)
 end
-send_replies()
+conclude()
 return written

@@ -8,5 +8,5 @@ for _, id in ipairs(due) do
     redis.call('ZREM', k('deadlines'), id)
   end
 end
-send_replies()
+conclude()
 return due
