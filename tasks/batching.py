@@ -79,18 +79,10 @@ class Batcher(Stage):
         self._committer = committer
         self._bury = bury
         self._clock = clock
-        #: waits for jobs
-        self._is_idle = False
-
-    def would_run_at_once(self, count: int) -> bool:
-        """Whether nothing stands before so many jobs."""
-        return self._is_idle and count <= self._policy.max_batch_size
 
     def step(self) -> None:
         policy = self._policy
-        self._is_idle = True
         jobs = self.ready.take(policy.max_batch_size, fill_wait_s=policy.max_batch_wait_ms / 1000, timeout_s=0.5)
-        self._is_idle = False
         if not jobs or self.stopping.is_set():
             self._free(jobs)
             return
@@ -148,26 +140,18 @@ class Batcher(Stage):
     def _start(self, jobs: Sequence[Job]) -> list[Job]:
         """Those that may run; the others were canceled, expired or taken from us meanwhile."""
         jobs = [job for job in jobs if not self._revoked(job)]
-        waiting = [job for job in jobs if not job.is_started]
-        if waiting and not self._count_attempts(waiting):
-            return []
-        started = [job for job in jobs if job.is_started]
-        for job in started:
-            job.is_started = False  # a later run of it counts anew
-            job.started()
-        return started
-
-    def _count_attempts(self, jobs: Sequence[Job]) -> bool:
-        """False where this worker is to stop first."""
         task_ids = [job.task_id for job in jobs]
         attempts = self.until_available(lambda: self._store.start(self._owner, task_ids), give_up=self.stopping.is_set)
+        started: list[Job] = []
         for job, attempt in zip(jobs, attempts or [], strict=attempts is not None):
             if attempt is None:
                 self._free([job])
                 self._held.drop(job, ItemEnd(Ending.DROPPED))
-            else:
-                job.attempt, job.is_started = attempt, True
-        return attempts is not None
+                continue
+            job.attempt = attempt
+            job.started()
+            started.append(job)
+        return started
 
     def _revoked(self, job: Job) -> bool:
         """Cancel a job that was revoked in every message of its by Celery's remote control."""

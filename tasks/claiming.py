@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import OrderedDict
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from time import monotonic, time
@@ -87,17 +88,21 @@ class ClaimingQoS(stock.QoS):  # type: ignore[misc] # kombu has no types
             self._will_flush = True
             hub.call_later(_ACKNOWLEDGE_WITHIN_S, self.flush_acknowledged)
 
-    def take_acknowledged(self) -> list[str]:
-        """The tags that the caller tells the server; what comes of them where it cannot: their messages come again."""
+    @contextlib.contextmanager
+    def telling(self) -> Iterator[list[str]]:
+        """The tags of acknowledged messages, for the block to tell the server; where it fails, they are told later."""
         tags, self._acknowledged = self._acknowledged, []
-        return tags
+        try:
+            yield tags
+        except BaseException:
+            self._acknowledged[:0] = tags
+            raise
 
     def flush_acknowledged(self) -> None:
         self._will_flush = False
-        tags = self.take_acknowledged()
-        if not tags:
+        if not self._acknowledged:
             return
-        with self.pipe_or_acquire() as pipe:
+        with self.telling() as tags, self.pipe_or_acquire() as pipe:
             pipe.zrem(self.unacked_index_key, *tags).hdel(self.unacked_key, *tags).execute()
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
@@ -155,16 +160,16 @@ class ClaimingChannel(stock.Channel):  # type: ignore[misc] # kombu has no types
         queues = self._queue_cycle.consume(len(self.active_queues))
         window = self.qos.can_consume_max_estimate()
         limit = self.max_claim if window is None else min(window, self.max_claim)
-        acknowledged = self.qos.take_acknowledged()
         lists = [part for queue in queues for part in (queue, bell_key(queue), *self._lists(queue))]
         # The client puts `global_keyprefix` before the first key: the empty one becomes the prefix.
-        found = self._claim_script(
-            keys=[""],
-            args=[
-                *(self.unacked_key, self.unacked_index_key, time(), limit, len(self.priority_steps)),
-                *(len(acknowledged), *acknowledged, *lists),
-            ],
-        )
+        with self.qos.telling() as acknowledged:
+            found = self._claim_script(
+                keys=[""],
+                args=[
+                    *(self.unacked_key, self.unacked_index_key, time(), limit, len(self.priority_steps)),
+                    *(len(acknowledged), *acknowledged, *lists),
+                ],
+            )
         claimed = []
         for queue, tag, text in zip(*[iter(found)] * 3, strict=True):
             if not tag:

@@ -32,7 +32,6 @@ class Intake(Stage):
     """Leases in one call what arrived since the last one, so that everything prefetched is held at once.
 
     Args:
-        may_start: whether so many jobs would go to the predictor at once; then their start is counted with the lease.
         pass_on: where leased jobs go.
         fail: where jobs go that are refused.
     """
@@ -46,7 +45,6 @@ class Intake(Stage):
         held: HeldJobs,
         *,
         clock: StoreClock,
-        may_start: Callable[[int], bool],
         pass_on: Callable[[Job], None],
         fail: Callable[[Job, InferenceError], None],
     ) -> None:
@@ -56,7 +54,6 @@ class Intake(Stage):
         self._owner = owner
         self._held = held
         self._clock = clock
-        self._may_start = may_start
         self._pass_on = pass_on
         self._fail = fail
 
@@ -79,8 +76,7 @@ class Intake(Stage):
             adoption = delivery.adoptions.get(item.task_id)
             if adoption is not None:  # a message that comes again finds the record that it made
                 self._store.accept(adoption.request, enqueue=None, max_queue_depth=0)
-        may_start = self._may_start(len(wanted))
-        return self._store.lease(self._owner, [item.task_id for item, _ in wanted], may_start=may_start)
+        return self._store.lease(self._owner, [item.task_id for item, _ in wanted])
 
     def _sort(self, item: QueueItem, delivery: Delivery, lease: Lease, leases: Leases) -> None:
         if lease.state is not LeaseState.LEASED:
@@ -95,7 +91,6 @@ class Intake(Stage):
             attempt=lease.attempts,
             deadline_at=time.monotonic() + (lease.deadline_at_ms - leases.now_ms) / 1000,
             image=lease.image,
-            is_started=lease.is_started,
             timings={"queue_ms": leases.now_ms - lease.created_at_ms},
         )
         self._held.add(job)
@@ -103,6 +98,6 @@ class Intake(Stage):
         if adoption is not None and adoption.refusal is not None:
             self._fail(job, adoption.refusal)
             return
-        if lease.attempts > lease.is_started:
+        if lease.attempts:
             job.retried("the process of an earlier attempt died")
         self._pass_on(job)

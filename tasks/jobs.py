@@ -120,8 +120,6 @@ class Job:
     deadline_at: float
     #: its bytes, where they came with the lease
     image: bytes = b""
-    #: its attempt is counted: it may go to the predictor
-    is_started: bool = False
     #: slot of the arena that holds its image
     slot: int | None = None
     ready_at: float = 0.0

@@ -35,18 +35,13 @@ class MainLoop:
     def attach(self, consumer: Any) -> None:
         """Run on the loop of this consumer, at the start and after each reconnect."""
         self._consumer = consumer
-        consumer.hub.on_tick.add(self.run_pending)
         self._publish_soon()  # Celery clears its timers with a connection that it lost
 
     def call(self, function: Callable[[], None]) -> None:
-        """From any thread: wakes the loop, and runs before it looks whether the worker may take more messages."""
+        """From any thread."""
         self._calls.append(function)
         if self._consumer is not None:
             self._consumer.hub.call_soon(self._promise)
-
-    def call_at_next_turn(self, function: Callable[[], None]) -> None:
-        """From any thread, where nothing waits for it: the loop turns by itself within a second."""
-        self._calls.append(function)
 
     def run_pending(self) -> None:
         """On the main loop, or after it has ended."""

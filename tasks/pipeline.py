@@ -74,15 +74,7 @@ class Pipeline:
             clock=clock,
         )
         self._fetch = FetchStage(fetcher, threads=policy.io_threads, pass_on=self._batcher.ready.put, fail=self._batcher.fail)
-        self._intake = Intake(
-            store,
-            owner,
-            held,
-            clock=clock,
-            may_start=self._batcher.would_run_at_once,
-            pass_on=self._route,
-            fail=self._batcher.fail,
-        )
+        self._intake = Intake(store, owner, held, clock=clock, pass_on=self._route, fail=self._batcher.fail)
 
     def start(self) -> None:
         for stage in self._stages:

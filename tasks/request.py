@@ -115,7 +115,7 @@ class PredictRequest(Request):  # type: ignore[misc] # Celery has no types
 
     def _on_started(self) -> None:
         self._started_at = started_at = time.monotonic()
-        self._main_loop.call_at_next_turn(lambda: self.on_accepted(os.getpid(), started_at))
+        self._main_loop.call(lambda: self.on_accepted(os.getpid(), started_at))
 
     def _retried(self, retry: Retry) -> None:
         state.active_requests.discard(self)

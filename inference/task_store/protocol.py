@@ -42,8 +42,6 @@ class Lease:
     deadline_at_ms: int = 0
     #: what it was accepted with; empty where the object store has to be asked
     image: bytes = b""
-    #: it is marked running, and `attempts` counts this attempt
-    is_started: bool = False
 
 
 @dataclass(frozen=True)
@@ -184,12 +182,7 @@ class TaskStore(Protocol):
         """How many tasks of the queue wait whose acceptance number is at most `up_to`."""
 
     # --- the worker's side
-    def lease(self, owner: str, task_ids: Sequence[str], *, may_start: bool = False) -> Leases:
-        """Make the tasks the owner's for `lease_s`, those that are nobody else's.
-
-        Args:
-            may_start: `start` those that come with their image and need not run alone, in the same step.
-        """
+    def lease(self, owner: str, task_ids: Sequence[str]) -> Leases: ...
 
     def renew(self, owner: str, task_ids: Sequence[str]) -> list[bool]:
         """For each id whether it is still the owner's."""

@@ -241,11 +241,11 @@ class RedisTaskStore:
 
     # --- the worker's side
 
-    def lease(self, owner: str, task_ids: Sequence[str], *, may_start: bool = False) -> Leases:
-        now_ms, *states = self._run("lease", owner, self._lease_ms, int(may_start), *task_ids)
+    def lease(self, owner: str, task_ids: Sequence[str]) -> Leases:
+        now_ms, *states = self._run("lease", owner, self._lease_ms, *task_ids)
         leases = (
-            Lease(LeaseState(state.decode()), alone == b"1", int(attempts), int(created), int(deadline), image, bool(started))
-            for state, alone, attempts, created, deadline, image, started in states
+            Lease(LeaseState(state.decode()), alone == b"1", int(attempts), int(created), int(deadline), image)
+            for state, alone, attempts, created, deadline, image in states
         )
         return Leases(tuple(leases), int(now_ms))
 

@@ -331,33 +331,6 @@ class TestSmallImages:
         small, large = accept(store, image=b"\x00\xff bytes"), accept(store)
         assert [lease.image for lease in store.lease("w1", [small, large]).leases] == [b"\x00\xff bytes", b""]
 
-    def test_a_lease_may_start_those_that_come_with_it_and_no_others(self, world: StoreWorld) -> None:
-        store = world.store
-        ended, lost = finished(store), accept(store, image=b"bytes")
-        for owner in ("w1", "w2"):  # the second time it is to run alone
-            lease_one(store, owner, lost)
-            world.let_pass(LONGER_THAN_A_LEASE_S)
-            store.reap("sweeper", max_attempts=3, limit=ALL)
-        small, large, others = accept(store, image=b"bytes"), accept(store), accept(store, image=b"bytes")
-        lease_one(store, "another", others)
-        ids = [small, large, lost, others, ended, "nobody"]
-        leases = store.lease("w", ids, may_start=True).leases
-        assert [(lease.is_started, lease.attempts) for lease in leases[:3]] == [(True, 1), (False, 0), (False, 0)]
-        assert not any(lease.is_started for lease in leases[3:])
-        assert [status(store, task_id) for task_id in ids[:4]] == [TaskStatus.RUNNING, *[TaskStatus.QUEUED] * 3]
-        assert store.started_watermarks(QUEUE) == {0: 3}
-        assert store.commit("w", [Commit(small, 1, a_success())]) == [True]
-
-    def test_what_runs_or_is_over_time_is_leased_and_not_started(self, world: StoreWorld) -> None:
-        store = world.store
-        late = accept(store, image=b"bytes", deadline_s=1)
-        again = accept(store, image=b"bytes")
-        (first, twice) = store.lease("w", [again, again], may_start=True).leases
-        assert (first.is_started, first.attempts, twice.is_started, twice.attempts) == (True, 1, False, 1)
-        world.let_pass(2)
-        (lease,) = store.lease("w", [late], may_start=True).leases
-        assert (lease.state, lease.is_started, status(store, late)) == (LeaseState.LEASED, False, TaskStatus.QUEUED)
-
     def test_who_gets_no_lease_gets_no_image(self, store: TaskStore) -> None:
         task_id = accept(store, image=b"bytes")
         lease_one(store, "w1", task_id)

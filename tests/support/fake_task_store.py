@@ -190,10 +190,9 @@ class FakeTaskStore:
 
     # --- the worker's side
 
-    def lease(self, owner: str, task_ids: Sequence[str], *, may_start: bool = False) -> Leases:
+    def lease(self, owner: str, task_ids: Sequence[str]) -> Leases:
         with self._step():
-            leases = (self._lease(owner, self._find(task_id), may_start=may_start) for task_id in task_ids)
-            return Leases(tuple(leases), self._now_ms)
+            return Leases(tuple(self._lease(owner, self._find(task_id)) for task_id in task_ids), self._now_ms)
 
     def renew(self, owner: str, task_ids: Sequence[str]) -> list[bool]:
         with self._step():
@@ -402,7 +401,7 @@ class FakeTaskStore:
         self._finish(task, Outcome.of_error(TaskStatus.CANCELED, TaskCanceled("the task was canceled")))
         return True
 
-    def _lease(self, owner: str, task: FakeTask | None, *, may_start: bool) -> Lease:
+    def _lease(self, owner: str, task: FakeTask | None) -> Lease:
         if task is None:
             return Lease(LeaseState.UNKNOWN)
         is_others = task.owner not in (None, owner) and (self._is_leased(task) or task.status is TaskStatus.RUNNING)
@@ -414,11 +413,7 @@ class FakeTaskStore:
             state = LeaseState.LEASED
             self._extend(task, owner)
         image = task.request.image if state is LeaseState.LEASED else b""
-        is_started = bool(
-            (may_start and image and not task.alone and task.status is TaskStatus.QUEUED)
-            and self._start(owner, task.request.task_id)
-        )
-        return Lease(state, task.alone, task.attempts, task.created_at_ms, task.deadline_at_ms, image, is_started)
+        return Lease(state, task.alone, task.attempts, task.created_at_ms, task.deadline_at_ms, image)
 
     def _extend(self, task: FakeTask, owner: str) -> None:
         task.owner = owner

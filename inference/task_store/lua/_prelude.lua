@@ -63,33 +63,6 @@ local function lease_all(ids, lease)
   call_with_all(members, 'ZADD', k('leases'))
 end
 
-local newest = {} -- by queue and priority, the highest acceptance number that was started
-
--- Count an attempt of a task that `owner` has: gives its number, 0 where it may not run. `note_started` comes after the last one.
-local function start(id, owner)
-  local key = k('task', id)
-  local status, holder, deadline, queue, seq, priority, earlier =
-    unpack(redis.call('HMGET', key, 'status', 'owner', 'deadline_at', 'queue', 'seq', 'priority', 'attempts'))
-  if not status or TERMINAL[status] or holder ~= owner or tonumber(deadline) <= now then return 0 end
-  local attempt = (earlier or 0) + 1
-  redis.call('HSET', key, 'status', 'running', 'started_at', now, 'attempts', attempt)
-  waits_no_more(id, queue)
-  newest[queue] = newest[queue] or {}
-  newest[queue][priority] = math.max(newest[queue][priority] or 0, tonumber(seq))
-  return attempt
-end
-
--- Which messages must be gone from their lists by now.
-local function note_started()
-  stop_waiting()
-  for queue, by_priority in pairs(newest) do
-    for priority, seq in pairs(by_priority) do
-      local before = tonumber(redis.call('HGET', k('started', queue), priority) or 0)
-      if seq > before then redis.call('HSET', k('started', queue), priority, seq) end
-    end
-  end
-end
-
 local function live_at_least(key, ttl)
   if redis.call('PTTL', key) < ttl then redis.call('PEXPIRE', key, ttl) end
 end

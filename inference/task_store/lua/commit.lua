@@ -1,7 +1,7 @@
 -- owner, ttl_ms, then id, attempt, status, dead_letter, outcome, ... Gives 1 where it was written.
 local owner, ttl = ARGV[1], tonumber(ARGV[2])
 local written = {}
-local ended = {} -- by queue
+local counts = {} -- of ended tasks, by queue
 for i = 3, #ARGV, 5 do
   local id, attempt, new_status, dead, outcome = unpack(ARGV, i, i + 4)
   local key = k('task', id)
@@ -10,11 +10,11 @@ for i = 3, #ARGV, 5 do
   if ours then
     finish(id, new_status, outcome, dead == '1' and KEEP or ttl)
     if dead == '1' then redis.call('ZADD', k('dead-letters'), now, id) end
-    ended[queue] = (ended[queue] or 0) + 1
+    counts[queue] = (counts[queue] or 0) + 1
   end
   written[#written + 1] = ours and 1 or 0
 end
-for queue, count in pairs(ended) do
+for queue, count in pairs(counts) do
   local bucket = k('finished', queue, math.floor(now / 1000))
   redis.call('INCRBY', bucket, count)
   redis.call('PEXPIRE', bucket, 15000)

@@ -223,3 +223,34 @@ def test_only_up_to_the_size_that_the_settings_say(make_app: Any, limit: int, is
     (lease,) = app.services.store.lease("w", [task_id]).leases
     assert (lease.image == raw_image(5)) is is_inline
     assert len(raw_image(5)) == 256
+
+
+def test_only_while_few_wait(make_app: Any) -> None:
+    """What lies in Redis has a bound, however many come."""
+    app = make_app(uploads={"inline_waiting_max_bytes": 4 * len(raw_image())})
+    client, store = app.test_client(), app.services.store
+    client.delete(f"/tasks/{post_async(client)}")  # now the store is known to work
+
+    def are_inline() -> list[bool]:
+        (first, *_) = task_ids = [post_async(client, raw_form(5)) for _ in range(2)]
+        images = [lease.image for lease in store.lease("w", task_ids).leases]
+        store.release("w", task_ids)
+        assert app.services.objects.get(store.get(first).item.object_key) == raw_image(5)
+        return list(map(bool, images))
+
+    assert are_inline() == [True, True]
+    time.sleep(0.6)  # a queue's length is remembered for half a second
+    assert are_inline() == [True, True]
+    time.sleep(0.6)
+    assert are_inline() == [False, False]
+
+
+def test_only_while_a_batch_is_not_too_large_as_a_whole(
+    client: FlaskClient, app: Api, objects: GatedObjects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.uploads._MAX_INLINE_BYTES", 2 * len(raw_image()))
+    for count, are_inline in ((2, True), (3, False)):
+        before = len(objects.puts)
+        post_batch(client, range(count), headers=ASYNC)
+        task_ids = [key.rpartition("/")[2] for key in objects.puts[before:]]
+        assert [bool(lease.image) for lease in app.services.store.lease("w", task_ids).leases] == [are_inline] * count

@@ -249,21 +249,13 @@ class Rig:
         return self
 
     def accept(
-        self,
-        number: int,
-        *,
-        deadline_s: float = 60.0,
-        data: bytes | None = None,
-        upload: bool = True,
-        inline: bool = False,
-        version: str | None = None,
+        self, number: int, *, deadline_s: float = 60.0, data: bytes | None = None, upload: bool = True, version: str | None = None
     ) -> str:
         """A task with the image of this number, in the stores; gives its id."""
         task_id = uuid.uuid4().hex
         item = QueueItem(task_id, f"uploads/{task_id}", RAW_HEADER)
-        image = image_of(number) if data is None else data
         if upload:
-            self.objects.put(item.object_key, image)
+            self.objects.put(item.object_key, image_of(number) if data is None else data)
         request = PredictionRequest(
             task_id=task_id,
             request_id=f"request-{number}",
@@ -272,7 +264,6 @@ class Rig:
             item=item,
             deadline_s=deadline_s,
             sinks=(),
-            image=image if inline else b"",
         )
         self.store.accept(request, enqueue=None, max_queue_depth=0)
         self._ids[number] = task_id

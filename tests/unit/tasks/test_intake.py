@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from pipeline_rig import Inbox, MakeRig, Rig, assert_failed, assert_succeeded, message_of, queue_item, wait_until
+from pipeline_rig import Inbox, MakeRig, Rig, assert_succeeded, message_of, queue_item, wait_until
 
 from inference.messages import ModelRef, Outcome, QueueMessage, TaskStatus
 from inference.task_store.protocol import Commit
@@ -146,51 +146,3 @@ def test_an_item_named_twice_in_one_message_ends_it_once(rig: Rig) -> None:
     rig.await_done([inbox])
     assert inbox.ends == {task_id: "committed"}
     assert rig.predictor.batches == [[7]]
-
-
-class TestAStartWithTheLease:
-    """Where the image comes with the lease, and the predictor has nothing else to do: one call less."""
-
-    def test_one_job_starts_so_and_counts_once(self, rig: Rig) -> None:
-        starts = calls_of(rig, "start")
-        wait_until(lambda: rig.pipeline._batcher.would_run_at_once(1), "the batcher")
-        rig.await_done([rig.deliver(rig.accept(7, inline=True))])
-        assert starts == []
-        assert_succeeded(rig.record(7), 7)
-        assert rig.record(7).attempts == 1
-
-    def test_what_waits_behind_others_does_not(self, rig: Rig) -> None:
-        rig.predictor.gate.clear()
-        first = rig.deliver(rig.accept(0, inline=True))
-        wait_until(lambda: rig.predictor.batches, "a running batch")
-        second = rig.deliver(rig.accept(1, inline=True))
-        rig.await_decoded(1)
-        assert rig.record(1).status == "queued"
-        rig.predictor.gate.set()
-        rig.await_done([first, second])
-        assert [rig.record(number).attempts for number in range(2)] == [1, 1]
-
-    def test_more_than_a_batch_does_not(self, rig: Rig) -> None:
-        starts = calls_of(rig, "start")
-        task_ids = [rig.accept(number, inline=True) for number in range(5)]  # a batch is of four
-        rig.await_done([rig.deliver(*task_ids)])
-        assert starts
-        assert [rig.record(number).attempts for number in range(5)] == [1] * 5
-
-    def test_a_later_attempt_is_counted_anew(self, rig: Rig) -> None:
-        rig.predictor.crashes_on[7] = 1
-        rig.await_done([rig.deliver(rig.accept(7, inline=True))])
-        assert_succeeded(rig.record(7), 7)
-        assert rig.record(7).attempts == 2
-
-    def test_an_image_that_cannot_be_decoded_fails_its_attempt(self, rig: Rig) -> None:
-        rig.await_done([rig.deliver(rig.accept(7, inline=True, data=b"too short"))])
-        assert_failed(rig.record(7), "invalid_image")
-        assert rig.record(7).attempts == 1
-
-
-def calls_of(rig: Rig, method: str) -> list[str]:
-    """Of the store, from now on."""
-    calls: list[str] = []
-    rig.store.before[method] = lambda: calls.append(method)
-    return calls

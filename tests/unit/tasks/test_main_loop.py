@@ -59,12 +59,6 @@ def turn(loop: MainLoop) -> None:
         callback()
 
 
-def tick(loop: MainLoop) -> None:
-    """What the hub calls in each turn."""
-    for callback in loop._consumer.hub.on_tick:
-        callback()
-
-
 def fire_timers(loop: MainLoop) -> None:
     """As if the time had come of all that the hub is to call later."""
     later, loop._consumer.hub.later = loop._consumer.hub.later, []
@@ -105,20 +99,6 @@ def test_a_call_may_call_again(loop: MainLoop) -> None:
     loop.call(lambda: loop.call(lambda: ran.append("inner")))
     turn(loop)
     assert ran == ["inner"]
-
-
-def test_what_may_wait_for_the_next_turn_wakes_nobody_and_keeps_its_place(loop: MainLoop) -> None:
-    ran: list[str] = []
-    loop.call_at_next_turn(lambda: ran.append("started"))
-    turn(loop)
-    assert ran == []
-    tick(loop)
-    assert ran == ["started"]
-    loop.call_at_next_turn(lambda: ran.append("again"))
-    loop.call(lambda: ran.append("done"))
-    turn(loop)
-    tick(loop)
-    assert ran == ["started", "again", "done"]
 
 
 def test_events_are_published_together(loop: MainLoop) -> None:
