@@ -18,8 +18,10 @@ from inference.storage import ObjectStore
 
 #: Images of batches that are stored before their tasks are accepted, and objects that batches name: at a time.
 _TRANSFERS = 8
-#: Images of one request that go into records, together: for longer, Redis would do nothing else.
-_MAX_INLINE_BYTES = 2**20
+#: While no more tasks than these wait for a model, and the images of a request take no more than this together, larger ones
+#: count as small too: what lies in Redis stays bounded, and no call keeps it busy for long.
+_QUIET_TASKS = 256
+_MAX_QUIET_BYTES = 2**20
 #: Small images that are stored beside the queue, at a time. When the object store hangs, what comes then is stored first.
 _MAX_BESIDE = 64
 
@@ -84,7 +86,7 @@ class Upload:
 class Uploads:
     """Starts them.
 
-    An image goes into its task's record too where it is small and few wait; else it is stored before its task is accepted.
+    A small image goes into its task's record too; any other is stored before its task is accepted.
     """
 
     def __init__(self, objects: ObjectStore, settings: UploadSettings) -> None:
@@ -113,10 +115,9 @@ class Uploads:
     def _go_into_records(self, forms: Sequence[ImageForm], waiting: int) -> bool:
         """Where they are small; while a server fails or hangs their tasks are not accepted before they are stored."""
         sizes = [len(form.image) for form in forms]
-        largest = max(sizes, default=0)
-        if largest > self._settings.inline_max_bytes or sum(sizes) > _MAX_INLINE_BYTES:
-            return False
-        if largest * (waiting + len(sizes)) > self._settings.inline_waiting_max_bytes:
+        is_quiet = waiting + len(sizes) <= _QUIET_TASKS and sum(sizes) <= _MAX_QUIET_BYTES
+        limit = max(self._settings.inline_max_bytes, self._settings.inline_quiet_max_bytes if is_quiet else 0)
+        if any(size > limit for size in sizes):
             return False
         return self._objects.is_local or (self._store_works and len(self._are_beside) < _MAX_BESIDE)
 

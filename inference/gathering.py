@@ -7,6 +7,7 @@ greenlets.
 from __future__ import annotations
 
 import copy
+import itertools
 import threading
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
@@ -32,12 +33,16 @@ class Gatherer(Generic[A, R]):
 
     Args:
         call: gives an answer for each argument, in order. What it raises, each of them gets.
-        max_size: arguments of one call.
+        weigh: how much of `max_weight` an argument takes.
+        max_weight: of the arguments of one call; an argument that is heavier goes alone.
     """
 
-    def __init__(self, call: Callable[[Sequence[A]], Sequence[R]], *, max_size: int = 64) -> None:
+    def __init__(
+        self, call: Callable[[Sequence[A]], Sequence[R]], *, weigh: Callable[[A], int] = lambda _: 1, max_weight: int = 64
+    ) -> None:
         self._call = call
-        self._max_size = max_size
+        self._weigh = weigh
+        self._max_weight = max_weight
         self._lock = threading.Lock()
         self._waiting: list[_Turn[A, R]] = []
         self._is_running = False
@@ -59,8 +64,10 @@ class Gatherer(Generic[A, R]):
     def _lead(self) -> None:
         """Make one call, and hand the next to the first of those who came meanwhile."""
         with self._lock:
-            turns = self._waiting[: self._max_size]
-            del self._waiting[: self._max_size]
+            weights = itertools.accumulate(self._weigh(turn.argument) for turn in self._waiting)
+            count = max(1, sum(weight <= self._max_weight for weight in weights))
+            turns = self._waiting[:count]
+            del self._waiting[:count]
         try:
             answers = self._call([turn.argument for turn in turns])
             for turn, answer in zip(turns, answers, strict=True):

@@ -117,9 +117,9 @@ class UploadSettings(_Section):
     #: bucket of the MinIO store, made when it is missing; `s3://` names the local store by it too
     bucket: BucketName = "inference"
     #: an image up to this size also lies in the task store until its task has ended, so that no worker fetches it; 0: none
-    inline_max_bytes: int = Field(default=2**18, ge=0, le=2**20)
-    #: ... while so many tasks wait that their images could take this much of the task store's memory, for each model
-    inline_waiting_max_bytes: int = Field(default=2**26, ge=0)
+    inline_max_bytes: int = Field(default=16_384, ge=0, le=2**20)
+    #: the same, while no more than 256 tasks wait for the model
+    inline_quiet_max_bytes: int = Field(default=2**18, ge=0, le=2**20)
     #: an upload is removed after this many days; none: never
     retention_days: int | None = Field(default=None, ge=1)
 

@@ -86,6 +86,14 @@ def unavailable_when_down() -> Iterator[None]:
         raise ServiceUnavailable(f"the task store refuses: {error}", retry_after_s=1) from error
 
 
+#: Bytes that a submission of a gathered call counts for beside its images and messages: 64 small ones go together, or 2 MB.
+_SUBMISSION_WEIGHT = 2**15
+
+
+def _weight(submission: Sequence[Any]) -> int:
+    return _SUBMISSION_WEIGHT + sum(len(part) for part in submission if isinstance(part, bytes))
+
+
 def _ms(seconds: float) -> int:
     return round(seconds * 1000)
 
@@ -97,7 +105,7 @@ class RedisTaskStore:
         self._redis = client
         self._policy = policy
         self._prefix = policy.key_prefix
-        self._acceptances = Gatherer(self._accept_each)
+        self._acceptances = Gatherer(self._accept_each, weigh=_weight, max_weight=64 * _SUBMISSION_WEIGHT)
 
     # --- the API's side
 

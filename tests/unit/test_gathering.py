@@ -67,9 +67,19 @@ def test_who_comes_meanwhile_shares_the_next_call() -> None:
 def test_a_call_has_no_more_than_it_may() -> None:
     server = Server()
     with ThreadPoolExecutor(20) as pool:
-        answers = together(pool, server, Gatherer(server.double, max_size=3), *range(9))
+        answers = together(pool, server, Gatherer(server.double, max_weight=3), *range(9))
         assert [answer.result(10) for answer in answers] == [2 * number for number in range(9)]
     assert [len(call) for call in server.calls] == [1, 3, 3, 2]
+
+
+def test_what_is_heavy_fills_a_call_and_what_is_too_heavy_goes_alone() -> None:
+    server = Server()
+    with ThreadPoolExecutor(20) as pool:
+        answers = together(
+            pool, server, Gatherer(server.double, weigh=lambda number: number, max_weight=10), *[1, 4, 4, 50, 4, 4]
+        )
+        assert [answer.result(10) for answer in answers] == [2, 8, 8, 100, 8, 8]
+    assert all(sum(call) <= 10 or call == [50] for call in server.calls)
 
 
 def test_an_error_is_each_ones_own_and_the_next_call_goes_on() -> None:

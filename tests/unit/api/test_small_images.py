@@ -156,7 +156,7 @@ def test_an_object_is_a_copy_only_where_the_record_has_the_bytes(
     """Nothing else would outlive a power failure."""
     images = [raw_image() if is_small else npy_image() for is_small in small]
     metadata = [RAW_METADATA if is_small else {} for is_small in small]
-    app = make_app(uploads={"inline_max_bytes": len(raw_image())})
+    app = make_app(uploads={"inline_max_bytes": len(raw_image()), "inline_quiet_max_bytes": 0})
     client = app.test_client()
     client.delete(f"/tasks/{post_async(client)}")  # now the store is known to work
     objects = app.services.objects
@@ -216,7 +216,7 @@ def test_its_bytes_come_with_the_lease_until_it_has_ended(client: FlaskClient, o
 
 @pytest.mark.parametrize(("limit", "is_inline"), [(0, False), (255, False), (256, True)])
 def test_only_up_to_the_size_that_the_settings_say(make_app: Any, limit: int, is_inline: bool) -> None:
-    app = make_app(uploads={"inline_max_bytes": limit})
+    app = make_app(uploads={"inline_max_bytes": limit, "inline_quiet_max_bytes": 0})
     client = app.test_client()
     post_async(client)  # now the store is known to work
     task_id = post_async(client, raw_form(5))
@@ -225,9 +225,10 @@ def test_only_up_to_the_size_that_the_settings_say(make_app: Any, limit: int, is
     assert len(raw_image(5)) == 256
 
 
-def test_only_while_few_wait(make_app: Any) -> None:
+def test_larger_ones_only_while_few_wait(make_app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """What lies in Redis has a bound, however many come."""
-    app = make_app(uploads={"inline_waiting_max_bytes": 4 * len(raw_image())})
+    monkeypatch.setattr("api.uploads._QUIET_TASKS", 4)
+    app = make_app(uploads={"inline_max_bytes": 255})
     client, store = app.test_client(), app.services.store
     client.delete(f"/tasks/{post_async(client)}")  # now the store is known to work
 
@@ -245,12 +246,14 @@ def test_only_while_few_wait(make_app: Any) -> None:
     assert are_inline() == [False, False]
 
 
-def test_only_while_a_batch_is_not_too_large_as_a_whole(
-    client: FlaskClient, app: Api, objects: GatedObjects, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("limit", "three_are_inline"), [(255, False), (256, True)])
+def test_larger_ones_only_in_a_batch_that_is_small_as_a_whole(
+    make_app: Any, monkeypatch: pytest.MonkeyPatch, limit: int, three_are_inline: bool
 ) -> None:
-    monkeypatch.setattr("api.uploads._MAX_INLINE_BYTES", 2 * len(raw_image()))
-    for count, are_inline in ((2, True), (3, False)):
-        before = len(objects.puts)
-        post_batch(client, range(count), headers=ASYNC)
-        task_ids = [key.rpartition("/")[2] for key in objects.puts[before:]]
+    monkeypatch.setattr("api.uploads._MAX_QUIET_BYTES", 2 * len(raw_image()))
+    app = make_app(uploads={"inline_max_bytes": limit})
+    client = app.test_client()
+    for count, are_inline in ((2, True), (3, three_are_inline)):
+        batch = post_batch(client, range(count), headers=ASYNC).json
+        task_ids = [item["task_id"] for item in batch["items"]]
         assert [bool(lease.image) for lease in app.services.store.lease("w", task_ids).leases] == [are_inline] * count
