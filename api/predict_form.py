@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from io import BytesIO
@@ -39,6 +38,7 @@ class ImageForm:
 
     image: bytes
     content_type: str | None
+    #: empty where the task's id is to be its request id too
     request_id: str
     model: str | None
     shape: Any
@@ -136,8 +136,8 @@ def content_of(part: FileStorage) -> bytes:
 
 
 def _request_id(value: Any) -> str:
-    if value is None or value == "":
-        return uuid.uuid4().hex
+    if value is None:
+        return ""
     if not isinstance(value, str | int) or len(str(value)) > _REQUEST_ID_MAX:
         raise InvalidMetadata(
             "request_id is not a short text",

@@ -280,3 +280,14 @@ class TaskRecord:
     def ran_on(self) -> ModelRef:
         """The model that gave its result; while there is none, the one that it was accepted for."""
         return (self.outcome and self.outcome.model) or self.model
+
+
+@dataclass(frozen=True)
+class EndedTask:
+    """What of a record is told to those who wait for the task's end. Times as in `TaskRecord`."""
+
+    task_id: str
+    request_id: str
+    created_at_ms: int
+    finished_at_ms: int
+    outcome: Outcome

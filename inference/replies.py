@@ -175,8 +175,8 @@ class ReplyRouter:
             while not self._stopping.is_set():
                 message: dict[str, Any] | None = channel.get_message(timeout=POLL_INTERVAL_S)
                 if message is not None:
-                    for task_id, finished_at_ms, outcome in parse_frames(message["data"]):
-                        self._resolve(task_id, Ended(decode_outcome(outcome), finished_at_ms))
+                    frames = parse_frames(message["data"])
+                    self._resolve((task_id, Ended(decode_outcome(outcome), at_ms)) for task_id, at_ms, outcome in frames)
                 if time.monotonic() - polled_at >= POLL_INTERVAL_S:
                     self._poll_records()
                     polled_at = time.monotonic()
@@ -187,16 +187,14 @@ class ReplyRouter:
         if not task_ids:
             return
         try:
-            records = self._store.get_many(task_ids)
+            tasks = self._store.get_ended(task_ids)
         except ServiceUnavailable as error:
             logger.warning("cannot read the records of %d waiting callers: %s", len(task_ids), error)
             return
-        for record in records:
-            if record is not None and record.outcome is not None:
-                self._resolve(record.task_id, Ended(record.outcome, record.finished_at_ms))
+        self._resolve((task.task_id, Ended(task.outcome, task.finished_at_ms)) for task in tasks if task is not None)
 
-    def _resolve(self, task_id: str, ended: Ended) -> None:
-        with self._lock:
-            waiters = self._waiters.pop(task_id, ())  # nobody has to look for it any more
-        for waiter in waiters:
+    def _resolve(self, ends: Iterable[tuple[str, Ended]]) -> None:
+        with self._lock:  # nobody has to look for them any more
+            found = [(waiter, task_id, ended) for task_id, ended in ends for waiter in self._waiters.pop(task_id, ())]
+        for waiter, task_id, ended in found:
             waiter.resolve(task_id, ended)

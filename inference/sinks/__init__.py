@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from inference.messages import TaskRecord
+from inference.messages import EndedTask
 from inference.settings import Settings
 
 
@@ -45,26 +45,26 @@ class ResultSink(Protocol):
     def close(self) -> None: ...
 
 
-def result_document(record: TaskRecord, pipeline_id: str) -> dict[str, Any]:
+def result_document(task: EndedTask, pipeline_id: str) -> dict[str, Any]:
     """What a sink gets of a succeeded task. `prediction` is a float32 array of (classes,)."""
-    if record.outcome is None or record.outcome.result is None:
-        raise ValueError(f"task {record.task_id} has no result")
-    result = record.outcome.result
+    result, model = task.outcome.result, task.outcome.model
+    if result is None or model is None:
+        raise ValueError(f"task {task.task_id} has no result")
     confident = {} if result.confident is None else {"confident": result.confident}
     return {
-        "task_id": record.task_id,
-        "request_id": record.request_id,
+        "task_id": task.task_id,
+        "request_id": task.request_id,
         "pipeline_id": pipeline_id,
-        "inference_model_id": record.ran_on.name,
-        "model_version": record.ran_on.version,
-        "model_digest": record.ran_on.digest,
+        "inference_model_id": model.name,
+        "model_version": model.version,
+        "model_digest": model.digest,
         "class": result.class_index,
         "label": result.label,
         "confidence_level": result.confidence_level,
         **confident,
         "prediction": result.prediction,
-        "created_at_ms": record.created_at_ms,
-        "finished_at_ms": record.finished_at_ms,
+        "created_at_ms": task.created_at_ms,
+        "finished_at_ms": task.finished_at_ms,
     }
 
 

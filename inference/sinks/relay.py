@@ -86,13 +86,13 @@ class Relay:
     def _deliver(self) -> None:
         """Raises SinkUnavailable, ServiceUnavailable; what was not delivered is still held then."""
         entries = list(self._held)
-        records = self._store.get_many([entry.task_id for entry in entries]) if entries else []
+        tasks = self._store.get_ended([entry.task_id for entry in entries]) if entries else []
         documents = []
-        for entry, record in zip(entries, records, strict=True):
-            if record is None:
+        for entry, task in zip(entries, tasks, strict=True):
+            if task is None:
                 logger.error("%s: the record of task %s is gone; nothing to deliver", self._sink.name, entry.task_id)
             else:
-                documents.append(result_document(record, self._pipeline_id))
+                documents.append(result_document(task, self._pipeline_id))
         try:
             refusals = self._sink.write(documents) if documents else []
         except SinkUnavailable as error:
@@ -111,7 +111,8 @@ class Relay:
             logger.error("%s refuses the result of task %s: %s", self._sink.name, task_id, reason)
         if refused:
             self._store.refused(self._sink.name, refused)
-        self._held = [entry for entry in self._held if entry not in entries]
+        noted = {entry.entry_id for entry in entries}
+        self._held = [entry for entry in self._held if entry.entry_id not in noted]
 
     def _pause_s(self, failures: int) -> float:
         longest: float = min(self._policy.max_backoff_s, self._policy.backoff_s * 2 ** (failures - 1))

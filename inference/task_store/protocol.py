@@ -17,7 +17,7 @@ from enum import StrEnum
 from typing import Protocol
 
 from inference.errors import IdempotencyConflict
-from inference.messages import BatchRecord, BatchRequest, Outcome, PredictionRequest, TaskRecord
+from inference.messages import BatchRecord, BatchRequest, EndedTask, Outcome, PredictionRequest, TaskRecord
 
 
 class StateChanged(Exception):
@@ -157,6 +157,9 @@ class TaskStore(Protocol):
         """What an open task was accepted with; empty where the object store has it alone, or the task has ended."""
 
     def get_many(self, task_ids: Sequence[str]) -> list[TaskRecord | None]: ...
+
+    def get_ended(self, task_ids: Sequence[str]) -> list[EndedTask | None]:
+        """As `get_many`, for less: None for each that has not ended too."""
 
     def get_batch(self, batch_id: str) -> BatchRecord:
         """Raises BatchNotFound."""

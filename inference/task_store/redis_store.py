@@ -26,6 +26,7 @@ from inference.gathering import Gatherer
 from inference.messages import (
     BatchRecord,
     BatchRequest,
+    EndedTask,
     Outcome,
     PredictionRequest,
     TaskRecord,
@@ -45,7 +46,7 @@ from inference.task_store.protocol import (
     Reaped,
     StateChanged,
 )
-from inference.task_store.records import from_hash, to_fields
+from inference.task_store.records import ENDED_FIELDS, ended_from, from_hash, to_fields
 
 _LUA = Path(__file__).parent / "lua"
 
@@ -195,6 +196,13 @@ class RedisTaskStore:
             from_hash(task_id, fields) if b"item" in fields else None for task_id, fields in zip(task_ids, found, strict=True)
         ]
 
+    def get_ended(self, task_ids: Sequence[str]) -> list[EndedTask | None]:
+        with unavailable_when_down(), self._redis.pipeline(transaction=False) as pipe:
+            for task_id in task_ids:
+                pipe.hmget(self._key("task", task_id), ENDED_FIELDS)
+            found = pipe.execute()
+        return [ended_from(task_id, values) for task_id, values in zip(task_ids, found, strict=True)]
+
     def image(self, task_id: str) -> bytes:
         with unavailable_when_down():
             found: Any = self._redis.get(self._key("image", task_id))
@@ -208,8 +216,11 @@ class RedisTaskStore:
         return BatchRecord(batch_id, tuple(orjson.loads(entries)))
 
     def find_by_request(self, request_id: str) -> list[str]:
-        with unavailable_when_down():
-            return _texts(self._redis.zrange(self._key("request", request_id), 0, -1))
+        with unavailable_when_down(), self._redis.pipeline(transaction=False) as pipe:
+            pipe.hget(self._key("task", request_id), "request_id")  # a task that was given none has its own id for one
+            pipe.zrange(self._key("request", request_id), 0, -1)
+            own, others = pipe.execute()
+        return [request_id, *_texts(others)] if own == request_id.encode() else _texts(others)
 
     def find_idempotent(self, key: str) -> KnownKey | None:
         with unavailable_when_down():

@@ -173,5 +173,9 @@ except ServiceUnavailable:
         (tmp_path / "x").write_bytes(b"somebody else's")
         (tmp_path / "objects").mkdir()
         (tmp_path / "objects" / "link").symlink_to(tmp_path / "x")
+        store = LocalObjectStore(tmp_path / "objects")
         with pytest.raises(ObjectNotFound):
-            LocalObjectStore(tmp_path / "objects").get("link")
+            store.get("link")
+        with pytest.raises(ObjectNotFound):
+            store.put("link", BYTES)
+        assert (tmp_path / "x").read_bytes() == b"somebody else's"

@@ -18,7 +18,7 @@ from store_worlds import (
     running,
     status,
 )
-from support.samples import QUEUE, a_request
+from support.samples import QUEUE, a_request, an_item
 
 from inference.errors import IdempotencyConflict, Overloaded, TaskAlreadyFinished, TaskNotFound
 from inference.messages import TaskStatus
@@ -144,6 +144,30 @@ class TestReading:
         records = store.get_many([second, "nobody", first, second])
         assert [record and record.task_id for record in records] == [second, None, first, second]
         assert store.get_many([]) == []
+
+    def test_what_has_ended_is_told_with_its_outcome(self, store: TaskStore) -> None:
+        waiting, canceled, succeeded = accept(store), accept(store, request_id="größer"), finished(store)
+        store.cancel(canceled)
+        nobody, still_waits, first, second = store.get_ended(["nobody", waiting, canceled, succeeded])
+        assert (nobody, still_waits) == (None, None)
+        for ended, task_id in ((first, canceled), (second, succeeded)):
+            record = store.get(task_id)
+            assert ended is not None
+            assert (ended.task_id, ended.request_id, ended.outcome.status) == (task_id, record.request_id, record.status)
+            assert (ended.created_at_ms, ended.finished_at_ms) == (record.created_at_ms, record.finished_at_ms)
+        assert second is not None
+        assert second.outcome.result is not None
+        assert store.get_ended([]) == []
+
+    def test_a_task_without_a_request_id_is_found_by_its_own(self, store: TaskStore) -> None:
+        item = an_item()
+        first = accept(store, task_id=item.task_id, item=item, request_id=item.task_id)
+        assert store.find_by_request(first) == [first]
+        again = accept(store, request_id=first)
+        assert store.find_by_request(first) == [first, again]
+        assert store.find_by_request(again) == []
+        assert store.withdraw(first)
+        assert store.find_by_request(first) == [again]
 
     def test_the_tasks_of_a_request_come_oldest_first(self, store: TaskStore) -> None:
         ids = [accept(store, request_id="ensemble-1") for _ in range(12)]

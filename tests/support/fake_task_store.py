@@ -24,7 +24,16 @@ from inference.errors import (
     TaskCanceled,
     TaskNotFound,
 )
-from inference.messages import BatchRecord, BatchRequest, Outcome, PredictionRequest, TaskRecord, TaskStatus, encode_outcome
+from inference.messages import (
+    BatchRecord,
+    BatchRequest,
+    EndedTask,
+    Outcome,
+    PredictionRequest,
+    TaskRecord,
+    TaskStatus,
+    encode_outcome,
+)
 from inference.task_store import (
     Accepted,
     AcceptedBatch,
@@ -144,6 +153,14 @@ class FakeTaskStore:
         with self._step():
             found = (self._find(task_id) for task_id in task_ids)
             return [task.record() if task else None for task in found]
+
+    def get_ended(self, task_ids: Sequence[str]) -> list[EndedTask | None]:
+        return [
+            EndedTask(one.task_id, one.request_id, one.created_at_ms, one.finished_at_ms, one.outcome)
+            if one is not None and one.outcome is not None
+            else None
+            for one in self.get_many(task_ids)
+        ]
 
     def find_by_request(self, request_id: str) -> list[str]:
         with self._step():

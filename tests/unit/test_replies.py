@@ -16,7 +16,7 @@ from support.samples import a_failure, a_request, a_success
 from support.waiting import TIMEOUT_S, together, until
 
 from inference.errors import ServiceUnavailable
-from inference.messages import TaskRecord, TaskStatus, encode_outcome
+from inference.messages import EndedTask, TaskStatus, encode_outcome
 from inference.redis_client import connect
 from inference.replies import ReplyRouter, parse_frames
 from inference.task_store import Commit
@@ -88,11 +88,11 @@ class UnreadableStore(RedisTaskStore):
     error: Exception | None = None
     reads = 0
 
-    def get_many(self, task_ids: Sequence[str]) -> list[TaskRecord | None]:
+    def get_ended(self, task_ids: Sequence[str]) -> list[EndedTask | None]:
         self.reads += 1
         if self.error is not None:
             raise self.error
-        return super().get_many(task_ids)
+        return super().get_ended(task_ids)
 
 
 class TestWaiting:

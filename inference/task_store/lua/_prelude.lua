@@ -67,14 +67,29 @@ local function live_at_least(key, ttl)
   if redis.call('PTTL', key) < ttl then redis.call('PEXPIRE', key, ttl) end
 end
 
--- How long a record lives after nothing more is to come: `ttl` ms, or for ever (KEEP: a dead letter).
+-- Of tasks that wait for a sink, or end here: by batch, how long its record is to live; `settle_batches` does it for all at once.
+local batch_lives = {}
+
+local function settle_batches()
+  for batch, ttl in pairs(batch_lives) do
+    if ttl == KEEP then
+      redis.call('PERSIST', k('batch', batch))
+    else
+      live_at_least(k('batch', batch), ttl)
+    end
+  end
+end
+
+-- How long a record lives after nothing more is to come: `ttl` ms, or for ever (KEEP: a dead letter). `settle_batches` comes after.
 local function let_expire(id, ttl)
   if ttl == KEEP then return end
   redis.call('PEXPIRE', k('task', id), ttl)
   local request_id, seq, batch = unpack(redis.call('HMGET', k('task', id), 'request_id', 'seq', 'batch'))
-  redis.call('ZADD', k('request', request_id), seq, id) -- a record may outlive the index that it was accepted with
-  live_at_least(k('request', request_id), ttl)
-  if batch then live_at_least(k('batch', batch), ttl) end
+  if request_id ~= id then
+    redis.call('ZADD', k('request', request_id), seq, id) -- a record may outlive the index that it was accepted with
+    live_at_least(k('request', request_id), ttl)
+  end
+  if batch then batch_lives[batch] = batch_lives[batch] or ttl end
 end
 
 -- An attempt dies once, however many notice it, and however often they say so.
@@ -93,7 +108,7 @@ local ended, ended_images = {}, {}
 local function finish(id, status, outcome, ttl)
   local key = k('task', id)
   local queue, reply_to, sinks, batch = unpack(redis.call('HMGET', key, 'queue', 'reply_to', 'sinks', 'batch'))
-  local fields = {'status', status, 'finished_at', now, 'outcome', outcome}
+  local fields = {'status', status, 'finished_at', now, 'outcome', outcome, 'owner', ''}
   local undelivered = 0
   if status == 'succeeded' then
     for sink in string.gmatch(sinks, '[^,]+') do
@@ -106,14 +121,13 @@ local function finish(id, status, outcome, ttl)
     fields[#fields + 1] = undelivered
   end
   redis.call('HSET', key, unpack(fields))
-  redis.call('HDEL', key, 'owner')
   ended[#ended + 1] = id
   ended_images[#ended_images + 1] = k('image', id)
   waits_no_more(id, queue)
   if undelivered == 0 then
     let_expire(id, ttl)
   elseif batch then
-    redis.call('PERSIST', k('batch', batch)) -- its tasks may wait for their sink for longer than it was to live
+    batch_lives[batch] = KEEP -- its tasks may wait for their sink for longer than it was to live
   end
   if reply_to ~= '' then
     local frame = struct.pack('>I4I8', #id, now) .. id .. struct.pack('>I4', #outcome) .. outcome
@@ -121,9 +135,10 @@ local function finish(id, status, outcome, ttl)
   end
 end
 
--- Waiting sets, leases, deadlines, images; one message for each API process that waits, however many results it gets.
+-- Waiting sets, batches, leases, deadlines, images; one message for each API process that waits, however many results it gets.
 local function conclude()
   stop_waiting()
+  settle_batches()
   call_with_all(ended, 'ZREM', k('leases'))
   call_with_all(ended, 'ZREM', k('deadlines'))
   call_with_all(ended_images, 'DEL')

@@ -11,8 +11,10 @@ local function write(at, width, ttl, seq)
   redis.call('HSET', k('task', id), 'queue', queue, 'request_id', request_id, 'status', 'queued', 'seq', seq,
     'created_at', now, 'deadline_at', now + deadline, unpack(ARGV, at + 5, at + width - 1))
   if image ~= '' then redis.call('SET', k('image', id), image, 'PX', deadline + ttl) end
-  redis.call('ZADD', k('request', request_id), seq, id)
-  live_at_least(k('request', request_id), deadline + ttl)
+  if request_id ~= id then -- else it is found by its id
+    redis.call('ZADD', k('request', request_id), seq, id)
+    live_at_least(k('request', request_id), deadline + ttl)
+  end
   return deadline + ttl
 end
 

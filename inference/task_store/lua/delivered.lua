@@ -14,4 +14,5 @@ for i = 5, #ARGV, 2 do
     if tonumber(undelivered) == 1 then let_expire(id, ttl) end
   end
 end
+settle_batches()
 return 1

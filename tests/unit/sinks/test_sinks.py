@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 import pytest
-from support.result_documents import a_document, a_record
+from support.result_documents import a_document, an_ended_task
 from support.samples import VECTOR, a_failure, a_success
 
 from inference.sinks import result_document
@@ -31,10 +30,9 @@ def test_a_document_says_what_the_seed_promises_and_more() -> None:
     }
 
 
-@pytest.mark.parametrize("outcome", [None, a_failure()])
-def test_a_record_without_a_result_makes_no_document(outcome: Any) -> None:
+def test_a_task_without_a_result_makes_no_document() -> None:
     with pytest.raises(ValueError, match="task has no result"):
-        result_document(a_record("task", outcome=outcome), "pipeline")
+        result_document(an_ended_task("task", a_failure()), "pipeline")
 
 
 @pytest.mark.parametrize(("threshold", "confident"), [(1.0, True), (3.402e38, False)])
@@ -42,5 +40,5 @@ def test_a_document_of_a_model_with_a_threshold_says_whether_it_is_confident(thr
     outcome = a_success()
     assert outcome.result is not None
     result = dataclasses.replace(outcome.result, threshold=threshold)
-    record = a_record("task", outcome=dataclasses.replace(outcome, result=result))
-    assert result_document(record, pipeline_id="pipeline")["confident"] is confident
+    task = an_ended_task("task", dataclasses.replace(outcome, result=result))
+    assert result_document(task, pipeline_id="pipeline")["confident"] is confident
