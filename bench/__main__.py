@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
-from bench import depth, machine, page, plots, report, scaling, targets, workload
+from bench import closed_loop, depth, machine, page, plots, report, scaling, targets, workload
 from bench.contenders import Batches, Contender, Naive, Ours
 from bench.measuring import Measurement, Plan, limit, measure, reason
 from bench.peer_contenders import PEERS
@@ -96,6 +96,8 @@ def _run(options: argparse.Namespace, plan: Plan) -> list[Row]:
     if unknown:
         raise RuntimeError(f"nothing is named {', '.join(sorted(unknown))}")
     contenders = [one for one in contenders if not options.only or one.name in options.only]
+    if contenders:
+        closed_loop.wrk()  # rather than find out in each of them that there is none
     table: list[Row] = []
     for work in workload.prepare(options.models) if contenders else []:
         table += _or_failure("in process", work.name, partial(_rounds, contenders, work, plan))

@@ -23,12 +23,17 @@ class Load:
     errors: int
 
 
+def wrk() -> str:
+    """Where it is. Raises RuntimeError when it is not there."""
+    found = shutil.which("wrk")
+    if found is None:
+        raise RuntimeError("the load generator `wrk` is not installed (Debian: apt-get install wrk)")
+    return found
+
+
 def run(url: str, body: Path, content_type: str, *, clients: int, seconds: float) -> Load:
     """Raises RuntimeError when wrk is not there or fails. It takes whole seconds: a part of one counts as one."""
-    wrk = shutil.which("wrk")
-    if wrk is None:
-        raise RuntimeError("the load generator `wrk` is not installed (Debian: apt-get install wrk)")
-    command = [wrk, "-t1", f"-c{clients}", f"-d{math.ceil(seconds)}s", "--timeout", "60s", "-s", str(_SCRIPT), url]
+    command = [wrk(), "-t1", f"-c{clients}", f"-d{math.ceil(seconds)}s", "--timeout", "60s", "-s", str(_SCRIPT), url]
     environment = os.environ | {"BODY": str(body), "CONTENT_TYPE": content_type}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603
     line = next((line for line in done.stdout.splitlines() if line.startswith("FIGURES")), None)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.closed_loop import Load
 from bench.measuring import Measurement
 from bench.workload import BATCH_SIZES, LITERT
 
@@ -51,7 +52,6 @@ def limit_rows(workload: str, rounds: Sequence[dict[str, Any]]) -> list[Row]:
             "in process",
             clients=1,
             images_per_request=size,
-            overhead_ms=0.0,
             ratio_to_limit=statistics.median(
                 own[str(size)]["images_per_s"] / limit["32"]["images_per_s"] for own, limit in zip(figures, rounds, strict=True)
             ),
@@ -81,7 +81,7 @@ def _closed_row(rounds: Sequence[Measurement], clients: int) -> Row:
     loads = [one.closed[clients] for one in rounds]
     per_s = [load.requests / load.seconds * images for load in loads]
     own_limits = [one.limit[LITERT] if one.kind == "ours" else one.limit for one in rounds]
-    overheads_ms = [one.closed[clients].p50_ms - own["1"]["p50_ms"] for one, own in zip(rounds, own_limits, strict=True)]
+    is_alone = clients == images == 1
     own_ratios = [own / limit["32"]["images_per_s"] for own, limit in zip(per_s, own_limits, strict=True)]
     ratios = [own / one.limit["32"]["images_per_s"] for own, one in zip(per_s, rounds, strict=True)]
     cpu_ms = _medians([one.cpu_ms[clients] for one in rounds])
@@ -93,7 +93,8 @@ def _closed_row(rounds: Sequence[Measurement], clients: int) -> Row:
         images_per_s_spread=[min(per_s), max(per_s)],
         p50_ms=statistics.median(load.p50_ms for load in loads),
         p99_ms=statistics.median(load.p99_ms for load in loads),
-        overhead_ms=statistics.median(overheads_ms) if clients == images == 1 else None,
+        overhead_ms=_overhead_ms(loads, [one.limit for one in rounds]) if is_alone else None,
+        overhead_over_own_runtime_ms=_overhead_ms(loads, own_limits) if is_alone else None,
         cpu_ms_per_image=sum(cpu_ms.values()),
         cpu_ms_by_process=cpu_ms,
         ratio_to_limit=statistics.median(ratios),
@@ -102,6 +103,12 @@ def _closed_row(rounds: Sequence[Measurement], clients: int) -> Row:
         memory_mb=_medians([one.memory_mb for one in rounds]),
         start_s=_median(one.start_s for one in rounds),
     )
+
+
+def _overhead_ms(loads: Sequence[Load], limits: Sequence[dict[str, Any]]) -> float:
+    """p50 less that of the model alone, in the same round."""
+    overheads_ms: list[float] = [load.p50_ms - limit["1"]["p50_ms"] for load, limit in zip(loads, limits, strict=True)]
+    return statistics.median(overheads_ms)
 
 
 def _open_row(rounds: Sequence[Measurement], share: float) -> Row:
@@ -157,6 +164,7 @@ _COLUMNS = (
     ("p99 ms", "p99_ms", "{:.1f}"),
     ("p99 ÷ p50", "p99_to_p50", "{:.1f}"),
     ("overhead ms", "overhead_ms", "{:.1f}"),
+    ("over own runtime ms", "overhead_over_own_runtime_ms", "{:.1f}"),
     ("CPU ms an image", "cpu_ms_per_image", "{:.2f}"),
     ("mean batch", "mean_batch_size", "{:.1f}"),
     ("÷ limit", "ratio_to_limit", "{:.2f}"),

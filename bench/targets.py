@@ -144,6 +144,12 @@ def _start(table: Table, contender: str) -> float | None:
 _TINY_AT_64 = _closed("images_per_s", "tiny", 64)
 _MOBILENET_AT_64 = _closed("ratio_to_limit", "mobilenetv2", 64)
 _OVERHEAD = _closed("overhead_ms", "mobilenetv2", 1)
+_OVERHEAD_OVER_OWN = _closed("overhead_over_own_runtime_ms", "mobilenetv2", 1)
+
+
+def _overhead(figure: str, contender: str, measure: Measure, must_ms: float, aim_ms: float) -> Target:
+    return Target(figure, contender, measure, must_ms, aim_ms, smaller_is_better=True, shape="{:.1f}")
+
 
 TARGETS = (
     Target("MobileNetV2, 64 clients, embedded: images/s ÷ in process", EMBEDDED, _MOBILENET_AT_64, 0.75, 0.90),
@@ -166,16 +172,10 @@ TARGETS = (
         1,
         is_shared=False,
     ),
-    Target(
-        "MobileNetV2, one client, embedded: p50 over the model's own, ms",
-        EMBEDDED,
-        _OVERHEAD,
-        4,
-        2.5,
-        smaller_is_better=True,
-        shape="{:.1f}",
-    ),
-    Target("the same with MinIO, ms", MONGODB, _OVERHEAD, 6, 4, smaller_is_better=True, shape="{:.1f}"),
+    _overhead("MobileNetV2, one client, embedded: p50 less that in process, ms", EMBEDDED, _OVERHEAD, 4, 2.5),
+    _overhead("the same with MinIO, ms", MONGODB, _OVERHEAD, 6, 4),
+    _overhead("embedded, less the p50 of its own runtime (ours: LiteRT) in process, ms", EMBEDDED, _OVERHEAD_OVER_OWN, 4, 2.5),
+    _overhead("the same with MinIO, less that of its own runtime, ms", MONGODB, _OVERHEAD_OVER_OWN, 6, 4),
     Target("p99 ÷ p50 at 80 % of the highest load, open loop, worst model", EMBEDDED, _tail, 3, 2, smaller_is_better=True),
     Target(
         "time a task at queue depth 100,000 ÷ at 100",

@@ -63,6 +63,7 @@ def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     monkeypatch.setattr(command, "limit", lambda _work: LIMIT)
     monkeypatch.setattr(command, "measure", fake_measure)
     monkeypatch.setattr(command.workload, "prepare", lambda _names: [WORK])
+    monkeypatch.setattr(command.closed_loop.shutil, "which", lambda name: f"/usr/bin/{name}")
     return order
 
 
@@ -99,4 +100,13 @@ def test_a_run_without_failures_ends_well(runs: list[str]) -> None:
 def test_a_name_that_nothing_has_is_refused(runs: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert command.main(["--only", "good", "litserv"]) == 1
     assert "nothing is named litserv" in capsys.readouterr().err
+    assert runs == []
+
+
+def test_without_the_load_generator_nothing_begins(
+    runs: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command.closed_loop.shutil, "which", lambda _name: None)
+    assert command.main(["--models", "tiny"]) == 1
+    assert "`wrk` is not installed" in capsys.readouterr().err
     assert runs == []
