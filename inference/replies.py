@@ -176,7 +176,7 @@ class ReplyRouter:
                 message: dict[str, Any] | None = channel.get_message(timeout=POLL_INTERVAL_S)
                 if message is not None:
                     frames = parse_frames(message["data"])
-                    self._resolve((task_id, Ended(decode_outcome(outcome), at_ms)) for task_id, at_ms, outcome in frames)
+                    self._resolve([(task_id, Ended(decode_outcome(outcome), at_ms)) for task_id, at_ms, outcome in frames])
                 if time.monotonic() - polled_at >= POLL_INTERVAL_S:
                     self._poll_records()
                     polled_at = time.monotonic()
@@ -191,9 +191,10 @@ class ReplyRouter:
         except ServiceUnavailable as error:
             logger.warning("cannot read the records of %d waiting callers: %s", len(task_ids), error)
             return
-        self._resolve((task.task_id, Ended(task.outcome, task.finished_at_ms)) for task in tasks if task is not None)
+        self._resolve([(task.task_id, Ended(task.outcome, task.finished_at_ms)) for task in tasks if task is not None])
 
-    def _resolve(self, ends: Iterable[tuple[str, Ended]]) -> None:
+    def _resolve(self, ends: Sequence[tuple[str, Ended]]) -> None:
+        """Takes what is decoded already: an outcome that cannot be read must not make others lose their waiters."""
         with self._lock:  # nobody has to look for them any more
             found = [(waiter, task_id, ended) for task_id, ended in ends for waiter in self._waiters.pop(task_id, ())]
         for waiter, task_id, ended in found:
