@@ -115,6 +115,15 @@ class TestWaiting:
         store.error = None
         assert finished_at_ms == [store.get(task_id).finished_at_ms for task_id in (first, second)]
 
+    def test_a_result_that_cannot_be_read_takes_no_other_with_it(self, rig: Rig) -> None:
+        first, second = rig.accept(reply_to=""), rig.accept(reply_to="")
+        with rig.router.expect(first) as one, rig.router.expect(second) as two:
+            rig.subscribed()
+            rig.client.publish(rig.router.channel, frame(first, 1, encode_outcome(a_success())) + frame(second, 1, b"no outcome"))
+            rig.finish(first, second)
+            for waiter in (one, two):
+                assert waiter.wait(TIMEOUT_S) is not None
+
     def test_everyone_who_waits_for_a_task_gets_it(self, rig: Rig) -> None:
         task_id = rig.accept()
         waiters = [rig.router.expect(task_id) for _ in range(5)]
