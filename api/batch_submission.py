@@ -140,7 +140,7 @@ class BatchSubmissions:
             upload = uploads.get(one.item.task_id)
             return PredictionRequest(
                 task_id=one.item.task_id,
-                request_id=one.form.request_id or one.item.task_id,
+                request_id=one.form.request_id_of(one.item.task_id),
                 model=one.checked.model,
                 queue=one.queue,
                 item=one.item,

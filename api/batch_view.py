@@ -9,8 +9,7 @@ from typing import Any
 from api.problems import problem_document
 from api.task_view import result_view
 from inference.errors import InferenceError, TaskNotFound
-from inference.messages import BatchRecord, BatchRequest, Outcome, PredictionRequest, TaskRecord, TaskStatus
-from inference.replies import Ended
+from inference.messages import BatchRecord, BatchRequest, Ended, Outcome, PredictionRequest, TaskRecord, TaskStatus
 
 #: Of an item: it was refused, and has no task; its task ended so long ago that its record is gone.
 REFUSED, GONE = "refused", "gone"

@@ -38,7 +38,7 @@ class ImageForm:
 
     image: bytes
     content_type: str | None
-    #: empty where the task's id is to be its request id too
+    #: empty where the client has none
     request_id: str
     model: str | None
     shape: Any
@@ -48,6 +48,10 @@ class ImageForm:
     priority: int
     #: where the result goes; None: where the settings say
     sinks: tuple[str, ...] | None
+
+    def request_id_of(self, task_id: str) -> str:
+        """The client's own; the task's where there is none."""
+        return self.request_id or task_id
 
 
 @dataclass(frozen=True)

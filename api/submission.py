@@ -83,7 +83,7 @@ class Submissions:
         upload = self._uploads.begin(item, form, waiting=self._admission.waiting(queue))
         request = PredictionRequest(
             task_id=task_id,
-            request_id=form.request_id or task_id,
+            request_id=form.request_id_of(task_id),
             model=checked.model,
             queue=queue,
             item=item,

@@ -143,7 +143,7 @@ class Uploads:
 
     def _put(self, item: QueueItem, form: ImageForm, *, is_copy: bool) -> float:
         began = time.perf_counter()
-        metadata = {"request-id": form.request_id or item.task_id}
+        metadata = {"request-id": form.request_id_of(item.task_id)}
         try:
             self._objects.put(item.object_key, form.image, content_type=form.content_type, metadata=metadata, is_copy=is_copy)
         except ServiceUnavailable:

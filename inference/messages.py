@@ -283,11 +283,17 @@ class TaskRecord:
 
 
 @dataclass(frozen=True)
-class EndedTask:
-    """What of a record is told to those who wait for the task's end. Times as in `TaskRecord`."""
+class Ended:
+    """How a task ended, and when. Times as in `TaskRecord`."""
+
+    outcome: Outcome
+    finished_at_ms: int
+
+
+@dataclass(frozen=True)
+class EndedTask(Ended):
+    """... with what else of its record is told to those who wait for its end."""
 
     task_id: str
     request_id: str
     created_at_ms: int
-    finished_at_ms: int
-    outcome: Outcome

@@ -16,13 +16,12 @@ import threading
 import time
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Self
 
 import redis
 
 from inference.errors import ServiceUnavailable, TaskNotFound
-from inference.messages import Outcome, TaskRecord, TaskStatus, decode_outcome
+from inference.messages import Ended, Outcome, TaskRecord, TaskStatus, decode_outcome
 from inference.task_store.protocol import TaskStore
 
 logger = logging.getLogger(__name__)
@@ -46,14 +45,6 @@ def parse_frames(data: bytes) -> Iterator[tuple[str, int, bytes]]:
         at += _LENGTH.size
         yield task_id, finished_at_ms, data[at : at + length]
         at += length
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a task ended, and when: ms since the epoch on the store's clock."""
-
-    outcome: Outcome
-    finished_at_ms: int
 
 
 class BatchWaiter:
@@ -191,7 +182,7 @@ class ReplyRouter:
         except ServiceUnavailable as error:
             logger.warning("cannot read the records of %d waiting callers: %s", len(task_ids), error)
             return
-        self._resolve([(task.task_id, Ended(task.outcome, task.finished_at_ms)) for task in tasks if task is not None])
+        self._resolve([(task.task_id, task) for task in tasks if task is not None])
 
     def _resolve(self, ends: Sequence[tuple[str, Ended]]) -> None:
         """Takes what is decoded already: an outcome that cannot be read must not make others lose their waiters."""

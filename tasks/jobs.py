@@ -81,7 +81,7 @@ class Delivery:
         self._on_done = on_done
         self._lock = threading.Lock()
         self._phase = _Phase.WAITING
-        self._open = {item.task_id for item in message.items}
+        self._task_ids = frozenset(item.task_id for item in message.items)
         self._ends: dict[str, ItemEnd] = {}
 
     def item_started(self) -> None:
@@ -100,10 +100,9 @@ class Delivery:
 
     def item_ended(self, task_id: str, end: ItemEnd) -> None:
         with self._lock:
-            was_open = bool(self._open)
-            self._open.discard(task_id)
+            is_new = task_id not in self._ends
             self._ends[task_id] = end
-            is_done = was_open and not self._open
+            is_done = is_new and self._ends.keys() == self._task_ids
         if is_done:
             self._on_done(self._ends)
 

@@ -29,7 +29,6 @@ def to_fields(request: PredictionRequest) -> list[Any]:
 def from_hash(task_id: str, fields: dict[bytes, bytes]) -> TaskRecord:
     """The record of `task_id` from a whole HGETALL answer."""
     outcome = fields.get(b"outcome")
-    deliveries, refusals = _by_sink(fields)
     return TaskRecord(
         task_id=task_id,
         request_id=fields[b"request_id"].decode(),
@@ -47,8 +46,8 @@ def from_hash(task_id: str, fields: dict[bytes, bytes]) -> TaskRecord:
         priority=int(fields[b"priority"]),
         batch_id=fields.get(b"batch", b"").decode(),
         outcome=decode_outcome(outcome) if outcome else None,
-        deliveries=deliveries,
-        refusals=refusals,
+        deliveries=_by_sink(fields, _DELIVERY),
+        refusals=_by_sink(fields, _REFUSAL),
     )
 
 
@@ -61,15 +60,8 @@ def ended_from(task_id: str, values: Sequence[bytes | None]) -> EndedTask | None
     request_id, created_at, finished_at, outcome = values
     if request_id is None or created_at is None or finished_at is None or outcome is None:
         return None
-    return EndedTask(task_id, request_id.decode(), int(created_at), int(finished_at), decode_outcome(outcome))
+    return EndedTask(decode_outcome(outcome), int(finished_at), task_id, request_id.decode(), int(created_at))
 
 
-def _by_sink(fields: dict[bytes, bytes]) -> tuple[dict[str, str], dict[str, str]]:
-    """States of delivery, and why a sink refused."""
-    deliveries, refusals = {}, {}
-    for name, value in fields.items():
-        if name.startswith(_DELIVERY):
-            deliveries[name.removeprefix(_DELIVERY).decode()] = value.decode()
-        elif name.startswith(_REFUSAL):
-            refusals[name.removeprefix(_REFUSAL).decode()] = value.decode()
-    return deliveries, refusals
+def _by_sink(fields: dict[bytes, bytes], prefix: bytes) -> dict[str, str]:
+    return {name.removeprefix(prefix).decode(): value.decode() for name, value in fields.items() if name.startswith(prefix)}

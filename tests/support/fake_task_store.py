@@ -156,7 +156,7 @@ class FakeTaskStore:
 
     def get_ended(self, task_ids: Sequence[str]) -> list[EndedTask | None]:
         return [
-            EndedTask(one.task_id, one.request_id, one.created_at_ms, one.finished_at_ms, one.outcome)
+            EndedTask(one.outcome, one.finished_at_ms, one.task_id, one.request_id, one.created_at_ms)
             if one is not None and one.outcome is not None
             else None
             for one in self.get_many(task_ids)

@@ -12,7 +12,7 @@ from inference.sinks import result_document
 
 def an_ended_task(task_id: str, outcome: Outcome | None = None) -> EndedTask:
     """Which succeeded, unless `outcome` says otherwise."""
-    return EndedTask(task_id, "größer", created_at_ms=1, finished_at_ms=3, outcome=outcome or a_success())
+    return EndedTask(outcome or a_success(), finished_at_ms=3, task_id=task_id, request_id="größer", created_at_ms=1)
 
 
 def a_document(task_id: str, **changes: Any) -> dict[str, Any]:
