@@ -63,7 +63,7 @@ class BatchItems:
         except ServiceUnavailable:
             raise
         except InferenceError as error:
-            return error
+            return error.with_traceback(None)  # which has the frames of the images, and they the answer with this error
 
     def _sent(self, sent: BatchItem, check: Check) -> PreparedItem:
         form = read_image_form(sent.image, sent.content_type, sent.options)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
 
 from api.app import create_app
 from inference.settings import Settings
+
+#: How many more objects are made than freed until Python looks for cycles among them. A batch is a thousand that live until its
+#: answer, and no request leaves cycles behind: the usual 700 cost a tenth of the CPU time.
+_YOUNG_OBJECTS = 5_000
 
 
 class _Gunicorn(BaseApplication):  # type: ignore[misc] # gunicorn has no types
@@ -37,5 +42,6 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc] # gunicorn has no types
 
 def serve(settings: Settings) -> None:
     """Run until stopped."""
+    gc.set_threshold(_YOUNG_OBJECTS)
     create_app(settings)  # what is wrong with it is said once, before any worker is forked
     _Gunicorn(settings).run()

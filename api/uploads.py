@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
@@ -30,20 +31,22 @@ _Put = Callable[[], float]
 
 
 class _Done:
-    """A put that is done at once, with the part of a Future that is asked for: a real one takes longer than a small image."""
+    """A put that is done at once, with the parts of a Future that are asked for: a real one takes longer than a small image."""
 
     def __init__(self, put: _Put) -> None:
         self._ms = 0.0
         self._error: Exception | None = None
         try:
             self._ms = put()
-        except Exception as error:  # noqa: BLE001 `result` raises it
-            self._error = error
+        except Exception as error:  # noqa: BLE001 whoever waits for it raises it
+            self._error = copy.copy(error)  # without its traceback, which has this frame: a cycle, and the image in it
 
-    def result(self, timeout: float | None = None) -> float:
+    def exception(self, timeout: float | None = None) -> Exception | None:
         del timeout
-        if self._error is not None:
-            raise self._error
+        return self._error
+
+    def result(self) -> float:
+        """Of one that did not fail."""
         return self._ms
 
 
@@ -68,9 +71,12 @@ class Upload:
     def wait(self, timeout_s: float | None = None) -> float:
         """Gives the milliseconds that it took. Raises ServiceUnavailable, as it does when it takes longer than `timeout_s`."""
         try:
-            return self._transfer.result(timeout_s)
-        except FutureTimeoutError as error:
-            raise ServiceUnavailable("the object store takes too long", retry_after_s=5) from error
+            error = self._transfer.exception(timeout_s)
+        except FutureTimeoutError as late:
+            raise ServiceUnavailable("the object store takes too long", retry_after_s=5) from late
+        if error is not None:
+            raise copy.copy(error) from error  # itself, it would have this frame too
+        return self._transfer.result()
 
     @property
     def store_ms(self) -> float:

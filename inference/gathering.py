@@ -57,9 +57,12 @@ class Gatherer(Generic[A, R]):
             mine.woken.wait()
         if mine.leads:
             self._lead()
-        if mine.error is not None:
-            raise mine.error
-        return mine.answer
+        try:
+            if mine.error is not None:
+                raise mine.error
+            return mine.answer
+        finally:
+            del mine  # the error's traceback has this frame: else each would keep the other, and all that the callers hold
 
     def _lead(self) -> None:
         """Make one call, and hand the next to the first of those who came meanwhile."""

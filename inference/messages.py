@@ -49,16 +49,12 @@ class ModelRef:
 
 @dataclass(frozen=True)
 class QueueItem:
-    """One image in a queue message: a task id and where its bytes are."""
+    """One image in a queue message: a task id and where its bytes are. orjson writes it as it is."""
 
     task_id: str
     object_key: str
     #: None where nobody has looked at the bytes yet: whoever fetches them does
     header: ImageHeader | None
-
-    def to_dict(self) -> dict[str, Any]:
-        header = self.header.to_dict() if self.header else None
-        return {"task_id": self.task_id, "object_key": self.object_key, "header": header}
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> QueueItem:
@@ -69,13 +65,10 @@ class QueueItem:
 
 @dataclass(frozen=True)
 class QueueMessage:
-    """The keyword arguments of the Celery task: a model and a list of items, each a task of its own."""
+    """The keyword arguments of the Celery task, as orjson writes it: a model and a list of items, each a task of its own."""
 
     model: ModelRef
     items: tuple[QueueItem, ...]
-
-    def to_kwargs(self) -> dict[str, Any]:
-        return {"model": self.model.to_dict(), "items": [item.to_dict() for item in self.items]}
 
     def shown(self) -> str:
         """What people read of it in Celery's events and in Flower."""

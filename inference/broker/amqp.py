@@ -52,6 +52,7 @@ class AmqpBroker:
         return None
 
     def publish(self, queue: str, message: QueueMessage, priority: int = USUAL_PRIORITY) -> None:
+        own_id = envelope.message_id(message)
         with _unavailable_when_down(), producers[self._connection].acquire(block=True, timeout=_CONNECT_TIMEOUT_S) as producer:
             if queue not in self._declared:
                 predict_queue(queue, self._settings)(producer.channel).declare()
@@ -60,10 +61,10 @@ class AmqpBroker:
                 envelope.body(message),
                 exchange="",
                 routing_key=queue,
-                headers=envelope.headers(message),
+                headers=envelope.headers(message, own_id),
                 content_type=envelope.CONTENT_TYPE,
                 content_encoding=envelope.CONTENT_ENCODING,
-                correlation_id=envelope.message_id(message),
+                correlation_id=own_id,
                 delivery_mode=2,
                 priority=priority if self.has_priorities else None,
                 mandatory=True,

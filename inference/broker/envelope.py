@@ -32,11 +32,15 @@ def message_id(message: QueueMessage) -> str:
 
 
 def body(message: QueueMessage) -> bytes:
-    return orjson.dumps([[], message.to_kwargs(), _NO_CALLBACKS])
+    return orjson.dumps([[], message, _NO_CALLBACKS])
 
 
-def headers(message: QueueMessage) -> dict[str, Any]:
-    own_id = message_id(message)
+def headers(message: QueueMessage, own_id: str) -> dict[str, Any]:
+    """Celery's.
+
+    Args:
+        own_id: the message's id.
+    """
     return {
         "lang": "py",
         "task": PREDICT_TASK,

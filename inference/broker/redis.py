@@ -62,8 +62,9 @@ class RedisBroker:
     def _push(self, queue: str, message: QueueMessage, priority: int) -> Enqueue:
         native = HIGHEST_PRIORITY - priority  # kombu's Redis counts the other way
         step = max(step for step in _STEPS if step <= native)
+        own_id = envelope.message_id(message)
         properties: dict[str, Any] = {
-            "correlation_id": envelope.message_id(message),
+            "correlation_id": own_id,
             "reply_to": None,
             "delivery_mode": 2,
             "delivery_info": {"exchange": "", "routing_key": queue},
@@ -75,7 +76,7 @@ class RedisBroker:
             "body": base64.b64encode(envelope.body(message)).decode(),
             "content-encoding": envelope.CONTENT_ENCODING,
             "content-type": envelope.CONTENT_TYPE,
-            "headers": envelope.headers(message),
+            "headers": envelope.headers(message, own_id),
             "properties": properties,
         }
         return Enqueue(_list_key(queue, step), orjson.dumps(document), bell_key(queue))

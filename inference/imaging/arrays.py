@@ -6,7 +6,9 @@ import io
 import math
 import re
 import reprlib
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -35,6 +37,9 @@ _DTYPE_KINDS = "biuf"
 _MAX_ITEM_BYTES = 8
 _DTYPE_EXPECTED = "a numpy boolean, whole-number or floating-point type, e.g. uint8, float32 or >f4"
 
+#: a shape or a dtype; many images in a row have the same one, so that what was made of it is kept
+_MAX_TEXT_LENGTH = 100
+
 #: numpy evaluates the header as Python; one of a plain array has 118 bytes
 _MAX_NPY_HEADER_BYTES = 1024
 
@@ -45,9 +50,9 @@ def parse_shape(value: object) -> tuple[int, ...]:
     Raises:
         InvalidMetadata: anything else.
     """
-    numbers: list[object] = list(value) if isinstance(value, list | tuple) else []
-    if isinstance(value, str) and (match := _SHAPE_TEXT.fullmatch(value)) and _BRACKETS[match[1]] == match[3]:
-        numbers = [int(number) for number in re.findall(r"\d+", match[2], re.ASCII)]
+    numbers: Sequence[object] = value if isinstance(value, list | tuple) else ()
+    if isinstance(value, str) and len(value) <= _MAX_TEXT_LENGTH:
+        numbers = _numbers_in(value)
     lengths = tuple(n for n in numbers if type(n) is int and 0 < n <= _MAX_LENGTH)
     if not 1 <= len(lengths) <= _MAX_DIMENSIONS or len(lengths) != len(numbers):
         raise InvalidMetadata(f"{_shown(value)} is not a shape", field="metadata.shape", expected=_SHAPE_EXPECTED)
@@ -60,15 +65,29 @@ def parse_dtype(value: object) -> np.dtype[Any]:
     Raises:
         InvalidMetadata: anything else, e.g. objects, strings, complex numbers, records and dates.
     """
-    text = value.strip() if isinstance(value, str) else ""
-    try:
-        dtype = np.dtype(text) if _DTYPE_TEXT.fullmatch(text) else None
-    except (TypeError, ValueError):
-        dtype = None
+    dtype = _dtype_named(value) if isinstance(value, str) and len(value) <= _MAX_TEXT_LENGTH else None
     if dtype is None or not _is_number(dtype):
         detail = f"{_shown(value)} is not a dtype that images can have"
         raise InvalidMetadata(detail, field="metadata.dtype", expected=_DTYPE_EXPECTED)
     return dtype
+
+
+@lru_cache
+def _numbers_in(text: str) -> tuple[int, ...]:
+    """Of a shape; empty where it is none."""
+    match = _SHAPE_TEXT.fullmatch(text)
+    if match is None or _BRACKETS[match[1]] != match[3]:
+        return ()
+    return tuple(int(number) for number in re.findall(r"\d+", match[2], re.ASCII))
+
+
+@lru_cache
+def _dtype_named(text: str) -> np.dtype[Any] | None:
+    name = text.strip()
+    try:
+        return np.dtype(name) if _DTYPE_TEXT.fullmatch(name) else None
+    except (TypeError, ValueError):
+        return None
 
 
 @dataclass(frozen=True)

@@ -44,17 +44,13 @@ class ImageLimits:
 
 @dataclass(frozen=True)
 class ImageHeader:
-    """What the door learned about an image; travels in the queue message as plain data."""
+    """What the door learned about an image; travels in the queue message as plain data, which orjson makes of it."""
 
     format: ImageFormat
     #: (H, W, C) of a raw array, None for the formats that say it themselves
     shape: tuple[int, ...] | None = None
     #: numpy's canonical string with the byte order, e.g. ``<f4``, of a raw array
     dtype: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        shape = None if self.shape is None else list(self.shape)
-        return {"format": self.format.value, "shape": shape, "dtype": self.dtype}
 
     @staticmethod
     def from_dict(data: dict[str, Any]) -> ImageHeader:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import posix
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +15,9 @@ from pathlib import Path
 from inference.blocking import run_blocking
 from inference.errors import ObjectNotFound, ServiceUnavailable
 from inference.storage import too_large
+
+#: The system's: gevent's `os.close` asks its loop about each descriptor first, for as long as a small file takes to write.
+_close = posix.close
 
 _NO_NAMES = {b"", b".", b".."}
 #: of a file or folder, on every usual file system
@@ -118,7 +122,7 @@ def _write(path: str, data: bytes, *, is_synced: bool = False) -> None:
         if is_synced:
             os.fsync(file)
     finally:
-        os.close(file)
+        _close(file)
 
 
 def _create(path: str) -> int:

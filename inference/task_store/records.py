@@ -13,28 +13,41 @@ _DELIVERY = b"delivery:"
 _REFUSAL = b"refusal:"
 
 
-def to_fields(request: PredictionRequest) -> list[Any]:
-    """field, value, ... beside those that the accept script writes itself."""
-    return [
-        *("model", orjson.dumps([request.model.name, request.model.version, request.model.digest])),
-        *("item", orjson.dumps(request.item.to_dict())),
+def common(request: PredictionRequest) -> tuple[Any, ...]:
+    """What tasks that come together mostly have in common: queue, deadline, and what `common_fields` is made of."""
+    return (
+        *(request.queue, request.deadline_s, request.model, request.sinks),
+        *(request.reply_to, request.priority, request.batch_id),
+    )
+
+
+def common_fields(request: PredictionRequest) -> tuple[Any, ...]:
+    """field, value, ... of the record."""
+    model = request.model
+    return (
+        *("model", orjson.dumps([model.name, model.version, model.digest])),
         *("sinks", ",".join(request.sinks)),
         *("reply_to", request.reply_to),
-        *("store_ms", request.store_ms),
         *("priority", request.priority),
         *(("batch", request.batch_id) if request.batch_id else ()),
-    ]
+    )
+
+
+def item_field(request: PredictionRequest) -> bytes:
+    """The field `item`: what is the task's own."""
+    return orjson.dumps([request.item, request.store_ms])
 
 
 def from_hash(task_id: str, fields: dict[bytes, bytes]) -> TaskRecord:
     """The record of `task_id` from a whole HGETALL answer."""
     outcome = fields.get(b"outcome")
+    item, store_ms = orjson.loads(fields[b"item"])
     return TaskRecord(
         task_id=task_id,
         request_id=fields[b"request_id"].decode(),
         model=ModelRef(*orjson.loads(fields[b"model"])),
         queue=fields[b"queue"].decode(),
-        item=QueueItem.from_dict(orjson.loads(fields[b"item"])),
+        item=QueueItem.from_dict(item),
         status=TaskStatus(fields[b"status"].decode()),
         created_at_ms=int(fields[b"created_at"]),
         deadline_at_ms=int(fields[b"deadline_at"]),
@@ -42,7 +55,7 @@ def from_hash(task_id: str, fields: dict[bytes, bytes]) -> TaskRecord:
         finished_at_ms=int(fields.get(b"finished_at", 0)),
         attempts=int(fields.get(b"attempts", 0)),
         deaths=int(fields.get(b"deaths", 0)),
-        store_ms=float(fields[b"store_ms"]),
+        store_ms=store_ms,
         priority=int(fields[b"priority"]),
         batch_id=fields.get(b"batch", b"").decode(),
         outcome=decode_outcome(outcome) if outcome else None,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -46,7 +47,7 @@ from inference.task_store.protocol import (
     Reaped,
     StateChanged,
 )
-from inference.task_store.records import ENDED_FIELDS, ended_from, from_hash, to_fields
+from inference.task_store.records import ENDED_FIELDS, common, common_fields, ended_from, from_hash, item_field
 
 _LUA = Path(__file__).parent / "lua"
 
@@ -99,6 +100,17 @@ def _ms(seconds: float) -> int:
     return round(seconds * 1000)
 
 
+def _grouped(requests: Iterable[PredictionRequest]) -> Iterator[Any]:
+    """As the accept script reads tasks: those that follow one another and have much in common say that once."""
+
+    for (queue, deadline_s, *_), group in itertools.groupby(requests, common):
+        tasks = list(group)
+        fields = common_fields(tasks[0])
+        yield from (queue, _ms(deadline_s), len(fields), *fields, len(tasks))
+        for task in tasks:
+            yield from (task.task_id, task.request_id, item_field(task), task.image)
+
+
 class RedisTaskStore:
     """`TaskStore` on a Redis server. Safe to share between threads and greenlets."""
 
@@ -145,18 +157,14 @@ class RedisTaskStore:
         entries: bytes = b"",
     ) -> tuple[bytes, str]:
         """Gives the state, and the id of the task or batch that was accepted now or before."""
-        tasks = [
-            [request.task_id, request.queue, _ms(request.deadline_s), request.request_id, request.image, *to_fields(request)]
-            for request in requests
-        ]
         revision = next((request.revision for request in requests), None)
         state, found = self._acceptances(
             [
                 *(subject, max_queue_depth, _ms(self._policy.result_ttl_s)),
                 *(key, fingerprint, _ms(self._policy.idempotency_ttl_s)),
-                *("" if revision is None else revision, entries, len(enqueue), len(tasks[0]) if tasks else 1),
+                *("" if revision is None else revision, entries, len(enqueue)),
                 *(part for message in enqueue for part in (message.list_key, message.payload, message.bell_key)),
-                *(part for task in tasks for part in task),
+                *_grouped(requests),
             ]
         )
         if state == b"changed":
@@ -171,8 +179,17 @@ class RedisTaskStore:
     def _accept_each(self, submissions: Sequence[list[Any]]) -> Sequence[tuple[bytes, bytes]]:
         """Each by itself; what comes at the same moment shares a round trip and a sync of the server's log."""
         parts = (part for submission in submissions for part in (len(submission), *submission))
-        answers: Sequence[tuple[bytes, bytes]] = self._run("accept", len(submissions), *parts)
+        with unavailable_when_down():
+            answers: Sequence[tuple[bytes, bytes]] = self._scripts["accept"](
+                keys=[self._prefix], args=[len(submissions), *parts], client=self._accepting
+            )
         return answers
+
+    @cached_property
+    def _accepting(self) -> redis.Redis:
+        """On a connection of its own, for one call at a time: a pool asks the system about a connection before it lends it."""
+        own: redis.Redis = self._redis.client()  # type: ignore[no-untyped-call]
+        return own
 
     def withdraw(self, task_id: str) -> bool:
         return bool(self._run("withdraw", "", task_id))

@@ -97,7 +97,7 @@ class FakeBroker:
 
     def prepare(self, queue: str, message: QueueMessage, priority: int = USUAL_PRIORITY) -> Enqueue | None:
         self._note(message, priority)
-        return Enqueue(queue, orjson.dumps(message.to_kwargs())) if self._shares_store else None
+        return Enqueue(queue, orjson.dumps(message)) if self._shares_store else None
 
     def publish(self, queue: str, message: QueueMessage, priority: int = USUAL_PRIORITY) -> None:
         self._check()

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 
@@ -106,3 +108,21 @@ def test_thousands_from_many_threads_each_get_their_own() -> None:
     with ThreadPoolExecutor(16) as pool:
         assert list(pool.map(gatherer, [*range(14, 4000)])) == [2 * number for number in range(14, 4000)]
     assert sorted(number for call in server.calls for number in call) == [*range(14, 4000)]
+
+
+def test_an_error_keeps_nothing_of_its_caller() -> None:
+    """An image, say, until garbage is collected."""
+    held: list[weakref.ref[threading.Event]] = []
+
+    def call() -> None:
+        image = threading.Event()
+        held.append(weakref.ref(image))
+        Gatherer(Server().double)(13)
+
+    gc.disable()
+    try:
+        with pytest.raises(ValueError, match="unlucky"):
+            call()
+        assert held[0]() is None
+    finally:
+        gc.enable()

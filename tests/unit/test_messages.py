@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from support.samples import MODEL, VECTOR, a_request, a_success
+from support.samples import MODEL, VECTOR, a_request, a_success, as_sent
 
 from inference.errors import DeadlineExceeded, InvalidImage
 from inference.imaging import ImageFormat, ImageHeader
@@ -23,7 +23,7 @@ from inference.messages import (
     decode_outcome,
     encode_outcome,
 )
-from inference.task_store.records import from_hash, to_fields
+from inference.task_store.records import common_fields, from_hash, item_field
 
 HEADERS = [
     ImageHeader(ImageFormat.PNG),
@@ -55,7 +55,7 @@ def test_every_status_is_spelled_as_clients_see_it() -> None:
 @pytest.mark.parametrize("header", [*HEADERS, None])
 def test_a_queue_message_survives_json(header: ImageHeader | None) -> None:
     message = QueueMessage(MODEL, (QueueItem("t1", "uploads/t1", header), QueueItem("t2", "uploads/größer", header)))
-    assert QueueMessage.from_kwargs(json.loads(json.dumps(message.to_kwargs()))) == message
+    assert QueueMessage.from_kwargs(as_sent(message)) == message
 
 
 def test_people_read_keys_and_ids_of_a_queue_message() -> None:
@@ -174,7 +174,7 @@ class TestResult:
 class TestRecord:
     def test_a_record_is_read_back_from_its_fields(self) -> None:
         request = a_request("t", request_id="größer", model=ModelRef("m", "2", "sha256:ab"), sinks=("a", "b"), store_ms=1.5)
-        written = to_fields(request)
+        written = [*common_fields(request), "item", item_field(request)]
         fields = {name.encode(): _as_redis_gives(value) for name, value in zip(written[::2], written[1::2], strict=True)}
         fields |= {b"queue": b"q", b"request_id": request.request_id.encode(), b"status": b"succeeded", b"created_at": b"10"}
         fields |= {b"deadline_at": b"20", b"started_at": b"11", b"finished_at": b"12", b"attempts": b"2", b"deaths": b"1"}

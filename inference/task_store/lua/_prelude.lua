@@ -5,6 +5,16 @@ local function k(...)
   return prefix .. ':' .. table.concat({...}, ':')
 end
 
+local record_prefix, image_prefix = k('task', ''), k('image', '')
+
+local function record(id)
+  return record_prefix .. id
+end
+
+local function image(id)
+  return image_prefix .. id
+end
+
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
@@ -17,12 +27,12 @@ local function is_leased(id)
 end
 
 local function give_back(id)
-  redis.call('HDEL', k('task', id), 'owner')
+  redis.call('HDEL', record(id), 'owner')
   redis.call('ZREM', k('leases'), id)
 end
 
 local function wait_again(id, queue, seq)
-  redis.call('HSET', k('task', id), 'status', 'queued')
+  redis.call('HSET', record(id), 'status', 'queued')
   redis.call('ZADD', k('waiting', queue), seq, id)
 end
 
@@ -81,10 +91,10 @@ local function settle_batches()
 end
 
 -- How long a record lives after nothing more is to come: `ttl` ms, or for ever (KEEP: a dead letter). `settle_batches` comes after.
-local function let_expire(id, ttl)
+-- The last three are what the record says.
+local function let_expire(id, ttl, request_id, seq, batch)
   if ttl == KEEP then return end
-  redis.call('PEXPIRE', k('task', id), ttl)
-  local request_id, seq, batch = unpack(redis.call('HMGET', k('task', id), 'request_id', 'seq', 'batch'))
+  redis.call('PEXPIRE', record(id), ttl)
   if request_id ~= id then
     redis.call('ZADD', k('request', request_id), seq, id) -- a record may outlive the index that it was accepted with
     live_at_least(k('request', request_id), ttl)
@@ -94,44 +104,49 @@ end
 
 -- An attempt dies once, however many notice it, and however often they say so.
 local function count_death(id)
-  local key = k('task', id)
+  local key = record(id)
   local attempts, died_attempt, deaths = unpack(redis.call('HMGET', key, 'attempts', 'died_attempt', 'deaths'))
   if died_attempt == attempts then return tonumber(deaths) end
   redis.call('HSET', key, 'died_attempt', attempts)
   return redis.call('HINCRBY', key, 'deaths', 1)
 end
 
+-- What is to be known of a record to end it; no status where there is none.
+local function read(id)
+  local status, owner, attempts, queue, reply_to, sinks, request_id, seq, batch = unpack(redis.call('HMGET', record(id),
+    'status', 'owner', 'attempts', 'queue', 'reply_to', 'sinks', 'request_id', 'seq', 'batch'))
+  return {id = id, status = status, owner = owner, attempts = attempts, queue = queue, reply_to = reply_to, sinks = sinks,
+    request_id = request_id, seq = seq, batch = batch}
+end
+
 local replies = {}
 local ended, ended_images = {}, {}
 
--- The one way into a terminal state: record, outbox; `conclude` comes after the last one.
-local function finish(id, status, outcome, ttl)
-  local key = k('task', id)
-  local queue, reply_to, sinks, batch = unpack(redis.call('HMGET', key, 'queue', 'reply_to', 'sinks', 'batch'))
+-- The one way into a terminal state, from what `read` gave: record, outbox; `conclude` comes after the last one.
+local function finish(task, status, outcome, ttl)
+  local id = task.id
   local fields = {'status', status, 'finished_at', now, 'outcome', outcome, 'owner', ''}
   local undelivered = 0
   if status == 'succeeded' then
-    for sink in string.gmatch(sinks, '[^,]+') do
+    for sink in string.gmatch(task.sinks, '[^,]+') do
       redis.call('XADD', k('outbox', sink), '*', 'task_id', id)
-      fields[#fields + 1] = 'delivery:' .. sink
-      fields[#fields + 1] = 'pending'
+      append(fields, 'delivery:' .. sink, 'pending')
       undelivered = undelivered + 1
     end
-    fields[#fields + 1] = 'undelivered'
-    fields[#fields + 1] = undelivered
+    append(fields, 'undelivered', undelivered)
   end
-  redis.call('HSET', key, unpack(fields))
+  redis.call('HSET', record(id), unpack(fields))
   ended[#ended + 1] = id
-  ended_images[#ended_images + 1] = k('image', id)
-  waits_no_more(id, queue)
+  ended_images[#ended_images + 1] = image(id)
+  waits_no_more(id, task.queue)
   if undelivered == 0 then
-    let_expire(id, ttl)
-  elseif batch then
-    batch_lives[batch] = KEEP -- its tasks may wait for their sink for longer than it was to live
+    let_expire(id, ttl, task.request_id, task.seq, task.batch)
+  elseif task.batch then
+    batch_lives[task.batch] = KEEP -- its tasks may wait for their sink for longer than it was to live
   end
-  if reply_to ~= '' then
+  if task.reply_to ~= '' then
     local frame = struct.pack('>I4I8', #id, now) .. id .. struct.pack('>I4', #outcome) .. outcome
-    replies[reply_to] = (replies[reply_to] or '') .. frame
+    replies[task.reply_to] = (replies[task.reply_to] or '') .. frame
   end
 end
 

@@ -1,29 +1,53 @@
 -- The number of submissions, then those of each: how many arguments follow, and they are
--- subject, max_depth, result_ttl_ms, idempotency_key, fingerprint, idempotency_ttl_ms, revision, entries,
--- how many messages, how many arguments a task; list_key, payload, bell_key of each message;
--- id, queue, deadline_ms, request_id, image or '', then field, value, ... of each task's record
+-- subject, max_depth, result_ttl_ms, idempotency_key, fingerprint, idempotency_ttl_ms, revision, entries;
+-- how many messages, and list_key, payload, bell_key of each;
+-- groups of tasks that have much in common: queue, deadline_ms, how many arguments `field, value, ...` of their records take,
+-- these, how many tasks, and id, request_id, item, image or '' of each.
 -- `revision` is that of the desired state that the tasks were checked with, or empty.
 -- `subject` is task:ID, or batch:ID with `entries` for its record: what is accepted, and what the idempotency key stands for.
 -- Gives for each what became of it, and the subject that it is about or the queue that is full.
 
-local function write(at, width, ttl, seq)
-  local id, queue, deadline, request_id, image = unpack(ARGV, at, at + 4)
-  redis.call('HSET', k('task', id), 'queue', queue, 'request_id', request_id, 'status', 'queued', 'seq', seq,
-    'created_at', now, 'deadline_at', now + deadline, unpack(ARGV, at + 5, at + width - 1))
-  if image ~= '' then redis.call('SET', k('image', id), image, 'PX', deadline + ttl) end
-  if request_id ~= id then -- else it is found by its id
-    redis.call('ZADD', k('request', request_id), seq, id)
-    live_at_least(k('request', request_id), deadline + ttl)
+local function read_groups(first, last)
+  local groups, at = {}, first
+  while at <= last do
+    local queue, deadline, width = unpack(ARGV, at, at + 2)
+    local first_task = at + 4 + width
+    local count = tonumber(ARGV[first_task - 1])
+    groups[#groups + 1] = {queue = queue, deadline = tonumber(deadline), count = count,
+      fields = {unpack(ARGV, at + 3, first_task - 2)}, first_task = first_task}
+    at = first_task + 4 * count
   end
-  return deadline + ttl
+  return groups
+end
+
+-- Gives the acceptance number of the last.
+local function write(group, seq, ttl)
+  local life = group.deadline + ttl
+  local waiting, deadlines = {}, {} -- score, id, ...
+  for at = group.first_task, group.first_task + 4 * (group.count - 1), 4 do
+    local id, request_id, item, bytes = unpack(ARGV, at, at + 3)
+    seq = seq + 1
+    redis.call('HSET', record(id), 'item', item, 'request_id', request_id, 'status', 'queued', 'seq', seq,
+      'queue', group.queue, 'created_at', now, 'deadline_at', now + group.deadline, unpack(group.fields))
+    if bytes ~= '' then redis.call('SET', image(id), bytes, 'PX', life) end
+    if request_id ~= id then -- else it is found by its id
+      redis.call('ZADD', k('request', request_id), seq, id)
+      live_at_least(k('request', request_id), life)
+    end
+    append(waiting, seq, id)
+    append(deadlines, now + group.deadline, id)
+  end
+  call_with_all(waiting, 'ZADD', k('waiting', group.queue))
+  call_with_all(deadlines, 'ZADD', k('deadlines'))
+  return seq
 end
 
 local function accept(first, last)
   local subject, max_depth, ttl, idempotency_key, fingerprint, idempotency_ttl = unpack(ARGV, first, first + 5)
-  local revision, entries, messages, width = unpack(ARGV, first + 6, first + 9)
-  local first_message = first + 10
-  local first_task = first_message + 3 * messages
-  max_depth, ttl, width = tonumber(max_depth), tonumber(ttl), tonumber(width)
+  local revision, entries, messages = unpack(ARGV, first + 6, first + 8)
+  local first_message = first + 9
+  local first_group = first_message + 3 * messages
+  max_depth, ttl = tonumber(max_depth), tonumber(ttl)
 
   if redis.call('EXISTS', k(subject)) == 1 then
     return {'accepted', subject} -- the client sent it again: its first answer got lost
@@ -37,11 +61,12 @@ local function accept(first, last)
   if revision ~= '' and revision ~= (redis.call('HGET', k('desired'), 'revision') or '0') then
     return {'changed', subject}
   end
-  local tasks = (last - first_task + 1) / width
-  local coming = {}
-  for at = first_task, last, width do
-    local queue = ARGV[at + 1]
-    coming[queue] = (coming[queue] or 0) + 1
+  local groups = read_groups(first_group, last)
+  local coming, tasks, longest = {}, 0, 0
+  for _, group in ipairs(groups) do
+    coming[group.queue] = (coming[group.queue] or 0) + group.count
+    tasks = tasks + group.count
+    longest = math.max(longest, group.deadline)
   end
   for queue, count in pairs(coming) do
     if max_depth > 0 and redis.call('ZCARD', k('waiting', queue)) + count > max_depth then
@@ -49,27 +74,16 @@ local function accept(first, last)
     end
   end
 
-  local longest = ttl
-  local waiting, deadlines = {}, {} -- score, id, ...
   local seq = redis.call('INCRBY', k('seq'), tasks) - tasks
-  for at = first_task, last, width do
-    seq = seq + 1
-    longest = math.max(longest, write(at, width, ttl, seq))
-    local id, queue, deadline = unpack(ARGV, at, at + 2)
-    waiting[queue] = waiting[queue] or {}
-    append(waiting[queue], seq, id)
-    append(deadlines, now + deadline, id)
-  end
-  for queue, members in pairs(waiting) do call_with_all(members, 'ZADD', k('waiting', queue)) end
-  call_with_all(deadlines, 'ZADD', k('deadlines'))
+  for _, group in ipairs(groups) do seq = write(group, seq, ttl) end
   if entries ~= '' then
-    redis.call('SET', k(subject), entries, 'PX', longest)
+    redis.call('SET', k(subject), entries, 'PX', longest + ttl)
   end
   if idempotency_key ~= '' then
     redis.call('HSET', k('idempotency', idempotency_key), 'subject', subject, 'fingerprint', fingerprint)
     redis.call('PEXPIRE', k('idempotency', idempotency_key), idempotency_ttl)
   end
-  for at = first_message, first_task - 1, 3 do
+  for at = first_message, first_group - 1, 3 do
     local list_key, payload, bell = unpack(ARGV, at, at + 2)
     redis.call('LPUSH', list_key, payload)
     if bell ~= '' and redis.call('LLEN', bell) == 0 then redis.call('LPUSH', bell, '') end

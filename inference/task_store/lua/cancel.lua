@@ -2,13 +2,13 @@
 local outcome, ttl = ARGV[1], tonumber(ARGV[2])
 local states = {}
 for i = 3, #ARGV do
-  local status = redis.call('HGET', k('task', ARGV[i]), 'status')
-  if not status then
+  local task = read(ARGV[i])
+  if not task.status then
     states[#states + 1] = 'unknown'
-  elseif TERMINAL[status] then
+  elseif TERMINAL[task.status] then
     states[#states + 1] = 'finished'
   else
-    finish(ARGV[i], 'canceled', outcome, ttl)
+    finish(task, 'canceled', outcome, ttl)
     states[#states + 1] = 'canceled'
   end
 end

@@ -4,13 +4,12 @@ local written = {}
 local counts = {} -- of ended tasks, by queue
 for i = 3, #ARGV, 5 do
   local id, attempt, new_status, dead, outcome = unpack(ARGV, i, i + 4)
-  local key = k('task', id)
-  local status, holder, current, queue = unpack(redis.call('HMGET', key, 'status', 'owner', 'attempts', 'queue'))
-  local ours = status and not TERMINAL[status] and holder == owner and (current or '0') == attempt
+  local task = read(id)
+  local ours = task.status and not TERMINAL[task.status] and task.owner == owner and (task.attempts or '0') == attempt
   if ours then
-    finish(id, new_status, outcome, dead == '1' and KEEP or ttl)
+    finish(task, new_status, outcome, dead == '1' and KEEP or ttl)
     if dead == '1' then redis.call('ZADD', k('dead-letters'), now, id) end
-    counts[queue] = (counts[queue] or 0) + 1
+    counts[task.queue] = (counts[task.queue] or 0) + 1
   end
   written[#written + 1] = ours and 1 or 0
 end

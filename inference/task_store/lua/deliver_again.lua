@@ -1,6 +1,6 @@
 -- id. Puts what sinks refused into their outbox again; gives how many sinks that are.
 local id = ARGV[1]
-local key = k('task', id)
+local key = record(id)
 local again = 0
 local fields = redis.call('HGETALL', key)
 for i = 1, #fields, 2 do

@@ -8,10 +8,11 @@ call_with_all(entries, 'XACK', stream, group)
 call_with_all(entries, 'XDEL', stream)
 for i = 5, #ARGV, 2 do
   local id = ARGV[i]
-  local state, undelivered = unpack(redis.call('HMGET', k('task', id), delivery, 'undelivered'))
+  local state, undelivered, request_id, seq, batch =
+    unpack(redis.call('HMGET', record(id), delivery, 'undelivered', 'request_id', 'seq', 'batch'))
   if state == 'pending' then
-    redis.call('HSET', k('task', id), delivery, 'delivered', 'undelivered', undelivered - 1)
-    if tonumber(undelivered) == 1 then let_expire(id, ttl) end
+    redis.call('HSET', record(id), delivery, 'delivered', 'undelivered', undelivered - 1)
+    if tonumber(undelivered) == 1 then let_expire(id, ttl, request_id, seq, batch) end
   end
 end
 settle_batches()

@@ -2,8 +2,9 @@
 local outcome, ttl, limit = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local due = redis.call('ZRANGEBYSCORE', k('deadlines'), '-inf', now, 'LIMIT', 0, limit)
 for _, id in ipairs(due) do
-  if redis.call('EXISTS', k('task', id)) == 1 then
-    finish(id, 'expired', outcome, ttl)
+  local task = read(id)
+  if task.status then
+    finish(task, 'expired', outcome, ttl)
   else
     redis.call('ZREM', k('deadlines'), id)
   end

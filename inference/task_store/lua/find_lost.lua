@@ -8,7 +8,7 @@ for i = 4, all and 0 or #ARGV, 2 do
 end
 local lost = {}
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', k('waiting', queue), '-inf', all and '+inf' or highest, 'LIMIT', 0, limit)) do
-  local key = k('task', id)
+  local key = record(id)
   local created, requeued, seq, priority = unpack(redis.call('HMGET', key, 'created_at', 'requeued_at', 'seq', 'priority'))
   local counts = created and (all or tonumber(seq) <= (up_to[priority] or 0))
   if counts and not is_leased(id) and tonumber(requeued or created) + tonumber(grace) <= now then

@@ -1,12 +1,13 @@
 -- owner, lease_ms, id, ...
 local owner, lease = ARGV[1], tonumber(ARGV[2])
 local leases, leased = {now}, {}
+local carriers, images = {}, {} -- the leased, and the keys of what they are to carry
 for i = 3, #ARGV do
   local id = ARGV[i]
-  local key = k('task', id)
+  local key = record(id)
   local status, holder, alone, attempts, created, deadline =
     unpack(redis.call('HMGET', key, 'status', 'owner', 'alone', 'attempts', 'created_at', 'deadline_at'))
-  local state, image = 'leased', false
+  local state = 'leased'
   if not status then
     state = 'unknown'
   elseif TERMINAL[status] then
@@ -16,9 +17,18 @@ for i = 3, #ARGV do
   else
     redis.call('HSET', key, 'owner', owner)
     leased[#leased + 1] = id
-    image = redis.call('GET', k('image', id))
   end
-  leases[#leases + 1] = {state, alone or '', attempts or 0, created or 0, deadline or 0, image or ''}
+  local found = {state, alone or '', attempts or 0, created or 0, deadline or 0, ''}
+  leases[#leases + 1] = found
+  if state == 'leased' then
+    carriers[#carriers + 1] = found
+    images[#images + 1] = image(id)
+  end
 end
 lease_all(leased, lease)
+for start = 1, #images, 1000 do
+  for offset, bytes in ipairs(redis.call('MGET', unpack(images, start, math.min(start + 999, #images)))) do
+    carriers[start + offset - 1][6] = bytes or ''
+  end
+end
 return leases

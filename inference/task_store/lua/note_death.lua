@@ -2,7 +2,7 @@
 local owner, lease = ARGV[1], tonumber(ARGV[2])
 local deaths = {}
 for i = 3, #ARGV do
-  local key = k('task', ARGV[i])
+  local key = record(ARGV[i])
   local status, holder = unpack(redis.call('HMGET', key, 'status', 'owner'))
   local count = 0
   if status == 'running' and holder == owner then

@@ -1,7 +1,7 @@
 -- queue. Gives depth, age of the oldest in ms, and how many ended within how many ms while others waited.
 local waiting = k('waiting', ARGV[1])
 local oldest = redis.call('ZRANGE', waiting, 0, 0)[1]
-local created = oldest and redis.call('HGET', k('task', oldest), 'created_at')
+local created = oldest and redis.call('HGET', record(oldest), 'created_at')
 local age = created and now - created or 0
 -- Only what ends while others wait says how much can be done; else it says how much came. The running second counts in part.
 local second = math.floor(now / 1000)

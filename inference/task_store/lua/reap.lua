@@ -2,7 +2,7 @@
 local owner, lease, max_attempts, limit = unpack(ARGV)
 local requeue, exhausted = {}, {}
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', k('leases'), '-inf', now, 'LIMIT', 0, limit)) do
-  local key = k('task', id)
+  local key = record(id)
   local status, queue, seq = unpack(redis.call('HMGET', key, 'status', 'queue', 'seq'))
   local dead_attempt = status == 'running'
   if not status or TERMINAL[status] then

@@ -3,7 +3,7 @@ local sink, group = ARGV[1], ARGV[2]
 local stream = k('outbox', sink)
 for i = 3, #ARGV, 3 do
   local entry, id, reason = unpack(ARGV, i, i + 2)
-  local key = k('task', id)
+  local key = record(id)
   redis.call('XACK', stream, group, entry)
   redis.call('XDEL', stream, entry)
   if redis.call('HGET', key, 'delivery:' .. sink) == 'pending' then

@@ -4,7 +4,7 @@ local attempts, started = {}, {}
 local newest = {} -- by queue and priority, the highest acceptance number
 for i = 3, #ARGV do
   local id = ARGV[i]
-  local key = k('task', id)
+  local key = record(id)
   local status, holder, deadline, queue, seq, priority, earlier =
     unpack(redis.call('HMGET', key, 'status', 'owner', 'deadline_at', 'queue', 'seq', 'priority', 'attempts'))
   local attempt = 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import struct
 import zlib
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from support.samples import as_sent
 
 from inference import imaging
 from inference.imaging import ImageHeader, ImageLimits
@@ -82,7 +82,7 @@ def inspect(
 def through(data: bytes, spec: InputSpec = PIXELS, *, shape: object = None, dtype: object = None) -> NDArray[Any]:
     """What the model is given: the door, the queue as JSON, and the worker."""
     header = inspect(data, spec, shape=shape, dtype=dtype)
-    return imaging.decode(data, ImageHeader.from_dict(json.loads(json.dumps(header.to_dict()))), spec, LIMITS)
+    return imaging.decode(data, ImageHeader.from_dict(as_sent(header)), spec, LIMITS)
 
 
 def size_of(picture: NDArray[Any]) -> InputSpec:

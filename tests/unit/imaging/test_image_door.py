@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -21,6 +20,7 @@ from image_samples import (
     npy_with_header,
     png,
 )
+from support.samples import as_sent
 
 from inference import imaging
 from inference.errors import InferenceError, InvalidImage, InvalidMetadata, PayloadTooLarge, UnsupportedImageType
@@ -233,4 +233,4 @@ class TestDoor:
         "header", [ImageHeader(ImageFormat.RAW, (32, 32, 3), ">f4"), ImageHeader(ImageFormat.WEBP, None, None)]
     )
     def test_the_header_travels_as_plain_data(self, header: ImageHeader) -> None:
-        assert ImageHeader.from_dict(json.loads(json.dumps(header.to_dict()))) == header
+        assert ImageHeader.from_dict(as_sent(header)) == header

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from pipeline_rig import Inbox, MakeRig, Rig, assert_failed, assert_succeeded, image_of, wait_until
-from support.samples import MODEL
+from support.samples import MODEL, as_sent
 
 from inference.effective import Effective
 from inference.errors import InferenceError
@@ -136,7 +136,7 @@ def test_what_can_have_no_record_is_an_error(adopter: Adopter, options: dict[str
 
 
 def test_what_the_api_accepted_is_not_adopted() -> None:
-    assert is_accepted(QueueMessage(MODEL, ()).to_kwargs())
+    assert is_accepted(as_sent(QueueMessage(MODEL, ())))
     for kwargs in (None, [], {}, {"model": None}, {"model": "digits"}, {"model": {"name": "digits"}}):
         assert not is_accepted(kwargs)
 

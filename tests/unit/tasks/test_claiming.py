@@ -19,7 +19,7 @@ import pytest
 import redis
 from kombu import Connection, Consumer, Exchange, Message, Queue
 from kombu.asynchronous import Hub, set_event_loop
-from support.samples import MODEL, a_message, a_request, an_item
+from support.samples import MODEL, a_message, a_request, an_item, as_sent
 from support.waiting import TIMEOUT_S, until
 
 from inference.broker.redis import RedisBroker, bell_key
@@ -187,7 +187,7 @@ def test_a_stock_producer_is_heard_and_ours_at_once(
     assert reader.read(1) == ["stock"]
     message = a_message(a_request())
     RedisBroker(redis_client, shares_store=False).publish(queue, message)
-    assert reader.read(1)[0][1] == message.to_kwargs()
+    assert reader.read(1)[0][1] == as_sent(message)
 
 
 def test_no_more_is_claimed_than_the_window_allows(

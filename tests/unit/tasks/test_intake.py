@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 from pipeline_rig import Inbox, MakeRig, Rig, assert_succeeded, message_of, queue_item, wait_until
+from support.samples import as_sent
 
 from inference.messages import ModelRef, Outcome, QueueMessage, TaskStatus
 from inference.task_store.protocol import Commit
@@ -137,7 +138,7 @@ def test_what_waits_for_the_store_when_the_worker_stops_stays_with_the_broker(ma
 def test_a_message_without_items_is_no_predict_message() -> None:
     """It would never be done, and take one of the worker's places until that ends."""
     with pytest.raises(ValueError, match="item"):
-        QueueMessage.from_kwargs(QueueMessage(ModelRef("digits", "1", "sha256:0"), ()).to_kwargs())
+        QueueMessage.from_kwargs(as_sent(QueueMessage(ModelRef("digits", "1", "sha256:0"), ())))
 
 
 def test_an_item_named_twice_in_one_message_ends_it_once(rig: Rig) -> None:
