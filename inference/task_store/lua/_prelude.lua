@@ -119,6 +119,20 @@ local function read(id)
     request_id = request_id, seq = seq, batch = batch}
 end
 
+-- By what a record says of its sinks: outbox, delivery field, ...
+local outboxes = {}
+
+local function outboxes_of(sinks)
+  local found = outboxes[sinks]
+  if not found then
+    found = {}
+    for sink in string.gmatch(sinks, '[^,]+') do append(found, k('outbox', sink), 'delivery:' .. sink) end
+    outboxes[sinks] = found
+  end
+  return found
+end
+
+-- By channel, the parts of the message that goes there.
 local replies = {}
 local ended, ended_images = {}, {}
 
@@ -128,11 +142,12 @@ local function finish(task, status, outcome, ttl)
   local fields = {'status', status, 'finished_at', now, 'outcome', outcome, 'owner', ''}
   local undelivered = 0
   if status == 'succeeded' then
-    for sink in string.gmatch(task.sinks, '[^,]+') do
-      redis.call('XADD', k('outbox', sink), '*', 'task_id', id)
-      append(fields, 'delivery:' .. sink, 'pending')
-      undelivered = undelivered + 1
+    local found = outboxes_of(task.sinks)
+    for i = 1, #found, 2 do
+      redis.call('XADD', found[i], '*', 'task_id', id)
+      append(fields, found[i + 1], 'pending')
     end
+    undelivered = #found / 2
     append(fields, 'undelivered', undelivered)
   end
   redis.call('HSET', record(id), unpack(fields))
@@ -145,8 +160,9 @@ local function finish(task, status, outcome, ttl)
     batch_lives[task.batch] = KEEP -- its tasks may wait for their sink for longer than it was to live
   end
   if task.reply_to ~= '' then
-    local frame = struct.pack('>I4I8', #id, now) .. id .. struct.pack('>I4', #outcome) .. outcome
-    replies[task.reply_to] = (replies[task.reply_to] or '') .. frame
+    local parts = replies[task.reply_to] or {}
+    replies[task.reply_to] = parts
+    append(parts, struct.pack('>I4I8', #id, now) .. id .. struct.pack('>I4', #outcome), outcome)
   end
 end
 
@@ -157,7 +173,7 @@ local function conclude()
   call_with_all(ended, 'ZREM', k('leases'))
   call_with_all(ended, 'ZREM', k('deadlines'))
   call_with_all(ended_images, 'DEL')
-  for channel, frames in pairs(replies) do
-    redis.call('PUBLISH', channel, frames)
+  for channel, parts in pairs(replies) do
+    redis.call('PUBLISH', channel, table.concat(parts))
   end
 end
