@@ -79,23 +79,42 @@ class Batcher(Stage):
         self._committer = committer
         self._bury = bury
         self._clock = clock
+        #: ended, and not committed yet
+        self._finished: list[Finished] = []
 
     def step(self) -> None:
-        policy = self._policy
-        jobs = self.ready.take(policy.max_batch_size, fill_wait_s=policy.max_batch_wait_ms / 1000, timeout_s=0.5)
+        jobs = self._take()
         if not jobs or self.stopping.is_set():
             self._free(jobs)
+            self._commit_rest()
             return
         if jobs[0].alone:
             self._run_alone(jobs[0])
         else:
             self._run_batch(jobs)
 
+    def commit_later(self) -> None:
+        """After the thread has ended: what it has not committed, to the committer."""
+        finished, self._finished = self._finished, []
+        self._committer.commit_later(finished)
+
     def fail(self, job: Job, error: InferenceError) -> None:
         """End a job with an error."""
         status = TaskStatus.EXPIRED if isinstance(error, DeadlineExceeded) else TaskStatus.FAILED
         outcome = Outcome.of_error(status, error, timings=job.timings, worker=self._owner)
         self._committer.inbox.put(Finished(job, outcome))
+
+    def _take(self) -> list[Job]:
+        """The next batch. What has ended waits for none: it is committed with the start of one that is there, or alone."""
+        policy = self._policy
+        if policy.max_batch_wait_ms:
+            self._commit_rest()
+        timeout_s = 0.0 if self._finished else 0.5
+        return self.ready.take(policy.max_batch_size, fill_wait_s=policy.max_batch_wait_ms / 1000, timeout_s=timeout_s)
+
+    def _commit_rest(self) -> None:
+        finished, self._finished = self._finished, []
+        self._committer.commit_at_once(finished)
 
     def _run_batch(self, jobs: list[Job]) -> None:
         started = self._start(jobs)
@@ -141,7 +160,12 @@ class Batcher(Stage):
         """Those that may run; the others were canceled, expired or taken from us meanwhile."""
         jobs = [job for job in jobs if not self._revoked(job)]
         task_ids = [job.task_id for job in jobs]
-        attempts = self.until_available(lambda: self._store.start(self._owner, task_ids), give_up=self.stopping.is_set)
+        finished, self._finished = self._finished, []
+        attempts = self.until_available(
+            lambda: self._committer.commit_and_start(finished, task_ids), give_up=self.stopping.is_set
+        )
+        if attempts is None:
+            self._committer.commit_later(finished)
         started: list[Job] = []
         for job, attempt in zip(jobs, attempts or [], strict=attempts is not None):
             if attempt is None:
@@ -193,11 +217,7 @@ class Batcher(Stage):
                 predicted_at_ms=predicted_at_ms,
             )
             finished.append(Finished(job, outcome))
-        if self.ready.is_empty:
-            self._committer.commit_at_once(finished)
-        else:
-            for one in finished:
-                self._committer.inbox.put(one)
+        self._finished = finished
 
     def _run_later(self, jobs: Sequence[Job]) -> None:
         """The process was down before it had them: no death of theirs."""

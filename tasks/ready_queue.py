@@ -46,10 +46,6 @@ class ReadyQueue:
                 batch.append(self._jobs.popleft())
             return batch
 
-    @property
-    def is_empty(self) -> bool:
-        return not self._anything()
-
     def drain(self) -> list[Job]:
         """Everything that waits."""
         with self._changed:

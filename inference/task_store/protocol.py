@@ -196,6 +196,11 @@ class TaskStore(Protocol):
     def commit(self, owner: str, commits: Sequence[Commit]) -> list[bool]:
         """Write outcomes, outbox entries and replies in one transaction; False where the attempt was no longer the task's."""
 
+    def commit_and_start(
+        self, owner: str, commits: Sequence[Commit], task_ids: Sequence[str]
+    ) -> tuple[list[bool], list[int | None]]:
+        """`commit`, then `start`, for less: no step of its own, so that one may have been done where this raises."""
+
     def release(self, owner: str, task_ids: Sequence[str]) -> None:
         """Give back tasks that have not ended; the caller gives their messages back too."""
 

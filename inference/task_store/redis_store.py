@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,6 +13,8 @@ from typing import Any
 
 import orjson
 import redis
+from redis.commands.core import Script
+from redis.exceptions import NoScriptError
 
 from inference.errors import (
     BatchNotFound,
@@ -286,19 +288,33 @@ class RedisTaskStore:
         return Leases(tuple(leases), int(now_ms))
 
     def renew(self, owner: str, task_ids: Sequence[str]) -> list[bool]:
-        return [bool(ours) for ours in self._run("renew", owner, self._lease_ms, *task_ids)]
+        return _truths(self._run("renew", owner, self._lease_ms, *task_ids))
 
     def start(self, owner: str, task_ids: Sequence[str]) -> list[int | None]:
-        return [attempt or None for attempt in self._run("start", owner, self._lease_ms, *task_ids)]
+        return _attempts(self._run("start", *self._to_start(owner, task_ids)))
 
     def commit(self, owner: str, commits: Sequence[Commit]) -> list[bool]:
-        arguments: list[Any] = []
+        return _truths(self._run("commit", *self._to_commit(owner, commits)))
+
+    def commit_and_start(
+        self, owner: str, commits: Sequence[Commit], task_ids: Sequence[str]
+    ) -> tuple[list[bool], list[int | None]]:
+        # In one write to the server, which then syncs its log once.
+        written, attempts = self._run_together(
+            ("commit", self._to_commit(owner, commits)), ("start", self._to_start(owner, task_ids))
+        )
+        return _truths(written), _attempts(attempts)
+
+    def _to_start(self, owner: str, task_ids: Sequence[str]) -> list[Any]:
+        return [owner, self._lease_ms, *task_ids]
+
+    def _to_commit(self, owner: str, commits: Sequence[Commit]) -> list[Any]:
+        arguments: list[Any] = [owner, _ms(self._policy.result_ttl_s)]
         for commit in commits:
             outcome = commit.outcome
             arguments += (commit.task_id, commit.attempt, outcome.status.value, int(commit.dead_letter))
             arguments.append(encode_outcome(outcome))
-        written = self._run("commit", owner, _ms(self._policy.result_ttl_s), *arguments)
-        return [bool(one) for one in written]
+        return arguments
 
     def release(self, owner: str, task_ids: Sequence[str]) -> None:
         self._run("release", owner, *task_ids)
@@ -365,7 +381,7 @@ class RedisTaskStore:
         return ":".join((self._prefix, *parts))
 
     @cached_property
-    def _scripts(self) -> dict[str, Callable[..., Any]]:
+    def _scripts(self) -> dict[str, Script]:
         prelude = (_LUA / "_prelude.lua").read_text(encoding="utf-8")
         return {
             path.stem: self._redis.register_script(prelude + path.read_text(encoding="utf-8")) for path in _LUA.glob("[!_]*.lua")
@@ -375,12 +391,34 @@ class RedisTaskStore:
         with unavailable_when_down():
             return self._scripts[script](keys=[self._prefix], args=arguments)
 
+    def _run_together(self, *calls: tuple[str, Sequence[Any]]) -> list[Any]:
+        """Scripts and their arguments, one after the other in one round trip."""
+        with unavailable_when_down(), self._redis.pipeline(transaction=False) as pipe:
+            for script, arguments in calls:  # a `Script` would ask each time whether the server knows it
+                pipe.evalsha(self._scripts[script].sha, 1, self._prefix, *arguments)
+            answers: list[Any] = pipe.execute(raise_on_error=False)
+            for at, (script, arguments) in enumerate(calls):
+                if isinstance(answers[at], NoScriptError):
+                    answers[at] = self._run(script, *arguments)
+                elif isinstance(answers[at], Exception):
+                    raise answers[at]
+        return answers
+
 
 def _known(subject: bytes, fingerprint: bytes) -> KnownKey:
     text = subject.decode()
     is_batch = text.startswith(_BATCH)
     name = text.partition(":")[2]
     return KnownKey(fingerprint.decode(), task_id=None if is_batch else name, batch_id=name if is_batch else None)
+
+
+def _truths(values: Any) -> list[bool]:
+    return [bool(value) for value in values]
+
+
+def _attempts(values: Any) -> list[int | None]:
+    """Of a start; 0 is none."""
+    return [value or None for value in values]
 
 
 def _texts(values: Any) -> list[str]:

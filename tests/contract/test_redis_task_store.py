@@ -270,6 +270,16 @@ class TestServer:
         accept_many(store, 1)
         assert store.queue_stats(QUEUE).depth == 2
 
+    @pytest.mark.parametrize("known", ["", "commit", "start"])
+    def test_it_gets_each_that_is_missing_again(self, store: RedisTaskStore, redis_client: redis.Redis, known: str) -> None:
+        ends, starts = accept_many(store, 2)
+        store.lease("w", [ends, starts])
+        store.start("w", [ends])
+        redis_client.script_flush()
+        if known:
+            redis_client.script_load(store._scripts[known].script)
+        assert store.commit_and_start("w", [Commit(ends, 1, a_success())], [starts]) == ([True], [1])
+
     @pytest.mark.parametrize(
         "call",
         [
@@ -283,6 +293,7 @@ class TestServer:
             lambda store: store.queue_stats(QUEUE),
             lambda store: store.lease("w", ["task"]),
             lambda store: store.commit("w", [Commit("task", 1, a_success())]),
+            lambda store: store.commit_and_start("w", [Commit("task", 1, a_success())], ["task"]),
             lambda store: store.expire_due(ALL),
             lambda store: max(store.started_watermarks(QUEUE).values(), default=0),
             lambda store: store.dead_letters(ALL),

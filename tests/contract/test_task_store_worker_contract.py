@@ -234,6 +234,14 @@ class TestCommit:
         ends = [status(store, task_id) for task_id in (first, second, third)]
         assert ends == [TaskStatus.SUCCEEDED, TaskStatus.CANCELED, TaskStatus.SUCCEEDED]
 
+    def test_with_a_start(self, store: TaskStore) -> None:
+        """What `commit` and `start` do, one after the other: a task that is in both has ended before it could start."""
+        ended, stale, waits = running(store, "w"), running(store, "w"), leased(store, "w")
+        commits = [Commit(ended, 1, a_success()), Commit(stale, 7, a_success())]
+        assert store.commit_and_start("w", commits, [waits, ended, "nobody"]) == ([True, False], [1, None, None])
+        assert [status(store, task_id) for task_id in (ended, stale, waits)] == ["succeeded", "running", "running"]
+        assert store.commit_and_start("w", [], []) == ([], [])
+
     def test_hundreds_in_one_call(self, store: TaskStore) -> None:
         ids = [accept(store) for _ in range(500)]
         assert {lease.state for lease in store.lease("w", ids).leases} == {LeaseState.LEASED}

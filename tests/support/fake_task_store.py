@@ -226,6 +226,11 @@ class FakeTaskStore:
         with self._step():
             return [self._commit(owner, commit) for commit in commits]
 
+    def commit_and_start(
+        self, owner: str, commits: Sequence[Commit], task_ids: Sequence[str]
+    ) -> tuple[list[bool], list[int | None]]:
+        return self.commit(owner, commits), self.start(owner, task_ids)
+
     def release(self, owner: str, task_ids: Sequence[str]) -> None:
         with self._step():
             for task in filter(None, (self._owned(owner, task_id) for task_id in task_ids)):

@@ -144,13 +144,16 @@ class FakePredictor:
 class Outage:
     """Stands before a store: while one of its methods is down, that method raises ServiceUnavailable.
 
-    `before` runs a function ahead of a method, so that a test can step in between two calls.
+    `before` runs a function ahead of a method, so that a test can step in between two calls. What does two things in one call
+    (`commit_and_start`) is both.
     """
 
     def __init__(self, store: Any) -> None:
         self._store = store
         self._down: set[str] = set()
         self.before: dict[str, Callable[[], object]] = {}
+        #: the methods that were called
+        self.calls: list[str] = []
         #: refused calls by method
         self.refused: Counter[str] = Counter()
 
@@ -164,10 +167,12 @@ class Outage:
         method = getattr(self._store, name)
 
         def call(*args: Any, **options: Any) -> Any:
-            self.before.get(name, lambda: None)()
-            if name in self._down:
-                self.refused[name] += 1
-                raise ServiceUnavailable("taken down by the test")
+            self.calls.append(name)
+            for part in name.split("_and_"):
+                self.before.get(part, lambda: None)()
+                if part in self._down:
+                    self.refused[part] += 1
+                    raise ServiceUnavailable("taken down by the test")
             return method(*args, **options)
 
         return call

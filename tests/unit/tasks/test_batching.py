@@ -174,9 +174,32 @@ def test_outcomes_wait_while_the_store_is_down(rig: Rig) -> None:
     rig.store.take_down("commit")
     first = rig.send(0)
     wait_until(lambda: rig.store.refused["commit"], "a refused commit")
-    later = rig.send(1, 2)
-    wait_until(lambda: len(rig.predictor.seen) == 3, "the predictor, which goes on")
+    later = rig.send(1)
+    wait_until(lambda: len(rig.predictor.seen) == 2, "the predictor, which goes on")
     assert not any(inbox.dones for inbox in [*first, *later])
+    rig.store.bring_up()
+    rig.await_done([*first, *later])
+    for number in range(2):
+        assert_succeeded(rig.record(number), number)
+
+
+def test_what_ends_is_committed_with_the_start_of_the_next_batch(rig: Rig) -> None:
+    run_while_busy(rig, 5)
+    calls = [name for name in rig.store.calls if name in {"commit", "start", "commit_and_start"}]
+    assert calls == ["start", "commit_and_start", "commit_and_start", "commit"]
+
+
+def test_a_commit_and_start_that_is_refused_is_tried_again(rig: Rig) -> None:
+    """Neither is lost: not what ended, and not what was to start."""
+    rig.store.before["commit"] = lambda: rig.store.take_down("start")
+    rig.predictor.gate.clear()
+    first = rig.send(0)
+    wait_until(lambda: rig.predictor.batches, "a running batch")
+    later = rig.send(1, 2)
+    rig.await_decoded(2)
+    rig.predictor.gate.set()
+    wait_until(lambda: rig.store.refused["start"], "a refused start")
+    rig.store.before.clear()
     rig.store.bring_up()
     rig.await_done([*first, *later])
     for number in range(3):
