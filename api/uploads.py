@@ -12,7 +12,7 @@ from functools import partial
 
 from api.predict_form import ImageForm
 from api.side_by_side import SideBySide
-from inference.errors import ServiceUnavailable
+from inference.errors import InferenceError, ServiceUnavailable
 from inference.messages import QueueItem
 from inference.settings import UploadSettings
 from inference.storage import ObjectStore
@@ -35,13 +35,13 @@ class _Done:
 
     def __init__(self, put: _Put) -> None:
         self._ms = 0.0
-        self._error: Exception | None = None
+        self._error: InferenceError | None = None
         try:
             self._ms = put()
-        except Exception as error:  # noqa: BLE001 whoever waits for it raises it
+        except InferenceError as error:
             self._error = copy.copy(error)  # without its traceback, which has this frame: a cycle, and the image in it
 
-    def exception(self, timeout: float | None = None) -> Exception | None:
+    def exception(self, timeout: float | None = None) -> InferenceError | None:
         del timeout
         return self._error
 
@@ -74,8 +74,10 @@ class Upload:
             error = self._transfer.exception(timeout_s)
         except FutureTimeoutError as late:
             raise ServiceUnavailable("the object store takes too long", retry_after_s=5) from late
-        if error is not None:
+        if isinstance(error, InferenceError):
             raise copy.copy(error) from error  # itself, it would have this frame too
+        if error is not None:
+            raise error
         return self._transfer.result()
 
     @property

@@ -45,7 +45,7 @@ class Batcher(Stage):
     """Work-conserving: an idle predictor runs at once what is ready.
 
     Args:
-        committer: where outcomes go.
+        committer: where outcomes go; those of a batch in the round trip that starts the next, where one is ready.
         bury: where jobs go that are out of attempts.
     """
 
@@ -84,8 +84,10 @@ class Batcher(Stage):
 
     def step(self) -> None:
         jobs = self._take()
-        if not jobs or self.stopping.is_set():
+        if self.stopping.is_set():
             self._free(jobs)
+            return
+        if not jobs:
             self._commit_rest()
             return
         if jobs[0].alone:
@@ -93,10 +95,8 @@ class Batcher(Stage):
         else:
             self._run_batch(jobs)
 
-    def commit_later(self) -> None:
-        """After the thread has ended: what it has not committed, to the committer."""
-        finished, self._finished = self._finished, []
-        self._committer.commit_later(finished)
+    def end(self) -> None:
+        self._commit_rest()
 
     def fail(self, job: Job, error: InferenceError) -> None:
         """End a job with an error."""

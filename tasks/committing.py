@@ -21,7 +21,7 @@ class Finished:
 
 
 class Committer(Stage):
-    """Commits while the next batch already runs. A store that is down delays it; nothing is dropped."""
+    """Commits on the batcher's thread, and on its own what failed and what a store that was down refused; nothing is dropped."""
 
     name = "commit"
 

@@ -94,8 +94,6 @@ class Pipeline:
         deadline = time.monotonic() + timeout_s
         self.begin_stop()
         ended = [stage.join(max(0.0, deadline - time.monotonic())) for stage in self._stages[:-1]]
-        if all(ended):
-            self._batcher.commit_later()
         self._committer.stop()
         ended.append(self._committer.join(max(0.0, deadline - time.monotonic())))
         if all(ended):

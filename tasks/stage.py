@@ -56,10 +56,14 @@ class Stage:
         """One turn; returns within a second when there is nothing to do, so that a stop is seen."""
         raise NotImplementedError
 
+    def end(self) -> None:
+        """What a thread does after its last step, where none of them failed; nothing of its own."""
+
     def _run(self) -> None:
         try:
             while not self.stopping.is_set():
                 self.step()
+            self.end()
         except Exception:
             logger.critical("the %s thread failed; this worker ends", self.name, exc_info=True)
             self._on_fault()

@@ -37,7 +37,7 @@ _DTYPE_KINDS = "biuf"
 _MAX_ITEM_BYTES = 8
 _DTYPE_EXPECTED = "a numpy boolean, whole-number or floating-point type, e.g. uint8, float32 or >f4"
 
-#: a shape or a dtype; many images in a row have the same one, so that what was made of it is kept
+#: of a shape or a dtype; what is made of one is kept, since many images in a row have the same
 _MAX_TEXT_LENGTH = 100
 
 #: numpy evaluates the header as Python; one of a plain array has 118 bytes

@@ -15,6 +15,7 @@ import orjson
 import redis
 from redis.commands.core import Script
 from redis.exceptions import NoScriptError
+from redis.sentinel import SentinelConnectionPool
 
 from inference.errors import (
     BatchNotFound,
@@ -189,7 +190,12 @@ class RedisTaskStore:
 
     @cached_property
     def _accepting(self) -> redis.Redis:
-        """On a connection of its own, for one call at a time: a pool asks the system about a connection before it lends it."""
+        """On a connection of its own, for one call at a time: a pool asks the system about a connection before it lends it.
+
+        With sentinels the pool's: only that leaves a master that was replaced, and still answers.
+        """
+        if isinstance(self._redis.connection_pool, SentinelConnectionPool):
+            return self._redis
         own: redis.Redis = self._redis.client()  # type: ignore[no-untyped-call]
         return own
 

@@ -218,6 +218,7 @@ class Rig:
         predictor: Predictor,
         max_batch_size: int = 4,
         io_threads: int = 2,
+        max_batch_wait_ms: float = 0.0,
         max_attempts: int = 3,
         owner: str = OWNER,
     ) -> None:
@@ -231,7 +232,7 @@ class Rig:
         #: stages whose thread failed; in production that ends the process
         self.faults: list[str] = []
         self._ids: dict[int, str] = {}
-        policy = PipelinePolicy(BatchPolicy(max_batch_size, max_attempts=max_attempts), LIMITS, io_threads)
+        policy = PipelinePolicy(BatchPolicy(max_batch_size, max_batch_wait_ms, max_attempts), LIMITS, io_threads)
         self.pipeline = Pipeline(
             spec=spec,
             arena=arena,

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from pipeline_rig import CLASSES, NO_OUTPUT, MakeRig, Rig, assert_failed, assert_succeeded, wait_until
 
+from inference.errors import ServiceUnavailable
 from inference.messages import ModelRef
+from inference.task_store import Commit
 
 TIMINGS = {"queue_ms", "fetch_ms", "decode_ms", "batch_wait_ms", "predict_ms"}
 
@@ -170,12 +174,12 @@ def test_outcomes_are_committed_while_the_next_batch_runs(rig: Rig) -> None:
     rig.await_done(second)
 
 
-def test_outcomes_wait_while_the_store_is_down(rig: Rig) -> None:
+def test_outcomes_wait_while_the_store_takes_none(rig: Rig) -> None:
     rig.store.take_down("commit")
     first = rig.send(0)
     wait_until(lambda: rig.store.refused["commit"], "a refused commit")
     later = rig.send(1)
-    wait_until(lambda: len(rig.predictor.seen) == 2, "the predictor, which goes on")
+    wait_until(lambda: len(rig.predictor.seen) == 2, "the predictor, which an idle store lets start")
     assert not any(inbox.dones for inbox in [*first, *later])
     rig.store.bring_up()
     rig.await_done([*first, *later])
@@ -204,6 +208,45 @@ def test_a_commit_and_start_that_is_refused_is_tried_again(rig: Rig) -> None:
     rig.await_done([*first, *later])
     for number in range(3):
         assert_succeeded(rig.record(number), number)
+
+
+def test_what_a_lost_answer_was_about_is_looked_up(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commit was done, and the start was not: the second try finds the one ended and starts the other."""
+    store, tries = rig.store._store, []
+
+    def commit_then_fail(owner: str, commits: Sequence[Commit], task_ids: Sequence[str]) -> object:
+        tries.append(commits)
+        if len(tries) == 1:
+            assert store.commit(owner, commits) == [True]
+            raise ServiceUnavailable("the connection broke")
+        return store.commit(owner, commits), store.start(owner, task_ids)
+
+    monkeypatch.setattr(store, "commit_and_start", commit_then_fail)
+    rig.predictor.gate.clear()
+    (first,) = rig.send(0)
+    wait_until(lambda: rig.predictor.batches, "a running batch")
+    (later,) = rig.send(1)
+    rig.await_decoded(1)
+    rig.predictor.gate.set()
+    rig.await_done([first, later])
+    assert first.ends == {rig.task_id(0): "dropped"}
+    assert later.ends == {rig.task_id(1): "committed"}
+    for number in range(2):
+        assert_succeeded(rig.record(number), number)
+
+
+def test_what_has_ended_does_not_wait_for_a_batch_that_fills(make_rig: MakeRig) -> None:
+    rig = make_rig(max_batch_wait_ms=5000.0).start()
+    rig.predictor.gate.clear()
+    first = rig.send(0, 1, 2, 3)
+    wait_until(lambda: rig.predictor.batches, "a full batch, which runs at once")
+    (later,) = rig.send(4)
+    rig.await_decoded(1)
+    rig.predictor.gate.set()
+    rig.await_done(first)
+    assert not later.started
+    rig.send(5, 6, 7)
+    rig.await_done([later])
 
 
 def test_starts_wait_while_the_store_is_down(rig: Rig) -> None:

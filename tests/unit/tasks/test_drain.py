@@ -64,6 +64,25 @@ def test_the_running_batch_is_finished_and_committed(busy: Rig) -> None:
     assert busy.inboxes[0].ends == {busy.task_id(0): "committed"}
 
 
+def test_it_is_committed_at_once_whatever_else_hangs(make_rig: MakeRig) -> None:
+    rig = make_rig(max_batch_size=1, io_threads=1).start()
+    rig.predictor.gate.clear()
+    (inbox,) = rig.send(0)
+    wait_until(lambda: rig.predictor.batches, "a running batch")
+    hangs, goes_on = threading.Event(), threading.Event()
+    rig.objects.before["get"] = lambda: hangs.set() or goes_on.wait(30)
+    rig.send(1)
+    assert hangs.wait(10)
+    stopping = Stopping(lambda: rig.pipeline.stop(30))
+    wait_until(lambda: all(stage.stopping.is_set() for stage in rig.stages[:-1]), "the stop")
+    rig.predictor.gate.set()
+    wait_until(lambda: inbox.dones, "the end of what ran")
+    assert not stopping._result
+    goes_on.set()
+    assert stopping.result()
+    assert_succeeded(rig.record(0), 0)
+
+
 def test_what_was_prefetched_is_not_started(busy: Rig) -> None:
     assert stop_while_it_runs(busy)
     assert busy.predictor.batches == [[0]]
