@@ -11,7 +11,7 @@ from api.app import create_app
 from inference.settings import Settings
 
 #: How many more objects are made than freed until Python looks for cycles among them. A batch is a thousand that live until its
-#: answer, and no request leaves cycles behind: the usual 700 cost a tenth of the CPU time.
+#: answer, and no image is in a cycle: the usual 700 cost a tenth of the CPU time.
 _YOUNG_OBJECTS = 5_000
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 import redis
 
-from inference.task_store.redis_store import unavailable_when_down
+from inference.redis_client import unavailable_when_down
 
 #: Seconds between two announcements, and how long one counts.
 ANNOUNCE_INTERVAL_S = 1.0

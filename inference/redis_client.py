@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tempfile
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -15,6 +18,7 @@ from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError, Sentinel
 
+from inference.errors import ServiceUnavailable
 from inference.settings import EMBEDDED, Settings
 from inference.settings.redis_address import RedisAddress
 
@@ -24,6 +28,12 @@ _MAX_SOCKET_PATH = 100
 _MAX_CONNECTIONS = 1000
 #: Seconds until the next sentinel is asked.
 _SENTINEL_TIMEOUT_S = 1
+
+#: What a server says that is full, a replica (or becomes one while we wait), without its replicas, or that was promoted before it
+#: had a relay's group: it passes, and is no fault of the command.
+_PASSING_ERRORS = (redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError, redis.exceptions.MasterDownError)
+#: redis-py puts a text of its own before a pipeline's error, Redis 6.2 before a script's.
+_PASSING_CODES = re.compile(r"(?:^|: -?)(?:OOM|READONLY|MASTERDOWN|NOREPLICAS|MISCONF|LOADING|UNBLOCKED|NOGROUP) ")
 
 
 def embedded_socket(data_dir: Path) -> Path:
@@ -102,6 +112,19 @@ def connect(url: str) -> redis.Redis:
         return redis.Redis(unix_socket_path=str(address.socket), **options)
     host, port = address.nodes[0]
     return redis.Redis(host, port, **options)
+
+
+@contextmanager
+def unavailable_when_down() -> Iterator[None]:
+    """Redis that does not answer is the caller's 503, not its traceback."""
+    try:
+        yield
+    except (redis.ConnectionError, redis.TimeoutError) as error:
+        raise ServiceUnavailable(f"the task store does not answer: {error}", retry_after_s=1) from error
+    except redis.ResponseError as error:
+        if not isinstance(error, _PASSING_ERRORS) and not _PASSING_CODES.search(str(error)):
+            raise
+        raise ServiceUnavailable(f"the task store refuses: {error}", retry_after_s=1) from error
 
 
 class _Sentinels(Sentinel):

@@ -200,7 +200,6 @@ class Batcher(Stage):
     def _finish_batch(self, jobs: Sequence[Job], predictions: BatchPredictions) -> None:
         self._free(jobs)
         predicted_at_ms = self._clock.now_ms()
-        finished = []
         finite: NDArray[np.bool_] = np.all(np.isfinite(predictions.values), axis=1)
         for job, vector, is_finite in zip(jobs, predictions.values, finite, strict=True):
             job.timings["predict_ms"] = predictions.predict_ms
@@ -216,8 +215,7 @@ class Batcher(Stage):
                 worker=self._owner,
                 predicted_at_ms=predicted_at_ms,
             )
-            finished.append(Finished(job, outcome))
-        self._finished = finished
+            self._finished.append(Finished(job, outcome))
 
     def _run_later(self, jobs: Sequence[Job]) -> None:
         """The process was down before it had them: no death of theirs."""

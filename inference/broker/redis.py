@@ -11,8 +11,8 @@ import redis
 
 from inference.broker import HIGHEST_PRIORITY, USUAL_PRIORITY, envelope
 from inference.messages import QueueMessage
+from inference.redis_client import unavailable_when_down
 from inference.task_store.protocol import Enqueue
-from inference.task_store.redis_store import unavailable_when_down
 
 #: kombu's priority steps; 0 goes first, and each but 0 has a list of its own.
 _STEPS = (0, 3, 6, 9)

@@ -19,7 +19,7 @@ from inference.errors import ChangeInProgress
 from inference.messages import ModelRef
 from inference.models.registry import reference
 from inference.models.spec import ModelSpec
-from inference.task_store.redis_store import unavailable_when_down
+from inference.redis_client import unavailable_when_down
 
 #: Seconds that a proposal lives without being held: an API process that died with it leaves nothing stuck.
 PROPOSAL_TTL_S = 10.0

@@ -8,8 +8,9 @@ from typing import Any
 
 import redis
 
+from inference.redis_client import unavailable_when_down
 from inference.settings import OutboxSettings
-from inference.task_store.redis_store import RELAY_GROUP, unavailable_when_down
+from inference.task_store.redis_store import RELAY_GROUP
 
 #: How long a relay that asks no more is remembered.
 _RELAY_MEMORY_S = 86_400

@@ -13,16 +13,8 @@ _DELIVERY = b"delivery:"
 _REFUSAL = b"refusal:"
 
 
-def common(request: PredictionRequest) -> tuple[Any, ...]:
-    """What tasks that come together mostly have in common: queue, deadline, and what `common_fields` is made of."""
-    return (
-        *(request.queue, request.deadline_s, request.model, request.sinks),
-        *(request.reply_to, request.priority, request.batch_id),
-    )
-
-
 def common_fields(request: PredictionRequest) -> tuple[Any, ...]:
-    """field, value, ... of the record."""
+    """field, value, ... of a record: what tasks that come together mostly have in common."""
     model = request.model
     return (
         *("model", orjson.dumps([model.name, model.version, model.digest])),

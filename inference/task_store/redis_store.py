@@ -3,25 +3,17 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import orjson
 import redis
-from redis.commands.core import Script
-from redis.exceptions import NoScriptError
-from redis.sentinel import SentinelConnectionPool
 
 from inference.errors import (
     BatchNotFound,
     DeadlineExceeded,
     Overloaded,
-    ServiceUnavailable,
     TaskAlreadyFinished,
     TaskCanceled,
     TaskNotFound,
@@ -37,6 +29,7 @@ from inference.messages import (
     TaskStatus,
     encode_outcome,
 )
+from inference.redis_client import unavailable_when_down
 from inference.task_store.protocol import (
     Accepted,
     AcceptedBatch,
@@ -50,21 +43,14 @@ from inference.task_store.protocol import (
     Reaped,
     StateChanged,
 )
-from inference.task_store.records import ENDED_FIELDS, common, common_fields, ended_from, from_hash, item_field
-
-_LUA = Path(__file__).parent / "lua"
+from inference.task_store.records import ENDED_FIELDS, common_fields, ended_from, from_hash, item_field
+from inference.task_store.scripts import Scripts
 
 #: Consumer group of the relays on each outbox stream.
 RELAY_GROUP = "relay"
 
 #: Before an id: what was accepted under it.
 _TASK, _BATCH = "task:", "batch:"
-
-#: What a server says that is full, a replica (or becomes one while we wait), without its replicas, or that was promoted before it
-#: had a relay's group: it passes, and is no fault of the command.
-_PASSING_ERRORS = (redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError, redis.exceptions.MasterDownError)
-#: redis-py puts a text of its own before a pipeline's error, Redis 6.2 before a script's.
-_PASSING_CODES = re.compile(r"(?:^|: -?)(?:OOM|READONLY|MASTERDOWN|NOREPLICAS|MISCONF|LOADING|UNBLOCKED|NOGROUP) ")
 
 
 @dataclass(frozen=True)
@@ -76,19 +62,6 @@ class StorePolicy:
     #: a record's life after its end, and after every sink has it
     result_ttl_s: float = 86_400.0
     idempotency_ttl_s: float = 86_400.0
-
-
-@contextmanager
-def unavailable_when_down() -> Iterator[None]:
-    """Redis that does not answer is the caller's 503, not its traceback."""
-    try:
-        yield
-    except (redis.ConnectionError, redis.TimeoutError) as error:
-        raise ServiceUnavailable(f"the task store does not answer: {error}", retry_after_s=1) from error
-    except redis.ResponseError as error:
-        if not isinstance(error, _PASSING_ERRORS) and not _PASSING_CODES.search(str(error)):
-            raise
-        raise ServiceUnavailable(f"the task store refuses: {error}", retry_after_s=1) from error
 
 
 #: Bytes that a submission of a gathered call counts for beside its images and messages: 64 small ones go together, or 2 MB.
@@ -106,9 +79,11 @@ def _ms(seconds: float) -> int:
 def _grouped(requests: Iterable[PredictionRequest]) -> Iterator[Any]:
     """As the accept script reads tasks: those that follow one another and have much in common say that once."""
 
-    for (queue, deadline_s, *_), group in itertools.groupby(requests, common):
+    def common(request: PredictionRequest) -> tuple[Any, ...]:
+        return request.queue, request.deadline_s, *common_fields(request)
+
+    for (queue, deadline_s, *fields), group in itertools.groupby(requests, common):
         tasks = list(group)
-        fields = common_fields(tasks[0])
         yield from (queue, _ms(deadline_s), len(fields), *fields, len(tasks))
         for task in tasks:
             yield from (task.task_id, task.request_id, item_field(task), task.image)
@@ -121,6 +96,7 @@ class RedisTaskStore:
         self._redis = client
         self._policy = policy
         self._prefix = policy.key_prefix
+        self._scripts = Scripts(client, policy.key_prefix)
         self._acceptances = Gatherer(self._accept_each, weigh=_weight, max_weight=64 * _SUBMISSION_WEIGHT)
 
     # --- the API's side
@@ -182,28 +158,14 @@ class RedisTaskStore:
     def _accept_each(self, submissions: Sequence[list[Any]]) -> Sequence[tuple[bytes, bytes]]:
         """Each by itself; what comes at the same moment shares a round trip and a sync of the server's log."""
         parts = (part for submission in submissions for part in (len(submission), *submission))
-        with unavailable_when_down():
-            answers: Sequence[tuple[bytes, bytes]] = self._scripts["accept"](
-                keys=[self._prefix], args=[len(submissions), *parts], client=self._accepting
-            )
+        answers: Sequence[tuple[bytes, bytes]] = self._scripts.run_one_at_a_time("accept", len(submissions), *parts)
         return answers
 
-    @cached_property
-    def _accepting(self) -> redis.Redis:
-        """On a connection of its own, for one call at a time: a pool asks the system about a connection before it lends it.
-
-        With sentinels the pool's: only that leaves a master that was replaced, and still answers.
-        """
-        if isinstance(self._redis.connection_pool, SentinelConnectionPool):
-            return self._redis
-        own: redis.Redis = self._redis.client()  # type: ignore[no-untyped-call]
-        return own
-
     def withdraw(self, task_id: str) -> bool:
-        return bool(self._run("withdraw", "", task_id))
+        return bool(self._scripts.run("withdraw", "", task_id))
 
     def withdraw_batch(self, batch_id: str) -> bool:
-        return bool(self._run("withdraw", batch_id, *self.get_batch(batch_id).task_ids))
+        return bool(self._scripts.run("withdraw", batch_id, *self.get_batch(batch_id).task_ids))
 
     def get(self, task_id: str) -> TaskRecord:
         record = self.get_many([task_id])[0]
@@ -266,7 +228,7 @@ class RedisTaskStore:
 
     def _cancel(self, task_ids: Sequence[str]) -> list[bytes]:
         outcome = Outcome.of_error(TaskStatus.CANCELED, TaskCanceled("the task was canceled before it had a result"))
-        states: list[bytes] = self._run("cancel", encode_outcome(outcome), _ms(self._policy.result_ttl_s), *task_ids)
+        states: list[bytes] = self._scripts.run("cancel", encode_outcome(outcome), _ms(self._policy.result_ttl_s), *task_ids)
         return states
 
     def position(self, queue: str, task_id: str) -> int | None:
@@ -275,7 +237,7 @@ class RedisTaskStore:
         return None if rank is None else int(rank)
 
     def queue_stats(self, queue: str) -> QueueStats:
-        depth, oldest_ms, ended, window_ms = self._run("queue_stats", queue)
+        depth, oldest_ms, ended, window_ms = self._scripts.run("queue_stats", queue)
         return QueueStats(depth, oldest_ms / 1000, ended * 1000 / window_ms if window_ms else 0.0)
 
     def count_waiting(self, queue: str, *, up_to: int) -> int:
@@ -286,7 +248,7 @@ class RedisTaskStore:
     # --- the worker's side
 
     def lease(self, owner: str, task_ids: Sequence[str]) -> Leases:
-        now_ms, *states = self._run("lease", owner, self._lease_ms, *task_ids)
+        now_ms, *states = self._scripts.run("lease", owner, self._lease_ms, *task_ids)
         leases = (
             Lease(LeaseState(state.decode()), alone == b"1", int(attempts), int(created), int(deadline), image)
             for state, alone, attempts, created, deadline, image in states
@@ -294,19 +256,19 @@ class RedisTaskStore:
         return Leases(tuple(leases), int(now_ms))
 
     def renew(self, owner: str, task_ids: Sequence[str]) -> list[bool]:
-        return _truths(self._run("renew", owner, self._lease_ms, *task_ids))
+        return _truths(self._scripts.run("renew", owner, self._lease_ms, *task_ids))
 
     def start(self, owner: str, task_ids: Sequence[str]) -> list[int | None]:
-        return _attempts(self._run("start", *self._to_start(owner, task_ids)))
+        return _attempts(self._scripts.run("start", *self._to_start(owner, task_ids)))
 
     def commit(self, owner: str, commits: Sequence[Commit]) -> list[bool]:
-        return _truths(self._run("commit", *self._to_commit(owner, commits)))
+        return _truths(self._scripts.run("commit", *self._to_commit(owner, commits)))
 
     def commit_and_start(
         self, owner: str, commits: Sequence[Commit], task_ids: Sequence[str]
     ) -> tuple[list[bool], list[int | None]]:
         # In one write to the server, which then syncs its log once.
-        written, attempts = self._run_together(
+        written, attempts = self._scripts.run_together(
             ("commit", self._to_commit(owner, commits)), ("start", self._to_start(owner, task_ids))
         )
         return _truths(written), _attempts(attempts)
@@ -323,19 +285,19 @@ class RedisTaskStore:
         return arguments
 
     def release(self, owner: str, task_ids: Sequence[str]) -> None:
-        self._run("release", owner, *task_ids)
+        self._scripts.run("release", owner, *task_ids)
 
     def note_death(self, owner: str, task_ids: Sequence[str]) -> list[int | None]:
-        return [deaths or None for deaths in self._run("note_death", owner, self._lease_ms, *task_ids)]
+        return [deaths or None for deaths in self._scripts.run("note_death", owner, self._lease_ms, *task_ids)]
 
     # --- maintenance
 
     def expire_due(self, limit: int) -> list[str]:
         outcome = Outcome.of_error(TaskStatus.EXPIRED, DeadlineExceeded("the task's deadline passed before it had a result"))
-        return _texts(self._run("expire_due", encode_outcome(outcome), _ms(self._policy.result_ttl_s), limit))
+        return _texts(self._scripts.run("expire_due", encode_outcome(outcome), _ms(self._policy.result_ttl_s), limit))
 
     def reap(self, owner: str, *, max_attempts: int, limit: int) -> Reaped:
-        requeue, exhausted = self._run("reap", owner, self._lease_ms, max_attempts, limit)
+        requeue, exhausted = self._scripts.run("reap", owner, self._lease_ms, max_attempts, limit)
         return Reaped(tuple(_texts(requeue)), tuple(_texts(exhausted)))
 
     def started_watermarks(self, queue: str) -> dict[int, int]:
@@ -345,7 +307,7 @@ class RedisTaskStore:
 
     def find_lost(self, queue: str, *, up_to: Mapping[int, int] | None, grace_s: float, limit: int) -> list[str]:
         bounds = ["all"] if up_to is None else [part for bound in up_to.items() for part in bound]
-        return _texts(self._run("find_lost", queue, _ms(grace_s), limit, *bounds))
+        return _texts(self._scripts.run("find_lost", queue, _ms(grace_s), limit, *bounds))
 
     def dead_letters(self, limit: int) -> list[str]:
         with unavailable_when_down():
@@ -357,21 +319,21 @@ class RedisTaskStore:
         return int(count)
 
     def is_dead_letter(self, task_id: str) -> bool:
-        return bool(self._run("is_dead_letter", task_id))
+        return bool(self._scripts.run("is_dead_letter", task_id))
 
     def discard_dead_letter(self, task_id: str) -> bool:
-        return bool(self._run("discard_dead_letter", task_id, _ms(self._policy.result_ttl_s)))
+        return bool(self._scripts.run("discard_dead_letter", task_id, _ms(self._policy.result_ttl_s)))
 
     def refused(self, sink: str, entries: Sequence[tuple[bytes, str, str]]) -> None:
         flat = [part for entry in entries for part in entry]
-        self._run("refused", sink, RELAY_GROUP, *flat)
+        self._scripts.run("refused", sink, RELAY_GROUP, *flat)
 
     def deliver_again(self, task_id: str) -> int:
-        return int(self._run("deliver_again", task_id))
+        return int(self._scripts.run("deliver_again", task_id))
 
     def delivered(self, sink: str, entries: Sequence[tuple[bytes, str]]) -> None:
         flat = [part for entry in entries for part in entry]
-        self._run("delivered", sink, RELAY_GROUP, _ms(self._policy.result_ttl_s), *flat)
+        self._scripts.run("delivered", sink, RELAY_GROUP, _ms(self._policy.result_ttl_s), *flat)
 
     def ping(self) -> None:
         with unavailable_when_down():
@@ -385,30 +347,6 @@ class RedisTaskStore:
 
     def _key(self, *parts: str) -> str:
         return ":".join((self._prefix, *parts))
-
-    @cached_property
-    def _scripts(self) -> dict[str, Script]:
-        prelude = (_LUA / "_prelude.lua").read_text(encoding="utf-8")
-        return {
-            path.stem: self._redis.register_script(prelude + path.read_text(encoding="utf-8")) for path in _LUA.glob("[!_]*.lua")
-        }
-
-    def _run(self, script: str, *arguments: Any) -> Any:
-        with unavailable_when_down():
-            return self._scripts[script](keys=[self._prefix], args=arguments)
-
-    def _run_together(self, *calls: tuple[str, Sequence[Any]]) -> list[Any]:
-        """Scripts and their arguments, one after the other in one round trip."""
-        with unavailable_when_down(), self._redis.pipeline(transaction=False) as pipe:
-            for script, arguments in calls:  # a `Script` would ask each time whether the server knows it
-                pipe.evalsha(self._scripts[script].sha, 1, self._prefix, *arguments)
-            answers: list[Any] = pipe.execute(raise_on_error=False)
-            for at, (script, arguments) in enumerate(calls):
-                if isinstance(answers[at], NoScriptError):
-                    answers[at] = self._run(script, *arguments)
-                elif isinstance(answers[at], Exception):
-                    raise answers[at]
-        return answers
 
 
 def _known(subject: bytes, fingerprint: bytes) -> KnownKey:

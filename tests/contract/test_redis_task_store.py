@@ -20,11 +20,11 @@ from support.waiting import TIMEOUT_S, together, until
 from inference.errors import ServiceUnavailable, TaskAlreadyFinished
 from inference.messages import TaskStatus, decode_outcome
 from inference.presence import WorkerInfo, WorkerPresence
-from inference.redis_client import connect
+from inference.redis_client import connect, unavailable_when_down
 from inference.replies import parse_frames
 from inference.sinks.outbox import Outbox, outbox_stats, relays_of
 from inference.task_store import Commit, Enqueue, LeaseState
-from inference.task_store.redis_store import RedisTaskStore, StorePolicy, unavailable_when_down
+from inference.task_store.redis_store import RedisTaskStore, StorePolicy
 
 ALL = 1000
 
@@ -277,7 +277,7 @@ class TestServer:
         store.start("w", [ends])
         redis_client.script_flush()
         if known:
-            redis_client.script_load(store._scripts[known].script)
+            redis_client.script_load(store._scripts.by_name[known].script)
         assert store.commit_and_start("w", [Commit(ends, 1, a_success())], [starts]) == ([True], [1])
 
     @pytest.mark.parametrize(

@@ -1,0 +1,65 @@
+"""The record store's Lua scripts, `lua/`, each with the prelude before it and the prefix of all keys as its first key."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import redis
+from redis.commands.core import Script
+from redis.exceptions import NoScriptError
+from redis.sentinel import SentinelConnectionPool
+
+from inference.redis_client import unavailable_when_down
+
+_LUA = Path(__file__).parent / "lua"
+
+
+class Scripts:
+    """Runs them; each call raises ServiceUnavailable where the server does not answer."""
+
+    def __init__(self, client: redis.Redis, key_prefix: str) -> None:
+        self._redis = client
+        self._prefix = key_prefix
+
+    def run(self, script: str, *arguments: Any) -> Any:
+        with unavailable_when_down():
+            return self.by_name[script](keys=[self._prefix], args=arguments)
+
+    def run_one_at_a_time(self, script: str, *arguments: Any) -> Any:
+        """`run` for less; the caller sees to it that there is one call at a time."""
+        with unavailable_when_down():
+            return self.by_name[script](keys=[self._prefix], args=arguments, client=self._own_connection)
+
+    def run_together(self, *calls: tuple[str, Sequence[Any]]) -> list[Any]:
+        """Scripts and their arguments, one after the other in one round trip."""
+        with unavailable_when_down(), self._redis.pipeline(transaction=False) as pipe:
+            for script, arguments in calls:  # a `Script` would ask each time whether the server knows it
+                pipe.evalsha(self.by_name[script].sha, 1, self._prefix, *arguments)
+            answers: list[Any] = pipe.execute(raise_on_error=False)
+            for at, (script, arguments) in enumerate(calls):
+                if isinstance(answers[at], NoScriptError):
+                    answers[at] = self.run(script, *arguments)
+                elif isinstance(answers[at], Exception):
+                    raise answers[at]
+        return answers
+
+    @cached_property
+    def by_name(self) -> dict[str, Script]:
+        prelude = (_LUA / "_prelude.lua").read_text(encoding="utf-8")
+        return {
+            path.stem: self._redis.register_script(prelude + path.read_text(encoding="utf-8")) for path in _LUA.glob("[!_]*.lua")
+        }
+
+    @cached_property
+    def _own_connection(self) -> redis.Redis:
+        """A pool asks the system about a connection before it lends it.
+
+        With sentinels the pool's: only that leaves a master that was replaced, and still answers.
+        """
+        if isinstance(self._redis.connection_pool, SentinelConnectionPool):
+            return self._redis
+        own: redis.Redis = self._redis.client()  # type: ignore[no-untyped-call]
+        return own
