@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -9,8 +10,6 @@ from support.client import wait_until
 from support.parts import READY_TIMEOUT_S, Parts
 from support.service import ROOT
 from support.tenant import Tenant
-
-from inference.presence import WorkerPresence
 
 CONFIG = ROOT / "configurations" / "full.yaml"
 #: As they are named there.
@@ -38,8 +37,12 @@ class FullStack(Parts):
         for relay in RELAYS:
             self.start_relay(relay)
         self.wait_ready()
-        presence = WorkerPresence(self.tenant.redis, self.tenant.name)
-        wait_until(lambda: len(presence.workers()) == len(WORKERS), timeout_s=READY_TIMEOUT_S, what="both workers are up")
+        # A worker says that it is there once its model is warm; from RabbitMQ it takes messages a second later.
+        wait_until(
+            lambda: all(re.search(rf"{worker}@\S+ ready\.", self.log(worker)) for worker in WORKERS),
+            timeout_s=READY_TIMEOUT_S,
+            what="both workers take messages",
+        )
         self.wait_relays()
 
     def wait_relays(self) -> None:
