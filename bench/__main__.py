@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from bench import closed_loop, depth, machine, page, plots, report, scaling, targets, workload
+from bench import closed_loop, depth, machine, page, plots, report, scaling, servers, targets, workload
 from bench.contenders import Batches, Contender, Naive, Ours
 from bench.measuring import Measurement, Plan, limit, measure, reason
 from bench.peer_contenders import PEERS
@@ -60,17 +60,16 @@ _OTHERS: dict[str, Callable[[Plan], list[Row]]] = {
 }
 
 
-def _contenders(*, peers: bool = False) -> list[Contender]:
-    services = _services()
+def _contenders(services: Mapping[str, str], *, peers: bool = False) -> list[Contender]:
     minio = {"endpoint": "${MINIO_ENDPOINT}", "access_key": "${MINIO_ACCESS_KEY}", "secret_key": "${MINIO_SECRET_KEY}"}
-    servers = {
+    on_servers = {
         "broker": {"url": "${REDIS_URL}"},
         "minio": minio,
         "uploads": {"store": "minio", "bucket": "bench"},
         "mongodb": {"url": "${MONGODB_URL}", "database": "bench"},
         "kafka": {"bootstrap_servers": "${KAFKA_BOOTSTRAP}"},
     }
-    mongodb, kafka = servers | {"sinks": ["mongodb"]}, servers | {"sinks": ["kafka"]}
+    mongodb, kafka = on_servers | {"sinks": ["mongodb"]}, on_servers | {"sinks": ["kafka"]}
     return [
         Ours("embedded", services, {}),
         Ours("redis-minio-mongodb", services, mongodb, servers=("redis", "minio", "mongodb")),
@@ -91,7 +90,8 @@ def _services() -> dict[str, str]:
 
 
 def _run(options: argparse.Namespace, plan: Plan) -> list[Row]:
-    contenders = _contenders(peers=options.peers)
+    services = _services()
+    contenders = _contenders(services, peers=options.peers)
     unknown = {*options.only} - {one.name for one in contenders} - {*_OTHERS}
     if unknown:
         raise RuntimeError(f"nothing is named {', '.join(sorted(unknown))}")
@@ -100,26 +100,32 @@ def _run(options: argparse.Namespace, plan: Plan) -> list[Row]:
         closed_loop.wrk()  # rather than find out in each of them that there is none
     table: list[Row] = []
     for work in workload.prepare(options.models) if contenders else []:
-        table += _or_failure("in process", work.name, partial(_rounds, contenders, work, plan))
+        table += _or_failure("in process", work.name, partial(_rounds, contenders, work, plan, services))
     report.compare_with_naive(table)
     for name, other in _OTHERS.items():
         if not options.only or name in options.only:
             _say(f"{name}: measuring")
-            table += _or_failure(name, "tiny", partial(other, plan))
+            with servers.only(services, ()):
+                table += _or_failure(name, "tiny", partial(other, plan))
     return table
 
 
-def _rounds(contenders: Sequence[Contender], work: Workload, plan: Plan) -> list[Row]:
-    """Every contender in turn; one that failed is left out of the rounds that follow."""
+def _rounds(contenders: Sequence[Contender], work: Workload, plan: Plan, services: Mapping[str, str]) -> list[Row]:
+    """Every contender in turn; one that failed is left out of the rounds that follow.
+
+    Each beside nothing but the real servers that work for it.
+    """
     limits: list[dict[str, Any]] = []
     rounds: dict[str, list[Measurement]] = {contender.name: [] for contender in contenders}
     for number in range(plan.rounds):
         _say(f"{work.name}: round {number + 1} of {plan.rounds}: the model in process")
-        limits.append(limit(work))
+        with servers.only(services, ()):
+            limits.append(limit(work))
         for contender in contenders:
             done = rounds[contender.name]
             if not any(one.error for one in done):
-                done.append(measure(contender, work, plan, limits[-1]))
+                with servers.only(services, contender.servers):
+                    done.append(measure(contender, work, plan, limits[-1]))
                 _say(f"{work.name}: round {number + 1} of {plan.rounds}: {_summary(done[-1])}")
     return report.limit_rows(work.name, limits) + [row for done in rounds.values() for row in report.rows(done)]
 

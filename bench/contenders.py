@@ -18,7 +18,8 @@ from pathlib import Path
 import urllib3
 import yaml
 
-from bench.processes import Processes, server_processes
+from bench.processes import Processes
+from bench.servers import server_processes
 from bench.workload import WORK, Workload
 
 _START_TIMEOUT_S = 120.0

@@ -11,7 +11,6 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Self
-from urllib.parse import urlsplit
 
 import psutil
 
@@ -20,8 +19,6 @@ from bench.workload import ROOT
 #: In the environment of every process of a contender.
 _MARK = "INFERENCE_BENCH_RUN"
 _END_TIMEOUT_S = 40.0
-#: By the real server's name: the variable that has its address.
-_ADDRESSES = {"redis": "REDIS_URL", "minio": "MINIO_ENDPOINT", "mongodb": "MONGODB_URL", "kafka": "KAFKA_BOOTSTRAP"}
 #: By what a process is: a part of its command line; the first that fits counts.
 _ROLES = {
     "predictor": "predictor_process",
@@ -124,30 +121,6 @@ class Processes:
 def cpu_ms_each(before: Mapping[str, float], after: Mapping[str, float], count: int) -> dict[str, float]:
     """CPU milliseconds for each of `count`, by what a process is, from two `Processes.cpu_s`."""
     return {role: (used - before.get(role, 0.0)) * 1000 / count for role, used in after.items()}
-
-
-def server_processes(services: Mapping[str, str], names: Sequence[str]) -> dict[str, psutil.Process]:
-    """The real servers by name: whoever listens at their address.
-
-    One that runs in a container is not found: what listens for it on this machine only passes bytes on.
-
-    Args:
-        services: addresses, by the variables of build/services.env.
-        names: of redis, minio, mongodb, kafka.
-    """
-    ports = {_port(services[_ADDRESSES[name]]): name for name in names}
-    found: dict[str, psutil.Process] = {}
-    with contextlib.suppress(psutil.AccessDenied):  # macOS tells root alone
-        for connection in psutil.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr and connection.pid:
-                name = ports.get(connection.laddr.port)
-                found |= {name: psutil.Process(connection.pid)} if name else {}
-    return {name: process for name, process in found.items() if process.name() != "docker-proxy"}
-
-
-def _port(address: str) -> int | None:
-    """Of a URL, or of HOST:PORT."""
-    return urlsplit(address if "://" in address else f"//{address}").port
 
 
 def _role(process: psutil.Process) -> str:

@@ -57,7 +57,8 @@ def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
             found.closed, found.cpu_ms = {64: Load(10, 1.0, 2.0, 3.0, 0)}, {64: {"api": 1.0}}
         return found
 
-    monkeypatch.setattr(command, "_contenders", lambda **_: [Contender("good", {}), Contender("bad", {})])
+    monkeypatch.setattr(command, "_contenders", lambda _services, **_: [Contender("good", {}), Contender("bad", {})])
+    monkeypatch.setattr(command, "_services", dict)
     monkeypatch.setattr(command, "_OTHERS", {})
     monkeypatch.setattr(command, "_JSON", tmp_path / "bench.json")
     monkeypatch.setattr(command, "limit", lambda _work: LIMIT)

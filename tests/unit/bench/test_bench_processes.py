@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import socket
 import sys
 from pathlib import Path
 
@@ -11,7 +9,7 @@ import psutil
 import pytest
 from support.waiting import until
 
-from bench.processes import Processes, cpu_ms_each, server_processes
+from bench.processes import Processes, cpu_ms_each
 
 #: Has a child, which outlives it, and burns CPU.
 PARENT = """
@@ -44,18 +42,6 @@ def test_the_real_servers_count_too_under_their_names(tmp_path: Path) -> None:
         assert used.keys() == {"redis"}
         assert used["redis"] > 0
         assert processes.memory_mb() == {}
-
-
-@pytest.mark.parametrize("address", ["redis://:secret@127.0.0.1:{}/0", "redis://127.0.0.1:{}/0"])
-def test_a_real_server_is_whoever_listens_at_its_address(address: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as server, socket.create_server(("127.0.0.1", 0)) as other:
-        services = {
-            "REDIS_URL": address.format(server.getsockname()[1]),
-            "KAFKA_BOOTSTRAP": f"127.0.0.1:{other.getsockname()[1]}",
-        }
-        found = server_processes(services, ["redis", "kafka"])
-        assert {name: process.pid for name, process in found.items()} == {"redis": os.getpid(), "kafka": os.getpid()}
-    assert server_processes(services, ["redis"]) == {}
 
 
 def test_cpu_of_a_span_is_shared_out() -> None:
