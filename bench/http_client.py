@@ -22,8 +22,7 @@ class Connections:
         reader, writer = self._idle.pop() if self._idle else await asyncio.open_connection(self._host, self._port)
         writer.write(self._head(len(body), content_type) + body)
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
-        length = next(int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.startswith(b"content-length"))
-        answer = await reader.readexactly(length)
+        answer = await _body(reader, head)
         if b"connection: close" in head:
             writer.close()
         else:
@@ -33,6 +32,26 @@ class Connections:
             raise ValueError(f"{status}: {answer[:300]!r}")
         return answer
 
+    async def close(self) -> None:
+        """Those that wait for a request."""
+        for _, writer in self._idle:
+            writer.close()
+            await writer.wait_closed()
+
     def _head(self, length: int, content_type: str) -> bytes:
         lines = f"POST {self._path} HTTP/1.1\r\nHost: {self._host}\r\nContent-Type: {content_type}\r\nContent-Length: {length}"
         return f"{lines}\r\n\r\n".encode()
+
+
+async def _body(reader: asyncio.StreamReader, head: bytes) -> bytes:
+    """What follows `head`, which is in lower case: as long as it says, or in chunks without trailers."""
+    named = (line.partition(b":") for line in head.split(b"\r\n"))
+    headers = {name: value.strip() for name, _, value in named}
+    if headers.get(b"transfer-encoding") != b"chunked":
+        return await reader.readexactly(int(headers.get(b"content-length", 0)))
+    chunks = []
+    while size := int(await reader.readuntil(b"\r\n"), 16):
+        chunks.append(await reader.readexactly(size))
+        await reader.readexactly(2)
+    await reader.readexactly(2)
+    return b"".join(chunks)

@@ -41,8 +41,10 @@ async def _run(url: str, body: bytes, content_type: str, rate_per_s: float, seco
         tasks.append(asyncio.create_task(one(due)))
         due += arrivals.expovariate(rate_per_s)
     await asyncio.gather(*tasks)
+    ended = time.perf_counter()
+    await connections.close()
     p50, p99 = np.percentile(latencies_s, [50, 99]) * 1000
-    return Load(len(tasks), time.perf_counter() - began, float(p50), float(p99), errors)
+    return Load(len(tasks), ended - began, float(p50), float(p99), errors)
 
 
 if __name__ == "__main__":
