@@ -264,7 +264,7 @@ class TaskRecord:
     priority: int = 0
     batch_id: str = ""
     outcome: Outcome | None = None
-    #: by sink: pending, delivered or refused
+    #: by sink: pending, delivered, refused, or discarded by an operator after that
     deliveries: Mapping[str, str] = field(default_factory=dict)
     #: by sink that refused the result: why
     refusals: Mapping[str, str] = field(default_factory=dict)

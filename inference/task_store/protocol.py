@@ -237,7 +237,7 @@ class TaskStore(Protocol):
     def is_dead_letter(self, task_id: str) -> bool: ...
 
     def discard_dead_letter(self, task_id: str) -> bool:
-        """Let a dead letter's record expire; False if it is none."""
+        """Give up what sinks refused, and let the record expire once every other sink has it; False if it is no dead letter."""
 
     def refused(self, sink: str, entries: Sequence[tuple[bytes, str, str]]) -> None:
         """(outbox entry id, task id, reason) that a sink will never take: each becomes a dead letter, its record stays."""

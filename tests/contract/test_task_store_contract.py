@@ -212,10 +212,58 @@ class TestDeadLetters:
         assert not bury_one(store, "w", task_id, attempt=1)
         assert store.dead_letters(ALL) == []
 
+    def test_to_give_up_a_delivery_leaves_the_others(self, world: StoreWorld) -> None:
+        task_id = finished(world.store, sinks=("jsonl", "kafka"))
+        refuse(world, "kafka", task_id)
+        assert world.store.discard_dead_letter(task_id)
+        assert world.store.get(task_id).deliveries == {"jsonl": "pending", "kafka": "discarded"}
+        world.let_pass(RESULT_TTL_S * 10)
+        assert world.expires_in_s(task_id) is None
+        world.store.delivered("jsonl", world.outbox("jsonl"))
+        assert world.expires_in_s(task_id) is not None
+
+    def test_each_sink_that_refuses_is_given_up_by_itself(self, world: StoreWorld) -> None:
+        task_id = finished(world.store, sinks=("jsonl", "kafka"))
+        for sink, is_last in (("kafka", False), ("jsonl", True)):
+            refuse(world, sink, task_id)
+            assert world.store.discard_dead_letter(task_id)
+            assert (world.expires_in_s(task_id) is not None) == is_last
+
+    def test_what_was_given_up_expires_where_every_other_sink_has_it(self, world: StoreWorld) -> None:
+        task_id = finished(world.store, sinks=("jsonl", "kafka"))
+        world.store.delivered("jsonl", world.outbox("jsonl"))
+        refuse(world, "kafka", task_id)
+        assert world.expires_in_s(task_id) is None
+        world.store.discard_dead_letter(task_id)
+        assert world.expires_in_s(task_id) is not None
+
+    def test_what_was_given_up_is_not_delivered_again(self, world: StoreWorld) -> None:
+        task_id = finished(world.store, sinks=("jsonl", "kafka"))
+        refuse(world, "kafka", task_id)
+        world.store.discard_dead_letter(task_id)
+        assert world.store.deliver_again(task_id) == 0
+        assert world.outbox("kafka") == []
+
+    def test_what_was_refused_is_delivered_again(self, world: StoreWorld) -> None:
+        task_id = finished(world.store, sinks=("jsonl", "kafka"))
+        refuse(world, "kafka", task_id)
+        assert world.store.deliver_again(task_id) == 1
+        record = world.store.get(task_id)
+        assert (record.deliveries, record.refusals) == ({"jsonl": "pending", "kafka": "pending"}, {})
+        assert [waiting for _, waiting in world.outbox("kafka")] == [task_id]
+        assert world.store.dead_letters(ALL) == []
+
     def test_a_dead_letter_goes_to_no_sink(self, world: StoreWorld) -> None:
         task_id = running(world.store, "w", sinks=("jsonl",))
         bury_one(world.store, "w", task_id, attempt=1)
         assert world.outbox("jsonl") == []
+
+
+def refuse(world: StoreWorld, sink: str, task_id: str) -> None:
+    ((entry_id, waiting),) = world.outbox(sink)
+    assert waiting == task_id
+    world.store.refused(sink, [(entry_id, task_id, "too large")])
+    assert world.store.dead_letters(ALL) == [task_id]
 
 
 class TestOutbox:

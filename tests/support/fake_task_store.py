@@ -300,7 +300,10 @@ class FakeTaskStore:
             if task_id not in self._dead_letters:
                 return False
             self._dead_letters.remove(task_id)
-            self._let_expire(self._tasks[task_id])
+            task = self._tasks[task_id]
+            for sink in [sink for sink, state in task.deliveries.items() if state == "refused"]:
+                task.deliveries[sink] = "discarded"
+            self._let_expire_if_done(task)
             return True
 
     def delivered(self, sink: str, entries: Sequence[tuple[bytes, str]]) -> None:
@@ -310,8 +313,7 @@ class FakeTaskStore:
                 task = self._find(task_id)
                 if task is not None and task.deliveries.get(sink) == "pending":
                     task.deliveries[sink] = "delivered"
-                    if set(task.deliveries.values()) == {"delivered"}:
-                        self._let_expire(task)
+                    self._let_expire_if_done(task)
 
     def refused(self, sink: str, entries: Sequence[tuple[bytes, str, str]]) -> None:
         with self._step():
@@ -326,7 +328,7 @@ class FakeTaskStore:
     def deliver_again(self, task_id: str) -> int:
         with self._step():
             task = self._tasks[task_id]
-            refusing = list(task.refusals)
+            refusing = [sink for sink, state in task.deliveries.items() if state == "refused"]
             for sink in refusing:
                 del task.refusals[sink]
                 task.deliveries[sink] = "pending"
@@ -477,6 +479,11 @@ class FakeTaskStore:
 
     def _let_expire(self, task: FakeTask) -> None:
         task.expires_at_ms = self._now_ms + round(self._policy.result_ttl_s * 1000)
+
+    def _let_expire_if_done(self, task: FakeTask) -> None:
+        """No sink is still to get it."""
+        if set(task.deliveries.values()) <= {"delivered", "discarded"}:
+            self._let_expire(task)
 
     def _wait_again(self, task: FakeTask) -> None:
         task.owner = task.leased_until_ms = None

@@ -132,6 +132,15 @@ local function outboxes_of(sinks)
   return found
 end
 
+-- The fields `delivery:SINK` of a record that have this value.
+local function deliveries_in_state(key, state)
+  local found, fields = {}, redis.call('HGETALL', key)
+  for i = 1, #fields, 2 do
+    if fields[i + 1] == state and string.find(fields[i], '^delivery:') then found[#found + 1] = fields[i] end
+  end
+  return found
+end
+
 -- By channel, the parts of the message that goes there.
 local replies = {}
 local ended, ended_images = {}, {}
