@@ -48,11 +48,12 @@ def only(services: Mapping[str, str], names: Sequence[str]) -> Iterator[None]:
     others = server_processes(services, [name for name in _ADDRESSES if name not in names]).values()
     try:
         for process in others:
-            process.suspend()
+            with contextlib.suppress(psutil.Error):  # somebody else's
+                process.suspend()
         yield
     finally:
         for process in others:
-            with contextlib.suppress(psutil.NoSuchProcess):
+            with contextlib.suppress(psutil.Error):
                 process.resume()
 
 
