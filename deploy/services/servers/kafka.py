@@ -75,8 +75,8 @@ def _prepare(layout: Layout, ports: Ports) -> Launch:
     java = [_java(), "-Xmx512m", f"-Dlog4j2.configurationFile={ASSETS / 'kafka' / 'log4j2.properties'}"]
     java += ["-cp", str(_libraries(layout) / "*")]
     if not (log / "meta.properties").exists():
-        cluster = secrets.token_urlsafe(16)
-        tool = ["kafka.tools.StorageTool", "format", "--cluster-id", cluster, "--config", str(settings)]
+        cluster = secrets.token_urlsafe(16)  # may begin with a hyphen, as an option does
+        tool = ["kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "--config", str(settings)]
         run_step(layout, "kafka", [*java, *tool], doing="formatting its data folder")
     return Launch([*java, "kafka.Kafka", str(settings)])
 
