@@ -43,7 +43,7 @@ def only(services: Mapping[str, str], names: Sequence[str]) -> Iterator[None]:
     """All real servers but those of these names stand still for the block.
 
     Idle they are not: MinIO looks through what it has, a sixth of two cores after some ten thousand uploads, and takes them from
-    whoever is measured beside it. A bench that is killed within the block leaves them so.
+    whoever is measured beside it. A bench that is killed (SIGKILL) within the block leaves them so.
     """
     others = server_processes(services, [name for name in _ADDRESSES if name not in names]).values()
     try:
