@@ -103,6 +103,7 @@ async def _ask(url: str, samples: list[Sample], clients: int, seconds: float) ->
 
     await asyncio.gather(*map(client, range(clients)))
     checked.seconds = time.perf_counter() - began
+    await connections.close()
     return checked
 
 

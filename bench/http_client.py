@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from http import HTTPStatus
 from urllib.parse import urlsplit
 
@@ -22,8 +23,10 @@ class Connections:
         reader, writer = self._idle.pop() if self._idle else await asyncio.open_connection(self._host, self._port)
         writer.write(self._head(len(body), content_type) + body)
         head = (await reader.readuntil(b"\r\n\r\n")).lower()
-        answer = await _body(reader, head)
-        if b"connection: close" in head:
+        named = (line.partition(b":") for line in head.split(b"\r\n"))
+        headers = {name: value.strip() for name, _, value in named}
+        answer = await _body(reader, headers)
+        if headers.get(b"connection") == b"close":
             writer.close()
         else:
             self._idle.append((reader, writer))
@@ -43,12 +46,10 @@ class Connections:
         return f"{lines}\r\n\r\n".encode()
 
 
-async def _body(reader: asyncio.StreamReader, head: bytes) -> bytes:
-    """What follows `head`, which is in lower case: as long as it says, or in chunks without trailers."""
-    named = (line.partition(b":") for line in head.split(b"\r\n"))
-    headers = {name: value.strip() for name, _, value in named}
+async def _body(reader: asyncio.StreamReader, headers: Mapping[bytes, bytes]) -> bytes:
+    """As long as the headers, which are in lower case, say; or in chunks without trailers."""
     if headers.get(b"transfer-encoding") != b"chunked":
-        return await reader.readexactly(int(headers.get(b"content-length", 0)))
+        return await reader.readexactly(int(headers[b"content-length"]))
     chunks = []
     while size := int(await reader.readuntil(b"\r\n"), 16):
         chunks.append(await reader.readexactly(size))

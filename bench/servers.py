@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from urllib.parse import urlsplit
 
 import psutil
@@ -28,9 +27,9 @@ def server_processes(services: Mapping[str, str], names: Sequence[str]) -> dict[
         services: addresses, by the variables of build/services.env.
         names: of redis, minio, mongodb, kafka, rabbitmq.
     """
-    ports = {_port(services[_ADDRESSES[name]]): name for name in names if _ADDRESSES[name] in services}
+    ports = {_port(services[_ADDRESSES[name]]): name for name in names}
     found: dict[str, psutil.Process] = {}
-    with contextlib.suppress(psutil.AccessDenied):  # macOS tells root alone
+    with suppress(psutil.AccessDenied):  # macOS tells root alone
         for connection in psutil.net_connections("tcp"):
             if connection.status == psutil.CONN_LISTEN and connection.laddr and connection.pid:
                 name = ports.get(connection.laddr.port)
@@ -45,15 +44,16 @@ def only(services: Mapping[str, str], names: Sequence[str]) -> Iterator[None]:
     Idle they are not: MinIO looks through what it has, a sixth of two cores after some ten thousand uploads, and takes them from
     whoever is measured beside it. A bench that is killed (SIGKILL) within the block leaves them so.
     """
-    others = server_processes(services, [name for name in _ADDRESSES if name not in names]).values()
+    there = [name for name, variable in _ADDRESSES.items() if variable in services]
+    others = server_processes(services, [name for name in there if name not in names]).values()
     try:
         for process in others:
-            with contextlib.suppress(psutil.Error):  # somebody else's
+            with suppress(psutil.Error):  # somebody else's
                 process.suspend()
         yield
     finally:
         for process in others:
-            with contextlib.suppress(psutil.Error):
+            with suppress(psutil.Error):
                 process.resume()
 
 

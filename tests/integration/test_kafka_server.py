@@ -9,8 +9,6 @@ from support.private_servers import PrivateServer
 
 from deploy.services.servers import kafka
 
-pytestmark = pytest.mark.services
-
 
 @pytest.mark.usefixtures("services_env")  # the programs are installed then
 def test_a_cluster_id_that_begins_with_a_hyphen_is_no_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

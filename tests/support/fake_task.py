@@ -52,3 +52,8 @@ class FakeTask:
             deliveries=dict(self.deliveries),
             refusals=dict(self.refusals),
         )
+
+    @property
+    def refusing(self) -> list[str]:
+        """The sinks that refused its result."""
+        return [sink for sink, state in self.deliveries.items() if state == "refused"]

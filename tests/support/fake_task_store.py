@@ -301,7 +301,7 @@ class FakeTaskStore:
                 return False
             self._dead_letters.remove(task_id)
             task = self._tasks[task_id]
-            for sink in [sink for sink, state in task.deliveries.items() if state == "refused"]:
+            for sink in task.refusing:
                 task.deliveries[sink] = "discarded"
             self._let_expire_if_done(task)
             return True
@@ -328,7 +328,7 @@ class FakeTaskStore:
     def deliver_again(self, task_id: str) -> int:
         with self._step():
             task = self._tasks[task_id]
-            refusing = [sink for sink, state in task.deliveries.items() if state == "refused"]
+            refusing = task.refusing
             for sink in refusing:
                 del task.refusals[sink]
                 task.deliveries[sink] = "pending"
@@ -471,19 +471,16 @@ class FakeTaskStore:
         for sink in sinks:
             task.deliveries[sink] = "pending"
             self.outbox[sink][f"{self._now_ms}-{task.number}".encode()] = task.request.task_id
-        if not sinks and not keep:
-            self._let_expire(task)
+        if not keep:
+            self._let_expire_if_done(task)
         if task.request.reply_to:
             head = struct.pack(">IQ", len(task.request.task_id), self._now_ms) + task.request.task_id.encode()
             self.replies.append((task.request.reply_to, head + struct.pack(">I", len(task.outcome)) + task.outcome))
 
-    def _let_expire(self, task: FakeTask) -> None:
-        task.expires_at_ms = self._now_ms + round(self._policy.result_ttl_s * 1000)
-
     def _let_expire_if_done(self, task: FakeTask) -> None:
-        """No sink is still to get it."""
+        """Where no sink is still to get it."""
         if set(task.deliveries.values()) <= {"delivered", "discarded"}:
-            self._let_expire(task)
+            task.expires_at_ms = self._now_ms + round(self._policy.result_ttl_s * 1000)
 
     def _wait_again(self, task: FakeTask) -> None:
         task.owner = task.leased_until_ms = None

@@ -132,13 +132,13 @@ local function outboxes_of(sinks)
   return found
 end
 
--- The fields `delivery:SINK` of a record that have this value.
-local function deliveries_in_state(key, state)
-  local found, fields = {}, redis.call('HGETALL', key)
+local function refusing_sinks(key)
+  local sinks, fields = {}, redis.call('HGETALL', key)
   for i = 1, #fields, 2 do
-    if fields[i + 1] == state and string.find(fields[i], '^delivery:') then found[#found + 1] = fields[i] end
+    local sink = string.match(fields[i], '^delivery:(.+)$')
+    if sink and fields[i + 1] == 'refused' then sinks[#sinks + 1] = sink end
   end
-  return found
+  return sinks
 end
 
 -- By channel, the parts of the message that goes there.

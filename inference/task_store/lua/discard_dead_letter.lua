@@ -3,8 +3,8 @@ local id, ttl = ARGV[1], tonumber(ARGV[2])
 local key = record(id)
 if redis.call('ZREM', k('dead-letters'), id) == 0 then return 0 end
 local undelivered = tonumber(redis.call('HGET', key, 'undelivered') or 0)
-for _, delivery in ipairs(deliveries_in_state(key, 'refused')) do
-  redis.call('HSET', key, delivery, 'discarded')
+for _, sink in ipairs(refusing_sinks(key)) do
+  redis.call('HSET', key, 'delivery:' .. sink, 'discarded')
   undelivered = redis.call('HINCRBY', key, 'undelivered', -1)
 end
 if undelivered == 0 then
