@@ -14,6 +14,7 @@ from api.predict_form import (
     Preference,
     canonical,
     content_of,
+    media_type_of,
     options_among,
     read_idempotency_key,
     read_json,
@@ -73,8 +74,7 @@ def _images(request: Request, max_items: int) -> tuple[tuple[BatchItem, ...], An
         found = f"{len(metadata)} members" if isinstance(metadata, list) else "neither an object nor a list"
         raise InvalidMetadata(f"metadata has {found}, for {len(parts)} images", field="metadata", expected=_METADATA)
     items = (
-        BatchItem(_merged(common, own), content_of(part), part.mimetype or None)
-        for part, own in zip(parts, metadata, strict=True)
+        BatchItem(_merged(common, own), content_of(part), media_type_of(part)) for part, own in zip(parts, metadata, strict=True)
     )
     return tuple(items), common.get("mode")
 

@@ -11,7 +11,7 @@ from functools import partial
 
 from api.admission import Admission
 from api.batch_form import BatchForm
-from api.batch_items import BatchItems, PreparedItem
+from api.batch_items import AlikeOnce, BatchItems, PreparedItem
 from api.door import Door
 from api.uploads import Upload, Uploads
 from inference.accepting import accept_batch
@@ -112,7 +112,7 @@ class BatchSubmissions:
             logger.warning("not every image of batch %s could be stored; its tasks go on: %r", submission.batch_id, error)
 
     def _prepare(self, form: BatchForm, effective: Effective) -> list[PreparedItem | InferenceError]:
-        check = partial(self._door.check, preference=form.preference, effective=effective)
+        check = AlikeOnce(partial(self._door.check, preference=form.preference, effective=effective))
         prepare = partial(self._items.prepare, check=check)
         if any(item.is_reference for item in form.items):
             return self._uploads.transfers.map(prepare, form.items)

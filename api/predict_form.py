@@ -7,12 +7,14 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from io import BytesIO
 from typing import Any
 
 import orjson
 from flask import Request
 from werkzeug.datastructures import FileStorage
+from werkzeug.http import parse_options_header
 
 from inference.broker import HIGHEST_PRIORITY, USUAL_PRIORITY
 from inference.errors import InvalidMetadata, InvalidRequest, shown
@@ -130,13 +132,22 @@ def _image(request: Request) -> tuple[bytes, str | None]:
         raise InvalidRequest(
             f"{what}: send it as a file of multipart/form-data", field="image", expected="curl -F image=@photo.jpg …"
         )
-    return content_of(part), part.mimetype or None
+    return content_of(part), media_type_of(part)
 
 
 def content_of(part: FileStorage) -> bytes:
     """The bytes of an uploaded file, without a copy where they lie in memory."""
     stream = part.stream
     return stream.getvalue() if isinstance(stream, BytesIO) else stream.read()
+
+
+def media_type_of(part: FileStorage) -> str | None:
+    return _media_type(part.content_type or "")
+
+
+@lru_cache(maxsize=100)  # the images of a request mostly have one
+def _media_type(content_type: str) -> str | None:
+    return parse_options_header(content_type)[0].lower() or None
 
 
 def _request_id(value: Any) -> str:

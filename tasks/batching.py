@@ -222,7 +222,7 @@ class Batcher(Stage):
         for job in jobs:
             if job.alone:
                 self._free([job])
-            self.ready.put(job)
+        self.ready.put(jobs)
         self._restart()
 
     def _after_crash(self, jobs: Sequence[Job], crash: PredictorCrashed) -> None:
@@ -239,7 +239,7 @@ class Batcher(Stage):
             else:
                 job.alone = True
                 job.retried(str(crash))
-                self.ready.put(job)
+                self.ready.put([job])
         self._restart()
 
     def _restart(self) -> None:

@@ -1,11 +1,12 @@
 -- KEYS[1]: kombu's global key prefix
 -- ARGV: unacked hash, unacked index, now in s, limit in items, lists a queue, how many tags of acknowledged messages, the tags,
 -- then for each queue: name, bell, its lists by priority
--- Gives queue, delivery tag, message, ...; a message that cannot be read has an empty tag and is noted nowhere.
+-- Gives how many messages are left, then queue, delivery tag, message, ...; one that cannot be read has an empty tag and is noted
+-- nowhere.
 local prefix = KEYS[1]
 local unacked, index, now, limit, steps = prefix .. ARGV[1], prefix .. ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local first_queue = 7 + tonumber(ARGV[6])
-local claimed = {}
+local claimed = {0}
 local taken = 0
 
 -- Gives the tag, and how many items the message carries.
@@ -43,8 +44,9 @@ for at = first_queue, #ARGV, steps + 2 do
     end
     if taken >= limit then left = left + redis.call('LLEN', list) end
   end
-  -- For the next one who waits: another worker, or this one's next turn.
+  -- For another worker that waits.
   local bell = prefix .. ARGV[at + 1]
   if left > 0 and redis.call('LLEN', bell) == 0 then redis.call('LPUSH', bell, '') end
+  claimed[1] = claimed[1] + left
 end
 return claimed

@@ -2,10 +2,10 @@
 
 Stock kombu pops a message and notes it afterwards: a worker that is killed in between loses it, and each message costs three
 round trips. Here a worker waits for a *bell*, an empty token that may get lost, and claims with one script all that its prefetch
-window allows; what was acknowledged since the last claim goes with it. The window counts items, of which a message
-may carry many: else a few large messages would fill one worker while others idle. What lies in Redis is kombu's own format, so
-that restoring, priorities, `purge`, Flower and stock workers are as ever. Producers of ours ring the bell; those who do not know
-of it are heard `_POLL_INTERVAL_S` later.
+window allows; what was acknowledged since the last claim goes with it. While a claim leaves something, the next waits for no
+bell. The window counts items, of which a message may carry many: else a few large messages would fill one worker while others
+idle. What lies in Redis is kombu's own format, so that restoring, priorities, `purge`, Flower and stock workers are as ever.
+Producers of ours ring the bell; those who do not know of it are heard `_POLL_INTERVAL_S` later.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import OrderedDict
-from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from time import monotonic, time
@@ -25,6 +24,7 @@ from kombu.transport import TRANSPORT_ALIASES, virtual
 from kombu.transport import redis as stock
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
+from redis.exceptions import NoScriptError
 
 from inference.broker.envelope import ITEMS_HEADER
 from inference.broker.redis import bell_key
@@ -88,25 +88,30 @@ class ClaimingQoS(stock.QoS):  # type: ignore[misc] # kombu has no types
             self._will_flush = True
             hub.call_later(_ACKNOWLEDGE_WITHIN_S, self.flush_acknowledged)
 
-    @contextlib.contextmanager
-    def telling(self) -> Iterator[list[str]]:
-        """The tags of acknowledged messages, for the block to tell the server; where it fails, they are told later."""
+    def tell(self) -> list[str]:
+        """The tags of acknowledged messages, for the caller to tell the server; `not_told` where that fails."""
         tags, self._acknowledged = self._acknowledged, []
-        try:
-            yield tags
-        except BaseException:
-            self._acknowledged[:0] = tags
-            raise
+        return tags
+
+    def not_told(self, tags: list[str]) -> None:
+        """They are told later."""
+        self._acknowledged[:0] = tags
 
     def flush_acknowledged(self) -> None:
         self._will_flush = False
         if not self._acknowledged:
             return
-        with self.telling() as tags, self.pipe_or_acquire() as pipe:
-            pipe.zrem(self.unacked_index_key, *tags).hdel(self.unacked_key, *tags).execute()
+        tags = self.tell()
+        try:
+            with self.pipe_or_acquire() as pipe:
+                pipe.zrem(self.unacked_index_key, *tags).hdel(self.unacked_key, *tags).execute()
+        except BaseException:
+            self.not_told(tags)
+            raise
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
         # The base class forgets what was acknowledged; in Redis it must be gone too.
+        self.channel.forget_claim()
         try:
             self.flush_acknowledged()
         except self.channel.connection_errors:
@@ -115,63 +120,101 @@ class ClaimingQoS(stock.QoS):  # type: ignore[misc] # kombu has no types
 
 
 class ClaimingChannel(stock.Channel):  # type: ignore[misc] # kombu has no types
-    """Waits for a bell, then claims."""
+    """Waits for a bell, then claims; and claims again at once, while the last claim left something."""
 
     QoS = ClaimingQoS
     #: items of one claim, so that other workers get their share
     max_claim = 32
     from_transport_options = (*stock.Channel.from_transport_options, "max_claim")
 
+    #: the last claim left something
+    _is_more = False
+    #: of a claim that was sent and not answered yet: the tags that it tells
+    _told: list[str] | None = None
+
     @cached_property
     def _claim_script(self) -> Any:
         return self.client.register_script(_CLAIM)
 
     def _brpop_start(self, timeout: float | None = None) -> None:
-        """Wait for a bell; the answer comes to `_brpop_read`."""
+        """Claim, or wait for a bell; the answer comes to `_brpop_read`."""
         queues = self._queue_cycle.consume(len(self.active_queues))
         if not queues:
             return
         self._in_poll = self.client.connection
         self._brpop_sent_at = monotonic()
-        command = ["BRPOP", *map(bell_key, queues), timeout or _POLL_INTERVAL_S]
+        self.forget_claim()  # of a connection that was lost
+        if self._is_more:
+            self._told = self.qos.tell()
+            command = ["EVALSHA", self._claim_script.sha, 1, "", *self._claim_arguments(self._told)]
+        else:
+            command = ["BRPOP", *map(bell_key, queues), timeout or _POLL_INTERVAL_S]
         if self.global_keyprefix:
             command = self.client._prefix_args(command)  # noqa: SLF001 as the base class does
         self.client.connection.send_command(*command)
 
     def _brpop_read(self, **options: Any) -> bool:
+        found = None
         try:
-            try:
-                self.client.parse_response(self.client.connection, "BRPOP", **options)
-            except self.connection_errors:
-                self.client.connection.disconnect()  # the next turn connects again
-                raise
+            if self._told is None:
+                self._answer("BRPOP", **options)
+            else:
+                found = self._answer("EVALSHA", **options)
+                self._told = None
+        except NoScriptError:
+            pass  # the server was started anew
         finally:
+            self.forget_claim()
             self._in_poll = None
             self._flush_brpop_reauth()
-        claimed = self._claim()
+        claimed = self._claimed(self._claim() if found is None else found)
         if not claimed:
             raise stock.Empty
         self._queue_cycle.rotate(claimed[-1][0])
         self._deliver_all(claimed)
         return True
 
-    def _claim(self) -> list[tuple[str, Any]]:
-        """(queue, message) of all that the prefetch window allows, noted as unacknowledged. Tells what was acknowledged too."""
+    def _answer(self, command: str, **options: Any) -> Any:
+        """What the server says to what was sent."""
+        try:
+            return self.client.parse_response(self.client.connection, command, **options)
+        except self.connection_errors:
+            self.client.connection.disconnect()  # the next turn connects again
+            raise
+
+    def forget_claim(self) -> None:
+        """Of one whose answer did not come. What it claimed is like a dead worker's: noted as unacknowledged."""
+        told, self._told = self._told, None
+        if told is not None:
+            self.qos.not_told(told)
+
+    def _claim(self) -> list[Any]:
+        """The script's answer: all that the prefetch window allows, noted as unacknowledged. Tells what was acknowledged too."""
+        acknowledged = self.qos.tell()
+        try:
+            # The client puts `global_keyprefix` before the first key: the empty one becomes the prefix.
+            found: list[Any] = self._claim_script(keys=[""], args=self._claim_arguments(acknowledged))
+        except BaseException:
+            self.qos.not_told(acknowledged)
+            raise
+        return found
+
+    def _claim_arguments(self, acknowledged: list[str]) -> list[Any]:
         queues = self._queue_cycle.consume(len(self.active_queues))
         window = self.qos.can_consume_max_estimate()
         limit = self.max_claim if window is None else min(window, self.max_claim)
-        lists = [part for queue in queues for part in (queue, bell_key(queue), *self._lists(queue))]
-        # The client puts `global_keyprefix` before the first key: the empty one becomes the prefix.
-        with self.qos.telling() as acknowledged:
-            found = self._claim_script(
-                keys=[""],
-                args=[
-                    *(self.unacked_key, self.unacked_index_key, time(), limit, len(self.priority_steps)),
-                    *(len(acknowledged), *acknowledged, *lists),
-                ],
-            )
+        return [
+            *(self.unacked_key, self.unacked_index_key, time(), limit, len(self.priority_steps)),
+            *(len(acknowledged), *acknowledged),
+            *(part for queue in queues for part in (queue, bell_key(queue), *self._lists(queue))),
+        ]
+
+    def _claimed(self, found: list[Any]) -> list[tuple[str, Any]]:
+        """(queue, message) of each that the script gave."""
+        left, *messages = found
+        self._is_more = left > 0
         claimed = []
-        for queue, tag, text in zip(*[iter(found)] * 3, strict=True):
+        for queue, tag, text in zip(*[iter(messages)] * 3, strict=True):
             if not tag:
                 logger.error("%s: dropped what is no message of Celery's: %.200r", bytes_to_str(queue), text)
                 continue

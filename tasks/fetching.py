@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 
 from inference.errors import DeadlineExceeded, InferenceError, InvalidImage, ObjectNotFound, UploadLost
 from inference.imaging import ImageFormat, ImageLimits, decode_into, inspect
@@ -95,7 +95,7 @@ class FetchStage(Stage):
         fetcher: Fetcher,
         *,
         threads: int,
-        pass_on: Callable[[Job], None],
+        pass_on: Callable[[Sequence[Job]], None],
         fail: Callable[[Job, InferenceError], None],
     ) -> None:
         super().__init__(threads=threads)
@@ -109,20 +109,24 @@ class FetchStage(Stage):
             job = self.inbox.get(timeout=0.5)
         except queue.Empty:
             return
-        self._load(job, slot=None)
+        if self._load(job, slot=None):
+            self._pass_on([job])
 
-    def take(self, job: Job) -> None:
+    def take(self, jobs: Iterable[Job]) -> None:
         """Raw bytes that came with the lease are copied into a free slot at once: that is less than to hand them on."""
-        header = job.item.header
-        slot = self._fetcher.free_slot() if job.image and header and header.format is ImageFormat.RAW else None
-        if slot is None:
-            self.inbox.put(job)
-        else:
-            self._load(job, slot)
+        loaded = []
+        for job in jobs:
+            header = job.item.header
+            slot = self._fetcher.free_slot() if job.image and header and header.format is ImageFormat.RAW else None
+            if slot is None:
+                self.inbox.put(job)
+            elif self._load(job, slot):
+                loaded.append(job)
+        self._pass_on(loaded)
 
-    def _load(self, job: Job, slot: int | None) -> None:
+    def _load(self, job: Job, slot: int | None) -> bool:
         try:
-            if self._fetcher.load(job, self, slot):
-                self._pass_on(job)
+            return self._fetcher.load(job, self, slot)
         except InferenceError as error:
             self._fail(job, error)
+            return False

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import queue
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 from inference.errors import InferenceError
@@ -32,7 +32,7 @@ class Intake(Stage):
     """Leases in one call what arrived since the last one, so that everything prefetched is held at once.
 
     Args:
-        pass_on: where leased jobs go.
+        pass_on: where leased jobs go, all of a call together.
         fail: where jobs go that are refused.
     """
 
@@ -45,7 +45,7 @@ class Intake(Stage):
         held: HeldJobs,
         *,
         clock: StoreClock,
-        pass_on: Callable[[Job], None],
+        pass_on: Callable[[Sequence[Job]], None],
         fail: Callable[[Job, InferenceError], None],
     ) -> None:
         super().__init__()
@@ -68,8 +68,8 @@ class Intake(Stage):
         leases = self.until_available(lambda: self._lease(wanted), give_up=self.stopping.is_set)
         if leases is not None:
             self._clock.set(leases.now_ms)
-            for (item, delivery), lease in zip(wanted, leases.leases, strict=True):
-                self._sort(item, delivery, lease, leases)
+            sorted_out = [self._sort(*one, lease, leases) for one, lease in zip(wanted, leases.leases, strict=True)]
+            self._pass_on([job for job in sorted_out if job is not None])
 
     def _lease(self, wanted: list[tuple[QueueItem, Delivery]]) -> Leases:
         for item, delivery in wanted:
@@ -78,12 +78,13 @@ class Intake(Stage):
                 self._store.accept(adoption.request, enqueue=None, max_queue_depth=0)
         return self._store.lease(self._owner, [item.task_id for item, _ in wanted])
 
-    def _sort(self, item: QueueItem, delivery: Delivery, lease: Lease, leases: Leases) -> None:
+    def _sort(self, item: QueueItem, delivery: Delivery, lease: Lease, leases: Leases) -> Job | None:
+        """The job, where there is one to pass on."""
         if lease.state is not LeaseState.LEASED:
             delivery.item_ended(item.task_id, ItemEnd(Ending.DROPPED))
-            return
+            return None
         if self._held.join(item.task_id, delivery):  # twice among what arrived together
-            return
+            return None
         job = Job(
             item,
             [delivery],
@@ -97,7 +98,7 @@ class Intake(Stage):
         adoption = delivery.adoptions.get(item.task_id)
         if adoption is not None and adoption.refusal is not None:
             self._fail(job, adoption.refusal)
-            return
+            return None
         if lease.attempts:
             job.retried("the process of an earlier attempt died")
-        self._pass_on(job)
+        return job

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from inference.imaging import ImageLimits
@@ -104,9 +105,7 @@ class Pipeline:
     def _stages(self) -> tuple[Stage, ...]:
         return self._intake, self._fetch, self._batcher, self._undertaker, self._committer
 
-    def _route(self, job: Job) -> None:
+    def _route(self, jobs: Sequence[Job]) -> None:
         """A job that runs alone is fetched only after its start is counted."""
-        if job.alone:
-            self._batcher.ready.put(job)
-        else:
-            self._fetch.take(job)
+        self._batcher.ready.put([job for job in jobs if job.alone])
+        self._fetch.take(job for job in jobs if not job.alone)

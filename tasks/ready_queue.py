@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
+from collections.abc import Sequence
 
 from tasks.jobs import Job
 
@@ -21,10 +22,13 @@ class ReadyQueue:
         self._alone: deque[Job] = deque()
         self._alone_is_next = False
 
-    def put(self, job: Job) -> None:
+    def put(self, jobs: Sequence[Job]) -> None:
+        """Those that come together are seen together: no batch begins with the first of them alone."""
         with self._changed:
-            (self._alone if job.alone else self._jobs).append(job)
-            self._changed.notify()
+            for job in jobs:
+                (self._alone if job.alone else self._jobs).append(job)
+            if jobs:
+                self._changed.notify()
 
     def take(self, max_size: int, *, fill_wait_s: float, timeout_s: float) -> list[Job]:
         """The next batch; empty when nothing came within `timeout_s`.

@@ -166,7 +166,7 @@ def _summary(outcomes: Mapping[str, Outcome]) -> str:
 def _shown(outcome: Outcome) -> str:
     if outcome.result is not None:
         label = outcome.result.label or ""
-        return " ".join(f"{outcome.result.class_index} {label} {outcome.result.confidence_level:.3f}".split())
+        return " ".join(f"{outcome.result.class_index} {label} {float(outcome.result.confidence_level):.3f}".split())
     return repr(InferenceError.from_dict(outcome.error)) if outcome.error else outcome.status
 
 

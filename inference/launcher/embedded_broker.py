@@ -40,6 +40,7 @@ def command(data_dir: Path) -> list[str]:
         "appendonly": "yes",
         "appendfsync": "always",  # what was accepted survives a power failure
         "save": "",
+        "auto-aof-rewrite-min-size": "256mb",
         "maxmemory-policy": "noeviction",
     }
     return [str(binary), *(part for name, value in options.items() for part in (f"--{name}", value))]

@@ -194,7 +194,7 @@ class WorkerSettings(_Section):
     #: threads that fetch and decode
     io_threads: Count = 4
     #: tasks held beside the running batch, in batches; of RabbitMQ messages, each with up to a batch
-    prefetch_batches: Count = 3
+    prefetch_batches: Count = 4
     #: a call of the model that takes longer ends its process
     predict_timeout_s: Seconds = 60
     load_timeout_s: Seconds = 300

@@ -13,8 +13,14 @@ _DELIVERY = b"delivery:"
 _REFUSAL = b"refusal:"
 
 
+def in_common(request: PredictionRequest) -> tuple[Any, ...]:
+    """Of a record: what tasks that come together mostly have in common. `common_fields` are made of it."""
+    r = request
+    return r.queue, r.deadline_s, r.model, r.sinks, r.reply_to, r.priority, r.batch_id
+
+
 def common_fields(request: PredictionRequest) -> tuple[Any, ...]:
-    """field, value, ... of a record: what tasks that come together mostly have in common."""
+    """field, value, ... of the records of tasks that have `in_common` in common."""
     model = request.model
     return (
         *("model", orjson.dumps([model.name, model.version, model.digest])),

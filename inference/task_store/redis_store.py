@@ -43,7 +43,7 @@ from inference.task_store.protocol import (
     Reaped,
     StateChanged,
 )
-from inference.task_store.records import ENDED_FIELDS, common_fields, ended_from, from_hash, item_field
+from inference.task_store.records import ENDED_FIELDS, common_fields, ended_from, from_hash, in_common, item_field
 from inference.task_store.scripts import Scripts
 
 #: Consumer group of the relays on each outbox stream.
@@ -79,12 +79,10 @@ def _ms(seconds: float) -> int:
 def _grouped(requests: Iterable[PredictionRequest]) -> Iterator[Any]:
     """As the accept script reads tasks: those that follow one another and have much in common say that once."""
 
-    def common(request: PredictionRequest) -> tuple[Any, ...]:
-        return request.queue, request.deadline_s, *common_fields(request)
-
-    for (queue, deadline_s, *fields), group in itertools.groupby(requests, common):
+    for _, group in itertools.groupby(requests, in_common):
         tasks = list(group)
-        yield from (queue, _ms(deadline_s), len(fields), *fields, len(tasks))
+        fields = common_fields(tasks[0])
+        yield from (tasks[0].queue, _ms(tasks[0].deadline_s), len(fields), *fields, len(tasks))
         for task in tasks:
             yield from (task.task_id, task.request_id, item_field(task), task.image)
 

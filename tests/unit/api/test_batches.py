@@ -172,6 +172,12 @@ class TestABadItem:
         assert (body["counts"]["refused"], body["counts"]["succeeded"]) == (len(bad), len(bad) + 1)
         assert body["status"] == "ended"
 
+    @pytest.mark.parametrize("bad", [raw_image()[:-1], raw_image() + b"!", b"", b"GIF89a" + bytes(20)])
+    def test_what_is_said_for_all_may_be_wrong_for_one(self, client: FlaskClient, worker: FakeWorker, bad: bytes) -> None:
+        body = post_batch(client, [1, bad, 2, bad, 3], metadata=RAW_METADATA).json
+        assert classes(body) == [1, None, 2, None, 3]
+        assert codes(body)[1::2] == ["invalid_image"] * 2
+
     def test_what_only_a_worker_finds_fails_alone_too(self, client: FlaskClient, worker: FakeWorker) -> None:
         broken = picture("PNG", 64)[:60]
         body = post_batch(client, [1, broken, 2], metadata=[RAW_METADATA, {}, RAW_METADATA]).json

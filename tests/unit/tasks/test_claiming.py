@@ -167,6 +167,59 @@ class TestOnAMainLoop:
         assert Reader(connect(), queue).read(1) == ["left"]
 
 
+class TestWhileSomethingIsLeft:
+    @pytest.fixture
+    def reader(self, connect: Callable[..., Connection], queue: str) -> Reader:
+        """Has claimed the first of three, and its connection waits for what it claims next."""
+        send(connect(), queue, *range(3))
+        reader = Reader(connect(max_claim=1), queue)
+        assert reader.read(1) == [0]
+        return reader
+
+    def test_the_next_claim_waits_for_no_bell(self, reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
+        sent: list[str] = []
+        connection = reader.consumer.channel.client.connection
+        send_command = connection.send_command
+        monkeypatch.setattr(connection, "send_command", lambda *command: (sent.append(command[0]), send_command(*command)))
+        assert reader.read(2) == [1, 2]
+        assert reader.reads_nothing()
+        assert sent[:3] == ["EVALSHA", "EVALSHA", "BRPOP"]
+
+    def test_a_server_that_has_forgotten_the_script_is_told_it_again(self, reader: Reader, redis_client: redis.Redis) -> None:
+        redis_client.script_flush()
+        assert reader.read(2) == [1, 2]
+
+    def test_a_bell_is_left_for_another_worker(self, reader: Reader, connect: Callable[..., Connection], queue: str) -> None:
+        assert Reader(connect(max_claim=1), queue).read(1) == [1]
+        assert reader.read(1) == [2]
+
+    def test_what_is_acknowledged_meanwhile_goes_with_it(
+        self, reader: Reader, redis_client: redis.Redis, key_prefix: str
+    ) -> None:
+        set_event_loop(Hub())
+        try:
+            reader.taken[0].ack()
+            assert reader.read(1) == [1]
+        finally:
+            set_event_loop(None)
+        tags = {reader.taken[0].delivery_tag.encode()}
+        assert unacked(redis_client, key_prefix) == (tags, tags)
+
+    def test_it_is_told_again_where_the_connection_breaks(
+        self, reader: Reader, redis_client: redis.Redis, key_prefix: str
+    ) -> None:
+        set_event_loop(Hub())
+        try:
+            reader.taken[0].ack()
+            channel = reader.consumer.channel
+            channel._brpop_start()
+            channel.client.connection.disconnect()
+            channel.qos.restore_unacked_once()
+        finally:
+            set_event_loop(None)
+        assert reader.taken[0].delivery_tag.encode() not in unacked(redis_client, key_prefix)[0]
+
+
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), datetime(2026, 1, 31, tzinfo=UTC)])
 def test_headers_that_strict_json_has_no_form_for_are_read_as_kombu_wrote_them(
     connect: Callable[..., Connection], queue: str, value: Any

@@ -21,8 +21,7 @@ def job(number: int, *, alone: bool = False, ready_at: float = 0.0, version: str
 
 def filled(*jobs: Job) -> ReadyQueue:
     ready = ReadyQueue()
-    for one in jobs:
-        ready.put(one)
+    ready.put(jobs)
     return ready
 
 
@@ -77,15 +76,23 @@ def test_jobs_that_run_alone_take_turns_with_batches() -> None:
 def test_a_taker_that_waits_gets_the_first_job_at_once() -> None:
     ready = ReadyQueue()
     taker = Taker(ready, 4, fill_wait_s=0)
-    ready.put(job(1))
+    ready.put([job(1)])
     assert taker.result() == ["task-1"]
+
+
+def test_a_taker_that_waits_gets_what_came_together_together() -> None:
+    ready = ReadyQueue()
+    taker = Taker(ready, 4, fill_wait_s=0)
+    ready.put([])
+    ready.put([job(1), job(2), job(3)])
+    assert taker.result() == ["task-1", "task-2", "task-3"]
 
 
 def test_a_batch_waits_to_be_filled() -> None:
     ready = filled(job(0, ready_at=time.monotonic()))
     taker = Taker(ready, 3, fill_wait_s=PATIENCE_S * 10)
-    ready.put(job(1))
-    ready.put(job(2))
+    ready.put([job(1)])
+    ready.put([job(2)])
     assert taker.result() == ["task-0", "task-1", "task-2"]
 
 
