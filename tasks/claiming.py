@@ -167,11 +167,13 @@ class ClaimingChannel(stock.Channel):  # type: ignore[misc] # kombu has no types
             self.forget_claim()
             self._in_poll = None
             self._flush_brpop_reauth()
-        claimed = self._claimed(self._claim() if found is None else found)
+        if found is None and not self._closing:
+            found = self._claim()
+        claimed = self._claimed(found or [0])
         if not claimed:
             raise stock.Empty
         self._queue_cycle.rotate(claimed[-1][0])
-        self._deliver_all(claimed)
+        self._deliver_all([] if self._closing else claimed)
         return True
 
     def _answer(self, command: str, **options: Any) -> Any:
@@ -231,7 +233,7 @@ class ClaimingChannel(stock.Channel):  # type: ignore[misc] # kombu has no types
                 self.connection._deliver(message, queue)  # noqa: SLF001 as the base class does
                 self.qos.delivered(message["properties"]["delivery_tag"])
         finally:
-            # What a consumer that failed left behind goes back at once.
+            # What a consumer that failed left behind goes back at once, as all does that comes to a channel that is being closed.
             while self.qos.claimed:
                 tag, _ = self.qos.claimed.popitem()
                 self.qos.restore_by_tag(tag)

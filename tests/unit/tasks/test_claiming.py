@@ -205,13 +205,22 @@ class TestWhileSomethingIsLeft:
         tags = {reader.taken[0].delivery_tag.encode()}
         assert unacked(redis_client, key_prefix) == (tags, tags)
 
-    def test_it_is_told_again_where_the_connection_breaks(
-        self, reader: Reader, redis_client: redis.Redis, key_prefix: str
+    def test_what_comes_to_a_channel_that_is_being_closed_goes_back(
+        self, reader: Reader, connect: Callable[..., Connection], queue: str
     ) -> None:
+        reader.consumer.channel._brpop_start()
+        reader.connection.release()
+        assert reader.messages == []
+        assert sorted(Reader(connect(), queue).read(3)) == [0, 1, 2]
+
+    def test_it_is_told_again_where_the_connection_breaks(
+        self, reader: Reader, redis_client: redis.Redis, key_prefix: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        channel = reader.consumer.channel
+        monkeypatch.setattr(channel.client.connection, "send_command", lambda *_: None)
         set_event_loop(Hub())
         try:
             reader.taken[0].ack()
-            channel = reader.consumer.channel
             channel._brpop_start()
             channel.client.connection.disconnect()
             channel.qos.restore_unacked_once()
