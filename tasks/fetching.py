@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import queue
+import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 
@@ -103,6 +104,9 @@ class FetchStage(Stage):
         self._fetcher = fetcher
         self._pass_on = pass_on
         self._fail = fail
+        self._lock = threading.Lock()
+        #: jobs in the inbox, or in a thread's hands
+        self._waiting = 0
 
     def step(self) -> None:
         try:
@@ -111,14 +115,22 @@ class FetchStage(Stage):
             return
         if self._load(job, slot=None):
             self._pass_on([job])
+        with self._lock:
+            self._waiting -= 1
 
     def take(self, jobs: Iterable[Job]) -> None:
-        """Raw bytes that came with the lease are copied into a free slot at once: that is less than to hand them on."""
+        """Raw bytes that came with the lease are copied into a free slot at once, which is less than to hand them on.
+
+        Unless others wait: a slot that becomes free is theirs.
+        """
         loaded = []
         for job in jobs:
             header = job.item.header
-            slot = self._fetcher.free_slot() if job.image and header and header.format is ImageFormat.RAW else None
+            may_go = job.image and header and header.format is ImageFormat.RAW and not self._waiting
+            slot = self._fetcher.free_slot() if may_go else None
             if slot is None:
+                with self._lock:
+                    self._waiting += 1
                 self.inbox.put(job)
             elif self._load(job, slot):
                 loaded.append(job)

@@ -19,7 +19,7 @@ from inference.models.registry import ModelRegistry
 from inference.models.spec import ModelSpec
 from inference.models.switching import SwitchingPredictor
 from inference.presence import WorkerPresence
-from inference.settings import Settings
+from inference.settings import Settings, WorkerSettings
 from inference.storage import ObjectStore
 from inference.task_store.protocol import TaskStore
 from tasks.adopting import Adopter
@@ -31,6 +31,9 @@ from tasks.keeping import Announcer, LeaseKeeper
 from tasks.pipeline import Pipeline, PipelinePolicy
 
 logger = logging.getLogger(__name__)
+
+#: Shared memory that a model may take for all of its images that are held, decoded or running.
+_MAX_ARENA_BYTES = 2**26
 
 
 class InferenceWorker:
@@ -63,8 +66,7 @@ class InferenceWorker:
         self.errands = Errands(store)
         self.adopter = Adopter(settings, specs, effective=lambda: Effective(settings, models, self._changer.state))
         by_name = {spec.name: spec for spec in specs}
-        slots = 2 * options.max_batch_size + options.io_threads
-        self._arenas = {name: SlotArena(spec.input, slots) for name, spec in by_name.items()}
+        self._arenas = {name: SlotArena(spec.input, _slots(spec, options)) for name, spec in by_name.items()}
         self.predictor = SwitchingPredictor(self._make_process(by_name))
         self._changer = ModelChanger(
             desired,
@@ -158,3 +160,10 @@ class InferenceWorker:
         if task_ids:
             logger.info("giving back %d prefetched tasks", len(task_ids))
             self.store.release(self.owner, task_ids)
+
+
+def _slots(spec: ModelSpec, options: WorkerSettings) -> int:
+    """For every image that is held, where that takes little memory; else for the batch that runs and the next one."""
+    held = (options.prefetch_batches + 1) * options.max_batch_size  # a message is claimed whole
+    least = 2 * options.max_batch_size + options.io_threads
+    return max(least, min(held, _MAX_ARENA_BYTES // spec.input.bytes_per_image))

@@ -18,6 +18,7 @@ from inference.settings.schema import (
     Settings,
     SinkName,
     UploadSettings,
+    WorkerSettings,
 )
 from inference.settings.showing import effective, shown_value
 
@@ -35,6 +36,7 @@ __all__ = [
     "Settings",
     "SinkName",
     "UploadSettings",
+    "WorkerSettings",
     "config_path",
     "effective",
     "load_settings",

@@ -13,7 +13,7 @@ from inference.errors import InvalidImage
 from inference.imaging import ImageFormat, ImageHeader
 from inference.messages import QueueItem
 from inference.task_store.redis_store import RedisTaskStore
-from tasks.fetching import Fetcher
+from tasks.fetching import Fetcher, FetchStage
 from tasks.jobs import Job
 from tasks.stage import Stage
 
@@ -118,6 +118,28 @@ def test_no_more_images_are_decoded_than_there_are_slots(make_rig: MakeRig) -> N
     rig.await_done(inboxes)
     for number in range(20):
         assert_succeeded(rig.record(number), number)
+
+
+def test_who_waits_for_a_slot_is_not_overtaken(rig: Rig) -> None:
+    """By raw bytes that came with the lease, which need no thread where a slot is free."""
+    slots: list[int] = []
+    passed: list[Job] = []
+    fetcher = Fetcher(rig.objects, rig.spec, rig.arena, limits=rig.pipeline._fetch._fetcher._limits)
+    fetcher.free_slot = lambda: slots.pop() if slots else None  # type: ignore[method-assign]
+    stage = FetchStage(fetcher, threads=1, pass_on=passed.extend, fail=lambda *_: None)
+    first, second, third = (
+        Job(queue_item(number), [], alone=False, attempt=0, deadline_at=time.monotonic() + 60, image=image_of(number))
+        for number in range(3)
+    )
+    stage.take([first])
+    slots.append(0)
+    stage.take([second])
+    assert (passed, slots) == ([], [0])
+    stage.step()
+    stage.step()
+    assert passed == [first, second]
+    stage.take([third])
+    assert (passed, slots) == ([first, second, third], [])
 
 
 def test_one_slot_is_enough(make_rig: MakeRig) -> None:
