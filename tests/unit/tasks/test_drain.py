@@ -355,7 +355,7 @@ def test_what_is_given_back_runs_elsewhere_at_once(worker: Worker, make_rig: Mak
 def test_no_model_starts_a_batch_once_the_worker_stops(worker: Worker) -> None:
     """But for the one batch that waits for its turn at the predictor already."""
     worker.start_busy()
-    worker.submit(*range(10, 18), model="others")
+    worker.submit(*range(10, 24), model="others")
     wait_until(worker.arenas["others"]._free.empty, "a full arena behind a started batch")
     worker.stop()
     assert len(worker.predictor.batches) <= 2

@@ -140,6 +140,9 @@ def test_who_waits_for_a_slot_is_not_overtaken(rig: Rig) -> None:
     assert passed == [first, second]
     stage.take([third])
     assert (passed, slots) == ([first, second, third], [])
+    for job in (first, second):
+        assert job.slot is not None
+        rig.arena.release(job.slot)
 
 
 def test_one_slot_is_enough(make_rig: MakeRig) -> None:
