@@ -40,6 +40,7 @@ def command(data_dir: Path) -> list[str]:
         "appendonly": "yes",
         "appendfsync": "always",  # what was accepted survives a power failure
         "save": "",
+        # Small images fill the usual 64 MB in three seconds; 256 are read again in one and a half.
         "auto-aof-rewrite-min-size": "256mb",
         "maxmemory-policy": "noeviction",
     }
