@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import OrderedDict
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from time import monotonic, time
@@ -97,17 +98,22 @@ class ClaimingQoS(stock.QoS):  # type: ignore[misc] # kombu has no types
         """They are told later."""
         self._acknowledged[:0] = tags
 
+    @contextlib.contextmanager
+    def telling(self) -> Iterator[list[str]]:
+        """`tell` for the block, and `not_told` where it fails."""
+        tags = self.tell()
+        try:
+            yield tags
+        except BaseException:
+            self.not_told(tags)
+            raise
+
     def flush_acknowledged(self) -> None:
         self._will_flush = False
         if not self._acknowledged:
             return
-        tags = self.tell()
-        try:
-            with self.pipe_or_acquire() as pipe:
-                pipe.zrem(self.unacked_index_key, *tags).hdel(self.unacked_key, *tags).execute()
-        except BaseException:
-            self.not_told(tags)
-            raise
+        with self.telling() as tags, self.pipe_or_acquire() as pipe:
+            pipe.zrem(self.unacked_index_key, *tags).hdel(self.unacked_key, *tags).execute()
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
         # The base class forgets what was acknowledged; in Redis it must be gone too.
@@ -167,9 +173,9 @@ class ClaimingChannel(stock.Channel):  # type: ignore[misc] # kombu has no types
             self.forget_claim()
             self._in_poll = None
             self._flush_brpop_reauth()
-        if found is None and not self._closing:
-            found = self._claim()
-        claimed = self._claimed(found or [0])
+        if found is None and self._closing:
+            raise stock.Empty
+        claimed = self._claimed(self._claim() if found is None else found)
         if not claimed:
             raise stock.Empty
         self._queue_cycle.rotate(claimed[-1][0])
@@ -192,13 +198,9 @@ class ClaimingChannel(stock.Channel):  # type: ignore[misc] # kombu has no types
 
     def _claim(self) -> list[Any]:
         """The script's answer: all that the prefetch window allows, noted as unacknowledged. Tells what was acknowledged too."""
-        acknowledged = self.qos.tell()
-        try:
+        with self.qos.telling() as acknowledged:
             # The client puts `global_keyprefix` before the first key: the empty one becomes the prefix.
             found: list[Any] = self._claim_script(keys=[""], args=self._claim_arguments(acknowledged))
-        except BaseException:
-            self.qos.not_told(acknowledged)
-            raise
         return found
 
     def _claim_arguments(self, acknowledged: list[str]) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 import orjson
@@ -13,10 +14,8 @@ _DELIVERY = b"delivery:"
 _REFUSAL = b"refusal:"
 
 
-def in_common(request: PredictionRequest) -> tuple[Any, ...]:
-    """Of a record: what tasks that come together mostly have in common. `common_fields` are made of it."""
-    r = request
-    return r.queue, r.deadline_s, r.model, r.sinks, r.reply_to, r.priority, r.batch_id
+#: Of a request: what tasks that come together mostly have in common. `common_fields` are made of it.
+in_common = attrgetter("queue", "deadline_s", "model", "sinks", "reply_to", "priority", "batch_id")
 
 
 def common_fields(request: PredictionRequest) -> tuple[Any, ...]:

@@ -121,14 +121,15 @@ def test_messages_come_in_order_and_are_noted_until_they_are_acknowledged(
     assert unacked(redis_client, key_prefix) == (last, last)
 
 
-class TestOnAMainLoop:
-    @pytest.fixture
-    def hub(self) -> Iterator[Hub]:
-        hub = Hub()
-        set_event_loop(hub)
-        yield hub
-        set_event_loop(None)
+@pytest.fixture
+def hub() -> Iterator[Hub]:
+    hub = Hub()
+    set_event_loop(hub)
+    yield hub
+    set_event_loop(None)
 
+
+class TestOnAMainLoop:
     @pytest.mark.usefixtures("hub")
     def test_acknowledgements_go_with_the_next_claim(
         self, connect: Callable[..., Connection], queue: str, redis_client: redis.Redis, key_prefix: str
@@ -193,15 +194,12 @@ class TestWhileSomethingIsLeft:
         assert Reader(connect(max_claim=1), queue).read(1) == [1]
         assert reader.read(1) == [2]
 
+    @pytest.mark.usefixtures("hub")
     def test_what_is_acknowledged_meanwhile_goes_with_it(
         self, reader: Reader, redis_client: redis.Redis, key_prefix: str
     ) -> None:
-        set_event_loop(Hub())
-        try:
-            reader.taken[0].ack()
-            assert reader.read(1) == [1]
-        finally:
-            set_event_loop(None)
+        reader.taken[0].ack()
+        assert reader.read(1) == [1]
         tags = {reader.taken[0].delivery_tag.encode()}
         assert unacked(redis_client, key_prefix) == (tags, tags)
 
@@ -213,19 +211,16 @@ class TestWhileSomethingIsLeft:
         assert reader.messages == []
         assert sorted(Reader(connect(), queue).read(3)) == [0, 1, 2]
 
+    @pytest.mark.usefixtures("hub")
     def test_it_is_told_again_where_the_connection_breaks(
         self, reader: Reader, redis_client: redis.Redis, key_prefix: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         channel = reader.consumer.channel
         monkeypatch.setattr(channel.client.connection, "send_command", lambda *_: None)
-        set_event_loop(Hub())
-        try:
-            reader.taken[0].ack()
-            channel._brpop_start()
-            channel.client.connection.disconnect()
-            channel.qos.restore_unacked_once()
-        finally:
-            set_event_loop(None)
+        reader.taken[0].ack()
+        channel._brpop_start()
+        channel.client.connection.disconnect()
+        channel.qos.restore_unacked_once()
         assert reader.taken[0].delivery_tag.encode() not in unacked(redis_client, key_prefix)[0]
 
 
