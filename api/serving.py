@@ -8,6 +8,7 @@ from typing import Any
 from gunicorn.app.base import BaseApplication
 
 from api.app import create_app
+from inference.heap import freeze_heap
 from inference.settings import Settings
 
 #: How many more objects are made than freed until Python looks for cycles among them. A batch is a thousand that live until its
@@ -31,6 +32,7 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc] # gunicorn has no types
             "keepalive": 5,
             "loglevel": self._settings.log.level.lower() if self._settings.log.level == "DEBUG" else "warning",
             "control_socket_disable": True,
+            "post_worker_init": lambda _worker: freeze_heap(),
         }
         for name, value in options.items():
             if name in self.cfg.settings:

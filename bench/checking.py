@@ -20,7 +20,7 @@ import numpy as np
 import urllib3
 from numpy.typing import NDArray
 
-from bench.http_client import Connections
+from bench.http_client import Connections, run
 from bench.measuring import TOLERANCE
 from bench.workload import model_of
 
@@ -103,7 +103,7 @@ async def _ask(url: str, samples: list[Sample], clients: int, seconds: float) ->
 
     await asyncio.gather(*map(client, range(clients)))
     checked.seconds = time.perf_counter() - began
-    await connections.close()
+    connections.close()
     return checked
 
 
@@ -115,7 +115,7 @@ def _body(image: NDArray[Any], request_id: str) -> tuple[bytes, str]:
 
 if __name__ == "__main__":
     folder, url, clients, seconds = sys.argv[1:]
-    done = asyncio.run(_ask(url, told_apart(_samples(Path(folder)), _IMAGES), int(clients), float(seconds)))
+    done = run(_ask(url, told_apart(_samples(Path(folder)), _IMAGES), int(clients), float(seconds)))
     p50, p99 = np.percentile(done.latencies_ms or [0.0], [50, 99])
     figures = asdict(done) | {"latencies_ms": None, "p50_ms": float(p50), "p99_ms": float(p99)}
     sys.stdout.write(json.dumps(figures))

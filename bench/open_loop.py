@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from bench.closed_loop import Load
-from bench.http_client import Connections
+from bench.http_client import Connections, run
 
 
 async def _run(url: str, body: bytes, content_type: str, rate_per_s: float, seconds: float) -> Load:
@@ -42,12 +42,12 @@ async def _run(url: str, body: bytes, content_type: str, rate_per_s: float, seco
         due += arrivals.expovariate(rate_per_s)
     await asyncio.gather(*tasks)
     ended = time.perf_counter()
-    await connections.close()
+    connections.close()
     p50, p99 = np.percentile(latencies_s, [50, 99]) * 1000
     return Load(len(tasks), ended - began, float(p50), float(p99), errors)
 
 
 if __name__ == "__main__":
     url, body, content_type, rate, seconds = sys.argv[1:]
-    load = asyncio.run(_run(url, Path(body).read_bytes(), content_type, float(rate), float(seconds)))
+    load = run(_run(url, Path(body).read_bytes(), content_type, float(rate), float(seconds)))
     sys.stdout.write(json.dumps(asdict(load)))

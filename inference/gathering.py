@@ -68,7 +68,7 @@ class Gatherer(Generic[A, R]):
         """Make one call, and hand the next to the first of those who came meanwhile."""
         with self._lock:
             weights = itertools.accumulate(self._weigh(turn.argument) for turn in self._waiting)
-            count = max(1, sum(weight <= self._max_weight for weight in weights))
+            count = max(1, sum(1 for _ in itertools.takewhile(self._max_weight.__ge__, weights)))
             turns = self._waiting[:count]
             del self._waiting[:count]
         try:

@@ -12,6 +12,7 @@ from celery.worker import state
 
 import celeryconfig
 from inference.errors import ConfigurationError, InferenceError
+from inference.heap import freeze_heap
 from inference.services import Services
 from tasks.main_loop import MainLoop
 from tasks.worker import InferenceWorker
@@ -67,6 +68,7 @@ class InferenceStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has
             raise WorkerShutdown(0)
         self._worker = parent.inference = worker
         parent.inference_main_loop = self._main_loop
+        freeze_heap()
 
     def stop(self, _parent: Any) -> None:
         """After the consumer: drain, acknowledge. What stays unacknowledged goes back as the channel closes."""

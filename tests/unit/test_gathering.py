@@ -84,6 +84,19 @@ def test_what_is_heavy_fills_a_call_and_what_is_too_heavy_goes_alone() -> None:
     assert all(sum(call) <= 10 or call == [50] for call in server.calls)
 
 
+def test_a_call_weighs_no_more_of_those_who_wait_than_may_go_with_it() -> None:
+    server, weighed = Server(), []
+
+    def weigh(number: int) -> int:
+        weighed.append(number)
+        return 1
+
+    with ThreadPoolExecutor(50) as pool:
+        for answer in together(pool, server, Gatherer(server.double, weigh=weigh, max_weight=4), *range(20, 61)):
+            answer.result(10)
+    assert len(weighed) < 2 * 41  # not all of them each time
+
+
 def test_an_error_is_each_ones_own_and_the_next_call_goes_on() -> None:
     server = Server()
     gatherer = Gatherer(server.double)

@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from socketserver import BaseRequestHandler, ThreadingTCPServer
 from threading import Thread
 
 import pytest
 
-from bench.http_client import Connections
+from bench.http_client import Connections, run
 
 ANSWER = b'{"prediction": [0.25, 0.75]}'
 
 
 class Answers(BaseHTTPRequestHandler):
-    """By path: `/chunked`, `/plain`, or refused; says in the answer's end which connection it came over."""
+    """By path: `/chunked`, `/plain`, `/last`, after which it closes, or refused; an answer ends with its connection."""
 
     protocol_version = "HTTP/1.1"
 
@@ -33,6 +34,7 @@ class Answers(BaseHTTPRequestHandler):
             self.send_header("Content-Length", str(len(answer)))
             self.end_headers()
             self.wfile.write(answer)
+        self.close_connection = self.path == "/last"
 
     def log_message(self, *_: object) -> None:
         pass
@@ -51,12 +53,12 @@ async def posted(url: str, times: int) -> list[bytes]:
     try:
         return [await connections.post(b"image", "text/plain") for _ in range(times)]
     finally:
-        await connections.close()
+        connections.close()
 
 
 @pytest.mark.parametrize("path", ["/plain", "/chunked"])
 def test_answers_come_whole_over_one_connection(address: str, path: str) -> None:
-    first, second = asyncio.run(posted(address + path, 2))
+    first, second = run(posted(address + path, 2))
 
     assert first.startswith(ANSWER)
     assert first == second
@@ -64,4 +66,35 @@ def test_answers_come_whole_over_one_connection(address: str, path: str) -> None
 
 def test_what_is_no_200_is_an_error_with_what_it_says(address: str) -> None:
     with pytest.raises(ValueError, match=r"503.*prediction"):
-        asyncio.run(posted(f"{address}/refused", 1))
+        run(posted(f"{address}/refused", 1))
+
+
+def test_a_connection_that_the_server_closed_is_not_used_again(address: str) -> None:
+    async def posted_later() -> list[bytes]:
+        connections = Connections(f"{address}/last")
+        answers = []
+        for _ in range(2):
+            answers.append(await connections.post(b"image", "text/plain"))
+            await asyncio.sleep(0.1)
+        connections.close()
+        return answers
+
+    first, second = run(posted_later())
+
+    assert first != second
+
+
+@pytest.mark.parametrize(
+    ("says", "error"), [(b"220 mail ESMTP\r\n", ValueError), (b"", EOFError), (b"HTTP/1.1 200 OK\r\n", EOFError)]
+)
+def test_a_server_that_does_not_answer_is_an_error(says: bytes, error: type[Exception]) -> None:
+    class Says(BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(1000)
+            self.request.sendall(says)
+
+    with ThreadingTCPServer(("127.0.0.1", 0), Says) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        with pytest.raises(error):
+            run(posted(f"http://127.0.0.1:{server.server_address[1]}/", 1))
+        server.shutdown()
