@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
+import resource
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
@@ -14,6 +16,8 @@ from inference.settings import Settings
 #: How many more objects are made than freed until Python looks for cycles among them. A batch is a thousand that live until its
 #: answer, and no image is in a cycle: the usual 700 cost a tenth of the CPU time.
 _YOUNG_OBJECTS = 5_000
+#: Files of a process beside its connections: to Redis and the object store, uploads, logs.
+_OTHER_FILES = 1_000
 
 
 class _Gunicorn(BaseApplication):  # type: ignore[misc] # gunicorn has no types
@@ -26,6 +30,7 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc] # gunicorn has no types
         options: dict[str, Any] = {
             "bind": f"{api.host}:{api.port}",
             "workers": api.workers,
+            "worker_connections": api.max_connections,
             "worker_class": "gevent",
             "graceful_timeout": int(api.drain_timeout_s),
             "timeout": 60,
@@ -45,5 +50,16 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc] # gunicorn has no types
 def serve(settings: Settings) -> None:
     """Run until stopped."""
     gc.set_threshold(_YOUNG_OBJECTS)
+    let_open(settings.api.max_connections + _OTHER_FILES)
     create_app(settings)  # what is wrong with it is said once, before any worker is forked
     _Gunicorn(settings).run()
+
+
+def let_open(files: int) -> None:
+    """By each process; as many as the system lets us, where it usually gives 1,024 to who does not ask."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY:
+        files = min(files, hard)
+    if soft != resource.RLIM_INFINITY and soft < files:
+        with contextlib.suppress(ValueError, OSError):  # macOS has a limit below the one that it names
+            resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))

@@ -72,6 +72,8 @@ class ApiSettings(_Section):
     port: int = Field(default=30005, ge=1, le=65535)
     #: processes; each serves many requests at a time
     workers: Count = 1
+    #: of each process at once, idle ones too; more of them wait unanswered
+    max_connections: Count = 10_000
     #: a request body over this is 413
     max_body_bytes: Count = 32 * 2**20
     #: longest `wait` that a client may ask for, seconds
