@@ -1,7 +1,7 @@
 """The least of an HTTP client: keep-alive connections for many requests at once, each as cheap as Python lets it be.
 
-A load generator takes its CPU time from what it measures. asyncio's streams took four times that of `wrk`, and a service that
-answers thousands a second was kept waiting; with callbacks, and a parser in C, it is a fifth of that.
+A load generator takes its CPU time from what it measures. At 900 requests a second asyncio's streams took 0.20 of a core,
+callbacks and a parser in C take 0.13, the interpreter's start included; `wrk` takes 0.05.
 """
 
 from __future__ import annotations
