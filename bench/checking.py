@@ -18,9 +18,10 @@ from typing import Any
 
 import numpy as np
 import urllib3
+import uvloop
 from numpy.typing import NDArray
 
-from bench.http_client import Connections, run
+from bench.http_client import Connections
 from bench.measuring import TOLERANCE
 from bench.workload import model_of
 
@@ -115,7 +116,7 @@ def _body(image: NDArray[Any], request_id: str) -> tuple[bytes, str]:
 
 if __name__ == "__main__":
     folder, url, clients, seconds = sys.argv[1:]
-    done = run(_ask(url, told_apart(_samples(Path(folder)), _IMAGES), int(clients), float(seconds)))
+    done = uvloop.run(_ask(url, told_apart(_samples(Path(folder)), _IMAGES), int(clients), float(seconds)))
     p50, p99 = np.percentile(done.latencies_ms or [0.0], [50, 99])
     figures = asdict(done) | {"latencies_ms": None, "p50_ms": float(p50), "p99_ms": float(p99)}
     sys.stdout.write(json.dumps(figures))

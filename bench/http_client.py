@@ -1,26 +1,17 @@
 """The least of an HTTP client: keep-alive connections for many requests at once, each as cheap as Python lets it be.
 
 A load generator takes its CPU time from what it measures. At 900 requests a second asyncio's streams took 0.20 of a core,
-callbacks and a parser in C take 0.13, the interpreter's start included; `wrk` takes 0.05.
+callbacks, a parser in C and uvloop, on which its users run, take 0.13, the interpreter's start included; `wrk` takes 0.05.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
 from http import HTTPStatus
-from typing import Any, TypeVar, cast
+from typing import cast
 from urllib.parse import urlsplit
 
 import httptools
-import uvloop
-
-_T = TypeVar("_T")
-
-
-def run(main: Coroutine[Any, Any, _T]) -> _T:
-    """`asyncio.run` on the loop that is cheapest."""
-    return uvloop.run(main)
 
 
 class Connections:

@@ -15,9 +15,10 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+import uvloop
 
 from bench.closed_loop import Load
-from bench.http_client import Connections, run
+from bench.http_client import Connections
 
 
 async def _run(url: str, body: bytes, content_type: str, rate_per_s: float, seconds: float) -> Load:
@@ -49,5 +50,5 @@ async def _run(url: str, body: bytes, content_type: str, rate_per_s: float, seco
 
 if __name__ == "__main__":
     url, body, content_type, rate, seconds = sys.argv[1:]
-    load = run(_run(url, Path(body).read_bytes(), content_type, float(rate), float(seconds)))
+    load = uvloop.run(_run(url, Path(body).read_bytes(), content_type, float(rate), float(seconds)))
     sys.stdout.write(json.dumps(asdict(load)))

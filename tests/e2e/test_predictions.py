@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import resource
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -15,6 +14,8 @@ import pytest
 import requests
 from sklearn.datasets import load_digits
 from support.service import Service, wait_until
+
+from api.serving import let_open
 
 pytestmark = pytest.mark.process
 
@@ -136,14 +137,9 @@ def test_who_comes_after_1500_slow_clients_is_answered(service: Service, reposit
     """gunicorn would take 1,000, and leave the rest without a word."""
     kind = b"multipart/form-data; boundary=end"
     begun = b"POST /inference HTTP/1.1\r\nHost: localhost\r\nContent-Type: " + kind + b"\r\nContent-Length: 99\r\n\r\n--end"
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    mine = 2_500 if hard == resource.RLIM_INFINITY else min(2_500, hard)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, mine), hard))
-        with contextlib.ExitStack() as clients:
-            for _ in range(1_500):
-                client = clients.enter_context(socket.create_connection(("127.0.0.1", service.port), timeout=10))
-                client.sendall(begun)
-            assert service.post(repository / "samples/coffee.jpg").json()["response"]["class"] == ESPRESSO
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    let_open(2_500)
+    with contextlib.ExitStack() as clients:
+        for _ in range(1_500):
+            client = clients.enter_context(socket.create_connection(("127.0.0.1", service.port), timeout=10))
+            client.sendall(begun)
+        assert service.post(repository / "samples/coffee.jpg").json()["response"]["class"] == ESPRESSO

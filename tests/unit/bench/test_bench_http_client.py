@@ -9,8 +9,9 @@ from socketserver import BaseRequestHandler, ThreadingTCPServer
 from threading import Thread
 
 import pytest
+import uvloop
 
-from bench.http_client import Connections, run
+from bench.http_client import Connections
 
 ANSWER = b'{"prediction": [0.25, 0.75]}'
 
@@ -58,7 +59,7 @@ async def posted(url: str, times: int) -> list[bytes]:
 
 @pytest.mark.parametrize("path", ["/plain", "/chunked"])
 def test_answers_come_whole_over_one_connection(address: str, path: str) -> None:
-    first, second = run(posted(address + path, 2))
+    first, second = uvloop.run(posted(address + path, 2))
 
     assert first.startswith(ANSWER)
     assert first == second
@@ -66,7 +67,7 @@ def test_answers_come_whole_over_one_connection(address: str, path: str) -> None
 
 def test_what_is_no_200_is_an_error_with_what_it_says(address: str) -> None:
     with pytest.raises(ValueError, match=r"503.*prediction"):
-        run(posted(f"{address}/refused", 1))
+        uvloop.run(posted(f"{address}/refused", 1))
 
 
 def test_a_connection_that_the_server_closed_is_not_used_again(address: str) -> None:
@@ -79,7 +80,7 @@ def test_a_connection_that_the_server_closed_is_not_used_again(address: str) -> 
         connections.close()
         return answers
 
-    first, second = run(posted_later())
+    first, second = uvloop.run(posted_later())
 
     assert first != second
 
@@ -96,5 +97,5 @@ def test_a_server_that_does_not_answer_is_an_error(says: bytes, error: type[Exce
     with ThreadingTCPServer(("127.0.0.1", 0), Says) as server:
         Thread(target=server.serve_forever, daemon=True).start()
         with pytest.raises(error):
-            run(posted(f"http://127.0.0.1:{server.server_address[1]}/", 1))
+            uvloop.run(posted(f"http://127.0.0.1:{server.server_address[1]}/", 1))
         server.shutdown()
