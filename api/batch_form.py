@@ -26,7 +26,7 @@ _METADATA = "one JSON object for all images, or a list with one for each"
 _BODY = '{"items": [{"object": "s3://BUCKET/KEY"}, …]}'
 
 
-@dataclass(frozen=True)
+@dataclass
 class BatchItem:
     """One item as it was sent: what is wrong with it is found later, and is its own fault alone."""
 

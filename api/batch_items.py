@@ -22,7 +22,7 @@ from inference.storage import ObjectStore, bucket_and_key, upload_key
 _MAX_KEY_BYTES = 1024
 
 
-@dataclass(frozen=True)
+@dataclass
 class PreparedItem:
     """An item that may be accepted."""
 

@@ -34,7 +34,7 @@ class Preference:
     applied: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass
 class ImageForm:
     """One image to classify."""
 
@@ -56,7 +56,7 @@ class ImageForm:
         return self.request_id or task_id
 
 
-@dataclass(frozen=True)
+@dataclass
 class PredictForm(ImageForm):
     """... and how the caller wants the answer."""
 

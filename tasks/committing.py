@@ -14,7 +14,7 @@ from tasks.jobs import Ending, HeldJobs, ItemEnd, Job
 from tasks.stage import Stage
 
 
-@dataclass(frozen=True)
+@dataclass
 class Finished:
     job: Job
     outcome: Outcome

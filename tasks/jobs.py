@@ -19,7 +19,7 @@ class Ending(StrEnum):
     DROPPED = "dropped"  #: nothing was to be done here: it had ended, or is another worker's
 
 
-@dataclass(frozen=True)
+@dataclass
 class ItemEnd:
     ending: Ending
     #: how the task ended; of a dropped one None until its record was asked, and for good while another worker has it

@@ -42,7 +42,7 @@ class ImageLimits:
             )
 
 
-@dataclass(frozen=True)
+@dataclass
 class ImageHeader:
     """What the door learned about an image; travels in the queue message as plain data, which orjson makes of it."""
 

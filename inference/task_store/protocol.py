@@ -31,7 +31,7 @@ class LeaseState(StrEnum):
     UNKNOWN = "unknown"  #: there is no such task
 
 
-@dataclass(frozen=True)
+@dataclass
 class Lease:
     state: LeaseState
     #: decode and predict it alone: it was in the hands of a process that died
@@ -52,7 +52,7 @@ class Leases:
     now_ms: int
 
 
-@dataclass(frozen=True)
+@dataclass
 class Commit:
     """The end of one attempt, to be written if the attempt is still the task's own."""
 
