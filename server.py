@@ -25,6 +25,7 @@ from typing import Any
 
 import yaml
 
+from inference.cores import interrupt_nobody
 from inference.errors import ConfigurationError, InferenceError
 from inference.settings import (
     CONFIG_VARIABLE,
@@ -216,4 +217,5 @@ def _dead_letters(options: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
+    interrupt_nobody()
     sys.exit(main())

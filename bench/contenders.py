@@ -158,7 +158,7 @@ class Ours(Contender):
 
     def write_config(self, workload: Workload, folder: Path) -> Path:
         document = {"data_dir": str(folder / "data"), "models": [str(workload.folder)], **self._settings}
-        document["task_store"] = {"key_prefix": folder.name}
+        document["task_store"] = {"key_prefix": folder.name[-8:]}  # its own, and as short as the default's
         config = folder / "config.yaml"
         config.write_text(yaml.safe_dump(document), encoding="utf-8")
         return config

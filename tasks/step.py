@@ -11,6 +11,7 @@ from celery.exceptions import WorkerShutdown
 from celery.worker import state
 
 import celeryconfig
+from inference.cores import interrupt_nobody
 from inference.errors import ConfigurationError, InferenceError
 from inference.heap import freeze_heap
 from inference.services import Services
@@ -38,6 +39,7 @@ class InferenceStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has
         if parent.pool_cls is not TaskPool:
             logger.critical("this worker runs without -P: its pool is solo, and batches run in the predictor process")
             raise WorkerShutdown(1)
+        interrupt_nobody()
         services = Services(celeryconfig.settings)
         queues = parent.app.amqp.queues.consume_from
         try:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
+import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,6 +59,15 @@ def test_the_parts_work_together(parts: Parts, data_dir: Path) -> None:
     assert answer.status_code == requests.codes.ok, answer.text
     assert answer.json()["response"]["class"] == 0
     wait_until((data_dir / "results.jsonl").exists, timeout_s=20, what="the result is delivered")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux's scheduling policies")
+def test_no_part_takes_a_core_from_who_runs(parts: Parts) -> None:
+    names = ("api", "broker", "relay", "worker")
+    policies = {name: os.sched_getscheduler(parts.pid(name)) for name in names}
+
+    assert policies == dict.fromkeys(names, os.SCHED_BATCH)
+    assert os.sched_getscheduler(parts.predictor("worker").pid) == os.SCHED_BATCH
 
 
 def test_celery_events_tell_each_task(parts: Parts, repository: Path) -> None:

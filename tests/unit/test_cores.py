@@ -1,15 +1,21 @@
-"""How many cores a process has: its affinity, or a container's quota."""
+"""How many cores a process has, by its affinity or a container's quota; and that it takes none from who runs."""
 
 from __future__ import annotations
 
+import errno
 import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from inference.cores import usable_cores
+from inference.cores import interrupt_nobody, usable_cores
 
 ALLOWED = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="Linux's scheduling policies")
 
 
 @pytest.mark.parametrize(
@@ -30,3 +36,39 @@ def test_a_quota_takes_cores_and_gives_none(tmp_path: Path, cpu_max: str, cores:
 
 def test_without_a_quota_the_affinity_counts(tmp_path: Path) -> None:
     assert usable_cores(tmp_path / "none") == ALLOWED
+
+
+def policies_after(chosen: int) -> tuple[int, int]:
+    """Of a thread that began with the policy `chosen`, and of a process that it starts."""
+
+    def run() -> tuple[int, int]:
+        os.sched_setscheduler(0, chosen, os.sched_param(0))
+        interrupt_nobody()
+        child = subprocess.run(
+            [sys.executable, "-c", "import os; print(os.sched_getscheduler(0))"], capture_output=True, text=True, check=True
+        )
+        return os.sched_getscheduler(0), int(child.stdout)
+
+    with ThreadPoolExecutor(1) as thread:  # a policy is a thread's own: this test's stays as it is
+        return thread.submit(run).result()
+
+
+@linux_only
+def test_what_a_process_starts_interrupts_nobody_either() -> None:
+    assert policies_after(os.SCHED_OTHER) == (os.SCHED_BATCH, os.SCHED_BATCH)
+
+
+@linux_only
+def test_a_policy_that_somebody_chose_stays() -> None:
+    assert policies_after(os.SCHED_IDLE) == (os.SCHED_IDLE, os.SCHED_IDLE)
+
+
+@linux_only
+def test_a_sandbox_may_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_arguments: object) -> None:
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    before = os.sched_getscheduler(0)
+    monkeypatch.setattr(os, "sched_setscheduler", refuse)
+    interrupt_nobody()
+    assert os.sched_getscheduler(0) == before
