@@ -74,9 +74,8 @@ def _contenders(services: Mapping[str, str], *, peers: bool = False) -> list[Con
     return [
         Ours("embedded", services, {}),
         Ours("redis-minio-mongodb", services, mongodb, servers=("redis", "minio", "mongodb")),
-        Ours("redis-minio-kafka", services, kafka, servers=("redis", "minio", "kafka"), clients=(1, 64)),
-        # More clients than these would only fill the queue to its deadline.
-        Batches("embedded-batches", services, {}, clients=(1, 8)),
+        Ours("redis-minio-kafka", services, kafka, servers=("redis", "minio", "kafka")),
+        Batches("embedded-batches", services, {}),
         Naive(report.NAIVE, services),
         *(PEERS if peers else ()),
     ]

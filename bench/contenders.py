@@ -130,7 +130,6 @@ class Ours(Contender):
     Args:
         settings: beside the model's.
         servers: names of the real servers that the settings name.
-        clients: the numbers of clients that it is measured with; none: the plan's.
     """
 
     kind = "ours"
@@ -142,12 +141,10 @@ class Ours(Contender):
         settings: Mapping[str, object],
         *,
         servers: tuple[str, ...] = (),
-        clients: tuple[int, ...] = (),
     ) -> None:
         super().__init__(name, services)
         self._settings = settings
         self.servers = servers
-        self.clients = clients
 
     def commands(self, workload: Workload, port: int, folder: Path) -> list[Sequence[str]]:
         config = self.write_config(workload, folder)
@@ -178,6 +175,7 @@ class Batches(Ours):
 
     path = "/inference/batch"
     images_per_request = 32
+    clients = (1, 8)  # more would only fill the queue to its deadline
 
     def batch_size(self, running: Running) -> int | None:
         """Not told: one more request of so many images would be a load of its own."""
