@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 _EVENTS_INTERVAL_S = 0.1
 #: Events that wait for a connection; of more, the oldest are forgotten.
 _MAX_EVENTS = 10_000
+#: In one message. Celery's own 24 are those of eight requests.
+_EVENTS_A_MESSAGE = 1_000
 
 
 class MainLoop:
@@ -64,6 +66,7 @@ class MainLoop:
         dispatcher = self._consumer and self._consumer.event_dispatcher
         if not dispatcher:
             return  # the next connection's
+        dispatcher.buffer_limit = _EVENTS_A_MESSAGE
         while self._events:
             kind, fields = self._events.popleft()
             dispatcher.send(kind, **fields)  # nothing where events are disabled
