@@ -8,12 +8,13 @@ import io
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING
 from urllib.parse import quote
 
 import urllib3
 from minio import Minio
 from minio.commonconfig import ENABLED, CopySource, Filter
+from minio.credentials.credentials import Credentials
 from minio.error import MinioException, S3Error
 from minio.lifecycleconfig import Expiration, LifecycleConfig, Rule
 
@@ -21,6 +22,9 @@ from inference.blocking import runs_under_gevent
 from inference.errors import ObjectNotFound, ServiceUnavailable
 from inference.settings import MinioSettings
 from inference.storage import UPLOADS_PREFIX, bucket_and_key, too_large
+
+if TYPE_CHECKING:
+    from inference.storage.gevent_put import GeventPut
 
 #: Names our rule among those that the bucket has.
 RETENTION_RULE_ID = "inference-uploads-retention"
@@ -43,6 +47,7 @@ class MinioObjectStore:
     def __init__(self, settings: MinioSettings, bucket: str, *, connections: int = 64) -> None:
         self._bucket = bucket
         self._client = _connect(settings, connections)
+        self._put_quickly = _quick_put(settings, connections)
 
     def put(
         self,
@@ -56,14 +61,16 @@ class MinioObjectStore:
         del is_copy  # the server does not ask
         _check(key)
         kind = content_type if content_type and _MEDIA_TYPE.fullmatch(content_type) else _ANY_TYPE
-        quoted = {name: quote(value) for name, value in (metadata or {}).items()}
-        headers = {"sha256": hashlib.sha256(data).hexdigest(), **quoted}
+        sha256 = hashlib.sha256(data).hexdigest()
+        noted = {"sha256": sha256, **{name: quote(value) for name, value in (metadata or {}).items()}}
 
         def upload() -> None:
-            self._client.put_object(self._bucket, key, io.BytesIO(data), len(data), content_type=kind, metadata=dict(headers))
+            self._client.put_object(self._bucket, key, io.BytesIO(data), len(data), content_type=kind, metadata=dict(noted))
 
         with _unavailable_when_failing():
-            self._write(upload)
+            headers = {"Content-Type": kind, **{f"x-amz-meta-{name}": value for name, value in noted.items()}}
+            if self._put_quickly is None or not self._put_quickly(self._bucket, key, data, sha256=sha256, headers=headers):
+                self._write(upload)
 
     def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
         bucket, name = self._locate(key)
@@ -166,34 +173,45 @@ class MinioObjectReader:
 
 
 def _connect(settings: MinioSettings, connections: int) -> Minio:
-    scheme, _, address = settings.endpoint.rpartition("://")
-    secure = scheme == "https" if scheme else settings.secure
+    address, secure = _address(settings)
     return Minio(
         address,
         access_key=settings.access_key.get_secret_value(),
         secret_key=settings.secret_key.get_secret_value(),
         secure=secure,
-        region=settings.region or "us-east-1",  # else the client asks the server for it first
-        http_client=_http_client(settings, connections, is_secure=secure),
+        region=_region(settings),
+        http_client=urllib3.PoolManager(
+            maxsize=connections,
+            timeout=_timeout(settings),
+            retries=urllib3.Retry(total=2, backoff_factor=0.1, status_forcelist=(502, 503, 504)),
+        ),
     )
 
 
-def _http_client(settings: MinioSettings, connections: int, *, is_secure: bool) -> urllib3.PoolManager:
-    options: dict[str, Any] = {
-        "maxsize": connections,
-        "timeout": urllib3.Timeout(connect=settings.connect_timeout_s, read=settings.read_timeout_s),
-        "retries": urllib3.Retry(total=2, backoff_factor=0.1, status_forcelist=(502, 503, 504)),
-    }
-    if is_secure or not runs_under_gevent():
-        return urllib3.PoolManager(**options)
-    from inference.storage.gevent_http import GeventPoolManager  # noqa: PLC0415 the worker and the relay need no gevent
+def _quick_put(settings: MinioSettings, connections: int) -> GeventPut | None:
+    """For greenlets, over plain HTTP, and signed."""
+    address, secure = _address(settings)
+    access_key = settings.access_key.get_secret_value()
+    if secure or not access_key or not runs_under_gevent():
+        return None
+    from inference.storage.gevent_put import GeventPut  # noqa: PLC0415 the worker and the relay need no gevent
 
-    address = urllib3.util.parse_url(f"http://{settings.endpoint.rpartition('://')[2]}")
-    return GeventPoolManager(
-        address.host or "127.0.0.1",
-        address.port or 80,
-        **options,
-    )
+    credentials = Credentials(access_key, settings.secret_key.get_secret_value())
+    return GeventPut(address, credentials, _region(settings), connections=connections, timeout=_timeout(settings))
+
+
+def _address(settings: MinioSettings) -> tuple[str, bool]:
+    """HOST:PORT, and whether it is asked by HTTPS."""
+    scheme, _, address = settings.endpoint.rpartition("://")
+    return address, scheme == "https" if scheme else settings.secure
+
+
+def _region(settings: MinioSettings) -> str:
+    return settings.region or "us-east-1"  # else the client asks the server for it first
+
+
+def _timeout(settings: MinioSettings) -> urllib3.Timeout:
+    return urllib3.Timeout(connect=settings.connect_timeout_s, read=settings.read_timeout_s)
 
 
 def _retention_rule(days: int) -> Rule:

@@ -27,11 +27,10 @@ def test_what_was_put_is_there_with_its_type_and_metadata(repository: Path, serv
     script = """
         import gevent.pool
         from inference.settings.schema import MinioSettings
-        from inference.storage.gevent_http import GeventPoolManager
         from inference.storage.minio import MinioObjectStore
 
         store = MinioObjectStore(MinioSettings(**arguments["minio"]), arguments["bucket"], connections=4)
-        assert isinstance(store._client._http, GeventPoolManager)
+        assert store._put_quickly
         sizes = (0, 1, 3_000, 150_000, 6_000_000) * 4
         images = {f"uploads/{number}": bytes([number]) * size for number, size in enumerate(sizes)}
         put = lambda key: store.put(key, images[key], content_type="image/png", metadata={"request-id": "mine"})
@@ -51,14 +50,15 @@ def test_a_server_that_is_not_there_or_refuses_is_unavailable(
         from inference.settings.schema import MinioSettings
         from inference.storage.minio import MinioObjectStore
 
-        for changes in ({"endpoint": "127.0.0.1:9"}, {"secret_key": "another one"}):
+        unsigned = {"access_key": "", "secret_key": ""}
+        for changes in ({"endpoint": "127.0.0.1:9"}, {"secret_key": "another one"}, unsigned):
             store = MinioObjectStore(MinioSettings(**(arguments["minio"] | changes)), arguments["bucket"])
             try:
                 store.put("uploads/1", b"bytes")
             except ServiceUnavailable as error:
                 print("unavailable")
     """
-    assert run(repository, script, minio=settings(services_env), bucket=own_name) == "unavailable\nunavailable\n"
+    assert run(repository, script, minio=settings(services_env), bucket=own_name) == "unavailable\n" * 3
 
 
 def test_a_connection_that_broke_is_made_again(repository: Path, services_env: dict[str, str], own_name: str) -> None:
@@ -79,6 +79,56 @@ def test_a_connection_that_broke_is_made_again(repository: Path, services_env: d
         print(store.get("uploads/2"))
     """
     assert run(repository, script, minio=settings(services_env), bucket=own_name) == "b'two'\n"
+
+
+def test_what_a_busy_server_turned_down_is_put_again(repository: Path, services_env: dict[str, str], own_name: str) -> None:
+    script = """
+        from inference.settings.schema import MinioSettings
+        from inference.storage.minio import MinioObjectStore
+
+        sys.path.insert(0, "tests")
+        from support.tcp_proxy import TcpProxy
+
+        answers = []
+
+        def first_is_busy(chunk):
+            answers.append(chunk)
+            return chunk.replace(b" 200 OK", b" 503 Slow Down") if len(answers) == 1 else chunk
+
+        direct = MinioObjectStore(MinioSettings(**arguments["minio"]), arguments["bucket"])
+        direct.put("uploads/1", b"one")
+        proxy = TcpProxy(arguments["minio"]["endpoint"].removeprefix("http://"), first_is_busy)
+        store = MinioObjectStore(MinioSettings(**(arguments["minio"] | {"endpoint": proxy.address})), arguments["bucket"])
+        store.put("uploads/1", b"another")
+        print(len(answers), direct.get("uploads/1"))
+    """
+    assert run(repository, script, minio=settings(services_env), bucket=own_name) == "2 b'another'\n"
+
+
+def test_a_server_that_hangs_is_not_asked_again(repository: Path, services_env: dict[str, str], own_name: str) -> None:
+    """Whoever waits is told after one timeout."""
+    script = """
+        import socket
+        from inference.errors import ServiceUnavailable
+        from inference.settings.schema import MinioSettings
+        from inference.storage.minio import MinioObjectStore
+
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            address = f"127.0.0.1:{server.getsockname()[1]}"
+            changes = {"endpoint": address, "read_timeout_s": 0.2}
+            store = MinioObjectStore(MinioSettings(**(arguments["minio"] | changes)), arguments["bucket"])
+            try:
+                store.put("uploads/1", b"bytes")
+            except ServiceUnavailable as error:
+                print("unavailable")
+            server.settimeout(0.1)
+            server.accept()[0].close()
+            try:
+                server.accept()
+            except TimeoutError:
+                print("asked once")
+    """
+    assert run(repository, script, minio=settings(services_env), bucket=own_name) == "unavailable\nasked once\n"
 
 
 def settings(services_env: dict[str, str]) -> dict[str, str]:
