@@ -14,7 +14,7 @@ from inference.models.spec import ModelSpec
 from inference.settings import Settings
 
 
-@dataclass(frozen=True)
+@dataclass
 class Checked:
     """What an image's request comes to."""
 
@@ -32,6 +32,7 @@ class Door:
     def __init__(self, broker: Broker, settings: Settings) -> None:
         self._broker = broker
         self._settings = settings
+        self._limits = ImageLimits(settings.limits.max_pixels)
 
     def check(self, form: ImageForm, preference: Preference, effective: Effective) -> Checked:
         """Raises InferenceError: what is wrong with it."""
@@ -42,7 +43,7 @@ class Door:
             dtype=form.dtype,
             content_type=form.content_type,
             spec=spec.input,
-            limits=ImageLimits(self._settings.limits.max_pixels),
+            limits=self._limits,
         )
         deadline_s = self._deadline_s(form, preference)
         sinks = effective.sinks_for(form.sinks, field="metadata.sinks")

@@ -24,7 +24,7 @@ _IDEMPOTENCY_KEY_MAX = 255
 _WAIT = re.compile(r"wait\s*=\s*\"?(\d{1,9}(?:\.\d{1,9})?)\"?")
 
 
-@dataclass(frozen=True)
+@dataclass
 class Preference:
     """How long the caller wants to wait."""
 

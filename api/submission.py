@@ -24,7 +24,7 @@ from inference.task_store import StateChanged, TaskStore
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass
 class Submission:
     """An accepted task and the waiter that its reply comes to."""
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from celery import Celery
 from kombu.asynchronous import Hub
 
 from tasks.main_loop import MainLoop
@@ -109,6 +110,19 @@ def test_events_are_published_together(loop: MainLoop) -> None:
     fire_timers(loop)
     assert [kind for kind, _ in dispatcher.sent] == ["task-received", "task-started", "task-succeeded"]
     assert dispatcher.flushed == 1
+
+
+def test_the_events_of_many_messages_are_one_message(loop: MainLoop, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Celery's own dispatcher publishes after 24 else."""
+    published: list[int] = []
+    with Celery(broker="memory://") as app, app.connection() as connection:
+        dispatcher = app.events.Dispatcher(connection, buffer_group=["task"])
+        monkeypatch.setattr(dispatcher.producer, "publish", lambda events, **_: published.append(len(events)))
+        loop._consumer.event_dispatcher = dispatcher
+        for number in range(100):
+            loop.send_event("task-received", uuid=str(number))
+        fire_timers(loop)
+    assert published == [100]
 
 
 def test_an_event_has_the_time_at_which_it_happened(loop: MainLoop) -> None:
