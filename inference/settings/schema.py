@@ -254,7 +254,7 @@ class RelaySettings(_Section):
     #: entries that a relay took and did not deliver are another's after this
     claim_idle_s: Seconds = 30
     #: pause after a batch that was not full, so that the next is fuller
-    linger_ms: float = Field(default=20, ge=0, le=1000)
+    linger_ms: float = Field(default=50, ge=0, le=1000)
 
 
 class LogSettings(_Section):
