@@ -23,8 +23,8 @@ _TRANSFERS = 8
 #: count as small too: what lies in Redis stays bounded, and no call keeps it busy for long.
 _QUIET_TASKS = 256
 _MAX_QUIET_BYTES = 2**20
-#: Small images that are stored beside the queue, at a time. When the object store hangs, what comes then is stored first. That
-#: costs 1.4 times the CPU, since the worker fetches it: so as many as there may be clients at a time.
+#: Small images that are stored beside the queue, at a time: enough for a few hundred clients, since what is stored first, as all
+#: is that comes while the object store hangs, costs 1.4 times the CPU: the worker fetches it.
 _MAX_BESIDE = 256
 
 #: Gives the milliseconds that it took.

@@ -63,12 +63,12 @@ class MinioObjectStore:
         kind = content_type if content_type and _MEDIA_TYPE.fullmatch(content_type) else _ANY_TYPE
         sha256 = hashlib.sha256(data).hexdigest()
         noted = {"sha256": sha256, **{name: quote(value) for name, value in (metadata or {}).items()}}
+        headers = {"Content-Type": kind, **{f"x-amz-meta-{name}": value for name, value in noted.items()}}
 
         def upload() -> None:
-            self._client.put_object(self._bucket, key, io.BytesIO(data), len(data), content_type=kind, metadata=dict(noted))
+            self._client.put_object(self._bucket, key, io.BytesIO(data), len(data), content_type=kind, metadata=dict(headers))
 
         with _unavailable_when_failing():
-            headers = {"Content-Type": kind, **{f"x-amz-meta-{name}": value for name, value in noted.items()}}
             if self._put_quickly is None or not self._put_quickly(self._bucket, key, data, sha256=sha256, headers=headers):
                 self._write(upload)
 

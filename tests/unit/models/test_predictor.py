@@ -10,10 +10,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import psutil
@@ -24,7 +22,7 @@ from support.models import load_spec
 from inference.errors import ConfigurationError, PredictionFailed
 from inference.models.arena import SlotArena
 from inference.models.predictor import PredictorCrashed, PredictorNotRunning, PredictorProcess
-from inference.models.protocol import Failed, Load, Predict, Predicted, Ready
+from inference.models.protocol import Load, Ready
 from inference.models.spec import LocalFile, ModelSpec
 
 pytestmark = pytest.mark.process
@@ -408,73 +406,3 @@ time.sleep(600)
             assert connection.poll(PATIENCE_S)
             with pytest.raises((EOFError, ConnectionError)):
                 connection.recv()
-
-
-class Impostor:
-    """Plays the process on the other end of the socket, so that a test can say the wrong thing."""
-
-    def __init__(self, **options: float) -> None:
-        self.predictor = predictor_of({}, **options)
-        ours, theirs = socket.socketpair()
-        self.predictor._connection = Connection(ours.detach())
-        self.connection: Connection[Any, Any] = Connection(theirs.detach())
-        self._ended: list[BaseException | None] = []
-        self._thread: threading.Thread | None = None
-
-    def predict(self, slots: list[int]) -> None:
-        """Call `predict` on a thread of its own and take its message."""
-
-        def call() -> None:
-            try:
-                self.predictor.predict("digits", slots)
-            except Exception as error:  # noqa: BLE001 the test looks at it
-                self._ended.append(error)
-            else:
-                self._ended.append(None)
-
-        self._thread = threading.Thread(target=call, daemon=True)
-        self._thread.start()
-        assert self.connection.recv() == Predict("digits", tuple(slots))
-
-    def error(self, within_s: float = 5.0) -> BaseException | None:
-        """What `predict` raised; fails when it does not end."""
-        assert self._thread is not None
-        self._thread.join(within_s)
-        assert self._ended, f"predict has not ended after {within_s:g} s"
-        return self._ended[0]
-
-    def close(self) -> None:
-        self.connection.close()
-        if self._thread is not None:
-            self._thread.join(PATIENCE_S)
-        self.predictor.stop()
-
-
-class TestTheConversation:
-    def test_a_failure_is_the_models(self) -> None:
-        with closing(Impostor()) as impostor:
-            impostor.predict([0])
-            impostor.connection.send(Failed("ValueError: no"))
-            error = impostor.error()
-            assert isinstance(error, PredictionFailed)
-            assert "ValueError: no" in error.detail
-
-    def test_an_end_in_the_middle_of_an_answer_is_a_crash(self) -> None:
-        with closing(Impostor()) as impostor:
-            impostor.predict([0])
-            impostor.connection.send(Predicted(1.0))
-            impostor.connection.close()
-            assert isinstance(impostor.error(), PredictorCrashed)
-
-    def test_a_hang_in_the_middle_of_an_answer_is_a_crash(self) -> None:
-        with closing(Impostor(predict_timeout_s=0.2)) as impostor:
-            impostor.predict([0])
-            impostor.connection.send(Predicted(1.0))
-            assert isinstance(impostor.error(), PredictorCrashed)
-
-    def test_values_that_are_no_row_for_each_image_are_the_models_failure(self) -> None:
-        with closing(Impostor()) as impostor:
-            impostor.predict([0, 1])
-            impostor.connection.send(Predicted(1.0))
-            impostor.connection.send_bytes(np.zeros(3, "<f4").tobytes())
-            assert isinstance(impostor.error(), PredictionFailed)
