@@ -15,18 +15,18 @@ from inference.settings import load_settings
 @pytest.mark.parametrize(
     ("choice", "relays"),
     [
-        ({}, {"relay-jsonl"}),
-        ({"ensemble": True}, {"relay-kafka", "relay-mongodb"}),  # the mode may change
-        ({"ensemble": False}, {"relay-kafka", "relay-mongodb"}),
-        ({"sinks": ["jsonl", "kafka"]}, {"relay-jsonl", "relay-kafka"}),
-        ({"sinks": []}, set()),
+        ({}, ["relay-jsonl"]),
+        ({"ensemble": True}, ["relay-kafka", "relay-mongodb"]),  # the mode may change
+        ({"ensemble": False}, ["relay-kafka", "relay-mongodb"]),
+        ({"sinks": ["jsonl", "kafka"]}, ["relay-jsonl", "relay-kafka"]),
+        ({"sinks": []}, []),
     ],
     ids=str,
 )
-def test_there_is_a_relay_for_each_sink(redis_url: str, tmp_path: Path, choice: dict[str, Any], relays: set[str]) -> None:
+def test_there_is_a_relay_for_each_sink(redis_url: str, tmp_path: Path, choice: dict[str, Any], relays: list[str]) -> None:
     settings = load_settings(None, {"data_dir": tmp_path, "models": ["models/digits"], "broker": {"url": redis_url}} | choice)
     runners = _runners(settings)
-    assert runners.keys() == relays | {"sweeper", "retention"}
+    assert runners.keys() == {*relays, "sweeper", "retention"}
     stopping = threading.Event()
     stopping.set()
     for run in runners.values():
