@@ -1,4 +1,4 @@
-"""Everything here needs the real servers."""
+"""Everything here needs the real servers, or the package index."""
 
 from __future__ import annotations
 
