@@ -25,6 +25,7 @@ def newest(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.timeout(600)  # a download and three files of tests
 def test_the_claiming_transport_works_on_the_newest_kombu(newest: Path, repository: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(newest)}
     ask = "import kombu; print(kombu.__version__, kombu.__file__)"
