@@ -39,5 +39,5 @@ def test_the_claiming_transport_works_on_the_newest_kombu(newest: Path, reposito
         cwd=repository, env=environment, capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert ran.returncode == 0, (
-        f"kombu {found} breaks it; stay at {version('kombu')} (constraints.txt) until this is mended:\n{ran.stdout}"
+        f"kombu {found} breaks it; stay at {version('kombu')} (constraints.txt) until this is mended:\n{ran.stdout}{ran.stderr}"
     )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import socket
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import requests
+from support.waiting import until
 
 
 def free_port() -> int:
@@ -20,12 +20,7 @@ def free_port() -> int:
 
 def wait_until(condition: Callable[[], Any], *, timeout_s: float, what: str) -> Any:
     """The first true answer of `condition`; an assertion that names `what` when the time is over."""
-    deadline = time.monotonic() + timeout_s
-    while True:
-        if answer := condition():
-            return answer
-        assert time.monotonic() < deadline, f"{what}: not within {timeout_s:g} s"
-        time.sleep(0.02)
+    return until(condition, what, timeout_s=timeout_s)
 
 
 class Client:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import threading
-import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -15,6 +14,7 @@ import redis
 from flask.testing import FlaskClient
 from numpy.typing import NDArray
 from PIL import Image
+from support.waiting import until
 from urllib3 import encode_multipart_formdata
 from werkzeug.test import TestResponse
 
@@ -36,11 +36,7 @@ PROBLEM = "application/problem+json"
 
 def wait_until(condition: Callable[[], Any], what: str) -> Any:
     """The first true answer; the test fails when there is none in time."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not (answer := condition()):
-        assert time.monotonic() < deadline, f"waited {PATIENCE_S:g} s for: {what}"
-        time.sleep(0.005)
-    return answer
+    return until(condition, what, timeout_s=PATIENCE_S)
 
 
 def raw_image(number: float = 7) -> bytes:

@@ -18,6 +18,7 @@ import psutil
 import pytest
 from numpy.typing import NDArray
 from support.models import load_spec
+from support.waiting import until
 
 from inference.errors import ConfigurationError, PredictionFailed
 from inference.models.arena import SlotArena
@@ -32,13 +33,6 @@ MAX_BATCH_SIZE = 8
 PATIENCE_S = 30.0
 #: predictions of one image in batches of other sizes differ by as much as the order of sums does
 TOLERANCE = 1e-5
-
-
-def wait_until(condition: Callable[[], object], what: str) -> None:
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {PATIENCE_S:g} s for: {what}"
-        time.sleep(0.01)
 
 
 def never() -> bool:
@@ -270,7 +264,7 @@ class TestHanging:
 
         calling = threading.Thread(target=call, daemon=True)
         calling.start()
-        wait_until(predictor._lock.locked, "the call")
+        until(predictor._lock.locked, "the call", timeout_s=PATIENCE_S)
         stopping = threading.Thread(target=predictor.stop, daemon=True)
         stopping.start()
         stopping.join(5)

@@ -20,9 +20,8 @@ PATIENCE_S = 30.0
 class Impostor:
     """Plays the process on the other end of the socket, so that a test can say the wrong thing."""
 
-    def __init__(self, **options: float) -> None:
-        limits = {"predict_timeout_s": 3.0, "load_timeout_s": 120.0} | options
-        self.predictor = PredictorProcess({}, max_batch_size=8, **limits)
+    def __init__(self, predict_timeout_s: float = 3.0) -> None:
+        self.predictor = PredictorProcess({}, max_batch_size=8, predict_timeout_s=predict_timeout_s, load_timeout_s=120.0)
         ours, theirs = socket.socketpair()
         self.predictor._connection = Connection(ours.detach())
         self.connection: Connection[Any, Any] = Connection(theirs.detach())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 import uuid
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -11,6 +10,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from support.waiting import until
 
 from inference.errors import PredictionFailed, ServiceUnavailable
 from inference.imaging import ImageFormat, ImageHeader, ImageLimits
@@ -35,10 +35,7 @@ NO_OUTPUT = np.zeros((0, CLASSES), np.float32)
 
 def wait_until(condition: Callable[[], object], what: str) -> None:
     """Look until `condition` holds; the test fails when that takes too long."""
-    deadline = time.monotonic() + PATIENCE_S
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {PATIENCE_S:g} s for: {what}"
-        time.sleep(0.002)
+    until(condition, what, timeout_s=PATIENCE_S)
 
 
 def image_of(number: int) -> bytes:
