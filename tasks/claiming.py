@@ -116,13 +116,21 @@ class ClaimingQoS(stock.QoS):  # type: ignore[misc] # kombu has no types
             pipe.zrem(self.unacked_index_key, *tags).hdel(self.unacked_key, *tags).execute()
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
+        """Return unacknowledged messages to their queues, as far as the connection still allows it.
+
+        Never raises: kombu calls it on the way out of a broken connection, where an error would end the worker. What stays
+        noted in Redis comes again: the sweeper queues a task again whose message is lost.
+        """
         # The base class forgets what was acknowledged; in Redis it must be gone too.
         self.channel.forget_claim()
         try:
             self.flush_acknowledged()
-        except self.channel.connection_errors:
-            logger.warning("acknowledgements are lost with the connection; their messages come again, and have ended")
-        super().restore_unacked_once(stderr)
+        except Exception as error:  # noqa: BLE001 also AttributeError: the channel may have lost its connection already
+            logger.warning("acknowledgements are lost with the connection (%r); their messages come again, and have ended", error)
+        try:
+            super().restore_unacked_once(stderr)
+        except Exception as error:  # noqa: BLE001 as above
+            logger.warning("unacknowledged messages stay noted in Redis (%r); they are queued again later", error)
 
 
 class ClaimingChannel(stock.Channel):  # type: ignore[misc] # kombu has no types

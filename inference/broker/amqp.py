@@ -75,7 +75,10 @@ class AmqpBroker:
 
     def depth(self, queue: str) -> int:
         with _unavailable_when_down(), producers[self._connection].acquire(block=True, timeout=_CONNECT_TIMEOUT_S) as producer:
-            channel = producer.connection.channel()  # of its own: asking for a queue that is not there closes it
+            connection = producer.connection
+            # kombu's pool also lends a connection that was closed after an error; it has no channels until it connects again.
+            connection.ensure_connection(max_retries=1, timeout=_CONNECT_TIMEOUT_S)
+            channel = connection.channel()  # of its own: asking for a queue that is not there closes it
             try:
                 return int(channel.queue_declare(queue, passive=True).message_count)
             except NotFound:
