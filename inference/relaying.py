@@ -86,6 +86,10 @@ class _Retention:
             except ServiceUnavailable as error:
                 logger.warning("retention: %s", error)
                 stopping.wait(_RETRY_INTERVAL_S)
+            except Exception:
+                # Housekeeping never ends deliveries.
+                logger.exception("retention failed; it is tried again in %d s", self._INTERVAL_S)
+                stopping.wait(self._INTERVAL_S)
             else:
                 stopping.wait(self._INTERVAL_S)
 

@@ -97,6 +97,9 @@ class ModelChanger(Stage):
             self._follow(*self._desired.look())
         except ServiceUnavailable as error:
             logger.warning("cannot follow the models: %s", error)
+        except Exception:
+            logger.exception("cannot follow the models; they stay as they are")
+            self.stopping.wait(_RELOAD_INTERVAL_S)
         self.stopping.wait(POLL_INTERVAL_S)
 
     def _follow(self, state: DesiredState, proposal: Proposal | None) -> None:

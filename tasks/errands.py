@@ -46,7 +46,11 @@ class Errands(Stage):
             errand = self._inbox.get(timeout=0.5)
         except queue.Empty:
             return
-        self.until_available(errand, give_up=self.stopping.is_set)
+        try:
+            self.until_available(errand, give_up=self.stopping.is_set)
+        except Exception:
+            # The message of it stays unacknowledged and comes again; those of others go on.
+            logger.exception("a request to the record store failed")
 
     def _settled(self, ends: Ends) -> Ends:
         dropped = [task_id for task_id, end in ends.items() if end.outcome is None]

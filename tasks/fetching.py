@@ -60,6 +60,11 @@ class Fetcher:
             if job.item.header is None:  # not an upload of ours: a Celery client named it
                 raise
             raise UploadLost(f"the task's own upload is gone: {error.detail}", task_id=job.task_id) from error
+        except InferenceError:
+            raise
+        except Exception as error:
+            logger.exception("fetching the image of task %s failed", job.task_id)
+            raise InferenceError("the image could not be fetched; the worker's log says why", task_id=job.task_id) from error
         job.timings["fetch_ms"] = (time.monotonic() - began) * 1000
         return data
 

@@ -108,7 +108,11 @@ class Supervisor:
             child.start_again_at = time.monotonic() + pause_s
             logger.error("%s ended (%s); starting it again in %.1f s", child.name, _ending(process), pause_s)
         elif process is None and time.monotonic() >= child.start_again_at:
-            self._spawn(child)
+            try:
+                self._spawn(child)
+            except OSError as error:  # no memory, no process, no file to be had: the other children go on
+                child.start_again_at = time.monotonic() + _MAX_BACKOFF_S
+                logger.warning("%s cannot be started (%s); trying again in %g s", child.name, error, _MAX_BACKOFF_S)
 
     def _end(self, child: _Child, process: subprocess.Popen[bytes]) -> None:
         process.terminate()

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from inference.errors import ServiceUnavailable
 from inference.sinks import Refusal, ResultSink, SinkUnavailable, result_document
@@ -47,7 +48,7 @@ class Relay:
         self._next_look = 0.0
 
     def run(self, stopping: threading.Event) -> None:
-        """Relay until `stopping` is set."""
+        """Relay until `stopping` is set; no error ends it."""
         failures = 0
         while not stopping.is_set():
             try:
@@ -55,11 +56,12 @@ class Relay:
                 failures = 0
                 if 0 < count < self._policy.batch_size:
                     stopping.wait(self._policy.linger_s)
-            except (SinkUnavailable, ServiceUnavailable) as error:
+            except Exception as error:
                 failures += 1
                 self._next_look = 0.0  # the outbox may be gone with the server
                 pause_s = self._pause_s(failures)
-                logger.warning("%s: %s; trying again in %.1f s", self._sink.name, error, pause_s)
+                is_outage = isinstance(error, SinkUnavailable | ServiceUnavailable)
+                logger.warning("%s: %s; trying again in %.1f s", self._sink.name, error, pause_s, exc_info=not is_outage)
                 stopping.wait(pause_s)
         self._sink.close()
 
@@ -94,11 +96,39 @@ class Relay:
             else:
                 documents.append(result_document(task, self._pipeline_id))
         try:
-            refusals = self._sink.write(documents) if documents else []
+            refusals = self._write(documents) if documents else []
         except SinkUnavailable as error:
             self._note([entry for entry in entries if entry.task_id in error.delivered], [])
             raise
         self._note(entries, refusals)
+
+    def _write(self, documents: Sequence[dict[str, Any]]) -> list[Refusal]:
+        """Write them; a document that breaks the sink's client is refused, so that the others are delivered.
+
+        Raises:
+            SinkUnavailable: as `ResultSink.write`.
+            Exception: every document breaks the client, so that the fault is none of theirs.
+        """
+        try:
+            return self._sink.write(documents)
+        except SinkUnavailable:
+            raise
+        except Exception:
+            if len(documents) == 1:
+                raise
+            logger.exception("%s: a batch of %d results failed; they are written one by one", self._sink.name, len(documents))
+        refusals: list[Refusal] = []
+        failures: dict[str, Exception] = {}
+        for document in documents:
+            try:
+                refusals += self._sink.write([document])
+            except SinkUnavailable:
+                raise
+            except Exception as error:  # noqa: BLE001 a client library raises what it likes
+                failures[document["task_id"]] = error
+        if len(failures) == len(documents):
+            raise next(iter(failures.values()))
+        return refusals + [Refusal(task_id, f"{type(error).__name__}: {error}") for task_id, error in failures.items()]
 
     def _note(self, entries: Sequence[OutboxEntry], refusals: Sequence[Refusal]) -> None:
         """Write down what became of entries, and hold them no longer."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import posix
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,10 +18,14 @@ from inference.blocking import run_blocking
 from inference.errors import ObjectNotFound, ServiceUnavailable
 from inference.storage import too_large
 
+logger = logging.getLogger(__name__)
+
 #: The system's: gevent's `os.close` asks its loop about each descriptor first, for as long as a small file takes to write.
 _close = posix.close
 
 _NO_NAMES = {b"", b".", b".."}
+#: as `upload_key` writes it
+_DAY = re.compile(r"\d{4}/\d{2}/\d{2}", re.ASCII)
 #: of a file or folder, on every usual file system
 _MAX_NAME_BYTES = 255
 
@@ -89,9 +95,12 @@ class LocalObjectStore:
             return
         last_kept = datetime.now(UTC).date() - timedelta(days=days)
         with _unavailable_when_failing():
-            for folder in sorted(self._folder.glob("uploads/[0-9]*/[0-9]*/[0-9]*")):
-                if date(*map(int, folder.parts[-3:])) < last_kept:
-                    shutil.rmtree(folder)
+            for folder in sorted(self._folder.glob("uploads/*/*/*")):
+                day = _day_of(folder)
+                if day is None:
+                    logger.warning("retention passes over %s: it is no folder of a day's uploads", folder)
+                elif day < last_kept:
+                    _remove(folder)
 
     def _path(self, key: str) -> str:
         """Raises ObjectNotFound: it is no path below the folder."""
@@ -107,6 +116,26 @@ class LocalObjectStore:
         """Where objects with this much of a key lie; None where a link leads out of the store."""
         path = self._folder / above
         return str(path) if path.resolve().is_relative_to(self._folder.resolve()) else None
+
+
+def _day_of(folder: Path) -> date | None:
+    """The day of `uploads/YYYY/MM/DD`; None where it is no such folder."""
+    if _DAY.fullmatch("/".join(folder.parts[-3:])) is None or folder.is_symlink() or not folder.is_dir():
+        return None
+    try:
+        return date(*map(int, folder.parts[-3:]))
+    except ValueError:  # the 31st of February
+        return None
+
+
+def _remove(folder: Path) -> None:
+    """Remove a day's uploads; what cannot be removed stays, and stops nothing else."""
+
+    def warn(_function: object, path: str, error: object) -> None:
+        reason = error[1] if isinstance(error, tuple) else error
+        logger.warning("retention cannot remove %s: %s", path, reason)
+
+    shutil.rmtree(folder, onerror=warn)
 
 
 def _write(path: str, data: bytes, *, is_synced: bool = False) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from support.samples import VECTOR, a_request, a_success
 from support.waiting import until
 
 from inference.errors import ServiceUnavailable
-from inference.sinks import SinkUnavailable
+from inference.sinks import Refusal, SinkUnavailable
 from inference.sinks.outbox import Outbox, outbox_stats
 from inference.sinks.relay import Relay, RelayPolicy
 from inference.task_store import Commit
@@ -109,6 +109,44 @@ def test_a_relay_that_runs_goes_on_by_itself_and_closes_its_sink(rig: Rig) -> No
     assert not thread.is_alive()
     assert rig.sink.task_ids == ids
     assert rig.sink.is_closed
+
+
+class BrokenClient(FakeSink):
+    """A sink whose client library raises something of its own for some documents."""
+
+    def __init__(self, breaks_on: set[str]) -> None:
+        super().__init__("sink")
+        self.breaks_on = breaks_on
+
+    def write(self, documents: Sequence[dict[str, Any]]) -> list[Refusal]:
+        if self.breaks_on & {document["task_id"] for document in documents}:
+            raise TypeError("not serializable")
+        return super().write(documents)
+
+
+def test_a_document_that_breaks_the_sinks_client_is_refused_and_the_others_are_delivered(rig: Rig) -> None:
+    ids = rig.finish(3)
+    sink = BrokenClient({ids[1]})
+    assert rig.relay(sink=sink).relay_once(block_ms=1) == 3
+    assert sink.task_ids == [ids[0], ids[2]]
+    assert rig.store.get(ids[1]).refusals == {"sink": "TypeError: not serializable"}
+    assert (rig.waiting(), rig.pending()) == (0, 0)
+
+
+def test_a_client_that_breaks_on_everything_ends_no_relay_and_loses_nothing(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    ids, stopping = rig.finish(2), threading.Event()
+    sink = BrokenClient(set(ids))
+    thread = threading.Thread(target=rig.relay(sink=sink).run, args=(stopping,))
+    thread.start()
+    try:
+        until(lambda: "TypeError" in caplog.text, "the failure in the log")
+        assert rig.deliveries(ids) == {"pending"}
+        sink.breaks_on = set()
+        until(lambda: rig.waiting() == 0, "the delivery once the client works")
+    finally:
+        stopping.set()
+        thread.join(10)
+    assert sorted(sink.task_ids) == sorted(ids)
 
 
 def test_what_a_dead_relay_took_is_delivered_by_another(rig: Rig) -> None:

@@ -107,3 +107,15 @@ def test_a_revoke_ends_what_waits_and_spares_what_runs(desk: Desk, rig: Rig) -> 
     assert rig.record(2).status == "running"
     desk.errands.cancel([waiting, running], running=True)
     wait_until(lambda: rig.record(2).status == "canceled", "the other canceled task")
+
+
+def test_an_errand_that_fails_in_an_unknown_way_does_not_end_the_thread(
+    desk: Desk, rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(_: Ends) -> None:
+        raise KeyError("unknown")
+
+    desk.errands.settle({rig.accept(1): DROPPED}, fail)
+    gone = desk.settle({"no-task": DROPPED})["no-task"]
+    assert code_of(gone) == "task_not_found"
+    assert "a request to the record store failed" in caplog.text

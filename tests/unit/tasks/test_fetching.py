@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -78,6 +79,30 @@ def test_a_decoder_that_breaks_is_that_images_failure(rig: Rig, caplog: pytest.L
     assert arena.released == [0]
     assert job.slot is None
     assert "broke the decoder" in caplog.text
+
+
+@pytest.mark.parametrize("alone", [False, True])
+def test_an_object_that_breaks_the_stores_client_fails_its_task_alone(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, *, alone: bool
+) -> None:
+    get = rig.objects.get
+
+    def broken(key: str, **options: Any) -> bytes:
+        if key == odd_key:
+            raise KeyError("content-length")
+        return get(key, **options)
+
+    odd, good = rig.accept(5), rig.accept(1)
+    odd_key = rig.store.get(odd).item.object_key
+    if alone:
+        rig.store.lease("dead worker", [odd])
+        rig.store.start("dead worker", [odd])
+        rig.store.note_death("dead worker", [odd])
+        rig.store.release("dead worker", [odd])
+    monkeypatch.setattr(rig.objects, "get", broken)
+    rig.await_done([rig.deliver(odd), rig.deliver(good)])
+    assert_failed(rig.record(5), "internal_error")
+    assert_succeeded(rig.record(1), 1)
 
 
 def test_an_object_store_that_is_down_is_waited_for(rig: Rig) -> None:

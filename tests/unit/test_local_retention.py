@@ -1,0 +1,72 @@
+"""Retention of the local store removes the folders of old days, and nothing that it does not know."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from inference.storage import upload_key
+from inference.storage.local import LocalObjectStore
+
+OLD = datetime.now(UTC) - timedelta(days=10)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalObjectStore:
+    store = LocalObjectStore(tmp_path)
+    store.put(upload_key("old", OLD), b"old")
+    store.put(upload_key("new", datetime.now(UTC)), b"new")
+    return store
+
+
+@pytest.mark.parametrize("stray", ["2026/01/31.bak", "2026/02/31", "2026/1/5", "lost+found/x/y", "2026/99/99"])
+def test_a_stray_folder_is_passed_over_with_a_warning(
+    store: LocalObjectStore, tmp_path: Path, stray: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = tmp_path / "uploads" / stray / "file"
+    kept.parent.mkdir(parents=True)
+    kept.touch()
+    store.apply_retention(5)
+    assert kept.exists()
+    assert stray in caplog.text
+    assert not (tmp_path / upload_key("old", OLD)).exists()
+    assert (tmp_path / upload_key("new", datetime.now(UTC))).exists()
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_a_file_or_a_link_in_the_place_of_a_day_stays(store: LocalObjectStore, tmp_path: Path, kind: str) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "precious").touch()
+    day = tmp_path / "uploads" / "2020" / "01" / "02"
+    day.parent.mkdir(parents=True)
+    day.touch() if kind == "file" else day.symlink_to(outside)
+    store.apply_retention(5)
+    assert os.path.lexists(day)
+    assert (outside / "precious").exists()
+    assert not (tmp_path / upload_key("old", OLD)).exists()
+
+
+def test_a_folder_that_cannot_be_removed_keeps_no_other(
+    store: LocalObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    older = OLD - timedelta(days=400)
+    store.put(upload_key("older", older), b"older")
+    stuck = (tmp_path / upload_key("older", older)).parent
+    unlink = os.unlink
+
+    def refuse(path: str, **options: int) -> None:
+        if path == "older":
+            raise PermissionError(1, "Operation not permitted")
+        unlink(path, **options)
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    assert shutil.rmtree.avoids_symlink_attacks
+    store.apply_retention(5)
+    assert stuck.exists()
+    assert "Operation not permitted" in caplog.text
+    assert not (tmp_path / upload_key("old", OLD)).exists()
