@@ -37,6 +37,7 @@ task_default_queue = _models[served_name(settings, _models)].queue
 
 # One consumer; what runs side by side are the threads of the pipeline and the predictor process.
 worker_pool = "solo"
+worker_consumer = "tasks.consuming:InferenceConsumer"
 worker_concurrency = 1
 # Items on Redis (see tasks/claiming.py). RabbitMQ counts messages, whatever they carry: all their leases are renewed together,
 # and what is decoded is bounded by the arena's slots.

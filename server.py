@@ -5,7 +5,7 @@ python server.py api | relay | broker           one part (the worker: celery -A 
 python server.py check-config FILE              every error by key, and the effective settings
 python server.py status [--json]                how it does; exit code 1 when something needs a look
 python server.py reset-models                  back from what commands changed to the configuration
-python server.py dead-letters list | replay ID | discard ID
+python server.py dead-letters list | inspect ID | replay ID | discard ID
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ if __name__ == "__main__" and "api" in sys.argv[1:]:
 
 import argparse
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -90,10 +91,12 @@ def _parser() -> argparse.ArgumentParser:
     reset = commands.add_parser("reset-models", parents=[shared], help="undo what commands changed: back to the configuration")
     reset.set_defaults(run=_reset_models)
     dead = commands.add_parser(
-        "dead-letters", parents=[shared], help="tasks that killed their process, and results that a sink refused"
+        "dead-letters",
+        parents=[shared],
+        help="tasks that killed their process, results that a sink refused, messages that no worker can read",
     )
-    dead.add_argument("action", choices=["list", "replay", "discard"], nargs="?", default="list")
-    dead.add_argument("task_ids", nargs="*", metavar="TASK_ID")
+    dead.add_argument("action", choices=["list", "inspect", "replay", "discard"], nargs="?", default="list")
+    dead.add_argument("task_ids", nargs="*", metavar="ID")
     dead.set_defaults(run=_dead_letters)
     return parser
 
@@ -192,28 +195,59 @@ def _reset_models(options: argparse.Namespace) -> int:
 
 
 def _dead_letters(options: argparse.Namespace) -> int:
+    from inference.broker.rejected import is_rejected_id
     from inference.dead_letters import DeadLetters
     from inference.services import Services
 
-    settings = _settings(options)
-    services = Services(settings)
+    services = Services(_settings(options))
     dead_letters = DeadLetters(services.store, services.objects, services.broker)
     if options.action == "list":
         for record in dead_letters.list(limit=1000):
             why = "; ".join(f"{sink}: {reason}" for sink, reason in record.refusals.items()) or f"{record.attempts} attempts"
             print(f"{record.task_id}  {record.model.name}  request {record.request_id}  {why}")
+        for message in services.rejected.list(limit=1000):
+            print(f"{message.message_id}  {message.queue}  {message.reason}")
         return 0
     if not options.task_ids:
         raise ConfigurationError(f"dead-letters {options.action}: which? give their ids (server.py dead-letters list)")
-    for task_id in options.task_ids:
-        if options.action == "replay":
-            sinks = services.effective.now().sinks
+    for one in options.task_ids:
+        act = _on_rejected_message if is_rejected_id(one) else _on_dead_task
+        act(services, options.action, one)
+    return 0
+
+
+def _on_dead_task(services: Any, action: str, task_id: str) -> None:
+    from inference.dead_letters import DeadLetters
+
+    dead_letters = DeadLetters(services.store, services.objects, services.broker)
+    match action:
+        case "inspect":
+            _print_json(dead_letters.inspect(task_id))
+        case "replay":
+            settings, sinks = services.settings, services.effective.now().sinks
             new_id = dead_letters.replay(task_id, deadline_s=settings.deadlines.async_s, sinks=sinks)
             print(f"{task_id} is delivered again" if new_id == task_id else f"{task_id} runs again as {new_id}")
-        else:
+        case _:
             dead_letters.discard(task_id)
             print(f"{task_id} is discarded")
-    return 0
+
+
+def _on_rejected_message(services: Any, action: str, message_id: str) -> None:
+    match action:
+        case "inspect":
+            _print_json(asdict(services.rejected.get(message_id)))
+        case "replay":
+            queue = services.rejected.replay(message_id, services.broker)
+            print(f"{message_id} is in {queue} again")
+        case _:
+            services.rejected.discard(message_id)
+            print(f"{message_id} is discarded")
+
+
+def _print_json(document: Any) -> None:
+    import orjson
+
+    print(orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_SERIALIZE_NUMPY).decode())
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import uuid
+from typing import Any
 
 from inference.accepting import accept
 from inference.broker import Broker
@@ -44,6 +45,21 @@ class DeadLetters:
     def list(self, limit: int) -> list[TaskRecord]:
         """The oldest `limit` of them."""
         return [record for record in self._store.get_many(self._store.dead_letters(limit)) if record is not None]
+
+    def inspect(self, task_id: str) -> dict[str, Any]:
+        """Give what is known of one, as plain data. Raises TaskNotFound."""
+        self._check(task_id)
+        record = self._store.get(task_id)
+        return {
+            "task_id": task_id,
+            "request_id": record.request_id,
+            "model": record.model.to_dict(),
+            "status": record.status,
+            "error": record.outcome.error if record.outcome else None,
+            "attempts": record.attempts,
+            "refusals": record.refusals,
+            "object": dead_letter_key(task_id) if record.deaths else record.item.object_key,
+        }
 
     def replay(self, task_id: str, *, deadline_s: float, sinks: tuple[str, ...]) -> str:
         """Deliver a refused result again, or run an input again as a new task; gives the id of the task that goes on.

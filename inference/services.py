@@ -8,6 +8,7 @@ import redis
 
 from inference.broker import Broker
 from inference.broker.redis import RedisBroker
+from inference.broker.rejected import RejectedMessages
 from inference.effective import EffectiveConfiguration
 from inference.models.desired import DesiredModels
 from inference.models.files import ModelFiles
@@ -56,6 +57,11 @@ class Services:
         shares_store = broker_url(self.settings) == task_store_url(self.settings)
         client = self.redis if shares_store else connect(broker_url(self.settings))
         return RedisBroker(client, shares_store=shares_store)
+
+    @cached_property
+    def rejected(self) -> RejectedMessages:
+        """Queue messages that workers put aside."""
+        return RejectedMessages(self.redis, self.settings.task_store.key_prefix)
 
     @cached_property
     def objects(self) -> ObjectStore:

@@ -46,6 +46,8 @@ class Status:
     workers: tuple[WorkerInfo, ...] = ()
     #: None while the task store does not answer
     dead_letters: int | None = None
+    #: queue messages that no worker could read; None while the task store does not answer
+    rejected_messages: int | None = None
     #: sentences; none when all is well
     problems: tuple[str, ...] = ()
 
@@ -65,7 +67,8 @@ def status_of(services: Services) -> Status:
     sinks = _sinks(services)
     problems += [f"no worker has {model.model} loaded" for model in models if not model.workers]
     problems += [problem for sink in sinks for problem in _sink_problems(services, sink)]
-    return Status(stores, models, sinks, tuple(workers), services.store.count_dead_letters(), tuple(problems))
+    dead_letters, rejected = services.store.count_dead_letters(), services.rejected.count()
+    return Status(stores, models, sinks, tuple(workers), dead_letters, rejected, tuple(problems))
 
 
 def said(call: Callable[[], object]) -> str:

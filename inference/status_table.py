@@ -33,6 +33,8 @@ def _lines(status: Status) -> Iterator[str]:
         yield from _table(("SINK", "WAITING", "OLDEST", "RELAYS"), sinks)
     if status.dead_letters is not None:
         yield f"{status.dead_letters} dead letters"
+    if status.rejected_messages:
+        yield f"{status.rejected_messages} rejected messages (server.py dead-letters list)"
     yield from (f"! {problem}" for problem in status.problems)
     if not status.problems:
         yield "all is well"

@@ -14,6 +14,7 @@ from tasks import (
     claiming,
     control,  # noqa: F401 registers its commands
 )
+from tasks.consuming import register_predict_alone
 from tasks.predict import PredictTask
 from tasks.step import InferenceStep
 
@@ -23,6 +24,7 @@ app = Celery("rohe-inference")
 app.config_from_object({name: value for name, value in vars(celeryconfig).items() if name in DEFAULTS})
 app.steps["worker"].add(InferenceStep)
 app.register_task(PredictTask())
+register_predict_alone(app)
 
 
 @setup_logging.connect  # type: ignore[untyped-decorator] # Celery has no types

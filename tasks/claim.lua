@@ -10,17 +10,21 @@ local claimed = {0}
 local taken = 0
 
 -- Gives the tag, and how many items the message carries.
-local function note(message)
+local function note(message, queue)
   local read, document = pcall(cjson.decode, message)
   if not read or type(document) ~= 'table' then return '', 1 end
   local properties = type(document.properties) == 'table' and document.properties or {}
   local tag, delivery = properties.delivery_tag, properties.delivery_info
   if type(tag) ~= 'string' or type(delivery) ~= 'table' then return '', 1 end
-  local exchange, routing_key = cjson.encode(delivery.exchange or ''), cjson.encode(delivery.routing_key or '')
+  -- It may be restored: to the queue that it is in, where it names none.
+  local names = type(delivery.exchange) == 'string' and type(delivery.routing_key) == 'string' and delivery.routing_key ~= ''
+  local exchange = cjson.encode(names and delivery.exchange or '')
+  local routing_key = cjson.encode(names and delivery.routing_key or queue)
   redis.call('ZADD', index, now, tag)
   redis.call('HSET', unacked, tag, '[' .. message .. ',' .. exchange .. ',' .. routing_key .. ']')
-  local items = type(document.headers) == 'table' and tonumber(document.headers.items)
-  return tag, math.max(1, items or 1)
+  local items = type(document.headers) == 'table' and document.headers.items
+  if type(items) ~= 'number' or not (items >= 1 and items <= 1024) then items = 1 end
+  return tag, items
 end
 
 for start = 7, first_queue - 1, 1000 do -- Lua cannot pass on more than some thousand at a time
@@ -36,7 +40,7 @@ for at = first_queue, #ARGV, steps + 2 do
     while taken < limit do
       local message = redis.call('RPOP', list)
       if not message then break end
-      local tag, items = note(message)
+      local tag, items = note(message, ARGV[at])
       claimed[#claimed + 1] = ARGV[at]
       claimed[#claimed + 1] = tag
       claimed[#claimed + 1] = message

@@ -12,8 +12,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import uuid
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from time import monotonic, time
@@ -35,6 +36,10 @@ logger = logging.getLogger(__name__)
 _POLL_INTERVAL_S = 0.25
 #: How long acknowledgements wait for a claim to go with; the tasks have ended, so that a worker that dies then repeats nothing.
 _ACKNOWLEDGE_WITHIN_S = 0.25
+#: More than any batch has.
+_MAX_ITEMS = 1024
+#: Key of a message that kombu cannot read, in the place where its headers and body would be.
+UNREADABLE = "unreadable"
 #: Marks what kombu writes of values that JSON has no form for.
 _TYPED = "__type__"
 _CLAIM = (Path(__file__).parent / "claim.lua").read_text(encoding="utf-8")
@@ -60,7 +65,7 @@ class ClaimingQoS(stock.QoS):  # type: ignore[misc] # kombu has no types
         return max(0, self.prefetch_count - sum(self._items.values())) if self.prefetch_count else None
 
     def append(self, message: Any, delivery_tag: str) -> None:
-        self._items[delivery_tag] = message.headers.get(ITEMS_HEADER, 1)
+        self._items[delivery_tag] = _item_count(message.headers)
         if self.claimed.pop(delivery_tag, None) is None:
             super().append(message, delivery_tag)
         else:
@@ -133,10 +138,28 @@ class ClaimingQoS(stock.QoS):  # type: ignore[misc] # kombu has no types
             logger.warning("unacknowledged messages stay noted in Redis (%r); they are queued again later", error)
 
 
+class ClaimedMessage(virtual.Message):  # type: ignore[misc] # kombu has no types
+    """A message; one that kombu cannot read comes without headers and body, for the consumer to put aside.
+
+    `_raw` is the message as it was in the queue.
+    """
+
+    def __init__(self, payload: Any, channel: Any = None, **options: Any) -> None:
+        try:
+            if not isinstance(payload.get("headers") or {}, dict):
+                raise TypeError("its headers are no mapping")  # noqa: TRY301 handled as what kombu itself raises
+            super().__init__(payload, channel=channel, **options)
+        except Exception as error:  # noqa: BLE001 whatever a stranger's message breaks
+            logger.warning("a message cannot be read: %r", error)
+            super().__init__(_unreadable(payload, payload["properties"]), channel=channel, **options)
+            self._raw = payload
+
+
 class ClaimingChannel(stock.Channel):  # type: ignore[misc] # kombu has no types
     """Waits for a bell, then claims; and claims again at once, while the last claim left something."""
 
     QoS = ClaimingQoS
+    Message = ClaimedMessage
     #: items of one claim, so that other workers get their share
     max_claim = 32
     from_transport_options = (*stock.Channel.from_transport_options, "max_claim")
@@ -227,11 +250,10 @@ class ClaimingChannel(stock.Channel):  # type: ignore[misc] # kombu has no types
         self._is_more = left > 0
         claimed = []
         for queue, tag, text in zip(*[iter(messages)] * 3, strict=True):
-            if not tag:
-                logger.error("%s: dropped what is no message of Celery's: %.200r", bytes_to_str(queue), text)
-                continue
-            self.qos.claimed[bytes_to_str(tag)] = bytes_to_str(queue)
-            claimed.append((bytes_to_str(queue), _read(text)))
+            name = bytes_to_str(queue)
+            if tag:
+                self.qos.claimed[bytes_to_str(tag)] = name
+            claimed.append((name, _read(text, bytes_to_str(tag), name)))
         return claimed
 
     def _lists(self, queue: str) -> list[str]:
@@ -249,13 +271,35 @@ class ClaimingChannel(stock.Channel):  # type: ignore[misc] # kombu has no types
                 self.qos.restore_by_tag(tag)
 
 
-def _read(text: bytes | str) -> Any:
-    """A message. kombu's own reader is slow, and needed only for what is not strict JSON, or more."""
-    text = bytes_to_str(text)
-    with contextlib.suppress(orjson.JSONDecodeError):
-        if _TYPED not in text:
-            return orjson.loads(text)
-    return loads(text)
+def _read(text: bytes | str, tag: str, queue: str) -> Any:
+    """A message. kombu's own reader is slow, and needed only for what is not strict JSON, or more.
+
+    Args:
+        tag: its delivery tag; empty where the claim found none.
+    """
+    try:
+        text = bytes_to_str(text)
+        with contextlib.suppress(orjson.JSONDecodeError):
+            if tag and _TYPED not in text:
+                return orjson.loads(text)
+        if tag:
+            return loads(text)
+    except Exception as error:  # noqa: BLE001 whatever a stranger's message breaks
+        logger.warning("a message cannot be read: %r", error)
+    delivery = {"exchange": "", "routing_key": queue}
+    return _unreadable(text, {"delivery_tag": tag or str(uuid.uuid4()), "delivery_info": delivery})
+
+
+def _unreadable(content: Any, properties: Mapping[str, Any]) -> dict[str, Any]:
+    """A message that kombu can pass on in place of one that it cannot read."""
+    known = {"delivery_tag": properties["delivery_tag"], "delivery_info": properties["delivery_info"]}
+    return {"properties": known, UNREADABLE: content}
+
+
+def _item_count(headers: Mapping[str, Any]) -> int:
+    """How many items a message says that it carries; whatever else it says there counts as one."""
+    count = headers.get(ITEMS_HEADER)
+    return count if type(count) is int and 1 <= count <= _MAX_ITEMS else 1
 
 
 class ClaimingTransport(stock.Transport):  # type: ignore[misc] # kombu has no types

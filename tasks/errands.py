@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import queue
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
+from inference.broker.rejected import RejectedMessages
 from inference.errors import TaskAlreadyFinished, TaskNotFound
 from inference.messages import Outcome, TaskRecord, TaskStatus
 from inference.task_store.protocol import TaskStore
@@ -25,9 +27,10 @@ class Errands(Stage):
 
     name = "errands"
 
-    def __init__(self, store: TaskStore) -> None:
+    def __init__(self, store: TaskStore, rejected: RejectedMessages) -> None:
         super().__init__()
         self._store = store
+        self._rejected = rejected
         self._inbox: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
 
     def settle(self, ends: Ends, then: Callable[[Ends], None]) -> None:
@@ -40,6 +43,16 @@ class Errands(Stage):
     def cancel(self, task_ids: Sequence[str], *, running: bool) -> None:
         """End tasks as canceled; those that run only if `running`."""
         self._inbox.put(lambda: self._cancel(task_ids, running=running))
+
+    def put_aside(self, queue_name: str, content: Mapping[str, Any], reason: str, then: Callable[[], None]) -> None:
+        """Keep a message that cannot be read, and call `then` once it is kept."""
+
+        def keep() -> None:
+            message_id = self._rejected.add(queue_name, content, reason)
+            logger.error("a message of %s is put aside as %s: %s", queue_name, message_id, reason)
+            then()
+
+        self._inbox.put(keep)
 
     def step(self) -> None:
         try:

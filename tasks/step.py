@@ -60,6 +60,7 @@ class InferenceStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has
             desired=services.desired,
             files=services.model_files,
             models=services.models,
+            rejected=services.rejected,
         )
         try:
             started = worker.start(_should_stop)

@@ -8,6 +8,7 @@ import socket
 import uuid
 from collections.abc import Callable, Sequence
 
+from inference.broker.rejected import RejectedMessages
 from inference.effective import Effective
 from inference.errors import ServiceUnavailable
 from inference.imaging import ImageLimits
@@ -55,6 +56,7 @@ class InferenceWorker:
         desired: DesiredModels,
         files: ModelFiles,
         models: ModelRegistry,
+        rejected: RejectedMessages,
     ) -> None:
         self.owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self.store = store
@@ -63,7 +65,7 @@ class InferenceWorker:
         self.queues = [spec.queue for spec in specs]
         self._presence = presence
         self._held = HeldJobs()
-        self.errands = Errands(store)
+        self.errands = Errands(store, rejected)
         self.adopter = Adopter(settings, specs, effective=lambda: Effective(settings, models, self._changer.state))
         by_name = {spec.name: spec for spec in specs}
         self._arenas = {name: SlotArena(spec.input, _slots(spec, options)) for name, spec in by_name.items()}

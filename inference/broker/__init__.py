@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from inference.broker.envelope import Resent
 from inference.messages import QueueMessage
 from inference.task_store.protocol import Enqueue
 
@@ -24,6 +25,9 @@ class Broker(Protocol):
 
     def publish(self, queue: str, message: QueueMessage, priority: int = USUAL_PRIORITY) -> None:
         """Returns when the broker has it. Raises ServiceUnavailable."""
+
+    def resend(self, queue: str, message: Resent) -> None:
+        """Put a message on its queue as it was. Returns when the broker has it. Raises ServiceUnavailable."""
 
     def depth(self, queue: str) -> int:
         """Messages that no worker has taken. Raises ServiceUnavailable."""

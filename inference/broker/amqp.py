@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -53,24 +54,42 @@ class AmqpBroker:
 
     def publish(self, queue: str, message: QueueMessage, priority: int = USUAL_PRIORITY) -> None:
         own_id = envelope.message_id(message)
+        self._publish(
+            queue,
+            envelope.body(message),
+            headers=envelope.headers(message, own_id),
+            content_type=envelope.CONTENT_TYPE,
+            content_encoding=envelope.CONTENT_ENCODING,
+            correlation_id=own_id,
+            priority=priority if self.has_priorities else None,
+        )
+
+    def resend(self, queue: str, message: envelope.Resent) -> None:
+        self._publish(
+            queue,
+            base64.b64decode(message.body),
+            headers=dict(message.headers),
+            content_type=message.content_type,
+            content_encoding=message.content_encoding,
+            correlation_id=message.headers.get("id"),
+            priority=message.priority if self.has_priorities else None,
+        )
+
+    def _publish(self, queue: str, body: bytes, **properties: Any) -> None:
         with _unavailable_when_down(), producers[self._connection].acquire(block=True, timeout=_CONNECT_TIMEOUT_S) as producer:
             if queue not in self._declared:
                 predict_queue(queue, self._settings)(producer.channel).declare()
                 self._declared.add(queue)
             producer.publish(
-                envelope.body(message),
+                body,
                 exchange="",
                 routing_key=queue,
-                headers=envelope.headers(message, own_id),
-                content_type=envelope.CONTENT_TYPE,
-                content_encoding=envelope.CONTENT_ENCODING,
-                correlation_id=own_id,
                 delivery_mode=2,
-                priority=priority if self.has_priorities else None,
                 mandatory=True,
                 retry=True,
                 retry_policy={"max_retries": 2, "interval_start": 0.1, "interval_step": 0.2},
                 confirm_timeout=_CONFIRM_TIMEOUT_S,
+                **properties,
             )
 
     def depth(self, queue: str) -> int:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import socket
 import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -23,6 +25,22 @@ ITEMS_HEADER = "items"
 
 _ORIGIN = f"{os.getpid()}@{socket.gethostname()}"
 _NO_CALLBACKS = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
+
+
+@dataclass(frozen=True)
+class Resent:
+    """A message of whatever kind, to be sent as it was.
+
+    Args:
+        body: base64.
+        priority: the transport's own number; None where it had none.
+    """
+
+    body: str
+    headers: Mapping[str, Any]
+    content_type: str | None
+    content_encoding: str | None
+    priority: int | None
 
 
 def message_id(message: QueueMessage) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 import orjson
@@ -46,7 +47,24 @@ class RedisBroker:
         return self._push(queue, message, priority) if self._shares_store else None
 
     def publish(self, queue: str, message: QueueMessage, priority: int = USUAL_PRIORITY) -> None:
-        push = self._push(queue, message, priority)
+        self._send(self._push(queue, message, priority))
+
+    def resend(self, queue: str, message: envelope.Resent) -> None:
+        native = HIGHEST_PRIORITY - USUAL_PRIORITY if message.priority is None else message.priority
+        native = min(max(native, 0), HIGHEST_PRIORITY)
+        self._send(
+            _enqueue(
+                queue,
+                native,
+                body=message.body,
+                headers=message.headers,
+                content_type=message.content_type,
+                content_encoding=message.content_encoding,
+                correlation_id=message.headers.get("id"),
+            )
+        )
+
+    def _send(self, push: Enqueue) -> None:
         with unavailable_when_down(), self._redis.pipeline() as pipe:
             pipe.lpush(push.list_key, push.payload)
             pipe.lpush(push.bell_key, "")
@@ -60,23 +78,43 @@ class RedisBroker:
             return sum(pipe.execute())
 
     def _push(self, queue: str, message: QueueMessage, priority: int) -> Enqueue:
-        native = HIGHEST_PRIORITY - priority  # kombu's Redis counts the other way
-        step = max(step for step in _STEPS if step <= native)
         own_id = envelope.message_id(message)
-        properties: dict[str, Any] = {
-            "correlation_id": own_id,
-            "reply_to": None,
-            "delivery_mode": 2,
-            "delivery_info": {"exchange": "", "routing_key": queue},
-            "priority": native,
-            "body_encoding": "base64",
-            "delivery_tag": str(uuid.uuid4()),
-        }
-        document = {
-            "body": base64.b64encode(envelope.body(message)).decode(),
-            "content-encoding": envelope.CONTENT_ENCODING,
-            "content-type": envelope.CONTENT_TYPE,
-            "headers": envelope.headers(message, own_id),
-            "properties": properties,
-        }
-        return Enqueue(_list_key(queue, step), orjson.dumps(document), bell_key(queue))
+        return _enqueue(
+            queue,
+            HIGHEST_PRIORITY - priority,  # kombu's Redis counts the other way
+            body=base64.b64encode(envelope.body(message)).decode(),
+            headers=envelope.headers(message, own_id),
+            content_type=envelope.CONTENT_TYPE,
+            content_encoding=envelope.CONTENT_ENCODING,
+            correlation_id=own_id,
+        )
+
+
+def _enqueue(
+    queue: str,
+    native_priority: int,
+    *,
+    body: str,
+    headers: Mapping[str, Any],
+    content_type: str | None,
+    content_encoding: str | None,
+    correlation_id: Any,
+) -> Enqueue:
+    step = max(step for step in _STEPS if step <= native_priority)
+    properties: dict[str, Any] = {
+        "correlation_id": correlation_id,
+        "reply_to": None,
+        "delivery_mode": 2,
+        "delivery_info": {"exchange": "", "routing_key": queue},
+        "priority": native_priority,
+        "body_encoding": "base64",
+        "delivery_tag": str(uuid.uuid4()),
+    }
+    document = {
+        "body": body,
+        "content-encoding": content_encoding,
+        "content-type": content_type,
+        "headers": headers,
+        "properties": properties,
+    }
+    return Enqueue(_list_key(queue, step), orjson.dumps(document), bell_key(queue))

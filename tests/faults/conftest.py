@@ -1,13 +1,21 @@
-"""A service whose leases are short, so that what a dead process held is soon another's."""
+"""Services whose leases are short, so that what a dead process held is soon another's; with a supervisor and without."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
+from support.parts import Parts
 from support.service import Service
+from support.tcp_proxy import TcpProxy
+from support.tenant import Tenant
+from support.unsupervised import start_parts
 
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "models": ["models/digits"],
     "task_store": {"lease_s": 2, "lost_grace_s": 1},
     "worker": {"max_batch_size": 8},
@@ -23,3 +31,45 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         yield running
     finally:
         running.end()
+
+
+@pytest.fixture
+def on_redis(tmp_path: Path) -> Iterator[Parts]:
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(SETTINGS | {"data_dir": str(tmp_path / "data")}), encoding="utf-8")
+    parts = Parts(tmp_path, config, {})
+    try:
+        parts.start_broker()
+        start_parts(parts)
+        yield parts
+    finally:
+        parts.stop_all()
+
+
+@pytest.fixture
+def rabbitmq(services_env: dict[str, str]) -> Iterator[TcpProxy]:
+    """A way to the real server that can be cut."""
+    proxy = TcpProxy(services_env["AMQP_URL"].rpartition("@")[2].partition("/")[0])
+    yield proxy
+    proxy.cut()
+
+
+@pytest.fixture
+def on_rabbitmq(services_env: dict[str, str], rabbitmq: TcpProxy, tmp_path: Path) -> Iterator[Parts]:
+    tenant = Tenant(services_env, tmp_path)
+    server = services_env["AMQP_URL"].rpartition("@")[2].partition("/")[0]
+    settings = SETTINGS | {
+        "data_dir": str(tmp_path / "data"),
+        "models": json.loads(tenant.variables["INFERENCE_MODELS"]),
+        "broker": {"url": services_env["AMQP_URL"].replace(server, rabbitmq.address)},
+        "task_store": SETTINGS["task_store"] | {"url": tenant.env["REDIS_URL"], "key_prefix": tenant.name},
+    }
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(settings), encoding="utf-8")
+    parts = Parts(tmp_path, config, {})
+    try:
+        start_parts(parts)
+        yield parts
+    finally:
+        parts.stop_all()
+        tenant.leave()

@@ -12,6 +12,7 @@ from support.fake_clock import FakeClock
 from support.fake_task_store import FakeTaskStore
 
 from inference.broker import USUAL_PRIORITY
+from inference.broker.envelope import Resent
 from inference.errors import ObjectNotFound, ServiceUnavailable
 from inference.messages import QueueMessage
 from inference.sinks import Refusal, SinkUnavailable
@@ -89,6 +90,8 @@ class FakeBroker:
         self.queues: dict[str, list[QueueMessage]] = defaultdict(list)
         #: of each task that came here, by its id
         self.priorities: dict[str, int] = {}
+        #: queue and message of each `resend`
+        self.resent: list[tuple[str, Resent]] = []
         #: False: `publish` and `depth` raise ServiceUnavailable
         self.available = True
         self._shares_store = shares_store
@@ -103,6 +106,10 @@ class FakeBroker:
         self._check()
         self._note(message, priority)
         self.queues[queue].append(message)
+
+    def resend(self, queue: str, message: Resent) -> None:
+        self._check()
+        self.resent.append((queue, message))
 
     def depth(self, queue: str) -> int:
         self._check()

@@ -361,16 +361,44 @@ def test_a_consumer_that_fails_gives_back_what_was_claimed_with_it(connect: Call
     assert again.read(3) == [1, 2, 3]
 
 
-def test_what_is_no_message_is_dropped_and_the_next_ones_come(
-    connect: Callable[..., Connection], queue: str, redis_client: redis.Redis, key_prefix: str, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    "junk",
+    [
+        "no JSON",
+        "[]",
+        "{}",
+        "[1, 2]",
+        '{"properties": 1}',
+        '{"properties": {"delivery_tag": 1}}',
+        '{"properties": {"delivery_tag": "t", "delivery_info": []}, "headers": [1]}',
+        '{"properties": {"delivery_tag": "t", "delivery_info": {}, "body_encoding": "rot13"}, "body": "x"}',
+        '{"properties": {"delivery_tag": "t", "delivery_info": {}, "body_encoding": "base64"}, "body": 7}',
+        '{"properties": {"delivery_tag": "t", "delivery_info": {}}, "headers": {"x": {"__type__": "datetime", "__value__": 1}}}',
+        "\ud800".encode("utf-8", "surrogatepass"),
+    ],
+)
+def test_what_is_no_message_comes_unread_to_be_put_aside_and_the_next_ones_come(
+    connect: Callable[..., Connection], queue: str, redis_client: redis.Redis, key_prefix: str, junk: str | bytes
 ) -> None:
     send(connect(), queue, "before")
-    for junk in ("no JSON", "[]", "{}", '{"properties": 1}', '{"properties": {"delivery_tag": 1}}'):
-        redis_client.lpush(queue, junk)
+    redis_client.lpush(queue, junk)
     send(connect(), queue, "after")
-    assert Reader(connect(), queue).read(2) == ["before", "after"]
-    assert len(unacked(redis_client, key_prefix)[0]) == 2
-    assert caplog.text.count("no message of Celery's") == 5
+    reader = Reader(connect(), queue)
+    until(lambda: reader._turn() or len(reader.messages) >= 3)
+    before, odd, after = reader.messages
+    assert (before.payload, after.payload) == ("before", "after")
+    assert (odd.headers, odd.body) == ({}, None)
+    odd.reject()
+    before.ack()
+    after.ack()
+    assert unacked(redis_client, key_prefix) == (set(), set())
+
+
+@pytest.mark.parametrize("items", ["3", [], None, -1, 0, 1.5, 10**9, True, {"a": 1}, float("nan")])
+def test_a_header_that_is_no_count_of_items_counts_as_one(connect: Callable[..., Connection], queue: str, items: Any) -> None:
+    send(connect("redis"), queue, "odd", headers={"items": items})
+    send(connect("redis"), queue, *range(3), headers={"items": 1})
+    assert Reader(connect(), queue, prefetch=4).read(4) == ["odd", 0, 1, 2]
 
 
 def test_a_global_key_prefix_is_before_every_key(

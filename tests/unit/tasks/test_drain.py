@@ -11,6 +11,7 @@ import pytest
 import redis
 from pipeline_rig import FakePredictor, Inbox, MakeRig, Outage, Rig, assert_succeeded, wait_until
 
+from inference.broker.rejected import RejectedMessages
 from inference.messages import ModelRef, QueueMessage
 from inference.models.desired import DesiredModels
 from inference.models.files import ModelFiles
@@ -207,6 +208,7 @@ class Worker:
             desired=DesiredModels(presence._redis, presence._index),
             files=ModelFiles(settings),
             models=ModelRegistry({spec.name: spec for spec in specs}, served=specs[0].name),
+            rejected=RejectedMessages(presence._redis, presence._index),
         )
         self.pipelines = self.worker._pipelines
         self.arenas = {name: pipeline._batcher._arena for name, pipeline in self.pipelines.items()}

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import redis
 from pipeline_rig import Outage, Rig, wait_until
 
+from inference.broker.rejected import RejectedMessages
 from inference.messages import Outcome, TaskStatus
 from inference.task_store.redis_store import RedisTaskStore
 from tasks.errands import Ends, Errands
@@ -19,9 +21,10 @@ DROPPED = ItemEnd(Ending.DROPPED)
 class Desk:
     """Errands on a store that can be taken down, and what came of them."""
 
-    def __init__(self, store: RedisTaskStore) -> None:
+    def __init__(self, store: RedisTaskStore, rejected: RejectedMessages) -> None:
         self.store: Any = Outage(store)
-        self.errands = Errands(self.store)
+        self.rejected = rejected
+        self.errands = Errands(self.store, rejected)
         self.settled: list[Ends] = []
 
     def settle(self, ends: Ends) -> dict[str, ItemEnd]:
@@ -31,8 +34,8 @@ class Desk:
 
 
 @pytest.fixture
-def desk(store: RedisTaskStore) -> Iterator[Desk]:
-    desk = Desk(store)
+def desk(store: RedisTaskStore, redis_client: redis.Redis, key_prefix: str) -> Iterator[Desk]:
+    desk = Desk(store, RejectedMessages(redis_client, key_prefix))
     desk.errands.start()
     yield desk
     desk.errands.stop()
@@ -119,3 +122,12 @@ def test_an_errand_that_fails_in_an_unknown_way_does_not_end_the_thread(
     gone = desk.settle({"no-task": DROPPED})["no-task"]
     assert code_of(gone) == "task_not_found"
     assert "a request to the record store failed" in caplog.text
+
+
+def test_a_message_is_put_aside_before_it_is_taken_from_its_queue(desk: Desk) -> None:
+    kept: list[int] = []
+    desk.errands.put_aside("predict.digits", {"unreadable": "junk"}, "no reason", lambda: kept.append(desk.rejected.count()))
+    wait_until(lambda: kept, "the message to be kept")
+    assert kept == [1]
+    (message,) = desk.rejected.list(10)
+    assert (message.queue, message.reason, message.content) == ("predict.digits", "no reason", {"unreadable": "junk"})

@@ -1,0 +1,122 @@
+"""Queue messages that no worker can read: kept with the reason until an operator replays or discards them.
+
+Redis keys, in the record store:
+
+    PREFIX:rejected         hash: id → the message as JSON (`RejectedMessage`)
+    PREFIX:rejected:order   sorted set: ids by the time of their rejection, µs
+"""
+
+from __future__ import annotations
+
+import json
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import redis
+
+from inference.broker import Broker
+from inference.broker.envelope import Resent
+from inference.errors import InvalidRequest, TaskNotFound
+from inference.redis_client import unavailable_when_down
+
+#: Of the messages that are kept; the oldest give way.
+MAX_MESSAGES = 1_000
+#: Of one message as JSON; of a larger one the beginning is kept, which cannot be replayed.
+MAX_MESSAGE_BYTES = 2**16
+_SHOWN_CHARACTERS = 1024
+_ID_PREFIX = "message-"
+
+
+@dataclass(frozen=True)
+class RejectedMessage:
+    """A message that was put aside.
+
+    Args:
+        content: `body` (text, base64), `headers`, `content_type`, `content_encoding` and `priority` of a message that can be
+            sent again; else `unreadable`, as much of it as is kept.
+    """
+
+    message_id: str
+    queue: str
+    reason: str
+    rejected_at_ms: int
+    content: Mapping[str, Any]
+
+
+class RejectedMessages:
+    """The messages that workers have put aside; at most `MAX_MESSAGES`."""
+
+    def __init__(self, client: redis.Redis, key_prefix: str) -> None:
+        self._redis = client
+        self._hash = f"{key_prefix}:rejected"
+        self._order = f"{key_prefix}:rejected:order"
+
+    def add(self, queue: str, content: Mapping[str, Any], reason: str) -> str:
+        """Keep a message; gives its id. Raises ServiceUnavailable."""
+        message_id, at_ms = f"{_ID_PREFIX}{uuid.uuid4().hex}", round(time.time() * 1000)
+        text = json.dumps(content, default=repr)
+        if len(text) > MAX_MESSAGE_BYTES:
+            content = {"unreadable": text[:_SHOWN_CHARACTERS]}
+            reason = f"{reason}; of its {len(text)} bytes the beginning is kept"
+        message = json.dumps(asdict(RejectedMessage(message_id, queue, reason, at_ms, content)), default=repr)
+        with unavailable_when_down(), self._redis.pipeline() as pipe:
+            pipe.hset(self._hash, message_id, message)
+            pipe.zadd(self._order, {message_id: time.time_ns() // 1000})
+            pipe.zrange(self._order, 0, -MAX_MESSAGES - 1)
+            surplus = pipe.execute()[-1]
+            if surplus:
+                self._remove(*surplus)
+        return message_id
+
+    def count(self) -> int:
+        """How many are kept. Raises ServiceUnavailable."""
+        with unavailable_when_down():
+            return int(self._redis.hlen(self._hash))
+
+    def list(self, limit: int) -> list[RejectedMessage]:
+        """The oldest `limit` of them. Raises ServiceUnavailable."""
+        with unavailable_when_down():
+            ids: Any = self._redis.zrange(self._order, 0, limit - 1)
+            found: Any = self._redis.hmget(self._hash, ids) if ids else []
+        return [RejectedMessage(**json.loads(one)) for one in found if one is not None]
+
+    def get(self, message_id: str) -> RejectedMessage:
+        """Raises TaskNotFound, ServiceUnavailable."""
+        with unavailable_when_down():
+            found: Any = self._redis.hget(self._hash, message_id)
+        if found is None:
+            raise TaskNotFound(f"{message_id} is not a rejected message")
+        return RejectedMessage(**json.loads(found))
+
+    def replay(self, message_id: str, broker: Broker) -> str:
+        """Send a message to its queue again, as it was; gives the queue.
+
+        Raises:
+            InvalidRequest: it is no message that can be sent.
+            TaskNotFound, ServiceUnavailable
+        """
+        message = self.get(message_id)
+        if "body" not in message.content:
+            raise InvalidRequest(f"{message_id} is no message that can be sent again: {message.reason}")
+        broker.resend(message.queue, Resent(**message.content))
+        self._remove(message_id)
+        return message.queue
+
+    def discard(self, message_id: str) -> None:
+        """Raises TaskNotFound, ServiceUnavailable."""
+        self.get(message_id)
+        self._remove(message_id)
+
+    def _remove(self, *ids: str | bytes) -> None:
+        with unavailable_when_down(), self._redis.pipeline() as pipe:
+            pipe.hdel(self._hash, *ids)
+            pipe.zrem(self._order, *ids)
+            pipe.execute()
+
+
+def is_rejected_id(text: str) -> bool:
+    """Whether an id is a rejected message's, not a task's."""
+    return text.startswith(_ID_PREFIX)

@@ -1,0 +1,65 @@
+"""API, worker and relay without a supervisor: what a fault must not end, and the load that runs meanwhile."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import numpy as np
+from support.digits import METADATA
+from support.parts import Parts
+
+IMAGE = np.zeros((8, 8, 1), "<f4").tobytes()
+_PARTS = ("api", "worker", "relay")
+_LOAD_THREADS = 2
+_LOAD_INTERVAL_S = 0.05
+
+
+def start_parts(parts: Parts) -> None:
+    """Start one of each and wait until a request would be served."""
+    parts.start_worker("worker")
+    parts.start_relay("relay")
+    parts.start_api()
+    parts.wait_ready()
+
+
+def pids(parts: Parts) -> Mapping[str, int]:
+    """The process ids by part; fails where one has ended."""
+    parts.assert_running()
+    return {name: parts.pid(name) for name in _PARTS}
+
+
+def succeeds(parts: Parts) -> bool:
+    """Whether a request is served now; fails where a part has ended."""
+    parts.assert_running()
+    return parts.post(IMAGE, metadata=METADATA).ok
+
+
+class Load:
+    """Asynchronous requests at a steady rate, whatever the answers are."""
+
+    def __init__(self, parts: Parts) -> None:
+        self.accepted: list[str] = []
+        self.statuses: set[int] = set()
+        self._parts = parts
+        self._stopping = threading.Event()
+
+    @contextmanager
+    def run(self) -> Iterator[None]:
+        threads = [threading.Thread(target=self._send) for _ in range(_LOAD_THREADS)]
+        for thread in threads:
+            thread.start()
+        try:
+            yield
+        finally:
+            self._stopping.set()
+            for thread in threads:
+                thread.join(120)
+
+    def _send(self) -> None:
+        while not self._stopping.wait(_LOAD_INTERVAL_S):
+            answer = self._parts.post(IMAGE, metadata=METADATA, mode="async")
+            self.statuses.add(answer.status_code)
+            if answer.ok:
+                self.accepted.append(answer.json()["task_id"])
