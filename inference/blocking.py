@@ -21,5 +21,15 @@ def run_blocking(call: Callable[[], R]) -> R:
         return call()
     from gevent import get_hub  # noqa: PLC0415 only where it is in use
 
-    answer: R = get_hub().threadpool.apply(call)
-    return answer
+    answer, error = get_hub().threadpool.apply(_caught, (call,))
+    if error is not None:
+        raise error
+    return answer  # type: ignore[no-any-return] # gevent has no types
+
+
+def _caught(call: Callable[[], R]) -> tuple[R | None, Exception | None]:
+    """The answer or the error: gevent prints what fails in its pool with all arguments, the caller's image among them."""
+    try:
+        return call(), None
+    except Exception as error:  # noqa: BLE001 raised again where the caller is
+        return None, error

@@ -3,14 +3,40 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from datetime import UTC, datetime
+from typing import Any
 
 import orjson
 
 from inference.settings import LogSettings
 
 _TEXT = "%(asctime)s %(levelname)-7s %(process_role)s %(name)s: %(message)s"
+
+
+#: In one message or exception, which may quote what a stranger sent.
+_MAX_CHARACTERS = 8_000
+#: Line ends, terminal commands, and marks that change the direction or the lines of what follows them.
+_UNSAFE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+
+
+def _safe(text: str) -> str:
+    """`text` without anything that a terminal or a reader of the log would take for more than text; bounded."""
+    half = _MAX_CHARACTERS // 2
+    cut = text if len(text) <= _MAX_CHARACTERS else f"{text[:half]} …({len(text)} characters)… {text[-half:]}"
+    return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), cut)
+
+
+class _TextFormatter(logging.Formatter):
+    """One line an event; what follows of an exception is indented, so that no line of it looks like an event."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 logging's name
+        record.message = _safe(record.message).replace("\n", "\\n")
+        return super().formatMessage(record)
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 logging's name
+        return "    " + _safe(super().formatException(ei)).replace("\n", "\n    ")
 
 
 class _JsonFormatter(logging.Formatter):
@@ -20,10 +46,10 @@ class _JsonFormatter(logging.Formatter):
             "level": record.levelname,
             "process": getattr(record, "process_role", ""),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": _safe(record.getMessage()),
         }
         if record.exc_info:
-            event["exception"] = self.formatException(record.exc_info)
+            event["exception"] = _safe(self.formatException(record.exc_info))
         return orjson.dumps(event).decode()
 
 
@@ -39,6 +65,6 @@ def configure_logging(settings: LogSettings, role: str) -> None:
         return True
 
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_JsonFormatter() if settings.format == "json" else logging.Formatter(_TEXT))
+    handler.setFormatter(_JsonFormatter() if settings.format == "json" else _TextFormatter(_TEXT))
     handler.addFilter(add_role)
     logging.basicConfig(level=settings.level, handlers=[handler], force=True)

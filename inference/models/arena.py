@@ -1,15 +1,16 @@
 """Memory that two processes share, cut into slots of one image each.
 
-A decoder writes an image into a slot once; the predictor process gathers a batch from the slots. The memory has no name (an
-unlinked file, passed on as a descriptor), so that nothing is left behind when a process is killed.
+A decoder writes an image into a slot once; the predictor process gathers a batch from the slots. The memory has no name and is
+passed on as a descriptor, so that nothing is left behind when a process is killed.
 """
 
 from __future__ import annotations
 
 import mmap
+import os
 import queue
 import tempfile
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +29,7 @@ class SlotArena:
         size = spec.bytes_per_image * (slots + 1)
         self._file = None
         if descriptor is None:
-            self._file = tempfile.TemporaryFile(prefix="inference-arena-")  # noqa: SIM115 open as long as the arena
+            self._file = _unnamed_file()
             self._file.truncate(size)
             descriptor = self._file.fileno()
         self.descriptor = descriptor
@@ -51,6 +52,13 @@ class SlotArena:
     def release(self, slot: int) -> None:
         if slot != self.reserved_slot:
             self._free.put(slot)
+
+
+def _unnamed_file() -> BinaryIO:
+    """A file in memory. Where the system has none, an unlinked temporary file: images may reach the disk there."""
+    if hasattr(os, "memfd_create"):
+        return open(os.memfd_create("inference-arena", os.MFD_CLOEXEC), "w+b", buffering=0)  # noqa: PTH123 a descriptor
+    return tempfile.TemporaryFile(prefix="inference-arena-", buffering=0)
 
 
 def padded_sizes(max_batch_size: int) -> tuple[int, ...]:

@@ -53,3 +53,24 @@ def test_under_gevent_uploads_go_side_by_side_and_the_loop_goes_on(repository: P
     command = [sys.executable, "-W", "error", "-c", script, str(tmp_path)]
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout == f"4 {[b'bytes'] * 4}\n", done.stderr
+
+
+def test_under_gevent_what_fails_is_raised_and_nothing_of_its_arguments_is_printed(repository: Path) -> None:
+    script = textwrap.dedent(
+        """
+        from gevent import monkey
+        monkey.patch_all()
+        from functools import partial
+        from inference.blocking import run_blocking
+
+        def fail(image):
+            raise OSError(28, "No space left on device")
+
+        try:
+            run_blocking(partial(fail, b"secret" * 1000))
+        except OSError as error:
+            print(error.strerror)
+        """
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=repository, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout, done.stderr) == ("No space left on device\n", "")

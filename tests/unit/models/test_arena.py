@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -41,6 +43,13 @@ def test_slots_are_images_of_the_models_shape_and_dtype(make: Callable[..., Slot
     assert arena.images.dtype == spec.numpy_dtype
     assert arena.images.flags.writeable
     assert not arena.images.any()
+
+
+def test_no_image_reaches_a_disk(make: Callable[..., SlotArena], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    arena = make(BYTES, 2)
+    assert "memfd:" in str(Path(f"/proc/self/fd/{arena.descriptor}").readlink())
+    assert not os.get_inheritable(arena.descriptor)
 
 
 def test_every_slot_is_handed_out_once(make: Callable[..., SlotArena]) -> None:

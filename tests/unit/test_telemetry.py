@@ -1,0 +1,90 @@
+"""Log lines: what a stranger sent can forge none, command no terminal, and fill no disk."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Callable, Iterator
+from typing import Literal
+
+import pytest
+
+from inference.settings import LogSettings
+from inference.telemetry import configure_logging
+
+FORGED = "2026-01-31 12:00:00,000 ERROR   api inference: forged"
+#: Line ends of every kind, a terminal command, a backspace, marks of direction and of no width, half a character.
+STRANGE = [
+    "\n",
+    "\r",
+    "\x0b",
+    "\x0c",
+    "\x85",
+    "\u2028",
+    "\u2029",
+    "\x1b[2J",
+    "\x08",
+    "\u202e",
+    "\u2066",
+    "\u200b",
+    "\ufeff",
+    "\ud800",
+]
+
+Log = Callable[[Literal["text", "json"]], io.StringIO]
+
+
+@pytest.fixture
+def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[Log]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+
+    def start(kind: Literal["text", "json"]) -> io.StringIO:
+        stream = io.StringIO()
+        monkeypatch.setattr("sys.stderr", stream)
+        configure_logging(LogSettings(format=kind), "api")
+        return stream
+
+    yield start
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+@pytest.mark.parametrize("strange", STRANGE, ids=ascii)
+@pytest.mark.parametrize("kind", ["text", "json"])
+def test_a_message_is_one_line_of_safe_text(log: Log, kind: Literal["text", "json"], strange: str) -> None:
+    stream = log(kind)
+    logging.getLogger("test").warning("weights_url is %s", f"before{strange}{FORGED}")
+    (line,) = stream.getvalue().splitlines()
+    assert line.isprintable()
+    assert "forged" in line
+    assert strange not in line
+
+
+@pytest.mark.parametrize("kind", ["text", "json"])
+def test_an_exceptions_text_forges_no_line(log: Log, kind: Literal["text", "json"]) -> None:
+    stream = log(kind)
+    error = ValueError(f"no such file\n{FORGED}\x1b[2J")
+    logging.getLogger("test").error("failed", exc_info=error)
+    lines = stream.getvalue().split("\n")
+    assert not any(line.startswith("2026-01-31") for line in lines)
+    assert "\x1b" not in stream.getvalue()
+    assert "no such file" in stream.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["text", "json"])
+def test_a_line_is_bounded_and_keeps_its_beginning_and_its_end(log: Log, kind: Literal["text", "json"]) -> None:
+    stream = log(kind)
+    logging.getLogger("test").warning("first %s last", "x" * 1_000_000)
+    (line,) = stream.getvalue().splitlines()
+    assert len(line) < 10_000
+    assert "first" in line
+    assert "last" in line
+
+
+def test_an_event_in_json_is_one_object(log: Log) -> None:
+    stream = log("json")
+    logging.getLogger("test").warning("a \u00e9 %s", "\ud800")
+    event = json.loads(stream.getvalue())
+    assert (event["level"], event["process"], event["message"]) == ("WARNING", "api", "a \u00e9 \\ud800")
