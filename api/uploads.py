@@ -87,7 +87,7 @@ class Upload:
         return 0.0 if self._is_beside else self.wait()
 
     def discard(self) -> None:
-        with contextlib.suppress(ServiceUnavailable):
+        with contextlib.suppress(InferenceError):
             self.wait()
             self._objects.delete(self._key)
 

@@ -19,9 +19,10 @@ from minio.error import MinioException, S3Error
 from minio.lifecycleconfig import Expiration, LifecycleConfig, Rule
 
 from inference.blocking import runs_under_gevent
-from inference.errors import ObjectNotFound, ServiceUnavailable
+from inference.errors import InferenceError, ObjectNotFound, ServiceUnavailable
 from inference.settings import MinioSettings
 from inference.storage import UPLOADS_PREFIX, bucket_and_key, too_large
+from inference.storage.breaker import Breaker, ServerIsSilentError
 
 if TYPE_CHECKING:
     from inference.storage.gevent_put import GeventPut
@@ -32,6 +33,12 @@ RETENTION_RULE_ID = "inference-uploads-retention"
 #: A bucket is made by the first upload.
 _NO_BUCKET = "NoSuchBucket"
 _MISSING = {"NoSuchKey", "NoSuchObject", "NoSuchVersion", "KeyTooLongError", "XMinioInvalidObjectName", _NO_BUCKET}
+#: What is wrong with one object, and says nothing of the server.
+_REFUSED = {"EntityTooLarge", "EntityTooSmall", "InvalidArgument", "InvalidRequest", "MetadataTooLarge", "KeyTooLongError"}
+#: Of the 2 KB that S3 allows; the digest takes about 100 bytes.
+_MAX_METADATA_BYTES = 1800
+#: Seconds for which a server that timed out is not asked again.
+_PAUSE_S = 5.0
 _MADE_MEANWHILE = {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}
 _CHUNK_BYTES = 2**20
 _ANY_TYPE = "application/octet-stream"
@@ -46,6 +53,7 @@ class MinioObjectStore:
 
     def __init__(self, settings: MinioSettings, bucket: str, *, connections: int = 64) -> None:
         self._bucket = bucket
+        self._breaker = Breaker(_PAUSE_S, is_timeout=_is_timeout)
         self._client = _connect(settings, connections)
         self._put_quickly = _quick_put(settings, connections)
 
@@ -62,19 +70,19 @@ class MinioObjectStore:
         _check(key)
         kind = content_type if content_type and _MEDIA_TYPE.fullmatch(content_type) else _ANY_TYPE
         sha256 = hashlib.sha256(data).hexdigest()
-        noted = {"sha256": sha256, **{name: quote(value) for name, value in (metadata or {}).items()}}
+        noted = {"sha256": sha256, **_as_headers(metadata or {})}
         headers = {"Content-Type": kind, **{f"x-amz-meta-{name}": value for name, value in noted.items()}}
 
         def upload() -> None:
             self._client.put_object(self._bucket, key, io.BytesIO(data), len(data), content_type=kind, metadata=dict(headers))
 
-        with _unavailable_when_failing():
+        with self._asking():
             if self._put_quickly is None or not self._put_quickly(self._bucket, key, data, sha256=sha256, headers=headers):
                 self._write(upload)
 
     def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
         bucket, name = self._locate(key)
-        with _unavailable_when_failing(), _missing_is_not_found(key):
+        with self._asking(), _missing_is_not_found(key):
             response = self._client.get_object(bucket, name)
             try:
                 size = int(response.headers["Content-Length"])
@@ -87,24 +95,24 @@ class MinioObjectStore:
 
     def delete(self, key: str) -> None:
         _check(key)
-        with _unavailable_when_failing(), contextlib.suppress(ObjectNotFound), _missing_is_not_found(key):
+        with self._asking(), contextlib.suppress(ObjectNotFound), _missing_is_not_found(key):
             self._client.remove_object(self._bucket, key)
 
     def copy(self, source: str, target: str) -> None:
         """On the server: the bytes do not come here."""
         bucket, name = self._locate(source)
         _check(target)
-        with _unavailable_when_failing(), _missing_is_not_found(source):
+        with self._asking(), _missing_is_not_found(source):
             self._write(lambda: self._client.copy_object(self._bucket, target, CopySource(bucket, name)))
 
     def ping(self) -> None:
-        with _unavailable_when_failing():
+        with self._asking():
             if not self._client.bucket_exists(self._bucket):
                 self._make_bucket()
 
     def apply_retention(self, days: int | None) -> None:
         """Set our lifecycle rule beside whatever rules the bucket has; None takes ours away."""
-        with _unavailable_when_failing():
+        with self._asking():
             self.ping()
             present = self._client.get_bucket_lifecycle(self._bucket)
             others = [rule for rule in present.rules if rule.rule_id != RETENTION_RULE_ID] if present else []
@@ -113,6 +121,11 @@ class MinioObjectStore:
                 self._client.set_bucket_lifecycle(self._bucket, LifecycleConfig([*others, *ours]))
             elif present:
                 self._client.delete_bucket_lifecycle(self._bucket)
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        with _unavailable_when_failing(), self._breaker.guard():
+            yield
 
     def _locate(self, key: str) -> tuple[str, str]:
         """Bucket and key of what is to be read."""
@@ -183,7 +196,8 @@ def _connect(settings: MinioSettings, connections: int) -> Minio:
         http_client=urllib3.PoolManager(
             maxsize=connections,
             timeout=_timeout(settings),
-            retries=urllib3.Retry(total=2, backoff_factor=0.1, status_forcelist=(502, 503, 504)),
+            # Not after a time-out: a server that hangs would be waited for three times.
+            retries=urllib3.Retry(total=2, read=0, connect=1, backoff_factor=0.1, status_forcelist=(502, 503, 504)),
         ),
     )
 
@@ -234,9 +248,28 @@ def _missing_is_not_found(key: str) -> Iterator[None]:
         raise
 
 
+def _as_headers(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Metadata as headers may say it. S3 allows 2 KB in all: a value that is too long for its share is left out."""
+    quoted = {name: quote(value) for name, value in metadata.items()}
+    return {name: value for name, value in quoted.items() if len(value) <= _MAX_METADATA_BYTES // max(1, len(quoted))}
+
+
+def _is_timeout(error: BaseException) -> bool:
+    """Whether the server did not answer in time."""
+    if isinstance(error, urllib3.exceptions.MaxRetryError) and error.reason is not None:
+        error = error.reason
+    return isinstance(error, TimeoutError | urllib3.exceptions.TimeoutError)
+
+
 @contextmanager
 def _unavailable_when_failing() -> Iterator[None]:
     try:
         yield
+    except ServerIsSilentError as error:
+        raise ServiceUnavailable("the object store did not answer a moment ago", retry_after_s=_PAUSE_S) from error
+    except S3Error as error:
+        if error.code in _REFUSED:
+            raise InferenceError(f"the object store refuses the object: {error.code}") from error
+        raise ServiceUnavailable(f"the object store does not answer: {error}", retry_after_s=5) from error
     except (MinioException, urllib3.exceptions.HTTPError, OSError) as error:
         raise ServiceUnavailable(f"the object store does not answer: {error}", retry_after_s=5) from error

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
+from urllib.parse import quote
 
 import pytest
 from minio import Minio
@@ -54,6 +56,18 @@ def test_an_upload_has_its_type_its_metadata_and_its_digest(store: MinioObjectSt
     assert found.metadata is not None
     assert found.metadata["x-amz-meta-request-id"] == "gr%C3%B6%C3%9Fer"
     assert found.metadata["x-amz-meta-sha256"] == hashlib.sha256(b"pixels").hexdigest()
+
+
+@pytest.mark.parametrize("request_id", ["x" * 256, "\u4e2d" * 256, "\U0001f600" * 256, "\u0000\r\n" * 85])
+def test_a_request_id_that_s3_has_no_room_for_is_left_out(
+    store: MinioObjectStore, client: Minio, own_name: str, request_id: str
+) -> None:
+    store.put(KEY, b"pixels", metadata={"request-id": request_id})
+    metadata = client.stat_object(own_name, KEY).metadata
+    assert metadata is not None
+    assert metadata.get("x-amz-meta-request-id", "") in ("", quote(request_id))
+    assert ("x-amz-meta-request-id" in metadata) is (len(quote(request_id)) <= 1800)
+    assert store.get(KEY) == b"pixels"
 
 
 @pytest.mark.parametrize("kind", [None, "", "image/\u0436", "image/png\r\nx: y"])
@@ -131,6 +145,27 @@ def test_a_server_that_is_down_is_unavailable_soon(services_env: dict[str, str])
         with pytest.raises(ServiceUnavailable, match="object store"):
             call()
         assert time.monotonic() - began < 3
+
+
+@pytest.fixture
+def silent() -> Iterator[str]:
+    """The address of a server that takes connections and never answers."""
+    with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+
+
+def test_a_server_that_hangs_is_waited_for_once(services_env: dict[str, str], silent: str) -> None:
+    store = MinioObjectStore(minio_settings(services_env, endpoint=silent, read_timeout_s=1.0), "bucket")
+    began = time.monotonic()
+    with pytest.raises(ServiceUnavailable):
+        store.put(KEY, b"pixels")
+    first_s = time.monotonic() - began
+    assert first_s >= 0.9
+    began = time.monotonic()
+    for call in [partial(store.put, KEY, b"pixels"), partial(store.get, KEY), partial(store.delete, KEY)] * 10:
+        with pytest.raises(ServiceUnavailable, match="a moment ago"):
+            call()
+    assert time.monotonic() - began < first_s
 
 
 def test_keys_that_are_wrong_are_unavailable(services_env: dict[str, str], own_name: str) -> None:
