@@ -1,4 +1,4 @@
-"""A way to a real server that a test may cut and mend, while the server goes on."""
+"""A way to a real server that a test may cut and mend, or freeze and thaw, while the server goes on."""
 
 from __future__ import annotations
 
@@ -27,6 +27,8 @@ class TcpProxy:
         self._threads: list[threading.Thread] = []
         self._is_open = False
         self._lock = threading.Lock()
+        self._flows = threading.Event()
+        self._flows.set()
         self.port = 0
         self.mend()
 
@@ -41,8 +43,17 @@ class TcpProxy:
         self._is_open = True
         self._run(self._accept, listener)
 
+    def freeze(self) -> None:
+        """Pass nothing on: connections stay, new ones are taken, and nobody is answered."""
+        self._flows.clear()
+
+    def thaw(self) -> None:
+        """Pass on all that has come meanwhile."""
+        self._flows.set()
+
     def cut(self) -> None:
         """End every connection and refuse new ones."""
+        self.thaw()
         with self._lock:
             self._is_open = False
             cut, self._sockets = self._sockets, set()
@@ -74,20 +85,20 @@ class TcpProxy:
         with client, contextlib.suppress(OSError), socket.create_connection(self._server) as server:
             with self._lock:
                 self._sockets.add(server)
-            answers = threading.Thread(target=_pump, args=(server, client, self._rewrite), daemon=True)
+            answers = threading.Thread(target=self._pump, args=(server, client, self._rewrite), daemon=True)
             answers.start()
-            _pump(client, server, bytes)
+            self._pump(client, server, bytes)
             answers.join()
 
-
-def _pump(source: socket.socket, target: socket.socket, rewrite: Rewrite) -> None:
-    """Until either side ends; then both do."""
-    with contextlib.suppress(OSError):
-        while data := source.recv(2**16):
-            target.sendall(rewrite(data))
-    for one in (source, target):
+    def _pump(self, source: socket.socket, target: socket.socket, rewrite: Rewrite) -> None:
+        """Until either side ends; then both do."""
         with contextlib.suppress(OSError):
-            one.shutdown(socket.SHUT_RDWR)
+            while data := source.recv(2**16):
+                self._flows.wait()
+                target.sendall(rewrite(data))
+        for one in (source, target):
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
 
 
 def kafka_proxy(bootstrap: str) -> TcpProxy:
