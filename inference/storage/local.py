@@ -8,6 +8,7 @@ import os
 import posix
 import re
 import shutil
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
@@ -24,6 +25,8 @@ logger = logging.getLogger(__name__)
 _close = posix.close
 
 _NO_NAMES = {b"", b".", b".."}
+#: what opening a link without following it gives, and opening a socket
+_NO_FILE = {errno.ELOOP, errno.ENXIO}
 #: as `upload_key` writes it
 _DAY = re.compile(r"\d{4}/\d{2}/\d{2}", re.ASCII)
 #: of a file or folder, on every usual file system
@@ -69,8 +72,11 @@ class LocalObjectStore:
         path = self._path(key)
         with _unavailable_when_failing():
             try:
-                with open(path, "rb", opener=_open) as file:
-                    size = os.fstat(file.fileno()).st_size
+                with open(path, "rb", opener=_open_to_read) as file:
+                    status = os.fstat(file.fileno())
+                    if not stat.S_ISREG(status.st_mode):
+                        raise ObjectNotFound(f"{key} is no regular file")
+                    size = status.st_size
                     if max_bytes is not None and size > max_bytes:
                         raise too_large(key, size, max_bytes)
                     return file.read()
@@ -159,13 +165,18 @@ def _create(path: str) -> int:
     return _open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
 
 
+def _open_to_read(path: str, flags: int) -> int:
+    """Not waiting for the other end of a named pipe."""
+    return _open(path, flags | os.O_NONBLOCK)
+
+
 def _open(path: str, flags: int) -> int:
-    """Raises ObjectNotFound: it is a link, which may lead out of the store."""
+    """Raises ObjectNotFound: it is a link, which may lead out of the store, or a socket."""
     try:
         return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise ObjectNotFound(f"{Path(path).name} is a link") from error
+        if error.errno in _NO_FILE:
+            raise ObjectNotFound(f"{Path(path).name} is a link or a socket, no file") from error
         raise
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import uuid
 from collections.abc import Callable
 from functools import partial
@@ -168,6 +170,15 @@ except ServiceUnavailable:
     def test_ping_makes_the_folder(self, tmp_path: Path) -> None:
         LocalObjectStore(tmp_path / "new" / "objects").ping()
         assert (tmp_path / "new" / "objects").is_dir()
+
+    def test_what_is_no_regular_file_is_no_object_and_nobody_waits_for_it(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "pipe")
+        (tmp_path / "folder").mkdir()
+        with socket.socket(socket.AF_UNIX) as one:
+            one.bind(str(tmp_path / "socket"))
+            for key in ("pipe", "folder", "socket"):
+                with pytest.raises(ObjectNotFound):
+                    LocalObjectStore(tmp_path).get(key)
 
     def test_a_link_that_leads_out_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "x").write_bytes(b"somebody else's")
