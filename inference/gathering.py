@@ -12,6 +12,8 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import Generic, TypeVar
 
+from inference.errors import ServiceUnavailable
+
 A = TypeVar("A")
 R = TypeVar("R")
 
@@ -54,7 +56,11 @@ class Gatherer(Generic[A, R]):
             mine.leads = not self._is_running
             self._is_running = True
         if not mine.leads:
-            mine.woken.wait()
+            try:
+                mine.woken.wait()
+            except BaseException:  # a greenlet may be killed while it waits
+                self._leave(mine)
+                raise
         if mine.leads:
             self._lead()
         try:
@@ -75,13 +81,32 @@ class Gatherer(Generic[A, R]):
             answers = self._call([turn.argument for turn in turns])
             for turn, answer in zip(turns, answers, strict=True):
                 turn.answer = answer
-        except BaseException as error:  # noqa: BLE001 each of them raises it
+        except Exception as error:  # noqa: BLE001 each of them raises it
             for turn in turns:
                 turn.error = copy.copy(error)
+        except BaseException as error:
+            # The end of this caller alone, which none of the others asked for.
+            for turn in turns:
+                turn.error = ServiceUnavailable("the request that this one went with was ended", retry_after_s=1)
+            raise error from None
+        finally:
+            self._hand_on()
+            for turn in turns:
+                turn.woken.set()
+
+    def _hand_on(self) -> None:
+        """Let the first of those who wait make the next call."""
         with self._lock:
-            following = self._waiting[:1]
-            self._is_running = bool(following)
-        for turn in following:
-            turn.leads = True
-        for turn in (*following, *turns):
-            turn.woken.set()
+            following = next(iter(self._waiting), None)
+            self._is_running = following is not None
+            if following is not None:
+                following.leads = True
+                following.woken.set()
+
+    def _leave(self, turn: _Turn[A, R]) -> None:
+        """Forget a caller that has ended while it waited; where it was to make the next call, another one is."""
+        with self._lock:
+            if turn in self._waiting:
+                self._waiting.remove(turn)
+        if turn.leads:
+            self._hand_on()

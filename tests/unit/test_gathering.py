@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import gc
+import subprocess
+import sys
+import textwrap
 import threading
 import time
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
@@ -139,3 +143,72 @@ def test_an_error_keeps_nothing_of_its_caller() -> None:
         assert held[0]() is None
     finally:
         gc.enable()
+
+
+KILLED = """
+    from gevent import monkey
+    monkey.patch_all()
+    import sys, gevent
+    from gevent.event import Event
+    from inference.errors import ServiceUnavailable
+    from inference.gathering import Gatherer
+
+    gate, calls = Event(), []
+
+    def call(numbers):
+        calls.append(list(numbers))
+        gate.wait()
+        return numbers
+
+    def ask(number):
+        try:
+            return gatherer(number)
+        except ServiceUnavailable:
+            return "refused"
+
+    gatherer = Gatherer(call)
+    first = gevent.spawn(ask, 1)
+    gevent.sleep(0.01)
+    second, third = gevent.spawn(ask, 2), gevent.spawn(ask, 3)
+    gevent.sleep(0.01)
+    match sys.argv[1]:
+        case "leader":
+            first.kill()
+        case "waiting":
+            second.kill()
+        case "next leader":  # chosen, and killed before it runs
+            gate.set()
+            first.join()
+            second.kill()
+    gate.set()
+    with gevent.Timeout(5):
+        fourth = gevent.spawn(ask, 4)
+        print([one.get() if not isinstance(one.value, gevent.GreenletExit) else "ended" for one in (third, fourth)], gatherer(5))
+"""
+
+
+@pytest.mark.parametrize("killed", ["leader", "waiting", "next leader"])
+def test_a_greenlet_that_is_killed_locks_nobody_out(repository: Path, killed: str) -> None:
+    command = [sys.executable, "-c", textwrap.dedent(KILLED), killed]
+    done = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout == "[3, 4] 5\n", done.stderr
+
+
+def test_what_ends_the_leader_alone_is_an_outage_for_the_others() -> None:
+    class Ended(BaseException):
+        pass
+
+    server, pool = Server(), ThreadPoolExecutor(20)
+    calls: list[int] = []
+
+    def call(numbers: Sequence[int]) -> list[int]:
+        calls.append(len(numbers))
+        answers = server.double(numbers)
+        if len(calls) == 2:
+            raise Ended
+        return answers
+
+    with pool:
+        answers = together(pool, server, Gatherer(call), 0, 1, 2, 3)
+        errors = [type(one.exception(10)) for one in answers]
+    assert sorted(kind.__name__ for kind in errors) == ["Ended", "NoneType", "ServiceUnavailable", "ServiceUnavailable"]
