@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import uuid
+from collections.abc import Iterator
 from typing import Any
 
 from inference.accepting import accept
@@ -34,6 +35,10 @@ def bury(store: TaskStore, objects: ObjectStore, owner: str, record: TaskRecord)
     return store.commit(owner, [commit])[0]
 
 
+#: Read from the store in one call.
+_RECORDS = 500
+
+
 class DeadLetters:
     """What an operator does with them."""
 
@@ -42,9 +47,11 @@ class DeadLetters:
         self._objects = objects
         self._broker = broker
 
-    def list(self, limit: int) -> list[TaskRecord]:
-        """The oldest `limit` of them."""
-        return [record for record in self._store.get_many(self._store.dead_letters(limit)) if record is not None]
+    def list(self, limit: int) -> Iterator[TaskRecord]:
+        """The oldest `limit` of them, their records read some at a time."""
+        task_ids = self._store.dead_letters(limit)
+        for start in range(0, len(task_ids), _RECORDS):
+            yield from filter(None, self._store.get_many(task_ids[start : start + _RECORDS]))
 
     def inspect(self, task_id: str) -> dict[str, Any]:
         """Give what is known of one, as plain data. Raises TaskNotFound."""

@@ -92,21 +92,31 @@ class LocalObjectStore:
 
     def ping(self) -> None:
         with _unavailable_when_failing():
-            self._folder.mkdir(parents=True, exist_ok=True)
-            if not os.access(self._folder, os.R_OK | os.W_OK):
-                raise PermissionError(f"no right to write to {self._folder}")
+            nearest = self._folder.absolute()
+            while not os.path.lexists(nearest):  # the first put makes what is missing
+                nearest = nearest.parent
+            if not nearest.is_dir():
+                raise NotADirectoryError(f"{nearest} is not a folder")
+            if not os.access(nearest, os.R_OK | os.W_OK | os.X_OK):
+                raise PermissionError(f"no right to write to {nearest}")
 
     def apply_retention(self, days: int | None) -> None:
         if days is None:
             return
         last_kept = datetime.now(UTC).date() - timedelta(days=days)
+        failures: list[OSError] = []
         with _unavailable_when_failing():
             for folder in sorted(self._folder.glob("uploads/*/*/*")):
                 day = _day_of(folder)
                 if day is None:
                     logger.warning("retention passes over %s: it is no folder of a day's uploads", folder)
                 elif day < last_kept:
-                    _remove(folder)
+                    try:
+                        shutil.rmtree(folder)
+                    except OSError as error:  # the other days do not wait for this one
+                        failures.append(error)
+            if failures:
+                raise failures[0]
 
     def _path(self, key: str) -> str:
         """Raises ObjectNotFound: it is no path below the folder."""
@@ -132,16 +142,6 @@ def _day_of(folder: Path) -> date | None:
         return date(*map(int, folder.parts[-3:]))
     except ValueError:  # the 31st of February
         return None
-
-
-def _remove(folder: Path) -> None:
-    """Remove a day's uploads; what cannot be removed stays, and stops nothing else."""
-
-    def warn(_function: object, path: str, error: object) -> None:
-        reason = error[1] if isinstance(error, tuple) else error
-        logger.warning("retention cannot remove %s: %s", path, reason)
-
-    shutil.rmtree(folder, onerror=warn)
 
 
 def _write(path: str, data: bytes, *, is_synced: bool = False) -> None:
