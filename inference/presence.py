@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,6 +10,8 @@ import orjson
 import redis
 
 from inference.redis_client import unavailable_when_down
+
+logger = logging.getLogger(__name__)
 
 #: Seconds between two announcements, and how long one counts.
 ANNOUNCE_INTERVAL_S = 1.0
@@ -58,9 +61,15 @@ class WorkerPresence:
             gone = [name for name, data in zip(names, found, strict=True) if data is None]
             if gone:
                 self._redis.srem(self._index, *gone)
-        return [_parse(data) for data in found if data is not None]
+        announced = (_parse(data) for data in found if data is not None)
+        return [worker for worker in announced if worker is not None]
 
 
-def _parse(data: bytes) -> WorkerInfo:
-    document = orjson.loads(data)
-    return WorkerInfo(document["worker"], tuple(LoadedModelInfo(**model) for model in document["models"]))
+def _parse(data: bytes) -> WorkerInfo | None:
+    """None for what cannot be read: a worker of another version does not hide the others."""
+    try:
+        document = orjson.loads(data)
+        return WorkerInfo(document["worker"], tuple(LoadedModelInfo(**model) for model in document["models"]))
+    except (orjson.JSONDecodeError, KeyError, TypeError) as error:
+        logger.warning("the announcement of a worker cannot be read: %r", error)
+        return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from inference.services import Services
 from inference.settings import SinkName
 from inference.sinks.outbox import OutboxStats, RelayInfo
 from inference.task_store import QueueStats
+
+logger = logging.getLogger(__name__)
 
 OK = "ok"
 #: Beyond the longest pause of a relay: what a sink may take to find out that it is down.
@@ -77,6 +80,10 @@ def said(call: Callable[[], object]) -> str:
         call()
     except ServiceUnavailable as error:
         return error.detail
+    except Exception:
+        # A client library raises what it likes of a server that goes away; a probe that fails says no more than that it is down.
+        logger.exception("a store cannot be asked")
+        return "it cannot be asked; the log says why"
     return OK
 
 

@@ -8,6 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from inference.broker import HIGHEST_PRIORITY, Broker
 from inference.dead_letters import bury
@@ -53,21 +54,21 @@ class Sweeper:
         self._queues = queues
         self._policy = policy
         self._clock = clock
+        self._said: set[str] = set()
         self._watermarks: dict[str, deque[tuple[float, dict[int, int]]]] = {queue: deque() for queue in queues}
 
     def run(self, stopping: threading.Event) -> None:
-        """Sweep until `stopping` is set."""
+        """Sweep until `stopping` is set; no error ends it."""
         while not stopping.wait(self._policy.interval_s):
-            try:
-                self.sweep_once()
-            except InferenceError as error:
-                logger.warning("sweep: %s", error)
+            self.sweep_once()
 
     def sweep_once(self) -> None:
-        self._expire()
-        self._reap()
+        """Make one pass. A step that fails keeps none of the others: it is made again with the next pass."""
+        self._said.clear()
+        self._attempt(self._expire, "sweep")
+        self._attempt(self._reap, "sweep")
         for queue in self._queues:
-            self._find_lost(queue)
+            self._attempt(partial(self._find_lost, queue), "sweep")
 
     def _expire(self) -> None:
         expired: list[str] = []
@@ -85,7 +86,7 @@ class Sweeper:
             self._publish(reaped.requeue)
         for record in self._records(reaped.exhausted):
             logger.error("task %s is a dead letter: %d attempts ended in a dead process", record.task_id, record.deaths)
-            bury(self._store, self._objects, self._owner, record)
+            self._attempt(partial(bury, self._store, self._objects, self._owner, record), f"the dead letter {record.task_id}")
 
     def _find_lost(self, queue: str) -> None:
         """A message is lost when later ones started a while ago, or when the broker has none left."""
@@ -108,7 +109,22 @@ class Sweeper:
 
     def _publish(self, task_ids: Sequence[str]) -> None:
         for record in self._records(task_ids):
-            self._broker.publish(record.queue, QueueMessage(record.model, (record.item,)), record.priority)
+            message = QueueMessage(record.model, (record.item,))
+            self._attempt(
+                partial(self._broker.publish, record.queue, message, record.priority), f"the message of {record.task_id}"
+            )
 
     def _records(self, task_ids: Sequence[str]) -> list[TaskRecord]:
         return [record for record in self._store.get_many(task_ids) if record is not None]
+
+    def _attempt(self, call: Callable[[], object], what: str) -> None:
+        """Make a call that may fail without an end to those after it; a pass says each outage once."""
+        try:
+            call()
+        except InferenceError as error:
+            said = f"{what}: {error}"
+            if said not in self._said:
+                self._said.add(said)
+                logger.warning("%s", said)
+        except Exception:
+            logger.exception("%s failed", what)

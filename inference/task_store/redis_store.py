@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import orjson
 import redis
@@ -47,6 +48,11 @@ from inference.task_store.protocol import (
 )
 from inference.task_store.records import ENDED_FIELDS, common_fields, ended_from, from_hash, in_common, item_field
 from inference.task_store.scripts import Scripts
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+logger = logging.getLogger(__name__)
 
 #: Consumer group of the relays on each outbox stream.
 RELAY_GROUP = "relay"
@@ -183,7 +189,8 @@ class RedisTaskStore:
             found = pipe.execute()
         # A record that expires between two commands of a script leaves a few fields behind; `item` is always written first.
         return [
-            from_hash(task_id, fields) if b"item" in fields else None for task_id, fields in zip(task_ids, found, strict=True)
+            _readable(from_hash, task_id, fields) if b"item" in fields else None
+            for task_id, fields in zip(task_ids, found, strict=True)
         ]
 
     def get_ended(self, task_ids: Sequence[str]) -> list[EndedTask | None]:
@@ -191,7 +198,7 @@ class RedisTaskStore:
             for task_id in task_ids:
                 pipe.hmget(self._key("task", task_id), ENDED_FIELDS)
             found = pipe.execute()
-        return [ended_from(task_id, values) for task_id, values in zip(task_ids, found, strict=True)]
+        return [_readable(ended_from, task_id, values) for task_id, values in zip(task_ids, found, strict=True)]
 
     def image(self, task_id: str) -> bytes:
         with unavailable_when_down():
@@ -358,6 +365,15 @@ def _known(subject: bytes, fingerprint: bytes) -> KnownKey:
     is_batch = text.startswith(_BATCH)
     name = text.partition(":")[2]
     return KnownKey(fingerprint.decode(), task_id=None if is_batch else name, batch_id=name if is_batch else None)
+
+
+def _readable(read: Callable[[str, T], R | None], task_id: str, found: T) -> R | None:
+    """A record; None for one that cannot be read, so that the others are."""
+    try:
+        return read(task_id, found)
+    except Exception:
+        logger.exception("the record of task %s cannot be read", task_id)
+        return None
 
 
 def _drain_rate_per_s(ended: int, window_ms: int) -> float:

@@ -70,6 +70,28 @@ def start_and_commit(store: RedisTaskStore, owner: str, task_ids: list[str]) -> 
     return commit(store, owner, start(store, owner, task_ids))
 
 
+@pytest.mark.parametrize(("field", "value"), [("item", b"no JSON"), ("status", b"odd"), ("model", b"[]"), ("outcome", b"\xff")])
+def test_a_record_that_cannot_be_read_hides_no_other(
+    store: RedisTaskStore,
+    redis_client: redis.Redis,
+    key_prefix: str,
+    caplog: pytest.LogCaptureFixture,
+    *,
+    field: str,
+    value: bytes,
+) -> None:
+    odd, good = accept_many(store, 2)
+    start_and_commit(store, "worker", [odd, good])
+    redis_client.hset(f"{key_prefix}:task:{odd}", field, value)
+    first, second = store.get_many([odd, good])
+    assert first is None
+    assert second is not None
+    ended = store.get_ended([odd, good])
+    assert (ended[0] is None) is (field == "outcome")
+    assert ended[1] is not None
+    assert f"the record of task {odd} cannot be read" in caplog.text
+
+
 class TestTime:
     """The clock is the server's; these few wait for it."""
 

@@ -38,6 +38,16 @@ def test_the_latest_announcement_counts(presence: WorkerPresence) -> None:
     assert presence.workers() == [WorkerInfo("w", (TINY,))]
 
 
+@pytest.mark.parametrize("odd", [b"", b"no JSON", b"{}", b'{"worker": "w", "models": [{"name": "tiny"}]}', b"[]"])
+def test_an_announcement_that_cannot_be_read_hides_no_other(
+    presence: WorkerPresence, redis_client: redis.Redis, key_prefix: str, odd: bytes
+) -> None:
+    for worker in ("w1", "w2"):
+        presence.announce(WorkerInfo(worker, (TINY,)))
+    redis_client.set(f"{key_prefix}:worker:w1", odd)
+    assert presence.workers() == [WorkerInfo("w2", (TINY,))]
+
+
 def test_a_worker_that_leaves_is_gone_at_once(presence: WorkerPresence) -> None:
     presence.announce(WorkerInfo("w1", ()))
     presence.announce(WorkerInfo("w2", ()))

@@ -9,8 +9,7 @@ from support.fakes import FakeBroker, FakeObjectStore, FakeTaskStore
 from support.samples import QUEUE, a_message, a_request, a_success
 from support.waiting import until
 
-from inference.errors import ServiceUnavailable
-from inference.messages import TaskStatus
+from inference.messages import QueueMessage, TaskStatus
 from inference.storage import dead_letter_key
 from inference.sweeper import Sweeper, SweepPolicy
 from inference.task_store import Commit
@@ -130,12 +129,12 @@ class TestLostMessages:
         (message,) = rig.broker.queues[QUEUE]
         assert (message.model, message.items) == (record.model, (record.item,))
 
-    def test_a_broker_that_is_down_delays_it_only(self, rig: Rig) -> None:
+    def test_a_broker_that_is_down_delays_it_only(self, rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
         lost = rig.accept(is_lost=True)
         rig.broker.available = False
         rig.clock.advance(GRACE_S)
-        with pytest.raises(ServiceUnavailable):
-            rig.sweeper.sweep_once()
+        rig.sweeper.sweep_once()
+        assert "does not answer" in caplog.text
         rig.broker.available = True
         assert rig.sweep() == [lost]
 
@@ -154,13 +153,13 @@ class TestDeadOwners:
         assert rig.sweep(after_s=LEASE_S + 1) == [held]
         assert rig.sweep() == []
 
-    def test_a_task_whose_message_cannot_be_published_is_found_later(self, rig: Rig) -> None:
+    def test_a_task_whose_message_cannot_be_published_is_found_later(self, rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
         held = rig.accept(is_lost=True)
         rig.store.lease("worker", [held])
         rig.broker.available = False
         rig.clock.advance(LEASE_S + 1)
-        with pytest.raises(ServiceUnavailable):
-            rig.sweeper.sweep_once()
+        rig.sweeper.sweep_once()
+        assert "does not answer" in caplog.text
         rig.broker.available = True
         assert rig.sweep() == []
         assert rig.sweep(after_s=GRACE_S) == [held]
@@ -186,15 +185,15 @@ class TestDeadOwners:
             rig.sweep(after_s=LEASE_S + 1)
         assert rig.store.dead_letters(10) == [task_id]
 
-    def test_an_object_store_that_is_down_delays_the_burial_only(self, rig: Rig) -> None:
+    def test_an_object_store_that_is_down_delays_the_burial_only(self, rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
         task_id = rig.accept(is_lost=True)
         rig.start(task_id)
         rig.sweep(after_s=LEASE_S + 1)
         rig.start(task_id)
         rig.objects.available = False
         rig.clock.advance(LEASE_S + 1)
-        with pytest.raises(ServiceUnavailable):
-            rig.sweeper.sweep_once()
+        rig.sweeper.sweep_once()
+        assert "does not answer" in caplog.text
         assert rig.status(task_id) is TaskStatus.RUNNING
         rig.objects.available = True
         rig.sweep(after_s=LEASE_S + 1)
@@ -251,13 +250,13 @@ class TestDeadlines:
             return expire_due(limit)
 
         rig.store.expire_due = failing  # type: ignore[method-assign]
-        with pytest.raises(ServiceUnavailable):
-            rig.sweeper.sweep_once()
-        (said,) = caplog.messages
+        rig.sweeper.sweep_once()
+        assert "does not answer" in caplog.text
+        said, _ = caplog.messages
         assert said.startswith("500 tasks reached their deadline")
 
     @pytest.mark.parametrize("what", ["broker", "objects"])
-    def test_they_hold_while_another_server_is_down(self, rig: Rig, what: str) -> None:
+    def test_they_hold_while_another_server_is_down(self, rig: Rig, caplog: pytest.LogCaptureFixture, what: str) -> None:
         dying = rig.accept(is_lost=True)
         rig.start(dying)
         rig.sweep(after_s=LEASE_S + 1)
@@ -265,9 +264,50 @@ class TestDeadlines:
         due = rig.accept(deadline_s=5)
         getattr(rig, what).available = False
         rig.clock.advance(LEASE_S + 1)
-        with pytest.raises(ServiceUnavailable):
-            rig.sweeper.sweep_once()
+        rig.sweeper.sweep_once()
+        assert "does not answer" in caplog.text
         assert rig.status(due) is TaskStatus.EXPIRED
+
+
+class TestFailures:
+    @pytest.mark.parametrize("step", ["expire_due", "reap", "started_watermarks"])
+    def test_a_step_that_fails_in_an_unknown_way_keeps_no_other(
+        self, rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, step: str
+    ) -> None:
+        due, lost, held = rig.accept(deadline_s=1, is_lost=True), rig.accept(is_lost=True), rig.accept(is_lost=True)
+        rig.start(held)
+
+        def fail(*_: object, **__: object) -> None:
+            raise KeyError(step)
+
+        with monkeypatch.context() as broken:
+            broken.setattr(rig.store, step, fail)
+            published = rig.sweep(after_s=LEASE_S + 1) + rig.sweep(after_s=GRACE_S + 1)
+        assert "sweep failed" in caplog.text
+        done = {
+            "expire_due": rig.status(due) is TaskStatus.EXPIRED,
+            "reap": held in published,
+            "started_watermarks": lost in published,
+        }
+        assert done == dict.fromkeys(done, True) | {step: False}
+        rig.sweep(after_s=GRACE_S + 1)
+        assert rig.status(due) is TaskStatus.EXPIRED
+
+    def test_one_task_that_cannot_be_buried_or_sent_keeps_no_other(
+        self, rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        odd, good = rig.accept(is_lost=True), rig.accept(is_lost=True)
+        publish = rig.broker.publish
+
+        def sometimes(queue: str, message: QueueMessage, priority: int = 0) -> None:
+            if message.items[0].task_id == odd:
+                raise TypeError("odd")
+            publish(queue, message, priority)
+
+        monkeypatch.setattr(rig.broker, "publish", sometimes)
+        rig.sweep()
+        assert rig.sweep(after_s=GRACE_S) == [good]
+        assert f"the message of {odd} failed" in caplog.text
 
 
 class CountingStore(FakeTaskStore):
