@@ -70,7 +70,7 @@ def inspect(
     if image_format is ImageFormat.NPY:
         arrays.npy_layout(data, spec, limits)
     elif image_format is not None:
-        pictures.open_picture(data, image_format, limits)
+        pictures.check_header(data, image_format, limits)
     elif shape is not None or dtype is not None:
         missing = "dtype" if shape is not None else "shape"
         raise _incomplete(missing, f"raw bytes need shape and dtype, and {missing} is missing")
