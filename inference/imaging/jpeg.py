@@ -178,8 +178,8 @@ def _fill(encoded: bytes, size: Size, segments: Sequence[_Segment]) -> bytes:
     intervals = [int.from_bytes(segment.body[:2], "big") for segment in segments if segment.kind == _DRI]
     if not intervals or not intervals[-1]:
         return _noise(pixels // 8 + 1024)
-    # an MCU has 64 pixels or more, and 16 bytes are enough for a part of it
-    piece = _noise(16 * intervals[-1])
+    # an MCU has 64 pixels or more, and hardly ever more bytes than this
+    piece = _noise(48 * intervals[-1])
     scan = encoded[encoded.rfind(bytes([0xFF, _SOS])) :]
     _, last = max((scan.rfind(bytes([0xFF, marker])), marker) for marker in range(0xD0, 0xD8))
     restarts = (bytes([0xFF, 0xD0 + (last + 1 + i) % 8]) + piece for i in range(8))
