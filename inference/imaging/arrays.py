@@ -123,6 +123,10 @@ def raw_layout(data: bytes | memoryview, shape: object, dtype: object, spec: Inp
     channels = choices.get(len(data))
     if channels is None:
         raise _wrong_byte_count(data, lengths, kind, list(choices))
+    # base64 makes four bytes of three, and so four channels of three
+    if not rest and channels == max(_CHANNELS) and is_base64_of(data, len(data) * 3 // 4):
+        detail = f"the image is base64 text of {len(data) * 3 // 4} bytes: decode it first"
+        raise InvalidImage(detail, field="image", expected="the bytes that it stands for")
     layout = ArrayLayout((height, width, channels), kind)
     _check_fit(layout, spec, limits)
     return layout

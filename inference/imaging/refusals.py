@@ -58,6 +58,8 @@ _ACCEPTED_TYPES = {
 
 
 _HEAD_BYTES = 512
+#: different ones, in the head of an array's base64 text
+_LEAST_BASE64_DIGITS = 10
 _BYTE_ORDER_MARKS = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be", b"\xef\xbb\xbf": "utf-8"}
 _DATA_URL = re.compile(r"data:[\w.+/-]*[;,]|image/[\w.+-]+;base64,", re.IGNORECASE)
 _ADDRESS = re.compile(r"(https?|s3|gs|ftp|file|blob)://", re.IGNORECASE)
@@ -98,7 +100,9 @@ def is_base64_of(data: bytes | memoryview, byte_count: int) -> bool:
     """Whether the bytes may be the base64 text, with or without line breaks, of so many bytes of any kind."""
     least = 4 * byte_count // 3
     text = _as_text(bytes(data[:_HEAD_BYTES])) if least <= len(data) <= 1.1 * least + 8 else None
-    return text is not None and _BASE64.fullmatch(_WRAPPING.sub("", text).rstrip("\"'")) is not None
+    bare = _WRAPPING.sub("", text or "").rstrip("\"'")
+    # an array of one colour may have letters alone too
+    return _BASE64.fullmatch(bare) is not None and len(set(bare)) >= _LEAST_BASE64_DIGITS
 
 
 def _text_form(head: bytes) -> str | None:
@@ -124,8 +128,8 @@ def _as_text(head: bytes) -> str | None:
     """Printable ASCII; None for other bytes."""
     encoding = next((name for mark, name in _BYTE_ORDER_MARKS.items() if head.startswith(mark)), "ascii")
     text = head.decode(encoding, "replace").lstrip("\ufeff").strip()
-    text = unquote_to_bytes(text).decode("ascii", "replace")
-    return text if text.isascii() and "".join(text.split()).isprintable() else None
+    unquoted = unquote_to_bytes(text).decode("ascii", "replace")
+    return next((form for form in (unquoted, text) if form.isascii() and "".join(form.split()).isprintable()), None)
 
 
 def _from_base64(text: str) -> bytes:
