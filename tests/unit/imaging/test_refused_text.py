@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import gzip
 import json
 from collections.abc import Callable
@@ -149,7 +148,7 @@ class TestWithShapeAndDtype:
         ("letters", "shape"), [(b"iVBORw0K" * 384, "32,32,3"), (b"aaa" * 1024, "32,32"), (b"aZ09" * 256, "16,16")]
     )
     def test_an_array_of_letters_is_an_array(self, letters: bytes, shape: str) -> None:
-        spec = dataclasses.replace(PIXELS, shape=(16, 16, 3)) if shape == "16,16" else PIXELS
+        spec = PIXELS.model_copy(update={"shape": (16, 16, 3)}) if shape == "16,16" else PIXELS
         got = through(letters, spec, shape=shape, dtype="uint8")
         if len(letters) == got.size:
             assert got.tobytes() == letters
