@@ -21,7 +21,7 @@ from inference.errors import InferenceError, InvalidImage, InvalidMetadata, Serv
 from inference.imaging import arrays, pictures
 from inference.imaging.arrays import ArrayLayout, parse_dtype, parse_shape
 from inference.imaging.formats import ACCEPTED, ImageFormat, ImageHeader, ImageLimits, sniff
-from inference.imaging.refusals import refused_content, refused_media_type
+from inference.imaging.refusals import refused_content, refused_document, refused_media_type
 from inference.models.spec import InputSpec, RawArrays
 
 __all__ = [
@@ -134,7 +134,7 @@ def _refusal(data: bytes, shape: object | None, dtype: object | None, content_ty
         missing = "dtype" if shape is not None else "shape"
         detail = f"raw bytes need shape and dtype, and {missing} is missing"
         return InvalidMetadata(detail, field=f"metadata.{missing}", expected=expected)
-    if (refusal := refused_media_type(content_type)) is not None:
+    if (refusal := refused_media_type(content_type) or refused_document(data)) is not None:
         return refusal
     detail = "the bytes are no PNG, JPEG, WebP or .npy file, and raw bytes need shape and dtype"
     return InvalidMetadata(detail, field="metadata.shape", expected=expected)

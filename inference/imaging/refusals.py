@@ -63,8 +63,10 @@ _LEAST_BASE64_DIGITS = 10
 _BYTE_ORDER_MARKS = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be", b"\xef\xbb\xbf": "utf-8"}
 _DATA_URL = re.compile(r"data:[\w.+/-]*[;,]|image/[\w.+-]+;base64,", re.IGNORECASE)
 _ADDRESS = re.compile(r"(https?|s3|gs|ftp|file|blob)://", re.IGNORECASE)
-_MARKUP = re.compile(r"<(\?xml|!doctype|html|svg)", re.IGNORECASE)
-_JSON = re.compile(r"\{\s*\"|\[\s*[\[{\"\d-]")
+_DOCUMENTS = (
+    (re.compile(r"<(\?xml|!doctype|html|svg)", re.IGNORECASE), "HTML, SVG or XML"),
+    (re.compile(r"\{\s*\"|\[\s*[\[{\"\d-]"), "JSON"),
+)
 #: quotes, Python's b'…', and what JSON makes of line ends and slashes
 _WRAPPING = re.compile(r"^b?[\"']|\\[nr]|\\(?=/)|\s")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")
@@ -81,6 +83,13 @@ def refused_media_type(content_type: str | None) -> UnsupportedImageType | None:
     if media_type in _ACCEPTED_TYPES:
         return None
     return UnsupportedImageType(f"{media_type[:80]} is not accepted", field="image", expected=ACCEPTED)
+
+
+def refused_document(data: bytes | memoryview) -> UnsupportedImageType | None:
+    """The refusal for text of a kind that may be about a picture, and is none."""
+    text = _as_text(bytes(data[:_HEAD_BYTES])) or ""
+    name = next((name for start, name in _DOCUMENTS if start.match(text)), None)
+    return UnsupportedImageType(f"the file is {name} text", field="image", expected=ACCEPTED) if name else None
 
 
 def refused_content(data: bytes | memoryview) -> UnsupportedImageType | None:
@@ -119,9 +128,7 @@ def _text_form(head: bytes) -> str | None:
         name = _refused_name(first_bytes) if found is None else found.label
         if name is not None:
             return f"{encoding} text of a {name} file: decode it first"
-    if _MARKUP.match(text):
-        return "HTML, SVG or XML text"
-    return "JSON text, not the picture itself" if _JSON.match(text) else None
+    return None
 
 
 def _as_text(head: bytes) -> str | None:
