@@ -24,6 +24,8 @@ _MAX_SEGMENTS = 10_000
 _MAX_SCANS = 100
 #: bytes between the segments before the first scan: padding, or a camera's mistake
 _MAX_JUNK_BYTES = 65_536
+#: of a file without an end: two to check it, and one for the picture
+_DECODINGS = 3
 #: share of the pixels that may be missing at the end: what goes with the last bytes
 _MAX_MISSING = 0.02
 
@@ -99,15 +101,18 @@ def check_scans(file: PictureFile) -> None:
     """Find out whether pixels went with the end of a file, which takes as long as to decode it twice.
 
     Raises:
-        InvalidImage: more than `_MAX_MISSING` of the picture is missing.
+        InvalidImage: more than `_MAX_MISSING` of the picture is missing, or too many scans for three times.
     """
     segments = list(_segments(memoryview(file.encoded)))
     frame = next(segment for segment in segments if segment.kind in _SOF)
-    if not _is_coded(frame, [segment for segment in segments if segment.kind == _SOS]):
+    scans = [segment for segment in segments if segment.kind == _SOS]
+    if not _is_coded(frame, scans):
         raise truncated("JPEG")
-    cut = file.encoded.removesuffix(_END)
-    # a second FF before a marker is padding; before other bytes it would be a marker itself
-    ends = _decoded(cut + _END), _decoded(cut.removesuffix(b"\xff") + _fill(cut, file.size, segments) + _END)
+    if len(scans) > _MAX_SCANS // _DECODINGS:
+        raise too_complex(f"a JPEG image without an end and with more than {_MAX_SCANS // _DECODINGS} scans")
+    # FF before a marker is padding; before other bytes it would be a marker itself
+    cut = file.encoded.removesuffix(_END).rstrip(b"\xff")
+    ends = _decoded(cut + _END), _decoded(cut + _fill(cut, file.size, segments) + _END)
     difference = np.asarray(ImageChops.difference(*ends)).reshape(ends[0].height, ends[0].width, -1)
     if difference.any(-1).mean() > _MAX_MISSING:
         raise truncated("JPEG")
@@ -139,13 +144,13 @@ def _segments(view: memoryview) -> Iterator[_Segment]:
 
 
 def _metadata(header: Sequence[_Segment]) -> dict[str, bytes]:
-    found: dict[str, bytes] = {}
-    for segment in header:
-        if segment.kind == _APP1 and segment.body[: len(_EXIF)] == _EXIF:
-            # data of more than a segment holds go on in the next
-            found["exif"] = found.get("exif", b"") + bytes(segment.body[len(_EXIF) :])
-        elif segment.kind == _APP1 and segment.body[: len(_XMP)] == _XMP:
-            found["xmp"] = bytes(segment.body[len(_XMP) :])
+    found = {}
+    bodies = [segment.body for segment in header if segment.kind == _APP1]
+    # data of more than a segment holds go on in the next
+    if exif := b"".join(body[len(_EXIF) :] for body in bodies if body[: len(_EXIF)] == _EXIF):
+        found["exif"] = exif
+    if xmp := [body[len(_XMP) :] for body in bodies if body[: len(_XMP)] == _XMP]:
+        found["xmp"] = bytes(xmp[-1])
     return found
 
 
