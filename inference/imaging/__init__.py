@@ -126,7 +126,7 @@ def _array_into(out: NDArray[Any], layout: ArrayLayout, data: bytes | memoryview
 
 
 def _refusal(data: bytes, shape: object | None, dtype: object | None, content_type: str | None) -> InferenceError:
-    """What is wrong with bytes of no known format."""
+    """The refusal that says what is wrong with bytes of no known format."""
     if (refusal := refused_content(data)) is not None:
         return refusal
     expected = "shape and dtype in metadata, or a PNG, JPEG, WebP or .npy file"

@@ -1,4 +1,4 @@
-"""What of a PNG, JPEG or WebP file concerns its pixels, as the format's module takes it from the file."""
+"""A PNG, JPEG or WebP file reduced to what concerns its pixels, as the module of each format makes it."""
 
 from __future__ import annotations
 

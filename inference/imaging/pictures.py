@@ -94,7 +94,7 @@ def read_picture(data: bytes | memoryview, image_format: ImageFormat, spec: Inpu
 
 
 def _file_in(data: bytes | memoryview, image_format: ImageFormat, *, pixels: bool) -> PictureFile:
-    """What of the file concerns its pixels; raises InvalidImage where its header is broken."""
+    """Take what concerns the pixels from the file; raises InvalidImage where its header is broken."""
     try:
         if image_format is ImageFormat.PNG:
             file = png.read_png(data, pixels=pixels)

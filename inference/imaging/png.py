@@ -14,8 +14,9 @@ from inference.imaging.picture_file import PictureFile, too_complex
 
 #: chunks without pixels: far above what editors write, and skipped in 10 ms
 _MAX_OTHER_CHUNKS = 10_000
-#: all chunks: those of 32 MB have 335 bytes each, while encoders write 4,000 or more
+#: with those of the pixels: a file of 32 MB reaches it with 335 bytes in each, where encoders write 4 KB and more
 _MAX_CHUNKS = 100_000
+#: of a text that may hold the orientation, once it is unfolded
 _MAX_PROFILE_BYTES = 2**20
 
 _SIGNATURE_BYTES = 8
@@ -103,7 +104,7 @@ def _chunks(view: memoryview) -> Iterator[_Chunk]:
         if not kind.isalpha():
             return
         if others > _MAX_OTHER_CHUNKS:
-            raise too_complex(f"a PNG image with more than {_MAX_OTHER_CHUNKS} chunks beside its pixels")
+            raise too_complex(f"a PNG image with more than {_MAX_OTHER_CHUNKS} chunks without pixels")
         chunk = _Chunk(view, position, length, kind)
         yield chunk
         position = chunk.end

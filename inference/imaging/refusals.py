@@ -1,4 +1,4 @@
-"""What people send instead of a picture that is read here, by its first bytes, so that the answer can say what it was.
+"""Names of the files that people send instead of a picture, by their first bytes, so that the answer can say what it was.
 
 Text on the way (JSON, forms, shells) makes text of files: base64, a data URL, hexadecimal digits. It is decoded far enough to
 see a file's first bytes, so that bytes of an array are not taken for it.
@@ -115,7 +115,7 @@ def is_base64_of(data: bytes | memoryview, byte_count: int) -> bool:
 
 
 def _text_form(head: bytes) -> str | None:
-    """What kind of text the first bytes of a file are, as the end of "the file is …"; None where they are no such text."""
+    """Name the kind of text that the first bytes of a file are, as the end of "the file is …"; None for other bytes."""
     text = _as_text(head)
     if text is None:
         return None

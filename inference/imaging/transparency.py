@@ -54,7 +54,7 @@ def on_white(picture: Image.Image) -> Image.Image:
 
 
 def _are_of(colour: int | tuple[int, ...], samples: NDArray[Any], raw_mode: str, encoded: bytes) -> NDArray[np.bool_]:
-    """Which pixels have that colour, (H, W); of samples with fewer bits than 16 the low bits of it count."""
+    """Find the pixels of that colour, (H, W); of samples with fewer bits than 16 the low bits of it count."""
     largest = _LARGEST_SAMPLE[raw_mode]
     wanted = np.array(colour) & largest
     if raw_mode == _RGB_16:
