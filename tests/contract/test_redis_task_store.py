@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import redis
 from support.redis_server import RedisServer, client_of_nobody, own_redis_server
-from support.samples import QUEUE, a_failure, a_request, a_success
+from support.samples import QUEUE, a_failure, a_request, a_success, an_item
 from support.task_pages import ids_of_request
 from support.time_travel import let_time_pass
 from support.waiting import TIMEOUT_S, together, until
@@ -297,6 +297,16 @@ class TestRequestIds:
         assert redis_client.zcard(index) <= 5002 - 1999, "it forgets what it has found to be gone"
         assert ids_of_request(store, "r", limit=10) == [first, last]
         assert redis_client.zcard(index) == 2
+
+    def test_a_task_whose_id_it_is_comes_once_behind_many_that_are_gone(
+        self, store: RedisTaskStore, redis_client: redis.Redis, key_prefix: str
+    ) -> None:
+        item = an_item()
+        redis_client.zadd(f"{key_prefix}:request:{item.task_id}", {f"gone-{number}": 10 + number for number in range(5000)})
+        redis_client.incrby(f"{key_prefix}:seq", 10_000)
+        (own,) = accept_many(store, 1, task_id=item.task_id, item=item, request_id=item.task_id)
+        (later,) = accept_many(store, 1, request_id=own)
+        assert ids_of_request(store, own) == [own, later]
 
     def test_a_page_may_be_as_long_as_it_likes(self, store: RedisTaskStore) -> None:
         ids = accept_many(store, 2500, request_id="r")
