@@ -14,13 +14,11 @@ from typing import Any
 import pytest
 import redis
 from support.redis_server import RedisServer, client_of_nobody, own_redis_server
-from support.samples import QUEUE, a_failure, a_request, a_success, an_item
-from support.task_pages import ids_of_request
-from support.time_travel import let_time_pass
+from support.samples import QUEUE, a_failure, a_request, a_success
 from support.waiting import TIMEOUT_S, together, until
 
 from inference.errors import ServiceUnavailable, TaskAlreadyFinished
-from inference.messages import BatchRequest, TaskStatus, decode_outcome
+from inference.messages import TaskStatus, decode_outcome
 from inference.presence import WorkerInfo, WorkerPresence
 from inference.redis_client import connect, unavailable_when_down
 from inference.replies import parse_frames
@@ -263,65 +261,6 @@ class TestKeys:
         other = RedisTaskStore(redis_client, StorePolicy(f"{key_prefix}-other"))
         assert other.get_many([task_id]) == [None]
         assert other.queue_stats(QUEUE).depth == 0
-
-
-class TestRequestIds:
-    """A client may give one request id to everything that it ever sends."""
-
-    @pytest.fixture
-    def store(self, redis_client: redis.Redis, key_prefix: str) -> RedisTaskStore:
-        return RedisTaskStore(redis_client, StorePolicy(key_prefix, result_ttl_s=60))
-
-    def test_records_that_are_gone_leave_the_index(
-        self, store: RedisTaskStore, redis_client: redis.Redis, key_prefix: str
-    ) -> None:
-        index = f"{key_prefix}:request:r"
-        (kept,) = accept_many(store, 1, request_id="r")  # the oldest does not end
-        for _ in range(20):
-            store.cancel_many(accept_many(store, 200, request_id="r"))
-            let_time_pass(redis_client, key_prefix, 61)
-        assert redis_client.zcard(index) < 1000
-        assert ids_of_request(store, "r") == [kept]
-
-    def test_few_entries_are_looked_at_in_one_call_however_many_are_gone(
-        self, store: RedisTaskStore, redis_client: redis.Redis, key_prefix: str
-    ) -> None:
-        index = f"{key_prefix}:request:r"
-        (first,) = accept_many(store, 1, request_id="r")
-        redis_client.zadd(index, {f"gone-{number}": 10 + number for number in range(5000)})
-        redis_client.incrby(f"{key_prefix}:seq", 10_000)
-        (last,) = accept_many(store, 1, request_id="r")
-        page = store.find_by_request("r", limit=10)
-        assert page.task_ids == (first,)
-        assert page.next_after is not None
-        assert redis_client.zcard(index) <= 5002 - 1999, "it forgets what it has found to be gone"
-        assert ids_of_request(store, "r", limit=10) == [first, last]
-        assert redis_client.zcard(index) == 2
-
-    def test_a_task_whose_id_it_is_comes_once_behind_many_that_are_gone(
-        self, store: RedisTaskStore, redis_client: redis.Redis, key_prefix: str
-    ) -> None:
-        item = an_item()
-        redis_client.zadd(f"{key_prefix}:request:{item.task_id}", {f"gone-{number}": 10 + number for number in range(5000)})
-        redis_client.incrby(f"{key_prefix}:seq", 10_000)
-        (own,) = accept_many(store, 1, task_id=item.task_id, item=item, request_id=item.task_id)
-        (later,) = accept_many(store, 1, request_id=own)
-        assert ids_of_request(store, own) == [own, later]
-
-    def test_a_page_may_be_as_long_as_it_likes(self, store: RedisTaskStore) -> None:
-        ids = accept_many(store, 2500, request_id="r")
-        page = store.find_by_request("r", limit=2400)
-        assert (page.task_ids, page.next_after is None) == (tuple(ids[:2400]), False)
-        assert ids_of_request(store, "r", limit=1000) == ids
-
-
-def test_a_lost_message_at_the_end_of_a_long_queue_is_found(store: RedisTaskStore) -> None:
-    batches = [BatchRequest(f"batch-{number}", tuple(a_request() for _ in range(1000))) for number in range(12)]
-    for batch in batches:
-        store.accept_batch(batch, enqueue=[], max_queue_depth=0)
-    ids = [task.task_id for batch in batches for task in batch.tasks]
-    store.lease("w", ids[:-1])
-    assert [store.find_lost(QUEUE, up_to=None, grace_s=0, limit=5000) for _ in range(3)] == [[], [], ids[-1:]]
 
 
 class TestServer:
