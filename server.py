@@ -94,8 +94,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     dead.add_argument("action", choices=["list", "replay", "discard"], nargs="?", default="list")
     dead.add_argument("task_ids", nargs="*", metavar="TASK_ID")
+    dead.add_argument("--limit", type=_positive, default=1000, metavar="N", help="list the oldest N; default 1000")
     dead.set_defaults(run=_dead_letters)
     return parser
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
 
 
 def _settings(options: argparse.Namespace) -> Settings:
@@ -199,9 +207,11 @@ def _dead_letters(options: argparse.Namespace) -> int:
     services = Services(settings)
     dead_letters = DeadLetters(services.store, services.objects, services.broker)
     if options.action == "list":
-        for record in dead_letters.list(limit=1000):
+        for record in dead_letters.list(options.limit):
             why = "; ".join(f"{sink}: {reason}" for sink, reason in record.refusals.items()) or f"{record.attempts} attempts"
             print(f"{record.task_id}  {record.model.name}  request {record.request_id}  {why}")
+        if (count := services.store.count_dead_letters()) > options.limit:
+            print(f"the oldest {options.limit} of {count} dead letters; --limit N lists more", file=sys.stderr)
         return 0
     if not options.task_ids:
         raise ConfigurationError(f"dead-letters {options.action}: which? give their ids (server.py dead-letters list)")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from flask import Blueprint, Response, request
 
 from api.context import api
 from api.responses import json_response
-from api.task_view import task_view
+from api.task_query import cursor_after, read_task_query
+from api.task_view import task_view, task_views
 from api.waiting import asked_wait_s
-from inference.errors import InvalidRequest
 from inference.messages import TaskRecord
 
 blueprint = Blueprint("tasks", __name__, url_prefix="/tasks")
@@ -28,12 +30,15 @@ def get_task(task_id: str) -> Response:
 
 @blueprint.get("")
 def find_tasks() -> Response:
-    request_id = request.args.get("request_id")
-    if not request_id:
-        raise InvalidRequest("which tasks?", field="request_id", expected="GET /tasks?request_id=…")
+    query = read_task_query(request.args)
     store = api().services.store
-    records = store.get_many(store.find_by_request(request_id))
-    return json_response({"tasks": [task_view(record, store) for record in records if record is not None]})
+    page = store.find_by_request(query.request_id, after=query.after, limit=query.limit)
+    records = [record for record in store.get_many(page.task_ids) if record is not None]
+    document: dict[str, Any] = {"tasks": task_views(records, store, with_vectors=query.vectors)}
+    if page.next_after is None:
+        return json_response(document)
+    cursor = cursor_after(page.next_after)
+    return json_response(document | {"next_cursor": cursor}, headers={"Link": f'<{query.next_url(cursor)}>; rel="next"'})
 
 
 @blueprint.delete("/<task_id>")

@@ -1,30 +1,49 @@
-"""How a task looks to a client."""
+"""The task object as clients get it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from api.problems import problem_document
 from inference.errors import InferenceError
 from inference.messages import Outcome, PredictionResult, TaskRecord, TaskStatus
-from inference.task_store import TaskStore
+from inference.task_store import QueuePlace, TaskStore
 
 
-def result_view(result: PredictionResult) -> dict[str, Any]:
+def result_view(result: PredictionResult, *, with_vector: bool = True) -> dict[str, Any]:
     confident = {} if result.confident is None else {"confident": result.confident}
+    vector = {"prediction": result.prediction} if with_vector else {}
     return {
         "class": result.class_index,
         "label": result.label,
         "confidence_level": result.confidence_level,
         **confident,
-        "prediction": result.prediction,
+        **vector,
     }
 
 
 def task_view(record: TaskRecord, store: TaskStore) -> dict[str, Any]:
     """The task object."""
+    return task_views([record], store, with_vectors=True)[0]
+
+
+def task_views(records: Sequence[TaskRecord], store: TaskStore, *, with_vectors: bool) -> list[dict[str, Any]]:
+    """Task objects; the store is asked once for the places of all that wait.
+
+    Args:
+        with_vectors: whether results have their `prediction`.
+    """
+    waiting: dict[str, list[str]] = {}
+    for record in records:
+        if record.status is TaskStatus.QUEUED:
+            waiting.setdefault(record.queue, []).append(record.task_id)
+    places = store.places(waiting) if waiting else {}
+    return [_task_view(record, places.get(record.task_id), with_vector=with_vectors) for record in records]
+
+
+def _task_view(record: TaskRecord, place: QueuePlace | None, *, with_vector: bool) -> dict[str, Any]:
     outcome = record.outcome
     error = InferenceError.from_dict(outcome.error) if outcome and outcome.error else None
     return {
@@ -36,12 +55,12 @@ def task_view(record: TaskRecord, store: TaskStore) -> dict[str, Any]:
         "started_at": _time(record.started_at_ms),
         "finished_at": _time(record.finished_at_ms),
         "deadline_at": _time(record.deadline_at_ms),
-        "result": result_view(outcome.result) if outcome and outcome.result else None,
+        "result": result_view(outcome.result, with_vector=with_vector) if outcome and outcome.result else None,
         "error": problem_document(error) if error else None,
         "priority": record.priority,
         "batch_id": record.batch_id or None,
         "deliveries": [_delivery_view(record, sink, status) for sink, status in record.deliveries.items()],
-        "queue": _queue_view(record, store),
+        "queue": _queue_view(place) if place else None,
         "attempts": record.attempts,
         "timings": timings_view(record.store_ms, outcome, record.finished_at_ms),
         "batch_size": outcome.batch_size if outcome else None,
@@ -64,14 +83,9 @@ def _delivery_view(record: TaskRecord, sink: str, status: str) -> dict[str, str]
     return {"sink": sink, "status": status} | ({"reason": reason} if reason else {})
 
 
-def _queue_view(record: TaskRecord, store: TaskStore) -> dict[str, Any] | None:
-    if record.status is not TaskStatus.QUEUED:
-        return None
-    position = store.position(record.queue, record.task_id)
-    if position is None:
-        return None
-    rate = store.queue_stats(record.queue).drain_rate_per_s
-    return {"position": position, "eta_s": round((position + 1) / rate, 3) if rate > 0 else None}
+def _queue_view(place: QueuePlace) -> dict[str, Any]:
+    rate = place.drain_rate_per_s
+    return {"position": place.position, "eta_s": round((place.position + 1) / rate, 3) if rate > 0 else None}
 
 
 def _time(at_ms: int) -> str | None:

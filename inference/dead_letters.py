@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import uuid
+from collections.abc import Iterator
 
 from inference.accepting import accept
 from inference.broker import Broker
@@ -33,6 +34,10 @@ def bury(store: TaskStore, objects: ObjectStore, owner: str, record: TaskRecord)
     return store.commit(owner, [commit])[0]
 
 
+#: Read from the store in one call.
+_RECORDS = 500
+
+
 class DeadLetters:
     """What an operator does with them."""
 
@@ -41,9 +46,11 @@ class DeadLetters:
         self._objects = objects
         self._broker = broker
 
-    def list(self, limit: int) -> list[TaskRecord]:
-        """The oldest `limit` of them."""
-        return [record for record in self._store.get_many(self._store.dead_letters(limit)) if record is not None]
+    def list(self, limit: int) -> Iterator[TaskRecord]:
+        """The oldest `limit` of them, their records read some at a time."""
+        task_ids = self._store.dead_letters(limit)
+        for start in range(0, len(task_ids), _RECORDS):
+            yield from filter(None, self._store.get_many(task_ids[start : start + _RECORDS]))
 
     def replay(self, task_id: str, *, deadline_s: float, sinks: tuple[str, ...]) -> str:
         """Deliver a refused result again, or run an input again as a new task; gives the id of the task that goes on.

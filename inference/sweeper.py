@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from inference.broker import HIGHEST_PRIORITY, Broker
 from inference.dead_letters import bury
+from inference.deadlines import log_expired, some_of
 from inference.errors import InferenceError
 from inference.messages import QueueMessage, TaskRecord
 from inference.storage import ObjectStore
@@ -20,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 #: Tasks handled by one step of one pass.
 _LIMIT = 500
-#: Waiting tasks looked at for lost messages in one pass: more than all workers hold.
+#: Waiting tasks of a queue looked at for lost messages in one pass: the next one goes on where it stopped.
 _LOST_LIMIT = 5000
 
 
@@ -69,13 +70,18 @@ class Sweeper:
             self._find_lost(queue)
 
     def _expire(self) -> None:
-        while len(expired := self._store.expire_due(_LIMIT)) == _LIMIT:
-            logger.info("%d tasks reached their deadline", len(expired))
+        expired: list[str] = []
+        try:
+            while len(step := self._store.expire_due(_LIMIT)) == _LIMIT:
+                expired += step
+            expired += step
+        finally:  # what ended before the store failed did end
+            log_expired(expired)
 
     def _reap(self) -> None:
         reaped = self._store.reap(self._owner, max_attempts=self._policy.max_attempts, limit=_LIMIT)
         if reaped.requeue:
-            logger.warning("%d tasks are queued again: their worker was lost", len(reaped.requeue))
+            logger.warning("%d tasks are queued again: their worker was lost: %s", len(reaped.requeue), some_of(reaped.requeue))
             self._publish(reaped.requeue)
         for record in self._records(reaped.exhausted):
             logger.error("task %s is a dead letter: %d attempts ended in a dead process", record.task_id, record.deaths)
@@ -97,7 +103,7 @@ class Sweeper:
         is_empty = self._broker.depth(queue) == 0
         lost = self._store.find_lost(queue, up_to=None if is_empty else up_to, grace_s=grace_s, limit=_LOST_LIMIT)
         if lost:
-            logger.warning("%d waiting tasks of %s lost their message and are queued again", len(lost), queue)
+            logger.warning("%d waiting tasks of %s lost their message and are queued again: %s", len(lost), queue, some_of(lost))
             self._publish(lost)
 
     def _publish(self, task_ids: Sequence[str]) -> None:

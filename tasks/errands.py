@@ -6,6 +6,7 @@ import logging
 import queue
 from collections.abc import Callable, Mapping, Sequence
 
+from inference.deadlines import log_expired
 from inference.errors import TaskAlreadyFinished, TaskNotFound
 from inference.messages import Outcome, TaskRecord, TaskStatus
 from inference.task_store.protocol import TaskStore
@@ -53,7 +54,7 @@ class Errands(Stage):
         records = self._store.get_many(dropped)
         if any(record is not None and record.outcome is None for record in records):
             # Another worker has it; or its deadline has passed, and nobody has said so yet.
-            self._store.expire_due(_EXPIRE_LIMIT)
+            log_expired(self._store.expire_due(_EXPIRE_LIMIT))
             records = self._store.get_many(dropped)
         return {**ends, **{task_id: _end_of(task_id, record) for task_id, record in zip(dropped, records, strict=True)}}
 

@@ -49,7 +49,10 @@ class ObjectStore(Protocol):
         """Remove uploads that are older than `days`, by a rule of the store or now; None: keep. Raises ServiceUnavailable."""
 
     def ping(self) -> None:
-        """Raises ServiceUnavailable."""
+        """Look whether objects can be put here now, and leave no trace.
+
+        A folder or bucket that is missing is no fault where the first put makes it. Raises ServiceUnavailable.
+        """
 
 
 class ObjectReader(Protocol):

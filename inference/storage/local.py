@@ -80,18 +80,29 @@ class LocalObjectStore:
 
     def ping(self) -> None:
         with _unavailable_when_failing():
-            self._folder.mkdir(parents=True, exist_ok=True)
-            if not os.access(self._folder, os.R_OK | os.W_OK):
-                raise PermissionError(f"no right to write to {self._folder}")
+            nearest = self._folder.absolute()
+            while not os.path.lexists(nearest):  # the first put makes what is missing
+                nearest = nearest.parent
+            if not nearest.is_dir():
+                raise NotADirectoryError(f"{nearest} is not a folder")
+            if not os.access(nearest, os.R_OK | os.W_OK | os.X_OK):
+                raise PermissionError(f"no right to write to {nearest}")
 
     def apply_retention(self, days: int | None) -> None:
         if days is None:
             return
         last_kept = datetime.now(UTC).date() - timedelta(days=days)
+        failures: list[OSError] = []
         with _unavailable_when_failing():
             for folder in sorted(self._folder.glob("uploads/[0-9]*/[0-9]*/[0-9]*")):
-                if date(*map(int, folder.parts[-3:])) < last_kept:
-                    shutil.rmtree(folder)
+                day = _day_of(folder)
+                if day is not None and day < last_kept:
+                    try:
+                        shutil.rmtree(folder)
+                    except OSError as error:  # the other days do not wait for this one
+                        failures.append(error)
+            if failures:
+                raise failures[0]
 
     def _path(self, key: str) -> str:
         """Raises ObjectNotFound: it is no path below the folder."""
@@ -107,6 +118,14 @@ class LocalObjectStore:
         """Where objects with this much of a key lie; None where a link leads out of the store."""
         path = self._folder / above
         return str(path) if path.resolve().is_relative_to(self._folder.resolve()) else None
+
+
+def _day_of(folder: Path) -> date | None:
+    """The day of uploads/YYYY/MM/DD; None where somebody made a folder of another name."""
+    try:
+        return date(*map(int, folder.parts[-3:]))
+    except ValueError:
+        return None
 
 
 def _write(path: str, data: bytes, *, is_synced: bool = False) -> None:

@@ -99,13 +99,13 @@ class MinioObjectStore:
 
     def ping(self) -> None:
         with _unavailable_when_failing():
-            if not self._client.bucket_exists(self._bucket):
-                self._make_bucket()
+            self._client.bucket_exists(self._bucket)  # whether or not: the first put makes it
 
     def apply_retention(self, days: int | None) -> None:
         """Set our lifecycle rule beside whatever rules the bucket has; None takes ours away."""
         with _unavailable_when_failing():
-            self.ping()
+            if not self._client.bucket_exists(self._bucket):
+                self._make_bucket()
             present = self._client.get_bucket_lifecycle(self._bucket)
             others = [rule for rule in present.rules if rule.rule_id != RETENTION_RULE_ID] if present else []
             ours = [] if days is None else [_retention_rule(days)]

@@ -9,9 +9,11 @@ from inference.task_store.protocol import (
     Lease,
     Leases,
     LeaseState,
+    QueuePlace,
     QueueStats,
     Reaped,
     StateChanged,
+    TaskPage,
     TaskStore,
 )
 
@@ -24,8 +26,10 @@ __all__ = [
     "Lease",
     "LeaseState",
     "Leases",
+    "QueuePlace",
     "QueueStats",
     "Reaped",
     "StateChanged",
+    "TaskPage",
     "TaskStore",
 ]

@@ -125,6 +125,26 @@ class QueueStats:
     drain_rate_per_s: float
 
 
+@dataclass(frozen=True)
+class QueuePlace:
+    """Where a waiting task stands in its queue."""
+
+    #: tasks of the queue that were accepted before it and wait
+    position: int
+    #: of the queue, as in `QueueStats`
+    drain_rate_per_s: float
+
+
+@dataclass(frozen=True)
+class TaskPage:
+    """Some of the tasks with one request id."""
+
+    #: oldest first
+    task_ids: tuple[str, ...]
+    #: acceptance number after which the next page begins; None: there is no more
+    next_after: int | None
+
+
 class TaskStore(Protocol):
     # --- the API's side
     def accept(self, request: PredictionRequest, *, enqueue: Enqueue | None, max_queue_depth: int) -> Accepted:
@@ -164,8 +184,15 @@ class TaskStore(Protocol):
     def get_batch(self, batch_id: str) -> BatchRecord:
         """Raises BatchNotFound."""
 
-    def find_by_request(self, request_id: str) -> list[str]:
-        """Ids of the tasks with this request id, oldest first."""
+    def find_by_request(self, request_id: str, *, after: int = 0, limit: int = 100) -> TaskPage:
+        """The tasks with this request id, oldest first, a page at a time.
+
+        Tasks that are accepted or forgotten meanwhile make no other be missed or come twice. A page may have fewer than `limit`
+        tasks, or none, and not be the last.
+
+        Args:
+            after: acceptance number that the page begins after: 0, or `next_after` of the page before.
+        """
 
     def find_idempotent(self, key: str) -> KnownKey | None:
         """What an idempotency key stands for; None when it is not known, or no more."""
@@ -176,8 +203,8 @@ class TaskStore(Protocol):
     def cancel_many(self, task_ids: Sequence[str]) -> list[bool]:
         """In one step; False for each that had ended already, or that is not there."""
 
-    def position(self, queue: str, task_id: str) -> int | None:
-        """How many tasks of the queue were accepted before this one and wait; None once it has started."""
+    def places(self, task_ids: Mapping[str, Sequence[str]]) -> dict[str, QueuePlace]:
+        """The places of tasks, given by queue and answered by task id, in one step; none for those that wait no more."""
 
     def queue_stats(self, queue: str) -> QueueStats: ...
 
@@ -223,7 +250,8 @@ class TaskStore(Protocol):
     def find_lost(self, queue: str, *, up_to: Mapping[int, int] | None, grace_s: float, limit: int) -> list[str]:
         """Waiting tasks without a lease that were not queued again within `grace_s`.
 
-        Marks them as queued again now; the caller publishes their messages.
+        Marks them as queued again now; the caller publishes their messages. Looks at the `limit` waiting tasks that come after
+        those of the call before, and begins anew after the last: calls in a row look at all of them.
 
         Args:
             up_to: by priority, the acceptance number of the last that counts, and no other priority; None: all of them.

@@ -39,15 +39,20 @@ from inference.task_store.protocol import (
     Lease,
     Leases,
     LeaseState,
+    QueuePlace,
     QueueStats,
     Reaped,
     StateChanged,
+    TaskPage,
 )
 from inference.task_store.records import ENDED_FIELDS, common_fields, ended_from, from_hash, in_common, item_field
 from inference.task_store.scripts import Scripts
 
 #: Consumer group of the relays on each outbox stream.
 RELAY_GROUP = "relay"
+
+#: Entries of a request id's index that one call looks at, those of records that are gone included.
+_INDEX_ENTRIES = 2000
 
 #: Before an id: what was accepted under it.
 _TASK, _BATCH = "task:", "batch:"
@@ -200,12 +205,9 @@ class RedisTaskStore:
             raise BatchNotFound(f"there is no batch {batch_id}, or it ended too long ago", batch_id=batch_id)
         return BatchRecord(batch_id, tuple(orjson.loads(entries)))
 
-    def find_by_request(self, request_id: str) -> list[str]:
-        with unavailable_when_down(), self._redis.pipeline(transaction=False) as pipe:
-            pipe.hget(self._key("task", request_id), "request_id")  # a task that was given none has its own id for one
-            pipe.zrange(self._key("request", request_id), 0, -1)
-            own, others = pipe.execute()
-        return [request_id, *_texts(others)] if own == request_id.encode() else _texts(others)
+    def find_by_request(self, request_id: str, *, after: int = 0, limit: int = 100) -> TaskPage:
+        next_after, ids = self._scripts.run("find_by_request", request_id, after, limit, max(_INDEX_ENTRIES, limit + 1))
+        return TaskPage(tuple(_texts(ids)), next_after or None)
 
     def find_idempotent(self, key: str) -> KnownKey | None:
         with unavailable_when_down():
@@ -229,14 +231,18 @@ class RedisTaskStore:
         states: list[bytes] = self._scripts.run("cancel", encode_outcome(outcome), _ms(self._policy.result_ttl_s), *task_ids)
         return states
 
-    def position(self, queue: str, task_id: str) -> int | None:
-        with unavailable_when_down():
-            rank: Any = self._redis.zrank(self._key("waiting", queue), task_id)
-        return None if rank is None else int(rank)
+    def places(self, task_ids: Mapping[str, Sequence[str]]) -> dict[str, QueuePlace]:
+        answers = self._scripts.run_together(*(("queue_stats", [queue, *ids]) for queue, ids in task_ids.items()))
+        return {
+            task_id: QueuePlace(position, _drain_rate_per_s(ended, window_ms))
+            for ids, (_, _, ended, window_ms, positions) in zip(task_ids.values(), answers, strict=True)
+            for task_id, position in zip(ids, positions, strict=True)
+            if position >= 0
+        }
 
     def queue_stats(self, queue: str) -> QueueStats:
-        depth, oldest_ms, ended, window_ms = self._scripts.run("queue_stats", queue)
-        return QueueStats(depth, oldest_ms / 1000, ended * 1000 / window_ms if window_ms else 0.0)
+        depth, oldest_ms, ended, window_ms, _ = self._scripts.run("queue_stats", queue)
+        return QueueStats(depth, oldest_ms / 1000, _drain_rate_per_s(ended, window_ms))
 
     def count_waiting(self, queue: str, *, up_to: int) -> int:
         with unavailable_when_down():
@@ -352,6 +358,10 @@ def _known(subject: bytes, fingerprint: bytes) -> KnownKey:
     is_batch = text.startswith(_BATCH)
     name = text.partition(":")[2]
     return KnownKey(fingerprint.decode(), task_id=None if is_batch else name, batch_id=name if is_batch else None)
+
+
+def _drain_rate_per_s(ended: int, window_ms: int) -> float:
+    return ended * 1000 / window_ms if window_ms else 0.0
 
 
 def _truths(values: Any) -> list[bool]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Protocol
 
 import redis
 from support.fakes import FakeTaskStore
-from support.samples import a_failure, a_request, a_success
+from support.redis_server import client_of_nobody
+from support.samples import QUEUE, a_failure, a_request, a_success
 from support.time_travel import let_time_pass
 
 from inference.messages import Outcome, TaskStatus
@@ -40,6 +42,9 @@ class StoreWorld(Protocol):
     def change_state(self) -> int:
         """A command changes the desired state; gives its new revision."""
 
+    def take_down(self) -> None:
+        """The store does not answer any more."""
+
 
 class FakeWorld:
     def __init__(self, key_prefix: str) -> None:
@@ -62,6 +67,9 @@ class FakeWorld:
     def change_state(self) -> int:
         self._store.revision += 1
         return self._store.revision
+
+    def take_down(self) -> None:
+        self._store.available = False
 
 
 class RedisWorld:
@@ -90,6 +98,9 @@ class RedisWorld:
         desired = DesiredModels(self._redis, self._prefix)
         desired.serve("tiny")
         return desired.read().revision
+
+    def take_down(self) -> None:
+        self.store = RedisTaskStore(client_of_nobody(Path("/nowhere")), _policy(self._prefix))
 
 
 def _policy(key_prefix: str) -> StorePolicy:
@@ -133,3 +144,9 @@ def bury_one(store: TaskStore, owner: str, task_id: str, *, attempt: int) -> boo
 
 def status(store: TaskStore, task_id: str) -> TaskStatus:
     return store.get(task_id).status
+
+
+def position(store: TaskStore, task_id: str) -> int | None:
+    """The task's place in the usual queue; None where it does not wait."""
+    place = store.places({QUEUE: [task_id]}).get(task_id)
+    return None if place is None else place.position

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import uuid
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 
 import pytest
 from support.fakes import FakeObjectStore
-from support.real_servers import minio_settings
+from support.real_servers import NOBODY, minio_client, minio_settings
 from support.small_files import run_with_small_files
 from support.waiting import together
 
 from inference.errors import ObjectNotFound, PayloadTooLarge, ServiceUnavailable
-from inference.storage import ObjectStore
+from inference.settings import MinioSettings
+from inference.storage import ObjectStore, upload_key
 from inference.storage.local import LocalObjectStore
 from inference.storage.minio import MinioObjectStore
 
@@ -115,8 +119,44 @@ def test_eight_threads_may_put_the_first_objects_of_a_day(store: ObjectStore) ->
     assert [store.get(key) for key in keys] == [key.encode() for key in keys]
 
 
-def test_a_store_that_is_up_answers(store: ObjectStore) -> None:
+@pytest.fixture
+def is_made(store: ObjectStore, tmp_path: Path, request: pytest.FixtureRequest) -> Callable[[], bool]:
+    """Whether there is anything of the store: its folder, its bucket, an object."""
+    match store:
+        case LocalObjectStore():
+            return lambda: any(tmp_path.iterdir())
+        case MinioObjectStore():
+            client, bucket = minio_client(request.getfixturevalue("services_env")), store._bucket
+            return lambda: client.bucket_exists(bucket)
+    assert isinstance(store, FakeObjectStore)
+    return lambda: bool(store.objects)
+
+
+def test_a_ping_of_a_store_that_is_up_leaves_no_trace(store: ObjectStore, is_made: Callable[[], bool]) -> None:
     store.ping()
+    assert not is_made()
+    store.put(KEY, BYTES)
+    assert is_made()
+    store.ping()
+    assert store.get(KEY) == BYTES
+
+
+@pytest.fixture(params=["local", "fake", "minio"])
+def store_that_is_down(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
+    if request.param == "local":
+        (tmp_path / "objects").write_bytes(b"a file")
+        return LocalObjectStore(tmp_path / "objects" / "below")
+    if request.param == "minio":
+        return MinioObjectStore(MinioSettings(endpoint=NOBODY), "bucket")
+    fake = FakeObjectStore()
+    fake.available = False
+    return fake
+
+
+def test_a_ping_of_a_store_that_is_down_says_so(store_that_is_down: ObjectStore) -> None:
+    with pytest.raises(ServiceUnavailable, match="object store") as caught:
+        store_that_is_down.ping()
+    assert caught.value.retry_after_s
 
 
 class TestLocal:
@@ -165,9 +205,53 @@ except ServiceUnavailable:
         assert run_with_small_files(code, limit_bytes=5000, folder=tmp_path) == "refused\n"
         assert [path.name for path in (tmp_path / "uploads").iterdir()] == ["small"]
 
-    def test_ping_makes_the_folder(self, tmp_path: Path) -> None:
-        LocalObjectStore(tmp_path / "new" / "objects").ping()
-        assert (tmp_path / "new" / "objects").is_dir()
+    def test_a_link_that_leads_nowhere_is_no_folder_to_be_made(self, tmp_path: Path) -> None:
+        (tmp_path / "objects").symlink_to(tmp_path / "nowhere")
+        with pytest.raises(ServiceUnavailable, match="objects is not a folder"):
+            LocalObjectStore(tmp_path / "objects").ping()
+
+    @pytest.mark.parametrize("folder", ["objects", "new/objects"], ids=["the folder", "the nearest of those above it"])
+    def test_a_folder_that_may_not_be_written_is_unavailable(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+    ) -> None:
+        (tmp_path / "objects").mkdir()
+        asked: list[object] = []
+        monkeypatch.setattr("os.access", lambda path, mode: asked.append((path, mode)))
+        with pytest.raises(ServiceUnavailable, match="no right to write"):
+            LocalObjectStore(tmp_path / folder).ping()
+        assert asked == [(tmp_path / "objects" if folder == "objects" else tmp_path, os.R_OK | os.W_OK | os.X_OK)]
+
+    def test_days_that_are_over_go_and_folders_that_are_no_day_stay(self, tmp_path: Path) -> None:
+        store, today = LocalObjectStore(tmp_path), datetime.now(UTC)
+        days = {age: upload_key("task", today - timedelta(days=age)) for age in (0, 1, 2, 400)}
+        others = [
+            "dead-letters/task",
+            *(f"uploads/{folder}/task" for folder in ("2020/13/45", "2020/01/1x", "0/0/0", "2020/1/old")),
+        ]
+        for key in (*days.values(), *others):
+            store.put(key, BYTES)
+        store.apply_retention(None)
+        assert [store.get(key) for key in days.values()] == [BYTES] * 4
+        store.apply_retention(1)
+        assert [age for age, key in days.items() if (tmp_path / key).exists()] == [0, 1]
+        assert [store.get(key) for key in others] == [BYTES] * len(others)
+
+    def test_a_day_that_cannot_be_removed_keeps_no_other(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        store, today = LocalObjectStore(tmp_path), datetime.now(UTC)
+        older, old = (upload_key("task", today - timedelta(days=age)) for age in (400, 300))
+        for key in (older, old):
+            store.put(key, BYTES)
+        remove = shutil.rmtree
+
+        def failing(folder: Path) -> None:
+            if (tmp_path / older).parent == folder:
+                raise PermissionError(f"no right to remove {folder}")
+            remove(folder)
+
+        monkeypatch.setattr("shutil.rmtree", failing)
+        with pytest.raises(ServiceUnavailable, match="no right to remove"):
+            store.apply_retention(1)
+        assert [(tmp_path / key).exists() for key in (older, old)] == [True, False]
 
     def test_a_link_that_leads_out_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "x").write_bytes(b"somebody else's")

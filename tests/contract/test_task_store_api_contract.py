@@ -15,10 +15,12 @@ from store_worlds import (
     finished,
     lease_one,
     leased,
+    position,
     running,
     status,
 )
 from support.samples import QUEUE, a_request, an_item
+from support.task_pages import ids_of_request
 
 from inference.errors import IdempotencyConflict, Overloaded, TaskAlreadyFinished, TaskNotFound
 from inference.messages import TaskStatus
@@ -77,7 +79,7 @@ class TestAccept:
         with pytest.raises(Overloaded):
             world.store.accept(refused, enqueue=Enqueue(key_prefix, b"message"), max_queue_depth=1)
         assert world.store.get_many([refused.task_id]) == [None]
-        assert world.store.find_by_request(refused.request_id) == []
+        assert ids_of_request(world.store, refused.request_id) == []
         assert world.pushed(key_prefix) == []
 
     def test_a_started_task_does_not_fill_the_queue(self, store: TaskStore) -> None:
@@ -162,18 +164,18 @@ class TestReading:
     def test_a_task_without_a_request_id_is_found_by_its_own(self, store: TaskStore) -> None:
         item = an_item()
         first = accept(store, task_id=item.task_id, item=item, request_id=item.task_id)
-        assert store.find_by_request(first) == [first]
+        assert ids_of_request(store, first) == [first]
         again = accept(store, request_id=first)
-        assert store.find_by_request(first) == [first, again]
-        assert store.find_by_request(again) == []
+        assert ids_of_request(store, first) == [first, again]
+        assert ids_of_request(store, again) == []
         assert store.withdraw(first)
-        assert store.find_by_request(first) == [again]
+        assert ids_of_request(store, first) == [again]
 
     def test_the_tasks_of_a_request_come_oldest_first(self, store: TaskStore) -> None:
         ids = [accept(store, request_id="ensemble-1") for _ in range(12)]
         accept(store, request_id="ensemble-2")
-        assert store.find_by_request("ensemble-1") == ids
-        assert store.find_by_request("ensemble-3") == []
+        assert ids_of_request(store, "ensemble-1") == ids
+        assert ids_of_request(store, "ensemble-3") == []
 
     def test_a_task_is_found_by_its_request_as_long_as_its_record_lives(self, world: StoreWorld) -> None:
         """From its delivery on, which may come long after its end."""
@@ -182,17 +184,72 @@ class TestReading:
         world.store.delivered("jsonl", world.outbox("jsonl"))
         world.let_pass(RESULT_TTL_S - 60)
         assert world.store.get(task_id).task_id == task_id
-        assert world.store.find_by_request("r") == [task_id]
+        assert ids_of_request(world.store, "r") == [task_id]
+
+    def test_a_request_id_is_answered_in_pages(self, store: TaskStore) -> None:
+        ids = [accept(store, request_id="r") for _ in range(5)]
+        first = store.find_by_request("r", limit=2)
+        assert first.task_ids == tuple(ids[:2])
+        assert first.next_after is not None
+        second = store.find_by_request("r", after=first.next_after, limit=3)
+        assert (second.task_ids, second.next_after) == (tuple(ids[2:]), None)
+        assert [ids_of_request(store, "r", limit=limit) for limit in (1, 2, 3, 4, 5, 6)] == [ids] * 6
+
+    def test_nothing_comes_after_the_last(self, store: TaskStore) -> None:
+        accept(store, request_id="r")
+        page = store.find_by_request("r", after=2**62)
+        assert (page.task_ids, page.next_after) == ((), None)
+
+    def test_pages_miss_and_repeat_none_while_tasks_come_and_go(self, world: StoreWorld) -> None:
+        """Those that were there from the first page to the last come once, in order."""
+        store = world.store
+        dying = [finished(store, request_id="r") for _ in range(3)]
+        world.let_pass(RESULT_TTL_S - 60)
+        staying = [accept(store, request_id="r") for _ in range(4)]
+        page = store.find_by_request("r", limit=2)
+        assert page.task_ids == tuple(dying[:2])
+        world.let_pass(61)
+        later = accept(store, request_id="r")
+        store.withdraw(staying[2])
+        found: list[str] = []
+        while page.next_after is not None:
+            page = store.find_by_request("r", after=page.next_after, limit=2)
+            found += page.task_ids
+        assert found == [*staying[:2], staying[3], later]
+
+    def test_a_task_whose_id_is_the_request_id_has_its_place_in_the_pages(self, store: TaskStore) -> None:
+        """Messages of Celery's clients bring their own ids, which others may have named before."""
+        item = an_item()
+        earlier = accept(store, request_id=item.task_id)
+        own = accept(store, task_id=item.task_id, item=item, request_id=item.task_id)
+        later = accept(store, request_id=item.task_id)
+        assert [ids_of_request(store, own, limit=limit) for limit in (1, 2, 3)] == [[earlier, own, later]] * 3
+
+    def test_places_of_many_tasks_in_many_queues_come_together(self, store: TaskStore) -> None:
+        others = [accept(store, queue="predict.other") for _ in range(2)]
+        mine, started = accept(store), running(store, "w")
+        places = store.places({QUEUE: [started, mine, "nobody"], "predict.other": others[::-1], "predict.third": [mine]})
+        assert {task_id: place.position for task_id, place in places.items()} == {mine: 0, others[0]: 0, others[1]: 1}
+        assert store.places({}) == {}
+
+    def test_a_place_says_how_fast_its_queue_moves(self, world: StoreWorld) -> None:
+        task_id = accept(world.store)
+        world.let_pass(5)
+        for _ in range(30):
+            finished(world.store)
+        place = world.store.places({QUEUE: [task_id]})[task_id]
+        assert place.drain_rate_per_s == pytest.approx(world.store.queue_stats(QUEUE).drain_rate_per_s, rel=0.2)
+        assert place.drain_rate_per_s > 0
 
     def test_positions_count_those_accepted_before_that_wait(self, store: TaskStore) -> None:
         first, second, third = (accept(store) for _ in range(3))
         accept(store, queue="predict.other")
-        assert [store.position(QUEUE, task_id) for task_id in (first, second, third)] == [0, 1, 2]
+        assert [position(store, task_id) for task_id in (first, second, third)] == [0, 1, 2]
         store.lease("w", [first, second])
-        assert store.position(QUEUE, third) == 2
+        assert position(store, third) == 2
         store.start("w", [first])
         store.cancel(second)
-        assert [store.position(QUEUE, task_id) for task_id in (first, second, third)] == [None, None, 0]
+        assert [position(store, task_id) for task_id in (first, second, third)] == [None, None, 0]
 
     def test_stats_of_a_queue_that_nobody_used(self, store: TaskStore) -> None:
         stats = store.queue_stats(QUEUE)
@@ -232,7 +289,7 @@ class TestWithdraw:
         task_id = accept(store, request_id="r", deadline_s=0.001)
         store.withdraw(task_id)
         assert store.get_many([task_id]) == [None]
-        assert store.find_by_request("r") == []
+        assert ids_of_request(store, "r") == []
         assert store.queue_stats(QUEUE).depth == 0
 
     def test_a_withdrawn_task_neither_expires_nor_gets_lost(self, world: StoreWorld) -> None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from store_worlds import IDEMPOTENCY_TTL_S, RESULT_TTL_S, StoreWorld, accept, commit_one, lease_one, running, status
+from store_worlds import IDEMPOTENCY_TTL_S, RESULT_TTL_S, StoreWorld, accept, commit_one, lease_one, position, running, status
 from support.samples import QUEUE, a_batch, a_request
+from support.task_pages import ids_of_request
 
 from inference.errors import BatchNotFound, IdempotencyConflict, InvalidImage, Overloaded
 from inference.messages import BatchRecord, BatchRequest, TaskStatus
@@ -49,8 +50,8 @@ class TestAccept:
             assert (record.batch_id, record.request_id) == (batch.batch_id, request.request_id)
             assert (record.item, record.model, record.status) == (request.item, request.model, TaskStatus.QUEUED)
             assert record.deadline_at_ms - record.created_at_ms == request.deadline_s * 1000
-            assert store.find_by_request(request.request_id) == [request.task_id]
-        assert [store.position(QUEUE, task_id) for task_id in ids_of(batch)] == [0, 1]
+            assert ids_of_request(store, request.request_id) == [request.task_id]
+        assert [position(store, task_id) for task_id in ids_of(batch)] == [0, 1]
         assert store.get(accept(store)).batch_id == ""
 
     def test_its_messages_are_pushed_in_the_same_step(self, world: StoreWorld, key_prefix: str) -> None:
@@ -105,7 +106,7 @@ class TestOverload:
         with pytest.raises(Overloaded):
             store.accept_batch(batch, enqueue=[Enqueue(key_prefix, b"message")], max_queue_depth=2)
         assert store.get_many(ids_of(batch)) == [None] * 3
-        assert [store.find_by_request(task.request_id) for task in batch.tasks] == [[]] * 3
+        assert [ids_of_request(store, task.request_id) for task in batch.tasks] == [[]] * 3
         assert [store.queue_stats(queue).depth for queue in (QUEUE, "predict.other")] == [waiting, 0]
         assert world.pushed(key_prefix) == []
         assert store.find_idempotent("key") is None

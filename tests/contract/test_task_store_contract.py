@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from store_worlds import (
     ALL,
     LONGER_THAN_A_LEASE_S,
@@ -13,11 +14,13 @@ from store_worlds import (
     finished,
     lease_one,
     leased,
+    position,
     running,
     status,
 )
 from support.samples import QUEUE, a_failure
 
+from inference.errors import ServiceUnavailable
 from inference.messages import TaskStatus
 from inference.task_store import LeaseState, TaskStore
 
@@ -45,7 +48,7 @@ class TestReap:
         assert world.store.reap("sweeper", max_attempts=3, limit=ALL).requeue == (task_id,)
         record = world.store.get(task_id)
         assert (record.status, record.attempts, record.deaths) == (TaskStatus.QUEUED, 1, 1)
-        assert [world.store.position(QUEUE, one) for one in (waiting_before, task_id)] == [0, 1]
+        assert [position(world.store, one) for one in (waiting_before, task_id)] == [0, 1]
         assert lease_one(world.store, "w", task_id).alone
 
     def test_a_task_is_reaped_once(self, world: StoreWorld) -> None:
@@ -266,6 +269,53 @@ def refuse(world: StoreWorld, sink: str, task_id: str) -> None:
     assert world.store.dead_letters(ALL) == [task_id]
 
 
+class TestLongQueues:
+    """A call of `find_lost` looks at so many tasks; those that follow look at the rest."""
+
+    @pytest.fixture
+    def world(self, world: StoreWorld) -> StoreWorld:
+        """Twelve tasks wait; a worker holds all but the last, whose message is lost."""
+        self.ids = [accept(world.store, priority=9 * (number % 2)) for number in range(12)]
+        world.let_pass(60)
+        assert len(world.store.lease("w", self.ids[:-1]).leases) == 11
+        return world
+
+    @staticmethod
+    def find(world: StoreWorld, up_to: dict[int, int] | None = None) -> list[str]:
+        return world.store.find_lost(QUEUE, up_to=up_to, grace_s=5, limit=5)
+
+    def test_the_last_of_them_is_found(self, world: StoreWorld) -> None:
+        assert [self.find(world) for _ in range(3)] == [[], [], [self.ids[11]]]
+
+    def test_after_the_last_comes_the_oldest_again(self, world: StoreWorld) -> None:
+        for _ in range(3):
+            self.find(world)
+        world.store.release("w", self.ids[:1])
+        world.let_pass(6)
+        world.store.renew("w", self.ids[1:11])
+        assert [self.find(world) for _ in range(3)] == [[self.ids[0]], [], [self.ids[11]]]
+
+    def test_a_look_at_those_that_were_overtaken_goes_its_own_way(self, world: StoreWorld) -> None:
+        """The broker has messages, and then has none, in turn: neither kind of look begins anew because of the other."""
+        assert [self.find(world, kind) for kind in (None, {9: 12}, None, {9: 12})] == [[]] * 4
+        assert self.find(world, {9: 12}) == [self.ids[11]]
+        assert self.find(world) == [], "it was queued again a moment ago"
+
+    def test_those_that_wait_by_right_hide_none_behind_them(self, world: StoreWorld) -> None:
+        """Of the usual priority, and many: only what was accepted as urgent was overtaken."""
+        world.store.release("w", self.ids[:11:2])
+        world.let_pass(6)
+        world.store.renew("w", self.ids[1:11:2])
+        assert [self.find(world, {9: 12}) for _ in range(3)] == [[], [], [self.ids[11]]]
+
+    def test_another_queue_has_a_place_of_its_own(self, world: StoreWorld) -> None:
+        other = accept(world.store, queue="predict.other")
+        world.let_pass(6)
+        world.store.renew("w", self.ids[:11])
+        self.find(world)
+        assert world.store.find_lost("predict.other", up_to=None, grace_s=5, limit=5) == [other]
+
+
 class TestOutbox:
     def test_a_success_goes_to_every_sink(self, world: StoreWorld) -> None:
         ids = [finished(world.store, sinks=("jsonl", "kafka")) for _ in range(3)]
@@ -321,5 +371,8 @@ class TestOutbox:
         assert [task_id for _, task_id in world.outbox("jsonl")] == [second]
 
 
-def test_a_store_that_is_up_answers(store: TaskStore) -> None:
-    store.ping()
+def test_a_ping_says_whether_the_store_is_up(world: StoreWorld) -> None:
+    world.store.ping()
+    world.take_down()
+    with pytest.raises(ServiceUnavailable, match="task store"):
+        world.store.ping()

@@ -14,6 +14,7 @@ from store_worlds import (
     finished,
     lease_one,
     leased,
+    position,
     running,
     status,
 )
@@ -255,7 +256,7 @@ class TestRelease:
     def test_what_was_given_back_waits_where_it_was(self, store: TaskStore) -> None:
         first, second = running(store, "w"), leased(store, "w")
         store.release("w", [first, second])
-        assert [store.position(QUEUE, task_id) for task_id in (first, second)] == [0, 1]
+        assert [position(store, task_id) for task_id in (first, second)] == [0, 1]
         assert status(store, first) is TaskStatus.QUEUED
         assert lease_one(store, "other", first).state is LeaseState.LEASED
         assert not commit_one(store, "w", first, attempt=1)

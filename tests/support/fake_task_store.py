@@ -7,7 +7,7 @@ store may use it in its place.
 from __future__ import annotations
 
 import threading
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -39,9 +39,11 @@ from inference.task_store import (
     Enqueue,
     KnownKey,
     Leases,
+    QueuePlace,
     QueueStats,
     Reaped,
     StateChanged,
+    TaskPage,
 )
 from inference.task_store.redis_store import StorePolicy
 
@@ -76,6 +78,8 @@ class FakeTaskStore:
         self._batches: dict[str, BatchRequest] = {}
         #: by key: what it stands for, until when
         self._idempotency: dict[str, tuple[KnownKey, int]] = {}
+        #: by queue and kind of `find_lost`, the number of the last task that the call before looked at
+        self._looked_to: dict[tuple[str, bool], int] = defaultdict(int)
 
     # --- the API's side
 
@@ -153,9 +157,12 @@ class FakeTaskStore:
             for one in self.get_many(task_ids)
         ]
 
-    def find_by_request(self, request_id: str) -> list[str]:
+    def find_by_request(self, request_id: str, *, after: int = 0, limit: int = 100) -> TaskPage:
         with self._step():
-            return list(self._table.by_request[request_id])
+            tasks = filter(None, map(self._table.find, self._table.by_request[request_id]))
+            rest = [task for task in tasks if task.number > after]
+            page = rest[:limit]
+            return TaskPage(tuple(task.request.task_id for task in page), page[-1].number if len(rest) > limit else None)
 
     def find_idempotent(self, key: str) -> KnownKey | None:
         with self._step():
@@ -177,10 +184,14 @@ class FakeTaskStore:
         with self._step():
             return [self._table.cancel(task_id) for task_id in task_ids]
 
-    def position(self, queue: str, task_id: str) -> int | None:
+    def places(self, task_ids: Mapping[str, Sequence[str]]) -> dict[str, QueuePlace]:
         with self._step():
-            waiting = [task.request.task_id for task in self._table.waiting(queue)]
-            return waiting.index(task_id) if task_id in waiting else None
+            places = {}
+            for queue, ids in task_ids.items():
+                waiting = [task.request.task_id for task in self._table.waiting(queue)]
+                rate = self.queue_stats(queue).drain_rate_per_s
+                places |= {one: QueuePlace(waiting.index(one), rate) for one in ids if one in waiting}
+            return places
 
     def queue_stats(self, queue: str) -> QueueStats:
         with self._step():
@@ -267,7 +278,12 @@ class FakeTaskStore:
     def find_lost(self, queue: str, *, up_to: Mapping[int, int] | None, grace_s: float, limit: int) -> list[str]:
         with self._step():
             lost = []
-            for task in [task for task in self._table.waiting(queue) if _counts(task, up_to)][:limit]:
+            place = (queue, up_to is None)
+            found = [task for task in self._table.waiting(queue) if task.number > self._looked_to[place]][:limit]
+            self._looked_to[place] = found[-1].number if len(found) == limit else 0
+            for task in found:
+                if not _counts(task, up_to):
+                    continue
                 queued_at_ms = task.requeued_at_ms or task.created_at_ms
                 if not self._table.is_leased(task) and queued_at_ms + grace_s * 1000 <= self._table.now_ms:
                     task.requeued_at_ms = self._table.now_ms

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from minio import Minio
 from pydantic import SecretStr
 
 from inference.settings import KafkaSettings, MinioSettings, MongodbSettings
@@ -23,3 +24,9 @@ def mongodb_settings(env: Mapping[str, str], **changes: object) -> MongodbSettin
 
 def kafka_settings(env: Mapping[str, str], **changes: object) -> KafkaSettings:
     return KafkaSettings.model_validate({"bootstrap_servers": env["KAFKA_BOOTSTRAP"]} | changes)
+
+
+def minio_client(env: Mapping[str, str]) -> Minio:
+    """Another way in, to see what is there."""
+    address = env["MINIO_ENDPOINT"].removeprefix("http://")
+    return Minio(address, access_key=env["MINIO_ACCESS_KEY"], secret_key=env["MINIO_SECRET_KEY"], secure=False)

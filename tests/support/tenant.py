@@ -19,6 +19,7 @@ from kombu import Connection
 from minio import Minio
 from pymongo import MongoClient
 from support.client import wait_until
+from support.real_servers import minio_client
 from support.service import ROOT
 
 from inference.redis_client import connect
@@ -115,12 +116,7 @@ class Tenant:
 
     @cached_property
     def _minio(self) -> Minio:
-        return Minio(
-            self.env["MINIO_ENDPOINT"].removeprefix("http://"),
-            access_key=self.env["MINIO_ACCESS_KEY"],
-            secret_key=self.env["MINIO_SECRET_KEY"],
-            secure=False,
-        )
+        return minio_client(self.env)
 
 
 def read_topic(bootstrap_servers: str, topic: str) -> list[Any]:

@@ -70,6 +70,27 @@ def test_a_result_that_a_sink_refused_is_listed_with_the_reason_and_delivered_ag
     assert Services(load_settings(config)).outbox_stats("jsonl").entries == 1
 
 
+def test_a_list_that_is_cut_says_so(config: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    task_ids = [refuse(config) for _ in range(3)]
+    for arguments, listed, said in (
+        ([], 3, ""),
+        (["--limit", "3"], 3, ""),
+        (["--limit", "2"], 2, "the oldest 2 of 3 dead letters; --limit N lists more\n"),
+    ):
+        assert server.main(["dead-letters", "list", *arguments, "--config", str(config)]) == 0
+        printed = capsys.readouterr()
+        assert [line.partition(" ")[0] for line in printed.out.splitlines()] == task_ids[:listed]
+        assert printed.err == said
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "many"])
+def test_a_limit_that_is_none_is_refused(run: Run, capsys: pytest.CaptureFixture[str], limit: str) -> None:
+    with pytest.raises(SystemExit) as caught:
+        run("dead-letters", "list", f"--limit={limit}")
+    assert caught.value.code == 2
+    assert "--limit" in capsys.readouterr().err
+
+
 def test_status_exits_with_1_when_something_needs_a_look(run: Run, config: Path) -> None:
     refuse(config)
     code, printed = run("status")

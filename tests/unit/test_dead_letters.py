@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from support.fakes import FakeBroker, FakeObjectStore, FakeTaskStore
 from support.samples import QUEUE, a_request
+from support.task_pages import ids_of_request
 
 from inference.dead_letters import DeadLetters, bury
 from inference.errors import ObjectNotFound, ServiceUnavailable, TaskNotFound
@@ -110,6 +111,10 @@ class TestList:
         assert [record.task_id for record in rig.letters.list(2)] == ids[:2]
         assert rig.listed() == ids
 
+    def test_however_many_there_are_each_is_listed_once(self, rig: Rig) -> None:
+        ids = [rig.dead_letter() for _ in range(1001)]
+        assert [record.task_id for record in rig.letters.list(2000)] == ids
+
 
 class TestReplay:
     def test_it_is_a_new_task_of_the_same_request_and_input(self, rig: Rig) -> None:
@@ -121,7 +126,7 @@ class TestReplay:
         assert record.deadline_at_ms - record.created_at_ms == 60_000
         assert (record.model, record.item.header) == (rig.store.get(old).model, rig.store.get(old).item.header)
         assert rig.objects.get(record.item.object_key) == b"image"
-        assert rig.store.find_by_request("ensemble-1") == [old, new]
+        assert ids_of_request(rig.store, "ensemble-1") == [old, new]
 
     def test_its_message_is_on_the_queue_once(self, rig: Rig) -> None:
         new = rig.replay(rig.dead_letter())

@@ -139,6 +139,12 @@ class TestLostMessages:
         rig.broker.available = True
         assert rig.sweep() == [lost]
 
+    def test_one_far_behind_those_that_workers_hold_is_found_pass_after_pass(self, rig: Rig) -> None:
+        ids = [rig.accept(is_lost=True) for _ in range(12_000)]
+        rig.store.lease("worker", ids[:-1])
+        rig.clock.advance(GRACE_S)
+        assert [rig.sweep() for _ in range(3)] == [[], [], ids[-1:]]
+
 
 class TestDeadOwners:
     def test_a_lease_that_ran_out_is_queued_again_once(self, rig: Rig) -> None:
@@ -219,6 +225,36 @@ class TestDeadlines:
         rig.clock.advance(2)
         rig.sweeper.sweep_once()
         assert {rig.status(task_id) for task_id in ids} == {TaskStatus.EXPIRED}
+
+    @pytest.mark.parametrize("count", [1, 10, 499, 500, 501])
+    def test_each_pass_in_which_some_passed_says_how_many_and_which(
+        self, rig: Rig, caplog: pytest.LogCaptureFixture, count: int
+    ) -> None:
+        ids = [rig.accept(deadline_s=1) for _ in range(count)]
+        rig.clock.advance(2)
+        rig.sweeper.sweep_once()
+        (said,) = caplog.messages
+        assert said.startswith(f"{count} tasks reached their deadline")
+        assert [task_id for task_id in ids if task_id in said] == ids[:10]
+        assert len(said) < 500
+        rig.sweeper.sweep_once()
+        assert caplog.messages == [said], "a pass without any says nothing"
+
+    def test_those_that_passed_before_the_store_failed_are_told(self, rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+        for _ in range(600):
+            rig.accept(deadline_s=1)
+        rig.clock.advance(2)
+        expire_due, steps = rig.store.expire_due, iter([True, False])
+
+        def failing(limit: int) -> list[str]:
+            rig.store.available = next(steps)
+            return expire_due(limit)
+
+        rig.store.expire_due = failing  # type: ignore[method-assign]
+        with pytest.raises(ServiceUnavailable):
+            rig.sweeper.sweep_once()
+        (said,) = caplog.messages
+        assert said.startswith("500 tasks reached their deadline")
 
     @pytest.mark.parametrize("what", ["broker", "objects"])
     def test_they_hold_while_another_server_is_down(self, rig: Rig, what: str) -> None:

@@ -77,6 +77,15 @@ local function live_at_least(key, ttl)
   if redis.call('PTTL', key) < ttl then redis.call('PEXPIRE', key, ttl) end
 end
 
+-- An index lives as long as tasks come with its request id, its entries no longer than their records: each acceptance looks at
+-- two entries at random, so that no more than about half of a long index is of records that are gone.
+local function forget_some_gone(index)
+  if redis.call('ZCARD', index) <= 100 then return end
+  for _, id in ipairs(redis.call('ZRANDMEMBER', index, 2)) do
+    if redis.call('EXISTS', record(id)) == 0 then redis.call('ZREM', index, id) end
+  end
+end
+
 -- Of tasks that wait for a sink, or end here: by batch, how long its record is to live; `settle_batches` does it for all at once.
 local batch_lives = {}
 

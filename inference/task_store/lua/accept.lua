@@ -33,6 +33,7 @@ local function write(group, seq, ttl)
     if request_id ~= id then -- else it is found by its id
       redis.call('ZADD', k('request', request_id), seq, id)
       live_at_least(k('request', request_id), life)
+      forget_some_gone(k('request', request_id))
     end
     append(waiting, seq, id)
     append(deadlines, now + group.deadline, id)

@@ -1,4 +1,6 @@
 -- queue, grace_ms, limit, then 'all', or a priority and the acceptance number of its last that counts, ...
+-- Each call looks at `limit` tasks and goes on where the last one stopped, at the oldest again after the last: a long queue is
+-- looked through in several calls. The two kinds of call have a place each, or the shorter walk would cut the longer one off.
 local queue, grace, limit = unpack(ARGV, 1, 3)
 local all = ARGV[4] == 'all'
 local up_to, highest = {}, 0
@@ -6,8 +8,14 @@ for i = 4, all and 0 or #ARGV, 2 do
   up_to[ARGV[i]] = tonumber(ARGV[i + 1])
   highest = math.max(highest, up_to[ARGV[i]])
 end
+if not all and highest == 0 then return {} end -- nothing was overtaken
+local place = k('lost-looked-to', queue, all and 'all' or 'overtaken')
+local looked_to = redis.call('GET', place)
+local found = redis.call('ZRANGEBYSCORE', k('waiting', queue), '(' .. (looked_to or 0), all and '+inf' or highest,
+  'WITHSCORES', 'LIMIT', 0, limit)
 local lost = {}
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', k('waiting', queue), '-inf', all and '+inf' or highest, 'LIMIT', 0, limit)) do
+for i = 1, #found, 2 do
+  local id = found[i]
   local key = record(id)
   local created, requeued, seq, priority = unpack(redis.call('HMGET', key, 'created_at', 'requeued_at', 'seq', 'priority'))
   local counts = created and (all or tonumber(seq) <= (up_to[priority] or 0))
@@ -15,5 +23,10 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', k('waiting', queue), '-inf', all
     redis.call('HSET', key, 'requeued_at', now)
     lost[#lost + 1] = id
   end
+end
+if #found == 2 * tonumber(limit) then
+  redis.call('SET', place, found[#found], 'PX', 60000)
+elseif looked_to then
+  redis.call('DEL', place)
 end
 return lost

@@ -1,4 +1,5 @@
--- queue. Gives depth, age of the oldest in ms, and how many ended within how many ms while others waited.
+-- queue, id, ... Gives depth, age of the oldest in ms, how many ended within how many ms while others waited,
+-- and for each id how many wait before it, -1 where it does not wait.
 local waiting = k('waiting', ARGV[1])
 local oldest = redis.call('ZRANGE', waiting, 0, 0)[1]
 local created = oldest and redis.call('HGET', record(oldest), 'created_at')
@@ -13,4 +14,6 @@ if whole_seconds > 0 then
   end
   window = now - (second - whole_seconds) * 1000
 end
-return {redis.call('ZCARD', waiting), age, ended, window}
+local places = {}
+for i = 2, #ARGV do places[i - 1] = redis.call('ZRANK', waiting, ARGV[i]) or -1 end
+return {redis.call('ZCARD', waiting), age, ended, window, places}

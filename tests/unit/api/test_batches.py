@@ -22,6 +22,7 @@ from api_rig import (
     wait_until,
 )
 from flask.testing import FlaskClient
+from support.task_pages import ids_of_request
 
 from api.app import Api
 from inference.errors import PredictionFailed
@@ -324,7 +325,7 @@ class TestCanceling:
     def test_it_ends_the_wait(self, client: FlaskClient, app: Api, worker: FakeWorker) -> None:
         worker.gate.clear()
         waiting = Background(lambda: post_batch(app.test_client(), [1, 2], request_id="r"))
-        (first, _) = wait_until(lambda: app.services.store.find_by_request("r"), "the tasks")
+        (first, _) = wait_until(lambda: ids_of_request(app.services.store, "r"), "the tasks")
         client.delete(f"/batches/{app.services.store.get(first).batch_id}")
         worker.gate.set()
         assert codes(waiting.response().json) == ["task_canceled"] * 2

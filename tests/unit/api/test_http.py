@@ -105,7 +105,7 @@ def test_no_error_is_422() -> None:
 def test_every_error_has_a_code_of_its_own_and_a_title() -> None:
     kinds = list(ERRORS_BY_CODE.values())
     assert len({kind.title for kind in kinds}) == len(kinds)
-    assert all(code == kind.code for code, kind in ERRORS_BY_CODE.items())
+    assert all(kind.title and "code" in vars(kind) for kind in kinds), "no class has its parent's"
 
 
 class TestAStoreThatIsDown:
@@ -210,6 +210,44 @@ class TestReadiness:
         announce()
         app.services.presence.leave("test-worker")
         assert client.get("/health/ready").status_code == 503
+
+
+class TestLooking:
+    """GET changes nothing, whatever it asks for."""
+
+    @pytest.mark.parametrize(
+        "path",
+        [
+            "/",
+            "/inference",
+            "/health/live",
+            "/health/ready",
+            "/tasks/unknown",
+            "/tasks?request_id=unknown",
+            "/batches/unknown",
+        ],
+    )
+    def test_no_folder_and_no_key_is_made(
+        self, make_app: Any, redis_client: redis.Redis, key_prefix: str, tmp_path: Path, path: str
+    ) -> None:
+        client = make_app(data_dir=tmp_path / "data" / "below").test_client()
+
+        def there() -> tuple[list[Path], list[Any]]:
+            return sorted(tmp_path.rglob("*")), sorted(redis_client.scan_iter(f"*{key_prefix}*", count=1000))
+
+        before = there()
+        response = client.get(path)
+        assert response.status_code in (200, 404, 503)
+        assert there() == before
+
+    def test_a_folder_that_the_first_upload_makes_is_no_reason_to_be_not_ready(
+        self, make_app: Any, announce: Callable[[], None], tmp_path: Path
+    ) -> None:
+        app = make_app(data_dir=tmp_path / "data" / "below")
+        announce()
+        response = app.test_client().get("/health/ready")
+        assert (response.status_code, response.json["checks"]["object_store"]) == (200, "ok")
+        assert "data" not in [path.name for path in tmp_path.iterdir()]
 
 
 def test_problems_are_json_with_a_newline_at_the_end(client: FlaskClient) -> None:

@@ -19,6 +19,7 @@ from api_rig import (
     wait_until,
 )
 from flask.testing import FlaskClient
+from support.task_pages import ids_of_request
 
 from api.app import Api
 from inference.errors import WaitTimeout
@@ -44,7 +45,7 @@ ASYNC: dict[str, dict[str, Any]] = {
 
 
 def tasks_of(services: Services, request_id: str) -> list[str]:
-    return services.store.find_by_request(request_id)
+    return ids_of_request(services.store, request_id)
 
 
 @pytest.mark.parametrize("how", ASYNC.values(), ids=ASYNC)

@@ -26,6 +26,7 @@ from api_rig import (
     wait_until,
 )
 from flask.testing import FlaskClient
+from support.task_pages import ids_of_request
 
 from api.app import Api
 from inference.errors import ServiceUnavailable
@@ -74,7 +75,7 @@ def test_the_task_runs_while_the_image_is_still_stored(
 ) -> None:
     objects.gate.clear()
     request = Background(lambda: post(client, raw_form(3, request_id="mine")))
-    (task_id,) = wait_until(lambda: app.services.store.find_by_request("mine"), "the acceptance")
+    (task_id,) = wait_until(lambda: ids_of_request(app.services.store, "mine"), "the acceptance")
     wait_until(lambda: client.get(f"/tasks/{task_id}").json["status"] == "succeeded", "the result")
     assert not request.is_done
     objects.gate.set()
@@ -88,7 +89,7 @@ def test_a_task_is_not_answered_for_before_its_image_is_stored(
 ) -> None:
     objects.gate.clear()
     request = Background(lambda: post(client, raw_form(3, request_id="mine"), headers=ASYNC))
-    wait_until(lambda: app.services.store.find_by_request("mine"), "the acceptance")
+    wait_until(lambda: ids_of_request(app.services.store, "mine"), "the acceptance")
     assert not request.is_done
     objects.gate.set()
     assert request.response().status_code == 202

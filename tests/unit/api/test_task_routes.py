@@ -203,10 +203,12 @@ class TestFinding:
     def test_none(self, client: FlaskClient) -> None:
         response = client.get("/tasks?request_id=unknown")
         assert (response.status_code, response.json) == (200, {"tasks": []})
+        assert "Link" not in response.headers
 
-    @pytest.mark.parametrize("query", ["", "?request_id=", "?id=1"])
+    @pytest.mark.parametrize("query", ["", "?request_id=", "?id=1", "?limit=5", "?request_id=&request_id="])
     def test_without_a_request_id(self, client: FlaskClient, query: str) -> None:
-        assert_problem(client.get(f"/tasks{query}"), 400, "invalid_request", field="request_id")
+        problem = assert_problem(client.get(f"/tasks{query}"), 400, "invalid_request", field="request_id")
+        assert problem["detail"] == "GET /tasks needs request_id"
 
 
 class TestCanceling:

@@ -1,0 +1,145 @@
+"""GET /tasks: the tasks of a request id, a page at a time."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+from urllib.parse import urljoin
+
+import pytest
+from api_rig import FakeWorker, assert_problem, post_async, raw_form
+from flask.testing import FlaskClient
+from redis.connection import AbstractConnection
+from support.samples import a_request
+
+from api.app import Api
+
+REQUEST_ID = "a b/ü&=#"
+
+
+@pytest.fixture
+def task_ids(client: FlaskClient) -> list[str]:
+    return [post_async(client, raw_form(n, request_id=REQUEST_ID)) for n in range(5)]
+
+
+def test_by_cursor(client: FlaskClient, task_ids: list[str]) -> None:
+    found, cursor = [], None
+    for size in (2, 2, 1):
+        query = {"request_id": REQUEST_ID, "limit": 2} | ({"cursor": cursor} if cursor else {})
+        page = client.get("/tasks", query_string=query).json
+        assert len(page["tasks"]) == size
+        found += [task["task_id"] for task in page["tasks"]]
+        cursor = page.get("next_cursor")
+    assert (found, cursor) == (task_ids, None)
+
+
+@pytest.mark.parametrize("above", ["", "/ml"])
+def test_by_link(client: FlaskClient, idle_worker: FakeWorker, task_ids: list[str], above: str) -> None:
+    """A reference relative to the request, so that it is right below whatever path a proxy adds."""
+    idle_worker.work_off()
+    url: str | None = f"https://host{above}/tasks?request_id=a%20b/%C3%BC%26%3D%23&limit=2&vectors=true"
+    pages = []
+    while url:
+        assert url.startswith(f"https://host{above}/tasks?")
+        response = client.get(url.removeprefix(f"https://host{above}"))
+        pages.append([task["task_id"] for task in response.json["tasks"]])
+        assert all("prediction" in task["result"] for task in response.json["tasks"])
+        link = response.headers.get("Link")
+        url = link and urljoin(url, re.fullmatch(r'<(\?[^>]+)>; rel="next"', link)[1])
+    assert pages == [task_ids[:2], task_ids[2:4], task_ids[4:]]
+
+
+def test_of_a_hundred_unless_said_otherwise(client: FlaskClient, app: Api) -> None:
+    for _ in range(101):
+        app.services.store.accept(a_request(request_id="many"), enqueue=None, max_queue_depth=0)
+    page = client.get("/tasks?request_id=many").json
+    assert len(page["tasks"]) == 100
+    for limit, size in ((1, 1), (100, 100), (101, 101), (1000, 101)):
+        assert len(client.get(f"/tasks?request_id=many&limit={limit}").json["tasks"]) == size
+
+
+def test_vectors_come_when_they_are_asked_for(client: FlaskClient, idle_worker: FakeWorker, task_ids: list[str]) -> None:
+    idle_worker.work_off()
+    query = {"request_id": REQUEST_ID}
+    without, *same = [
+        client.get("/tasks", query_string=query | more).json["tasks"] for more in ({}, {"vectors": "false"}, {"vectors": False})
+    ]
+    assert same == [without] * 2
+    asked_for, *same = [
+        client.get("/tasks", query_string=query | {"vectors": vectors}).json["tasks"] for vectors in ("true", True, 1)
+    ]
+    assert same == [asked_for] * 2
+    alone = [client.get(f"/tasks/{task_id}").json for task_id in task_ids]
+    assert asked_for == alone
+    for task in alone:
+        assert len(task["result"].pop("prediction")) == 10
+    assert without == alone
+
+
+def test_the_places_of_all_that_wait_are_told(client: FlaskClient, task_ids: list[str]) -> None:
+    tasks = client.get("/tasks", query_string={"request_id": REQUEST_ID}).json["tasks"]
+    assert [task["queue"] for task in tasks] == [{"position": number, "eta_s": None} for number in range(5)]
+    assert tasks == [client.get(f"/tasks/{task_id}").json for task_id in task_ids]
+
+
+def test_redis_is_asked_as_often_for_many_tasks_as_for_one(
+    client: FlaskClient, app: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(40):
+        request = a_request(request_id="many", queue=f"predict.{number % 2}")
+        app.services.store.accept(request, enqueue=None, max_queue_depth=0)
+    client.get("/tasks?request_id=many")  # the server knows the scripts
+    trips: list[int] = []
+    send = AbstractConnection.send_packed_command
+
+    def counted(connection: AbstractConnection, *arguments: Any, **options: Any) -> None:
+        trips.append(len(trips))
+        send(connection, *arguments, **options)
+
+    monkeypatch.setattr(AbstractConnection, "send_packed_command", counted)
+    for limit in (1, 40):
+        trips.clear()
+        assert len(client.get(f"/tasks?request_id=many&limit={limit}").json["tasks"]) == limit
+        assert len(trips) == 3
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "1001", "", "ten", "1.5", "1e2", " 5", "+5", "\u0665", "9" * 400])
+def test_limits_that_are_none(client: FlaskClient, limit: str) -> None:
+    response = client.get("/tasks", query_string={"request_id": "r", "limit": limit})
+    problem = assert_problem(response, 400, "invalid_request", field="limit")
+    assert "1 to 1000" in problem["expected"]
+    assert len(response.data) < 1000
+
+
+@pytest.mark.parametrize("cursor", ["", "2", "next", "-000000000000001", "000000000000000G", "0" * 17, "x" * 3000, "\0", "ü"])
+def test_cursors_that_are_none(client: FlaskClient, cursor: str) -> None:
+    response = client.get("/tasks", query_string={"request_id": "r", "cursor": cursor})
+    problem = assert_problem(response, 400, "invalid_request", field="cursor")
+    assert "next_cursor" in problem["expected"]
+    assert len(response.data) < 1000
+
+
+@pytest.mark.parametrize("cursor", ["0" * 16, "f" * 16])
+def test_cursors_before_the_first_and_after_the_last(client: FlaskClient, task_ids: list[str], cursor: str) -> None:
+    page = client.get("/tasks", query_string={"request_id": REQUEST_ID, "cursor": cursor}).json
+    assert [task["task_id"] for task in page["tasks"]] == (task_ids if cursor[0] == "0" else [])
+    assert "next_cursor" not in page
+
+
+@pytest.mark.parametrize("vectors", ["", "yes", "2", "prediction"])
+def test_vectors_that_are_neither_true_nor_false(client: FlaskClient, vectors: str) -> None:
+    assert_problem(client.get(f"/tasks?request_id=r&vectors={vectors}"), 400, "invalid_request", field="vectors")
+
+
+@pytest.mark.parametrize("name", ["page", "Limit", "wait", "x" * 3000])
+def test_what_is_no_parameter(client: FlaskClient, name: str) -> None:
+    response = client.get("/tasks", query_string={"request_id": "r", name: "2"})
+    problem = assert_problem(response, 400, "invalid_request", field=name[:100])
+    assert problem["expected"] == "request_id, limit, cursor, vectors"
+    assert len(response.data) < 1000
+
+
+@pytest.mark.parametrize("name", ["request_id", "limit", "cursor", "vectors"])
+def test_what_is_given_twice(client: FlaskClient, name: str) -> None:
+    response = client.get(f"/tasks?request_id=r&limit=5&{name}=5&{name}=6")
+    assert_problem(response, 400, "invalid_request", field=name)
