@@ -16,7 +16,8 @@ _LIMIT_DEFAULT, _LIMIT_MAX = 100, 1000
 _NUMBER = re.compile(r"[0-9]{1,9}")
 #: An acceptance number. Of fixed length, so that the number of a page is not taken for one.
 _CURSOR = re.compile(r"[0-9a-f]{16}")
-_BOOLEANS = {"true": True, "false": False}
+#: In any case: HTTP clients write their language's own.
+_BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,7 @@ def _after(options: Mapping[str, str]) -> int:
 
 def _vectors(options: Mapping[str, str]) -> bool:
     text = options.get("vectors", "false")
-    if text not in _BOOLEANS:
+    vectors = _BOOLEANS.get(text.lower())
+    if vectors is None:
         raise InvalidRequest(f"vectors is {shown(text)}", field="vectors", expected="true or false")
-    return _BOOLEANS[text]
+    return vectors

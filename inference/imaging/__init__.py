@@ -17,10 +17,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.errors import InvalidImage, InvalidMetadata, ServiceUnavailable
+from inference.errors import InferenceError, InvalidImage, InvalidMetadata, ServiceUnavailable
 from inference.imaging import arrays, pictures
 from inference.imaging.arrays import ArrayLayout, parse_dtype, parse_shape
-from inference.imaging.formats import ACCEPTED, ImageFormat, ImageHeader, ImageLimits, refused_type, sniff
+from inference.imaging.formats import ACCEPTED, ImageFormat, ImageHeader, ImageLimits, sniff
+from inference.imaging.refusals import refused_content, refused_document, refused_media_type
 from inference.models.spec import InputSpec, RawArrays
 
 __all__ = [
@@ -70,14 +71,9 @@ def inspect(
     if image_format is ImageFormat.NPY:
         arrays.npy_layout(data, spec, limits)
     elif image_format is not None:
-        pictures.open_picture(data, image_format, limits)
-    elif shape is not None or dtype is not None:
-        missing = "dtype" if shape is not None else "shape"
-        raise _incomplete(missing, f"raw bytes need shape and dtype, and {missing} is missing")
-    elif (refusal := refused_type(data, content_type)) is not None:
-        raise refusal
+        pictures.check_header(data, image_format, limits)
     else:
-        raise _incomplete("shape", "the bytes are no PNG, JPEG, WebP or .npy file, and raw bytes need shape and dtype")
+        raise _refusal(data, shape, dtype, content_type)
     return ImageHeader(image_format, None, None)
 
 
@@ -129,6 +125,16 @@ def _array_into(out: NDArray[Any], layout: ArrayLayout, data: bytes | memoryview
         np.copyto(out, pictures.fit_pixels(arrays.as_pixels(values), spec))
 
 
-def _incomplete(member: str, detail: str) -> InvalidMetadata:
+def _refusal(data: bytes, shape: object | None, dtype: object | None, content_type: str | None) -> InferenceError:
+    """The refusal that says what is wrong with bytes of no known format."""
+    if (refusal := refused_content(data)) is not None:
+        return refusal
     expected = "shape and dtype in metadata, or a PNG, JPEG, WebP or .npy file"
-    return InvalidMetadata(detail, field=f"metadata.{member}", expected=expected)
+    if shape is not None or dtype is not None:
+        missing = "dtype" if shape is not None else "shape"
+        detail = f"raw bytes need shape and dtype, and {missing} is missing"
+        return InvalidMetadata(detail, field=f"metadata.{missing}", expected=expected)
+    if (refusal := refused_media_type(content_type) or refused_document(data)) is not None:
+        return refusal
+    detail = "the bytes are no PNG, JPEG, WebP or .npy file, and raw bytes need shape and dtype"
+    return InvalidMetadata(detail, field="metadata.shape", expected=expected)

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 
 from inference.errors import InvalidImage, InvalidMetadata
 from inference.imaging.formats import ImageFormat, ImageLimits, sniff
+from inference.imaging.pixel_range import MAX_PIXEL_VALUE, check_pixel_floats
+from inference.imaging.refusals import is_base64_of, refused_content
 from inference.models.spec import InputSpec, RawArrays
 
 Pixels = NDArray[np.uint8]
@@ -24,7 +26,6 @@ _CHANNELS = (1, 3, 4)
 _MAX_DIMENSIONS = 4
 #: no array in memory is longer, and a product of four stays cheap
 _MAX_LENGTH = 2**31 - 1
-_MAX_PIXEL_VALUE = 255
 
 _SHAPE_TEXT = re.compile(r"\s*([\[(]?)\s*(\d{1,10}(?:\s*[,xX]\s*\d{1,10})*)\s*,?\s*([\])]?)\s*", re.ASCII)
 _BRACKETS = {"": "", "[": "]", "(": ")"}
@@ -122,6 +123,10 @@ def raw_layout(data: bytes | memoryview, shape: object, dtype: object, spec: Inp
     channels = choices.get(len(data))
     if channels is None:
         raise _wrong_byte_count(data, lengths, kind, list(choices))
+    # base64 makes four bytes of three, and so four channels of three
+    if not rest and channels == max(_CHANNELS) and is_base64_of(data, len(data) * 3 // 4):
+        detail = f"the image is base64 text of {len(data) * 3 // 4} bytes: decode it first"
+        raise InvalidImage(detail, field="image", expected="the bytes that it stands for")
     layout = ArrayLayout((height, width, channels), kind)
     _check_fit(layout, spec, limits)
     return layout
@@ -158,23 +163,17 @@ def as_pixels(values: NDArray[Any]) -> Pixels:
     """Values 0 to 255 of any dtype as bytes: booleans become 0 and 255, floats are rounded and clipped.
 
     Raises:
-        InvalidImage: NaN or infinity, floats between 0 and 1, or whole numbers outside 0 to 255.
+        InvalidImage: NaN or infinity, floats that were scaled or shifted, or whole numbers outside 0 to 255.
     """
     if values.dtype.kind == "b":
-        return np.where(values, np.uint8(_MAX_PIXEL_VALUE), np.uint8(0))
+        return np.where(values, np.uint8(MAX_PIXEL_VALUE), np.uint8(0))
     if values.dtype.kind == "f":
         _check_finite(values)
-        _check_not_unit_range(values)
-        rounded: Pixels = np.rint(np.clip(values, 0, _MAX_PIXEL_VALUE)).astype(np.uint8)
+        check_pixel_floats(values)
+        rounded: Pixels = np.rint(np.clip(values, 0, MAX_PIXEL_VALUE)).astype(np.uint8)
         return rounded
     _check_byte_range(values)
     return values.astype(np.uint8)
-
-
-def _check_not_unit_range(values: NDArray[Any]) -> None:
-    """Scaled pixels would pass as an almost black picture, and get a wrong class without a word."""
-    if 0 < values.max(initial=0) <= 1 and values.min(initial=0) >= 0:
-        raise InvalidImage("the pixels lie between 0 and 1", field="image", expected="pixels from 0 to 255: multiply by 255")
 
 
 def copy_model_ready(out: NDArray[Any], values: NDArray[Any]) -> None:
@@ -240,6 +239,11 @@ def _wrong_byte_count(
     if encoded is not None:
         detail += f"; it is a {encoded.label} file, so leave shape and dtype out"
         expected = f"a {encoded.label} file without shape and dtype, or {expected}"
+    elif (refusal := refused_content(data)) is not None:
+        detail += f"; {refusal.detail}"
+        expected = f"{refusal.expected}; or {expected}"
+    elif any(is_base64_of(data, choice) for choice in choices):
+        detail += "; it is base64 text: decode it first"
     return InvalidImage(detail, field="image", expected=expected)
 
 
@@ -269,9 +273,9 @@ def _check_byte_range(values: NDArray[Any]) -> None:
     if values.dtype.kind == "b" or values.dtype == np.uint8:
         return
     low, high = int(values.min()), int(values.max())
-    if low < 0 or high > _MAX_PIXEL_VALUE:
+    if low < 0 or high > MAX_PIXEL_VALUE:
         raise InvalidImage(
-            f"the array has values from {low} to {high}", field="image", expected=f"values from 0 to {_MAX_PIXEL_VALUE}"
+            f"the array has values from {low} to {high}", field="image", expected=f"values from 0 to {MAX_PIXEL_VALUE}"
         )
 
 

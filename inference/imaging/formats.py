@@ -1,4 +1,4 @@
-"""The formats that are read, how they are told apart, and what is refused by name."""
+"""The formats that are read, and how they are told apart."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from inference.errors import PayloadTooLarge, UnsupportedImageType
+from inference.errors import PayloadTooLarge
 
 ACCEPTED = "a PNG, JPEG, WebP or .npy file, or raw bytes with shape and dtype"
 
-_SNIFFED_BYTES = 16
+SNIFFED_BYTES = 16
 
 
 class ImageFormat(StrEnum):
@@ -60,7 +60,7 @@ class ImageHeader:
 
 def sniff(data: bytes | memoryview) -> ImageFormat | None:
     """The format by its magic bytes, None when they are of none that is read here."""
-    head = bytes(data[:_SNIFFED_BYTES])
+    head = bytes(data[:SNIFFED_BYTES])
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         return ImageFormat.WEBP
     return next((found for magic, found in _MAGIC if head.startswith(magic)), None)
@@ -71,62 +71,3 @@ _MAGIC = (
     (b"\xff\xd8\xff", ImageFormat.JPEG),
     (b"\x93NUMPY", ImageFormat.NPY),
 )
-
-#: what people send instead, by its first bytes, so that the answer can say what it was
-_REFUSED_MAGIC = (
-    (b"GIF87a", "GIF"),
-    (b"GIF89a", "GIF"),
-    (b"II*\0", "TIFF"),
-    (b"MM\0*", "TIFF"),
-    (b"\0\0\0\x0cJXL ", "JPEG XL"),
-    (b"\0\0\0\x0cjP  ", "JPEG 2000"),
-    (b"8BPS", "Photoshop"),
-    (b"%PDF-", "PDF"),
-    (b"PK\x03\x04", "ZIP or .npz"),
-)
-
-_REFUSED_BRANDS = {
-    b"avif": "AVIF",
-    b"avis": "AVIF",
-    b"heic": "HEIC",
-    b"heix": "HEIC",
-    b"hevc": "HEIC",
-    b"mif1": "HEIF",
-    b"msf1": "HEIF",
-}
-
-#: media types that promise one of the accepted formats, or nothing
-_ACCEPTED_TYPES = {
-    "",
-    "application/octet-stream",
-    "application/x-npy",
-    "application/x-numpy",
-    "binary/octet-stream",
-    "image/apng",
-    "image/jpeg",
-    "image/jpg",
-    "image/png",
-    "image/webp",
-}
-
-
-def refused_type(data: bytes, content_type: str | None) -> UnsupportedImageType | None:
-    """The refusal for bytes of no known format, when they, or their media type, are of something else by name."""
-    media_type = (content_type or "").split(";")[0].strip().lower()
-    name = _refused_name(bytes(data[:_SNIFFED_BYTES]))
-    if name is not None:
-        detail = f"{name} files are not accepted"
-    elif media_type not in _ACCEPTED_TYPES:
-        detail = f"{media_type[:80]} is not accepted"
-    else:
-        return None
-    return UnsupportedImageType(detail, field="image", expected=ACCEPTED)
-
-
-def _refused_name(head: bytes) -> str | None:
-    if head[4:8] == b"ftyp":
-        return _REFUSED_BRANDS.get(head[8:12])
-    # "BM" alone is too likely at the start of raw bytes; a BMP has four reserved zero bytes too
-    if head.startswith(b"BM") and head[6:10] == bytes(4):
-        return "BMP"
-    return next((name for magic, name in _REFUSED_MAGIC if head.startswith(magic)), None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections import Counter
@@ -158,7 +157,7 @@ def test_it_remembers_after_a_restart(user: CeleryUser, flower: FlowerProcess) -
     flower.stop()
     flower.start()
     assert {task_id: task["state"] for task_id, task in flower.tasks().items()} == before
-    assert os.path.commonpath([user.service.data_dir, *user.service.data_dir.glob("flower*")]) == str(user.service.data_dir)
+    assert [*user.service.data_dir.glob("flower*")], "what it remembers lies in the service's data folder"
 
 
 def _retried(flower: FlowerProcess, task_id: str) -> dict[str, Any] | None:

@@ -56,10 +56,6 @@ def test_the_table_of_codes_is_the_designs() -> None:
     assert {code: kind.status for code, kind in ERRORS_BY_CODE.items()} == STATUS
 
 
-def test_nothing_is_answered_with_422() -> None:
-    assert 422 not in STATUS.values()
-
-
 def test_every_class_has_a_code_of_its_own_wherever_it_is_defined() -> None:
     for package in (inference, api):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):

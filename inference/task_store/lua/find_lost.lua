@@ -8,6 +8,7 @@ for i = 4, all and 0 or #ARGV, 2 do
   up_to[ARGV[i]] = tonumber(ARGV[i + 1])
   highest = math.max(highest, up_to[ARGV[i]])
 end
+if not all and highest == 0 then return {} end -- nothing was overtaken
 local place = k('lost-looked-to', queue, all and 'all' or 'overtaken')
 local looked_to = redis.call('GET', place)
 local found = redis.call('ZRANGEBYSCORE', k('waiting', queue), '(' .. (looked_to or 0), all and '+inf' or highest,

@@ -61,9 +61,14 @@ def test_of_a_hundred_unless_said_otherwise(client: FlaskClient, app: Api) -> No
 def test_vectors_come_when_they_are_asked_for(client: FlaskClient, idle_worker: FakeWorker, task_ids: list[str]) -> None:
     idle_worker.work_off()
     query = {"request_id": REQUEST_ID}
-    without = client.get("/tasks", query_string=query).json["tasks"]
-    assert without == client.get("/tasks", query_string=query | {"vectors": "false"}).json["tasks"]
-    asked_for = client.get("/tasks", query_string=query | {"vectors": "true"}).json["tasks"]
+    without, *same = [
+        client.get("/tasks", query_string=query | more).json["tasks"] for more in ({}, {"vectors": "false"}, {"vectors": False})
+    ]
+    assert same == [without] * 2
+    asked_for, *same = [
+        client.get("/tasks", query_string=query | {"vectors": vectors}).json["tasks"] for vectors in ("true", True, 1)
+    ]
+    assert same == [asked_for] * 2
     alone = [client.get(f"/tasks/{task_id}").json for task_id in task_ids]
     assert asked_for == alone
     for task in alone:
@@ -121,7 +126,7 @@ def test_cursors_before_the_first_and_after_the_last(client: FlaskClient, task_i
     assert "next_cursor" not in page
 
 
-@pytest.mark.parametrize("vectors", ["", "yes", "1", "True"])
+@pytest.mark.parametrize("vectors", ["", "yes", "2", "prediction"])
 def test_vectors_that_are_neither_true_nor_false(client: FlaskClient, vectors: str) -> None:
     assert_problem(client.get(f"/tasks?request_id=r&vectors={vectors}"), 400, "invalid_request", field="vectors")
 

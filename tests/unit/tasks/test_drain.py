@@ -326,6 +326,7 @@ def test_leases_are_renewed_for_all_that_is_held(
 ) -> None:
     inboxes = worker.start_busy(*range(1, 8))
     leases = {task_id: redis_client.zscore(f"{key_prefix}:leases", task_id) for task_id in worker.worker._held.task_ids()}
+    assert leases.keys() == {worker.rig.task_id(number) for number in range(8)}
     for task_id, until_ms in leases.items():
         wait_until(lambda t=task_id, u=until_ms: redis_client.zscore(f"{key_prefix}:leases", t) > u, "a renewed lease")
     assert store.reap("sweeper", max_attempts=3, limit=100).requeue == ()

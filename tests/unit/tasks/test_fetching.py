@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,8 @@ import numpy as np
 import pytest
 from pipeline_rig import RAW_HEADER, MakeRig, Rig, assert_failed, assert_succeeded, image_of, queue_item, wait_until
 
-from inference.errors import InvalidImage
-from inference.imaging import ImageFormat, ImageHeader
+from inference.errors import InferenceError, InvalidImage, UnsupportedImageType
+from inference.imaging import ImageFormat, ImageHeader, ImageLimits, decode
 from inference.messages import QueueItem
 from inference.task_store.redis_store import RedisTaskStore
 from tasks.fetching import Fetcher, FetchStage
@@ -205,3 +207,36 @@ def test_a_raw_image_lies_in_its_slot_as_it_was_sent(rig: Rig) -> None:
     assert job.slot is not None
     np.testing.assert_array_equal(rig.arena.images[job.slot], values)
     rig.arena.release(job.slot)
+
+
+@pytest.mark.parametrize("header", [ImageHeader(ImageFormat.JPEG), None], ids=["an upload", "of a Celery client"])
+@pytest.mark.parametrize("cut", [0, 2], ids=["whole", "without its end"])
+def test_a_picture_that_every_viewer_shows(rig: Rig, repository: Path, header: ImageHeader | None, cut: int) -> None:
+    data = (repository / "samples" / "coffee.jpg").read_bytes()
+    rig.objects.put("uploads/1", data[: len(data) - cut])
+    job = Job(QueueItem("task-1", "uploads/1", header), [], alone=False, attempt=0, deadline_at=time.monotonic() + 60)
+    assert rig.pipeline._fetch._fetcher.load(job, Stage())
+    assert job.slot is not None
+    np.testing.assert_array_equal(
+        rig.arena.images[job.slot], decode(data, ImageHeader(ImageFormat.JPEG), rig.spec.input, ImageLimits(10**6))
+    )
+    rig.arena.release(job.slot)
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (lambda data: data[: len(data) // 2], InvalidImage),
+        (base64.b64encode, UnsupportedImageType),
+        (lambda data: b"data:image/jpeg;base64," + base64.b64encode(data), UnsupportedImageType),
+    ],
+    ids=["half", "base64", "data URL"],
+)
+def test_an_object_of_a_celery_client_that_is_no_picture(
+    rig: Rig, repository: Path, change: Callable[[bytes], bytes], error: type[InferenceError]
+) -> None:
+    rig.objects.put("uploads/1", change((repository / "samples" / "coffee.jpg").read_bytes()))
+    job = Job(QueueItem("task-1", "uploads/1", None), [], alone=False, attempt=0, deadline_at=time.monotonic() + 60)
+    with pytest.raises(error):
+        rig.pipeline._fetch._fetcher.load(job, Stage())
+    assert rig.every_slot_is_free()

@@ -1,0 +1,82 @@
+"""Arrays of floats that are taken as pixels: whether their values are those of a picture, or scaled or shifted.
+
+Floats are rounded and clipped, so a scaled or normalised picture would pass as a black or white one and get a wrong class
+without a word. A picture that was resized may go past both ends, at its edges. With the kernels in use (bicubic, Lanczos)
+it goes past by up to 0.36 of its largest value below 0, and to 1.58 times 255 above; what lies below 0 adds up to at most
+a third of what lies above it, and to a tenth in text on black. A picture less its mean adds up to the same on both sides.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference.errors import InvalidImage
+
+MAX_PIXEL_VALUE = 255
+
+#: below it, either way, a value makes no difference in a picture
+_ROUNDING = 0.01
+#: 2.8 is what the usual means and deviations make of white
+_MAX_NORMALISED = 3.0
+#: how far a resized picture goes below 0, by its largest value, and above 255, by that
+_MAX_UNDERSHOOT = 0.4
+_MAX_OVERSHOOT = 0.6
+#: sum of what lies below 0, by the sum of what lies above it; and of what lies above 255, by the same
+_MAX_SUM_BELOW = 1 / 3
+_MAX_SUM_ABOVE = 1 / 16
+
+_COLOURS = 3
+
+
+def check_pixel_floats(values: NDArray[Any]) -> None:
+    """Check an (H, W, C) array of finite floats; of one with alpha, the colours and the alpha each for themselves.
+
+    Raises:
+        InvalidImage: the values are no pixels from 0 to 255.
+    """
+    _check_range(values[..., :_COLOURS], "pixels")
+    if values.shape[-1] > _COLOURS:
+        _check_range(values[..., _COLOURS:], "alpha values")
+
+
+def _check_range(values: NDArray[Any], what: str) -> None:
+    low, high = float(values.min()), float(values.max())
+    if low >= 0 and _MAX_NORMALISED < high <= MAX_PIXEL_VALUE:
+        return
+    if max(-low, high) <= _ROUNDING:
+        # black, whatever the scale is
+        return
+    if low >= 0 and high <= 1:
+        raise InvalidImage(f"the {what} lie between 0 and 1", field="image", expected=f"{what} from 0 to 255: multiply by 255")
+    if not (_is_dark_picture(values, low, high) if high <= _MAX_NORMALISED else _is_resized_picture(values, low, high)):
+        raise InvalidImage(
+            f"the values are no {what} from 0 to 255: they go from {low:.6g} to {high:.6g}",
+            field="image",
+            expected=f"{what} from 0 to 255: {_remedy(low, high)}",
+        )
+
+
+def _is_dark_picture(values: NDArray[Any], low: float, high: float) -> bool:
+    """Whether values that scaling may have made as well are the whole numbers of a dark picture."""
+    return low >= -_ROUNDING and high > 1 + _ROUNDING and float(np.abs(values - np.rint(values)).max()) <= _ROUNDING
+
+
+def _is_resized_picture(values: NDArray[Any], low: float, high: float) -> bool:
+    if -low > _MAX_UNDERSHOOT * high or high > MAX_PIXEL_VALUE * (1 + _MAX_OVERSHOOT):
+        return False
+    # float16 ends at 65504
+    below = -float(np.minimum(values, 0).sum(dtype=np.float64))
+    above = float(np.maximum(values, MAX_PIXEL_VALUE).sum(dtype=np.float64)) - MAX_PIXEL_VALUE * values.size
+    positive = float(values.sum(dtype=np.float64)) + below
+    return below <= _MAX_SUM_BELOW * positive and above <= _MAX_SUM_ABOVE * positive
+
+
+def _remedy(low: float, high: float) -> str:
+    if low < 0:
+        return "undo the scaling or the subtraction of a mean, e.g. (x + 1) * 127.5 for values from -1 to 1"
+    if high <= _MAX_NORMALISED:
+        return "multiply by 255, or undo the normalisation"
+    return "scale values of more than 8 bits, e.g. by 255 / 65535 for 16 bits"

@@ -1,0 +1,190 @@
+"""The chunks of a PNG file (ISO/IEC 15948, chapters 5 and 11) that concern its pixels.
+
+Pillow reads every chunk in Python, and refuses a file for a text whose checksum is wrong or which unfolds to much: so
+the decoder is handed none. Its checks of the header and the palette stand; that of the pixels is zlib's.
+"""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Iterator
+
+from inference.imaging.picture_file import PictureFile, too_complex
+
+#: chunks without pixels: far above what editors write, and skipped in 10 ms
+_MAX_OTHER_CHUNKS = 10_000
+#: with those of the pixels: a file of 32 MB reaches it with 335 bytes in each, where encoders write 4 KB and more
+_MAX_CHUNKS = 100_000
+#: of a text that may hold the orientation, once it is unfolded
+_MAX_PROFILE_BYTES = 2**20
+
+_SIGNATURE_BYTES = 8
+_IHDR = struct.Struct(">8x4x4sIIxB")
+_CHUNK = struct.Struct(">I4s")
+_IEND = bytes.fromhex("0000000049454e44ae426082")
+
+_GREY, _RGB, _INDEXED = 0, 2, 3
+#: one colour, or an alpha for each colour of the palette; the other colour types have alpha in their pixels
+_TRNS_BYTES = {_GREY: range(2, 3), _RGB: range(6, 7), _INDEXED: range(1, 257)}
+
+_TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
+#: texts that may hold the orientation
+_EXIF_PROFILE = b"Raw profile type exif\0"
+_XMP = b"XML:com.adobe.xmp\0"
+
+
+class _Chunk:
+    """One chunk in a file; its bytes are read when they are asked for."""
+
+    __slots__ = ("end", "kind", "start", "view")
+
+    def __init__(self, view: memoryview, start: int, length: int, kind: bytes) -> None:
+        self.view = view
+        self.kind = kind
+        self.start = start
+        self.end = start + length + 12
+
+    @property
+    def body(self) -> memoryview:
+        return self.view[self.start + 8 : self.end - 4]
+
+    @property
+    def is_intact(self) -> bool:
+        """Whether all of it is there, and its checksum is right."""
+        if self.end > len(self.view):
+            return False
+        checksum = zlib.crc32(self.view[self.start + 4 : self.end - 4])
+        return self.view[self.end - 4 : self.end] == checksum.to_bytes(4, "big")
+
+
+def read_png(data: bytes | memoryview, *, pixels: bool) -> PictureFile | None:
+    """Take IHDR, PLTE, tRNS and the pixels from the file; None where its header is broken.
+
+    Args:
+        data: the file.
+        pixels: whether they are wanted; without them the file is read up to the first.
+
+    Raises:
+        InvalidImage: too many chunks.
+    """
+    view = memoryview(data)
+    kind, width, height, colour = _IHDR.unpack_from(view)
+    if kind != b"IHDR":
+        return None
+    chunks = _chunks(view)
+    header, profiles = [next(chunks)], dict[bytes, _Chunk]()
+    for chunk in chunks:
+        if chunk.kind == b"IDAT":
+            break
+        _keep_profile(profiles, chunk)
+        if _concerns_pixels(chunk, colour) and all(kept.kind != chunk.kind for kept in header):
+            header.append(chunk)
+    else:
+        return None
+    head = [view[:_SIGNATURE_BYTES], *(view[kept.start : kept.end] for kept in header)]
+    if not pixels:
+        return PictureFile((width, height), b"".join([*head, view[chunk.start : chunk.start + 8]]))
+    body = _pixels(view, chunk, chunks, profiles)
+    return PictureFile((width, height), b"".join([*head, *body]), _metadata(profiles))
+
+
+def _chunks(view: memoryview) -> Iterator[_Chunk]:
+    """Yield chunks up to the end, or to bytes that are none.
+
+    Raises:
+        InvalidImage: more of them than `_MAX_OTHER_CHUNKS` and `_MAX_CHUNKS` allow.
+    """
+    position, others = _SIGNATURE_BYTES, 0
+    for _ in range(_MAX_CHUNKS):
+        if position + _CHUNK.size > len(view):
+            return
+        length, kind = _CHUNK.unpack_from(view, position)
+        others += kind != b"IDAT"
+        if not kind.isalpha():
+            return
+        if others > _MAX_OTHER_CHUNKS:
+            raise too_complex(f"a PNG image with more than {_MAX_OTHER_CHUNKS} chunks without pixels")
+        chunk = _Chunk(view, position, length, kind)
+        yield chunk
+        position = chunk.end
+    raise too_complex(f"a PNG image with more than {_MAX_CHUNKS} chunks")
+
+
+def _concerns_pixels(chunk: _Chunk, colour: int) -> bool:
+    if chunk.kind == b"PLTE":
+        # of the other colour types it is a suggestion for screens of 256 colours
+        return colour == _INDEXED
+    # as libpng does: one that is damaged, or of another length than the colour type has, is passed over
+    return chunk.kind == b"tRNS" and chunk.is_intact and len(chunk.body) in _TRNS_BYTES.get(colour, ())
+
+
+def _pixels(
+    view: memoryview, first: _Chunk, following: Iterator[_Chunk], profiles: dict[bytes, _Chunk]
+) -> Iterator[memoryview | bytes]:
+    """Yield the IDAT chunks in pieces as long as possible, and the end; gather the profiles that come after them."""
+    start, end = first.start, first.end
+    for chunk in following:
+        if chunk.kind == b"IEND":
+            break
+        if chunk.kind != b"IDAT":
+            _keep_profile(profiles, chunk)
+            continue
+        if chunk.start != end:
+            yield view[start:end]
+            start = chunk.start
+        end = chunk.end
+    yield view[start:end]
+    if end <= len(view):
+        # else it would be read as pixels
+        yield _IEND
+
+
+def _keep_profile(profiles: dict[bytes, _Chunk], chunk: _Chunk) -> None:
+    if chunk.kind == b"eXIf":
+        profiles[chunk.kind] = chunk
+    elif chunk.kind in _TEXT_CHUNKS:
+        body = chunk.body
+        for keyword in (_EXIF_PROFILE, _XMP):
+            if body[: len(keyword)] == keyword:
+                profiles[keyword] = chunk
+
+
+def _metadata(profiles: dict[bytes, _Chunk]) -> dict[str, bytes]:
+    found = {}
+    intact = {name: chunk for name, chunk in profiles.items() if chunk.is_intact}
+    if _XMP in intact:
+        found["xmp"] = _text(intact[_XMP], len(_XMP))
+    if b"eXIf" in intact:
+        found["exif"] = bytes(intact[b"eXIf"].body)
+    elif _EXIF_PROFILE in intact:
+        found["exif"] = _from_hexadecimal(_text(intact[_EXIF_PROFILE], len(_EXIF_PROFILE)))
+    return found
+
+
+def _text(chunk: _Chunk, at: int) -> bytes:
+    """The text after the keyword; empty where it is broken or unfolds to more than `_MAX_PROFILE_BYTES`."""
+    text = bytes(chunk.body[at:])
+    is_compressed = chunk.kind == b"zTXt"
+    if chunk.kind == b"zTXt":
+        text = text[1:]
+    elif chunk.kind == b"iTXt":
+        is_compressed = text[:1] == b"\1"
+        # two bytes, then language and translated keyword
+        text = text[2:].split(b"\0", 2)[-1]
+    if not is_compressed:
+        return text
+    unfolding = zlib.decompressobj()
+    try:
+        unfolded = unfolding.decompress(text, _MAX_PROFILE_BYTES)
+    except zlib.error:
+        return b""
+    return b"" if unfolding.unconsumed_tail else unfolded
+
+
+def _from_hexadecimal(profile: bytes) -> bytes:
+    """ImageMagick's form: an empty line, the name and the length, then digits."""
+    try:
+        return bytes.fromhex("".join(profile.decode("ascii").split("\n")[3:]))
+    except ValueError:
+        return b""

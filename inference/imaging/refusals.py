@@ -1,0 +1,160 @@
+"""Names of the files that people send instead of a picture, by their first bytes, so that the answer can say what it was.
+
+Text on the way (JSON, forms, shells) makes text of files: base64, a data URL, hexadecimal digits. It is decoded far enough to
+see a file's first bytes, so that bytes of an array are not taken for it.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from urllib.parse import unquote_to_bytes
+
+from inference.errors import UnsupportedImageType
+from inference.imaging.formats import ACCEPTED, SNIFFED_BYTES, sniff
+
+_REFUSED_MAGIC = (
+    (b"GIF87a", "GIF"),
+    (b"GIF89a", "GIF"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"\0\0\0\x0cJXL ", "JPEG XL"),
+    (b"\0\0\0\x0cjP  ", "JPEG 2000"),
+    (b"8BPS", "Photoshop"),
+    (b"%PDF-", "PDF"),
+    (b"PK\x03\x04", "ZIP or .npz"),
+    (b"\x1f\x8b\x08", "gzip-compressed"),
+    (b"BZh", "bzip2-compressed"),
+    (b"\xfd7zXZ\0", "xz-compressed"),
+    (b"\x28\xb5\x2f\xfd", "Zstandard-compressed"),
+    (b"7z\xbc\xaf\x27\x1c", "7z"),
+    (b"Rar!\x1a\x07", "RAR"),
+    (b"\x89HDF\r\n\x1a\n", "HDF5"),
+)
+
+_REFUSED_BRANDS = {
+    b"avif": "AVIF",
+    b"avis": "AVIF",
+    b"heic": "HEIC",
+    b"heix": "HEIC",
+    b"hevc": "HEIC",
+    b"mif1": "HEIF",
+    b"msf1": "HEIF",
+}
+
+#: media types that promise one of the accepted formats, or nothing
+_ACCEPTED_TYPES = {
+    "",
+    "application/octet-stream",
+    "application/x-npy",
+    "application/x-numpy",
+    "binary/octet-stream",
+    "image/apng",
+    "image/jpeg",
+    "image/jpg",
+    "image/png",
+    "image/webp",
+}
+
+
+_HEAD_BYTES = 512
+#: different ones, in the head of an array's base64 text
+_LEAST_BASE64_DIGITS = 10
+_BYTE_ORDER_MARKS = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be", b"\xef\xbb\xbf": "utf-8"}
+_DATA_URL = re.compile(r"data:[\w.+/-]*[;,]|image/[\w.+-]+;base64,", re.IGNORECASE)
+_ADDRESS = re.compile(r"(https?|s3|gs|ftp|file|blob)://", re.IGNORECASE)
+_DOCUMENTS = (
+    (re.compile(r"<(\?xml|!doctype|html|svg)", re.IGNORECASE), "HTML, SVG or XML"),
+    (re.compile(r"\{\s*\"|\[\s*[\[{\"\d-]"), "JSON"),
+)
+#: quotes, Python's b'…', and what JSON makes of line ends and slashes
+_WRAPPING = re.compile(r"^b?[\"']|\\[nr]|\\(?=/)|\s")
+_BASE64 = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")
+#: before and between the digits: 0x, \x, colons, commas and spaces
+_HEXADECIMAL_MARKS = re.compile(r"0x|\\x|[\s:,]", re.IGNORECASE)
+_HEXADECIMAL = re.compile(r"(?:[0-9a-f]{2})+", re.IGNORECASE)
+#: a file's first bytes after some program took them for Latin-1, or for broken UTF-8
+_READ_AS_TEXT = re.compile(rb"(\xc2\x89|\xef\xbf\xbd)PNG|(\xc2\x93|\xef\xbf\xbd)NUMPY|\xc3\xbf\xc3\x98\xc3\xbf|(\xef\xbf\xbd){3}")
+
+
+def refused_media_type(content_type: str | None) -> UnsupportedImageType | None:
+    """The refusal for a media type that promises something else than is read here."""
+    media_type = (content_type or "").split(";")[0].strip().lower()
+    if media_type in _ACCEPTED_TYPES:
+        return None
+    return UnsupportedImageType(f"{media_type[:80]} is not accepted", field="image", expected=ACCEPTED)
+
+
+def refused_document(data: bytes | memoryview) -> UnsupportedImageType | None:
+    """The refusal for text of a kind that may be about a picture, and is none."""
+    text = _as_text(bytes(data[:_HEAD_BYTES])) or ""
+    name = next((name for start, name in _DOCUMENTS if start.match(text)), None)
+    return UnsupportedImageType(f"the file is {name} text", field="image", expected=ACCEPTED) if name else None
+
+
+def refused_content(data: bytes | memoryview) -> UnsupportedImageType | None:
+    """The refusal for bytes of no known format, when they are of something else by name."""
+    head = bytes(data[:_HEAD_BYTES])
+    if (name := _refused_name(head)) is not None:
+        return UnsupportedImageType(f"{name} files are not accepted", field="image", expected=ACCEPTED)
+    if _READ_AS_TEXT.match(head):
+        detail = "the file was read as text on its way, which changes its bytes"
+        return UnsupportedImageType(detail, field="image", expected=f"the bytes as they are in the file, which is {ACCEPTED}")
+    if (form := _text_form(head)) is not None:
+        return UnsupportedImageType(f"the file is {form}", field="image", expected=f"the bytes that it stands for: {ACCEPTED}")
+    return None
+
+
+def is_base64_of(data: bytes | memoryview, byte_count: int) -> bool:
+    """Whether the bytes may be the base64 text, with or without line breaks, of so many bytes of any kind."""
+    least = 4 * byte_count // 3
+    text = _as_text(bytes(data[:_HEAD_BYTES])) if least <= len(data) <= 1.1 * least + 8 else None
+    bare = _WRAPPING.sub("", text or "").rstrip("\"'")
+    # an array of one colour may have letters alone too
+    return _BASE64.fullmatch(bare) is not None and len(set(bare)) >= _LEAST_BASE64_DIGITS
+
+
+def _text_form(head: bytes) -> str | None:
+    """Name the kind of text that the first bytes of a file are, as the end of "the file is …"; None for other bytes."""
+    text = _as_text(head)
+    if text is None:
+        return None
+    if _DATA_URL.match(text.lstrip("\"'")):
+        return "a data URL, not the picture itself: decode it first"
+    if _ADDRESS.match(text.lstrip("\"'")):
+        return "an address, not the picture itself"
+    for encoding, first_bytes in (("base64", _from_base64(text)), ("hexadecimal", _from_hexadecimal(text))):
+        found = sniff(first_bytes)
+        name = _refused_name(first_bytes) if found is None else found.label
+        if name is not None:
+            return f"{encoding} text of a {name} file: decode it first"
+    return None
+
+
+def _as_text(head: bytes) -> str | None:
+    """Printable ASCII; None for other bytes."""
+    encoding = next((name for mark, name in _BYTE_ORDER_MARKS.items() if head.startswith(mark)), "ascii")
+    text = head.decode(encoding, "replace").lstrip("\ufeff").strip()
+    unquoted = unquote_to_bytes(text).decode("ascii", "replace")
+    return next((form for form in (unquoted, text) if form.isascii() and "".join(form.split()).isprintable()), None)
+
+
+def _from_base64(text: str) -> bytes:
+    """The first bytes; empty where it is none. The alphabet for URLs too (RFC 4648, chapter 5)."""
+    match = _BASE64.match(_WRAPPING.sub("", text))
+    digits = match[0][: SNIFFED_BYTES * 2].rstrip("=").translate({ord("-"): "+", ord("_"): "/"}) if match else ""
+    return base64.b64decode(digits[: len(digits) & ~3])
+
+
+def _from_hexadecimal(text: str) -> bytes:
+    match = _HEXADECIMAL.match(_HEXADECIMAL_MARKS.sub("", text.lstrip("b\"'")))
+    return bytes.fromhex(match[0][: SNIFFED_BYTES * 2]) if match else b""
+
+
+def _refused_name(head: bytes) -> str | None:
+    if head[4:8] == b"ftyp":
+        return _REFUSED_BRANDS.get(head[8:12])
+    # "BM" alone is too likely at the start of raw bytes; a BMP has four reserved zero bytes too
+    if head.startswith(b"BM") and head[6:10] == bytes(4):
+        return "BMP"
+    return next((name for magic, name in _REFUSED_MAGIC if head.startswith(magic)), None)

@@ -1,0 +1,89 @@
+"""The chunks of a WebP file (RFC 9649, chapter 2) that concern the pixels of its first frame.
+
+libwebp refuses a file for a profile that was cut, or a size of the whole that is not right: so neither reaches it.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+
+from inference.imaging.picture_file import PictureFile, Size, too_complex
+
+#: a chunk for each frame of an animation, and about six more
+_MAX_CHUNKS = 10_000
+
+_CHUNK = struct.Struct("<4sI")
+_FIRST_CHUNK = 12
+_PIXELS = (b"VP8 ", b"VP8L", b"ANMF")
+_BEFORE_PIXELS = (b"VP8X", b"ANIM", b"ALPH")
+#: what a file may have after its pixels, by Pillow's names, with its flag in the VP8X chunk
+_METADATA = {b"EXIF": ("exif", 0x08), b"XMP ": ("xmp", 0x04)}
+_FLAGS_AT = 8
+_ANIMATION, _ALPHA = 0x02, 0x10
+
+
+def read_webp(data: bytes | memoryview) -> PictureFile | None:
+    """Take the first frame from the file, without profiles and metadata; None where its header is broken.
+
+    Raises:
+        InvalidImage: too many chunks.
+    """
+    view = memoryview(data)
+    head = bytes(view[:30])
+    size = _size(head)
+    if size is None:
+        return None
+    flags = head[_FIRST_CHUNK + _FLAGS_AT] if head[12:16] == b"VP8X" else 0
+    kept: dict[bytes, bytes] = {}
+    metadata: dict[str, bytes] = {}
+    for kind, chunk in _whole_chunks(view):
+        if kind in _METADATA and flags & _METADATA[kind][1]:
+            metadata.setdefault(_METADATA[kind][0], bytes(chunk[_CHUNK.size :]))
+        elif kind in _BEFORE_PIXELS + _PIXELS and not any(pixels in kept for pixels in _PIXELS):
+            kept.setdefault(kind, bytes(chunk) + bytes(len(chunk) % 2))
+    # without pixels the decoder says what is wrong, after the size has been checked
+    is_whole = any(pixels in kept for pixels in _PIXELS)
+    return PictureFile(size, _file(kept) if is_whole else bytes(view), metadata)
+
+
+def _whole_chunks(view: memoryview) -> Iterator[tuple[bytes, memoryview]]:
+    """Yield the chunks, each with its header, up to the end or to one that is cut.
+
+    Raises:
+        InvalidImage: too many.
+    """
+    position = _FIRST_CHUNK
+    for _ in range(_MAX_CHUNKS):
+        if position + _CHUNK.size > len(view):
+            return
+        kind, length = _CHUNK.unpack_from(view, position)
+        end = position + _CHUNK.size + length
+        if end > len(view):
+            return
+        yield kind, view[position:end]
+        position = end + length % 2
+    raise too_complex(f"a WebP image with more than {_MAX_CHUNKS} chunks")
+
+
+def _file(kept: dict[bytes, bytes]) -> bytes:
+    if b"VP8X" in kept:
+        head = bytearray(kept[b"VP8X"])
+        head[_FLAGS_AT] &= _ANIMATION | _ALPHA
+        kept = kept | {b"VP8X": bytes(head)}
+    body = b"WEBP" + b"".join(kept.values())
+    return _CHUNK.pack(b"RIFF", len(body)) + body
+
+
+def _size(head: bytes) -> Size | None:
+    kind = head[12:16]
+    if kind == b"VP8X":
+        width, height = (int.from_bytes(head[i : i + 3], "little") + 1 for i in (24, 27))
+        return width, height
+    if kind == b"VP8L":
+        (bits,) = struct.unpack_from("<I", head, 21)
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    if kind == b"VP8 ":
+        width, height = struct.unpack_from("<HH", head, 26)
+        return width & 0x3FFF, height & 0x3FFF
+    return None

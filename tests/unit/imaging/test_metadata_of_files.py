@@ -1,0 +1,358 @@
+"""Files whose text, profiles, previews or ends are broken: the picture is as without them, and half a picture is none."""
+
+from __future__ import annotations
+
+import io
+import struct
+import time
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from image_samples import LIMITS, PIXELS, encoded, inspect, noise, png_chunk, size_of, smooth, through
+from PIL import Image
+
+from inference import imaging
+from inference.errors import InvalidImage
+from inference.imaging import ImageHeader
+
+SAMPLES = Path(__file__).parents[3] / "samples"
+BOMB = zlib.compress(bytes(1_500_000), 9)
+PNG = encoded(noise(32, 32, 3), "PNG")
+AFTER_HEADER = 33
+END = -12
+
+
+def assert_same(data: bytes, whole: bytes) -> None:
+    np.testing.assert_array_equal(through(data), through(whole))
+
+
+def assert_refused(data: bytes, says: str | None = None) -> None:
+    """By the worker at the latest, whether or not the header was checked before."""
+    with pytest.raises(InvalidImage, match=says) as caught:
+        through(data)
+    assert (caught.value.status, caught.value.field) == (400, "image")
+    with pytest.raises(InvalidImage, match=says):
+        imaging.decode(data, ImageHeader(imaging.sniff(data)), PIXELS, LIMITS)  # type: ignore[arg-type]
+
+
+def damaged(chunk: bytes) -> bytes:
+    """With a wrong checksum."""
+    return chunk[:-1] + bytes([chunk[-1] ^ 1])
+
+
+ANCILLARY = [
+    b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"tEXt", b"zTXt", b"iTXt", b"pHYs", b"tIME", b"eXIf", b"bKGD", b"hIST", b"sBIT", b"sPLT",
+    b"acTL", b"fcTL", b"fdAT", b"prVt",
+]  # fmt: skip
+
+CHUNKS = {
+    **{f"{kind.decode()} with a wrong checksum": damaged(png_chunk(kind, bytes(26))) for kind in ANCILLARY},
+    **{f"{kind.decode()} too short": png_chunk(kind, b"\0") for kind in ANCILLARY},
+    **{f"empty {kind.decode()}": png_chunk(kind, b"") for kind in ANCILLARY},
+    "zTXt of 1.5 MB": png_chunk(b"zTXt", b"Comment\0\0" + BOMB),
+    "iTXt of 1.5 MB": png_chunk(b"iTXt", b"Comment\0\1\0\0\0" + BOMB),
+    "profile of 1.5 MB": png_chunk(b"iCCP", b"icc\0\0" + BOMB),
+    "orientation of 1.5 MB": png_chunk(b"zTXt", b"Raw profile type exif\0\0" + BOMB),
+    "XMP of 1.5 MB": png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0" + BOMB),
+    "unknown compression": png_chunk(b"zTXt", b"Comment\0\7abc") + png_chunk(b"iCCP", b"icc\0\7abc"),
+    "broken compression": png_chunk(b"zTXt", b"Raw profile type exif\0\0abc") + png_chunk(b"iCCP", b"icc\0\0abc"),
+    "300 texts": png_chunk(b"tEXt", b"a\0b") * 300,
+    "5000 texts": png_chunk(b"tEXt", b"a\0b") * 5000,
+    "100 texts of 1 MB": png_chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(1_000_000), 9)) * 100,
+    "suggested palette": damaged(png_chunk(b"PLTE", bytes(300))),
+    "a text that names what Pillow reads": png_chunk(b"tEXt", b"transparency\0x") + png_chunk(b"tEXt", b"exif\0x"),
+}
+
+
+ENDS = {
+    "no end": PNG[:END],
+    "half an end": PNG[:-6],
+    "no checksum of the pixels": PNG[: END - 4],
+    "no checksum in the pixels": PNG[: END - 8],
+    "cut in a text": PNG[:END] + png_chunk(b"tEXt", bytes(500))[:200],
+    "a text of a wrong length": PNG[:END] + b"\x7f\xff\xff\xfftEXt" + bytes(20),
+    "junk": PNG + bytes(range(256)),
+    "junk that looks like chunks": PNG + damaged(png_chunk(b"tEXt", b"x")) + png_chunk(b"IDAT", b"x"),
+    "junk in place of the end": PNG[:END] + bytes(range(256)),
+    "a second picture": PNG + PNG,
+}  # fmt: skip
+
+
+class TestPng:
+    @pytest.mark.parametrize("chunk", CHUNKS.values(), ids=CHUNKS)
+    @pytest.mark.parametrize("at", [AFTER_HEADER, END], ids=["before the pixels", "after the pixels"])
+    def test_what_concerns_no_pixel(self, chunk: bytes, at: int) -> None:
+        assert_same(PNG[:at] + chunk + PNG[at:], PNG)
+
+    def test_a_palette_stays_with_what_is_beside_it(self) -> None:
+        whole = encoded(Image.fromarray(noise(32, 32, 3)).quantize(50), "PNG", transparency=bytes(range(50)))
+        text = damaged(png_chunk(b"tEXt", b"a\0b"))
+        assert_same(whole[:AFTER_HEADER] + text + whole[AFTER_HEADER:], whole)
+
+    @pytest.mark.parametrize("data", ENDS.values(), ids=ENDS)
+    def test_ends(self, data: bytes) -> None:
+        assert_same(data, PNG)
+
+    @pytest.mark.parametrize("between", [b"", damaged(png_chunk(b"tEXt", b"a\0b")), png_chunk(b"IDAT", b"")])
+    def test_pixels_in_many_chunks(self, between: bytes) -> None:
+        body = PNG[AFTER_HEADER + 8 : END - 4]
+        pieces = between.join(png_chunk(b"IDAT", body[at : at + 100]) for at in range(0, len(body), 100))
+        assert_same(PNG[:AFTER_HEADER] + pieces + PNG[END:], PNG)
+
+    def test_the_first_frame_of_a_broken_animation(self) -> None:
+        data = encoded(noise(32, 32, 3), "PNG", save_all=True, append_images=[Image.fromarray(noise(32, 32, 3, seed=1))])
+        assert_same(data[: data.index(b"fdAT") + 100], PNG)
+        assert_same(data.replace(b"acTL", b"acTl"), PNG)
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            PNG[: len(PNG) // 2],
+            PNG[: len(PNG) // 2] + PNG[END:],
+            PNG[:AFTER_HEADER] + PNG[END:],
+            PNG[: AFTER_HEADER - 1] + b"\0" + PNG[AFTER_HEADER:],
+            PNG[:300] + bytes(50) + PNG[350:],
+            PNG[:AFTER_HEADER] + b"\x7f\xff\xff\xfftEXt" + PNG[AFTER_HEADER:],
+            PNG[:AFTER_HEADER] + png_chunk(b"tEXt", b"") * 200_000 + PNG[AFTER_HEADER:],
+            PNG[:AFTER_HEADER] + png_chunk(b"IDAT", b"") * 200_000 + PNG[AFTER_HEADER:],
+        ],
+        ids=["half", "half with an end", "no pixels", "header", "damaged pixels", "no chunk follows", "texts", "pieces"],
+    )
+    def test_what_stays_refused(self, data: bytes) -> None:
+        assert_refused(data)
+
+    def test_a_palette_with_a_wrong_checksum_stays_refused(self) -> None:
+        data = encoded(Image.fromarray(noise(32, 32, 3)).quantize(50), "PNG")
+        end = data.index(b"PLTE") + 4 + 150 + 4
+        assert_refused(data[: end - 1] + bytes([data[end - 1] ^ 1]) + data[end:])
+
+
+EXIF = Image.Exif()
+EXIF[0x0112] = 6
+PROFILE = b"\nexif\n%8d\n" % len(EXIF.tobytes()) + EXIF.tobytes().hex().encode() + b"\n"
+XMP = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
+ORIENTED = {
+    "eXIf": png_chunk(b"eXIf", EXIF.tobytes()),
+    "tEXt": png_chunk(b"tEXt", b"Raw profile type exif\0" + PROFILE),
+    "zTXt": png_chunk(b"zTXt", b"Raw profile type exif\0\0" + zlib.compress(PROFILE)),
+    "iTXt": png_chunk(b"iTXt", b"Raw profile type exif\0\0\0\0\0" + PROFILE),
+    "XMP": png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\0\0\0\0" + XMP),
+    "compressed XMP": png_chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0en\0XMP\0" + zlib.compress(XMP)),
+}
+
+
+class TestOrientation:
+    @pytest.mark.parametrize("chunk", ORIENTED.values(), ids=ORIENTED)
+    @pytest.mark.parametrize("at", [AFTER_HEADER, END], ids=["before the pixels", "after the pixels"])
+    def test_of_a_png_wherever_it_is(self, chunk: bytes, at: int) -> None:
+        broken = damaged(png_chunk(b"tEXt", b"a\0b")) + CHUNKS["zTXt of 1.5 MB"]
+        np.testing.assert_array_equal(through(PNG[:at] + broken + chunk + PNG[at:]), np.rot90(through(PNG), -1))
+        assert_same(PNG[:at] + damaged(chunk) + PNG[at:], PNG)
+
+    @pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
+    @pytest.mark.parametrize(
+        "place", [{"exif": EXIF}, {"xmp": XMP}, {"exif": EXIF, "xmp": XMP, "icc_profile": b"broken"}], ids=str
+    )
+    def test_of_the_others(self, kind: str, place: dict[str, Any]) -> None:
+        picture = smooth(48, 48)
+        turned, upright = (through(encoded(picture, kind, quality=95, **more), size_of(picture)) for more in (place, {}))
+        np.testing.assert_array_equal(turned, np.rot90(upright, -1))
+
+
+def segment(marker: int, body: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, len(body) + 2) + body
+
+
+SEGMENTS = {
+    "EXIF of nothing": segment(0xE1, b"Exif\0\0"),
+    "EXIF of junk": segment(0xE1, b"Exif\0\0" + bytes(range(256))),
+    "EXIF that is cut": segment(0xE1, b"Exif\0\0" + EXIF.tobytes()[:20]),
+    "EXIF that points nowhere": segment(0xE1, b"Exif\0\0MM\0*\xff\xff\xff\xff"),
+    "XMP of junk": segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0\xff\xfe"),
+    "profile without a number": segment(0xE2, b"ICC_PROFILE\0"),
+    "profile of which half is missing": segment(0xE2, b"ICC_PROFILE\0\2\4abc"),
+    "MPF of junk": segment(0xE2, b"MPF\0\xff"),
+    "FlashPix": segment(0xE2, b"FPXR\0\xff"),
+    "Photoshop that is cut": segment(0xED, b"Photoshop 3.0\x008BIM\3\xed\0\0\0\0\xff\xff"),
+    "JFIF that is cut": segment(0xE0, b"JFIF\0\1"),
+    "Adobe that is cut": segment(0xEE, b"Adobe\0"),
+    "empty segments": b"".join(segment(marker, b"") for marker in (*range(0xE0, 0xF0), 0xFE)),
+    "a length below 2": b"\xff\xfe\0\0",
+    "2000 comments": segment(0xFE, b"a comment") * 2000,
+    "padding": b"\xff" * 1000,
+    "zeros": bytes(1000),
+}
+
+
+def drawn(**options: Any) -> bytes:
+    with Image.open(SAMPLES / "coffee.jpg") as photo:
+        picture = photo.resize((300, 200))
+    return encoded(picture.convert(options.pop("mode", "RGB")), "JPEG", **options)
+
+
+JPEGS: dict[str, Callable[[], bytes]] = {
+    "baseline": drawn,
+    "progressive": lambda: drawn(progressive=True),
+    "fine": lambda: drawn(quality=98, subsampling=0),
+    "coarse": lambda: drawn(quality=10, progressive=True),
+    "grey": lambda: drawn(mode="L"),
+    "grey progressive": lambda: drawn(mode="L", progressive=True),
+    "CMYK": lambda: drawn(mode="CMYK"),
+    "RGB": lambda: drawn(keep_rgb=True),
+    "restarts": lambda: drawn(restart_marker_blocks=3),
+    "a restart for each row": lambda: drawn(restart_marker_rows=1),
+    "restarts progressive": lambda: drawn(restart_marker_rows=1, progressive=True),
+    "a camera's": lambda: drawn(exif=EXIF, icc_profile=bytes(70_000), comment=b"\xff\xd9"),
+}
+
+
+class TestJpeg:
+    @pytest.mark.parametrize("broken", SEGMENTS.values(), ids=SEGMENTS)
+    @pytest.mark.parametrize("name", ["baseline", "CMYK", "RGB"])
+    def test_what_concerns_no_pixel(self, name: str, broken: bytes) -> None:
+        whole = JPEGS[name]()
+        tables = whole.index(b"\xff\xdb")
+        if broken.startswith(b"\xff"):
+            assert_same(whole[:2] + broken + whole[2:], whole)
+        assert_same(whole[:tables] + broken + whole[tables:], whole)
+
+    @pytest.mark.parametrize("name", JPEGS)
+    @pytest.mark.parametrize("missing", [1, 2, 3, 5])
+    def test_without_its_last_bytes(self, name: str, missing: int) -> None:
+        whole = JPEGS[name]()
+        cut = through(whole[:-missing], size_of(np.empty((64, 64))))
+        difference = np.abs(cut.astype(int) - through(whole, size_of(np.empty((64, 64)))))
+        # of the third byte on the last block may be another
+        assert difference.max() == 0 if missing < 3 else (difference.any(-1).mean() < 0.01)
+
+    @pytest.mark.parametrize("name", JPEGS)
+    @pytest.mark.parametrize("share", [0.5, 0.75, 0.9])
+    def test_of_which_much_is_missing(self, name: str, share: float) -> None:
+        whole = JPEGS[name]()
+        pixels = whole.index(b"\xff\xda")
+        assert_refused(whole[: pixels + int((len(whole) - pixels) * share)], "truncated")
+
+    def test_whole_scans_are_missing(self) -> None:
+        whole = drawn(progressive=True)
+        scans = [at for at in range(len(whole)) if whole.startswith(b"\xff\xda", at)]
+        assert len(scans) > 5
+        for at in scans[1:]:
+            assert_refused(whole[:at], "truncated")
+            # up to the tables of the scan
+            assert_refused(whole[: whole.rindex(b"\xff\xc4", 0, at)], "truncated")
+
+    @pytest.mark.parametrize("junk", [bytes(500), b"\xff" * 500, b"\r\n", PNG, drawn()], ids=["0", "FF", "line", "PNG", "JPEG"])
+    def test_what_follows_it(self, junk: bytes) -> None:
+        whole = drawn()
+        assert_same(whole + junk, whole)
+        if b"\xff" not in junk.strip(b"\xff"):
+            assert_same(whole[:-2] + junk, whole)
+
+    def test_many_profiles_take_no_more_than_their_bytes(self) -> None:
+        whole = drawn()
+        profiles = (segment(0xE1, b"Exif\0\0" + bytes(3000)) + segment(0xE2, b"ICC_PROFILE\0")) * 4000
+        began = time.process_time()
+        assert_same(whole[:2] + profiles + whole[2:], whole)
+        assert time.process_time() - began < 2
+
+    def test_without_an_end_fewer_scans_are_decoded(self) -> None:
+        whole = drawn(progressive=True)
+        last = whole[whole.rindex(b"\xff\xda") : -2]
+        through(whole[:-2] + last * 60 + whole[-2:])
+        assert_refused(whole[:-2] + last * 60, "more than 33 scans")
+
+    def test_a_huge_picture_without_an_end_is_refused_for_its_size(self) -> None:
+        data = bytearray(drawn()[:-2])
+        at = data.index(b"\xff\xc0") + 5
+        data[at : at + 4] = struct.pack(">HH", 60_000, 60_000)
+        with pytest.raises(imaging.InferenceError, match="more than the 1000000 allowed"):
+            imaging.decode(bytes(data), ImageHeader(imaging.ImageFormat.JPEG), PIXELS, LIMITS)
+
+
+def riff(*chunks: bytes) -> bytes:
+    body = b"WEBP" + b"".join(chunks)
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def webp_chunks(data: bytes) -> list[bytes]:
+    found, position = [], 12
+    while position < len(data):
+        (length,) = struct.unpack_from("<I", data, position + 4)
+        end = position + 8 + length + length % 2
+        found.append(data[position:end])
+        position = end
+    return found
+
+
+def webp(**options: Any) -> bytes:
+    return encoded(noise(32, 32, options.pop("channels", 3)), "WEBP", **options)
+
+
+WEBPS: dict[str, Callable[[], bytes]] = {
+    "lossy": webp,
+    "lossless": lambda: webp(lossless=True),
+    "lossy with alpha": lambda: webp(channels=4),
+    "lossless with alpha": lambda: webp(channels=4, lossless=True),
+    "animation": lambda: webp(save_all=True, append_images=[Image.fromarray(noise(32, 32, 3, seed=1))]),
+    "with metadata": lambda: webp(icc_profile=bytes(300), exif=b"Exif\0\0junk", xmp=XMP.replace(b"6", b"1")),
+}
+
+
+class TestWebP:
+    @pytest.mark.parametrize("name", WEBPS)
+    @pytest.mark.parametrize("size", [0, 8, 50, 2**32 - 10])
+    def test_a_wrong_size_of_the_whole(self, name: str, size: int) -> None:
+        whole = WEBPS[name]()
+        assert_same(whole[:4] + struct.pack("<I", size) + whole[8:], whole)
+
+    @pytest.mark.parametrize("name", WEBPS)
+    @pytest.mark.parametrize("junk", [b"\0", b"junk", bytes(1000), b"EXIF\xff\xff\xff\xff", b"XMP \x09\0\0\0ab", PNG])
+    def test_what_follows_it(self, name: str, junk: bytes) -> None:
+        whole = WEBPS[name]()
+        assert_same(whole + junk, whole)
+        assert_same(riff(*webp_chunks(whole), junk), whole)
+
+    @pytest.mark.parametrize("kind", [b"ICCP", b"EXIF", b"XMP "])
+    @pytest.mark.parametrize("damage", ["cut", "too long", "too short", "gone", "twice", "junk"])
+    def test_broken_metadata(self, kind: bytes, damage: str) -> None:
+        whole = WEBPS["with metadata"]()
+        kept = [chunk for chunk in webp_chunks(whole) if not chunk.startswith(kind)]
+        body = b"Exif\0\0II*\0\xff\xff\xff\xff" * 10
+        chunk = kind + struct.pack("<I", {"too long": 10_000, "too short": 3}.get(damage, len(body))) + body
+        if damage == "cut":
+            chunk = chunk[:40]
+        elif damage in ("gone", "twice"):
+            chunk *= 2 * (damage == "twice")
+        assert_same(riff(*kept, chunk), whole)
+
+    @pytest.mark.parametrize("name", [name for name in WEBPS if name != "animation"])
+    def test_of_which_much_is_missing(self, name: str) -> None:
+        whole = WEBPS[name]()
+        pixels = max(webp_chunks(whole), key=len)
+        end = whole.index(pixels) + len(pixels)
+        for at in (end // 2, end * 3 // 4, end - 2):
+            assert_refused(whole[:at], "WebP")
+            with pytest.raises(InvalidImage, match="WebP"):
+                inspect(whole[:at])
+
+    def test_the_first_frame_of_a_broken_animation(self) -> None:
+        whole = WEBPS["animation"]()
+        first, second = (chunk for chunk in webp_chunks(whole) if chunk.startswith(b"ANMF"))
+        assert_same(whole[: whole.index(second) + 30], whole)
+        assert_refused(whole[: whole.index(first) + len(first) // 2], "WebP")
+
+    def test_too_many_chunks(self) -> None:
+        assert_refused(riff(b"VP8X\x0a\0\0\0" + bytes(4) + b"\x1f\0\0\x1f\0\0", b"junk\0\0\0\0" * 20_000), "WebP")
+
+
+def test_the_switch_of_pillow_for_truncated_files_stays_off() -> None:
+    from PIL import ImageFile  # noqa: PLC0415
+
+    through(drawn()[:-2])
+    assert ImageFile.LOAD_TRUNCATED_IMAGES is False
+    with pytest.raises(OSError, match="truncated"):
+        Image.open(io.BytesIO(drawn()[:-2])).load()
