@@ -47,7 +47,7 @@ class HttpWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
     """A process that serves HTTP, with a greenlet for each connection.
 
     Args:
-        arguments: gunicorn's; the application among them has `keepalive_s`.
+        arguments: gunicorn's; the application among them has `keepalive_s` and `drain_timeout_s`.
     """
 
     def __init__(self, *arguments: Any) -> None:
@@ -57,7 +57,7 @@ class HttpWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
         self._idle: dict[Connection, float] = {}
 
     def run(self) -> None:
-        """Serve until SIGTERM; then let open connections finish, within `graceful_timeout`."""
+        """Serve until SIGTERM; then let open connections finish, within `drain_timeout_s`."""
         listeners = [Listener(sock, self._serve, self._pool, self.make_room) for sock in self.sockets]
         for listener in listeners:
             if self.cfg.workers > 1:
@@ -98,7 +98,7 @@ class HttpWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
             self.make_room()
 
     def _drain(self) -> None:
-        ends_at = time.monotonic() + self.cfg.graceful_timeout
+        ends_at = time.monotonic() + self.app.drain_timeout_s
         self._pool.join(_LAST_REQUESTS_S)
         for connection in list(self._idle):
             connection.end_reading()

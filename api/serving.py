@@ -42,6 +42,7 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc] # gunicorn has no types
         self._listener = listener
         self._max_connections = max_connections
         self.keepalive_s = settings.api.keepalive_s
+        self.drain_timeout_s = settings.api.drain_timeout_s
         super().__init__()
 
     def load_config(self) -> None:
@@ -51,7 +52,7 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc] # gunicorn has no types
             "workers": api.workers,
             "worker_connections": self._max_connections,
             "worker_class": HttpWorker,
-            "graceful_timeout": int(api.drain_timeout_s),
+            "graceful_timeout": math.ceil(api.drain_timeout_s) + 1,  # until a process that does not end by itself is killed
             "timeout": 60,
             "keepalive": math.ceil(api.keepalive_s),
             "loglevel": self._settings.log.level.lower() if self._settings.log.level == "DEBUG" else "warning",
@@ -102,13 +103,14 @@ def let_open(files: int) -> int:
 
 def connections_within(files: int, max_connections: int) -> int:
     """How many connections a process takes that may open `files`; a warning where that is fewer than `max_connections`."""
-    if files == resource.RLIM_INFINITY or files >= max_connections + _OTHER_FILES:
+    if files == resource.RLIM_INFINITY:
         return max_connections
     possible = min(max_connections, files - min(_OTHER_FILES, files // 2))
-    logger.warning(
-        "api.max_connections is %d, but the system allows a process %d open files (ulimit -n): it takes %d connections at a time",
-        max_connections,
-        files,
-        possible,
-    )
+    if possible < max_connections:
+        logger.warning(
+            "api.max_connections is %d, but the system allows a process %d open files (ulimit -n): it takes %d connections",
+            max_connections,
+            files,
+            possible,
+        )
     return possible
