@@ -81,6 +81,13 @@ class HttpRequest(Request):  # type: ignore[misc]
     """A request's head, and its body to be read."""
 
     body: Any
+    path: str
+
+    def parse(self, unreader: Any) -> Any:
+        """Read the head; gives what came after it."""
+        rest = super().parse(unreader)
+        self.path = self.path or "/"  # of http://HOST: else Flask redirects there, in HTML
+        return rest
 
     def set_body_reader(self) -> None:
         super().set_body_reader()
@@ -99,7 +106,7 @@ class HttpRequest(Request):  # type: ignore[misc]
 
     def _apply_header_policy(self, name: str, value: str, *state: Any, **options: Any) -> Any:
         # gunicorn drops names with underscores, or acts on this one by itself; `api.proxies` decides whose is heeded.
-        return super()._apply_header_policy("X-SCRIPT-NAME" if name == "SCRIPT_NAME" else name, value, *state, **options)
+        return super()._apply_header_policy("SCRIPT-NAME" if name == "SCRIPT_NAME" else name, value, *state, **options)
 
 
 class HttpParser(Parser):  # type: ignore[misc]

@@ -25,8 +25,6 @@ Environ = dict[str, Any]
 Wsgi = Callable[[Environ, Any], Iterable[bytes]]
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-#: The WSGI key of the header SCRIPT_NAME once `api.http_messages` has renamed it.
-SCRIPT_NAME_KEY = "HTTP_X_SCRIPT_NAME"
 #: RFC 3986: segments of unreserved characters, percent-encoded bytes, sub-delimiters but the comma, ":" and "@".
 _PREFIX = re.compile(r"(?:/(?:[A-Za-z0-9._~!$&'()*+;=:@-]|%[0-9A-Fa-f]{2})+)+/?")
 #: The same once it is decoded: nothing that ends a line or a segment, or leads out of it.
@@ -64,7 +62,7 @@ class TrustedProxies:
         host = _last(environ, "HTTP_X_FORWARDED_HOST")
         if _HOST.fullmatch(host):
             environ["HTTP_HOST"] = host
-        prefix = _prefix(_last(environ, "HTTP_X_FORWARDED_PREFIX") or _last(environ, SCRIPT_NAME_KEY))
+        prefix = _prefix(_last(environ, "HTTP_X_FORWARDED_PREFIX") or _last(environ, "HTTP_SCRIPT_NAME"))
         if prefix:
             environ["SCRIPT_NAME"] = prefix
             self._take_off(prefix, environ)

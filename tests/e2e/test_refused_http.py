@@ -159,3 +159,4 @@ class TestLegitimateRequests:
             assert connection.is_closed()
         with api.connect() as connection:
             assert connection.ask(get(target=b"http://x/health/live")).status == 200
+            assert connection.ask(get(target=b"http://x")).document["service"] == "image inference"
