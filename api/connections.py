@@ -68,7 +68,7 @@ class HttpWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
             gevent.sleep(_LOOK_INTERVAL_S)
             self._keep_room()
         for listener in listeners:
-            listener.close()
+            listener.finish()
         self._drain()
 
     def make_room(self) -> None:
@@ -224,6 +224,12 @@ class Listener(StreamServer):  # type: ignore[misc] # gevent has no types for it
                 self._make_room()
                 self._pause()
             return None  # else it was gone before it was accepted
+
+    def finish(self) -> None:
+        """Accept the connections that wait for it, and no more: closing the socket would reset them."""
+        while not self.full() and (accepted := self.do_read()):
+            self.do_handle(*accepted)
+        self.close()
 
     def _pause(self) -> None:
         self.stop_accepting()

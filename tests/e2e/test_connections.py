@@ -70,6 +70,21 @@ class TestStopping:
             assert unused.is_closed()
         assert "Traceback" not in api.log
 
+    def test_connections_that_wait_to_be_accepted_are_served(self, make_api: MakeApi) -> None:
+        api = make_api()
+        worker = api.worker
+        with contextlib.ExitStack() as stack:
+            worker.suspend()
+            waiting = [stack.enter_context(api.connect()) for _ in range(300)]
+            for connection in waiting:
+                connection.send(GET)
+            api.process.terminate()
+            time.sleep(1.5)  # the worker is told within a second
+            worker.resume()
+            answers = [connection.answer() for connection in waiting]
+        assert [answer.status for answer in answers] == [200] * 300
+        assert api.process.wait(20) == 0
+
     def test_idle_connections_alone_are_closed_at_once(self, make_api: MakeApi) -> None:
         api = make_api()
         with api.connect() as idle:
