@@ -64,8 +64,8 @@ def _parser() -> argparse.ArgumentParser:
         help=f"YAML or JSON; default: ${CONFIG_VARIABLE}, else configurations/local.yaml",
     )
     address = argparse.ArgumentParser(add_help=False)
-    address.add_argument("--host", default=argparse.SUPPRESS, help="address to listen on; default 127.0.0.1")
-    address.add_argument("--port", type=int, default=argparse.SUPPRESS, help="port to listen on; default 30005")
+    address.add_argument("--host", default=argparse.SUPPRESS, help="address or name to listen on; default 127.0.0.1")
+    address.add_argument("--port", default=argparse.SUPPRESS, help="port to listen on; default 30005")
 
     parser = argparse.ArgumentParser(
         prog="server.py",

@@ -12,6 +12,7 @@ from api.batch_submission import BatchSubmissions
 from api.commands import Commands
 from api.form_parser import FormParser
 from api.problems import register_error_handlers
+from api.proxies import TrustedProxies
 from api.submission import Submissions
 from api.uploads import Uploads
 from inference.replies import ReplyRouter
@@ -74,4 +75,6 @@ def create_app(settings: Settings) -> Api:
     app.register_blueprint(task_routes.blueprint)
     app.register_blueprint(health.blueprint)
     register_error_handlers(app)
+    if settings.api.trusted_proxies:
+        app.wsgi_app = TrustedProxies(app.wsgi_app, settings.api.trusted_proxies, app.url_map)  # type: ignore[method-assign]
     return app

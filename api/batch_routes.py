@@ -13,6 +13,7 @@ from api.batch_submission import BatchSubmission
 from api.batch_view import batch_view, ended_batch_view
 from api.context import api
 from api.responses import json_response
+from api.urls import batch_url
 from api.waiting import EXPIRY_GRACE_S, asked_wait_s
 from inference.errors import TaskAlreadyFinished, WaitTimeout
 
@@ -68,7 +69,7 @@ def _ended(submission: BatchSubmission, began: float) -> Response:
 
 
 def _accepted(submission: BatchSubmission) -> Response:
-    location = {"Location": f"/batches/{submission.batch_id}"}
+    location = {"Location": batch_url(submission.batch_id)}
     return json_response(_stored(submission.batch_id), HTTPStatus.ACCEPTED, headers=location)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from api.problems import problem_document
 from api.task_view import result_view
+from api.urls import batch_url
 from inference.errors import InferenceError, TaskNotFound
 from inference.messages import BatchRecord, BatchRequest, Ended, Outcome, PredictionRequest, TaskRecord, TaskStatus
 
@@ -40,7 +41,7 @@ def _batch_view(batch_id: str, items: list[dict[str, Any]]) -> dict[str, Any]:
         "status": "running" if any(counts[status] for status in _OPEN) else "ended",
         "counts": counts,
         "items": items,
-        "urls": {"self": f"/batches/{batch_id}", "cancel": f"/batches/{batch_id}"},
+        "urls": dict.fromkeys(("self", "cancel"), batch_url(batch_id)),
     }
 
 

@@ -7,6 +7,7 @@ from flask import Blueprint, Response
 from api.context import api
 from api.identity import identity
 from api.responses import json_response
+from api.urls import prefixed
 from inference.errors import ServiceUnavailable
 from inference.status import OK, said
 
@@ -22,19 +23,25 @@ def index() -> Response:
             "service": "image inference",
             **identity(services),
             "models": [model.name for model in services.models],
-            "paths": {
-                "POST /inference": "classify an image: curl -F image=@photo.jpg …/inference",
-                "POST /inference/batch": "classify many: curl -F image=@one.jpg -F image=@two.jpg …/inference/batch",
-                "GET /batches/{batch_id}?wait=N": "a batch, waiting up to N seconds for its end",
-                "DELETE /batches/{batch_id}": "cancel what has not ended of it",
-                "GET /tasks/{task_id}?wait=N": "a task, waiting up to N seconds for its end",
-                "GET /tasks?request_id=…&limit=N&cursor=…": "the tasks of a request id, a page at a time",
-                "DELETE /tasks/{task_id}": "cancel",
-                "POST /inference_service_controller": "change a model, the served model or the ensemble mode",
-                "GET /health/live, /health/ready": "probes",
-            },
+            "paths": _prefixed(
+                {
+                    "POST /inference": "classify an image: curl -F image=@photo.jpg …/inference",
+                    "POST /inference/batch": "classify many: curl -F image=@one.jpg -F image=@two.jpg …/inference/batch",
+                    "GET /batches/{batch_id}?wait=N": "a batch, waiting up to N seconds for its end",
+                    "DELETE /batches/{batch_id}": "cancel what has not ended of it",
+                    "GET /tasks/{task_id}?wait=N": "a task, waiting up to N seconds for its end",
+                    "GET /tasks?request_id=…&limit=N&cursor=…": "the tasks of a request id, a page at a time",
+                    "DELETE /tasks/{task_id}": "cancel",
+                    "POST /inference_service_controller": "change a model, the served model or the ensemble mode",
+                    "GET /health/live, /health/ready": "probes",
+                }
+            ),
         }
     )
+
+
+def _prefixed(paths: dict[str, str]) -> dict[str, str]:
+    return {path.replace(" /", f" {prefixed('/')}"): text for path, text in paths.items()}
 
 
 @blueprint.get("/health/live")

@@ -14,6 +14,7 @@ from api.predict_form import read_predict_form
 from api.responses import json_response
 from api.submission import Submission
 from api.task_view import result_view, task_view, timings_view
+from api.urls import task_url
 from api.waiting import EXPIRY_GRACE_S
 from inference.errors import InferenceError, WaitTimeout
 from inference.messages import Outcome
@@ -81,4 +82,4 @@ def _result(submission: Submission, outcome: Outcome, store_ms: float, began: fl
 def _accepted(submission: Submission) -> Response:
     store = api().services.store
     task = task_view(store.get(submission.task_id), store)
-    return json_response(task, 202, headers={"Location": f"/tasks/{submission.task_id}"})
+    return json_response(task, 202, headers={"Location": task_url(submission.task_id)})

@@ -10,8 +10,10 @@ from typing import Any
 from flask import Flask, Response, current_app, request
 from werkzeug.exceptions import HTTPException
 
+from api.open_files import ran_out, report
 from api.responses import json_response
-from inference.errors import InferenceError, InvalidRequest, MethodNotAllowed, NotFound, PayloadTooLarge
+from api.urls import batch_url, prefixed, task_url
+from inference.errors import InferenceError, InvalidRequest, MethodNotAllowed, NotFound, PayloadTooLarge, ServiceUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -27,9 +29,9 @@ def problem_response(error: InferenceError) -> Response:
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
     if error.task_id is not None:
-        headers["Location"] = f"/tasks/{error.task_id}"
+        headers["Location"] = task_url(error.task_id)
     elif error.batch_id is not None:
-        headers["Location"] = f"/batches/{error.batch_id}"
+        headers["Location"] = batch_url(error.batch_id)
     return json_response(problem_document(error), error.status, headers=headers, mimetype="application/problem+json")
 
 
@@ -43,7 +45,7 @@ def _http_problem(error: HTTPException) -> Response:
     """What Flask and Werkzeug refuse by themselves."""
     match error.code:
         case HTTPStatus.NOT_FOUND:
-            problem: InferenceError = NotFound("there is nothing at this path", expected="see GET / for the paths")
+            problem: InferenceError = NotFound("there is nothing at this path", expected=f"see GET {prefixed('/')} for the paths")
         case HTTPStatus.METHOD_NOT_ALLOWED:
             problem = MethodNotAllowed("this path does not take this method")
         case HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
@@ -70,5 +72,9 @@ def _too_large() -> PayloadTooLarge:
 
 
 def _unexpected(error: Exception) -> Response:
+    no_files = ran_out(error)
+    if no_files is not None:
+        report(no_files)
+        return problem_response(ServiceUnavailable("the service has too many files open", retry_after_s=1))
     logger.error("a request failed", exc_info=error)
     return problem_response(InferenceError("an unexpected error occurred; the server's log has it"))

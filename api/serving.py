@@ -4,40 +4,68 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import logging
+import math
+import os
 import resource
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
 
 from api.app import create_app
+from api.connections import HttpWorker
+from api.http_messages import MAX_HEADER_FIELD_BYTES, MAX_HEADER_FIELDS, MAX_REQUEST_LINE_BYTES
 from inference.heap import freeze_heap
+from inference.http_address import bound_socket
 from inference.settings import Settings
+
+logger = logging.getLogger(__name__)
 
 #: How many more objects are made than freed until Python looks for cycles among them. A batch is a thousand that live until its
 #: answer, and no image is in a cycle: the usual 700 cost a tenth of the CPU time.
 _YOUNG_OBJECTS = 5_000
 #: Files of a process beside its connections: to Redis and the object store, uploads, logs.
 _OTHER_FILES = 1_000
+_BACKLOG = 2048
 
 
 class _Gunicorn(BaseApplication):  # type: ignore[misc] # gunicorn has no types
-    def __init__(self, settings: Settings) -> None:
+    """gunicorn, set up by our settings alone.
+
+    Args:
+        listener: file descriptor of the socket that listens.
+        max_connections: of each process.
+    """
+
+    def __init__(self, settings: Settings, listener: int, max_connections: int) -> None:
         self._settings = settings
+        self._listener = listener
+        self._max_connections = max_connections
+        self.keepalive_s = settings.api.keepalive_s
+        self.drain_timeout_s = settings.api.drain_timeout_s
         super().__init__()
 
     def load_config(self) -> None:
         api = self._settings.api
         options: dict[str, Any] = {
-            "bind": f"{api.host}:{api.port}",
+            "bind": f"fd://{self._listener}",
             "workers": api.workers,
-            "worker_connections": api.max_connections,
-            "worker_class": "gevent",
-            "graceful_timeout": int(api.drain_timeout_s),
+            "worker_connections": self._max_connections,
+            "worker_class": HttpWorker,
+            "graceful_timeout": math.ceil(api.drain_timeout_s) + 1,  # until a process that does not end by itself is killed
             "timeout": 60,
-            "keepalive": 5,
+            "keepalive": math.ceil(api.keepalive_s),
             "loglevel": self._settings.log.level.lower() if self._settings.log.level == "DEBUG" else "warning",
             "control_socket_disable": True,
             "post_worker_init": lambda _worker: freeze_heap(),
+            "limit_request_line": MAX_REQUEST_LINE_BYTES,
+            "limit_request_fields": MAX_HEADER_FIELDS,
+            "limit_request_field_size": MAX_HEADER_FIELD_BYTES,
+            # No header changes how gunicorn reads a request, whoever sends it: api.proxies decides.
+            "forwarded_allow_ips": "",
+            "forwarder_headers": "",
+            "secure_scheme_headers": {},
+            "proxy_allow_ips": "",
         }
         for name, value in options.items():
             if name in self.cfg.settings:
@@ -48,18 +76,41 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc] # gunicorn has no types
 
 
 def serve(settings: Settings) -> None:
-    """Run until stopped."""
+    """Run until stopped.
+
+    Raises:
+        ConfigurationError: a model's description is wrong, or the address cannot be listened on.
+    """
     gc.set_threshold(_YOUNG_OBJECTS)
-    let_open(settings.api.max_connections + _OTHER_FILES)
+    os.environ.pop("SCRIPT_NAME", None)  # gunicorn would answer requests outside of it with 500
+    max_connections = connections_within(let_open(settings.api.max_connections + _OTHER_FILES), settings.api.max_connections)
     create_app(settings)  # what is wrong with it is said once, before any worker is forked
-    _Gunicorn(settings).run()
+    listener = bound_socket(settings.api.host, settings.api.port)
+    listener.listen(_BACKLOG)
+    _Gunicorn(settings, listener.detach(), max_connections).run()
 
 
-def let_open(files: int) -> None:
-    """By each process; as many as the system lets us, where it usually gives 1,024 to who does not ask."""
+def let_open(files: int) -> int:
+    """Raise this process's limit of open files to `files`, as far as the system allows. Gives the limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY:
         files = min(files, hard)
     if soft != resource.RLIM_INFINITY and soft < files:
         with contextlib.suppress(ValueError, OSError):  # macOS has a limit below the one that it names
             resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
+def connections_within(files: int, max_connections: int) -> int:
+    """How many connections a process takes that may open `files`; a warning where that is fewer than `max_connections`."""
+    if files == resource.RLIM_INFINITY:
+        return max_connections
+    possible = min(max_connections, files - min(_OTHER_FILES, files // 2))
+    if possible < max_connections:
+        logger.warning(
+            "api.max_connections is %d, but the system allows a process %d open files (ulimit -n): it takes %d connections",
+            max_connections,
+            files,
+            possible,
+        )
+    return possible

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from api.problems import problem_document
+from api.urls import task_url
 from inference.errors import InferenceError
 from inference.messages import Outcome, PredictionResult, TaskRecord, TaskStatus
 from inference.task_store import QueuePlace, TaskStore
@@ -64,7 +65,7 @@ def _task_view(record: TaskRecord, place: QueuePlace | None, *, with_vector: boo
         "attempts": record.attempts,
         "timings": timings_view(record.store_ms, outcome, record.finished_at_ms),
         "batch_size": outcome.batch_size if outcome else None,
-        "urls": {"self": f"/tasks/{record.task_id}", "cancel": f"/tasks/{record.task_id}"},
+        "urls": dict.fromkeys(("self", "cancel"), task_url(record.task_id)),
     }
 
 

@@ -143,6 +143,12 @@ class ObjectNotFound(InferenceError):
     status, code, title = 404, "object_not_found", "Unknown object"
 
 
+class RequestTimeout(InferenceError):
+    """The client took too long to send a request's head."""
+
+    status, code, title = 408, "request_timeout", "The request came too slowly"
+
+
 class TaskAlreadyFinished(InferenceError):
     status, code, title = 409, "task_already_finished", "The task has already ended"
 
@@ -171,12 +177,28 @@ class PayloadTooLarge(InferenceError):
     status, code, title = 413, "payload_too_large", "Payload too large"
 
 
+class UriTooLong(InferenceError):
+    status, code, title = 414, "uri_too_long", "URI too long"
+
+
 class UnsupportedImageType(InferenceError):
     status, code, title = 415, "unsupported_image_type", "Unsupported image type"
 
 
+class ExpectationFailed(InferenceError):
+    """The header Expect asks for something other than 100-continue."""
+
+    status, code, title = 417, "expectation_failed", "Expectation failed"
+
+
 class Overloaded(InferenceError):
     status, code, title = 429, "overloaded", "Too many requests are waiting"
+
+
+class HeaderFieldsTooLarge(InferenceError):
+    """The header fields of a request are too many or too long."""
+
+    status, code, title = 431, "header_fields_too_large", "Header fields too large"
 
 
 class PredictionFailed(InferenceError):
@@ -195,6 +217,12 @@ class UploadLost(InferenceError):
     """The image that a task was accepted with is gone from the object store."""
 
     code, title = "upload_lost", "The upload was lost"
+
+
+class TransferCodingNotImplemented(InferenceError):
+    """A request's body comes in a transfer coding other than chunked."""
+
+    status, code, title = 501, "not_implemented", "Not implemented"
 
 
 class ServiceUnavailable(InferenceError):

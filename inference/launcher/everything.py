@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shlex
 import signal
-import socket
 import sys
 import time
 from http import HTTPStatus
@@ -15,6 +14,7 @@ from types import FrameType
 import urllib3
 
 from inference.errors import ConfigurationError
+from inference.http_address import bound_socket, reachable_url
 from inference.launcher import embedded_broker
 from inference.launcher.supervisor import Supervisor
 from inference.models.registry import ModelRegistry
@@ -34,7 +34,7 @@ def run(settings: Settings, config: Path | None) -> int:
     models = ModelRegistry.load(settings)
     if settings.sample_image is not None and not settings.sample_image.is_file():
         raise ConfigurationError(f"sample_image: there is no file {settings.sample_image}", field="sample_image")
-    _check_port(settings.api.host, settings.api.port)
+    bound_socket(settings.api.host, settings.api.port).close()
     return _Service(settings, config, models).run()
 
 
@@ -44,8 +44,7 @@ class _Service:
         self._models = models
         self._began = time.monotonic()
         self._http = urllib3.PoolManager(timeout=urllib3.Timeout(connect=2, read=60), retries=False)
-        host = settings.api.host if settings.api.host not in ("0.0.0.0", "::") else "127.0.0.1"  # noqa: S104
-        self._url = f"http://{host}:{settings.api.port}"
+        self._url = reachable_url(settings.api.host, settings.api.port)
         environment = {
             "PYTHONPATH": os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH")))),
             "PYTHONUNBUFFERED": "1",
@@ -66,7 +65,7 @@ class _Service:
             self._start_parts()
             if self._wait_until_ready():
                 self._announce()
-                self._http.clear()  # the API would wait for this connection when it stops
+                self._http.clear()
                 self._supervisor.watch()
             _say("stopping: finishing what runs")
             return 0
@@ -145,19 +144,6 @@ class _Service:
         self._interrupts += 1
         if self._interrupts > 1:
             self._supervisor.kill()
-
-
-def _check_port(host: str, port: int) -> None:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            raise ConfigurationError(
-                f"cannot listen on {host}:{port}: {os.strerror(error.errno or 0)}; choose another with --port",
-                field="api.port",
-            ) from error
 
 
 def _say(text: str) -> None:

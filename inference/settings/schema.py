@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -9,11 +10,14 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, SecretStr, TypeAdapter, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from inference.http_address import listening_host
 from inference.settings.redis_address import REDIS_SCHEMES, RedisAddress
 
 #: `broker.url` for the server that the service starts by itself.
 EMBEDDED = "embedded"
 
+#: IPv4 addresses, as a socket for both families shows them.
+_IPV4_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 _AMQP_URL = re.compile(r"amqps?://.+")
 _REDIS_FORMS = f"'{EMBEDDED}', redis://HOST:PORT/DB, rediss://…, sentinel://HOST:PORT,HOST:PORT/DB?master=NAME, unix:///PATH"
 
@@ -30,6 +34,16 @@ def _redis_or_embedded(url: str, *, or_else: str = "") -> str:
 
 def _any_broker(url: str) -> str:
     return url if _AMQP_URL.match(url) else _redis_or_embedded(url, or_else=" or amqp://HOST:PORT/VHOST")
+
+
+def _network(text: str) -> str:
+    try:
+        network = ipaddress.ip_network(text.strip(), strict=False)
+    except ValueError as error:
+        raise ValueError("must be an address or a network, such as 10.0.0.5, 10.0.0.0/8 or fd00::/8") from error
+    if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_IPV4_MAPPED):
+        return f"{network.network_address.ipv4_mapped}/{network.prefixlen - _IPV4_MAPPED.prefixlen}"
+    return str(network)
 
 
 def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -50,6 +64,8 @@ def _folder_or_description(entry: Any) -> Path | dict[str, Any]:
 RedisUrl = Annotated[str, AfterValidator(_redis_or_embedded)]
 BrokerUrl = Annotated[str, AfterValidator(_any_broker)]
 ModelEntry = Annotated[Path | dict[str, Any], PlainValidator(_folder_or_description)]
+ListeningHost = Annotated[str, AfterValidator(listening_host)]
+Network = Annotated[str, AfterValidator(_network)]
 BucketName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
 SinkName = Literal["jsonl", "mongodb", "kafka"]
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -68,12 +84,17 @@ class _Section(BaseModel):
 class ApiSettings(_Section):
     """The HTTP front."""
 
-    host: str = "127.0.0.1"
+    #: address or name; 0.0.0.0 and :: mean every interface
+    host: ListeningHost = "127.0.0.1"
     port: int = Field(default=30005, ge=1, le=65535)
     #: processes; each serves many requests at a time
     workers: Count = 1
-    #: of each process at once, idle ones too; more of them wait unanswered
+    #: open connections of each process; when there are as many, the one that has been idle for longest is closed
     max_connections: Count = 10_000
+    #: an idle connection is kept this long, seconds: longer than the load balancer in front keeps it (most: 60)
+    keepalive_s: Seconds = 75
+    #: peers whose X-Forwarded-For, -Proto, -Host and -Prefix headers count
+    trusted_proxies: tuple[Network, ...] = ()
     #: a request body over this is 413
     max_body_bytes: Count = 32 * 2**20
     #: longest `wait` that a client may ask for, seconds

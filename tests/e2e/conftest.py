@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
 from kombu import Connection
+from support.api_process import ApiProcess
 from support.celery_user import CeleryUser, Parts, digits_named
 from support.service import Service, wait_until
 
 #: Of the Redis server, for the records of what is queued in RabbitMQ; what is under our key prefix is ours.
 _DATABASE = 12
+
+MakeApi = Callable[..., ApiProcess]
 
 
 @pytest.fixture(scope="session")
@@ -60,6 +63,29 @@ def celery_user(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
         wait_until(user.is_there, timeout_s=30, what="the worker listens to remote control")
         stack.callback(user.hang_up)
         yield user
+
+
+@pytest.fixture
+def make_api(tmp_path: Path, redis_url: str) -> Iterator[MakeApi]:
+    """Starts an API process; its settings are `api`'s."""
+    with contextlib.ExitStack() as stack:
+
+        def make(**options: Any) -> ApiProcess:
+            api = ApiProcess(tmp_path, redis_url, **options)
+            stack.callback(api.end)
+            return api.wait()
+
+        yield make
+
+
+@pytest.fixture(scope="session")
+def api(tmp_path_factory: pytest.TempPathFactory, redis_url: str) -> Iterator[ApiProcess]:
+    """With the default settings."""
+    api = ApiProcess(tmp_path_factory.mktemp("api"), redis_url)
+    try:
+        yield api.wait()
+    finally:
+        api.end()
 
 
 def _records(env: dict[str, str]) -> str:

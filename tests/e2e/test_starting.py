@@ -74,6 +74,54 @@ def test_a_port_in_use_is_one_clear_line(repository: Path, tmp_path: Path) -> No
     assert done.stderr == (f"error: cannot listen on 127.0.0.1:{port}: Address already in use; choose another with --port\n")
 
 
+@pytest.mark.parametrize("command", [[], ["api"]])
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--host", "nobody.invalid"], "api.host: nobody.invalid does not resolve to an address: "),
+        (["--host", "192.0.2.1"], "api.host: 192.0.2.1 is no address of this machine; "),
+        (["--host", "http://127.0.0.1"], "api.host: must be a host name or an address alone, "),
+        (["--host", "127.0.0.1:80"], "api.host: must be a host name or an address alone, "),
+        (["--port", "0"], "api.port: Input should be greater than or equal to 1 (got '0')"),
+        (["--port", "70000"], "api.port: Input should be less than or equal to 65535 (got '70000')"),
+        (["--port", "abc"], "api.port: Input should be a valid integer, "),
+    ],
+)
+def test_an_address_that_cannot_be_listened_on_is_one_clear_line(
+    repository: Path, tmp_path: Path, command: list[str], arguments: list[str], message: str
+) -> None:
+    done = run_server(repository, *command, "--config", write(tmp_path, {}), *arguments)
+
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"error: {message}")
+    assert done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", [[], ["api"]])
+@pytest.mark.parametrize(("host", "shown"), [("127.0.0.1", "127.0.0.1"), ("::1", "[::1]")])
+def test_a_port_in_use_is_one_clear_line_of_each_command(
+    repository: Path, tmp_path: Path, command: list[str], host: str, shown: str
+) -> None:
+    with socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET) as taken:
+        port = taken.getsockname()[1]
+        done = run_server(repository, *command, "--config", write(tmp_path, {}), "--host", host, "--port", str(port))
+
+    expected = f"error: cannot listen on {shown}:{port}: Address already in use; choose another with --port\n"
+    assert (done.returncode, done.stderr) == (2, expected)
+
+
+@pytest.mark.parametrize("host", ["::1", "::"])
+def test_everything_on_ipv6_prints_a_url_that_is_reachable(tmp_path: Path, host: str) -> None:
+    service = Service(tmp_path, DIGITS | {"api": {"host": host}})
+    service.url = f"http://[::1]:{service.port}"
+    try:
+        service.start()
+        wait_until(lambda: f" at {service.url} " in service.log, timeout_s=30, what="it says that it is ready")
+        assert f"starting the API on {service.url}\n" in service.log
+    finally:
+        service.end()
+
+
 def test_a_part_alone_without_its_broker_says_so(repository: Path, tmp_path: Path) -> None:
     done = run_server(repository, "dead-letters", "list", "--config", write(tmp_path, {}))
 

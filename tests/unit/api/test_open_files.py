@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
+import errno
+import logging
+import os
 import resource
+from typing import Any, NoReturn
 
-from api.serving import let_open
+import pytest
+from api_rig import assert_problem
+
+from api.open_files import ran_out, report
+from api.serving import connections_within, let_open
+
+
+@pytest.fixture
+def fresh_report(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The log has said nothing yet."""
+    monkeypatch.setattr(report, "silent_until", 0.0)
 
 
 def test_the_systems_usual_limit_is_raised_as_far_as_is_allowed() -> None:
@@ -20,3 +34,38 @@ def test_the_systems_usual_limit_is_raised_as_far_as_is_allowed() -> None:
             assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+def test_a_limit_that_is_too_low_takes_fewer_connections_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    assert connections_within(11_000, 10_000) == 10_000
+    assert connections_within(resource.RLIM_INFINITY, 10_000) == 10_000
+    assert caplog.records == []
+    assert [connections_within(files, 10_000) for files in (10_999, 4_096, 1_024, 64)] == [9_999, 3_096, 512, 32]
+    assert [record.levelno for record in caplog.records] == [logging.WARNING] * 4
+    assert connections_within(1_024, 100) == 100
+    assert len(caplog.records) == 4
+    assert "api.max_connections is 10000, but the system allows a process 1024 open files (ulimit -n)" in caplog.text
+
+
+@pytest.mark.parametrize("code", [errno.EMFILE, errno.ENFILE])
+@pytest.mark.usefixtures("fresh_report")
+def test_a_request_that_finds_no_file_is_503_and_one_line_in_the_log(
+    make_app: Any, caplog: pytest.LogCaptureFixture, code: int
+) -> None:
+    def view() -> NoReturn:
+        raise RuntimeError("something that needed a file") from OSError(code, os.strerror(code))
+
+    app = make_app()
+    app.add_url_rule("/file", "file", view)
+    for _ in range(3):
+        response = app.test_client().get("/file")
+        assert_problem(response, 503, "service_unavailable")
+        assert response.headers["Retry-After"] == "1"
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+    assert os.strerror(code) in caplog.text
+    assert "Traceback" not in caplog.text
+
+
+def test_other_errors_are_none_of_files() -> None:
+    assert ran_out(OSError(errno.ENOENT, "no such file")) is None
+    assert ran_out(ValueError()) is None

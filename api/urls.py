@@ -1,0 +1,24 @@
+"""Every URL that an answer holds: paths with the prefix that the service is reached under."""
+
+from __future__ import annotations
+
+from urllib.parse import quote
+
+from flask import request
+
+#: What RFC 3986 allows in a path beside unreserved characters.
+_PATH_CHARACTERS = "/!$&'()*+,;=:@"
+
+
+def prefixed(path: str) -> str:
+    """`path` as the client of the current request reaches it."""
+    root = request.root_path
+    return f"{quote(root, safe=_PATH_CHARACTERS)}{path}" if root else path
+
+
+def task_url(task_id: str) -> str:
+    return prefixed(f"/tasks/{quote(task_id, safe='')}")
+
+
+def batch_url(batch_id: str) -> str:
+    return prefixed(f"/batches/{quote(batch_id, safe='')}")

@@ -1,0 +1,90 @@
+"""The address that the API listens on: as it is configured, bound, and shown as a URL."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import os
+import socket
+from typing import Any
+
+from inference.errors import ConfigurationError
+
+#: Addresses that mean every interface, and one of the machine's own that reaches each.
+_LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 not bound here
+
+
+def listening_host(text: str) -> str:
+    """The host name or address to listen on, without the brackets that URLs put around IPv6.
+
+    Raises:
+        ValueError: it is something else, such as a URL or HOST:PORT.
+    """
+    host = text.strip()
+    if not host:
+        return "0.0.0.0"  # noqa: S104 as bind() itself understands an empty host
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    if any(character in "/@*[]" or character.isspace() for character in host) or (":" in host and not _is_ipv6(host)):
+        raise ValueError("must be a host name or an address alone, such as 127.0.0.1, 0.0.0.0 or ::1; the port is api.port")
+    return host
+
+
+def authority(host: str, port: int) -> str:
+    """HOST:PORT as URLs have it, IPv6 in brackets."""
+    return f"[{host.replace('%', '%25')}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def reachable_url(host: str, port: int) -> str:
+    """The URL of a server that listens on `host`, for clients on the same machine."""
+    return f"http://{authority(_LOOPBACK_OF.get(host, host), port)}"
+
+
+def bound_socket(host: str, port: int) -> socket.socket:
+    """A TCP socket bound to the address. A name that has addresses of both families is bound to its first IPv4 address.
+
+    Raises:
+        ConfigurationError: the name does not resolve, the address is not this machine's, or the port cannot be had.
+    """
+    family, address = _resolved(host, port)
+    try:
+        bound = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise _cannot_listen(host, port, error) from error
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except OSError as error:
+        bound.close()
+        raise _cannot_listen(host, port, error) from error
+    return bound
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _resolved(host: str, port: int) -> tuple[socket.AddressFamily, Any]:
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except (OSError, UnicodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "no host name"
+        raise ConfigurationError(f"api.host: {host} does not resolve to an address: {why}", field="api.host") from error
+    family, _, _, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
+    return family, address
+
+
+def _cannot_listen(host: str, port: int, error: OSError) -> ConfigurationError:
+    if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EINVAL):
+        return ConfigurationError(
+            f"api.host: {host} is no address of this machine; 127.0.0.1 is reached from here alone, 0.0.0.0 from everywhere",
+            field="api.host",
+        )
+    return ConfigurationError(
+        f"cannot listen on {authority(host, port)}: {os.strerror(error.errno or 0)}; choose another with --port",
+        field="api.port",
+    )
