@@ -236,7 +236,8 @@ class TestPrecision:
     def test_what_xla_cannot_compile_is_refused(self, tmp_path: Path) -> None:
         inputs = keras.Input((12, 10, 3))
         resized = keras.layers.Resizing(7, 5, interpolation="area")(inputs)
-        keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(resized)).save(tmp_path / "m.keras")
+        outputs = keras.layers.Softmax()(keras.layers.GlobalAveragePooling2D()(resized))
+        keras.Model(inputs, outputs).save(tmp_path / "m.keras")
         description = {"name": "net", "file": "m.keras", "input": IMAGE}
         assert load_model(spec_of(tmp_path, **description)).output_size == 3
         with pytest.raises(ConfigurationError, match=r"fails on images of shape \[12, 10, 3\]"):
