@@ -183,16 +183,19 @@ def _warn_of_unused(file: Path | None) -> None:
 
 
 def _reset_models(options: argparse.Namespace) -> int:
+    from inference.models.registry import served_name
     from inference.services import Services
 
     services = Services(_settings(options))
+    served = served_name(services.settings, services.descriptions)
     services.desired.reset()
-    print(f"models, ensemble mode and served model ({services.models.served_name}) are the configuration's again")
+    print(f"models, ensemble mode and served model ({served}) are the configuration's again")
     return 0
 
 
 def _dead_letters(options: argparse.Namespace) -> int:
     from inference.dead_letters import DeadLetters
+    from inference.effective import chosen_sinks
     from inference.services import Services
 
     settings = _settings(options)
@@ -207,7 +210,7 @@ def _dead_letters(options: argparse.Namespace) -> int:
         raise ConfigurationError(f"dead-letters {options.action}: which? give their ids (server.py dead-letters list)")
     for task_id in options.task_ids:
         if options.action == "replay":
-            sinks = services.effective.now().sinks
+            sinks = chosen_sinks(settings, services.desired.read())
             new_id = dead_letters.replay(task_id, deadline_s=settings.deadlines.async_s, sinks=sinks)
             print(f"{task_id} is delivered again" if new_id == task_id else f"{task_id} runs again as {new_id}")
         else:

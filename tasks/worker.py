@@ -41,7 +41,7 @@ class InferenceWorker:
 
     Args:
         specs: the models whose queues this worker consumes.
-        models: all that are configured.
+        models: the same, for what the configuration says of them.
     """
 
     def __init__(
