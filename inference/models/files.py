@@ -95,6 +95,9 @@ class ModelFiles:
         except (ConfigurationError, ObjectNotFound) as error:
             error.field = key
             raise
+        except (OSError, RuntimeError) as error:  # it may not be read, or a link leads back to itself
+            reason = getattr(error, "strerror", None) or error
+            raise ConfigurationError(f"cannot read {location.text}: {reason}", field=key) from error
 
     def _path(self, location: FileLocation, folder: Path) -> Path:
         if location.bucket is not None:
