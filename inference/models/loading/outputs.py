@@ -23,12 +23,13 @@ _CALLS = {"PartitionedCall", "StatefulPartitionedCall"}
 
 
 def trial_batches(spec: InputSpec) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Make two batches of different sizes: black and white, then noise from 0 to 255; of floats from 0 to 1 and -1 to 1 too."""
-    plain = np.stack([np.zeros(spec.shape), np.full(spec.shape, 255)])
-    noise = np.random.default_rng(0).integers(0, 256, (3, *spec.shape))
+    """Make two batches of different sizes: black and white, and three of noise; of floats from 0 to 255, 0 to 1 and -1 to 1."""
+    plain = np.stack([np.zeros(spec.shape, np.uint8), np.full(spec.shape, 255, np.uint8)]).astype(spec.numpy_dtype)
+    noise = np.random.default_rng(0).integers(0, 256, (3, *spec.shape), np.uint8).astype(spec.numpy_dtype)
     if np.issubdtype(spec.numpy_dtype, np.floating):
-        noise = np.concatenate([noise, noise / 255, noise / 127.5 - 1])
-    return plain.astype(spec.numpy_dtype), noise.astype(spec.numpy_dtype)
+        noise[1] /= 255
+        noise[2] = noise[2] / 127.5 - 1
+    return plain, noise
 
 
 def check_probabilities(rows: NDArray[np.float32], graph: Any) -> None:
