@@ -16,9 +16,12 @@ _REMEDY = "end it with a softmax over its classes, such as keras.layers.Softmax(
 _BINARY_REMEDY = 'end it with Dense(1, activation="sigmoid"), or with Dense(2, activation="softmax")'
 _NOT_FINITE = "gives no finite values for any trial image; its weights may be damaged"
 
-#: Types of operations: those that give any number, those that hand on their first operand or shift it, and calls of functions.
-_UNBOUNDED = {"MatMul", "Conv2D", "Relu", "LeakyRelu", "Elu", "Selu", "Softplus", "Tanh", "LogSoftmax"}
-_HANDED_ON = {"Identity", "Cast", "Reshape", "Squeeze", "ExpandDims", "BiasAdd", "AddV2"}
+#: Types of operations whose values have no bounds, or other ones than a probability's; the first also where they are scaled.
+_LINEAR = {"MatMul", "Conv2D"}
+_UNBOUNDED = {*_LINEAR, "Relu", "LeakyRelu", "Elu", "Selu", "Softplus", "Tanh", "LogSoftmax"}
+#: Those that hand on their first operand as it is, or scaled or shifted; and calls of functions.
+_HANDED_ON = {"Identity", "Cast", "Reshape", "Squeeze", "ExpandDims"}
+_SCALED = {"BiasAdd", "AddV2", "Sub", "Mul", "RealDiv"}
 _CALLS = {"PartitionedCall", "StatefulPartitionedCall"}
 
 
@@ -76,10 +79,10 @@ def check_probability(values: NDArray[np.float32], graph: Any) -> None:
 
 
 def last_operation(graph: Any) -> str:
-    """Find the type of the operation that computes the output of `graph`, a concrete function, but for those of `_HANDED_ON`."""
+    """Find the type of the operation that computes the output of `graph`, a concrete function, and whether it is scaled then."""
     definition = graph.graph.as_graph_def()
     functions = {function.signature.name: function for function in definition.library.function}
-    nodes, tensor = {node.name: node for node in definition.node}, graph.outputs[0].name
+    nodes, tensor, scaled = {node.name: node for node in definition.node}, graph.outputs[0].name, ""
     while True:
         name, *_, index = tensor.split(":") if ":" in tensor else (tensor, "0")
         node = nodes.get(name)
@@ -89,10 +92,11 @@ def last_operation(graph: Any) -> str:
         if function is not None:
             nodes = {inner.name: inner for inner in function.node_def}
             tensor = function.ret[function.signature.output_arg[int(index)].name]
-        elif node.op in _HANDED_ON:
+        elif node.op in _HANDED_ON | _SCALED:
+            scaled = " (scaled)" if node.op in _SCALED else scaled
             tensor = node.input[0]
         else:
-            return str(node.op)
+            return node.op if node.op in _LINEAR else f"{node.op}{scaled}"
 
 
 def both_classes(probability: tf.Tensor) -> tf.Tensor:

@@ -120,8 +120,9 @@ class TestOneUnit:
             lambda: (layers.Dense(1, activation="hard_sigmoid"),),
             lambda: (layers.Dense(1, activation="sigmoid", bias_initializer=keras.initializers.Constant(60.0)),),
             lambda: (layers.Dense(1, activation="sigmoid", dtype="mixed_float16"),),
+            lambda: (layers.Dense(1, activation="tanh"), layers.Rescaling(0.5, 0.5)),
         ],
-        ids=["layer of its own", "hard", "never in doubt", "float16"],
+        ids=["layer of its own", "hard", "never in doubt", "float16", "scaled"],
     )
     def test_it_may_come_about_in_any_way(self, tmp_path: Path, head: Callable[[], Sequence[keras.layers.Layer]]) -> None:
         model = network(*head())
@@ -158,6 +159,12 @@ class TestOneUnit:
         assert says in detail
         assert 'Dense(1, activation="sigmoid")' in detail
         assert 'Dense(2, activation="softmax")' in detail
+
+    @pytest.mark.parametrize("scale", [lambda: layers.Rescaling(0.9), layers.BatchNormalization])
+    def test_a_logit_that_is_scaled_is_refused(self, tmp_path: Path, scale: Callable[[], keras.layers.Layer]) -> None:
+        """Though it is from 0 to 1 for the trial images."""
+        head = (layers.Dense(1, kernel_initializer=keras.initializers.Constant(1e-4)), scale())
+        assert "computed by MatMul" in refusal(network(*head), tmp_path).detail
 
     def test_weights_that_are_damaged_are_refused(self, tmp_path: Path) -> None:
         bad = layers.Dense(1, activation="sigmoid", kernel_initializer=keras.initializers.Constant(np.nan))
