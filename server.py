@@ -194,11 +194,13 @@ def _warn_of_unused(file: Path | None) -> None:
 
 
 def _reset_models(options: argparse.Namespace) -> int:
+    from inference.models.registry import served_name
     from inference.services import Services
 
     services = Services(_settings(options))
+    served = served_name(services.settings, services.descriptions)
     services.desired.reset()
-    print(f"models, ensemble mode and served model ({services.models.served_name}) are the configuration's again")
+    print(f"models, ensemble mode and served model ({served}) are the configuration's again")
     return 0
 
 
@@ -228,13 +230,15 @@ def _dead_letters(options: argparse.Namespace) -> int:
 
 def _on_dead_task(services: Any, action: str, task_id: str) -> None:
     from inference.dead_letters import DeadLetters
+    from inference.effective import chosen_sinks
 
     dead_letters = DeadLetters(services.store, services.objects, services.broker)
     match action:
         case "inspect":
             _print_json(dead_letters.inspect(task_id))
         case "replay":
-            settings, sinks = services.settings, services.effective.now().sinks
+            settings = services.settings
+            sinks = chosen_sinks(settings, services.desired.read())
             new_id = dead_letters.replay(task_id, deadline_s=settings.deadlines.async_s, sinks=sinks)
             print(f"{task_id} is delivered again" if new_id == task_id else f"{task_id} runs again as {new_id}")
         case _:

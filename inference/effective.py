@@ -53,9 +53,7 @@ class Effective:
     @property
     def sinks(self) -> tuple[SinkName, ...]:
         """Where the results go of requests that name no sink."""
-        ensemble = self.state.ensemble
-        chosen = self.settings.sinks if ensemble is None else ensemble_sinks(ensemble)
-        return chosen if set(chosen) <= set(self.settings.possible_sinks) else self.settings.sinks
+        return chosen_sinks(self.settings, self.state)
 
     def sinks_for(self, wanted: Sequence[str] | None, *, field: str) -> tuple[str, ...]:
         """Where the results go of a request that names these (None: no) sinks, each once. Raises InvalidMetadata."""
@@ -72,6 +70,12 @@ class Effective:
     @property
     def ensemble_mode(self) -> bool:
         return self.sinks == ensemble_sinks(True)
+
+
+def chosen_sinks(settings: Settings, state: DesiredState) -> tuple[SinkName, ...]:
+    """Where the results go of requests that name no sink."""
+    chosen = settings.sinks if state.ensemble is None else ensemble_sinks(state.ensemble)
+    return chosen if set(chosen) <= set(settings.possible_sinks) else settings.sinks
 
 
 class EffectiveConfiguration:

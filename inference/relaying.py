@@ -61,7 +61,7 @@ def _runners(settings: Settings) -> dict[str, Callable[[threading.Event], None]]
         services.broker,
         services.objects,
         owner=f"sweeper@{name}",
-        queues=[model.queue for model in services.models],
+        queues=[model.queue for model in services.descriptions.values()],
         policy=SweepPolicy(max_attempts=settings.worker.max_attempts, lost_grace_s=settings.task_store.lost_grace_s),
     )
     runners: dict[str, Callable[[threading.Event], None]] = {"sweeper": sweeper.run}

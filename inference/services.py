@@ -13,6 +13,7 @@ from inference.effective import EffectiveConfiguration
 from inference.models.desired import DesiredModels
 from inference.models.files import ModelFiles
 from inference.models.registry import ModelRegistry, described_models
+from inference.models.spec import ModelDescription
 from inference.presence import WorkerPresence
 from inference.redis_client import broker_url, connect, task_store_url
 from inference.settings import Settings
@@ -29,13 +30,18 @@ class Services:
         self.settings = settings
 
     @cached_property
+    def descriptions(self) -> dict[str, ModelDescription]:
+        """The configured models by name, without their files: those may be missing, and their bucket down."""
+        return described_models(self.settings)
+
+    @cached_property
     def models(self) -> ModelRegistry:
         return ModelRegistry.load(self.settings)
 
     @cached_property
     def model_files(self) -> ModelFiles:
         """For models that are loaded while the service runs."""
-        return ModelFiles(self.settings, described_models(self.settings).values())
+        return ModelFiles(self.settings, self.descriptions.values())
 
     @cached_property
     def redis(self) -> redis.Redis:

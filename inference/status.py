@@ -59,7 +59,7 @@ def status_of(services: Services) -> Status:
     """Ask all of it now. A store that is down is part of the answer."""
     stores = {
         "task_store": said(services.store.ping),
-        "broker": said(lambda: [services.broker.depth(model.queue) for model in services.models]),
+        "broker": said(lambda: [services.broker.depth(model.queue) for model in services.descriptions.values()]),
         "object_store": said(services.objects.ping),
     }
     problems = [f"{store}: {said}" for store, said in stores.items() if said != OK]
@@ -91,7 +91,7 @@ def _models(services: Services, workers: Sequence[WorkerInfo]) -> tuple[ModelSta
     loaded = Counter(model.name for worker in workers for model in worker.models)
     return tuple(
         ModelStatus(model.name, model.version, services.store.queue_stats(model.queue), loaded[model.name])
-        for model in services.models
+        for model in services.descriptions.values()
     )
 
 

@@ -8,9 +8,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
 from inference.errors import (
     ConfigurationError,
     DeadlineExceeded,
@@ -22,6 +19,7 @@ from inference.errors import (
 from inference.messages import Outcome, PredictionResult, TaskStatus
 from inference.models.arena import SlotArena
 from inference.models.predictor import BatchPredictions, Predictor, PredictorCrashed, PredictorNotRunning
+from inference.models.probabilities import are_probabilities, described
 from inference.models.spec import ModelSpec
 from inference.task_store.protocol import TaskStore
 from tasks.clock import StoreClock
@@ -200,11 +198,11 @@ class Batcher(Stage):
     def _finish_batch(self, jobs: Sequence[Job], predictions: BatchPredictions) -> None:
         self._free(jobs)
         predicted_at_ms = self._clock.now_ms()
-        finite: NDArray[np.bool_] = np.all(np.isfinite(predictions.values), axis=1)
-        for job, vector, is_finite in zip(jobs, predictions.values, finite, strict=True):
+        good = are_probabilities(predictions.values)
+        for job, vector, is_good in zip(jobs, predictions.values, good, strict=True):
             job.timings["predict_ms"] = predictions.predict_ms
-            if not is_finite:
-                self.fail(job, PredictionFailed("the model's prediction is not finite"))
+            if not is_good:
+                self.fail(job, PredictionFailed(f"the model's answer is no probabilities: it has {described(vector)}"))
                 continue
             outcome = Outcome(
                 TaskStatus.SUCCEEDED,

@@ -14,6 +14,7 @@ import celeryconfig
 from inference.cores import interrupt_nobody
 from inference.errors import ConfigurationError, InferenceError
 from inference.heap import freeze_heap
+from inference.models.registry import ModelRegistry
 from inference.services import Services
 from tasks.main_loop import MainLoop
 from tasks.worker import InferenceWorker
@@ -43,23 +44,25 @@ class InferenceStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has
         services = Services(celeryconfig.settings)
         queues = parent.app.amqp.queues.consume_from
         try:
-            specs = [spec for spec in services.models if spec.queue in queues]
+            described = services.descriptions.values()
+            names = [model.name for model in described if model.queue in queues]
+            models = ModelRegistry.load(services.settings, names)  # the files of others may be on other hosts alone
         except InferenceError as error:
             logger.critical("%s", error.detail)
             raise WorkerShutdown(1) from error
-        if not specs:
-            known = ", ".join(spec.queue for spec in services.models)
+        if not names:
+            known = ", ".join(model.queue for model in described)
             logger.critical("none of the queues to consume from (%s) is a model's (%s)", ", ".join(queues), known)
             raise WorkerShutdown(1)
         worker = InferenceWorker(
             services.settings,
-            specs,
+            list(models),
             store=services.store,
             objects=services.objects,
             presence=services.presence,
             desired=services.desired,
             files=services.model_files,
-            models=services.models,
+            models=models,
             rejected=services.rejected,
         )
         try:

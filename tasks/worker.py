@@ -42,7 +42,7 @@ class InferenceWorker:
 
     Args:
         specs: the models whose queues this worker consumes.
-        models: all that are configured.
+        models: the same, for what the configuration says of them.
     """
 
     def __init__(
@@ -96,7 +96,13 @@ class InferenceWorker:
             ConfigurationError: a model cannot be loaded.
         """
         logger.info("loading %s", ", ".join(self._pipelines))
-        if not self._changer.bring_up(should_stop):
+        is_up = False
+        try:
+            is_up = self._changer.bring_up(should_stop)
+        finally:
+            if not is_up:
+                self.predictor.stop()
+        if not is_up:
             return False
         for model in self.predictor.loaded.values():
             logger.info("%s is warm: %.1f ms for one image, by %s", model.model, model.predict_ms, model.runtime)

@@ -33,10 +33,10 @@ def read_folder(folder: Path) -> list[ModelDescription]:
     """
     origin = folder / DESCRIPTION_FILE
     try:
-        document = yaml.safe_load(origin.read_text(encoding="utf-8"))
+        document = yaml.safe_load(origin.read_bytes())  # with or without a byte order mark
     except OSError as error:
         raise ConfigurationError(f"cannot read the model description {origin}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except yaml.YAMLError as error:
         raise ConfigurationError(f"{origin} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(document, dict):
         raise ConfigurationError(f"{origin} must be a mapping with name, file and input")

@@ -51,8 +51,16 @@ class DevicePredictors:
         return {name: model for process in self._processes for name, model in process.loaded.items()}
 
     def start(self, should_stop: Callable[[], bool]) -> bool:
-        """As `PredictorProcess.start`, for those that are down."""
-        return all(process.start(should_stop) for process in self._processes)
+        """As `PredictorProcess.start`, for those that are down: all run afterwards, or none of those does."""
+        down = [process for process in self._processes if not process.is_running]
+        started = False
+        try:
+            started = all(process.start(should_stop) for process in self._processes)
+        finally:
+            if not started:
+                for process in down:
+                    process.stop()
+        return started
 
     def predict(self, model: str, slots: Sequence[int]) -> BatchPredictions:
         return self._by_model[model].predict(model, slots)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from inference.errors import ConfigurationError, ObjectNotFound
 from inference.models.digests import content_sha256, file_sha256, lines_sha256
+from inference.models.labels import read_labels
 from inference.models.locations import AllowedPlaces, FileLocation
 from inference.models.object_cache import ObjectCache
 from inference.models.spec import LocalFile, ModelDescription, ModelSpec
@@ -94,6 +95,9 @@ class ModelFiles:
         except (ConfigurationError, ObjectNotFound) as error:
             error.field = key
             raise
+        except (OSError, RuntimeError) as error:  # it may not be read, or a link leads back to itself
+            reason = getattr(error, "strerror", None) or error
+            raise ConfigurationError(f"cannot read {location.text}: {reason}", field=key) from error
 
     def _path(self, location: FileLocation, folder: Path) -> Path:
         if location.bucket is not None:
@@ -110,14 +114,13 @@ class ModelFiles:
 
     def _labels(self, description: ModelDescription) -> tuple[str, ...]:
         location = FileLocation.parse(description.labels_file or "")
+        path = self._find(location, description.folder, "labels_file").path
         try:
-            path = self._find(location, description.folder, "labels_file").path
-            labels = tuple(path.read_text(encoding="utf-8").splitlines())
-        except (OSError, UnicodeDecodeError) as error:
-            raise ConfigurationError(f"{location.text} is not text: {error}", field="labels_file") from error
-        if not labels:
-            raise ConfigurationError(f"{location.text} has no labels", field="labels_file")
-        return labels
+            return read_labels(path.read_bytes())
+        except OSError as error:
+            raise ConfigurationError(f"{location.text}: {error.strerror or error}", field="labels_file") from error
+        except ValueError as error:
+            raise ConfigurationError(f"{location.text} {error}", field="labels_file") from error
 
 
 def _folders_of(described: Iterable[ModelDescription]) -> Iterable[Path]:

@@ -105,6 +105,11 @@ class PredictorProcess:
         return self._loaded
 
     @property
+    def is_running(self) -> bool:
+        """Whether it was started and has not ended since."""
+        return self._connection is not None and self._process is not None and self._process.poll() is None
+
+    @property
     def pid(self) -> int | None:
         return self._process.pid if self._process else None
 
@@ -114,22 +119,25 @@ class PredictorProcess:
         A process that runs is left alone: it may be another model's batcher that started it.
 
         Raises:
-            ConfigurationError: a model cannot be loaded, or the process died over it.
+            ConfigurationError: a model cannot be loaded, or the process cannot start or died over it.
         """
         with self._lock:
-            if self._connection is not None and self._process is not None and self._process.poll() is None:
+            if self.is_running:
                 return True
             self._end()
-            connection = self._spawn()
-            answer = self._await_loading(connection, should_stop)
-            if answer is None:
+            try:
+                answer = self._await_loading(self._spawn(), should_stop)
+            except BaseException as error:
+                self._end()  # else it would be taken for one that runs
+                if isinstance(error, OSError):
+                    raise ConfigurationError(f"cannot start the predictor process: {error.strerror or error}") from error
+                raise
+            if not isinstance(answer, Ready):
                 self._end()
-                return False
             if isinstance(answer, Failed):
-                self._end()
                 raise ConfigurationError(f"the model cannot be loaded: {answer.message}")
-            self._loaded = {model.model: model for model in answer.models}
-            return True
+            self._loaded = {model.model: model for model in answer.models} if answer else {}
+            return answer is not None
 
     def predict(self, model: str, slots: Sequence[int]) -> BatchPredictions:
         """Predict the images in `slots` of the model's arena.
@@ -180,11 +188,13 @@ class PredictorProcess:
 
     def _spawn(self) -> Connection:
         ours, theirs = socket.socketpair()
-        arenas = [arena for _, arena in self._models.values()]
-        locks = self._gpu_locks()
-        shared = [arena.descriptor for arena in arenas] + [lock.descriptor for lock in locks.values()]
-        descriptors = (theirs.fileno(), *shared)
+        connection: Connection[Any, Any] = Connection(ours.detach())
+        self._connection = connection
         with theirs:
+            locks = self._gpu_locks()
+            arenas = [arena for _, arena in self._models.values()]
+            shared = [arena.descriptor for arena in arenas] + [lock.descriptor for lock in locks.values()]
+            descriptors = (theirs.fileno(), *shared)
             self._process = subprocess.Popen(  # noqa: S603 our own module
                 [sys.executable, "-m", _MODULE, str(theirs.fileno())],
                 pass_fds=descriptors,
@@ -194,8 +204,6 @@ class PredictorProcess:
             )
         if self._process.stderr is not None:
             pass_on(self._process.stderr)
-        connection: Connection[Any, Any] = Connection(ours.detach())
-        self._connection = connection
         loads = (LoadModel(spec, arena.descriptor, arena.slots) for spec, arena in self._models.values())
         connection.send(Load(tuple(loads), self._max_batch_size, self._gpu, locks))
         return connection

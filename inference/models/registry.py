@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +46,10 @@ class ModelRegistry:
         self.served_name = served
 
     @staticmethod
-    def load(settings: Settings) -> ModelRegistry:
-        """Read the descriptions, and find or fetch the files.
+    def load(settings: Settings, names: Collection[str] | None = None) -> ModelRegistry:
+        """Read the descriptions, and find or fetch the files of the models named (None: of all) and hash them.
+
+        Who needs no files, but names, versions or queues, has `described_models`.
 
         Raises:
             ConfigurationError: a description is wrong, or a file is missing or not what it should be.
@@ -55,8 +57,8 @@ class ModelRegistry:
         """
         described = described_models(settings)
         files = ModelFiles(settings, described.values())
-        specs = {name: _resolved(model, files) for name, model in described.items()}
-        return ModelRegistry(specs, served=served_name(settings, specs))
+        specs = {name: _resolved(model, files) for name, model in described.items() if names is None or name in names}
+        return ModelRegistry(specs, served=served_name(settings, described))
 
     def get(self, name: str | None = None) -> ModelSpec:
         """The model of this name; the served one without a name. Raises ModelNotFound."""

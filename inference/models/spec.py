@@ -5,6 +5,7 @@ Read by the API too (shapes, labels, digest), so nothing here touches TensorFlow
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,8 +13,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
+from inference.models.labels import clean_label
 from inference.models.locations import FileLocation
 
 #: The keys of a description that name what is loaded, in the order in which they enter the model's digest.
@@ -27,6 +29,16 @@ def _is_location(text: str) -> str:
 
 #: `PATH` or `s3://BUCKET/KEY`, either with `#sha256=HEX` behind it
 Location = Annotated[str, AfterValidator(_is_location)]
+
+
+def _is_no_yaml_constant(label: object) -> object:
+    if label is None or isinstance(label, bool):
+        raise ValueError(f"YAML reads it as {json.dumps(label)}; put it into quotes")
+    return label
+
+
+#: of one class
+Label = Annotated[str, BeforeValidator(_is_no_yaml_constant), AfterValidator(clean_label)]
 
 
 class RawArrays(StrEnum):
@@ -89,7 +101,7 @@ class ModelDescription(_Strict):
     #: H5: weights for `architecture_file`, or in place of those in `file`
     weights_file: Location | None = None
     #: in class order; without labels results carry the class index alone
-    labels: tuple[str, ...] = ()
+    labels: tuple[Label, ...] = ()
     #: the same as a file, one label a line
     labels_file: Location | None = None
     #: a result is `confident` when its confidence level is at least this

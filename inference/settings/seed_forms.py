@@ -18,6 +18,7 @@ from pydantic import BaseModel, ValidationError
 
 from inference.errors import ConfigurationError
 from inference.settings import seed_sections as seed
+from inference.settings.seed_paths import located
 from inference.settings.showing import explain
 
 #: What all models of `model_config` share, and what a type or a variant says, in our words.
@@ -60,8 +61,8 @@ def translate(document: Mapping[str, Any], *, rohe: Path | None = None) -> Trans
 
     Args:
         document: a configuration file's content; what of it is not the seed's passes through.
-        rohe: the checkout of ROHE. As in the seed, models' folders that begin with ``/`` may be meant from there: those
-            that are not on this machine as they are written are looked for below it.
+        rohe: the checkout of ROHE, where models' folders that begin with ``/`` are looked for if they are not on this
+            machine as they are written: see `seed_paths.located`.
 
     Raises:
         ConfigurationError: one line for each wrong key, by the name that it has in the file.
@@ -239,23 +240,12 @@ class _Translator:
             self._add_model(where, names[name], said.get("path", ""), files, more)
 
     def _add_model(self, key: str, name: str, folder: str, files: seed.SeedFiles, more: Mapping[str, Any]) -> None:
-        model = {
-            "name": name,
-            "architecture_file": self._file(folder, files.architecture_file),
-            "weights_file": self._file(folder, files.weights_file),
-        }
+        architecture, weights = located(folder, (files.architecture_file, files.weights_file), self._rohe)
+        model = {"name": name, "architecture_file": architecture, "weights_file": weights}
         self.became.append(Became(key, f"models.{name}", {k: v for k, v in model.items() if k != "name"}))
         models = self.document.setdefault("models", [])
         if isinstance(models, list):  # else the settings say what is wrong
             self.document["models"] = [*models, model | dict(more)]
-
-    def _file(self, folder: str, file: str) -> str:
-        if "://" in file:
-            return file
-        path = Path(folder) / file
-        if self._rohe is not None and path.is_absolute() and not path.is_relative_to(self._rohe) and not path.exists():
-            return str(self._rohe / path.relative_to(path.anchor))
-        return str(path)
 
     def _serve(self, key: str, model_id: str, names: Mapping[str, str]) -> None:
         """`names`: by id."""

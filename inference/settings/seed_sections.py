@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from inference.errors import InvalidMetadata
 from inference.imaging import parse_shape
-from inference.models.spec import ModelSpec
+from inference.models.spec import Label, ModelSpec
 
 _CHANNELS = (1, 3)
 
@@ -136,7 +136,7 @@ class SeedVariant(_Section):
     input_shape: Shape | None = None
     architecture_file: Text | None = None
     weights_file: Text | None = None
-    output_labels: list[Text] | None = None
+    output_labels: list[Label] | None = None
 
 
 class SeedModelType(_Section):
@@ -145,7 +145,7 @@ class SeedModelType(_Section):
     architecture_file: Text
     weights_file: Text
     #: in class order
-    output_labels: list[Text] | None = None
+    output_labels: list[Label] | None = None
     #: by model id; none: the type is one model
     variants: dict[ModelId, SeedVariant] | None = None
 

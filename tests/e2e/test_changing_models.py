@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import requests
 from sklearn.datasets import load_digits
-from support.digit_models import DIGITS, describe_digits, roll_digits
+from support.digit_models import DIGITS, describe_digits, roll_digits, save_digits_without_softmax
 from support.service import Service, wait_until
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(400)]
@@ -249,6 +249,19 @@ def test_a_bad_file_leaves_the_old_model_and_says_why(service: Service, models: 
     assert "bad.keras" in reason
     assert (missing.status_code, missing.json()["code"]) == (404, "object_not_found")
     assert bad.exists()
+
+
+def test_a_model_without_probabilities_leaves_the_old_one_and_says_what_to_do(service: Service, models: Models) -> None:
+    logits = models.folder / "logits.keras"
+    save_digits_without_softmax(logits)
+    refused = load_weights(service, logits)
+    assert (refused.status_code, refused.json()["code"]) == (400, "invalid_model")
+    assert "stays as it is" in refused.json()["detail"]
+    assert "must end in probabilities" in refused.json()["detail"]
+    assert "keras.layers.Softmax()" in refused.json()["detail"]
+    answer = classify(service, 0)
+    assert answer["model"]["version"] == "1"
+    assert 0 <= answer["response"]["confidence_level"] <= 1
 
 
 def test_what_is_unknown(service: Service) -> None:

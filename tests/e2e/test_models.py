@@ -59,8 +59,30 @@ def bucket(services_env: dict[str, str], fixtures: Path) -> Iterator[str]:
     client.remove_bucket(name)
 
 
+#: One sigmoid unit, which is over 0.5 for a bright image. In a process of its own: Keras takes seconds.
+_DAYLIGHT = """
+import sys
+import keras
+from keras import initializers, layers
+
+unit = layers.Dense(1, "sigmoid", kernel_initializer=initializers.Constant(4), bias_initializer=initializers.Constant(-6))
+body = [keras.Input((12, 10, 3)), layers.Rescaling(1 / 255), layers.GlobalAveragePooling2D()]
+keras.Sequential([*body, unit]).save(sys.argv[1])
+"""
+
+
 @pytest.fixture(scope="module")
-def settings(services_env: dict[str, str], bucket: str, fixtures: Path) -> dict[str, Any]:
+def daylight(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """A model that says whether an image is bright; its labels as an editor of Windows saves them."""
+    folder = tmp_path_factory.mktemp("daylight")
+    subprocess.run([sys.executable, "-c", _DAYLIGHT, folder / "m.keras"], check=True, capture_output=True)
+    (folder / "labels.txt").write_bytes(b"\xef\xbb\xbfnight\r\nday\r\n")
+    files = {"file": str(folder / "m.keras"), "labels_file": str(folder / "labels.txt")}
+    return {"name": "daylight", "input": {"shape": [12, 10, 3]}, "threshold": 0.8, **files}
+
+
+@pytest.fixture(scope="module")
+def settings(services_env: dict[str, str], bucket: str, fixtures: Path, daylight: dict[str, Any]) -> dict[str, Any]:
     classifier = {
         "name": "remote",
         "architecture_file": f"s3://{bucket}/nets/classifier.json",
@@ -74,7 +96,7 @@ def settings(services_env: dict[str, str], bucket: str, fixtures: Path) -> dict[
     nested = {"name": "nested", "file": str(fixtures / "nested.h5"), "xla": True, "input": {"shape": [12, 10, 3]}}
     keys = {"access_key": services_env["MINIO_ACCESS_KEY"], "secret_key": services_env["MINIO_SECRET_KEY"]}
     return {
-        "models": ["models/digits", classifier, nested],
+        "models": ["models/digits", classifier, nested, daylight],
         "served_model": "remote",
         "minio": {"endpoint": services_env["MINIO_ENDPOINT"], **keys},
         "model_files": {"bucket": bucket},
@@ -107,6 +129,17 @@ def test_each_model_answers_as_keras_2_does(running: Service, expected: Mapping[
             answer = ask(running, image, model)
             np.testing.assert_allclose(answer["response"]["prediction"], vector, atol=TOLERANCE)
             assert answer["model"]["name"] == (model or "remote")
+
+
+@pytest.mark.parametrize(
+    ("pixel", "label", "confidence", "confident"),
+    [(255, "day", 0.9975, True), (0, "night", 0.9975, True), (130, "day", 0.529, False)],
+)
+def test_one_sigmoid_unit_is_two_classes(running: Service, pixel: int, label: str, confidence: float, confident: bool) -> None:
+    response = ask(running, np.full((12, 10, 3), pixel, np.uint8), "daylight")["response"]
+    assert (response["class"], response["label"], response["confident"]) == (["night", "day"].index(label), label, confident)
+    assert response["confidence_level"] == pytest.approx(confidence, abs=1e-3)
+    assert sum(response["prediction"]) == pytest.approx(1)
 
 
 def test_a_variant_in_half_precision_is_close_on_the_cpu_that_took_the_gpus_place(
@@ -148,7 +181,7 @@ def test_check_config_lists_the_models(running: Service, repository: Path) -> No
     assert done.returncode == 0, done.stderr
     lines = done.stderr.splitlines()
     names = [line.split()[2] for line in lines if line.startswith("# model ")]
-    assert sorted(names) == ["digits", "halved", "nested", "remote", "strict"]
+    assert sorted(names) == ["daylight", "digits", "halved", "nested", "remote", "strict"]
     (served,) = (line for line in lines if line.endswith("served)"))
     assert "nets/classifier_weights.h5; sha256:" in served
     assert "queue predict.remote" in served

@@ -25,6 +25,22 @@ for path, by in zip(targets[::2], targets[1::2]):
     model.save(path)
 """
 
+_WITHOUT_SOFTMAX = """
+import sys
+import keras
+
+_, source, target = sys.argv
+model = keras.saving.load_model(source)
+model.layers[-1].activation = keras.activations.linear
+model.save(target)
+"""
+
+
+def save_digits_without_softmax(file: Path) -> None:
+    """Write the digits model so that it ends in logits."""
+    command = [sys.executable, "-c", _WITHOUT_SOFTMAX, DIGITS / "digits.keras", file]
+    subprocess.run(command, check=True, capture_output=True)
+
 
 def roll_digits(files: dict[Path, int]) -> None:
     """Write the digits model with its classes rolled, by file: a digit d is class (d + by) % 10."""

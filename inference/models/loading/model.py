@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,11 +16,11 @@ from inference.cores import usable_cores
 from inference.errors import ConfigurationError
 from inference.models.loading.devices import CPU, Device
 from inference.models.loading.lite import LiteGraph, convert
+from inference.models.loading.outputs import both_classes, check_probabilities, check_probability, trial_batches
 from inference.models.loading.problems import reason
 from inference.models.loading.readers import ReadModel, read_model
 from inference.models.spec import ModelSpec
 
-TRIAL_IMAGES = 2
 #: How far LiteRT's answers to trial images may be from TensorFlow's: absolute, or as a part of the value.
 LITE_TOLERANCE = 1e-5
 
@@ -62,18 +64,17 @@ def load_model(spec: ModelSpec, device: Device = CPU) -> LoadedModel:
     with tf.device(device.name):
         model = read_model(spec, half_precision=device.half_precision)
         _check_input(model, spec)
-        graph = _compile(model, spec)
-        output_size = _output_size(graph, spec)
-    _check_labels(spec, output_size)
+        graph, trial = _compile_checked(model, spec)
+    _check_labels(spec, trial)
     lite = None if device.is_gpu or not spec.fits_lite else convert(graph, usable_cores())
-    if lite is not None and _agree(graph, lite, spec):
-        return LoadedModel(lite, output_size, LITE)
+    if lite is not None and _agree(lite, trial):
+        return LoadedModel(lite, trial.output_size, LITE)
 
     def run(batch: NDArray[Any]) -> tf.Tensor:
         with tf.device(device.name):
             return graph(tf.constant(batch))[0]
 
-    return LoadedModel(run, output_size, TENSORFLOW, model)
+    return LoadedModel(run, trial.output_size, TENSORFLOW, model)
 
 
 def warm_up(model: LoadedModel, spec: ModelSpec, batch_sizes: Sequence[int]) -> None:
@@ -100,12 +101,41 @@ def _check_input(model: ReadModel, spec: ModelSpec) -> None:
         )
 
 
-def _compile(model: ReadModel, spec: ModelSpec) -> Any:
-    """A concrete function from images in the description's dtype to the list of the model's outputs in float32."""
+@dataclass(frozen=True)
+class _Trial:
+    images: NDArray[Any]
+    #: what TensorFlow gives for them: probabilities (n, classes) float32, but for rows that are not finite
+    answers: NDArray[np.float32]
+    #: whether the model has one output unit
+    is_binary: bool
+
+    @property
+    def output_size(self) -> int:
+        return int(self.answers.shape[1])
+
+
+def _compile_checked(model: ReadModel, spec: ModelSpec) -> tuple[Any, _Trial]:
+    """A concrete function from images to probabilities, and its trial. Raises ConfigurationError."""
+    graph = _compile(model.call, spec)
+    batches = trial_batches(spec.input)
+    answers = _answers(graph, batches, spec)
+    is_binary = answers.shape[1] == 1
+    try:
+        (check_probability if is_binary else check_probabilities)(answers, graph)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{spec.name}: the model in {_files(spec)} {error.detail}") from error
+    if is_binary:
+        graph = _compile(partial(_both_classes_of, graph), spec)
+        answers = both_classes(tf.constant(answers)).numpy()
+    return graph, _Trial(np.concatenate(batches), answers, is_binary)
+
+
+def _compile(call: Callable[[tf.Tensor], Any], spec: ModelSpec) -> Any:
+    """A concrete function from images in the description's dtype to the list of what `call` gives, floats as float32."""
 
     def classify(images: tf.Tensor) -> list[tf.Tensor]:
-        outputs = tf.nest.flatten(model.call(images))
-        return [tf.cast(output, tf.float32) for output in outputs]
+        outputs = tf.nest.flatten(call(images))
+        return [tf.cast(output, tf.float32) if output.dtype.is_floating else output for output in outputs]
 
     # Called as it is: model.predict would take tens of milliseconds to start. Without AutoGraph: no layer needs it, and its
     # source files in the temporary folder outlive a process that is killed.
@@ -115,33 +145,49 @@ def _compile(model: ReadModel, spec: ModelSpec) -> Any:
         return function.get_concrete_function()
 
 
-def _agree(graph: Any, lite: LiteGraph, spec: ModelSpec) -> bool:
-    """Whether both give the same for images of noise, bright ones and (of floats) some from 0 to 1, in batches of two sizes."""
-    bright = np.random.default_rng(0).integers(0, 256, (TRIAL_IMAGES, *spec.input.shape))
-    is_float = np.issubdtype(spec.input.numpy_dtype, np.floating)
-    images = np.concatenate([bright, bright / 255] if is_float else [bright]).astype(spec.input.numpy_dtype)
-    expected = graph(tf.constant(images))[0].numpy()
+def _both_classes_of(graph: Any, images: tf.Tensor) -> tf.Tensor:
+    return both_classes(tf.reshape(graph(images)[0], (-1, 1)))
+
+
+def _agree(lite: LiteGraph, trial: _Trial) -> bool:
+    """Whether LiteRT gives what TensorFlow does, in batches of several sizes, wherever that is finite."""
+    images, finite = trial.images, np.isfinite(trial.answers).all(axis=1)
     try:
         answers = [lite(images), np.concatenate([lite(images[:1]), lite(images[1:])])]
     except (RuntimeError, ValueError):
         return False
     return all(
-        answer.shape == expected.shape and np.allclose(answer, expected, rtol=LITE_TOLERANCE, atol=LITE_TOLERANCE)
+        answer.shape == trial.answers.shape
+        and np.allclose(answer[finite], trial.answers[finite], rtol=LITE_TOLERANCE, atol=LITE_TOLERANCE)
         for answer in answers
     )
 
 
-def _output_size(graph: Any, spec: ModelSpec) -> int:
-    """The number of classes, from a trial: the shapes in the file do not say that each image gets its own answer."""
+def _answers(graph: Any, batches: Sequence[NDArray[Any]], spec: ModelSpec) -> NDArray[np.float32]:
+    """(n, outputs) for all images, from a trial: the shapes in the file do not say that each image gets its own answer."""
+    answers = [_answer(graph, images, spec) for images in batches]
+    widths = sorted({answer.shape[1] for answer in answers})
+    if len(widths) > 1:
+        found = f"{' or '.join(map(str, widths))} values for an image"
+    elif answers[0].dtype != np.float32:
+        found = f"{answers[0].dtype} values"
+    else:
+        return np.concatenate(answers)
+    raise ConfigurationError(
+        f"{spec.name}: the model in {_files(spec)} must end in one probability for each class; for trial images it gave {found}"
+    )
+
+
+def _answer(graph: Any, images: NDArray[Any], spec: ModelSpec) -> NDArray[Any]:
     with _failing_on_images(spec):
-        outputs = graph(tf.zeros((TRIAL_IMAGES, *spec.input.shape), spec.input.dtype))
-    shapes = [tuple(output.shape) for output in outputs]
-    if len(shapes) != 1 or len(shapes[0]) != 2 or shapes[0][0] != TRIAL_IMAGES:  # noqa: PLR2004 rows and classes
+        outputs: list[NDArray[Any]] = [output.numpy() for output in graph(tf.constant(images))]
+    shapes = [output.shape for output in outputs]
+    if len(shapes) != 1 or len(shapes[0]) not in {1, 2} or shapes[0][0] != len(images) or 0 in shapes[0]:
         raise ConfigurationError(
-            f"{spec.name}: the model in {_files(spec)} must have one output of shape (n, classes); for {TRIAL_IMAGES}"
+            f"{spec.name}: the model in {_files(spec)} must have one output of shape (n, classes); for {len(images)}"
             f" images it gave {' and '.join(map(str, shapes)) or 'none'}"
         )
-    return int(shapes[0][1])
+    return outputs[0].reshape(len(images), -1)
 
 
 @contextmanager
@@ -154,12 +200,14 @@ def _failing_on_images(spec: ModelSpec) -> Iterator[None]:
         ) from error
 
 
-def _check_labels(spec: ModelSpec, output_size: int) -> None:
-    if spec.labels and len(spec.labels) != output_size:
-        raise ConfigurationError(
-            f"{spec.name}: there are {len(spec.labels)} labels, and the model in {_files(spec)} has {output_size} classes",
-            field="labels",
-        )
+def _check_labels(spec: ModelSpec, trial: _Trial) -> None:
+    if not spec.labels or len(spec.labels) == trial.output_size:
+        return
+    why = ": its one output unit is the probability of the second, and the first is the complement" if trial.is_binary else ""
+    raise ConfigurationError(
+        f"{spec.name}: there are {len(spec.labels)} labels, and the model in {_files(spec)} has {trial.output_size} classes{why}",
+        field="labels",
+    )
 
 
 def _files(spec: ModelSpec) -> str:

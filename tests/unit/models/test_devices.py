@@ -15,10 +15,12 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from support.fake_process import FakeProcess
 from support.models import load_spec, spec_of
 
 from inference.cores import usable_cores
 from inference.errors import ConfigurationError
+from inference.messages import ModelRef
 from inference.models.arena import SlotArena
 from inference.models.device_lock import GpuLock, gpu_index, gpu_lock
 from inference.models.device_predictors import DevicePredictors
@@ -236,7 +238,8 @@ class TestPrecision:
     def test_what_xla_cannot_compile_is_refused(self, tmp_path: Path) -> None:
         inputs = keras.Input((12, 10, 3))
         resized = keras.layers.Resizing(7, 5, interpolation="area")(inputs)
-        keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(resized)).save(tmp_path / "m.keras")
+        outputs = keras.layers.Softmax()(keras.layers.GlobalAveragePooling2D()(resized))
+        keras.Model(inputs, outputs).save(tmp_path / "m.keras")
         description = {"name": "net", "file": "m.keras", "input": IMAGE}
         assert load_model(spec_of(tmp_path, **description)).output_size == 3
         with pytest.raises(ConfigurationError, match=r"fails on images of shape \[12, 10, 3\]"):
@@ -323,6 +326,52 @@ class TestLock:
     @pytest.mark.parametrize(("device", "index"), [(None, 0), ("gpu", 0), ("gpu:0", 0), ("gpu:12", 12), ("cpu", None)])
     def test_a_device_names_a_gpu(self, device: str | None, index: int | None) -> None:
         assert gpu_index(device) == index
+
+
+class TestStarting:
+    """All of the processes, or none of those that were down."""
+
+    @pytest.fixture
+    def processes(self) -> list[FakeProcess]:
+        return [FakeProcess({name: ModelRef(name, "1", "sha256:0")}) for name in ("a", "b", "c")]
+
+    @pytest.fixture
+    def predictors(self, processes: list[FakeProcess]) -> DevicePredictors:
+        predictors = DevicePredictors({}, max_batch_size=2, predict_timeout_s=30, load_timeout_s=120, gpu=GpuSettings())
+        predictors._processes = list(processes)  # type: ignore[arg-type]
+        return predictors
+
+    def test_each_is_started(self, predictors: DevicePredictors, processes: list[FakeProcess]) -> None:
+        assert predictors.start(lambda: False)
+        assert set(predictors.loaded) == {"a", "b", "c"}
+        assert [process.starts for process in processes] == [1, 1, 1]
+
+    @pytest.mark.parametrize("number", [0, 1, 2])
+    def test_where_one_cannot_load_its_models_none_is_left(
+        self, predictors: DevicePredictors, processes: list[FakeProcess], number: int
+    ) -> None:
+        processes[number].fails = "no such model"
+        with pytest.raises(ConfigurationError, match="no such model"):
+            predictors.start(lambda: False)
+        assert [process.is_running for process in processes] == [False, False, False]
+        processes[number].fails = ""
+        assert predictors.start(lambda: False)
+        assert set(predictors.loaded) == {"a", "b", "c"}
+
+    def test_where_it_should_stop_meanwhile_none_is_left(
+        self, predictors: DevicePredictors, processes: list[FakeProcess]
+    ) -> None:
+        assert not predictors.start(lambda: processes[0].is_running)
+        assert [process.is_running for process in processes] == [False, False, False]
+
+    def test_those_that_ran_before_go_on(self, predictors: DevicePredictors, processes: list[FakeProcess]) -> None:
+        """One died, and does not come up again: the others' models are served."""
+        assert predictors.start(lambda: False)
+        processes[2].is_running = False
+        processes[2].fails = "the file has gone"
+        with pytest.raises(ConfigurationError, match="the file has gone"):
+            predictors.start(lambda: False)
+        assert [process.is_running for process in processes] == [True, True, False]
 
 
 @pytest.mark.process

@@ -30,6 +30,7 @@ def describe(folder: Path, **options: Any) -> ModelSpec:
 
 @pytest.fixture
 def convolutions(tmp_path: Path) -> Path:
+    keras.utils.set_random_seed(5)  # layers draw their seeds when they are made
     layers = keras.layers
     save(tmp_path, layers.Rescaling(1 / 255), layers.Conv2D(8, 3, activation="relu"), layers.BatchNormalization())
     return tmp_path

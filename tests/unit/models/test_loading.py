@@ -72,15 +72,18 @@ def test_a_model_for_any_height_and_width_fits(tmp_path: Path) -> None:
 def test_half_precision_is_answered_in_float32(tmp_path: Path) -> None:
     inputs = keras.Input(SHAPE)
     flat = keras.layers.Flatten()(inputs)
-    outputs = keras.layers.Dense(CLASSES, dtype="mixed_float16")(flat)
+    outputs = keras.layers.Dense(CLASSES, activation="softmax", dtype="mixed_float16")(flat)
     keras.Model(inputs, outputs).save(tmp_path / "m.keras")
     assert load_model(describe(tmp_path)).predict(np.ones((2, *SHAPE), np.float32)).dtype == np.float32
 
 
 def test_layers_for_training_only_are_off(tmp_path: Path) -> None:
-    keras.Sequential([keras.Input(SHAPE), keras.layers.Flatten(), keras.layers.Dropout(0.9)]).save(tmp_path / "m.keras")
-    images = np.ones((3, *SHAPE), np.float32)
-    np.testing.assert_array_equal(load_model(describe(tmp_path)).predict(images), images.reshape(3, -1))
+    layers = [keras.layers.Flatten(), keras.layers.Dropout(0.9), keras.layers.Softmax()]
+    keras.Sequential([keras.Input(SHAPE), *layers]).save(tmp_path / "m.keras")
+    images = np.random.default_rng(3).random((3, *SHAPE), np.float32)
+    exponentials = np.exp(images.reshape(3, -1))
+    expected = exponentials / exponentials.sum(axis=1, keepdims=True)
+    np.testing.assert_allclose(load_model(describe(tmp_path)).predict(images), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(6, 4, 3), (4, 6, 1)])

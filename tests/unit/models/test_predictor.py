@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -300,6 +301,32 @@ class TestLoading:
         assert predictor.loaded == {}
         assert predictor._process is not None
         assert predictor._process.poll() == -signal.SIGKILL
+
+    def test_an_error_of_ours_leaves_no_process_that_would_be_taken_for_one_that_is_ready(
+        self, make: Make, digits: ModelSpec, arena: SlotArena
+    ) -> None:
+        predictor = make({"digits": (digits, arena)})
+
+        def fail() -> bool:
+            raise RuntimeError("no")
+
+        with pytest.raises(RuntimeError, match="no"):
+            predictor.start(fail)
+        assert not predictor.is_running
+        assert predictor._process is not None
+        assert predictor._process.poll() == -signal.SIGKILL
+
+    def test_a_host_that_starts_no_process_is_a_configuration_error(
+        self, make: Make, digits: ModelSpec, arena: SlotArena, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(*_: object, **__: object) -> None:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+        monkeypatch.setattr(subprocess, "Popen", refuse)
+        predictor = make({"digits": (digits, arena)})
+        with pytest.raises(ConfigurationError, match="cannot start the predictor process: Too many open files"):
+            predictor.start(never)
+        assert not predictor.is_running
 
     def test_loading_that_takes_too_long_is_a_configuration_error(self, make: Make, digits: ModelSpec, arena: SlotArena) -> None:
         predictor = make({"digits": (digits, arena)}, load_timeout_s=0.01)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from inference.errors import ConfigurationError, ModelNotFound
+from inference.models import files
 from inference.models.files import ModelFiles
 from inference.models.registry import ModelRegistry, described_models, reference
 from inference.settings import ModelFileSettings, Settings
@@ -146,13 +147,24 @@ class TestPlaces:
         Path("nets/link.h5").symlink_to(elsewhere)
         assert "lies in no folder" in complaint(described(weights_file="nets/link.h5", architecture_file="nets/a.json"))
 
+    def test_a_link_that_leads_to_itself_is_refused(self) -> None:
+        Path("nets/loop.h5").symlink_to("loop.h5")
+        assert complaint(described(weights_file="nets/loop.h5")).startswith("models.0: weights_file: ")
+
+    def test_a_file_that_may_not_be_read_is_refused(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(_: Path) -> str:
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(files, "content_sha256", refuse)
+        assert complaint(described()) == "models.0: architecture_file: cannot read nets/a.json: Permission denied"
+
     def test_a_file_in_the_working_directory_allows_itself_alone(self) -> None:
         Path("top.keras").write_bytes(b"top")
         Path("upload").write_bytes(b"x")
         settings = Settings(models=({"name": "top", "file": "top.keras", "input": INPUT},))
-        files = ModelFiles(settings, described_models(settings).values())
+        model_files = ModelFiles(settings, described_models(settings).values())
         with pytest.raises(ConfigurationError, match="upload lies in no folder"):
-            files.with_files(ModelRegistry.load(settings).get(), weights_file="upload")
+            model_files.with_files(ModelRegistry.load(settings).get(), weights_file="upload")
 
     @pytest.mark.parametrize(
         ("location", "says"),

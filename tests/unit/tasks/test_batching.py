@@ -143,8 +143,18 @@ def test_too_few_predictions_for_a_batch_are_tried_one_by_one(rig: Rig) -> None:
     assert set(rig.statuses(range(4)).values()) == {"succeeded"}
 
 
-@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_a_prediction_that_is_not_finite_fails_alone(rig: Rig, value: float) -> None:
+@pytest.mark.parametrize(
+    ("value", "says"),
+    [
+        (np.nan, "not finite"),
+        (np.inf, "not finite"),
+        (-np.inf, "not finite"),
+        (70.0, "values from 0.1 to 70 that sum to 70.9"),
+        (-0.5, "values from -0.5 to 0.1 that sum to 0.4"),
+        (0.2, "values from 0.1 to 0.2 that sum to 1.1"),
+    ],
+)
+def test_a_prediction_that_is_no_probabilities_fails_alone(rig: Rig, value: float, says: str) -> None:
     def answer(count: int) -> np.ndarray:
         values = np.full((count, CLASSES), 0.1, np.float32)
         if count == 3:
@@ -155,7 +165,7 @@ def test_a_prediction_that_is_not_finite_fails_alone(rig: Rig, value: float) -> 
     run_while_busy(rig, 3)
     bad = rig.predictor.batches[1][1]
     assert_failed(rig.record(bad), "prediction_failed")
-    assert "not finite" in rig.record(bad).outcome.error["detail"]
+    assert says in rig.record(bad).outcome.error["detail"]
     assert [len(batch) for batch in rig.predictor.batches] == [1, 3]
     assert list(rig.statuses({1, 2, 3} - {bad}).values()) == ["succeeded", "succeeded"]
 

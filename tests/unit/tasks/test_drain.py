@@ -12,6 +12,7 @@ import redis
 from pipeline_rig import FakePredictor, Inbox, MakeRig, Outage, Rig, assert_succeeded, wait_until
 
 from inference.broker.rejected import RejectedMessages
+from inference.errors import ConfigurationError
 from inference.messages import ModelRef, QueueMessage
 from inference.models.desired import DesiredModels
 from inference.models.files import ModelFiles
@@ -287,6 +288,21 @@ def worker(
     for arena in worker.arenas.values():
         arena._file.close()
     assert worker.faults == []
+
+
+def test_a_worker_that_is_stopped_while_it_starts_leaves_no_predictor(worker: Worker) -> None:
+    assert not worker.worker.start(lambda: True)
+    assert not worker.predictor._running
+
+
+def test_a_worker_whose_models_cannot_be_loaded_leaves_no_predictor(worker: Worker, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> bool:
+        raise ConfigurationError("no such model")
+
+    monkeypatch.setattr(worker.worker._changer, "bring_up", fail)
+    with pytest.raises(ConfigurationError, match="no such model"):
+        worker.worker.start(lambda: False)
+    assert not worker.predictor._running
 
 
 def test_a_worker_serves_its_models_and_says_so(worker: Worker, presence: WorkerPresence, digits: ModelSpec) -> None:

@@ -1,0 +1,49 @@
+"""Labels of classes, as people's editors save them: a byte order mark, line ends and spaces around a label are none of it."""
+
+from __future__ import annotations
+
+import codecs
+import re
+
+#: UTF-16 and UTF-32, which begins as UTF-16 does in little endian.
+_OTHER_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
+_BYTE_ORDER_MARK = "\ufeff"
+#: Not `str.splitlines`, which cuts a label in two at a form feed or a Unicode line separator.
+_LINE_END = re.compile(r"\r\n|\r|\n")
+
+
+def clean_label(label: str) -> str:
+    """Take off the spaces around a label, and byte order marks. Raises ValueError when nothing is left."""
+    cleaned = label.replace(_BYTE_ORDER_MARK, "").strip()
+    if not cleaned:
+        raise ValueError("a label must not be empty")
+    return cleaned
+
+
+def read_labels(content: bytes) -> tuple[str, ...]:
+    """Read a text file in UTF-8, with or without a byte order mark: one label a line, in class order.
+
+    Empty lines at the end do not count.
+
+    Raises:
+        ValueError: it is no such text, has no labels, or has an empty line between labels; says which.
+    """
+    if content.startswith(_OTHER_MARKS) or b"\0" in content:
+        raise ValueError("is not text in UTF-8, but in UTF-16 or UTF-32, or binary; save it as UTF-8")
+    try:
+        text = content.decode()
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(
+            f"is not text in UTF-8: line {line} has the byte 0x{content[error.start]:02x}; save it as UTF-8"
+        ) from error
+    text = text.replace(_BYTE_ORDER_MARK, "").rstrip()
+    if not text:
+        raise ValueError("has no labels")
+    labels = []
+    for number, found in enumerate(_LINE_END.split(text), start=1):
+        try:
+            labels.append(clean_label(found))
+        except ValueError as error:
+            raise ValueError(f"has no label in line {number}; each line is a class, in order") from error
+    return tuple(labels)
