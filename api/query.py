@@ -1,0 +1,38 @@
+"""Query parameters: each one is known to its route, and given once."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection
+
+from flask import request
+
+from inference.errors import InvalidRequest, shown
+
+#: jQuery and other libraries add it against caches.
+_CACHE_BUSTER = "_"
+
+
+def check_query(known: Collection[str]) -> None:
+    """Refuse a query parameter that the route does not know, and one that is given twice.
+
+    Args:
+        known: the parameters of the route.
+
+    Raises:
+        InvalidRequest: its `field` is the parameter.
+    """
+    if not request.query_string:
+        return
+    for name, values in request.args.lists():
+        if name not in known and name != _CACHE_BUSTER:
+            raise _unknown(name, known)
+        if len(values) > 1:
+            raise InvalidRequest(f"the query parameter {name} is given {len(values)} times", field=name, expected="once")
+
+
+def _unknown(name: str, known: Collection[str]) -> InvalidRequest:
+    near = difflib.get_close_matches(name[:100].lower(), sorted(known), n=1)
+    hint = f": did you mean {near[0]}?" if near else ""
+    expected = f"some of {', '.join(sorted(known))}" if known else "no query parameter here"
+    return InvalidRequest(f"there is no query parameter {shown(name)}{hint}", field=shown(name), expected=expected)
