@@ -11,6 +11,7 @@ from api.admission import Admission
 from api.batch_submission import BatchSubmissions
 from api.commands import Commands
 from api.form_parser import FormParser
+from api.path_ids import register_id_check
 from api.problems import register_error_handlers
 from api.submission import Submissions
 from api.uploads import Uploads
@@ -73,5 +74,6 @@ def create_app(settings: Settings) -> Api:
     app.register_blueprint(batch_routes.blueprint)
     app.register_blueprint(task_routes.blueprint)
     app.register_blueprint(health.blueprint)
+    register_id_check(app)
     register_error_handlers(app)
     return app

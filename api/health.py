@@ -6,6 +6,7 @@ from flask import Blueprint, Response
 
 from api.context import api
 from api.identity import identity
+from api.query import check_query
 from api.responses import json_response
 from inference.errors import ServiceUnavailable
 from inference.status import OK, said
@@ -16,6 +17,7 @@ blueprint = Blueprint("health", __name__)
 @blueprint.get("/")
 def index() -> Response:
     """Who this is and what runs."""
+    check_query()
     services = api().services
     return json_response(
         {
@@ -39,12 +41,14 @@ def index() -> Response:
 
 @blueprint.get("/health/live")
 def live() -> Response:
+    check_query()
     return json_response({"status": "live"})
 
 
 @blueprint.get("/health/ready")
 def ready() -> Response:
     """200 only when a request would be served now; else 503 that says what is missing."""
+    check_query()
     services = api().services
     checks = {
         "task_store": said(services.store.ping),

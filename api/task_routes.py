@@ -5,6 +5,7 @@ from __future__ import annotations
 from flask import Blueprint, Response, request
 
 from api.context import api
+from api.query import check_query
 from api.responses import json_response
 from api.task_view import task_view
 from api.waiting import asked_wait_s
@@ -16,6 +17,7 @@ blueprint = Blueprint("tasks", __name__, url_prefix="/tasks")
 
 @blueprint.get("/<task_id>")
 def get_task(task_id: str) -> Response:
+    check_query({"wait"})
     wait_s = asked_wait_s()
     record = api().services.store.get(task_id)
     if wait_s and record.outcome is None:
@@ -38,6 +40,7 @@ def find_tasks() -> Response:
 
 @blueprint.delete("/<task_id>")
 def cancel_task(task_id: str) -> Response:
+    check_query()
     return _task(api().services.store.cancel(task_id))
 
 

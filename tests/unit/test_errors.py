@@ -36,6 +36,7 @@ STATUS = {
     "sink_not_configured": 409,
     "payload_too_large": 413,
     "unsupported_image_type": 415,
+    "unsupported_content_encoding": 415,
     "overloaded": 429,
     "prediction_failed": 500,
     "upload_lost": 500,
