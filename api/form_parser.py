@@ -24,12 +24,13 @@ from inference.errors import InferenceError, InvalidRequest, PayloadTooLarge, Un
 
 _READ_BYTES = 2**18
 #: Of one part. File names never matter, however long they are.
-_MAX_HEADER_BYTES = 2**16
+_MAX_HEADER_BYTES = 2**20
 _MAX_HEADERS = 32
 #: Content-Disposition and Content-Type.
 _USUAL_HEADERS = 2
 #: Of a whole form: each one makes the library copy the header again.
-_MAX_FOLDED_LINES = 200
+_MAX_FOLDED_LINES = 50
+_TOO_MANY_FOLDED_LINES = "Maximum number of folded header lines exceeded"
 
 _TEXT_TYPES = {None, "", "text/plain"}
 _ENCODINGS = {"utf-8", "ascii", "iso8859-1", "cp1252", "utf-16", "utf-16-le", "utf-16-be", "utf-32"}
@@ -38,12 +39,13 @@ _UNENCODED = {"", "identity", "binary", "8bit", "7bit"}
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 
 _LIMITS = {
+    _TOO_MANY_FOLDED_LINES: f"the headers of the form's parts have more than {_MAX_FOLDED_LINES} folded lines",
     "Maximum segment header length exceeded": f"a header of a part of the form is longer than {_MAX_HEADER_BYTES} bytes",
     "Maximum segment header count exceeded": f"a part of the form has more than {_MAX_HEADERS} headers",
 }
 _LINE_ENDS = "the lines of the form do not end in CR LF"
 _AFTER_BOUNDARY = "other bytes follow a boundary in its line"
-_BAD_HEADER = "a header line of a part of the form is not NAME: VALUE"
+_BAD_HEADER = "a header line of a part of the form is not NAME: VALUE and CR LF"
 _PART_LENGTH = "the Content-Length of a part of the form is not that of its content"
 _BROKEN = {
     "Unexpected byte in front of first boundary": "other bytes are in front of the first boundary in its line",
@@ -145,7 +147,7 @@ class _Parser(PushMultipartParser):  # type: ignore[misc] # the library has no t
         if line[:1] in (b" ", b"\t"):
             self._folded_lines += 1
             if self._folded_lines > _MAX_FOLDED_LINES:
-                raise ParserLimitReached("Maximum segment header length exceeded")
+                raise ParserLimitReached(_TOO_MANY_FOLDED_LINES)
         super()._on_segment_headerline(line)
 
 

@@ -55,7 +55,7 @@ def unknown_field(name: str, known: Collection[str]) -> InvalidRequest:
     hint = f": did you mean {near}?" if near else ""
     what = f"there is no field {shown(name)} here" if name else "a part of the form has no name"
     expected = f"one of {', '.join(choices)}" if choices else "no field at all"
-    return InvalidRequest(f"{what}{hint}", field=shown_name(name), expected=expected)
+    return InvalidRequest(f"{what}{hint}", field=shown_name(name) if name else None, expected=expected)
 
 
 def check_members(members: Mapping[str, Any], known: frozenset[str], field: str) -> None:

@@ -54,7 +54,8 @@ class SentFields:
         """Refuse what this route does not read. Raises InvalidRequest."""
         files = [part for part in self.unknown if part.filename is not None]
         if files and "metadata" in known and not self.images and IMAGE not in self.body:
-            detail = f"there is no image: the part {shown(files[0].name)} is a file, and the image goes into the part image"
+            sent = f"the part {shown(files[0].name)}" if files[0].name else "a part without a name"
+            detail = f"there is no image: {sent} is a file, and the image goes into the part image"
             raise InvalidRequest(detail, field=IMAGE, expected=AS_A_FILE)
         for part in self.unknown:
             raise unknown_field(part.name or "", known)
