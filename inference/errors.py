@@ -13,6 +13,7 @@ from __future__ import annotations
 import json
 import reprlib
 from collections.abc import Mapping
+from itertools import accumulate, islice
 from typing import Any, ClassVar
 
 _SHOWN_LENGTH = 100
@@ -24,9 +25,12 @@ _MAX_EXPECTED_BYTES = 900
 _MAX_FIELD_BYTES = 200
 _MAX_ID_BYTES = 200
 _MAX_WORKERS_BYTES = 800
-_MAX_WORKER_BYTES = 150
+_MAX_WORKER_BYTES = 250
+#: for the member that counts those which have no room
+_WORKER_COUNT_BYTES = 50
 #: of one character: an escaped control character
 _MAX_CHARACTER_BYTES = 6
+_CUT = "…"
 
 
 class _ShortRepr(reprlib.Repr):
@@ -61,30 +65,34 @@ def shown_name(name: str) -> str:
 
 
 def _cut(text: str, length: int) -> str:
-    return text if len(text) <= length else f"{text[:length]}…"
+    return text if len(text) <= length else text[:length] + _CUT
 
 
 def _bounded(text: str, max_bytes: int) -> str:
     """The text, cut where it takes more bytes than this in JSON. Lone surrogates, which no JSON has, become question marks."""
     if text.isascii() and len(text) * _MAX_CHARACTER_BYTES <= max_bytes:
         return text
-    whole = kept = text[: max_bytes + 1].encode("utf-8", "replace").decode()
-    while len(json.dumps(kept, ensure_ascii=False).encode()) > max_bytes:
+    kept = text[: max_bytes + 1].encode("utf-8", "replace").decode()
+    if len(kept) == len(text) and _json_bytes(kept) <= max_bytes:
+        return kept
+    while _json_bytes(kept) > max_bytes - len(_CUT.encode()):
         kept = kept[: len(kept) * 3 // 4]
-    return kept if kept is whole and len(text) == len(whole) else f"{kept}…"
+    return kept + _CUT
+
+
+def _json_bytes(text: str) -> int:
+    """Bytes of the text in a JSON document, with its quotes."""
+    return len(json.dumps(text, ensure_ascii=False).encode())
 
 
 def _bounded_workers(workers: Mapping[str, str]) -> dict[str, str]:
     """As many workers as have room, each with a short reason; the last member counts the others."""
-    kept: dict[str, str] = {}
-    size = 0
-    for worker, reason in workers.items():
-        name, text = _bounded(worker, _MAX_WORKER_BYTES), _bounded(reason, _MAX_WORKER_BYTES)
-        size += len(name.encode()) + len(text.encode())
-        if size > _MAX_WORKERS_BYTES:
-            return kept | {"…": f"{len(workers) - len(kept)} more workers"}
-        kept[name] = text
-    return kept
+    bounded = {_bounded(worker, _MAX_WORKER_BYTES): _bounded(reason, _MAX_WORKER_BYTES) for worker, reason in workers.items()}
+    sizes = [_json_bytes(worker) + _json_bytes(reason) for worker, reason in bounded.items()]
+    if sum(sizes) <= _MAX_WORKERS_BYTES:
+        return bounded
+    count = sum(1 for total in accumulate(sizes) if total <= _MAX_WORKERS_BYTES - _WORKER_COUNT_BYTES)
+    return dict(islice(bounded.items(), count)) | {_CUT: f"{len(bounded) - count} more workers"}
 
 
 class InferenceError(Exception):
