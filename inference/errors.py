@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from itertools import accumulate, islice
 from typing import Any, ClassVar
 
-_SHOWN_LENGTH = 100
+_SHOWN_LENGTH = 80
 _MAX_SHOWN_INTEGER = 10**30
 
 #: Bytes in JSON of what an error says: with `type`, `title` and the ids no problem document is over 4 KB.
@@ -55,7 +55,7 @@ _SHORT = _ShortRepr()
 
 
 def shown(value: object) -> str:
-    """Quote a value that a caller sent: at most about 100 characters, and none that a terminal or a log would act on."""
+    """Quote a value that a caller sent: at most about 80 characters, and none that a terminal or a log would act on."""
     return _cut(_SHORT.repr(value), _SHOWN_LENGTH)
 
 

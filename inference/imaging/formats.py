@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from inference.errors import PayloadTooLarge, UnsupportedImageType, shown
+from inference.errors import PayloadTooLarge, UnsupportedImageType, shown_name
 
 ACCEPTED = "a PNG, JPEG, WebP or .npy file, or raw bytes with shape and dtype"
 
@@ -117,7 +117,7 @@ def refused_type(data: bytes, content_type: str | None) -> UnsupportedImageType 
     if name is not None:
         detail = f"{name} files are not accepted"
     elif media_type not in _ACCEPTED_TYPES:
-        detail = f"{shown(media_type)} is not accepted"
+        detail = f"{shown_name(media_type)} is not accepted"
     else:
         return None
     return UnsupportedImageType(detail, field="image", expected=ACCEPTED)
