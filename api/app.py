@@ -11,6 +11,7 @@ from api.admission import Admission
 from api.batch_submission import BatchSubmissions
 from api.commands import Commands
 from api.form_parser import FormParser
+from api.path_ids import register_id_check
 from api.problems import register_error_handlers
 from api.proxies import TrustedProxies
 from api.submission import Submissions
@@ -74,6 +75,7 @@ def create_app(settings: Settings) -> Api:
     app.register_blueprint(batch_routes.blueprint)
     app.register_blueprint(task_routes.blueprint)
     app.register_blueprint(health.blueprint)
+    register_id_check(app)
     register_error_handlers(app)
     if settings.api.trusted_proxies:
         app.wsgi_app = TrustedProxies(app.wsgi_app, settings.api.trusted_proxies, app.url_map)  # type: ignore[method-assign]

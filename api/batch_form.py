@@ -10,20 +10,25 @@ from typing import Any
 import orjson
 from flask import Request
 
+from api.command_form import check_predicts
+from api.json_reading import read_json
+from api.known_fields import IMAGE, OPTION_NAMES, PREDICT_FIELDS, check_known, check_members
+from api.options import merge_options, options_among
 from api.predict_form import (
+    METADATA_MEMBERS,
     Preference,
     canonical,
     content_of,
     media_type_of,
-    options_among,
     read_idempotency_key,
-    read_json,
     read_preference,
 )
-from inference.errors import InvalidMetadata, InvalidRequest
+from api.sent_fields import SentFields, read_sent_fields
+from inference.errors import InvalidMetadata, InvalidRequest, shown
 
 _METADATA = "one JSON object for all images, or a list with one for each"
 _BODY = '{"items": [{"object": "s3://BUCKET/KEY"}, …]}'
+_BODY_MEMBERS = METADATA_MEMBERS | {"items"}
 
 
 @dataclass
@@ -49,44 +54,54 @@ class BatchForm:
 
 def read_batch_form(request: Request, *, max_items: int) -> BatchForm:
     """Raises InvalidRequest, InvalidMetadata."""
-    is_json = request.mimetype == "application/json"
-    items, mode = _references(request, max_items) if is_json else _images(request, max_items)
+    sent = read_sent_fields(request, json_example=_BODY)
+    items, common = _references(sent, max_items) if sent.is_json else _images(sent, max_items)
     key = read_idempotency_key(request)
-    return BatchForm(items, read_preference(request, mode), key, _fingerprint(items) if key else "")
+    return BatchForm(items, read_preference(request, common.get("mode")), key, _fingerprint(items) if key else "")
 
 
-def _images(request: Request, max_items: int) -> tuple[tuple[BatchItem, ...], Any]:
-    parts = request.files.getlist("image")
+def _images(sent: SentFields, max_items: int) -> tuple[tuple[BatchItem, ...], dict[str, Any]]:
+    sent.check(PREDICT_FIELDS)
+    check_predicts(sent)
+    parts = sent.images
     if not parts:
+        what = "image is a plain field" if IMAGE in sent.body else "there is no image"
         raise InvalidRequest(
-            "there is no image: send each as a file of multipart/form-data, or name objects in a JSON body",
-            field="image",
+            f"{what}: send each as a file of multipart/form-data, or name objects in a JSON body",
+            field=IMAGE,
             expected="curl -F image=@one.jpg -F image=@two.jpg …",
         )
-    _check_count(len(parts), max_items, "image")
-    text = request.form.get("metadata")
+    _check_count(len(parts), max_items, IMAGE)
+    fields = sent.together
+    text = fields.get("metadata")
     metadata = read_json(text, "metadata", _METADATA) if text else {}
-    common = options_among(request.form)
+    common = metadata if isinstance(metadata, dict) else {}
+    check_members(common, METADATA_MEMBERS, "metadata")
+    common = merge_options(common, fields)
     if isinstance(metadata, dict):
-        common = metadata | common
         metadata = [{}] * len(parts)
     if not isinstance(metadata, list) or len(metadata) != len(parts):
         found = f"{len(metadata)} members" if isinstance(metadata, list) else "neither an object nor a list"
         raise InvalidMetadata(f"metadata has {found}, for {len(parts)} images", field="metadata", expected=_METADATA)
+    _check_modes(metadata, common, "metadata")
     items = (
         BatchItem(_merged(common, own), content_of(part), media_type_of(part)) for part, own in zip(parts, metadata, strict=True)
     )
-    return tuple(items), common.get("mode")
+    return tuple(items), common
 
 
-def _references(request: Request, max_items: int) -> tuple[tuple[BatchItem, ...], Any]:
-    body = read_json(request.get_data(cache=False), "body", _BODY)
-    sent = body.get("items") if isinstance(body, dict) else None
-    if not isinstance(sent, list) or not sent:
+def _references(sent: SentFields, max_items: int) -> tuple[tuple[BatchItem, ...], dict[str, Any]]:
+    check_members(sent.body, _BODY_MEMBERS, "body")
+    check_known(sent.query, OPTION_NAMES)
+    if "metadata" in sent.body:
+        raise InvalidRequest("the body has no metadata: its members are members of the body", field="metadata", expected=_BODY)
+    items = sent.body.get("items")
+    if not isinstance(items, list) or not items:
         raise InvalidRequest("the body has no list of items", field="items", expected=_BODY)
-    _check_count(len(sent), max_items, "items")
-    common = options_among(body)
-    return tuple(BatchItem(_merged(common, own), is_reference=True) for own in sent), common.get("mode")
+    _check_count(len(items), max_items, "items")
+    common = merge_options(options_among(sent.body), sent.query)
+    _check_modes(items, common, "items")
+    return tuple(BatchItem(_merged(common, own), is_reference=True) for own in items), common
 
 
 def _check_count(count: int, max_items: int, field: str) -> None:
@@ -94,6 +109,18 @@ def _check_count(count: int, max_items: int, field: str) -> None:
         raise InvalidRequest(
             f"{count} images are more than a request may have", field=field, expected=f"at most {max_items} (batch.max_items)"
         )
+
+
+def _check_modes(items: Iterable[Any], common: dict[str, Any], field: str) -> None:
+    """Refuse a mode of one item alone: a request is answered once. Raises InvalidRequest."""
+    mode = common.get("mode") or "sync"
+    for number, own in enumerate(items):
+        if isinstance(own, dict) and own.get("mode") not in (None, mode):
+            raise InvalidRequest(
+                f"item {number} has the mode {shown(own['mode'])}, and the request {shown(mode)}",
+                field=f"{field}.{number}.mode",
+                expected="one mode for all, as a field of its own",
+            )
 
 
 def _merged(common: dict[str, Any], own: Any) -> Any:

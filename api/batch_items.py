@@ -11,15 +11,15 @@ from typing import Any
 
 from api.batch_form import BatchItem
 from api.door import Checked
-from api.predict_form import ImageForm, read_image_form
+from api.known_fields import check_members
+from api.predict_form import METADATA_MEMBERS, ImageForm, read_image_form
 from inference.errors import InferenceError, InvalidMetadata, InvalidRequest, ServiceUnavailable, shown
 from inference.imaging import ImageFormat
 from inference.messages import QueueItem
 from inference.settings import Settings
-from inference.storage import ObjectStore, bucket_and_key, upload_key
+from inference.storage import ObjectStore, bucket_and_key, is_key, upload_key
 
-#: S3's limit.
-_MAX_KEY_BYTES = 1024
+_REFERENCE_MEMBERS = METADATA_MEMBERS | {"object"}
 
 
 @dataclass
@@ -84,6 +84,7 @@ class BatchItems:
         try:
             if not isinstance(sent.options, dict):
                 raise InvalidMetadata("the item is not a JSON object", field="metadata", expected="a JSON object")
+            check_members(sent.options, METADATA_MEMBERS, "metadata")
             return self._named(sent, check) if sent.is_reference else self._sent(sent, check)
         except ServiceUnavailable:
             raise
@@ -99,6 +100,10 @@ class BatchItems:
 
     def _named(self, sent: BatchItem, check: Check) -> PreparedItem:
         """An object that is there already: it is read to be checked, and stays where it is."""
+        check_members(sent.options, _REFERENCE_MEMBERS, "items")
+        if "metadata" in sent.options:
+            expected = '{"object": "s3://BUCKET/KEY", "shape": …}'
+            raise InvalidMetadata("metadata is no member of an item: its members are", field="metadata", expected=expected)
         key = self._key(sent.options.get("object"))
         image = self._objects.get(key, max_bytes=self._settings.api.max_body_bytes)
         form = read_image_form(image, None, sent.options)
@@ -111,7 +116,7 @@ class BatchItems:
         buckets = self._settings.batch_buckets
         expected = f"s3://BUCKET/KEY, in {' or '.join(buckets) or 'no bucket at all'}"
         found = bucket_and_key(uri) if isinstance(uri, str) else None
-        if found is None or not found[1].isprintable() or len(found[1].encode()) > _MAX_KEY_BYTES:
+        if found is None or not is_key(found[1]):
             raise InvalidRequest(f"object is {shown(uri)}", field="object", expected=expected)
         bucket, key = found
         if bucket not in buckets:

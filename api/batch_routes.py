@@ -12,6 +12,7 @@ from api.batch_form import read_batch_form
 from api.batch_submission import BatchSubmission
 from api.batch_view import batch_view, ended_batch_view
 from api.context import api
+from api.query import check_query
 from api.responses import json_response
 from api.urls import batch_url
 from api.waiting import EXPIRY_GRACE_S, asked_wait_s
@@ -44,6 +45,7 @@ def predict_batch() -> Response:
 
 @blueprint.get("/batches/<batch_id>")
 def get_batch(batch_id: str) -> Response:
+    check_query({"wait"})
     wait_s = asked_wait_s()
     store = api().services.store
     if wait_s:
@@ -56,7 +58,9 @@ def get_batch(batch_id: str) -> Response:
 @blueprint.delete("/batches/<batch_id>")
 def cancel_batch(batch_id: str) -> Response:
     store = api().services.store
-    if not any(store.cancel_many(store.get_batch(batch_id).task_ids)):
+    task_ids = store.get_batch(batch_id).task_ids
+    check_query()
+    if not any(store.cancel_many(task_ids)):
         raise TaskAlreadyFinished("every task of the batch has ended already", batch_id=batch_id)
     return json_response(_stored(batch_id))
 

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-from flask import Request
 from pydantic import TypeAdapter, ValidationError
 
+from api.known_fields import COMMAND_FIELDS
+from api.sent_fields import SentFields
 from inference.errors import InvalidRequest, UnknownCommand, shown
 
 #: The command of a request that names none, where images are classified.
@@ -17,7 +18,14 @@ PREDICT = "predict"
 
 _EXPECTED = "change_ensemble_mode, load_new_model, load_new_weights or modify_weights; at /inference also predict"
 
+#: A body of JSON, for the answer to one that is wrong.
+COMMAND_EXAMPLE = 'a form, or a JSON object such as {"command": "load_new_model", "model_id": "digits"}'
+
 _BOOLEAN = TypeAdapter(bool)
+
+#: As long as a path may be on Linux.
+_MAX_TEXT_LENGTH = 4096
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 Fields = Mapping[str, Any]
 
@@ -46,42 +54,58 @@ class LoadNewWeights:
 Command = ChangeEnsembleMode | LoadNewModel | LoadNewWeights
 
 
-def command_fields(request: Request) -> Fields:
-    """Raises InvalidRequest: the body is JSON, but no object."""
-    if not request.is_json:
-        return request.form
-    try:
-        document = orjson.loads(request.get_data())
-    except orjson.JSONDecodeError as error:
-        raise InvalidRequest(f"the body is not JSON: {error}", expected="a form, or a JSON object") from error
-    if not isinstance(document, dict):
-        raise InvalidRequest("the body is not a JSON object", expected='an object such as {"command": "load_new_model"}')
-    return document
-
-
-def read_command(fields: Fields) -> Command:
+def read_command(sent: SentFields) -> Command:
     """Raises InvalidRequest, UnknownCommand."""
-    match fields.get("command"):
+    command = sent.get("command")
+    known = COMMAND_FIELDS.get(command) if isinstance(command, str) else None
+    if known is None:
+        raise UnknownCommand(f"there is no command {shown(command)}", field="command", expected=_EXPECTED)
+    sent.check_no_images()
+    sent.check(known)
+    fields = sent.together
+    local_file = _boolean(fields, "local_file", default=False)
+    match command:
         case "change_ensemble_mode":
             return ChangeEnsembleMode(_boolean(fields, "ensemble_mode"))
         case "load_new_model":
             return LoadNewModel(_text(fields, "model_id"))
-        case "load_new_weights" | "modify_weights":
+        case _:
             return LoadNewWeights(
-                model=_optional_text(fields, "model_id") or _optional_text(fields, "model"),
+                model=_model(fields),
                 weights_url=_text(fields, "weights_url"),
                 architecture_url=_optional_text(fields, "architecture_url"),
-                local_file=_boolean(fields, "local_file", default=False),
+                local_file=local_file,
             )
-        case command:
-            raise UnknownCommand(f"there is no command {shown(command)}", field="command", expected=_EXPECTED)
+
+
+def check_predicts(sent: SentFields) -> None:
+    """Raises UnknownCommand: a request with images names another command."""
+    command = sent.get("command")
+    if command not in (None, PREDICT):
+        raise UnknownCommand(f"there is no command {shown(command)} here", field="command", expected=f"{PREDICT}, or none")
+
+
+def _model(fields: Fields) -> str | None:
+    """The model that is meant by `model_id` or `model`. Raises InvalidRequest."""
+    names = {name for name in (_optional_text(fields, "model_id"), _optional_text(fields, "model")) if name is not None}
+    if len(names) > 1:
+        raise InvalidRequest("model and model_id name two models", field="model_id", expected="one of the two")
+    return names.pop() if names else None
 
 
 def _optional_text(fields: Fields, name: str) -> str | None:
     value = fields.get(name)
-    if value is not None and not isinstance(value, str):
+    if value is None:
+        return None
+    if not isinstance(value, str):
         raise InvalidRequest(f"{name} is not a text: {shown(value)}", field=name, expected="a text")
-    return value.strip() or None if value is not None else None
+    if len(value) > _MAX_TEXT_LENGTH or _CONTROL.search(value):
+        raise InvalidRequest(
+            f"{name} is too long or has control characters: {shown(value)}",
+            field=name,
+            expected=f"at most {_MAX_TEXT_LENGTH} printable characters",
+        )
+    return value.strip() or None
 
 
 def _text(fields: Fields, name: str) -> str:

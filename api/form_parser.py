@@ -1,20 +1,78 @@
-"""multipart/form-data by the library `multipart`: Werkzeug's own parser takes 20 times as long for many small files."""
+"""Request bodies that are forms.
+
+multipart/form-data is read by the library `multipart`: Werkzeug's parser takes 20 times as long for many small files.
+
+    part named image         a file, with or without a file name; text without either name or type is a plain field
+    part of another known    text, also where it was sent as a file (a browser's Blob, `curl -F metadata=@m.json`)
+    any other part           its name alone, for the answer that refuses it
+"""
 
 from __future__ import annotations
 
+import codecs
+import re
 from io import BytesIO
 from typing import IO, Any
+from urllib.parse import parse_qsl
 
-from multipart import MultipartSegment, ParserLimitReached, PushMultipartParser
+from multipart import MultipartSegment, ParserError, ParserLimitReached, PushMultipartParser
 from werkzeug.datastructures import FileStorage, MultiDict
-from werkzeug.exceptions import RequestEntityTooLarge
 from werkzeug.formparser import FormDataParser
 
+from api.known_fields import AS_A_FILE, IMAGE, TEXT_FIELDS
+from inference.errors import InferenceError, InvalidRequest, PayloadTooLarge, UnsupportedContentEncoding, shown, shown_name
+
 _READ_BYTES = 2**18
+#: Of one part. File names never matter, however long they are.
+_MAX_HEADER_BYTES = 2**20
+_MAX_HEADERS = 32
+#: Content-Disposition and Content-Type.
+_USUAL_HEADERS = 2
+#: Of a whole form: each one makes the library copy the header again.
+_MAX_FOLDED_LINES = 50
+_TOO_MANY_FOLDED_LINES = "Maximum number of folded header lines exceeded"
+
+_TEXT_TYPES = {None, "", "text/plain"}
+_ENCODINGS = {"utf-8", "ascii", "iso8859-1", "cp1252", "utf-16", "utf-16-le", "utf-16-be", "utf-32"}
+_UNENCODED = {"", "identity", "binary", "8bit", "7bit"}
+#: What no text has: numbers in bytes do.
+_CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
+
+_LIMITS = {
+    _TOO_MANY_FOLDED_LINES: f"the headers of the form's parts have more than {_MAX_FOLDED_LINES} folded lines",
+    "Maximum segment header length exceeded": f"a header of a part of the form is longer than {_MAX_HEADER_BYTES} bytes",
+    "Maximum segment header count exceeded": f"a part of the form has more than {_MAX_HEADERS} headers",
+}
+_LINE_ENDS = "the lines of the form do not end in CR LF"
+_AFTER_BOUNDARY = "other bytes follow a boundary in its line"
+_BAD_HEADER = "a header line of a part of the form is not NAME: VALUE and CR LF"
+_PART_LENGTH = "the Content-Length of a part of the form is not that of its content"
+_BROKEN = {
+    "Unexpected byte in front of first boundary": "other bytes are in front of the first boundary in its line",
+    "Invalid line break after first boundary": _LINE_ENDS,
+    "Invalid line break in segment header": _LINE_ENDS,
+    "Unexpected byte after first boundary": _AFTER_BOUNDARY,
+    "Unexpected bytes after boundary": _AFTER_BOUNDARY,
+    "Unexpected segment header continuation": _BAD_HEADER,
+    "Empty segment header continuation": _BAD_HEADER,
+    "Malformed segment header": _BAD_HEADER,
+    "Invalid segment header name": _BAD_HEADER,
+    "Multiple segment Content-Length headers": _PART_LENGTH,
+    "Invalid segment Content-Length header value": _PART_LENGTH,
+    "Segment Content-Length exceeded": _PART_LENGTH,
+    "Segment size does not match Content-Length header": _PART_LENGTH,
+    "Missing Content-Disposition segment header": "a part of the form has no Content-Disposition",
+    "Invalid Content-Disposition segment header: Wrong type": "the Content-Disposition of a part is not form-data",
+}
+_EXPECTED_FORM = "multipart/form-data as HTTP clients write it by themselves, e.g. curl -F image=@photo.jpg …"
 
 
 class FormParser(FormDataParser):
-    """Parts stay in memory: the whole body is bounded by `api.max_body_bytes`."""
+    """Parts stay in memory: the whole body is bounded by `api.max_body_bytes`.
+
+    Raises:
+        InferenceError: the body is not the form that its Content-Type announces, or a limit of forms is reached.
+    """
 
     def _parse_multipart(
         self,
@@ -23,52 +81,229 @@ class FormParser(FormDataParser):
         content_length: int | None,
         options: dict[str, str],
     ) -> tuple[IO[bytes], MultiDict[str, str], MultiDict[str, FileStorage]]:
-        """Raises ValueError, which the base class takes for an empty form, and RequestEntityTooLarge."""
-        parts = _Parts(self.max_form_memory_size)
-        parser = PushMultipartParser(
-            options.get("boundary", ""),
-            content_length=-1 if content_length is None else content_length,
-            max_segment_count=self.max_form_parts or float("inf"),
-        )
+        boundary = options.get("boundary", "").encode("latin-1", "replace")
+        if not boundary:
+            raise InvalidRequest(
+                "the Content-Type multipart/form-data has no boundary",
+                field="Content-Type",
+                expected="a Content-Type as the HTTP client writes it by itself: multipart/form-data; boundary=…",
+            )
+        body = _Body(stream, b"--" + boundary)
+        parts = _Parts(self.max_form_memory_size, options.get("charset"))
         try:
-            for event in parser.parse_blocking(stream.read, _READ_BYTES):
+            parser = _Parser(
+                boundary,
+                content_length=-1 if content_length is None else content_length,
+                max_header_size=_MAX_HEADER_BYTES,
+                max_header_count=_MAX_HEADERS,
+                max_segment_count=self.max_form_parts or float("inf"),
+                header_charset="latin-1",  # in which no file name is invalid
+            )
+            for event in parser.parse_blocking(body.read, _READ_BYTES):
                 parts.take(event)
         except ParserLimitReached as error:
-            raise RequestEntityTooLarge from error
+            detail = _LIMITS.get(str(error), f"the form has more than {self.max_form_parts} parts")
+            raise PayloadTooLarge(detail, expected="fewer and shorter form fields") from error
+        except ParserError as error:
+            raise _broken_form(error, body, parts, boundary) from error
         return stream, parts.form, parts.files
+
+    def _parse_urlencoded(
+        self,
+        stream: IO[bytes],
+        mimetype: str,  # noqa: ARG002 Werkzeug's signature
+        content_length: int | None,  # noqa: ARG002
+        options: dict[str, str],
+    ) -> tuple[IO[bytes], MultiDict[str, str], MultiDict[str, FileStorage]]:
+        body = stream.read()
+        encoding = _encoding(options.get("charset"), "Content-Type")
+        if not _is_plain_text(body):
+            detail = "the body is no text, though its Content-Type is application/x-www-form-urlencoded"
+            raise InvalidRequest(detail, field=IMAGE, expected=AS_A_FILE)
+        if self.max_form_memory_size is not None and len(body) > self.max_form_memory_size:
+            raise _too_much_text(self.max_form_memory_size, "the body")
+        try:
+            pairs = parse_qsl(
+                body.decode(),
+                keep_blank_values=True,
+                encoding=encoding,
+                errors="surrogateescape",
+                max_num_fields=self.max_form_parts,
+            )
+        except ValueError as error:
+            raise PayloadTooLarge(f"the form has more than {self.max_form_parts} fields", expected="fewer form fields") from error
+        for name, value in pairs:
+            if any("\ud800" <= character <= "\udfff" for character in value):
+                raise _undecodable(name, encoding)
+        return stream, MultiDict(pairs), MultiDict()
+
+
+class _Parser(PushMultipartParser):  # type: ignore[misc] # the library has no types
+    """The library's, with a limit for folded header lines."""
+
+    _folded_lines = 0
+
+    def _on_segment_headerline(self, line: bytes) -> None:
+        if line[:1] in (b" ", b"\t"):
+            self._folded_lines += 1
+            if self._folded_lines > _MAX_FOLDED_LINES:
+                raise ParserLimitReached(_TOO_MANY_FOLDED_LINES)
+        super()._on_segment_headerline(line)
+
+
+class _Body:
+    """Reads a body and remembers, for the answer to a broken form, how long it was and whether a boundary was in it."""
+
+    def __init__(self, stream: IO[bytes], delimiter: bytes) -> None:
+        self._stream = stream
+        self._delimiter = delimiter
+        self.size = 0
+        self.first_piece = b""
+
+    def read(self, size: int) -> bytes:
+        piece = self._stream.read(size)
+        self.first_piece = self.first_piece or piece
+        self.size += len(piece)
+        return piece
+
+    @property
+    def has_boundary(self) -> bool:
+        return self._delimiter in self.first_piece
+
+
+def _broken_form(error: ParserError, body: _Body, parts: _Parts, boundary: bytes) -> InferenceError:
+    named = shown(boundary.decode("latin-1"))
+    if body.size == 0:
+        return InvalidRequest("the body is empty", field=IMAGE, expected=AS_A_FILE)
+    if (detail := _BROKEN.get(str(error))) is not None:
+        pass
+    elif not parts.count and not body.has_boundary:
+        detail = f"the boundary that the Content-Type names, {named}, is not in the body"
+    else:
+        detail = f"the body was cut off: it ends after {body.size} bytes, before the last boundary ({named})"
+    return InvalidRequest(f"the multipart/form-data cannot be read: {detail}", field="body", expected=_EXPECTED_FORM)
 
 
 class _Parts:
     """Text fields and files, as the parser brings them piece by piece."""
 
-    def __init__(self, max_text_bytes: int | None) -> None:
+    def __init__(self, max_text_bytes: int | None, charset: str | None) -> None:
         self.form: MultiDict[str, str] = MultiDict()
+        #: images; and, without their content, parts of unknown names
         self.files: MultiDict[str, FileStorage] = MultiDict()
+        self.count = 0
         self._max_text_bytes = max_text_bytes
+        self._charset = charset
         self._text_bytes = 0
         self._segment: MultipartSegment
+        self._name = ""
+        self._is_text = False
         self._pieces: list[bytes] = []
 
     def take(self, event: Any) -> None:
         """A part's head, a piece of its body, or None at its end."""
         if isinstance(event, MultipartSegment):
-            self._segment, self._pieces = event, []
+            self._begin(event)
         elif event is None:
-            self._add(self._segment, b"".join(self._pieces))
-        else:
+            self._end(b"".join(self._pieces))
+        elif self._is_text:
+            self._count_text(len(event))
             self._pieces.append(bytes(event))
-            if self._segment.filename is None:
-                self._count_text(len(event))
+        elif self._name == IMAGE:
+            self._pieces.append(bytes(event))
+
+    def _begin(self, segment: MultipartSegment) -> None:
+        self.count += 1
+        self._segment, self._pieces = segment, []
+        self._name = _name_of(segment)
+        self._is_text = self._name in TEXT_FIELDS
+        if len(segment.headerlist) > _USUAL_HEADERS and (self._is_text or self._name == IMAGE):
+            _check_unencoded(segment, self._name)
 
     def _count_text(self, size: int) -> None:
         self._text_bytes += size
         if self._max_text_bytes is not None and self._text_bytes > self._max_text_bytes:
-            raise RequestEntityTooLarge
+            raise _too_much_text(self._max_text_bytes, self._name)
 
-    def _add(self, segment: MultipartSegment, content: bytes) -> None:
-        name = segment.name or ""
-        if segment.filename is None:
-            self.form.add(name, content.decode("utf-8", "replace"))
+    def _end(self, content: bytes) -> None:
+        segment, name = self._segment, self._name
+        if self._is_text:
+            self.form.add(name, decoded_text(content, segment.charset or self._charset, name))
+        elif name != IMAGE:
+            self.files.add(name, FileStorage(BytesIO(), segment.filename, name, segment.content_type))
+        elif _has_file_name(segment) or segment.content_type not in _TEXT_TYPES or not _is_plain_text(content):
+            self.files.add(name, FileStorage(BytesIO(content), "", name, segment.content_type))
         else:
-            file = FileStorage(BytesIO(content), segment.filename, name, segment.content_type)
-            self.files.add(name, file)
+            self._count_text(len(content))
+            self.form.add(name, "")
+
+
+def _name_of(segment: MultipartSegment) -> str:
+    """In UTF-8, as browsers write it: the headers were read as Latin-1."""
+    name = segment.name or ""
+    return name if name.isascii() else name.encode("latin-1").decode("utf-8", "replace")
+
+
+def _has_file_name(segment: MultipartSegment) -> bool:
+    """Also where it is given in RFC 5987's form alone, which the library does not read."""
+    return segment.filename is not None or "filename*" in segment.header("Content-Disposition", "").lower()
+
+
+def _check_unencoded(segment: MultipartSegment, name: str) -> None:
+    """Raises InvalidRequest, UnsupportedContentEncoding."""
+    transfer = segment.header("Content-Transfer-Encoding", "").strip().lower()
+    if transfer not in _UNENCODED:
+        detail = f"the part {name} has the Content-Transfer-Encoding {shown(transfer)}"
+        raise InvalidRequest(detail, field=name, expected="the bytes as they are, without a Content-Transfer-Encoding")
+    content = segment.header("Content-Encoding", "").strip().lower()
+    if content not in _UNENCODED:
+        detail = f"the part {name} has the Content-Encoding {shown(content)}"
+        raise UnsupportedContentEncoding(detail, field=name, expected="the bytes as they are, without a Content-Encoding")
+
+
+def _is_plain_text(content: bytes) -> bool:
+    return not _CONTROL.search(content) and _is_utf8(content)
+
+
+def _is_utf8(content: bytes) -> bool:
+    try:
+        content.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def decoded_text(content: bytes, charset: str | None, field: str) -> str:
+    """A text as its charset says, UTF-8 without one; a byte order mark at its begin is left out. Raises InvalidRequest."""
+    encoding = _encoding(charset, field)
+    try:
+        return content.decode(encoding).removeprefix("\ufeff")
+    except UnicodeDecodeError as error:
+        raise _undecodable(field, encoding) from error
+
+
+def _encoding(charset: str | None, field: str) -> str:
+    """Raises InvalidRequest."""
+    if not charset:
+        return "utf-8"
+    try:
+        encoding = codecs.lookup(charset).name
+    except (LookupError, ValueError):
+        encoding = ""
+    if encoding not in _ENCODINGS:
+        raise InvalidRequest(f"the charset {shown(charset)} is not supported", field=field, expected="UTF-8")
+    return encoding
+
+
+def _undecodable(name: str, encoding: str) -> InvalidRequest:
+    return InvalidRequest(
+        f"{shown_name(name)} is no text in {encoding.upper()}", field=shown_name(name), expected="text in UTF-8"
+    )
+
+
+def _too_much_text(max_bytes: int, name: str) -> PayloadTooLarge:
+    return PayloadTooLarge(
+        f"the form fields that are no files have more than {max_bytes} bytes, at {name}",
+        field=name,
+        expected="image as a file: -F image=@photo.jpg" if name == IMAGE else "shorter form fields",
+    )

@@ -6,6 +6,7 @@ from flask import Blueprint, Response
 
 from api.context import api
 from api.identity import identity
+from api.query import check_query
 from api.responses import json_response
 from api.urls import prefixed
 from inference.errors import ServiceUnavailable
@@ -17,6 +18,7 @@ blueprint = Blueprint("health", __name__)
 @blueprint.get("/")
 def index() -> Response:
     """Who this is and what runs."""
+    check_query()
     services = api().services
     return json_response(
         {
@@ -46,12 +48,14 @@ def _prefixed(paths: dict[str, str]) -> dict[str, str]:
 
 @blueprint.get("/health/live")
 def live() -> Response:
+    check_query()
     return json_response({"status": "live"})
 
 
 @blueprint.get("/health/ready")
 def ready() -> Response:
     """200 only when a request would be served now; else 503 that says what is missing."""
+    check_query()
     services = api().services
     checks = {
         "task_store": said(services.store.ping),

@@ -6,12 +6,14 @@ import time
 
 from flask import Blueprint, Response, request
 
-from api.command_form import PREDICT, command_fields
+from api.command_form import COMMAND_EXAMPLE, PREDICT
 from api.command_routes import run_command
 from api.context import api
 from api.identity import identity, sentence
 from api.predict_form import read_predict_form
+from api.query import check_query
 from api.responses import json_response
+from api.sent_fields import SentFields, read_sent_fields
 from api.submission import Submission
 from api.task_view import result_view, task_view, timings_view
 from api.urls import task_url
@@ -26,6 +28,7 @@ blueprint = Blueprint("inference", __name__)
 @blueprint.get("/inference_service")
 def who() -> Response:
     """Who answers here: as the seed a sentence in `response`, and beside it the same as data."""
+    check_query()
     known = identity(api().services)
     return json_response({"response": sentence(known), **known})
 
@@ -34,15 +37,15 @@ def who() -> Response:
 @blueprint.post("/inference_service")
 def predict_or_command() -> Response:
     """The seed's clients send commands here too; `command` decides."""
-    fields = command_fields(request)
-    if fields.get("command", PREDICT) != PREDICT:
-        return run_command(fields)
-    return _predict()
-
-
-def _predict() -> Response:
     began = time.perf_counter()
-    form = read_predict_form(request)
+    sent = read_sent_fields(request, json_example=COMMAND_EXAMPLE)
+    if sent.get("command") not in (None, PREDICT):
+        return run_command(sent)
+    return _predict(sent, began)
+
+
+def _predict(sent: SentFields, began: float) -> Response:
+    form = read_predict_form(request, sent)
     wait_s = form.preference.wait_s
     submission = api().submissions.submit(form)
     with submission.waiter as waiter:

@@ -7,13 +7,24 @@ import math
 from http import HTTPStatus
 from typing import Any
 
-from flask import Flask, Response, current_app, request
+from flask import Flask, Response, current_app
 from werkzeug.exceptions import HTTPException
 
 from api.open_files import ran_out, report
 from api.responses import json_response
 from api.urls import batch_url, prefixed, task_url
-from inference.errors import InferenceError, InvalidRequest, MethodNotAllowed, NotFound, PayloadTooLarge, ServiceUnavailable
+from inference.errors import (
+    BatchNotFound,
+    InferenceError,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    PayloadTooLarge,
+    ServiceUnavailable,
+    TaskNotFound,
+    UnsupportedContentEncoding,
+)
+from inference.ids import is_task_id
 
 logger = logging.getLogger(__name__)
 
@@ -25,14 +36,22 @@ def problem_document(error: InferenceError) -> dict[str, Any]:
 
 
 def problem_response(error: InferenceError) -> Response:
+    return json_response(problem_document(error), error.status, headers=_headers(error), mimetype="application/problem+json")
+
+
+def _headers(error: InferenceError) -> dict[str, str]:
     headers = {}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
-    if error.task_id is not None:
+    if isinstance(error, UnsupportedContentEncoding):
+        headers["Accept-Encoding"] = "identity"  # RFC 9110, section 15.5.16
+    if isinstance(error, TaskNotFound | BatchNotFound):
+        return headers
+    if error.task_id is not None and is_task_id(error.task_id):
         headers["Location"] = task_url(error.task_id)
-    elif error.batch_id is not None:
+    elif error.batch_id is not None and is_task_id(error.batch_id):
         headers["Location"] = batch_url(error.batch_id)
-    return json_response(problem_document(error), error.status, headers=headers, mimetype="application/problem+json")
+    return headers
 
 
 def register_error_handlers(app: Flask) -> None:
@@ -49,7 +68,8 @@ def _http_problem(error: HTTPException) -> Response:
         case HTTPStatus.METHOD_NOT_ALLOWED:
             problem = MethodNotAllowed("this path does not take this method")
         case HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
-            problem = _too_large()
+            limit = current_app.config["MAX_CONTENT_LENGTH"]
+            problem = PayloadTooLarge(f"the request body is larger than {limit} bytes (api.max_body_bytes)")
         case code if code is not None and code < HTTPStatus.INTERNAL_SERVER_ERROR:
             problem = InvalidRequest(error.description or "the request cannot be read")
         case _:
@@ -59,16 +79,6 @@ def _http_problem(error: HTTPException) -> Response:
         if name == "Allow":
             response.headers[name] = value
     return response
-
-
-def _too_large() -> PayloadTooLarge:
-    limit = current_app.config["MAX_CONTENT_LENGTH"]
-    if request.content_length is not None and request.content_length <= limit:
-        return PayloadTooLarge(
-            "a form field that is no file is too large, or there are too many fields",
-            expected="image as a file: -F image=@photo.jpg",
-        )
-    return PayloadTooLarge(f"the request body is larger than {limit} bytes (api.max_body_bytes)")
 
 
 def _unexpected(error: Exception) -> Response:

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
-from werkzeug.datastructures import MultiDict
-
+from api.query import query_parameters
 from inference.errors import InvalidRequest, shown
 
 _NAMES = ("request_id", "limit", "cursor", "vectors")
@@ -37,17 +36,11 @@ class TaskQuery:
         return "?" + urlencode({"request_id": self.request_id, "limit": self.limit, **vectors, "cursor": cursor})
 
 
-def read_task_query(arguments: MultiDict[str, str]) -> TaskQuery:
-    """Raises InvalidRequest."""
-    given = dict(arguments.lists())
-    if not any(given.get("request_id", ())):
+def read_task_query() -> TaskQuery:
+    """Read the query of the current request. Raises InvalidRequest."""
+    options = query_parameters(_NAMES)
+    if not options.get("request_id"):
         raise InvalidRequest("GET /tasks needs request_id", field="request_id", expected="GET /tasks?request_id=ID")
-    for name, values in given.items():
-        if name not in _NAMES:
-            raise InvalidRequest(f"GET /tasks knows no {shown(name)}", field=name[:100], expected=", ".join(_NAMES))
-        if len(values) > 1:
-            raise InvalidRequest(f"{name} is given {len(values)} times", field=name, expected="one value")
-    options = {name: values[0] for name, values in given.items()}
     return TaskQuery(options["request_id"], _limit(options), _after(options), _vectors(options))
 
 

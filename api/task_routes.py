@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
 
 from api.context import api
+from api.query import check_query
 from api.responses import json_response
 from api.task_query import cursor_after, read_task_query
 from api.task_view import task_view, task_views
@@ -18,6 +19,7 @@ blueprint = Blueprint("tasks", __name__, url_prefix="/tasks")
 
 @blueprint.get("/<task_id>")
 def get_task(task_id: str) -> Response:
+    check_query({"wait"})
     wait_s = asked_wait_s()
     record = api().services.store.get(task_id)
     if wait_s and record.outcome is None:
@@ -30,7 +32,7 @@ def get_task(task_id: str) -> Response:
 
 @blueprint.get("")
 def find_tasks() -> Response:
-    query = read_task_query(request.args)
+    query = read_task_query()
     store = api().services.store
     page = store.find_by_request(query.request_id, after=query.after, limit=query.limit)
     records = [record for record in store.get_many(page.task_ids) if record is not None]
@@ -43,6 +45,7 @@ def find_tasks() -> Response:
 
 @blueprint.delete("/<task_id>")
 def cancel_task(task_id: str) -> Response:
+    check_query()
     return _task(api().services.store.cancel(task_id))
 
 

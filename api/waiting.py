@@ -7,7 +7,7 @@ import math
 from flask import request
 
 from api.context import api
-from inference.errors import InvalidRequest
+from inference.errors import InvalidRequest, shown
 
 #: The sweeper ends a task within this after its deadline; a synchronous caller waits for that answer.
 EXPIRY_GRACE_S = 5.0
@@ -23,5 +23,5 @@ def asked_wait_s() -> float:
     except ValueError:
         wait_s = math.nan
     if not 0 <= wait_s < math.inf:
-        raise InvalidRequest(f"wait is not a number of seconds: {text!r}", field="wait", expected="0 or more")
+        raise InvalidRequest(f"wait is not a number of seconds: {shown(text)}", field="wait", expected="0 or more")
     return min(wait_s, api().services.settings.api.max_wait_s)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from inference.errors import InvalidMetadata, ServiceUnavailable
+from inference.errors import InvalidMetadata, ServiceUnavailable, shown
 from inference.messages import ModelRef
 from inference.models.desired import DesiredModels, DesiredState
 from inference.models.registry import ModelRegistry
@@ -21,6 +21,8 @@ from inference.task_store import StateChanged
 _READING_AGE_S = 1.0
 #: How often an action is tried while commands change what it was begun with.
 _TRIES = 5
+
+_MAX_SHOWN_SINKS = 5
 
 T = TypeVar("T")
 
@@ -61,7 +63,7 @@ class Effective:
         unknown = [sink for sink in wanted or () if sink not in possible]
         if unknown:
             raise InvalidMetadata(
-                f"results cannot go to {', '.join(unknown)} here",
+                f"results cannot go to {', '.join(map(shown, unknown[:_MAX_SHOWN_SINKS]))} here",
                 field=field,
                 expected=f"some of {', '.join(possible) or 'none'}",
             )

@@ -10,15 +10,89 @@ Each class maps to one HTTP status and one stable `code`. An error crosses a pro
 
 from __future__ import annotations
 
+import json
+import reprlib
+from collections.abc import Mapping
+from itertools import accumulate, islice
 from typing import Any, ClassVar
 
-_SHOWN_LENGTH = 100
+_SHOWN_LENGTH = 80
+_MAX_SHOWN_INTEGER = 10**30
+
+#: Bytes in JSON of what an error says: with `type`, `title` and the ids no problem document is over 4 KB.
+_MAX_DETAIL_BYTES = 1500
+_MAX_EXPECTED_BYTES = 900
+_MAX_FIELD_BYTES = 200
+_MAX_ID_BYTES = 200
+_MAX_WORKERS_BYTES = 800
+_MAX_WORKER_BYTES = 250
+#: for the member that counts those which have no room
+_WORKER_COUNT_BYTES = 50
+#: of one character: an escaped control character
+_MAX_CHARACTER_BYTES = 6
+_CUT = "…"
+
+
+class _ShortRepr(reprlib.Repr):
+    """`repr` that looks at no more of a value than is shown."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = 3
+        self.maxlist = self.maxtuple = self.maxdict = self.maxset = 5
+
+    def repr_str(self, x: str, level: int) -> str:  # noqa: ARG002 reprlib's signature
+        return _cut(repr(x[: _SHOWN_LENGTH + 1]), _SHOWN_LENGTH)
+
+    repr_bytes = repr_str
+
+    def repr_int(self, x: int, level: int) -> str:  # noqa: ARG002 reprlib's signature
+        """Python refuses to print integers of thousands of digits."""
+        return repr(x) if abs(x) < _MAX_SHOWN_INTEGER else f"a whole number of {x.bit_length()} bits"
+
+
+_SHORT = _ShortRepr()
 
 
 def shown(value: object) -> str:
-    """What a caller sent, for an error that repeats it: quoted, and not by the megabyte."""
-    text = repr(value)
-    return text if len(text) <= _SHOWN_LENGTH else f"{text[:_SHOWN_LENGTH]}…"
+    """Quote a value that a caller sent: at most about 80 characters, and none that a terminal or a log would act on."""
+    return _cut(_SHORT.repr(value), _SHOWN_LENGTH)
+
+
+def shown_name(name: str) -> str:
+    """A caller's name of a field as it is where it is short and plain, else quoted as `shown` does."""
+    return name if name.isprintable() and 0 < len(name) <= _SHOWN_LENGTH else shown(name)
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else text[:length] + _CUT
+
+
+def _bounded(text: str, max_bytes: int) -> str:
+    """The text, cut where it takes more bytes than this in JSON. Lone surrogates, which no JSON has, become question marks."""
+    if text.isascii() and len(text) * _MAX_CHARACTER_BYTES <= max_bytes:
+        return text
+    kept = text[: max_bytes + 1].encode("utf-8", "replace").decode()
+    if len(kept) == len(text) and _json_bytes(kept) <= max_bytes:
+        return kept
+    while _json_bytes(kept) > max_bytes - len(_CUT.encode()):
+        kept = kept[: len(kept) * 3 // 4]
+    return kept + _CUT
+
+
+def _json_bytes(text: str) -> int:
+    """Bytes of the text in a JSON document, with its quotes."""
+    return len(json.dumps(text, ensure_ascii=False).encode())
+
+
+def _bounded_workers(workers: Mapping[str, str]) -> dict[str, str]:
+    """As many workers as have room, each with a short reason; the last member counts the others."""
+    bounded = {_bounded(worker, _MAX_WORKER_BYTES): _bounded(reason, _MAX_WORKER_BYTES) for worker, reason in workers.items()}
+    sizes = [_json_bytes(worker) + _json_bytes(reason) for worker, reason in bounded.items()]
+    if sum(sizes) <= _MAX_WORKERS_BYTES:
+        return bounded
+    count = sum(1 for total in accumulate(sizes) if total <= _MAX_WORKERS_BYTES - _WORKER_COUNT_BYTES)
+    return dict(islice(bounded.items(), count)) | {_CUT: f"{len(bounded) - count} more workers"}
 
 
 class InferenceError(Exception):
@@ -57,16 +131,23 @@ class InferenceError(Exception):
         self.batch_id = batch_id
 
     def to_dict(self) -> dict[str, Any]:
-        """The error as plain data: code, detail and, where known, field, expected, retry_after_s, task_id, batch_id, workers."""
-        optional = {
-            "field": self.field,
-            "expected": self.expected,
-            "retry_after_s": self.retry_after_s,
-            "task_id": self.task_id,
-            "workers": self.workers,
-            "batch_id": self.batch_id,
+        """The error as plain data: code, detail and, where known, field, expected, retry_after_s, task_id, batch_id, workers.
+
+        Each member is cut to a length of its own, so that no problem document, record or batch answer grows with what was sent.
+        """
+        texts = {
+            "field": (self.field, _MAX_FIELD_BYTES),
+            "expected": (self.expected, _MAX_EXPECTED_BYTES),
+            "task_id": (self.task_id, _MAX_ID_BYTES),
+            "batch_id": (self.batch_id, _MAX_ID_BYTES),
         }
-        return {"code": self.code, "detail": self.detail} | {k: v for k, v in optional.items() if v is not None}
+        data: dict[str, Any] = {"code": self.code, "detail": _bounded(self.detail, _MAX_DETAIL_BYTES)}
+        data |= {name: _bounded(text, max_bytes) for name, (text, max_bytes) in texts.items() if text is not None}
+        if self.retry_after_s is not None:
+            data["retry_after_s"] = self.retry_after_s
+        if self.workers is not None:
+            data["workers"] = _bounded_workers(self.workers)
+        return data
 
     @staticmethod
     def from_dict(data: dict[str, Any]) -> InferenceError:
@@ -179,6 +260,12 @@ class PayloadTooLarge(InferenceError):
 
 class UriTooLong(InferenceError):
     status, code, title = 414, "uri_too_long", "URI too long"
+
+
+class UnsupportedContentEncoding(InferenceError):
+    """The body, or a part of it, is compressed or encoded."""
+
+    status, code, title = 415, "unsupported_content_encoding", "Unsupported content encoding"
 
 
 class UnsupportedImageType(InferenceError):

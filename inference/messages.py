@@ -18,7 +18,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from inference.errors import InferenceError
+from inference.errors import InferenceError, shown
 from inference.imaging import ImageHeader
 
 #: Name of the Celery task that every queue message calls.
@@ -91,7 +91,7 @@ def _texts(data: Mapping[str, Any], *names: str) -> list[str]:
     """Raises KeyError, TypeError: what is no text here would break whoever takes it for an id or a key."""
     values = [data[name] for name in names]
     if not all(isinstance(value, str) for value in values):
-        raise TypeError(f"{', '.join(names)} must be texts, not {values!r:.100}")
+        raise TypeError(f"{', '.join(names)} must be texts, not {shown(values)}")
     return values
 
 

@@ -15,25 +15,23 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from inference.broker import HIGHEST_PRIORITY, USUAL_PRIORITY
 from inference.effective import Effective
-from inference.errors import DeadlineExceeded, InferenceError, InvalidMetadata, InvalidRequest, ModelNotFound, shown
+from inference.errors import DeadlineExceeded, InferenceError, InvalidMetadata, InvalidRequest, ModelNotFound, shown, shown_name
+from inference.ids import TASK_ID_PATTERN, is_task_id, read_request_id
 from inference.imaging import ImageFormat, ImageHeader, parse_dtype, parse_shape
 from inference.messages import PredictionRequest, QueueItem
 from inference.models.spec import ModelSpec
 from inference.settings import Settings
+from inference.storage import is_key
 from tasks.jobs import Adoption
 
 #: Of one message: it is held as a whole until its last item has ended.
 MAX_ITEMS = 1000
 
 _EXAMPLE = '{"items": [{"object": "uploads/cat.jpg"}]}'
-
-#: Becomes part of keys and URLs.
-_TaskId = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$")]
-_TASK_ID: TypeAdapter[str] = TypeAdapter(_TaskId)
 
 
 T = TypeVar("T", bound=BaseModel)
@@ -45,9 +43,9 @@ class _Strict(BaseModel):
 
 class _Item(_Strict):
     #: its key, or s3://BUCKET/KEY
-    object: str = Field(min_length=1, max_length=1024)
-    task_id: _TaskId | None = None
-    request_id: str | None = Field(default=None, min_length=1, max_length=200)
+    object: str = Field(min_length=1)
+    task_id: Annotated[str, Field(pattern=f"^{TASK_ID_PATTERN}$")] | None = None
+    request_id: Any = None
     #: of raw bytes; the other formats say it themselves
     shape: Any = None
     dtype: Any = None
@@ -111,11 +109,9 @@ class Adopter:
         spec = self._specs.get(queue)
         if spec is None:
             raise ModelNotFound(f"{shown(queue)} is no queue of a model here", expected=" or ".join(self._specs))
-        try:
-            _TASK_ID.validate_python(message_id)
-        except ValidationError as error:
+        if not is_task_id(message_id):
             detail = f"the message's id, {shown(message_id)}, cannot be a task's"
-            raise InvalidRequest(detail, expected="at most 128 letters, digits, . _ -") from error
+            raise InvalidRequest(detail, expected="at most 128 letters, digits, . _ -")
         return PredictionRequest(
             task_id=message_id,
             request_id=message_id,
@@ -151,17 +147,17 @@ class Adopter:
         try:
             item = _parsed(_Item, sent, '{"object": "uploads/cat.jpg"}', field)
             task_id = item.task_id or draft.task_id
+            request_id = read_request_id(item.request_id, field=f"{field}.request_id") or draft.request_id
             queue_item = QueueItem(task_id, self._key(item.object, field), _header(item))
         except InferenceError as error:
             return Adoption(dataclasses.replace(draft, item=QueueItem(draft.task_id, "", None)), error)
-        request_id = item.request_id or draft.request_id
         return Adoption(dataclasses.replace(draft, task_id=task_id, request_id=request_id, item=queue_item))
 
     def _key(self, text: str, field: str) -> str:
         """The key in the store of the uploads, which is the only one that is read."""
         uploads = self._settings.uploads
         bucket, _, key = text.removeprefix("s3://").partition("/") if text.startswith("s3://") else (uploads.bucket, "", text)
-        if bucket != uploads.bucket or not {"", ".", ".."}.isdisjoint(key.split("/")):
+        if bucket != uploads.bucket or not {"", ".", ".."}.isdisjoint(key.split("/")) or not is_key(key):
             raise InvalidMetadata(
                 f"{shown(text)} is no key of the store of the uploads", field=f"{field}.object", expected="uploads/cat.jpg"
             )
@@ -181,6 +177,6 @@ def _parsed(kind: type[T], sent: Any, example: str, field: str = "") -> T:
         return kind.model_validate(sent)
     except ValidationError as error:
         problem = error.errors()[0]
-        where = ".".join(filter(None, (field, *map(str, problem["loc"]))))
+        where = ".".join(filter(None, (field, *(shown_name(str(part)) for part in problem["loc"]))))
         what = "not a mapping" if problem["type"] == "model_type" else problem["msg"]
         raise InvalidMetadata(f"{where or 'kwargs'}: {what}", field=where or None, expected=example) from error

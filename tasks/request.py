@@ -13,7 +13,7 @@ from celery.utils.functional import maybe_list
 from celery.worker import state
 from celery.worker.request import Request
 
-from inference.errors import InferenceError, InvalidRequest
+from inference.errors import InferenceError, InvalidRequest, shown
 from inference.messages import Outcome, QueueMessage, TaskStatus
 from tasks.adopting import is_accepted
 from tasks.errands import Ends
@@ -148,7 +148,7 @@ def _accepted(kwargs: Mapping[str, Any]) -> QueueMessage:
     try:
         return QueueMessage.from_kwargs(kwargs)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise InvalidRequest(f"not a predict message: {error!r}") from error
+        raise InvalidRequest(f"not a predict message: {shown(str(error))}") from error
 
 
 def _adopted(adoptions: Sequence[Adoption]) -> QueueMessage:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import math
 import re
-import reprlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -14,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inference.errors import InvalidImage, InvalidMetadata
+from inference.errors import InvalidImage, InvalidMetadata, shown
 from inference.imaging.formats import ImageFormat, ImageLimits, sniff
 from inference.imaging.pixel_range import MAX_PIXEL_VALUE, check_pixel_floats
 from inference.imaging.refusals import is_base64_of, refused_content
@@ -56,7 +55,7 @@ def parse_shape(value: object) -> tuple[int, ...]:
         numbers = _numbers_in(value)
     lengths = tuple(n for n in numbers if type(n) is int and 0 < n <= _MAX_LENGTH)
     if not 1 <= len(lengths) <= _MAX_DIMENSIONS or len(lengths) != len(numbers):
-        raise InvalidMetadata(f"{_shown(value)} is not a shape", field="metadata.shape", expected=_SHAPE_EXPECTED)
+        raise InvalidMetadata(f"{shown(value)} is not a shape", field="metadata.shape", expected=_SHAPE_EXPECTED)
     return lengths
 
 
@@ -68,7 +67,7 @@ def parse_dtype(value: object) -> np.dtype[Any]:
     """
     dtype = _dtype_named(value) if isinstance(value, str) and len(value) <= _MAX_TEXT_LENGTH else None
     if dtype is None or not _is_number(dtype):
-        detail = f"{_shown(value)} is not a dtype that images can have"
+        detail = f"{shown(value)} is not a dtype that images can have"
         raise InvalidMetadata(detail, field="metadata.dtype", expected=_DTYPE_EXPECTED)
     return dtype
 
@@ -285,10 +284,3 @@ def _is_number(dtype: np.dtype[Any]) -> bool:
 
 def _joined(shape: tuple[int, ...]) -> str:
     return ",".join(map(str, shape))
-
-
-def _shown(value: object) -> str:
-    try:
-        return reprlib.repr(value)
-    except ValueError:  # Python refuses to print whole numbers of thousands of digits
-        return "a huge number"

@@ -10,7 +10,7 @@ import base64
 import re
 from urllib.parse import unquote_to_bytes
 
-from inference.errors import UnsupportedImageType
+from inference.errors import UnsupportedImageType, shown_name
 from inference.imaging.formats import ACCEPTED, SNIFFED_BYTES, sniff
 
 _REFUSED_MAGIC = (
@@ -82,7 +82,7 @@ def refused_media_type(content_type: str | None) -> UnsupportedImageType | None:
     media_type = (content_type or "").split(";")[0].strip().lower()
     if media_type in _ACCEPTED_TYPES:
         return None
-    return UnsupportedImageType(f"{media_type[:80]} is not accepted", field="image", expected=ACCEPTED)
+    return UnsupportedImageType(f"{shown_name(media_type)} is not accepted", field="image", expected=ACCEPTED)
 
 
 def refused_document(data: bytes | memoryview) -> UnsupportedImageType | None:

@@ -69,6 +69,10 @@ class ObjectReader(Protocol):
 UPLOADS_PREFIX = "uploads/"
 DEAD_LETTERS_PREFIX = "dead-letters/"
 
+#: S3's limit.
+_MAX_KEY_BYTES = 1024
+#: Python calls no space but the usual one printable.
+_SPACES = re.compile(r"[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
 _URI = re.compile(r"s3://([^/]+)/(.+)", re.DOTALL)
 
 
@@ -76,6 +80,11 @@ def bucket_and_key(uri: str) -> tuple[str, str] | None:
     """Of ``s3://BUCKET/KEY``; None where it is something else."""
     match = _URI.fullmatch(uri)
     return (match[1], match[2]) if match else None
+
+
+def is_key(text: str) -> bool:
+    """Whether an object can be named so: printable, and within S3's limit."""
+    return _SPACES.sub("", text).isprintable() and 0 < len(text.encode()) <= _MAX_KEY_BYTES
 
 
 def too_large(key: str, size: int, max_bytes: int) -> PayloadTooLarge:

@@ -8,11 +8,12 @@ import pkgutil
 from collections import Counter
 from collections.abc import Iterator
 
+import orjson
 import pytest
 
 import api
 import inference
-from inference.errors import ERRORS_BY_CODE, InferenceError, InvalidMetadata
+from inference.errors import ERRORS_BY_CODE, InferenceError, InvalidMetadata, shown, shown_name
 
 #: Code to status, as the design and the API's manual have it. A code is never renamed.
 STATUS = {
@@ -41,6 +42,7 @@ STATUS = {
     "expectation_failed": 417,
     "header_fields_too_large": 431,
     "not_implemented": 501,
+    "unsupported_content_encoding": 415,
     "overloaded": 429,
     "prediction_failed": 500,
     "upload_lost": 500,
@@ -90,3 +92,60 @@ def test_what_is_not_known_is_left_out() -> None:
 def test_a_code_of_a_newer_version_is_an_internal_error() -> None:
     error = InferenceError.from_dict({"code": "of_tomorrow", "detail": "something new"})
     assert (type(error), error.status, error.detail) == (InferenceError, 500, "something new")
+
+
+SHOWN = {
+    "text": ("größer", "'größer'"),
+    "long text": ("x" * 400_000, "'" + "x" * 79 + "…"),
+    "control characters": ("\x00\x1b\r\n\x85", r"'\x00\x1b\r\n\x85'"),
+    "directions and separators": ("\u202e\u2066\u2028", r"'\u202e\u2066\u2028'"),
+    "lone surrogate": ("\ud800", r"'\ud800'"),
+    "bytes": (b"\xff" * 3, r"b'\xff\xff\xff'"),
+    "integer": (10**29, "1" + "0" * 29),
+    "integer of thousands of digits": (10**5000, "a whole number of 16610 bits"),
+    "negative": (-(10**5000), "a whole number of 16610 bits"),
+    "nothing": (None, "None"),
+    "boolean": (True, "True"),
+    "list": ([1, 2], "[1, 2]"),
+    "long list": ([1] * 10_000, "[1, 1, 1, 1, 1, ...]"),
+    "object": ({"a": "\x1b"}, r"{'a': '\x1b'}"),
+}
+
+
+@pytest.mark.parametrize(("value", "text"), SHOWN.values(), ids=SHOWN)
+def test_what_a_caller_sent_is_quoted(value: object, text: str) -> None:
+    assert shown(value) == text
+
+
+def test_quoting_looks_at_no_more_than_it_shows() -> None:
+    deep: list[object] = []
+    for _ in range(100_000):
+        deep = [deep]
+    for value in (deep, [["x" * 10**6] * 1000] * 1000, {"x" * 10**6: ["\x1b" * 10**6]}):
+        assert len(shown(value)) <= 81
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("model", "model"), ("größe", "größe"), ("", "''"), ("a\x1b", r"'a\x1b'"), ("x" * 81, "'" + "x" * 79 + "…")],
+)
+def test_names_of_fields(name: str, text: str) -> None:
+    assert shown_name(name) == text
+
+
+@pytest.mark.parametrize("character", ["x", "ü", "😀", "\x00", '"', "\\", "\ud800"])
+def test_no_error_is_long(character: str) -> None:
+    text = character * 100_000
+    workers = {f"{number}{text}": text for number in range(100)}
+    error = InvalidMetadata(text, field=text, expected=text, task_id=text, batch_id=text, workers=workers, retry_after_s=1.5)
+    data = error.to_dict()
+    assert len(orjson.dumps(data)) < 3900
+    assert data["detail"].endswith("…")
+    assert InferenceError.from_dict(data).to_dict() == data
+
+
+def test_what_is_short_enough_is_left_as_it_is() -> None:
+    for text in ("x" * 1498, "ü" * 749, "größer\nals"):
+        assert InvalidMetadata(text).to_dict()["detail"] == text
+    workers = {"w1": "it had loaded it", "w2": "Keras cannot read it"}
+    assert InvalidMetadata("x", workers=workers).to_dict()["workers"] == workers

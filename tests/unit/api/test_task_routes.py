@@ -205,7 +205,7 @@ class TestFinding:
         assert (response.status_code, response.json) == (200, {"tasks": []})
         assert "Link" not in response.headers
 
-    @pytest.mark.parametrize("query", ["", "?request_id=", "?id=1", "?limit=5", "?request_id=&request_id="])
+    @pytest.mark.parametrize("query", ["", "?request_id=", "?limit=5"])
     def test_without_a_request_id(self, client: FlaskClient, query: str) -> None:
         problem = assert_problem(client.get(f"/tasks{query}"), 400, "invalid_request", field="request_id")
         assert problem["detail"] == "GET /tasks needs request_id"

@@ -122,6 +122,45 @@ def test_what_is_wrong_with_an_item_is_said(adopter: Adopter, item: Any) -> None
     assert refusal(adopter, {"items": [item]}).code == "invalid_metadata"
 
 
+@pytest.mark.parametrize("request_id", ["x" * 256, "ü/:*\n{}", 42])
+def test_request_ids_are_as_long_as_over_http(adopter: Adopter, request_id: Any) -> None:
+    (adoption,) = read(adopter, {"items": [{"object": KEY, "request_id": request_id}]})
+    assert (adoption.refusal, adoption.request.request_id) == (None, str(request_id))
+
+
+@pytest.mark.parametrize("request_id", ["x" * 257, 1.5, [], True])
+def test_what_is_no_request_id_is_none_over_http_either(adopter: Adopter, request_id: Any) -> None:
+    error = refusal(adopter, {"items": [{"object": KEY, "request_id": request_id}]})
+    assert (error.code, error.field) == ("invalid_metadata", "items.0.request_id")
+
+
+@pytest.mark.parametrize("key", ["a\0b", "a\nb", "a/\u202eb", "x" * 1025, "ü" * 513])
+def test_keys_that_no_object_has(adopter: Adopter, key: str) -> None:
+    error = refusal(adopter, {"items": [{"object": key}]})
+    assert (error.code, error.field) == ("invalid_metadata", "items.0.object")
+    assert len(error.detail) < 200
+
+
+@pytest.mark.parametrize("value", ["x" * 400_000, "\x1b\u202e" * 200, ["x"] * 10_000, {"\x1b" * 9000: 1}, 10**5000], ids=range(5))
+def test_no_refusal_repeats_what_was_sent_without_bound(adopter: Adopter, value: Any) -> None:
+    item_names = ("object", "task_id", "request_id", "shape", "dtype", "x" * 9000, "\x1b")
+    message_names = ("items", "model", "deadline_s", "sinks", "priority", "x" * 9000, "\x1b")
+    messages = [
+        *({"items": [{"object": KEY, "dtype": "u1", "shape": "1,1"} | {name: value}]} for name in item_names),
+        *({"items": [{"object": KEY}]} | {name: value} for name in message_names),
+        {"items": [value]},
+        value,
+    ]
+    for kwargs in messages:
+        error = refusal(adopter, kwargs)
+        assert len(str(error)) < 1000, error
+        assert len(error.field or "") < 1000
+        assert "\x1b" not in str(error) + str(error.field)
+    with pytest.raises(InferenceError) as caught:
+        read(adopter, {}, message_id=str(value)[:400_000] if not isinstance(value, int) else "a/b")
+    assert len(str(caught.value)) < 300
+
+
 def test_celerys_expiry_is_a_deadline(adopter: Adopter) -> None:
     kwargs = {"items": [{"object": KEY}]}
     (adoption,) = read(adopter, kwargs, expires_in_s=12.5)

@@ -1,0 +1,59 @@
+"""JSON that clients send."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import orjson
+
+from inference.errors import InvalidMetadata, InvalidRequest, shown, shown_name
+
+
+def read_json(text: str | bytes, field: str, expected: str, *, error: type[InvalidRequest] = InvalidMetadata) -> Any:
+    """The document.
+
+    Args:
+        field: where it was sent, for the error.
+        expected: an example of what would be right, for the error.
+
+    Raises:
+        InvalidRequest: of the class `error`: it is no JSON, is nested too deeply, or has a member twice in one object.
+    """
+    if isinstance(text, bytes):
+        text = text.removeprefix(b"\xef\xbb\xbf")
+    try:
+        document = orjson.loads(text)
+    except orjson.JSONDecodeError as problem:
+        raise error(f"{field} is not JSON: {problem}", field=field, expected=expected) from problem
+    try:
+        orjson.dumps(document)
+    except orjson.JSONEncodeError as problem:
+        raise error(f"{field} is nested too deeply", field=field, expected=expected) from problem
+    colons = text.count(":") if isinstance(text, str) else text.count(b":")
+    if colons != _count_members(document):  # each member has one: a text has more of them, or a member is there twice
+        _check_members_differ(text, field, error)
+    return document
+
+
+def _count_members(document: Any) -> int:
+    if isinstance(document, dict):
+        return len(document) + sum(_count_members(value) for value in document.values() if isinstance(value, dict | list))
+    if isinstance(document, list):
+        return sum(_count_members(value) for value in document if isinstance(value, dict | list))
+    return 0
+
+
+def _check_members_differ(text: str | bytes, field: str, error: type[InvalidRequest]) -> None:
+    def check(pairs: list[tuple[str, Any]]) -> None:
+        names = set()
+        for name, _ in pairs:
+            if name in names:
+                raise error(
+                    f"{field} has the member {shown(name)} twice",
+                    field=f"{field}.{shown_name(name)}",
+                    expected="each member once",
+                )
+            names.add(name)
+
+    json.loads(text, object_pairs_hook=check, parse_int=str, parse_float=str)

@@ -1,0 +1,119 @@
+"""Names of the fields that requests may have, and the answer to one that is none of them."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Iterable, Mapping
+from functools import lru_cache
+from typing import Any
+
+from inference.errors import InvalidMetadata, InvalidRequest, shown, shown_name
+
+#: Members of `metadata` that may also be form fields and query parameters of their own.
+OPTION_NAMES = ("request_id", "model", "deadline_s", "mode", "priority", "sinks", "shape", "dtype")
+PREDICT_FIELDS = frozenset({"command", "metadata", *OPTION_NAMES})
+_WEIGHTS_FIELDS = frozenset({"command", "local_file", "model_id", "model", "weights_url", "architecture_url"})
+#: The seed's clients send `local_file` with every command.
+COMMAND_FIELDS: Mapping[str, frozenset[str]] = {
+    "change_ensemble_mode": frozenset({"command", "local_file", "ensemble_mode"}),
+    "load_new_model": frozenset({"command", "local_file", "model_id"}),
+    "load_new_weights": _WEIGHTS_FIELDS,
+    "modify_weights": _WEIGHTS_FIELDS,
+}
+TEXT_FIELDS = PREDICT_FIELDS.union(*COMMAND_FIELDS.values())
+
+IMAGE = "image"
+AS_A_FILE = "multipart/form-data with the image as a file: curl -F image=@photo.jpg …"
+
+#: What else people call an option, in letters alone: more likely a mistake than a note of the client's own.
+_OTHER_NAMES = {
+    "modelid": "model",
+    "modelname": "model",
+    "deadlinems": "deadline_s",
+    "deadlinesec": "deadline_s",
+    "deadlineseconds": "deadline_s",
+}
+_NO_LETTER = re.compile(r"[\W_]+")
+#: Letters from which on one that is wrong, added or missing leaves a word unmistakable.
+_LONG_NAME = 8
+#: Letters that tell names apart: a request_ip or request_no is no misspelled request_id.
+_WORD_END = 2
+_MAX_NAME_LENGTH = 40
+
+
+def check_known(names: Iterable[str], known: Collection[str]) -> None:
+    """Refuse a form field or query parameter that the route does not have. Raises InvalidRequest."""
+    for name in names:
+        if name not in known:
+            raise unknown_field(name, known)
+
+
+def unknown_field(name: str, known: Collection[str]) -> InvalidRequest:
+    choices = sorted(known)
+    near = nearest(name, [*choices, IMAGE] if "metadata" in known else choices)
+    hint = f": did you mean {near}?" if near else ""
+    what = f"there is no field {shown(name)} here" if name else "a part of the form has no name"
+    expected = f"one of {', '.join(choices)}" if choices else "no field at all"
+    return InvalidRequest(f"{what}{hint}", field=shown_name(name) if name else None, expected=expected)
+
+
+def check_members(members: Mapping[str, Any], known: frozenset[str], field: str) -> None:
+    """Refuse a member of a JSON object that is a known one misspelled. Members of other names are the client's own notes.
+
+    Args:
+        field: path of the object, for the error.
+
+    Raises:
+        InvalidMetadata: its `field` is the member.
+    """
+    for name in members:
+        if name in known or len(name) > _MAX_NAME_LENGTH:
+            continue
+        meant = _misspelled(name, known)
+        if meant is not None:
+            raise InvalidMetadata(
+                f"{field} has no member {shown(name)}: did you mean {meant}?", field=f"{field}.{shown_name(name)}", expected=meant
+            )
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name that looks most like this one, for a hint."""
+    short = name[:_MAX_NAME_LENGTH]
+    choices = {_letters(choice): choice for choice in known}
+    near = difflib.get_close_matches(_letters(short), choices, n=1, cutoff=0.7)
+    return _misspelled(short, frozenset(choices.values())) or (choices[near[0]] if near else None)
+
+
+@lru_cache(maxsize=1000)  # the members of one client's requests are mostly the same
+def _misspelled(name: str, known: frozenset[str]) -> str | None:
+    """The known name that this is a slip of: in case, punctuation, number, or by one letter."""
+    letters = _letters(name)
+    meant = (choice for choice in sorted(known) if _is_slip(letters, _letters(choice)))
+    other = _OTHER_NAMES.get(letters)
+    return next(meant, other if other in known else None)
+
+
+def _is_slip(letters: str, meant: str) -> bool:
+    """Whether somebody who writes `letters` meant the other: rules for short names are so strict that "code" is not "mode"."""
+    if letters.removesuffix("s") == meant.removesuffix("s"):
+        return True
+    if len(letters) == len(meant):
+        wrong = [place for place, (one, other) in enumerate(zip(letters, meant, strict=True)) if one != other]
+        first, last = wrong[0], wrong[-1]
+        is_swap = last == first + 1 and letters[first : last + 1] == meant[last] + meant[first]
+        is_word_end = first >= len(meant) - _WORD_END
+        return is_swap or (first == last and len(meant) >= _LONG_NAME and not is_word_end)
+    if abs(len(letters) - len(meant)) != 1:
+        return False
+    shorter, longer = sorted((letters, meant), key=len)
+    extra = next((place for place, (one, other) in enumerate(zip(shorter, longer, strict=False)) if one != other), len(shorter))
+    if shorter[extra:] != longer[extra + 1 :]:
+        return False
+    is_doubled = len(letters) > len(meant) and extra > 0 and longer[extra] == longer[extra - 1]
+    is_inside = 0 < extra < len(longer) - 1
+    return is_doubled or (is_inside and (len(letters) < len(meant) or len(meant) >= _LONG_NAME))
+
+
+def _letters(name: str) -> str:
+    return _NO_LETTER.sub("", name).lower()

@@ -1,0 +1,24 @@
+"""Ids in paths: one that no task or batch can have is unknown, and reaches neither the record store nor a header."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from flask import Flask
+
+from inference.errors import BatchNotFound, TaskNotFound, shown
+from inference.ids import is_task_id
+
+
+def register_id_check(app: Flask) -> None:
+    """Check `task_id` and `batch_id` of every route before its function runs."""
+    app.url_value_preprocessor(_check_ids)
+
+
+def _check_ids(endpoint: str | None, values: dict[str, Any] | None) -> None:  # noqa: ARG001 Flask's signature
+    """Raises TaskNotFound, BatchNotFound."""
+    for name, text in (values or {}).items():
+        if name == "task_id" and not is_task_id(text):
+            raise TaskNotFound(f"there is no task {shown(text)}", task_id=shown(text)[1:-1])
+        if name == "batch_id" and not is_task_id(text):
+            raise BatchNotFound(f"there is no batch {shown(text)}", batch_id=shown(text)[1:-1])

@@ -1,0 +1,45 @@
+"""Query parameters: each one is known to its route, and given once."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from flask import request
+
+from api.known_fields import nearest
+from inference.errors import InvalidRequest, shown, shown_name
+
+#: jQuery and other libraries add it against caches.
+_CACHE_BUSTER = "_"
+
+
+def check_query(known: Collection[str] = ()) -> None:
+    """Refuse a query parameter that the route does not know, and one that is given twice.
+
+    Args:
+        known: the parameters of the route.
+
+    Raises:
+        InvalidRequest: its `field` is the parameter.
+    """
+    query_parameters(known)
+
+
+def query_parameters(known: Collection[str]) -> dict[str, str]:
+    """The query parameters by name. Raises InvalidRequest as `check_query` does."""
+    if not request.query_string:
+        return {}
+    given = {name: values for name, values in request.args.lists() if name != _CACHE_BUSTER or name in known}
+    for name, values in given.items():
+        if name not in known:
+            raise _unknown(name, known)
+        if len(values) > 1:
+            raise InvalidRequest(f"the query parameter {name} is given {len(values)} times", field=name, expected="once")
+    return {name: values[0] for name, values in given.items()}
+
+
+def _unknown(name: str, known: Collection[str]) -> InvalidRequest:
+    near = nearest(name, known)
+    hint = f": did you mean {near}?" if near else ""
+    expected = f"one of {', '.join(sorted(known))}" if known else "no query parameter here"
+    return InvalidRequest(f"there is no query parameter {shown(name)}{hint}", field=shown_name(name), expected=expected)

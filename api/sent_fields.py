@@ -1,0 +1,131 @@
+"""Fields of a request, from its form or JSON body and from its query: each one once, and none that is not read.
+
+Body and query are checked in this order:
+
+    body ──Content-Encoding, Content-Type──▶ form or JSON object ──┐
+    query ─────────────────────────────────────────────────────────┴──▶ SentFields ──check──▶ the route's own reading
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from flask import Request
+from werkzeug.datastructures import FileStorage, MultiDict
+
+from api.form_parser import decoded_text
+from api.json_reading import read_json
+from api.known_fields import AS_A_FILE, IMAGE, check_known, unknown_field
+from inference.errors import InvalidRequest, UnsupportedContentEncoding, shown, shown_name
+
+_FORMS = {"multipart/form-data", "application/x-www-form-urlencoded"}
+
+
+@dataclass
+class SentFields:
+    #: of the form or the JSON body
+    body: Mapping[str, Any]
+    query: Mapping[str, str]
+    #: files named image
+    images: list[FileStorage]
+    #: parts of a form that have other names than any route knows
+    unknown: list[FileStorage]
+    is_json: bool
+
+    def get(self, name: str) -> Any:
+        """The value, from wherever it was sent; None where it was not. Raises InvalidRequest: two places differ."""
+        return self.together.get(name)
+
+    @property
+    def together(self) -> dict[str, Any]:
+        """Body and query as one. Raises InvalidRequest: they differ."""
+        for name in self.query.keys() & self.body.keys():
+            if self.query[name] != _text_of(self.body[name]):
+                raise InvalidRequest(
+                    f"{name} is {shown(self.body[name])} in the body and {shown(self.query[name])} in the query",
+                    field=name,
+                    expected="one of the two",
+                )
+        return {**self.query, **self.body}
+
+    def check(self, known: Collection[str]) -> None:
+        """Refuse what this route does not read. Raises InvalidRequest."""
+        files = [part for part in self.unknown if part.filename is not None]
+        if files and "metadata" in known and not self.images and IMAGE not in self.body:
+            sent = f"the part {shown(files[0].name)}" if files[0].name else "a part without a name"
+            detail = f"there is no image: {sent} is a file, and the image goes into the part image"
+            raise InvalidRequest(detail, field=IMAGE, expected=AS_A_FILE)
+        for part in self.unknown:
+            raise unknown_field(part.name or "", known)
+        check_known((name for name in self.body if name != IMAGE), known)
+        check_known(self.query, known)
+
+    def check_no_images(self) -> None:
+        """Raises InvalidRequest."""
+        if self.images or IMAGE in self.body:
+            raise InvalidRequest("a command has no image", field=IMAGE, expected="the command's fields alone")
+
+
+def read_sent_fields(request: Request, *, json_example: str) -> SentFields:
+    """Raises InvalidRequest, UnsupportedContentEncoding, PayloadTooLarge.
+
+    Args:
+        json_example: for the error, a JSON body that would be right.
+    """
+    query = _once(request.args, "query parameter") if request.query_string else {}
+    _check_encoding(request)
+    if request.is_json:
+        return SentFields(_json_object(request, json_example), query, [], [], is_json=True)
+    if request.mimetype not in _FORMS:
+        _check_empty(request)
+    form, files = request.form, request.files
+    unknown = [part for name in files if name != IMAGE for part in files.getlist(name)]
+    return SentFields(_once(form, "form field"), query, files.getlist(IMAGE), unknown, is_json=False)
+
+
+def _once(fields: MultiDict[str, str], what: str) -> dict[str, str]:
+    """Raises InvalidRequest: one was sent twice."""
+    once = fields.to_dict()
+    if len(once) != sum(1 for _ in fields.items(multi=True)):
+        name, values = next((name, values) for name, values in fields.lists() if len(values) > 1)
+        detail = f"the {what} {shown_name(name)} was sent {len(values)} times"
+        raise InvalidRequest(detail, field=shown_name(name), expected="once")
+    return once
+
+
+def _check_encoding(request: Request) -> None:
+    encoding = request.headers.get("Content-Encoding", "").strip().lower()
+    if encoding not in {"", "identity"}:
+        raise UnsupportedContentEncoding(
+            f"the body has the Content-Encoding {shown(encoding)}", field="Content-Encoding", expected="a body without one"
+        )
+
+
+def _check_empty(request: Request) -> None:
+    """Refuse a body that is no form. Raises InvalidRequest."""
+    media_type = request.mimetype
+    if not request.content_length and "Transfer-Encoding" not in request.headers:
+        return
+    if not media_type:
+        detail = "the body has no Content-Type"
+    elif media_type.startswith("image/") or media_type == "application/octet-stream":
+        detail = f"the image is the whole body ({shown(media_type)}), and it is to be a part of a form"
+    else:
+        detail = f"the body is {shown(media_type)}, and not a form"
+    raise InvalidRequest(detail, field=IMAGE, expected=AS_A_FILE)
+
+
+def _json_object(request: Request, example: str) -> dict[str, Any]:
+    content, charset = request.get_data(cache=False), request.mimetype_params.get("charset")
+    text = decoded_text(content, charset, "body") if charset else content
+    document = read_json(text, "body", example, error=InvalidRequest)
+    if not isinstance(document, dict):
+        raise InvalidRequest("the body is not a JSON object", field="body", expected=example)
+    return document
+
+
+def _text_of(value: Any) -> str:
+    """As it would be written in a query."""
+    return str(value).lower() if isinstance(value, bool) else str(value)

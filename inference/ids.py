@@ -1,0 +1,33 @@
+"""Ids: of tasks and batches, which become parts of Redis keys and URLs, and of requests, which are any text."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from inference.errors import InvalidMetadata
+
+#: The API makes 32 hexadecimal digits; plain Celery clients bring ids of their own.
+TASK_ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}"
+_TASK_ID = re.compile(TASK_ID_PATTERN)
+
+#: Characters.
+MAX_REQUEST_ID_LENGTH = 256
+
+
+def is_task_id(text: str) -> bool:
+    """Whether a task or a batch can have this id."""
+    return _TASK_ID.fullmatch(text) is not None
+
+
+def read_request_id(value: Any, *, field: str = "metadata.request_id") -> str:
+    """A client's own id of its request: a text, or a whole number as one; empty where there is none. Raises InvalidMetadata."""
+    if value is None:
+        return ""
+    if type(value) is int and abs(value) < 10**MAX_REQUEST_ID_LENGTH:
+        value = str(value)
+    if not isinstance(value, str) or len(value) > MAX_REQUEST_ID_LENGTH:
+        raise InvalidMetadata(
+            "request_id is not a short text", field=field, expected=f"at most {MAX_REQUEST_ID_LENGTH} characters"
+        )
+    return value
