@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
-import resource
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
 
 from api.app import create_app
 from inference.heap import freeze_heap
+from inference.open_files import let_open
 from inference.settings import Settings
 
 #: How many more objects are made than freed until Python looks for cycles among them. A batch is a thousand that live until its
@@ -53,13 +52,3 @@ def serve(settings: Settings) -> None:
     let_open(settings.api.max_connections + _OTHER_FILES)
     create_app(settings)  # what is wrong with it is said once, before any worker is forked
     _Gunicorn(settings).run()
-
-
-def let_open(files: int) -> None:
-    """By each process; as many as the system lets us, where it usually gives 1,024 to who does not ask."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY:
-        files = min(files, hard)
-    if soft != resource.RLIM_INFINITY and soft < files:
-        with contextlib.suppress(ValueError, OSError):  # macOS has a limit below the one that it names
-            resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
@@ -37,7 +38,8 @@ def serve(settings: Settings) -> None:
 
     def guarded(run: Callable[[threading.Event], None]) -> None:
         try:
-            run(stopping)
+            while _runs_out_of_files(run, stopping):
+                stopping.wait(_RETRY_INTERVAL_S)
         except Exception:
             logger.critical("%s failed; the relay ends", threading.current_thread().name, exc_info=True)
             failed.set()
@@ -51,6 +53,19 @@ def serve(settings: Settings) -> None:
         thread.join()
     if failed.is_set():
         raise SystemExit(1)
+
+
+def _runs_out_of_files(run: Callable[[threading.Event], None], stopping: threading.Event) -> bool:
+    """Whether `run` ended since no more files can be opened, which passes; other errors are raised."""
+    try:
+        run(stopping)
+    except OSError as error:
+        if error.errno not in {errno.EMFILE, errno.ENFILE}:
+            raise
+        name = threading.current_thread().name
+        logger.error("%s: %s; trying again in %d s", name, error.strerror, _RETRY_INTERVAL_S)  # noqa: TRY400
+        return True
+    return False
 
 
 def _runners(settings: Settings) -> dict[str, Callable[[threading.Event], None]]:

@@ -33,8 +33,9 @@ def _lines(status: Status) -> Iterator[str]:
         yield from _table(("SINK", "WAITING", "OLDEST", "RELAYS"), sinks)
     if status.dead_letters is not None:
         yield f"{status.dead_letters} dead letters"
+    yield from (f"warning: {warning}" for warning in status.warnings)
     yield from (f"! {problem}" for problem in status.problems)
-    if not status.problems:
+    if not status.problems and not status.warnings:
         yield "all is well"
 
 

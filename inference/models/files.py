@@ -94,6 +94,8 @@ class ModelFiles:
         except (ConfigurationError, ObjectNotFound) as error:
             error.field = key
             raise
+        except OSError as error:
+            raise ConfigurationError(f"cannot read {error.filename or location.text}: {error.strerror}", field=key) from error
 
     def _path(self, location: FileLocation, folder: Path) -> Path:
         if location.bucket is not None:

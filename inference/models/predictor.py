@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from inference.errors import ConfigurationError, PredictionFailed
 from inference.messages import ModelRef
 from inference.models.arena import SlotArena
-from inference.models.device_lock import GpuLock, gpu_index, gpu_lock
+from inference.models.device_lock import GpuLock, gpu_index, gpu_lock, host_has_gpu
 from inference.models.native_stderr import pass_on
 from inference.models.protocol import Failed, Load, Loaded, LoadModel, Predict, Predicted, Ready
 from inference.models.registry import reference
@@ -120,7 +120,11 @@ class PredictorProcess:
             if self._connection is not None and self._process is not None and self._process.poll() is None:
                 return True
             self._end()
-            connection = self._spawn()
+            try:
+                connection = self._spawn()
+            except OSError as error:
+                self._end()
+                raise ConfigurationError(f"the predictor process cannot be started: {error.strerror or error}") from error
             answer = self._await_loading(connection, should_stop)
             if answer is None:
                 self._end()
@@ -201,7 +205,7 @@ class PredictorProcess:
         return connection
 
     def _gpu_locks(self) -> dict[int, GpuLock]:
-        indices = {gpu_index(spec.device) for spec, _ in self._models.values()}
+        indices = {gpu_index(spec.device) for spec, _ in self._models.values()} if host_has_gpu() else set()
         return {index: gpu_lock(index, self._gpu.lock_dir) for index in indices if index is not None}
 
     def _await_loading(self, connection: Connection, should_stop: Callable[[], bool]) -> Ready | Failed | None:

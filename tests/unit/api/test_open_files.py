@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 
-from api.serving import let_open
+from inference.open_files import let_open
 
 
 def test_the_systems_usual_limit_is_raised_as_far_as_is_allowed() -> None:
