@@ -12,7 +12,8 @@ try:
     settings = load_settings(config_path())
     _models = described_models(settings)
 except ConfigurationError as error:
-    sys.exit(f"invalid configuration\n{error.detail}")
+    sys.stderr.write(f"error: {error.detail}\n")
+    sys.exit(2)
 
 broker_url = kombu_url(settings)
 broker_use_ssl = kombu_tls(settings) or False

@@ -7,12 +7,19 @@ import os
 import sys
 
 from celeryconfig import settings
+from inference.errors import ConfigurationError
+from inference.start_checks import check_start
 
 _asked_for = any(word.lstrip("-").replace("-", "_").startswith(("basic_auth", "auth=")) for word in sys.argv)
 if not os.environ.get("FLOWER_BASIC_AUTH") and not _asked_for:
     sys.exit("FLOWER_BASIC_AUTH=NAME:PASSWORD is needed: whoever reaches Flower can cancel tasks and stop workers")
 
-settings.data_dir.mkdir(parents=True, exist_ok=True)
+try:
+    check_start(settings, "flower")
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+except (ConfigurationError, OSError) as error:
+    sys.stderr.write(f"error: {getattr(error, 'detail', error)}\n")
+    sys.exit(2)
 
 address = os.environ.get("FLOWER_ADDRESS", "127.0.0.1")
 persistent = True

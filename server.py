@@ -28,6 +28,7 @@ import yaml
 
 from inference.cores import interrupt_nobody
 from inference.errors import ConfigurationError, InferenceError
+from inference.redis_durability import check_redis
 from inference.settings import (
     CONFIG_VARIABLE,
     Settings,
@@ -37,6 +38,7 @@ from inference.settings import (
     read_translated,
     shown_value,
 )
+from inference.start_checks import Part, check_everything, check_open_files, check_start
 from inference.telemetry import configure_logging
 
 
@@ -131,34 +133,40 @@ def _run_everything(options: argparse.Namespace) -> int:
 def _run_api(options: argparse.Namespace) -> int:
     from api import serving
 
-    settings = _settings(options)
-    configure_logging(settings.log, "api")
-    serving.serve(settings)
+    serving.serve(_ready_to_start(options, "api"))
     return 0
+
+
+def _ready_to_start(options: argparse.Namespace, part: Part) -> Settings:
+    """The settings of a part that runs alone, checked on this host; logging is set up."""
+    settings = _settings(options)
+    configure_logging(settings.log, part)
+    check_start(settings, part)
+    check_open_files()
+    check_redis(settings)
+    return settings
 
 
 def _run_relay(options: argparse.Namespace) -> int:
     from inference import relaying
 
-    settings = _settings(options)
-    configure_logging(settings.log, "relay")
-    relaying.serve(settings)
+    relaying.serve(_ready_to_start(options, "relay"))
     return 0
 
 
 def _run_broker(options: argparse.Namespace) -> int:
     from inference.launcher import embedded_broker
 
-    command = embedded_broker.command(_settings(options).data_dir)
+    settings = _settings(options)
+    check_start(settings, "broker")
+    command = embedded_broker.command(settings.data_dir)
     os.execv(command[0], command)  # noqa: S606 a signal must reach the server itself
 
 
 def _check_config(options: argparse.Namespace) -> int:
-    from inference.models.registry import ModelRegistry
-
     _show_translation(options.file or _config(options))
     settings = load_settings(options.file or _config(options))
-    models = ModelRegistry.load(settings)
+    models = check_everything(settings)
     print(yaml.safe_dump(effective(settings), sort_keys=False), end="")
     for model in models:
         served = ", served" if model.name == models.served_name else ""

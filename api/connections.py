@@ -20,8 +20,8 @@ from gevent.server import StreamServer
 from gunicorn.workers.ggevent import GeventWorker
 
 from api.http_messages import HttpParser, check_protocol, refusal, response_bytes
-from api.open_files import ran_out, report
 from inference.errors import InferenceError, RequestTimeout
+from inference.open_files import ran_out, report
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,6 @@ from typing import Any
 from flask import Flask, Response, current_app
 from werkzeug.exceptions import HTTPException
 
-from api.open_files import ran_out, report
 from api.responses import json_response
 from api.urls import batch_url, prefixed, task_url
 from inference.errors import (
@@ -25,6 +24,7 @@ from inference.errors import (
     UnsupportedContentEncoding,
 )
 from inference.ids import is_task_id
+from inference.open_files import ran_out, report
 
 logger = logging.getLogger(__name__)
 

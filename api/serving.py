@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import logging
 import math
 import os
-import resource
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
@@ -17,6 +15,7 @@ from api.connections import HttpWorker
 from api.http_messages import MAX_HEADER_FIELD_BYTES, MAX_HEADER_FIELDS, MAX_REQUEST_LINE_BYTES
 from inference.heap import freeze_heap
 from inference.http_address import bound_socket
+from inference.open_files import let_open
 from inference.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -90,21 +89,8 @@ def serve(settings: Settings) -> None:
     _Gunicorn(settings, listener.detach(), max_connections).run()
 
 
-def let_open(files: int) -> int:
-    """Raise this process's limit of open files to `files`, as far as the system allows. Gives the limit."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if hard != resource.RLIM_INFINITY:
-        files = min(files, hard)
-    if soft != resource.RLIM_INFINITY and soft < files:
-        with contextlib.suppress(ValueError, OSError):  # macOS has a limit below the one that it names
-            resource.setrlimit(resource.RLIMIT_NOFILE, (files, hard))
-    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-
-
 def connections_within(files: int, max_connections: int) -> int:
     """How many connections a process takes that may open `files`; a warning where that is fewer than `max_connections`."""
-    if files == resource.RLIM_INFINITY:
-        return max_connections
     possible = min(max_connections, files - min(_OTHER_FILES, files // 2))
     if possible < max_connections:
         logger.warning(

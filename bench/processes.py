@@ -17,7 +17,7 @@ import psutil
 from bench.workload import ROOT
 
 #: In the environment of every process of a contender.
-_MARK = "INFERENCE_BENCH_RUN"
+_MARK = "ROHE_BENCH_RUN"
 _END_TIMEOUT_S = 40.0
 #: By what a process is: a part of its command line; the first that fits counts.
 _ROLES = {

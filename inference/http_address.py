@@ -20,9 +20,9 @@ def listening_host(text: str) -> str:
     Raises:
         ValueError: it is something else, such as a URL or HOST:PORT.
     """
-    host = text.strip()
-    if not host:
+    if not text:
         return "0.0.0.0"  # noqa: S104 as bind() itself understands an empty host
+    host = text
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     if any(character in "/@*[]" or character.isspace() for character in host) or (":" in host and not _is_ipv6(host)):

@@ -89,7 +89,7 @@ def kombu_sentinel_options(settings: Settings) -> dict[str, Any]:
     return {"master_name": address.master, "sentinel_kwargs": _sentinel_options(address)} if address.master else {}
 
 
-def connect(url: str) -> redis.Redis:
+def connect(url: str, *, retries: int = 3) -> redis.Redis:
     """A client with bounded waits: a server that hangs is an error, not a hang. With sentinels it follows the master."""
     address = RedisAddress.parse(url)
     options: dict[str, Any] = {
@@ -100,7 +100,7 @@ def connect(url: str) -> redis.Redis:
         "socket_connect_timeout": 5,
         "health_check_interval": 30,
         "max_connections": _MAX_CONNECTIONS,
-        "retry": Retry(ExponentialBackoff(cap=0.5, base=0.05), retries=3),
+        "retry": Retry(ExponentialBackoff(cap=0.5, base=0.05), retries=retries),
     }
     if address.tls is not None:
         options |= {"ssl": True, **address.tls}

@@ -10,6 +10,7 @@ from typing import get_args
 
 from inference.errors import ServiceUnavailable
 from inference.presence import WorkerInfo
+from inference.redis_durability import redis_servers
 from inference.services import Services
 from inference.settings import SinkName
 from inference.sinks.outbox import OutboxStats, RelayInfo
@@ -53,6 +54,8 @@ class Status:
     rejected_messages: int | None = None
     #: sentences; none when all is well
     problems: tuple[str, ...] = ()
+    #: sentences on what is right now, but may lose tasks some day
+    warnings: tuple[str, ...] = ()
 
 
 def status_of(services: Services) -> Status:
@@ -68,10 +71,13 @@ def status_of(services: Services) -> Status:
     workers = services.presence.workers()
     models = _models(services, workers)
     sinks = _sinks(services)
+    servers = redis_servers(services.settings)
+    problems += [problem for server in servers for problem in (*server.faults(), *server.eviction())]
     problems += [f"no worker has {model.model} loaded" for model in models if not model.workers]
     problems += [problem for sink in sinks for problem in _sink_problems(services, sink)]
+    warnings = [warning for server in servers for warning in server.warnings()]
     dead_letters, rejected = services.store.count_dead_letters(), services.rejected.count()
-    return Status(stores, models, sinks, tuple(workers), dead_letters, rejected, tuple(problems))
+    return Status(stores, models, sinks, tuple(workers), dead_letters, rejected, tuple(problems), tuple(warnings))
 
 
 def said(call: Callable[[], object]) -> str:

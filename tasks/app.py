@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 from celery import Celery
@@ -9,6 +10,7 @@ from celery.app.defaults import DEFAULTS
 from celery.signals import setup_logging
 
 import celeryconfig
+from inference.settings.variables import is_service_link
 from inference.telemetry import configure_logging
 from tasks import (
     claiming,
@@ -17,6 +19,11 @@ from tasks import (
 from tasks.consuming import register_predict_alone
 from tasks.predict import PredictTask
 from tasks.step import InferenceStep
+
+for _name, _value in list(os.environ.items()):
+    # Kubernetes sets FLOWER_PORT=tcp://… for a Service of that name, and Flower would take it for its port.
+    if _name.startswith("FLOWER_") and is_service_link(_name, _value):
+        del os.environ[_name]
 
 claiming.install()
 app = Celery("rohe-inference")

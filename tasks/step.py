@@ -15,7 +15,9 @@ from inference.cores import interrupt_nobody
 from inference.errors import ConfigurationError, InferenceError
 from inference.heap import freeze_heap
 from inference.models.registry import ModelRegistry
+from inference.redis_durability import check_redis
 from inference.services import Services
+from inference.start_checks import check_open_files, check_start
 from tasks.main_loop import MainLoop
 from tasks.worker import InferenceWorker
 
@@ -24,6 +26,13 @@ logger = logging.getLogger(__name__)
 
 def _should_stop() -> bool:
     return any(flag not in (None, False) for flag in (state.should_stop, state.should_terminate))
+
+
+def _refused(error: InferenceError) -> WorkerShutdown:
+    """The end of a worker that cannot start; the exit code is that of `server.py`."""
+    for line in error.detail.splitlines():
+        logger.critical("%s", line)
+    return WorkerShutdown(2 if isinstance(error, ConfigurationError) else 1)
 
 
 class InferenceStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no types
@@ -44,12 +53,14 @@ class InferenceStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has
         services = Services(celeryconfig.settings)
         queues = parent.app.amqp.queues.consume_from
         try:
+            check_start(services.settings, "worker")
+            check_open_files()
+            check_redis(services.settings)
             described = services.descriptions.values()
             names = [model.name for model in described if model.queue in queues]
             models = ModelRegistry.load(services.settings, names)  # the files of others may be on other hosts alone
         except InferenceError as error:
-            logger.critical("%s", error.detail)
-            raise WorkerShutdown(1) from error
+            raise _refused(error) from error
         if not names:
             known = ", ".join(model.queue for model in described)
             logger.critical("none of the queues to consume from (%s) is a model's (%s)", ", ".join(queues), known)
@@ -68,8 +79,7 @@ class InferenceStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has
         try:
             started = worker.start(_should_stop)
         except ConfigurationError as error:
-            logger.critical("%s", error.detail)
-            raise WorkerShutdown(1) from error
+            raise _refused(error) from error
         if not started:
             raise WorkerShutdown(0)
         self._worker = parent.inference = worker

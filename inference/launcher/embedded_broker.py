@@ -29,8 +29,11 @@ def command(data_dir: Path) -> list[str]:
         ) from error
     folder = (data_dir / "broker").resolve()
     socket = embedded_socket(data_dir)
-    for path in (folder, socket.parent):
-        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        for path in (folder, socket.parent):
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError as error:
+        raise ConfigurationError(f"data_dir: cannot make {error.filename}: {error.strerror}", field="data_dir") from error
     options = {
         "port": "0",  # this socket, and no other way in
         "unixsocket": str(socket),

@@ -18,7 +18,9 @@ from inference.http_address import bound_socket, reachable_url
 from inference.launcher import embedded_broker
 from inference.launcher.supervisor import Supervisor
 from inference.models.registry import ModelRegistry
+from inference.redis_durability import check_redis
 from inference.settings import CONFIG_VARIABLE, Settings
+from inference.start_checks import check_everything, check_open_files
 
 _ROOT = Path(__file__).parent.parent.parent
 _SERVER = str(_ROOT / "server.py")
@@ -31,9 +33,9 @@ _STOP_GRACE_S = 5.0
 
 def run(settings: Settings, config: Path | None) -> int:
     """Start everything, say when it is ready, run until a signal. Gives the exit code."""
-    models = ModelRegistry.load(settings)
-    if settings.sample_image is not None and not settings.sample_image.is_file():
-        raise ConfigurationError(f"sample_image: there is no file {settings.sample_image}", field="sample_image")
+    models = check_everything(settings)
+    check_open_files()
+    check_redis(settings)
     bound_socket(settings.api.host, settings.api.port).close()
     return _Service(settings, config, models).run()
 

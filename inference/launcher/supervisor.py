@@ -10,8 +10,10 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+
+from inference.errors import ConfigurationError
 
 logger = logging.getLogger(__name__)
 
@@ -45,17 +47,20 @@ class Supervisor:
         self.stopping = threading.Event()
         self._environment = {**os.environ, **environment}
         self._children: list[_Child] = []
-        self._guard = subprocess.Popen(
-            [sys.executable, "-m", "inference.launcher.guard"],
-            stdin=subprocess.PIPE,
-            start_new_session=True,
-            env=self._environment,
-        )
+        with _cannot_start("guard"):
+            self._guard = subprocess.Popen(
+                [sys.executable, "-m", "inference.launcher.guard"],
+                stdin=subprocess.PIPE,
+                start_new_session=True,
+                env=self._environment,
+            )
 
     def start(self, name: str, command: Sequence[str], *, stop_timeout_s: float) -> None:
+        """Raises ConfigurationError: the system does not start it."""
         child = _Child(name, command, stop_timeout_s)
         self._children.append(child)
-        self._spawn(child)
+        with _cannot_start(name):
+            self._spawn(child)
 
     def first_dead(self) -> tuple[str, int] | None:
         """Name and exit code of a child that is not running."""
@@ -129,6 +134,14 @@ class Supervisor:
             with contextlib.suppress(BrokenPipeError):
                 self._guard.stdin.write(f"{line}\n".encode())
                 self._guard.stdin.flush()
+
+
+@contextlib.contextmanager
+def _cannot_start(name: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ConfigurationError(f"cannot start the {name}: {error.strerror}") from error
 
 
 def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:

@@ -1,16 +1,22 @@
 """One worker for each GPU of a host: a second predictor would find its memory taken, or take turns with the first.
 
-The worker opens a lock file for each GPU that its models may want, and its predictor processes inherit the open file. The lock
-belongs to that open file: whichever of these processes takes it, the others have it too, and it goes when the last of them has
-ended. So a worker may load a new model beside the old one, while a predictor that outlives its worker still keeps others away.
+On a host with GPUs the worker opens a lock file for each that its models may want, and its predictor processes inherit the open
+file. The lock belongs to that open file: whichever of these processes takes it, the others have it too, and it goes when the last
+of them has ended. So a worker may load a new model beside the old one, while a predictor that outlives its worker still keeps
+others away. The file itself stays, for every user of the host to lock.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
+import re
+import stat
+import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -34,7 +40,7 @@ def gpu_index(device: str | None) -> int | None:
 class GpuLock:
     #: as errors name the GPU
     gpu: str
-    #: of the lock file, open to read and write
+    #: of the open lock file
     descriptor: int
 
     def hold(self, timeout_s: float = HANDOVER_TIMEOUT_S) -> None:
@@ -49,8 +55,9 @@ class GpuLock:
                     field="device",
                 )
             time.sleep(_INTERVAL_S)
-        os.ftruncate(self.descriptor, 0)
-        os.pwrite(self.descriptor, str(os.getpid()).encode(), 0)
+        with suppress(OSError):  # another user's, which may only be read
+            os.ftruncate(self.descriptor, 0)
+            os.pwrite(self.descriptor, str(os.getpid()).encode(), 0)
 
     def _try(self) -> bool:
         try:
@@ -71,13 +78,49 @@ def gpu_lock(index: int, folder: Path | None) -> GpuLock:
     """
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     gpu = visible[index].strip() if index < len(visible) and visible[index] else str(index)
-    return _open(gpu, folder or Path(tempfile.gettempdir()))
+    return _lock(gpu, folder or Path(tempfile.gettempdir()))
+
+
+def host_has_gpu(devices: Path = Path("/dev")) -> bool:
+    """Whether there may be a GPU for this process, as far as can be told without TensorFlow.
+
+    Args:
+        devices: folder of the device nodes: NVIDIA's, WSL's, AMD's.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None and (not visible.strip() or visible.strip().startswith(("-1", "NoDevFiles"))):
+        return False
+    nodes = (devices / "dxg", devices / "kfd")
+    return sys.platform != "linux" or any(devices.glob("nvidia[0-9]*")) or any(node.exists() for node in nodes)
 
 
 @cache
-def _open(gpu: str, folder: Path) -> GpuLock:
-    file = folder / f"inference-gpu-{gpu}.lock"
+def _lock(gpu: str, folder: Path) -> GpuLock:
+    file = folder / f"inference-gpu-{re.sub(r'[^A-Za-z0-9._-]', '_', gpu)}.lock"
     try:
-        return GpuLock(gpu, os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666))
+        return GpuLock(gpu, _open(file))
     except OSError as error:
         raise ConfigurationError(f"gpu.lock_dir: cannot open {file}: {error.strerror}", field="gpu.lock_dir") from error
+
+
+def _open(file: Path) -> int:
+    """The open lock file, made for every user of the host where it is missing.
+
+    The folder may be shared: in one with the sticky bit Linux refuses to open another user's file with O_CREAT
+    (`fs.protected_regular`), and a link or a pipe that somebody put there must not be followed or waited for. A file that may
+    only be read is locked all the same.
+    """
+    flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+    with suppress(FileExistsError):
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | flags, 0o666)
+        os.fchmod(descriptor, 0o666)  # whatever the umask
+        return descriptor
+    try:
+        descriptor = os.open(file, os.O_RDWR | flags)
+    except PermissionError:
+        descriptor = os.open(file, os.O_RDONLY | flags)
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is no file of this service")
+    return descriptor

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from inference.errors import ConfigurationError, PredictionFailed
 from inference.messages import ModelRef
 from inference.models.arena import SlotArena
-from inference.models.device_lock import GpuLock, gpu_index, gpu_lock
+from inference.models.device_lock import GpuLock, gpu_index, gpu_lock, host_has_gpu
 from inference.models.native_stderr import pass_on
 from inference.models.protocol import Failed, Load, Loaded, LoadModel, Predict, Predicted, Ready
 from inference.models.registry import reference
@@ -209,7 +209,7 @@ class PredictorProcess:
         return connection
 
     def _gpu_locks(self) -> dict[int, GpuLock]:
-        indices = {gpu_index(spec.device) for spec, _ in self._models.values()}
+        indices = {gpu_index(spec.device) for spec, _ in self._models.values()} if host_has_gpu() else set()
         return {index: gpu_lock(index, self._gpu.lock_dir) for index in indices if index is not None}
 
     def _await_loading(self, connection: Connection, should_stop: Callable[[], bool]) -> Ready | Failed | None:

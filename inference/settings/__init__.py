@@ -4,7 +4,7 @@ A YAML or JSON file < `.env` and the environment (`INFERENCE_API__PORT=8080`) < 
 to the working directory.
 """
 
-from inference.settings.reading import CONFIG_VARIABLE, config_path, load_settings, read_translated
+from inference.settings.reading import config_path, load_settings, read_translated
 from inference.settings.schema import (
     EMBEDDED,
     BrokerSettings,
@@ -21,6 +21,7 @@ from inference.settings.schema import (
     WorkerSettings,
 )
 from inference.settings.showing import effective, shown_value
+from inference.settings.variables import CONFIG_VARIABLE
 
 __all__ = [
     "CONFIG_VARIABLE",

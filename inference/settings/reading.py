@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from collections.abc import Mapping
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
-import yaml
 from dotenv import dotenv_values
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, InitSettingsSource, PydanticBaseSettingsSource, SettingsError
 
 from inference.errors import ConfigurationError
+from inference.settings.documents import read_mapping, read_text
 from inference.settings.schema import Settings
 from inference.settings.seed_forms import Translation, translate
 from inference.settings.showing import explain
+from inference.settings.variables import CONFIG_VARIABLE, is_port_link, unknown_variables
 
-#: Environment variable that names the configuration file.
-CONFIG_VARIABLE = "INFERENCE_CONFIG"
 DEFAULT_CONFIG = Path("configurations/local.yaml")
 #: Variables that name the checkout of ROHE: its code's, its README's.
 ROHE_VARIABLES = ("ROHE_PATH", "ROHE")
 
+_ENV_FILE = ".env"
 _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 
 
@@ -57,75 +57,85 @@ def load_settings(file: Path | None, overrides: Mapping[str, Any] | None = None)
             env_file = _OurOfEnvFile(settings_cls)
             return init_settings, env_settings, env_file, InitSettingsSource(settings_cls, translation.document)
 
+    problems = _unknown_variables()
     try:
-        return FromFile(**(overrides or {}))
+        settings = FromFile(**(overrides or {}))
     except ValidationError as error:
-        problems = (explain(problem, seed_keys=translation.seed_keys) for problem in error.errors())
+        problems += [explain(problem, seed_keys=translation.seed_keys) for problem in error.errors()]
         raise ConfigurationError("\n".join(problems)) from error
     except SettingsError as error:
         field = re.search(r'field "(\w+)"', str(error))
         key = field.group(1) if field else "environment"
-        raise ConfigurationError(f"{key}: what the environment says is not JSON", field=key) from error
+        problems.append(f'{key}: what the environment says is not JSON: a list is \'["A", "B"]\', a section \'{{"KEY": VALUE}}\'')
+        raise ConfigurationError("\n".join(problems), field=key) from error
+    if problems:
+        raise ConfigurationError("\n".join(problems))
+    return settings
 
 
 class _OurOfEnvFile(DotEnvSettingsSource):
-    """`.env` may hold what other programs need; what begins as ours does must be a setting."""
+    """`.env` may hold what other programs need."""
+
+    def _read_env_files(self) -> Mapping[str, str | None]:
+        return {name.lower(): value for name, value in _env_file().items()}
 
     def __call__(self) -> dict[str, Any]:
-        found = super().__call__()
-        mistyped = [key.upper() for key in found if key.startswith("inference_") and key.upper() != CONFIG_VARIABLE]
-        if mistyped:
-            raise ConfigurationError(f".env: {', '.join(mistyped)}: unknown setting", field=mistyped[0])
-        return {key: value for key, value in found.items() if key in Settings.model_fields}
+        return {key: value for key, value in super().__call__().items() if key in Settings.model_fields}
 
 
 def read_translated(file: Path) -> Translation:
     """What a YAML or JSON file says, in our keys. Raises ConfigurationError."""
     variables = _variables()
     rohe = next(filter(None, (variables.get(name) for name in ROHE_VARIABLES)), None)
-    return translate(_filled(_read_mapping(file), file, "", variables), rohe=Path(rohe) if rohe else None)
+    missing: list[str] = []
+    document = _filled(read_mapping(file), "", variables, missing)
+    if missing:
+        raise ConfigurationError("\n".join(f"{file}: {problem}" for problem in missing))
+    return translate(document, rohe=Path(rohe) if rohe else None)
 
 
 def _variables() -> dict[str, str]:
-    """The environment; below it `.env`, which the seed and Docker Compose read too."""
-    of_file = {name: value for name, value in dotenv_values(".env").items() if value is not None}
-    return of_file | dict(os.environ)
+    """The environment; below it `.env`, which the seed and Docker Compose read too.
+
+    `MONGODB_PORT=tcp://10.0.0.1:27017`, as Kubernetes sets it for a Service, is no port that a file means by `${MONGODB_PORT}`.
+    """
+    environment = {name: value for name, value in os.environ.items() if not is_port_link(name, value)}
+    return _env_file() | environment
 
 
-def _read_mapping(file: Path) -> dict[str, Any]:
-    try:
-        text = file.read_text(encoding="utf-8")
-        # JSON is YAML but for tabs and surrogate pairs.
-        document = json.loads(text) if file.suffix.lower() == ".json" else yaml.safe_load(text)
-    except OSError as error:
-        raise ConfigurationError(f"cannot read the configuration {file}: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError) as error:
-        raise ConfigurationError(f"{file} is neither YAML nor JSON: {' '.join(str(error).split())}") from error
-    if document is None:
+def _env_file() -> dict[str, str]:
+    """The variables of `.env` in the working directory. Raises ConfigurationError."""
+    file = Path(_ENV_FILE)
+    if not file.is_file():
         return {}
-    if not isinstance(document, dict):
-        raise ConfigurationError(f"{file} must be a mapping of settings, not {type(document).__name__}")
-    strange = next((key for key in document if not isinstance(key, str)), None)
-    if strange is not None:
-        raise ConfigurationError(f"{file}: the key {strange!r} is not a text; put it into quotes")
-    return document
+    found: Mapping[str, str | None] = dotenv_values(stream=StringIO(read_text(file, "the variables in")))
+    return {name: value for name, value in found.items() if value is not None}
 
 
-def _filled(value: Any, file: Path, key: str, variables: Mapping[str, str]) -> Any:
-    """`${NAME}` and `${NAME:-default}` in texts become what `variables` has, so that no secret lies in the file."""
+def _unknown_variables() -> list[str]:
+    return [*unknown_variables(os.environ), *(f"{_ENV_FILE}: {problem}" for problem in unknown_variables(_env_file()))]
+
+
+def _filled(value: Any, key: str, variables: Mapping[str, str], missing: list[str]) -> Any:
+    """`${NAME}` and `${NAME:-default}` in texts become what `variables` has, so that no secret is stored in the file.
+
+    Args:
+        missing: takes a sentence for each variable that is not there.
+    """
     match value:
         case dict():
-            return {name: _filled(item, file, f"{key}.{name}".lstrip("."), variables) for name, item in value.items()}
+            return {name: _filled(item, f"{key}.{name}".lstrip("."), variables, missing) for name, item in value.items()}
         case list():
-            return [_filled(item, file, key, variables) for item in value]
+            return [_filled(item, key, variables, missing) for item in value]
         case str():
-            return _VARIABLE.sub(lambda found: _variable(found, file, key, variables), value)
+            return _VARIABLE.sub(lambda found: _variable(found, key, variables, missing), value)
     return value
 
 
-def _variable(found: re.Match[str], file: Path, key: str, variables: Mapping[str, str]) -> str:
+def _variable(found: re.Match[str], key: str, variables: Mapping[str, str], missing: list[str]) -> str:
     name, default = found.group(1, 2)
-    value = variables.get(name, default)
+    value: str | None = variables.get(name, default)
     if value is None:
-        raise ConfigurationError(f"{file}: {key} needs the environment variable {name}", field=key)
+        missing.append(f"{key} needs the environment variable {name}")
+        return ""
     return value

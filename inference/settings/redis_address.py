@@ -11,15 +11,20 @@ USER and PASSWORD are those of the Redis servers. What is special in a URL is pe
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
+from inference.settings.addresses import split_url
+
 _PORT = 6379
 _SENTINEL_PORT = 26379
 _WRONG_SERVER = "its server must be HOST or HOST:PORT; in a password, characters as / ? # [ ] are percent-encoded"
+#: The longest path of a Unix socket on Linux, bytes.
+MAX_SOCKET_PATH = 107
 #: Schemes, and whether they mean TLS.
 _DIRECT = {"redis": False, "rediss": True}
 _BY_SENTINEL = {"sentinel": False, "sentinels": True}
@@ -53,10 +58,7 @@ class RedisAddress:
     @classmethod
     def parse(cls, url: str) -> Self:
         """Raises ValueError, without the URL's secrets, that says what is wrong."""
-        try:
-            parts = urlsplit(url)
-        except ValueError:
-            raise ValueError(_WRONG_SERVER) from None
+        parts = split_url(url, "redis://USER:PASSWORD@HOST:PORT/DB")
         by_sentinel = parts.scheme in _BY_SENTINEL
         has_tls = (_DIRECT | _BY_SENTINEL).get(parts.scheme, False)
         # First: of a password that is not percent-encoded, the rest would pass for options.
@@ -66,8 +68,8 @@ class RedisAddress:
             raise ValueError("the sentinels need to know which server is meant: ?master=NAME")
         username, password = _credentials(parts)
         path = unquote(parts.path)
-        if not nodes and not path:
-            raise ValueError("a socket has a path: unix:///PATH")
+        if not nodes:
+            _check_socket(path, parts.netloc)
         return cls(
             nodes=nodes,
             socket=None if nodes else Path(path),
@@ -98,6 +100,13 @@ def _credentials(parts: SplitResult) -> tuple[str | None, str | None]:
     return unquote(user) or None, unquote(password) or None
 
 
+def _check_socket(path: str, netloc: str) -> None:
+    if not path or (netloc and not netloc.endswith("@")):
+        raise ValueError("a socket has a path: unix:///PATH, or unix://USER:PASSWORD@/PATH")
+    if len(os.fsencode(path)) > MAX_SOCKET_PATH:
+        raise ValueError(f"the path of a Unix socket has at most {MAX_SOCKET_PATH} bytes")
+
+
 def _nodes(parts: SplitResult, default_port: int) -> tuple[tuple[str, int], ...]:
     nodes: list[tuple[str, int]] = []
     for text in parts.netloc.rpartition("@")[2].split(","):
@@ -113,7 +122,7 @@ def _nodes(parts: SplitResult, default_port: int) -> tuple[tuple[str, int], ...]
 
 
 def _database(text: str) -> int:
-    if not text.isdecimal():
+    if not (text.isascii() and text.isdecimal() and len(text) <= 9):  # noqa: PLR2004 a server has a few
         raise ValueError("the database is a number: redis://HOST:PORT/0")
     return int(text)
 
@@ -123,6 +132,8 @@ def _tls(options: Mapping[str, str]) -> dict[str, str | bool]:
     for name in sorted(_TLS_FILES & set(options)):
         if not Path(options[name]).is_file():
             raise ValueError(f"{name}: there is no file {options[name]}")
+        if not os.access(options[name], os.R_OK):
+            raise ValueError(f"{name}: cannot read {options[name]}")
         found[name] = options[name]
     for name, choices in _TLS_CHOICES.items():
         if name in options:

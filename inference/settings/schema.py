@@ -4,13 +4,29 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidator, SecretStr, TypeAdapter, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    SecretStr,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from inference.http_address import listening_host
+from inference.settings import addresses
 from inference.settings.redis_address import REDIS_SCHEMES, RedisAddress
 
 #: `broker.url` for the server that the service starts by itself.
@@ -18,7 +34,7 @@ EMBEDDED = "embedded"
 
 #: IPv4 addresses, as a socket for both families shows them.
 _IPV4_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
-_AMQP_URL = re.compile(r"amqps?://.+")
+_AMQP_URL = re.compile(r"amqps?://")
 _REDIS_FORMS = f"'{EMBEDDED}', redis://HOST:PORT/DB, rediss://…, sentinel://HOST:PORT,HOST:PORT/DB?master=NAME, unix:///PATH"
 
 
@@ -33,7 +49,7 @@ def _redis_or_embedded(url: str, *, or_else: str = "") -> str:
 
 
 def _any_broker(url: str) -> str:
-    return url if _AMQP_URL.match(url) else _redis_or_embedded(url, or_else=" or amqp://HOST:PORT/VHOST")
+    return addresses.amqp_url(url) if _AMQP_URL.match(url) else _redis_or_embedded(url, or_else=" or amqp://HOST:PORT/VHOST")
 
 
 def _network(text: str) -> str:
@@ -61,15 +77,32 @@ def _folder_or_description(entry: Any) -> Path | dict[str, Any]:
     raise ValueError("must be a folder with a model.yaml, or a description (a mapping)")
 
 
+def _upper(value: Any) -> Any:
+    return value.upper() if isinstance(value, str) else value
+
+
+def _of_secret(check: Callable[[str], str]) -> AfterValidator:
+    """Apply `check` to the text of a secret."""
+
+    def checked(secret: SecretStr) -> SecretStr:
+        check(secret.get_secret_value())
+        return secret
+
+    return AfterValidator(checked)
+
+
 RedisUrl = Annotated[str, AfterValidator(_redis_or_embedded)]
 BrokerUrl = Annotated[str, AfterValidator(_any_broker)]
 ModelEntry = Annotated[Path | dict[str, Any], PlainValidator(_folder_or_description)]
 ListeningHost = Annotated[str, AfterValidator(listening_host)]
 Network = Annotated[str, AfterValidator(_network)]
-BucketName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
+BucketName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$"), AfterValidator(addresses.bucket_name)]
 SinkName = Literal["jsonl", "mongodb", "kafka"]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
+#: Redis counts milliseconds in 64 bits.
+Seconds = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, le=2**53)]
+#: of threads or processes
+Few = Annotated[int, Field(ge=1, le=1024)]
 
 
 def ensemble_sinks(ensemble: bool) -> tuple[SinkName, ...]:
@@ -77,7 +110,27 @@ def ensemble_sinks(ensemble: bool) -> tuple[SinkName, ...]:
     return ("kafka",) if ensemble else ("mongodb",)
 
 
-class _Section(BaseModel):
+def _kinds(field: FieldInfo) -> tuple[Any, ...]:
+    """The type of a field, and the members where it is a union."""
+    return field.annotation, *get_args(field.annotation)
+
+
+class _Checked:
+    """Checks that every setting has, whatever its type."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain(cls, value: Any, info: ValidationInfo) -> Any:
+        fields: Mapping[str, FieldInfo] = cls.model_fields  # type: ignore[attr-defined] # of the class that this is mixed into
+        field = fields[str(info.field_name)]
+        if isinstance(value, bool) and bool not in _kinds(field):
+            raise ValueError("must not be true or false")
+        if isinstance(value, str) and not value and Path in _kinds(field):
+            raise ValueError("must not be empty")
+        return addresses.check_text(value)
+
+
+class _Section(_Checked, BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
@@ -88,7 +141,7 @@ class ApiSettings(_Section):
     host: ListeningHost = "127.0.0.1"
     port: int = Field(default=30005, ge=1, le=65535)
     #: processes; each serves many requests at a time
-    workers: Count = 1
+    workers: Few = 1
     #: open connections of each process; when there are as many, the one that has been idle for longest is closed
     max_connections: Count = 10_000
     #: an idle connection is kept this long, seconds: longer than the load balancer in front keeps it (most: 60)
@@ -122,6 +175,8 @@ class TaskStoreSettings(_Section):
     #: default: the broker's server where that is Redis, so that record and message are written in one step
     url: RedisUrl | None = None
     key_prefix: str = Field(default="inference", pattern=r"^[A-Za-z0-9_.-]+$")
+    #: start though the Redis server evicts keys when its memory is full, and so loses accepted tasks
+    allow_eviction: bool = False
     #: a worker that is silent for longer loses its tasks to others
     lease_s: Seconds = 10
     #: how long a task can be asked for after its end
@@ -144,18 +199,18 @@ class UploadSettings(_Section):
     #: the same, while no more than 256 tasks wait for the model
     inline_quiet_max_bytes: int = Field(default=2**18, ge=0, le=2**20)
     #: an upload is removed after this many days; none: never
-    retention_days: int | None = Field(default=None, ge=1)
+    retention_days: int | None = Field(default=None, ge=1, le=36_500)
 
 
 class MinioSettings(_Section):
     """Reaching MinIO, or any S3."""
 
     #: HOST:PORT; http:// or https:// before it says whether it is `secure`
-    endpoint: str = "127.0.0.1:9000"
-    access_key: SecretStr = SecretStr("")
+    endpoint: Annotated[str, AfterValidator(addresses.minio_endpoint)] = "127.0.0.1:9000"
+    access_key: Annotated[SecretStr, _of_secret(addresses.check_access_key)] = SecretStr("")
     secret_key: SecretStr = SecretStr("")
     secure: bool = False
-    region: str | None = None
+    region: str | None = Field(default=None, pattern=r"^([A-Za-z0-9][A-Za-z0-9_-]{0,62})?$")
     connect_timeout_s: Seconds = 3
     read_timeout_s: Seconds = 15
 
@@ -213,9 +268,9 @@ class WorkerSettings(_Section):
 
     max_batch_size: int = Field(default=32, ge=1, le=1024)
     #: how long an idle predictor waits for a batch to fill; 0: it runs what is there
-    max_batch_wait_ms: float = Field(default=0, ge=0)
+    max_batch_wait_ms: float = Field(default=0, ge=0, allow_inf_nan=False)
     #: threads that fetch and decode
-    io_threads: Count = 4
+    io_threads: Few = 4
     #: tasks held beside the running batch, in batches; of RabbitMQ messages, each with up to a batch
     prefetch_batches: Count = 4
     #: a call of the model that takes longer ends its process
@@ -235,19 +290,20 @@ class JsonlSinkSettings(_Section):
 class MongodbSettings(_Section):
     """Results as documents, once each."""
 
-    url: SecretStr = SecretStr("mongodb://127.0.0.1:27017")
-    database: str = "inference"
-    collection: str = "results"
+    url: Annotated[SecretStr, _of_secret(addresses.mongodb_url)] = SecretStr("mongodb://127.0.0.1:27017")
+    database: Annotated[str, AfterValidator(addresses.mongodb_database)] = "inference"
+    collection: Annotated[str, AfterValidator(addresses.mongodb_collection)] = "results"
     #: documents are removed after this many days; none: never
-    ttl_days: int | None = Field(default=None, ge=1)
+    ttl_days: int | None = Field(default=None, ge=1, le=24_855)
     timeout_s: Seconds = 10
 
 
 class KafkaSettings(_Section):
     """Results as records, keyed by request id."""
 
-    bootstrap_servers: str = "127.0.0.1:9092"
-    topic: str = Field(default="inference-results", pattern=r"^[A-Za-z0-9._-]{1,249}$")
+    #: HOST:PORT, several with commas between them or as a list
+    bootstrap_servers: Annotated[str, BeforeValidator(addresses.bootstrap_servers)] = "127.0.0.1:9092"
+    topic: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$"), AfterValidator(addresses.kafka_topic)] = "inference-results"
     #: of the topic, where we make it
     partitions: Count = 3
     replication_factor: Count = 1
@@ -279,11 +335,11 @@ class RelaySettings(_Section):
 
 
 class LogSettings(_Section):
-    level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = "INFO"
     format: Literal["text", "json"] = "text"
 
 
-class Settings(BaseSettings):
+class Settings(_Checked, BaseSettings):
     """Everything that can be set."""
 
     model_config = SettingsConfigDict(
@@ -336,13 +392,26 @@ class Settings(BaseSettings):
             return data
         if "sinks" in data:
             raise ValueError("ensemble and sinks both say where results go; set one of them")
-        is_ensemble = TypeAdapter(bool).validate_python(data["ensemble"])
+        try:
+            is_ensemble = TypeAdapter(bool).validate_python(data["ensemble"])
+        except ValidationError:
+            return data  # what is wrong is said of its key
         return data | {"sinks": ensemble_sinks(is_ensemble)}
 
     @model_validator(mode="after")
     def _records_have_a_home(self) -> Self:
         if self.broker.is_amqp and self.task_store.url is None:
             raise ValueError("task_store.url is needed: the task records live in Redis, and the broker is RabbitMQ")
+        return self
+
+    @model_validator(mode="after")
+    def _keys_come_together(self) -> Self:
+        keys = {name: getattr(self.minio, name).get_secret_value() for name in ("access_key", "secret_key")}
+        missing = [name for name, key in keys.items() if not key]
+        if self.uploads.store == "minio" and len(missing) == 1:
+            raise ValueError(
+                f"minio.{missing[0]} is empty; minio.access_key and minio.secret_key come together, or neither is set"
+            )
         return self
 
     @property

@@ -10,12 +10,14 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, SecretStr
 
+from inference.errors import shown
 from inference.settings.schema import Settings
 from inference.settings.seed_sections import SECTIONS, SHARED
 
 _MASK = "**********"
 #: Keys whose wrong values are not shown either.
 _SECRETS = (["access_key"], ["secret_key"], ["password"])
+_SECRET_URL = ["mongodb", "url"]
 
 
 def effective(settings: Settings) -> dict[str, Any]:
@@ -37,7 +39,7 @@ def shown_value(value: Any) -> Any:
             return str(value)
         case str():
             # Up to the last @: a password that should have been percent-encoded may hold any character.
-            hidden = re.sub(r"(://(?:[^:/@?]*:)?).*@", rf"\1{_MASK}@", value)
+            hidden = re.sub(r"(://(?:[^:/@?]*:)?).*@", rf"\1{_MASK}@", value, flags=re.DOTALL)
             return re.sub(r"([?&]\w*(?:password|secret|token)\w*=)[^&]*", rf"\1{_MASK}", hidden)
     return value
 
@@ -57,11 +59,17 @@ def explain(
     key = (seed_keys or {}).get(key, key)
     if problem["type"] != "extra_forbidden":
         # A section is not shown: its secrets are plain text as long as they are no settings yet.
-        hidden = isinstance(problem["input"], dict) or location[-1:] in _SECRETS
-        got = "" if hidden else f" (got {shown_value(problem['input'])!r})"
-        return f"{key}: {problem['msg'].removeprefix('Value error, ')}{got}"
+        hidden = isinstance(problem["input"], dict) or location[-1:] in _SECRETS or location == _SECRET_URL
+        got = "" if hidden else f" (got {shown(shown_value(problem['input']))})"
+        return f"{key}: {_words(problem['msg'])}{got}"
     near = difflib.get_close_matches(location[-1], _keys_beside(location, section), n=1)
     return f"{key}: unknown key" + (f"; did you mean {near[0]}?" if near else "")
+
+
+def _words(message: str) -> str:
+    """Pydantic's message in the words of a configuration file."""
+    words = message.removeprefix("Value error, ").replace("a valid tuple", "a list")
+    return re.sub(r"is not a valid path for <.*>", "should be a path", words)
 
 
 def _keys_beside(location: list[str], section: type[BaseModel]) -> list[str]:

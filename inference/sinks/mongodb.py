@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
 
@@ -11,6 +13,7 @@ from pymongo import ASCENDING, MongoClient
 from pymongo.collection import Collection
 from pymongo.errors import PyMongoError
 
+from inference.errors import ConfigurationError
 from inference.settings import MongodbSettings
 from inference.sinks import Refusal, SinkUnavailable
 from inference.sinks.mongodb_inserting import insert
@@ -28,12 +31,14 @@ class MongodbSink:
     def __init__(self, settings: MongodbSettings) -> None:
         self._settings = settings
         timeout_ms = round(settings.timeout_s * 1000)
-        self._client: MongoClient[dict[str, Any]] = MongoClient(
-            settings.url.get_secret_value(),
-            serverSelectionTimeoutMS=timeout_ms,
-            connectTimeoutMS=timeout_ms,
-            socketTimeoutMS=timeout_ms,
-        )
+        with _wrong_url():
+            self._client: MongoClient[dict[str, Any]] = MongoClient(
+                settings.url.get_secret_value(),
+                serverSelectionTimeoutMS=timeout_ms,
+                connectTimeoutMS=timeout_ms,
+                socketTimeoutMS=timeout_ms,
+                connect=False,  # the first write does
+            )
         #: what the server takes as one document; 0 until it was asked
         self._max_document_bytes = 0
 
@@ -64,6 +69,17 @@ class MongodbSink:
             collection.create_index([("finished_at", ASCENDING)], expireAfterSeconds=days * _SECONDS_A_DAY)
         except PyMongoError as error:
             logger.warning("mongodb.ttl_days: this server makes no TTL index, documents stay: %s", error)
+
+
+@contextmanager
+def _wrong_url() -> Iterator[None]:
+    """What the client does not take of `mongodb.url`, an option that it does not know too, is a ConfigurationError."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", UserWarning)
+            yield
+    except (PyMongoError, UserWarning, ValueError, OSError) as error:
+        raise ConfigurationError(f"mongodb.url: {error}", field="mongodb.url") from error
 
 
 def _to_bson(document: dict[str, Any]) -> dict[str, Any]:

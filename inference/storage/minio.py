@@ -19,7 +19,7 @@ from minio.error import MinioException, S3Error
 from minio.lifecycleconfig import Expiration, LifecycleConfig, Rule
 
 from inference.blocking import runs_under_gevent
-from inference.errors import InferenceError, ObjectNotFound, ServiceUnavailable
+from inference.errors import ConfigurationError, InferenceError, ObjectNotFound, ServiceUnavailable
 from inference.settings import MinioSettings
 from inference.storage import UPLOADS_PREFIX, bucket_and_key, too_large
 from inference.storage.breaker import Breaker, ServerIsSilentError
@@ -186,20 +186,25 @@ class MinioObjectReader:
 
 
 def _connect(settings: MinioSettings, connections: int) -> Minio:
+    """Raises ConfigurationError: the client does not take the endpoint or the region."""
     address, secure = _address(settings)
-    return Minio(
-        address,
-        access_key=settings.access_key.get_secret_value(),
-        secret_key=settings.secret_key.get_secret_value(),
-        secure=secure,
-        region=_region(settings),
-        http_client=urllib3.PoolManager(
-            maxsize=connections,
-            timeout=_timeout(settings),
-            # Not after a time-out: a server that hangs would be waited for three times.
-            retries=urllib3.Retry(total=2, read=0, connect=1, backoff_factor=0.1, status_forcelist=(502, 503, 504)),
-        ),
+    pool = urllib3.PoolManager(
+        maxsize=connections,
+        timeout=_timeout(settings),
+        # Not after a time-out: a server that hangs would be waited for three times.
+        retries=urllib3.Retry(total=2, read=0, connect=1, backoff_factor=0.1, status_forcelist=(502, 503, 504)),
     )
+    try:
+        return Minio(
+            address,
+            access_key=settings.access_key.get_secret_value(),
+            secret_key=settings.secret_key.get_secret_value(),
+            secure=secure,
+            region=_region(settings),
+            http_client=pool,
+        )
+    except ValueError as error:
+        raise ConfigurationError(f"minio.endpoint: {error}", field="minio.endpoint") from error
 
 
 def _quick_put(settings: MinioSettings, connections: int) -> GeventPut | None:

@@ -15,7 +15,7 @@ import requests
 from sklearn.datasets import load_digits
 from support.service import Service, wait_until
 
-from api.serving import let_open
+from inference.open_files import let_open
 
 pytestmark = pytest.mark.process
 

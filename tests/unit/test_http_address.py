@@ -22,7 +22,7 @@ from inference.settings import Settings, load_settings
         ("my-host_1.example.org", "my-host_1.example.org"),
         ("::1", "::1"),
         ("[::1]", "::1"),
-        (" [::] ", "::"),
+        ("[::]", "::"),
         ("fe80::1%eth0", "fe80::1%eth0"),
         ("::ffff:127.0.0.1", "::ffff:127.0.0.1"),
         ("", "0.0.0.0"),  # noqa: S104

@@ -50,7 +50,8 @@ def open_devices(
     indices = {device: _index(device, len(gpus)) for device in wanted}
     used = sorted({index for index in indices.values() if index is not None})
     for index in used:
-        locks[index].hold()
+        if index in locks:  # a GPU whose device node has another name than those that are known
+            locks[index].hold()
     config.set_visible_devices([gpus[index] for index in used], "GPU")
     if not used:
         _take_threads(config)

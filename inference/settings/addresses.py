@@ -1,0 +1,157 @@
+"""Check addresses of other servers, without asking them: a wrong one is an error of its setting, before anything starts.
+
+Nothing here repeats an address in an error, since it may hold a password.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from typing import Any
+from urllib.parse import SplitResult, urlsplit
+
+_ENCODE = "in a password, characters as / ? # [ ] @ : % are percent-encoded (@ as %40)"
+_AMQP_FORM = "amqp://USER:PASSWORD@HOST:PORT/VHOST"
+_MONGODB_FORM = "mongodb://USER:PASSWORD@HOST:PORT/?OPTION=VALUE"
+_UNENCODED_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+#: A host name (underscores are common in containers' names), or an IPv6 address in brackets.
+_HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]*[A-Za-z0-9_.])?|\[[0-9A-Fa-f:.]+(?:%[\w.-]+)?\]")
+
+
+def check_text(value: Any) -> Any:
+    """Refuse control characters and blanks at the ends of a text, and of each text of a list; other values pass.
+
+    Raises:
+        ValueError: says which; the usual cause is a secret that was read from a file with its line end.
+    """
+    for text in value if isinstance(value, list | tuple) else (value,):
+        if not isinstance(text, str):
+            continue
+        if text.endswith(("\n", "\r")):
+            raise ValueError("ends in a line end; remove it")
+        if strange := _CONTROL.search(text):
+            raise ValueError(f"holds the control character {strange.group()!r}")
+        if text != text.strip():
+            raise ValueError("begins or ends with a blank; remove it")
+    return value
+
+
+def check_access_key(key: str) -> str:
+    """Raise ValueError unless `key` can be part of an HTTP header as S3 signs it."""
+    if not key.isascii() or any(character.isspace() or character == "," for character in key):
+        raise ValueError("must be ASCII without blanks and commas")
+    return key
+
+
+def minio_endpoint(endpoint: str) -> str:
+    """`HOST:PORT`, with `http://` or `https://` before it where `endpoint` has that. Raises ValueError."""
+    scheme, separator, address = endpoint.rpartition("://")
+    if separator and scheme.lower() not in {"http", "https"}:
+        raise ValueError("must be HOST:PORT, http://HOST:PORT or https://HOST:PORT")
+    address = address.removesuffix("/")
+    if "@" in address:
+        raise ValueError("must be HOST:PORT; credentials belong into minio.access_key and minio.secret_key")
+    if not is_host_and_port(address):
+        path = ", without a path: that of the API, not of the console" if re.search("[/?#]", address) else ""
+        raise ValueError(f"must be HOST:PORT, http://HOST:PORT or https://HOST:PORT{path}")
+    return f"{scheme.lower()}{separator}{address}"
+
+
+def bucket_name(name: str) -> str:
+    """Raise ValueError where S3's rules, beyond its characters and its length, do not allow `name`."""
+    if any(pair in name for pair in ("..", ".-", "-.")):
+        raise ValueError("a bucket's name has no '..', '.-' or '-.'")
+    if _is_ip_address(name):
+        raise ValueError("a bucket's name is no IP address")
+    return name
+
+
+def bootstrap_servers(servers: Any) -> Any:
+    """`HOST:PORT,…` from a text or a list of Kafka servers. Raises ValueError."""
+    parts = servers.split(",") if isinstance(servers, str) else servers
+    if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
+        return servers  # its type is wrong, which is said of it
+    parts = [part.strip() for part in parts]
+    if any("://" in part for part in parts):
+        raise ValueError("must be HOST:PORT[,HOST:PORT…], without a scheme")
+    if not parts or not all(map(is_host_and_port, parts)):
+        raise ValueError("must be HOST:PORT[,HOST:PORT…]")
+    return ",".join(parts)
+
+
+def kafka_topic(name: str) -> str:
+    """Raise ValueError for the two names that a folder cannot have, which Kafka refuses."""
+    if name in {".", ".."}:
+        raise ValueError("a topic is not named '.' or '..'")
+    return name
+
+
+def amqp_url(url: str) -> str:
+    """RabbitMQ's URL, or several with ';' between them (the next is used when one is down). Raises ValueError."""
+    for one in url.split(";"):
+        parts = split_url(one, _AMQP_FORM)
+        if parts.scheme not in {"amqp", "amqps"}:
+            raise ValueError(f"must be {_AMQP_FORM}; several have ';' between them")
+        if not is_host_and_port(parts.netloc.rpartition("@")[2]):
+            raise ValueError(f"must be {_AMQP_FORM}; {_ENCODE}")
+    return url
+
+
+def mongodb_url(url: str) -> str:
+    """Raise ValueError unless `url` has the form of MongoDB's; its options are checked where the client is made."""
+    parts = split_url(url, _MONGODB_FORM)
+    if parts.scheme not in {"mongodb", "mongodb+srv"}:
+        raise ValueError(f"must be {_MONGODB_FORM}, or mongodb+srv://…")
+    credentials, _, hosts = parts.netloc.rpartition("@")
+    user, _, password = credentials.partition(":")
+    if any(re.search("[@:/]", text) or _UNENCODED_PERCENT.search(text) for text in (user, password)):
+        raise ValueError(f"must be {_MONGODB_FORM}; {_ENCODE}")
+    if parts.scheme == "mongodb+srv" and not _HOST.fullmatch(hosts):
+        raise ValueError("mongodb+srv:// has one host, without a port")
+    if not all(is_host_and_port(host) or host.endswith(".sock") for host in hosts.split(",")):
+        raise ValueError(f"must be {_MONGODB_FORM}; {_ENCODE}")
+    return url
+
+
+def mongodb_database(name: str) -> str:
+    """Raise ValueError unless MongoDB allows a database of this name."""
+    if not 0 < len(name.encode()) < 64 or re.search(r'[/\\. "$\0]', name):  # noqa: PLR2004 the server's limit
+        raise ValueError("a database's name has 1 to 63 bytes, and none of / \\ . \" $ and blank")
+    return name
+
+
+def mongodb_collection(name: str) -> str:
+    """Raise ValueError unless MongoDB allows a collection of this name."""
+    if not name or "$" in name or ".." in name or name.startswith((".", "system.")) or name.endswith("."):
+        raise ValueError("a collection's name is not empty, has no $ and no empty part between dots, and begins not with system.")
+    return name
+
+
+def split_url(url: str, form: str) -> SplitResult:
+    """The URL's parts. Raises ValueError where the rest of a password that is not percent-encoded would pass for another part."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise ValueError(f"must be {form}; {_ENCODE}") from None
+    names = [option.partition("=")[0] for option in parts.query.split("&")]
+    if "@" in parts.path or "@" in parts.fragment or any("@" in name for name in names):
+        raise ValueError("the password must be percent-encoded: / as %2F, ? as %3F, # as %23, @ as %40, % as %25")
+    if parts.fragment or url.endswith("#"):
+        raise ValueError(f"has a '#', which is %23 in a password; must be {form}")
+    return parts
+
+
+def is_host_and_port(text: str) -> bool:
+    """Whether `text` is HOST or HOST:PORT."""
+    host, colon, port = text.rpartition(":") if re.search(r":[^\]]*$", text) else (text, "", "")
+    has_port = port.isascii() and port.isdecimal() and 0 < int(port[:6]) < 2**16
+    return bool(_HOST.fullmatch(host)) and (has_port or not colon)
+
+
+def _is_ip_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True

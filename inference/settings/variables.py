@@ -1,0 +1,74 @@
+"""Tell our environment variables from mistyped ones, and from those that Kubernetes sets for each Service of a namespace."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import get_args
+
+from pydantic import BaseModel
+
+from inference.settings.schema import Settings
+
+PREFIX = "INFERENCE_"
+#: Environment variable that names the configuration file.
+CONFIG_VARIABLE = "INFERENCE_CONFIG"
+
+_NESTED = "__"
+#: The variables of a Service: https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
+_PROTOCOL = r"(?:TCP|UDP|SCTP)"
+_SERVICE_LINKS = tuple(
+    (re.compile(name, re.IGNORECASE), re.compile(value, re.IGNORECASE))
+    for name, value in (
+        (r".+_SERVICE_HOST", r"[\w.:\[\]-]+"),
+        (r".+_SERVICE_PORT(?:_\w+)?", r"\d+"),
+        (rf".+_PORT(?:_\d+_{_PROTOCOL})?", r"(?:tcp|udp|sctp)://\S+"),
+        (rf".+_PORT_\d+_{_PROTOCOL}_PROTO", r"tcp|udp|sctp"),
+        (rf".+_PORT_\d+_{_PROTOCOL}_PORT", r"\d+"),
+        (rf".+_PORT_\d+_{_PROTOCOL}_ADDR", r"[\w.:\[\]-]+"),
+    )
+)
+
+
+def is_service_link(name: str, value: str) -> bool:
+    """Whether Kubernetes sets such a variable for a Service: by the forms of its name and of its value."""
+    return any(names.fullmatch(name) and values.fullmatch(value) for names, values in _SERVICE_LINKS)
+
+
+def is_port_link(name: str, value: str) -> bool:
+    """Whether it is the one of a Service's variables that others mean as a number: `NAME_PORT=tcp://ADDRESS:PORT`."""
+    return name.upper().endswith("_PORT") and is_service_link(name, value)
+
+
+def unknown_variables(variables: Mapping[str, str | None]) -> Iterator[str]:
+    """A sentence for each variable that begins as ours do and is none. A wrong key inside a section is told with the settings."""
+    known = dict(_variables_of(Settings))
+    for name, value in variables.items():
+        upper = name.upper()
+        if not upper.startswith(PREFIX) or upper == CONFIG_VARIABLE or is_service_link(name, value or ""):
+            continue
+        first, nested, rest = upper.partition(_NESTED)
+        if first not in known or (nested and (not known[first] or not rest)):
+            yield f"{name}: unknown setting" + _nearest(upper, known)
+
+
+def _nearest(name: str, known: Mapping[str, Iterable[str]]) -> str:
+    """The setting that is meant: with other underscores first, since they are what is most often mistyped."""
+    full = [*known, *(f"{section}{_NESTED}{key}" for section, keys in known.items() for key in keys)]
+    by_letters = {one.replace("_", ""): one for one in full}
+    near = difflib.get_close_matches(name, full, n=1, cutoff=0.7)
+    found = by_letters.get(name.replace("_", "")) or (near[0] if near else None)
+    return f"; did you mean {found}?" if found else ""
+
+
+def _variables_of(settings: type[BaseModel]) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The variable of each setting and section, and the keys of a section in capitals."""
+    for name, field in settings.model_fields.items():
+        kind = next((one for one in (field.annotation, *get_args(field.annotation)) if _is_section(one)), None)
+        keys = tuple(key.upper() for key in kind.model_fields) if kind else ()
+        yield f"{PREFIX}{name.upper()}", keys
+
+
+def _is_section(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)

@@ -1,0 +1,163 @@
+"""Check what the settings name on this host before a part of the service starts: all errors at once, each by its key.
+
+Nothing is made, and no server is asked, so that `check-config` leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+from inference.errors import ConfigurationError
+from inference.models.device_lock import gpu_index, host_has_gpu
+from inference.models.registry import ModelRegistry, described_models
+from inference.open_files import OPEN_FILES, let_open
+from inference.redis_client import embedded_socket
+from inference.settings import Settings
+from inference.settings.redis_address import MAX_SOCKET_PATH
+from inference.sinks import open_sink
+from inference.storage import open_object_store
+
+Part = Literal["everything", "api", "worker", "relay", "broker", "flower"]
+
+_WITH_UPLOADS = ("everything", "api", "worker", "relay")
+_WITH_SINKS = ("everything", "relay")
+_WITH_MODELS = ("everything", "api", "worker")
+_MAX_NAME_BYTES = 255
+#: Fewer open files than this do not suffice for any part.
+_MIN_OPEN_FILES = 200
+
+
+def check_start(settings: Settings, part: Part) -> None:
+    """Raise ConfigurationError with one line for each setting that this part cannot work with here."""
+    problems = [*_folder_problems(settings, part), *_client_problems(settings, part)]
+    if part == "everything":
+        problems += _sample_problems(settings)
+    if part in {"everything", "worker"}:
+        problems += _gpu_problems(settings)
+    if problems:
+        raise ConfigurationError("\n".join(problems))
+
+
+def check_everything(settings: Settings) -> ModelRegistry:
+    """As `check_start`, and the models with their files, which it gives. Raises ConfigurationError, ServiceUnavailable."""
+    problems: list[str] = []
+    try:
+        check_start(settings, "everything")
+    except ConfigurationError as error:
+        problems.append(error.detail)
+    try:
+        models = ModelRegistry.load(settings)
+    except ConfigurationError as error:
+        raise ConfigurationError("\n".join([*problems, error.detail]), field=error.field) from error
+    if problems:
+        raise ConfigurationError("\n".join(problems))
+    return models
+
+
+def check_open_files(files: int = OPEN_FILES) -> None:
+    """Let this process open `files` files where the system allows it. Raises ConfigurationError: far too few are allowed."""
+    allowed = let_open(files)
+    if allowed < _MIN_OPEN_FILES:
+        raise ConfigurationError(f"this process may open {allowed} files and needs {_MIN_OPEN_FILES} or more (ulimit -n)")
+
+
+def folder_problem(folder: Path) -> str | None:
+    """Why no file can be made in `folder`, which may be missing yet; None when one can."""
+    folder = folder.absolute()
+    nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if any(len(os.fsencode(name)) > _MAX_NAME_BYTES for name in folder.parts):
+        return f"a name in {folder} has more than {_MAX_NAME_BYTES} bytes"
+    if not nearest.is_dir():
+        return f"{nearest} is no folder"
+    missing = "" if nearest == folder else f", so that {folder} cannot be made"
+    system = os.statvfs(nearest)
+    if system.f_flag & os.ST_RDONLY:
+        return f"{nearest} is on a file system that is read-only{missing}"
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        return f"no right to write to {nearest}{missing}"
+    free = system.f_bfree if os.geteuid() == 0 else system.f_bavail
+    if system.f_blocks and not free:
+        return f"the disk of {nearest} is full"
+    return None
+
+
+def _folder_problems(settings: Settings, part: Part) -> Iterator[str]:
+    found = ((key, folder_problem(folder)) for key, folder in _folders(settings, part))
+    yield from dict.fromkeys(f"{key}: {problem}" for key, problem in found if problem)
+    if settings.is_embedded and part in {"everything", "broker"}:
+        socket = embedded_socket(settings.data_dir)
+        if len(os.fsencode(socket)) > MAX_SOCKET_PATH:
+            yield f"data_dir: the path of the broker's socket, {socket}, has more than {MAX_SOCKET_PATH} bytes"
+    if "jsonl" in settings.possible_sinks and part in _WITH_SINKS:
+        yield from _jsonl_problems(settings)
+
+
+def _folders(settings: Settings, part: Part) -> Iterator[tuple[str, Path]]:
+    """The folders that this part writes to, each with the key that names it."""
+    if settings.is_embedded and part in {"everything", "broker"}:
+        yield "data_dir", settings.data_dir / "broker"
+    if part == "flower":
+        yield "data_dir", settings.data_dir
+    if settings.uploads.store == "local" and part in _WITH_UPLOADS:
+        yield "uploads.path" if settings.uploads.path else "data_dir", settings.uploads_path
+    if "jsonl" in settings.possible_sinks and part in _WITH_SINKS:
+        yield "jsonl.path" if settings.jsonl.path else "data_dir", settings.jsonl_path.parent
+    if part in _WITH_MODELS and _fetches_models(settings):
+        yield "model_files.cache_dir" if settings.model_files.cache_dir else "data_dir", settings.model_cache_path
+
+
+def _fetches_models(settings: Settings) -> bool:
+    """Whether a model's file is fetched from a bucket, or unpacked."""
+    with suppress(ConfigurationError):  # which is told where the models are read
+        locations = [place for model in described_models(settings).values() for place in model.locations.values()]
+        return any(place.bucket is not None or place.text.lower().endswith(".zip") for place in locations)
+    return False
+
+
+def _jsonl_problems(settings: Settings) -> Iterator[str]:
+    file = settings.jsonl_path
+    key = "jsonl.path" if settings.jsonl.path else "data_dir"
+    if file.parent.is_dir() and os.access(file.parent, os.X_OK) and os.path.lexists(file):
+        if file.is_dir():
+            yield f"{key}: {file} is a folder"
+        elif not os.access(file, os.R_OK | os.W_OK):
+            yield f"{key}: no right to write to {file}"
+
+
+def _sample_problems(settings: Settings) -> Iterator[str]:
+    sample = settings.sample_image
+    if sample is not None and not os.path.isfile(sample):  # noqa: PTH113 Path.is_file raises where a folder may not be read
+        yield f"sample_image: there is no file {sample}"
+    elif sample is not None and not os.access(sample, os.R_OK):
+        yield f"sample_image: no right to read {sample}"
+
+
+def _gpu_problems(settings: Settings) -> Iterator[str]:
+    folder = settings.gpu.lock_dir
+    if folder is None:
+        return
+    with suppress(ConfigurationError):
+        if all(gpu_index(model.device) is None for model in described_models(settings).values()):
+            return
+    if not os.path.isdir(folder):  # noqa: PTH112 Path.is_dir raises where a folder may not be read
+        yield f"gpu.lock_dir: there is no folder {folder}"
+    elif host_has_gpu() and not os.access(folder, os.X_OK):
+        yield f"gpu.lock_dir: no right to open files in {folder}"
+
+
+def _client_problems(settings: Settings, part: Part) -> Iterator[str]:
+    """What the clients of other servers say of their settings; they connect when they are first used."""
+    clients: list[Callable[[], object]] = []
+    if part in _WITH_UPLOADS:
+        clients.append(lambda: open_object_store(settings))
+    if part in _WITH_SINKS:
+        clients += [lambda name=name: open_sink(name, settings).close() for name in settings.possible_sinks]  # type: ignore[misc]
+    for make in clients:
+        try:
+            make()
+        except ConfigurationError as error:
+            yield error.detail
