@@ -45,5 +45,5 @@ def _below(rohe: Path, files: Sequence[str]) -> list[str]:
 
 
 def _path(file: str) -> Path:
-    """Without the digest behind it."""
+    """Cut off the digest behind a path."""
     return Path(file.partition("#sha256=")[0])

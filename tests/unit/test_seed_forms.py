@@ -312,66 +312,6 @@ class TestRohe:
             str(rohe / "a/vgg/model.h5"),
         )
 
-    def test_the_longest_tail_is_taken(self, tmp_path: Path) -> None:
-        rohe = self.checkout(tmp_path, "repair", "0/repair", "VGG16/0/repair", "x/VGG16/0/repair")
-        form = changed(FLAT, "model_info.models.vgg_0.folder", "/home/author/ROHE/artifact/VGG16/0/repair")
-        assert translate(form, rohe=rohe).document["models"][1]["weights_file"] == str(rohe / "VGG16/0/repair/model.h5")
-
-    def test_a_model_is_not_put_together_of_two_folders(self, tmp_path: Path) -> None:
-        rohe = self.checkout(tmp_path, "0/repair", "VGG16/0/repair")
-        (rohe / "VGG16/0/repair/model.h5").unlink()
-        form = changed(FLAT, "model_info.models.vgg_0.folder", "/home/author/ROHE/VGG16/0/repair")
-        model = translate(form, rohe=rohe).document["models"][1]
-        assert [Path(model[key]).parent for key in ("architecture_file", "weights_file")] == [rohe / "0/repair"] * 2
-
-    def test_files_that_are_missing_are_those_of_the_folder_that_is_there(self, tmp_path: Path) -> None:
-        (tmp_path / "VGG16/0").mkdir(parents=True)
-        form = changed(FLAT, "model_info.models.vgg_0.folder", "/home/author/ROHE/VGG16/0")
-        assert translate(form, rohe=tmp_path).document["models"][1]["weights_file"] == str(tmp_path / "VGG16/0/model.h5")
-
-    def test_a_file_that_is_missing_in_a_folder_that_is_here_is_not_taken_from_elsewhere(self, tmp_path: Path) -> None:
-        here = self.checkout(tmp_path / "here", "vgg") / "vgg"
-        (here / "model.h5").unlink()
-        rohe = self.checkout(tmp_path / "rohe", "vgg")
-        document = translate(changed(FLAT, "model_info.models.vgg_0.folder", str(here)), rohe=rohe).document
-        assert document["models"][1]["weights_file"] == str(here / "model.h5")
-
-    @pytest.mark.parametrize("folder", ["/home/author/../../outside", "/home/../author/x/../../../outside", "/../outside"])
-    def test_no_tail_leads_out_of_the_checkout(self, tmp_path: Path, folder: str) -> None:
-        self.checkout(tmp_path, "outside")
-        (tmp_path / "rohe" / "home" / "author").mkdir(parents=True)
-        document = translate(changed(FLAT, "model_info.models.vgg_0.folder", folder), rohe=tmp_path / "rohe").document
-        assert document["models"][1]["weights_file"] == str(tmp_path / "rohe/outside/model.h5")
-
-    @pytest.mark.parametrize("folder", ["/", "/..", "/nowhere/..", "/nowhere"])
-    def test_the_shortest_paths_are_paths_too(self, tmp_path: Path, folder: str) -> None:
-        document = translate(changed(FLAT, "model_info.models.vgg_0.folder", folder), rohe=tmp_path).document
-        assert Path(document["models"][1]["weights_file"]).name == "model.h5"
-
-    def test_a_digest_behind_a_path_is_kept(self, tmp_path: Path) -> None:
-        rohe = self.checkout(tmp_path, "vgg")
-        digest = "#sha256=" + "0" * 64
-        form = changed(FLAT, "model_info.models.vgg_0.folder", "/home/author/ROHE/vgg")
-        form = changed(form, "model_info.files_name.weights_file", f"model.h5{digest}")
-        assert translate(form, rohe=rohe).document["models"][1]["weights_file"] == f"{rohe / 'vgg/model.h5'}{digest}"
-        form = changed(form, "model_info.models.vgg_0.folder", str(rohe / "vgg"))
-        document = translate(form, rohe=tmp_path / "elsewhere").document
-        assert document["models"][1]["weights_file"] == f"{rohe / 'vgg/model.h5'}{digest}"
-
-    def test_a_home_folder_that_may_not_be_read_is_as_one_that_is_not_here(
-        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        def refuse(path: Any, *arguments: Any, **options: Any) -> os.stat_result:
-            if str(path).startswith("/home/author"):
-                raise PermissionError(13, "Permission denied", str(path))
-            return real(path, *arguments, **options)
-
-        real = os.stat
-        monkeypatch.setattr(os, "stat", refuse)
-        rohe = self.checkout(tmp_path, "vgg")
-        document = translate(changed(FLAT, "model_info.models.vgg_0.folder", "/home/author/ROHE/vgg"), rohe=rohe).document
-        assert document["models"][1]["weights_file"] == str(rohe / "vgg/model.h5")
-
     @pytest.mark.parametrize("variable", ["ROHE", "ROHE_PATH"])
     def test_an_env_file_names_it(self, workplace: Path, variable: str) -> None:
         (workplace / ".env").write_text(f"{variable}=/home/me/ROHE\nLIB_LEVEL=5\n", encoding="utf-8")
