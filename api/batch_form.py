@@ -124,7 +124,7 @@ def _check_modes(items: Iterable[Any], common: dict[str, Any], field: str) -> No
 
 
 def _merged(common: dict[str, Any], own: Any) -> Any:
-    return common | own if isinstance(own, dict) else own
+    return own if not isinstance(own, dict) else common | own if own else common
 
 
 def _fingerprint(items: Iterable[BatchItem]) -> str:
