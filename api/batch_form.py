@@ -65,9 +65,8 @@ def _images(sent: SentFields, max_items: int) -> tuple[tuple[BatchItem, ...], di
     check_predicts(sent)
     parts = sent.images
     if not parts:
-        what = "image is a plain field" if IMAGE in sent.body else "there is no image"
         raise InvalidRequest(
-            f"{what}: send each as a file of multipart/form-data, or name objects in a JSON body",
+            "there is no image: send each as a file of multipart/form-data, or name objects in a JSON body",
             field=IMAGE,
             expected="curl -F image=@one.jpg -F image=@two.jpg …",
         )
@@ -124,7 +123,7 @@ def _check_modes(items: Iterable[Any], common: dict[str, Any], field: str) -> No
 
 
 def _merged(common: dict[str, Any], own: Any) -> Any:
-    return common | own if isinstance(own, dict) else own
+    return own if not isinstance(own, dict) else common | own if own else common
 
 
 def _fingerprint(items: Iterable[BatchItem]) -> str:

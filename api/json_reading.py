@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Any
 
 import orjson
 
 from inference.errors import InvalidMetadata, InvalidRequest, shown, shown_name
+
+#: The second look at a longer text would take seconds; metadata has half of it at most.
+_MAX_CHECKED_LENGTH = 2**20
 
 
 def read_json(text: str | bytes, field: str, expected: str, *, error: type[InvalidRequest] = InvalidMetadata) -> Any:
@@ -30,10 +34,16 @@ def read_json(text: str | bytes, field: str, expected: str, *, error: type[Inval
         orjson.dumps(document)
     except orjson.JSONEncodeError as problem:
         raise error(f"{field} is nested too deeply", field=field, expected=expected) from problem
-    colons = text.count(":") if isinstance(text, str) else text.count(b":")
-    if colons != _count_members(document):  # each member has one: a text has more of them, or a member is there twice
-        _check_members_differ(text, field, error)
+    if len(text) <= _MAX_CHECKED_LENGTH:
+        _check_members_differ(text, document, field, error)
     return document
+
+
+def _check_members_differ(text: str | bytes, document: Any, field: str, error: type[InvalidRequest]) -> None:
+    """Raises InvalidRequest. Parses the text again only where it may be so: each member has a colon, and texts may have more."""
+    colons = text.count(":") if isinstance(text, str) else text.count(b":")
+    if colons != _count_members(document):
+        json.loads(text, object_pairs_hook=partial(_check_pairs, field=field, error=error), parse_int=str, parse_float=str)
 
 
 def _count_members(document: Any) -> int:
@@ -44,16 +54,10 @@ def _count_members(document: Any) -> int:
     return 0
 
 
-def _check_members_differ(text: str | bytes, field: str, error: type[InvalidRequest]) -> None:
-    def check(pairs: list[tuple[str, Any]]) -> None:
-        names = set()
-        for name, _ in pairs:
-            if name in names:
-                raise error(
-                    f"{field} has the member {shown(name)} twice",
-                    field=f"{field}.{shown_name(name)}",
-                    expected="each member once",
-                )
-            names.add(name)
-
-    json.loads(text, object_pairs_hook=check, parse_int=str, parse_float=str)
+def _check_pairs(pairs: list[tuple[str, Any]], *, field: str, error: type[InvalidRequest]) -> None:
+    names = set()
+    for name, _ in pairs:
+        if name in names:
+            detail = f"{field} has the member {shown(name)} twice"
+            raise error(detail, field=f"{field}.{shown_name(name)}", expected="each member once")
+        names.add(name)

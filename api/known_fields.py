@@ -6,6 +6,7 @@ import difflib
 import re
 from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 from inference.errors import InvalidMetadata, InvalidRequest, shown, shown_name
@@ -40,6 +41,8 @@ _LONG_NAME = 8
 #: Letters that tell names apart: a request_ip or request_no is no misspelled request_id.
 _WORD_END = 2
 _MAX_NAME_LENGTH = 40
+#: Of one JSON object, that are compared with the known ones.
+_MAX_MEMBERS = 100
 
 
 def check_known(names: Iterable[str], known: Collection[str]) -> None:
@@ -67,7 +70,7 @@ def check_members(members: Mapping[str, Any], known: frozenset[str], field: str)
     Raises:
         InvalidMetadata: its `field` is the member.
     """
-    for name in members:
+    for name in islice(members, _MAX_MEMBERS):
         if name in known or len(name) > _MAX_NAME_LENGTH:
             continue
         meant = _misspelled(name, known)
@@ -89,13 +92,20 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 def _misspelled(name: str, known: frozenset[str]) -> str | None:
     """The known name that this is a slip of: in case, punctuation, number, or by one letter."""
     letters = _letters(name)
-    meant = (choice for choice in sorted(known) if _is_slip(letters, _letters(choice)))
+    meant = (choice for choice, its_letters in _with_letters(known) if _is_slip(letters, its_letters))
     other = _OTHER_NAMES.get(letters)
     return next(meant, other if other in known else None)
 
 
+@lru_cache
+def _with_letters(known: frozenset[str]) -> tuple[tuple[str, str], ...]:
+    return tuple((choice, _letters(choice)) for choice in sorted(known))
+
+
 def _is_slip(letters: str, meant: str) -> bool:
     """Whether somebody who writes `letters` meant the other: rules for short names are so strict that "code" is not "mode"."""
+    if abs(len(letters) - len(meant)) > 1:
+        return False
     if letters.removesuffix("s") == meant.removesuffix("s"):
         return True
     if len(letters) == len(meant):
@@ -104,8 +114,6 @@ def _is_slip(letters: str, meant: str) -> bool:
         is_swap = last == first + 1 and letters[first : last + 1] == meant[last] + meant[first]
         is_word_end = first >= len(meant) - _WORD_END
         return is_swap or (first == last and len(meant) >= _LONG_NAME and not is_word_end)
-    if abs(len(letters) - len(meant)) != 1:
-        return False
     shorter, longer = sorted((letters, meant), key=len)
     extra = next((place for place, (one, other) in enumerate(zip(shorter, longer, strict=False)) if one != other), len(shorter))
     if shorter[extra:] != longer[extra + 1 :]:

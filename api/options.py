@@ -16,6 +16,8 @@ Options = Mapping[str, Any]
 
 #: A longer text is no number of ours, and Python refuses to read integers of thousands of digits.
 _MAX_NUMBER_LENGTH = 100
+#: Characters of a text, names of a list.
+_MAX_SINKS_LENGTH = 1000
 
 
 def options_among(members: Options) -> dict[str, Any]:
@@ -103,8 +105,9 @@ def read_sinks(value: Any) -> tuple[str, ...] | None:
     """None where the configured ones are meant; a text has commas between, and an empty one is none. Raises InvalidMetadata."""
     if value is None:
         return None
-    names = [name for name in value.split(",") if name.strip()] if isinstance(value, str) else value
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+    is_short = isinstance(value, str | list) and len(value) <= _MAX_SINKS_LENGTH
+    names = [name for name in value.split(",") if name.strip()] if isinstance(value, str) and is_short else value
+    if not is_short or not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise InvalidMetadata(
             f"sinks is not a list of names: {shown(value)}",
             field="metadata.sinks",

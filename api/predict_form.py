@@ -121,8 +121,7 @@ def _image(sent: SentFields) -> tuple[bytes, str | None]:
             f"there are {len(sent.images)} images, and this path takes one", field=IMAGE, expected="several at /inference/batch"
         )
     if not sent.images:
-        what = "image is a plain field" if IMAGE in sent.body else "there is no image"
-        raise InvalidRequest(f"{what}: send it as a file of multipart/form-data", field=IMAGE, expected=AS_A_FILE)
+        raise InvalidRequest("there is no image: send it as a file of multipart/form-data", field=IMAGE, expected=AS_A_FILE)
     part = sent.images[0]
     return content_of(part), media_type_of(part)
 

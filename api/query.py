@@ -22,20 +22,15 @@ def check_query(known: Collection[str] = ()) -> None:
     Raises:
         InvalidRequest: its `field` is the parameter.
     """
-    query_parameters(known)
-
-
-def query_parameters(known: Collection[str]) -> dict[str, str]:
-    """The query parameters by name. Raises InvalidRequest as `check_query` does."""
     if not request.query_string:
-        return {}
-    given = {name: values for name, values in request.args.lists() if name != _CACHE_BUSTER or name in known}
-    for name, values in given.items():
+        return
+    for name, values in request.args.lists():
+        if name == _CACHE_BUSTER:
+            continue
         if name not in known:
             raise _unknown(name, known)
         if len(values) > 1:
             raise InvalidRequest(f"the query parameter {name} is given {len(values)} times", field=name, expected="once")
-    return {name: values[0] for name, values in given.items()}
 
 
 def _unknown(name: str, known: Collection[str]) -> InvalidRequest:

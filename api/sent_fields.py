@@ -52,19 +52,27 @@ class SentFields:
 
     def check(self, known: Collection[str]) -> None:
         """Refuse what this route does not read. Raises InvalidRequest."""
+        if self._has_image_as_text:
+            raise InvalidRequest(
+                "image is a plain field: send it as a file of multipart/form-data", field=IMAGE, expected=AS_A_FILE
+            )
         files = [part for part in self.unknown if part.filename is not None]
-        if files and "metadata" in known and not self.images and IMAGE not in self.body:
+        if files and "metadata" in known and not self.images:
             sent = f"the part {shown(files[0].name)}" if files[0].name else "a part without a name"
             detail = f"there is no image: {sent} is a file, and the image goes into the part image"
             raise InvalidRequest(detail, field=IMAGE, expected=AS_A_FILE)
         for part in self.unknown:
             raise unknown_field(part.name or "", known)
-        check_known((name for name in self.body if name != IMAGE), known)
+        check_known(self.body, known)
         check_known(self.query, known)
+
+    @property
+    def _has_image_as_text(self) -> bool:
+        return IMAGE in self.body or IMAGE in self.query
 
     def check_no_images(self) -> None:
         """Raises InvalidRequest."""
-        if self.images or IMAGE in self.body:
+        if self.images or self._has_image_as_text:
             raise InvalidRequest("a command has no image", field=IMAGE, expected="the command's fields alone")
 
 

@@ -46,6 +46,15 @@ class _ShortRepr(reprlib.Repr):
 
     repr_bytes = repr_str
 
+    def repr_dict(self, x: dict[Any, Any], level: int) -> str:
+        """In the order of the members: the library's sorts all of them."""
+        if level <= 0 and x:
+            return "{...}"
+        pieces = [
+            f"{self.repr1(name, level - 1)}: {self.repr1(value, level - 1)}" for name, value in islice(x.items(), self.maxdict)
+        ]
+        return "{" + ", ".join(pieces + ["..."] * (len(x) > self.maxdict)) + "}"
+
     def repr_int(self, x: int, level: int) -> str:  # noqa: ARG002 reprlib's signature
         """Python refuses to print integers of thousands of digits."""
         return repr(x) if abs(x) < _MAX_SHOWN_INTEGER else f"a whole number of {x.bit_length()} bits"

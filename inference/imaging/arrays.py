@@ -50,7 +50,7 @@ def parse_shape(value: object) -> tuple[int, ...]:
     Raises:
         InvalidMetadata: anything else.
     """
-    numbers: Sequence[object] = value if isinstance(value, list | tuple) else ()
+    numbers: Sequence[object] = value if isinstance(value, list | tuple) and len(value) <= _MAX_TEXT_LENGTH else ()
     if isinstance(value, str) and len(value) <= _MAX_TEXT_LENGTH:
         numbers = _numbers_in(value)
     lengths = tuple(n for n in numbers if type(n) is int and 0 < n <= _MAX_LENGTH)

@@ -29,7 +29,7 @@ RIGHT: list[tuple[Any, Any, Any]] = [
 ]
 WRONG: list[tuple[Any, Any]] = [
     *((read, value) for read in (read_priority, read_deadline_s, read_model, read_mode) for value in NONE),
-    *((read_sinks, value) for value in ({}, True, False, [1], {"a": 1}, 0, [None])),
+    *((read_sinks, value) for value in ({}, True, False, [1], {"a": 1}, 0, [None], "a," * 1000, ["a"] * 1001)),
     *((read_request_id, value) for value in (*NONE, 1.5, 0.0, "x" * 257, 10**300)),
     *(
         (read_priority, value)

@@ -178,6 +178,18 @@ class TestUnknownFields:
         problem = assert_problem(response, 400, "invalid_request", field="image")
         assert "/inference/batch" in problem["expected"]
 
+    @pytest.mark.parametrize("path", IMAGES)
+    def test_an_image_as_text(self, client: FlaskClient, path: str) -> None:
+        """Also beside one that is a file."""
+        for response in (
+            send(client, path, [("image", "aGk=")]),
+            send(client, path, [], {"image": "aGk="}),
+            client.post(path, query_string={"image": "aGk="}),
+            client.post(path, data={"image": "aGk="}),
+        ):
+            problem = assert_problem(response, 400, "invalid_request", field="image")
+            assert "plain field" in problem["detail"]
+
     def test_a_part_without_a_name(self, client: FlaskClient) -> None:
         problem = assert_problem(send(client, "/inference", [("", "x")]), 400, "invalid_request")
         assert "no name" in problem["detail"]
