@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlencode
 
-from api.query import query_parameters
+from flask import request
+
+from api.query import check_query
 from inference.errors import InvalidRequest, shown
 
 _NAMES = ("request_id", "limit", "cursor", "vectors")
@@ -38,7 +40,8 @@ class TaskQuery:
 
 def read_task_query() -> TaskQuery:
     """Read the query of the current request. Raises InvalidRequest."""
-    options = query_parameters(_NAMES)
+    check_query(_NAMES)
+    options = request.args.to_dict()
     if not options.get("request_id"):
         raise InvalidRequest("GET /tasks needs request_id", field="request_id", expected="GET /tasks?request_id=ID")
     return TaskQuery(options["request_id"], _limit(options), _after(options), _vectors(options))
