@@ -31,35 +31,37 @@ class TestAddresses:
 
 class TestProxies:
     @pytest.fixture
-    def location(self, make_api: MakeApi) -> Callable[..., Callable[[bytes], str]]:
-        def make(*proxies: str) -> Callable[[bytes], str]:
+    def root(self, make_api: MakeApi) -> Callable[..., Callable[..., str]]:
+        """The path of the service as an answer names it."""
+
+        def make(*proxies: str) -> Callable[..., str]:
             api = make_api(trusted_proxies=list(proxies))
 
-            def location(head: bytes, target: bytes = b"/tasks/unknown") -> str:
+            def root(head: bytes, target: bytes = b"/nothing") -> str:
                 with api.connect() as connection:
-                    answer = connection.ask(get(head, target=target))
-                    assert answer.document["code"] in ("task_not_found", "not_found"), answer.body
-                    return answer.headers.get("location", answer.document["code"])
+                    document = connection.ask(get(head, target=target)).document
+                    assert document["code"] == "not_found"
+                    return str(document["expected"]).removeprefix("see GET ").removesuffix(" for the paths")
 
-            return location
+            return root
 
         return make
 
     @pytest.mark.parametrize("name", [b"X-Forwarded-Prefix", b"SCRIPT_NAME", b"script_name"])
-    def test_the_prefix_of_a_trusted_proxy(self, location: Any, name: bytes) -> None:
-        of = location("127.0.0.1")
-        assert of(name + b": /ml\r\n") == "/ml/tasks/unknown"
-        assert of(name + b": /ml\r\n", b"/ml/tasks/unknown") == "/ml/tasks/unknown"
-        assert of(b"X-Forwarded-Proto: https\r\n") == "/tasks/unknown"
+    def test_the_prefix_of_a_trusted_proxy(self, root: Any, name: bytes) -> None:
+        of = root("127.0.0.1")
+        assert of(name + b": /ml\r\n") == "/ml/"
+        assert of(name + b": /ml\r\n", b"/ml/nothing") == "/ml/"
+        assert of(b"X-Forwarded-Proto: https\r\n") == "/"
 
-    def test_a_strangers_headers_change_nothing(self, location: Any) -> None:
-        of = location("10.0.0.5")
+    def test_a_strangers_headers_change_nothing(self, root: Any) -> None:
+        of = root("10.0.0.5")
         names = (b"X-Forwarded-Prefix", b"SCRIPT_NAME", b"Script-Name", b"PATH_INFO", b"X_Forwarded_Prefix")
-        assert {of(name + b": /ml\r\n") for name in names} == {"/tasks/unknown"}
-        assert {of(name + b": /ml\r\n", b"/ml/tasks/unknown") for name in names} == {"not_found"}
+        for target in (b"/nothing", b"/ml/tasks/unknown"):
+            assert {of(name + b": /ml\r\n", target) for name in names} == {"/"}
 
-    def test_the_environment_of_the_process_sets_no_prefix(self, location: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_environment_of_the_process_sets_no_prefix(self, root: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("SCRIPT_NAME", "/ml")
         monkeypatch.setenv("FORWARDED_ALLOW_IPS", "*")
-        of = location()
-        assert of(b"SCRIPT_NAME: /ml\r\n") == "/tasks/unknown"
+        of = root()
+        assert of(b"SCRIPT_NAME: /ml\r\n") == "/"
