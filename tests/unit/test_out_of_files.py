@@ -1,0 +1,82 @@
+"""No file can be opened any more: one sentence, and it goes on when there are some again."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inference import relaying
+from inference.errors import ConfigurationError
+from inference.launcher import supervisor
+from inference.launcher.supervisor import Supervisor
+
+TOO_MANY = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+def failing_first(times: int, then: Callable[..., Any]) -> Callable[..., Any]:
+    """What raises `TOO_MANY` so many times, and then does as `then`."""
+    left = [TOO_MANY] * times
+
+    def call(*args: Any, **options: Any) -> Any:
+        if left:
+            raise left.pop()
+        return then(*args, **options)
+
+    return call
+
+
+def test_a_part_that_cannot_be_started_at_first_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    running = Supervisor({})
+    try:
+        monkeypatch.setattr("subprocess.Popen", failing_first(1, lambda: None))
+        with pytest.raises(ConfigurationError, match=r"^cannot start the worker: Too many open files$"):
+            running.start("worker", ["true"], stop_timeout_s=1)
+    finally:
+        running.stop()
+
+
+def test_a_part_that_cannot_be_started_again_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(supervisor, "_MAX_BACKOFF_S", 0.1)
+    running = Supervisor({})
+    mark = tmp_path / "mark"
+    running.start("worker", ["sh", "-c", f"echo >> {mark}"], stop_timeout_s=1)
+    monkeypatch.setattr("subprocess.Popen", failing_first(2, supervisor.subprocess.Popen))
+    watching = threading.Thread(target=running.watch)
+    watching.start()
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline and (not mark.exists() or len(mark.read_text(encoding="utf-8")) < 2):
+        time.sleep(0.05)
+    running.stopping.set()
+    watching.join()
+    running.stop()
+    assert len(mark.read_text(encoding="utf-8")) >= 2
+    assert [record for record in caplog.records if record.exc_info] == []
+    assert "cannot start worker: Too many open files; trying again in 0.1 s" in caplog.text
+
+
+def test_a_thread_of_the_relay_goes_on(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    stopping = threading.Event()
+    monkeypatch.setattr(relaying, "_RETRY_INTERVAL_S", 0)
+    run = failing_first(2, lambda _stopping: None)
+    with caplog.at_level(logging.ERROR):
+        assert [relaying._runs_out_of_files(run, stopping) for _ in range(3)] == [True, True, False]
+    assert [record.exc_info for record in caplog.records] == [None, None]
+    assert "Too many open files" in caplog.text
+
+
+def test_another_error_of_the_relay_is_its_end() -> None:
+    def run(_stopping: threading.Event) -> None:
+        raise PermissionError(errno.EACCES, "no right")
+
+    with pytest.raises(PermissionError):
+        relaying._runs_out_of_files(run, threading.Event())
