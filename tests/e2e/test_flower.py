@@ -162,6 +162,17 @@ def test_what_kubernetes_sets_for_its_service_is_passed_over(service: Service) -
         flower.stop()
 
 
+def test_a_port_that_is_none_is_told(service: Service) -> None:
+    environment = service.environment | {"FLOWER_BASIC_AUTH": "a:b", "FLOWER_PORT": "http", "FLOWER_PERSISTENT": "maybe"}
+    command = [sys.executable, "-m", "celery", "-A", "tasks", "flower"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert sorted(done.stderr.splitlines()) == [
+        "error: FLOWER_PERSISTENT must be true or false (got 'maybe')",
+        "error: FLOWER_PORT must be a whole number (got 'http')",
+    ]
+
+
 def test_it_remembers_after_a_restart(user: CeleryUser, flower: FlowerProcess) -> None:
     before = {task_id: task["state"] for task_id, task in flower.tasks().items()}
     assert before
