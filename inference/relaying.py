@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import signal
@@ -12,6 +11,7 @@ from collections.abc import Callable
 from types import FrameType
 
 from inference.errors import ServiceUnavailable
+from inference.open_files import out_of_files
 from inference.redis_client import connect, task_store_url
 from inference.services import Services
 from inference.settings import Settings
@@ -59,11 +59,12 @@ def _runs_out_of_files(run: Callable[[threading.Event], None], stopping: threadi
     """Whether `run` ended since no more files can be opened, which passes; other errors are raised."""
     try:
         run(stopping)
-    except OSError as error:
-        if error.errno not in {errno.EMFILE, errno.ENFILE}:
+    except Exception as error:
+        cause = out_of_files(error)
+        if cause is None:
             raise
         name = threading.current_thread().name
-        logger.error("%s: %s; trying again in %d s", name, error.strerror, _RETRY_INTERVAL_S)  # noqa: TRY400
+        logger.error("%s: %s; trying again in %d s", name, cause.strerror, _RETRY_INTERVAL_S)  # noqa: TRY400
         return True
     return False
 

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -17,6 +17,8 @@ from inference import relaying
 from inference.errors import ConfigurationError
 from inference.launcher import supervisor
 from inference.launcher.supervisor import Supervisor
+from inference.settings import LogSettings
+from inference.telemetry import configure_logging
 
 TOO_MANY = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
@@ -72,6 +74,24 @@ def test_a_thread_of_the_relay_goes_on(monkeypatch: pytest.MonkeyPatch, caplog: 
         assert [relaying._runs_out_of_files(run, stopping) for _ in range(3)] == [True, True, False]
     assert [record.exc_info for record in caplog.records] == [None, None]
     assert "Too many open files" in caplog.text
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+def test_whoever_logs_it_writes_one_line(form: Literal["text", "json"], capsys: pytest.CaptureFixture[str]) -> None:
+    """Celery logs the end of its connection with the traceback of three libraries."""
+    before = logging.root.handlers[:], logging.root.level
+    try:
+        configure_logging(LogSettings(format=form), "worker")
+        for error in (TOO_MANY, OSError(errno.EACCES, "no right")):
+            wrapped = RuntimeError("no connection")
+            wrapped.__cause__ = error
+            logging.getLogger("celery.worker").critical("Unrecoverable error: %r", "it", exc_info=wrapped)
+    finally:
+        logging.root.handlers, logging.root.level = before
+    lines = capsys.readouterr().err.splitlines()
+    assert "Unrecoverable error: 'it': Too many open files" in lines[0]
+    assert "RuntimeError" not in lines[0]
+    assert "RuntimeError: no connection" in "".join(lines[1:])
 
 
 def test_another_error_of_the_relay_is_its_end() -> None:
