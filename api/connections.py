@@ -21,7 +21,7 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from api.http_messages import HttpParser, check_protocol, refusal, response_bytes
 from inference.errors import InferenceError, RequestTimeout
-from inference.open_files import ran_out, report
+from inference.open_files import out_of_files, report
 
 logger = logging.getLogger(__name__)
 
@@ -219,7 +219,7 @@ class Listener(StreamServer):  # type: ignore[misc] # gevent has no types for it
         except OSError as error:
             if self.is_fatal_error(error):
                 raise
-            if ran_out(error):
+            if out_of_files(error):
                 report(error)
                 self._make_room()
                 self._pause()

@@ -24,7 +24,7 @@ from inference.errors import (
     UnsupportedContentEncoding,
 )
 from inference.ids import is_task_id
-from inference.open_files import ran_out, report
+from inference.open_files import out_of_files, report
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,7 @@ def _http_problem(error: HTTPException) -> Response:
 
 
 def _unexpected(error: Exception) -> Response:
-    no_files = ran_out(error)
+    no_files = out_of_files(error)
     if no_files is not None:
         report(no_files)
         return problem_response(ServiceUnavailable("the service has too many files open", retry_after_s=1))

@@ -51,10 +51,12 @@ class _Report:
 report = _Report()
 
 
-def ran_out(error: BaseException | None) -> OSError | None:
+def out_of_files(error: BaseException | None) -> OSError | None:
     """The error by which the system refused a file, where `error` is that or was caused by it; else None."""
-    while error is not None:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
         if isinstance(error, OSError) and error.errno in _NO_FILES:
             return error
+        seen.add(id(error))
         error = error.__cause__ or error.__context__
     return None

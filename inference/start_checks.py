@@ -1,11 +1,12 @@
 """Check what the settings name on this host before a part of the service starts: all errors at once, each by its key.
 
-Nothing is made, and no server is asked, so that `check-config` leaves nothing behind.
+Nothing is left behind, also by `check-config`, and no server is asked.
 """
 
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -27,6 +28,7 @@ _WITH_UPLOADS = ("everything", "api", "worker", "relay")
 _WITH_SINKS = ("everything", "relay")
 _WITH_MODELS = ("everything", "api", "worker")
 _MAX_NAME_BYTES = 255
+_BLOCK_BYTES = 4096
 #: Fewer open files than this do not suffice for any part.
 _MIN_OPEN_FILES = 200
 
@@ -73,15 +75,11 @@ def folder_problem(folder: Path) -> str | None:
         return f"a name in {folder} has more than {_MAX_NAME_BYTES} bytes"
     if not nearest.is_dir():
         return f"{nearest} is no folder"
-    missing = "" if nearest == folder else f", so that {folder} cannot be made"
-    system = os.statvfs(nearest)
-    if system.f_flag & os.ST_RDONLY:
-        return f"{nearest} is on a file system that is read-only{missing}"
-    if not os.access(nearest, os.W_OK | os.X_OK):
-        return f"no right to write to {nearest}{missing}"
-    free = system.f_bfree if os.geteuid() == 0 else system.f_bavail
-    if system.f_blocks and not free:
-        return f"the disk of {nearest} is full"
+    try:
+        with tempfile.TemporaryFile(dir=nearest, buffering=0) as file:
+            file.write(bytes(_BLOCK_BYTES))  # a full disk takes the name and not the content
+    except OSError as error:
+        return f"cannot write to {nearest}: {error.strerror}"
     return None
 
 
@@ -104,7 +102,7 @@ def _folders(settings: Settings, part: Part) -> Iterator[tuple[str, Path]]:
         yield "data_dir", settings.data_dir
     if settings.uploads.store == "local" and part in _WITH_UPLOADS:
         yield "uploads.path" if settings.uploads.path else "data_dir", settings.uploads_path
-    if "jsonl" in settings.possible_sinks and part in _WITH_SINKS:
+    if "jsonl" in settings.possible_sinks and part in _WITH_SINKS and not os.path.lexists(settings.jsonl_path):
         yield "jsonl.path" if settings.jsonl.path else "data_dir", settings.jsonl_path.parent
     if part in _WITH_MODELS and _fetches_models(settings):
         yield "model_files.cache_dir" if settings.model_files.cache_dir else "data_dir", settings.model_cache_path
@@ -121,11 +119,10 @@ def _fetches_models(settings: Settings) -> bool:
 def _jsonl_problems(settings: Settings) -> Iterator[str]:
     file = settings.jsonl_path
     key = "jsonl.path" if settings.jsonl.path else "data_dir"
-    if file.parent.is_dir() and os.access(file.parent, os.X_OK) and os.path.lexists(file):
-        if file.is_dir():
-            yield f"{key}: {file} is a folder"
-        elif not os.access(file, os.R_OK | os.W_OK):
-            yield f"{key}: no right to write to {file}"
+    if os.path.isdir(file):  # noqa: PTH112 Path.is_dir raises where a folder may not be read
+        yield f"{key}: {file} is a folder"
+    elif os.path.lexists(file) and not os.access(file, os.R_OK | os.W_OK):
+        yield f"{key}: no right to write to {file}"
 
 
 def _sample_problems(settings: Settings) -> Iterator[str]:

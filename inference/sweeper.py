@@ -15,7 +15,6 @@ from inference.dead_letters import bury
 from inference.deadlines import log_expired, some_of
 from inference.errors import InferenceError
 from inference.messages import QueueMessage, TaskRecord
-from inference.open_files import ran_out, report
 from inference.storage import ObjectStore
 from inference.task_store.protocol import TaskStore
 
@@ -127,8 +126,5 @@ class Sweeper:
             if said not in self._said:
                 self._said.add(said)
                 logger.warning("%s", said)
-        except Exception as error:
-            if (no_files := ran_out(error)) is not None:
-                report(no_files)
-            else:
-                logger.exception("%s failed", what)
+        except Exception:
+            logger.exception("%s failed", what)

@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from inference.open_files import out_of_files
 from inference.settings import LogSettings
 
 _TEXT = "%(asctime)s %(levelname)-7s %(process_role)s %(name)s: %(message)s"
@@ -53,6 +54,14 @@ class _JsonFormatter(logging.Formatter):
         return orjson.dumps(event).decode()
 
 
+def _say_that_files_ran_out(record: logging.LogRecord) -> None:
+    """One sentence in place of a traceback, whoever logs it: it says nothing of our code that no file can be opened."""
+    error = record.exc_info[1] if record.exc_info else None
+    if error is not None and (cause := out_of_files(error)) is not None:
+        record.msg, record.args = f"{record.getMessage()}: {cause.strerror}", None
+        record.exc_info = record.exc_text = None
+
+
 def configure_logging(settings: LogSettings, role: str) -> None:
     """Set up the root logger of this process.
 
@@ -62,6 +71,7 @@ def configure_logging(settings: LogSettings, role: str) -> None:
 
     def add_role(record: logging.LogRecord) -> bool:
         record.process_role = role
+        _say_that_files_ran_out(record)
         return True
 
     handler = logging.StreamHandler(sys.stderr)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from celery import Celery
@@ -10,21 +9,18 @@ from celery.app.defaults import DEFAULTS
 from celery.signals import setup_logging
 
 import celeryconfig
-from inference.settings.variables import is_service_link
 from inference.telemetry import configure_logging
 from tasks import (
     claiming,
     control,  # noqa: F401 registers its commands
+    flower_variables,
 )
 from tasks.consuming import register_predict_alone
 from tasks.predict import PredictTask
 from tasks.step import InferenceStep
 
-for _name, _value in list(os.environ.items()):
-    # Kubernetes sets FLOWER_PORT=tcp://… for a Service of that name, and Flower would take it for its port.
-    if _name.startswith("FLOWER_") and is_service_link(_name, _value):
-        del os.environ[_name]
-
+flower_variables.drop_service_links()
+flower_variables.check_flower_variables()
 claiming.install()
 app = Celery("rohe-inference")
 # `inspect conf` and Flower show all that is in it: the settings, which hold passwords, must not be.

@@ -117,7 +117,7 @@ class Supervisor:
                 self._spawn(child)
             except OSError as error:  # no memory, no process, no file to be had: the other children go on
                 child.start_again_at = time.monotonic() + _MAX_BACKOFF_S
-                logger.warning("%s cannot be started (%s); trying again in %g s", child.name, error, _MAX_BACKOFF_S)
+                logger.warning("cannot start %s: %s; trying again in %g s", child.name, error.strerror, _MAX_BACKOFF_S)
 
     def _end(self, child: _Child, process: subprocess.Popen[bytes]) -> None:
         process.terminate()

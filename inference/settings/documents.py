@@ -11,7 +11,13 @@ import yaml
 
 from inference.errors import ConfigurationError
 
-_OTHER_ENCODINGS = {codecs.BOM_UTF16_LE: "UTF-16", codecs.BOM_UTF16_BE: "UTF-16"}
+#: By the mark at the beginning; that of UTF-32 begins as that of UTF-16 does.
+_OTHER_ENCODINGS = {
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
 
 
 def read_mapping(file: Path) -> dict[str, Any]:
@@ -52,7 +58,7 @@ def read_text(file: Path, what: str) -> str:
     if encoding is not None:
         raise ConfigurationError(f"{file} is {encoding}; save it as UTF-8")
     try:
-        return content.decode("utf-8-sig")
+        return content.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise ConfigurationError(
             f"{file} is neither YAML nor JSON: it is not UTF-8 ({error.reason} at byte {error.start})"

@@ -235,7 +235,7 @@ class GpuSettings(_Section):
     memory_growth: bool = True
     #: take this much, and no more, MiB; `memory_growth` says nothing then
     memory_limit_mb: Count | None = None
-    #: where the GPUs that are in use are noted, for all workers of a host; default: the folder for temporary files
+    #: where the GPUs that are in use are noted, for all workers and users of a host; default: the folder for temporary files
     lock_dir: Path | None = None
 
 

@@ -38,7 +38,7 @@ def is_service_link(name: str, value: str) -> bool:
 
 def is_port_link(name: str, value: str) -> bool:
     """Whether it is the one of a Service's variables that others mean as a number: `NAME_PORT=tcp://ADDRESS:PORT`."""
-    return name.upper().endswith("_PORT") and is_service_link(name, value)
+    return name.upper().endswith("_PORT") and "://" in value and is_service_link(name, value)
 
 
 def unknown_variables(variables: Mapping[str, str | None]) -> Iterator[str]:

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 from inference.errors import ServiceUnavailable
-from inference.open_files import ran_out
 from inference.sinks import Refusal, ResultSink, SinkUnavailable, result_document
 from inference.sinks.outbox import Outbox, OutboxEntry
 from inference.task_store.protocol import TaskStore
@@ -61,7 +60,7 @@ class Relay:
                 failures += 1
                 self._next_look = 0.0  # the outbox may be gone with the server
                 pause_s = self._pause_s(failures)
-                is_outage = isinstance(error, SinkUnavailable | ServiceUnavailable) or ran_out(error) is not None
+                is_outage = isinstance(error, SinkUnavailable | ServiceUnavailable)
                 logger.warning("%s: %s; trying again in %.1f s", self._sink.name, error, pause_s, exc_info=not is_outage)
                 stopping.wait(pause_s)
         self._sink.close()

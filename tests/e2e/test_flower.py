@@ -151,6 +151,27 @@ def test_without_a_password_it_does_not_start(service: Service) -> None:
     assert "FLOWER_BASIC_AUTH=NAME:PASSWORD" in done.stderr
 
 
+def test_what_kubernetes_sets_for_its_service_is_passed_over(service: Service) -> None:
+    variables = {"FLOWER_PORT": "tcp://10.0.0.1:5555", "FLOWER_SERVICE_HOST": "10.0.0.1", "FLOWER_PORT_5555_TCP_PORT": "5555"}
+    flower = FlowerProcess(service, **variables)
+    try:
+        flower.start()
+        assert requests.get(f"{flower.url}/healthcheck", timeout=20).text == "OK"
+    finally:
+        flower.stop()
+
+
+def test_a_port_that_is_none_is_told(service: Service) -> None:
+    environment = service.environment | {"FLOWER_BASIC_AUTH": "a:b", "FLOWER_PORT": "http", "FLOWER_PERSISTENT": "maybe"}
+    command = [sys.executable, "-m", "celery", "-A", "tasks", "flower"]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert sorted(done.stderr.splitlines()) == [
+        "error: FLOWER_PERSISTENT must be true or false (got 'maybe')",
+        "error: FLOWER_PORT must be a whole number (got 'http')",
+    ]
+
+
 def test_it_remembers_after_a_restart(user: CeleryUser, flower: FlowerProcess) -> None:
     before = {task_id: task["state"] for task_id, task in flower.tasks().items()}
     assert before

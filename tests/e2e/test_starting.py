@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -12,7 +13,10 @@ import pytest
 import requests
 import yaml
 from sklearn.datasets import load_digits
+from support.redis_server import own_redis_server
 from support.service import Service, wait_until
+
+from inference.redis_client import connect
 
 pytestmark = pytest.mark.process
 
@@ -155,6 +159,52 @@ def test_check_config_shows_every_error_and_masks_secrets(repository: Path, tmp_
     assert right.returncode == 0
     assert "hunter2" not in right.stdout
     assert yaml.safe_load(right.stdout)["broker"]["url"] == "redis://user:**********@localhost:6379/0"
+
+
+EVERY_PART = [
+    ["server.py"],
+    ["server.py", "check-config"],
+    *(["server.py", part] for part in ("api", "relay", "broker")),
+    *(["-m", "celery", "-A", "tasks", part] for part in ("worker", "flower")),
+]
+
+
+def run_part(repository: Path, command: list[str], config: str) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"INFERENCE_CONFIG": config, "FLOWER_BASIC_AUTH": "a:b"}
+    command = [sys.executable, *command]
+    return subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.mark.parametrize("command", EVERY_PART, ids=lambda command: command[-1])
+def test_every_part_says_what_is_wrong_with_its_settings(repository: Path, tmp_path: Path, command: list[str]) -> None:
+    config = write(tmp_path, {"minio": {"endpoint": "http://host:9000/browser", "access_key": "key\n"}})
+    done = run_part(repository, command, config)
+    assert done.returncode == 2
+    assert [line.partition(": ")[0] for line in done.stderr.removeprefix("error: ").splitlines()] == [
+        "minio.endpoint",
+        "minio.access_key",
+    ]
+
+
+@pytest.mark.parametrize("command", EVERY_PART, ids=lambda command: command[-1])
+def test_every_part_says_what_is_wrong_with_its_data_folder(repository: Path, tmp_path: Path, command: list[str]) -> None:
+    (tmp_path / "file").touch()
+    done = run_part(repository, command, write(tmp_path, {"data_dir": str(tmp_path / "file" / "data")}))
+    assert done.returncode == 2
+    assert f"data_dir: {tmp_path / 'file'} is no folder" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", [["server.py"], *EVERY_PART[2:4], EVERY_PART[5]], ids=lambda command: command[-1])
+def test_no_part_starts_on_a_redis_that_evicts(repository: Path, tmp_path: Path, command: list[str]) -> None:
+    with own_redis_server() as server:
+        with connect(server.url) as admin:
+            admin.config_set("maxmemory-policy", "allkeys-lru")
+        done = run_part(repository, command, write(tmp_path, {"broker": {"url": server.url}}))
+    assert done.returncode == 2
+    assert "broker.url: the Redis server evicts keys when its memory is full (maxmemory-policy allkeys-lru)" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "starting the worker" not in done.stdout
 
 
 def test_help_names_the_commands(repository: Path) -> None:

@@ -186,15 +186,16 @@ class Events:
 class FlowerProcess:
     """`celery -A tasks flower` beside a service."""
 
-    def __init__(self, service: Service) -> None:
+    def __init__(self, service: Service, **variables: str) -> None:
         self._service = service
+        self._variables = variables
         self.url = ""
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         port = free_port()
         self.url = f"http://127.0.0.1:{port}"
-        environment = self._service.environment | {"FLOWER_BASIC_AUTH": ":".join(LOGIN)}
+        environment = self._service.environment | {"FLOWER_BASIC_AUTH": ":".join(LOGIN)} | self._variables
         with self._service.log_file.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "celery", "-A", "tasks", "flower", f"--port={port}"],

@@ -3,40 +3,21 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+from support.settings_files import complaint, enter_workplace, load
 
 from inference.errors import ConfigurationError
-from inference.settings import CONFIG_VARIABLE, Settings, config_path, effective, load_settings
+from inference.settings import CONFIG_VARIABLE, config_path, effective, load_settings
 
 
 @pytest.fixture(autouse=True)
 def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working directory, and no setting in the environment."""
-    for name in os.environ:
-        if name.upper().startswith("INFERENCE_"):
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def load(document: Any = None, overrides: dict[str, Any] | None = None) -> Settings:
-    """The settings of a file with this content (text, or what YAML makes of it)."""
-    if document is None:
-        return load_settings(None, overrides)
-    file = Path("config.yaml")
-    file.write_text(document if isinstance(document, str) else yaml.safe_dump(document), encoding="utf-8")
-    return load_settings(file, overrides)
-
-
-def complaint(document: Any = None, overrides: dict[str, Any] | None = None) -> str:
-    with pytest.raises(ConfigurationError) as caught:
-        load(document, overrides)
-    return caught.value.detail
+    return enter_workplace(tmp_path, monkeypatch)
 
 
 class TestSources:
@@ -137,6 +118,45 @@ class TestFiles:
         assert said.startswith("config.yaml is neither YAML nor JSON: ")
         assert "\n" not in said
 
+    @pytest.mark.parametrize(
+        ("name", "text"), [("c.json", '{"api": {"port": 7}}'), ("c.yaml", "api: {port: 7}"), ("C.JSON", "{}")]
+    )
+    def test_a_byte_order_mark_means_nothing(self, workplace: Path, name: str, text: str) -> None:
+        (workplace / name).write_bytes(b"\xef\xbb\xbf" + text.encode())
+        assert load_settings(Path(name)).api.port == (7 if "7" in text else 30005)
+
+    @pytest.mark.parametrize(("name", "text"), [("c.json", "{}"), ("c.yaml", "api: {port: 7}")])
+    @pytest.mark.parametrize("encoding", ["utf-16", "utf-32"])
+    def test_other_encodings_are_named(self, workplace: Path, name: str, text: str, encoding: str) -> None:
+        (workplace / name).write_bytes(text.encode(encoding))
+        with pytest.raises(ConfigurationError, match=rf"{name} is UTF-(16|32); save it as UTF-8"):
+            load_settings(Path(name))
+
+    @pytest.mark.parametrize(
+        ("name", "text"),
+        [
+            ("c.json", '{"api": {"port": 1, "port": 2}}'),
+            ("c.yaml", "api:\n  port: 1\n  port: 2\n"),
+            ("c.yaml", "api: {port: 1, 'port': 2}"),
+        ],
+    )
+    def test_a_key_that_is_there_twice_is_refused(self, workplace: Path, name: str, text: str) -> None:
+        (workplace / name).write_text(text, encoding="utf-8")
+        with pytest.raises(ConfigurationError, match="the key 'port' is there twice"):
+            load_settings(Path(name))
+
+    def test_a_merged_key_of_yaml_is_there_once(self) -> None:
+        settings = load("api: &a {port: 1, workers: 2}\nmodel_files: {}\nworker: {}\n")
+        assert settings.api.workers == 2
+        merged = "x-limits: &a {max_pixels: 5}\nlimits:\n  <<: *a\n  max_pixels: 7\n"
+        assert "x-limits" in complaint(merged)
+
+    @pytest.mark.parametrize("name", ["c.json", "c.yaml"])
+    def test_one_that_is_nested_too_deeply_is_refused(self, workplace: Path, name: str) -> None:
+        (workplace / name).write_text('{"a":' * 50_000, encoding="utf-8")
+        with pytest.raises(ConfigurationError, match=name):
+            load_settings(Path(name))
+
     def test_what_is_no_text_is_refused(self, workplace: Path) -> None:
         (workplace / "config.yaml").write_bytes(b"pipeline_id: \xff\xfe")
         with pytest.raises(ConfigurationError, match=r"config\.yaml is neither YAML nor JSON"):
@@ -175,6 +195,30 @@ class TestErrors:
             ({"log": {"level": "loud"}}, "log.level"),
             ({"deadlines": {"max_s": 10}}, "deadlines.max_s"),
             ({"pipeline_id": 3}, "pipeline_id"),
+            ({"pipeline_id": "a line end\n"}, "pipeline_id"),
+            ({"pipeline_id": " a blank"}, "pipeline_id"),
+            ({"data_dir": ""}, "data_dir"),
+            ({"data_dir": "a\0b"}, "data_dir"),
+            ({"data_dir": 3}, "data_dir"),
+            ({"models": ["models/a\n"]}, "models"),
+            ({"sinks": "jsonl"}, "sinks"),
+            ({"ensemble": "maybe"}, "ensemble"),
+            ({"api": {"port": True}}, "api.port"),
+            ({"api": {"max_wait_s": True}}, "api.max_wait_s"),
+            ({"task_store": {"result_ttl_s": 1e18}}, "task_store.result_ttl_s"),
+            ({"uploads": {"retention_days": 10**9}}, "uploads.retention_days"),
+            ({"worker": {"io_threads": 10**9}}, "worker.io_threads"),
+            ({"worker": {"max_batch_wait_ms": float("inf")}}, "worker.max_batch_wait_ms"),
+            ({"log": {"level": False}}, "log.level"),
+            ({"uploads": {"bucket": "a..b"}}, "uploads.bucket"),
+            ({"uploads": {"bucket": "10.0.0.1"}}, "uploads.bucket"),
+            ({"uploads": {"store": "minio"}, "minio": {"access_key": "a"}}, "minio.secret_key"),
+            ({"minio": {"region": "us east"}}, "minio.region"),
+            ({"mongodb": {"database": "a/b"}}, "mongodb.database"),
+            ({"mongodb": {"database": ""}}, "mongodb.database"),
+            ({"mongodb": {"collection": "a$b"}}, "mongodb.collection"),
+            ({"mongodb": {"collection": "system.a"}}, "mongodb.collection"),
+            ({"kafka": {"topic": ".."}}, "kafka.topic"),
         ],
     )
     def test_an_error_names_its_key(self, document: dict[str, Any], key: str) -> None:

@@ -12,7 +12,7 @@ import pytest
 from api_rig import assert_problem
 
 from api.serving import connections_within
-from inference.open_files import let_open, ran_out, report
+from inference.open_files import let_open, out_of_files, report
 
 
 @pytest.fixture
@@ -66,5 +66,5 @@ def test_a_request_that_finds_no_file_is_503_and_one_line_in_the_log(
 
 
 def test_other_errors_are_none_of_files() -> None:
-    assert ran_out(OSError(errno.ENOENT, "no such file")) is None
-    assert ran_out(ValueError()) is None
+    assert out_of_files(OSError(errno.ENOENT, "no such file")) is None
+    assert out_of_files(ValueError()) is None

@@ -1,0 +1,38 @@
+"""Settings of a file that a test writes into an empty working directory."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from inference.errors import ConfigurationError
+from inference.settings import Settings, load_settings
+
+
+def enter_workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make `tmp_path` the working directory, and take every setting from the environment."""
+    for name in os.environ:
+        if name.upper().startswith("INFERENCE_"):
+            monkeypatch.delenv(name)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def load(document: Any = None, overrides: dict[str, Any] | None = None) -> Settings:
+    """The settings of a file with this content (text, or what YAML makes of it)."""
+    if document is None:
+        return load_settings(None, overrides)
+    file = Path("config.yaml")
+    file.write_text(document if isinstance(document, str) else yaml.safe_dump(document), encoding="utf-8")
+    return load_settings(file, overrides)
+
+
+def complaint(document: Any = None, overrides: dict[str, Any] | None = None) -> str:
+    """What is said of it."""
+    with pytest.raises(ConfigurationError) as caught:
+        load(document, overrides)
+    return caught.value.detail

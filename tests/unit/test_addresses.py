@@ -1,0 +1,141 @@
+"""Addresses of other servers in the settings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.settings_files import complaint, enter_workplace, load
+
+from inference.storage.minio import MinioObjectStore
+
+
+@pytest.fixture(autouse=True)
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory, and no setting in the environment."""
+    return enter_workplace(tmp_path, monkeypatch)
+
+
+class TestAddresses:
+    """Of other servers: what is wrong is found here, and not by a process that dies of it later."""
+
+    @pytest.mark.parametrize(
+        ("endpoint", "becomes"),
+        [
+            ("host", "host"),
+            ("host:9000", "host:9000"),
+            ("http://host:9000/", "http://host:9000"),
+            ("HTTPS://s3.eu-west-1.amazonaws.com", "https://s3.eu-west-1.amazonaws.com"),
+            ("my_minio:9000", "my_minio:9000"),
+            ("[::1]:9000", "[::1]:9000"),
+        ],
+    )
+    def test_an_endpoint_is_a_server(self, endpoint: str, becomes: str) -> None:
+        settings = load({"minio": {"endpoint": endpoint}})
+        assert settings.minio.endpoint == becomes
+        MinioObjectStore(settings.minio, "bucket")
+
+    @pytest.mark.parametrize(
+        "endpoint",
+        [
+            "http://host:9000/browser",
+            "host/bucket",
+            "h:9000?a=b",
+            "ftp://h:9000",
+            "h:1:2",
+            "h :9",
+            "h:0",
+            "h:99999",
+            "http://",
+            "",
+            "::1",
+        ],
+    )
+    def test_an_endpoint_is_nothing_else(self, endpoint: str) -> None:
+        assert complaint({"minio": {"endpoint": endpoint}}).startswith("minio.endpoint: must be HOST:PORT")
+
+    def test_an_endpoint_has_no_credentials(self) -> None:
+        said = complaint({"minio": {"endpoint": "http://key:secret@host:9000"}})
+        assert said.startswith("minio.endpoint: must be HOST:PORT; credentials belong into")
+        assert "secret@" not in said
+
+    @pytest.mark.parametrize("key", ["access_key", "secret_key"])
+    @pytest.mark.parametrize("value", ["secret\n", "secret\r\n", "\tsecret", " secret", "secret ", "sec\0ret"])
+    def test_a_key_is_told_what_is_wrong_and_not_shown(self, key: str, value: str) -> None:
+        said = complaint({"minio": {key: value}})
+        assert said.startswith(f"minio.{key}: ")
+        assert "secret" not in said.removeprefix(f"minio.{key}")
+
+    def test_an_access_key_goes_into_a_header(self) -> None:
+        assert complaint({"minio": {"access_key": "schl\u00fcssel"}}).startswith("minio.access_key: must be ASCII")
+
+    @pytest.mark.parametrize("key", ["broker.url", "task_store.url", "mongodb.url", "kafka.bootstrap_servers", "minio.endpoint"])
+    def test_an_address_has_no_line_end(self, key: str) -> None:
+        section, _, name = key.partition(".")
+        assert complaint({section: {name: "redis://:secret\n"}}).startswith(f"{key}: ends in a line end")
+
+    @pytest.mark.parametrize("servers", ["a:9092,b:9093", "a:9092, b:9093", ["a:9092", "b:9093"]])
+    def test_kafka_has_several_servers(self, servers: Any) -> None:
+        assert load({"kafka": {"bootstrap_servers": servers}}).kafka.bootstrap_servers == "a:9092,b:9093"
+
+    @pytest.mark.parametrize("servers", ["kafka://a:9092", "a:x", "a:9092,", "", "a b", [], [3]])
+    def test_kafka_servers_are_hosts(self, servers: Any) -> None:
+        assert complaint({"kafka": {"bootstrap_servers": servers}}).startswith("kafka.bootstrap_servers: ")
+
+    RAW = ("pass/word", "pass?word", "pass#word", "12/word", "12#word", "12?word", "12?word&x", "pass[word")
+
+    @pytest.mark.parametrize("raw", RAW)
+    @pytest.mark.parametrize(
+        ("key", "url"),
+        [
+            ("broker.url", "redis://user:{}@host:6379/0"),
+            ("broker.url", "redis://user:{}@host"),
+            ("broker.url", "rediss://user:{}@host/1"),
+            ("broker.url", "sentinel://user:{}@a:1,b:2/0?master=m"),
+            ("broker.url", "unix://user:{}@/run/redis.sock?db=0"),
+            ("broker.url", "amqp://user:{}@host:5672//"),
+            ("broker.url", "amqps://user:{}@host/vhost?heartbeat=5"),
+            ("mongodb.url", "mongodb://user:{}@host:27017/?w=1"),
+            ("mongodb.url", "mongodb+srv://user:{}@host/"),
+        ],
+    )
+    def test_a_password_that_is_not_percent_encoded_is_told_so(self, key: str, url: str, raw: str) -> None:
+        section, _, name = key.partition(".")
+        said = complaint({section: {name: url.format(raw)}, "task_store": {"url": "redis://host"}})
+        assert said.startswith(f"{key}: ")
+        assert "percent-encoded" in said
+        assert "database" not in said
+        assert "word" not in said.replace("password", "")
+
+    @pytest.mark.parametrize("raw", ["p@ss", "p:ss", "100%!", "p%zz"])
+    def test_mongodb_wants_more_encoded(self, raw: str) -> None:
+        assert "percent-encoded" in complaint({"mongodb": {"url": f"mongodb://user:{raw}@host/"}})
+
+    @pytest.mark.parametrize(
+        "url",
+        [
+            "mongodb://a:1,b:2/db?replicaSet=x",
+            "mongodb://u:p%40%2F@[::1]:27017",
+            "mongodb+srv://u:p@c.example.net/?w=majority",
+            "mongodb://%2Ftmp%2Fmongodb-27017.sock",
+            "mongodb://user@host/?authMechanism=MONGODB-X509",
+        ],
+    )
+    def test_mongodb_is_reached_in_many_ways(self, url: str) -> None:
+        settings = load({"mongodb": {"url": url}})
+        assert settings.mongodb.url.get_secret_value() == url
+
+    @pytest.mark.parametrize(
+        "url", ["amqp://h", "amqp://u:p%2F@h:5672//", "amqps://u:p@h/a/b?heartbeat=3", "amqp://a//;amqp://b//"]
+    )
+    def test_rabbitmq_is_reached_in_many_ways(self, url: str) -> None:
+        assert load({"broker": {"url": url}, "task_store": {"url": "redis://h"}}).broker.url == url
+
+    @pytest.mark.parametrize("url", ["amqp://", "amqp://h:port//", "amqp://a;b", "amqp://h#x"])
+    def test_rabbitmq_has_a_server(self, url: str) -> None:
+        assert "broker.url: " in complaint({"broker": {"url": url}, "task_store": {"url": "redis://h"}})
+
+    @pytest.mark.parametrize("level", ["info", "Info", "INFO"])
+    def test_a_log_level_is_written_in_any_case(self, level: str) -> None:
+        assert load({"log": {"level": level}}).log.level == "INFO"

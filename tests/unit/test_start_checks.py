@@ -1,0 +1,130 @@
+"""What a part says of this host before it starts: by key, all at once, and without a trace."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+from support.other_user import as_nobody, folder_of_all
+
+from inference.errors import ConfigurationError
+from inference.open_files import let_open
+from inference.settings import load_settings
+from inference.start_checks import Part, check_everything, check_open_files, check_start
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
+PARTS = get_args(Part)
+WITH_SINKS = {"everything", "relay"}
+
+
+def complaint(part: Part, tmp_path: Path, **settings: Any) -> str:
+    """What the part says; nothing when it would start."""
+    try:
+        check_start(load_settings(None, {"data_dir": tmp_path / "data", "models": ["models/digits"]} | settings), part)
+    except ConfigurationError as error:
+        return error.detail
+    return ""
+
+
+@pytest.fixture
+def a_file(tmp_path: Path) -> Path:
+    file = tmp_path / "file"
+    file.touch()
+    return file
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_that_can_start_leaves_nothing_behind(part: Part, tmp_path: Path) -> None:
+    assert complaint(part, tmp_path) == ""
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("part", [part for part in PARTS if part != "flower"])
+def test_a_file_in_the_place_of_the_data_folder_is_named(part: Part, tmp_path: Path, a_file: Path) -> None:
+    assert complaint(part, tmp_path, data_dir=a_file / "below") == f"data_dir: {a_file} is no folder"
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("name", ["x" * 300, "\N{LATIN SMALL LETTER O WITH DIAERESIS}" * 200])
+def test_a_name_that_is_too_long_is_told(part: Part, name: str, tmp_path: Path) -> None:
+    assert "has more than 255 bytes" in complaint(part, tmp_path, data_dir=tmp_path / name)
+
+
+@needs_root
+@pytest.mark.parametrize("part", PARTS)
+def test_a_folder_of_another_user_is_told(part: Part) -> None:
+    with folder_of_all() as folder:
+        assert complaint(part, folder) == ""
+        assert as_nobody(lambda: complaint(part, folder)) == f"data_dir: cannot write to {folder}: Permission denied"
+
+
+@pytest.mark.parametrize(
+    ("settings", "key", "parts"),
+    [
+        ({"uploads": {"path": "FILE"}}, "uploads.path", {"everything", "api", "worker", "relay"}),
+        ({"jsonl": {"path": "FILE/results.jsonl"}}, "jsonl.path", WITH_SINKS),
+        ({"jsonl": {"path": "FOLDER"}}, "jsonl.path", WITH_SINKS),
+        ({"sample_image": "FOLDER"}, "sample_image", {"everything"}),
+        ({"gpu": {"lock_dir": "FILE"}}, "gpu.lock_dir", {"everything", "worker"}),
+        ({"gpu": {"lock_dir": "FOLDER/none"}}, "gpu.lock_dir", {"everything", "worker"}),
+        ({"sinks": ["mongodb"], "mongodb": {"url": "mongodb://h/?unknown=1"}}, "mongodb.url", WITH_SINKS),
+        ({"sinks": ["mongodb"], "mongodb": {"url": "mongodb://h/?tls=true&tlsCAFile=/no"}}, "mongodb.url", WITH_SINKS),
+    ],
+    ids=str,
+)
+def test_a_part_names_the_key_that_it_uses(
+    settings: dict[str, Any], key: str, parts: set[str], tmp_path: Path, a_file: Path
+) -> None:
+    def filled(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {name: filled(item) for name, item in value.items()}
+        return value.replace("FILE", str(a_file)).replace("FOLDER", str(tmp_path)) if isinstance(value, str) else value
+
+    for part in PARTS:
+        said = complaint(part, tmp_path, **filled(settings))
+        assert said.startswith(f"{key}: ") if part in parts else said == ""
+        assert "\n" not in said
+
+
+def test_what_a_configuration_does_not_use_is_not_asked_for(tmp_path: Path, a_file: Path) -> None:
+    assert complaint("api", tmp_path, data_dir=a_file, uploads={"store": "minio"}, broker={"url": "redis://h"}) == ""
+    assert complaint("relay", tmp_path, jsonl={"path": a_file}, uploads={"path": tmp_path}) == ""
+
+
+def test_all_errors_come_at_once(tmp_path: Path, a_file: Path) -> None:
+    settings = {"data_dir": a_file, "sample_image": "none.jpg", "models": ["models/digits", "models/digits"]}
+    with pytest.raises(ConfigurationError) as caught:
+        check_everything(load_settings(None, settings))
+    assert [line.partition(":")[0] for line in caught.value.detail.splitlines()] == ["data_dir", "sample_image", "models"]
+
+
+@needs_root
+def test_a_model_that_may_not_be_read_is_told(repository: Path) -> None:
+    def read() -> str:
+        try:
+            check_everything(settings)
+        except ConfigurationError as error:
+            return error.detail
+        return ""
+
+    with folder_of_all() as folder:
+        for name in ("model.yaml", "digits.keras"):
+            (folder / name).write_bytes((repository / "models" / "digits" / name).read_bytes())
+        (folder / "digits.keras").chmod(0o600)
+        settings = load_settings(None, {"models": [str(folder)], "data_dir": tempfile.gettempdir()})
+        assert as_nobody(read) == f"{folder / 'model.yaml'}: file: cannot read digits.keras: Permission denied"
+
+
+def test_far_too_few_open_files_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    check_open_files()
+    monkeypatch.setattr("inference.start_checks.let_open", lambda _files: 64)
+    with pytest.raises(ConfigurationError, match=r"may open 64 files .* \(ulimit -n\)"):
+        check_open_files()
+
+
+def test_a_limit_is_never_lowered() -> None:
+    before = let_open(300)
+    assert let_open(1) == before
