@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     PlainValidator,
     SecretStr,
     TypeAdapter,
     ValidationError,
-    ValidationInfo,
-    field_validator,
     model_validator,
 )
-from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from inference.http_address import listening_host
 from inference.settings import addresses
+from inference.settings.checked import Checked, Section, of_secret, upper
 from inference.settings.redis_address import REDIS_SCHEMES, RedisAddress
 
 #: `broker.url` for the server that the service starts by itself.
@@ -77,20 +72,6 @@ def _folder_or_description(entry: Any) -> Path | dict[str, Any]:
     raise ValueError("must be a folder with a model.yaml, or a description (a mapping)")
 
 
-def _upper(value: Any) -> Any:
-    return value.upper() if isinstance(value, str) else value
-
-
-def _of_secret(check: Callable[[str], str]) -> AfterValidator:
-    """Apply `check` to the text of a secret."""
-
-    def checked(secret: SecretStr) -> SecretStr:
-        check(secret.get_secret_value())
-        return secret
-
-    return AfterValidator(checked)
-
-
 RedisUrl = Annotated[str, AfterValidator(_redis_or_embedded)]
 BrokerUrl = Annotated[str, AfterValidator(_any_broker)]
 ModelEntry = Annotated[Path | dict[str, Any], PlainValidator(_folder_or_description)]
@@ -110,31 +91,7 @@ def ensemble_sinks(ensemble: bool) -> tuple[SinkName, ...]:
     return ("kafka",) if ensemble else ("mongodb",)
 
 
-def _kinds(field: FieldInfo) -> tuple[Any, ...]:
-    """The type of a field, and the members where it is a union."""
-    return field.annotation, *get_args(field.annotation)
-
-
-class _Checked:
-    """Checks that every setting has, whatever its type."""
-
-    @field_validator("*", mode="before")
-    @classmethod
-    def _plain(cls, value: Any, info: ValidationInfo) -> Any:
-        fields: Mapping[str, FieldInfo] = cls.model_fields  # type: ignore[attr-defined] # of the class that this is mixed into
-        field = fields[str(info.field_name)]
-        if isinstance(value, bool) and bool not in _kinds(field):
-            raise ValueError("must not be true or false")
-        if isinstance(value, str) and not value and Path in _kinds(field):
-            raise ValueError("must not be empty")
-        return addresses.check_text(value)
-
-
-class _Section(_Checked, BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class ApiSettings(_Section):
+class ApiSettings(Section):
     """The HTTP front."""
 
     #: address or name; 0.0.0.0 and :: mean every interface
@@ -156,7 +113,7 @@ class ApiSettings(_Section):
     drain_timeout_s: Seconds = 30
 
 
-class BrokerSettings(_Section):
+class BrokerSettings(Section):
     """Celery's broker: Redis or RabbitMQ."""
 
     #: 'embedded', a Redis URL (inference/settings/redis_address.py) or amqp://USER:PASSWORD@HOST:5672/VHOST
@@ -169,7 +126,7 @@ class BrokerSettings(_Section):
         return bool(_AMQP_URL.match(self.url))
 
 
-class TaskStoreSettings(_Section):
+class TaskStoreSettings(Section):
     """The task records: Redis 6.2 or later."""
 
     #: default: the broker's server where that is Redis, so that record and message are written in one step
@@ -186,7 +143,7 @@ class TaskStoreSettings(_Section):
     lost_grace_s: Seconds = 5
 
 
-class UploadSettings(_Section):
+class UploadSettings(Section):
     """Where the images are kept."""
 
     store: Literal["local", "minio"] = "local"
@@ -202,12 +159,12 @@ class UploadSettings(_Section):
     retention_days: int | None = Field(default=None, ge=1, le=36_500)
 
 
-class MinioSettings(_Section):
+class MinioSettings(Section):
     """Reaching MinIO, or any S3."""
 
     #: HOST:PORT; http:// or https:// before it says whether it is `secure`
     endpoint: Annotated[str, AfterValidator(addresses.minio_endpoint)] = "127.0.0.1:9000"
-    access_key: Annotated[SecretStr, _of_secret(addresses.check_access_key)] = SecretStr("")
+    access_key: Annotated[SecretStr, of_secret(addresses.check_access_key)] = SecretStr("")
     secret_key: SecretStr = SecretStr("")
     secure: bool = False
     region: str | None = Field(default=None, pattern=r"^([A-Za-z0-9][A-Za-z0-9_-]{0,62})?$")
@@ -215,7 +172,7 @@ class MinioSettings(_Section):
     read_timeout_s: Seconds = 15
 
 
-class ModelFileSettings(_Section):
+class ModelFileSettings(Section):
     """Where models come from. A SavedModel's graph can read and write files: name only places that you trust."""
 
     #: where commands find what they name without `s3://`; default: `uploads.bucket`
@@ -228,7 +185,7 @@ class ModelFileSettings(_Section):
     allowed_buckets: tuple[BucketName, ...] | None = None
 
 
-class GpuSettings(_Section):
+class GpuSettings(Section):
     """How a predictor uses its GPU; which one, each model says (`device`)."""
 
     #: take memory as it is needed, instead of all of it
@@ -239,14 +196,14 @@ class GpuSettings(_Section):
     lock_dir: Path | None = None
 
 
-class LimitSettings(_Section):
+class LimitSettings(Section):
     #: height times width of one image
     max_pixels: Count = 50_000_000
     #: a request that finds more tasks waiting for its model is refused
     max_queue_depth: Count = 10_000
 
 
-class BatchSettings(_Section):
+class BatchSettings(Section):
     """Many images in one request."""
 
     #: a request with more images, or with more than `limits.max_queue_depth`, is refused
@@ -255,7 +212,7 @@ class BatchSettings(_Section):
     allowed_buckets: tuple[BucketName, ...] | None = None
 
 
-class DeadlineSettings(_Section):
+class DeadlineSettings(Section):
     """From acceptance to the end, seconds. A request may set its own up to `max_s`."""
 
     sync_s: Seconds = 30
@@ -263,7 +220,7 @@ class DeadlineSettings(_Section):
     max_s: Seconds = 86_400
 
 
-class WorkerSettings(_Section):
+class WorkerSettings(Section):
     """The Celery worker and its predictor process."""
 
     max_batch_size: int = Field(default=32, ge=1, le=1024)
@@ -282,15 +239,15 @@ class WorkerSettings(_Section):
     drain_timeout_s: Seconds = 30
 
 
-class JsonlSinkSettings(_Section):
+class JsonlSinkSettings(Section):
     #: default: `results.jsonl` in `data_dir`
     path: Path | None = None
 
 
-class MongodbSettings(_Section):
+class MongodbSettings(Section):
     """Results as documents, once each."""
 
-    url: Annotated[SecretStr, _of_secret(addresses.mongodb_url)] = SecretStr("mongodb://127.0.0.1:27017")
+    url: Annotated[SecretStr, of_secret(addresses.mongodb_url)] = SecretStr("mongodb://127.0.0.1:27017")
     database: Annotated[str, AfterValidator(addresses.mongodb_database)] = "inference"
     collection: Annotated[str, AfterValidator(addresses.mongodb_collection)] = "results"
     #: documents are removed after this many days; none: never
@@ -298,7 +255,7 @@ class MongodbSettings(_Section):
     timeout_s: Seconds = 10
 
 
-class KafkaSettings(_Section):
+class KafkaSettings(Section):
     """Results as records, keyed by request id."""
 
     #: HOST:PORT, several with commas between them or as a list
@@ -314,14 +271,14 @@ class KafkaSettings(_Section):
     timeout_s: Seconds = 10
 
 
-class OutboxSettings(_Section):
+class OutboxSettings(Section):
     """Results that wait for a sink. Over a limit new requests are refused: the record store must not fill up."""
 
     max_entries: Count = 100_000
     max_age_s: Seconds = 86_400
 
 
-class RelaySettings(_Section):
+class RelaySettings(Section):
     """From the outbox to the sinks."""
 
     batch_size: Count = 200
@@ -334,12 +291,12 @@ class RelaySettings(_Section):
     linger_ms: float = Field(default=50, ge=0, le=1000)
 
 
-class LogSettings(_Section):
-    level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(_upper)] = "INFO"
+class LogSettings(Section):
+    level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(upper)] = "INFO"
     format: Literal["text", "json"] = "text"
 
 
-class Settings(_Checked, BaseSettings):
+class Settings(Checked, BaseSettings):
     """Everything that can be set."""
 
     model_config = SettingsConfigDict(

@@ -1,0 +1,50 @@
+"""Bases and types of the settings' sections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, SecretStr, ValidationInfo, field_validator
+from pydantic.fields import FieldInfo
+
+from inference.settings import addresses
+
+
+def upper(value: Any) -> Any:
+    return value.upper() if isinstance(value, str) else value
+
+
+def of_secret(check: Callable[[str], str]) -> AfterValidator:
+    """Apply `check` to the text of a secret."""
+
+    def checked(secret: SecretStr) -> SecretStr:
+        check(secret.get_secret_value())
+        return secret
+
+    return AfterValidator(checked)
+
+
+def _kinds(field: FieldInfo) -> tuple[Any, ...]:
+    """The type of a field, and the members where it is a union."""
+    return field.annotation, *get_args(field.annotation)
+
+
+class Checked:
+    """Checks that every setting has, whatever its type."""
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _plain(cls, value: Any, info: ValidationInfo) -> Any:
+        fields: Mapping[str, FieldInfo] = cls.model_fields  # type: ignore[attr-defined] # of the class that this is mixed into
+        field = fields[str(info.field_name)]
+        if isinstance(value, bool) and bool not in _kinds(field):
+            raise ValueError("must not be true or false")
+        if isinstance(value, str) and not value and Path in _kinds(field):
+            raise ValueError("must not be empty")
+        return addresses.check_text(value)
+
+
+class Section(Checked, BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
