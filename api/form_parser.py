@@ -23,19 +23,19 @@ from api.known_fields import AS_A_FILE, IMAGE, TEXT_FIELDS
 from inference.errors import InferenceError, InvalidRequest, PayloadTooLarge, UnsupportedContentEncoding, shown, shown_name
 
 _READ_BYTES = 2**18
-#: Of one part. File names never matter, however long they are.
+#: Limit for the head of one part. File names never matter, however long they are.
 _MAX_HEADER_BYTES = 2**20
 _MAX_HEADERS = 32
 #: Content-Disposition and Content-Type.
 _USUAL_HEADERS = 2
-#: Of a whole form: each one makes the library copy the header again.
+#: Limit for a whole form: each one makes the library copy the header again.
 _MAX_FOLDED_LINES = 50
 _TOO_MANY_FOLDED_LINES = "Maximum number of folded header lines exceeded"
 
 _TEXT_TYPES = {None, "", "text/plain"}
 _ENCODINGS = {"utf-8", "ascii", "iso8859-1", "cp1252", "utf-16", "utf-16-le", "utf-16-be", "utf-32"}
 _UNENCODED = {"", "identity", "binary", "8bit", "7bit"}
-#: What no text has: numbers in bytes do.
+#: Bytes that no text has, and numbers in bytes do.
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
 
 _LIMITS = {

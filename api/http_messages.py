@@ -122,7 +122,7 @@ def check_protocol(first_bytes: bytes) -> None:
 
 
 def refusal(error: Exception) -> InferenceError | None:
-    """What the client is told of a request that is refused before the application has it; None for a bug of ours."""
+    """The error for a request that is refused before the application has it; None for a bug of ours."""
     if isinstance(error, InferenceError):
         return error
     if isinstance(error, errors.InvalidResponseHeader | errors.InvalidResponseHeaderName):

@@ -27,7 +27,7 @@ TEXT_FIELDS = PREDICT_FIELDS.union(*COMMAND_FIELDS.values())
 IMAGE = "image"
 AS_A_FILE = "multipart/form-data with the image as a file: curl -F image=@photo.jpg …"
 
-#: What else people call an option, in letters alone: more likely a mistake than a note of the client's own.
+#: Other names that people give an option, in letters alone: more likely a mistake than a note of the client's own.
 _OTHER_NAMES = {
     "modelid": "model",
     "modelname": "model",
@@ -41,7 +41,7 @@ _LONG_NAME = 8
 #: Letters that tell names apart: a request_ip or request_no is no misspelled request_id.
 _WORD_END = 2
 _MAX_NAME_LENGTH = 40
-#: Of one JSON object, that are compared with the known ones.
+#: Members of one JSON object that are compared with the known ones.
 _MAX_MEMBERS = 100
 
 

@@ -116,7 +116,7 @@ def read_sinks(value: Any) -> tuple[str, ...] | None:
     return tuple(dict.fromkeys(name.strip() for name in names))
 
 
-#: By option, what makes values that mean the same equal.
+#: For each option, a function that makes values of the same meaning equal.
 _READERS: Mapping[str, Callable[[Any], Any]] = {
     "request_id": read_request_id,
     "model": read_model,

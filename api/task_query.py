@@ -1,4 +1,4 @@
-"""What `GET /tasks` is asked for."""
+"""The query of `GET /tasks`."""
 
 from __future__ import annotations
 

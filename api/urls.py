@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 from flask import request
 
-#: What RFC 3986 allows in a path beside unreserved characters.
+#: Characters that RFC 3986 allows in a path in addition to the unreserved ones.
 _PATH_CHARACTERS = "/!$&'()*+,;=:@"
 
 

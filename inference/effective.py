@@ -54,7 +54,7 @@ class Effective:
 
     @property
     def sinks(self) -> tuple[SinkName, ...]:
-        """Where the results go of requests that name no sink."""
+        """The sinks for the results of requests that name none."""
         return chosen_sinks(self.settings, self.state)
 
     def sinks_for(self, wanted: Sequence[str] | None, *, field: str) -> tuple[str, ...]:
@@ -75,7 +75,7 @@ class Effective:
 
 
 def chosen_sinks(settings: Settings, state: DesiredState) -> tuple[SinkName, ...]:
-    """Where the results go of requests that name no sink."""
+    """The sinks for the results of requests that name none."""
     chosen = settings.sinks if state.ensemble is None else ensemble_sinks(state.ensemble)
     return chosen if set(chosen) <= set(settings.possible_sinks) else settings.sinks
 

@@ -24,7 +24,7 @@ _OLDEST_VERSION = (6, 2)
 
 @dataclass(frozen=True)
 class RedisServer:
-    """What a server says of itself. None: it does not say."""
+    """The answer of a server about itself. None: it does not say."""
 
     #: the setting that names it
     key: str
@@ -54,7 +54,7 @@ class RedisServer:
             )
 
     def warnings(self) -> Iterator[str]:
-        """What may lose accepted tasks when it ends."""
+        """Reasons for which its end may lose accepted tasks."""
         if self.has_append_only_file is False:
             yield f"{self.key}: the Redis server has no append-only file (appendonly no): its end loses accepted tasks"
         if self.maxmemory_policy is None:
@@ -88,7 +88,7 @@ def check_redis(settings: Settings) -> None:
 
 
 def redis_servers(settings: Settings) -> list[RedisServer]:
-    """What the servers say now, the embedded one too; those that do not answer are left out."""
+    """Ask the servers now, the embedded one too; those that do not answer are left out."""
     found = []
     for key, url in _servers(settings, with_embedded=True).items():
         try:

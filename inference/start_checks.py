@@ -147,7 +147,7 @@ def _gpu_problems(settings: Settings) -> Iterator[str]:
 
 
 def _client_problems(settings: Settings, part: Part) -> Iterator[str]:
-    """What the clients of other servers say of their settings; they connect when they are first used."""
+    """Problems that the clients of other servers find in their settings; they connect when they are first used."""
     clients: list[Callable[[], object]] = []
     if part in _WITH_UPLOADS:
         clients.append(lambda: open_object_store(settings))

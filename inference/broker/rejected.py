@@ -22,9 +22,9 @@ from inference.broker.envelope import Resent
 from inference.errors import InvalidRequest, TaskNotFound
 from inference.redis_client import unavailable_when_down
 
-#: Of the messages that are kept; the oldest give way.
+#: Messages that are kept; the oldest give way.
 MAX_MESSAGES = 1_000
-#: Of one message as JSON; of a larger one the beginning is kept, which cannot be replayed.
+#: Limit for one message as JSON; of a larger one the beginning is kept, which cannot be replayed.
 MAX_MESSAGE_BYTES = 2**16
 _SHOWN_CHARACTERS = 1024
 _ID_PREFIX = "message-"

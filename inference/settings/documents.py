@@ -11,7 +11,7 @@ import yaml
 
 from inference.errors import ConfigurationError
 
-#: By the mark at the beginning; that of UTF-32 begins as that of UTF-16 does.
+#: Encodings by the mark at the beginning; the one of UTF-32 begins as the one of UTF-16 does.
 _OTHER_ENCODINGS = {
     codecs.BOM_UTF32_LE: "UTF-32",
     codecs.BOM_UTF32_BE: "UTF-32",

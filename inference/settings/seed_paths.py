@@ -1,4 +1,4 @@
-"""Where the files of the seed's models are, whose folders may be written as they are on their author's machine."""
+"""Find the files of the seed's models, whose folders may be written as they are on their author's machine."""
 
 from __future__ import annotations
 

@@ -73,7 +73,7 @@ class MongodbSink:
 
 @contextmanager
 def _wrong_url() -> Iterator[None]:
-    """What the client does not take of `mongodb.url`, an option that it does not know too, is a ConfigurationError."""
+    """Turn what the client refuses of `mongodb.url`, also an option that it does not know, into a ConfigurationError."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)

@@ -33,9 +33,9 @@ RETENTION_RULE_ID = "inference-uploads-retention"
 #: A bucket is made by the first upload.
 _NO_BUCKET = "NoSuchBucket"
 _MISSING = {"NoSuchKey", "NoSuchObject", "NoSuchVersion", "KeyTooLongError", "XMinioInvalidObjectName", _NO_BUCKET}
-#: What is wrong with one object, and says nothing of the server.
+#: Error codes that concern one object, and say nothing of the server.
 _REFUSED = {"EntityTooLarge", "EntityTooSmall", "InvalidArgument", "InvalidRequest", "MetadataTooLarge", "KeyTooLongError"}
-#: Of the 2 KB that S3 allows; the digest takes about 100 bytes.
+#: Share of the 2 KB that S3 allows; the digest takes about 100 bytes.
 _MAX_METADATA_BYTES = 1800
 #: Seconds for which a server that timed out is not asked again.
 _PAUSE_S = 5.0

@@ -127,7 +127,7 @@ class QueueStats:
 
 @dataclass(frozen=True)
 class QueuePlace:
-    """Where a waiting task stands in its queue."""
+    """The place of a waiting task in its queue."""
 
     #: tasks of the queue that were accepted before it and wait
     position: int

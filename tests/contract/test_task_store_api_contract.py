@@ -201,7 +201,7 @@ class TestReading:
         assert (page.task_ids, page.next_after) == ((), None)
 
     def test_pages_miss_and_repeat_none_while_tasks_come_and_go(self, world: StoreWorld) -> None:
-        """Those that were there from the first page to the last come once, in order."""
+        """Tasks that were there from the first page to the last come once, in order."""
         store = world.store
         dying = [finished(store, request_id="r") for _ in range(3)]
         world.let_pass(RESULT_TTL_S - 60)

@@ -302,7 +302,7 @@ class TestLongQueues:
         assert self.find(world) == [], "it was queued again a moment ago"
 
     def test_those_that_wait_by_right_hide_none_behind_them(self, world: StoreWorld) -> None:
-        """Of the usual priority, and many: only what was accepted as urgent was overtaken."""
+        """Many tasks of the usual priority: only what was accepted as urgent was overtaken."""
         world.store.release("w", self.ids[:11:2])
         world.let_pass(6)
         world.store.renew("w", self.ids[1:11:2])

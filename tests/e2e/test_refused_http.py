@@ -1,4 +1,4 @@
-"""What is no HTTP that the service takes: a problem document each; and odd requests that are legitimate."""
+"""Requests that are no HTTP that the service takes get a problem document each; odd ones that are legitimate are served."""
 
 from __future__ import annotations
 

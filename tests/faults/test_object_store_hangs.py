@@ -24,7 +24,7 @@ from support.unsupervised import IMAGE, pids, start_parts, succeeds
 pytestmark = [pytest.mark.process, pytest.mark.services, pytest.mark.timeout(600)]
 
 READ_TIMEOUT_S = 4
-#: What an answer may take: the time-out, and what a busy machine needs.
+#: Bound for an answer: the time-out, and what a busy machine needs.
 BOUND_S = READ_TIMEOUT_S + 10
 BATCH_ITEMS = 60
 

@@ -38,9 +38,9 @@ ODD: dict[str, tuple[Any, dict[str, Any]]] = {
     "no headers": ([[], {}, {}], {}),
     "protocol 1": ({"task": "tasks.predict", "id": "x", "args": [], "kwargs": {}}, {}),
 }
-#: Of these, what can be read as a task: it ends with a record.
+#: Messages among these that can be read as a task, which ends with a record.
 READABLE = {"a count of items that is a text", "stamps that are a number"}
-#: What is on a list of Redis that kombu did not write.
+#: Entries of a list of Redis that kombu did not write.
 JUNK = (
     "no JSON",
     "[]",
@@ -103,7 +103,7 @@ def test_on_rabbitmq(on_rabbitmq: Parts) -> None:
 
 
 def check_put_aside(parts: Parts, count: int) -> None:
-    """That many are listed, counted, and can be inspected, replayed and discarded."""
+    """Check that so many are listed, counted, and can be inspected, replayed and discarded."""
     wait_until(lambda: len(put_aside(parts)) >= count, timeout_s=30, what="the messages are put aside")
     listed = put_aside(parts)
     assert len(listed) == count

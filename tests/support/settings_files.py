@@ -32,7 +32,7 @@ def load(document: Any = None, overrides: dict[str, Any] | None = None) -> Setti
 
 
 def complaint(document: Any = None, overrides: dict[str, Any] | None = None) -> str:
-    """What is said of it."""
+    """The error that is said of it."""
     with pytest.raises(ConfigurationError) as caught:
         load(document, overrides)
     return caught.value.detail

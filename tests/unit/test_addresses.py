@@ -18,7 +18,7 @@ def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 class TestAddresses:
-    """Of other servers: what is wrong is found here, and not by a process that dies of it later."""
+    """Addresses of other servers: what is wrong is found here, and not by a process that dies of it later."""
 
     @pytest.mark.parametrize(
         ("endpoint", "becomes"),

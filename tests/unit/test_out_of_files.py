@@ -23,7 +23,7 @@ TOO_MANY = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
 
 def failing_first(times: int, then: Callable[..., Any]) -> Callable[..., Any]:
-    """What raises `TOO_MANY` so many times, and then does as `then`."""
+    """A function that raises `TOO_MANY` so many times, and then does as `then`."""
     left = [TOO_MANY] * times
 
     def call(*args: Any, **options: Any) -> Any:

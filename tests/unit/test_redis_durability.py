@@ -1,4 +1,4 @@
-"""What is said of a Redis server that may lose what it has accepted."""
+"""A Redis server that may lose what it has accepted is told at the start and by `status`."""
 
 from __future__ import annotations
 

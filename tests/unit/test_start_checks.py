@@ -1,4 +1,4 @@
-"""What a part says of this host before it starts: by key, all at once, and without a trace."""
+"""Checks of this host before a part starts: by key, all at once, and without a trace."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WITH_SINKS = {"everything", "relay"}
 
 
 def complaint(part: Part, tmp_path: Path, **settings: Any) -> str:
-    """What the part says; nothing when it would start."""
+    """The error of the part; nothing when it would start."""
     try:
         check_start(load_settings(None, {"data_dir": tmp_path / "data", "models": ["models/digits"]} | settings), part)
     except ConfigurationError as error:

@@ -105,7 +105,7 @@ def test_check_config_looks_for_the_files(config: Path, monkeypatch: pytest.Monk
 
 
 def test_a_worker_looks_for_the_files_of_its_own_models_alone(repository: Path) -> None:
-    """Those of the others may be on other hosts."""
+    """The files of the other models may be on other hosts."""
     settings = Settings(models=(repository / "models" / "digits", *MODELS))
     models = ModelRegistry.load(settings, ["digits"])
     assert [spec.name for spec in models] == ["digits"]

@@ -19,7 +19,7 @@ _NOT_FINITE = "gives no finite values for any trial image; its weights may be da
 #: Types of operations whose values have no bounds, or other ones than a probability's; the first also where they are scaled.
 _LINEAR = {"MatMul", "Conv2D"}
 _UNBOUNDED = {*_LINEAR, "Relu", "LeakyRelu", "Elu", "Selu", "Softplus", "Tanh", "LogSoftmax"}
-#: Those that hand on their first operand as it is, or scaled or shifted; and calls of functions.
+#: Operations that hand on their first operand as it is, or scaled or shifted; and calls of functions.
 _HANDED_ON = {"Identity", "Cast", "Reshape", "Squeeze", "ExpandDims"}
 _SCALED = {"BiasAdd", "AddV2", "Sub", "Mul", "RealDiv"}
 _CALLS = {"PartitionedCall", "StatefulPartitionedCall"}

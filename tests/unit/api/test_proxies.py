@@ -33,7 +33,7 @@ class TestEveryUrlInAnAnswer:
         return make
 
     def urls(self, client: FlaskClient, path: str) -> list[str]:
-        """What every answer says; `path` comes before the paths of the requests."""
+        """The URLs of every answer; `path` comes before the paths of the requests."""
         task = client.post(f"{path}/inference", data=raw_form(request_id="r"), headers={"Prefer": "respond-async"})
         assert task.status_code == 202, task.data
         task_path = f"{path}/tasks/{task.json['task_id']}"

@@ -31,7 +31,7 @@ def assert_same(data: bytes, whole: bytes) -> None:
 
 
 def assert_refused(data: bytes, says: str | None = None) -> None:
-    """By the worker at the latest, whether or not the header was checked before."""
+    """The worker finds it at the latest, whether or not the header was checked before."""
     with pytest.raises(InvalidImage, match=says) as caught:
         through(data)
     assert (caught.value.status, caught.value.field) == (400, "image")

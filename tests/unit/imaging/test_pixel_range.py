@@ -60,7 +60,7 @@ PICTURES: dict[str, Callable[[], Floats]] = {
 
 
 def sent(values: Floats, form: str, dtype: str, spec: InputSpec = PIXELS) -> NDArray[Any]:
-    """What the model is given."""
+    """The pixels that the model is given."""
     array = values.astype(dtype)
     metadata: dict[str, Any] = {"shape": None, "dtype": None}
     if form == "raw":

@@ -205,7 +205,7 @@ class TestManyUnits:
         assert load(network(head), tmp_path).output_size == units
 
     def test_a_model_that_is_never_in_doubt_is_served(self, tmp_path: Path) -> None:
-        """Its answers are 0 and 1."""
+        """The answers are 0 and 1."""
         layer = layers.Dense(5, activation="softmax", kernel_initializer=keras.initializers.RandomNormal(stddev=10, seed=1))
         keras.Sequential([keras.Input(SHAPE), layers.Flatten(), layer]).save(tmp_path / "m.keras")
         loaded = load_model(spec_of(tmp_path, name="net", file="m.keras", input={"shape": SHAPE}))
