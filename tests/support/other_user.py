@@ -21,7 +21,7 @@ def folder_of_all() -> Iterator[Path]:
 
 
 def as_nobody(call: Callable[[], str]) -> str:
-    """Run `call` in a child process of the user nobody, and give its answer. Needs root, and a `call` that imports nothing new."""
+    """Run `call` in a child process of the user nobody, and give its answer. Needs root; `call` imports nothing new."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
