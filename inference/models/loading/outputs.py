@@ -9,20 +9,13 @@ import tensorflow as tf  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from inference.errors import ConfigurationError
+from inference.models.loading.bounds import output_bounds
 from inference.models.probabilities import TOLERANCE, are_probabilities, described
 from inference.models.spec import InputSpec
 
 _REMEDY = "end it with a softmax over its classes, such as keras.layers.Softmax()"
 _BINARY_REMEDY = 'end it with Dense(1, activation="sigmoid"), or with Dense(2, activation="softmax")'
 _NOT_FINITE = "gives no finite values for any trial image; its weights may be damaged"
-
-#: Types of operations whose values have no bounds, or other ones than a probability's; the first also where they are scaled.
-_LINEAR = {"MatMul", "Conv2D"}
-_UNBOUNDED = {*_LINEAR, "Relu", "LeakyRelu", "Elu", "Selu", "Softplus", "Tanh", "LogSoftmax"}
-#: Operations that hand on their first operand as it is, or scaled or shifted; and calls of functions.
-_HANDED_ON = {"Identity", "Cast", "Reshape", "Squeeze", "ExpandDims"}
-_SCALED = {"BiasAdd", "AddV2", "Sub", "Mul", "RealDiv"}
-_CALLS = {"PartitionedCall", "StatefulPartitionedCall"}
 
 
 def trial_batches(spec: InputSpec) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -52,7 +45,8 @@ def check_probabilities(rows: NDArray[np.float32], graph: Any) -> None:
     wrong = finite[~are_probabilities(finite)]
     if not len(wrong):
         return
-    also = " (independent sigmoids, one for each label, are not supported)" if last_operation(graph) == "Sigmoid" else ""
+    are_sigmoids = output_bounds(graph).sources == {"Sigmoid"}
+    also = " (independent sigmoids, one for each label, are not supported)" if are_sigmoids else ""
     raise ConfigurationError(
         f"must end in probabilities, from 0 to 1 and 1 in sum; for a trial image it gave {described(wrong[0])}{also}: {_REMEDY}"
     )
@@ -61,42 +55,25 @@ def check_probabilities(rows: NDArray[np.float32], graph: Any) -> None:
 def check_probability(values: NDArray[np.float32], graph: Any) -> None:
     """Check what a model with one output unit gave for the trial images, (n, 1), as `check_probabilities` does.
 
-    A few images do not tell a logit from a probability; what computes it does.
+    A few images do not tell a logit from a probability; what computes it does: see `output_bounds`.
     """
     finite = values[np.isfinite(values)]
     if not finite.size:
         raise ConfigurationError(_NOT_FINITE)
-    operation, least, most = last_operation(graph), finite.min(), finite.max()
+    least, most, bounds = finite.min(), finite.max(), output_bounds(graph)
     problem = ""
-    if operation in _UNBOUNDED or least < -TOLERANCE or most > 1 + TOLERANCE:
-        problem = f"gave values from {least:.4g} to {most:.4g}, computed by {operation}"
-    elif least == most == 1 and operation != "Sigmoid":
+    if min(least, bounds.low) < -TOLERANCE or max(most, bounds.high) > 1 + TOLERANCE:
+        others = f"from {bounds.low:.4g} to {bounds.high:.4g}" if bounds.are_known else "of any size"
+        operations = " and ".join(sorted(bounds.sources)) or "no operation on the image"
+        problem = (
+            f"gave values from {least:.4g} to {most:.4g}, computed by {operations}, and for other images they may be {others}"
+        )
+    elif least == most == 1 and "Softmax" in bounds.sources:
         problem = "gave 1 for each of them, as a softmax over one unit does"
     if problem:
         raise ConfigurationError(
             f"has one output unit, which must be a probability, from 0 to 1; for trial images it {problem}: {_BINARY_REMEDY}"
         )
-
-
-def last_operation(graph: Any) -> str:
-    """Find the type of the operation that computes the output of `graph`, a concrete function, and whether it is scaled then."""
-    definition = graph.graph.as_graph_def()
-    functions = {function.signature.name: function for function in definition.library.function}
-    nodes, tensor, scaled = {node.name: node for node in definition.node}, graph.outputs[0].name, ""
-    while True:
-        name, *_, index = tensor.split(":") if ":" in tensor else (tensor, "0")
-        node = nodes.get(name)
-        if node is None:
-            return "an input"
-        function = functions.get(node.attr["f"].func.name) if node.op in _CALLS else None
-        if function is not None:
-            nodes = {inner.name: inner for inner in function.node_def}
-            tensor = function.ret[function.signature.output_arg[int(index)].name]
-        elif node.op in _HANDED_ON | _SCALED:
-            scaled = " (scaled)" if node.op in _SCALED else scaled
-            tensor = node.input[0]
-        else:
-            return node.op if node.op in _LINEAR else f"{node.op}{scaled}"
 
 
 def both_classes(probability: tf.Tensor) -> tf.Tensor:

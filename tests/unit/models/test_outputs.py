@@ -166,6 +166,23 @@ class TestOneUnit:
         head = (layers.Dense(1, kernel_initializer=keras.initializers.Constant(1e-4)), scale())
         assert "computed by MatMul" in refusal(network(*head), tmp_path).detail
 
+    @pytest.mark.parametrize("form", ["keras", "SavedModel"])
+    @pytest.mark.parametrize("head", [lambda: layers.Dense(1, activation="softsign"), lambda: layers.EinsumDense("ab,bc->ac", 1)])
+    def test_what_only_happens_to_be_from_0_to_1_is_refused(
+        self, tmp_path: Path, form: str, head: Callable[[], keras.layers.Layer]
+    ) -> None:
+        layer = head()
+        model = network(layers.ReLU(), layer)
+        layer.set_weights([np.full(weights.shape, 0.01) for weights in layer.get_weights()])
+        assert "and for other images they may be " in refusal(model, tmp_path, form).detail
+
+    @pytest.mark.parametrize("form", FORMS)
+    def test_a_mean_of_several_models_is_served(self, tmp_path: Path, form: str) -> None:
+        inputs = keras.Input(SHAPE)
+        members = [network(layers.Dense(1, activation="sigmoid"))(inputs) for _ in range(3)]
+        model = keras.Model(inputs, layers.Average()(members))
+        self.check(model, load(model, tmp_path, form))
+
     def test_weights_that_are_damaged_are_refused(self, tmp_path: Path) -> None:
         bad = layers.Dense(1, activation="sigmoid", kernel_initializer=keras.initializers.Constant(np.nan))
         assert "gives no finite values for any trial image" in refusal(network(bad), tmp_path).detail

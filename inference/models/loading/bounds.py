@@ -1,0 +1,148 @@
+"""Bounds of what a graph gives for any image: a few images do not tell a probability from a logit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from math import inf, isfinite
+from typing import Any
+
+import numpy as np
+import tensorflow as tf  # type: ignore[import-untyped]
+
+#: Operations whose values have bounds, whatever they take. Keras makes its hard sigmoid of Relu6.
+_RANGES = {"Sigmoid": (0.0, 1.0), "Softmax": (0.0, 1.0), "Tanh": (-1.0, 1.0), "Softsign": (-1.0, 1.0), "Relu6": (0.0, 6.0)}
+_FIRST = slice(1)
+#: Operations that give values of these operands, all or some of them, or values between them.
+_KEEPING = {
+    **dict.fromkeys(("Identity", "Cast", "StopGradient", "PreventGradient", "CheckNumerics", "EnsureShape"), _FIRST),
+    **dict.fromkeys(("Reshape", "Squeeze", "ExpandDims", "Transpose", "FakeQuantWithMinMaxVars"), _FIRST),
+    **dict.fromkeys(("StridedSlice", "Slice", "GatherV2", "SplitV", "Unpack"), _FIRST),
+    **dict.fromkeys(("Mean", "Max", "Min", "AvgPool", "MaxPool", "TopKV2"), _FIRST),
+    "Split": slice(1, 2),
+    "SelectV2": slice(1, 3),
+    "ConcatV2": slice(-1),
+    "Pack": slice(None),
+}
+#: Operations that are greatest and least at the ends of their operands' bounds.
+_ARITHMETIC = {
+    "AddV2": np.add,
+    "BiasAdd": np.add,
+    "Sub": np.subtract,
+    "Neg": np.negative,
+    "Mul": np.multiply,
+    "RealDiv": np.divide,
+    "Minimum": np.minimum,
+    "Maximum": np.maximum,
+}
+_CALLS = {"PartitionedCall", "StatefulPartitionedCall"}
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The least and the greatest value that can come about; infinite where nothing is known.
+
+    Args:
+        sources: types of the operations that they are known from, or of the one that nothing is known of.
+    """
+
+    low: float
+    high: float
+    sources: frozenset[str]
+
+    @property
+    def are_known(self) -> bool:
+        return isfinite(self.low) and isfinite(self.high)
+
+
+@dataclass(frozen=True)
+class _Body:
+    """The operations of a graph, or of a function at one of its calls, by name.
+
+    Args:
+        arguments: for each argument of the function, the tensor it was called with, and the body which that is in.
+    """
+
+    operations: Mapping[str, Any]
+    arguments: Mapping[str, tuple[str, _Body]]
+
+
+def output_bounds(graph: Any) -> Bounds:
+    """Find the bounds of the first output of `graph`, a concrete function.
+
+    A graph consists of operations, each of which names the tensors it takes, its operands. The walk begins at the operation
+    that gives the output and goes back, from an operation to its operands, into the body of a function where one is called,
+    until it is at operations whose values have bounds of their own, such as Sigmoid, or at one it knows nothing of, such as
+    MatMul. The bounds of each operation on the way follow from its operands': those of 1 - Sigmoid are 0 and 1.
+
+    Values that have no bounds and are clipped have none here either: a logit that is clipped to 0 and 1 is no probability.
+    """
+    definition = graph.graph.as_graph_def()
+    functions = {function.signature.name: function for function in definition.library.function}
+    return _Walk(functions).bounds(graph.outputs[0].name, _Body({node.name: node for node in definition.node}, {}))
+
+
+class _Walk:
+    def __init__(self, functions: Mapping[str, Any]) -> None:
+        self._functions = functions
+
+    def bounds(self, tensor: str, body: _Body) -> Bounds:
+        """Find the bounds of `tensor`: an argument's name, or an operation's with the number of its output after a colon."""
+        if tensor in body.arguments:
+            return self.bounds(*body.arguments[tensor])
+        name, *output = tensor.split(":")
+        number, operation = int(output[-1]) if output else 0, body.operations[name]
+        operands = [operand for operand in operation.input if not operand.startswith("^")]  # those only say what runs before
+        if operation.op in _CALLS:
+            return self._of_call(operation.attr["f"].func.name, operands, number, body)
+        if operation.op == "IdentityN":
+            return self.bounds(operands[number], body)
+        if operation.op == "Const":
+            return _of_constant(operation)
+        return self._of_operation(operation.op, operands, body)
+
+    def _of_operation(self, kind: str, operands: Sequence[str], body: _Body) -> Bounds:
+        if kind in _RANGES:
+            return Bounds(*_RANGES[kind], frozenset({kind}))
+        if kind not in {*_KEEPING, *_ARITHMETIC, "Sum"}:
+            return _unknown(kind)
+        found = []
+        for operand in operands[_KEEPING.get(kind, _FIRST if kind == "Sum" else slice(None))]:
+            found.append(self.bounds(operand, body))
+            if not found[-1].are_known:
+                return found[-1]
+        return _combined(kind, found)
+
+    def _of_call(self, name: str, operands: Iterable[str], number: int, body: _Body) -> Bounds:
+        function = self._functions[name]
+        arguments = {
+            argument.name: (operand, body) for argument, operand in zip(function.signature.input_arg, operands, strict=True)
+        }
+        inner = _Body({node.name: node for node in function.node_def}, arguments)
+        return self.bounds(function.ret[function.signature.output_arg[number].name], inner)
+
+
+def _combined(kind: str, operands: Sequence[Bounds]) -> Bounds:
+    """Find the bounds of an operation from its operands', which are known."""
+    sources = frozenset[str]().union(*(operand.sources for operand in operands))
+    ends = [(operand.low, operand.high) for operand in operands]
+    if kind in _KEEPING:
+        return Bounds(min(low for low, _ in ends), max(high for _, high in ends), sources)
+    if kind == "Sum":  # of the probabilities of some classes, weighted or not; of other sums nothing is known
+        return operands[0] if sources == {"Softmax"} and ends[0][0] >= 0 and ends[0][1] <= 1 else _unknown(kind)
+    if kind == "RealDiv" and ends[1][0] <= 0 <= ends[1][1]:
+        return _unknown(kind)
+    values = [float(_ARITHMETIC[kind](*chosen)) for chosen in product(*ends)]
+    return Bounds(min(values), max(values), sources)
+
+
+def _of_constant(operation: Any) -> Bounds:
+    values = tf.make_ndarray(operation.attr["value"].tensor)
+    if not values.size or values.dtype.kind in "OSU":
+        return _unknown("Const")
+    return Bounds(float(values.min()), float(values.max()), frozenset())
+
+
+def _unknown(kind: str) -> Bounds:
+    return Bounds(-inf, inf, frozenset({kind}))
