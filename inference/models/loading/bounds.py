@@ -27,6 +27,7 @@ _KEEPING = {
 }
 #: Operations that are greatest and least at the ends of their operands' bounds.
 _ARITHMETIC = {
+    "Add": np.add,  # of TensorFlow 1
     "AddV2": np.add,
     "BiasAdd": np.add,
     "Sub": np.subtract,

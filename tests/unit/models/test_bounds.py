@@ -86,6 +86,7 @@ PROBABILITIES: dict[str, Callable[[], Call]] = {
     "scaled tanh": lambda: network(layers.Flatten(), layers.Dense(1, activation="tanh"), layers.Rescaling(0.5, 0.5)),
     "complement": lambda: probability(lambda p: 1 - p),
     "negated": lambda: probability(lambda p: -p + 1),
+    "added as by TensorFlow 1": lambda: probability(lambda p: tf.raw_ops.Add(x=p, y=p) / 2),
     "clipped": lambda: probability(lambda p: tf.clip_by_value(p, 1e-6, 1 - 1e-6)),
     "threshold": lambda: probability(lambda p: tf.where(p > 0.5, p, 0.0)),
     "call": lambda: probability(tf.function(tf.identity)),
