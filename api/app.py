@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from flask import Flask, Request
+from werkzeug.utils import cached_property
 
 from api import batch_routes, command_routes, health, inference_routes, task_routes
 from api.admission import Admission
 from api.batch_submission import BatchSubmissions
 from api.commands import Commands
-from api.form_parser import FormParser
+from api.form_parser import FormParser, boundary_in
 from api.path_ids import register_id_check
 from api.problems import register_error_handlers
 from api.proxies import TrustedProxies
@@ -26,6 +27,12 @@ _OTHER_PARTS = 1000
 
 class _Request(Request):
     form_data_parser_class = FormParser
+
+    @cached_property
+    def mimetype_params(self) -> dict[str, str]:
+        """Parameters of the Content-Type; Werkzeug cuts a boundary that should have quotes and has none."""
+        boundary = boundary_in(self.headers.get("Content-Type", ""))
+        return super().mimetype_params | ({} if boundary is None else {"boundary": boundary})
 
 
 class Api(Flask):

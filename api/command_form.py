@@ -78,10 +78,14 @@ def read_command(sent: SentFields) -> Command:
             )
 
 
-def check_predicts(sent: SentFields) -> None:
+def is_command(command: Any) -> bool:
+    """Whether something else is wanted than a prediction."""
+    return command not in (None, PREDICT)
+
+
+def check_predicts(command: Any) -> None:
     """Raises UnknownCommand: a request with images names another command."""
-    command = sent.get("command")
-    if command not in (None, PREDICT):
+    if is_command(command):
         raise UnknownCommand(f"there is no command {shown(command)} here", field="command", expected=f"{PREDICT}, or none")
 
 

@@ -26,8 +26,8 @@ _READ_BYTES = 2**18
 #: Limit for the head of one part. File names never matter, however long they are.
 _MAX_HEADER_BYTES = 2**20
 _MAX_HEADERS = 32
-#: Content-Disposition and Content-Type.
-_USUAL_HEADERS = 2
+#: Headers of a part that say that its bytes are not the content itself, as the library writes names.
+_ENCODING_HEADERS = {"Content-Transfer-Encoding", "Content-Encoding"}
 #: Limit for a whole form: each one makes the library copy the header again.
 _MAX_FOLDED_LINES = 50
 _TOO_MANY_FOLDED_LINES = "Maximum number of folded header lines exceeded"
@@ -37,6 +37,8 @@ _ENCODINGS = {"utf-8", "ascii", "iso8859-1", "cp1252", "utf-16", "utf-16-le", "u
 _UNENCODED = {"", "identity", "binary", "8bit", "7bit"}
 #: Bytes that no text has, and numbers in bytes do.
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
+
+_BOUNDARY = re.compile(r""";\s*boundary\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;]*))""", re.IGNORECASE)
 
 _LIMITS = {
     _TOO_MANY_FOLDED_LINES: f"the headers of the form's parts have more than {_MAX_FOLDED_LINES} folded lines",
@@ -138,6 +140,18 @@ class FormParser(FormDataParser):
         return stream, MultiDict(pairs), MultiDict()
 
 
+def boundary_in(content_type: str) -> str | None:
+    """The boundary that a Content-Type names, None where it names none.
+
+    Many clients leave out the quotes where RFC 2045 asks for them: it goes on to the next semicolon then.
+    """
+    found = _BOUNDARY.search(content_type)
+    if found is None:
+        return None
+    quoted, plain = found.groups()
+    return str(plain).strip() if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
+
+
 class _Parser(PushMultipartParser):  # type: ignore[misc] # the library has no types
     """The library's, with a limit for folded header lines."""
 
@@ -217,8 +231,10 @@ class _Parts:
         self._segment, self._pieces = segment, []
         self._name = _name_of(segment)
         self._is_text = self._name in TEXT_FIELDS
-        if len(segment.headerlist) > _USUAL_HEADERS and (self._is_text or self._name == IMAGE):
-            _check_unencoded(segment, self._name)
+        if self._is_text or self._name == IMAGE:
+            for header, value in segment.headerlist:
+                if header in _ENCODING_HEADERS:
+                    _check_unencoded(header, value.strip().lower(), self._name)
 
     def _count_text(self, size: int) -> None:
         self._text_bytes += size
@@ -249,16 +265,13 @@ def _has_file_name(segment: MultipartSegment) -> bool:
     return segment.filename is not None or "filename*" in segment.header("Content-Disposition", "").lower()
 
 
-def _check_unencoded(segment: MultipartSegment, name: str) -> None:
+def _check_unencoded(header: str, encoding: str, name: str) -> None:
     """Raises InvalidRequest, UnsupportedContentEncoding."""
-    transfer = segment.header("Content-Transfer-Encoding", "").strip().lower()
-    if transfer not in _UNENCODED:
-        detail = f"the part {name} has the Content-Transfer-Encoding {shown(transfer)}"
-        raise InvalidRequest(detail, field=name, expected="the bytes as they are, without a Content-Transfer-Encoding")
-    content = segment.header("Content-Encoding", "").strip().lower()
-    if content not in _UNENCODED:
-        detail = f"the part {name} has the Content-Encoding {shown(content)}"
-        raise UnsupportedContentEncoding(detail, field=name, expected="the bytes as they are, without a Content-Encoding")
+    if encoding in _UNENCODED:
+        return
+    error = UnsupportedContentEncoding if header == "Content-Encoding" else InvalidRequest
+    detail = f"the part {name} has the {header} {shown(encoding)}"
+    raise error(detail, field=name, expected=f"the bytes as they are, without a {header}")
 
 
 def _is_plain_text(content: bytes) -> bool:

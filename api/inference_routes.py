@@ -6,7 +6,7 @@ import time
 
 from flask import Blueprint, Response, request
 
-from api.command_form import COMMAND_EXAMPLE, PREDICT
+from api.command_form import COMMAND_EXAMPLE, is_command
 from api.command_routes import run_command
 from api.context import api
 from api.identity import identity, sentence
@@ -39,7 +39,7 @@ def predict_or_command() -> Response:
     """The seed's clients send commands here too; `command` decides."""
     began = time.perf_counter()
     sent = read_sent_fields(request, json_example=COMMAND_EXAMPLE)
-    if sent.get("command") not in (None, PREDICT):
+    if is_command(sent.get("command")):
         return run_command(sent)
     return _predict(sent, began)
 

@@ -18,6 +18,7 @@ from werkzeug.datastructures import FileStorage, MultiDict
 from api.form_parser import decoded_text
 from api.json_reading import read_json
 from api.known_fields import AS_A_FILE, IMAGE, check_known, unknown_field
+from api.query import read_query
 from inference.errors import InvalidRequest, UnsupportedContentEncoding, shown, shown_name
 
 _FORMS = {"multipart/form-data", "application/x-www-form-urlencoded"}
@@ -64,7 +65,7 @@ class SentFields:
         for part in self.unknown:
             raise unknown_field(part.name or "", known)
         check_known(self.body, known)
-        check_known(self.query, known)
+        check_known(self.query, known, "a query parameter")
 
     @property
     def _has_image_as_text(self) -> bool:
@@ -82,7 +83,7 @@ def read_sent_fields(request: Request, *, json_example: str) -> SentFields:
     Args:
         json_example: for the error, a JSON body that would be right.
     """
-    query = _once(request.args, "query parameter") if request.query_string else {}
+    query = read_query()
     _check_encoding(request)
     if request.is_json:
         return SentFields(_json_object(request, json_example), query, [], [], is_json=True)
@@ -90,15 +91,15 @@ def read_sent_fields(request: Request, *, json_example: str) -> SentFields:
         _check_empty(request)
     form, files = request.form, request.files
     unknown = [part for name in files if name != IMAGE for part in files.getlist(name)]
-    return SentFields(_once(form, "form field"), query, files.getlist(IMAGE), unknown, is_json=False)
+    return SentFields(_once(form), query, files.getlist(IMAGE), unknown, is_json=False)
 
 
-def _once(fields: MultiDict[str, str], what: str) -> dict[str, str]:
+def _once(fields: MultiDict[str, str]) -> dict[str, str]:
     """Raises InvalidRequest: one was sent twice."""
     once = fields.to_dict()
     if len(once) != sum(1 for _ in fields.items(multi=True)):
         name, values = next((name, values) for name, values in fields.lists() if len(values) > 1)
-        detail = f"the {what} {shown_name(name)} was sent {len(values)} times"
+        detail = f"the form field {shown_name(name)} was sent {len(values)} times"
         raise InvalidRequest(detail, field=shown_name(name), expected="once")
     return once
 

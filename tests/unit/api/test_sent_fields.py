@@ -35,6 +35,11 @@ def send(client: FlaskClient, path: str, parts: list[tuple[str, Any]], query: An
     return client.post(path, data=data, content_type=content_type, query_string=query)
 
 
+def problem_code(path: str) -> str:
+    """The code where a command is wrong before anything else is looked at."""
+    return "unknown_command" if path == CONTROLLER else "invalid_request"
+
+
 def refused_with(response: TestResponse) -> str:
     """The code of the refusal, of a request or of the first item of a batch."""
     document = response.json
@@ -195,6 +200,11 @@ class TestUnknownFields:
         assert "no name" in problem["detail"]
 
     def test_a_command_in_a_batch(self, client: FlaskClient, worker: FakeWorker) -> None:
+        body: dict[str, Any] = {"items": [{"object": "s3://inference/a"}]}
+        response = client.post("/inference/batch", json=body | {"command": "nonsense"})
+        assert_problem(response, 400, "unknown_command", field="command")
+        response = client.post("/inference/batch?command=nonsense", json=body)
+        assert_problem(response, 400, "unknown_command", field="command")
         assert post_batch(client, [1], command="predict").status_code == 200
         assert_problem(post_batch(client, [1], command="load_new_model"), 400, "unknown_command", field="command")
 
@@ -329,8 +339,31 @@ class TestQueries:
         assert_problem(client.delete(f"{url}?force=true"), 400, "invalid_request", field="force")
         assert client.get(url).json["status"] == "running"
 
-    def test_what_libraries_add_against_caches(self, client: FlaskClient) -> None:
+    def test_what_libraries_add_against_caches(self, client: FlaskClient, worker: FakeWorker, app: Any) -> None:
         assert client.get("/health/live?_=1700000000000").status_code == 200
+        for path in IMAGES:
+            assert send(client, f"{path}?_=1&_=2", [("metadata", orjson.dumps(RAW_METADATA))]).status_code == 200
+        app.services.objects.put("a.png", picture("PNG"))
+        body = {"items": [{"object": "s3://inference/a.png"}], "command": "predict"}
+        assert client.post("/inference/batch?_=1", json=body).status_code == 200
+        fields = {"command": "load_new_model", "model_id": "none"}
+        assert_problem(client.post(f"{CONTROLLER}?_=1", data=fields), 404, "model_not_found")
+
+    @pytest.mark.parametrize("path", [*IMAGES, CONTROLLER])
+    def test_a_parameter_without_a_name(self, client: FlaskClient, path: str) -> None:
+        problem = assert_problem(send(client, f"{path}?=x&command=predict", []), 400, problem_code(path))
+        if path != CONTROLLER:
+            assert problem["detail"] == "a query parameter has no name"
+
+    @pytest.mark.parametrize("query", [b"request_id=%ff%fe", b"request_id=\xff", b"request_id=caf%E9", b"request_id=%ED%A0%80"])
+    def test_text_that_is_no_utf_8(self, client: FlaskClient, query: bytes) -> None:
+        raw = {"QUERY_STRING": query.decode("latin-1")}
+        for path in [*IMAGES, CONTROLLER]:
+            response = client.post(path, data=raw_form(), environ_overrides=raw)
+            assert_problem(response, 400, "invalid_request", field="request_id")
+        for path in ("/tasks", "/health/live", f"/tasks/{'a' * 32}"):
+            response = client.get(path, environ_overrides=raw)
+            assert_problem(response, 400, "invalid_request", field="request_id")
 
     def test_a_query_parameter_that_is_near(self, client: FlaskClient) -> None:
         problem = assert_problem(client.get(f"/tasks/{'a' * 32}?wiat=3"), 400, "invalid_request", field="wiat")
