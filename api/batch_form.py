@@ -16,14 +16,13 @@ from api.known_fields import IMAGE, OPTION_NAMES, PREDICT_FIELDS, check_known, c
 from api.options import merge_options, options_among
 from api.predict_form import (
     METADATA_MEMBERS,
-    Preference,
     canonical,
     content_of,
     media_type_of,
     read_idempotency_key,
-    read_preference,
 )
 from api.sent_fields import SentFields, read_sent_fields
+from api.waiting import Preference, read_preference
 from inference.errors import InvalidMetadata, InvalidRequest, shown
 
 _METADATA = "one JSON object for all images, or a list with one for each"

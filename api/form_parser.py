@@ -2,7 +2,7 @@
 
 multipart/form-data is read by the library `multipart`: Werkzeug's parser takes 20 times as long for many small files.
 
-    part named image         a file, with or without a file name; text without either name or type is a plain field
+    part named image         a file, with or without a file name; one that looks like a plain field has no file name in the answer
     part of another known    text, also where it was sent as a file (a browser's Blob, `curl -F metadata=@m.json`)
     any other part           its name alone, for the answer that refuses it
 """
@@ -251,7 +251,7 @@ class _Parts:
             self.files.add(name, FileStorage(BytesIO(content), "", name, segment.content_type))
         else:
             self._count_text(len(content))
-            self.form.add(name, "")
+            self.files.add(name, FileStorage(BytesIO(content), None, name))
 
 
 def _name_of(segment: MultipartSegment) -> str:

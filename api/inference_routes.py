@@ -52,7 +52,7 @@ def _predict(sent: SentFields, began: float) -> Response:
         if wait_s is None:
             outcome = waiter.wait(submission.deadline_s + EXPIRY_GRACE_S)
         else:
-            outcome = waiter.wait(min(wait_s, api().services.settings.api.max_wait_s)) if wait_s else None
+            outcome = waiter.wait(wait_s) if wait_s else None
     store_ms = api().submissions.confirm(submission, outcome)
     if outcome is None and wait_s is None:
         raise WaitTimeout("the result was not ready in time; the task goes on", task_id=submission.task_id)

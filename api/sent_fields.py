@@ -17,10 +17,13 @@ from werkzeug.datastructures import FileStorage, MultiDict
 
 from api.form_parser import decoded_text
 from api.json_reading import read_json
-from api.known_fields import AS_A_FILE, IMAGE, check_known, unknown_field
+from api.known_fields import AS_A_FILE, IMAGE, PREDICT_FIELDS, check_known, unknown_field
+from api.options import is_same
 from api.query import read_query
 from inference.errors import InvalidRequest, UnsupportedContentEncoding, shown, shown_name
 
+#: Fields whose empty input in a form of HTML says nothing. No sinks are a choice.
+_MAY_BE_EMPTY = PREDICT_FIELDS - {"sinks"}
 _FORMS = {"multipart/form-data", "application/x-www-form-urlencoded"}
 
 
@@ -29,7 +32,7 @@ class SentFields:
     #: of the form or the JSON body
     body: Mapping[str, Any]
     query: Mapping[str, str]
-    #: files named image
+    #: parts named image; one that looks like plain text has no file name
     images: list[FileStorage]
     #: parts of a form that have other names than any route knows
     unknown: list[FileStorage]
@@ -43,7 +46,7 @@ class SentFields:
     def together(self) -> dict[str, Any]:
         """Body and query as one. Raises InvalidRequest: they differ."""
         for name in self.query.keys() & self.body.keys():
-            if self.query[name] != _text_of(self.body[name]):
+            if not is_same(name, self.query[name], self.body[name]):
                 raise InvalidRequest(
                     f"{name} is {shown(self.body[name])} in the body and {shown(self.query[name])} in the query",
                     field=name,
@@ -53,7 +56,7 @@ class SentFields:
 
     def check(self, known: Collection[str]) -> None:
         """Refuse what this route does not read. Raises InvalidRequest."""
-        if self._has_image_as_text:
+        if self._has_image_as_text and not self._has_array:
             raise InvalidRequest(
                 "image is a plain field: send it as a file of multipart/form-data", field=IMAGE, expected=AS_A_FILE
             )
@@ -69,7 +72,15 @@ class SentFields:
 
     @property
     def _has_image_as_text(self) -> bool:
-        return IMAGE in self.body or IMAGE in self.query
+        return IMAGE in self.body or IMAGE in self.query or any(part.filename is None for part in self.images)
+
+    @property
+    def _has_array(self) -> bool:
+        """Whether shape and dtype are given: the bytes of an array may look like text."""
+        fields = self.together
+        metadata = fields.get("metadata", "")
+        is_file = IMAGE not in self.body and IMAGE not in self.query
+        return is_file and all(name in fields or f'"{name}"' in metadata for name in ("shape", "dtype"))
 
     def check_no_images(self) -> None:
         """Raises InvalidRequest."""
@@ -83,7 +94,7 @@ def read_sent_fields(request: Request, *, json_example: str) -> SentFields:
     Args:
         json_example: for the error, a JSON body that would be right.
     """
-    query = read_query()
+    query = _given(read_query())
     _check_encoding(request)
     if request.is_json:
         return SentFields(_json_object(request, json_example), query, [], [], is_json=True)
@@ -91,7 +102,14 @@ def read_sent_fields(request: Request, *, json_example: str) -> SentFields:
         _check_empty(request)
     form, files = request.form, request.files
     unknown = [part for name in files if name != IMAGE for part in files.getlist(name)]
-    return SentFields(_once(form), query, files.getlist(IMAGE), unknown, is_json=False)
+    return SentFields(_given(_once(form)), query, files.getlist(IMAGE), unknown, is_json=False)
+
+
+def _given(fields: dict[str, str]) -> dict[str, str]:
+    """The fields without those that are empty inputs of a form."""
+    if "" not in fields.values():
+        return fields
+    return {name: value for name, value in fields.items() if value or name not in _MAY_BE_EMPTY}
 
 
 def _once(fields: MultiDict[str, str]) -> dict[str, str]:
@@ -133,8 +151,3 @@ def _json_object(request: Request, example: str) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise InvalidRequest("the body is not a JSON object", field="body", expected=example)
     return document
-
-
-def _text_of(value: Any) -> str:
-    """As it would be written in a query."""
-    return str(value).lower() if isinstance(value, bool) else str(value)

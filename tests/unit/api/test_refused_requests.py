@@ -143,7 +143,7 @@ class TestMetadata:
 
 
 class TestTheRest:
-    @pytest.mark.parametrize("command", ["", "Predict", "load_a_model", "predict "])
+    @pytest.mark.parametrize("command", ["Predict", "load_a_model", "predict "])
     def test_an_unknown_command(self, client: FlaskClient, command: str) -> None:
         problem = assert_problem(post(client, raw_form(command=command)), 400, "unknown_command", field="command")
         assert "predict" in problem["expected"]

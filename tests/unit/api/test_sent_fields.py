@@ -151,6 +151,27 @@ class TestTwoPlaces:
         metadata = [RAW_METADATA | {"mode": "async"}] * 2
         assert post_batch(client, [1, 2], metadata=metadata, mode="async").status_code == 202
 
+    @pytest.mark.parametrize(
+        "sent",
+        [("deadline_s", "5", "5.0"), ("priority", "3", " 3"), ("shape", "8,8,1", "8x8x1"), ("dtype", "<f4", "float32")],
+    )
+    @pytest.mark.parametrize("path", IMAGES)
+    def test_form_and_query_mean_the_same(
+        self, client: FlaskClient, worker: FakeWorker, path: str, sent: tuple[str, str, str]
+    ) -> None:
+        name, body, query = sent
+        parts = [(option, value) for option, value in RAW_METADATA.items() if option != name]
+        assert send(client, path, [*parts, (name, body)], {name: query}).status_code == 200
+
+    @pytest.mark.parametrize("path", IMAGES)
+    def test_empty_inputs_of_a_form_say_nothing(self, client: FlaskClient, worker: FakeWorker, path: str) -> None:
+        empty = ("mode", "deadline_s", "shape", "dtype", "command", "model", "priority", "metadata", "request_id")
+        picture_part = ("image", ("a.png", picture("PNG"), "image/png"))
+        data, content_type = encode_multipart_formdata([picture_part, *((name, "") for name in empty)])
+        response = client.post(path, data=data, content_type=content_type, query_string=dict.fromkeys(empty, ""))
+        assert response.status_code == 200, response.data
+        assert refused_with(send(client, path, [("metadata", "{}"), ("shape", "round"), ("dtype", "")], {"shape": ""}))
+
 
 class TestUnknownFields:
     @pytest.mark.parametrize("path", IMAGES)
@@ -379,6 +400,21 @@ def test_an_image_without_a_file_name_is_a_file(client: FlaskClient, worker: Fak
         data = data.replace(b'; filename="None"', b"")
         for path in IMAGES:
             assert client.post(path, data=data, content_type=kind).status_code == 200, content_type
+
+
+@pytest.mark.parametrize("path", IMAGES)
+@pytest.mark.parametrize("where", ["fields", "metadata", "query"])
+def test_bytes_of_an_array_that_look_like_text(client: FlaskClient, worker: FakeWorker, path: str, where: str) -> None:
+    """Without a file name, as `files={"image": (None, data)}` sends them; the message for a plain field would be wrong."""
+    options = {"shape": "8,8,1", "dtype": "uint8"}
+    fields = list(options.items()) if where == "fields" else []
+    if where == "metadata":
+        fields.append(("metadata", orjson.dumps(options).decode()))
+    data, content_type = encode_multipart_formdata([("image", "d" * 64), *fields])
+    response = client.post(path, data=data, content_type=content_type, query_string=options if where == "query" else {})
+    assert response.status_code == 200, response.data
+    assert all(item["error"] is None for item in response.json.get("items", []))
+    assert_problem(client.post(path, data={"image": "d" * 64} | options), 400, "invalid_request", field="image")
 
 
 def test_a_form_of_two_kinds_of_parts_with_a_stream(client: FlaskClient, worker: FakeWorker) -> None:
