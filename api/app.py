@@ -11,7 +11,7 @@ from api import batch_routes, command_routes, health, inference_routes, task_rou
 from api.admission import Admission
 from api.batch_submission import BatchSubmissions
 from api.commands import Commands
-from api.form_parser import FormParser, boundary_in
+from api.form_parser import OTHER_PARTS, FormParser, boundary_in
 from api.path_ids import register_id_check
 from api.problems import register_error_handlers
 from api.proxies import TrustedProxies
@@ -20,9 +20,6 @@ from api.uploads import Uploads
 from inference.replies import ReplyRouter
 from inference.services import Services
 from inference.settings import Settings
-
-#: Of a form, beside the images that are allowed: who sends too many is told how many may come.
-_OTHER_PARTS = 1000
 
 
 class _Request(Request):
@@ -76,7 +73,7 @@ def create_app(settings: Settings) -> Api:
     app = Api(Services(settings))
     app.url_map.merge_slashes = False  # a path with too many is unknown, not redirected by a page of HTML
     app.config["MAX_CONTENT_LENGTH"] = settings.api.max_body_bytes
-    app.config["MAX_FORM_PARTS"] = settings.max_batch_items + _OTHER_PARTS
+    app.config["MAX_FORM_PARTS"] = settings.max_batch_items + OTHER_PARTS
     app.register_blueprint(inference_routes.blueprint)
     app.register_blueprint(command_routes.blueprint)
     app.register_blueprint(batch_routes.blueprint)

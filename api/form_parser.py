@@ -19,9 +19,12 @@ from multipart import MultipartSegment, ParserError, ParserLimitReached, PushMul
 from werkzeug.datastructures import FileStorage, MultiDict
 from werkzeug.formparser import FormDataParser
 
+from api.json_reading import check_no_json
 from api.known_fields import AS_A_FILE, IMAGE, TEXT_FIELDS
 from inference.errors import InferenceError, InvalidRequest, PayloadTooLarge, UnsupportedContentEncoding, shown, shown_name
 
+#: Parts of a form beside the images that are allowed: who sends too many images is told how many may come.
+OTHER_PARTS = 1000
 _READ_BYTES = 2**18
 #: Limit for the head of one part. File names never matter, however long they are.
 _MAX_HEADER_BYTES = 2**20
@@ -85,6 +88,7 @@ class FormParser(FormDataParser):
     ) -> tuple[IO[bytes], MultiDict[str, str], MultiDict[str, FileStorage]]:
         boundary = options.get("boundary", "").encode("latin-1", "replace")
         if not boundary:
+            check_no_json(stream.read(_READ_BYTES), "multipart/form-data")
             raise InvalidRequest(
                 "the Content-Type multipart/form-data has no boundary",
                 field="Content-Type",
@@ -104,11 +108,19 @@ class FormParser(FormDataParser):
             for event in parser.parse_blocking(body.read, _READ_BYTES):
                 parts.take(event)
         except ParserLimitReached as error:
-            detail = _LIMITS.get(str(error), f"the form has more than {self.max_form_parts} parts")
-            raise PayloadTooLarge(detail, expected="fewer and shorter form fields") from error
+            raise self._limit_reached(str(error), len(parts.files.getlist(IMAGE))) from error
         except ParserError as error:
             raise _broken_form(error, body, parts, boundary) from error
         return stream, parts.form, parts.files
+
+    def _limit_reached(self, limit: str, images: int) -> PayloadTooLarge:
+        max_parts = self.max_form_parts or 0
+        max_images = max_parts - OTHER_PARTS
+        if limit not in _LIMITS and 0 < max_images < images:
+            detail = f"the form has more than {max_parts} parts, most of them images"
+            return PayloadTooLarge(detail, field=IMAGE, expected=f"at most {max_images} (batch.max_items)")
+        detail = _LIMITS.get(limit, f"the form has more than {max_parts} parts")
+        return PayloadTooLarge(detail, expected="fewer and shorter form fields")
 
     def _parse_urlencoded(
         self,
@@ -118,6 +130,7 @@ class FormParser(FormDataParser):
         options: dict[str, str],
     ) -> tuple[IO[bytes], MultiDict[str, str], MultiDict[str, FileStorage]]:
         body = stream.read()
+        check_no_json(body, "application/x-www-form-urlencoded")
         encoding = _encoding(options.get("charset"), "Content-Type")
         if not _is_plain_text(body):
             detail = "the body is no text, though its Content-Type is application/x-www-form-urlencoded"
@@ -187,6 +200,7 @@ class _Body:
 
 def _broken_form(error: ParserError, body: _Body, parts: _Parts, boundary: bytes) -> InferenceError:
     named = shown(boundary.decode("latin-1"))
+    check_no_json(body.first_piece, "multipart/form-data")
     if body.size == 0:
         return InvalidRequest("the body is empty", field=IMAGE, expected=AS_A_FILE)
     if (detail := _BROKEN.get(str(error))) is not None:

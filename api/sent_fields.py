@@ -16,7 +16,7 @@ from flask import Request
 from werkzeug.datastructures import FileStorage, MultiDict
 
 from api.form_parser import decoded_text
-from api.json_reading import read_json
+from api.json_reading import check_no_json, read_json
 from api.known_fields import AS_A_FILE, IMAGE, PREDICT_FIELDS, check_known, unknown_field
 from api.options import is_same
 from api.query import read_query
@@ -24,6 +24,9 @@ from inference.errors import InvalidRequest, UnsupportedContentEncoding, shown, 
 
 #: Fields whose empty input in a form of HTML says nothing. No sinks are a choice.
 _MAY_BE_EMPTY = PREDICT_FIELDS - {"sinks"}
+NO_IMAGE_HERE = "this path takes no image, but commands"
+#: The beginning of a body, enough to tell JSON.
+_READ_BYTES = 2**12
 _FORMS = {"multipart/form-data", "application/x-www-form-urlencoded"}
 
 
@@ -82,24 +85,25 @@ class SentFields:
         is_file = IMAGE not in self.body and IMAGE not in self.query
         return is_file and all(name in fields or f'"{name}"' in metadata for name in ("shape", "dtype"))
 
-    def check_no_images(self) -> None:
+    def check_no_images(self, detail: str = "a command has no image") -> None:
         """Raises InvalidRequest."""
         if self.images or self._has_image_as_text:
-            raise InvalidRequest("a command has no image", field=IMAGE, expected="the command's fields alone")
+            raise InvalidRequest(detail, field=IMAGE, expected="the command's fields alone; images go to POST /inference")
 
 
-def read_sent_fields(request: Request, *, json_example: str) -> SentFields:
+def read_sent_fields(request: Request, *, json_example: str, has_images: bool = True) -> SentFields:
     """Raises InvalidRequest, UnsupportedContentEncoding, PayloadTooLarge.
 
     Args:
         json_example: for the error, a JSON body that would be right.
+        has_images: whether the route takes images, for the error.
     """
     query = _given(read_query())
     _check_encoding(request)
     if request.is_json:
         return SentFields(_json_object(request, json_example), query, [], [], is_json=True)
     if request.mimetype not in _FORMS:
-        _check_empty(request)
+        _check_empty(request, None if has_images else json_example)
     form, files = request.form, request.files
     unknown = [part for name in files if name != IMAGE for part in files.getlist(name)]
     return SentFields(_given(_once(form)), query, files.getlist(IMAGE), unknown, is_json=False)
@@ -130,17 +134,26 @@ def _check_encoding(request: Request) -> None:
         )
 
 
-def _check_empty(request: Request) -> None:
-    """Refuse a body that is no form. Raises InvalidRequest."""
+def _check_empty(request: Request, example: str | None) -> None:
+    """Refuse a body that is no form. Raises InvalidRequest.
+
+    Args:
+        example: what a route without images takes.
+    """
     media_type = request.mimetype
     if not request.content_length and "Transfer-Encoding" not in request.headers:
         return
+    check_no_json(request.stream.read(_READ_BYTES), shown(media_type) if media_type else "")
+    is_image = media_type.startswith("image/") or media_type == "application/octet-stream"
     if not media_type:
         detail = "the body has no Content-Type"
-    elif media_type.startswith("image/") or media_type == "application/octet-stream":
-        detail = f"the image is the whole body ({shown(media_type)}), and it is to be a part of a form"
+    elif is_image:
+        where = "it is to be a part of a form" if example is None else NO_IMAGE_HERE
+        detail = f"the image is the whole body ({shown(media_type)}), and {where}"
     else:
         detail = f"the body is {shown(media_type)}, and not a form"
+    if example is not None:
+        raise InvalidRequest(detail, field=IMAGE if is_image else "Content-Type", expected=example)
     raise InvalidRequest(detail, field=IMAGE, expected=AS_A_FILE)
 
 

@@ -12,6 +12,8 @@ from flask.testing import FlaskClient
 from urllib3 import encode_multipart_formdata
 from werkzeug.test import TestResponse
 
+from api.known_fields import OPTION_NAMES
+
 CONTROLLER = "/inference_service_controller"
 PREDICT = ["/inference", "/inference_service"]
 IMAGES = [*PREDICT, "/inference/batch"]
@@ -272,6 +274,22 @@ class TestMembers:
         body = text.replace("{", '{"items": [], ', 1)
         response = client.post("/inference/batch", data=body, content_type="application/json")
         assert_problem(response, 400, "invalid_request", field=field.replace("metadata", "body"))
+
+    @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+    def test_notes_as_python_writes_them(self, client: FlaskClient, worker: FakeWorker, app: Any, number: str) -> None:
+        """`json.dumps` gives these without being asked; in a member that is read they are wrong."""
+        text = '{"shape": "8,8,1", "dtype": "float32", "temperature": NUMBER, "more": [{"x": NUMBER}]}'.replace("NUMBER", number)
+        assert post(client, form(raw_image(), metadata=text)).status_code == 200
+        assert post_batch(client, [1], metadata=text).json["counts"]["succeeded"] == 1
+        app.services.objects.put("a.png", picture("PNG"))
+        body = '{"items": [{"object": "s3://inference/a.png", "temperature": NUMBER}]}'.replace("NUMBER", number)
+        response = client.post("/inference/batch", data=body, content_type="application/json")
+        assert response.json["items"][0]["error"] is None
+        for name in OPTION_NAMES:
+            text = '{"shape": "8,8,1", "dtype": "float32", "note": 1, '.replace(f'"{name}"', '"note"') + f'"{name}": {number}}}'
+            assert post(client, form(raw_image(), metadata=text)).status_code == 400, name
+        text = '{"a": NaN, "model": "digits", "model": "none"}'
+        assert_problem(post(client, form(raw_image(), metadata=text)), 400, "invalid_metadata", field="metadata.model")
 
     def test_colons_and_names_in_other_places(self, client: FlaskClient, worker: FakeWorker) -> None:
         notes = {"at": "12:30:00", "a": {"x": 1}, "b": {"x": ["x:y"]}, "big": 10**18}
