@@ -87,7 +87,7 @@ def read_command(sent: SentFields) -> Command:
 
 def is_command(command: Any) -> bool:
     """Whether something else is wanted than a prediction."""
-    return command not in (None, PREDICT)
+    return command not in (None, "", PREDICT)
 
 
 def check_predicts(command: Any) -> None:

@@ -64,9 +64,17 @@ def _with_non_finite(text: str | bytes) -> Any:
     """
     try:
         text = text.decode() if isinstance(text, bytes) else text
-        return json.loads(text) if _NON_FINITE.search(text) else None
-    except (ValueError, RecursionError):
+        document = json.loads(text, parse_int=_integer) if _NON_FINITE.search(text) else None
+        orjson.dumps(document)
+    except (ValueError, RecursionError, orjson.JSONEncodeError):
         return None
+    return document
+
+
+def _integer(text: str) -> float:
+    """As orjson reads it: a float where it has more than 64 bits."""
+    number = int(text)
+    return number if -(2**63) <= number < 2**64 else float(number)
 
 
 def _check_members_differ(text: str | bytes, document: Any, field: str, error: type[InvalidRequest]) -> None:

@@ -54,8 +54,9 @@ def is_same(name: str, one: Any, other: Any) -> bool:
 
 
 def _text_of(value: Any) -> str:
-    """As it would be written in a query."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    """As it would be written in a query; booleans also as Python writes them."""
+    text = str(value)
+    return text.lower() if text in ("True", "False") else text
 
 
 def _is_given(value: Any) -> bool:
