@@ -2,7 +2,7 @@
 
 multipart/form-data is read by the library `multipart`: Werkzeug's parser takes 20 times as long for many small files.
 
-    part named image         a file, with or without a file name; one that looks like a plain field has no file name in the answer
+    part named image         a file, with or without a file name; one that may be a plain field is a file whose name is None
     part of another known    text, also where it was sent as a file (a browser's Blob, `curl -F metadata=@m.json`)
     any other part           its name alone, for the answer that refuses it
 """
