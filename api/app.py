@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from flask import Flask, Request
+from werkzeug.utils import cached_property
 
 from api import batch_routes, command_routes, health, inference_routes, task_routes
 from api.admission import Admission
 from api.batch_submission import BatchSubmissions
 from api.commands import Commands
-from api.form_parser import FormParser
+from api.form_parser import OTHER_PARTS, FormParser, boundary_in
 from api.path_ids import register_id_check
 from api.problems import register_error_handlers
 from api.proxies import TrustedProxies
@@ -20,12 +21,15 @@ from inference.replies import ReplyRouter
 from inference.services import Services
 from inference.settings import Settings
 
-#: Of a form, beside the images that are allowed: who sends too many is told how many may come.
-_OTHER_PARTS = 1000
-
 
 class _Request(Request):
     form_data_parser_class = FormParser
+
+    @cached_property
+    def mimetype_params(self) -> dict[str, str]:
+        """Parameters of the Content-Type; Werkzeug cuts a boundary that should have quotes and has none."""
+        boundary = boundary_in(self.headers.get("Content-Type", ""))
+        return super().mimetype_params | ({} if boundary is None else {"boundary": boundary})
 
 
 class Api(Flask):
@@ -69,7 +73,7 @@ def create_app(settings: Settings) -> Api:
     app = Api(Services(settings))
     app.url_map.merge_slashes = False  # a path with too many is unknown, not redirected by a page of HTML
     app.config["MAX_CONTENT_LENGTH"] = settings.api.max_body_bytes
-    app.config["MAX_FORM_PARTS"] = settings.max_batch_items + _OTHER_PARTS
+    app.config["MAX_FORM_PARTS"] = settings.max_batch_items + OTHER_PARTS
     app.register_blueprint(inference_routes.blueprint)
     app.register_blueprint(command_routes.blueprint)
     app.register_blueprint(batch_routes.blueprint)

@@ -16,19 +16,18 @@ from api.known_fields import IMAGE, OPTION_NAMES, PREDICT_FIELDS, check_known, c
 from api.options import merge_options, options_among
 from api.predict_form import (
     METADATA_MEMBERS,
-    Preference,
     canonical,
     content_of,
     media_type_of,
     read_idempotency_key,
-    read_preference,
 )
 from api.sent_fields import SentFields, read_sent_fields
+from api.waiting import Preference, read_preference
 from inference.errors import InvalidMetadata, InvalidRequest, shown
 
 _METADATA = "one JSON object for all images, or a list with one for each"
 _BODY = '{"items": [{"object": "s3://BUCKET/KEY"}, …]}'
-_BODY_MEMBERS = METADATA_MEMBERS | {"items"}
+_BODY_MEMBERS = METADATA_MEMBERS | {"items", "command"}
 
 
 @dataclass
@@ -62,7 +61,7 @@ def read_batch_form(request: Request, *, max_items: int) -> BatchForm:
 
 def _images(sent: SentFields, max_items: int) -> tuple[tuple[BatchItem, ...], dict[str, Any]]:
     sent.check(PREDICT_FIELDS)
-    check_predicts(sent)
+    check_predicts(sent.get("command"))
     parts = sent.images
     if not parts:
         raise InvalidRequest(
@@ -91,7 +90,9 @@ def _images(sent: SentFields, max_items: int) -> tuple[tuple[BatchItem, ...], di
 
 def _references(sent: SentFields, max_items: int) -> tuple[tuple[BatchItem, ...], dict[str, Any]]:
     check_members(sent.body, _BODY_MEMBERS, "body")
-    check_known(sent.query, OPTION_NAMES)
+    check_known(sent.query, {"command", *OPTION_NAMES}, "a query parameter")
+    for fields in (sent.body, sent.query):
+        check_predicts(fields.get("command"))
     if "metadata" in sent.body:
         raise InvalidRequest("the body has no metadata: its members are members of the body", field="metadata", expected=_BODY)
     items = sent.body.get("items")

@@ -24,12 +24,11 @@ blueprint = Blueprint("batches", __name__)
 @blueprint.post("/inference/batch")
 def predict_batch() -> Response:
     began = time.perf_counter()
-    settings = api().services.settings
-    form = read_batch_form(request, max_items=settings.max_batch_items)
+    form = read_batch_form(request, max_items=api().services.settings.max_batch_items)
     wait_s = form.preference.wait_s
     submission = api().batch_submissions.submit(form)
     with submission.waiter as waiter:
-        longest_s = submission.deadline_s + EXPIRY_GRACE_S if wait_s is None else min(wait_s, settings.api.max_wait_s)
+        longest_s = submission.deadline_s + EXPIRY_GRACE_S if wait_s is None else wait_s
         has_ended = waiter.wait_for_all(longest_s)
     api().batch_submissions.confirm(submission)
     if not has_ended and wait_s is None:

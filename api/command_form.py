@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from api.known_fields import COMMAND_FIELDS
-from api.sent_fields import SentFields
+from api.sent_fields import NO_IMAGE_HERE, SentFields
 from inference.errors import InvalidRequest, UnknownCommand, shown
 
 #: The command of a request that names none, where images are classified.
@@ -19,8 +19,11 @@ PREDICT = "predict"
 _EXPECTED = "change_ensemble_mode, load_new_model, load_new_weights or modify_weights; at /inference also predict"
 
 #: A body of JSON, for the answer to one that is wrong.
-COMMAND_EXAMPLE = 'a form, or a JSON object such as {"command": "load_new_model", "model_id": "digits"}'
+COMMAND_EXAMPLE = (
+    'a form (multipart/form-data, urlencoded), or as application/json {"command": "load_new_model", "model_id": "digits"}'
+)
 
+_ALL_FIELDS = frozenset().union(*COMMAND_FIELDS.values())
 _BOOLEAN = TypeAdapter(bool)
 
 #: As long as a path may be on Linux.
@@ -58,6 +61,10 @@ def read_command(sent: SentFields) -> Command:
     """Raises InvalidRequest, UnknownCommand."""
     command = sent.get("command")
     known = COMMAND_FIELDS.get(command) if isinstance(command, str) else None
+    if command in (None, ""):
+        sent.check_no_images(NO_IMAGE_HERE)
+        sent.check(_ALL_FIELDS)
+        raise UnknownCommand("command is missing", field="command", expected=_EXPECTED)
     if known is None:
         raise UnknownCommand(f"there is no command {shown(command)}", field="command", expected=_EXPECTED)
     sent.check_no_images()
@@ -78,10 +85,14 @@ def read_command(sent: SentFields) -> Command:
             )
 
 
-def check_predicts(sent: SentFields) -> None:
+def is_command(command: Any) -> bool:
+    """Whether something else is wanted than a prediction."""
+    return command not in (None, "", PREDICT)
+
+
+def check_predicts(command: Any) -> None:
     """Raises UnknownCommand: a request with images names another command."""
-    command = sent.get("command")
-    if command not in (None, PREDICT):
+    if is_command(command):
         raise UnknownCommand(f"there is no command {shown(command)} here", field="command", expected=f"{PREDICT}, or none")
 
 

@@ -14,7 +14,7 @@ blueprint = Blueprint("commands", __name__)
 
 @blueprint.post("/inference_service_controller")
 def command() -> Response:
-    return run_command(read_sent_fields(request, json_example=COMMAND_EXAMPLE))
+    return run_command(read_sent_fields(request, json_example=COMMAND_EXAMPLE, has_images=False))
 
 
 def run_command(sent: SentFields) -> Response:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from api.predict_form import ImageForm, Preference
+from api.predict_form import ImageForm
+from api.waiting import Preference
 from inference.broker import USUAL_PRIORITY, Broker
 from inference.effective import Effective
 from inference.errors import InvalidMetadata

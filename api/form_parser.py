@@ -2,7 +2,7 @@
 
 multipart/form-data is read by the library `multipart`: Werkzeug's parser takes 20 times as long for many small files.
 
-    part named image         a file, with or without a file name; text without either name or type is a plain field
+    part named image         a file, with or without a file name; one that may be a plain field is a file whose name is None
     part of another known    text, also where it was sent as a file (a browser's Blob, `curl -F metadata=@m.json`)
     any other part           its name alone, for the answer that refuses it
 """
@@ -19,15 +19,18 @@ from multipart import MultipartSegment, ParserError, ParserLimitReached, PushMul
 from werkzeug.datastructures import FileStorage, MultiDict
 from werkzeug.formparser import FormDataParser
 
+from api.json_reading import check_no_json
 from api.known_fields import AS_A_FILE, IMAGE, TEXT_FIELDS
 from inference.errors import InferenceError, InvalidRequest, PayloadTooLarge, UnsupportedContentEncoding, shown, shown_name
 
+#: Parts of a form beside the images that are allowed: who sends too many images is told how many may come.
+OTHER_PARTS = 1000
 _READ_BYTES = 2**18
 #: Limit for the head of one part. File names never matter, however long they are.
 _MAX_HEADER_BYTES = 2**20
 _MAX_HEADERS = 32
-#: Content-Disposition and Content-Type.
-_USUAL_HEADERS = 2
+#: Headers of a part that say that its bytes are not the content itself, as the library writes names.
+_ENCODING_HEADERS = {"Content-Transfer-Encoding", "Content-Encoding"}
 #: Limit for a whole form: each one makes the library copy the header again.
 _MAX_FOLDED_LINES = 50
 _TOO_MANY_FOLDED_LINES = "Maximum number of folded header lines exceeded"
@@ -37,6 +40,8 @@ _ENCODINGS = {"utf-8", "ascii", "iso8859-1", "cp1252", "utf-16", "utf-16-le", "u
 _UNENCODED = {"", "identity", "binary", "8bit", "7bit"}
 #: Bytes that no text has, and numbers in bytes do.
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
+
+_BOUNDARY = re.compile(r""";\s*boundary\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;]*))""", re.IGNORECASE)
 
 _LIMITS = {
     _TOO_MANY_FOLDED_LINES: f"the headers of the form's parts have more than {_MAX_FOLDED_LINES} folded lines",
@@ -83,6 +88,7 @@ class FormParser(FormDataParser):
     ) -> tuple[IO[bytes], MultiDict[str, str], MultiDict[str, FileStorage]]:
         boundary = options.get("boundary", "").encode("latin-1", "replace")
         if not boundary:
+            check_no_json(stream.read(_READ_BYTES), "multipart/form-data")
             raise InvalidRequest(
                 "the Content-Type multipart/form-data has no boundary",
                 field="Content-Type",
@@ -102,11 +108,19 @@ class FormParser(FormDataParser):
             for event in parser.parse_blocking(body.read, _READ_BYTES):
                 parts.take(event)
         except ParserLimitReached as error:
-            detail = _LIMITS.get(str(error), f"the form has more than {self.max_form_parts} parts")
-            raise PayloadTooLarge(detail, expected="fewer and shorter form fields") from error
+            raise self._limit_reached(str(error), len(parts.files.getlist(IMAGE))) from error
         except ParserError as error:
             raise _broken_form(error, body, parts, boundary) from error
         return stream, parts.form, parts.files
+
+    def _limit_reached(self, limit: str, images: int) -> PayloadTooLarge:
+        max_parts = self.max_form_parts or 0
+        max_images = max_parts - OTHER_PARTS
+        if limit not in _LIMITS and 0 < max_images < images:
+            detail = f"the form has more than {max_parts} parts, most of them images"
+            return PayloadTooLarge(detail, field=IMAGE, expected=f"at most {max_images} (batch.max_items)")
+        detail = _LIMITS.get(limit, f"the form has more than {max_parts} parts")
+        return PayloadTooLarge(detail, expected="fewer and shorter form fields")
 
     def _parse_urlencoded(
         self,
@@ -116,6 +130,7 @@ class FormParser(FormDataParser):
         options: dict[str, str],
     ) -> tuple[IO[bytes], MultiDict[str, str], MultiDict[str, FileStorage]]:
         body = stream.read()
+        check_no_json(body, "application/x-www-form-urlencoded")
         encoding = _encoding(options.get("charset"), "Content-Type")
         if not _is_plain_text(body):
             detail = "the body is no text, though its Content-Type is application/x-www-form-urlencoded"
@@ -136,6 +151,18 @@ class FormParser(FormDataParser):
             if any("\ud800" <= character <= "\udfff" for character in value):
                 raise _undecodable(name, encoding)
         return stream, MultiDict(pairs), MultiDict()
+
+
+def boundary_in(content_type: str) -> str | None:
+    """The boundary that a Content-Type names, None where it names none.
+
+    Many clients leave out the quotes where RFC 2045 asks for them: it goes on to the next semicolon then.
+    """
+    found = _BOUNDARY.search(content_type)
+    if found is None:
+        return None
+    quoted, plain = found.groups()
+    return str(plain).strip() if quoted is None else re.sub(r"\\(.)", r"\1", quoted)
 
 
 class _Parser(PushMultipartParser):  # type: ignore[misc] # the library has no types
@@ -173,6 +200,7 @@ class _Body:
 
 def _broken_form(error: ParserError, body: _Body, parts: _Parts, boundary: bytes) -> InferenceError:
     named = shown(boundary.decode("latin-1"))
+    check_no_json(body.first_piece, "multipart/form-data")
     if body.size == 0:
         return InvalidRequest("the body is empty", field=IMAGE, expected=AS_A_FILE)
     if (detail := _BROKEN.get(str(error))) is not None:
@@ -217,8 +245,10 @@ class _Parts:
         self._segment, self._pieces = segment, []
         self._name = _name_of(segment)
         self._is_text = self._name in TEXT_FIELDS
-        if len(segment.headerlist) > _USUAL_HEADERS and (self._is_text or self._name == IMAGE):
-            _check_unencoded(segment, self._name)
+        if self._is_text or self._name == IMAGE:
+            for header, value in segment.headerlist:
+                if header in _ENCODING_HEADERS:
+                    _check_unencoded(header, value.strip().lower(), self._name)
 
     def _count_text(self, size: int) -> None:
         self._text_bytes += size
@@ -235,7 +265,7 @@ class _Parts:
             self.files.add(name, FileStorage(BytesIO(content), "", name, segment.content_type))
         else:
             self._count_text(len(content))
-            self.form.add(name, "")
+            self.files.add(name, FileStorage(BytesIO(content), None, name))
 
 
 def _name_of(segment: MultipartSegment) -> str:
@@ -249,16 +279,13 @@ def _has_file_name(segment: MultipartSegment) -> bool:
     return segment.filename is not None or "filename*" in segment.header("Content-Disposition", "").lower()
 
 
-def _check_unencoded(segment: MultipartSegment, name: str) -> None:
+def _check_unencoded(header: str, encoding: str, name: str) -> None:
     """Raises InvalidRequest, UnsupportedContentEncoding."""
-    transfer = segment.header("Content-Transfer-Encoding", "").strip().lower()
-    if transfer not in _UNENCODED:
-        detail = f"the part {name} has the Content-Transfer-Encoding {shown(transfer)}"
-        raise InvalidRequest(detail, field=name, expected="the bytes as they are, without a Content-Transfer-Encoding")
-    content = segment.header("Content-Encoding", "").strip().lower()
-    if content not in _UNENCODED:
-        detail = f"the part {name} has the Content-Encoding {shown(content)}"
-        raise UnsupportedContentEncoding(detail, field=name, expected="the bytes as they are, without a Content-Encoding")
+    if encoding in _UNENCODED:
+        return
+    error = UnsupportedContentEncoding if header == "Content-Encoding" else InvalidRequest
+    detail = f"the part {name} has the {header} {shown(encoding)}"
+    raise error(detail, field=name, expected=f"the bytes as they are, without a {header}")
 
 
 def _is_plain_text(content: bytes) -> bool:

@@ -6,7 +6,7 @@ import time
 
 from flask import Blueprint, Response, request
 
-from api.command_form import COMMAND_EXAMPLE, PREDICT
+from api.command_form import COMMAND_EXAMPLE, is_command
 from api.command_routes import run_command
 from api.context import api
 from api.identity import identity, sentence
@@ -39,7 +39,7 @@ def predict_or_command() -> Response:
     """The seed's clients send commands here too; `command` decides."""
     began = time.perf_counter()
     sent = read_sent_fields(request, json_example=COMMAND_EXAMPLE)
-    if sent.get("command") not in (None, PREDICT):
+    if is_command(sent.get("command")):
         return run_command(sent)
     return _predict(sent, began)
 
@@ -52,7 +52,7 @@ def _predict(sent: SentFields, began: float) -> Response:
         if wait_s is None:
             outcome = waiter.wait(submission.deadline_s + EXPIRY_GRACE_S)
         else:
-            outcome = waiter.wait(min(wait_s, api().services.settings.api.max_wait_s)) if wait_s else None
+            outcome = waiter.wait(wait_s) if wait_s else None
     store_ms = api().submissions.confirm(submission, outcome)
     if outcome is None and wait_s is None:
         raise WaitTimeout("the result was not ready in time; the task goes on", task_id=submission.task_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import partial
 from typing import Any
 
@@ -12,6 +13,9 @@ from inference.errors import InvalidMetadata, InvalidRequest, shown, shown_name
 
 #: The second look at a longer text would take seconds; metadata has half of it at most.
 _MAX_CHECKED_LENGTH = 2**20
+#: The beginning of a request in JSON: a command, or a batch of objects.
+_REQUEST = re.compile(rb'(?:\xef\xbb\xbf)?\s*\{[^{}\[]*"(?:command|items)"\s*:')
+_NON_FINITE = re.compile("NaN|Infinity")
 
 
 def read_json(text: str | bytes, field: str, expected: str, *, error: type[InvalidRequest] = InvalidMetadata) -> Any:
@@ -29,7 +33,9 @@ def read_json(text: str | bytes, field: str, expected: str, *, error: type[Inval
     try:
         document = orjson.loads(text)
     except orjson.JSONDecodeError as problem:
-        raise error(f"{field} is not JSON: {problem}", field=field, expected=expected) from problem
+        document = _with_non_finite(text)
+        if document is None:
+            raise error(f"{field} is not JSON: {problem}", field=field, expected=expected) from problem
     try:
         orjson.dumps(document)
     except orjson.JSONEncodeError as problem:
@@ -37,6 +43,38 @@ def read_json(text: str | bytes, field: str, expected: str, *, error: type[Inval
     if len(text) <= _MAX_CHECKED_LENGTH:
         _check_members_differ(text, document, field, error)
     return document
+
+
+def check_no_json(start: bytes, media_type: str) -> None:
+    """Refuse a request in JSON that has another Content-Type. Raises InvalidRequest.
+
+    Args:
+        start: the body, or its beginning.
+    """
+    if _REQUEST.match(start):
+        sent_as = f"is {media_type}" if media_type else "is missing"
+        detail = f"the body is JSON, and its Content-Type {sent_as}"
+        raise InvalidRequest(detail, field="Content-Type", expected="Content-Type: application/json")
+
+
+def _with_non_finite(text: str | bytes) -> Any:
+    """A document with NaN, Infinity or -Infinity, as Python's json writes them; None where the text is no such document.
+
+    These may be in a client's own notes: no member that is read takes them.
+    """
+    try:
+        text = text.decode() if isinstance(text, bytes) else text
+        document = json.loads(text, parse_int=_integer) if _NON_FINITE.search(text) else None
+        orjson.dumps(document)
+    except (ValueError, RecursionError, orjson.JSONEncodeError):
+        return None
+    return document
+
+
+def _integer(text: str) -> float:
+    """As orjson reads it: a float where it has more than 64 bits."""
+    number = int(text)
+    return number if -(2**63) <= number < 2**64 else float(number)
 
 
 def _check_members_differ(text: str | bytes, document: Any, field: str, error: type[InvalidRequest]) -> None:

@@ -45,20 +45,20 @@ _MAX_NAME_LENGTH = 40
 _MAX_MEMBERS = 100
 
 
-def check_known(names: Iterable[str], known: Collection[str]) -> None:
+def check_known(names: Iterable[str], known: Collection[str], what: str = "a part of the form") -> None:
     """Refuse a form field or query parameter that the route does not have. Raises InvalidRequest."""
     for name in names:
         if name not in known:
-            raise unknown_field(name, known)
+            raise unknown_field(name, known, what)
 
 
-def unknown_field(name: str, known: Collection[str]) -> InvalidRequest:
+def unknown_field(name: str, known: Collection[str], what: str = "a part of the form") -> InvalidRequest:
     choices = sorted(known)
     near = nearest(name, [*choices, IMAGE] if "metadata" in known else choices)
     hint = f": did you mean {near}?" if near else ""
-    what = f"there is no field {shown(name)} here" if name else "a part of the form has no name"
+    wrong = f"there is no field {shown(name)} here" if name else f"{what} has no name"
     expected = f"one of {', '.join(choices)}" if choices else "no field at all"
-    return InvalidRequest(f"{what}{hint}", field=shown_name(name) if name else None, expected=expected)
+    return InvalidRequest(f"{wrong}{hint}", field=shown_name(name) if name else None, expected=expected)
 
 
 def check_members(members: Mapping[str, Any], known: frozenset[str], field: str) -> None:

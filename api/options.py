@@ -47,6 +47,18 @@ def merge_options(metadata: Options, fields: Options) -> dict[str, Any]:
     return merged
 
 
+def is_same(name: str, one: Any, other: Any) -> bool:
+    """Whether two values that a field has in two places mean the same. Raises InvalidRequest: a value is wrong."""
+    read: Callable[[Any], Any] = _READERS.get(name, _text_of)
+    return bool(read(one) == read(other))
+
+
+def _text_of(value: Any) -> str:
+    """As it would be written in a query; booleans also as Python writes them."""
+    text = str(value)
+    return text.lower() if text in ("True", "False") else text
+
+
 def _is_given(value: Any) -> bool:
     return value is not None and value != ""
 
@@ -62,16 +74,21 @@ def read_deadline_s(value: Any) -> float | None:
     """Seconds; None where the service's default is meant. Raises InvalidMetadata."""
     if value is None:
         return None
-    is_number = type(value) in (int, float) or (isinstance(value, str) and "_" not in value)
-    try:
-        seconds = float(value) if is_number else math.nan
-    except (ValueError, OverflowError):
-        seconds = math.nan
+    seconds = number_in(value)
     if not 0 < seconds < math.inf:
         raise InvalidMetadata(
             f"deadline_s is not a number of seconds: {shown(value)}", field="metadata.deadline_s", expected="a number over 0"
         )
     return seconds
+
+
+def number_in(value: Any) -> float:
+    """A number, or the text of one in ASCII; not a number for anything else."""
+    is_number = type(value) in (int, float) or (isinstance(value, str) and value.isascii() and "_" not in value)
+    try:
+        return float(value) if is_number else math.nan
+    except (ValueError, OverflowError):
+        return math.nan
 
 
 def read_mode(value: Any) -> str | None:

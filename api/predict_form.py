@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,26 +16,16 @@ from werkzeug.http import parse_options_header
 
 from api.json_reading import read_json
 from api.known_fields import AS_A_FILE, IMAGE, OPTION_NAMES, PREDICT_FIELDS, check_members
-from api.options import merge_options, read_deadline_s, read_mode, read_model, read_priority, read_sinks
+from api.options import merge_options, read_deadline_s, read_model, read_priority, read_sinks
 from api.sent_fields import SentFields
+from api.waiting import Preference, read_preference
 from inference.broker import USUAL_PRIORITY
 from inference.errors import InvalidMetadata, InvalidRequest
 from inference.ids import read_request_id
 
 _IDEMPOTENCY_KEY_MAX = 255
-_WAIT = re.compile(r"wait\s*=\s*\"?(\d{1,9}(?:\.\d{1,9})?)\"?", re.ASCII)
 
 METADATA_MEMBERS = frozenset(OPTION_NAMES)
-
-
-@dataclass
-class Preference:
-    """How long the caller wants to wait."""
-
-    #: seconds: None waits until the deadline, 0 answers 202 at once
-    wait_s: float | None = None
-    #: what of the `Prefer` header was followed
-    applied: str = ""
 
 
 @dataclass
@@ -139,21 +128,6 @@ def media_type_of(part: FileStorage) -> str | None:
 @lru_cache(maxsize=100)  # the images of a request mostly have one
 def _media_type(content_type: str) -> str | None:
     return parse_options_header(content_type)[0].lower() or None
-
-
-def read_preference(request: Request, mode: Any) -> Preference:
-    """RFC 7240: `Prefer: respond-async`, `Prefer: wait=N`, both; the option `mode=async` says the first.
-
-    Raises InvalidRequest: there is no such mode.
-    """
-    mode = read_mode(mode)
-    preferred = [part.strip().lower() for line in request.headers.getlist("Prefer") for part in line.split(",")]
-    respond_async = "respond-async" in preferred
-    wait = next(filter(None, map(_WAIT.fullmatch, preferred)), None)
-    applied = ", ".join((["respond-async"] if respond_async else []) + ([f"wait={wait.group(1)}"] if wait else []))
-    if wait:
-        return Preference(float(wait.group(1)), applied)
-    return Preference(0.0 if respond_async or mode == "async" else None, applied)
 
 
 def read_idempotency_key(request: Request) -> str:

@@ -16,10 +16,17 @@ from flask import Request
 from werkzeug.datastructures import FileStorage, MultiDict
 
 from api.form_parser import decoded_text
-from api.json_reading import read_json
-from api.known_fields import AS_A_FILE, IMAGE, check_known, unknown_field
+from api.json_reading import check_no_json, read_json
+from api.known_fields import AS_A_FILE, IMAGE, PREDICT_FIELDS, check_known, unknown_field
+from api.options import is_same
+from api.query import read_query
 from inference.errors import InvalidRequest, UnsupportedContentEncoding, shown, shown_name
 
+#: Fields whose empty input in a form of HTML says nothing. No sinks are a choice.
+_MAY_BE_EMPTY = PREDICT_FIELDS - {"sinks"}
+NO_IMAGE_HERE = "this path takes no image, but commands"
+#: The beginning of a body, enough to tell JSON.
+_READ_BYTES = 2**12
 _FORMS = {"multipart/form-data", "application/x-www-form-urlencoded"}
 
 
@@ -28,7 +35,7 @@ class SentFields:
     #: of the form or the JSON body
     body: Mapping[str, Any]
     query: Mapping[str, str]
-    #: files named image
+    #: parts named image; one that looks like plain text has no file name
     images: list[FileStorage]
     #: parts of a form that have other names than any route knows
     unknown: list[FileStorage]
@@ -42,7 +49,7 @@ class SentFields:
     def together(self) -> dict[str, Any]:
         """Body and query as one. Raises InvalidRequest: they differ."""
         for name in self.query.keys() & self.body.keys():
-            if self.query[name] != _text_of(self.body[name]):
+            if not is_same(name, self.query[name], self.body[name]):
                 raise InvalidRequest(
                     f"{name} is {shown(self.body[name])} in the body and {shown(self.query[name])} in the query",
                     field=name,
@@ -52,7 +59,7 @@ class SentFields:
 
     def check(self, known: Collection[str]) -> None:
         """Refuse what this route does not read. Raises InvalidRequest."""
-        if self._has_image_as_text:
+        if self._has_image_as_text and not self._has_array:
             raise InvalidRequest(
                 "image is a plain field: send it as a file of multipart/form-data", field=IMAGE, expected=AS_A_FILE
             )
@@ -64,41 +71,57 @@ class SentFields:
         for part in self.unknown:
             raise unknown_field(part.name or "", known)
         check_known(self.body, known)
-        check_known(self.query, known)
+        check_known(self.query, known, "a query parameter")
 
     @property
     def _has_image_as_text(self) -> bool:
-        return IMAGE in self.body or IMAGE in self.query
+        return IMAGE in self.body or IMAGE in self.query or any(part.filename is None for part in self.images)
 
-    def check_no_images(self) -> None:
+    @property
+    def _has_array(self) -> bool:
+        """Whether shape and dtype are given: the bytes of an array may look like text."""
+        fields = self.together
+        metadata = fields.get("metadata", "")
+        is_file = IMAGE not in self.body and IMAGE not in self.query
+        return is_file and all(name in fields or f'"{name}"' in metadata for name in ("shape", "dtype"))
+
+    def check_no_images(self, detail: str = "a command has no image") -> None:
         """Raises InvalidRequest."""
         if self.images or self._has_image_as_text:
-            raise InvalidRequest("a command has no image", field=IMAGE, expected="the command's fields alone")
+            raise InvalidRequest(detail, field=IMAGE, expected="the command's fields alone; images go to POST /inference")
 
 
-def read_sent_fields(request: Request, *, json_example: str) -> SentFields:
+def read_sent_fields(request: Request, *, json_example: str, has_images: bool = True) -> SentFields:
     """Raises InvalidRequest, UnsupportedContentEncoding, PayloadTooLarge.
 
     Args:
         json_example: for the error, a JSON body that would be right.
+        has_images: whether the route takes images, for the error.
     """
-    query = _once(request.args, "query parameter") if request.query_string else {}
+    query = _given(read_query())
     _check_encoding(request)
     if request.is_json:
         return SentFields(_json_object(request, json_example), query, [], [], is_json=True)
     if request.mimetype not in _FORMS:
-        _check_empty(request)
+        _check_empty(request, None if has_images else json_example)
     form, files = request.form, request.files
     unknown = [part for name in files if name != IMAGE for part in files.getlist(name)]
-    return SentFields(_once(form, "form field"), query, files.getlist(IMAGE), unknown, is_json=False)
+    return SentFields(_given(_once(form)), query, files.getlist(IMAGE), unknown, is_json=False)
 
 
-def _once(fields: MultiDict[str, str], what: str) -> dict[str, str]:
+def _given(fields: dict[str, str]) -> dict[str, str]:
+    """The fields without those that are empty inputs of a form."""
+    if "" not in fields.values():
+        return fields
+    return {name: value for name, value in fields.items() if value or name not in _MAY_BE_EMPTY}
+
+
+def _once(fields: MultiDict[str, str]) -> dict[str, str]:
     """Raises InvalidRequest: one was sent twice."""
     once = fields.to_dict()
     if len(once) != sum(1 for _ in fields.items(multi=True)):
         name, values = next((name, values) for name, values in fields.lists() if len(values) > 1)
-        detail = f"the {what} {shown_name(name)} was sent {len(values)} times"
+        detail = f"the form field {shown_name(name)} was sent {len(values)} times"
         raise InvalidRequest(detail, field=shown_name(name), expected="once")
     return once
 
@@ -111,17 +134,26 @@ def _check_encoding(request: Request) -> None:
         )
 
 
-def _check_empty(request: Request) -> None:
-    """Refuse a body that is no form. Raises InvalidRequest."""
+def _check_empty(request: Request, example: str | None) -> None:
+    """Refuse a body that is no form. Raises InvalidRequest.
+
+    Args:
+        example: what a route without images takes.
+    """
     media_type = request.mimetype
     if not request.content_length and "Transfer-Encoding" not in request.headers:
         return
+    check_no_json(request.stream.read(_READ_BYTES), shown(media_type) if media_type else "")
+    is_image = media_type.startswith("image/") or media_type == "application/octet-stream"
     if not media_type:
         detail = "the body has no Content-Type"
-    elif media_type.startswith("image/") or media_type == "application/octet-stream":
-        detail = f"the image is the whole body ({shown(media_type)}), and it is to be a part of a form"
+    elif is_image:
+        where = "it is to be a part of a form" if example is None else NO_IMAGE_HERE
+        detail = f"the image is the whole body ({shown(media_type)}), and {where}"
     else:
         detail = f"the body is {shown(media_type)}, and not a form"
+    if example is not None:
+        raise InvalidRequest(detail, field=IMAGE if is_image else "Content-Type", expected=example)
     raise InvalidRequest(detail, field=IMAGE, expected=AS_A_FILE)
 
 
@@ -132,8 +164,3 @@ def _json_object(request: Request, example: str) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise InvalidRequest("the body is not a JSON object", field="body", expected=example)
     return document
-
-
-def _text_of(value: Any) -> str:
-    """As it would be written in a query."""
-    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -46,6 +46,7 @@ REFUSED = {
     "a length that is no number": (get(b"Content-Length: 1x\r\n"), 400, "invalid_request"),
     "an unknown transfer coding": (get(b"Transfer-Encoding: br\r\n"), 501, "not_implemented"),
     "a compressed transfer coding": (get(b"Transfer-Encoding: gzip, chunked\r\n") + b"0\r\n\r\n", 501, "not_implemented"),
+    "chunks that are not the last coding": (get(b"Transfer-Encoding: gzip\r\n"), 400, "invalid_request"),  # RFC 9112, 6.3
     "another expectation": (get(b"Expect: 200-ok\r\nContent-Length: 1\r\n"), 417, "expectation_failed"),
     # these come to the application
     "an unknown method": (get(b"Connection: close\r\n", method=b"BREW"), 405, "method_not_allowed"),

@@ -92,6 +92,13 @@ def encoded_form(images: Iterable[bytes], fields: Mapping[str, str]) -> dict[str
     return {"data": data, "content_type": content_type}
 
 
+def send(client: FlaskClient, path: str, parts: list[tuple[str, Any]], query: Any = None) -> TestResponse:
+    """Parts of a multipart form, as browsers and curl write them; a raw image that needs RAW_METADATA is the first."""
+    sent = [("image", ("a", raw_image(), "application/octet-stream")), *parts]
+    data, content_type = encode_multipart_formdata(sent)
+    return client.post(path, data=data, content_type=content_type, query_string=query)
+
+
 def post_batch(
     client: FlaskClient, images: Iterable[int | bytes], *, metadata: Any = RAW_METADATA, headers: Any = None, **fields: str
 ) -> TestResponse:

@@ -218,6 +218,11 @@ class TestARefusedRequest:
         client = make_app(batch={"max_items": 1500}).test_client()
         assert_problem(post_batch(client, [b""] * 1501, metadata=None), 400, "invalid_request", field="image")
 
+    def test_more_parts_than_a_form_may_have(self, make_app: Any) -> None:
+        client = make_app(batch={"max_items": 3}).test_client()
+        problem = assert_problem(post_batch(client, [b""] * 1010, metadata=None), 413, "payload_too_large", field="image")
+        assert problem["expected"] == "at most 3 (batch.max_items)"
+
     def test_too_many_bytes(self, make_app: Any) -> None:
         client = make_app(api={"max_body_bytes": 2000}).test_client()
         assert_problem(post_batch(client, range(8)), 413, "payload_too_large")

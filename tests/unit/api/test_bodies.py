@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from api_rig import FakeWorker, assert_problem, encoded_form, picture
 from flask.testing import FlaskClient
+from urllib3 import encode_multipart_formdata
 
 IMAGES = ["/inference", "/inference_service", "/inference/batch"]
 PATHS = [*IMAGES, "/inference_service_controller"]
@@ -53,6 +54,15 @@ def test_an_encoding_that_is_not_supported(client: FlaskClient, path: str, encod
     problem = assert_problem(response, 415, "unsupported_content_encoding", field="Content-Encoding")
     assert encoding.lower()[:4].strip("\x1b") in problem["detail"]
     assert response.headers["Accept-Encoding"] == "identity"
+
+
+@pytest.mark.parametrize("boundary", ["----=_Part_1_2.3", "===============8123==", "a/b", "a:b", "(x)", "a,b", "a?b", "a b"])
+@pytest.mark.parametrize("path", IMAGES)
+def test_a_boundary_that_should_have_quotes(client: FlaskClient, worker: FakeWorker, path: str, boundary: str) -> None:
+    data, _ = encode_multipart_formdata([("image", ("a.jpg", JPEG, "image/jpeg"))], boundary=boundary)
+    for parameter in (f"boundary={boundary}", f'boundary="{boundary}"', f"boundary = {boundary} ; charset=utf-8"):
+        response = client.post(path, data=data, content_type=f"multipart/form-data; {parameter}")
+        assert response.status_code == 200, parameter
 
 
 @pytest.mark.parametrize("path", IMAGES)

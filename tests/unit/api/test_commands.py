@@ -98,8 +98,49 @@ class TestReading:
         problem = assert_problem(client.post(path, data={"command": "explode"}), 400, "unknown_command", field="command")
         assert "load_new_weights" in problem["expected"]
 
-    def test_no_command(self, client: FlaskClient) -> None:
-        assert_problem(client.post(CONTROLLER, data={}), 400, "unknown_command", field="command")
+    @pytest.mark.parametrize("fields", [{}, {"command": ""}, {"local_file": "True"}])
+    def test_no_command(self, client: FlaskClient, fields: dict[str, str]) -> None:
+        for response in (client.post(CONTROLLER, data=fields), client.post(CONTROLLER, json=fields)):
+            problem = assert_problem(response, 400, "unknown_command", field="command")
+            assert problem["detail"] == "command is missing"
+
+    @pytest.mark.parametrize("name", ["Command", "comand", "commands"])
+    def test_a_command_under_a_name_that_is_near(self, client: FlaskClient, name: str) -> None:
+        fields = {name: "load_new_model", "model_id": "digits"}
+        for response in (client.post(CONTROLLER, data=fields), client.post(CONTROLLER, json=fields)):
+            problem = assert_problem(response, 400, "invalid_request", field=name)
+            assert "did you mean command?" in problem["detail"]
+
+    @pytest.mark.parametrize("path", [*PATHS, "/inference/batch"])
+    @pytest.mark.parametrize(
+        "content_type",
+        [
+            "text/plain",
+            "text/json",
+            "application/x-www-form-urlencoded",
+            "multipart/form-data",
+            "multipart/form-data; boundary=x",
+        ],
+    )
+    @pytest.mark.parametrize(
+        "body", [b'{"command": "load_new_model"}', b'\n{"model_id": "digits",\n "command": "load_new_model"}']
+    )
+    def test_json_of_another_type(self, client: FlaskClient, path: str, content_type: str, body: bytes) -> None:
+        response = client.post(path, data=body, content_type=content_type)
+        problem = assert_problem(response, 400, "invalid_request", field="Content-Type")
+        assert problem["expected"] == "Content-Type: application/json"
+
+    def test_json_without_a_type(self, client: FlaskClient) -> None:
+        problem = assert_problem(client.post(CONTROLLER, data=b'{"command": "x"}'), 400, "invalid_request", field="Content-Type")
+        assert "JSON" in problem["detail"]
+
+    def test_an_image_alone(self, client: FlaskClient) -> None:
+        for response in (
+            client.post(CONTROLLER, data=raw_form()),
+            client.post(CONTROLLER, data=b"1", content_type="image/png"),
+        ):
+            problem = assert_problem(response, 400, "invalid_request", field="image")
+            assert "takes no image" in problem["detail"]
 
     @pytest.mark.parametrize(
         ("fields", "missing"),

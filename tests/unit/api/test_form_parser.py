@@ -9,7 +9,7 @@ from io import BytesIO
 import pytest
 from urllib3 import encode_multipart_formdata
 
-from api.form_parser import FormParser
+from api.form_parser import FormParser, boundary_in
 from inference.errors import InvalidRequest, PayloadTooLarge, UnsupportedContentEncoding
 
 
@@ -122,6 +122,35 @@ def test_what_is_wrong_with_a_form_is_said(body: bytes, content_type: str, why: 
     body = body.replace(b"%(head)s", b'Content-Disposition: form-data; name="image"; filename="a"')
     with pytest.raises(InvalidRequest, match=re.escape(why)):
         parse_body(body, content_type)
+
+
+@pytest.mark.parametrize("disposition", ['form-data; name="image"; filename="a"', 'form-data; name="metadata"'])
+@pytest.mark.parametrize(
+    ("header", "error"),
+    [("content-encoding: gzip", UnsupportedContentEncoding), ("Content-Transfer-Encoding: quoted-printable", InvalidRequest)],
+)
+def test_an_encoding_is_the_only_other_header(disposition: str, header: str, error: type[Exception]) -> None:
+    """As curl's `encoder=` writes it."""
+    body = f"--x\r\nContent-Disposition: {disposition}\r\n{header}\r\n\r\n1\r\n--x--".encode()
+    with pytest.raises(error, match="the part"):
+        parse_body(body, "multipart/form-data; boundary=x")
+
+
+BOUNDARIES = {
+    "multipart/form-data; boundary=----=_Part_1_2.3": "----=_Part_1_2.3",
+    "multipart/form-data; boundary================8123==": "===============8123==",
+    "multipart/form-data; boundary=a/b; charset=utf-8": "a/b",
+    "multipart/form-data; charset=utf-8; BOUNDARY=a:b,(c)?d ": "a:b,(c)?d",
+    "multipart/form-data; boundary = B": "B",
+    "multipart/form-data; boundary=a b": "a b",
+    'multipart/form-data; boundary="a; b\\"c"; charset=utf-8': 'a; b"c',
+    "multipart/form-data": None,
+}
+
+
+@pytest.mark.parametrize(("content_type", "boundary"), BOUNDARIES.items())
+def test_the_boundary_with_and_without_quotes(content_type: str, boundary: str | None) -> None:
+    assert boundary_in(content_type) == boundary
 
 
 def test_a_compressed_part() -> None:

@@ -62,6 +62,21 @@ def test_a_task_is_answered_at_once(client: FlaskClient, how: dict[str, Any]) ->
     assert client.get(response.headers["Location"]).json["task_id"] == task["task_id"]
 
 
+@pytest.mark.parametrize("prefer", ["respond-async; foo=bar", 'respond-async;a;b="c", handling=lenient', "Respond-Async ;x=1"])
+def test_a_preference_with_parameters(client: FlaskClient, prefer: str) -> None:
+    response = post(client, headers={"Prefer": prefer})
+    assert response.status_code == 202
+    assert response.headers["Preference-Applied"] == "respond-async"
+
+
+@pytest.mark.parametrize("where", ["form", "metadata"])
+@pytest.mark.parametrize("path", ["/inference", "/inference/batch"])
+def test_a_mode_and_a_preference_that_differ(client: FlaskClient, path: str, where: str) -> None:
+    data = raw_form(mode="sync") if where == "form" else raw_form(metadata={"mode": "sync"})
+    problem = assert_problem(post(client, data, path, headers={"Prefer": "respond-async"}), 400, "invalid_request", field="mode")
+    assert "Prefer" in problem["detail"]
+
+
 def test_a_preference_that_was_followed_is_said_so(client: FlaskClient) -> None:
     response = post(client, headers={"Prefer": "respond-async"})
     assert response.headers["Preference-Applied"] == "respond-async"
@@ -92,6 +107,7 @@ def test_no_wait_is_longer_than_the_longest(make_app: Any) -> None:
     client = make_app(api={"max_wait_s": 0.1}).test_client()
     response = post(client, headers={"Prefer": "wait=3000"})
     assert response.status_code == 202
+    assert response.headers["Preference-Applied"] == "wait=0.1"
 
 
 @pytest.mark.parametrize("prefer", ["wait=soon", "wait=-1", "return=minimal", ""])

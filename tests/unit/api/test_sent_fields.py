@@ -7,10 +7,24 @@ from typing import Any
 
 import orjson
 import pytest
-from api_rig import RAW_METADATA, FakeWorker, assert_problem, encoded_form, form, picture, post, post_batch, raw_form, raw_image
+from api_rig import (
+    RAW_METADATA,
+    FakeWorker,
+    assert_problem,
+    encoded_form,
+    form,
+    picture,
+    post,
+    post_batch,
+    raw_form,
+    raw_image,
+    send,
+)
 from flask.testing import FlaskClient
 from urllib3 import encode_multipart_formdata
 from werkzeug.test import TestResponse
+
+from api.known_fields import OPTION_NAMES
 
 CONTROLLER = "/inference_service_controller"
 PREDICT = ["/inference", "/inference_service"]
@@ -26,13 +40,6 @@ WRONG = {
     "dtype": ("float33", "invalid_metadata"),
     "request_id": ("x" * 257, "invalid_metadata"),
 }
-
-
-def send(client: FlaskClient, path: str, parts: list[tuple[str, Any]], query: Any = None) -> TestResponse:
-    """Parts of a multipart form, as browsers and curl write them; a raw image that needs RAW_METADATA is the first."""
-    sent = [("image", ("a", raw_image(), "application/octet-stream")), *parts]
-    data, content_type = encode_multipart_formdata(sent)
-    return client.post(path, data=data, content_type=content_type, query_string=query)
 
 
 def refused_with(response: TestResponse) -> str:
@@ -146,6 +153,27 @@ class TestTwoPlaces:
         metadata = [RAW_METADATA | {"mode": "async"}] * 2
         assert post_batch(client, [1, 2], metadata=metadata, mode="async").status_code == 202
 
+    @pytest.mark.parametrize(
+        "sent",
+        [("deadline_s", "5", "5.0"), ("priority", "3", " 3"), ("shape", "8,8,1", "8x8x1"), ("dtype", "<f4", "float32")],
+    )
+    @pytest.mark.parametrize("path", IMAGES)
+    def test_form_and_query_mean_the_same(
+        self, client: FlaskClient, worker: FakeWorker, path: str, sent: tuple[str, str, str]
+    ) -> None:
+        name, body, query = sent
+        parts = [(option, value) for option, value in RAW_METADATA.items() if option != name]
+        assert send(client, path, [*parts, (name, body)], {name: query}).status_code == 200
+
+    @pytest.mark.parametrize("path", IMAGES)
+    def test_empty_inputs_of_a_form_say_nothing(self, client: FlaskClient, worker: FakeWorker, path: str) -> None:
+        empty = ("mode", "deadline_s", "shape", "dtype", "command", "model", "priority", "metadata", "request_id")
+        picture_part = ("image", ("a.png", picture("PNG"), "image/png"))
+        data, content_type = encode_multipart_formdata([picture_part, *((name, "") for name in empty)])
+        response = client.post(path, data=data, content_type=content_type, query_string=dict.fromkeys(empty, ""))
+        assert response.status_code == 200, response.data
+        assert refused_with(send(client, path, [("metadata", "{}"), ("shape", "round"), ("dtype", "")], {"shape": ""}))
+
 
 class TestUnknownFields:
     @pytest.mark.parametrize("path", IMAGES)
@@ -195,6 +223,12 @@ class TestUnknownFields:
         assert "no name" in problem["detail"]
 
     def test_a_command_in_a_batch(self, client: FlaskClient, worker: FakeWorker) -> None:
+        body: dict[str, Any] = {"items": [{"object": "s3://inference/a"}]}
+        assert client.post("/inference/batch", json=body | {"command": ""}).status_code == 200
+        response = client.post("/inference/batch", json=body | {"command": "nonsense"})
+        assert_problem(response, 400, "unknown_command", field="command")
+        response = client.post("/inference/batch?command=nonsense", json=body)
+        assert_problem(response, 400, "unknown_command", field="command")
         assert post_batch(client, [1], command="predict").status_code == 200
         assert_problem(post_batch(client, [1], command="load_new_model"), 400, "unknown_command", field="command")
 
@@ -241,6 +275,23 @@ class TestMembers:
         body = text.replace("{", '{"items": [], ', 1)
         response = client.post("/inference/batch", data=body, content_type="application/json")
         assert_problem(response, 400, "invalid_request", field=field.replace("metadata", "body"))
+
+    @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity"])
+    def test_notes_as_python_writes_them(self, client: FlaskClient, worker: FakeWorker, app: Any, number: str) -> None:
+        """`json.dumps` gives these without being asked; in a member that is read they are wrong."""
+        notes = f'"temperature": {number}, "more": [{{"x": {number}}}], "big": 99999999999999999999'
+        text = f'{{"shape": "8,8,1", "dtype": "float32", {notes}}}'
+        assert post(client, form(raw_image(), metadata=text)).status_code == 200
+        assert post_batch(client, [1], metadata=text).json["counts"]["succeeded"] == 1
+        app.services.objects.put("a.png", picture("PNG"))
+        body = '{"items": [{"object": "s3://inference/a.png", "temperature": NUMBER}]}'.replace("NUMBER", number)
+        response = client.post("/inference/batch", data=body, content_type="application/json")
+        assert response.json["items"][0]["error"] is None
+        for name in OPTION_NAMES:
+            text = '{"shape": "8,8,1", "dtype": "float32", "note": 1, '.replace(f'"{name}"', '"note"') + f'"{name}": {number}}}'
+            assert post(client, form(raw_image(), metadata=text)).status_code == 400, name
+        text = '{"a": NaN, "model": "digits", "model": "none"}'
+        assert_problem(post(client, form(raw_image(), metadata=text)), 400, "invalid_metadata", field="metadata.model")
 
     def test_colons_and_names_in_other_places(self, client: FlaskClient, worker: FakeWorker) -> None:
         notes = {"at": "12:30:00", "a": {"x": 1}, "b": {"x": ["x:y"]}, "big": 10**18}
@@ -300,44 +351,6 @@ class TestCommands:
         assert_problem(response, 400, "invalid_request", field="body.model_id")
 
 
-class TestQueries:
-    """`test_every_path` finds the paths itself, so that a new one is not forgotten."""
-
-    @pytest.mark.parametrize(
-        "query", ["wiat=3", "no%00=1", "x" * 4000 + "=1", "%FF=1", "wait=1&wait=2", "request_id=1&request_id=2"]
-    )
-    def test_every_path(self, app: Any, client: FlaskClient, query: str) -> None:
-        tried = 0
-        for rule in app.url_map.iter_rules():
-            if rule.endpoint == "static":
-                continue
-            path = rule.rule.replace("<task_id>", "a" * 32).replace("<batch_id>", "a" * 32)
-            for method in rule.methods & {"GET", "POST", "DELETE"}:
-                response = client.open(f"{path}?{query}", method=method, data=raw_form() if method == "POST" else None)
-                if rule.rule == "/tasks":
-                    continue  # has a reading of its own
-                if (rule.rule, method) == ("/batches/<batch_id>", "DELETE"):
-                    assert response.status_code == 404
-                    continue
-                assert response.status_code == 400, (rule.rule, method)
-                assert response.json["code"] in ("invalid_request", "unknown_command")
-                tried += 1
-        assert tried >= 10
-
-    def test_a_batch_is_not_canceled_by_a_request_with_a_wrong_one(self, client: FlaskClient) -> None:
-        url = post_batch(client, [1], mode="async").json["urls"]["self"]
-        assert_problem(client.delete(f"{url}?force=true"), 400, "invalid_request", field="force")
-        assert client.get(url).json["status"] == "running"
-
-    def test_what_libraries_add_against_caches(self, client: FlaskClient) -> None:
-        assert client.get("/health/live?_=1700000000000").status_code == 200
-
-    def test_a_query_parameter_that_is_near(self, client: FlaskClient) -> None:
-        problem = assert_problem(client.get(f"/tasks/{'a' * 32}?wiat=3"), 400, "invalid_request", field="wiat")
-        assert "did you mean wait?" in problem["detail"]
-        assert "wait" in problem["expected"]
-
-
 def test_an_image_without_a_file_name_is_a_file(client: FlaskClient, worker: FakeWorker) -> None:
     """As Node's form-data, `curl -F "image=<photo.png"` and `files={"image": (None, data)}` send it."""
     for content_type in (None, "image/png", "application/octet-stream"):
@@ -346,6 +359,21 @@ def test_an_image_without_a_file_name_is_a_file(client: FlaskClient, worker: Fak
         data = data.replace(b'; filename="None"', b"")
         for path in IMAGES:
             assert client.post(path, data=data, content_type=kind).status_code == 200, content_type
+
+
+@pytest.mark.parametrize("path", IMAGES)
+@pytest.mark.parametrize("where", ["fields", "metadata", "query"])
+def test_bytes_of_an_array_that_look_like_text(client: FlaskClient, worker: FakeWorker, path: str, where: str) -> None:
+    """Without a file name, as `files={"image": (None, data)}` sends them; the message for a plain field would be wrong."""
+    options = {"shape": "8,8,1", "dtype": "uint8"}
+    fields = list(options.items()) if where == "fields" else []
+    if where == "metadata":
+        fields.append(("metadata", orjson.dumps(options).decode()))
+    data, content_type = encode_multipart_formdata([("image", "d" * 64), *fields])
+    response = client.post(path, data=data, content_type=content_type, query_string=options if where == "query" else {})
+    assert response.status_code == 200, response.data
+    assert all(item["error"] is None for item in response.json.get("items", []))
+    assert_problem(client.post(path, data={"image": "d" * 64} | options), 400, "invalid_request", field="image")
 
 
 def test_a_form_of_two_kinds_of_parts_with_a_stream(client: FlaskClient, worker: FakeWorker) -> None:

@@ -175,6 +175,8 @@ class TestWaiting:
         client = make_app(api={"max_wait_s": 0.1}).test_client()
         task_id = post_async(client)
         assert client.get(f"/tasks/{task_id}?wait=1e6").json["status"] == "queued"
+        for wrong in ("1_0", "%D9%A3", "", "-1", "inf"):
+            assert_problem(client.get(f"/tasks/{task_id}?wait={wrong}"), 400, "invalid_request", field="wait")
 
     def test_for_a_task_that_has_ended(self, client: FlaskClient, idle_worker: FakeWorker) -> None:
         task_id = post_async(client)
