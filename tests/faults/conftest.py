@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from support.parts import Parts
 from support.service import Service
 from support.tcp_proxy import TcpProxy
 from support.tenant import Tenant
-from support.unsupervised import start_parts
+from support.unsupervised import running_parts
 
 SETTINGS: dict[str, Any] = {
     "models": ["models/digits"],
@@ -35,15 +34,8 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @pytest.fixture
 def on_redis(tmp_path: Path) -> Iterator[Parts]:
-    config = tmp_path / "config.yaml"
-    config.write_text(yaml.safe_dump(SETTINGS | {"data_dir": str(tmp_path / "data")}), encoding="utf-8")
-    parts = Parts(tmp_path, config, {})
-    try:
-        parts.start_broker()
-        start_parts(parts)
+    with running_parts(tmp_path, SETTINGS, with_broker=True) as parts:
         yield parts
-    finally:
-        parts.stop_all()
 
 
 @pytest.fixture
@@ -59,17 +51,12 @@ def on_rabbitmq(services_env: dict[str, str], rabbitmq: TcpProxy, tmp_path: Path
     tenant = Tenant(services_env, tmp_path)
     server = services_env["AMQP_URL"].rpartition("@")[2].partition("/")[0]
     settings = SETTINGS | {
-        "data_dir": str(tmp_path / "data"),
         "models": json.loads(tenant.variables["INFERENCE_MODELS"]),
         "broker": {"url": services_env["AMQP_URL"].replace(server, rabbitmq.address)},
         "task_store": SETTINGS["task_store"] | {"url": tenant.env["REDIS_URL"], "key_prefix": tenant.name},
     }
-    config = tmp_path / "config.yaml"
-    config.write_text(yaml.safe_dump(settings), encoding="utf-8")
-    parts = Parts(tmp_path, config, {})
     try:
-        start_parts(parts)
-        yield parts
+        with running_parts(tmp_path, settings) as parts:
+            yield parts
     finally:
-        parts.stop_all()
         tenant.leave()

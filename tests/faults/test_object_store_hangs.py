@@ -12,14 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import requests
-import yaml
 from PIL import Image
 from support.client import wait_until
 from support.digits import METADATA
 from support.parts import Parts
 from support.tcp_proxy import TcpProxy
 from support.tenant import Tenant
-from support.unsupervised import IMAGE, pids, start_parts, succeeds
+from support.unsupervised import IMAGE, pids, running_parts, succeeds
 
 pytestmark = [pytest.mark.process, pytest.mark.services, pytest.mark.timeout(600)]
 
@@ -47,7 +46,6 @@ def minio(services_env: dict[str, str]) -> Iterator[TcpProxy]:
 def on_minio(services_env: dict[str, str], minio: TcpProxy, tmp_path: Path) -> Iterator[Parts]:
     tenant = Tenant(services_env, tmp_path)
     settings = {
-        "data_dir": str(tmp_path / "data"),
         "models": json.loads(tenant.variables["INFERENCE_MODELS"]),
         "broker": {"url": tenant.env["REDIS_URL"]},
         "task_store": {"key_prefix": tenant.name, "lease_s": 2, "lost_grace_s": 1},
@@ -59,15 +57,11 @@ def on_minio(services_env: dict[str, str], minio: TcpProxy, tmp_path: Path) -> I
             "read_timeout_s": READ_TIMEOUT_S,
         },
     }
-    config = tmp_path / "config.yaml"
-    config.write_text(yaml.safe_dump(settings), encoding="utf-8")
-    parts = Parts(tmp_path, config, {})
     try:
-        start_parts(parts)
-        yield parts
+        with running_parts(tmp_path, settings) as parts:
+            yield parts
+            minio.thaw()
     finally:
-        minio.thaw()
-        parts.stop_all()
         tenant.leave()
 
 

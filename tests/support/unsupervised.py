@@ -5,8 +5,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+import yaml
 from support.digits import METADATA
 from support.parts import Parts
 
@@ -16,12 +19,22 @@ _LOAD_THREADS = 2
 _LOAD_INTERVAL_S = 0.05
 
 
-def start_parts(parts: Parts) -> None:
-    """Start one of each and wait until a request would be served."""
-    parts.start_worker("worker")
-    parts.start_relay("relay")
-    parts.start_api()
-    parts.wait_ready()
+@contextmanager
+def running_parts(folder: Path, settings: Mapping[str, Any], *, with_broker: bool = False) -> Iterator[Parts]:
+    """One of each part on these settings, ready to serve; the embedded broker too where that is asked for."""
+    config = folder / "config.yaml"
+    config.write_text(yaml.safe_dump({"data_dir": str(folder / "data")} | dict(settings)), encoding="utf-8")
+    parts = Parts(folder, config, {})
+    try:
+        if with_broker:
+            parts.start_broker()
+        parts.start_worker("worker")
+        parts.start_relay("relay")
+        parts.start_api()
+        parts.wait_ready()
+        yield parts
+    finally:
+        parts.stop_all()
 
 
 def pids(parts: Parts) -> Mapping[str, int]:
