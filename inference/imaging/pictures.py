@@ -82,11 +82,13 @@ def read_picture(data: bytes | memoryview, image_format: ImageFormat, spec: Inpu
     file = _file_in(data, image_format, pixels=True)
     picture = _open(file, image_format, limits)
     with _refusing(image_format):
-        if file.end_is_missing:
+        if file.end_is_doubtful:
             jpeg.check_scans(file)
         if isinstance(picture, JpegImageFile):
             _decode_reduced(picture, spec)
         shown = load_with_colour_on_white(picture, file.encoded)
+        if isinstance(picture, JpegImageFile) and not file.end_is_doubtful and jpeg.ends_in_grey(shown):
+            jpeg.check_scans(file)
         method = _UPRIGHT.get(_orientation(picture))
         upright = shown if method is None else shown.transpose(method)
         flat = _to_channels(upright, spec.shape[-1])
