@@ -89,6 +89,8 @@ def read_picture(data: bytes | memoryview, image_format: ImageFormat, spec: Inpu
         shown = load_with_colour_on_white(picture, file.encoded)
         if isinstance(picture, JpegImageFile) and not file.end_is_doubtful and jpeg.ends_in_grey(shown):
             jpeg.check_scans(file)
+        if isinstance(picture, PngImageFile) and png.may_lack_rows(picture):
+            png.check_rows(file)
         method = _UPRIGHT.get(_orientation(picture))
         upright = shown if method is None else shown.transpose(method)
         flat = _to_channels(upright, spec.shape[-1])

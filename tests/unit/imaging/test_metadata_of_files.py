@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from image_samples import LIMITS, PIXELS, encoded, inspect, noise, png_chunk, size_of, smooth, through
+from image_samples import LIMITS, PIXELS, encoded, inspect, noise, png, png_chunk, size_of, smooth, through
 from PIL import Image
 
 from inference import imaging
@@ -23,6 +23,8 @@ SAMPLES = Path(__file__).parents[3] / "samples"
 BOMB = zlib.compress(bytes(1_500_000), 9)
 PNG = encoded(noise(32, 32, 3), "PNG")
 AFTER_HEADER = 33
+#: first column and row of each pass of an interlaced picture, and the steps (ISO/IEC 15948, 8.2)
+ADAM7 = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 END = -12
 
 
@@ -124,6 +126,31 @@ class TestPng:
     )
     def test_what_stays_refused(self, data: bytes) -> None:
         assert_refused(data)
+
+    @pytest.mark.parametrize("is_interlaced", [False, True])
+    @pytest.mark.parametrize(
+        ("colour", "depth"), [(0, 1), (0, 8), (0, 16), (2, 8), (2, 16), (3, 2), (3, 8), (4, 8), (6, 8), (6, 16)]
+    )
+    @pytest.mark.parametrize(("width", "height"), [(32, 32), (33, 31), (1, 9), (9, 1), (1, 1), (3, 2)])
+    def test_rows_that_are_missing(self, width: int, height: int, colour: int, depth: int, is_interlaced: bool) -> None:
+        bits = depth * {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
+        steps = ADAM7 if is_interlaced else ((0, 0, 1, 1),)
+        sizes = [(len(range(left, width, across)), len(range(top, height, down))) for left, top, across, down in steps]
+        for value in (b"\0", b"\xa5"):
+            rows = b"".join((b"\0" + value * -(-columns * bits // 8)) * count for columns, count in sizes if columns)
+            palette = (png_chunk(b"PLTE", bytes(range(256)) * 3),) if colour == 3 else ()
+            last = 1 + -(-max(columns for columns, count in sizes if columns and count) * bits // 8)
+
+            def of(rows: bytes, palette: tuple[bytes, ...] = palette) -> bytes:
+                data = bytearray(png(width, height, depth, colour, rows, *palette))
+                data[28] = is_interlaced
+                data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+                return bytes(data)
+
+            through(of(rows))
+            for share in (0, 0.05, 0.2, 0.5):
+                assert_refused(of(rows[: int(len(rows) * share)]))
+            assert_refused(of(rows[:-last]))
 
     def test_a_palette_with_a_wrong_checksum_stays_refused(self) -> None:
         data = encoded(Image.fromarray(noise(32, 32, 3)).quantize(50), "PNG")
