@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from inference.errors import InvalidImage, InvalidMetadata, shown
 from inference.imaging.formats import ImageFormat, ImageLimits, sniff
 from inference.imaging.pixel_range import MAX_PIXEL_VALUE, check_pixel_floats
-from inference.imaging.refusals import is_base64_of, refused_content
+from inference.imaging.refusals import is_base64_of, refused_content, refused_document
 from inference.models.spec import InputSpec, RawArrays
 
 Pixels = NDArray[np.uint8]
@@ -243,6 +243,8 @@ def _wrong_byte_count(
         expected = f"{refusal.expected}; or {expected}"
     elif any(is_base64_of(data, choice) for choice in choices):
         detail += "; it is base64 text: decode it first"
+    elif (refusal := refused_document(data)) is not None:
+        detail += f"; {refusal.detail}"
     return InvalidImage(detail, field="image", expected=expected)
 
 
