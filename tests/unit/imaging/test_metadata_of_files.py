@@ -393,6 +393,24 @@ class TestWebP:
             with pytest.raises(InvalidImage, match="WebP"):
                 inspect(whole[:at])
 
+    @pytest.mark.parametrize("name", [name for name in WEBPS if name != "animation"])
+    @pytest.mark.parametrize("share", [0.3, 0.5, 0.7])
+    def test_of_which_much_is_zeros(self, name: str, share: float) -> None:
+        whole = WEBPS[name]()
+        pixels = max(webp_chunks(whole), key=len)
+        cut = whole.index(pixels) + int(len(pixels) * share)
+        assert_refused(whole[:cut] + bytes(len(whole) - cut), "WebP")
+
+    @pytest.mark.parametrize("value", [0, 128, 255])
+    @pytest.mark.parametrize("part", [1, 2, 10])
+    @pytest.mark.parametrize(
+        "options", [{}, {"lossless": True}, {"quality": 10}, {"method": 0}, {"quality": 100, "method": 2}], ids=str
+    )
+    def test_a_part_of_one_colour_is_a_picture(self, value: int, part: int, options: dict[str, Any]) -> None:
+        picture = smooth(900, 1100).copy()
+        picture[len(picture) // part * (part - 1) :] = value
+        through(encoded(picture, "WEBP", **options))
+
     def test_the_first_frame_of_a_broken_animation(self) -> None:
         whole = WEBPS["animation"]()
         first, second = (chunk for chunk in webp_chunks(whole) if chunk.startswith(b"ANMF"))
