@@ -33,6 +33,7 @@ _MAX_MISSING = 0.02
 #: the next marker: neither a stuffed byte (FF 00), a restart (FF D0 to FF D7) nor padding (FF FF)
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _SOF = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
+_PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
 _SOI, _EOI, _SOS, _DRI = 0xD8, 0xD9, 0xDA, 0xDD
 _WITHOUT_LENGTH = {0x01, _SOI}
 #: APP0 to APP15, extensions (JPG0 to JPG13) and comments
@@ -201,7 +202,8 @@ def _is_coded(frame: _Segment, scans: Sequence[_Segment]) -> bool:
         body = bytes(scan.body)
         if not body or len(body) < 2 * body[0] + 4:
             continue
-        first, last, approximation = body[2 * body[0] + 1 : 2 * body[0] + 4]
+        # of a sequential frame they are always the same, and decoders do not read them
+        first, last, approximation = body[2 * body[0] + 1 : 2 * body[0] + 4] if frame.kind in _PROGRESSIVE else (0, 63, 0)
         for component in set(body[1 : 2 * body[0] + 1 : 2]) & missing.keys():
             coded = range(first, min(last + 1, _COEFFICIENTS))
             missing[component][first : coded.stop] = [approximation & 15 > 0] * len(coded)

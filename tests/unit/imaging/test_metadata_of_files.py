@@ -288,6 +288,11 @@ class TestJpeg:
         through(whole)
         through(whole[:-2])
 
+    def test_what_a_sequential_scan_says_of_its_coefficients_is_not_read(self) -> None:
+        whole = drawn()
+        at = whole.index(b"\xff\xda") + 11
+        assert_same(whole[:at] + bytes(3) + whole[at + 3 :], whole)
+
     def test_whole_scans_are_missing(self) -> None:
         whole = drawn(progressive=True)
         scans = [at for at in range(len(whole)) if whole.startswith(b"\xff\xda", at)]
