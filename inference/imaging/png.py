@@ -99,8 +99,14 @@ def read_png(data: bytes | memoryview, *, pixels: bool) -> PictureFile | None:
 
 def may_lack_rows(picture: PngImageFile) -> bool:
     """Whether a loaded picture may be one whose last rows are missing: most are told by a last row that is not all 0."""
+    if picture.info.get("interlace"):
+        return True
+    # most pictures are told by the last pixel alone
+    last_pixel = picture.getpixel((picture.width - 1, picture.height - 1))
+    if last_pixel != 0 and last_pixel != (0,) * len(picture.getbands()):
+        return False
     last_row = picture.crop((0, picture.height - 1, picture.width, picture.height))
-    return bool(picture.info.get("interlace")) or last_row.getbbox(alpha_only=False) is None
+    return last_row.getbbox(alpha_only=False) is None
 
 
 def check_rows(file: PictureFile) -> None:
