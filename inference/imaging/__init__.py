@@ -12,13 +12,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from inference.errors import InferenceError, InvalidImage, InvalidMetadata, ServiceUnavailable
-from inference.imaging import arrays, pictures
+from inference.imaging import arrays, declared, pictures
 from inference.imaging.arrays import ArrayLayout, parse_dtype, parse_shape
 from inference.imaging.formats import ACCEPTED, ImageFormat, ImageHeader, ImageLimits, sniff
 from inference.imaging.refusals import refused_content, refused_document, refused_media_type
@@ -51,14 +52,15 @@ def inspect(
     Args:
         data: the image's bytes.
         shape: what `metadata.shape` says, in any form that `parse_shape` reads; None where it is not given.
-        dtype: what `metadata.dtype` says; None where it is not given. Both together make the bytes a raw array.
+        dtype: what `metadata.dtype` says; None where it is not given. Both together make the bytes a raw array; one
+            of them alone has to agree with the file.
         content_type: the media type that the client gave for the image, if any.
         spec: the input of the model that is asked.
         limits: the limits of this service.
 
     Raises:
         InvalidImage: empty, a broken header, or not as many bytes as shape and dtype ask for.
-        InvalidMetadata: shape or dtype is wrong, missing, or not what the model takes.
+        InvalidMetadata: shape or dtype is wrong, missing, or not what the model takes or the file has.
         UnsupportedImageType: an image or document of a kind that is not read here.
         PayloadTooLarge: more pixels than `limits` allows.
     """
@@ -69,9 +71,11 @@ def inspect(
         return ImageHeader(ImageFormat.RAW, layout.shape, layout.dtype.str)
     image_format = sniff(data)
     if image_format is ImageFormat.NPY:
-        arrays.npy_layout(data, spec, limits)
+        declared.check_beside_array(shape, dtype, arrays.npy_layout(data, spec, limits))
     elif image_format is not None:
-        pictures.check_header(data, image_format, limits)
+        size = pictures.check_header(data, image_format, limits)
+        is_on_its_side = partial(pictures.is_on_its_side, data, image_format, limits)
+        declared.check_beside_picture(shape, dtype, image_format, size, is_on_its_side)
     else:
         raise _refusal(data, shape, dtype, content_type)
     return ImageHeader(image_format, None, None)

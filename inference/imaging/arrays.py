@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from inference.errors import InvalidImage, InvalidMetadata, shown
 from inference.imaging.formats import ImageFormat, ImageLimits, sniff
 from inference.imaging.pixel_range import MAX_PIXEL_VALUE, check_pixel_floats
-from inference.imaging.refusals import is_base64_of, refused_content
+from inference.imaging.refusals import is_base64_of, refused_content, refused_document
 from inference.models.spec import InputSpec, RawArrays
 
 Pixels = NDArray[np.uint8]
@@ -116,7 +116,7 @@ def raw_layout(data: bytes | memoryview, shape: object, dtype: object, spec: Inp
         InvalidImage: there are not as many bytes as they ask for.
         PayloadTooLarge: more pixels than `limits` allows.
     """
-    lengths, kind = _image_lengths(parse_shape(shape)), parse_dtype(dtype)
+    lengths, kind = image_lengths(parse_shape(shape)), parse_dtype(dtype)
     height, width, *rest = lengths
     choices = {height * width * c * kind.itemsize: c for c in rest or _CHANNELS}
     channels = choices.get(len(data))
@@ -140,7 +140,7 @@ def npy_layout(data: bytes | memoryview, spec: InputSpec, limits: ImageLimits) -
     """
     shape, fortran_order, dtype, offset = _npy_header(data)
     try:
-        height, width, *rest = _image_lengths(parse_shape(shape))
+        height, width, *rest = image_lengths(parse_shape(shape))
         channels = rest[0] if rest else 1
         # through its name, so that records and objects meet the same refusal as in metadata
         layout = ArrayLayout((height, width, channels), parse_dtype(dtype.str), offset, fortran_order)
@@ -194,7 +194,7 @@ def _check_fit(layout: ArrayLayout, spec: InputSpec, limits: ImageLimits) -> Non
     if spec.raw is RawArrays.PIXELS:
         if channels not in _CHANNELS:
             raise InvalidMetadata(
-                f"the shape {_joined(layout.shape)} has {channels} channels",
+                f"the shape {joined(layout.shape)} has {channels} channels",
                 field="metadata.shape",
                 expected="height,width or height,width,channels, with 1, 3 or 4 channels in the last place",
             )
@@ -202,9 +202,9 @@ def _check_fit(layout: ArrayLayout, spec: InputSpec, limits: ImageLimits) -> Non
         return
     if layout.shape != spec.shape:
         raise InvalidMetadata(
-            f"the shape {_joined(layout.shape)} is not the model's {_joined(spec.shape)}",
+            f"the shape {joined(layout.shape)} is not the model's {joined(spec.shape)}",
             field="metadata.shape",
-            expected=_joined(spec.shape),
+            expected=joined(spec.shape),
         )
     # numpy's "same_kind" rule refuses int64 for uint8, which is what plain Python lists become, and lets uint16 wrap:
     # so any whole-number type is taken here, and `copy_model_ready` refuses the values that do not fit
@@ -216,12 +216,12 @@ def _check_fit(layout: ArrayLayout, spec: InputSpec, limits: ImageLimits) -> Non
         )
 
 
-def _image_lengths(shape: tuple[int, ...]) -> tuple[int, ...]:
+def image_lengths(shape: tuple[int, ...]) -> tuple[int, ...]:
     """H,W or H,W,C: `shape` without a leading batch dimension of 1."""
     image = shape[1:] if len(shape) == _MAX_DIMENSIONS and shape[0] == 1 else shape
     if len(image) not in (2, 3):
         raise InvalidMetadata(
-            f"the shape {_joined(shape)} is not that of one image",
+            f"the shape {joined(shape)} is not that of one image",
             field="metadata.shape",
             expected="height,width or height,width,channels",
         )
@@ -232,7 +232,7 @@ def _wrong_byte_count(
     data: bytes | memoryview, lengths: tuple[int, ...], dtype: np.dtype[Any], choices: list[int]
 ) -> InvalidImage:
     needed = " or ".join(map(str, choices))
-    detail = f"the image has {len(data)} bytes, but the shape {_joined(lengths)} of {dtype} needs {needed}"
+    detail = f"the image has {len(data)} bytes, but the shape {joined(lengths)} of {dtype} needs {needed}"
     expected = f"{needed} bytes"
     encoded = sniff(data)
     if encoded is not None:
@@ -243,6 +243,8 @@ def _wrong_byte_count(
         expected = f"{refusal.expected}; or {expected}"
     elif any(is_base64_of(data, choice) for choice in choices):
         detail += "; it is base64 text: decode it first"
+    elif (refusal := refused_document(data)) is not None:
+        detail += f"; {refusal.detail}"
     return InvalidImage(detail, field="image", expected=expected)
 
 
@@ -282,5 +284,5 @@ def _is_number(dtype: np.dtype[Any]) -> bool:
     return dtype.kind in _DTYPE_KINDS and dtype.itemsize <= _MAX_ITEM_BYTES
 
 
-def _joined(shape: tuple[int, ...]) -> str:
+def joined(shape: tuple[int, ...]) -> str:
     return ",".join(map(str, shape))

@@ -1,8 +1,9 @@
 """The segments of a JPEG file (ITU-T T.81, annex B) that concern its pixels, and whether its scans are whole.
 
 Pillow refuses a file for a profile or a preview that is broken, and for the end marker alone: so it is handed neither
-profiles nor comments, and always an end. Where the file has none of its own, `check_scans` finds out whether pixels
-went with it: the decoder fills what is missing without a word.
+profiles nor comments, and always an end. The decoder fills what is missing without a word, with grey or with what zero
+bits stand for. Where the file has no end of its own, has many zero bytes before it, or a picture that `ends_in_grey`,
+`check_scans` finds out whether pixels are missing.
 """
 
 from __future__ import annotations
@@ -24,14 +25,15 @@ _MAX_SEGMENTS = 10_000
 _MAX_SCANS = 100
 #: bytes between the segments before the first scan: padding, or a camera's mistake
 _MAX_JUNK_BYTES = 65_536
-#: of a file without an end: two to check it, and one for the picture
-_DECODINGS = 3
+#: of a file whose pixels may be missing: up to four to check it, and one for the picture
+_DECODINGS = 5
 #: share of the pixels that may be missing at the end: what goes with the last bytes
 _MAX_MISSING = 0.02
 
 #: the next marker: neither a stuffed byte (FF 00), a restart (FF D0 to FF D7) nor padding (FF FF)
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _SOF = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
+_PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
 _SOI, _EOI, _SOS, _DRI = 0xD8, 0xD9, 0xDA, 0xDD
 _WITHOUT_LENGTH = {0x01, _SOI}
 #: APP0 to APP15, extensions (JPG0 to JPG13) and comments
@@ -42,6 +44,14 @@ _APP1 = 0xE1
 _EXIF, _XMP = b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0"
 _END = bytes([0xFF, _EOI])
 _COEFFICIENTS = 64
+#: what a broken download may have in place of its last part; a picture of one colour may have as many
+_ZEROS = bytes(64)
+#: of the last row at half size: fewer than so many zeros stand for in a part of one colour
+_LAST_COLUMNS = 32
+#: of the zeros at the end: enough to be seen in the picture
+_REPLACED_BYTES = 8
+#: what the decoder makes of blocks without data, with the rounding of colour conversions
+_FILLED_GREY = range(126, 131)
 
 
 class _Segment:
@@ -92,16 +102,27 @@ def read_jpeg(data: bytes | memoryview, *, pixels: bool) -> PictureFile | None:
     if not pixels:
         return PictureFile((width, height), b"".join([*head, view[scans[0].start : scans[0].end]]))
     has_end = segments[-1].kind == _EOI
-    scanned = view[scans[0].start : segments[-1].end if has_end else len(view)]
-    encoded = b"".join([*head, scanned, b"" if has_end else _END])
-    return PictureFile((width, height), encoded, _metadata(header), end_is_missing=not has_end)
+    end = segments[-1].start if has_end else len(view)
+    is_doubtful = not has_end or view[max(0, end - len(_ZEROS)) : end] == _ZEROS or not _is_coded(frame, scans)
+    encoded = b"".join([*head, view[scans[0].start : end], _END])
+    return PictureFile((width, height), encoded, _metadata(header), end_is_doubtful=is_doubtful)
+
+
+def ends_in_grey(picture: Image.Image) -> bool:
+    """Whether the last row is as the decoder fills it where data are missing; some pictures are so by themselves."""
+    last_pixel = picture.getpixel((picture.width - 1, picture.height - 1))
+    # most pictures are told by it alone
+    if (last_pixel[0] if isinstance(last_pixel, tuple) else last_pixel) not in _FILLED_GREY:
+        return False
+    values = np.asarray(_crop_last_row(picture, picture.width))
+    return bool(values.min() in _FILLED_GREY and values.max() in _FILLED_GREY)
 
 
 def check_scans(file: PictureFile) -> None:
-    """Find out whether pixels went with the end of a file, which takes as long as to decode it twice.
+    """Find out whether pixels are missing at the end of a file, which takes as long as to decode it two to four times.
 
     Raises:
-        InvalidImage: more than `_MAX_MISSING` of the picture is missing, or too many scans for three times.
+        InvalidImage: more than `_MAX_MISSING` of the picture is missing, or too many scans for so many times.
     """
     segments = list(_segments(memoryview(file.encoded)))
     frame = next(segment for segment in segments if segment.kind in _SOF)
@@ -109,13 +130,32 @@ def check_scans(file: PictureFile) -> None:
     if not _is_coded(frame, scans):
         raise truncated("JPEG")
     if len(scans) > _MAX_SCANS // _DECODINGS:
-        raise too_complex(f"a JPEG image without an end and with more than {_MAX_SCANS // _DECODINGS} scans")
+        raise too_complex(f"a JPEG image that may be truncated and has more than {_MAX_SCANS // _DECODINGS} scans")
     # FF before a marker is padding; before other bytes it would be a marker itself
     cut = file.encoded.removesuffix(_END).rstrip(b"\xff")
-    ends = _decoded(cut + _END), _decoded(cut + _fill(cut, file.size, segments) + _END)
-    difference = np.asarray(ImageChops.difference(*ends)).reshape(ends[0].height, ends[0].width, -1)
-    if difference.any(-1).mean() > _MAX_MISSING:
+    if cut.endswith(_ZEROS) and not _end_in_one_colour(cut):
+        header = cut[: scans[-1].end]
+        cut = header + cut[len(header) :].rstrip(b"\0").rstrip(b"\xff")
+    if _share_changed(cut, cut + _fill(cut, file.size, segments)) > _MAX_MISSING:
         raise truncated("JPEG")
+
+
+def _end_in_one_colour(encoded: bytes) -> bool:
+    """Whether the zero bytes at the end stand for pixels of one colour; where data are missing they make a pattern."""
+    picture = _decoded(encoded + _END)
+    low, high = np.array(_crop_last_row(picture, _LAST_COLUMNS).getextrema()).reshape(-1, 2).T
+    return bool((low == high).all()) and _share_changed(encoded, encoded[:-_REPLACED_BYTES] + _noise(_REPLACED_BYTES)) > 0
+
+
+def _crop_last_row(picture: Image.Image, columns: int) -> Image.Image:
+    return picture.crop((max(0, picture.width - columns), picture.height - 1, picture.width, picture.height))
+
+
+def _share_changed(before: bytes, after: bytes) -> float:
+    """The share of the pixels that differ between two files without their end markers."""
+    pictures = _decoded(before + _END), _decoded(after + _END)
+    difference = np.asarray(ImageChops.difference(*pictures)).reshape(pictures[0].height, pictures[0].width, -1)
+    return float(difference.any(-1).mean())
 
 
 def _segments(view: memoryview) -> Iterator[_Segment]:
@@ -162,10 +202,11 @@ def _is_coded(frame: _Segment, scans: Sequence[_Segment]) -> bool:
         body = bytes(scan.body)
         if not body or len(body) < 2 * body[0] + 4:
             continue
-        first, last, approximation = body[2 * body[0] + 1 : 2 * body[0] + 4]
+        # of a sequential frame they are always the same, and decoders do not read them
+        first, last, approximation = body[2 * body[0] + 1 : 2 * body[0] + 4] if frame.kind in _PROGRESSIVE else (0, 63, 0)
         for component in set(body[1 : 2 * body[0] + 1 : 2]) & missing.keys():
-            for k in range(first, min(last + 1, _COEFFICIENTS)):
-                missing[component][k] = approximation & 15 > 0
+            coded = range(first, min(last + 1, _COEFFICIENTS))
+            missing[component][first : coded.stop] = [approximation & 15 > 0] * len(coded)
     return not any(any(coefficients) for coefficients in missing.values())
 
 

@@ -19,8 +19,8 @@ class PictureFile:
     encoded: bytes
     #: bytes where the orientation may be, by Pillow's names: "exif" and "xmp"
     metadata: dict[str, bytes] = field(default_factory=dict)
-    #: whether `encoded` has an end marker that the file lacks: pixels may be missing too
-    end_is_missing: bool = False
+    #: whether the file gives a reason to look whether pixels are missing at its end, e.g. no end marker
+    end_is_doubtful: bool = False
 
 
 def too_complex(what: str) -> InvalidImage:

@@ -26,7 +26,7 @@ from inference.errors import InferenceError, InvalidImage, PayloadTooLarge
 from inference.imaging import jpeg, png, webp
 from inference.imaging.arrays import Pixels
 from inference.imaging.formats import ImageFormat, ImageLimits
-from inference.imaging.picture_file import PictureFile
+from inference.imaging.picture_file import PictureFile, Size
 from inference.imaging.transparency import load_with_colour_on_white, on_white
 from inference.models.spec import InputSpec, Interpolation, Resize
 
@@ -62,14 +62,20 @@ _DRAFT_MARGIN = 2
 _MAX_REASON_CHARACTERS = 120
 
 
-def check_header(data: bytes | memoryview, image_format: ImageFormat, limits: ImageLimits) -> None:
-    """Read the header of a PNG, JPEG or WebP image; no pixel is decoded.
+def check_header(data: bytes | memoryview, image_format: ImageFormat, limits: ImageLimits) -> Size:
+    """Read width and height from the header of a PNG, JPEG or WebP image; no pixel is decoded.
 
     Raises:
         InvalidImage: the header is broken.
         PayloadTooLarge: more pixels than `limits` allows.
     """
-    _open(_file_in(data, image_format, pixels=False), image_format, limits)
+    return _open(_file_in(data, image_format, pixels=False), image_format, limits).size
+
+
+def is_on_its_side(data: bytes | memoryview, image_format: ImageFormat, limits: ImageLimits) -> bool:
+    """Whether the orientation changes height for width; raises what `check_header` raises."""
+    picture = _open(_file_in(data, image_format, pixels=True), image_format, limits)
+    return _orientation(picture) >= _FIRST_ORIENTATION_ON_ITS_SIDE
 
 
 def read_picture(data: bytes | memoryview, image_format: ImageFormat, spec: InputSpec, limits: ImageLimits) -> Pixels:
@@ -82,11 +88,15 @@ def read_picture(data: bytes | memoryview, image_format: ImageFormat, spec: Inpu
     file = _file_in(data, image_format, pixels=True)
     picture = _open(file, image_format, limits)
     with _refusing(image_format):
-        if file.end_is_missing:
+        if file.end_is_doubtful:
             jpeg.check_scans(file)
         if isinstance(picture, JpegImageFile):
             _decode_reduced(picture, spec)
         shown = load_with_colour_on_white(picture, file.encoded)
+        if isinstance(picture, JpegImageFile) and not file.end_is_doubtful and jpeg.ends_in_grey(shown):
+            jpeg.check_scans(file)
+        if isinstance(picture, PngImageFile) and png.may_lack_rows(picture):
+            png.check_rows(file)
         method = _UPRIGHT.get(_orientation(picture))
         upright = shown if method is None else shown.transpose(method)
         flat = _to_channels(upright, spec.shape[-1])

@@ -17,10 +17,12 @@ from inference.errors import InvalidImage
 
 MAX_PIXEL_VALUE = 255
 
-#: below it, either way, a value makes no difference in a picture
+#: how far from a whole number a value is still one
 _ROUNDING = 0.01
-#: 2.8 is what the usual means and deviations make of white
-_MAX_NORMALISED = 3.0
+#: what scaling makes of white: 2.8 with the usual means and deviations, 4.4 with a deviation alone, 5.5 with a logarithm
+_MAX_SCALED = 6.0
+#: scaling leaves no picture as dark as this; a wrong byte order does, or whole numbers that are read as floats
+_MIN_SCALED = 1e-6
 #: how far a resized picture goes below 0, by its largest value, and above 255, by that
 _MAX_UNDERSHOOT = 0.4
 _MAX_OVERSHOOT = 0.6
@@ -44,14 +46,14 @@ def check_pixel_floats(values: NDArray[Any]) -> None:
 
 def _check_range(values: NDArray[Any], what: str) -> None:
     low, high = float(values.min()), float(values.max())
-    if low >= 0 and _MAX_NORMALISED < high <= MAX_PIXEL_VALUE:
+    if low >= 0 and _MAX_SCALED < high <= MAX_PIXEL_VALUE:
         return
-    if max(-low, high) <= _ROUNDING:
+    if low == high == 0:
         # black, whatever the scale is
         return
-    if low >= 0 and high <= 1:
+    if low >= 0 and 1 / MAX_PIXEL_VALUE < high <= 1:
         raise InvalidImage(f"the {what} lie between 0 and 1", field="image", expected=f"{what} from 0 to 255: multiply by 255")
-    if not (_is_dark_picture(values, low, high) if high <= _MAX_NORMALISED else _is_resized_picture(values, low, high)):
+    if not (_is_dark_picture(values, low, high) if high <= _MAX_SCALED else _is_resized_picture(values, low, high)):
         raise InvalidImage(
             f"the values are no {what} from 0 to 255: they go from {low:.6g} to {high:.6g}",
             field="image",
@@ -75,8 +77,10 @@ def _is_resized_picture(values: NDArray[Any], low: float, high: float) -> bool:
 
 
 def _remedy(low: float, high: float) -> str:
+    if max(-low, high) < _MIN_SCALED:
+        return "look at the dtype and its byte order, e.g. >f4 or <f4"
     if low < 0:
         return "undo the scaling or the subtraction of a mean, e.g. (x + 1) * 127.5 for values from -1 to 1"
-    if high <= _MAX_NORMALISED:
-        return "multiply by 255, or undo the normalisation"
+    if high <= _MAX_SCALED:
+        return "undo the scaling or the normalisation, e.g. x * 255 for values from 0 to 1"
     return "scale values of more than 8 bits, e.g. by 255 / 65535 for 16 bits"

@@ -1,7 +1,8 @@
 """The chunks of a PNG file (ISO/IEC 15948, chapters 5 and 11) that concern its pixels.
 
 Pillow reads every chunk in Python, and refuses a file for a text whose checksum is wrong or which unfolds to much: so
-the decoder is handed none. Its checks of the header and the palette stand; that of the pixels is zlib's.
+the decoder is handed none. Its checks of the header and the palette stand; that of the pixels is zlib's. The decoder
+leaves rows at 0, without a word, that the pixels of a file do not have.
 """
 
 from __future__ import annotations
@@ -10,7 +11,9 @@ import struct
 import zlib
 from collections.abc import Iterator
 
-from inference.imaging.picture_file import PictureFile, too_complex
+from PIL.PngImagePlugin import PngImageFile
+
+from inference.imaging.picture_file import PictureFile, too_complex, truncated
 
 #: chunks without pixels: far above what editors write, and skipped in 10 ms
 _MAX_OTHER_CHUNKS = 10_000
@@ -20,11 +23,16 @@ _MAX_CHUNKS = 100_000
 _MAX_PROFILE_BYTES = 2**20
 
 _SIGNATURE_BYTES = 8
-_IHDR = struct.Struct(">8x4x4sIIxB")
+_IHDR = struct.Struct(">8x4x4sIIBBxxB")
 _CHUNK = struct.Struct(">I4s")
 _IEND = bytes.fromhex("0000000049454e44ae426082")
 
 _GREY, _RGB, _INDEXED = 0, 2, 3
+#: samples of a pixel by colour type
+_SAMPLES = {_GREY: 1, _RGB: 3, _INDEXED: 1, 4: 2, 6: 4}
+#: of an interlaced picture: first column and row of each pass, and the steps to the next
+_PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
+_UNFOLDED_AT_ONCE = 2**16
 #: one colour, or an alpha for each colour of the palette; the other colour types have alpha in their pixels
 _TRNS_BYTES = {_GREY: range(2, 3), _RGB: range(6, 7), _INDEXED: range(1, 257)}
 
@@ -69,7 +77,7 @@ def read_png(data: bytes | memoryview, *, pixels: bool) -> PictureFile | None:
         InvalidImage: too many chunks.
     """
     view = memoryview(data)
-    kind, width, height, colour = _IHDR.unpack_from(view)
+    kind, width, height, _, colour, _ = _IHDR.unpack_from(view)
     if kind != b"IHDR":
         return None
     chunks = _chunks(view)
@@ -87,6 +95,47 @@ def read_png(data: bytes | memoryview, *, pixels: bool) -> PictureFile | None:
         return PictureFile((width, height), b"".join([*head, view[chunk.start : chunk.start + 8]]))
     body = _pixels(view, chunk, chunks, profiles)
     return PictureFile((width, height), b"".join([*head, *body]), _metadata(profiles))
+
+
+def may_lack_rows(picture: PngImageFile) -> bool:
+    """Whether a loaded picture may be one whose last rows are missing: most are told by a last row that is not all 0."""
+    if picture.info.get("interlace"):
+        return True
+    # most pictures are told by the last pixel alone
+    last_pixel = picture.getpixel((picture.width - 1, picture.height - 1))
+    if last_pixel != 0 and last_pixel != (0,) * len(picture.getbands()):
+        return False
+    last_row = picture.crop((0, picture.height - 1, picture.width, picture.height))
+    return last_row.getbbox(alpha_only=False) is None
+
+
+def check_rows(file: PictureFile) -> None:
+    """Unfold the pixels to see whether every row is there.
+
+    Raises:
+        InvalidImage: rows are missing.
+    """
+    view = memoryview(file.encoded)
+    missing = _unfolded_bytes(view)
+    unfolding = zlib.decompressobj()
+    for chunk in _chunks(view):
+        piece = bytes(chunk.body) if chunk.kind == b"IDAT" else b""
+        while piece and missing > 0:
+            missing -= len(unfolding.decompress(piece, _UNFOLDED_AT_ONCE))
+            piece = unfolding.unconsumed_tail
+    if missing > len(unfolding.flush()):
+        raise truncated("PNG")
+
+
+def _unfolded_bytes(view: memoryview) -> int:
+    _, width, height, depth, colour, is_interlaced = _IHDR.unpack_from(view)
+    bits = depth * _SAMPLES[colour]
+    passes = [
+        (-(-(width - left) // across), -(-(height - top) // down))
+        for left, top, across, down in (_PASSES if is_interlaced else ((0, 0, 1, 1),))
+    ]
+    # each row begins with its filter; a pass without columns has no rows
+    return sum(rows * (1 + (columns * bits + 7) // 8) for columns, rows in passes if columns > 0)
 
 
 def _chunks(view: memoryview) -> Iterator[_Chunk]:

@@ -18,8 +18,12 @@ _REFUSED_MAGIC = (
     (b"GIF89a", "GIF"),
     (b"II*\0", "TIFF"),
     (b"MM\0*", "TIFF"),
+    (b"II+\0\x08\0\0\0", "BigTIFF"),
+    (b"MM\0+\0\x08\0\0", "BigTIFF"),
     (b"\0\0\0\x0cJXL ", "JPEG XL"),
     (b"\0\0\0\x0cjP  ", "JPEG 2000"),
+    (b"\xff\x4f\xff\x51\0", "JPEG 2000"),
+    (b"\xff\x0a", "JPEG XL"),
     (b"8BPS", "Photoshop"),
     (b"%PDF-", "PDF"),
     (b"PK\x03\x04", "ZIP or .npz"),
@@ -37,7 +41,12 @@ _REFUSED_BRANDS = {
     b"avis": "AVIF",
     b"heic": "HEIC",
     b"heix": "HEIC",
+    b"heim": "HEIC",
+    b"heis": "HEIC",
     b"hevc": "HEIC",
+    b"hevx": "HEIC",
+    b"hevm": "HEIC",
+    b"hevs": "HEIC",
     b"mif1": "HEIF",
     b"msf1": "HEIF",
 }
@@ -60,6 +69,8 @@ _ACCEPTED_TYPES = {
 _HEAD_BYTES = 512
 #: different ones, in the head of an array's base64 text
 _LEAST_BASE64_DIGITS = 10
+#: fewer characters of base64 or hexadecimal digits may be words or numbers
+_LEAST_TEXT_LENGTH = 64
 _BYTE_ORDER_MARKS = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be", b"\xef\xbb\xbf": "utf-8"}
 _DATA_URL = re.compile(r"data:[\w.+/-]*[;,]|image/[\w.+-]+;base64,", re.IGNORECASE)
 _ADDRESS = re.compile(r"(https?|s3|gs|ftp|file|blob)://", re.IGNORECASE)
@@ -74,7 +85,12 @@ _BASE64 = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")
 _HEXADECIMAL_MARKS = re.compile(r"0x|\\x|[\s:,]", re.IGNORECASE)
 _HEXADECIMAL = re.compile(r"(?:[0-9a-f]{2})+", re.IGNORECASE)
 #: a file's first bytes after some program took them for Latin-1, or for broken UTF-8
-_READ_AS_TEXT = re.compile(rb"(\xc2\x89|\xef\xbf\xbd)PNG|(\xc2\x93|\xef\xbf\xbd)NUMPY|\xc3\xbf\xc3\x98\xc3\xbf|(\xef\xbf\xbd){3}")
+_READ_AS_TEXT = re.compile(
+    rb"(\xc2\x89|\xef\xbf\xbd)PNG|(\xc2\x93|\xef\xbf\xbd)NUMPY|\xc3\xbf\xc3\x98\xc3\xbf|(\xef\xbf\xbd){3}"
+    # a PNG begins with line ends, so that it shows where they were changed, and with a byte of 8 bits
+    rb"|\x89PNG[\r\n]|\tPNG[\r\n]"
+)
+_PNM = re.compile(rb"P[1-6Ff]\s+(#[^\n]*\n\s*)*\d+\s+-?\d+\s|P7\n(#|WIDTH)")
 
 
 def refused_media_type(content_type: str | None) -> UnsupportedImageType | None:
@@ -86,10 +102,14 @@ def refused_media_type(content_type: str | None) -> UnsupportedImageType | None:
 
 
 def refused_document(data: bytes | memoryview) -> UnsupportedImageType | None:
-    """The refusal for text of a kind that may be about a picture, and is none."""
+    """The refusal for text of a kind that may be about a picture or stand for an array, and is none."""
     text = _as_text(bytes(data[:_HEAD_BYTES])) or ""
     name = next((name for start, name in _DOCUMENTS if start.match(text)), None)
-    return UnsupportedImageType(f"the file is {name} text", field="image", expected=ACCEPTED) if name else None
+    if name is not None:
+        return UnsupportedImageType(f"the file is {name} text", field="image", expected=ACCEPTED)
+    encoding = _encoding(text)
+    detail = f"the file is {encoding} text: decode it first"
+    return UnsupportedImageType(detail, field="image", expected=ACCEPTED) if encoding else None
 
 
 def refused_content(data: bytes | memoryview) -> UnsupportedImageType | None:
@@ -131,6 +151,20 @@ def _text_form(head: bytes) -> str | None:
     return None
 
 
+def _encoding(text: str) -> str | None:
+    """Name what may have made text of the bytes of an array; None for words, numbers and single colours."""
+    digits = _HEXADECIMAL_MARKS.sub("", text.strip("b\"'"))
+    if re.fullmatch("[0-9a-f]+", digits, re.IGNORECASE) and _has_many(digits) and not digits.isdecimal():
+        return "hexadecimal"
+    bare = "".join(text.strip("b\"'").splitlines())
+    is_base64 = _BASE64.fullmatch(bare) and _has_many(bare) and bare.upper() != bare != bare.lower()
+    return "base64" if is_base64 else None
+
+
+def _has_many(digits: str) -> bool:
+    return len(digits) >= _LEAST_TEXT_LENGTH and len(set(digits)) >= _LEAST_BASE64_DIGITS
+
+
 def _as_text(head: bytes) -> str | None:
     """Printable ASCII; None for other bytes."""
     encoding = next((name for mark, name in _BYTE_ORDER_MARKS.items() if head.startswith(mark)), "ascii")
@@ -157,4 +191,6 @@ def _refused_name(head: bytes) -> str | None:
     # "BM" alone is too likely at the start of raw bytes; a BMP has four reserved zero bytes too
     if head.startswith(b"BM") and head[6:10] == bytes(4):
         return "BMP"
+    if _PNM.match(head):
+        return "PNM"
     return next((name for magic, name in _REFUSED_MAGIC if head.startswith(magic)), None)

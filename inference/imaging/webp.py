@@ -1,6 +1,7 @@
 """The chunks of a WebP file (RFC 9649, chapter 2) that concern the pixels of its first frame.
 
-libwebp refuses a file for a profile that was cut, or a size of the whole that is not right: so neither reaches it.
+libwebp refuses a file for a profile that was cut, or a size of the whole that is not right: so neither reaches it. It takes
+zeros, which a broken download may have in place of its last part, for pixels.
 """
 
 from __future__ import annotations
@@ -8,10 +9,15 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from inference.imaging.picture_file import PictureFile, Size, too_complex
+from inference.imaging.picture_file import PictureFile, Size, too_complex, truncated
 
 #: a chunk for each frame of an animation, and about six more
 _MAX_CHUNKS = 10_000
+
+#: zero bytes at the end of the pixels: fewer may be a part of one colour, which is 1 byte for 250 pixels or more
+_LEAST_ZEROS = 64
+_MAX_SHARE_OF_ZEROS = 0.2
+_PIXELS_OF_A_ZERO = 100
 
 _CHUNK = struct.Struct("<4sI")
 _FIRST_CHUNK = 12
@@ -27,7 +33,7 @@ def read_webp(data: bytes | memoryview) -> PictureFile | None:
     """Take the first frame from the file, without profiles and metadata; None where its header is broken.
 
     Raises:
-        InvalidImage: too many chunks.
+        InvalidImage: too many chunks, or zeros in place of pixels.
     """
     view = memoryview(data)
     head = bytes(view[:30])
@@ -41,6 +47,8 @@ def read_webp(data: bytes | memoryview) -> PictureFile | None:
         if kind in _METADATA and flags & _METADATA[kind][1]:
             metadata.setdefault(_METADATA[kind][0], bytes(chunk[_CHUNK.size :]))
         elif kind in _BEFORE_PIXELS + _PIXELS and not any(pixels in kept for pixels in _PIXELS):
+            if _ends_in_zeros(chunk, size):
+                raise truncated("WebP")
             kept.setdefault(kind, bytes(chunk) + bytes(len(chunk) % 2))
     # without pixels the decoder says what is wrong, after the size has been checked
     is_whole = any(pixels in kept for pixels in _PIXELS)
@@ -64,6 +72,13 @@ def _whole_chunks(view: memoryview) -> Iterator[tuple[bytes, memoryview]]:
         yield kind, view[position:end]
         position = end + length % 2
     raise too_complex(f"a WebP image with more than {_MAX_CHUNKS} chunks")
+
+
+def _ends_in_zeros(chunk: memoryview, size: Size) -> bool:
+    if bytes(chunk[-_LEAST_ZEROS:]).strip(b"\0"):
+        return False
+    zeros = max(int(len(chunk) * _MAX_SHARE_OF_ZEROS), size[0] * size[1] // _PIXELS_OF_A_ZERO)
+    return zeros < len(chunk) and not bytes(chunk[-zeros:]).strip(b"\0")
 
 
 def _file(kept: dict[bytes, bytes]) -> bytes:

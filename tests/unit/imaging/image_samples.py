@@ -8,11 +8,13 @@ import zlib
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from PIL import Image
 from support.samples import as_sent
 
 from inference import imaging
+from inference.errors import InvalidImage
 from inference.imaging import ImageHeader, ImageLimits
 from inference.models.spec import InputSpec, RawArrays, Resize
 
@@ -23,6 +25,8 @@ READY_GREY = InputSpec(shape=(32, 32, 1))
 PIXELS = InputSpec(shape=(32, 32, 3), raw=RawArrays.PIXELS)
 PIXELS_FLOAT = InputSpec(shape=(32, 32, 3), dtype="float32", raw=RawArrays.PIXELS)
 PIXELS_GREY = InputSpec(shape=(32, 32, 1), raw=RawArrays.PIXELS)
+#: with an orientation
+XMP = b'<x:xmpmeta><rdf:Description tiff:Orientation="6"/></x:xmpmeta>'
 
 
 def noise(*shape: int, dtype: str = "uint8", seed: int = 0) -> NDArray[Any]:
@@ -87,3 +91,16 @@ def through(data: bytes, spec: InputSpec = PIXELS, *, shape: object = None, dtyp
 
 def size_of(picture: NDArray[Any]) -> InputSpec:
     return InputSpec(shape=(picture.shape[0], picture.shape[1], 3), resize=Resize.STRETCH, raw=RawArrays.PIXELS)
+
+
+def assert_same(data: bytes, whole: bytes) -> None:
+    np.testing.assert_array_equal(through(data), through(whole))
+
+
+def assert_refused(data: bytes, says: str | None = None) -> None:
+    """The worker finds it at the latest, whether or not the header was checked before."""
+    with pytest.raises(InvalidImage, match=says) as caught:
+        through(data)
+    assert (caught.value.status, caught.value.field) == (400, "image")
+    with pytest.raises(InvalidImage, match=says):
+        imaging.decode(data, ImageHeader(imaging.sniff(data)), PIXELS, LIMITS)  # type: ignore[arg-type]

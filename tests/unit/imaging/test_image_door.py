@@ -20,6 +20,7 @@ from image_samples import (
     npy_with_header,
     png,
 )
+from PIL import Image
 from support.samples import as_sent
 
 from inference import imaging
@@ -97,8 +98,11 @@ class TestDoor:
         ("shape", "dtype", "content_type"),
         [
             (None, None, None),
-            ("9,9,9", None, None),
-            (None, "nonsense", None),
+            ("9,7,3", None, None),
+            ("9x7", None, None),
+            ([1, 9, 7, 4], None, None),
+            (None, "uint8", None),
+            (None, "|u1", None),
             (None, None, "text/plain"),
             (None, None, "image/gif"),
         ],
@@ -107,6 +111,57 @@ class TestDoor:
         data = encoded(noise(9, 7, 3), kind)
         header = inspect(data, READY, shape=shape, dtype=dtype, content_type=content_type)
         assert header == ImageHeader(ImageFormat(kind.lower()))
+
+    @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+    @pytest.mark.parametrize(
+        ("shape", "dtype", "error", "says"),
+        [
+            ("banana", None, SHAPE, "'banana' is not a shape"),
+            ("9", None, SHAPE, "one image"),
+            ("9,9,9", None, SHAPE, "the shape 9,9,9 is not that of the (PNG|JPEG|WebP) file, which is 9,7$"),
+            ("7,9", None, SHAPE, "the shape 7,9 is not that of the (PNG|JPEG|WebP) file, which is 9,7$"),
+            ("9,7,2", None, SHAPE, "9,7,2 is not"),
+            (None, "banana", DTYPE, "'banana' is not a dtype"),
+            (None, "float32", DTYPE, "the dtype float32 is not that of the (PNG|JPEG|WebP) file, which is uint8"),
+        ],
+    )
+    def test_what_does_not_agree_with_an_encoded_image(
+        self, kind: str, shape: object, dtype: object, error: Refusal, says: str
+    ) -> None:
+        data = encoded(noise(9, 7, 3), kind)
+        assert_refused(error, says, partial(inspect, data, READY, shape=shape, dtype=dtype))
+
+    @pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+    def test_an_image_on_its_side_has_two_shapes(self, kind: str) -> None:
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        data = encoded(noise(9, 7, 3), kind, exif=exif)
+        for shape in ("9,7", "7,9", "7,9,3"):
+            inspect(data, shape=shape)
+        assert_refused(SHAPE, "which is 9,7$", partial(inspect, data, shape="9,9"))
+
+    @pytest.mark.parametrize(
+        ("shape", "dtype"),
+        [("32,32,3", None), ("32,32", None), ([1, 32, 32, 3], None), (None, "int16"), (None, ">i2"), (None, "<i2")],
+    )
+    @pytest.mark.parametrize("order", "<>")
+    def test_what_agrees_with_an_npy_file(self, shape: object, dtype: str | None, order: str) -> None:
+        if dtype is None or dtype[0] not in "<>" or dtype[0] == order:
+            data = npy(noise(32, 32, 3).astype(f"{order}i2"))
+            assert inspect(data, READY, shape=shape, dtype=dtype) == ImageHeader(ImageFormat.NPY)
+
+    @pytest.mark.parametrize(
+        ("shape", "dtype", "error", "says"),
+        [
+            ("banana", None, SHAPE, "'banana' is not a shape"),
+            ("32,32,1", None, SHAPE, "the shape 32,32,1 is not that of the .npy file, which is 32,32,3"),
+            ("3,32,32", None, SHAPE, "3,32,32 is not"),
+            (None, "banana", DTYPE, "'banana' is not a dtype"),
+            (None, "float32", DTYPE, "the dtype float32 is not that of the .npy file, which is uint8"),
+        ],
+    )
+    def test_what_does_not_agree_with_an_npy_file(self, shape: object, dtype: object, error: Refusal, says: str) -> None:
+        assert_refused(error, says, partial(inspect, npy(noise(32, 32, 3)), READY, shape=shape, dtype=dtype))
 
     @pytest.mark.parametrize("version", [(1, 0), (2, 0)])
     def test_an_npy_file_speaks_for_itself(self, version: tuple[int, int]) -> None:

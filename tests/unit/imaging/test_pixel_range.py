@@ -34,6 +34,13 @@ SCALINGS: dict[str, Callable[[Floats], Floats]] = {
     "10 bits": lambda x: x * 1023 / 255,
     "12 bits": lambda x: x * 4095 / 255,
     "16 bits": lambda x: x * 257,
+    "0 to 1/255": lambda x: x / 65025,
+    "0 to 1, of 16 bits": lambda x: x / 65535,
+    "next to 0": lambda x: (x / 127.5 - 1) * 0.009,
+    "deviation alone": lambda x: x / 58.4,
+    "logarithm": np.log1p,
+    "another byte order": lambda x: np.rint(x).astype(">f4").view("<f4"),
+    "whole numbers read as floats": lambda x: np.rint(x).astype("<i4").view("<f4"),
     "far below": lambda x: np.where(np.arange(x.size).reshape(x.shape) == 5, -1000, x),
     "far above": lambda x: np.where(np.arange(x.size).reshape(x.shape) == 5, 20_000, x),
 }
@@ -102,7 +109,7 @@ class TestRefused:
         for spec in (PIXELS, PIXELS_FLOAT, PIXELS_GREY):
             assert_refused(scaled.reshape(shape), form, dtype, spec)
 
-    @pytest.mark.parametrize("value", [-1, -0.5, -128, 0.5, 1, 2.64, 300.5, 1023, 65504])
+    @pytest.mark.parametrize("value", [-1, -0.5, -128, -1e-5, 1e-40, 1e-5, 0.009, 0.5, 1, 2.64, 5.5, 300.5, 1023, 65504])
     def test_one_value_everywhere(self, value: float) -> None:
         assert_refused(np.full((32, 32, 3), value))
 
@@ -115,6 +122,8 @@ class TestRefused:
             (0, 1, "the pixels lie between 0 and 1", "pixels from 0 to 255: multiply by 255"),
             (-1, 1, r"no pixels from 0 to 255: they go from -1 to 1$", "127.5"),
             (-2.2, 2.75, r"they go from -2.2 to 2.75$", "undo the scaling or the subtraction of a mean"),
+            (0, 4.4, r"they go from 0 to 4.4$", "undo the scaling or the normalisation"),
+            (0, 1e-40, r"no pixels from 0 to 255", "byte order"),
             (0, 65535, r"they go from 0 to 65535$", "255 / 65535"),
         ],
     )
@@ -164,12 +173,13 @@ class TestTaken:
         assert (sent(white, "raw", "<f4") == 255).all()
         assert (sent(np.full((32, 32, 3), 2.998), "raw", "<f2") == 3).all()
 
-    @pytest.mark.parametrize("value", [0, 1e-5, -1e-5, 2, 3, 7, 128, 255])
+    @pytest.mark.parametrize("value", [0, -0.0, 2, 3, 6, 7, 128, 255])
     def test_one_value_everywhere(self, value: float) -> None:
         assert (sent(np.full((32, 32, 3), value), "raw", "<f4") == round(value)).all()
 
-    def test_a_very_dark_picture_of_whole_numbers(self) -> None:
-        values = noise(32, 32, 3) % 4
+    @pytest.mark.parametrize("largest", [4, 6])
+    def test_a_very_dark_picture_of_whole_numbers(self, largest: int) -> None:
+        values = noise(32, 32, 3) % largest
         np.testing.assert_array_equal(sent(values, "raw", "<f4"), values)
 
     def test_a_transparent_picture(self) -> None:

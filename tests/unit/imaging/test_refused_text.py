@@ -106,6 +106,21 @@ def test_a_file_that_was_read_as_text(name: str, encoding: str) -> None:
         (b"7z\xbc\xaf\x27\x1c" + bytes(20), "7z"),
         (b"Rar!\x1a\x07\1\0" + bytes(20), "RAR"),
         (b"\x28\xb5\x2f\xfd" + bytes(20), "Zstandard"),
+        (b"II+\0\x08\0\0\0" + bytes(20), "BigTIFF"),
+        (b"MM\0+\0\x08\0\0" + bytes(20), "BigTIFF"),
+        (b"\xff\x0a" + bytes(20), "JPEG XL"),
+        (b"\xff\x4f\xff\x51\0\x2f" + bytes(20), "JPEG 2000"),
+        *((b"\0\0\0\x18ftyp" + brand + bytes(20), "HEIC") for brand in (b"heim", b"heis", b"hevx")),
+        *((encoded(noise(40, 40, 3), "PPM").replace(b"P6", kind), "PNM") for kind in (b"P6", b"P5", b"P6\n# GIMP", b"PF")),
+        (b"P7\nWIDTH 40\nHEIGHT 40\n", "PNM"),
+        (FILES["PNG"].replace(b"\r\n", b"\n"), "read as text"),
+        (FILES["PNG"].replace(b"\n", b"\r\n"), "read as text"),
+        (FILES["PNG"].replace(b"\r", b"\n"), "read as text"),
+        (bytes(byte & 127 for byte in FILES["PNG"]), "read as text"),
+        (base64.b64encode(noise(32, 32, 3).tobytes()), "base64 text: decode it first"),
+        (base64.encodebytes(noise(32, 32, 3, dtype="<f4").tobytes()), "base64 text: decode it first"),
+        (base64.b64encode(noise(4, 4, 3).tobytes()), "base64 text: decode it first"),
+        *((form(noise(32, 32, 3).tobytes()), "hexadecimal text: decode it first") for form in HEXADECIMAL.values()),
         (b"\x89HDF\r\n\x1a\n" + bytes(20), "HDF5"),
         (b'{"image": "iVBORw0KGgo"}', "JSON"),
         (b"[[0, 1], [2, 3]]", "JSON"),
@@ -120,7 +135,17 @@ def test_other_things(data: bytes, says: str) -> None:
     assert_named(data, says)
 
 
-@pytest.mark.parametrize("data", [b"AAAA", b"hello, world", bytes(3072), noise(3072).tobytes(), b"%", b"data", b"\xff\xfe"])
+NO_TEXT_OF_ARRAYS = [
+    b"the quick brown fox jumps over the lazy dog " * 9,
+    b"0123456789" * 90,
+    b"12 34 56 78 90\n" * 90,
+    b"aaaaAAAA" * 99,
+]
+
+
+@pytest.mark.parametrize(
+    "data", [b"AAAA", b"hello, world", bytes(3072), noise(3072).tobytes(), b"%", b"data", b"\xff\xfe", *NO_TEXT_OF_ARRAYS]
+)
 def test_other_bytes_ask_for_shape_and_dtype(data: bytes) -> None:
     with pytest.raises(InvalidMetadata, match="raw bytes need shape and dtype"):
         inspect(data)
@@ -133,6 +158,15 @@ class TestWithShapeAndDtype:
         with pytest.raises(InvalidImage, match=f"needs 3072; the file is base64 text of a {name} file") as caught:
             inspect(BASE64[form](FILES[name]), shape="32,32,3", dtype="uint8")
         assert "3072 bytes" in (caught.value.expected or "")
+
+    @pytest.mark.parametrize("form", HEXADECIMAL)
+    def test_hexadecimal(self, form: str) -> None:
+        with pytest.raises(InvalidImage, match="needs 3072; the file is hexadecimal text: decode it first"):
+            inspect(HEXADECIMAL[form](noise(32, 32, 3).tobytes()), shape="32,32,3", dtype="uint8")
+
+    def test_a_list(self) -> None:
+        with pytest.raises(InvalidImage, match="needs 3072; the file is JSON text"):
+            inspect(json.dumps(noise(32, 32, 3).tolist()).encode(), shape="32,32,3", dtype="uint8")
 
     def test_a_data_url(self) -> None:
         with pytest.raises(InvalidImage, match="a data URL"):

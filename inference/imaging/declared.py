@@ -1,0 +1,64 @@
+"""A shape or a dtype beside a file that says its own: what is given has to agree, or the wrong file was sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from inference.errors import InvalidMetadata
+from inference.imaging.arrays import ArrayLayout, image_lengths, joined, parse_dtype, parse_shape
+from inference.imaging.formats import ImageFormat
+from inference.imaging.picture_file import Size
+
+_CHANNELS_OF_PICTURES = (1, 3, 4)
+
+
+def check_beside_array(shape: object | None, dtype: object | None, layout: ArrayLayout) -> None:
+    """Check what is given beside a .npy file; H,W is enough, and a dtype without a byte order.
+
+    Raises:
+        InvalidMetadata: it is no shape or dtype, or not the file's.
+    """
+    if shape is not None:
+        lengths = image_lengths(parse_shape(shape))
+        if lengths != layout.shape[: len(lengths)]:
+            raise _disagreement("shape", joined(lengths), ImageFormat.NPY, joined(layout.shape))
+    _check_dtype(dtype, ImageFormat.NPY, layout.dtype)
+
+
+def check_beside_picture(
+    shape: object | None, dtype: object | None, image_format: ImageFormat, size: Size, is_on_its_side: Callable[[], bool]
+) -> None:
+    """Check what is given beside a PNG, JPEG or WebP file; of the channels any that pictures have will do.
+
+    Args:
+        shape: H,W or H,W,C, before or after the orientation is applied.
+        dtype: the pixels of every picture are uint8.
+        image_format: the file's.
+        size: its width and height, before the orientation is applied.
+        is_on_its_side: whether the orientation changes height for width; asked only where that decides.
+
+    Raises:
+        InvalidMetadata: it is no shape or dtype, or not the file's.
+    """
+    if shape is not None:
+        height, width, *rest = lengths = image_lengths(parse_shape(shape))
+        agrees = (width, height) == size or ((height, width) == size and is_on_its_side())
+        if not agrees or not all(channels in _CHANNELS_OF_PICTURES for channels in rest):
+            raise _disagreement("shape", joined(lengths), image_format, joined((size[1], size[0])))
+    _check_dtype(dtype, image_format, np.dtype(np.uint8))
+
+
+def _check_dtype(dtype: object | None, image_format: ImageFormat, own: np.dtype[Any]) -> None:
+    if dtype is not None and (given := parse_dtype(dtype)) not in (own, own.newbyteorder("=")):
+        raise _disagreement("dtype", str(given), image_format, str(own))
+
+
+def _disagreement(name: str, given: str, image_format: ImageFormat, own: str) -> InvalidMetadata:
+    return InvalidMetadata(
+        f"the {name} {given} is not that of the {image_format.label} file, which is {own}",
+        field=f"metadata.{name}",
+        expected=f"{own}, or no {name}: the file says it itself",
+    )
