@@ -6,6 +6,7 @@ Nothing here repeats an address in an error, since it may hold a password.
 from __future__ import annotations
 
 import ipaddress
+import os
 import re
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
@@ -32,6 +33,10 @@ def check_text(value: Any) -> Any:
             raise ValueError("ends in a line end; remove it")
         if strange := _CONTROL.search(text):
             raise ValueError(f"holds the control character {strange.group()!r}")
+        try:
+            os.fsencode(text)
+        except UnicodeEncodeError:
+            raise ValueError("holds half of a surrogate pair, which is no character") from None
         if text != text.strip():
             raise ValueError("begins or ends with a blank; remove it")
     return value

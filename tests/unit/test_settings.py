@@ -62,9 +62,24 @@ class TestSources:
         (workplace / ".env").write_text("MINIO_ROOT_PASSWORD=secret\nINFERENCE_API__PORT=7\n", encoding="utf-8")
         assert load().api.port == 7
 
-    def test_an_env_file_may_name_the_configuration(self, workplace: Path) -> None:
+    def test_an_env_file_may_name_the_configuration(self, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (workplace / ".env").write_text(f"{CONFIG_VARIABLE}=configurations/full.yaml\n", encoding="utf-8")
         assert load().api.port == 30005
+        assert config_path() == Path("configurations/full.yaml")
+        monkeypatch.setenv(CONFIG_VARIABLE, "of-the-environment.yaml")
+        assert config_path() == Path("of-the-environment.yaml")
+
+    @pytest.mark.parametrize("source", ["environment", ".env"])
+    def test_an_empty_variable_is_not_set(self, workplace: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+        """Docker Compose sets it so for `${X:-}`."""
+        names = ("INFERENCE_TASK_STORE__URL", "INFERENCE_SINKS", "INFERENCE_API__PORT", "INFERENCE_DATA_DIR")
+        if source == ".env":
+            (workplace / ".env").write_text("".join(f"{name}=\n" for name in names), encoding="utf-8")
+        else:
+            for name in names:
+                monkeypatch.setenv(name, "")
+        assert load({"api": {"port": 7}}).api.port == 7
+        assert load().model_dump() == load_settings(None).model_dump()
 
     def test_lists_and_sections_of_the_environment_are_json(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("INFERENCE_MODELS", '["models/a", "models/b"]')
@@ -116,6 +131,27 @@ class TestFiles:
     def test_what_is_neither_yaml_nor_json_is_refused_in_one_line(self, text: str) -> None:
         said = complaint(text)
         assert said.startswith("config.yaml is neither YAML nor JSON: ")
+        assert "\n" not in said
+
+    @pytest.mark.parametrize(
+        "value",
+        ["'S3cret", '"S3cret', "@S3cret", "%S3cret", "*S3cret", "!S3cret x", "!S3!cret x", "`S3cret", "S3cret: x", "[S3cret"]
+        + ["\tS3cret\n\tb: 2", '"\\S3cret"', "!!int S3cret", "!!bool S3cret", "!!timestamp S3cret", "{<<: S3cret}", "S3\x01cret"],
+    )
+    def test_the_text_of_a_file_is_not_shown(self, value: str) -> None:
+        said = complaint(f"mongodb:\n  url: {value}\n")
+        assert said.startswith("config.yaml is neither YAML nor JSON: ")
+        assert "S3" not in said
+        assert "cret" not in said
+        assert "line 2, column" in said or "position" in said
+
+    @pytest.mark.parametrize(
+        ("value", "says"),
+        [("2024-13-45", "no timestamp in line 1"), ("9" * 5000, "no int in line 1"), ("&a [*a]", "an alias stands for")],
+    )
+    def test_a_value_that_is_none_is_told(self, value: str, says: str) -> None:
+        said = complaint(f"pipeline_id: {value}\n")
+        assert says in said
         assert "\n" not in said
 
     @pytest.mark.parametrize(
@@ -219,6 +255,9 @@ class TestErrors:
             ({"mongodb": {"collection": "a$b"}}, "mongodb.collection"),
             ({"mongodb": {"collection": "system.a"}}, "mongodb.collection"),
             ({"kafka": {"topic": ".."}}, "kafka.topic"),
+            ({"kafka": {"timeout_s": 1e-9}}, "kafka.timeout_s"),
+            ({"kafka": {"timeout_s": 1e9}}, "kafka.timeout_s"),
+            ({"data_dir": "\ud800"}, "data_dir"),
         ],
     )
     def test_an_error_names_its_key(self, document: dict[str, Any], key: str) -> None:
@@ -272,7 +311,7 @@ class TestErrors:
         [
             ("INFERENCE_SINKS", "jsonl", "sinks"),
             ("INFERENCE_MODELS", "models/a", "models"),
-            ("INFERENCE_MODELS", "", "models"),
+            ("INFERENCE_MODELS", "[", "models"),
             ("INFERENCE_API", "x", "api"),
         ],
     )
