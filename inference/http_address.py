@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import os
+import re
 import socket
 from typing import Any
 
@@ -12,6 +13,18 @@ from inference.errors import ConfigurationError
 
 #: Addresses that mean every interface, and one of the machine's own that reaches each.
 _LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 not bound here
+#: A part of a host name between dots; underscores are common in containers' names.
+_LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+_MAX_NAME_LENGTH = 253
+
+
+def is_host_name(text: str) -> bool:
+    """Whether `text` has the form of a host name or an IPv4 address. Names in other scripts are counted as DNS encodes them."""
+    try:
+        name = text.removesuffix(".").encode("ascii" if text.isascii() else "idna").decode()
+    except UnicodeError:
+        return False
+    return len(name) <= _MAX_NAME_LENGTH and all(map(_LABEL.fullmatch, name.split(".")))
 
 
 def listening_host(text: str) -> str:
@@ -25,7 +38,7 @@ def listening_host(text: str) -> str:
     host = text
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
-    if any(character in "/@*[]" or character.isspace() for character in host) or (":" in host and not _is_ipv6(host)):
+    if not is_host_name(host) and not is_ipv6(host):
         raise ValueError("must be a host name or an address alone, such as 127.0.0.1, 0.0.0.0 or ::1; the port is api.port")
     return host
 
@@ -60,7 +73,7 @@ def bound_socket(host: str, port: int) -> socket.socket:
     return bound
 
 
-def _is_ipv6(text: str) -> bool:
+def is_ipv6(text: str) -> bool:
     try:
         ipaddress.IPv6Address(text)
     except ValueError:

@@ -69,9 +69,7 @@ def read_text(file: Path, what: str, *, wrong: str = "not UTF-8") -> str:
     except UnicodeDecodeError as error:
         if encoding := _other_encoding(content):
             raise ConfigurationError(f"{file} is {encoding}; save it as UTF-8") from error
-        raise ConfigurationError(
-            f"{file} is {wrong}: {error.reason} for UTF-8 at byte {error.start}; save it as UTF-8"
-        ) from error
+        raise ConfigurationError(f"{file} is {wrong}: {error.reason} at byte {error.start}; save it as UTF-8") from error
 
 
 def _other_encoding(content: bytes) -> str | None:
@@ -103,9 +101,9 @@ class _Loader(yaml.SafeLoader):
     A value that does not fit its type, such as the date 2024-13-01, is an error with its place.
     """
 
-    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: FBT001, FBT002 as in PyYAML
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
         try:
-            return super().construct_object(node, deep)  # type: ignore[no-untyped-call]
+            return super().construct_object(node, deep)
         except (ValueError, LookupError, AttributeError, TypeError) as error:
             kind = node.tag.rpartition(":")[2]
             raise yaml.MarkedYAMLError(problem=f"a value that is no {kind}", problem_mark=node.start_mark) from error

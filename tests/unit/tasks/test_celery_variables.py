@@ -16,9 +16,7 @@ OTHER = "redis://:S3cret@127.0.0.1:1/7"
 def celery(repository: Path, *arguments: str, variables: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"INFERENCE_CONFIG": "configurations/local.yaml"} | variables
     command = [sys.executable, "-m", "celery", "-A", "tasks", *arguments]
-    return subprocess.run(  # noqa: S603
-        command, cwd=repository, env=environment, capture_output=True, text=True, timeout=60, check=False
-    )
+    return subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True, timeout=60, check=False)
 
 
 def test_variables_of_celery_do_not_change_the_broker(repository: Path) -> None:
