@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,8 @@ def read_folder(folder: Path) -> list[ModelDescription]:
         ConfigurationError: the description is missing or wrong; says which key.
     """
     origin = folder / DESCRIPTION_FILE
+    if os.path.exists(origin) and not os.path.isfile(origin):  # noqa: PTH110, PTH113 Path's raise where a folder may not be read
+        raise ConfigurationError(f"{origin} is no file")  # reading a pipe may never end
     document = read_mapping(origin, "the model description", wrong="not YAML")
     if not document:
         raise ConfigurationError(f"{origin} must be a mapping with name, file and input")
