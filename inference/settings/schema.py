@@ -268,6 +268,7 @@ class KafkaSettings(Section):
     format: Literal["plain", "cloudevents"] = "plain"
     #: a record over this is refused
     max_record_bytes: Count = 1_000_000
+    #: 0.1 to 86400
     timeout_s: Annotated[float, Field(ge=0.1, le=86_400)] = 10
 
 
