@@ -86,7 +86,7 @@ class _OurOfEnvFile(DotEnvSettingsSource):
     """`.env` may hold what other programs need."""
 
     def _read_env_files(self) -> Mapping[str, str | None]:
-        return {name.lower(): value for name, value in _env_file().items()}
+        return {name.lower(): value for name, value in _env_file().items() if value}
 
     def __call__(self) -> dict[str, Any]:
         return {key: value for key, value in super().__call__().items() if key in Settings.model_fields}
@@ -116,7 +116,7 @@ def _variables() -> dict[str, str]:
 
 
 def _env_file() -> dict[str, str]:
-    """The variables of `.env` in the working directory that are not empty. Raises ConfigurationError.
+    """The variables of `.env` in the working directory. Raises ConfigurationError.
 
     A folder of that name is another program's; a pipe would be waited for without end.
     """
@@ -128,7 +128,7 @@ def _env_file() -> dict[str, str]:
         if binding.error:
             raise ConfigurationError(f"{file}: line {binding.original.line} is not NAME=VALUE; is a quote unclosed?")
     found: Mapping[str, str | None] = dotenv_values(stream=StringIO(text))
-    return {name: value for name, value in found.items() if value}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def _unknown_variables() -> list[str]:

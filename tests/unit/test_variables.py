@@ -103,3 +103,11 @@ class TestVariables:
         (workplace / ".env").unlink()
         (workplace / ".env").mkdir()
         assert load().api.port == 30005
+
+    @pytest.mark.parametrize("source", ["environment", ".env"])
+    def test_a_file_may_ask_for_an_empty_one(self, workplace: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+        if source == ".env":
+            (workplace / ".env").write_text("OWN_EMPTY=\n", encoding="utf-8")
+        else:
+            monkeypatch.setenv("OWN_EMPTY", "")
+        assert load({"pipeline_id": "a${OWN_EMPTY}"}).pipeline_id == "a"
