@@ -6,16 +6,29 @@
 import os
 import sys
 
+from tornado.options import options
+
 from celeryconfig import settings
 from inference.errors import ConfigurationError
+from inference.http_address import bound_socket
 from inference.start_checks import check_start
 
 _asked_for = any(word.lstrip("-").replace("-", "_").startswith(("basic_auth", "auth=")) for word in sys.argv)
 if not os.environ.get("FLOWER_BASIC_AUTH") and not _asked_for:
     sys.exit("FLOWER_BASIC_AUTH=NAME:PASSWORD is needed: whoever reaches Flower can cancel tasks and stop workers")
 
+
+def _check_address(host: str, port: int) -> None:
+    """As the variables and the command line say, which Flower has read already. Raises ConfigurationError."""
+    if not 0 <= port < 2**16:
+        raise ConfigurationError(f"FLOWER_PORT: {port} is no port")
+    bound_socket(host, port, key="FLOWER_ADDRESS").close()
+
+
 try:
     check_start(settings, "flower")
+    if not options.unix_socket:
+        _check_address(options.address or "127.0.0.1", options.port)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
 except (ConfigurationError, OSError) as error:
     sys.stderr.write(f"error: {getattr(error, 'detail', error)}\n")

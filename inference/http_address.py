@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import ipaddress
 import os
+import re
 import socket
 from typing import Any
 
@@ -12,6 +13,18 @@ from inference.errors import ConfigurationError
 
 #: Addresses that mean every interface, and one of the machine's own that reaches each.
 _LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 not bound here
+#: A part of a host name between dots; underscores are common in containers' names.
+_LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
+_MAX_NAME_LENGTH = 253
+
+
+def is_host_name(text: str) -> bool:
+    """Whether `text` has the form of a host name or an IPv4 address. Names in other scripts are counted as DNS encodes them."""
+    try:
+        name = text.removesuffix(".").encode("ascii" if text.isascii() else "idna").decode()
+    except UnicodeError:
+        return False
+    return len(name) <= _MAX_NAME_LENGTH and all(map(_LABEL.fullmatch, name.split(".")))
 
 
 def listening_host(text: str) -> str:
@@ -25,7 +38,7 @@ def listening_host(text: str) -> str:
     host = text
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
-    if any(character in "/@*[]" or character.isspace() for character in host) or (":" in host and not _is_ipv6(host)):
+    if not is_host_name(host) and not is_ipv6(host):
         raise ValueError("must be a host name or an address alone, such as 127.0.0.1, 0.0.0.0 or ::1; the port is api.port")
     return host
 
@@ -40,27 +53,30 @@ def reachable_url(host: str, port: int) -> str:
     return f"http://{authority(_LOOPBACK_OF.get(host, host), port)}"
 
 
-def bound_socket(host: str, port: int) -> socket.socket:
+def bound_socket(host: str, port: int, *, key: str = "api.host") -> socket.socket:
     """A TCP socket bound to the address. A name that has addresses of both families is bound to its first IPv4 address.
+
+    Args:
+        key: the setting that names `host`.
 
     Raises:
         ConfigurationError: the name does not resolve, the address is not this machine's, or the port cannot be had.
     """
-    family, address = _resolved(host, port)
+    family, address = _resolved(host, port, key)
     try:
         bound = socket.socket(family, socket.SOCK_STREAM)
     except OSError as error:
-        raise _cannot_listen(host, port, error) from error
+        raise _cannot_listen(host, port, key, error) from error
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
     except OSError as error:
         bound.close()
-        raise _cannot_listen(host, port, error) from error
+        raise _cannot_listen(host, port, key, error) from error
     return bound
 
 
-def _is_ipv6(text: str) -> bool:
+def is_ipv6(text: str) -> bool:
     try:
         ipaddress.IPv6Address(text)
     except ValueError:
@@ -68,21 +84,21 @@ def _is_ipv6(text: str) -> bool:
     return True
 
 
-def _resolved(host: str, port: int) -> tuple[socket.AddressFamily, Any]:
+def _resolved(host: str, port: int, key: str) -> tuple[socket.AddressFamily, Any]:
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
         why = error.strerror if isinstance(error, OSError) else "no host name"
-        raise ConfigurationError(f"api.host: {host} does not resolve to an address: {why}", field="api.host") from error
+        raise ConfigurationError(f"{key}: {host} does not resolve to an address: {why}", field=key) from error
     family, _, _, _, address = min(found, key=lambda entry: entry[0] != socket.AF_INET)
     return family, address
 
 
-def _cannot_listen(host: str, port: int, error: OSError) -> ConfigurationError:
+def _cannot_listen(host: str, port: int, key: str, error: OSError) -> ConfigurationError:
     if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EINVAL):
         return ConfigurationError(
-            f"api.host: {host} is no address of this machine; 127.0.0.1 is reached from here alone, 0.0.0.0 from everywhere",
-            field="api.host",
+            f"{key}: {host} is no address of this machine; 127.0.0.1 is reached from here alone, 0.0.0.0 from everywhere",
+            field=key,
         )
     return ConfigurationError(
         f"cannot listen on {authority(host, port)}: {os.strerror(error.errno or 0)}; choose another with --port",

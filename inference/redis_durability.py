@@ -33,6 +33,7 @@ class RedisServer:
     maxmemory_policy: str | None = None
     has_append_only_file: bool | None = None
     is_cluster: bool = False
+    is_replica: bool = False
 
     @property
     def evicts(self) -> bool:
@@ -42,6 +43,8 @@ class RedisServer:
         """Why the service cannot work with it."""
         if self.is_cluster:
             yield f"{self.key}: the server is part of a Redis Cluster; one server, or one with sentinels, is needed"
+        if self.is_replica:
+            yield f"{self.key}: the server is a replica (role:slave), which takes no tasks; name its master, or its sentinels"
         if self.version is not None and _parsed(self.version) < _OLDEST_VERSION:
             yield f"{self.key}: the server is Redis {self.version}; 6.2 or later is needed"
 
@@ -116,7 +119,7 @@ def _servers(settings: Settings, *, with_embedded: bool = False) -> dict[str, st
 
 
 def _asked(key: str, url: str) -> RedisServer:
-    """Raises redis.RedisError: it does not answer; ConfigurationError: it refuses the user, the password or the database."""
+    """Raises redis.RedisError: it does not answer; ConfigurationError: it refuses us, or cannot be asked."""
     client = connect(url, retries=0)
     try:
         info: Any = client.info()
@@ -126,6 +129,8 @@ def _asked(key: str, url: str) -> RedisServer:
         if "DB index" in str(error):
             raise ConfigurationError(f"{key}: the Redis server refuses the database: {error}") from error
         return RedisServer(key)  # INFO is not for everyone
+    except (OSError, ValueError) as error:  # files of TLS that are none, a name that cannot be looked up
+        raise ConfigurationError(f"{key}: no connection can be made: {error}") from error
     finally:
         client.close()
         client.connection_pool.disconnect()
@@ -136,6 +141,8 @@ def _asked(key: str, url: str) -> RedisServer:
         maxmemory_policy=info.get("maxmemory_policy"),
         has_append_only_file=None if append_only is None else bool(append_only),
         is_cluster=bool(info.get("cluster_enabled")),
+        # Sentinels name another server soon.
+        is_replica=info.get("role") == "slave" and RedisAddress.parse(url).master is None,
     )
 
 

@@ -28,6 +28,8 @@ _WITH_UPLOADS = ("everything", "api", "worker", "relay")
 _WITH_SINKS = ("everything", "relay")
 _WITH_MODELS = ("everything", "api", "worker")
 _MAX_NAME_BYTES = 255
+#: Linux counts the zero at the end too; files in the folder have names.
+_MAX_PATH_BYTES = 4095 - _MAX_NAME_BYTES
 _BLOCK_BYTES = 4096
 #: Fewer open files than this do not suffice for any part.
 _MIN_OPEN_FILES = 200
@@ -47,10 +49,12 @@ def check_start(settings: Settings, part: Part) -> None:
 def check_everything(settings: Settings) -> ModelRegistry:
     """As `check_start`, and the models with their files, which it gives. Raises ConfigurationError, ServiceUnavailable."""
     problems: list[str] = []
-    try:
-        check_start(settings, "everything")
-    except ConfigurationError as error:
-        problems.append(error.detail)
+    checks: tuple[Callable[[], None], ...] = (lambda: check_start(settings, "everything"), check_open_files)
+    for check in checks:
+        try:
+            check()
+        except ConfigurationError as error:
+            problems.append(error.detail)
     try:
         models = ModelRegistry.load(settings)
     except ConfigurationError as error:
@@ -73,7 +77,9 @@ def folder_problem(folder: Path) -> str | None:
     nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
     if any(len(os.fsencode(name)) > _MAX_NAME_BYTES for name in folder.parts):
         return f"a name in {folder} has more than {_MAX_NAME_BYTES} bytes"
-    if not nearest.is_dir():
+    if len(os.fsencode(folder)) > _MAX_PATH_BYTES:
+        return f"a path has at most {_MAX_PATH_BYTES} bytes"
+    if not os.path.isdir(nearest):  # noqa: PTH112 Path.is_dir raises where a folder may not be read
         return f"{nearest} is no folder"
     try:
         with tempfile.TemporaryFile(dir=nearest, buffering=0) as file:
@@ -87,9 +93,10 @@ def _folder_problems(settings: Settings, part: Part) -> Iterator[str]:
     found = ((key, folder_problem(folder)) for key, folder in _folders(settings, part))
     yield from dict.fromkeys(f"{key}: {problem}" for key, problem in found if problem)
     if settings.is_embedded and part in {"everything", "broker"}:
-        socket = embedded_socket(settings.data_dir)
-        if len(os.fsencode(socket)) > MAX_SOCKET_PATH:
-            yield f"data_dir: the path of the broker's socket, {socket}, has more than {MAX_SOCKET_PATH} bytes"
+        with suppress(OSError, RuntimeError):  # a loop of links, which is told as a folder that is none
+            socket = embedded_socket(settings.data_dir)
+            if len(os.fsencode(socket)) > MAX_SOCKET_PATH:
+                yield f"data_dir: the path of the broker's socket, {socket}, has more than {MAX_SOCKET_PATH} bytes"
     if "jsonl" in settings.possible_sinks and part in _WITH_SINKS:
         yield from _jsonl_problems(settings)
 

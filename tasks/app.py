@@ -11,6 +11,7 @@ from celery.signals import setup_logging
 import celeryconfig
 from inference.telemetry import configure_logging
 from tasks import (
+    celery_variables,
     claiming,
     control,  # noqa: F401 registers its commands
     flower_variables,
@@ -19,6 +20,8 @@ from tasks.consuming import register_predict_alone
 from tasks.predict import PredictTask
 from tasks.step import InferenceStep
 
+celery_variables.check_celery_options()
+celery_variables.drop_celery_variables()
 flower_variables.drop_service_links()
 flower_variables.check_flower_variables()
 claiming.install()

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
 from inference.errors import ConfigurationError
 from inference.models.spec import FILE_KEYS, ModelDescription
+from inference.settings.documents import read_mapping
 
 DESCRIPTION_FILE = "model.yaml"
 
@@ -32,13 +33,10 @@ def read_folder(folder: Path) -> list[ModelDescription]:
         ConfigurationError: the description is missing or wrong; says which key.
     """
     origin = folder / DESCRIPTION_FILE
-    try:
-        document = yaml.safe_load(origin.read_bytes())  # with or without a byte order mark
-    except OSError as error:
-        raise ConfigurationError(f"cannot read the model description {origin}: {error.strerror}") from error
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"{origin} is not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(document, dict):
+    if os.path.exists(origin) and not os.path.isfile(origin):  # noqa: PTH110, PTH113 Path's raise where a folder may not be read
+        raise ConfigurationError(f"{origin} is no file")  # reading a pipe may never end
+    document = read_mapping(origin, "the model description", wrong="not YAML")
+    if not document:
         raise ConfigurationError(f"{origin} must be a mapping with name, file and input")
     return read_document(document, folder=folder, origin=str(origin))
 

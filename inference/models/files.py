@@ -95,7 +95,7 @@ class ModelFiles:
         except (ConfigurationError, ObjectNotFound) as error:
             error.field = key
             raise
-        except (OSError, RuntimeError) as error:  # it may not be read, or a link leads back to itself
+        except (OSError, RuntimeError, ValueError) as error:  # it may not be read, a link leads back to itself, no path
             reason = getattr(error, "strerror", None) or error
             raise ConfigurationError(f"cannot read {location.text}: {reason}", field=key) from error
 
@@ -107,6 +107,8 @@ class ModelFiles:
         self._places.check_path(path)
         if not path.exists():
             raise ObjectNotFound(f"there is no file {path}")
+        if not path.is_file() and not path.is_dir():
+            raise ConfigurationError(f"{path} is neither a file nor a folder")  # reading a pipe may never end
         sha256 = content_sha256(path) if location.sha256 else None
         if sha256 != location.sha256:
             raise ConfigurationError(f"{path} has the digest sha256:{sha256}, not sha256:{location.sha256}")

@@ -6,17 +6,26 @@ Nothing here repeats an address in an error, since it may hold a password.
 from __future__ import annotations
 
 import ipaddress
+import json
+import os
 import re
+from contextlib import suppress
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
+
+from inference.http_address import is_host_name, is_ipv6
 
 _ENCODE = "in a password, characters as / ? # [ ] @ : % are percent-encoded (@ as %40)"
 _AMQP_FORM = "amqp://USER:PASSWORD@HOST:PORT/VHOST"
 _MONGODB_FORM = "mongodb://USER:PASSWORD@HOST:PORT/?OPTION=VALUE"
 _UNENCODED_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
+_CREDENTIAL = re.compile(r"\w*(username|password)=", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-#: A host name (underscores are common in containers' names), or an IPv6 address in brackets.
-_HOST = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_.-]*[A-Za-z0-9_.])?|\[[0-9A-Fa-f:.]+(?:%[\w.-]+)?\]")
+#: Options of an AMQP URL that kombu and py-amqp take, and the form of each.
+_AMQP_OPTIONS = {
+    "heartbeat": (re.compile(r"\d{1,5}(\.\d{1,3})?"), "a number of seconds"),
+    "login_method": (re.compile("PLAIN|AMQPLAIN|EXTERNAL"), "PLAIN, AMQPLAIN or EXTERNAL"),
+}
 
 
 def check_text(value: Any) -> Any:
@@ -32,6 +41,10 @@ def check_text(value: Any) -> Any:
             raise ValueError("ends in a line end; remove it")
         if strange := _CONTROL.search(text):
             raise ValueError(f"holds the control character {strange.group()!r}")
+        try:
+            os.fsencode(text)
+        except UnicodeEncodeError:
+            raise ValueError("holds half of a surrogate pair, which is no character") from None
         if text != text.strip():
             raise ValueError("begins or ends with a blank; remove it")
     return value
@@ -68,16 +81,25 @@ def bucket_name(name: str) -> str:
 
 
 def bootstrap_servers(servers: Any) -> Any:
-    """`HOST:PORT,…` from a text or a list of Kafka servers. Raises ValueError."""
-    parts = servers.split(",") if isinstance(servers, str) else servers
+    """`HOST:PORT,…` from a text or a list of Kafka servers, in the environment also a list in JSON. Raises ValueError."""
+    parts = _listed(servers) if isinstance(servers, str) else servers
     if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
-        return servers  # its type is wrong, which is said of it
+        return parts  # its type is wrong, which is said of it
     parts = [part.strip() for part in parts]
+    while len(parts) > 1 and not parts[-1]:  # after the last comma
+        parts.pop()
     if any("://" in part for part in parts):
         raise ValueError("must be HOST:PORT[,HOST:PORT…], without a scheme")
     if not parts or not all(map(is_host_and_port, parts)):
         raise ValueError("must be HOST:PORT[,HOST:PORT…]")
     return ",".join(parts)
+
+
+def _listed(servers: str) -> Any:
+    with suppress(ValueError):
+        if isinstance(parts := json.loads(servers), list):
+            return parts
+    return servers.split(",")
 
 
 def kafka_topic(name: str) -> str:
@@ -95,7 +117,18 @@ def amqp_url(url: str) -> str:
             raise ValueError(f"must be {_AMQP_FORM}; several have ';' between them")
         if not is_host_and_port(parts.netloc.rpartition("@")[2]):
             raise ValueError(f"must be {_AMQP_FORM}; {_ENCODE}")
+        for option in filter(None, parts.query.split("&")):
+            _check_amqp_option(*option.partition("=")[::2])
     return url
+
+
+def _check_amqp_option(name: str, value: str) -> None:
+    """Raise ValueError, which does not repeat what may be the rest of a password."""
+    if name not in _AMQP_OPTIONS:
+        raise ValueError(f"has an option that is none of {', '.join(_AMQP_OPTIONS)}")
+    form, kind = _AMQP_OPTIONS[name]
+    if not form.fullmatch(value):
+        raise ValueError(f"{name} must be {kind}")
 
 
 def mongodb_url(url: str) -> str:
@@ -107,7 +140,7 @@ def mongodb_url(url: str) -> str:
     user, _, password = credentials.partition(":")
     if any(re.search("[@:/]", text) or _UNENCODED_PERCENT.search(text) for text in (user, password)):
         raise ValueError(f"must be {_MONGODB_FORM}; {_ENCODE}")
-    if parts.scheme == "mongodb+srv" and not _HOST.fullmatch(hosts):
+    if parts.scheme == "mongodb+srv" and not is_host_name(hosts):
         raise ValueError("mongodb+srv:// has one host, without a port")
     if not all(is_host_and_port(host) or host.endswith(".sock") for host in hosts.split(",")):
         raise ValueError(f"must be {_MONGODB_FORM}; {_ENCODE}")
@@ -134,8 +167,9 @@ def split_url(url: str, form: str) -> SplitResult:
         parts = urlsplit(url)
     except ValueError:
         raise ValueError(f"must be {form}; {_ENCODE}") from None
-    names = [option.partition("=")[0] for option in parts.query.split("&")]
-    if "@" in parts.path or "@" in parts.fragment or any("@" in name for name in names):
+    # An option that says a password may hold an @ as it is.
+    options = [option for option in parts.query.split("&") if not _CREDENTIAL.match(option)]
+    if "@" in parts.path or "@" in parts.fragment or any("@" in option for option in options):
         raise ValueError("the password must be percent-encoded: / as %2F, ? as %3F, # as %23, @ as %40, % as %25")
     if parts.fragment or url.endswith("#"):
         raise ValueError(f"has a '#', which is %23 in a password; must be {form}")
@@ -146,7 +180,8 @@ def is_host_and_port(text: str) -> bool:
     """Whether `text` is HOST or HOST:PORT."""
     host, colon, port = text.rpartition(":") if re.search(r":[^\]]*$", text) else (text, "", "")
     has_port = port.isascii() and port.isdecimal() and 0 < int(port[:6]) < 2**16
-    return bool(_HOST.fullmatch(host)) and (has_port or not colon)
+    is_host = is_ipv6(host[1:-1]) if host.startswith("[") and host.endswith("]") else host.isascii() and is_host_name(host)
+    return is_host and (has_port or not colon)
 
 
 def _is_ip_address(text: str) -> bool:

@@ -12,8 +12,10 @@ from pydantic.fields import FieldInfo
 from inference.settings import addresses
 
 
-def upper(value: Any) -> Any:
-    return value.upper() if isinstance(value, str) else value
+def log_level(value: Any) -> Any:
+    """The level in capitals; WARN is WARNING, as in Python's logging."""
+    level = value.upper() if isinstance(value, str) else value
+    return "WARNING" if level == "WARN" else level
 
 
 def of_secret(check: Callable[[str], str]) -> AfterValidator:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +20,24 @@ _OTHER_ENCODINGS = {
     codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
 }
+#: A name or a letter in one of PyYAML's messages; special characters, and tokens such as '<block end>', are no secrets.
+_NAME_IN_QUOTES = re.compile(r" ['\"](?!<)(?:[^'\"]{2,}|\w)['\"]")
 
 
-def read_mapping(file: Path) -> dict[str, Any]:
-    """The file's content; an empty file is an empty mapping. Raises ConfigurationError."""
-    text = read_text(file, "the configuration")
+def read_mapping(file: Path, what: str = "the configuration", *, wrong: str = "neither YAML nor JSON") -> dict[str, Any]:
+    """The file's content; an empty file is an empty mapping. Raises ConfigurationError, which shows no text of the file.
+
+    Args:
+        what: the name of it in errors.
+        wrong: what errors say that it is.
+    """
+    text = read_text(file, what, wrong=wrong)
     try:
         # JSON is YAML but for tabs and surrogate pairs.
         is_json = file.suffix.lower() == ".json" and text.strip()
         document = json.loads(text, object_pairs_hook=_json_mapping) if is_json else yaml.load(text, _Loader)  # noqa: S506 a SafeLoader
     except (yaml.YAMLError, ValueError) as error:
-        raise ConfigurationError(f"{file} is neither YAML nor JSON: {' '.join(str(error).split())}") from error
+        raise ConfigurationError(f"{file} is {wrong}: {_told(error)}") from error
     except RecursionError:
         raise ConfigurationError(f"{file} is nested too deeply") from None
     if document is None:
@@ -41,32 +50,63 @@ def read_mapping(file: Path) -> dict[str, Any]:
     return document
 
 
-def read_text(file: Path, what: str) -> str:
+def read_text(file: Path, what: str, *, wrong: str = "not UTF-8") -> str:
     """The file's text without a byte order mark.
 
     Args:
         what: the name of it in errors.
+        wrong: what errors say that it is.
 
     Raises:
         ConfigurationError: it cannot be read, or is not UTF-8.
     """
     try:
         content = file.read_bytes()
-    except OSError as error:
-        raise ConfigurationError(f"cannot read {what} {file}: {error.strerror}") from error
-    encoding = next((name for mark, name in _OTHER_ENCODINGS.items() if content.startswith(mark)), None)
-    if encoding is not None:
-        raise ConfigurationError(f"{file} is {encoding}; save it as UTF-8")
+    except (OSError, ValueError) as error:  # of a path that is none, a ValueError
+        raise ConfigurationError(f"cannot read {what} {file}: {getattr(error, 'strerror', error)}") from error
     try:
         return content.decode().removeprefix("\ufeff")
     except UnicodeDecodeError as error:
-        raise ConfigurationError(
-            f"{file} is neither YAML nor JSON: it is not UTF-8 ({error.reason} at byte {error.start})"
-        ) from error
+        if encoding := _other_encoding(content):
+            raise ConfigurationError(f"{file} is {encoding}; save it as UTF-8") from error
+        raise ConfigurationError(f"{file} is {wrong}: {error.reason} at byte {error.start}; save it as UTF-8") from error
+
+
+def _other_encoding(content: bytes) -> str | None:
+    for mark, name in _OTHER_ENCODINGS.items():
+        with suppress(UnicodeDecodeError):
+            if content.startswith(mark) and content.decode(name):
+                return name
+    return None
+
+
+def _told(error: Exception) -> str:
+    """The problem and its place. Names of aliases and tags are left out: a secret without quotes passes for one."""
+    if not isinstance(error, yaml.MarkedYAMLError):
+        return " ".join(str(error).split())
+    problem = error.problem or error.context or "wrong"
+    if not isinstance(error, _KeyTwiceError):
+        problem = _NAME_IN_QUOTES.sub("", problem)
+    places = [f"line {mark.line + 1}, column {mark.column + 1}" for mark in (error.problem_mark, error.context_mark) if mark]
+    return " in ".join([problem, *places[:1]]) + "".join(f", of what begins in {place}" for place in places[1:])
+
+
+class _KeyTwiceError(yaml.MarkedYAMLError):
+    pass
 
 
 class _Loader(yaml.SafeLoader):
-    """`SafeLoader` that refuses a key that a mapping has twice, where YAML would take the last and say nothing."""
+    """`SafeLoader` that refuses a key that a mapping has twice, where YAML would take the last and say nothing.
+
+    A value that does not fit its type, such as the date 2024-13-01, is an error with its place.
+    """
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        try:
+            return super().construct_object(node, deep)
+        except (ValueError, LookupError, AttributeError, TypeError) as error:
+            kind = node.tag.rpartition(":")[2]
+            raise yaml.MarkedYAMLError(problem=f"a value that is no {kind}", problem_mark=node.start_mark) from error
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node: yaml.MappingNode = super().compose_mapping_node(anchor)
@@ -75,7 +115,7 @@ class _Loader(yaml.SafeLoader):
             if not isinstance(key, yaml.ScalarNode):
                 continue
             if (key.tag, key.value) in seen:
-                raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} is there twice", problem_mark=key.start_mark)
+                raise _KeyTwiceError(problem=f"the key {key.value!r} is there twice", problem_mark=key.start_mark)
             seen.add((key.tag, key.value))
         return node
 

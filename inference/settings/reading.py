@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from dotenv import dotenv_values
+from dotenv.parser import parse_stream
 from pydantic import ValidationError
 from pydantic_settings import BaseSettings, DotEnvSettingsSource, InitSettingsSource, PydanticBaseSettingsSource, SettingsError
 
@@ -29,11 +30,19 @@ _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 
 
 def config_path(argument: Path | None = None) -> Path | None:
-    """The configuration file: the argument, else `INFERENCE_CONFIG`, else configurations/local.yaml where it exists."""
-    named = argument or (Path(os.environ[CONFIG_VARIABLE]) if os.environ.get(CONFIG_VARIABLE) else None)
-    if named is None and DEFAULT_CONFIG.is_file():
-        return DEFAULT_CONFIG
-    return named
+    """The configuration file: the argument, else `INFERENCE_CONFIG` (of the environment, else of `.env`), else
+    configurations/local.yaml where it exists. Raises ConfigurationError where `.env` cannot be read."""
+    if argument is not None:
+        return argument
+    if named := os.environ.get(CONFIG_VARIABLE) or _env_file().get(CONFIG_VARIABLE):
+        return Path(named)
+    # not is_file(): one that may not be read is an error, and not the defaults
+    return DEFAULT_CONFIG if os.path.lexists(DEFAULT_CONFIG) or _is_hidden(DEFAULT_CONFIG.parent) else None
+
+
+def _is_hidden(folder: Path) -> bool:
+    """Whether the user may not look into a folder that is there."""
+    return os.path.isdir(folder) and not os.access(folder, os.X_OK)  # noqa: PTH112 as above
 
 
 def load_settings(file: Path | None, overrides: Mapping[str, Any] | None = None) -> Settings:
@@ -77,7 +86,7 @@ class _OurOfEnvFile(DotEnvSettingsSource):
     """`.env` may hold what other programs need."""
 
     def _read_env_files(self) -> Mapping[str, str | None]:
-        return {name.lower(): value for name, value in _env_file().items()}
+        return {name.lower(): value for name, value in _env_file().items() if value}
 
     def __call__(self) -> dict[str, Any]:
         return {key: value for key, value in super().__call__().items() if key in Settings.model_fields}
@@ -88,7 +97,10 @@ def read_translated(file: Path) -> Translation:
     variables = _variables()
     rohe = next(filter(None, (variables.get(name) for name in ROHE_VARIABLES)), None)
     missing: list[str] = []
-    document = _filled(read_mapping(file), "", variables, missing)
+    try:
+        document = _filled(read_mapping(file), "", variables, missing)
+    except RecursionError:
+        raise ConfigurationError(f"{file}: an alias stands for what it is a part of") from None
     if missing:
         raise ConfigurationError("\n".join(f"{file}: {problem}" for problem in missing))
     return translate(document, rohe=Path(rohe) if rohe else None)
@@ -104,11 +116,18 @@ def _variables() -> dict[str, str]:
 
 
 def _env_file() -> dict[str, str]:
-    """The variables of `.env` in the working directory. Raises ConfigurationError."""
+    """The variables of `.env` in the working directory. Raises ConfigurationError.
+
+    A folder of that name is another program's; a pipe would be waited for without end.
+    """
     file = Path(_ENV_FILE)
-    if not file.is_file():
+    if not os.path.isfile(file):  # noqa: PTH113 Path.is_file raises where a folder may not be read
         return {}
-    found: Mapping[str, str | None] = dotenv_values(stream=StringIO(read_text(file, "the variables in")))
+    text = read_text(file, "the variables in")
+    for binding in parse_stream(StringIO(text)):
+        if binding.error:
+            raise ConfigurationError(f"{file}: line {binding.original.line} is not NAME=VALUE; is a quote unclosed?")
+    found: Mapping[str, str | None] = dotenv_values(stream=StringIO(text))
     return {name: value for name, value in found.items() if value is not None}
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
+from inference.http_address import is_host_name, is_ipv6
 from inference.settings.addresses import split_url
 
 _PORT = 6379
@@ -32,8 +33,9 @@ REDIS_SCHEMES = frozenset({*_DIRECT, *_BY_SENTINEL, "unix"})
 _OPTIONS = {"db", "username", "password"}
 _SENTINEL_OPTIONS = {"master", "sentinel_username", "sentinel_password"}
 _TLS_FILES = {"ssl_ca_certs", "ssl_certfile", "ssl_keyfile"}
+_REQUIREMENTS = ("required", "optional", "none")
 _TLS_CHOICES: Mapping[str, Mapping[str, str | bool]] = {
-    "ssl_cert_reqs": {name: name for name in ("required", "optional", "none")},
+    "ssl_cert_reqs": {name: name for name in _REQUIREMENTS} | {f"CERT_{name.upper()}": name for name in _REQUIREMENTS},
     "ssl_check_hostname": {"true": True, "false": False},
 }
 
@@ -85,11 +87,16 @@ class RedisAddress:
 
 def _options(parts: SplitResult, *, by_sentinel: bool, has_tls: bool) -> dict[str, str]:
     options = dict(parse_qsl(parts.query, keep_blank_values=True))
+    password = None
     allowed = _OPTIONS | (_SENTINEL_OPTIONS if by_sentinel else set())
     allowed |= _TLS_FILES | set(_TLS_CHOICES) if has_tls else set()
     for name in options:
+        if name.endswith("password"):
+            password = name
         if name not in allowed:
-            raise ValueError(f"{parts.scheme}:// has no option {name!r}; it has {', '.join(sorted(allowed))}")
+            # After a password it may be the rest of that.
+            which = f"as the one after {password} (& is %26 in a password)" if password else repr(name)
+            raise ValueError(f"{parts.scheme}:// has no option {which}; it has {', '.join(sorted(allowed))}")
     return {name: value for name, value in options.items() if value}
 
 
@@ -115,9 +122,10 @@ def _nodes(parts: SplitResult, default_port: int) -> tuple[tuple[str, int], ...]
             host, port = node.hostname, node.port
         except ValueError:
             host = port = None
-        if not host or (nodes and parts.scheme in _DIRECT):
+        host = unquote(host or "")
+        if not (is_host_name(host) or is_ipv6(host)) or port == 0 or (nodes and parts.scheme in _DIRECT):
             raise ValueError(_WRONG_SERVER)
-        nodes.append((unquote(host), port or default_port))
+        nodes.append((host, port or default_port))
     return tuple(nodes)
 
 
@@ -130,7 +138,7 @@ def _database(text: str) -> int:
 def _tls(options: Mapping[str, str]) -> dict[str, str | bool]:
     found: dict[str, str | bool] = {}
     for name in sorted(_TLS_FILES & set(options)):
-        if not Path(options[name]).is_file():
+        if not os.path.isfile(options[name]):  # noqa: PTH113 Path.is_file raises where a folder may not be read
             raise ValueError(f"{name}: there is no file {options[name]}")
         if not os.access(options[name], os.R_OK):
             raise ValueError(f"{name}: cannot read {options[name]}")

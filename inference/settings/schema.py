@@ -21,7 +21,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from inference.http_address import listening_host
 from inference.settings import addresses
-from inference.settings.checked import Checked, Section, of_secret, upper
+from inference.settings.checked import Checked, Section, log_level, of_secret
 from inference.settings.redis_address import REDIS_SCHEMES, RedisAddress
 
 #: `broker.url` for the server that the service starts by itself.
@@ -268,7 +268,8 @@ class KafkaSettings(Section):
     format: Literal["plain", "cloudevents"] = "plain"
     #: a record over this is refused
     max_record_bytes: Count = 1_000_000
-    timeout_s: Seconds = 10
+    #: 0.1 to 86400
+    timeout_s: Annotated[float, Field(ge=0.1, le=86_400)] = 10
 
 
 class OutboxSettings(Section):
@@ -292,7 +293,7 @@ class RelaySettings(Section):
 
 
 class LogSettings(Section):
-    level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(upper)] = "INFO"
+    level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(log_level)] = "INFO"
     format: Literal["text", "json"] = "text"
 
 
@@ -300,7 +301,7 @@ class Settings(Checked, BaseSettings):
     """Everything that can be set."""
 
     model_config = SettingsConfigDict(
-        env_prefix="INFERENCE_", env_nested_delimiter="__", env_file=".env", extra="forbid", frozen=True
+        env_prefix="INFERENCE_", env_nested_delimiter="__", env_ignore_empty=True, extra="forbid", frozen=True
     )
 
     #: what the service keeps by itself: the embedded broker, local uploads and results

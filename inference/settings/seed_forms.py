@@ -161,8 +161,10 @@ class _Translator:
             password = section.password.get_secret_value()
             login = f"{quote_plus(section.username)}:{quote_plus(password)}@" if section.username else ""
             url = f"mongodb://{login}{section.host}:{section.port}"
-            self._put(f"{key}.{parts[0]}", "mongodb.url", url)
-            self.became += [Became(f"{key}.{part}", "mongodb.url", url) for part in parts[1:]]
+            *others, named = sorted(parts, key=("username", "password", "port", "host").index)
+            self._put(f"{key}.{named}", "mongodb.url", url)
+            # Before it, since an error names the last: name and password cannot be wrong, they are percent-encoded.
+            self.became[-1:-1] = [Became(f"{key}.{part}", "mongodb.url", url) for part in others]
         if section.database_name is not None:
             self._put(f"{key}.database_name", "mongodb.database", section.database_name)
         if section.collection_name is not None:

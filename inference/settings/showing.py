@@ -16,8 +16,7 @@ from inference.settings.seed_sections import SECTIONS, SHARED
 
 _MASK = "**********"
 #: Keys whose wrong values are not shown either.
-_SECRETS = (["access_key"], ["secret_key"], ["password"])
-_SECRET_URL = ["mongodb", "url"]
+_SECRETS = (["access_key"], ["secret_key"], ["password"], ["url"])
 
 
 def effective(settings: Settings) -> dict[str, Any]:
@@ -39,9 +38,16 @@ def shown_value(value: Any) -> Any:
             return str(value)
         case str():
             # Up to the last @: a password that should have been percent-encoded may hold any character.
-            hidden = re.sub(r"(://(?:[^:/@?]*:)?).*@", rf"\1{_MASK}@", value, flags=re.DOTALL)
+            hidden = re.sub(r"(://(?:[^:/@?]*:)?|:).*@", rf"\1{_MASK}@", value, count=1, flags=re.DOTALL)
             return re.sub(r"([?&]\w*(?:password|secret|token)\w*=)[^&]*", rf"\1{_MASK}", hidden)
     return value
+
+
+def _without_credentials(wrong: Any) -> Any:
+    """A value, or each of a list, without what lies before an @: in the wrong form it may be a password in any place."""
+    if isinstance(wrong, list):
+        return [_without_credentials(item) for item in wrong]
+    return re.sub(r".*@", f"{_MASK}@", wrong, flags=re.DOTALL) if isinstance(wrong, str) else wrong
 
 
 def explain(
@@ -59,8 +65,8 @@ def explain(
     key = (seed_keys or {}).get(key, key)
     if problem["type"] != "extra_forbidden":
         # A section is not shown: its secrets are plain text as long as they are no settings yet.
-        hidden = isinstance(problem["input"], dict) or location[-1:] in _SECRETS or location == _SECRET_URL
-        got = "" if hidden else f" (got {shown(shown_value(problem['input']))})"
+        hidden = isinstance(problem["input"], dict) or location[-1:] in _SECRETS
+        got = "" if hidden else f" (got {shown(_without_credentials(shown_value(problem['input'])))})"
         return f"{key}: {_words(problem['msg'])}{got}"
     near = difflib.get_close_matches(location[-1], _keys_beside(location, section), n=1)
     return f"{key}: unknown key" + (f"; did you mean {near[0]}?" if near else "")

@@ -39,6 +39,8 @@ class MongodbSink:
                 socketTimeoutMS=timeout_ms,
                 connect=False,  # the first write does
             )
+        if not self._client.write_concern.acknowledged:
+            raise ConfigurationError("mongodb.url: w=0 would count as delivered what MongoDB never wrote", field="mongodb.url")
         #: what the server takes as one document; 0 until it was asked
         self._max_document_bytes = 0
 
@@ -79,7 +81,13 @@ def _wrong_url() -> Iterator[None]:
             warnings.simplefilter("error", UserWarning)
             yield
     except (PyMongoError, UserWarning, ValueError, OSError) as error:
-        raise ConfigurationError(f"mongodb.url: {error}", field="mongodb.url") from error
+        raise ConfigurationError(f"mongodb.url: {_without_secrets(error)}", field="mongodb.url") from error
+
+
+def _without_secrets(error: Exception) -> str:
+    """The message, but for a name that may be the rest of a password."""
+    text = str(error)
+    return "it has an option that MongoDB's client does not know" if text.startswith("Unknown option") else text
 
 
 def _to_bson(document: dict[str, Any]) -> dict[str, Any]:

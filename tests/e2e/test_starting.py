@@ -207,6 +207,32 @@ def test_no_part_starts_on_a_redis_that_evicts(repository: Path, tmp_path: Path,
     assert "starting the worker" not in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("variables", "arguments", "says"),
+    [
+        ({"FLOWER_PORT": "99999"}, [], "FLOWER_PORT: 99999 is no port"),
+        ({"FLOWER_PORT": "abc"}, [], "FLOWER_PORT must be a whole number"),
+        ({}, ["--port=TAKEN"], "cannot listen on 127.0.0.1:TAKEN: Address already in use"),
+        ({"FLOWER_PORT": "TAKEN"}, [], "cannot listen on 127.0.0.1:TAKEN: Address already in use"),
+        ({}, ["--address=a..b"], "FLOWER_ADDRESS: a..b does not resolve to an address"),
+        ({"FLOWER_ADDRESS": "192.0.2.1"}, ["--port=0"], "FLOWER_ADDRESS: 192.0.2.1 is no address of this machine"),
+    ],
+)
+def test_flower_says_what_is_wrong_with_its_address(
+    repository: Path, tmp_path: Path, variables: dict[str, str], arguments: list[str], says: str
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        taken = str(server.getsockname()[1])
+        config = write(tmp_path, {"data_dir": str(tmp_path), "models": ["models/digits"]})
+        given = {name: value.replace("TAKEN", taken) for name, value in variables.items()}
+        environment = os.environ | {"INFERENCE_CONFIG": config, "FLOWER_BASIC_AUTH": "a:b"} | given
+        command = [sys.executable, "-m", "celery", "-A", "tasks", "flower", *(one.replace("TAKEN", taken) for one in arguments)]
+        done = subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert says.replace("TAKEN", taken) in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_help_names_the_commands(repository: Path) -> None:
     done = run_server(repository, "--help")
 

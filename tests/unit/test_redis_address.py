@@ -92,6 +92,11 @@ def test_what_is_said_of_a_wrong_one(url: str, said: str) -> None:
     assert "word" not in str(caught.value).replace("password", "")
 
 
+@pytest.mark.parametrize("name", ["required", "optional", "none"])
+def test_a_certificate_is_required_in_the_words_of_python_too(name: str) -> None:
+    assert RedisAddress.parse(f"rediss://host?ssl_cert_reqs=CERT_{name.upper()}").tls == {"ssl_cert_reqs": name}
+
+
 def test_the_documented_ones_are_right(repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("ca.crt", "client.crt", "client.key"):

@@ -35,6 +35,7 @@ def settings(server: RedisServer, tmp_path: Path) -> Iterator[Settings]:
         admin.config_set("maxmemory-policy", "noeviction")
         admin.config_set("appendonly", "yes")
         admin.execute_command("ACL", "SETUSER", "default", "+@all")
+        admin.execute_command("REPLICAOF", "NO", "ONE")
 
 
 def with_broker(url: str, folder: Path, /, **task_store: Any) -> Settings:
@@ -120,6 +121,26 @@ def test_a_server_that_refuses_us_ends_the_start(server: RedisServer, tmp_path: 
     with pytest.raises(ConfigurationError, match=rf"^broker\.url: the Redis server refuses {says}") as caught:
         check_redis(with_broker(wrong, tmp_path))
     assert "secret" not in caught.value.detail
+
+
+def test_a_replica_ends_the_start_and_is_a_problem(settings: Settings) -> None:
+    with connect(settings.broker.url) as admin:
+        admin.execute_command("REPLICAOF", "127.0.0.1", "1")
+    with pytest.raises(ConfigurationError, match=r"^broker\.url: the server is a replica \(role:slave\)"):
+        check_redis(settings)
+    assert "is a replica" in status(settings).problems[0]
+
+
+@pytest.mark.parametrize("error", [UnicodeError("label too long"), OSError("no certificate"), ValueError("no number")])
+def test_a_server_that_cannot_be_asked_ends_the_start(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("redis.Redis.info", fail)
+    with pytest.raises(ConfigurationError, match=rf"^broker\.url: no connection can be made: {error}$"):
+        check_redis(settings)
 
 
 @pytest.mark.parametrize(("facts", "count"), [({"version": "6.0.16"}, 1), ({"version": "6.2.0"}, 0), ({"is_cluster": True}, 1)])

@@ -222,6 +222,11 @@ class TestForms:
     def test_without_minio_uploads_are_local(self) -> None:
         assert "uploads" not in translate(changed(FLAT, "minio_config", ...)).document
 
+    @pytest.mark.parametrize("host", ["a b", "a..b", "u:p@h", "h/x"])
+    def test_a_wrong_host_of_mongodb_is_named_by_its_key(self, host: str) -> None:
+        mongodb = {"host": host, "port": 1, "username": "u", "password": "p"}
+        assert translate({"mongodb": mongodb}).seed_keys["mongodb.url"] == "mongodb.host"
+
     def test_mongodb_without_credentials(self) -> None:
         mongodb = {"host": "db", "username": "", "password": ""}
         assert translate({"mongodb": mongodb}).document == {"mongodb": {"url": "mongodb://db:27017"}}

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from kombu import Connection
 from support.settings_files import complaint, enter_workplace, load
 
 from inference.storage.minio import MinioObjectStore
@@ -75,11 +76,11 @@ class TestAddresses:
         section, _, name = key.partition(".")
         assert complaint({section: {name: "redis://:secret\n"}}).startswith(f"{key}: ends in a line end")
 
-    @pytest.mark.parametrize("servers", ["a:9092,b:9093", "a:9092, b:9093", ["a:9092", "b:9093"]])
+    @pytest.mark.parametrize("servers", ["a:9092,b:9093", "a:9092, b:9093,", ["a:9092", "b:9093"], '["a:9092", "b:9093"]'])
     def test_kafka_has_several_servers(self, servers: Any) -> None:
         assert load({"kafka": {"bootstrap_servers": servers}}).kafka.bootstrap_servers == "a:9092,b:9093"
 
-    @pytest.mark.parametrize("servers", ["kafka://a:9092", "a:x", "a:9092,", "", "a b", [], [3]])
+    @pytest.mark.parametrize("servers", ["kafka://a:9092", "a:x", ",", "a:1,,b:1", "[3]", "", "a b", [], [3]])
     def test_kafka_servers_are_hosts(self, servers: Any) -> None:
         assert complaint({"kafka": {"bootstrap_servers": servers}}).startswith("kafka.bootstrap_servers: ")
 
@@ -139,3 +140,58 @@ class TestAddresses:
     @pytest.mark.parametrize("level", ["info", "Info", "INFO"])
     def test_a_log_level_is_written_in_any_case(self, level: str) -> None:
         assert load({"log": {"level": level}}).log.level == "INFO"
+
+
+LONG = ".".join(["x" * 63] * 4)
+HOST_SETTINGS = [
+    ("api.host", "{}"),
+    ("broker.url", "redis://{}:1/0"),
+    ("broker.url", "sentinel://a:1,{}:2/0?master=m"),
+    ("broker.url", "amqp://u:p@{}:1//"),
+    ("minio.endpoint", "http://{}:1"),
+    ("kafka.bootstrap_servers", "a:1,{}:1"),
+    ("mongodb.url", "mongodb://a:1,{}:1/"),
+    ("mongodb.url", "mongodb+srv://{}/"),
+]
+
+
+@pytest.mark.parametrize(("key", "form"), HOST_SETTINGS)
+class TestHosts:
+    """What the name of a host is, in every address."""
+
+    @pytest.mark.parametrize("host", ["a..b", ".a", "-a", "a-", "a.-b", "x" * 64, f"{LONG}.x", "a b", "a!b", "*", "..", "%"])
+    def test_what_is_none_is_an_error_by_key(self, key: str, form: str, host: str) -> None:
+        section, _, name = key.partition(".")
+        said = complaint({"task_store": {"url": "redis://h"}} | {section: {name: form.format(host)}})
+        assert said.startswith(f"{key}: ")
+        assert "\n" not in said
+
+    @pytest.mark.parametrize("host", ["a", "A-1.b_2", "_a", "a.example.", "x" * 63, LONG[:253], "10.0.0.1", "xn--gre-6ka8i.de"])
+    def test_what_is_one_is_taken(self, key: str, form: str, host: str) -> None:
+        section, _, name = key.partition(".")
+        settings = load({"task_store": {"url": "redis://h"}} | {section: {name: form.format(host)}})
+        assert getattr(settings, section)
+
+
+@pytest.mark.parametrize("port", ["0", "00", "65536", "-1", "x"])
+def test_a_port_that_is_none_is_refused(port: str) -> None:
+    for url in ("redis://127.0.0.1:{}/0", "sentinel://a:{}/0?master=m", "amqp://h:{}//"):
+        said = complaint({"broker": {"url": url.format(port)}, "task_store": {"url": "redis://h"}})
+        assert said.startswith("broker.url: ")
+
+
+@pytest.mark.parametrize("option", ["heartbeat=30", "heartbeat=2.5", "login_method=PLAIN", "heartbeat=3&login_method=EXTERNAL"])
+def test_rabbitmq_takes_an_option(option: str) -> None:
+    url = f"amqp://u:p@h:5672//?{option}"
+    assert load({"broker": {"url": url}, "task_store": {"url": "redis://h"}}).broker.url == url
+    Connection(url)
+
+
+@pytest.mark.parametrize(
+    "option", ["heartbeat=abc", "heartbeat=", "heartbeat=-1", "connection_attempts=3", "ssl_ca_certs=a", "x"]
+)
+def test_an_option_that_rabbitmqs_client_does_not_take_is_refused(option: str) -> None:
+    url = f"amqp://a//;amqp://u:p@h:5672//?{option}"
+    said = complaint({"broker": {"url": url}, "task_store": {"url": "redis://h"}})
+    assert said.startswith("broker.url: ")
+    assert "heartbeat" in said

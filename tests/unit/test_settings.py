@@ -11,7 +11,7 @@ import yaml
 from support.settings_files import complaint, enter_workplace, load
 
 from inference.errors import ConfigurationError
-from inference.settings import CONFIG_VARIABLE, config_path, effective, load_settings
+from inference.settings import CONFIG_VARIABLE, config_path, effective, load_settings, shown_value
 
 
 @pytest.fixture(autouse=True)
@@ -62,9 +62,24 @@ class TestSources:
         (workplace / ".env").write_text("MINIO_ROOT_PASSWORD=secret\nINFERENCE_API__PORT=7\n", encoding="utf-8")
         assert load().api.port == 7
 
-    def test_an_env_file_may_name_the_configuration(self, workplace: Path) -> None:
+    def test_an_env_file_may_name_the_configuration(self, workplace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (workplace / ".env").write_text(f"{CONFIG_VARIABLE}=configurations/full.yaml\n", encoding="utf-8")
         assert load().api.port == 30005
+        assert config_path() == Path("configurations/full.yaml")
+        monkeypatch.setenv(CONFIG_VARIABLE, "of-the-environment.yaml")
+        assert config_path() == Path("of-the-environment.yaml")
+
+    @pytest.mark.parametrize("source", ["environment", ".env"])
+    def test_an_empty_variable_is_not_set(self, workplace: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+        """Docker Compose sets it so for `${X:-}`."""
+        names = ("INFERENCE_TASK_STORE__URL", "INFERENCE_SINKS", "INFERENCE_API__PORT", "INFERENCE_DATA_DIR")
+        if source == ".env":
+            (workplace / ".env").write_text("".join(f"{name}=\n" for name in names), encoding="utf-8")
+        else:
+            for name in names:
+                monkeypatch.setenv(name, "")
+        assert load({"api": {"port": 7}}).api.port == 7
+        assert load().model_dump() == load_settings(None).model_dump()
 
     def test_lists_and_sections_of_the_environment_are_json(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("INFERENCE_MODELS", '["models/a", "models/b"]')
@@ -116,6 +131,30 @@ class TestFiles:
     def test_what_is_neither_yaml_nor_json_is_refused_in_one_line(self, text: str) -> None:
         said = complaint(text)
         assert said.startswith("config.yaml is neither YAML nor JSON: ")
+        assert "\n" not in said
+
+    @pytest.mark.parametrize(
+        "value",
+        [
+            *("'S3krit", '"S3krit', "@S3krit", "%S3krit", "*S3krit", "!S3krit x", "!S3!cret x", "`S3krit", "S3krit: x"),
+            *("[S3krit", "\tS3krit\n\tb: 2", '"\\S3krit"', "!!int S3krit", "!!bool S3krit", "!!timestamp S3krit"),
+            *("{<<: S3krit}", "S3\x01cret"),
+        ],
+    )
+    def test_the_text_of_a_file_is_not_shown(self, value: str) -> None:
+        said = complaint(f"mongodb:\n  url: {value}\n")
+        assert said.startswith("config.yaml is neither YAML nor JSON: ")
+        assert "S3" not in said
+        assert "krit" not in said
+        assert "line 2, column" in said or "position" in said
+
+    @pytest.mark.parametrize(
+        ("value", "says"),
+        [("2024-13-45", "no timestamp in line 1"), ("9" * 5000, "no int in line 1"), ("&a [*a]", "an alias stands for")],
+    )
+    def test_a_value_that_is_none_is_told(self, value: str, says: str) -> None:
+        said = complaint(f"pipeline_id: {value}\n")
+        assert says in said
         assert "\n" not in said
 
     @pytest.mark.parametrize(
@@ -219,6 +258,9 @@ class TestErrors:
             ({"mongodb": {"collection": "a$b"}}, "mongodb.collection"),
             ({"mongodb": {"collection": "system.a"}}, "mongodb.collection"),
             ({"kafka": {"topic": ".."}}, "kafka.topic"),
+            ({"kafka": {"timeout_s": 1e-9}}, "kafka.timeout_s"),
+            ({"kafka": {"timeout_s": 1e9}}, "kafka.timeout_s"),
+            ({"data_dir": "\ud800"}, "data_dir"),
         ],
     )
     def test_an_error_names_its_key(self, document: dict[str, Any], key: str) -> None:
@@ -228,6 +270,9 @@ class TestErrors:
 
     def test_ensemble_and_sinks_cannot_both_say_where_results_go(self) -> None:
         assert "ensemble and sinks both say where results go" in complaint({"ensemble": True, "sinks": ["jsonl"]})
+
+    def test_warn_is_a_level(self) -> None:
+        assert load({"log": {"level": "warn"}}).log.level == "WARNING"
 
     @pytest.mark.parametrize("key", ["lease_s", "result_ttl_s", "idempotency_ttl_s", "lost_grace_s"])
     def test_a_time_has_an_end(self, key: str) -> None:
@@ -272,7 +317,7 @@ class TestErrors:
         [
             ("INFERENCE_SINKS", "jsonl", "sinks"),
             ("INFERENCE_MODELS", "models/a", "models"),
-            ("INFERENCE_MODELS", "", "models"),
+            ("INFERENCE_MODELS", "[", "models"),
             ("INFERENCE_API", "x", "api"),
         ],
     )
@@ -324,6 +369,35 @@ class TestSecrets:
         said = complaint({"broker": {"url": url}})
         assert said.startswith("broker.url:")
         assert "secret" not in said
+
+    @pytest.mark.parametrize(
+        ("key", "value"),
+        [
+            ("broker.url", "user:S3krit@host"),
+            ("broker.url", "S3krit@host"),
+            ("task_store.url", "redis:S3krit"),
+            ("task_store.url", "redis://host?password=a&S3krit=1"),
+            ("broker.url", "redis://user:12?S3=krit@host"),
+            ("minio.endpoint", "key:S3krit@host:9000"),
+            ("kafka.bootstrap_servers", "user:S3krit@host"),
+            ("kafka.bootstrap_servers", ["user:S3krit@host"]),
+            ("api.host", "user:S3krit@host"),
+            ("mongodb.url", "mongodb://user:12/?S3=krit@host"),
+            ("broker.url", "amqp://user:12?S3=krit@host"),
+            ("broker.url", "amqp://user:p@host?S3krit=1"),
+        ],
+    )
+    def test_an_error_shows_nothing_before_an_at_sign(self, key: str, value: Any) -> None:
+        section, _, name = key.partition(".")
+        said = complaint({"task_store": {"url": "redis://h"}} | {section: {name: value}})
+        assert said.startswith(f"{key}: ")
+        assert "S3" not in said
+        assert "krit" not in said
+
+    @pytest.mark.parametrize("value", ["key:S3krit@host:9000", "http://key:S3krit@host"])
+    def test_a_translated_value_shows_no_secret(self, value: str) -> None:
+        assert "S3krit" not in shown_value({"endpoint": [value]})["endpoint"][0]
+        assert shown_value("team@example.org") == "team@example.org"
 
     def test_an_error_of_the_whole_shows_no_secret(self) -> None:
         """What is wrong with the whole is not told by showing all of it: what is to be masked is plain text there."""

@@ -10,9 +10,9 @@ from typing import Any, get_args
 import pytest
 from support.other_user import as_nobody, folder_of_all
 
-from inference.errors import ConfigurationError
+from inference.errors import ConfigurationError, InferenceError
 from inference.open_files import let_open
-from inference.settings import load_settings
+from inference.settings import CONFIG_VARIABLE, config_path, load_settings
 from inference.start_checks import Part, check_everything, check_open_files, check_start
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
@@ -71,6 +71,10 @@ def test_a_folder_of_another_user_is_told(part: Part) -> None:
         ({"gpu": {"lock_dir": "FILE"}}, "gpu.lock_dir", {"everything", "worker"}),
         ({"gpu": {"lock_dir": "FOLDER/none"}}, "gpu.lock_dir", {"everything", "worker"}),
         ({"sinks": ["mongodb"], "mongodb": {"url": "mongodb://h/?unknown=1"}}, "mongodb.url", WITH_SINKS),
+        ({"sinks": ["mongodb"], "mongodb": {"url": "mongodb://h/?w=0"}}, "mongodb.url", WITH_SINKS),
+        ({"data_dir": "FOLDER/" + "a/" * 3000}, "data_dir", {*PARTS}),
+        ({"data_dir": "FOLDER/loop"}, "data_dir", {*PARTS}),
+        ({"data_dir": "FOLDER/loop/below"}, "data_dir", {*PARTS}),
         ({"sinks": ["mongodb"], "mongodb": {"url": "mongodb://h/?tls=true&tlsCAFile=/no"}}, "mongodb.url", WITH_SINKS),
     ],
     ids=str,
@@ -83,6 +87,7 @@ def test_a_part_names_the_key_that_it_uses(
             return {name: filled(item) for name, item in value.items()}
         return value.replace("FILE", str(a_file)).replace("FOLDER", str(tmp_path)) if isinstance(value, str) else value
 
+    (tmp_path / "loop").symlink_to("loop")
     for part in PARTS:
         said = complaint(part, tmp_path, **filled(settings))
         assert said.startswith(f"{key}: ") if part in parts else said == ""
@@ -123,6 +128,48 @@ def test_far_too_few_open_files_are_told(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr("inference.start_checks.let_open", lambda _files: 64)
     with pytest.raises(ConfigurationError, match=r"may open 64 files .* \(ulimit -n\)"):
         check_open_files()
+
+
+def test_check_config_tells_of_too_few_open_files_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("inference.start_checks.let_open", lambda _files: 64)
+    with pytest.raises(ConfigurationError, match="may open 64 files"):
+        check_everything(load_settings(None, {"data_dir": tmp_path, "models": ["models/digits"]}))
+
+
+@pytest.mark.parametrize("name", ["pipe", "loop", "\ud800", "a/" * 3000 + "a"], ids=["pipe", "loop", "surrogate", "long"])
+@pytest.mark.parametrize("key", ["file", "architecture_file", "labels_file", "folder"])
+def test_a_model_of_a_path_that_is_no_file_is_told(tmp_path: Path, key: str, name: str) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "model.yaml").symlink_to(name if name in {"pipe", "loop"} else "loop")
+    place = f"{tmp_path}/{name}"
+    both = {"architecture_file": place, "weights_file": place} if key == "architecture_file" else {"file": place}
+    files = {"file": "models/digits/digits.keras", "labels_file": place} if key == "labels_file" else both
+    model: Any = str(tmp_path) if key == "folder" else {"name": "a", "input": {"shape": [8, 8, 3]}} | files
+    with pytest.raises(InferenceError) as caught:
+        check_everything(load_settings(None, {"data_dir": tmp_path, "models": [model]}))
+    assert caught.value.detail.isprintable() or name == "\ud800"
+
+
+@needs_root
+@pytest.mark.parametrize("hidden", [".env", "configurations", "configurations/local.yaml"])
+def test_a_configuration_that_may_not_be_read_is_told(hidden: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def read() -> str:
+        try:
+            load_settings(config_path())
+        except ConfigurationError as error:
+            return error.detail
+        return ""
+
+    monkeypatch.delenv(CONFIG_VARIABLE, raising=False)
+    with folder_of_all() as folder:
+        (folder / "configurations").mkdir()
+        for name in (".env", "configurations/local.yaml"):
+            (folder / name).write_text("")
+        (folder / hidden).chmod(0)
+        monkeypatch.chdir(folder)
+        assert as_nobody(read).startswith("cannot read the ")
+        assert as_nobody(read).endswith(": Permission denied")
 
 
 def test_a_limit_is_never_lowered() -> None:

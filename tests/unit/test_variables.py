@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -84,3 +85,29 @@ class TestVariables:
     def test_an_env_file_in_utf_16_is_told(self, workplace: Path) -> None:
         (workplace / ".env").write_bytes("INFERENCE_API__PORT=7\n".encode("utf-16"))
         assert complaint() == ".env is UTF-16; save it as UTF-8"
+
+    def test_an_env_file_in_latin_1_is_told(self, workplace: Path) -> None:
+        (workplace / ".env").write_bytes("INFERENCE_PIPELINE_ID=größe\n".encode("latin-1"))
+        assert complaint().startswith(".env is not UTF-8: ")
+
+    @pytest.mark.parametrize("line", ["INFERENCE_API__PORT='7", "='S3cret'", 'A="S3cret'])
+    def test_a_line_of_an_env_file_that_cannot_be_read_is_told(self, workplace: Path, line: str) -> None:
+        (workplace / ".env").write_text(f"# comment\nA=1\n{line}\n", encoding="utf-8")
+        said = complaint()
+        assert said.startswith(".env: line 3 is not NAME=VALUE")
+        assert "S3cret" not in said
+
+    def test_an_env_file_that_is_a_pipe_or_a_folder_is_passed_over(self, workplace: Path) -> None:
+        os.mkfifo(workplace / ".env")
+        assert load().api.port == 30005
+        (workplace / ".env").unlink()
+        (workplace / ".env").mkdir()
+        assert load().api.port == 30005
+
+    @pytest.mark.parametrize("source", ["environment", ".env"])
+    def test_a_file_may_ask_for_an_empty_one(self, workplace: Path, monkeypatch: pytest.MonkeyPatch, source: str) -> None:
+        if source == ".env":
+            (workplace / ".env").write_text("OWN_EMPTY=\n", encoding="utf-8")
+        else:
+            monkeypatch.setenv("OWN_EMPTY", "")
+        assert load({"pipeline_id": "a${OWN_EMPTY}"}).pipeline_id == "a"

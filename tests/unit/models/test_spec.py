@@ -117,6 +117,23 @@ def test_a_description_that_is_no_mapping_is_refused(tmp_path: Path, text: str, 
         load_spec(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("name: a\nname: b\n", "the key 'name' is there twice"),
+        ("version: 2024-13-45\n", "no timestamp in line 1"),
+        (f"version: {'9' * 5000}\n", "no int in line 1"),
+        ("[" * 50_000, "nested too deeply"),
+    ],
+    ids=["twice", "date", "long", "deep"],
+)
+def test_a_description_is_read_as_strictly_as_the_configuration(tmp_path: Path, text: str, expected: str) -> None:
+    (tmp_path / "model.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=expected) as caught:
+        load_spec(tmp_path)
+    assert "\n" not in caught.value.detail
+
+
 def test_a_missing_description_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"cannot read .*model\.yaml: No such file"):
         load_spec(tmp_path / "nowhere")
