@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from redis import Redis
 from support.redis_server import RedisServer, own_redis_server
 
 from inference.errors import ConfigurationError
@@ -35,7 +36,6 @@ def settings(server: RedisServer, tmp_path: Path) -> Iterator[Settings]:
         admin.config_set("maxmemory-policy", "noeviction")
         admin.config_set("appendonly", "yes")
         admin.execute_command("ACL", "SETUSER", "default", "+@all")
-        admin.execute_command("REPLICAOF", "NO", "ONE")
 
 
 def with_broker(url: str, folder: Path, /, **task_store: Any) -> Settings:
@@ -123,9 +123,9 @@ def test_a_server_that_refuses_us_ends_the_start(server: RedisServer, tmp_path: 
     assert "secret" not in caught.value.detail
 
 
-def test_a_replica_ends_the_start_and_is_a_problem(settings: Settings) -> None:
-    with connect(settings.broker.url) as admin:
-        admin.execute_command("REPLICAOF", "127.0.0.1", "1")
+def test_a_replica_ends_the_start_and_is_a_problem(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    ask = Redis.info
+    monkeypatch.setattr(Redis, "info", lambda client, *sections: ask(client, *sections) | {"role": "slave"})
     with pytest.raises(ConfigurationError, match=r"^broker\.url: the server is a replica \(role:slave\)"):
         check_redis(settings)
     assert "is a replica" in status(settings).problems[0]
