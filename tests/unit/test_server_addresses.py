@@ -157,7 +157,7 @@ HOST_SETTINGS = [
 
 @pytest.mark.parametrize(("key", "form"), HOST_SETTINGS)
 class TestHosts:
-    """What the name of a host is, in every address."""
+    """The form of a host name, the same in every address."""
 
     @pytest.mark.parametrize("host", ["a..b", ".a", "-a", "a-", "a.-b", "x" * 64, f"{LONG}.x", "a b", "a!b", "*", "..", "%"])
     def test_what_is_none_is_an_error_by_key(self, key: str, form: str, host: str) -> None:

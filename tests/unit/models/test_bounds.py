@@ -1,4 +1,4 @@
-"""What the operations of a graph say of its values for any image."""
+"""The bounds that the operations of a graph give its values, for any image."""
 
 from __future__ import annotations
 
