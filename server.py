@@ -26,6 +26,7 @@ from typing import Any
 
 import yaml
 
+from inference import __version__
 from inference.cores import interrupt_nobody
 from inference.errors import ConfigurationError, InferenceError
 from inference.redis_durability import check_redis
@@ -75,6 +76,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="The worker alone: celery -A tasks worker",
         parents=[shared, address],
     )
+    parser.add_argument("--version", action="version", version=f"rohe-inference-service {__version__}")
     parser.set_defaults(run=_run_everything)
     commands = parser.add_subparsers(metavar="COMMAND")
 

@@ -61,6 +61,8 @@ def test_every_error_a_client_can_get_is_documented(repository: Path) -> None:
     [
         "README.md",
         "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "SECURITY.md",
         *(f"docs/{name}.md" for name in ("celery", "configuration", "http", "models", "operations", "performance", "seed")),
     ],
 )
