@@ -21,8 +21,14 @@ run: $(VENV)/.installed ## set up what is missing, start the service and classif
 flower: $(VENV)/.installed ## watch the service's tasks on http://127.0.0.1:5555 (FLOWER_BASIC_AUTH=NAME:PASSWORD make flower)
 	@INFERENCE_CONFIG=$(CONFIG) exec $(BIN)/celery -A tasks flower $(ARGS)
 
-test: $(VENV)/.installed-dev ## set up what is missing, the real servers too, and run every test
+# Tests that start processes run one at a time, since they kill, fill up and time what they start; the others share the cores.
+test: $(VENV)/.installed-dev ## set up what is missing, the real servers too, and run every test (ARGS="tests/e2e -k batch": those alone)
+ifeq ($(ARGS),)
+	$(BIN)/python -m pytest -m 'not process and not services' -n 2
+	$(BIN)/python -m pytest -m 'process or services'
+else
 	$(BIN)/python -m pytest $(ARGS)
+endif
 
 test-fast: $(VENV)/.installed-dev ## the tests that start no process of the service
 	$(BIN)/python -m pytest -m 'not process and not services' -n 4 tests/unit tests/contract $(ARGS)

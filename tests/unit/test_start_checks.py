@@ -77,7 +77,7 @@ def test_a_folder_of_another_user_is_told(part: Part) -> None:
         ({"data_dir": "FOLDER/loop/below"}, "data_dir", {*PARTS}),
         ({"sinks": ["mongodb"], "mongodb": {"url": "mongodb://h/?tls=true&tlsCAFile=/no"}}, "mongodb.url", WITH_SINKS),
     ],
-    ids=str,
+    ids=lambda value: ", ".join(sorted(value)) if isinstance(value, set) else str(value)[:80],
 )
 def test_a_part_names_the_key_that_it_uses(
     settings: dict[str, Any], key: str, parts: set[str], tmp_path: Path, a_file: Path

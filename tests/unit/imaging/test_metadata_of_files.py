@@ -180,7 +180,7 @@ class TestOrientation:
 
     @pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
     @pytest.mark.parametrize(
-        "place", [{"exif": EXIF}, {"xmp": XMP}, {"exif": EXIF, "xmp": XMP, "icc_profile": b"broken"}], ids=str
+        "place", [{"exif": EXIF}, {"xmp": XMP}, {"exif": EXIF, "xmp": XMP, "icc_profile": b"broken"}], ids=" and ".join
     )
     def test_of_the_others(self, kind: str, place: dict[str, Any]) -> None:
         picture = smooth(48, 48)
