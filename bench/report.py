@@ -217,5 +217,24 @@ def _load_of(one: Row) -> str:
 
 
 def write_json(table: Sequence[Row], file: Path) -> None:
+    """Write the rows, one a line, with six significant digits."""
+    lines = (json.dumps(_rounded(one)) for one in table)
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(list(table), indent=1) + "\n", encoding="utf-8")
+    file.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
+
+
+def read_json(file: Path) -> list[Row]:
+    """Read what `write_json` wrote."""
+    table: list[Row] = json.loads(file.read_text(encoding="utf-8"))
+    return table
+
+
+def _rounded(value: Any) -> Any:
+    match value:
+        case float():
+            return float(f"{value:.6g}")
+        case dict():
+            return {key: _rounded(one) for key, one in value.items()}
+        case list() | tuple():
+            return [_rounded(one) for one in value]
+    return value
