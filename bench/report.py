@@ -184,7 +184,8 @@ def as_markdown(table: Sequence[Row]) -> str:
 
 def processes_as_markdown(table: Sequence[Row]) -> str:
     """For each contender and model: its start, and memory and CPU by process."""
-    places = {(one["contender"], one["model"]): one for one in table if one.get("memory_mb")}  # the last: the most clients
+    whole = [one for one in table if one.get("memory_mb") and one.get("cpu_ms_by_process")]
+    places = {(one["contender"], one["model"]): one for one in whole}  # the last: the most clients
     lines = [[*place, *_process_cells(one)] for place, one in places.items()]
     return markdown_table(["contender", "model", "start s", "MB of the largest process", "CPU ms an image"], lines)
 
