@@ -1,16 +1,15 @@
-"""`python -m bench`: all contenders in one run, in turn; tables, build/bench.json, docs/performance.md and its plots."""
+"""`python -m bench`: all contenders in one run, in turn; a full run is published in bench/results/ and docs/performance.md."""
 
 from __future__ import annotations
 
 import argparse
-import json
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from bench import closed_loop, depth, machine, page, plots, report, scaling, servers, targets, workload
+from bench import closed_loop, depth, machine, page, report, scaling, servers, targets, workload
 from bench.contenders import Batches, Contender, Naive, Ours
 from bench.measuring import Measurement, Plan, limit, measure, reason
 from bench.peer_contenders import PEERS
@@ -20,36 +19,43 @@ from bench.workload import ROOT, Workload
 _MODELS = ["tiny", "mobilenetv2", "photo"]
 _QUICK = Plan(clients=(1, 8, 64), open_loop=(0.8,), rounds=1)
 _JSON = ROOT / "build" / "bench.json"
-_DOCS = ROOT / "docs"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The exit code: 1 when a contender failed; the others' rows are there all the same."""
     options = _parser().parse_args(arguments)
-    plan = _QUICK if options.quick else Plan(rounds=options.rounds)
+    if options.render:
+        _render()
+        return 0
     try:
-        table = json.loads(_JSON.read_text(encoding="utf-8")) if options.render else _run(options, plan)
+        table = _run(options, _QUICK if options.quick else Plan(rounds=options.rounds))
     except RuntimeError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
     report.write_json(table, _JSON)
     sys.stdout.write(f"{report.as_markdown(table)}\n{targets.as_markdown(table)}")
-    if options.render or not (options.quick or options.only or options.models != _MODELS):
-        _write_docs(table)
+    if not (options.quick or options.only or options.models != _MODELS):
+        page.save(table, machine.description())
+        _render()
     failed = [row for row in table if row.get("error")]
     for row in failed:
         _say(f"FAILED: {row['contender']} with {row['model']}: {row['error']}")
     return 1 if failed else 0
 
 
+def _render() -> None:
+    for file in page.render():
+        _say(f"wrote {file.relative_to(ROOT)}")
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure the service, beside the model alone.")
-    parser.add_argument("--quick", action="store_true", help="one round, fewer clients; docs/performance.md stays as it is")
+    parser.add_argument("--quick", action="store_true", help="one round, fewer clients; what is published stays as it is")
     parser.add_argument("--rounds", type=int, default=3, help="in turn, whose medians count (default: 3)")
     parser.add_argument("--models", nargs="+", default=_MODELS, choices=_MODELS)
     parser.add_argument("--only", nargs="+", metavar="NAME", default=[], help=f"contenders as in the table; {', '.join(_OTHERS)}")
     parser.add_argument("--peers", action="store_true", help="beside other model servers, each in an environment of its own")
-    parser.add_argument("--render", action="store_true", help="measure nothing: the tables and plots of the last run again")
+    parser.add_argument("--render", action="store_true", help="measure nothing: tables, plots and page again, from bench/results")
     return parser
 
 
@@ -145,15 +151,6 @@ def _summary(found: Measurement) -> str:
     cpu = ", ".join(f"{role} {used:.2f}" for role, used in next(reversed(found.cpu_ms.values()), {}).items())
     failure = f"; FAILED: {found.error}" if found.error else ""
     return f"{found.contender}: {loads}; up in {found.start_s or 0:.1f} s; CPU ms: {cpu}; MB: {memory}{failure}"
-
-
-def _write_docs(table: Sequence[Row]) -> None:
-    about = machine.description()
-    pictures = plots.draw(table, about, _DOCS)
-    shown = [file for file in pictures if file.suffix == ".svg"]
-    page.write(_DOCS / "performance.md", table, about, shown)
-    for file in (*pictures, _DOCS / "performance.md"):
-        _say(f"wrote {file.relative_to(ROOT)}")
 
 
 def _say(text: str) -> None:

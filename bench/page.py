@@ -1,37 +1,67 @@
-"""The generated part of docs/performance.md: what stands between its two markers."""
+"""The published results: the rows of the last full run in bench/results/, and the tables, plots and page made from them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from bench import report, targets
+from bench import plots, report, targets
 from bench.report import Row
+from bench.workload import ROOT
 
 BEGIN = "<!-- from here to the end mark: written by `make bench` -->"
 END = "<!-- the end of what `make bench` writes -->"
+RESULTS = ROOT / "bench" / "results"
+DOCS = ROOT / "docs"
+_ROWS, _MACHINE = "bench.json", "machine.txt"
+_TEXTS = {
+    "throughput": "Images per second by images in flight, a panel for each model",
+    "latency": "Latency from p50 to p99 at 80 % of the highest rate, a panel for each model",
+    "cpu": "CPU time per image, a panel for each model",
+}
 
 
-def write(file: Path, table: Sequence[Row], machine: str, pictures: Sequence[Path]) -> None:
-    """Replace what is between the markers; the rest of the file stays. Raises ValueError when a marker is missing."""
-    text = file.read_text(encoding="utf-8")
-    file.write_text(replaced(text, generated(table, machine, [picture.name for picture in pictures])), encoding="utf-8")
+def save(table: Sequence[Row], machine: str, results: Path = RESULTS) -> None:
+    """Write the rows of a full run, and a line that says on what they were measured."""
+    report.write_json(table, results / _ROWS)
+    (results / _MACHINE).write_text(f"{machine}\n", encoding="utf-8")
 
 
-def generated(table: Sequence[Row], machine: str, pictures: Sequence[str]) -> str:
-    images = "".join(f"![{name}]({name})\n\n" for name in pictures)
+def render(results: Path = RESULTS, docs: Path = DOCS) -> list[Path]:
+    """Write the full tables, the plots, and what stands between the marks of docs/performance.md; gives the files.
+
+    Raises ValueError when the page lacks a mark.
+    """
+    table = report.read_json(results / _ROWS)
+    machine = (results / _MACHINE).read_text(encoding="utf-8").strip()
+    tables, page = results / "README.md", docs / "performance.md"
+    pictures = plots.draw(table, docs)
+    page.write_text(replaced(page.read_text(encoding="utf-8"), summary(table, machine)), encoding="utf-8")
+    tables.write_text(full_tables(table, machine), encoding="utf-8")
+    return [tables, *pictures, page]
+
+
+def summary(table: Sequence[Row], machine: str) -> str:
+    """The part of docs/performance.md between its marks."""
     failures = "".join(_failure(row) for row in table if row.get("error"))
+    images = "".join(f"![{text}](performance-{name}.svg)\n\n" for name, text in _TEXTS.items())
+    return f"Measured on: {machine}.\n\n{failures}{images}### Targets\n\n{targets.as_markdown(table)}"
+
+
+def full_tables(table: Sequence[Row], machine: str) -> str:
+    """The text of bench/results/README.md."""
     return (
+        "# Results of the last full run\n\n"
+        "Written by `make bench`; the same rows for a program are in [bench.json](bench.json). The columns are explained in\n"
+        "[docs/performance.md](../../docs/performance.md#columns-of-the-full-tables).\n\n"
         f"Measured on: {machine}.\n\n"
-        f"{failures}"
-        f"### Targets\n\n{targets.as_markdown(table)}\n{images}"
-        f"### All figures\n\n{report.as_markdown(table)}\n"
-        f"### Start, memory and CPU by process\n\n{report.processes_as_markdown(table)}"
+        f"## All figures\n\n{report.as_markdown(table)}\n"
+        f"## Start, memory and CPU by process\n\n{report.processes_as_markdown(table)}"
     )
 
 
 def replaced(text: str, between: str) -> str:
-    """The text with `between` between its markers. Raises ValueError when a marker is missing."""
+    """The text with `between` between its marks. Raises ValueError when a mark is missing."""
     head, begin, rest = text.partition(BEGIN)
     _, end, tail = rest.partition(END)
     if not begin or not end:

@@ -184,7 +184,8 @@ def as_markdown(table: Sequence[Row]) -> str:
 
 def processes_as_markdown(table: Sequence[Row]) -> str:
     """For each contender and model: its start, and memory and CPU by process."""
-    places = {(one["contender"], one["model"]): one for one in table if one.get("memory_mb")}  # the last: the most clients
+    whole = [one for one in table if one.get("memory_mb") and one.get("cpu_ms_by_process")]
+    places = {(one["contender"], one["model"]): one for one in whole}  # the last: the most clients
     lines = [[*place, *_process_cells(one)] for place, one in places.items()]
     return markdown_table(["contender", "model", "start s", "MB of the largest process", "CPU ms an image"], lines)
 
@@ -217,5 +218,24 @@ def _load_of(one: Row) -> str:
 
 
 def write_json(table: Sequence[Row], file: Path) -> None:
+    """Write the rows, one a line, with six significant digits."""
+    lines = (json.dumps(_rounded(one)) for one in table)
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(list(table), indent=1) + "\n", encoding="utf-8")
+    file.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
+
+
+def read_json(file: Path) -> list[Row]:
+    """Read what `write_json` wrote."""
+    table: list[Row] = json.loads(file.read_text(encoding="utf-8"))
+    return table
+
+
+def _rounded(value: Any) -> Any:
+    match value:
+        case float():
+            return float(f"{value:.6g}")
+        case dict():
+            return {key: _rounded(one) for key, one in value.items()}
+        case list() | tuple():
+            return [_rounded(one) for one in value]
+    return value

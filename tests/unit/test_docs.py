@@ -12,6 +12,9 @@ from pydantic import BaseModel, SecretStr
 from inference.errors import ERRORS_BY_CODE, ConfigurationError
 from inference.settings import Settings
 
+ROOT = Path(__file__).parents[2]
+PAGES = ("README.md", "CONTRIBUTING.md", "docs/*.md", "bench/results/README.md")
+
 
 def settings_by_key(model: type[BaseModel] = Settings, prefix: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
@@ -56,16 +59,7 @@ def test_every_error_a_client_can_get_is_documented(repository: Path) -> None:
     assert documented == {(kind.status, kind.code) for kind in kinds}
 
 
-@pytest.mark.parametrize(
-    "file",
-    [
-        "README.md",
-        "CONTRIBUTING.md",
-        "CHANGELOG.md",
-        "SECURITY.md",
-        *(f"docs/{name}.md" for name in ("celery", "configuration", "http", "models", "operations", "performance", "seed")),
-    ],
-)
+@pytest.mark.parametrize("file", [str(file.relative_to(ROOT)) for pattern in PAGES for file in sorted(ROOT.glob(pattern))])
 def test_links_lead_somewhere(repository: Path, file: str) -> None:
     text = (repository / file).read_text(encoding="utf-8")
     targets = [target for target in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in target]

@@ -151,23 +151,11 @@ def test_a_page_without_its_marks_is_refused(text: str) -> None:
 def test_the_page_says_what_failed() -> None:
     table = report.rows([measured(error="it does not answer | at all\nits log: ...")])
 
-    text = page.generated(table, "a machine", [])
-
-    assert "**Failed**: embedded with tiny: it does not answer | at all\n" in text
-    assert "| embedded | tiny | failed: it does not answer / at all |" in text
-
-
-def test_start_memory_and_cpu_stand_by_process() -> None:
-    text = report.processes_as_markdown(report.rows(rounds_of(100)))
-
-    assert text.splitlines()[2:] == ["| embedded | tiny | 5.0 | api 90 | api 1.00, worker 2.00 at 64 clients |"]
+    assert "**Failed**: embedded with tiny: it does not answer | at all\n" in page.summary(table, "a machine")
+    assert "| embedded | tiny | failed: it does not answer / at all |" in page.full_tables(table, "a machine")
 
 
 def test_requests_that_failed_in_the_open_loop_are_seen() -> None:
     rounds = rounds_of(100, opened={0.8: Load(80, 10.0, 5.0, 20.0, errors=3)})
 
     assert "open loop, 80% of the highest, **3 failed**" in report.as_markdown(report.rows(rounds))
-
-
-def test_the_committed_page_has_its_marks(repository: Any) -> None:
-    page.replaced((repository / "docs/performance.md").read_text(encoding="utf-8"), "new")
