@@ -13,7 +13,7 @@ from inference.errors import ERRORS_BY_CODE, ConfigurationError
 from inference.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "CONTRIBUTING.md", "docs/*.md", "bench/results/README.md")
+PAGES = ("*.md", "docs/*.md", "bench/results/README.md")
 
 
 def settings_by_key(model: type[BaseModel] = Settings, prefix: str = "") -> dict[str, Any]:
