@@ -12,8 +12,8 @@ pytestmark = pytest.mark.process
 
 PROBLEM = "application/problem+json"
 CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
-JSON = b" HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-FORM = b"POST /inference HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+JSON = b" HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+FORM = b"POST /inference HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b\r\n"
 
 
 REFUSED = {
@@ -38,7 +38,7 @@ REFUSED = {
     "a folded header": (get(b"X: 1\r\n 2\r\n"), 400, "invalid_request"),
     "a bare CR": (get(b"X: 1\r2\r\n"), 400, "invalid_request"),
     "a NUL": (get(b"X: 1\x002\r\n"), 400, "invalid_request"),
-    "bare line feeds": (b"GET / HTTP/1.1\nHost: x\n\n", 400, "invalid_request"),
+    "bare line feeds": (b"GET / HTTP/1.1\nHost: localhost\n\n", 400, "invalid_request"),
     "two hosts": (get(b"Host: y\r\n"), 400, "invalid_request"),
     "two lengths": (get(b"Content-Length: 1\r\nContent-Length: 2\r\n") + b"aa", 400, "invalid_request"),
     "a length and chunks": (get(b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n") + b"0\r\n\r\n", 400, "invalid_request"),
@@ -145,12 +145,12 @@ class TestLegitimateRequests:
 
     def test_after_a_body_that_nobody_read(self, api: ApiProcess) -> None:
         with api.connect() as connection:
-            unread = b"POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 300000\r\n\r\n" + b"a" * 300_000
+            unread = b"POST /nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 300000\r\n\r\n" + b"a" * 300_000
             assert [connection.ask(unread).status, connection.ask(GET).status] == [404, 200]
 
     def test_expect_100_continue(self, api: ApiProcess) -> None:
         with api.connect() as connection:
-            connection.send(b"POST /nothing HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")
+            connection.send(b"POST /nothing HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")
             assert connection.socket.recv(25, socket.MSG_WAITALL) == b"HTTP/1.1 100 Continue\r\n\r\n"
             assert connection.ask(b"abc").status == 404
 

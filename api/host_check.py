@@ -1,0 +1,99 @@
+"""Which hosts requests may be for: a page whose name resolves to our address (DNS rebinding) is of our origin to its browser.
+
+Host: NAME[:PORT] ──malformed──▶ 400
+        │ else
+        ├─ a loopback name or address, the address that is listened on ──▶ served
+        ├─ any address, where every interface is listened on            ──▶ served: only names can be rebound
+        ├─ this machine's name, unless only loopback is listened on     ──▶ served
+        ├─ in api.allowed_hosts                                         ──▶ served
+        └─ any other                                                    ──▶ 421
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import socket
+from functools import lru_cache
+from typing import Any
+
+from inference.errors import InferenceError, InvalidRequest, MisdirectedRequest, shown
+from inference.settings import ApiSettings
+from inference.settings.web_origins import ANY, is_address, normal_host
+
+#: RFC 9110, section 7.2: a host of RFC 3986 and a port; neither user nor path.
+_HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._~!$&'()*+,;=%-]+))(?::[0-9]{0,5})?")
+#: A request line's URL in absolute form, up to the end of its authority.
+_ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)")
+_LOOPBACK_NAME = "localhost"
+
+
+class HostCheck:
+    """Checks the hosts that a request names.
+
+    Args:
+        settings: `host` is what is listened on, `allowed_hosts` further names.
+    """
+
+    def __init__(self, settings: ApiSettings) -> None:
+        entries, addresses = settings.allowed_hosts, _addresses(settings.host)
+        self._is_off = ANY in entries
+        self._takes_addresses = any(ipaddress.ip_address(address).is_unspecified for address in addresses)
+        self._names = {normal_host(settings.host), *addresses, *(entry.removeprefix(".") for entry in entries)}
+        self._parents = tuple(entry.removeprefix("*") for entry in entries if entry.startswith((".", "*.")))
+        if not all(map(_is_loopback, addresses)):
+            self._names |= _machine_names()
+        self._error = lru_cache(maxsize=1024)(self._checked)
+
+    def error(self, environ: dict[str, Any]) -> InferenceError | None:
+        """What is wrong with the request's host; None where it is served.
+
+        A request of HTTP/1.0 without the header is served: no browser sends one.
+        """
+        if self._is_off:
+            return None
+        uri = environ.get("RAW_URI", "/")
+        if not uri.startswith("/") and (absolute := _ABSOLUTE.match(uri)) and (error := self._error(absolute[1])):
+            return error
+        host = environ.get("HTTP_HOST")
+        if host is None:
+            is_old = environ.get("SERVER_PROTOCOL") == "HTTP/1.0"
+            return None if is_old else InvalidRequest("the request has no Host header", field="Host")
+        return self._error(host)
+
+    def _checked(self, host: str) -> InferenceError | None:
+        found = _HOST.fullmatch(host)
+        if found is None and host:
+            return InvalidRequest(f"the Host header {shown(host)} is no HOST or HOST:PORT", field="Host")
+        name = normal_host(found[1] or found[2]) if found else ""
+        if name in self._names or _is_loopback(name) or (self._takes_addresses and is_address(name)):
+            return None
+        if name.endswith(self._parents):
+            return None
+        return MisdirectedRequest(
+            f"this service does not answer to the host {shown(host)}",
+            field="Host",
+            expected="localhost or an address of the service, or a name that api.allowed_hosts lists",
+        )
+
+
+def _is_loopback(name: str) -> bool:
+    """Whether a name or an address is this machine's to every browser; names below `localhost` are, by RFC 6761."""
+    if is_address(name):
+        return ipaddress.ip_address(name).is_loopback
+    return name == _LOOPBACK_NAME or name.endswith(f".{_LOOPBACK_NAME}")
+
+
+def _machine_names() -> set[str]:
+    """The machine's name as it is set, its first label, and what multicast DNS makes of that."""
+    name = normal_host(socket.gethostname())
+    label = name.partition(".")[0]
+    return {name, label, f"{label}.local"} - {"", ".local"}
+
+
+def _addresses(host: str) -> set[str]:
+    """The addresses that `host`, a name or an address, stands for."""
+    try:
+        return {normal_host(str(entry[4][0])) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+    except (OSError, UnicodeError):  # the error is raised where the socket is bound
+        return set()
