@@ -18,6 +18,7 @@ from inference.models.files import ModelFiles
 from inference.models.registry import reference
 from inference.models.spec import ModelSpec
 from inference.models.switching import Process, SwitchingPredictor
+from inference.public_text import public_exception
 from inference.task_store.protocol import TaskStore
 from tasks.jobs import HeldJobs
 from tasks.stage import RETRY_INTERVAL_S, Stage
@@ -151,7 +152,7 @@ class ModelChanger(Stage):
             model = self._load_beside(proposal)
         except Exception as error:  # noqa: BLE001 whatever the files break, the worker goes on
             refusal = _refusal(error)
-            logger.warning("%s stays as it is: %s", proposal.model, refusal.detail)
+            logger.warning("%s stays as it is, without %s: %s", proposal.model, proposal.files, refusal.detail)
             report = Report(self._owner, error=refusal.to_dict())
         else:
             if model is None:  # withdrawn meanwhile
@@ -233,7 +234,7 @@ class ModelChanger(Stage):
 def _refusal(error: Exception) -> InferenceError:
     match error:
         case ConfigurationError():
-            return InvalidModel(error.detail, field=error.field)
+            return InvalidModel(error.detail, public=error.public, field=error.field)
         case InferenceError():
             return error
-    return InvalidModel(f"{type(error).__name__}: {error}")
+    return InvalidModel(f"{type(error).__name__}: {error}", public=public_exception(error))

@@ -159,5 +159,5 @@ class TestLegitimateRequests:
             assert connection.ask(b"GET /health/live HTTP/1.0\r\n\r\n").status == 200
             assert connection.is_closed()
         with api.connect() as connection:
-            assert connection.ask(get(target=b"http://x/health/live")).status == 200
+            assert connection.ask(get(target=b"http://localhost/health/live")).status == 200
             assert connection.ask(get(target=b"http://x")).document["service"] == "image inference"
