@@ -11,15 +11,15 @@ Host: NAME[:PORT] ──malformed──▶ 400
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import socket
 from functools import lru_cache
 from typing import Any
 
 from inference.errors import InferenceError, InvalidRequest, MisdirectedRequest, shown
+from inference.http_address import addresses_of, is_address, is_loopback_only, is_wildcard, normal_host
 from inference.settings import ApiSettings
-from inference.settings.web_origins import ANY, is_address, normal_host
+from inference.settings.web_origins import ANY
 
 #: RFC 9110, section 7.2: a host of RFC 3986 and a port; neither user nor path.
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._~!$&'()*+,;=%-]+))(?::[0-9]{0,5})?")
@@ -36,12 +36,12 @@ class HostCheck:
     """
 
     def __init__(self, settings: ApiSettings) -> None:
-        entries, addresses = settings.allowed_hosts, _addresses(settings.host)
+        entries, addresses = settings.allowed_hosts, addresses_of(settings.host)
         self._is_off = ANY in entries
-        self._takes_addresses = any(ipaddress.ip_address(address).is_unspecified for address in addresses)
+        self._takes_addresses = is_wildcard(addresses)
         self._names = {normal_host(settings.host), *addresses, *(entry.removeprefix(".") for entry in entries)}
         self._parents = tuple(entry.removeprefix("*") for entry in entries if entry.startswith((".", "*.")))
-        if not all(map(_is_loopback, addresses)):
+        if not is_loopback_only(addresses):
             self._names |= _machine_names()
         self._error = lru_cache(maxsize=1024)(self._checked)
 
@@ -80,7 +80,7 @@ class HostCheck:
 def _is_loopback(name: str) -> bool:
     """Whether a name or an address is this machine's to every browser; names below `localhost` are, by RFC 6761."""
     if is_address(name):
-        return ipaddress.ip_address(name).is_loopback
+        return is_loopback_only([name])
     return name == _LOOPBACK_NAME or name.endswith(f".{_LOOPBACK_NAME}")
 
 
@@ -89,11 +89,3 @@ def _machine_names() -> set[str]:
     name = normal_host(socket.gethostname())
     label = name.partition(".")[0]
     return {name, label, f"{label}.local"} - {"", ".local"}
-
-
-def _addresses(host: str) -> set[str]:
-    """The addresses that `host`, a name or an address, stands for."""
-    try:
-        return {normal_host(str(entry[4][0])) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
-    except (OSError, UnicodeError):  # the error is raised where the socket is bound
-        return set()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 
-from inference.http_address import is_host_name
+from inference.http_address import is_address, is_host_name, normal_host
 
 #: Stands for every host, or every origin.
 ANY = "*"
@@ -42,15 +42,6 @@ def allowed_host(text: str) -> str:
     return mark + normal_host(bare)
 
 
-def normal_host(host: str) -> str:
-    """A host name or an address, without brackets, in the one form that is compared."""
-    if is_address(host):
-        address = ipaddress.ip_address(host)
-        return str(getattr(address, "ipv4_mapped", None) or address)
-    name = host.lower().removesuffix(".")
-    return name if name.isascii() else name.encode("idna").decode()
-
-
 def cors_origin(text: str) -> str:
     """An entry of `api.cors_origins` as browsers send it in the header Origin. Raises ValueError."""
     if text == ANY:
@@ -63,11 +54,3 @@ def cors_origin(text: str) -> str:
         raise ValueError(f"{host} is no host name")
     suffix = "" if port in (None, DEFAULT_PORTS.get(scheme)) else f":{port}"
     return f"{scheme}://{host if host.isascii() else normal_host(host)}{suffix}"
-
-
-def is_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
