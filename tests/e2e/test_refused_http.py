@@ -80,6 +80,9 @@ class TestRefusals:
             assert answer.status == status, answer.body
             assert answer.headers["content-type"] == PROBLEM
             assert answer.headers["connection"] == "close"
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            assert answer.headers["cache-control"] == "no-store"
+            assert "server" not in answer.headers
             assert int(answer.headers["content-length"]) == len(answer.body) < 1_000
             assert (answer.document["status"], answer.document["code"]) == (status, code)
             assert answer.document["type"] == f"urn:problem-type:inference:{code}"
@@ -87,6 +90,25 @@ class TestRefusals:
             assert answer.document["detail"]
             connection.socket.shutdown(socket.SHUT_WR)
             assert connection.is_closed()
+
+    @pytest.mark.parametrize(
+        ("request_bytes", "status", "code"),
+        [
+            (b"GET / HTTP/1.1\r\n\r\n", 400, "invalid_request"),
+            (b"GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n", 421, "misdirected_request"),
+            (b"GET / HTTP/1.0\r\nHost: evil.example\r\n\r\n", 421, "misdirected_request"),
+            (b"GET / HTTP/1.1\r\nHost:\r\n\r\n", 421, "misdirected_request"),
+            (b"GET / HTTP/1.1\r\nHost: me@localhost\r\n\r\n", 400, "invalid_request"),
+            (get(target=b"http://evil.example/"), 421, "misdirected_request"),
+            (get(b"Origin: http://evil.example\r\nContent-Length: 9\r\n", method=b"POST"), 403, "cross_origin"),
+            (get(b"Origin: http://a\r\nOrigin: http://localhost\r\n", method=b"POST"), 403, "cross_origin"),
+        ],
+    )
+    def test_other_hosts_and_origins(self, api: ApiProcess, request_bytes: bytes, status: int, code: str) -> None:
+        with api.connect() as connection:
+            answer = connection.ask(request_bytes)  # before any of its body
+        assert (answer.status, answer.document["code"]) == (status, code)
+        assert "server" not in answer.headers
 
     def test_tls_is_called_by_its_name(self, api: ApiProcess) -> None:
         with api.connect() as connection:
@@ -160,4 +182,4 @@ class TestLegitimateRequests:
             assert connection.is_closed()
         with api.connect() as connection:
             assert connection.ask(get(target=b"http://localhost/health/live")).status == 200
-            assert connection.ask(get(target=b"http://x")).document["service"] == "image inference"
+            assert connection.ask(get(target=b"http://localhost")).document["service"] == "image inference"
