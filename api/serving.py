@@ -13,7 +13,7 @@ from gunicorn.app.base import BaseApplication
 from api.app import create_app
 from api.connections import HttpWorker
 from api.http_messages import MAX_HEADER_FIELD_BYTES, MAX_HEADER_FIELDS, MAX_REQUEST_LINE_BYTES
-from api.server_header import leave_out_server_header
+from api.response_writer import use_response_writer
 from inference.heap import freeze_heap
 from inference.http_address import bound_socket, network_url
 from inference.open_files import let_open
@@ -82,7 +82,7 @@ def serve(settings: Settings) -> None:
         ConfigurationError: a model's description is wrong, or the address cannot be listened on.
     """
     gc.set_threshold(_YOUNG_OBJECTS)
-    leave_out_server_header()
+    use_response_writer()
     _warn_of_strangers(settings)
     os.environ.pop("SCRIPT_NAME", None)  # gunicorn would answer requests outside of it with 500
     max_connections = connections_within(let_open(settings.api.max_connections + _OTHER_FILES), settings.api.max_connections)

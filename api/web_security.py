@@ -6,8 +6,9 @@ answer  ◀── security headers, CORS headers, X-Request-ID
 
 from __future__ import annotations
 
+import itertools
 import re
-import uuid
+import secrets
 from collections.abc import Iterable
 from http import HTTPStatus
 from typing import Any
@@ -21,7 +22,7 @@ from api.proxies import Environ, Wsgi
 from api.security_headers import HSTS, REQUEST_ID
 from inference.errors import InferenceError
 from inference.settings import ApiSettings
-from inference.telemetry import of_request
+from inference.telemetry import logged_request_id
 
 #: A client's own id of its request: nothing that a header or a log would act on.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._~:/+=@-]{1,128}")
@@ -34,10 +35,13 @@ class WebSecurity:
         self._application = application
         self._hosts = HostCheck(settings)
         self._rules = CrossOriginRules(settings.cors_origins)
+        #: random digits of this process, then a number: a random id for each takes a system call
+        self._ids = map(f"{secrets.token_hex(8)}{{:016x}}".format, itertools.count(1))
 
     def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
         origin = environ.get("HTTP_ORIGIN", "")
-        request_id = _request_id(environ)
+        sent_id = environ.get("HTTP_X_REQUEST_ID")
+        request_id = sent_id if sent_id and _REQUEST_ID.fullmatch(sent_id) else next(self._ids)
         added = [*self._rules.headers(origin), (REQUEST_ID, request_id)]
         if environ["wsgi.url_scheme"] == "https":
             added.append(HSTS)
@@ -51,13 +55,11 @@ class WebSecurity:
         if self._rules.is_preflight(environ, origin):
             start(_status_line(HTTPStatus.NO_CONTENT), PREFLIGHT_HEADERS)
             return []
-        with of_request(request_id):
+        token = logged_request_id.set(request_id)
+        try:
             return self._application(environ, start)
-
-
-def _request_id(environ: Environ) -> str:
-    sent = environ.get("HTTP_X_REQUEST_ID", "")
-    return sent if _REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex
+        finally:
+            logged_request_id.reset(token)
 
 
 def _problem(error: InferenceError, environ: Environ, start_response: Any) -> Iterable[bytes]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
@@ -18,7 +16,7 @@ from inference.settings import LogSettings
 
 _TEXT = "%(asctime)s %(levelname)-7s %(process_role)s %(name)s: %(message)s"
 #: The id of the HTTP request that is being served, as its answer has it in X-Request-ID.
-_request_id: ContextVar[str] = ContextVar("request_id", default="")
+logged_request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 
 #: In one message or exception, which may quote what a stranger sent.
@@ -34,21 +32,11 @@ def _safe(text: str) -> str:
     return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), cut)
 
 
-@contextmanager
-def of_request(request_id: str) -> Iterator[None]:
-    """Let what is logged in the block carry the id of an HTTP request."""
-    token = _request_id.set(request_id)
-    try:
-        yield
-    finally:
-        _request_id.reset(token)
-
-
 class _TextFormatter(logging.Formatter):
     """One line an event; what follows of an exception is indented, so that no line of it looks like an event."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 logging's name
-        request_id = f" [request {_request_id.get()}]" if _request_id.get() else ""
+        request_id = f" [request {logged_request_id.get()}]" if logged_request_id.get() else ""
         record.message = _safe(record.message).replace("\n", "\\n") + request_id
         return super().formatMessage(record)
 
@@ -65,7 +53,7 @@ class _JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": _safe(record.getMessage()),
         }
-        if request_id := _request_id.get():
+        if request_id := logged_request_id.get():
             event["request_id"] = request_id
         if record.exc_info:
             event["exception"] = _safe(self.formatException(record.exc_info))
