@@ -3,9 +3,10 @@
 Host: NAME[:PORT] ──malformed──▶ 400
         │ else
         ├─ a loopback name or address, the address that is listened on ──▶ served
-        ├─ any address, where every interface is listened on            ──▶ served: only names can be rebound
-        ├─ this machine's name, unless only loopback is listened on     ──▶ served
         ├─ in api.allowed_hosts                                         ──▶ served
+        ├─ any address, where every interface is listened on            ──▶ served: only names can be rebound
+        ├─ a name that no public DNS has, unless only loopback is
+        │  listened on: this machine's, api, gpu.local, x.internal      ──▶ served: nor can these
         └─ any other                                                    ──▶ 421
 """
 
@@ -41,8 +42,9 @@ class HostCheck:
         self._takes_addresses = is_wildcard(addresses)
         self._names = {normal_host(settings.host), *addresses, *(entry.removeprefix(".") for entry in entries)}
         self._parents = tuple(entry.removeprefix("*") for entry in entries if entry.startswith((".", "*.")))
-        if not is_loopback_only(addresses):
-            self._names |= _machine_names()
+        self._takes_private_names = not is_loopback_only(addresses)
+        if self._takes_private_names:
+            self._names.add(normal_host(socket.gethostname()))
         self._error = lru_cache(maxsize=1024)(self._checked)
 
     def error(self, environ: dict[str, Any]) -> InferenceError | None:
@@ -68,7 +70,7 @@ class HostCheck:
         name = normal_host(found[1] or found[2]) if found else ""
         if name in self._names or _is_loopback(name) or (self._takes_addresses and is_address(name)):
             return None
-        if name.endswith(self._parents):
+        if name.endswith(self._parents) or (self._takes_private_names and _is_private(name)):
             return None
         return MisdirectedRequest(
             f"this service does not answer to the host {shown(host)}",
@@ -84,8 +86,6 @@ def _is_loopback(name: str) -> bool:
     return name == _LOOPBACK_NAME or name.endswith(f".{_LOOPBACK_NAME}")
 
 
-def _machine_names() -> set[str]:
-    """The machine's name as it is set, its first label, and what multicast DNS makes of that."""
-    name = normal_host(socket.gethostname())
-    label = name.partition(".")[0]
-    return {name, label, f"{label}.local"} - {"", ".local"}
+def _is_private(name: str) -> bool:
+    """Whether no public DNS has the name: one label is none there, and these two domains are reserved (RFC 6762, ICANN)."""
+    return bool(name) and ("." not in name or name.endswith((".local", ".internal")))

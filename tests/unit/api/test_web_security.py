@@ -189,11 +189,23 @@ class TestHosts:
         assert error_code(host, host="::") == "invalid_request"
 
     @pytest.mark.parametrize("bound", ["0.0.0.0", "::", "0:0:0:0:0:0:0:0"])  # noqa: S104
-    def test_where_every_interface_is_listened_on_any_address_is_served_but_no_name(self, bound: str) -> None:
-        for host in ("192.0.2.7:30005", "[2001:db8::1]", "10.1.2.3", "0.0.0.0:30005", socket.gethostname()):
+    def test_where_every_interface_is_listened_on_any_address_is_served(self, bound: str) -> None:
+        for host in ("192.0.2.7:30005", "[2001:db8::1]", "10.1.2.3", "0.0.0.0:30005"):
             assert error_code(host, host=bound) is None, host
-        for host in ("evil.example", "10.1.2.3.evil.example", "evil"):
+        for host in ("evil.example", "10.1.2.3.evil.example", "local.evil.example", "evil.test", ""):
             assert error_code(host, host=bound) == "misdirected_request", host
+
+    @pytest.mark.parametrize("bound", ["0.0.0.0", "192.0.2.7"])  # noqa: S104
+    def test_where_other_machines_reach_it_so_are_names_that_no_public_dns_has(self, bound: str) -> None:
+        for host in (
+            socket.gethostname(),
+            "api:30005",
+            "GPU-1.local.",
+            "inference.default.svc.cluster.local",
+            "host.docker.internal",
+        ):
+            assert error_code(host, host=bound) is None, host
+            assert error_code(host) == "misdirected_request", host
 
     def test_the_address_that_is_listened_on(self) -> None:
         assert error_code("192.0.2.7:30005", host="192.0.2.7") is None
