@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from pathlib import PurePath
 
 from inference.errors import ConfigurationError, InferenceError, InvalidModel, ServiceUnavailable
 from inference.messages import ModelRef
@@ -171,7 +172,12 @@ class ModelChanger(Stage):
         specs = {**self._current, proposal.model: spec}
         process = self._make(specs)
         logger.info("loading %s %s beside what runs", model.name, model.version)
-        if not process.start(lambda: self.stopping.is_set() or not self._is_open(proposal)):
+        try:
+            is_started = process.start(lambda: self.stopping.is_set() or not self._is_open(proposal))
+        except ConfigurationError as error:
+            error.public = _by_name(error.public, specs)
+            raise
+        if not is_started:
             return None
         self._predictor.stand_by(process)
         self._candidate = specs
@@ -229,6 +235,13 @@ class ModelChanger(Stage):
                 f"{error.detail}; a command gave these files: put them back, or go back to the configuration's models with "
                 "`server.py reset-models`"
             ) from error
+
+
+def _by_name(text: str, specs: Specs) -> str:
+    """`text` with the names of model files in place of their locations: clients need not know where they are."""
+    for file in (file for spec in specs.values() for file in spec.local_files.values()):
+        text = text.replace(file.location, PurePath(file.location).name)
+    return text
 
 
 def _refusal(error: Exception) -> InferenceError:

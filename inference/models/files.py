@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path, PurePath
 
@@ -75,9 +74,7 @@ class ModelFiles:
         described = {key: value for key, value in dict(spec).items() if key in ModelDescription.model_fields}
         found = self.resolve(ModelDescription.model_validate(described | changed))
         version = f"{spec.version.partition('+')[0]}+{found.digest.removeprefix('sha256:')[:8]}"
-        # What a command's files are called in errors, which clients get: no more than their names.
-        files = {key: replace(file, location=PurePath(file.location).name) for key, file in found.local_files.items()}
-        return found.model_copy(update={"version": version, "local_files": files})
+        return found.model_copy(update={"version": version})
 
     def in_bucket(self, name: str) -> str:
         """The object that a command names: ``s3://…`` as it is, anything else in the models' bucket."""

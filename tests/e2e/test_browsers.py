@@ -54,6 +54,8 @@ _LOAD = """([tag, url]) => new Promise(resolve => {
 })"""
 _EMBED = "url => document.body.append(Object.assign(document.createElement('iframe'), {src: url}))"
 
+pytestmark = pytest.mark.process
+
 TASK = "0123456789abcdef0123456789abcdef"
 
 

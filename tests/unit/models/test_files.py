@@ -116,12 +116,6 @@ def test_clients_hear_of_no_folder_and_no_bucket(weights_file: str, told: str) -
     assert caught.value.to_dict()["detail"].startswith(told)
 
 
-def test_a_commands_files_are_called_by_their_names_alone() -> None:
-    spec, files = model()
-    changed = files.with_files(spec, weights_file="models/b.h5")
-    assert [file.location for file in changed.local_files.values() if "/" in file.location] == []
-
-
 def test_a_name_of_an_object_is_one_of_the_models_bucket() -> None:
     assert ModelFiles(Settings()).in_bucket("vgg/w.h5") == "s3://inference/vgg/w.h5"
     assert ModelFiles(Settings()).in_bucket("/vgg/w.h5") == "s3://inference/vgg/w.h5"
