@@ -26,7 +26,6 @@ _ARGUMENTS = (
     "--disable-sync",
     "--disable-features=LocalNetworkAccessChecks",
 )
-_INSTALLING = threading.Lock()
 
 
 def _find() -> str | None:
@@ -40,10 +39,8 @@ def chromium(root: Path) -> str:
         ServicesError: it cannot be had, and why.
     """
     layout = Layout(root)
-    with _INSTALLING:
-        if _find() is None:
-            layout.install_log("chromium").parent.mkdir(parents=True, exist_ok=True)
-        debian_package(layout, "chromium", "chromium", _find)
+    layout.install_log("chromium").parent.mkdir(parents=True, exist_ok=True)
+    debian_package(layout, "chromium", "chromium", _find)
     return _find() or ""
 
 
