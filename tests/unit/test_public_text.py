@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import ast
+from pathlib import Path
+
 import pytest
 
 from inference.public_text import public_exception, public_reason, with_reason
@@ -27,3 +30,26 @@ def test_a_text_that_may_name_a_place_is_left_out(text: str, told: str) -> None:
 def test_an_exception_is_at_least_its_type() -> None:
     assert public_exception(ValueError("no")) == "ValueError: no"
     assert public_exception(OSError(2, "No such file", "/srv/x")) == "FileNotFoundError"
+
+
+#: Errors that clients get because a server or a library failed.
+_SERVERS_ERRORS = {"InferenceError", "ObjectNotFound", "PredictionFailed", "ServiceUnavailable", "UploadLost"}
+
+
+def quotes_a_library(call: ast.Call) -> bool:
+    """Whether the error's text has another one's, and clients get it too."""
+    quoted = [part.value for part in ast.walk(call.args[0]) if isinstance(part, ast.FormattedValue)] if call.args else []
+    is_quoting = any(ast.unparse(value) in {"error", "error.detail", "answer.message"} for value in quoted)
+    return is_quoting and "public" not in {keyword.arg for keyword in call.keywords}
+
+
+def test_no_client_gets_a_librarys_words_of_a_server(repository: Path) -> None:
+    files = [file for folder in ("api", "inference", "tasks") for file in (repository / folder).rglob("*.py")]
+    calls = [
+        (file, node)
+        for file in files
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in _SERVERS_ERRORS
+    ]
+    assert len(calls) > 30
+    assert [f"{file.relative_to(repository)}:{call.lineno}" for file, call in calls if quotes_a_library(call)] == []
