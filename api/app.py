@@ -17,6 +17,7 @@ from api.problems import register_error_handlers
 from api.proxies import TrustedProxies
 from api.submission import Submissions
 from api.uploads import Uploads
+from api.web_security import WebSecurity
 from inference.replies import ReplyRouter
 from inference.services import Services
 from inference.settings import Settings
@@ -81,6 +82,7 @@ def create_app(settings: Settings) -> Api:
     app.register_blueprint(health.blueprint)
     register_id_check(app)
     register_error_handlers(app)
+    app.wsgi_app = WebSecurity(app.wsgi_app, settings.api)  # type: ignore[method-assign]
     if settings.api.trusted_proxies:
         app.wsgi_app = TrustedProxies(app.wsgi_app, settings.api.trusted_proxies, app.url_map)  # type: ignore[method-assign]
     return app

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from flask import Blueprint, Response
 
 from api.context import api
 from api.identity import identity
+from api.problems import log_detail
 from api.query import check_query
 from api.responses import json_response
 from api.urls import prefixed
 from inference.errors import ServiceUnavailable
-from inference.status import OK, said
+from inference.status import OK, fault_of
 
 blueprint = Blueprint("health", __name__)
 
@@ -58,14 +61,22 @@ def ready() -> Response:
     check_query()
     services = api().services
     checks = {
-        "task_store": said(services.store.ping),
-        "broker": said(lambda: services.broker.depth(services.effective.now().model().queue)),
-        "object_store": said(services.objects.ping),
-        "model": said(_served_model_is_loaded),
+        "task_store": _said(services.store.ping),
+        "broker": _said(lambda: services.broker.depth(services.effective.now().model().queue)),
+        "object_store": _said(services.objects.ping),
+        "model": _said(_served_model_is_loaded),
     }
     is_ready = all(result == OK for result in checks.values())
     status = "ready" if is_ready else "not ready"
     return json_response({"status": status, "checks": checks}, 200 if is_ready else 503)
+
+
+def _said(call: Callable[[], object]) -> str:
+    error = fault_of(call)
+    if error is None:
+        return OK
+    log_detail(error)
+    return error.public
 
 
 def _served_model_is_loaded() -> None:

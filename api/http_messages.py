@@ -18,6 +18,7 @@ from gunicorn.http.parser import Parser
 from gunicorn.util import http_date
 
 from api.problems import problem_document
+from api.security_headers import SECURITY_HEADERS, header_lines
 from inference.errors import (
     ExpectationFailed,
     HeaderFieldsTooLarge,
@@ -46,6 +47,7 @@ _REFUSALS: tuple[tuple[type[Exception], type[InferenceError], str], ...] = (
     (errors.ExpectationFailed, ExpectationFailed, "all that can be expected here is 100-continue: {}"),
     (errors.ParseException, InvalidRequest, "the request is not valid HTTP/1.1: {}"),
 )
+_SECURITY_LINES = header_lines(SECURITY_HEADERS)
 #: The first byte of a TLS handshake record.
 _TLS_HANDSHAKE = b"\x16"
 
@@ -141,6 +143,7 @@ def response_bytes(error: InferenceError, *, has_body: bool = True) -> bytes:
         f"Date: {http_date()}\r\n"
         "Connection: close\r\n"
         "Content-Type: application/problem+json\r\n"
+        f"{_SECURITY_LINES}"
         f"Content-Length: {len(body)}\r\n\r\n"
     )
     return head.encode("latin-1") + (body if has_body else b"")

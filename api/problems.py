@@ -14,6 +14,7 @@ from api.responses import json_response
 from api.urls import batch_url, prefixed, task_url
 from inference.errors import (
     BatchNotFound,
+    ConfigurationError,
     InferenceError,
     InvalidRequest,
     MethodNotAllowed,
@@ -36,7 +37,15 @@ def problem_document(error: InferenceError) -> dict[str, Any]:
 
 
 def problem_response(error: InferenceError) -> Response:
+    """The answer to a request that ends with `error`; what it does not say is logged under the request's id."""
+    log_detail(error)
     return json_response(problem_document(error), error.status, headers=_headers(error), mimetype="application/problem+json")
+
+
+def log_detail(error: InferenceError) -> None:
+    """Log what clients are not told of an error."""
+    if error.detail != error.public:
+        logger.warning("%s", error.detail)
 
 
 def _headers(error: InferenceError) -> dict[str, str]:
@@ -56,6 +65,7 @@ def _headers(error: InferenceError) -> dict[str, str]:
 
 def register_error_handlers(app: Flask) -> None:
     app.register_error_handler(InferenceError, problem_response)
+    app.register_error_handler(ConfigurationError, _unexpected)
     app.register_error_handler(HTTPException, _http_problem)
     app.register_error_handler(Exception, _unexpected)
 

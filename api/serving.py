@@ -13,8 +13,9 @@ from gunicorn.app.base import BaseApplication
 from api.app import create_app
 from api.connections import HttpWorker
 from api.http_messages import MAX_HEADER_FIELD_BYTES, MAX_HEADER_FIELDS, MAX_REQUEST_LINE_BYTES
+from api.response_writer import use_response_writer
 from inference.heap import freeze_heap
-from inference.http_address import bound_socket
+from inference.http_address import bound_socket, network_url
 from inference.open_files import let_open
 from inference.settings import Settings
 
@@ -81,12 +82,25 @@ def serve(settings: Settings) -> None:
         ConfigurationError: a model's description is wrong, or the address cannot be listened on.
     """
     gc.set_threshold(_YOUNG_OBJECTS)
+    use_response_writer()
+    _warn_of_strangers(settings)
     os.environ.pop("SCRIPT_NAME", None)  # gunicorn would answer requests outside of it with 500
     max_connections = connections_within(let_open(settings.api.max_connections + _OTHER_FILES), settings.api.max_connections)
     create_app(settings)  # what is wrong with it is said once, before any worker is forked
     listener = bound_socket(settings.api.host, settings.api.port)
     listener.listen(_BACKLOG)
     _Gunicorn(settings, listener.detach(), max_connections).run()
+
+
+def _warn_of_strangers(settings: Settings) -> None:
+    """Say who may do what, where other machines reach the API: it has no keys yet."""
+    url = network_url(settings.api.host, settings.api.port)
+    if url is not None:
+        logger.warning(
+            "OPEN TO OTHER MACHINES at %s: whoever reaches this address may classify images, read and cancel all tasks and"
+            " change the models, without a password; listen on 127.0.0.1, or let a firewall or a proxy decide who gets here",
+            url,
+        )
 
 
 def connections_within(files: int, max_connections: int) -> int:

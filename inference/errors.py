@@ -108,7 +108,8 @@ class InferenceError(Exception):
     """Base of every error this service raises on purpose.
 
     Args:
-        detail: one sentence that says what was wrong.
+        detail: one sentence that says what was wrong, for the log and for operators.
+        public: the same for clients, where `detail` names inner addresses, paths or buckets; default: `detail`.
         field: where, as a dotted path of the request or the configuration, e.g. ``metadata.shape``.
         expected: what would be right.
         retry_after_s: seconds after which trying again makes sense.
@@ -123,6 +124,7 @@ class InferenceError(Exception):
         self,
         detail: str,
         *,
+        public: str | None = None,
         field: str | None = None,
         expected: str | None = None,
         retry_after_s: float | None = None,
@@ -132,6 +134,7 @@ class InferenceError(Exception):
     ) -> None:
         super().__init__(detail)
         self.detail = detail
+        self.public = detail if public is None else public
         self.field = field
         self.expected = expected
         self.retry_after_s = retry_after_s
@@ -139,8 +142,12 @@ class InferenceError(Exception):
         self.workers = workers
         self.batch_id = batch_id
 
+    def put_before(self, text: str) -> None:
+        """Let what the error says begin with `text`."""
+        self.detail, self.public = f"{text}: {self.detail}", f"{text}: {self.public}"
+
     def to_dict(self) -> dict[str, Any]:
-        """The error as plain data: code, detail and, where known, field, expected, retry_after_s, task_id, batch_id, workers.
+        """The error as clients get it: code, detail (`public`) and, where known, field, expected, retry_after_s, ids, workers.
 
         Each member is cut to a length of its own, so that no problem document, record or batch answer grows with what was sent.
         """
@@ -150,7 +157,7 @@ class InferenceError(Exception):
             "task_id": (self.task_id, _MAX_ID_BYTES),
             "batch_id": (self.batch_id, _MAX_ID_BYTES),
         }
-        data: dict[str, Any] = {"code": self.code, "detail": _bounded(self.detail, _MAX_DETAIL_BYTES)}
+        data: dict[str, Any] = {"code": self.code, "detail": _bounded(self.public, _MAX_DETAIL_BYTES)}
         data |= {name: _bounded(text, max_bytes) for name, (text, max_bytes) in texts.items() if text is not None}
         if self.retry_after_s is not None:
             data["retry_after_s"] = self.retry_after_s
@@ -205,6 +212,12 @@ class ConfigurationError(InferenceError):
     """A setting, a model description or a file they name is wrong. Ends the process that finds it."""
 
     code, title = "invalid_configuration", "Invalid configuration"
+
+
+class CrossOrigin(InferenceError):
+    """A page of another origin has a browser send a request that would change something."""
+
+    status, code, title = 403, "cross_origin", "Refused to a page of another origin"
 
 
 class TaskNotFound(InferenceError):
@@ -289,6 +302,12 @@ class ExpectationFailed(InferenceError):
 
 class Overloaded(InferenceError):
     status, code, title = 429, "overloaded", "Too many requests are waiting"
+
+
+class MisdirectedRequest(InferenceError):
+    """The request is for a host name that this service does not answer to."""
+
+    status, code, title = 421, "misdirected_request", "Misdirected request"
 
 
 class HeaderFieldsTooLarge(InferenceError):

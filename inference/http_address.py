@@ -7,12 +7,13 @@ import ipaddress
 import os
 import re
 import socket
+from collections.abc import Iterable
 from typing import Any
 
 from inference.errors import ConfigurationError
 
-#: Addresses that mean every interface, and one of the machine's own that reaches each.
-_LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 not bound here
+#: Documentation's (RFC 5737, RFC 3849): nothing is sent there, but the system says which of its addresses it would use.
+_ELSEWHERE = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
 #: A part of a host name between dots; underscores are common in containers' names.
 _LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _MAX_NAME_LENGTH = 253
@@ -43,6 +44,41 @@ def listening_host(text: str) -> str:
     return host
 
 
+def is_address(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def normal_host(host: str) -> str:
+    """A host name or an address, without brackets, in the one form in which hosts are compared."""
+    if is_address(host):
+        address = ipaddress.ip_address(host)
+        return str(getattr(address, "ipv4_mapped", None) or address)
+    name = host.lower().removesuffix(".")
+    return name if name.isascii() else name.encode("idna").decode()
+
+
+def addresses_of(host: str) -> set[str]:
+    """The addresses that a name or an address to listen on stands for; none where it does not resolve."""
+    try:
+        return {normal_host(str(entry[4][0])) for entry in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+    except (OSError, UnicodeError):
+        return set()
+
+
+def is_wildcard(addresses: Iterable[str]) -> bool:
+    """Whether who listens on them listens on every interface."""
+    return any(ipaddress.ip_address(address).is_unspecified for address in addresses)
+
+
+def is_loopback_only(addresses: Iterable[str]) -> bool:
+    """Whether who listens on them is reached from this machine alone."""
+    return all(ipaddress.ip_address(address).is_loopback for address in addresses)
+
+
 def authority(host: str, port: int) -> str:
     """HOST:PORT as URLs have it, IPv6 in brackets."""
     return f"[{host.replace('%', '%25')}]:{port}" if ":" in host else f"{host}:{port}"
@@ -50,7 +86,30 @@ def authority(host: str, port: int) -> str:
 
 def reachable_url(host: str, port: int) -> str:
     """The URL of a server that listens on `host`, for clients on the same machine."""
-    return f"http://{authority(_LOOPBACK_OF.get(host, host), port)}"
+    if is_address(host) and ipaddress.ip_address(host).is_unspecified:
+        host = "::1" if ":" in host else "127.0.0.1"
+    return f"http://{authority(host, port)}"
+
+
+def network_url(host: str, port: int) -> str | None:
+    """The URL of a server that listens on `host`, for clients on other machines; None where only this machine reaches it."""
+    addresses = addresses_of(host)
+    if is_loopback_only(addresses):
+        return None
+    if is_wildcard(addresses):
+        host = next(filter(None, map(_own_address, _ELSEWHERE)), socket.gethostname())
+    return f"http://{authority(host, port)}"
+
+
+def _own_address(family: socket.AddressFamily) -> str | None:
+    """The address that this machine has in its network; None where it has none of this family."""
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((_ELSEWHERE[family], 9))
+            address = str(probe.getsockname()[0])
+    except OSError:
+        return None
+    return None if is_loopback_only([address]) else address
 
 
 def bound_socket(host: str, port: int, *, key: str = "api.host") -> socket.socket:

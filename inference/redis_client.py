@@ -120,11 +120,13 @@ def unavailable_when_down() -> Iterator[None]:
     try:
         yield
     except (redis.ConnectionError, redis.TimeoutError) as error:
-        raise ServiceUnavailable(f"the task store does not answer: {error}", retry_after_s=1) from error
+        public = "the task store does not answer"
+        raise ServiceUnavailable(f"{public}: {error}", public=public, retry_after_s=1) from error
     except redis.ResponseError as error:
         if not isinstance(error, _PASSING_ERRORS) and not _PASSING_CODES.search(str(error)):
             raise
-        raise ServiceUnavailable(f"the task store refuses: {error}", retry_after_s=1) from error
+        public = "the task store takes no changes at the moment"
+        raise ServiceUnavailable(f"the task store refuses: {error}", public=public, retry_after_s=1) from error
 
 
 class _Sentinels(Sentinel):

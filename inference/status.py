@@ -81,16 +81,22 @@ def status_of(services: Services) -> Status:
 
 
 def said(call: Callable[[], object]) -> str:
-    """`OK` when `call` returns, else why it cannot be served."""
+    """`OK` when `call` returns, else why it cannot be served, as operators get it."""
+    error = fault_of(call)
+    return OK if error is None else error.detail
+
+
+def fault_of(call: Callable[[], object]) -> ServiceUnavailable | None:
+    """Why `call` cannot be served; None when it returns."""
     try:
         call()
     except ServiceUnavailable as error:
-        return error.detail
+        return error
     except Exception:
         # A client library raises what it likes of a server that goes away; a probe that fails says no more than that it is down.
         logger.exception("a store cannot be asked")
-        return "it cannot be asked; the log says why"
-    return OK
+        return ServiceUnavailable("it cannot be asked; the log says why")
+    return None
 
 
 def _models(services: Services, workers: Sequence[WorkerInfo]) -> tuple[ModelStatus, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 import sys
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
@@ -14,6 +15,8 @@ from inference.open_files import out_of_files
 from inference.settings import LogSettings
 
 _TEXT = "%(asctime)s %(levelname)-7s %(process_role)s %(name)s: %(message)s"
+#: The id of the HTTP request that is being served, as its answer has it in X-Request-ID.
+logged_request_id: ContextVar[str] = ContextVar("request_id", default="")
 
 
 #: In one message or exception, which may quote what a stranger sent.
@@ -33,7 +36,8 @@ class _TextFormatter(logging.Formatter):
     """One line an event; what follows of an exception is indented, so that no line of it looks like an event."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 logging's name
-        record.message = _safe(record.message).replace("\n", "\\n")
+        request_id = f" [request {logged_request_id.get()}]" if logged_request_id.get() else ""
+        record.message = _safe(record.message).replace("\n", "\\n") + request_id
         return super().formatMessage(record)
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 logging's name
@@ -49,6 +53,8 @@ class _JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": _safe(record.getMessage()),
         }
+        if request_id := logged_request_id.get():
+            event["request_id"] = request_id
         if record.exc_info:
             event["exception"] = _safe(self.formatException(record.exc_info))
         return orjson.dumps(event).decode()

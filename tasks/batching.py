@@ -97,7 +97,9 @@ class Batcher(Stage):
         self._commit_rest()
 
     def fail(self, job: Job, error: InferenceError) -> None:
-        """End a job with an error."""
+        """End a job with an error. The record has what clients may know of it, the log all of it."""
+        if error.detail != error.public:
+            logger.warning("task %s failed: %s", job.task_id, error.detail)
         status = TaskStatus.EXPIRED if isinstance(error, DeadlineExceeded) else TaskStatus.FAILED
         outcome = Outcome.of_error(status, error, timings=job.timings, worker=self._owner)
         self._committer.inbox.put(Finished(job, outcome))

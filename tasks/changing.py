@@ -10,6 +10,7 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from pathlib import PurePath
 
 from inference.errors import ConfigurationError, InferenceError, InvalidModel, ServiceUnavailable
 from inference.messages import ModelRef
@@ -18,6 +19,7 @@ from inference.models.files import ModelFiles
 from inference.models.registry import reference
 from inference.models.spec import ModelSpec
 from inference.models.switching import Process, SwitchingPredictor
+from inference.public_text import public_exception
 from inference.task_store.protocol import TaskStore
 from tasks.jobs import HeldJobs
 from tasks.stage import RETRY_INTERVAL_S, Stage
@@ -151,7 +153,7 @@ class ModelChanger(Stage):
             model = self._load_beside(proposal)
         except Exception as error:  # noqa: BLE001 whatever the files break, the worker goes on
             refusal = _refusal(error)
-            logger.warning("%s stays as it is: %s", proposal.model, refusal.detail)
+            logger.warning("%s stays as it is, without %s: %s", proposal.model, proposal.files, refusal.detail)
             report = Report(self._owner, error=refusal.to_dict())
         else:
             if model is None:  # withdrawn meanwhile
@@ -170,7 +172,12 @@ class ModelChanger(Stage):
         specs = {**self._current, proposal.model: spec}
         process = self._make(specs)
         logger.info("loading %s %s beside what runs", model.name, model.version)
-        if not process.start(lambda: self.stopping.is_set() or not self._is_open(proposal)):
+        try:
+            is_started = process.start(lambda: self.stopping.is_set() or not self._is_open(proposal))
+        except ConfigurationError as error:
+            error.public = _by_name(error.public, specs)
+            raise
+        if not is_started:
             return None
         self._predictor.stand_by(process)
         self._candidate = specs
@@ -230,10 +237,17 @@ class ModelChanger(Stage):
             ) from error
 
 
+def _by_name(text: str, specs: Specs) -> str:
+    """`text` with the names of model files in place of their locations: clients need not know where they are."""
+    for file in (file for spec in specs.values() for file in spec.local_files.values()):
+        text = text.replace(file.location, PurePath(file.location).name)
+    return text
+
+
 def _refusal(error: Exception) -> InferenceError:
     match error:
         case ConfigurationError():
-            return InvalidModel(error.detail, field=error.field)
+            return InvalidModel(error.detail, public=error.public, field=error.field)
         case InferenceError():
             return error
-    return InvalidModel(f"{type(error).__name__}: {error}")
+    return InvalidModel(f"{type(error).__name__}: {error}", public=public_exception(error))

@@ -59,7 +59,8 @@ class Fetcher:
         except ObjectNotFound as error:
             if job.item.header is None:  # not an upload of ours: a Celery client named it
                 raise
-            raise UploadLost(f"the task's own upload is gone: {error.detail}", task_id=job.task_id) from error
+            public = "the task's own upload is gone"
+            raise UploadLost(f"{public}: {error.detail}", public=public, task_id=job.task_id) from error
         except InferenceError:
             raise
         except Exception as error:

@@ -111,4 +111,5 @@ def _unavailable_when_down() -> Iterator[None]:
     try:
         yield
     except (AMQPError, KombuError, OperationalError, OSError) as error:
-        raise ServiceUnavailable(f"the broker does not answer: {error}", retry_after_s=1) from error
+        public = "the broker does not answer"
+        raise ServiceUnavailable(f"{public}: {error}", public=public, retry_after_s=1) from error

@@ -14,7 +14,7 @@ from types import FrameType
 import urllib3
 
 from inference.errors import ConfigurationError
-from inference.http_address import bound_socket, reachable_url
+from inference.http_address import bound_socket, network_url, reachable_url
 from inference.launcher import embedded_broker
 from inference.launcher.supervisor import Supervisor
 from inference.models.registry import ModelRegistry
@@ -126,6 +126,8 @@ class _Service:
         sample = self._settings.sample_image
         photo = shlex.quote(str(sample)) if sample else "photo.jpg"
         _say(f"ready after {time.monotonic() - self._began:.1f} s at {self._url}   (Ctrl-C stops it)")
+        if url := network_url(self._settings.api.host, self._settings.api.port):
+            _say(f"from other machines: {url}")
         _say(f"try: curl -F image=@{photo} {self._url}/inference")
         if sample is not None:
             self._classify(sample)

@@ -100,7 +100,9 @@ def _lock(gpu: str, folder: Path) -> GpuLock:
     try:
         return GpuLock(gpu, _open(file))
     except OSError as error:
-        raise ConfigurationError(f"gpu.lock_dir: cannot open {file}: {error.strerror}", field="gpu.lock_dir") from error
+        public = "gpu.lock_dir: a file there cannot be opened"
+        detail = f"gpu.lock_dir: cannot open {file}: {error.strerror}"
+        raise ConfigurationError(detail, public=public, field="gpu.lock_dir") from error
 
 
 def _open(file: Path) -> int:

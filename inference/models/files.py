@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 
 from inference.errors import ConfigurationError, ObjectNotFound
 from inference.models.digests import content_sha256, file_sha256, lines_sha256
@@ -97,7 +97,8 @@ class ModelFiles:
             raise
         except (OSError, RuntimeError, ValueError) as error:  # it may not be read, a link leads back to itself, no path
             reason = getattr(error, "strerror", None) or error
-            raise ConfigurationError(f"cannot read {location.text}: {reason}", field=key) from error
+            public = f"cannot read {PurePath(location.text).name}"
+            raise ConfigurationError(f"cannot read {location.text}: {reason}", public=public, field=key) from error
 
     def _path(self, location: FileLocation, folder: Path) -> Path:
         if location.bucket is not None:
@@ -106,12 +107,16 @@ class ModelFiles:
         path = folder / location.text
         self._places.check_path(path)
         if not path.exists():
-            raise ObjectNotFound(f"there is no file {path}")
+            raise ObjectNotFound(f"there is no file {path}", public=f"there is no file {path.name}")
         if not path.is_file() and not path.is_dir():
-            raise ConfigurationError(f"{path} is neither a file nor a folder")  # reading a pipe may never end
+            public = f"{path.name} is neither a file nor a folder"
+            raise ConfigurationError(f"{path} is neither a file nor a folder", public=public)  # reading a pipe may never end
         sha256 = content_sha256(path) if location.sha256 else None
         if sha256 != location.sha256:
-            raise ConfigurationError(f"{path} has the digest sha256:{sha256}, not sha256:{location.sha256}")
+            raise ConfigurationError(
+                f"{path} has the digest sha256:{sha256}, not sha256:{location.sha256}",
+                public=f"{path.name} has the digest sha256:{sha256}, not sha256:{location.sha256}",
+            )
         return path
 
     def _labels(self, description: ModelDescription) -> tuple[str, ...]:
@@ -120,9 +125,11 @@ class ModelFiles:
         try:
             return read_labels(path.read_bytes())
         except OSError as error:
-            raise ConfigurationError(f"{location.text}: {error.strerror or error}", field="labels_file") from error
+            detail = f"{location.text}: {error.strerror or error}"
+            raise ConfigurationError(detail, public="the labels cannot be read", field="labels_file") from error
         except ValueError as error:
-            raise ConfigurationError(f"{location.text} {error}", field="labels_file") from error
+            public = f"the file of the labels {error}"
+            raise ConfigurationError(f"{location.text} {error}", public=public, field="labels_file") from error
 
 
 def _folders_of(described: Iterable[ModelDescription]) -> Iterable[Path]:

@@ -61,10 +61,12 @@ class AllowedPlaces:
         if location.bucket not in self.buckets:
             raise ConfigurationError(
                 f"{location.text} lies in no bucket that models may come from (model_files.allowed_buckets:"
-                f" {', '.join(self.buckets)})"
+                f" {', '.join(self.buckets)})",
+                public=f"{location.key} lies in no bucket that models may come from (model_files.allowed_buckets)",
             )
         if f"{location.bucket}/{location.key}".startswith(self.uploads):
-            raise ConfigurationError(f"{location.text} is what a client sent, which is never a model")
+            public = f"{location.key} is what a client sent, which is never a model"
+            raise ConfigurationError(f"{location.text} is what a client sent, which is never a model", public=public)
 
     def check_path(self, path: Path) -> None:
         """Wherever links lead. Raises ConfigurationError."""
@@ -72,5 +74,6 @@ class AllowedPlaces:
         if not any(real.is_relative_to(folder.resolve()) for folder in self.folders):
             raise ConfigurationError(
                 f"{path} lies in no folder that models may come from (model_files.allowed_folders:"
-                f" {', '.join(map(str, self.folders))})"
+                f" {', '.join(map(str, self.folders))})",
+                public=f"{path.name} lies in no folder that models may come from (model_files.allowed_folders)",
             )

@@ -71,7 +71,7 @@ class ObjectCache:
                     return copy
                 return self._download(location, record)
         except OSError as error:
-            raise ConfigurationError(f"model_files.cache_dir: {self._folder}: {error.strerror or error}") from error
+            raise _unwritable(self._folder, error) from error
 
     def unpack(self, archive: Path, sha256: str) -> Path:
         """The folder with what is in `archive`, a zip file with this digest.
@@ -91,7 +91,7 @@ class ObjectCache:
         except (zipfile.BadZipFile, zlib.error, RuntimeError) as error:
             raise ConfigurationError(f"{archive.name} is no zip archive, or a damaged one: {error}") from error
         except OSError as error:
-            raise ConfigurationError(f"model_files.cache_dir: {self._folder}: {error.strerror or error}") from error
+            raise _unwritable(self._folder, error) from error
         return folder
 
     def _unchanged(self, location: FileLocation, record: Path) -> str | None:
@@ -115,7 +115,10 @@ class ObjectCache:
         sha256 = file_sha256(half)
         if location.sha256 not in (None, sha256):
             half.unlink()
-            raise ConfigurationError(f"{location.text} has the digest sha256:{sha256}, not sha256:{location.sha256}")
+            raise ConfigurationError(
+                f"{location.text} has the digest sha256:{sha256}, not sha256:{location.sha256}",
+                public=f"{location.key} has the digest sha256:{sha256}, not sha256:{location.sha256}",
+            )
         copy = self._copy(location, sha256)
         copy.parent.mkdir(parents=True, exist_ok=True)
         half.replace(copy)
@@ -128,6 +131,11 @@ class ObjectCache:
     def _record_file(self, location: FileLocation) -> Path:
         name = hashlib.sha256(location.text.encode()).hexdigest()[:32]
         return self._folder / "objects" / f"{name}.json"
+
+
+def _unwritable(folder: Path, error: OSError) -> ConfigurationError:
+    public = "the cache of model files cannot be written (model_files.cache_dir)"
+    return ConfigurationError(f"model_files.cache_dir: {folder}: {error.strerror or error}", public=public)
 
 
 @contextmanager

@@ -130,12 +130,14 @@ class PredictorProcess:
             except BaseException as error:
                 self._end()  # else it would be taken for one that runs
                 if isinstance(error, OSError):
-                    raise ConfigurationError(f"cannot start the predictor process: {error.strerror or error}") from error
+                    what = "cannot start the predictor process"
+                    raise ConfigurationError(f"{what}: {error.strerror or error}", public=what) from error
                 raise
             if not isinstance(answer, Ready):
                 self._end()
             if isinstance(answer, Failed):
-                raise ConfigurationError(f"the model cannot be loaded: {answer.message}")
+                what = "the model cannot be loaded"
+                raise ConfigurationError(f"{what}: {answer.message}", public=f"{what}: {answer.public or answer.message}")
             self._loaded = {model.model: model for model in answer.models} if answer else {}
             return answer is not None
 
@@ -179,7 +181,8 @@ class PredictorProcess:
         _await(connection, timeout_s)
         answer: Predicted | Failed = connection.recv()
         if isinstance(answer, Failed):
-            raise PredictionFailed(f"the model raised {answer.message}")
+            public = f"the model raised {answer.public or answer.message}"
+            raise PredictionFailed(f"the model raised {answer.message}", public=public)
         _await(connection, timeout_s)
         values = np.frombuffer(connection.recv_bytes(), "<f4")
         if values.size == 0 or values.size % len(call.slots):

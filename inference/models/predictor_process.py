@@ -23,6 +23,7 @@ from inference.errors import InferenceError
 from inference.models.arena import SlotArena, padded_sizes
 from inference.models.batch_plan import measure_costs, plan_batches
 from inference.models.protocol import Failed, Load, Loaded, LoadModel, Predict, Predicted, Ready
+from inference.public_text import public_exception
 
 if TYPE_CHECKING:
     from inference.models.loading import Device
@@ -71,10 +72,10 @@ def serve(connection: Connection) -> None:
     try:
         models = _load_all(load)
     except InferenceError as error:
-        connection.send(Failed(error.detail))
+        connection.send(Failed(error.detail, error.public))
         return
     except Exception as error:  # noqa: BLE001 whatever it is, the worker must hear of it
-        connection.send(Failed(f"{type(error).__name__}: {error}"))
+        connection.send(Failed(f"{type(error).__name__}: {error}", public_exception(error)))
         return
     connection.send(Ready(tuple(model.loaded() for model in models.values())))
     while True:
@@ -113,7 +114,7 @@ def _answer(connection: Connection, model: ServedModel, slots: tuple[int, ...]) 
     try:
         predictions = model.predict(slots)
     except Exception as error:  # noqa: BLE001 a model may raise anything; the worker tries the images one by one
-        connection.send(Failed(f"{type(error).__name__}: {error}"))
+        connection.send(Failed(f"{type(error).__name__}: {error}", public_exception(error)))
         return
     connection.send(Predicted((time.perf_counter() - began) * 1000))
     connection.send_bytes(np.ascontiguousarray(predictions, "<f4").data)

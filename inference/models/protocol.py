@@ -68,3 +68,5 @@ class Failed:
     """The model could not be loaded or raised; the process goes on. A foreign exception never travels, only its text."""
 
     message: str
+    #: the same for clients; default: `message`
+    public: str | None = None

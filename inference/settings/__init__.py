@@ -7,6 +7,7 @@ to the working directory.
 from inference.settings.reading import config_path, load_settings, read_translated
 from inference.settings.schema import (
     EMBEDDED,
+    ApiSettings,
     BrokerSettings,
     GpuSettings,
     KafkaSettings,
@@ -26,6 +27,7 @@ from inference.settings.variables import CONFIG_VARIABLE
 __all__ = [
     "CONFIG_VARIABLE",
     "EMBEDDED",
+    "ApiSettings",
     "BrokerSettings",
     "GpuSettings",
     "KafkaSettings",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -20,15 +19,13 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from inference.http_address import listening_host
-from inference.settings import addresses
+from inference.settings import addresses, web_origins
 from inference.settings.checked import Checked, Section, log_level, of_secret
 from inference.settings.redis_address import REDIS_SCHEMES, RedisAddress
 
 #: `broker.url` for the server that the service starts by itself.
 EMBEDDED = "embedded"
 
-#: IPv4 addresses, as a socket for both families shows them.
-_IPV4_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 _AMQP_URL = re.compile(r"amqps?://")
 _REDIS_FORMS = f"'{EMBEDDED}', redis://HOST:PORT/DB, rediss://…, sentinel://HOST:PORT,HOST:PORT/DB?master=NAME, unix:///PATH"
 
@@ -45,16 +42,6 @@ def _redis_or_embedded(url: str, *, or_else: str = "") -> str:
 
 def _any_broker(url: str) -> str:
     return addresses.amqp_url(url) if _AMQP_URL.match(url) else _redis_or_embedded(url, or_else=" or amqp://HOST:PORT/VHOST")
-
-
-def _network(text: str) -> str:
-    try:
-        network = ipaddress.ip_network(text.strip(), strict=False)
-    except ValueError as error:
-        raise ValueError("must be an address or a network, such as 10.0.0.5, 10.0.0.0/8 or fd00::/8") from error
-    if isinstance(network, ipaddress.IPv6Network) and network.subnet_of(_IPV4_MAPPED):
-        return f"{network.network_address.ipv4_mapped}/{network.prefixlen - _IPV4_MAPPED.prefixlen}"
-    return str(network)
 
 
 def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -76,7 +63,9 @@ RedisUrl = Annotated[str, AfterValidator(_redis_or_embedded)]
 BrokerUrl = Annotated[str, AfterValidator(_any_broker)]
 ModelEntry = Annotated[Path | dict[str, Any], PlainValidator(_folder_or_description)]
 ListeningHost = Annotated[str, AfterValidator(listening_host)]
-Network = Annotated[str, AfterValidator(_network)]
+AllowedHost = Annotated[str, AfterValidator(web_origins.allowed_host)]
+CorsOrigin = Annotated[str, AfterValidator(web_origins.cors_origin)]
+Network = Annotated[str, AfterValidator(web_origins.network)]
 BucketName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$"), AfterValidator(addresses.bucket_name)]
 SinkName = Literal["jsonl", "mongodb", "kafka"]
 #: Redis counts milliseconds in 64 bits.
@@ -105,6 +94,10 @@ class ApiSettings(Section):
     keepalive_s: Seconds = 75
     #: peers whose X-Forwarded-For, -Proto, -Host and -Prefix headers count
     trusted_proxies: tuple[Network, ...] = ()
+    #: names that requests may be for, in addition to loopback names and the address that is listened on; `*`: any
+    allowed_hosts: tuple[AllowedHost, ...] = ()
+    #: origins of web pages that may use the API in a browser; `*`: any; none: only pages of the API's own origin
+    cors_origins: tuple[CorsOrigin, ...] = ()
     #: a request body over this is 413
     max_body_bytes: Count = 32 * 2**20
     #: longest `wait` that a client may ask for, seconds

@@ -185,4 +185,5 @@ def _unavailable_when_failing() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ServiceUnavailable(f"the local object store failed: {error}", retry_after_s=5) from error
+        public = "the local object store failed"
+        raise ServiceUnavailable(f"{public}: {error}", public=public, retry_after_s=5) from error

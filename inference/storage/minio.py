@@ -181,8 +181,9 @@ class MinioObjectReader:
                 raise
             # the answer to a HEAD does not say which of the two it is
             if not self._client.bucket_exists(bucket):
-                raise ObjectNotFound(f"there is no bucket {bucket}") from error
-            raise ObjectNotFound(f"there is no object {key} in the bucket {bucket}") from error
+                raise ObjectNotFound(f"there is no bucket {bucket}", public="there is no such bucket") from error
+            public = f"there is no object {key}"
+            raise ObjectNotFound(f"{public} in the bucket {bucket}", public=public) from error
 
 
 def _connect(settings: MinioSettings, connections: int) -> Minio:
@@ -275,6 +276,11 @@ def _unavailable_when_failing() -> Iterator[None]:
     except S3Error as error:
         if error.code in _REFUSED:
             raise InferenceError(f"the object store refuses the object: {error.code}") from error
-        raise ServiceUnavailable(f"the object store does not answer: {error}", retry_after_s=5) from error
+        raise _silent(error) from error
     except (MinioException, urllib3.exceptions.HTTPError, OSError) as error:
-        raise ServiceUnavailable(f"the object store does not answer: {error}", retry_after_s=5) from error
+        raise _silent(error) from error
+
+
+def _silent(error: Exception) -> ServiceUnavailable:
+    public = "the object store does not answer"
+    return ServiceUnavailable(f"{public}: {error}", public=public, retry_after_s=5)

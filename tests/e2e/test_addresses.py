@@ -25,6 +25,7 @@ class TestAddresses:
             with api.wait().connect() as connection:
                 forwarded = get(b"X-Forwarded-Prefix: /ml\r\n", target=b"/ml/tasks/unknown")
                 assert connection.ask(forwarded).document["code"] == "task_not_found"
+            assert api.log.count("OPEN TO OTHER MACHINES at http://") == (host == "::")
         finally:
             api.end()
 

@@ -15,7 +15,7 @@ from support.api_process import GET, LAST_GET, ApiProcess, get
 pytestmark = [pytest.mark.process, pytest.mark.skipif(sys.platform != "linux", reason="reads /proc and sets limits of processes")]
 
 MakeApi = Callable[..., ApiProcess]
-FORM = b"POST /inference HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+FORM = b"POST /inference HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b\r\n"
 
 
 class TestKeepAlive:

@@ -12,8 +12,8 @@ pytestmark = pytest.mark.process
 
 PROBLEM = "application/problem+json"
 CHUNKED = b"Transfer-Encoding: chunked\r\n\r\n"
-JSON = b" HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
-FORM = b"POST /inference HTTP/1.1\r\nHost: x\r\nContent-Type: multipart/form-data; boundary=b\r\n"
+JSON = b" HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+FORM = b"POST /inference HTTP/1.1\r\nHost: localhost\r\nContent-Type: multipart/form-data; boundary=b\r\n"
 
 
 REFUSED = {
@@ -38,7 +38,7 @@ REFUSED = {
     "a folded header": (get(b"X: 1\r\n 2\r\n"), 400, "invalid_request"),
     "a bare CR": (get(b"X: 1\r2\r\n"), 400, "invalid_request"),
     "a NUL": (get(b"X: 1\x002\r\n"), 400, "invalid_request"),
-    "bare line feeds": (b"GET / HTTP/1.1\nHost: x\n\n", 400, "invalid_request"),
+    "bare line feeds": (b"GET / HTTP/1.1\nHost: localhost\n\n", 400, "invalid_request"),
     "two hosts": (get(b"Host: y\r\n"), 400, "invalid_request"),
     "two lengths": (get(b"Content-Length: 1\r\nContent-Length: 2\r\n") + b"aa", 400, "invalid_request"),
     "a length and chunks": (get(b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n") + b"0\r\n\r\n", 400, "invalid_request"),
@@ -80,6 +80,9 @@ class TestRefusals:
             assert answer.status == status, answer.body
             assert answer.headers["content-type"] == PROBLEM
             assert answer.headers["connection"] == "close"
+            assert answer.headers["x-content-type-options"] == "nosniff"
+            assert answer.headers["cache-control"] == "no-store"
+            assert "server" not in answer.headers
             assert int(answer.headers["content-length"]) == len(answer.body) < 1_000
             assert (answer.document["status"], answer.document["code"]) == (status, code)
             assert answer.document["type"] == f"urn:problem-type:inference:{code}"
@@ -87,6 +90,25 @@ class TestRefusals:
             assert answer.document["detail"]
             connection.socket.shutdown(socket.SHUT_WR)
             assert connection.is_closed()
+
+    @pytest.mark.parametrize(
+        ("request_bytes", "status", "code"),
+        [
+            (b"GET / HTTP/1.1\r\n\r\n", 400, "invalid_request"),
+            (b"GET / HTTP/1.1\r\nHost: evil.example\r\n\r\n", 421, "misdirected_request"),
+            (b"GET / HTTP/1.0\r\nHost: evil.example\r\n\r\n", 421, "misdirected_request"),
+            (b"GET / HTTP/1.1\r\nHost:\r\n\r\n", 421, "misdirected_request"),
+            (b"GET / HTTP/1.1\r\nHost: me@localhost\r\n\r\n", 400, "invalid_request"),
+            (get(target=b"http://evil.example/"), 421, "misdirected_request"),
+            (get(b"Origin: http://evil.example\r\nContent-Length: 9\r\n", method=b"POST"), 403, "cross_origin"),
+            (get(b"Origin: http://a\r\nOrigin: http://localhost\r\n", method=b"POST"), 403, "cross_origin"),
+        ],
+    )
+    def test_other_hosts_and_origins(self, api: ApiProcess, request_bytes: bytes, status: int, code: str) -> None:
+        with api.connect() as connection:
+            answer = connection.ask(request_bytes)  # before any of its body
+        assert (answer.status, answer.document["code"]) == (status, code)
+        assert "server" not in answer.headers
 
     def test_tls_is_called_by_its_name(self, api: ApiProcess) -> None:
         with api.connect() as connection:
@@ -145,12 +167,12 @@ class TestLegitimateRequests:
 
     def test_after_a_body_that_nobody_read(self, api: ApiProcess) -> None:
         with api.connect() as connection:
-            unread = b"POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Length: 300000\r\n\r\n" + b"a" * 300_000
+            unread = b"POST /nothing HTTP/1.1\r\nHost: localhost\r\nContent-Length: 300000\r\n\r\n" + b"a" * 300_000
             assert [connection.ask(unread).status, connection.ask(GET).status] == [404, 200]
 
     def test_expect_100_continue(self, api: ApiProcess) -> None:
         with api.connect() as connection:
-            connection.send(b"POST /nothing HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")
+            connection.send(b"POST /nothing HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\n")
             assert connection.socket.recv(25, socket.MSG_WAITALL) == b"HTTP/1.1 100 Continue\r\n\r\n"
             assert connection.ask(b"abc").status == 404
 
@@ -159,5 +181,5 @@ class TestLegitimateRequests:
             assert connection.ask(b"GET /health/live HTTP/1.0\r\n\r\n").status == 200
             assert connection.is_closed()
         with api.connect() as connection:
-            assert connection.ask(get(target=b"http://x/health/live")).status == 200
-            assert connection.ask(get(target=b"http://x")).document["service"] == "image inference"
+            assert connection.ask(get(target=b"http://localhost/health/live")).status == 200
+            assert connection.ask(get(target=b"http://localhost")).document["service"] == "image inference"

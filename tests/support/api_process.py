@@ -21,7 +21,7 @@ from support.service import ROOT
 
 
 def get(head: bytes = b"", *, target: bytes = b"/health/live", method: bytes = b"GET", version: bytes = b"HTTP/1.1") -> bytes:
-    return b"%s %s %s\r\nHost: x\r\n%s\r\n" % (method, target, version, head)
+    return b"%s %s %s\r\nHost: localhost\r\n%s\r\n" % (method, target, version, head)
 
 
 GET = get()

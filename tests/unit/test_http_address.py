@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from inference.errors import ConfigurationError
-from inference.http_address import authority, bound_socket, listening_host, reachable_url
+from inference.http_address import authority, bound_socket, listening_host, network_url, reachable_url
 from inference.settings import Settings, load_settings
 
 
@@ -72,6 +72,19 @@ def test_the_host_of_the_environment_may_be_in_brackets(monkeypatch: pytest.Monk
 )
 def test_the_url_can_be_reached_from_the_same_machine(host: str, url: str) -> None:
     assert reachable_url(host, 80) == url
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "nobody.invalid"])
+def test_other_machines_reach_no_loopback(host: str) -> None:
+    assert network_url(host, 80) is None
+
+
+def test_other_machines_reach_an_address_of_this_one() -> None:
+    assert network_url("192.0.2.9", 80) == "http://192.0.2.9:80"
+    for host in ("0.0.0.0", "::"):  # noqa: S104
+        url = network_url(host, 80)
+        assert url is not None
+        assert not url.startswith(("http://0.0.0.0", "http://[::]", "http://127."))
 
 
 def test_an_authority_has_brackets_around_ipv6_alone() -> None:

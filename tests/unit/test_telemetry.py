@@ -11,7 +11,7 @@ from typing import Literal
 import pytest
 
 from inference.settings import LogSettings
-from inference.telemetry import configure_logging
+from inference.telemetry import configure_logging, logged_request_id
 
 FORGED = "2026-01-31 12:00:00,000 ERROR   api inference: forged"
 #: Line ends of every kind, a terminal command, a backspace, marks of direction and of no width, half a character.
@@ -49,6 +49,18 @@ def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[Log]:
     yield start
     root.handlers[:] = handlers
     root.setLevel(level)
+
+
+@pytest.mark.parametrize(("kind", "noted"), [("text", "[request 1f0c]"), ("json", '"request_id":"1f0c"')])
+def test_a_line_of_a_request_has_its_id(log: Log, kind: Literal["text", "json"], noted: str) -> None:
+    stream = log(kind)
+    token = logged_request_id.set("1f0c")
+    logging.getLogger("test").warning("within")
+    logged_request_id.reset(token)
+    logging.getLogger("test").warning("after")
+    within, after = stream.getvalue().splitlines()
+    assert noted in within
+    assert "request" not in after
 
 
 @pytest.mark.parametrize("strange", STRANGE, ids=ascii)

@@ -20,6 +20,7 @@ from inference.models.loading.outputs import both_classes, check_probabilities, 
 from inference.models.loading.problems import reason
 from inference.models.loading.readers import ReadModel, read_model
 from inference.models.spec import ModelSpec
+from inference.public_text import with_reason
 
 #: How far LiteRT's answers to trial images may be from TensorFlow's: absolute, or as a part of the value.
 LITE_TOLERANCE = 1e-5
@@ -195,9 +196,9 @@ def _failing_on_images(spec: ModelSpec) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise ConfigurationError(
-            f"{spec.name}: the model in {_files(spec)} fails on images of shape {list(spec.input.shape)}: {reason(error)}"
-        ) from error
+        sentence = f"{spec.name}: the model in {_files(spec)} fails on images of shape {list(spec.input.shape)}"
+        why = reason(error)
+        raise ConfigurationError(f"{sentence}: {why}", public=with_reason(sentence, why)) from error
 
 
 def _check_labels(spec: ModelSpec, trial: _Trial) -> None:

@@ -14,6 +14,7 @@ from inference.errors import ConfigurationError
 from inference.models.loading import keras_files, saved_model
 from inference.models.loading.problems import reason
 from inference.models.spec import LocalFile, ModelSpec
+from inference.public_text import with_reason
 
 _H5_SUFFIXES = {".h5", ".hdf5"}
 
@@ -77,7 +78,9 @@ def _attempt(spec: ModelSpec, key: str, read: Callable[[Path], Any]) -> Any:
     except ConfigurationError as error:
         raise ConfigurationError(f"{spec.name}: {file.location} {error.detail}", field=key) from error
     except Exception as error:
-        raise ConfigurationError(f"{spec.name}: cannot read {file.location}: {reason(error)}", field=key) from error
+        sentence = f"{spec.name}: cannot read {file.location}"
+        why = reason(error)
+        raise ConfigurationError(f"{sentence}: {why}", public=with_reason(sentence, why), field=key) from error
 
 
 def _input_shapes(model: keras.Model) -> list[tuple[int | None, ...]]:

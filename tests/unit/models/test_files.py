@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from inference.errors import ConfigurationError, ObjectNotFound
+from inference.errors import ConfigurationError, InferenceError, ObjectNotFound
 from inference.models.files import ModelFiles
 from inference.models.registry import ModelRegistry, described_models
 from inference.models.spec import ModelSpec
@@ -97,6 +97,23 @@ def test_what_is_missing_or_not_allowed_is_told(weights_file: str, error: type[E
     with pytest.raises(error, match=says) as caught:
         files.with_files(spec, weights_file=weights_file)
     assert getattr(caught.value, "field", None) == "weights_file"
+
+
+@pytest.mark.parametrize(
+    ("weights_file", "told"),
+    [
+        ("models/missing.h5", "there is no file missing.h5"),
+        ("/etc/hostname", "hostname lies in no folder that models may come from (model_files.allowed_folders)"),
+        ("s3://elsewhere/w.h5", "w.h5 lies in no bucket that models may come from (model_files.allowed_buckets)"),
+        ("s3://inference/uploads/w.h5", "uploads/w.h5 is what a client sent, which is never a model"),
+        ("models/b.h5#sha256=" + 64 * "0", "b.h5 has the digest sha256:"),
+    ],
+)
+def test_clients_hear_of_no_folder_and_no_bucket(weights_file: str, told: str) -> None:
+    spec, files = model()
+    with pytest.raises(InferenceError) as caught:
+        files.with_files(spec, weights_file=weights_file)
+    assert caught.value.to_dict()["detail"].startswith(told)
 
 
 def test_a_name_of_an_object_is_one_of_the_models_bucket() -> None:

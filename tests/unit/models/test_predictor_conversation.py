@@ -66,6 +66,15 @@ class TestTheConversation:
             assert isinstance(error, PredictionFailed)
             assert "ValueError: no" in error.detail
 
+    def test_clients_hear_what_is_public_of_it(self) -> None:
+        with closing(Impostor()) as impostor:
+            impostor.predict([0])
+            impostor.connection.send(Failed("OSError: no /srv/models/net.h5", "OSError"))
+            error = impostor.error()
+            assert isinstance(error, PredictionFailed)
+            assert (error.public, error.to_dict()["detail"]) == ("the model raised OSError", "the model raised OSError")
+            assert "/srv/models/net.h5" in error.detail
+
     def test_an_end_in_the_middle_of_an_answer_is_a_crash(self) -> None:
         with closing(Impostor()) as impostor:
             impostor.predict([0])

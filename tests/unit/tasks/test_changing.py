@@ -188,6 +188,15 @@ def test_what_does_not_load_is_reported_with_its_reason(world: World, digits: Mo
     assert len(world.running) == 1
 
 
+def test_a_report_says_not_where_the_file_is(world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world.start()
+    file = world.file("bad")
+    world.fails = f"digits: the model in {file} takes [1, 1]"
+    report = world.report(world.propose(file))
+    assert report.error == {"code": "invalid_model", "detail": "digits: the model in bad.keras takes [1, 1]"}
+    assert str(file) in caplog.text
+
+
 def test_a_missing_file_is_reported_as_such(world: World) -> None:
     world.start()
     report = world.report(world.propose(world.folder / "missing.keras"))

@@ -1,0 +1,21 @@
+"""Headers of every answer, also of those that no route gives."""
+
+from __future__ import annotations
+
+Headers = list[tuple[str, str]]
+
+SECURITY_HEADERS: Headers = [
+    ("X-Content-Type-Options", "nosniff"),
+    ("Cache-Control", "no-store"),
+    ("Content-Security-Policy", "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cross-Origin-Resource-Policy", "same-origin"),
+]
+#: Only over HTTPS, which a trusted proxy says it has: a year.
+HSTS = ("Strict-Transport-Security", "max-age=31536000")
+REQUEST_ID = "X-Request-ID"
+
+
+def header_lines(headers: Headers) -> str:
+    """The headers as HTTP/1.1 writes them."""
+    return "".join(f"{name}: {value}\r\n" for name, value in headers)

@@ -1,0 +1,88 @@
+"""A real Chromium, for tests of what web pages can do."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from playwright.sync_api import Browser, sync_playwright
+
+from deploy.services.installing import debian_package
+from deploy.services.layout import Layout
+
+_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+#: A test speaks to loopback alone: nothing is asked of the browser's maker. The last one leaves refusing to the API.
+_ARGUMENTS = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--disable-features=LocalNetworkAccessChecks",
+)
+
+
+def _find() -> str | None:
+    return next(filter(None, map(shutil.which, _NAMES)), None)
+
+
+def chromium(root: Path) -> str:
+    """The path of a Chromium, installed as Debian's package where there is none.
+
+    Raises:
+        ServicesError: it cannot be had, and why.
+    """
+    layout = Layout(root)
+    layout.install_log("chromium").parent.mkdir(parents=True, exist_ok=True)
+    debian_package(layout, "chromium", "chromium", _find)
+    return _find() or ""
+
+
+@contextmanager
+def browser(root: Path, **names: str) -> Iterator[Browser]:
+    """A running Chromium without a window.
+
+    Args:
+        names: host names, with `_` for each dot, and the address that each resolves to in this browser.
+    """
+    rules = ", ".join(f"MAP {name.replace('_', '.')} {address}" for name, address in names.items())
+    with sync_playwright() as playwright:
+        running = playwright.chromium.launch(
+            executable_path=chromium(root), args=[*_ARGUMENTS, f"--host-resolver-rules={rules}"], headless=True
+        )
+        try:
+            yield running
+        finally:
+            running.close()
+
+
+class _Page(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        body = b"<!doctype html><title>A page</title><body></body>"
+        self.send_response(200)
+        self.send_header("Content-Type", "text/html")
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing of it is of interest."""
+
+
+@contextmanager
+def page_server() -> Iterator[int]:
+    """A server of an empty page at every path; gives its port."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), _Page) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield int(server.server_port)
+        finally:
+            server.shutdown()
+            thread.join()
