@@ -28,6 +28,7 @@ import yaml
 
 from inference.cores import interrupt_nobody
 from inference.errors import ConfigurationError, InferenceError
+from inference.private_files import write_privately
 from inference.redis_durability import check_redis
 from inference.settings import (
     CONFIG_VARIABLE,
@@ -273,5 +274,6 @@ def _print_json(document: Any) -> None:
 
 
 if __name__ == "__main__":
+    write_privately()
     interrupt_nobody()
     sys.exit(main())

@@ -9,6 +9,7 @@ from celery.app.defaults import DEFAULTS
 from celery.signals import setup_logging
 
 import celeryconfig
+from inference.private_files import write_privately
 from inference.telemetry import configure_logging
 from tasks import (
     celery_variables,
@@ -20,6 +21,8 @@ from tasks.consuming import register_predict_alone
 from tasks.predict import PredictTask
 from tasks.step import InferenceStep
 
+if celery_variables.is_celery_command():
+    write_privately()
 celery_variables.check_celery_options()
 celery_variables.drop_celery_variables()
 flower_variables.drop_service_links()
