@@ -32,15 +32,15 @@ def make_private_folder(folder: Path) -> str | None:
 
 def shared_folder_problem(folder: Path) -> str | None:
     """As `make_private_folder`, but only look: a folder that is missing is no problem."""
-    above = os.stat(folder.parent)  # noqa: PTH116 as the next one
-    if above.st_mode & _OTHERS_WRITE and not above.st_mode & stat.S_ISVTX:
+    if is_open_to_others(folder.parent):
         return f"other users can replace folders in {folder.parent}, which has no sticky bit"
-    if above.st_uid not in {_ROOT, os.geteuid()}:
+    if folder.parent.stat().st_uid not in {_ROOT, os.geteuid()}:
         return f"{folder.parent} belongs to another user"
-    try:
-        found = os.lstat(folder)
-    except FileNotFoundError:
-        return None
+    return _own_problem(folder) if os.path.lexists(folder) else None
+
+
+def _own_problem(folder: Path) -> str | None:
+    found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode):
         return f"{folder} is no folder"
     if found.st_uid != os.geteuid():
