@@ -15,6 +15,7 @@ from tasks import (
     celery_variables,
     claiming,
     control,  # noqa: F401 registers its commands
+    flower_access,
     flower_variables,
 )
 from tasks.consuming import register_predict_alone
@@ -26,7 +27,9 @@ if celery_variables.is_celery_command():
 celery_variables.check_celery_options()
 celery_variables.drop_celery_variables()
 flower_variables.drop_service_links()
-flower_variables.check_flower_variables()
+if flower_variables.is_flower():
+    flower_variables.check_flower_variables()
+    flower_access.protect_pages()
 claiming.install()
 app = Celery("rohe-inference")
 # `inspect conf` and Flower show all that is in it: the settings, which hold passwords, must not be.
