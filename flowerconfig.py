@@ -11,6 +11,7 @@ from tornado.options import options
 from celeryconfig import settings
 from inference.errors import ConfigurationError
 from inference.http_address import bound_socket
+from inference.server_checks import check_servers
 from inference.start_checks import check_start
 from tasks.flower_access import login_problem
 
@@ -32,6 +33,7 @@ try:
     check_start(settings, "flower")
     if not options.unix_socket:
         _check_address(options.address or "127.0.0.1", options.port)
+    check_servers(settings)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
 except (ConfigurationError, OSError) as error:
     sys.stderr.write(f"error: {getattr(error, 'detail', error)}\n")

@@ -29,7 +29,7 @@ import yaml
 from inference.cores import interrupt_nobody
 from inference.errors import ConfigurationError, InferenceError
 from inference.private_files import write_privately
-from inference.redis_durability import check_redis
+from inference.server_checks import check_servers
 from inference.settings import (
     CONFIG_VARIABLE,
     Settings,
@@ -144,7 +144,7 @@ def _ready_to_start(options: argparse.Namespace, part: Part) -> Settings:
     configure_logging(settings.log, part)
     check_start(settings, part)
     check_open_files()
-    check_redis(settings)
+    check_servers(settings)
     return settings
 
 

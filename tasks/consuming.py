@@ -8,17 +8,24 @@ from __future__ import annotations
 
 import base64
 import logging
+import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from amqp.exceptions import AMQPError
 from celery import Celery, signals
+from celery.exceptions import WorkerShutdown
 from celery.worker.consumer import Consumer
 
+from inference.broker.amqp import LOGIN_REFUSED
 from inference.errors import shown
 from inference.messages import PREDICT_TASK
 from tasks.claiming import UNREADABLE
 
 logger = logging.getLogger(__name__)
+
+#: Seconds until a login that RabbitMQ refused is tried again.
+_LOGIN_INTERVAL_S = 2.0
 
 
 def register_predict_alone(app: Celery) -> None:
@@ -29,6 +36,22 @@ def register_predict_alone(app: Celery) -> None:
 
 class InferenceConsumer(Consumer):  # type: ignore[misc] # Celery has no types
     """Puts aside what it cannot handle; `server.py dead-letters` lists, inspects, replays and discards it."""
+
+    def start(self) -> None:
+        """Run until the worker stops, through lost connections. What RabbitMQ refuses us for good is one line of the log."""
+        try:
+            super().start()
+        except AMQPError as error:
+            logger.critical("RabbitMQ refuses what this worker needs: %s", error)
+            raise WorkerShutdown(1) from error
+
+    def connect(self) -> Any:
+        """Connect as Celery does; a login that is refused is tried again, since `check_servers` saw it work."""
+        try:
+            return super().connect()
+        except LOGIN_REFUSED as error:
+            time.sleep(_LOGIN_INTERVAL_S)
+            raise ConnectionError(f"RabbitMQ refuses the login: {error.reply_text}") from error
 
     def create_task_handler(self, *arguments: Any, **options: Any) -> Callable[[Any], None]:
         """Celery's handler of a message, which lets no message end the worker."""

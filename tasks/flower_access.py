@@ -1,4 +1,7 @@
-"""Keep Flower's pages behind its password: all but `/healthcheck`, which says "OK" to whoever watches a container, and `/static`."""
+"""Keep Flower's pages behind its password.
+
+Open are `/static` and `/healthcheck`, which says "OK" to a container's health check.
+"""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from inference.cores import interrupt_nobody
 from inference.errors import ConfigurationError, InferenceError
 from inference.heap import freeze_heap
 from inference.models.registry import ModelRegistry
-from inference.redis_durability import check_redis
+from inference.server_checks import check_servers
 from inference.services import Services
 from inference.start_checks import check_open_files, check_start
 from tasks.main_loop import MainLoop
@@ -55,7 +55,7 @@ class InferenceStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has
         try:
             check_start(services.settings, "worker")
             check_open_files()
-            check_redis(services.settings)
+            check_servers(services.settings)
             described = services.descriptions.values()
             names = [model.name for model in described if model.queue in queues]
             models = ModelRegistry.load(services.settings, names)  # the files of others may be on other hosts alone
