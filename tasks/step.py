@@ -19,6 +19,7 @@ from inference.server_checks import check_servers
 from inference.services import Services
 from inference.start_checks import check_open_files, check_start
 from tasks.main_loop import MainLoop
+from tasks.redelivering import Redeliveries, TaskBurial
 from tasks.worker import InferenceWorker
 
 logger = logging.getLogger(__name__)
@@ -84,6 +85,14 @@ class InferenceStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has
             raise WorkerShutdown(0)
         self._worker = parent.inference = worker
         parent.inference_main_loop = self._main_loop
+        parent.inference_redeliveries = Redeliveries(
+            services.taken,
+            worker.errands,
+            self._main_loop,
+            owner=worker.owner,
+            max_deaths=services.settings.worker.max_attempts,
+        )
+        parent.inference_burial = TaskBurial(services.store, services.objects, worker.owner)
         freeze_heap()
 
     def stop(self, _parent: Any) -> None:
