@@ -231,7 +231,7 @@ class WorkerSettings(Section):
     #: a call of the model that takes longer ends its process
     predict_timeout_s: Seconds = 60
     load_timeout_s: Seconds = 300
-    #: attempts that may end in a dead process before a task is a dead letter; the same for workers that end as they take a message
+    #: attempts that may end in a dead process before a task is a dead letter; also workers that may end as they take a message
     max_attempts: Count = 3
     #: how long a stopping worker may finish what runs
     drain_timeout_s: Seconds = 30
