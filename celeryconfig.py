@@ -11,11 +11,11 @@ from inference.settings import config_path, load_settings
 try:
     settings = load_settings(config_path())
     _models = described_models(settings)
+    broker_url = kombu_url(settings)
 except ConfigurationError as error:
     sys.stderr.write(f"error: {error.detail}\n")
     sys.exit(2)
 
-broker_url = kombu_url(settings)
 broker_use_ssl = kombu_tls(settings) or False
 broker_connection_retry_on_startup = True
 # What Redis refuses while it changes roles, or is without its replicas, passes. Of RabbitMQ such an error is a fault of ours.

@@ -11,11 +11,15 @@ from tornado.options import options
 from celeryconfig import settings
 from inference.errors import ConfigurationError
 from inference.http_address import bound_socket
+from inference.server_checks import check_servers
 from inference.start_checks import check_start
+from tasks.flower_access import login_problem
 
-_asked_for = any(word.lstrip("-").replace("-", "_").startswith(("basic_auth", "auth=")) for word in sys.argv)
-if not os.environ.get("FLOWER_BASIC_AUTH") and not _asked_for:
-    sys.exit("FLOWER_BASIC_AUTH=NAME:PASSWORD is needed: whoever reaches Flower can cancel tasks and stop workers")
+# The variables and the command line have been read into `options` already.
+if not options.auth and (_problem := login_problem(options.basic_auth or ())):
+    sys.exit(f"FLOWER_BASIC_AUTH=NAME:PASSWORD {_problem}")
+if any(word.lstrip("-").replace("-", "_").startswith("basic_auth") for word in sys.argv):
+    sys.stderr.write("warning: all users of this host can read a command line; put the password into FLOWER_BASIC_AUTH\n")
 
 
 def _check_address(host: str, port: int) -> None:
@@ -29,6 +33,7 @@ try:
     check_start(settings, "flower")
     if not options.unix_socket:
         _check_address(options.address or "127.0.0.1", options.port)
+    check_servers(settings)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
 except (ConfigurationError, OSError) as error:
     sys.stderr.write(f"error: {getattr(error, 'detail', error)}\n")

@@ -29,7 +29,8 @@ import yaml
 from inference import __version__
 from inference.cores import interrupt_nobody
 from inference.errors import ConfigurationError, InferenceError
-from inference.redis_durability import check_redis
+from inference.private_files import write_privately
+from inference.server_checks import check_servers
 from inference.settings import (
     CONFIG_VARIABLE,
     Settings,
@@ -145,7 +146,7 @@ def _ready_to_start(options: argparse.Namespace, part: Part) -> Settings:
     configure_logging(settings.log, part)
     check_start(settings, part)
     check_open_files()
-    check_redis(settings)
+    check_servers(settings)
     return settings
 
 
@@ -275,5 +276,6 @@ def _print_json(document: Any) -> None:
 
 
 if __name__ == "__main__":
+    write_privately()
     interrupt_nobody()
     sys.exit(main())

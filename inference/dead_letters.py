@@ -15,14 +15,16 @@ from inference.storage import ObjectStore, dead_letter_key
 from inference.task_store.protocol import Commit, TaskStore
 
 
-def bury(store: TaskStore, objects: ObjectStore, owner: str, record: TaskRecord) -> bool:
+def bury(store: TaskStore, objects: ObjectStore, owner: str, record: TaskRecord, reason: str | None = None) -> bool:
     """End `record`, which `owner` holds, as a dead letter; False where it was no longer the owner's.
 
     The input is kept first: a crash in between leaves a copy too many, never one too few.
+
+    Args:
+        reason: default: how many attempts ended in a dead process.
     """
-    error = PredictorDied(
-        f"{record.deaths} attempts ended in a dead process; the input is kept for the operator", task_id=record.task_id
-    )
+    reason = reason or f"{record.deaths} attempts ended in a dead process"
+    error = PredictorDied(f"{reason}; the input is kept for the operator", task_id=record.task_id)
     image = store.image(record.task_id)
     try:
         if image:  # its upload may not have succeeded
@@ -30,7 +32,7 @@ def bury(store: TaskStore, objects: ObjectStore, owner: str, record: TaskRecord)
         else:
             objects.copy(record.item.object_key, dead_letter_key(record.task_id))
     except ObjectNotFound:
-        error = PredictorDied(f"{record.deaths} attempts ended in a dead process, and its input is gone")
+        error = PredictorDied(f"{reason}, and its input is gone")
     commit = Commit(record.task_id, record.attempts, Outcome.of_error(TaskStatus.FAILED, error, worker=owner), dead_letter=True)
     return store.commit(owner, [commit])[0]
 

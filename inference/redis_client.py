@@ -18,7 +18,8 @@ from redis.backoff import ExponentialBackoff
 from redis.retry import Retry
 from redis.sentinel import MasterNotFoundError, Sentinel
 
-from inference.errors import ServiceUnavailable
+from inference.errors import ConfigurationError, ServiceUnavailable
+from inference.private_files import make_private_folder, shared_folder_problem
 from inference.settings import EMBEDDED, Settings
 from inference.settings.redis_address import RedisAddress
 
@@ -37,8 +38,11 @@ _PASSING_CODES = re.compile(r"(?:^|: -?)(?:OOM|READONLY|MASTERDOWN|NOREPLICAS|MI
 
 
 def embedded_socket(data_dir: Path) -> Path:
-    """The embedded broker's Unix socket for this data folder; the same in every process that asks."""
-    folder = data_dir.resolve() / "broker"
+    """The embedded broker's Unix socket for this data folder; the same in every process that asks.
+
+    Where its path would be too long for a socket, it is in a folder of its own among the temporary files.
+    """
+    folder = _broker_folder(data_dir)
     socket = folder / "broker.sock"
     if len(os.fsencode(socket)) <= _MAX_SOCKET_PATH:
         return socket
@@ -46,22 +50,51 @@ def embedded_socket(data_dir: Path) -> Path:
     return Path(tempfile.gettempdir()) / f"inference-{os.getuid()}-{name}" / "broker.sock"
 
 
+def socket_folder_problem(data_dir: Path, *, make: bool) -> str | None:
+    """Why other users could replace the socket where its folder is among the temporary files; None: they cannot.
+
+    Args:
+        make: make the folder where it is missing, so that nobody else can do that first.
+    """
+    folder = embedded_socket(data_dir).parent
+    if folder == _broker_folder(data_dir):
+        return None
+    problem = make_private_folder(folder) if make else shared_folder_problem(folder)
+    if problem is None:
+        return None
+    return (
+        f"data_dir: its path is too long for the broker's socket, which needs a folder of its own instead: {problem};"
+        " remove that, choose a shorter data_dir, or set TMPDIR"
+    )
+
+
+def _broker_folder(data_dir: Path) -> Path:
+    return data_dir.resolve() / "broker"
+
+
 def _resolve(url: str, settings: Settings) -> str:
-    return f"unix://{embedded_socket(settings.data_dir)}?db=0" if url == EMBEDDED else url
+    if url != EMBEDDED:
+        return url
+    if problem := socket_folder_problem(settings.data_dir, make=True):
+        raise ConfigurationError(problem, field="data_dir")
+    return f"unix://{embedded_socket(settings.data_dir)}?db=0"
 
 
 def broker_url(settings: Settings) -> str:
-    """The broker as `RedisAddress` spells it."""
+    """The broker as `RedisAddress` spells it. Raises ConfigurationError: its socket would not be safe from other users."""
     return _resolve(settings.broker.url, settings)
 
 
 def task_store_url(settings: Settings) -> str:
-    """The record store as `RedisAddress` spells it."""
+    """The record store as `RedisAddress` spells it. Raises ConfigurationError as `broker_url`."""
     return _resolve(settings.task_store.url or settings.broker.url, settings)
 
 
 def kombu_url(settings: Settings) -> str:
-    """The broker, Redis or RabbitMQ, as kombu spells it. Goes with `kombu_tls` and `kombu_sentinel_options`."""
+    """The broker, Redis or RabbitMQ, as kombu spells it. Goes with `kombu_tls` and `kombu_sentinel_options`.
+
+    Raises ConfigurationError as `broker_url`.
+    """
     if settings.broker.is_amqp:
         return settings.broker.url
     address = RedisAddress.parse(broker_url(settings))

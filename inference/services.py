@@ -9,6 +9,7 @@ import redis
 from inference.broker import Broker
 from inference.broker.redis import RedisBroker
 from inference.broker.rejected import RejectedMessages
+from inference.broker.taken import TakenMessages
 from inference.effective import EffectiveConfiguration
 from inference.models.desired import DesiredModels
 from inference.models.files import ModelFiles
@@ -63,6 +64,11 @@ class Services:
         shares_store = broker_url(self.settings) == task_store_url(self.settings)
         client = self.redis if shares_store else connect(broker_url(self.settings))
         return RedisBroker(client, shares_store=shares_store)
+
+    @cached_property
+    def taken(self) -> TakenMessages:
+        """Notes on messages that came again."""
+        return TakenMessages(self.redis, self.settings.task_store.key_prefix)
 
     @cached_property
     def rejected(self) -> RejectedMessages:

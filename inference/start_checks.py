@@ -5,6 +5,7 @@ Nothing is left behind, also by `check-config`, and no server is asked.
 
 from __future__ import annotations
 
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator
@@ -16,16 +17,21 @@ from inference.errors import ConfigurationError
 from inference.models.device_lock import gpu_index, host_has_gpu
 from inference.models.registry import ModelRegistry, described_models
 from inference.open_files import OPEN_FILES, let_open
-from inference.redis_client import embedded_socket
+from inference.private_files import is_open_to_others
+from inference.redis_client import embedded_socket, socket_folder_problem
 from inference.settings import Settings
 from inference.settings.redis_address import MAX_SOCKET_PATH
 from inference.sinks import open_sink
 from inference.storage import open_object_store
 
+logger = logging.getLogger(__name__)
+
 Part = Literal["everything", "api", "worker", "relay", "broker", "flower"]
 
 _WITH_UPLOADS = ("everything", "api", "worker", "relay")
 _WITH_SINKS = ("everything", "relay")
+#: Parts that keep in `data_dir` what a user who may replace it could take them over by.
+_WITH_OWN_STATE = ("everything", "broker", "flower")
 _WITH_MODELS = ("everything", "api", "worker")
 _MAX_NAME_BYTES = 255
 #: Linux counts the zero at the end too; files in the folder have names.
@@ -37,6 +43,8 @@ _MIN_OPEN_FILES = 200
 
 def check_start(settings: Settings, part: Part) -> None:
     """Raise ConfigurationError with one line for each setting that this part cannot work with here."""
+    if part in _WITH_OWN_STATE and is_open_to_others(settings.data_dir):
+        logger.warning("data_dir: other users can replace what is in %s; chmod go-w takes that from them", settings.data_dir)
     problems = [*_folder_problems(settings, part), *_client_problems(settings, part)]
     if part == "everything":
         problems += _sample_problems(settings)
@@ -97,6 +105,8 @@ def _folder_problems(settings: Settings, part: Part) -> Iterator[str]:
             socket = embedded_socket(settings.data_dir)
             if len(os.fsencode(socket)) > MAX_SOCKET_PATH:
                 yield f"data_dir: the path of the broker's socket, {socket}, has more than {MAX_SOCKET_PATH} bytes"
+            elif problem := socket_folder_problem(settings.data_dir, make=False):
+                yield problem
     if "jsonl" in settings.possible_sinks and part in _WITH_SINKS:
         yield from _jsonl_problems(settings)
 

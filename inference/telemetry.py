@@ -13,6 +13,7 @@ import orjson
 
 from inference.open_files import out_of_files
 from inference.settings import LogSettings
+from inference.settings.masking import MASK
 
 _TEXT = "%(asctime)s %(levelname)-7s %(process_role)s %(name)s: %(message)s"
 #: The id of the HTTP request that is being served, as its answer has it in X-Request-ID.
@@ -23,10 +24,13 @@ logged_request_id: ContextVar[str] = ContextVar("request_id", default="")
 _MAX_CHARACTERS = 8_000
 #: Line ends, terminal commands, and marks that change the direction or the lines of what follows them.
 _UNSAFE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+#: A password in a URL, which a library may quote in an error.
+_PASSWORD = re.compile(r"(?<=://)([^\s/?#@:]*:)[^\s/?#]+(?=@)|(?<=[?&])(\w*(?:password|secret|token)=)[^\s&'\"]+")
 
 
 def _safe(text: str) -> str:
-    """`text` without anything that a terminal or a reader of the log would take for more than text; bounded."""
+    """`text` without passwords of URLs, and anything that a terminal or a reader would take for more than text; bounded."""
+    text = _PASSWORD.sub(lambda found: f"{found[1] or found[2]}{MASK}", text) if "://" in text else text
     half = _MAX_CHARACTERS // 2
     cut = text if len(text) <= _MAX_CHARACTERS else f"{text[:half]} …({len(text)} characters)… {text[-half:]}"
     return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), cut)

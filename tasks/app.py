@@ -9,21 +9,27 @@ from celery.app.defaults import DEFAULTS
 from celery.signals import setup_logging
 
 import celeryconfig
+from inference.private_files import write_privately
 from inference.telemetry import configure_logging
 from tasks import (
     celery_variables,
     claiming,
     control,  # noqa: F401 registers its commands
+    flower_access,
     flower_variables,
 )
 from tasks.consuming import register_predict_alone
 from tasks.predict import PredictTask
 from tasks.step import InferenceStep
 
+if celery_variables.is_celery_command():
+    write_privately()
 celery_variables.check_celery_options()
 celery_variables.drop_celery_variables()
 flower_variables.drop_service_links()
-flower_variables.check_flower_variables()
+if flower_variables.is_flower():
+    flower_variables.check_flower_variables()
+    flower_access.protect_pages()
 claiming.install()
 app = Celery("rohe-inference")
 # `inspect conf` and Flower show all that is in it: the settings, which hold passwords, must not be.

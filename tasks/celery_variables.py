@@ -26,6 +26,11 @@ def drop_celery_variables() -> None:
         os.environ.pop(name, None)
 
 
+def is_celery_command() -> bool:
+    """Whether this process is one of `celery`'s commands, and not a program that imports the application."""
+    return click.get_current_context(silent=True) is not None
+
+
 def check_celery_options() -> None:
     """End this process, if `celery` was typed with an option that says what the configuration says."""
     context = click.get_current_context(silent=True)

@@ -10,16 +10,19 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from billiard.common import TERM_SIGNAME
+from celery.app.utils import filter_hidden_settings
 from celery.utils.functional import maybe_list
 from celery.worker import control as stock
 from celery.worker import state as worker_state
 
 from inference.messages import PREDICT_TASK
+from inference.settings import shown_value
 from tasks.worker import InferenceWorker
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _command: Callable[..., Callable[[Command], Command]] = stock.control_command
+_inspect: Callable[..., Callable[[Command], Command]] = stock.inspect_command
 
 
 def _worker(state: Any) -> InferenceWorker:
@@ -79,6 +82,13 @@ def disable_events(state: Any) -> Any:
     if dispatcher is not None and not dispatcher.groups:
         dispatcher.groups.update(("worker", "task"))  # none are all to Celery, which then finds nothing to take away
     return stock.disable_events(state)
+
+
+@_inspect()
+def stats(state: Any) -> Any:
+    """As Celery's, without the passwords among the options and the other addresses of the broker."""
+    found = stock.stats(state)
+    return found | {"broker": shown_value(filter_hidden_settings(found["broker"]))}
 
 
 def _no_pool(*_: Any, **__: Any) -> Any:

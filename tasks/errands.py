@@ -34,6 +34,10 @@ class Errands(Stage):
         self._rejected = rejected
         self._inbox: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
 
+    def do(self, errand: Callable[[], object]) -> None:
+        """Call `errand` once those before it are done; again while it raises ServiceUnavailable."""
+        self._inbox.put(errand)
+
     def settle(self, ends: Ends, then: Callable[[Ends], None]) -> None:
         """Call `then` with the same ends, those of tasks that ended elsewhere with the outcome that their records have."""
         if all(end.outcome is not None for end in ends.values()):

@@ -19,10 +19,13 @@ def drop_service_links() -> None:
             del os.environ[name]
 
 
+def is_flower() -> bool:
+    """Whether this process is Flower's."""
+    return "flower" in sys.argv[1:]
+
+
 def check_flower_variables() -> None:
-    """End this process, if it is Flower's, with a sentence for each variable that has a value of the wrong type."""
-    if "flower" not in sys.argv[1:]:
-        return
+    """End this process with a sentence for each variable that has a value of the wrong type."""
     from flower.options import default_options  # type: ignore[import-untyped] # noqa: PLC0415 a worker needs no Flower
     from flower.utils import strtobool  # type: ignore[import-untyped] # noqa: PLC0415
 

@@ -63,13 +63,15 @@ class Intake(Stage):
         for delivery in arrived:
             # A broker that lost its connection brings what we hold already.
             wanted += [(i, delivery) for i in delivery.message.items if not self._held.join(i.task_id, delivery)]
-        if not wanted:
-            return
-        leases = self.until_available(lambda: self._lease(wanted), give_up=self.stopping.is_set)
-        if leases is not None:
+        if wanted:
+            leases = self.until_available(lambda: self._lease(wanted), give_up=self.stopping.is_set)
+            if leases is None:
+                return
             self._clock.set(leases.now_ms)
             sorted_out = [self._sort(*one, lease, leases) for one, lease in zip(wanted, leases.leases, strict=True)]
             self._pass_on([job for job in sorted_out if job is not None])
+        for delivery in arrived:
+            delivery.on_leased()
 
     def _lease(self, wanted: list[tuple[QueueItem, Delivery]]) -> Leases:
         for item, delivery in wanted:

@@ -46,6 +46,10 @@ class Retry:
     error: InferenceError
 
 
+def _nothing() -> None:
+    pass
+
+
 class _Phase(Enum):
     WAITING = auto()
     STARTED = auto()
@@ -75,6 +79,8 @@ class Delivery:
     ) -> None:
         self.message = message
         self.is_revoked = is_revoked
+        #: called once every item is leased, or found not to be this worker's
+        self.on_leased: Callable[[], None] = _nothing
         self.adoptions = adoptions
         self._on_started = on_started
         self._on_retried = on_retried

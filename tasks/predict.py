@@ -18,6 +18,7 @@ from inference.errors import InferenceError, ModelNotFound
 from inference.messages import PREDICT_TASK
 from tasks.jobs import Delivery
 from tasks.main_loop import MainLoop
+from tasks.redelivering import Redeliveries
 from tasks.request import PredictRequest
 from tasks.worker import InferenceWorker
 
@@ -42,6 +43,7 @@ def predict_strategy(task: Task, _app: Any, consumer: Any) -> Callable[..., None
     """What Celery calls for each predict message; made again on each reconnect."""
     worker: InferenceWorker = consumer.controller.inference
     main_loop: MainLoop = consumer.controller.inference_main_loop
+    redeliveries: Redeliveries = consumer.controller.inference_redeliveries
     main_loop.attach(consumer)
 
     def handle(message: Any, body: Any, _ack: Any, _reject: Any, _callbacks: Any, **_: Any) -> None:
@@ -60,6 +62,7 @@ def predict_strategy(task: Task, _app: Any, consumer: Any) -> Callable[..., None
             _submit_at_eta(request, delivery, worker, consumer)
             return
         state.task_reserved(request)
+        redeliveries.watch(delivery)
         worker.submit(delivery)
 
     return handle

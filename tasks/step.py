@@ -15,10 +15,11 @@ from inference.cores import interrupt_nobody
 from inference.errors import ConfigurationError, InferenceError
 from inference.heap import freeze_heap
 from inference.models.registry import ModelRegistry
-from inference.redis_durability import check_redis
+from inference.server_checks import check_servers
 from inference.services import Services
 from inference.start_checks import check_open_files, check_start
 from tasks.main_loop import MainLoop
+from tasks.redelivering import Redeliveries, TaskBurial
 from tasks.worker import InferenceWorker
 
 logger = logging.getLogger(__name__)
@@ -55,7 +56,7 @@ class InferenceStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has
         try:
             check_start(services.settings, "worker")
             check_open_files()
-            check_redis(services.settings)
+            check_servers(services.settings)
             described = services.descriptions.values()
             names = [model.name for model in described if model.queue in queues]
             models = ModelRegistry.load(services.settings, names)  # the files of others may be on other hosts alone
@@ -84,6 +85,14 @@ class InferenceStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has
             raise WorkerShutdown(0)
         self._worker = parent.inference = worker
         parent.inference_main_loop = self._main_loop
+        parent.inference_redeliveries = Redeliveries(
+            services.taken,
+            worker.errands,
+            self._main_loop,
+            owner=worker.owner,
+            max_deaths=services.settings.worker.max_attempts,
+        )
+        parent.inference_burial = TaskBurial(services.store, services.objects, worker.owner)
         freeze_heap()
 
     def stop(self, _parent: Any) -> None:

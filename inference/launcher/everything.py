@@ -18,7 +18,7 @@ from inference.http_address import bound_socket, network_url, reachable_url
 from inference.launcher import embedded_broker
 from inference.launcher.supervisor import Supervisor
 from inference.models.registry import ModelRegistry
-from inference.redis_durability import check_redis
+from inference.server_checks import check_servers
 from inference.settings import CONFIG_VARIABLE, Settings
 from inference.start_checks import check_everything, check_open_files
 
@@ -35,7 +35,7 @@ def run(settings: Settings, config: Path | None) -> int:
     """Start everything, say when it is ready, run until a signal. Gives the exit code."""
     models = check_everything(settings)
     check_open_files()
-    check_redis(settings)
+    check_servers(settings)
     bound_socket(settings.api.host, settings.api.port).close()
     return _Service(settings, config, models).run()
 

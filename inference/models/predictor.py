@@ -22,6 +22,7 @@ from inference.messages import ModelRef
 from inference.models.arena import SlotArena
 from inference.models.device_lock import GpuLock, gpu_index, gpu_lock, host_has_gpu
 from inference.models.native_stderr import pass_on
+from inference.models.predictor_environment import predictor_environment
 from inference.models.protocol import Failed, Load, Loaded, LoadModel, Predict, Predicted, Ready
 from inference.models.registry import reference
 from inference.models.spec import ModelSpec
@@ -203,7 +204,7 @@ class PredictorProcess:
                 pass_fds=descriptors,
                 stdin=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
-                env=os.environ | {"PYTHONUNBUFFERED": "1"},
+                env=predictor_environment(os.environ),
             )
         if self._process.stderr is not None:
             pass_on(self._process.stderr)

@@ -4,24 +4,23 @@ A YAML or JSON file < `.env` and the environment (`INFERENCE_API__PORT=8080`) < 
 to the working directory.
 """
 
+from inference.settings.masking import shown_value
 from inference.settings.reading import config_path, load_settings, read_translated
 from inference.settings.schema import (
     EMBEDDED,
     ApiSettings,
     BrokerSettings,
     GpuSettings,
-    KafkaSettings,
     LogSettings,
     MinioSettings,
     ModelFileSettings,
-    MongodbSettings,
-    OutboxSettings,
     Settings,
     SinkName,
     UploadSettings,
     WorkerSettings,
 )
-from inference.settings.showing import effective, shown_value
+from inference.settings.showing import effective
+from inference.settings.sink_sections import KafkaSettings, MongodbSettings, OutboxSettings
 from inference.settings.variables import CONFIG_VARIABLE
 
 __all__ = [

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Annotated, Any, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, SecretStr, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
 from pydantic.fields import FieldInfo
 
 from inference.settings import addresses
+from inference.settings.masking import shown_value
+
+#: Redis counts milliseconds in 64 bits.
+Seconds = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, le=2**53)]
 
 
 def log_level(value: Any) -> Any:
@@ -34,7 +39,11 @@ def _kinds(field: FieldInfo) -> tuple[Any, ...]:
 
 
 class Checked:
-    """Checks that every setting has, whatever its type."""
+    """Checks that every setting has, whatever its type; the secrets in URLs do not show in `repr`."""
+
+    def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
+        for name, value in super().__repr_args__():  # type: ignore[misc] # of the class that this is mixed into
+            yield name, shown_value(value)
 
     @field_validator("*", mode="before")
     @classmethod
@@ -49,4 +58,4 @@ class Checked:
 
 
 class Section(Checked, BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)

@@ -20,8 +20,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from inference.http_address import listening_host
 from inference.settings import addresses, web_origins
-from inference.settings.checked import Checked, Section, log_level, of_secret
+from inference.settings.checked import Checked, Count, Seconds, Section, log_level, of_secret
 from inference.settings.redis_address import REDIS_SCHEMES, RedisAddress
+from inference.settings.sink_sections import JsonlSinkSettings, KafkaSettings, MongodbSettings, OutboxSettings, RelaySettings
 
 #: `broker.url` for the server that the service starts by itself.
 EMBEDDED = "embedded"
@@ -68,9 +69,6 @@ CorsOrigin = Annotated[str, AfterValidator(web_origins.cors_origin)]
 Network = Annotated[str, AfterValidator(web_origins.network)]
 BucketName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$"), AfterValidator(addresses.bucket_name)]
 SinkName = Literal["jsonl", "mongodb", "kafka"]
-#: Redis counts milliseconds in 64 bits.
-Seconds = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1, le=2**53)]
 #: of threads or processes
 Few = Annotated[int, Field(ge=1, le=1024)]
 
@@ -226,63 +224,10 @@ class WorkerSettings(Section):
     #: a call of the model that takes longer ends its process
     predict_timeout_s: Seconds = 60
     load_timeout_s: Seconds = 300
-    #: attempts that may end in a dead process before a task is a dead letter
+    #: attempts that may end in a dead process before a task is a dead letter; also workers that may end as they take a message
     max_attempts: Count = 3
     #: how long a stopping worker may finish what runs
     drain_timeout_s: Seconds = 30
-
-
-class JsonlSinkSettings(Section):
-    #: default: `results.jsonl` in `data_dir`
-    path: Path | None = None
-
-
-class MongodbSettings(Section):
-    """Results as documents, once each."""
-
-    url: Annotated[SecretStr, of_secret(addresses.mongodb_url)] = SecretStr("mongodb://127.0.0.1:27017")
-    database: Annotated[str, AfterValidator(addresses.mongodb_database)] = "inference"
-    collection: Annotated[str, AfterValidator(addresses.mongodb_collection)] = "results"
-    #: documents are removed after this many days; none: never
-    ttl_days: int | None = Field(default=None, ge=1, le=24_855)
-    timeout_s: Seconds = 10
-
-
-class KafkaSettings(Section):
-    """Results as records, keyed by request id."""
-
-    #: HOST:PORT, several with commas between them or as a list
-    bootstrap_servers: Annotated[str, BeforeValidator(addresses.bootstrap_servers)] = "127.0.0.1:9092"
-    topic: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$"), AfterValidator(addresses.kafka_topic)] = "inference-results"
-    #: of the topic, where we make it
-    partitions: Count = 3
-    replication_factor: Count = 1
-    #: `cloudevents`: CloudEvents 1.0 in structured mode, the result document as `data`
-    format: Literal["plain", "cloudevents"] = "plain"
-    #: a record over this is refused
-    max_record_bytes: Count = 1_000_000
-    #: 0.1 to 86400
-    timeout_s: Annotated[float, Field(ge=0.1, le=86_400)] = 10
-
-
-class OutboxSettings(Section):
-    """Results that wait for a sink. Over a limit new requests are refused: the record store must not fill up."""
-
-    max_entries: Count = 100_000
-    max_age_s: Seconds = 86_400
-
-
-class RelaySettings(Section):
-    """From the outbox to the sinks."""
-
-    batch_size: Count = 200
-    #: first and longest pause while a sink is down
-    backoff_s: Seconds = 0.5
-    max_backoff_s: Seconds = 30
-    #: entries that a relay took and did not deliver are another's after this
-    claim_idle_s: Seconds = 30
-    #: pause after a batch that was not full, so that the next is fuller
-    linger_ms: float = Field(default=50, ge=0, le=1000)
 
 
 class LogSettings(Section):
@@ -294,7 +239,12 @@ class Settings(Checked, BaseSettings):
     """Everything that can be set."""
 
     model_config = SettingsConfigDict(
-        env_prefix="INFERENCE_", env_nested_delimiter="__", env_ignore_empty=True, extra="forbid", frozen=True
+        env_prefix="INFERENCE_",
+        env_nested_delimiter="__",
+        env_ignore_empty=True,
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
     )
 
     #: what the service keeps by itself: the embedded broker, local uploads and results

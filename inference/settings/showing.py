@@ -5,16 +5,15 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, get_args
 
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel
 
 from inference.errors import shown
+from inference.settings.masking import MASK, shown_value
 from inference.settings.schema import Settings
 from inference.settings.seed_sections import SECTIONS, SHARED
 
-_MASK = "**********"
 #: Keys whose wrong values are not shown either.
 _SECRETS = (["access_key"], ["secret_key"], ["password"], ["url"])
 
@@ -25,29 +24,11 @@ def effective(settings: Settings) -> dict[str, Any]:
     return plain
 
 
-def shown_value(value: Any) -> Any:
-    """`value` as plain data, secrets masked."""
-    match value:
-        case dict():
-            return {key: shown_value(item) for key, item in value.items()}
-        case list() | tuple():
-            return [shown_value(item) for item in value]
-        case SecretStr():
-            return str(value)
-        case Path():
-            return str(value)
-        case str():
-            # Up to the last @: a password that should have been percent-encoded may hold any character.
-            hidden = re.sub(r"(://(?:[^:/@?]*:)?|:).*@", rf"\1{_MASK}@", value, count=1, flags=re.DOTALL)
-            return re.sub(r"([?&]\w*(?:password|secret|token)\w*=)[^&]*", rf"\1{_MASK}", hidden)
-    return value
-
-
 def _without_credentials(wrong: Any) -> Any:
     """A value, or each of a list, without what lies before an @: in the wrong form it may be a password in any place."""
     if isinstance(wrong, list):
         return [_without_credentials(item) for item in wrong]
-    return re.sub(r".*@", f"{_MASK}@", wrong, flags=re.DOTALL) if isinstance(wrong, str) else wrong
+    return re.sub(r".*@", f"{MASK}@", wrong, flags=re.DOTALL) if isinstance(wrong, str) else wrong
 
 
 def explain(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import subprocess
 import sys
 from collections import Counter
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 import requests
-from support.celery_user import CeleryUser, FlowerProcess, Parts, zero
+from support.celery_user import LOGIN, CeleryUser, FlowerProcess, Parts, zero
 from support.service import ROOT, Service, wait_until
 
 pytestmark = pytest.mark.process
@@ -136,15 +137,20 @@ def test_a_task_whose_worker_died_was_retried(user: CeleryUser, flower: FlowerPr
 
 
 def test_nobody_gets_in_without_the_password(flower: FlowerProcess) -> None:
-    for path in ("/", "/api/tasks", "/api/workers"):
+    for path in ("/", "/tasks", "/broker", "/metrics", "/api/tasks", "/api/workers", "/api/queues/length"):
         assert requests.get(flower.url + path, timeout=20).status_code == requests.codes.unauthorized
+        strange = {"Authorization": f"Basic {base64.b64encode('sömeone:secret'.encode()).decode()}"}
+        answer = requests.get(flower.url + path, headers=strange, timeout=20)
+        assert (answer.status_code, "Traceback" in answer.text) == (requests.codes.unauthorized, False)
+    assert "flower_worker_online" in requests.get(f"{flower.url}/metrics", auth=LOGIN, timeout=20).text
     for command in ("/api/worker/shutdown/celery@anyone", "/api/task/revoke/any"):
         response = requests.post(flower.url + command, auth=("someone", "wrong"), timeout=20)
         assert response.status_code == requests.codes.unauthorized
 
 
-def test_without_a_password_it_does_not_start(service: Service) -> None:
-    command = [sys.executable, "-m", "celery", "-A", "tasks", "flower", "--port=0"]
+@pytest.mark.parametrize("option", ["--port=0", "--basic_auth=", "--basic-auth=someone:"])
+def test_without_a_password_it_does_not_start(service: Service, option: str) -> None:
+    command = [sys.executable, "-m", "celery", "-A", "tasks", "flower", option]
     environment = {name: value for name, value in service.environment.items() if name != "FLOWER_BASIC_AUTH"}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 1

@@ -61,6 +61,9 @@ class Parts(Client):
         for name, process in self._running.items():
             assert process.poll() is None, f"{name} ended:\n{self.log(name)}"
 
+    def runs(self, name: str) -> bool:
+        return self._running[name].poll() is None
+
     def pid(self, name: str) -> int:
         return self._running[name].pid
 

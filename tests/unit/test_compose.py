@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
@@ -159,6 +160,21 @@ def test_secrets_come_from_variables_only() -> None:
                 assert re.fullmatch(r"(\$\{[^{}]+\}:?)+", value), (name, key)
             assert not re.search(r"://[^$/]*:[^$/]*@", value), (name, key)
     assert found >= {"redis", "minio", "mongo", "rabbitmq", "flower", *PARTS}
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_no_secret_is_on_a_command_line(name: str) -> None:
+    words = json.dumps([SERVICES[name].get(key) for key in ("command", "entrypoint", "healthcheck")])
+    assert not set(re.findall(r"(?<!\$)\$\{?(\w+)", words)) & set(environment(ONE_SHOT))
+
+
+def test_redis_gets_its_password_from_a_file() -> None:
+    command = SERVICES["redis"]["command"]
+    (config,) = SERVICES["redis"]["configs"]
+    assert command[command.index("--include") + 1] == config["target"]
+    content = COMPOSE["configs"][config["source"]]["content"]
+    assert filled(content, {"REDIS_PASSWORD": "r3d"}) == 'requirepass "r3d"'
+    assert filled(content, {}) == 'requirepass ""'
 
 
 @pytest.mark.parametrize("passwords", [{}, {"REDIS_PASSWORD": "r3d", "MONGO_PASSWORD": "m0n"}])

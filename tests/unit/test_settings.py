@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 import yaml
+from pydantic import ValidationError
 from support.settings_files import complaint, enter_workplace, load
 
 from inference.errors import ConfigurationError
-from inference.settings import CONFIG_VARIABLE, config_path, effective, load_settings, shown_value
+from inference.settings import CONFIG_VARIABLE, Settings, config_path, effective, load_settings, shown_value
 
 
 @pytest.fixture(autouse=True)
@@ -403,6 +404,35 @@ class TestSecrets:
         """What is wrong with the whole is not told by showing all of it: what is to be masked is plain text there."""
         said = complaint({"broker": {"url": "amqp://host"}, "minio": {"secret_key": "hidden"}})
         assert said == "settings: task_store.url is needed: the task records live in Redis, and the broker is RabbitMQ"
+
+    @pytest.mark.parametrize(
+        "document",
+        [
+            {"broker": {"url": "redis://:S3krit@host/0"}},
+            {"task_store": {"url": "sentinel://me:S3krit@host?master=m&sentinel_password=S3krit"}},
+            {"broker": {"url": "unix://:S3krit@/run/redis.sock"}},
+            {
+                "broker": {"url": "amqp://me:S3krit@one;amqp://me:S3krit@two"},
+                "task_store": {"url": "rediss://host?password=S3krit"},
+            },
+            {"mongodb": {"url": "mongodb://me:S3krit@host"}, "minio": {"access_key": "S3krit", "secret_key": "S3krit"}},
+        ],
+        ids=str,
+    )
+    def test_a_printed_setting_shows_no_secret(self, document: dict[str, Any]) -> None:
+        """As a traceback, a debugger or a careless log line prints it."""
+        settings = load(document)
+        sections = [getattr(settings, name) for name in document]
+        printed = [form(one) for one in (settings, *sections) for form in (repr, str, format)]
+        assert not [text for text in printed if "S3krit" in text]
+
+    @pytest.mark.parametrize(
+        "wrong", [{"broker": "redis://:S3krit@host"}, {"broker": {"url": "redis://:S3krit@host/x"}}], ids=str
+    )
+    def test_a_raw_validation_error_shows_no_secret(self, wrong: dict[str, Any]) -> None:
+        with pytest.raises(ValidationError) as error:
+            Settings(**wrong)
+        assert "S3krit" not in repr(error.value) + str(error.value)
 
     def test_the_effective_settings_mask_every_secret(self) -> None:
         shown = effective(

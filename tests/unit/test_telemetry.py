@@ -86,6 +86,30 @@ def test_an_exceptions_text_forges_no_line(log: Log, kind: Literal["text", "json
 
 
 @pytest.mark.parametrize("kind", ["text", "json"])
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://:S3krit@host:6379/0",
+        "amqp://me:S3krit@one//;amqp://me:S3krit@two//",
+        "mongodb://me:p@S3krit@host/?tls=true",
+        "sentinel://host/0?master=m&sentinel_password=S3krit&db=0",
+        "unix:///run/redis.sock?password=S3krit",
+    ],
+)
+def test_a_password_in_a_url_is_masked(log: Log, kind: Literal["text", "json"], url: str) -> None:
+    stream = log(kind)
+    try:
+        raise ValueError(f"cannot use '{url}'")  # noqa: TRY301 for its traceback
+    except ValueError:
+        logging.getLogger("library").exception("cannot connect to %s (see http://docs/a:b?c)", url)
+    said = stream.getvalue()
+    assert "S3krit" not in said
+    assert said.count("**********") >= 2
+    assert url.partition("://")[0] + "://" in said
+    assert "http://docs/a:b?c" in said
+
+
+@pytest.mark.parametrize("kind", ["text", "json"])
 def test_a_line_is_bounded_and_keeps_its_beginning_and_its_end(log: Log, kind: Literal["text", "json"]) -> None:
     stream = log(kind)
     logging.getLogger("test").warning("first %s last", "x" * 1_000_000)

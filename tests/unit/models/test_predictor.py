@@ -71,6 +71,7 @@ def process(digits: ModelSpec, arena: SlotArena, temporary_folder: Path) -> Iter
     predictor = predictor_of({digits.name: (digits, arena)})
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("TMPDIR", str(temporary_folder))
+        patch.setenv("MONGODB_URL", "mongodb://me:a-secret@host")
         yield predictor
         predictor.stop()
 
@@ -96,6 +97,10 @@ class TestRunning:
         loaded = predictor.loaded["digits"]
         assert (loaded.model, loaded.output_size) == ("digits", 10)
         assert loaded.predict_ms > 0
+
+    def test_it_knows_no_secret_of_the_worker(self, predictor: PredictorProcess) -> None:
+        process = psutil.Process(predictor.pid)
+        assert "a-secret" not in repr((process.environ(), process.cmdline()))
 
     @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's /proc to see what is loaded")
     def test_what_keras_can_do_without_is_not_loaded(self, predictor: PredictorProcess) -> None:

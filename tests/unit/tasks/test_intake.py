@@ -46,6 +46,25 @@ def test_a_task_that_has_ended_is_dropped(rig: Rig, store: RedisTaskStore) -> No
     assert rig.record(1).attempts == 1
 
 
+def test_it_is_told_when_a_message_is_leased_joined_or_dropped(rig: Rig) -> None:
+    rig.predictor.gate.clear()
+    task_id = rig.accept(1)
+    leased: list[str] = []
+
+    def deliver(name: str, inbox: Inbox) -> Inbox:
+        inbox.delivery.on_leased = lambda: leased.append(name)
+        rig.pipeline.submit(inbox.delivery)
+        wait_until(lambda: name in leased, f"{name} is leased")
+        return inbox
+
+    message = QueueMessage(rig.record(1).model, (rig.record(1).item,))
+    first, again = deliver("first", Inbox(message)), deliver("again", Inbox(message))
+    unknown = deliver("unknown", Inbox(message_of(queue_item(2))))
+    assert task_id in rig.held.task_ids()
+    rig.predictor.gate.set()
+    rig.await_done([first, again, unknown])
+
+
 def test_of_one_message_each_item_goes_its_own_way(rig: Rig, store: RedisTaskStore) -> None:
     task_ids = [rig.accept(number) for number in range(4)]
     finish_elsewhere(store, task_ids[1])
