@@ -129,7 +129,7 @@ class BatchSubmissions:
                 _discard(submission.uploads.values())
                 raise
             logger.warning("not every image of batch %s is stored yet; its tasks go on: %r", submission.batch_id, error)
-            self._unstored.keep_if_it_fails(submission.uploads)
+            self._unstored.keep(submission.uploads)
 
     def _prepare(self, form: BatchForm, effective: Effective) -> list[PreparedItem | InferenceError]:
         check = AlikeOnce(partial(self._door.check, preference=form.preference, effective=effective))

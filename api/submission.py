@@ -137,7 +137,7 @@ class Submissions:
                 upload.discard()
                 raise
             logger.warning("the image of task %s is not stored yet; the task goes on: %r", submission.task_id, error)
-            self._unstored.keep_if_it_fails({submission.task_id: upload})
+            self._unstored.keep({submission.task_id: upload})
             return 0.0
 
     def _accept_and_expect(self, request: PredictionRequest, upload: Upload) -> Submission:

@@ -135,13 +135,22 @@ class Upload:
             raise error
         return self.transfer.result()
 
-    def on_failure(self, call: Callable[[bytes], object]) -> None:
-        """Call with the image once its put has failed, now or later."""
+    @property
+    def image(self) -> bytes:
+        return self._image
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether its put has ended well."""
+        return self.transfer.done() and not self.transfer.cancelled() and self.transfer.exception() is None
+
+    def on_end(self, call: Callable[[bytes, bool], object]) -> None:
+        """Call with the image, and whether it is stored, once its put has ended, now or later."""
         image = self._image  # not this upload, which has the transfer, which keeps what it is to call
 
         def look(transfer: _Transfer) -> None:
-            if not transfer.cancelled() and transfer.exception() is not None:
-                call(image)
+            if not transfer.cancelled():
+                call(image, transfer.exception() is None)
 
         self.transfer.add_done_callback(look)
 

@@ -148,7 +148,7 @@ def _publish(broker: Broker, postings: Iterable[_Posting], *, withdraw: Callable
     try:
         for posting in postings:
             broker.publish(posting.queue, posting.message, posting.priority)
-    except ServiceUnavailable:
+    except Exception:
         if withdraw():
             raise
         # A worker has some of them already: it stays accepted, and the sweeper queues what got no message.
