@@ -13,15 +13,18 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 
 from inference.deadlines import some_of
-from inference.errors import InferenceError, ServiceUnavailable
+from inference.errors import ServiceUnavailable
 from inference.storage import ObjectStore, day_prefix
 from inference.task_ids import is_of, prefix_at
 from inference.task_store.protocol import TaskStore
 
 logger = logging.getLogger(__name__)
 
-#: Uploads that one look reads, and seconds until the next one while there are more.
+#: Uploads that one look reads, and seconds until the next one while there are more. A folder is read as a whole by each look.
 _LOOK_SIZE, _PAUSE_S = 1000, 1.0
+_LOOK_SIZE_OF_FOLDERS = 20_000
+#: Ids that one call of the task store is about.
+_IDS = 1000
 #: Share of `orphan_after_s` between two looks, and the longest pause, seconds.
 _INTERVAL_SHARE, _MAX_INTERVAL_S = 0.2, 60.0
 #: Share of a record's shortest life that counts: clocks differ.
@@ -51,6 +54,7 @@ class Orphans:
         self._after_s = after_s
         self._life_s = record_life_s * _LIFE_SHARE
         self._clock = clock
+        self._size = _LOOK_SIZE_OF_FOLDERS if objects.is_local else _LOOK_SIZE
         #: uploads up to this key have been looked at, and those of the days before this one
         self._seen, self._day = "", date.min
 
@@ -69,10 +73,12 @@ class Orphans:
         self._seen, self._day = max((self._seen, self._day), oldest)
         while self._day <= last_day:
             prefix = day_prefix(self._day)
-            keys = self._objects.keys(prefix, after=self._seen, limit=_LOOK_SIZE)
+            keys = self._objects.keys(prefix, after=self._seen, limit=self._size)
             ids = [key.removeprefix(prefix) for key in keys if key < end]
-            self._delete(prefix, self._store.unknown(tag, [task_id for task_id in ids if is_of(task_id, tag)]))
-            if len(ids) == _LOOK_SIZE:
+            ours = [task_id for task_id in ids if is_of(task_id, tag)]
+            for start in range(0, len(ours), _IDS):
+                self._delete(prefix, self._store.unknown(tag, ours[start : start + _IDS]))
+            if len(ids) == self._size:
                 self._seen = keys[-1]
                 return True
             self._day += timedelta(days=1)
@@ -85,8 +91,8 @@ class Orphans:
                 self._objects.delete(prefix + task_id)
             except ServiceUnavailable:
                 raise
-            except InferenceError as error:  # the others do not wait for this one
-                logger.warning("%s%s, of no task, cannot be deleted: %s", prefix, task_id, error)
+            except Exception as error:  # noqa: BLE001 the others do not wait for this one
+                logger.warning("%s%s, of no task, cannot be deleted: %r", prefix, task_id, error)
         if task_ids:
             logger.warning("%d uploads of no task are deleted: %s", len(task_ids), some_of(task_ids))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from support.fakes import FakeObjectStore, FakeTaskStore
@@ -13,6 +14,7 @@ from inference import orphans
 from inference.errors import InferenceError, ServiceUnavailable
 from inference.orphans import Orphans
 from inference.storage import upload_key
+from inference.storage.local import LocalObjectStore
 from inference.task_ids import TaskIds, is_of, made_at_ms, new_task_id
 from inference.task_store.redis_store import StorePolicy
 
@@ -110,6 +112,8 @@ def test_a_store_that_forgot_everything_is_another_one(rig: Rig, monkeypatch: py
 
 def test_many_take_several_looks(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(orphans, "_LOOK_SIZE", 10)
+    monkeypatch.setattr(orphans, "_IDS", 3)
+    rig.orphans = rig.new()
     kept = {rig.upload(is_accepted=True) for _ in range(25)}
     for _ in range(25):
         rig.upload()
@@ -132,13 +136,14 @@ def test_what_a_failure_left_is_looked_at_again(rig: Rig, what: str) -> None:
     assert rig.keys == set()
 
 
-def test_one_that_cannot_be_deleted_keeps_no_other(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("error", [InferenceError("locked"), TypeError("odd")])
+def test_one_that_cannot_be_deleted_keeps_no_other(rig: Rig, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
     odd, delete = rig.upload(), rig.objects.delete
     rig.upload()
 
     def sometimes(key: str) -> None:
         if key == odd:
-            raise InferenceError("locked")
+            raise error
         delete(key)
 
     monkeypatch.setattr(rig.objects, "delete", sometimes)
@@ -147,8 +152,19 @@ def test_one_that_cannot_be_deleted_keeps_no_other(rig: Rig, monkeypatch: pytest
     assert rig.keys == {odd}
 
 
+def test_those_of_a_folder_go_too(rig: Rig, tmp_path: Path) -> None:
+    objects = LocalObjectStore(tmp_path)
+    rig.objects = objects  # type: ignore[assignment]
+    orphan, kept = rig.upload(), rig.upload(is_accepted=True)
+    rig.pass_s(AFTER_S + 1)
+    rig.new().look_once()
+    day = orphan.rpartition("/")[0]
+    assert objects.keys(f"{day}/", limit=10) == [kept]
+
+
 def test_it_looks_again_soon_while_there_are_more(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(orphans, "_LOOK_SIZE", 10)
+    rig.orphans = rig.new()
     for _ in range(15):
         rig.upload()
     rig.pass_s(AFTER_S + 1)
