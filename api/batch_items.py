@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from api.batch_form import BatchItem
@@ -17,7 +15,8 @@ from inference.errors import InferenceError, InvalidMetadata, InvalidRequest, Se
 from inference.imaging import ImageFormat
 from inference.messages import QueueItem
 from inference.settings import Settings
-from inference.storage import ObjectStore, bucket_and_key, is_key, upload_key
+from inference.storage import ObjectStore, bucket_and_key, is_key
+from inference.task_ids import TaskIds
 
 _REFERENCE_MEMBERS = METADATA_MEMBERS | {"object"}
 
@@ -68,8 +67,9 @@ def _are_alike(one: ImageForm, other: ImageForm) -> bool:
 class BatchItems:
     """Prepares items; what is wrong with one is its own fault alone."""
 
-    def __init__(self, objects: ObjectStore, settings: Settings) -> None:
+    def __init__(self, objects: ObjectStore, ids: TaskIds, settings: Settings) -> None:
         self._objects = objects
+        self._ids = ids
         self._settings = settings
 
     def prepare(self, sent: BatchItem, *, check: Check) -> PreparedItem | InferenceError:
@@ -94,8 +94,7 @@ class BatchItems:
     def _sent(self, sent: BatchItem, check: Check) -> PreparedItem:
         form = read_image_form(sent.image, sent.content_type, sent.options)
         checked = check(form)
-        task_id = uuid.uuid4().hex
-        item = QueueItem(task_id, upload_key(task_id, datetime.now(UTC)), checked.header)
+        item = QueueItem(*self._ids.new(), checked.header)
         return PreparedItem(form, checked, item, is_upload=True)
 
     def _named(self, sent: BatchItem, check: Check) -> PreparedItem:
@@ -109,7 +108,8 @@ class BatchItems:
         form = read_image_form(image, None, sent.options)
         checked = check(form)
         without_bytes = dataclasses.replace(form, image=b"")  # those of all items might not fit into memory
-        return PreparedItem(without_bytes, checked, QueueItem(uuid.uuid4().hex, key, checked.header), is_upload=False)
+        task_id, _ = self._ids.new()
+        return PreparedItem(without_bytes, checked, QueueItem(task_id, key, checked.header), is_upload=False)
 
     def _key(self, uri: Any) -> str:
         """As the object store has it. Raises InvalidRequest."""

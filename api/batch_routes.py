@@ -16,7 +16,8 @@ from api.query import check_query
 from api.responses import json_response
 from api.urls import batch_url
 from api.waiting import EXPIRY_GRACE_S, asked_wait_s
-from inference.errors import TaskAlreadyFinished, WaitTimeout
+from inference.errors import ServiceUnavailable, TaskAlreadyFinished, WaitTimeout
+from inference.messages import TaskRecord
 
 blueprint = Blueprint("batches", __name__)
 
@@ -66,14 +67,25 @@ def cancel_batch(batch_id: str) -> Response:
 
 def _ended(submission: BatchSubmission, began: float) -> Response:
     batch, ended = submission.batch, submission.waiter.ended
-    document = ended_batch_view(batch, ended) if batch is not None else _stored(submission.batch_id)
+    try:
+        document = ended_batch_view(batch, ended) if batch is not None else _stored(submission.batch_id)
+    except ServiceUnavailable as error:
+        error.batch_id = submission.batch_id
+        raise
     total_ms = (time.perf_counter() - began) * 1000
     return json_response(document, headers={"Server-Timing": f"total;dur={total_ms:.1f}"})
 
 
 def _accepted(submission: BatchSubmission) -> Response:
     location = {"Location": batch_url(submission.batch_id)}
-    return json_response(_stored(submission.batch_id), HTTPStatus.ACCEPTED, headers=location)
+    try:
+        document = _stored(submission.batch_id)
+    except ServiceUnavailable as error:  # it broke off after it had accepted the batch
+        if submission.batch is None:
+            error.batch_id = submission.batch_id
+            raise
+        document = batch_view(submission.batch.record, [TaskRecord.of_request(task) for task in submission.batch.tasks])
+    return json_response(document, HTTPStatus.ACCEPTED, headers=location)
 
 
 def _stored(batch_id: str) -> dict[str, Any]:

@@ -6,22 +6,24 @@ import logging
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from api.admission import Admission
 from api.batch_form import BatchForm
 from api.batch_items import AlikeOnce, BatchItems, PreparedItem
 from api.door import Door
-from api.uploads import Upload, Uploads
-from inference.accepting import accept_batch
+from api.unstored import UnstoredImages
+from api.uploads import GRACE_S, MAX_STORE_S, Upload, Uploads, wait_for_all
+from inference.accepting import accept_batch, may_be_accepted, withdraw_batch
 from inference.broker import Broker
 from inference.effective import Effective, EffectiveConfiguration
-from inference.errors import IdempotencyConflict, InferenceError, Overloaded
+from inference.errors import InferenceError, Overloaded, ServiceUnavailable
 from inference.messages import BatchRequest, PredictionRequest
 from inference.replies import BatchWaiter, ReplyRouter
 from inference.settings import Settings
 from inference.storage import ObjectStore
+from inference.task_ids import TaskIds
 from inference.task_store import StateChanged, TaskStore
 
 logger = logging.getLogger(__name__)
@@ -37,7 +39,8 @@ class BatchSubmission:
     deadline_s: float
     #: what was accepted; None when an idempotency key brought an earlier batch
     batch: BatchRequest | None
-    uploads: Sequence[Upload] = ()
+    #: by task id
+    uploads: Mapping[str, Upload] = field(default_factory=dict)
 
 
 class BatchSubmissions:
@@ -59,7 +62,9 @@ class BatchSubmissions:
         self._broker = broker
         self._uploads = uploads
         self._door = Door(broker, settings)
-        self._items = BatchItems(objects, settings)
+        self._ids = TaskIds(store, max_age_s=settings.uploads.orphan_after_s / 2)
+        self._items = BatchItems(objects, self._ids, settings)
+        self._unstored = UnstoredImages(store)
         self._configuration = configuration
         self._replies = replies
         self._admission = admission
@@ -86,6 +91,7 @@ class BatchSubmissions:
         waiting = max((self._admission.waiting(one.queue) for one in prepared), default=0)
         begun = self._uploads.begin_all(sent, waiting=waiting)
         uploads = {item.task_id: upload for (item, _), upload in zip(sent, begun, strict=True)}
+        self._store_first(uploads.values(), _longest_s(prepared))
         requests = iter(self._requests(prepared, uploads, batch_id, effective.revision))
         batch = BatchRequest(
             batch_id,
@@ -93,30 +99,49 @@ class BatchSubmissions:
             form.idempotency_key,
             form.fingerprint,
         )
-        return self._accept(batch, prepared, list(uploads.values()))
+        return self._accept(batch, prepared, uploads)
 
-    def confirm(self, submission: BatchSubmission) -> None:
-        """Wait until the images are stored: only then anything is answered. As `Submissions.confirm`, for a batch.
+    def _store_first(self, uploads: Iterable[Upload], deadline_s: float) -> None:
+        """Wait for the images that are not stored beside the queue.
 
         Raises:
-            ServiceUnavailable: one cannot be stored, and no task has begun; nothing is left of the batch.
+            ServiceUnavailable: the object store fails, or takes too long; nothing is left of any image.
         """
         try:
-            for upload in submission.uploads:
-                upload.wait(submission.deadline_s)
+            wait_for_all((upload for upload in uploads if not upload.is_beside), min(deadline_s, MAX_STORE_S))
+        except BaseException:
+            _discard(uploads)
+            raise
+
+    def confirm(self, submission: BatchSubmission) -> None:
+        """Wait for images that are stored beside the queue. As `Submissions.confirm`, for a batch.
+
+        Raises:
+            ServiceUnavailable: one cannot be stored, and no task has begun; nothing is left of the batch, unless it
+                `may_be_accepted`.
+        """
+        try:
+            wait_for_all(submission.uploads.values(), min(submission.deadline_s, GRACE_S))
         except Exception as error:
-            may_go = submission.batch is not None and not submission.batch.idempotency_key
-            if may_go and self._store.withdraw_batch(submission.batch_id):
-                _discard(submission.uploads)
+            has_failed = any(upload.has_failed for upload in submission.uploads.values())
+            may_go = has_failed and submission.batch is not None and not submission.batch.idempotency_key
+            if may_go and withdraw_batch(self._store, submission.batch_id):
+                _discard(submission.uploads.values())
                 raise
-            logger.warning("not every image of batch %s could be stored; its tasks go on: %r", submission.batch_id, error)
+            logger.warning("not every image of batch %s is stored yet; its tasks go on: %r", submission.batch_id, error)
+            self._unstored.keep(submission.uploads)
 
     def _prepare(self, form: BatchForm, effective: Effective) -> list[PreparedItem | InferenceError]:
         check = AlikeOnce(partial(self._door.check, preference=form.preference, effective=effective))
         prepare = partial(self._items.prepare, check=check)
-        if any(item.is_reference for item in form.items):
-            return self._uploads.transfers.map(prepare, form.items)
-        return [prepare(item) for item in form.items]
+        if not any(item.is_reference for item in form.items):
+            return [prepare(item) for item in form.items]
+        deadlines = (item.options.get("deadline_s") for item in form.items if isinstance(item.options, dict))
+        timeout_s = min(MAX_STORE_S, self._door.longest_deadline_s(deadlines, form.preference))
+        try:
+            return self._uploads.transfers.map(prepare, form.items, timeout_s=timeout_s)
+        except TimeoutError as error:
+            raise ServiceUnavailable("the object store takes too long", retry_after_s=5) from error
 
     def _admit(self, prepared: Sequence[PreparedItem]) -> None:
         """Raises Overloaded, ServiceUnavailable."""
@@ -134,8 +159,6 @@ class BatchSubmissions:
     def _requests(
         self, prepared: Sequence[PreparedItem], uploads: Mapping[str, Upload], batch_id: str, revision: int
     ) -> list[PredictionRequest]:
-        """Raises ServiceUnavailable: an image that is too large to travel with its record cannot be stored."""
-
         def request(one: PreparedItem) -> PredictionRequest:
             upload = uploads.get(one.item.task_id)
             return PredictionRequest(
@@ -150,40 +173,36 @@ class BatchSubmissions:
                 priority=one.form.priority,
                 image=upload.inline if upload else b"",
                 reply_to=self._replies.channel,
-                store_ms=upload.store_ms if upload else 0.0,
+                store_ms=upload.wait(0) if upload and not upload.is_beside else 0.0,
                 batch_id=batch_id,
             )
 
-        try:
-            return [request(one) for one in prepared]
-        except BaseException:
-            _discard(uploads.values())
-            raise
+        return [request(one) for one in prepared]
 
-    def _accept(self, batch: BatchRequest, prepared: Sequence[PreparedItem], uploads: Sequence[Upload]) -> BatchSubmission:
+    def _accept(self, batch: BatchRequest, prepared: Sequence[PreparedItem], uploads: Mapping[str, Upload]) -> BatchSubmission:
         waiter = self._replies.expect_all([one.item.task_id for one in prepared])  # before anything can answer
         try:
+            for one in prepared[:1]:  # the oldest
+                self._ids.check_age(one.item.task_id)
             accepted = accept_batch(
                 self._store,
                 self._broker,
                 batch,
                 max_message_items=self._settings.worker.max_batch_size,
                 max_queue_depth=self._settings.limits.max_queue_depth,
-                on_withdrawn=lambda: _discard(uploads),
             )
         except BaseException as error:
             self._replies.forget(waiter)
-            if isinstance(error, Overloaded | IdempotencyConflict | StateChanged):
-                _discard(uploads)
+            if isinstance(error, InferenceError | StateChanged) and not may_be_accepted(error):
+                _discard(uploads.values())
             if isinstance(error, Overloaded):
                 error.retry_after_s = max(self._admission.retry_after_s(queue) for queue in {one.queue for one in prepared})
             raise
         if not accepted.created:  # the same key came twice at the same time
             self._replies.forget(waiter)
-            _discard(uploads)
+            _discard(uploads.values())
             return self._replayed(accepted.batch_id)
-        deadline_s = max((one.checked.deadline_s for one in prepared), default=0.0)
-        return BatchSubmission(batch.batch_id, waiter, deadline_s, batch, uploads)
+        return BatchSubmission(batch.batch_id, waiter, _longest_s(prepared), batch, uploads)
 
     def _known_batch(self, form: BatchForm) -> str | None:
         known = self._store.find_idempotent(form.idempotency_key) if form.idempotency_key else None
@@ -202,6 +221,11 @@ class BatchSubmissions:
         waiter.look(records)
         lives_s = ((record.deadline_at_ms - record.created_at_ms) / 1000 for record in records if record is not None)
         return BatchSubmission(batch_id, waiter, max(lives_s, default=0.0), batch=None)
+
+
+def _longest_s(prepared: Iterable[PreparedItem]) -> float:
+    """The longest of their deadlines, seconds."""
+    return max((one.checked.deadline_s for one in prepared), default=0.0)
 
 
 def _discard(uploads: Iterable[Upload]) -> None:

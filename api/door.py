@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
+from api.options import read_deadline_s
 from api.predict_form import ImageForm
 from api.waiting import Preference
 from inference.broker import USUAL_PRIORITY, Broker
@@ -59,10 +63,21 @@ class Door:
                 expected=f"{USUAL_PRIORITY}, or a service with broker.queue_type: classic",
             )
 
+    def longest_deadline_s(self, wanted: Iterable[Any], preference: Preference) -> float:
+        """The longest of these deadlines, as clients sent them; one that is not valid counts as none."""
+        longest_s = 0.0
+        for value in wanted:
+            with contextlib.suppress(InvalidMetadata):
+                longest_s = max(longest_s, read_deadline_s(value) or self._default_s(preference))
+        return longest_s or self._default_s(preference)
+
+    def _default_s(self, preference: Preference) -> float:
+        deadlines = self._settings.deadlines
+        return deadlines.sync_s if preference.wait_s is None else deadlines.async_s
+
     def _deadline_s(self, form: ImageForm, preference: Preference) -> float:
         deadlines = self._settings.deadlines
-        default_s = deadlines.sync_s if preference.wait_s is None else deadlines.async_s
-        wanted_s = form.deadline_s or default_s
+        wanted_s = form.deadline_s or self._default_s(preference)
         if wanted_s > deadlines.max_s:
             raise InvalidMetadata(
                 f"deadline_s is {wanted_s:g}, more than this service allows",

@@ -18,7 +18,7 @@ from api.submission import Submission
 from api.task_view import result_view, task_view, timings_view
 from api.urls import task_url
 from api.waiting import EXPIRY_GRACE_S
-from inference.errors import InferenceError, WaitTimeout
+from inference.errors import InferenceError, ServiceUnavailable, WaitTimeout
 from inference.messages import Outcome
 
 blueprint = Blueprint("inference", __name__)
@@ -84,5 +84,8 @@ def _result(submission: Submission, outcome: Outcome, store_ms: float, began: fl
 
 def _accepted(submission: Submission) -> Response:
     store = api().services.store
-    task = task_view(store.get(submission.task_id), store)
+    try:
+        task = task_view(store.get(submission.task_id), store)
+    except ServiceUnavailable:  # it broke off after it had accepted the task
+        task = task_view(submission.record(), None)
     return json_response(task, 202, headers={"Location": task_url(submission.task_id)})

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from typing import TypeVar
 
 A = TypeVar("A")
 R = TypeVar("R")
+
+#: Seconds that `map` waits where nothing else is said.
+_TIMEOUT_S = 60.0
 
 
 class SideBySide:
@@ -22,8 +25,20 @@ class SideBySide:
     def begin(self, call: Callable[[], R]) -> Future[R]:
         return self._executor.submit(call)
 
-    def map(self, call: Callable[[A], R], arguments: Iterable[A]) -> list[R]:
-        """The answers in order; once every call has ended, raises what the first in order raised."""
+    def map(self, call: Callable[[A], R], arguments: Iterable[A], *, timeout_s: float = _TIMEOUT_S) -> list[R]:
+        """The answers in order.
+
+        Raises:
+            Exception: the first call that failed raised it; calls that have not begun are not made.
+            TimeoutError: the answers are not there within `timeout_s`; as above.
+        """
         futures = [self._executor.submit(call, argument) for argument in arguments]
-        wait(futures)
-        return [future.result() for future in futures]
+        try:
+            done, late = wait(futures, timeout_s, return_when=FIRST_EXCEPTION)
+            failed = next((future for future in futures if future in done and future.exception()), None)
+            if failed is None and late:
+                raise TimeoutError
+            return [failed.result()] if failed is not None else [future.result() for future in futures]
+        finally:
+            for future in futures:
+                future.cancel()

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import logging
-import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from functools import partial
 
 from api.admission import Admission
 from api.door import Door
 from api.predict_form import PredictForm
-from api.uploads import Upload, Uploads
-from inference.accepting import accept
+from api.unstored import UnstoredImages
+from api.uploads import GRACE_S, MAX_STORE_S, Upload, Uploads
+from inference.accepting import accept, may_be_accepted, withdraw
 from inference.broker import Broker
 from inference.effective import Effective, EffectiveConfiguration
-from inference.errors import IdempotencyConflict, Overloaded
-from inference.messages import ModelRef, Outcome, PredictionRequest, QueueItem
+from inference.errors import InferenceError, Overloaded
+from inference.messages import ModelRef, Outcome, PredictionRequest, QueueItem, TaskRecord
 from inference.replies import ReplyRouter, Waiter
 from inference.settings import Settings
-from inference.storage import upload_key
+from inference.task_ids import TaskIds
 from inference.task_store import StateChanged, TaskStore
 
 logger = logging.getLogger(__name__)
@@ -38,6 +39,8 @@ class Submission:
     upload: Upload | None
     #: whether an idempotency key stands for it
     has_key: bool
+    #: gives its record as it was when it was accepted, or found
+    record: Callable[[], TaskRecord]
 
 
 class Submissions:
@@ -56,7 +59,9 @@ class Submissions:
     ) -> None:
         self._store = store
         self._broker = broker
+        self._ids = TaskIds(store, max_age_s=settings.uploads.orphan_after_s / 2)
         self._uploads = uploads
+        self._unstored = UnstoredImages(store)
         self._door = Door(broker, settings)
         self._configuration = configuration
         self._replies = replies
@@ -78,12 +83,11 @@ class Submissions:
             return self._replayed(known, checked.deadline_s)
         queue = checked.spec.queue
         self._admission.check(queue, deadline_s=checked.deadline_s, sinks=checked.sinks)
-        task_id = uuid.uuid4().hex
-        item = QueueItem(task_id, upload_key(task_id, datetime.now(UTC)), checked.header)
+        item = QueueItem(*self._ids.new(), checked.header)
         upload = self._uploads.begin(item, form, waiting=self._admission.waiting(queue))
         request = PredictionRequest(
-            task_id=task_id,
-            request_id=form.request_id_of(task_id),
+            task_id=item.task_id,
+            request_id=form.request_id_of(item.task_id),
             model=checked.model,
             queue=queue,
             item=item,
@@ -93,30 +97,47 @@ class Submissions:
             priority=form.priority,
             reply_to=self._replies.channel,
             image=upload.inline,
-            store_ms=upload.store_ms,
+            store_ms=self._store_first(upload, checked.deadline_s),
             idempotency_key=form.idempotency_key,
             fingerprint=form.fingerprint,
         )
         return self._accept_and_expect(request, upload)
 
-    def confirm(self, submission: Submission, outcome: Outcome | None) -> float:
-        """Wait until the image is stored: only then anything is answered. Gives the milliseconds that storing it took.
-
-        Where it cannot be stored, a task that has begun goes on: its image lies beside its record until it has ended. So does
-        one with an idempotency key, for which somebody may have been answered already.
+    def _store_first(self, upload: Upload, deadline_s: float) -> float:
+        """Milliseconds for which a task waits for its image: none where it is stored beside the queue.
 
         Raises:
-            ServiceUnavailable: it cannot be stored; nothing is left of the task.
+            ServiceUnavailable: the object store fails, or takes too long; nothing is left of the image.
         """
-        if submission.upload is None:
+        if upload.is_beside:
             return 0.0
         try:
-            return submission.upload.wait(submission.deadline_s)
+            return upload.wait(min(deadline_s, MAX_STORE_S))
+        except BaseException:
+            upload.discard()
+            raise
+
+    def confirm(self, submission: Submission, outcome: Outcome | None) -> float:
+        """Wait for an image that is stored beside the queue. Gives the milliseconds that storing it took.
+
+        Nobody waits for an object store that hangs: the image is safe beside its record. Where it cannot be stored, a task that
+        has begun goes on, and one that must be answered for, since it has an idempotency key: its image is stored later.
+
+        Raises:
+            ServiceUnavailable: it cannot be stored; nothing is left of the task, unless it `may_be_accepted`.
+        """
+        upload = submission.upload
+        if upload is None:
+            return 0.0
+        try:
+            return upload.wait(min(submission.deadline_s, GRACE_S) if upload.is_beside else 0)
         except Exception as error:
-            may_go = outcome is None and not submission.has_key
-            if may_go and self._store.withdraw(submission.task_id):
+            may_go = upload.has_failed and outcome is None and not submission.has_key
+            if may_go and withdraw(self._store, submission.task_id):
+                upload.discard()
                 raise
-            logger.warning("the image of task %s could not be stored; the task goes on: %r", submission.task_id, error)
+            logger.warning("the image of task %s is not stored yet; the task goes on: %r", submission.task_id, error)
+            self._unstored.keep({submission.task_id: upload})
             return 0.0
 
     def _accept_and_expect(self, request: PredictionRequest, upload: Upload) -> Submission:
@@ -130,7 +151,16 @@ class Submissions:
         if accepted_id != task_id:  # the same key came twice at the same time
             self._replies.forget(waiter)
             return self._replayed(accepted_id, deadline_s)
-        return Submission(task_id, request.request_id, request.model, waiter, deadline_s, upload, bool(request.idempotency_key))
+        return Submission(
+            task_id,
+            request.request_id,
+            request.model,
+            waiter,
+            deadline_s,
+            upload,
+            has_key=bool(request.idempotency_key),
+            record=partial(TaskRecord.of_request, request),
+        )
 
     def _replayed(self, task_id: str, deadline_s: float) -> Submission:
         """An earlier task that an idempotency key stands for; its reply may have gone to another process, or be long gone."""
@@ -141,19 +171,17 @@ class Submissions:
             self._replies.forget(waiter)
             raise
         waiter.look([record])
-        return Submission(task_id, record.request_id, record.model, waiter, deadline_s, upload=None, has_key=True)
+        return Submission(
+            task_id, record.request_id, record.model, waiter, deadline_s, upload=None, has_key=True, record=lambda: record
+        )
 
     def _accept(self, request: PredictionRequest, upload: Upload) -> str:
         try:
-            accepted = accept(
-                self._store,
-                self._broker,
-                request,
-                max_queue_depth=self._settings.limits.max_queue_depth,
-                on_withdrawn=upload.discard,
-            )
-        except (Overloaded, IdempotencyConflict, StateChanged) as error:
-            upload.discard()
+            self._ids.check_age(request.task_id)
+            accepted = accept(self._store, self._broker, request, max_queue_depth=self._settings.limits.max_queue_depth)
+        except (InferenceError, StateChanged) as error:
+            if not may_be_accepted(error):
+                upload.discard()
             if isinstance(error, Overloaded):
                 error.retry_after_s = self._admission.retry_after_s(request.queue)
             raise

@@ -25,22 +25,23 @@ def result_view(result: PredictionResult, *, with_vector: bool = True) -> dict[s
     }
 
 
-def task_view(record: TaskRecord, store: TaskStore) -> dict[str, Any]:
-    """The task object."""
+def task_view(record: TaskRecord, store: TaskStore | None) -> dict[str, Any]:
+    """The task object. As `task_views`."""
     return task_views([record], store, with_vectors=True)[0]
 
 
-def task_views(records: Sequence[TaskRecord], store: TaskStore, *, with_vectors: bool) -> list[dict[str, Any]]:
+def task_views(records: Sequence[TaskRecord], store: TaskStore | None, *, with_vectors: bool) -> list[dict[str, Any]]:
     """Task objects; the store is asked once for the places of all that wait.
 
     Args:
+        store: None where it does not answer: the tasks have no places then.
         with_vectors: whether results have their `prediction`.
     """
     waiting: dict[str, list[str]] = {}
     for record in records:
         if record.status is TaskStatus.QUEUED:
             waiting.setdefault(record.queue, []).append(record.task_id)
-    places = store.places(waiting) if waiting else {}
+    places = store.places(waiting) if waiting and store is not None else {}
     return [_task_view(record, places.get(record.task_id), with_vector=with_vectors) for record in records]
 
 
@@ -64,6 +65,7 @@ def _task_view(record: TaskRecord, place: QueuePlace | None, *, with_vector: boo
         "queue": _queue_view(place) if place else None,
         "attempts": record.attempts,
         "timings": timings_view(record.store_ms, outcome, record.finished_at_ms),
+        **({} if record.is_image_stored else {"image_stored": False}),
         "batch_size": outcome.batch_size if outcome else None,
         "urls": dict.fromkeys(("self", "cancel"), task_url(record.task_id)),
     }

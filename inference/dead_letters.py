@@ -18,7 +18,7 @@ from inference.task_store.protocol import Commit, TaskStore
 def bury(store: TaskStore, objects: ObjectStore, owner: str, record: TaskRecord, reason: str | None = None) -> bool:
     """End `record`, which `owner` holds, as a dead letter; False where it was no longer the owner's.
 
-    The input is kept first: a crash in between leaves a copy too many, never one too few.
+    The input is kept first: a crash in between leaves a copy too many, never one too few. The next call for it finds that copy.
 
     Args:
         reason: default: how many attempts ended in a dead process.
@@ -34,7 +34,10 @@ def bury(store: TaskStore, objects: ObjectStore, owner: str, record: TaskRecord,
     except ObjectNotFound:
         error = PredictorDied(f"{reason}, and its input is gone")
     commit = Commit(record.task_id, record.attempts, Outcome.of_error(TaskStatus.FAILED, error, worker=owner), dead_letter=True)
-    return store.commit(owner, [commit])[0]
+    is_buried = store.commit(owner, [commit])[0]
+    if not is_buried and not store.is_dead_letter(record.task_id):  # nor has another sweeper buried it
+        objects.delete(dead_letter_key(record.task_id))
+    return is_buried
 
 
 #: Read from the store in one call.
@@ -79,7 +82,8 @@ class DeadLetters:
             TaskNotFound: there is no such dead letter.
         """
         record = self._store.get(task_id)
-        if self._store.deliver_again(task_id):
+        was_refused = "refused" in record.deliveries.values()
+        if self._store.deliver_again(task_id) or was_refused:  # 0 too where the answer to its first call got lost
             return task_id
         self._check(task_id)
         new_id = uuid.uuid4().hex

@@ -344,6 +344,8 @@ class ServiceUnavailable(InferenceError):
     """A store, the queue or the model is not there at the moment."""
 
     status, code, title = 503, "service_unavailable", "Service unavailable"
+    #: whether the server has answered that it cannot write now, and has changed nothing
+    is_refusal = False
 
 
 class DeadlineExceeded(InferenceError):

@@ -9,6 +9,7 @@ of a batch of small images. Nobody changes one all the same.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from dataclasses import astuple, dataclass, field
 from enum import StrEnum
@@ -271,6 +272,26 @@ class TaskRecord:
     deliveries: Mapping[str, str] = field(default_factory=dict)
     #: by sink that refused the result: why
     refusals: Mapping[str, str] = field(default_factory=dict)
+    #: False while the object store has not taken its image
+    is_image_stored: bool = True
+
+    @staticmethod
+    def of_request(request: PredictionRequest) -> TaskRecord:
+        """The record of a task that is accepted now, as far as its request tells."""
+        now_ms = round(time.time() * 1000)
+        return TaskRecord(
+            task_id=request.task_id,
+            request_id=request.request_id,
+            model=request.model,
+            queue=request.queue,
+            item=request.item,
+            status=TaskStatus.QUEUED,
+            created_at_ms=now_ms,
+            deadline_at_ms=now_ms + round(request.deadline_s * 1000),
+            store_ms=request.store_ms,
+            priority=request.priority,
+            batch_id=request.batch_id,
+        )
 
     @property
     def ran_on(self) -> ModelRef:

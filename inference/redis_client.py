@@ -35,6 +35,8 @@ _SENTINEL_TIMEOUT_S = 1
 _PASSING_ERRORS = (redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError, redis.exceptions.MasterDownError)
 #: redis-py puts a text of its own before a pipeline's error, Redis 6.2 before a script's.
 _PASSING_CODES = re.compile(r"(?:^|: -?)(?:OOM|READONLY|MASTERDOWN|NOREPLICAS|MISCONF|LOADING|UNBLOCKED|NOGROUP) ")
+#: What a server says that is full or without its replicas, or cannot write to its disk: a script's first write has failed.
+_NOTHING_WRITTEN = re.compile(r"(?:^|: -?)(?:OOM|NOREPLICAS|MISCONF) ")
 
 
 def embedded_socket(data_dir: Path) -> Path:
@@ -159,7 +161,10 @@ def unavailable_when_down() -> Iterator[None]:
         if not isinstance(error, _PASSING_ERRORS) and not _PASSING_CODES.search(str(error)):
             raise
         public = "the task store takes no changes at the moment"
-        raise ServiceUnavailable(f"the task store refuses: {error}", public=public, retry_after_s=1) from error
+        refusal = ServiceUnavailable(f"the task store refuses: {error}", public=public, retry_after_s=1)
+        is_full = isinstance(error, redis.exceptions.OutOfMemoryError)
+        refusal.is_refusal = is_full or _NOTHING_WRITTEN.search(str(error)) is not None
+        raise refusal from error
 
 
 class _Sentinels(Sentinel):

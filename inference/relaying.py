@@ -1,4 +1,4 @@
-"""The relay process: a thread for each sink, and the sweeper."""
+"""The relay process: a thread for each sink, the sweeper, and one for housekeeping."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import threading
 from collections.abc import Callable
 from types import FrameType
 
-from inference.errors import ServiceUnavailable
+from inference.housekeeping import Housekeeping
+from inference.late_images import LateImages
+from inference.orphans import Orphans
 from inference.redis_client import connect, task_store_url
 from inference.services import Services
 from inference.settings import Settings
@@ -21,7 +23,8 @@ from inference.sweeper import Sweeper, SweepPolicy
 
 logger = logging.getLogger(__name__)
 
-_RETRY_INTERVAL_S = 10
+#: Seconds; a folder has no rules of its own.
+_RETENTION_INTERVAL_S = 3600.0
 
 
 def serve(settings: Settings) -> None:
@@ -67,31 +70,23 @@ def _runners(settings: Settings) -> dict[str, Callable[[threading.Event], None]]
     runners: dict[str, Callable[[threading.Event], None]] = {"sweeper": sweeper.run}
     for sink in settings.possible_sinks:
         runners[f"relay-{sink}"] = _relay(settings, services, sink, name).run
-    runners["retention"] = _Retention(services).run
+    runners["retention"] = _housekeeping(settings, services).run
     return runners
 
 
-class _Retention:
-    """Uploads go after `uploads.retention_days`; looked at each hour, since a folder has no rules of its own."""
+def _housekeeping(settings: Settings, services: Services) -> Housekeeping:
+    def retention() -> float:
+        services.objects.apply_retention(settings.uploads.retention_days)
+        return _RETENTION_INTERVAL_S
 
-    _INTERVAL_S = 3600
-
-    def __init__(self, services: Services) -> None:
-        self._services = services
-
-    def run(self, stopping: threading.Event) -> None:
-        while not stopping.is_set():
-            try:
-                self._services.objects.apply_retention(self._services.settings.uploads.retention_days)
-            except ServiceUnavailable as error:
-                logger.warning("retention: %s", error)
-                stopping.wait(_RETRY_INTERVAL_S)
-            except Exception:
-                # Housekeeping never ends deliveries.
-                logger.exception("retention failed; it is tried again in %d s", self._INTERVAL_S)
-                stopping.wait(self._INTERVAL_S)
-            else:
-                stopping.wait(self._INTERVAL_S)
+    orphans = Orphans(
+        services.store,
+        services.objects,
+        after_s=settings.uploads.orphan_after_s,
+        record_life_s=settings.task_store.result_ttl_s,
+    )
+    late_images = LateImages(services.store, services.objects)
+    return Housekeeping({"retention": retention, "uploads without a task": orphans.look, "late images": late_images.store})
 
 
 def _relay(settings: Settings, services: Services, sink: str, name: str) -> Relay:

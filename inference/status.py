@@ -52,6 +52,8 @@ class Status:
     dead_letters: int | None = None
     #: queue messages that no worker could read; None while the task store does not answer
     rejected_messages: int | None = None
+    #: images that the object store has not taken yet; None while the task store does not answer
+    unstored_images: int | None = None
     #: sentences; none when all is well
     problems: tuple[str, ...] = ()
     #: sentences on what is right now, but may lose tasks some day
@@ -76,8 +78,17 @@ def status_of(services: Services) -> Status:
     problems += [f"no worker has {model.model} loaded" for model in models if not model.workers]
     problems += [problem for sink in sinks for problem in _sink_problems(services, sink)]
     warnings = [warning for server in servers for warning in server.warnings()]
-    dead_letters, rejected = services.store.count_dead_letters(), services.rejected.count()
-    return Status(stores, models, sinks, tuple(workers), dead_letters, rejected, tuple(problems), tuple(warnings))
+    return Status(
+        stores,
+        models,
+        sinks,
+        tuple(workers),
+        dead_letters=services.store.count_dead_letters(),
+        rejected_messages=services.rejected.count(),
+        unstored_images=services.store.count_kept_images(),
+        problems=tuple(problems),
+        warnings=tuple(warnings),
+    )
 
 
 def said(call: Callable[[], object]) -> str:

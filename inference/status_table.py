@@ -35,6 +35,8 @@ def _lines(status: Status) -> Iterator[str]:
         yield f"{status.dead_letters} dead letters"
     if status.rejected_messages:
         yield f"{status.rejected_messages} rejected messages (server.py dead-letters list)"
+    if status.unstored_images:
+        yield f"{status.unstored_images} images wait for the object store"
     yield from (f"warning: {warning}" for warning in status.warnings)
     yield from (f"! {problem}" for problem in status.problems)
     if not status.problems and not status.warnings:

@@ -113,7 +113,7 @@ class DesiredModels:
             opened = self._redis.set(
                 f"{self._prefix}:proposal", orjson.dumps(asdict(proposal)), nx=True, px=round(PROPOSAL_TTL_S * 1000)
             )
-        if not opened:
+        if not opened and not self.hold(proposal.change_id):  # it is open where the answer to a first call got lost
             raise ChangeInProgress("another command changes a model at this moment", retry_after_s=PROPOSAL_TTL_S)
 
     def hold(self, change_id: str) -> bool:

@@ -148,6 +148,8 @@ class UploadSettings(Section):
     inline_quiet_max_bytes: int = Field(default=2**18, ge=0, le=2**20)
     #: an upload is removed after this many days; none: never
     retention_days: int | None = Field(default=None, ge=1, le=36_500)
+    #: an upload that no task came of is removed after this; less than `task_store.result_ttl_s`
+    orphan_after_s: Seconds = 900
 
 
 class MinioSettings(Section):

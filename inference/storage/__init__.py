@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import date, datetime
 from typing import IO, Protocol
 
 from inference.errors import PayloadTooLarge
@@ -44,6 +44,12 @@ class ObjectStore(Protocol):
 
     def copy(self, source: str, target: str) -> None:
         """Raises ObjectNotFound, ServiceUnavailable."""
+
+    def keys(self, prefix: str, *, after: str = "", limit: int) -> list[str]:
+        """The first `limit` keys below `prefix`, a folder with its slash, that come after `after`, in order.
+
+        Those of folders below it are left out. Raises ServiceUnavailable.
+        """
 
     def apply_retention(self, days: int | None) -> None:
         """Remove uploads that are older than `days`, by a rule of the store or now; None: keep. Raises ServiceUnavailable."""
@@ -93,7 +99,12 @@ def too_large(key: str, size: int, max_bytes: int) -> PayloadTooLarge:
 
 def upload_key(task_id: str, at: datetime) -> str:
     """Where the input of a task lies."""
-    return f"{UPLOADS_PREFIX}{at.year}/{at.month:02}/{at.day:02}/{task_id}"
+    return f"{day_prefix(at)}{task_id}"
+
+
+def day_prefix(at: date) -> str:
+    """Where the uploads of a day lie."""
+    return f"{UPLOADS_PREFIX}{at.year}/{at.month:02}/{at.day:02}/"
 
 
 def dead_letter_key(task_id: str) -> str:

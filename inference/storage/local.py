@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import heapq
 import logging
 import os
 import posix
@@ -89,6 +90,17 @@ class LocalObjectStore:
 
     def copy(self, source: str, target: str) -> None:
         self.put(target, self.get(source))
+
+    def keys(self, prefix: str, *, after: str = "", limit: int) -> list[str]:
+        folder = self._path(f"{prefix}*").rpartition("/")[0]
+        least = after.removeprefix(prefix) if after.startswith(prefix) else ""
+        with _unavailable_when_failing():
+            try:
+                with os.scandir(folder) as entries:
+                    names = (entry.name for entry in entries if entry.name > least and entry.is_file(follow_symlinks=False))
+                    return [prefix + name for name in heapq.nsmallest(limit, names)]
+            except (FileNotFoundError, NotADirectoryError):
+                return []
 
     def ping(self) -> None:
         with _unavailable_when_failing():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -104,6 +105,17 @@ class MinioObjectStore:
         _check(target)
         with self._asking(), _missing_is_not_found(source):
             self._write(lambda: self._client.copy_object(self._bucket, target, CopySource(bucket, name)))
+
+    def keys(self, prefix: str, *, after: str = "", limit: int) -> list[str]:
+        with self._asking():
+            found = self._client.list_objects(self._bucket, prefix, start_after=after or None)
+            try:
+                names = (entry.object_name for entry in found if not entry.is_dir)
+                return [name for name in itertools.islice(names, limit) if name is not None]
+            except S3Error as error:
+                if error.code != _NO_BUCKET:
+                    raise
+                return []
 
     def ping(self) -> None:
         with self._asking():

@@ -165,10 +165,10 @@ class TaskStore(Protocol):
         """
 
     def withdraw(self, task_id: str) -> bool:
-        """Forget a task whose message could not be published; False when it is queued no more, and stays."""
+        """Forget a task that cannot be run; False when it is queued no more, and stays. Called again it answers the same."""
 
     def withdraw_batch(self, batch_id: str) -> bool:
-        """Forget a batch and its tasks; False when one of them is queued no more, and all stay."""
+        """Forget a batch and its tasks, as `withdraw`; False when one of them is queued no more, and all stay."""
 
     def get(self, task_id: str) -> TaskRecord:
         """Raises TaskNotFound."""
@@ -275,6 +275,29 @@ class TaskStore(Protocol):
 
     def delivered(self, sink: str, entries: Sequence[tuple[bytes, str]]) -> None:
         """(outbox entry id, task id) that a sink has confirmed. A record starts to expire when every sink has."""
+
+    # --- uploads
+    def tag(self) -> str:
+        """Six hexadecimal digits that tell this store from others; made with the first call."""
+
+    def unknown(self, tag: str, task_ids: Sequence[str]) -> list[str]:
+        """Those of `task_ids` that have no record; none where the store has another tag."""
+
+    def keep_image(self, task_id: str, image: bytes) -> bool:
+        """Keep the image of a task until the object store takes it; its record tells that it is not stored.
+
+        False where it is not kept: there is no such task, or too many images are kept.
+        """
+
+    def kept_images(self, limit: int) -> list[str]:
+        """Ids of the tasks whose images are kept, oldest first."""
+
+    def kept_image(self, task_id: str) -> bytes | None: ...
+
+    def drop_image(self, task_id: str, *, is_stored: bool) -> None:
+        """Forget an image that `keep_image` kept."""
+
+    def count_kept_images(self) -> int: ...
 
     def ping(self) -> None:
         """Raises ServiceUnavailable."""

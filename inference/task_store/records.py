@@ -58,6 +58,7 @@ def from_hash(task_id: str, fields: dict[bytes, bytes]) -> TaskRecord:
         outcome=decode_outcome(outcome) if outcome else None,
         deliveries=_by_sink(fields, _DELIVERY),
         refusals=_by_sink(fields, _REFUSAL),
+        is_image_stored=b"unstored" not in fields,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -47,6 +48,7 @@ from inference.task_store.protocol import (
     TaskPage,
 )
 from inference.task_store.records import ENDED_FIELDS, common_fields, ended_from, from_hash, in_common, item_field
+from inference.task_store.redis_uploads import RedisUploads
 from inference.task_store.scripts import Scripts
 
 T = TypeVar("T")
@@ -98,14 +100,12 @@ def _grouped(requests: Iterable[PredictionRequest]) -> Iterator[Any]:
             yield from (task.task_id, task.request_id, item_field(task), task.image)
 
 
-class RedisTaskStore:
+class RedisTaskStore(RedisUploads):
     """`TaskStore` on a Redis server. Safe to share between threads and greenlets."""
 
     def __init__(self, client: redis.Redis, policy: StorePolicy) -> None:
-        self._redis = client
+        super().__init__(client, Scripts(client, policy.key_prefix), policy.key_prefix, image_ttl_s=policy.result_ttl_s)
         self._policy = policy
-        self._prefix = policy.key_prefix
-        self._scripts = Scripts(client, policy.key_prefix)
         self._acceptances = Gatherer(self._accept_each, weigh=_weight, max_weight=64 * _SUBMISSION_WEIGHT)
 
     # --- the API's side
@@ -174,7 +174,11 @@ class RedisTaskStore:
         return bool(self._scripts.run("withdraw", "", task_id))
 
     def withdraw_batch(self, batch_id: str) -> bool:
-        return bool(self._scripts.run("withdraw", batch_id, *self.get_batch(batch_id).task_ids))
+        try:
+            task_ids = self.get_batch(batch_id).task_ids
+        except BatchNotFound:
+            return True
+        return bool(self._scripts.run("withdraw", batch_id, *task_ids))
 
     def get(self, task_id: str) -> TaskRecord:
         record = self.get_many([task_id])[0]
@@ -235,7 +239,10 @@ class RedisTaskStore:
 
     def _cancel(self, task_ids: Sequence[str]) -> list[bytes]:
         outcome = Outcome.of_error(TaskStatus.CANCELED, TaskCanceled("the task was canceled before it had a result"))
-        states: list[bytes] = self._scripts.run("cancel", encode_outcome(outcome), _ms(self._policy.result_ttl_s), *task_ids)
+        call = secrets.token_hex(8)
+        states: list[bytes] = self._scripts.run(
+            "cancel", encode_outcome(outcome), _ms(self._policy.result_ttl_s), call, *task_ids
+        )
         return states
 
     def places(self, task_ids: Mapping[str, Sequence[str]]) -> dict[str, QueuePlace]:
@@ -355,9 +362,6 @@ class RedisTaskStore:
     @property
     def _lease_ms(self) -> int:
         return _ms(self._policy.lease_s)
-
-    def _key(self, *parts: str) -> str:
-        return ":".join((self._prefix, *parts))
 
 
 def _known(subject: bytes, fingerprint: bytes) -> KnownKey:

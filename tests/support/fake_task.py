@@ -29,6 +29,7 @@ class FakeTask:
     deliveries: dict[str, str] = field(default_factory=dict)
     refusals: dict[str, str] = field(default_factory=dict)
     expires_at_ms: int | None = None
+    is_image_stored: bool = True
 
     def record(self) -> TaskRecord:
         request = self.request
@@ -51,6 +52,7 @@ class FakeTask:
             outcome=decode_outcome(self.outcome) if self.outcome else None,
             deliveries=dict(self.deliveries),
             refusals=dict(self.refusals),
+            is_image_stored=self.is_image_stored,
         )
 
     @property

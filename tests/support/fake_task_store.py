@@ -78,6 +78,8 @@ class FakeTaskStore:
         self._batches: dict[str, BatchRequest] = {}
         #: by key: what it stands for, until when
         self._idempotency: dict[str, tuple[KnownKey, int]] = {}
+        #: by task id
+        self._kept_images: dict[str, bytes] = {}
         #: by queue and kind of `find_lost`, the number of the last task that the call before looked at
         self._looked_to: dict[tuple[str, bool], int] = defaultdict(int)
 
@@ -121,10 +123,50 @@ class FakeTaskStore:
 
     def withdraw_batch(self, batch_id: str) -> bool:
         with self._step():
-            is_gone = self._table.remove(self.get_batch(batch_id).task_ids)
+            batch = self._batches.get(batch_id)
+            is_gone = batch is None or self._table.remove(batch.record.task_ids)
             if is_gone:
-                del self._batches[batch_id]
+                self._batches.pop(batch_id, None)
             return is_gone
+
+    # --- uploads
+
+    def tag(self) -> str:
+        with self._step():
+            return "abc123"
+
+    def unknown(self, tag: str, task_ids: Sequence[str]) -> list[str]:
+        with self._step():
+            return [task_id for task_id in task_ids if tag == "abc123" and not self._table.find(task_id)]
+
+    def keep_image(self, task_id: str, image: bytes) -> bool:
+        with self._step():
+            task = self._table.find(task_id)
+            if task is not None:
+                task.is_image_stored = False
+                self._kept_images[task_id] = image
+            return task is not None
+
+    def kept_images(self, limit: int) -> list[str]:
+        with self._step():
+            return list(self._kept_images)[:limit]
+
+    def kept_image(self, task_id: str) -> bytes | None:
+        with self._step():
+            return self._kept_images.get(task_id)
+
+    def drop_image(self, task_id: str, *, is_stored: bool) -> None:
+        with self._step():
+            self._kept_images.pop(task_id, None)
+            task = self._table.find(task_id)
+            if task is not None and is_stored:
+                task.is_image_stored = True
+
+    def count_kept_images(self) -> int:
+        with self._step():
+            return len(self._kept_images)
+
+    # --- the API's side, continued
 
     def get_batch(self, batch_id: str) -> BatchRecord:
         with self._step():

@@ -69,11 +69,11 @@ class FakeTaskTable:
         self.by_request[request.request_id].append(request.task_id)
 
     def remove(self, task_ids: Sequence[str]) -> bool:
-        """All of them, or none where one is not waiting any more."""
-        tasks = [self.find(task_id) for task_id in task_ids]
-        if not all(task is not None and task.status is TaskStatus.QUEUED for task in tasks):
+        """All of them, or none where one is not waiting any more; those that are not there are removed already."""
+        tasks = [task for task in map(self.find, task_ids) if task is not None]
+        if not all(task.status is TaskStatus.QUEUED for task in tasks):
             return False
-        for task in filter(None, tasks):
+        for task in tasks:
             del self._tasks[task.request.task_id]
             self.by_request[task.request.request_id].remove(task.request.task_id)
         return True

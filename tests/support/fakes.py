@@ -68,6 +68,11 @@ class FakeObjectStore:
     def copy(self, source: str, target: str) -> None:
         self.put(target, self.get(source))
 
+    def keys(self, prefix: str, *, after: str = "", limit: int) -> list[str]:
+        self._check(prefix)
+        found = (key for key in self.objects if key.startswith(prefix) and "/" not in key.removeprefix(prefix))
+        return sorted(key for key in found if key > after)[:limit]
+
     def ping(self) -> None:
         self._check("")
 

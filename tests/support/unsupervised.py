@@ -55,6 +55,8 @@ class Load:
     def __init__(self, parts: Parts) -> None:
         self.accepted: list[str] = []
         self.statuses: set[int] = set()
+        #: tasks that errors name
+        self.named: set[str] = set()
         self._parts = parts
         self._stopping = threading.Event()
 
@@ -76,3 +78,5 @@ class Load:
             self.statuses.add(answer.status_code)
             if answer.ok:
                 self.accepted.append(answer.json()["task_id"])
+            elif "task_id" in answer.json():
+                self.named.add(answer.json()["task_id"])

@@ -101,6 +101,7 @@ class TestBury:
         task_id = rig.running()
         rig.store.cancel(task_id)
         assert not rig.bury(task_id)
+        assert dead_letter_key(task_id) not in rig.objects.objects
         assert rig.store.get(task_id).status is TaskStatus.CANCELED
         assert rig.listed() == []
 

@@ -185,6 +185,13 @@ def test_the_table_fits_a_terminal_and_ends_with_what_needs_a_look(rig: Rig) -> 
     assert status_table(rig.status()).splitlines()[-1] == "! no worker has digits loaded"
 
 
+def test_images_that_wait_for_the_object_store_are_counted(rig: Rig) -> None:
+    rig.start_all()
+    rig.services().store.keep_image(rig.accept(), b"image")
+    assert rig.status().unstored_images == 1
+    assert "1 images wait for the object store" in status_table(rig.status()).splitlines()
+
+
 @pytest.mark.parametrize(
     ("seconds", "shown"), [(0, "-"), (0.4, "0 s"), (119, "119 s"), (120, "2 min"), (7300, "2 h"), (260_000, "3 d")]
 )

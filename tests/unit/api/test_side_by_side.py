@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
 
@@ -30,14 +31,35 @@ def test_so_many_run_at_a_time_and_no_more() -> None:
     assert max(most) <= 3
 
 
-def test_an_error_comes_once_every_call_has_ended() -> None:
-    ended: list[int] = []
+def test_after_an_error_no_call_begins() -> None:
+    begun: list[int] = []
+    gate = threading.Event()
 
     def call(number: int) -> None:
-        if number in (2, 5):
+        begun.append(number)
+        if number == 1:
             raise ValueError(str(number))
-        ended.append(number)
+        gate.wait(10)
 
-    with pytest.raises(ValueError, match="2"):
-        SideBySide(2).map(call, range(8))
-    assert sorted(ended) == [0, 1, 3, 4, 6, 7]
+    calls = SideBySide(2)
+    with pytest.raises(ValueError, match="1"):
+        calls.map(call, range(8))
+    gate.set()
+    calls.begin(lambda: None).result(10)
+    assert max(begun) <= 2  # the one that the free thread had begun already
+
+
+def test_a_call_that_hangs_is_not_waited_for() -> None:
+    gate, begun = threading.Event(), []
+
+    def call(number: int) -> None:
+        begun.append(number)
+        gate.wait(10)
+
+    calls, began = SideBySide(2), time.monotonic()
+    with pytest.raises(TimeoutError):
+        calls.map(call, range(8), timeout_s=0.1)
+    assert time.monotonic() - began < 5
+    gate.set()
+    calls.begin(lambda: None).result(10)
+    assert sorted(begun) == [0, 1]

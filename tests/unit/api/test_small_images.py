@@ -134,10 +134,55 @@ class TestWhatCannotBeStored:
         assert request.response().status_code == HTTPStatus.OK
 
 
+@pytest.mark.parametrize("send", [post, lambda client, **more: post_batch(client, range(3), **more)], ids=["one", "batch"])
+@pytest.mark.parametrize("is_down", [False, True])
+class TestAStoreThatHangs:
+    """Nobody waits for it, and the images are in the task store before anybody is answered."""
+
+    @pytest.fixture(autouse=True)
+    def _hasty(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        for module in ("submission", "batch_submission"):
+            monkeypatch.setattr(f"api.{module}.GRACE_S", 0.1)
+
+    def test_a_task_is_answered_for(
+        self, client: FlaskClient, objects: GatedObjects, app: Api, send: Callable[..., Any], is_down: bool
+    ) -> None:
+        objects.gate.clear()
+        answer = send(client, headers=ASYNC)
+        self.check(client, objects, app, answer, is_down)
+        assert answer.status_code == HTTPStatus.ACCEPTED
+
+    @pytest.mark.usefixtures("worker")
+    def test_a_result_is_answered(
+        self, client: FlaskClient, objects: GatedObjects, app: Api, send: Callable[..., Any], is_down: bool
+    ) -> None:
+        objects.gate.clear()
+        answer = send(client)
+        self.check(client, objects, app, answer, is_down)
+        assert answer.status_code == HTTPStatus.OK
+
+    def check(self, client: FlaskClient, objects: GatedObjects, app: Api, answer: Any, is_down: bool) -> None:
+        """What became of the images, before the store has answered and after."""
+        task_ids = [item["task_id"] for item in answer.json.get("items", [answer.json])]
+        store = app.services.store
+        assert sorted(store.kept_images(10)) == sorted(task_ids)
+        assert store.kept_image(task_ids[0]) == raw_image(0 if len(task_ids) > 1 else 7)
+        assert client.get(f"/tasks/{task_ids[0]}").json["image_stored"] is False
+        objects.is_down = is_down
+        objects.gate.set()
+        if is_down:
+            wait_until(lambda: not app.submissions._uploads._are_beside, "the end of the puts")
+            assert store.count_kept_images() == len(task_ids)
+        else:
+            wait_until(lambda: not store.count_kept_images(), "the end of the puts")
+            assert "image_stored" not in client.get(f"/tasks/{task_ids[0]}").json
+
+
 def test_when_many_puts_hang_the_next_images_are_stored_first(
     client: FlaskClient, objects: GatedObjects, monkeypatch: pytest.MonkeyPatch, redis_client: redis.Redis
 ) -> None:
     monkeypatch.setattr("api.uploads._MAX_BESIDE", 2)
+    monkeypatch.setattr("api.submission.GRACE_S", 10)
     objects.gate.clear()
     requests = []
     for number in range(4):

@@ -1,0 +1,49 @@
+"""What is done now and then for the uploads: retention, uploads without a task, images that are stored late."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+
+from inference.errors import ServiceUnavailable
+
+logger = logging.getLogger(__name__)
+
+#: Seconds until a job is done again that found a server down, and one that failed in another way.
+_RETRY_S, _RETRY_AFTER_FAULT_S = 10.0, 60.0
+
+#: Does what is due, and gives the seconds until it is to be done again.
+Job = Callable[[], float]
+
+
+class Housekeeping:
+    """Does each job at its time; one that fails keeps no other, and never ends deliveries.
+
+    Args:
+        jobs: by name.
+    """
+
+    def __init__(self, jobs: Mapping[str, Job]) -> None:
+        self._jobs = jobs
+
+    def run(self, stopping: threading.Event) -> None:
+        """Do the jobs until `stopping` is set; no error ends it."""
+        due = dict.fromkeys(self._jobs, 0.0)
+        while not stopping.is_set():
+            for name, job in self._jobs.items():
+                if due[name] <= time.monotonic() and not stopping.is_set():
+                    due[name] = time.monotonic() + _attempt(name, job)
+            stopping.wait(max(0.0, min(due.values()) - time.monotonic()))
+
+
+def _attempt(name: str, job: Job) -> float:
+    try:
+        return job()
+    except ServiceUnavailable as error:
+        logger.warning("%s: %s", name, error)
+        return _RETRY_S
+    except Exception:
+        logger.exception("%s failed", name)
+        return _RETRY_AFTER_FAULT_S

@@ -1,0 +1,70 @@
+"""What the Redis task store knows of uploads: whose they are, and which the object store has not taken.
+
+Redis keys:
+
+    PREFIX:seq:tag        names the store whose acceptances PREFIX:seq counts: six hexadecimal digits, in the id of each task
+                          that was made for it
+    PREFIX:unstored       sorted set: ids of tasks whose image the object store did not take, by time, ms
+    PREFIX:unstored:ID    the image of one
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from typing import Any
+
+import redis
+
+from inference.redis_client import unavailable_when_down
+from inference.task_store.scripts import Scripts
+
+_TAG_BYTES = 3
+#: Images that are kept at a time, of `uploads.inline_quiet_max_bytes` each at most.
+_MAX_KEPT = 2000
+
+
+class RedisUploads:
+    """The part of `TaskStore` that is about uploads."""
+
+    def __init__(self, client: redis.Redis, scripts: Scripts, key_prefix: str, *, image_ttl_s: float) -> None:
+        self._redis = client
+        self._scripts = scripts
+        self._prefix = key_prefix
+        self._image_ttl_ms = round(image_ttl_s * 1000)
+
+    def tag(self) -> str:
+        key = self._key("seq", "tag")
+        with unavailable_when_down():
+            tag: Any = self._redis.get(key)
+            if tag is None:
+                self._redis.set(key, secrets.token_hex(_TAG_BYTES), nx=True)
+                tag = self._redis.get(key)
+        return str(tag.decode())
+
+    def unknown(self, tag: str, task_ids: Sequence[str]) -> list[str]:
+        return [task_id.decode() for task_id in self._scripts.run("unknown", tag, *task_ids)]
+
+    def keep_image(self, task_id: str, image: bytes) -> bool:
+        return bool(self._scripts.run("keep_image", task_id, self._image_ttl_ms, _MAX_KEPT, image))
+
+    def kept_images(self, limit: int) -> list[str]:
+        with unavailable_when_down():
+            ids: Any = self._redis.zrange(self._key("unstored"), 0, limit - 1)
+        return [task_id.decode() for task_id in ids]
+
+    def kept_image(self, task_id: str) -> bytes | None:
+        with unavailable_when_down():
+            image: Any = self._redis.get(self._key("unstored", task_id))
+        return None if image is None else bytes(image)
+
+    def drop_image(self, task_id: str, *, is_stored: bool) -> None:
+        self._scripts.run("drop_image", task_id, int(is_stored))
+
+    def count_kept_images(self) -> int:
+        with unavailable_when_down():
+            count: Any = self._redis.zcard(self._key("unstored"))
+        return int(count)
+
+    def _key(self, *parts: str) -> str:
+        return ":".join((self._prefix, *parts))

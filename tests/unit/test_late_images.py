@@ -1,0 +1,73 @@
+"""Images that the object store did not take are stored once it does."""
+
+from __future__ import annotations
+
+import pytest
+from support.fakes import FakeObjectStore, FakeTaskStore
+from support.samples import a_request
+
+from inference.errors import InferenceError, ServiceUnavailable
+from inference.late_images import LateImages
+
+
+class Rig:
+    def __init__(self) -> None:
+        self.store, self.objects = FakeTaskStore(), FakeObjectStore()
+        self.late = LateImages(self.store, self.objects)
+
+    def task(self, image: bytes = b"image") -> str:
+        request = a_request()
+        self.store.accept(request, enqueue=None, max_queue_depth=0)
+        self.store.keep_image(request.task_id, image)
+        return request.task_id
+
+    def key(self, task_id: str) -> str:
+        return self.store.get(task_id).item.object_key
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig()
+
+
+def test_they_are_stored_where_their_tasks_say(rig: Rig) -> None:
+    first, second = rig.task(b"1"), rig.task(b"2")
+    assert rig.late.store_some() == 2
+    assert rig.objects.objects == {rig.key(first): b"1", rig.key(second): b"2"}
+    assert rig.store.get(first).is_image_stored
+    assert rig.late.store_some() == 0
+
+
+def test_they_wait_for_the_object_store(rig: Rig) -> None:
+    task_id = rig.task()
+    rig.objects.available = False
+    with pytest.raises(ServiceUnavailable):
+        rig.late.store_some()
+    assert rig.store.kept_images(10) == [task_id]
+    rig.objects.available = True
+    rig.late.store_some()
+    assert rig.objects.objects == {rig.key(task_id): b"image"}
+
+
+def test_one_that_is_refused_keeps_no_other(rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    odd, good = rig.task(b"odd"), rig.task(b"good")
+    put = rig.objects.put
+
+    def sometimes(key: str, data: bytes, **options: object) -> None:
+        if data == b"odd":
+            raise InferenceError("refused by the test")
+        put(key, data, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(rig.objects, "put", sometimes)
+    assert rig.late.store_some() == 2
+    assert rig.objects.objects == {rig.key(good): b"good"}
+    assert (rig.store.kept_images(10), rig.store.get(odd).is_image_stored) == ([], False)
+    assert f"the image of task {odd} cannot be stored: refused by the test" in caplog.text
+
+
+def test_one_that_is_gone_is_told(rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    task_id = rig.task()
+    monkeypatch.setattr(rig.store, "kept_image", lambda _: None)
+    rig.late.store_some()
+    assert f"the image of task {task_id} was not stored" in caplog.text
+    assert rig.store.kept_images(10) == []

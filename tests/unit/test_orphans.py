@@ -1,0 +1,193 @@
+"""Uploads without a task go once their task must be there or never comes; all others stay."""
+
+from __future__ import annotations
+
+import math
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from support.fakes import FakeObjectStore, FakeTaskStore
+from support.samples import a_request
+
+from inference import orphans
+from inference.errors import InferenceError, ServiceUnavailable
+from inference.orphans import Orphans
+from inference.storage import upload_key
+from inference.storage.local import LocalObjectStore
+from inference.task_ids import TaskIds, is_of, made_at_ms, new_task_id
+from inference.task_store.redis_store import StorePolicy
+
+AFTER_S, LIFE_S = 900.0, 86_400.0
+#: Shortly before midnight.
+BEGIN_S = datetime(2026, 1, 31, 23, 50, tzinfo=UTC).timestamp()
+
+
+class Rig:
+    """The task store's clock and all others go together."""
+
+    def __init__(self) -> None:
+        self.store = FakeTaskStore(policy=StorePolicy(result_ttl_s=LIFE_S))
+        self.objects = FakeObjectStore()
+        self.now_s = BEGIN_S
+        self.tag = self.store.tag()
+        self.orphans = self.new()
+
+    def new(self) -> Orphans:
+        return Orphans(self.store, self.objects, after_s=AFTER_S, record_life_s=LIFE_S, clock=lambda: self.now_s)
+
+    def upload(self, *, is_accepted: bool = False, tag: str = "") -> str:
+        """Gives its key."""
+        task_id = new_task_id(round(self.now_s * 1000), tag or self.tag)
+        if is_accepted:
+            self.store.accept(a_request(task_id=task_id), enqueue=None, max_queue_depth=0)
+        key = upload_key(task_id, datetime.fromtimestamp(self.now_s, UTC))
+        self.objects.put(key, b"")
+        return key
+
+    def pass_s(self, seconds: float) -> None:
+        self.now_s += seconds
+
+    @property
+    def keys(self) -> set[str]:
+        return set(self.objects.objects)
+
+
+@pytest.fixture
+def rig() -> Rig:
+    return Rig()
+
+
+def test_one_without_a_task_goes_once_it_is_old_enough(rig: Rig) -> None:
+    orphan, kept = rig.upload(), rig.upload(is_accepted=True)
+    rig.orphans.look_once()
+    rig.pass_s(AFTER_S - 1)
+    rig.orphans.look_once()
+    assert rig.keys == {orphan, kept}
+    rig.pass_s(2)
+    assert rig.orphans.look_once() is False
+    assert rig.keys == {kept}
+
+
+def test_each_is_looked_at_once_and_days_follow_one_another(rig: Rig) -> None:
+    uploads = []
+    for number in range(40):
+        uploads.append(rig.upload(is_accepted=number % 2 == 0))
+        rig.pass_s(60)
+        rig.orphans.look_once()
+    rig.pass_s(2 * AFTER_S)
+    rig.orphans.look_once()
+    assert rig.keys == set(uploads[::2])
+
+
+def test_after_a_start_those_are_found_whose_records_cannot_be_gone_yet(rig: Rig) -> None:
+    expired = rig.upload()
+    rig.pass_s(LIFE_S / 2)
+    rig.upload()
+    rig.pass_s(LIFE_S / 2)
+    rig.new().look_once()
+    assert rig.keys == {expired}
+
+
+def test_those_of_other_stores_and_of_no_store_stay(rig: Rig) -> None:
+    others = {rig.upload(tag="ffffff")}
+    day = rig.upload(is_accepted=True).rpartition("/")[0]
+    others |= {f"{day}/{name}" for name in ("cat.jpg", "zz", "0", f"{'0' * 26}{rig.tag}", rig.tag)}
+    for key in others:
+        rig.objects.put(key, b"")
+    rig.upload()
+    rig.pass_s(AFTER_S + 1)
+    rig.orphans.look_once()
+    assert others <= rig.keys
+    assert len(rig.keys) == len(others) + 1
+
+
+def test_a_store_that_forgot_everything_is_another_one(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    uploads = {rig.upload(), rig.upload()}
+    rig.store.tag = lambda: "0f0f0f"  # type: ignore[method-assign]
+    rig.pass_s(AFTER_S + 1)
+    rig.orphans.look_once()
+    assert rig.keys == uploads
+
+
+def test_many_take_several_looks(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(orphans, "_LOOK_SIZE", 10)
+    monkeypatch.setattr(orphans, "_IDS", 3)
+    rig.orphans = rig.new()
+    kept = {rig.upload(is_accepted=True) for _ in range(25)}
+    for _ in range(25):
+        rig.upload()
+    rig.pass_s(AFTER_S + 1)
+    looks = 1
+    while rig.orphans.look_once():
+        looks += 1
+    assert (rig.keys, looks) == (kept, 6)
+
+
+@pytest.mark.parametrize("what", ["store", "objects"])
+def test_what_a_failure_left_is_looked_at_again(rig: Rig, what: str) -> None:
+    rig.upload()
+    rig.pass_s(AFTER_S + 1)
+    getattr(rig, what).available = False
+    with pytest.raises(ServiceUnavailable):
+        rig.orphans.look_once()
+    getattr(rig, what).available = True
+    rig.orphans.look_once()
+    assert rig.keys == set()
+
+
+@pytest.mark.parametrize("error", [InferenceError("locked"), TypeError("odd")])
+def test_one_that_cannot_be_deleted_keeps_no_other(rig: Rig, monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
+    odd, delete = rig.upload(), rig.objects.delete
+    rig.upload()
+
+    def sometimes(key: str) -> None:
+        if key == odd:
+            raise error
+        delete(key)
+
+    monkeypatch.setattr(rig.objects, "delete", sometimes)
+    rig.pass_s(AFTER_S + 1)
+    rig.orphans.look_once()
+    assert rig.keys == {odd}
+
+
+def test_those_of_a_folder_go_too(rig: Rig, tmp_path: Path) -> None:
+    objects = LocalObjectStore(tmp_path)
+    rig.objects = objects  # type: ignore[assignment]
+    orphan, kept = rig.upload(), rig.upload(is_accepted=True)
+    rig.pass_s(AFTER_S + 1)
+    rig.new().look_once()
+    day = orphan.rpartition("/")[0]
+    assert objects.keys(f"{day}/", limit=10) == [kept]
+
+
+def test_it_looks_again_soon_while_there_are_more(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(orphans, "_LOOK_SIZE", 10)
+    rig.orphans = rig.new()
+    for _ in range(15):
+        rig.upload()
+    rig.pass_s(AFTER_S + 1)
+    assert [rig.orphans.look() for _ in range(2)] == [1, 60]
+
+
+def test_records_that_live_too_short_for_it_are_told(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    assert Orphans(rig.store, rig.objects, after_s=60, record_life_s=60).look() == math.inf
+    assert "uploads.orphan_after_s" in caplog.text
+
+
+def test_an_id_is_a_uuid_of_version_7() -> None:
+    ids = {new_task_id(1_700_000_000_123, "00abcd") for _ in range(1000)}
+    assert len(ids) == 1000
+    for task_id in ids:
+        assert (len(task_id), task_id[12], task_id[16] in "89ab", task_id[26:]) == (32, "7", True, "00abcd")
+        assert made_at_ms(task_id) == 1_700_000_000_123
+        assert is_of(task_id, "00abcd")
+        assert not is_of(task_id, "11abcd")
+
+
+def test_a_key_has_the_day_of_its_id(rig: Rig) -> None:
+    midnight = datetime(2026, 2, 1, tzinfo=UTC).timestamp()
+    for at_s, day in ((midnight - 0.001, "2026/01/31"), (midnight, "2026/02/01"), (midnight - 0.0004, "2026/02/01")):
+        task_id, key = TaskIds(rig.store, max_age_s=1, clock=lambda at_s=at_s: at_s).new()  # type: ignore[misc]
+        assert key == f"uploads/{day}/{task_id}"
