@@ -12,6 +12,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -22,6 +25,7 @@ from inference.errors import InferenceError, InvalidImage, InvalidMetadata, Serv
 from inference.imaging import arrays, declared, pictures
 from inference.imaging.arrays import ArrayLayout, parse_dtype, parse_shape
 from inference.imaging.formats import ACCEPTED, ImageFormat, ImageHeader, ImageLimits, sniff
+from inference.imaging.memory import array_bytes
 from inference.imaging.refusals import refused_content, refused_document, refused_media_type
 from inference.models.spec import InputSpec, RawArrays
 
@@ -29,9 +33,11 @@ __all__ = [
     "ImageFormat",
     "ImageHeader",
     "ImageLimits",
+    "OpenImage",
     "decode",
     "decode_into",
     "inspect",
+    "open_image",
     "parse_dtype",
     "parse_shape",
     "sniff",
@@ -109,24 +115,56 @@ def decode_into(out: NDArray[Any], data: bytes | memoryview, header: ImageHeader
     """
     if out.shape != spec.shape or out.dtype != spec.numpy_dtype:
         raise ValueError(f"out is {out.shape} {out.dtype}, the model's input {spec.shape} {spec.numpy_dtype}")
-    try:
-        if header.format is ImageFormat.RAW:
-            layout = arrays.raw_layout(data, header.shape, header.dtype, spec, limits)
-            _array_into(out, layout, data, spec)
-        elif header.format is ImageFormat.NPY:
-            _array_into(out, arrays.npy_layout(data, spec, limits), data, spec)
-        else:
-            np.copyto(out, pictures.read_picture(data, header.format, spec, limits))
-    except MemoryError as error:
-        raise ServiceUnavailable("not enough memory to decode the image at the moment", field="image") from error
+    open_image(data, header, spec, limits).decode_into(out)
 
 
-def _array_into(out: NDArray[Any], layout: ArrayLayout, data: bytes | memoryview, spec: InputSpec) -> None:
+@dataclass(frozen=True)
+class OpenImage:
+    """An image of which only the header was read.
+
+    Args:
+        needed_bytes: memory that decoding takes at its peak, with the file's own, estimated from the header.
+        fill: decodes it into an array.
+    """
+
+    needed_bytes: int
+    fill: Callable[[NDArray[Any]], None]
+
+    def decode_into(self, out: NDArray[Any]) -> None:
+        """Decode it, once; raises what the function `decode_into` raises, but for ValueError."""
+        with _memory_is_short():
+            self.fill(out)
+
+
+def open_image(data: bytes | memoryview, header: ImageHeader, spec: InputSpec, limits: ImageLimits) -> OpenImage:
+    """Read what an image declares, and decode nothing yet; raises what `decode_into` raises, but for ValueError."""
+    with _memory_is_short():
+        if header.format in (ImageFormat.RAW, ImageFormat.NPY):
+            is_raw = header.format is ImageFormat.RAW
+            layout = (
+                arrays.raw_layout(data, header.shape, header.dtype, spec, limits)
+                if is_raw
+                else arrays.npy_layout(data, spec, limits)
+            )
+            return OpenImage(array_bytes(layout, spec), partial(_array_into, layout=layout, data=data, spec=spec))
+        picture = pictures.OpenPicture(data, header.format, spec, limits)
+        return OpenImage(picture.needed_bytes, lambda out: np.copyto(out, picture.read()))
+
+
+def _array_into(out: NDArray[Any], *, layout: ArrayLayout, data: bytes | memoryview, spec: InputSpec) -> None:
     values = layout.read(data)
     if spec.raw is RawArrays.MODEL_READY:
         arrays.copy_model_ready(out, values)
     else:
         np.copyto(out, pictures.fit_pixels(arrays.as_pixels(values), spec))
+
+
+@contextmanager
+def _memory_is_short() -> Iterator[None]:
+    try:
+        yield
+    except MemoryError as error:
+        raise ServiceUnavailable("not enough memory to decode the image at the moment", field="image") from error
 
 
 def _refusal(data: bytes, shape: object | None, dtype: object | None, content_type: str | None) -> InferenceError:
