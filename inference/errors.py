@@ -327,6 +327,12 @@ class ServiceUnavailable(InferenceError):
     status, code, title = 503, "service_unavailable", "Service unavailable"
 
 
+class StorageFull(ServiceUnavailable):
+    """A disk, a bucket or the record store has too little room for another request."""
+
+    code, title = "storage_full", "No room is left"
+
+
 class DeadlineExceeded(InferenceError):
     """The task's deadline passed before it had a result."""
 

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from types import FrameType
 
+from inference.dead_letters import DeadLetters
 from inference.errors import ServiceUnavailable
 from inference.redis_client import connect, task_store_url
 from inference.services import Services
@@ -83,6 +84,7 @@ class _Retention:
         while not stopping.is_set():
             try:
                 self._services.objects.apply_retention(self._services.settings.uploads.retention_days)
+                discard_surplus(self._services)
             except ServiceUnavailable as error:
                 logger.warning("retention: %s", error)
                 stopping.wait(_RETRY_INTERVAL_S)
@@ -92,6 +94,14 @@ class _Retention:
                 stopping.wait(self._INTERVAL_S)
             else:
                 stopping.wait(self._INTERVAL_S)
+
+
+def discard_surplus(services: Services) -> None:
+    """Discard the oldest dead letters where there are more than `task_store.max_dead_letters`. Raises ServiceUnavailable."""
+    kept = services.settings.task_store.max_dead_letters
+    surplus = DeadLetters(services.store, services.objects, services.broker).discard_oldest(kept)
+    if surplus:
+        logger.warning("there are more than %d dead letters; the oldest are discarded, %d of them", kept, surplus)
 
 
 def _relay(settings: Settings, services: Services, sink: str, name: str) -> Relay:

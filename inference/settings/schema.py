@@ -141,6 +141,8 @@ class TaskStoreSettings(Section):
     #: how long a task can be asked for after its end
     result_ttl_s: Seconds = 86_400
     idempotency_ttl_s: Seconds = 86_400
+    #: when there are more dead letters, the oldest are discarded
+    max_dead_letters: Count = 10_000
     #: a waiting task that others overtook is queued again after this
     lost_grace_s: Seconds = 5
 

@@ -199,3 +199,8 @@ def test_machines_get_the_same_as_json(rig: Rig) -> None:
     assert document["sinks"][0]["relays"][0].keys() == {"relay", "held", "silent_s"}
     assert document["workers"][0]["models"][0]["name"] == "digits"
     assert document["problems"] == []
+
+
+def test_a_disk_or_a_record_store_that_is_nearly_full_needs_a_look(rig: Rig) -> None:
+    problems = rig.status(uploads={"min_free_disk_mb": 2**40}).problems
+    assert [problem for problem in problems if problem.endswith("(uploads.min_free_disk_mb): new requests are refused")]
