@@ -63,6 +63,11 @@ def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
+def _or_none(value: Any) -> Any:
+    """`none` and `null`, as an environment variable may say them, as None."""
+    return None if isinstance(value, str) and value.strip().lower() in {"none", "null"} else value
+
+
 def _folder_or_description(entry: Any) -> Path | dict[str, Any]:
     match entry:
         case dict():
@@ -160,7 +165,7 @@ class UploadSettings(Section):
     #: the same, while no more than 256 tasks wait for the model
     inline_quiet_max_bytes: int = Field(default=2**18, ge=0, le=2**20)
     #: an upload is removed after this many days; none: never
-    retention_days: int | None = Field(default=30, ge=1, le=36_500)
+    retention_days: Annotated[Annotated[int, Field(ge=1, le=36_500)] | None, BeforeValidator(_or_none)] = 30
     #: new requests are refused while the disk of the local store, or of `data_dir`, has less than this free, MiB
     min_free_disk_mb: int = Field(default=512, ge=0, le=2**40)
 
