@@ -96,6 +96,8 @@ class Fetcher:
             self._memory.release_large(reserved.needed_bytes)
 
     def _open(self, job: Job, stage: Stage) -> OpenImage | None:
+        if time.monotonic() > job.deadline_at:
+            raise DeadlineExceeded("the deadline passed before the image was decoded", task_id=job.task_id)
         data: bytes | None = job.image or stage.until_available(
             lambda: self._fetch(job),
             give_up=lambda: stage.stopping.is_set() or time.monotonic() > job.deadline_at,

@@ -12,6 +12,7 @@ from inference.broker.rejected import RejectedMessages
 from inference.effective import Effective
 from inference.errors import ServiceUnavailable
 from inference.imaging import ImageLimits
+from inference.memory import return_large_blocks
 from inference.models.arena import SlotArena
 from inference.models.desired import DesiredModels
 from inference.models.device_predictors import DevicePredictors
@@ -81,6 +82,7 @@ class InferenceWorker:
             store=store,
             held=self._held,
         )
+        return_large_blocks()
         self._memory = DecodeMemory(options.decode_memory_mb * 2**20, max_large=max(1, options.io_threads - 1))
         self._pipelines = {name: self._make_pipeline(spec, objects, settings) for name, spec in by_name.items()}
         self._keepers = (

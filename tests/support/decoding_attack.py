@@ -1,7 +1,7 @@
 """A fetch stage with images that are small files and large in memory: `python -m support.decoding_attack SIDE COUNT BUDGET_MB`.
 
-Prints as JSON by how many bytes the process grew at most, how many images were decoded, and after how many seconds
-a small picture was, which came behind all of them.
+Prints as JSON by how many bytes the process grew at most, how many of them it kept, how many images were decoded, and after how
+many seconds a small picture was, which came behind all of them.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from PIL import Image
 
 from inference.imaging import ImageFormat, ImageHeader, ImageLimits
+from inference.memory import return_large_blocks
 from inference.messages import QueueItem
 from inference.models.arena import SlotArena
 from inference.models.spec import InputSpec, ModelSpec
@@ -49,6 +50,7 @@ def run(side: int, count: int, budget_mb: int, folder: Path) -> dict[str, float]
     spec = ModelSpec(name="m", version="1", file="m.keras", input=_SPEC, local_files={}, digest="")
     memory = DecodeMemory(budget_mb * 2**20, max_large=_THREADS - 1)
     fetcher = Fetcher(objects, spec, SlotArena(_SPEC, count + 2), ImageLimits(50_000_000), memory=memory)
+    return_large_blocks()
     began, done, all_done = time.monotonic(), dict[str, float](), threading.Event()
 
     def pass_on(jobs: Sequence[Job]) -> None:
@@ -67,7 +69,14 @@ def run(side: int, count: int, budget_mb: int, folder: Path) -> dict[str, float]
     all_done.wait(120)
     grown = _resident("VmHWM") - before
     stage.stop()
-    return {"grown": grown, "decoded": len(done), "small_s": done["small"], "all_s": max(done.values())}
+    stage.join(10)
+    return {
+        "grown": grown,
+        "kept": _resident("VmRSS") - before,
+        "decoded": len(done),
+        "small_s": done["small"],
+        "all_s": max(done.values()),
+    }
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from PIL import Image
 from pipeline_rig import MakeRig, Rig
 from support.decoding_attack import png
 
-from inference.errors import PayloadTooLarge
+from inference.errors import DeadlineExceeded, PayloadTooLarge
 from inference.imaging import ImageFormat, ImageHeader, ImageLimits, open_image
 from inference.messages import QueueItem
 from inference.models.spec import InputSpec
@@ -74,6 +74,7 @@ def test_large_pictures_do_not_take_more_than_there_is_for_them(repository: Path
     found = json.loads(shown)
     assert found["decoded"] == 9
     assert found["grown"] < 128 * MB
+    assert found["kept"] < 32 * MB, "what was decoded on one thread does not stay there while others decode"
     assert found["small_s"] < found["all_s"] / 4, "a small picture waits for none of them"
 
 
@@ -122,6 +123,13 @@ def test_an_object_that_is_larger_than_a_body_may_be_is_not_read(rig: Rig) -> No
     job = Job(QueueItem("task-1", "uploads/1", None), [], alone=False, attempt=0, deadline_at=time.monotonic() + 60)
     with pytest.raises(PayloadTooLarge):
         fetcher.load(job, Stage())
+
+
+def test_what_nobody_waits_for_any_more_is_not_decoded(rig: Rig) -> None:
+    rig.objects.put("uploads/1", png(64))
+    job = Job(QueueItem("task-1", "uploads/1", None), [], alone=False, attempt=0, deadline_at=time.monotonic() - 1)
+    with pytest.raises(DeadlineExceeded):
+        rig.pipeline._fetch._fetcher.load(job, Stage())
 
 
 def test_a_large_image_that_waits_is_fetched_again_when_there_is_memory(make_rig: MakeRig) -> None:
