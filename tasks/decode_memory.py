@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+#: images that take no more are not counted: what all threads decode of them is less than one small image
+TINY_BYTES = 2**20
 #: what fits into this part of the memory for small images is one of them
 _SMALL_IMAGES = 4
 _SMALL_SHARE = 4

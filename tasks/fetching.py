@@ -6,8 +6,8 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,11 +16,13 @@ from inference.imaging import ImageFormat, ImageLimits, OpenImage, inspect, open
 from inference.models.arena import SlotArena
 from inference.models.spec import ModelSpec
 from inference.storage import ObjectStore
-from tasks.decode_memory import DecodeMemory
+from tasks.decode_memory import TINY_BYTES, DecodeMemory
 from tasks.jobs import Job
 from tasks.stage import Stage
 
 logger = logging.getLogger(__name__)
+
+_NOT_COUNTED = nullcontext()
 
 
 @dataclass(frozen=True)
@@ -71,21 +73,23 @@ class Fetcher:
         if image is None:
             return False
         needed = image.needed_bytes
+        if needed <= TINY_BYTES:
+            return self._fill(job, image, stage, slot)
         if not self._memory.is_large(needed):
             return self._fill(job, image, stage, slot, self._memory.small(needed))
         if later is None:
-            return self._fill(job, image, stage, slot, nullcontext())
+            return self._fill(job, image, stage, slot)
         reserved = Reserved(job, needed)
         if not self._memory.reserve_large(needed, lambda: later(reserved)):
             return False
-        return self._load_reserved(reserved, lambda: self._fill(job, image, stage, slot, nullcontext()))
+        return self._load_reserved(reserved, lambda: self._fill(job, image, stage, slot))
 
     def load_reserved(self, reserved: Reserved, stage: Stage) -> bool:
         """`load` for an image that has waited for its memory."""
 
         def load() -> bool:
             image = self._open(reserved.job, stage)
-            return image is not None and self._fill(reserved.job, image, stage, None, nullcontext())
+            return image is not None and self._fill(reserved.job, image, stage, None)
 
         return self._load_reserved(reserved, load)
 
@@ -107,40 +111,39 @@ class Fetcher:
         if data is None:
             return None
         began = time.monotonic()
-        with self._refusing(job):
-            spec, limits = self._spec.input, self._limits
+        spec, limits = self._spec.input, self._limits
+        try:
             header = job.item.header or inspect(data, shape=None, dtype=None, content_type=None, spec=spec, limits=limits)
             image = open_image(data, header, spec, limits)
+        except InferenceError:
+            raise
+        except Exception as error:
+            raise _broken(job, error) from error
         job.timings["decode_ms"] = (time.monotonic() - began) * 1000
         return image
 
-    def _fill(self, job: Job, image: OpenImage, stage: Stage, slot: int | None, memory: AbstractContextManager[None]) -> bool:
+    def _fill(
+        self, job: Job, image: OpenImage, stage: Stage, slot: int | None, memory: AbstractContextManager[None] = _NOT_COUNTED
+    ) -> bool:
         """Decode an image into a slot while `memory` is held."""
         while slot is None and not stage.stopping.is_set():
             slot = self._arena.acquire(timeout_s=0.5)
         if slot is None:
             return False
         try:
-            with memory, self._refusing(job):
+            with memory:
                 began = time.monotonic()
                 image.decode_into(self._arena.images[slot])
         except InferenceError:
             self._arena.release(slot)
             raise
+        except Exception as error:
+            self._arena.release(slot)
+            raise _broken(job, error) from error
         job.slot = slot
         job.ready_at = time.monotonic()
         job.timings["decode_ms"] += (job.ready_at - began) * 1000
         return True
-
-    @contextmanager
-    def _refusing(self, job: Job) -> Iterator[None]:
-        try:
-            yield
-        except InferenceError:
-            raise
-        except Exception as error:
-            logger.exception("the image of task %s broke the decoder", job.task_id)
-            raise InvalidImage("the image cannot be decoded", field="image") from error
 
     def free_slot(self) -> int | None:
         """None while there is none."""
@@ -161,6 +164,11 @@ class Fetcher:
             raise InferenceError("the image could not be fetched; the worker's log says why", task_id=job.task_id) from error
         job.timings["fetch_ms"] = (time.monotonic() - began) * 1000
         return data
+
+
+def _broken(job: Job, error: Exception) -> InvalidImage:
+    logger.error("the image of task %s broke the decoder", job.task_id, exc_info=error)
+    return InvalidImage("the image cannot be decoded", field="image")
 
 
 class FetchStage(Stage):

@@ -12,9 +12,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -118,7 +116,6 @@ def decode_into(out: NDArray[Any], data: bytes | memoryview, header: ImageHeader
     open_image(data, header, spec, limits).decode_into(out)
 
 
-@dataclass(frozen=True)
 class OpenImage:
     """An image of which only the header was read.
 
@@ -127,31 +124,36 @@ class OpenImage:
         fill: decodes it into an array.
     """
 
-    needed_bytes: int
-    fill: Callable[[NDArray[Any]], None]
+    __slots__ = ("_fill", "needed_bytes")
+
+    def __init__(self, needed_bytes: int, fill: Callable[[NDArray[Any]], None]) -> None:
+        self.needed_bytes = needed_bytes
+        self._fill = fill
 
     def decode_into(self, out: NDArray[Any]) -> None:
         """Decode it, once; raises what the function `decode_into` raises, but for ValueError."""
-        with _memory_is_short():
-            self.fill(out)
+        try:
+            self._fill(out)
+        except MemoryError as error:
+            raise _memory_is_short() from error
 
 
 def open_image(data: bytes | memoryview, header: ImageHeader, spec: InputSpec, limits: ImageLimits) -> OpenImage:
     """Read what an image declares, and decode nothing yet; raises what `decode_into` raises, but for ValueError."""
-    with _memory_is_short():
-        if header.format in (ImageFormat.RAW, ImageFormat.NPY):
-            is_raw = header.format is ImageFormat.RAW
-            layout = (
-                arrays.raw_layout(data, header.shape, header.dtype, spec, limits)
-                if is_raw
-                else arrays.npy_layout(data, spec, limits)
-            )
-            return OpenImage(array_bytes(layout, spec), partial(_array_into, layout=layout, data=data, spec=spec))
-        picture = pictures.OpenPicture(data, header.format, spec, limits)
-        return OpenImage(picture.needed_bytes, lambda out: np.copyto(out, picture.read()))
+    try:
+        if header.format is ImageFormat.RAW:
+            layout = arrays.raw_layout(data, header.shape, header.dtype, spec, limits)
+        elif header.format is ImageFormat.NPY:
+            layout = arrays.npy_layout(data, spec, limits)
+        else:
+            picture = pictures.OpenPicture(data, header.format, spec, limits)
+            return OpenImage(picture.needed_bytes, lambda out: np.copyto(out, picture.read()))
+    except MemoryError as error:
+        raise _memory_is_short() from error
+    return OpenImage(array_bytes(layout, spec), lambda out: _array_into(out, layout, data, spec))
 
 
-def _array_into(out: NDArray[Any], *, layout: ArrayLayout, data: bytes | memoryview, spec: InputSpec) -> None:
+def _array_into(out: NDArray[Any], layout: ArrayLayout, data: bytes | memoryview, spec: InputSpec) -> None:
     values = layout.read(data)
     if spec.raw is RawArrays.MODEL_READY:
         arrays.copy_model_ready(out, values)
@@ -159,12 +161,8 @@ def _array_into(out: NDArray[Any], *, layout: ArrayLayout, data: bytes | memoryv
         np.copyto(out, pictures.fit_pixels(arrays.as_pixels(values), spec))
 
 
-@contextmanager
-def _memory_is_short() -> Iterator[None]:
-    try:
-        yield
-    except MemoryError as error:
-        raise ServiceUnavailable("not enough memory to decode the image at the moment", field="image") from error
+def _memory_is_short() -> ServiceUnavailable:
+    return ServiceUnavailable("not enough memory to decode the image at the moment", field="image")
 
 
 def _refusal(data: bytes, shape: object | None, dtype: object | None, content_type: str | None) -> InferenceError:

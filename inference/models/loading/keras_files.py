@@ -76,7 +76,10 @@ def read_h5(path: Path, *, limits: ModelFileLimits = DEFAULT_LIMITS) -> keras.Mo
         check_h5(file, limits)
         if "model_config" not in file.attrs:
             raise ConfigurationError("has weights alone; name it weights_file, beside an architecture_file")
-        config = json.loads(file.attrs["model_config"])
+        text = file.attrs["model_config"]
+        if len(text) > _MAX_CONFIG_BYTES:
+            raise ConfigurationError(f"has a model_config of more than {_MAX_CONFIG_BYTES} bytes")
+        config = json.loads(text)
         _refuse_code(config)
         model = keras_2.model_of(config)
         legacy_h5_format.load_weights_from_hdf5_group(file["model_weights"], model)

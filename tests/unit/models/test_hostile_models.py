@@ -9,6 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 import h5py
 import keras
@@ -19,6 +20,8 @@ from tensorflow.core.protobuf import saved_model_pb2
 from inference.errors import ConfigurationError
 from inference.models.loading import keras_files, load_model
 from inference.models.loading.hdf5 import check_h5
+from inference.models.locations import FileLocation
+from inference.models.object_cache import ObjectCache
 from inference.models.registry import ModelRegistry
 from inference.models.unpacking import DEFAULT_LIMITS, ModelFileLimits, unpack
 from inference.settings import ModelFileSettings, Settings
@@ -344,6 +347,28 @@ class TestFolders:
         (folder / "saved_model.pb").write_bytes(graph.SerializeToString())
         with pytest.raises(ConfigurationError, match="names an asset that is no file in its folder assets"):
             self.load(folder)
+
+
+class Endless:
+    """A store with an object that has no end."""
+
+    def etag(self, *_: str) -> str:
+        return "tag"
+
+    def download(self, bucket: str, key: str, target: IO[bytes]) -> str:
+        while True:
+            target.write(bytes(MB))
+
+
+@pytest.mark.parametrize(
+    ("limits", "says"),
+    [(ModelFileLimits(max_bytes=4 * MB), "has more than 4194304 bytes"), (ModelFileLimits(min_free_bytes=2**60), "stay free")],
+)
+def test_an_object_without_end_is_not_fetched(tmp_path: Path, limits: ModelFileLimits, says: str) -> None:
+    cache = ObjectCache(tmp_path / "cache", Endless(), limits)
+    with pytest.raises(ConfigurationError, match=says):
+        cache.fetch(FileLocation.parse("s3://models/m.keras"))
+    assert not [path for path in tmp_path.rglob("*") if path.is_file() and path.stat().st_size]
 
 
 def test_a_labels_file_without_end_is_refused(tmp_path: Path, saved: Path) -> None:

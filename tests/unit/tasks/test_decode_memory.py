@@ -14,14 +14,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from pipeline_rig import MakeRig, Rig
+from pipeline_rig import Rig
 from support.decoding_attack import png
 
-from inference.errors import DeadlineExceeded, PayloadTooLarge
+from inference.errors import DeadlineExceeded, ObjectNotFound, PayloadTooLarge
 from inference.imaging import ImageFormat, ImageHeader, ImageLimits, open_image
 from inference.messages import QueueItem
 from inference.models.spec import InputSpec
 from tasks.decode_memory import DecodeMemory
+from tasks.fetching import Reserved
 from tasks.jobs import Job
 from tasks.stage import Stage
 
@@ -132,16 +133,30 @@ def test_what_nobody_waits_for_any_more_is_not_decoded(rig: Rig) -> None:
         rig.pipeline._fetch._fetcher.load(job, Stage())
 
 
-def test_a_large_image_that_waits_is_fetched_again_when_there_is_memory(make_rig: MakeRig) -> None:
-    rig = make_rig()
-    memory = rig.pipeline._fetch._fetcher._memory = DecodeMemory(400)
-    memory.reserve_large(300, lambda: None)
-    rig.start()
-    inboxes = rig.send(1)
-    time.sleep(0.3)
-    rig.objects.take_down("get")
-    memory.release_large(300)
-    time.sleep(0.1)
-    assert not any(inbox.dones for inbox in inboxes)
-    rig.objects.bring_up()
-    rig.await_done(inboxes)
+def test_a_large_image_that_waits_is_fetched_again_when_there_is_memory(rig: Rig) -> None:
+    fetcher = rig.pipeline._fetch._fetcher
+    memory = fetcher._memory = DecodeMemory(16 * MB)
+    memory.reserve_large(12 * MB, lambda: None)
+    rig.objects.put("uploads/1", png(1000))
+    job = Job(QueueItem("task-1", "uploads/1", None), [], alone=False, attempt=0, deadline_at=time.monotonic() + 60)
+    granted: list[Reserved] = []
+    assert not fetcher.load(job, Stage(), later=granted.append)
+    assert not granted
+    memory.release_large(12 * MB)
+    assert [one.job for one in granted] == [job]
+    assert fetcher.load_reserved(granted[0], Stage())
+    assert job.slot is not None
+    rig.arena.release(job.slot)
+    assert memory.reserve_large(12 * MB, lambda: None), "what was reserved is given back"
+
+
+def test_one_that_is_gone_meanwhile_gives_its_memory_back(rig: Rig) -> None:
+    fetcher = rig.pipeline._fetch._fetcher
+    memory = fetcher._memory = DecodeMemory(16 * MB)
+    memory.reserve_large(12 * MB, lambda: None)
+    job = Job(QueueItem("task-1", "uploads/1", None), [], alone=False, attempt=0, deadline_at=time.monotonic() + 60)
+    memory.reserve_large(12 * MB, lambda: None)
+    memory.release_large(12 * MB)
+    with pytest.raises(ObjectNotFound):
+        fetcher.load_reserved(Reserved(job, 12 * MB), Stage())
+    assert memory.reserve_large(12 * MB, lambda: None)
