@@ -67,9 +67,8 @@ class Room:
     def problems(self) -> Iterator[str]:
         """Look now, and say what is nearly full. A record store that does not answer is no matter of room."""
         for what, folder in self._folders.items():
-            nearest = next(path for path in (folder, *folder.parents) if path.exists())
-            free = shutil.disk_usage(nearest).free
-            if free < self._min_free_bytes:
+            free = _free_bytes(folder)
+            if free is not None and free < self._min_free_bytes:
                 yield (
                     f"the disk of {what} has {free // _MB} MiB free, less than {self._min_free_bytes // _MB}"
                     " (uploads.min_free_disk_mb)"
@@ -87,6 +86,15 @@ def room_of(settings: Settings, client: redis.Redis) -> Room:
     if settings.is_embedded:
         folders["the embedded broker"] = settings.data_dir / "broker"
     return Room(folders, settings.uploads.min_free_disk_mb * _MB, lambda: _memory_of(client))
+
+
+def _free_bytes(folder: Path) -> int | None:
+    """What is free on the disk of a folder that may be missing yet; None where that cannot be known."""
+    try:
+        nearest = next(path for path in (folder, *folder.parents) if path.exists())
+        return shutil.disk_usage(nearest).free
+    except OSError:  # no right to look, a file system that went away: whoever writes there says so
+        return None
 
 
 def _memory_of(client: redis.Redis) -> tuple[int, int]:

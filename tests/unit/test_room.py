@@ -53,6 +53,12 @@ def test_a_disk_with_room_is_no_problem(world: World, tmp_path: Path) -> None:
     assert not list(world.room(1, uploads=tmp_path).problems())
 
 
+def test_a_folder_that_cannot_be_looked_at_is_no_matter_of_room(world: World, tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    for folder in (tmp_path / "loop" / "uploads", tmp_path / ("x" * 300)):
+        assert not list(world.room(1, uploads=folder).problems())
+
+
 def test_disks_are_not_looked_at_where_nothing_must_be_free(world: World, tmp_path: Path) -> None:
     assert not list(world.room(0, uploads=tmp_path).problems())
 

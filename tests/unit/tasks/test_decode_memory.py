@@ -14,11 +14,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.ImageFile import ImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 from pipeline_rig import Rig
 from support.decoding_attack import png
 
-from inference.errors import DeadlineExceeded, ObjectNotFound, PayloadTooLarge
-from inference.imaging import ImageFormat, ImageHeader, ImageLimits, open_image
+from inference.errors import DeadlineExceeded, InvalidMetadata, ObjectNotFound, PayloadTooLarge
+from inference.imaging import ImageFormat, ImageHeader, ImageLimits, inspect, open_image
 from inference.messages import QueueItem
 from inference.models.spec import InputSpec
 from tasks.decode_memory import DecodeMemory
@@ -160,3 +163,20 @@ def test_one_that_is_gone_meanwhile_gives_its_memory_back(rig: Rig) -> None:
     with pytest.raises(ObjectNotFound):
         fetcher.load_reserved(Reserved(job, 12 * MB), Stage())
     assert memory.reserve_large(12 * MB, lambda: None)
+
+
+@pytest.mark.parametrize("image_format", ["PNG", "JPEG", "WEBP"])
+def test_the_api_decodes_no_pixels(monkeypatch: pytest.MonkeyPatch, image_format: str) -> None:
+    """Also where the shape given is that of the picture turned by 90 degrees, so that its orientation is asked for."""
+    file = io.BytesIO()
+    Image.new("RGB", (20, 10)).save(file, image_format)
+
+    def load(*_: object) -> None:
+        raise AssertionError("pixels are decoded")
+
+    for plugin in (ImageFile, PngImageFile, WebPImageFile):
+        monkeypatch.setattr(plugin, "load", load)
+    given = {"dtype": None, "content_type": None, "spec": SPEC, "limits": ImageLimits(50_000_000)}
+    inspect(file.getvalue(), shape="10,20", **given)
+    with pytest.raises(InvalidMetadata):
+        inspect(file.getvalue(), shape="20,10", **given)
