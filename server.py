@@ -162,7 +162,7 @@ def _run_broker(options: argparse.Namespace) -> int:
 
     settings = _settings(options)
     check_start(settings, "broker")
-    command = embedded_broker.command(settings.data_dir)
+    command = embedded_broker.command(settings.data_dir, settings.broker.embedded_memory_mb)
     os.execv(command[0], command)  # noqa: S606 a signal must reach the server itself
 
 

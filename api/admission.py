@@ -33,12 +33,14 @@ class Admission:
         limits: OutboxSettings,
         *,
         batch_size: int,
+        check_room: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._queue = _RememberedByName(store.queue_stats, clock)
         self._outbox = _RememberedByName(outbox_stats, clock)
         self._limits = limits
         self._batch_size = batch_size
+        self._check_room = check_room
 
     def check(self, queue: str, *, deadline_s: float, sinks: Iterable[str], count: int = 1) -> None:
         """Refuse what would miss its deadline, or whose result would find its outbox full.
@@ -49,7 +51,9 @@ class Admission:
         Raises:
             Overloaded: at the rate at which tasks end now, this one would end too late.
             ServiceUnavailable: a sink has been down for so long that its outbox is over its limit.
+            StorageFull: a disk or the record store is nearly full.
         """
+        self._check_room()
         stats = self._queue(queue)
         depth = stats.depth + count - 1
         # One batch is no overload, whatever the rate looks like after a quiet time.

@@ -50,7 +50,11 @@ class Api(Flask):
             "configuration": services.effective,
             "replies": self.replies,
             "admission": Admission(
-                services.store, services.outbox_stats, settings.outbox, batch_size=settings.worker.max_batch_size
+                services.store,
+                services.outbox_stats,
+                settings.outbox,
+                batch_size=settings.worker.max_batch_size,
+                check_room=services.room.check,
             ),
             "settings": settings,
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import uuid
 from collections.abc import Iterator
@@ -102,6 +103,16 @@ class DeadLetters:
         accepted = accept(self._store, self._broker, request)
         self._store.discard_dead_letter(task_id)  # last: a replay that fails before leaves it where it is
         return accepted.task_id
+
+    def discard_oldest(self, kept: int) -> int:
+        """Discard all but the newest `kept`; gives how many were discarded. Raises ServiceUnavailable."""
+        surplus = self._store.count_dead_letters() - kept
+        if surplus <= 0:
+            return 0
+        for task_id in self._store.dead_letters(surplus):
+            with contextlib.suppress(TaskNotFound):  # an operator was faster
+                self.discard(task_id)
+        return surplus
 
     def discard(self, task_id: str) -> None:
         """Raises TaskNotFound."""

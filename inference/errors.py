@@ -348,6 +348,12 @@ class ServiceUnavailable(InferenceError):
     is_refusal = False
 
 
+class StorageFull(ServiceUnavailable):
+    """A disk, a bucket or the record store has too little room for another request."""
+
+    code, title = "storage_full", "No room is left"
+
+
 class DeadlineExceeded(InferenceError):
     """The task's deadline passed before it had a result."""
 

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable
 from types import FrameType
 
+from inference.dead_letters import DeadLetters
 from inference.housekeeping import Housekeeping
 from inference.late_images import LateImages
 from inference.orphans import Orphans
@@ -77,6 +78,7 @@ def _runners(settings: Settings) -> dict[str, Callable[[threading.Event], None]]
 def _housekeeping(settings: Settings, services: Services) -> Housekeeping:
     def retention() -> float:
         services.objects.apply_retention(settings.uploads.retention_days)
+        discard_surplus(services)
         return _RETENTION_INTERVAL_S
 
     orphans = Orphans(
@@ -87,6 +89,14 @@ def _housekeeping(settings: Settings, services: Services) -> Housekeeping:
     )
     late_images = LateImages(services.store, services.objects)
     return Housekeeping({"retention": retention, "uploads without a task": orphans.look, "late images": late_images.store})
+
+
+def discard_surplus(services: Services) -> None:
+    """Discard the oldest dead letters where there are more than `task_store.max_dead_letters`. Raises ServiceUnavailable."""
+    kept = services.settings.task_store.max_dead_letters
+    surplus = DeadLetters(services.store, services.objects, services.broker).discard_oldest(kept)
+    if surplus:
+        logger.warning("there are more than %d dead letters; the oldest are discarded, %d of them", kept, surplus)
 
 
 def _relay(settings: Settings, services: Services, sink: str, name: str) -> Relay:

@@ -17,6 +17,7 @@ from inference.models.registry import ModelRegistry, described_models
 from inference.models.spec import ModelDescription
 from inference.presence import WorkerPresence
 from inference.redis_client import broker_url, connect, task_store_url
+from inference.room import Room, room_of
 from inference.settings import Settings
 from inference.sinks.outbox import OutboxStats, RelayInfo, outbox_stats, relays_of
 from inference.storage import ObjectStore, open_object_store
@@ -78,6 +79,10 @@ class Services:
     @cached_property
     def objects(self) -> ObjectStore:
         return open_object_store(self.settings)
+
+    @cached_property
+    def room(self) -> Room:
+        return room_of(self.settings, self.redis)
 
     @cached_property
     def desired(self) -> DesiredModels:

@@ -22,6 +22,7 @@ from tasks.batching import Batcher, BatchPolicy
 from tasks.burying import Undertaker
 from tasks.clock import StoreClock
 from tasks.committing import Committer
+from tasks.decode_memory import DecodeMemory
 from tasks.fetching import Fetcher, FetchStage
 from tasks.intake import Intake
 from tasks.jobs import Delivery, HeldJobs, Job
@@ -35,6 +36,8 @@ class PipelinePolicy:
     batch: BatchPolicy
     limits: ImageLimits
     io_threads: int = 4
+    #: limit for an image in the object store; None: no limit
+    max_image_bytes: int | None = None
 
 
 class Pipeline:
@@ -43,6 +46,7 @@ class Pipeline:
     Args:
         owner: this worker, as leases and outcomes name it.
         held: what this worker holds, over all models.
+        memory: what its images may take while they are decoded, over all models.
     """
 
     def __init__(
@@ -55,10 +59,11 @@ class Pipeline:
         objects: ObjectStore,
         owner: str,
         held: HeldJobs,
+        memory: DecodeMemory | None = None,
         policy: PipelinePolicy,
     ) -> None:
         clock = StoreClock()
-        fetcher = Fetcher(objects, spec, arena, policy.limits)
+        fetcher = Fetcher(objects, spec, arena, policy.limits, memory=memory, max_bytes=policy.max_image_bytes)
         self._committer = Committer(store, owner, held)
         self._undertaker = Undertaker(store, objects, owner, held)
         self._batcher = Batcher(

@@ -12,6 +12,7 @@ from inference.broker.rejected import RejectedMessages
 from inference.effective import Effective
 from inference.errors import ServiceUnavailable
 from inference.imaging import ImageLimits
+from inference.memory import return_large_blocks
 from inference.models.arena import SlotArena
 from inference.models.desired import DesiredModels
 from inference.models.device_predictors import DevicePredictors
@@ -26,6 +27,7 @@ from inference.task_store.protocol import TaskStore
 from tasks.adopting import Adopter
 from tasks.batching import BatchPolicy
 from tasks.changing import ModelChanger, Specs
+from tasks.decode_memory import DecodeMemory
 from tasks.errands import Errands
 from tasks.jobs import Delivery, HeldJobs
 from tasks.keeping import Announcer, LeaseKeeper
@@ -80,8 +82,9 @@ class InferenceWorker:
             store=store,
             held=self._held,
         )
-        limits = ImageLimits(settings.limits.max_pixels)
-        self._pipelines = {name: self._make_pipeline(spec, objects, limits) for name, spec in by_name.items()}
+        return_large_blocks()
+        self._memory = DecodeMemory(options.decode_memory_mb * 2**20, max_large=max(1, options.io_threads - 1))
+        self._pipelines = {name: self._make_pipeline(spec, objects, settings) for name, spec in by_name.items()}
         self._keepers = (
             LeaseKeeper(store, self.owner, self._held, lease_s=settings.task_store.lease_s),
             Announcer(presence, self.owner, self.predictor),
@@ -121,7 +124,7 @@ class InferenceWorker:
             gpu=self._gpu,
         )
 
-    def _make_pipeline(self, spec: ModelSpec, objects: ObjectStore, limits: ImageLimits) -> Pipeline:
+    def _make_pipeline(self, spec: ModelSpec, objects: ObjectStore, settings: Settings) -> Pipeline:
         options = self._options
         return Pipeline(
             spec=spec,
@@ -131,10 +134,12 @@ class InferenceWorker:
             objects=objects,
             owner=self.owner,
             held=self._held,
+            memory=self._memory,
             policy=PipelinePolicy(
                 batch=BatchPolicy(options.max_batch_size, options.max_batch_wait_ms, options.max_attempts),
-                limits=limits,
+                limits=ImageLimits(settings.limits.max_pixels),
                 io_threads=options.io_threads,
+                max_image_bytes=settings.api.max_body_bytes,
             ),
         )
 

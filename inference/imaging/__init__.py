@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -22,6 +23,7 @@ from inference.errors import InferenceError, InvalidImage, InvalidMetadata, Serv
 from inference.imaging import arrays, declared, pictures
 from inference.imaging.arrays import ArrayLayout, parse_dtype, parse_shape
 from inference.imaging.formats import ACCEPTED, ImageFormat, ImageHeader, ImageLimits, sniff
+from inference.imaging.memory import array_bytes
 from inference.imaging.refusals import refused_content, refused_document, refused_media_type
 from inference.models.spec import InputSpec, RawArrays
 
@@ -29,9 +31,11 @@ __all__ = [
     "ImageFormat",
     "ImageHeader",
     "ImageLimits",
+    "OpenImage",
     "decode",
     "decode_into",
     "inspect",
+    "open_image",
     "parse_dtype",
     "parse_shape",
     "sniff",
@@ -109,16 +113,44 @@ def decode_into(out: NDArray[Any], data: bytes | memoryview, header: ImageHeader
     """
     if out.shape != spec.shape or out.dtype != spec.numpy_dtype:
         raise ValueError(f"out is {out.shape} {out.dtype}, the model's input {spec.shape} {spec.numpy_dtype}")
+    open_image(data, header, spec, limits).decode_into(out)
+
+
+class OpenImage:
+    """An image of which only the header was read.
+
+    Args:
+        needed_bytes: memory that decoding takes at its peak, with the file's own, estimated from the header.
+        fill: decodes it into an array.
+    """
+
+    __slots__ = ("_fill", "needed_bytes")
+
+    def __init__(self, needed_bytes: int, fill: Callable[[NDArray[Any]], None]) -> None:
+        self.needed_bytes = needed_bytes
+        self._fill = fill
+
+    def decode_into(self, out: NDArray[Any]) -> None:
+        """Decode it, once; raises what the function `decode_into` raises, but for ValueError."""
+        try:
+            self._fill(out)
+        except MemoryError as error:
+            raise _memory_is_short() from error
+
+
+def open_image(data: bytes | memoryview, header: ImageHeader, spec: InputSpec, limits: ImageLimits) -> OpenImage:
+    """Read what an image declares, and decode nothing yet; raises what `decode_into` raises, but for ValueError."""
     try:
         if header.format is ImageFormat.RAW:
             layout = arrays.raw_layout(data, header.shape, header.dtype, spec, limits)
-            _array_into(out, layout, data, spec)
         elif header.format is ImageFormat.NPY:
-            _array_into(out, arrays.npy_layout(data, spec, limits), data, spec)
+            layout = arrays.npy_layout(data, spec, limits)
         else:
-            np.copyto(out, pictures.read_picture(data, header.format, spec, limits))
+            picture = pictures.OpenPicture(data, header.format, spec, limits)
+            return OpenImage(picture.needed_bytes, lambda out: np.copyto(out, picture.read()))
     except MemoryError as error:
-        raise ServiceUnavailable("not enough memory to decode the image at the moment", field="image") from error
+        raise _memory_is_short() from error
+    return OpenImage(array_bytes(layout, spec), lambda out: _array_into(out, layout, data, spec))
 
 
 def _array_into(out: NDArray[Any], layout: ArrayLayout, data: bytes | memoryview, spec: InputSpec) -> None:
@@ -127,6 +159,10 @@ def _array_into(out: NDArray[Any], layout: ArrayLayout, data: bytes | memoryview
         arrays.copy_model_ready(out, values)
     else:
         np.copyto(out, pictures.fit_pixels(arrays.as_pixels(values), spec))
+
+
+def _memory_is_short() -> ServiceUnavailable:
+    return ServiceUnavailable("not enough memory to decode the image at the moment", field="image")
 
 
 def _refusal(data: bytes, shape: object | None, dtype: object | None, content_type: str | None) -> InferenceError:

@@ -50,6 +50,11 @@ _ZEROS = bytes(64)
 _LAST_COLUMNS = 32
 #: of the zeros at the end: enough to be seen in the picture
 _REPLACED_BYTES = 8
+#: of a picture that is looked through for missing parts; it is made smaller by one of these
+_CHECKED_PIXELS = 2**20
+_CHECK_SCALES = (2, 4, 8)
+#: memory that this takes: two pictures and their difference, up to 50 megapixels
+MAX_CHECK_BYTES = 2**24
 #: what the decoder makes of blocks without data, with the rounding of colour conversions
 _FILLED_GREY = range(126, 131)
 
@@ -211,9 +216,14 @@ def _is_coded(frame: _Segment, scans: Sequence[_Segment]) -> bool:
 
 
 def _decoded(encoded: bytes) -> Image.Image:
-    """At half the width and height, which takes a quarter of the memory; raises what Pillow raises."""
+    """Decode at half the width and height, or less of a large picture, for what memory it takes; raises what Pillow raises."""
     picture = JpegImageFile(io.BytesIO(encoded))
-    picture.draft(None, (max(1, picture.width // 2), max(1, picture.height // 2)))
+    scale = next(
+        scale
+        for scale in _CHECK_SCALES
+        if picture.width * picture.height // scale**2 <= _CHECKED_PIXELS or scale == _CHECK_SCALES[-1]
+    )
+    picture.draft(None, (max(1, picture.width // scale), max(1, picture.height // scale)))
     picture.load()
     return picture
 

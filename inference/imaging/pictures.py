@@ -26,6 +26,7 @@ from inference.errors import InferenceError, InvalidImage, PayloadTooLarge
 from inference.imaging import jpeg, png, webp
 from inference.imaging.arrays import Pixels
 from inference.imaging.formats import ImageFormat, ImageLimits
+from inference.imaging.memory import picture_bytes
 from inference.imaging.picture_file import PictureFile, Size
 from inference.imaging.transparency import load_with_colour_on_white, on_white
 from inference.models.spec import InputSpec, Interpolation, Resize
@@ -78,29 +79,53 @@ def is_on_its_side(data: bytes | memoryview, image_format: ImageFormat, limits: 
     return _orientation(picture) >= _FIRST_ORIENTATION_ON_ITS_SIDE
 
 
-def read_picture(data: bytes | memoryview, image_format: ImageFormat, spec: InputSpec, limits: ImageLimits) -> Pixels:
-    """Decode a PNG, JPEG or WebP image to the (H, W, C) bytes of the model's shape.
+class OpenPicture:
+    """A PNG, JPEG or WebP image whose header was read, and whose pixels were not.
+
+    Args:
+        data: its file.
+        image_format: what it is.
+        spec: the input of the model that it is decoded for.
+        limits: the limits of this service.
 
     Raises:
-        InvalidImage: truncated or corrupt.
+        InvalidImage: the header is broken.
         PayloadTooLarge: more pixels than `limits` allows.
     """
-    file = _file_in(data, image_format, pixels=True)
-    picture = _open(file, image_format, limits)
-    with _refusing(image_format):
-        if file.end_is_doubtful:
-            jpeg.check_scans(file)
-        if isinstance(picture, JpegImageFile):
-            _decode_reduced(picture, spec)
-        shown = load_with_colour_on_white(picture, file.encoded)
-        if isinstance(picture, JpegImageFile) and not file.end_is_doubtful and jpeg.ends_in_grey(shown):
-            jpeg.check_scans(file)
-        if isinstance(picture, PngImageFile) and png.may_lack_rows(picture):
-            png.check_rows(file)
-        method = _UPRIGHT.get(_orientation(picture))
-        upright = shown if method is None else shown.transpose(method)
-        flat = _to_channels(upright, spec.shape[-1])
-    return _resized(flat, spec)
+
+    def __init__(self, data: bytes | memoryview, image_format: ImageFormat, spec: InputSpec, limits: ImageLimits) -> None:
+        self._format = image_format
+        self._spec = spec
+        self._file = _file_in(data, image_format, pixels=True)
+        self._picture = _open(self._file, image_format, limits)
+        self._upright = _UPRIGHT.get(_orientation(self._picture))
+        if isinstance(self._picture, JpegImageFile):
+            with _refusing(image_format):
+                _decode_reduced(self._picture, spec)
+
+    @property
+    def needed_bytes(self) -> int:
+        """Memory that `read` takes at its peak, estimated."""
+        return picture_bytes(self._picture, self._file, self._spec, is_turned=self._upright is not None)
+
+    def read(self) -> Pixels:
+        """Decode the picture to the (H, W, C) bytes of the model's shape; can be called once.
+
+        Raises:
+            InvalidImage: truncated or corrupt.
+        """
+        file, picture = self._file, self._picture
+        with _refusing(self._format):
+            if file.end_is_doubtful:
+                jpeg.check_scans(file)
+            shown = load_with_colour_on_white(picture, file.encoded)
+            if isinstance(picture, JpegImageFile) and not file.end_is_doubtful and jpeg.ends_in_grey(shown):
+                jpeg.check_scans(file)
+            if isinstance(picture, PngImageFile) and png.may_lack_rows(picture):
+                png.check_rows(file)
+            upright = shown if self._upright is None else shown.transpose(self._upright)
+            flat = _to_channels(upright, self._spec.shape[-1])
+        return _resized(flat, self._spec)
 
 
 def _file_in(data: bytes | memoryview, image_format: ImageFormat, *, pixels: bool) -> PictureFile:
@@ -175,7 +200,8 @@ def _decode_reduced(picture: JpegImageFile, spec: InputSpec) -> None:
 
 def _orientation(picture: Image.Image) -> int:
     try:
-        value = picture.getexif().get(Base.Orientation, 1)
+        # PngImageFile's own method decodes the pixels first, to see whether the orientation comes after them
+        value = Image.Image.getexif(picture).get(Base.Orientation, 1)
     except Exception:  # noqa: BLE001 - a camera's broken EXIF data do not make its picture unreadable
         return 1
     return value if isinstance(value, int) else 1

@@ -7,6 +7,7 @@ file names the sample (ISO/IEC 15948, 11.3.2.1): so the comparison is made here.
 from __future__ import annotations
 
 import io
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from PIL.ImageFile import ImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 _WHITE = (255, 255, 255)
+_BAND_PIXELS = 2**18
 _RGB_16, _GREY_16 = "RGB;16B", "I;16B"
 #: the low bytes of 16-bit colour: what would be the high ones were they in the other order
 _RGB_16_LOW = "RGB;16L"
@@ -37,28 +39,47 @@ def load_with_colour_on_white(picture: ImageFile, encoded: bytes) -> Image.Image
     colour = picture.info.get("transparency")
     if colour is None and raw_mode != _GREY_16:
         return picture
-    samples: NDArray[Any] = np.asarray(picture.convert("L") if raw_mode == "1" else picture)
-    # Pillow's own conversion has clipped in some versions; its 16-bit colour takes the high byte, as this does
-    shown = (samples >> 8).astype(np.uint8) if raw_mode == _GREY_16 else samples.copy()
-    if colour is not None:
-        shown[_are_of(colour, samples, raw_mode, encoded)] = 255
-    return Image.fromarray(shown)
+    low_bytes = _low_bytes(encoded) if colour is not None and raw_mode == _RGB_16 else None
+    shown = Image.new("RGB" if raw_mode in {"RGB", _RGB_16} else "L", picture.size)
+    for box in _bands(picture.size):
+        samples: NDArray[Any] = np.asarray(_band(picture, box))
+        # Pillow's own conversion has clipped in some versions; its 16-bit colour takes the high byte, as this does
+        band = (samples >> 8).astype(np.uint8) if raw_mode == _GREY_16 else samples.copy()
+        if colour is not None:
+            low = None if low_bytes is None else np.asarray(low_bytes.crop(box))
+            band[_are_of(colour, samples, raw_mode, low)] = 255
+        shown.paste(Image.fromarray(band), box[:2])
+    return shown
 
 
 def on_white(picture: Image.Image) -> Image.Image:
     """Lay a picture with alpha on white, as RGB."""
-    layer = picture.convert("RGBA")
+    layer = picture if picture.mode == "RGBA" else picture.convert("RGBA")
     canvas = Image.new("RGB", layer.size, _WHITE)
     canvas.paste(layer, (0, 0), layer)
     return canvas
 
 
-def _are_of(colour: int | tuple[int, ...], samples: NDArray[Any], raw_mode: str, encoded: bytes) -> NDArray[np.bool_]:
+def _bands(size: tuple[int, int]) -> Iterator[tuple[int, int, int, int]]:
+    """Cut a picture into boxes of its whole width: what numpy makes of one is small beside the picture."""
+    width, height = size
+    rows = max(1, _BAND_PIXELS // width)
+    return ((0, top, width, min(top + rows, height)) for top in range(0, height, rows))
+
+
+def _band(picture: Image.Image, box: tuple[int, int, int, int]) -> Image.Image:
+    band = picture.crop(box)
+    return band.convert("L") if band.mode == "1" else band
+
+
+def _are_of(
+    colour: int | tuple[int, ...], samples: NDArray[Any], raw_mode: str, low_bytes: NDArray[Any] | None
+) -> NDArray[np.bool_]:
     """Find the pixels of that colour, (H, W); of samples with fewer bits than 16 the low bits of it count."""
     largest = _LARGEST_SAMPLE[raw_mode]
     wanted = np.array(colour) & largest
-    if raw_mode == _RGB_16:
-        same = (samples == wanted >> 8) & (_low_bytes(encoded) == wanted & 255)
+    if low_bytes is not None:
+        same = (samples == wanted >> 8) & (low_bytes == wanted & 255)
     else:
         # Pillow has spread samples of few bits over 0 to 255, and of one bit it has made 0 or 255 of the colour too
         same = samples == wanted * max(1, 255 // largest)
@@ -66,8 +87,9 @@ def _are_of(colour: int | tuple[int, ...], samples: NDArray[Any], raw_mode: str,
     return whole
 
 
-def _low_bytes(encoded: bytes) -> NDArray[np.uint8]:
+def _low_bytes(encoded: bytes) -> Image.Image:
+    """Decode 16-bit colour again, by the low byte of each sample."""
     picture = PngImageFile(io.BytesIO(encoded))
     picture.tile = [tile._replace(args=_RGB_16_LOW) for tile in picture.tile]
     picture.load()
-    return np.asarray(picture)
+    return picture

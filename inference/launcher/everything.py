@@ -84,7 +84,9 @@ class _Service:
                 raise ConfigurationError(
                     f"another service runs on the data folder {data_dir}; stop it, or set data_dir", field="data_dir"
                 )
-        self._supervisor.start("broker", embedded_broker.command(data_dir), stop_timeout_s=30)
+        self._supervisor.start(
+            "broker", embedded_broker.command(data_dir, self._settings.broker.embedded_memory_mb), stop_timeout_s=30
+        )
         if not embedded_broker.wait_for(data_dir, up=True, timeout_s=_BROKER_TIMEOUT_S):
             raise ConfigurationError(f"the embedded broker does not come up:\n{embedded_broker.log_tail(data_dir)}")
 

@@ -12,11 +12,13 @@ from inference.models.labels import read_labels
 from inference.models.locations import AllowedPlaces, FileLocation
 from inference.models.object_cache import ObjectCache
 from inference.models.spec import LocalFile, ModelDescription, ModelSpec
+from inference.models.unpacking import ModelFileLimits
 from inference.settings import Settings
 from inference.storage import DEAD_LETTERS_PREFIX, UPLOADS_PREFIX
 
 _ARCHIVE_SUFFIX = ".zip"
 _WHOLE_MODEL_SUFFIXES = (".keras", _ARCHIVE_SUFFIX)
+_MAX_LABELS_BYTES = 2**24
 _DEFAULT_FOLDER = Path("models")
 
 
@@ -31,6 +33,7 @@ class ModelFiles:
         self._settings = settings
         options = settings.model_files
         bucket = settings.uploads.bucket
+        self._limits = file_limits(settings)
         self._places = AllowedPlaces(
             folders=options.allowed_folders or (_DEFAULT_FOLDER, *_folders_of(described)),
             buckets=options.allowed_buckets or (settings.model_bucket,),
@@ -47,6 +50,7 @@ class ModelFiles:
         """
         found = {key: self._find(location, description.folder, key) for key, location in description.locations.items()}
         known = dict(description) | {"local_files": found, "digest": _model_digest(found)}
+        known["max_unpacked_bytes"] = self._limits.max_bytes
         if description.labels_file is not None:
             known |= {"labels": self._labels(description), "labels_file": None}
         return ModelSpec.model_validate(known)
@@ -84,7 +88,7 @@ class ModelFiles:
     def _cache(self) -> ObjectCache:
         from inference.storage.minio import MinioObjectReader  # noqa: PLC0415 an adapter is loaded when it is chosen
 
-        return ObjectCache(self._settings.model_cache_path, MinioObjectReader(self._settings.minio))
+        return ObjectCache(self._settings.model_cache_path, MinioObjectReader(self._settings.minio), self._limits)
 
     def _find(self, location: FileLocation, folder: Path, key: str) -> LocalFile:
         try:
@@ -108,6 +112,8 @@ class ModelFiles:
         self._places.check_path(path)
         if not path.exists():
             raise ObjectNotFound(f"there is no file {path}", public=f"there is no file {path.name}")
+        if path.is_dir():
+            self._check_folder(path)
         if not path.is_file() and not path.is_dir():
             public = f"{path.name} is neither a file nor a folder"
             raise ConfigurationError(f"{path} is neither a file nor a folder", public=public)  # reading a pipe may never end
@@ -119,10 +125,23 @@ class ModelFiles:
             )
         return path
 
+    def _check_folder(self, folder: Path) -> None:
+        """Raise ConfigurationError where a file in it is none that the digest covers, or lies in no allowed folder."""
+        for path in folder.rglob("*"):
+            name = path.relative_to(folder)
+            if path.is_symlink():
+                self._places.check_path(path)
+                if not path.is_file():
+                    raise ConfigurationError(f"{folder.name} has a link to a folder, or to nothing: {name}")
+            elif not path.is_file() and not path.is_dir():
+                raise ConfigurationError(f"{folder.name} has a special file: {name}")
+
     def _labels(self, description: ModelDescription) -> tuple[str, ...]:
         location = FileLocation.parse(description.labels_file or "")
         path = self._find(location, description.folder, "labels_file").path
         try:
+            if path.stat().st_size > _MAX_LABELS_BYTES:
+                raise ConfigurationError(f"{location.text} has more than {_MAX_LABELS_BYTES} bytes", field="labels_file")
             return read_labels(path.read_bytes())
         except OSError as error:
             detail = f"{location.text}: {error.strerror or error}"
@@ -130,6 +149,10 @@ class ModelFiles:
         except ValueError as error:
             public = f"the file of the labels {error}"
             raise ConfigurationError(f"{location.text} {error}", public=public, field="labels_file") from error
+
+
+def file_limits(settings: Settings) -> ModelFileLimits:
+    return ModelFileLimits(settings.model_files.max_unpacked_mb * 2**20, settings.uploads.min_free_disk_mb * 2**20)
 
 
 def _folders_of(described: Iterable[ModelDescription]) -> Iterable[Path]:

@@ -20,21 +20,25 @@ import shutil
 import time
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any, cast
 
+from inference.durable_files import make_folders, replace_durably, write_durably
 from inference.errors import ConfigurationError, ServiceUnavailable
 from inference.models.digests import file_sha256
 from inference.models.locations import FileLocation
+from inference.models.unpacking import DEFAULT_LIMITS, ModelFileLimits, check_archive, read_in_pieces, unpack
 from inference.storage import ObjectReader
 
 logger = logging.getLogger(__name__)
 
 #: Pauses of a process that waits for another's download: a blocking lock would stop all greenlets of an API process.
 _LOCK_INTERVAL_S = 0.1
+#: Bytes of a download between two looks at the free disk.
+_LOOK_BYTES = 2**24
 
 
 @dataclass(frozen=True)
@@ -48,9 +52,10 @@ class _Fetched:
 class ObjectCache:
     """`folder` is made when it is needed."""
 
-    def __init__(self, folder: Path, objects: ObjectReader) -> None:
+    def __init__(self, folder: Path, objects: ObjectReader, limits: ModelFileLimits = DEFAULT_LIMITS) -> None:
         self._folder = folder
         self._objects = objects
+        self._limits = limits
 
     def fetch(self, location: FileLocation) -> Path:
         """A copy of the object at `location`, fetched now unless an intact one is here.
@@ -60,7 +65,7 @@ class ObjectCache:
 
         Raises:
             ObjectNotFound: there is no such object or bucket.
-            ConfigurationError: its digest is not that of the location, or the cache cannot be written.
+            ConfigurationError: its digest is not that of the location, it is too large, or the cache cannot be written.
             ServiceUnavailable: the store does not answer, and there is no copy.
         """
         record = self._record_file(location)
@@ -77,22 +82,30 @@ class ObjectCache:
         """The folder with what is in `archive`, a zip file with this digest.
 
         Raises:
-            ConfigurationError: it is no zip file, or the cache cannot be written.
+            ConfigurationError: it is no zip file, one that is refused (`unpacking`), or the cache cannot be written.
         """
         folder = self._folder / sha256 / "unpacked"
         try:
             with _locked(folder.with_suffix(".lock"), str(archive)), zipfile.ZipFile(archive) as packed:
-                if not _holds_the_same(packed, folder):
-                    half = folder.with_suffix(".part")
-                    shutil.rmtree(half, ignore_errors=True)
-                    packed.extractall(half)  # keeps what is named `..` or `/` inside
-                    shutil.rmtree(folder, ignore_errors=True)
-                    half.rename(folder)
+                if not _holds_the_same(packed, check_archive(packed, self._limits), folder):
+                    self._unpack(packed, folder)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{archive.name} {error.detail}") from error
         except (zipfile.BadZipFile, zlib.error, RuntimeError) as error:
             raise ConfigurationError(f"{archive.name} is no zip archive, or a damaged one: {error}") from error
         except OSError as error:
             raise _unwritable(self._folder, error) from error
         return folder
+
+    def _unpack(self, packed: zipfile.ZipFile, folder: Path) -> None:
+        half = folder.with_suffix(".part")
+        shutil.rmtree(half, ignore_errors=True)
+        try:
+            unpack(packed, half, self._limits)
+            shutil.rmtree(folder, ignore_errors=True)
+            replace_durably(half, folder)
+        finally:
+            shutil.rmtree(half, ignore_errors=True)
 
     def _unchanged(self, location: FileLocation, record: Path) -> str | None:
         """The digest of the last copy, unless the object has another content now."""
@@ -109,20 +122,24 @@ class ObjectCache:
     def _download(self, location: FileLocation, record: Path) -> Path:
         logger.info("fetching %s", location.text)
         half = record.with_suffix(".part")
-        with half.open("wb") as file:
-            etag = self._objects.download(location.bucket or "", location.key, file)
-            _sync(file)
-        sha256 = file_sha256(half)
-        if location.sha256 not in (None, sha256):
-            half.unlink()
-            raise ConfigurationError(
-                f"{location.text} has the digest sha256:{sha256}, not sha256:{location.sha256}",
-                public=f"{location.key} has the digest sha256:{sha256}, not sha256:{location.sha256}",
-            )
-        copy = self._copy(location, sha256)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        half.replace(copy)
-        _write(record, _Fetched(etag, sha256))
+        try:
+            with half.open("wb") as file:
+                bounded = cast("IO[bytes]", _Bounded(file, self._limits, location.key))
+                etag = self._objects.download(location.bucket or "", location.key, bounded)
+                file.flush()
+                os.fsync(file.fileno())
+            sha256 = file_sha256(half)
+            if location.sha256 not in (None, sha256):
+                raise ConfigurationError(
+                    f"{location.text} has the digest sha256:{sha256}, not sha256:{location.sha256}",
+                    public=f"{location.key} has the digest sha256:{sha256}, not sha256:{location.sha256}",
+                )
+            copy = self._copy(location, sha256)
+            make_folders(copy.parent)
+            replace_durably(half, copy)
+        finally:
+            half.unlink(missing_ok=True)
+        write_durably(record, json.dumps(asdict(_Fetched(etag, sha256))).encode())
         return copy
 
     def _copy(self, location: FileLocation, sha256: str) -> Path:
@@ -169,8 +186,7 @@ def _is_intact(copy: Path, sha256: str) -> bool:
     return False
 
 
-def _holds_the_same(packed: zipfile.ZipFile, folder: Path) -> bool:
-    members = [info for info in packed.infolist() if not info.is_dir()]
+def _holds_the_same(packed: zipfile.ZipFile, members: Sequence[zipfile.ZipInfo], folder: Path) -> bool:
     files = [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
     return len(files) == len(members) and all(_is_copy_of(packed, info, folder / info.filename) for info in members)
 
@@ -178,8 +194,10 @@ def _holds_the_same(packed: zipfile.ZipFile, folder: Path) -> bool:
 def _is_copy_of(packed: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> bool:
     if not path.is_file() or path.stat().st_size != info.file_size:
         return False
-    with packed.open(info) as member:
-        return hashlib.file_digest(member, "sha256").hexdigest() == file_sha256(path)  # type: ignore[arg-type]
+    digest = hashlib.sha256()
+    for piece in read_in_pieces(packed, info):
+        digest.update(piece)
+    return digest.hexdigest() == file_sha256(path)
 
 
 def _read(record: Path) -> _Fetched | None:
@@ -189,12 +207,23 @@ def _read(record: Path) -> _Fetched | None:
         return None
 
 
-def _write(record: Path, fetched: _Fetched) -> None:
-    half = record.with_suffix(".new")
-    half.write_text(json.dumps(asdict(fetched)), encoding="utf-8")
-    half.replace(record)
+class _Bounded:
+    """A file that refuses what is over the limits; the disk is looked at now and then."""
 
+    def __init__(self, file: IO[bytes], limits: ModelFileLimits, what: str) -> None:
+        self._file = file
+        self._limits = limits
+        self._what = what
+        self._size = 0
+        self._looked_at = 0
 
-def _sync(file: IO[bytes]) -> None:
-    file.flush()
-    os.fsync(file.fileno())
+    def write(self, data: Any) -> int:
+        """Raises ConfigurationError: the file gets too large, or the disk too full."""
+        size = memoryview(data).nbytes
+        if self._size + size > self._limits.max_bytes:
+            raise ConfigurationError(f"{self._what} has more than {self._limits.max_bytes} bytes (model_files.max_unpacked_mb)")
+        if self._size == 0 or self._size - self._looked_at >= _LOOK_BYTES:
+            self._limits.check_disk(Path(self._file.name).parent, size, self._what)
+            self._looked_at = self._size
+        self._size += size
+        return self._file.write(data)

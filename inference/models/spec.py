@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from inference.models.labels import clean_label
 from inference.models.locations import FileLocation
+from inference.models.unpacking import DEFAULT_LIMITS
 
 #: The keys of a description that name what is loaded, in the order in which they enter the model's digest.
 FILE_KEYS = ("file", "architecture_file", "weights_file")
@@ -167,3 +168,5 @@ class ModelSpec(ModelDescription):
     local_files: Mapping[str, LocalFile]
     #: `sha256:` and the hex digest of the model's file; of several, that of the lines `KEY sha256:HEX`
     digest: str
+    #: limit for what its files hold when they are read
+    max_unpacked_bytes: int = DEFAULT_LIMITS.max_bytes

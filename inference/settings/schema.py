@@ -51,6 +51,11 @@ def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
+def _or_none(value: Any) -> Any:
+    """`none` and `null`, as an environment variable may say them, as None."""
+    return None if isinstance(value, str) and value.strip().lower() in {"none", "null"} else value
+
+
 def _folder_or_description(entry: Any) -> Path | dict[str, Any]:
     match entry:
         case dict():
@@ -109,6 +114,8 @@ class BrokerSettings(Section):
 
     #: 'embedded', a Redis URL (inference/settings/redis_address.py) or amqp://USER:PASSWORD@HOST:5672/VHOST
     url: BrokerUrl = EMBEDDED
+    #: memory of the embedded server, MiB; new requests are refused when it is nearly full; default: 40 % of this machine's
+    embedded_memory_mb: int | None = Field(default=None, ge=64, le=2**40)
     #: RabbitMQ's kind of queue
     queue_type: Literal["quorum", "classic"] = "quorum"
 
@@ -130,6 +137,8 @@ class TaskStoreSettings(Section):
     #: how long a task can be asked for after its end
     result_ttl_s: Seconds = 86_400
     idempotency_ttl_s: Seconds = 86_400
+    #: when there are more dead letters, the oldest are discarded
+    max_dead_letters: Count = 10_000
     #: a waiting task that others overtook is queued again after this
     lost_grace_s: Seconds = 5
 
@@ -147,9 +156,11 @@ class UploadSettings(Section):
     #: the same, while no more than 256 tasks wait for the model
     inline_quiet_max_bytes: int = Field(default=2**18, ge=0, le=2**20)
     #: an upload is removed after this many days; none: never
-    retention_days: int | None = Field(default=None, ge=1, le=36_500)
+    retention_days: Annotated[Annotated[int, Field(ge=1, le=36_500)] | None, BeforeValidator(_or_none)] = 30
     #: an upload that no task came of is removed after this; less than `task_store.result_ttl_s`
     orphan_after_s: Seconds = 900
+    #: new requests are refused while the disk of the local store, or of `data_dir`, has less than this free, MiB
+    min_free_disk_mb: int = Field(default=512, ge=0, le=2**40)
 
 
 class MinioSettings(Section):
@@ -176,6 +187,8 @@ class ModelFileSettings(Section):
     allowed_folders: tuple[Path, ...] | None = None
     #: default: `model_files.bucket`
     allowed_buckets: tuple[BucketName, ...] | None = None
+    #: a model's file, what is in an archive, and the weights in an H5 file may have this much, MiB
+    max_unpacked_mb: Count = 8192
 
 
 class GpuSettings(Section):
@@ -221,6 +234,8 @@ class WorkerSettings(Section):
     max_batch_wait_ms: float = Field(default=0, ge=0, allow_inf_nan=False)
     #: threads that fetch and decode
     io_threads: Few = 4
+    #: memory for the images that are being decoded, over all models, MiB; an image that needs more is decoded alone
+    decode_memory_mb: int = Field(default=512, ge=64, le=2**20)
     #: tasks held beside the running batch, in batches; of RabbitMQ messages, each with up to a batch
     prefetch_batches: Count = 4
     #: a call of the model that takes longer ends its process

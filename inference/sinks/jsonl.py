@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from inference.durable_files import make_folders, sync_folder
 from inference.sinks import Refusal, SinkUnavailable
 
 
@@ -26,7 +27,7 @@ class JsonlSink:
             orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE) for document in documents
         )
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            make_folders(self._path.parent)
             with self._path.open("a+b", buffering=0) as file:
                 fcntl.flock(file, fcntl.LOCK_EX)
                 self._append(file.fileno(), lines)
@@ -37,8 +38,7 @@ class JsonlSink:
     def close(self) -> None:
         """Nothing is held between two writes."""
 
-    @staticmethod
-    def _append(descriptor: int, lines: bytes) -> None:
+    def _append(self, descriptor: int, lines: bytes) -> None:
         size = os.fstat(descriptor).st_size
         is_torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"  # by a crash in the middle of a line
         try:
@@ -46,6 +46,8 @@ class JsonlSink:
             while view:
                 view = view[os.write(descriptor, view) :]
             os.fsync(descriptor)
+            if not size:  # its name is new
+                sync_folder(self._path.parent)
         except OSError:
             os.ftruncate(descriptor, size)  # half a line would spoil the next one
             raise

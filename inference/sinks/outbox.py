@@ -39,12 +39,21 @@ class Outbox:
         with unavailable_when_down():
             now_s = _now_s(self._redis)
             self._redis.zadd(self._relays, {self._consumer: now_s})
-            self._redis.zremrangebyscore(self._relays, "-inf", now_s - _RELAY_MEMORY_S)
             try:
                 self._redis.xgroup_create(self._stream, RELAY_GROUP, id="0", mkstream=True)
             except redis.ResponseError as error:
                 if not str(error).startswith("BUSYGROUP"):
                     raise
+            self._forget_relays(now_s - _RELAY_MEMORY_S)
+
+    def _forget_relays(self, before_s: float) -> None:
+        """Each start makes a consumer of its own: remove those that ended long ago, and have nothing in hand."""
+        silent: Any = self._redis.zrangebyscore(self._relays, "-inf", before_s)
+        held = _held(self._redis, self._stream) if silent else {}
+        for name in silent:
+            if name not in held:
+                self._redis.xgroup_delconsumer(self._stream, RELAY_GROUP, name)
+                self._redis.zrem(self._relays, name)
 
     def take(self, count: int, *, block_ms: int) -> list[OutboxEntry]:
         """Entries that no relay has; waits up to `block_ms` for the first."""

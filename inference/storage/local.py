@@ -17,7 +17,8 @@ from functools import lru_cache, partial
 from pathlib import Path
 
 from inference.blocking import run_blocking
-from inference.errors import ObjectNotFound, ServiceUnavailable
+from inference.durable_files import make_folders, sync_folder
+from inference.errors import ObjectNotFound, ServiceUnavailable, StorageFull
 from inference.storage import too_large
 
 logger = logging.getLogger(__name__)
@@ -28,6 +29,7 @@ _close = posix.close
 _NO_NAMES = {b"", b".", b".."}
 #: what opening a link without following it gives, and opening a socket
 _NO_FILE = {errno.ELOOP, errno.ENXIO}
+_FULL = {errno.ENOSPC, errno.EDQUOT}
 #: as `upload_key` writes it
 _DAY = re.compile(r"\d{4}/\d{2}/\d{2}", re.ASCII)
 #: of a file or folder, on every usual file system
@@ -37,8 +39,8 @@ _MAX_NAME_BYTES = 255
 class LocalObjectStore:
     """`ObjectStore` on a local folder.
 
-    A put writes the file in place and syncs it, unless it is a copy: nobody reads a key before its put has ended, since a task
-    that was accepted before that has its image beside its record.
+    A put writes the file in place and syncs it and the folder that names it, unless it is a copy: nobody reads a key before its
+    put has ended, since a task that was accepted before that has its image beside its record.
     """
 
     is_local = True
@@ -160,7 +162,7 @@ def _write(path: str, data: bytes, *, is_synced: bool = False) -> None:
     try:
         file = _create(path)
     except FileNotFoundError:  # the day's first upload
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        make_folders(Path(path).parent)
         file = _create(path)
     try:
         written = os.write(file, data)
@@ -170,6 +172,8 @@ def _write(path: str, data: bytes, *, is_synced: bool = False) -> None:
             os.fsync(file)
     finally:
         _close(file)
+    if is_synced:
+        sync_folder(os.path.dirname(path))  # noqa: PTH120 as text, as the path
 
 
 def _create(path: str) -> int:
@@ -197,5 +201,7 @@ def _unavailable_when_failing() -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno in _FULL:
+            raise StorageFull("the disk of the uploads is full", retry_after_s=30) from error
         public = "the local object store failed"
         raise ServiceUnavailable(f"{public}: {error}", public=public, retry_after_s=5) from error

@@ -20,7 +20,7 @@ from minio.error import MinioException, S3Error
 from minio.lifecycleconfig import Expiration, LifecycleConfig, Rule
 
 from inference.blocking import runs_under_gevent
-from inference.errors import ConfigurationError, InferenceError, ObjectNotFound, ServiceUnavailable
+from inference.errors import ConfigurationError, InferenceError, ObjectNotFound, ServiceUnavailable, StorageFull
 from inference.settings import MinioSettings
 from inference.storage import UPLOADS_PREFIX, bucket_and_key, too_large
 from inference.storage.breaker import Breaker, ServerIsSilentError
@@ -36,6 +36,8 @@ _NO_BUCKET = "NoSuchBucket"
 _MISSING = {"NoSuchKey", "NoSuchObject", "NoSuchVersion", "KeyTooLongError", "XMinioInvalidObjectName", _NO_BUCKET}
 #: Error codes that concern one object, and say nothing of the server.
 _REFUSED = {"EntityTooLarge", "EntityTooSmall", "InvalidArgument", "InvalidRequest", "MetadataTooLarge", "KeyTooLongError"}
+#: Error codes of a disk or a quota that is full, of MinIO and Ceph.
+_FULL = {"XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "QuotaExceeded"}
 #: Share of the 2 KB that S3 allows; the digest takes about 100 bytes.
 _MAX_METADATA_BYTES = 1800
 #: Seconds for which a server that timed out is not asked again.
@@ -288,6 +290,8 @@ def _unavailable_when_failing() -> Iterator[None]:
     except S3Error as error:
         if error.code in _REFUSED:
             raise InferenceError(f"the object store refuses the object: {error.code}") from error
+        if error.code in _FULL:
+            raise StorageFull("the object store is full", retry_after_s=30) from error
         raise _silent(error) from error
     except (MinioException, urllib3.exceptions.HTTPError, OSError) as error:
         raise _silent(error) from error

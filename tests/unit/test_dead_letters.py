@@ -188,3 +188,13 @@ class TestDiscard:
         for unknown in (task_id, "nobody", rig.running()):
             with pytest.raises(TaskNotFound):
                 rig.letters.discard(unknown)
+
+
+def test_the_oldest_are_discarded_where_there_are_too_many() -> None:
+    rig = Rig()
+    task_ids = [rig.dead_letter() for _ in range(4)]
+    assert rig.letters.discard_oldest(4) == 0
+    assert rig.listed() == task_ids
+    assert rig.letters.discard_oldest(1) == 3
+    assert rig.listed() == task_ids[3:]
+    assert [rig.objects.objects.get(dead_letter_key(task_id)) for task_id in task_ids] == [None, None, None, b"image"]

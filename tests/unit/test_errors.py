@@ -50,6 +50,7 @@ STATUS = {
     "upload_lost": 500,
     "predictor_died": 500,
     "service_unavailable": 503,
+    "storage_full": 503,
     "deadline_exceeded": 504,
     "wait_timeout": 504,
 }

@@ -491,3 +491,9 @@ class TestWhereResultsMayGo:
     @pytest.mark.parametrize("sinks", [(), ("jsonl",), ("mongodb", "kafka")])
     def test_without_one_it_is_the_sinks(self, sinks: tuple[str, ...]) -> None:
         assert load({"sinks": list(sinks)}).possible_sinks == sinks
+
+
+@pytest.mark.parametrize("said", ["none", "null", "None"])
+def test_uploads_that_are_never_removed_can_be_asked_for_in_the_environment(monkeypatch: pytest.MonkeyPatch, said: str) -> None:
+    monkeypatch.setenv("INFERENCE_UPLOADS__RETENTION_DAYS", said)
+    assert load_settings(None, {}).uploads.retention_days is None

@@ -19,6 +19,7 @@ from inference.sinks.outbox import Outbox
 from inference.status import Status, status_of
 from inference.status_table import _age, status_table
 from inference.task_store import Commit
+from inference.task_store.redis_store import RELAY_GROUP
 
 QUEUE = "predict.digits"
 
@@ -206,3 +207,24 @@ def test_machines_get_the_same_as_json(rig: Rig) -> None:
     assert document["sinks"][0]["relays"][0].keys() == {"relay", "held", "silent_s"}
     assert document["workers"][0]["models"][0]["name"] == "digits"
     assert document["problems"] == []
+
+
+def test_a_disk_or_a_record_store_that_is_nearly_full_needs_a_look(rig: Rig) -> None:
+    problems = rig.status(uploads={"min_free_disk_mb": 2**40}).problems
+    assert [problem for problem in problems if problem.endswith("(uploads.min_free_disk_mb): new requests are refused")]
+
+
+def test_relays_that_ended_long_ago_are_forgotten_unless_they_hold_results(rig: Rig) -> None:
+    """Each start of a relay is a consumer of its own."""
+    for name in ("idle", "holding"):
+        rig.relay("jsonl", name)
+    client, prefix = rig.services().redis, rig._key_prefix
+    for name in ("idle", "holding"):
+        client.xgroup_createconsumer(f"{prefix}:outbox:jsonl", RELAY_GROUP, name)
+    rig.finish("jsonl")
+    assert rig.relay("jsonl", "holding").take(1, block_ms=10)
+    client.zadd(f"{prefix}:relays:jsonl", {"idle": 1, "holding": 1})
+    rig.relay("jsonl", "new")
+    consumers: Any = client.xinfo_consumers(f"{prefix}:outbox:jsonl", RELAY_GROUP)
+    assert [one["name"] for one in consumers] == [b"holding"]
+    assert client.zrange(f"{prefix}:relays:jsonl", 0, -1) == [b"holding", b"new"]

@@ -19,9 +19,16 @@ from keras.src.legacy.saving import legacy_h5_format  # type: ignore[import-unty
 
 from inference.errors import ConfigurationError
 from inference.models.loading import keras_2
+from inference.models.loading.hdf5 import check_h5
+from inference.models.unpacking import DEFAULT_LIMITS, ModelFileLimits, check_archive, read_in_pieces, read_member
 
 KERAS_SUFFIX = ".keras"
 _CONFIG = "config.json"
+_WEIGHTS = "model.weights.h5"
+#: Keras takes it where the other one is missing.
+_OTHER_WEIGHTS = "model.weights.npz"
+#: Of a model's configuration: that of a network of a thousand layers has one MB.
+_MAX_CONFIG_BYTES = 2**25
 
 #: Layers with Python code, or files, of their own.
 _REFUSED = {
@@ -36,21 +43,43 @@ _REFUSED = {
 _FUNCTIONS = {"TFOpLambda", "SlicingOpLambda", "ClassMethod", "InstanceMethod", "InstanceProperty"}
 
 
-def read_keras(path: Path) -> keras.Model:
+def read_keras(path: Path, *, limits: ModelFileLimits = DEFAULT_LIMITS) -> keras.Model:
     """A `.keras` file. Raises ConfigurationError, and what Keras raises."""
     if not zipfile.is_zipfile(path):
         raise ConfigurationError("is not a Keras 3 file, which is a zip archive")
     with zipfile.ZipFile(path) as archive:
-        _refuse_code(json.loads(archive.read(_CONFIG)))
+        check_archive(archive, limits)
+        _refuse_code(json.loads(read_member(archive, _CONFIG, max_bytes=_MAX_CONFIG_BYTES)))
+        _check_members(archive, limits)
     return keras.saving.load_model(path, compile=False, safe_mode=True)
 
 
-def read_h5(path: Path) -> keras.Model:
+def _check_members(archive: zipfile.ZipFile, limits: ModelFileLimits) -> None:
+    """Look into each member, as Keras will read it, and into the weights as an H5 file. Raises ConfigurationError, ValueError."""
+    if _OTHER_WEIGHTS in archive.namelist():
+        raise ConfigurationError(f"has weights in {_OTHER_WEIGHTS}, which is not read here; they belong into {_WEIGHTS}")
+    for member in archive.infolist():
+        if member.filename == _WEIGHTS:
+            with tempfile.TemporaryFile() as weights:
+                limits.check_disk(Path(tempfile.gettempdir()), member.file_size, _WEIGHTS)
+                weights.writelines(read_in_pieces(archive, member))
+                with h5py.File(weights) as file:
+                    check_h5(file, limits)
+        elif not member.is_dir():
+            for _ in read_in_pieces(archive, member):
+                pass
+
+
+def read_h5(path: Path, *, limits: ModelFileLimits = DEFAULT_LIMITS) -> keras.Model:
     """A whole model in an H5 file, of Keras 2 or 3. Raises ConfigurationError, and what Keras and h5py raise."""
     with h5py.File(path) as file:
+        check_h5(file, limits)
         if "model_config" not in file.attrs:
             raise ConfigurationError("has weights alone; name it weights_file, beside an architecture_file")
-        config = json.loads(file.attrs["model_config"])
+        text = file.attrs["model_config"]
+        if len(text) > _MAX_CONFIG_BYTES:
+            raise ConfigurationError(f"has a model_config of more than {_MAX_CONFIG_BYTES} bytes")
+        config = json.loads(text)
         _refuse_code(config)
         model = keras_2.model_of(config)
         legacy_h5_format.load_weights_from_hdf5_group(file["model_weights"], model)
@@ -59,6 +88,8 @@ def read_h5(path: Path) -> keras.Model:
 
 def read_architecture(path: Path) -> keras.Model:
     """A model's JSON, of Keras 2 or 3, with weights of no meaning. Raises ConfigurationError, and what Keras raises."""
+    if path.stat().st_size > _MAX_CONFIG_BYTES:
+        raise ConfigurationError(f"has more than {_MAX_CONFIG_BYTES} bytes, and no model's JSON has")
     try:
         config = json.loads(path.read_bytes())
     except ValueError as error:
@@ -75,9 +106,14 @@ def read_architecture(path: Path) -> keras.Model:
     return model
 
 
-def read_weights(path: Path, model: keras.Model) -> None:
-    """Weights for `model`: by topology where Keras 2 wrote them, by path where Keras 3 did. Raises what Keras and h5py raise."""
+def read_weights(path: Path, model: keras.Model, *, limits: ModelFileLimits = DEFAULT_LIMITS) -> None:
+    """Weights for `model`: by topology where Keras 2 wrote them, by path where Keras 3 did.
+
+    Raises:
+        ConfigurationError: the file is refused, or is not the model's; and what Keras and h5py raise.
+    """
     with h5py.File(path) as file:
+        check_h5(file, limits)
         # a whole model's file has them too
         group = file.get("model_weights", file)
         if "layer_names" in group.attrs or "layer_names0" in group.attrs:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from inference.errors import ConfigurationError
 from inference.models.loading import keras_files, saved_model
 from inference.models.loading.problems import reason
 from inference.models.spec import LocalFile, ModelSpec
+from inference.models.unpacking import ModelFileLimits
 from inference.public_text import with_reason
 
 _H5_SUFFIXES = {".h5", ".hdf5"}
@@ -36,23 +38,24 @@ def read_model(spec: ModelSpec, *, half_precision: str) -> ReadModel:
     Raises:
         ConfigurationError: a file cannot be read, is refused, or does not fit the others; its `field` is the file's key.
     """
+    limits = ModelFileLimits(spec.max_unpacked_bytes)
     whole = spec.local_files.get("file")
     if whole is not None and whole.path.is_dir():
         return _read_saved_model(spec)
     if whole is not None:
-        model = _attempt(spec, "file", _whole_model_reader(spec, whole))
+        model = _attempt(spec, "file", partial(_whole_model_reader(spec, whole), limits=limits))
     else:
         model = _attempt(spec, "architecture_file", keras_files.read_architecture)
     if not model.built:
         _attempt(spec, "file" if whole else "architecture_file", lambda _: model.build((None, *spec.input.shape)))
     if "weights_file" in spec.local_files:
-        _attempt(spec, "weights_file", lambda path: keras_files.read_weights(path, model))
+        _attempt(spec, "weights_file", lambda path: keras_files.read_weights(path, model, limits=limits))
     if spec.mixed_precision:
         keras_files.compute_in(half_precision, model)
     return ReadModel(_input_shapes(model), lambda images: model(tf.cast(images, tf.float32), training=False))
 
 
-def _whole_model_reader(spec: ModelSpec, file: LocalFile) -> Callable[[Path], keras.Model]:
+def _whole_model_reader(spec: ModelSpec, file: LocalFile) -> Callable[..., keras.Model]:
     suffix = file.path.suffix.lower()
     if suffix == keras_files.KERAS_SUFFIX:
         return keras_files.read_keras

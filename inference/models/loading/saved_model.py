@@ -7,15 +7,17 @@ allowed (`model_files`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import tensorflow as tf  # type: ignore[import-untyped]
+from tensorflow.core.protobuf import saved_model_pb2  # type: ignore[import-untyped]
 
-from inference.errors import ConfigurationError
+from inference.errors import ConfigurationError, shown
 
 SIGNATURE = "serving_default"
 _GRAPH_FILE = "saved_model.pb"
+_ASSETS = "assets"
 
 
 class Signature:
@@ -37,7 +39,9 @@ class Signature:
 
 def read_signature(folder: Path) -> Signature:
     """The `serving_default` signature of the SavedModel in `folder`, or in the only folder inside. Raises ConfigurationError."""
-    model = tf.saved_model.load(str(_root(folder)))
+    root = _root(folder)
+    _check_assets(root)
+    model = tf.saved_model.load(str(root))
     if SIGNATURE not in model.signatures:
         others = ", ".join(model.signatures) or "none"
         raise ConfigurationError(f"has no signature {SIGNATURE}, which is what is served (it has {others})")
@@ -51,3 +55,12 @@ def _root(folder: Path) -> Path:
     if not (root / _GRAPH_FILE).is_file():
         raise ConfigurationError(f"is no SavedModel, which has a {_GRAPH_FILE}")
     return root
+
+
+def _check_assets(root: Path) -> None:
+    """Raise ConfigurationError where the graph names an asset that is no file of the folder."""
+    described = saved_model_pb2.SavedModel.FromString((root / _GRAPH_FILE).read_bytes())
+    for name in {asset.filename for graph in described.meta_graphs for asset in graph.asset_file_def}:
+        path = PurePosixPath(name)
+        if path.is_absolute() or ".." in path.parts or not (root / _ASSETS / name).is_file():
+            raise ConfigurationError(f"names an asset that is no file in its folder {_ASSETS}: {shown(name)}")

@@ -139,3 +139,13 @@ def test_a_sink_that_has_been_down_for_long_refuses_more(app: Api) -> None:
     assert post(client, headers={"Prefer": "respond-async"}).status_code == 202  # results go nowhere here
     with pytest.raises(ServiceUnavailable, match="3 results wait for kafka"):
         app.submissions._admission.check("predict.digits", deadline_s=30, sinks=("kafka",))
+
+
+def test_a_disk_that_is_nearly_full_takes_no_more(make_app: Any, tmp_path: Path) -> None:
+    client = make_app(uploads={"min_free_disk_mb": 2**40}).test_client()
+    for headers in ({}, {"Prefer": "respond-async"}):
+        response = post(client, headers=headers)
+        assert_problem(response, 503, "storage_full")
+        assert int(response.headers["Retry-After"]) == 30
+        assert "min_free_disk_mb" in response.json["detail"]
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
