@@ -141,7 +141,10 @@ class ModelFiles:
         path = self._find(location, description.folder, "labels_file").path
         try:
             if path.stat().st_size > _MAX_LABELS_BYTES:
-                raise ConfigurationError(f"{location.text} has more than {_MAX_LABELS_BYTES} bytes", field="labels_file")
+                public = f"the file of the labels has more than {_MAX_LABELS_BYTES} bytes"
+                raise ConfigurationError(
+                    f"{location.text} has more than {_MAX_LABELS_BYTES} bytes", public=public, field="labels_file"
+                )
             return read_labels(path.read_bytes())
         except OSError as error:
             detail = f"{location.text}: {error.strerror or error}"
