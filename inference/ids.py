@@ -11,6 +11,9 @@ from inference.errors import InvalidMetadata
 TASK_ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}"
 _TASK_ID = re.compile(TASK_ID_PATTERN)
 
+#: Half of a pair, which JSON can spell ("\\ud800") and no store can keep.
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+
 #: Characters.
 MAX_REQUEST_ID_LENGTH = 256
 
@@ -26,7 +29,7 @@ def read_request_id(value: Any, *, field: str = "metadata.request_id") -> str:
         return ""
     if type(value) is int and abs(value) < 10**MAX_REQUEST_ID_LENGTH:
         value = str(value)
-    if not isinstance(value, str) or len(value) > MAX_REQUEST_ID_LENGTH:
+    if not isinstance(value, str) or len(value) > MAX_REQUEST_ID_LENGTH or _LONE_SURROGATE.search(value):
         raise InvalidMetadata(
             "request_id is not a short text", field=field, expected=f"at most {MAX_REQUEST_ID_LENGTH} characters"
         )

@@ -128,7 +128,7 @@ def test_request_ids_are_as_long_as_over_http(adopter: Adopter, request_id: Any)
     assert (adoption.refusal, adoption.request.request_id) == (None, str(request_id))
 
 
-@pytest.mark.parametrize("request_id", ["x" * 257, 1.5, [], True])
+@pytest.mark.parametrize("request_id", ["x" * 257, 1.5, [], True, "\ud800", "a\udfffb"])
 def test_what_is_no_request_id_is_none_over_http_either(adopter: Adopter, request_id: Any) -> None:
     error = refusal(adopter, {"items": [{"object": KEY, "request_id": request_id}]})
     assert (error.code, error.field) == ("invalid_metadata", "items.0.request_id")
