@@ -9,11 +9,9 @@ from inference.settings.schema import (
     EMBEDDED,
     BrokerSettings,
     GpuSettings,
-    KafkaSettings,
     LogSettings,
     MinioSettings,
     ModelFileSettings,
-    MongodbSettings,
     OutboxSettings,
     Settings,
     SinkName,
@@ -21,6 +19,7 @@ from inference.settings.schema import (
     WorkerSettings,
 )
 from inference.settings.showing import effective, shown_value
+from inference.settings.sink_sections import KafkaSettings, MongodbSettings
 from inference.settings.variables import CONFIG_VARIABLE
 
 __all__ = [

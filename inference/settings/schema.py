@@ -21,8 +21,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from inference.http_address import listening_host
 from inference.settings import addresses
-from inference.settings.checked import Checked, Section, log_level, of_secret
+from inference.settings.checked import Checked, Count, Few, Seconds, Section, log_level, of_secret
 from inference.settings.redis_address import REDIS_SCHEMES, RedisAddress
+from inference.settings.sink_sections import JsonlSinkSettings, KafkaSettings, MongodbSettings
 
 #: `broker.url` for the server that the service starts by itself.
 EMBEDDED = "embedded"
@@ -79,11 +80,6 @@ ListeningHost = Annotated[str, AfterValidator(listening_host)]
 Network = Annotated[str, AfterValidator(_network)]
 BucketName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$"), AfterValidator(addresses.bucket_name)]
 SinkName = Literal["jsonl", "mongodb", "kafka"]
-#: Redis counts milliseconds in 64 bits.
-Seconds = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1, le=2**53)]
-#: of threads or processes
-Few = Annotated[int, Field(ge=1, le=1024)]
 
 
 def ensemble_sinks(ensemble: bool) -> tuple[SinkName, ...]:
@@ -107,10 +103,29 @@ class ApiSettings(Section):
     trusted_proxies: tuple[Network, ...] = ()
     #: a request body over this is 413
     max_body_bytes: Count = 32 * 2**20
+    #: bytes of request bodies that a process holds at a time, at least twice `max_body_bytes`; default: 16 times that
+    max_body_bytes_in_flight: Count | None = None
+    #: a client that sends a body or reads an answer may stand still for this long, seconds
+    body_timeout_s: Seconds = 20
+    #: the least rate of a body or an answer, over `body_timeout_s`
+    body_min_bytes_per_s: Count = 4096
     #: longest `wait` that a client may ask for, seconds
     max_wait_s: Seconds = 60
-    #: how long a stopping API process may finish its requests, seconds
+    #: how long an API serves on after SIGTERM, while `/health/ready` is 503, seconds: load balancers look elsewhere meanwhile
+    shutdown_delay_s: float = Field(default=2, ge=0, le=3600)
+    #: how long a stopping API process may then finish its requests, seconds
     drain_timeout_s: Seconds = 30
+
+    @property
+    def body_budget_bytes(self) -> int:
+        """Bytes of request bodies that a process holds at a time."""
+        return self.max_body_bytes_in_flight or 16 * self.max_body_bytes
+
+    @model_validator(mode="after")
+    def _bodies_fit(self) -> Self:
+        if self.body_budget_bytes < 2 * self.max_body_bytes:
+            raise ValueError(f"max_body_bytes_in_flight is less than twice max_body_bytes ({self.max_body_bytes})")
+        return self
 
 
 class BrokerSettings(Section):
@@ -237,39 +252,6 @@ class WorkerSettings(Section):
     max_attempts: Count = 3
     #: how long a stopping worker may finish what runs
     drain_timeout_s: Seconds = 30
-
-
-class JsonlSinkSettings(Section):
-    #: default: `results.jsonl` in `data_dir`
-    path: Path | None = None
-
-
-class MongodbSettings(Section):
-    """Results as documents, once each."""
-
-    url: Annotated[SecretStr, of_secret(addresses.mongodb_url)] = SecretStr("mongodb://127.0.0.1:27017")
-    database: Annotated[str, AfterValidator(addresses.mongodb_database)] = "inference"
-    collection: Annotated[str, AfterValidator(addresses.mongodb_collection)] = "results"
-    #: documents are removed after this many days; none: never
-    ttl_days: int | None = Field(default=None, ge=1, le=24_855)
-    timeout_s: Seconds = 10
-
-
-class KafkaSettings(Section):
-    """Results as records, keyed by request id."""
-
-    #: HOST:PORT, several with commas between them or as a list
-    bootstrap_servers: Annotated[str, BeforeValidator(addresses.bootstrap_servers)] = "127.0.0.1:9092"
-    topic: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$"), AfterValidator(addresses.kafka_topic)] = "inference-results"
-    #: of the topic, where we make it
-    partitions: Count = 3
-    replication_factor: Count = 1
-    #: `cloudevents`: CloudEvents 1.0 in structured mode, the result document as `data`
-    format: Literal["plain", "cloudevents"] = "plain"
-    #: a record over this is refused
-    max_record_bytes: Count = 1_000_000
-    #: 0.1 to 86400
-    timeout_s: Annotated[float, Field(ge=0.1, le=86_400)] = 10
 
 
 class OutboxSettings(Section):

@@ -1,0 +1,44 @@
+"""Settings of the sinks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+
+from inference.settings import addresses
+from inference.settings.checked import Count, Seconds, Section, of_secret
+
+
+class JsonlSinkSettings(Section):
+    #: default: `results.jsonl` in `data_dir`
+    path: Path | None = None
+
+
+class MongodbSettings(Section):
+    """Results as documents, once each."""
+
+    url: Annotated[SecretStr, of_secret(addresses.mongodb_url)] = SecretStr("mongodb://127.0.0.1:27017")
+    database: Annotated[str, AfterValidator(addresses.mongodb_database)] = "inference"
+    collection: Annotated[str, AfterValidator(addresses.mongodb_collection)] = "results"
+    #: documents are removed after this many days; none: never
+    ttl_days: int | None = Field(default=None, ge=1, le=24_855)
+    timeout_s: Seconds = 10
+
+
+class KafkaSettings(Section):
+    """Results as records, keyed by request id."""
+
+    #: HOST:PORT, several with commas between them or as a list
+    bootstrap_servers: Annotated[str, BeforeValidator(addresses.bootstrap_servers)] = "127.0.0.1:9092"
+    topic: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$"), AfterValidator(addresses.kafka_topic)] = "inference-results"
+    #: of the topic, where we make it
+    partitions: Count = 3
+    replication_factor: Count = 1
+    #: `cloudevents`: CloudEvents 1.0 in structured mode, the result document as `data`
+    format: Literal["plain", "cloudevents"] = "plain"
+    #: a record over this is refused
+    max_record_bytes: Count = 1_000_000
+    #: 0.1 to 86400
+    timeout_s: Annotated[float, Field(ge=0.1, le=86_400)] = 10
