@@ -42,6 +42,9 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc] # gunicorn has no types
         self._max_connections = max_connections
         self.keepalive_s = settings.api.keepalive_s
         self.drain_timeout_s = settings.api.drain_timeout_s
+        self.body_budget_bytes = settings.api.body_budget_bytes
+        self.body_timeout_s = settings.api.body_timeout_s
+        self.body_min_bytes_per_s = settings.api.body_min_bytes_per_s
         super().__init__()
 
     def load_config(self) -> None:

@@ -1,8 +1,13 @@
-"""What a process that is ready to serve does about Python's garbage collector."""
+"""Memory of a process: Python's garbage collector, and the C library's heap."""
 
 from __future__ import annotations
 
+import ctypes
 import gc
+from functools import lru_cache, partial
+from typing import Any
+
+from inference.blocking import run_blocking
 
 
 def freeze_heap() -> None:
@@ -13,3 +18,20 @@ def freeze_heap() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+def give_memory_back() -> None:
+    """Return freed memory to the system, that of unreachable objects too, which may have references to much.
+
+    The C library keeps whatever is below something that is still in use, and once it has freed a block of up to 32 MB it takes
+    the next one from there. Other C libraries than glibc are left alone.
+    """
+    gc.collect()
+    trim = _malloc_trim()
+    if trim is not None:
+        run_blocking(partial(trim, 0))
+
+
+@lru_cache(maxsize=1)
+def _malloc_trim() -> Any:
+    return getattr(ctypes.CDLL(None), "malloc_trim", None)
