@@ -174,6 +174,8 @@ class Connection:
         request = self._parse(data)
         unreader.pace.restart()
         request.body.reserve_in(self._worker.bodies)
+        if self._worker.app.stopping.is_set:
+            request.force_close()
         try:
             self._worker.handle_request(self._listening, request, self._client, self._address)
         except StopIteration:  # the answer said Connection: close

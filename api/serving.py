@@ -11,8 +11,10 @@ from typing import Any
 from gunicorn.app.base import BaseApplication
 
 from api.app import create_app
+from api.arbiter import StoppingArbiter
 from api.connections import HttpWorker
 from api.http_messages import MAX_HEADER_FIELD_BYTES, MAX_HEADER_FIELDS, MAX_REQUEST_LINE_BYTES
+from api.stopping import SharedFlag
 from inference.heap import freeze_heap
 from inference.http_address import bound_socket
 from inference.open_files import let_open
@@ -42,6 +44,8 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc] # gunicorn has no types
         self._max_connections = max_connections
         self.keepalive_s = settings.api.keepalive_s
         self.drain_timeout_s = settings.api.drain_timeout_s
+        self.shutdown_delay_s = settings.api.shutdown_delay_s
+        self.stopping = SharedFlag()
         self.body_budget_bytes = settings.api.body_budget_bytes
         self.body_timeout_s = settings.api.body_timeout_s
         self.body_min_bytes_per_s = settings.api.body_min_bytes_per_s
@@ -74,7 +78,10 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc] # gunicorn has no types
                 self.cfg.set(name, value)
 
     def load(self) -> Any:
-        return create_app(self._settings)
+        return create_app(self._settings, self.stopping)
+
+    def run(self) -> None:
+        StoppingArbiter(self).run()
 
 
 def serve(settings: Settings) -> None:
