@@ -22,6 +22,7 @@ from werkzeug.formparser import FormDataParser
 from api.json_reading import check_no_json
 from api.known_fields import AS_A_FILE, IMAGE, TEXT_FIELDS
 from api.spooling import Spool, content_of
+from inference.blocking import let_others_go_on
 from inference.errors import InferenceError, InvalidRequest, PayloadTooLarge, UnsupportedContentEncoding, shown, shown_name
 
 #: Parts of a form beside the images that are allowed: who sends too many images is told how many may come.
@@ -41,6 +42,8 @@ _ENCODINGS = {"utf-8", "ascii", "iso8859-1", "cp1252", "utf-16", "utf-16-le", "u
 _UNENCODED = {"", "identity", "binary", "8bit", "7bit"}
 #: Bytes that no text has, and numbers in bytes do.
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
+#: Bytes of a content that are looked at until others have their turn.
+_LOOKED_AT_BYTES = 2**20
 _UTF8_DECODER = codecs.getincrementaldecoder("utf-8")
 
 _BOUNDARY = re.compile(r""";\s*boundary\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;]*))""", re.IGNORECASE)
@@ -282,11 +285,13 @@ class _Parts:
             self._end_image(segment, self._images.end())
 
     def _end_image(self, segment: MultipartSegment, content: IO[bytes]) -> None:
-        if _has_file_name(segment) or segment.content_type not in _TEXT_TYPES or not _is_plain_text(content_of(content)):
-            self.files.add(IMAGE, FileStorage(content, "", IMAGE, segment.content_type))
-        else:
-            self._count_text(len(content_of(content)))
-            self.files.add(IMAGE, FileStorage(content, None, IMAGE))
+        if not _has_file_name(segment) and segment.content_type in _TEXT_TYPES:
+            text = content_of(content)
+            if _is_plain_text(text):
+                self._count_text(len(text))
+                self.files.add(IMAGE, FileStorage(content, None, IMAGE))
+                return
+        self.files.add(IMAGE, FileStorage(content, "", IMAGE, segment.content_type))
 
 
 def _name_of(segment: MultipartSegment) -> str:
@@ -311,10 +316,16 @@ def _check_unencoded(header: str, encoding: str, name: str) -> None:
 
 def _is_plain_text(content: bytes, *, is_cut: bool = False) -> bool:
     """Whether it is text in UTF-8; of one that is cut, the last character may be too."""
-    if _CONTROL.search(content):
-        return False
+    decoder = _UTF8_DECODER()
     try:
-        _UTF8_DECODER().decode(content, final=not is_cut)
+        for start in range(0, len(content), _LOOKED_AT_BYTES):
+            block = content[start : start + _LOOKED_AT_BYTES]
+            if _CONTROL.search(block):
+                return False
+            decoder.decode(block)
+            if start:
+                let_others_go_on()
+        decoder.decode(b"", final=not is_cut)
     except UnicodeDecodeError:
         return False
     return True

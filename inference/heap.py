@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import gc
+from collections.abc import Iterator
 from functools import lru_cache, partial
 from typing import Any
 
@@ -18,6 +20,18 @@ def freeze_heap() -> None:
     """
     gc.collect()
     gc.freeze()
+
+
+@contextlib.contextmanager
+def no_collections() -> Iterator[None]:
+    """Make many objects, none of which is garbage yet, without the collector looking for it; not to be waited in."""
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_enabled:
+            gc.enable()
 
 
 def give_memory_back() -> None:
