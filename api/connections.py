@@ -40,6 +40,8 @@ _LAST_REQUESTS_S = 0.5
 _MIN_IDLE_S = 1.0
 _LOOK_INTERVAL_S = 0.2
 _READ_BYTES = 8192
+#: Of a head that is longer: gunicorn looks through all of it again for each piece.
+_HEAD_READ_BYTES = 2**17
 _END_OF_HEAD = b"\r\n\r\n"
 
 _NO_FILES_PAUSE_S = 0.05
@@ -191,11 +193,15 @@ class Connection:
         self._parser.unreader.unread(data)
         if _END_OF_HEAD in data:
             return next(self._parser)
+        usual_bytes = self._parser.unreader.mxchunk
+        self._parser.unreader.mxchunk = _HEAD_READ_BYTES
         try:
             with gevent.Timeout(_HEAD_TIMEOUT_S):
                 return next(self._parser)
         except gevent.Timeout as error:
             raise RequestTimeout(f"the head of the request took more than {_HEAD_TIMEOUT_S:g} s") from error
+        finally:
+            self._parser.unreader.mxchunk = usual_bytes
 
     def _drop(self, body: HttpBody) -> bool:
         """Read what the application left of a body; whether that was all of it."""
