@@ -33,9 +33,13 @@ class BodyBudget:
         self._max_bytes = max_bytes
         self._max_with_large = int(max_bytes * _SHARE_OF_LARGE)
 
+    def has_room(self, size: int, *, is_large: bool = False) -> bool:
+        """Whether there is room for `size` bytes more, of a large body or a small one."""
+        return self.used + size <= (self._max_with_large if is_large else self._max_bytes)
+
     def check(self, size: int, *, is_large: bool) -> None:
         """Raises ServiceUnavailable: there is no room for `size` bytes more."""
-        if self.used + size > (self._max_with_large if is_large else self._max_bytes):
+        if not self.has_room(size, is_large=is_large):
             raise ServiceUnavailable("the service holds as many request bodies as it can", retry_after_s=_RETRY_AFTER_S)
 
     def add(self, size: int) -> None:

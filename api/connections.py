@@ -61,6 +61,8 @@ class HttpWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
         super().__init__(*arguments)
         self._pool = Pool(self.worker_connections)
         self.bodies = BodyBudget(self.app.body_budget_bytes)
+        #: answers that their clients have not read
+        self.unsent = BodyBudget(self.app.body_budget_bytes)
         #: connections that wait for a request, the one that has waited for longest first; since when, on the monotonic clock
         self._idle: dict[Connection, float] = {}
 
@@ -109,7 +111,8 @@ class HttpWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
     def _give_memory_back(self) -> None:
         while True:
             gevent.sleep(_TRIM_INTERVAL_S)
-            if self.bodies.take_released(_MUCH_RELEASED_BYTES):
+            released = [budget.take_released(_MUCH_RELEASED_BYTES) for budget in (self.bodies, self.unsent)]
+            if any(released):
                 give_memory_back()
 
     def _drain(self) -> None:
@@ -136,10 +139,10 @@ class Connection:
     def __init__(self, worker: HttpWorker, listening: Any, client: Any, address: Any) -> None:
         self._worker = worker
         self._listening = listening
-        timeout_s, min_bytes_per_s = worker.app.body_timeout_s, worker.app.body_min_bytes_per_s
-        self._client = PacedSocket(client, timeout_s, min_bytes_per_s)
+        least = worker.app.body_timeout_s, worker.app.body_min_bytes_per_s
+        self._client = PacedSocket(client, Pace(*least), worker.unsent)
         self._address = address
-        self._parser = HttpParser(worker.cfg, client, address, Pace(timeout_s, min_bytes_per_s))
+        self._parser = HttpParser(worker.cfg, client, address, Pace(*least))
         self._is_head = False
 
     def serve(self) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import gevent
 from gunicorn.http.unreader import SocketUnreader
 
+from api.body_budget import BodyBudget
 from inference.errors import RequestTimeout
 
 _MAX_TURN_S = 0.005
@@ -19,7 +20,6 @@ _MAX_TURN_S = 0.005
 _WAIT_S = 0.001
 #: A timeout of 0 would be another thing: not to wait at all.
 _SHORTEST_S = 0.001
-#: closing the socket destroys what its client has not read
 _NO_LINGER = b"\1\0\0\0\0\0\0\0"
 
 
@@ -95,21 +95,39 @@ class PacedUnreader(SocketUnreader):  # type: ignore[misc] # gunicorn has no typ
 
 
 class PacedSocket:
-    """A client's socket that resets the connection when the client reads too slowly."""
+    """A client's socket that resets the connection when the client reads too slowly, or too much waits to be read.
 
-    def __init__(self, client: Any, timeout_s: float, min_bytes_per_s: int) -> None:
+    Args:
+        unsent: limit for the answers of all clients that the system has not taken yet.
+    """
+
+    def __init__(self, client: Any, pace: Pace, unsent: BodyBudget) -> None:
         self._client = client
-        self._pace = Pace(timeout_s, min_bytes_per_s)
+        self._pace = pace
+        self._unsent = unsent
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
 
     def sendall(self, data: bytes) -> None:
-        """Raises TimeoutError: the client does not read."""
+        """Raises OSError: the client does not read."""
         self._pace.restart()
         rest = memoryview(data)
-        while rest:
-            rest = rest[self._send(rest) :]
+        rest = rest[self._send(rest) :]
+        if rest:
+            self._send_rest(rest)
+
+    def _send_rest(self, rest: memoryview) -> None:
+        size = len(rest)
+        if not self._unsent.has_room(size):
+            self._reset()
+            raise ConnectionAbortedError("too many answers wait to be read")
+        self._unsent.add(size)
+        try:
+            while rest:
+                rest = rest[self._send(rest) :]
+        finally:
+            self._unsent.add(-size)
 
     def _send(self, data: memoryview) -> int:
         began = time.monotonic()
@@ -117,7 +135,11 @@ class PacedSocket:
         try:
             sent: int = self._client.send(data)
         except TimeoutError:
-            self._client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+            self._reset()
             raise
         self._pace.passed(sent, time.monotonic() - began)
         return sent
+
+    def _reset(self) -> None:
+        """Let closing the socket destroy what its client has not read."""
+        self._client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)

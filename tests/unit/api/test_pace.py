@@ -63,8 +63,16 @@ class TestPacedConnections:
             unreader.chunk()
 
     def test_an_answer_that_is_not_read(self, pair: tuple[socket.socket, socket.socket]) -> None:
+        unsent = BodyBudget(2**24)
         with pytest.raises(TimeoutError):
-            PacedSocket(pair[0], 0.05, 100).sendall(bytes(2**24))
+            PacedSocket(pair[0], Pace(0.05, 100), unsent).sendall(bytes(2**24))
+        assert unsent.used == 0
+
+    def test_more_answers_than_may_wait_to_be_read(self, pair: tuple[socket.socket, socket.socket]) -> None:
+        client = PacedSocket(pair[0], Pace(5, 100), BodyBudget(2**20))
+        client.sendall(bytes(100))
+        with pytest.raises(ConnectionAbortedError):
+            client.sendall(bytes(2**24))
 
     def test_requests_that_came_together_leave_turns_to_others(
         self, pair: tuple[socket.socket, socket.socket], monkeypatch: pytest.MonkeyPatch
@@ -81,7 +89,12 @@ class TestPacedConnections:
             return connection.read()
 
         worker: Any = SimpleNamespace(
-            cfg=Config(), app=app, bodies=BodyBudget(2**20), handle_request=handle_request, first_bytes=first_bytes
+            cfg=Config(),
+            app=app,
+            bodies=BodyBudget(2**20),
+            unsent=BodyBudget(2**20),
+            handle_request=handle_request,
+            first_bytes=first_bytes,
         )
         pair[1].sendall(REQUEST * 5)
         pair[1].shutdown(socket.SHUT_WR)
