@@ -15,7 +15,7 @@ from api.arbiter import StoppingArbiter
 from api.connections import HttpWorker
 from api.http_messages import MAX_HEADER_FIELD_BYTES, MAX_HEADER_FIELDS, MAX_REQUEST_LINE_BYTES
 from api.stopping import SharedFlag
-from inference.heap import freeze_heap
+from inference.heap import freeze_heap, map_large_blocks
 from inference.http_address import bound_socket
 from inference.open_files import let_open
 from inference.settings import Settings
@@ -91,6 +91,7 @@ def serve(settings: Settings) -> None:
         ConfigurationError: a model's description is wrong, or the address cannot be listened on.
     """
     gc.set_threshold(_YOUNG_OBJECTS)
+    map_large_blocks()
     os.environ.pop("SCRIPT_NAME", None)  # gunicorn would answer requests outside of it with 500
     max_connections = connections_within(let_open(settings.api.max_connections + _OTHER_FILES), settings.api.max_connections)
     create_app(settings)  # what is wrong with it is said once, before any worker is forked

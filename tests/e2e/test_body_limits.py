@@ -14,6 +14,7 @@ import psutil
 import pytest
 from support.api_process import GET, LAST_GET, ApiProcess, Connection, get
 from support.client import wait_until
+from support.service import ROOT
 
 pytestmark = pytest.mark.process
 
@@ -27,6 +28,7 @@ ROUNDS = 2
 HELD_BYTES = 350 * MIB
 KEPT_BYTES = 60 * MIB
 PART = b'--b\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
+PHOTO = (ROOT / "samples" / "chelsea.jpg").read_bytes()
 SMALL_FORM = (
     b'--b\r\nContent-Disposition: form-data; name="metadata"\r\n\r\n{"shape":"8,8,1","dtype":"uint8"}\r\n'
     + PART
@@ -107,6 +109,20 @@ class TestMemory:
 
         wait_until(is_given_back, timeout_s=15, what="the memory is given back")
         assert "Traceback" not in api.log
+
+    def test_that_of_large_images_that_were_taken_too(self, api: ApiProcess) -> None:
+        before = api.worker.memory_info().rss
+        body = PART + PHOTO + bytes(20 * MIB) + b"\r\n--b--\r\n"
+        request = head(b"/inference?mode=async", FORM, b"Content-Length: %d" % len(body)) + body
+        with contextlib.ExitStack() as stack:
+            connections = [stack.enter_context(api.connect()) for _ in range(12)]
+            threads = [threading.Thread(target=send, args=(connection, request)) for connection in connections]
+            for thread in threads:
+                thread.start()
+            assert {connection.answer().status for connection in connections} == {202}
+            for thread in threads:
+                thread.join(60)
+        wait_until(lambda: api.worker.memory_info().rss - before < KEPT_BYTES, timeout_s=15, what="the memory is given back")
 
     def test_a_body_without_room_is_refused_by_its_length_and_fits_later(self, make_api: MakeApi) -> None:
         api = make_api(max_body_bytes=2 * MIB, max_body_bytes_in_flight=4 * MIB)
