@@ -15,6 +15,7 @@ from api.form_parser import OTHER_PARTS, FormParser, boundary_in
 from api.path_ids import register_id_check
 from api.problems import register_error_handlers
 from api.proxies import TrustedProxies
+from api.stopping import SharedFlag
 from api.submission import Submissions
 from api.uploads import Uploads
 from api.web_security import WebSecurity
@@ -38,9 +39,10 @@ class Api(Flask):
 
     request_class = _Request
 
-    def __init__(self, services: Services) -> None:
+    def __init__(self, services: Services, stopping: SharedFlag) -> None:
         super().__init__("api")
         self.services = services
+        self.stopping = stopping
         settings = services.settings
         self.replies = ReplyRouter(services.redis, services.store, settings.task_store.key_prefix)
         parts: dict[str, Any] = {
@@ -69,13 +71,16 @@ class Api(Flask):
         )
 
 
-def create_app(settings: Settings) -> Api:
+def create_app(settings: Settings, stopping: SharedFlag | None = None) -> Api:
     """The API for these settings.
+
+    Args:
+        stopping: set when this service is about to end.
 
     Raises:
         ConfigurationError: a model's description is wrong.
     """
-    app = Api(Services(settings))
+    app = Api(Services(settings), stopping or SharedFlag())
     app.url_map.merge_slashes = False  # a path with too many is unknown, not redirected by a page of HTML
     app.config["MAX_CONTENT_LENGTH"] = settings.api.max_body_bytes
     app.config["MAX_FORM_PARTS"] = settings.max_batch_items + OTHER_PARTS

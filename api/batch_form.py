@@ -17,11 +17,11 @@ from api.options import merge_options, options_among
 from api.predict_form import (
     METADATA_MEMBERS,
     canonical,
-    content_of,
     media_type_of,
     read_idempotency_key,
 )
 from api.sent_fields import SentFields, read_sent_fields
+from api.spooling import content_of
 from api.waiting import Preference, read_preference
 from inference.errors import InvalidMetadata, InvalidRequest, shown
 
@@ -83,7 +83,8 @@ def _images(sent: SentFields, max_items: int) -> tuple[tuple[BatchItem, ...], di
         raise InvalidMetadata(f"metadata has {found}, for {len(parts)} images", field="metadata", expected=_METADATA)
     _check_modes(metadata, common, "metadata")
     items = (
-        BatchItem(_merged(common, own), content_of(part), media_type_of(part)) for part, own in zip(parts, metadata, strict=True)
+        BatchItem(_merged(common, own), content_of(part.stream), media_type_of(part))
+        for part, own in zip(parts, metadata, strict=True)
     )
     return tuple(items), common
 

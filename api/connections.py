@@ -19,8 +19,11 @@ from gevent.pool import Pool
 from gevent.server import StreamServer
 from gunicorn.workers.ggevent import GeventWorker
 
-from api.http_messages import HttpParser, check_protocol, refusal, response_bytes
+from api.body_budget import BodyBudget
+from api.http_messages import HttpBody, HttpParser, check_protocol, refusal, response_bytes
+from api.pace import Pace, PacedSocket
 from inference.errors import InferenceError, RequestTimeout
+from inference.heap import give_memory_back
 from inference.open_files import out_of_files, report
 
 logger = logging.getLogger(__name__)
@@ -29,7 +32,6 @@ logger = logging.getLogger(__name__)
 _HEAD_TIMEOUT_S = 10.0
 #: How long the rest of a request is read after its answer: closing at once would destroy the answer on its way.
 _LINGER_S = 5.0
-_LINGER_BYTES = 2**30
 #: A client that sends nothing for this long has sent all.
 _SILENCE_S = 1.0
 #: How long a stopping process still serves what comes over open connections; each answer says that the connection ends.
@@ -38,9 +40,14 @@ _LAST_REQUESTS_S = 0.5
 _MIN_IDLE_S = 1.0
 _LOOK_INTERVAL_S = 0.2
 _READ_BYTES = 8192
+#: Of a head that is longer: gunicorn looks through all of it again for each piece.
+_HEAD_READ_BYTES = 2**17
 _END_OF_HEAD = b"\r\n\r\n"
 
 _NO_FILES_PAUSE_S = 0.05
+#: Bodies of this size together may leave memory behind that the C library keeps.
+_MUCH_RELEASED_BYTES = 16 * 2**20
+_TRIM_INTERVAL_S = 1.0
 
 
 class HttpWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
@@ -53,6 +60,9 @@ class HttpWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._pool = Pool(self.worker_connections)
+        self.bodies = BodyBudget(self.app.body_budget_bytes)
+        #: answers that their clients have not read
+        self.unsent = BodyBudget(self.app.body_budget_bytes)
         #: connections that wait for a request, the one that has waited for longest first; since when, on the monotonic clock
         self._idle: dict[Connection, float] = {}
 
@@ -63,6 +73,7 @@ class HttpWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
             if self.cfg.workers > 1:
                 listener.max_accept = 1  # each process takes its share
             listener.start()
+        gevent.spawn(self._give_memory_back)
         while self.alive:
             self.notify()
             gevent.sleep(_LOOK_INTERVAL_S)
@@ -97,6 +108,13 @@ class HttpWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
         if self._pool.full():
             self.make_room()
 
+    def _give_memory_back(self) -> None:
+        while True:
+            gevent.sleep(_TRIM_INTERVAL_S)
+            released = [budget.take_released(_MUCH_RELEASED_BYTES) for budget in (self.bodies, self.unsent)]
+            if any(released):
+                give_memory_back()
+
     def _drain(self) -> None:
         ends_at = time.monotonic() + self.app.drain_timeout_s
         self._pool.join(_LAST_REQUESTS_S)
@@ -121,9 +139,10 @@ class Connection:
     def __init__(self, worker: HttpWorker, listening: Any, client: Any, address: Any) -> None:
         self._worker = worker
         self._listening = listening
-        self._client = client
+        least = worker.app.body_timeout_s, worker.app.body_min_bytes_per_s
+        self._client = PacedSocket(client, Pace(*least), worker.unsent)
         self._address = address
-        self._parser = HttpParser(worker.cfg, client, address)
+        self._parser = HttpParser(worker.cfg, client, address, Pace(*least))
         self._is_head = False
 
     def serve(self) -> None:
@@ -139,7 +158,8 @@ class Connection:
             with contextlib.suppress(OSError):
                 self._client.close()
 
-    def read(self) -> bytes:
+    def read(self, timeout_s: float | None = None) -> bytes:
+        self._client.settimeout(timeout_s)
         data: bytes = self._client.recv(_READ_BYTES)
         return data
 
@@ -150,34 +170,47 @@ class Connection:
 
     def _serve_next(self) -> bool:
         """Whether another request may come."""
-        data = self._parser.unreader.take_buffered() or self._worker.first_bytes(self)
+        unreader, began = self._parser.unreader, time.monotonic()
+        data = unreader.take_buffered() or self._worker.first_bytes(self)
         if not data:
             return False
+        unreader.turn.go_on(began)
         self._is_head = data.startswith(b"HEAD ")
         request = self._parse(data)
+        unreader.pace.restart()
+        request.body.reserve_in(self._worker.bodies)
+        if self._worker.app.stopping.is_set:
+            request.force_close()
         try:
             self._worker.handle_request(self._listening, request, self._client, self._address)
         except StopIteration:  # the answer said Connection: close
             if not request.body.is_at_end:
                 self._linger()
             return False
-        return request.body.is_at_end or self._drop_body()
+        finally:
+            request.body.release()
+        return request.body.is_at_end or self._drop(request.body)
 
     def _parse(self, data: bytes) -> Any:
         check_protocol(data)
         self._parser.unreader.unread(data)
         if _END_OF_HEAD in data:
             return next(self._parser)
+        usual_bytes = self._parser.unreader.mxchunk
+        self._parser.unreader.mxchunk = _HEAD_READ_BYTES
         try:
             with gevent.Timeout(_HEAD_TIMEOUT_S):
                 return next(self._parser)
         except gevent.Timeout as error:
             raise RequestTimeout(f"the head of the request took more than {_HEAD_TIMEOUT_S:g} s") from error
+        finally:
+            self._parser.unreader.mxchunk = usual_bytes
 
-    def _drop_body(self) -> bool:
+    def _drop(self, body: HttpBody) -> bool:
         """Read what the application left of a body; whether that was all of it."""
-        with contextlib.suppress(InferenceError):
-            return bool(self._parser.finish_body(time.monotonic() + _LINGER_S, _LINGER_BYTES))
+        with contextlib.suppress(InferenceError), gevent.Timeout(_LINGER_S, False):
+            body.drop()
+            return True
         return False
 
     def _refuse(self, error: Exception) -> None:
@@ -195,8 +228,7 @@ class Connection:
     def _linger(self) -> None:
         with contextlib.suppress(OSError), gevent.Timeout(_LINGER_S, False):
             self._client.shutdown(gevent.socket.SHUT_WR)
-            self._client.settimeout(_SILENCE_S)
-            while self.read():
+            while self.read(_SILENCE_S):
                 pass
 
 

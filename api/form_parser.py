@@ -21,6 +21,8 @@ from werkzeug.formparser import FormDataParser
 
 from api.json_reading import check_no_json
 from api.known_fields import AS_A_FILE, IMAGE, TEXT_FIELDS
+from api.spooling import Spool, content_of
+from inference.blocking import let_others_go_on
 from inference.errors import InferenceError, InvalidRequest, PayloadTooLarge, UnsupportedContentEncoding, shown, shown_name
 
 #: Parts of a form beside the images that are allowed: who sends too many images is told how many may come.
@@ -40,6 +42,9 @@ _ENCODINGS = {"utf-8", "ascii", "iso8859-1", "cp1252", "utf-16", "utf-16-le", "u
 _UNENCODED = {"", "identity", "binary", "8bit", "7bit"}
 #: Bytes that no text has, and numbers in bytes do.
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
+#: Bytes of a content that are looked at until others have their turn.
+_LOOKED_AT_BYTES = 2**20
+_UTF8_DECODER = codecs.getincrementaldecoder("utf-8")
 
 _BOUNDARY = re.compile(r""";\s*boundary\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;]*))""", re.IGNORECASE)
 
@@ -73,7 +78,7 @@ _EXPECTED_FORM = "multipart/form-data as HTTP clients write it by themselves, e.
 
 
 class FormParser(FormDataParser):
-    """Parts stay in memory: the whole body is bounded by `api.max_body_bytes`.
+    """Images are kept by a `Spool`, texts in memory.
 
     Raises:
         InferenceError: the body is not the form that its Content-Type announces, or a limit of forms is reached.
@@ -94,8 +99,15 @@ class FormParser(FormDataParser):
                 field="Content-Type",
                 expected="a Content-Type as the HTTP client writes it by itself: multipart/form-data; boundary=…",
             )
-        body = _Body(stream, b"--" + boundary)
         parts = _Parts(self.max_form_memory_size, options.get("charset"))
+        try:
+            self._read_parts(parts, _Body(stream, b"--" + boundary), boundary, content_length)
+        except BaseException:
+            parts.close()
+            raise
+        return stream, parts.form, parts.files
+
+    def _read_parts(self, parts: _Parts, body: _Body, boundary: bytes, content_length: int | None) -> None:
         try:
             parser = _Parser(
                 boundary,
@@ -111,7 +123,6 @@ class FormParser(FormDataParser):
             raise self._limit_reached(str(error), len(parts.files.getlist(IMAGE))) from error
         except ParserError as error:
             raise _broken_form(error, body, parts, boundary) from error
-        return stream, parts.form, parts.files
 
     def _limit_reached(self, limit: str, images: int) -> PayloadTooLarge:
         max_parts = self.max_form_parts or 0
@@ -129,14 +140,16 @@ class FormParser(FormDataParser):
         content_length: int | None,  # noqa: ARG002
         options: dict[str, str],
     ) -> tuple[IO[bytes], MultiDict[str, str], MultiDict[str, FileStorage]]:
-        body = stream.read()
+        limit = self.max_form_memory_size
+        body = stream.read() if limit is None else stream.read(limit + 1)
         check_no_json(body, "application/x-www-form-urlencoded")
         encoding = _encoding(options.get("charset"), "Content-Type")
-        if not _is_plain_text(body):
+        is_cut = limit is not None and len(body) > limit
+        if not _is_plain_text(body, is_cut=is_cut):
             detail = "the body is no text, though its Content-Type is application/x-www-form-urlencoded"
             raise InvalidRequest(detail, field=IMAGE, expected=AS_A_FILE)
-        if self.max_form_memory_size is not None and len(body) > self.max_form_memory_size:
-            raise _too_much_text(self.max_form_memory_size, "the body")
+        if limit is not None and is_cut:
+            raise _too_much_text(limit, "the body")
         try:
             pairs = parse_qsl(
                 body.decode(),
@@ -226,23 +239,30 @@ class _Parts:
         self._segment: MultipartSegment
         self._name = ""
         self._is_text = False
-        self._pieces: list[bytes] = []
+        self._text: list[bytes] = []
+        self._images = Spool()
 
     def take(self, event: Any) -> None:
         """A part's head, a piece of its body, or None at its end."""
         if isinstance(event, MultipartSegment):
             self._begin(event)
         elif event is None:
-            self._end(b"".join(self._pieces))
+            self._end()
         elif self._is_text:
             self._count_text(len(event))
-            self._pieces.append(bytes(event))
+            self._text.append(bytes(event))
         elif self._name == IMAGE:
-            self._pieces.append(bytes(event))
+            self._images.write(bytes(event))
+
+    def close(self) -> None:
+        """Give up what has come; an error on its way may have references to it for long."""
+        self._images.close()
+        self.files.clear()
 
     def _begin(self, segment: MultipartSegment) -> None:
         self.count += 1
-        self._segment, self._pieces = segment, []
+        self._segment, self._text = segment, []
+        self._images.begin()
         self._name = _name_of(segment)
         self._is_text = self._name in TEXT_FIELDS
         if self._is_text or self._name == IMAGE:
@@ -255,17 +275,23 @@ class _Parts:
         if self._max_text_bytes is not None and self._text_bytes > self._max_text_bytes:
             raise _too_much_text(self._max_text_bytes, self._name)
 
-    def _end(self, content: bytes) -> None:
+    def _end(self) -> None:
         segment, name = self._segment, self._name
         if self._is_text:
-            self.form.add(name, decoded_text(content, segment.charset or self._charset, name))
+            self.form.add(name, decoded_text(b"".join(self._text), segment.charset or self._charset, name))
         elif name != IMAGE:
             self.files.add(name, FileStorage(BytesIO(), segment.filename, name, segment.content_type))
-        elif _has_file_name(segment) or segment.content_type not in _TEXT_TYPES or not _is_plain_text(content):
-            self.files.add(name, FileStorage(BytesIO(content), "", name, segment.content_type))
         else:
-            self._count_text(len(content))
-            self.files.add(name, FileStorage(BytesIO(content), None, name))
+            self._end_image(segment, self._images.end())
+
+    def _end_image(self, segment: MultipartSegment, content: IO[bytes]) -> None:
+        if not _has_file_name(segment) and segment.content_type in _TEXT_TYPES:
+            text = content_of(content)
+            if _is_plain_text(text):
+                self._count_text(len(text))
+                self.files.add(IMAGE, FileStorage(content, None, IMAGE))
+                return
+        self.files.add(IMAGE, FileStorage(content, "", IMAGE, segment.content_type))
 
 
 def _name_of(segment: MultipartSegment) -> str:
@@ -288,13 +314,18 @@ def _check_unencoded(header: str, encoding: str, name: str) -> None:
     raise error(detail, field=name, expected=f"the bytes as they are, without a {header}")
 
 
-def _is_plain_text(content: bytes) -> bool:
-    return not _CONTROL.search(content) and _is_utf8(content)
-
-
-def _is_utf8(content: bytes) -> bool:
+def _is_plain_text(content: bytes, *, is_cut: bool = False) -> bool:
+    """Whether it is text in UTF-8; of one that is cut, the last character may be too."""
+    decoder = _UTF8_DECODER()
     try:
-        content.decode()
+        for start in range(0, len(content), _LOOKED_AT_BYTES):
+            block = content[start : start + _LOOKED_AT_BYTES]
+            if _CONTROL.search(block):
+                return False
+            decoder.decode(block)
+            if start:
+                let_others_go_on()
+        decoder.decode(b"", final=not is_cut)
     except UnicodeDecodeError:
         return False
     return True

@@ -59,6 +59,8 @@ def live() -> Response:
 def ready() -> Response:
     """200 only when a request would be served now; else 503 that says what is missing."""
     check_query()
+    if api().stopping.is_set:
+        return json_response({"status": "not ready", "checks": {"process": "stopping"}}, 503)
     services = api().services
     checks = {
         "task_store": _said(services.store.ping),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from functools import partial
@@ -10,11 +11,15 @@ from typing import Any
 import orjson
 
 from inference.errors import InvalidMetadata, InvalidRequest, shown, shown_name
+from inference.heap import no_collections
 
 #: The second look at a longer text would take seconds; metadata has half of it at most.
 _MAX_CHECKED_LENGTH = 2**20
 #: The beginning of a request in JSON: a command, or a batch of objects.
 _REQUEST = re.compile(rb'(?:\xef\xbb\xbf)?\s*\{[^{}\[]*"(?:command|items)"\s*:')
+#: The many objects of a longer one would set off the garbage collector again and again, each time with all of them to look at.
+_LONG_TEXT = 2**16
+_CONTAINERS = {dict, list}
 _NON_FINITE = re.compile("NaN|Infinity")
 
 
@@ -31,11 +36,9 @@ def read_json(text: str | bytes, field: str, expected: str, *, error: type[Inval
     if isinstance(text, bytes):
         text = text.removeprefix(b"\xef\xbb\xbf")
     try:
-        document = orjson.loads(text)
+        document = _parsed(text)
     except orjson.JSONDecodeError as problem:
-        document = _with_non_finite(text)
-        if document is None:
-            raise error(f"{field} is not JSON: {problem}", field=field, expected=expected) from problem
+        raise error(f"{field} is not JSON: {problem}", field=field, expected=expected) from problem
     try:
         orjson.dumps(document)
     except orjson.JSONEncodeError as problem:
@@ -43,6 +46,18 @@ def read_json(text: str | bytes, field: str, expected: str, *, error: type[Inval
     if len(text) <= _MAX_CHECKED_LENGTH:
         _check_members_differ(text, document, field, error)
     return document
+
+
+def _parsed(text: str | bytes) -> Any:
+    """Raises JSONDecodeError."""
+    with no_collections() if len(text) > _LONG_TEXT else contextlib.nullcontext():
+        try:
+            return orjson.loads(text)
+        except orjson.JSONDecodeError:
+            document = _with_non_finite(text)
+            if document is None:
+                raise
+            return document
 
 
 def check_no_json(start: bytes, media_type: str) -> None:
@@ -85,11 +100,16 @@ def _check_members_differ(text: str | bytes, document: Any, field: str, error: t
 
 
 def _count_members(document: Any) -> int:
-    if isinstance(document, dict):
-        return len(document) + sum(_count_members(value) for value in document.values() if isinstance(value, dict | list))
-    if isinstance(document, list):
-        return sum(_count_members(value) for value in document if isinstance(value, dict | list))
-    return 0
+    count, unseen = 0, [document]
+    while unseen:
+        value = unseen.pop()
+        if isinstance(value, dict):
+            count += len(value)
+            value = value.values()
+        elif not isinstance(value, list):
+            continue
+        unseen.extend([inner for inner in value if inner and type(inner) in _CONTAINERS])
+    return count
 
 
 def _check_pairs(pairs: list[tuple[str, Any]], *, field: str, error: type[InvalidRequest]) -> None:

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from io import BytesIO
 from typing import Any
 
 import orjson
@@ -18,6 +17,7 @@ from api.json_reading import read_json
 from api.known_fields import AS_A_FILE, IMAGE, OPTION_NAMES, PREDICT_FIELDS, check_members
 from api.options import merge_options, read_deadline_s, read_model, read_priority, read_sinks
 from api.sent_fields import SentFields
+from api.spooling import content_of
 from api.waiting import Preference, read_preference
 from inference.broker import USUAL_PRIORITY
 from inference.errors import InvalidMetadata, InvalidRequest
@@ -112,13 +112,7 @@ def _image(sent: SentFields) -> tuple[bytes, str | None]:
     if not sent.images:
         raise InvalidRequest("there is no image: send it as a file of multipart/form-data", field=IMAGE, expected=AS_A_FILE)
     part = sent.images[0]
-    return content_of(part), media_type_of(part)
-
-
-def content_of(part: FileStorage) -> bytes:
-    """The bytes of an uploaded file, without a copy where they lie in memory."""
-    stream = part.stream
-    return stream.getvalue() if isinstance(stream, BytesIO) else stream.read()
+    return content_of(part.stream), media_type_of(part)
 
 
 def media_type_of(part: FileStorage) -> str | None:

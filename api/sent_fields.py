@@ -15,18 +15,22 @@ from typing import Any
 from flask import Request
 from werkzeug.datastructures import FileStorage, MultiDict
 
+from api.context import api
 from api.form_parser import decoded_text
 from api.json_reading import check_no_json, read_json
 from api.known_fields import AS_A_FILE, IMAGE, PREDICT_FIELDS, check_known, unknown_field
 from api.options import is_same
 from api.query import read_query
-from inference.errors import InvalidRequest, UnsupportedContentEncoding, shown, shown_name
+from inference.errors import InvalidRequest, PayloadTooLarge, UnsupportedContentEncoding, shown, shown_name
 
 #: Fields whose empty input in a form of HTML says nothing. No sinks are a choice.
 _MAY_BE_EMPTY = PREDICT_FIELDS - {"sinks"}
 NO_IMAGE_HERE = "this path takes no image, but commands"
 #: The beginning of a body, enough to tell JSON.
 _READ_BYTES = 2**12
+#: Enough for every member that an item of a batch may have, and for notes of the client's own.
+_JSON_BYTES_PER_ITEM = 2**14
+_MIN_JSON_LIMIT_BYTES = 2**20
 _FORMS = {"multipart/form-data", "application/x-www-form-urlencoded"}
 
 
@@ -158,9 +162,20 @@ def _check_empty(request: Request, example: str | None) -> None:
 
 
 def _json_object(request: Request, example: str) -> dict[str, Any]:
-    content, charset = request.get_data(cache=False), request.mimetype_params.get("charset")
+    content, charset = _json_text(request), request.mimetype_params.get("charset")
     text = decoded_text(content, charset, "body") if charset else content
     document = read_json(text, "body", example, error=InvalidRequest)
     if not isinstance(document, dict):
         raise InvalidRequest("the body is not a JSON object", field="body", expected=example)
     return document
+
+
+def _json_text(request: Request) -> bytes:
+    """The body. Raises PayloadTooLarge: JSON of that size would be read for seconds, and all others wait."""
+    limit = max(_MIN_JSON_LIMIT_BYTES, _JSON_BYTES_PER_ITEM * api().services.settings.max_batch_items)
+    is_announced = (request.content_length or 0) > limit
+    content = b"" if is_announced else request.stream.read(limit + 1)
+    if is_announced or len(content) > limit:
+        detail = f"a body in JSON has at most {limit} bytes"
+        raise PayloadTooLarge(detail, field="body", expected="images as files of multipart/form-data: curl -F image=@photo.jpg …")
+    return content

@@ -11,10 +11,12 @@ from typing import Any
 from gunicorn.app.base import BaseApplication
 
 from api.app import create_app
+from api.arbiter import StoppingArbiter
 from api.connections import HttpWorker
 from api.http_messages import MAX_HEADER_FIELD_BYTES, MAX_HEADER_FIELDS, MAX_REQUEST_LINE_BYTES
 from api.response_writer import use_response_writer
-from inference.heap import freeze_heap
+from api.stopping import SharedFlag
+from inference.heap import freeze_heap, map_large_blocks
 from inference.http_address import bound_socket, network_url
 from inference.open_files import let_open
 from inference.settings import Settings
@@ -43,6 +45,11 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc] # gunicorn has no types
         self._max_connections = max_connections
         self.keepalive_s = settings.api.keepalive_s
         self.drain_timeout_s = settings.api.drain_timeout_s
+        self.shutdown_delay_s = settings.api.shutdown_delay_s
+        self.stopping = SharedFlag()
+        self.body_budget_bytes = settings.api.body_budget_bytes
+        self.body_timeout_s = settings.api.body_timeout_s
+        self.body_min_bytes_per_s = settings.api.body_min_bytes_per_s
         super().__init__()
 
     def load_config(self) -> None:
@@ -72,7 +79,10 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc] # gunicorn has no types
                 self.cfg.set(name, value)
 
     def load(self) -> Any:
-        return create_app(self._settings)
+        return create_app(self._settings, self.stopping)
+
+    def run(self) -> None:
+        StoppingArbiter(self).run()
 
 
 def serve(settings: Settings) -> None:
@@ -82,6 +92,7 @@ def serve(settings: Settings) -> None:
         ConfigurationError: a model's description is wrong, or the address cannot be listened on.
     """
     gc.set_threshold(_YOUNG_OBJECTS)
+    map_large_blocks()
     use_response_writer()
     _warn_of_strangers(settings)
     os.environ.pop("SCRIPT_NAME", None)  # gunicorn would answer requests outside of it with 500

@@ -1,4 +1,4 @@
-"""Calls that no event loop can wait for: files."""
+"""Calls that no event loop can wait for: files, and long calculations."""
 
 from __future__ import annotations
 
@@ -25,6 +25,14 @@ def run_blocking(call: Callable[[], R]) -> R:
     if error is not None:
         raise error
     return answer  # type: ignore[no-any-return] # gevent has no types
+
+
+def let_others_go_on() -> None:
+    """Between two parts of a long calculation: where there are greenlets, let the others have their turn."""
+    if runs_under_gevent():
+        from gevent import sleep  # noqa: PLC0415 only where it is in use
+
+        sleep(0)
 
 
 def _caught(call: Callable[[], R]) -> tuple[R | None, Exception | None]:

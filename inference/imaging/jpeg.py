@@ -17,6 +17,7 @@ import numpy as np
 from PIL import Image, ImageChops
 from PIL.JpegImagePlugin import JpegImageFile
 
+from inference.blocking import let_others_go_on
 from inference.imaging.picture_file import PictureFile, Size, too_complex, truncated
 
 #: far above what cameras and editors write
@@ -32,6 +33,9 @@ _MAX_MISSING = 0.02
 
 #: the next marker: neither a stuffed byte (FF 00), a restart (FF D0 to FF D7) nor padding (FF FF)
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+_MARKER_BYTES = 2
+#: bytes that are searched for a marker until others have their turn
+_SEARCHED_BYTES = 2**21
 _SOF = {0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF}
 _PROGRESSIVE = {0xC2, 0xC6, 0xCA, 0xCE}
 _SOI, _EOI, _SOS, _DRI = 0xD8, 0xD9, 0xDA, 0xDD
@@ -171,12 +175,13 @@ def _segments(view: memoryview) -> Iterator[_Segment]:
     """
     scans, junk, position = 0, 0, 2
     for _ in range(_MAX_SEGMENTS):
-        marker = _MARKER.search(view, position)
+        limit = len(view) if scans else min(len(view), position + _MAX_JUNK_BYTES - junk + _MARKER_BYTES)
+        marker = _next_marker(view, position, limit)
+        if marker is None and limit < len(view):
+            raise too_complex(f"a JPEG image with more than {_MAX_JUNK_BYTES} bytes between its segments")
         if marker is None:
             return
         junk += 0 if scans else marker.start() - position
-        if junk > _MAX_JUNK_BYTES:
-            raise too_complex(f"a JPEG image with more than {_MAX_JUNK_BYTES} bytes between its segments")
         segment = _Segment(view, marker)
         yield segment
         if segment.kind == _EOI:
@@ -186,6 +191,16 @@ def _segments(view: memoryview) -> Iterator[_Segment]:
             raise too_complex(f"a JPEG image with more than {_MAX_SCANS} scans")
         position = segment.end
     raise too_complex(f"a JPEG image with more than {_MAX_SEGMENTS} segments")
+
+
+def _next_marker(view: memoryview, position: int, limit: int) -> re.Match[bytes] | None:
+    """Search up to `limit`, which takes a quarter of a second for 30 MB of stuffed bytes."""
+    for start in range(position, limit, _SEARCHED_BYTES):
+        marker = _MARKER.search(view, start, min(limit, start + _SEARCHED_BYTES + _MARKER_BYTES - 1))
+        if marker is not None:
+            return marker
+        let_others_go_on()
+    return None
 
 
 def _metadata(header: Sequence[_Segment]) -> dict[str, bytes]:

@@ -109,7 +109,8 @@ class _Service:
         self._supervisor.start("relay", [sys.executable, _SERVER, "relay"], stop_timeout_s=_STOP_GRACE_S)
         _say(f"starting the API on {self._url}")
         api = [sys.executable, _SERVER, "api"]
-        self._supervisor.start("api", api, stop_timeout_s=settings.api.drain_timeout_s + _STOP_GRACE_S)
+        api_stop_s = settings.api.shutdown_delay_s + settings.api.drain_timeout_s
+        self._supervisor.start("api", api, stop_timeout_s=api_stop_s + _STOP_GRACE_S)
 
     def _wait_until_ready(self) -> bool:
         """False when a signal came first. Raises ConfigurationError when a part dies while it starts."""

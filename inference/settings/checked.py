@@ -15,6 +15,8 @@ from inference.settings.masking import shown_value
 #: Redis counts milliseconds in 64 bits.
 Seconds = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=2**53)]
+#: of threads or processes
+Few = Annotated[int, Field(ge=1, le=1024)]
 
 
 def log_level(value: Any) -> Any:

@@ -20,7 +20,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from inference.http_address import listening_host
 from inference.settings import addresses, web_origins
-from inference.settings.checked import Checked, Count, Seconds, Section, log_level, of_secret
+from inference.settings.checked import Checked, Count, Few, Seconds, Section, log_level, of_secret
 from inference.settings.redis_address import REDIS_SCHEMES, RedisAddress
 from inference.settings.sink_sections import JsonlSinkSettings, KafkaSettings, MongodbSettings, OutboxSettings, RelaySettings
 
@@ -74,8 +74,6 @@ CorsOrigin = Annotated[str, AfterValidator(web_origins.cors_origin)]
 Network = Annotated[str, AfterValidator(web_origins.network)]
 BucketName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$"), AfterValidator(addresses.bucket_name)]
 SinkName = Literal["jsonl", "mongodb", "kafka"]
-#: of threads or processes
-Few = Annotated[int, Field(ge=1, le=1024)]
 
 
 def ensemble_sinks(ensemble: bool) -> tuple[SinkName, ...]:
@@ -103,10 +101,29 @@ class ApiSettings(Section):
     cors_origins: tuple[CorsOrigin, ...] = ()
     #: a request body over this is 413
     max_body_bytes: Count = 32 * 2**20
+    #: bytes of request bodies that a process holds at a time, at least twice `max_body_bytes`; default: 16 times that
+    max_body_bytes_in_flight: Count | None = None
+    #: a client that sends a body or reads an answer may stand still for this long, seconds
+    body_timeout_s: Seconds = 20
+    #: the least rate of a body or an answer, over `body_timeout_s`
+    body_min_bytes_per_s: Count = 4096
     #: longest `wait` that a client may ask for, seconds
     max_wait_s: Seconds = 60
-    #: how long a stopping API process may finish its requests, seconds
+    #: how long an API serves on after SIGTERM, while `/health/ready` is 503, seconds: load balancers look elsewhere meanwhile
+    shutdown_delay_s: float = Field(default=2, ge=0, le=3600)
+    #: how long a stopping API process may then finish its requests, seconds
     drain_timeout_s: Seconds = 30
+
+    @property
+    def body_budget_bytes(self) -> int:
+        """Bytes of request bodies that a process holds at a time."""
+        return self.max_body_bytes_in_flight or 16 * self.max_body_bytes
+
+    @model_validator(mode="after")
+    def _bodies_fit(self) -> Self:
+        if self.body_budget_bytes < 2 * self.max_body_bytes:
+            raise ValueError(f"max_body_bytes_in_flight is less than twice max_body_bytes ({self.max_body_bytes})")
+        return self
 
 
 class BrokerSettings(Section):

@@ -6,6 +6,7 @@ import contextlib
 import re
 import resource
 import sys
+import threading
 import time
 from collections.abc import Callable
 
@@ -51,6 +52,23 @@ class TestKeepAlive:
             assert fourth.ask(GET).status == 200
 
 
+def ask_until_refused(api: ApiProcess, failures: list[Exception]) -> None:
+    """A connection for each request, until nobody listens; what fails otherwise is a failure."""
+    while True:
+        try:
+            connection = api.connect()
+        except ConnectionRefusedError:
+            return
+        except OSError as error:
+            failures.append(error)
+            continue
+        with connection:
+            try:
+                assert connection.ask(GET).status == 200
+            except Exception as error:  # noqa: BLE001 the test tells
+                failures.append(error)
+
+
 class TestStopping:
     def test_idle_connections_do_not_delay_it_and_requests_are_answered(self, make_api: MakeApi) -> None:
         api = make_api()
@@ -84,6 +102,33 @@ class TestStopping:
             answers = [connection.answer() for connection in waiting]
         assert [answer.status for answer in answers] == [200] * 300
         assert api.process.wait(20) == 0
+
+    def test_it_serves_on_for_a_while_and_says_that_it_is_not_ready(self, make_api: MakeApi) -> None:
+        api = make_api(shutdown_delay_s=2)
+        api.process.terminate()
+        time.sleep(0.5)
+        with api.connect() as connection:
+            answer = connection.ask(get(target=b"/health/ready"))
+            assert (answer.status, answer.document["checks"]) == (503, {"process": "stopping"})
+            assert answer.headers["connection"] == "close"
+            assert connection.is_closed()
+        with api.connect() as connection:
+            assert connection.ask(GET).status == 200
+        assert api.process.wait(10) == 0
+
+    @pytest.mark.parametrize("workers", [1, 2])
+    def test_no_connection_is_reset_whenever_it_comes(self, make_api: MakeApi, workers: int) -> None:
+        api = make_api(workers=workers)
+        failures: list[Exception] = []
+        served = [threading.Thread(target=ask_until_refused, args=(api, failures)) for _ in range(8)]
+        for thread in served:
+            thread.start()
+        time.sleep(0.5)
+        api.process.terminate()
+        for thread in served:
+            thread.join(30)
+        assert failures == []
+        assert api.process.wait(10) == 0
 
     def test_idle_connections_alone_are_closed_at_once(self, make_api: MakeApi) -> None:
         api = make_api()

@@ -80,6 +80,7 @@ class ApiProcess:
         self.host, self.port = host, free_port()
         self._log = folder / "api.log"
         config = folder / "config.yaml"
+        api = {"shutdown_delay_s": 0} | api
         settings = {"data_dir": str(folder), "models": ["models/digits"], "broker": {"url": redis_url}, "api": api, "sinks": []}
         config.write_text(yaml.safe_dump(settings), encoding="utf-8")
         command = [sys.executable, "server.py", "api", "--config", str(config), "--host", host, "--port", str(self.port)]

@@ -39,7 +39,9 @@ class Service(Client):
         self.config = config or folder / "config.yaml"
         self._variables = variables or {}
         if config is None:
-            self.config.write_text(yaml.safe_dump({"data_dir": str(self.data_dir)} | settings), encoding="utf-8")
+            self.config.write_text(
+                yaml.safe_dump({"data_dir": str(self.data_dir), "api": {"shutdown_delay_s": 0}} | settings), encoding="utf-8"
+            )
         self.process: subprocess.Popen[bytes] | None = None
         #: every process that was ever seen below server.py
         self._seen: dict[int, psutil.Process] = {}

@@ -105,3 +105,19 @@ def test_a_boundary_in_quotes(client: FlaskClient, worker: FakeWorker, kind: str
     boundary: Any = FORM["content_type"].partition("boundary=")[2]
     response = client.post("/inference", data=FORM["data"], content_type=f'{kind}; charset=utf-8; boundary="{boundary}"')
     assert response.status_code == 200
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_json_has_a_limit_of_its_own(client: FlaskClient, path: str) -> None:
+    body = b'{"items": [' + b"{}," * 2_000_000
+    response = client.post(path, data=body, content_type="application/json")
+    problem = assert_problem(response, 413, "payload_too_large", field="body")
+    assert "form-data" in problem["expected"]
+
+
+def test_a_long_urlencoded_body_is_told_from_a_picture(client: FlaskClient) -> None:
+    kind = "application/x-www-form-urlencoded"
+    text = "command=" + "ä" * 1_000_000
+    assert_problem(client.post(PATHS[-1], data=text.encode(), content_type=kind), 413, "payload_too_large")
+    assert_problem(client.post(PATHS[-1], data=b"a" + text.encode(), content_type=kind), 413, "payload_too_large")
+    assert_problem(client.post(PATHS[-1], data=JPEG + bytes(1_000_000), content_type=kind), 400, "invalid_request")

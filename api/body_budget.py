@@ -1,0 +1,98 @@
+"""Limit for the request bodies that a process has at a time, as nginx and Envoy have it for their buffers.
+
+    Content-Length over 1 MiB      its whole length is reserved before a byte is read, so that it is refused at once or not at all
+    smaller, or sent in chunks     what has come is counted: a client that announces much and sends nothing takes nothing
+
+Large bodies leave an eighth of the budget to small ones, which go on while uploads fill the rest.
+"""
+
+from __future__ import annotations
+
+from inference.errors import ServiceUnavailable
+
+#: A body over this is large.
+LARGE_BODY_BYTES = 2**20
+_SHARE_OF_LARGE = 7 / 8
+_RETRY_AFTER_S = 5.0
+
+
+class BodyBudget:
+    """Bytes of bodies that requests and their handlers hold.
+
+    Args:
+        max_bytes: of all bodies together.
+
+    Attributes:
+        used: bytes that are held now.
+        peak: the most that were held at a time, since `take_released` was true.
+    """
+
+    def __init__(self, max_bytes: int) -> None:
+        self.used = 0
+        self.peak = 0
+        self._max_bytes = max_bytes
+        self._max_with_large = int(max_bytes * _SHARE_OF_LARGE)
+
+    def has_room(self, size: int, *, is_large: bool = False) -> bool:
+        """Whether there is room for `size` bytes more, of a large body or a small one."""
+        return self.used + size <= (self._max_with_large if is_large else self._max_bytes)
+
+    def check(self, size: int, *, is_large: bool) -> None:
+        """Raises ServiceUnavailable: there is no room for `size` bytes more."""
+        if not self.has_room(size, is_large=is_large):
+            raise ServiceUnavailable("the service holds as many request bodies as it can", retry_after_s=_RETRY_AFTER_S)
+
+    def add(self, size: int) -> None:
+        self.used += size
+        self.peak = max(self.peak, self.used)
+
+    def take_released(self, least: int) -> bool:
+        """Whether at least so many bytes of what was held at a time are not held any more; then the next question begins anew."""
+        is_much = self.peak - self.used >= least
+        if is_much:
+            self.peak = self.used
+        return is_much
+
+
+class BodyReservation:
+    """One body's part of the budget.
+
+    Args:
+        length: its Content-Length; None where it comes in chunks.
+    """
+
+    def __init__(self, budget: BodyBudget, length: int | None) -> None:
+        self._budget = budget
+        self._length = length
+        self._size = 0
+        self._is_open = False
+
+    def open(self) -> None:
+        """Reserve what is known of it, before its first byte is read; a second call does nothing.
+
+        Raises:
+            ServiceUnavailable: there is no room for it.
+        """
+        if self._is_open:
+            return
+        length = self._length or 0
+        is_large = length > LARGE_BODY_BYTES
+        self._budget.check(length, is_large=is_large)
+        if is_large:
+            self._add(length)
+        self._is_open = True
+
+    def grow(self, size: int) -> None:
+        """Count `size` bytes that have come. Raises ServiceUnavailable: there is no room for them."""
+        if self._length is None or self._length <= LARGE_BODY_BYTES:
+            self._budget.check(size, is_large=self._size + size > LARGE_BODY_BYTES)
+            self._add(size)
+
+    def release(self) -> None:
+        """Give it all back."""
+        self._budget.used -= self._size
+        self._size = 0
+
+    def _add(self, size: int) -> None:
+        self._size += size
+        self._budget.add(size)
