@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from inference.broker import Broker
 from inference.errors import ServiceUnavailable
 from inference.messages import BatchRequest, PredictionRequest, QueueMessage
-from inference.task_store.protocol import Accepted, AcceptedBatch, Enqueue, TaskStore
+from inference.task_store.protocol import Accepted, AcceptedBatch, Enqueue, Room, TaskStore
 
 
 @dataclass(frozen=True)
@@ -28,12 +29,14 @@ def accept(
     request: PredictionRequest,
     *,
     max_queue_depth: int = 0,
+    room: Room | None = None,
     on_withdrawn: Callable[[], None] = lambda: None,
 ) -> Accepted:
     """Write the record and queue the message: in one step where the broker is the record store, one after the other elsewhere.
 
     Args:
         max_queue_depth: waiting tasks that are too many for one more; 0: no limit.
+        room: for how many tasks there is time; None: no limit.
         on_withdrawn: called when the message could not be published and the record is gone again. A store that breaks off in
             between may have accepted the task: then it is not called.
 
@@ -43,7 +46,8 @@ def accept(
     """
     postings = list(_postings([request], max_items=1))
     enqueue = _prepare(broker, postings)
-    accepted = store.accept(request, enqueue=enqueue[0] if enqueue else None, max_queue_depth=max_queue_depth)
+    message = enqueue[0] if enqueue else None
+    accepted = store.accept(request, enqueue=message, max_queue_depth=max_queue_depth, room=room)
     if accepted.created and not enqueue:
         _publish(broker, postings, withdraw=lambda: store.withdraw(request.task_id), on_withdrawn=on_withdrawn)
     return accepted
@@ -56,16 +60,18 @@ def accept_batch(
     *,
     max_message_items: int,
     max_queue_depth: int = 0,
+    rooms: Mapping[str, Room] = MappingProxyType({}),
     on_withdrawn: Callable[[], None] = lambda: None,
 ) -> AcceptedBatch:
     """`accept` for many: all of them or none.
 
     Args:
         max_message_items: items of one message; those of a message have their model and priority in common.
+        rooms: by queue, as `room` of `accept`.
     """
     postings = list(_postings(batch.tasks, max_items=max_message_items))
     enqueue = _prepare(broker, postings)
-    accepted = store.accept_batch(batch, enqueue=enqueue, max_queue_depth=max_queue_depth)
+    accepted = store.accept_batch(batch, enqueue=enqueue, max_queue_depth=max_queue_depth, rooms=rooms)
     if accepted.created and not enqueue:
         _publish(broker, postings, withdraw=lambda: store.withdraw_batch(batch.batch_id), on_withdrawn=on_withdrawn)
     return accepted
