@@ -49,7 +49,11 @@ class Api(Flask):
             "configuration": services.effective,
             "replies": self.replies,
             "admission": Admission(
-                services.store, services.outbox_stats, settings.outbox, batch_size=settings.worker.max_batch_size
+                services.store,
+                services.outbox_stats,
+                settings.outbox,
+                workers=services.presence.workers,
+                worker_settings=settings.worker,
             ),
             "settings": settings,
         }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +22,7 @@ from inference.messages import BatchRequest, PredictionRequest
 from inference.replies import BatchWaiter, ReplyRouter
 from inference.settings import Settings
 from inference.storage import ObjectStore
-from inference.task_store import StateChanged, TaskStore
+from inference.task_store import Room, StateChanged, TaskStore
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class BatchSubmissions:
             return self._replayed(known_id)
         entries = self._prepare(form, effective)
         prepared = [entry for entry in entries if isinstance(entry, PreparedItem)]
-        self._admit(prepared)
+        rooms = self._admit(prepared)
         batch_id = uuid.uuid4().hex
         # By task id. An object that was there before is no upload.
         sent = [(one.item, one.form) for one in prepared if one.is_upload]
@@ -93,7 +93,7 @@ class BatchSubmissions:
             form.idempotency_key,
             form.fingerprint,
         )
-        return self._accept(batch, prepared, list(uploads.values()))
+        return self._accept(batch, prepared, list(uploads.values()), rooms)
 
     def confirm(self, submission: BatchSubmission) -> None:
         """Wait until the images are stored: only then anything is answered. As `Submissions.confirm`, for a batch.
@@ -118,18 +118,23 @@ class BatchSubmissions:
             return self._uploads.transfers.map(prepare, form.items)
         return [prepare(item) for item in form.items]
 
-    def _admit(self, prepared: Sequence[PreparedItem]) -> None:
-        """Raises Overloaded, ServiceUnavailable."""
+    def _admit(self, prepared: Sequence[PreparedItem]) -> dict[str, Room]:
+        """Gives the room by queue, where it is known. Raises Overloaded, ServiceUnavailable."""
         by_queue = defaultdict(list)
         for one in prepared:
-            by_queue[one.queue].append(one.checked)
-        for queue, tasks in by_queue.items():
-            self._admission.check(
+            by_queue[one.queue].append(one)
+        rooms = {
+            queue: self._admission.check(
                 queue,
-                deadline_s=min(task.deadline_s for task in tasks),
-                sinks={sink for task in tasks for sink in task.sinks},
-                count=len(tasks),
+                model=ones[0].checked.model,
+                deadline_s=min(one.checked.deadline_s for one in ones),
+                sinks={sink for one in ones for sink in one.checked.sinks},
+                count=len(ones),
+                priority=min(one.form.priority for one in ones),
             )
+            for queue, ones in by_queue.items()
+        }
+        return {queue: room for queue, room in rooms.items() if room is not None}
 
     def _requests(
         self, prepared: Sequence[PreparedItem], uploads: Mapping[str, Upload], batch_id: str, revision: int
@@ -160,7 +165,13 @@ class BatchSubmissions:
             _discard(uploads.values())
             raise
 
-    def _accept(self, batch: BatchRequest, prepared: Sequence[PreparedItem], uploads: Sequence[Upload]) -> BatchSubmission:
+    def _accept(
+        self,
+        batch: BatchRequest,
+        prepared: Sequence[PreparedItem],
+        uploads: Sequence[Upload],
+        rooms: Mapping[str, Room],
+    ) -> BatchSubmission:
         waiter = self._replies.expect_all([one.item.task_id for one in prepared])  # before anything can answer
         try:
             accepted = accept_batch(
@@ -169,6 +180,7 @@ class BatchSubmissions:
                 batch,
                 max_message_items=self._settings.worker.max_batch_size,
                 max_queue_depth=self._settings.limits.max_queue_depth,
+                rooms=rooms,
                 on_withdrawn=lambda: _discard(uploads),
             )
         except BaseException as error:
@@ -176,7 +188,8 @@ class BatchSubmissions:
             if isinstance(error, Overloaded | IdempotencyConflict | StateChanged):
                 _discard(uploads)
             if isinstance(error, Overloaded):
-                error.retry_after_s = max(self._admission.retry_after_s(queue) for queue in {one.queue for one in prepared})
+                counts = Counter(one.queue for one in prepared)
+                error.retry_after_s = max(self._admission.retry_after_s(queue, count=count) for queue, count in counts.items())
             raise
         if not accepted.created:  # the same key came twice at the same time
             self._replies.forget(waiter)

@@ -19,7 +19,7 @@ from inference.messages import ModelRef, Outcome, PredictionRequest, QueueItem
 from inference.replies import ReplyRouter, Waiter
 from inference.settings import Settings
 from inference.storage import upload_key
-from inference.task_store import StateChanged, TaskStore
+from inference.task_store import Room, StateChanged, TaskStore
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +77,9 @@ class Submissions:
         if known is not None:
             return self._replayed(known, checked.deadline_s)
         queue = checked.spec.queue
-        self._admission.check(queue, deadline_s=checked.deadline_s, sinks=checked.sinks)
+        room = self._admission.check(
+            queue, model=checked.model, deadline_s=checked.deadline_s, sinks=checked.sinks, priority=form.priority
+        )
         task_id = uuid.uuid4().hex
         item = QueueItem(task_id, upload_key(task_id, datetime.now(UTC)), checked.header)
         upload = self._uploads.begin(item, form, waiting=self._admission.waiting(queue))
@@ -97,7 +99,7 @@ class Submissions:
             idempotency_key=form.idempotency_key,
             fingerprint=form.fingerprint,
         )
-        return self._accept_and_expect(request, upload)
+        return self._accept_and_expect(request, upload, room)
 
     def confirm(self, submission: Submission, outcome: Outcome | None) -> float:
         """Wait until the image is stored: only then anything is answered. Gives the milliseconds that storing it took.
@@ -119,11 +121,11 @@ class Submissions:
             logger.warning("the image of task %s could not be stored; the task goes on: %r", submission.task_id, error)
             return 0.0
 
-    def _accept_and_expect(self, request: PredictionRequest, upload: Upload) -> Submission:
+    def _accept_and_expect(self, request: PredictionRequest, upload: Upload, room: Room | None) -> Submission:
         task_id, deadline_s = request.task_id, request.deadline_s
         waiter = self._replies.expect(task_id)  # before anything can answer
         try:
-            accepted_id = self._accept(request, upload)
+            accepted_id = self._accept(request, upload, room)
         except BaseException:
             self._replies.forget(waiter)
             raise
@@ -143,13 +145,14 @@ class Submissions:
         waiter.look([record])
         return Submission(task_id, record.request_id, record.model, waiter, deadline_s, upload=None, has_key=True)
 
-    def _accept(self, request: PredictionRequest, upload: Upload) -> str:
+    def _accept(self, request: PredictionRequest, upload: Upload, room: Room | None) -> str:
         try:
             accepted = accept(
                 self._store,
                 self._broker,
                 request,
                 max_queue_depth=self._settings.limits.max_queue_depth,
+                room=room,
                 on_withdrawn=upload.discard,
             )
         except (Overloaded, IdempotencyConflict, StateChanged) as error:
