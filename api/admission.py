@@ -38,7 +38,7 @@ _WARM_S, _ENOUGH_BATCHES = 1.0, 3.0
 #: Part of the rate that those with a priority do not take from the others, whatever they took lately.
 _LEAST_SHARE_OF_USUAL = 0.1
 #: Part of the rate that those have who come back after `Retry-After`; the rest is for new ones. As in queue_stats.lua.
-_FOR_RETURNS = 0.8
+_FOR_RETURNS = 0.5
 #: Seconds that a look at a queue, at an outbox and at the workers counts.
 _QUEUE_AGE_S, _OUTBOX_AGE_S, _WORKERS_AGE_S = 0.2, 0.5, 1.0
 _MIN_RETRY_AFTER_S, _MAX_RETRY_AFTER_S = 1.0, 60.0

@@ -310,7 +310,7 @@ def _workers(folder: Path, *, quick: bool) -> None:
 
 def _swap(folder: Path, *, quick: bool) -> None:
     """Another version of the model takes three times as long, then the first again."""
-    quicker, slower = make_heavy(folder / "quick", layers=20), make_heavy(folder / "slow", layers=60, seed=1)
+    quicker, slower = make_heavy(folder / "quick", layers=50), make_heavy(folder / "slow", layers=150, seed=1)
     settings = {"models": [str(quicker)], "model_files": {"allowed_folders": [str(folder)]}}
     body = heavy_body(folder)
     with running(settings) as service:

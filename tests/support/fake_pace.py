@@ -11,7 +11,7 @@ from support.fake_task import FakeTask
 from inference.messages import ModelRef
 
 _FADE_MS, _LEAST_KEPT = 2000, 0.7
-_FOR_RETURNS = 0.8
+_FOR_RETURNS = 0.5
 
 
 @dataclass

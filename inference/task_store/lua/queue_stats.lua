@@ -5,7 +5,7 @@
 -- and for each id how many wait before it, -1 where it does not wait.
 local FADE_MS = 2000 -- as in commit.lua
 -- Part of the rate that is kept for those that come back.
-local FOR_RETURNS = 0.8
+local FOR_RETURNS = 0.5
 local REFUSED_LIFE_MS = 120000
 
 local queue, refused = ARGV[1], tonumber(ARGV[2])

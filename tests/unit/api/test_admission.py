@@ -166,13 +166,13 @@ class TestRetryAfter:
             waits.append(refused.value.retry_after_s)
         assert waits == sorted(waits)
         assert waits[0] == 1
-        assert waits[80] == pytest.approx(10.1)  # a fifth of the rate is left to new ones
+        assert waits[80] == pytest.approx(16.1)  # half of the rate is left to new ones
 
     def test_other_processes_hear_of_those_that_were_refused(self, desk: Desk) -> None:
         desk.has(waiting=10, running=10, per_s=10, returning=80)
         with pytest.raises(Overloaded) as refused:
             desk.check(4, count=3)
-        assert refused.value.retry_after_s == pytest.approx(10.3)
+        assert refused.value.retry_after_s == pytest.approx(16.3)
         assert desk.refused == 0
         desk.clock.advance(1)
         assert not desk.takes(4)
