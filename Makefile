@@ -10,7 +10,7 @@ SERVICES = $(or $(PYTHON),python3) -m deploy.services
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run flower test test-fast lint format services services-stop services-status bench bench-peers clean
+.PHONY: help run flower test test-fast lint format services services-stop services-status bench bench-peers overload clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -59,6 +59,9 @@ bench: $(VENV)/.installed-dev ## measure the service beside the model alone and 
 bench-peers: $(VENV)/.installed-dev ## the same beside LitServe, BentoML, MLServer, Ray Serve and Mosec (ARGS="--only embedded mosec")
 	@$(SERVICES) start
 	$(BIN)/python -m bench --peers $(ARGS)
+
+overload: $(VENV)/.installed-dev ## more requests than it can do: what is accepted meets its deadline (ARGS=--quick)
+	PYTHONPATH=.:tests $(BIN)/python -m faults.overload $(ARGS)
 
 clean: ## remove what the targets above made, the service's data too
 	@test ! -d build/services || $(SERVICES) stop

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,7 +24,7 @@ from inference.replies import BatchWaiter, ReplyRouter
 from inference.settings import Settings
 from inference.storage import ObjectStore
 from inference.task_ids import TaskIds
-from inference.task_store import StateChanged, TaskStore
+from inference.task_store import Room, StateChanged, TaskStore
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ class BatchSubmissions:
             return self._replayed(known_id)
         entries = self._prepare(form, effective)
         prepared = [entry for entry in entries if isinstance(entry, PreparedItem)]
-        self._admit(prepared)
+        rooms = self._admit(prepared)
         batch_id = uuid.uuid4().hex
         # By task id. An object that was there before is no upload.
         sent = [(one.item, one.form) for one in prepared if one.is_upload]
@@ -99,7 +99,7 @@ class BatchSubmissions:
             form.idempotency_key,
             form.fingerprint,
         )
-        return self._accept(batch, prepared, uploads)
+        return self._accept(batch, prepared, uploads, rooms)
 
     def _store_first(self, uploads: Iterable[Upload], deadline_s: float) -> None:
         """Wait for the images that are not stored beside the queue.
@@ -143,18 +143,23 @@ class BatchSubmissions:
         except TimeoutError as error:
             raise ServiceUnavailable("the object store takes too long", retry_after_s=5) from error
 
-    def _admit(self, prepared: Sequence[PreparedItem]) -> None:
-        """Raises Overloaded, ServiceUnavailable."""
+    def _admit(self, prepared: Sequence[PreparedItem]) -> dict[str, Room]:
+        """Gives the room by queue, where it is known. Raises Overloaded, ServiceUnavailable."""
         by_queue = defaultdict(list)
         for one in prepared:
-            by_queue[one.queue].append(one.checked)
-        for queue, tasks in by_queue.items():
-            self._admission.check(
+            by_queue[one.queue].append(one)
+        rooms = {
+            queue: self._admission.check(
                 queue,
-                deadline_s=min(task.deadline_s for task in tasks),
-                sinks={sink for task in tasks for sink in task.sinks},
-                count=len(tasks),
+                model=ones[0].checked.model,
+                deadline_s=min(one.checked.deadline_s for one in ones),
+                sinks={sink for one in ones for sink in one.checked.sinks},
+                count=len(ones),
+                priority=min(one.form.priority for one in ones),
             )
+            for queue, ones in by_queue.items()
+        }
+        return {queue: room for queue, room in rooms.items() if room is not None}
 
     def _requests(
         self, prepared: Sequence[PreparedItem], uploads: Mapping[str, Upload], batch_id: str, revision: int
@@ -179,7 +184,9 @@ class BatchSubmissions:
 
         return [request(one) for one in prepared]
 
-    def _accept(self, batch: BatchRequest, prepared: Sequence[PreparedItem], uploads: Mapping[str, Upload]) -> BatchSubmission:
+    def _accept(
+        self, batch: BatchRequest, prepared: Sequence[PreparedItem], uploads: Mapping[str, Upload], rooms: Mapping[str, Room]
+    ) -> BatchSubmission:
         waiter = self._replies.expect_all([one.item.task_id for one in prepared])  # before anything can answer
         try:
             for one in prepared[:1]:  # the oldest
@@ -190,13 +197,15 @@ class BatchSubmissions:
                 batch,
                 max_message_items=self._settings.worker.max_batch_size,
                 max_queue_depth=self._settings.limits.max_queue_depth,
+                rooms=rooms,
             )
         except BaseException as error:
             self._replies.forget(waiter)
             if isinstance(error, InferenceError | StateChanged) and not may_be_accepted(error):
                 _discard(uploads.values())
             if isinstance(error, Overloaded):
-                error.retry_after_s = max(self._admission.retry_after_s(queue) for queue in {one.queue for one in prepared})
+                counts = Counter(one.queue for one in prepared)
+                error.retry_after_s = max(self._admission.retry_after_s(queue, count=count) for queue, count in counts.items())
             raise
         if not accepted.created:  # the same key came twice at the same time
             self._replies.forget(waiter)

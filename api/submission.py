@@ -20,7 +20,7 @@ from inference.messages import ModelRef, Outcome, PredictionRequest, QueueItem, 
 from inference.replies import ReplyRouter, Waiter
 from inference.settings import Settings
 from inference.task_ids import TaskIds
-from inference.task_store import StateChanged, TaskStore
+from inference.task_store import Room, StateChanged, TaskStore
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +82,9 @@ class Submissions:
         if known is not None:
             return self._replayed(known, checked.deadline_s)
         queue = checked.spec.queue
-        self._admission.check(queue, deadline_s=checked.deadline_s, sinks=checked.sinks)
+        room = self._admission.check(
+            queue, model=checked.model, deadline_s=checked.deadline_s, sinks=checked.sinks, priority=form.priority
+        )
         item = QueueItem(*self._ids.new(), checked.header)
         upload = self._uploads.begin(item, form, waiting=self._admission.waiting(queue))
         request = PredictionRequest(
@@ -101,7 +103,7 @@ class Submissions:
             idempotency_key=form.idempotency_key,
             fingerprint=form.fingerprint,
         )
-        return self._accept_and_expect(request, upload)
+        return self._accept_and_expect(request, upload, room)
 
     def _store_first(self, upload: Upload, deadline_s: float) -> float:
         """Milliseconds for which a task waits for its image: none where it is stored beside the queue.
@@ -140,11 +142,11 @@ class Submissions:
             self._unstored.keep({submission.task_id: upload})
             return 0.0
 
-    def _accept_and_expect(self, request: PredictionRequest, upload: Upload) -> Submission:
+    def _accept_and_expect(self, request: PredictionRequest, upload: Upload, room: Room | None) -> Submission:
         task_id, deadline_s = request.task_id, request.deadline_s
         waiter = self._replies.expect(task_id)  # before anything can answer
         try:
-            accepted_id = self._accept(request, upload)
+            accepted_id = self._accept(request, upload, room)
         except BaseException:
             self._replies.forget(waiter)
             raise
@@ -175,10 +177,12 @@ class Submissions:
             task_id, record.request_id, record.model, waiter, deadline_s, upload=None, has_key=True, record=lambda: record
         )
 
-    def _accept(self, request: PredictionRequest, upload: Upload) -> str:
+    def _accept(self, request: PredictionRequest, upload: Upload, room: Room | None) -> str:
         try:
             self._ids.check_age(request.task_id)
-            accepted = accept(self._store, self._broker, request, max_queue_depth=self._settings.limits.max_queue_depth)
+            accepted = accept(
+                self._store, self._broker, request, max_queue_depth=self._settings.limits.max_queue_depth, room=room
+            )
         except (InferenceError, StateChanged) as error:
             if not may_be_accepted(error):
                 upload.discard()

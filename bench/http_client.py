@@ -7,11 +7,19 @@ callbacks, a parser in C and uvloop, on which its users run, take 0.13, the inte
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from http import HTTPStatus
-from typing import cast
+from typing import NamedTuple, cast
 from urllib.parse import urlsplit
 
 import httptools
+
+
+class Answer(NamedTuple):
+    status: int
+    #: by name in lower case
+    headers: Mapping[bytes, bytes]
+    body: bytes
 
 
 class Connections:
@@ -20,16 +28,31 @@ class Connections:
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         self._host, self._port, self._path = parts.hostname or "127.0.0.1", parts.port or 80, parts.path
+        if parts.query:
+            self._path += f"?{parts.query}"
         self._idle: list[_Connection] = []
 
     async def post(self, body: bytes, content_type: str) -> bytes:
         """The body of the answer. Raises OSError, EOFError; ValueError when it is no 200, or no HTTP."""
+        answer = await self.send(self._head(len(body), content_type) + body)
+        if answer.status != HTTPStatus.OK:
+            raise ValueError(f"{answer.status}: {answer.body[:300]!r}")
+        return answer.body
+
+    async def try_post(self, body: bytes, content_type: str) -> Answer:
+        """The answer, whatever its status. Raises OSError, EOFError; ValueError when it is no HTTP."""
+        return await self.send(self._head(len(body), content_type) + body)
+
+    async def get(self) -> Answer:
+        """As `try_post`."""
+        return await self.send(f"GET {self._path} HTTP/1.1\r\nHost: {self._host}\r\n\r\n".encode())
+
+    async def send(self, request: bytes) -> Answer:
+        """The answer to a whole request. Raises OSError, EOFError; ValueError when it is no HTTP."""
         connection = self._idle_connection() or await self._connect()
-        status, answer = await connection.send(self._head(len(body), content_type) + body)
+        answer = await connection.send(request)
         if connection.is_open:
             self._idle.append(connection)
-        if status != HTTPStatus.OK:
-            raise ValueError(f"{status}: {answer[:300]!r}")
         return answer
 
     def close(self) -> None:
@@ -61,11 +84,12 @@ class _Connection(asyncio.Protocol):
         self.is_open = False
         self._transport: asyncio.Transport
         self._parser = httptools.HttpResponseParser(self)
+        self._headers: dict[bytes, bytes] = {}
         self._body: list[bytes] = []
-        self._answered: asyncio.Future[tuple[int, bytes]] | None = None
+        self._answered: asyncio.Future[Answer] | None = None
 
-    def send(self, request: bytes) -> asyncio.Future[tuple[int, bytes]]:
-        """Status and body of the answer, or an error as of `Connections.post`."""
+    def send(self, request: bytes) -> asyncio.Future[Answer]:
+        """The answer, or an error as of `Connections.send`."""
         self._answered = asyncio.get_running_loop().create_future()
         self._transport.write(request)
         return self._answered
@@ -94,7 +118,10 @@ class _Connection(asyncio.Protocol):
     # the parser calls these:
 
     def on_message_begin(self) -> None:
-        self._body = []
+        self._headers, self._body = {}, []
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._headers[name.lower()] = value
 
     def on_body(self, part: bytes) -> None:
         self._body.append(part)
@@ -102,9 +129,9 @@ class _Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:
         if not self._parser.should_keep_alive():
             self.close()
-        self._end((self._parser.get_status_code(), b"".join(self._body)))
+        self._end(Answer(self._parser.get_status_code(), self._headers, b"".join(self._body)))
 
-    def _end(self, end: tuple[int, bytes] | Exception) -> None:
+    def _end(self, end: Answer | Exception) -> None:
         """Whoever waits hears of it; nobody does when it is over, or was given up."""
         answered, self._answered = self._answered, None
         if answered is None or answered.done():

@@ -5,14 +5,15 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 from inference.broker import Broker
 from inference.errors import ServiceUnavailable
 from inference.messages import BatchRequest, PredictionRequest, QueueMessage
-from inference.task_store.protocol import Accepted, AcceptedBatch, Enqueue, TaskStore
+from inference.task_store.protocol import Accepted, AcceptedBatch, Enqueue, Room, TaskStore
 
 T = TypeVar("T")
 
@@ -37,11 +38,13 @@ def accept(
     request: PredictionRequest,
     *,
     max_queue_depth: int = 0,
+    room: Room | None = None,
 ) -> Accepted:
     """Write the record and queue the message: in one step where the broker is the record store, one after the other elsewhere.
 
     Args:
         max_queue_depth: waiting tasks that are too many for one more; 0: no limit.
+        room: for how many tasks there is time; None: no limit.
 
     Raises:
         Overloaded, IdempotencyConflict, StateChanged: there is no record.
@@ -51,7 +54,7 @@ def accept(
     enqueue = _prepare(broker, postings)
     one = enqueue[0] if enqueue else None
     task_id = request.task_id
-    accepted = _surely(lambda: store.accept(request, enqueue=one, max_queue_depth=max_queue_depth), task_id=task_id)
+    accepted = _surely(lambda: store.accept(request, enqueue=one, max_queue_depth=max_queue_depth, room=room), task_id=task_id)
     if accepted.created and not enqueue:
         _publish(broker, postings, withdraw=lambda: withdraw(store, task_id))
     return accepted
@@ -64,16 +67,20 @@ def accept_batch(
     *,
     max_message_items: int,
     max_queue_depth: int = 0,
+    rooms: Mapping[str, Room] = MappingProxyType({}),
 ) -> AcceptedBatch:
     """`accept` for many: all of them or none.
 
     Args:
         max_message_items: items of one message; those of a message have their model and priority in common.
+        rooms: by queue, as `room` of `accept`.
     """
     postings = list(_postings(batch.tasks, max_items=max_message_items))
     enqueue = _prepare(broker, postings)
     batch_id = batch.batch_id
-    accepted = _surely(lambda: store.accept_batch(batch, enqueue=enqueue, max_queue_depth=max_queue_depth), batch_id=batch_id)
+    accepted = _surely(
+        lambda: store.accept_batch(batch, enqueue=enqueue, max_queue_depth=max_queue_depth, rooms=rooms), batch_id=batch_id
+    )
     if accepted.created and not enqueue:
         _publish(broker, postings, withdraw=lambda: withdraw_batch(store, batch_id))
     return accepted

@@ -22,6 +22,7 @@ from inference.models.predictor import BatchPredictions, Predictor, PredictorCra
 from inference.models.probabilities import are_probabilities, described
 from inference.models.spec import ModelSpec
 from inference.task_store.protocol import TaskStore
+from tasks.batch_times import BatchTimes
 from tasks.clock import StoreClock
 from tasks.committing import Committer, Finished
 from tasks.fetching import Fetcher
@@ -63,6 +64,7 @@ class Batcher(Stage):
         committer: Committer,
         bury: Callable[[Job], None],
         clock: StoreClock,
+        times: BatchTimes,
     ) -> None:
         super().__init__()
         self.ready = ReadyQueue()
@@ -77,6 +79,7 @@ class Batcher(Stage):
         self._committer = committer
         self._bury = bury
         self._clock = clock
+        self._times = times
         #: ended, and not committed yet
         self._finished: list[Finished] = []
 
@@ -85,6 +88,7 @@ class Batcher(Stage):
         if self.stopping.is_set():
             self._free(jobs)
             return
+        jobs = self._times.in_time(jobs, len(jobs), end=self._expire)
         if not jobs:
             self._commit_rest()
             return
@@ -111,6 +115,10 @@ class Batcher(Stage):
             self._commit_rest()
         timeout_s = 0.0 if self._finished else 0.5
         return self.ready.take(policy.max_batch_size, fill_wait_s=policy.max_batch_wait_ms / 1000, timeout_s=timeout_s)
+
+    def _expire(self, job: Job, error: DeadlineExceeded) -> None:
+        self._free([job])
+        self.fail(job, error)
 
     def _commit_rest(self) -> None:
         finished, self._finished = self._finished, []
@@ -193,6 +201,7 @@ class Batcher(Stage):
             job.timings["batch_wait_ms"] = (now - job.ready_at) * 1000
         slots = [job.slot for job in jobs if job.slot is not None]
         predictions = self._predictor.predict(jobs[0].model, slots)
+        self._times.note(len(jobs), time.monotonic() - now)
         if len(predictions.values) != len(jobs):
             raise PredictionFailed(f"{len(jobs)} images gave {len(predictions.values)} predictions")
         return predictions

@@ -11,6 +11,7 @@ from typing import TypeVar
 from inference.errors import InferenceError
 from inference.messages import QueueItem
 from inference.task_store.protocol import Lease, Leases, LeaseState, TaskStore
+from tasks.batch_times import BatchTimes
 from tasks.clock import StoreClock
 from tasks.jobs import Delivery, Ending, HeldJobs, ItemEnd, Job
 from tasks.stage import Stage
@@ -45,6 +46,7 @@ class Intake(Stage):
         held: HeldJobs,
         *,
         clock: StoreClock,
+        times: BatchTimes,
         pass_on: Callable[[Sequence[Job]], None],
         fail: Callable[[Job, InferenceError], None],
     ) -> None:
@@ -54,6 +56,7 @@ class Intake(Stage):
         self._owner = owner
         self._held = held
         self._clock = clock
+        self._times = times
         self._pass_on = pass_on
         self._fail = fail
 
@@ -69,7 +72,8 @@ class Intake(Stage):
                 return
             self._clock.set(leases.now_ms)
             sorted_out = [self._sort(*one, lease, leases) for one, lease in zip(wanted, leases.leases, strict=True)]
-            self._pass_on([job for job in sorted_out if job is not None])
+            jobs = [job for job in sorted_out if job is not None]
+            self._pass_on(self._times.in_time(jobs, 1, end=self._fail))
         for delivery in arrived:
             delivery.on_leased()
 

@@ -55,7 +55,7 @@ class Announcer(Stage):
     def step(self) -> None:
         loaded = self._predictor.loaded
         models = tuple(
-            LoadedModelInfo(model.name, model.version, model.digest, loaded[name].predict_ms)
+            LoadedModelInfo(model.name, model.version, model.digest, loaded[name].predict_ms, loaded[name].images_per_s)
             for name, model in self._predictor.references.items()
             if name in loaded
         )

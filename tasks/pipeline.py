@@ -18,6 +18,7 @@ from inference.models.predictor import Predictor
 from inference.models.spec import ModelSpec
 from inference.storage import ObjectStore
 from inference.task_store.protocol import TaskStore
+from tasks.batch_times import BatchTimes
 from tasks.batching import Batcher, BatchPolicy
 from tasks.burying import Undertaker
 from tasks.clock import StoreClock
@@ -62,7 +63,7 @@ class Pipeline:
         memory: DecodeMemory | None = None,
         policy: PipelinePolicy,
     ) -> None:
-        clock = StoreClock()
+        clock, times = StoreClock(), BatchTimes()
         fetcher = Fetcher(objects, spec, arena, policy.limits, memory=memory, max_bytes=policy.max_image_bytes)
         self._committer = Committer(store, owner, held)
         self._undertaker = Undertaker(store, objects, owner, held)
@@ -78,9 +79,10 @@ class Pipeline:
             committer=self._committer,
             bury=self._undertaker.inbox.put,
             clock=clock,
+            times=times,
         )
         self._fetch = FetchStage(fetcher, threads=policy.io_threads, pass_on=self._batcher.ready.put, fail=self._batcher.fail)
-        self._intake = Intake(store, owner, held, clock=clock, pass_on=self._route, fail=self._batcher.fail)
+        self._intake = Intake(store, owner, held, clock=clock, times=times, pass_on=self._route, fail=self._batcher.fail)
 
     def start(self) -> None:
         for stage in self._stages:

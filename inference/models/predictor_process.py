@@ -47,7 +47,8 @@ class ServedModel:
         self._plans = plan_batches(self._cost_ms)
 
     def loaded(self) -> Loaded:
-        return Loaded(self.name, self._model.output_size, self._cost_ms[1], self._model.runtime)
+        quickest = max(size * 1000 / cost_ms for size, cost_ms in self._cost_ms.items())
+        return Loaded(self.name, self._model.output_size, self._cost_ms[1], self._model.runtime, quickest)
 
     def predict(self, slots: tuple[int, ...]) -> NDArray[np.float32]:
         """(len(slots), output_size) float32. The batch runs in warmed sizes; what is padded is cut off again."""

@@ -42,6 +42,8 @@ class Loaded:
     predict_ms: float
     #: what runs it, for people
     runtime: str = ""
+    #: images a second in the batch size that is quickest; 0 where that was not measured
+    images_per_s: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 from typing import Protocol
 
 from inference.errors import IdempotencyConflict
-from inference.messages import BatchRecord, BatchRequest, EndedTask, Outcome, PredictionRequest, TaskRecord
+from inference.messages import BatchRecord, BatchRequest, EndedTask, ModelRef, Outcome, PredictionRequest, TaskRecord
 
 
 class StateChanged(Exception):
@@ -121,8 +122,44 @@ class QueueStats:
     depth: int
     #: seconds since the oldest of them was accepted; 0 when there is none
     oldest_age_s: float
-    #: tasks a second that ended lately while others waited for a second or more; 0 when it is not known
+    #: tasks a second that end; 0 when it is not known, or there is nothing to do
     drain_rate_per_s: float
+
+
+@dataclass(frozen=True)
+class QueueLoad:
+    """What acceptance goes by."""
+
+    #: tasks accepted and not started, and started and not ended
+    waiting: int
+    running: int
+    #: tasks that ended lately, the seconds that there was something to do in, and in how many batches: older ones count less
+    ended: float = 0.0
+    busy_s: float = 0.0
+    batches: float = 0.0
+    #: tasks with a priority over the usual a second that ended lately
+    urgent_per_s: float = 0.0
+    #: seconds for which, longer than usual, nothing has ended though something waits
+    stalled_s: float = 0.0
+    #: what they ran on; None when it is not known
+    model: ModelRef | None = None
+    #: tasks that were refused and are expected to come again
+    returning: float = 0.0
+
+    @property
+    def ahead(self) -> int:
+        """Tasks that have not ended."""
+        return self.waiting + self.running
+
+
+@dataclass(frozen=True)
+class Room:
+    """A limit for the tasks of a queue, so that a new one ends in time."""
+
+    #: those that run, those that go before the new ones, and the new ones
+    tasks: int
+    #: tasks that workers hold at most: these go before, whatever their priority is
+    window: int = 0
 
 
 @dataclass(frozen=True)
@@ -147,20 +184,35 @@ class TaskPage:
 
 class TaskStore(Protocol):
     # --- the API's side
-    def accept(self, request: PredictionRequest, *, enqueue: Enqueue | None, max_queue_depth: int) -> Accepted:
+    def accept(
+        self, request: PredictionRequest, *, enqueue: Enqueue | None, max_queue_depth: int, room: Room | None = None
+    ) -> Accepted:
         """Write the record, and push `enqueue` in the same step.
 
+        Args:
+            room: the task is refused where it is more than that; never where no other task of the queue is open.
+
         Raises:
-            Overloaded: `max_queue_depth` tasks of this queue are waiting (0: no limit).
+            Overloaded: `max_queue_depth` tasks of this queue are waiting (0: no limit), or there is no room.
             IdempotencyConflict: the key was used with another fingerprint.
             StateChanged: `request.revision` is not that of the desired state any more.
         """
 
-    def accept_batch(self, batch: BatchRequest, *, enqueue: Sequence[Enqueue], max_queue_depth: int) -> AcceptedBatch:
+    def accept_batch(
+        self,
+        batch: BatchRequest,
+        *,
+        enqueue: Sequence[Enqueue],
+        max_queue_depth: int,
+        rooms: Mapping[str, Room] = MappingProxyType({}),
+    ) -> AcceptedBatch:
         """Write the records of a batch and of its tasks, and push `enqueue` in the same step.
 
+        Args:
+            rooms: by queue, as `room` of `accept`.
+
         Raises:
-            Overloaded: one of the queues would have more than `max_queue_depth` tasks waiting (0: no limit).
+            Overloaded: one of the queues would have more than `max_queue_depth` tasks waiting (0: no limit), or has no room.
             IdempotencyConflict: the key was used with another fingerprint.
         """
 
@@ -207,6 +259,13 @@ class TaskStore(Protocol):
         """The places of tasks, given by queue and answered by task id, in one step; none for those that wait no more."""
 
     def queue_stats(self, queue: str) -> QueueStats: ...
+
+    def queue_load(self, queue: str, *, refused: int = 0) -> QueueLoad:
+        """What acceptance goes by.
+
+        Args:
+            refused: tasks that were refused since the last call, and told to come again.
+        """
 
     def count_waiting(self, queue: str, *, up_to: int) -> int:
         """How many tasks of the queue wait whose acceptance number is at most `up_to`."""

@@ -20,14 +20,21 @@ in_common = attrgetter("queue", "deadline_s", "model", "sinks", "reply_to", "pri
 
 def common_fields(request: PredictionRequest) -> tuple[Any, ...]:
     """field, value, ... of the records of tasks that have `in_common` in common."""
-    model = request.model
     return (
-        *("model", orjson.dumps([model.name, model.version, model.digest])),
+        *("model", _model_field(request.model)),
         *("sinks", ",".join(request.sinks)),
         *("reply_to", request.reply_to),
         *("priority", request.priority),
         *(("batch", request.batch_id) if request.batch_id else ()),
     )
+
+
+def _model_field(model: ModelRef) -> bytes:
+    return orjson.dumps([model.name, model.version, model.digest])
+
+
+def model_from(field: bytes) -> ModelRef:
+    return ModelRef(*orjson.loads(field))
 
 
 def item_field(request: PredictionRequest) -> bytes:
@@ -42,7 +49,7 @@ def from_hash(task_id: str, fields: dict[bytes, bytes]) -> TaskRecord:
     return TaskRecord(
         task_id=task_id,
         request_id=fields[b"request_id"].decode(),
-        model=ModelRef(*orjson.loads(fields[b"model"])),
+        model=model_from(fields[b"model"]),
         queue=fields[b"queue"].decode(),
         item=QueueItem.from_dict(item),
         status=TaskStatus(fields[b"status"].decode()),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, TypeVar
 
 import orjson
@@ -41,15 +41,19 @@ from inference.task_store.protocol import (
     Lease,
     Leases,
     LeaseState,
+    QueueLoad,
     QueuePlace,
     QueueStats,
     Reaped,
+    Room,
     StateChanged,
     TaskPage,
 )
-from inference.task_store.records import ENDED_FIELDS, common_fields, ended_from, from_hash, in_common, item_field
+from inference.task_store.queue_figures import load_from, places_from, stats_from
+from inference.task_store.records import ENDED_FIELDS, ended_from, from_hash
 from inference.task_store.redis_uploads import RedisUploads
 from inference.task_store.scripts import Scripts
+from inference.task_store.submissions import SUBMISSION_WEIGHT, grouped, in_ms, weight
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -77,56 +81,44 @@ class StorePolicy:
     idempotency_ttl_s: float = 86_400.0
 
 
-#: Bytes that a submission of a gathered call counts for beside its images and messages: 64 small ones go together, or 2 MB.
-_SUBMISSION_WEIGHT = 2**15
-
-
-def _weight(submission: Sequence[Any]) -> int:
-    return _SUBMISSION_WEIGHT + sum(len(part) for part in submission if isinstance(part, bytes))
-
-
-def _ms(seconds: float) -> int:
-    return round(seconds * 1000)
-
-
-def _grouped(requests: Iterable[PredictionRequest]) -> Iterator[Any]:
-    """As the accept script reads tasks: those that follow one another and have much in common say that once."""
-
-    for _, group in itertools.groupby(requests, in_common):
-        tasks = list(group)
-        fields = common_fields(tasks[0])
-        yield from (tasks[0].queue, _ms(tasks[0].deadline_s), len(fields), *fields, len(tasks))
-        for task in tasks:
-            yield from (task.task_id, task.request_id, item_field(task), task.image)
-
-
 class RedisTaskStore(RedisUploads):
     """`TaskStore` on a Redis server. Safe to share between threads and greenlets."""
 
     def __init__(self, client: redis.Redis, policy: StorePolicy) -> None:
         super().__init__(client, Scripts(client, policy.key_prefix), policy.key_prefix, image_ttl_s=policy.result_ttl_s)
         self._policy = policy
-        self._acceptances = Gatherer(self._accept_each, weigh=_weight, max_weight=64 * _SUBMISSION_WEIGHT)
+        self._acceptances = Gatherer(self._accept_each, weigh=weight, max_weight=64 * SUBMISSION_WEIGHT)
 
     # --- the API's side
 
-    def accept(self, request: PredictionRequest, *, enqueue: Enqueue | None, max_queue_depth: int) -> Accepted:
+    def accept(
+        self, request: PredictionRequest, *, enqueue: Enqueue | None, max_queue_depth: int, room: Room | None = None
+    ) -> Accepted:
         state, task_id = self._accept(
             f"{_TASK}{request.task_id}",
             [request],
             [enqueue] if enqueue else [],
             max_queue_depth=max_queue_depth,
+            rooms={} if room is None else {request.queue: room},
             key=request.idempotency_key,
             fingerprint=request.fingerprint,
         )
         return Accepted(task_id, created=state == b"accepted")
 
-    def accept_batch(self, batch: BatchRequest, *, enqueue: Sequence[Enqueue], max_queue_depth: int) -> AcceptedBatch:
+    def accept_batch(
+        self,
+        batch: BatchRequest,
+        *,
+        enqueue: Sequence[Enqueue],
+        max_queue_depth: int,
+        rooms: Mapping[str, Room] = MappingProxyType({}),
+    ) -> AcceptedBatch:
         state, batch_id = self._accept(
             f"{_BATCH}{batch.batch_id}",
             batch.tasks,
             enqueue,
             max_queue_depth=max_queue_depth,
+            rooms=rooms,
             key=batch.idempotency_key,
             fingerprint=batch.fingerprint,
             entries=orjson.dumps(batch.record.entries),
@@ -140,6 +132,7 @@ class RedisTaskStore(RedisUploads):
         enqueue: Sequence[Enqueue],
         *,
         max_queue_depth: int,
+        rooms: Mapping[str, Room],
         key: str,
         fingerprint: str,
         entries: bytes = b"",
@@ -148,18 +141,19 @@ class RedisTaskStore(RedisUploads):
         revision = next((request.revision for request in requests), None)
         state, found = self._acceptances(
             [
-                *(subject, max_queue_depth, _ms(self._policy.result_ttl_s)),
-                *(key, fingerprint, _ms(self._policy.idempotency_ttl_s)),
+                *(subject, max_queue_depth, in_ms(self._policy.result_ttl_s)),
+                *(key, fingerprint, in_ms(self._policy.idempotency_ttl_s)),
                 *("" if revision is None else revision, entries, len(enqueue)),
                 *(part for message in enqueue for part in (message.list_key, message.payload, message.bell_key)),
-                *_grouped(requests),
+                *grouped(requests, rooms),
             ]
         )
         if state == b"changed":
             raise StateChanged
-        if state == b"overloaded":
+        if state in {b"overloaded", b"late"}:
             model = next(request.model.name for request in requests if request.queue == found.decode())
-            raise Overloaded(f"no more than {max_queue_depth} tasks may wait for {model}")
+            full = f"no more than {max_queue_depth} tasks may wait for {model}"
+            raise Overloaded(full if state == b"overloaded" else f"too many tasks of {model} go before to end in time")
         if state == b"conflict":
             raise _known(found, b"").conflict()
         return state, found.decode().partition(":")[2]
@@ -241,22 +235,22 @@ class RedisTaskStore(RedisUploads):
         outcome = Outcome.of_error(TaskStatus.CANCELED, TaskCanceled("the task was canceled before it had a result"))
         call = secrets.token_hex(8)
         states: list[bytes] = self._scripts.run(
-            "cancel", encode_outcome(outcome), _ms(self._policy.result_ttl_s), call, *task_ids
+            "cancel", encode_outcome(outcome), in_ms(self._policy.result_ttl_s), call, *task_ids
         )
         return states
 
     def places(self, task_ids: Mapping[str, Sequence[str]]) -> dict[str, QueuePlace]:
-        answers = self._scripts.run_together(*(("queue_stats", [queue, *ids]) for queue, ids in task_ids.items()))
-        return {
-            task_id: QueuePlace(position, _drain_rate_per_s(ended, window_ms))
-            for ids, (_, _, ended, window_ms, positions) in zip(task_ids.values(), answers, strict=True)
-            for task_id, position in zip(ids, positions, strict=True)
-            if position >= 0
-        }
+        answers = self._scripts.run_together(*(("queue_stats", [queue, 0, *ids]) for queue, ids in task_ids.items()))
+        places: dict[str, QueuePlace] = {}
+        for ids, answer in zip(task_ids.values(), answers, strict=True):
+            places |= places_from(answer, ids)
+        return places
 
     def queue_stats(self, queue: str) -> QueueStats:
-        depth, oldest_ms, ended, window_ms, _ = self._scripts.run("queue_stats", queue)
-        return QueueStats(depth, oldest_ms / 1000, _drain_rate_per_s(ended, window_ms))
+        return stats_from(self._scripts.run("queue_stats", queue, 0))
+
+    def queue_load(self, queue: str, *, refused: int = 0) -> QueueLoad:
+        return load_from(self._scripts.run("queue_stats", queue, refused))
 
     def count_waiting(self, queue: str, *, up_to: int) -> int:
         with unavailable_when_down():
@@ -295,7 +289,7 @@ class RedisTaskStore(RedisUploads):
         return [owner, self._lease_ms, *task_ids]
 
     def _to_commit(self, owner: str, commits: Sequence[Commit]) -> list[Any]:
-        arguments: list[Any] = [owner, _ms(self._policy.result_ttl_s)]
+        arguments: list[Any] = [owner, in_ms(self._policy.result_ttl_s)]
         for commit in commits:
             outcome = commit.outcome
             arguments += (commit.task_id, commit.attempt, outcome.status.value, int(commit.dead_letter))
@@ -312,7 +306,7 @@ class RedisTaskStore(RedisUploads):
 
     def expire_due(self, limit: int) -> list[str]:
         outcome = Outcome.of_error(TaskStatus.EXPIRED, DeadlineExceeded("the task's deadline passed before it had a result"))
-        return _texts(self._scripts.run("expire_due", encode_outcome(outcome), _ms(self._policy.result_ttl_s), limit))
+        return _texts(self._scripts.run("expire_due", encode_outcome(outcome), in_ms(self._policy.result_ttl_s), limit))
 
     def reap(self, owner: str, *, max_attempts: int, limit: int) -> Reaped:
         requeue, exhausted = self._scripts.run("reap", owner, self._lease_ms, max_attempts, limit)
@@ -325,7 +319,7 @@ class RedisTaskStore(RedisUploads):
 
     def find_lost(self, queue: str, *, up_to: Mapping[int, int] | None, grace_s: float, limit: int) -> list[str]:
         bounds = ["all"] if up_to is None else [part for bound in up_to.items() for part in bound]
-        return _texts(self._scripts.run("find_lost", queue, _ms(grace_s), limit, *bounds))
+        return _texts(self._scripts.run("find_lost", queue, in_ms(grace_s), limit, *bounds))
 
     def dead_letters(self, limit: int) -> list[str]:
         with unavailable_when_down():
@@ -340,7 +334,7 @@ class RedisTaskStore(RedisUploads):
         return bool(self._scripts.run("is_dead_letter", task_id))
 
     def discard_dead_letter(self, task_id: str) -> bool:
-        return bool(self._scripts.run("discard_dead_letter", task_id, _ms(self._policy.result_ttl_s)))
+        return bool(self._scripts.run("discard_dead_letter", task_id, in_ms(self._policy.result_ttl_s)))
 
     def refused(self, sink: str, entries: Sequence[tuple[bytes, str, str]]) -> None:
         flat = [part for entry in entries for part in entry]
@@ -351,7 +345,7 @@ class RedisTaskStore(RedisUploads):
 
     def delivered(self, sink: str, entries: Sequence[tuple[bytes, str]]) -> None:
         flat = [part for entry in entries for part in entry]
-        self._scripts.run("delivered", sink, RELAY_GROUP, _ms(self._policy.result_ttl_s), *flat)
+        self._scripts.run("delivered", sink, RELAY_GROUP, in_ms(self._policy.result_ttl_s), *flat)
 
     def ping(self) -> None:
         with unavailable_when_down():
@@ -361,7 +355,7 @@ class RedisTaskStore(RedisUploads):
 
     @property
     def _lease_ms(self) -> int:
-        return _ms(self._policy.lease_s)
+        return in_ms(self._policy.lease_s)
 
 
 def _known(subject: bytes, fingerprint: bytes) -> KnownKey:
@@ -378,10 +372,6 @@ def _readable(read: Callable[[str, T], R | None], task_id: str, found: T) -> R |
     except Exception:
         logger.exception("the record of task %s cannot be read", task_id)
         return None
-
-
-def _drain_rate_per_s(ended: int, window_ms: int) -> float:
-    return ended * 1000 / window_ms if window_ms else 0.0
 
 
 def _truths(values: Any) -> list[bool]:

@@ -263,26 +263,6 @@ class TestReading:
         assert stats.depth == 2
         assert 40 <= stats.oldest_age_s < 80
 
-    def test_stats_say_how_fast_tasks_end_while_others_wait(self, world: StoreWorld) -> None:
-        accept(world.store)
-        world.let_pass(5)
-        for _ in range(30):
-            finished(world.store)
-        rate = world.store.queue_stats(QUEUE).drain_rate_per_s
-        assert 30 / 11 <= rate <= 30 / 5  # over the five seconds, or what this test takes longer
-        assert world.store.queue_stats("predict.other").drain_rate_per_s == 0
-
-    def test_stats_forget_what_ended_long_ago(self, world: StoreWorld) -> None:
-        accept(world.store)
-        finished(world.store)
-        world.let_pass(12)
-        assert world.store.queue_stats(QUEUE).drain_rate_per_s == 0
-
-    def test_tasks_that_end_as_they_come_say_nothing_of_what_could_be_done(self, store: TaskStore) -> None:
-        for _ in range(30):
-            finished(store)
-        assert store.queue_stats(QUEUE).drain_rate_per_s == 0
-
 
 class TestWithdraw:
     def test_a_queued_task_is_forgotten(self, store: TaskStore) -> None:

@@ -7,9 +7,10 @@ store may use it in its place.
 from __future__ import annotations
 
 import threading
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 
 from support.fake_clock import FakeClock
 from support.fake_task import FakeTask
@@ -18,7 +19,6 @@ from support.fake_task_table import FakeTaskTable
 from inference.errors import (
     BatchNotFound,
     DeadlineExceeded,
-    Overloaded,
     ServiceUnavailable,
     TaskAlreadyFinished,
     TaskNotFound,
@@ -39,9 +39,11 @@ from inference.task_store import (
     Enqueue,
     KnownKey,
     Leases,
+    QueueLoad,
     QueuePlace,
     QueueStats,
     Reaped,
+    Room,
     StateChanged,
     TaskPage,
 )
@@ -85,7 +87,9 @@ class FakeTaskStore:
 
     # --- the API's side
 
-    def accept(self, request: PredictionRequest, *, enqueue: Enqueue | None, max_queue_depth: int) -> Accepted:
+    def accept(
+        self, request: PredictionRequest, *, enqueue: Enqueue | None, max_queue_depth: int, room: Room | None = None
+    ) -> Accepted:
         with self._step():
             if self._table.find(request.task_id):
                 return Accepted(request.task_id, created=True)
@@ -93,14 +97,21 @@ class FakeTaskStore:
             if known is not None:
                 return Accepted(known.task_id or "", created=False)
             self._check_revision([request])
-            self._check_room([request], max_queue_depth)
+            self._table.check_room([request], max_queue_depth, {} if room is None else {request.queue: room})
             self._table.add(request)
             self._note_key(request.idempotency_key, KnownKey(request.fingerprint, task_id=request.task_id))
             if enqueue is not None:
                 self._on_enqueue(enqueue)
             return Accepted(request.task_id, created=True)
 
-    def accept_batch(self, batch: BatchRequest, *, enqueue: Sequence[Enqueue], max_queue_depth: int) -> AcceptedBatch:
+    def accept_batch(
+        self,
+        batch: BatchRequest,
+        *,
+        enqueue: Sequence[Enqueue],
+        max_queue_depth: int,
+        rooms: Mapping[str, Room] = MappingProxyType({}),
+    ) -> AcceptedBatch:
         with self._step():
             if batch.batch_id in self._batches:
                 return AcceptedBatch(batch.batch_id, created=True)
@@ -108,7 +119,7 @@ class FakeTaskStore:
             if known is not None:
                 return AcceptedBatch(known.batch_id or "", created=False)
             self._check_revision(batch.tasks)
-            self._check_room(batch.tasks, max_queue_depth)
+            self._table.check_room(batch.tasks, max_queue_depth, rooms)
             for request in batch.tasks:
                 self._table.add(request)
             self._batches[batch.batch_id] = batch
@@ -238,12 +249,23 @@ class FakeTaskStore:
     def queue_stats(self, queue: str) -> QueueStats:
         with self._step():
             waiting = self._table.waiting(queue)
-            oldest_age_ms = self._table.now_ms - waiting[0].created_at_ms if waiting else 0
-            whole_seconds = min(10, oldest_age_ms // 1000)
-            since_ms = (self._table.now_ms // 1000 - whole_seconds) * 1000
-            ended = sum(at_ms >= since_ms for at_ms in self._table.finished_at_ms[queue])
-            rate = ended * 1000 / (self._table.now_ms - since_ms) if whole_seconds else 0.0
-            return QueueStats(len(waiting), oldest_age_ms / 1000, rate)
+            rate = self._table.paces[queue].rate_per_s if waiting or self._table.count_running(queue) else 0.0
+            return QueueStats(len(waiting), self._table.oldest_age_ms(queue) / 1000, rate)
+
+    def queue_load(self, queue: str, *, refused: int = 0) -> QueueLoad:
+        with self._step():
+            now_ms, pace, waiting = self._table.now_ms, self._table.paces[queue], self._table.waiting(queue)
+            return QueueLoad(
+                len(waiting),
+                self._table.count_running(queue),
+                ended=pace.ended,
+                busy_s=pace.busy_ms / 1000,
+                batches=pace.commits,
+                urgent_per_s=pace.urgent_per_s(now_ms),
+                stalled_s=pace.stalled_s(now_ms, self._table.oldest_age_ms(queue)),
+                model=pace.model,
+                returning=pace.refuse(refused, now_ms),
+            )
 
     def count_waiting(self, queue: str, *, up_to: int) -> int:
         with self._step():
@@ -268,7 +290,9 @@ class FakeTaskStore:
 
     def commit(self, owner: str, commits: Sequence[Commit]) -> list[bool]:
         with self._step():
-            return [self._table.commit(owner, commit) for commit in commits]
+            written = [self._table.commit(owner, commit) for commit in commits]
+            self._table.note_paces()
+            return written
 
     def commit_and_start(
         self, owner: str, commits: Sequence[Commit], task_ids: Sequence[str]
@@ -420,12 +444,6 @@ class FakeTaskStore:
     def _check_revision(self, requests: Sequence[PredictionRequest]) -> None:
         if any(request.revision not in (None, self.revision) for request in requests):
             raise StateChanged
-
-    def _check_room(self, requests: Sequence[PredictionRequest], max_queue_depth: int) -> None:
-        coming = Counter(request.queue for request in requests)
-        for queue, count in coming.items():
-            if 0 < max_queue_depth < len(self._table.waiting(queue)) + count:
-                raise Overloaded(f"no more than {max_queue_depth} tasks may wait for {queue}")
 
 
 def _counts(task: FakeTask, up_to: Mapping[int, int] | None) -> bool:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import struct
-from collections import defaultdict
-from collections.abc import Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 
 from support.fake_clock import FakeClock
+from support.fake_pace import FakePace
 from support.fake_task import FakeTask
 
-from inference.errors import TaskCanceled
+from inference.errors import Overloaded, TaskCanceled
 from inference.messages import Outcome, PredictionRequest, TaskStatus, encode_outcome
-from inference.task_store import Commit, Lease, LeaseState
+from inference.task_store import Commit, Lease, LeaseState, Room
 from inference.task_store.redis_store import StorePolicy
 
 
@@ -26,12 +27,14 @@ class FakeTaskTable:
         self.by_request: dict[str, list[str]] = defaultdict(list)
         #: by queue and priority: the number of the newest task that was started
         self.started: dict[str, dict[int, int]] = defaultdict(dict)
-        self.finished_at_ms: dict[str, list[int]] = defaultdict(list)
+        self.paces: dict[str, FakePace] = defaultdict(FakePace)
         self.dead_letters: list[str] = []
         self._clock = clock
         self._policy = policy
         self._tasks: dict[str, FakeTask] = {}
         self._number = 0
+        #: of the commit under way, by queue
+        self._ran: dict[str, list[FakeTask]] = defaultdict(list)
 
     @property
     def now_ms(self) -> int:
@@ -58,6 +61,33 @@ class FakeTaskTable:
     def waiting(self, queue: str) -> list[FakeTask]:
         waiting = [task for task in self.open() if task.status is TaskStatus.QUEUED and task.request.queue == queue]
         return sorted(waiting, key=lambda task: task.number)
+
+    def count_running(self, queue: str) -> int:
+        return sum(task.status is TaskStatus.RUNNING and task.request.queue == queue for task in self.open())
+
+    def oldest_age_ms(self, queue: str) -> int:
+        """Of those that wait; 0 where none does."""
+        waiting = self.waiting(queue)
+        return self.now_ms - waiting[0].created_at_ms if waiting else 0
+
+    def check_room(self, requests: Sequence[PredictionRequest], max_queue_depth: int, rooms: Mapping[str, Room]) -> None:
+        """Raises Overloaded."""
+        coming = Counter(request.queue for request in requests)
+        for queue, count in coming.items():
+            room, priority = rooms.get(queue), min(request.priority for request in requests if request.queue == queue)
+            if not max_queue_depth and room is None:
+                continue
+            waiting = self.waiting(queue)
+            if 0 < max_queue_depth < len(waiting) + count:
+                raise Overloaded(f"no more than {max_queue_depth} tasks may wait for {queue}")
+            if room is None:
+                continue
+            before = len(waiting)
+            if priority:
+                before = min(before, room.window + sum(task.request.priority >= priority for task in waiting))
+            ahead = before + self.count_running(queue)
+            if ahead and ahead + count > room.tasks:
+                raise Overloaded(f"too many tasks of {queue} go before to end in time")
 
     def is_leased(self, task: FakeTask) -> bool:
         return task.leased_until_ms is not None and task.leased_until_ms > self.now_ms
@@ -118,11 +148,19 @@ class FakeTaskTable:
         task = self.owned(owner, commit.task_id)
         if task is None or task.status.is_terminal or task.attempts != commit.attempt:
             return False
+        ran = task.status is TaskStatus.RUNNING
         self.finish(task, commit.outcome, keep=commit.dead_letter)
         if commit.dead_letter:
             self.dead_letters.append(commit.task_id)
-        self.finished_at_ms[task.request.queue].append(self.now_ms)
+        if ran and commit.outcome.status is not TaskStatus.EXPIRED:
+            self._ran[task.request.queue].append(task)
         return True
+
+    def note_paces(self) -> None:
+        """After the last one of a commit."""
+        for queue, tasks in self._ran.items():
+            self.paces[queue].note(tasks, self.now_ms)
+        self._ran.clear()
 
     def finish(self, task: FakeTask, outcome: Outcome, *, keep: bool = False) -> None:
         task.status, task.finished_at_ms, task.outcome = outcome.status, self.now_ms, encode_outcome(outcome)

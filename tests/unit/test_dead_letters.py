@@ -13,7 +13,7 @@ from inference.dead_letters import DeadLetters, bury
 from inference.errors import ObjectNotFound, ServiceUnavailable, TaskNotFound
 from inference.messages import PredictionRequest, TaskStatus
 from inference.storage import dead_letter_key
-from inference.task_store import Accepted, Enqueue
+from inference.task_store import Accepted, Enqueue, Room
 
 
 class FullStore(FakeTaskStore):
@@ -21,10 +21,12 @@ class FullStore(FakeTaskStore):
 
     is_full = False
 
-    def accept(self, request: PredictionRequest, *, enqueue: Enqueue | None, max_queue_depth: int) -> Accepted:
+    def accept(
+        self, request: PredictionRequest, *, enqueue: Enqueue | None, max_queue_depth: int, room: Room | None = None
+    ) -> Accepted:
         if self.is_full:
             raise ServiceUnavailable("out of memory")
-        return super().accept(request, enqueue=enqueue, max_queue_depth=max_queue_depth)
+        return super().accept(request, enqueue=enqueue, max_queue_depth=max_queue_depth, room=room)
 
 
 class Rig:

@@ -31,9 +31,11 @@ local function give_back(id)
   redis.call('ZREM', k('leases'), id)
 end
 
-local function wait_again(id, queue, seq)
+local function wait_again(id, queue, seq, priority)
   redis.call('HSET', record(id), 'status', 'queued')
   redis.call('ZADD', k('waiting', queue), seq, id)
+  redis.call('SREM', k('running', queue), id)
+  if tonumber(priority) > 0 then redis.call('ZADD', k('urgent', queue), priority, id) end
 end
 
 -- One command for many arguments: those before `values`, then these; Lua cannot pass on more than some thousand at a time.
@@ -46,7 +48,8 @@ local function call_with_all(values, ...)
   end
 end
 
--- To be removed from the waiting sets, by queue; `stop_waiting` does it for all at once.
+-- To be removed from the sets of those that wait (waiting; urgent, by priority, where that is over 0), by queue; `stop_waiting`
+-- does it for all at once, and notes in the queue's set `running` those that run, or no more.
 local started_or_ended = {}
 
 local function waits_no_more(id, queue)
@@ -55,9 +58,11 @@ local function waits_no_more(id, queue)
   started_or_ended[queue] = ids
 end
 
-local function stop_waiting()
+local function stop_waiting(note)
   for queue, ids in pairs(started_or_ended) do
     call_with_all(ids, 'ZREM', k('waiting', queue))
+    if redis.call('EXISTS', k('urgent', queue)) == 1 then call_with_all(ids, 'ZREM', k('urgent', queue)) end
+    call_with_all(ids, note, k('running', queue))
   end
 end
 
@@ -122,10 +127,11 @@ end
 
 -- What is to be known of a record to end it; no status where there is none.
 local function read(id)
-  local status, owner, attempts, queue, reply_to, sinks, request_id, seq, batch = unpack(redis.call('HMGET', record(id),
-    'status', 'owner', 'attempts', 'queue', 'reply_to', 'sinks', 'request_id', 'seq', 'batch'))
+  local status, owner, attempts, queue, reply_to, sinks, request_id, seq, batch, created_at, priority, model =
+    unpack(redis.call('HMGET', record(id), 'status', 'owner', 'attempts', 'queue', 'reply_to', 'sinks', 'request_id', 'seq',
+      'batch', 'created_at', 'priority', 'model'))
   return {id = id, status = status, owner = owner, attempts = attempts, queue = queue, reply_to = reply_to, sinks = sinks,
-    request_id = request_id, seq = seq, batch = batch}
+    request_id = request_id, seq = seq, batch = batch, created_at = created_at, priority = priority, model = model}
 end
 
 -- By what a record says of its sinks: outbox, delivery field, ...
@@ -186,7 +192,7 @@ end
 
 -- Waiting sets, batches, leases, deadlines, images; one message for each API process that waits, however many results it gets.
 local function conclude()
-  stop_waiting()
+  stop_waiting('SREM')
   settle_batches()
   call_with_all(ended, 'ZREM', k('leases'))
   call_with_all(ended, 'ZREM', k('deadlines'))

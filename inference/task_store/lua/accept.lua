@@ -1,29 +1,43 @@
 -- The number of submissions, then those of each: how many arguments follow, and they are
 -- subject, max_depth, result_ttl_ms, idempotency_key, fingerprint, idempotency_ttl_ms, revision, entries;
 -- how many messages, and list_key, payload, bell_key of each;
--- groups of tasks that have much in common: queue, deadline_ms, how many arguments `field, value, ...` of their records take,
--- these, how many tasks, and id, request_id, item, image or '' of each.
+-- groups of tasks that have much in common: queue, deadline_ms, priority, room and window, how many arguments `field, value, ...`
+-- of their records take, these, how many tasks, and id, request_id, item, image or '' of each.
+-- `room`: how many tasks there may be of those that run, those that go before, and these, so that they end in time; '' for any
+-- number. A task with a priority passes those of lower ones, except that many as `window` says, which workers hold already.
 -- `revision` is that of the desired state that the tasks were checked with, or empty.
 -- `subject` is task:ID, or batch:ID with `entries` for its record: what is accepted, and what the idempotency key stands for.
--- Gives for each what became of it, and the subject that it is about or the queue that is full.
+-- Gives for each what became of it, and the subject that it is about or the queue that is full, or too slow.
 
 local function read_groups(first, last)
   local groups, at = {}, first
   while at <= last do
-    local queue, deadline, width = unpack(ARGV, at, at + 2)
-    local first_task = at + 4 + width
+    local queue, deadline, priority, room, window, width = unpack(ARGV, at, at + 5)
+    local first_task = at + 7 + width
     local count = tonumber(ARGV[first_task - 1])
-    groups[#groups + 1] = {queue = queue, deadline = tonumber(deadline), count = count,
-      fields = {unpack(ARGV, at + 3, first_task - 2)}, first_task = first_task}
+    groups[#groups + 1] = {queue = queue, deadline = tonumber(deadline), priority = tonumber(priority), room = tonumber(room),
+      window = tonumber(window), count = count, fields = {unpack(ARGV, at + 6, first_task - 2)}, first_task = first_task}
     at = first_task + 4 * count
   end
   return groups
 end
 
+-- Gives what keeps `coming` tasks out, those of `group` among them; nil for nothing. Where no task is open they always go in.
+local function refusal(group, coming, max_depth)
+  local waiting = redis.call('ZCARD', k('waiting', group.queue))
+  if max_depth > 0 and waiting + coming > max_depth then return 'overloaded' end
+  if not group.room then return nil end
+  if group.priority > 0 then
+    waiting = math.min(waiting, group.window + redis.call('ZCOUNT', k('urgent', group.queue), group.priority, '+inf'))
+  end
+  local ahead = waiting + redis.call('SCARD', k('running', group.queue))
+  return ahead > 0 and ahead + coming > group.room and 'late' or nil
+end
+
 -- Gives the acceptance number of the last.
 local function write(group, seq, ttl)
   local life = group.deadline + ttl
-  local waiting, deadlines = {}, {} -- score, id, ...
+  local waiting, deadlines, urgent = {}, {}, {} -- score, id, ...
   for at = group.first_task, group.first_task + 4 * (group.count - 1), 4 do
     local id, request_id, item, bytes = unpack(ARGV, at, at + 3)
     seq = seq + 1
@@ -37,9 +51,11 @@ local function write(group, seq, ttl)
     end
     append(waiting, seq, id)
     append(deadlines, now + group.deadline, id)
+    if group.priority > 0 then append(urgent, group.priority, id) end
   end
   call_with_all(waiting, 'ZADD', k('waiting', group.queue))
   call_with_all(deadlines, 'ZADD', k('deadlines'))
+  call_with_all(urgent, 'ZADD', k('urgent', group.queue))
   return seq
 end
 
@@ -69,10 +85,9 @@ local function accept(first, last)
     tasks = tasks + group.count
     longest = math.max(longest, group.deadline)
   end
-  for queue, count in pairs(coming) do
-    if max_depth > 0 and redis.call('ZCARD', k('waiting', queue)) + count > max_depth then
-      return {'overloaded', queue}
-    end
+  for _, group in ipairs(groups) do
+    local reason = refusal(group, coming[group.queue], max_depth)
+    if reason then return {reason, group.queue} end
   end
 
   local seq = redis.call('INCRBY', k('seq'), tasks) - tasks

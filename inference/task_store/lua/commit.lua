@@ -1,7 +1,37 @@
 -- owner, ttl_ms, then id, attempt, status, dead_letter, outcome, ... Gives 1 where it was written.
 local owner, ttl = ARGV[1], tonumber(ARGV[2])
 local written = {}
-local counts = {} -- of ended tasks, by queue
+local batches = {} -- by queue, of the tasks that ran: how many, how many of them urgent, when the first was accepted, the model
+
+local function count(task)
+  local batch = batches[task.queue] or {ended = 0, urgent = 0, since = now}
+  batch.ended = batch.ended + 1
+  if tonumber(task.priority) > 0 then batch.urgent = batch.urgent + 1 end
+  batch.since = math.min(batch.since, tonumber(task.created_at))
+  batch.model = task.model
+  batches[task.queue] = batch
+end
+
+-- The hash pace:QUEUE: tasks that ended, and ms in which there was something to do; both fade, so that their quotient is how fast
+-- tasks end lately. There was nothing to do between one commit and the acceptance of the first task of the next. The last
+-- commits count however long they take, or are ago; but those of another version of the model.
+local FADE_MS, LEAST_KEPT, LIFE_MS = 2000, 0.7, 86400000
+
+local function note_pace(queue, batch)
+  local key = k('pace', queue)
+  local at, model, ended, busy, commits, urgent =
+    unpack(redis.call('HMGET', key, 'at', 'model', 'ended', 'busy_ms', 'commits', 'urgent'))
+  at = tonumber(at or batch.since)
+  local fade = math.exp(-math.max(0, now - at) / FADE_MS)
+  local kept = 0
+  if model == batch.model then kept = math.max(fade, LEAST_KEPT) end
+  local worked = math.min(math.max(1, now - math.max(at, batch.since)), 2 * FADE_MS)
+  redis.call('HSET', key, 'at', now, 'model', batch.model, 'ended', (ended or 0) * kept + batch.ended,
+    'busy_ms', (busy or 0) * kept + worked, 'commits', (commits or 0) * kept + 1,
+    'urgent', (urgent or 0) * fade + batch.urgent)
+  redis.call('PEXPIRE', key, LIFE_MS)
+end
+
 for i = 3, #ARGV, 5 do
   local id, attempt, new_status, dead, outcome = unpack(ARGV, i, i + 4)
   local task = read(id)
@@ -9,14 +39,10 @@ for i = 3, #ARGV, 5 do
   if ours then
     finish(task, new_status, outcome, dead == '1' and KEEP or ttl)
     if dead == '1' then redis.call('ZADD', k('dead-letters'), now, id) end
-    counts[task.queue] = (counts[task.queue] or 0) + 1
+    if task.status == 'running' and new_status ~= 'expired' then count(task) end
   end
   written[#written + 1] = ours and 1 or 0
 end
-for queue, count in pairs(counts) do
-  local bucket = k('finished', queue, math.floor(now / 1000))
-  redis.call('INCRBY', bucket, count)
-  redis.call('PEXPIRE', bucket, 15000)
-end
+for queue, batch in pairs(batches) do note_pace(queue, batch) end
 conclude()
 return written

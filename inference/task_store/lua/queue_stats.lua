@@ -1,19 +1,39 @@
--- queue, id, ... Gives depth, age of the oldest in ms, how many ended within how many ms while others waited,
+-- queue, tasks that were refused since the last call, id, ... Gives how many wait and run, the age of the oldest that waits in ms,
+-- what is known of the queue's pace (see commit.lua): tasks that ended, in how many ms of work, in how many commits, and urgent
+-- ones a second, all as text; for how many ms longer than usual nothing has ended, the model; how many refused tasks are expected
+-- to come again, as text;
 -- and for each id how many wait before it, -1 where it does not wait.
-local waiting = k('waiting', ARGV[1])
+local FADE_MS = 2000 -- as in commit.lua
+-- Part of the rate that is kept for those that come back.
+local FOR_RETURNS = 0.5
+local REFUSED_LIFE_MS = 120000
+
+local queue, refused = ARGV[1], tonumber(ARGV[2])
+local waiting = k('waiting', queue)
 local oldest = redis.call('ZRANGE', waiting, 0, 0)[1]
 local created = oldest and redis.call('HGET', record(oldest), 'created_at')
 local age = created and now - created or 0
--- Only what ends while others wait says how much can be done; else it says how much came. The running second counts in part.
-local second = math.floor(now / 1000)
-local whole_seconds = math.min(10, math.floor(age / 1000))
-local ended, window = 0, 0
-if whole_seconds > 0 then
-  for at = second - whole_seconds, second do
-    ended = ended + tonumber(redis.call('GET', k('finished', ARGV[1], at)) or 0)
-  end
-  window = now - (second - whole_seconds) * 1000
+
+local at, model, ended, busy, commits, urgent =
+  unpack(redis.call('HMGET', k('pace', queue), 'at', 'model', 'ended', 'busy_ms', 'commits', 'urgent'))
+local urgent_rate, stalled = 0, 0
+if at then
+  local silent = math.max(0, now - at)
+  urgent_rate = urgent * math.exp(-silent / FADE_MS) * 1000 / FADE_MS
+  stalled = math.max(0, math.min(silent, age) - busy / commits)
 end
+
+-- Those that were told when to come back do so one after the other, as fast as there will be room for them.
+local returns = 0
+local since, expected = unpack(redis.call('HMGET', k('refused', queue), 'at', 'tasks'))
+if since or refused > 0 then
+  local came = at and ended / busy * FOR_RETURNS * math.max(0, now - (since or now)) or 0
+  returns = math.max(0, (expected or 0) - came) + refused
+  redis.call('HSET', k('refused', queue), 'at', now, 'tasks', returns)
+  redis.call('PEXPIRE', k('refused', queue), REFUSED_LIFE_MS)
+end
+
 local places = {}
-for i = 2, #ARGV do places[i - 1] = redis.call('ZRANK', waiting, ARGV[i]) or -1 end
-return {redis.call('ZCARD', waiting), age, ended, window, places}
+for i = 3, #ARGV do places[i - 2] = redis.call('ZRANK', waiting, ARGV[i]) or -1 end
+return {redis.call('ZCARD', waiting), redis.call('SCARD', k('running', queue)), age, ended or '0', busy or '0', commits or '0',
+  tostring(urgent_rate), math.floor(stalled), model or '', tostring(returns), places}

@@ -3,7 +3,7 @@ local owner, lease, max_attempts, limit = unpack(ARGV)
 local requeue, exhausted = {}, {}
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', k('leases'), '-inf', now, 'LIMIT', 0, limit)) do
   local key = record(id)
-  local status, queue, seq = unpack(redis.call('HMGET', key, 'status', 'queue', 'seq'))
+  local status, queue, seq, priority = unpack(redis.call('HMGET', key, 'status', 'queue', 'seq', 'priority'))
   local dead_attempt = status == 'running'
   if not status or TERMINAL[status] then
     redis.call('ZREM', k('leases'), id)
@@ -18,7 +18,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', k('leases'), '-inf', now, 'LIMIT
     end
     redis.call('HSET', key, 'requeued_at', now)
     give_back(id)
-    wait_again(id, queue, seq)
+    wait_again(id, queue, seq, priority)
     requeue[#requeue + 1] = id
   end
 end

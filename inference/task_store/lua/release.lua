@@ -1,11 +1,12 @@
 -- owner, id, ...
 for i = 2, #ARGV do
   local id = ARGV[i]
-  local status, holder, queue, seq = unpack(redis.call('HMGET', record(id), 'status', 'owner', 'queue', 'seq'))
+  local status, holder, queue, seq, priority =
+    unpack(redis.call('HMGET', record(id), 'status', 'owner', 'queue', 'seq', 'priority'))
   if holder == ARGV[1] and not TERMINAL[status] then
     redis.call('HSET', record(id), 'requeued_at', now) -- its message is given back too
     give_back(id)
-    wait_again(id, queue, seq)
+    wait_again(id, queue, seq, priority)
   end
 end
 return 1

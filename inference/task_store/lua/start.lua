@@ -18,7 +18,7 @@ for i = 3, #ARGV do
   end
   attempts[#attempts + 1] = attempt
 end
-stop_waiting()
+stop_waiting('SADD')
 lease_all(started, lease)
 for queue, by_priority in pairs(newest) do
   for priority, seq in pairs(by_priority) do

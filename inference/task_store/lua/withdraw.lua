@@ -8,6 +8,7 @@ for i = 2, #ARGV do
   local queue, request_id = unpack(redis.call('HMGET', record(id), 'queue', 'request_id'))
   if queue then
     redis.call('ZREM', k('waiting', queue), id)
+    redis.call('ZREM', k('urgent', queue), id)
     redis.call('ZREM', k('deadlines'), id)
     redis.call('ZREM', k('request', request_id), id)
     redis.call('DEL', record(id), image(id))

@@ -28,7 +28,8 @@ from api.app import Api
 from api.batch_submission import BatchSubmissions
 from inference.errors import ServiceUnavailable
 from inference.messages import QueueMessage
-from inference.task_store import QueueStats
+from inference.models.registry import reference
+from inference.task_store import QueueLoad
 
 KEY = {"Idempotency-Key": "one"}
 ASYNC = {"Prefer": "respond-async"}
@@ -96,10 +97,14 @@ class TestOverload:
         assert post_batch(client, [1, b"", 2], headers=ASYNC).status_code == 202
 
     def test_who_would_miss_its_deadline_is_refused_as_a_whole(self, app: Api, client: FlaskClient, tmp_path: Path) -> None:
-        """30 wait and 10 a second end: 21 more have ended after 5 s, and not before."""
-        slow = Faulty(app.services.store, queue_stats=lambda _: QueueStats(30, 10, 10))
-        admission = Admission(slow, app.services.outbox_stats, app.services.settings.outbox, batch_size=32)
-        app.batch_submissions._admission = admission
+        """4 run and 10 a second end: 21 more have ended after 2.5 s, and not before."""
+        model = reference(app.services.models.get("digits"))
+        load = QueueLoad(0, 4, ended=100, busy_s=10, batches=10, model=model)
+        slow = Faulty(app.services.store, queue_load=lambda *_, **_options: load)
+        settings = app.services.settings
+        app.batch_submissions._admission = Admission(
+            slow, app.services.outbox_stats, settings.outbox, workers=list, worker_settings=settings.worker
+        )
         assert post_batch(client, range(21), headers=ASYNC, deadline_s="5").status_code == 202
         before = len(list(tmp_path.rglob("*")))
         assert_problem(post_batch(client, range(22), headers=ASYNC, deadline_s="5"), 429, "overloaded")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 
 import numpy as np
@@ -291,3 +292,40 @@ def test_a_record_names_the_version_that_ran_it(rig: Rig) -> None:
     rig.await_done(rig.send(1, version="1"))
     record = rig.record(1)
     assert (record.model.version, record.ran_on) == ("1", rig.predictor.runs_on)
+
+
+def test_what_can_end_in_time_no_more_costs_the_predictor_nothing(rig: Rig) -> None:
+    rig.predictor.gate.clear()
+    first = rig.send(0)
+    wait_until(lambda: rig.predictor.batches, "a running batch")
+    others = [*rig.send(1, 2), *rig.send(3, deadline_s=0.1)]
+    rig.await_decoded(3)
+    time.sleep(0.15)
+    rig.predictor.gate.set()
+    rig.await_done([*first, *others])
+    assert sorted(rig.predictor.seen) == [0, 1, 2]
+    assert rig.record(3).status == "expired"
+    assert rig.every_slot_is_free()
+
+
+def test_a_task_ends_before_its_deadline_where_a_batch_takes_longer(rig: Rig) -> None:
+    rig.pipeline._batcher._times.note(1, 30.0)
+    rig.await_done(rig.send(1, deadline_s=20.0))
+    record = rig.record(1)
+    assert record.status == "expired"
+    assert record.finished_at_ms < record.deadline_at_ms - 10_000
+    assert record.outcome is not None
+    assert record.outcome.error is not None
+    assert record.outcome.error["code"] == "deadline_exceeded"
+    assert "the model takes 30.000 s" in record.outcome.error["detail"]
+    assert rig.predictor.batches == []
+    rig.await_done(rig.send(2, deadline_s=60.0))
+    assert_succeeded(rig.record(2), 2)
+
+
+def test_a_task_that_comes_after_its_deadline_is_not_even_fetched(rig: Rig) -> None:
+    task_id = rig.accept(1, deadline_s=0.05)
+    time.sleep(0.1)
+    rig.await_done([rig.deliver(task_id)])
+    assert rig.record(1).status == "expired"
+    assert "get" not in rig.objects.calls

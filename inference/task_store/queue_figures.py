@@ -1,0 +1,42 @@
+"""What the script queue_stats gives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from inference.task_store.protocol import QueueLoad, QueuePlace, QueueStats
+from inference.task_store.records import model_from
+
+
+def stats_from(answer: Sequence[Any]) -> QueueStats:
+    waiting, running, oldest_ms, ended, busy_ms, *_ = answer
+    return QueueStats(waiting, oldest_ms / 1000, _per_s(ended, busy_ms) if waiting or running else 0.0)
+
+
+def load_from(answer: Sequence[Any]) -> QueueLoad:
+    waiting, running, _, ended, busy_ms, commits, urgent, stalled_ms, model, returning, _ = answer
+    return QueueLoad(
+        waiting,
+        running,
+        ended=float(ended),
+        busy_s=float(busy_ms) / 1000,
+        batches=float(commits),
+        urgent_per_s=float(urgent),
+        stalled_s=stalled_ms / 1000,
+        model=model_from(model) if model else None,
+        returning=float(returning),
+    )
+
+
+def places_from(answer: Sequence[Any], task_ids: Sequence[str]) -> dict[str, QueuePlace]:
+    """Those that wait of the tasks that the script was asked about."""
+    _, _, _, ended, busy_ms, *_, positions = answer
+    rate_per_s = _per_s(ended, busy_ms)
+    found = zip(task_ids, positions, strict=True)
+    return {task_id: QueuePlace(position, rate_per_s) for task_id, position in found if position >= 0}
+
+
+def _per_s(count: bytes, ms: bytes) -> float:
+    """0 where nothing is known."""
+    return float(count) * 1000 / float(ms) if float(ms) else 0.0

@@ -1,0 +1,71 @@
+"""How long batches took lately, and so which tasks cannot end in time any more."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from inference.deadlines import some_of
+from inference.errors import DeadlineExceeded
+from tasks.jobs import Job
+
+logger = logging.getLogger(__name__)
+
+#: Batches that are remembered, and for how many seconds: so that one time when the machine was slow does not count for ever.
+_BATCHES, _AGE_S = 16, 10.0
+
+
+class BatchTimes:
+    """The times of the last batches of one model.
+
+    Args:
+        clock: in seconds, as `Job.deadline_at`.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        #: when it ended, its size, and its seconds
+        self._last: deque[tuple[float, int, float]] = deque(maxlen=_BATCHES)
+
+    def note(self, size: int, seconds: float) -> None:
+        """A batch has run."""
+        self._last.append((self._clock(), size, seconds))
+
+    def least_s(self, size: int) -> float:
+        """Seconds that a batch of so many images takes at least; 0 where none has run lately.
+
+        Images of a larger batch take less each, and a smaller batch takes less than all of it: either gives a lower bound. Much
+        smaller ones count only where there is nothing else.
+        """
+        oldest_at = self._clock() - _AGE_S
+        bounds = [(other, seconds * min(1.0, size / other)) for at, other, seconds in tuple(self._last) if at >= oldest_at]
+        alike = [bound for other, bound in bounds if 2 * other >= size]
+        return min(alike or [bound for _, bound in bounds], default=0.0)
+
+    def in_time(self, jobs: Sequence[Job], size: int, *, end: Callable[[Job, DeadlineExceeded], None]) -> list[Job]:
+        """Those of `jobs` that can still end before their deadline in a batch of so many; the others are given to `end`."""
+        in_time: list[Job] = []
+        late: list[str] = []
+        for job in jobs:
+            refusal = self.refusal(job, size)
+            if refusal is None:
+                in_time.append(job)
+            else:
+                late.append(job.task_id)
+                end(job, refusal)
+        if late:
+            logger.warning("%d tasks are not run: they cannot end before their deadline: %s", len(late), some_of(late))
+        return in_time
+
+    def refusal(self, job: Job, size: int) -> DeadlineExceeded | None:
+        """Why a job can run no more in a batch of so many; None where it can."""
+        left_s, takes_s = job.deadline_at - self._clock(), self.least_s(size)
+        if left_s >= takes_s and left_s > 0:
+            return None
+        if left_s <= 0:
+            return DeadlineExceeded("the task's deadline passed before it ran", task_id=job.task_id)
+        return DeadlineExceeded(
+            f"the task was not run: {left_s:.3f} s before its deadline, and the model takes {takes_s:.3f} s", task_id=job.task_id
+        )

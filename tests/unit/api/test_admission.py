@@ -1,0 +1,188 @@
+"""Who is let in: what the figures of a queue come to."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from support.fake_clock import FakeClock
+from support.samples import MODEL, QUEUE
+
+from api.admission import Admission
+from inference.errors import Overloaded
+from inference.messages import ModelRef
+from inference.presence import LoadedModelInfo, WorkerInfo
+from inference.settings import OutboxSettings, WorkerSettings
+from inference.sinks.outbox import OutboxStats
+from inference.task_store import QueueLoad, Room
+
+OTHER = ModelRef("tiny", "2", "sha256:01")
+
+
+class Desk:
+    """An admission, and what it looks at."""
+
+    def __init__(self) -> None:
+        self.load = QueueLoad(0, 0)
+        self.workers: list[WorkerInfo] = []
+        self.refused = 0
+        self.clock = FakeClock()
+        self.admission = Admission(
+            self,  # type: ignore[arg-type]
+            lambda _: OutboxStats(0, 0.0),
+            OutboxSettings(),
+            workers=lambda: self.workers,
+            worker_settings=WorkerSettings(max_batch_size=8, prefetch_batches=3),
+            clock=self.clock,
+        )
+
+    def queue_load(self, queue: str, *, refused: int) -> QueueLoad:
+        assert queue == QUEUE
+        self.refused += refused
+        return self.load
+
+    def has(self, waiting: int, running: int, *, per_s: float, **others: Any) -> Desk:
+        self.load = QueueLoad(waiting, running, **({"ended": per_s, "busy_s": 1, "batches": 9, "model": MODEL} | others))
+        self.clock.advance(1)
+        return self
+
+    def with_workers(self, *images_per_s: float) -> Desk:
+        loaded = [LoadedModelInfo(MODEL.name, MODEL.version, MODEL.digest, 1.0, rate) for rate in images_per_s]
+        self.workers = [WorkerInfo(f"worker {number}", (model,)) for number, model in enumerate(loaded)]
+        self.clock.advance(2)
+        return self
+
+    def check(self, deadline_s: float, *, count: int = 1, priority: int = 0, model: ModelRef = MODEL) -> Room | None:
+        return self.admission.check(QUEUE, model=model, deadline_s=deadline_s, sinks=(), count=count, priority=priority)
+
+    def takes(self, deadline_s: float, **options: Any) -> bool:
+        try:
+            self.check(deadline_s, **options)
+        except Overloaded:
+            return False
+        return True
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk()
+
+
+def test_all_that_is_open_must_end_within_half_of_the_deadline(desk: Desk) -> None:
+    desk.has(waiting=10, running=9, per_s=10)
+    assert desk.check(4) == Room(20)
+    assert not desk.takes(3.9)
+    assert not desk.takes(4, count=2)
+
+
+def test_a_queue_without_a_rate_takes_all(desk: Desk) -> None:
+    desk.load = QueueLoad(500, 32)
+    assert desk.check(1) is None
+
+
+def test_an_empty_queue_takes_one_whatever_its_rate_was(desk: Desk) -> None:
+    desk.has(waiting=0, running=0, per_s=0.01)
+    assert desk.takes(0.1)
+    assert not desk.takes(0.1, count=2)
+
+
+def test_tasks_that_come_together_to_an_empty_queue_have_most_of_their_deadline(desk: Desk) -> None:
+    desk.has(waiting=0, running=0, per_s=10)
+    assert desk.takes(5, count=45)
+    assert not desk.takes(5, count=46)
+    desk.has(waiting=1, running=0, per_s=10)
+    assert not desk.takes(5, count=25)
+
+
+def test_a_queue_that_stands_still_is_not_counted_on(desk: Desk) -> None:
+    desk.has(waiting=5, running=5, per_s=100, stalled_s=0.4)
+    assert not desk.takes(1)
+    assert not desk.takes(0.9)
+    assert desk.takes(5)
+
+
+def test_a_worker_that_is_warm_is_known_before_anything_has_ended(desk: Desk) -> None:
+    desk.with_workers(20).load = QueueLoad(8, 1)
+    assert desk.check(1) == Room(10, window=32)
+    assert not desk.takes(0.9)
+
+
+def test_the_first_batch_does_not_say_it_all(desk: Desk) -> None:
+    """It was slow: one image in four seconds, of a model that does twenty a second."""
+    desk.with_workers(20).has(waiting=30, running=4, per_s=1, ended=1, busy_s=4, batches=1)
+    room = desk.check(30)
+    assert room is not None
+    assert 40 <= room.tasks <= 60
+    desk.has(waiting=1, running=1, per_s=1, ended=3, busy_s=12, batches=3.3)
+    assert desk.check(30) == Room(3, window=32)
+
+
+def test_an_idle_queue_is_as_fast_as_a_warm_worker_says(desk: Desk) -> None:
+    """What came lately, one by one, says nothing of a batch."""
+    desk.with_workers(1000).has(waiting=0, running=0, per_s=50)
+    assert desk.takes(1, count=256)
+    desk.has(waiting=1, running=0, per_s=50)
+    assert not desk.takes(1, count=256)
+
+
+def test_several_workers_may_share_a_machine(desk: Desk) -> None:
+    desk.with_workers(20, 15).load = QueueLoad(8, 1)
+    assert desk.check(1) == Room(10, window=64)
+
+
+def test_another_version_is_not_as_fast_as_the_one_that_runs(desk: Desk) -> None:
+    desk.with_workers(10).has(waiting=9, running=0, per_s=1000, model=OTHER)
+    assert desk.check(2) == Room(10, window=32)
+    assert not desk.takes(1.9)
+
+
+def test_what_passes_is_missing_to_the_others(desk: Desk) -> None:
+    desk.has(waiting=10, running=9, per_s=10, urgent_per_s=5)
+    assert not desk.takes(7)
+    assert desk.takes(8)
+    desk.has(waiting=10, running=9, per_s=10, urgent_per_s=50)
+    assert desk.takes(40)
+    assert not desk.takes(39)
+
+
+def test_a_task_with_a_priority_is_left_to_the_store(desk: Desk) -> None:
+    desk.with_workers(10).has(waiting=1000, running=8, per_s=10)
+    assert desk.check(8, priority=1) == Room(40, window=32)
+
+
+class TestRetryAfter:
+    def test_it_is_when_there_will_be_room(self, desk: Desk) -> None:
+        desk.has(waiting=50, running=9, per_s=10)
+        with pytest.raises(Overloaded) as refused:
+            desk.check(4)
+        assert refused.value.retry_after_s == 4.0  # 60 tasks, 20 may be there
+
+    def test_each_comes_after_the_one_before(self, desk: Desk) -> None:
+        desk.has(waiting=10, running=10, per_s=10)
+        waits = []
+        for _ in range(81):
+            with pytest.raises(Overloaded) as refused:
+                desk.check(4)
+            waits.append(refused.value.retry_after_s)
+        assert waits == sorted(waits)
+        assert waits[0] == 1
+        assert waits[80] == pytest.approx(16.1)  # half of the rate is left to new ones
+
+    def test_other_processes_hear_of_those_that_were_refused(self, desk: Desk) -> None:
+        desk.has(waiting=10, running=10, per_s=10, returning=80)
+        with pytest.raises(Overloaded) as refused:
+            desk.check(4, count=3)
+        assert refused.value.retry_after_s == pytest.approx(16.3)
+        assert desk.refused == 0
+        desk.clock.advance(1)
+        assert not desk.takes(4)
+        assert desk.refused == 3
+
+    def test_it_is_a_minute_at_most(self, desk: Desk) -> None:
+        desk.has(waiting=100_000, running=10, per_s=10)
+        with pytest.raises(Overloaded) as refused:
+            desk.check(4)
+        assert refused.value.retry_after_s == 60
+
+    def test_it_is_some_seconds_where_nothing_is_known(self, desk: Desk) -> None:
+        assert desk.admission.retry_after_s(QUEUE) == 5
