@@ -63,7 +63,7 @@ class Admission:
         *,
         workers: Callable[[], Sequence[WorkerInfo]],
         worker_settings: WorkerSettings,
-        check_room: Callable[[], None] = lambda: None,
+        check_free_space: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
@@ -71,7 +71,7 @@ class Admission:
         self._outbox = _RememberedByName(outbox_stats, _OUTBOX_AGE_S, clock)
         self._workers = Remembered(workers, max_age_s=_WORKERS_AGE_S, clock=clock)
         self._limits = limits
-        self._check_room = check_room
+        self._check_free_space = check_free_space
         #: tasks that one worker holds at most
         self._window = (worker_settings.prefetch_batches + 1) * worker_settings.max_batch_size
         #: by queue, tasks that were refused since the last look
@@ -101,7 +101,7 @@ class Admission:
             ServiceUnavailable: a sink has been down for so long that its outbox is over its limit.
             StorageFull: a disk or the record store is nearly full.
         """
-        self._check_room()
+        self._check_free_space()
         for sink in sinks:
             self._check_outbox(sink)
         load = self._loads(queue)

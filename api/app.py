@@ -57,7 +57,7 @@ class Api(Flask):
                 settings.outbox,
                 workers=services.presence.workers,
                 worker_settings=settings.worker,
-                check_room=services.room.check,
+                check_free_space=services.free_space.check,
             ),
             "settings": settings,
         }

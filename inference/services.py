@@ -11,13 +11,13 @@ from inference.broker.redis import RedisBroker
 from inference.broker.rejected import RejectedMessages
 from inference.broker.taken import TakenMessages
 from inference.effective import EffectiveConfiguration
+from inference.free_space import FreeSpace, free_space_of
 from inference.models.desired import DesiredModels
 from inference.models.files import ModelFiles
 from inference.models.registry import ModelRegistry, described_models
 from inference.models.spec import ModelDescription
 from inference.presence import WorkerPresence
 from inference.redis_client import broker_url, connect, task_store_url
-from inference.room import Room, room_of
 from inference.settings import Settings
 from inference.sinks.outbox import OutboxStats, RelayInfo, outbox_stats, relays_of
 from inference.storage import ObjectStore, open_object_store
@@ -81,8 +81,8 @@ class Services:
         return open_object_store(self.settings)
 
     @cached_property
-    def room(self) -> Room:
-        return room_of(self.settings, self.redis)
+    def free_space(self) -> FreeSpace:
+        return free_space_of(self.settings, self.redis)
 
     @cached_property
     def desired(self) -> DesiredModels:

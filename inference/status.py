@@ -75,7 +75,7 @@ def status_of(services: Services) -> Status:
     sinks = _sinks(services)
     servers = redis_servers(services.settings)
     problems += [problem for server in servers for problem in (*server.faults(), *server.eviction())]
-    problems += [f"{problem}: new requests are refused" for problem in services.room.problems()]
+    problems += [f"{problem}: new requests are refused" for problem in services.free_space.problems()]
     problems += [f"no worker has {model.model} loaded" for model in models if not model.workers]
     problems += [problem for sink in sinks for problem in _sink_problems(services, sink)]
     warnings = [warning for server in servers for warning in server.warnings()]

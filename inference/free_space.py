@@ -28,7 +28,7 @@ _MAX_MEMORY_SHARE = 0.9
 _MB = 2**20
 
 
-class Room:
+class FreeSpace:
     """Looks at disks and memory once a second at most, whoever asks. Safe to share between threads and greenlets.
 
     Args:
@@ -78,14 +78,14 @@ class Room:
             yield f"the task store is nearly full: it uses {used // _MB} of {limit // _MB} MiB"
 
 
-def room_of(settings: Settings, client: redis.Redis) -> Room:
+def free_space_of(settings: Settings, client: redis.Redis) -> FreeSpace:
     """Room for the parts that the settings name; `client` is the record store's."""
     folders = {}
     if settings.uploads.store == "local":
         folders["the uploads"] = settings.uploads_path
     if settings.is_embedded:
         folders["the embedded broker"] = settings.data_dir / "broker"
-    return Room(folders, settings.uploads.min_free_disk_mb * _MB, lambda: _memory_of(client))
+    return FreeSpace(folders, settings.uploads.min_free_disk_mb * _MB, lambda: _memory_of(client))
 
 
 def _free_bytes(folder: Path) -> int | None:

@@ -11,8 +11,8 @@ from minio.error import S3Error
 from support.redis_server import own_redis_server
 
 from inference.errors import StorageFull
+from inference.free_space import FreeSpace, free_space_of
 from inference.memory import usable_memory_bytes
-from inference.room import Room, room_of
 from inference.settings import load_settings
 from inference.storage import minio
 
@@ -32,8 +32,8 @@ class World:
         self.looks += 1
         return self.memory
 
-    def room(self, min_free_bytes: int = 0, **folders: Path) -> Room:
-        return Room(folders, min_free_bytes, self.ask, clock=self.clock)
+    def space(self, min_free_bytes: int = 0, **folders: Path) -> FreeSpace:
+        return FreeSpace(folders, min_free_bytes, self.ask, clock=self.clock)
 
 
 @pytest.fixture
@@ -42,48 +42,48 @@ def world() -> World:
 
 
 def test_a_disk_with_less_free_than_it_must_have_takes_nothing(world: World, tmp_path: Path) -> None:
-    room = world.room(2**60, uploads=tmp_path / "not" / "there" / "yet")
+    space = world.space(2**60, uploads=tmp_path / "not" / "there" / "yet")
     with pytest.raises(StorageFull, match=r"the disk of uploads has \d+ MiB free, less than 1099511627776") as refused:
-        room.check()
+        space.check()
     assert (refused.value.status, refused.value.code, refused.value.retry_after_s) == (503, "storage_full", 30)
     assert not (tmp_path / "not").exists()
 
 
 def test_a_disk_with_room_is_no_problem(world: World, tmp_path: Path) -> None:
-    assert not list(world.room(1, uploads=tmp_path).problems())
+    assert not list(world.space(1, uploads=tmp_path).problems())
 
 
 def test_a_folder_that_cannot_be_looked_at_is_no_matter_of_room(world: World, tmp_path: Path) -> None:
     (tmp_path / "loop").symlink_to("loop")
     for folder in (tmp_path / "loop" / "uploads", tmp_path / ("x" * 300)):
-        assert not list(world.room(1, uploads=folder).problems())
+        assert not list(world.space(1, uploads=folder).problems())
 
 
 def test_disks_are_not_looked_at_where_nothing_must_be_free(world: World, tmp_path: Path) -> None:
-    assert not list(world.room(0, uploads=tmp_path).problems())
+    assert not list(world.space(0, uploads=tmp_path).problems())
 
 
 @pytest.mark.parametrize(("used", "limit", "is_full"), [(89, 100, False), (91, 100, True), (10**9, 0, False)])
 def test_a_record_store_that_is_nearly_full_takes_nothing(world: World, used: int, limit: int, is_full: bool) -> None:
     world.memory = (used * 2**20, limit * 2**20)
-    assert list(world.room().problems()) == ["the task store is nearly full: it uses 91 of 100 MiB"] * is_full
+    assert list(world.space().problems()) == ["the task store is nearly full: it uses 91 of 100 MiB"] * is_full
 
 
 def test_it_is_looked_at_once_a_second(world: World, caplog: pytest.LogCaptureFixture) -> None:
-    room = world.room()
+    space = world.space()
     for _ in range(100):
-        room.check()
+        space.check()
     assert world.looks == 1
     world.memory = (100, 100)
-    room.check()
+    space.check()
     world.now = 1.0
     for _ in range(2):
         with pytest.raises(StorageFull):
-            room.check()
+            space.check()
     assert world.looks == 2
     assert len(caplog.records) == 1
     world.memory, world.now = (1, 100), 2.0
-    room.check()
+    space.check()
 
 
 def test_a_real_server_says_how_full_it_is(tmp_path: Path) -> None:
@@ -91,12 +91,12 @@ def test_a_real_server_says_how_full_it_is(tmp_path: Path) -> None:
         memory: Any = client.info("memory")
         client.config_set("maxmemory", memory["used_memory"] + 1000)
         settings = load_settings(None, {"data_dir": tmp_path, "broker": {"url": server.url}})
-        assert [problem for problem in room_of(settings, client).problems() if "the task store is nearly full" in problem]
+        assert [problem for problem in free_space_of(settings, client).problems() if "the task store is nearly full" in problem]
 
 
 def test_a_server_that_is_down_is_no_matter_of_room(tmp_path: Path) -> None:
     settings = load_settings(None, {"data_dir": tmp_path, "uploads": {"min_free_disk_mb": 0}})
-    assert not list(room_of(settings, redis.Redis(port=1)).problems())
+    assert not list(free_space_of(settings, redis.Redis(port=1)).problems())
 
 
 @pytest.mark.parametrize("code", ["XMinioStorageFull", "QuotaExceeded"])
