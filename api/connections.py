@@ -23,7 +23,7 @@ from api.body_budget import BodyBudget
 from api.http_messages import HttpBody, HttpParser, check_protocol, refusal, response_bytes
 from api.pace import Pace, PacedSocket
 from inference.errors import InferenceError, RequestTimeout
-from inference.heap import give_memory_back
+from inference.memory import give_memory_back
 from inference.open_files import out_of_files, report
 
 logger = logging.getLogger(__name__)

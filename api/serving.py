@@ -16,8 +16,9 @@ from api.connections import HttpWorker
 from api.http_messages import MAX_HEADER_FIELD_BYTES, MAX_HEADER_FIELDS, MAX_REQUEST_LINE_BYTES
 from api.response_writer import use_response_writer
 from api.stopping import SharedFlag
-from inference.heap import freeze_heap, map_large_blocks
+from inference.heap import freeze_heap
 from inference.http_address import bound_socket, network_url
+from inference.memory import return_large_blocks
 from inference.open_files import let_open
 from inference.settings import Settings
 
@@ -92,7 +93,7 @@ def serve(settings: Settings) -> None:
         ConfigurationError: a model's description is wrong, or the address cannot be listened on.
     """
     gc.set_threshold(_YOUNG_OBJECTS)
-    map_large_blocks()
+    return_large_blocks(from_bytes=2 * 2**20, kept_bytes=16 * 2**20)
     use_response_writer()
     _warn_of_strangers(settings)
     os.environ.pop("SCRIPT_NAME", None)  # gunicorn would answer requests outside of it with 500

@@ -1,6 +1,7 @@
 """Images of a form while it comes: the first megabytes in memory, the rest in an unlinked temporary file.
 
-A client may send a large form slowly, or for nothing: until all of it has come it takes room on the disk (`TMPDIR`), no memory.
+A client may send a large form slowly, or for nothing: until all of it has come it takes room on the disk (`TMPDIR`), no memory,
+unless that folder is in memory itself.
 """
 
 from __future__ import annotations

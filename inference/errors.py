@@ -247,7 +247,7 @@ class ObjectNotFound(InferenceError):
 
 
 class RequestTimeout(InferenceError):
-    """The client took too long to send a request's head."""
+    """The client took too long to send a request's head, or its body."""
 
     status, code, title = 408, "request_timeout", "The request came too slowly"
 

@@ -97,7 +97,8 @@ def network_url(host: str, port: int) -> str | None:
     if is_loopback_only(addresses):
         return None
     if is_wildcard(addresses):
-        host = next(filter(None, map(_own_address, _ELSEWHERE)), socket.gethostname())
+        families = _ELSEWHERE if any(":" in address for address in addresses) else (socket.AF_INET,)
+        host = next(filter(None, map(_own_address, families)), socket.gethostname())
     return f"http://{authority(host, port)}"
 
 

@@ -82,7 +82,7 @@ class InferenceWorker:
             store=store,
             held=self._held,
         )
-        return_large_blocks()
+        return_large_blocks(from_bytes=8 * 2**20, kept_bytes=32 * 2**20)  # Pillow's blocks of pixels have up to 16 MiB
         self._memory = DecodeMemory(options.decode_memory_mb * 2**20, max_large=max(1, options.io_threads - 1))
         self._pipelines = {name: self._make_pipeline(spec, objects, settings) for name, spec in by_name.items()}
         self._keepers = (

@@ -50,7 +50,7 @@ def run(side: int, count: int, budget_mb: int, folder: Path) -> dict[str, float]
     spec = ModelSpec(name="m", version="1", file="m.keras", input=_SPEC, local_files={}, digest="")
     memory = DecodeMemory(budget_mb * 2**20, max_large=_THREADS - 1)
     fetcher = Fetcher(objects, spec, SlotArena(_SPEC, count + 2), ImageLimits(50_000_000), memory=memory)
-    return_large_blocks()
+    return_large_blocks(from_bytes=8 * 2**20, kept_bytes=32 * 2**20)
     began, done, all_done = time.monotonic(), dict[str, float](), threading.Event()
 
     def pass_on(jobs: Sequence[Job]) -> None:
