@@ -62,6 +62,7 @@ class Fetcher:
         """Fetch, wait for a free slot (or take `slot`), decode; False when `stage` is to stop first, or `later` follows.
 
         Args:
+            slot: released where the image does not get into it.
             later: called when there is memory for a large image, where it has to wait for that; its bytes are not kept meanwhile.
                 None: it waits for nobody.
 
@@ -69,9 +70,28 @@ class Fetcher:
             DeadlineExceeded: the object store was down until then.
             InferenceError: there is no image for this job, and why.
         """
-        image = self._open(job, stage)
-        if image is None:
-            return False
+        is_filled = False
+        try:
+            image = self._open(job, stage)
+            is_filled = image is not None and self._decode(job, image, stage, slot, later)
+        finally:
+            if slot is not None and not is_filled:
+                self._arena.release(slot)
+        return is_filled
+
+    def load_reserved(self, reserved: Reserved, stage: Stage) -> bool:
+        """`load` for an image that has waited for its memory."""
+
+        def load() -> bool:
+            image = self._open(reserved.job, stage)
+            return image is not None and self._fill(reserved.job, image, stage, None)
+
+        return self._load_reserved(reserved, load)
+
+    def _decode(
+        self, job: Job, image: OpenImage, stage: Stage, slot: int | None, later: Callable[[Reserved], None] | None
+    ) -> bool:
+        """Decode an image once there is memory for it, or ask for that memory and let `later` follow."""
         needed = image.needed_bytes
         if needed <= TINY_BYTES:
             return self._fill(job, image, stage, slot)
@@ -83,15 +103,6 @@ class Fetcher:
         if not self._memory.reserve_large(needed, lambda: later(reserved)):
             return False
         return self._load_reserved(reserved, lambda: self._fill(job, image, stage, slot))
-
-    def load_reserved(self, reserved: Reserved, stage: Stage) -> bool:
-        """`load` for an image that has waited for its memory."""
-
-        def load() -> bool:
-            image = self._open(reserved.job, stage)
-            return image is not None and self._fill(reserved.job, image, stage, None)
-
-        return self._load_reserved(reserved, load)
 
     def _load_reserved(self, reserved: Reserved, load: Callable[[], bool]) -> bool:
         try:
@@ -123,27 +134,34 @@ class Fetcher:
         return image
 
     def _fill(
-        self, job: Job, image: OpenImage, stage: Stage, slot: int | None, memory: AbstractContextManager[None] = _NOT_COUNTED
+        self, job: Job, image: OpenImage, stage: Stage, given: int | None, memory: AbstractContextManager[None] = _NOT_COUNTED
     ) -> bool:
-        """Decode an image into a slot while `memory` is held."""
+        """Decode an image into the slot that was given, or a free one, while `memory` is held."""
+        slot = given
         while slot is None and not stage.stopping.is_set():
             slot = self._arena.acquire(timeout_s=0.5)
         if slot is None:
             return False
         try:
+            self._decode_into(slot, job, image, memory)
+        except InferenceError:
+            if given is None:
+                self._arena.release(slot)
+            raise
+        return True
+
+    def _decode_into(self, slot: int, job: Job, image: OpenImage, memory: AbstractContextManager[None]) -> None:
+        try:
             with memory:
                 began = time.monotonic()
                 image.decode_into(self._arena.images[slot])
         except InferenceError:
-            self._arena.release(slot)
             raise
         except Exception as error:
-            self._arena.release(slot)
             raise _broken(job, error) from error
         job.slot = slot
         job.ready_at = time.monotonic()
         job.timings["decode_ms"] += (job.ready_at - began) * 1000
-        return True
 
     def free_slot(self) -> int | None:
         """None while there is none."""
