@@ -3,46 +3,61 @@
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
 
 from inference.deadlines import some_of
 from inference.errors import DeadlineExceeded
+from inference.messages import ModelRef
 from tasks.jobs import Job
 
 logger = logging.getLogger(__name__)
 
 #: Batches that are remembered, and for how many seconds: so that one time when the machine was slow does not count for ever.
 _BATCHES, _AGE_S = 16, 10.0
+#: One batch alone may have met a moment when the machine stood still.
+_ENOUGH = 2
 
 
 class BatchTimes:
-    """The times of the last batches of one model.
+    """The times of the last batches of one model, by its version.
+
+    They end tasks without a run, so they are lower bounds: what a batch waited for other models or a lock is not in them.
 
     Args:
         clock: in seconds, as `Job.deadline_at`.
+        warm_up_s: seconds that one image took when this version was loaded; infinite where that is not known.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, clock: Callable[[], float] = time.monotonic, *, warm_up_s: Callable[[ModelRef], float] = lambda _: math.inf
+    ) -> None:
         self._clock = clock
-        #: when it ended, its size, and its seconds
-        self._last: deque[tuple[float, int, float]] = deque(maxlen=_BATCHES)
+        self._warm_up_s = warm_up_s
+        #: when it ended, the version that its tasks were accepted for, its size, and its seconds
+        self._last: deque[tuple[float, ModelRef, int, float]] = deque(maxlen=_BATCHES)
 
-    def note(self, size: int, seconds: float) -> None:
-        """A batch has run."""
-        self._last.append((self._clock(), size, seconds))
+    def note(self, model: ModelRef, size: int, seconds: float) -> None:
+        """A batch has run for so many seconds inside the predictor process."""
+        self._last.append((self._clock(), model, size, seconds))
 
-    def least_s(self, size: int) -> float:
-        """Seconds that a batch of so many images takes at least; 0 where none has run lately.
+    def least_s(self, model: ModelRef, size: int) -> float:
+        """Seconds that a batch of so many images takes at least; 0 where fewer than two have run lately.
 
         Images of a larger batch take less each, and a smaller batch takes less than all of it: either gives a lower bound. Much
-        smaller ones count only where there is nothing else.
+        smaller ones count only where there is nothing else. No batch takes longer than its images one by one did at warm-up,
+        unless the machine is slower now, which may be over at any time.
         """
         oldest_at = self._clock() - _AGE_S
-        bounds = [(other, seconds * min(1.0, size / other)) for at, other, seconds in tuple(self._last) if at >= oldest_at]
+        last = [(other, seconds) for at, ran, other, seconds in tuple(self._last) if at >= oldest_at and ran == model]
+        if len(last) < _ENOUGH:
+            return 0.0
+        bounds = [(other, seconds * min(1.0, size / other)) for other, seconds in last]
         alike = [bound for other, bound in bounds if 2 * other >= size]
-        return min(alike or [bound for _, bound in bounds], default=0.0)
+        counted = alike if len(alike) >= _ENOUGH else [bound for _, bound in bounds]
+        return min(*counted, self._warm_up_s(model) * size)
 
     def in_time(self, jobs: Sequence[Job], size: int, *, end: Callable[[Job, DeadlineExceeded], None]) -> list[Job]:
         """Those of `jobs` that can still end before their deadline in a batch of so many; the others are given to `end`."""
@@ -61,7 +76,7 @@ class BatchTimes:
 
     def refusal(self, job: Job, size: int) -> DeadlineExceeded | None:
         """Why a job can run no more in a batch of so many; None where it can."""
-        left_s, takes_s = job.deadline_at - self._clock(), self.least_s(size)
+        left_s, takes_s = job.deadline_at - self._clock(), self.least_s(job.model, size)
         if left_s >= takes_s and left_s > 0:
             return None
         if left_s <= 0:

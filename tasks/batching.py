@@ -201,7 +201,7 @@ class Batcher(Stage):
             job.timings["batch_wait_ms"] = (now - job.ready_at) * 1000
         slots = [job.slot for job in jobs if job.slot is not None]
         predictions = self._predictor.predict(jobs[0].model, slots)
-        self._times.note(len(jobs), time.monotonic() - now)
+        self._times.note(jobs[0].model, len(jobs), predictions.predict_ms / 1000)
         if len(predictions.values) != len(jobs):
             raise PredictionFailed(f"{len(jobs)} images gave {len(predictions.values)} predictions")
         return predictions

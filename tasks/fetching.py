@@ -7,7 +7,6 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -22,7 +21,12 @@ from tasks.stage import Stage
 
 logger = logging.getLogger(__name__)
 
-_NOT_COUNTED = nullcontext()
+#: Seconds between two looks at what else there is to do while no slot is free.
+_SLOT_WAIT_S = 0.2
+
+
+def _nothing() -> None:
+    pass
 
 
 @dataclass(frozen=True)
@@ -58,46 +62,86 @@ class Fetcher:
         self._memory = memory or DecodeMemory()
         self._max_bytes = max_bytes
 
-    def load(self, job: Job, stage: Stage, slot: int | None = None, *, later: Callable[[Reserved], None] | None = None) -> bool:
+    def load(
+        self,
+        job: Job,
+        stage: Stage,
+        slot: int | None = None,
+        *,
+        later: Callable[[Reserved], None] | None = None,
+        meanwhile: Callable[[], None] = _nothing,
+    ) -> bool:
         """Fetch, wait for a free slot (or take `slot`), decode; False when `stage` is to stop first, or `later` follows.
 
         Args:
-            later: called when there is memory for a large image, where it has to wait for that; its bytes are not kept meanwhile.
-                None: it waits for nobody.
+            slot: released where the image does not get into it.
+            later: called when there is memory for a large image, where it has to wait for that; neither its bytes nor a slot are
+                kept meanwhile. None: it waits for nobody.
+            meanwhile: called again and again while no slot is free.
 
         Raises:
-            DeadlineExceeded: the object store was down until then.
+            DeadlineExceeded: the object store was down until then, or no slot was free.
             InferenceError: there is no image for this job, and why.
         """
-        image = self._open(job, stage)
-        if image is None:
-            return False
-        needed = image.needed_bytes
-        if needed <= TINY_BYTES:
-            return self._fill(job, image, stage, slot)
-        if not self._memory.is_large(needed):
-            return self._fill(job, image, stage, slot, self._memory.small(needed))
-        if later is None:
-            return self._fill(job, image, stage, slot)
-        reserved = Reserved(job, needed)
-        if not self._memory.reserve_large(needed, lambda: later(reserved)):
-            return False
-        return self._load_reserved(reserved, lambda: self._fill(job, image, stage, slot))
-
-    def load_reserved(self, reserved: Reserved, stage: Stage) -> bool:
-        """`load` for an image that has waited for its memory."""
-
-        def load() -> bool:
-            image = self._open(reserved.job, stage)
-            return image is not None and self._fill(reserved.job, image, stage, None)
-
-        return self._load_reserved(reserved, load)
-
-    def _load_reserved(self, reserved: Reserved, load: Callable[[], bool]) -> bool:
+        is_filled = False
         try:
-            return load()
+            image = self._open(job, stage)
+            if image is not None and slot is None:
+                slot = self._wait_for_slot(job, stage, meanwhile)
+            if image is not None and slot is not None:
+                is_filled = self._decode(job, image, slot, later)
+        finally:
+            if slot is not None and not is_filled:
+                self._arena.release(slot)
+        return is_filled
+
+    def load_reserved(self, reserved: Reserved, stage: Stage, *, again: Callable[[Job], None]) -> bool:
+        """`load` for an image that has waited for its memory.
+
+        Args:
+            again: called where no slot becomes free soon: other models need the memory, which is given back.
+        """
+        try:
+            slot = self._arena.acquire(timeout_s=_SLOT_WAIT_S)
+            if slot is not None:
+                return self.load(reserved.job, stage, slot)
         finally:
             self._memory.release_large(reserved.needed_bytes)
+        again(reserved.job)
+        return False
+
+    def _wait_for_slot(self, job: Job, stage: Stage, meanwhile: Callable[[], None]) -> int | None:
+        """None when `stage` is to stop first."""
+        while not stage.stopping.is_set():
+            slot = self._arena.acquire(timeout_s=_SLOT_WAIT_S)
+            if slot is not None:
+                return slot
+            if time.monotonic() > job.deadline_at:
+                raise DeadlineExceeded("the deadline passed before the image was decoded", task_id=job.task_id)
+            meanwhile()
+        return None
+
+    def _decode(self, job: Job, image: OpenImage, slot: int, later: Callable[[Reserved], None] | None) -> bool:
+        """Decode an image once there is memory for it, or ask for that memory and let `later` follow.
+
+        Memory comes after the slot: whoever has it needs nothing else, and gives it back within the time of a decoding.
+        """
+        needed = image.needed_bytes
+        if needed <= TINY_BYTES:
+            self._fill(job, image, slot)
+        elif not self._memory.is_large(needed):
+            with self._memory.small(needed):
+                self._fill(job, image, slot)
+        elif later is None:
+            self._fill(job, image, slot)
+        elif not self._memory.reserve_large(needed, partial(later, Reserved(job, needed))):
+            return False
+        else:
+            try:
+                self._fill(job, image, slot)
+            finally:
+                self._memory.release_large(needed)
+        return True
 
     def _open(self, job: Job, stage: Stage) -> OpenImage | None:
         if time.monotonic() > job.deadline_at:
@@ -122,28 +166,17 @@ class Fetcher:
         job.timings["decode_ms"] = (time.monotonic() - began) * 1000
         return image
 
-    def _fill(
-        self, job: Job, image: OpenImage, stage: Stage, slot: int | None, memory: AbstractContextManager[None] = _NOT_COUNTED
-    ) -> bool:
-        """Decode an image into a slot while `memory` is held."""
-        while slot is None and not stage.stopping.is_set():
-            slot = self._arena.acquire(timeout_s=0.5)
-        if slot is None:
-            return False
+    def _fill(self, job: Job, image: OpenImage, slot: int) -> None:
+        began = time.monotonic()
         try:
-            with memory:
-                began = time.monotonic()
-                image.decode_into(self._arena.images[slot])
+            image.decode_into(self._arena.images[slot])
         except InferenceError:
-            self._arena.release(slot)
             raise
         except Exception as error:
-            self._arena.release(slot)
             raise _broken(job, error) from error
         job.slot = slot
         job.ready_at = time.monotonic()
         job.timings["decode_ms"] += (job.ready_at - began) * 1000
-        return True
 
     def free_slot(self) -> int | None:
         """None while there is none."""
@@ -175,7 +208,7 @@ def _broken(job: Job, error: Exception) -> InvalidImage:
 class FetchStage(Stage):
     """Works through the jobs on `threads` threads; free slots are the measure of how far ahead.
 
-    A large image that there is no memory for goes back into the inbox when there is, and the others pass it.
+    A large image that there is no memory for is loaded when there is, and the others pass it.
 
     Args:
         pass_on: where decoded jobs go.
@@ -193,7 +226,9 @@ class FetchStage(Stage):
         fail: Callable[[Job, InferenceError], None],
     ) -> None:
         super().__init__(threads=threads)
-        self.inbox: queue.SimpleQueue[Job | Reserved] = queue.SimpleQueue()
+        #: None wakes a thread for what is granted
+        self.inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._granted: queue.SimpleQueue[Reserved] = queue.SimpleQueue()
         self._fetcher = fetcher
         self._pass_on = pass_on
         self._fail = fail
@@ -202,16 +237,32 @@ class FetchStage(Stage):
         self._waiting = 0
 
     def step(self) -> None:
+        self._load_granted()
         try:
             job = self.inbox.get(timeout=0.5)
         except queue.Empty:
             return
-        if isinstance(job, Reserved):
-            self._finish(job.job, lambda: self._fetcher.load_reserved(job, self))
+        if job is not None:
+            self._finish(job, lambda: self._fetcher.load(job, self, later=self._grant, meanwhile=self._load_granted))
+            with self._lock:
+                self._waiting -= 1
+
+    def _grant(self, reserved: Reserved) -> None:
+        self._granted.put(reserved)
+        self.inbox.put(None)
+
+    def _load_granted(self) -> None:
+        """Ahead of the inbox, and also while no slot is free: other models wait for the memory of such an image."""
+        try:
+            reserved = self._granted.get_nowait()
+        except queue.Empty:
             return
-        self._finish(job, lambda: self._fetcher.load(job, self, later=self.inbox.put))
+        self._finish(reserved.job, lambda: self._fetcher.load_reserved(reserved, self, again=self._put))
+
+    def _put(self, job: Job) -> None:
         with self._lock:
-            self._waiting -= 1
+            self._waiting += 1
+        self.inbox.put(job)
 
     def take(self, jobs: Iterable[Job]) -> None:
         """Raw bytes that came with the lease are copied into a free slot at once, which is less than to hand them on.
@@ -224,9 +275,7 @@ class FetchStage(Stage):
             may_go = job.image and header and header.format is ImageFormat.RAW and not self._waiting
             slot = self._fetcher.free_slot() if may_go else None
             if slot is None:
-                with self._lock:
-                    self._waiting += 1
-                self.inbox.put(job)
+                self._put(job)
             elif self._attempt(job, partial(self._fetcher.load, job, self, slot)):
                 loaded.append(job)
         self._pass_on(loaded)

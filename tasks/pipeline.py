@@ -8,11 +8,14 @@ Delivery ──▶ Intake ──▶ FetchStage ──▶ ReadyQueue ──▶ Ba
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from inference.imaging import ImageLimits
+from inference.messages import ModelRef
 from inference.models.arena import SlotArena
 from inference.models.predictor import Predictor
 from inference.models.spec import ModelSpec
@@ -63,7 +66,7 @@ class Pipeline:
         memory: DecodeMemory | None = None,
         policy: PipelinePolicy,
     ) -> None:
-        clock, times = StoreClock(), BatchTimes()
+        clock, times = StoreClock(), BatchTimes(warm_up_s=partial(_warm_up_s, predictor))
         fetcher = Fetcher(objects, spec, arena, policy.limits, memory=memory, max_bytes=policy.max_image_bytes)
         self._committer = Committer(store, owner, held)
         self._undertaker = Undertaker(store, objects, owner, held)
@@ -116,3 +119,9 @@ class Pipeline:
         """A job that runs alone is fetched only after its start is counted."""
         self._batcher.ready.put([job for job in jobs if job.alone])
         self._fetch.take(job for job in jobs if not job.alone)
+
+
+def _warm_up_s(predictor: Predictor, model: ModelRef) -> float:
+    """Seconds that one image took at warm-up; known of the current version."""
+    loaded = predictor.loaded.get(model.name) if predictor.references.get(model.name) == model else None
+    return loaded.predict_ms / 1000 if loaded else math.inf

@@ -11,6 +11,7 @@ from pipeline_rig import CLASSES, NO_OUTPUT, MakeRig, Rig, assert_failed, assert
 
 from inference.errors import ServiceUnavailable
 from inference.messages import ModelRef
+from inference.models.protocol import Loaded
 from inference.task_store import Commit
 
 TIMINGS = {"queue_ms", "fetch_ms", "decode_ms", "batch_wait_ms", "predict_ms"}
@@ -309,7 +310,9 @@ def test_what_can_end_in_time_no_more_costs_the_predictor_nothing(rig: Rig) -> N
 
 
 def test_a_task_ends_before_its_deadline_where_a_batch_takes_longer(rig: Rig) -> None:
-    rig.pipeline._batcher._times.note(1, 30.0)
+    model = ModelRef(rig.spec.name, rig.spec.version, "sha256:0")
+    for _ in range(2):
+        rig.pipeline._batcher._times.note(model, 1, 30.0)
     rig.await_done(rig.send(1, deadline_s=20.0))
     record = rig.record(1)
     assert record.status == "expired"
@@ -321,6 +324,29 @@ def test_a_task_ends_before_its_deadline_where_a_batch_takes_longer(rig: Rig) ->
     assert rig.predictor.batches == []
     rig.await_done(rig.send(2, deadline_s=60.0))
     assert_succeeded(rig.record(2), 2)
+
+
+def test_what_a_batch_waited_for_another_model_ends_no_task(rig: Rig) -> None:
+    """Both models of a device share a process: the batch waits for the other's call, and takes 1.5 ms then."""
+    for number in range(2):
+        rig.predictor.gate.clear()
+        inboxes = rig.send(number)
+        wait_until(lambda number=number: len(rig.predictor.batches) > number, "a batch that waits")
+        time.sleep(0.6)
+        rig.predictor.gate.set()
+        rig.await_done(inboxes)
+    rig.await_done(rig.send(2, deadline_s=0.5))
+    assert_succeeded(rig.record(2), 2)
+
+
+def test_a_worker_that_was_slow_for_a_moment_goes_by_the_warm_up(rig: Rig) -> None:
+    model = ModelRef(rig.spec.name, rig.spec.version, "sha256:0")
+    rig.predictor.references = {model.name: model}
+    rig.predictor.loaded = {model.name: Loaded(model.name, 10, predict_ms=1.5)}
+    for _ in range(2):
+        rig.pipeline._batcher._times.note(model, 1, 30.0)
+    rig.await_done(rig.send(1, deadline_s=20.0))
+    assert_succeeded(rig.record(1), 1)
 
 
 def test_a_task_that_comes_after_its_deadline_is_not_even_fetched(rig: Rig) -> None:

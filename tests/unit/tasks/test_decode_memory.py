@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from PIL import Image
 from PIL.ImageFile import ImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
-from pipeline_rig import Rig
+from pipeline_rig import MakeRig, Rig, wait_until
 from support.decoding_attack import png
 
 from inference.errors import DeadlineExceeded, InvalidMetadata, ObjectNotFound, PayloadTooLarge
@@ -25,11 +26,13 @@ from inference.imaging import ImageFormat, ImageHeader, ImageLimits, inspect, op
 from inference.messages import QueueItem
 from inference.models.spec import InputSpec
 from tasks.decode_memory import DecodeMemory
-from tasks.fetching import Reserved
+from tasks.fetching import Fetcher, FetchStage, Reserved
 from tasks.jobs import Job
 from tasks.stage import Stage
 
 MB = 2**20
+
+MakeStage = Callable[[int], tuple[FetchStage, list[Job], list[Job]]]
 SPEC = InputSpec(shape=(224, 224, 3), dtype="uint8", raw="pixels", resize="stretch", interpolation="bicubic")
 
 
@@ -147,7 +150,7 @@ def test_a_large_image_that_waits_is_fetched_again_when_there_is_memory(rig: Rig
     assert not granted
     memory.release_large(12 * MB)
     assert [one.job for one in granted] == [job]
-    assert fetcher.load_reserved(granted[0], Stage())
+    assert fetcher.load_reserved(granted[0], Stage(), again=lambda _: None)
     assert job.slot is not None
     rig.arena.release(job.slot)
     assert memory.reserve_large(12 * MB, lambda: None), "what was reserved is given back"
@@ -161,8 +164,78 @@ def test_one_that_is_gone_meanwhile_gives_its_memory_back(rig: Rig) -> None:
     memory.reserve_large(12 * MB, lambda: None)
     memory.release_large(12 * MB)
     with pytest.raises(ObjectNotFound):
-        fetcher.load_reserved(Reserved(job, 12 * MB), Stage())
+        fetcher.load_reserved(Reserved(job, 12 * MB), Stage(), again=lambda _: None)
     assert memory.reserve_large(12 * MB, lambda: None)
+
+
+class TestSharedByModels:
+    """A model whose predictor is down, so that its arena is full, and another one with free slots."""
+
+    @pytest.fixture
+    def stages(self, make_rig: MakeRig) -> Iterator[MakeStage]:
+        memory, made = DecodeMemory(16 * MB), list[tuple[FetchStage, list[Job], list[Job]]]()
+
+        def make(slots: int) -> tuple[FetchStage, list[Job], list[Job]]:
+            """With the jobs that it passes on, and those that it ends."""
+            rig, passed, ended = make_rig(slots=slots), list[Job](), list[Job]()
+            rig.objects.put("uploads/large", png(1000))
+            rig.objects.put("uploads/small", png(64))
+            fetcher = Fetcher(rig.objects, rig.spec, rig.arena, ImageLimits(50_000_000), memory=memory)
+            stage = FetchStage(fetcher, threads=2, pass_on=passed.extend, fail=lambda job, _: ended.append(job))
+            stage.start()
+            made.append((stage, passed, ended))
+            return made[-1]
+
+        yield make
+        for stage, _, _ in made:
+            stage.stop()
+        for stage, passed, _ in made:
+            assert stage.join(10)
+            for job in passed:
+                if job.slot is not None:
+                    stage._fetcher._arena.release(job.slot)
+
+    def job(self, key: str, deadline_s: float = 60) -> Job:
+        item = QueueItem(key, f"uploads/{key}", None)
+        return Job(item, [], alone=False, attempt=0, deadline_at=time.monotonic() + deadline_s)
+
+    def test_who_waits_for_a_slot_holds_no_memory(self, stages: MakeStage) -> None:
+        (full, filled, _), (other, passed, _) = stages(1), stages(4)
+        full.take([self.job("small")])
+        wait_until(lambda: len(filled) == 1, "a full arena")
+        full.take([self.job("large") for _ in range(3)])
+        time.sleep(0.3)
+        other.take([self.job("large") for _ in range(3)])
+        wait_until(lambda: len(passed) == 3, "the large images of the other model")
+
+    def test_memory_that_is_granted_when_no_slot_is_free_is_given_back(self, stages: MakeStage) -> None:
+        (full, filled, _), (other, passed, _) = stages(1), stages(4)
+        memory = full._fetcher._memory
+        assert memory.reserve_large(12 * MB, lambda: None)
+        full.take([self.job("large") for _ in range(3)])
+        wait_until(lambda: len(memory._waiting) == 3, "images that wait for memory")
+        full.take([self.job("small") for _ in range(3)])
+        wait_until(lambda: len(filled) == 1, "a full arena")
+        time.sleep(0.3)
+        other.take([self.job("large")])
+        wait_until(lambda: len(memory._waiting) == 4, "another model's image behind them")
+        memory.release_large(12 * MB)
+        wait_until(lambda: len(passed) == 1, "that image")
+        for number in range(1, 6):
+            slot = filled[-1].slot
+            assert slot is not None
+            full._fetcher._arena.release(slot)
+            filled[-1].slot = None
+            wait_until(lambda number=number: len(filled) == number + 1, "the next one, as a slot is free")
+
+    def test_who_waits_for_a_slot_ends_at_the_deadline(self, stages: MakeStage) -> None:
+        full, filled, ended = stages(1)
+        full.take([self.job("small")])
+        wait_until(lambda: len(filled) == 1, "a full arena")
+        late = [self.job(key, deadline_s=0.3) for key in ("small", "large", "small", "large")]
+        full.take(late)
+        wait_until(lambda: len(ended) == 4, "the end of all")
+        assert {id(job) for job in ended} == {id(job) for job in late}
 
 
 @pytest.mark.parametrize("image_format", ["PNG", "JPEG", "WEBP"])

@@ -172,6 +172,40 @@ def test_who_waits_for_a_slot_is_not_overtaken(rig: Rig) -> None:
         rig.arena.release(job.slot)
 
 
+@pytest.mark.parametrize(
+    ("changes", "is_stopping"),
+    [
+        ({"deadline_at": 0.0}, False),
+        ({"item": QueueItem("task-1", "uploads/1", ImageHeader(ImageFormat.RAW, (9, 9, 1), "<f4"))}, False),
+        ({"item": QueueItem("task-1", "uploads/1", ImageHeader(ImageFormat.RAW, (8, 8, 1), "<i2"))}, False),
+        *(({"image": data}, False) for data in CORRUPT.values()),
+        ({"image": b"", "item": QueueItem("task-1", "uploads/missing", RAW_HEADER)}, False),
+        ({"image": b""}, True),
+    ],
+    ids=["past its deadline", "another shape", "another dtype", *CORRUPT, "not there", "the store is down and the stage stops"],
+)
+@pytest.mark.parametrize("is_copied_at_once", [True, False])
+def test_a_slot_is_free_again_where_no_image_gets_into_it(
+    rig: Rig, changes: dict[str, Any], *, is_stopping: bool, is_copied_at_once: bool
+) -> None:
+    fields = {"item": queue_item(1), "deadline_at": time.monotonic() + 60, "image": image_of(1)} | changes
+    job = Job(deliveries=[], alone=False, attempt=0, **fields)
+    failed: list[Job] = []
+    fetcher = Fetcher(rig.objects, rig.spec, rig.arena, limits=rig.pipeline._fetch._fetcher._limits)
+    stage = FetchStage(fetcher, threads=1, pass_on=lambda _: None, fail=lambda job, _: failed.append(job))
+    if is_stopping:
+        rig.objects.take_down("get")
+        stage.stop()
+    if is_copied_at_once and job.image:
+        stage.take([job])
+    else:
+        slot = rig.arena.acquire(0) if is_copied_at_once else None
+        assert not stage._attempt(job, lambda: fetcher.load(job, stage, slot))
+    assert failed == ([] if is_stopping else [job])
+    assert job.slot is None
+    assert rig.every_slot_is_free()
+
+
 def test_one_slot_is_enough(make_rig: MakeRig) -> None:
     rig = make_rig(slots=1).start()
     rig.await_done(rig.send(*range(5)))
