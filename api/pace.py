@@ -75,6 +75,9 @@ class Turn:
 class PacedUnreader(SocketUnreader):  # type: ignore[misc] # gunicorn has no types
     """Bytes of requests, whose reading raises RequestTimeout where they come too slowly."""
 
+    #: what is received at once; a body's steps (64 KiB) are copied out of it, each with all that follows
+    max_body_chunk = 2**18
+
     def __init__(self, client: Any, pace: Pace) -> None:
         super().__init__(client)
         self.pace = pace
