@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 import time
 from functools import partial
 from typing import Any
@@ -19,6 +20,7 @@ from gevent.pool import Pool
 from gevent.server import StreamServer
 from gunicorn.workers.ggevent import GeventWorker
 
+from api.arbiter import END_WORKER
 from api.body_budget import BodyBudget
 from api.http_messages import HttpBody, HttpParser, check_protocol, refusal, response_bytes
 from api.pace import Pace, PacedSocket
@@ -67,7 +69,7 @@ class HttpWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
         self._idle: dict[Connection, float] = {}
 
     def run(self) -> None:
-        """Serve until SIGTERM; then let open connections finish, within `drain_timeout_s`."""
+        """Serve until the main process ends it; then let open connections finish, within `drain_timeout_s`."""
         listeners = [Listener(sock, self._serve, self._pool, self.make_room) for sock in self.sockets]
         for listener in listeners:
             if self.cfg.workers > 1:
@@ -81,6 +83,13 @@ class HttpWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
         for listener in listeners:
             listener.finish()
         self._drain()
+
+    def init_signals(self) -> None:
+        """Leave SIGTERM to the main process; without one, `notify` ends this process."""
+        super().init_signals()
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(END_WORKER, self.handle_exit)
+        signal.siginterrupt(END_WORKER, False)
 
     def make_room(self) -> None:
         """Close the connection that has been idle for longest; a new one has a moment to send its request."""
