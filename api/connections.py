@@ -23,8 +23,8 @@ from gunicorn.workers.ggevent import GeventWorker
 from api.arbiter import END_WORKER
 from api.body_budget import BodyBudget
 from api.http_messages import HttpBody, HttpParser, check_protocol, refusal, response_bytes
-from api.pace import Pace, PacedSocket
-from inference.errors import InferenceError, RequestTimeout
+from api.pace import HeadPace, Pace, PacedSocket
+from inference.errors import InferenceError
 from inference.heap import give_memory_back
 from inference.open_files import out_of_files, report
 
@@ -151,7 +151,8 @@ class Connection:
         least = worker.app.body_timeout_s, worker.app.body_min_bytes_per_s
         self._client = PacedSocket(client, Pace(*least), worker.unsent)
         self._address = address
-        self._parser = HttpParser(worker.cfg, client, address, Pace(*least))
+        self._head_pace, self._body_pace = HeadPace(_HEAD_TIMEOUT_S), Pace(*least)
+        self._parser = HttpParser(worker.cfg, client, address, self._head_pace)
         self._is_head = False
 
     def serve(self) -> None:
@@ -184,9 +185,10 @@ class Connection:
         if not data:
             return False
         unreader.turn.go_on(began)
+        unreader.begin(self._head_pace)
         self._is_head = data.startswith(b"HEAD ")
         request = self._parse(data)
-        unreader.pace.restart()
+        unreader.begin(self._body_pace)
         request.body.reserve_in(self._worker.bodies)
         if self._worker.app.stopping.is_set:
             request.force_close()
@@ -208,10 +210,7 @@ class Connection:
         usual_bytes = self._parser.unreader.mxchunk
         self._parser.unreader.mxchunk = _HEAD_READ_BYTES
         try:
-            with gevent.Timeout(_HEAD_TIMEOUT_S):
-                return next(self._parser)
-        except gevent.Timeout as error:
-            raise RequestTimeout(f"the head of the request took more than {_HEAD_TIMEOUT_S:g} s") from error
+            return next(self._parser)
         finally:
             self._parser.unreader.mxchunk = usual_bytes
 
