@@ -66,12 +66,6 @@ class Pace:
             self._left_s -= waited_s
 
 
-def show_progress(listener: socket.socket) -> None:
-    """Let writing to the connections that a socket accepts go on as their clients read, where the system has an option for it."""
-    with contextlib.suppress(AttributeError, OSError):
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _MAX_UNSENT_BYTES)
-
-
 class HeadPace(Pace):
     """A request's head comes within `timeout_s` of waiting, whatever its size."""
 
@@ -84,6 +78,12 @@ class HeadPace(Pace):
 
     def passed(self, size: int, waited_s: float) -> None:  # noqa: ARG002 it has no least rate
         self._left_s -= waited_s
+
+
+def show_progress(listener: socket.socket) -> None:
+    """Let writing to the connections that a socket accepts go on as their clients read, where the system has an option for it."""
+    with contextlib.suppress(AttributeError, OSError):
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _MAX_UNSENT_BYTES)
 
 
 class Turn:
