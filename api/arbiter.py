@@ -3,6 +3,9 @@
 SIGTERM ──▶ not ready, Connection: close ──api.shutdown_delay_s──▶ no new connections ──▶ workers drain ──▶ end
             load balancers look elsewhere                            accepted ones are served
             meanwhile; all are served
+
+Supervisors send SIGTERM to all processes (systemd, supervisord's stopasgroup). Workers that heeded it would leave the connections
+that come meanwhile to nobody: the main process ends them with another signal.
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ from typing import Any
 
 from gunicorn.arbiter import Arbiter
 
+#: The main process's SIGTERM to a worker.
+END_WORKER = signal.SIGUSR2
 _LOOK_INTERVAL_S = 0.1
 #: A handshake that has begun is over after this time.
 _HANDSHAKE_S = 0.2
@@ -43,6 +48,9 @@ class StoppingArbiter(Arbiter):  # type: ignore[misc] # gunicorn has no types
                 drop_new_handshakes(listener)
             graceful = graceful and self._serve_on(_HANDSHAKE_S)
         super().stop(graceful)
+
+    def kill_worker(self, pid: int, sig: int) -> None:
+        super().kill_worker(pid, END_WORKER if sig == signal.SIGTERM else sig)
 
     def _serve_on(self, seconds: float) -> bool:
         """Whether nobody asked for a quick end meanwhile."""

@@ -1,7 +1,8 @@
 """Limit for the request bodies that a process has at a time, as nginx and Envoy have it for their buffers.
 
     Content-Length over 1 MiB      its whole length is reserved before a byte is read, so that it is refused at once or not at all
-    smaller, or sent in chunks     what has come is counted: a client that announces much and sends nothing takes nothing
+    smaller, or sent in chunks     what has come is counted, in steps of 64 KiB: a client that announces much and sends nothing
+                                   takes nothing
 
 Large bodies leave an eighth of the budget to small ones, which go on while uploads fill the rest.
 """

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import signal
 import time
 from functools import partial
 from typing import Any
@@ -19,10 +20,11 @@ from gevent.pool import Pool
 from gevent.server import StreamServer
 from gunicorn.workers.ggevent import GeventWorker
 
+from api.arbiter import END_WORKER
 from api.body_budget import BodyBudget
 from api.http_messages import HttpBody, HttpParser, check_protocol, refusal, response_bytes
-from api.pace import Pace, PacedSocket
-from inference.errors import InferenceError, RequestTimeout
+from api.pace import HeadPace, Pace, PacedSocket
+from inference.errors import InferenceError
 from inference.memory import give_memory_back
 from inference.open_files import out_of_files, report
 
@@ -67,7 +69,7 @@ class HttpWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
         self._idle: dict[Connection, float] = {}
 
     def run(self) -> None:
-        """Serve until SIGTERM; then let open connections finish, within `drain_timeout_s`."""
+        """Serve until the main process ends it; then let open connections finish, within `drain_timeout_s`."""
         listeners = [Listener(sock, self._serve, self._pool, self.make_room) for sock in self.sockets]
         for listener in listeners:
             if self.cfg.workers > 1:
@@ -81,6 +83,13 @@ class HttpWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
         for listener in listeners:
             listener.finish()
         self._drain()
+
+    def init_signals(self) -> None:
+        """Leave SIGTERM to the main process; without one, `notify` ends this process."""
+        super().init_signals()
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(END_WORKER, self.handle_exit)
+        signal.siginterrupt(END_WORKER, False)
 
     def make_room(self) -> None:
         """Close the connection that has been idle for longest; a new one has a moment to send its request."""
@@ -142,7 +151,8 @@ class Connection:
         least = worker.app.body_timeout_s, worker.app.body_min_bytes_per_s
         self._client = PacedSocket(client, Pace(*least), worker.unsent)
         self._address = address
-        self._parser = HttpParser(worker.cfg, client, address, Pace(*least))
+        self._head_pace, self._body_pace = HeadPace(_HEAD_TIMEOUT_S), Pace(*least)
+        self._parser = HttpParser(worker.cfg, client, address, self._head_pace)
         self._is_head = False
 
     def serve(self) -> None:
@@ -175,9 +185,10 @@ class Connection:
         if not data:
             return False
         unreader.turn.go_on(began)
+        unreader.begin(self._head_pace)
         self._is_head = data.startswith(b"HEAD ")
         request = self._parse(data)
-        unreader.pace.restart()
+        unreader.begin(self._body_pace)
         request.body.reserve_in(self._worker.bodies)
         if self._worker.app.stopping.is_set:
             request.force_close()
@@ -199,10 +210,7 @@ class Connection:
         usual_bytes = self._parser.unreader.mxchunk
         self._parser.unreader.mxchunk = _HEAD_READ_BYTES
         try:
-            with gevent.Timeout(_HEAD_TIMEOUT_S):
-                return next(self._parser)
-        except gevent.Timeout as error:
-            raise RequestTimeout(f"the head of the request took more than {_HEAD_TIMEOUT_S:g} s") from error
+            return next(self._parser)
         finally:
             self._parser.unreader.mxchunk = usual_bytes
 

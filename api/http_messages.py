@@ -50,8 +50,8 @@ _REFUSALS: tuple[tuple[type[Exception], type[InferenceError], str], ...] = (
     (errors.ParseException, InvalidRequest, "the request is not valid HTTP/1.1: {}"),
 )
 _SECURITY_LINES = header_lines(SECURITY_HEADERS)
-#: Bytes of a body that are dropped at a time: as many as gunicorn reads at once.
-_DROPPED_BYTES = 2**20
+#: Bytes of a body that are waited for at a time. What a client has sent of them when it stalls is in memory, and not counted.
+STEP_BYTES = 2**16
 #: The first byte of a TLS handshake record.
 _TLS_HANDSHAKE = b"\x16"
 
@@ -78,12 +78,13 @@ class HttpBody(Body):  # type: ignore[misc] # gunicorn has no types
     def drop(self) -> None:
         """Read the rest of it and keep nothing. Raises InvalidRequest, RequestTimeout.
 
-        gunicorn's own way to do it takes a kilobyte at a time, and copies all that has come for each.
+        gunicorn's own way takes a kilobyte at a time, and copies all that has come for each.
         """
-        while self.read(_DROPPED_BYTES):
+        while self.read(STEP_BYTES):
             pass
 
     def _read_reader(self, size: int) -> bytes:
+        size = min(size, STEP_BYTES)
         if self.reservation is None:
             return self._read_whole(size)
         self.reservation.open()

@@ -14,6 +14,7 @@ from api.app import create_app
 from api.arbiter import StoppingArbiter
 from api.connections import HttpWorker
 from api.http_messages import MAX_HEADER_FIELD_BYTES, MAX_HEADER_FIELDS, MAX_REQUEST_LINE_BYTES
+from api.pace import show_progress
 from api.response_writer import use_response_writer
 from api.stopping import SharedFlag
 from inference.heap import freeze_heap
@@ -100,6 +101,7 @@ def serve(settings: Settings) -> None:
     max_connections = connections_within(let_open(settings.api.max_connections + _OTHER_FILES), settings.api.max_connections)
     create_app(settings)  # what is wrong with it is said once, before any worker is forked
     listener = bound_socket(settings.api.host, settings.api.port)
+    show_progress(listener)
     listener.listen(_BACKLOG)
     _Gunicorn(settings, listener.detach(), max_connections).run()
 

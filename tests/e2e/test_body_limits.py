@@ -183,6 +183,18 @@ class TestSlowClients:
             time.sleep(1.5)
             assert connection.ask(GET).status == 200
 
+    def test_one_that_reads_at_many_times_the_least_rate_is_served(self, make_api: MakeApi) -> None:
+        api = make_api(body_timeout_s=1.5)
+        with api.connect() as connection:
+            connection.socket.settimeout(0.2)
+            with contextlib.suppress(OSError):
+                while True:  # until neither side takes more
+                    connection.send(get(target=b"/") * 100)
+            for _ in range(50):
+                assert connection.socket.recv(2**14)
+                time.sleep(0.1)  # 160 KB/s
+            assert connection.socket.recv(2**14)
+
     def test_a_client_that_does_not_read_is_disconnected(self, make_api: MakeApi) -> None:
         api = make_api(body_timeout_s=1.5)
         with api.connect() as connection:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import re
 import resource
+import signal
 import sys
 import threading
 import time
 from collections.abc import Callable
 
+import psutil
 import pytest
 from support.api_process import GET, LAST_GET, ApiProcess, get
 
@@ -128,6 +130,21 @@ class TestStopping:
         for thread in served:
             thread.join(30)
         assert failures == []
+        assert api.process.wait(10) == 0
+
+    def test_nor_where_sigterm_is_sent_to_all_of_its_processes(self, make_api: MakeApi) -> None:
+        api = make_api(workers=2, shutdown_delay_s=1.5)
+        failures: list[Exception] = []
+        served = [threading.Thread(target=ask_until_refused, args=(api, failures)) for _ in range(8)]
+        for thread in served:
+            thread.start()
+        began = time.monotonic()
+        for process in (*psutil.Process(api.process.pid).children(recursive=True), api.process):
+            process.send_signal(signal.SIGTERM)
+        for thread in served:
+            thread.join(30)
+        assert failures == []
+        assert time.monotonic() - began > 1.5
         assert api.process.wait(10) == 0
 
     def test_idle_connections_alone_are_closed_at_once(self, make_api: MakeApi) -> None:
