@@ -316,6 +316,12 @@ class TaskStore(Protocol):
             up_to: by priority, the acceptance number of the last that counts, and no other priority; None: all of them.
         """
 
+    def forget_gone(self, queue: str, *, limit: int) -> int:
+        """Take tasks off the queue's figures that neither wait nor run: their records were evicted, or ended by an older version.
+
+        Looks at `limit` at random of those that wait, and of those that run: calls in a row find all of them. Gives how many.
+        """
+
     def dead_letters(self, limit: int) -> list[str]:
         """Ids of buried tasks, oldest first."""
 

@@ -321,6 +321,9 @@ class RedisTaskStore(RedisUploads):
         bounds = ["all"] if up_to is None else [part for bound in up_to.items() for part in bound]
         return _texts(self._scripts.run("find_lost", queue, in_ms(grace_s), limit, *bounds))
 
+    def forget_gone(self, queue: str, *, limit: int) -> int:
+        return int(self._scripts.run("forget_gone", queue, limit))
+
     def dead_letters(self, limit: int) -> list[str]:
         with unavailable_when_down():
             return _texts(self._redis.zrange(self._key("dead-letters"), 0, limit - 1))

@@ -356,6 +356,12 @@ class FakeTaskStore:
                     lost.append(task.request.task_id)
             return lost
 
+    def forget_gone(self, queue: str, *, limit: int) -> int:
+        """None: its figures are counted from the records."""
+        del queue, limit
+        with self._step():
+            return 0
+
     def dead_letters(self, limit: int) -> list[str]:
         with self._step():
             return self._table.dead_letters[:limit]
