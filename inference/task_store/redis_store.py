@@ -85,7 +85,7 @@ class RedisTaskStore(RedisUploads):
     """`TaskStore` on a Redis server. Safe to share between threads and greenlets."""
 
     def __init__(self, client: redis.Redis, policy: StorePolicy) -> None:
-        super().__init__(client, Scripts(client, policy.key_prefix), policy.key_prefix, image_ttl_s=policy.result_ttl_s)
+        super().__init__(client, Scripts(client, policy.key_prefix), policy.key_prefix, result_ttl_s=policy.result_ttl_s)
         self._policy = policy
         self._acceptances = Gatherer(self._accept_each, weigh=weight, max_weight=64 * SUBMISSION_WEIGHT)
 
