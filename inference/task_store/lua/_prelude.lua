@@ -98,7 +98,8 @@ local lives, LIFE_MEMORY_MS, LIFE_ROUND_MS = k('seq', 'lives'), 90000000, 360000
 local function note_life(ttl)
   if now - tonumber(redis.call('ZSCORE', lives, ttl) or 0) < LIFE_ROUND_MS then return end
   redis.call('ZADD', lives, now, ttl)
-  redis.call('ZREMRANGEBYSCORE', lives, '-inf', now - 2 * LIFE_MEMORY_MS)
+  redis.call('ZREMRANGEBYSCORE', lives, '-inf', now - LIFE_MEMORY_MS)
+  redis.call('PEXPIRE', lives, LIFE_MEMORY_MS)
 end
 
 -- What records that end here are let live; every script has one `ttl` for all of them.
