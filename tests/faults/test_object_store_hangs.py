@@ -142,7 +142,7 @@ def test_deadlines_hold_and_no_image_is_left_over_or_missing(on_minio: Parts, mi
     minio.thaw()
     wait_until(lambda: tenant.store.count_kept_images() == 0, timeout_s=60, what="the images are stored")
     assert "image_stored" not in on_minio.task(unstored["task_id"])
-    assert succeeds(on_minio)
+    wait_until(lambda: succeeds(on_minio), timeout_s=60, what="the API asks the object store again")
     tenant.delete_orphans(tenant.store, ORPHAN_AFTER_S)
     assert len(tenant.uploads()) == 7
     assert pids(on_minio) == before
