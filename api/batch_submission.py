@@ -189,8 +189,8 @@ class BatchSubmissions:
     ) -> BatchSubmission:
         waiter = self._replies.expect_all([one.item.task_id for one in prepared])  # before anything can answer
         try:
-            for one in prepared[:1]:  # the oldest
-                self._ids.check_age(one.item.task_id)
+            if prepared:
+                self._ids.check_age(min(one.item.task_id for one in prepared))  # the oldest: ids begin with the time
             accepted = accept_batch(
                 self._store,
                 self._broker,

@@ -9,9 +9,6 @@ from typing import TypeVar
 A = TypeVar("A")
 R = TypeVar("R")
 
-#: Seconds that `map` waits where nothing else is said.
-_TIMEOUT_S = 60.0
-
 
 class SideBySide:
     """At most `width` calls at a time, over all who ask.
@@ -25,7 +22,7 @@ class SideBySide:
     def begin(self, call: Callable[[], R]) -> Future[R]:
         return self._executor.submit(call)
 
-    def map(self, call: Callable[[A], R], arguments: Iterable[A], *, timeout_s: float = _TIMEOUT_S) -> list[R]:
+    def map(self, call: Callable[[A], R], arguments: Iterable[A], *, timeout_s: float) -> list[R]:
         """The answers in order.
 
         Raises:

@@ -98,10 +98,11 @@ def _free_bytes(folder: Path) -> int | None:
 
 
 def _memory_of(client: redis.Redis) -> tuple[int, int]:
-    """Bytes that a server uses, and its limit; 0 where it does not say, or has none."""
+    """Bytes that a server uses, and its limit; 0 where it does not say, has none, or makes room itself by evicting keys."""
     try:
         with unavailable_when_down():
             info: Any = client.info("memory")
     except Exception:  # noqa: BLE001 managed servers forbid INFO; one that is down is told by who needs it
         return 0, 0
-    return int(info.get("used_memory", 0)), int(info.get("maxmemory", 0))
+    makes_room = info.get("maxmemory_policy", "noeviction") != "noeviction"
+    return int(info.get("used_memory", 0)), 0 if makes_room else int(info.get("maxmemory", 0))

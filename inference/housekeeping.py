@@ -1,4 +1,4 @@
-"""What is done now and then for the uploads: retention, uploads without a task, images that are stored late."""
+"""Work that is done now and then for the uploads: retention, uploads without a task, images that are stored late."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
 """Uploads that no task came of: an answer of a server got lost, or the API process ended, before the task was accepted.
 
 What is refused is deleted at once. This is for the rest: each upload is looked at once, when its task must have been accepted or
-never will be, and before the record of the shortest task is gone.
+never will be, and while no record can be gone. How long that is the task store notes: each process may let records live for
+another time, and did so before its settings were changed. Older uploads stay.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
@@ -16,7 +16,7 @@ from inference.deadlines import some_of
 from inference.errors import ServiceUnavailable
 from inference.storage import ObjectStore, day_prefix
 from inference.task_ids import is_of, prefix_at
-from inference.task_store.protocol import TaskStore
+from inference.task_store.protocol import RecordLife, TaskStore
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ _LOOK_SIZE_OF_FOLDERS = 20_000
 _IDS = 1000
 #: Share of `orphan_after_s` between two looks, and the longest pause, seconds.
 _INTERVAL_SHARE, _MAX_INTERVAL_S = 0.2, 60.0
-#: Share of a record's shortest life that counts: clocks differ.
+#: Share of the records' shortest life that counts: clocks differ.
 _LIFE_SHARE = 0.9
 
 
@@ -36,7 +36,6 @@ class Orphans:
 
     Args:
         after_s: age at which an upload without a task is one.
-        record_life_s: how long a task's record is kept at least.
         clock: seconds since the epoch.
     """
 
@@ -46,30 +45,28 @@ class Orphans:
         objects: ObjectStore,
         *,
         after_s: float,
-        record_life_s: float,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._objects = objects
         self._after_s = after_s
-        self._life_s = record_life_s * _LIFE_SHARE
         self._clock = clock
         self._size = _LOOK_SIZE_OF_FOLDERS if objects.is_local else _LOOK_SIZE
         #: uploads up to this key have been looked at, and those of the days before this one
         self._seen, self._day = "", date.min
+        self._is_told = False
 
     def look(self) -> float:
         """Look at the next uploads; gives the seconds until the next call. Raises ServiceUnavailable: it begins there then."""
-        if self._after_s >= self._life_s:
-            logger.warning("uploads without a task stay: uploads.orphan_after_s is no less than task_store.result_ttl_s")
-            return math.inf
         return _PAUSE_S if self.look_once() else min(_MAX_INTERVAL_S, self._after_s * _INTERVAL_SHARE)
 
     def look_once(self) -> bool:
         """Look at the next uploads; whether there may be more. As `look`."""
-        tag = self._store.tag()
+        tag, life = self._store.tag(), self._store.record_life()
+        self._tell(life)
         now_s = self._clock()
-        oldest, (end, last_day) = _key_at(now_s - self._life_s), _key_at(now_s - self._after_s)
+        oldest = _key_at(max(now_s - life.shortest_s * _LIFE_SHARE, life.since_s))
+        end, last_day = _key_at(now_s - self._after_s)
         self._seen, self._day = max((self._seen, self._day), oldest)
         while self._day <= last_day:
             prefix = day_prefix(self._day)
@@ -84,6 +81,12 @@ class Orphans:
             self._day += timedelta(days=1)
         self._seen, self._day = end, last_day
         return False
+
+    def _tell(self, life: RecordLife) -> None:
+        is_too_short = life.shortest_s * _LIFE_SHARE <= self._after_s
+        if is_too_short and not self._is_told:
+            logger.warning("uploads without a task stay: uploads.orphan_after_s is no less than task_store.result_ttl_s")
+        self._is_told = is_too_short
 
     def _delete(self, prefix: str, task_ids: list[str]) -> None:
         for task_id in task_ids:

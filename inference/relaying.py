@@ -11,7 +11,7 @@ from collections.abc import Callable
 from types import FrameType
 
 from inference.dead_letters import DeadLetters
-from inference.housekeeping import Housekeeping
+from inference.housekeeping import Housekeeping, Job
 from inference.late_images import LateImages
 from inference.orphans import Orphans
 from inference.redis_client import connect, task_store_url
@@ -71,7 +71,7 @@ def _runners(settings: Settings) -> dict[str, Callable[[threading.Event], None]]
     runners: dict[str, Callable[[threading.Event], None]] = {"sweeper": sweeper.run}
     for sink in settings.possible_sinks:
         runners[f"relay-{sink}"] = _relay(settings, services, sink, name).run
-    runners["retention"] = _housekeeping(settings, services).run
+    runners["housekeeping"] = _housekeeping(settings, services).run
     return runners
 
 
@@ -81,14 +81,13 @@ def _housekeeping(settings: Settings, services: Services) -> Housekeeping:
         discard_surplus(services)
         return _RETENTION_INTERVAL_S
 
-    orphans = Orphans(
-        services.store,
-        services.objects,
-        after_s=settings.uploads.orphan_after_s,
-        record_life_s=settings.task_store.result_ttl_s,
-    )
-    late_images = LateImages(services.store, services.objects)
-    return Housekeeping({"retention": retention, "uploads without a task": orphans.look, "late images": late_images.store})
+    jobs: dict[str, Job] = {"retention": retention, "late images": LateImages(services.store, services.objects).store}
+    if settings.task_store.allow_eviction:  # then a task without a record may have had one
+        logger.warning("uploads without a task stay, since Redis may evict records (task_store.allow_eviction)")
+    else:
+        orphans = Orphans(services.store, services.objects, after_s=settings.uploads.orphan_after_s)
+        jobs["uploads without a task"] = orphans.look
+    return Housekeeping(jobs)
 
 
 def discard_surplus(services: Services) -> None:

@@ -24,6 +24,8 @@ logger = logging.getLogger(__name__)
 _LIMIT = 500
 #: Waiting tasks of a queue looked at for lost messages in one pass: the next one goes on where it stopped.
 _LOST_LIMIT = 5000
+#: Members of each set of a queue that one pass compares with their records.
+_GONE_LIMIT = 100
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class Sweeper:
         self._attempt(self._reap, "sweep")
         for queue in self._queues:
             self._attempt(partial(self._find_lost, queue), "sweep")
+            self._attempt(partial(self._forget_gone, queue), "sweep")
 
     def _expire(self) -> None:
         expired: list[str] = []
@@ -106,6 +109,11 @@ class Sweeper:
         if lost:
             logger.warning("%d waiting tasks of %s lost their message and are queued again: %s", len(lost), queue, some_of(lost))
             self._publish(lost)
+
+    def _forget_gone(self, queue: str) -> None:
+        gone = self._store.forget_gone(queue, limit=_GONE_LIMIT)
+        if gone:
+            logger.warning("%d entries of %s were of tasks that neither wait nor run; they are removed", gone, queue)
 
     def _publish(self, task_ids: Sequence[str]) -> None:
         for record in self._records(task_ids):

@@ -174,8 +174,9 @@ class UploadSettings(Section):
     inline_quiet_max_bytes: int = Field(default=2**18, ge=0, le=2**20)
     #: an upload is removed after this many days; none: never
     retention_days: Annotated[Annotated[int, Field(ge=1, le=36_500)] | None, BeforeValidator(_or_none)] = 30
-    #: an upload that no task came of is removed after this; less than `task_store.result_ttl_s`
-    orphan_after_s: Seconds = 900
+    #: an upload that no task came of is removed after this, 180 at least; less than `task_store.result_ttl_s`. A request that has
+    #: no task after half of it is refused
+    orphan_after_s: float = Field(default=900, ge=180, le=1e9, allow_inf_nan=False)
     #: new requests are refused while the disk of the local store, or of `data_dir`, has less than this free, MiB
     min_free_disk_mb: int = Field(default=512, ge=0, le=2**40)
 

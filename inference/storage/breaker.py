@@ -26,7 +26,7 @@ class Breaker:
         self._pause_s = pause_s
         self._is_timeout = is_timeout
         self._clock = clock
-        self._closed_until: float | None = None
+        self._open_until: float | None = None
 
     @contextmanager
     def guard(self) -> Iterator[None]:
@@ -35,13 +35,13 @@ class Breaker:
         Raises:
             ServerIsSilentError: the server is not to be asked now.
         """
-        if self._closed_until is not None:
-            if self._clock() < self._closed_until:
+        if self._open_until is not None:
+            if self._clock() < self._open_until:
                 raise ServerIsSilentError
-            self._closed_until = self._clock() + self._pause_s  # this call tries; the others go on failing meanwhile
+            self._open_until = self._clock() + self._pause_s  # this call tries; the others go on failing meanwhile
         try:
             yield
         except BaseException as error:
-            self._closed_until = self._clock() + self._pause_s if self._is_timeout(error) else None
+            self._open_until = self._clock() + self._pause_s if self._is_timeout(error) else None
             raise
-        self._closed_until = None
+        self._open_until = None

@@ -109,6 +109,17 @@ class KnownKey:
 
 
 @dataclass(frozen=True)
+class RecordLife:
+    """Each task that was accepted from `since_s` on, seconds since the epoch, and within the last `shortest_s` has its record.
+
+    A day is the most that `shortest_s` says.
+    """
+
+    since_s: float
+    shortest_s: float
+
+
+@dataclass(frozen=True)
 class Reaped:
     """Tasks whose owner's lease ran out: to be queued again, or out of attempts (leased to the reaper, to be buried)."""
 
@@ -316,6 +327,12 @@ class TaskStore(Protocol):
             up_to: by priority, the acceptance number of the last that counts, and no other priority; None: all of them.
         """
 
+    def forget_gone(self, queue: str, *, limit: int) -> int:
+        """Take tasks off the queue's figures that neither wait nor run: their records were evicted, or ended by an older version.
+
+        Looks at `limit` at random of those that wait, and of those that run: calls in a row find all of them. Gives how many.
+        """
+
     def dead_letters(self, limit: int) -> list[str]:
         """Ids of buried tasks, oldest first."""
 
@@ -341,6 +358,9 @@ class TaskStore(Protocol):
 
     def unknown(self, tag: str, task_ids: Sequence[str]) -> list[str]:
         """Those of `task_ids` that have no record; none where the store has another tag."""
+
+    def record_life(self) -> RecordLife:
+        """How long records live after their end, whoever ended them, and as long as that has been noted."""
 
     def keep_image(self, task_id: str, image: bytes) -> bool:
         """Keep the image of a task until the object store takes it; its record tells that it is not stored.

@@ -85,7 +85,7 @@ class RedisTaskStore(RedisUploads):
     """`TaskStore` on a Redis server. Safe to share between threads and greenlets."""
 
     def __init__(self, client: redis.Redis, policy: StorePolicy) -> None:
-        super().__init__(client, Scripts(client, policy.key_prefix), policy.key_prefix, image_ttl_s=policy.result_ttl_s)
+        super().__init__(client, Scripts(client, policy.key_prefix), policy.key_prefix, result_ttl_s=policy.result_ttl_s)
         self._policy = policy
         self._acceptances = Gatherer(self._accept_each, weigh=weight, max_weight=64 * SUBMISSION_WEIGHT)
 
@@ -320,6 +320,9 @@ class RedisTaskStore(RedisUploads):
     def find_lost(self, queue: str, *, up_to: Mapping[int, int] | None, grace_s: float, limit: int) -> list[str]:
         bounds = ["all"] if up_to is None else [part for bound in up_to.items() for part in bound]
         return _texts(self._scripts.run("find_lost", queue, in_ms(grace_s), limit, *bounds))
+
+    def forget_gone(self, queue: str, *, limit: int) -> int:
+        return int(self._scripts.run("forget_gone", queue, limit))
 
     def dead_letters(self, limit: int) -> list[str]:
         with unavailable_when_down():

@@ -4,6 +4,8 @@ Redis keys:
 
     PREFIX:seq:tag        names the store whose acceptances PREFIX:seq counts: six hexadecimal digits, in the id of each task
                           that was made for it
+    PREFIX:seq:lives      sorted set: how long records were let live after their end, ms, by when that was last so, ms
+    PREFIX:seq:lives-since   since when that is noted, ms
     PREFIX:unstored       sorted set: ids of tasks whose image the object store did not take, by time, ms
     PREFIX:unstored:ID    the image of one
 """
@@ -17,6 +19,7 @@ from typing import Any
 import redis
 
 from inference.redis_client import unavailable_when_down
+from inference.task_store.protocol import RecordLife
 from inference.task_store.scripts import Scripts
 
 _TAG_BYTES = 3
@@ -27,11 +30,11 @@ _MAX_KEPT = 2000
 class RedisUploads:
     """The part of `TaskStore` that is about uploads."""
 
-    def __init__(self, client: redis.Redis, scripts: Scripts, key_prefix: str, *, image_ttl_s: float) -> None:
+    def __init__(self, client: redis.Redis, scripts: Scripts, key_prefix: str, *, result_ttl_s: float) -> None:
         self._redis = client
         self._scripts = scripts
         self._prefix = key_prefix
-        self._image_ttl_ms = round(image_ttl_s * 1000)
+        self._ttl_ms = round(result_ttl_s * 1000)
 
     def tag(self) -> str:
         key = self._key("seq", "tag")
@@ -45,8 +48,12 @@ class RedisUploads:
     def unknown(self, tag: str, task_ids: Sequence[str]) -> list[str]:
         return [task_id.decode() for task_id in self._scripts.run("unknown", tag, *task_ids)]
 
+    def record_life(self) -> RecordLife:
+        since_ms, shortest_ms = self._scripts.run("record_life", self._ttl_ms)
+        return RecordLife(since_ms / 1000, shortest_ms / 1000)
+
     def keep_image(self, task_id: str, image: bytes) -> bool:
-        return bool(self._scripts.run("keep_image", task_id, self._image_ttl_ms, _MAX_KEPT, image))
+        return bool(self._scripts.run("keep_image", task_id, self._ttl_ms, _MAX_KEPT, image))
 
     def kept_images(self, limit: int) -> list[str]:
         with unavailable_when_down():

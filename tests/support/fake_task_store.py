@@ -43,6 +43,7 @@ from inference.task_store import (
     QueuePlace,
     QueueStats,
     Reaped,
+    RecordLife,
     Room,
     StateChanged,
     TaskPage,
@@ -70,6 +71,8 @@ class FakeTaskStore:
         #: of the desired state
         self.revision = 0
         self._policy = policy or StorePolicy()
+        #: what `record_life` gives
+        self.life = RecordLife(0.0, self._policy.result_ttl_s)
         self._table = FakeTaskTable(self.clock, self._policy)
         #: by sink: entry id and task id, in order of the commits
         self.outbox = self._table.outbox
@@ -149,6 +152,10 @@ class FakeTaskStore:
     def unknown(self, tag: str, task_ids: Sequence[str]) -> list[str]:
         with self._step():
             return [task_id for task_id in task_ids if tag == "abc123" and not self._table.find(task_id)]
+
+    def record_life(self) -> RecordLife:
+        with self._step():
+            return self.life
 
     def keep_image(self, task_id: str, image: bytes) -> bool:
         with self._step():
@@ -355,6 +362,12 @@ class FakeTaskStore:
                     task.requeued_at_ms = self._table.now_ms
                     lost.append(task.request.task_id)
             return lost
+
+    def forget_gone(self, queue: str, *, limit: int) -> int:
+        """None: its figures are counted from the records."""
+        del queue, limit
+        with self._step():
+            return 0
 
     def dead_letters(self, limit: int) -> list[str]:
         with self._step():

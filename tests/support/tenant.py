@@ -22,8 +22,11 @@ from support.client import wait_until
 from support.real_servers import minio_client
 from support.service import ROOT
 
+from inference.orphans import Orphans
 from inference.redis_client import connect
+from inference.settings import load_settings
 from inference.sinks.outbox import outbox_stats
+from inference.storage import open_object_store
 from inference.task_store.redis_store import RELAY_GROUP, RedisTaskStore, StorePolicy
 
 #: Of the Redis server.
@@ -72,6 +75,23 @@ class Tenant:
         """MD5 of the content of each object in MinIO, by its key."""
         found = self._minio.list_objects(self.name, recursive=True)
         return {str(each.object_name): str(each.etag) for each in found}
+
+    def delete_orphans(self, store: RedisTaskStore, after_s: float) -> None:
+        """Wait until each object in MinIO is of a task; those without one are deleted as the relay does when they are old enough.
+
+        Args:
+            store: that knows the tasks.
+            after_s: age at which an object without a task is deleted.
+        """
+        minio = {name: self.env[f"MINIO_{name.upper()}"] for name in ("endpoint", "access_key", "secret_key")}
+        options = {"minio": minio, "uploads": {"store": "minio", "bucket": self.name}}
+        orphans = Orphans(store, open_object_store(load_settings(None, options)), after_s=after_s)
+
+        def are_gone() -> bool:
+            orphans.look_once()
+            return not store.unknown(store.tag(), [key.rpartition("/")[2] for key in self.uploads()])
+
+        wait_until(are_gone, timeout_s=6 * after_s, what="each object is of a task")
 
     def worker_pids(self, task_ids: Sequence[str]) -> set[int]:
         """The processes of the workers that ended these tasks."""

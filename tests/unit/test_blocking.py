@@ -46,7 +46,7 @@ def test_under_gevent_uploads_go_side_by_side_and_the_loop_goes_on(repository: P
         os.fsync = fsync
         store = LocalObjectStore(Path(sys.argv[1]))
         other = gevent.spawn(lambda: (gevent.sleep(0.01), turns.append(1)))
-        SideBySide(4).map(lambda number: store.put(str(number), b"bytes"), range(4))
+        SideBySide(4).map(lambda number: store.put(str(number), b"bytes"), range(4), timeout_s=60)
         print(len(set(there)), [store.get(str(number)) for number in range(4)])
         """
     )

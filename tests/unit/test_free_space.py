@@ -94,6 +94,16 @@ def test_a_real_server_says_how_full_it_is(tmp_path: Path) -> None:
         assert [problem for problem in free_space_of(settings, client).problems() if "the task store is nearly full" in problem]
 
 
+@pytest.mark.parametrize("policy", ["allkeys-lru", "volatile-ttl"])
+def test_a_server_that_evicts_keys_is_full_in_its_normal_state(tmp_path: Path, policy: str) -> None:
+    with own_redis_server() as server, redis.Redis.from_url(server.url) as client:
+        memory: Any = client.info("memory")
+        client.config_set("maxmemory-policy", policy)
+        client.config_set("maxmemory", memory["used_memory"] + 1000)
+        options = {"data_dir": tmp_path, "broker": {"url": server.url}, "uploads": {"min_free_disk_mb": 0}}
+        assert not list(free_space_of(load_settings(None, options), client).problems())
+
+
 def test_a_server_that_is_down_is_no_matter_of_room(tmp_path: Path) -> None:
     settings = load_settings(None, {"data_dir": tmp_path, "uploads": {"min_free_disk_mb": 0}})
     assert not list(free_space_of(settings, redis.Redis(port=1)).problems())

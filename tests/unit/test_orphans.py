@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from inference.orphans import Orphans
 from inference.storage import upload_key
 from inference.storage.local import LocalObjectStore
 from inference.task_ids import TaskIds, is_of, made_at_ms, new_task_id
+from inference.task_store import RecordLife
 from inference.task_store.redis_store import StorePolicy
 
 AFTER_S, LIFE_S = 900.0, 86_400.0
@@ -34,7 +34,7 @@ class Rig:
         self.orphans = self.new()
 
     def new(self) -> Orphans:
-        return Orphans(self.store, self.objects, after_s=AFTER_S, record_life_s=LIFE_S, clock=lambda: self.now_s)
+        return Orphans(self.store, self.objects, after_s=AFTER_S, clock=lambda: self.now_s)
 
     def upload(self, *, is_accepted: bool = False, tag: str = "") -> str:
         """Gives its key."""
@@ -171,9 +171,29 @@ def test_it_looks_again_soon_while_there_are_more(rig: Rig, monkeypatch: pytest.
     assert [rig.orphans.look() for _ in range(2)] == [1, 60]
 
 
-def test_records_that_live_too_short_for_it_are_told(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
-    assert Orphans(rig.store, rig.objects, after_s=60, record_life_s=60).look() == math.inf
-    assert "uploads.orphan_after_s" in caplog.text
+def test_records_that_live_too_short_for_it_are_told_once(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    kept = {rig.upload()}
+    rig.store.life = RecordLife(0, AFTER_S)
+    for _ in range(5):
+        rig.pass_s(AFTER_S)
+        assert rig.orphans.look() == 60
+    assert rig.keys == kept
+    assert len([record for record in caplog.records if "uploads.orphan_after_s" in record.getMessage()]) == 1
+
+
+def test_those_stay_whose_records_may_be_gone(rig: Rig) -> None:
+    """Records lived for a shorter time before the settings were changed, or for one that nobody noted."""
+    old = {rig.upload()}
+    rig.pass_s(3600)
+    unnoted = {rig.upload()}
+    rig.pass_s(60)
+    rig.store.life = RecordLife(rig.now_s, LIFE_S)
+    rig.pass_s(AFTER_S + 1)
+    rig.new().look_once()
+    assert rig.keys == old | unnoted
+    rig.store.life = RecordLife(0, 3600)
+    rig.new().look_once()
+    assert rig.keys == old
 
 
 def test_an_id_is_a_uuid_of_version_7() -> None:

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from inference.relaying import _runners
+from inference.relaying import _housekeeping, _runners
+from inference.services import Services
 from inference.settings import load_settings
 
 
@@ -26,8 +27,19 @@ from inference.settings import load_settings
 def test_there_is_a_relay_for_each_sink(redis_url: str, tmp_path: Path, choice: dict[str, Any], relays: list[str]) -> None:
     settings = load_settings(None, {"data_dir": tmp_path, "models": ["models/digits"], "broker": {"url": redis_url}} | choice)
     runners = _runners(settings)
-    assert runners.keys() == {*relays, "sweeper", "retention"}
+    assert runners.keys() == {*relays, "sweeper", "housekeeping"}
     stopping = threading.Event()
     stopping.set()
     for run in runners.values():
         run(stopping)  # which closes what was opened
+
+
+def test_uploads_without_a_task_stay_where_records_are_evicted(
+    redis_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    given = {"data_dir": tmp_path, "models": ["models/digits"], "broker": {"url": redis_url}}
+    for allow_eviction in (False, True):
+        settings = load_settings(None, given | {"task_store": {"allow_eviction": allow_eviction}})
+        jobs = _housekeeping(settings, Services(settings))._jobs
+        assert ("uploads without a task" in jobs) is not allow_eviction
+        assert ("task_store.allow_eviction" in caplog.text) is allow_eviction

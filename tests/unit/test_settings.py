@@ -204,6 +204,12 @@ class TestFiles:
 
 
 class TestErrors:
+    @pytest.mark.parametrize("value", [0, 10, 179.9, "inf"])
+    def test_uploads_are_not_taken_for_orphans_while_clients_may_still_send_them(self, value: Any) -> None:
+        said = complaint({"uploads": {"orphan_after_s": value}})
+        assert "uploads.orphan_after_s" in said
+        assert ("180" in said) is (value != "inf")
+
     @pytest.mark.parametrize(
         ("document", "key"),
         [

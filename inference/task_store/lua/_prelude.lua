@@ -91,10 +91,25 @@ local function forget_some_gone(index)
   end
 end
 
+-- How long records were let live, by when that was last so, to the hour: nobody may take a record that is gone for one that never
+-- was, and lives differ from process to process and change with the settings.
+local lives, LIFE_MEMORY_MS, LIFE_ROUND_MS = k('seq', 'lives'), 90000000, 3600000
+
+local function note_life(ttl)
+  if now - tonumber(redis.call('ZSCORE', lives, ttl) or 0) < LIFE_ROUND_MS then return end
+  redis.call('ZADD', lives, now, ttl)
+  redis.call('ZREMRANGEBYSCORE', lives, '-inf', now - LIFE_MEMORY_MS)
+  redis.call('PEXPIRE', lives, LIFE_MEMORY_MS)
+end
+
+-- What records that end here are let live; every script has one `ttl` for all of them.
+local given_life
+
 -- Of tasks that wait for a sink, or end here: by batch, how long its record is to live; `settle_batches` does it for all at once.
 local batch_lives = {}
 
 local function settle_batches()
+  if given_life then note_life(given_life) end
   for batch, ttl in pairs(batch_lives) do
     if ttl == KEEP then
       redis.call('PERSIST', k('batch', batch))
@@ -109,6 +124,7 @@ end
 local function let_expire(id, ttl, request_id, seq, batch)
   if ttl == KEEP then return end
   redis.call('PEXPIRE', record(id), ttl)
+  given_life = ttl
   if request_id ~= id then
     redis.call('ZADD', k('request', request_id), seq, id) -- a record may outlive the index that it was accepted with
     live_at_least(k('request', request_id), ttl)

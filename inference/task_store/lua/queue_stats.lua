@@ -26,9 +26,12 @@ end
 -- Those that were told when to come back do so one after the other, as fast as there will be room for them.
 local returns = 0
 local since, expected = unpack(redis.call('HMGET', k('refused', queue), 'at', 'tasks'))
-if since or refused > 0 then
-  local came = at and ended / busy * FOR_RETURNS * math.max(0, now - (since or now)) or 0
-  returns = math.max(0, (expected or 0) - came) + refused
+if since then
+  local came = at and ended / busy * FOR_RETURNS * math.max(0, now - since) or 0
+  returns = math.max(0, expected - came)
+end
+if refused > 0 then -- else nothing is written: a server that is full, or a replica, can be asked
+  returns = returns + refused
   redis.call('HSET', k('refused', queue), 'at', now, 'tasks', returns)
   redis.call('PEXPIRE', k('refused', queue), REFUSED_LIFE_MS)
 end

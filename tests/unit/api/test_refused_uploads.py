@@ -186,12 +186,22 @@ def test_a_withdrawal_whose_answer_gets_lost_names_the_task(
 
 def test_a_request_that_took_too_long_is_not_accepted(make_app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its upload may count as one of no task by then."""
-    app = make_app(uploads={"orphan_after_s": 100})
+    app = make_app(uploads={"orphan_after_s": 200})
     clock = app.submissions._ids._clock
-    times = iter([0, 51])
+    times = iter([0, 101])
     app.submissions._ids._clock = lambda: clock() + next(times)
     answer = post(app.test_client(), raw_form(), headers=ASYNC)
     assert answer.status_code == HTTPStatus.SERVICE_UNAVAILABLE
+    assert not left(app)
+
+
+def test_the_oldest_id_of_a_batch_counts(app: Api, client: FlaskClient) -> None:
+    """Items with references get theirs at the same time, in any order."""
+    ids = app.batch_submissions._ids
+    clock, times = ids._clock, iter([0, -451])
+    ids._clock = lambda: clock() + next(times, 0)
+    answer = post_batch(client, range(3), mode="async")
+    assert answer.status_code == HTTPStatus.SERVICE_UNAVAILABLE, answer.json
     assert not left(app)
 
 

@@ -11,8 +11,8 @@ from api.side_by_side import SideBySide
 
 
 def test_answers_come_in_order() -> None:
-    assert SideBySide(3).map(lambda number: number * 2, range(20)) == [number * 2 for number in range(20)]
-    assert SideBySide(3).map(str, []) == []
+    assert SideBySide(3).map(lambda number: number * 2, range(20), timeout_s=60) == [number * 2 for number in range(20)]
+    assert SideBySide(3).map(str, [], timeout_s=60) == []
 
 
 def test_so_many_run_at_a_time_and_no_more() -> None:
@@ -27,7 +27,7 @@ def test_so_many_run_at_a_time_and_no_more() -> None:
         line.wait(10)
         running.remove(number)
 
-    SideBySide(3).map(call, range(9))
+    SideBySide(3).map(call, range(9), timeout_s=60)
     assert max(most) <= 3
 
 
@@ -43,7 +43,7 @@ def test_after_an_error_no_call_begins() -> None:
 
     calls = SideBySide(2)
     with pytest.raises(ValueError, match="1"):
-        calls.map(call, range(8))
+        calls.map(call, range(8), timeout_s=60)
     gate.set()
     calls.begin(lambda: None).result(10)
     assert max(begun) <= 2  # the one that the free thread had begun already
