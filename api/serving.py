@@ -96,11 +96,11 @@ def serve(settings: Settings) -> None:
     gc.set_threshold(_YOUNG_OBJECTS)
     return_large_blocks(from_bytes=2 * 2**20, kept_bytes=16 * 2**20)
     use_response_writer()
-    _warn_of_strangers(settings)
     os.environ.pop("SCRIPT_NAME", None)  # gunicorn would answer requests outside of it with 500
     max_connections = connections_within(let_open(settings.api.max_connections + _OTHER_FILES), settings.api.max_connections)
     create_app(settings)  # what is wrong with it is said once, before any worker is forked
     listener = bound_socket(settings.api.host, settings.api.port)
+    _warn_of_strangers(settings)
     show_progress(listener)
     listener.listen(_BACKLOG)
     _Gunicorn(settings, listener.detach(), max_connections).run()
