@@ -1,7 +1,7 @@
 """The overload table: more requests than the service can do, and what became of those that it accepted.
 
 `PYTHONPATH=.:tests python -m faults.overload` measures all of it in about a quarter of an hour and prints the table of
-docs/performance.md; `--quick` gives shorter loads, `--only` some of the rows. The service is started as a user starts it; the
+docs/overload.md; `--quick` gives shorter loads, `--only` some of the rows. The service is started as a user starts it; the
 generator (`bench.offered_load`) and the service share the machine's cores, and the table says how much the generator took.
 """
 
