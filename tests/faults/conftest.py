@@ -5,26 +5,18 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support.parts import Parts
 from support.service import Service
 from support.tcp_proxy import TcpProxy
 from support.tenant import Tenant
-from support.unsupervised import running_parts
-
-SETTINGS: dict[str, Any] = {
-    "models": ["models/digits"],
-    "task_store": {"lease_s": 2, "lost_grace_s": 1},
-    "worker": {"max_batch_size": 8},
-    "relay": {"claim_idle_s": 2, "max_backoff_s": 1},
-}
+from support.unsupervised import SHORT_LEASES, running_parts
 
 
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    running = Service(tmp_path_factory.mktemp("faults"), SETTINGS)
+    running = Service(tmp_path_factory.mktemp("faults"), SHORT_LEASES)
     try:
         running.start()
         yield running
@@ -34,7 +26,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @pytest.fixture
 def on_redis(tmp_path: Path) -> Iterator[Parts]:
-    with running_parts(tmp_path, SETTINGS, with_broker=True) as parts:
+    with running_parts(tmp_path, SHORT_LEASES, with_broker=True) as parts:
         yield parts
 
 
@@ -50,10 +42,10 @@ def rabbitmq(services_env: dict[str, str]) -> Iterator[TcpProxy]:
 def on_rabbitmq(services_env: dict[str, str], rabbitmq: TcpProxy, tmp_path: Path) -> Iterator[Parts]:
     tenant = Tenant(services_env, tmp_path)
     server = services_env["AMQP_URL"].rpartition("@")[2].partition("/")[0]
-    settings = SETTINGS | {
+    settings = SHORT_LEASES | {
         "models": json.loads(tenant.variables["INFERENCE_MODELS"]),
         "broker": {"url": services_env["AMQP_URL"].replace(server, rabbitmq.address)},
-        "task_store": SETTINGS["task_store"] | {"url": tenant.env["REDIS_URL"], "key_prefix": tenant.name},
+        "task_store": SHORT_LEASES["task_store"] | {"url": tenant.env["REDIS_URL"], "key_prefix": tenant.name},
     }
     try:
         with running_parts(tmp_path, settings) as parts:

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from conftest import SETTINGS
 from kombu import Connection
 from support.client import wait_until
 from support.parts import Parts
 from support.tenant import Tenant
+from support.unsupervised import SHORT_LEASES
 
 from inference.accepting import accept
 from inference.imaging import ImageFormat, ImageHeader
@@ -86,11 +86,11 @@ class Queue:
 @pytest.fixture
 def queue(services_env: dict[str, str], tmp_path: Path) -> Iterator[Queue]:
     tenant = Tenant(services_env, tmp_path)
-    settings: dict[str, Any] = SETTINGS | {
+    settings: dict[str, Any] = SHORT_LEASES | {
         "data_dir": str(tmp_path / "data"),
         "models": json.loads(tenant.variables["INFERENCE_MODELS"]),
         "broker": {"url": services_env["AMQP_URL"]},
-        "task_store": SETTINGS["task_store"] | {"url": tenant.env["REDIS_URL"], "key_prefix": tenant.name},
+        "task_store": SHORT_LEASES["task_store"] | {"url": tenant.env["REDIS_URL"], "key_prefix": tenant.name},
     }
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump(settings), encoding="utf-8")
