@@ -161,7 +161,7 @@ class Admission:
         return max(rate_per_s - load.urgent_per_s, _LEAST_SHARE_OF_USUAL * rate_per_s)
 
     def _warm_rate_per_s(self, model: ModelRef) -> float:
-        """What one worker can do: several may share a machine."""
+        """The rate of one worker at its warm-up: several may share a machine."""
         return max(
             (loaded.images_per_s for worker in self._workers() for loaded in worker.models if _is(loaded, model)), default=0.0
         )

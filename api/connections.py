@@ -42,7 +42,7 @@ _LAST_REQUESTS_S = 0.5
 _MIN_IDLE_S = 1.0
 _LOOK_INTERVAL_S = 0.2
 _READ_BYTES = 8192
-#: Of a head that is longer: gunicorn looks through all of it again for each piece.
+#: For a longer head: gunicorn looks through all of it again for each piece.
 _HEAD_READ_BYTES = 2**17
 _END_OF_HEAD = b"\r\n\r\n"
 

@@ -52,7 +52,7 @@ class HostCheck:
         self._error = lru_cache(maxsize=1024)(self._checked)
 
     def error(self, environ: dict[str, Any]) -> InferenceError | None:
-        """What is wrong with the request's host; None where it is served.
+        """The error of the request's host; None where it is served.
 
         A request of HTTP/1.0 without the header is served: no browser sends one.
         """

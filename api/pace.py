@@ -48,7 +48,7 @@ class Pace:
 
     @property
     def too_slow(self) -> str:
-        """What the client is told whose bytes have not come."""
+        """The error for a client whose bytes have not come."""
         rate = f"fewer than {self.min_bytes_per_s} bytes a second over {self.timeout_s:g} s"
         return f"the request body came too slowly: {rate}"
 

@@ -82,7 +82,7 @@ def timings_view(store_ms: float, outcome: Outcome | None, finished_at_ms: int) 
 
 
 def _delivery_view(record: TaskRecord, sink: str, status: str) -> dict[str, str]:
-    # What the sink's server said, after the colon, may name its places: `server.py dead-letters list` has it.
+    # The words of the sink's server, after the colon, may name its places: `server.py dead-letters list` has it.
     reason = record.refusals.get(sink, "").partition(": ")[0]
     return {"sink": sink, "status": status} | ({"reason": reason} if reason else {})
 

@@ -89,7 +89,7 @@ def free_space_of(settings: Settings, client: redis.Redis) -> FreeSpace:
 
 
 def _free_bytes(folder: Path) -> int | None:
-    """What is free on the disk of a folder that may be missing yet; None where that cannot be known."""
+    """Free bytes on the disk of a folder that may be missing yet; None where that cannot be known."""
     try:
         nearest = next(path for path in (folder, *folder.parents) if path.exists())
         return shutil.disk_usage(nearest).free

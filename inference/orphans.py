@@ -101,6 +101,6 @@ class Orphans:
 
 
 def _key_at(at_s: float) -> tuple[str, date]:
-    """What the keys of uploads come after whose ids are made from `at_s` on, seconds since the epoch; and its day."""
+    """Lower bound of the keys of uploads whose ids are made from `at_s` on, seconds since the epoch; and its day."""
     day = datetime.fromtimestamp(at_s, UTC).date()
     return day_prefix(day) + prefix_at(round(at_s * 1000)), day

@@ -1,4 +1,4 @@
-"""What clients get of a library's own words: nothing that may name a path or an address of ours. The log has all of it."""
+"""The part of a library's own words that clients get: nothing that may name a path or an address of ours. The log has all."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ _SENTINEL_TIMEOUT_S = 1
 _PASSING_ERRORS = (redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError, redis.exceptions.MasterDownError)
 #: redis-py puts a text of its own before a pipeline's error, Redis 6.2 before a script's.
 _PASSING_CODES = re.compile(r"(?:^|: -?)(?:OOM|READONLY|MASTERDOWN|NOREPLICAS|MISCONF|LOADING|UNBLOCKED|NOGROUP) ")
-#: What a server says that is full or without its replicas, or cannot write to its disk: a script's first write has failed.
+#: Answers of a server that is full or without its replicas, or cannot write to its disk: a script's first write has failed.
 _NOTHING_WRITTEN = re.compile(r"(?:^|: -?)(?:OOM|NOREPLICAS|MISCONF) ")
 
 

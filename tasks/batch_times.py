@@ -60,7 +60,7 @@ class BatchTimes:
         return min(*counted, self._warm_up_s(model) * size)
 
     def in_time(self, jobs: Sequence[Job], size: int, *, end: Callable[[Job, DeadlineExceeded], None]) -> list[Job]:
-        """Those of `jobs` that can still end before their deadline in a batch of so many; the others are given to `end`."""
+        """The jobs that can still end before their deadline in a batch of so many; the others are given to `end`."""
         in_time: list[Job] = []
         late: list[str] = []
         for job in jobs:

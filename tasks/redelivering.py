@@ -91,7 +91,7 @@ class Redeliveries:
 
     def _go_on(self, taking: _Taking, deaths: int) -> None:
         if deaths >= self._max_deaths:
-            # Its note stays: should this worker end before the message is gone, it is refused once more.
+            # The note stays: should this worker end before the message is gone, it is refused once more.
             taking.refuse(deaths)
             self._end(taking)
             return

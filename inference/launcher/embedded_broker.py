@@ -17,7 +17,7 @@ from inference.private_files import close_to_others
 from inference.redis_client import embedded_socket, socket_folder_problem
 
 LOG_FILE = "broker.log"
-#: Of the machine's memory: a rewrite of its file may need half as much again, and the predictor a gigabyte.
+#: Share of the machine's memory: a rewrite of its file may need half as much again, and the predictor a gigabyte.
 _MEMORY_SHARE = 0.4
 #: That it is down is an answer; redis-py would by itself ask for three seconds more.
 _NOT_AGAIN = Retry(NoBackoff(), retries=0)

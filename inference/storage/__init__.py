@@ -103,7 +103,7 @@ def upload_key(task_id: str, at: datetime) -> str:
 
 
 def day_prefix(at: date) -> str:
-    """Where the uploads of a day lie."""
+    """Prefix of the keys of a day's uploads."""
     return f"{UPLOADS_PREFIX}{at.year}/{at.month:02}/{at.day:02}/"
 
 

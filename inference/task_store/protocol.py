@@ -139,7 +139,7 @@ class QueueStats:
 
 @dataclass(frozen=True)
 class QueueLoad:
-    """What acceptance goes by."""
+    """Figures of a queue for acceptance."""
 
     #: tasks accepted and not started, and started and not ended
     waiting: int
@@ -272,7 +272,7 @@ class TaskStore(Protocol):
     def queue_stats(self, queue: str) -> QueueStats: ...
 
     def queue_load(self, queue: str, *, refused: int = 0) -> QueueLoad:
-        """What acceptance goes by.
+        """Figures of the queue for acceptance.
 
         Args:
             refused: tasks that were refused since the last call, and told to come again.
@@ -357,7 +357,7 @@ class TaskStore(Protocol):
         """Six hexadecimal digits that tell this store from others; made with the first call."""
 
     def unknown(self, tag: str, task_ids: Sequence[str]) -> list[str]:
-        """Those of `task_ids` that have no record; none where the store has another tag."""
+        """The ids among `task_ids` that have no record; none where the store has another tag."""
 
     def record_life(self) -> RecordLife:
         """How long records live after their end, whoever ended them, and as long as that has been noted."""

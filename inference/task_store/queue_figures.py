@@ -1,4 +1,4 @@
-"""What the script queue_stats gives."""
+"""Reading the answer of the script queue_stats."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def load_from(answer: Sequence[Any]) -> QueueLoad:
 
 
 def places_from(answer: Sequence[Any], task_ids: Sequence[str]) -> dict[str, QueuePlace]:
-    """Those that wait of the tasks that the script was asked about."""
+    """Places of the tasks that wait among those that the script was asked about."""
     _, _, _, ended, busy_ms, *_, positions = answer
     rate_per_s = _per_s(ended, busy_ms)
     found = zip(task_ids, positions, strict=True)

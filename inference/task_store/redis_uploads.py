@@ -1,4 +1,4 @@
-"""What the Redis task store knows of uploads: whose they are, and which the object store has not taken.
+"""Uploads in the Redis task store: whose they are, and which the object store has not taken.
 
 Redis keys:
 

@@ -1,4 +1,4 @@
-"""What is accepted, as the accept script reads it."""
+"""Accepted tasks as the accept script reads them."""
 
 from __future__ import annotations
 

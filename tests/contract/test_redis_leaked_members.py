@@ -1,4 +1,4 @@
-"""What a queue counts heals: records may be evicted, or ended by a version that does not know every set."""
+"""The counts of a queue heal: records may be evicted, or ended by a version that does not know every set."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What acceptance goes by, of every task store: how much there is to do, how fast it is done, and how much more there may be."""
+"""Figures for acceptance, of every task store: how much there is to do, how fast it is done, and how much more there may be."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What another user of the host can read: no file of the service, and no secret of its command lines, logs, pages and answers."""
+"""Another user of the host can read no file of the service, and no secret of its command lines, logs, pages and answers."""
 
 from __future__ import annotations
 

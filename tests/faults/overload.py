@@ -56,7 +56,7 @@ keras.Sequential([
 _HEAVY_DESCRIPTION = {"name": "heavy", "file": "model.keras", "input": {"shape": [8, 8, 1], "dtype": "float32"}}
 
 
-#: What happens during a load: seconds after its begin, and what.
+#: An event during a load: seconds after its begin, and the call.
 Event = tuple[float, Callable[[], object]]
 
 
@@ -70,7 +70,7 @@ class Body:
 
 @dataclass(frozen=True)
 class Figures:
-    """What a load showed."""
+    """Figures of one load."""
 
     rate_per_s: float
     deadline_s: float

@@ -30,7 +30,7 @@ READ_TIMEOUT_S = 4
 BOUND_S = READ_TIMEOUT_S + 10
 BATCH_ITEMS = 60
 ORPHAN_AFTER_S = 15
-#: What a request takes beyond its deadline on a machine that has much else to do.
+#: Seconds that a request takes beyond its deadline on a machine that has much else to do.
 GRACE_S = 4
 
 

@@ -148,7 +148,7 @@ def test_connections_that_are_cut_while_tasks_are_accepted(cut_world: World, tas
 
 
 def test_a_task_store_without_memory(world: World) -> None:
-    """What it refuses leaves no image, from the answer on."""
+    """A refused request leaves no image, from the answer on."""
     parts = world.parts
     assert succeeds(parts)
     before = world.recorded()

@@ -66,7 +66,7 @@ class FakeTaskTable:
         return sum(task.status is TaskStatus.RUNNING and task.request.queue == queue for task in self.open())
 
     def oldest_age_ms(self, queue: str) -> int:
-        """Of those that wait; 0 where none does."""
+        """Age of the oldest that waits; 0 where none does."""
         waiting = self.waiting(queue)
         return self.now_ms - waiting[0].created_at_ms if waiting else 0
 

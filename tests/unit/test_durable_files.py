@@ -1,4 +1,4 @@
-"""What is said to be durable is: the content of a file is synced, and every name that leads to it."""
+"""Durable files are: the content of a file is synced, and every name that leads to it."""
 
 from __future__ import annotations
 

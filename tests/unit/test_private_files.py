@@ -45,7 +45,7 @@ def refused(call: Callable[[], object]) -> str:
 
 
 def check_refused(data_dir: Path, why: str) -> None:
-    """Whoever makes the socket or connects to it refuses to."""
+    """Every part that makes the socket or connects to it refuses to."""
     settings = Settings(data_dir=data_dir)
     for call in (
         lambda: embedded_broker.command(data_dir),

@@ -1,4 +1,4 @@
-"""What clients get of a library's words."""
+"""The part of a library's words that clients get."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ from inference.models.unpacking import ModelFileLimits, is_expanded
 #: Groups, datasets, and attributes of one object: far above what any model has.
 _MAX_OBJECTS = 100_000
 _MAX_ATTRIBUTES = 10_000
-#: By HDF5's numbers. Each is taken once at most, so that what unfolds does not unfold again.
+#: Filters by HDF5's numbers. Each is taken once at most, so that what unfolds does not unfold again.
 _FILTERS = (h5z.FILTER_SHUFFLE, h5z.FILTER_DEFLATE, h5z.FILTER_FLETCHER32)
 _CHECKSUM_BYTES = 4
 #: How refusals begin; Keras' own say the same.

@@ -27,7 +27,7 @@ _CONFIG = "config.json"
 _WEIGHTS = "model.weights.h5"
 #: Keras takes it where the other one is missing.
 _OTHER_WEIGHTS = "model.weights.npz"
-#: Of a model's configuration: that of a network of a thousand layers has one MB.
+#: Limit of a model's configuration: that of a network of a thousand layers has one MB.
 _MAX_CONFIG_BYTES = 2**25
 
 #: Layers with Python code, or files, of their own.

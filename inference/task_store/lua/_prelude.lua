@@ -102,7 +102,7 @@ local function note_life(ttl)
   redis.call('PEXPIRE', lives, LIFE_MEMORY_MS)
 end
 
--- What records that end here are let live; every script has one `ttl` for all of them.
+-- Times to live of records that end here; every script has one `ttl` for all of them.
 local given_life
 
 -- Of tasks that wait for a sink, or end here: by batch, how long its record is to live; `settle_batches` does it for all at once.

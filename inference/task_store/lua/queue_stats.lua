@@ -23,7 +23,7 @@ if at then
   stalled = math.max(0, math.min(silent, age) - busy / commits)
 end
 
--- Those that were told when to come back do so one after the other, as fast as there will be room for them.
+-- Clients that were told when to come back do so one after the other, as fast as there will be room for them.
 local returns = 0
 local since, expected = unpack(redis.call('HMGET', k('refused', queue), 'at', 'tasks'))
 if since then

@@ -1,4 +1,4 @@
-"""Who is let in: what the figures of a queue come to."""
+"""Acceptance by the figures of a queue."""
 
 from __future__ import annotations
 

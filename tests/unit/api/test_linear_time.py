@@ -1,4 +1,4 @@
-"""What clients send is read in time that grows with its length and no faster: the requests of all others wait for it."""
+"""Requests are read in time that grows with its length and no faster: the requests of all others wait for it."""
 
 from __future__ import annotations
 

@@ -65,7 +65,7 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 def make_worker(handle_request: Callable[..., None], *, body_timeout_s: float) -> Any:
-    """What a connection needs of an HttpWorker."""
+    """The parts of an HttpWorker that a connection needs."""
     return SimpleNamespace(
         cfg=Config(),
         app=SimpleNamespace(body_timeout_s=body_timeout_s, body_min_bytes_per_s=1, stopping=SharedFlag()),

@@ -185,7 +185,7 @@ def test_a_withdrawal_whose_answer_gets_lost_names_the_task(
 
 
 def test_a_request_that_took_too_long_is_not_accepted(make_app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its upload may count as one of no task by then."""
+    """The upload may count as one of no task by then."""
     app = make_app(uploads={"orphan_after_s": 200})
     clock = app.submissions._ids._clock
     times = iter([0, 101])

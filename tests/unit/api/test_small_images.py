@@ -162,7 +162,7 @@ class TestAStoreThatHangs:
         assert answer.status_code == HTTPStatus.OK
 
     def check(self, client: FlaskClient, objects: GatedObjects, app: Api, answer: Any, is_down: bool) -> None:
-        """What became of the images, before the store has answered and after."""
+        """Ends of the images, before the store has answered and after."""
         task_ids = [item["task_id"] for item in answer.json.get("items", [answer.json])]
         store = app.services.store
         assert sorted(store.kept_images(10)) == sorted(task_ids)

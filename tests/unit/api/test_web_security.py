@@ -15,7 +15,7 @@ from api.host_check import HostCheck
 from inference.settings import ApiSettings
 
 PAGE = "https://page.example"
-#: Of a browser's request from a page of another site.
+#: Headers of a browser's request from a page of another site.
 FOREIGN: list[dict[str, str]] = [
     {"Sec-Fetch-Site": "cross-site"},
     {"Sec-Fetch-Site": "same-site"},

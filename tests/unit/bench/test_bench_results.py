@@ -1,4 +1,4 @@
-"""What is published is what was measured: page, tables and plots come from the committed rows."""
+"""Published figures are those that were measured: page, tables and plots come from the committed rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `FLOWER_BASIC_AUTH` must be, so that it keeps others out and lets its user in."""
+"""The form of `FLOWER_BASIC_AUTH`, so that it keeps others out and lets its user in."""
 
 from __future__ import annotations
 
