@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import subprocess
 import sys
@@ -11,17 +10,15 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-import numpy as np
 import pytest
 import requests
-from PIL import Image
 from support.client import wait_until
 from support.digits import METADATA
 from support.parts import Parts
 from support.service import ROOT
 from support.tcp_proxy import TcpProxy
 from support.tenant import Tenant
-from support.unsupervised import IMAGE, pids, running_parts, succeeds
+from support.unsupervised import IMAGE, picture, pids, running_parts, succeeds
 
 pytestmark = [pytest.mark.process, pytest.mark.services, pytest.mark.timeout(600)]
 
@@ -32,13 +29,6 @@ BATCH_ITEMS = 60
 ORPHAN_AFTER_S = 15
 #: Seconds that a request takes beyond its deadline on a machine that has much else to do.
 GRACE_S = 4
-
-
-def picture(size: int) -> bytes:
-    """A PNG that takes about as many bytes as its pixels."""
-    file = io.BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)).save(file, "PNG")
-    return file.getvalue()
 
 
 @pytest.fixture

@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import io
 import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import redis
 import requests
-from PIL import Image
 from support.client import wait_until
 from support.digits import METADATA
 from support.parts import Parts
 from support.tcp_proxy import TcpProxy
 from support.tenant import Tenant
-from support.unsupervised import IMAGE, Load, pids, running_parts, succeeds
+from support.unsupervised import IMAGE, Load, picture, pids, running_parts, succeeds
 
 from inference.redis_client import embedded_socket
 from inference.task_store.redis_store import RedisTaskStore, StorePolicy
@@ -30,13 +27,6 @@ CUTS = 6
 #: Longer than the client of the task store tries, and shorter than the API does.
 CUT_S = 1.2
 ORPHAN_AFTER_S = 10
-
-
-def picture(size: int) -> bytes:
-    """A PNG that takes about as many bytes as its pixels."""
-    file = io.BytesIO()
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)).save(file, "PNG")
-    return file.getvalue()
 
 
 LARGE = picture(400)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from PIL import Image
 from support.digits import METADATA
 from support.parts import Parts
 
@@ -24,6 +26,13 @@ IMAGE = np.zeros((8, 8, 1), "<f4").tobytes()
 _PARTS = ("api", "worker", "relay")
 _LOAD_THREADS = 2
 _LOAD_INTERVAL_S = 0.05
+
+
+def picture(size: int) -> bytes:
+    """A PNG that takes about as many bytes as its pixels."""
+    file = io.BytesIO()
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (size, size, 3), np.uint8)).save(file, "PNG")
+    return file.getvalue()
 
 
 @contextmanager

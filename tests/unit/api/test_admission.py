@@ -118,7 +118,7 @@ def test_the_first_batch_does_not_say_it_all(desk: Desk) -> None:
 
 
 def test_an_idle_queue_is_as_fast_as_a_warm_worker_says(desk: Desk) -> None:
-    """What came lately, one by one, says nothing of a batch."""
+    """Tasks that came lately, one by one, say nothing of a batch."""
     desk.with_workers(1000).has(waiting=0, running=0, per_s=50)
     assert desk.takes(1, count=256)
     desk.has(waiting=1, running=0, per_s=50)
