@@ -1,8 +1,17 @@
--- KEYS[1]: kombu's global key prefix
--- ARGV: unacked hash, unacked index, now in s, limit in items, lists a queue, how many tags of acknowledged messages, the tags,
--- then for each queue: name, bell, its lists by priority
--- Gives how many messages are left, then queue, delivery tag, message, ...; one that cannot be read has an empty tag and is noted
--- nowhere.
+-- Claim messages: take them from their lists and note them as unacknowledged, in one step.
+--
+-- Keys (kombu's format; each behind kombu's global key prefix, KEYS[1]):
+--   QUEUE                  list        messages of the highest priority; taken from
+--   QUEUE\x06\x16STEP      list        messages of lower priorities; taken from
+--   QUEUE\x06\x16bell      list        a token that wakes another waiting worker; pushed while messages are left
+--   unacked                hash        claimed messages by delivery tag; added to, acknowledged ones removed
+--   unacked_index          sorted set  their delivery tags by time of the claim, s; as above
+--
+-- Arguments: unacked hash, unacked index, now in s, limit in items, lists a queue, how many tags of acknowledged messages, the tags,
+-- then for each queue: name, bell, its lists by priority.
+-- Answer: how many messages are left; then for each message queue, delivery tag, message. A message that cannot be read has an empty
+-- tag and is noted nowhere.
+
 local prefix = KEYS[1]
 local unacked, index, now, limit, steps = prefix .. ARGV[1], prefix .. ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local first_queue = 7 + tonumber(ARGV[6])

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 import redis
 from store_worlds import FakeWorld, RedisWorld, StoreWorld
+from support.redis_keys import undocumented
 
 from inference.task_store import TaskStore
 
@@ -17,3 +20,14 @@ def world(request: pytest.FixtureRequest, redis_client: redis.Redis, key_prefix:
 @pytest.fixture
 def store(world: StoreWorld) -> TaskStore:
     return world.store
+
+
+@pytest.fixture(autouse=True)
+def _keys_are_documented(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Check that every key that a test leaves behind has a row in docs/redis-keys.md."""
+    if not {"redis_client", "key_prefix"} <= set(request.fixturenames):
+        yield
+        return
+    client, prefix = request.getfixturevalue("redis_client"), request.getfixturevalue("key_prefix")
+    yield
+    assert undocumented(client, prefix, f"{prefix}:*") == []

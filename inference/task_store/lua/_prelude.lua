@@ -1,11 +1,17 @@
--- Shared by every script: KEYS[1] is the prefix of all keys; the clock is the server's. Redis 6.2 commands only.
+-- Functions that the scripts share; each script is run with this text before its own.
+--
+-- KEYS[1] is PREFIX, which all keys begin with, and stays out of the comments: `task:ID` is PREFIX:task:ID. A script lists the keys
+-- that it uses, by these functions too; docs/redis-keys.md has all of them. Times are on the server's clock, ms since the epoch.
+-- Commands of Redis 6.2 only.
+
 local prefix = KEYS[1]
 
 local function k(...)
   return prefix .. ':' .. table.concat({...}, ':')
 end
 
-local record_prefix, image_prefix = k('task', ''), k('image', '')
+local record_prefix = k('task', '')
+local image_prefix = k('image', '')
 
 local function record(id)
   return record_prefix .. id

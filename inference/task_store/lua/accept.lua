@@ -1,13 +1,30 @@
--- The number of submissions, then those of each: how many arguments follow, and they are
--- subject, max_depth, result_ttl_ms, idempotency_key, fingerprint, idempotency_ttl_ms, revision, entries;
--- how many messages, and list_key, payload, bell_key of each;
--- groups of tasks that have much in common: queue, deadline_ms, priority, room and window, how many arguments `field, value, ...`
--- of their records take, these, how many tasks, and id, request_id, item, image or '' of each.
--- `room`: how many tasks there may be of those that run, those that go before, and these, so that they end in time; '' for any
--- number. A task with a priority passes those of lower ones, except that many as `window` says, which workers hold already.
--- `revision` is that of the desired state that the tasks were checked with, or empty.
--- `subject` is task:ID, or batch:ID with `entries` for its record: what is accepted, and what the idempotency key stands for.
--- Gives for each what became of it, and the subject that it is about or the queue that is full, or too slow.
+-- Accept submissions: a task or a batch each, whole or not at all.
+--
+-- Keys:
+--   task:ID             hash        task record; created
+--   image:ID            string      inline image; created
+--   batch:BATCH_ID      string      items of a batch, as JSON; created
+--   request:REQUEST_ID  sorted set  tasks of a request id, by acceptance number; added to
+--   idempotency:KEY     hash        `subject` and `fingerprint` of the request that had this key
+--   seq                 string      acceptance number of the last task; increased
+--   waiting:QUEUE       sorted set  tasks that wait, by acceptance number; added to
+--   urgent:QUEUE        sorted set  those of them with a priority over 0, by priority; added to
+--   running:QUEUE       set         tasks that run; counted
+--   deadlines           sorted set  task ids by deadline, ms; added to
+--   desired             hash        `revision` of the desired state of the models; read
+--
+-- Messages are pushed to the lists that the arguments name (Celery's broker on the same server).
+--
+-- Arguments: the number of submissions; for each, how many arguments follow, and these:
+--   subject, max_depth, result_ttl_ms, idempotency_key, fingerprint, idempotency_ttl_ms, revision, entries;
+--   how many messages, and for each list_key, payload, bell_key;
+--   groups of tasks that have much in common: queue, deadline_ms, priority, room, window, how many arguments the fields of their
+--   records take, these fields (field, value, ...), how many tasks, and for each id, request_id, item, image or ''.
+-- `subject` is task:ID or batch:ID: what is accepted, and what the idempotency key stands for. `entries` is the record of a batch.
+-- `room` is how many tasks there may be, counting tasks that run, tasks that go before, and these, so that they end in time; ''
+-- is any number. A task with a priority passes tasks of lower ones, except as many as `window` says, which workers hold already.
+-- `revision` is that of the desired state that the tasks were checked with, or ''.
+-- Answer: for each submission its state and the subject that the state is about, or the queue that is full or too slow.
 
 local function read_groups(first, last)
   local groups, at = {}, first

@@ -1,4 +1,23 @@
--- owner, ttl_ms, then id, attempt, status, dead_letter, outcome, ... Gives 1 where it was written.
+-- Commit outcomes of tasks that the owner holds, each with its outbox entries and its reply.
+--
+-- Keys:
+--   task:ID             hash        task record; ended
+--   waiting:QUEUE       sorted set  tasks that wait, urgent ones also in `urgent`; an ended task leaves both
+--   urgent:QUEUE        sorted set  the urgent ones of them, by priority
+--   running:QUEUE       set         tasks that run; an ended task leaves it
+--   leases              sorted set  task ids by end of the lease, ms; an ended task leaves it
+--   deadlines           sorted set  task ids by deadline, ms; an ended task leaves it
+--   image:ID            string      inline image; deleted
+--   outbox:SINK         stream      gets the task id of a task that succeeded
+--   request:REQUEST_ID  sorted set  tasks of a request id; lives as long as the record
+--   batch:BATCH_ID      string      items of a batch; lives as long as the last record of them
+--   seq:lives           sorted set  the record's time to live is noted here
+--   dead-letters        sorted set  tasks that are dead letters, by time, ms; added to
+--   pace:QUEUE          hash        rate at which tasks end; see `note_pace`
+--
+-- Arguments: owner, ttl_ms, then for each task id, attempt, status, dead_letter (0 or 1), outcome.
+-- Answer: 1 for each task whose outcome was written, else 0.
+
 local owner, ttl = ARGV[1], tonumber(ARGV[2])
 local written = {}
 local batches = {} -- by queue, of the tasks that ran: how many, how many of them urgent, when the first was accepted, the model

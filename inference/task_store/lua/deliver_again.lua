@@ -1,4 +1,13 @@
--- id. Puts what sinks refused into their outbox again; gives how many sinks that are.
+-- Put a result into the outbox again, for each sink that refused it.
+--
+-- Keys:
+--   task:ID       hash        task record; `delivery:SINK` is pending again
+--   outbox:SINK   stream      gets the task id
+--   dead-letters  sorted set  the task leaves it
+--
+-- Arguments: id.
+-- Answer: the number of sinks.
+
 local id = ARGV[1]
 local key = record(id)
 local sinks = refusing_sinks(key)

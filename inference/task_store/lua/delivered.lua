@@ -1,4 +1,14 @@
--- sink, group, ttl_ms, then entry id, task id, ...
+-- Note that a sink has confirmed results.
+--
+-- Keys:
+--   task:ID             hash        task record; `delivery:SINK`, and expires when no sink is left
+--   outbox:SINK         stream      the entries are acknowledged and deleted
+--   request:REQUEST_ID  sorted set  tasks of a request id; lives as long as the record
+--   batch:BATCH_ID      string      items of a batch; lives as long as the last record of them
+--   seq:lives           sorted set  the record's time to live is noted here
+--
+-- Arguments: sink, group, ttl_ms, then for each result entry id, task id.
+
 local sink, group, ttl = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local stream, delivery = k('outbox', sink), 'delivery:' .. sink
 local entries = {}

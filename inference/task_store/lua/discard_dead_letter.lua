@@ -1,4 +1,15 @@
--- id, ttl_ms. What sinks refused is given up; a record that another sink has still to get stays until it has it.
+-- Give up a dead letter, and delivery to each sink that refused it. A record that another sink still has to get is kept until then.
+--
+-- Keys:
+--   task:ID             hash        task record; `delivery:SINK`, and expires
+--   dead-letters        sorted set  the task leaves it
+--   request:REQUEST_ID  sorted set  tasks of a request id; lives as long as the record
+--   batch:BATCH_ID      string      items of a batch; lives as long as the last record of them
+--   seq:lives           sorted set  the record's time to live is noted here
+--
+-- Arguments: id, ttl_ms.
+-- Answer: 1, or 0 where the task is no dead letter.
+
 local id, ttl = ARGV[1], tonumber(ARGV[2])
 local key = record(id)
 if redis.call('ZREM', k('dead-letters'), id) == 0 then return 0 end

@@ -1,4 +1,21 @@
--- outcome, ttl_ms, limit
+-- End tasks whose deadline has passed.
+--
+-- Keys:
+--   task:ID             hash        task record; ended as expired
+--   waiting:QUEUE       sorted set  tasks that wait, urgent ones also in `urgent`; an ended task leaves both
+--   urgent:QUEUE        sorted set  the urgent ones of them, by priority
+--   running:QUEUE       set         tasks that run; an ended task leaves it
+--   leases              sorted set  task ids by end of the lease, ms; an ended task leaves it
+--   deadlines           sorted set  task ids by deadline, ms; an ended task leaves it
+--   image:ID            string      inline image; deleted
+--   outbox:SINK         stream      gets the task id of a task that succeeded
+--   request:REQUEST_ID  sorted set  tasks of a request id; lives as long as the record
+--   batch:BATCH_ID      string      items of a batch; lives as long as the last record of them
+--   seq:lives           sorted set  the record's time to live is noted here
+--
+-- Arguments: outcome, ttl_ms, limit.
+-- Answer: the ids.
+
 local outcome, ttl, limit = ARGV[1], tonumber(ARGV[2]), ARGV[3]
 local due = redis.call('ZRANGEBYSCORE', k('deadlines'), '-inf', now, 'LIMIT', 0, limit)
 for _, id in ipairs(due) do

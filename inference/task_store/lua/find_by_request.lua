@@ -1,5 +1,13 @@
--- request_id, after, limit, how many entries are looked at. Gives the number after which the next page begins, or 0 at the end,
--- and ids of tasks with this request id that were accepted after the number `after`, oldest first.
+-- List the tasks of a request id, a page at a time, oldest first.
+--
+-- Keys:
+--   request:REQUEST_ID  sorted set  its tasks, by acceptance number; those without a record leave it
+--   task:ID             hash        task record; read
+--
+-- Arguments: request_id, after, limit, how many entries are looked at at most.
+-- Answer: the acceptance number after which the next page begins, 0 at the end; and the ids of tasks accepted after the number
+-- `after`.
+
 local request_id, after, limit, most = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local index = k('request', request_id)
 local members = redis.call('ZRANGEBYSCORE', index, '(' .. ARGV[2], '+inf', 'WITHSCORES', 'LIMIT', 0, most)

@@ -1,6 +1,17 @@
--- queue, grace_ms, limit, then 'all', or a priority and the acceptance number of its last that counts, ...
--- Each call looks at `limit` tasks and goes on where the last one stopped, at the oldest again after the last: a long queue is
+-- Find waiting tasks whose message is lost.
+--
+-- Keys:
+--   waiting:QUEUE              sorted set  tasks that wait, by acceptance number; read
+--   task:ID                    hash        task record; `requeued_at` is set
+--   leases                     sorted set  task ids by end of the lease, ms; read
+--   lost-looked-to:QUEUE:WALK  string      where the next call goes on
+--
+-- Each call looks at `limit` tasks and goes on where the last one stopped, after the last task at the oldest again: a long queue is
 -- looked through in several calls. The two kinds of call have a place each, or the shorter walk would cut the longer one off.
+--
+-- Arguments: queue, grace_ms, limit, then 'all', or for each priority the acceptance number of the last task that counts.
+-- Answer: the ids.
+
 local queue, grace, limit = unpack(ARGV, 1, 3)
 local all = ARGV[4] == 'all'
 local up_to, highest = {}, 0

@@ -1,5 +1,15 @@
--- queue, limit. Removes members of the queue's sets whose record is gone or says something else, of at most `limit` of each set,
--- at random: the record was evicted, or ended by a version that does not know the set. Gives how many they were.
+-- Remove members of a queue's sets whose record is gone or says something else: it was evicted, or ended by a version that does
+-- not know the set.
+--
+-- Keys:
+--   waiting:QUEUE  sorted set  tasks that wait; members are removed
+--   urgent:QUEUE   sorted set  urgent ones of them; members are removed
+--   running:QUEUE  set         tasks that run; members are removed
+--   task:ID        hash        task record; read
+--
+-- Arguments: queue, limit; at most `limit` members of each set are looked at, at random.
+-- Answer: the number of removed members.
+
 local queue, limit = ARGV[1], ARGV[2]
 
 local function forget(key, ids, status, remove)

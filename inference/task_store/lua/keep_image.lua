@@ -1,4 +1,13 @@
--- id, ttl_ms, max_count, image. Gives 1 where the image of a task is kept until the object store takes it.
+-- Keep a late image until the object store takes it.
+--
+-- Keys:
+--   unstored:ID  string      the image; created
+--   unstored     sorted set  tasks with a late image, by time, ms; added to
+--   task:ID      hash        task record; `unstored` is set
+--
+-- Arguments: id, ttl_ms, max_count, image.
+-- Answer: 1, or 0 where the task is gone or `max_count` images are kept already.
+
 local id, ttl, max_count, bytes = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 if redis.call('EXISTS', record(id)) == 0 then return 0 end
 redis.call('HSET', record(id), 'unstored', 1)

@@ -1,4 +1,14 @@
--- owner, lease_ms, id, ...
+-- Lease tasks to a worker, and give it their inline images.
+--
+-- Keys:
+--   task:ID   hash        task record; `owner` is set
+--   leases    sorted set  task ids by end of the lease, ms; added to
+--   image:ID  string      inline image; read
+--
+-- Arguments: owner, lease_ms, id, ...
+-- Answer: the time, ms; then for each task its state (leased, held, finished or unknown), isolated ('1' or ''), attempts,
+-- created_at, deadline_at, image.
+
 local owner, lease = ARGV[1], tonumber(ARGV[2])
 local leases, leased = {now}, {}
 local carriers, images = {}, {} -- the leased, and the keys of what they are to carry

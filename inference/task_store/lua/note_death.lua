@@ -1,4 +1,12 @@
--- owner, lease_ms, id, ... Gives how many attempts ended in a dead process, 0 where the task is not the owner's.
+-- Count attempts that ended in a dead predictor process; such a task runs isolated from then on.
+--
+-- Keys:
+--   task:ID  hash        task record; `deaths`, `died_attempt`, `alone`
+--   leases   sorted set  task ids by end of the lease, ms; renewed
+--
+-- Arguments: owner, lease_ms, id, ...
+-- Answer: for each task how many of its attempts died, 0 where the task is not the owner's.
+
 local owner, lease = ARGV[1], tonumber(ARGV[2])
 local deaths = {}
 for i = 3, #ARGV do

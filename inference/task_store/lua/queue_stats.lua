@@ -1,8 +1,18 @@
--- queue, tasks that were refused since the last call, id, ... Gives how many wait and run, the age of the oldest that waits in ms,
--- what is known of the queue's pace (see commit.lua): tasks that ended, in how many ms of work, in how many commits, and urgent
--- ones a second, all as text; for how many ms longer than usual nothing has ended, the model; how many refused tasks are expected
--- to come again, as text;
--- and for each id how many wait before it, -1 where it does not wait.
+-- Describe a queue: length, rate, and the places of tasks in it.
+--
+-- Keys:
+--   waiting:QUEUE  sorted set  tasks that wait, by acceptance number; read
+--   running:QUEUE  set         tasks that run; counted
+--   pace:QUEUE     hash        rate at which tasks end (see commit.lua); read
+--   refused:QUEUE  hash        refused tasks that are expected again; added to
+--   task:ID        hash        task record; read
+--
+-- Arguments: queue, tasks that were refused since the last call, id, ...
+-- Answer: how many tasks wait, how many run, the age of the oldest waiting task in ms; of the rate: tasks that ended, in how many
+-- ms
+-- of work, in how many commits, urgent tasks a second, all as text; for how many ms longer than usual nothing has ended; the model;
+-- how many refused tasks are expected again, as text; for each id how many tasks wait before it, -1 where it does not wait.
+
 local FADE_MS = 2000 -- as in commit.lua
 -- Part of the rate that is kept for those that come back.
 local FOR_RETURNS = 0.5

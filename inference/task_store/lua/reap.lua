@@ -1,4 +1,15 @@
--- owner, lease_ms, max_attempts, limit. Gives {to be queued again}, {out of attempts, leased to `owner`}.
+-- Take tasks from dead workers: queue them again, or lease those that are out of attempts to the caller.
+--
+-- Keys:
+--   leases         sorted set  task ids by end of the lease, ms; ended leases are removed
+--   task:ID        hash        task record; `status`, `owner`, `deaths`, `losses`, `alone`, `requeued_at`
+--   waiting:QUEUE  sorted set  tasks that wait; added to
+--   urgent:QUEUE   sorted set  urgent ones of them; added to
+--   running:QUEUE  set         tasks that run; a task that waits again leaves it
+--
+-- Arguments: owner, lease_ms, max_attempts, limit.
+-- Answer: the ids to be queued again; the ids of tasks that are out of attempts, leased to `owner`.
+
 local owner, lease, max_attempts, limit = unpack(ARGV)
 local requeue, exhausted = {}, {}
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', k('leases'), '-inf', now, 'LIMIT', 0, limit)) do

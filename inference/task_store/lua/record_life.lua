@@ -1,4 +1,12 @@
--- ttl_ms of the caller. Gives since when, ms, it is noted how long records live, and how long the shortest of the last day lives, ms.
+-- Tell how long records are kept after their end.
+--
+-- Keys:
+--   seq:lives        sorted set  times to live, ms, by when a record was last given one, ms
+--   seq:lives-since  string      since when that is noted, ms; created
+--
+-- Arguments: ttl_ms of the caller.
+-- Answer: since when it is noted, ms; the shortest time to live of the last day, ms.
+
 note_life(tonumber(ARGV[1]))
 local since = redis.call('GET', k('seq', 'lives-since'))
 if not since then

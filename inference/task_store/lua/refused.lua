@@ -1,4 +1,12 @@
--- sink, group, then entry id, task id, reason, ... A dead letter for the operator; the other sinks and records go on.
+-- Note that a sink refuses results for good: each is a dead letter, and its other sinks go on.
+--
+-- Keys:
+--   task:ID       hash        task record; `delivery:SINK` and `refusal:SINK`
+--   outbox:SINK   stream      the entries are acknowledged and deleted
+--   dead-letters  sorted set  tasks that are dead letters, by time, ms; added to
+--
+-- Arguments: sink, group, then for each result entry id, task id, reason.
+
 local sink, group = ARGV[1], ARGV[2]
 local stream = k('outbox', sink)
 for i = 3, #ARGV, 3 do

@@ -1,4 +1,14 @@
--- owner, id, ...
+-- Give back leased tasks, which wait again.
+--
+-- Keys:
+--   task:ID        hash        task record; `status`, `owner`, `requeued_at`
+--   leases         sorted set  task ids by end of the lease; the tasks leave it
+--   waiting:QUEUE  sorted set  tasks that wait; added to
+--   urgent:QUEUE   sorted set  urgent ones of them; added to
+--   running:QUEUE  set         tasks that run; the tasks leave it
+--
+-- Arguments: owner, id, ...
+
 for i = 2, #ARGV do
   local id = ARGV[i]
   local status, holder, queue, seq, priority =

@@ -1,4 +1,12 @@
--- owner, lease_ms, id, ...
+-- Renew leases.
+--
+-- Keys:
+--   task:ID  hash        task record; read
+--   leases   sorted set  task ids by end of the lease, ms; renewed
+--
+-- Arguments: owner, lease_ms, id, ...
+-- Answer: 1 for each task that the owner holds, else 0.
+
 local owner, lease = ARGV[1], tonumber(ARGV[2])
 local ours, renewed = {}, {}
 for i = 3, #ARGV do

@@ -1,4 +1,16 @@
--- owner, lease_ms, id, ... Gives the attempt's number, 0 where the task may not run.
+-- Start an attempt of each task.
+--
+-- Keys:
+--   task:ID        hash        task record; `status`, `started_at`, `attempts`
+--   waiting:QUEUE  sorted set  tasks that wait; a started task leaves it
+--   urgent:QUEUE   sorted set  urgent ones of them; a started task leaves it
+--   running:QUEUE  set         tasks that run; added to
+--   leases         sorted set  task ids by end of the lease, ms; renewed
+--   started:QUEUE  hash        by priority, the highest acceptance number that has started
+--
+-- Arguments: owner, lease_ms, id, ...
+-- Answer: for each task the number of its attempt, 0 where it may not run.
+
 local owner, lease = ARGV[1], tonumber(ARGV[2])
 local attempts, started = {}, {}
 local newest = {} -- by queue and priority, the highest acceptance number

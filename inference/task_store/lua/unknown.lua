@@ -1,4 +1,12 @@
--- tag, id, ... Gives the ids that have no record; none where the store has another tag: then they are another store's.
+-- Find ids that have no record.
+--
+-- Keys:
+--   seq:tag  string  name of this store; read
+--   task:ID  hash    task record; read
+--
+-- Arguments: tag, id, ...
+-- Answer: the ids; none where the store has another tag, since they are another store's then.
+
 local unknown = {}
 if redis.call('GET', k('seq', 'tag')) ~= ARGV[1] then return unknown end
 for i = 2, #ARGV do

@@ -1,4 +1,17 @@
--- batch_id or '', id, ... All or nothing: gives 1 where they are forgotten, now or before, 0 where one is queued no more.
+-- Forget a batch, or tasks, of which none has begun; all or nothing.
+--
+-- Keys:
+--   task:ID             hash        task record; deleted
+--   image:ID            string      inline image; deleted
+--   batch:BATCH_ID      string      items of a batch; deleted
+--   waiting:QUEUE       sorted set  tasks that wait; the tasks leave it
+--   urgent:QUEUE        sorted set  urgent ones of them; the tasks leave it
+--   deadlines           sorted set  task ids by deadline; the tasks leave it
+--   request:REQUEST_ID  sorted set  tasks of a request id; the tasks leave it
+--
+-- Arguments: batch_id or '', id, ...
+-- Answer: 1 where they are forgotten, now or before; 0 where one is not queued any more.
+
 for i = 2, #ARGV do
   local status = redis.call('HGET', record(ARGV[i]), 'status')
   if status and status ~= 'queued' then return 0 end
