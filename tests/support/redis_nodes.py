@@ -78,7 +78,7 @@ class Sentinels:
             "appendonly": "yes",
             "repl-diskless-sync-delay": "0",
         }
-        # As docs/operations.md recommends.
+        # As docs/production.md recommends.
         options |= {"min-replicas-to-write": "1", "min-replicas-max-lag": "10"}
         self.master = RedisNode(folder / "master", options, certificates)
         replica_of = {"replicaof": f"{HOST} {self.master.port}"}

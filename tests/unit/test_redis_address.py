@@ -101,7 +101,7 @@ def test_the_documented_ones_are_right(repository: Path, tmp_path: Path, monkeyp
     monkeypatch.chdir(tmp_path)
     for name in ("ca.crt", "client.crt", "client.key"):
         Path(name).touch()
-    text = (repository / "docs/operations.md").read_text(encoding="utf-8")
+    text = (repository / "docs/production.md").read_text(encoding="utf-8")
     urls = re.findall(r"^((?:rediss?|sentinels?|unix)://\S+)", text, re.MULTILINE)
 
     assert {url.partition(":")[0] for url in urls} == REDIS_SCHEMES
