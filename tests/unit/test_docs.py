@@ -2,18 +2,46 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pydantic import BaseModel, SecretStr
 
 from inference.errors import ERRORS_BY_CODE, ConfigurationError
 from inference.settings import Settings
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("*.md", "docs/*.md", "bench/results/README.md")
+PAGES = sorted(
+    str(file.relative_to(ROOT))
+    for pattern in ("*.md", "docs/**/*.md", "bench/results/README.md", "models/*/*.md", "samples/*.md")
+    for file in ROOT.glob(pattern)
+)
+_FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+#: folders of the repository whose files pages name
+_PATH = re.compile(r"`((?:api|bench|configurations|deploy|docs|inference|samples|tasks|tests)/[\w./-]*)`")
+#: what stands for a name of the reader's own
+_FILES_OF_A_READER = re.compile(r"[A-Z]{2,}")
+
+#: dotted names that begin like a setting's and are none
+NO_SETTINGS = {"api.example"}
+
+
+def blocks(page: str, language: str) -> list[str]:
+    """Give the code blocks of a page in a language."""
+    text = (ROOT / page).read_text(encoding="utf-8")
+    return [code for found, code in _FENCED.findall(text) if found == language]
+
+
+def anchors(page: Path) -> set[str]:
+    """Give the anchors of a page's headings, as GitHub makes them."""
+    text = _FENCED.sub("", page.read_text(encoding="utf-8"))
+    titles = [title.replace("`", "").lower() for title in re.findall(r"^#+ (.*)$", text, re.MULTILINE)]
+    return {re.sub(r"[^\w\- ]", "", title).strip().replace(" ", "-") for title in titles}
 
 
 def settings_by_key(model: type[BaseModel] = Settings, prefix: str = "") -> dict[str, Any]:
@@ -59,9 +87,78 @@ def test_every_error_a_client_can_get_is_documented(repository: Path) -> None:
     assert documented == {(kind.status, kind.code) for kind in kinds}
 
 
-@pytest.mark.parametrize("file", [str(file.relative_to(ROOT)) for pattern in PAGES for file in sorted(ROOT.glob(pattern))])
-def test_links_lead_somewhere(repository: Path, file: str) -> None:
-    text = (repository / file).read_text(encoding="utf-8")
-    targets = [target for target in re.findall(r"\]\(([^)#]+)\)", text) if "://" not in target]
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    broken = []
+    for target, anchor in re.findall(r"\]\(([^)#\s]*)(?:#([^)]+))?\)", text):
+        file = (ROOT / page).parent / target if target else ROOT / page
+        if "://" not in target and not (file.exists() and (not anchor or anchor in anchors(file))):
+            broken.append(f"{target}#{anchor}")
 
-    assert [target for target in targets if not (repository / file).parent.joinpath(target).exists()] == []
+    assert broken == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_files_that_are_named_exist(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+
+    named = [path for path in _PATH.findall(text) if not _FILES_OF_A_READER.search(path)]
+    assert [path for path in named if not (ROOT / path).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_settings_that_are_named_exist(page: str) -> None:
+    keys = settings_by_key().keys()
+    sections = {key.partition(".")[0] for key in keys if "." in key}
+    text = (ROOT / page).read_text(encoding="utf-8")
+    dotted = [key for key in re.findall(r"`([a-z_]+\.[a-z_]+)`", text) if key.partition(".")[0] in sections]
+    variables = [name.lower().replace("__", ".") for name in re.findall(r"\bINFERENCE_([A-Z_]+__[A-Z_]+)\b", text)]
+
+    assert {key for key in [*dotted, *variables] if key not in keys} <= NO_SETTINGS
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_that_are_named_exist(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    commands = set(re.findall(r"add_parser\(\s*\"([a-z-]+)\"", (ROOT / "server.py").read_text(encoding="utf-8")))
+
+    assert set(re.findall(r"(?:^|`)make ([a-z][a-z-]*)", text, re.MULTILINE)) <= targets
+    assert set(re.findall(r"\bserver\.py ([a-z][a-z-]+)", text)) <= commands
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_code_blocks_can_be_read(page: str) -> None:
+    for script in blocks(page, "sh"):
+        done = subprocess.run(["bash", "-n"], input=script, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{done.stderr}\n{script}"
+    for code in blocks(page, "python"):
+        compile(code, page, "exec")
+    for document in blocks(page, "yaml"):
+        yaml.safe_load(document)
+    for document in blocks(page, "json"):
+        json.loads(document)
+
+
+def test_index_names_every_page() -> None:
+    text = (ROOT / "docs/README.md").read_text(encoding="utf-8")
+
+    pages = {file.name for file in (ROOT / "docs").glob("*.md")} - {"README.md"}
+    assert pages == set(re.findall(r"\]\(([\w-]+\.md)\)", text))
+
+
+def test_make_help_names_every_target() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    (phony,) = re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
+    shown = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    assert set(re.findall(r"^  make ([a-z-]+)", shown, re.MULTILINE)) == set(phony.split())
+
+
+def test_glossary_is_sorted_and_links_each_term() -> None:
+    rows = re.findall(r"^\| ([^|]+) \| (.*) \|$", (ROOT / "docs/glossary.md").read_text(encoding="utf-8"), re.MULTILINE)[2:]
+    terms = [term for term, _ in rows]
+
+    assert terms == sorted(set(terms), key=str.lower)
+    assert [term for term, meaning in rows if "](" not in meaning] == []
