@@ -30,4 +30,4 @@ def test_each_example_prints_what_is_shown(service: Service, repository: Path) -
 
     photo, _, refused, *_ = outputs
     assert json.loads(photo)["response"]["label"] == "espresso"
-    assert json.loads(refused)["code"] == "unsupported_image_type"
+    assert json.loads(refused)["status"] == 400
