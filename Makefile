@@ -15,14 +15,14 @@ PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
 
-run: $(VENV)/.installed ## set up what is missing, start the service and classify a photo (CONFIG=FILE, ARGS="--port N")
+run: $(VENV)/.installed ## install missing packages, start the service and classify a photo (CONFIG=FILE, ARGS="--port N")
 	@set -a; test ! -f build/services.env || . ./build/services.env; exec $(BIN)/python server.py --config $(CONFIG) $(ARGS)
 
 flower: $(VENV)/.installed ## watch the service's tasks on http://127.0.0.1:5555 (FLOWER_BASIC_AUTH=NAME:PASSWORD make flower)
 	@INFERENCE_CONFIG=$(CONFIG) exec $(BIN)/celery -A tasks flower $(ARGS)
 
-# Tests that start processes run one at a time, since they kill, fill up and time what they start; the others share the cores.
-test: $(VENV)/.installed-dev ## set up what is missing, the real servers too, and run every test (ARGS="tests/e2e -k batch": those alone)
+# Tests that start processes run one at a time, since they kill, fill up and time these processes; the others share the cores.
+test: $(VENV)/.installed-dev ## install what is missing, start the real servers, and run every test (ARGS="tests/e2e -k batch" for some)
 ifeq ($(ARGS),)
 	$(BIN)/python -m pytest -m 'not process and not services' -n 2
 	$(BIN)/python -m pytest -m 'process or services'
@@ -39,31 +39,31 @@ lint: $(VENV)/.installed-dev ## ruff, mypy, and hadolint for the Dockerfiles
 	$(BIN)/mypy
 	$(BIN)/hadolint Dockerfile deploy/docker/minio.Dockerfile
 
-format: $(VENV)/.installed-dev ## let ruff mend what it can
+format: $(VENV)/.installed-dev ## format the code, and fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 services: ## start the real Redis, MinIO, Kafka, MongoDB-protocol server and RabbitMQ; addresses in build/services.env
 	@$(SERVICES) start $(ARGS)
 
-services-stop: ## stop them, keep their data
+services-stop: ## stop these servers, keep their data
 	@$(SERVICES) stop $(ARGS)
 
-services-status: ## which of them are up
+services-status: ## show which of these servers are up
 	@$(SERVICES) status $(ARGS)
 
-bench: $(VENV)/.installed-dev ## measure the service beside the model alone and the naive way, on real servers too (ARGS=--quick)
+bench: $(VENV)/.installed-dev ## compare the service with the model alone and the simplest design, on real servers too (ARGS=--quick)
 	@$(SERVICES) start
 	$(BIN)/python -m bench $(ARGS)
 
-bench-peers: $(VENV)/.installed-dev ## the same beside LitServe, BentoML, MLServer, Ray Serve and Mosec (ARGS="--only embedded mosec")
+bench-peers: $(VENV)/.installed-dev ## the same, and with LitServe, BentoML, MLServer, Ray Serve and Mosec (ARGS="--only embedded mosec")
 	@$(SERVICES) start
 	$(BIN)/python -m bench --peers $(ARGS)
 
-overload: $(VENV)/.installed-dev ## more requests than it can do: what is accepted meets its deadline (ARGS=--quick)
+overload: $(VENV)/.installed-dev ## send more requests than it can do; accepted ones meet their deadlines (ARGS=--quick)
 	PYTHONPATH=.:tests $(BIN)/python -m faults.overload $(ARGS)
 
-clean: ## remove what the targets above made, the service's data too
+clean: ## remove all that these targets created, the service's data too
 	@test ! -d build/services || $(SERVICES) stop
 	rm -rf $(VENV) build data .pytest_cache .mypy_cache .ruff_cache
 
