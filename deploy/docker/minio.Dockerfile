@@ -2,7 +2,7 @@
 
 FROM golang:1.25.5-alpine3.22 AS build
 ENV CGO_ENABLED=0
-RUN go install -trimpath -ldflags="-s -w" github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c
+RUN go install -trimpath -tags=disable_grpc_modules -ldflags="-s -w" github.com/minio/minio@v0.0.0-20260212201848-7aac2a2c5b7c
 
 FROM alpine:3.22.2
 RUN adduser -D -H -u 10002 -s /sbin/nologin minio \

@@ -15,6 +15,11 @@ from deploy.services.console import ServicesError, log_tail, say
 from deploy.services.layout import Layout
 
 _STILL_EVERY_S = 30.0
+#: Environment of a step that downloads Go modules: `go` downloads as many at a time as it has processors, and mostly waits.
+GO_DOWNLOAD = {"CGO_ENABLED": "0", "GOMAXPROCS": str(max(16, os.cpu_count() or 1))}
+#: Environment and options of a build with Go, without debugging information, which takes a tenth of the CPU time.
+GO_BUILD = {"CGO_ENABLED": "0"}
+GO_BUILD_OPTIONS = ("-ldflags=-s -w", "-gcflags=all=-dwarf=false")
 #: apt-get runs once at a time.
 _apt = threading.Lock()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from deploy.services import probes
 from deploy.services.console import say
-from deploy.services.installing import need, once, run_step
+from deploy.services.installing import GO_BUILD, GO_BUILD_OPTIONS, GO_DOWNLOAD, need, once, run_step
 from deploy.services.layout import ASSETS, Layout
 from deploy.services.ports import HOST
 from deploy.services.processes import Launch
@@ -33,17 +33,17 @@ def _build(layout: Layout) -> None:
     its source is copied here (`go mod vendor`) and gets that file.
     """
     go = need("go", "FerretDB, which speaks MongoDB's protocol, is built from source with Go 1.24 or newer (https://go.dev/dl)")
-    say("mongo: building FerretDB (about a minute, once)")
+    say("mongo: downloading and building FerretDB (about two minutes on two cores, once)")
     source = layout.sources / "ferretdb"
     shutil.rmtree(source, ignore_errors=True)
     source.mkdir(parents=True)
     for file in _MODULE_FILES:
         shutil.copy(file, source)
-    run_step(layout, "mongo", [go, "mod", "vendor"], doing="downloading", cwd=source)
+    run_step(layout, "mongo", [go, "mod", "vendor"], doing="downloading", cwd=source, environment=GO_DOWNLOAD)
     version_file = source / "vendor" / _MODULE / "build" / "version" / "version.txt"
     version_file.write_text(_VERSION, encoding="utf-8")
-    build = [go, "build", "-mod=vendor", "-o", str(_program(layout)), f"{_MODULE}/cmd/ferretdb"]
-    run_step(layout, "mongo", build, doing="building", cwd=source, environment={"CGO_ENABLED": "0"})
+    build = [go, "build", "-mod=vendor", *GO_BUILD_OPTIONS, "-o", str(_program(layout)), f"{_MODULE}/cmd/ferretdb"]
+    run_step(layout, "mongo", build, doing="building", cwd=source, environment=GO_BUILD)
     shutil.rmtree(source)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from deploy.services import probes
 from deploy.services.addresses import write_private
 from deploy.services.console import say
-from deploy.services.installing import need, once, run_step
+from deploy.services.installing import GO_BUILD, GO_BUILD_OPTIONS, GO_DOWNLOAD, need, once, run_step
 from deploy.services.layout import Layout
 from deploy.services.ports import HOST
 from deploy.services.processes import Launch
@@ -17,6 +17,8 @@ from deploy.services.server import Kind, Ports
 
 _MODULE = "github.com/minio/minio"
 _VERSION = "v0.0.0-20260212201848-7aac2a2c5b7c"
+#: Leaves out gRPC's xDS (123 packages, a tenth of the build), which Google's storage client uses for nothing that MinIO does.
+_BUILD_TAGS = "-tags=disable_grpc_modules"
 
 
 def keys(layout: Layout) -> tuple[str, str]:
@@ -39,9 +41,13 @@ def _program(layout: Layout) -> Path:
 
 def _build(layout: Layout) -> None:
     go = need("go", "MinIO's server is built from source with Go 1.24 or newer (https://go.dev/dl)")
-    say("minio: building (about 3 minutes, once)")
-    environment = {"GOBIN": str(layout.programs), "CGO_ENABLED": "0"}
-    run_step(layout, "minio", [go, "install", f"{_MODULE}@{_VERSION}"], doing="building", environment=environment)
+    say("minio: downloading and building (about 4 minutes on two cores, once)")
+    install = [go, "install", _BUILD_TAGS, *GO_BUILD_OPTIONS]
+    module = f"{_MODULE}@{_VERSION}"
+    # `-n` downloads what the build needs, and builds nothing.
+    run_step(layout, "minio", [*install, "-n", module], doing="downloading", environment=GO_DOWNLOAD)
+    environment = GO_BUILD | {"GOBIN": str(layout.programs)}
+    run_step(layout, "minio", [*install, module], doing="building", environment=environment)
 
 
 def _prepare(layout: Layout, ports: Ports) -> Launch:
