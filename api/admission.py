@@ -119,10 +119,6 @@ class Admission:
             )
         return Room(max(0, tasks), self._window * self._count_workers(model))
 
-    def waiting(self, queue: str) -> int:
-        """How many tasks wait."""
-        return self._loads(queue).waiting
-
     def retry_after_s(self, queue: str, *, over: int = 0, count: int = 1) -> float:
         """When there will be room, for tasks that are refused now: later for each one that is refused after another.
 

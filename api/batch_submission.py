@@ -14,7 +14,7 @@ from api.batch_form import BatchForm
 from api.batch_items import AlikeOnce, BatchItems, PreparedItem
 from api.door import Door
 from api.unstored import UnstoredImages
-from api.uploads import GRACE_S, MAX_STORE_S, Upload, Uploads, wait_for_all
+from api.uploads import GRACE_S, MAX_STORE_S, Upload, Uploads, discard_all, wait_for_all
 from inference.accepting import accept_batch, may_be_accepted, withdraw_batch
 from inference.broker import Broker
 from inference.effective import Effective, EffectiveConfiguration
@@ -88,9 +88,7 @@ class BatchSubmissions:
         batch_id = uuid.uuid4().hex
         # By task id. An object that was there before is no upload.
         sent = [(one.item, one.form) for one in prepared if one.is_upload]
-        waiting = max((self._admission.waiting(one.queue) for one in prepared), default=0)
-        begun = self._uploads.begin_all(sent, waiting=waiting)
-        uploads = {item.task_id: upload for (item, _), upload in zip(sent, begun, strict=True)}
+        uploads = {item.task_id: upload for (item, _), upload in zip(sent, self._uploads.begin_all(sent), strict=True)}
         self._store_first(uploads.values(), _longest_s(prepared))
         requests = iter(self._requests(prepared, uploads, batch_id, effective.revision))
         batch = BatchRequest(
@@ -110,7 +108,7 @@ class BatchSubmissions:
         try:
             wait_for_all((upload for upload in uploads if not upload.is_beside), min(deadline_s, MAX_STORE_S))
         except BaseException:
-            _discard(uploads)
+            discard_all(uploads)
             raise
 
     def confirm(self, submission: BatchSubmission) -> None:
@@ -126,7 +124,7 @@ class BatchSubmissions:
             has_failed = any(upload.has_failed for upload in submission.uploads.values())
             may_go = has_failed and submission.batch is not None and not submission.batch.idempotency_key
             if may_go and withdraw_batch(self._store, submission.batch_id):
-                _discard(submission.uploads.values())
+                discard_all(submission.uploads.values())
                 raise
             logger.warning("not every image of batch %s is stored yet; its tasks go on: %r", submission.batch_id, error)
             self._unstored.keep(submission.uploads)
@@ -202,14 +200,15 @@ class BatchSubmissions:
         except BaseException as error:
             self._replies.forget(waiter)
             if isinstance(error, InferenceError | StateChanged) and not may_be_accepted(error):
-                _discard(uploads.values())
+                discard_all(uploads.values())
             if isinstance(error, Overloaded):
                 counts = Counter(one.queue for one in prepared)
                 error.retry_after_s = max(self._admission.retry_after_s(queue, count=count) for queue, count in counts.items())
             raise
+        self._uploads.note_inline_bytes(accepted.inline_bytes)
         if not accepted.created:  # the same key came twice at the same time
             self._replies.forget(waiter)
-            _discard(uploads.values())
+            discard_all(uploads.values())
             return self._replayed(accepted.batch_id)
         return BatchSubmission(batch.batch_id, waiter, _longest_s(prepared), batch, uploads)
 
@@ -235,8 +234,3 @@ class BatchSubmissions:
 def _longest_s(prepared: Iterable[PreparedItem]) -> float:
     """The longest of their deadlines, seconds."""
     return max((one.checked.deadline_s for one in prepared), default=0.0)
-
-
-def _discard(uploads: Iterable[Upload]) -> None:
-    for upload in uploads:
-        upload.discard()

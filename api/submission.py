@@ -86,7 +86,7 @@ class Submissions:
             queue, model=checked.model, deadline_s=checked.deadline_s, sinks=checked.sinks, priority=form.priority
         )
         item = QueueItem(*self._ids.new(), checked.header)
-        upload = self._uploads.begin(item, form, waiting=self._admission.waiting(queue))
+        upload = self._uploads.begin(item, form)
         request = PredictionRequest(
             task_id=item.task_id,
             request_id=form.request_id_of(item.task_id),
@@ -189,6 +189,7 @@ class Submissions:
             if isinstance(error, Overloaded):
                 error.retry_after_s = self._admission.retry_after_s(request.queue)
             raise
+        self._uploads.note_inline_bytes(accepted.inline_bytes)
         if not accepted.created:
             upload.discard()
         return accepted.task_id

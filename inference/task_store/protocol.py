@@ -80,6 +80,8 @@ class Accepted:
     task_id: str
     #: False when the idempotency key brought an earlier task
     created: bool
+    #: bytes of all images that the store holds inline, beside their tasks' records
+    inline_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,8 @@ class AcceptedBatch:
     batch_id: str
     #: False when the idempotency key brought an earlier batch
     created: bool
+    #: as in `Accepted`
+    inline_bytes: int = 0
 
 
 @dataclass(frozen=True)

@@ -94,7 +94,7 @@ class RedisTaskStore(RedisUploads):
     def accept(
         self, request: PredictionRequest, *, enqueue: Enqueue | None, max_queue_depth: int, room: Room | None = None
     ) -> Accepted:
-        state, task_id = self._accept(
+        state, task_id, inline_bytes = self._accept(
             f"{_TASK}{request.task_id}",
             [request],
             [enqueue] if enqueue else [],
@@ -103,7 +103,7 @@ class RedisTaskStore(RedisUploads):
             key=request.idempotency_key,
             fingerprint=request.fingerprint,
         )
-        return Accepted(task_id, created=state == b"accepted")
+        return Accepted(task_id, created=state == b"accepted", inline_bytes=inline_bytes)
 
     def accept_batch(
         self,
@@ -113,7 +113,7 @@ class RedisTaskStore(RedisUploads):
         max_queue_depth: int,
         rooms: Mapping[str, Room] = MappingProxyType({}),
     ) -> AcceptedBatch:
-        state, batch_id = self._accept(
+        state, batch_id, inline_bytes = self._accept(
             f"{_BATCH}{batch.batch_id}",
             batch.tasks,
             enqueue,
@@ -123,7 +123,7 @@ class RedisTaskStore(RedisUploads):
             fingerprint=batch.fingerprint,
             entries=orjson.dumps(batch.record.entries),
         )
-        return AcceptedBatch(batch_id, created=state == b"accepted")
+        return AcceptedBatch(batch_id, created=state == b"accepted", inline_bytes=inline_bytes)
 
     def _accept(
         self,
@@ -136,10 +136,10 @@ class RedisTaskStore(RedisUploads):
         key: str,
         fingerprint: str,
         entries: bytes = b"",
-    ) -> tuple[bytes, str]:
-        """Gives the state, and the id of the task or batch that was accepted now or before."""
+    ) -> tuple[bytes, str, int]:
+        """Gives the state, the id of the task or batch that was accepted now or before, and the bytes of all inline images."""
         revision = next((request.revision for request in requests), None)
-        state, found = self._acceptances(
+        state, found, inline_bytes = self._acceptances(
             [
                 *(subject, max_queue_depth, in_ms(self._policy.result_ttl_s)),
                 *(key, fingerprint, in_ms(self._policy.idempotency_ttl_s)),
@@ -156,12 +156,12 @@ class RedisTaskStore(RedisUploads):
             raise Overloaded(full if state == b"overloaded" else f"too many tasks of {model} go before to end in time")
         if state == b"conflict":
             raise _known(found, b"").conflict()
-        return state, found.decode().partition(":")[2]
+        return state, found.decode().partition(":")[2], inline_bytes
 
-    def _accept_each(self, submissions: Sequence[list[Any]]) -> Sequence[tuple[bytes, bytes]]:
+    def _accept_each(self, submissions: Sequence[list[Any]]) -> Sequence[tuple[bytes, bytes, int]]:
         """Each by itself; what comes at the same moment shares a round trip and a sync of the server's log."""
         parts = (part for submission in submissions for part in (len(submission), *submission))
-        answers: Sequence[tuple[bytes, bytes]] = self._scripts.run_one_at_a_time("accept", len(submissions), *parts)
+        answers: Sequence[tuple[bytes, bytes, int]] = self._scripts.run_one_at_a_time("accept", len(submissions), *parts)
         return answers
 
     def withdraw(self, task_id: str) -> bool:

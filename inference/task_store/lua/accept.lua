@@ -7,7 +7,8 @@
 -- number. A task with a priority passes those of lower ones, except that many as `window` says, which workers hold already.
 -- `revision` is that of the desired state that the tasks were checked with, or empty.
 -- `subject` is task:ID, or batch:ID with `entries` for its record: what is accepted, and what the idempotency key stands for.
--- Gives for each what became of it, and the subject that it is about or the queue that is full, or too slow.
+-- Gives for each what became of it, the subject that it is about or the queue that is full, or too slow, and the bytes of all
+-- inline images after the call.
 
 local function read_groups(first, last)
   local groups, at = {}, first
@@ -34,6 +35,8 @@ local function refusal(group, coming, max_depth)
   return ahead > 0 and ahead + coming > group.room and 'late' or nil
 end
 
+local image_bytes = 0 -- written by this call
+
 -- Gives the acceptance number of the last.
 local function write(group, seq, ttl)
   local life = group.deadline + ttl
@@ -43,7 +46,10 @@ local function write(group, seq, ttl)
     seq = seq + 1
     redis.call('HSET', record(id), 'item', item, 'request_id', request_id, 'status', 'queued', 'seq', seq,
       'queue', group.queue, 'created_at', now, 'deadline_at', now + group.deadline, unpack(group.fields))
-    if bytes ~= '' then redis.call('SET', image(id), bytes, 'PX', life) end
+    if bytes ~= '' then
+      redis.call('SET', image(id), bytes, 'PX', life)
+      image_bytes = image_bytes + #bytes
+    end
     if request_id ~= id then -- else it is found by its id
       redis.call('ZADD', k('request', request_id), seq, id)
       live_at_least(k('request', request_id), life)
@@ -114,4 +120,7 @@ for number = 1, tonumber(ARGV[1]) do
   answers[number] = accept(at + 1, at + length)
   at = at + length + 1
 end
+local counter = k('inline-bytes')
+local inline_bytes = image_bytes > 0 and redis.call('INCRBY', counter, image_bytes) or tonumber(redis.call('GET', counter) or 0)
+for _, answer in ipairs(answers) do answer[3] = inline_bytes end
 return answers

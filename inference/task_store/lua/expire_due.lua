@@ -10,4 +10,6 @@ for _, id in ipairs(due) do
   end
 end
 conclude()
+-- No task is open, so no image is inline: those that Redis evicted were not subtracted.
+if redis.call('ZCARD', k('deadlines')) == 0 then redis.call('DEL', k('inline-bytes')) end
 return due
