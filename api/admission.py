@@ -27,7 +27,7 @@ from inference.presence import LoadedModelInfo, WorkerInfo
 from inference.remembering import Remembered
 from inference.settings import OutboxSettings, WorkerSettings
 from inference.sinks.outbox import OutboxStats
-from inference.task_store import QueueLoad, Room, TaskStore
+from inference.task_store import QueueLoad, Room, SubmissionStore
 
 T = TypeVar("T")
 
@@ -57,7 +57,7 @@ class Admission:
 
     def __init__(
         self,
-        store: TaskStore,
+        store: SubmissionStore,
         outbox_stats: Callable[[str], OutboxStats],
         limits: OutboxSettings,
         *,

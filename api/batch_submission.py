@@ -24,7 +24,7 @@ from inference.replies import BatchWaiter, ReplyRouter
 from inference.settings import Settings
 from inference.storage import ObjectStore
 from inference.task_ids import TaskIds
-from inference.task_store import Room, StateChanged, TaskStore
+from inference.task_store import Room, StateChanged, SubmissionStore
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class BatchSubmissions:
     def __init__(
         self,
         *,
-        store: TaskStore,
+        store: SubmissionStore,
         broker: Broker,
         objects: ObjectStore,
         uploads: Uploads,

@@ -20,7 +20,7 @@ from inference.messages import ModelRef, Outcome, PredictionRequest, QueueItem, 
 from inference.replies import ReplyRouter, Waiter
 from inference.settings import Settings
 from inference.task_ids import TaskIds
-from inference.task_store import Room, StateChanged, TaskStore
+from inference.task_store import Room, StateChanged, SubmissionStore
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Submissions:
     def __init__(
         self,
         *,
-        store: TaskStore,
+        store: SubmissionStore,
         broker: Broker,
         uploads: Uploads,
         configuration: EffectiveConfiguration,

@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 from inference.broker import Broker
 from inference.errors import ServiceUnavailable
 from inference.messages import BatchRequest, PredictionRequest, QueueMessage
-from inference.task_store.protocol import Accepted, AcceptedBatch, Enqueue, Room, TaskStore
+from inference.task_store.protocol import Accepted, AcceptedBatch, Enqueue, Room
+from inference.task_store.stores import SubmissionStore
 
 T = TypeVar("T")
 
@@ -33,7 +34,7 @@ class _Posting:
 
 
 def accept(
-    store: TaskStore,
+    store: SubmissionStore,
     broker: Broker,
     request: PredictionRequest,
     *,
@@ -61,7 +62,7 @@ def accept(
 
 
 def accept_batch(
-    store: TaskStore,
+    store: SubmissionStore,
     broker: Broker,
     batch: BatchRequest,
     *,
@@ -86,12 +87,12 @@ def accept_batch(
     return accepted
 
 
-def withdraw(store: TaskStore, task_id: str) -> bool:
+def withdraw(store: SubmissionStore, task_id: str) -> bool:
     """Forget a task that cannot be run; False where it stays accepted. Raises ServiceUnavailable, and it `may_be_accepted`."""
     return _withdraw(lambda: store.withdraw(task_id), task_id=task_id)
 
 
-def withdraw_batch(store: TaskStore, batch_id: str) -> bool:
+def withdraw_batch(store: SubmissionStore, batch_id: str) -> bool:
     """`withdraw` for a batch and its tasks."""
     return _withdraw(lambda: store.withdraw_batch(batch_id), batch_id=batch_id)
 

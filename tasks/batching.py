@@ -21,7 +21,7 @@ from inference.models.arena import SlotArena
 from inference.models.predictor import BatchPredictions, Predictor, PredictorCrashed, PredictorNotRunning
 from inference.models.probabilities import are_probabilities, described
 from inference.models.spec import ModelSpec
-from inference.task_store.protocol import TaskStore
+from inference.task_store.stores import WorkerStore
 from tasks.batch_times import BatchTimes
 from tasks.clock import StoreClock
 from tasks.committing import Committer, Finished
@@ -57,7 +57,7 @@ class Batcher(Stage):
         predictor: Predictor,
         arena: SlotArena,
         fetcher: Fetcher,
-        store: TaskStore,
+        store: WorkerStore,
         owner: str,
         held: HeldJobs,
         policy: BatchPolicy,

@@ -20,7 +20,7 @@ from inference.models.registry import reference
 from inference.models.spec import ModelSpec
 from inference.models.switching import Process, SwitchingPredictor
 from inference.public_text import public_exception
-from inference.task_store.protocol import TaskStore
+from inference.task_store.stores import WorkerStore
 from tasks.jobs import HeldJobs
 from tasks.stage import RETRY_INTERVAL_S, Stage
 
@@ -53,7 +53,7 @@ class ModelChanger(Stage):
         owner: str,
         specs: Specs,
         make: Callable[[Specs], Process],
-        store: TaskStore,
+        store: WorkerStore,
         held: HeldJobs,
     ) -> None:
         super().__init__()

@@ -20,7 +20,7 @@ from inference.models.arena import SlotArena
 from inference.models.predictor import Predictor
 from inference.models.spec import ModelSpec
 from inference.storage import ObjectStore
-from inference.task_store.protocol import TaskStore
+from inference.task_store.stores import WorkerStore
 from tasks.batch_times import BatchTimes
 from tasks.batching import Batcher, BatchPolicy
 from tasks.burying import Undertaker
@@ -59,7 +59,7 @@ class Pipeline:
         spec: ModelSpec,
         arena: SlotArena,
         predictor: Predictor,
-        store: TaskStore,
+        store: WorkerStore,
         objects: ObjectStore,
         owner: str,
         held: HeldJobs,

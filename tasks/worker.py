@@ -23,7 +23,7 @@ from inference.models.switching import SwitchingPredictor
 from inference.presence import WorkerPresence
 from inference.settings import Settings, WorkerSettings
 from inference.storage import ObjectStore
-from inference.task_store.protocol import TaskStore
+from inference.task_store.stores import WorkerStore
 from tasks.adopting import Adopter
 from tasks.batching import BatchPolicy
 from tasks.changing import ModelChanger, Specs
@@ -52,7 +52,7 @@ class InferenceWorker:
         settings: Settings,
         specs: Sequence[ModelSpec],
         *,
-        store: TaskStore,
+        store: WorkerStore,
         objects: ObjectStore,
         presence: WorkerPresence,
         desired: DesiredModels,

@@ -13,7 +13,7 @@ from typing import Any
 from inference.errors import ServiceUnavailable
 from inference.sinks import Refusal, ResultSink, SinkUnavailable, result_document
 from inference.sinks.outbox import Outbox, OutboxEntry
-from inference.task_store.protocol import TaskStore
+from inference.task_store.stores import DeliveryStore
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class RelayPolicy:
 class Relay:
     """Moves one sink's entries. A sink that is down delays its own entries and loses none."""
 
-    def __init__(self, outbox: Outbox, store: TaskStore, sink: ResultSink, *, pipeline_id: str, policy: RelayPolicy) -> None:
+    def __init__(self, outbox: Outbox, store: DeliveryStore, sink: ResultSink, *, pipeline_id: str, policy: RelayPolicy) -> None:
         self._outbox = outbox
         self._store = store
         self._sink = sink
