@@ -161,7 +161,7 @@ class RedisTaskStore(RedisUploads):
     def _accept_each(self, submissions: Sequence[list[Any]]) -> Sequence[tuple[bytes, bytes]]:
         """Each by itself; what comes at the same moment shares a round trip and a sync of the server's log."""
         parts = (part for submission in submissions for part in (len(submission), *submission))
-        answers: Sequence[tuple[bytes, bytes]] = self._scripts.run_one_at_a_time("accept", len(submissions), *parts)
+        answers: Sequence[tuple[bytes, bytes]] = self._scripts.run("accept", len(submissions), *parts)
         return answers
 
     def withdraw(self, task_id: str) -> bool:
