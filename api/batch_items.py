@@ -12,7 +12,6 @@ from api.door import Checked
 from api.known_fields import check_members
 from api.predict_form import METADATA_MEMBERS, ImageForm, read_image_form
 from inference.errors import InferenceError, InvalidMetadata, InvalidRequest, ServiceUnavailable, shown
-from inference.imaging import ImageFormat
 from inference.messages import QueueItem
 from inference.settings import Settings
 from inference.storage import ObjectStore, bucket_and_key, is_key
@@ -38,30 +37,6 @@ class PreparedItem:
 
 #: What is checked of one image's form.
 Check = Callable[[ImageForm], Checked]
-
-
-class AlikeOnce:
-    """Checks raw arrays that follow one another and say the same of themselves once: of these only the length is looked at."""
-
-    def __init__(self, check: Check) -> None:
-        self._check = check
-        self._last: tuple[ImageForm, Checked] | None = None
-
-    def __call__(self, form: ImageForm) -> Checked:
-        last = self._last
-        if last is not None and _are_alike(last[0], form):
-            return last[1]
-        checked = self._check(form)
-        if checked.header.format is ImageFormat.RAW:
-            self._last = form, checked
-        return checked
-
-
-def _are_alike(one: ImageForm, other: ImageForm) -> bool:
-    # Shape and dtype are as they were sent, and what is equal may still be wrong: True for 1.
-    is_same_array = one.shape is other.shape and one.dtype is other.dtype and len(one.image) == len(other.image)
-    is_same_task = one.model == other.model and one.sinks == other.sinks and one.deadline_s == other.deadline_s
-    return is_same_array and is_same_task and one.priority == other.priority
 
 
 class BatchItems:

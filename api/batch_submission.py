@@ -11,7 +11,7 @@ from functools import partial
 
 from api.admission import Admission
 from api.batch_form import BatchForm
-from api.batch_items import AlikeOnce, BatchItems, PreparedItem
+from api.batch_items import BatchItems, PreparedItem
 from api.door import Door
 from api.unstored import UnstoredImages
 from api.uploads import GRACE_S, MAX_STORE_S, Upload, Uploads, discard_all, wait_for_all
@@ -130,7 +130,7 @@ class BatchSubmissions:
             self._unstored.keep(submission.uploads)
 
     def _prepare(self, form: BatchForm, effective: Effective) -> list[PreparedItem | InferenceError]:
-        check = AlikeOnce(partial(self._door.check, preference=form.preference, effective=effective))
+        check = partial(self._door.check, preference=form.preference, effective=effective)
         prepare = partial(self._items.prepare, check=check)
         if not any(item.is_reference for item in form.items):
             return [prepare(item) for item in form.items]

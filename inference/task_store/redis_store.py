@@ -53,7 +53,7 @@ from inference.task_store.queue_figures import load_from, places_from, stats_fro
 from inference.task_store.records import ENDED_FIELDS, ended_from, from_hash
 from inference.task_store.redis_uploads import RedisUploads
 from inference.task_store.scripts import Scripts
-from inference.task_store.submissions import SUBMISSION_WEIGHT, grouped, in_ms, weight
+from inference.task_store.submissions import SUBMISSION_WEIGHT, in_ms, task_arguments, weight
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -145,7 +145,7 @@ class RedisTaskStore(RedisUploads):
                 *(key, fingerprint, in_ms(self._policy.idempotency_ttl_s)),
                 *("" if revision is None else revision, entries, len(enqueue)),
                 *(part for message in enqueue for part in (message.list_key, message.payload, message.bell_key)),
-                *grouped(requests, rooms),
+                *task_arguments(requests, rooms),
             ]
         )
         if state == b"changed":
@@ -161,7 +161,7 @@ class RedisTaskStore(RedisUploads):
     def _accept_each(self, submissions: Sequence[list[Any]]) -> Sequence[tuple[bytes, bytes, int]]:
         """Each by itself; what comes at the same moment shares a round trip and a sync of the server's log."""
         parts = (part for submission in submissions for part in (len(submission), *submission))
-        answers: Sequence[tuple[bytes, bytes, int]] = self._scripts.run_one_at_a_time("accept", len(submissions), *parts)
+        answers: Sequence[tuple[bytes, bytes, int]] = self._scripts.run("accept", len(submissions), *parts)
         return answers
 
     def withdraw(self, task_id: str) -> bool:

@@ -8,7 +8,6 @@ import json
 import subprocess
 import sys
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -159,10 +158,8 @@ def test_a_sink_that_is_down_takes_nothing_and_everything_later(world: SinkWorld
     world.sink.write([a_document("before")])
     world.break_it()
     for _ in range(2):
-        began = time.monotonic()
         with pytest.raises(SinkUnavailable):
             world.sink.write([a_document("1"), a_document("2")])
-        assert time.monotonic() - began < TIMEOUT_S
     world.mend_it()
     assert ids(world.documents()) == ["before"]
     world.sink.write([a_document("1"), a_document("2")])

@@ -1,75 +1,89 @@
 -- The number of submissions, then those of each: how many arguments follow, and they are
 -- subject, max_depth, result_ttl_ms, idempotency_key, fingerprint, idempotency_ttl_ms, revision, entries;
 -- how many messages, and list_key, payload, bell_key of each;
--- groups of tasks that have much in common: queue, deadline_ms, priority, room and window, how many arguments `field, value, ...`
--- of their records take, these, how many tasks, and id, request_id, item, image or '' of each.
--- `room`: how many tasks there may be of those that run, those that go before, and these, so that they end in time; '' for any
--- number. A task with a priority passes those of lower ones, except that many as `window` says, which workers hold already.
+-- for how many queues there is a room, and queue, room and window of each;
+-- tasks: id, request_id, item, image or '', queue, deadline_ms, priority, how many arguments `field, value, ...` of its record
+-- take, and these.
+-- `room`: how many tasks there may be of those that run, those that go before, and these, so that they end in time. A task with
+-- a priority passes those of lower ones, except that many as `window` says, which workers hold already.
 -- `revision` is that of the desired state that the tasks were checked with, or empty.
 -- `subject` is task:ID, or batch:ID with `entries` for its record: what is accepted, and what the idempotency key stands for.
 -- Gives for each what became of it, the subject that it is about or the queue that is full, or too slow, and the bytes of all
 -- inline images after the call.
 
-local function read_groups(first, last)
-  local groups, at = {}, first
-  while at <= last do
-    local queue, deadline, priority, room, window, width = unpack(ARGV, at, at + 5)
-    local first_task = at + 7 + width
-    local count = tonumber(ARGV[first_task - 1])
-    groups[#groups + 1] = {queue = queue, deadline = tonumber(deadline), priority = tonumber(priority), room = tonumber(room),
-      window = tonumber(window), count = count, fields = {unpack(ARGV, at + 6, first_task - 2)}, first_task = first_task}
-    at = first_task + 4 * count
+-- Gives the rooms by queue, and where the tasks begin.
+local function read_rooms(first)
+  local rooms = {}
+  for number = 0, tonumber(ARGV[first]) - 1 do
+    local queue, room, window = unpack(ARGV, first + 1 + 3 * number, first + 3 + 3 * number)
+    rooms[queue] = {tasks = tonumber(room), window = tonumber(window)}
   end
-  return groups
+  return rooms, first + 1 + 3 * ARGV[first]
 end
 
--- Gives what keeps `coming` tasks out, those of `group` among them; nil for nothing. Where no task is open they always go in.
-local function refusal(group, coming, max_depth)
-  local waiting = redis.call('ZCARD', k('waiting', group.queue))
-  if max_depth > 0 and waiting + coming > max_depth then return 'overloaded' end
-  if not group.room then return nil end
-  if group.priority > 0 then
-    waiting = math.min(waiting, group.window + redis.call('ZCOUNT', k('urgent', group.queue), group.priority, '+inf'))
+local function read_tasks(first, last)
+  local tasks, at = {}, first
+  while at <= last do
+    local id, request_id, item, bytes, queue, deadline, priority, width = unpack(ARGV, at, at + 7)
+    tasks[#tasks + 1] = {id = id, request_id = request_id, item = item, image = bytes, queue = queue, deadline = tonumber(deadline),
+      priority = tonumber(priority), fields = {unpack(ARGV, at + 8, at + 7 + width)}}
+    at = at + 8 + width
   end
-  local ahead = waiting + redis.call('SCARD', k('running', group.queue))
-  return ahead > 0 and ahead + coming > group.room and 'late' or nil
+  return tasks
+end
+
+-- Gives the queues of the tasks in their order, and by queue how many come and the lowest priority among them.
+local function count_coming(tasks)
+  local queues, coming = {}, {}
+  for _, task in ipairs(tasks) do
+    local found = coming[task.queue]
+    if not found then
+      found = {count = 0, priority = task.priority}
+      queues[#queues + 1], coming[task.queue] = task.queue, found
+    end
+    found.count, found.priority = found.count + 1, math.min(found.priority, task.priority)
+  end
+  return queues, coming
+end
+
+-- Gives what keeps the `coming` tasks out of a queue; nil for nothing. Where no task is open they always go in.
+local function refusal(queue, coming, room, max_depth)
+  local waiting = redis.call('ZCARD', k('waiting', queue))
+  if max_depth > 0 and waiting + coming.count > max_depth then return 'overloaded' end
+  if not room then return nil end
+  if coming.priority > 0 then
+    waiting = math.min(waiting, room.window + redis.call('ZCOUNT', k('urgent', queue), coming.priority, '+inf'))
+  end
+  local ahead = waiting + redis.call('SCARD', k('running', queue))
+  return ahead > 0 and ahead + coming.count > room.tasks and 'late' or nil
 end
 
 local image_bytes = 0 -- written by this call
 
--- Gives the acceptance number of the last.
-local function write(group, seq, ttl)
-  local life = group.deadline + ttl
-  local waiting, deadlines, urgent = {}, {}, {} -- score, id, ...
-  for at = group.first_task, group.first_task + 4 * (group.count - 1), 4 do
-    local id, request_id, item, bytes = unpack(ARGV, at, at + 3)
-    seq = seq + 1
-    redis.call('HSET', record(id), 'item', item, 'request_id', request_id, 'status', 'queued', 'seq', seq,
-      'queue', group.queue, 'created_at', now, 'deadline_at', now + group.deadline, unpack(group.fields))
-    if bytes ~= '' then
-      redis.call('SET', image(id), bytes, 'PX', life)
-      image_bytes = image_bytes + #bytes
-    end
-    if request_id ~= id then -- else it is found by its id
-      redis.call('ZADD', k('request', request_id), seq, id)
-      live_at_least(k('request', request_id), life)
-      forget_some_gone(k('request', request_id))
-    end
-    append(waiting, seq, id)
-    append(deadlines, now + group.deadline, id)
-    if group.priority > 0 then append(urgent, group.priority, id) end
+local function write(task, seq, ttl)
+  local id, life = task.id, task.deadline + ttl
+  redis.call('HSET', record(id), 'item', task.item, 'request_id', task.request_id, 'status', 'queued', 'seq', seq,
+    'queue', task.queue, 'created_at', now, 'deadline_at', now + task.deadline, unpack(task.fields))
+  if task.image ~= '' then
+    redis.call('SET', image(id), task.image, 'PX', life)
+    image_bytes = image_bytes + #task.image
   end
-  call_with_all(waiting, 'ZADD', k('waiting', group.queue))
-  call_with_all(deadlines, 'ZADD', k('deadlines'))
-  call_with_all(urgent, 'ZADD', k('urgent', group.queue))
-  return seq
+  if task.request_id ~= id then -- else it is found by its id
+    local index = k('request', task.request_id)
+    redis.call('ZADD', index, seq, id)
+    live_at_least(index, life)
+    forget_some_gone(index)
+  end
+  redis.call('ZADD', k('waiting', task.queue), seq, id)
+  redis.call('ZADD', k('deadlines'), now + task.deadline, id)
+  if task.priority > 0 then redis.call('ZADD', k('urgent', task.queue), task.priority, id) end
 end
 
 local function accept(first, last)
   local subject, max_depth, ttl, idempotency_key, fingerprint, idempotency_ttl = unpack(ARGV, first, first + 5)
   local revision, entries, messages = unpack(ARGV, first + 6, first + 8)
   local first_message = first + 9
-  local first_group = first_message + 3 * messages
+  local first_room = first_message + 3 * messages
   max_depth, ttl = tonumber(max_depth), tonumber(ttl)
 
   if redis.call('EXISTS', k(subject)) == 1 then
@@ -84,20 +98,19 @@ local function accept(first, last)
   if revision ~= '' and revision ~= (redis.call('HGET', k('desired'), 'revision') or '0') then
     return {'changed', subject}
   end
-  local groups = read_groups(first_group, last)
-  local coming, tasks, longest = {}, 0, 0
-  for _, group in ipairs(groups) do
-    coming[group.queue] = (coming[group.queue] or 0) + group.count
-    tasks = tasks + group.count
-    longest = math.max(longest, group.deadline)
-  end
-  for _, group in ipairs(groups) do
-    local reason = refusal(group, coming[group.queue], max_depth)
-    if reason then return {reason, group.queue} end
+  local rooms, first_task = read_rooms(first_room)
+  local tasks = read_tasks(first_task, last)
+  local queues, coming = count_coming(tasks)
+  for _, queue in ipairs(queues) do
+    local reason = refusal(queue, coming[queue], rooms[queue], max_depth)
+    if reason then return {reason, queue} end
   end
 
-  local seq = redis.call('INCRBY', k('seq'), tasks) - tasks
-  for _, group in ipairs(groups) do seq = write(group, seq, ttl) end
+  local seq, longest = redis.call('INCRBY', k('seq'), #tasks) - #tasks, 0
+  for number, task in ipairs(tasks) do
+    write(task, seq + number, ttl)
+    longest = math.max(longest, task.deadline)
+  end
   if entries ~= '' then
     redis.call('SET', k(subject), entries, 'PX', longest + ttl)
   end
@@ -105,7 +118,7 @@ local function accept(first, last)
     redis.call('HSET', k('idempotency', idempotency_key), 'subject', subject, 'fingerprint', fingerprint)
     redis.call('PEXPIRE', k('idempotency', idempotency_key), idempotency_ttl)
   end
-  for at = first_message, first_group - 1, 3 do
+  for at = first_message, first_room - 1, 3 do
     local list_key, payload, bell = unpack(ARGV, at, at + 2)
     redis.call('LPUSH', list_key, payload)
     if bell ~= '' and redis.call('LLEN', bell) == 0 then redis.call('LPUSH', bell, '') end
