@@ -13,14 +13,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import uuid
-from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 from time import monotonic, time
 from typing import Any
 
-import orjson
 from kombu.asynchronous import get_event_loop
 from kombu.transport import TRANSPORT_ALIASES, virtual
 from kombu.transport import redis as stock
@@ -30,6 +28,7 @@ from redis.exceptions import NoScriptError
 
 from inference.broker.envelope import ITEMS_HEADER
 from inference.broker.redis import bell_key
+from inference.broker.rejected import UNREADABLE
 
 logger = logging.getLogger(__name__)
 
@@ -38,10 +37,6 @@ _POLL_INTERVAL_S = 0.25
 _ACKNOWLEDGE_WITHIN_S = 0.25
 #: More than any batch has.
 _MAX_ITEMS = 1024
-#: Key of a message that kombu cannot read, in the place where its headers and body would be.
-UNREADABLE = "unreadable"
-#: Marks what kombu writes of values that JSON has no form for.
-_TYPED = "__type__"
 _CLAIM = (Path(__file__).parent / "claim.lua").read_text(encoding="utf-8")
 
 
@@ -50,8 +45,8 @@ class ClaimingQoS(stock.QoS):  # type: ignore[misc] # kombu has no types
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        #: noted by the claim, not delivered yet: tag and queue
-        self.claimed: OrderedDict[str, str] = OrderedDict()
+        #: tags of messages that the claim has noted and that are not delivered yet, in order; the values mean nothing
+        self.claimed: dict[str, None] = {}
         self._acknowledged: list[str] = []
         self._will_flush = False
         #: by delivery tag, of messages that are not acknowledged
@@ -66,10 +61,11 @@ class ClaimingQoS(stock.QoS):  # type: ignore[misc] # kombu has no types
 
     def append(self, message: Any, delivery_tag: str) -> None:
         self._items[delivery_tag] = _item_count(message.headers)
-        if self.claimed.pop(delivery_tag, None) is None:
-            super().append(message, delivery_tag)
-        else:
+        if delivery_tag in self.claimed:
+            del self.claimed[delivery_tag]
             virtual.QoS.append(self, message, delivery_tag)
+        else:
+            super().append(message, delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         self._items.pop(delivery_tag, None)
@@ -82,7 +78,8 @@ class ClaimingQoS(stock.QoS):  # type: ignore[misc] # kombu has no types
 
     def delivered(self, delivery_tag: str) -> None:
         """A consumer without acknowledgements, as one of remote control's answers, never says that it has a message."""
-        if self.claimed.pop(delivery_tag, None) is not None:
+        if delivery_tag in self.claimed:
+            del self.claimed[delivery_tag]
             self._acknowledge(delivery_tag)
 
     def _acknowledge(self, delivery_tag: str) -> None:
@@ -183,11 +180,10 @@ class ClaimingChannel(stock.Channel):  # type: ignore[misc] # kombu has no types
         self.forget_claim()  # of a connection that was lost
         if self._is_more:
             self._told = self.qos.tell()
-            command = ["EVALSHA", self._claim_script.sha, 1, "", *self._claim_arguments(self._told)]
+            keys, arguments = self._claim_arguments(self._told)
+            command = ["EVALSHA", self._claim_script.sha, len(keys), *keys, *arguments]
         else:
             command = ["BRPOP", *map(bell_key, queues), timeout or _POLL_INTERVAL_S]
-        if self.global_keyprefix:
-            command = self.client._prefix_args(command)  # noqa: SLF001 as the base class does
         self.client.connection.send_command(*command)
 
     def _brpop_read(self, **options: Any) -> bool:
@@ -230,19 +226,16 @@ class ClaimingChannel(stock.Channel):  # type: ignore[misc] # kombu has no types
     def _claim(self) -> list[Any]:
         """The script's answer: all that the prefetch window allows, noted as unacknowledged. Tells what was acknowledged too."""
         with self.qos.telling() as acknowledged:
-            # The client puts `global_keyprefix` before the first key: the empty one becomes the prefix.
-            found: list[Any] = self._claim_script(keys=[""], args=self._claim_arguments(acknowledged))
+            found: list[Any] = self._claim_script(*self._claim_arguments(acknowledged))
         return found
 
-    def _claim_arguments(self, acknowledged: list[str]) -> list[Any]:
+    def _claim_arguments(self, acknowledged: list[str]) -> tuple[list[str], list[Any]]:
+        """The script's keys and arguments."""
         queues = self._queue_cycle.consume(len(self.active_queues))
         window = self.qos.can_consume_max_estimate()
         limit = self.max_claim if window is None else min(window, self.max_claim)
-        return [
-            *(self.unacked_key, self.unacked_index_key, time(), limit, len(self.priority_steps)),
-            *(len(acknowledged), *acknowledged),
-            *(part for queue in queues for part in (queue, bell_key(queue), *self._lists(queue))),
-        ]
+        lists = [key for queue in queues for key in (bell_key(queue), *self._lists(queue))]
+        return [self.unacked_key, self.unacked_index_key, *lists], [time(), limit, len(queues), *queues, *acknowledged]
 
     def _claimed(self, found: list[Any]) -> list[tuple[str, Any]]:
         """(queue, message) of each that the script gave."""
@@ -252,7 +245,7 @@ class ClaimingChannel(stock.Channel):  # type: ignore[misc] # kombu has no types
         for queue, tag, text in zip(*[iter(messages)] * 3, strict=True):
             name = bytes_to_str(queue)
             if tag:
-                self.qos.claimed[bytes_to_str(tag)] = name
+                self.qos.claimed[bytes_to_str(tag)] = None
             claimed.append((name, _read(text, bytes_to_str(tag), name)))
         return claimed
 
@@ -272,16 +265,13 @@ class ClaimingChannel(stock.Channel):  # type: ignore[misc] # kombu has no types
 
 
 def _read(text: bytes | str, tag: str, queue: str) -> Any:
-    """A message. kombu's own reader is slow, and needed only for what is not strict JSON, or more.
+    """Parse a message.
 
     Args:
         tag: its delivery tag; empty where the claim found none.
     """
     try:
         text = bytes_to_str(text)
-        with contextlib.suppress(orjson.JSONDecodeError):
-            if tag and _TYPED not in text:
-                return orjson.loads(text)
         if tag:
             return loads(text)
     except Exception as error:  # noqa: BLE001 whatever a stranger's message breaks

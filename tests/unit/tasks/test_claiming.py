@@ -22,7 +22,7 @@ from kombu.asynchronous import Hub, set_event_loop
 from support.samples import MODEL, a_message, a_request, an_item, as_sent
 from support.waiting import TIMEOUT_S, until
 
-from inference.broker.redis import RedisBroker, bell_key
+from inference.broker.redis import RedisBroker
 from inference.messages import QueueMessage
 from tasks.claiming import ClaimingTransport
 
@@ -399,18 +399,6 @@ def test_a_header_that_is_no_count_of_items_counts_as_one(connect: Callable[...,
     send(connect("redis"), queue, "odd", headers={"items": items})
     send(connect("redis"), queue, *range(3), headers={"items": 1})
     assert Reader(connect(), queue, prefetch=4).read(4) == ["odd", 0, 1, 2]
-
-
-def test_a_global_key_prefix_is_before_every_key(
-    connect: Callable[..., Connection], queue: str, redis_client: redis.Redis
-) -> None:
-    options = {"global_keyprefix": f"{queue}:"}
-    send(connect(**options), queue, 1, 2)
-    reader = Reader(connect(**options, max_claim=1), queue)
-    assert reader.read(1) == [1]
-    assert redis_client.exists(f"{queue}:{queue}", f"{queue}:{bell_key(queue)}") == 2
-    assert reader.read(1) == [2]
-    assert redis_client.exists(queue, bell_key(queue)) == 0
 
 
 def test_a_consumer_without_acknowledgements_gets_each_message_once(
