@@ -6,11 +6,10 @@
 --   list           its bell: an empty token wakes a worker that waits
 --   list, …        its messages, a list for each priority, the first to be emptied first
 -- ARGV: now in s, limit in items, how many queues, their names, then the delivery tags of acknowledged messages
--- Gives how many messages are left, then queue, delivery tag, message, ...; one that cannot be read has an empty tag and is noted
--- nowhere.
+-- Gives queue, delivery tag, message, ...; one that cannot be read has an empty tag and is noted nowhere.
 local unacked, index, now, limit, queues = KEYS[1], KEYS[2], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
 local keys_per_queue = (#KEYS - 2) / queues
-local claimed = {0}
+local claimed = {}
 local taken = 0
 
 -- Gives the tag, and how many items the message carries.
@@ -20,7 +19,7 @@ local function note(message, queue)
   local properties = type(document.properties) == 'table' and document.properties or {}
   local tag, delivery = properties.delivery_tag, properties.delivery_info
   if type(tag) ~= 'string' or type(delivery) ~= 'table' then return '', 1 end
-  -- It may be restored: to the queue that it is in, where it names none.
+  -- Where it is to be restored to: the queue that it was in, if it names none.
   local names = type(delivery.exchange) == 'string' and type(delivery.routing_key) == 'string' and delivery.routing_key ~= ''
   local exchange = cjson.encode(names and delivery.exchange or '')
   local routing_key = cjson.encode(names and delivery.routing_key or queue)
@@ -52,8 +51,7 @@ for number = 1, queues do
     end
     if taken >= limit then left = left + redis.call('LLEN', KEYS[list]) end
   end
-  -- For another worker that waits.
+  -- For this worker's next claim, or another's.
   if left > 0 and redis.call('LLEN', KEYS[bell]) == 0 then redis.call('LPUSH', KEYS[bell], '') end
-  claimed[1] = claimed[1] + left
 end
 return claimed
