@@ -76,7 +76,7 @@ class ClaimingQoS(stock.QoS):  # type: ignore[misc] # kombu has no types
         self._acknowledge(delivery_tag)
 
     def delivered(self, delivery_tag: str) -> None:
-        """A consumer without acknowledgements, as one of remote control's answers, never says that it has a message."""
+        """Acknowledge a message whose consumer does not, as the consumers of remote control's answers."""
         if delivery_tag in self.claimed:
             del self.claimed[delivery_tag]
             self._acknowledge(delivery_tag)
