@@ -5,9 +5,9 @@
 -- then for each queue:
 --   list           its bell: an empty token wakes a worker that waits
 --   list, …        its messages, a list for each priority, the first to be emptied first
--- ARGV: now in s, limit in items, how many queues, their names, then the delivery tags of acknowledged messages
+-- ARGV: now in s, limit in items, then the names of the queues
 -- Gives queue, delivery tag, message, ...; one that cannot be read has an empty tag and is noted nowhere.
-local unacked, index, now, limit, queues = KEYS[1], KEYS[2], ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
+local unacked, index, now, limit, queues = KEYS[1], KEYS[2], ARGV[1], tonumber(ARGV[2]), #ARGV - 2
 local keys_per_queue = (#KEYS - 2) / queues
 local claimed = {}
 local taken = 0
@@ -30,14 +30,8 @@ local function note(message, queue)
   return tag, items
 end
 
-for start = 4 + queues, #ARGV, 1000 do -- Lua cannot pass on more than some thousand at a time
-  local stop = math.min(start + 999, #ARGV)
-  redis.call('ZREM', index, unpack(ARGV, start, stop))
-  redis.call('HDEL', unacked, unpack(ARGV, start, stop))
-end
-
 for number = 1, queues do
-  local queue, left = ARGV[3 + number], 0
+  local queue, left = ARGV[2 + number], 0
   local bell = 3 + (number - 1) * keys_per_queue
   for list = bell + 1, bell + keys_per_queue - 1 do
     while taken < limit do

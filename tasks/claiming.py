@@ -2,18 +2,17 @@
 
 kombu itself pops a message and notes it afterwards: a worker that is killed in between loses it, and each message costs three
 round trips. Here a worker waits for a *bell*, an empty token that may get lost, and claims with one script all that its prefetch
-window allows; the acknowledgements since the last claim go with it. A claim that leaves something rings the bell again. The
-window counts items, of which a message may carry many: else a few large messages would fill one worker while others idle. What
-is in Redis is in kombu's own format, so that restoring, priorities, `purge`, Flower and workers with kombu's transport go on as
-they are. Our producers ring the bell; messages of others are noticed after `_POLL_INTERVAL_S`.
+window allows. A claim that leaves something rings the bell again. The window counts items, of which a message may carry many:
+else a few large messages would fill one worker while others idle. What is in Redis is in kombu's own format, so that restoring,
+priorities, `purge`, Flower and workers with kombu's transport go on as they are. Our producers ring the bell; messages of others
+are noticed after `_POLL_INTERVAL_S`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from time import monotonic, time
@@ -32,8 +31,8 @@ from inference.broker.rejected import UNREADABLE
 logger = logging.getLogger(__name__)
 
 _POLL_INTERVAL_S = 0.25
-#: How long acknowledgements wait for a claim to go with; the tasks have ended, so that a worker that dies then repeats nothing.
-_ACKNOWLEDGE_WITHIN_S = 0.25
+#: How long acknowledgements wait for others; the tasks have ended, so that a worker that dies then repeats nothing.
+_ACKNOWLEDGE_WITHIN_S = 0.05
 #: More than any batch has.
 _MAX_ITEMS = 1024
 _CLAIM = (Path(__file__).parent / "claim.lua").read_text(encoding="utf-8")
@@ -90,22 +89,13 @@ class ClaimingQoS(stock.QoS):  # type: ignore[misc] # kombu has no types
             self._will_flush = True
             hub.call_later(_ACKNOWLEDGE_WITHIN_S, self.flush_acknowledged)
 
-    @contextlib.contextmanager
-    def take_acknowledged(self) -> Iterator[list[str]]:
-        """Take the tags of acknowledged messages, for the block to send; where it fails they are sent later."""
-        tags, self._acknowledged = self._acknowledged, []
-        try:
-            yield tags
-        except BaseException:
-            self._acknowledged[:0] = tags
-            raise
-
     def flush_acknowledged(self) -> None:
+        """Send the acknowledgements that wait; those that fail are sent with the next."""
         self._will_flush = False
-        if not self._acknowledged:
-            return
-        with self.take_acknowledged() as tags, self.pipe_or_acquire() as pipe:
-            pipe.zrem(self.unacked_index_key, *tags).hdel(self.unacked_key, *tags).execute()
+        if tags := self._acknowledged[:]:
+            with self.pipe_or_acquire() as pipe:
+                pipe.zrem(self.unacked_index_key, *tags).hdel(self.unacked_key, *tags).execute()
+            del self._acknowledged[: len(tags)]
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
         """Return unacknowledged messages to their queues, as far as the connection still allows it.
@@ -182,8 +172,11 @@ class ClaimingChannel(stock.Channel):  # type: ignore[misc] # kombu has no types
 
     def _claim(self) -> list[tuple[str, Any]]:
         """Take all that the prefetch window allows, noted as unacknowledged: queue and message of each."""
-        with self.qos.take_acknowledged() as acknowledged:
-            found = self._claim_script(*self._claim_arguments(acknowledged))
+        queues = self._queue_cycle.consume(len(self.active_queues))
+        window = self.qos.can_consume_max_estimate()
+        limit = self.max_claim if window is None else min(window, self.max_claim)
+        lists = [key for queue in queues for key in (bell_key(queue), *self._lists(queue))]
+        found = self._claim_script([self.unacked_key, self.unacked_index_key, *lists], [time(), limit, *queues])
         claimed = []
         for name, tag, text in zip(*[iter(found)] * 3, strict=True):
             queue, delivery_tag = bytes_to_str(name), bytes_to_str(tag)
@@ -191,14 +184,6 @@ class ClaimingChannel(stock.Channel):  # type: ignore[misc] # kombu has no types
                 self.qos.claimed[delivery_tag] = None
             claimed.append((queue, _read(text, delivery_tag, queue)))
         return claimed
-
-    def _claim_arguments(self, acknowledged: list[str]) -> tuple[list[str], list[Any]]:
-        """The script's keys and arguments."""
-        queues = self._queue_cycle.consume(len(self.active_queues))
-        window = self.qos.can_consume_max_estimate()
-        limit = self.max_claim if window is None else min(window, self.max_claim)
-        lists = [key for queue in queues for key in (bell_key(queue), *self._lists(queue))]
-        return [self.unacked_key, self.unacked_index_key, *lists], [time(), limit, len(queues), *queues, *acknowledged]
 
     def _lists(self, queue: str) -> list[str]:
         return [self._q_for_pri(queue, step) for step in self.priority_steps]

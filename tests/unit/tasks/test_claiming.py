@@ -131,7 +131,7 @@ def hub() -> Iterator[Hub]:
 
 class TestOnAMainLoop:
     @pytest.mark.usefixtures("hub")
-    def test_acknowledgements_go_with_the_next_claim(
+    def test_the_window_opens_before_acknowledgements_are_sent(
         self, connect: Callable[..., Connection], queue: str, redis_client: redis.Redis, key_prefix: str
     ) -> None:
         send(connect(), queue, *range(3))
@@ -141,10 +141,10 @@ class TestOnAMainLoop:
         first.ack()
         assert len(unacked(redis_client, key_prefix)[0]) == 2
         assert reader.read(1) == [2]
-        left = {second.delivery_tag.encode(), reader.taken[0].delivery_tag.encode()}
-        assert unacked(redis_client, key_prefix) == (left, left)
+        held = {message.delivery_tag.encode() for message in (first, second, *reader.taken)}
+        assert unacked(redis_client, key_prefix) == (held, held)
 
-    def test_where_no_claim_comes_they_go_by_themselves(
+    def test_they_are_sent_soon(
         self, connect: Callable[..., Connection], queue: str, redis_client: redis.Redis, key_prefix: str, hub: Hub
     ) -> None:
         send(connect(), queue, *range(3))
