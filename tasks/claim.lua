@@ -1,12 +1,15 @@
--- KEYS[1]: kombu's global key prefix
--- ARGV: unacked hash, unacked index, now in s, limit in items, lists a queue, how many tags of acknowledged messages, the tags,
--- then for each queue: name, bell, its lists by priority
--- Gives how many messages are left, then queue, delivery tag, message, ...; one that cannot be read has an empty tag and is noted
--- nowhere.
-local prefix = KEYS[1]
-local unacked, index, now, limit, steps = prefix .. ARGV[1], prefix .. ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
-local first_queue = 7 + tonumber(ARGV[6])
-local claimed = {0}
+-- Takes messages from their queues and notes each as unacknowledged in the same step, in kombu's format.
+--
+-- KEYS[1]  hash    messages that are not acknowledged: delivery tag → [message, exchange, routing key]
+-- KEYS[2]  zset    their delivery tags by the time of their claim, s
+-- then for each queue:
+--   list           its bell: an empty token wakes a worker that waits
+--   list, …        its messages, a list for each priority, the first to be emptied first
+-- ARGV: now in s, limit in items, then the names of the queues
+-- Gives queue, delivery tag, message, ...; one that cannot be read has an empty tag and is noted nowhere.
+local unacked, index, now, limit, queues = KEYS[1], KEYS[2], ARGV[1], tonumber(ARGV[2]), #ARGV - 2
+local keys_per_queue = (#KEYS - 2) / queues
+local claimed = {}
 local taken = 0
 
 -- Gives the tag, and how many items the message carries.
@@ -16,7 +19,7 @@ local function note(message, queue)
   local properties = type(document.properties) == 'table' and document.properties or {}
   local tag, delivery = properties.delivery_tag, properties.delivery_info
   if type(tag) ~= 'string' or type(delivery) ~= 'table' then return '', 1 end
-  -- It may be restored: to the queue that it is in, where it names none.
+  -- Where it is to be restored to: the queue that it was in, if it names none.
   local names = type(delivery.exchange) == 'string' and type(delivery.routing_key) == 'string' and delivery.routing_key ~= ''
   local exchange = cjson.encode(names and delivery.exchange or '')
   local routing_key = cjson.encode(names and delivery.routing_key or queue)
@@ -27,30 +30,22 @@ local function note(message, queue)
   return tag, items
 end
 
-for start = 7, first_queue - 1, 1000 do -- Lua cannot pass on more than some thousand at a time
-  local stop = math.min(start + 999, first_queue - 1)
-  redis.call('ZREM', index, unpack(ARGV, start, stop))
-  redis.call('HDEL', unacked, unpack(ARGV, start, stop))
-end
-
-for at = first_queue, #ARGV, steps + 2 do
-  local left = 0
-  for step = at + 2, at + 1 + steps do
-    local list = prefix .. ARGV[step]
+for number = 1, queues do
+  local queue, left = ARGV[2 + number], 0
+  local bell = 3 + (number - 1) * keys_per_queue
+  for list = bell + 1, bell + keys_per_queue - 1 do
     while taken < limit do
-      local message = redis.call('RPOP', list)
+      local message = redis.call('RPOP', KEYS[list])
       if not message then break end
-      local tag, items = note(message, ARGV[at])
-      claimed[#claimed + 1] = ARGV[at]
+      local tag, items = note(message, queue)
+      claimed[#claimed + 1] = queue
       claimed[#claimed + 1] = tag
       claimed[#claimed + 1] = message
       taken = taken + items
     end
-    if taken >= limit then left = left + redis.call('LLEN', list) end
+    if taken >= limit then left = left + redis.call('LLEN', KEYS[list]) end
   end
-  -- For another worker that waits.
-  local bell = prefix .. ARGV[at + 1]
-  if left > 0 and redis.call('LLEN', bell) == 0 then redis.call('LPUSH', bell, '') end
-  claimed[1] = claimed[1] + left
+  -- For this worker's next claim, or another's.
+  if left > 0 and redis.call('LLEN', KEYS[bell]) == 0 then redis.call('LPUSH', KEYS[bell], '') end
 end
 return claimed
