@@ -21,7 +21,7 @@ in_common = attrgetter("queue", "deadline_s", "model", "sinks", "reply_to", "pri
 def common_fields(request: PredictionRequest) -> tuple[Any, ...]:
     """field, value, ... of the records of tasks that have `in_common` in common."""
     return (
-        *("model", _model_field(request.model)),
+        *("model", model_field(request.model)),
         *("sinks", ",".join(request.sinks)),
         *("reply_to", request.reply_to),
         *("priority", request.priority),
@@ -29,7 +29,7 @@ def common_fields(request: PredictionRequest) -> tuple[Any, ...]:
     )
 
 
-def _model_field(model: ModelRef) -> bytes:
+def model_field(model: ModelRef) -> bytes:
     return orjson.dumps([model.name, model.version, model.digest])
 
 

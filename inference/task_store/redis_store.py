@@ -50,7 +50,7 @@ from inference.task_store.protocol import (
     TaskPage,
 )
 from inference.task_store.queue_figures import load_from, places_from, stats_from
-from inference.task_store.records import ENDED_FIELDS, ended_from, from_hash
+from inference.task_store.records import ENDED_FIELDS, ended_from, from_hash, model_field
 from inference.task_store.redis_uploads import RedisUploads
 from inference.task_store.scripts import Scripts
 from inference.task_store.submissions import SUBMISSION_WEIGHT, grouped, in_ms, weight
@@ -292,7 +292,8 @@ class RedisTaskStore(RedisUploads):
         arguments: list[Any] = [owner, in_ms(self._policy.result_ttl_s)]
         for commit in commits:
             outcome = commit.outcome
-            arguments += (commit.task_id, commit.attempt, outcome.status.value, int(commit.dead_letter))
+            ran_on = model_field(outcome.model) if outcome.model else b""
+            arguments += (commit.task_id, commit.attempt, outcome.status.value, int(commit.dead_letter), ran_on)
             arguments.append(encode_outcome(outcome))
         return arguments
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from support.fake_task import FakeTask
 
-from inference.messages import ModelRef
+from inference.messages import ModelRef, decode_outcome
 
 _FADE_MS, _LEAST_KEPT = 2000, 0.7
 _FOR_RETURNS = 0.5
@@ -41,7 +41,9 @@ class FakePace:
 
     def note(self, tasks: Sequence[FakeTask], now_ms: int) -> None:
         """Tasks of one commit that ran."""
-        model, since = tasks[-1].request.model, min(task.created_at_ms for task in tasks)
+        since = min(task.created_at_ms for task in tasks)
+        ran_on = [decode_outcome(task.outcome).model for task in tasks]
+        model = next(filter(None, reversed(ran_on)), self.model)
         fade = self._fade(now_ms)
         kept = max(fade, _LEAST_KEPT) if model == self.model else 0.0
         worked = min(max(1, now_ms - max(self.at_ms, since)), 2 * _FADE_MS)
