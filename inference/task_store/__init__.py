@@ -15,7 +15,6 @@ from inference.task_store.protocol import (
     Reaped,
     RecordLife,
     Room,
-    StateChanged,
     TaskPage,
     TaskStore,
 )
@@ -35,7 +34,6 @@ __all__ = [
     "Reaped",
     "RecordLife",
     "Room",
-    "StateChanged",
     "TaskPage",
     "TaskStore",
 ]

@@ -21,10 +21,6 @@ from inference.errors import IdempotencyConflict
 from inference.messages import BatchRecord, BatchRequest, EndedTask, ModelRef, Outcome, PredictionRequest, TaskRecord
 
 
-class StateChanged(Exception):
-    """The desired state is another than the request was made for: resolve its model and sinks again."""
-
-
 class LeaseState(StrEnum):
     LEASED = "leased"  #: the task is the owner's now
     HELD = "held"  #: another owner has it
@@ -206,7 +202,6 @@ class TaskStore(Protocol):
         Raises:
             Overloaded: `max_queue_depth` tasks of this queue are waiting (0: no limit), or there is no room.
             IdempotencyConflict: the key was used with another fingerprint.
-            StateChanged: `request.revision` is not that of the desired state any more.
         """
 
     def accept_batch(
@@ -277,9 +272,6 @@ class TaskStore(Protocol):
         Args:
             refused: tasks that were refused since the last call, and told to come again.
         """
-
-    def count_waiting(self, queue: str, *, up_to: int) -> int:
-        """How many tasks of the queue wait whose acceptance number is at most `up_to`."""
 
     # --- the worker's side
     def lease(self, owner: str, task_ids: Sequence[str]) -> Leases: ...

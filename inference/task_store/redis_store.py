@@ -46,7 +46,6 @@ from inference.task_store.protocol import (
     QueueStats,
     Reaped,
     Room,
-    StateChanged,
     TaskPage,
 )
 from inference.task_store.queue_figures import load_from, places_from, stats_from
@@ -138,18 +137,15 @@ class RedisTaskStore(RedisUploads):
         entries: bytes = b"",
     ) -> tuple[bytes, str]:
         """Gives the state, and the id of the task or batch that was accepted now or before."""
-        revision = next((request.revision for request in requests), None)
         state, found = self._acceptances(
             [
                 *(subject, max_queue_depth, in_ms(self._policy.result_ttl_s)),
                 *(key, fingerprint, in_ms(self._policy.idempotency_ttl_s)),
-                *("" if revision is None else revision, entries, len(enqueue)),
+                *(entries, len(enqueue)),
                 *(part for message in enqueue for part in (message.list_key, message.payload, message.bell_key)),
                 *grouped(requests, rooms),
             ]
         )
-        if state == b"changed":
-            raise StateChanged
         if state in {b"overloaded", b"late"}:
             model = next(request.model.name for request in requests if request.queue == found.decode())
             full = f"no more than {max_queue_depth} tasks may wait for {model}"
@@ -251,11 +247,6 @@ class RedisTaskStore(RedisUploads):
 
     def queue_load(self, queue: str, *, refused: int = 0) -> QueueLoad:
         return load_from(self._scripts.run("queue_stats", queue, refused))
-
-    def count_waiting(self, queue: str, *, up_to: int) -> int:
-        with unavailable_when_down():
-            count: Any = self._redis.zcount(self._key("waiting", queue), "-inf", up_to)
-        return int(count)
 
     # --- the worker's side
 

@@ -12,7 +12,6 @@ from support.samples import QUEUE, a_failure, a_request, a_success
 from support.time_travel import let_time_pass
 
 from inference.messages import Outcome, TaskStatus
-from inference.models.desired import DesiredModels
 from inference.task_store import Commit, Enqueue, Lease, LeaseState, TaskStore
 from inference.task_store.redis_store import RedisTaskStore, StorePolicy
 
@@ -39,9 +38,6 @@ class StoreWorld(Protocol):
     def pushed(self, list_key: str) -> list[bytes]:
         """Payloads that `accept` has pushed, oldest first."""
 
-    def change_state(self) -> int:
-        """A command changes the desired state; gives its new revision."""
-
     def take_down(self) -> None:
         """The store does not answer any more."""
 
@@ -63,10 +59,6 @@ class FakeWorld:
 
     def pushed(self, list_key: str) -> list[bytes]:
         return [enqueue.payload for enqueue in self._pushed if enqueue.list_key == list_key]
-
-    def change_state(self) -> int:
-        self._store.revision += 1
-        return self._store.revision
 
     def take_down(self) -> None:
         self._store.available = False
@@ -93,11 +85,6 @@ class RedisWorld:
     def pushed(self, list_key: str) -> list[bytes]:
         payloads: Any = self._redis.lrange(list_key, 0, -1)
         return list(reversed(payloads))
-
-    def change_state(self) -> int:
-        desired = DesiredModels(self._redis, self._prefix)
-        desired.serve("tiny")
-        return desired.read().revision
 
     def take_down(self) -> None:
         self.store = RedisTaskStore(client_of_nobody(Path("/nowhere")), _policy(self._prefix))

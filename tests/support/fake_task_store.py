@@ -45,7 +45,6 @@ from inference.task_store import (
     Reaped,
     RecordLife,
     Room,
-    StateChanged,
     TaskPage,
 )
 from inference.task_store.redis_store import StorePolicy
@@ -69,7 +68,6 @@ class FakeTaskStore:
         #: False: every call raises ServiceUnavailable
         self.available = True
         #: of the desired state
-        self.revision = 0
         self._policy = policy or StorePolicy()
         #: what `record_life` gives
         self.life = RecordLife(0.0, self._policy.result_ttl_s)
@@ -99,7 +97,6 @@ class FakeTaskStore:
             known = self._known(request.idempotency_key, request.fingerprint)
             if known is not None:
                 return Accepted(known.task_id or "", created=False)
-            self._check_revision([request])
             self._table.check_room([request], max_queue_depth, {} if room is None else {request.queue: room})
             self._table.add(request)
             self._note_key(request.idempotency_key, KnownKey(request.fingerprint, task_id=request.task_id))
@@ -121,7 +118,6 @@ class FakeTaskStore:
             known = self._known(batch.idempotency_key, batch.fingerprint)
             if known is not None:
                 return AcceptedBatch(known.batch_id or "", created=False)
-            self._check_revision(batch.tasks)
             self._table.check_room(batch.tasks, max_queue_depth, rooms)
             for request in batch.tasks:
                 self._table.add(request)
@@ -273,10 +269,6 @@ class FakeTaskStore:
                 model=pace.model,
                 returning=pace.refuse(refused, now_ms),
             )
-
-    def count_waiting(self, queue: str, *, up_to: int) -> int:
-        with self._step():
-            return sum(task.number <= up_to for task in self._table.waiting(queue))
 
     # --- the worker's side
 
@@ -453,10 +445,6 @@ class FakeTaskStore:
     def _note_key(self, key: str, known: KnownKey) -> None:
         if key:
             self._idempotency[key] = (known, self._table.now_ms + round(self._policy.idempotency_ttl_s * 1000))
-
-    def _check_revision(self, requests: Sequence[PredictionRequest]) -> None:
-        if any(request.revision not in (None, self.revision) for request in requests):
-            raise StateChanged
 
 
 def _counts(task: FakeTask, up_to: Mapping[int, int] | None) -> bool:
