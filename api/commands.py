@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 #: Seconds between two looks at what the workers have reported.
 _LOOK_INTERVAL_S = 0.2
-#: Seconds for which a command waits for workers that do not switch, since something was loaded that they had missed.
+#: Seconds for which an answer waits for workers that have not switched, such as one that came up during the command.
 _SWITCH_TIMEOUT_S = 10.0
 _NO_WORKER_RETRY_AFTER_S = 5.0
 

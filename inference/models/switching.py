@@ -1,4 +1,4 @@
-"""The predictor process that serves, which another one replaces between two batches."""
+"""Replacement of the predictor process that serves by another one, between two batches."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from inference.models.protocol import Loaded
 
 
 class Process(Predictor, Protocol):
-    """`DevicePredictors`, and what stands for it in tests: one version of every model of the worker."""
+    """Interface of `DevicePredictors`: one version of every model of the worker."""
 
     def retire(self) -> None: ...
 
 
 class SwitchingPredictor:
-    """Runs each batch on the process that serves when the batch starts."""
+    """Run each batch on the process that serves when the batch starts."""
 
     def __init__(self, process: Process) -> None:
         self._serving = process
