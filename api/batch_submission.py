@@ -24,7 +24,7 @@ from inference.replies import BatchWaiter, ReplyRouter
 from inference.settings import Settings
 from inference.storage import ObjectStore
 from inference.task_ids import TaskIds
-from inference.task_store import Room, StateChanged, SubmissionStore
+from inference.task_store import Room, SubmissionStore
 
 logger = logging.getLogger(__name__)
 
@@ -76,13 +76,10 @@ class BatchSubmissions:
         Raises:
             InferenceError: the batch was refused as a whole; then nothing of it is left.
         """
-        return self._configuration.use(lambda effective: self._submit(form, effective))
-
-    def _submit(self, form: BatchForm, effective: Effective) -> BatchSubmission:
         known_id = self._known_batch(form)
         if known_id is not None:
             return self._replayed(known_id)
-        entries = self._prepare(form, effective)
+        entries = self._prepare(form, self._configuration.now())
         prepared = [entry for entry in entries if isinstance(entry, PreparedItem)]
         rooms = self._admit(prepared)
         batch_id = uuid.uuid4().hex
@@ -90,7 +87,7 @@ class BatchSubmissions:
         sent = [(one.item, one.form) for one in prepared if one.is_upload]
         uploads = {item.task_id: upload for (item, _), upload in zip(sent, self._uploads.begin_all(sent), strict=True)}
         self._store_first(uploads.values(), _longest_s(prepared))
-        requests = iter(self._requests(prepared, uploads, batch_id, effective.revision))
+        requests = iter(self._requests(prepared, uploads, batch_id))
         batch = BatchRequest(
             batch_id,
             tuple(next(requests) if isinstance(entry, PreparedItem) else entry.to_dict() for entry in entries),
@@ -160,7 +157,7 @@ class BatchSubmissions:
         return {queue: room for queue, room in rooms.items() if room is not None}
 
     def _requests(
-        self, prepared: Sequence[PreparedItem], uploads: Mapping[str, Upload], batch_id: str, revision: int
+        self, prepared: Sequence[PreparedItem], uploads: Mapping[str, Upload], batch_id: str
     ) -> list[PredictionRequest]:
         def request(one: PreparedItem) -> PredictionRequest:
             upload = uploads.get(one.item.task_id)
@@ -172,7 +169,6 @@ class BatchSubmissions:
                 item=one.item,
                 deadline_s=one.checked.deadline_s,
                 sinks=one.checked.sinks,
-                revision=revision,
                 priority=one.form.priority,
                 image=upload.inline if upload else b"",
                 reply_to=self._replies.channel,
@@ -199,7 +195,7 @@ class BatchSubmissions:
             )
         except BaseException as error:
             self._replies.forget(waiter)
-            if isinstance(error, InferenceError | StateChanged) and not may_be_accepted(error):
+            if isinstance(error, InferenceError) and not may_be_accepted(error):
                 discard_all(uploads.values())
             if isinstance(error, Overloaded):
                 counts = Counter(one.queue for one in prepared)

@@ -48,7 +48,7 @@ def accept(
         room: for how many tasks there is time; None: no limit.
 
     Raises:
-        Overloaded, IdempotencyConflict, StateChanged: there is no record.
+        Overloaded, IdempotencyConflict: there is no record.
         ServiceUnavailable: there is none either, unless `may_be_accepted`.
     """
     postings = list(_postings([request], max_items=1))
@@ -135,9 +135,8 @@ def _surely(call: Callable[[], T], **subject: Any) -> T:
 
 
 def _postings(requests: Iterable[PredictionRequest], *, max_items: int) -> Iterator[_Posting]:
-    def kind(request: PredictionRequest) -> tuple[int, str, str, str]:
-        model = request.model
-        return -request.priority, request.queue, model.version, model.digest  # who goes first is also sent first
+    def kind(request: PredictionRequest) -> tuple[int, str]:
+        return -request.priority, request.queue  # the highest priority is also sent first
 
     for _, alike in itertools.groupby(sorted(requests, key=kind), kind):
         tasks = list(alike)

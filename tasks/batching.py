@@ -200,8 +200,8 @@ class Batcher(Stage):
         for job in jobs:
             job.timings["batch_wait_ms"] = (now - job.ready_at) * 1000
         slots = [job.slot for job in jobs if job.slot is not None]
-        predictions = self._predictor.predict(jobs[0].model, slots)
-        self._times.note(jobs[0].model, len(jobs), predictions.predict_ms / 1000)
+        predictions = self._predictor.predict(self._spec.name, slots)
+        self._times.note(predictions.model, len(jobs), predictions.predict_ms / 1000)
         if len(predictions.values) != len(jobs):
             raise PredictionFailed(f"{len(jobs)} images gave {len(predictions.values)} predictions")
         return predictions

@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from functools import partial
 
 from inference.imaging import ImageLimits
-from inference.messages import ModelRef
 from inference.models.arena import SlotArena
 from inference.models.predictor import Predictor
 from inference.models.spec import ModelSpec
@@ -66,7 +65,8 @@ class Pipeline:
         memory: DecodeMemory | None = None,
         policy: PipelinePolicy,
     ) -> None:
-        clock, times = StoreClock(), BatchTimes(warm_up_s=partial(_warm_up_s, predictor))
+        clock = StoreClock()
+        times = BatchTimes(lambda: predictor.references[spec.name], warm_up_s=partial(_warm_up_s, predictor, spec.name))
         fetcher = Fetcher(objects, spec, arena, policy.limits, memory=memory, max_bytes=policy.max_image_bytes)
         self._committer = Committer(store, owner, held)
         self._undertaker = Undertaker(store, objects, owner, held)
@@ -121,7 +121,7 @@ class Pipeline:
         self._fetch.take(job for job in jobs if not job.alone)
 
 
-def _warm_up_s(predictor: Predictor, model: ModelRef) -> float:
-    """Seconds that one image took at warm-up; known of the current version."""
-    loaded = predictor.loaded.get(model.name) if predictor.references.get(model.name) == model else None
+def _warm_up_s(predictor: Predictor, model: str) -> float:
+    """Seconds that one image took at warm-up; infinite while the process is down."""
+    loaded = predictor.loaded.get(model)
     return loaded.predict_ms / 1000 if loaded else math.inf

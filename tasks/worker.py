@@ -79,8 +79,6 @@ class InferenceWorker:
             owner=self.owner,
             specs=by_name,
             make=self._make_process,
-            store=store,
-            held=self._held,
         )
         return_large_blocks(from_bytes=8 * 2**20, kept_bytes=32 * 2**20)  # Pillow's blocks of pixels have up to 16 MiB
         self._memory = DecodeMemory(options.decode_memory_mb * 2**20, max_large=max(1, options.io_threads - 1))

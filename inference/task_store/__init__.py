@@ -15,7 +15,6 @@ from inference.task_store.protocol import (
     Reaped,
     RecordLife,
     Room,
-    StateChanged,
     TaskPage,
 )
 from inference.task_store.stores import DeliveryStore, MaintenanceStore, SubmissionStore, TaskReader, TaskStore, WorkerStore
@@ -37,7 +36,6 @@ __all__ = [
     "Reaped",
     "RecordLife",
     "Room",
-    "StateChanged",
     "SubmissionStore",
     "TaskPage",
     "TaskReader",

@@ -18,10 +18,6 @@ from inference.errors import IdempotencyConflict
 from inference.messages import ModelRef, Outcome
 
 
-class StateChanged(Exception):
-    """The desired state is another than the request was made for: resolve its model and sinks again."""
-
-
 class LeaseState(StrEnum):
     LEASED = "leased"  #: the task is the owner's now
     HELD = "held"  #: another owner has it

@@ -16,7 +16,7 @@ _REFUSAL = b"refusal:"
 def record_fields(request: PredictionRequest) -> tuple[Any, ...]:
     """field, value, ... of the record, in addition to those that the accept script makes of its other arguments."""
     return (
-        *("model", _model_field(request.model)),
+        *("model", model_field(request.model)),
         *("sinks", ",".join(request.sinks)),
         *("reply_to", request.reply_to),
         *("priority", request.priority),
@@ -24,7 +24,7 @@ def record_fields(request: PredictionRequest) -> tuple[Any, ...]:
     )
 
 
-def _model_field(model: ModelRef) -> bytes:
+def model_field(model: ModelRef) -> bytes:
     return orjson.dumps([model.name, model.version, model.digest])
 
 

@@ -46,11 +46,10 @@ from inference.task_store.protocol import (
     QueueStats,
     Reaped,
     Room,
-    StateChanged,
     TaskPage,
 )
 from inference.task_store.queue_figures import load_from, places_from, stats_from
-from inference.task_store.records import ENDED_FIELDS, ended_from, from_hash
+from inference.task_store.records import ENDED_FIELDS, ended_from, from_hash, model_field
 from inference.task_store.redis_uploads import RedisUploads
 from inference.task_store.scripts import Scripts
 from inference.task_store.submissions import SUBMISSION_WEIGHT, in_ms, task_arguments, weight
@@ -138,18 +137,15 @@ class RedisTaskStore(RedisUploads):
         entries: bytes = b"",
     ) -> tuple[bytes, str, int]:
         """Gives the state, the id of the task or batch that was accepted now or before, and the bytes of all inline images."""
-        revision = next((request.revision for request in requests), None)
         state, found, inline_bytes = self._acceptances(
             [
                 *(subject, max_queue_depth, in_ms(self._policy.result_ttl_s)),
                 *(key, fingerprint, in_ms(self._policy.idempotency_ttl_s)),
-                *("" if revision is None else revision, entries, len(enqueue)),
+                *(entries, len(enqueue)),
                 *(part for message in enqueue for part in (message.list_key, message.payload, message.bell_key)),
                 *task_arguments(requests, rooms),
             ]
         )
-        if state == b"changed":
-            raise StateChanged
         if state in {b"overloaded", b"late"}:
             model = next(request.model.name for request in requests if request.queue == found.decode())
             full = f"no more than {max_queue_depth} tasks may wait for {model}"
@@ -252,11 +248,6 @@ class RedisTaskStore(RedisUploads):
     def queue_load(self, queue: str, *, refused: int = 0) -> QueueLoad:
         return load_from(self._scripts.run("queue_stats", queue, refused))
 
-    def count_waiting(self, queue: str, *, up_to: int) -> int:
-        with unavailable_when_down():
-            count: Any = self._redis.zcount(self._key("waiting", queue), "-inf", up_to)
-        return int(count)
-
     # --- the worker's side
 
     def lease(self, owner: str, task_ids: Sequence[str]) -> Leases:
@@ -292,7 +283,8 @@ class RedisTaskStore(RedisUploads):
         arguments: list[Any] = [owner, in_ms(self._policy.result_ttl_s)]
         for commit in commits:
             outcome = commit.outcome
-            arguments += (commit.task_id, commit.attempt, outcome.status.value, int(commit.dead_letter))
+            ran_on = model_field(outcome.model) if outcome.model else b""
+            arguments += (commit.task_id, commit.attempt, outcome.status.value, int(commit.dead_letter), ran_on)
             arguments.append(encode_outcome(outcome))
         return arguments
 

@@ -64,7 +64,6 @@ class SubmissionStore(TaskReader, Protocol):
         Raises:
             Overloaded: `max_queue_depth` tasks of this queue are waiting (0: no limit), or there is no room.
             IdempotencyConflict: the key was used with another fingerprint.
-            StateChanged: `request.revision` is not that of the desired state any more.
         """
 
     def accept_batch(
@@ -165,9 +164,6 @@ class WorkerStore(TaskReader, Protocol):
 
         Gives how often that happened to each; None where it is not the owner's.
         """
-
-    def count_waiting(self, queue: str, *, up_to: int) -> int:
-        """How many tasks of the queue wait whose acceptance number is at most `up_to`."""
 
     def image(self, task_id: str) -> bytes:
         """What an open task was accepted with; empty where the object store has it alone, or the task has ended."""

@@ -11,8 +11,7 @@ from support.samples import QUEUE, a_failure, a_request, a_success
 from support.time_travel import let_time_pass
 
 from inference.messages import Outcome, TaskStatus
-from inference.models.desired import DesiredModels
-from inference.task_store import Commit, Lease, LeaseState, TaskStore
+from inference.task_store import Commit, Enqueue, Lease, LeaseState, TaskStore
 from inference.task_store.redis_store import RedisTaskStore, StorePolicy
 
 LEASE_S = 10.0
@@ -50,12 +49,6 @@ class StoreWorld:
         """Payloads that `accept` has pushed, oldest first."""
         payloads: Any = self._redis.lrange(list_key, 0, -1)
         return list(reversed(payloads))
-
-    def change_state(self) -> int:
-        """A command changes the desired state; gives its new revision."""
-        desired = DesiredModels(self._redis, self._prefix)
-        desired.serve("tiny")
-        return desired.read().revision
 
     def take_down(self) -> None:
         """The store does not answer any more."""

@@ -151,11 +151,11 @@ end
 
 -- What is to be known of a record to end it; no status where there is none.
 local function read(id)
-  local status, owner, attempts, queue, reply_to, sinks, request_id, seq, batch, created_at, priority, model =
+  local status, owner, attempts, queue, reply_to, sinks, request_id, seq, batch, created_at, priority =
     unpack(redis.call('HMGET', record(id), 'status', 'owner', 'attempts', 'queue', 'reply_to', 'sinks', 'request_id', 'seq',
-      'batch', 'created_at', 'priority', 'model'))
+      'batch', 'created_at', 'priority'))
   return {id = id, status = status, owner = owner, attempts = attempts, queue = queue, reply_to = reply_to, sinks = sinks,
-    request_id = request_id, seq = seq, batch = batch, created_at = created_at, priority = priority, model = model}
+    request_id = request_id, seq = seq, batch = batch, created_at = created_at, priority = priority}
 end
 
 -- By what a record says of its sinks: outbox, delivery field, ...

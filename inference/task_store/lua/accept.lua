@@ -1,12 +1,11 @@
 -- The number of submissions, then those of each: how many arguments follow, and they are
--- subject, max_depth, result_ttl_ms, idempotency_key, fingerprint, idempotency_ttl_ms, revision, entries;
+-- subject, max_depth, result_ttl_ms, idempotency_key, fingerprint, idempotency_ttl_ms, entries;
 -- how many messages, and list_key, payload, bell_key of each;
 -- for how many queues there is a room, and queue, room and window of each;
 -- tasks: id, request_id, item, image or '', queue, deadline_ms, priority, how many arguments `field, value, ...` of its record
 -- take, and these.
 -- `room`: how many tasks there may be of those that run, those that go before, and these, so that they end in time. A task with
 -- a priority passes those of lower ones, except that many as `window` says, which workers hold already.
--- `revision` is that of the desired state that the tasks were checked with, or empty.
 -- `subject` is task:ID, or batch:ID with `entries` for its record: what is accepted, and what the idempotency key stands for.
 -- Gives for each what became of it, the subject that it is about or the queue that is full, or too slow, and the bytes of all
 -- inline images after the call.
@@ -81,8 +80,8 @@ end
 
 local function accept(first, last)
   local subject, max_depth, ttl, idempotency_key, fingerprint, idempotency_ttl = unpack(ARGV, first, first + 5)
-  local revision, entries, messages = unpack(ARGV, first + 6, first + 8)
-  local first_message = first + 9
+  local entries, messages = unpack(ARGV, first + 6, first + 7)
+  local first_message = first + 8
   local first_room = first_message + 3 * messages
   max_depth, ttl = tonumber(max_depth), tonumber(ttl)
 
@@ -94,9 +93,6 @@ local function accept(first, last)
     if known[1] and redis.call('EXISTS', k(known[1])) == 1 then
       return {known[2] == fingerprint and 'replayed' or 'conflict', known[1]}
     end
-  end
-  if revision ~= '' and revision ~= (redis.call('HGET', k('desired'), 'revision') or '0') then
-    return {'changed', subject}
   end
   local rooms, first_task = read_rooms(first_room)
   local tasks = read_tasks(first_task, last)

@@ -277,8 +277,8 @@ class TestTwoModels:
         arenas = {name: make_arena(10) for name in ("digits", "others")}
         predictor = FakePredictor(arenas)
         first = make_rig(arena=arenas["digits"], predictor=predictor)
-        second = make_rig(arena=arenas["others"], predictor=predictor)
-        second.spec = digits.model_copy(update={"name": "others"})
+        others = digits.model_copy(update={"name": "others"})
+        second = make_rig(spec=others, arena=arenas["others"], predictor=predictor)
         return first.start(), second.start()
 
     def test_a_batch_that_finds_the_process_down_is_not_counted_as_a_death(self, rigs: tuple[Rig, Rig]) -> None:
