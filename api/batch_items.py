@@ -15,7 +15,7 @@ from inference.errors import InferenceError, InvalidMetadata, InvalidRequest, Se
 from inference.imaging import ImageFormat
 from inference.messages import QueueItem
 from inference.settings import Settings
-from inference.storage import ObjectStore, bucket_and_key, is_key
+from inference.storage.protocol import ObjectStore, bucket_and_key, is_key
 from inference.task_ids import TaskIds
 
 _REFERENCE_MEMBERS = METADATA_MEMBERS | {"object"}

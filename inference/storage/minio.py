@@ -20,8 +20,8 @@ from minio.lifecycleconfig import Expiration, LifecycleConfig, Rule
 
 from inference.errors import ConfigurationError, InferenceError, ObjectNotFound, ServiceUnavailable, StorageFull
 from inference.settings import MinioSettings
-from inference.storage import UPLOADS_PREFIX, bucket_and_key, too_large
 from inference.storage.breaker import Breaker, ServerIsSilentError
+from inference.storage.protocol import UPLOADS_PREFIX, bucket_and_key, too_large
 
 #: Names our rule among those that the bucket has.
 RETENTION_RULE_ID = "inference-uploads-retention"

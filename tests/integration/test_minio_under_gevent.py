@@ -1,4 +1,4 @@
-"""The store as the API's processes use it, where gevent has made greenlets of threads: it puts as elsewhere, and fails as elsewhere."""
+"""The store in a process whose threads gevent has made greenlets, as in the API: it puts and fails as elsewhere."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from support.task_pages import ids_of_request
 from inference.dead_letters import DeadLetters, bury
 from inference.errors import ObjectNotFound, ServiceUnavailable, TaskNotFound
 from inference.messages import PredictionRequest, TaskStatus
-from inference.storage import dead_letter_key
+from inference.storage.protocol import dead_letter_key
 from inference.task_store import Accepted, Enqueue, Room
 
 
