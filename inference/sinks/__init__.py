@@ -1,4 +1,4 @@
-"""Where results go: the adapter of each sink, the outbox and the relay between them."""
+"""Result sinks: an adapter for each, the outbox of results, and the relay between them."""
 
 from __future__ import annotations
 

@@ -47,7 +47,7 @@ class ResultSink(Protocol):
 
 
 def result_document(task: EndedTask, pipeline_id: str) -> dict[str, Any]:
-    """What a sink gets of a succeeded task. `prediction` is a float32 array of (classes,)."""
+    """Result document of a succeeded task. `prediction` is a float32 array of (classes,)."""
     result, model = task.outcome.result, task.outcome.model
     if result is None or model is None:
         raise ValueError(f"task {task.task_id} has no result")

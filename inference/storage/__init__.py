@@ -1,4 +1,4 @@
-"""Where images lie between the API and the worker."""
+"""Object stores: images between the API and the worker."""
 
 from __future__ import annotations
 

@@ -13,10 +13,10 @@ from inference.errors import PayloadTooLarge
 class ObjectStore(Protocol):
     """Bytes under a key such as ``uploads/2026/01/31/TASK_ID``. Safe to share between threads and greenlets.
 
-    What is read may also be named ``s3://BUCKET/KEY``: an object of another bucket, where the store has more than one.
+    An object to read may also be named ``s3://BUCKET/KEY``: one of another bucket, where the store has more than one.
     """
 
-    #: A folder: a put of a copy takes microseconds on a local disk, so that there is no use in doing it beside something else.
+    #: whether it is a folder: a put of a copy takes microseconds on a local disk, so doing it concurrently gains nothing
     is_local: bool
 
     def put(
@@ -28,33 +28,33 @@ class ObjectStore(Protocol):
         metadata: Mapping[str, str] | None = None,
         is_copy: bool = False,
     ) -> None:
-        """Returns when the bytes are durable. Raises ServiceUnavailable; then nothing is left behind.
+        """Return when the bytes are durable. Raises ServiceUnavailable; then nothing is left behind.
 
         Args:
-            content_type: as somebody said it; kept with the object where the store has a place for it, as is `metadata`.
-            is_copy: of bytes that are durable elsewhere for as long as they are needed: a power failure may take them from here.
+            content_type: as the client named it; kept with the object where the store has a place for it, as is `metadata`.
+            is_copy: the bytes are durable elsewhere for as long as they are needed: a power failure may take them from here.
         """
 
     def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
-        """Raises ObjectNotFound, ServiceUnavailable, PayloadTooLarge: it has more than `max_bytes`."""
+        """The object's bytes. Raises ObjectNotFound, ServiceUnavailable, PayloadTooLarge: it has more than `max_bytes`."""
 
     def delete(self, key: str) -> None:
-        """Deleting what is not there is fine. Raises ServiceUnavailable."""
+        """Delete an object, or nothing where there is none. Raises ServiceUnavailable."""
 
     def copy(self, source: str, target: str) -> None:
-        """Raises ObjectNotFound, ServiceUnavailable."""
+        """Copy an object. Raises ObjectNotFound, ServiceUnavailable."""
 
     def keys(self, prefix: str, *, after: str = "", limit: int) -> list[str]:
         """The first `limit` keys below `prefix`, a folder with its slash, that come after `after`, in order.
 
-        Those of folders below it are left out. Raises ServiceUnavailable.
+        Keys in folders below it are left out. Raises ServiceUnavailable.
         """
 
     def apply_retention(self, days: int | None) -> None:
         """Remove uploads that are older than `days`, by a rule of the store or now; None: keep. Raises ServiceUnavailable."""
 
     def ping(self) -> None:
-        """Look whether objects can be put here now, and leave no trace.
+        """Check whether objects can be put here now, and leave no trace.
 
         A folder or bucket that is missing is no fault where the first put makes it. Raises ServiceUnavailable.
         """
@@ -64,13 +64,13 @@ class ObjectReader(Protocol):
     """Objects of any bucket, to read."""
 
     def etag(self, bucket: str, key: str) -> str:
-        """What changes with the object's content. Raises ObjectNotFound, ServiceUnavailable."""
+        """A tag that changes with the object's content. Raises ObjectNotFound, ServiceUnavailable."""
 
     def download(self, bucket: str, key: str, target: IO[bytes]) -> str:
         """Write the object to `target`; gives the etag of what was written. Raises ObjectNotFound, ServiceUnavailable."""
 
 
-#: What clients sent lies here.
+#: Images that clients sent.
 UPLOADS_PREFIX = "uploads/"
 DEAD_LETTERS_PREFIX = "dead-letters/"
 
@@ -82,7 +82,7 @@ _URI = re.compile(r"s3://([^/]+)/(.+)", re.DOTALL)
 
 
 def bucket_and_key(uri: str) -> tuple[str, str] | None:
-    """Of ``s3://BUCKET/KEY``; None where it is something else."""
+    """Bucket and key that ``s3://BUCKET/KEY`` names; None for another text."""
     match = _URI.fullmatch(uri)
     return (match[1], match[2]) if match else None
 
@@ -97,7 +97,7 @@ def too_large(key: str, size: int, max_bytes: int) -> PayloadTooLarge:
 
 
 def upload_key(task_id: str, at: datetime) -> str:
-    """Where the input of a task lies."""
+    """Key of the input of a task."""
     return f"{day_prefix(at)}{task_id}"
 
 
@@ -107,5 +107,5 @@ def day_prefix(at: date) -> str:
 
 
 def dead_letter_key(task_id: str) -> str:
-    """Where the input of a dead letter is kept."""
+    """Key of the input of a dead letter."""
     return f"{DEAD_LETTERS_PREFIX}{task_id}"
