@@ -14,7 +14,7 @@ from api.predict_form import METADATA_MEMBERS, ImageForm, read_image_form
 from inference.errors import InferenceError, InvalidMetadata, InvalidRequest, ServiceUnavailable, shown
 from inference.messages import QueueItem
 from inference.settings import Settings
-from inference.storage import ObjectStore, bucket_and_key, is_key
+from inference.storage.protocol import ObjectStore, bucket_and_key, is_key
 from inference.task_ids import TaskIds
 
 _REFERENCE_MEMBERS = METADATA_MEMBERS | {"object"}

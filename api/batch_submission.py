@@ -22,7 +22,7 @@ from inference.errors import InferenceError, Overloaded, ServiceUnavailable
 from inference.messages import BatchRequest, PredictionRequest
 from inference.replies import BatchWaiter, ReplyRouter
 from inference.settings import Settings
-from inference.storage import ObjectStore
+from inference.storage.protocol import ObjectStore
 from inference.task_ids import TaskIds
 from inference.task_store import Room, SubmissionStore
 

@@ -20,7 +20,7 @@ from api.side_by_side import SideBySide
 from inference.errors import InferenceError, ServiceUnavailable
 from inference.messages import QueueItem
 from inference.settings import UploadSettings
-from inference.storage import ObjectStore
+from inference.storage.protocol import ObjectStore
 
 logger = logging.getLogger(__name__)
 

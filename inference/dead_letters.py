@@ -12,7 +12,7 @@ from inference.accepting import accept
 from inference.broker import Broker
 from inference.errors import ObjectNotFound, PredictorDied, TaskNotFound
 from inference.messages import Outcome, PredictionRequest, TaskRecord, TaskStatus
-from inference.storage import ObjectStore, dead_letter_key
+from inference.storage.protocol import ObjectStore, dead_letter_key
 from inference.task_store.protocol import Commit
 from inference.task_store.stores import MaintenanceStore, TaskStore, WorkerStore
 

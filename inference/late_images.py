@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from inference.errors import InferenceError, ServiceUnavailable
-from inference.storage import ObjectStore
+from inference.storage.protocol import ObjectStore
 from inference.task_store.stores import MaintenanceStore
 
 logger = logging.getLogger(__name__)

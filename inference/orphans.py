@@ -14,7 +14,7 @@ from datetime import UTC, date, datetime, timedelta
 
 from inference.deadlines import some_of
 from inference.errors import ServiceUnavailable
-from inference.storage import ObjectStore, day_prefix
+from inference.storage.protocol import ObjectStore, day_prefix
 from inference.task_ids import is_of, prefix_at
 from inference.task_store.protocol import RecordLife
 from inference.task_store.stores import MaintenanceStore

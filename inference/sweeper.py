@@ -15,7 +15,7 @@ from inference.dead_letters import bury
 from inference.deadlines import log_expired, some_of
 from inference.errors import InferenceError
 from inference.messages import QueueMessage, TaskRecord
-from inference.storage import ObjectStore
+from inference.storage.protocol import ObjectStore
 from inference.task_store.stores import MaintenanceStore
 
 logger = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 
 from inference.errors import ServiceUnavailable
 from inference.remembering import Remembered
-from inference.storage import upload_key
+from inference.storage.protocol import upload_key
 from inference.task_store.stores import SubmissionStore
 
 #: Hexadecimal digits.

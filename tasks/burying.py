@@ -7,7 +7,7 @@ import queue
 
 from inference.dead_letters import bury
 from inference.messages import TaskRecord
-from inference.storage import ObjectStore
+from inference.storage.protocol import ObjectStore
 from inference.task_store.stores import WorkerStore
 from tasks.jobs import Ending, HeldJobs, ItemEnd, Job
 from tasks.stage import Stage

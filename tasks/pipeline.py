@@ -18,7 +18,7 @@ from inference.imaging import ImageLimits
 from inference.models.arena import SlotArena
 from inference.models.predictor import Predictor
 from inference.models.spec import ModelSpec
-from inference.storage import ObjectStore
+from inference.storage.protocol import ObjectStore
 from inference.task_store.stores import WorkerStore
 from tasks.batch_times import BatchTimes
 from tasks.batching import Batcher, BatchPolicy

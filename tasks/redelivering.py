@@ -19,7 +19,7 @@ from inference.broker.taken import TakenMessages
 from inference.dead_letters import bury
 from inference.errors import ServiceUnavailable
 from inference.ids import is_task_id
-from inference.storage import ObjectStore
+from inference.storage.protocol import ObjectStore
 from inference.task_store.protocol import LeaseState
 from inference.task_store.stores import WorkerStore
 from tasks.errands import Errands

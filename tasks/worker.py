@@ -22,7 +22,7 @@ from inference.models.spec import ModelSpec
 from inference.models.switching import SwitchingPredictor
 from inference.presence import WorkerPresence
 from inference.settings import Settings, WorkerSettings
-from inference.storage import ObjectStore
+from inference.storage.protocol import ObjectStore
 from inference.task_store.stores import WorkerStore
 from tasks.adopting import Adopter
 from tasks.batching import BatchPolicy

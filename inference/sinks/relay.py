@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from inference.errors import ServiceUnavailable
-from inference.sinks import Refusal, ResultSink, SinkUnavailable, result_document
 from inference.sinks.outbox import Outbox, OutboxEntry
+from inference.sinks.protocol import Refusal, ResultSink, SinkUnavailable, result_document
 from inference.task_store.stores import DeliveryStore
 
 logger = logging.getLogger(__name__)
@@ -81,9 +81,9 @@ class Relay:
         policy = self._policy
         if not self._held:
             self._held = self._outbox.take(policy.batch_size, block_ms=block_ms)
-        elif len(self._held) < policy.batch_size:
-            # What was left behind must not stand in the way of what comes.
-            self._held += self._outbox.take(policy.batch_size - len(self._held), block_ms=1)
+        elif len(self._held) <= policy.batch_size:
+            # What was left behind must not stand in the way of what comes: there is always room for one more.
+            self._held += self._outbox.take(policy.batch_size + 1 - len(self._held), block_ms=1)
 
     def _deliver(self) -> None:
         """Raises SinkUnavailable, ServiceUnavailable; what was not delivered is still held then."""
@@ -98,7 +98,8 @@ class Relay:
         try:
             refusals = self._write(documents) if documents else []
         except SinkUnavailable as error:
-            self._note([entry for entry in entries if entry.task_id in error.delivered], [])
+            settled = error.delivered | {refusal.task_id for refusal in error.refusals}
+            self._note([entry for entry in entries if entry.task_id in settled], error.refusals)
             raise
         self._note(entries, refusals)
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from inference.blocking import run_blocking
 from inference.durable_files import make_folders, sync_folder
 from inference.errors import ObjectNotFound, ServiceUnavailable, StorageFull
-from inference.storage import too_large
+from inference.storage.protocol import too_large
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from support.samples import QUEUE, a_failure, a_request, a_success
 from support.time_travel import let_time_pass
 
 from inference.messages import Outcome, TaskStatus
-from inference.task_store import Commit, Enqueue, Lease, LeaseState, TaskStore
+from inference.task_store import Commit, Lease, LeaseState, TaskStore
 from inference.task_store.redis_store import RedisTaskStore, StorePolicy
 
 LEASE_S = 10.0

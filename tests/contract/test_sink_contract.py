@@ -28,10 +28,11 @@ from support.tcp_proxy import TcpProxy, kafka_proxy
 from support.waiting import TIMEOUT_S, together
 
 from inference.settings import load_settings
-from inference.sinks import ResultSink, SinkUnavailable, open_sink
+from inference.sinks import open_sink
 from inference.sinks.jsonl import JsonlSink
 from inference.sinks.kafka import KafkaSink
 from inference.sinks.mongodb import MongodbSink
+from inference.sinks.protocol import ResultSink, SinkUnavailable
 
 #: kafka-python leaves the closing of a socket that was refused to the garbage collector.
 refused_sockets = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
@@ -257,7 +258,7 @@ for number in range(50):
         code = """
 import sys
 from pathlib import Path
-from inference.sinks import SinkUnavailable
+from inference.sinks.protocol import SinkUnavailable
 from inference.sinks.jsonl import JsonlSink
 sink = JsonlSink(Path(sys.argv[-1]) / "results.jsonl")
 sink.write([{"task_id": "before"}])

@@ -16,9 +16,9 @@ from support.samples import VECTOR
 from support.tcp_proxy import kafka_proxy
 from support.waiting import until
 
-from inference.sinks import SinkUnavailable
 from inference.sinks.cloudevents import cloud_event
 from inference.sinks.kafka import KafkaSink
+from inference.sinks.protocol import SinkUnavailable
 
 #: kafka-python leaves the closing of a socket that was refused to the garbage collector.
 refused_sockets = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")

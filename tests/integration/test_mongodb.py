@@ -18,8 +18,8 @@ from support.result_documents import a_document
 from support.samples import VECTOR
 from support.tcp_proxy import TcpProxy
 
-from inference.sinks import SinkUnavailable
 from inference.sinks.mongodb import MongodbSink
+from inference.sinks.protocol import SinkUnavailable
 
 
 @pytest.fixture

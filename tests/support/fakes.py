@@ -11,8 +11,8 @@ from inference.broker import USUAL_PRIORITY
 from inference.broker.envelope import Resent
 from inference.errors import ObjectNotFound, ServiceUnavailable
 from inference.messages import QueueMessage
-from inference.sinks import Refusal, SinkUnavailable
-from inference.storage import too_large
+from inference.sinks.protocol import Refusal, SinkUnavailable
+from inference.storage.protocol import too_large
 
 
 class FakeObjectStore:
@@ -134,11 +134,12 @@ class FakeSink:
                 raise SinkUnavailable(f"{self.name} was told to fail")
             taken = [document for document in documents if document["task_id"] not in self.stuck | self.refused.keys()]
             self.documents += taken
-            if self.stuck & {document["task_id"] for document in documents}:
-                raise SinkUnavailable(f"{self.name} is stuck", delivered=[document["task_id"] for document in taken])
-            return [
-                Refusal(task_id, why) for task_id, why in self.refused.items() if task_id in {d["task_id"] for d in documents}
-            ]
+            given = {document["task_id"] for document in documents}
+            refusals = [Refusal(task_id, why) for task_id, why in self.refused.items() if task_id in given]
+            if self.stuck & given:
+                delivered = [document["task_id"] for document in taken]
+                raise SinkUnavailable(f"{self.name} is stuck", delivered=delivered, refusals=refusals)
+            return refusals
 
     def close(self) -> None:
         self.is_closed = True

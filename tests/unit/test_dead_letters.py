@@ -17,7 +17,7 @@ from inference.broker.redis import RedisBroker
 from inference.dead_letters import DeadLetters, bury
 from inference.errors import ObjectNotFound, ServiceUnavailable, TaskNotFound
 from inference.messages import PredictionRequest, QueueMessage, TaskStatus
-from inference.storage import dead_letter_key
+from inference.storage.protocol import dead_letter_key
 from inference.task_store import Accepted, Enqueue, Room
 from inference.task_store.redis_store import RedisTaskStore, StorePolicy
 

@@ -14,8 +14,8 @@ from support.samples import a_request
 from inference import orphans
 from inference.errors import InferenceError, ServiceUnavailable
 from inference.orphans import Orphans
-from inference.storage import upload_key
 from inference.storage.local import LocalObjectStore
+from inference.storage.protocol import upload_key
 from inference.task_ids import TaskIds, is_of, made_at_ms, new_task_id
 from inference.task_store.redis_store import RedisTaskStore, StorePolicy
 

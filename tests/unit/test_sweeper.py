@@ -15,7 +15,7 @@ from support.waiting import until
 
 from inference import sweeper
 from inference.messages import QueueMessage, TaskStatus
-from inference.storage import dead_letter_key
+from inference.storage.protocol import dead_letter_key
 from inference.sweeper import Sweeper, SweepPolicy
 from inference.task_store import Commit
 from inference.task_store.redis_store import RedisTaskStore, StorePolicy

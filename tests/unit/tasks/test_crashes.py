@@ -21,8 +21,8 @@ from inference.dead_letters import bury
 from inference.errors import ConfigurationError
 from inference.models.arena import SlotArena
 from inference.models.spec import ModelSpec
-from inference.storage import dead_letter_key
 from inference.storage.local import LocalObjectStore
+from inference.storage.protocol import dead_letter_key
 from inference.task_store.redis_store import RedisTaskStore
 
 ALWAYS = 1000
