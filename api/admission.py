@@ -83,7 +83,9 @@ class Admission:
             self._read_figures, partial(cache, max_age_s=_QUEUE_AGE_S, background_age_s=_QUEUE_BACKGROUND_AGE_S)
         )
         self._outbox = _ByName(outbox_stats, partial(cache, max_age_s=_OUTBOX_AGE_S, background_age_s=_OUTBOX_BACKGROUND_AGE_S))
-        self._workers = cache(workers, max_age_s=_WORKERS_AGE_S, background_age_s=_WORKERS_BACKGROUND_AGE_S)
+        self._workers: Remembered[Sequence[WorkerInfo]] = cache(
+            workers, max_age_s=_WORKERS_AGE_S, background_age_s=_WORKERS_BACKGROUND_AGE_S
+        )
         self._limits = limits
         self._check_free_space = check_free_space
         #: tasks that one worker holds at most

@@ -12,6 +12,7 @@ from api.door import Checked
 from api.known_fields import check_members
 from api.predict_form import METADATA_MEMBERS, ImageForm, read_image_form
 from inference.errors import InferenceError, InvalidMetadata, InvalidRequest, ServiceUnavailable, shown
+from inference.imaging import ImageHeader
 from inference.messages import QueueItem
 from inference.settings import Settings
 from inference.storage.protocol import ObjectStore, bucket_and_key, is_key
@@ -35,8 +36,8 @@ class PreparedItem:
         return self.checked.spec.queue
 
 
-#: What is checked of one image's form.
-Check = Callable[[ImageForm], Checked]
+#: Checks one image's form, and inspects the image.
+Check = Callable[[ImageForm], tuple[Checked, ImageHeader]]
 
 
 class BatchItems:
@@ -51,7 +52,7 @@ class BatchItems:
         """The item, or why it is refused.
 
         Args:
-            check: the door's.
+            check: gives what the form asks for and the image's header, or raises.
 
         Raises:
             ServiceUnavailable: a store that is down is nobody's fault, and everyone's.
@@ -68,9 +69,8 @@ class BatchItems:
 
     def _sent(self, sent: BatchItem, check: Check) -> PreparedItem:
         form = read_image_form(sent.image, sent.content_type, sent.options)
-        checked = check(form)
-        item = QueueItem(*self._ids.new(), checked.header)
-        return PreparedItem(form, checked, item, is_upload=True)
+        checked, header = check(form)
+        return PreparedItem(form, checked, QueueItem(*self._ids.new(), header), is_upload=True)
 
     def _named(self, sent: BatchItem, check: Check) -> PreparedItem:
         """An object that is there already: it is read to be checked, and stays where it is."""
@@ -81,10 +81,10 @@ class BatchItems:
         key = self._key(sent.options.get("object"))
         image = self._objects.get(key, max_bytes=self._settings.api.max_body_bytes)
         form = read_image_form(image, None, sent.options)
-        checked = check(form)
+        checked, header = check(form)
         without_bytes = dataclasses.replace(form, image=b"")  # those of all items might not fit into memory
         task_id, _ = self._ids.new()
-        return PreparedItem(without_bytes, checked, QueueItem(task_id, key, checked.header), is_upload=False)
+        return PreparedItem(without_bytes, checked, QueueItem(task_id, key, header), is_upload=False)
 
     def _key(self, uri: Any) -> str:
         """As the object store has it. Raises InvalidRequest."""

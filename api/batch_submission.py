@@ -127,7 +127,7 @@ class BatchSubmissions:
             self._unstored.keep(submission.uploads)
 
     def _prepare(self, form: BatchForm, effective: Effective) -> list[PreparedItem | InferenceError]:
-        check = partial(self._door.check, preference=form.preference, effective=effective)
+        check = partial(self._door.check_with_image, preference=form.preference, effective=effective)
         prepare = partial(self._items.prepare, check=check)
         if not any(item.is_reference for item in form.items):
             return [prepare(item) for item in form.items]

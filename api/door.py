@@ -46,6 +46,11 @@ class Door:
         self._check_priority(form)
         return Checked(spec, effective.reference(spec), deadline_s, sinks)
 
+    def check_with_image(self, form: ImageForm, preference: Preference, effective: Effective) -> tuple[Checked, ImageHeader]:
+        """`check` and `inspect`. Raises InferenceError."""
+        checked = self.check(form, preference, effective)
+        return checked, self.inspect(form, checked.spec)
+
     def inspect(self, form: ImageForm, spec: ModelSpec) -> ImageHeader:
         """Check the image for this model. Raises InferenceError: what is wrong with it.
 
