@@ -29,7 +29,7 @@ test: $(VENV)/.installed-dev ## set up what is missing, the real servers too, an
 ifeq ($(ARGS),)
 	$(COVER) -m 'not process and not services' -n 2
 	$(COVER) --cov-append -m 'process or services'
-	@$(BIN)/coverage report | sed -n '1,17p;$$p' # the total, and the files that are covered least
+	@$(BIN)/coverage report | sed -n '1,17p;/^TOTAL/p' # the files that are covered least, and the total
 else
 	$(BIN)/python -m pytest $(ARGS)
 endif
