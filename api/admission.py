@@ -79,10 +79,12 @@ class Admission:
         self._store = store
         self._clock = clock
         cache = partial(Remembered, clock=clock, run=run)
-        self._figures = _ByName(
+        self._figures: _ByName[_Figures] = _ByName(
             self._read_figures, partial(cache, max_age_s=_QUEUE_AGE_S, background_age_s=_QUEUE_BACKGROUND_AGE_S)
         )
-        self._outbox = _ByName(outbox_stats, partial(cache, max_age_s=_OUTBOX_AGE_S, background_age_s=_OUTBOX_BACKGROUND_AGE_S))
+        self._outbox: _ByName[OutboxStats] = _ByName(
+            outbox_stats, partial(cache, max_age_s=_OUTBOX_AGE_S, background_age_s=_OUTBOX_BACKGROUND_AGE_S)
+        )
         self._workers: Remembered[Sequence[WorkerInfo]] = cache(
             workers, max_age_s=_WORKERS_AGE_S, background_age_s=_WORKERS_BACKGROUND_AGE_S
         )

@@ -82,7 +82,8 @@ class Submissions:
         room = self._admission.check(
             queue, model=checked.model, deadline_s=checked.deadline_s, sinks=checked.sinks, priority=form.priority
         )
-        item = QueueItem(*self._ids.new(), self._door.inspect(form, checked.spec))
+        header = self._door.inspect(form, checked.spec)
+        item = QueueItem(*self._ids.new(), header)
         upload = self._uploads.begin(item, form)
         request = PredictionRequest(
             task_id=item.task_id,
