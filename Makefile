@@ -7,6 +7,9 @@ PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && { echo $$python; break; }; done)
 BIN := $(VENV)/bin
 SERVICES = $(or $(PYTHON),python3) -m deploy.services
+# Python 3.12 and later count lines at nearly no cost; 3.11 traces them.
+COVER = COVERAGE_CORE=$$($(BIN)/python -c 'import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")') \
+	$(BIN)/python -m pytest --cov --cov-report=
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check
 
 .DEFAULT_GOAL := help
@@ -24,8 +27,9 @@ flower: $(VENV)/.installed ## watch the service's tasks on http://127.0.0.1:5555
 # Tests that start processes run one at a time, since they kill, fill up and time these processes; the others share the cores.
 test: $(VENV)/.installed-dev ## install what is missing, start the real servers, and run every test (ARGS="tests/e2e -k batch" for some)
 ifeq ($(ARGS),)
-	$(BIN)/python -m pytest -m 'not process and not services' -n 2
-	$(BIN)/python -m pytest -m 'process or services'
+	$(COVER) -m 'not process and not services' -n 2
+	$(COVER) --cov-append -m 'process or services'
+	@$(BIN)/coverage report | sed -n '1,17p;/^TOTAL/p' # the files that are covered least, and the total
 else
 	$(BIN)/python -m pytest $(ARGS)
 endif
@@ -65,7 +69,7 @@ overload: $(VENV)/.installed-dev ## send more requests than it can do; accepted 
 
 clean: ## remove all that these targets created, the service's data too
 	@test ! -d build/services || $(SERVICES) stop
-	rm -rf $(VENV) build data .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build data .coverage .pytest_cache .mypy_cache .ruff_cache
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "error: Python 3.11, 3.12 or 3.13 is needed; name one with make PYTHON=/path/to/python" >&2; exit 1; }

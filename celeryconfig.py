@@ -28,8 +28,8 @@ broker_transport_options = (
         "visibility_timeout": 3600,
         "socket_timeout": 10,
         "socket_connect_timeout": 5,
-        "max_claim": settings.worker.max_batch_size,
         **kombu_sentinel_options(settings),
+        **({"max_claim": settings.worker.max_batch_size} if settings.broker.transport == "claiming" else {}),
     }
 )
 
@@ -40,8 +40,8 @@ task_default_queue = _models[served_name(settings, _models)].queue
 worker_pool = "solo"
 worker_consumer = "tasks.consuming:InferenceConsumer"
 worker_concurrency = 1
-# Items on Redis (see tasks/claiming.py). RabbitMQ counts messages, whatever they carry: all their leases are renewed together,
-# and what is decoded is bounded by the arena's slots.
+# In items with tasks/claiming.py. RabbitMQ, and kombu's own transport for Redis, count messages, whatever they carry: all their
+# leases are renewed together, and what is decoded is bounded by the arena's slots.
 worker_prefetch_multiplier = settings.worker.max_batch_size * settings.worker.prefetch_batches
 worker_cancel_long_running_tasks_on_connection_loss = False
 worker_enable_prefetch_count_reduction = False

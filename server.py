@@ -27,7 +27,7 @@ from typing import Any
 import yaml
 
 from inference import __version__
-from inference.cores import interrupt_nobody
+from inference.cores import use_batch_scheduling
 from inference.errors import ConfigurationError, InferenceError
 from inference.private_files import write_privately
 from inference.server_checks import check_servers
@@ -277,5 +277,5 @@ def _print_json(document: Any) -> None:
 
 if __name__ == "__main__":
     write_privately()
-    interrupt_nobody()
+    use_batch_scheduling()
     sys.exit(main())

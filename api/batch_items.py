@@ -12,10 +12,10 @@ from api.door import Checked
 from api.known_fields import check_members
 from api.predict_form import METADATA_MEMBERS, ImageForm, read_image_form
 from inference.errors import InferenceError, InvalidMetadata, InvalidRequest, ServiceUnavailable, shown
-from inference.imaging import ImageFormat
+from inference.imaging import ImageHeader
 from inference.messages import QueueItem
 from inference.settings import Settings
-from inference.storage import ObjectStore, bucket_and_key, is_key
+from inference.storage.protocol import ObjectStore, bucket_and_key, is_key
 from inference.task_ids import TaskIds
 
 _REFERENCE_MEMBERS = METADATA_MEMBERS | {"object"}
@@ -36,32 +36,8 @@ class PreparedItem:
         return self.checked.spec.queue
 
 
-#: What is checked of one image's form.
-Check = Callable[[ImageForm], Checked]
-
-
-class AlikeOnce:
-    """Checks raw arrays that follow one another and say the same of themselves once: of these only the length is looked at."""
-
-    def __init__(self, check: Check) -> None:
-        self._check = check
-        self._last: tuple[ImageForm, Checked] | None = None
-
-    def __call__(self, form: ImageForm) -> Checked:
-        last = self._last
-        if last is not None and _are_alike(last[0], form):
-            return last[1]
-        checked = self._check(form)
-        if checked.header.format is ImageFormat.RAW:
-            self._last = form, checked
-        return checked
-
-
-def _are_alike(one: ImageForm, other: ImageForm) -> bool:
-    # Shape and dtype are as they were sent, and what is equal may still be wrong: True for 1.
-    is_same_array = one.shape is other.shape and one.dtype is other.dtype and len(one.image) == len(other.image)
-    is_same_task = one.model == other.model and one.sinks == other.sinks and one.deadline_s == other.deadline_s
-    return is_same_array and is_same_task and one.priority == other.priority
+#: Checks one image's form, and inspects the image.
+Check = Callable[[ImageForm], tuple[Checked, ImageHeader]]
 
 
 class BatchItems:
@@ -76,7 +52,7 @@ class BatchItems:
         """The item, or why it is refused.
 
         Args:
-            check: the door's.
+            check: gives what the form asks for and the image's header, or raises.
 
         Raises:
             ServiceUnavailable: a store that is down is nobody's fault, and everyone's.
@@ -93,9 +69,8 @@ class BatchItems:
 
     def _sent(self, sent: BatchItem, check: Check) -> PreparedItem:
         form = read_image_form(sent.image, sent.content_type, sent.options)
-        checked = check(form)
-        item = QueueItem(*self._ids.new(), checked.header)
-        return PreparedItem(form, checked, item, is_upload=True)
+        checked, header = check(form)
+        return PreparedItem(form, checked, QueueItem(*self._ids.new(), header), is_upload=True)
 
     def _named(self, sent: BatchItem, check: Check) -> PreparedItem:
         """An object that is there already: it is read to be checked, and stays where it is."""
@@ -106,10 +81,10 @@ class BatchItems:
         key = self._key(sent.options.get("object"))
         image = self._objects.get(key, max_bytes=self._settings.api.max_body_bytes)
         form = read_image_form(image, None, sent.options)
-        checked = check(form)
+        checked, header = check(form)
         without_bytes = dataclasses.replace(form, image=b"")  # those of all items might not fit into memory
         task_id, _ = self._ids.new()
-        return PreparedItem(without_bytes, checked, QueueItem(task_id, key, checked.header), is_upload=False)
+        return PreparedItem(without_bytes, checked, QueueItem(task_id, key, header), is_upload=False)
 
     def _key(self, uri: Any) -> str:
         """As the object store has it. Raises InvalidRequest."""

@@ -11,10 +11,10 @@ from functools import partial
 
 from api.admission import Admission
 from api.batch_form import BatchForm
-from api.batch_items import AlikeOnce, BatchItems, PreparedItem
+from api.batch_items import BatchItems, PreparedItem
 from api.door import Door
 from api.unstored import UnstoredImages
-from api.uploads import GRACE_S, MAX_STORE_S, Upload, Uploads, wait_for_all
+from api.uploads import GRACE_S, MAX_STORE_S, Upload, Uploads, discard_all, wait_for_all
 from inference.accepting import accept_batch, may_be_accepted, withdraw_batch
 from inference.broker import Broker
 from inference.effective import Effective, EffectiveConfiguration
@@ -22,9 +22,9 @@ from inference.errors import InferenceError, Overloaded, ServiceUnavailable
 from inference.messages import BatchRequest, PredictionRequest
 from inference.replies import BatchWaiter, ReplyRouter
 from inference.settings import Settings
-from inference.storage import ObjectStore
+from inference.storage.protocol import ObjectStore
 from inference.task_ids import TaskIds
-from inference.task_store import Room, StateChanged, TaskStore
+from inference.task_store import Room, SubmissionStore
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class BatchSubmissions:
     def __init__(
         self,
         *,
-        store: TaskStore,
+        store: SubmissionStore,
         broker: Broker,
         objects: ObjectStore,
         uploads: Uploads,
@@ -76,23 +76,18 @@ class BatchSubmissions:
         Raises:
             InferenceError: the batch was refused as a whole; then nothing of it is left.
         """
-        return self._configuration.use(lambda effective: self._submit(form, effective))
-
-    def _submit(self, form: BatchForm, effective: Effective) -> BatchSubmission:
         known_id = self._known_batch(form)
         if known_id is not None:
             return self._replayed(known_id)
-        entries = self._prepare(form, effective)
+        entries = self._prepare(form, self._configuration.now())
         prepared = [entry for entry in entries if isinstance(entry, PreparedItem)]
         rooms = self._admit(prepared)
         batch_id = uuid.uuid4().hex
         # By task id. An object that was there before is no upload.
         sent = [(one.item, one.form) for one in prepared if one.is_upload]
-        waiting = max((self._admission.waiting(one.queue) for one in prepared), default=0)
-        begun = self._uploads.begin_all(sent, waiting=waiting)
-        uploads = {item.task_id: upload for (item, _), upload in zip(sent, begun, strict=True)}
+        uploads = {item.task_id: upload for (item, _), upload in zip(sent, self._uploads.begin_all(sent), strict=True)}
         self._store_first(uploads.values(), _longest_s(prepared))
-        requests = iter(self._requests(prepared, uploads, batch_id, effective.revision))
+        requests = iter(self._requests(prepared, uploads, batch_id))
         batch = BatchRequest(
             batch_id,
             tuple(next(requests) if isinstance(entry, PreparedItem) else entry.to_dict() for entry in entries),
@@ -110,7 +105,7 @@ class BatchSubmissions:
         try:
             wait_for_all((upload for upload in uploads if not upload.is_beside), min(deadline_s, MAX_STORE_S))
         except BaseException:
-            _discard(uploads)
+            discard_all(uploads)
             raise
 
     def confirm(self, submission: BatchSubmission) -> None:
@@ -126,13 +121,13 @@ class BatchSubmissions:
             has_failed = any(upload.has_failed for upload in submission.uploads.values())
             may_go = has_failed and submission.batch is not None and not submission.batch.idempotency_key
             if may_go and withdraw_batch(self._store, submission.batch_id):
-                _discard(submission.uploads.values())
+                discard_all(submission.uploads.values())
                 raise
             logger.warning("not every image of batch %s is stored yet; its tasks go on: %r", submission.batch_id, error)
             self._unstored.keep(submission.uploads)
 
     def _prepare(self, form: BatchForm, effective: Effective) -> list[PreparedItem | InferenceError]:
-        check = AlikeOnce(partial(self._door.check, preference=form.preference, effective=effective))
+        check = partial(self._door.check_with_image, preference=form.preference, effective=effective)
         prepare = partial(self._items.prepare, check=check)
         if not any(item.is_reference for item in form.items):
             return [prepare(item) for item in form.items]
@@ -162,7 +157,7 @@ class BatchSubmissions:
         return {queue: room for queue, room in rooms.items() if room is not None}
 
     def _requests(
-        self, prepared: Sequence[PreparedItem], uploads: Mapping[str, Upload], batch_id: str, revision: int
+        self, prepared: Sequence[PreparedItem], uploads: Mapping[str, Upload], batch_id: str
     ) -> list[PredictionRequest]:
         def request(one: PreparedItem) -> PredictionRequest:
             upload = uploads.get(one.item.task_id)
@@ -174,7 +169,6 @@ class BatchSubmissions:
                 item=one.item,
                 deadline_s=one.checked.deadline_s,
                 sinks=one.checked.sinks,
-                revision=revision,
                 priority=one.form.priority,
                 image=upload.inline if upload else b"",
                 reply_to=self._replies.channel,
@@ -201,15 +195,16 @@ class BatchSubmissions:
             )
         except BaseException as error:
             self._replies.forget(waiter)
-            if isinstance(error, InferenceError | StateChanged) and not may_be_accepted(error):
-                _discard(uploads.values())
+            if isinstance(error, InferenceError) and not may_be_accepted(error):
+                discard_all(uploads.values())
             if isinstance(error, Overloaded):
                 counts = Counter(one.queue for one in prepared)
                 error.retry_after_s = max(self._admission.retry_after_s(queue, count=count) for queue, count in counts.items())
             raise
+        self._uploads.note_inline_bytes(accepted.inline_bytes)
         if not accepted.created:  # the same key came twice at the same time
             self._replies.forget(waiter)
-            _discard(uploads.values())
+            discard_all(uploads.values())
             return self._replayed(accepted.batch_id)
         return BatchSubmission(batch.batch_id, waiter, _longest_s(prepared), batch, uploads)
 
@@ -235,8 +230,3 @@ class BatchSubmissions:
 def _longest_s(prepared: Iterable[PreparedItem]) -> float:
     """The longest of their deadlines, seconds."""
     return max((one.checked.deadline_s for one in prepared), default=0.0)
-
-
-def _discard(uploads: Iterable[Upload]) -> None:
-    for upload in uploads:
-        upload.discard()

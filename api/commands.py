@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import time
 import uuid
 from collections.abc import Mapping
 from typing import Any
 
 from api.command_form import ChangeEnsembleMode, Command, LoadNewModel, LoadNewWeights
-from inference.effective import EffectiveConfiguration
+from inference.effective import READING_AGE_S, EffectiveConfiguration
 from inference.errors import InferenceError, InvalidModel, ModelNotFound, ServiceUnavailable, SinkNotConfigured
 from inference.messages import ModelRef
 from inference.models.desired import DesiredModels, NewFiles, Proposal, Report
@@ -18,8 +19,12 @@ from inference.models.spec import ModelSpec
 from inference.presence import LoadedModelInfo, WorkerPresence
 from inference.settings.schema import ensemble_sinks
 
+logger = logging.getLogger(__name__)
+
 #: Seconds between two looks at what the workers have reported.
 _LOOK_INTERVAL_S = 0.2
+#: Seconds for which an answer waits for workers that have not switched, such as one that came up during the command.
+_SWITCH_TIMEOUT_S = 10.0
 _NO_WORKER_RETRY_AFTER_S = 5.0
 
 _Answer = dict[str, Any]
@@ -77,6 +82,7 @@ class Commands:
                 expected="a configuration with `ensemble: true` or `false`, or with `sinks: [kafka, mongodb]`",
             )
         self._desired.set_ensemble(ensemble)
+        self._settle()
 
     def _load_new_model(self, model_id: str) -> _Answer:
         spec = self._spec(model_id)
@@ -84,9 +90,8 @@ class Commands:
             return self._change(Proposal(uuid.uuid4().hex, spec.name, files=None, serve=True))
         loaded = self._loaded(spec.name)
         self._desired.serve(spec.name)
-        return _answer(
-            {worker: Report(worker, ModelRef(model.name, model.version, model.digest)) for worker, model in loaded.items()}
-        )
+        self._settle()
+        return _answer({worker: Report(worker, _reference(model)) for worker, model in loaded.items()})
 
     def _load_new_weights(self, command: LoadNewWeights) -> _Answer:
         spec = self._spec(command.model)
@@ -113,6 +118,7 @@ class Commands:
             with contextlib.suppress(ServiceUnavailable):
                 self._desired.withdraw(proposal.change_id)
             raise
+        self._settle(model)
         return {"model": model.to_dict()} | _answer(reports)
 
     def _commit(self, proposal: Proposal, reports: Mapping[str, Report]) -> ModelRef:
@@ -162,6 +168,24 @@ class Commands:
                 late = ServiceUnavailable(f"{', '.join(sorted(missing))} did not load it in time", retry_after_s=1)
                 raise _stays(proposal, late, reports)
             time.sleep(_LOOK_INTERVAL_S)
+
+    def _settle(self, model: ModelRef | None = None) -> None:
+        """Wait until every API process and every worker follows a change, so that it holds for what is sent after the answer.
+
+        Args:
+            model: the version that workers switch to; None where they have nothing to do.
+        """
+        deadline = time.monotonic() + _SWITCH_TIMEOUT_S
+        time.sleep(READING_AGE_S)
+        while model and any(_reference(loaded) != model for loaded in self._workers(model.name).values()):
+            if time.monotonic() > deadline:
+                logger.warning("not every worker has switched to %s %s yet", model.name, model.version)
+                return
+            time.sleep(_LOOK_INTERVAL_S)
+
+
+def _reference(loaded: LoadedModelInfo) -> ModelRef:
+    return ModelRef(loaded.name, loaded.version, loaded.digest)
 
 
 def _answer(reports: Mapping[str, Report]) -> _Answer:

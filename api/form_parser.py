@@ -84,13 +84,22 @@ class FormParser(FormDataParser):
         InferenceError: the body is not the form that its Content-Type announces, or a limit of forms is reached.
     """
 
-    def _parse_multipart(
-        self,
-        stream: IO[bytes],
-        mimetype: str,  # noqa: ARG002 Werkzeug's signature
-        content_length: int | None,
-        options: dict[str, str],
+    def parse(
+        self, stream: IO[bytes], mimetype: str, content_length: int | None, options: dict[str, str] | None = None
     ) -> tuple[IO[bytes], MultiDict[str, str], MultiDict[str, FileStorage]]:
+        """The stream, text fields and files; a body of another media type is left unread."""
+        form: MultiDict[str, str] = MultiDict()
+        files: MultiDict[str, FileStorage] = MultiDict()
+        match mimetype:
+            case "multipart/form-data":
+                form, files = self._read_multipart(stream, content_length, options or {})
+            case "application/x-www-form-urlencoded":
+                form = self._read_urlencoded(stream, options or {})
+        return stream, form, files
+
+    def _read_multipart(
+        self, stream: IO[bytes], content_length: int | None, options: dict[str, str]
+    ) -> tuple[MultiDict[str, str], MultiDict[str, FileStorage]]:
         boundary = options.get("boundary", "").encode("latin-1", "replace")
         if not boundary:
             check_no_json(stream.read(_READ_BYTES), "multipart/form-data")
@@ -105,7 +114,7 @@ class FormParser(FormDataParser):
         except BaseException:
             parts.close()
             raise
-        return stream, parts.form, parts.files
+        return parts.form, parts.files
 
     def _read_parts(self, parts: _Parts, body: _Body, boundary: bytes, content_length: int | None) -> None:
         try:
@@ -133,13 +142,7 @@ class FormParser(FormDataParser):
         detail = _LIMITS.get(limit, f"the form has more than {max_parts} parts")
         return PayloadTooLarge(detail, expected="fewer and shorter form fields")
 
-    def _parse_urlencoded(
-        self,
-        stream: IO[bytes],
-        mimetype: str,  # noqa: ARG002 Werkzeug's signature
-        content_length: int | None,  # noqa: ARG002
-        options: dict[str, str],
-    ) -> tuple[IO[bytes], MultiDict[str, str], MultiDict[str, FileStorage]]:
+    def _read_urlencoded(self, stream: IO[bytes], options: dict[str, str]) -> MultiDict[str, str]:
         limit = self.max_form_memory_size
         body = stream.read() if limit is None else stream.read(limit + 1)
         check_no_json(body, "application/x-www-form-urlencoded")
@@ -163,7 +166,7 @@ class FormParser(FormDataParser):
         for name, value in pairs:
             if any("\ud800" <= character <= "\udfff" for character in value):
                 raise _undecodable(name, encoding)
-        return stream, MultiDict(pairs), MultiDict()
+        return MultiDict(pairs)
 
 
 def boundary_in(content_type: str) -> str | None:
@@ -179,7 +182,7 @@ def boundary_in(content_type: str) -> str | None:
 
 
 class _Parser(PushMultipartParser):  # type: ignore[misc] # the library has no types
-    """The library's, with a limit for folded header lines."""
+    """The library's parser, with a limit for folded header lines, for which the library has none in its interface."""
 
     _folded_lines = 0
 

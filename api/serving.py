@@ -20,7 +20,7 @@ from api.stopping import SharedFlag
 from inference.heap import freeze_heap
 from inference.http_address import bound_socket, network_url
 from inference.memory import return_large_blocks
-from inference.open_files import let_open
+from inference.open_files import raise_open_file_limit
 from inference.settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -97,7 +97,9 @@ def serve(settings: Settings) -> None:
     return_large_blocks(from_bytes=2 * 2**20, kept_bytes=16 * 2**20)
     use_response_writer()
     os.environ.pop("SCRIPT_NAME", None)  # gunicorn would answer requests outside of it with 500
-    max_connections = connections_within(let_open(settings.api.max_connections + _OTHER_FILES), settings.api.max_connections)
+    max_connections = connections_within(
+        raise_open_file_limit(settings.api.max_connections + _OTHER_FILES), settings.api.max_connections
+    )
     create_app(settings)  # what is wrong with it is said once, before any worker is forked
     listener = bound_socket(settings.api.host, settings.api.port)
     _warn_of_strangers(settings)

@@ -14,13 +14,13 @@ from api.unstored import UnstoredImages
 from api.uploads import GRACE_S, MAX_STORE_S, Upload, Uploads
 from inference.accepting import accept, may_be_accepted, withdraw
 from inference.broker import Broker
-from inference.effective import Effective, EffectiveConfiguration
+from inference.effective import EffectiveConfiguration
 from inference.errors import InferenceError, Overloaded
 from inference.messages import ModelRef, Outcome, PredictionRequest, QueueItem, TaskRecord
 from inference.replies import ReplyRouter, Waiter
 from inference.settings import Settings
 from inference.task_ids import TaskIds
-from inference.task_store import Room, StateChanged, TaskStore
+from inference.task_store import Room, SubmissionStore
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class Submissions:
     def __init__(
         self,
         *,
-        store: TaskStore,
+        store: SubmissionStore,
         broker: Broker,
         uploads: Uploads,
         configuration: EffectiveConfiguration,
@@ -74,10 +74,7 @@ class Submissions:
         Raises:
             InferenceError: refused; then nothing of it is left.
         """
-        return self._configuration.use(lambda effective: self._submit(form, effective))
-
-    def _submit(self, form: PredictForm, effective: Effective) -> Submission:
-        checked = self._door.check(form, form.preference, effective)
+        checked = self._door.check(form, form.preference, self._configuration.now())
         known = self._known_task(form)
         if known is not None:
             return self._replayed(known, checked.deadline_s)
@@ -85,8 +82,9 @@ class Submissions:
         room = self._admission.check(
             queue, model=checked.model, deadline_s=checked.deadline_s, sinks=checked.sinks, priority=form.priority
         )
-        item = QueueItem(*self._ids.new(), checked.header)
-        upload = self._uploads.begin(item, form, waiting=self._admission.waiting(queue))
+        header = self._door.inspect(form, checked.spec)
+        item = QueueItem(*self._ids.new(), header)
+        upload = self._uploads.begin(item, form)
         request = PredictionRequest(
             task_id=item.task_id,
             request_id=form.request_id_of(item.task_id),
@@ -95,7 +93,6 @@ class Submissions:
             item=item,
             deadline_s=checked.deadline_s,
             sinks=checked.sinks,
-            revision=effective.revision,
             priority=form.priority,
             reply_to=self._replies.channel,
             image=upload.inline,
@@ -183,12 +180,13 @@ class Submissions:
             accepted = accept(
                 self._store, self._broker, request, max_queue_depth=self._settings.limits.max_queue_depth, room=room
             )
-        except (InferenceError, StateChanged) as error:
+        except InferenceError as error:
             if not may_be_accepted(error):
                 upload.discard()
             if isinstance(error, Overloaded):
                 error.retry_after_s = self._admission.retry_after_s(request.queue)
             raise
+        self._uploads.note_inline_bytes(accepted.inline_bytes)
         if not accepted.created:
             upload.discard()
         return accepted.task_id

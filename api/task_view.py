@@ -10,7 +10,7 @@ from api.problems import problem_document
 from api.urls import task_url
 from inference.errors import InferenceError
 from inference.messages import Outcome, PredictionResult, TaskRecord, TaskStatus
-from inference.task_store import QueuePlace, TaskStore
+from inference.task_store import QueuePlace, SubmissionStore
 
 
 def result_view(result: PredictionResult, *, with_vector: bool = True) -> dict[str, Any]:
@@ -25,12 +25,12 @@ def result_view(result: PredictionResult, *, with_vector: bool = True) -> dict[s
     }
 
 
-def task_view(record: TaskRecord, store: TaskStore | None) -> dict[str, Any]:
+def task_view(record: TaskRecord, store: SubmissionStore | None) -> dict[str, Any]:
     """The task object. As `task_views`."""
     return task_views([record], store, with_vectors=True)[0]
 
 
-def task_views(records: Sequence[TaskRecord], store: TaskStore | None, *, with_vectors: bool) -> list[dict[str, Any]]:
+def task_views(records: Sequence[TaskRecord], store: SubmissionStore | None, *, with_vectors: bool) -> list[dict[str, Any]]:
     """Task objects; the store is asked once for the places of all that wait.
 
     Args:

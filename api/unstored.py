@@ -8,7 +8,7 @@ from functools import partial
 
 from api.uploads import Upload
 from inference.errors import InferenceError
-from inference.task_store import TaskStore
+from inference.task_store import SubmissionStore
 
 logger = logging.getLogger(__name__)
 
@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 class UnstoredImages:
     """Gives such images to the task store, from which the relay stores them later: this process may end before they are."""
 
-    def __init__(self, store: TaskStore) -> None:
+    def __init__(self, store: SubmissionStore) -> None:
         self._store = store
 
     def keep(self, uploads: Mapping[str, Upload]) -> None:

@@ -14,14 +14,13 @@ from concurrent.futures import FIRST_EXCEPTION, Future
 from concurrent.futures import TimeoutError as FutureTimeoutError
 from concurrent.futures import wait as wait_for_futures
 from functools import partial
-from typing import Any
 
 from api.predict_form import ImageForm
 from api.side_by_side import SideBySide
 from inference.errors import InferenceError, ServiceUnavailable
 from inference.messages import QueueItem
 from inference.settings import UploadSettings
-from inference.storage import ObjectStore
+from inference.storage.protocol import ObjectStore
 
 logger = logging.getLogger(__name__)
 
@@ -33,79 +32,49 @@ GRACE_S = 1.0
 _TRANSFERS = 8
 #: Images of refused requests that are deleted, at a time.
 _DELETIONS = 8
-#: While no more tasks than these wait for a model, and the images of a request take no more than this together, larger ones
-#: count as small too: what lies in Redis stays bounded, and no call keeps it busy for long.
-_QUIET_TASKS = 256
-_MAX_QUIET_BYTES = 2**20
-#: Small images that are stored beside the queue, at a time: enough for a few hundred clients, since what is stored first, as all
+#: Bytes that the inline images of one request may have together: they go to Redis in one call, during which all others wait. For
+#: 32 photos of 61 KB those calls take three times as long as storing them first.
+_MAX_REQUEST_BYTES = 2**20
+#: Inline images that are stored beside the queue, at a time: enough for a few hundred clients, since what is stored first, as all
 #: is that comes while the object store hangs, costs 1.4 times the CPU: the worker fetches it.
 _MAX_BESIDE = 256
 
+_MB = 2**20
+
 #: Gives the milliseconds that it took.
 _Put = Callable[[], float]
-
-
-class _Done:
-    """A put that is done at once, with the parts of a Future that are asked for: a real one takes longer than a small image."""
-
-    def __init__(self, put: _Put) -> None:
-        self._ms = 0.0
-        self._error: InferenceError | None = None
-        try:
-            self._ms = put()
-        except InferenceError as error:
-            self._error = copy.copy(error)  # without its traceback, which has this frame: a cycle, and the image in it
-
-    def done(self) -> bool:
-        return True
-
-    def cancel(self) -> bool:
-        return False
-
-    def cancelled(self) -> bool:
-        return False
-
-    def add_done_callback(self, call: Callable[[Any], object]) -> None:
-        call(self)
-
-    def exception(self, timeout: float | None = None) -> InferenceError | None:
-        del timeout
-        return self._error
-
-    def result(self) -> float:
-        """Milliseconds of a put that did not fail."""
-        return self._ms
-
-
-_Transfer = Future[float] | _Done
 
 
 class Upload:
     """An image that is being stored, or is.
 
     Args:
+        transfer: its put, whose result is the milliseconds that it took; None where it is stored already.
         image: its bytes.
         is_inline: they go into the task's record too.
         is_beside: its task does not wait for it.
         deletions: where images of refused requests are deleted.
+        store_ms: milliseconds that its put took, where it is stored already.
     """
 
     def __init__(
         self,
         objects: ObjectStore,
         key: str,
-        transfer: _Transfer,
+        transfer: Future[float] | None,
         *,
         image: bytes,
         is_inline: bool,
         is_beside: bool,
         deletions: SideBySide,
+        store_ms: float = 0.0,
     ) -> None:
         self._objects = objects
         self._key = key
         self._image = image
         self._is_inline = is_inline
         self._deletions = deletions
+        self._store_ms = store_ms
         self.transfer = transfer
         self.is_beside = is_beside
 
@@ -117,7 +86,8 @@ class Upload:
     @property
     def has_failed(self) -> bool:
         """Whether its put has ended, and not well."""
-        return self.transfer.done() and not self.transfer.cancelled() and self.transfer.exception() is not None
+        transfer = self.transfer
+        return transfer is not None and transfer.done() and not transfer.cancelled() and transfer.exception() is not None
 
     def wait(self, timeout_s: float) -> float:
         """Gives the milliseconds that it took.
@@ -125,6 +95,8 @@ class Upload:
         Raises:
             ServiceUnavailable: the object store fails, or takes longer than `timeout_s`: then it has not failed yet.
         """
+        if self.transfer is None:
+            return self._store_ms
         try:
             error = self.transfer.exception(timeout_s)
         except FutureTimeoutError as late:
@@ -142,29 +114,34 @@ class Upload:
     @property
     def is_stored(self) -> bool:
         """Whether its put has ended well."""
-        return self.transfer.done() and not self.transfer.cancelled() and self.transfer.exception() is None
+        transfer = self.transfer
+        return transfer is None or (transfer.done() and not transfer.cancelled() and transfer.exception() is None)
 
     def on_end(self, call: Callable[[bytes, bool], object]) -> None:
         """Call with the image, and whether it is stored, once its put has ended, now or later."""
         image = self._image  # not this upload, which has the transfer, which keeps what it is to call
 
-        def look(transfer: _Transfer) -> None:
+        def look(transfer: Future[float]) -> None:
             if not transfer.cancelled():
                 call(image, transfer.exception() is None)
 
-        self.transfer.add_done_callback(look)
+        if self.transfer is None:
+            call(image, True)
+        else:
+            self.transfer.add_done_callback(look)
 
     def discard(self) -> None:
         """Leave nothing of it. Nobody waits for a server: what is being stored is deleted once that has ended."""
-        if self.transfer.cancel():
+        transfer = self.transfer
+        if transfer is not None and transfer.cancel():
             return
         delete = partial(_delete, self._objects, self._key)
-        if self._objects.is_local and self.transfer.done():
+        if transfer is None or (self._objects.is_local and transfer.done()):
             if not self.has_failed:
                 delete()
         else:
             deletions = self._deletions
-            self.transfer.add_done_callback(lambda _: deletions.begin(delete))
+            transfer.add_done_callback(lambda _: deletions.begin(delete))
 
 
 def _delete(objects: ObjectStore, key: str) -> None:
@@ -184,21 +161,30 @@ def wait_for_all(uploads: Iterable[Upload], timeout_s: float) -> None:
     """
     uploads = list(uploads)
     wait_for_futures(
-        [upload.transfer for upload in uploads if isinstance(upload.transfer, Future)], timeout_s, return_when=FIRST_EXCEPTION
+        [upload.transfer for upload in uploads if upload.transfer is not None], timeout_s, return_when=FIRST_EXCEPTION
     )
     for upload in sorted(uploads, key=lambda upload: not upload.has_failed):
         upload.wait(0)
 
 
+def discard_all(uploads: Iterable[Upload]) -> None:
+    """Leave nothing of any of them."""
+    for upload in uploads:
+        upload.discard()
+
+
 class Uploads:
     """Starts to store images.
 
-    A small image goes into its task's record too; any other is stored before its task is accepted.
+    An inline image goes into its task's record too; any other is stored before its task is accepted.
     """
 
     def __init__(self, objects: ObjectStore, settings: UploadSettings) -> None:
         self._objects = objects
-        self._settings = settings
+        self._max_image_bytes = settings.inline_max_bytes
+        self._max_inline_bytes = settings.inline_memory_mb * _MB
+        #: of all images that the task store had inline at the last acceptance, and of those that were begun since
+        self._inline_bytes = 0
         #: the last one succeeded; while that is not so, no task is accepted before its image is stored
         self._store_works = False
         self._puts = SideBySide(_MAX_BESIDE)
@@ -207,48 +193,64 @@ class Uploads:
         self._are_beside: set[str] = set()
         self.transfers = SideBySide(_TRANSFERS)
 
-    def begin(self, item: QueueItem, form: ImageForm, *, waiting: int) -> Upload:
+    def note_inline_bytes(self, count: int) -> None:
+        """Take note of the bytes that the task store has inline, as it told with an acceptance."""
+        self._inline_bytes = count
+
+    def begin(self, item: QueueItem, form: ImageForm) -> Upload:
         """Store an image in a folder, or start storing it on a server; whoever answers its request waits for that first.
 
-        Args:
-            waiting: tasks that wait for the same model.
+        Raises:
+            ServiceUnavailable: the folder does not take it.
         """
-        start: Callable[[_Put], _Transfer] = _Done if self._objects.is_local else self._puts.begin
-        return self._begin(item, form, is_copy=self._go_into_records([form], waiting), start=start)
+        begin_put = None if self._objects.is_local else self._puts.begin
+        return self._begin(item, form, is_inline=self._go_inline([form]), begin_put=begin_put)
 
-    def begin_all(self, images: Sequence[tuple[QueueItem, ImageForm]], *, waiting: int) -> list[Upload]:
-        """`begin` for the images of one batch, side by side."""
-        is_copy = self._go_into_records([form for _, form in images], waiting)
-        return [self._begin(item, form, is_copy=is_copy, start=self.transfers.begin) for item, form in images]
+    def begin_all(self, images: Sequence[tuple[QueueItem, ImageForm]]) -> list[Upload]:
+        """`begin` for the images of one batch, side by side: all of them are inline, or none. Where one fails nothing is left."""
+        is_inline = self._go_inline([form for _, form in images])
+        uploads: list[Upload] = []
+        try:
+            for item, form in images:
+                uploads.append(self._begin(item, form, is_inline=is_inline, begin_put=self.transfers.begin))
+        except BaseException:
+            discard_all(uploads)
+            raise
+        return uploads
 
-    def _go_into_records(self, forms: Sequence[ImageForm], waiting: int) -> bool:
-        """Where they are small; while a server fails or hangs their tasks are not accepted before they are stored."""
+    def _go_inline(self, forms: Sequence[ImageForm]) -> bool:
+        """Whether each is small and the task store has room for all; then that counts as taken.
+
+        While a server fails or hangs, tasks are not accepted before their images are stored.
+        """
         sizes = [len(form.image) for form in forms]
-        is_quiet = waiting + len(sizes) <= _QUIET_TASKS and sum(sizes) <= _MAX_QUIET_BYTES
-        limit = max(self._settings.inline_max_bytes, self._settings.inline_quiet_max_bytes if is_quiet else 0)
-        if any(size > limit for size in sizes):
-            return False
-        return self._objects.is_local or (self._store_works and len(self._are_beside) < _MAX_BESIDE)
+        room = min(self._max_inline_bytes - self._inline_bytes, _MAX_REQUEST_BYTES)
+        is_inline = (
+            all(size <= self._max_image_bytes for size in sizes)
+            and sum(sizes) <= room
+            and (self._objects.is_local or (self._store_works and len(self._are_beside) < _MAX_BESIDE))
+        )
+        if is_inline:
+            self._inline_bytes += sum(sizes)
+        return is_inline
 
-    def _begin(self, item: QueueItem, form: ImageForm, *, is_copy: bool, start: Callable[[_Put], _Transfer]) -> Upload:
-        """`start` begins the put of what is no copy."""
-
-        def put() -> float:
-            return self._put(item, form, is_copy=is_copy)
-
-        is_beside = is_copy and not self._objects.is_local
-        if is_beside:
-            start = partial(self._begin_beside, item.task_id)
-        elif is_copy:
-            start = _Done
+    def _begin(
+        self, item: QueueItem, form: ImageForm, *, is_inline: bool, begin_put: Callable[[_Put], Future[float]] | None
+    ) -> Upload:
+        """`begin_put` begins the put of an image that is not inline; None: it is made at once."""
+        put = partial(self._put, item, form, is_copy=is_inline)
+        is_beside = is_inline and not self._objects.is_local
+        if is_inline:
+            begin_put = partial(self._begin_beside, item.task_id) if is_beside else None
         return Upload(
             self._objects,
             item.object_key,
-            start(put),
+            begin_put(put) if begin_put else None,
             image=form.image,
-            is_inline=is_copy,
+            is_inline=is_inline,
             is_beside=is_beside,
             deletions=self._deletions,
+            store_ms=0.0 if begin_put else put(),
         )
 
     def _begin_beside(self, task_id: str, put: _Put) -> Future[float]:

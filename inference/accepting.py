@@ -13,7 +13,8 @@ from typing import Any, TypeVar
 from inference.broker import Broker
 from inference.errors import ServiceUnavailable
 from inference.messages import BatchRequest, PredictionRequest, QueueMessage
-from inference.task_store.protocol import Accepted, AcceptedBatch, Enqueue, Room, TaskStore
+from inference.task_store.protocol import Accepted, AcceptedBatch, Enqueue, Room
+from inference.task_store.stores import SubmissionStore
 
 T = TypeVar("T")
 
@@ -33,7 +34,7 @@ class _Posting:
 
 
 def accept(
-    store: TaskStore,
+    store: SubmissionStore,
     broker: Broker,
     request: PredictionRequest,
     *,
@@ -47,7 +48,7 @@ def accept(
         room: for how many tasks there is time; None: no limit.
 
     Raises:
-        Overloaded, IdempotencyConflict, StateChanged: there is no record.
+        Overloaded, IdempotencyConflict: there is no record.
         ServiceUnavailable: there is none either, unless `may_be_accepted`.
     """
     postings = list(_postings([request], max_items=1))
@@ -61,7 +62,7 @@ def accept(
 
 
 def accept_batch(
-    store: TaskStore,
+    store: SubmissionStore,
     broker: Broker,
     batch: BatchRequest,
     *,
@@ -86,12 +87,12 @@ def accept_batch(
     return accepted
 
 
-def withdraw(store: TaskStore, task_id: str) -> bool:
+def withdraw(store: SubmissionStore, task_id: str) -> bool:
     """Forget a task that cannot be run; False where it stays accepted. Raises ServiceUnavailable, and it `may_be_accepted`."""
     return _withdraw(lambda: store.withdraw(task_id), task_id=task_id)
 
 
-def withdraw_batch(store: TaskStore, batch_id: str) -> bool:
+def withdraw_batch(store: SubmissionStore, batch_id: str) -> bool:
     """`withdraw` for a batch and its tasks."""
     return _withdraw(lambda: store.withdraw_batch(batch_id), batch_id=batch_id)
 
@@ -134,9 +135,8 @@ def _surely(call: Callable[[], T], **subject: Any) -> T:
 
 
 def _postings(requests: Iterable[PredictionRequest], *, max_items: int) -> Iterator[_Posting]:
-    def kind(request: PredictionRequest) -> tuple[int, str, str, str]:
-        model = request.model
-        return -request.priority, request.queue, model.version, model.digest  # who goes first is also sent first
+    def kind(request: PredictionRequest) -> tuple[int, str]:
+        return -request.priority, request.queue  # the highest priority is also sent first
 
     for _, alike in itertools.groupby(sorted(requests, key=kind), kind):
         tasks = list(alike)

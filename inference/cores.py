@@ -1,4 +1,4 @@
-"""How much of the machine is ours, and how our processes share it."""
+"""Cores that a process may use, and how Linux schedules it."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def usable_cores(cpu_max: Path = _CPU_MAX) -> int:
     return allowed if quota == "max" else max(1, min(allowed, round(int(quota) / int(period))))
 
 
-def interrupt_nobody() -> None:
-    """From now on whoever runs goes on when this thread wakes up (Linux's SCHED_BATCH), and the same for what it starts.
+def use_batch_scheduling() -> None:
+    """Schedule this thread and all that it starts by Linux's SCHED_BATCH: one that wakes up does not preempt one that runs.
 
-    A request goes through four processes, each of which would take a core from one that was about to wait anyway: that costs 5 %
-    of the requests a second. A policy that somebody chose stays, as does one that a sandbox does not let us change.
+    A request goes through four processes, each of which would take a core from one that was about to wait anyway. A policy that
+    somebody chose stays, as does one that a sandbox does not let us change.
     """
     if sys.platform == "linux":
         with contextlib.suppress(OSError):

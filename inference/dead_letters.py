@@ -12,11 +12,14 @@ from inference.accepting import accept
 from inference.broker import Broker
 from inference.errors import ObjectNotFound, PredictorDied, TaskNotFound
 from inference.messages import Outcome, PredictionRequest, TaskRecord, TaskStatus
-from inference.storage import ObjectStore, dead_letter_key
-from inference.task_store.protocol import Commit, TaskStore
+from inference.storage.protocol import ObjectStore, dead_letter_key
+from inference.task_store.protocol import Commit
+from inference.task_store.stores import MaintenanceStore, TaskStore, WorkerStore
 
 
-def bury(store: TaskStore, objects: ObjectStore, owner: str, record: TaskRecord, reason: str | None = None) -> bool:
+def bury(
+    store: WorkerStore | MaintenanceStore, objects: ObjectStore, owner: str, record: TaskRecord, reason: str | None = None
+) -> bool:
     """End `record`, which `owner` holds, as a dead letter; False where it was no longer the owner's.
 
     The input is kept first: a crash in between leaves a copy too many, never one too few. The next call for it finds that copy.

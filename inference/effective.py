@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
 
-from inference.errors import InvalidMetadata, ServiceUnavailable, shown
+from inference.errors import InvalidMetadata, shown
 from inference.messages import ModelRef
 from inference.models.desired import DesiredModels, DesiredState
 from inference.models.registry import ModelRegistry
@@ -15,16 +14,11 @@ from inference.models.spec import ModelSpec
 from inference.remembering import Remembered
 from inference.settings import Settings
 from inference.settings.schema import SinkName, ensemble_sinks
-from inference.task_store import StateChanged
 
-#: Seconds that a reading of the desired state is shown for. A task is accepted only with the latest: see `StateChanged`.
-_READING_AGE_S = 1.0
-#: How often an action is tried while commands change what it was begun with.
-_TRIES = 5
+#: Seconds that a reading of the desired state counts: as long as it takes at most until each API process has heard of a command.
+READING_AGE_S = 1.0
 
 _MAX_SHOWN_SINKS = 5
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -36,10 +30,6 @@ class Effective:
     state: DesiredState
 
     @property
-    def revision(self) -> int:
-        return self.state.revision
-
-    @property
     def served_name(self) -> str:
         served = self.state.served
         return served if served is not None and served in self.models else self.models.served_name
@@ -49,7 +39,7 @@ class Effective:
         return self.models.get(name or self.served_name)
 
     def reference(self, spec: ModelSpec) -> ModelRef:
-        """The version of this model that new tasks run on."""
+        """The version of this model that is served."""
         return self.state.reference(spec)
 
     @property
@@ -93,24 +83,11 @@ class EffectiveConfiguration:
     ) -> None:
         self._settings = settings
         self._models = models
-        self._state = Remembered(desired.read, max_age_s=_READING_AGE_S, clock=clock)
+        self._state = Remembered(desired.read, max_age_s=READING_AGE_S, clock=clock)
 
     def now(self) -> Effective:
         """Raises ServiceUnavailable."""
         return Effective(self._settings, self._models, self._state())
-
-    def use(self, action: Callable[[Effective], T]) -> T:
-        """What `action` gives with the latest; it runs again when a command came in between.
-
-        Raises:
-            ServiceUnavailable: also where commands come faster than the action ends.
-        """
-        for _ in range(_TRIES):
-            try:
-                return action(self.now())
-            except StateChanged:
-                self.refresh()
-        raise ServiceUnavailable("the models change faster than a request is accepted", retry_after_s=1)
 
     def refresh(self) -> None:
         """Read it again, whatever the age. Raises ServiceUnavailable."""

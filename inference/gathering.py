@@ -1,4 +1,4 @@
-"""Calls of many callers made together: what comes while one call runs goes with the next.
+"""Concurrent calls are coalesced: those that come while one call runs are made together by the next.
 
 One caller alone waits for nothing. Uses `threading` only, so that it works in threads and, where gevent has patched it, in
 greenlets.
@@ -26,15 +26,20 @@ class _Turn(Generic[A, R]):
         #: set when there is an answer or an error, or when it is to make the next call
         self.woken = threading.Event()
         self.leads = False
+        #: there is an answer or an error
+        self.is_settled = False
         self.answer: R
         self.error: BaseException | None = None
 
 
 class Gatherer(Generic[A, R]):
-    """Calls `call` with the arguments of all who have come since the last call.
+    """Calls `call` with the arguments of all callers that have come since the last call.
+
+    An error that is no outage is one caller's own: each call of that group is made again alone. A caller that is killed while
+    its call runs leaves the others to the next call.
 
     Args:
-        call: gives an answer for each argument, in order. What it raises, each of them gets.
+        call: gives an answer for each argument, in order. It may be given an argument again after it has failed.
         weigh: how much of `max_weight` an argument takes.
         max_weight: of the arguments of one call; an argument that is heavier goes alone.
     """
@@ -71,28 +76,37 @@ class Gatherer(Generic[A, R]):
             del mine  # the error's traceback has this frame: else each would keep the other, and all that the callers hold
 
     def _lead(self) -> None:
-        """Make one call, and hand the next to the first of those who came meanwhile."""
+        """Make one call, which this caller's argument is the first of, and hand the next to the first caller that waits."""
         with self._lock:
             weights = itertools.accumulate(self._weigh(turn.argument) for turn in self._waiting)
             count = max(1, sum(1 for _ in itertools.takewhile(self._max_weight.__ge__, weights)))
             turns = self._waiting[:count]
             del self._waiting[:count]
         try:
-            answers = self._call([turn.argument for turn in turns])
-            for turn, answer in zip(turns, answers, strict=True):
-                turn.answer = answer
-        except Exception as error:  # noqa: BLE001 each of them raises it
-            for turn in turns:
-                turn.error = copy.copy(error)
-        except BaseException as error:
-            # The end of this caller alone, which none of the others asked for.
-            for turn in turns:
-                turn.error = ServiceUnavailable("the request that this one went with was ended", retry_after_s=1)
-            raise error from None
+            self._settle(turns)
+        except BaseException:  # the end of this caller alone
+            with self._lock:
+                self._waiting[:0] = [turn for turn in turns[1:] if not turn.is_settled]
+            raise
         finally:
             self._hand_on()
             for turn in turns:
-                turn.woken.set()
+                if turn.is_settled:
+                    turn.woken.set()
+
+    def _settle(self, turns: Sequence[_Turn[A, R]]) -> None:
+        """Give each an answer, or an error of its own."""
+        try:
+            answers = self._call([turn.argument for turn in turns])
+            for turn, answer in zip(turns, answers, strict=True):
+                turn.answer, turn.is_settled = answer, True
+        except Exception as error:  # noqa: BLE001 each of them raises it
+            if len(turns) > 1 and not isinstance(error, ServiceUnavailable):
+                for turn in turns:
+                    self._settle([turn])
+                return
+            for turn in turns:
+                turn.error, turn.is_settled = copy.copy(error), True
 
     def _hand_on(self) -> None:
         """Let the first of those who wait make the next call."""

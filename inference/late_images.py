@@ -5,8 +5,8 @@ from __future__ import annotations
 import logging
 
 from inference.errors import InferenceError, ServiceUnavailable
-from inference.storage import ObjectStore
-from inference.task_store.protocol import TaskStore
+from inference.storage.protocol import ObjectStore
+from inference.task_store.stores import MaintenanceStore
 
 logger = logging.getLogger(__name__)
 
@@ -18,7 +18,7 @@ _LIMIT = 100
 class LateImages:
     """Stores them from the task store's copy. Several may run: an object is the same whoever puts it."""
 
-    def __init__(self, store: TaskStore, objects: ObjectStore) -> None:
+    def __init__(self, store: MaintenanceStore, objects: ObjectStore) -> None:
         self._store = store
         self._objects = objects
 

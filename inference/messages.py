@@ -41,7 +41,7 @@ class TaskStatus(StrEnum):
 
 @dataclass(frozen=True)
 class ModelRef:
-    """A model as its files were: which one a task is accepted for, and which one ran it."""
+    """A version of a model: the one that was served when a task was accepted, and the one that ran it."""
 
     name: str
     version: str
@@ -108,8 +108,6 @@ class PredictionRequest:
     #: seconds from acceptance until the task expires
     deadline_s: float
     sinks: tuple[str, ...] = ()
-    #: of the desired state that model and sinks come from; None: whatever it is now
-    revision: int | None = None
     #: 0 is usual, 9 goes first
     priority: int = 0
     #: the image itself, where it is small enough to lie beside the record until the task has ended
@@ -251,7 +249,7 @@ class TaskRecord:
 
     task_id: str
     request_id: str
-    #: what it was accepted for
+    #: the version that was served when it was accepted
     model: ModelRef
     queue: str
     item: QueueItem
@@ -295,7 +293,7 @@ class TaskRecord:
 
     @property
     def ran_on(self) -> ModelRef:
-        """The model that gave its result; while there is none, the one that it was accepted for."""
+        """The version that gave its result; while there is none, the one that was served when it was accepted."""
         return (self.outcome and self.outcome.model) or self.model
 
 

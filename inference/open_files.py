@@ -20,8 +20,8 @@ _SILENCE_S = 60.0
 OPEN_FILES = 4_096
 
 
-def let_open(files: int) -> int:
-    """Raise the soft limit to `files`, or as far as the hard limit lets us. Never lowers it; gives the limit that is in force."""
+def raise_open_file_limit(files: int) -> int:
+    """Raise the soft limit to `files`, or as far as the hard limit allows. Never lowers it; gives the limit that is in force."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY:
         files = min(files, hard)

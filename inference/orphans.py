@@ -14,9 +14,10 @@ from datetime import UTC, date, datetime, timedelta
 
 from inference.deadlines import some_of
 from inference.errors import ServiceUnavailable
-from inference.storage import ObjectStore, day_prefix
+from inference.storage.protocol import ObjectStore, day_prefix
 from inference.task_ids import is_of, prefix_at
-from inference.task_store.protocol import RecordLife, TaskStore
+from inference.task_store.protocol import RecordLife
+from inference.task_store.stores import MaintenanceStore
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +42,7 @@ class Orphans:
 
     def __init__(
         self,
-        store: TaskStore,
+        store: MaintenanceStore,
         objects: ObjectStore,
         *,
         after_s: float,

@@ -1,29 +1,53 @@
-"""Answers of another server that many callers need, and that may be a little old."""
+"""Cache of answers of another server that many callers need, and that may be a little old."""
 
 from __future__ import annotations
 
+import logging
+import threading
 import time
 from collections.abc import Callable
 from typing import Generic, TypeVar
 
+logger = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
 
-class Remembered(Generic[T]):
-    """Asks again once the last answer is old. While one caller asks, the others go on with what is known.
+def run_in_thread(call: Callable[[], None]) -> None:
+    threading.Thread(target=call, daemon=True).start()
 
-    Before the first answer everybody asks. What fails is raised, and asked for again by the next caller.
+
+class Remembered(Generic[T]):
+    """Cache of one answer, which is fetched again once it is old.
+
+    While one caller fetches, the others go on with the last answer. Before the first answer every caller fetches. An error is
+    raised, and the next caller tries again.
 
     Args:
+        ask: fetches the answer.
+        max_age_s: age in seconds from which the answer is fetched again.
+        background_age_s: age in seconds up to which it is fetched in the background and no caller waits; 0: a caller fetches it.
         clock: in seconds.
+        run: starts a call in the background.
     """
 
-    def __init__(self, ask: Callable[[], T], *, max_age_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        ask: Callable[[], T],
+        *,
+        max_age_s: float,
+        background_age_s: float = 0.0,
+        clock: Callable[[], float] = time.monotonic,
+        run: Callable[[Callable[[], None]], None] = run_in_thread,
+    ) -> None:
         self._ask = ask
         self._max_age_s = max_age_s
+        self._background_age_s = background_age_s
         self._clock = clock
+        self._run = run
         #: when it was asked for, and the answer
         self._known: tuple[float, T] | None = None
+        self._fetches_in_background = False
 
     def __call__(self) -> T:
         known = self._known
@@ -31,6 +55,11 @@ class Remembered(Generic[T]):
             return self.refresh()
         now, (asked_at, answer) = self._clock(), known
         if now - asked_at < self._max_age_s:
+            return answer
+        if now - asked_at < self._background_age_s:
+            if not self._fetches_in_background:
+                self._fetches_in_background = True
+                self._run(self._refresh_in_background)
             return answer
         self._known = (now, answer)
         try:
@@ -40,11 +69,19 @@ class Remembered(Generic[T]):
             raise
 
     def refresh(self) -> T:
-        """Ask, whatever the age of the last answer."""
+        """Fetch the answer, whatever the age of the last one."""
         began = self._clock()
         answer = self._ask()
         self._known = (began, answer)
         return answer
+
+    def _refresh_in_background(self) -> None:
+        try:
+            self.refresh()
+        except Exception as error:  # noqa: BLE001 a caller gets it once the answer is older than `background_age_s`
+            logger.debug("an answer could not be fetched in the background: %r", error)
+        finally:
+            self._fetches_in_background = False
 
     @property
     def last(self) -> T | None:

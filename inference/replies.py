@@ -22,7 +22,7 @@ import redis
 
 from inference.errors import ServiceUnavailable, TaskNotFound
 from inference.messages import Ended, Outcome, TaskRecord, TaskStatus, decode_outcome
-from inference.task_store.protocol import TaskStore
+from inference.task_store.stores import TaskReader
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ def _gone(task_id: str) -> Outcome:
 class ReplyRouter:
     """Hands each reply to those who wait for it."""
 
-    def __init__(self, client: redis.Redis, store: TaskStore, key_prefix: str) -> None:
+    def __init__(self, client: redis.Redis, store: TaskReader, key_prefix: str) -> None:
         self.channel = f"{key_prefix}:replies:{uuid.uuid4().hex}"
         self._redis = client
         self._store = store

@@ -20,7 +20,8 @@ from inference.presence import WorkerPresence
 from inference.redis_client import broker_url, connect, task_store_url
 from inference.settings import Settings
 from inference.sinks.outbox import OutboxStats, RelayInfo, outbox_stats, relays_of
-from inference.storage import ObjectStore, open_object_store
+from inference.storage import open_object_store
+from inference.storage.protocol import ObjectStore
 from inference.task_store import TaskStore
 from inference.task_store.redis_store import RedisTaskStore, StorePolicy
 

@@ -16,7 +16,7 @@ from typing import Literal
 from inference.errors import ConfigurationError
 from inference.models.device_lock import gpu_index, host_has_gpu
 from inference.models.registry import ModelRegistry, described_models
-from inference.open_files import OPEN_FILES, let_open
+from inference.open_files import OPEN_FILES, raise_open_file_limit
 from inference.private_files import is_open_to_others
 from inference.redis_client import embedded_socket, socket_folder_problem
 from inference.settings import Settings
@@ -74,7 +74,7 @@ def check_everything(settings: Settings) -> ModelRegistry:
 
 def check_open_files(files: int = OPEN_FILES) -> None:
     """Let this process open `files` files where the system allows it. Raises ConfigurationError: far too few are allowed."""
-    allowed = let_open(files)
+    allowed = raise_open_file_limit(files)
     if allowed < _MIN_OPEN_FILES:
         raise ConfigurationError(f"this process may open {allowed} files and needs {_MIN_OPEN_FILES} or more (ulimit -n)")
 

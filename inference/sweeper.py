@@ -15,8 +15,8 @@ from inference.dead_letters import bury
 from inference.deadlines import log_expired, some_of
 from inference.errors import InferenceError
 from inference.messages import QueueMessage, TaskRecord
-from inference.storage import ObjectStore
-from inference.task_store.protocol import TaskStore
+from inference.storage.protocol import ObjectStore
+from inference.task_store.stores import MaintenanceStore
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class Sweeper:
 
     def __init__(
         self,
-        store: TaskStore,
+        store: MaintenanceStore,
         broker: Broker,
         objects: ObjectStore,
         *,

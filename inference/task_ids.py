@@ -17,8 +17,8 @@ from datetime import UTC, datetime
 
 from inference.errors import ServiceUnavailable
 from inference.remembering import Remembered
-from inference.storage import upload_key
-from inference.task_store.protocol import TaskStore
+from inference.storage.protocol import upload_key
+from inference.task_store.stores import SubmissionStore
 
 #: Hexadecimal digits.
 _TIME_LENGTH, _TAG_LENGTH = 12, 6
@@ -35,7 +35,7 @@ class TaskIds:
         clock: seconds since the epoch.
     """
 
-    def __init__(self, store: TaskStore, *, max_age_s: float, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, store: SubmissionStore, *, max_age_s: float, clock: Callable[[], float] = time.time) -> None:
         self._tag = Remembered(store.tag, max_age_s=_TAG_AGE_S)
         self._max_age_s = max_age_s
         self._clock = clock
@@ -57,7 +57,7 @@ def new_task_id(at_ms: int, tag: str) -> str:
 
     Args:
         at_ms: now, milliseconds since the epoch.
-        tag: the task store's (`TaskStore.tag`).
+        tag: the task store's (`SubmissionStore.tag`).
     """
     random = int.from_bytes(os.urandom(7))
     variant = 8 | random >> 12 & 3

@@ -25,7 +25,7 @@ from inference.imaging import ImageFormat, ImageHeader, parse_dtype, parse_shape
 from inference.messages import PredictionRequest, QueueItem
 from inference.models.spec import ModelSpec
 from inference.settings import Settings
-from inference.storage import is_key
+from inference.storage.protocol import is_key
 from tasks.jobs import Adoption
 
 #: Of one message: it is held as a whole until its last item has ended.

@@ -13,7 +13,6 @@ from inference.private_files import write_privately
 from inference.telemetry import configure_logging
 from tasks import (
     celery_variables,
-    claiming,
     control,  # noqa: F401 registers its commands
     flower_access,
     flower_variables,
@@ -30,7 +29,11 @@ flower_variables.drop_service_links()
 if flower_variables.is_flower():
     flower_variables.check_flower_variables()
     flower_access.protect_pages()
-claiming.install()
+if celeryconfig.settings.broker.transport == "claiming":
+    # Not imported else: the setting is there for a kombu in which parts that it stands on have changed.
+    from tasks import claiming
+
+    claiming.install()
 app = Celery("rohe-inference")
 # `inspect conf` and Flower show all that is in it: the settings, which hold passwords, must not be.
 app.config_from_object({name: value for name, value in vars(celeryconfig).items() if name in DEFAULTS})

@@ -21,7 +21,7 @@ from inference.models.arena import SlotArena
 from inference.models.predictor import BatchPredictions, Predictor, PredictorCrashed, PredictorNotRunning
 from inference.models.probabilities import are_probabilities, described
 from inference.models.spec import ModelSpec
-from inference.task_store.protocol import TaskStore
+from inference.task_store.stores import WorkerStore
 from tasks.batch_times import BatchTimes
 from tasks.clock import StoreClock
 from tasks.committing import Committer, Finished
@@ -57,7 +57,7 @@ class Batcher(Stage):
         predictor: Predictor,
         arena: SlotArena,
         fetcher: Fetcher,
-        store: TaskStore,
+        store: WorkerStore,
         owner: str,
         held: HeldJobs,
         policy: BatchPolicy,
@@ -200,8 +200,8 @@ class Batcher(Stage):
         for job in jobs:
             job.timings["batch_wait_ms"] = (now - job.ready_at) * 1000
         slots = [job.slot for job in jobs if job.slot is not None]
-        predictions = self._predictor.predict(jobs[0].model, slots)
-        self._times.note(jobs[0].model, len(jobs), predictions.predict_ms / 1000)
+        predictions = self._predictor.predict(self._spec.name, slots)
+        self._times.note(predictions.model, len(jobs), predictions.predict_ms / 1000)
         if len(predictions.values) != len(jobs):
             raise PredictionFailed(f"{len(jobs)} images gave {len(predictions.values)} predictions")
         return predictions

@@ -7,8 +7,8 @@ import queue
 
 from inference.dead_letters import bury
 from inference.messages import TaskRecord
-from inference.storage import ObjectStore
-from inference.task_store.protocol import TaskStore
+from inference.storage.protocol import ObjectStore
+from inference.task_store.stores import WorkerStore
 from tasks.jobs import Ending, HeldJobs, ItemEnd, Job
 from tasks.stage import Stage
 
@@ -20,7 +20,7 @@ class Undertaker(Stage):
 
     name = "bury"
 
-    def __init__(self, store: TaskStore, objects: ObjectStore, owner: str, held: HeldJobs) -> None:
+    def __init__(self, store: WorkerStore, objects: ObjectStore, owner: str, held: HeldJobs) -> None:
         super().__init__()
         self.inbox: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self._store = store

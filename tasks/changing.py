@@ -1,7 +1,7 @@
-"""Follows what commands make of the models: the new beside the old, and over to it between two batches.
+"""Follows what commands make of the models: the new in a second process, and over to it between two batches.
 
-proposal ──▶ load it beside, warm it up, report ──▶ committed: it is the current one, the former ends after its last task
-                                              └──▶ withdrawn: it ends, nothing has changed
+proposal ──▶ load it in a second process, warm it up, report ──▶ committed: it serves, the process that served ends
+                                                           └──▶ withdrawn: it ends, nothing has changed
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import PurePath
 
 from inference.errors import ConfigurationError, InferenceError, InvalidModel, ServiceUnavailable
@@ -20,8 +20,6 @@ from inference.models.registry import reference
 from inference.models.spec import ModelSpec
 from inference.models.switching import Process, SwitchingPredictor
 from inference.public_text import public_exception
-from inference.task_store.protocol import TaskStore
-from tasks.jobs import HeldJobs
 from tasks.stage import RETRY_INTERVAL_S, Stage
 
 logger = logging.getLogger(__name__)
@@ -32,6 +30,14 @@ POLL_INTERVAL_S = 0.5
 _RELOAD_INTERVAL_S = 10.0
 
 Specs = Mapping[str, ModelSpec]
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A second predictor process, and the models that it was made for."""
+
+    specs: Specs
+    process: Process
 
 
 class ModelChanger(Stage):
@@ -53,8 +59,6 @@ class ModelChanger(Stage):
         owner: str,
         specs: Specs,
         make: Callable[[Specs], Process],
-        store: TaskStore,
-        held: HeldJobs,
     ) -> None:
         super().__init__()
         self._desired = desired
@@ -63,18 +67,13 @@ class ModelChanger(Stage):
         self._owner = owner
         self._configured = specs
         self._make = make
-        self._store = store
-        self._held = held
         #: what commands want, as it was seen last
         self.state = DesiredState()
-        #: what the current process runs, and at which revision that was wanted
+        #: the models of the process that serves
         self._current = specs
-        self._revision = 0
-        #: acceptance number of the last task that may want the former process
-        self._last_of_former = 0
-        #: the proposal that was answered last, and the models of the candidate that stands by for it
+        #: the proposal that was answered last, and the process that is warm for it
         self._answered = ""
-        self._candidate: Specs = {}
+        self._candidate: _Candidate | None = None
         self._reload_at = 0.0
 
     def bring_up(self, should_stop: Callable[[], bool]) -> bool:
@@ -84,12 +83,12 @@ class ModelChanger(Stage):
             ConfigurationError: a model cannot be loaded.
         """
         while (state := self._await_state(should_stop)) is not None:
-            self.state, self._revision = state, state.revision
+            self.state = state
             if self._predictor.loaded and self._wanted(state) == self._predictor.references:
                 return True
             if self._wanted(state) != self._predictor.references:
                 self._current = self._resolve_or_end(state)
-                self._predictor.use(self._make(self._current))
+                self._predictor.switch_to(self._make(self._current))
             if not self._predictor.start(should_stop):
                 return False
         return False
@@ -104,53 +103,53 @@ class ModelChanger(Stage):
             self.stopping.wait(_RELOAD_INTERVAL_S)
         self.stopping.wait(POLL_INTERVAL_S)
 
+    def end(self) -> None:
+        self._end_candidate()
+
     def _follow(self, state: DesiredState, proposal: Proposal | None) -> None:
         self.state = state
-        if state.revision != self._revision and time.monotonic() >= self._reload_at:
-            self._apply(state)
+        if self._wanted(state) != self._predictor.references and time.monotonic() >= self._reload_at:
+            self._switch(state)
         if self._candidate and (proposal is None or proposal.change_id != self._answered):
             logger.info("the change was withdrawn; the models stay as they are")
-            self._predictor.dismiss()
-            self._candidate = {}
+            self._end_candidate()
         if proposal is not None and proposal.change_id != self._answered and proposal.model in self._configured:
             self._prepare(proposal)
-        self._end_former()
 
-    def _apply(self, state: DesiredState) -> None:
-        wanted = self._wanted(state)
-        if wanted != self._predictor.references:
-            if self._candidate and wanted == {name: reference(spec) for name, spec in self._candidate.items()}:
-                specs = self._candidate
-            else:  # nobody asked us first: another worker answered, and we came up meanwhile
-                loaded = self._load_at_last(state)
-                if loaded is None:
-                    return
-                specs = loaded
-            self._predictor.promote()
-            self._current, self._candidate = specs, {}
-            self._last_of_former = state.accepted
-            logger.info("switched to %s", ", ".join(f"{model.name} {model.version}" for model in wanted.values()))
-        self._revision = state.revision
-
-    def _load_at_last(self, state: DesiredState) -> Specs | None:
+    def _switch(self, state: DesiredState) -> None:
+        """Serve what is wanted; if that cannot be loaded, the process that serves stays, and it is tried again later."""
         try:
-            specs = self._resolve(state)
-            process = self._make(specs)
-            if not process.start(self.stopping.is_set):
-                return None
+            candidate = self._candidate_for(state)
+            if not candidate.process.start(self.stopping.is_set):
+                return
         except (InferenceError, OSError) as error:
             logger.critical("%s; this worker stays at its old models and tries again", error)
+            self._end_candidate()
             self._reload_at = time.monotonic() + _RELOAD_INTERVAL_S
-            return None
-        self._predictor.dismiss()
-        self._predictor.stand_by(process)
-        return specs
+            return
+        self._current, self._candidate = candidate.specs, None
+        models = candidate.process.references.values()
+        logger.info("switching to %s", ", ".join(f"{model.name} {model.version}" for model in models))
+        self._predictor.switch_to(candidate.process)
+
+    def _candidate_for(self, state: DesiredState) -> _Candidate:
+        """The process that is warm for what is wanted; a new one where this worker missed the proposal. Raises InferenceError."""
+        if self._candidate and self._candidate.process.references == self._wanted(state):
+            return self._candidate
+        self._end_candidate()
+        specs = self._resolve(state)
+        return _Candidate(specs, self._make(specs))
+
+    def _end_candidate(self) -> None:
+        if self._candidate:
+            self._candidate.process.retire()
+            self._candidate = None
 
     def _prepare(self, proposal: Proposal) -> None:
-        """Load what is proposed beside what runs, and say how that went."""
+        """Load what is proposed in a second process, and report how that went."""
         began = time.monotonic()
         try:
-            model = self._load_beside(proposal)
+            model = self._load(proposal)
         except Exception as error:  # noqa: BLE001 whatever the files break, the worker goes on
             refusal = _refusal(error)
             logger.warning("%s stays as it is, without %s: %s", proposal.model, proposal.files, refusal.detail)
@@ -162,7 +161,7 @@ class ModelChanger(Stage):
         self._answered = proposal.change_id
         self.until_available(lambda: self._desired.report(proposal.change_id, report), give_up=self.stopping.is_set)
 
-    def _load_beside(self, proposal: Proposal) -> ModelRef | None:
+    def _load(self, proposal: Proposal) -> ModelRef | None:
         spec = self._configured[proposal.model]
         if proposal.files is not None:
             spec = self._files.with_files(spec, **asdict(proposal.files))
@@ -171,7 +170,7 @@ class ModelChanger(Stage):
             return model
         specs = {**self._current, proposal.model: spec}
         process = self._make(specs)
-        logger.info("loading %s %s beside what runs", model.name, model.version)
+        logger.info("loading %s %s in a second process", model.name, model.version)
         try:
             is_started = process.start(lambda: self.stopping.is_set() or not self._is_open(proposal))
         except ConfigurationError as error:
@@ -179,8 +178,7 @@ class ModelChanger(Stage):
             raise
         if not is_started:
             return None
-        self._predictor.stand_by(process)
-        self._candidate = specs
+        self._candidate = _Candidate(specs, process)
         return model
 
     def _is_open(self, proposal: Proposal) -> bool:
@@ -189,16 +187,6 @@ class ModelChanger(Stage):
         except ServiceUnavailable:
             return True
         return current is not None and current.change_id == proposal.change_id
-
-    def _end_former(self) -> None:
-        """End the process that was current before, once no task is left that was accepted for it."""
-        versions = self._predictor.former_references
-        queues = [self._configured[model.name].queue for model in versions]
-        # Waiting before held: a task leaves the waiting set when it starts, and is held from before that to its end.
-        if any(self._store.count_waiting(queue, up_to=self._last_of_former) for queue in queues):
-            return
-        if not self._held.holds_any(versions):
-            self._predictor.end_former()
 
     def _await_state(self, should_stop: Callable[[], bool]) -> DesiredState | None:
         """The desired state, waiting for the store; None when `should_stop` said so first."""

@@ -1,47 +1,40 @@
-"""Celery's Redis transport, taking messages by claim: each is noted as unacknowledged in the step in which it leaves its list.
+"""kombu's Redis transport with messages taken by claims: one step takes each from its list and notes it as unacknowledged.
 
-Stock kombu pops a message and notes it afterwards: a worker that is killed in between loses it, and each message costs three
+kombu itself pops a message and notes it afterwards: a worker that is killed in between loses it, and each message costs three
 round trips. Here a worker waits for a *bell*, an empty token that may get lost, and claims with one script all that its prefetch
-window allows; what was acknowledged since the last claim goes with it. While a claim leaves something, the next waits for no
-bell. The window counts items, of which a message may carry many: else a few large messages would fill one worker while others
-idle. What lies in Redis is kombu's own format, so that restoring, priorities, `purge`, Flower and stock workers are as ever.
-Producers of ours ring the bell; those who do not know of it are heard `_POLL_INTERVAL_S` later.
+window allows. A claim that leaves something rings the bell again. The window counts items, of which a message may carry many:
+else a few large messages would fill one worker while others idle. What is in Redis is in kombu's own format, so that restoring,
+priorities, `purge`, Flower and workers with kombu's transport go on as they are. Our producers ring the bell; messages of others
+are noticed after `_POLL_INTERVAL_S`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import uuid
-from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from time import monotonic, time
 from typing import Any
 
-import orjson
 from kombu.asynchronous import get_event_loop
 from kombu.transport import TRANSPORT_ALIASES, virtual
 from kombu.transport import redis as stock
 from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
-from redis.exceptions import NoScriptError
 
 from inference.broker.envelope import ITEMS_HEADER
 from inference.broker.redis import bell_key
+from inference.broker.rejected import UNREADABLE
 
 logger = logging.getLogger(__name__)
 
 _POLL_INTERVAL_S = 0.25
-#: How long acknowledgements wait for a claim to go with; the tasks have ended, so that a worker that dies then repeats nothing.
-_ACKNOWLEDGE_WITHIN_S = 0.25
+#: How long acknowledgements wait for others; the tasks have ended, so that a worker that dies then repeats nothing.
+_ACKNOWLEDGE_WITHIN_S = 0.05
 #: More than any batch has.
 _MAX_ITEMS = 1024
-#: Key of a message that kombu cannot read, in the place where its headers and body would be.
-UNREADABLE = "unreadable"
-#: Marks what kombu writes of values that JSON has no form for.
-_TYPED = "__type__"
 _CLAIM = (Path(__file__).parent / "claim.lua").read_text(encoding="utf-8")
 
 
@@ -50,8 +43,8 @@ class ClaimingQoS(stock.QoS):  # type: ignore[misc] # kombu has no types
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        #: noted by the claim, not delivered yet: tag and queue
-        self.claimed: OrderedDict[str, str] = OrderedDict()
+        #: tags of messages that the claim has noted and that are not delivered yet, in order; the values mean nothing
+        self.claimed: dict[str, None] = {}
         self._acknowledged: list[str] = []
         self._will_flush = False
         #: by delivery tag, of messages that are not acknowledged
@@ -66,10 +59,11 @@ class ClaimingQoS(stock.QoS):  # type: ignore[misc] # kombu has no types
 
     def append(self, message: Any, delivery_tag: str) -> None:
         self._items[delivery_tag] = _item_count(message.headers)
-        if self.claimed.pop(delivery_tag, None) is None:
-            super().append(message, delivery_tag)
-        else:
+        if delivery_tag in self.claimed:
+            del self.claimed[delivery_tag]
             virtual.QoS.append(self, message, delivery_tag)
+        else:
+            super().append(message, delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
         self._items.pop(delivery_tag, None)
@@ -81,8 +75,9 @@ class ClaimingQoS(stock.QoS):  # type: ignore[misc] # kombu has no types
         self._acknowledge(delivery_tag)
 
     def delivered(self, delivery_tag: str) -> None:
-        """A consumer without acknowledgements, as one of remote control's answers, never says that it has a message."""
-        if self.claimed.pop(delivery_tag, None) is not None:
+        """Acknowledge a message whose consumer does not, as the consumers of remote control's answers."""
+        if delivery_tag in self.claimed:
+            del self.claimed[delivery_tag]
             self._acknowledge(delivery_tag)
 
     def _acknowledge(self, delivery_tag: str) -> None:
@@ -94,31 +89,13 @@ class ClaimingQoS(stock.QoS):  # type: ignore[misc] # kombu has no types
             self._will_flush = True
             hub.call_later(_ACKNOWLEDGE_WITHIN_S, self.flush_acknowledged)
 
-    def tell(self) -> list[str]:
-        """The tags of acknowledged messages, for the caller to tell the server; `not_told` where that fails."""
-        tags, self._acknowledged = self._acknowledged, []
-        return tags
-
-    def not_told(self, tags: list[str]) -> None:
-        """They are told later."""
-        self._acknowledged[:0] = tags
-
-    @contextlib.contextmanager
-    def telling(self) -> Iterator[list[str]]:
-        """`tell` for the block, and `not_told` where it fails."""
-        tags = self.tell()
-        try:
-            yield tags
-        except BaseException:
-            self.not_told(tags)
-            raise
-
     def flush_acknowledged(self) -> None:
+        """Send the acknowledgements that wait; those that fail are sent with the next."""
         self._will_flush = False
-        if not self._acknowledged:
-            return
-        with self.telling() as tags, self.pipe_or_acquire() as pipe:
-            pipe.zrem(self.unacked_index_key, *tags).hdel(self.unacked_key, *tags).execute()
+        if tags := self._acknowledged[:]:
+            with self.pipe_or_acquire() as pipe:
+                pipe.zrem(self.unacked_index_key, *tags).hdel(self.unacked_key, *tags).execute()
+            del self._acknowledged[: len(tags)]
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
         """Return unacknowledged messages to their queues, as far as the connection still allows it.
@@ -127,7 +104,6 @@ class ClaimingQoS(stock.QoS):  # type: ignore[misc] # kombu has no types
         noted in Redis comes again: the sweeper queues a task again whose message is lost.
         """
         # The base class forgets what was acknowledged; in Redis it must be gone too.
-        self.channel.forget_claim()
         try:
             self.flush_acknowledged()
         except Exception as error:  # noqa: BLE001 also AttributeError: the channel may have lost its connection already
@@ -156,7 +132,7 @@ class ClaimedMessage(virtual.Message):  # type: ignore[misc] # kombu has no type
 
 
 class ClaimingChannel(stock.Channel):  # type: ignore[misc] # kombu has no types
-    """Waits for a bell, then claims; and claims again at once, while the last claim left something."""
+    """Waits for a bell, or `_POLL_INTERVAL_S`, and claims."""
 
     QoS = ClaimingQoS
     Message = ClaimedMessage
@@ -164,96 +140,49 @@ class ClaimingChannel(stock.Channel):  # type: ignore[misc] # kombu has no types
     max_claim = 32
     from_transport_options = (*stock.Channel.from_transport_options, "max_claim")
 
-    #: the last claim left something
-    _is_more = False
-    #: of a claim that was sent and not answered yet: the tags that it tells
-    _told: list[str] | None = None
-
     @cached_property
     def _claim_script(self) -> Any:
         return self.client.register_script(_CLAIM)
 
     def _brpop_start(self, timeout: float | None = None) -> None:
-        """Claim, or wait for a bell; the answer comes to `_brpop_read`."""
+        """Ask for a bell; the answer comes to `_brpop_read`."""
         queues = self._queue_cycle.consume(len(self.active_queues))
         if not queues:
             return
         self._in_poll = self.client.connection
         self._brpop_sent_at = monotonic()
-        self.forget_claim()  # of a connection that was lost
-        if self._is_more:
-            self._told = self.qos.tell()
-            command = ["EVALSHA", self._claim_script.sha, 1, "", *self._claim_arguments(self._told)]
-        else:
-            command = ["BRPOP", *map(bell_key, queues), timeout or _POLL_INTERVAL_S]
-        if self.global_keyprefix:
-            command = self.client._prefix_args(command)  # noqa: SLF001 as the base class does
-        self.client.connection.send_command(*command)
+        self.client.connection.send_command("BRPOP", *map(bell_key, queues), timeout or _POLL_INTERVAL_S)
 
     def _brpop_read(self, **options: Any) -> bool:
-        found = None
+        """Claim, whether a bell rang or the time for it was over."""
         try:
-            if self._told is None:
-                self._answer("BRPOP", **options)
-            else:
-                found = self._answer("EVALSHA", **options)
-                self._told = None
-        except NoScriptError:
-            pass  # the server was started anew
-        finally:
-            self.forget_claim()
-            self._in_poll = None
-            self._flush_brpop_reauth()
-        if found is None and self._closing:
-            raise stock.Empty
-        claimed = self._claimed(self._claim() if found is None else found)
-        if not claimed:
-            raise stock.Empty
-        self._queue_cycle.rotate(claimed[-1][0])
-        self._deliver_all([] if self._closing else claimed)
-        return True
-
-    def _answer(self, command: str, **options: Any) -> Any:
-        """What the server says to what was sent."""
-        try:
-            return self.client.parse_response(self.client.connection, command, **options)
+            self.client.parse_response(self.client.connection, "BRPOP", **options)
         except self.connection_errors:
             self.client.connection.disconnect()  # the next turn connects again
             raise
+        finally:
+            self._in_poll = None
+            self._flush_brpop_reauth()
+        claimed = [] if self._closing else self._claim()
+        if not claimed:
+            raise stock.Empty
+        self._queue_cycle.rotate(claimed[-1][0])
+        self._deliver_all(claimed)
+        return True
 
-    def forget_claim(self) -> None:
-        """Of one whose answer did not come. What it claimed is like a dead worker's: noted as unacknowledged."""
-        told, self._told = self._told, None
-        if told is not None:
-            self.qos.not_told(told)
-
-    def _claim(self) -> list[Any]:
-        """The script's answer: all that the prefetch window allows, noted as unacknowledged. Tells what was acknowledged too."""
-        with self.qos.telling() as acknowledged:
-            # The client puts `global_keyprefix` before the first key: the empty one becomes the prefix.
-            found: list[Any] = self._claim_script(keys=[""], args=self._claim_arguments(acknowledged))
-        return found
-
-    def _claim_arguments(self, acknowledged: list[str]) -> list[Any]:
+    def _claim(self) -> list[tuple[str, Any]]:
+        """Take all that the prefetch window allows, noted as unacknowledged: queue and message of each."""
         queues = self._queue_cycle.consume(len(self.active_queues))
         window = self.qos.can_consume_max_estimate()
         limit = self.max_claim if window is None else min(window, self.max_claim)
-        return [
-            *(self.unacked_key, self.unacked_index_key, time(), limit, len(self.priority_steps)),
-            *(len(acknowledged), *acknowledged),
-            *(part for queue in queues for part in (queue, bell_key(queue), *self._lists(queue))),
-        ]
-
-    def _claimed(self, found: list[Any]) -> list[tuple[str, Any]]:
-        """(queue, message) of each that the script gave."""
-        left, *messages = found
-        self._is_more = left > 0
+        lists = [key for queue in queues for key in (bell_key(queue), *self._lists(queue))]
+        found = self._claim_script([self.unacked_key, self.unacked_index_key, *lists], [time(), limit, *queues])
         claimed = []
-        for queue, tag, text in zip(*[iter(messages)] * 3, strict=True):
-            name = bytes_to_str(queue)
-            if tag:
-                self.qos.claimed[bytes_to_str(tag)] = name
-            claimed.append((name, _read(text, bytes_to_str(tag), name)))
+        for name, tag, text in zip(*[iter(found)] * 3, strict=True):
+            queue, delivery_tag = bytes_to_str(name), bytes_to_str(tag)
+            if delivery_tag:
+                self.qos.claimed[delivery_tag] = None
+            claimed.append((queue, _read(text, delivery_tag, queue)))
         return claimed
 
     def _lists(self, queue: str) -> list[str]:
@@ -265,23 +194,20 @@ class ClaimingChannel(stock.Channel):  # type: ignore[misc] # kombu has no types
                 self.connection._deliver(message, queue)  # noqa: SLF001 as the base class does
                 self.qos.delivered(message["properties"]["delivery_tag"])
         finally:
-            # What a consumer that failed left behind goes back at once, as all does that comes to a channel that is being closed.
+            # What a consumer that failed left behind goes back at once.
             while self.qos.claimed:
                 tag, _ = self.qos.claimed.popitem()
                 self.qos.restore_by_tag(tag)
 
 
 def _read(text: bytes | str, tag: str, queue: str) -> Any:
-    """A message. kombu's own reader is slow, and needed only for what is not strict JSON, or more.
+    """Parse a message.
 
     Args:
         tag: its delivery tag; empty where the claim found none.
     """
     try:
         text = bytes_to_str(text)
-        with contextlib.suppress(orjson.JSONDecodeError):
-            if tag and _TYPED not in text:
-                return orjson.loads(text)
         if tag:
             return loads(text)
     except Exception as error:  # noqa: BLE001 whatever a stranger's message breaks

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from inference.errors import ServiceUnavailable
 from inference.messages import Outcome
-from inference.task_store.protocol import Commit, TaskStore
+from inference.task_store.protocol import Commit
+from inference.task_store.stores import WorkerStore
 from tasks.intake import drain
 from tasks.jobs import Ending, HeldJobs, ItemEnd, Job
 from tasks.stage import Stage
@@ -25,7 +26,7 @@ class Committer(Stage):
 
     name = "commit"
 
-    def __init__(self, store: TaskStore, owner: str, held: HeldJobs) -> None:
+    def __init__(self, store: WorkerStore, owner: str, held: HeldJobs) -> None:
         super().__init__()
         self.inbox: queue.SimpleQueue[Finished] = queue.SimpleQueue()
         self._store = store

@@ -18,9 +18,9 @@ from celery.exceptions import WorkerShutdown
 from celery.worker.consumer import Consumer
 
 from inference.broker.amqp import LOGIN_REFUSED
+from inference.broker.rejected import UNREADABLE
 from inference.errors import shown
 from inference.messages import PREDICT_TASK
-from tasks.claiming import UNREADABLE
 from tasks.redelivering import Redeliveries, id_of_redelivered, task_ids_of
 
 logger = logging.getLogger(__name__)
@@ -130,12 +130,12 @@ def _content(message: Any) -> Mapping[str, Any]:
     """As `RejectedMessage.content`."""
     raw = getattr(message, "_raw", None)  # of Redis: the message as it was in the queue
     if isinstance(raw, Mapping) and UNREADABLE in raw:
-        return {"unreadable": raw[UNREADABLE]}
+        return {UNREADABLE: raw[UNREADABLE]}
     body = message.body
     if isinstance(body, str):
         body = body.encode(errors="replace")
     if not isinstance(body, bytes | bytearray | memoryview):
-        return {"unreadable": raw if raw is not None else repr(body)}
+        return {UNREADABLE: raw if raw is not None else repr(body)}
     return {
         "body": base64.b64encode(body).decode(),
         "headers": dict(message.headers),

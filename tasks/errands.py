@@ -11,7 +11,7 @@ from inference.broker.rejected import RejectedMessages
 from inference.deadlines import log_expired
 from inference.errors import TaskAlreadyFinished, TaskNotFound
 from inference.messages import Outcome, TaskRecord, TaskStatus
-from inference.task_store.protocol import TaskStore
+from inference.task_store.stores import WorkerStore
 from tasks.jobs import Ending, ItemEnd
 from tasks.stage import Stage
 
@@ -28,7 +28,7 @@ class Errands(Stage):
 
     name = "errands"
 
-    def __init__(self, store: TaskStore, rejected: RejectedMessages) -> None:
+    def __init__(self, store: WorkerStore, rejected: RejectedMessages) -> None:
         super().__init__()
         self._store = store
         self._rejected = rejected

@@ -14,7 +14,7 @@ from inference.errors import DeadlineExceeded, InferenceError, InvalidImage, Obj
 from inference.imaging import ImageFormat, ImageLimits, OpenImage, inspect, open_image
 from inference.models.arena import SlotArena
 from inference.models.spec import ModelSpec
-from inference.storage import ObjectStore
+from inference.storage.protocol import ObjectStore
 from tasks.decode_memory import TINY_BYTES, DecodeMemory
 from tasks.jobs import Job
 from tasks.stage import Stage

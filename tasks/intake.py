@@ -10,7 +10,8 @@ from typing import TypeVar
 
 from inference.errors import InferenceError
 from inference.messages import QueueItem
-from inference.task_store.protocol import Lease, Leases, LeaseState, TaskStore
+from inference.task_store.protocol import Lease, Leases, LeaseState
+from inference.task_store.stores import WorkerStore
 from tasks.batch_times import BatchTimes
 from tasks.clock import StoreClock
 from tasks.jobs import Delivery, Ending, HeldJobs, ItemEnd, Job
@@ -41,7 +42,7 @@ class Intake(Stage):
 
     def __init__(
         self,
-        store: TaskStore,
+        store: WorkerStore,
         owner: str,
         held: HeldJobs,
         *,

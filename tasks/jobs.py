@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum, auto
 from types import MappingProxyType
 
 from inference.errors import InferenceError, PredictorDied
-from inference.messages import ModelRef, Outcome, PredictionRequest, QueueItem, QueueMessage
+from inference.messages import Outcome, PredictionRequest, QueueItem, QueueMessage
 
 
 class Ending(StrEnum):
@@ -136,11 +136,6 @@ class Job:
     def task_id(self) -> str:
         return self.item.task_id
 
-    @property
-    def model(self) -> ModelRef:
-        """What the task was accepted for."""
-        return self.deliveries[0].message.model
-
     def started(self) -> None:
         for delivery in self.deliveries:
             delivery.item_started()
@@ -189,11 +184,6 @@ class HeldJobs:
     def task_ids(self) -> list[str]:
         with self._lock:
             return list(self._jobs)
-
-    def holds_any(self, models: Collection[ModelRef]) -> bool:
-        """Whether a job that was accepted for one of these versions is held."""
-        with self._lock:
-            return any(job.model in models for job in self._jobs.values())
 
     def __len__(self) -> int:
         return len(self._jobs)

@@ -7,7 +7,7 @@ import logging
 from inference.errors import ServiceUnavailable
 from inference.models.predictor import Predictor
 from inference.presence import ANNOUNCE_INTERVAL_S, LoadedModelInfo, WorkerInfo, WorkerPresence
-from inference.task_store.protocol import TaskStore
+from inference.task_store.stores import WorkerStore
 from tasks.jobs import HeldJobs
 from tasks.stage import Stage
 
@@ -19,7 +19,7 @@ class LeaseKeeper(Stage):
 
     name = "leases"
 
-    def __init__(self, store: TaskStore, owner: str, held: HeldJobs, *, lease_s: float) -> None:
+    def __init__(self, store: WorkerStore, owner: str, held: HeldJobs, *, lease_s: float) -> None:
         super().__init__()
         self._store = store
         self._owner = owner

@@ -15,12 +15,11 @@ from dataclasses import dataclass
 from functools import partial
 
 from inference.imaging import ImageLimits
-from inference.messages import ModelRef
 from inference.models.arena import SlotArena
 from inference.models.predictor import Predictor
 from inference.models.spec import ModelSpec
-from inference.storage import ObjectStore
-from inference.task_store.protocol import TaskStore
+from inference.storage.protocol import ObjectStore
+from inference.task_store.stores import WorkerStore
 from tasks.batch_times import BatchTimes
 from tasks.batching import Batcher, BatchPolicy
 from tasks.burying import Undertaker
@@ -59,14 +58,15 @@ class Pipeline:
         spec: ModelSpec,
         arena: SlotArena,
         predictor: Predictor,
-        store: TaskStore,
+        store: WorkerStore,
         objects: ObjectStore,
         owner: str,
         held: HeldJobs,
         memory: DecodeMemory | None = None,
         policy: PipelinePolicy,
     ) -> None:
-        clock, times = StoreClock(), BatchTimes(warm_up_s=partial(_warm_up_s, predictor))
+        clock = StoreClock()
+        times = BatchTimes(lambda: predictor.references[spec.name], warm_up_s=partial(_warm_up_s, predictor, spec.name))
         fetcher = Fetcher(objects, spec, arena, policy.limits, memory=memory, max_bytes=policy.max_image_bytes)
         self._committer = Committer(store, owner, held)
         self._undertaker = Undertaker(store, objects, owner, held)
@@ -121,7 +121,7 @@ class Pipeline:
         self._fetch.take(job for job in jobs if not job.alone)
 
 
-def _warm_up_s(predictor: Predictor, model: ModelRef) -> float:
-    """Seconds that one image took at warm-up; known of the current version."""
-    loaded = predictor.loaded.get(model.name) if predictor.references.get(model.name) == model else None
+def _warm_up_s(predictor: Predictor, model: str) -> float:
+    """Seconds that one image took at warm-up; infinite while the process is down."""
+    loaded = predictor.loaded.get(model)
     return loaded.predict_ms / 1000 if loaded else math.inf

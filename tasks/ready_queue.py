@@ -11,10 +11,7 @@ from tasks.jobs import Job
 
 
 class ReadyQueue:
-    """Gives batches: whatever is there at once, up to a size; jobs that must run alone come one by one.
-
-    A batch is of one version of the model.
-    """
+    """Gives batches: whatever is there at once, up to a size; jobs that must run alone come one by one."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -45,10 +42,7 @@ class ReadyQueue:
             if fill_wait_s > 0:
                 left_s = self._jobs[0].ready_at + fill_wait_s - time.monotonic()
                 self._changed.wait_for(lambda: len(self._jobs) >= max_size, max(0.0, left_s))
-            batch = [self._jobs.popleft()]
-            while self._jobs and len(batch) < max_size and self._jobs[0].model == batch[0].model:
-                batch.append(self._jobs.popleft())
-            return batch
+            return [self._jobs.popleft() for _ in range(min(max_size, len(self._jobs)))]
 
     def drain(self) -> list[Job]:
         """Everything that waits."""

@@ -19,8 +19,9 @@ from inference.broker.taken import TakenMessages
 from inference.dead_letters import bury
 from inference.errors import ServiceUnavailable
 from inference.ids import is_task_id
-from inference.storage import ObjectStore
-from inference.task_store.protocol import LeaseState, TaskStore
+from inference.storage.protocol import ObjectStore
+from inference.task_store.protocol import LeaseState
+from inference.task_store.stores import WorkerStore
 from tasks.errands import Errands
 from tasks.jobs import Delivery
 from tasks.main_loop import MainLoop
@@ -116,7 +117,7 @@ class Redeliveries:
 class TaskBurial:
     """Ends the tasks of a message that is not taken any more as dead letters, their input kept."""
 
-    def __init__(self, store: TaskStore, objects: ObjectStore, owner: str) -> None:
+    def __init__(self, store: WorkerStore, objects: ObjectStore, owner: str) -> None:
         self._store = store
         self._objects = objects
         self._owner = owner

@@ -11,7 +11,7 @@ from celery.exceptions import WorkerShutdown
 from celery.worker import state
 
 import celeryconfig
-from inference.cores import interrupt_nobody
+from inference.cores import use_batch_scheduling
 from inference.errors import ConfigurationError, InferenceError
 from inference.heap import freeze_heap
 from inference.models.registry import ModelRegistry
@@ -50,7 +50,7 @@ class InferenceStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has
         if parent.pool_cls is not TaskPool:
             logger.critical("this worker runs without -P: its pool is solo, and batches run in the predictor process")
             raise WorkerShutdown(1)
-        interrupt_nobody()
+        use_batch_scheduling()
         services = Services(celeryconfig.settings)
         queues = parent.app.amqp.queues.consume_from
         try:

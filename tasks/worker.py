@@ -22,8 +22,8 @@ from inference.models.spec import ModelSpec
 from inference.models.switching import SwitchingPredictor
 from inference.presence import WorkerPresence
 from inference.settings import Settings, WorkerSettings
-from inference.storage import ObjectStore
-from inference.task_store.protocol import TaskStore
+from inference.storage.protocol import ObjectStore
+from inference.task_store.stores import WorkerStore
 from tasks.adopting import Adopter
 from tasks.batching import BatchPolicy
 from tasks.changing import ModelChanger, Specs
@@ -52,7 +52,7 @@ class InferenceWorker:
         settings: Settings,
         specs: Sequence[ModelSpec],
         *,
-        store: TaskStore,
+        store: WorkerStore,
         objects: ObjectStore,
         presence: WorkerPresence,
         desired: DesiredModels,
@@ -79,8 +79,6 @@ class InferenceWorker:
             owner=self.owner,
             specs=by_name,
             make=self._make_process,
-            store=store,
-            held=self._held,
         )
         return_large_blocks(from_bytes=8 * 2**20, kept_bytes=32 * 2**20)  # Pillow's blocks of pixels have up to 16 MiB
         self._memory = DecodeMemory(options.decode_memory_mb * 2**20, max_large=max(1, options.io_threads - 1))

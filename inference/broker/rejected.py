@@ -27,6 +27,8 @@ MAX_MESSAGES = 1_000
 #: Limit for one message as JSON; of a larger one the beginning is kept, which cannot be replayed.
 MAX_MESSAGE_BYTES = 2**16
 _SHOWN_CHARACTERS = 1024
+#: Member of a message's content that has what could not be read of it, where its headers and body would be.
+UNREADABLE = "unreadable"
 _ID_PREFIX = "message-"
 
 
@@ -59,7 +61,7 @@ class RejectedMessages:
         message_id, at_ms = f"{_ID_PREFIX}{uuid.uuid4().hex}", round(time.time() * 1000)
         text = json.dumps(content, default=repr)
         if len(text) > MAX_MESSAGE_BYTES:
-            content = {"unreadable": text[:_SHOWN_CHARACTERS]}
+            content = {UNREADABLE: text[:_SHOWN_CHARACTERS]}
             reason = f"{reason}; of its {len(text)} bytes the beginning is kept"
         message = json.dumps(asdict(RejectedMessage(message_id, queue, reason, at_ms, content)), default=repr)
         with unavailable_when_down(), self._redis.pipeline() as pipe:

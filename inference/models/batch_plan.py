@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 _TIMED_ROUNDS = 5
 #: A service should be up in seconds.
@@ -46,21 +46,24 @@ def measure_costs(
 def plan_batches(cost_ms: Mapping[int, float]) -> Plans:
     """The plan of every number of images from 1 to the largest size of `cost_ms`.
 
-    It is the smallest size that holds them all, unless several sizes are cheaper by a tenth.
+    It is the smallest size that holds them all, unless chunks of the best size for this number are cheaper by a tenth.
 
     Args:
         cost_ms: milliseconds of a batch, by its size.
     """
-    cheapest: dict[int, tuple[float, tuple[int, ...]]] = {0: (0.0, ())}
-    plans: dict[int, tuple[int, ...]] = {}
+
+    def total_ms(plan: tuple[int, ...]) -> float:
+        return sum(cost_ms[size] for size in plan)
+
+    plans = {}
     for count in range(1, max(cost_ms) + 1):
-        cheapest[count] = min(_one_more(cheapest[max(0, count - size)], size, cost_ms[size]) for size in cost_ms)
-        whole = min(size for size in cost_ms if size >= count)
-        split_ms, split = cheapest[count]
-        plans[count] = split if split_ms < cost_ms[whole] * (1 - _CLEAR_GAIN) else (whole,)
+        whole = _chunks(count, max(cost_ms), cost_ms)
+        best = min((_chunks(count, size, cost_ms) for size in cost_ms), key=total_ms)
+        plans[count] = best if total_ms(best) < total_ms(whole) * (1 - _CLEAR_GAIN) else whole
     return plans
 
 
-def _one_more(rest: tuple[float, tuple[int, ...]], size: int, cost_ms: float) -> tuple[float, tuple[int, ...]]:
-    rest_ms, sizes = rest
-    return rest_ms + cost_ms, tuple(sorted((*sizes, size), reverse=True))
+def _chunks(count: int, size: int, sizes: Iterable[int]) -> tuple[int, ...]:
+    """As many chunks of `size` as are full, and the smallest one that holds the rest."""
+    full, rest = divmod(count, size)
+    return (size,) * full + ((min(each for each in sizes if each >= rest),) if rest else ())

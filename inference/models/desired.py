@@ -1,9 +1,9 @@
 """What commands have made of the configuration: models' files, the served model, the ensemble mode. In Redis, for every process.
 
-    propose ──▶ each worker loads it beside the old and reports ──▶ commit: the new desired state
-                                                              └──▶ withdraw, or nobody holds it any more: all stays as it was
+    propose ──▶ each worker loads it in a second process and reports ──▶ commit: the new desired state
+                                                                   └──▶ withdraw, or nobody holds it any more: all stays as it was
 
-One proposal at a time. Every change of the desired state is one atomic step with a new revision.
+One proposal at a time. Every change of the desired state is one atomic step.
 """
 
 from __future__ import annotations
@@ -49,15 +49,12 @@ class ChangedModel:
 class DesiredState:
     """What differs from the configuration; without a command nothing does."""
 
-    revision: int = 0
-    #: acceptance number of the last task that was accepted before this revision
-    accepted: int = 0
     served: str | None = None
     ensemble: bool | None = None
     models: Mapping[str, ChangedModel] = field(default_factory=dict)
 
     def reference(self, spec: ModelSpec) -> ModelRef:
-        """The version of this model that new tasks run on."""
+        """The version of this model that is served."""
         changed = self.models.get(spec.name)
         return changed.model if changed else reference(spec)
 
@@ -193,8 +190,6 @@ for i = 2, #ARGV, 2 do
     redis.call('HSET', desired, ARGV[i], ARGV[i + 1])
   end
 end
-redis.call('HSET', desired, 'accepted', redis.call('GET', KEYS[1] .. ':seq') or '0')
-redis.call('HINCRBY', desired, 'revision', 1)
 return 1
 """
 
@@ -210,8 +205,6 @@ def _state(fields: Mapping[bytes, bytes]) -> DesiredState:
     texts = {name.decode(): value.decode() for name, value in fields.items()}
     ensemble = texts.get(_ENSEMBLE)
     return DesiredState(
-        revision=int(texts.get("revision", 0)),
-        accepted=int(texts.get("accepted", 0)),
         served=texts.get(_SERVED),
         ensemble=None if ensemble is None else ensemble == "1",
         models={name.removeprefix(_MODEL): _changed(value) for name, value in texts.items() if name.startswith(_MODEL)},

@@ -14,7 +14,7 @@ from inference.models.object_cache import ObjectCache
 from inference.models.spec import LocalFile, ModelDescription, ModelSpec
 from inference.models.unpacking import ModelFileLimits
 from inference.settings import Settings
-from inference.storage import DEAD_LETTERS_PREFIX, UPLOADS_PREFIX
+from inference.storage.protocol import DEAD_LETTERS_PREFIX, UPLOADS_PREFIX
 
 _ARCHIVE_SUFFIX = ".zip"
 _WHOLE_MODEL_SUFFIXES = (".keras", _ARCHIVE_SUFFIX)

@@ -31,7 +31,7 @@ from inference.errors import ConfigurationError, ServiceUnavailable
 from inference.models.digests import file_sha256
 from inference.models.locations import FileLocation
 from inference.models.unpacking import DEFAULT_LIMITS, ModelFileLimits, check_archive, read_in_pieces, unpack
-from inference.storage import ObjectReader
+from inference.storage.protocol import ObjectReader
 
 logger = logging.getLogger(__name__)
 

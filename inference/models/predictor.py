@@ -54,11 +54,11 @@ class BatchPredictions:
 
 
 class Predictor(Protocol):
-    """What a worker's batches go to: see `switching.SwitchingPredictor`."""
+    """Interface that a worker's batches are run through: see `switching.SwitchingPredictor`."""
 
     def start(self, should_stop: Callable[[], bool]) -> bool: ...
 
-    def predict(self, model: ModelRef, slots: Sequence[int]) -> BatchPredictions: ...
+    def predict(self, model: str, slots: Sequence[int]) -> BatchPredictions: ...
 
     def stop(self) -> None: ...
 

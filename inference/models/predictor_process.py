@@ -6,13 +6,11 @@ Started by `predictor.PredictorProcess`, which holds the other end of the socket
 from __future__ import annotations
 
 import contextlib
-import gc
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.errors import InferenceError
+from inference.heap import freeze_heap
 from inference.models.arena import SlotArena, padded_sizes
 from inference.models.batch_plan import measure_costs, plan_batches
 from inference.models.protocol import Failed, Load, Loaded, LoadModel, Predict, Predicted, Ready
@@ -27,9 +26,6 @@ from inference.public_text import public_exception
 
 if TYPE_CHECKING:
     from inference.models.loading import Device
-
-#: Keras imports them where they are installed, for what is not used here: a second, and 80 MB.
-_LEFT_OUT = ("sklearn", "matplotlib")
 
 
 class ServedModel:
@@ -78,6 +74,7 @@ def serve(connection: Connection) -> None:
     except Exception as error:  # noqa: BLE001 whatever it is, the worker must hear of it
         connection.send(Failed(f"{type(error).__name__}: {error}", public_exception(error)))
         return
+    freeze_heap()
     connection.send(Ready(tuple(model.loaded() for model in models.values())))
     while True:
         call: Predict = connection.recv()
@@ -87,27 +84,11 @@ def serve(connection: Connection) -> None:
 def _load_all(load: Load) -> dict[str, ServedModel]:
     if not load.models:
         return {}
-    with _quick_imports():
-        from inference.models.loading import open_devices  # noqa: PLC0415 TensorFlow is loaded here, and only here
+    from inference.models.loading import open_devices  # noqa: PLC0415 TensorFlow is loaded here, and only here
 
     devices = open_devices({model.spec.device for model in load.models}, load.gpu, load.gpu_locks)
     sizes = padded_sizes(load.max_batch_size)
     return {model.spec.name: ServedModel(model, sizes, devices[model.spec.device]) for model in load.models}
-
-
-@contextlib.contextmanager
-def _quick_imports() -> Iterator[None]:
-    """What is imported stays for good: the garbage collector need not look through it, now or later."""
-    left_out = dict.fromkeys(name for name in _LEFT_OUT if name not in sys.modules)
-    sys.modules.update(left_out)  # type: ignore[arg-type] # None: as if it were not installed
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.freeze()
-        gc.enable()
-        for name in left_out:
-            del sys.modules[name]
 
 
 def _answer(connection: Connection, model: ServedModel, slots: tuple[int, ...]) -> None:

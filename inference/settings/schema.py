@@ -22,6 +22,7 @@ from inference.http_address import listening_host
 from inference.settings import addresses, web_origins
 from inference.settings.checked import Checked, Count, Few, Seconds, Section, log_level, of_secret
 from inference.settings.redis_address import REDIS_SCHEMES, RedisAddress
+from inference.settings.renamed import with_new_names
 from inference.settings.sink_sections import JsonlSinkSettings, KafkaSettings, MongodbSettings, OutboxSettings, RelaySettings
 
 #: `broker.url` for the server that the service starts by itself.
@@ -135,6 +136,8 @@ class BrokerSettings(Section):
     embedded_memory_mb: int | None = Field(default=None, ge=64, le=2**40)
     #: RabbitMQ's kind of queue
     queue_type: Literal["quorum", "classic"] = "quorum"
+    #: how workers take messages from Redis: `claiming`, many at a time (tasks/claiming.py); `stock`, with kombu's own transport
+    transport: Literal["claiming", "stock"] = "claiming"
 
     @property
     def is_amqp(self) -> bool:
@@ -168,10 +171,10 @@ class UploadSettings(Section):
     path: Path | None = None
     #: bucket of the MinIO store, made when it is missing; `s3://` names the local store by it too
     bucket: BucketName = "inference"
-    #: an image up to this size also lies in the task store until its task has ended, so that no worker fetches it; 0: none
-    inline_max_bytes: int = Field(default=16_384, ge=0, le=2**20)
-    #: the same, while no more than 256 tasks wait for the model
-    inline_quiet_max_bytes: int = Field(default=2**18, ge=0, le=2**20)
+    #: an image up to this size is inline: in the task store too until its task has ended, so that no worker fetches it; 0: none
+    inline_max_bytes: int = Field(default=2**18, ge=0, le=2**20)
+    #: memory for inline images in the task store, over all models, MiB; while it is used up, images are stored first
+    inline_memory_mb: int = Field(default=128, ge=0, le=2**20)
     #: an upload is removed after this many days; none: never
     retention_days: Annotated[Annotated[int, Field(ge=1, le=36_500)] | None, BeforeValidator(_or_none)] = 30
     #: an upload that no task came of is removed after this, 180 at least; less than `task_store.result_ttl_s`. A request that has
@@ -320,6 +323,11 @@ class Settings(Checked, BaseSettings):
         if longest > self.deadlines.max_s:
             raise ValueError(f"deadlines.max_s is {self.deadlines.max_s:g}, less than a default deadline ({longest:g})")
         return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _old_keys_are_read(cls, data: Any) -> Any:
+        return with_new_names(data) if isinstance(data, dict) else data
 
     @model_validator(mode="before")
     @classmethod

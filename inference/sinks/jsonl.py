@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from inference.durable_files import make_folders, sync_folder
-from inference.sinks import Refusal, SinkUnavailable
+from inference.sinks.protocol import Refusal, SinkUnavailable
 
 
 class JsonlSink:

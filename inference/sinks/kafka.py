@@ -20,8 +20,8 @@ from kafka.errors import (
 from kafka.net.compat import KafkaNetClient
 
 from inference.settings import KafkaSettings
-from inference.sinks import Refusal, SinkUnavailable
 from inference.sinks.cloudevents import CONTENT_TYPE, cloud_event
+from inference.sinks.protocol import Refusal, SinkUnavailable
 
 logger = logging.getLogger(__name__)
 

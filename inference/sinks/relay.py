@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from inference.errors import ServiceUnavailable
-from inference.sinks import Refusal, ResultSink, SinkUnavailable, result_document
 from inference.sinks.outbox import Outbox, OutboxEntry
-from inference.task_store.protocol import TaskStore
+from inference.sinks.protocol import Refusal, ResultSink, SinkUnavailable, result_document
+from inference.task_store.stores import DeliveryStore
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class RelayPolicy:
 class Relay:
     """Moves one sink's entries. A sink that is down delays its own entries and loses none."""
 
-    def __init__(self, outbox: Outbox, store: TaskStore, sink: ResultSink, *, pipeline_id: str, policy: RelayPolicy) -> None:
+    def __init__(self, outbox: Outbox, store: DeliveryStore, sink: ResultSink, *, pipeline_id: str, policy: RelayPolicy) -> None:
         self._outbox = outbox
         self._store = store
         self._sink = sink
@@ -81,9 +81,9 @@ class Relay:
         policy = self._policy
         if not self._held:
             self._held = self._outbox.take(policy.batch_size, block_ms=block_ms)
-        elif len(self._held) < policy.batch_size:
-            # What was left behind must not stand in the way of what comes.
-            self._held += self._outbox.take(policy.batch_size - len(self._held), block_ms=1)
+        elif len(self._held) <= policy.batch_size:
+            # What was left behind must not stand in the way of what comes: there is always room for one more.
+            self._held += self._outbox.take(policy.batch_size + 1 - len(self._held), block_ms=1)
 
     def _deliver(self) -> None:
         """Raises SinkUnavailable, ServiceUnavailable; what was not delivered is still held then."""
@@ -98,7 +98,8 @@ class Relay:
         try:
             refusals = self._write(documents) if documents else []
         except SinkUnavailable as error:
-            self._note([entry for entry in entries if entry.task_id in error.delivered], [])
+            settled = error.delivered | {refusal.task_id for refusal in error.refusals}
+            self._note([entry for entry in entries if entry.task_id in settled], error.refusals)
             raise
         self._note(entries, refusals)
 

@@ -6,7 +6,6 @@ import errno
 import heapq
 import logging
 import os
-import posix
 import re
 import shutil
 import stat
@@ -19,12 +18,9 @@ from pathlib import Path
 from inference.blocking import run_blocking
 from inference.durable_files import make_folders, sync_folder
 from inference.errors import ObjectNotFound, ServiceUnavailable, StorageFull
-from inference.storage import too_large
+from inference.storage.protocol import too_large
 
 logger = logging.getLogger(__name__)
-
-#: The system's: gevent's `os.close` asks its loop about each descriptor first, for as long as a small file takes to write.
-_close = posix.close
 
 _NO_NAMES = {b"", b".", b".."}
 #: what opening a link without following it gives, and opening a socket
@@ -171,7 +167,7 @@ def _write(path: str, data: bytes, *, is_synced: bool = False) -> None:
         if is_synced:
             os.fsync(file)
     finally:
-        _close(file)
+        os.close(file)
     if is_synced:
         sync_folder(os.path.dirname(path))  # noqa: PTH120 as text, as the path
 

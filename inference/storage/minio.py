@@ -9,24 +9,19 @@ import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import IO, TYPE_CHECKING
+from typing import IO
 from urllib.parse import quote
 
 import urllib3
 from minio import Minio
 from minio.commonconfig import ENABLED, CopySource, Filter
-from minio.credentials.credentials import Credentials
 from minio.error import MinioException, S3Error
 from minio.lifecycleconfig import Expiration, LifecycleConfig, Rule
 
-from inference.blocking import runs_under_gevent
 from inference.errors import ConfigurationError, InferenceError, ObjectNotFound, ServiceUnavailable, StorageFull
 from inference.settings import MinioSettings
-from inference.storage import UPLOADS_PREFIX, bucket_and_key, too_large
 from inference.storage.breaker import Breaker, ServerIsSilentError
-
-if TYPE_CHECKING:
-    from inference.storage.gevent_put import GeventPut
+from inference.storage.protocol import UPLOADS_PREFIX, bucket_and_key, too_large
 
 #: Names our rule among those that the bucket has.
 RETENTION_RULE_ID = "inference-uploads-retention"
@@ -44,21 +39,26 @@ _MAX_METADATA_BYTES = 1800
 _PAUSE_S = 5.0
 _MADE_MEANWHILE = {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}
 _CHUNK_BYTES = 2**20
+#: S3's limit for a part that is not the last.
+_LEAST_PART_BYTES = 5 * 2**20
 _ANY_TYPE = "application/octet-stream"
 #: What a header may say.
 _MEDIA_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+", re.ASCII)
 
 
 class MinioObjectStore:
-    """`ObjectStore` on one bucket, which is made when it is missing."""
+    """`ObjectStore` on one bucket, which is made when it is missing.
+
+    Args:
+        connections: kept open between two calls; as many as the API stores images at a time.
+    """
 
     is_local = False
 
-    def __init__(self, settings: MinioSettings, bucket: str, *, connections: int = 64) -> None:
+    def __init__(self, settings: MinioSettings, bucket: str, *, connections: int = 256) -> None:
         self._bucket = bucket
         self._breaker = Breaker(_PAUSE_S, is_timeout=_is_timeout)
         self._client = _connect(settings, connections)
-        self._put_quickly = _quick_put(settings, connections)
 
     def put(
         self,
@@ -72,16 +72,21 @@ class MinioObjectStore:
         del is_copy  # the server does not ask
         _check(key)
         kind = content_type if content_type and _MEDIA_TYPE.fullmatch(content_type) else _ANY_TYPE
-        sha256 = hashlib.sha256(data).hexdigest()
-        noted = {"sha256": sha256, **_as_headers(metadata or {})}
-        headers = {"Content-Type": kind, **{f"x-amz-meta-{name}": value for name, value in noted.items()}}
+        noted = {"sha256": hashlib.sha256(data).hexdigest(), **_as_headers(metadata or {})}
 
         def upload() -> None:
-            self._client.put_object(self._bucket, key, io.BytesIO(data), len(data), content_type=kind, metadata=dict(headers))
+            self._client.put_object(
+                self._bucket,
+                key,
+                io.BytesIO(data),
+                len(data),
+                content_type=kind,
+                metadata=dict(noted),
+                part_size=max(len(data), _LEAST_PART_BYTES),  # one request: parts would be left behind by a put that failed
+            )
 
         with self._asking():
-            if self._put_quickly is None or not self._put_quickly(self._bucket, key, data, sha256=sha256, headers=headers):
-                self._write(upload)
+            self._write(upload)
 
     def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
         bucket, name = self._locate(key)
@@ -202,10 +207,10 @@ class MinioObjectReader:
 
 def _connect(settings: MinioSettings, connections: int) -> Minio:
     """Raises ConfigurationError: the client does not take the endpoint or the region."""
-    address, secure = _address(settings)
+    scheme, _, address = settings.endpoint.rpartition("://")
     pool = urllib3.PoolManager(
         maxsize=connections,
-        timeout=_timeout(settings),
+        timeout=urllib3.Timeout(connect=settings.connect_timeout_s, read=settings.read_timeout_s),
         # Not after a time-out: a server that hangs would be waited for three times.
         retries=urllib3.Retry(total=2, read=0, connect=1, backoff_factor=0.1, status_forcelist=(502, 503, 504)),
     )
@@ -214,38 +219,12 @@ def _connect(settings: MinioSettings, connections: int) -> Minio:
             address,
             access_key=settings.access_key.get_secret_value(),
             secret_key=settings.secret_key.get_secret_value(),
-            secure=secure,
-            region=_region(settings),
+            secure=scheme == "https" if scheme else settings.secure,
+            region=settings.region or "us-east-1",  # else the client asks the server for it first
             http_client=pool,
         )
     except ValueError as error:
         raise ConfigurationError(f"minio.endpoint: {error}", field="minio.endpoint") from error
-
-
-def _quick_put(settings: MinioSettings, connections: int) -> GeventPut | None:
-    """For greenlets, over plain HTTP, and signed."""
-    address, secure = _address(settings)
-    access_key = settings.access_key.get_secret_value()
-    if secure or not access_key or not runs_under_gevent():
-        return None
-    from inference.storage.gevent_put import GeventPut  # noqa: PLC0415 the worker and the relay need no gevent
-
-    credentials = Credentials(access_key, settings.secret_key.get_secret_value())
-    return GeventPut(address, credentials, _region(settings), connections=connections, timeout=_timeout(settings))
-
-
-def _address(settings: MinioSettings) -> tuple[str, bool]:
-    """HOST:PORT, and whether it is asked by HTTPS."""
-    scheme, _, address = settings.endpoint.rpartition("://")
-    return address, scheme == "https" if scheme else settings.secure
-
-
-def _region(settings: MinioSettings) -> str:
-    return settings.region or "us-east-1"  # else the client asks the server for it first
-
-
-def _timeout(settings: MinioSettings) -> urllib3.Timeout:
-    return urllib3.Timeout(connect=settings.connect_timeout_s, read=settings.read_timeout_s)
 
 
 def _retention_rule(days: int) -> Rule:

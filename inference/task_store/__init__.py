@@ -1,4 +1,4 @@
-"""The task record: its protocol, and Redis as the place where it lives."""
+"""Task records: their store's protocols, one for each kind of caller, and their store in Redis."""
 
 from inference.task_store.protocol import (
     Accepted,
@@ -15,27 +15,30 @@ from inference.task_store.protocol import (
     Reaped,
     RecordLife,
     Room,
-    StateChanged,
     TaskPage,
-    TaskStore,
 )
+from inference.task_store.stores import DeliveryStore, MaintenanceStore, SubmissionStore, TaskReader, TaskStore, WorkerStore
 
 __all__ = [
     "Accepted",
     "AcceptedBatch",
     "Commit",
+    "DeliveryStore",
     "Enqueue",
     "KnownKey",
     "Lease",
     "LeaseState",
     "Leases",
+    "MaintenanceStore",
     "QueueLoad",
     "QueuePlace",
     "QueueStats",
     "Reaped",
     "RecordLife",
     "Room",
-    "StateChanged",
+    "SubmissionStore",
     "TaskPage",
+    "TaskReader",
     "TaskStore",
+    "WorkerStore",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import attrgetter
 from typing import Any
 
 import orjson
@@ -14,14 +13,10 @@ _DELIVERY = b"delivery:"
 _REFUSAL = b"refusal:"
 
 
-#: Of a request: what tasks that come together mostly have in common. `common_fields` are made of it.
-in_common = attrgetter("queue", "deadline_s", "model", "sinks", "reply_to", "priority", "batch_id")
-
-
-def common_fields(request: PredictionRequest) -> tuple[Any, ...]:
-    """field, value, ... of the records of tasks that have `in_common` in common."""
+def record_fields(request: PredictionRequest) -> tuple[Any, ...]:
+    """field, value, ... of the record, in addition to those that the accept script makes of its other arguments."""
     return (
-        *("model", _model_field(request.model)),
+        *("model", model_field(request.model)),
         *("sinks", ",".join(request.sinks)),
         *("reply_to", request.reply_to),
         *("priority", request.priority),
@@ -29,7 +24,7 @@ def common_fields(request: PredictionRequest) -> tuple[Any, ...]:
     )
 
 
-def _model_field(model: ModelRef) -> bytes:
+def model_field(model: ModelRef) -> bytes:
     return orjson.dumps([model.name, model.version, model.digest])
 
 

@@ -46,14 +46,13 @@ from inference.task_store.protocol import (
     QueueStats,
     Reaped,
     Room,
-    StateChanged,
     TaskPage,
 )
 from inference.task_store.queue_figures import load_from, places_from, stats_from
-from inference.task_store.records import ENDED_FIELDS, ended_from, from_hash
+from inference.task_store.records import ENDED_FIELDS, ended_from, from_hash, model_field
 from inference.task_store.redis_uploads import RedisUploads
 from inference.task_store.scripts import Scripts
-from inference.task_store.submissions import SUBMISSION_WEIGHT, grouped, in_ms, weight
+from inference.task_store.submissions import SUBMISSION_WEIGHT, in_ms, task_arguments, weight
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -94,7 +93,7 @@ class RedisTaskStore(RedisUploads):
     def accept(
         self, request: PredictionRequest, *, enqueue: Enqueue | None, max_queue_depth: int, room: Room | None = None
     ) -> Accepted:
-        state, task_id = self._accept(
+        state, task_id, inline_bytes = self._accept(
             f"{_TASK}{request.task_id}",
             [request],
             [enqueue] if enqueue else [],
@@ -103,7 +102,7 @@ class RedisTaskStore(RedisUploads):
             key=request.idempotency_key,
             fingerprint=request.fingerprint,
         )
-        return Accepted(task_id, created=state == b"accepted")
+        return Accepted(task_id, created=state == b"accepted", inline_bytes=inline_bytes)
 
     def accept_batch(
         self,
@@ -113,7 +112,7 @@ class RedisTaskStore(RedisUploads):
         max_queue_depth: int,
         rooms: Mapping[str, Room] = MappingProxyType({}),
     ) -> AcceptedBatch:
-        state, batch_id = self._accept(
+        state, batch_id, inline_bytes = self._accept(
             f"{_BATCH}{batch.batch_id}",
             batch.tasks,
             enqueue,
@@ -123,7 +122,7 @@ class RedisTaskStore(RedisUploads):
             fingerprint=batch.fingerprint,
             entries=orjson.dumps(batch.record.entries),
         )
-        return AcceptedBatch(batch_id, created=state == b"accepted")
+        return AcceptedBatch(batch_id, created=state == b"accepted", inline_bytes=inline_bytes)
 
     def _accept(
         self,
@@ -136,32 +135,29 @@ class RedisTaskStore(RedisUploads):
         key: str,
         fingerprint: str,
         entries: bytes = b"",
-    ) -> tuple[bytes, str]:
-        """Gives the state, and the id of the task or batch that was accepted now or before."""
-        revision = next((request.revision for request in requests), None)
-        state, found = self._acceptances(
+    ) -> tuple[bytes, str, int]:
+        """Gives the state, the id of the task or batch that was accepted now or before, and the bytes of all inline images."""
+        state, found, inline_bytes = self._acceptances(
             [
                 *(subject, max_queue_depth, in_ms(self._policy.result_ttl_s)),
                 *(key, fingerprint, in_ms(self._policy.idempotency_ttl_s)),
-                *("" if revision is None else revision, entries, len(enqueue)),
+                *(entries, len(enqueue)),
                 *(part for message in enqueue for part in (message.list_key, message.payload, message.bell_key)),
-                *grouped(requests, rooms),
+                *task_arguments(requests, rooms),
             ]
         )
-        if state == b"changed":
-            raise StateChanged
         if state in {b"overloaded", b"late"}:
             model = next(request.model.name for request in requests if request.queue == found.decode())
             full = f"no more than {max_queue_depth} tasks may wait for {model}"
             raise Overloaded(full if state == b"overloaded" else f"too many tasks of {model} go before to end in time")
         if state == b"conflict":
             raise _known(found, b"").conflict()
-        return state, found.decode().partition(":")[2]
+        return state, found.decode().partition(":")[2], inline_bytes
 
-    def _accept_each(self, submissions: Sequence[list[Any]]) -> Sequence[tuple[bytes, bytes]]:
+    def _accept_each(self, submissions: Sequence[list[Any]]) -> Sequence[tuple[bytes, bytes, int]]:
         """Each by itself; what comes at the same moment shares a round trip and a sync of the server's log."""
         parts = (part for submission in submissions for part in (len(submission), *submission))
-        answers: Sequence[tuple[bytes, bytes]] = self._scripts.run_one_at_a_time("accept", len(submissions), *parts)
+        answers: Sequence[tuple[bytes, bytes, int]] = self._scripts.run("accept", len(submissions), *parts)
         return answers
 
     def withdraw(self, task_id: str) -> bool:
@@ -252,11 +248,6 @@ class RedisTaskStore(RedisUploads):
     def queue_load(self, queue: str, *, refused: int = 0) -> QueueLoad:
         return load_from(self._scripts.run("queue_stats", queue, refused))
 
-    def count_waiting(self, queue: str, *, up_to: int) -> int:
-        with unavailable_when_down():
-            count: Any = self._redis.zcount(self._key("waiting", queue), "-inf", up_to)
-        return int(count)
-
     # --- the worker's side
 
     def lease(self, owner: str, task_ids: Sequence[str]) -> Leases:
@@ -292,7 +283,8 @@ class RedisTaskStore(RedisUploads):
         arguments: list[Any] = [owner, in_ms(self._policy.result_ttl_s)]
         for commit in commits:
             outcome = commit.outcome
-            arguments += (commit.task_id, commit.attempt, outcome.status.value, int(commit.dead_letter))
+            ran_on = model_field(outcome.model) if outcome.model else b""
+            arguments += (commit.task_id, commit.attempt, outcome.status.value, int(commit.dead_letter), ran_on)
             arguments.append(encode_outcome(outcome))
         return arguments
 

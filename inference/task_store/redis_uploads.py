@@ -1,4 +1,4 @@
-"""Uploads in the Redis task store: whose they are, and which the object store has not taken.
+"""Uploads in the Redis task store: whose they are, which are inline, and which the object store has not taken.
 
 Redis keys:
 
@@ -6,6 +6,8 @@ Redis keys:
                           that was made for it
     PREFIX:seq:lives      sorted set: how long records were let live after their end, ms, by when that was last so, ms
     PREFIX:seq:lives-since   since when that is noted, ms
+    PREFIX:image:ID       the image of an open task that was accepted with it
+    PREFIX:inline-bytes   how many bytes all of these have
     PREFIX:unstored       sorted set: ids of tasks whose image the object store did not take, by time, ms
     PREFIX:unstored:ID    the image of one
 """
@@ -23,7 +25,7 @@ from inference.task_store.protocol import RecordLife
 from inference.task_store.scripts import Scripts
 
 _TAG_BYTES = 3
-#: Images that are kept at a time, of `uploads.inline_quiet_max_bytes` each at most.
+#: Images that are kept at a time, of `uploads.inline_max_bytes` each at most.
 _MAX_KEPT = 2000
 
 

@@ -10,7 +10,6 @@ from typing import Any
 import redis
 from redis.commands.core import Script
 from redis.exceptions import NoScriptError
-from redis.sentinel import SentinelConnectionPool
 
 from inference.redis_client import unavailable_when_down
 
@@ -27,11 +26,6 @@ class Scripts:
     def run(self, script: str, *arguments: Any) -> Any:
         with unavailable_when_down():
             return self.by_name[script](keys=[self._prefix], args=arguments)
-
-    def run_one_at_a_time(self, script: str, *arguments: Any) -> Any:
-        """`run` for less; the caller sees to it that there is one call at a time."""
-        with unavailable_when_down():
-            return self.by_name[script](keys=[self._prefix], args=arguments, client=self._own_connection)
 
     def run_together(self, *calls: tuple[str, Sequence[Any]]) -> list[Any]:
         """Scripts and their arguments, one after the other in one round trip."""
@@ -52,14 +46,3 @@ class Scripts:
         return {
             path.stem: self._redis.register_script(prelude + path.read_text(encoding="utf-8")) for path in _LUA.glob("[!_]*.lua")
         }
-
-    @cached_property
-    def _own_connection(self) -> redis.Redis:
-        """A pool asks the system about a connection before it lends it.
-
-        With sentinels the pool's: only that leaves a master that was replaced, and still answers.
-        """
-        if isinstance(self._redis.connection_pool, SentinelConnectionPool):
-            return self._redis
-        own: redis.Redis = self._redis.client()  # type: ignore[no-untyped-call]
-        return own

@@ -1,4 +1,4 @@
-"""The task stores that are held to the contract."""
+"""The task store that is held to the contract."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Iterator
 
 import pytest
 import redis
-from store_worlds import FakeWorld, RedisWorld, StoreWorld
+from store_worlds import StoreWorld
 from support.redis_keys import undocumented
 
 from inference.task_store import TaskStore
 
 
-@pytest.fixture(params=["redis", "fake"])
-def world(request: pytest.FixtureRequest, redis_client: redis.Redis, key_prefix: str) -> StoreWorld:
-    return RedisWorld(redis_client, key_prefix) if request.param == "redis" else FakeWorld(key_prefix)
+@pytest.fixture
+def world(redis_client: redis.Redis, key_prefix: str) -> StoreWorld:
+    return StoreWorld(redis_client, key_prefix)
 
 
 @pytest.fixture

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import redis
-from support.fakes import FakeTaskStore
 from support.redis_server import client_of_nobody
 from support.samples import QUEUE, a_failure, a_request, a_success
 from support.time_travel import let_time_pass
 
 from inference.messages import Outcome, TaskStatus
-from inference.models.desired import DesiredModels
-from inference.task_store import Commit, Enqueue, Lease, LeaseState, TaskStore
+from inference.task_store import Commit, Lease, LeaseState, TaskStore
 from inference.task_store.redis_store import RedisTaskStore, StorePolicy
 
 LEASE_S = 10.0
@@ -24,82 +22,36 @@ LONGER_THAN_A_LEASE_S = LEASE_S + 1
 ALL = 1000
 
 
-class StoreWorld(Protocol):
-    store: TaskStore
+class StoreWorld:
+    """The store on a Redis server of the tests, under a key prefix of its own."""
 
-    def let_pass(self, seconds: float) -> None:
-        """Time passes, for the store and for all that is in it."""
-
-    def expires_in_s(self, task_id: str) -> float | None:
-        """Seconds until the record is forgotten; None while it is kept."""
-
-    def outbox(self, sink: str) -> list[tuple[bytes, str]]:
-        """(entry id, task id), oldest first."""
-
-    def pushed(self, list_key: str) -> list[bytes]:
-        """Payloads that `accept` has pushed, oldest first."""
-
-    def change_state(self) -> int:
-        """A command changes the desired state; gives its new revision."""
-
-    def take_down(self) -> None:
-        """The store does not answer any more."""
-
-
-class FakeWorld:
-    def __init__(self, key_prefix: str) -> None:
-        self._pushed: list[Enqueue] = []
-        self._store = FakeTaskStore(policy=_policy(key_prefix), on_enqueue=self._pushed.append)
-        self.store: TaskStore = self._store
-
-    def let_pass(self, seconds: float) -> None:
-        self._store.clock.advance(seconds)
-
-    def expires_in_s(self, task_id: str) -> float | None:
-        return self._store.expires_in_s(task_id)
-
-    def outbox(self, sink: str) -> list[tuple[bytes, str]]:
-        return list(self._store.outbox[sink].items())
-
-    def pushed(self, list_key: str) -> list[bytes]:
-        return [enqueue.payload for enqueue in self._pushed if enqueue.list_key == list_key]
-
-    def change_state(self) -> int:
-        self._store.revision += 1
-        return self._store.revision
-
-    def take_down(self) -> None:
-        self._store.available = False
-
-
-class RedisWorld:
     def __init__(self, client: redis.Redis, key_prefix: str) -> None:
         self._redis = client
         self._prefix = key_prefix
         self.store: TaskStore = RedisTaskStore(client, _policy(key_prefix))
 
     def let_pass(self, seconds: float) -> None:
+        """Time passes, for the store and for all that is in it."""
         let_time_pass(self._redis, self._prefix, seconds)
 
     def expires_in_s(self, task_id: str) -> float | None:
+        """Seconds until the record is forgotten; None while it is kept."""
         ttl_ms: Any = self._redis.pttl(f"{self._prefix}:task:{task_id}")
         assert ttl_ms != -2, "there is no such record"
         return None if ttl_ms == -1 else ttl_ms / 1000
 
     def outbox(self, sink: str) -> list[tuple[bytes, str]]:
+        """(entry id, task id), oldest first."""
         entries: Any = self._redis.xrange(f"{self._prefix}:outbox:{sink}")
         return [(entry_id, fields[b"task_id"].decode()) for entry_id, fields in entries]
 
     def pushed(self, list_key: str) -> list[bytes]:
+        """Payloads that `accept` has pushed, oldest first."""
         payloads: Any = self._redis.lrange(list_key, 0, -1)
         return list(reversed(payloads))
 
-    def change_state(self) -> int:
-        desired = DesiredModels(self._redis, self._prefix)
-        desired.serve("tiny")
-        return desired.read().revision
-
     def take_down(self) -> None:
+        """The store does not answer any more."""
         self.store = RedisTaskStore(client_of_nobody(Path("/nowhere")), _policy(self._prefix))
 
 

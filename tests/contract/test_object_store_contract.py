@@ -19,9 +19,9 @@ from support.waiting import together
 
 from inference.errors import ObjectNotFound, PayloadTooLarge, ServiceUnavailable
 from inference.settings import MinioSettings
-from inference.storage import ObjectStore, upload_key
 from inference.storage.local import LocalObjectStore
 from inference.storage.minio import MinioObjectStore
+from inference.storage.protocol import ObjectStore, upload_key
 
 KEY = "uploads/2026/01/31/task"
 BYTES = bytes(range(256)) * 400

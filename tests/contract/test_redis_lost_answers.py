@@ -135,4 +135,4 @@ def test_a_proposal_is_not_in_its_own_way(client: redis.Redis, key_prefix: str, 
         desired.propose(Proposal("change-2", "digits", NewFiles("/weights")))
     desired.commit(Proposal("change-0", "digits", None), ModelRef("digits", "1", ""))
     assert losing(lambda: desired.commit(proposal, ModelRef("digits", "2", "")))
-    assert desired.read().revision == 1
+    assert desired.read().models["digits"].model.version == "2"

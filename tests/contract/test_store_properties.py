@@ -10,7 +10,7 @@ import redis
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
-from store_worlds import ALL, LEASE_S, RedisWorld, accept
+from store_worlds import ALL, LEASE_S, StoreWorld, accept
 from support.samples import QUEUE, a_failure, a_success
 
 from inference.errors import TaskAlreadyFinished
@@ -41,7 +41,7 @@ class StoreWalk(RuleBasedStateMachine):
 
     def __init__(self, client: redis.Redis) -> None:
         super().__init__()
-        self.world = RedisWorld(client, f"test-{uuid.uuid4().hex[:12]}")
+        self.world = StoreWorld(client, f"test-{uuid.uuid4().hex[:12]}")
         self.store = self.world.store
         self.tasks: dict[str, _Known] = {}
         self.passed_s = 0.0

@@ -24,7 +24,7 @@ from support.task_pages import ids_of_request
 
 from inference.errors import IdempotencyConflict, Overloaded, TaskAlreadyFinished, TaskNotFound
 from inference.messages import TaskStatus
-from inference.task_store import Accepted, Enqueue, KnownKey, LeaseState, StateChanged, TaskStore
+from inference.task_store import Accepted, Enqueue, KnownKey, LeaseState, TaskStore
 
 
 class TestAccept:
@@ -50,24 +50,6 @@ class TestAccept:
         assert world.store.accept(request, enqueue=enqueue, max_queue_depth=1) == first
         assert world.pushed(key_prefix) == [b"message"]
         assert world.store.queue_stats(QUEUE).depth == 1
-
-    def test_of_the_state_that_it_was_made_for_it_is_accepted(self, world: StoreWorld) -> None:
-        assert world.store.accept(a_request(revision=0), enqueue=None, max_queue_depth=0).created
-        revision = world.change_state()
-        assert world.store.accept(a_request(revision=revision), enqueue=None, max_queue_depth=0).created
-
-    def test_of_an_earlier_state_it_is_refused_and_leaves_nothing(self, world: StoreWorld, key_prefix: str) -> None:
-        world.change_state()
-        refused = a_request(revision=0)
-        with pytest.raises(StateChanged):
-            world.store.accept(refused, enqueue=Enqueue(key_prefix, b"message"), max_queue_depth=0)
-        with pytest.raises(TaskNotFound):
-            world.store.get(refused.task_id)
-        assert world.pushed(key_prefix) == []
-
-    def test_of_any_state_it_is_accepted(self, world: StoreWorld) -> None:
-        world.change_state()
-        assert world.store.accept(a_request(revision=None), enqueue=None, max_queue_depth=0).created
 
     def test_a_record_waits_without_an_end(self, world: StoreWorld) -> None:
         assert world.expires_in_s(accept(world.store)) is None
@@ -326,16 +308,3 @@ class TestCancel:
         assert world.outbox("jsonl") == []
         world.let_pass(RESULT_TTL_S + 1)
         assert world.store.get_many([task_id]) == [None]
-
-
-class TestCountWaiting:
-    def test_only_those_accepted_up_to_a_number_count(self, store: TaskStore) -> None:
-        started = running(store, "w")
-        waiting = [accept(store) for _ in range(3)]
-        accept(store, queue="predict.other")
-        assert [store.count_waiting(QUEUE, up_to=number) for number in range(6)] == [0, 0, 1, 2, 3, 3]
-        lease_one(store, "w", waiting[0])
-        assert store.count_waiting(QUEUE, up_to=2) == 1  # leased, not started
-        assert store.start("w", waiting[:1]) == [1]
-        assert store.count_waiting(QUEUE, up_to=2) == 0
-        assert status(store, started) == "running"

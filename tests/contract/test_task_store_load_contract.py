@@ -74,9 +74,19 @@ class TestLoad:
         assert store.queue_load(QUEUE).model is None
         for version in ("1", "2"):
             model = ModelRef("tiny", version, "sha256:00")
-            finished(store, model=model)
+            assert commit_one(store, "w", running(store, "w"), attempt=1, outcome=a_success(model=model))
             load = store.queue_load(QUEUE)
             assert (load.model, load.ended, load.batches) == (model, 1, 1)  # of the other nothing is left
+
+    def test_a_failure_does_not_say_which_version_ran(self, store: TaskStore) -> None:
+        finished(store)
+        assert commit_one(store, "w", running(store, "w"), attempt=1, outcome=a_failure())
+        assert 1 < store.queue_load(QUEUE).ended <= 2
+        model = ModelRef("tiny", "2", "sha256:00")
+        ids = [running(store, "w") for _ in range(2)]
+        store.commit("w", [Commit(ids[0], 1, a_success(model=model)), Commit(ids[1], 1, a_failure())])
+        load = store.queue_load(QUEUE)
+        assert (load.model, load.ended) == (model, 2)
 
     def test_a_load_says_that_nothing_ends(self, world: StoreWorld) -> None:
         store = world.store

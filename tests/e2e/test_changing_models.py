@@ -23,6 +23,7 @@ pytestmark = [pytest.mark.process, pytest.mark.timeout(400)]
 
 METADATA = json.dumps({"shape": [8, 8, 1], "dtype": "float32"})
 CLIENTS = 4
+MAX_BATCH_SIZE = 8
 PIXELS = [(image * (255 / 16)).astype("<f4").tobytes() for image in load_digits().images[:20]]
 
 
@@ -57,7 +58,7 @@ def running(tmp_path_factory: pytest.TempPathFactory, models: Models) -> Iterato
         "ensemble": False,
         "mongodb": {"url": "mongodb://127.0.0.1:9", "timeout_s": 1},
         "kafka": {"bootstrap_servers": "127.0.0.1:9", "timeout_s": 1},
-        "worker": {"max_batch_size": 8},
+        "worker": {"max_batch_size": MAX_BATCH_SIZE},
         "model_files": {"allowed_folders": [str(models.folder), "models"]},
         "task_store": {"lease_s": 3},
     }
@@ -75,7 +76,7 @@ def service(running: Service) -> Service:
     for name in ("other", "digits"):
         wait_until(lambda name=name: has_loaded(running, name), timeout_s=30, what=f"{name} as configured")
     assert command(running, command="change_ensemble_mode", ensemble_mode="False").ok
-    wait_until(lambda: len(running.processes("predictor")) == 1, timeout_s=30, what="no former process is left")
+    wait_until(lambda: len(running.processes("predictor")) == 1, timeout_s=30, what="one process is left")
     return running
 
 
@@ -148,6 +149,11 @@ def assert_right(answers: list[dict[str, Any]], models: Models, vectors: list[An
         np.testing.assert_allclose(answer["response"]["prediction"], expected, atol=1e-5)
 
 
+def answered(tasks: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Tasks with the first images, as `assert_right` takes them."""
+    return [{"number": number, "response": task["result"], "model": task["model"]} for number, task in enumerate(tasks)]
+
+
 @pytest.fixture(scope="module")
 def vectors(running: Service) -> list[Any]:
     """What models/digits says of each image."""
@@ -198,27 +204,49 @@ def test_models_and_mode_change_in_the_middle_of_a_load(service: Service, models
     assert {answer["model"]["digest"] for answer in load.answers} == set(models.rolls)
 
 
-def test_what_was_accepted_before_finishes_on_the_model_it_began_with(
+def test_a_batch_that_runs_finishes_on_its_model_and_what_waits_runs_on_the_new_one(
     service: Service, models: Models, vectors: list[Any]
 ) -> None:
     service.suspend_predictor()
     (old,) = service.processes("predictor")
-    before = [service.submit(PIXELS[number], metadata=METADATA) for number in range(12)]
+    waiting = [service.submit(PIXELS[number], metadata=METADATA) for number in range(12)]
 
     loaded = load_weights(service, models.rolled_3)
     assert loaded.ok, loaded.text
-    after = service.submit(PIXELS[0], metadata=METADATA)
+    after = service.submit(PIXELS[12], metadata=METADATA)
+    assert len(service.processes("predictor")) == 2
     old.resume()
 
-    tasks = [service.task(task_id, wait_s=30) for task_id in [*before, after]]
-    assert [task["status"] for task in tasks] == ["succeeded"] * 13
-    assert {task["model"]["version"] for task in tasks[:-1]} == {"1"}
-    assert tasks[-1]["model"]["digest"] == digest_of(models.rolled_3)
-    assert_right(
-        [{"number": n, "response": task["result"], "model": task["model"]} for n, task in enumerate(tasks[:-1])], models, vectors
-    )
-    wait_until(lambda: not old.is_running(), timeout_s=30, what="the old process ends after its last task")
+    tasks = [service.task(task_id, wait_s=30) for task_id in [*waiting, after]]
+    assert [(task["status"], task["attempts"]) for task in tasks] == [("succeeded", 1)] * 13
+    on_old = [task for task in tasks if task["model"]["version"] == "1"]
+    assert 1 <= len(on_old) <= MAX_BATCH_SIZE
+    assert on_old == tasks[: len(on_old)]
+    assert {task["model"]["digest"] for task in tasks[len(on_old) :]} == {digest_of(models.rolled_3)}
+    assert_right(answered(tasks), models, vectors)
+    wait_until(lambda: not old.is_running(), timeout_s=30, what="the old process ends after its batch")
     assert len(service.processes("predictor")) == 1
+
+
+def test_a_predictor_that_dies_while_another_model_is_loaded(service: Service, models: Models, vectors: list[Any]) -> None:
+    """The command is told to come again: the worker has no model until its predictor is up again."""
+    service.suspend_predictor()
+    (old,) = service.processes("predictor")
+    task_ids = [service.submit(PIXELS[number], metadata=METADATA) for number in range(4)]
+    with ThreadPoolExecutor(1) as client:
+        loading = client.submit(load_weights, service, models.rolled_3)
+        wait_until(lambda: len(service.processes("predictor")) == 2, timeout_s=30, what="the second process")
+        old.kill()
+        refused = loading.result()
+    assert (refused.status_code, refused.json()["code"]) == (503, "service_unavailable")
+
+    tasks = [service.task(task_id, wait_s=60) for task_id in task_ids]
+    assert [task["status"] for task in tasks] == ["succeeded"] * 4
+    assert max(task["attempts"] for task in tasks) == 2
+    assert_right(answered(tasks), models, vectors)
+    wait_until(lambda: len(service.processes("predictor")) == 1, timeout_s=30, what="one process is left")
+    wait_until(lambda: load_weights(service, models.rolled_3).ok, timeout_s=60, what="the command comes again")
+    assert classify(service, 0)["model"]["digest"] == digest_of(models.rolled_3)
 
 
 def test_a_worker_that_starts_later_comes_up_with_the_changed_model(service: Service, models: Models) -> None:

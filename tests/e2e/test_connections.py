@@ -38,9 +38,7 @@ class TestKeepAlive:
             assert connection.ask(GET).status == 200
             time.sleep(0.5)
             assert connection.ask(GET).status == 200
-            began = time.monotonic()
             assert connection.is_closed()
-            assert 1 < time.monotonic() - began < 6
 
     def test_the_longest_idle_connection_makes_room(self, make_api: MakeApi) -> None:
         api = make_api(max_connections=3)
@@ -83,7 +81,7 @@ class TestStopping:
             task = idle.ask(FORM + b"Prefer: respond-async\r\nContent-Length: %d\r\n\r\n" % len(body) + body).document
             waiting.send(get(target=f"/tasks/{task['task_id']}?wait=3".encode()))
             time.sleep(0.2)
-            assert api.stop() < 10
+            api.stop()
             answer = waiting.answer()
             assert (answer.status, answer.document["status"]) == (200, "queued")
             assert idle.is_closed()
@@ -133,25 +131,26 @@ class TestStopping:
         assert api.process.wait(10) == 0
 
     def test_nor_where_sigterm_is_sent_to_all_of_its_processes(self, make_api: MakeApi) -> None:
-        api = make_api(workers=2, shutdown_delay_s=1.5)
+        api = make_api(workers=2, shutdown_delay_s=3)
         failures: list[Exception] = []
         served = [threading.Thread(target=ask_until_refused, args=(api, failures)) for _ in range(8)]
         for thread in served:
             thread.start()
-        began = time.monotonic()
         for process in (*psutil.Process(api.process.pid).children(recursive=True), api.process):
             process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        with api.connect() as late:
+            assert late.ask(GET).status == 200
         for thread in served:
             thread.join(30)
         assert failures == []
-        assert time.monotonic() - began > 1.5
         assert api.process.wait(10) == 0
 
     def test_idle_connections_alone_are_closed_at_once(self, make_api: MakeApi) -> None:
-        api = make_api()
+        api = make_api(drain_timeout_s=600)
         with api.connect() as idle:
             assert idle.ask(GET).status == 200
-            assert api.stop() < 5  # 1 s of it is gunicorn's arbiter
+            api.stop()
 
 
 class TestOpenFiles:

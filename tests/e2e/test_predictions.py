@@ -15,7 +15,7 @@ import requests
 from sklearn.datasets import load_digits
 from support.service import Service, wait_until
 
-from inference.open_files import let_open
+from inference.open_files import raise_open_file_limit
 
 pytestmark = pytest.mark.process
 
@@ -137,7 +137,7 @@ def test_who_comes_after_1500_slow_clients_is_answered(service: Service, reposit
     """gunicorn would take 1,000, and leave the rest without a word."""
     kind = b"multipart/form-data; boundary=end"
     begun = b"POST /inference HTTP/1.1\r\nHost: localhost\r\nContent-Type: " + kind + b"\r\nContent-Length: 99\r\n\r\n--end"
-    let_open(2_500)
+    raise_open_file_limit(2_500)
     with contextlib.ExitStack() as clients:
         for _ in range(1_500):
             client = clients.enter_context(socket.create_connection(("127.0.0.1", service.port), timeout=10))

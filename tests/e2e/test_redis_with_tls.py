@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import requests
 from support.certificates import make_certificates
-from support.redis_nodes import HOST, PASSWORD, QUOTED_PASSWORD, client_tls, one_redis
+from support.redis_nodes import HOST, PASSWORD, QUOTED_PASSWORD, one_redis
 from support.service import ROOT, Service, free_port, wait_until
 
 # Services: `make services` installs the redis-server that this starts; the embedded one has no TLS.
@@ -26,9 +26,7 @@ def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("secured")
     certificates = make_certificates(folder)
     with one_redis(folder, certificates) as node:
-        options = "&".join(f"{name}={value}" for name, value in client_tls(certificates).items())
-        url = f"rediss://:{QUOTED_PASSWORD}@{HOST}:{node.port}/2?{options}"
-        service = Service(folder, {"models": ["models/digits"], "broker": {"url": url}})
+        service = Service(folder, {"models": ["models/digits"], "broker": {"url": node.url(db=2)}})
         try:
             service.start()
             yield service

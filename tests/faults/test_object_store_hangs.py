@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -65,12 +66,12 @@ def on_minio(services_env: dict[str, str], tenant: Tenant, minio: TcpProxy, tmp_
 
 
 class Requests:
-    """Requests that run at the same time."""
+    """Requests that run at the same time; one that is not answered within `timeout_s` has no answer."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, *, timeout_s: float) -> None:
         self.answers: dict[str, requests.Response] = {}
-        self.seconds: dict[str, float] = {}
         self._parts = parts
+        self._timeout_s = timeout_s
         self._threads: list[threading.Thread] = []
 
     def begin(self, name: str, *images: bytes, **fields: str) -> None:
@@ -83,25 +84,24 @@ class Requests:
             thread.join(120)
 
     def _post(self, name: str, images: Sequence[bytes], fields: dict[str, str]) -> None:
-        began = time.monotonic()
         path = "/inference" if len(images) == 1 else "/inference/batch"
         data = fields | ({"metadata": METADATA} if images == (IMAGE,) else {})
         files = [("image", ("image", image)) for image in images]
-        self.answers[name] = requests.post(f"{self._parts.url}{path}", files=files, data=data, timeout=120)
-        self.seconds[name] = time.monotonic() - began
+        with contextlib.suppress(requests.Timeout):
+            url = f"{self._parts.url}{path}"
+            self.answers[name] = requests.post(url, files=files, data=data, timeout=self._timeout_s)
 
 
 def test_each_is_answered_within_one_time_out(on_minio: Parts, minio: TcpProxy) -> None:
     assert succeeds(on_minio)
-    before, sent = pids(on_minio), Requests(on_minio)
+    before, sent = pids(on_minio), Requests(on_minio, timeout_s=BOUND_S)
     minio.freeze()
     sent.begin("batch", *[picture(400)] * BATCH_ITEMS)
     time.sleep(1)
     sent.begin("small", IMAGE)
     sent.wait()
-    assert sent.answers["batch"].status_code == requests.codes.unavailable
-    assert sent.answers["small"].status_code in (200, 503)
-    assert max(sent.seconds.values()) < BOUND_S, sent.seconds
+    codes = {name: answer.status_code for name, answer in sent.answers.items()}
+    assert codes in ({"batch": 503, "small": 200}, {"batch": 503, "small": 503})
     ready = requests.get(f"{on_minio.url}/health/ready", timeout=60)
     assert ready.status_code == requests.codes.unavailable
     minio.thaw()
@@ -111,7 +111,7 @@ def test_each_is_answered_within_one_time_out(on_minio: Parts, minio: TcpProxy) 
 
 def test_deadlines_hold_and_no_image_is_left_over_or_missing(on_minio: Parts, minio: TcpProxy, tenant: Tenant) -> None:
     assert succeeds(on_minio)
-    before, sent = pids(on_minio), Requests(on_minio)
+    before, sent = pids(on_minio), Requests(on_minio, timeout_s=2 + GRACE_S)
     minio.freeze()
     sent.begin("batch", *[picture(80)] * 256, deadline_s="2")
     sent.begin("large", picture(400), deadline_s="2")
@@ -120,7 +120,6 @@ def test_deadlines_hold_and_no_image_is_left_over_or_missing(on_minio: Parts, mi
     sent.begin("async", IMAGE, mode="async")
     sent.begin("small batch", *[picture(8)] * 3, mode="async")
     sent.wait()
-    assert max(sent.seconds.values()) < 2 + GRACE_S, sent.seconds
     codes = {name: answer.status_code for name, answer in sent.answers.items()}
     assert codes == {"batch": 503, "large": 503, "small": 200, "async": 202, "small batch": 202}
     wait_until(lambda: tenant.store.count_kept_images() == 5, timeout_s=60, what="the images are kept")

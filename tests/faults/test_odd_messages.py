@@ -104,17 +104,30 @@ def test_on_rabbitmq(on_rabbitmq: Parts) -> None:
 
 def check_put_aside(parts: Parts, count: int) -> None:
     """Check that so many are listed, counted, and can be inspected, replayed and discarded."""
-    wait_until(lambda: len(put_aside(parts)) >= count, timeout_s=30, what="the messages are put aside")
-    listed = put_aside(parts)
+    listed = wait_until(lambda: _if_as_many(put_aside(parts), count), timeout_s=30, what="the messages are put aside")
     assert len(listed) == count
     assert all(one.startswith("message-") for one in listed)
     assert json.loads(status(parts))["rejected_messages"] == len(listed)
-    shown = [json.loads(dead_letters(parts, "inspect", one)) for one in listed]
-    unknown = next(one for one in shown if "'tasks.other'" in one["reason"])
-    assert "is in predict." in dead_letters(parts, "replay", unknown["message_id"])
-    wait_until(lambda: len(put_aside(parts)) == len(listed), timeout_s=30, what="the replayed message is put aside again")
-    dead_letters(parts, "discard", *put_aside(parts))
+    shown = {document["message_id"]: document["reason"] for document in documents(dead_letters(parts, "inspect", *listed))}
+    assert list(shown) == listed
+    unknown = next(message_id for message_id, reason in shown.items() if "'tasks.other'" in reason)
+    assert "is in predict." in dead_letters(parts, "replay", unknown)
+    again = wait_until(lambda: _if_as_many(put_aside(parts), count), timeout_s=30, what="the replayed message is put aside again")
+    dead_letters(parts, "discard", *again)
     assert put_aside(parts) == []
+
+
+def _if_as_many(listed: list[str], count: int) -> list[str] | None:
+    return listed if len(listed) >= count else None
+
+
+def documents(text: str) -> Iterator[Any]:
+    """Parse JSON documents that follow each other."""
+    decoder = json.JSONDecoder()
+    while text := text.lstrip():
+        document, end = decoder.raw_decode(text)
+        yield document
+        text = text[end:]
 
 
 def status(parts: Parts) -> str:

@@ -22,7 +22,7 @@ from inference.messages import PredictionRequest, QueueItem
 from inference.models.registry import reference
 from inference.services import Services
 from inference.settings import load_settings
-from inference.storage import upload_key
+from inference.storage.protocol import upload_key
 
 pytestmark = pytest.mark.process
 

@@ -14,7 +14,7 @@ from flower.utils.broker import Broker as FlowerBroker
 from kombu import Connection, Queue
 from kombu.simple import SimpleQueue
 from support.certificates import Certificates, make_certificates
-from support.redis_nodes import HOST, MASTER, PASSWORD, QUOTED_PASSWORD, Sentinels, client_tls, one_redis, redis_with_sentinels
+from support.redis_nodes import MASTER, PASSWORD, QUOTED_PASSWORD, Sentinels, client_tls, one_redis, redis_with_sentinels
 from support.samples import a_message, a_request
 from support.waiting import TIMEOUT_S, together, until
 
@@ -40,11 +40,11 @@ def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     match request.param:
         case "password":
             with one_redis(folder) as node:
-                yield f"redis://:{QUOTED_PASSWORD}@{HOST}:{node.port}/3"
+                yield node.url(db=3)
         case "tls":
             certificates = request.getfixturevalue("certificates")
             with one_redis(folder, certificates) as node:
-                yield f"rediss://:{QUOTED_PASSWORD}@{HOST}:{node.port}/3?{_options(certificates)}"
+                yield node.url(db=3)
         case "sentinels":
             with redis_with_sentinels(folder) as servers:
                 yield servers.url(db=3)
@@ -110,9 +110,7 @@ def test_a_server_that_another_authority_vouches_for_is_refused(certificates: Ce
     (tmp_path / "other").mkdir()
     other = make_certificates(tmp_path / "other")
     with one_redis(tmp_path, certificates) as node:
-        strange = f"rediss://:{QUOTED_PASSWORD}@{HOST}:{node.port}/0?{_options(certificates)}".replace(
-            str(certificates.authority), str(other.authority)
-        )
+        strange = node.url(db=0).replace(str(certificates.authority), str(other.authority))
         with connect(strange) as client, pytest.raises(redis.ConnectionError, match="certificate verify failed"):
             client.ping()
 

@@ -7,19 +7,12 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import orjson
-from support.fake_clock import FakeClock
-from support.fake_task_store import FakeTaskStore
-
 from inference.broker import USUAL_PRIORITY
 from inference.broker.envelope import Resent
 from inference.errors import ObjectNotFound, ServiceUnavailable
 from inference.messages import QueueMessage
-from inference.sinks import Refusal, SinkUnavailable
-from inference.storage import too_large
-from inference.task_store import Enqueue
-
-__all__ = ["FakeBroker", "FakeClock", "FakeObjectStore", "FakeSink", "FakeTaskStore"]
+from inference.sinks.protocol import Refusal, SinkUnavailable
+from inference.storage.protocol import too_large
 
 
 class FakeObjectStore:
@@ -84,14 +77,9 @@ class FakeObjectStore:
 
 
 class FakeBroker:
-    """`Broker` in memory, FIFO.
+    """`Broker` in memory, FIFO. Messages are published, as with RabbitMQ, not pushed by the record store."""
 
-    Args:
-        shares_store: messages are pushed by the record store (give it `push` as `on_enqueue`), as with Redis; else they are
-            published here, as with RabbitMQ.
-    """
-
-    def __init__(self, *, shares_store: bool = False) -> None:
+    def __init__(self) -> None:
         self.queues: dict[str, list[QueueMessage]] = defaultdict(list)
         #: of each task that came here, by its id
         self.priorities: dict[str, int] = {}
@@ -99,17 +87,15 @@ class FakeBroker:
         self.resent: list[tuple[str, Resent]] = []
         #: False: `publish` and `depth` raise ServiceUnavailable
         self.available = True
-        self._shares_store = shares_store
 
     has_priorities = True
 
-    def prepare(self, queue: str, message: QueueMessage, priority: int = USUAL_PRIORITY) -> Enqueue | None:
-        self._note(message, priority)
-        return Enqueue(queue, orjson.dumps(message)) if self._shares_store else None
+    def prepare(self, queue: str, message: QueueMessage, priority: int = USUAL_PRIORITY) -> None:
+        """None: the message is to be published."""
 
     def publish(self, queue: str, message: QueueMessage, priority: int = USUAL_PRIORITY) -> None:
         self._check()
-        self._note(message, priority)
+        self.priorities |= {item.task_id: priority for item in message.items}
         self.queues[queue].append(message)
 
     def resend(self, queue: str, message: Resent) -> None:
@@ -119,17 +105,6 @@ class FakeBroker:
     def depth(self, queue: str) -> int:
         self._check()
         return len(self.queues[queue])
-
-    def push(self, enqueue: Enqueue) -> None:
-        """What a record store that is the broker too does with `prepare`'s answer."""
-        self.queues[enqueue.list_key].append(QueueMessage.from_kwargs(orjson.loads(enqueue.payload)))
-
-    def take(self, queue: str) -> list[str]:
-        """Ids of every task in the queue, which is empty then."""
-        return [item.task_id for message in self.queues.pop(queue, []) for item in message.items]
-
-    def _note(self, message: QueueMessage, priority: int) -> None:
-        self.priorities |= {item.task_id: priority for item in message.items}
 
     def _check(self) -> None:
         if not self.available:
@@ -159,11 +134,12 @@ class FakeSink:
                 raise SinkUnavailable(f"{self.name} was told to fail")
             taken = [document for document in documents if document["task_id"] not in self.stuck | self.refused.keys()]
             self.documents += taken
-            if self.stuck & {document["task_id"] for document in documents}:
-                raise SinkUnavailable(f"{self.name} is stuck", delivered=[document["task_id"] for document in taken])
-            return [
-                Refusal(task_id, why) for task_id, why in self.refused.items() if task_id in {d["task_id"] for d in documents}
-            ]
+            given = {document["task_id"] for document in documents}
+            refusals = [Refusal(task_id, why) for task_id, why in self.refused.items() if task_id in given]
+            if self.stuck & given:
+                delivered = [document["task_id"] for document in taken]
+                raise SinkUnavailable(f"{self.name} is stuck", delivered=delivered, refusals=refusals)
+            return refusals
 
     def close(self) -> None:
         self.is_closed = True

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import redis
 from support.certificates import Certificates
@@ -50,6 +51,13 @@ class RedisNode:
     def client(self) -> redis.Redis:
         tls = {} if self._certificates is None else {"ssl": True} | client_tls(self._certificates)
         return redis.Redis(HOST, self.port, password=self._password, socket_timeout=5, **tls)
+
+    def url(self, db: int) -> str:
+        """Give the URL as `broker.url` takes it."""
+        address = f":{quote(self._password, safe='')}@{HOST}:{self.port}/{db}"
+        if self._certificates is None:
+            return f"redis://{address}"
+        return f"rediss://{address}?" + "&".join(f"{name}={value}" for name, value in client_tls(self._certificates).items())
 
     def kill(self) -> None:
         if self._process is not None:

@@ -7,7 +7,7 @@ from typing import Any
 from support.samples import a_success
 
 from inference.messages import EndedTask, Outcome
-from inference.sinks import result_document
+from inference.sinks.protocol import result_document
 
 
 def an_ended_task(task_id: str, outcome: Outcome | None = None) -> EndedTask:

@@ -1,4 +1,4 @@
-"""How many cores a process has, by its affinity or a container's quota; and that it takes none from who runs."""
+"""How many cores a process has, by its affinity or a container's quota; and how it is scheduled."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from inference.cores import interrupt_nobody, usable_cores
+from inference.cores import usable_cores, use_batch_scheduling
 
 ALLOWED = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -43,7 +43,7 @@ def policies_after(chosen: int) -> tuple[int, int]:
 
     def run() -> tuple[int, int]:
         os.sched_setscheduler(0, chosen, os.sched_param(0))
-        interrupt_nobody()
+        use_batch_scheduling()
         child = subprocess.run(
             [sys.executable, "-c", "import os; print(os.sched_getscheduler(0))"], capture_output=True, text=True, check=True
         )
@@ -54,7 +54,7 @@ def policies_after(chosen: int) -> tuple[int, int]:
 
 
 @linux_only
-def test_what_a_process_starts_interrupts_nobody_either() -> None:
+def test_a_process_that_is_started_has_the_policy_too() -> None:
     assert policies_after(os.SCHED_OTHER) == (os.SCHED_BATCH, os.SCHED_BATCH)
 
 
@@ -70,5 +70,5 @@ def test_a_sandbox_may_refuse(monkeypatch: pytest.MonkeyPatch) -> None:
 
     before = os.sched_getscheduler(0)
     monkeypatch.setattr(os, "sched_setscheduler", refuse)
-    interrupt_nobody()
+    use_batch_scheduling()
     assert os.sched_getscheduler(0) == before

@@ -19,7 +19,7 @@ class Desired:
     """A desired state whose reading the test may hold up, or let fail."""
 
     def __init__(self) -> None:
-        self.state = DesiredState(revision=7)
+        self.state = DesiredState(served="old")
         self.reads = 0
         self.gate = threading.Event()
         self.gate.set()
@@ -57,25 +57,25 @@ def configuration(repository: Path, desired: Any, clock: Clock) -> EffectiveConf
 
 
 def test_it_is_read_once_a_second(configuration: EffectiveConfiguration, desired: Desired, clock: Clock) -> None:
-    assert [configuration.now().revision for _ in range(5)] == [7] * 5
+    assert [configuration.now().state.served for _ in range(5)] == ["old"] * 5
     assert desired.reads == 1
-    desired.state = DesiredState(revision=8)
+    desired.state = DesiredState(served="new")
     clock.now += 1
-    assert [configuration.now().revision for _ in range(5)] == [8] * 5
+    assert [configuration.now().state.served for _ in range(5)] == ["new"] * 5
     assert desired.reads == 2
 
 
 def test_before_the_first_reading_everybody_reads(configuration: EffectiveConfiguration, desired: Desired) -> None:
     """Nobody goes on with a state that is none."""
     desired.gate.clear()
-    found: list[int] = []
-    threads = [threading.Thread(target=lambda: found.append(configuration.now().revision)) for _ in range(3)]
+    found: list[str | None] = []
+    threads = [threading.Thread(target=lambda: found.append(configuration.now().state.served)) for _ in range(3)]
     for thread in threads:
         thread.start()
     desired.gate.set()
     for thread in threads:
         thread.join(10)
-    assert found == [7, 7, 7]
+    assert found == ["old"] * 3
 
 
 def test_while_one_reads_the_others_go_on_with_what_is_known(
@@ -84,16 +84,16 @@ def test_while_one_reads_the_others_go_on_with_what_is_known(
     configuration.now()
     clock.now += 1
     desired.gate.clear()
-    desired.state = DesiredState(revision=8)
-    found: list[int] = []
-    reader = threading.Thread(target=lambda: found.append(configuration.now().revision))
+    desired.state = DesiredState(served="new")
+    found: list[str | None] = []
+    reader = threading.Thread(target=lambda: found.append(configuration.now().state.served))
     reader.start()
     while desired.reads < 2:
         pass
-    assert configuration.now().revision == 7
+    assert configuration.now().state.served == "old"
     desired.gate.set()
     reader.join(10)
-    assert found == [8]
+    assert found == ["new"]
 
 
 def test_a_reading_that_failed_is_tried_again_at_once(

@@ -1,4 +1,4 @@
-"""Who comes while a call runs goes with the next one; each gets its own answer."""
+"""Concurrent calls are coalesced; each caller gets its own answer or error."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from inference.errors import ServiceUnavailable
 from inference.gathering import Gatherer
 
 
@@ -31,6 +32,8 @@ class Server:
         assert self.gate.wait(10)
         if 13 in numbers:
             raise ValueError("unlucky")
+        if -1 in numbers:
+            raise ServiceUnavailable("down")
         return [2 * number for number in numbers]
 
 
@@ -101,15 +104,27 @@ def test_a_call_weighs_no_more_of_those_who_wait_than_may_go_with_it() -> None:
     assert len(weighed) < 2 * 41  # not all of them each time
 
 
-def test_an_error_is_each_ones_own_and_the_next_call_goes_on() -> None:
+def test_an_error_of_one_argument_reaches_its_caller_alone() -> None:
     server = Server()
     gatherer = Gatherer(server.double)
     with ThreadPoolExecutor(20) as pool:
-        first, *unlucky = together(pool, server, gatherer, 0, 12, 13)
+        first, before, unlucky, after = together(pool, server, gatherer, 0, 12, 13, 14)
+        assert [one.result(10) for one in (first, before, after)] == [0, 24, 28]
+        with pytest.raises(ValueError, match="unlucky"):
+            unlucky.result(10)
+    assert gatherer(5) == 10
+
+
+def test_an_outage_is_an_error_of_all_and_the_next_call_goes_on() -> None:
+    server = Server()
+    gatherer = Gatherer(server.double)
+    with ThreadPoolExecutor(20) as pool:
+        first, *others = together(pool, server, gatherer, 0, 12, -1)
         assert first.result(10) == 0
-        errors = [one.exception(10) for one in unlucky]
-    assert [str(error) for error in errors] == ["unlucky", "unlucky"]
+        errors = [one.exception(10) for one in others]
+    assert [str(error) for error in errors] == ["down", "down"]
     assert errors[0] is not errors[1]
+    assert len(server.calls) == 2, "no caller asks a server that is down again"
     assert gatherer(5) == 10
 
 
@@ -150,51 +165,57 @@ KILLED = """
     monkey.patch_all()
     import sys, gevent
     from gevent.event import Event
-    from inference.errors import ServiceUnavailable
     from inference.gathering import Gatherer
 
-    gate, calls = Event(), []
+    killed, gates, calls = sys.argv[1], [Event() for _ in range(9)], []
 
     def call(numbers):
         calls.append(list(numbers))
-        gate.wait()
+        gates[len(calls) - 1].wait()
+        if killed == "chosen leader" and 1 in numbers:
+            second.kill(block=False)  # arrives after it was chosen, and before it runs
         return numbers
 
-    def ask(number):
-        try:
-            return gatherer(number)
-        except ServiceUnavailable:
-            return "refused"
-
     gatherer = Gatherer(call)
-    first = gevent.spawn(ask, 1)
-    gevent.sleep(0.01)
-    second, third = gevent.spawn(ask, 2), gevent.spawn(ask, 3)
-    gevent.sleep(0.01)
-    match sys.argv[1]:
-        case "leader":
+    first = gevent.spawn(gatherer, 1)
+    gevent.idle()
+    second, third = gevent.spawn(gatherer, 2), gevent.spawn(gatherer, 3)
+    gevent.idle()
+    match killed:
+        case "leader of one":
             first.kill()
         case "waiting":
             second.kill()
-        case "next leader":  # chosen, and killed before it runs
-            gate.set()
-            first.join()
+        case "leader of several":
+            gates[0].set()
+            while len(calls) < 2:
+                gevent.idle()
             second.kill()
-    gate.set()
+    for gate in gates:
+        gate.set()
     with gevent.Timeout(5):
-        fourth = gevent.spawn(ask, 4)
-        print([one.get() if not isinstance(one.value, gevent.GreenletExit) else "ended" for one in (third, fourth)], gatherer(5))
+        fourth = gevent.spawn(gatherer, 4)
+        results = [one.get() for one in (first, second, third, fourth)]
+        print(["killed" if isinstance(one, gevent.GreenletExit) else one for one in results], gatherer(5))
 """
 
 
-@pytest.mark.parametrize("killed", ["leader", "waiting", "next leader"])
-def test_a_greenlet_that_is_killed_locks_nobody_out(repository: Path, killed: str) -> None:
+@pytest.mark.parametrize(
+    ("killed", "results"),
+    [
+        ("leader of one", "['killed', 2, 3, 4]"),
+        ("waiting", "[1, 'killed', 3, 4]"),
+        ("chosen leader", "[1, 'killed', 3, 4]"),
+        ("leader of several", "[1, 'killed', 3, 4]"),
+    ],
+)
+def test_a_greenlet_that_is_killed_takes_no_other_with_it(repository: Path, killed: str, results: str) -> None:
     command = [sys.executable, "-c", textwrap.dedent(KILLED), killed]
     done = subprocess.run(command, cwd=repository, capture_output=True, text=True, timeout=60, check=False)
-    assert done.stdout == "[3, 4] 5\n", done.stderr
+    assert done.stdout == f"{results} 5\n", done.stderr
 
 
-def test_what_ends_the_leader_alone_is_an_outage_for_the_others() -> None:
+def test_the_end_of_the_leader_leaves_the_others_to_the_next_call() -> None:
     class Ended(BaseException):
         pass
 
@@ -210,5 +231,8 @@ def test_what_ends_the_leader_alone_is_an_outage_for_the_others() -> None:
 
     with pool:
         answers = together(pool, server, Gatherer(call), 0, 1, 2, 3)
-        errors = [type(one.exception(10)) for one in answers]
-    assert sorted(kind.__name__ for kind in errors) == ["Ended", "NoneType", "ServiceUnavailable", "ServiceUnavailable"]
+        errors = [one.exception(10) for one in answers]
+        ended = [at for at, error in enumerate(errors) if error is not None]
+        assert [type(errors[at]) for at in ended] == [Ended]
+        assert {one.result(10) for at, one in enumerate(answers) if at not in ended} < {0, 2, 4, 6}
+    assert calls == [1, 3, 2]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import pytest
 from support.waiting import until
@@ -43,11 +42,9 @@ def test_each_is_done_at_its_time_whatever_the_others_do(
     try:
         until(lambda: min(map(done.count, ("often", "down", "broken"))) > 3, "each is done again and again")
     finally:
-        began = time.monotonic()
         stopping.set()
         thread.join(10)
     assert not thread.is_alive()
-    assert time.monotonic() - began < 5
     assert done.count("seldom") == 1
     assert "a store: the store does not answer" in caplog.text
     assert "a fault failed" in caplog.text

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import pytest
-from support.fakes import FakeObjectStore, FakeTaskStore
+import redis
+from support.fakes import FakeObjectStore
 from support.samples import a_request
 
 from inference.errors import InferenceError, ServiceUnavailable
 from inference.late_images import LateImages
+from inference.task_store.redis_store import RedisTaskStore, StorePolicy
 
 
 class Rig:
-    def __init__(self) -> None:
-        self.store, self.objects = FakeTaskStore(), FakeObjectStore()
+    def __init__(self, client: redis.Redis, key_prefix: str) -> None:
+        self.store, self.objects = RedisTaskStore(client, StorePolicy(key_prefix)), FakeObjectStore()
         self.late = LateImages(self.store, self.objects)
 
     def task(self, image: bytes = b"image") -> str:
@@ -26,8 +28,8 @@ class Rig:
 
 
 @pytest.fixture
-def rig() -> Rig:
-    return Rig()
+def rig(redis_client: redis.Redis, key_prefix: str) -> Rig:
+    return Rig(redis_client, key_prefix)
 
 
 def test_they_are_stored_where_their_tasks_say(rig: Rig) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from inference.storage import upload_key
 from inference.storage.local import LocalObjectStore
+from inference.storage.protocol import upload_key
 
 OLD = datetime.now(UTC) - timedelta(days=10)
 

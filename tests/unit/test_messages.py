@@ -23,7 +23,7 @@ from inference.messages import (
     decode_outcome,
     encode_outcome,
 )
-from inference.task_store.records import common_fields, from_hash, item_field
+from inference.task_store.records import from_hash, item_field, record_fields
 
 HEADERS = [
     ImageHeader(ImageFormat.PNG),
@@ -174,7 +174,7 @@ class TestResult:
 class TestRecord:
     def test_a_record_is_read_back_from_its_fields(self) -> None:
         request = a_request("t", request_id="größer", model=ModelRef("m", "2", "sha256:ab"), sinks=("a", "b"), store_ms=1.5)
-        written = [*common_fields(request), "item", item_field(request)]
+        written = [*record_fields(request), "item", item_field(request)]
         fields = {name.encode(): _as_redis_gives(value) for name, value in zip(written[::2], written[1::2], strict=True)}
         fields |= {b"queue": b"q", b"request_id": request.request_id.encode(), b"status": b"succeeded", b"created_at": b"10"}
         fields |= {b"deadline_at": b"20", b"started_at": b"11", b"finished_at": b"12", b"attempts": b"2", b"deaths": b"1"}

@@ -6,17 +6,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from support.fakes import FakeObjectStore, FakeTaskStore
+import redis
+from support.failing_store import FailingStore
+from support.fakes import FakeObjectStore
 from support.samples import a_request
 
 from inference import orphans
 from inference.errors import InferenceError, ServiceUnavailable
 from inference.orphans import Orphans
-from inference.storage import upload_key
 from inference.storage.local import LocalObjectStore
+from inference.storage.protocol import upload_key
 from inference.task_ids import TaskIds, is_of, made_at_ms, new_task_id
-from inference.task_store import RecordLife
-from inference.task_store.redis_store import StorePolicy
+from inference.task_store.redis_store import RedisTaskStore, StorePolicy
 
 AFTER_S, LIFE_S = 900.0, 86_400.0
 #: Shortly before midnight.
@@ -24,13 +25,16 @@ BEGIN_S = datetime(2026, 1, 31, 23, 50, tzinfo=UTC).timestamp()
 
 
 class Rig:
-    """The task store's clock and all others go together."""
+    """Uploads of another time than that of the store's server, whose records are all new."""
 
-    def __init__(self) -> None:
-        self.store = FakeTaskStore(policy=StorePolicy(result_ttl_s=LIFE_S))
+    def __init__(self, client: redis.Redis, key_prefix: str) -> None:
+        self._redis = client
+        self._prefix = key_prefix
+        self.store = FailingStore(RedisTaskStore(client, StorePolicy(key_prefix, result_ttl_s=LIFE_S)))
         self.objects = FakeObjectStore()
         self.now_s = BEGIN_S
         self.tag = self.store.tag()
+        self.lives_noted_since(0)
         self.orphans = self.new()
 
     def new(self) -> Orphans:
@@ -45,6 +49,17 @@ class Rig:
         self.objects.put(key, b"")
         return key
 
+    def lives_noted_since(self, since_s: float) -> None:
+        """Since when the store notes how long records live, seconds."""
+        self._redis.set(f"{self._prefix}:seq:lives-since", round(since_s * 1000))
+
+    def note_life(self, life_s: float) -> None:
+        """A process lets records live for `life_s`."""
+        RedisTaskStore(self._redis, StorePolicy(self._prefix, result_ttl_s=life_s)).record_life()
+
+    def forget_everything(self) -> None:
+        self._redis.delete(*self._redis.scan_iter(f"{self._prefix}:*"))
+
     def pass_s(self, seconds: float) -> None:
         self.now_s += seconds
 
@@ -54,8 +69,8 @@ class Rig:
 
 
 @pytest.fixture
-def rig() -> Rig:
-    return Rig()
+def rig(redis_client: redis.Redis, key_prefix: str) -> Rig:
+    return Rig(redis_client, key_prefix)
 
 
 def test_one_without_a_task_goes_once_it_is_old_enough(rig: Rig) -> None:
@@ -102,9 +117,10 @@ def test_those_of_other_stores_and_of_no_store_stay(rig: Rig) -> None:
     assert len(rig.keys) == len(others) + 1
 
 
-def test_a_store_that_forgot_everything_is_another_one(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_store_that_forgot_everything_is_another_one(rig: Rig) -> None:
     uploads = {rig.upload(), rig.upload()}
-    rig.store.tag = lambda: "0f0f0f"  # type: ignore[method-assign]
+    rig.forget_everything()
+    rig.lives_noted_since(0)
     rig.pass_s(AFTER_S + 1)
     rig.orphans.look_once()
     assert rig.keys == uploads
@@ -173,7 +189,7 @@ def test_it_looks_again_soon_while_there_are_more(rig: Rig, monkeypatch: pytest.
 
 def test_records_that_live_too_short_for_it_are_told_once(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
     kept = {rig.upload()}
-    rig.store.life = RecordLife(0, AFTER_S)
+    rig.note_life(AFTER_S)
     for _ in range(5):
         rig.pass_s(AFTER_S)
         assert rig.orphans.look() == 60
@@ -187,11 +203,12 @@ def test_those_stay_whose_records_may_be_gone(rig: Rig) -> None:
     rig.pass_s(3600)
     unnoted = {rig.upload()}
     rig.pass_s(60)
-    rig.store.life = RecordLife(rig.now_s, LIFE_S)
+    rig.lives_noted_since(rig.now_s)
     rig.pass_s(AFTER_S + 1)
     rig.new().look_once()
     assert rig.keys == old | unnoted
-    rig.store.life = RecordLife(0, 3600)
+    rig.lives_noted_since(0)
+    rig.note_life(3600)
     rig.new().look_once()
     assert rig.keys == old
 

@@ -5,26 +5,33 @@ from __future__ import annotations
 import threading
 
 import pytest
-from support.fakes import FakeBroker, FakeObjectStore, FakeTaskStore
+import redis
+from support.failing_store import FailingStore
+from support.fake_clock import FakeClock
+from support.fakes import FakeBroker, FakeObjectStore
 from support.samples import QUEUE, a_message, a_request, a_success
+from support.time_travel import let_time_pass
 from support.waiting import until
 
+from inference import sweeper
 from inference.messages import QueueMessage, TaskStatus
-from inference.storage import dead_letter_key
+from inference.storage.protocol import dead_letter_key
 from inference.sweeper import Sweeper, SweepPolicy
 from inference.task_store import Commit
-from inference.task_store.redis_store import StorePolicy
+from inference.task_store.redis_store import RedisTaskStore, StorePolicy
 
 LEASE_S = 10.0
 GRACE_S = 5.0
 
 
 class Rig:
-    """A sweeper over stand-ins; the store's clock and the sweeper's own go together."""
+    """A sweeper over the real store; time passes for both together."""
 
-    def __init__(self, store: FakeTaskStore | None = None) -> None:
-        self.store = store or FakeTaskStore(policy=StorePolicy(lease_s=LEASE_S))
-        self.clock = self.store.clock
+    def __init__(self, client: redis.Redis, key_prefix: str) -> None:
+        self._redis = client
+        self._prefix = key_prefix
+        self.store = FailingStore(RedisTaskStore(client, StorePolicy(key_prefix, lease_s=LEASE_S)))
+        self.clock = FakeClock()
         self.broker = FakeBroker()
         self.objects = FakeObjectStore()
         self.sweeper = self.new_sweeper()
@@ -39,6 +46,10 @@ class Rig:
             policy=SweepPolicy(interval_s=0.001, max_attempts=2, lost_grace_s=GRACE_S),
             clock=self.clock,
         )
+
+    def advance(self, seconds: float) -> None:
+        self.clock.advance(seconds)
+        let_time_pass(self._redis, self._prefix, seconds)
 
     def accept(self, *, deadline_s: float = 3600, is_lost: bool = False) -> str:
         """A task; `is_lost`: without its message."""
@@ -55,7 +66,8 @@ class Rig:
 
     def sweep(self, *, after_s: float = 0.0) -> list[str]:
         """One pass, a while later; gives the tasks whose messages it published, and takes these off the queue."""
-        self.clock.advance(after_s)
+        if after_s:
+            self.advance(after_s)
         queue = self.broker.queues[QUEUE]
         before = len(queue)
         self.sweeper.sweep_once()
@@ -68,8 +80,8 @@ class Rig:
 
 
 @pytest.fixture
-def rig() -> Rig:
-    return Rig()
+def rig(redis_client: redis.Redis, key_prefix: str) -> Rig:
+    return Rig(redis_client, key_prefix)
 
 
 class TestLostMessages:
@@ -116,14 +128,14 @@ class TestLostMessages:
 
     def test_two_sweepers_queue_it_once(self, rig: Rig) -> None:
         rig.accept(is_lost=True)
-        rig.clock.advance(GRACE_S)
+        rig.advance(GRACE_S)
         for owner in ("s1", "s2"):
             rig.new_sweeper(owner).sweep_once()
         assert rig.broker.depth(QUEUE) == 1
 
     def test_the_message_is_the_tasks_own(self, rig: Rig) -> None:
         lost = rig.accept(is_lost=True)
-        rig.clock.advance(GRACE_S)
+        rig.advance(GRACE_S)
         rig.sweeper.sweep_once()
         record = rig.store.get(lost)
         (message,) = rig.broker.queues[QUEUE]
@@ -132,16 +144,19 @@ class TestLostMessages:
     def test_a_broker_that_is_down_delays_it_only(self, rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
         lost = rig.accept(is_lost=True)
         rig.broker.available = False
-        rig.clock.advance(GRACE_S)
+        rig.advance(GRACE_S)
         rig.sweeper.sweep_once()
         assert "does not answer" in caplog.text
         rig.broker.available = True
         assert rig.sweep() == [lost]
 
-    def test_one_far_behind_those_that_workers_hold_is_found_pass_after_pass(self, rig: Rig) -> None:
-        ids = [rig.accept(is_lost=True) for _ in range(12_000)]
+    def test_one_far_behind_those_that_workers_hold_is_found_pass_after_pass(
+        self, rig: Rig, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(sweeper, "_LOST_LIMIT", 50)
+        ids = [rig.accept(is_lost=True) for _ in range(120)]
         rig.store.lease("worker", ids[:-1])
-        rig.clock.advance(GRACE_S)
+        rig.advance(GRACE_S)
         assert [rig.sweep() for _ in range(3)] == [[], [], ids[-1:]]
 
 
@@ -157,7 +172,7 @@ class TestDeadOwners:
         held = rig.accept(is_lost=True)
         rig.store.lease("worker", [held])
         rig.broker.available = False
-        rig.clock.advance(LEASE_S + 1)
+        rig.advance(LEASE_S + 1)
         rig.sweeper.sweep_once()
         assert "does not answer" in caplog.text
         rig.broker.available = True
@@ -191,7 +206,7 @@ class TestDeadOwners:
         rig.sweep(after_s=LEASE_S + 1)
         rig.start(task_id)
         rig.objects.available = False
-        rig.clock.advance(LEASE_S + 1)
+        rig.advance(LEASE_S + 1)
         rig.sweeper.sweep_once()
         assert "does not answer" in caplog.text
         assert rig.status(task_id) is TaskStatus.RUNNING
@@ -203,7 +218,7 @@ class TestDeadOwners:
     def test_a_task_that_its_owner_ends_meanwhile_is_not_buried(self, rig: Rig) -> None:
         task_id = rig.accept(is_lost=True)
         rig.start(task_id)
-        rig.clock.advance(LEASE_S + 1)
+        rig.advance(LEASE_S + 1)
         assert rig.store.commit("worker", [Commit(task_id, 1, a_success())]) == [True]
         assert rig.sweep() == []
         assert rig.status(task_id) is TaskStatus.SUCCEEDED
@@ -214,23 +229,30 @@ class TestDeadlines:
         waiting, running = rig.accept(deadline_s=30), rig.accept(deadline_s=30)
         later = rig.accept(deadline_s=60)
         rig.start(running)
-        rig.clock.advance(31)
+        rig.advance(31)
         rig.sweeper.sweep_once()
         assert [rig.status(task_id) for task_id in (waiting, running)] == [TaskStatus.EXPIRED] * 2
         assert rig.status(later) is TaskStatus.QUEUED
 
-    def test_more_than_one_step_takes_end_in_one_pass(self, rig: Rig) -> None:
-        ids = [rig.accept(deadline_s=1) for _ in range(1001)]
-        rig.clock.advance(2)
+    @pytest.fixture
+    def limit(self, monkeypatch: pytest.MonkeyPatch) -> int:
+        """Tasks that one step of a pass handles."""
+        monkeypatch.setattr(sweeper, "_LIMIT", 20)
+        return sweeper._LIMIT
+
+    def test_more_than_one_step_takes_end_in_one_pass(self, rig: Rig, limit: int) -> None:
+        ids = [rig.accept(deadline_s=1) for _ in range(2 * limit + 1)]
+        rig.advance(2)
         rig.sweeper.sweep_once()
         assert {rig.status(task_id) for task_id in ids} == {TaskStatus.EXPIRED}
 
-    @pytest.mark.parametrize("count", [1, 10, 499, 500, 501])
+    @pytest.mark.parametrize("count", [1, 10, 19, 20, 21])
     def test_each_pass_in_which_some_passed_says_how_many_and_which(
-        self, rig: Rig, caplog: pytest.LogCaptureFixture, count: int
+        self, rig: Rig, caplog: pytest.LogCaptureFixture, limit: int, count: int
     ) -> None:
         ids = [rig.accept(deadline_s=1) for _ in range(count)]
-        rig.clock.advance(2)
+        ids.sort(key=lambda task_id: (rig.store.get(task_id).deadline_at_ms, task_id))
+        rig.advance(2)
         rig.sweeper.sweep_once()
         (said,) = caplog.messages
         assert said.startswith(f"{count} tasks reached their deadline")
@@ -239,10 +261,12 @@ class TestDeadlines:
         rig.sweeper.sweep_once()
         assert caplog.messages == [said], "a pass without any says nothing"
 
-    def test_those_that_passed_before_the_store_failed_are_told(self, rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
-        for _ in range(600):
+    def test_those_that_passed_before_the_store_failed_are_told(
+        self, rig: Rig, caplog: pytest.LogCaptureFixture, limit: int
+    ) -> None:
+        for _ in range(limit + 5):
             rig.accept(deadline_s=1)
-        rig.clock.advance(2)
+        rig.advance(2)
         expire_due, steps = rig.store.expire_due, iter([True, False])
 
         def failing(limit: int) -> list[str]:
@@ -253,7 +277,7 @@ class TestDeadlines:
         rig.sweeper.sweep_once()
         assert "does not answer" in caplog.text
         said, _ = caplog.messages
-        assert said.startswith("500 tasks reached their deadline")
+        assert said.startswith(f"{limit} tasks reached their deadline")
 
     @pytest.mark.parametrize("what", ["broker", "objects"])
     def test_they_hold_while_another_server_is_down(self, rig: Rig, caplog: pytest.LogCaptureFixture, what: str) -> None:
@@ -263,7 +287,7 @@ class TestDeadlines:
         rig.start(dying)
         due = rig.accept(deadline_s=5)
         getattr(rig, what).available = False
-        rig.clock.advance(LEASE_S + 1)
+        rig.advance(LEASE_S + 1)
         rig.sweeper.sweep_once()
         assert "does not answer" in caplog.text
         assert rig.status(due) is TaskStatus.EXPIRED
@@ -310,26 +334,15 @@ class TestFailures:
         assert f"the message of {odd} failed" in caplog.text
 
 
-class CountingStore(FakeTaskStore):
-    """Counts the passes that found it down."""
-
-    refusals = 0
-
-    def expire_due(self, limit: int) -> list[str]:
-        self.refusals += not self.available
-        return super().expire_due(limit)
-
-
-def test_a_sweeper_that_runs_survives_a_store_that_is_down() -> None:
-    store, stopping = CountingStore(), threading.Event()
-    rig = Rig(store)
+def test_a_sweeper_that_runs_survives_a_store_that_is_down(rig: Rig) -> None:
+    store, stopping = rig.store, threading.Event()
     due = rig.accept(deadline_s=1)
-    rig.clock.advance(2)
+    rig.advance(2)
     store.available = False
     thread = threading.Thread(target=rig.new_sweeper().run, args=(stopping,))
     thread.start()
     try:
-        until(lambda: store.refusals > 1, "two passes without a store")
+        until(lambda: store.refusals > 10, "two passes without a store")
         store.available = True
         until(lambda: rig.status(due) is TaskStatus.EXPIRED, "the deadline")
     finally:

@@ -54,6 +54,14 @@ local function call_with_all(values, ...)
   end
 end
 
+-- Delete inline images by their keys; `inline-bytes` counts the bytes of all that there are.
+local function delete_images(keys)
+  local bytes = 0
+  for _, key in ipairs(keys) do bytes = bytes + redis.call('STRLEN', key) end
+  call_with_all(keys, 'DEL')
+  if bytes > 0 and redis.call('DECRBY', k('inline-bytes'), bytes) <= 0 then redis.call('DEL', k('inline-bytes')) end
+end
+
 -- To be removed from the sets of those that wait (waiting; urgent, by priority, where that is over 0), by queue; `stop_waiting`
 -- does it for all at once, and notes in the queue's set `running` those that run, or no more.
 local started_or_ended = {}
@@ -149,11 +157,11 @@ end
 
 -- What is to be known of a record to end it; no status where there is none.
 local function read(id)
-  local status, owner, attempts, queue, reply_to, sinks, request_id, seq, batch, created_at, priority, model =
+  local status, owner, attempts, queue, reply_to, sinks, request_id, seq, batch, created_at, priority =
     unpack(redis.call('HMGET', record(id), 'status', 'owner', 'attempts', 'queue', 'reply_to', 'sinks', 'request_id', 'seq',
-      'batch', 'created_at', 'priority', 'model'))
+      'batch', 'created_at', 'priority'))
   return {id = id, status = status, owner = owner, attempts = attempts, queue = queue, reply_to = reply_to, sinks = sinks,
-    request_id = request_id, seq = seq, batch = batch, created_at = created_at, priority = priority, model = model}
+    request_id = request_id, seq = seq, batch = batch, created_at = created_at, priority = priority}
 end
 
 -- By what a record says of its sinks: outbox, delivery field, ...
@@ -218,7 +226,7 @@ local function conclude()
   settle_batches()
   call_with_all(ended, 'ZREM', k('leases'))
   call_with_all(ended, 'ZREM', k('deadlines'))
-  call_with_all(ended_images, 'DEL')
+  delete_images(ended_images)
   for channel, parts in pairs(replies) do
     redis.call('PUBLISH', channel, table.concat(parts))
   end

@@ -3,6 +3,7 @@
 -- Keys:
 --   task:ID             hash        task record; created
 --   image:ID            string      inline image; created
+--   inline-bytes        string      bytes of all inline images; increased
 --   batch:BATCH_ID      string      items of a batch, as JSON; created
 --   request:REQUEST_ID  sorted set  tasks of a request id, by acceptance number; added to
 --   idempotency:KEY     hash        `subject` and `fingerprint` of the request that had this key
@@ -11,76 +12,95 @@
 --   urgent:QUEUE        sorted set  those of them with a priority over 0, by priority; added to
 --   running:QUEUE       set         tasks that run; counted
 --   deadlines           sorted set  task ids by deadline, ms; added to
---   desired             hash        `revision` of the desired state of the models; read
 --
 -- Messages are pushed to the lists that the arguments name (Celery's broker on the same server).
 --
 -- Arguments: the number of submissions; for each, how many arguments follow, and these:
---   subject, max_depth, result_ttl_ms, idempotency_key, fingerprint, idempotency_ttl_ms, revision, entries;
+--   subject, max_depth, result_ttl_ms, idempotency_key, fingerprint, idempotency_ttl_ms, entries;
 --   how many messages, and for each list_key, payload, bell_key;
---   groups of tasks that have much in common: queue, deadline_ms, priority, room, window, how many arguments the fields of their
---   records take, these fields (field, value, ...), how many tasks, and for each id, request_id, item, image or ''.
+--   how many queues have a room, and for each queue, room, window;
+--   for each task id, request_id, item, image or '', queue, deadline_ms, priority, how many arguments the fields of its record take,
+--   these fields (field, value, ...).
 -- `subject` is task:ID or batch:ID: what is accepted, and what the idempotency key stands for. `entries` is the record of a batch.
--- `room` is how many tasks there may be, counting tasks that run, tasks that go before, and these, so that they end in time; ''
--- is any number. A task with a priority passes tasks of lower ones, except as many as `window` says, which workers hold already.
--- `revision` is that of the desired state that the tasks were checked with, or ''.
--- Answer: for each submission its state and the subject that the state is about, or the queue that is full or too slow.
+-- `room` is how many tasks there may be, counting tasks that run, tasks that go before, and these, so that they end in time; a queue
+-- without a room takes any number. A task with a priority passes tasks of lower ones, except as many as `window` says, which workers
+-- hold already.
+-- Answer: for each submission its state, the subject that the state is about, or the queue that is full or too slow, and the bytes
+-- of all inline images after the call.
 
-local function read_groups(first, last)
-  local groups, at = {}, first
+-- Gives the rooms by queue, and where the tasks begin.
+local function read_rooms(first)
+  local rooms = {}
+  for number = 0, tonumber(ARGV[first]) - 1 do
+    local queue, room, window = unpack(ARGV, first + 1 + 3 * number, first + 3 + 3 * number)
+    rooms[queue] = {tasks = tonumber(room), window = tonumber(window)}
+  end
+  return rooms, first + 1 + 3 * ARGV[first]
+end
+
+local function read_tasks(first, last)
+  local tasks, at = {}, first
   while at <= last do
-    local queue, deadline, priority, room, window, width = unpack(ARGV, at, at + 5)
-    local first_task = at + 7 + width
-    local count = tonumber(ARGV[first_task - 1])
-    groups[#groups + 1] = {queue = queue, deadline = tonumber(deadline), priority = tonumber(priority), room = tonumber(room),
-      window = tonumber(window), count = count, fields = {unpack(ARGV, at + 6, first_task - 2)}, first_task = first_task}
-    at = first_task + 4 * count
+    local id, request_id, item, bytes, queue, deadline, priority, width = unpack(ARGV, at, at + 7)
+    tasks[#tasks + 1] = {id = id, request_id = request_id, item = item, image = bytes, queue = queue, deadline = tonumber(deadline),
+      priority = tonumber(priority), fields = {unpack(ARGV, at + 8, at + 7 + width)}}
+    at = at + 8 + width
   end
-  return groups
+  return tasks
 end
 
--- Gives what keeps `coming` tasks out, those of `group` among them; nil for nothing. Where no task is open they always go in.
-local function refusal(group, coming, max_depth)
-  local waiting = redis.call('ZCARD', k('waiting', group.queue))
-  if max_depth > 0 and waiting + coming > max_depth then return 'overloaded' end
-  if not group.room then return nil end
-  if group.priority > 0 then
-    waiting = math.min(waiting, group.window + redis.call('ZCOUNT', k('urgent', group.queue), group.priority, '+inf'))
-  end
-  local ahead = waiting + redis.call('SCARD', k('running', group.queue))
-  return ahead > 0 and ahead + coming > group.room and 'late' or nil
-end
-
--- Gives the acceptance number of the last.
-local function write(group, seq, ttl)
-  local life = group.deadline + ttl
-  local waiting, deadlines, urgent = {}, {}, {} -- score, id, ...
-  for at = group.first_task, group.first_task + 4 * (group.count - 1), 4 do
-    local id, request_id, item, bytes = unpack(ARGV, at, at + 3)
-    seq = seq + 1
-    redis.call('HSET', record(id), 'item', item, 'request_id', request_id, 'status', 'queued', 'seq', seq,
-      'queue', group.queue, 'created_at', now, 'deadline_at', now + group.deadline, unpack(group.fields))
-    if bytes ~= '' then redis.call('SET', image(id), bytes, 'PX', life) end
-    if request_id ~= id then -- else it is found by its id
-      redis.call('ZADD', k('request', request_id), seq, id)
-      live_at_least(k('request', request_id), life)
-      forget_some_gone(k('request', request_id))
+-- Gives the queues of the tasks in their order, and by queue how many come and the lowest priority among them.
+local function count_coming(tasks)
+  local queues, coming = {}, {}
+  for _, task in ipairs(tasks) do
+    local found = coming[task.queue]
+    if not found then
+      found = {count = 0, priority = task.priority}
+      queues[#queues + 1], coming[task.queue] = task.queue, found
     end
-    append(waiting, seq, id)
-    append(deadlines, now + group.deadline, id)
-    if group.priority > 0 then append(urgent, group.priority, id) end
+    found.count, found.priority = found.count + 1, math.min(found.priority, task.priority)
   end
-  call_with_all(waiting, 'ZADD', k('waiting', group.queue))
-  call_with_all(deadlines, 'ZADD', k('deadlines'))
-  call_with_all(urgent, 'ZADD', k('urgent', group.queue))
-  return seq
+  return queues, coming
+end
+
+-- Gives what keeps the `coming` tasks out of a queue; nil for nothing. Where no task is open they always go in.
+local function refusal(queue, coming, room, max_depth)
+  local waiting = redis.call('ZCARD', k('waiting', queue))
+  if max_depth > 0 and waiting + coming.count > max_depth then return 'overloaded' end
+  if not room then return nil end
+  if coming.priority > 0 then
+    waiting = math.min(waiting, room.window + redis.call('ZCOUNT', k('urgent', queue), coming.priority, '+inf'))
+  end
+  local ahead = waiting + redis.call('SCARD', k('running', queue))
+  return ahead > 0 and ahead + coming.count > room.tasks and 'late' or nil
+end
+
+local image_bytes = 0 -- written by this call
+
+local function write(task, seq, ttl)
+  local id, life = task.id, task.deadline + ttl
+  redis.call('HSET', record(id), 'item', task.item, 'request_id', task.request_id, 'status', 'queued', 'seq', seq,
+    'queue', task.queue, 'created_at', now, 'deadline_at', now + task.deadline, unpack(task.fields))
+  if task.image ~= '' then
+    redis.call('SET', image(id), task.image, 'PX', life)
+    image_bytes = image_bytes + #task.image
+  end
+  if task.request_id ~= id then -- else it is found by its id
+    local index = k('request', task.request_id)
+    redis.call('ZADD', index, seq, id)
+    live_at_least(index, life)
+    forget_some_gone(index)
+  end
+  redis.call('ZADD', k('waiting', task.queue), seq, id)
+  redis.call('ZADD', k('deadlines'), now + task.deadline, id)
+  if task.priority > 0 then redis.call('ZADD', k('urgent', task.queue), task.priority, id) end
 end
 
 local function accept(first, last)
   local subject, max_depth, ttl, idempotency_key, fingerprint, idempotency_ttl = unpack(ARGV, first, first + 5)
-  local revision, entries, messages = unpack(ARGV, first + 6, first + 8)
-  local first_message = first + 9
-  local first_group = first_message + 3 * messages
+  local entries, messages = unpack(ARGV, first + 6, first + 7)
+  local first_message = first + 8
+  local first_room = first_message + 3 * messages
   max_depth, ttl = tonumber(max_depth), tonumber(ttl)
 
   if redis.call('EXISTS', k(subject)) == 1 then
@@ -92,23 +112,19 @@ local function accept(first, last)
       return {known[2] == fingerprint and 'replayed' or 'conflict', known[1]}
     end
   end
-  if revision ~= '' and revision ~= (redis.call('HGET', k('desired'), 'revision') or '0') then
-    return {'changed', subject}
-  end
-  local groups = read_groups(first_group, last)
-  local coming, tasks, longest = {}, 0, 0
-  for _, group in ipairs(groups) do
-    coming[group.queue] = (coming[group.queue] or 0) + group.count
-    tasks = tasks + group.count
-    longest = math.max(longest, group.deadline)
-  end
-  for _, group in ipairs(groups) do
-    local reason = refusal(group, coming[group.queue], max_depth)
-    if reason then return {reason, group.queue} end
+  local rooms, first_task = read_rooms(first_room)
+  local tasks = read_tasks(first_task, last)
+  local queues, coming = count_coming(tasks)
+  for _, queue in ipairs(queues) do
+    local reason = refusal(queue, coming[queue], rooms[queue], max_depth)
+    if reason then return {reason, queue} end
   end
 
-  local seq = redis.call('INCRBY', k('seq'), tasks) - tasks
-  for _, group in ipairs(groups) do seq = write(group, seq, ttl) end
+  local seq, longest = redis.call('INCRBY', k('seq'), #tasks) - #tasks, 0
+  for number, task in ipairs(tasks) do
+    write(task, seq + number, ttl)
+    longest = math.max(longest, task.deadline)
+  end
   if entries ~= '' then
     redis.call('SET', k(subject), entries, 'PX', longest + ttl)
   end
@@ -116,7 +132,7 @@ local function accept(first, last)
     redis.call('HSET', k('idempotency', idempotency_key), 'subject', subject, 'fingerprint', fingerprint)
     redis.call('PEXPIRE', k('idempotency', idempotency_key), idempotency_ttl)
   end
-  for at = first_message, first_group - 1, 3 do
+  for at = first_message, first_room - 1, 3 do
     local list_key, payload, bell = unpack(ARGV, at, at + 2)
     redis.call('LPUSH', list_key, payload)
     if bell ~= '' and redis.call('LLEN', bell) == 0 then redis.call('LPUSH', bell, '') end
@@ -131,4 +147,7 @@ for number = 1, tonumber(ARGV[1]) do
   answers[number] = accept(at + 1, at + length)
   at = at + length + 1
 end
+local counter = k('inline-bytes')
+local inline_bytes = image_bytes > 0 and redis.call('INCRBY', counter, image_bytes) or tonumber(redis.call('GET', counter) or 0)
+for _, answer in ipairs(answers) do answer[3] = inline_bytes end
 return answers

@@ -8,6 +8,7 @@
 --   leases              sorted set  task ids by end of the lease, ms; an ended task leaves it
 --   deadlines           sorted set  task ids by deadline, ms; an ended task leaves it
 --   image:ID            string      inline image; deleted
+--   inline-bytes        string      bytes of all inline images; decreased
 --   outbox:SINK         stream      gets the task id of a task that succeeded
 --   request:REQUEST_ID  sorted set  tasks of a request id; lives as long as the record
 --   batch:BATCH_ID      string      items of a batch; lives as long as the last record of them

@@ -8,6 +8,7 @@
 --   leases              sorted set  task ids by end of the lease, ms; an ended task leaves it
 --   deadlines           sorted set  task ids by deadline, ms; an ended task leaves it
 --   image:ID            string      inline image; deleted
+--   inline-bytes        string      bytes of all inline images; decreased
 --   outbox:SINK         stream      gets the task id of a task that succeeded
 --   request:REQUEST_ID  sorted set  tasks of a request id; lives as long as the record
 --   batch:BATCH_ID      string      items of a batch; lives as long as the last record of them
@@ -15,25 +16,27 @@
 --   dead-letters        sorted set  tasks that are dead letters, by time, ms; added to
 --   pace:QUEUE          hash        rate at which tasks end; see `note_pace`
 --
--- Arguments: owner, ttl_ms, then for each task id, attempt, status, dead_letter (0 or 1), outcome.
+-- Arguments: owner, ttl_ms, then for each task id, attempt, status, dead_letter (0 or 1), model, outcome.
+-- `model` is the version that gave the result; '' if there is no result.
 -- Answer: 1 for each task whose outcome was written, else 0.
 
 local owner, ttl = ARGV[1], tonumber(ARGV[2])
 local written = {}
-local batches = {} -- by queue, of the tasks that ran: how many, how many of them urgent, when the first was accepted, the model
+local batches = {} -- by queue, of the tasks that ran: how many, how many of them urgent, when the first was accepted, what ran them
 
-local function count(task)
+local function count(task, model)
   local batch = batches[task.queue] or {ended = 0, urgent = 0, since = now}
   batch.ended = batch.ended + 1
   if tonumber(task.priority) > 0 then batch.urgent = batch.urgent + 1 end
   batch.since = math.min(batch.since, tonumber(task.created_at))
-  batch.model = task.model
+  if model ~= '' then batch.model = model end
   batches[task.queue] = batch
 end
 
 -- The hash pace:QUEUE: tasks that ended, and ms in which there was something to do; both fade, so that their quotient is how fast
 -- tasks end lately. There was nothing to do between one commit and the acceptance of the first task of the next. The last
--- commits count however long they take, or are ago; but those of another version of the model.
+-- commits count however long they take, or are ago; but those of another version of the model. A commit without any result says
+-- nothing of the version.
 local FADE_MS, LEAST_KEPT, LIFE_MS = 2000, 0.7, 86400000
 
 local function note_pace(queue, batch)
@@ -41,24 +44,25 @@ local function note_pace(queue, batch)
   local at, model, ended, busy, commits, urgent =
     unpack(redis.call('HMGET', key, 'at', 'model', 'ended', 'busy_ms', 'commits', 'urgent'))
   at = tonumber(at or batch.since)
+  local ran = batch.model or model or ''
   local fade = math.exp(-math.max(0, now - at) / FADE_MS)
   local kept = 0
-  if model == batch.model then kept = math.max(fade, LEAST_KEPT) end
+  if model == ran then kept = math.max(fade, LEAST_KEPT) end
   local worked = math.min(math.max(1, now - math.max(at, batch.since)), 2 * FADE_MS)
-  redis.call('HSET', key, 'at', now, 'model', batch.model, 'ended', (ended or 0) * kept + batch.ended,
+  redis.call('HSET', key, 'at', now, 'model', ran, 'ended', (ended or 0) * kept + batch.ended,
     'busy_ms', (busy or 0) * kept + worked, 'commits', (commits or 0) * kept + 1,
     'urgent', (urgent or 0) * fade + batch.urgent)
   redis.call('PEXPIRE', key, LIFE_MS)
 end
 
-for i = 3, #ARGV, 5 do
-  local id, attempt, new_status, dead, outcome = unpack(ARGV, i, i + 4)
+for i = 3, #ARGV, 6 do
+  local id, attempt, new_status, dead, model, outcome = unpack(ARGV, i, i + 5)
   local task = read(id)
   local ours = task.status and not TERMINAL[task.status] and task.owner == owner and (task.attempts or '0') == attempt
   if ours then
     finish(task, new_status, outcome, dead == '1' and KEEP or ttl)
     if dead == '1' then redis.call('ZADD', k('dead-letters'), now, id) end
-    if task.status == 'running' and new_status ~= 'expired' then count(task) end
+    if task.status == 'running' and new_status ~= 'expired' then count(task, model) end
   end
   written[#written + 1] = ours and 1 or 0
 end

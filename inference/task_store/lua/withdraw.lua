@@ -3,6 +3,7 @@
 -- Keys:
 --   task:ID             hash        task record; deleted
 --   image:ID            string      inline image; deleted
+--   inline-bytes        string      bytes of all inline images; decreased
 --   batch:BATCH_ID      string      items of a batch; deleted
 --   waiting:QUEUE       sorted set  tasks that wait; the tasks leave it
 --   urgent:QUEUE        sorted set  urgent ones of them; the tasks leave it
@@ -16,6 +17,7 @@ for i = 2, #ARGV do
   local status = redis.call('HGET', record(ARGV[i]), 'status')
   if status and status ~= 'queued' then return 0 end
 end
+local images = {}
 for i = 2, #ARGV do
   local id = ARGV[i]
   local queue, request_id = unpack(redis.call('HMGET', record(id), 'queue', 'request_id'))
@@ -24,8 +26,10 @@ for i = 2, #ARGV do
     redis.call('ZREM', k('urgent', queue), id)
     redis.call('ZREM', k('deadlines'), id)
     redis.call('ZREM', k('request', request_id), id)
-    redis.call('DEL', record(id), image(id))
+    redis.call('DEL', record(id))
+    images[#images + 1] = image(id)
   end
 end
+delete_images(images)
 if ARGV[1] ~= '' then redis.call('DEL', k('batch', ARGV[1])) end
 return 1

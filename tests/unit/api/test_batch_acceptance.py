@@ -127,7 +127,7 @@ class TestAServerThatIsDown:
 
         app.batch_submissions._uploads._objects = Faulty(app.services.objects, put=fail_once)
         assert_problem(post_batch(client, range(8)), 503, "service_unavailable")
-        assert len(calls) == 8
+        assert len(calls) == 5  # in a folder one after the other: none is stored after it
         assert before.are_none()
 
     def test_a_record_store_that_is_down(self, app: Api, client: FlaskClient) -> None:

@@ -12,7 +12,7 @@ import pytest
 from api_rig import assert_problem
 
 from api.serving import connections_within
-from inference.open_files import let_open, out_of_files, report
+from inference.open_files import out_of_files, raise_open_file_limit, report
 
 
 @pytest.fixture
@@ -25,12 +25,12 @@ def test_the_systems_usual_limit_is_raised_as_far_as_is_allowed() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (512, hard))
-        let_open(600)
+        raise_open_file_limit(600)
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (600, hard)
-        let_open(550)
+        raise_open_file_limit(550)
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (600, hard)
         if hard != resource.RLIM_INFINITY:
-            let_open(hard + 1)
+            raise_open_file_limit(hard + 1)
             assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -13,7 +13,7 @@ from support.fakes import FakeBroker
 
 from api.app import Api
 from inference.errors import IdempotencyConflict, Overloaded, ServiceUnavailable
-from inference.task_store import StateChanged, TaskStore
+from inference.task_store import TaskStore
 
 ASYNC = {"Prefer": "respond-async"}
 SEND: dict[str, Callable[..., Any]] = {
@@ -98,7 +98,6 @@ REFUSALS = {
     "full": (FULL, 503),
     "overloaded": (Overloaded("too many"), 429),
     "conflict": (IdempotencyConflict("another content"), 409),
-    "changed for ever": (StateChanged(), 503),
 }
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 
 import pytest
 
@@ -50,16 +49,17 @@ def test_after_an_error_no_call_begins() -> None:
 
 
 def test_a_call_that_hangs_is_not_waited_for() -> None:
-    gate, begun = threading.Event(), []
+    gate, begun, ended = threading.Event(), list[int](), list[int]()
 
     def call(number: int) -> None:
         begun.append(number)
-        gate.wait(10)
+        gate.wait(60)
+        ended.append(number)
 
-    calls, began = SideBySide(2), time.monotonic()
+    calls = SideBySide(2)
     with pytest.raises(TimeoutError):
         calls.map(call, range(8), timeout_s=0.1)
-    assert time.monotonic() - began < 5
+    assert ended == []
     gate.set()
     calls.begin(lambda: None).result(10)
     assert sorted(begun) == [0, 1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from http import HTTPStatus
 from typing import Any
 
@@ -202,7 +202,7 @@ def test_an_object_is_a_copy_only_where_the_record_has_the_bytes(
     """Nothing else would outlive a power failure."""
     images = [raw_image() if is_small else npy_image() for is_small in small]
     metadata = [RAW_METADATA if is_small else {} for is_small in small]
-    app = make_app(uploads={"inline_max_bytes": len(raw_image()), "inline_quiet_max_bytes": 0})
+    app = make_app(uploads={"inline_max_bytes": len(raw_image())})
     client = app.test_client()
     client.delete(f"/tasks/{post_async(client)}")  # now the store is known to work
     objects = app.services.objects
@@ -262,7 +262,7 @@ def test_its_bytes_come_with_the_lease_until_it_has_ended(client: FlaskClient, o
 
 @pytest.mark.parametrize(("limit", "is_inline"), [(0, False), (255, False), (256, True)])
 def test_only_up_to_the_size_that_the_settings_say(make_app: Any, limit: int, is_inline: bool) -> None:
-    app = make_app(uploads={"inline_max_bytes": limit, "inline_quiet_max_bytes": 0})
+    app = make_app(uploads={"inline_max_bytes": limit})
     client = app.test_client()
     post_async(client)  # now the store is known to work
     task_id = post_async(client, raw_form(5))
@@ -271,35 +271,61 @@ def test_only_up_to_the_size_that_the_settings_say(make_app: Any, limit: int, is
     assert len(raw_image(5)) == 256
 
 
-def test_larger_ones_only_while_few_wait(make_app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What lies in Redis has a bound, however many come."""
-    monkeypatch.setattr("api.uploads._QUIET_TASKS", 4)
-    app = make_app(uploads={"inline_max_bytes": 255})
-    client, store = app.test_client(), app.services.store
-    client.delete(f"/tasks/{post_async(client)}")  # now the store is known to work
-
-    def are_inline() -> list[bool]:
-        (first, *_) = task_ids = [post_async(client, raw_form(5)) for _ in range(2)]
-        images = [lease.image for lease in store.lease("w", task_ids).leases]
-        store.release("w", task_ids)
-        assert app.services.objects.get(store.get(first).item.object_key) == raw_image(5)
-        return list(map(bool, images))
-
-    assert are_inline() == [True, True]
-    time.sleep(0.6)  # a queue's length is remembered for half a second
-    assert are_inline() == [True, True]
-    time.sleep(0.6)
-    assert are_inline() == [False, False]
+def test_the_images_of_one_request_are_inline_up_to_a_size_together(make_app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One call of Redis does not keep others waiting for long."""
+    monkeypatch.setattr("api.uploads._MAX_REQUEST_BYTES", 2 * len(raw_image()))
+    app = make_app()
+    for count, are_inline in ((2, True), (3, False), (2, True)):
+        items = post_batch(app.test_client(), range(count), headers=ASYNC).json["items"]
+        leases = app.services.store.lease("w", [item["task_id"] for item in items]).leases
+        assert [bool(lease.image) for lease in leases] == [are_inline] * count
 
 
-@pytest.mark.parametrize(("limit", "three_are_inline"), [(255, False), (256, True)])
-def test_larger_ones_only_in_a_batch_that_is_small_as_a_whole(
-    make_app: Any, monkeypatch: pytest.MonkeyPatch, limit: int, three_are_inline: bool
-) -> None:
-    monkeypatch.setattr("api.uploads._MAX_QUIET_BYTES", 2 * len(raw_image()))
-    app = make_app(uploads={"inline_max_bytes": limit})
-    client = app.test_client()
-    for count, are_inline in ((2, True), (3, three_are_inline)):
-        batch = post_batch(client, range(count), headers=ASYNC).json
-        task_ids = [item["task_id"] for item in batch["items"]]
-        assert [bool(lease.image) for lease in app.services.store.lease("w", task_ids).leases] == [are_inline] * count
+class TestTheMemoryOfTheTaskStore:
+    """Three images fit; then the next are stored before their tasks are accepted, as large ones are."""
+
+    @pytest.fixture
+    def app(self, make_app: Any, monkeypatch: pytest.MonkeyPatch) -> Api:
+        monkeypatch.setattr("api.uploads._MB", len(raw_image()))
+        app: Api = make_app(uploads={"inline_memory_mb": 3})
+        return app
+
+    def are_inline(self, app: Api, task_ids: Iterable[str]) -> list[bool]:
+        task_ids = list(task_ids)
+        leases = app.services.store.lease("w", task_ids).leases
+        keys = [record.item.object_key for record in app.services.store.get_many(task_ids) if record]
+        assert [len(app.services.objects.get(key)) for key in keys] == [len(raw_image())] * len(task_ids)
+        return [bool(lease.image) for lease in leases]
+
+    def test_no_more_than_fit_are_inline_at_a_time(self, app: Api, client: FlaskClient) -> None:
+        task_ids = [post_async(client, raw_form(number)) for number in range(5)]
+        assert self.are_inline(app, task_ids) == [True, True, True, False, False]
+        for task_id in task_ids[:2]:
+            client.delete(f"/tasks/{task_id}")
+        post_async(client)  # the task store tells what it holds with each acceptance
+        assert self.are_inline(app, [post_async(client) for _ in range(3)]) == [True, True, False]
+
+    def test_those_of_another_process_count(self, app: Api, client: FlaskClient, make_app: Any) -> None:
+        other = make_app().test_client()
+        for _ in range(3):
+            post_async(other)
+        assert self.are_inline(app, [post_async(client) for _ in range(2)]) == [True, False]
+
+    def test_the_images_of_a_batch_are_inline_together_or_not_at_all(self, app: Api, client: FlaskClient) -> None:
+        for count, is_inline in ((4, False), (3, True), (1, False)):
+            items = post_batch(client, range(count), headers=ASYNC).json["items"]
+            assert self.are_inline(app, [item["task_id"] for item in items]) == [is_inline] * count
+
+    def test_what_was_refused_does_not_count(self, app: Api, client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The next acceptance tells the count."""
+        with monkeypatch.context() as patch:
+            patch.setattr(app.services.store, "accept", _refuse)
+            for _ in range(3):
+                assert_problem(post(client, headers=ASYNC), 503, "service_unavailable")
+        assert self.are_inline(app, [post_async(client) for _ in range(2)]) == [False, True]
+
+
+def _refuse(*_: Any, **__: Any) -> Any:
+    error = ServiceUnavailable("refused by the test", retry_after_s=5)
+    error.is_refusal = True
+    raise error

@@ -133,21 +133,6 @@ def test_a_big_batch_is_met_more_often_than_a_small_one(seen: list[int], mean: f
     assert mean_batch_size(seen) == mean
 
 
-def test_only_what_is_between_the_marks_is_replaced() -> None:
-    text = f"# By hand\n{page.BEGIN}\nold\n{page.END}\n## By hand too\n"
-
-    new = page.replaced(text, "new\n")
-
-    assert new == f"# By hand\n{page.BEGIN}\n\nnew\n\n{page.END}\n## By hand too\n"
-    assert page.replaced(new, "new\n") == new
-
-
-@pytest.mark.parametrize("text", ["no marks", f"{page.BEGIN} alone", f"{page.END} before {page.BEGIN}"])
-def test_a_page_without_its_marks_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="lacks"):
-        page.replaced(text, "new")
-
-
 def test_the_page_says_what_failed() -> None:
     table = report.rows([measured(error="it does not answer | at all\nits log: ...")])
 

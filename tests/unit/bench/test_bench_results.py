@@ -6,8 +6,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from bench import page, plots, report
 from bench.report import Row, row
 
@@ -62,8 +60,3 @@ def test_titles_compare_with_the_fastest_peer_and_with_the_one_that_takes_least_
     assert ("tiny: 0.5x the best peer" in throughput, "300/s, Mosec 600/s" in throughput) == (True, True)
     assert ("tiny: 0.25x the best peer" in latency, "p99 50 ms, Mosec p99 200 ms" in latency) == (True, True)
     assert ("tiny: 1.5x the best peer" in cpu, "3 ms, LitServe 2 ms" in cpu) == (True, True)
-
-
-@pytest.mark.parametrize("table", [[], measured("embedded", "ours", 300.0, 3.0, 50.0)[:1]], ids=["nothing", "one row"])
-def test_what_was_not_measured_is_left_out(tmp_path: Path, table: list[Row]) -> None:
-    assert all("the best peer" not in file.read_text(encoding="utf-8") for file in plots.draw(table, tmp_path))

@@ -32,10 +32,6 @@ def digits(repository: Path) -> ModelSpec:
     return load_spec(repository / "models" / "digits")
 
 
-def accept_task(client: redis.Redis, key_prefix: str) -> None:
-    client.incr(f"{key_prefix}:seq")
-
-
 def test_without_a_command_nothing_differs_from_the_configuration(desired: DesiredModels, digits: ModelSpec) -> None:
     state, proposal = desired.look()
     assert (state, proposal) == (DesiredState(), None)
@@ -45,18 +41,9 @@ def test_without_a_command_nothing_differs_from_the_configuration(desired: Desir
 def test_the_served_model_and_the_mode_change(desired: DesiredModels) -> None:
     desired.serve("vgg")
     desired.set_ensemble(True)
-    assert desired.read() == DesiredState(revision=2, served="vgg", ensemble=True)
+    assert desired.read() == DesiredState(served="vgg", ensemble=True)
     desired.set_ensemble(False)
-    assert desired.read() == DesiredState(revision=3, served="vgg", ensemble=False)
-
-
-def test_a_change_notes_the_last_task_that_was_accepted_before(
-    desired: DesiredModels, redis_client: redis.Redis, key_prefix: str
-) -> None:
-    for number in (1, 2):
-        accept_task(redis_client, key_prefix)
-        desired.serve("vgg")
-        assert desired.read().accepted == number
+    assert desired.read() == DesiredState(served="vgg", ensemble=False)
 
 
 class TestProposals:
@@ -64,7 +51,7 @@ class TestProposals:
         desired.propose(PROPOSAL)
         assert desired.look() == (DesiredState(), PROPOSAL)
         assert desired.commit(PROPOSAL, NEW)
-        state = DesiredState(revision=1, models={"vgg": ChangedModel(FILES, NEW)})
+        state = DesiredState(models={"vgg": ChangedModel(FILES, NEW)})
         assert desired.look() == (state, None)
 
     def test_one_that_is_withdrawn_leaves_the_state(self, desired: DesiredModels) -> None:
@@ -78,8 +65,9 @@ class TestProposals:
         """Its first answer got lost, and the client sent it again."""
         desired.propose(PROPOSAL)
         assert desired.commit(PROPOSAL, NEW)
+        desired.reset()
         assert desired.commit(PROPOSAL, NEW)
-        assert desired.read().revision == 1
+        assert desired.read() == DesiredState()
 
     def test_one_may_serve_the_model_too(self, desired: DesiredModels) -> None:
         proposal = Proposal("change-1", "vgg", FILES, serve=True)
@@ -95,7 +83,7 @@ class TestProposals:
         desired.propose(back)
         assert desired.look()[1] == back
         assert desired.commit(back, ModelRef("vgg", "1", "sha256:00"))
-        assert desired.read() == DesiredState(revision=2)
+        assert desired.read() == DesiredState()
 
     def test_a_second_one_is_refused(self, desired: DesiredModels) -> None:
         desired.propose(PROPOSAL)
@@ -157,13 +145,13 @@ class TestReports:
         assert 0 < left_s <= 3600
 
 
-def test_a_reset_goes_back_to_the_configuration_with_a_new_revision(desired: DesiredModels) -> None:
+def test_a_reset_goes_back_to_the_configuration(desired: DesiredModels) -> None:
     desired.serve("vgg")
     desired.set_ensemble(True)
     desired.propose(PROPOSAL)
     desired.commit(PROPOSAL, NEW)
     desired.reset()
-    assert desired.read() == DesiredState(revision=4)
+    assert desired.read() == DesiredState()
 
 
 def test_a_store_that_is_down_is_unavailable(tmp_path: Path) -> None:

@@ -102,13 +102,6 @@ class TestRunning:
         process = psutil.Process(predictor.pid)
         assert "a-secret" not in repr((process.environ(), process.cmdline()))
 
-    @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's /proc to see what is loaded")
-    def test_what_keras_can_do_without_is_not_loaded(self, predictor: PredictorProcess) -> None:
-        loaded = Path(f"/proc/{predictor.pid}/maps").read_text()
-        assert "/tensorflow/" in loaded
-        assert "/sklearn/" not in loaded
-        assert "/matplotlib/" not in loaded
-
     @pytest.mark.parametrize("size", [*range(1, MAX_BATCH_SIZE + 1)])
     def test_a_batch_of_any_size_is_answered_as_its_images_are_one_by_one(
         self, predictor: PredictorProcess, one_by_one: NDArray[np.float32], size: int

@@ -1,4 +1,4 @@
-"""Whose fault it is that a document did not get into the collection: what is refused, what comes again, what is there."""
+"""Documents that do not get into the collection: some are refused, and the others come again."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from pymongo.errors import AutoReconnect, BulkWriteError, OperationFailure
 
-from inference.sinks import SinkUnavailable
-from inference.sinks.mongodb_inserting import insert
+from inference.sinks.mongodb import insert
+from inference.sinks.protocol import SinkUnavailable
 
 #: Codes of MongoDB that are the server's trouble, not the document's.
 PASSING = {
@@ -82,9 +82,10 @@ def write(collection: FakeCollection, *task_ids: str, max_bytes: int = 10**6) ->
 
 
 def write_in_vain(collection: FakeCollection, *task_ids: str) -> frozenset[str]:
-    """What is delivered though not everything was."""
+    """Ids of the documents that are delivered though not everything was, and none refused."""
     with pytest.raises(SinkUnavailable) as raised:
         write(collection, *task_ids)
+    assert raised.value.refusals == []
     return raised.value.delivered
 
 
@@ -120,21 +121,31 @@ def test_a_disk_that_fills_up_refuses_nothing_and_says_what_it_took(collection: 
     assert sorted(collection.documents) == ["1", "2", "3", "4", "5"]
 
 
-def test_a_trouble_that_passed_meanwhile_costs_a_second_try(collection: FakeCollection) -> None:
-    collection.room = 1
+def test_one_that_failed_before_others_got_in_is_tried_alone(collection: FakeCollection) -> None:
+    collection.codes = {"2": PASSING["interrupted"]}
 
     def mend(call: int) -> None:
-        collection.room = 10 if call == 2 else collection.room
+        collection.codes = {} if call == 2 else collection.codes
 
-    collection.before_call = mend  # "2" fails again alone, "3" gets in: no proof that "2" is at fault
+    collection.before_call = mend
     assert write(collection, "1", "2", "3") == {}
-    assert collection.calls == [["1", "2", "3"], ["2"], ["3"], ["2"]]
+    assert collection.calls == [["1", "2", "3"], ["2"], ["2"]]
+    assert collection.documents.keys() == {"1", "2", "3"}
 
 
-def test_one_that_fails_while_others_get_in_is_at_fault_whatever_its_code(collection: FakeCollection) -> None:
+def test_one_that_fails_alone_as_well_is_refused_whatever_its_code(collection: FakeCollection) -> None:
     collection.codes = {"poison": PASSING["unknown"]}
     assert write(collection, "1", "poison", "2") == {"poison": "MongoDB refuses it: not poison (code 99999)"}
+    assert collection.calls == [["1", "poison", "2"], *[["poison"]] * 3]
     assert collection.documents.keys() == {"1", "2"}
+
+
+def test_many_that_fail_are_refused_with_one_that_gets_in_after_them(collection: FakeCollection) -> None:
+    poison = [f"poison {number}" for number in range(50)]
+    collection.codes = dict.fromkeys(poison, PASSING["unknown"])
+    assert write_in_vain(collection, *poison) == set()
+    assert write(collection, *poison, "1").keys() == set(poison)
+    assert collection.documents.keys() == {"1"}
 
 
 def test_one_that_is_the_last_comes_again_and_is_found_out_by_those_behind_it(collection: FakeCollection) -> None:
@@ -145,7 +156,7 @@ def test_one_that_is_the_last_comes_again_and_is_found_out_by_those_behind_it(co
     assert collection.documents.keys() == {"1", "2"}
 
 
-@pytest.mark.parametrize("order", [("poison", "1", "2"), ("1", "poison", "2"), ("1", "2", "poison")])
+@pytest.mark.parametrize("order", [("poison", "1", "2"), ("1", "poison", "2")])
 def test_one_that_fails_the_whole_command_is_found_out(collection: FakeCollection, order: tuple[str, ...]) -> None:
     """FerretDB answers so to some; the code then says nothing of any one document."""
     collection.codes, collection.fails_as_a_whole = {"poison": REFUSED["bad value"]}, True
@@ -153,11 +164,19 @@ def test_one_that_fails_the_whole_command_is_found_out(collection: FakeCollectio
     assert collection.documents.keys() == {"1", "2"}
 
 
-def test_refused_ones_beside_a_trouble_come_again_too(collection: FakeCollection) -> None:
+def test_one_that_fails_the_whole_command_keeps_no_other_one_out(collection: FakeCollection) -> None:
+    collection.codes, collection.fails_as_a_whole = {"poison": PASSING["unknown"]}, True
+    assert write_in_vain(collection, *"12345", "poison") == set("12345")
+    assert write_in_vain(collection, "poison") == set()
+    assert write(collection, "poison", "6").keys() == {"poison"}
+
+
+def test_one_is_refused_though_others_come_again(collection: FakeCollection) -> None:
     collection.codes, collection.room = {"bad": REFUSED["too large"]}, 1
-    assert write_in_vain(collection, "1", "bad", "2") == {"1"}
-    collection.room = 10
-    assert write(collection, "bad", "2").keys() == {"bad"}
+    with pytest.raises(SinkUnavailable, match="did not take 1 of 3 documents: no room") as raised:
+        write(collection, "1", "bad", "2")
+    assert raised.value.delivered == {"1"}
+    assert [refusal.task_id for refusal in raised.value.refusals] == ["bad"]
 
 
 def test_what_is_there_already_is_delivered_and_proves_nothing(collection: FakeCollection) -> None:

@@ -15,8 +15,8 @@ from support.samples import VECTOR, a_request, a_success
 from support.waiting import until
 
 from inference.errors import ServiceUnavailable
-from inference.sinks import Refusal, SinkUnavailable
 from inference.sinks.outbox import Outbox, outbox_stats
+from inference.sinks.protocol import Refusal, SinkUnavailable
 from inference.sinks.relay import Relay, RelayPolicy
 from inference.task_store import Commit
 from inference.task_store.redis_store import RedisTaskStore, StorePolicy
@@ -89,7 +89,7 @@ def test_a_sink_that_fails_twice_gets_everything_once(rig: Rig) -> None:
         with pytest.raises(SinkUnavailable):
             relay.relay_once(block_ms=1)
         assert rig.deliveries(ids) == {"pending"}
-    assert [relay.relay_once(block_ms=1) for _ in range(2)] == [3, 2]
+    assert [relay.relay_once(block_ms=1) for _ in range(2)] == [4, 1]
     assert rig.sink.task_ids == ids
     assert (rig.waiting(), rig.pending()) == (0, 0)
 
@@ -154,7 +154,7 @@ def test_what_a_dead_relay_took_is_delivered_by_another(rig: Rig) -> None:
     dead.open()
     assert [entry.task_id for entry in dead.take(3, block_ms=1)] == ids[:3]
     relay = rig.relay("alive")
-    assert [relay.relay_once(block_ms=1) for _ in range(3)] == [3, 2, 0]
+    assert [relay.relay_once(block_ms=1) for _ in range(3)] == [4, 1, 0]
     assert rig.sink.task_ids == ids
     assert rig.pending() == 0
 
@@ -257,3 +257,24 @@ def test_one_that_is_stuck_stands_in_nobodys_way(rig: Rig) -> None:
     assert relay.relay_once(block_ms=1) == 1
     assert rig.sink.task_ids == [first, third, *later, stuck]
     assert (rig.waiting(), rig.pending()) == (0, 0)
+
+
+def test_one_that_is_stuck_lets_others_pass_though_it_is_a_whole_batch(rig: Rig) -> None:
+    stuck, *others = rig.finish(4)
+    relay = rig.relay(policy=RelayPolicy(batch_size=1, claim_idle_s=3600))
+    rig.sink.stuck = {stuck}
+    for _ in range(4):
+        with pytest.raises(SinkUnavailable):
+            relay.relay_once(block_ms=1)
+    assert rig.sink.task_ids == others
+    assert (rig.waiting(), rig.pending()) == (1, 1)
+
+
+def test_what_is_refused_beside_one_that_is_stuck_does_not_come_again(rig: Rig) -> None:
+    refused, stuck, third = rig.finish(3)
+    rig.sink.refused, rig.sink.stuck = {refused: "too large"}, {stuck}
+    with pytest.raises(SinkUnavailable):
+        rig.relay().relay_once(block_ms=1)
+    assert [rig.deliveries([task_id]) for task_id in (refused, stuck, third)] == [{"refused"}, {"pending"}, {"delivered"}]
+    assert rig.store.is_dead_letter(refused)
+    assert (rig.waiting(), rig.pending()) == (1, 1)

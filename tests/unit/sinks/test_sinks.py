@@ -9,7 +9,7 @@ import pytest
 from support.result_documents import a_document, an_ended_task
 from support.samples import VECTOR, a_failure, a_success
 
-from inference.sinks import result_document
+from inference.sinks.protocol import result_document
 
 
 def test_a_document_says_what_the_seed_promises_and_more() -> None:

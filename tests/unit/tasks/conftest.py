@@ -72,11 +72,13 @@ def make_rig(
     rigs: list[Rig] = []
     failed_before = request.session.testsfailed
 
-    def make(*, slots: int = 10, predictor: Any = None, arena: SlotArena | None = None, **options: Any) -> Rig:
+    def make(
+        *, spec: ModelSpec = digits, slots: int = 10, predictor: Any = None, arena: SlotArena | None = None, **options: Any
+    ) -> Rig:
         arena = arena or make_arena(slots)
-        predictor = predictor or FakePredictor({digits.name: arena})
+        predictor = predictor or FakePredictor({spec.name: arena})
         store, objects = stores
-        rig = Rig(spec=digits, store=store, objects=objects, arena=arena, predictor=predictor, **options)
+        rig = Rig(spec=spec, store=store, objects=objects, arena=arena, predictor=predictor, **options)
         rigs.append(rig)
         return rig
 

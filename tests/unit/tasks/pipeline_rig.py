@@ -67,12 +67,8 @@ class FakePredictor:
         self._lock = threading.Lock()
         self._running = True
         self.loaded: dict[str, Loaded] = {}
-        self.references: dict[str, ModelRef] = {}
-        self.former_references: list[ModelRef] = []
-        #: what every batch is said to have run on; None: the version that its tasks were accepted for
-        self.runs_on: ModelRef | None = None
-        #: the versions that were asked for
-        self.models: list[ModelRef] = []
+        #: the versions that are served
+        self.references = {name: ModelRef(name, "1", "sha256:0") for name in arenas}
         #: the numbers of the images of each batch, in the order of the calls
         self.batches: list[list[int]] = []
         self.starts = 0
@@ -94,14 +90,14 @@ class FakePredictor:
         """The numbers of all images so far."""
         return [number for batch in self.batches for number in batch]
 
-    def predict(self, model: ModelRef, slots: Sequence[int]) -> BatchPredictions:
+    def predict(self, model: str, slots: Sequence[int]) -> BatchPredictions:
         with self._lock:
             if not self._running:
                 self.refused += 1
                 raise PredictorNotRunning("the predictor process is not running")
-            numbers = [int(self._arenas[model.name].images[slot].flat[0]) for slot in slots]
+            numbers = [int(self._arenas[model].images[slot].flat[0]) for slot in slots]
             self.batches.append(numbers)
-            self.models.append(model)
+            served = self.references[model]
             if len(self.batches) >= self.gated_from:
                 assert self.gate.wait(PATIENCE_S), "nobody opened the gate"
             killers = [number for number in numbers if self.crashes_on[number] > 0]
@@ -111,7 +107,7 @@ class FakePredictor:
                 raise PredictorCrashed("the predictor process died: signal 9")
             if self.raises_on.intersection(numbers):
                 raise PredictionFailed("the model raised ValueError: no")
-            return BatchPredictions(self._values(numbers), predict_ms=1.5, model=self.runs_on or model)
+            return BatchPredictions(self._values(numbers), predict_ms=1.5, model=served)
 
     def hold(self, call: int) -> None:
         """Let the call that waits at the gate go on; the calls from number `call` on wait."""
@@ -126,9 +122,6 @@ class FakePredictor:
 
     def stop(self) -> None:
         self._running = False
-
-    def end_former(self) -> None:
-        """There is no former process."""
 
     def _values(self, numbers: list[int]) -> NDArray[np.float32]:
         if self.answer is not None:

@@ -272,27 +272,22 @@ def test_starts_wait_while_the_store_is_down(rig: Rig) -> None:
         assert_succeeded(rig.record(number), number)
 
 
-def test_a_batch_runs_on_the_version_that_its_tasks_were_accepted_for(rig: Rig) -> None:
+def test_a_task_runs_on_the_version_that_is_served_when_its_batch_starts(rig: Rig) -> None:
+    first, second = rig.predictor.references["digits"], ModelRef("digits", "2", "sha256:2")
     rig.predictor.gate.clear()
-    inboxes = rig.send(0, version="1")
+    inboxes = rig.send(0)
     wait_until(lambda: rig.predictor.batches, "a running batch")
-    inboxes += rig.send(1, 2, version="1")
-    rig.await_decoded(2)
+    inboxes += rig.send(1, 2)
+    rig.predictor.references = {"digits": second}
     inboxes += rig.send(3, version="2")
     rig.await_decoded(3)
     rig.predictor.gate.set()
     rig.await_done(inboxes)
-    assert [sorted(batch) for batch in rig.predictor.batches] == [[0], [1, 2], [3]]
-    assert [model.version for model in rig.predictor.models] == ["1", "1", "2"]
-    assert [rig.record(number).ran_on.version for number in range(4)] == ["1", "1", "1", "2"]
-
-
-def test_a_record_names_the_version_that_ran_it(rig: Rig) -> None:
-    """Its own was gone already."""
-    rig.predictor.runs_on = ModelRef("digits", "2", "sha256:2")
-    rig.await_done(rig.send(1, version="1"))
-    record = rig.record(1)
-    assert (record.model.version, record.ran_on) == ("1", rig.predictor.runs_on)
+    assert [sorted(batch) for batch in rig.predictor.batches] == [[0], [1, 2, 3]]
+    records = [rig.record(number) for number in range(4)]
+    assert [record.ran_on for record in records] == [first, second, second, second]
+    assert [record.model.version for record in records] == ["1", "1", "1", "2"]
+    assert rig.store.queue_load(rig.spec.queue).model == second
 
 
 def test_what_can_end_in_time_no_more_costs_the_predictor_nothing(rig: Rig) -> None:

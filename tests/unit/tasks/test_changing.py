@@ -9,33 +9,28 @@ from typing import Any
 
 import pytest
 import redis
-from pipeline_rig import OWNER, Inbox, Outage, message_of, queue_item, wait_until
+from pipeline_rig import OWNER, Outage, wait_until
 from support.fake_process import FakeProcess
-from support.samples import a_request
 
 from inference.errors import ConfigurationError
-from inference.messages import ModelRef, QueueMessage
+from inference.messages import ModelRef
 from inference.models.desired import DesiredModels, NewFiles, Proposal, Report
 from inference.models.files import ModelFiles
 from inference.models.registry import reference
 from inference.models.spec import ModelSpec
 from inference.models.switching import SwitchingPredictor
 from inference.settings import Settings
-from inference.task_store.redis_store import RedisTaskStore
 from tasks import changing
 from tasks.changing import ModelChanger, Specs
-from tasks.jobs import HeldJobs, Job
 
 
 class World:
     """A worker's models, its predictor processes as fakes, and the commands that come."""
 
-    def __init__(self, digits: ModelSpec, desired: DesiredModels, store: RedisTaskStore, folder: Path) -> None:
+    def __init__(self, digits: ModelSpec, desired: DesiredModels, folder: Path) -> None:
         self.digits = digits
         self.desired: Any = Outage(desired)
-        self.store = store
         self.folder = folder
-        self.held = HeldJobs()
         self.processes: list[FakeProcess] = []
         #: what processes made from now on say when they are started
         self.fails = ""
@@ -51,8 +46,6 @@ class World:
             owner=OWNER,
             specs=specs,
             make=self.make,
-            store=store,
-            held=self.held,
         )
         self.changer._on_fault = lambda: self.faults.append("models")
         self._changes = 0
@@ -119,11 +112,9 @@ def desired(redis_client: redis.Redis, key_prefix: str) -> DesiredModels:
 
 
 @pytest.fixture
-def world(
-    digits: ModelSpec, desired: DesiredModels, store: RedisTaskStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[World]:
+def world(digits: ModelSpec, desired: DesiredModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     monkeypatch.setattr(changing, "POLL_INTERVAL_S", 0.01)
-    world = World(digits, desired, store, tmp_path)
+    world = World(digits, desired, tmp_path)
     yield world
     world.changer.stop()
     for process in world.processes:
@@ -147,14 +138,14 @@ def test_a_good_file_is_loaded_beside_the_old_and_reported(world: World, digits:
     assert report.model.digest != digits.digest
     assert world.current == reference(digits)
     assert len(world.running) == 2
-    assert world.predictor.predict(report.model, [0]).model == report.model  # it may be accepted for at once
+    assert world.predictor.predict("digits", [0]).model == reference(digits)
 
 
-def test_once_committed_it_is_the_current_one_and_the_former_ends(world: World) -> None:
+def test_once_committed_it_serves_and_the_old_one_ends(world: World) -> None:
     world.start()
     model = world.change(world.file("new"))
     wait_until(lambda: world.current == model, "the switch")
-    wait_until(lambda: len(world.running) == 1, "the end of the former process")
+    wait_until(lambda: len(world.running) == 1, "the end of the old process")
     assert world.running == [world.processes[-1]]
 
 
@@ -326,7 +317,7 @@ class TestStartingLater:
         model = self.commanded(world, world.file("new"))
         world.desired.bring_up()
         wait_until(lambda: world.current == model, "the switch")
-        wait_until(lambda: len(world.running) == 1, "the end of the former process")
+        wait_until(lambda: len(world.running) == 1, "the end of the old process")
 
     def test_what_cannot_be_loaded_afterwards_leaves_the_old_one(
         self, world: World, digits: ModelSpec, monkeypatch: pytest.MonkeyPatch
@@ -343,55 +334,61 @@ class TestStartingLater:
         wait_until(lambda: world.current == model, "the switch")
 
 
-class TestTheFormerProcess:
-    """It ends when nothing is left that was accepted for its version."""
+class TestNeverMoreThanTwoProcesses:
+    @pytest.fixture(autouse=True)
+    def most(self, world: World) -> Iterator[None]:
+        counts: list[int] = []
+        make = world.changer._make
 
-    def accept(self, world: World) -> str:
-        request = a_request(model=world.current, queue=world.digits.queue)
-        return world.store.accept(request, enqueue=None, max_queue_depth=0).task_id
+        def counted(specs: Specs) -> Any:
+            process = make(specs)
+            counts.append(len(world.running) + 1)  # with this one, which is about to be started
+            return process
 
-    def switched(self, world: World) -> FakeProcess:
-        former = world.running[0]
-        model = world.change(world.file("new"))
-        wait_until(lambda: world.current == model, "the switch")
-        return former
+        world.changer._make = counted
+        yield
+        assert max(counts) == 2
 
-    def turns(self, world: World) -> None:
-        """Until the changer has looked a few times more."""
-        looks: list[int] = []
-        world.desired.before["look"] = lambda: looks.append(1)
-        wait_until(lambda: len(looks) > 3, "some turns")
-
-    def test_it_runs_while_a_task_waits(self, world: World) -> None:
+    def test_while_one_change_follows_another(self, world: World) -> None:
         world.start()
-        task_id = self.accept(world)
-        former = self.switched(world)
-        self.turns(world)
-        assert former.is_running
-        world.store.cancel(task_id)
-        wait_until(lambda: former.was_retired, "its end")
+        models = [world.change(world.file(f"new-{number}")) for number in range(3)]
+        wait_until(lambda: world.current == models[-1], "the last switch")
+        assert world.running == [world.processes[-1]]
 
-    def test_it_runs_while_a_task_is_held(self, world: World) -> None:
+    def test_while_something_else_counts_than_what_was_proposed(self, world: World) -> None:
+        """The state was reset, or another model's changed, while a proposal was open."""
         world.start()
-        item = queue_item()
-        message = QueueMessage(world.current, message_of(item).items)
-        job = Job(item, [Inbox(message).delivery], alone=False, attempt=1, deadline_at=1e12)
-        world.held.add(job)
-        former = self.switched(world)
-        self.turns(world)
-        assert former.is_running
-        world.held.let_go([job])
-        wait_until(lambda: former.was_retired, "its end")
-
-    def test_tasks_that_come_later_do_not_keep_it(self, world: World) -> None:
-        world.start()
-        former = world.running[0]
+        old = world.change(world.file("old"))
+        wait_until(lambda: world.current == old, "the switch")
         proposal = world.propose(world.file("new"))
         model = world.report(proposal).model
+        world.desired.reset()
+        wait_until(lambda: world.current == reference(world.digits), "the switch back")
         assert model is not None
-        world.desired.commit(proposal, model)
-        self.accept(world)
-        wait_until(lambda: former.was_retired, "its end")
+        assert world.desired.commit(proposal, model)
+        wait_until(lambda: world.current == model, "the switch")
+
+
+def test_a_candidate_that_died_is_started_again_before_it_serves(world: World) -> None:
+    """Else the next batch would be the one that finds out."""
+    world.start()
+    proposal = world.propose(world.file("new"))
+    model = world.report(proposal).model
+    assert model is not None
+    candidate = world.running[-1]
+    candidate.stop()
+    assert world.desired.commit(proposal, model)
+    wait_until(lambda: world.current == model, "the switch")
+    assert candidate.is_running
+    assert candidate.starts == 2
+
+
+def test_a_stop_ends_the_candidate(world: World) -> None:
+    world.start()
+    world.report(world.propose(world.file("new")))
+    world.changer.stop()
+    assert world.changer.join(10)
+    assert world.running == [world.processes[0]]
 
 
 def test_a_store_that_is_down_changes_nothing(world: World, digits: ModelSpec) -> None:

@@ -131,7 +131,7 @@ def hub() -> Iterator[Hub]:
 
 class TestOnAMainLoop:
     @pytest.mark.usefixtures("hub")
-    def test_acknowledgements_go_with_the_next_claim(
+    def test_the_window_opens_before_acknowledgements_are_sent(
         self, connect: Callable[..., Connection], queue: str, redis_client: redis.Redis, key_prefix: str
     ) -> None:
         send(connect(), queue, *range(3))
@@ -141,10 +141,10 @@ class TestOnAMainLoop:
         first.ack()
         assert len(unacked(redis_client, key_prefix)[0]) == 2
         assert reader.read(1) == [2]
-        left = {second.delivery_tag.encode(), reader.taken[0].delivery_tag.encode()}
-        assert unacked(redis_client, key_prefix) == (left, left)
+        held = {message.delivery_tag.encode() for message in (first, second, *reader.taken)}
+        assert unacked(redis_client, key_prefix) == (held, held)
 
-    def test_where_no_claim_comes_they_go_by_themselves(
+    def test_they_are_sent_soon(
         self, connect: Callable[..., Connection], queue: str, redis_client: redis.Redis, key_prefix: str, hub: Hub
     ) -> None:
         send(connect(), queue, *range(3))
@@ -167,61 +167,56 @@ class TestOnAMainLoop:
         assert redis_client.llen(queue) == 1
         assert Reader(connect(), queue).read(1) == ["left"]
 
+    @pytest.mark.usefixtures("hub")
+    def test_where_the_connection_breaks_they_go_with_the_next(
+        self, connect: Callable[..., Connection], queue: str, redis_client: redis.Redis, key_prefix: str
+    ) -> None:
+        send(connect(), queue, "ended")
+        reader = Reader(connect(), queue)
+        reader.read(1)
+        reader.taken[0].ack()
+        qos = reader.consumer.channel.qos
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(qos, "pipe_or_acquire", _broken)
+            with pytest.raises(redis.ConnectionError):
+                qos.flush_acknowledged()
+        qos.restore_unacked_once()
+        assert unacked(redis_client, key_prefix) == (set(), set())
+
+
+def _broken(*_: Any) -> Any:
+    raise redis.ConnectionError("the connection is lost")
+
 
 class TestWhileSomethingIsLeft:
     @pytest.fixture
     def reader(self, connect: Callable[..., Connection], queue: str) -> Reader:
-        """Has claimed the first of three, and its connection waits for what it claims next."""
+        """Has claimed the first of three."""
         send(connect(), queue, *range(3))
         reader = Reader(connect(max_claim=1), queue)
         assert reader.read(1) == [0]
         return reader
 
-    def test_the_next_claim_waits_for_no_bell(self, reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
-        sent: list[str] = []
-        connection = reader.consumer.channel.client.connection
-        send_command = connection.send_command
-        monkeypatch.setattr(connection, "send_command", lambda *command: (sent.append(command[0]), send_command(*command)))
-        assert reader.read(2) == [1, 2]
-        assert reader.reads_nothing()
-        assert sent[:3] == ["EVALSHA", "EVALSHA", "BRPOP"]
-
     def test_a_server_that_has_forgotten_the_script_is_told_it_again(self, reader: Reader, redis_client: redis.Redis) -> None:
         redis_client.script_flush()
         assert reader.read(2) == [1, 2]
 
-    def test_a_bell_is_left_for_another_worker(self, reader: Reader, connect: Callable[..., Connection], queue: str) -> None:
-        assert Reader(connect(max_claim=1), queue).read(1) == [1]
-        assert reader.read(1) == [2]
-
-    @pytest.mark.usefixtures("hub")
-    def test_what_is_acknowledged_meanwhile_goes_with_it(
-        self, reader: Reader, redis_client: redis.Redis, key_prefix: str
+    def test_a_bell_is_left_for_another_worker(
+        self, reader: Reader, connect: Callable[..., Connection], queue: str, redis_client: redis.Redis
     ) -> None:
-        reader.taken[0].ack()
-        assert reader.read(1) == [1]
-        tags = {reader.taken[0].delivery_tag.encode()}
-        assert unacked(redis_client, key_prefix) == (tags, tags)
+        assert redis_client.llen(bell_key(queue)) == 1
+        assert Reader(connect(max_claim=1), queue).read(1) == [1]
+        assert redis_client.llen(bell_key(queue)) == 1
+        assert reader.read(1) == [2]
+        assert redis_client.llen(bell_key(queue)) == 0
 
-    def test_what_comes_to_a_channel_that_is_being_closed_goes_back(
-        self, reader: Reader, connect: Callable[..., Connection], queue: str
+    def test_a_channel_that_is_being_closed_claims_nothing(
+        self, reader: Reader, connect: Callable[..., Connection], queue: str, redis_client: redis.Redis
     ) -> None:
         reader.consumer.channel._brpop_start()
         reader.connection.release()
         assert reader.messages == []
-        assert sorted(Reader(connect(), queue).read(3)) == [0, 1, 2]
-
-    @pytest.mark.usefixtures("hub")
-    def test_it_is_told_again_where_the_connection_breaks(
-        self, reader: Reader, redis_client: redis.Redis, key_prefix: str, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        channel = reader.consumer.channel
-        monkeypatch.setattr(channel.client.connection, "send_command", lambda *_: None)
-        reader.taken[0].ack()
-        channel._brpop_start()
-        channel.client.connection.disconnect()
-        channel.qos.restore_unacked_once()
-        assert reader.taken[0].delivery_tag.encode() not in unacked(redis_client, key_prefix)[0]
+        assert redis_client.llen(queue) == 3
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), datetime(2026, 1, 31, tzinfo=UTC)])
@@ -399,18 +394,6 @@ def test_a_header_that_is_no_count_of_items_counts_as_one(connect: Callable[...,
     send(connect("redis"), queue, "odd", headers={"items": items})
     send(connect("redis"), queue, *range(3), headers={"items": 1})
     assert Reader(connect(), queue, prefetch=4).read(4) == ["odd", 0, 1, 2]
-
-
-def test_a_global_key_prefix_is_before_every_key(
-    connect: Callable[..., Connection], queue: str, redis_client: redis.Redis
-) -> None:
-    options = {"global_keyprefix": f"{queue}:"}
-    send(connect(**options), queue, 1, 2)
-    reader = Reader(connect(**options, max_claim=1), queue)
-    assert reader.read(1) == [1]
-    assert redis_client.exists(f"{queue}:{queue}", f"{queue}:{bell_key(queue)}") == 2
-    assert reader.read(1) == [2]
-    assert redis_client.exists(queue, bell_key(queue)) == 0
 
 
 def test_a_consumer_without_acknowledgements_gets_each_message_once(

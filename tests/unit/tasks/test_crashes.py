@@ -21,8 +21,8 @@ from inference.dead_letters import bury
 from inference.errors import ConfigurationError
 from inference.models.arena import SlotArena
 from inference.models.spec import ModelSpec
-from inference.storage import dead_letter_key
 from inference.storage.local import LocalObjectStore
+from inference.storage.protocol import dead_letter_key
 from inference.task_store.redis_store import RedisTaskStore
 
 ALWAYS = 1000
@@ -277,8 +277,8 @@ class TestTwoModels:
         arenas = {name: make_arena(10) for name in ("digits", "others")}
         predictor = FakePredictor(arenas)
         first = make_rig(arena=arenas["digits"], predictor=predictor)
-        second = make_rig(arena=arenas["others"], predictor=predictor)
-        second.spec = digits.model_copy(update={"name": "others"})
+        others = digits.model_copy(update={"name": "others"})
+        second = make_rig(spec=others, arena=arenas["others"], predictor=predictor)
         return first.start(), second.start()
 
     def test_a_batch_that_finds_the_process_down_is_not_counted_as_a_death(self, rigs: tuple[Rig, Rig]) -> None:

@@ -79,10 +79,10 @@ def test_large_pictures_do_not_take_more_than_there_is_for_them(repository: Path
     environment = os.environ | {"PYTHONPATH": f"{repository}:{repository / 'tests'}"}
     shown = subprocess.run(command, env=environment, capture_output=True, text=True, check=True, timeout=120).stdout
     found = json.loads(shown)
-    assert found["decoded"] == 9
+    assert len(found["decoded"]) == 9
     assert found["grown"] < 128 * MB
     assert found["kept"] < 32 * MB, "what was decoded on one thread does not stay there while others decode"
-    assert found["small_s"] < found["all_s"] / 4, "a small picture waits for none of them"
+    assert "small" in found["decoded"][:3], "a small picture waits for none that has not begun"
 
 
 def animated_webp() -> bytes:

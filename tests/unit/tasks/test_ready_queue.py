@@ -6,17 +6,15 @@ import threading
 import time
 
 import pytest
-from pipeline_rig import PATIENCE_S, Inbox, queue_item, wait_until
+from pipeline_rig import PATIENCE_S, Inbox, message_of, queue_item, wait_until
 
-from inference.messages import ModelRef, QueueMessage
 from tasks.jobs import Job
 from tasks.ready_queue import ReadyQueue
 
 
-def job(number: int, *, alone: bool = False, ready_at: float = 0.0, version: str = "1") -> Job:
+def job(number: int, *, alone: bool = False, ready_at: float = 0.0) -> Job:
     item = queue_item(number)
-    delivery = Inbox(QueueMessage(ModelRef("digits", version, "sha256:0"), (item,))).delivery
-    return Job(item, [delivery], alone=alone, attempt=0, deadline_at=1e12, ready_at=ready_at)
+    return Job(item, [Inbox(message_of(item)).delivery], alone=alone, attempt=0, deadline_at=1e12, ready_at=ready_at)
 
 
 def filled(*jobs: Job) -> ReadyQueue:
@@ -110,10 +108,3 @@ def test_what_is_drained_is_all_that_waits() -> None:
     ready = filled(job(0), job(1, alone=True), job(2))
     assert {drained.task_id for drained in ready.drain()} == {"task-0", "task-1", "task-2"}
     assert take(ready) == []
-
-
-def test_a_batch_is_of_one_version_of_the_model() -> None:
-    versions = ["1", "1", "2", "1", "2", "2"]
-    ready = filled(*(job(number, version=version) for number, version in enumerate(versions)))
-    batches = [take(ready) for _ in range(4)]
-    assert batches == [["task-0", "task-1"], ["task-2"], ["task-3"], ["task-4", "task-5"]]

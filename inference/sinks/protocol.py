@@ -1,0 +1,69 @@
+"""The sink protocol: result documents, and what becomes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from inference.messages import EndedTask
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A document that the sink will never take."""
+
+    task_id: str
+    reason: str
+
+
+class SinkUnavailable(Exception):
+    """The sink does not take everything now; what it did not take stays in the outbox.
+
+    Args:
+        delivered: ids of the tasks whose documents it has all the same.
+        refusals: the documents that it will never take.
+    """
+
+    def __init__(self, detail: str, *, delivered: Iterable[str] = (), refusals: Iterable[Refusal] = ()) -> None:
+        super().__init__(detail)
+        self.delivered = frozenset(delivered)
+        self.refusals = list(refusals)
+
+
+class ResultSink(Protocol):
+    """Takes result documents. Each may come more than once: readers drop duplicates by `task_id`."""
+
+    name: str
+
+    def write(self, documents: Sequence[dict[str, Any]]) -> list[Refusal]:
+        """Returns when all but the refused ones are the sink's.
+
+        Raises:
+            SinkUnavailable: all but its `delivered` and `refusals` come again.
+        """
+
+    def close(self) -> None: ...
+
+
+def result_document(task: EndedTask, pipeline_id: str) -> dict[str, Any]:
+    """Result document of a succeeded task. `prediction` is a float32 array of (classes,)."""
+    result, model = task.outcome.result, task.outcome.model
+    if result is None or model is None:
+        raise ValueError(f"task {task.task_id} has no result")
+    confident = {} if result.confident is None else {"confident": result.confident}
+    return {
+        "task_id": task.task_id,
+        "request_id": task.request_id,
+        "pipeline_id": pipeline_id,
+        "inference_model_id": model.name,
+        "model_version": model.version,
+        "model_digest": model.digest,
+        "class": result.class_index,
+        "label": result.label,
+        "confidence_level": result.confidence_level,
+        **confident,
+        "prediction": result.prediction,
+        "created_at_ms": task.created_at_ms,
+        "finished_at_ms": task.finished_at_ms,
+    }
