@@ -6,7 +6,7 @@ CONFIG ?= configurations/local.yaml
 PYTHON ?= $(shell for python in python3 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null && { echo $$python; break; }; done)
 BIN := $(VENV)/bin
-SERVICES = $(or $(PYTHON),python3) -m deploy.services
+SERVICES = $(or $(PYTHON),python3) -m dev.servers
 # Python 3.12 and later count lines at nearly no cost; 3.11 traces them.
 COVER = COVERAGE_CORE=$$($(BIN)/python -c 'import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")') \
 	$(BIN)/python -m pytest --cov --cov-report=

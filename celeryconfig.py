@@ -5,7 +5,7 @@ import sys
 from inference.broker.amqp import predict_queue
 from inference.errors import ConfigurationError
 from inference.models.registry import described_models, served_name
-from inference.redis_client import kombu_sentinel_options, kombu_tls, kombu_url
+from inference.runtime.redis import kombu_sentinel_options, kombu_tls, kombu_url
 from inference.settings import config_path, load_settings
 
 try:
@@ -38,7 +38,7 @@ task_default_queue = _models[served_name(settings, _models)].queue
 
 # One consumer; what runs side by side are the threads of the pipeline and the predictor process.
 worker_pool = "solo"
-worker_consumer = "tasks.consuming:InferenceConsumer"
+worker_consumer = "tasks.consumer.consumer:InferenceConsumer"
 worker_concurrency = 1
 # In items with tasks/claiming.py. RabbitMQ, and kombu's own transport for Redis, count messages, whatever they carry: all their
 # leases are renewed together, and what is decoded is bounded by the arena's slots.

@@ -10,9 +10,9 @@ from tornado.options import options
 
 from celeryconfig import settings
 from inference.errors import ConfigurationError
-from inference.http_address import bound_socket
-from inference.server_checks import check_servers
-from inference.start_checks import check_start
+from inference.launcher.server_checks import check_servers
+from inference.launcher.start_checks import check_start
+from inference.settings.http_address import bound_socket
 from tasks.flower_access import login_problem
 
 # The variables and the command line have been read into `options` already.

@@ -27,10 +27,12 @@ from typing import Any
 import yaml
 
 from inference import __version__
-from inference.cores import use_batch_scheduling
 from inference.errors import ConfigurationError, InferenceError
-from inference.private_files import write_privately
-from inference.server_checks import check_servers
+from inference.launcher.server_checks import check_servers
+from inference.launcher.start_checks import Part, check_everything, check_open_files, check_start
+from inference.runtime.log import configure_logging
+from inference.runtime.private_files import write_privately
+from inference.runtime.process import use_batch_scheduling
 from inference.settings import (
     CONFIG_VARIABLE,
     Settings,
@@ -40,8 +42,6 @@ from inference.settings import (
     read_translated,
     shown_value,
 )
-from inference.start_checks import Part, check_everything, check_open_files, check_start
-from inference.telemetry import configure_logging
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -125,7 +125,7 @@ def _config(options: argparse.Namespace) -> Path | None:
 
 
 def _run_everything(options: argparse.Namespace) -> int:
-    from inference.launcher import everything
+    from inference.launcher import all_in_one as everything
 
     settings = _settings(options)
     configure_logging(settings.log, "server")
@@ -134,7 +134,7 @@ def _run_everything(options: argparse.Namespace) -> int:
 
 
 def _run_api(options: argparse.Namespace) -> int:
-    from api import serving
+    from api.server import serving
 
     serving.serve(_ready_to_start(options, "api"))
     return 0
@@ -151,7 +151,7 @@ def _ready_to_start(options: argparse.Namespace, part: Part) -> Settings:
 
 
 def _run_relay(options: argparse.Namespace) -> int:
-    from inference import relaying
+    from inference.relay import process as relaying
 
     relaying.serve(_ready_to_start(options, "relay"))
     return 0
@@ -181,9 +181,9 @@ def _check_config(options: argparse.Namespace) -> int:
 def _status(options: argparse.Namespace) -> int:
     import orjson
 
-    from inference.services import Services
-    from inference.status import status_of
-    from inference.status_table import status_table
+    from inference.container import Services
+    from inference.status.collect import status_of
+    from inference.status.render import status_table
 
     status = status_of(Services(_settings(options)))
     if options.json:
@@ -205,8 +205,8 @@ def _warn_of_unused(file: Path | None) -> None:
 
 
 def _reset_models(options: argparse.Namespace) -> int:
+    from inference.container import Services
     from inference.models.registry import served_name
-    from inference.services import Services
 
     services = Services(_settings(options))
     served = served_name(services.settings, services.descriptions)
@@ -217,8 +217,8 @@ def _reset_models(options: argparse.Namespace) -> int:
 
 def _dead_letters(options: argparse.Namespace) -> int:
     from inference.broker.rejected import is_rejected_id
-    from inference.dead_letters import DeadLetters
-    from inference.services import Services
+    from inference.container import Services
+    from inference.lifecycle.dead_letters import DeadLetters
 
     services = Services(_settings(options))
     dead_letters = DeadLetters(services.store, services.objects, services.broker)
@@ -240,8 +240,8 @@ def _dead_letters(options: argparse.Namespace) -> int:
 
 
 def _on_dead_task(services: Any, action: str, task_id: str) -> None:
-    from inference.dead_letters import DeadLetters
-    from inference.effective import chosen_sinks
+    from inference.lifecycle.dead_letters import DeadLetters
+    from inference.rollout.runtime_config import chosen_sinks
 
     dead_letters = DeadLetters(services.store, services.objects, services.broker)
     match action:

@@ -7,20 +7,24 @@ from typing import Any
 from flask import Flask, Request
 from werkzeug.utils import cached_property
 
-from api import batch_routes, command_routes, health, inference_routes, task_routes
-from api.admission import Admission
-from api.batch_submission import BatchSubmissions
+from api.acceptance.admission import Admission
+from api.acceptance.batch_submission import BatchSubmissions
+from api.acceptance.submission import Submissions
+from api.acceptance.uploads import Uploads
 from api.commands import Commands
-from api.form_parser import OTHER_PARTS, FormParser, boundary_in
-from api.path_ids import register_id_check
-from api.problems import register_error_handlers
-from api.proxies import TrustedProxies
-from api.stopping import SharedFlag
-from api.submission import Submissions
-from api.uploads import Uploads
-from api.web_security import WebSecurity
-from inference.replies import ReplyRouter
-from inference.services import Services
+from api.forms.parser import OTHER_PARTS, FormParser, boundary_in
+from api.forms.path_ids import register_id_check
+from api.routes import batches as batch_routes
+from api.routes import commands as command_routes
+from api.routes import health
+from api.routes import inference as inference_routes
+from api.routes import tasks as task_routes
+from api.security.middleware import WebSecurity
+from api.security.proxies import TrustedProxies
+from api.server.stopping import SharedFlag
+from api.views.problems import register_error_handlers
+from inference.container import Services
+from inference.lifecycle.replies import ReplyRouter
 from inference.settings import Settings
 
 

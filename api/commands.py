@@ -9,14 +9,14 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
-from api.command_form import ChangeEnsembleMode, Command, LoadNewModel, LoadNewWeights
-from inference.effective import READING_AGE_S, EffectiveConfiguration
+from api.forms.command import ChangeEnsembleMode, Command, LoadNewModel, LoadNewWeights
+from inference.domain import ModelRef
 from inference.errors import InferenceError, InvalidModel, ModelNotFound, ServiceUnavailable, SinkNotConfigured
-from inference.messages import ModelRef
-from inference.models.desired import DesiredModels, NewFiles, Proposal, Report
 from inference.models.files import ModelFiles
 from inference.models.spec import ModelSpec
-from inference.presence import LoadedModelInfo, WorkerPresence
+from inference.rollout.desired_state import DesiredModels, NewFiles, Proposal, Report
+from inference.rollout.runtime_config import READING_AGE_S, EffectiveConfiguration
+from inference.rollout.worker_registry import LoadedModelInfo, WorkerPresence
 from inference.settings.schema import ensemble_sinks
 
 logger = logging.getLogger(__name__)

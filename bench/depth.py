@@ -1,7 +1,7 @@
 """What a task costs while few or very many others wait: time, and CPU of all our processes.
 
 For each depth a service of its own, embedded, first without a worker. The queue is filled through what the API calls too,
-`inference.accepting.accept_batch`: many tasks a call, but a message for each, as single requests leave them; all of them name one
+`inference.lifecycle.enqueue.accept_batch`: many tasks a call, but a message for each, as single requests leave them; all of them name one
 stored image. Then the worker starts, and for each task that starts another is accepted, so that the depth stays what it is.
 """
 
@@ -20,12 +20,12 @@ from bench.contenders import Ours
 from bench.processes import Processes, cpu_ms_each
 from bench.report import Row, row
 from bench.workload import Workload
-from inference.accepting import accept_batch
+from inference.container import Services
+from inference.domain import BatchRequest, PredictionRequest, QueueItem
 from inference.imaging import ImageLimits, inspect
 from inference.launcher import embedded_broker
-from inference.messages import BatchRequest, PredictionRequest, QueueItem
+from inference.lifecycle.enqueue import accept_batch
 from inference.models.registry import reference
-from inference.services import Services
 from inference.settings import load_settings
 
 DEPTHS = (100, 1_000, 100_000)

@@ -9,17 +9,13 @@ from celery.app.defaults import DEFAULTS
 from celery.signals import setup_logging
 
 import celeryconfig
-from inference.private_files import write_privately
-from inference.telemetry import configure_logging
-from tasks import (
-    celery_variables,
-    control,  # noqa: F401 registers its commands
-    flower_access,
-    flower_variables,
-)
-from tasks.consuming import register_predict_alone
+from inference.runtime.log import configure_logging
+from inference.runtime.private_files import write_privately
+from tasks import celery_variables, flower_access, flower_variables
+from tasks.consumer import control  # noqa: F401 registers its commands
+from tasks.consumer.consumer import register_predict_alone
+from tasks.consumer.step import InferenceStep
 from tasks.predict import PredictTask
-from tasks.step import InferenceStep
 
 if celery_variables.is_celery_command():
     write_privately()
@@ -31,7 +27,7 @@ if flower_variables.is_flower():
     flower_access.protect_pages()
 if celeryconfig.settings.broker.transport == "claiming":
     # Not imported else: the setting is there for a kombu in which parts that it stands on have changed.
-    from tasks import claiming
+    from tasks.transport import claiming
 
     claiming.install()
 app = Celery("rohe-inference")

@@ -1,7 +1,7 @@
 """The predict task as Celery sees it.
 
 Nothing is executed by Celery's pool. The strategy hands each message to the pipeline, and the pipeline's answers come back to the
-main loop, where Celery's own bookkeeping runs: see `tasks.request`.
+main loop, where Celery's own bookkeeping runs: see `tasks.consumer.request`.
 """
 
 from __future__ import annotations
@@ -14,19 +14,19 @@ from celery import Task, signals
 from celery.exceptions import InvalidTaskError
 from celery.worker import state
 
+from inference.domain import PREDICT_TASK
 from inference.errors import InferenceError, ModelNotFound
-from inference.messages import PREDICT_TASK
-from tasks.jobs import Delivery
-from tasks.main_loop import MainLoop
-from tasks.redelivering import Redeliveries
-from tasks.request import PredictRequest
-from tasks.worker import InferenceWorker
+from tasks.consumer.main_loop import MainLoop
+from tasks.consumer.request import PredictRequest
+from tasks.pipeline.jobs import Delivery
+from tasks.worker.redelivery import Redeliveries
+from tasks.worker.worker import InferenceWorker
 
 logger = logging.getLogger(__name__)
 
 
 class PredictTask(Task):  # type: ignore[misc] # Celery has no types
-    """`tasks.predict(items=[...])`: see docs/celery.md; as the API sends it, `inference.messages.QueueMessage`."""
+    """`tasks.predict(items=[...])`: see docs/celery.md; as the API sends it, `inference.domain.QueueMessage`."""
 
     name = PREDICT_TASK
     Strategy = "tasks.predict:predict_strategy"

@@ -16,7 +16,7 @@ import pytest
 import redis
 
 from inference.launcher import embedded_broker
-from inference.redis_client import embedded_socket
+from inference.runtime.redis import embedded_socket
 
 ROOT = Path(__file__).parent.parent
 
@@ -56,7 +56,7 @@ def key_prefix() -> str:
 @pytest.fixture(scope="session")
 def services_env() -> Iterator[dict[str, str]]:
     """Addresses of the real servers, by variable; a server that cannot be had fails the tests. They go on if they ran before."""
-    command = [sys.executable, "-m", "deploy.services"]
+    command = [sys.executable, "-m", "dev.servers"]
     ran_before = subprocess.run([*command, "status"], cwd=ROOT, capture_output=True, check=False).returncode == 0
     started = subprocess.run([*command, "start"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert started.returncode == 0, f"the real servers do not start:\n{started.stdout}{started.stderr}"

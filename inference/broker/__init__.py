@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from inference.broker.envelope import Resent
-from inference.messages import QueueMessage
+from inference.domain import QueueMessage
 from inference.task_store.protocol import Enqueue
 
 #: Of a request: 0 is usual, 9 goes first.

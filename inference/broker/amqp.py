@@ -14,8 +14,8 @@ from kombu.exceptions import KombuError, OperationalError
 from kombu.pools import producers
 
 from inference.broker import HIGHEST_PRIORITY, USUAL_PRIORITY, envelope
+from inference.domain import QueueMessage
 from inference.errors import ConfigurationError, ServiceUnavailable
-from inference.messages import QueueMessage
 from inference.settings import BrokerSettings
 from inference.task_store.protocol import Enqueue
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import orjson
 
-from inference.messages import PREDICT_TASK, QueueMessage
+from inference.domain import PREDICT_TASK, QueueMessage
 
 CONTENT_TYPE = "application/json"
 CONTENT_ENCODING = "utf-8"

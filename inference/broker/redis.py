@@ -11,8 +11,8 @@ import orjson
 import redis
 
 from inference.broker import HIGHEST_PRIORITY, USUAL_PRIORITY, envelope
-from inference.messages import QueueMessage
-from inference.redis_client import unavailable_when_down
+from inference.domain import QueueMessage
+from inference.runtime.redis import unavailable_when_down
 from inference.task_store.protocol import Enqueue
 
 #: kombu's priority steps; 0 goes first, and each but 0 has a list of its own.

@@ -20,7 +20,7 @@ import redis
 from inference.broker import Broker
 from inference.broker.envelope import Resent
 from inference.errors import InvalidRequest, TaskNotFound
-from inference.redis_client import unavailable_when_down
+from inference.runtime.redis import unavailable_when_down
 
 #: Messages that are kept; the oldest give way.
 MAX_MESSAGES = 1_000

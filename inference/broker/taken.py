@@ -13,7 +13,7 @@ from typing import Any
 
 import redis
 
-from inference.redis_client import unavailable_when_down
+from inference.runtime.redis import unavailable_when_down
 
 #: Longer than any broker keeps a dead worker's message from the others.
 _TTL_S = 86_400

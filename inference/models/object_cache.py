@@ -26,11 +26,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
-from inference.durable_files import make_folders, replace_durably, write_durably
 from inference.errors import ConfigurationError, ServiceUnavailable
 from inference.models.digests import file_sha256
 from inference.models.locations import FileLocation
 from inference.models.unpacking import DEFAULT_LIMITS, ModelFileLimits, check_archive, read_in_pieces, unpack
+from inference.runtime.durable_files import make_folders, replace_durably, write_durably
 from inference.storage.protocol import ObjectReader
 
 logger = logging.getLogger(__name__)

@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from inference.domain import ModelRef
 from inference.errors import ConfigurationError, ModelNotFound, ObjectNotFound, shown
-from inference.messages import ModelRef
 from inference.models.describing import read_document, read_folder
 from inference.models.files import ModelFiles
 from inference.models.spec import ModelDescription, ModelSpec

@@ -15,8 +15,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from inference.durable_files import sync_folder
 from inference.errors import ConfigurationError
+from inference.runtime.durable_files import sync_folder
 
 #: A model has fewer files.
 _MAX_MEMBERS = 10_000

@@ -13,7 +13,7 @@ from contextlib import suppress
 from typing import Any
 from urllib.parse import SplitResult, urlsplit
 
-from inference.http_address import is_host_name, is_ipv6
+from inference.settings.http_address import is_host_name, is_ipv6
 
 _ENCODE = "in a password, characters as / ? # [ ] @ : % are percent-encoded (@ as %40)"
 _AMQP_FORM = "amqp://USER:PASSWORD@HOST:PORT/VHOST"

@@ -16,8 +16,8 @@ from pydantic_settings import BaseSettings, DotEnvSettingsSource, InitSettingsSo
 
 from inference.errors import ConfigurationError
 from inference.settings.documents import read_mapping, read_text
+from inference.settings.rohe.forms import Translation, translate
 from inference.settings.schema import Settings
-from inference.settings.seed_forms import Translation, translate
 from inference.settings.showing import explain
 from inference.settings.variables import CONFIG_VARIABLE, is_port_link, unknown_variables
 

@@ -1,4 +1,4 @@
-"""What a Redis URL says. Redis-py and kombu each understand a part of these; `inference/redis_client.py` translates.
+"""What a Redis URL says. Redis-py and kombu each understand a part of these; `inference/runtime/redis.py` translates.
 
     redis://[[USER]:PASSWORD@]HOST[:PORT][/DB]
     rediss://…[?ssl_ca_certs=FILE&…]                             with TLS
@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
-from inference.http_address import is_host_name, is_ipv6
 from inference.settings.addresses import split_url
+from inference.settings.http_address import is_host_name, is_ipv6
 
 _PORT = 6379
 _SENTINEL_PORT = 26379

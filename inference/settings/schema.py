@@ -18,9 +18,9 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from inference.http_address import listening_host
 from inference.settings import addresses, web_origins
 from inference.settings.checked import Checked, Count, Few, Seconds, Section, log_level, of_secret
+from inference.settings.http_address import listening_host
 from inference.settings.redis_address import REDIS_SCHEMES, RedisAddress
 from inference.settings.renamed import with_new_names
 from inference.settings.sink_sections import JsonlSinkSettings, KafkaSettings, MongodbSettings, OutboxSettings, RelaySettings
@@ -136,7 +136,7 @@ class BrokerSettings(Section):
     embedded_memory_mb: int | None = Field(default=None, ge=64, le=2**40)
     #: RabbitMQ's kind of queue
     queue_type: Literal["quorum", "classic"] = "quorum"
-    #: how workers take messages from Redis: `claiming`, many at a time (tasks/claiming.py); `stock`, with kombu's own transport
+    #: how workers take messages from Redis: `claiming`, many at a time (tasks/transport/claiming.py); `stock`, with kombu's own transport
     transport: Literal["claiming", "stock"] = "claiming"
 
     @property

@@ -11,8 +11,8 @@ from pydantic import BaseModel
 
 from inference.errors import shown
 from inference.settings.masking import MASK, shown_value
+from inference.settings.rohe.sections import SECTIONS, SHARED
 from inference.settings.schema import Settings
-from inference.settings.seed_sections import SECTIONS, SHARED
 
 #: Keys whose wrong values are not shown either.
 _SECRETS = (["access_key"], ["secret_key"], ["password"], ["url"])

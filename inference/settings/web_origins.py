@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 import re
 
-from inference.http_address import is_address, is_host_name, normal_host
+from inference.settings.http_address import is_address, is_host_name, normal_host
 
 #: Stands for every host, or every origin.
 ANY = "*"

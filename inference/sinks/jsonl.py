@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from inference.durable_files import make_folders, sync_folder
+from inference.runtime.durable_files import make_folders, sync_folder
 from inference.sinks.protocol import Refusal, SinkUnavailable
 
 

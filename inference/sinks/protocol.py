@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from inference.messages import EndedTask
+from inference.domain import EndedTask
 
 
 @dataclass(frozen=True)

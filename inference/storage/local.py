@@ -15,9 +15,9 @@ from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache, partial
 from pathlib import Path
 
-from inference.blocking import run_blocking
-from inference.durable_files import make_folders, sync_folder
 from inference.errors import ObjectNotFound, ServiceUnavailable, StorageFull
+from inference.runtime.durable_files import make_folders, sync_folder
+from inference.runtime.gevent import run_blocking
 from inference.storage.protocol import too_large
 
 logger = logging.getLogger(__name__)

@@ -14,8 +14,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from inference.domain import ModelRef, Outcome
 from inference.errors import IdempotencyConflict
-from inference.messages import ModelRef, Outcome
 
 
 class LeaseState(StrEnum):

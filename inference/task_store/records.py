@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from inference.messages import EndedTask, ModelRef, PredictionRequest, QueueItem, TaskRecord, TaskStatus, decode_outcome
+from inference.domain import EndedTask, ModelRef, PredictionRequest, QueueItem, TaskRecord, TaskStatus, decode_outcome
 
 _DELIVERY = b"delivery:"
 _REFUSAL = b"refusal:"

@@ -12,16 +12,7 @@ from typing import Any, TypeVar
 import orjson
 import redis
 
-from inference.errors import (
-    BatchNotFound,
-    DeadlineExceeded,
-    Overloaded,
-    TaskAlreadyFinished,
-    TaskCanceled,
-    TaskNotFound,
-)
-from inference.gathering import Gatherer
-from inference.messages import (
+from inference.domain import (
     BatchRecord,
     BatchRequest,
     EndedTask,
@@ -31,7 +22,16 @@ from inference.messages import (
     TaskStatus,
     encode_outcome,
 )
-from inference.redis_client import unavailable_when_down
+from inference.errors import (
+    BatchNotFound,
+    DeadlineExceeded,
+    Overloaded,
+    TaskAlreadyFinished,
+    TaskCanceled,
+    TaskNotFound,
+)
+from inference.runtime.coalescing import Gatherer
+from inference.runtime.redis import unavailable_when_down
 from inference.task_store.protocol import (
     Accepted,
     AcceptedBatch,

@@ -20,7 +20,7 @@ from typing import Any
 
 import redis
 
-from inference.redis_client import unavailable_when_down
+from inference.runtime.redis import unavailable_when_down
 from inference.task_store.protocol import RecordLife
 from inference.task_store.scripts import Scripts
 

@@ -11,7 +11,7 @@ import redis
 from redis.commands.core import Script
 from redis.exceptions import NoScriptError
 
-from inference.redis_client import unavailable_when_down
+from inference.runtime.redis import unavailable_when_down
 
 _LUA = Path(__file__).parent / "lua"
 

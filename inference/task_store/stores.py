@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Protocol
 
-from inference.messages import BatchRecord, BatchRequest, EndedTask, PredictionRequest, TaskRecord
+from inference.domain import BatchRecord, BatchRequest, EndedTask, PredictionRequest, TaskRecord
 from inference.task_store.protocol import (
     Accepted,
     AcceptedBatch,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from inference.messages import PredictionRequest
+from inference.domain import PredictionRequest
 from inference.task_store.protocol import Room
 from inference.task_store.records import item_field, record_fields
 

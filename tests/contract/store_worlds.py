@@ -10,7 +10,7 @@ from support.redis_server import client_of_nobody
 from support.samples import QUEUE, a_failure, a_request, a_success
 from support.time_travel import let_time_pass
 
-from inference.messages import Outcome, TaskStatus
+from inference.domain import Outcome, TaskStatus
 from inference.task_store import Commit, Lease, LeaseState, TaskStore
 from inference.task_store.redis_store import RedisTaskStore, StorePolicy
 

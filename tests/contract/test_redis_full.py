@@ -10,9 +10,9 @@ import redis
 from support.redis_server import own_redis_server
 from support.samples import a_request
 
-from inference.services import Services
+from inference.container import Services
 from inference.settings import load_settings
-from inference.status import status_of
+from inference.status.collect import status_of
 
 QUEUE = "predict.digits"
 

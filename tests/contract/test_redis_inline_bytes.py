@@ -11,8 +11,8 @@ import redis
 from support.samples import a_request, a_success
 from support.waiting import until
 
+from inference.domain import BatchRequest
 from inference.errors import Overloaded
-from inference.messages import BatchRequest
 from inference.task_store import Commit
 from inference.task_store.redis_store import RedisTaskStore, StorePolicy
 

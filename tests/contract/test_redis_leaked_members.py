@@ -7,7 +7,7 @@ import redis
 from support.fakes import FakeBroker, FakeObjectStore
 from support.samples import QUEUE, a_request
 
-from inference.sweeper import Sweeper, SweepPolicy
+from inference.relay.sweeper import Sweeper, SweepPolicy
 from inference.task_store.redis_store import RedisTaskStore, StorePolicy
 
 #: More than one pass looks at.

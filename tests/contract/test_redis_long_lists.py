@@ -9,7 +9,7 @@ from support.samples import QUEUE, a_request, an_item
 from support.task_pages import ids_of_request
 from support.time_travel import let_time_pass
 
-from inference.messages import BatchRequest
+from inference.domain import BatchRequest
 from inference.task_store.redis_store import RedisTaskStore, StorePolicy
 
 

@@ -10,10 +10,10 @@ import redis
 from support.samples import a_batch, a_request
 from support.tcp_proxy import TcpProxy
 
+from inference.domain import ModelRef, TaskStatus
 from inference.errors import ChangeInProgress, TaskAlreadyFinished
-from inference.messages import ModelRef, TaskStatus
-from inference.models.desired import DesiredModels, NewFiles, Proposal
-from inference.redis_client import connect
+from inference.rollout.desired_state import DesiredModels, NewFiles, Proposal
+from inference.runtime.redis import connect
 from inference.task_store import Accepted, AcceptedBatch
 from inference.task_store.redis_store import RedisTaskStore, StorePolicy
 

@@ -17,13 +17,13 @@ from support.redis_server import RedisServer, client_of_nobody, own_redis_server
 from support.samples import QUEUE, a_failure, a_request, a_success
 from support.waiting import TIMEOUT_S, together, until
 
+from inference.domain import TaskStatus, decode_outcome
 from inference.errors import ServiceUnavailable, TaskAlreadyFinished
-from inference.messages import TaskStatus, decode_outcome
-from inference.presence import WorkerInfo, WorkerPresence
-from inference.redis_client import connect, unavailable_when_down
-from inference.replies import parse_frames
-from inference.sinks.outbox import Outbox, outbox_stats, relays_of
+from inference.lifecycle.replies import parse_frames
+from inference.rollout.worker_registry import WorkerInfo, WorkerPresence
+from inference.runtime.redis import connect, unavailable_when_down
 from inference.task_store import Commit, Enqueue, LeaseState
+from inference.task_store.outbox import Outbox, outbox_stats, relays_of
 from inference.task_store.redis_store import RedisTaskStore, StorePolicy
 
 ALL = 1000

@@ -13,8 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from store_worlds import ALL, LEASE_S, StoreWorld, accept
 from support.samples import QUEUE, a_failure, a_success
 
+from inference.domain import TaskStatus
 from inference.errors import TaskAlreadyFinished
-from inference.messages import TaskStatus
 from inference.task_store import Commit, LeaseState
 
 DEADLINE_S = 60.0

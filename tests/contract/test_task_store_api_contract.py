@@ -22,8 +22,8 @@ from store_worlds import (
 from support.samples import QUEUE, a_request, an_item
 from support.task_pages import ids_of_request
 
+from inference.domain import TaskStatus
 from inference.errors import IdempotencyConflict, Overloaded, TaskAlreadyFinished, TaskNotFound
-from inference.messages import TaskStatus
 from inference.task_store import Accepted, Enqueue, KnownKey, LeaseState, TaskStore
 
 

@@ -9,8 +9,8 @@ from store_worlds import IDEMPOTENCY_TTL_S, RESULT_TTL_S, StoreWorld, accept, co
 from support.samples import QUEUE, a_batch, a_request
 from support.task_pages import ids_of_request
 
+from inference.domain import BatchRecord, BatchRequest, TaskStatus
 from inference.errors import BatchNotFound, IdempotencyConflict, InvalidImage, Overloaded
-from inference.messages import BatchRecord, BatchRequest, TaskStatus
 from inference.task_store import AcceptedBatch, Enqueue, KnownKey, LeaseState, TaskStore
 
 REFUSED = InvalidImage("no image", field="image").to_dict()

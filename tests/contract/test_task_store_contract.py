@@ -20,8 +20,8 @@ from store_worlds import (
 )
 from support.samples import QUEUE, a_failure
 
+from inference.domain import TaskStatus
 from inference.errors import ServiceUnavailable
-from inference.messages import TaskStatus
 from inference.task_store import LeaseState, TaskStore
 
 

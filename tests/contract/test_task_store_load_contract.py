@@ -6,8 +6,8 @@ import pytest
 from store_worlds import ALL, LONGER_THAN_A_LEASE_S, StoreWorld, accept, commit_one, finished, leased, running
 from support.samples import QUEUE, a_batch, a_failure, a_request, a_success
 
+from inference.domain import ModelRef, Outcome, TaskStatus
 from inference.errors import DeadlineExceeded, Overloaded
-from inference.messages import ModelRef, Outcome, TaskStatus
 from inference.task_store import Commit, Enqueue, Room, TaskStore
 
 

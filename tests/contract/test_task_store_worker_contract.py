@@ -20,7 +20,7 @@ from store_worlds import (
 )
 from support.samples import QUEUE, VECTOR, a_failure, a_success
 
-from inference.messages import TaskStatus
+from inference.domain import TaskStatus
 from inference.task_store import Commit, Lease, LeaseState, TaskStore
 
 

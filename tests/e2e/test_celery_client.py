@@ -13,7 +13,7 @@ import requests
 from support.celery_user import CeleryUser, zero
 from support.service import wait_until
 
-from inference.redis_client import kombu_url
+from inference.runtime.redis import kombu_url
 from inference.settings import load_settings
 
 pytestmark = pytest.mark.process

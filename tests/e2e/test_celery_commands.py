@@ -14,7 +14,7 @@ import requests
 from support.celery_user import CeleryUser
 from support.service import ROOT, wait_until
 
-from inference.redis_client import broker_url, connect
+from inference.runtime.redis import broker_url, connect
 from inference.settings import load_settings
 
 pytestmark = pytest.mark.process

@@ -19,7 +19,7 @@ from sklearn.datasets import load_digits
 from support.client import wait_until
 from support.parts import Parts
 
-from inference.redis_client import kombu_url
+from inference.runtime.redis import kombu_url
 from inference.settings import load_settings
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(600)]

@@ -15,7 +15,7 @@ import requests
 from sklearn.datasets import load_digits
 from support.service import Service, wait_until
 
-from inference.open_files import raise_open_file_limit
+from inference.runtime.open_files import raise_open_file_limit
 
 pytestmark = pytest.mark.process
 

@@ -11,7 +11,7 @@ import redis
 from support.redis_keys import undocumented
 from support.service import Service
 
-from inference.redis_client import embedded_socket
+from inference.runtime.redis import embedded_socket
 
 pytestmark = pytest.mark.process
 

@@ -16,7 +16,7 @@ from sklearn.datasets import load_digits
 from support.redis_server import own_redis_server
 from support.service import Service, wait_until
 
-from inference.redis_client import connect
+from inference.runtime.redis import connect
 
 pytestmark = pytest.mark.process
 

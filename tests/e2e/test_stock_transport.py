@@ -23,7 +23,7 @@ from support.service import ROOT, Service, wait_until
 from support.unsupervised import SHORT_LEASES
 
 from inference.broker.redis import bell_key
-from inference.redis_client import broker_url, connect
+from inference.runtime.redis import broker_url, connect
 from inference.settings import load_settings
 
 pytestmark = pytest.mark.process
@@ -94,5 +94,5 @@ def deliveries(service: Service, task_ids: list[str]) -> set[int] | None:
 
 def test_it_works_without_ours() -> None:
     """A kombu upgrade may break even the import."""
-    code = "import sys; sys.modules['tasks.claiming'] = None; import tasks.app"
+    code = "import sys; sys.modules['tasks.transport.claiming'] = None; import tasks.app"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=os.environ | {"INFERENCE_BROKER__TRANSPORT": "stock"}, check=True)

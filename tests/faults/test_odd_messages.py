@@ -18,7 +18,7 @@ from support.parts import Parts
 from support.service import ROOT
 from support.unsupervised import pids, succeeds
 
-from inference.redis_client import connect, kombu_url, task_store_url
+from inference.runtime.redis import connect, kombu_url, task_store_url
 from inference.settings import load_settings
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(600)]

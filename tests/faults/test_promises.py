@@ -16,11 +16,11 @@ import requests
 from sklearn.datasets import load_digits
 from support.service import ROOT, Service, wait_until
 
-from inference.dead_letters import bury
+from inference.container import Services
+from inference.domain import PredictionRequest, QueueItem
 from inference.imaging import ImageFormat, ImageHeader
-from inference.messages import PredictionRequest, QueueItem
+from inference.lifecycle.dead_letters import bury
 from inference.models.registry import reference
-from inference.services import Services
 from inference.settings import load_settings
 from inference.storage.protocol import upload_key
 
@@ -151,7 +151,7 @@ def test_a_task_whose_message_was_lost_is_queued_again(service: Service, service
 
 
 def test_a_message_that_comes_twice_runs_once(service: Service, services: Services) -> None:
-    from inference.messages import QueueMessage  # noqa: PLC0415
+    from inference.domain import QueueMessage  # noqa: PLC0415
 
     service.wait_ready()
     request = new_request(services)

@@ -18,12 +18,12 @@ from support.parts import Parts
 from support.tenant import Tenant
 from support.unsupervised import SHORT_LEASES
 
-from inference.accepting import accept
+from inference.container import Services
+from inference.domain import PredictionRequest, QueueItem, TaskStatus
 from inference.imaging import ImageFormat, ImageHeader
-from inference.messages import PredictionRequest, QueueItem, TaskStatus
+from inference.lifecycle.enqueue import accept
 from inference.models.registry import reference
-from inference.redis_client import kombu_url
-from inference.services import Services
+from inference.runtime.redis import kombu_url
 from inference.settings import load_settings
 
 pytestmark = [pytest.mark.process, pytest.mark.services, pytest.mark.timeout(600)]

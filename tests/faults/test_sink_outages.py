@@ -18,7 +18,7 @@ from support.full_stack import RELAYS, SINKS, FullStack
 from support.private_servers import PrivateServer
 from support.tenant import Tenant
 
-from deploy.services.servers import ferretdb, kafka
+from dev.servers.servers import ferretdb, kafka
 
 pytestmark = [pytest.mark.process, pytest.mark.services, pytest.mark.timeout(600)]
 

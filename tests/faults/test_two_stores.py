@@ -18,7 +18,7 @@ from support.tcp_proxy import TcpProxy
 from support.tenant import Tenant
 from support.unsupervised import IMAGE, Load, picture, pids, running_parts, succeeds
 
-from inference.redis_client import embedded_socket
+from inference.runtime.redis import embedded_socket
 from inference.task_store.redis_store import RedisTaskStore, StorePolicy
 
 pytestmark = [pytest.mark.process, pytest.mark.services, pytest.mark.timeout(600)]

@@ -14,8 +14,8 @@ from pymongo import MongoClient
 from support.samples import a_request, a_success
 from support.waiting import until
 
-from inference.relaying import _runners
-from inference.services import Services
+from inference.container import Services
+from inference.relay.process import _runners
 from inference.settings import Settings, load_settings
 from inference.task_store import Commit
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from support.private_servers import PrivateServer
 
-from deploy.services.servers import kafka
+from dev.servers.servers import kafka
 
 
 @pytest.mark.usefixtures("services_env")  # the programs are installed then

@@ -20,10 +20,10 @@ from support.waiting import TIMEOUT_S, together, until
 
 from inference.broker.redis import RedisBroker
 from inference.errors import ServiceUnavailable
-from inference.redis_client import connect, kombu_sentinel_options, kombu_tls, kombu_url
-from inference.replies import ReplyRouter
+from inference.lifecycle.replies import ReplyRouter
+from inference.runtime.redis import connect, kombu_sentinel_options, kombu_tls, kombu_url
 from inference.settings import BrokerSettings, Settings
-from inference.sinks.outbox import Outbox
+from inference.task_store.outbox import Outbox
 from inference.task_store.redis_store import RedisTaskStore, StorePolicy
 
 QUEUE = "predict.model"

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, sync_playwright
 
-from deploy.services.installing import debian_package
-from deploy.services.layout import Layout
+from dev.servers.installing import debian_package
+from dev.servers.layout import Layout
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 #: A test speaks to loopback alone: nothing is asked of the browser's maker. The last one leaves refusing to the API.

@@ -21,7 +21,7 @@ from celery import Celery
 from sklearn.datasets import load_digits
 from support.service import ROOT, Service, free_port, wait_until
 
-from inference.redis_client import kombu_url
+from inference.runtime.redis import kombu_url
 from inference.settings import load_settings
 
 METADATA = {"shape": [8, 8, 1], "dtype": "<f4"}
@@ -73,7 +73,7 @@ class Parts:
     def predictor(self, name: str) -> psutil.Process:
         """The predictor process of a worker."""
         below = psutil.Process(self._running[name].pid).children(recursive=True)
-        (predictor,) = (process for process in below if "inference.models.predictor_process" in process.cmdline())
+        (predictor,) = (process for process in below if "inference.models.predictor.process" in process.cmdline())
         return predictor
 
     def wait(self, name: str, timeout_s: float = 60) -> int:

@@ -17,15 +17,15 @@ from pathlib import Path
 
 from PIL import Image
 
+from inference.domain import QueueItem
 from inference.imaging import ImageFormat, ImageHeader, ImageLimits
-from inference.memory import return_large_blocks
-from inference.messages import QueueItem
-from inference.models.arena import SlotArena
+from inference.models.predictor.arena import SlotArena
 from inference.models.spec import InputSpec, ModelSpec
+from inference.runtime.memory import return_large_blocks
 from inference.storage.local import LocalObjectStore
-from tasks.decode_memory import DecodeMemory
-from tasks.fetching import Fetcher, FetchStage
-from tasks.jobs import Job
+from tasks.pipeline.decode_memory import DecodeMemory
+from tasks.pipeline.fetch import Fetcher, FetchStage
+from tasks.pipeline.jobs import Job
 
 _THREADS = 4
 _SPEC = InputSpec(shape=(224, 224, 3), dtype="uint8", raw="pixels", resize="stretch", interpolation="bicubic")

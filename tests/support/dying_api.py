@@ -7,7 +7,7 @@ import signal
 import sys
 from typing import Any, NoReturn
 
-from api import serving
+from api.server import serving
 from inference.settings import config_path, load_settings
 from inference.task_store.redis_store import RedisTaskStore
 

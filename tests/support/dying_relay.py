@@ -6,7 +6,7 @@ import os
 import signal
 from typing import Any, NoReturn
 
-from inference import relaying
+from inference.relay import process as relaying
 from inference.settings import config_path, load_settings
 from inference.task_store.redis_store import RedisTaskStore
 

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from inference.domain import ModelRef
 from inference.errors import ConfigurationError
-from inference.messages import ModelRef
-from inference.models.predictor import BatchPredictions, PredictorNotRunning
-from inference.models.protocol import Loaded
+from inference.models.predictor.client import BatchPredictions, PredictorNotRunning
+from inference.models.predictor.protocol import Loaded
 
 
 class FakeProcess:

@@ -9,8 +9,8 @@ from typing import Any
 
 from inference.broker import USUAL_PRIORITY
 from inference.broker.envelope import Resent
+from inference.domain import QueueMessage
 from inference.errors import ObjectNotFound, ServiceUnavailable
-from inference.messages import QueueMessage
 from inference.sinks.protocol import Refusal, SinkUnavailable
 from inference.storage.protocol import too_large
 

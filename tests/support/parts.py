@@ -70,7 +70,7 @@ class Parts(Client):
     def predictor(self, worker: str) -> psutil.Process:
         """The predictor process of a worker."""
         below = psutil.Process(self.pid(worker)).children(recursive=True)
-        (predictor,) = (process for process in below if "inference.models.predictor_process" in process.cmdline())
+        (predictor,) = (process for process in below if "inference.models.predictor.process" in process.cmdline())
         return predictor
 
     def log(self, name: str) -> str:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from support.service import ROOT
 
-from deploy.services.layout import Layout
-from deploy.services.ports import PortBook
-from deploy.services.server import Kind, Server
+from dev.servers.layout import Layout
+from dev.servers.ports import PortBook
+from dev.servers.server import Kind, Server
 
 _START_TIMEOUT_S = 120
 

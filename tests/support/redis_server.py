@@ -13,7 +13,7 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from inference.launcher import embedded_broker
-from inference.redis_client import embedded_socket
+from inference.runtime.redis import embedded_socket
 
 
 class RedisServer:

@@ -6,7 +6,7 @@ from typing import Any
 
 from support.samples import a_success
 
-from inference.messages import EndedTask, Outcome
+from inference.domain import EndedTask, Outcome
 from inference.sinks.protocol import result_document
 
 

@@ -9,9 +9,7 @@ from typing import Any
 import numpy as np
 import orjson
 
-from inference.errors import InvalidImage
-from inference.imaging import ImageFormat, ImageHeader
-from inference.messages import (
+from inference.domain import (
     BatchRequest,
     ModelRef,
     Outcome,
@@ -21,6 +19,8 @@ from inference.messages import (
     QueueMessage,
     TaskStatus,
 )
+from inference.errors import InvalidImage
+from inference.imaging import ImageFormat, ImageHeader
 
 MODEL = ModelRef("tiny", "1", "sha256:00")
 QUEUE = "predict.tiny"

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent.parent
 _MARKS = {
     "broker": "valkey-server",
     "worker": "celery",
-    "predictor": "inference.models.predictor_process",
+    "predictor": "inference.models.predictor.process",
     "relay": "relay",
     "api": "api",
 }

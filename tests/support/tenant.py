@@ -22,11 +22,11 @@ from support.client import wait_until
 from support.real_servers import minio_client
 from support.service import ROOT
 
-from inference.orphans import Orphans
-from inference.redis_client import connect
+from inference.relay.orphans import Orphans
+from inference.runtime.redis import connect
 from inference.settings import load_settings
-from inference.sinks.outbox import outbox_stats
 from inference.storage import open_object_store
+from inference.task_store.outbox import outbox_stats
 from inference.task_store.redis_store import RELAY_GROUP, RedisTaskStore, StorePolicy
 
 #: Of the Redis server.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from inference.blocking import run_blocking
+from inference.runtime.gevent import run_blocking
 
 
 def fail() -> None:
@@ -31,7 +31,7 @@ def test_under_gevent_uploads_go_side_by_side_and_the_loop_goes_on(repository: P
         monkey.patch_all()
         import os, sys, gevent
         from pathlib import Path
-        from api.side_by_side import SideBySide
+        from api.acceptance.thread_pool import SideBySide
         from inference.storage.local import LocalObjectStore
 
         lock, sleep = monkey.get_original("_thread", "allocate_lock")(), monkey.get_original("time", "sleep")
@@ -61,7 +61,7 @@ def test_under_gevent_what_fails_is_raised_and_nothing_of_its_arguments_is_print
         from gevent import monkey
         monkey.patch_all()
         from functools import partial
-        from inference.blocking import run_blocking
+        from inference.runtime.gevent import run_blocking
 
         def fail(image):
             raise OSError(28, "No space left on device")

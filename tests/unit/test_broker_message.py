@@ -20,8 +20,8 @@ from support.waiting import TIMEOUT_S
 
 from inference.broker import envelope
 from inference.broker.redis import RedisBroker
+from inference.domain import PREDICT_TASK, QueueMessage
 from inference.errors import ServiceUnavailable
-from inference.messages import PREDICT_TASK, QueueMessage
 
 #: Of each message its own: ids, who sent it, where a reply would go; and a text for people.
 _OWN_HEADERS = {"origin", "kwargsrepr"}

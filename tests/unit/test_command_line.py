@@ -12,10 +12,10 @@ import yaml
 from support.samples import a_request, a_success
 
 import server
-from inference.services import Services
+from inference.container import Services
 from inference.settings import load_settings
-from inference.sinks.outbox import Outbox
 from inference.task_store import Commit
+from inference.task_store.outbox import Outbox
 
 Run = Callable[..., tuple[int, str]]
 

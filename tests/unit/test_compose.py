@@ -179,7 +179,7 @@ def test_redis_gets_its_password_from_a_file() -> None:
 
 @pytest.mark.parametrize("passwords", [{}, {"REDIS_PASSWORD": "r3d", "MONGO_PASSWORD": "m0n"}])
 def test_make_services_finds_each_login(passwords: dict[str, str]) -> None:
-    """deploy/services/docker.py reads them from the servers' environments."""
+    """dev/servers/docker.py reads them from the servers' environments."""
     variables = REAL | passwords
     assert environment("redis", variables)["REDISCLI_AUTH"] == passwords.get("REDIS_PASSWORD", "")
     mongo = environment("mongo", variables)

@@ -12,11 +12,11 @@ from support.fakes import FakeBroker, FakeObjectStore
 from support.samples import a_request
 from support.task_pages import ids_of_request
 
-from inference import dead_letters
 from inference.broker.redis import RedisBroker
-from inference.dead_letters import DeadLetters, bury
+from inference.domain import PredictionRequest, QueueMessage, TaskStatus
 from inference.errors import ObjectNotFound, ServiceUnavailable, TaskNotFound
-from inference.messages import PredictionRequest, QueueMessage, TaskStatus
+from inference.lifecycle import dead_letters
+from inference.lifecycle.dead_letters import DeadLetters, bury
 from inference.storage.protocol import dead_letter_key
 from inference.task_store import Accepted, Enqueue, Room
 from inference.task_store.redis_store import RedisTaskStore, StorePolicy

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from inference.durable_files import make_folders, write_durably
+from inference.runtime.durable_files import make_folders, write_durably
 from inference.sinks.jsonl import JsonlSink
 from inference.storage.local import LocalObjectStore
 

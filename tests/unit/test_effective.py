@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from inference.effective import EffectiveConfiguration
 from inference.errors import ServiceUnavailable
-from inference.models.desired import DesiredState
 from inference.models.registry import ModelRegistry
+from inference.rollout.desired_state import DesiredState
+from inference.rollout.runtime_config import EffectiveConfiguration
 from inference.settings import Settings
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from inference.launcher import embedded_broker
-from inference.memory import usable_memory_bytes
+from inference.runtime.memory import usable_memory_bytes
 
 
 def test_a_broker_that_is_down_is_not_up(tmp_path: Path) -> None:

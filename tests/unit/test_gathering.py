@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from inference.errors import ServiceUnavailable
-from inference.gathering import Gatherer
+from inference.runtime.coalescing import Gatherer
 
 
 class Server:
@@ -165,7 +165,7 @@ KILLED = """
     monkey.patch_all()
     import sys, gevent
     from gevent.event import Event
-    from inference.gathering import Gatherer
+    from inference.runtime.coalescing import Gatherer
 
     killed, gates, calls = sys.argv[1], [Event() for _ in range(9)], []
 

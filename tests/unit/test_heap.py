@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 
-from inference.heap import freeze_heap
+from inference.runtime.heap import freeze_heap
 
 
 def test_what_is_there_is_not_looked_through_again() -> None:

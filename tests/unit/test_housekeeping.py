@@ -7,9 +7,9 @@ import threading
 import pytest
 from support.waiting import until
 
-from inference import housekeeping
 from inference.errors import ServiceUnavailable
-from inference.housekeeping import Housekeeping
+from inference.relay import schedule as housekeeping
+from inference.relay.schedule import Housekeeping
 
 
 def test_each_is_done_at_its_time_whatever_the_others_do(

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from inference.errors import ConfigurationError
-from inference.http_address import authority, bound_socket, listening_host, network_url, reachable_url
 from inference.settings import Settings, load_settings
+from inference.settings.http_address import authority, bound_socket, listening_host, network_url, reachable_url
 
 
 @pytest.mark.parametrize(

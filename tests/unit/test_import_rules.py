@@ -60,7 +60,7 @@ def test_only_the_predictor_process_imports_that_package() -> None:
         for file in modules(package)
         if "inference.models.loading" in (ROOT / file).read_text(encoding="utf-8") and LOADING not in file.parents
     ]
-    assert importers == [Path("inference/models/predictor_process.py")]
+    assert importers == [Path("inference/models/predictor/process.py")]
 
 
 @pytest.mark.parametrize(
@@ -68,8 +68,8 @@ def test_only_the_predictor_process_imports_that_package() -> None:
     [
         ("api", TENSORFLOW | {"tasks", "celery"}),
         ("tasks", TENSORFLOW | {"api", "flask"}),
-        ("inference.relaying", TENSORFLOW | {"tasks", "celery", "api", "flask"}),
-        ("inference.models.predictor", TENSORFLOW),
+        ("inference.relay.process", TENSORFLOW | {"tasks", "celery", "api", "flask"}),
+        ("inference.models.predictor.client", TENSORFLOW),
         ("celeryconfig", TENSORFLOW | {"api", "flask"}),
     ],
 )

@@ -8,7 +8,7 @@ from support.fakes import FakeObjectStore
 from support.samples import a_request
 
 from inference.errors import InferenceError, ServiceUnavailable
-from inference.late_images import LateImages
+from inference.relay.late_images import LateImages
 from inference.task_store.redis_store import RedisTaskStore, StorePolicy
 
 

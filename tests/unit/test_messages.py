@@ -11,9 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from support.samples import MODEL, VECTOR, a_request, a_success, as_sent
 
-from inference.errors import DeadlineExceeded, InvalidImage
-from inference.imaging import ImageFormat, ImageHeader
-from inference.messages import (
+from inference.domain import (
     ModelRef,
     Outcome,
     PredictionResult,
@@ -23,6 +21,8 @@ from inference.messages import (
     decode_outcome,
     encode_outcome,
 )
+from inference.errors import DeadlineExceeded, InvalidImage
+from inference.imaging import ImageFormat, ImageHeader
 from inference.task_store.records import from_hash, item_field, record_fields
 
 HEADERS = [

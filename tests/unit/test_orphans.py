@@ -11,12 +11,12 @@ from support.failing_store import FailingStore
 from support.fakes import FakeObjectStore
 from support.samples import a_request
 
-from inference import orphans
 from inference.errors import InferenceError, ServiceUnavailable
-from inference.orphans import Orphans
+from inference.lifecycle.task_ids import TaskIds, is_of, made_at_ms, new_task_id
+from inference.relay import orphans
+from inference.relay.orphans import Orphans
 from inference.storage.local import LocalObjectStore
 from inference.storage.protocol import upload_key
-from inference.task_ids import TaskIds, is_of, made_at_ms, new_task_id
 from inference.task_store.redis_store import RedisTaskStore, StorePolicy
 
 AFTER_S, LIFE_S = 900.0, 86_400.0

@@ -16,8 +16,8 @@ import pytest
 from inference.errors import ConfigurationError
 from inference.launcher import supervisor
 from inference.launcher.supervisor import Supervisor
+from inference.runtime.log import configure_logging
 from inference.settings import LogSettings
-from inference.telemetry import configure_logging
 
 TOO_MANY = OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 

@@ -11,7 +11,7 @@ from support.redis_server import client_of_nobody
 from support.waiting import until
 
 from inference.errors import ServiceUnavailable
-from inference.presence import ANNOUNCE_INTERVAL_S, ANNOUNCEMENT_TTL_S, LoadedModelInfo, WorkerInfo, WorkerPresence
+from inference.rollout.worker_registry import ANNOUNCE_INTERVAL_S, ANNOUNCEMENT_TTL_S, LoadedModelInfo, WorkerInfo, WorkerPresence
 
 TINY = LoadedModelInfo("tiny", "1", "sha256:00", predict_ms=0.55)
 

@@ -15,9 +15,9 @@ from support.redis_server import own_redis_server
 
 from inference.errors import ConfigurationError
 from inference.launcher import embedded_broker
-from inference.redis_client import broker_url, embedded_socket, kombu_url
+from inference.launcher.start_checks import check_start
+from inference.runtime.redis import broker_url, embedded_socket, kombu_url
 from inference.settings import Settings
-from inference.start_checks import check_start
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from inference.public_text import public_exception, public_reason, with_reason
+from inference.runtime.public_text import public_exception, public_reason, with_reason
 
 
 @pytest.mark.parametrize(

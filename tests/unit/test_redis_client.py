@@ -12,7 +12,7 @@ from support.samples import a_message, a_request
 from support.waiting import TIMEOUT_S, together
 
 from inference.broker.redis import RedisBroker
-from inference.redis_client import (
+from inference.runtime.redis import (
     broker_url,
     connect,
     embedded_socket,

@@ -11,14 +11,14 @@ import pytest
 from redis import Redis
 from support.redis_server import RedisServer, own_redis_server
 
+from inference.container import Services
 from inference.errors import ConfigurationError
-from inference.redis_client import connect
-from inference.redis_durability import RedisServer as Facts
-from inference.redis_durability import check_redis
-from inference.services import Services
+from inference.runtime.redis import connect
 from inference.settings import Settings, load_settings
-from inference.status import Status, status_of
-from inference.status_table import status_table
+from inference.status.collect import Status, status_of
+from inference.status.redis_durability import RedisServer as Facts
+from inference.status.redis_durability import check_redis
+from inference.status.render import status_table
 
 EVICTING = ["allkeys-lru", "allkeys-lfu", "allkeys-random", "volatile-lru", "volatile-lfu", "volatile-random", "volatile-ttl"]
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from inference.relaying import _housekeeping, _runners
-from inference.services import Services
+from inference.container import Services
+from inference.relay.process import _housekeeping, _runners
 from inference.settings import load_settings
 
 

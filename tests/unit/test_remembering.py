@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from support.fake_clock import FakeClock
 
-from inference.remembering import Remembered
+from inference.runtime.ttl_cache import Remembered
 
 
 class Source:

@@ -15,10 +15,10 @@ from support.redis_server import RedisServer, own_redis_server
 from support.samples import a_failure, a_request, a_success
 from support.waiting import TIMEOUT_S, together, until
 
+from inference.domain import EndedTask, TaskStatus, encode_outcome
 from inference.errors import ServiceUnavailable
-from inference.messages import EndedTask, TaskStatus, encode_outcome
-from inference.redis_client import connect
-from inference.replies import ReplyRouter, parse_frames
+from inference.lifecycle.replies import ReplyRouter, parse_frames
+from inference.runtime.redis import connect
 from inference.task_store import Commit
 from inference.task_store.redis_store import RedisTaskStore, StorePolicy
 
@@ -237,7 +237,7 @@ class TestFaults:
         task_id = rig.accept()
         with rig.router.expect(task_id) as waiter:
             rig.subscribed()
-            with caplog.at_level(logging.CRITICAL, logger="inference.replies"):
+            with caplog.at_level(logging.CRITICAL, logger="inference.lifecycle.replies"):
                 rig.client.publish(rig.router.channel, b"no frame")
                 rig.client.publish(rig.router.channel, frame("nobody", 1, b"no outcome"))
                 rig.finish(task_id)
@@ -269,7 +269,7 @@ class TestFaults:
         store = UnreadableStore(redis_client, StorePolicy(key_prefix))
         rig = Rig(redis_client, store, key_prefix)
         task_id = rig.accept()
-        with rig.router.expect(task_id) as waiter, caplog.at_level(logging.CRITICAL, logger="inference.replies"):
+        with rig.router.expect(task_id) as waiter, caplog.at_level(logging.CRITICAL, logger="inference.lifecycle.replies"):
             rig.subscribed()
             store.error = error
             reads = store.reads

@@ -9,7 +9,7 @@ import redis
 import yaml
 
 import server
-from inference.models.desired import DesiredModels, DesiredState
+from inference.rollout.desired_state import DesiredModels, DesiredState
 
 
 def test_it_forgets_what_commands_changed(

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from inference.errors import ConfigurationError
 from inference.settings import load_settings, read_translated, shown_value
-from inference.settings.seed_forms import Translation, translate
+from inference.settings.rohe.forms import Translation, translate
 
 MINIO = {
     "endpoint_url": "http://storage:9000",

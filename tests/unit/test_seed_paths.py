@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from inference.settings.seed_paths import located
+from inference.settings.rohe.paths import located
 
 FILES = ("model.json", "model.h5")
 

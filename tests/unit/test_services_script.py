@@ -14,15 +14,15 @@ from pathlib import Path
 
 import pytest
 
-from deploy.services import probes
-from deploy.services.addresses import write_private
-from deploy.services.console import ServicesError
-from deploy.services.docker import CONTAINER_PORTS, ComposeServers
-from deploy.services.installing import need, once, run_step
-from deploy.services.layout import Layout
-from deploy.services.ports import PortBook
-from deploy.services.processes import Launch
-from deploy.services.server import Kind, Ports, Server
+from dev.servers import probes
+from dev.servers.addresses import write_private
+from dev.servers.console import ServicesError
+from dev.servers.docker import CONTAINER_PORTS, ComposeServers
+from dev.servers.installing import need, once, run_step
+from dev.servers.layout import Layout
+from dev.servers.ports import PortBook
+from dev.servers.processes import Launch
+from dev.servers.server import Kind, Ports, Server
 
 linux_only = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
@@ -295,7 +295,7 @@ def test_runs_with_the_standard_library_alone(repository: Path) -> None:
         "-I",
         "-S",
         "-c",
-        f"import sys; sys.path.insert(0, {str(repository)!r}); import deploy.services.__main__",
+        f"import sys; sys.path.insert(0, {str(repository)!r}); import dev.servers.__main__",
     ]
 
     assert subprocess.run(command, check=False, capture_output=True).stderr == b""

@@ -11,9 +11,9 @@ import pytest
 from support.other_user import as_nobody, folder_of_all
 
 from inference.errors import ConfigurationError, InferenceError
-from inference.open_files import raise_open_file_limit
+from inference.launcher.start_checks import Part, check_everything, check_open_files, check_start
+from inference.runtime.open_files import raise_open_file_limit
 from inference.settings import CONFIG_VARIABLE, config_path, load_settings
-from inference.start_checks import Part, check_everything, check_open_files, check_start
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
 PARTS = get_args(Part)
@@ -125,13 +125,13 @@ def test_a_model_that_may_not_be_read_is_told(repository: Path) -> None:
 
 def test_far_too_few_open_files_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     check_open_files()
-    monkeypatch.setattr("inference.start_checks.raise_open_file_limit", lambda _files: 64)
+    monkeypatch.setattr("inference.launcher.start_checks.raise_open_file_limit", lambda _files: 64)
     with pytest.raises(ConfigurationError, match=r"may open 64 files .* \(ulimit -n\)"):
         check_open_files()
 
 
 def test_check_config_tells_of_too_few_open_files_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("inference.start_checks.raise_open_file_limit", lambda _files: 64)
+    monkeypatch.setattr("inference.launcher.start_checks.raise_open_file_limit", lambda _files: 64)
     with pytest.raises(ConfigurationError, match="may open 64 files"):
         check_everything(load_settings(None, {"data_dir": tmp_path, "models": ["models/digits"]}))
 

@@ -11,14 +11,14 @@ import pytest
 from support.redis_server import own_redis_server
 from support.samples import a_failure, a_request, a_success
 
-from inference.messages import Outcome
-from inference.presence import LoadedModelInfo, WorkerInfo
-from inference.services import Services
+from inference.container import Services
+from inference.domain import Outcome
+from inference.rollout.worker_registry import LoadedModelInfo, WorkerInfo
 from inference.settings import Settings, load_settings
-from inference.sinks.outbox import Outbox
-from inference.status import Status, status_of
-from inference.status_table import _age, status_table
+from inference.status.collect import Status, status_of
+from inference.status.render import _age, status_table
 from inference.task_store import Commit
+from inference.task_store.outbox import Outbox
 from inference.task_store.redis_store import RELAY_GROUP
 
 QUEUE = "predict.digits"

@@ -13,10 +13,10 @@ from support.samples import QUEUE, a_message, a_request, a_success
 from support.time_travel import let_time_pass
 from support.waiting import until
 
-from inference import sweeper
-from inference.messages import QueueMessage, TaskStatus
+from inference.domain import QueueMessage, TaskStatus
+from inference.relay import sweeper
+from inference.relay.sweeper import Sweeper, SweepPolicy
 from inference.storage.protocol import dead_letter_key
-from inference.sweeper import Sweeper, SweepPolicy
 from inference.task_store import Commit
 from inference.task_store.redis_store import RedisTaskStore, StorePolicy
 

@@ -10,8 +10,8 @@ from typing import Literal
 
 import pytest
 
+from inference.runtime.log import configure_logging, logged_request_id
 from inference.settings import LogSettings
-from inference.telemetry import configure_logging, logged_request_id
 
 FORGED = "2026-01-31 12:00:00,000 ERROR   api inference: forged"
 #: Line ends of every kind, a terminal command, a backspace, marks of direction and of no width, half a character.

@@ -12,14 +12,14 @@ import yaml
 from support.samples import a_failure, a_request
 
 import server
+from inference.container import Services
 from inference.errors import ConfigurationError
-from inference.models.desired import DesiredModels
 from inference.models.files import ModelFiles
 from inference.models.registry import ModelRegistry
-from inference.relaying import _runners
-from inference.services import Services
+from inference.relay.process import _runners
+from inference.rollout.desired_state import DesiredModels
 from inference.settings import Settings, load_settings
-from inference.status import status_of
+from inference.status.collect import status_of
 from inference.task_store import Commit
 
 INPUT = {"shape": [8, 8, 1]}

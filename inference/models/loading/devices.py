@@ -9,9 +9,9 @@ from typing import Any
 
 import tensorflow as tf  # type: ignore[import-untyped]
 
-from inference.cores import usable_cores
 from inference.errors import ConfigurationError
-from inference.models.device_lock import GpuLock, gpu_index
+from inference.models.predictor.device_lock import GpuLock, gpu_index
+from inference.runtime.process import usable_cores
 from inference.settings import GpuSettings
 
 logger = logging.getLogger(__name__)

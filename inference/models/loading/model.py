@@ -12,7 +12,6 @@ import numpy as np
 import tensorflow as tf  # type: ignore[import-untyped]
 from numpy.typing import ArrayLike, NDArray
 
-from inference.cores import usable_cores
 from inference.errors import ConfigurationError
 from inference.models.loading.devices import CPU, Device
 from inference.models.loading.lite import LiteGraph, convert
@@ -20,7 +19,8 @@ from inference.models.loading.outputs import both_classes, check_probabilities, 
 from inference.models.loading.problems import reason
 from inference.models.loading.readers import ReadModel, read_model
 from inference.models.spec import ModelSpec
-from inference.public_text import with_reason
+from inference.runtime.process import usable_cores
+from inference.runtime.public_text import with_reason
 
 #: How far LiteRT's answers to trial images may be from TensorFlow's: absolute, or as a part of the value.
 LITE_TOLERANCE = 1e-5

@@ -16,7 +16,7 @@ from inference.models.loading import keras_files, saved_model
 from inference.models.loading.problems import reason
 from inference.models.spec import LocalFile, ModelSpec
 from inference.models.unpacking import ModelFileLimits
-from inference.public_text import with_reason
+from inference.runtime.public_text import with_reason
 
 _H5_SUFFIXES = {".h5", ".hdf5"}
 

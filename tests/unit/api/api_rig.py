@@ -18,10 +18,10 @@ from support.waiting import until
 from urllib3 import encode_multipart_formdata
 from werkzeug.test import TestResponse
 
+from inference.container import Services
+from inference.domain import Outcome, PredictionResult, QueueItem, QueueMessage, TaskStatus
 from inference.errors import InferenceError
 from inference.imaging import ImageLimits, decode
-from inference.messages import Outcome, PredictionResult, QueueItem, QueueMessage, TaskStatus
-from inference.services import Services
 from inference.task_store.protocol import Commit, LeaseState
 
 QUEUE = "predict.digits"

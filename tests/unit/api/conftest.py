@@ -13,7 +13,7 @@ from flask.testing import FlaskClient
 
 from api import create_app
 from api.app import Api
-from inference.presence import LoadedModelInfo, WorkerInfo
+from inference.rollout.worker_registry import LoadedModelInfo, WorkerInfo
 from inference.settings import Settings
 
 MakeApp = Callable[..., Api]

@@ -9,13 +9,13 @@ import pytest
 from support.fake_clock import FakeClock
 from support.samples import MODEL, QUEUE
 
-from api.admission import Admission
+from api.acceptance.admission import Admission
+from inference.domain import ModelRef
 from inference.errors import Overloaded
-from inference.messages import ModelRef
-from inference.presence import LoadedModelInfo, WorkerInfo
+from inference.rollout.worker_registry import LoadedModelInfo, WorkerInfo
 from inference.settings import OutboxSettings, WorkerSettings
-from inference.sinks.outbox import OutboxStats
 from inference.task_store import QueueLoad, Room
+from inference.task_store.outbox import OutboxStats
 
 OTHER = ModelRef("tiny", "2", "sha256:01")
 

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from api.arbiter import drop_new_handshakes
+from api.server.arbiter import drop_new_handshakes
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the filter is Linux's")

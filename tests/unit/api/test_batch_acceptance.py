@@ -23,11 +23,11 @@ from api_rig import (
 from flask.testing import FlaskClient
 from support.fakes import FakeBroker
 
-from api.admission import Admission
+from api.acceptance.admission import Admission
+from api.acceptance.batch_submission import BatchSubmissions
 from api.app import Api
-from api.batch_submission import BatchSubmissions
+from inference.domain import QueueMessage
 from inference.errors import ServiceUnavailable
-from inference.messages import QueueMessage
 from inference.models.registry import reference
 from inference.task_store import QueueLoad
 

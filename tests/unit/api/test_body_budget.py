@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from api.body_budget import LARGE_BODY_BYTES, BodyBudget, BodyReservation
+from api.server.body_budget import LARGE_BODY_BYTES, BodyBudget, BodyReservation
 from inference.errors import ServiceUnavailable
 
 MIB = 2**20

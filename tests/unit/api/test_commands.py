@@ -13,11 +13,11 @@ from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from api.app import Api
-from inference.effective import READING_AGE_S
+from inference.domain import ModelRef
 from inference.errors import InvalidModel, ObjectNotFound
-from inference.messages import ModelRef
-from inference.models.desired import DesiredState, NewFiles, Proposal, Report
-from inference.presence import LoadedModelInfo, WorkerInfo
+from inference.rollout.desired_state import DesiredState, NewFiles, Proposal, Report
+from inference.rollout.runtime_config import READING_AGE_S
+from inference.rollout.worker_registry import LoadedModelInfo, WorkerInfo
 
 CONTROLLER = "/inference_service_controller"
 PATHS = [CONTROLLER, "/inference", "/inference_service"]

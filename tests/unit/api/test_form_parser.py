@@ -9,7 +9,7 @@ from io import BytesIO
 import pytest
 from urllib3 import encode_multipart_formdata
 
-from api.form_parser import FormParser, boundary_in
+from api.forms.parser import FormParser, boundary_in
 from inference.errors import InvalidRequest, PayloadTooLarge, UnsupportedContentEncoding
 
 

@@ -16,8 +16,8 @@ from support.real_servers import NOBODY, minio_settings
 from support.redis_server import own_redis_server
 from werkzeug.test import TestResponse
 
+from inference.runtime.log import configure_logging
 from inference.settings import LogSettings
-from inference.telemetry import configure_logging
 
 SECRET = "no-client-hears-this"
 BUCKET = "the-inner-bucket"

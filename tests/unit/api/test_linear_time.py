@@ -13,8 +13,8 @@ from api_rig import picture
 from flask import Flask, request
 
 from api.app import _Request
-from api.form_parser import OTHER_PARTS
-from api.json_reading import read_json
+from api.forms.json_body import read_json
+from api.forms.parser import OTHER_PARTS
 from inference.errors import InferenceError
 from inference.imaging import ImageLimits, inspect
 from inference.models.spec import InputSpec

@@ -11,8 +11,8 @@ from typing import Any, NoReturn
 import pytest
 from api_rig import assert_problem
 
-from api.serving import connections_within
-from inference.open_files import out_of_files, raise_open_file_limit, report
+from api.server.serving import connections_within
+from inference.runtime.open_files import out_of_files, raise_open_file_limit, report
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from api.options import merge_options, read_deadline_s, read_mode, read_model, read_priority, read_sinks
+from api.forms.options import merge_options, read_deadline_s, read_mode, read_model, read_priority, read_sinks
 from inference.errors import InvalidRequest
 from inference.ids import read_request_id
 

@@ -10,16 +10,16 @@ import pytest
 from api_rig import FakeWorker, assert_problem, post, post_async, raw_form
 from flask.testing import FlaskClient
 
-from api.admission import Admission
+from api.acceptance.admission import Admission
+from api.acceptance.submission import Submissions
+from api.acceptance.uploads import Uploads
 from api.app import Api
-from api.submission import Submissions
-from api.uploads import Uploads
+from inference.domain import ModelRef
 from inference.errors import ServiceUnavailable
-from inference.messages import ModelRef
 from inference.models.registry import reference
 from inference.settings import OutboxSettings
-from inference.sinks.outbox import OutboxStats
 from inference.task_store import QueueLoad
+from inference.task_store.outbox import OutboxStats
 
 
 class Clock:

@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 from gunicorn.config import Config
 
-from api import connections, pace
-from api.body_budget import BodyBudget
-from api.connections import Connection
-from api.pace import HeadPace, Pace, PacedSocket, PacedUnreader
-from api.stopping import SharedFlag
+from api.server import connections, pace
+from api.server.body_budget import BodyBudget
+from api.server.connections import Connection
+from api.server.pace import HeadPace, Pace, PacedSocket, PacedUnreader
+from api.server.stopping import SharedFlag
 from inference.errors import RequestTimeout
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"

@@ -10,7 +10,7 @@ from api_rig import FakeWorker, assert_problem, failure, post
 from flask.testing import FlaskClient
 
 from api.app import Api
-from api.security_headers import REQUEST_ID, SECURITY_HEADERS
+from api.security.headers import REQUEST_ID, SECURITY_HEADERS
 from inference.errors import InferenceError, ObjectNotFound, TaskAlreadyFinished
 
 IDS = {

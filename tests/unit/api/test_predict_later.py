@@ -22,9 +22,9 @@ from flask.testing import FlaskClient
 from support.task_pages import ids_of_request
 
 from api.app import Api
+from inference.container import Services
 from inference.errors import WaitTimeout
-from inference.replies import ReplyRouter
-from inference.services import Services
+from inference.lifecycle.replies import ReplyRouter
 
 MEMBERS = {
     *("task_id", "request_id", "status", "model", "created_at", "started_at", "finished_at", "deadline_at", "result", "error"),

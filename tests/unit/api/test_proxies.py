@@ -12,7 +12,7 @@ from flask.testing import FlaskClient
 from werkzeug.routing import Map, Rule
 from werkzeug.test import TestResponse
 
-from api.proxies import TrustedProxies
+from api.security.proxies import TrustedProxies
 from inference.errors import ConfigurationError
 from inference.settings import Settings, load_settings
 

@@ -14,7 +14,7 @@ from urllib3 import encode_multipart_formdata
 from werkzeug.test import TestResponse
 
 from api.app import Api
-from api.known_fields import COMMAND_FIELDS, OPTION_NAMES
+from api.forms.known_fields import COMMAND_FIELDS, OPTION_NAMES
 from inference.errors import InvalidImage, InvalidModel
 
 MAX_PROBLEM_BYTES = 4096

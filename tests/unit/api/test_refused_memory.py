@@ -17,7 +17,7 @@ from werkzeug.test import TestResponse
 #: After a small picture, so that it is a large file.
 _REST = bytes(1_000_000)
 _REQUESTS = 5
-_PARSER = tracemalloc.Filter(inclusive=True, filename_pattern="*/api/form_parser.py")
+_PARSER = tracemalloc.Filter(inclusive=True, filename_pattern="*/api/forms/parser.py")
 
 
 @contextmanager

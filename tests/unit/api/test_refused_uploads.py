@@ -80,7 +80,7 @@ def use(app: Api, store: Any = None, broker: Any = None) -> None:
 
 @pytest.fixture(params=["local", "server", "server, stored first"])
 def objects(app: Api, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr("inference.accepting._PATIENCE_S", 0.5)
+    monkeypatch.setattr("inference.lifecycle.enqueue._PATIENCE_S", 0.5)
     if request.param == "local":
         return app.services.objects
     objects = ServerObjects(app)
@@ -172,7 +172,7 @@ def test_a_withdrawal_whose_answer_gets_lost_names_the_task(
     def down(*_: Any) -> None:
         raise ServiceUnavailable("taken down by the test")
 
-    monkeypatch.setattr("inference.accepting._PATIENCE_S", 0.1)
+    monkeypatch.setattr("inference.lifecycle.enqueue._PATIENCE_S", 0.1)
     broker = FakeBroker()
     broker.available = False
     use(app, broker=broker)

@@ -24,7 +24,7 @@ from flask.testing import FlaskClient
 from urllib3 import encode_multipart_formdata
 from werkzeug.test import TestResponse
 
-from api.known_fields import OPTION_NAMES
+from api.forms.known_fields import OPTION_NAMES
 
 CONTROLLER = "/inference_service_controller"
 PREDICT = ["/inference", "/inference_service"]

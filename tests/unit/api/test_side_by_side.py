@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from api.side_by_side import SideBySide
+from api.acceptance.thread_pool import SideBySide
 
 
 def test_answers_come_in_order() -> None:

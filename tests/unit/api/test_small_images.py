@@ -181,8 +181,8 @@ class TestAStoreThatHangs:
 def test_when_many_puts_hang_the_next_images_are_stored_first(
     client: FlaskClient, objects: GatedObjects, monkeypatch: pytest.MonkeyPatch, redis_client: redis.Redis
 ) -> None:
-    monkeypatch.setattr("api.uploads._MAX_BESIDE", 2)
-    monkeypatch.setattr("api.submission.GRACE_S", 10)
+    monkeypatch.setattr("api.acceptance.uploads._MAX_BESIDE", 2)
+    monkeypatch.setattr("api.acceptance.submission.GRACE_S", 10)
     objects.gate.clear()
     requests = []
     for number in range(4):
@@ -273,7 +273,7 @@ def test_only_up_to_the_size_that_the_settings_say(make_app: Any, limit: int, is
 
 def test_the_images_of_one_request_are_inline_up_to_a_size_together(make_app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """One call of Redis does not keep others waiting for long."""
-    monkeypatch.setattr("api.uploads._MAX_REQUEST_BYTES", 2 * len(raw_image()))
+    monkeypatch.setattr("api.acceptance.uploads._MAX_REQUEST_BYTES", 2 * len(raw_image()))
     app = make_app()
     for count, are_inline in ((2, True), (3, False), (2, True)):
         items = post_batch(app.test_client(), range(count), headers=ASYNC).json["items"]
@@ -286,7 +286,7 @@ class TestTheMemoryOfTheTaskStore:
 
     @pytest.fixture
     def app(self, make_app: Any, monkeypatch: pytest.MonkeyPatch) -> Api:
-        monkeypatch.setattr("api.uploads._MB", len(raw_image()))
+        monkeypatch.setattr("api.acceptance.uploads._MB", len(raw_image()))
         app: Api = make_app(uploads={"inline_memory_mb": 3})
         return app
 

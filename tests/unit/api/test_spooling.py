@@ -12,8 +12,8 @@ import pytest
 from api_rig import assert_problem, encoded_form, picture
 from flask.testing import FlaskClient
 
-from api import spooling
-from api.spooling import Spool, content_of
+from api.forms import spooling
+from api.forms.spooling import Spool, content_of
 from inference.errors import ServiceUnavailable
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from gunicorn.http.body import ChunkedReader, LengthReader
 
-from api.body_budget import BodyBudget
-from api.form_parser import FormParser
-from api.http_messages import STEP_BYTES, HttpBody
-from api.pace import Pace, PacedUnreader
+from api.forms.parser import FormParser
+from api.server.body_budget import BodyBudget
+from api.server.http_messages import STEP_BYTES, HttpBody
+from api.server.pace import Pace, PacedUnreader
 from inference.errors import InferenceError, RequestTimeout
 
 MIB = 2**20

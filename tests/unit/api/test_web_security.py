@@ -11,7 +11,7 @@ from api_rig import LISTS, assert_problem, post, raw_form
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from api.host_check import HostCheck
+from api.security.host_check import HostCheck
 from inference.settings import ApiSettings
 
 PAGE = "https://page.example"

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inference.models.arena import SlotArena, padded_sizes
+from inference.models.predictor.arena import SlotArena, padded_sizes
 from inference.models.spec import InputSpec
 
 FLOAT = InputSpec(shape=(4, 6, 3), dtype="float32")
@@ -110,7 +110,7 @@ def test_another_process_sees_an_image_and_answers_in_place(make: Callable[..., 
     arena = make(BYTES, 2)
     arena.images[1] = np.arange(4, dtype=np.uint8).reshape(2, 2, 1)
     code = f"""
-from inference.models.arena import SlotArena
+from inference.models.predictor.arena import SlotArena
 from inference.models.spec import InputSpec
 arena = SlotArena(InputSpec(shape=(2, 2, 1)), 2, {arena.descriptor})
 arena.images[0] = arena.images[1] * 2

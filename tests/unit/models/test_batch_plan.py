@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from inference.models.batch_plan import measure_costs, plan_batches
+from inference.models.predictor.batch_plan import measure_costs, plan_batches
 
 SIZES = (1, 2, 4, 8, 16, 32)
 #: as measured: a network whose activations fall out of the cache, and one whose calls cost more than its images

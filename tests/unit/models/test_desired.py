@@ -12,10 +12,10 @@ from support.models import load_spec
 from support.redis_server import client_of_nobody
 from support.waiting import together, until
 
+from inference.domain import ModelRef
 from inference.errors import ChangeInProgress, ServiceUnavailable
-from inference.messages import ModelRef
-from inference.models.desired import PROPOSAL_TTL_S, ChangedModel, DesiredModels, DesiredState, NewFiles, Proposal, Report
 from inference.models.spec import ModelSpec
+from inference.rollout.desired_state import PROPOSAL_TTL_S, ChangedModel, DesiredModels, DesiredState, NewFiles, Proposal, Report
 
 FILES = NewFiles("/models/größer.h5", "s3://bucket/model.json")
 NEW = ModelRef("vgg", "1+ab", "sha256:ab")

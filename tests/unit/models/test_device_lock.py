@@ -11,10 +11,9 @@ import pytest
 from support.other_user import as_nobody, folder_of_all
 
 from inference.errors import ConfigurationError
-from inference.models import device_lock
-from inference.models.arena import SlotArena
-from inference.models.device_lock import GpuLock, gpu_lock, host_has_gpu
-from inference.models.predictor import PredictorProcess
+from inference.models.predictor.arena import SlotArena
+from inference.models.predictor.client import PredictorProcess, device_lock
+from inference.models.predictor.device_lock import GpuLock, gpu_lock, host_has_gpu
 from inference.models.registry import ModelRegistry
 from inference.settings import GpuSettings, load_settings
 
@@ -128,7 +127,7 @@ def test_a_host_with_gpus_has_their_device_nodes(
 def test_without_a_gpu_no_lock_file_is_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, repository: Path, has_gpu: bool
 ) -> None:
-    monkeypatch.setattr("inference.models.predictor.host_has_gpu", lambda: has_gpu)
+    monkeypatch.setattr("inference.models.predictor.client.host_has_gpu", lambda: has_gpu)
     (spec,) = ModelRegistry.load(load_settings(None, {"models": [str(repository / "models" / "digits")]}))
     spec = spec.model_copy(update={"device": "gpu"})
     arena = SlotArena(spec.input, 1)

@@ -18,15 +18,15 @@ import pytest
 from support.fake_process import FakeProcess
 from support.models import load_spec, spec_of
 
-from inference.cores import usable_cores
+from inference.domain import ModelRef
 from inference.errors import ConfigurationError
-from inference.messages import ModelRef
-from inference.models.arena import SlotArena
-from inference.models.device_lock import GpuLock, gpu_index, gpu_lock
-from inference.models.device_predictors import DevicePredictors
 from inference.models.loading import Device, load_model, open_devices
 from inference.models.loading.devices import CPU
+from inference.models.predictor.arena import SlotArena
+from inference.models.predictor.device_lock import GpuLock, gpu_index, gpu_lock
+from inference.models.predictor.device_predictors import DevicePredictors
 from inference.models.spec import ModelSpec
+from inference.runtime.process import usable_cores
 from inference.settings import GpuSettings
 
 ROOT = Path(__file__).parents[3]
@@ -135,7 +135,7 @@ class TestChoosing:
         """The real `tf.config`, whatever it has."""
         code = (
             "from inference.models.loading import open_devices\n"
-            "from inference.models.device_lock import gpu_lock\n"
+            "from inference.models.predictor.device_lock import gpu_lock\n"
             "from inference.settings import GpuSettings\n"
             "print(open_devices(['cpu'], GpuSettings(), {})['cpu'].name)"
         )
@@ -249,7 +249,7 @@ class TestPrecision:
 HOLD = """
 import sys
 from pathlib import Path
-from inference.models.device_lock import gpu_lock
+from inference.models.predictor.device_lock import gpu_lock
 gpu_lock(0, Path(sys.argv[1])).hold(float(sys.argv[2]))
 print("held", flush=True)
 sys.stdin.readline()
@@ -300,7 +300,7 @@ class TestLock:
         """A new model is loaded beside the old; and the lock stays as long as any of them."""
         lock = gpu_lock(0, tmp_path)
         code = (
-            "import sys\nfrom inference.models.device_lock import GpuLock\n"
+            "import sys\nfrom inference.models.predictor.device_lock import GpuLock\n"
             "GpuLock('0', int(sys.argv[1])).hold(0)\nprint('held', flush=True)\nsys.stdin.readline()"
         )
         predictors = [

@@ -22,14 +22,14 @@ from support.models import load_spec
 from support.waiting import until
 
 from inference.errors import ConfigurationError, PredictionFailed
-from inference.models.arena import SlotArena
-from inference.models.predictor import PredictorCrashed, PredictorNotRunning, PredictorProcess
-from inference.models.protocol import Load, Ready
+from inference.models.predictor.arena import SlotArena
+from inference.models.predictor.client import PredictorCrashed, PredictorNotRunning, PredictorProcess
+from inference.models.predictor.protocol import Load, Ready
 from inference.models.spec import LocalFile, ModelSpec
 
 pytestmark = pytest.mark.process
 
-MODULE = "inference.models.predictor_process"
+MODULE = "inference.models.predictor.process"
 MAX_BATCH_SIZE = 8
 PATIENCE_S = 30.0
 #: predictions of one image in batches of other sizes differ by as much as the order of sums does

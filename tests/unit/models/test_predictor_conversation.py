@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from inference.errors import PredictionFailed
-from inference.models.predictor import PredictorCrashed, PredictorProcess
-from inference.models.protocol import Failed, Predict, Predicted
+from inference.models.predictor.client import PredictorCrashed, PredictorProcess
+from inference.models.predictor.protocol import Failed, Predict, Predicted
 
 PATIENCE_S = 30.0
 

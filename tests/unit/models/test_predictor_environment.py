@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from inference.models.predictor_environment import predictor_environment
+from inference.models.predictor.environment import predictor_environment
 
 NEEDED = {
     "PATH": "/usr/bin",

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from support.models import load_spec
 
-from inference.models.arena import SlotArena, padded_sizes
-from inference.models.batch_plan import plan_batches
 from inference.models.loading.devices import CPU
-from inference.models.predictor_process import ServedModel
-from inference.models.protocol import LoadModel
+from inference.models.predictor.arena import SlotArena, padded_sizes
+from inference.models.predictor.batch_plan import plan_batches
+from inference.models.predictor.process import ServedModel
+from inference.models.predictor.protocol import LoadModel
 
 LARGEST = 8
 COSTS = {

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 import pytest
 from support.fake_process import FakeProcess
 
+from inference.domain import ModelRef
 from inference.errors import ConfigurationError
-from inference.messages import ModelRef
-from inference.models.predictor import BatchPredictions, PredictorNotRunning
-from inference.models.switching import SwitchingPredictor
+from inference.models.predictor.client import BatchPredictions, PredictorNotRunning
+from inference.models.predictor.versioned import SwitchingPredictor
 
 DIGITS = [ModelRef("digits", f"{number}", f"sha256:{number}") for number in range(3)]
 OTHER = ModelRef("other", "1", "sha256:00")

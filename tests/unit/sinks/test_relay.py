@@ -15,10 +15,10 @@ from support.samples import VECTOR, a_request, a_success
 from support.waiting import until
 
 from inference.errors import ServiceUnavailable
-from inference.sinks.outbox import Outbox, outbox_stats
+from inference.relay.delivery import Relay, RelayPolicy
 from inference.sinks.protocol import Refusal, SinkUnavailable
-from inference.sinks.relay import Relay, RelayPolicy
 from inference.task_store import Commit
+from inference.task_store.outbox import Outbox, outbox_stats
 from inference.task_store.redis_store import RedisTaskStore, StorePolicy
 
 #: No pauses worth the name, and what a dead relay held is another's at once.

@@ -11,7 +11,7 @@ import redis
 from pipeline_rig import FakePredictor, MakeRig, Rig, wait_until
 from support.models import load_spec
 
-from inference.models.arena import SlotArena
+from inference.models.predictor.arena import SlotArena
 from inference.models.spec import ModelSpec
 from inference.storage.local import LocalObjectStore
 from inference.task_store.redis_store import RedisTaskStore, StorePolicy

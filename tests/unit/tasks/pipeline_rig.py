@@ -12,18 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 from support.waiting import until
 
+from inference.domain import ModelRef, PredictionRequest, QueueItem, QueueMessage, TaskRecord, TaskStatus
 from inference.errors import PredictionFailed, ServiceUnavailable
 from inference.imaging import ImageFormat, ImageHeader, ImageLimits
-from inference.messages import ModelRef, PredictionRequest, QueueItem, QueueMessage, TaskRecord, TaskStatus
-from inference.models.arena import SlotArena
-from inference.models.predictor import BatchPredictions, Predictor, PredictorCrashed, PredictorNotRunning
-from inference.models.protocol import Loaded
+from inference.models.predictor.arena import SlotArena
+from inference.models.predictor.client import BatchPredictions, Predictor, PredictorCrashed, PredictorNotRunning
+from inference.models.predictor.protocol import Loaded
 from inference.models.spec import ModelSpec
 from inference.task_store import TaskStore
-from tasks.batching import BatchPolicy
-from tasks.jobs import Adoption, Delivery, HeldJobs, ItemEnd, Job, Retry
-from tasks.pipeline import Pipeline, PipelinePolicy
-from tasks.stage import Stage
+from tasks.pipeline.batch import BatchPolicy
+from tasks.pipeline.jobs import Adoption, Delivery, HeldJobs, ItemEnd, Job, Retry
+from tasks.pipeline.pipeline import Pipeline, PipelinePolicy
+from tasks.pipeline.stage import Stage
 
 OWNER = "this-worker"
 CLASSES = 10

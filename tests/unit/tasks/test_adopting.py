@@ -8,16 +8,16 @@ import pytest
 from pipeline_rig import Inbox, MakeRig, Rig, assert_failed, assert_succeeded, image_of, wait_until
 from support.samples import MODEL, as_sent
 
-from inference.effective import Effective
+from inference.domain import QueueMessage
 from inference.errors import InferenceError
 from inference.imaging import ImageFormat, ImageHeader
-from inference.messages import QueueMessage
-from inference.models.desired import DesiredState
 from inference.models.registry import ModelRegistry, reference
 from inference.models.spec import ModelSpec
+from inference.rollout.desired_state import DesiredState
+from inference.rollout.runtime_config import Effective
 from inference.settings import Settings
-from tasks.adopting import MAX_ITEMS, Adopter, is_accepted
-from tasks.jobs import Adoption
+from tasks.pipeline.jobs import Adoption
+from tasks.worker.plain_messages import MAX_ITEMS, Adopter, is_accepted
 
 ID = "0f8fad5b-d9cb-469f-a165-70867728950e"
 KEY = "uploads/mine/cat.jpg"

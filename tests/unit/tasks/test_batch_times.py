@@ -6,9 +6,9 @@ import pytest
 from pipeline_rig import message_of, queue_item
 from support.fake_clock import FakeClock
 
-from inference.messages import ModelRef
-from tasks.batch_times import BatchTimes
-from tasks.jobs import Delivery, Job
+from inference.domain import ModelRef
+from tasks.pipeline.batch_times import BatchTimes
+from tasks.pipeline.jobs import Delivery, Job
 
 MODEL, NEXT = ModelRef("digits", "1", "sha256:0"), ModelRef("digits", "2", "sha256:2")
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from pipeline_rig import CLASSES, NO_OUTPUT, MakeRig, Rig, assert_failed, assert_succeeded, wait_until
 
+from inference.domain import ModelRef
 from inference.errors import ServiceUnavailable
-from inference.messages import ModelRef
-from inference.models.protocol import Loaded
+from inference.models.predictor.protocol import Loaded
 from inference.task_store import Commit
 
 TIMINGS = {"queue_ms", "fetch_ms", "decode_ms", "batch_wait_ms", "predict_ms"}

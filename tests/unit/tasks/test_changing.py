@@ -12,16 +12,16 @@ import redis
 from pipeline_rig import OWNER, Outage, wait_until
 from support.fake_process import FakeProcess
 
+from inference.domain import ModelRef
 from inference.errors import ConfigurationError
-from inference.messages import ModelRef
-from inference.models.desired import DesiredModels, NewFiles, Proposal, Report
 from inference.models.files import ModelFiles
+from inference.models.predictor.versioned import SwitchingPredictor
 from inference.models.registry import reference
 from inference.models.spec import ModelSpec
-from inference.models.switching import SwitchingPredictor
+from inference.rollout.desired_state import DesiredModels, NewFiles, Proposal, Report
 from inference.settings import Settings
-from tasks import changing
-from tasks.changing import ModelChanger, Specs
+from tasks.worker.model_reloader import ModelChanger, Specs
+from tasks.worker.worker import model_reloader as changing
 
 
 class World:

@@ -23,8 +23,8 @@ from support.samples import MODEL, a_message, a_request, an_item, as_sent
 from support.waiting import TIMEOUT_S, until
 
 from inference.broker.redis import RedisBroker, bell_key
-from inference.messages import QueueMessage
-from tasks.claiming import ClaimingTransport
+from inference.domain import QueueMessage
+from tasks.transport.claiming import ClaimingTransport
 
 #: Seconds in which nothing more comes, for a test that says so.
 QUIET_S = 0.6
@@ -433,7 +433,7 @@ def test_a_worker_killed_at_any_moment_loses_no_message(
     code = textwrap.dedent("""
         import sys
         from kombu import Connection, Consumer, Queue
-        from tasks.claiming import ClaimingTransport
+        from tasks.transport.claiming import ClaimingTransport
         url, queue, prefix = sys.argv[1:]
         options = {"unacked_key": prefix + "-unacked", "unacked_index_key": prefix + "-index"}
         connection = Connection(url, transport=ClaimingTransport, transport_options=options)

@@ -7,7 +7,7 @@ from typing import Any
 
 from kombu import Connection
 
-from tasks import control
+from tasks.consumer import control
 
 
 def stats_of(connection: Connection) -> Any:

@@ -17,9 +17,9 @@ from pipeline_rig import (
     wait_until,
 )
 
-from inference.dead_letters import bury
 from inference.errors import ConfigurationError
-from inference.models.arena import SlotArena
+from inference.lifecycle.dead_letters import bury
+from inference.models.predictor.arena import SlotArena
 from inference.models.spec import ModelSpec
 from inference.storage.local import LocalObjectStore
 from inference.storage.protocol import dead_letter_key

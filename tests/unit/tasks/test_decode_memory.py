@@ -21,14 +21,14 @@ from PIL.WebPImagePlugin import WebPImageFile
 from pipeline_rig import MakeRig, Rig, wait_until
 from support.decoding_attack import png
 
+from inference.domain import QueueItem
 from inference.errors import DeadlineExceeded, InvalidMetadata, ObjectNotFound, PayloadTooLarge
 from inference.imaging import ImageFormat, ImageHeader, ImageLimits, inspect, open_image
-from inference.messages import QueueItem
 from inference.models.spec import InputSpec
-from tasks.decode_memory import DecodeMemory
-from tasks.fetching import Fetcher, FetchStage, Reserved
-from tasks.jobs import Job
-from tasks.stage import Stage
+from tasks.pipeline.decode_memory import DecodeMemory
+from tasks.pipeline.fetch import Fetcher, FetchStage, Reserved
+from tasks.pipeline.jobs import Job
+from tasks.pipeline.stage import Stage
 
 MB = 2**20
 

@@ -12,18 +12,18 @@ import redis
 from pipeline_rig import FakePredictor, Inbox, MakeRig, Outage, Rig, assert_succeeded, wait_until
 
 from inference.broker.rejected import RejectedMessages
+from inference.domain import ModelRef, QueueMessage
 from inference.errors import ConfigurationError
-from inference.messages import ModelRef, QueueMessage
-from inference.models.desired import DesiredModels
 from inference.models.files import ModelFiles
-from inference.models.protocol import Loaded
+from inference.models.predictor.protocol import Loaded
 from inference.models.registry import ModelRegistry, reference
 from inference.models.spec import ModelSpec
-from inference.presence import WorkerPresence
+from inference.rollout.desired_state import DesiredModels
+from inference.rollout.worker_registry import WorkerPresence
 from inference.settings import Settings
 from inference.storage.local import LocalObjectStore
 from inference.task_store.redis_store import RedisTaskStore
-from tasks.worker import InferenceWorker
+from tasks.worker.worker import InferenceWorker
 
 
 class Stopping:

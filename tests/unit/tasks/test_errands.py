@@ -10,10 +10,10 @@ import redis
 from pipeline_rig import Outage, Rig, wait_until
 
 from inference.broker.rejected import RejectedMessages
-from inference.messages import Outcome, TaskStatus
+from inference.domain import Outcome, TaskStatus
 from inference.task_store.redis_store import RedisTaskStore
-from tasks.errands import Ends, Errands
-from tasks.jobs import Ending, ItemEnd
+from tasks.pipeline.jobs import Ending, ItemEnd
+from tasks.worker.background_calls import Ends, Errands
 
 DROPPED = ItemEnd(Ending.DROPPED)
 

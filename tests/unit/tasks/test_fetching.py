@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 from pipeline_rig import RAW_HEADER, MakeRig, Rig, assert_failed, assert_succeeded, image_of, queue_item, wait_until
 
+from inference.domain import QueueItem
 from inference.errors import InferenceError, InvalidImage, UnsupportedImageType
 from inference.imaging import ImageFormat, ImageHeader, ImageLimits, decode
-from inference.messages import QueueItem
 from inference.task_store.redis_store import RedisTaskStore
-from tasks.fetching import Fetcher, FetchStage
-from tasks.jobs import Job
-from tasks.stage import Stage
+from tasks.pipeline.fetch import Fetcher, FetchStage
+from tasks.pipeline.jobs import Job
+from tasks.pipeline.stage import Stage
 
 CORRUPT = {
     "truncated": image_of(1)[:-1],

@@ -6,7 +6,7 @@ import pytest
 from pipeline_rig import Inbox, MakeRig, Rig, assert_succeeded, message_of, queue_item, wait_until
 from support.samples import as_sent
 
-from inference.messages import ModelRef, Outcome, QueueMessage, TaskStatus
+from inference.domain import ModelRef, Outcome, QueueMessage, TaskStatus
 from inference.task_store.protocol import Commit
 from inference.task_store.redis_store import RedisTaskStore
 

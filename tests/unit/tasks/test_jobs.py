@@ -6,8 +6,8 @@ import threading
 
 from pipeline_rig import Inbox, message_of, queue_item
 
-from inference.messages import Outcome, TaskStatus
-from tasks.jobs import Ending, HeldJobs, ItemEnd, Job
+from inference.domain import Outcome, TaskStatus
+from tasks.pipeline.jobs import Ending, HeldJobs, ItemEnd, Job
 
 DROPPED = ItemEnd(Ending.DROPPED)
 COMMITTED = ItemEnd(Ending.COMMITTED, Outcome(TaskStatus.FAILED, error={"code": "x", "detail": "y"}))

@@ -11,7 +11,7 @@ import pytest
 from celery import Celery
 from kombu.asynchronous import Hub
 
-from tasks.main_loop import MainLoop
+from tasks.consumer.main_loop import MainLoop
 
 
 class Dispatcher:

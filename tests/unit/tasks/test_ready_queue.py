@@ -8,8 +8,8 @@ import time
 import pytest
 from pipeline_rig import PATIENCE_S, Inbox, message_of, queue_item, wait_until
 
-from tasks.jobs import Job
-from tasks.ready_queue import ReadyQueue
+from tasks.pipeline.jobs import Job
+from tasks.pipeline.ready_queue import ReadyQueue
 
 
 def job(number: int, *, alone: bool = False, ready_at: float = 0.0) -> Job:

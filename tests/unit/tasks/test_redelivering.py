@@ -14,13 +14,13 @@ from support.redis_server import client_of_nobody
 
 from inference.broker.rejected import RejectedMessages
 from inference.broker.taken import TakenMessages
-from inference.dead_letters import DeadLetters
 from inference.errors import ServiceUnavailable
+from inference.lifecycle.dead_letters import DeadLetters
 from inference.storage.local import LocalObjectStore
 from inference.task_store.redis_store import RedisTaskStore
-from tasks.errands import Errands
-from tasks.main_loop import MainLoop
-from tasks.redelivering import Redeliveries, TaskBurial, id_of_redelivered, task_ids_of
+from tasks.consumer.main_loop import MainLoop
+from tasks.worker.background_calls import Errands
+from tasks.worker.redelivery import Redeliveries, TaskBurial, id_of_redelivered, task_ids_of
 
 MAX_DEATHS = 3
 

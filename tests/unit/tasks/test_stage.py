@@ -10,7 +10,7 @@ import pytest
 from pipeline_rig import PATIENCE_S, wait_until
 
 from inference.errors import InvalidImage, ServiceUnavailable
-from tasks.stage import Stage
+from tasks.pipeline.stage import Stage
 
 
 class Steps(Stage):

@@ -1,0 +1,232 @@
+"""From a batch request to accepted tasks: each item is checked alone, and all that pass are accepted together."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+from api.acceptance.admission import Admission
+from api.acceptance.batch_items import BatchItems, PreparedItem
+from api.acceptance.unstored_images import UnstoredImages
+from api.acceptance.uploads import GRACE_S, MAX_STORE_S, Upload, Uploads, discard_all, wait_for_all
+from api.acceptance.validation import Door
+from api.forms.batch import BatchForm
+from inference.broker import Broker
+from inference.domain import BatchRequest, PredictionRequest
+from inference.errors import InferenceError, Overloaded, ServiceUnavailable
+from inference.lifecycle.enqueue import accept_batch, may_be_accepted, withdraw_batch
+from inference.lifecycle.replies import BatchWaiter, ReplyRouter
+from inference.lifecycle.task_ids import TaskIds
+from inference.rollout.runtime_config import Effective, EffectiveConfiguration
+from inference.settings import Settings
+from inference.storage.protocol import ObjectStore
+from inference.task_store import Room, SubmissionStore
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class BatchSubmission:
+    """An accepted batch and the waiter that its tasks' replies come to."""
+
+    batch_id: str
+    waiter: BatchWaiter
+    #: seconds from acceptance to the last deadline
+    deadline_s: float
+    #: what was accepted; None when an idempotency key brought an earlier batch
+    batch: BatchRequest | None
+    #: by task id
+    uploads: Mapping[str, Upload] = field(default_factory=dict)
+
+
+class BatchSubmissions:
+    """Accepts batch requests."""
+
+    def __init__(
+        self,
+        *,
+        store: SubmissionStore,
+        broker: Broker,
+        objects: ObjectStore,
+        uploads: Uploads,
+        configuration: EffectiveConfiguration,
+        replies: ReplyRouter,
+        admission: Admission,
+        settings: Settings,
+    ) -> None:
+        self._store = store
+        self._broker = broker
+        self._uploads = uploads
+        self._door = Door(broker, settings)
+        self._ids = TaskIds(store, max_age_s=settings.uploads.orphan_after_s / 2)
+        self._items = BatchItems(objects, self._ids, settings)
+        self._unstored = UnstoredImages(store)
+        self._configuration = configuration
+        self._replies = replies
+        self._admission = admission
+        self._settings = settings
+
+    def submit(self, form: BatchForm) -> BatchSubmission:
+        """Accept the tasks of a batch; the caller ends the waiter.
+
+        Raises:
+            InferenceError: the batch was refused as a whole; then nothing of it is left.
+        """
+        known_id = self._known_batch(form)
+        if known_id is not None:
+            return self._replayed(known_id)
+        entries = self._prepare(form, self._configuration.now())
+        prepared = [entry for entry in entries if isinstance(entry, PreparedItem)]
+        rooms = self._admit(prepared)
+        batch_id = uuid.uuid4().hex
+        # By task id. An object that was there before is no upload.
+        sent = [(one.item, one.form) for one in prepared if one.is_upload]
+        uploads = {item.task_id: upload for (item, _), upload in zip(sent, self._uploads.begin_all(sent), strict=True)}
+        self._store_first(uploads.values(), _longest_s(prepared))
+        requests = iter(self._requests(prepared, uploads, batch_id))
+        batch = BatchRequest(
+            batch_id,
+            tuple(next(requests) if isinstance(entry, PreparedItem) else entry.to_dict() for entry in entries),
+            form.idempotency_key,
+            form.fingerprint,
+        )
+        return self._accept(batch, prepared, uploads, rooms)
+
+    def _store_first(self, uploads: Iterable[Upload], deadline_s: float) -> None:
+        """Wait for the images that are not stored beside the queue.
+
+        Raises:
+            ServiceUnavailable: the object store fails, or takes too long; nothing is left of any image.
+        """
+        try:
+            wait_for_all((upload for upload in uploads if not upload.is_beside), min(deadline_s, MAX_STORE_S))
+        except BaseException:
+            discard_all(uploads)
+            raise
+
+    def confirm(self, submission: BatchSubmission) -> None:
+        """Wait for images that are stored beside the queue. As `Submissions.confirm`, for a batch.
+
+        Raises:
+            ServiceUnavailable: one cannot be stored, and no task has begun; nothing is left of the batch, unless it
+                `may_be_accepted`.
+        """
+        try:
+            wait_for_all(submission.uploads.values(), min(submission.deadline_s, GRACE_S))
+        except Exception as error:
+            has_failed = any(upload.has_failed for upload in submission.uploads.values())
+            may_go = has_failed and submission.batch is not None and not submission.batch.idempotency_key
+            if may_go and withdraw_batch(self._store, submission.batch_id):
+                discard_all(submission.uploads.values())
+                raise
+            logger.warning("not every image of batch %s is stored yet; its tasks go on: %r", submission.batch_id, error)
+            self._unstored.keep(submission.uploads)
+
+    def _prepare(self, form: BatchForm, effective: Effective) -> list[PreparedItem | InferenceError]:
+        check = partial(self._door.check_with_image, preference=form.preference, effective=effective)
+        prepare = partial(self._items.prepare, check=check)
+        if not any(item.is_reference for item in form.items):
+            return [prepare(item) for item in form.items]
+        deadlines = (item.options.get("deadline_s") for item in form.items if isinstance(item.options, dict))
+        timeout_s = min(MAX_STORE_S, self._door.longest_deadline_s(deadlines, form.preference))
+        try:
+            return self._uploads.transfers.map(prepare, form.items, timeout_s=timeout_s)
+        except TimeoutError as error:
+            raise ServiceUnavailable("the object store takes too long", retry_after_s=5) from error
+
+    def _admit(self, prepared: Sequence[PreparedItem]) -> dict[str, Room]:
+        """Gives the room by queue, where it is known. Raises Overloaded, ServiceUnavailable."""
+        by_queue = defaultdict(list)
+        for one in prepared:
+            by_queue[one.queue].append(one)
+        rooms = {
+            queue: self._admission.check(
+                queue,
+                model=ones[0].checked.model,
+                deadline_s=min(one.checked.deadline_s for one in ones),
+                sinks={sink for one in ones for sink in one.checked.sinks},
+                count=len(ones),
+                priority=min(one.form.priority for one in ones),
+            )
+            for queue, ones in by_queue.items()
+        }
+        return {queue: room for queue, room in rooms.items() if room is not None}
+
+    def _requests(
+        self, prepared: Sequence[PreparedItem], uploads: Mapping[str, Upload], batch_id: str
+    ) -> list[PredictionRequest]:
+        def request(one: PreparedItem) -> PredictionRequest:
+            upload = uploads.get(one.item.task_id)
+            return PredictionRequest(
+                task_id=one.item.task_id,
+                request_id=one.form.request_id_of(one.item.task_id),
+                model=one.checked.model,
+                queue=one.queue,
+                item=one.item,
+                deadline_s=one.checked.deadline_s,
+                sinks=one.checked.sinks,
+                priority=one.form.priority,
+                image=upload.inline if upload else b"",
+                reply_to=self._replies.channel,
+                store_ms=upload.wait(0) if upload and not upload.is_beside else 0.0,
+                batch_id=batch_id,
+            )
+
+        return [request(one) for one in prepared]
+
+    def _accept(
+        self, batch: BatchRequest, prepared: Sequence[PreparedItem], uploads: Mapping[str, Upload], rooms: Mapping[str, Room]
+    ) -> BatchSubmission:
+        waiter = self._replies.expect_all([one.item.task_id for one in prepared])  # before anything can answer
+        try:
+            if prepared:
+                self._ids.check_age(min(one.item.task_id for one in prepared))  # the oldest: ids begin with the time
+            accepted = accept_batch(
+                self._store,
+                self._broker,
+                batch,
+                max_message_items=self._settings.worker.max_batch_size,
+                max_queue_depth=self._settings.limits.max_queue_depth,
+                rooms=rooms,
+            )
+        except BaseException as error:
+            self._replies.forget(waiter)
+            if isinstance(error, InferenceError) and not may_be_accepted(error):
+                discard_all(uploads.values())
+            if isinstance(error, Overloaded):
+                counts = Counter(one.queue for one in prepared)
+                error.retry_after_s = max(self._admission.retry_after_s(queue, count=count) for queue, count in counts.items())
+            raise
+        self._uploads.note_inline_bytes(accepted.inline_bytes)
+        if not accepted.created:  # the same key came twice at the same time
+            self._replies.forget(waiter)
+            discard_all(uploads.values())
+            return self._replayed(accepted.batch_id)
+        return BatchSubmission(batch.batch_id, waiter, _longest_s(prepared), batch, uploads)
+
+    def _known_batch(self, form: BatchForm) -> str | None:
+        known = self._store.find_idempotent(form.idempotency_key) if form.idempotency_key else None
+        if known is not None and known.fingerprint != form.fingerprint:
+            raise known.conflict()
+        return known.batch_id if known is not None else None
+
+    def _replayed(self, batch_id: str) -> BatchSubmission:
+        """An earlier batch that an idempotency key stands for; its replies may have gone to another process, or be long gone."""
+        waiter = self._replies.expect_all(self._store.get_batch(batch_id).task_ids)
+        try:
+            records = self._store.get_many(waiter.task_ids)
+        except BaseException:
+            self._replies.forget(waiter)
+            raise
+        waiter.look(records)
+        lives_s = ((record.deadline_at_ms - record.created_at_ms) / 1000 for record in records if record is not None)
+        return BatchSubmission(batch_id, waiter, max(lives_s, default=0.0), batch=None)
+
+
+def _longest_s(prepared: Iterable[PreparedItem]) -> float:
+    """The longest of their deadlines, seconds."""
+    return max((one.checked.deadline_s for one in prepared), default=0.0)

@@ -1,0 +1,198 @@
+"""From a request to an accepted task: admit, validate, store, enqueue."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from api.acceptance.admission import Admission
+from api.acceptance.unstored_images import UnstoredImages
+from api.acceptance.uploads import GRACE_S, MAX_STORE_S, Upload, Uploads
+from api.acceptance.validation import Door
+from api.forms.predict import PredictForm
+from inference.broker import Broker
+from inference.domain import ModelRef, Outcome, PredictionRequest, QueueItem, TaskRecord
+from inference.errors import InferenceError, Overloaded
+from inference.lifecycle.enqueue import accept, may_be_accepted, withdraw
+from inference.lifecycle.replies import ReplyRouter, Waiter
+from inference.lifecycle.task_ids import TaskIds
+from inference.rollout.runtime_config import EffectiveConfiguration
+from inference.settings import Settings
+from inference.task_store import Room, SubmissionStore
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Submission:
+    """An accepted task and the waiter that its reply comes to."""
+
+    task_id: str
+    request_id: str
+    model: ModelRef
+    waiter: Waiter
+    #: seconds from acceptance to the task's deadline
+    deadline_s: float
+    #: None when an idempotency key brought an earlier task
+    upload: Upload | None
+    #: whether an idempotency key stands for it
+    has_key: bool
+    #: gives its record as it was when it was accepted, or found
+    record: Callable[[], TaskRecord]
+
+
+class Submissions:
+    """Accepts predict requests."""
+
+    def __init__(
+        self,
+        *,
+        store: SubmissionStore,
+        broker: Broker,
+        uploads: Uploads,
+        configuration: EffectiveConfiguration,
+        replies: ReplyRouter,
+        admission: Admission,
+        settings: Settings,
+    ) -> None:
+        self._store = store
+        self._broker = broker
+        self._ids = TaskIds(store, max_age_s=settings.uploads.orphan_after_s / 2)
+        self._uploads = uploads
+        self._unstored = UnstoredImages(store)
+        self._door = Door(broker, settings)
+        self._configuration = configuration
+        self._replies = replies
+        self._admission = admission
+        self._settings = settings
+
+    def submit(self, form: PredictForm) -> Submission:
+        """Accept a task; the caller ends the waiter.
+
+        Raises:
+            InferenceError: refused; then nothing of it is left.
+        """
+        checked = self._door.check(form, form.preference, self._configuration.now())
+        known = self._known_task(form)
+        if known is not None:
+            return self._replayed(known, checked.deadline_s)
+        queue = checked.spec.queue
+        room = self._admission.check(
+            queue, model=checked.model, deadline_s=checked.deadline_s, sinks=checked.sinks, priority=form.priority
+        )
+        header = self._door.inspect(form, checked.spec)
+        item = QueueItem(*self._ids.new(), header)
+        upload = self._uploads.begin(item, form)
+        request = PredictionRequest(
+            task_id=item.task_id,
+            request_id=form.request_id_of(item.task_id),
+            model=checked.model,
+            queue=queue,
+            item=item,
+            deadline_s=checked.deadline_s,
+            sinks=checked.sinks,
+            priority=form.priority,
+            reply_to=self._replies.channel,
+            image=upload.inline,
+            store_ms=self._store_first(upload, checked.deadline_s),
+            idempotency_key=form.idempotency_key,
+            fingerprint=form.fingerprint,
+        )
+        return self._accept_and_expect(request, upload, room)
+
+    def _store_first(self, upload: Upload, deadline_s: float) -> float:
+        """Milliseconds for which a task waits for its image: none where it is stored beside the queue.
+
+        Raises:
+            ServiceUnavailable: the object store fails, or takes too long; nothing is left of the image.
+        """
+        if upload.is_beside:
+            return 0.0
+        try:
+            return upload.wait(min(deadline_s, MAX_STORE_S))
+        except BaseException:
+            upload.discard()
+            raise
+
+    def confirm(self, submission: Submission, outcome: Outcome | None) -> float:
+        """Wait for an image that is stored beside the queue. Gives the milliseconds that storing it took.
+
+        Nobody waits for an object store that hangs: the image is safe beside its record. Where it cannot be stored, a task that
+        has begun goes on, and one that must be answered for, since it has an idempotency key: its image is stored later.
+
+        Raises:
+            ServiceUnavailable: it cannot be stored; nothing is left of the task, unless it `may_be_accepted`.
+        """
+        upload = submission.upload
+        if upload is None:
+            return 0.0
+        try:
+            return upload.wait(min(submission.deadline_s, GRACE_S) if upload.is_beside else 0)
+        except Exception as error:
+            may_go = upload.has_failed and outcome is None and not submission.has_key
+            if may_go and withdraw(self._store, submission.task_id):
+                upload.discard()
+                raise
+            logger.warning("the image of task %s is not stored yet; the task goes on: %r", submission.task_id, error)
+            self._unstored.keep({submission.task_id: upload})
+            return 0.0
+
+    def _accept_and_expect(self, request: PredictionRequest, upload: Upload, room: Room | None) -> Submission:
+        task_id, deadline_s = request.task_id, request.deadline_s
+        waiter = self._replies.expect(task_id)  # before anything can answer
+        try:
+            accepted_id = self._accept(request, upload, room)
+        except BaseException:
+            self._replies.forget(waiter)
+            raise
+        if accepted_id != task_id:  # the same key came twice at the same time
+            self._replies.forget(waiter)
+            return self._replayed(accepted_id, deadline_s)
+        return Submission(
+            task_id,
+            request.request_id,
+            request.model,
+            waiter,
+            deadline_s,
+            upload,
+            has_key=bool(request.idempotency_key),
+            record=partial(TaskRecord.of_request, request),
+        )
+
+    def _replayed(self, task_id: str, deadline_s: float) -> Submission:
+        """An earlier task that an idempotency key stands for; its reply may have gone to another process, or be long gone."""
+        waiter = self._replies.expect(task_id)
+        try:
+            record = self._store.get(task_id)
+        except BaseException:
+            self._replies.forget(waiter)
+            raise
+        waiter.look([record])
+        return Submission(
+            task_id, record.request_id, record.model, waiter, deadline_s, upload=None, has_key=True, record=lambda: record
+        )
+
+    def _accept(self, request: PredictionRequest, upload: Upload, room: Room | None) -> str:
+        try:
+            self._ids.check_age(request.task_id)
+            accepted = accept(
+                self._store, self._broker, request, max_queue_depth=self._settings.limits.max_queue_depth, room=room
+            )
+        except InferenceError as error:
+            if not may_be_accepted(error):
+                upload.discard()
+            if isinstance(error, Overloaded):
+                error.retry_after_s = self._admission.retry_after_s(request.queue)
+            raise
+        self._uploads.note_inline_bytes(accepted.inline_bytes)
+        if not accepted.created:
+            upload.discard()
+        return accepted.task_id
+
+    def _known_task(self, form: PredictForm) -> str | None:
+        known = self._store.find_idempotent(form.idempotency_key) if form.idempotency_key else None
+        if known is not None and known.fingerprint != form.fingerprint:
+            raise known.conflict()
+        return known.task_id if known is not None else None

@@ -1,0 +1,1 @@
+"""Requests: fields, options, bodies."""

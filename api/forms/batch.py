@@ -1,0 +1,137 @@
+"""What a batch request says: many images, or where they lie, each with its metadata."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import orjson
+from flask import Request
+
+from api.forms.command import check_predicts
+from api.forms.json_body import read_json
+from api.forms.known_fields import IMAGE, OPTION_NAMES, PREDICT_FIELDS, check_known, check_members
+from api.forms.options import merge_options, options_among
+from api.forms.predict import (
+    METADATA_MEMBERS,
+    canonical,
+    media_type_of,
+    read_idempotency_key,
+)
+from api.forms.preference import Preference, read_preference
+from api.forms.sent_fields import SentFields, read_sent_fields
+from api.forms.spooling import content_of
+from inference.errors import InvalidMetadata, InvalidRequest, shown
+
+_METADATA = "one JSON object for all images, or a list with one for each"
+_BODY = '{"items": [{"object": "s3://BUCKET/KEY"}, …]}'
+_BODY_MEMBERS = METADATA_MEMBERS | {"items", "command"}
+
+
+@dataclass
+class BatchItem:
+    """One item as it was sent: what is wrong with it is found later, and is its own fault alone."""
+
+    #: the members of its metadata; anything, where it is no JSON object
+    options: Any
+    image: bytes = b""
+    content_type: str | None = None
+    #: the image is the object that `options` names
+    is_reference: bool = False
+
+
+@dataclass(frozen=True)
+class BatchForm:
+    items: tuple[BatchItem, ...]
+    preference: Preference
+    idempotency_key: str
+    #: digest of images, references and metadata, in order
+    fingerprint: str
+
+
+def read_batch_form(request: Request, *, max_items: int) -> BatchForm:
+    """Raises InvalidRequest, InvalidMetadata."""
+    sent = read_sent_fields(request, json_example=_BODY)
+    items, common = _references(sent, max_items) if sent.is_json else _images(sent, max_items)
+    key = read_idempotency_key(request)
+    return BatchForm(items, read_preference(request, common.get("mode")), key, _fingerprint(items) if key else "")
+
+
+def _images(sent: SentFields, max_items: int) -> tuple[tuple[BatchItem, ...], dict[str, Any]]:
+    sent.check(PREDICT_FIELDS)
+    check_predicts(sent.get("command"))
+    parts = sent.images
+    if not parts:
+        raise InvalidRequest(
+            "there is no image: send each as a file of multipart/form-data, or name objects in a JSON body",
+            field=IMAGE,
+            expected="curl -F image=@one.jpg -F image=@two.jpg …",
+        )
+    _check_count(len(parts), max_items, IMAGE)
+    fields = sent.together
+    text = fields.get("metadata")
+    metadata = read_json(text, "metadata", _METADATA) if text else {}
+    common = metadata if isinstance(metadata, dict) else {}
+    check_members(common, METADATA_MEMBERS, "metadata")
+    common = merge_options(common, fields)
+    if isinstance(metadata, dict):
+        metadata = [{}] * len(parts)
+    if not isinstance(metadata, list) or len(metadata) != len(parts):
+        found = f"{len(metadata)} members" if isinstance(metadata, list) else "neither an object nor a list"
+        raise InvalidMetadata(f"metadata has {found}, for {len(parts)} images", field="metadata", expected=_METADATA)
+    _check_modes(metadata, common, "metadata")
+    items = (
+        BatchItem(_merged(common, own), content_of(part.stream), media_type_of(part))
+        for part, own in zip(parts, metadata, strict=True)
+    )
+    return tuple(items), common
+
+
+def _references(sent: SentFields, max_items: int) -> tuple[tuple[BatchItem, ...], dict[str, Any]]:
+    check_members(sent.body, _BODY_MEMBERS, "body")
+    check_known(sent.query, {"command", *OPTION_NAMES}, "a query parameter")
+    for fields in (sent.body, sent.query):
+        check_predicts(fields.get("command"))
+    if "metadata" in sent.body:
+        raise InvalidRequest("the body has no metadata: its members are members of the body", field="metadata", expected=_BODY)
+    items = sent.body.get("items")
+    if not isinstance(items, list) or not items:
+        raise InvalidRequest("the body has no list of items", field="items", expected=_BODY)
+    _check_count(len(items), max_items, "items")
+    common = merge_options(options_among(sent.body), sent.query)
+    _check_modes(items, common, "items")
+    return tuple(BatchItem(_merged(common, own), is_reference=True) for own in items), common
+
+
+def _check_count(count: int, max_items: int, field: str) -> None:
+    if count > max_items:
+        raise InvalidRequest(
+            f"{count} images are more than a request may have", field=field, expected=f"at most {max_items} (batch.max_items)"
+        )
+
+
+def _check_modes(items: Iterable[Any], common: dict[str, Any], field: str) -> None:
+    """Refuse a mode of one item alone: a request is answered once. Raises InvalidRequest."""
+    mode = common.get("mode") or "sync"
+    for number, own in enumerate(items):
+        if isinstance(own, dict) and own.get("mode") not in (None, mode):
+            raise InvalidRequest(
+                f"item {number} has the mode {shown(own['mode'])}, and the request {shown(mode)}",
+                field=f"{field}.{number}.mode",
+                expected="one mode for all, as a field of its own",
+            )
+
+
+def _merged(common: dict[str, Any], own: Any) -> Any:
+    return own if not isinstance(own, dict) else common | own if own else common
+
+
+def _fingerprint(items: Iterable[BatchItem]) -> str:
+    digest = hashlib.sha256(b"batch")
+    for item in items:
+        digest.update(hashlib.sha256(item.image).digest())
+        options = canonical(item.options) if isinstance(item.options, dict) else orjson.dumps(item.options)
+        digest.update(hashlib.sha256(options).digest())
+    return digest.hexdigest()

@@ -1,0 +1,121 @@
+"""JSON that clients send."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+from functools import partial
+from typing import Any
+
+import orjson
+
+from inference.errors import InvalidMetadata, InvalidRequest, shown, shown_name
+from inference.runtime.heap import no_collections
+
+#: The second look at a longer text would take seconds; metadata has half of it at most.
+_MAX_CHECKED_LENGTH = 2**20
+#: The beginning of a request in JSON: a command, or a batch of objects.
+_REQUEST = re.compile(rb'(?:\xef\xbb\xbf)?\s*\{[^{}\[]*"(?:command|items)"\s*:')
+#: The many objects of a longer one would set off the garbage collector again and again, each time with all of them to look at.
+_LONG_TEXT = 2**16
+_CONTAINERS = {dict, list}
+_NON_FINITE = re.compile("NaN|Infinity")
+
+
+def read_json(text: str | bytes, field: str, expected: str, *, error: type[InvalidRequest] = InvalidMetadata) -> Any:
+    """The document.
+
+    Args:
+        field: where it was sent, for the error.
+        expected: an example of what would be right, for the error.
+
+    Raises:
+        InvalidRequest: of the class `error`: it is no JSON, is nested too deeply, or has a member twice in one object.
+    """
+    if isinstance(text, bytes):
+        text = text.removeprefix(b"\xef\xbb\xbf")
+    try:
+        document = _parsed(text)
+    except orjson.JSONDecodeError as problem:
+        raise error(f"{field} is not JSON: {problem}", field=field, expected=expected) from problem
+    try:
+        orjson.dumps(document)
+    except orjson.JSONEncodeError as problem:
+        raise error(f"{field} is nested too deeply", field=field, expected=expected) from problem
+    if len(text) <= _MAX_CHECKED_LENGTH:
+        _check_members_differ(text, document, field, error)
+    return document
+
+
+def _parsed(text: str | bytes) -> Any:
+    """Raises JSONDecodeError."""
+    with no_collections() if len(text) > _LONG_TEXT else contextlib.nullcontext():
+        try:
+            return orjson.loads(text)
+        except orjson.JSONDecodeError:
+            document = _with_non_finite(text)
+            if document is None:
+                raise
+            return document
+
+
+def check_no_json(start: bytes, media_type: str) -> None:
+    """Refuse a request in JSON that has another Content-Type. Raises InvalidRequest.
+
+    Args:
+        start: the body, or its beginning.
+    """
+    if _REQUEST.match(start):
+        sent_as = f"is {media_type}" if media_type else "is missing"
+        detail = f"the body is JSON, and its Content-Type {sent_as}"
+        raise InvalidRequest(detail, field="Content-Type", expected="Content-Type: application/json")
+
+
+def _with_non_finite(text: str | bytes) -> Any:
+    """A document with NaN, Infinity or -Infinity, as Python's json writes them; None where the text is no such document.
+
+    These may be in a client's own notes: no member that is read takes them.
+    """
+    try:
+        text = text.decode() if isinstance(text, bytes) else text
+        document = json.loads(text, parse_int=_integer) if _NON_FINITE.search(text) else None
+        orjson.dumps(document)
+    except (ValueError, RecursionError, orjson.JSONEncodeError):
+        return None
+    return document
+
+
+def _integer(text: str) -> float:
+    """As orjson reads it: a float where it has more than 64 bits."""
+    number = int(text)
+    return number if -(2**63) <= number < 2**64 else float(number)
+
+
+def _check_members_differ(text: str | bytes, document: Any, field: str, error: type[InvalidRequest]) -> None:
+    """Raises InvalidRequest. Parses the text again only where it may be so: each member has a colon, and texts may have more."""
+    colons = text.count(":") if isinstance(text, str) else text.count(b":")
+    if colons != _count_members(document):
+        json.loads(text, object_pairs_hook=partial(_check_pairs, field=field, error=error), parse_int=str, parse_float=str)
+
+
+def _count_members(document: Any) -> int:
+    count, unseen = 0, [document]
+    while unseen:
+        value = unseen.pop()
+        if isinstance(value, dict):
+            count += len(value)
+            value = value.values()
+        elif not isinstance(value, list):
+            continue
+        unseen.extend([inner for inner in value if inner and type(inner) in _CONTAINERS])
+    return count
+
+
+def _check_pairs(pairs: list[tuple[str, Any]], *, field: str, error: type[InvalidRequest]) -> None:
+    names = set()
+    for name, _ in pairs:
+        if name in names:
+            detail = f"{field} has the member {shown(name)} twice"
+            raise error(detail, field=f"{field}.{shown_name(name)}", expected="each member once")
+        names.add(name)

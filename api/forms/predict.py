@@ -1,0 +1,148 @@
+"""What a predict request says: form fields, metadata, headers, the image."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import orjson
+from flask import Request
+from werkzeug.datastructures import FileStorage
+from werkzeug.http import parse_options_header
+
+from api.forms.json_body import read_json
+from api.forms.known_fields import AS_A_FILE, IMAGE, OPTION_NAMES, PREDICT_FIELDS, check_members
+from api.forms.options import merge_options, read_deadline_s, read_model, read_priority, read_sinks
+from api.forms.preference import Preference, read_preference
+from api.forms.sent_fields import SentFields
+from api.forms.spooling import content_of
+from inference.broker import USUAL_PRIORITY
+from inference.errors import InvalidMetadata, InvalidRequest
+from inference.ids import read_request_id
+
+_IDEMPOTENCY_KEY_MAX = 255
+
+METADATA_MEMBERS = frozenset(OPTION_NAMES)
+
+
+@dataclass
+class ImageForm:
+    """One image to classify."""
+
+    image: bytes
+    content_type: str | None
+    #: empty where the client has none
+    request_id: str
+    model: str | None
+    shape: Any
+    dtype: Any
+    deadline_s: float | None
+    #: 0 is usual, 9 goes first
+    priority: int
+    #: where the result goes; None: where the settings say
+    sinks: tuple[str, ...] | None
+
+    def request_id_of(self, task_id: str) -> str:
+        """The client's own; the task's where there is none."""
+        return self.request_id or task_id
+
+
+@dataclass
+class PredictForm(ImageForm):
+    """... and how the caller wants the answer."""
+
+    preference: Preference
+    idempotency_key: str
+    #: digest of image and metadata
+    fingerprint: str
+
+
+def read_predict_form(request: Request, sent: SentFields) -> PredictForm:
+    """Raises InvalidRequest, InvalidMetadata."""
+    if sent.is_json:
+        raise InvalidRequest("an image does not travel in a JSON body", field=IMAGE, expected=AS_A_FILE)
+    sent.check(PREDICT_FIELDS)
+    fields = sent.together
+    options = merge_options(_metadata(fields.get("metadata")), fields)
+    image, content_type = _image(sent)
+    key = read_idempotency_key(request)
+    return PredictForm(
+        **vars(read_image_form(image, content_type, options)),
+        preference=read_preference(request, options.get("mode")),
+        idempotency_key=key,
+        fingerprint=_fingerprint(image, options) if key else "",
+    )
+
+
+def read_image_form(image: bytes, content_type: str | None, options: Mapping[str, Any]) -> ImageForm:
+    """Raises InvalidMetadata."""
+    priority = read_priority(options.get("priority"))
+    return ImageForm(
+        image=image,
+        content_type=content_type,
+        request_id=read_request_id(options.get("request_id")),
+        model=read_model(options.get("model")),
+        shape=options.get("shape"),
+        dtype=options.get("dtype"),
+        deadline_s=read_deadline_s(options.get("deadline_s")),
+        priority=USUAL_PRIORITY if priority is None else priority,
+        sinks=read_sinks(options.get("sinks")),
+    )
+
+
+def _metadata(text: str | None) -> dict[str, Any]:
+    metadata = read_json(text, "metadata", _METADATA_EXAMPLE) if text else {}
+    if not isinstance(metadata, dict):
+        raise InvalidMetadata("metadata is not a JSON object", field="metadata", expected=_METADATA_EXAMPLE)
+    check_members(metadata, METADATA_MEMBERS, "metadata")
+    return metadata
+
+
+_METADATA_EXAMPLE = 'a JSON object such as {"shape": "32,32,3", "dtype": "float32"}'
+
+
+def _image(sent: SentFields) -> tuple[bytes, str | None]:
+    if len(sent.images) > 1:
+        raise InvalidRequest(
+            f"there are {len(sent.images)} images, and this path takes one", field=IMAGE, expected="several at /inference/batch"
+        )
+    if not sent.images:
+        raise InvalidRequest("there is no image: send it as a file of multipart/form-data", field=IMAGE, expected=AS_A_FILE)
+    part = sent.images[0]
+    return content_of(part.stream), media_type_of(part)
+
+
+def media_type_of(part: FileStorage) -> str | None:
+    return _media_type(part.content_type or "")
+
+
+@lru_cache(maxsize=100)  # the images of a request mostly have one
+def _media_type(content_type: str) -> str | None:
+    return parse_options_header(content_type)[0].lower() or None
+
+
+def read_idempotency_key(request: Request) -> str:
+    """Its digest, empty where there is none. Raises InvalidRequest."""
+    key = request.headers.get("Idempotency-Key", "").strip()
+    if len(key) > _IDEMPOTENCY_KEY_MAX:
+        raise InvalidRequest(
+            "the Idempotency-Key is too long",
+            field="Idempotency-Key",
+            expected=f"at most {_IDEMPOTENCY_KEY_MAX} characters",
+        )
+    return hashlib.sha256(key.encode()).hexdigest() if key else ""
+
+
+def _fingerprint(image: bytes, options: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(image)
+    digest.update(canonical(options))
+    return digest.hexdigest()
+
+
+def canonical(options: Mapping[str, Any]) -> bytes:
+    """What of the options is content, the same for the same content."""
+    content = {name: value for name, value in options.items() if name != "mode"}  # how to wait is no content
+    return orjson.dumps(content, option=orjson.OPT_SORT_KEYS)

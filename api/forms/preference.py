@@ -1,0 +1,64 @@
+"""How long a request waits for its tasks."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from flask import Request, request
+
+from api.context import api
+from api.forms.options import number_in, read_mode
+from inference.errors import InvalidRequest, shown
+
+#: The sweeper ends a task within this after its deadline; a synchronous caller waits for that answer.
+EXPIRY_GRACE_S = 5.0
+
+_WAIT = re.compile(r"wait\s*=\s*\"?([0-9]{1,9}(?:\.[0-9]{1,9})?)\"?")
+
+
+@dataclass
+class Preference:
+    """How long the caller wants to wait."""
+
+    #: seconds: None waits until the deadline, 0 answers 202 at once
+    wait_s: float | None = None
+    #: what of the `Prefer` header was followed
+    applied: str = ""
+
+
+def asked_wait_s() -> float:
+    """`?wait=N` of a GET, 0 without it. Raises InvalidRequest."""
+    text = request.args.get("wait")
+    if text is None:
+        return 0.0
+    wait_s = number_in(text)
+    if not 0 <= wait_s < math.inf:
+        raise InvalidRequest(f"wait is not a number of seconds: {shown(text)}", field="wait", expected="0 or more")
+    return min(wait_s, _longest_wait_s())
+
+
+def read_preference(request: Request, mode: Any) -> Preference:
+    """RFC 7240: `Prefer: respond-async`, `Prefer: wait=N`, both; the option `mode=async` says the first.
+
+    Raises:
+        InvalidRequest: there is no such mode, or it is sync and the header says otherwise.
+    """
+    mode = read_mode(mode)
+    parts = [part for line in request.headers.getlist("Prefer") for part in line.split(",")]
+    preferred = [part.partition(";")[0].strip().lower() for part in parts]  # a preference may have parameters
+    respond_async = "respond-async" in preferred
+    if respond_async and mode == "sync":
+        raise InvalidRequest("mode is sync, and the header Prefer says respond-async", field="mode", expected="one of the two")
+    applied = ["respond-async"] if respond_async else []
+    wait = next(filter(None, map(_WAIT.fullmatch, preferred)), None)
+    if wait is None:
+        return Preference(0.0 if respond_async or mode == "async" else None, ", ".join(applied))
+    wait_s = min(float(wait.group(1)), _longest_wait_s())
+    return Preference(wait_s, ", ".join([*applied, f"wait={wait_s:g}"]))
+
+
+def _longest_wait_s() -> float:
+    return api().services.settings.api.max_wait_s

@@ -1,0 +1,22 @@
+"""POST /inference_service_controller: change what runs, while it runs."""
+
+from __future__ import annotations
+
+from flask import Blueprint, Response, request
+
+from api.context import api
+from api.forms.command import COMMAND_EXAMPLE, read_command
+from api.forms.sent_fields import SentFields, read_sent_fields
+from api.views.responses import json_response
+
+blueprint = Blueprint("commands", __name__)
+
+
+@blueprint.post("/inference_service_controller")
+def command() -> Response:
+    return run_command(read_sent_fields(request, json_example=COMMAND_EXAMPLE, has_images=False))
+
+
+def run_command(sent: SentFields) -> Response:
+    """Raises InferenceError: refused; then nothing has changed."""
+    return json_response({"response": api().commands.run(read_command(sent))})

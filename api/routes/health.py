@@ -1,0 +1,88 @@
+"""Probes, and what is where."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from flask import Blueprint, Response
+
+from api.context import api
+from api.forms.query import check_query
+from api.views.identity import identity
+from api.views.problems import log_detail
+from api.views.responses import json_response
+from api.views.urls import prefixed
+from inference.errors import ServiceUnavailable
+from inference.status.collect import OK, fault_of
+
+blueprint = Blueprint("health", __name__)
+
+
+@blueprint.get("/")
+def index() -> Response:
+    """Who this is and what runs."""
+    check_query()
+    services = api().services
+    return json_response(
+        {
+            "service": "image inference",
+            **identity(services),
+            "models": [model.name for model in services.models],
+            "paths": _prefixed(
+                {
+                    "POST /inference": "classify an image: curl -F image=@photo.jpg …/inference",
+                    "POST /inference/batch": "classify many: curl -F image=@one.jpg -F image=@two.jpg …/inference/batch",
+                    "GET /batches/{batch_id}?wait=N": "a batch, waiting up to N seconds for its end",
+                    "DELETE /batches/{batch_id}": "cancel what has not ended of it",
+                    "GET /tasks/{task_id}?wait=N": "a task, waiting up to N seconds for its end",
+                    "GET /tasks?request_id=…&limit=N&cursor=…": "the tasks of a request id, a page at a time",
+                    "DELETE /tasks/{task_id}": "cancel",
+                    "POST /inference_service_controller": "change a model, the served model or the ensemble mode",
+                    "GET /health/live, /health/ready": "probes",
+                }
+            ),
+        }
+    )
+
+
+def _prefixed(paths: dict[str, str]) -> dict[str, str]:
+    return {path.replace(" /", f" {prefixed('/')}"): text for path, text in paths.items()}
+
+
+@blueprint.get("/health/live")
+def live() -> Response:
+    check_query()
+    return json_response({"status": "live"})
+
+
+@blueprint.get("/health/ready")
+def ready() -> Response:
+    """200 only when a request would be served now; else 503 that says what is missing."""
+    check_query()
+    if api().stopping.is_set:
+        return json_response({"status": "not ready", "checks": {"process": "stopping"}}, 503)
+    services = api().services
+    checks = {
+        "task_store": _said(services.store.ping),
+        "broker": _said(lambda: services.broker.depth(services.effective.now().model().queue)),
+        "object_store": _said(services.objects.ping),
+        "model": _said(_served_model_is_loaded),
+    }
+    is_ready = all(result == OK for result in checks.values())
+    status = "ready" if is_ready else "not ready"
+    return json_response({"status": status, "checks": checks}, 200 if is_ready else 503)
+
+
+def _said(call: Callable[[], object]) -> str:
+    error = fault_of(call)
+    if error is None:
+        return OK
+    log_detail(error)
+    return error.public
+
+
+def _served_model_is_loaded() -> None:
+    served = api().services.effective.now().served_name
+    workers = api().services.presence.workers()
+    if not any(model.name == served for worker in workers for model in worker.models):
+        raise ServiceUnavailable(f"no worker has {served} loaded ({len(workers)} workers are up)")

@@ -1,0 +1,73 @@
+"""The outermost layer of the application: what no route can forget.
+
+request ──▶ Host ──421──▶ origin ──403──▶ preflight ──204──▶ route
+answer  ◀── security headers, CORS headers, X-Request-ID
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+import secrets
+from collections.abc import Iterable
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+
+from api.security.cross_origin import PREFLIGHT_HEADERS, CrossOriginRules
+from api.security.headers import HSTS, REQUEST_ID
+from api.security.host_check import HostCheck
+from api.security.proxies import Environ, Wsgi
+from api.views.problems import problem_document
+from inference.errors import InferenceError
+from inference.runtime.log import logged_request_id
+from inference.settings import ApiSettings
+
+#: A client's own id of its request: nothing that a header or a log would act on.
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._~:/+=@-]{1,128}")
+
+
+class WebSecurity:
+    """WSGI middleware: checks each request before its body is read, and completes each answer's headers."""
+
+    def __init__(self, application: Wsgi, settings: ApiSettings) -> None:
+        self._application = application
+        self._hosts = HostCheck(settings)
+        self._rules = CrossOriginRules(settings.cors_origins)
+        #: random digits of this process, then a number: a random id for each takes a system call
+        self._ids = map(f"{secrets.token_hex(8)}{{:016x}}".format, itertools.count(1))
+
+    def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
+        origin = environ.get("HTTP_ORIGIN", "")
+        sent_id = environ.get("HTTP_X_REQUEST_ID")
+        request_id = sent_id if sent_id and _REQUEST_ID.fullmatch(sent_id) else next(self._ids)
+        added = [*self._rules.headers(origin), (REQUEST_ID, request_id)]
+        if environ["wsgi.url_scheme"] == "https":
+            added.append(HSTS)
+
+        def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            return start_response(status, headers + added, exc_info)
+
+        error = self._hosts.error(environ) or self._rules.error(environ, origin)
+        if error is not None:
+            return _problem(error, environ, start)
+        if self._rules.is_preflight(environ, origin):
+            start(_status_line(HTTPStatus.NO_CONTENT), PREFLIGHT_HEADERS)
+            return []
+        token = logged_request_id.set(request_id)
+        try:
+            return self._application(environ, start)
+        finally:
+            logged_request_id.reset(token)
+
+
+def _problem(error: InferenceError, environ: Environ, start_response: Any) -> Iterable[bytes]:
+    body = orjson.dumps(problem_document(error), option=orjson.OPT_APPEND_NEWLINE)
+    headers = [("Content-Type", "application/problem+json"), ("Content-Length", str(len(body)))]
+    start_response(_status_line(HTTPStatus(error.status)), headers)
+    return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
+
+
+def _status_line(status: HTTPStatus) -> str:
+    return f"{status.value} {status.phrase}"

@@ -1,0 +1,1 @@
+"""gunicorn with gevent: connections, bodies, graceful end."""

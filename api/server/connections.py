@@ -1,0 +1,277 @@
+"""Connections of an API process, from their first byte until they are closed; and the gunicorn worker that serves them.
+
+accept ──▶ idle ──first bytes──▶ head ──▶ request ──▶ answer ──▶ idle …
+            │                      │                     │
+    api.keepalive_s,           too slow,           Connection: close
+  no room, or stopping        or not HTTP
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import signal
+import time
+from functools import partial
+from typing import Any
+
+import gevent
+from gevent.pool import Pool
+from gevent.server import StreamServer
+from gunicorn.workers.ggevent import GeventWorker
+
+from api.server.arbiter import END_WORKER
+from api.server.body_budget import BodyBudget
+from api.server.http_messages import HttpBody, HttpParser, check_protocol, refusal, response_bytes
+from api.server.pace import HeadPace, Pace, PacedSocket
+from inference.errors import InferenceError
+from inference.runtime.memory import give_memory_back
+from inference.runtime.open_files import out_of_files, report
+
+logger = logging.getLogger(__name__)
+
+#: A request's head must come within this time after its first byte.
+_HEAD_TIMEOUT_S = 10.0
+#: How long the rest of a request is read after its answer: closing at once would destroy the answer on its way.
+_LINGER_S = 5.0
+#: A client that sends nothing for this long has sent all.
+_SILENCE_S = 1.0
+#: How long a stopping process still serves what comes over open connections; each answer says that the connection ends.
+_LAST_REQUESTS_S = 0.5
+#: A connection is not closed for another one before it was idle for this long.
+_MIN_IDLE_S = 1.0
+_LOOK_INTERVAL_S = 0.2
+_READ_BYTES = 8192
+#: For a longer head: gunicorn looks through all of it again for each piece.
+_HEAD_READ_BYTES = 2**17
+_END_OF_HEAD = b"\r\n\r\n"
+
+_NO_FILES_PAUSE_S = 0.05
+#: Bodies of this size together may leave memory behind that the C library keeps.
+_MUCH_RELEASED_BYTES = 16 * 2**20
+_TRIM_INTERVAL_S = 1.0
+
+
+class HttpWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
+    """A process that serves HTTP, with a greenlet for each connection.
+
+    Args:
+        arguments: gunicorn's; the application among them has `keepalive_s` and `drain_timeout_s`.
+    """
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._pool = Pool(self.worker_connections)
+        self.bodies = BodyBudget(self.app.body_budget_bytes)
+        #: answers that their clients have not read
+        self.unsent = BodyBudget(self.app.body_budget_bytes)
+        #: connections that wait for a request, the one that has waited for longest first; since when, on the monotonic clock
+        self._idle: dict[Connection, float] = {}
+
+    def run(self) -> None:
+        """Serve until the main process ends it; then let open connections finish, within `drain_timeout_s`."""
+        listeners = [Listener(sock, self._serve, self._pool, self.make_room) for sock in self.sockets]
+        for listener in listeners:
+            if self.cfg.workers > 1:
+                listener.max_accept = 1  # each process takes its share
+            listener.start()
+        gevent.spawn(self._give_memory_back)
+        while self.alive:
+            self.notify()
+            gevent.sleep(_LOOK_INTERVAL_S)
+            self._keep_room()
+        for listener in listeners:
+            listener.finish()
+        self._drain()
+
+    def init_signals(self) -> None:
+        """Leave SIGTERM to the main process; without one, `notify` ends this process."""
+        super().init_signals()
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(END_WORKER, self.handle_exit)
+        signal.siginterrupt(END_WORKER, False)
+
+    def make_room(self) -> None:
+        """Close the connection that has been idle for longest; a new one has a moment to send its request."""
+        connection, since = next(iter(self._idle.items()), (None, 0.0))
+        if connection is not None and time.monotonic() - since >= _MIN_IDLE_S:
+            del self._idle[connection]
+            connection.end_reading()
+
+    def first_bytes(self, connection: Connection) -> bytes:
+        """The beginning of a connection's next request; empty when the connection is to be closed."""
+        self._idle[connection] = time.monotonic()
+        data = b""
+        try:
+            with gevent.Timeout(self.app.keepalive_s if self.alive else _LAST_REQUESTS_S, False):
+                data = connection.read()
+        finally:
+            self._idle.pop(connection, None)
+        return data
+
+    def _serve(self, listening: Any, client: Any, address: Any) -> None:
+        self._keep_room()
+        Connection(self, listening, client, address).serve()
+
+    def _keep_room(self) -> None:
+        if self._pool.full():
+            self.make_room()
+
+    def _give_memory_back(self) -> None:
+        while True:
+            gevent.sleep(_TRIM_INTERVAL_S)
+            released = [budget.take_released(_MUCH_RELEASED_BYTES) for budget in (self.bodies, self.unsent)]
+            if any(released):
+                give_memory_back()
+
+    def _drain(self) -> None:
+        ends_at = time.monotonic() + self.app.drain_timeout_s
+        self._pool.join(_LAST_REQUESTS_S)
+        for connection in list(self._idle):
+            connection.end_reading()
+        while len(self._pool) and time.monotonic() < ends_at:
+            self.notify()
+            self._pool.join(_LOOK_INTERVAL_S)
+        if len(self._pool):
+            logger.warning("%d requests had not ended after api.drain_timeout_s", len(self._pool))
+
+
+class Connection:
+    """One client's connection.
+
+    Args:
+        listening: the address that it came in at.
+        client: its gevent socket.
+        address: the client's, as accept() gives it.
+    """
+
+    def __init__(self, worker: HttpWorker, listening: Any, client: Any, address: Any) -> None:
+        self._worker = worker
+        self._listening = listening
+        least = worker.app.body_timeout_s, worker.app.body_min_bytes_per_s
+        self._client = PacedSocket(client, Pace(*least), worker.unsent)
+        self._address = address
+        self._head_pace, self._body_pace = HeadPace(_HEAD_TIMEOUT_S), Pace(*least)
+        self._parser = HttpParser(worker.cfg, client, address, self._head_pace)
+        self._is_head = False
+
+    def serve(self) -> None:
+        """Serve its requests, one after the other, and close it."""
+        try:
+            while self._serve_next():
+                pass
+        except OSError as error:
+            logger.debug("a client is gone: %s", error)
+        except Exception as error:  # noqa: BLE001 a bug too: the client is told, and the process serves on
+            self._refuse(error)
+        finally:
+            with contextlib.suppress(OSError):
+                self._client.close()
+
+    def read(self, timeout_s: float | None = None) -> bytes:
+        self._client.settimeout(timeout_s)
+        data: bytes = self._client.recv(_READ_BYTES)
+        return data
+
+    def end_reading(self) -> None:
+        """Make a read that waits give what is there, and else nothing."""
+        with contextlib.suppress(OSError):
+            self._client.shutdown(gevent.socket.SHUT_RD)
+
+    def _serve_next(self) -> bool:
+        """Whether another request may come."""
+        unreader, began = self._parser.unreader, time.monotonic()
+        data = unreader.take_buffered() or self._worker.first_bytes(self)
+        if not data:
+            return False
+        unreader.turn.go_on(began)
+        unreader.begin(self._head_pace)
+        self._is_head = data.startswith(b"HEAD ")
+        request = self._parse(data)
+        unreader.begin(self._body_pace)
+        request.body.reserve_in(self._worker.bodies)
+        if self._worker.app.stopping.is_set:
+            request.force_close()
+        try:
+            self._worker.handle_request(self._listening, request, self._client, self._address)
+        except StopIteration:  # the answer said Connection: close
+            if not request.body.is_at_end:
+                self._linger()
+            return False
+        finally:
+            request.body.release()
+        return request.body.is_at_end or self._drop(request.body)
+
+    def _parse(self, data: bytes) -> Any:
+        check_protocol(data)
+        self._parser.unreader.unread(data)
+        if _END_OF_HEAD in data:
+            return next(self._parser)
+        usual_bytes = self._parser.unreader.mxchunk
+        self._parser.unreader.mxchunk = _HEAD_READ_BYTES
+        try:
+            return next(self._parser)
+        finally:
+            self._parser.unreader.mxchunk = usual_bytes
+
+    def _drop(self, body: HttpBody) -> bool:
+        """Read what the application left of a body; whether that was all of it."""
+        with contextlib.suppress(InferenceError), gevent.Timeout(_LINGER_S, False):
+            body.drop()
+            return True
+        return False
+
+    def _refuse(self, error: Exception) -> None:
+        """Answer what is no request, or a bug, with a problem document."""
+        problem = refusal(error)
+        if problem is None:
+            logger.error("a request failed", exc_info=error)
+            problem = InferenceError("an unexpected error occurred; the server's log has it")
+        else:
+            logger.debug("refused a request from %s: %s", self._address[0] if self._address else "?", problem.detail)
+        with contextlib.suppress(OSError):
+            self._client.sendall(response_bytes(problem, has_body=not self._is_head))
+            self._linger()
+
+    def _linger(self) -> None:
+        with contextlib.suppress(OSError), gevent.Timeout(_LINGER_S, False):
+            self._client.shutdown(gevent.socket.SHUT_WR)
+            while self.read(_SILENCE_S):
+                pass
+
+
+class Listener(StreamServer):  # type: ignore[misc] # gevent has no types for it
+    """Accepts connections on a socket.
+
+    Args:
+        serve: called in a greenlet of `pool` with the socket's address, the connection and its peer's address.
+        make_room: closes a connection that is not needed, if there is one.
+    """
+
+    def __init__(self, sock: Any, serve: Any, pool: Pool, make_room: Any) -> None:
+        super().__init__(sock, handle=partial(serve, sock.getsockname()), spawn=pool)
+        self._make_room = make_room
+
+    def do_read(self) -> Any:
+        """Accept one connection; None when there is none, or no file for it."""
+        try:
+            return super().do_read()
+        except OSError as error:
+            if self.is_fatal_error(error):
+                raise
+            if out_of_files(error):
+                report(error)
+                self._make_room()
+                self._pause()
+            return None  # else it was gone before it was accepted
+
+    def finish(self) -> None:
+        """Accept the connections that wait for it, and no more: closing the socket would reset them."""
+        while not self.full() and (accepted := self.do_read()):
+            self.do_handle(*accepted)
+        self.close()
+
+    def _pause(self) -> None:
+        self.stop_accepting()
+        self._timer = self.loop.timer(_NO_FILES_PAUSE_S)
+        self._timer.start(self._start_accepting_if_started)

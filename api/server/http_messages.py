@@ -1,0 +1,198 @@
+"""HTTP/1.1 messages: gunicorn's parser, and its refusals as our errors.
+
+bytes ──parse──▶ head ──▶ application ──reads──▶ body
+           │                                       │
+  400, 408, 414, 417, 431, 501                    400
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from typing import Any
+
+import orjson
+from gunicorn.http import errors
+from gunicorn.http.body import Body, ChunkedReader, LengthReader
+from gunicorn.http.message import Request
+from gunicorn.http.parser import Parser
+from gunicorn.util import http_date
+
+from api.security.headers import SECURITY_HEADERS, header_lines
+from api.server.body_budget import BodyBudget, BodyReservation
+from api.server.pace import Pace, PacedUnreader
+from api.views.problems import problem_document
+from inference.errors import (
+    ExpectationFailed,
+    HeaderFieldsTooLarge,
+    InferenceError,
+    InvalidRequest,
+    TransferCodingNotImplemented,
+    UriTooLong,
+)
+
+#: Characters of a parser's message that an answer repeats; it may quote the request.
+_SHOWN_LENGTH = 120
+#: Limits of a request's head; gunicorn's own defaults.
+MAX_REQUEST_LINE_BYTES = 4094
+MAX_HEADER_FIELDS = 100
+MAX_HEADER_FIELD_BYTES = 8190
+
+#: Errors of gunicorn's parser: the first that fits says what the client gets; {} is the parser's own message.
+_REFUSALS: tuple[tuple[type[Exception], type[InferenceError], str], ...] = (
+    (errors.LimitRequestLine, UriTooLong, f"the request line has more than {MAX_REQUEST_LINE_BYTES} bytes"),
+    (
+        errors.LimitRequestHeaders,
+        HeaderFieldsTooLarge,
+        f"there are more than {MAX_HEADER_FIELDS} header fields, or one has more than {MAX_HEADER_FIELD_BYTES} bytes",
+    ),
+    (errors.UnsupportedTransferCoding, TransferCodingNotImplemented, "the only transfer coding here is chunked: {}"),
+    (errors.ExpectationFailed, ExpectationFailed, "all that can be expected here is 100-continue: {}"),
+    (errors.ParseException, InvalidRequest, "the request is not valid HTTP/1.1: {}"),
+)
+_SECURITY_LINES = header_lines(SECURITY_HEADERS)
+#: Bytes of a body that are waited for at a time. What a client has sent of them when it stalls is in memory, and not counted.
+STEP_BYTES = 2**16
+#: The first byte of a TLS handshake record.
+_TLS_HANDSHAKE = b"\x16"
+
+
+class HttpBody(Body):  # type: ignore[misc] # gunicorn has no types
+    """A request's body, whose reading raises InvalidRequest where its framing is wrong or its end is missing."""
+
+    reader: Any
+    failed: bool
+    #: its part of the process's budget; None for a body that is not kept
+    reservation: BodyReservation | None = None
+
+    def reserve_in(self, budget: BodyBudget) -> None:
+        """Count what is read of it, until `release`."""
+        reader = self.reader
+        self.reservation = BodyReservation(budget, reader.length if isinstance(reader, LengthReader) else None)
+
+    def release(self) -> None:
+        """Give its part of the budget back; what is still read of it is not kept."""
+        if self.reservation is not None:
+            self.reservation.release()
+            self.reservation = None
+
+    def drop(self) -> None:
+        """Read the rest of it and keep nothing. Raises InvalidRequest, RequestTimeout.
+
+        gunicorn's own way takes a kilobyte at a time, and copies all that has come for each.
+        """
+        while self.read(STEP_BYTES):
+            pass
+
+    def _read_reader(self, size: int) -> bytes:
+        size = min(size, STEP_BYTES)
+        if self.reservation is None:
+            return self._read_whole(size)
+        self.reservation.open()
+        data = self._read_whole(size)
+        try:
+            self.reservation.grow(len(data))
+        except InferenceError:
+            self.failed = True
+            self.reservation.release()
+            raise
+        return data
+
+    def _read_whole(self, size: int) -> bytes:
+        reader = self.reader
+        due = min(size, reader.length) if isinstance(reader, LengthReader) else 0
+        try:
+            data: bytes = super()._read_reader(size)
+        except OSError as error:
+            raise InvalidRequest("the request body ended before its last chunk") from error
+        except errors.ParseException as error:
+            raise InvalidRequest(f"the request body is not valid chunked coding: {_shown(error)}") from error
+        if len(data) < due:
+            self.failed = True
+            raise InvalidRequest("the request body ended before its Content-Length")
+        return data
+
+    @property
+    def is_at_end(self) -> bool:
+        """Whether the next byte on the connection is another request's."""
+        reader = self.reader
+        return not (reader.length if isinstance(reader, LengthReader) else reader.parser or self.failed)
+
+
+class HttpRequest(Request):  # type: ignore[misc]
+    """A request's head, and its body to be read."""
+
+    body: Any
+    path: str
+
+    def parse(self, unreader: Any) -> Any:
+        """Read the head; gives what came after it."""
+        rest = super().parse(unreader)
+        self.path = self.path or "/"  # of http://HOST: else Flask redirects there, in HTML
+        return rest
+
+    def set_body_reader(self) -> None:
+        super().set_body_reader()
+        if isinstance(self.body.reader, ChunkedReader):
+            self._check_transfer_coding()
+        self.body = HttpBody(self.body.reader)
+
+    def should_close(self) -> bool:
+        """Whether no request can follow: after a body that failed, its start is unknown."""
+        return self.body.failed or bool(super().should_close())
+
+    def _check_transfer_coding(self) -> None:
+        codings = next(value for name, value in self.headers if name == "TRANSFER-ENCODING")
+        if codings.lower() != "chunked":  # gunicorn hands on what is compressed as it is
+            raise errors.UnsupportedTransferCoding(codings)
+
+    def _apply_header_policy(self, name: str, value: str, *state: Any, **options: Any) -> Any:
+        # gunicorn drops names with underscores, or acts on this one by itself; `api.security.proxies` decides whose is heeded.
+        return super()._apply_header_policy("SCRIPT-NAME" if name == "SCRIPT_NAME" else name, value, *state, **options)
+
+
+class HttpParser(Parser):  # type: ignore[misc]
+    """The requests of one connection."""
+
+    mesg_class = HttpRequest
+    unreader: PacedUnreader
+
+    def __init__(self, cfg: Any, client: Any, address: Any, pace: Pace) -> None:
+        super().__init__(cfg, client, address)
+        self.unreader = PacedUnreader(client, pace)
+
+
+def check_protocol(first_bytes: bytes) -> None:
+    """Raises InvalidRequest for a client that speaks TLS, whose first message never ends as a request does."""
+    if first_bytes.startswith(_TLS_HANDSHAKE):
+        raise InvalidRequest("this port serves HTTP, not HTTPS", expected="http:// in place of https://")
+
+
+def refusal(error: Exception) -> InferenceError | None:
+    """The error for a request that is refused before the application has it; None for a bug of ours."""
+    if isinstance(error, InferenceError):
+        return error
+    if isinstance(error, errors.InvalidResponseHeader | errors.InvalidResponseHeaderName):
+        return None
+    for cause, kind, sentence in _REFUSALS:
+        if isinstance(error, cause):
+            return kind(sentence.format(_shown(error)))
+    return None
+
+
+def response_bytes(error: InferenceError, *, has_body: bool = True) -> bytes:
+    """A whole response, for a connection that is closed after it; to HEAD without its body."""
+    body = orjson.dumps(problem_document(error), option=orjson.OPT_APPEND_NEWLINE)
+    head = (
+        f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\n"
+        f"Date: {http_date()}\r\n"
+        "Connection: close\r\n"
+        "Content-Type: application/problem+json\r\n"
+        f"{_SECURITY_LINES}"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode("latin-1") + (body if has_body else b"")
+
+
+def _shown(error: Exception) -> str:
+    text = str(error)
+    return text if len(text) <= _SHOWN_LENGTH else f"{text[:_SHOWN_LENGTH]}…"

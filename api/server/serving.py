@@ -1,0 +1,132 @@
+"""The API under gunicorn with gevent workers. Import gevent's monkey patch before this module: see server.py."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import math
+import os
+from typing import Any
+
+from gunicorn.app.base import BaseApplication
+
+from api.app import create_app
+from api.server.arbiter import StoppingArbiter
+from api.server.connections import HttpWorker
+from api.server.http_messages import MAX_HEADER_FIELD_BYTES, MAX_HEADER_FIELDS, MAX_REQUEST_LINE_BYTES
+from api.server.pace import show_progress
+from api.server.response_writer import use_response_writer
+from api.server.stopping import SharedFlag
+from inference.runtime.heap import freeze_heap
+from inference.runtime.memory import return_large_blocks
+from inference.runtime.open_files import raise_open_file_limit
+from inference.settings import Settings
+from inference.settings.http_address import bound_socket, network_url
+
+logger = logging.getLogger(__name__)
+
+#: How many more objects are made than freed until Python looks for cycles among them. A batch is a thousand that live until its
+#: answer, and no image is in a cycle: the usual 700 cost a tenth of the CPU time.
+_YOUNG_OBJECTS = 5_000
+#: Files of a process beside its connections: to Redis and the object store, uploads, logs.
+_OTHER_FILES = 1_000
+_BACKLOG = 2048
+
+
+class _Gunicorn(BaseApplication):  # type: ignore[misc] # gunicorn has no types
+    """gunicorn, set up by our settings alone.
+
+    Args:
+        listener: file descriptor of the socket that listens.
+        max_connections: of each process.
+    """
+
+    def __init__(self, settings: Settings, listener: int, max_connections: int) -> None:
+        self._settings = settings
+        self._listener = listener
+        self._max_connections = max_connections
+        self.keepalive_s = settings.api.keepalive_s
+        self.drain_timeout_s = settings.api.drain_timeout_s
+        self.shutdown_delay_s = settings.api.shutdown_delay_s
+        self.stopping = SharedFlag()
+        self.body_budget_bytes = settings.api.body_budget_bytes
+        self.body_timeout_s = settings.api.body_timeout_s
+        self.body_min_bytes_per_s = settings.api.body_min_bytes_per_s
+        super().__init__()
+
+    def load_config(self) -> None:
+        api = self._settings.api
+        options: dict[str, Any] = {
+            "bind": f"fd://{self._listener}",
+            "workers": api.workers,
+            "worker_connections": self._max_connections,
+            "worker_class": HttpWorker,
+            "graceful_timeout": math.ceil(api.drain_timeout_s) + 1,  # until a process that does not end by itself is killed
+            "timeout": 60,
+            "keepalive": math.ceil(api.keepalive_s),
+            "loglevel": self._settings.log.level.lower() if self._settings.log.level == "DEBUG" else "warning",
+            "control_socket_disable": True,
+            "post_worker_init": lambda _worker: freeze_heap(),
+            "limit_request_line": MAX_REQUEST_LINE_BYTES,
+            "limit_request_fields": MAX_HEADER_FIELDS,
+            "limit_request_field_size": MAX_HEADER_FIELD_BYTES,
+            # No header changes how gunicorn reads a request, whoever sends it: api.security.proxies decides.
+            "forwarded_allow_ips": "",
+            "forwarder_headers": "",
+            "secure_scheme_headers": {},
+            "proxy_allow_ips": "",
+        }
+        for name, value in options.items():
+            if name in self.cfg.settings:
+                self.cfg.set(name, value)
+
+    def load(self) -> Any:
+        return create_app(self._settings, self.stopping)
+
+    def run(self) -> None:
+        StoppingArbiter(self).run()
+
+
+def serve(settings: Settings) -> None:
+    """Run until stopped.
+
+    Raises:
+        ConfigurationError: a model's description is wrong, or the address cannot be listened on.
+    """
+    gc.set_threshold(_YOUNG_OBJECTS)
+    return_large_blocks(from_bytes=2 * 2**20, kept_bytes=16 * 2**20)
+    use_response_writer()
+    os.environ.pop("SCRIPT_NAME", None)  # gunicorn would answer requests outside of it with 500
+    max_connections = connections_within(
+        raise_open_file_limit(settings.api.max_connections + _OTHER_FILES), settings.api.max_connections
+    )
+    create_app(settings)  # what is wrong with it is said once, before any worker is forked
+    listener = bound_socket(settings.api.host, settings.api.port)
+    _warn_of_strangers(settings)
+    show_progress(listener)
+    listener.listen(_BACKLOG)
+    _Gunicorn(settings, listener.detach(), max_connections).run()
+
+
+def _warn_of_strangers(settings: Settings) -> None:
+    """Say who may do what, where other machines reach the API: it has no keys yet."""
+    url = network_url(settings.api.host, settings.api.port)
+    if url is not None:
+        logger.warning(
+            "OPEN TO OTHER MACHINES at %s: whoever reaches this address may classify images, read and cancel all tasks and"
+            " change the models, without a password; listen on 127.0.0.1, or let a firewall or a proxy decide who gets here",
+            url,
+        )
+
+
+def connections_within(files: int, max_connections: int) -> int:
+    """How many connections a process takes that may open `files`; a warning where that is fewer than `max_connections`."""
+    possible = min(max_connections, files - min(_OTHER_FILES, files // 2))
+    if possible < max_connections:
+        logger.warning(
+            "api.max_connections is %d, but the system allows a process %d open files (ulimit -n): it takes %d connections",
+            max_connections,
+            files,
+            possible,
+        )
+    return possible

@@ -1,0 +1,78 @@
+"""How a batch looks to a client."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from api.views.problems import problem_document
+from api.views.task import result_view
+from api.views.urls import batch_url
+from inference.domain import BatchRecord, BatchRequest, Ended, Outcome, PredictionRequest, TaskRecord, TaskStatus
+from inference.errors import InferenceError, TaskNotFound
+
+#: Of an item: it was refused, and has no task; its task ended so long ago that its record is gone.
+REFUSED, GONE = "refused", "gone"
+_STATUSES = (*(status.value for status in TaskStatus), REFUSED)
+_OPEN = {TaskStatus.QUEUED, TaskStatus.RUNNING}
+
+
+def ended_batch_view(batch: BatchRequest, ended: Mapping[str, Ended]) -> dict[str, Any]:
+    """The batch object, once every task has ended."""
+    items = [
+        _refused_view(entry) if isinstance(entry, dict) else _ended_view(entry, ended[entry.task_id].outcome)
+        for entry in batch.entries
+    ]
+    return _batch_view(batch.batch_id, items)
+
+
+def batch_view(batch: BatchRecord, records: Sequence[TaskRecord | None]) -> dict[str, Any]:
+    """The batch object; `records` are those of `batch.task_ids`."""
+    tasks = dict(zip(batch.task_ids, records, strict=True))
+    items = [_refused_view(entry) if isinstance(entry, dict) else _record_view(entry, tasks[entry]) for entry in batch.entries]
+    return _batch_view(batch.batch_id, items)
+
+
+def _batch_view(batch_id: str, items: list[dict[str, Any]]) -> dict[str, Any]:
+    counts = dict.fromkeys(_STATUSES, 0) | Counter(item["status"] for item in items)
+    return {
+        "batch_id": batch_id,
+        "status": "running" if any(counts[status] for status in _OPEN) else "ended",
+        "counts": counts,
+        "items": items,
+        "urls": dict.fromkeys(("self", "cancel"), batch_url(batch_id)),
+    }
+
+
+def _ended_view(task: PredictionRequest, outcome: Outcome) -> dict[str, Any]:
+    return _task_view(task, outcome.status, outcome)
+
+
+def _record_view(task_id: str, record: TaskRecord | None) -> dict[str, Any]:
+    if record is not None:
+        return _task_view(record, record.status, record.outcome)
+    error = TaskNotFound("the task ended too long ago", task_id=task_id)
+    return _taskless_view(GONE, error) | {"task_id": task_id}
+
+
+def _task_view(task: PredictionRequest | TaskRecord, status: TaskStatus, outcome: Outcome | None) -> dict[str, Any]:
+    """What differs from item to item; the rest is at `/tasks/TASK_ID`."""
+    error = InferenceError.from_dict(outcome.error) if outcome and outcome.error else None
+    return {
+        "status": status,
+        "task_id": task.task_id,
+        "request_id": task.request_id,
+        "model": ((outcome and outcome.model) or task.model).to_dict(),
+        "result": result_view(outcome.result) if outcome and outcome.result else None,
+        "error": problem_document(error) if error else None,
+    }
+
+
+def _refused_view(error: dict[str, Any]) -> dict[str, Any]:
+    return _taskless_view(REFUSED, InferenceError.from_dict(error))
+
+
+def _taskless_view(status: str, error: InferenceError) -> dict[str, Any]:
+    unknown = dict.fromkeys(("task_id", "request_id", "model", "result"))
+    return {"status": status} | unknown | {"error": problem_document(error)}

@@ -1,0 +1,100 @@
+"""The one error handler: every error leaves as RFC 9457 `application/problem+json` with a stable `code`."""
+
+from __future__ import annotations
+
+import logging
+import math
+from http import HTTPStatus
+from typing import Any
+
+from flask import Flask, Response, current_app
+from werkzeug.exceptions import HTTPException
+
+from api.views.responses import json_response
+from api.views.urls import batch_url, prefixed, task_url
+from inference.errors import (
+    BatchNotFound,
+    ConfigurationError,
+    InferenceError,
+    InvalidRequest,
+    MethodNotAllowed,
+    NotFound,
+    PayloadTooLarge,
+    ServiceUnavailable,
+    TaskNotFound,
+    UnsupportedContentEncoding,
+)
+from inference.ids import is_task_id
+from inference.runtime.open_files import out_of_files, report
+
+logger = logging.getLogger(__name__)
+
+
+def problem_document(error: InferenceError) -> dict[str, Any]:
+    """`type`, `title`, `status`, `detail` of RFC 9457, and `code`, `field`, `expected`, `task_id`, `batch_id` where known."""
+    kind = {"type": f"urn:problem-type:inference:{error.code}", "title": error.title, "status": error.status}
+    return kind | error.to_dict()
+
+
+def problem_response(error: InferenceError) -> Response:
+    """The answer to a request that ends with `error`; what it does not say is logged under the request's id."""
+    log_detail(error)
+    return json_response(problem_document(error), error.status, headers=_headers(error), mimetype="application/problem+json")
+
+
+def log_detail(error: InferenceError) -> None:
+    """Log what clients are not told of an error."""
+    if error.detail != error.public:
+        logger.warning("%s", error.detail)
+
+
+def _headers(error: InferenceError) -> dict[str, str]:
+    headers = {}
+    if error.retry_after_s is not None:
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
+    if isinstance(error, UnsupportedContentEncoding):
+        headers["Accept-Encoding"] = "identity"  # RFC 9110, section 15.5.16
+    if isinstance(error, TaskNotFound | BatchNotFound):
+        return headers
+    if error.task_id is not None and is_task_id(error.task_id):
+        headers["Location"] = task_url(error.task_id)
+    elif error.batch_id is not None and is_task_id(error.batch_id):
+        headers["Location"] = batch_url(error.batch_id)
+    return headers
+
+
+def register_error_handlers(app: Flask) -> None:
+    app.register_error_handler(InferenceError, problem_response)
+    app.register_error_handler(ConfigurationError, _unexpected)
+    app.register_error_handler(HTTPException, _http_problem)
+    app.register_error_handler(Exception, _unexpected)
+
+
+def _http_problem(error: HTTPException) -> Response:
+    """What Flask and Werkzeug refuse by themselves."""
+    match error.code:
+        case HTTPStatus.NOT_FOUND:
+            problem: InferenceError = NotFound("there is nothing at this path", expected=f"see GET {prefixed('/')} for the paths")
+        case HTTPStatus.METHOD_NOT_ALLOWED:
+            problem = MethodNotAllowed("this path does not take this method")
+        case HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
+            limit = current_app.config["MAX_CONTENT_LENGTH"]
+            problem = PayloadTooLarge(f"the request body is larger than {limit} bytes (api.max_body_bytes)")
+        case code if code is not None and code < HTTPStatus.INTERNAL_SERVER_ERROR:
+            problem = InvalidRequest(error.description or "the request cannot be read")
+        case _:
+            return _unexpected(error)
+    response = problem_response(problem)
+    for name, value in error.get_headers():
+        if name == "Allow":
+            response.headers[name] = value
+    return response
+
+
+def _unexpected(error: Exception) -> Response:
+    no_files = out_of_files(error)
+    if no_files is not None:
+        report(no_files)
+        return problem_response(ServiceUnavailable("the service has too many files open", retry_after_s=1))
+    logger.error("a request failed", exc_info=error)
+    return problem_response(InferenceError("an unexpected error occurred; the server's log has it"))

@@ -1,0 +1,104 @@
+"""The one place where settings become adapters."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import redis
+
+from inference.broker import Broker
+from inference.broker.redis import RedisBroker
+from inference.broker.rejected import RejectedMessages
+from inference.broker.taken import TakenMessages
+from inference.models.files import ModelFiles
+from inference.models.registry import ModelRegistry, described_models
+from inference.models.spec import ModelDescription
+from inference.rollout.desired_state import DesiredModels
+from inference.rollout.runtime_config import EffectiveConfiguration
+from inference.rollout.worker_registry import WorkerPresence
+from inference.runtime.redis import broker_url, connect, task_store_url
+from inference.settings import Settings
+from inference.status.free_space import FreeSpace, free_space_of
+from inference.storage import open_object_store
+from inference.storage.protocol import ObjectStore
+from inference.task_store import TaskStore
+from inference.task_store.outbox import OutboxStats, RelayInfo, outbox_stats, relays_of
+from inference.task_store.redis_store import RedisTaskStore, StorePolicy
+
+
+class Services:
+    """What a process of this service works with; each part is made when it is first asked for."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+
+    @cached_property
+    def descriptions(self) -> dict[str, ModelDescription]:
+        """The configured models by name, without their files: those may be missing, and their bucket down."""
+        return described_models(self.settings)
+
+    @cached_property
+    def models(self) -> ModelRegistry:
+        return ModelRegistry.load(self.settings)
+
+    @cached_property
+    def model_files(self) -> ModelFiles:
+        """For models that are loaded while the service runs."""
+        return ModelFiles(self.settings, self.descriptions.values())
+
+    @cached_property
+    def redis(self) -> redis.Redis:
+        """The record store's server."""
+        return connect(task_store_url(self.settings))
+
+    @cached_property
+    def store(self) -> TaskStore:
+        options = self.settings.task_store
+        policy = StorePolicy(options.key_prefix, options.lease_s, options.result_ttl_s, options.idempotency_ttl_s)
+        return RedisTaskStore(self.redis, policy)
+
+    @cached_property
+    def broker(self) -> Broker:
+        if self.settings.broker.is_amqp:
+            from inference.broker.amqp import AmqpBroker  # noqa: PLC0415 an adapter is loaded when it is chosen
+
+            return AmqpBroker(self.settings.broker)
+        shares_store = broker_url(self.settings) == task_store_url(self.settings)
+        client = self.redis if shares_store else connect(broker_url(self.settings))
+        return RedisBroker(client, shares_store=shares_store)
+
+    @cached_property
+    def taken(self) -> TakenMessages:
+        """Notes on messages that came again."""
+        return TakenMessages(self.redis, self.settings.task_store.key_prefix)
+
+    @cached_property
+    def rejected(self) -> RejectedMessages:
+        """Queue messages that workers put aside."""
+        return RejectedMessages(self.redis, self.settings.task_store.key_prefix)
+
+    @cached_property
+    def objects(self) -> ObjectStore:
+        return open_object_store(self.settings)
+
+    @cached_property
+    def free_space(self) -> FreeSpace:
+        return free_space_of(self.settings, self.redis)
+
+    @cached_property
+    def desired(self) -> DesiredModels:
+        return DesiredModels(self.redis, self.settings.task_store.key_prefix)
+
+    @cached_property
+    def effective(self) -> EffectiveConfiguration:
+        return EffectiveConfiguration(self.settings, self.models, self.desired)
+
+    def outbox_stats(self, sink: str) -> OutboxStats:
+        return outbox_stats(self.redis, self.settings.task_store.key_prefix, sink)
+
+    def relays(self, sink: str) -> list[RelayInfo]:
+        return relays_of(self.redis, self.settings.task_store.key_prefix, sink)
+
+    @cached_property
+    def presence(self) -> WorkerPresence:
+        return WorkerPresence(self.redis, self.settings.task_store.key_prefix)

@@ -1,0 +1,177 @@
+"""Check what the settings name on this host before a part of the service starts: all errors at once, each by its key.
+
+Nothing is left behind, also by `check-config`, and no server is asked.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+from inference.errors import ConfigurationError
+from inference.models.predictor.device_lock import gpu_index, host_has_gpu
+from inference.models.registry import ModelRegistry, described_models
+from inference.runtime.open_files import OPEN_FILES, raise_open_file_limit
+from inference.runtime.private_files import is_open_to_others
+from inference.runtime.redis import embedded_socket, socket_folder_problem
+from inference.settings import Settings
+from inference.settings.redis_address import MAX_SOCKET_PATH
+from inference.sinks import open_sink
+from inference.storage import open_object_store
+
+logger = logging.getLogger(__name__)
+
+Part = Literal["everything", "api", "worker", "relay", "broker", "flower"]
+
+_WITH_UPLOADS = ("everything", "api", "worker", "relay")
+_WITH_SINKS = ("everything", "relay")
+#: Parts that keep in `data_dir` what a user who may replace it could take them over by.
+_WITH_OWN_STATE = ("everything", "broker", "flower")
+_WITH_MODELS = ("everything", "api", "worker")
+_MAX_NAME_BYTES = 255
+#: Linux counts the zero at the end too; files in the folder have names.
+_MAX_PATH_BYTES = 4095 - _MAX_NAME_BYTES
+_BLOCK_BYTES = 4096
+#: Fewer open files than this do not suffice for any part.
+_MIN_OPEN_FILES = 200
+
+
+def check_start(settings: Settings, part: Part) -> None:
+    """Raise ConfigurationError with one line for each setting that this part cannot work with here."""
+    if part in _WITH_OWN_STATE and is_open_to_others(settings.data_dir):
+        logger.warning("data_dir: other users can replace what is in %s; chmod go-w takes that from them", settings.data_dir)
+    problems = [*_folder_problems(settings, part), *_client_problems(settings, part)]
+    if part == "everything":
+        problems += _sample_problems(settings)
+    if part in {"everything", "worker"}:
+        problems += _gpu_problems(settings)
+    if problems:
+        raise ConfigurationError("\n".join(problems))
+
+
+def check_everything(settings: Settings) -> ModelRegistry:
+    """As `check_start`, and the models with their files, which it gives. Raises ConfigurationError, ServiceUnavailable."""
+    problems: list[str] = []
+    checks: tuple[Callable[[], None], ...] = (lambda: check_start(settings, "everything"), check_open_files)
+    for check in checks:
+        try:
+            check()
+        except ConfigurationError as error:
+            problems.append(error.detail)
+    try:
+        models = ModelRegistry.load(settings)
+    except ConfigurationError as error:
+        raise ConfigurationError("\n".join([*problems, error.detail]), field=error.field) from error
+    if problems:
+        raise ConfigurationError("\n".join(problems))
+    return models
+
+
+def check_open_files(files: int = OPEN_FILES) -> None:
+    """Let this process open `files` files where the system allows it. Raises ConfigurationError: far too few are allowed."""
+    allowed = raise_open_file_limit(files)
+    if allowed < _MIN_OPEN_FILES:
+        raise ConfigurationError(f"this process may open {allowed} files and needs {_MIN_OPEN_FILES} or more (ulimit -n)")
+
+
+def folder_problem(folder: Path) -> str | None:
+    """Why no file can be made in `folder`, which may be missing yet; None when one can."""
+    folder = folder.absolute()
+    nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if any(len(os.fsencode(name)) > _MAX_NAME_BYTES for name in folder.parts):
+        return f"a name in {folder} has more than {_MAX_NAME_BYTES} bytes"
+    if len(os.fsencode(folder)) > _MAX_PATH_BYTES:
+        return f"a path has at most {_MAX_PATH_BYTES} bytes"
+    if not os.path.isdir(nearest):  # noqa: PTH112 Path.is_dir raises where a folder may not be read
+        return f"{nearest} is no folder"
+    try:
+        with tempfile.TemporaryFile(dir=nearest, buffering=0) as file:
+            file.write(bytes(_BLOCK_BYTES))  # a full disk takes the name and not the content
+    except OSError as error:
+        return f"cannot write to {nearest}: {error.strerror}"
+    return None
+
+
+def _folder_problems(settings: Settings, part: Part) -> Iterator[str]:
+    found = ((key, folder_problem(folder)) for key, folder in _folders(settings, part))
+    yield from dict.fromkeys(f"{key}: {problem}" for key, problem in found if problem)
+    if settings.is_embedded and part in {"everything", "broker"}:
+        with suppress(OSError, RuntimeError):  # a loop of links, which is told as a folder that is none
+            socket = embedded_socket(settings.data_dir)
+            if len(os.fsencode(socket)) > MAX_SOCKET_PATH:
+                yield f"data_dir: the path of the broker's socket, {socket}, has more than {MAX_SOCKET_PATH} bytes"
+            elif problem := socket_folder_problem(settings.data_dir, make=False):
+                yield problem
+    if "jsonl" in settings.possible_sinks and part in _WITH_SINKS:
+        yield from _jsonl_problems(settings)
+
+
+def _folders(settings: Settings, part: Part) -> Iterator[tuple[str, Path]]:
+    """The folders that this part writes to, each with the key that names it."""
+    if settings.is_embedded and part in {"everything", "broker"}:
+        yield "data_dir", settings.data_dir / "broker"
+    if part == "flower":
+        yield "data_dir", settings.data_dir
+    if settings.uploads.store == "local" and part in _WITH_UPLOADS:
+        yield "uploads.path" if settings.uploads.path else "data_dir", settings.uploads_path
+    if "jsonl" in settings.possible_sinks and part in _WITH_SINKS and not os.path.lexists(settings.jsonl_path):
+        yield "jsonl.path" if settings.jsonl.path else "data_dir", settings.jsonl_path.parent
+    if part in _WITH_MODELS and _fetches_models(settings):
+        yield "model_files.cache_dir" if settings.model_files.cache_dir else "data_dir", settings.model_cache_path
+
+
+def _fetches_models(settings: Settings) -> bool:
+    """Whether a model's file is fetched from a bucket, or unpacked."""
+    with suppress(ConfigurationError):  # which is told where the models are read
+        locations = [place for model in described_models(settings).values() for place in model.locations.values()]
+        return any(place.bucket is not None or place.text.lower().endswith(".zip") for place in locations)
+    return False
+
+
+def _jsonl_problems(settings: Settings) -> Iterator[str]:
+    file = settings.jsonl_path
+    key = "jsonl.path" if settings.jsonl.path else "data_dir"
+    if os.path.isdir(file):  # noqa: PTH112 Path.is_dir raises where a folder may not be read
+        yield f"{key}: {file} is a folder"
+    elif os.path.lexists(file) and not os.access(file, os.R_OK | os.W_OK):
+        yield f"{key}: no right to write to {file}"
+
+
+def _sample_problems(settings: Settings) -> Iterator[str]:
+    sample = settings.sample_image
+    if sample is not None and not os.path.isfile(sample):  # noqa: PTH113 Path.is_file raises where a folder may not be read
+        yield f"sample_image: there is no file {sample}"
+    elif sample is not None and not os.access(sample, os.R_OK):
+        yield f"sample_image: no right to read {sample}"
+
+
+def _gpu_problems(settings: Settings) -> Iterator[str]:
+    folder = settings.gpu.lock_dir
+    if folder is None:
+        return
+    with suppress(ConfigurationError):
+        if all(gpu_index(model.device) is None for model in described_models(settings).values()):
+            return
+    if not os.path.isdir(folder):  # noqa: PTH112 Path.is_dir raises where a folder may not be read
+        yield f"gpu.lock_dir: there is no folder {folder}"
+    elif host_has_gpu() and not os.access(folder, os.X_OK):
+        yield f"gpu.lock_dir: no right to open files in {folder}"
+
+
+def _client_problems(settings: Settings, part: Part) -> Iterator[str]:
+    """Problems that the clients of other servers find in their settings; they connect when they are first used."""
+    clients: list[Callable[[], object]] = []
+    if part in _WITH_UPLOADS:
+        clients.append(lambda: open_object_store(settings))
+    if part in _WITH_SINKS:
+        clients += [lambda name=name: open_sink(name, settings).close() for name in settings.possible_sinks]  # type: ignore[misc]
+    for make in clients:
+        try:
+            make()
+        except ConfigurationError as error:
+            yield error.detail

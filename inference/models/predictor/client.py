@@ -1,0 +1,250 @@
+"""The worker's side of the predictor process: one for each device, watched, replaced when it dies or hangs."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference.domain import ModelRef
+from inference.errors import ConfigurationError, PredictionFailed
+from inference.models.predictor.arena import SlotArena
+from inference.models.predictor.device_lock import GpuLock, gpu_index, gpu_lock, host_has_gpu
+from inference.models.predictor.environment import predictor_environment
+from inference.models.predictor.native_stderr import pass_on
+from inference.models.predictor.protocol import Failed, Load, Loaded, LoadModel, Predict, Predicted, Ready
+from inference.models.registry import reference
+from inference.models.spec import ModelSpec
+from inference.settings import GpuSettings
+
+logger = logging.getLogger(__name__)
+
+_MODULE = "inference.models.predictor.process"
+#: Seconds between two looks at whether to go on waiting for the models.
+_LOOK_INTERVAL_S = 0.2
+
+
+class PredictorCrashed(Exception):
+    """The process died or hung while it had the batch. Start it again before the next one."""
+
+
+class PredictorNotRunning(Exception):
+    """The process was down before it got the batch. Start it again before the next one."""
+
+
+@dataclass(frozen=True)
+class BatchPredictions:
+    #: (batch, classes) float32
+    values: NDArray[np.float32]
+    #: milliseconds inside the predictor process
+    predict_ms: float
+    #: what ran
+    model: ModelRef
+
+
+class Predictor(Protocol):
+    """Interface that a worker's batches are run through: see `switching.SwitchingPredictor`."""
+
+    def start(self, should_stop: Callable[[], bool]) -> bool: ...
+
+    def predict(self, model: str, slots: Sequence[int]) -> BatchPredictions: ...
+
+    def stop(self) -> None: ...
+
+    @property
+    def loaded(self) -> Mapping[str, Loaded]: ...
+
+    @property
+    def references(self) -> Mapping[str, ModelRef]: ...
+
+
+class PredictorProcess:
+    """Runs models in a process of its own. One call at a time; safe to share between threads.
+
+    Args:
+        models: by name, each with the arena its images come in.
+        predict_timeout_s: a call that takes longer ends the process; a model may have its own.
+        load_timeout_s: the same for loading and warming up.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, tuple[ModelSpec, SlotArena]],
+        *,
+        max_batch_size: int,
+        predict_timeout_s: float,
+        load_timeout_s: float,
+        gpu: GpuSettings | None = None,
+    ) -> None:
+        self._models = models
+        self._gpu = gpu or GpuSettings()
+        #: by name, the version that it loads
+        self.references: Mapping[str, ModelRef] = {name: reference(spec) for name, (spec, _) in models.items()}
+        self._max_batch_size = max_batch_size
+        self._predict_timeout_s = predict_timeout_s
+        self._own_timeouts_s = {name: spec.predict_timeout_s for name, (spec, _) in models.items()}
+        self._load_timeout_s = load_timeout_s
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._connection: Connection | None = None
+        self._loaded: Mapping[str, Loaded] = {}
+
+    @property
+    def loaded(self) -> Mapping[str, Loaded]:
+        """The models that are warm, by name; empty while the process is down."""
+        return self._loaded
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it was started and has not ended since."""
+        return self._connection is not None and self._process is not None and self._process.poll() is None
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    def start(self, should_stop: Callable[[], bool]) -> bool:
+        """Start the process and wait until its models are warm; False when `should_stop` said so first.
+
+        A process that runs is left alone: it may be another model's batcher that started it.
+
+        Raises:
+            ConfigurationError: a model cannot be loaded, or the process cannot start or died over it.
+        """
+        with self._lock:
+            if self.is_running:
+                return True
+            self._end()
+            try:
+                answer = self._await_loading(self._spawn(), should_stop)
+            except BaseException as error:
+                self._end()  # else it would be taken for one that runs
+                if isinstance(error, OSError):
+                    what = "cannot start the predictor process"
+                    raise ConfigurationError(f"{what}: {error.strerror or error}", public=what) from error
+                raise
+            if not isinstance(answer, Ready):
+                self._end()
+            if isinstance(answer, Failed):
+                what = "the model cannot be loaded"
+                raise ConfigurationError(f"{what}: {answer.message}", public=f"{what}: {answer.public or answer.message}")
+            self._loaded = {model.model: model for model in answer.models} if answer else {}
+            return answer is not None
+
+    def predict(self, model: str, slots: Sequence[int]) -> BatchPredictions:
+        """Predict the images in `slots` of the model's arena.
+
+        Raises:
+            PredictionFailed: the model raised, or gave something else than one prediction for each image.
+            PredictorCrashed: the process died or took longer than it may.
+            PredictorNotRunning: it was down already.
+        """
+        with self._lock:
+            connection = self._connection
+            if connection is None:
+                raise PredictorNotRunning("the predictor process is not running")
+            timeout_s = self._own_timeouts_s.get(model) or self._predict_timeout_s
+            try:
+                return self._call(connection, Predict(model, tuple(slots)), timeout_s)
+            except TimeoutError as error:  # an OSError too
+                self._end()
+                raise PredictorCrashed(f"the predictor process hung for {timeout_s:g} s") from error
+            except (EOFError, OSError) as error:
+                self._end()
+                raise PredictorCrashed(f"the predictor process died: {self._exit_text()}") from error
+
+    def stop(self) -> None:
+        """End the process; a call that runs ends with PredictorCrashed."""
+        process = self._process
+        if process is not None:
+            process.kill()  # before the lock, which a call that hangs holds
+        with self._lock:
+            self._end()
+
+    def retire(self) -> None:
+        """End the process once the call that runs has its answer; those that come later find it not running."""
+        with self._lock:
+            self._end()
+
+    def _call(self, connection: Connection, call: Predict, timeout_s: float) -> BatchPredictions:
+        connection.send(call)
+        _await(connection, timeout_s)
+        answer: Predicted | Failed = connection.recv()
+        if isinstance(answer, Failed):
+            public = f"the model raised {answer.public or answer.message}"
+            raise PredictionFailed(f"the model raised {answer.message}", public=public)
+        _await(connection, timeout_s)
+        values = np.frombuffer(connection.recv_bytes(), "<f4")
+        if values.size == 0 or values.size % len(call.slots):
+            raise PredictionFailed(f"{len(call.slots)} images gave {values.size} values")
+        return BatchPredictions(values.reshape(len(call.slots), -1), answer.predict_ms, self.references[call.model])
+
+    def _spawn(self) -> Connection:
+        ours, theirs = socket.socketpair()
+        connection: Connection[Any, Any] = Connection(ours.detach())
+        self._connection = connection
+        with theirs:
+            locks = self._gpu_locks()
+            arenas = [arena for _, arena in self._models.values()]
+            shared = [arena.descriptor for arena in arenas] + [lock.descriptor for lock in locks.values()]
+            descriptors = (theirs.fileno(), *shared)
+            self._process = subprocess.Popen(  # noqa: S603 our own module
+                [sys.executable, "-m", _MODULE, str(theirs.fileno())],
+                pass_fds=descriptors,
+                stdin=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                env=predictor_environment(os.environ),
+            )
+        if self._process.stderr is not None:
+            pass_on(self._process.stderr)
+        loads = (LoadModel(spec, arena.descriptor, arena.slots) for spec, arena in self._models.values())
+        connection.send(Load(tuple(loads), self._max_batch_size, self._gpu, locks))
+        return connection
+
+    def _gpu_locks(self) -> dict[int, GpuLock]:
+        indices = {gpu_index(spec.device) for spec, _ in self._models.values()} if host_has_gpu() else set()
+        return {index: gpu_lock(index, self._gpu.lock_dir) for index in indices if index is not None}
+
+    def _await_loading(self, connection: Connection, should_stop: Callable[[], bool]) -> Ready | Failed | None:
+        deadline = time.monotonic() + self._load_timeout_s
+        while not connection.poll(_LOOK_INTERVAL_S):
+            if should_stop():
+                return None
+            if time.monotonic() > deadline:
+                return Failed(f"it took more than {self._load_timeout_s:g} s")
+        try:
+            answer: Ready | Failed = connection.recv()
+        except (EOFError, OSError):
+            self._end()
+            return Failed(f"the predictor process ended: {self._exit_text()}")
+        return answer
+
+    def _end(self) -> None:
+        self._loaded = {}
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+        if self._process is not None and self._process.poll() is None:
+            self._process.kill()
+        if self._process is not None:
+            self._process.wait()
+
+    def _exit_text(self) -> str:
+        code = self._process.returncode if self._process else None
+        return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+
+
+def _await(connection: Connection, timeout_s: float) -> None:
+    if not connection.poll(timeout_s):
+        raise TimeoutError

@@ -1,0 +1,122 @@
+"""The process that runs the models: `python -m inference.models.predictor.process DESCRIPTOR`.
+
+Started by `predictor.PredictorProcess`, which holds the other end of the socket pair. Ends when that end is closed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from multiprocessing.connection import Connection
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference.errors import InferenceError
+from inference.models.predictor.arena import SlotArena, padded_sizes
+from inference.models.predictor.batch_plan import measure_costs, plan_batches
+from inference.models.predictor.protocol import Failed, Load, Loaded, LoadModel, Predict, Predicted, Ready
+from inference.runtime.heap import freeze_heap
+from inference.runtime.public_text import public_exception
+
+if TYPE_CHECKING:
+    from inference.models.loading import Device
+
+
+class ServedModel:
+    """A loaded model with its arena, the buffer that batches are gathered in, and the sizes that it runs a batch in."""
+
+    def __init__(self, load: LoadModel, sizes: tuple[int, ...], device: Device) -> None:
+        from inference.models.loading import load_model, warm_up  # noqa: PLC0415 TensorFlow is loaded in `_load_all`, first
+
+        self.name = load.spec.name
+        self._arena = SlotArena(load.spec.input, load.slots, load.descriptor)
+        self._batch: NDArray[Any] = np.zeros((sizes[-1], *load.spec.input.shape), load.spec.input.numpy_dtype)
+        self._model = load_model(load.spec, device)
+        warm_up(self._model, load.spec, sizes)
+        self._cost_ms = measure_costs(lambda size: self._model.predict(self._batch[:size]), sizes)
+        self._plans = plan_batches(self._cost_ms)
+
+    def loaded(self) -> Loaded:
+        quickest = max(size * 1000 / cost_ms for size, cost_ms in self._cost_ms.items())
+        return Loaded(self.name, self._model.output_size, self._cost_ms[1], self._model.runtime, quickest)
+
+    def predict(self, slots: tuple[int, ...]) -> NDArray[np.float32]:
+        """(len(slots), output_size) float32. The batch runs in warmed sizes; what is padded is cut off again."""
+        answers, begin = [], 0
+        for size in self._plans[len(slots)]:
+            answers.append(self._predict_padded(slots[begin : begin + size], size))
+            begin += size
+        return answers[0] if len(answers) == 1 else np.concatenate(answers)
+
+    def _predict_padded(self, slots: tuple[int, ...], size: int) -> NDArray[np.float32]:
+        count = len(slots)
+        np.take(self._arena.images, slots, axis=0, out=self._batch[:count], mode="clip")  # "raise" would copy twice
+        predictions = self._model.predict(self._batch[:size])
+        if predictions.shape != (size, self._model.output_size):
+            raise ValueError(f"{size} images gave predictions of shape {predictions.shape}")
+        return predictions[:count]
+
+
+def serve(connection: Connection) -> None:
+    """Load what the first message names, then answer until the other end is closed."""
+    load: Load = connection.recv()
+    try:
+        models = _load_all(load)
+    except InferenceError as error:
+        connection.send(Failed(error.detail, error.public))
+        return
+    except Exception as error:  # noqa: BLE001 whatever it is, the worker must hear of it
+        connection.send(Failed(f"{type(error).__name__}: {error}", public_exception(error)))
+        return
+    freeze_heap()
+    connection.send(Ready(tuple(model.loaded() for model in models.values())))
+    while True:
+        call: Predict = connection.recv()
+        _answer(connection, models[call.model], call.slots)
+
+
+def _load_all(load: Load) -> dict[str, ServedModel]:
+    if not load.models:
+        return {}
+    from inference.models.loading import open_devices  # noqa: PLC0415 TensorFlow is loaded here, and only here
+
+    devices = open_devices({model.spec.device for model in load.models}, load.gpu, load.gpu_locks)
+    sizes = padded_sizes(load.max_batch_size)
+    return {model.spec.name: ServedModel(model, sizes, devices[model.spec.device]) for model in load.models}
+
+
+def _answer(connection: Connection, model: ServedModel, slots: tuple[int, ...]) -> None:
+    began = time.perf_counter()
+    try:
+        predictions = model.predict(slots)
+    except Exception as error:  # noqa: BLE001 a model may raise anything; the worker tries the images one by one
+        connection.send(Failed(f"{type(error).__name__}: {error}", public_exception(error)))
+        return
+    connection.send(Predicted((time.perf_counter() - began) * 1000))
+    connection.send_bytes(np.ascontiguousarray(predictions, "<f4").data)
+
+
+def _end_with_parent(parent: int) -> None:
+    """A call that hangs would outlive a killed worker: the closed socket is seen only between calls."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
+
+
+def main() -> None:
+    # The worker decides when this process ends: a Ctrl-C or a stop of the whole group must not cut a batch.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    with contextlib.suppress(EOFError, ConnectionError):  # the worker has gone
+        serve(Connection(int(sys.argv[1])))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""From the outbox to a sink, in batches, until the sink has confirmed them."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from inference.errors import ServiceUnavailable
+from inference.sinks.protocol import Refusal, ResultSink, SinkUnavailable, result_document
+from inference.task_store.outbox import Outbox, OutboxEntry
+from inference.task_store.stores import DeliveryStore
+
+logger = logging.getLogger(__name__)
+
+#: Milliseconds that an idle relay waits for the next entry.
+_BLOCK_MS = 1000
+#: Seconds between two looks at what other relays left behind, and two signs of life.
+_LOOK_INTERVAL_S = 1.0
+
+
+@dataclass(frozen=True)
+class RelayPolicy:
+    batch_size: int = 200
+    backoff_s: float = 0.5
+    max_backoff_s: float = 30.0
+    claim_idle_s: float = 30.0
+    #: pause after a batch that was not full, so that the next one is fuller
+    linger_s: float = 0.0
+
+
+class Relay:
+    """Moves one sink's entries. A sink that is down delays its own entries and loses none."""
+
+    def __init__(self, outbox: Outbox, store: DeliveryStore, sink: ResultSink, *, pipeline_id: str, policy: RelayPolicy) -> None:
+        self._outbox = outbox
+        self._store = store
+        self._sink = sink
+        self._pipeline_id = pipeline_id
+        self._policy = policy
+        #: taken from the outbox and not delivered yet
+        self._held: list[OutboxEntry] = []
+        #: when to look again at what others left behind, `time.monotonic()`
+        self._next_look = 0.0
+
+    def run(self, stopping: threading.Event) -> None:
+        """Relay until `stopping` is set; no error ends it."""
+        failures = 0
+        while not stopping.is_set():
+            try:
+                count = self.relay_once(block_ms=_BLOCK_MS)
+                failures = 0
+                if 0 < count < self._policy.batch_size:
+                    stopping.wait(self._policy.linger_s)
+            except Exception as error:
+                failures += 1
+                self._next_look = 0.0  # the outbox may be gone with the server
+                pause_s = self._pause_s(failures)
+                is_outage = isinstance(error, SinkUnavailable | ServiceUnavailable)
+                logger.warning("%s: %s; trying again in %.1f s", self._sink.name, error, pause_s, exc_info=not is_outage)
+                stopping.wait(pause_s)
+        self._sink.close()
+
+    def relay_once(self, *, block_ms: int) -> int:
+        """Deliver one batch: what an earlier failure left behind first. Gives the number of entries."""
+        if time.monotonic() >= self._next_look:
+            self._outbox.open()
+            self._held = self._held or self._outbox.claim(self._policy.batch_size, idle_s=self._policy.claim_idle_s)
+            if len(self._held) < self._policy.batch_size:  # else there may be more of it
+                self._next_look = time.monotonic() + _LOOK_INTERVAL_S
+        self._take(block_ms)
+        taken = len(self._held)
+        self._deliver()
+        return taken
+
+    def _take(self, block_ms: int) -> None:
+        policy = self._policy
+        if not self._held:
+            self._held = self._outbox.take(policy.batch_size, block_ms=block_ms)
+        elif len(self._held) <= policy.batch_size:
+            # What was left behind must not stand in the way of what comes: there is always room for one more.
+            self._held += self._outbox.take(policy.batch_size + 1 - len(self._held), block_ms=1)
+
+    def _deliver(self) -> None:
+        """Raises SinkUnavailable, ServiceUnavailable; what was not delivered is still held then."""
+        entries = list(self._held)
+        tasks = self._store.get_ended([entry.task_id for entry in entries]) if entries else []
+        documents = []
+        for entry, task in zip(entries, tasks, strict=True):
+            if task is None:
+                logger.error("%s: the record of task %s is gone; nothing to deliver", self._sink.name, entry.task_id)
+            else:
+                documents.append(result_document(task, self._pipeline_id))
+        try:
+            refusals = self._write(documents) if documents else []
+        except SinkUnavailable as error:
+            settled = error.delivered | {refusal.task_id for refusal in error.refusals}
+            self._note([entry for entry in entries if entry.task_id in settled], error.refusals)
+            raise
+        self._note(entries, refusals)
+
+    def _write(self, documents: Sequence[dict[str, Any]]) -> list[Refusal]:
+        """Write them; a document that breaks the sink's client is refused, so that the others are delivered.
+
+        Raises:
+            SinkUnavailable: as `ResultSink.write`.
+            Exception: every document breaks the client, so that the fault is none of theirs.
+        """
+        try:
+            return self._sink.write(documents)
+        except SinkUnavailable:
+            raise
+        except Exception:
+            if len(documents) == 1:
+                raise
+            logger.exception("%s: a batch of %d results failed; they are written one by one", self._sink.name, len(documents))
+        refusals: list[Refusal] = []
+        failures: dict[str, Exception] = {}
+        for document in documents:
+            try:
+                refusals += self._sink.write([document])
+            except SinkUnavailable:
+                raise
+            except Exception as error:  # noqa: BLE001 a client library raises what it likes
+                failures[document["task_id"]] = error
+        if len(failures) == len(documents):
+            raise next(iter(failures.values()))
+        return refusals + [Refusal(task_id, f"{type(error).__name__}: {error}") for task_id, error in failures.items()]
+
+    def _note(self, entries: Sequence[OutboxEntry], refusals: Sequence[Refusal]) -> None:
+        """Write down what became of entries, and hold them no longer."""
+        reasons = {refusal.task_id: refusal.reason for refusal in refusals}
+        taken = [(entry.entry_id, entry.task_id) for entry in entries if entry.task_id not in reasons]
+        refused = [(e.entry_id, e.task_id, reasons[e.task_id]) for e in entries if e.task_id in reasons]
+        if taken:
+            self._store.delivered(self._sink.name, taken)
+        for _, task_id, reason in refused:
+            logger.error("%s refuses the result of task %s: %s", self._sink.name, task_id, reason)
+        if refused:
+            self._store.refused(self._sink.name, refused)
+        noted = {entry.entry_id for entry in entries}
+        self._held = [entry for entry in self._held if entry.entry_id not in noted]
+
+    def _pause_s(self, failures: int) -> float:
+        longest: float = min(self._policy.max_backoff_s, self._policy.backoff_s * 2 ** (failures - 1))
+        return longest * random.uniform(0.5, 1.0)  # noqa: S311 jitter, not a secret

@@ -1,0 +1,108 @@
+"""The relay process: a thread for each sink, the sweeper, and one for housekeeping."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable
+from types import FrameType
+
+from inference.container import Services
+from inference.lifecycle.dead_letters import DeadLetters
+from inference.relay.delivery import Relay, RelayPolicy
+from inference.relay.late_images import LateImages
+from inference.relay.orphans import Orphans
+from inference.relay.schedule import Housekeeping, Job
+from inference.relay.sweeper import Sweeper, SweepPolicy
+from inference.runtime.redis import connect, task_store_url
+from inference.settings import Settings
+from inference.sinks import open_sink
+from inference.task_store.outbox import Outbox
+
+logger = logging.getLogger(__name__)
+
+#: Seconds; a folder has no rules of its own.
+_RETENTION_INTERVAL_S = 3600.0
+
+
+def serve(settings: Settings) -> None:
+    """Run until SIGTERM or SIGINT. A thread that fails ends the process: whoever started it starts it again."""
+    stopping = threading.Event()
+    failed = threading.Event()
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        stopping.set()
+
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
+
+    def guarded(run: Callable[[threading.Event], None]) -> None:
+        try:
+            run(stopping)
+        except Exception:
+            logger.critical("%s failed; the relay ends", threading.current_thread().name, exc_info=True)
+            failed.set()
+            stopping.set()
+
+    threads = [threading.Thread(target=guarded, args=(run,), name=name) for name, run in _runners(settings).items()]
+    for thread in threads:
+        thread.start()
+    logger.info("relaying to %s", ", ".join(settings.possible_sinks) or "no sink")
+    for thread in threads:
+        thread.join()
+    if failed.is_set():
+        raise SystemExit(1)
+
+
+def _runners(settings: Settings) -> dict[str, Callable[[threading.Event], None]]:
+    services = Services(settings)
+    name = f"{socket.gethostname()}:{os.getpid()}"
+    sweeper = Sweeper(
+        services.store,
+        services.broker,
+        services.objects,
+        owner=f"sweeper@{name}",
+        queues=[model.queue for model in services.descriptions.values()],
+        policy=SweepPolicy(max_attempts=settings.worker.max_attempts, lost_grace_s=settings.task_store.lost_grace_s),
+    )
+    runners: dict[str, Callable[[threading.Event], None]] = {"sweeper": sweeper.run}
+    for sink in settings.possible_sinks:
+        runners[f"relay-{sink}"] = _relay(settings, services, sink, name).run
+    runners["housekeeping"] = _housekeeping(settings, services).run
+    return runners
+
+
+def _housekeeping(settings: Settings, services: Services) -> Housekeeping:
+    def retention() -> float:
+        services.objects.apply_retention(settings.uploads.retention_days)
+        discard_surplus(services)
+        return _RETENTION_INTERVAL_S
+
+    jobs: dict[str, Job] = {"retention": retention, "late images": LateImages(services.store, services.objects).store}
+    if settings.task_store.allow_eviction:  # then a task without a record may have had one
+        logger.warning("uploads without a task stay, since Redis may evict records (task_store.allow_eviction)")
+    else:
+        orphans = Orphans(services.store, services.objects, after_s=settings.uploads.orphan_after_s)
+        jobs["uploads without a task"] = orphans.look
+    return Housekeeping(jobs)
+
+
+def discard_surplus(services: Services) -> None:
+    """Discard the oldest dead letters where there are more than `task_store.max_dead_letters`. Raises ServiceUnavailable."""
+    kept = services.settings.task_store.max_dead_letters
+    surplus = DeadLetters(services.store, services.objects, services.broker).discard_oldest(kept)
+    if surplus:
+        logger.warning("there are more than %d dead letters; the oldest are discarded, %d of them", kept, surplus)
+
+
+def _relay(settings: Settings, services: Services, sink: str, name: str) -> Relay:
+    options = settings.relay
+    # A connection of its own: it blocks while it waits for entries.
+    outbox = Outbox(connect(task_store_url(settings)), settings.task_store.key_prefix, sink, name)
+    policy = RelayPolicy(
+        options.batch_size, options.backoff_s, options.max_backoff_s, options.claim_idle_s, options.linger_ms / 1000
+    )
+    return Relay(outbox, services.store, open_sink(sink, settings), pipeline_id=settings.pipeline_id, policy=policy)

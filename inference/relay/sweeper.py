@@ -1,0 +1,138 @@
+"""What keeps the promises when nobody else does: deadlines, dead owners' tasks, lost messages."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from inference.broker import HIGHEST_PRIORITY, Broker
+from inference.domain import QueueMessage, TaskRecord
+from inference.errors import InferenceError
+from inference.lifecycle.dead_letters import bury
+from inference.lifecycle.expiry_log import log_expired, some_of
+from inference.storage.protocol import ObjectStore
+from inference.task_store.stores import MaintenanceStore
+
+logger = logging.getLogger(__name__)
+
+#: Tasks handled by one step of one pass.
+_LIMIT = 500
+#: Waiting tasks of a queue looked at for lost messages in one pass: the next one goes on where it stopped.
+_LOST_LIMIT = 5000
+#: Members of each set of a queue that one pass compares with their records.
+_GONE_LIMIT = 100
+
+
+@dataclass(frozen=True)
+class SweepPolicy:
+    interval_s: float = 1.0
+    max_attempts: int = 3
+    lost_grace_s: float = 5.0
+
+
+class Sweeper:
+    """Looks after the queues named. Several may run: every step is atomic in the store."""
+
+    def __init__(
+        self,
+        store: MaintenanceStore,
+        broker: Broker,
+        objects: ObjectStore,
+        *,
+        owner: str,
+        queues: Sequence[str],
+        policy: SweepPolicy,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._broker = broker
+        self._objects = objects
+        self._owner = owner
+        self._queues = queues
+        self._policy = policy
+        self._clock = clock
+        self._said: set[str] = set()
+        self._watermarks: dict[str, deque[tuple[float, dict[int, int]]]] = {queue: deque() for queue in queues}
+
+    def run(self, stopping: threading.Event) -> None:
+        """Sweep until `stopping` is set; no error ends it."""
+        while not stopping.wait(self._policy.interval_s):
+            self.sweep_once()
+
+    def sweep_once(self) -> None:
+        """Make one pass. A step that fails keeps none of the others: it is made again with the next pass."""
+        self._said.clear()
+        self._attempt(self._expire, "sweep")
+        self._attempt(self._reap, "sweep")
+        for queue in self._queues:
+            self._attempt(partial(self._find_lost, queue), "sweep")
+            self._attempt(partial(self._forget_gone, queue), "sweep")
+
+    def _expire(self) -> None:
+        expired: list[str] = []
+        try:
+            while len(step := self._store.expire_due(_LIMIT)) == _LIMIT:
+                expired += step
+            expired += step
+        finally:  # what ended before the store failed did end
+            log_expired(expired)
+
+    def _reap(self) -> None:
+        reaped = self._store.reap(self._owner, max_attempts=self._policy.max_attempts, limit=_LIMIT)
+        if reaped.requeue:
+            logger.warning("%d tasks are queued again: their worker was lost: %s", len(reaped.requeue), some_of(reaped.requeue))
+            self._publish(reaped.requeue)
+        for record in self._records(reaped.exhausted):
+            logger.error("task %s is a dead letter: %d attempts ended in a dead process", record.task_id, record.deaths)
+            self._attempt(partial(bury, self._store, self._objects, self._owner, record), f"the dead letter {record.task_id}")
+
+    def _find_lost(self, queue: str) -> None:
+        """A message is lost when later ones started a while ago, or when the broker has none left."""
+        now, grace_s = self._clock(), self._policy.lost_grace_s
+        history = self._watermarks[queue]
+        history.append((now, self._store.started_watermarks(queue)))
+        while len(history) > 1 and history[1][0] <= now - grace_s:
+            history.popleft()
+        started = history[0][1] if history[0][0] <= now - grace_s else {}
+        up_to = {
+            # A task is overtaken by those of its own priority or a lower one; a higher one goes first by right.
+            priority: max((number for other, number in started.items() if other <= priority), default=0)
+            for priority in range(HIGHEST_PRIORITY + 1)
+        }
+        is_empty = self._broker.depth(queue) == 0
+        lost = self._store.find_lost(queue, up_to=None if is_empty else up_to, grace_s=grace_s, limit=_LOST_LIMIT)
+        if lost:
+            logger.warning("%d waiting tasks of %s lost their message and are queued again: %s", len(lost), queue, some_of(lost))
+            self._publish(lost)
+
+    def _forget_gone(self, queue: str) -> None:
+        gone = self._store.forget_gone(queue, limit=_GONE_LIMIT)
+        if gone:
+            logger.warning("%d entries of %s were of tasks that neither wait nor run; they are removed", gone, queue)
+
+    def _publish(self, task_ids: Sequence[str]) -> None:
+        for record in self._records(task_ids):
+            message = QueueMessage(record.model, (record.item,))
+            self._attempt(
+                partial(self._broker.publish, record.queue, message, record.priority), f"the message of {record.task_id}"
+            )
+
+    def _records(self, task_ids: Sequence[str]) -> list[TaskRecord]:
+        return [record for record in self._store.get_many(task_ids) if record is not None]
+
+    def _attempt(self, call: Callable[[], object], what: str) -> None:
+        """Make a call that may fail without an end to those after it; a pass says each outage once."""
+        try:
+            call()
+        except InferenceError as error:
+            said = f"{what}: {error}"
+            if said not in self._said:
+                self._said.add(said)
+                logger.warning("%s", said)
+        except Exception:
+            logger.exception("%s failed", what)

@@ -1,0 +1,227 @@
+"""What commands have made of the configuration: models' files, the served model, the ensemble mode. In Redis, for every process.
+
+    propose ──▶ each worker loads it in a second process and reports ──▶ commit: the new desired state
+                                                                   └──▶ withdraw, or nobody holds it any more: all stays as it was
+
+One proposal at a time. Every change of the desired state is one atomic step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import orjson
+import redis
+
+from inference.domain import ModelRef
+from inference.errors import ChangeInProgress
+from inference.models.registry import reference
+from inference.models.spec import ModelSpec
+from inference.runtime.redis import unavailable_when_down
+
+#: Seconds that a proposal lives without being held: an API process that died with it leaves nothing stuck.
+PROPOSAL_TTL_S = 10.0
+_REPORTS_TTL_S = 3600
+
+_SERVED, _ENSEMBLE, _MODEL = "served", "ensemble", "model:"
+
+
+@dataclass(frozen=True)
+class NewFiles:
+    """Where a command says that a model's new files are: a path on the worker's host, or ``s3://BUCKET/KEY``."""
+
+    weights_file: str
+    #: None: the model keeps its own
+    architecture_file: str | None = None
+
+
+@dataclass(frozen=True)
+class ChangedModel:
+    """A model that runs with other files than the configuration's, and what these are."""
+
+    files: NewFiles
+    model: ModelRef
+
+
+@dataclass(frozen=True)
+class DesiredState:
+    """What differs from the configuration; without a command nothing does."""
+
+    served: str | None = None
+    ensemble: bool | None = None
+    models: Mapping[str, ChangedModel] = field(default_factory=dict)
+
+    def reference(self, spec: ModelSpec) -> ModelRef:
+        """The version of this model that is served."""
+        changed = self.models.get(spec.name)
+        return changed.model if changed else reference(spec)
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A change of one model's files that every worker must have loaded before it counts."""
+
+    change_id: str
+    model: str
+    #: None: those of the configuration
+    files: NewFiles | None
+    #: make it the served model too
+    serve: bool = False
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one worker did about a proposal."""
+
+    worker: str
+    #: what is warm now; None where that failed
+    model: ModelRef | None = None
+    #: `InferenceError.to_dict()` where it failed
+    error: dict[str, Any] | None = None
+    #: seconds that it took
+    load_s: float = 0.0
+
+
+class DesiredModels:
+    """The desired state and the proposal on a Redis server. Every method raises ServiceUnavailable."""
+
+    def __init__(self, client: redis.Redis, key_prefix: str) -> None:
+        self._redis = client
+        self._prefix = key_prefix
+        self._change = client.register_script(_CHANGE)
+        self._hold = client.register_script(_HOLD)
+
+    def read(self) -> DesiredState:
+        return self.look()[0]
+
+    def look(self) -> tuple[DesiredState, Proposal | None]:
+        """The state and the open proposal, as they are at one moment."""
+        with unavailable_when_down(), self._redis.pipeline(transaction=True) as pipe:
+            pipe.hgetall(f"{self._prefix}:desired")
+            pipe.get(f"{self._prefix}:proposal")
+            fields, proposal = pipe.execute()
+        return _state(fields), _proposal(proposal) if proposal else None
+
+    def propose(self, proposal: Proposal) -> None:
+        """Open a proposal; `hold` it from now on. Raises ChangeInProgress."""
+        with unavailable_when_down():
+            opened = self._redis.set(
+                f"{self._prefix}:proposal", orjson.dumps(asdict(proposal)), nx=True, px=round(PROPOSAL_TTL_S * 1000)
+            )
+        if not opened and not self.hold(proposal.change_id):  # it is open where the answer to a first call got lost
+            raise ChangeInProgress("another command changes a model at this moment", retry_after_s=PROPOSAL_TTL_S)
+
+    def hold(self, change_id: str) -> bool:
+        """Keep the proposal open for another `PROPOSAL_TTL_S`; False when it is not open any more."""
+        return self._hold_for(change_id, round(PROPOSAL_TTL_S * 1000))
+
+    def withdraw(self, change_id: str) -> None:
+        self._hold_for(change_id, 0)
+
+    def report(self, change_id: str, report: Report) -> None:
+        key = self._reports_key(change_id)
+        with unavailable_when_down(), self._redis.pipeline(transaction=True) as pipe:
+            pipe.hset(key, report.worker, orjson.dumps(asdict(report)).decode())
+            pipe.expire(key, _REPORTS_TTL_S)
+            pipe.execute()
+
+    def reports(self, change_id: str) -> dict[str, Report]:
+        """By worker, what each has said so far."""
+        with unavailable_when_down():
+            found: Any = self._redis.hgetall(self._reports_key(change_id))
+        return {worker.decode(): _report(orjson.loads(report)) for worker, report in found.items()}
+
+    def commit(self, proposal: Proposal, model: ModelRef) -> bool:
+        """Make the proposal the desired state; False when it is not open any more. May be said again: it counts once."""
+        changed = ChangedModel(proposal.files, model) if proposal.files else None
+        fields = {_MODEL + proposal.model: orjson.dumps(asdict(changed)).decode() if changed else ""}
+        if proposal.serve:
+            fields[_SERVED] = proposal.model
+        return self._write(fields, change_id=proposal.change_id)
+
+    def serve(self, model: str) -> None:
+        """Make `model` the one that requests without a name get."""
+        self._write({_SERVED: model})
+
+    def set_ensemble(self, ensemble: bool) -> None:
+        """Send the results of tasks accepted from now on to Kafka, or to MongoDB."""
+        self._write({_ENSEMBLE: str(int(ensemble))})
+
+    def reset(self) -> None:
+        """Back to the configuration."""
+        state = self.read()
+        self._write(dict.fromkeys((_SERVED, _ENSEMBLE, *(_MODEL + name for name in state.models)), ""))
+
+    def _write(self, fields: Mapping[str, str], *, change_id: str = "") -> bool:
+        arguments = [change_id, *(part for pair in fields.items() for part in pair)]
+        with unavailable_when_down():
+            return bool(self._change(keys=[self._prefix], args=arguments))
+
+    def _hold_for(self, change_id: str, ttl_ms: int) -> bool:
+        with unavailable_when_down():
+            return bool(self._hold(keys=[self._prefix], args=[change_id, ttl_ms]))
+
+    def _reports_key(self, change_id: str) -> str:
+        return f"{self._prefix}:proposal:{change_id}"
+
+
+_IS_OPEN = """
+local function is_open(change_id)
+  local proposal = redis.call('GET', KEYS[1] .. ':proposal')
+  return proposal and cjson.decode(proposal).change_id == change_id
+end
+"""
+
+#: change id (empty: the change needs no proposal), then field, value (empty: as configured), ...
+_CHANGE = f"""{_IS_OPEN}
+local desired = KEYS[1] .. ':desired'
+if ARGV[1] ~= '' then
+  if redis.call('HGET', desired, 'committed') == ARGV[1] then return 1 end
+  if not is_open(ARGV[1]) then return 0 end
+  redis.call('HSET', desired, 'committed', ARGV[1])
+  redis.call('DEL', KEYS[1] .. ':proposal')
+end
+for i = 2, #ARGV, 2 do
+  if ARGV[i + 1] == '' then
+    redis.call('HDEL', desired, ARGV[i])
+  else
+    redis.call('HSET', desired, ARGV[i], ARGV[i + 1])
+  end
+end
+return 1
+"""
+
+#: change id, ms that it stays open from now on
+_HOLD = f"""{_IS_OPEN}
+if not is_open(ARGV[1]) then return 0 end
+redis.call('PEXPIRE', KEYS[1] .. ':proposal', ARGV[2])
+return 1
+"""
+
+
+def _state(fields: Mapping[bytes, bytes]) -> DesiredState:
+    texts = {name.decode(): value.decode() for name, value in fields.items()}
+    ensemble = texts.get(_ENSEMBLE)
+    return DesiredState(
+        served=texts.get(_SERVED),
+        ensemble=None if ensemble is None else ensemble == "1",
+        models={name.removeprefix(_MODEL): _changed(value) for name, value in texts.items() if name.startswith(_MODEL)},
+    )
+
+
+def _changed(text: str) -> ChangedModel:
+    document = orjson.loads(text)
+    return ChangedModel(NewFiles(**document["files"]), ModelRef(**document["model"]))
+
+
+def _proposal(data: bytes) -> Proposal:
+    document = orjson.loads(data)
+    files = document.pop("files")
+    return Proposal(**document, files=NewFiles(**files) if files else None)
+
+
+def _report(document: dict[str, Any]) -> Report:
+    model = document.pop("model")
+    return Report(**document, model=ModelRef(**model) if model else None)

@@ -1,0 +1,1 @@
+"""Helpers of all processes: log, Redis client, caches, gevent, files and process settings."""

@@ -1,0 +1,1 @@
+"""Settings and forms of the ROHE platform."""

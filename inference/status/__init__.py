@@ -1,0 +1,1 @@
+"""State of the service: collected, checked and rendered."""

@@ -1,0 +1,145 @@
+"""How the service does, as an operator asks: stores, queues, workers, outboxes, and what needs a look."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import get_args
+
+from inference.container import Services
+from inference.errors import ServiceUnavailable
+from inference.rollout.worker_registry import WorkerInfo
+from inference.settings import SinkName
+from inference.status.redis_durability import redis_servers
+from inference.task_store import QueueStats
+from inference.task_store.outbox import OutboxStats, RelayInfo
+
+logger = logging.getLogger(__name__)
+
+OK = "ok"
+#: Beyond the longest pause of a relay: what a sink may take to find out that it is down.
+_RELAY_GRACE_S = 30.0
+
+
+@dataclass(frozen=True)
+class ModelStatus:
+    model: str
+    version: str
+    queue: QueueStats
+    #: how many workers have it warm
+    workers: int
+
+
+@dataclass(frozen=True)
+class SinkStatus:
+    sink: str
+    outbox: OutboxStats
+    #: those that read its outbox now, or hold some of it
+    relays: tuple[RelayInfo, ...]
+
+
+@dataclass(frozen=True)
+class Status:
+    #: by store, `ok` or what is wrong with it
+    stores: dict[str, str]
+    #: empty while the task store does not answer, as are the next two
+    models: tuple[ModelStatus, ...] = ()
+    sinks: tuple[SinkStatus, ...] = ()
+    workers: tuple[WorkerInfo, ...] = ()
+    #: None while the task store does not answer
+    dead_letters: int | None = None
+    #: queue messages that no worker could read; None while the task store does not answer
+    rejected_messages: int | None = None
+    #: images that the object store has not taken yet; None while the task store does not answer
+    unstored_images: int | None = None
+    #: sentences; none when all is well
+    problems: tuple[str, ...] = ()
+    #: sentences on what is right now, but may lose tasks some day
+    warnings: tuple[str, ...] = ()
+
+
+def status_of(services: Services) -> Status:
+    """Ask all of it now. A store that is down is part of the answer."""
+    stores = {
+        "task_store": said(services.store.ping),
+        "broker": said(lambda: [services.broker.depth(model.queue) for model in services.descriptions.values()]),
+        "object_store": said(services.objects.ping),
+    }
+    problems = [f"{store}: {said}" for store, said in stores.items() if said != OK]
+    if stores["task_store"] != OK:
+        return Status(stores, problems=tuple(problems))
+    workers = services.presence.workers()
+    models = _models(services, workers)
+    sinks = _sinks(services)
+    servers = redis_servers(services.settings)
+    problems += [problem for server in servers for problem in (*server.faults(), *server.eviction())]
+    problems += [f"{problem}: new requests are refused" for problem in services.free_space.problems()]
+    problems += [f"no worker has {model.model} loaded" for model in models if not model.workers]
+    problems += [problem for sink in sinks for problem in _sink_problems(services, sink)]
+    warnings = [warning for server in servers for warning in server.warnings()]
+    return Status(
+        stores,
+        models,
+        sinks,
+        tuple(workers),
+        dead_letters=services.store.count_dead_letters(),
+        rejected_messages=services.rejected.count(),
+        unstored_images=services.store.count_kept_images(),
+        problems=tuple(problems),
+        warnings=tuple(warnings),
+    )
+
+
+def said(call: Callable[[], object]) -> str:
+    """`OK` when `call` returns, else why it cannot be served, as operators get it."""
+    error = fault_of(call)
+    return OK if error is None else error.detail
+
+
+def fault_of(call: Callable[[], object]) -> ServiceUnavailable | None:
+    """Why `call` cannot be served; None when it returns."""
+    try:
+        call()
+    except ServiceUnavailable as error:
+        return error
+    except Exception:
+        # A client library raises what it likes of a server that goes away; a probe that fails says no more than that it is down.
+        logger.exception("a store cannot be asked")
+        return ServiceUnavailable("it cannot be asked; the log says why")
+    return None
+
+
+def _models(services: Services, workers: Sequence[WorkerInfo]) -> tuple[ModelStatus, ...]:
+    loaded = Counter(model.name for worker in workers for model in worker.models)
+    return tuple(
+        ModelStatus(model.name, model.version, services.store.queue_stats(model.queue), loaded[model.name])
+        for model in services.descriptions.values()
+    )
+
+
+def _sinks(services: Services) -> tuple[SinkStatus, ...]:
+    """The configured ones, and others that results still wait for."""
+    found = []
+    for sink in get_args(SinkName):
+        stats = services.outbox_stats(sink)
+        if sink in services.settings.possible_sinks or stats.entries:
+            relays = [relay for relay in services.relays(sink) if relay.held or not _is_silent(services, relay)]
+            found.append(SinkStatus(sink, stats, tuple(relays)))
+    return tuple(found)
+
+
+def _sink_problems(services: Services, status: SinkStatus) -> Iterator[str]:
+    waits = f"{status.outbox.entries} results wait for {status.sink}"
+    if status.sink not in services.settings.possible_sinks:
+        yield f"{waits}, which is none of the configured sinks"
+        return
+    if status.outbox.is_over(services.settings.outbox):
+        yield f"{waits}, the oldest for {status.outbox.oldest_age_s:.0f} s: new requests are refused"
+    if all(_is_silent(services, relay) for relay in status.relays):
+        yield f"no relay reads the outbox of {status.sink}"
+
+
+def _is_silent(services: Services, relay: RelayInfo) -> bool:
+    return relay.silent_s > services.settings.relay.max_backoff_s + _RELAY_GRACE_S

@@ -1,0 +1,159 @@
+"""Ask a Redis server whether it keeps what it has accepted: it must not evict keys, and should have an append-only file.
+
+`INFO` is asked, once at the start of a part and for `status`, since managed servers forbid `CONFIG`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from inference.errors import ConfigurationError
+from inference.runtime.redis import broker_url, connect, task_store_url
+from inference.settings import EMBEDDED, Settings
+from inference.settings.redis_address import RedisAddress
+
+logger = logging.getLogger(__name__)
+
+_OLDEST_VERSION = (6, 2)
+
+
+@dataclass(frozen=True)
+class RedisServer:
+    """The answer of a server about itself. None: it does not say."""
+
+    #: the setting that names it
+    key: str
+    version: str | None = None
+    #: what it does when its memory is full
+    maxmemory_policy: str | None = None
+    has_append_only_file: bool | None = None
+    is_cluster: bool = False
+    is_replica: bool = False
+
+    @property
+    def evicts(self) -> bool:
+        return self.maxmemory_policy not in {None, "noeviction"}
+
+    def faults(self) -> Iterator[str]:
+        """Why the service cannot work with it."""
+        if self.is_cluster:
+            yield f"{self.key}: the server is part of a Redis Cluster; one server, or one with sentinels, is needed"
+        if self.is_replica:
+            yield f"{self.key}: the server is a replica (role:slave), which takes no tasks; name its master, or its sentinels"
+        if self.version is not None and _parsed(self.version) < _OLDEST_VERSION:
+            yield f"{self.key}: the server is Redis {self.version}; 6.2 or later is needed"
+
+    def eviction(self) -> Iterator[str]:
+        """How it loses accepted tasks when its memory is full."""
+        if self.evicts:
+            yield (
+                f"{self.key}: the Redis server evicts keys when its memory is full (maxmemory-policy {self.maxmemory_policy}),"
+                " which loses accepted tasks; set its maxmemory-policy to noeviction"
+            )
+
+    def warnings(self) -> Iterator[str]:
+        """Reasons for which its end may lose accepted tasks."""
+        if self.has_append_only_file is False:
+            yield f"{self.key}: the Redis server has no append-only file (appendonly no): its end loses accepted tasks"
+        if self.maxmemory_policy is None:
+            yield f"{self.key}: the Redis server does not say whether it evicts keys (INFO); it must be set to noeviction"
+
+
+def check_redis(settings: Settings) -> None:
+    """Log what may lose tasks. A server that is down is not asked: `status` says it later.
+
+    Raises:
+        ConfigurationError: a server evicts keys and `task_store.allow_eviction` is not set, refuses us, or is too old.
+    """
+    faults: list[str] = []
+    for key, url in _servers(settings).items():
+        try:
+            server = _asked(key, url)
+        except ConfigurationError as error:
+            faults.append(error.detail)
+            continue
+        except redis.RedisError as error:
+            logger.warning("%s: the Redis server does not answer, so it is not known whether it keeps tasks: %s", key, error)
+            continue
+        faults += server.faults()
+        if settings.task_store.allow_eviction:
+            _warn(server.eviction())
+        else:
+            faults += (f"{one}, or task_store.allow_eviction to true" for one in server.eviction())
+        _warn(server.warnings())
+    if faults:
+        raise ConfigurationError("\n".join(faults))
+
+
+def redis_servers(settings: Settings) -> list[RedisServer]:
+    """Ask the servers now, the embedded one too; those that do not answer are left out."""
+    found = []
+    for key, url in _servers(settings, with_embedded=True).items():
+        try:
+            found.append(_asked(key, url))
+        except (ConfigurationError, redis.RedisError):
+            continue
+    return found
+
+
+def _servers(settings: Settings, *, with_embedded: bool = False) -> dict[str, str]:
+    """The URL of each server, by the setting that names it; the record store first. One server is there once."""
+    named = {"task_store.url": settings.task_store.url, "broker.url": settings.broker.url}
+    resolved = {"task_store.url": task_store_url(settings), "broker.url": broker_url(settings)}
+    found: dict[str, str] = {}
+    addresses = []
+    for key, url in named.items():
+        if url is None or (key == "broker.url" and settings.broker.is_amqp) or (url == EMBEDDED and not with_embedded):
+            continue
+        address = RedisAddress.parse(resolved[key])
+        place = (address.nodes, address.socket, address.master)
+        if place not in addresses:
+            addresses.append(place)
+            found[key] = resolved[key]
+    return found
+
+
+def _asked(key: str, url: str) -> RedisServer:
+    """Raises redis.RedisError: it does not answer; ConfigurationError: it refuses us, or cannot be asked."""
+    client = connect(url, retries=0)
+    try:
+        info: Any = client.info()
+    except redis.AuthenticationError as error:
+        raise ConfigurationError(f"{key}: the Redis server refuses the user or the password: {error}") from error
+    except redis.ResponseError as error:
+        if "DB index" in str(error):
+            raise ConfigurationError(f"{key}: the Redis server refuses the database: {error}") from error
+        return RedisServer(key)  # INFO is not for everyone
+    except (OSError, ValueError) as error:  # files of TLS that are none, a name that cannot be looked up
+        raise ConfigurationError(f"{key}: no connection can be made: {error}") from error
+    finally:
+        client.close()
+        client.connection_pool.disconnect()
+    append_only = info.get("aof_enabled")
+    return RedisServer(
+        key,
+        version=str(info["redis_version"]) if "redis_version" in info else None,
+        maxmemory_policy=info.get("maxmemory_policy"),
+        has_append_only_file=None if append_only is None else bool(append_only),
+        is_cluster=bool(info.get("cluster_enabled")),
+        # Sentinels name another server soon.
+        is_replica=info.get("role") == "slave" and RedisAddress.parse(url).master is None,
+    )
+
+
+def _parsed(version: str) -> tuple[int, ...]:
+    """Major and minor; a version that is none is taken for a new one."""
+    try:
+        return tuple(int(part) for part in version.split(".")[:2])
+    except ValueError:
+        return _OLDEST_VERSION
+
+
+def _warn(sentences: Iterator[str]) -> None:
+    for sentence in sentences:
+        logger.warning("%s", sentence)

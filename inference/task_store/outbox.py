@@ -1,0 +1,147 @@
+"""One Redis stream for each sink, holding task ids only. The commit script fills it; the relays share its reading."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import redis
+
+from inference.runtime.redis import unavailable_when_down
+from inference.settings import OutboxSettings
+from inference.task_store.redis_store import RELAY_GROUP
+
+#: How long a relay that asks no more is remembered.
+_RELAY_MEMORY_S = 86_400
+
+
+@dataclass(frozen=True)
+class OutboxEntry:
+    entry_id: bytes
+    task_id: str
+
+
+class Outbox:
+    """The outbox of one sink as one relay (`consumer`) reads it."""
+
+    def __init__(self, client: redis.Redis, key_prefix: str, sink: str, consumer: str) -> None:
+        self._redis = client
+        self._stream = f"{key_prefix}:outbox:{sink}"
+        self._relays = f"{key_prefix}:relays:{sink}"
+        self._consumer = consumer
+
+    def open(self) -> None:
+        """Make the stream and its group where they are missing, and note that this relay reads it.
+
+        Servers before Redis 7.2 do not know of a consumer that finds nothing.
+        """
+        with unavailable_when_down():
+            now_s = _now_s(self._redis)
+            self._redis.zadd(self._relays, {self._consumer: now_s})
+            try:
+                self._redis.xgroup_create(self._stream, RELAY_GROUP, id="0", mkstream=True)
+            except redis.ResponseError as error:
+                if not str(error).startswith("BUSYGROUP"):
+                    raise
+            self._forget_relays(now_s - _RELAY_MEMORY_S)
+
+    def _forget_relays(self, before_s: float) -> None:
+        """Each start makes a consumer of its own: remove those that ended long ago, and have nothing in hand."""
+        silent: Any = self._redis.zrangebyscore(self._relays, "-inf", before_s)
+        held = _held(self._redis, self._stream) if silent else {}
+        for name in silent:
+            if name not in held:
+                self._redis.xgroup_delconsumer(self._stream, RELAY_GROUP, name)
+                self._redis.zrem(self._relays, name)
+
+    def take(self, count: int, *, block_ms: int) -> list[OutboxEntry]:
+        """Entries that no relay has; waits up to `block_ms` for the first."""
+        with unavailable_when_down():
+            answer: Any = self._redis.xreadgroup(RELAY_GROUP, self._consumer, {self._stream: ">"}, count=count, block=block_ms)
+        # redis-py gives a list of (stream, entries) or, with RESP3, a mapping of stream to a list of entries.
+        if not answer:
+            return []
+        entries = next(iter(answer.values()))[0] if isinstance(answer, dict) else answer[0][1]
+        return _parse(entries)
+
+    def claim(self, count: int, *, idle_s: float) -> list[OutboxEntry]:
+        """Entries that some relay (this one too) took at least `idle_s` ago and did not deliver."""
+        with unavailable_when_down():
+            answer: Any = self._redis.xautoclaim(
+                self._stream, RELAY_GROUP, self._consumer, round(idle_s * 1000), "0", count=count
+            )
+        return _parse(answer[1])
+
+
+@dataclass(frozen=True)
+class OutboxStats:
+    #: results that wait for the sink
+    entries: int
+    #: seconds since the oldest of them was committed; 0 when there is none
+    oldest_age_s: float
+
+    def is_over(self, limits: OutboxSettings) -> bool:
+        """Whether new requests whose results would come here are refused."""
+        return self.entries >= limits.max_entries or self.oldest_age_s >= limits.max_age_s
+
+
+@dataclass(frozen=True)
+class RelayInfo:
+    """A relay that reads an outbox, or did."""
+
+    relay: str
+    #: entries that it took and has not delivered
+    held: int
+    #: seconds since it last asked for entries; a sink that is down makes it pause
+    silent_s: float
+
+
+def outbox_stats(client: redis.Redis, key_prefix: str, sink: str) -> OutboxStats:
+    """How much waits for a sink, whether a relay runs or not."""
+    stream = f"{key_prefix}:outbox:{sink}"
+    with unavailable_when_down(), client.pipeline(transaction=False) as pipe:
+        pipe.xlen(stream)
+        pipe.xrange(stream, count=1)
+        pipe.time()
+        entries, oldest, (seconds, microseconds) = pipe.execute()
+    if not oldest:
+        return OutboxStats(int(entries), 0.0)
+    committed_at_ms = int(oldest[0][0].split(b"-")[0])
+    return OutboxStats(int(entries), max(0.0, seconds + microseconds / 1e6 - committed_at_ms / 1000))
+
+
+def relays_of(client: redis.Redis, key_prefix: str, sink: str) -> list[RelayInfo]:
+    """The relays that read a sink's outbox within a day, and those that hold some of it."""
+    with unavailable_when_down():
+        now_s = _now_s(client)
+        found: Any = client.zrange(f"{key_prefix}:relays:{sink}", 0, -1, withscores=True)
+        asked_at_s = dict(found)
+        held = _held(client, f"{key_prefix}:outbox:{sink}")
+    return [
+        RelayInfo(name.decode(), held.get(name, 0), max(0.0, now_s - asked_at_s.get(name, now_s - _RELAY_MEMORY_S)))
+        for name in sorted(asked_at_s.keys() | held.keys())
+    ]
+
+
+def _held(client: redis.Redis, stream: str) -> dict[bytes, int]:
+    """By relay, the entries that it took and has not delivered."""
+    try:
+        summary: Any = client.xpending(stream, RELAY_GROUP)
+    except redis.ResponseError as error:
+        if not str(error).startswith("NOGROUP"):  # no relay has ever read it
+            raise
+        return {}
+    return {one["name"]: one["pending"] for one in summary["consumers"]}
+
+
+def _now_s(client: redis.Redis) -> float:
+    """The server's clock."""
+    now: Any = client.time()
+    seconds, microseconds = now
+    return float(seconds + microseconds / 1e6)
+
+
+def _parse(entries: Iterable[Any]) -> list[OutboxEntry]:
+    # Redis 6.2 claims deleted entries as (None, None).
+    return [OutboxEntry(entry_id, fields[b"task_id"].decode()) for entry_id, fields in entries if fields]

@@ -1,0 +1,1 @@
+"""Celery's side: bootstep, request, remote control, main loop."""

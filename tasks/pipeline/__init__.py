@@ -1,0 +1,1 @@
+"""Stages from a message to a committed result. Imports no Celery."""

@@ -1,0 +1,269 @@
+"""Third stage: batches for the predictor, and what is done when a batch fails."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from inference.domain import Outcome, PredictionResult, TaskStatus
+from inference.errors import (
+    ConfigurationError,
+    DeadlineExceeded,
+    InferenceError,
+    PredictionFailed,
+    TaskAlreadyFinished,
+    TaskNotFound,
+)
+from inference.models.predictor.arena import SlotArena
+from inference.models.predictor.client import BatchPredictions, Predictor, PredictorCrashed, PredictorNotRunning
+from inference.models.probabilities import are_probabilities, described
+from inference.models.spec import ModelSpec
+from inference.task_store.stores import WorkerStore
+from tasks.pipeline.batch_times import BatchTimes
+from tasks.pipeline.clock import StoreClock
+from tasks.pipeline.commit import Committer, Finished
+from tasks.pipeline.fetch import Fetcher
+from tasks.pipeline.jobs import Ending, HeldJobs, ItemEnd, Job
+from tasks.pipeline.ready_queue import ReadyQueue
+from tasks.pipeline.stage import RETRY_INTERVAL_S, Stage
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class BatchPolicy:
+    max_batch_size: int
+    max_batch_wait_ms: float = 0.0
+    max_attempts: int = 3
+
+
+class Batcher(Stage):
+    """Work-conserving: an idle predictor runs at once what is ready.
+
+    Args:
+        committer: where outcomes go; those of a batch in the round trip that starts the next, where one is ready.
+        bury: where jobs go that are out of attempts.
+    """
+
+    name = "batch"
+
+    def __init__(
+        self,
+        *,
+        spec: ModelSpec,
+        predictor: Predictor,
+        arena: SlotArena,
+        fetcher: Fetcher,
+        store: WorkerStore,
+        owner: str,
+        held: HeldJobs,
+        policy: BatchPolicy,
+        committer: Committer,
+        bury: Callable[[Job], None],
+        clock: StoreClock,
+        times: BatchTimes,
+    ) -> None:
+        super().__init__()
+        self.ready = ReadyQueue()
+        self._spec = spec
+        self._predictor = predictor
+        self._arena = arena
+        self._fetcher = fetcher
+        self._store = store
+        self._owner = owner
+        self._held = held
+        self._policy = policy
+        self._committer = committer
+        self._bury = bury
+        self._clock = clock
+        self._times = times
+        #: ended, and not committed yet
+        self._finished: list[Finished] = []
+
+    def step(self) -> None:
+        jobs = self._take()
+        if self.stopping.is_set():
+            self._free(jobs)
+            return
+        jobs = self._times.in_time(jobs, len(jobs), end=self._expire)
+        if not jobs:
+            self._commit_rest()
+            return
+        if jobs[0].alone:
+            self._run_alone(jobs[0])
+        else:
+            self._run_batch(jobs)
+
+    def end(self) -> None:
+        self._commit_rest()
+
+    def fail(self, job: Job, error: InferenceError) -> None:
+        """End a job with an error. The record has what clients may know of it, the log all of it."""
+        if error.detail != error.public:
+            logger.warning("task %s failed: %s", job.task_id, error.detail)
+        status = TaskStatus.EXPIRED if isinstance(error, DeadlineExceeded) else TaskStatus.FAILED
+        outcome = Outcome.of_error(status, error, timings=job.timings, worker=self._owner)
+        self._committer.inbox.put(Finished(job, outcome))
+
+    def _take(self) -> list[Job]:
+        """The next batch. What has ended waits for none: it is committed with the start of one that is there, or alone."""
+        policy = self._policy
+        if policy.max_batch_wait_ms:
+            self._commit_rest()
+        timeout_s = 0.0 if self._finished else 0.5
+        return self.ready.take(policy.max_batch_size, fill_wait_s=policy.max_batch_wait_ms / 1000, timeout_s=timeout_s)
+
+    def _expire(self, job: Job, error: DeadlineExceeded) -> None:
+        self._free([job])
+        self.fail(job, error)
+
+    def _commit_rest(self) -> None:
+        finished, self._finished = self._finished, []
+        self._committer.commit_at_once(finished)
+
+    def _run_batch(self, jobs: list[Job]) -> None:
+        started = self._start(jobs)
+        if not started:
+            return
+        try:
+            predictions = self._predict(started)
+        except PredictorCrashed as crash:
+            self._after_crash(started, crash)
+        except PredictorNotRunning:
+            self._run_later(started)
+        except PredictionFailed as error:
+            if len(started) == 1:
+                self._free(started)
+                self.fail(started[0], error)
+                return
+            logger.warning("a batch of %d failed (%s); its images run one by one", len(started), error)
+            for job in started:
+                self._run_batch([job])
+        else:
+            self._finish_batch(started, predictions)
+
+    def _run_alone(self, job: Job) -> None:
+        """Count the attempt before the image is touched: whatever kills the process is this job's doing."""
+        started = self._start([job])
+        if not started:
+            return
+        try:
+            if not self._fetcher.load(job, self, self._arena.reserved_slot):
+                return
+            predictions = self._predict(started)
+        except PredictorCrashed as crash:
+            self._after_crash(started, crash)
+        except PredictorNotRunning:
+            self._run_later(started)
+        except InferenceError as error:
+            self._free(started)
+            self.fail(job, error)
+        else:
+            self._finish_batch(started, predictions)
+
+    def _start(self, jobs: Sequence[Job]) -> list[Job]:
+        """Those that may run; the others were canceled, expired or taken from us meanwhile."""
+        jobs = [job for job in jobs if not self._revoked(job)]
+        task_ids = [job.task_id for job in jobs]
+        finished, self._finished = self._finished, []
+        attempts = self.until_available(
+            lambda: self._committer.commit_and_start(finished, task_ids), give_up=self.stopping.is_set
+        )
+        if attempts is None:
+            self._committer.commit_later(finished)
+        started: list[Job] = []
+        for job, attempt in zip(jobs, attempts or [], strict=attempts is not None):
+            if attempt is None:
+                self._free([job])
+                self._held.drop(job, ItemEnd(Ending.DROPPED))
+                continue
+            job.attempt = attempt
+            job.started()
+            started.append(job)
+        return started
+
+    def _revoked(self, job: Job) -> bool:
+        """Cancel a job that was revoked in every message of its by Celery's remote control."""
+        if not all(delivery.is_revoked(job.task_id) for delivery in job.deliveries):
+            return False
+        with contextlib.suppress(TaskAlreadyFinished, TaskNotFound):
+            self.until_available(lambda: self._store.cancel(job.task_id), give_up=self.stopping.is_set)
+        self._free([job])
+        self._held.drop(job, ItemEnd(Ending.DROPPED))
+        return True
+
+    def _predict(self, jobs: Sequence[Job]) -> BatchPredictions:
+        now = time.monotonic()
+        for job in jobs:
+            job.timings["batch_wait_ms"] = (now - job.ready_at) * 1000
+        slots = [job.slot for job in jobs if job.slot is not None]
+        predictions = self._predictor.predict(self._spec.name, slots)
+        self._times.note(predictions.model, len(jobs), predictions.predict_ms / 1000)
+        if len(predictions.values) != len(jobs):
+            raise PredictionFailed(f"{len(jobs)} images gave {len(predictions.values)} predictions")
+        return predictions
+
+    def _finish_batch(self, jobs: Sequence[Job], predictions: BatchPredictions) -> None:
+        self._free(jobs)
+        predicted_at_ms = self._clock.now_ms()
+        good = are_probabilities(predictions.values)
+        for job, vector, is_good in zip(jobs, predictions.values, good, strict=True):
+            job.timings["predict_ms"] = predictions.predict_ms
+            if not is_good:
+                self.fail(job, PredictionFailed(f"the model's answer is no probabilities: it has {described(vector)}"))
+                continue
+            outcome = Outcome(
+                TaskStatus.SUCCEEDED,
+                result=PredictionResult.from_vector(vector, self._spec.labels, self._spec.threshold),
+                model=predictions.model,
+                batch_size=len(jobs),
+                timings=job.timings,
+                worker=self._owner,
+                predicted_at_ms=predicted_at_ms,
+            )
+            self._finished.append(Finished(job, outcome))
+
+    def _run_later(self, jobs: Sequence[Job]) -> None:
+        """The process was down before it had them: no death of theirs."""
+        for job in jobs:
+            if job.alone:
+                self._free([job])
+        self.ready.put(jobs)
+        self._restart()
+
+    def _after_crash(self, jobs: Sequence[Job], crash: PredictorCrashed) -> None:
+        """Count the deaths, queue the jobs to run alone or bury them, and start a new process."""
+        logger.error("%s, with a batch of %d; its images run one by one", crash, len(jobs))
+        self._free(jobs)
+        task_ids = [job.task_id for job in jobs]
+        deaths = self.until_available(lambda: self._store.note_death(self._owner, task_ids), give_up=self.stopping.is_set)
+        for job, count in zip(jobs, deaths or [], strict=False):
+            if count is None:
+                self._held.drop(job, ItemEnd(Ending.DROPPED))
+            elif count >= self._policy.max_attempts:
+                self._bury(job)
+            else:
+                job.alone = True
+                job.retried(str(crash))
+                self.ready.put([job])
+        self._restart()
+
+    def _restart(self) -> None:
+        while not self.stopping.is_set():
+            try:
+                self._predictor.start(self.stopping.is_set)
+            except ConfigurationError as error:
+                logger.critical("the predictor process does not come up again: %s", error)
+                self.stopping.wait(RETRY_INTERVAL_S * 4)
+            else:
+                logger.info("the predictor process is up again")
+                return
+
+    def _free(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            if job.slot is not None:
+                self._arena.release(job.slot)
+                job.slot = None

@@ -1,0 +1,51 @@
+"""Dead letters on a thread of their own: an object store that is down holds up no neighbour."""
+
+from __future__ import annotations
+
+import logging
+import queue
+
+from inference.domain import TaskRecord
+from inference.lifecycle.dead_letters import bury
+from inference.storage.protocol import ObjectStore
+from inference.task_store.stores import WorkerStore
+from tasks.pipeline.jobs import Ending, HeldJobs, ItemEnd, Job
+from tasks.pipeline.stage import Stage
+
+logger = logging.getLogger(__name__)
+
+
+class Undertaker(Stage):
+    """Ends jobs whose attempts all ended in a dead process, with their input kept."""
+
+    name = "bury"
+
+    def __init__(self, store: WorkerStore, objects: ObjectStore, owner: str, held: HeldJobs) -> None:
+        super().__init__()
+        self.inbox: queue.SimpleQueue[Job] = queue.SimpleQueue()
+        self._store = store
+        self._objects = objects
+        self._owner = owner
+        self._held = held
+
+    def step(self) -> None:
+        try:
+            job = self.inbox.get(timeout=0.5)
+        except queue.Empty:
+            return
+        buried = self.until_available(lambda: self._bury(job.task_id), give_up=self.stopping.is_set)
+        if buried is None:
+            self._held.let_go([job])  # not given back, where it would run again: the sweeper buries it once its lease ends
+            return
+        if buried.outcome is None:
+            self._held.drop(job, ItemEnd(Ending.DROPPED))
+        else:
+            self._held.drop(job, ItemEnd(Ending.COMMITTED, buried.outcome))
+
+    def _bury(self, task_id: str) -> TaskRecord:
+        record = self._store.get(task_id)
+        if record.outcome is not None:  # an earlier try got as far as this
+            return record
+        logger.error("task %s is a dead letter: %d attempts ended in a dead process", task_id, record.deaths)
+        bury(self._store, self._objects, self._owner, record)
+        return self._store.get(task_id)

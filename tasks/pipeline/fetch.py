@@ -1,0 +1,292 @@
+"""Second stage: bytes from the object store, decoded into a slot of shared memory."""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from inference.errors import DeadlineExceeded, InferenceError, InvalidImage, ObjectNotFound, UploadLost
+from inference.imaging import ImageFormat, ImageLimits, OpenImage, inspect, open_image
+from inference.models.predictor.arena import SlotArena
+from inference.models.spec import ModelSpec
+from inference.storage.protocol import ObjectStore
+from tasks.pipeline.decode_memory import TINY_BYTES, DecodeMemory
+from tasks.pipeline.jobs import Job
+from tasks.pipeline.stage import Stage
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two looks at what else there is to do while no slot is free.
+_SLOT_WAIT_S = 0.2
+
+
+def _nothing() -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Reserved:
+    """A job whose image is large, and the memory that is reserved for it."""
+
+    job: Job
+    needed_bytes: int
+
+
+class Fetcher:
+    """Brings one job's image into a slot; what the decoder makes of strange bytes is that job's failure alone.
+
+    Args:
+        memory: what all images of this worker that are being decoded may take together; None: one of its own.
+        max_bytes: limit for an image in the object store; None: no limit.
+    """
+
+    def __init__(
+        self,
+        objects: ObjectStore,
+        spec: ModelSpec,
+        arena: SlotArena,
+        limits: ImageLimits,
+        *,
+        memory: DecodeMemory | None = None,
+        max_bytes: int | None = None,
+    ) -> None:
+        self._objects = objects
+        self._spec = spec
+        self._arena = arena
+        self._limits = limits
+        self._memory = memory or DecodeMemory()
+        self._max_bytes = max_bytes
+
+    def load(
+        self,
+        job: Job,
+        stage: Stage,
+        slot: int | None = None,
+        *,
+        later: Callable[[Reserved], None] | None = None,
+        meanwhile: Callable[[], None] = _nothing,
+    ) -> bool:
+        """Fetch, wait for a free slot (or take `slot`), decode; False when `stage` is to stop first, or `later` follows.
+
+        Args:
+            slot: released where the image does not get into it.
+            later: called when there is memory for a large image, where it has to wait for that; neither its bytes nor a slot are
+                kept meanwhile. None: it waits for nobody.
+            meanwhile: called again and again while no slot is free.
+
+        Raises:
+            DeadlineExceeded: the object store was down until then, or no slot was free.
+            InferenceError: there is no image for this job, and why.
+        """
+        is_filled = False
+        try:
+            image = self._open(job, stage)
+            if image is not None and slot is None:
+                slot = self._wait_for_slot(job, stage, meanwhile)
+            if image is not None and slot is not None:
+                is_filled = self._decode(job, image, slot, later)
+        finally:
+            if slot is not None and not is_filled:
+                self._arena.release(slot)
+        return is_filled
+
+    def load_reserved(self, reserved: Reserved, stage: Stage, *, again: Callable[[Job], None]) -> bool:
+        """`load` for an image that has waited for its memory.
+
+        Args:
+            again: called where no slot becomes free soon: other models need the memory, which is given back.
+        """
+        try:
+            slot = self._arena.acquire(timeout_s=_SLOT_WAIT_S)
+            if slot is not None:
+                return self.load(reserved.job, stage, slot)
+        finally:
+            self._memory.release_large(reserved.needed_bytes)
+        again(reserved.job)
+        return False
+
+    def _wait_for_slot(self, job: Job, stage: Stage, meanwhile: Callable[[], None]) -> int | None:
+        """None when `stage` is to stop first."""
+        while not stage.stopping.is_set():
+            slot = self._arena.acquire(timeout_s=_SLOT_WAIT_S)
+            if slot is not None:
+                return slot
+            if time.monotonic() > job.deadline_at:
+                raise DeadlineExceeded("the deadline passed before the image was decoded", task_id=job.task_id)
+            meanwhile()
+        return None
+
+    def _decode(self, job: Job, image: OpenImage, slot: int, later: Callable[[Reserved], None] | None) -> bool:
+        """Decode an image once there is memory for it, or ask for that memory and let `later` follow.
+
+        Memory comes after the slot: whoever has it needs nothing else, and gives it back within the time of a decoding.
+        """
+        needed = image.needed_bytes
+        if needed <= TINY_BYTES:
+            self._fill(job, image, slot)
+        elif not self._memory.is_large(needed):
+            with self._memory.small(needed):
+                self._fill(job, image, slot)
+        elif later is None:
+            self._fill(job, image, slot)
+        elif not self._memory.reserve_large(needed, partial(later, Reserved(job, needed))):
+            return False
+        else:
+            try:
+                self._fill(job, image, slot)
+            finally:
+                self._memory.release_large(needed)
+        return True
+
+    def _open(self, job: Job, stage: Stage) -> OpenImage | None:
+        if time.monotonic() > job.deadline_at:
+            raise DeadlineExceeded("the deadline passed before the image was decoded", task_id=job.task_id)
+        data: bytes | None = job.image or stage.until_available(
+            lambda: self._fetch(job),
+            give_up=lambda: stage.stopping.is_set() or time.monotonic() > job.deadline_at,
+        )
+        if data is None and not stage.stopping.is_set():
+            raise DeadlineExceeded("the object store was down until the deadline", task_id=job.task_id)
+        if data is None:
+            return None
+        began = time.monotonic()
+        spec, limits = self._spec.input, self._limits
+        try:
+            header = job.item.header or inspect(data, shape=None, dtype=None, content_type=None, spec=spec, limits=limits)
+            image = open_image(data, header, spec, limits)
+        except InferenceError:
+            raise
+        except Exception as error:
+            raise _broken(job, error) from error
+        job.timings["decode_ms"] = (time.monotonic() - began) * 1000
+        return image
+
+    def _fill(self, job: Job, image: OpenImage, slot: int) -> None:
+        began = time.monotonic()
+        try:
+            image.decode_into(self._arena.images[slot])
+        except InferenceError:
+            raise
+        except Exception as error:
+            raise _broken(job, error) from error
+        job.slot = slot
+        job.ready_at = time.monotonic()
+        job.timings["decode_ms"] += (job.ready_at - began) * 1000
+
+    def free_slot(self) -> int | None:
+        """None while there is none."""
+        return self._arena.acquire(timeout_s=0)
+
+    def _fetch(self, job: Job) -> bytes:
+        began = time.monotonic()
+        try:
+            data = self._objects.get(job.item.object_key, max_bytes=self._max_bytes)
+        except ObjectNotFound as error:
+            if job.item.header is None:  # not an upload of ours: a Celery client named it
+                raise
+            public = "the task's own upload is gone"
+            raise UploadLost(f"{public}: {error.detail}", public=public, task_id=job.task_id) from error
+        except InferenceError:
+            raise
+        except Exception as error:
+            logger.exception("fetching the image of task %s failed", job.task_id)
+            raise InferenceError("the image could not be fetched; the worker's log says why", task_id=job.task_id) from error
+        job.timings["fetch_ms"] = (time.monotonic() - began) * 1000
+        return data
+
+
+def _broken(job: Job, error: Exception) -> InvalidImage:
+    logger.error("the image of task %s broke the decoder", job.task_id, exc_info=error)
+    return InvalidImage("the image cannot be decoded", field="image")
+
+
+class FetchStage(Stage):
+    """Works through the jobs on `threads` threads; free slots are the measure of how far ahead.
+
+    A large image that there is no memory for is loaded when there is, and the others pass it.
+
+    Args:
+        pass_on: where decoded jobs go.
+        fail: where jobs go that have no image.
+    """
+
+    name = "fetch"
+
+    def __init__(
+        self,
+        fetcher: Fetcher,
+        *,
+        threads: int,
+        pass_on: Callable[[Sequence[Job]], None],
+        fail: Callable[[Job, InferenceError], None],
+    ) -> None:
+        super().__init__(threads=threads)
+        #: None wakes a thread for what is granted
+        self.inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._granted: queue.SimpleQueue[Reserved] = queue.SimpleQueue()
+        self._fetcher = fetcher
+        self._pass_on = pass_on
+        self._fail = fail
+        self._lock = threading.Lock()
+        #: jobs in the inbox, or in a thread's hands
+        self._waiting = 0
+
+    def step(self) -> None:
+        self._load_granted()
+        try:
+            job = self.inbox.get(timeout=0.5)
+        except queue.Empty:
+            return
+        if job is not None:
+            self._finish(job, lambda: self._fetcher.load(job, self, later=self._grant, meanwhile=self._load_granted))
+            with self._lock:
+                self._waiting -= 1
+
+    def _grant(self, reserved: Reserved) -> None:
+        self._granted.put(reserved)
+        self.inbox.put(None)
+
+    def _load_granted(self) -> None:
+        """Ahead of the inbox, and also while no slot is free: other models wait for the memory of such an image."""
+        try:
+            reserved = self._granted.get_nowait()
+        except queue.Empty:
+            return
+        self._finish(reserved.job, lambda: self._fetcher.load_reserved(reserved, self, again=self._put))
+
+    def _put(self, job: Job) -> None:
+        with self._lock:
+            self._waiting += 1
+        self.inbox.put(job)
+
+    def take(self, jobs: Iterable[Job]) -> None:
+        """Raw bytes that came with the lease are copied into a free slot at once, which is less than to hand them on.
+
+        Unless others wait: a slot that becomes free is theirs.
+        """
+        loaded = []
+        for job in jobs:
+            header = job.item.header
+            may_go = job.image and header and header.format is ImageFormat.RAW and not self._waiting
+            slot = self._fetcher.free_slot() if may_go else None
+            if slot is None:
+                self._put(job)
+            elif self._attempt(job, partial(self._fetcher.load, job, self, slot)):
+                loaded.append(job)
+        self._pass_on(loaded)
+
+    def _finish(self, job: Job, load: Callable[[], bool]) -> None:
+        if self._attempt(job, load):
+            self._pass_on([job])
+
+    def _attempt(self, job: Job, load: Callable[[], bool]) -> bool:
+        try:
+            return load()
+        except InferenceError as error:
+            self._fail(job, error)
+            return False

@@ -1,0 +1,111 @@
+"""First stage: write the records that are missing, and take the lease of every item that arrives."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+from inference.domain import QueueItem
+from inference.errors import InferenceError
+from inference.task_store.protocol import Lease, Leases, LeaseState
+from inference.task_store.stores import WorkerStore
+from tasks.pipeline.batch_times import BatchTimes
+from tasks.pipeline.clock import StoreClock
+from tasks.pipeline.jobs import Delivery, Ending, HeldJobs, ItemEnd, Job
+from tasks.pipeline.stage import Stage
+
+T = TypeVar("T")
+
+
+def drain(source: queue.SimpleQueue[T], *, first_timeout_s: float) -> list[T]:
+    """Everything in `source`, waiting for the first."""
+    taken: list[T] = []
+    with contextlib.suppress(queue.Empty):
+        taken.append(source.get(timeout=first_timeout_s))
+        while True:
+            taken.append(source.get_nowait())
+    return taken
+
+
+class Intake(Stage):
+    """Leases in one call what arrived since the last one, so that everything prefetched is held at once.
+
+    Args:
+        pass_on: where leased jobs go, all of a call together.
+        fail: where jobs go that are refused.
+    """
+
+    name = "intake"
+
+    def __init__(
+        self,
+        store: WorkerStore,
+        owner: str,
+        held: HeldJobs,
+        *,
+        clock: StoreClock,
+        times: BatchTimes,
+        pass_on: Callable[[Sequence[Job]], None],
+        fail: Callable[[Job, InferenceError], None],
+    ) -> None:
+        super().__init__()
+        self.inbox: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
+        self._store = store
+        self._owner = owner
+        self._held = held
+        self._clock = clock
+        self._times = times
+        self._pass_on = pass_on
+        self._fail = fail
+
+    def step(self) -> None:
+        arrived = drain(self.inbox, first_timeout_s=0.5)
+        wanted: list[tuple[QueueItem, Delivery]] = []
+        for delivery in arrived:
+            # A broker that lost its connection brings what we hold already.
+            wanted += [(i, delivery) for i in delivery.message.items if not self._held.join(i.task_id, delivery)]
+        if wanted:
+            leases = self.until_available(lambda: self._lease(wanted), give_up=self.stopping.is_set)
+            if leases is None:
+                return
+            self._clock.set(leases.now_ms)
+            sorted_out = [self._sort(*one, lease, leases) for one, lease in zip(wanted, leases.leases, strict=True)]
+            jobs = [job for job in sorted_out if job is not None]
+            self._pass_on(self._times.in_time(jobs, 1, end=self._fail))
+        for delivery in arrived:
+            delivery.on_leased()
+
+    def _lease(self, wanted: list[tuple[QueueItem, Delivery]]) -> Leases:
+        for item, delivery in wanted:
+            adoption = delivery.adoptions.get(item.task_id)
+            if adoption is not None:  # a message that comes again finds the record that it made
+                self._store.accept(adoption.request, enqueue=None, max_queue_depth=0)
+        return self._store.lease(self._owner, [item.task_id for item, _ in wanted])
+
+    def _sort(self, item: QueueItem, delivery: Delivery, lease: Lease, leases: Leases) -> Job | None:
+        """The job, where there is one to pass on."""
+        if lease.state is not LeaseState.LEASED:
+            delivery.item_ended(item.task_id, ItemEnd(Ending.DROPPED))
+            return None
+        if self._held.join(item.task_id, delivery):  # twice among what arrived together
+            return None
+        job = Job(
+            item,
+            [delivery],
+            alone=lease.alone,
+            attempt=lease.attempts,
+            deadline_at=time.monotonic() + (lease.deadline_at_ms - leases.now_ms) / 1000,
+            image=lease.image,
+            timings={"queue_ms": leases.now_ms - lease.created_at_ms},
+        )
+        self._held.add(job)
+        adoption = delivery.adoptions.get(item.task_id)
+        if adoption is not None and adoption.refusal is not None:
+            self._fail(job, adoption.refusal)
+            return None
+        if lease.attempts:
+            job.retried("the process of an earlier attempt died")
+        return job

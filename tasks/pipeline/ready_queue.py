@@ -1,0 +1,56 @@
+"""Decoded jobs that wait for the predictor."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+
+from tasks.pipeline.jobs import Job
+
+
+class ReadyQueue:
+    """Gives batches: whatever is there at once, up to a size; jobs that must run alone come one by one."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._jobs: deque[Job] = deque()
+        self._alone: deque[Job] = deque()
+        self._alone_is_next = False
+
+    def put(self, jobs: Sequence[Job]) -> None:
+        """Those that come together are seen together: no batch begins with the first of them alone."""
+        with self._changed:
+            for job in jobs:
+                (self._alone if job.alone else self._jobs).append(job)
+            if jobs:
+                self._changed.notify()
+
+    def take(self, max_size: int, *, fill_wait_s: float, timeout_s: float) -> list[Job]:
+        """The next batch; empty when nothing came within `timeout_s`.
+
+        A batch that is not full waits until `fill_wait_s` after its first job became ready (0: it goes at once).
+        """
+        with self._changed:
+            if not self._changed.wait_for(self._anything, timeout_s):
+                return []
+            if self._alone and (self._alone_is_next or not self._jobs):
+                self._alone_is_next = False
+                return [self._alone.popleft()]
+            self._alone_is_next = True
+            if fill_wait_s > 0:
+                left_s = self._jobs[0].ready_at + fill_wait_s - time.monotonic()
+                self._changed.wait_for(lambda: len(self._jobs) >= max_size, max(0.0, left_s))
+            return [self._jobs.popleft() for _ in range(min(max_size, len(self._jobs)))]
+
+    def drain(self) -> list[Job]:
+        """Everything that waits."""
+        with self._changed:
+            jobs = [*self._jobs, *self._alone]
+            self._jobs.clear()
+            self._alone.clear()
+        return jobs
+
+    def _anything(self) -> bool:
+        return bool(self._jobs or self._alone)

@@ -1,0 +1,1 @@
+"""The channel that claims messages from Redis."""

@@ -1,0 +1,1 @@
+"""Parts of a worker around the pipeline: assembly, heartbeat, model reloader, redelivery."""

@@ -1,0 +1,97 @@
+"""What Celery's main loop wants of the record store, on a thread of its own: a store that is down holds up no heartbeat."""
+
+from __future__ import annotations
+
+import logging
+import queue
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from inference.broker.rejected import RejectedMessages
+from inference.domain import Outcome, TaskRecord, TaskStatus
+from inference.errors import TaskAlreadyFinished, TaskNotFound
+from inference.lifecycle.expiry_log import log_expired
+from inference.task_store.stores import WorkerStore
+from tasks.pipeline.jobs import Ending, ItemEnd
+from tasks.pipeline.stage import Stage
+
+logger = logging.getLogger(__name__)
+
+#: Of the tasks whose deadline has passed, at a time.
+_EXPIRE_LIMIT = 1000
+
+Ends = Mapping[str, ItemEnd]
+
+
+class Errands(Stage):
+    """Run in the order they come, each until the store answers. What is left at a stop comes again with its message."""
+
+    name = "errands"
+
+    def __init__(self, store: WorkerStore, rejected: RejectedMessages) -> None:
+        super().__init__()
+        self._store = store
+        self._rejected = rejected
+        self._inbox: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
+
+    def do(self, errand: Callable[[], object]) -> None:
+        """Call `errand` once those before it are done; again while it raises ServiceUnavailable."""
+        self._inbox.put(errand)
+
+    def settle(self, ends: Ends, then: Callable[[Ends], None]) -> None:
+        """Call `then` with the same ends, those of tasks that ended elsewhere with the outcome that their records have."""
+        if all(end.outcome is not None for end in ends.values()):
+            then(ends)
+        else:
+            self._inbox.put(lambda: then(self._settled(ends)))
+
+    def cancel(self, task_ids: Sequence[str], *, running: bool) -> None:
+        """End tasks as canceled; those that run only if `running`."""
+        self._inbox.put(lambda: self._cancel(task_ids, running=running))
+
+    def put_aside(self, queue_name: str, content: Mapping[str, Any], reason: str, then: Callable[[], None]) -> None:
+        """Keep a message that cannot be read, and call `then` once it is kept."""
+
+        def keep() -> None:
+            message_id = self._rejected.add(queue_name, content, reason)
+            logger.error("a message of %s is put aside as %s: %s", queue_name, message_id, reason)
+            then()
+
+        self._inbox.put(keep)
+
+    def step(self) -> None:
+        try:
+            errand = self._inbox.get(timeout=0.5)
+        except queue.Empty:
+            return
+        try:
+            self.until_available(errand, give_up=self.stopping.is_set)
+        except Exception:
+            # The message of it stays unacknowledged and comes again; those of others go on.
+            logger.exception("a request to the record store failed")
+
+    def _settled(self, ends: Ends) -> Ends:
+        dropped = [task_id for task_id, end in ends.items() if end.outcome is None]
+        records = self._store.get_many(dropped)
+        if any(record is not None and record.outcome is None for record in records):
+            # Another worker has it; or its deadline has passed, and nobody has said so yet.
+            log_expired(self._store.expire_due(_EXPIRE_LIMIT))
+            records = self._store.get_many(dropped)
+        return {**ends, **{task_id: _end_of(task_id, record) for task_id, record in zip(dropped, records, strict=True)}}
+
+    def _cancel(self, task_ids: Sequence[str], *, running: bool) -> None:
+        for record in self._store.get_many(task_ids):
+            if record is None or (record.status is TaskStatus.RUNNING and not running):
+                continue
+            try:
+                self._store.cancel(record.task_id)
+            except (TaskAlreadyFinished, TaskNotFound) as error:
+                logger.info("revoke of %s: %s", record.task_id, error)
+
+
+def _end_of(task_id: str, record: TaskRecord | None) -> ItemEnd:
+    if record is not None:
+        runtime_s = (record.finished_at_ms - record.started_at_ms) / 1000 if record.started_at_ms else 0.0
+        return ItemEnd(Ending.DROPPED, record.outcome, max(0.0, runtime_s))
+    gone = TaskNotFound("its record is gone: withdrawn, or it ended too long ago", task_id=task_id)
+    return ItemEnd(Ending.DROPPED, Outcome.of_error(TaskStatus.FAILED, gone))

@@ -1,0 +1,66 @@
+"""The threads that say that this worker is alive: leases renewed, models announced."""
+
+from __future__ import annotations
+
+import logging
+
+from inference.errors import ServiceUnavailable
+from inference.models.predictor.client import Predictor
+from inference.rollout.worker_registry import ANNOUNCE_INTERVAL_S, LoadedModelInfo, WorkerInfo, WorkerPresence
+from inference.task_store.stores import WorkerStore
+from tasks.pipeline.jobs import HeldJobs
+from tasks.pipeline.stage import Stage
+
+logger = logging.getLogger(__name__)
+
+
+class LeaseKeeper(Stage):
+    """Renews what this worker holds, three times in the life of a lease."""
+
+    name = "leases"
+
+    def __init__(self, store: WorkerStore, owner: str, held: HeldJobs, *, lease_s: float) -> None:
+        super().__init__()
+        self._store = store
+        self._owner = owner
+        self._held = held
+        self._interval_s = lease_s / 3
+
+    def step(self) -> None:
+        self.stopping.wait(self._interval_s)
+        task_ids = self._held.task_ids()
+        if not task_ids:
+            return
+        try:
+            ours = self._store.renew(self._owner, task_ids)
+        except ServiceUnavailable as error:
+            logger.warning("cannot renew %d leases: %s", len(task_ids), error)
+            return
+        if not all(ours):
+            # Ended by a cancel or a deadline, or taken over after a pause: their commit will be refused.
+            logger.debug("%d tasks are not this worker's any more", ours.count(False))
+
+
+class Announcer(Stage):
+    """Tells the others which models are warm here."""
+
+    name = "presence"
+
+    def __init__(self, presence: WorkerPresence, owner: str, predictor: Predictor) -> None:
+        super().__init__()
+        self._presence = presence
+        self._owner = owner
+        self._predictor = predictor
+
+    def step(self) -> None:
+        loaded = self._predictor.loaded
+        models = tuple(
+            LoadedModelInfo(model.name, model.version, model.digest, loaded[name].predict_ms, loaded[name].images_per_s)
+            for name, model in self._predictor.references.items()
+            if name in loaded
+        )
+        try:
+            self._presence.announce(WorkerInfo(self._owner, models))
+        except ServiceUnavailable as error:
+            logger.warning("cannot announce this worker: %s", error)
+        self.stopping.wait(ANNOUNCE_INTERVAL_S)

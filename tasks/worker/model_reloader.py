@@ -1,0 +1,241 @@
+"""Follows what commands make of the models: the new in a second process, and over to it between two batches.
+
+proposal ──▶ load it in a second process, warm it up, report ──▶ committed: it serves, the process that served ends
+                                                           └──▶ withdrawn: it ends, nothing has changed
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import PurePath
+
+from inference.domain import ModelRef
+from inference.errors import ConfigurationError, InferenceError, InvalidModel, ServiceUnavailable
+from inference.models.files import ModelFiles
+from inference.models.predictor.versioned import Process, SwitchingPredictor
+from inference.models.registry import reference
+from inference.models.spec import ModelSpec
+from inference.rollout.desired_state import DesiredModels, DesiredState, Proposal, Report
+from inference.runtime.public_text import public_exception
+from tasks.pipeline.stage import RETRY_INTERVAL_S, Stage
+
+logger = logging.getLogger(__name__)
+
+#: Seconds between two looks at what is wanted.
+POLL_INTERVAL_S = 0.5
+#: Seconds until what could not be loaded is tried again.
+_RELOAD_INTERVAL_S = 10.0
+
+Specs = Mapping[str, ModelSpec]
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A second predictor process, and the models that it was made for."""
+
+    specs: Specs
+    process: Process
+
+
+class ModelChanger(Stage):
+    """Keeps the predictor at the desired state.
+
+    Args:
+        specs: the worker's models as the configuration has them, by name.
+        make: a predictor process for these models, not started yet.
+    """
+
+    name = "models"
+
+    def __init__(
+        self,
+        desired: DesiredModels,
+        files: ModelFiles,
+        predictor: SwitchingPredictor,
+        *,
+        owner: str,
+        specs: Specs,
+        make: Callable[[Specs], Process],
+    ) -> None:
+        super().__init__()
+        self._desired = desired
+        self._files = files
+        self._predictor = predictor
+        self._owner = owner
+        self._configured = specs
+        self._make = make
+        #: what commands want, as it was seen last
+        self.state = DesiredState()
+        #: the models of the process that serves
+        self._current = specs
+        #: the proposal that was answered last, and the process that is warm for it
+        self._answered = ""
+        self._candidate: _Candidate | None = None
+        self._reload_at = 0.0
+
+    def bring_up(self, should_stop: Callable[[], bool]) -> bool:
+        """Start the predictor with what is desired now; False when `should_stop` said so first.
+
+        Raises:
+            ConfigurationError: a model cannot be loaded.
+        """
+        while (state := self._await_state(should_stop)) is not None:
+            self.state = state
+            if self._predictor.loaded and self._wanted(state) == self._predictor.references:
+                return True
+            if self._wanted(state) != self._predictor.references:
+                self._current = self._resolve_or_end(state)
+                self._predictor.switch_to(self._make(self._current))
+            if not self._predictor.start(should_stop):
+                return False
+        return False
+
+    def step(self) -> None:
+        try:
+            self._follow(*self._desired.look())
+        except ServiceUnavailable as error:
+            logger.warning("cannot follow the models: %s", error)
+        except Exception:
+            logger.exception("cannot follow the models; they stay as they are")
+            self.stopping.wait(_RELOAD_INTERVAL_S)
+        self.stopping.wait(POLL_INTERVAL_S)
+
+    def end(self) -> None:
+        self._end_candidate()
+
+    def _follow(self, state: DesiredState, proposal: Proposal | None) -> None:
+        self.state = state
+        if self._wanted(state) != self._predictor.references and time.monotonic() >= self._reload_at:
+            self._switch(state)
+        if self._candidate and (proposal is None or proposal.change_id != self._answered):
+            logger.info("the change was withdrawn; the models stay as they are")
+            self._end_candidate()
+        if proposal is not None and proposal.change_id != self._answered and proposal.model in self._configured:
+            self._prepare(proposal)
+
+    def _switch(self, state: DesiredState) -> None:
+        """Serve what is wanted; if that cannot be loaded, the process that serves stays, and it is tried again later."""
+        try:
+            candidate = self._candidate_for(state)
+            if not candidate.process.start(self.stopping.is_set):
+                return
+        except (InferenceError, OSError) as error:
+            logger.critical("%s; this worker stays at its old models and tries again", error)
+            self._end_candidate()
+            self._reload_at = time.monotonic() + _RELOAD_INTERVAL_S
+            return
+        self._current, self._candidate = candidate.specs, None
+        models = candidate.process.references.values()
+        logger.info("switching to %s", ", ".join(f"{model.name} {model.version}" for model in models))
+        self._predictor.switch_to(candidate.process)
+
+    def _candidate_for(self, state: DesiredState) -> _Candidate:
+        """The process that is warm for what is wanted; a new one where this worker missed the proposal. Raises InferenceError."""
+        if self._candidate and self._candidate.process.references == self._wanted(state):
+            return self._candidate
+        self._end_candidate()
+        specs = self._resolve(state)
+        return _Candidate(specs, self._make(specs))
+
+    def _end_candidate(self) -> None:
+        if self._candidate:
+            self._candidate.process.retire()
+            self._candidate = None
+
+    def _prepare(self, proposal: Proposal) -> None:
+        """Load what is proposed in a second process, and report how that went."""
+        began = time.monotonic()
+        try:
+            model = self._load(proposal)
+        except Exception as error:  # noqa: BLE001 whatever the files break, the worker goes on
+            refusal = _refusal(error)
+            logger.warning("%s stays as it is, without %s: %s", proposal.model, proposal.files, refusal.detail)
+            report = Report(self._owner, error=refusal.to_dict())
+        else:
+            if model is None:  # withdrawn meanwhile
+                return
+            report = Report(self._owner, model, load_s=round(time.monotonic() - began, 3))
+        self._answered = proposal.change_id
+        self.until_available(lambda: self._desired.report(proposal.change_id, report), give_up=self.stopping.is_set)
+
+    def _load(self, proposal: Proposal) -> ModelRef | None:
+        spec = self._configured[proposal.model]
+        if proposal.files is not None:
+            spec = self._files.with_files(spec, **asdict(proposal.files))
+        model = reference(spec)
+        if model == self._predictor.references[proposal.model]:
+            return model
+        specs = {**self._current, proposal.model: spec}
+        process = self._make(specs)
+        logger.info("loading %s %s in a second process", model.name, model.version)
+        try:
+            is_started = process.start(lambda: self.stopping.is_set() or not self._is_open(proposal))
+        except ConfigurationError as error:
+            error.public = _by_name(error.public, specs)
+            raise
+        if not is_started:
+            return None
+        self._candidate = _Candidate(specs, process)
+        return model
+
+    def _is_open(self, proposal: Proposal) -> bool:
+        try:
+            _, current = self._desired.look()
+        except ServiceUnavailable:
+            return True
+        return current is not None and current.change_id == proposal.change_id
+
+    def _await_state(self, should_stop: Callable[[], bool]) -> DesiredState | None:
+        """The desired state, waiting for the store; None when `should_stop` said so first."""
+        while not should_stop():
+            try:
+                return self._desired.read()
+            except ServiceUnavailable as error:
+                logger.info("waiting for the task store: %s", error)
+                time.sleep(RETRY_INTERVAL_S)
+        return None
+
+    def _wanted(self, state: DesiredState) -> dict[str, ModelRef]:
+        return {name: state.reference(spec) for name, spec in self._configured.items()}
+
+    def _resolve(self, state: DesiredState) -> Specs:
+        """Every model with the files that are wanted. Raises InferenceError."""
+        specs = dict(self._configured)
+        for name in state.models.keys() & specs.keys():
+            changed = state.models[name]
+            spec = self._files.with_files(specs[name], **asdict(changed.files))
+            if spec.digest != changed.model.digest:
+                raise ConfigurationError(
+                    f"{name}: {changed.files.weights_file} is not what it was when a command loaded it: "
+                    f"{spec.digest}, then {changed.model.digest}"
+                )
+            specs[name] = spec.model_copy(update={"version": changed.model.version})
+        return specs
+
+    def _resolve_or_end(self, state: DesiredState) -> Specs:
+        try:
+            return self._resolve(state)
+        except InferenceError as error:
+            raise ConfigurationError(
+                f"{error.detail}; a command gave these files: put them back, or go back to the configuration's models with "
+                "`server.py reset-models`"
+            ) from error
+
+
+def _by_name(text: str, specs: Specs) -> str:
+    """`text` with the names of model files in place of their locations: clients need not know where they are."""
+    for file in (file for spec in specs.values() for file in spec.local_files.values()):
+        text = text.replace(file.location, PurePath(file.location).name)
+    return text
+
+
+def _refusal(error: Exception) -> InferenceError:
+    match error:
+        case ConfigurationError():
+            return InvalidModel(error.detail, public=error.public, field=error.field)
+        case InferenceError():
+            return error
+    return InvalidModel(f"{type(error).__name__}: {error}", public=public_exception(error))

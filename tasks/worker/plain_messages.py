@@ -1,0 +1,182 @@
+"""Messages of plain Celery clients: they carry no accepted task, so the worker makes one of each item.
+
+kwargs ──read──▶ Adoption: a PredictionRequest, and why not where it cannot run ──Intake──▶ record, lease, run
+
+    {"items": [{"object": "uploads/mine/cat.jpg", "request_id": "cat-1"}], "deadline_s": 60, "sinks": ["kafka"]}
+
+A task's id is the message's where it has one item, else the item's `task_id`, else the message's with ".0", ".1", … after it: the
+same each time that the message comes. What is wrong with one item fails that item alone.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from inference.broker import HIGHEST_PRIORITY, USUAL_PRIORITY
+from inference.domain import PredictionRequest, QueueItem
+from inference.errors import DeadlineExceeded, InferenceError, InvalidMetadata, InvalidRequest, ModelNotFound, shown, shown_name
+from inference.ids import TASK_ID_PATTERN, is_task_id, read_request_id
+from inference.imaging import ImageFormat, ImageHeader, parse_dtype, parse_shape
+from inference.models.spec import ModelSpec
+from inference.rollout.runtime_config import Effective
+from inference.settings import Settings
+from inference.storage.protocol import is_key
+from tasks.pipeline.jobs import Adoption
+
+#: Of one message: it is held as a whole until its last item has ended.
+MAX_ITEMS = 1000
+
+_EXAMPLE = '{"items": [{"object": "uploads/cat.jpg"}]}'
+
+
+T = TypeVar("T", bound=BaseModel)
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class _Item(_Strict):
+    #: its key, or s3://BUCKET/KEY
+    object: str = Field(min_length=1)
+    task_id: Annotated[str, Field(pattern=f"^{TASK_ID_PATTERN}$")] | None = None
+    request_id: Any = None
+    #: of raw bytes; the other formats say it themselves
+    shape: Any = None
+    dtype: Any = None
+
+
+def _name(model: Any) -> Any:
+    """As the API's own messages say it, too: {"name": NAME}."""
+    return model["name"] if isinstance(model, dict) and model.keys() == {"name"} else model
+
+
+class _Message(_Strict):
+    items: list[Any] = Field(min_length=1, max_length=MAX_ITEMS)
+    model: Annotated[str | None, BeforeValidator(_name)] = None
+    deadline_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    sinks: list[str] | None = None
+    priority: int = Field(default=USUAL_PRIORITY, ge=USUAL_PRIORITY, le=HIGHEST_PRIORITY)
+
+
+def is_accepted(kwargs: Any) -> bool:
+    """Whether the API accepted what this message carries: it names the very files of its model then."""
+    model = kwargs.get("model") if isinstance(kwargs, Mapping) else None
+    return isinstance(model, Mapping) and "digest" in model
+
+
+class Adopter:
+    """Reads the messages that are to be adopted.
+
+    Args:
+        specs: the models whose queues are consumed.
+        effective: the configuration as commands have changed it.
+    """
+
+    def __init__(self, settings: Settings, specs: Sequence[ModelSpec], *, effective: Callable[[], Effective]) -> None:
+        self._settings = settings
+        self._effective = effective
+        self._specs = {spec.queue: spec for spec in specs}
+
+    def read(self, kwargs: Any, *, message_id: str, queue: str, expires_in_s: float | None = None) -> tuple[Adoption, ...]:
+        """One for each item; a message that cannot be read is a single one, refused.
+
+        Args:
+            queue: where the message came from: it says which model is meant.
+            expires_in_s: seconds until the sender wants no result any more; 0 or less: it is past.
+
+        Raises:
+            InferenceError: there can be no record of it, and why.
+        """
+        draft = self._draft(message_id, queue)
+        try:
+            message = _parsed(_Message, kwargs, _EXAMPLE)
+            draft = self._filled(draft, message, expires_in_s)
+        except InferenceError as error:
+            return (Adoption(draft, error),)
+        ids = [message_id] if len(message.items) == 1 else [f"{message_id}.{number}" for number in range(len(message.items))]
+        return tuple(
+            self._adopt(dataclasses.replace(draft, task_id=task_id), sent, f"items.{number}")
+            for number, (task_id, sent) in enumerate(zip(ids, message.items, strict=True))
+        )
+
+    def _draft(self, message_id: str, queue: str) -> PredictionRequest:
+        spec = self._specs.get(queue)
+        if spec is None:
+            raise ModelNotFound(f"{shown(queue)} is no queue of a model here", expected=" or ".join(self._specs))
+        if not is_task_id(message_id):
+            detail = f"the message's id, {shown(message_id)}, cannot be a task's"
+            raise InvalidRequest(detail, expected="at most 128 letters, digits, . _ -")
+        return PredictionRequest(
+            task_id=message_id,
+            request_id=message_id,
+            model=self._effective().reference(spec),
+            queue=queue,
+            item=QueueItem(message_id, "", None),
+            deadline_s=self._settings.deadlines.async_s,
+        )
+
+    def _filled(self, draft: PredictionRequest, message: _Message, expires_in_s: float | None) -> PredictionRequest:
+        """With what the message says of all its items. Raises InferenceError."""
+        if message.model not in (None, draft.model.name):
+            raise ModelNotFound(
+                f"{draft.queue} is not the queue of {shown(message.model)}",
+                field="model",
+                expected=f"{draft.model.name}, or none",
+            )
+        deadlines = self._settings.deadlines
+        wanted_s = message.deadline_s or deadlines.async_s
+        if wanted_s > deadlines.max_s:
+            raise InvalidMetadata(
+                f"deadline_s is {wanted_s:g}, more than this service allows",
+                field="deadline_s",
+                expected=f"at most {deadlines.max_s:g}",
+            )
+        left_s = math.inf if expires_in_s is None else expires_in_s
+        if left_s <= 0:
+            raise DeadlineExceeded("the message had expired before a worker got it")
+        sinks = self._effective().sinks_for(message.sinks, field="sinks")
+        return dataclasses.replace(draft, deadline_s=min(wanted_s, left_s), sinks=sinks, priority=message.priority)
+
+    def _adopt(self, draft: PredictionRequest, sent: Any, field: str) -> Adoption:
+        try:
+            item = _parsed(_Item, sent, '{"object": "uploads/cat.jpg"}', field)
+            task_id = item.task_id or draft.task_id
+            request_id = read_request_id(item.request_id, field=f"{field}.request_id") or draft.request_id
+            queue_item = QueueItem(task_id, self._key(item.object, field), _header(item))
+        except InferenceError as error:
+            return Adoption(dataclasses.replace(draft, item=QueueItem(draft.task_id, "", None)), error)
+        return Adoption(dataclasses.replace(draft, task_id=task_id, request_id=request_id, item=queue_item))
+
+    def _key(self, text: str, field: str) -> str:
+        """The key in the store of the uploads, which is the only one that is read."""
+        uploads = self._settings.uploads
+        bucket, _, key = text.removeprefix("s3://").partition("/") if text.startswith("s3://") else (uploads.bucket, "", text)
+        if bucket != uploads.bucket or not {"", ".", ".."}.isdisjoint(key.split("/")) or not is_key(key):
+            raise InvalidMetadata(
+                f"{shown(text)} is no key of the store of the uploads", field=f"{field}.object", expected="uploads/cat.jpg"
+            )
+        return key
+
+
+def _header(item: _Item) -> ImageHeader | None:
+    """None where the bytes will tell. Raises InvalidMetadata."""
+    if item.shape is None and item.dtype is None:
+        return None
+    return ImageHeader(ImageFormat.RAW, parse_shape(item.shape), parse_dtype(item.dtype).str)
+
+
+def _parsed(kind: type[T], sent: Any, example: str, field: str = "") -> T:
+    """Raises InvalidMetadata."""
+    try:
+        return kind.model_validate(sent)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(filter(None, (field, *(shown_name(str(part)) for part in problem["loc"]))))
+        what = "not a mapping" if problem["type"] == "model_type" else problem["msg"]
+        raise InvalidMetadata(f"{where or 'kwargs'}: {what}", field=where or None, expected=example) from error

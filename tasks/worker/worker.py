@@ -1,0 +1,180 @@
+"""One worker: its predictor process, a pipeline for each model, and the threads that keep it known."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import uuid
+from collections.abc import Callable, Sequence
+
+from inference.broker.rejected import RejectedMessages
+from inference.errors import ServiceUnavailable
+from inference.imaging import ImageLimits
+from inference.models.files import ModelFiles
+from inference.models.predictor.arena import SlotArena
+from inference.models.predictor.device_predictors import DevicePredictors
+from inference.models.predictor.versioned import SwitchingPredictor
+from inference.models.registry import ModelRegistry
+from inference.models.spec import ModelSpec
+from inference.rollout.desired_state import DesiredModels
+from inference.rollout.runtime_config import Effective
+from inference.rollout.worker_registry import WorkerPresence
+from inference.runtime.memory import return_large_blocks
+from inference.settings import Settings, WorkerSettings
+from inference.storage.protocol import ObjectStore
+from inference.task_store.stores import WorkerStore
+from tasks.pipeline.batch import BatchPolicy
+from tasks.pipeline.decode_memory import DecodeMemory
+from tasks.pipeline.jobs import Delivery, HeldJobs
+from tasks.pipeline.pipeline import Pipeline, PipelinePolicy
+from tasks.worker.background_calls import Errands
+from tasks.worker.heartbeat import Announcer, LeaseKeeper
+from tasks.worker.model_reloader import ModelChanger, Specs
+from tasks.worker.plain_messages import Adopter
+
+logger = logging.getLogger(__name__)
+
+#: Shared memory that a model may take for all of its images that are held, decoded or running.
+_MAX_ARENA_BYTES = 2**26
+
+
+class InferenceWorker:
+    """What runs behind the Celery consumer.
+
+    Args:
+        specs: the models whose queues this worker consumes.
+        models: the same, for what the configuration says of them.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        specs: Sequence[ModelSpec],
+        *,
+        store: WorkerStore,
+        objects: ObjectStore,
+        presence: WorkerPresence,
+        desired: DesiredModels,
+        files: ModelFiles,
+        models: ModelRegistry,
+        rejected: RejectedMessages,
+    ) -> None:
+        self.owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self.store = store
+        self._options = options = settings.worker
+        self._gpu = settings.gpu
+        self.queues = [spec.queue for spec in specs]
+        self._presence = presence
+        self._held = HeldJobs()
+        self.errands = Errands(store, rejected)
+        self.adopter = Adopter(settings, specs, effective=lambda: Effective(settings, models, self._changer.state))
+        by_name = {spec.name: spec for spec in specs}
+        self._arenas = {name: SlotArena(spec.input, _slots(spec, options)) for name, spec in by_name.items()}
+        self.predictor = SwitchingPredictor(self._make_process(by_name))
+        self._changer = ModelChanger(
+            desired,
+            files,
+            self.predictor,
+            owner=self.owner,
+            specs=by_name,
+            make=self._make_process,
+        )
+        return_large_blocks(from_bytes=8 * 2**20, kept_bytes=32 * 2**20)  # Pillow's blocks of pixels have up to 16 MiB
+        self._memory = DecodeMemory(options.decode_memory_mb * 2**20, max_large=max(1, options.io_threads - 1))
+        self._pipelines = {name: self._make_pipeline(spec, objects, settings) for name, spec in by_name.items()}
+        self._keepers = (
+            LeaseKeeper(store, self.owner, self._held, lease_s=settings.task_store.lease_s),
+            Announcer(presence, self.owner, self.predictor),
+            self.errands,
+            self._changer,
+        )
+
+    def start(self, should_stop: Callable[[], bool]) -> bool:
+        """Load the models and start the threads; False when `should_stop` said so first.
+
+        Raises:
+            ConfigurationError: a model cannot be loaded.
+        """
+        logger.info("loading %s", ", ".join(self._pipelines))
+        is_up = False
+        try:
+            is_up = self._changer.bring_up(should_stop)
+        finally:
+            if not is_up:
+                self.predictor.stop()
+        if not is_up:
+            return False
+        for model in self.predictor.loaded.values():
+            logger.info("%s is warm: %.1f ms for one image, by %s", model.model, model.predict_ms, model.runtime)
+        for keeper in self._keepers:
+            keeper.start()
+        for pipeline in self._pipelines.values():
+            pipeline.start()
+        return True
+
+    def _make_process(self, models: Specs) -> DevicePredictors:
+        return DevicePredictors(
+            {name: (spec, self._arenas[name]) for name, spec in models.items()},
+            max_batch_size=self._options.max_batch_size,
+            predict_timeout_s=self._options.predict_timeout_s,
+            load_timeout_s=self._options.load_timeout_s,
+            gpu=self._gpu,
+        )
+
+    def _make_pipeline(self, spec: ModelSpec, objects: ObjectStore, settings: Settings) -> Pipeline:
+        options = self._options
+        return Pipeline(
+            spec=spec,
+            arena=self._arenas[spec.name],
+            predictor=self.predictor,
+            store=self.store,
+            objects=objects,
+            owner=self.owner,
+            held=self._held,
+            memory=self._memory,
+            policy=PipelinePolicy(
+                batch=BatchPolicy(options.max_batch_size, options.max_batch_wait_ms, options.max_attempts),
+                limits=ImageLimits(settings.limits.max_pixels),
+                io_threads=options.io_threads,
+                max_image_bytes=settings.api.max_body_bytes,
+            ),
+        )
+
+    def serves(self, model: str) -> bool:
+        return model in self._pipelines
+
+    def submit(self, delivery: Delivery) -> None:
+        self._pipelines[delivery.message.model.name].submit(delivery)
+
+    def stop(self) -> None:
+        """Finish and commit what runs, give the rest back, end the predictor."""
+        for pipeline in self._pipelines.values():
+            pipeline.begin_stop()
+        finished = [pipeline.stop(self._options.drain_timeout_s) for pipeline in self._pipelines.values()]
+        for keeper in self._keepers:
+            keeper.stop()
+        for keeper in self._keepers:
+            keeper.join(1)
+        try:
+            if all(finished):
+                self._give_back()
+            else:
+                logger.error("the running batch did not end within %g s; it runs again", self._options.drain_timeout_s)
+            self._presence.leave(self.owner)
+        except ServiceUnavailable as error:
+            logger.warning("cannot give back what was prefetched (%s); its leases run out", error)
+        self.predictor.stop()
+
+    def _give_back(self) -> None:
+        task_ids = self._held.task_ids()
+        if task_ids:
+            logger.info("giving back %d prefetched tasks", len(task_ids))
+            self.store.release(self.owner, task_ids)
+
+
+def _slots(spec: ModelSpec, options: WorkerSettings) -> int:
+    """For every image that is held, where that takes little memory; else for the batch that runs and the next one."""
+    held = (options.prefetch_batches + 1) * options.max_batch_size  # a message is claimed whole
+    least = 2 * options.max_batch_size + options.io_threads
+    return max(least, min(held, _MAX_ARENA_BYTES // spec.input.bytes_per_image))
