@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from flask import Flask, Request
 from werkzeug.utils import cached_property
 
-from api.acceptance.admission import Admission
-from api.acceptance.batch_submission import BatchSubmissions
-from api.acceptance.submission import Submissions
-from api.acceptance.uploads import Uploads
-from api.commands import Commands
+from api.components import build_components, install_components
 from api.forms.parser import OTHER_PARTS, FormParser, boundary_in
 from api.forms.path_ids import register_id_check
 from api.routes import batches as batch_routes
@@ -24,7 +18,6 @@ from api.security.proxies import TrustedProxies
 from api.server.stopping import SharedFlag
 from api.views.problems import register_error_handlers
 from inference.container import Services
-from inference.lifecycle.replies import ReplyRouter
 from inference.settings import Settings
 
 
@@ -38,45 +31,7 @@ class _Request(Request):
         return super().mimetype_params | ({} if boundary is None else {"boundary": boundary})
 
 
-class Api(Flask):
-    """Flask with what its routes need."""
-
-    request_class = _Request
-
-    def __init__(self, services: Services, stopping: SharedFlag) -> None:
-        super().__init__("api")
-        self.services = services
-        self.stopping = stopping
-        settings = services.settings
-        self.replies = ReplyRouter(services.redis, services.store, settings.task_store.key_prefix)
-        parts: dict[str, Any] = {
-            "store": services.store,
-            "broker": services.broker,
-            "uploads": Uploads(services.objects, settings.uploads),
-            "configuration": services.effective,
-            "replies": self.replies,
-            "admission": Admission(
-                services.store,
-                services.outbox_stats,
-                settings.outbox,
-                workers=services.presence.workers,
-                worker_settings=settings.worker,
-                check_free_space=services.free_space.check,
-            ),
-            "settings": settings,
-        }
-        self.submissions = Submissions(**parts)
-        self.batch_submissions = BatchSubmissions(**parts, objects=services.objects)
-        self.commands = Commands(
-            services.effective,
-            services.desired,
-            services.presence,
-            services.model_files,
-            load_timeout_s=settings.worker.load_timeout_s,
-        )
-
-
-def create_app(settings: Settings, stopping: SharedFlag | None = None) -> Api:
+def create_app(settings: Settings, stopping: SharedFlag | None = None) -> Flask:
     """The API for these settings.
 
     Args:
@@ -85,7 +40,9 @@ def create_app(settings: Settings, stopping: SharedFlag | None = None) -> Api:
     Raises:
         ConfigurationError: a model's description is wrong.
     """
-    app = Api(Services(settings), stopping or SharedFlag())
+    app = Flask("api")
+    app.request_class = _Request
+    install_components(app, build_components(Services(settings), stopping or SharedFlag()))
     app.url_map.merge_slashes = False  # a path with too many is unknown, not redirected by a page of HTML
     app.config["MAX_CONTENT_LENGTH"] = settings.api.max_body_bytes
     app.config["MAX_FORM_PARTS"] = settings.max_batch_items + OTHER_PARTS

@@ -9,22 +9,18 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from api.acceptance.admission import Admission
 from api.acceptance.batch_items import BatchItems, PreparedItem
+from api.acceptance.parts import AcceptanceParts
 from api.acceptance.unstored_images import UnstoredImages
-from api.acceptance.uploads import GRACE_S, MAX_STORE_S, Upload, Uploads, discard_all, wait_for_all
+from api.acceptance.uploads import GRACE_S, MAX_STORE_S, Upload, discard_all, wait_for_all
 from api.acceptance.validation import Door
 from api.forms.batch import BatchForm
-from inference.broker import Broker
 from inference.domain import BatchRequest, PredictionRequest
 from inference.errors import InferenceError, Overloaded, ServiceUnavailable
 from inference.lifecycle.enqueue import accept_batch, may_be_accepted, withdraw_batch
-from inference.lifecycle.replies import BatchWaiter, ReplyRouter
-from inference.lifecycle.task_ids import TaskIds
-from inference.rollout.runtime_config import Effective, EffectiveConfiguration
-from inference.settings import Settings
-from inference.storage.protocol import ObjectStore
-from inference.task_store import Room, SubmissionStore
+from inference.lifecycle.replies import BatchWaiter
+from inference.rollout.runtime_config import Effective
+from inference.task_store import Room
 
 logger = logging.getLogger(__name__)
 
@@ -46,29 +42,11 @@ class BatchSubmission:
 class BatchSubmissions:
     """Accepts batch requests."""
 
-    def __init__(
-        self,
-        *,
-        store: SubmissionStore,
-        broker: Broker,
-        objects: ObjectStore,
-        uploads: Uploads,
-        configuration: EffectiveConfiguration,
-        replies: ReplyRouter,
-        admission: Admission,
-        settings: Settings,
-    ) -> None:
-        self._store = store
-        self._broker = broker
-        self._uploads = uploads
-        self._door = Door(broker, settings)
-        self._ids = TaskIds(store, max_age_s=settings.uploads.orphan_after_s / 2)
-        self._items = BatchItems(objects, self._ids, settings)
-        self._unstored = UnstoredImages(store)
-        self._configuration = configuration
-        self._replies = replies
-        self._admission = admission
-        self._settings = settings
+    def __init__(self, parts: AcceptanceParts) -> None:
+        self.parts = parts
+        self._items = BatchItems(parts.objects, parts.ids, parts.settings)
+        self._unstored = UnstoredImages(parts.store)
+        self._door = Door(parts.broker, parts.settings)
 
     def submit(self, form: BatchForm) -> BatchSubmission:
         """Accept the tasks of a batch; the caller ends the waiter.
@@ -79,13 +57,13 @@ class BatchSubmissions:
         known_id = self._known_batch(form)
         if known_id is not None:
             return self._replayed(known_id)
-        entries = self._prepare(form, self._configuration.now())
+        entries = self._prepare(form, self.parts.configuration.now())
         prepared = [entry for entry in entries if isinstance(entry, PreparedItem)]
         rooms = self._admit(prepared)
         batch_id = uuid.uuid4().hex
         # By task id. An object that was there before is no upload.
         sent = [(one.item, one.form) for one in prepared if one.is_upload]
-        uploads = {item.task_id: upload for (item, _), upload in zip(sent, self._uploads.begin_all(sent), strict=True)}
+        uploads = {item.task_id: upload for (item, _), upload in zip(sent, self.parts.uploads.begin_all(sent), strict=True)}
         self._store_first(uploads.values(), _longest_s(prepared))
         requests = iter(self._requests(prepared, uploads, batch_id))
         batch = BatchRequest(
@@ -120,7 +98,7 @@ class BatchSubmissions:
         except Exception as error:
             has_failed = any(upload.has_failed for upload in submission.uploads.values())
             may_go = has_failed and submission.batch is not None and not submission.batch.idempotency_key
-            if may_go and withdraw_batch(self._store, submission.batch_id):
+            if may_go and withdraw_batch(self.parts.store, submission.batch_id):
                 discard_all(submission.uploads.values())
                 raise
             logger.warning("not every image of batch %s is stored yet; its tasks go on: %r", submission.batch_id, error)
@@ -134,7 +112,7 @@ class BatchSubmissions:
         deadlines = (item.options.get("deadline_s") for item in form.items if isinstance(item.options, dict))
         timeout_s = min(MAX_STORE_S, self._door.longest_deadline_s(deadlines, form.preference))
         try:
-            return self._uploads.transfers.map(prepare, form.items, timeout_s=timeout_s)
+            return self.parts.uploads.transfers.map(prepare, form.items, timeout_s=timeout_s)
         except TimeoutError as error:
             raise ServiceUnavailable("the object store takes too long", retry_after_s=5) from error
 
@@ -144,7 +122,7 @@ class BatchSubmissions:
         for one in prepared:
             by_queue[one.queue].append(one)
         rooms = {
-            queue: self._admission.check(
+            queue: self.parts.admission.check(
                 queue,
                 model=ones[0].checked.model,
                 deadline_s=min(one.checked.deadline_s for one in ones),
@@ -171,7 +149,7 @@ class BatchSubmissions:
                 sinks=one.checked.sinks,
                 priority=one.form.priority,
                 image=upload.inline if upload else b"",
-                reply_to=self._replies.channel,
+                reply_to=self.parts.replies.channel,
                 store_ms=upload.wait(0) if upload and not upload.is_beside else 0.0,
                 batch_id=batch_id,
             )
@@ -181,46 +159,48 @@ class BatchSubmissions:
     def _accept(
         self, batch: BatchRequest, prepared: Sequence[PreparedItem], uploads: Mapping[str, Upload], rooms: Mapping[str, Room]
     ) -> BatchSubmission:
-        waiter = self._replies.expect_all([one.item.task_id for one in prepared])  # before anything can answer
+        waiter = self.parts.replies.expect_all([one.item.task_id for one in prepared])  # before anything can answer
         try:
             if prepared:
-                self._ids.check_age(min(one.item.task_id for one in prepared))  # the oldest: ids begin with the time
+                self.parts.ids.check_age(min(one.item.task_id for one in prepared))  # the oldest: ids begin with the time
             accepted = accept_batch(
-                self._store,
-                self._broker,
+                self.parts.store,
+                self.parts.broker,
                 batch,
-                max_message_items=self._settings.worker.max_batch_size,
-                max_queue_depth=self._settings.limits.max_queue_depth,
+                max_message_items=self.parts.settings.worker.max_batch_size,
+                max_queue_depth=self.parts.settings.limits.max_queue_depth,
                 rooms=rooms,
             )
         except BaseException as error:
-            self._replies.forget(waiter)
+            self.parts.replies.forget(waiter)
             if isinstance(error, InferenceError) and not may_be_accepted(error):
                 discard_all(uploads.values())
             if isinstance(error, Overloaded):
                 counts = Counter(one.queue for one in prepared)
-                error.retry_after_s = max(self._admission.retry_after_s(queue, count=count) for queue, count in counts.items())
+                error.retry_after_s = max(
+                    self.parts.admission.retry_after_s(queue, count=count) for queue, count in counts.items()
+                )
             raise
-        self._uploads.note_inline_bytes(accepted.inline_bytes)
+        self.parts.uploads.note_inline_bytes(accepted.inline_bytes)
         if not accepted.created:  # the same key came twice at the same time
-            self._replies.forget(waiter)
+            self.parts.replies.forget(waiter)
             discard_all(uploads.values())
             return self._replayed(accepted.batch_id)
         return BatchSubmission(batch.batch_id, waiter, _longest_s(prepared), batch, uploads)
 
     def _known_batch(self, form: BatchForm) -> str | None:
-        known = self._store.find_idempotent(form.idempotency_key) if form.idempotency_key else None
+        known = self.parts.store.find_idempotent(form.idempotency_key) if form.idempotency_key else None
         if known is not None and known.fingerprint != form.fingerprint:
             raise known.conflict()
         return known.batch_id if known is not None else None
 
     def _replayed(self, batch_id: str) -> BatchSubmission:
         """An earlier batch that an idempotency key stands for; its replies may have gone to another process, or be long gone."""
-        waiter = self._replies.expect_all(self._store.get_batch(batch_id).task_ids)
+        waiter = self.parts.replies.expect_all(self.parts.store.get_batch(batch_id).task_ids)
         try:
-            records = self._store.get_many(waiter.task_ids)
+            records = self.parts.store.get_many(waiter.task_ids)
         except BaseException:
-            self._replies.forget(waiter)
+            self.parts.replies.forget(waiter)
             raise
         waiter.look(records)
         lives_s = ((record.deadline_at_ms - record.created_at_ms) / 1000 for record in records if record is not None)

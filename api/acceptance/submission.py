@@ -7,20 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from api.acceptance.admission import Admission
+from api.acceptance.parts import AcceptanceParts
 from api.acceptance.unstored_images import UnstoredImages
-from api.acceptance.uploads import GRACE_S, MAX_STORE_S, Upload, Uploads
+from api.acceptance.uploads import GRACE_S, MAX_STORE_S, Upload
 from api.acceptance.validation import Door
 from api.forms.predict import PredictForm
-from inference.broker import Broker
 from inference.domain import ModelRef, Outcome, PredictionRequest, QueueItem, TaskRecord
 from inference.errors import InferenceError, Overloaded
 from inference.lifecycle.enqueue import accept, may_be_accepted, withdraw
-from inference.lifecycle.replies import ReplyRouter, Waiter
-from inference.lifecycle.task_ids import TaskIds
-from inference.rollout.runtime_config import EffectiveConfiguration
-from inference.settings import Settings
-from inference.task_store import Room, SubmissionStore
+from inference.lifecycle.replies import Waiter
+from inference.task_store import Room
 
 logger = logging.getLogger(__name__)
 
@@ -46,27 +42,10 @@ class Submission:
 class Submissions:
     """Accepts predict requests."""
 
-    def __init__(
-        self,
-        *,
-        store: SubmissionStore,
-        broker: Broker,
-        uploads: Uploads,
-        configuration: EffectiveConfiguration,
-        replies: ReplyRouter,
-        admission: Admission,
-        settings: Settings,
-    ) -> None:
-        self._store = store
-        self._broker = broker
-        self._ids = TaskIds(store, max_age_s=settings.uploads.orphan_after_s / 2)
-        self._uploads = uploads
-        self._unstored = UnstoredImages(store)
-        self._door = Door(broker, settings)
-        self._configuration = configuration
-        self._replies = replies
-        self._admission = admission
-        self._settings = settings
+    def __init__(self, parts: AcceptanceParts) -> None:
+        self.parts = parts
+        self._unstored = UnstoredImages(parts.store)
+        self._door = Door(parts.broker, parts.settings)
 
     def submit(self, form: PredictForm) -> Submission:
         """Accept a task; the caller ends the waiter.
@@ -74,17 +53,17 @@ class Submissions:
         Raises:
             InferenceError: refused; then nothing of it is left.
         """
-        checked = self._door.check(form, form.preference, self._configuration.now())
+        checked = self._door.check(form, form.preference, self.parts.configuration.now())
         known = self._known_task(form)
         if known is not None:
             return self._replayed(known, checked.deadline_s)
         queue = checked.spec.queue
-        room = self._admission.check(
+        room = self.parts.admission.check(
             queue, model=checked.model, deadline_s=checked.deadline_s, sinks=checked.sinks, priority=form.priority
         )
         header = self._door.inspect(form, checked.spec)
-        item = QueueItem(*self._ids.new(), header)
-        upload = self._uploads.begin(item, form)
+        item = QueueItem(*self.parts.ids.new(), header)
+        upload = self.parts.uploads.begin(item, form)
         request = PredictionRequest(
             task_id=item.task_id,
             request_id=form.request_id_of(item.task_id),
@@ -94,7 +73,7 @@ class Submissions:
             deadline_s=checked.deadline_s,
             sinks=checked.sinks,
             priority=form.priority,
-            reply_to=self._replies.channel,
+            reply_to=self.parts.replies.channel,
             image=upload.inline,
             store_ms=self._store_first(upload, checked.deadline_s),
             idempotency_key=form.idempotency_key,
@@ -132,7 +111,7 @@ class Submissions:
             return upload.wait(min(submission.deadline_s, GRACE_S) if upload.is_beside else 0)
         except Exception as error:
             may_go = upload.has_failed and outcome is None and not submission.has_key
-            if may_go and withdraw(self._store, submission.task_id):
+            if may_go and withdraw(self.parts.store, submission.task_id):
                 upload.discard()
                 raise
             logger.warning("the image of task %s is not stored yet; the task goes on: %r", submission.task_id, error)
@@ -141,14 +120,14 @@ class Submissions:
 
     def _accept_and_expect(self, request: PredictionRequest, upload: Upload, room: Room | None) -> Submission:
         task_id, deadline_s = request.task_id, request.deadline_s
-        waiter = self._replies.expect(task_id)  # before anything can answer
+        waiter = self.parts.replies.expect(task_id)  # before anything can answer
         try:
             accepted_id = self._accept(request, upload, room)
         except BaseException:
-            self._replies.forget(waiter)
+            self.parts.replies.forget(waiter)
             raise
         if accepted_id != task_id:  # the same key came twice at the same time
-            self._replies.forget(waiter)
+            self.parts.replies.forget(waiter)
             return self._replayed(accepted_id, deadline_s)
         return Submission(
             task_id,
@@ -163,11 +142,11 @@ class Submissions:
 
     def _replayed(self, task_id: str, deadline_s: float) -> Submission:
         """An earlier task that an idempotency key stands for; its reply may have gone to another process, or be long gone."""
-        waiter = self._replies.expect(task_id)
+        waiter = self.parts.replies.expect(task_id)
         try:
-            record = self._store.get(task_id)
+            record = self.parts.store.get(task_id)
         except BaseException:
-            self._replies.forget(waiter)
+            self.parts.replies.forget(waiter)
             raise
         waiter.look([record])
         return Submission(
@@ -176,23 +155,27 @@ class Submissions:
 
     def _accept(self, request: PredictionRequest, upload: Upload, room: Room | None) -> str:
         try:
-            self._ids.check_age(request.task_id)
+            self.parts.ids.check_age(request.task_id)
             accepted = accept(
-                self._store, self._broker, request, max_queue_depth=self._settings.limits.max_queue_depth, room=room
+                self.parts.store,
+                self.parts.broker,
+                request,
+                max_queue_depth=self.parts.settings.limits.max_queue_depth,
+                room=room,
             )
         except InferenceError as error:
             if not may_be_accepted(error):
                 upload.discard()
             if isinstance(error, Overloaded):
-                error.retry_after_s = self._admission.retry_after_s(request.queue)
+                error.retry_after_s = self.parts.admission.retry_after_s(request.queue)
             raise
-        self._uploads.note_inline_bytes(accepted.inline_bytes)
+        self.parts.uploads.note_inline_bytes(accepted.inline_bytes)
         if not accepted.created:
             upload.discard()
         return accepted.task_id
 
     def _known_task(self, form: PredictForm) -> str | None:
-        known = self._store.find_idempotent(form.idempotency_key) if form.idempotency_key else None
+        known = self.parts.store.find_idempotent(form.idempotency_key) if form.idempotency_key else None
         if known is not None and known.fingerprint != form.fingerprint:
             raise known.conflict()
         return known.task_id if known is not None else None

@@ -51,12 +51,13 @@ class BatchForm:
     fingerprint: str
 
 
-def read_batch_form(request: Request, *, max_items: int) -> BatchForm:
+def read_batch_form(request: Request, *, max_items: int, max_wait_s: float) -> BatchForm:
     """Raises InvalidRequest, InvalidMetadata."""
-    sent = read_sent_fields(request, json_example=_BODY)
+    sent = read_sent_fields(request, json_example=_BODY, max_batch_items=max_items)
     items, common = _references(sent, max_items) if sent.is_json else _images(sent, max_items)
     key = read_idempotency_key(request)
-    return BatchForm(items, read_preference(request, common.get("mode")), key, _fingerprint(items) if key else "")
+    preference = read_preference(request, common.get("mode"), max_wait_s)
+    return BatchForm(items, preference, key, _fingerprint(items) if key else "")
 
 
 def _images(sent: SentFields, max_items: int) -> tuple[tuple[BatchItem, ...], dict[str, Any]]:

@@ -60,7 +60,7 @@ class PredictForm(ImageForm):
     fingerprint: str
 
 
-def read_predict_form(request: Request, sent: SentFields) -> PredictForm:
+def read_predict_form(request: Request, sent: SentFields, *, max_wait_s: float) -> PredictForm:
     """Raises InvalidRequest, InvalidMetadata."""
     if sent.is_json:
         raise InvalidRequest("an image does not travel in a JSON body", field=IMAGE, expected=AS_A_FILE)
@@ -71,7 +71,7 @@ def read_predict_form(request: Request, sent: SentFields) -> PredictForm:
     key = read_idempotency_key(request)
     return PredictForm(
         **vars(read_image_form(image, content_type, options)),
-        preference=read_preference(request, options.get("mode")),
+        preference=read_preference(request, options.get("mode"), max_wait_s),
         idempotency_key=key,
         fingerprint=_fingerprint(image, options) if key else "",
     )

@@ -9,7 +9,6 @@ from typing import Any
 
 from flask import Request, request
 
-from api.context import api
 from api.forms.options import number_in, read_mode
 from inference.errors import InvalidRequest, shown
 
@@ -29,18 +28,18 @@ class Preference:
     applied: str = ""
 
 
-def asked_wait_s() -> float:
-    """`?wait=N` of a GET, 0 without it. Raises InvalidRequest."""
+def asked_wait_s(max_wait_s: float) -> float:
+    """`?wait=N` of a GET, 0 without it and at most `max_wait_s`. Raises InvalidRequest."""
     text = request.args.get("wait")
     if text is None:
         return 0.0
     wait_s = number_in(text)
     if not 0 <= wait_s < math.inf:
         raise InvalidRequest(f"wait is not a number of seconds: {shown(text)}", field="wait", expected="0 or more")
-    return min(wait_s, _longest_wait_s())
+    return min(wait_s, max_wait_s)
 
 
-def read_preference(request: Request, mode: Any) -> Preference:
+def read_preference(request: Request, mode: Any, max_wait_s: float) -> Preference:
     """RFC 7240: `Prefer: respond-async`, `Prefer: wait=N`, both; the option `mode=async` says the first.
 
     Raises:
@@ -56,9 +55,5 @@ def read_preference(request: Request, mode: Any) -> Preference:
     wait = next(filter(None, map(_WAIT.fullmatch, preferred)), None)
     if wait is None:
         return Preference(0.0 if respond_async or mode == "async" else None, ", ".join(applied))
-    wait_s = min(float(wait.group(1)), _longest_wait_s())
+    wait_s = min(float(wait.group(1)), max_wait_s)
     return Preference(wait_s, ", ".join([*applied, f"wait={wait_s:g}"]))
-
-
-def _longest_wait_s() -> float:
-    return api().services.settings.api.max_wait_s

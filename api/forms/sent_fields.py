@@ -15,7 +15,6 @@ from typing import Any
 from flask import Request
 from werkzeug.datastructures import FileStorage, MultiDict
 
-from api.context import api
 from api.forms.json_body import check_no_json, read_json
 from api.forms.known_fields import AS_A_FILE, IMAGE, PREDICT_FIELDS, check_known, unknown_field
 from api.forms.options import is_same
@@ -95,17 +94,18 @@ class SentFields:
             raise InvalidRequest(detail, field=IMAGE, expected="the command's fields alone; images go to POST /inference")
 
 
-def read_sent_fields(request: Request, *, json_example: str, has_images: bool = True) -> SentFields:
+def read_sent_fields(request: Request, *, json_example: str, max_batch_items: int, has_images: bool = True) -> SentFields:
     """Raises InvalidRequest, UnsupportedContentEncoding, PayloadTooLarge.
 
     Args:
         json_example: for the error, a JSON body that would be right.
+        max_batch_items: items that a batch may have; JSON has a size for so many.
         has_images: whether the route takes images, for the error.
     """
     query = _given(read_query())
     _check_encoding(request)
     if request.is_json:
-        return SentFields(_json_object(request, json_example), query, [], [], is_json=True)
+        return SentFields(_json_object(request, json_example, max_batch_items), query, [], [], is_json=True)
     if request.mimetype not in _FORMS:
         _check_empty(request, None if has_images else json_example)
     form, files = request.form, request.files
@@ -161,8 +161,8 @@ def _check_empty(request: Request, example: str | None) -> None:
     raise InvalidRequest(detail, field=IMAGE, expected=AS_A_FILE)
 
 
-def _json_object(request: Request, example: str) -> dict[str, Any]:
-    content, charset = _json_text(request), request.mimetype_params.get("charset")
+def _json_object(request: Request, example: str, max_items: int) -> dict[str, Any]:
+    content, charset = _json_text(request, max_items), request.mimetype_params.get("charset")
     text = decoded_text(content, charset, "body") if charset else content
     document = read_json(text, "body", example, error=InvalidRequest)
     if not isinstance(document, dict):
@@ -170,9 +170,9 @@ def _json_object(request: Request, example: str) -> dict[str, Any]:
     return document
 
 
-def _json_text(request: Request) -> bytes:
+def _json_text(request: Request, max_items: int) -> bytes:
     """The body. Raises PayloadTooLarge: JSON of that size would be read for seconds, and all others wait."""
-    limit = max(_MIN_JSON_LIMIT_BYTES, _JSON_BYTES_PER_ITEM * api().services.settings.max_batch_items)
+    limit = max(_MIN_JSON_LIMIT_BYTES, _JSON_BYTES_PER_ITEM * max_items)
     is_announced = (request.content_length or 0) > limit
     content = b"" if is_announced else request.stream.read(limit + 1)
     if is_announced or len(content) > limit:

@@ -9,7 +9,7 @@ from typing import Any
 from flask import Blueprint, Response, request
 
 from api.acceptance.batch_submission import BatchSubmission
-from api.context import api
+from api.components import components
 from api.forms.batch import read_batch_form
 from api.forms.preference import EXPIRY_GRACE_S, asked_wait_s
 from api.forms.query import check_query
@@ -25,13 +25,14 @@ blueprint = Blueprint("batches", __name__)
 @blueprint.post("/inference/batch")
 def predict_batch() -> Response:
     began = time.perf_counter()
-    form = read_batch_form(request, max_items=api().services.settings.max_batch_items)
+    settings = components().services.settings
+    form = read_batch_form(request, max_items=settings.max_batch_items, max_wait_s=settings.api.max_wait_s)
     wait_s = form.preference.wait_s
-    submission = api().batch_submissions.submit(form)
+    submission = components().batch_submissions.submit(form)
     with submission.waiter as waiter:
         longest_s = submission.deadline_s + EXPIRY_GRACE_S if wait_s is None else wait_s
         has_ended = waiter.wait_for_all(longest_s)
-    api().batch_submissions.confirm(submission)
+    components().batch_submissions.confirm(submission)
     if not has_ended and wait_s is None:
         raise WaitTimeout("not every result was ready in time; the batch goes on", batch_id=submission.batch_id)
     response = _ended(submission, began) if has_ended and wait_s != 0 else _accepted(submission)
@@ -46,10 +47,10 @@ def predict_batch() -> Response:
 @blueprint.get("/batches/<batch_id>")
 def get_batch(batch_id: str) -> Response:
     check_query({"wait"})
-    wait_s = asked_wait_s()
-    store = api().services.store
+    wait_s = asked_wait_s(components().services.settings.api.max_wait_s)
+    store = components().services.store
     if wait_s:
-        with api().replies.expect_all(store.get_batch(batch_id).task_ids) as waiter:
+        with components().replies.expect_all(store.get_batch(batch_id).task_ids) as waiter:
             waiter.look(store.get_many(waiter.task_ids))  # some may have ended before anyone listened
             waiter.wait_for_all(wait_s)
     return json_response(_stored(batch_id))
@@ -57,7 +58,7 @@ def get_batch(batch_id: str) -> Response:
 
 @blueprint.delete("/batches/<batch_id>")
 def cancel_batch(batch_id: str) -> Response:
-    store = api().services.store
+    store = components().services.store
     task_ids = store.get_batch(batch_id).task_ids
     check_query()
     if not any(store.cancel_many(task_ids)):
@@ -89,6 +90,6 @@ def _accepted(submission: BatchSubmission) -> Response:
 
 
 def _stored(batch_id: str) -> dict[str, Any]:
-    store = api().services.store
+    store = components().services.store
     batch = store.get_batch(batch_id)
     return batch_view(batch, store.get_many(batch.task_ids))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from flask import Blueprint, Response, request
 
-from api.context import api
+from api.components import components
 from api.forms.command import COMMAND_EXAMPLE, read_command
 from api.forms.sent_fields import SentFields, read_sent_fields
 from api.views.responses import json_response
@@ -14,9 +14,11 @@ blueprint = Blueprint("commands", __name__)
 
 @blueprint.post("/inference_service_controller")
 def command() -> Response:
-    return run_command(read_sent_fields(request, json_example=COMMAND_EXAMPLE, has_images=False))
+    max_batch_items = components().services.settings.max_batch_items
+    sent = read_sent_fields(request, json_example=COMMAND_EXAMPLE, max_batch_items=max_batch_items, has_images=False)
+    return run_command(sent)
 
 
 def run_command(sent: SentFields) -> Response:
     """Raises InferenceError: refused; then nothing has changed."""
-    return json_response({"response": api().commands.run(read_command(sent))})
+    return json_response({"response": components().commands.run(read_command(sent))})

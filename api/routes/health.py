@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from flask import Blueprint, Response
 
-from api.context import api
+from api.components import components
 from api.forms.query import check_query
 from api.views.identity import identity
 from api.views.problems import log_detail
@@ -22,7 +22,7 @@ blueprint = Blueprint("health", __name__)
 def index() -> Response:
     """Who this is and what runs."""
     check_query()
-    services = api().services
+    services = components().services
     return json_response(
         {
             "service": "image inference",
@@ -59,9 +59,9 @@ def live() -> Response:
 def ready() -> Response:
     """200 only when a request would be served now; else 503 that says what is missing."""
     check_query()
-    if api().stopping.is_set:
+    if components().stopping.is_set:
         return json_response({"status": "not ready", "checks": {"process": "stopping"}}, 503)
-    services = api().services
+    services = components().services
     checks = {
         "task_store": _said(services.store.ping),
         "broker": _said(lambda: services.broker.depth(services.effective.now().model().queue)),
@@ -82,7 +82,7 @@ def _said(call: Callable[[], object]) -> str:
 
 
 def _served_model_is_loaded() -> None:
-    served = api().services.effective.now().served_name
-    workers = api().services.presence.workers()
+    served = components().services.effective.now().served_name
+    workers = components().services.presence.workers()
     if not any(model.name == served for worker in workers for model in worker.models):
         raise ServiceUnavailable(f"no worker has {served} loaded ({len(workers)} workers are up)")

@@ -7,7 +7,7 @@ import time
 from flask import Blueprint, Response, request
 
 from api.acceptance.submission import Submission
-from api.context import api
+from api.components import components
 from api.forms.command import COMMAND_EXAMPLE, is_command
 from api.forms.predict import read_predict_form
 from api.forms.preference import EXPIRY_GRACE_S
@@ -29,7 +29,7 @@ blueprint = Blueprint("inference", __name__)
 def who() -> Response:
     """Who answers here: as the seed a sentence in `response`, and beside it the same as data."""
     check_query()
-    known = identity(api().services)
+    known = identity(components().services)
     return json_response({"response": sentence(known), **known})
 
 
@@ -38,22 +38,23 @@ def who() -> Response:
 def predict_or_command() -> Response:
     """The seed's clients send commands here too; `command` decides."""
     began = time.perf_counter()
-    sent = read_sent_fields(request, json_example=COMMAND_EXAMPLE)
+    max_batch_items = components().services.settings.max_batch_items
+    sent = read_sent_fields(request, json_example=COMMAND_EXAMPLE, max_batch_items=max_batch_items)
     if is_command(sent.get("command")):
         return run_command(sent)
     return _predict(sent, began)
 
 
 def _predict(sent: SentFields, began: float) -> Response:
-    form = read_predict_form(request, sent)
+    form = read_predict_form(request, sent, max_wait_s=components().services.settings.api.max_wait_s)
     wait_s = form.preference.wait_s
-    submission = api().submissions.submit(form)
+    submission = components().submissions.submit(form)
     with submission.waiter as waiter:
         if wait_s is None:
             outcome = waiter.wait(submission.deadline_s + EXPIRY_GRACE_S)
         else:
             outcome = waiter.wait(wait_s) if wait_s else None
-    store_ms = api().submissions.confirm(submission, outcome)
+    store_ms = components().submissions.confirm(submission, outcome)
     if outcome is None and wait_s is None:
         raise WaitTimeout("the result was not ready in time; the task goes on", task_id=submission.task_id)
     response = _result(submission, outcome, store_ms, began) if outcome is not None else _accepted(submission)
@@ -83,7 +84,7 @@ def _result(submission: Submission, outcome: Outcome, store_ms: float, began: fl
 
 
 def _accepted(submission: Submission) -> Response:
-    store = api().services.store
+    store = components().services.store
     try:
         task = task_view(store.get(submission.task_id), store)
     except ServiceUnavailable:  # it broke off after it had accepted the task

@@ -6,7 +6,7 @@ from typing import Any
 
 from flask import Blueprint, Response
 
-from api.context import api
+from api.components import components
 from api.forms.preference import asked_wait_s
 from api.forms.query import check_query
 from api.forms.task_query import cursor_after, read_task_query
@@ -20,20 +20,20 @@ blueprint = Blueprint("tasks", __name__, url_prefix="/tasks")
 @blueprint.get("/<task_id>")
 def get_task(task_id: str) -> Response:
     check_query({"wait"})
-    wait_s = asked_wait_s()
-    record = api().services.store.get(task_id)
+    wait_s = asked_wait_s(components().services.settings.api.max_wait_s)
+    record = components().services.store.get(task_id)
     if wait_s and record.outcome is None:
-        with api().replies.expect(task_id) as waiter:
-            record = api().services.store.get(task_id)  # it may have ended before anyone listened
+        with components().replies.expect(task_id) as waiter:
+            record = components().services.store.get(task_id)  # it may have ended before anyone listened
             if record.outcome is None and waiter.wait(wait_s) is not None:
-                record = api().services.store.get(task_id)
+                record = components().services.store.get(task_id)
     return _task(record)
 
 
 @blueprint.get("")
 def find_tasks() -> Response:
     query = read_task_query()
-    store = api().services.store
+    store = components().services.store
     page = store.find_by_request(query.request_id, after=query.after, limit=query.limit)
     records = [record for record in store.get_many(page.task_ids) if record is not None]
     document: dict[str, Any] = {"tasks": task_views(records, store, with_vectors=query.vectors)}
@@ -46,8 +46,8 @@ def find_tasks() -> Response:
 @blueprint.delete("/<task_id>")
 def cancel_task(task_id: str) -> Response:
     check_query()
-    return _task(api().services.store.cancel(task_id))
+    return _task(components().services.store.cancel(task_id))
 
 
 def _task(record: TaskRecord) -> Response:
-    return json_response(task_view(record, api().services.store))
+    return json_response(task_view(record, components().services.store))

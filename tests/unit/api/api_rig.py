@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import io
 import threading
 from collections.abc import Callable, Iterable, Mapping
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 import orjson
 import redis
+from flask import Flask
 from flask.testing import FlaskClient
 from numpy.typing import NDArray
 from PIL import Image
@@ -18,6 +20,9 @@ from support.waiting import until
 from urllib3 import encode_multipart_formdata
 from werkzeug.test import TestResponse
 
+from api.acceptance.batch_submission import BatchSubmissions
+from api.acceptance.submission import Submissions
+from api.components import components_of, install_components
 from inference.container import Services
 from inference.domain import Outcome, PredictionResult, QueueItem, QueueMessage, TaskStatus
 from inference.errors import InferenceError
@@ -37,6 +42,18 @@ PROBLEM = "application/problem+json"
 def wait_until(condition: Callable[[], Any], what: str) -> Any:
     """The first true answer; the test fails when there is none in time."""
     return until(condition, what, timeout_s=PATIENCE_S)
+
+
+def services_of(app: Flask) -> Services:
+    return components_of(app).services
+
+
+def accept_with(app: Flask, **parts: Any) -> None:
+    """Let `app` accept requests with these parts (see `AcceptanceParts`) in place of its own: slow or faulty ones."""
+    components = components_of(app)
+    changed = dataclasses.replace(components.submissions.parts, **parts)
+    submissions, batch_submissions = Submissions(changed), BatchSubmissions(changed)
+    install_components(app, dataclasses.replace(components, submissions=submissions, batch_submissions=batch_submissions))
 
 
 def raw_image(number: float = 7) -> bytes:

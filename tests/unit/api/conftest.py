@@ -8,24 +8,25 @@ from typing import Any
 
 import pytest
 import redis
-from api_rig import LISTS, FakeWorker
+from api_rig import LISTS, FakeWorker, services_of
+from flask import Flask
 from flask.testing import FlaskClient
 
 from api import create_app
-from api.app import Api
+from api.components import components_of
 from inference.rollout.worker_registry import LoadedModelInfo, WorkerInfo
 from inference.settings import Settings
 
-MakeApp = Callable[..., Api]
+MakeApp = Callable[..., Flask]
 
 
 @pytest.fixture
 def make_app(repository: Path, redis_url: str, redis_client: redis.Redis, key_prefix: str, tmp_path: Path) -> Iterator[MakeApp]:
     """Makes the application of one API process; settings are given by section."""
     redis_client.delete(*LISTS)
-    apps: list[Api] = []
+    apps: list[Flask] = []
 
-    def make(**sections: Any) -> Api:
+    def make(**sections: Any) -> Flask:
         defaults: dict[str, Any] = {
             "data_dir": tmp_path,
             "models": (repository / "models" / "digits",),
@@ -40,28 +41,30 @@ def make_app(repository: Path, redis_url: str, redis_client: redis.Redis, key_pr
 
     yield make
     for app in apps:
-        app.replies.stop()
-        redis_client.publish(app.replies.channel, b"")  # wakes it up
+        replies = components_of(app).replies
+        replies.stop()
+        redis_client.publish(replies.channel, b"")  # wakes it up
     for app in apps:
-        if app.replies._thread is not None:
-            app.replies._thread.join(10)
-        app.services.redis.close()
+        replies = components_of(app).replies
+        if replies._thread is not None:
+            replies._thread.join(10)
+        services_of(app).redis.close()
 
 
 @pytest.fixture
-def app(make_app: MakeApp) -> Api:
+def app(make_app: MakeApp) -> Flask:
     return make_app()
 
 
 @pytest.fixture
-def client(app: Api) -> FlaskClient:
+def client(app: Flask) -> FlaskClient:
     return app.test_client()
 
 
 @pytest.fixture
-def idle_worker(app: Api, redis_client: redis.Redis) -> Iterator[FakeWorker]:
+def idle_worker(app: Flask, redis_client: redis.Redis) -> Iterator[FakeWorker]:
     """A worker that does nothing until it is started or told to work off the queue."""
-    worker = FakeWorker(app.services, redis_client)
+    worker = FakeWorker(services_of(app), redis_client)
     yield worker
     worker.stop()
 
@@ -73,12 +76,12 @@ def worker(idle_worker: FakeWorker) -> FakeWorker:
 
 
 @pytest.fixture
-def announce(app: Api) -> Callable[[], None]:
+def announce(app: Flask) -> Callable[[], None]:
     """Say that a worker has the digits model loaded."""
 
     def announce() -> None:
-        model = app.services.models.get("digits")
+        model = services_of(app).models.get("digits")
         info = LoadedModelInfo(model.name, model.version, model.digest, 0.5)
-        app.services.presence.announce(WorkerInfo("test-worker", (info,)))
+        services_of(app).presence.announce(WorkerInfo("test-worker", (info,)))
 
     return announce

@@ -14,18 +14,21 @@ from api_rig import (
     RAW_METADATA,
     Background,
     FakeWorker,
+    accept_with,
     assert_problem,
     post,
     post_async,
     post_batch,
     raw_form,
+    services_of,
 )
+from flask import Flask
 from flask.testing import FlaskClient
 from support.fakes import FakeBroker
 
 from api.acceptance.admission import Admission
-from api.acceptance.batch_submission import BatchSubmissions
-from api.app import Api
+from api.acceptance.uploads import Uploads
+from api.components import components_of
 from inference.domain import QueueMessage
 from inference.errors import ServiceUnavailable
 from inference.models.registry import reference
@@ -83,7 +86,7 @@ class TestOverload:
             assert_problem(response, 429, "overloaded")
             assert 1 <= int(response.headers["Retry-After"]) <= 60
         assert before.are_none()
-        assert app.replies._waiters == {}
+        assert components_of(app).replies._waiters == {}
         assert post_batch(client, range(2), headers=ASYNC).status_code == 202
 
     def test_full_for_a_batch_is_full_for_one(self, make_app: Any) -> None:
@@ -96,15 +99,14 @@ class TestOverload:
         post_async(client)
         assert post_batch(client, [1, b"", 2], headers=ASYNC).status_code == 202
 
-    def test_who_would_miss_its_deadline_is_refused_as_a_whole(self, app: Api, client: FlaskClient, tmp_path: Path) -> None:
+    def test_who_would_miss_its_deadline_is_refused_as_a_whole(self, app: Flask, client: FlaskClient, tmp_path: Path) -> None:
         """4 run and 10 a second end: 21 more have ended after 2.5 s, and not before."""
-        model = reference(app.services.models.get("digits"))
+        model = reference(services_of(app).models.get("digits"))
         load = QueueLoad(0, 4, ended=100, busy_s=10, batches=10, model=model)
-        slow = Faulty(app.services.store, queue_load=lambda *_, **_options: load)
-        settings = app.services.settings
-        app.batch_submissions._admission = Admission(
-            slow, app.services.outbox_stats, settings.outbox, workers=list, worker_settings=settings.worker
-        )
+        slow = Faulty(services_of(app).store, queue_load=lambda *_, **_options: load)
+        settings = services_of(app).settings
+        outbox_stats, worker = services_of(app).outbox_stats, settings.worker
+        accept_with(app, admission=Admission(slow, outbox_stats, settings.outbox, workers=list, worker_settings=worker))
         assert post_batch(client, range(21), headers=ASYNC, deadline_s="5").status_code == 202
         before = len(list(tmp_path.rglob("*")))
         assert_problem(post_batch(client, range(22), headers=ASYNC, deadline_s="5"), 429, "overloaded")
@@ -114,9 +116,9 @@ class TestOverload:
 
 
 class TestAServerThatIsDown:
-    def test_an_upload_that_fails_takes_the_others_with_it(self, app: Api, client: FlaskClient, remains: Any) -> None:
+    def test_an_upload_that_fails_takes_the_others_with_it(self, app: Flask, client: FlaskClient, remains: Any) -> None:
         before = remains()
-        put, calls, lock = app.services.objects.put, [], threading.Lock()
+        put, calls, lock = services_of(app).objects.put, [], threading.Lock()
 
         def fail_once(*args: Any, **options: Any) -> None:
             with lock:
@@ -125,28 +127,29 @@ class TestAServerThatIsDown:
                 raise ServiceUnavailable("taken down by the test")
             put(*args, **options)
 
-        app.batch_submissions._uploads._objects = Faulty(app.services.objects, put=fail_once)
+        objects = Faulty(services_of(app).objects, put=fail_once)
+        accept_with(app, uploads=Uploads(objects, services_of(app).settings.uploads))
         assert_problem(post_batch(client, range(8)), 503, "service_unavailable")
         assert len(calls) == 5  # in a folder one after the other: none is stored after it
         assert before.are_none()
 
-    def test_a_record_store_that_is_down(self, app: Api, client: FlaskClient) -> None:
+    def test_a_record_store_that_is_down(self, app: Flask, client: FlaskClient) -> None:
         def down(*_: Any, **__: Any) -> None:
             raise ServiceUnavailable("taken down by the test")
 
-        app.batch_submissions._store = Faulty(app.services.store, accept_batch=down)
+        accept_with(app, store=Faulty(services_of(app).store, accept_batch=down))
         assert_problem(post_batch(client, range(3)), 503, "service_unavailable")
-        assert app.replies._waiters == {}
+        assert components_of(app).replies._waiters == {}
 
     def test_a_broker_that_takes_some_messages_and_no_more(self, make_app: Any, remains: Any) -> None:
         """RabbitMQ: the records come first, then the messages."""
         app = make_app(worker={"max_batch_size": 2})
         before = remains()
         broker = Reluctant(takes=2)
-        app.batch_submissions._broker = broker
+        accept_with(app, broker=broker)
         assert_problem(post_batch(app.test_client(), range(8), headers=ASYNC | KEY), 503, "service_unavailable")
         assert before.are_none()
-        assert app.replies._waiters == {}
+        assert components_of(app).replies._waiters == {}
         broker.takes = 10
         response = post_batch(app.test_client(), range(8), headers=ASYNC | KEY)
         assert (response.status_code, "Idempotent-Replayed" in response.headers) == (202, False)
@@ -154,14 +157,14 @@ class TestAServerThatIsDown:
     def test_what_a_worker_has_begun_stays_accepted(self, make_app: Any) -> None:
         """And the sweeper queues the rest, whose messages are lost."""
         app = make_app(worker={"max_batch_size": 2})
-        store = app.services.store
+        store = services_of(app).store
 
         def work(message: QueueMessage) -> None:
             task_ids = [item.task_id for item in message.items]
             store.lease("w", task_ids)
             store.start("w", task_ids)
 
-        app.batch_submissions._broker = Reluctant(takes=1, on_publish=work)
+        accept_with(app, broker=Reluctant(takes=1, on_publish=work))
         response = post_batch(app.test_client(), range(4), headers=ASYNC)
         assert response.status_code == 202
         assert [item["status"] for item in response.json["items"]] == ["running"] * 2 + ["queued"] * 2
@@ -197,7 +200,7 @@ class TestIdempotency:
         assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 2
 
     def test_what_was_sent_to_be_asked_for_may_be_sent_again_to_wait(
-        self, client: FlaskClient, app: Api, worker: FakeWorker
+        self, client: FlaskClient, app: Flask, worker: FakeWorker
     ) -> None:
         worker.gate.clear()
         first = post_batch(client, [1, 2], headers=KEY | ASYNC)
@@ -239,7 +242,7 @@ class TestIdempotency:
         assert_problem(post_batch(client, [7], headers=headers), 409, "idempotency_conflict", task_id=task_id)
 
     def test_at_the_same_time_it_is_one_batch(
-        self, app: Api, worker: FakeWorker, tmp_path: Path, redis_client: redis.Redis
+        self, app: Flask, worker: FakeWorker, tmp_path: Path, redis_client: redis.Redis
     ) -> None:
         line = threading.Barrier(6)
 
@@ -253,7 +256,7 @@ class TestIdempotency:
         assert [response.headers.get("Idempotent-Replayed") for response in responses].count(None) == 1
         assert len(worker.messages) == 1
         assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 2
-        assert app.replies._waiters == {}
+        assert components_of(app).replies._waiters == {}
 
     def test_a_batch_of_nothing_but_refused_items_is_the_same_too(self, client: FlaskClient) -> None:
         first, again = (post_batch(client, [b"", b""], headers=KEY) for _ in range(2))
@@ -261,6 +264,6 @@ class TestIdempotency:
         assert again.headers["Idempotent-Replayed"] == "true"
 
 
-def test_two_kinds_of_submissions_share_one_admission(app: Api) -> None:
-    assert isinstance(app.batch_submissions, BatchSubmissions)
-    assert app.batch_submissions._admission is app.submissions._admission
+def test_two_kinds_of_submissions_share_one_admission(app: Flask) -> None:
+    components = components_of(app)
+    assert components.batch_submissions.parts.admission is components.submissions.parts.admission

@@ -6,20 +6,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_rig import RAW_METADATA, FakeWorker, assert_problem, picture, raw_image
+from api_rig import RAW_METADATA, FakeWorker, assert_problem, picture, raw_image, services_of
+from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
-
-from api.app import Api
 
 MINE = "s3://inference/photos/today"
 
 
 @pytest.fixture(autouse=True)
-def _photos(app: Api) -> None:
+def _photos(app: Flask) -> None:
     for number in range(4):
-        app.services.objects.put(f"photos/today/{number}", raw_image(number))
-    app.services.objects.put("photos/today/one.png", picture("PNG"))
+        services_of(app).objects.put(f"photos/today/{number}", raw_image(number))
+    services_of(app).objects.put("photos/today/one.png", picture("PNG"))
 
 
 def post_objects(client: FlaskClient, items: Any, *, headers: Any = None, **members: Any) -> TestResponse:
@@ -34,22 +33,22 @@ def codes(document: dict[str, Any]) -> list[str | None]:
     return [item["error"] and item["error"]["code"] for item in document["items"]]
 
 
-def test_they_are_classified_where_they_lie(client: FlaskClient, worker: FakeWorker, app: Api) -> None:
+def test_they_are_classified_where_they_lie(client: FlaskClient, worker: FakeWorker, app: Flask) -> None:
     items = [*map(raw_object, (3, 1)), {"object": f"{MINE}/one.png", "request_id": "mine"}]
     response = post_objects(client, items)
     assert response.status_code == 200
     assert [item["result"]["class"] for item in response.json["items"]] == [3, 1, 7]
     assert response.json["items"][2]["request_id"] == "mine"
     task_ids = [item["task_id"] for item in response.json["items"]]
-    keys = [record.item.object_key for record in app.services.store.get_many(task_ids) if record]
+    keys = [record.item.object_key for record in services_of(app).store.get_many(task_ids) if record]
     assert keys == ["photos/today/3", "photos/today/1", "photos/today/one.png"]
 
 
-def test_members_of_the_body_are_for_all(client: FlaskClient, app: Api) -> None:
+def test_members_of_the_body_are_for_all(client: FlaskClient, app: Flask) -> None:
     items = [raw_object(1), raw_object(2) | {"deadline_s": 7}]
     response = post_objects(client, items, mode="async", deadline_s=5, request_id="r")
     assert response.status_code == 202
-    records = [app.services.store.get(item["task_id"]) for item in response.json["items"]]
+    records = [services_of(app).store.get(item["task_id"]) for item in response.json["items"]]
     assert [record.deadline_at_ms - record.created_at_ms for record in records] == [5000, 7000]
     assert {record.request_id for record in records} == {"r"}
 
@@ -133,10 +132,10 @@ def test_refusing_the_batch_removes_no_object_of_others(make_app: Any, tmp_path:
     assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 5
 
 
-def test_the_same_again_is_the_same_batch_though_an_object_is_gone(client: FlaskClient, worker: FakeWorker, app: Api) -> None:
+def test_the_same_again_is_the_same_batch_though_an_object_is_gone(client: FlaskClient, worker: FakeWorker, app: Flask) -> None:
     headers = {"Idempotency-Key": "k"}
     first = post_objects(client, [raw_object(1), raw_object(2)], headers=headers)
-    app.services.objects.delete("photos/today/1")
+    services_of(app).objects.delete("photos/today/1")
     again = post_objects(client, [raw_object(1), raw_object(2)], headers=headers)
     assert again.headers["Idempotent-Replayed"] == "true"
     assert again.json == first.json

@@ -18,13 +18,15 @@ from api_rig import (
     post_batch,
     raw_form,
     raw_image,
+    services_of,
     vector,
     wait_until,
 )
+from flask import Flask
 from flask.testing import FlaskClient
 from support.task_pages import ids_of_request
 
-from api.app import Api
+from api.components import components_of
 from inference.errors import PredictionFailed
 
 MEMBERS = {"batch_id", "status", "counts", "items", "urls"}
@@ -44,7 +46,7 @@ def classes(document: dict[str, Any]) -> list[int | None]:
 
 
 class TestTheAnswer:
-    def test_each_image_has_its_own_item_in_order(self, client: FlaskClient, worker: FakeWorker, app: Api) -> None:
+    def test_each_image_has_its_own_item_in_order(self, client: FlaskClient, worker: FakeWorker, app: Flask) -> None:
         response = post_batch(client, [7, 3, 9, 3])
         assert response.status_code == 200
         body = response.json
@@ -53,7 +55,7 @@ class TestTheAnswer:
         assert classes(body) == [7, 3, 9, 3]
         assert body["status"] == "ended"
         assert {status: count for status, count in body["counts"].items() if count} == {"succeeded": 4}
-        spec = app.services.models.get("digits")
+        spec = services_of(app).models.get("digits")
         for item, number in zip(body["items"], [7, 3, 9, 3], strict=True):
             assert set(item) == ITEM_MEMBERS
             assert item["model"] == {"name": "digits", "version": "1", "digest": spec.digest}
@@ -68,7 +70,7 @@ class TestTheAnswer:
     def test_a_message_has_no_more_than_a_batch_of_the_model(self, make_app: Any, redis_client: redis.Redis) -> None:
         app = make_app(worker={"max_batch_size": 3})
         response = post_batch(app.test_client(), range(8), headers={"Prefer": "respond-async"})
-        worker = FakeWorker(app.services, redis_client)
+        worker = FakeWorker(services_of(app), redis_client)
         worker.work_off()
         sent = [item.task_id for message in worker.messages for item in message.items]
         assert [len(message.items) for message in worker.messages] == [3, 3, 2]
@@ -112,24 +114,24 @@ class TestMetadata:
         assert classes(body) == [0, 1, 2]
 
     def test_fields_of_the_form_are_for_all_and_an_items_own_go_before_them(
-        self, client: FlaskClient, worker: FakeWorker, app: Api
+        self, client: FlaskClient, worker: FakeWorker, app: Flask
     ) -> None:
         metadata = [RAW_METADATA, RAW_METADATA | {"deadline_s": 7}]
         body = post_batch(client, range(2), metadata=metadata, deadline_s="5").json
-        records = app.services.store.get_many([item["task_id"] for item in body["items"]])
+        records = services_of(app).store.get_many([item["task_id"] for item in body["items"]])
         assert [record.deadline_at_ms - record.created_at_ms for record in records if record] == [5000, 7000]
 
     @pytest.mark.parametrize("prefer", [None, "respond-async"])
-    def test_deadlines_are_as_for_one(self, client: FlaskClient, app: Api, idle_worker: FakeWorker, prefer: str | None) -> None:
+    def test_deadlines_are_as_for_one(self, client: FlaskClient, app: Flask, idle_worker: FakeWorker, prefer: str | None) -> None:
         idle_worker.start()
         body = post_batch(client, [1], headers={"Prefer": prefer} if prefer else {}).json
-        record = app.services.store.get(body["items"][0]["task_id"])
+        record = services_of(app).store.get(body["items"][0]["task_id"])
         assert record.deadline_at_ms - record.created_at_ms == (3_600_000 if prefer else 30_000)
 
-    def test_who_goes_first_goes_first(self, client: FlaskClient, app: Api, redis_client: redis.Redis) -> None:
+    def test_who_goes_first_goes_first(self, client: FlaskClient, app: Flask, redis_client: redis.Redis) -> None:
         metadata = [RAW_METADATA | {"priority": priority} for priority in (0, 9, 0, 9)]
         response = post_batch(client, range(4), metadata=metadata, headers={"Prefer": "respond-async"})
-        worker = FakeWorker(app.services, redis_client)
+        worker = FakeWorker(services_of(app), redis_client)
         worker.work_off()
         numbers = [[self._number(response.json, item.task_id) for item in message.items] for message in worker.messages]
         assert numbers == [[1, 3], [0, 2]]
@@ -263,11 +265,11 @@ class TestWaiting:
         worker.gate.set()
         assert post_batch(client, [1, 2], headers={"Prefer": "wait=30"}).status_code == 200
 
-    def test_asking_and_waiting(self, client: FlaskClient, app: Api, worker: FakeWorker) -> None:
+    def test_asking_and_waiting(self, client: FlaskClient, app: Flask, worker: FakeWorker) -> None:
         worker.gate.clear()
         url = post_batch(client, [1, 2], mode="async").headers["Location"]
         waiting = Background(lambda: app.test_client().get(f"{url}?wait=30"))
-        wait_until(lambda: app.replies._waiters, "the waiter")
+        wait_until(lambda: components_of(app).replies._waiters, "the waiter")
         worker.gate.set()
         assert classes(waiting.response().json) == [1, 2]
         assert client.get(f"{url}?wait=30").json["status"] == "ended"
@@ -287,16 +289,18 @@ class TestWaiting:
         problem = assert_problem(response, 504, "wait_timeout")
         assert response.headers["Location"] == f"/batches/{problem['batch_id']}"
 
-    def test_expired_items_are_items(self, client: FlaskClient, app: Api, worker: FakeWorker) -> None:
+    def test_expired_items_are_items(self, client: FlaskClient, app: Flask, worker: FakeWorker) -> None:
         worker.gate.clear()
         waiting = Background(lambda: post_batch(app.test_client(), [1, 2], deadline_s="0.2", request_id="late"))
-        wait_until(lambda: len(app.services.store.expire_due(10)), "the deadline")
+        wait_until(lambda: len(services_of(app).store.expire_due(10)), "the deadline")
         worker.gate.set()
         response = waiting.response()
         assert response.status_code == 200
         assert codes(response.json) == ["deadline_exceeded"] * 2
 
-    def test_a_reply_that_got_lost_is_found_in_the_records(self, app: Api, worker: FakeWorker, redis_client: redis.Redis) -> None:
+    def test_a_reply_that_got_lost_is_found_in_the_records(
+        self, app: Flask, worker: FakeWorker, redis_client: redis.Redis
+    ) -> None:
         worker.gate.clear()
         waiting = Background(lambda: post_batch(app.test_client(), [1, 2]))
         wait_until(lambda: worker.messages, "the running task")
@@ -305,33 +309,33 @@ class TestWaiting:
         worker.gate.set()
         assert classes(waiting.response().json) == [1, 2]
 
-    def test_many_who_wait_each_get_their_own(self, app: Api, worker: FakeWorker) -> None:
+    def test_many_who_wait_each_get_their_own(self, app: Flask, worker: FakeWorker) -> None:
         waiting = [Background(lambda n=n: post_batch(app.test_client(), [n, n + 1, n])) for n in range(6)]
         assert [classes(one.response().json) for one in waiting] == [[n, n + 1, n] for n in range(6)]
 
-    def test_waiters_are_forgotten(self, app: Api, client: FlaskClient, worker: FakeWorker) -> None:
+    def test_waiters_are_forgotten(self, app: Flask, client: FlaskClient, worker: FakeWorker) -> None:
         post_batch(client, [1, 2])
         worker.gate.clear()
         url = post_batch(client, [1, 2], mode="async").headers["Location"]
         client.get(f"{url}?wait=0.01")
-        assert app.replies._waiters == {}
+        assert components_of(app).replies._waiters == {}
 
 
 class TestCanceling:
-    def test_what_has_not_ended_is_canceled(self, client: FlaskClient, app: Api, idle_worker: FakeWorker) -> None:
+    def test_what_has_not_ended_is_canceled(self, client: FlaskClient, app: Flask, idle_worker: FakeWorker) -> None:
         body = post_batch(client, [1, 2, b"", 3], mode="async").json
-        app.services.store.cancel(body["items"][0]["task_id"])
+        services_of(app).store.cancel(body["items"][0]["task_id"])
         response = client.delete(body["urls"]["cancel"])
         assert response.status_code == 200
         assert statuses(response.json) == ["canceled", "canceled", "refused", "canceled"]
         idle_worker.work_off()
         assert client.get(body["urls"]["self"]).json == response.json
 
-    def test_it_ends_the_wait(self, client: FlaskClient, app: Api, worker: FakeWorker) -> None:
+    def test_it_ends_the_wait(self, client: FlaskClient, app: Flask, worker: FakeWorker) -> None:
         worker.gate.clear()
         waiting = Background(lambda: post_batch(app.test_client(), [1, 2], request_id="r"))
-        (first, _) = wait_until(lambda: ids_of_request(app.services.store, "r"), "the tasks")
-        client.delete(f"/batches/{app.services.store.get(first).batch_id}")
+        (first, _) = wait_until(lambda: ids_of_request(services_of(app).store, "r"), "the tasks")
+        client.delete(f"/batches/{services_of(app).store.get(first).batch_id}")
         worker.gate.set()
         assert codes(waiting.response().json) == ["task_canceled"] * 2
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import redis
-from api_rig import FakeWorker, assert_problem, post, post_async, raw_form, wait_until
+from api_rig import FakeWorker, assert_problem, post, post_async, raw_form, services_of, wait_until
+from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
-from api.app import Api
 from inference.domain import ModelRef
 from inference.errors import InvalidModel, ObjectNotFound
 from inference.rollout.desired_state import DesiredState, NewFiles, Proposal, Report
@@ -28,10 +28,10 @@ OTHERS = ModelRef("digits", "1+cd", "sha256:cd")
 class Workers:
     """Live workers with the digits model, each answering proposals as it is told, and switching to what counts."""
 
-    def __init__(self, app: Api, client: redis.Redis) -> None:
+    def __init__(self, app: Flask, client: redis.Redis) -> None:
         self._app = app
         self._redis = client
-        self._prefix = app.services.settings.task_store.key_prefix
+        self._prefix = services_of(app).settings.task_store.key_prefix
         #: by worker, what it says of a proposal; None: nothing
         self.answers: dict[str, Callable[[str], Report] | None] = {}
         self.seen: list[Proposal] = []
@@ -53,12 +53,12 @@ class Workers:
             self._thread.join(10)
 
     def _announce(self, name: str) -> None:
-        model = self._served.reference(self._app.services.models.get("digits"))
+        model = self._served.reference(services_of(self._app).models.get("digits"))
         info = LoadedModelInfo(model.name, model.version, model.digest, 0.5)
-        self._app.services.presence.announce(WorkerInfo(name, (info,)))
+        services_of(self._app).presence.announce(WorkerInfo(name, (info,)))
 
     def _run(self) -> None:
-        desired = self._app.services.desired
+        desired = services_of(self._app).desired
         while not self._stopping.wait(0.01):
             state, proposal = desired.look()
             if self.switches and state != self._served:
@@ -92,7 +92,7 @@ def no_other_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def workers(app: Api, redis_client: redis.Redis) -> Iterator[Workers]:
+def workers(app: Flask, redis_client: redis.Redis) -> Iterator[Workers]:
     workers = Workers(app, redis_client)
     workers.start()
     yield workers
@@ -104,8 +104,8 @@ def load_weights(client: FlaskClient, path: str = CONTROLLER, **fields: Any) -> 
     return client.post(path, data=defaults | fields)
 
 
-def state_of(app: Api) -> Any:
-    return app.services.desired.read()
+def state_of(app: Flask) -> Any:
+    return services_of(app).desired.read()
 
 
 class TestReading:
@@ -219,7 +219,7 @@ class TestFiles:
 
 
 class TestEveryWorkerIsReady:
-    def test_new_tasks_are_accepted_for_it(self, app: Api, client: FlaskClient, workers: Workers) -> None:
+    def test_new_tasks_are_accepted_for_it(self, app: Flask, client: FlaskClient, workers: Workers) -> None:
         for name in ("w1", "w2"):
             workers.add(name, ready)
         response = load_weights(client).json["response"]
@@ -232,7 +232,7 @@ class TestEveryWorkerIsReady:
         assert client.get("/").json["model"] == response["model"]
         assert state_of(app).models["digits"].model == NEW
 
-    def test_a_worker_that_comes_up_meanwhile_is_waited_for(self, app: Api, client: FlaskClient, workers: Workers) -> None:
+    def test_a_worker_that_comes_up_meanwhile_is_waited_for(self, app: Flask, client: FlaskClient, workers: Workers) -> None:
         def ready_and_not_alone(worker: str) -> Report:
             workers.add("w2", None)
             return ready(worker)
@@ -244,11 +244,11 @@ class TestEveryWorkerIsReady:
         wait_until(lambda: "w2" in workers.answers, "the second worker")
         wait_until(lambda: workers.seen, "the proposal")
         assert state_of(app) == DesiredState()
-        app.services.desired.report(workers.seen[-1].change_id, ready("w2"))
+        services_of(app).desired.report(workers.seen[-1].change_id, ready("w2"))
         calling.join(10)
         assert [worker["worker"] for worker in answers[0].json["response"]["workers"]] == ["w1", "w2"]
 
-    def test_the_answer_comes_when_each_serves_it(self, app: Api, client: FlaskClient, workers: Workers) -> None:
+    def test_the_answer_comes_when_each_serves_it(self, app: Flask, client: FlaskClient, workers: Workers) -> None:
         workers.add("w", ready)
         workers.switches = False
         answers: list[TestResponse] = []
@@ -269,10 +269,10 @@ class TestEveryWorkerIsReady:
         workers.switches = False
         assert load_weights(client).status_code == 200
 
-    def test_back_to_the_configurations_files(self, app: Api, client: FlaskClient, workers: Workers) -> None:
+    def test_back_to_the_configurations_files(self, app: Flask, client: FlaskClient, workers: Workers) -> None:
         workers.add("w", ready)
         assert load_weights(client).status_code == 200
-        digits = app.services.models.get("digits")
+        digits = services_of(app).models.get("digits")
         configured = ModelRef(digits.name, digits.version, digits.digest)
         workers.answers["w"] = lambda worker: Report(worker, configured)
         answer = client.post(CONTROLLER, data={"command": "load_new_model", "model_id": "digits"})
@@ -283,9 +283,9 @@ class TestEveryWorkerIsReady:
 
 class TestOneWorkerIsNot:
     @pytest.fixture(autouse=True)
-    def nothing_changes(self, app: Api) -> Iterator[None]:
+    def nothing_changes(self, app: Flask) -> Iterator[None]:
         yield
-        assert app.services.desired.look() == (DesiredState(), None)
+        assert services_of(app).desired.look() == (DesiredState(), None)
 
     @pytest.mark.parametrize(
         ("answer", "problem_code", "reason"),
@@ -311,9 +311,9 @@ class TestOneWorkerIsNot:
         assert "not the same on every worker's host" in problem["detail"]
         assert set(problem["workers"]) == {"w1", "w2"}
 
-    def test_one_that_dies_while_it_loads(self, app: Api, client: FlaskClient, workers: Workers) -> None:
+    def test_one_that_dies_while_it_loads(self, app: Flask, client: FlaskClient, workers: Workers) -> None:
         def die(worker: str) -> Report:
-            app.services.presence.leave("w2")
+            services_of(app).presence.leave("w2")
             return ready(worker)
 
         workers.add("w1", die)
@@ -342,13 +342,13 @@ class TestOneWorkerIsNot:
         assert_problem(answer, 404, "model_not_found", field="model_id")
 
 
-def test_a_second_command_is_told_to_come_later(app: Api, client: FlaskClient, workers: Workers) -> None:
+def test_a_second_command_is_told_to_come_later(app: Flask, client: FlaskClient, workers: Workers) -> None:
     workers.add("w", ready)
-    app.services.desired.propose(Proposal("another", "digits", NewFiles("/m.keras")))
+    services_of(app).desired.propose(Proposal("another", "digits", NewFiles("/m.keras")))
     answer = load_weights(client)
     assert_problem(answer, 409, "change_in_progress")
     assert int(answer.headers["Retry-After"]) >= 1
-    app.services.desired.withdraw("another")
+    services_of(app).desired.withdraw("another")
     assert load_weights(client).status_code == 200
 
 
@@ -356,7 +356,7 @@ class TestEnsembleMode:
     @pytest.mark.parametrize("configured", [True, False])
     def test_results_of_later_tasks_go_elsewhere(self, make_app: Any, redis_client: redis.Redis, configured: bool) -> None:
         app = make_app(ensemble=configured)
-        client, worker = app.test_client(), FakeWorker(app.services, redis_client)
+        client, worker = app.test_client(), FakeWorker(services_of(app), redis_client)
         sinks: list[str] = []
         for mode in (configured, not configured, configured):
             answer = client.post(
@@ -368,7 +368,7 @@ class TestEnsembleMode:
             sinks += [delivery["sink"] for delivery in client.get(f"/tasks/{task_id}").json["deliveries"]]
         assert sinks == (["kafka", "mongodb", "kafka"] if configured else ["mongodb", "kafka", "mongodb"])
 
-    def test_where_nothing_delivers_it_is_refused(self, app: Api, client: FlaskClient) -> None:
+    def test_where_nothing_delivers_it_is_refused(self, app: Flask, client: FlaskClient) -> None:
         answer = client.post(CONTROLLER, data={"command": "change_ensemble_mode", "ensemble_mode": "True"})
         problem = assert_problem(answer, 409, "sink_not_configured", field="ensemble_mode")
         assert "kafka" in problem["detail"]
@@ -404,14 +404,15 @@ class TestAnotherApiProcess:
             "version": "1+ab",
             "digest": "sha256:ab",
         }
-        assert redis_client.hget(f"{commanded.services.settings.task_store.key_prefix}:task:{after_mode}", "sinks") == b"kafka"
+        key_prefix = services_of(commanded).settings.task_store.key_prefix
+        assert redis_client.hget(f"{key_prefix}:task:{after_mode}", "sinks") == b"kafka"
 
-    def test_one_that_starts_later(self, app: Api, make_app: Any) -> None:
-        app.services.desired.serve("digits")
+    def test_one_that_starts_later(self, app: Flask, make_app: Any) -> None:
+        services_of(app).desired.serve("digits")
         assert make_app().test_client().get("/").json["served_model"] == "digits"
 
-    def test_a_served_model_that_is_not_configured_any_more_counts_for_nothing(self, app: Api, client: FlaskClient) -> None:
-        app.services.desired.serve("gone")
+    def test_a_served_model_that_is_not_configured_any_more_counts_for_nothing(self, app: Flask, client: FlaskClient) -> None:
+        services_of(app).desired.serve("gone")
         assert client.get("/").json["served_model"] == "digits"
         assert client.get(f"/tasks/{post_async(client)}").json["model"]["name"] == "digits"
 

@@ -9,11 +9,12 @@ from typing import Any
 import orjson
 import pytest
 import redis
-from api_rig import LISTS, PROBLEM, FakeWorker, assert_problem, post, raw_form
+from api_rig import LISTS, PROBLEM, FakeWorker, accept_with, assert_problem, post, raw_form, services_of
+from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.exceptions import ImATeapot, UnprocessableEntity
 
-from api.app import Api
+from api.components import components_of
 from inference.broker.redis import RedisBroker
 from inference.errors import ERRORS_BY_CODE, ServiceUnavailable
 
@@ -54,9 +55,9 @@ def test_head_is_answered_as_get_without_a_body(client: FlaskClient) -> None:
 
 
 @pytest.mark.parametrize("path", ["/", "/inference", "/inference_service"])
-def test_a_get_says_who_answers(app: Api, client: FlaskClient, path: str) -> None:
+def test_a_get_says_who_answers(app: Flask, client: FlaskClient, path: str) -> None:
     who = client.get(path).json
-    digits = app.services.models.get("digits")
+    digits = services_of(app).models.get("digits")
     assert (who["pipeline_id"], who["served_model"], who["ensemble_mode"], who["sinks"]) == ("default", "digits", False, [])
     assert who["model"] == {"name": "digits", "version": digits.version, "digest": digits.digest}
     assert who["input_shape"] == [8, 8, 1]
@@ -75,7 +76,7 @@ def test_the_index_says_what_is_where(client: FlaskClient) -> None:
 
 class TestFaults:
     @pytest.fixture
-    def faulty(self, app: Api) -> FlaskClient:
+    def faulty(self, app: Flask) -> FlaskClient:
         def raising(error: Exception) -> Callable[[], None]:
             def view() -> None:
                 raise error
@@ -162,9 +163,9 @@ class TestABrokerOfItsOwn:
     """The broker is another server than the record store: the record first, then the message."""
 
     @pytest.fixture
-    def separate(self, app: Api, redis_client: redis.Redis) -> RedisBroker:
+    def separate(self, app: Flask, redis_client: redis.Redis) -> RedisBroker:
         broker = RedisBroker(redis_client, shares_store=False)
-        app.submissions._broker = broker
+        accept_with(app, broker=broker)
         return broker
 
     @pytest.mark.usefixtures("separate")
@@ -173,17 +174,17 @@ class TestABrokerOfItsOwn:
         assert len(worker.messages) == 1
 
     def test_a_message_that_cannot_be_published_leaves_no_task(
-        self, app: Api, client: FlaskClient, separate: RedisBroker, tmp_path: Path
+        self, app: Flask, client: FlaskClient, separate: RedisBroker, tmp_path: Path
     ) -> None:
         class Down(RedisBroker):
             def publish(self, *_: Any) -> None:
                 raise ServiceUnavailable("the broker does not answer", retry_after_s=1)
 
-        app.submissions._broker = Down(separate._redis, shares_store=False)
+        accept_with(app, broker=Down(separate._redis, shares_store=False))
         assert_problem(post(client, raw_form(request_id="r")), 503, "service_unavailable")
         assert client.get("/tasks?request_id=r").json == {"tasks": []}
         assert not [path for path in tmp_path.rglob("*") if path.is_file()]
-        assert app.replies._waiters == {}
+        assert components_of(app).replies._waiters == {}
 
 
 class TestReadiness:
@@ -206,9 +207,9 @@ class TestReadiness:
         assert response.json["status"] == "ready"
         assert set(response.json["checks"].values()) == {"ok"}
 
-    def test_a_worker_that_leaves(self, app: Api, client: FlaskClient, announce: Callable[[], None]) -> None:
+    def test_a_worker_that_leaves(self, app: Flask, client: FlaskClient, announce: Callable[[], None]) -> None:
         announce()
-        app.services.presence.leave("test-worker")
+        services_of(app).presence.leave("test-worker")
         assert client.get("/health/ready").status_code == 503
 
 

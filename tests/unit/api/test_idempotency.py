@@ -8,10 +8,24 @@ from typing import Any
 
 import pytest
 import redis
-from api_rig import LISTS, Background, FakeWorker, assert_problem, failure, form, post, raw_form, raw_image, wait_until
+from api_rig import (
+    LISTS,
+    Background,
+    FakeWorker,
+    accept_with,
+    assert_problem,
+    failure,
+    form,
+    post,
+    raw_form,
+    raw_image,
+    services_of,
+    wait_until,
+)
+from flask import Flask
 from flask.testing import FlaskClient
 
-from api.app import Api
+from api.components import components_of
 from inference.errors import PredictionFailed, ServiceUnavailable
 
 KEY = {"Idempotency-Key": "one"}
@@ -40,11 +54,11 @@ def test_the_same_again_later_is_the_same_task(client: FlaskClient) -> None:
     assert again.headers["Location"] == first.headers["Location"]
 
 
-def test_what_was_sent_to_be_asked_for_may_be_sent_again_to_wait(client: FlaskClient, app: Api, worker: FakeWorker) -> None:
+def test_what_was_sent_to_be_asked_for_may_be_sent_again_to_wait(client: FlaskClient, app: Flask, worker: FakeWorker) -> None:
     worker.gate.clear()
     task_id = post(client, headers=KEY | {"Prefer": "respond-async"}).json["task_id"]
     waiting = Background(lambda: post(app.test_client(), headers=KEY))
-    wait_until(lambda: app.replies._waiters, "the waiter")
+    wait_until(lambda: components_of(app).replies._waiters, "the waiter")
     worker.gate.set()
     response = waiting.response()
     assert response.status_code == 200
@@ -100,7 +114,7 @@ def test_a_key_of_255_characters(client: FlaskClient, worker: FakeWorker) -> Non
     assert post(client, headers={"Idempotency-Key": "k" * 255}).status_code == 200
 
 
-def test_at_the_same_time_it_is_one_task(app: Api, worker: FakeWorker, tmp_path: Path, redis_client: redis.Redis) -> None:
+def test_at_the_same_time_it_is_one_task(app: Flask, worker: FakeWorker, tmp_path: Path, redis_client: redis.Redis) -> None:
     line = threading.Barrier(6)
 
     def send() -> Any:
@@ -116,24 +130,24 @@ def test_at_the_same_time_it_is_one_task(app: Api, worker: FakeWorker, tmp_path:
     assert sum(redis_client.llen(key) for key in LISTS) == 0
 
 
-def test_a_conflict_found_only_when_it_is_accepted_leaves_nothing(app: Api, client: FlaskClient, tmp_path: Path) -> None:
+def test_a_conflict_found_only_when_it_is_accepted_leaves_nothing(app: Flask, client: FlaskClient, tmp_path: Path) -> None:
     """Both came at the same time: when this one looked, the key was not yet known."""
     task_id = post(client, headers=KEY | {"Prefer": "respond-async"}).json["task_id"]
-    app.submissions._store = Proxy(app.services.store, find_idempotent=lambda *_: None)
+    accept_with(app, store=Proxy(services_of(app).store, find_idempotent=lambda *_: None))
     assert_problem(post(client, raw_form(8), headers=KEY), 409, "idempotency_conflict", task_id=task_id)
     assert len(uploads(tmp_path)) == 1
-    assert app.replies._waiters == {}
+    assert components_of(app).replies._waiters == {}
 
 
-def test_a_replay_that_finds_the_store_down_leaves_no_waiter(app: Api, client: FlaskClient) -> None:
+def test_a_replay_that_finds_the_store_down_leaves_no_waiter(app: Flask, client: FlaskClient) -> None:
     post(client, headers=KEY | {"Prefer": "respond-async"})
 
     def down(*_: Any) -> None:
         raise ServiceUnavailable("taken down by the test")
 
-    app.submissions._store = Proxy(app.services.store, get=down)
+    accept_with(app, store=Proxy(services_of(app).store, get=down))
     assert_problem(post(client, headers=KEY), 503, "service_unavailable")
-    assert app.replies._waiters == {}
+    assert components_of(app).replies._waiters == {}
 
 
 class Proxy:

@@ -12,12 +12,11 @@ import numpy as np
 import orjson
 import pytest
 import redis
-from api_rig import FakeWorker, encoded, form, post_batch
+from api_rig import FakeWorker, encoded, form, post_batch, services_of
+from flask import Flask
 from flask.testing import FlaskClient
 from numpy.typing import NDArray
 from PIL import Image
-
-from api.app import Api
 
 PHOTO = Image.open(Path(__file__).parents[3] / "samples" / "coffee.jpg").convert("RGB").resize((64, 64))
 PNG, JPEG, WEBP = (encoded(PHOTO, kind) for kind in ("PNG", "JPEG", "WEBP"))
@@ -53,13 +52,13 @@ REFUSED = {
 Answer = dict[str, Any]
 
 
-def now(client: FlaskClient, _: Api, image: bytes) -> Answer:
+def now(client: FlaskClient, _: Flask, image: bytes) -> Answer:
     response = client.post("/inference", data=form(image))
     document: Answer = orjson.loads(response.data)
     return {"error": None} if response.status_code == 200 else {"error": document}
 
 
-def later(client: FlaskClient, _: Api, image: bytes) -> Answer:
+def later(client: FlaskClient, _: Flask, image: bytes) -> Answer:
     response = client.post("/inference", data=form(image), headers={"Prefer": "respond-async"})
     document: Answer = orjson.loads(response.data)
     if response.status_code != 202:
@@ -68,19 +67,19 @@ def later(client: FlaskClient, _: Api, image: bytes) -> Answer:
     return task
 
 
-def batch(client: FlaskClient, _: Api, image: bytes) -> Answer:
+def batch(client: FlaskClient, _: Flask, image: bytes) -> Answer:
     item: Answer = post_batch(client, [PNG, image], metadata={}).json["items"][1]
     return item
 
 
-def reference(client: FlaskClient, app: Api, image: bytes) -> Answer:
-    app.services.objects.put("photos/one", image)
+def reference(client: FlaskClient, app: Flask, image: bytes) -> Answer:
+    services_of(app).objects.put("photos/one", image)
     response = client.post("/inference/batch", json={"items": [{"object": "s3://inference/photos/one"}]})
     item: Answer = response.json["items"][0]
     return item
 
 
-ROUTES: dict[str, Callable[[FlaskClient, Api, bytes], Answer]] = {
+ROUTES: dict[str, Callable[[FlaskClient, Flask, bytes], Answer]] = {
     "now": now,
     "later": later,
     "batch": batch,
@@ -102,26 +101,26 @@ def model_of_pixels(tmp_path_factory: pytest.TempPathFactory, repository: Path) 
 
 
 @pytest.fixture
-def app(make_app: Callable[..., Api], model_of_pixels: Path) -> Api:
+def app(make_app: Callable[..., Flask], model_of_pixels: Path) -> Flask:
     return make_app(models=(model_of_pixels,))
 
 
 @pytest.fixture(autouse=True)
-def _worker(app: Api, redis_client: redis.Redis) -> Iterator[None]:
-    worker = FakeWorker(app.services, redis_client).start()
+def _worker(app: Flask, redis_client: redis.Redis) -> Iterator[None]:
+    worker = FakeWorker(services_of(app), redis_client).start()
     yield
     worker.stop()
 
 
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize("image", TAKEN.values(), ids=TAKEN)
-def test_what_every_viewer_shows(client: FlaskClient, app: Api, route: str, image: bytes) -> None:
+def test_what_every_viewer_shows(client: FlaskClient, app: Flask, route: str, image: bytes) -> None:
     assert ROUTES[route](client, app, image)["error"] is None
 
 
 @pytest.mark.parametrize("route", ROUTES)
 @pytest.mark.parametrize(("image", "code"), REFUSED.values(), ids=REFUSED)
-def test_what_is_no_picture(client: FlaskClient, app: Api, route: str, image: bytes, code: str) -> None:
+def test_what_is_no_picture(client: FlaskClient, app: Flask, route: str, image: bytes, code: str) -> None:
     error = ROUTES[route](client, app, image)["error"]
     assert error is not None
     assert (error["code"], error["field"]) == (code, "image")

@@ -7,13 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_rig import FakeWorker, assert_problem, post, post_async, raw_form
+from api_rig import FakeWorker, accept_with, assert_problem, post, post_async, raw_form, services_of
+from flask import Flask
 from flask.testing import FlaskClient
 
 from api.acceptance.admission import Admission
-from api.acceptance.submission import Submissions
-from api.acceptance.uploads import Uploads
-from api.app import Api
+from api.components import components_of
 from inference.domain import ModelRef
 from inference.errors import ServiceUnavailable
 from inference.models.registry import reference
@@ -93,27 +92,14 @@ class TestARateThatIsTooSlow:
         return Clock()
 
     @pytest.fixture
-    def slow(self, app: Api, clock: Clock) -> SlowQueue:
+    def slow(self, app: Flask, clock: Clock) -> SlowQueue:
         """200 tasks, 2 a second: 100 s."""
-        model = reference(app.services.models.get("digits"))
-        slow = SlowQueue(app.services.store, a_load(waiting=200, per_s=2), model)
-        settings = app.services.settings
-        app.submissions = Submissions(
-            store=slow,
-            broker=app.services.broker,
-            uploads=Uploads(app.services.objects, settings.uploads),
-            configuration=app.services.effective,
-            replies=app.replies,
-            admission=Admission(
-                slow,
-                app.services.outbox_stats,
-                settings.outbox,
-                workers=list,
-                worker_settings=settings.worker,
-                clock=clock,
-            ),
-            settings=settings,
-        )
+        model = reference(services_of(app).models.get("digits"))
+        slow = SlowQueue(services_of(app).store, a_load(waiting=200, per_s=2), model)
+        settings = services_of(app).settings
+        outbox_stats, worker = services_of(app).outbox_stats, settings.worker
+        admission = Admission(slow, outbox_stats, settings.outbox, workers=list, worker_settings=worker, clock=clock)
+        accept_with(app, store=slow, admission=admission)
         return slow
 
     @pytest.mark.usefixtures("slow")
@@ -154,25 +140,26 @@ class TestARateThatIsTooSlow:
         assert post(client, headers={"Prefer": "wait=0"}).status_code == 202
 
 
-def test_a_burst_after_a_quiet_time_is_no_overload(app: Api, client: FlaskClient, idle_worker: FakeWorker) -> None:
+def test_a_burst_after_a_quiet_time_is_no_overload(app: Flask, client: FlaskClient, idle_worker: FakeWorker) -> None:
     """What ended lately says how much came, not how much can be done: one task in ten seconds is no rate of 0.1 a second."""
     post_async(client)
     idle_worker.work_off()
     for _ in range(5):
         post_async(client)
-    app.submissions._admission._figures._answers.clear()  # as half a second later
+    components_of(app).submissions.parts.admission._figures._answers.clear()  # as half a second later
     assert post(client, headers={"Prefer": "wait=0"}, data=raw_form(deadline_s="30")).status_code == 202
 
 
-def test_a_sink_that_has_been_down_for_long_refuses_more(app: Api) -> None:
+def test_a_sink_that_has_been_down_for_long_refuses_more(app: Flask) -> None:
     stats = OutboxStats(entries=3, oldest_age_s=1.0)
     client = app.test_client()
     limits = OutboxSettings(max_entries=3)
-    worker = app.services.settings.worker
-    app.submissions._admission = Admission(app.services.store, lambda _: stats, limits, workers=list, worker_settings=worker)
+    worker = services_of(app).settings.worker
+    admission = Admission(services_of(app).store, lambda _: stats, limits, workers=list, worker_settings=worker)
+    accept_with(app, admission=admission)
     assert post(client, headers={"Prefer": "respond-async"}).status_code == 202  # results go nowhere here
     with pytest.raises(ServiceUnavailable, match="3 results wait for kafka"):
-        app.submissions._admission.check("predict.digits", model=DIGITS, deadline_s=30, sinks=("kafka",))
+        admission.check("predict.digits", model=DIGITS, deadline_s=30, sinks=("kafka",))
 
 
 def test_a_disk_that_is_nearly_full_takes_no_more(make_app: Any, tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from api_rig import FakeWorker, assert_problem, failure, post
+from flask import Flask
 from flask.testing import FlaskClient
 
-from api.app import Api
 from api.security.headers import REQUEST_ID, SECURITY_HEADERS
 from inference.errors import InferenceError, ObjectNotFound, TaskAlreadyFinished
 
@@ -66,7 +66,7 @@ def test_an_error_of_a_known_task_says_where_it_is(client: FlaskClient, worker: 
 
 
 @pytest.mark.parametrize("unsafe", ["a\r\nb", "ü", "", "a/b", "x" * 129])
-def test_no_error_puts_an_unsafe_id_into_a_header(app: Api, unsafe: str) -> None:
+def test_no_error_puts_an_unsafe_id_into_a_header(app: Flask, unsafe: str) -> None:
     errors: list[InferenceError] = [TaskAlreadyFinished("x", task_id=unsafe), TaskAlreadyFinished("x", batch_id=unsafe)]
     for number, error in enumerate(errors):
 

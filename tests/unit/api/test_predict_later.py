@@ -10,18 +10,21 @@ from api_rig import (
     RAW_METADATA,
     Background,
     FakeWorker,
+    accept_with,
     assert_problem,
     form,
     post,
     post_async,
     raw_form,
     raw_image,
+    services_of,
     wait_until,
 )
+from flask import Flask
 from flask.testing import FlaskClient
 from support.task_pages import ids_of_request
 
-from api.app import Api
+from api.components import components_of
 from inference.container import Services
 from inference.errors import WaitTimeout
 from inference.lifecycle.replies import ReplyRouter
@@ -120,21 +123,21 @@ def test_a_failed_task_ends_a_wait(client: FlaskClient, worker: FakeWorker) -> N
     assert_problem(response, 400, "invalid_image")
 
 
-def test_deadlines_differ_for_who_waits_and_who_does_not(client: FlaskClient, app: Api, worker: FakeWorker) -> None:
+def test_deadlines_differ_for_who_waits_and_who_does_not(client: FlaskClient, app: Flask, worker: FakeWorker) -> None:
     task_ids = [post_async(client), post(client).json["task_id"], post_async(client, raw_form(deadline_s="77"))]
-    records = [app.services.store.get(task_id) for task_id in task_ids]
+    records = [services_of(app).store.get(task_id) for task_id in task_ids]
     assert [record.deadline_at_ms - record.created_at_ms for record in records] == [3_600_000, 30_000, 77_000]
 
 
-def test_a_deadline_may_come_in_metadata(client: FlaskClient, app: Api) -> None:
-    record = app.services.store.get(post_async(client, raw_form(metadata={"deadline_s": 5.5})))
+def test_a_deadline_may_come_in_metadata(client: FlaskClient, app: Flask) -> None:
+    record = services_of(app).store.get(post_async(client, raw_form(metadata={"deadline_s": 5.5})))
     assert record.deadline_at_ms - record.created_at_ms == 5500
 
 
-def test_who_waits_past_the_deadline_gets_504_when_the_task_has_expired(client: FlaskClient, app: Api) -> None:
+def test_who_waits_past_the_deadline_gets_504_when_the_task_has_expired(client: FlaskClient, app: Flask) -> None:
     waiting = Background(lambda: post(app.test_client(), raw_form(deadline_s="0.2", request_id="late")))
-    (task_id,) = wait_until(lambda: tasks_of(app.services, "late"), "the task")
-    wait_until(lambda: app.services.store.expire_due(10) == [task_id], "the deadline")
+    (task_id,) = wait_until(lambda: tasks_of(services_of(app), "late"), "the task")
+    wait_until(lambda: services_of(app).store.expire_due(10) == [task_id], "the deadline")
     response = waiting.response()
     assert_problem(response, 504, "deadline_exceeded", task_id=task_id)
     assert response.headers["Location"] == f"/tasks/{task_id}"
@@ -149,23 +152,23 @@ def test_who_waits_past_the_deadline_gets_504_though_nobody_ended_the_task(clien
     assert client.get(response.headers["Location"]).json["status"] == "queued"
 
 
-def test_a_canceled_task_ends_the_wait(client: FlaskClient, app: Api) -> None:
+def test_a_canceled_task_ends_the_wait(client: FlaskClient, app: Flask) -> None:
     waiting = Background(lambda: post(app.test_client(), raw_form(request_id="r")))
-    (task_id,) = wait_until(lambda: tasks_of(app.services, "r"), "the task")
+    (task_id,) = wait_until(lambda: tasks_of(services_of(app), "r"), "the task")
     assert client.delete(f"/tasks/{task_id}").status_code == 200
     assert_problem(waiting.response(), 409, "task_canceled", task_id=task_id)
 
 
-def test_many_who_wait_each_get_their_own_answer(app: Api, worker: FakeWorker) -> None:
+def test_many_who_wait_each_get_their_own_answer(app: Flask, worker: FakeWorker) -> None:
     worker.gate.clear()
     waiting = [Background(lambda n=n: post(app.test_client(), raw_form(n, request_id=f"r{n}"))) for n in range(8)]
-    wait_until(lambda: all(tasks_of(app.services, f"r{n}") for n in range(8)), "the tasks")
+    wait_until(lambda: all(tasks_of(services_of(app), f"r{n}") for n in range(8)), "the tasks")
     worker.gate.set()
     assert [one.response().json["response"]["class"] for one in waiting] == list(range(8))
 
 
 def test_a_result_that_comes_while_the_reply_channel_is_cut_is_not_missed(
-    app: Api, worker: FakeWorker, redis_client: redis.Redis
+    app: Flask, worker: FakeWorker, redis_client: redis.Redis
 ) -> None:
     worker.gate.clear()
     waiting = Background(lambda: post(app.test_client()))
@@ -176,9 +179,9 @@ def test_a_result_that_comes_while_the_reply_channel_is_cut_is_not_missed(
     assert waiting.response().status_code == 200
 
 
-def test_a_result_that_is_only_in_the_record_is_found(app: Api, client: FlaskClient, worker: FakeWorker) -> None:
+def test_a_result_that_is_only_in_the_record_is_found(app: Flask, client: FlaskClient, worker: FakeWorker) -> None:
     """As when its reply got lost: the records of all who wait are read each second."""
-    app.submissions._replies = Elsewhere(app.replies)
+    accept_with(app, replies=Elsewhere(components_of(app).replies))
     assert post(client).status_code == 200
 
 
@@ -194,8 +197,8 @@ class Elsewhere:
         return getattr(self._replies, name)
 
 
-def test_waiters_are_forgotten(app: Api, client: FlaskClient, worker: FakeWorker) -> None:
+def test_waiters_are_forgotten(app: Flask, client: FlaskClient, worker: FakeWorker) -> None:
     post(client)
     post_async(client)
     post(client, headers={"Prefer": "wait=0.01"})
-    assert app.replies._waiters == {}
+    assert components_of(app).replies._waiters == {}

@@ -21,15 +21,16 @@ from api_rig import (
     post,
     raw_form,
     raw_image,
+    services_of,
     success,
     vector,
 )
+from flask import Flask
 from flask.testing import FlaskClient
 from PIL import Image
 from werkzeug.datastructures import FileStorage
 from werkzeug.test import encode_multipart
 
-from api.app import Api
 from inference.errors import InvalidImage, PredictionFailed, PredictorDied
 
 FORMATS = {
@@ -41,7 +42,7 @@ FORMATS = {
 }
 
 
-def test_the_answer_is_the_seeds_and_what_was_added_beside_it(client: FlaskClient, worker: FakeWorker, app: Api) -> None:
+def test_the_answer_is_the_seeds_and_what_was_added_beside_it(client: FlaskClient, worker: FakeWorker, app: Flask) -> None:
     response = post(client, raw_form(3, command="predict"))
     assert response.status_code == 200
     assert response.content_type == "application/json"
@@ -51,7 +52,7 @@ def test_the_answer_is_the_seeds_and_what_was_added_beside_it(client: FlaskClien
     assert (body["response"]["class"], body["response"]["label"]) == (3, "3")
     np.testing.assert_allclose(body["response"]["prediction"], vector(3), rtol=1e-6)
     assert body["response"]["confidence_level"] == body["response"]["prediction"][3]
-    spec = app.services.models.get("digits")
+    spec = services_of(app).models.get("digits")
     assert body["model"] == {"name": "digits", "version": "1", "digest": spec.digest}
     assert response.headers["Task-Id"] == body["task_id"]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import orjson
 import pytest
-from api_rig import RAW_METADATA, FakeWorker, assert_problem, picture, post_batch, raw_form, send
+from api_rig import RAW_METADATA, FakeWorker, assert_problem, picture, post_batch, raw_form, send, services_of
 from flask.testing import FlaskClient
 
 CONTROLLER = "/inference_service_controller"
@@ -51,7 +51,7 @@ class TestQueries:
         assert client.get("/health/live?_=1700000000000").status_code == 200
         for path in IMAGES:
             assert send(client, f"{path}?_=1&_=2", [("metadata", orjson.dumps(RAW_METADATA))]).status_code == 200
-        app.services.objects.put("a.png", picture("PNG"))
+        services_of(app).objects.put("a.png", picture("PNG"))
         body = {"items": [{"object": "s3://inference/a.png"}], "command": "predict"}
         assert client.post("/inference/batch?_=1", json=body).status_code == 200
         fields = {"command": "load_new_model", "model_id": "none"}

@@ -9,11 +9,11 @@ from typing import Any
 import orjson
 import pytest
 from api_rig import PROBLEM, RAW_METADATA, FakeWorker, encoded_form, failure, form, post_batch, raw_image
+from flask import Flask
 from flask.testing import FlaskClient
 from urllib3 import encode_multipart_formdata
 from werkzeug.test import TestResponse
 
-from api.app import Api
 from api.forms.known_fields import COMMAND_FIELDS, OPTION_NAMES
 from inference.errors import InvalidImage, InvalidModel
 
@@ -171,7 +171,7 @@ def test_the_answer_to_a_batch_of_wrong_items(client: FlaskClient) -> None:
         assert stored.json == response.json
 
 
-def test_what_the_worker_says(client: FlaskClient, app: Api, worker: FakeWorker) -> None:
+def test_what_the_worker_says(client: FlaskClient, app: Flask, worker: FakeWorker) -> None:
     worker.answer = lambda *_: failure(InvalidImage("x" * 400_000, field="y" * 400_000, expected="z" * 400_000))
     response = client.post("/inference", **encoded_form([raw_image()], form(metadata=RAW_METADATA)))
     assert response.status_code == 400
@@ -179,7 +179,7 @@ def test_what_the_worker_says(client: FlaskClient, app: Api, worker: FakeWorker)
     assert len(client.get(f"/tasks/{response.json['task_id']}").data) < 2 * MAX_PROBLEM_BYTES
 
 
-def test_many_workers_with_much_to_say(app: Api) -> None:
+def test_many_workers_with_much_to_say(app: Flask) -> None:
     def view() -> None:
         raise InvalidModel("\x1b" * 9000, workers={f"worker {number}" + "😀" * 100: "x" * 9000 for number in range(1000)})
 

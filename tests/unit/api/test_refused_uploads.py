@@ -7,11 +7,13 @@ from http import HTTPStatus
 from typing import Any
 
 import pytest
-from api_rig import RAW_METADATA, FakeWorker, form, post, post_batch, raw_form, wait_until
+from api_rig import RAW_METADATA, FakeWorker, accept_with, form, post, post_batch, raw_form, services_of, wait_until
+from flask import Flask
 from flask.testing import FlaskClient
 from support.fakes import FakeBroker
 
-from api.app import Api
+from api.acceptance.uploads import Uploads
+from api.components import components_of
 from inference.errors import IdempotencyConflict, Overloaded, ServiceUnavailable
 from inference.task_store import TaskStore
 
@@ -27,10 +29,10 @@ class ServerObjects:
 
     is_local = False
 
-    def __init__(self, app: Api) -> None:
-        self._objects = app.services.objects
+    def __init__(self, app: Flask) -> None:
+        self._objects = services_of(app).objects
         self.puts: list[str] = []
-        app.submissions._uploads._objects = self  # type: ignore[assignment]
+        accept_with(app, uploads=Uploads(self, services_of(app).settings.uploads))
 
     def put(self, key: str, data: bytes, **options: Any) -> None:
         self._objects.put(key, data, **options)
@@ -72,24 +74,18 @@ class FailingStore:
         return getattr(self._store, name)
 
 
-def use(app: Api, store: Any = None, broker: Any = None) -> None:
-    for submissions in (app.submissions, app.batch_submissions):
-        submissions._store = store or submissions._store
-        submissions._broker = broker or submissions._broker
-
-
 @pytest.fixture(params=["local", "server", "server, stored first"])
-def objects(app: Api, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+def objects(app: Flask, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr("inference.lifecycle.enqueue._PATIENCE_S", 0.5)
     if request.param == "local":
-        return app.services.objects
+        return services_of(app).objects
     objects = ServerObjects(app)
-    app.submissions._uploads._store_works = request.param == "server"
+    components_of(app).submissions.parts.uploads._store_works = request.param == "server"
     return objects
 
 
-def left(app: Api) -> list[Any]:
-    return [path for path in app.services.settings.uploads_path.rglob("*") if path.is_file()]
+def left(app: Flask) -> list[Any]:
+    return [path for path in services_of(app).settings.uploads_path.rglob("*") if path.is_file()]
 
 
 FULL = ServiceUnavailable("no memory")
@@ -105,9 +101,9 @@ REFUSALS = {
 @pytest.mark.parametrize(("error", "status"), REFUSALS.values(), ids=REFUSALS)
 @pytest.mark.usefixtures("objects")
 def test_what_is_refused_leaves_no_image(
-    app: Api, client: FlaskClient, send: Callable[..., Any], error: Exception, status: int
+    app: Flask, client: FlaskClient, send: Callable[..., Any], error: Exception, status: int
 ) -> None:
-    use(app, store=FailingStore(app.services.store, error))
+    accept_with(app, store=FailingStore(services_of(app).store, error))
     answer = send(client, headers=ASYNC)
     assert answer.status_code == status
     assert not {"task_id", "batch_id"} & answer.json.keys()
@@ -116,10 +112,10 @@ def test_what_is_refused_leaves_no_image(
 
 @pytest.mark.parametrize("send", SEND.values(), ids=SEND)
 @pytest.mark.usefixtures("objects")
-def test_what_cannot_be_published_leaves_no_image(app: Api, client: FlaskClient, send: Callable[..., Any]) -> None:
+def test_what_cannot_be_published_leaves_no_image(app: Flask, client: FlaskClient, send: Callable[..., Any]) -> None:
     broker = FakeBroker()
     broker.available = False
-    use(app, broker=broker)
+    accept_with(app, broker=broker)
     answer = send(client, headers=ASYNC)
     assert (answer.status_code, {"task_id", "batch_id"} & answer.json.keys()) == (503, set())
     wait_until(lambda: not left(app), "the images are deleted")
@@ -129,20 +125,20 @@ def test_what_cannot_be_published_leaves_no_image(app: Api, client: FlaskClient,
 @pytest.mark.parametrize("send", SEND.values(), ids=SEND)
 @pytest.mark.usefixtures("objects")
 class TestAnAnswerThatGetsLost:
-    def test_is_asked_for_again(self, app: Api, client: FlaskClient, send: Callable[..., Any], is_after: bool) -> None:
+    def test_is_asked_for_again(self, app: Flask, client: FlaskClient, send: Callable[..., Any], is_after: bool) -> None:
         lost = ServiceUnavailable("the connection was cut")
-        use(app, store=FailingStore(app.services.store, lost, is_after=is_after, times=2))
+        accept_with(app, store=FailingStore(services_of(app).store, lost, is_after=is_after, times=2))
         answer = send(client, headers=ASYNC)
         assert answer.status_code == HTTPStatus.ACCEPTED
         items = answer.json.get("items") or [answer.json]
         assert [item["status"] for item in items] == ["queued"] * len(items)
-        assert app.services.store.queue_stats("predict.digits").depth == len(items)
+        assert services_of(app).store.queue_stats("predict.digits").depth == len(items)
 
     def test_names_what_may_have_been_accepted(
-        self, app: Api, client: FlaskClient, send: Callable[..., Any], is_after: bool
+        self, app: Flask, client: FlaskClient, send: Callable[..., Any], is_after: bool
     ) -> None:
         lost = ServiceUnavailable("the connection was cut", retry_after_s=1)
-        use(app, store=FailingStore(app.services.store, lost, is_after=is_after))
+        accept_with(app, store=FailingStore(services_of(app).store, lost, is_after=is_after))
         answer = send(client, headers=ASYNC)
         assert (answer.status_code, answer.json["code"]) == (503, "service_unavailable")
         assert "Retry-After" in answer.headers
@@ -153,21 +149,21 @@ class TestAnAnswerThatGetsLost:
 
 @pytest.mark.parametrize("send", SEND.values(), ids=SEND)
 def test_what_was_accepted_is_answered_though_the_store_breaks_off_then(
-    app: Api, client: FlaskClient, worker: FakeWorker, send: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+    app: Flask, client: FlaskClient, worker: FakeWorker, send: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def down(*_: Any) -> None:
         raise ServiceUnavailable("taken down by the test")
 
     with monkeypatch.context() as broken:
-        broken.setattr(app.services.store, "get_many", down)
-        broken.setattr(app.services.store, "get_batch", down)
+        broken.setattr(services_of(app).store, "get_many", down)
+        broken.setattr(services_of(app).store, "get_batch", down)
         answer = send(client, headers=ASYNC)
     assert answer.status_code == HTTPStatus.ACCEPTED
     assert answer.json.keys() == client.get(answer.headers["Location"]).json.keys()
 
 
 def test_a_withdrawal_whose_answer_gets_lost_names_the_task(
-    app: Api, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+    app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def down(*_: Any) -> None:
         raise ServiceUnavailable("taken down by the test")
@@ -175,9 +171,9 @@ def test_a_withdrawal_whose_answer_gets_lost_names_the_task(
     monkeypatch.setattr("inference.lifecycle.enqueue._PATIENCE_S", 0.1)
     broker = FakeBroker()
     broker.available = False
-    use(app, broker=broker)
+    accept_with(app, broker=broker)
     with monkeypatch.context() as broken:
-        broken.setattr(app.services.store, "withdraw", down)
+        broken.setattr(services_of(app).store, "withdraw", down)
         answer = post(client, headers=ASYNC)
     assert answer.status_code == HTTPStatus.SERVICE_UNAVAILABLE
     assert client.get(answer.headers["Location"]).json["status"] == "queued"
@@ -186,17 +182,17 @@ def test_a_withdrawal_whose_answer_gets_lost_names_the_task(
 def test_a_request_that_took_too_long_is_not_accepted(make_app: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """The upload may count as one of no task by then."""
     app = make_app(uploads={"orphan_after_s": 200})
-    clock = app.submissions._ids._clock
-    times = iter([0, 101])
-    app.submissions._ids._clock = lambda: clock() + next(times)
+    ids = components_of(app).submissions.parts.ids
+    clock, times = ids._clock, iter([0, 101])
+    ids._clock = lambda: clock() + next(times)
     answer = post(app.test_client(), raw_form(), headers=ASYNC)
     assert answer.status_code == HTTPStatus.SERVICE_UNAVAILABLE
     assert not left(app)
 
 
-def test_the_oldest_id_of_a_batch_counts(app: Api, client: FlaskClient) -> None:
+def test_the_oldest_id_of_a_batch_counts(app: Flask, client: FlaskClient) -> None:
     """Items with references get theirs at the same time, in any order."""
-    ids = app.batch_submissions._ids
+    ids = components_of(app).batch_submissions.parts.ids
     clock, times = ids._clock, iter([0, -451])
     ids._clock = lambda: clock() + next(times, 0)
     answer = post_batch(client, range(3), mode="async")
@@ -204,7 +200,7 @@ def test_the_oldest_id_of_a_batch_counts(app: Api, client: FlaskClient) -> None:
     assert not left(app)
 
 
-def test_ids_tell_time_and_store(app: Api, client: FlaskClient) -> None:
+def test_ids_tell_time_and_store(app: Flask, client: FlaskClient) -> None:
     first, second = (post(client, form(b"\0" * 256, metadata=RAW_METADATA), headers=ASYNC).json["task_id"] for _ in range(2))
     assert first[:12] <= second[:12]
-    assert first[-6:] == second[-6:] == app.services.store.tag()
+    assert first[-6:] == second[-6:] == services_of(app).store.tag()

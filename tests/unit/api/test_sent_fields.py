@@ -19,6 +19,7 @@ from api_rig import (
     raw_form,
     raw_image,
     send,
+    services_of,
 )
 from flask.testing import FlaskClient
 from urllib3 import encode_multipart_formdata
@@ -75,7 +76,7 @@ class TestOptions:
 
     @pytest.mark.parametrize("option", sorted(set(WRONG) - {"shape", "dtype"}))
     def test_in_the_query_of_a_batch_of_objects(self, client: FlaskClient, app: Any, option: str) -> None:
-        app.services.objects.put("a.png", picture("PNG"))
+        services_of(app).objects.put("a.png", picture("PNG"))
         body = {"items": [{"object": "s3://inference/a.png"}]}
         value, code = WRONG[option]
         assert refused_with(client.post("/inference/batch", json=body, query_string={option: value})) == code
@@ -249,7 +250,7 @@ class TestMembers:
         assert_problem(post_batch(client, [1], metadata=RAW_METADATA | {name: "x"}), 400, "invalid_metadata")
         items = post_batch(client, [1, 2], metadata=[RAW_METADATA, RAW_METADATA | {name: "x"}], mode="async").json["items"]
         assert [item["error"] and item["error"]["code"] for item in items] == [None, "invalid_metadata"]
-        app.services.objects.put("a.png", picture("PNG"))
+        services_of(app).objects.put("a.png", picture("PNG"))
         item = {"object": "s3://inference/a.png"}
         assert_problem(client.post("/inference/batch", json={"items": [item], name: "x"}), 400, "invalid_metadata")
         assert refused_with(client.post("/inference/batch", json={"items": [item | {name: "x"}]})) == "invalid_metadata"
@@ -283,7 +284,7 @@ class TestMembers:
         text = f'{{"shape": "8,8,1", "dtype": "float32", {notes}}}'
         assert post(client, form(raw_image(), metadata=text)).status_code == 200
         assert post_batch(client, [1], metadata=text).json["counts"]["succeeded"] == 1
-        app.services.objects.put("a.png", picture("PNG"))
+        services_of(app).objects.put("a.png", picture("PNG"))
         body = '{"items": [{"object": "s3://inference/a.png", "temperature": NUMBER}]}'.replace("NUMBER", number)
         response = client.post("/inference/batch", data=body, content_type="application/json")
         assert response.json["items"][0]["error"] is None

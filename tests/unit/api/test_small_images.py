@@ -15,6 +15,7 @@ from api_rig import (
     RAW_METADATA,
     Background,
     FakeWorker,
+    accept_with,
     assert_problem,
     form,
     npy_image,
@@ -23,12 +24,15 @@ from api_rig import (
     post_batch,
     raw_form,
     raw_image,
+    services_of,
     wait_until,
 )
+from flask import Flask
 from flask.testing import FlaskClient
 from support.task_pages import ids_of_request
 
-from api.app import Api
+from api.acceptance.uploads import Uploads
+from api.components import components_of
 from inference.errors import ServiceUnavailable
 
 ASYNC = {"Prefer": "respond-async"}
@@ -39,9 +43,9 @@ class GatedObjects:
 
     is_local = False
 
-    def __init__(self, app: Api) -> None:
-        self._objects = app.services.objects
-        app.submissions._uploads._objects = self  # type: ignore[assignment]
+    def __init__(self, app: Flask) -> None:
+        self._objects = services_of(app).objects
+        accept_with(app, uploads=Uploads(self, services_of(app).settings.uploads))
         self.gate = threading.Event()
         self.gate.set()
         self.is_down = False
@@ -59,7 +63,7 @@ class GatedObjects:
 
 
 @pytest.fixture
-def objects(app: Api, client: FlaskClient) -> GatedObjects:
+def objects(app: Flask, client: FlaskClient) -> GatedObjects:
     """A store that has worked once already."""
     objects = GatedObjects(app)
     client.delete(f"/tasks/{post_async(client)}")
@@ -71,25 +75,25 @@ def queued(client: redis.Redis) -> int:
 
 
 def test_the_task_runs_while_the_image_is_still_stored(
-    client: FlaskClient, objects: GatedObjects, worker: FakeWorker, app: Api
+    client: FlaskClient, objects: GatedObjects, worker: FakeWorker, app: Flask
 ) -> None:
     objects.gate.clear()
     request = Background(lambda: post(client, raw_form(3, request_id="mine")))
-    (task_id,) = wait_until(lambda: ids_of_request(app.services.store, "mine"), "the acceptance")
+    (task_id,) = wait_until(lambda: ids_of_request(services_of(app).store, "mine"), "the acceptance")
     wait_until(lambda: client.get(f"/tasks/{task_id}").json["status"] == "succeeded", "the result")
     assert not request.is_done
     objects.gate.set()
     answer = request.response()
     assert (answer.status_code, answer.json["response"]["class"]) == (200, 3)
-    assert app.services.objects.get(objects.puts[-1]) == raw_image(3)
+    assert services_of(app).objects.get(objects.puts[-1]) == raw_image(3)
 
 
 def test_a_task_is_not_answered_for_before_its_image_is_stored(
-    client: FlaskClient, objects: GatedObjects, idle_worker: FakeWorker, app: Api
+    client: FlaskClient, objects: GatedObjects, idle_worker: FakeWorker, app: Flask
 ) -> None:
     objects.gate.clear()
     request = Background(lambda: post(client, raw_form(3, request_id="mine"), headers=ASYNC))
-    wait_until(lambda: ids_of_request(app.services.store, "mine"), "the acceptance")
+    wait_until(lambda: ids_of_request(services_of(app).store, "mine"), "the acceptance")
     assert not request.is_done
     objects.gate.set()
     assert request.response().status_code == 202
@@ -98,14 +102,14 @@ def test_a_task_is_not_answered_for_before_its_image_is_stored(
 @pytest.mark.parametrize("send", [post, lambda client, **more: post_batch(client, range(3), **more)], ids=["one", "batch"])
 class TestWhatCannotBeStored:
     def test_is_refused_and_leaves_nothing(
-        self, client: FlaskClient, objects: GatedObjects, redis_client: redis.Redis, send: Callable[..., Any], app: Api
+        self, client: FlaskClient, objects: GatedObjects, redis_client: redis.Redis, send: Callable[..., Any], app: Flask
     ) -> None:
         objects.is_down = True
         before = len(objects.puts)
         assert_problem(send(client, headers=ASYNC), 503, "service_unavailable")
         task_ids = [key.rpartition("/")[2] for key in objects.puts[before:]]
-        assert app.services.store.get_many(task_ids) == [None] * len(task_ids)
-        assert not list(redis_client.scan_iter(f"{app.services.settings.task_store.key_prefix}:image:*"))
+        assert services_of(app).store.get_many(task_ids) == [None] * len(task_ids)
+        assert not list(redis_client.scan_iter(f"{services_of(app).settings.task_store.key_prefix}:image:*"))
         for key in LISTS:
             redis_client.delete(key)
         assert_problem(send(client, headers=ASYNC), 503, "service_unavailable")
@@ -142,10 +146,10 @@ class TestAStoreThatHangs:
     @pytest.fixture(autouse=True)
     def _hasty(self, monkeypatch: pytest.MonkeyPatch) -> None:
         for module in ("submission", "batch_submission"):
-            monkeypatch.setattr(f"api.{module}.GRACE_S", 0.1)
+            monkeypatch.setattr(f"api.acceptance.{module}.GRACE_S", 0.1)
 
     def test_a_task_is_answered_for(
-        self, client: FlaskClient, objects: GatedObjects, app: Api, send: Callable[..., Any], is_down: bool
+        self, client: FlaskClient, objects: GatedObjects, app: Flask, send: Callable[..., Any], is_down: bool
     ) -> None:
         objects.gate.clear()
         answer = send(client, headers=ASYNC)
@@ -154,24 +158,24 @@ class TestAStoreThatHangs:
 
     @pytest.mark.usefixtures("worker")
     def test_a_result_is_answered(
-        self, client: FlaskClient, objects: GatedObjects, app: Api, send: Callable[..., Any], is_down: bool
+        self, client: FlaskClient, objects: GatedObjects, app: Flask, send: Callable[..., Any], is_down: bool
     ) -> None:
         objects.gate.clear()
         answer = send(client)
         self.check(client, objects, app, answer, is_down)
         assert answer.status_code == HTTPStatus.OK
 
-    def check(self, client: FlaskClient, objects: GatedObjects, app: Api, answer: Any, is_down: bool) -> None:
+    def check(self, client: FlaskClient, objects: GatedObjects, app: Flask, answer: Any, is_down: bool) -> None:
         """Ends of the images, before the store has answered and after."""
         task_ids = [item["task_id"] for item in answer.json.get("items", [answer.json])]
-        store = app.services.store
+        store = services_of(app).store
         assert sorted(store.kept_images(10)) == sorted(task_ids)
         assert store.kept_image(task_ids[0]) == raw_image(0 if len(task_ids) > 1 else 7)
         assert client.get(f"/tasks/{task_ids[0]}").json["image_stored"] is False
         objects.is_down = is_down
         objects.gate.set()
         if is_down:
-            wait_until(lambda: not app.submissions._uploads._are_beside, "the end of the puts")
+            wait_until(lambda: not components_of(app).submissions.parts.uploads._are_beside, "the end of the puts")
             assert store.count_kept_images() == len(task_ids)
         else:
             wait_until(lambda: not store.count_kept_images(), "the end of the puts")
@@ -205,7 +209,7 @@ def test_an_object_is_a_copy_only_where_the_record_has_the_bytes(
     app = make_app(uploads={"inline_max_bytes": len(raw_image())})
     client = app.test_client()
     client.delete(f"/tasks/{post_async(client)}")  # now the store is known to work
-    objects = app.services.objects
+    objects = services_of(app).objects
     monkeypatch.setattr(type(objects), "is_local", is_local)
     copies: dict[str, bool] = {}
     put = objects.put
@@ -219,45 +223,45 @@ def test_an_object_is_a_copy_only_where_the_record_has_the_bytes(
         post(client, form(images[0], metadata=metadata[0]), headers=ASYNC)
     else:
         post_batch(client, images, metadata=metadata, headers=ASYNC)
-    leases = app.services.store.lease("w", list(copies)).leases
+    leases = services_of(app).store.lease("w", list(copies)).leases
     assert list(copies.values()) == [bool(lease.image) for lease in leases] == [all(small)] * len(small)
 
 
 class TestInAFolder:
     """No server is waited for: the image is there before its task is accepted."""
 
-    def test_it_is_stored_first(self, client: FlaskClient, app: Api) -> None:
-        objects, accept = app.services.objects, app.services.store.accept
+    def test_it_is_stored_first(self, client: FlaskClient, app: Flask) -> None:
+        objects, accept = services_of(app).objects, services_of(app).store.accept
         stored: list[bytes] = []
 
         def accept_then(request: Any, **options: Any) -> Any:
             stored.append(objects.get(request.item.object_key))
             return accept(request, **options)
 
-        app.services.store.accept = accept_then  # type: ignore[method-assign]
+        services_of(app).store.accept = accept_then  # type: ignore[method-assign]
         task_id = post_async(client, raw_form(4))
         assert stored == [raw_image(4)]
-        assert [lease.image for lease in app.services.store.lease("w", [task_id]).leases] == [raw_image(4)]
+        assert [lease.image for lease in services_of(app).store.lease("w", [task_id]).leases] == [raw_image(4)]
 
     @pytest.mark.parametrize("send", [post, lambda client, **more: post_batch(client, range(3), **more)], ids=["one", "batch"])
     def test_what_cannot_be_stored_is_not_accepted(
-        self, client: FlaskClient, redis_client: redis.Redis, send: Callable[..., Any], app: Api
+        self, client: FlaskClient, redis_client: redis.Redis, send: Callable[..., Any], app: Flask
     ) -> None:
-        app.services.settings.uploads_path.write_text("no folder")
+        services_of(app).settings.uploads_path.write_text("no folder")
         assert_problem(send(client, headers=ASYNC | {"Idempotency-Key": "k"}), 503, "service_unavailable")
         assert queued(redis_client) == 0
-        app.services.settings.uploads_path.unlink()
+        services_of(app).settings.uploads_path.unlink()
         assert send(client, headers=ASYNC | {"Idempotency-Key": "k"}).status_code == HTTPStatus.ACCEPTED
 
 
-def test_its_bytes_come_with_the_lease_until_it_has_ended(client: FlaskClient, objects: GatedObjects, app: Api) -> None:
-    store = app.services.store
+def test_its_bytes_come_with_the_lease_until_it_has_ended(client: FlaskClient, objects: GatedObjects, app: Flask) -> None:
+    store = services_of(app).store
     task_id = post_async(client, raw_form(4))
     assert [lease.image for lease in store.lease("w", [task_id]).leases] == [raw_image(4)]
     store.release("w", [task_id])
     assert [lease.image for lease in store.lease("another", [task_id]).leases] == [raw_image(4)]
     client.delete(f"/tasks/{task_id}")
-    assert not list(app.services.redis.scan_iter(f"*image:{task_id}"))
+    assert not list(services_of(app).redis.scan_iter(f"*image:{task_id}"))
 
 
 @pytest.mark.parametrize(("limit", "is_inline"), [(0, False), (255, False), (256, True)])
@@ -266,7 +270,7 @@ def test_only_up_to_the_size_that_the_settings_say(make_app: Any, limit: int, is
     client = app.test_client()
     post_async(client)  # now the store is known to work
     task_id = post_async(client, raw_form(5))
-    (lease,) = app.services.store.lease("w", [task_id]).leases
+    (lease,) = services_of(app).store.lease("w", [task_id]).leases
     assert (lease.image == raw_image(5)) is is_inline
     assert len(raw_image(5)) == 256
 
@@ -277,7 +281,7 @@ def test_the_images_of_one_request_are_inline_up_to_a_size_together(make_app: An
     app = make_app()
     for count, are_inline in ((2, True), (3, False), (2, True)):
         items = post_batch(app.test_client(), range(count), headers=ASYNC).json["items"]
-        leases = app.services.store.lease("w", [item["task_id"] for item in items]).leases
+        leases = services_of(app).store.lease("w", [item["task_id"] for item in items]).leases
         assert [bool(lease.image) for lease in leases] == [are_inline] * count
 
 
@@ -285,19 +289,19 @@ class TestTheMemoryOfTheTaskStore:
     """Three images fit; then the next are stored before their tasks are accepted, as large ones are."""
 
     @pytest.fixture
-    def app(self, make_app: Any, monkeypatch: pytest.MonkeyPatch) -> Api:
+    def app(self, make_app: Any, monkeypatch: pytest.MonkeyPatch) -> Flask:
         monkeypatch.setattr("api.acceptance.uploads._MB", len(raw_image()))
-        app: Api = make_app(uploads={"inline_memory_mb": 3})
+        app: Flask = make_app(uploads={"inline_memory_mb": 3})
         return app
 
-    def are_inline(self, app: Api, task_ids: Iterable[str]) -> list[bool]:
+    def are_inline(self, app: Flask, task_ids: Iterable[str]) -> list[bool]:
         task_ids = list(task_ids)
-        leases = app.services.store.lease("w", task_ids).leases
-        keys = [record.item.object_key for record in app.services.store.get_many(task_ids) if record]
-        assert [len(app.services.objects.get(key)) for key in keys] == [len(raw_image())] * len(task_ids)
+        leases = services_of(app).store.lease("w", task_ids).leases
+        keys = [record.item.object_key for record in services_of(app).store.get_many(task_ids) if record]
+        assert [len(services_of(app).objects.get(key)) for key in keys] == [len(raw_image())] * len(task_ids)
         return [bool(lease.image) for lease in leases]
 
-    def test_no_more_than_fit_are_inline_at_a_time(self, app: Api, client: FlaskClient) -> None:
+    def test_no_more_than_fit_are_inline_at_a_time(self, app: Flask, client: FlaskClient) -> None:
         task_ids = [post_async(client, raw_form(number)) for number in range(5)]
         assert self.are_inline(app, task_ids) == [True, True, True, False, False]
         for task_id in task_ids[:2]:
@@ -305,21 +309,21 @@ class TestTheMemoryOfTheTaskStore:
         post_async(client)  # the task store tells what it holds with each acceptance
         assert self.are_inline(app, [post_async(client) for _ in range(3)]) == [True, True, False]
 
-    def test_those_of_another_process_count(self, app: Api, client: FlaskClient, make_app: Any) -> None:
+    def test_those_of_another_process_count(self, app: Flask, client: FlaskClient, make_app: Any) -> None:
         other = make_app().test_client()
         for _ in range(3):
             post_async(other)
         assert self.are_inline(app, [post_async(client) for _ in range(2)]) == [True, False]
 
-    def test_the_images_of_a_batch_are_inline_together_or_not_at_all(self, app: Api, client: FlaskClient) -> None:
+    def test_the_images_of_a_batch_are_inline_together_or_not_at_all(self, app: Flask, client: FlaskClient) -> None:
         for count, is_inline in ((4, False), (3, True), (1, False)):
             items = post_batch(client, range(count), headers=ASYNC).json["items"]
             assert self.are_inline(app, [item["task_id"] for item in items]) == [is_inline] * count
 
-    def test_what_was_refused_does_not_count(self, app: Api, client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_what_was_refused_does_not_count(self, app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
         """The next acceptance tells the count."""
         with monkeypatch.context() as patch:
-            patch.setattr(app.services.store, "accept", _refuse)
+            patch.setattr(services_of(app).store, "accept", _refuse)
             for _ in range(3):
                 assert_problem(post(client, headers=ASYNC), 503, "service_unavailable")
         assert self.are_inline(app, [post_async(client) for _ in range(2)]) == [False, True]

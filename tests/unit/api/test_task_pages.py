@@ -7,12 +7,12 @@ from typing import Any
 from urllib.parse import urljoin
 
 import pytest
-from api_rig import FakeWorker, assert_problem, post_async, raw_form
+from api_rig import FakeWorker, assert_problem, post_async, raw_form, services_of
+from flask import Flask
 from flask.testing import FlaskClient
 from redis.connection import AbstractConnection
 from support.samples import a_request
 
-from api.app import Api
 from inference.errors import shown_name
 
 REQUEST_ID = "a b/ü&=#"
@@ -50,9 +50,9 @@ def test_by_link(client: FlaskClient, idle_worker: FakeWorker, task_ids: list[st
     assert pages == [task_ids[:2], task_ids[2:4], task_ids[4:]]
 
 
-def test_of_a_hundred_unless_said_otherwise(client: FlaskClient, app: Api) -> None:
+def test_of_a_hundred_unless_said_otherwise(client: FlaskClient, app: Flask) -> None:
     for _ in range(101):
-        app.services.store.accept(a_request(request_id="many"), enqueue=None, max_queue_depth=0)
+        services_of(app).store.accept(a_request(request_id="many"), enqueue=None, max_queue_depth=0)
     page = client.get("/tasks?request_id=many").json
     assert len(page["tasks"]) == 100
     for limit, size in ((1, 1), (100, 100), (101, 101), (1000, 101)):
@@ -84,11 +84,11 @@ def test_the_places_of_all_that_wait_are_told(client: FlaskClient, task_ids: lis
 
 
 def test_redis_is_asked_as_often_for_many_tasks_as_for_one(
-    client: FlaskClient, app: Api, monkeypatch: pytest.MonkeyPatch
+    client: FlaskClient, app: Flask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for number in range(40):
         request = a_request(request_id="many", queue=f"predict.{number % 2}")
-        app.services.store.accept(request, enqueue=None, max_queue_depth=0)
+        services_of(app).store.accept(request, enqueue=None, max_queue_depth=0)
     client.get("/tasks?request_id=many")  # the server knows the scripts
     trips: list[int] = []
     send = AbstractConnection.send_packed_command

@@ -16,12 +16,14 @@ from api_rig import (
     post,
     post_async,
     raw_form,
+    services_of,
     vector,
     wait_until,
 )
+from flask import Flask
 from flask.testing import FlaskClient
 
-from api.app import Api
+from api.components import components_of
 from inference.errors import PredictionFailed
 
 TIMINGS = {"store_ms", "queue_ms", "fetch_ms", "decode_ms", "batch_wait_ms", "predict_ms", "commit_ms"}
@@ -33,10 +35,10 @@ def time_of(text: str) -> datetime:
 
 
 class TestTheTask:
-    def test_queued(self, client: FlaskClient, app: Api) -> None:
+    def test_queued(self, client: FlaskClient, app: Flask) -> None:
         task_id = post_async(client, raw_form(request_id="mine"))
         task = client.get(f"/tasks/{task_id}").json
-        spec = app.services.models.get("digits")
+        spec = services_of(app).models.get("digits")
         assert time_of(task["deadline_at"]).timestamp() - time_of(task["created_at"]).timestamp() == pytest.approx(3600)
         assert set(task["timings"]) == {"store_ms"}
         assert task.pop("timings")["store_ms"] > 0
@@ -77,10 +79,10 @@ class TestTheTask:
         soon, later = wait_until(etas, "a rate")
         assert later == pytest.approx(2 * soon, rel=0.2)
 
-    def test_running(self, client: FlaskClient, app: Api) -> None:
+    def test_running(self, client: FlaskClient, app: Flask) -> None:
         task_id = post_async(client)
-        app.services.store.lease(OWNER, [task_id])
-        app.services.store.start(OWNER, [task_id])
+        services_of(app).store.lease(OWNER, [task_id])
+        services_of(app).store.start(OWNER, [task_id])
         task = client.get(f"/tasks/{task_id}").json
         assert (task["status"], task["attempts"], task["queue"], task["result"]) == ("running", 1, None, None)
         assert time_of(task["started_at"]) >= time_of(task["created_at"])
@@ -112,9 +114,9 @@ class TestTheTask:
             "detail": "the model raised ValueError",
         }
 
-    def test_expired(self, client: FlaskClient, app: Api) -> None:
+    def test_expired(self, client: FlaskClient, app: Flask) -> None:
         task_id = post_async(client, raw_form(deadline_s="0.01"))
-        wait_until(lambda: app.services.store.expire_due(10) == [task_id], "the deadline")
+        wait_until(lambda: services_of(app).store.expire_due(10) == [task_id], "the deadline")
         task = client.get(f"/tasks/{task_id}").json
         assert (task["status"], task["error"]["code"], task["error"]["status"]) == ("expired", "deadline_exceeded", 504)
         assert task["queue"] is None
@@ -124,11 +126,11 @@ class TestTheTask:
         client = app.test_client()
         task_id = post_async(client)
         assert client.get(f"/tasks/{task_id}").json["deliveries"] == []
-        FakeWorker(app.services, redis_client).work_off()
+        FakeWorker(services_of(app), redis_client).work_off()
         assert client.get(f"/tasks/{task_id}").json["deliveries"] == [{"sink": "jsonl", "status": "pending"}]
         ((entry, _),) = redis_client.xrange(f"{key_prefix}:outbox:jsonl")
         redis_client.xgroup_create(f"{key_prefix}:outbox:jsonl", "relay", id="0")
-        app.services.store.delivered("jsonl", [(entry, task_id)])
+        services_of(app).store.delivered("jsonl", [(entry, task_id)])
         assert client.get(f"/tasks/{task_id}").json["deliveries"] == [{"sink": "jsonl", "status": "delivered"}]
 
     @pytest.mark.parametrize("path", ["/tasks/unknown", "/tasks/unknown?wait=10", "/tasks/%00", "/tasks/a:b", "/tasks/ü"])
@@ -138,22 +140,22 @@ class TestTheTask:
 
 
 class TestWaiting:
-    def test_until_the_end(self, client: FlaskClient, app: Api, worker: FakeWorker) -> None:
+    def test_until_the_end(self, client: FlaskClient, app: Flask, worker: FakeWorker) -> None:
         worker.gate.clear()
         task_id = post_async(client, raw_form(3))
         waiting = Background(lambda: app.test_client().get(f"/tasks/{task_id}?wait=30"))
-        wait_until(lambda: app.replies._waiters, "the waiter")
+        wait_until(lambda: components_of(app).replies._waiters, "the waiter")
         assert not waiting.is_done
         worker.gate.set()
         task = waiting.response().json
         assert (task["status"], task["result"]["class"]) == ("succeeded", 3)
-        assert app.replies._waiters == {}
+        assert components_of(app).replies._waiters == {}
 
-    def test_several_for_one_task(self, client: FlaskClient, app: Api, worker: FakeWorker) -> None:
+    def test_several_for_one_task(self, client: FlaskClient, app: Flask, worker: FakeWorker) -> None:
         worker.gate.clear()
         task_id = post_async(client)
         waiting = [Background(lambda: app.test_client().get(f"/tasks/{task_id}?wait=30")) for _ in range(3)]
-        wait_until(lambda: len(app.replies._waiters.get(task_id, ())) == 3, "the waiters")
+        wait_until(lambda: len(components_of(app).replies._waiters.get(task_id, ())) == 3, "the waiters")
         worker.gate.set()
         assert [one.response().json["status"] for one in waiting] == ["succeeded"] * 3
 
@@ -163,7 +165,7 @@ class TestWaiting:
         task_id = post_async(client)
         other = make_app()
         waiting = Background(lambda: other.test_client().get(f"/tasks/{task_id}?wait=30"))
-        wait_until(lambda: other.replies._waiters, "the waiter")
+        wait_until(lambda: components_of(other).replies._waiters, "the waiter")
         worker.gate.set()
         assert waiting.response().json["status"] == "succeeded"
 

@@ -6,17 +6,18 @@ from typing import Any
 
 import pytest
 import redis
-from api_rig import RAW_METADATA, FakeWorker, assert_problem, encoded_form, form, post, raw_form, raw_image
+from api_rig import RAW_METADATA, FakeWorker, assert_problem, encoded_form, form, post, raw_form, raw_image, services_of
+from flask import Flask
 from flask.testing import FlaskClient
 from support.waiting import until
 
-from api.app import Api
+from api.components import components_of
 
 
 class Outboxes:
     """An API with sinks, and what lies in their outboxes."""
 
-    def __init__(self, app: Api, client: redis.Redis) -> None:
+    def __init__(self, app: Flask, client: redis.Redis) -> None:
         self.app = app
         self.client: FlaskClient = app.test_client()
         self._redis = client
@@ -25,11 +26,11 @@ class Outboxes:
         """Names of the outboxes that the result of such a request lies in."""
         request = encoded_form([raw_image(3)], form(metadata=RAW_METADATA, **fields))
         task_id = self.client.post("/inference", headers={"Prefer": "respond-async"}, **request).json["task_id"]
-        FakeWorker(self.app.services, self._redis).work_off()
+        FakeWorker(services_of(self.app), self._redis).work_off()
         deliveries = self.client.get(f"/tasks/{task_id}").json["deliveries"]
         assert {one["status"] for one in deliveries} <= {"pending"}
         asked = [one["sink"] for one in deliveries]
-        prefix = self.app.services.settings.task_store.key_prefix
+        prefix = services_of(self.app).settings.task_store.key_prefix
         for sink in ("jsonl", "mongodb", "kafka"):
             entries = self._redis.xrange(f"{prefix}:outbox:{sink}")
             assert sum(fields[b"task_id"].decode() == task_id for _, fields in entries) == (sink in asked)
@@ -76,7 +77,7 @@ def test_a_full_outbox_refuses_what_would_come_to_it_and_nothing_else(outboxes: 
     configured = outboxes(sinks=("jsonl", "kafka"), outbox={"max_entries": 2})
     for _ in range(2):
         configured.classify(sinks="kafka")
-    configured.app.submissions._admission._outbox._answers.clear()  # as half a second later
+    components_of(configured.app).submissions.parts.admission._outbox._answers.clear()  # as half a second later
     for fields in ({}, {"sinks": "kafka"}):
         response = post(configured.client, raw_form(**fields), headers={"Prefer": "respond-async"})
         problem = assert_problem(response, 503, "service_unavailable")
@@ -91,7 +92,7 @@ def test_an_outbox_whose_oldest_result_is_too_old_refuses_too(outboxes: Any) -> 
     configured.classify()
 
     def is_refused() -> bool:
-        configured.app.submissions._admission._outbox._answers.clear()
+        components_of(configured.app).submissions.parts.admission._outbox._answers.clear()
         return bool(post(configured.client, headers={"Prefer": "respond-async"}).status_code == 503)
 
     until(is_refused, "the refusal")

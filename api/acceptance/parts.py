@@ -1,0 +1,30 @@
+"""Parts that single requests and batches are accepted with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from api.acceptance.admission import Admission
+from api.acceptance.uploads import Uploads
+from inference.broker import Broker
+from inference.lifecycle.replies import ReplyRouter
+from inference.lifecycle.task_ids import TaskIds
+from inference.rollout.runtime_config import EffectiveConfiguration
+from inference.settings import Settings
+from inference.storage.protocol import ObjectStore
+from inference.task_store import SubmissionStore
+
+
+@dataclass(frozen=True)
+class AcceptanceParts:
+    """Shared by `Submissions` and `BatchSubmissions`: what one accepts takes room from the other."""
+
+    store: SubmissionStore
+    broker: Broker
+    objects: ObjectStore
+    uploads: Uploads
+    ids: TaskIds
+    configuration: EffectiveConfiguration
+    replies: ReplyRouter
+    admission: Admission
+    settings: Settings

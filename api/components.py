@@ -1,0 +1,90 @@
+"""Components of the application: built once, kept in `app.extensions`, and read by the routes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from flask import Flask, current_app
+
+from api.acceptance.admission import Admission
+from api.acceptance.batch_submission import BatchSubmissions
+from api.acceptance.parts import AcceptanceParts
+from api.acceptance.submission import Submissions
+from api.acceptance.uploads import Uploads
+from api.commands import Commands
+from api.server.stopping import SharedFlag
+from inference.container import Services
+from inference.lifecycle.replies import ReplyRouter
+from inference.lifecycle.task_ids import TaskIds
+
+_EXTENSION = "inference"
+
+
+@dataclass(frozen=True)
+class Components:
+    """Everything that the routes work with."""
+
+    services: Services
+    #: set when this service is about to end
+    stopping: SharedFlag
+    replies: ReplyRouter
+    submissions: Submissions
+    batch_submissions: BatchSubmissions
+    commands: Commands
+
+
+def components() -> Components:
+    """The components of the application that handles the current request."""
+    return components_of(current_app)
+
+
+def components_of(app: Flask) -> Components:
+    """The components of this application."""
+    found: Components = app.extensions[_EXTENSION]
+    return found
+
+
+def install_components(app: Flask, built: Components) -> None:
+    """Let the routes of `app` work with these."""
+    app.extensions[_EXTENSION] = built
+
+
+def build_components(services: Services, stopping: SharedFlag) -> Components:
+    """Build what the routes work with. Raises ConfigurationError: a model's description is wrong."""
+    parts = _acceptance_parts(services)
+    return Components(
+        services=services,
+        stopping=stopping,
+        replies=parts.replies,
+        submissions=Submissions(parts),
+        batch_submissions=BatchSubmissions(parts),
+        commands=Commands(
+            services.effective,
+            services.desired,
+            services.presence,
+            services.model_files,
+            load_timeout_s=services.settings.worker.load_timeout_s,
+        ),
+    )
+
+
+def _acceptance_parts(services: Services) -> AcceptanceParts:
+    settings = services.settings
+    return AcceptanceParts(
+        store=services.store,
+        broker=services.broker,
+        objects=services.objects,
+        uploads=Uploads(services.objects, settings.uploads),
+        ids=TaskIds(services.store, max_age_s=settings.uploads.orphan_after_s / 2),
+        configuration=services.effective,
+        replies=ReplyRouter(services.redis, services.store, settings.task_store.key_prefix),
+        admission=Admission(
+            services.store,
+            services.outbox_stats,
+            settings.outbox,
+            workers=services.presence.workers,
+            worker_settings=settings.worker,
+            check_free_space=services.free_space.check,
+        ),
+        settings=settings,
+    )
