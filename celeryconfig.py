@@ -4,7 +4,7 @@ import sys
 
 from inference.broker.amqp import predict_queue
 from inference.errors import ConfigurationError
-from inference.models.registry import described_models, served_name
+from inference.models.registry import default_name, described_models
 from inference.runtime.redis import kombu_sentinel_options, kombu_tls, kombu_url
 from inference.settings import config_path, load_settings
 
@@ -34,7 +34,7 @@ broker_transport_options = (
 )
 
 task_queues = [predict_queue(model.queue, settings.broker) for model in _models.values()]
-task_default_queue = _models[served_name(settings, _models)].queue
+task_default_queue = _models[default_name(settings, _models)].queue
 
 # One consumer; what runs side by side are the threads of the pipeline and the predictor process.
 worker_pool = "solo"

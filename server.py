@@ -172,7 +172,7 @@ def _check_config(options: argparse.Namespace) -> int:
     models = check_everything(settings)
     print(yaml.safe_dump(effective(settings), sort_keys=False), end="")
     for model in models:
-        served = ", served" if model.name == models.served_name else ""
+        served = ", served" if model.name == models.default_name else ""
         files = ", ".join(file.location for file in model.local_files.values())
         print(f"# model {model.name} {model.version} ({files}; {model.digest}; queue {model.queue}{served})", file=sys.stderr)
     return 0
@@ -206,10 +206,10 @@ def _warn_of_unused(file: Path | None) -> None:
 
 def _reset_models(options: argparse.Namespace) -> int:
     from inference.container import Services
-    from inference.models.registry import served_name
+    from inference.models.registry import default_name
 
     services = Services(_settings(options))
-    served = served_name(services.settings, services.descriptions)
+    served = default_name(services.settings, services.descriptions)
     services.desired.reset()
     print(f"models, ensemble mode and served model ({served}) are the configuration's again")
     return 0

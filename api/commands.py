@@ -14,8 +14,8 @@ from inference.domain import ModelRef
 from inference.errors import InferenceError, InvalidModel, ModelNotFound, ServiceUnavailable, SinkNotConfigured
 from inference.models.files import ModelFiles
 from inference.models.spec import ModelSpec
-from inference.rollout.desired_state import DesiredModels, NewFiles, Proposal, Report
-from inference.rollout.runtime_config import READING_AGE_S, EffectiveConfiguration
+from inference.rollout.desired_state import LoadReport, NewFiles, Proposal, RolloutStore
+from inference.rollout.runtime_config import READING_AGE_S, RuntimeConfig
 from inference.rollout.worker_registry import LoadedModelInfo, WorkerPresence
 from inference.settings.schema import ensemble_sinks
 
@@ -35,8 +35,8 @@ class Commands:
 
     def __init__(
         self,
-        configuration: EffectiveConfiguration,
-        desired: DesiredModels,
+        configuration: RuntimeConfig,
+        desired: RolloutStore,
         presence: WorkerPresence,
         files: ModelFiles,
         *,
@@ -66,7 +66,7 @@ class Commands:
         self._configuration.refresh()
         effective = self._configuration.now()
         return answer | {
-            "served_model": effective.served_name,
+            "served_model": effective.default_name,
             "ensemble_mode": effective.ensemble_mode,
             "sinks": effective.sinks,
         }
@@ -91,7 +91,7 @@ class Commands:
         loaded = self._loaded(spec.name)
         self._desired.serve(spec.name)
         self._settle()
-        return _answer({worker: Report(worker, _reference(model)) for worker, model in loaded.items()})
+        return _answer({worker: LoadReport(worker, _reference(model)) for worker, model in loaded.items()})
 
     def _load_new_weights(self, command: LoadNewWeights) -> _Answer:
         spec = self._spec(command.model)
@@ -121,7 +121,7 @@ class Commands:
         self._settle(model)
         return {"model": model.to_dict()} | _answer(reports)
 
-    def _commit(self, proposal: Proposal, reports: Mapping[str, Report]) -> ModelRef:
+    def _commit(self, proposal: Proposal, reports: Mapping[str, LoadReport]) -> ModelRef:
         models = {report.model for report in reports.values() if report.model is not None}
         if len(models) > 1:
             raise _stays(proposal, InvalidModel("the files are not the same on every worker's host"), reports)
@@ -144,7 +144,7 @@ class Commands:
     def _workers(self, model: str) -> dict[str, LoadedModelInfo]:
         return {worker.worker: loaded for worker in self._presence.workers() for loaded in worker.models if loaded.name == model}
 
-    def _await_reports(self, proposal: Proposal, expected: set[str]) -> Mapping[str, Report]:
+    def _await_reports(self, proposal: Proposal, expected: set[str]) -> Mapping[str, LoadReport]:
         """Until every worker has loaded it; those that come up meanwhile are waited for too.
 
         Raises:
@@ -164,7 +164,7 @@ class Commands:
                 raise _stays(proposal, ServiceUnavailable(f"{gone} went away while it loaded", retry_after_s=1), reports)
             if not missing:
                 return reports
-            if time.monotonic() > deadline or not self._desired.hold(proposal.change_id):
+            if time.monotonic() > deadline or not self._desired.keep_alive(proposal.change_id):
                 late = ServiceUnavailable(f"{', '.join(sorted(missing))} did not load it in time", retry_after_s=1)
                 raise _stays(proposal, late, reports)
             time.sleep(_LOOK_INTERVAL_S)
@@ -188,7 +188,7 @@ def _reference(loaded: LoadedModelInfo) -> ModelRef:
     return ModelRef(loaded.name, loaded.version, loaded.digest)
 
 
-def _answer(reports: Mapping[str, Report]) -> _Answer:
+def _answer(reports: Mapping[str, LoadReport]) -> _Answer:
     workers = [
         {"worker": worker, "status": "ready", "model": report.model.to_dict(), "load_s": report.load_s}
         for worker, report in sorted(reports.items())
@@ -197,7 +197,7 @@ def _answer(reports: Mapping[str, Report]) -> _Answer:
     return {"workers": workers}
 
 
-def _stays(proposal: Proposal, error: InferenceError, reports: Mapping[str, Report]) -> InferenceError:
+def _stays(proposal: Proposal, error: InferenceError, reports: Mapping[str, LoadReport]) -> InferenceError:
     """`error` as the answer: the old model stays, and what each worker did."""
     error.put_before(f"{proposal.model} stays as it is")
     error.workers = {

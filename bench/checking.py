@@ -30,7 +30,7 @@ _CANDIDATES = 1_000
 
 
 @dataclass
-class Checked:
+class ValidatedRequest:
     """What came back in `seconds`."""
 
     answers: int = 0
@@ -82,9 +82,9 @@ def _samples(folder: Path) -> Iterator[Sample]:
         yield Sample(image, model.predict(image[None])[0])
 
 
-async def _ask(url: str, samples: list[Sample], clients: int, seconds: float) -> Checked:
+async def _ask(url: str, samples: list[Sample], clients: int, seconds: float) -> ValidatedRequest:
     connections = Connections(url)
-    checked = Checked()
+    checked = ValidatedRequest()
     began = time.perf_counter()
 
     async def client(number: int) -> None:

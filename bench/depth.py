@@ -1,8 +1,8 @@
 """What a task costs while few or very many others wait: time, and CPU of all our processes.
 
-For each depth a service of its own, embedded, first without a worker. The queue is filled through what the API calls too,
-`inference.lifecycle.enqueue.accept_batch`: many tasks a call, but a message for each, as single requests leave them; all of them name one
-stored image. Then the worker starts, and for each task that starts another is accepted, so that the depth stays what it is.
+For each depth a service of its own, embedded, first without a worker. The queue is filled through the function that the API calls,
+`inference.lifecycle.enqueue.accept_batch`: many tasks a call, but a message for each, as single requests leave them; all of them
+name one stored image. Then the worker starts, and for each task that starts another is accepted, so that the depth stays what it is.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from bench.processes import Processes, cpu_ms_each
 from bench.report import Row, row
 from bench.workload import Workload
 from inference.container import Services
-from inference.domain import BatchRequest, PredictionRequest, QueueItem
+from inference.domain import BatchRequest, QueueItem, TaskSubmission
 from inference.imaging import ImageLimits, inspect
 from inference.launcher import embedded_broker
 from inference.lifecycle.enqueue import accept_batch
@@ -143,9 +143,9 @@ class _Queue:
         accept_batch(self._services.store, self._services.broker, batch, max_message_items=1)
         self._accepted += count
 
-    def _request(self) -> PredictionRequest:
+    def _request(self) -> TaskSubmission:
         task_id = uuid.uuid4().hex
-        return PredictionRequest(
+        return TaskSubmission(
             task_id=task_id,
             request_id=task_id,
             model=self._model,

@@ -13,8 +13,8 @@ from inference.broker.taken import TakenMessages
 from inference.models.files import ModelFiles
 from inference.models.registry import ModelRegistry, described_models
 from inference.models.spec import ModelDescription
-from inference.rollout.desired_state import DesiredModels
-from inference.rollout.runtime_config import EffectiveConfiguration
+from inference.rollout.desired_state import RolloutStore
+from inference.rollout.runtime_config import RuntimeConfig
 from inference.rollout.worker_registry import WorkerPresence
 from inference.runtime.redis import broker_url, connect, task_store_url
 from inference.settings import Settings
@@ -86,12 +86,12 @@ class Services:
         return free_space_of(self.settings, self.redis)
 
     @cached_property
-    def desired(self) -> DesiredModels:
-        return DesiredModels(self.redis, self.settings.task_store.key_prefix)
+    def desired(self) -> RolloutStore:
+        return RolloutStore(self.redis, self.settings.task_store.key_prefix)
 
     @cached_property
-    def effective(self) -> EffectiveConfiguration:
-        return EffectiveConfiguration(self.settings, self.models, self.desired)
+    def effective(self) -> RuntimeConfig:
+        return RuntimeConfig(self.settings, self.models, self.desired)
 
     def outbox_stats(self, sink: str) -> OutboxStats:
         return outbox_stats(self.redis, self.settings.task_store.key_prefix, sink)

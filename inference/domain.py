@@ -97,7 +97,7 @@ def _texts(data: Mapping[str, Any], *names: str) -> list[str]:
 
 
 @dataclass
-class PredictionRequest:
+class TaskSubmission:
     """A task as it is accepted: everything that is known before it runs."""
 
     task_id: str
@@ -129,17 +129,17 @@ class BatchRequest:
 
     batch_id: str
     #: in the order of the request: a task, or the error of an item that was refused (`InferenceError.to_dict()`)
-    entries: tuple[PredictionRequest | dict[str, Any], ...]
+    entries: tuple[TaskSubmission | dict[str, Any], ...]
     idempotency_key: str = ""
     fingerprint: str = ""
 
     @property
-    def tasks(self) -> list[PredictionRequest]:
-        return [entry for entry in self.entries if isinstance(entry, PredictionRequest)]
+    def tasks(self) -> list[TaskSubmission]:
+        return [entry for entry in self.entries if isinstance(entry, TaskSubmission)]
 
     @property
     def record(self) -> BatchRecord:
-        entries = (entry.task_id if isinstance(entry, PredictionRequest) else entry for entry in self.entries)
+        entries = (entry.task_id if isinstance(entry, TaskSubmission) else entry for entry in self.entries)
         return BatchRecord(self.batch_id, tuple(entries))
 
 
@@ -274,7 +274,7 @@ class TaskRecord:
     is_image_stored: bool = True
 
     @staticmethod
-    def of_request(request: PredictionRequest) -> TaskRecord:
+    def of_request(request: TaskSubmission) -> TaskRecord:
         """The record of a task that is accepted now, as far as its request tells."""
         now_ms = round(time.time() * 1000)
         return TaskRecord(
@@ -298,7 +298,7 @@ class TaskRecord:
 
 
 @dataclass
-class Ended:
+class Completion:
     """How a task ended, and when. Times as in `TaskRecord`."""
 
     outcome: Outcome
@@ -306,7 +306,7 @@ class Ended:
 
 
 @dataclass
-class EndedTask(Ended):
+class CompletedTask(Completion):
     """... with what else of its record is told to those who wait for its end."""
 
     task_id: str

@@ -17,7 +17,7 @@ from celery.worker import state
 from inference.domain import PREDICT_TASK
 from inference.errors import InferenceError, ModelNotFound
 from tasks.consumer.main_loop import MainLoop
-from tasks.consumer.request import PredictRequest
+from tasks.consumer.request import CeleryRequest
 from tasks.pipeline.jobs import Delivery
 from tasks.worker.redelivery import Redeliveries
 from tasks.worker.worker import InferenceWorker
@@ -68,12 +68,12 @@ def predict_strategy(task: Task, _app: Any, consumer: Any) -> Callable[..., None
     return handle
 
 
-def _request(message: Any, body: Any, **options: Any) -> PredictRequest:
+def _request(message: Any, body: Any, **options: Any) -> CeleryRequest:
     """Raises InvalidTaskError: it is then rejected, and does not come again."""
     if body is not None:
         raise InvalidTaskError("Celery's message protocol 1 is not supported; use protocol 2")
     try:
-        return PredictRequest(message, body=message.body, headers=message.headers, **options)
+        return CeleryRequest(message, body=message.body, headers=message.headers, **options)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise InvalidTaskError(f"not a message of Celery's protocol 2: {error!r}") from error
 
@@ -84,10 +84,10 @@ def _check_served(worker: InferenceWorker, delivery: Delivery) -> None:
         raise ModelNotFound(f"this worker does not serve {model}: the message is in the wrong queue")
 
 
-def _submit_at_eta(request: PredictRequest, delivery: Delivery, worker: InferenceWorker, consumer: Any) -> None:
+def _submit_at_eta(request: CeleryRequest, delivery: Delivery, worker: InferenceWorker, consumer: Any) -> None:
     """As Celery does: what waits for its time takes no place in the prefetch window."""
 
-    def submit(request: PredictRequest) -> None:
+    def submit(request: CeleryRequest) -> None:
         state.task_reserved(request)
         consumer.qos.decrement_eventually()
         worker.submit(delivery)

@@ -27,7 +27,7 @@ from inference.broker import USUAL_PRIORITY
 from inference.domain import ModelRef
 from inference.errors import Overloaded, ServiceUnavailable
 from inference.rollout.worker_registry import LoadedModelInfo, WorkerInfo
-from inference.runtime.ttl_cache import Remembered, run_in_thread
+from inference.runtime.ttl_cache import TtlCache, run_in_thread
 from inference.settings import OutboxSettings, WorkerSettings
 from inference.task_store import QueueLoad, Room, SubmissionStore
 from inference.task_store.outbox import OutboxStats
@@ -78,14 +78,14 @@ class Admission:
     ) -> None:
         self._store = store
         self._clock = clock
-        cache = partial(Remembered, clock=clock, run=run)
+        cache = partial(TtlCache, clock=clock, run=run)
         self._figures: _ByName[_Figures] = _ByName(
             self._read_figures, partial(cache, max_age_s=_QUEUE_AGE_S, background_age_s=_QUEUE_BACKGROUND_AGE_S)
         )
         self._outbox: _ByName[OutboxStats] = _ByName(
             outbox_stats, partial(cache, max_age_s=_OUTBOX_AGE_S, background_age_s=_OUTBOX_BACKGROUND_AGE_S)
         )
-        self._workers: Remembered[Sequence[WorkerInfo]] = cache(
+        self._workers: TtlCache[Sequence[WorkerInfo]] = cache(
             workers, max_age_s=_WORKERS_AGE_S, background_age_s=_WORKERS_BACKGROUND_AGE_S
         )
         self._limits = limits
@@ -228,10 +228,10 @@ class _ByName(Generic[T]):
         cache: makes the cache of a call's answer.
     """
 
-    def __init__(self, ask: Callable[[str], T], cache: Callable[[Callable[[], T]], Remembered[T]]) -> None:
+    def __init__(self, ask: Callable[[str], T], cache: Callable[[Callable[[], T]], TtlCache[T]]) -> None:
         self._ask = ask
         self._cache = cache
-        self._answers: dict[str, Remembered[T]] = {}
+        self._answers: dict[str, TtlCache[T]] = {}
 
     def __call__(self, name: str) -> T:
         if name not in self._answers:

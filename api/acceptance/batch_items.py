@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from api.acceptance.validation import Checked
+from api.acceptance.validation import ValidatedRequest
 from api.forms.batch import BatchItem
 from api.forms.known_fields import check_members
 from api.forms.predict import METADATA_MEMBERS, ImageForm, read_image_form
@@ -26,7 +26,7 @@ class PreparedItem:
     """An item that may be accepted."""
 
     form: ImageForm
-    checked: Checked
+    checked: ValidatedRequest
     item: QueueItem
     #: False for an object that was there before, and is not ours to remove
     is_upload: bool
@@ -37,7 +37,7 @@ class PreparedItem:
 
 
 #: Checks one image's form, and inspects the image.
-Check = Callable[[ImageForm], tuple[Checked, ImageHeader]]
+Check = Callable[[ImageForm], tuple[ValidatedRequest, ImageHeader]]
 
 
 class BatchItems:

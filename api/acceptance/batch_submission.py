@@ -13,13 +13,13 @@ from api.acceptance.batch_items import BatchItems, PreparedItem
 from api.acceptance.parts import AcceptanceParts
 from api.acceptance.unstored_images import UnstoredImages
 from api.acceptance.uploads import GRACE_S, MAX_STORE_S, Upload, discard_all, wait_for_all
-from api.acceptance.validation import Door
+from api.acceptance.validation import RequestValidator
 from api.forms.batch import BatchForm
-from inference.domain import BatchRequest, PredictionRequest
+from inference.domain import BatchRequest, TaskSubmission
 from inference.errors import InferenceError, Overloaded, ServiceUnavailable
 from inference.lifecycle.enqueue import accept_batch, may_be_accepted, withdraw_batch
 from inference.lifecycle.replies import BatchWaiter
-from inference.rollout.runtime_config import Effective
+from inference.rollout.runtime_config import ConfigSnapshot
 from inference.task_store import Room
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class BatchSubmissions:
         self.parts = parts
         self._items = BatchItems(parts.objects, parts.ids, parts.settings)
         self._unstored = UnstoredImages(parts.store)
-        self._door = Door(parts.broker, parts.settings)
+        self._validator = RequestValidator(parts.broker, parts.settings)
 
     def submit(self, form: BatchForm) -> BatchSubmission:
         """Accept the tasks of a batch; the caller ends the waiter.
@@ -81,7 +81,7 @@ class BatchSubmissions:
             ServiceUnavailable: the object store fails, or takes too long; nothing is left of any image.
         """
         try:
-            wait_for_all((upload for upload in uploads if not upload.is_beside), min(deadline_s, MAX_STORE_S))
+            wait_for_all((upload for upload in uploads if not upload.in_background), min(deadline_s, MAX_STORE_S))
         except BaseException:
             discard_all(uploads)
             raise
@@ -104,13 +104,13 @@ class BatchSubmissions:
             logger.warning("not every image of batch %s is stored yet; its tasks go on: %r", submission.batch_id, error)
             self._unstored.keep(submission.uploads)
 
-    def _prepare(self, form: BatchForm, effective: Effective) -> list[PreparedItem | InferenceError]:
-        check = partial(self._door.check_with_image, preference=form.preference, effective=effective)
+    def _prepare(self, form: BatchForm, effective: ConfigSnapshot) -> list[PreparedItem | InferenceError]:
+        check = partial(self._validator.check_with_image, preference=form.preference, effective=effective)
         prepare = partial(self._items.prepare, check=check)
         if not any(item.is_reference for item in form.items):
             return [prepare(item) for item in form.items]
         deadlines = (item.options.get("deadline_s") for item in form.items if isinstance(item.options, dict))
-        timeout_s = min(MAX_STORE_S, self._door.longest_deadline_s(deadlines, form.preference))
+        timeout_s = min(MAX_STORE_S, self._validator.longest_deadline_s(deadlines, form.preference))
         try:
             return self.parts.uploads.transfers.map(prepare, form.items, timeout_s=timeout_s)
         except TimeoutError as error:
@@ -134,12 +134,10 @@ class BatchSubmissions:
         }
         return {queue: room for queue, room in rooms.items() if room is not None}
 
-    def _requests(
-        self, prepared: Sequence[PreparedItem], uploads: Mapping[str, Upload], batch_id: str
-    ) -> list[PredictionRequest]:
-        def request(one: PreparedItem) -> PredictionRequest:
+    def _requests(self, prepared: Sequence[PreparedItem], uploads: Mapping[str, Upload], batch_id: str) -> list[TaskSubmission]:
+        def request(one: PreparedItem) -> TaskSubmission:
             upload = uploads.get(one.item.task_id)
-            return PredictionRequest(
+            return TaskSubmission(
                 task_id=one.item.task_id,
                 request_id=one.form.request_id_of(one.item.task_id),
                 model=one.checked.model,
@@ -150,7 +148,7 @@ class BatchSubmissions:
                 priority=one.form.priority,
                 image=upload.inline if upload else b"",
                 reply_to=self.parts.replies.channel,
-                store_ms=upload.wait(0) if upload and not upload.is_beside else 0.0,
+                store_ms=upload.wait(0) if upload and not upload.in_background else 0.0,
                 batch_id=batch_id,
             )
 

@@ -9,7 +9,7 @@ from api.acceptance.uploads import Uploads
 from inference.broker import Broker
 from inference.lifecycle.replies import ReplyRouter
 from inference.lifecycle.task_ids import TaskIds
-from inference.rollout.runtime_config import EffectiveConfiguration
+from inference.rollout.runtime_config import RuntimeConfig
 from inference.settings import Settings
 from inference.storage.protocol import ObjectStore
 from inference.task_store import SubmissionStore
@@ -24,7 +24,7 @@ class AcceptanceParts:
     objects: ObjectStore
     uploads: Uploads
     ids: TaskIds
-    configuration: EffectiveConfiguration
+    configuration: RuntimeConfig
     replies: ReplyRouter
     admission: Admission
     settings: Settings

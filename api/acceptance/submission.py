@@ -10,9 +10,9 @@ from functools import partial
 from api.acceptance.parts import AcceptanceParts
 from api.acceptance.unstored_images import UnstoredImages
 from api.acceptance.uploads import GRACE_S, MAX_STORE_S, Upload
-from api.acceptance.validation import Door
+from api.acceptance.validation import RequestValidator
 from api.forms.predict import PredictForm
-from inference.domain import ModelRef, Outcome, PredictionRequest, QueueItem, TaskRecord
+from inference.domain import ModelRef, Outcome, QueueItem, TaskRecord, TaskSubmission
 from inference.errors import InferenceError, Overloaded
 from inference.lifecycle.enqueue import accept, may_be_accepted, withdraw
 from inference.lifecycle.replies import Waiter
@@ -45,7 +45,7 @@ class Submissions:
     def __init__(self, parts: AcceptanceParts) -> None:
         self.parts = parts
         self._unstored = UnstoredImages(parts.store)
-        self._door = Door(parts.broker, parts.settings)
+        self._validator = RequestValidator(parts.broker, parts.settings)
 
     def submit(self, form: PredictForm) -> Submission:
         """Accept a task; the caller ends the waiter.
@@ -53,7 +53,7 @@ class Submissions:
         Raises:
             InferenceError: refused; then nothing of it is left.
         """
-        checked = self._door.check(form, form.preference, self.parts.configuration.now())
+        checked = self._validator.check(form, form.preference, self.parts.configuration.now())
         known = self._known_task(form)
         if known is not None:
             return self._replayed(known, checked.deadline_s)
@@ -61,10 +61,10 @@ class Submissions:
         room = self.parts.admission.check(
             queue, model=checked.model, deadline_s=checked.deadline_s, sinks=checked.sinks, priority=form.priority
         )
-        header = self._door.inspect(form, checked.spec)
+        header = self._validator.inspect(form, checked.spec)
         item = QueueItem(*self.parts.ids.new(), header)
         upload = self.parts.uploads.begin(item, form)
-        request = PredictionRequest(
+        request = TaskSubmission(
             task_id=item.task_id,
             request_id=form.request_id_of(item.task_id),
             model=checked.model,
@@ -87,7 +87,7 @@ class Submissions:
         Raises:
             ServiceUnavailable: the object store fails, or takes too long; nothing is left of the image.
         """
-        if upload.is_beside:
+        if upload.in_background:
             return 0.0
         try:
             return upload.wait(min(deadline_s, MAX_STORE_S))
@@ -108,7 +108,7 @@ class Submissions:
         if upload is None:
             return 0.0
         try:
-            return upload.wait(min(submission.deadline_s, GRACE_S) if upload.is_beside else 0)
+            return upload.wait(min(submission.deadline_s, GRACE_S) if upload.in_background else 0)
         except Exception as error:
             may_go = upload.has_failed and outcome is None and not submission.has_key
             if may_go and withdraw(self.parts.store, submission.task_id):
@@ -118,7 +118,7 @@ class Submissions:
             self._unstored.keep({submission.task_id: upload})
             return 0.0
 
-    def _accept_and_expect(self, request: PredictionRequest, upload: Upload, room: Room | None) -> Submission:
+    def _accept_and_expect(self, request: TaskSubmission, upload: Upload, room: Room | None) -> Submission:
         task_id, deadline_s = request.task_id, request.deadline_s
         waiter = self.parts.replies.expect(task_id)  # before anything can answer
         try:
@@ -153,7 +153,7 @@ class Submissions:
             task_id, record.request_id, record.model, waiter, deadline_s, upload=None, has_key=True, record=lambda: record
         )
 
-    def _accept(self, request: PredictionRequest, upload: Upload, room: Room | None) -> str:
+    def _accept(self, request: TaskSubmission, upload: Upload, room: Room | None) -> str:
         try:
             self.parts.ids.check_age(request.task_id)
             accepted = accept(

@@ -10,7 +10,7 @@ A = TypeVar("A")
 R = TypeVar("R")
 
 
-class SideBySide:
+class BoundedThreadPool:
     """At most `width` calls at a time, over all who ask.
 
     Threads of the standard library: greenlets where gevent has patched it. They start with the first call, so after a fork.

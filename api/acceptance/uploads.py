@@ -15,7 +15,7 @@ from concurrent.futures import TimeoutError as FutureTimeoutError
 from concurrent.futures import wait as wait_for_futures
 from functools import partial
 
-from api.acceptance.thread_pool import SideBySide
+from api.acceptance.thread_pool import BoundedThreadPool
 from api.forms.predict import ImageForm
 from inference.domain import QueueItem
 from inference.errors import InferenceError, ServiceUnavailable
@@ -52,7 +52,7 @@ class Upload:
         transfer: its put, whose result is the milliseconds that it took; None where it is stored already.
         image: its bytes.
         is_inline: they go into the task's record too.
-        is_beside: its task does not wait for it.
+        in_background: its task does not wait for it.
         deletions: where images of refused requests are deleted.
         store_ms: milliseconds that its put took, where it is stored already.
     """
@@ -65,8 +65,8 @@ class Upload:
         *,
         image: bytes,
         is_inline: bool,
-        is_beside: bool,
-        deletions: SideBySide,
+        in_background: bool,
+        deletions: BoundedThreadPool,
         store_ms: float = 0.0,
     ) -> None:
         self._objects = objects
@@ -76,7 +76,7 @@ class Upload:
         self._deletions = deletions
         self._store_ms = store_ms
         self.transfer = transfer
-        self.is_beside = is_beside
+        self.in_background = in_background
 
     @property
     def inline(self) -> bytes:
@@ -187,11 +187,11 @@ class Uploads:
         self._inline_bytes = 0
         #: the last one succeeded; while that is not so, no task is accepted before its image is stored
         self._store_works = False
-        self._puts = SideBySide(_MAX_BESIDE)
-        self._deletions = SideBySide(_DELETIONS)
+        self._puts = BoundedThreadPool(_MAX_BESIDE)
+        self._deletions = BoundedThreadPool(_DELETIONS)
         #: ids of the tasks whose images are being stored beside the queue
-        self._are_beside: set[str] = set()
-        self.transfers = SideBySide(_TRANSFERS)
+        self._in_background: set[str] = set()
+        self.transfers = BoundedThreadPool(_TRANSFERS)
 
     def note_inline_bytes(self, count: int) -> None:
         """Take note of the bytes that the task store has inline, as it told with an acceptance."""
@@ -228,7 +228,7 @@ class Uploads:
         is_inline = (
             all(size <= self._max_image_bytes for size in sizes)
             and sum(sizes) <= room
-            and (self._objects.is_local or (self._store_works and len(self._are_beside) < _MAX_BESIDE))
+            and (self._objects.is_local or (self._store_works and len(self._in_background) < _MAX_BESIDE))
         )
         if is_inline:
             self._inline_bytes += sum(sizes)
@@ -238,32 +238,34 @@ class Uploads:
         self, item: QueueItem, form: ImageForm, *, is_inline: bool, begin_put: Callable[[_Put], Future[float]] | None
     ) -> Upload:
         """`begin_put` begins the put of an image that is not inline; None: it is made at once."""
-        put = partial(self._put, item, form, is_copy=is_inline)
-        is_beside = is_inline and not self._objects.is_local
+        put = partial(self._put, item, form, is_durable=not is_inline)
+        in_background = is_inline and not self._objects.is_local
         if is_inline:
-            begin_put = partial(self._begin_beside, item.task_id) if is_beside else None
+            begin_put = partial(self._begin_in_background, item.task_id) if in_background else None
         return Upload(
             self._objects,
             item.object_key,
             begin_put(put) if begin_put else None,
             image=form.image,
             is_inline=is_inline,
-            is_beside=is_beside,
+            in_background=in_background,
             deletions=self._deletions,
             store_ms=0.0 if begin_put else put(),
         )
 
-    def _begin_beside(self, task_id: str, put: _Put) -> Future[float]:
-        self._are_beside.add(task_id)
+    def _begin_in_background(self, task_id: str, put: _Put) -> Future[float]:
+        self._in_background.add(task_id)
         transfer = self._puts.begin(put)
-        transfer.add_done_callback(lambda _: self._are_beside.discard(task_id))
+        transfer.add_done_callback(lambda _: self._in_background.discard(task_id))
         return transfer
 
-    def _put(self, item: QueueItem, form: ImageForm, *, is_copy: bool) -> float:
+    def _put(self, item: QueueItem, form: ImageForm, *, is_durable: bool) -> float:
         began = time.perf_counter()
         metadata = {"request-id": form.request_id_of(item.task_id)}
         try:
-            self._objects.put(item.object_key, form.image, content_type=form.content_type, metadata=metadata, is_copy=is_copy)
+            self._objects.put(
+                item.object_key, form.image, content_type=form.content_type, metadata=metadata, is_durable=is_durable
+            )
         except ServiceUnavailable:
             self._store_works = False
             raise

@@ -15,12 +15,12 @@ from inference.domain import ModelRef
 from inference.errors import InvalidMetadata
 from inference.imaging import ImageHeader, ImageLimits, inspect
 from inference.models.spec import ModelSpec
-from inference.rollout.runtime_config import Effective
+from inference.rollout.runtime_config import ConfigSnapshot
 from inference.settings import Settings
 
 
 @dataclass
-class Checked:
+class ValidatedRequest:
     """What an image's request comes to."""
 
     spec: ModelSpec
@@ -32,21 +32,23 @@ class Checked:
     sinks: tuple[str, ...]
 
 
-class Door:
+class RequestValidator:
     def __init__(self, broker: Broker, settings: Settings) -> None:
         self._broker = broker
         self._settings = settings
         self._limits = ImageLimits(settings.limits.max_pixels)
 
-    def check(self, form: ImageForm, preference: Preference, effective: Effective) -> Checked:
+    def check(self, form: ImageForm, preference: Preference, effective: ConfigSnapshot) -> ValidatedRequest:
         """Check everything but the image itself: see `inspect`. Raises InferenceError: what is wrong with it."""
         spec = effective.model(form.model)
         deadline_s = self._deadline_s(form, preference)
         sinks = effective.sinks_for(form.sinks, field="metadata.sinks")
         self._check_priority(form)
-        return Checked(spec, effective.reference(spec), deadline_s, sinks)
+        return ValidatedRequest(spec, effective.reference(spec), deadline_s, sinks)
 
-    def check_with_image(self, form: ImageForm, preference: Preference, effective: Effective) -> tuple[Checked, ImageHeader]:
+    def check_with_image(
+        self, form: ImageForm, preference: Preference, effective: ConfigSnapshot
+    ) -> tuple[ValidatedRequest, ImageHeader]:
         """`check` and `inspect`. Raises InferenceError."""
         checked = self.check(form, preference, effective)
         return checked, self.inspect(form, checked.spec)

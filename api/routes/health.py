@@ -82,7 +82,7 @@ def _said(call: Callable[[], object]) -> str:
 
 
 def _served_model_is_loaded() -> None:
-    served = components().services.effective.now().served_name
+    served = components().services.effective.now().default_name
     workers = components().services.presence.workers()
     if not any(model.name == served for worker in workers for model in worker.models):
         raise ServiceUnavailable(f"no worker has {served} loaded ({len(workers)} workers are up)")

@@ -9,7 +9,7 @@ from typing import Any
 from api.views.problems import problem_document
 from api.views.task import result_view
 from api.views.urls import batch_url
-from inference.domain import BatchRecord, BatchRequest, Ended, Outcome, PredictionRequest, TaskRecord, TaskStatus
+from inference.domain import BatchRecord, BatchRequest, Completion, Outcome, TaskRecord, TaskStatus, TaskSubmission
 from inference.errors import InferenceError, TaskNotFound
 
 #: Of an item: it was refused, and has no task; its task ended so long ago that its record is gone.
@@ -18,7 +18,7 @@ _STATUSES = (*(status.value for status in TaskStatus), REFUSED)
 _OPEN = {TaskStatus.QUEUED, TaskStatus.RUNNING}
 
 
-def ended_batch_view(batch: BatchRequest, ended: Mapping[str, Ended]) -> dict[str, Any]:
+def ended_batch_view(batch: BatchRequest, ended: Mapping[str, Completion]) -> dict[str, Any]:
     """The batch object, once every task has ended."""
     items = [
         _refused_view(entry) if isinstance(entry, dict) else _ended_view(entry, ended[entry.task_id].outcome)
@@ -45,7 +45,7 @@ def _batch_view(batch_id: str, items: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _ended_view(task: PredictionRequest, outcome: Outcome) -> dict[str, Any]:
+def _ended_view(task: TaskSubmission, outcome: Outcome) -> dict[str, Any]:
     return _task_view(task, outcome.status, outcome)
 
 
@@ -56,7 +56,7 @@ def _record_view(task_id: str, record: TaskRecord | None) -> dict[str, Any]:
     return _taskless_view(GONE, error) | {"task_id": task_id}
 
 
-def _task_view(task: PredictionRequest | TaskRecord, status: TaskStatus, outcome: Outcome | None) -> dict[str, Any]:
+def _task_view(task: TaskSubmission | TaskRecord, status: TaskStatus, outcome: Outcome | None) -> dict[str, Any]:
     """What differs from item to item; the rest is at `/tasks/TASK_ID`."""
     error = InferenceError.from_dict(outcome.error) if outcome and outcome.error else None
     return {

@@ -7,7 +7,7 @@ from typing import Any
 
 from inference.container import Services
 from inference.errors import ServiceUnavailable
-from inference.rollout.runtime_config import Effective
+from inference.rollout.runtime_config import ConfigSnapshot
 
 
 def identity(services: Services) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def sentence(who: dict[str, Any]) -> str:
     return f"Image inference of {who['pipeline_id']}: model {who['served_model']}, input {shape}; results go {results_go}"
 
 
-def _last_known(services: Services) -> Effective:
+def _last_known(services: Services) -> ConfigSnapshot:
     with contextlib.suppress(ServiceUnavailable):  # who we are can be said without the store too
         services.effective.now()
     return services.effective.last_known()

@@ -20,7 +20,7 @@ _STEPS = (0, 3, 6, 9)
 _SEPARATOR = "\x06\x16"
 
 
-def bell_key(queue: str) -> str:
+def wake_up_key(queue: str) -> str:
     """Where a worker waits for messages of `queue`: a list with at most a token or two, which mean nothing but "look"."""
     return f"{queue}{_SEPARATOR}bell"
 
@@ -67,8 +67,8 @@ class RedisBroker:
     def _send(self, push: Enqueue) -> None:
         with unavailable_when_down(), self._redis.pipeline() as pipe:
             pipe.lpush(push.list_key, push.payload)
-            pipe.lpush(push.bell_key, "")
-            pipe.ltrim(push.bell_key, 0, 0)
+            pipe.lpush(push.wake_up_key, "")
+            pipe.ltrim(push.wake_up_key, 0, 0)
             pipe.execute()
 
     def depth(self, queue: str) -> int:
@@ -117,4 +117,4 @@ def _enqueue(
         "headers": headers,
         "properties": properties,
     }
-    return Enqueue(_list_key(queue, step), orjson.dumps(document), bell_key(queue))
+    return Enqueue(_list_key(queue, step), orjson.dumps(document), wake_up_key(queue))

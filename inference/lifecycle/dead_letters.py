@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from inference.broker import Broker
-from inference.domain import Outcome, PredictionRequest, TaskRecord, TaskStatus
+from inference.domain import Outcome, TaskRecord, TaskStatus, TaskSubmission
 from inference.errors import ObjectNotFound, PredictorDied, TaskNotFound
 from inference.lifecycle.enqueue import accept
 from inference.storage.protocol import ObjectStore, dead_letter_key
@@ -17,7 +17,7 @@ from inference.task_store.protocol import Commit
 from inference.task_store.stores import MaintenanceStore, TaskStore, WorkerStore
 
 
-def bury(
+def move_to_dead_letters(
     store: WorkerStore | MaintenanceStore, objects: ObjectStore, owner: str, record: TaskRecord, reason: str | None = None
 ) -> bool:
     """End `record`, which `owner` holds, as a dead letter; False where it was no longer the owner's.
@@ -87,12 +87,12 @@ class DeadLetters:
         """
         record = self._store.get(task_id)
         was_refused = "refused" in record.deliveries.values()
-        if self._store.deliver_again(task_id) or was_refused:  # 0 too where the answer to its first call got lost
+        if self._store.redeliver(task_id) or was_refused:  # 0 too where the answer to its first call got lost
             return task_id
         self._check(task_id)
         new_id = uuid.uuid4().hex
         item = dataclasses.replace(record.item, task_id=new_id, object_key=dead_letter_key(task_id))
-        request = PredictionRequest(
+        request = TaskSubmission(
             task_id=new_id,
             request_id=record.request_id,
             model=record.model,

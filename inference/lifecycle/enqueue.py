@@ -11,7 +11,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from inference.broker import Broker
-from inference.domain import BatchRequest, PredictionRequest, QueueMessage
+from inference.domain import BatchRequest, QueueMessage, TaskSubmission
 from inference.errors import ServiceUnavailable
 from inference.task_store.protocol import Accepted, AcceptedBatch, Enqueue, Room
 from inference.task_store.stores import SubmissionStore
@@ -36,7 +36,7 @@ class _Posting:
 def accept(
     store: SubmissionStore,
     broker: Broker,
-    request: PredictionRequest,
+    request: TaskSubmission,
     *,
     max_queue_depth: int = 0,
     room: Room | None = None,
@@ -134,8 +134,8 @@ def _surely(call: Callable[[], T], **subject: Any) -> T:
         time.sleep(_PAUSE_S)
 
 
-def _postings(requests: Iterable[PredictionRequest], *, max_items: int) -> Iterator[_Posting]:
-    def kind(request: PredictionRequest) -> tuple[int, str]:
+def _postings(requests: Iterable[TaskSubmission], *, max_items: int) -> Iterator[_Posting]:
+    def kind(request: TaskSubmission) -> tuple[int, str]:
         return -request.priority, request.queue  # the highest priority is also sent first
 
     for _, alike in itertools.groupby(sorted(requests, key=kind), kind):

@@ -20,7 +20,7 @@ from typing import Any, Self
 
 import redis
 
-from inference.domain import Ended, Outcome, TaskRecord, TaskStatus, decode_outcome
+from inference.domain import Completion, Outcome, TaskRecord, TaskStatus, decode_outcome
 from inference.errors import ServiceUnavailable, TaskNotFound
 from inference.task_store.stores import TaskReader
 
@@ -55,7 +55,7 @@ class BatchWaiter:
         self._all_ended = threading.Event()
         self.task_ids = tuple(task_ids)
         #: by task id, what has come so far
-        self.ended: dict[str, Ended] = {}
+        self.ended: dict[str, Completion] = {}
         if not self.task_ids:
             self._all_ended.set()
 
@@ -73,11 +73,11 @@ class BatchWaiter:
         """Take what the records of `task_ids` say already; a task whose record is gone has ended."""
         for task_id, record in zip(self.task_ids, records, strict=True):
             if record is None:
-                self.resolve(task_id, Ended(_gone(task_id), 0))
+                self.resolve(task_id, Completion(_gone(task_id), 0))
             elif record.outcome is not None:
-                self.resolve(task_id, Ended(record.outcome, record.finished_at_ms))
+                self.resolve(task_id, Completion(record.outcome, record.finished_at_ms))
 
-    def resolve(self, task_id: str, ended: Ended) -> None:
+    def resolve(self, task_id: str, ended: Completion) -> None:
         self.ended[task_id] = ended
         if len(self.ended) == len(self.task_ids):
             self._all_ended.set()
@@ -167,7 +167,7 @@ class ReplyRouter:
                 message: dict[str, Any] | None = channel.get_message(timeout=POLL_INTERVAL_S)
                 if message is not None:
                     frames = parse_frames(message["data"])
-                    self._resolve([(task_id, Ended(decode_outcome(outcome), at_ms)) for task_id, at_ms, outcome in frames])
+                    self._resolve([(task_id, Completion(decode_outcome(outcome), at_ms)) for task_id, at_ms, outcome in frames])
                 if time.monotonic() - polled_at >= POLL_INTERVAL_S:
                     self._poll_records()
                     polled_at = time.monotonic()
@@ -178,13 +178,13 @@ class ReplyRouter:
         if not task_ids:
             return
         try:
-            tasks = self._store.get_ended(task_ids)
+            tasks = self._store.get_completed(task_ids)
         except ServiceUnavailable as error:
             logger.warning("cannot read the records of %d waiting callers: %s", len(task_ids), error)
             return
         self._resolve([(task.task_id, task) for task in tasks if task is not None])
 
-    def _resolve(self, ends: Sequence[tuple[str, Ended]]) -> None:
+    def _resolve(self, ends: Sequence[tuple[str, Completion]]) -> None:
         """Takes what is decoded already: an outcome that cannot be read must not make others lose their waiters."""
         with self._lock:  # nobody has to look for them any more
             found = [(waiter, task_id, ended) for task_id, ended in ends for waiter in self._waiters.pop(task_id, ())]

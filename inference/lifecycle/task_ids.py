@@ -16,7 +16,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from inference.errors import ServiceUnavailable
-from inference.runtime.ttl_cache import Remembered
+from inference.runtime.ttl_cache import TtlCache
 from inference.storage.protocol import upload_key
 from inference.task_store.stores import SubmissionStore
 
@@ -36,7 +36,7 @@ class TaskIds:
     """
 
     def __init__(self, store: SubmissionStore, *, max_age_s: float, clock: Callable[[], float] = time.time) -> None:
-        self._tag = Remembered(store.tag, max_age_s=_TAG_AGE_S)
+        self._tag = TtlCache(store.tag, max_age_s=_TAG_AGE_S)
         self._max_age_s = max_age_s
         self._clock = clock
 

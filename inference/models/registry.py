@@ -18,7 +18,7 @@ def described_models(settings: Settings) -> dict[str, ModelDescription]:
     """The models of the setting `models` by name, variants among them; no file of theirs is looked at.
 
     Raises:
-        ConfigurationError: a description is wrong, two have the same name, or `served_model` is none of them.
+        ConfigurationError: a description is wrong, two have the same name, or `default_model` is none of them.
     """
     models: dict[str, ModelDescription] = {}
     for position, entry in enumerate(settings.models):
@@ -26,24 +26,24 @@ def described_models(settings: Settings) -> dict[str, ModelDescription]:
             if model.name in models:
                 raise ConfigurationError(f"models: two models are named {model.name}", field="models")
             models[model.name] = model
-    if settings.served_model not in {None, *models}:
+    if settings.default_model not in {None, *models}:
         raise ConfigurationError(
-            f"served_model: {settings.served_model} is none of the models ({', '.join(models)})", field="served_model"
+            f"default_model: {settings.default_model} is none of the models ({', '.join(models)})", field="default_model"
         )
     return models
 
 
-def served_name(settings: Settings, models: Mapping[str, ModelDescription]) -> str:
+def default_name(settings: Settings, models: Mapping[str, ModelDescription]) -> str:
     """Of the model that requests without one get."""
-    return settings.served_model or next(iter(models))
+    return settings.default_model or next(iter(models))
 
 
 class ModelRegistry:
     """Models by name, and which of them is served to requests that name none."""
 
-    def __init__(self, specs: Mapping[str, ModelSpec], *, served: str) -> None:
+    def __init__(self, specs: Mapping[str, ModelSpec], *, default: str) -> None:
         self._specs = specs
-        self.served_name = served
+        self.default_name = default
 
     @staticmethod
     def load(settings: Settings, names: Collection[str] | None = None) -> ModelRegistry:
@@ -58,11 +58,11 @@ class ModelRegistry:
         described = described_models(settings)
         files = ModelFiles(settings, described.values())
         specs = {name: _resolved(model, files) for name, model in described.items() if names is None or name in names}
-        return ModelRegistry(specs, served=served_name(settings, described))
+        return ModelRegistry(specs, default=default_name(settings, described))
 
     def get(self, name: str | None = None) -> ModelSpec:
         """The model of this name; the served one without a name. Raises ModelNotFound."""
-        spec = self._specs.get(name or self.served_name)
+        spec = self._specs.get(name or self.default_name)
         if spec is None:
             raise ModelNotFound(
                 f"there is no model {shown(name)}", field="metadata.model", expected=f"one of {', '.join(self._specs)}"

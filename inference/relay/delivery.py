@@ -28,7 +28,7 @@ class RelayPolicy:
     batch_size: int = 200
     backoff_s: float = 0.5
     max_backoff_s: float = 30.0
-    claim_idle_s: float = 30.0
+    reclaim_after_s: float = 30.0
     #: pause after a batch that was not full, so that the next one is fuller
     linger_s: float = 0.0
 
@@ -69,7 +69,7 @@ class Relay:
         """Deliver one batch: what an earlier failure left behind first. Gives the number of entries."""
         if time.monotonic() >= self._next_look:
             self._outbox.open()
-            self._held = self._held or self._outbox.claim(self._policy.batch_size, idle_s=self._policy.claim_idle_s)
+            self._held = self._held or self._outbox.claim(self._policy.batch_size, idle_s=self._policy.reclaim_after_s)
             if len(self._held) < self._policy.batch_size:  # else there may be more of it
                 self._next_look = time.monotonic() + _LOOK_INTERVAL_S
         self._take(block_ms)
@@ -88,7 +88,7 @@ class Relay:
     def _deliver(self) -> None:
         """Raises SinkUnavailable, ServiceUnavailable; what was not delivered is still held then."""
         entries = list(self._held)
-        tasks = self._store.get_ended([entry.task_id for entry in entries]) if entries else []
+        tasks = self._store.get_completed([entry.task_id for entry in entries]) if entries else []
         documents = []
         for entry, task in zip(entries, tasks, strict=True):
             if task is None:
@@ -137,11 +137,11 @@ class Relay:
         taken = [(entry.entry_id, entry.task_id) for entry in entries if entry.task_id not in reasons]
         refused = [(e.entry_id, e.task_id, reasons[e.task_id]) for e in entries if e.task_id in reasons]
         if taken:
-            self._store.delivered(self._sink.name, taken)
+            self._store.confirm_deliveries(self._sink.name, taken)
         for _, task_id, reason in refused:
             logger.error("%s refuses the result of task %s: %s", self._sink.name, task_id, reason)
         if refused:
-            self._store.refused(self._sink.name, refused)
+            self._store.refuse_deliveries(self._sink.name, refused)
         noted = {entry.entry_id for entry in entries}
         self._held = [entry for entry in self._held if entry.entry_id not in noted]
 

@@ -66,7 +66,9 @@ def _runners(settings: Settings) -> dict[str, Callable[[threading.Event], None]]
         services.objects,
         owner=f"sweeper@{name}",
         queues=[model.queue for model in services.descriptions.values()],
-        policy=SweepPolicy(max_attempts=settings.worker.max_attempts, lost_grace_s=settings.task_store.lost_grace_s),
+        policy=SweepPolicy(
+            max_attempts=settings.worker.max_attempts, requeue_lost_after_s=settings.task_store.requeue_lost_after_s
+        ),
     )
     runners: dict[str, Callable[[threading.Event], None]] = {"sweeper": sweeper.run}
     for sink in settings.possible_sinks:
@@ -103,6 +105,6 @@ def _relay(settings: Settings, services: Services, sink: str, name: str) -> Rela
     # A connection of its own: it blocks while it waits for entries.
     outbox = Outbox(connect(task_store_url(settings)), settings.task_store.key_prefix, sink, name)
     policy = RelayPolicy(
-        options.batch_size, options.backoff_s, options.max_backoff_s, options.claim_idle_s, options.linger_ms / 1000
+        options.batch_size, options.backoff_s, options.max_backoff_s, options.reclaim_after_s, options.linger_ms / 1000
     )
     return Relay(outbox, services.store, open_sink(sink, settings), pipeline_id=settings.pipeline_id, policy=policy)

@@ -13,7 +13,7 @@ from functools import partial
 from inference.broker import HIGHEST_PRIORITY, Broker
 from inference.domain import QueueMessage, TaskRecord
 from inference.errors import InferenceError
-from inference.lifecycle.dead_letters import bury
+from inference.lifecycle.dead_letters import move_to_dead_letters
 from inference.lifecycle.expiry_log import log_expired, some_of
 from inference.storage.protocol import ObjectStore
 from inference.task_store.stores import MaintenanceStore
@@ -32,7 +32,7 @@ _GONE_LIMIT = 100
 class SweepPolicy:
     interval_s: float = 1.0
     max_attempts: int = 3
-    lost_grace_s: float = 5.0
+    requeue_lost_after_s: float = 5.0
 
 
 class Sweeper:
@@ -89,11 +89,14 @@ class Sweeper:
             self._publish(reaped.requeue)
         for record in self._records(reaped.exhausted):
             logger.error("task %s is a dead letter: %d attempts ended in a dead process", record.task_id, record.deaths)
-            self._attempt(partial(bury, self._store, self._objects, self._owner, record), f"the dead letter {record.task_id}")
+            self._attempt(
+                partial(move_to_dead_letters, self._store, self._objects, self._owner, record),
+                f"the dead letter {record.task_id}",
+            )
 
     def _find_lost(self, queue: str) -> None:
         """A message is lost when later ones started a while ago, or when the broker has none left."""
-        now, grace_s = self._clock(), self._policy.lost_grace_s
+        now, grace_s = self._clock(), self._policy.requeue_lost_after_s
         history = self._watermarks[queue]
         history.append((now, self._store.started_watermarks(queue)))
         while len(history) > 1 and history[1][0] <= now - grace_s:

@@ -72,7 +72,7 @@ class Proposal:
 
 
 @dataclass(frozen=True)
-class Report:
+class LoadReport:
     """What one worker did about a proposal."""
 
     worker: str
@@ -84,7 +84,7 @@ class Report:
     load_s: float = 0.0
 
 
-class DesiredModels:
+class RolloutStore:
     """The desired state and the proposal on a Redis server. Every method raises ServiceUnavailable."""
 
     def __init__(self, client: redis.Redis, key_prefix: str) -> None:
@@ -94,9 +94,9 @@ class DesiredModels:
         self._hold = client.register_script(_HOLD)
 
     def read(self) -> DesiredState:
-        return self.look()[0]
+        return self.read_with_proposal()[0]
 
-    def look(self) -> tuple[DesiredState, Proposal | None]:
+    def read_with_proposal(self) -> tuple[DesiredState, Proposal | None]:
         """The state and the open proposal, as they are at one moment."""
         with unavailable_when_down(), self._redis.pipeline(transaction=True) as pipe:
             pipe.hgetall(f"{self._prefix}:desired")
@@ -110,24 +110,24 @@ class DesiredModels:
             opened = self._redis.set(
                 f"{self._prefix}:proposal", orjson.dumps(asdict(proposal)), nx=True, px=round(PROPOSAL_TTL_S * 1000)
             )
-        if not opened and not self.hold(proposal.change_id):  # it is open where the answer to a first call got lost
+        if not opened and not self.keep_alive(proposal.change_id):  # it is open where the answer to a first call got lost
             raise ChangeInProgress("another command changes a model at this moment", retry_after_s=PROPOSAL_TTL_S)
 
-    def hold(self, change_id: str) -> bool:
+    def keep_alive(self, change_id: str) -> bool:
         """Keep the proposal open for another `PROPOSAL_TTL_S`; False when it is not open any more."""
         return self._hold_for(change_id, round(PROPOSAL_TTL_S * 1000))
 
     def withdraw(self, change_id: str) -> None:
         self._hold_for(change_id, 0)
 
-    def report(self, change_id: str, report: Report) -> None:
+    def report(self, change_id: str, report: LoadReport) -> None:
         key = self._reports_key(change_id)
         with unavailable_when_down(), self._redis.pipeline(transaction=True) as pipe:
             pipe.hset(key, report.worker, orjson.dumps(asdict(report)).decode())
             pipe.expire(key, _REPORTS_TTL_S)
             pipe.execute()
 
-    def reports(self, change_id: str) -> dict[str, Report]:
+    def reports(self, change_id: str) -> dict[str, LoadReport]:
         """By worker, what each has said so far."""
         with unavailable_when_down():
             found: Any = self._redis.hgetall(self._reports_key(change_id))
@@ -222,6 +222,6 @@ def _proposal(data: bytes) -> Proposal:
     return Proposal(**document, files=NewFiles(**files) if files else None)
 
 
-def _report(document: dict[str, Any]) -> Report:
+def _report(document: dict[str, Any]) -> LoadReport:
     model = document.pop("model")
-    return Report(**document, model=ModelRef(**model) if model else None)
+    return LoadReport(**document, model=ModelRef(**model) if model else None)

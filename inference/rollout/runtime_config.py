@@ -10,8 +10,8 @@ from inference.domain import ModelRef
 from inference.errors import InvalidMetadata, shown
 from inference.models.registry import ModelRegistry
 from inference.models.spec import ModelSpec
-from inference.rollout.desired_state import DesiredModels, DesiredState
-from inference.runtime.ttl_cache import Remembered
+from inference.rollout.desired_state import DesiredState, RolloutStore
+from inference.runtime.ttl_cache import TtlCache
 from inference.settings import Settings
 from inference.settings.schema import SinkName, ensemble_sinks
 
@@ -22,7 +22,7 @@ _MAX_SHOWN_SINKS = 5
 
 
 @dataclass(frozen=True)
-class Effective:
+class ConfigSnapshot:
     """One moment of it. What a command named that the configuration does not name any more counts for nothing."""
 
     settings: Settings
@@ -30,13 +30,13 @@ class Effective:
     state: DesiredState
 
     @property
-    def served_name(self) -> str:
+    def default_name(self) -> str:
         served = self.state.served
-        return served if served is not None and served in self.models else self.models.served_name
+        return served if served is not None and served in self.models else self.models.default_name
 
     def model(self, name: str | None = None) -> ModelSpec:
         """The model of this name; the served one without a name. Raises ModelNotFound."""
-        return self.models.get(name or self.served_name)
+        return self.models.get(name or self.default_name)
 
     def reference(self, spec: ModelSpec) -> ModelRef:
         """The version of this model that is served."""
@@ -70,28 +70,28 @@ def chosen_sinks(settings: Settings, state: DesiredState) -> tuple[SinkName, ...
     return chosen if set(chosen) <= set(settings.possible_sinks) else settings.sinks
 
 
-class EffectiveConfiguration:
+class RuntimeConfig:
     """Reads the desired state, at most once a second."""
 
     def __init__(
         self,
         settings: Settings,
         models: ModelRegistry,
-        desired: DesiredModels,
+        desired: RolloutStore,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._settings = settings
         self._models = models
-        self._state = Remembered(desired.read, max_age_s=READING_AGE_S, clock=clock)
+        self._state = TtlCache(desired.read, max_age_s=READING_AGE_S, clock=clock)
 
-    def now(self) -> Effective:
+    def now(self) -> ConfigSnapshot:
         """Raises ServiceUnavailable."""
-        return Effective(self._settings, self._models, self._state())
+        return ConfigSnapshot(self._settings, self._models, self._state())
 
     def refresh(self) -> None:
         """Read it again, whatever the age. Raises ServiceUnavailable."""
         self._state.refresh()
 
-    def last_known(self) -> Effective:
-        return Effective(self._settings, self._models, self._state.last or DesiredState())
+    def last_known(self) -> ConfigSnapshot:
+        return ConfigSnapshot(self._settings, self._models, self._state.last or DesiredState())

@@ -18,7 +18,7 @@ A = TypeVar("A")
 R = TypeVar("R")
 
 
-class _Turn(Generic[A, R]):
+class _PendingCall(Generic[A, R]):
     """One caller."""
 
     def __init__(self, argument: A) -> None:
@@ -32,7 +32,7 @@ class _Turn(Generic[A, R]):
         self.error: BaseException | None = None
 
 
-class Gatherer(Generic[A, R]):
+class CallCoalescer(Generic[A, R]):
     """Calls `call` with the arguments of all callers that have come since the last call.
 
     An error that is no outage is one caller's own: each call of that group is made again alone. A caller that is killed while
@@ -51,11 +51,11 @@ class Gatherer(Generic[A, R]):
         self._weigh = weigh
         self._max_weight = max_weight
         self._lock = threading.Lock()
-        self._waiting: list[_Turn[A, R]] = []
+        self._waiting: list[_PendingCall[A, R]] = []
         self._is_running = False
 
     def __call__(self, argument: A) -> R:
-        mine: _Turn[A, R] = _Turn(argument)
+        mine: _PendingCall[A, R] = _PendingCall(argument)
         with self._lock:
             self._waiting.append(mine)
             mine.leads = not self._is_running
@@ -94,7 +94,7 @@ class Gatherer(Generic[A, R]):
                 if turn.is_settled:
                     turn.woken.set()
 
-    def _settle(self, turns: Sequence[_Turn[A, R]]) -> None:
+    def _settle(self, turns: Sequence[_PendingCall[A, R]]) -> None:
         """Give each an answer, or an error of its own."""
         try:
             answers = self._call([turn.argument for turn in turns])
@@ -117,7 +117,7 @@ class Gatherer(Generic[A, R]):
                 following.leads = True
                 following.woken.set()
 
-    def _leave(self, turn: _Turn[A, R]) -> None:
+    def _leave(self, turn: _PendingCall[A, R]) -> None:
         """Forget a caller that has ended while it waited; where it was to make the next call, another one is."""
         with self._lock:
             if turn in self._waiting:

@@ -17,7 +17,7 @@ def run_in_thread(call: Callable[[], None]) -> None:
     threading.Thread(target=call, daemon=True).start()
 
 
-class Remembered(Generic[T]):
+class TtlCache(Generic[T]):
     """Cache of one answer, which is fetched again once it is old.
 
     While one caller fetches, the others go on with the last answer. Before the first answer every caller fetches. An error is

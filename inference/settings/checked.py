@@ -40,7 +40,7 @@ def _kinds(field: FieldInfo) -> tuple[Any, ...]:
     return field.annotation, *get_args(field.annotation)
 
 
-class Checked:
+class ValidatedRequest:
     """Checks that every setting has, whatever its type; the secrets in URLs do not show in `repr`."""
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
@@ -59,5 +59,5 @@ class Checked:
         return addresses.check_text(value)
 
 
-class Section(Checked, BaseModel):
+class Section(ValidatedRequest, BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)

@@ -19,7 +19,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from inference.settings import addresses, web_origins
-from inference.settings.checked import Checked, Count, Few, Seconds, Section, log_level, of_secret
+from inference.settings.checked import Count, Few, Seconds, Section, ValidatedRequest, log_level, of_secret
 from inference.settings.http_address import listening_host
 from inference.settings.redis_address import REDIS_SCHEMES, RedisAddress
 from inference.settings.renamed import with_new_names
@@ -136,7 +136,7 @@ class BrokerSettings(Section):
     embedded_memory_mb: int | None = Field(default=None, ge=64, le=2**40)
     #: RabbitMQ's kind of queue
     queue_type: Literal["quorum", "classic"] = "quorum"
-    #: how workers take messages from Redis: `claiming`, many at a time (tasks/transport/claiming.py); `stock`, with kombu's own transport
+    #: how workers take messages from Redis: `claiming`, many at a time (tasks/transport); `stock`, with kombu's own transport
     transport: Literal["claiming", "stock"] = "claiming"
 
     @property
@@ -160,7 +160,7 @@ class TaskStoreSettings(Section):
     #: when there are more dead letters, the oldest are discarded
     max_dead_letters: Count = 10_000
     #: a waiting task that others overtook is queued again after this
-    lost_grace_s: Seconds = 5
+    requeue_lost_after_s: Seconds = 5
 
 
 class UploadSettings(Section):
@@ -273,7 +273,7 @@ class LogSettings(Section):
     format: Literal["text", "json"] = "text"
 
 
-class Settings(Checked, BaseSettings):
+class Settings(ValidatedRequest, BaseSettings):
     """Everything that can be set."""
 
     model_config = SettingsConfigDict(
@@ -291,7 +291,7 @@ class Settings(Checked, BaseSettings):
     #: folders with a model.yaml each, or descriptions in place of them
     models: tuple[ModelEntry, ...] = Field(default=(Path("models/efficientnet-lite0"),), min_length=1)
     #: name of the model that requests without one get; default: the first of `models`
-    served_model: str | None = None
+    default_model: str | None = None
     #: where results go; none is allowed
     sinks: Annotated[tuple[SinkName, ...], AfterValidator(_distinct)] = ("jsonl",)
     #: true: results go to Kafka for an ensemble's aggregator; false: to MongoDB; sets `sinks`

@@ -59,6 +59,6 @@ class RelaySettings(Section):
     backoff_s: Seconds = 0.5
     max_backoff_s: Seconds = 30
     #: entries that a relay took and did not deliver are another's after this
-    claim_idle_s: Seconds = 30
+    reclaim_after_s: Seconds = 30
     #: pause after a batch that was not full, so that the next is fuller
     linger_ms: float = Field(default=50, ge=0, le=1000)

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from inference.domain import EndedTask
+from inference.domain import CompletedTask
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class ResultSink(Protocol):
     def close(self) -> None: ...
 
 
-def result_document(task: EndedTask, pipeline_id: str) -> dict[str, Any]:
+def result_document(task: CompletedTask, pipeline_id: str) -> dict[str, Any]:
     """Result document of a succeeded task. `prediction` is a float32 array of (classes,)."""
     result, model = task.outcome.result, task.outcome.model
     if result is None or model is None:

@@ -63,9 +63,9 @@ class Status:
 def status_of(services: Services) -> Status:
     """Ask all of it now. A store that is down is part of the answer."""
     stores = {
-        "task_store": said(services.store.ping),
-        "broker": said(lambda: [services.broker.depth(model.queue) for model in services.descriptions.values()]),
-        "object_store": said(services.objects.ping),
+        "task_store": check(services.store.ping),
+        "broker": check(lambda: [services.broker.depth(model.queue) for model in services.descriptions.values()]),
+        "object_store": check(services.objects.ping),
     }
     problems = [f"{store}: {said}" for store, said in stores.items() if said != OK]
     if stores["task_store"] != OK:
@@ -92,7 +92,7 @@ def status_of(services: Services) -> Status:
     )
 
 
-def said(call: Callable[[], object]) -> str:
+def check(call: Callable[[], object]) -> str:
     """`OK` when `call` returns, else why it cannot be served, as operators get it."""
     error = fault_of(call)
     return OK if error is None else error.detail

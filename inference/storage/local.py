@@ -53,13 +53,13 @@ class LocalObjectStore:
         *,
         content_type: str | None = None,
         metadata: Mapping[str, str] | None = None,
-        is_copy: bool = False,
+        is_durable: bool = True,
     ) -> None:
         del content_type, metadata  # a folder has no place for them; the task record has the request id
         path = self._path(key)
         with _unavailable_when_failing():
             try:
-                if is_copy:
+                if not is_durable:
                     _write(path, data)
                 else:
                     run_blocking(partial(_write, path, data, is_synced=True))

@@ -67,9 +67,9 @@ class MinioObjectStore:
         *,
         content_type: str | None = None,
         metadata: Mapping[str, str] | None = None,
-        is_copy: bool = False,
+        is_durable: bool = True,
     ) -> None:
-        del is_copy  # the server does not ask
+        del is_durable  # the server does not ask
         _check(key)
         kind = content_type if content_type and _MEDIA_TYPE.fullmatch(content_type) else _ANY_TYPE
         noted = {"sha256": hashlib.sha256(data).hexdigest(), **_as_headers(metadata or {})}

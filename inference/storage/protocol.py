@@ -26,13 +26,13 @@ class ObjectStore(Protocol):
         *,
         content_type: str | None = None,
         metadata: Mapping[str, str] | None = None,
-        is_copy: bool = False,
+        is_durable: bool = True,
     ) -> None:
         """Return when the bytes are durable. Raises ServiceUnavailable; then nothing is left behind.
 
         Args:
             content_type: as the client named it; kept with the object where the store has a place for it, as is `metadata`.
-            is_copy: the bytes are durable elsewhere for as long as they are needed: a power failure may take them from here.
+            is_durable: the bytes are durable elsewhere for as long as they are needed: a power failure may take them from here.
         """
 
     def get(self, key: str, *, max_bytes: int | None = None) -> bytes:

@@ -29,7 +29,7 @@ class LeaseState(StrEnum):
 class Lease:
     state: LeaseState
     #: decode and predict it alone: it was in the hands of a process that died
-    alone: bool = False
+    isolated: bool = False
     #: starts of predict so far
     attempts: int = 0
     created_at_ms: int = 0
@@ -65,7 +65,7 @@ class Enqueue:
     list_key: str
     payload: bytes
     #: list that a worker waits on; an empty one gets a token
-    bell_key: str = ""
+    wake_up_key: str = ""
 
 
 @dataclass(frozen=True)

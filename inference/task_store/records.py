@@ -7,13 +7,13 @@ from typing import Any
 
 import orjson
 
-from inference.domain import EndedTask, ModelRef, PredictionRequest, QueueItem, TaskRecord, TaskStatus, decode_outcome
+from inference.domain import CompletedTask, ModelRef, QueueItem, TaskRecord, TaskStatus, TaskSubmission, decode_outcome
 
 _DELIVERY = b"delivery:"
 _REFUSAL = b"refusal:"
 
 
-def record_fields(request: PredictionRequest) -> tuple[Any, ...]:
+def record_fields(request: TaskSubmission) -> tuple[Any, ...]:
     """field, value, ... of the record, in addition to those that the accept script makes of its other arguments."""
     return (
         *("model", model_field(request.model)),
@@ -32,7 +32,7 @@ def model_from(field: bytes) -> ModelRef:
     return ModelRef(*orjson.loads(field))
 
 
-def item_field(request: PredictionRequest) -> bytes:
+def item_field(request: TaskSubmission) -> bytes:
     """The field `item`: what is the task's own."""
     return orjson.dumps([request.item, request.store_ms])
 
@@ -68,12 +68,12 @@ def from_hash(task_id: str, fields: dict[bytes, bytes]) -> TaskRecord:
 ENDED_FIELDS = ("request_id", "created_at", "finished_at", "outcome")
 
 
-def ended_from(task_id: str, values: Sequence[bytes | None]) -> EndedTask | None:
+def ended_from(task_id: str, values: Sequence[bytes | None]) -> CompletedTask | None:
     """From an HMGET answer; None where the task has not ended, or is gone."""
     request_id, created_at, finished_at, outcome = values
     if request_id is None or created_at is None or finished_at is None or outcome is None:
         return None
-    return EndedTask(decode_outcome(outcome), int(finished_at), task_id, request_id.decode(), int(created_at))
+    return CompletedTask(decode_outcome(outcome), int(finished_at), task_id, request_id.decode(), int(created_at))
 
 
 def _by_sink(fields: dict[bytes, bytes], prefix: bytes) -> dict[str, str]:

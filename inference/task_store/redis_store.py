@@ -15,11 +15,11 @@ import redis
 from inference.domain import (
     BatchRecord,
     BatchRequest,
-    EndedTask,
+    CompletedTask,
     Outcome,
-    PredictionRequest,
     TaskRecord,
     TaskStatus,
+    TaskSubmission,
     encode_outcome,
 )
 from inference.errors import (
@@ -30,7 +30,7 @@ from inference.errors import (
     TaskCanceled,
     TaskNotFound,
 )
-from inference.runtime.coalescing import Gatherer
+from inference.runtime.coalescing import CallCoalescer
 from inference.runtime.redis import unavailable_when_down
 from inference.task_store.protocol import (
     Accepted,
@@ -86,12 +86,12 @@ class RedisTaskStore(RedisUploads):
     def __init__(self, client: redis.Redis, policy: StorePolicy) -> None:
         super().__init__(client, Scripts(client, policy.key_prefix), policy.key_prefix, result_ttl_s=policy.result_ttl_s)
         self._policy = policy
-        self._acceptances = Gatherer(self._accept_each, weigh=weight, max_weight=64 * SUBMISSION_WEIGHT)
+        self._acceptances = CallCoalescer(self._accept_each, weigh=weight, max_weight=64 * SUBMISSION_WEIGHT)
 
     # --- the API's side
 
     def accept(
-        self, request: PredictionRequest, *, enqueue: Enqueue | None, max_queue_depth: int, room: Room | None = None
+        self, request: TaskSubmission, *, enqueue: Enqueue | None, max_queue_depth: int, room: Room | None = None
     ) -> Accepted:
         state, task_id, inline_bytes = self._accept(
             f"{_TASK}{request.task_id}",
@@ -127,7 +127,7 @@ class RedisTaskStore(RedisUploads):
     def _accept(
         self,
         subject: str,
-        requests: Sequence[PredictionRequest],
+        requests: Sequence[TaskSubmission],
         enqueue: Sequence[Enqueue],
         *,
         max_queue_depth: int,
@@ -142,7 +142,7 @@ class RedisTaskStore(RedisUploads):
                 *(subject, max_queue_depth, in_ms(self._policy.result_ttl_s)),
                 *(key, fingerprint, in_ms(self._policy.idempotency_ttl_s)),
                 *(entries, len(enqueue)),
-                *(part for message in enqueue for part in (message.list_key, message.payload, message.bell_key)),
+                *(part for message in enqueue for part in (message.list_key, message.payload, message.wake_up_key)),
                 *task_arguments(requests, rooms),
             ]
         )
@@ -187,7 +187,7 @@ class RedisTaskStore(RedisUploads):
             for task_id, fields in zip(task_ids, found, strict=True)
         ]
 
-    def get_ended(self, task_ids: Sequence[str]) -> list[EndedTask | None]:
+    def get_completed(self, task_ids: Sequence[str]) -> list[CompletedTask | None]:
         with unavailable_when_down(), self._redis.pipeline(transaction=False) as pipe:
             for task_id in task_ids:
                 pipe.hmget(self._key("task", task_id), ENDED_FIELDS)
@@ -236,7 +236,7 @@ class RedisTaskStore(RedisUploads):
         return states
 
     def places(self, task_ids: Mapping[str, Sequence[str]]) -> dict[str, QueuePlace]:
-        answers = self._scripts.run_together(*(("queue_stats", [queue, 0, *ids]) for queue, ids in task_ids.items()))
+        answers = self._scripts.run_pipelined(*(("queue_stats", [queue, 0, *ids]) for queue, ids in task_ids.items()))
         places: dict[str, QueuePlace] = {}
         for ids, answer in zip(task_ids.values(), answers, strict=True):
             places |= places_from(answer, ids)
@@ -271,7 +271,7 @@ class RedisTaskStore(RedisUploads):
         self, owner: str, commits: Sequence[Commit], task_ids: Sequence[str]
     ) -> tuple[list[bool], list[int | None]]:
         # In one write to the server, which then syncs its log once.
-        written, attempts = self._scripts.run_together(
+        written, attempts = self._scripts.run_pipelined(
             ("commit", self._to_commit(owner, commits)), ("start", self._to_start(owner, task_ids))
         )
         return _truths(written), _attempts(attempts)
@@ -331,16 +331,16 @@ class RedisTaskStore(RedisUploads):
     def discard_dead_letter(self, task_id: str) -> bool:
         return bool(self._scripts.run("discard_dead_letter", task_id, in_ms(self._policy.result_ttl_s)))
 
-    def refused(self, sink: str, entries: Sequence[tuple[bytes, str, str]]) -> None:
+    def refuse_deliveries(self, sink: str, entries: Sequence[tuple[bytes, str, str]]) -> None:
         flat = [part for entry in entries for part in entry]
-        self._scripts.run("refused", sink, RELAY_GROUP, *flat)
+        self._scripts.run("refuse_deliveries", sink, RELAY_GROUP, *flat)
 
-    def deliver_again(self, task_id: str) -> int:
-        return int(self._scripts.run("deliver_again", task_id))
+    def redeliver(self, task_id: str) -> int:
+        return int(self._scripts.run("redeliver", task_id))
 
-    def delivered(self, sink: str, entries: Sequence[tuple[bytes, str]]) -> None:
+    def confirm_deliveries(self, sink: str, entries: Sequence[tuple[bytes, str]]) -> None:
         flat = [part for entry in entries for part in entry]
-        self._scripts.run("delivered", sink, RELAY_GROUP, in_ms(self._policy.result_ttl_s), *flat)
+        self._scripts.run("confirm_deliveries", sink, RELAY_GROUP, in_ms(self._policy.result_ttl_s), *flat)
 
     def ping(self) -> None:
         with unavailable_when_down():

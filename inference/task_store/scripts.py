@@ -27,7 +27,7 @@ class Scripts:
         with unavailable_when_down():
             return self.by_name[script](keys=[self._prefix], args=arguments)
 
-    def run_together(self, *calls: tuple[str, Sequence[Any]]) -> list[Any]:
+    def run_pipelined(self, *calls: tuple[str, Sequence[Any]]) -> list[Any]:
         """Scripts and their arguments, one after the other in one round trip."""
         with unavailable_when_down(), self._redis.pipeline(transaction=False) as pipe:
             for script, arguments in calls:  # a `Script` would ask each time whether the server knows it

@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Protocol
 
-from inference.domain import BatchRecord, BatchRequest, EndedTask, PredictionRequest, TaskRecord
+from inference.domain import BatchRecord, BatchRequest, CompletedTask, TaskRecord, TaskSubmission
 from inference.task_store.protocol import (
     Accepted,
     AcceptedBatch,
@@ -43,7 +43,7 @@ class TaskReader(Protocol):
 
     def get_many(self, task_ids: Sequence[str]) -> list[TaskRecord | None]: ...
 
-    def get_ended(self, task_ids: Sequence[str]) -> list[EndedTask | None]:
+    def get_completed(self, task_ids: Sequence[str]) -> list[CompletedTask | None]:
         """As `get_many`, for less: None for each that has not ended too."""
 
 
@@ -54,7 +54,7 @@ class SubmissionStore(TaskReader, Protocol):
         """Six hexadecimal digits that tell this store from others; made with the first call."""
 
     def accept(
-        self, request: PredictionRequest, *, enqueue: Enqueue | None, max_queue_depth: int, room: Room | None = None
+        self, request: TaskSubmission, *, enqueue: Enqueue | None, max_queue_depth: int, room: Room | None = None
     ) -> Accepted:
         """Write the record, and push `enqueue` in the same step.
 
@@ -136,7 +136,7 @@ class WorkerStore(TaskReader, Protocol):
     """Running tasks."""
 
     def accept(
-        self, request: PredictionRequest, *, enqueue: Enqueue | None, max_queue_depth: int, room: Room | None = None
+        self, request: TaskSubmission, *, enqueue: Enqueue | None, max_queue_depth: int, room: Room | None = None
     ) -> Accepted:
         """As in `SubmissionStore`: a task that a plain Celery client queued gets its record once a worker has its message."""
 
@@ -180,10 +180,10 @@ class WorkerStore(TaskReader, Protocol):
 class DeliveryStore(TaskReader, Protocol):
     """Noting which results sinks have."""
 
-    def delivered(self, sink: str, entries: Sequence[tuple[bytes, str]]) -> None:
+    def confirm_deliveries(self, sink: str, entries: Sequence[tuple[bytes, str]]) -> None:
         """(outbox entry id, task id) that a sink has confirmed. A record starts to expire when every sink has."""
 
-    def refused(self, sink: str, entries: Sequence[tuple[bytes, str, str]]) -> None:
+    def refuse_deliveries(self, sink: str, entries: Sequence[tuple[bytes, str, str]]) -> None:
         """(outbox entry id, task id, reason) that a sink will never take: each becomes a dead letter, its record stays."""
 
 
@@ -231,7 +231,7 @@ class MaintenanceStore(TaskReader, Protocol):
     def discard_dead_letter(self, task_id: str) -> bool:
         """Give up what sinks refused, and let the record expire once every other sink has it; False if it is no dead letter."""
 
-    def deliver_again(self, task_id: str) -> int:
+    def redeliver(self, task_id: str) -> int:
         """Give what sinks refused to them again; gives how many sinks that are."""
 
     def tag(self) -> str:

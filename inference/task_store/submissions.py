@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from inference.domain import PredictionRequest
+from inference.domain import TaskSubmission
 from inference.task_store.protocol import Room
 from inference.task_store.records import item_field, record_fields
 
@@ -22,7 +22,7 @@ def in_ms(seconds: float) -> int:
     return round(seconds * 1000)
 
 
-def task_arguments(requests: Iterable[PredictionRequest], rooms: Mapping[str, Room]) -> Iterator[Any]:
+def task_arguments(requests: Iterable[TaskSubmission], rooms: Mapping[str, Room]) -> Iterator[Any]:
     """The script's arguments from the rooms on.
 
     Args:

@@ -103,18 +103,18 @@ class InferenceConsumer(Consumer):  # type: ignore[misc] # Celery has no types
     def _put_aside(self, message: Any, reason: str) -> None:
         """Keep the message, and take it from its queue once it is kept."""
         queue = str((message.delivery_info or {}).get("routing_key"))
-        self.controller.inference.errands.put_aside(queue, _content(message), reason, then=lambda: self._reject_soon(message))
+        self.controller.inference.store_calls.put_aside(queue, _content(message), reason, then=lambda: self._reject_soon(message))
 
     def _give_up(self, message: Any, reason: str) -> None:
         """End the tasks of a message, and put it aside where one of them is nowhere else."""
 
         def end() -> None:
-            if self.controller.inference_burial.bury(task_ids_of(message), reason):
+            if self.controller.inference_burial.move_to_dead_letters(task_ids_of(message), reason):
                 self._reject_soon(message)
             else:
                 self._put_aside(message, reason)
 
-        self.controller.inference.errands.do(end)
+        self.controller.inference.store_calls.do(end)
 
     def _reject_soon(self, message: Any) -> None:
         """Take the message from its queue. From any thread."""

@@ -38,7 +38,7 @@ def revoke(state: Any, task_id: Any, terminate: bool = False, signal: Any = None
     for request in filter(None, map(worker_state.requests.get, task_ids)) if terminate else ():
         request.terminate(state.consumer.pool, signal or TERM_SIGNAME)
     # In the record it holds for tasks that no worker has yet, and for workers that start later.
-    _worker(state).errands.cancel(task_ids, running=terminate)
+    _worker(state).store_calls.cancel(task_ids, running=terminate)
     return stock.ok(f"tasks {', '.join(task_ids)} {'terminated' if terminate else 'flagged as revoked'}")
 
 

@@ -16,7 +16,7 @@ from celery.worker.request import Request
 from inference.domain import Outcome, QueueMessage, TaskStatus
 from inference.errors import InferenceError, InvalidRequest, shown
 from tasks.consumer.main_loop import MainLoop
-from tasks.pipeline.jobs import Adoption, Delivery, Retry
+from tasks.pipeline.jobs import Delivery, Retry, UnregisteredTask
 from tasks.worker.background_calls import Ends
 from tasks.worker.plain_messages import is_accepted
 from tasks.worker.worker import InferenceWorker
@@ -26,7 +26,7 @@ class ItemsFailed(Exception):
     """Some tasks of a message of several failed."""
 
 
-class PredictRequest(Request):  # type: ignore[misc] # Celery has no types
+class CeleryRequest(Request):  # type: ignore[misc] # Celery has no types
     """Reports what the pipeline says of the message. `terminate` cancels the records; no process is killed.
 
     Raises:
@@ -60,10 +60,12 @@ class PredictRequest(Request):  # type: ignore[misc] # Celery has no types
         Raises:
             InferenceError: this is no predict message, and no record says so.
         """
-        adoptions = [] if is_accepted(self.kwargs) else self._adoptions()
-        message = _adopted(adoptions) if adoptions else _accepted(self.kwargs)
+        unregistered = [] if is_accepted(self.kwargs) else self._unregistered()
+        message = _message_of(unregistered) if unregistered else _accepted(self.kwargs)
         self._task_ids = [item.task_id for item in message.items]
-        if not any(adoption.refusal for adoption in adoptions):  # of what is refused people read what was sent
+        if not any(
+            unregistered_task.refusal for unregistered_task in unregistered
+        ):  # of what is refused people read what was sent
             self._kwargsrepr = message.shown()
         return Delivery(
             message,
@@ -71,7 +73,7 @@ class PredictRequest(Request):  # type: ignore[misc] # Celery has no types
             on_retried=lambda retry: self._main_loop.call(lambda: self._retried(retry)),
             on_done=self._on_done,
             is_revoked=self._is_revoked,
-            adoptions={adoption.request.task_id: adoption for adoption in adoptions},
+            unregistered={unregistered_task.request.task_id: unregistered_task for unregistered_task in unregistered},
         )
 
     def received(self) -> None:
@@ -93,18 +95,18 @@ class PredictRequest(Request):  # type: ignore[misc] # Celery has no types
 
     def terminate(self, pool: Any, signal: Any = None) -> None:  # noqa: ARG002 Celery's signature
         self._terminated_by = signal
-        self._worker.errands.cancel(self._task_ids, running=True)
+        self._worker.store_calls.cancel(self._task_ids, running=True)
 
     def send_event(self, type: str, **fields: Any) -> None:  # noqa: A002 Celery's name
         if type == "task-started" and self._retries:
             fields["retries"] = self._retries  # what is received again has said 0 again
         self._main_loop.send_event(type, uuid=self.id, **fields)
 
-    def _adoptions(self) -> Sequence[Adoption]:
+    def _unregistered(self) -> Sequence[UnregisteredTask]:
         left_s = (self.expires - datetime.now(UTC)).total_seconds() if self.expires else None
         if any(self._payload[2].values()):
             raise InvalidRequest("callbacks, chains and chords are not run: results go to sinks and webhooks")
-        return self._worker.adopter.read(
+        return self._worker.plain_messages.read(
             self.kwargs, message_id=self.id, queue=self.delivery_info["routing_key"], expires_in_s=left_s
         )
 
@@ -125,7 +127,7 @@ class PredictRequest(Request):  # type: ignore[misc] # Celery has no types
     def _on_done(self, ends: Ends) -> None:
         if self._started_at:
             self._runtime_s = time.monotonic() - self._started_at
-        self._worker.errands.settle(ends, lambda settled: self._main_loop.call(lambda: self._done(settled)))
+        self._worker.store_calls.resolve_outcomes(ends, lambda settled: self._main_loop.call(lambda: self._done(settled)))
 
     def _done(self, ends: Ends) -> None:
         """Every item has ended: acknowledge, and say how it went."""
@@ -151,8 +153,10 @@ def _accepted(kwargs: Mapping[str, Any]) -> QueueMessage:
         raise InvalidRequest(f"not a predict message: {shown(str(error))}") from error
 
 
-def _adopted(adoptions: Sequence[Adoption]) -> QueueMessage:
-    return QueueMessage(adoptions[0].request.model, tuple(adoption.request.item for adoption in adoptions))
+def _message_of(unregistered: Sequence[UnregisteredTask]) -> QueueMessage:
+    return QueueMessage(
+        unregistered[0].request.model, tuple(unregistered_task.request.item for unregistered_task in unregistered)
+    )
 
 
 def _summary(outcomes: Mapping[str, Outcome]) -> str:

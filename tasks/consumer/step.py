@@ -87,7 +87,7 @@ class InferenceStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has
         parent.inference_main_loop = self._main_loop
         parent.inference_redeliveries = Redeliveries(
             services.taken,
-            worker.errands,
+            worker.store_calls,
             self._main_loop,
             owner=worker.owner,
             max_deaths=services.settings.worker.max_attempts,

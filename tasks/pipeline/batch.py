@@ -45,7 +45,7 @@ class Batcher(Stage):
 
     Args:
         committer: where outcomes go; those of a batch in the round trip that starts the next, where one is ready.
-        bury: where jobs go that are out of attempts.
+        move_to_dead_letters: where jobs go that are out of attempts.
     """
 
     name = "batch"
@@ -62,7 +62,7 @@ class Batcher(Stage):
         held: HeldJobs,
         policy: BatchPolicy,
         committer: Committer,
-        bury: Callable[[Job], None],
+        move_to_dead_letters: Callable[[Job], None],
         clock: StoreClock,
         times: BatchTimes,
     ) -> None:
@@ -77,7 +77,7 @@ class Batcher(Stage):
         self._held = held
         self._policy = policy
         self._committer = committer
-        self._bury = bury
+        self._move_to_dead_letters = move_to_dead_letters
         self._clock = clock
         self._times = times
         #: ended, and not committed yet
@@ -92,8 +92,8 @@ class Batcher(Stage):
         if not jobs:
             self._commit_rest()
             return
-        if jobs[0].alone:
-            self._run_alone(jobs[0])
+        if jobs[0].isolated:
+            self._run_isolated(jobs[0])
         else:
             self._run_batch(jobs)
 
@@ -145,7 +145,7 @@ class Batcher(Stage):
         else:
             self._finish_batch(started, predictions)
 
-    def _run_alone(self, job: Job) -> None:
+    def _run_isolated(self, job: Job) -> None:
         """Count the attempt before the image is touched: whatever kills the process is this job's doing."""
         started = self._start([job])
         if not started:
@@ -229,13 +229,13 @@ class Batcher(Stage):
     def _run_later(self, jobs: Sequence[Job]) -> None:
         """The process was down before it had them: no death of theirs."""
         for job in jobs:
-            if job.alone:
+            if job.isolated:
                 self._free([job])
         self.ready.put(jobs)
         self._restart()
 
     def _after_crash(self, jobs: Sequence[Job], crash: PredictorCrashed) -> None:
-        """Count the deaths, queue the jobs to run alone or bury them, and start a new process."""
+        """Count the deaths, queue the jobs to run alone or move_to_dead_letters them, and start a new process."""
         logger.error("%s, with a batch of %d; its images run one by one", crash, len(jobs))
         self._free(jobs)
         task_ids = [job.task_id for job in jobs]
@@ -244,9 +244,9 @@ class Batcher(Stage):
             if count is None:
                 self._held.drop(job, ItemEnd(Ending.DROPPED))
             elif count >= self._policy.max_attempts:
-                self._bury(job)
+                self._move_to_dead_letters(job)
             else:
-                job.alone = True
+                job.isolated = True
                 job.retried(str(crash))
                 self.ready.put([job])
         self._restart()

@@ -6,7 +6,7 @@ import logging
 import queue
 
 from inference.domain import TaskRecord
-from inference.lifecycle.dead_letters import bury
+from inference.lifecycle.dead_letters import move_to_dead_letters
 from inference.storage.protocol import ObjectStore
 from inference.task_store.stores import WorkerStore
 from tasks.pipeline.jobs import Ending, HeldJobs, ItemEnd, Job
@@ -15,10 +15,10 @@ from tasks.pipeline.stage import Stage
 logger = logging.getLogger(__name__)
 
 
-class Undertaker(Stage):
+class DeadLetterStage(Stage):
     """Ends jobs whose attempts all ended in a dead process, with their input kept."""
 
-    name = "bury"
+    name = "move_to_dead_letters"
 
     def __init__(self, store: WorkerStore, objects: ObjectStore, owner: str, held: HeldJobs) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Undertaker(Stage):
             job = self.inbox.get(timeout=0.5)
         except queue.Empty:
             return
-        buried = self.until_available(lambda: self._bury(job.task_id), give_up=self.stopping.is_set)
+        buried = self.until_available(lambda: self._move_to_dead_letters(job.task_id), give_up=self.stopping.is_set)
         if buried is None:
             self._held.let_go([job])  # not given back, where it would run again: the sweeper buries it once its lease ends
             return
@@ -42,10 +42,10 @@ class Undertaker(Stage):
         else:
             self._held.drop(job, ItemEnd(Ending.COMMITTED, buried.outcome))
 
-    def _bury(self, task_id: str) -> TaskRecord:
+    def _move_to_dead_letters(self, task_id: str) -> TaskRecord:
         record = self._store.get(task_id)
         if record.outcome is not None:  # an earlier try got as far as this
             return record
         logger.error("task %s is a dead letter: %d attempts ended in a dead process", task_id, record.deaths)
-        bury(self._store, self._objects, self._owner, record)
+        move_to_dead_letters(self._store, self._objects, self._owner, record)
         return self._store.get(task_id)

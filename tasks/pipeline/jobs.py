@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import Enum, StrEnum, auto
 from types import MappingProxyType
 
-from inference.domain import Outcome, PredictionRequest, QueueItem, QueueMessage
+from inference.domain import Outcome, QueueItem, QueueMessage, TaskSubmission
 from inference.errors import InferenceError, PredictorDied
 
 
@@ -29,10 +29,10 @@ class ItemEnd:
 
 
 @dataclass(frozen=True)
-class Adoption:
+class UnregisteredTask:
     """A task that came without a record: to be accepted before it is leased."""
 
-    request: PredictionRequest
+    request: TaskSubmission
     #: why it cannot run; it ends with that
     refusal: InferenceError | None = None
 
@@ -64,7 +64,7 @@ class Delivery:
         on_retried: called when an item is to run again because the process of its attempt died, with what is known of that.
         on_done: called once, with the end of each item. All are called on whichever thread it happens.
         is_revoked: whether Celery's remote control revoked a task of this message.
-        adoptions: the items that have no record yet, by task id.
+        unregistered: the items that have no record yet, by task id.
     """
 
     def __init__(
@@ -75,13 +75,13 @@ class Delivery:
         on_done: Callable[[dict[str, ItemEnd]], None],
         on_retried: Callable[[Retry], None] = lambda _: None,
         is_revoked: Callable[[str], bool] = lambda _: False,
-        adoptions: Mapping[str, Adoption] = MappingProxyType({}),
+        unregistered: Mapping[str, UnregisteredTask] = MappingProxyType({}),
     ) -> None:
         self.message = message
         self.is_revoked = is_revoked
         #: called once every item is leased, or found not to be this worker's
         self.on_leased: Callable[[], None] = _nothing
-        self.adoptions = adoptions
+        self.unregistered = unregistered
         self._on_started = on_started
         self._on_retried = on_retried
         self._on_done = on_done
@@ -121,7 +121,7 @@ class Job:
     #: the message it came in, and any that brought it again
     deliveries: list[Delivery]
     #: decode and predict it alone
-    alone: bool
+    isolated: bool
     attempt: int
     #: when the task's deadline is, on this worker's clock
     deadline_at: float

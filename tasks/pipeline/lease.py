@@ -80,9 +80,9 @@ class Intake(Stage):
 
     def _lease(self, wanted: list[tuple[QueueItem, Delivery]]) -> Leases:
         for item, delivery in wanted:
-            adoption = delivery.adoptions.get(item.task_id)
-            if adoption is not None:  # a message that comes again finds the record that it made
-                self._store.accept(adoption.request, enqueue=None, max_queue_depth=0)
+            unregistered_task = delivery.unregistered.get(item.task_id)
+            if unregistered_task is not None:  # a message that comes again finds the record that it made
+                self._store.accept(unregistered_task.request, enqueue=None, max_queue_depth=0)
         return self._store.lease(self._owner, [item.task_id for item, _ in wanted])
 
     def _sort(self, item: QueueItem, delivery: Delivery, lease: Lease, leases: Leases) -> Job | None:
@@ -95,16 +95,16 @@ class Intake(Stage):
         job = Job(
             item,
             [delivery],
-            alone=lease.alone,
+            isolated=lease.isolated,
             attempt=lease.attempts,
             deadline_at=time.monotonic() + (lease.deadline_at_ms - leases.now_ms) / 1000,
             image=lease.image,
             timings={"queue_ms": leases.now_ms - lease.created_at_ms},
         )
         self._held.add(job)
-        adoption = delivery.adoptions.get(item.task_id)
-        if adoption is not None and adoption.refusal is not None:
-            self._fail(job, adoption.refusal)
+        unregistered_task = delivery.unregistered.get(item.task_id)
+        if unregistered_task is not None and unregistered_task.refusal is not None:
+            self._fail(job, unregistered_task.refusal)
             return None
         if lease.attempts:
             job.retried("the process of an earlier attempt died")

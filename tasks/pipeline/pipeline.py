@@ -24,7 +24,7 @@ from tasks.pipeline.batch import Batcher, BatchPolicy
 from tasks.pipeline.batch_times import BatchTimes
 from tasks.pipeline.clock import StoreClock
 from tasks.pipeline.commit import Committer
-from tasks.pipeline.dead_letter import Undertaker
+from tasks.pipeline.dead_letter import DeadLetterStage
 from tasks.pipeline.decode_memory import DecodeMemory
 from tasks.pipeline.fetch import Fetcher, FetchStage
 from tasks.pipeline.jobs import Delivery, HeldJobs, Job
@@ -69,7 +69,7 @@ class Pipeline:
         times = BatchTimes(lambda: predictor.references[spec.name], warm_up_s=partial(_warm_up_s, predictor, spec.name))
         fetcher = Fetcher(objects, spec, arena, policy.limits, memory=memory, max_bytes=policy.max_image_bytes)
         self._committer = Committer(store, owner, held)
-        self._undertaker = Undertaker(store, objects, owner, held)
+        self._undertaker = DeadLetterStage(store, objects, owner, held)
         self._batcher = Batcher(
             spec=spec,
             predictor=predictor,
@@ -80,7 +80,7 @@ class Pipeline:
             held=held,
             policy=policy.batch,
             committer=self._committer,
-            bury=self._undertaker.inbox.put,
+            move_to_dead_letters=self._undertaker.inbox.put,
             clock=clock,
             times=times,
         )
@@ -117,8 +117,8 @@ class Pipeline:
 
     def _route(self, jobs: Sequence[Job]) -> None:
         """A job that runs alone is fetched only after its start is counted."""
-        self._batcher.ready.put([job for job in jobs if job.alone])
-        self._fetch.take(job for job in jobs if not job.alone)
+        self._batcher.ready.put([job for job in jobs if job.isolated])
+        self._fetch.take(job for job in jobs if not job.isolated)
 
 
 def _warm_up_s(predictor: Predictor, model: str) -> float:

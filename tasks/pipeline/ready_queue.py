@@ -16,14 +16,14 @@ class ReadyQueue:
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._jobs: deque[Job] = deque()
-        self._alone: deque[Job] = deque()
-        self._alone_is_next = False
+        self._isolated: deque[Job] = deque()
+        self._isolated_is_next = False
 
     def put(self, jobs: Sequence[Job]) -> None:
         """Those that come together are seen together: no batch begins with the first of them alone."""
         with self._changed:
             for job in jobs:
-                (self._alone if job.alone else self._jobs).append(job)
+                (self._isolated if job.isolated else self._jobs).append(job)
             if jobs:
                 self._changed.notify()
 
@@ -35,10 +35,10 @@ class ReadyQueue:
         with self._changed:
             if not self._changed.wait_for(self._anything, timeout_s):
                 return []
-            if self._alone and (self._alone_is_next or not self._jobs):
-                self._alone_is_next = False
-                return [self._alone.popleft()]
-            self._alone_is_next = True
+            if self._isolated and (self._isolated_is_next or not self._jobs):
+                self._isolated_is_next = False
+                return [self._isolated.popleft()]
+            self._isolated_is_next = True
             if fill_wait_s > 0:
                 left_s = self._jobs[0].ready_at + fill_wait_s - time.monotonic()
                 self._changed.wait_for(lambda: len(self._jobs) >= max_size, max(0.0, left_s))
@@ -47,10 +47,10 @@ class ReadyQueue:
     def drain(self) -> list[Job]:
         """Everything that waits."""
         with self._changed:
-            jobs = [*self._jobs, *self._alone]
+            jobs = [*self._jobs, *self._isolated]
             self._jobs.clear()
-            self._alone.clear()
+            self._isolated.clear()
         return jobs
 
     def _anything(self) -> bool:
-        return bool(self._jobs or self._alone)
+        return bool(self._jobs or self._isolated)

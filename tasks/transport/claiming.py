@@ -25,7 +25,7 @@ from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
 
 from inference.broker.envelope import ITEMS_HEADER
-from inference.broker.redis import bell_key
+from inference.broker.redis import wake_up_key
 from inference.broker.rejected import UNREADABLE
 
 logger = logging.getLogger(__name__)
@@ -151,7 +151,7 @@ class ClaimingChannel(stock.Channel):  # type: ignore[misc] # kombu has no types
             return
         self._in_poll = self.client.connection
         self._brpop_sent_at = monotonic()
-        self.client.connection.send_command("BRPOP", *map(bell_key, queues), timeout or _POLL_INTERVAL_S)
+        self.client.connection.send_command("BRPOP", *map(wake_up_key, queues), timeout or _POLL_INTERVAL_S)
 
     def _brpop_read(self, **options: Any) -> bool:
         """Claim, whether a bell rang or the time for it was over."""
@@ -175,7 +175,7 @@ class ClaimingChannel(stock.Channel):  # type: ignore[misc] # kombu has no types
         queues = self._queue_cycle.consume(len(self.active_queues))
         window = self.qos.can_consume_max_estimate()
         limit = self.max_claim if window is None else min(window, self.max_claim)
-        lists = [key for queue in queues for key in (bell_key(queue), *self._lists(queue))]
+        lists = [key for queue in queues for key in (wake_up_key(queue), *self._lists(queue))]
         found = self._claim_script([self.unacked_key, self.unacked_index_key, *lists], [time(), limit, *queues])
         claimed = []
         for name, tag, text in zip(*[iter(found)] * 3, strict=True):

@@ -23,10 +23,10 @@ _EXPIRE_LIMIT = 1000
 Ends = Mapping[str, ItemEnd]
 
 
-class Errands(Stage):
+class BackgroundStoreCalls(Stage):
     """Run in the order they come, each until the store answers. What is left at a stop comes again with its message."""
 
-    name = "errands"
+    name = "store_calls"
 
     def __init__(self, store: WorkerStore, rejected: RejectedMessages) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Errands(Stage):
         """Call `errand` once those before it are done; again while it raises ServiceUnavailable."""
         self._inbox.put(errand)
 
-    def settle(self, ends: Ends, then: Callable[[Ends], None]) -> None:
+    def resolve_outcomes(self, ends: Ends, then: Callable[[Ends], None]) -> None:
         """Call `then` with the same ends, those of tasks that ended elsewhere with the outcome that their records have."""
         if all(end.outcome is not None for end in ends.values()):
             then(ends)

@@ -14,7 +14,7 @@ from tasks.pipeline.stage import Stage
 logger = logging.getLogger(__name__)
 
 
-class LeaseKeeper(Stage):
+class LeaseRenewer(Stage):
     """Renews what this worker holds, three times in the life of a lease."""
 
     name = "leases"
@@ -37,11 +37,11 @@ class LeaseKeeper(Stage):
             logger.warning("cannot renew %d leases: %s", len(task_ids), error)
             return
         if not all(ours):
-            # Ended by a cancel or a deadline, or taken over after a pause: their commit will be refused.
+            # Completion by a cancel or a deadline, or taken over after a pause: their commit will be refused.
             logger.debug("%d tasks are not this worker's any more", ours.count(False))
 
 
-class Announcer(Stage):
+class HeartbeatPublisher(Stage):
     """Tells the others which models are warm here."""
 
     name = "presence"

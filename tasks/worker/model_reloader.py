@@ -15,10 +15,10 @@ from pathlib import PurePath
 from inference.domain import ModelRef
 from inference.errors import ConfigurationError, InferenceError, InvalidModel, ServiceUnavailable
 from inference.models.files import ModelFiles
-from inference.models.predictor.versioned import Process, SwitchingPredictor
+from inference.models.predictor.versioned import Process, VersionedPredictor
 from inference.models.registry import reference
 from inference.models.spec import ModelSpec
-from inference.rollout.desired_state import DesiredModels, DesiredState, Proposal, Report
+from inference.rollout.desired_state import DesiredState, LoadReport, Proposal, RolloutStore
 from inference.runtime.public_text import public_exception
 from tasks.pipeline.stage import RETRY_INTERVAL_S, Stage
 
@@ -40,7 +40,7 @@ class _Candidate:
     process: Process
 
 
-class ModelChanger(Stage):
+class ModelReloader(Stage):
     """Keeps the predictor at the desired state.
 
     Args:
@@ -52,9 +52,9 @@ class ModelChanger(Stage):
 
     def __init__(
         self,
-        desired: DesiredModels,
+        desired: RolloutStore,
         files: ModelFiles,
-        predictor: SwitchingPredictor,
+        predictor: VersionedPredictor,
         *,
         owner: str,
         specs: Specs,
@@ -95,7 +95,7 @@ class ModelChanger(Stage):
 
     def step(self) -> None:
         try:
-            self._follow(*self._desired.look())
+            self._reconcile(*self._desired.read_with_proposal())
         except ServiceUnavailable as error:
             logger.warning("cannot follow the models: %s", error)
         except Exception:
@@ -106,7 +106,7 @@ class ModelChanger(Stage):
     def end(self) -> None:
         self._end_candidate()
 
-    def _follow(self, state: DesiredState, proposal: Proposal | None) -> None:
+    def _reconcile(self, state: DesiredState, proposal: Proposal | None) -> None:
         self.state = state
         if self._wanted(state) != self._predictor.references and time.monotonic() >= self._reload_at:
             self._switch(state)
@@ -153,11 +153,11 @@ class ModelChanger(Stage):
         except Exception as error:  # noqa: BLE001 whatever the files break, the worker goes on
             refusal = _refusal(error)
             logger.warning("%s stays as it is, without %s: %s", proposal.model, proposal.files, refusal.detail)
-            report = Report(self._owner, error=refusal.to_dict())
+            report = LoadReport(self._owner, error=refusal.to_dict())
         else:
             if model is None:  # withdrawn meanwhile
                 return
-            report = Report(self._owner, model, load_s=round(time.monotonic() - began, 3))
+            report = LoadReport(self._owner, model, load_s=round(time.monotonic() - began, 3))
         self._answered = proposal.change_id
         self.until_available(lambda: self._desired.report(proposal.change_id, report), give_up=self.stopping.is_set)
 
@@ -183,7 +183,7 @@ class ModelChanger(Stage):
 
     def _is_open(self, proposal: Proposal) -> bool:
         try:
-            _, current = self._desired.look()
+            _, current = self._desired.read_with_proposal()
         except ServiceUnavailable:
             return True
         return current is not None and current.change_id == proposal.change_id

@@ -1,6 +1,6 @@
 """Messages of plain Celery clients: they carry no accepted task, so the worker makes one of each item.
 
-kwargs ──read──▶ Adoption: a PredictionRequest, and why not where it cannot run ──Intake──▶ record, lease, run
+kwargs ──read──▶ UnregisteredTask: a TaskSubmission, and why not where it cannot run ──Intake──▶ record, lease, run
 
     {"items": [{"object": "uploads/mine/cat.jpg", "request_id": "cat-1"}], "deadline_s": 60, "sinks": ["kafka"]}
 
@@ -18,15 +18,15 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from inference.broker import HIGHEST_PRIORITY, USUAL_PRIORITY
-from inference.domain import PredictionRequest, QueueItem
+from inference.domain import QueueItem, TaskSubmission
 from inference.errors import DeadlineExceeded, InferenceError, InvalidMetadata, InvalidRequest, ModelNotFound, shown, shown_name
 from inference.ids import TASK_ID_PATTERN, is_task_id, read_request_id
 from inference.imaging import ImageFormat, ImageHeader, parse_dtype, parse_shape
 from inference.models.spec import ModelSpec
-from inference.rollout.runtime_config import Effective
+from inference.rollout.runtime_config import ConfigSnapshot
 from inference.settings import Settings
 from inference.storage.protocol import is_key
-from tasks.pipeline.jobs import Adoption
+from tasks.pipeline.jobs import UnregisteredTask
 
 #: Of one message: it is held as a whole until its last item has ended.
 MAX_ITEMS = 1000
@@ -70,7 +70,7 @@ def is_accepted(kwargs: Any) -> bool:
     return isinstance(model, Mapping) and "digest" in model
 
 
-class Adopter:
+class PlainMessageReader:
     """Reads the messages that are to be adopted.
 
     Args:
@@ -78,12 +78,14 @@ class Adopter:
         effective: the configuration as commands have changed it.
     """
 
-    def __init__(self, settings: Settings, specs: Sequence[ModelSpec], *, effective: Callable[[], Effective]) -> None:
+    def __init__(self, settings: Settings, specs: Sequence[ModelSpec], *, effective: Callable[[], ConfigSnapshot]) -> None:
         self._settings = settings
         self._effective = effective
         self._specs = {spec.queue: spec for spec in specs}
 
-    def read(self, kwargs: Any, *, message_id: str, queue: str, expires_in_s: float | None = None) -> tuple[Adoption, ...]:
+    def read(
+        self, kwargs: Any, *, message_id: str, queue: str, expires_in_s: float | None = None
+    ) -> tuple[UnregisteredTask, ...]:
         """One for each item; a message that cannot be read is a single one, refused.
 
         Args:
@@ -98,21 +100,21 @@ class Adopter:
             message = _parsed(_Message, kwargs, _EXAMPLE)
             draft = self._filled(draft, message, expires_in_s)
         except InferenceError as error:
-            return (Adoption(draft, error),)
+            return (UnregisteredTask(draft, error),)
         ids = [message_id] if len(message.items) == 1 else [f"{message_id}.{number}" for number in range(len(message.items))]
         return tuple(
-            self._adopt(dataclasses.replace(draft, task_id=task_id), sent, f"items.{number}")
+            self._unregistered_task(dataclasses.replace(draft, task_id=task_id), sent, f"items.{number}")
             for number, (task_id, sent) in enumerate(zip(ids, message.items, strict=True))
         )
 
-    def _draft(self, message_id: str, queue: str) -> PredictionRequest:
+    def _draft(self, message_id: str, queue: str) -> TaskSubmission:
         spec = self._specs.get(queue)
         if spec is None:
             raise ModelNotFound(f"{shown(queue)} is no queue of a model here", expected=" or ".join(self._specs))
         if not is_task_id(message_id):
             detail = f"the message's id, {shown(message_id)}, cannot be a task's"
             raise InvalidRequest(detail, expected="at most 128 letters, digits, . _ -")
-        return PredictionRequest(
+        return TaskSubmission(
             task_id=message_id,
             request_id=message_id,
             model=self._effective().reference(spec),
@@ -121,7 +123,7 @@ class Adopter:
             deadline_s=self._settings.deadlines.async_s,
         )
 
-    def _filled(self, draft: PredictionRequest, message: _Message, expires_in_s: float | None) -> PredictionRequest:
+    def _filled(self, draft: TaskSubmission, message: _Message, expires_in_s: float | None) -> TaskSubmission:
         """With what the message says of all its items. Raises InferenceError."""
         if message.model not in (None, draft.model.name):
             raise ModelNotFound(
@@ -143,15 +145,15 @@ class Adopter:
         sinks = self._effective().sinks_for(message.sinks, field="sinks")
         return dataclasses.replace(draft, deadline_s=min(wanted_s, left_s), sinks=sinks, priority=message.priority)
 
-    def _adopt(self, draft: PredictionRequest, sent: Any, field: str) -> Adoption:
+    def _unregistered_task(self, draft: TaskSubmission, sent: Any, field: str) -> UnregisteredTask:
         try:
             item = _parsed(_Item, sent, '{"object": "uploads/cat.jpg"}', field)
             task_id = item.task_id or draft.task_id
             request_id = read_request_id(item.request_id, field=f"{field}.request_id") or draft.request_id
             queue_item = QueueItem(task_id, self._key(item.object, field), _header(item))
         except InferenceError as error:
-            return Adoption(dataclasses.replace(draft, item=QueueItem(draft.task_id, "", None)), error)
-        return Adoption(dataclasses.replace(draft, task_id=task_id, request_id=request_id, item=queue_item))
+            return UnregisteredTask(dataclasses.replace(draft, item=QueueItem(draft.task_id, "", None)), error)
+        return UnregisteredTask(dataclasses.replace(draft, task_id=task_id, request_id=request_id, item=queue_item))
 
     def _key(self, text: str, field: str) -> str:
         """The key in the store of the uploads, which is the only one that is read."""

@@ -18,13 +18,13 @@ from typing import Any
 from inference.broker.taken import TakenMessages
 from inference.errors import ServiceUnavailable
 from inference.ids import is_task_id
-from inference.lifecycle.dead_letters import bury
+from inference.lifecycle.dead_letters import move_to_dead_letters
 from inference.storage.protocol import ObjectStore
 from inference.task_store.protocol import LeaseState
 from inference.task_store.stores import WorkerStore
 from tasks.consumer.main_loop import MainLoop
 from tasks.pipeline.jobs import Delivery
-from tasks.worker.background_calls import Errands
+from tasks.worker.background_calls import BackgroundStoreCalls
 
 logger = logging.getLogger(__name__)
 
@@ -46,9 +46,11 @@ class Redeliveries:
         max_deaths: workers that may end over a message until it is refused.
     """
 
-    def __init__(self, taken: TakenMessages, errands: Errands, main_loop: MainLoop, *, owner: str, max_deaths: int) -> None:
+    def __init__(
+        self, taken: TakenMessages, store_calls: BackgroundStoreCalls, main_loop: MainLoop, *, owner: str, max_deaths: int
+    ) -> None:
         self._taken = taken
-        self._errands = errands
+        self._store_calls = store_calls
         self._main_loop = main_loop
         self._owner = owner
         self._max_deaths = max_deaths
@@ -77,10 +79,10 @@ class Redeliveries:
     def _take_next(self) -> None:
         if self._waiting:
             self._current = taking = self._waiting.popleft()
-            self._errands.do(lambda: self._note(taking))
+            self._store_calls.do(lambda: self._note(taking))
 
     def _note(self, taking: _Taking) -> None:
-        """On the thread of the errands."""
+        """On the thread of the store_calls."""
         deaths = 0
         try:
             deaths = self._taken.take(taking.message_id, self._owner)
@@ -105,7 +107,7 @@ class Redeliveries:
                 self._was_taken(taking)
 
     def _was_taken(self, taking: _Taking) -> None:
-        self._errands.do(lambda: self._taken.forget(taking.message_id))
+        self._store_calls.do(lambda: self._taken.forget(taking.message_id))
         self._end(taking)
 
     def _end(self, taking: _Taking) -> None:
@@ -122,14 +124,14 @@ class TaskBurial:
         self._objects = objects
         self._owner = owner
 
-    def bury(self, task_ids: Sequence[str], reason: str) -> bool:
+    def move_to_dead_letters(self, task_ids: Sequence[str], reason: str) -> bool:
         """Whether each of them has a record, which says how it ended or goes on elsewhere. Raises ServiceUnavailable."""
         states = [lease.state for lease in self._store.lease(self._owner, task_ids).leases] if task_ids else []
         leased = [task_id for task_id, state in zip(task_ids, states, strict=True) if state is LeaseState.LEASED]
         for record in self._store.get_many(leased):
             if record is not None:
                 logger.error("task %s is a dead letter: %s", record.task_id, reason)
-                bury(self._store, self._objects, self._owner, record, reason)
+                move_to_dead_letters(self._store, self._objects, self._owner, record, reason)
         return bool(states) and LeaseState.UNKNOWN not in states
 
 

@@ -14,11 +14,11 @@ from inference.imaging import ImageLimits
 from inference.models.files import ModelFiles
 from inference.models.predictor.arena import SlotArena
 from inference.models.predictor.device_predictors import DevicePredictors
-from inference.models.predictor.versioned import SwitchingPredictor
+from inference.models.predictor.versioned import VersionedPredictor
 from inference.models.registry import ModelRegistry
 from inference.models.spec import ModelSpec
-from inference.rollout.desired_state import DesiredModels
-from inference.rollout.runtime_config import Effective
+from inference.rollout.desired_state import RolloutStore
+from inference.rollout.runtime_config import ConfigSnapshot
 from inference.rollout.worker_registry import WorkerPresence
 from inference.runtime.memory import return_large_blocks
 from inference.settings import Settings, WorkerSettings
@@ -28,10 +28,10 @@ from tasks.pipeline.batch import BatchPolicy
 from tasks.pipeline.decode_memory import DecodeMemory
 from tasks.pipeline.jobs import Delivery, HeldJobs
 from tasks.pipeline.pipeline import Pipeline, PipelinePolicy
-from tasks.worker.background_calls import Errands
-from tasks.worker.heartbeat import Announcer, LeaseKeeper
-from tasks.worker.model_reloader import ModelChanger, Specs
-from tasks.worker.plain_messages import Adopter
+from tasks.worker.background_calls import BackgroundStoreCalls
+from tasks.worker.heartbeat import HeartbeatPublisher, LeaseRenewer
+from tasks.worker.model_reloader import ModelReloader, Specs
+from tasks.worker.plain_messages import PlainMessageReader
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class InferenceWorker:
         store: WorkerStore,
         objects: ObjectStore,
         presence: WorkerPresence,
-        desired: DesiredModels,
+        desired: RolloutStore,
         files: ModelFiles,
         models: ModelRegistry,
         rejected: RejectedMessages,
@@ -67,12 +67,14 @@ class InferenceWorker:
         self.queues = [spec.queue for spec in specs]
         self._presence = presence
         self._held = HeldJobs()
-        self.errands = Errands(store, rejected)
-        self.adopter = Adopter(settings, specs, effective=lambda: Effective(settings, models, self._changer.state))
+        self.store_calls = BackgroundStoreCalls(store, rejected)
+        self.plain_messages = PlainMessageReader(
+            settings, specs, effective=lambda: ConfigSnapshot(settings, models, self._changer.state)
+        )
         by_name = {spec.name: spec for spec in specs}
         self._arenas = {name: SlotArena(spec.input, _slots(spec, options)) for name, spec in by_name.items()}
-        self.predictor = SwitchingPredictor(self._make_process(by_name))
-        self._changer = ModelChanger(
+        self.predictor = VersionedPredictor(self._make_process(by_name))
+        self._changer = ModelReloader(
             desired,
             files,
             self.predictor,
@@ -84,9 +86,9 @@ class InferenceWorker:
         self._memory = DecodeMemory(options.decode_memory_mb * 2**20, max_large=max(1, options.io_threads - 1))
         self._pipelines = {name: self._make_pipeline(spec, objects, settings) for name, spec in by_name.items()}
         self._keepers = (
-            LeaseKeeper(store, self.owner, self._held, lease_s=settings.task_store.lease_s),
-            Announcer(presence, self.owner, self.predictor),
-            self.errands,
+            LeaseRenewer(store, self.owner, self._held, lease_s=settings.task_store.lease_s),
+            HeartbeatPublisher(presence, self.owner, self.predictor),
+            self.store_calls,
             self._changer,
         )
 

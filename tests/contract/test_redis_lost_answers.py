@@ -12,7 +12,7 @@ from support.tcp_proxy import TcpProxy
 
 from inference.domain import ModelRef, TaskStatus
 from inference.errors import ChangeInProgress, TaskAlreadyFinished
-from inference.rollout.desired_state import DesiredModels, NewFiles, Proposal
+from inference.rollout.desired_state import NewFiles, Proposal, RolloutStore
 from inference.runtime.redis import connect
 from inference.task_store import Accepted, AcceptedBatch
 from inference.task_store.redis_store import RedisTaskStore, StorePolicy
@@ -127,7 +127,7 @@ def test_a_cancellation_counts_for_its_caller_alone(store: RedisTaskStore, losin
 
 
 def test_a_proposal_is_not_in_its_own_way(client: redis.Redis, key_prefix: str, losing: Losing) -> None:
-    desired = DesiredModels(client, key_prefix)
+    desired = RolloutStore(client, key_prefix)
     desired.hold("warm")
     proposal = Proposal("change-1", "digits", NewFiles("/weights"))
     losing(lambda: desired.propose(proposal))

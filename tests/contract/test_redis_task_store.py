@@ -84,7 +84,7 @@ def test_a_record_that_cannot_be_read_hides_no_other(
     first, second = store.get_many([odd, good])
     assert first is None
     assert second is not None
-    ended = store.get_ended([odd, good])
+    ended = store.get_completed([odd, good])
     assert (ended[0] is None) is (field == "outcome")
     assert ended[1] is not None
     assert f"the record of task {odd} cannot be read" in caplog.text
@@ -271,7 +271,7 @@ class TestKeys:
         until(lambda: store.expire_due(ALL), "the deadline")
         for sink in ("jsonl", "kafka"):
             entries: Any = redis_client.xrange(f"{key_prefix}:outbox:{sink}")
-            store.delivered(sink, [(entry_id, fields[b"task_id"].decode()) for entry_id, fields in entries])
+            store.confirm_deliveries(sink, [(entry_id, fields[b"task_id"].decode()) for entry_id, fields in entries])
         keys = [key.decode() for key in redis_client.scan_iter(match=f"{key_prefix}:*", count=1000)]
         endless = {key.removeprefix(f"{key_prefix}:") for key in keys if redis_client.pttl(key) == -1}
         assert endless == {"seq", f"started:{QUEUE}", "outbox:jsonl", "outbox:kafka"}
@@ -368,8 +368,8 @@ class TestServer:
             assert store.commit("w", commits[:2]) == [True, True]
             first, second = outbox.take(2, block_ms=1000)
             client.config_set("maxmemory", "1")
-            store.delivered("kafka", [(first.entry_id, first.task_id)])
-            store.refused("kafka", [(second.entry_id, second.task_id, "too large")])
+            store.confirm_deliveries("kafka", [(first.entry_id, first.task_id)])
+            store.refuse_deliveries("kafka", [(second.entry_id, second.task_id, "too large")])
             assert outbox_stats(client, "inference", "kafka").entries == 0
             assert store.get(first.task_id).deliveries == {"kafka": "delivered"}
             with pytest.raises(ServiceUnavailable):
@@ -383,7 +383,7 @@ class TestServer:
         ids = accept_many(store, 2500, sinks=("kafka",))
         assert all(store.commit("w", start(store, "w", ids)))
         taken = outbox.take(2500, block_ms=1000)
-        store.delivered("kafka", [(entry.entry_id, entry.task_id) for entry in taken])
+        store.confirm_deliveries("kafka", [(entry.entry_id, entry.task_id) for entry in taken])
         assert (len(taken), outbox_stats(redis_client, key_prefix, "kafka").entries) == (2500, 0)
         assert [relay.held for relay in relays_of(redis_client, key_prefix, "kafka")] == [0]
         assert [record and record.deliveries["kafka"] for record in store.get_many(ids)] == ["delivered"] * 2500

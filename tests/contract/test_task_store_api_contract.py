@@ -132,7 +132,7 @@ class TestReading:
     def test_what_has_ended_is_told_with_its_outcome(self, store: TaskStore) -> None:
         waiting, canceled, succeeded = accept(store), accept(store, request_id="größer"), finished(store)
         store.cancel(canceled)
-        nobody, still_waits, first, second = store.get_ended(["nobody", waiting, canceled, succeeded])
+        nobody, still_waits, first, second = store.get_completed(["nobody", waiting, canceled, succeeded])
         assert (nobody, still_waits) == (None, None)
         for ended, task_id in ((first, canceled), (second, succeeded)):
             record = store.get(task_id)
@@ -141,7 +141,7 @@ class TestReading:
             assert (ended.created_at_ms, ended.finished_at_ms) == (record.created_at_ms, record.finished_at_ms)
         assert second is not None
         assert second.outcome.result is not None
-        assert store.get_ended([]) == []
+        assert store.get_completed([]) == []
 
     def test_a_task_without_a_request_id_is_found_by_its_own(self, store: TaskStore) -> None:
         item = an_item()
@@ -163,7 +163,7 @@ class TestReading:
         """From its delivery on, which may come long after its end."""
         task_id = finished(world.store, request_id="r", deadline_s=5, sinks=("jsonl",))
         world.let_pass(RESULT_TTL_S - 60)
-        world.store.delivered("jsonl", world.outbox("jsonl"))
+        world.store.confirm_deliveries("jsonl", world.outbox("jsonl"))
         world.let_pass(RESULT_TTL_S - 60)
         assert world.store.get(task_id).task_id == task_id
         assert ids_of_request(world.store, "r") == [task_id]

@@ -182,7 +182,7 @@ class TestLife:
             end(world.store, task_id)
         world.let_pass(10 * RESULT_TTL_S)
         assert world.store.get_batch(batch.batch_id).task_ids == ids_of(batch)
-        world.store.delivered("jsonl", world.outbox("jsonl"))
+        world.store.confirm_deliveries("jsonl", world.outbox("jsonl"))
         world.let_pass(RESULT_TTL_S - 60)
         assert world.store.get_batch(batch.batch_id).task_ids == ids_of(batch)
         world.let_pass(120)

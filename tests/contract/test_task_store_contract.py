@@ -35,7 +35,7 @@ class TestReap:
     def test_a_prefetched_task_is_queued_again_and_alone_after_the_second_loss(self, world: StoreWorld) -> None:
         task_id = accept(world.store)
         for is_alone in (False, False, True):
-            assert lease_one(world.store, "w", task_id).alone is is_alone
+            assert lease_one(world.store, "w", task_id).isolated is is_alone
             world.let_pass(LONGER_THAN_A_LEASE_S)
             assert world.store.reap("sweeper", max_attempts=1, limit=ALL).requeue == (task_id,)
         record = world.store.get(task_id)
@@ -49,7 +49,7 @@ class TestReap:
         record = world.store.get(task_id)
         assert (record.status, record.attempts, record.deaths) == (TaskStatus.QUEUED, 1, 1)
         assert [position(world.store, one) for one in (waiting_before, task_id)] == [0, 1]
-        assert lease_one(world.store, "w", task_id).alone
+        assert lease_one(world.store, "w", task_id).isolated
 
     def test_a_task_is_reaped_once(self, world: StoreWorld) -> None:
         running(world.store, "w")
@@ -222,7 +222,7 @@ class TestDeadLetters:
         assert world.store.get(task_id).deliveries == {"jsonl": "pending", "kafka": "discarded"}
         world.let_pass(RESULT_TTL_S * 10)
         assert world.expires_in_s(task_id) is None
-        world.store.delivered("jsonl", world.outbox("jsonl"))
+        world.store.confirm_deliveries("jsonl", world.outbox("jsonl"))
         assert world.expires_in_s(task_id) is not None
 
     def test_each_sink_that_refuses_is_given_up_by_itself(self, world: StoreWorld) -> None:
@@ -234,7 +234,7 @@ class TestDeadLetters:
 
     def test_what_was_given_up_expires_where_every_other_sink_has_it(self, world: StoreWorld) -> None:
         task_id = finished(world.store, sinks=("jsonl", "kafka"))
-        world.store.delivered("jsonl", world.outbox("jsonl"))
+        world.store.confirm_deliveries("jsonl", world.outbox("jsonl"))
         refuse(world, "kafka", task_id)
         assert world.expires_in_s(task_id) is None
         world.store.discard_dead_letter(task_id)
@@ -244,13 +244,13 @@ class TestDeadLetters:
         task_id = finished(world.store, sinks=("jsonl", "kafka"))
         refuse(world, "kafka", task_id)
         world.store.discard_dead_letter(task_id)
-        assert world.store.deliver_again(task_id) == 0
+        assert world.store.redeliver(task_id) == 0
         assert world.outbox("kafka") == []
 
     def test_what_was_refused_is_delivered_again(self, world: StoreWorld) -> None:
         task_id = finished(world.store, sinks=("jsonl", "kafka"))
         refuse(world, "kafka", task_id)
-        assert world.store.deliver_again(task_id) == 1
+        assert world.store.redeliver(task_id) == 1
         record = world.store.get(task_id)
         assert (record.deliveries, record.refusals) == ({"jsonl": "pending", "kafka": "pending"}, {})
         assert [waiting for _, waiting in world.outbox("kafka")] == [task_id]
@@ -265,7 +265,7 @@ class TestDeadLetters:
 def refuse(world: StoreWorld, sink: str, task_id: str) -> None:
     ((entry_id, waiting),) = world.outbox(sink)
     assert waiting == task_id
-    world.store.refused(sink, [(entry_id, task_id, "too large")])
+    world.store.refuse_deliveries(sink, [(entry_id, task_id, "too large")])
     assert world.store.dead_letters(ALL) == [task_id]
 
 
@@ -332,11 +332,11 @@ class TestOutbox:
     def test_a_record_is_kept_until_every_sink_has_it(self, world: StoreWorld) -> None:
         task_id = finished(world.store, sinks=("jsonl", "kafka"))
         world.let_pass(RESULT_TTL_S * 10)
-        world.store.delivered("jsonl", world.outbox("jsonl"))
+        world.store.confirm_deliveries("jsonl", world.outbox("jsonl"))
         assert world.store.get(task_id).deliveries == {"jsonl": "delivered", "kafka": "pending"}
         world.let_pass(RESULT_TTL_S * 10)
         assert world.expires_in_s(task_id) is None
-        world.store.delivered("kafka", world.outbox("kafka"))
+        world.store.confirm_deliveries("kafka", world.outbox("kafka"))
         expires_in_s = world.expires_in_s(task_id)
         assert expires_in_s is not None
         assert 0 < expires_in_s <= RESULT_TTL_S
@@ -347,8 +347,8 @@ class TestOutbox:
     def test_a_delivery_that_is_confirmed_twice_counts_once(self, world: StoreWorld) -> None:
         task_id = finished(world.store, sinks=("jsonl", "kafka"))
         entries = world.outbox("jsonl")
-        world.store.delivered("jsonl", entries)
-        world.store.delivered("jsonl", entries)
+        world.store.confirm_deliveries("jsonl", entries)
+        world.store.confirm_deliveries("jsonl", entries)
         assert world.store.get(task_id).deliveries == {"jsonl": "delivered", "kafka": "pending"}
         assert world.expires_in_s(task_id) is None
 
@@ -361,13 +361,13 @@ class TestOutbox:
     def test_the_entry_of_a_record_that_is_gone_is_dropped(self, world: StoreWorld) -> None:
         finished(world.store, sinks=("jsonl",))
         ((entry_id, _),) = world.outbox("jsonl")
-        world.store.delivered("jsonl", [(entry_id, "nobody")])
+        world.store.confirm_deliveries("jsonl", [(entry_id, "nobody")])
         assert world.outbox("jsonl") == []
 
     def test_other_entries_stay(self, world: StoreWorld) -> None:
         finished(world.store, sinks=("jsonl",))
         second = finished(world.store, sinks=("jsonl",))
-        world.store.delivered("jsonl", world.outbox("jsonl")[:1])
+        world.store.confirm_deliveries("jsonl", world.outbox("jsonl")[:1])
         assert [task_id for _, task_id in world.outbox("jsonl")] == [second]
 
 

@@ -59,7 +59,7 @@ class TestLease:
         assert world.store.reap("sweeper", max_attempts=3, limit=ALL).requeue == (task_id,)
         assert lease_one(world.store, "w2", task_id) == Lease(
             LeaseState.LEASED,
-            alone=True,
+            isolated=True,
             attempts=1,
             created_at_ms=world.store.get(task_id).created_at_ms,
             deadline_at_ms=world.store.get(task_id).deadline_at_ms,
@@ -280,7 +280,7 @@ class TestRelease:
             world.store.release("w", [task_id])
             world.let_pass(LONGER_THAN_A_LEASE_S)
             assert world.store.reap("sweeper", max_attempts=3, limit=ALL).requeue == ()
-        assert not lease_one(world.store, "w", task_id).alone
+        assert not lease_one(world.store, "w", task_id).isolated
 
     def test_its_message_was_given_back_now(self, world: StoreWorld) -> None:
         """The caller gives the message back too, so that the task is not taken for lost until a grace later."""
@@ -296,7 +296,7 @@ class TestNoteDeath:
     def test_deaths_are_counted_and_the_task_runs_alone(self, store: TaskStore) -> None:
         task_id = running(store, "w")
         assert store.note_death("w", [task_id]) == [1]
-        assert lease_one(store, "w", task_id).alone
+        assert lease_one(store, "w", task_id).isolated
         assert store.start("w", [task_id]) == [2]
         assert store.note_death("w", [task_id]) == [2]
         record = store.get(task_id)

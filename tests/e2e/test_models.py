@@ -97,7 +97,7 @@ def settings(services_env: dict[str, str], bucket: str, fixtures: Path, daylight
     keys = {"access_key": services_env["MINIO_ACCESS_KEY"], "secret_key": services_env["MINIO_SECRET_KEY"]}
     return {
         "models": ["models/digits", classifier, nested, daylight],
-        "served_model": "remote",
+        "default_model": "remote",
         "minio": {"endpoint": services_env["MINIO_ENDPOINT"], **keys},
         "model_files": {"bucket": bucket},
         "worker": {"max_batch_size": 4},

@@ -154,7 +154,7 @@ def test_check_config_shows_what_each_key_became(repository: Path, tmp_path: Pat
     )
 
     assert done.returncode == 0, done.stderr
-    assert "# model_info.chosen_model_id → served_model: vgg_0\n" in done.stdout
+    assert "# model_info.chosen_model_id → default_model: vgg_0\n" in done.stdout
     assert "# mongodb.host → mongodb.url: mongodb://admin_user:**********@localhost:27017\n" in done.stdout
     assert "admin_pass" not in done.stdout + done.stderr
     assert "warning: qoa_config is not used here\n" in done.stderr

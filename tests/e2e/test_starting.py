@@ -41,7 +41,7 @@ def write(folder: Path, settings: dict[str, object]) -> str:
         ({"api": {"prot": 8080}}, "api.prot: unknown key; did you mean port?"),
         ({"api": {"port": 99999}}, "api.port: Input should be less than or equal to 65535 (got 99999)"),
         ({"models": ["models/none"]}, "cannot read the model description models/none/model.yaml: No such file or directory"),
-        ({"served_model": "vgg"}, "served_model: vgg is none of the models (digits)"),
+        ({"default_model": "vgg"}, "default_model: vgg is none of the models (digits)"),
         ({"sample_image": "none.jpg"}, "sample_image: there is no file none.jpg"),
         ({"broker": {"url": "kafka://x"}}, "broker.url: must be 'embedded', redis://HOST:PORT/DB"),
     ],
@@ -249,7 +249,7 @@ METADATA = '{"shape": "8,8,1", "dtype": "float32"}'
 
 
 def test_what_was_queued_when_the_server_was_killed_is_done_after_the_next_start(tmp_path: Path) -> None:
-    service = Service(tmp_path, DIGITS | {"task_store": {"lease_s": 2, "lost_grace_s": 1}})
+    service = Service(tmp_path, DIGITS | {"task_store": {"lease_s": 2, "requeue_lost_after_s": 1}})
     try:
         service.start()
         service.suspend_predictor()

@@ -22,7 +22,7 @@ from support.redis_nodes import one_redis
 from support.service import ROOT, Service, wait_until
 from support.unsupervised import SHORT_LEASES
 
-from inference.broker.redis import bell_key
+from inference.broker.redis import wake_up_key
 from inference.runtime.redis import broker_url, connect
 from inference.settings import load_settings
 
@@ -63,7 +63,7 @@ def test_a_prediction_and_a_batch_succeed(service: Service) -> None:
     answer = requests.post(f"{service.url}/inference/batch", files=files, data={"metadata": METADATA}, timeout=60)
     assert_right(item["result"] for item in answer.json()["items"])
     with connect(broker_url(load_settings(service.config))) as client:
-        assert client.llen(bell_key("predict.digits")) == 1, "a worker that claims has taken it"
+        assert client.llen(wake_up_key("predict.digits")) == 1, "a worker that claims has taken it"
         wait_until(lambda: client.hlen("unacked") == 0, timeout_s=10, what="all messages are acknowledged")
 
 

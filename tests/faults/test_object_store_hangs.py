@@ -51,7 +51,7 @@ def on_minio(services_env: dict[str, str], tenant: Tenant, minio: TcpProxy, tmp_
     settings = {
         "models": json.loads(tenant.variables["INFERENCE_MODELS"]),
         "broker": {"url": tenant.env["REDIS_URL"]},
-        "task_store": {"key_prefix": tenant.name, "lease_s": 2, "lost_grace_s": 1},
+        "task_store": {"key_prefix": tenant.name, "lease_s": 2, "requeue_lost_after_s": 1},
         "uploads": {"store": "minio", "bucket": tenant.name},
         "minio": {
             "endpoint": minio.address,

@@ -17,9 +17,9 @@ from sklearn.datasets import load_digits
 from support.service import ROOT, Service, wait_until
 
 from inference.container import Services
-from inference.domain import PredictionRequest, QueueItem
+from inference.domain import QueueItem, TaskSubmission
 from inference.imaging import ImageFormat, ImageHeader
-from inference.lifecycle.dead_letters import bury
+from inference.lifecycle.dead_letters import move_to_dead_letters
 from inference.models.registry import reference
 from inference.settings import load_settings
 from inference.storage.protocol import upload_key
@@ -51,13 +51,13 @@ def services(service: Service) -> Services:
     return Services(load_settings(service.config))
 
 
-def new_request(services: Services, *, deadline_s: float = 60) -> PredictionRequest:
+def new_request(services: Services, *, deadline_s: float = 60) -> TaskSubmission:
     spec = services.models.get()
     task_id = uuid.uuid4().hex
     key = upload_key(task_id, datetime.now(UTC))
     services.objects.put(key, zero())
     item = QueueItem(task_id, key, ImageHeader(ImageFormat.RAW, (8, 8, 1), "<f4"))
-    return PredictionRequest(
+    return TaskSubmission(
         task_id=task_id,
         request_id=f"request-{task_id}",
         model=reference(spec),
@@ -174,7 +174,7 @@ def test_an_operator_lists_replays_and_discards_dead_letters(service: Service, s
         store.lease("test", [request.task_id])
         store.start("test", [request.task_id])
         store.note_death("test", [request.task_id])
-        assert bury(store, services.objects, "test", store.get(request.task_id))
+        assert move_to_dead_letters(store, services.objects, "test", store.get(request.task_id))
         services.objects.delete(request.item.object_key)  # as retention will
     replayed, discarded = (request.task_id for request in dead)
 

@@ -19,7 +19,7 @@ from support.tenant import Tenant
 from support.unsupervised import SHORT_LEASES
 
 from inference.container import Services
-from inference.domain import PredictionRequest, QueueItem, TaskStatus
+from inference.domain import QueueItem, TaskStatus, TaskSubmission
 from inference.imaging import ImageFormat, ImageHeader
 from inference.lifecycle.enqueue import accept
 from inference.models.registry import reference
@@ -45,7 +45,7 @@ class Queue:
         key = f"uploads/{task_id}"
         self.services.objects.put(key, np.zeros((8, 8, 1), "<f4").tobytes())
         item = QueueItem(task_id, key, ImageHeader(ImageFormat.RAW, (8, 8, 1), "<f4"))
-        request = PredictionRequest(task_id, task_id, reference(self._spec), self.name, item, deadline_s=600)
+        request = TaskSubmission(task_id, task_id, reference(self._spec), self.name, item, deadline_s=600)
         accept(self.services.store, self.services.broker, request)
         return task_id
 

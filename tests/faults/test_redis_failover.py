@@ -32,8 +32,8 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Setup]:
         settings = {
             "models": ["models/digits"],
             "broker": {"url": servers.url(db=2)},
-            "task_store": {"lease_s": 2, "lost_grace_s": 1},
-            "relay": {"claim_idle_s": 2, "max_backoff_s": 1},
+            "task_store": {"lease_s": 2, "requeue_lost_after_s": 1},
+            "relay": {"reclaim_after_s": 2, "max_backoff_s": 1},
         }
         service = Service(folder, settings)
         try:

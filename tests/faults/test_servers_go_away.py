@@ -72,7 +72,7 @@ class Servers:
         self.settings: dict[str, Any] = {
             "models": json.loads(tenant.variables["INFERENCE_MODELS"]),
             "broker": {"url": env["REDIS_URL"]},
-            "task_store": {"key_prefix": tenant.name, "lease_s": 2, "lost_grace_s": 1},
+            "task_store": {"key_prefix": tenant.name, "lease_s": 2, "requeue_lost_after_s": 1},
             "uploads": {"store": "minio", "bucket": tenant.name, "retention_days": 7},
             "minio": {
                 "endpoint": addresses["minio"],
@@ -87,7 +87,7 @@ class Servers:
                 "timeout_s": 5,
             },
             "kafka": {"bootstrap_servers": addresses["kafka"], "topic": tenant.name, "timeout_s": 5},
-            "relay": {"claim_idle_s": 2, "max_backoff_s": 1},
+            "relay": {"reclaim_after_s": 2, "max_backoff_s": 1},
         }
 
 

@@ -71,7 +71,7 @@ def settings(tenant: Tenant, **more: Any) -> dict[str, Any]:
     env = tenant.env
     return {
         "models": json.loads(tenant.variables["INFERENCE_MODELS"]),
-        "task_store": {"key_prefix": tenant.name, "lease_s": 2, "lost_grace_s": 1},
+        "task_store": {"key_prefix": tenant.name, "lease_s": 2, "requeue_lost_after_s": 1},
         "uploads": {"store": "minio", "bucket": tenant.name},
         "minio": {
             "endpoint": env["MINIO_ENDPOINT"],

@@ -46,7 +46,7 @@ def run(side: int, count: int, budget_mb: int, folder: Path) -> dict[str, int | 
     objects, large, small = LocalObjectStore(folder), png(side), png(64)
     images = {f"large-{number}": large for number in range(count)} | {"small": small}
     for key, data in images.items():
-        objects.put(key, data, is_copy=True)
+        objects.put(key, data, is_durable=False)
     spec = ModelSpec(name="m", version="1", file="m.keras", input=_SPEC, local_files={}, digest="")
     memory = DecodeMemory(budget_mb * 2**20, max_large=_THREADS - 1)
     fetcher = Fetcher(objects, spec, SlotArena(_SPEC, count + 2), ImageLimits(50_000_000), memory=memory)
@@ -60,7 +60,7 @@ def run(side: int, count: int, budget_mb: int, folder: Path) -> dict[str, int | 
 
     stage = FetchStage(fetcher, threads=_THREADS, pass_on=pass_on, fail=lambda job, error: sys.exit(f"{job.task_id}: {error}"))
     header = ImageHeader(ImageFormat.PNG)
-    jobs = [Job(QueueItem(key, key, header), [], alone=False, attempt=0, deadline_at=time.monotonic() + 600) for key in images]
+    jobs = [Job(QueueItem(key, key, header), [], isolated=False, attempt=0, deadline_at=time.monotonic() + 600) for key in images]
     Path("/proc/self/clear_refs").write_text("5")
     before = _resident("VmRSS")
     stage.start()

@@ -35,9 +35,9 @@ class FakeObjectStore:
         *,
         content_type: str | None = None,
         metadata: Mapping[str, str] | None = None,
-        is_copy: bool = False,
+        is_durable: bool = True,
     ) -> None:
-        del is_copy
+        del is_durable
         self._check(key)
         self.objects[key] = bytes(data)
         self.details[key] = (content_type, dict(metadata or {}))

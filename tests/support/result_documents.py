@@ -6,13 +6,13 @@ from typing import Any
 
 from support.samples import a_success
 
-from inference.domain import EndedTask, Outcome
+from inference.domain import CompletedTask, Outcome
 from inference.sinks.protocol import result_document
 
 
-def an_ended_task(task_id: str, outcome: Outcome | None = None) -> EndedTask:
+def an_ended_task(task_id: str, outcome: Outcome | None = None) -> CompletedTask:
     """Which succeeded, unless `outcome` says otherwise."""
-    return EndedTask(outcome or a_success(), finished_at_ms=3, task_id=task_id, request_id="größer", created_at_ms=1)
+    return CompletedTask(outcome or a_success(), finished_at_ms=3, task_id=task_id, request_id="größer", created_at_ms=1)
 
 
 def a_document(task_id: str, **changes: Any) -> dict[str, Any]:

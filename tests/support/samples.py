@@ -13,11 +13,11 @@ from inference.domain import (
     BatchRequest,
     ModelRef,
     Outcome,
-    PredictionRequest,
     PredictionResult,
     QueueItem,
     QueueMessage,
     TaskStatus,
+    TaskSubmission,
 )
 from inference.errors import InvalidImage
 from inference.imaging import ImageFormat, ImageHeader
@@ -38,23 +38,23 @@ def an_item(task_id: str | None = None) -> QueueItem:
     return QueueItem(task_id, f"uploads/{task_id}", ImageHeader(ImageFormat.PNG))
 
 
-def a_request(task_id: str | None = None, **changes: Any) -> PredictionRequest:
+def a_request(task_id: str | None = None, **changes: Any) -> TaskSubmission:
     """A request of a task id of its own, with a deadline an hour away and no sink."""
     item = an_item(task_id)
-    request = PredictionRequest(
+    request = TaskSubmission(
         task_id=item.task_id, request_id=f"request-{item.task_id}", model=MODEL, queue=QUEUE, item=item, deadline_s=3600
     )
     return dataclasses.replace(request, **changes)
 
 
-def a_batch(*entries: PredictionRequest | dict[str, Any], **changes: Any) -> BatchRequest:
+def a_batch(*entries: TaskSubmission | dict[str, Any], **changes: Any) -> BatchRequest:
     """Of these entries, whose tasks get its id."""
     batch_id = uuid.uuid4().hex
-    own = (dataclasses.replace(e, batch_id=batch_id) if isinstance(e, PredictionRequest) else e for e in entries)
+    own = (dataclasses.replace(e, batch_id=batch_id) if isinstance(e, TaskSubmission) else e for e in entries)
     return BatchRequest(batch_id, tuple(own), **changes)
 
 
-def a_message(request: PredictionRequest) -> QueueMessage:
+def a_message(request: TaskSubmission) -> QueueMessage:
     return QueueMessage(request.model, (request.item,))
 
 

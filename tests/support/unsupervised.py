@@ -18,9 +18,9 @@ from support.parts import Parts
 #: A dead process's tasks are soon another's.
 SHORT_LEASES: dict[str, Any] = {
     "models": ["models/digits"],
-    "task_store": {"lease_s": 2, "lost_grace_s": 1},
+    "task_store": {"lease_s": 2, "requeue_lost_after_s": 1},
     "worker": {"max_batch_size": 8},
-    "relay": {"claim_idle_s": 2, "max_backoff_s": 1},
+    "relay": {"reclaim_after_s": 2, "max_backoff_s": 1},
 }
 IMAGE = np.zeros((8, 8, 1), "<f4").tobytes()
 _PARTS = ("api", "worker", "relay")

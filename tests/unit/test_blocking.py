@@ -31,7 +31,7 @@ def test_under_gevent_uploads_go_side_by_side_and_the_loop_goes_on(repository: P
         monkey.patch_all()
         import os, sys, gevent
         from pathlib import Path
-        from api.acceptance.thread_pool import SideBySide
+        from api.acceptance.thread_pool import BoundedThreadPool
         from inference.storage.local import LocalObjectStore
 
         lock, sleep = monkey.get_original("_thread", "allocate_lock")(), monkey.get_original("time", "sleep")
@@ -46,7 +46,7 @@ def test_under_gevent_uploads_go_side_by_side_and_the_loop_goes_on(repository: P
         os.fsync = fsync
         store = LocalObjectStore(Path(sys.argv[1]))
         other = gevent.spawn(lambda: (gevent.sleep(0.01), turns.append(1)))
-        SideBySide(4).map(lambda number: store.put(str(number), b"bytes"), range(4), timeout_s=60)
+        BoundedThreadPool(4).map(lambda number: store.put(str(number), b"bytes"), range(4), timeout_s=60)
         print(len(set(there)), [store.get(str(number)) for number in range(4)])
         """
     )

@@ -55,7 +55,7 @@ def refuse(config: Path) -> str:
     outbox = Outbox(services.redis, settings.task_store.key_prefix, "jsonl", "relay")
     outbox.open()
     (entry,) = outbox.take(10, block_ms=1)
-    services.store.refused("jsonl", [(entry.entry_id, task_id, "too large")])
+    services.store.refuse_deliveries("jsonl", [(entry.entry_id, task_id, "too large")])
     return task_id
 
 

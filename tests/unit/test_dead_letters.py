@@ -13,10 +13,10 @@ from support.samples import a_request
 from support.task_pages import ids_of_request
 
 from inference.broker.redis import RedisBroker
-from inference.domain import PredictionRequest, QueueMessage, TaskStatus
+from inference.domain import QueueMessage, TaskStatus, TaskSubmission
 from inference.errors import ObjectNotFound, ServiceUnavailable, TaskNotFound
 from inference.lifecycle import dead_letters
-from inference.lifecycle.dead_letters import DeadLetters, bury
+from inference.lifecycle.dead_letters import DeadLetters, move_to_dead_letters
 from inference.storage.protocol import dead_letter_key
 from inference.task_store import Accepted, Enqueue, Room
 from inference.task_store.redis_store import RedisTaskStore, StorePolicy
@@ -28,7 +28,7 @@ class FullStore(RedisTaskStore):
     is_full = False
 
     def accept(
-        self, request: PredictionRequest, *, enqueue: Enqueue | None, max_queue_depth: int, room: Room | None = None
+        self, request: TaskSubmission, *, enqueue: Enqueue | None, max_queue_depth: int, room: Room | None = None
     ) -> Accepted:
         if self.is_full:
             raise ServiceUnavailable("out of memory")
@@ -53,13 +53,13 @@ class Rig:
         self.store.start("worker", [request.task_id])
         return request.task_id
 
-    def bury(self, task_id: str) -> bool:
+    def move_to_dead_letters(self, task_id: str) -> bool:
         self.store.note_death("worker", [task_id])
-        return bury(self.store, self.objects, "worker", self.store.get(task_id))
+        return move_to_dead_letters(self.store, self.objects, "worker", self.store.get(task_id))
 
     def dead_letter(self, **changes: Any) -> str:
         task_id = self.running(**changes)
-        assert self.bury(task_id)
+        assert self.move_to_dead_letters(task_id)
         return task_id
 
     def replay(self, task_id: str) -> str:
@@ -100,13 +100,13 @@ class TestBury:
     def test_an_input_that_came_with_the_record_is_kept_although_its_upload_failed(self, rig: Rig) -> None:
         task_id = rig.running(image=b"small image")
         rig.objects.delete(rig.store.get(task_id).item.object_key)
-        assert rig.bury(task_id)
+        assert rig.move_to_dead_letters(task_id)
         assert rig.objects.get(dead_letter_key(task_id)) == b"small image"
 
     def test_without_its_input_it_says_so(self, rig: Rig) -> None:
         task_id = rig.running()
         rig.objects.objects.clear()
-        assert rig.bury(task_id)
+        assert rig.move_to_dead_letters(task_id)
         outcome = rig.store.get(task_id).outcome
         assert outcome is not None
         assert outcome.error is not None
@@ -116,14 +116,14 @@ class TestBury:
         task_id = rig.running()
         rig.objects.available = False
         with pytest.raises(ServiceUnavailable):
-            rig.bury(task_id)
+            rig.move_to_dead_letters(task_id)
         assert rig.store.get(task_id).status is TaskStatus.RUNNING
         assert rig.listed() == []
 
     def test_what_is_not_the_owners_is_not_buried(self, rig: Rig) -> None:
         task_id = rig.running()
         rig.store.cancel(task_id)
-        assert not rig.bury(task_id)
+        assert not rig.move_to_dead_letters(task_id)
         assert dead_letter_key(task_id) not in rig.objects.objects
         assert rig.store.get(task_id).status is TaskStatus.CANCELED
         assert rig.listed() == []
@@ -176,7 +176,7 @@ class TestReplay:
         new = rig.replay(rig.dead_letter())
         rig.store.lease("worker", [new])
         rig.store.start("worker", [new])
-        assert rig.bury(new)
+        assert rig.move_to_dead_letters(new)
         assert rig.listed() == [new]
         assert rig.objects.get(dead_letter_key(new)) == b"image"
 

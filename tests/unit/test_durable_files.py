@@ -40,8 +40,8 @@ def test_an_upload_is_synced_with_its_name_and_all_new_folders(tmp_path: Path, s
 
 def test_a_copy_is_not_synced_but_its_new_folders_are(tmp_path: Path, synced: list[str]) -> None:
     store = LocalObjectStore(tmp_path)
-    store.put("uploads/a", b"pixels", is_copy=True)
-    store.put("uploads/b", b"pixels", is_copy=True)
+    store.put("uploads/a", b"pixels", is_durable=False)
+    store.put("uploads/b", b"pixels", is_durable=False)
     assert synced == [str(tmp_path)]
 
 

@@ -11,7 +11,7 @@ import pytest
 from inference.errors import ServiceUnavailable
 from inference.models.registry import ModelRegistry
 from inference.rollout.desired_state import DesiredState
-from inference.rollout.runtime_config import EffectiveConfiguration
+from inference.rollout.runtime_config import RuntimeConfig
 from inference.settings import Settings
 
 
@@ -51,12 +51,12 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def configuration(repository: Path, desired: Any, clock: Clock) -> EffectiveConfiguration:
+def configuration(repository: Path, desired: Any, clock: Clock) -> RuntimeConfig:
     settings = Settings(models=(repository / "models" / "digits",))
-    return EffectiveConfiguration(settings, ModelRegistry.load(settings), desired, clock=clock)
+    return RuntimeConfig(settings, ModelRegistry.load(settings), desired, clock=clock)
 
 
-def test_it_is_read_once_a_second(configuration: EffectiveConfiguration, desired: Desired, clock: Clock) -> None:
+def test_it_is_read_once_a_second(configuration: RuntimeConfig, desired: Desired, clock: Clock) -> None:
     assert [configuration.now().state.served for _ in range(5)] == ["old"] * 5
     assert desired.reads == 1
     desired.state = DesiredState(served="new")
@@ -65,7 +65,7 @@ def test_it_is_read_once_a_second(configuration: EffectiveConfiguration, desired
     assert desired.reads == 2
 
 
-def test_before_the_first_reading_everybody_reads(configuration: EffectiveConfiguration, desired: Desired) -> None:
+def test_before_the_first_reading_everybody_reads(configuration: RuntimeConfig, desired: Desired) -> None:
     """Nobody goes on with a state that is none."""
     desired.gate.clear()
     found: list[str | None] = []
@@ -79,7 +79,7 @@ def test_before_the_first_reading_everybody_reads(configuration: EffectiveConfig
 
 
 def test_while_one_reads_the_others_go_on_with_what_is_known(
-    configuration: EffectiveConfiguration, desired: Desired, clock: Clock
+    configuration: RuntimeConfig, desired: Desired, clock: Clock
 ) -> None:
     configuration.now()
     clock.now += 1
@@ -96,9 +96,7 @@ def test_while_one_reads_the_others_go_on_with_what_is_known(
     assert found == ["new"]
 
 
-def test_a_reading_that_failed_is_tried_again_at_once(
-    configuration: EffectiveConfiguration, desired: Desired, clock: Clock
-) -> None:
+def test_a_reading_that_failed_is_tried_again_at_once(configuration: RuntimeConfig, desired: Desired, clock: Clock) -> None:
     configuration.now()
     clock.now += 1
     desired.is_down = True

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from inference.errors import ServiceUnavailable
-from inference.runtime.coalescing import Gatherer
+from inference.runtime.coalescing import CallCoalescer
 
 
 class Server:
@@ -44,7 +44,7 @@ def begun(server: Server, calls: int) -> None:
         time.sleep(0.001)
 
 
-def together(pool: Executor, server: Server, gatherer: Gatherer[int, int], *numbers: int) -> list[Future[int]]:
+def together(pool: Executor, server: Server, gatherer: CallCoalescer[int, int], *numbers: int) -> list[Future[int]]:
     """The first is under way when the others come; all are there before it has its answer."""
     server.gate.clear()
     first = pool.submit(gatherer, numbers[0])
@@ -58,7 +58,7 @@ def together(pool: Executor, server: Server, gatherer: Gatherer[int, int], *numb
 
 def test_one_alone_is_called_at_once() -> None:
     server = Server()
-    gatherer = Gatherer(server.double)
+    gatherer = CallCoalescer(server.double)
     assert [gatherer(number) for number in (1, 2)] == [2, 4]
     assert server.calls == [[1], [2]]
 
@@ -66,7 +66,7 @@ def test_one_alone_is_called_at_once() -> None:
 def test_who_comes_meanwhile_shares_the_next_call() -> None:
     server = Server()
     with ThreadPoolExecutor(20) as pool:
-        answers = together(pool, server, Gatherer(server.double), *range(10))
+        answers = together(pool, server, CallCoalescer(server.double), *range(10))
         assert [answer.result(10) for answer in answers] == [2 * number for number in range(10)]
     assert server.calls[0] == [0]
     assert sorted(server.calls[1]) == list(range(1, 10))
@@ -76,7 +76,7 @@ def test_who_comes_meanwhile_shares_the_next_call() -> None:
 def test_a_call_has_no_more_than_it_may() -> None:
     server = Server()
     with ThreadPoolExecutor(20) as pool:
-        answers = together(pool, server, Gatherer(server.double, max_weight=3), *range(9))
+        answers = together(pool, server, CallCoalescer(server.double, max_weight=3), *range(9))
         assert [answer.result(10) for answer in answers] == [2 * number for number in range(9)]
     assert [len(call) for call in server.calls] == [1, 3, 3, 2]
 
@@ -85,7 +85,7 @@ def test_what_is_heavy_fills_a_call_and_what_is_too_heavy_goes_alone() -> None:
     server = Server()
     with ThreadPoolExecutor(20) as pool:
         answers = together(
-            pool, server, Gatherer(server.double, weigh=lambda number: number, max_weight=10), *[1, 4, 4, 50, 4, 4]
+            pool, server, CallCoalescer(server.double, weigh=lambda number: number, max_weight=10), *[1, 4, 4, 50, 4, 4]
         )
         assert [answer.result(10) for answer in answers] == [2, 8, 8, 100, 8, 8]
     assert all(sum(call) <= 10 or call == [50] for call in server.calls)
@@ -99,14 +99,14 @@ def test_a_call_weighs_no_more_of_those_who_wait_than_may_go_with_it() -> None:
         return 1
 
     with ThreadPoolExecutor(50) as pool:
-        for answer in together(pool, server, Gatherer(server.double, weigh=weigh, max_weight=4), *range(20, 61)):
+        for answer in together(pool, server, CallCoalescer(server.double, weigh=weigh, max_weight=4), *range(20, 61)):
             answer.result(10)
     assert len(weighed) < 2 * 41  # not all of them each time
 
 
 def test_an_error_of_one_argument_reaches_its_caller_alone() -> None:
     server = Server()
-    gatherer = Gatherer(server.double)
+    gatherer = CallCoalescer(server.double)
     with ThreadPoolExecutor(20) as pool:
         first, before, unlucky, after = together(pool, server, gatherer, 0, 12, 13, 14)
         assert [one.result(10) for one in (first, before, after)] == [0, 24, 28]
@@ -117,7 +117,7 @@ def test_an_error_of_one_argument_reaches_its_caller_alone() -> None:
 
 def test_an_outage_is_an_error_of_all_and_the_next_call_goes_on() -> None:
     server = Server()
-    gatherer = Gatherer(server.double)
+    gatherer = CallCoalescer(server.double)
     with ThreadPoolExecutor(20) as pool:
         first, *others = together(pool, server, gatherer, 0, 12, -1)
         assert first.result(10) == 0
@@ -129,14 +129,14 @@ def test_an_outage_is_an_error_of_all_and_the_next_call_goes_on() -> None:
 
 
 def test_an_answer_too_few_is_an_error_of_all() -> None:
-    gatherer: Gatherer[int, int] = Gatherer(lambda _: [])
+    gatherer: CallCoalescer[int, int] = CallCoalescer(lambda _: [])
     with pytest.raises(ValueError, match="zip"):
         gatherer(1)
 
 
 def test_thousands_from_many_threads_each_get_their_own() -> None:
     server = Server()
-    gatherer = Gatherer(server.double)
+    gatherer = CallCoalescer(server.double)
     with ThreadPoolExecutor(16) as pool:
         assert list(pool.map(gatherer, [*range(14, 4000)])) == [2 * number for number in range(14, 4000)]
     assert sorted(number for call in server.calls for number in call) == [*range(14, 4000)]
@@ -149,7 +149,7 @@ def test_an_error_keeps_nothing_of_its_caller() -> None:
     def call() -> None:
         image = threading.Event()
         held.append(weakref.ref(image))
-        Gatherer(Server().double)(13)
+        CallCoalescer(Server().double)(13)
 
     gc.disable()
     try:
@@ -165,7 +165,7 @@ KILLED = """
     monkey.patch_all()
     import sys, gevent
     from gevent.event import Event
-    from inference.runtime.coalescing import Gatherer
+    from inference.runtime.coalescing import CallCoalescer
 
     killed, gates, calls = sys.argv[1], [Event() for _ in range(9)], []
 
@@ -176,7 +176,7 @@ KILLED = """
             second.kill(block=False)  # arrives after it was chosen, and before it runs
         return numbers
 
-    gatherer = Gatherer(call)
+    gatherer = CallCoalescer(call)
     first = gevent.spawn(gatherer, 1)
     gevent.idle()
     second, third = gevent.spawn(gatherer, 2), gevent.spawn(gatherer, 3)
@@ -216,7 +216,7 @@ def test_a_greenlet_that_is_killed_takes_no_other_with_it(repository: Path, kill
 
 
 def test_the_end_of_the_leader_leaves_the_others_to_the_next_call() -> None:
-    class Ended(BaseException):
+    class Completion(BaseException):
         pass
 
     server, pool = Server(), ThreadPoolExecutor(20)
@@ -226,13 +226,13 @@ def test_the_end_of_the_leader_leaves_the_others_to_the_next_call() -> None:
         calls.append(len(numbers))
         answers = server.double(numbers)
         if len(calls) == 2:
-            raise Ended
+            raise Completion
         return answers
 
     with pool:
-        answers = together(pool, server, Gatherer(call), 0, 1, 2, 3)
+        answers = together(pool, server, CallCoalescer(call), 0, 1, 2, 3)
         errors = [one.exception(10) for one in answers]
         ended = [at for at, error in enumerate(errors) if error is not None]
-        assert [type(errors[at]) for at in ended] == [Ended]
+        assert [type(errors[at]) for at in ended] == [Completion]
         assert {one.result(10) for at, one in enumerate(answers) if at not in ended} < {0, 2, 4, 6}
     assert calls == [1, 3, 2]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from support.fake_clock import FakeClock
 
-from inference.runtime.ttl_cache import Remembered
+from inference.runtime.ttl_cache import TtlCache
 
 
 class Source:
@@ -18,7 +18,7 @@ class Source:
         self.fails = False
         self.clock = FakeClock()
         self.background: list[Callable[[], None]] = []
-        self.cache = Remembered(self.answer, max_age_s=1, background_age_s=3, clock=self.clock, run=self.background.append)
+        self.cache = TtlCache(self.answer, max_age_s=1, background_age_s=3, clock=self.clock, run=self.background.append)
 
     def answer(self) -> int:
         self.asked += 1

@@ -15,7 +15,7 @@ from support.redis_server import RedisServer, own_redis_server
 from support.samples import a_failure, a_request, a_success
 from support.waiting import TIMEOUT_S, together, until
 
-from inference.domain import EndedTask, TaskStatus, encode_outcome
+from inference.domain import CompletedTask, TaskStatus, encode_outcome
 from inference.errors import ServiceUnavailable
 from inference.lifecycle.replies import ReplyRouter, parse_frames
 from inference.runtime.redis import connect
@@ -88,11 +88,11 @@ class UnreadableStore(RedisTaskStore):
     error: Exception | None = None
     reads = 0
 
-    def get_ended(self, task_ids: Sequence[str]) -> list[EndedTask | None]:
+    def get_completed(self, task_ids: Sequence[str]) -> list[CompletedTask | None]:
         self.reads += 1
         if self.error is not None:
             raise self.error
-        return super().get_ended(task_ids)
+        return super().get_completed(task_ids)
 
 
 class TestWaiting:

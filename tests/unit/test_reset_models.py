@@ -9,7 +9,7 @@ import redis
 import yaml
 
 import server
-from inference.rollout.desired_state import DesiredModels, DesiredState
+from inference.rollout.desired_state import DesiredState, RolloutStore
 
 
 def test_it_forgets_what_commands_changed(
@@ -22,7 +22,7 @@ def test_it_forgets_what_commands_changed(
     }
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump(settings), encoding="utf-8")
-    desired = DesiredModels(redis_client, key_prefix)
+    desired = RolloutStore(redis_client, key_prefix)
     desired.serve("other")
     desired.set_ensemble(True)
 

@@ -143,7 +143,7 @@ class TestForms:
         document = translate(FLAT).document
         assert [model["name"] for model in document["models"]] == ["vgg", "vgg_0"]
         assert document["models"][1] == VGG_0
-        assert document["served_model"] == "vgg_0"
+        assert document["default_model"] == "vgg_0"
         assert (document["pipeline_id"], document["ensemble"]) == ("pipeline_1", True)
         assert document["kafka"] == {"bootstrap_servers": "127.0.0.1:9092", "topic": "nii_case"}
         assert document["mongodb"] == {
@@ -158,7 +158,7 @@ class TestForms:
     def test_the_oldest_form_is_one_model(self) -> None:
         document = translate(OLDEST).document
         assert [(model["name"], model["weights_file"]) for model in document["models"]] == [("model", "a/model.h5")]
-        assert document["served_model"] == "model"
+        assert document["default_model"] == "model"
 
     def test_files_without_models_are_the_chosen_model(self) -> None:
         model_info = {"chosen_model_id": "vgg", "files": {"architecture_file": "a.json", "weights_file": "a.h5"}}
@@ -174,7 +174,7 @@ class TestForms:
             "threshold": 0.5,
             "device": "gpu",
         }
-        assert document["served_model"] == "vgg_0"
+        assert document["default_model"] == "vgg_0"
         flat = translate(FLAT).document
         assert all(document[section] == flat[section] for section in ("minio", "model_files", "uploads", "mongodb", "kafka"))
 
@@ -195,7 +195,7 @@ class TestForms:
         form = changed(changed(NESTED, "model_config.model_type.bdd100k.variants", ...), "model_config.chosen_model_id", ...)
         document = translate(form).document
         assert [(model["name"], model["architecture_file"]) for model in document["models"]] == [("bdd100k", "model.json")]
-        assert document["served_model"] == "bdd100k"
+        assert document["default_model"] == "bdd100k"
 
     def test_ids_that_two_types_have_are_the_chosen_types(self) -> None:
         other = NESTED["model_config"]["model_type"]["bdd100k"] | {"variants": {"vgg_0": {"path": "b"}, "x": {"path": "c"}}}
@@ -264,7 +264,7 @@ class TestExamples:
         monkeypatch.setenv("MINIO_SECRET_KEY", "x")
         translation = read_translated(repository / "configurations" / name)
         files = [model[key] for model in translation.document["models"] for key in ("architecture_file", "weights_file")]
-        assert translation.document["served_model"] == "vgg_0"
+        assert translation.document["default_model"] == "vgg_0"
         assert [file for file in files if not (repository / file).is_file()] == []
 
 
@@ -339,7 +339,7 @@ class TestRohe:
 class TestNotes:
     def test_every_key_says_what_it_became(self) -> None:
         became = {one.key: (one.setting, one.value) for one in translate(NESTED).became}
-        assert became["model_config.chosen_model_id"] == ("served_model", "vgg_0")
+        assert became["model_config.chosen_model_id"] == ("default_model", "vgg_0")
         assert became["model_config.inference_timeout"] == ("models.*.predict_timeout_s", 5.0)
         assert became["model_config.model_type.bdd100k.variants.vgg"][0] == "models.vgg"
         assert became["messaging.kafka.topic_name"] == ("kafka.topic", "nii_case")
@@ -469,7 +469,7 @@ class TestErrors:
         [
             ({"minio": {"endpoint": "x:1"}}, "minio_config.endpoint_url: minio.endpoint says it too; keep one of them"),
             ({"mongodb": MONGODB | {"url": "mongodb://x"}}, "mongodb.host: mongodb.url says it too; keep one of them"),
-            ({"served_model": "vgg"}, "model_info.chosen_model_id: served_model says it too; keep one of them"),
+            ({"default_model": "vgg"}, "model_info.chosen_model_id: default_model says it too; keep one of them"),
             ({"storage": {"minio": MINIO}}, "storage.minio.bucket_name: minio_config.bucket_name says it too; keep one of them"),
         ],
     )

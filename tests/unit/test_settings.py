@@ -281,7 +281,7 @@ class TestErrors:
     def test_warn_is_a_level(self) -> None:
         assert load({"log": {"level": "warn"}}).log.level == "WARNING"
 
-    @pytest.mark.parametrize("key", ["lease_s", "result_ttl_s", "idempotency_ttl_s", "lost_grace_s"])
+    @pytest.mark.parametrize("key", ["lease_s", "result_ttl_s", "idempotency_ttl_s", "requeue_lost_after_s"])
     def test_a_time_has_an_end(self, key: str) -> None:
         """What becomes milliseconds of a Redis command cannot be infinite."""
         assert complaint({"task_store": {key: float("inf")}}).startswith(f"task_store.{key}:")

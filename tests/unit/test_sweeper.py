@@ -43,7 +43,7 @@ class Rig:
             self.objects,
             owner=owner,
             queues=[QUEUE],
-            policy=SweepPolicy(interval_s=0.001, max_attempts=2, lost_grace_s=GRACE_S),
+            policy=SweepPolicy(interval_s=0.001, max_attempts=2, requeue_lost_after_s=GRACE_S),
             clock=self.clock,
         )
 

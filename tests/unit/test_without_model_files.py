@@ -17,7 +17,7 @@ from inference.errors import ConfigurationError
 from inference.models.files import ModelFiles
 from inference.models.registry import ModelRegistry
 from inference.relay.process import _runners
-from inference.rollout.desired_state import DesiredModels
+from inference.rollout.desired_state import RolloutStore
 from inference.settings import Settings, load_settings
 from inference.status.collect import status_of
 from inference.task_store import Commit
@@ -82,7 +82,7 @@ def test_the_relay(settings: Settings) -> None:
 
 
 def test_reset_models(config: Path, redis_client: redis.Redis, key_prefix: str, capsys: pytest.CaptureFixture[str]) -> None:
-    desired = DesiredModels(redis_client, key_prefix)
+    desired = RolloutStore(redis_client, key_prefix)
     desired.serve("far")
     assert server.main(["reset-models", "--config", str(config)]) == 0
     assert desired.read().served is None
@@ -94,7 +94,7 @@ def test_dead_letters(
     config: Path, settings: Settings, redis_client: redis.Redis, key_prefix: str, ensemble: bool | None
 ) -> None:
     if ensemble is not None:
-        DesiredModels(redis_client, key_prefix).set_ensemble(ensemble)
+        RolloutStore(redis_client, key_prefix).set_ensemble(ensemble)
     for action in (["list"], ["replay", a_dead_letter(settings)], ["discard", a_dead_letter(settings)]):
         assert server.main(["dead-letters", "--config", str(config), *action]) == 0
 

@@ -54,7 +54,7 @@ class BatchPredictions:
 
 
 class Predictor(Protocol):
-    """Interface that a worker's batches are run through: see `switching.SwitchingPredictor`."""
+    """Interface that a worker's batches are run through: see `switching.VersionedPredictor`."""
 
     def start(self, should_stop: Callable[[], bool]) -> bool: ...
 

@@ -16,7 +16,7 @@ class Process(Predictor, Protocol):
     def retire(self) -> None: ...
 
 
-class SwitchingPredictor:
+class VersionedPredictor:
     """Run each batch on the process that serves when the batch starts."""
 
     def __init__(self, process: Process) -> None:

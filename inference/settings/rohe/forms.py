@@ -207,7 +207,7 @@ class _Translator:
         if section.chosen_model_type in names:
             known = names[section.chosen_model_type]
             self._serve(f"{key}.chosen_model_id", section.chosen_model_id or next(iter(known)), known)
-            self.became.append(Became(f"{key}.chosen_model_type", "served_model", self.document.get("served_model")))
+            self.became.append(Became(f"{key}.chosen_model_type", "default_model", self.document.get("default_model")))
         else:
             self._no_such(f"{key}.chosen_model_type", section.chosen_model_type, names)
         if section.object_classification is not None:
@@ -252,7 +252,7 @@ class _Translator:
     def _serve(self, key: str, model_id: str, names: Mapping[str, str]) -> None:
         """`names`: by id."""
         if model_id in names:
-            self._put(key, "served_model", names[model_id])
+            self._put(key, "default_model", names[model_id])
         else:
             self._no_such(key, model_id, names)
 

@@ -6,12 +6,12 @@
 
 local prefix = KEYS[1]
 
-local function k(...)
+local function key(...)
   return prefix .. ':' .. table.concat({...}, ':')
 end
 
-local record_prefix = k('task', '')
-local image_prefix = k('image', '')
+local record_prefix = key('task', '')
+local image_prefix = key('image', '')
 
 local function record(id)
   return record_prefix .. id
@@ -28,20 +28,20 @@ local TERMINAL = {succeeded = true, failed = true, canceled = true, expired = tr
 local KEEP = -1
 
 local function is_leased(id)
-  local until_ms = redis.call('ZSCORE', k('leases'), id)
+  local until_ms = redis.call('ZSCORE', key('leases'), id)
   return until_ms and tonumber(until_ms) > now
 end
 
-local function give_back(id)
+local function drop_lease(id)
   redis.call('HDEL', record(id), 'owner')
-  redis.call('ZREM', k('leases'), id)
+  redis.call('ZREM', key('leases'), id)
 end
 
 local function wait_again(id, queue, seq, priority)
   redis.call('HSET', record(id), 'status', 'queued')
-  redis.call('ZADD', k('waiting', queue), seq, id)
-  redis.call('SREM', k('running', queue), id)
-  if tonumber(priority) > 0 then redis.call('ZADD', k('urgent', queue), priority, id) end
+  redis.call('ZADD', key('waiting', queue), seq, id)
+  redis.call('SREM', key('running', queue), id)
+  if tonumber(priority) > 0 then redis.call('ZADD', key('urgent', queue), priority, id) end
 end
 
 -- One command for many arguments: those before `values`, then these; Lua cannot pass on more than some thousand at a time.
@@ -57,16 +57,16 @@ end
 -- Delete inline images by their keys; `inline-bytes` counts the bytes of all that there are.
 local function delete_images(keys)
   local bytes = 0
-  for _, key in ipairs(keys) do bytes = bytes + redis.call('STRLEN', key) end
+  for _, image_key in ipairs(keys) do bytes = bytes + redis.call('STRLEN', image_key) end
   call_with_all(keys, 'DEL')
-  if bytes > 0 and redis.call('DECRBY', k('inline-bytes'), bytes) <= 0 then redis.call('DEL', k('inline-bytes')) end
+  if bytes > 0 and redis.call('DECRBY', key('inline-bytes'), bytes) <= 0 then redis.call('DEL', key('inline-bytes')) end
 end
 
 -- To be removed from the sets of those that wait (waiting; urgent, by priority, where that is over 0), by queue; `stop_waiting`
 -- does it for all at once, and notes in the queue's set `running` those that run, or no more.
 local started_or_ended = {}
 
-local function waits_no_more(id, queue)
+local function mark_not_waiting(id, queue)
   local ids = started_or_ended[queue] or {}
   ids[#ids + 1] = id
   started_or_ended[queue] = ids
@@ -74,9 +74,9 @@ end
 
 local function stop_waiting(note)
   for queue, ids in pairs(started_or_ended) do
-    call_with_all(ids, 'ZREM', k('waiting', queue))
-    if redis.call('EXISTS', k('urgent', queue)) == 1 then call_with_all(ids, 'ZREM', k('urgent', queue)) end
-    call_with_all(ids, note, k('running', queue))
+    call_with_all(ids, 'ZREM', key('waiting', queue))
+    if redis.call('EXISTS', key('urgent', queue)) == 1 then call_with_all(ids, 'ZREM', key('urgent', queue)) end
+    call_with_all(ids, note, key('running', queue))
   end
 end
 
@@ -89,11 +89,11 @@ end
 local function lease_all(ids, lease)
   local members = {}
   for _, id in ipairs(ids) do append(members, now + lease, id) end
-  call_with_all(members, 'ZADD', k('leases'))
+  call_with_all(members, 'ZADD', key('leases'))
 end
 
-local function live_at_least(key, ttl)
-  if redis.call('PTTL', key) < ttl then redis.call('PEXPIRE', key, ttl) end
+local function extend_ttl(index, ttl)
+  if redis.call('PTTL', index) < ttl then redis.call('PEXPIRE', index, ttl) end
 end
 
 -- An index lives as long as tasks come with its request id, its entries no longer than their records: each acceptance looks at
@@ -107,7 +107,7 @@ end
 
 -- How long records were let live, by when that was last so, to the hour: nobody may take a record that is gone for one that never
 -- was, and lives differ from process to process and change with the settings.
-local lives, LIFE_MEMORY_MS, LIFE_ROUND_MS = k('seq', 'lives'), 90000000, 3600000
+local lives, LIFE_MEMORY_MS, LIFE_ROUND_MS = key('seq', 'lives'), 90000000, 3600000
 
 local function note_life(ttl)
   if now - tonumber(redis.call('ZSCORE', lives, ttl) or 0) < LIFE_ROUND_MS then return end
@@ -126,9 +126,9 @@ local function settle_batches()
   if given_life then note_life(given_life) end
   for batch, ttl in pairs(batch_lives) do
     if ttl == KEEP then
-      redis.call('PERSIST', k('batch', batch))
+      redis.call('PERSIST', key('batch', batch))
     else
-      live_at_least(k('batch', batch), ttl)
+      extend_ttl(key('batch', batch), ttl)
     end
   end
 end
@@ -140,19 +140,19 @@ local function let_expire(id, ttl, request_id, seq, batch)
   redis.call('PEXPIRE', record(id), ttl)
   given_life = ttl
   if request_id ~= id then
-    redis.call('ZADD', k('request', request_id), seq, id) -- a record may outlive the index that it was accepted with
-    live_at_least(k('request', request_id), ttl)
+    redis.call('ZADD', key('request', request_id), seq, id) -- a record may outlive the index that it was accepted with
+    extend_ttl(key('request', request_id), ttl)
   end
   if batch then batch_lives[batch] = batch_lives[batch] or ttl end
 end
 
 -- An attempt dies once, however many notice it, and however often they say so.
 local function count_death(id)
-  local key = record(id)
-  local attempts, died_attempt, deaths = unpack(redis.call('HMGET', key, 'attempts', 'died_attempt', 'deaths'))
+  local record_key = record(id)
+  local attempts, died_attempt, deaths = unpack(redis.call('HMGET', record_key, 'attempts', 'died_attempt', 'deaths'))
   if died_attempt == attempts then return tonumber(deaths) end
-  redis.call('HSET', key, 'died_attempt', attempts)
-  return redis.call('HINCRBY', key, 'deaths', 1)
+  redis.call('HSET', record_key, 'died_attempt', attempts)
+  return redis.call('HINCRBY', record_key, 'deaths', 1)
 end
 
 -- What is to be known of a record to end it; no status where there is none.
@@ -171,14 +171,14 @@ local function outboxes_of(sinks)
   local found = outboxes[sinks]
   if not found then
     found = {}
-    for sink in string.gmatch(sinks, '[^,]+') do append(found, k('outbox', sink), 'delivery:' .. sink) end
+    for sink in string.gmatch(sinks, '[^,]+') do append(found, key('outbox', sink), 'delivery:' .. sink) end
     outboxes[sinks] = found
   end
   return found
 end
 
-local function refusing_sinks(key)
-  local sinks, fields = {}, redis.call('HGETALL', key)
+local function refusing_sinks(record_key)
+  local sinks, fields = {}, redis.call('HGETALL', record_key)
   for i = 1, #fields, 2 do
     local sink = string.match(fields[i], '^delivery:(.+)$')
     if sink and fields[i + 1] == 'refused' then sinks[#sinks + 1] = sink end
@@ -190,7 +190,7 @@ end
 local replies = {}
 local ended, ended_images = {}, {}
 
--- The one way into a terminal state, from what `read` gave: record, outbox; `conclude` comes after the last one.
+-- The one way into a terminal state, from what `read` gave: record, outbox; `flush_effects` comes after the last one.
 local function finish(task, status, outcome, ttl)
   local id = task.id
   local fields = {'status', status, 'finished_at', now, 'outcome', outcome, 'owner', ''}
@@ -207,7 +207,7 @@ local function finish(task, status, outcome, ttl)
   redis.call('HSET', record(id), unpack(fields))
   ended[#ended + 1] = id
   ended_images[#ended_images + 1] = image(id)
-  waits_no_more(id, task.queue)
+  mark_not_waiting(id, task.queue)
   if undelivered == 0 then
     let_expire(id, ttl, task.request_id, task.seq, task.batch)
   elseif task.batch then
@@ -221,11 +221,11 @@ local function finish(task, status, outcome, ttl)
 end
 
 -- Waiting sets, batches, leases, deadlines, images; one message for each API process that waits, however many results it gets.
-local function conclude()
+local function flush_effects()
   stop_waiting('SREM')
   settle_batches()
-  call_with_all(ended, 'ZREM', k('leases'))
-  call_with_all(ended, 'ZREM', k('deadlines'))
+  call_with_all(ended, 'ZREM', key('leases'))
+  call_with_all(ended, 'ZREM', key('deadlines'))
   delete_images(ended_images)
   for channel, parts in pairs(replies) do
     redis.call('PUBLISH', channel, table.concat(parts))

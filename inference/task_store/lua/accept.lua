@@ -17,7 +17,7 @@
 --
 -- Arguments: the number of submissions; for each, how many arguments follow, and these:
 --   subject, max_depth, result_ttl_ms, idempotency_key, fingerprint, idempotency_ttl_ms, entries;
---   how many messages, and for each list_key, payload, bell_key;
+--   how many messages, and for each list_key, payload, wake_up_key;
 --   how many queues have a room, and for each queue, room, window;
 --   for each task id, request_id, item, image or '', queue, deadline_ms, priority, how many arguments the fields of its record take,
 --   these fields (field, value, ...).
@@ -65,13 +65,13 @@ end
 
 -- Gives what keeps the `coming` tasks out of a queue; nil for nothing. Where no task is open they always go in.
 local function refusal(queue, coming, room, max_depth)
-  local waiting = redis.call('ZCARD', k('waiting', queue))
+  local waiting = redis.call('ZCARD', key('waiting', queue))
   if max_depth > 0 and waiting + coming.count > max_depth then return 'overloaded' end
   if not room then return nil end
   if coming.priority > 0 then
-    waiting = math.min(waiting, room.window + redis.call('ZCOUNT', k('urgent', queue), coming.priority, '+inf'))
+    waiting = math.min(waiting, room.window + redis.call('ZCOUNT', key('urgent', queue), coming.priority, '+inf'))
   end
-  local ahead = waiting + redis.call('SCARD', k('running', queue))
+  local ahead = waiting + redis.call('SCARD', key('running', queue))
   return ahead > 0 and ahead + coming.count > room.tasks and 'late' or nil
 end
 
@@ -86,14 +86,14 @@ local function write(task, seq, ttl)
     image_bytes = image_bytes + #task.image
   end
   if task.request_id ~= id then -- else it is found by its id
-    local index = k('request', task.request_id)
+    local index = key('request', task.request_id)
     redis.call('ZADD', index, seq, id)
-    live_at_least(index, life)
+    extend_ttl(index, life)
     forget_some_gone(index)
   end
-  redis.call('ZADD', k('waiting', task.queue), seq, id)
-  redis.call('ZADD', k('deadlines'), now + task.deadline, id)
-  if task.priority > 0 then redis.call('ZADD', k('urgent', task.queue), task.priority, id) end
+  redis.call('ZADD', key('waiting', task.queue), seq, id)
+  redis.call('ZADD', key('deadlines'), now + task.deadline, id)
+  if task.priority > 0 then redis.call('ZADD', key('urgent', task.queue), task.priority, id) end
 end
 
 local function accept(first, last)
@@ -103,12 +103,12 @@ local function accept(first, last)
   local first_room = first_message + 3 * messages
   max_depth, ttl = tonumber(max_depth), tonumber(ttl)
 
-  if redis.call('EXISTS', k(subject)) == 1 then
+  if redis.call('EXISTS', key(subject)) == 1 then
     return {'accepted', subject} -- the client sent it again: its first answer got lost
   end
   if idempotency_key ~= '' then
-    local known = redis.call('HMGET', k('idempotency', idempotency_key), 'subject', 'fingerprint')
-    if known[1] and redis.call('EXISTS', k(known[1])) == 1 then
+    local known = redis.call('HMGET', key('idempotency', idempotency_key), 'subject', 'fingerprint')
+    if known[1] and redis.call('EXISTS', key(known[1])) == 1 then
       return {known[2] == fingerprint and 'replayed' or 'conflict', known[1]}
     end
   end
@@ -120,17 +120,17 @@ local function accept(first, last)
     if reason then return {reason, queue} end
   end
 
-  local seq, longest = redis.call('INCRBY', k('seq'), #tasks) - #tasks, 0
+  local seq, longest = redis.call('INCRBY', key('seq'), #tasks) - #tasks, 0
   for number, task in ipairs(tasks) do
     write(task, seq + number, ttl)
     longest = math.max(longest, task.deadline)
   end
   if entries ~= '' then
-    redis.call('SET', k(subject), entries, 'PX', longest + ttl)
+    redis.call('SET', key(subject), entries, 'PX', longest + ttl)
   end
   if idempotency_key ~= '' then
-    redis.call('HSET', k('idempotency', idempotency_key), 'subject', subject, 'fingerprint', fingerprint)
-    redis.call('PEXPIRE', k('idempotency', idempotency_key), idempotency_ttl)
+    redis.call('HSET', key('idempotency', idempotency_key), 'subject', subject, 'fingerprint', fingerprint)
+    redis.call('PEXPIRE', key('idempotency', idempotency_key), idempotency_ttl)
   end
   for at = first_message, first_room - 1, 3 do
     local list_key, payload, bell = unpack(ARGV, at, at + 2)
@@ -147,7 +147,7 @@ for number = 1, tonumber(ARGV[1]) do
   answers[number] = accept(at + 1, at + length)
   at = at + length + 1
 end
-local counter = k('inline-bytes')
+local counter = key('inline-bytes')
 local inline_bytes = image_bytes > 0 and redis.call('INCRBY', counter, image_bytes) or tonumber(redis.call('GET', counter) or 0)
 for _, answer in ipairs(answers) do answer[3] = inline_bytes end
 return answers

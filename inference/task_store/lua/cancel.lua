@@ -32,5 +32,5 @@ for i = 4, #ARGV do
     states[#states + 1] = 'canceled'
   end
 end
-conclude()
+flush_effects()
 return states

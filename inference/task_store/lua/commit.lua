@@ -40,19 +40,19 @@ end
 local FADE_MS, LEAST_KEPT, LIFE_MS = 2000, 0.7, 86400000
 
 local function note_pace(queue, batch)
-  local key = k('pace', queue)
+  local pace_key = key('pace', queue)
   local at, model, ended, busy, commits, urgent =
-    unpack(redis.call('HMGET', key, 'at', 'model', 'ended', 'busy_ms', 'commits', 'urgent'))
+    unpack(redis.call('HMGET', pace_key, 'at', 'model', 'ended', 'busy_ms', 'commits', 'urgent'))
   at = tonumber(at or batch.since)
   local ran = batch.model or model or ''
   local fade = math.exp(-math.max(0, now - at) / FADE_MS)
   local kept = 0
   if model == ran then kept = math.max(fade, LEAST_KEPT) end
   local worked = math.min(math.max(1, now - math.max(at, batch.since)), 2 * FADE_MS)
-  redis.call('HSET', key, 'at', now, 'model', ran, 'ended', (ended or 0) * kept + batch.ended,
+  redis.call('HSET', pace_key, 'at', now, 'model', ran, 'ended', (ended or 0) * kept + batch.ended,
     'busy_ms', (busy or 0) * kept + worked, 'commits', (commits or 0) * kept + 1,
     'urgent', (urgent or 0) * fade + batch.urgent)
-  redis.call('PEXPIRE', key, LIFE_MS)
+  redis.call('PEXPIRE', pace_key, LIFE_MS)
 end
 
 for i = 3, #ARGV, 6 do
@@ -61,11 +61,11 @@ for i = 3, #ARGV, 6 do
   local ours = task.status and not TERMINAL[task.status] and task.owner == owner and (task.attempts or '0') == attempt
   if ours then
     finish(task, new_status, outcome, dead == '1' and KEEP or ttl)
-    if dead == '1' then redis.call('ZADD', k('dead-letters'), now, id) end
+    if dead == '1' then redis.call('ZADD', key('dead-letters'), now, id) end
     if task.status == 'running' and new_status ~= 'expired' then count(task, model) end
   end
   written[#written + 1] = ours and 1 or 0
 end
 for queue, batch in pairs(batches) do note_pace(queue, batch) end
-conclude()
+flush_effects()
 return written

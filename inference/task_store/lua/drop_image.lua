@@ -8,7 +8,7 @@
 -- Arguments: id, is_stored (1: the object store has taken it).
 
 local id, is_stored = ARGV[1], ARGV[2]
-redis.call('DEL', k('unstored', id))
-redis.call('ZREM', k('unstored'), id)
+redis.call('DEL', key('unstored', id))
+redis.call('ZREM', key('unstored'), id)
 if is_stored == '1' then redis.call('HDEL', record(id), 'unstored') end
 return 1

@@ -9,7 +9,7 @@
 -- `after`.
 
 local request_id, after, limit, most = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local index = k('request', request_id)
+local index = key('request', request_id)
 local members = redis.call('ZRANGEBYSCORE', index, '(' .. ARGV[2], '+inf', 'WITHSCORES', 'LIMIT', 0, most)
 local entries = {}
 for i = 1, #members, 2 do entries[#entries + 1] = {id = members[i], seq = tonumber(members[i + 1])} end

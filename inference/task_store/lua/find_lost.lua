@@ -20,18 +20,18 @@ for i = 4, all and 0 or #ARGV, 2 do
   highest = math.max(highest, up_to[ARGV[i]])
 end
 if not all and highest == 0 then return {} end -- nothing was overtaken
-local place = k('lost-looked-to', queue, all and 'all' or 'overtaken')
+local place = key('lost-looked-to', queue, all and 'all' or 'overtaken')
 local looked_to = redis.call('GET', place)
-local found = redis.call('ZRANGEBYSCORE', k('waiting', queue), '(' .. (looked_to or 0), all and '+inf' or highest,
+local found = redis.call('ZRANGEBYSCORE', key('waiting', queue), '(' .. (looked_to or 0), all and '+inf' or highest,
   'WITHSCORES', 'LIMIT', 0, limit)
 local lost = {}
 for i = 1, #found, 2 do
   local id = found[i]
-  local key = record(id)
-  local created, requeued, seq, priority = unpack(redis.call('HMGET', key, 'created_at', 'requeued_at', 'seq', 'priority'))
+  local record_key = record(id)
+  local created, requeued, seq, priority = unpack(redis.call('HMGET', record_key, 'created_at', 'requeued_at', 'seq', 'priority'))
   local counts = created and (all or tonumber(seq) <= (up_to[priority] or 0))
   if counts and not is_leased(id) and tonumber(requeued or created) + tonumber(grace) <= now then
-    redis.call('HSET', key, 'requeued_at', now)
+    redis.call('HSET', record_key, 'requeued_at', now)
     lost[#lost + 1] = id
   end
 end

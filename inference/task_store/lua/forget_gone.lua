@@ -12,16 +12,16 @@
 
 local queue, limit = ARGV[1], ARGV[2]
 
-local function forget(key, ids, status, remove)
+local function forget(set_key, ids, status, remove)
   local gone = {}
   for _, id in ipairs(ids) do
     if redis.call('HGET', record(id), 'status') ~= status then gone[#gone + 1] = id end
   end
-  call_with_all(gone, remove, key)
+  call_with_all(gone, remove, set_key)
   return #gone
 end
 
-local running, waiting, urgent = k('running', queue), k('waiting', queue), k('urgent', queue)
+local running, waiting, urgent = key('running', queue), key('waiting', queue), key('urgent', queue)
 return forget(running, redis.call('SRANDMEMBER', running, limit), 'running', 'SREM')
   + forget(waiting, redis.call('ZRANDMEMBER', waiting, limit), 'queued', 'ZREM')
   + forget(urgent, redis.call('ZRANDMEMBER', urgent, limit), 'queued', 'ZREM')

@@ -6,4 +6,4 @@
 -- Arguments: id.
 -- Answer: 1 or 0.
 
-return redis.call('ZSCORE', k('dead-letters'), ARGV[1]) and 1 or 0
+return redis.call('ZSCORE', key('dead-letters'), ARGV[1]) and 1 or 0

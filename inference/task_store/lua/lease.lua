@@ -14,9 +14,9 @@ local leases, leased = {now}, {}
 local carriers, images = {}, {} -- the leased, and the keys of what they are to carry
 for i = 3, #ARGV do
   local id = ARGV[i]
-  local key = record(id)
+  local record_key = record(id)
   local status, holder, alone, attempts, created, deadline =
-    unpack(redis.call('HMGET', key, 'status', 'owner', 'alone', 'attempts', 'created_at', 'deadline_at'))
+    unpack(redis.call('HMGET', record_key, 'status', 'owner', 'alone', 'attempts', 'created_at', 'deadline_at'))
   local state = 'leased'
   if not status then
     state = 'unknown'
@@ -25,7 +25,7 @@ for i = 3, #ARGV do
   elseif holder and holder ~= owner and (is_leased(id) or status == 'running') then
     state = 'held' -- running without a lease: its owner died, and the reaper counts that first
   else
-    redis.call('HSET', key, 'owner', owner)
+    redis.call('HSET', record_key, 'owner', owner)
     leased[#leased + 1] = id
   end
   local found = {state, alone or '', attempts or 0, created or 0, deadline or 0, ''}

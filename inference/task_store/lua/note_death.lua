@@ -10,13 +10,13 @@
 local owner, lease = ARGV[1], tonumber(ARGV[2])
 local deaths = {}
 for i = 3, #ARGV do
-  local key = record(ARGV[i])
-  local status, holder = unpack(redis.call('HMGET', key, 'status', 'owner'))
+  local record_key = record(ARGV[i])
+  local status, holder = unpack(redis.call('HMGET', record_key, 'status', 'owner'))
   local count = 0
   if status == 'running' and holder == owner then
     count = count_death(ARGV[i])
-    redis.call('HSET', key, 'alone', '1')
-    redis.call('ZADD', k('leases'), now + lease, ARGV[i])
+    redis.call('HSET', record_key, 'alone', '1')
+    redis.call('ZADD', key('leases'), now + lease, ARGV[i])
   end
   deaths[#deaths + 1] = count
 end

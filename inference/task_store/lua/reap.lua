@@ -12,23 +12,23 @@
 
 local owner, lease, max_attempts, limit = unpack(ARGV)
 local requeue, exhausted = {}, {}
-for _, id in ipairs(redis.call('ZRANGEBYSCORE', k('leases'), '-inf', now, 'LIMIT', 0, limit)) do
-  local key = record(id)
-  local status, queue, seq, priority = unpack(redis.call('HMGET', key, 'status', 'queue', 'seq', 'priority'))
+for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('leases'), '-inf', now, 'LIMIT', 0, limit)) do
+  local record_key = record(id)
+  local status, queue, seq, priority = unpack(redis.call('HMGET', record_key, 'status', 'queue', 'seq', 'priority'))
   local dead_attempt = status == 'running'
   if not status or TERMINAL[status] then
-    redis.call('ZREM', k('leases'), id)
+    redis.call('ZREM', key('leases'), id)
   elseif dead_attempt and count_death(id) >= tonumber(max_attempts) then
-    redis.call('HSET', key, 'owner', owner)
-    redis.call('ZADD', k('leases'), now + lease, id)
+    redis.call('HSET', record_key, 'owner', owner)
+    redis.call('ZADD', key('leases'), now + lease, id)
     exhausted[#exhausted + 1] = id
   else
     -- Whoever was merely in the hands of a process that died may be innocent: only the second time counts.
-    if dead_attempt or redis.call('HINCRBY', key, 'losses', 1) >= 2 then
-      redis.call('HSET', key, 'alone', '1')
+    if dead_attempt or redis.call('HINCRBY', record_key, 'losses', 1) >= 2 then
+      redis.call('HSET', record_key, 'alone', '1')
     end
-    redis.call('HSET', key, 'requeued_at', now)
-    give_back(id)
+    redis.call('HSET', record_key, 'requeued_at', now)
+    drop_lease(id)
     wait_again(id, queue, seq, priority)
     requeue[#requeue + 1] = id
   end

@@ -8,10 +8,10 @@
 -- Answer: since when it is noted, ms; the shortest time to live of the last day, ms.
 
 note_life(tonumber(ARGV[1]))
-local since = redis.call('GET', k('seq', 'lives-since'))
+local since = redis.call('GET', key('seq', 'lives-since'))
 if not since then
   since = now
-  redis.call('SET', k('seq', 'lives-since'), now)
+  redis.call('SET', key('seq', 'lives-since'), now)
 end
 local shortest = LIFE_MEMORY_MS - LIFE_ROUND_MS
 for _, ttl in ipairs(redis.call('ZRANGEBYSCORE', lives, now - LIFE_MEMORY_MS, '+inf')) do

@@ -15,7 +15,7 @@ for i = 2, #ARGV do
     unpack(redis.call('HMGET', record(id), 'status', 'owner', 'queue', 'seq', 'priority'))
   if holder == ARGV[1] and not TERMINAL[status] then
     redis.call('HSET', record(id), 'requeued_at', now) -- its message is given back too
-    give_back(id)
+    drop_lease(id)
     wait_again(id, queue, seq, priority)
   end
 end

@@ -8,7 +8,7 @@
 -- Answer: the ids; none where the store has another tag, since they are another store's then.
 
 local unknown = {}
-if redis.call('GET', k('seq', 'tag')) ~= ARGV[1] then return unknown end
+if redis.call('GET', key('seq', 'tag')) ~= ARGV[1] then return unknown end
 for i = 2, #ARGV do
   if redis.call('EXISTS', record(ARGV[i])) == 0 then unknown[#unknown + 1] = ARGV[i] end
 end

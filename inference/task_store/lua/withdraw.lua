@@ -22,14 +22,14 @@ for i = 2, #ARGV do
   local id = ARGV[i]
   local queue, request_id = unpack(redis.call('HMGET', record(id), 'queue', 'request_id'))
   if queue then
-    redis.call('ZREM', k('waiting', queue), id)
-    redis.call('ZREM', k('urgent', queue), id)
-    redis.call('ZREM', k('deadlines'), id)
-    redis.call('ZREM', k('request', request_id), id)
+    redis.call('ZREM', key('waiting', queue), id)
+    redis.call('ZREM', key('urgent', queue), id)
+    redis.call('ZREM', key('deadlines'), id)
+    redis.call('ZREM', key('request', request_id), id)
     redis.call('DEL', record(id))
     images[#images + 1] = image(id)
   end
 end
 delete_images(images)
-if ARGV[1] ~= '' then redis.call('DEL', k('batch', ARGV[1])) end
+if ARGV[1] ~= '' then redis.call('DEL', key('batch', ARGV[1])) end
 return 1

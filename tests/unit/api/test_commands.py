@@ -15,7 +15,7 @@ from werkzeug.test import TestResponse
 
 from inference.domain import ModelRef
 from inference.errors import InvalidModel, ObjectNotFound
-from inference.rollout.desired_state import DesiredState, NewFiles, Proposal, Report
+from inference.rollout.desired_state import DesiredState, LoadReport, NewFiles, Proposal
 from inference.rollout.runtime_config import READING_AGE_S
 from inference.rollout.worker_registry import LoadedModelInfo, WorkerInfo
 
@@ -33,14 +33,14 @@ class Workers:
         self._redis = client
         self._prefix = services_of(app).settings.task_store.key_prefix
         #: by worker, what it says of a proposal; None: nothing
-        self.answers: dict[str, Callable[[str], Report] | None] = {}
+        self.answers: dict[str, Callable[[str], LoadReport] | None] = {}
         self.seen: list[Proposal] = []
         self.switches = True
         self._served = DesiredState()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def add(self, name: str, answer: Callable[[str], Report] | None) -> None:
+    def add(self, name: str, answer: Callable[[str], LoadReport] | None) -> None:
         self.answers[name] = answer
         self._announce(name)
 
@@ -73,16 +73,16 @@ class Workers:
                     desired.report(proposal.change_id, answer(name))
 
 
-def ready(worker: str) -> Report:
-    return Report(worker, NEW, load_s=1.5)
+def ready(worker: str) -> LoadReport:
+    return LoadReport(worker, NEW, load_s=1.5)
 
 
-def bad_file(worker: str) -> Report:
-    return Report(worker, error=InvalidModel("digits: Keras cannot read it").to_dict())
+def bad_file(worker: str) -> LoadReport:
+    return LoadReport(worker, error=InvalidModel("digits: Keras cannot read it").to_dict())
 
 
-def no_file(worker: str) -> Report:
-    return Report(worker, error=ObjectNotFound("there is no file /m.keras").to_dict())
+def no_file(worker: str) -> LoadReport:
+    return LoadReport(worker, error=ObjectNotFound("there is no file /m.keras").to_dict())
 
 
 @pytest.fixture(autouse=True)
@@ -233,7 +233,7 @@ class TestEveryWorkerIsReady:
         assert state_of(app).models["digits"].model == NEW
 
     def test_a_worker_that_comes_up_meanwhile_is_waited_for(self, app: Flask, client: FlaskClient, workers: Workers) -> None:
-        def ready_and_not_alone(worker: str) -> Report:
+        def ready_and_not_alone(worker: str) -> LoadReport:
             workers.add("w2", None)
             return ready(worker)
 
@@ -274,7 +274,7 @@ class TestEveryWorkerIsReady:
         assert load_weights(client).status_code == 200
         digits = services_of(app).models.get("digits")
         configured = ModelRef(digits.name, digits.version, digits.digest)
-        workers.answers["w"] = lambda worker: Report(worker, configured)
+        workers.answers["w"] = lambda worker: LoadReport(worker, configured)
         answer = client.post(CONTROLLER, data={"command": "load_new_model", "model_id": "digits"})
         assert answer.json["response"]["model"]["digest"] == digits.digest
         assert workers.seen[-1].files is None
@@ -295,7 +295,12 @@ class TestOneWorkerIsNot:
         ],
     )
     def test_the_old_model_stays_and_the_answer_says_why(
-        self, client: FlaskClient, workers: Workers, answer: Callable[[str], Report], problem_code: tuple[int, str], reason: str
+        self,
+        client: FlaskClient,
+        workers: Workers,
+        answer: Callable[[str], LoadReport],
+        problem_code: tuple[int, str],
+        reason: str,
     ) -> None:
         workers.add("w1", ready)
         workers.add("w2", answer)
@@ -306,13 +311,13 @@ class TestOneWorkerIsNot:
 
     def test_files_that_differ_between_hosts(self, client: FlaskClient, workers: Workers) -> None:
         workers.add("w1", ready)
-        workers.add("w2", lambda worker: Report(worker, OTHERS))
+        workers.add("w2", lambda worker: LoadReport(worker, OTHERS))
         problem = assert_problem(load_weights(client), 400, "invalid_model")
         assert "not the same on every worker's host" in problem["detail"]
         assert set(problem["workers"]) == {"w1", "w2"}
 
     def test_one_that_dies_while_it_loads(self, app: Flask, client: FlaskClient, workers: Workers) -> None:
-        def die(worker: str) -> Report:
+        def die(worker: str) -> LoadReport:
             services_of(app).presence.leave("w2")
             return ready(worker)
 

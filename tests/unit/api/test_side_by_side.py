@@ -6,12 +6,12 @@ import threading
 
 import pytest
 
-from api.acceptance.thread_pool import SideBySide
+from api.acceptance.thread_pool import BoundedThreadPool
 
 
 def test_answers_come_in_order() -> None:
-    assert SideBySide(3).map(lambda number: number * 2, range(20), timeout_s=60) == [number * 2 for number in range(20)]
-    assert SideBySide(3).map(str, [], timeout_s=60) == []
+    assert BoundedThreadPool(3).map(lambda number: number * 2, range(20), timeout_s=60) == [number * 2 for number in range(20)]
+    assert BoundedThreadPool(3).map(str, [], timeout_s=60) == []
 
 
 def test_so_many_run_at_a_time_and_no_more() -> None:
@@ -26,7 +26,7 @@ def test_so_many_run_at_a_time_and_no_more() -> None:
         line.wait(10)
         running.remove(number)
 
-    SideBySide(3).map(call, range(9), timeout_s=60)
+    BoundedThreadPool(3).map(call, range(9), timeout_s=60)
     assert max(most) <= 3
 
 
@@ -40,7 +40,7 @@ def test_after_an_error_no_call_begins() -> None:
             raise ValueError(str(number))
         gate.wait(10)
 
-    calls = SideBySide(2)
+    calls = BoundedThreadPool(2)
     with pytest.raises(ValueError, match="1"):
         calls.map(call, range(8), timeout_s=60)
     gate.set()
@@ -56,7 +56,7 @@ def test_a_call_that_hangs_is_not_waited_for() -> None:
         gate.wait(60)
         ended.append(number)
 
-    calls = SideBySide(2)
+    calls = BoundedThreadPool(2)
     with pytest.raises(TimeoutError):
         calls.map(call, range(8), timeout_s=0.1)
     assert ended == []

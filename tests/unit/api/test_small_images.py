@@ -175,7 +175,7 @@ class TestAStoreThatHangs:
         objects.is_down = is_down
         objects.gate.set()
         if is_down:
-            wait_until(lambda: not components_of(app).submissions.parts.uploads._are_beside, "the end of the puts")
+            wait_until(lambda: not components_of(app).submissions.parts.uploads._in_background, "the end of the puts")
             assert store.count_kept_images() == len(task_ids)
         else:
             wait_until(lambda: not store.count_kept_images(), "the end of the puts")
@@ -214,9 +214,9 @@ def test_an_object_is_a_copy_only_where_the_record_has_the_bytes(
     copies: dict[str, bool] = {}
     put = objects.put
 
-    def put_and_note(key: str, data: bytes, *, is_copy: bool = False, **options: Any) -> None:
-        copies[key.rpartition("/")[2]] = is_copy
-        put(key, data, is_copy=is_copy, **options)
+    def put_and_note(key: str, data: bytes, *, is_durable: bool = True, **options: Any) -> None:
+        copies[key.rpartition("/")[2]] = is_durable
+        put(key, data, is_durable=is_durable, **options)
 
     monkeypatch.setattr(objects, "put", put_and_note)
     if len(images) == 1:

@@ -130,7 +130,7 @@ class TestTheTask:
         assert client.get(f"/tasks/{task_id}").json["deliveries"] == [{"sink": "jsonl", "status": "pending"}]
         ((entry, _),) = redis_client.xrange(f"{key_prefix}:outbox:jsonl")
         redis_client.xgroup_create(f"{key_prefix}:outbox:jsonl", "relay", id="0")
-        services_of(app).store.delivered("jsonl", [(entry, task_id)])
+        services_of(app).store.confirm_deliveries("jsonl", [(entry, task_id)])
         assert client.get(f"/tasks/{task_id}").json["deliveries"] == [{"sink": "jsonl", "status": "delivered"}]
 
     @pytest.mark.parametrize("path", ["/tasks/unknown", "/tasks/unknown?wait=10", "/tasks/%00", "/tasks/a:b", "/tasks/ü"])

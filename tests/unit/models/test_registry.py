@@ -62,7 +62,7 @@ def test_a_reference_names_version_and_digest() -> None:
 
 
 def test_folders_and_descriptions_stand_side_by_side(repository: Path) -> None:
-    registry = load(repository / "models" / "digits", described(), served_model="net")
+    registry = load(repository / "models" / "digits", described(), default_model="net")
     assert [spec.name for spec in registry] == ["digits", "net"]
     assert registry.get().name == "net"
     assert registry.get("digits").name == "digits"
@@ -118,7 +118,7 @@ class TestErrors:
         assert complaint(document).startswith(says)
 
     def test_a_served_model_that_is_none_is_refused(self) -> None:
-        assert complaint(described(), served_model="cat") == "served_model: cat is none of the models (net)"
+        assert complaint(described(), default_model="cat") == "default_model: cat is none of the models (net)"
 
     @pytest.mark.parametrize("entry", [3, ["nets"], None])
     def test_an_entry_that_is_neither_folder_nor_description_is_refused(self, entry: Any) -> None:

@@ -10,7 +10,7 @@ from support.fake_process import FakeProcess
 from inference.domain import ModelRef
 from inference.errors import ConfigurationError
 from inference.models.predictor.client import BatchPredictions, PredictorNotRunning
-from inference.models.predictor.versioned import SwitchingPredictor
+from inference.models.predictor.versioned import VersionedPredictor
 
 DIGITS = [ModelRef("digits", f"{number}", f"sha256:{number}") for number in range(3)]
 OTHER = ModelRef("other", "1", "sha256:00")
@@ -51,18 +51,18 @@ def first() -> ReplacedProcess:
 
 
 @pytest.fixture
-def predictor(first: ReplacedProcess) -> SwitchingPredictor:
-    return SwitchingPredictor(first)
+def predictor(first: ReplacedProcess) -> VersionedPredictor:
+    return VersionedPredictor(first)
 
 
-def test_the_answer_names_what_ran(predictor: SwitchingPredictor, first: ReplacedProcess) -> None:
+def test_the_answer_names_what_ran(predictor: VersionedPredictor, first: ReplacedProcess) -> None:
     assert predictor.predict("digits", [3]).model == DIGITS[1]
     assert predictor.predict("other", [4]).model == OTHER
     assert first.calls == [("digits", (3,)), ("other", (4,))]
 
 
 def test_after_a_switch_batches_run_on_the_new_process_and_the_old_one_ends(
-    predictor: SwitchingPredictor, first: ReplacedProcess
+    predictor: VersionedPredictor, first: ReplacedProcess
 ) -> None:
     predictor.switch_to(process(DIGITS[2]))
     assert predictor.predict("digits", [0]).model == DIGITS[2]
@@ -72,13 +72,13 @@ def test_after_a_switch_batches_run_on_the_new_process_and_the_old_one_ends(
 
 
 def test_a_batch_whose_process_is_replaced_before_it_gets_it_runs_on_the_new_one(
-    predictor: SwitchingPredictor, first: ReplacedProcess
+    predictor: VersionedPredictor, first: ReplacedProcess
 ) -> None:
     first.on_call = lambda: predictor.switch_to(process(DIGITS[2]))
     assert predictor.predict("digits", [0]).model == DIGITS[2]
 
 
-def test_a_process_that_is_down_is_said_so_and_started(predictor: SwitchingPredictor, first: ReplacedProcess) -> None:
+def test_a_process_that_is_down_is_said_so_and_started(predictor: VersionedPredictor, first: ReplacedProcess) -> None:
     first.stop()
     with pytest.raises(PredictorNotRunning):
         predictor.predict("digits", [0])
@@ -87,7 +87,7 @@ def test_a_process_that_is_down_is_said_so_and_started(predictor: SwitchingPredi
 
 
 def test_a_process_that_is_replaced_while_it_is_started_again_does_not_stay(
-    predictor: SwitchingPredictor, first: ReplacedProcess
+    predictor: VersionedPredictor, first: ReplacedProcess
 ) -> None:
     """It had crashed, and another one is served meanwhile."""
     first.stop()
@@ -98,12 +98,12 @@ def test_a_process_that_is_replaced_while_it_is_started_again_does_not_stay(
 
 
 def test_a_process_that_does_not_come_up_is_said_so() -> None:
-    predictor = SwitchingPredictor(FakeProcess({"digits": DIGITS[1]}, fails="no"))
+    predictor = VersionedPredictor(FakeProcess({"digits": DIGITS[1]}, fails="no"))
     with pytest.raises(ConfigurationError, match="no"):
         predictor.start(never)
 
 
-def test_a_stop_ends_the_process(predictor: SwitchingPredictor, first: ReplacedProcess) -> None:
+def test_a_stop_ends_the_process(predictor: VersionedPredictor, first: ReplacedProcess) -> None:
     predictor.stop()
     assert not first.is_running
     assert predictor.loaded == {}

@@ -22,7 +22,7 @@ from inference.task_store.outbox import Outbox, outbox_stats
 from inference.task_store.redis_store import RedisTaskStore, StorePolicy
 
 #: No pauses worth the name, and what a dead relay held is another's at once.
-POLICY = RelayPolicy(batch_size=3, backoff_s=0.001, max_backoff_s=0.002, claim_idle_s=0)
+POLICY = RelayPolicy(batch_size=3, backoff_s=0.001, max_backoff_s=0.002, reclaim_after_s=0)
 
 
 class Rig:
@@ -83,7 +83,7 @@ def test_a_document_is_made_of_the_record(rig: Rig) -> None:
 
 
 def test_a_sink_that_fails_twice_gets_everything_once(rig: Rig) -> None:
-    ids, relay = rig.finish(5), rig.relay(policy=RelayPolicy(batch_size=3, claim_idle_s=3600))
+    ids, relay = rig.finish(5), rig.relay(policy=RelayPolicy(batch_size=3, reclaim_after_s=3600))
     rig.sink.failures = 2
     for _ in range(2):
         with pytest.raises(SinkUnavailable):
@@ -164,7 +164,7 @@ def test_what_a_live_relay_took_is_left_to_it(rig: Rig) -> None:
     alive = rig.outbox("alive")
     alive.open()
     alive.take(3, block_ms=1)
-    assert rig.relay("other", policy=RelayPolicy(claim_idle_s=3600)).relay_once(block_ms=1) == 0
+    assert rig.relay("other", policy=RelayPolicy(reclaim_after_s=3600)).relay_once(block_ms=1) == 0
     assert rig.sink.documents == []
 
 
@@ -183,7 +183,7 @@ def test_a_relay_that_was_believed_dead_delivers_again_and_harms_nothing(rig: Ri
 
 
 def test_two_relays_share_the_work(rig: Rig) -> None:
-    ids, policy = rig.finish(12), RelayPolicy(batch_size=3, claim_idle_s=3600)
+    ids, policy = rig.finish(12), RelayPolicy(batch_size=3, reclaim_after_s=3600)
     relays = [rig.relay(name, policy=policy) for name in ("a", "b")]
     assert [relay.relay_once(block_ms=1) for _ in range(2) for relay in relays] == [3, 3, 3, 3]
     assert rig.sink.task_ids == ids
@@ -243,7 +243,7 @@ def test_what_a_sink_will_never_take_is_a_dead_letter_and_the_rest_arrives(rig: 
 
 def test_one_that_is_stuck_stands_in_nobodys_way(rig: Rig) -> None:
     first, stuck, third = rig.finish(3)
-    relay = rig.relay(policy=RelayPolicy(batch_size=3, claim_idle_s=3600))
+    relay = rig.relay(policy=RelayPolicy(batch_size=3, reclaim_after_s=3600))
     rig.sink.stuck = {stuck}
     with pytest.raises(SinkUnavailable):
         relay.relay_once(block_ms=1)
@@ -261,7 +261,7 @@ def test_one_that_is_stuck_stands_in_nobodys_way(rig: Rig) -> None:
 
 def test_one_that_is_stuck_lets_others_pass_though_it_is_a_whole_batch(rig: Rig) -> None:
     stuck, *others = rig.finish(4)
-    relay = rig.relay(policy=RelayPolicy(batch_size=1, claim_idle_s=3600))
+    relay = rig.relay(policy=RelayPolicy(batch_size=1, reclaim_after_s=3600))
     rig.sink.stuck = {stuck}
     for _ in range(4):
         with pytest.raises(SinkUnavailable):

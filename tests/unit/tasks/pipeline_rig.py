@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from support.waiting import until
 
-from inference.domain import ModelRef, PredictionRequest, QueueItem, QueueMessage, TaskRecord, TaskStatus
+from inference.domain import ModelRef, QueueItem, QueueMessage, TaskRecord, TaskStatus, TaskSubmission
 from inference.errors import PredictionFailed, ServiceUnavailable
 from inference.imaging import ImageFormat, ImageHeader, ImageLimits
 from inference.models.predictor.arena import SlotArena
@@ -21,7 +21,7 @@ from inference.models.predictor.protocol import Loaded
 from inference.models.spec import ModelSpec
 from inference.task_store import TaskStore
 from tasks.pipeline.batch import BatchPolicy
-from tasks.pipeline.jobs import Adoption, Delivery, HeldJobs, ItemEnd, Job, Retry
+from tasks.pipeline.jobs import Delivery, HeldJobs, ItemEnd, Job, Retry, UnregisteredTask
 from tasks.pipeline.pipeline import Pipeline, PipelinePolicy
 from tasks.pipeline.stage import Stage
 
@@ -171,7 +171,7 @@ class Outage:
 class Inbox:
     """A queue message as the test sees it: how often it was said to have started and to be done."""
 
-    def __init__(self, message: QueueMessage, adoptions: Mapping[str, Adoption] | None = None) -> None:
+    def __init__(self, message: QueueMessage, unregistered: Mapping[str, UnregisteredTask] | None = None) -> None:
         self.started = 0
         self.retries: list[Retry] = []
         self.dones: list[dict[str, ItemEnd]] = []
@@ -182,7 +182,7 @@ class Inbox:
             on_retried=self.retries.append,
             on_done=self.dones.append,
             is_revoked=lambda _: self.revoked,
-            adoptions=adoptions or {},
+            unregistered=unregistered or {},
         )
 
     def _on_started(self) -> None:
@@ -252,7 +252,7 @@ class Rig:
         item = QueueItem(task_id, f"uploads/{task_id}", RAW_HEADER)
         if upload:
             self.objects.put(item.object_key, image_of(number) if data is None else data)
-        request = PredictionRequest(
+        request = TaskSubmission(
             task_id=task_id,
             request_id=f"request-{number}",
             model=ModelRef(self.spec.name, version or self.spec.version, "sha256:0"),
@@ -297,7 +297,7 @@ class Rig:
     @property
     def ready_jobs(self) -> list[Job]:
         ready = self.pipeline._batcher.ready
-        return [*ready._jobs, *ready._alone]
+        return [*ready._jobs, *ready._isolated]
 
     def free_slots(self) -> list[int]:
         """The arena's free slots, each as often as it is said to be free."""

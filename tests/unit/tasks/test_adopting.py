@@ -14,63 +14,63 @@ from inference.imaging import ImageFormat, ImageHeader
 from inference.models.registry import ModelRegistry, reference
 from inference.models.spec import ModelSpec
 from inference.rollout.desired_state import DesiredState
-from inference.rollout.runtime_config import Effective
+from inference.rollout.runtime_config import ConfigSnapshot
 from inference.settings import Settings
-from tasks.pipeline.jobs import Adoption
-from tasks.worker.plain_messages import MAX_ITEMS, Adopter, is_accepted
+from tasks.pipeline.jobs import UnregisteredTask
+from tasks.worker.plain_messages import MAX_ITEMS, PlainMessageReader, is_accepted
 
 ID = "0f8fad5b-d9cb-469f-a165-70867728950e"
 KEY = "uploads/mine/cat.jpg"
 
 
 @pytest.fixture
-def adopter(digits: ModelSpec) -> Adopter:
+def plain_messages(digits: ModelSpec) -> PlainMessageReader:
     settings = Settings(sinks=("jsonl", "kafka"))
-    effective = Effective(settings, ModelRegistry({"digits": digits}, served="digits"), DesiredState())
-    return Adopter(settings, [digits], effective=lambda: effective)
+    effective = ConfigSnapshot(settings, ModelRegistry({"digits": digits}, default="digits"), DesiredState())
+    return PlainMessageReader(settings, [digits], effective=lambda: effective)
 
 
-def read(adopter: Adopter, kwargs: Any, **options: Any) -> tuple[Adoption, ...]:
-    return adopter.read(kwargs, **{"message_id": ID, "queue": "predict.digits"} | options)
+def read(plain_messages: PlainMessageReader, kwargs: Any, **options: Any) -> tuple[UnregisteredTask, ...]:
+    return plain_messages.read(kwargs, **{"message_id": ID, "queue": "predict.digits"} | options)
 
 
-def refusal(adopter: Adopter, kwargs: Any, **options: Any) -> InferenceError:
+def refusal(plain_messages: PlainMessageReader, kwargs: Any, **options: Any) -> InferenceError:
     """Of a message that is refused as a whole; its record is under the message's id."""
-    (adoption,) = read(adopter, kwargs, **options)
-    assert adoption.request.task_id == ID
-    assert adoption.refusal is not None
-    return adoption.refusal
+    (unregistered_task,) = read(plain_messages, kwargs, **options)
+    assert unregistered_task.request.task_id == ID
+    assert unregistered_task.refusal is not None
+    return unregistered_task.refusal
 
 
-def test_an_object_is_all_it_takes(adopter: Adopter, digits: ModelSpec) -> None:
-    (adoption,) = read(adopter, {"items": [{"object": KEY}]})
-    request = adoption.request
-    assert adoption.refusal is None
+def test_an_object_is_all_it_takes(plain_messages: PlainMessageReader, digits: ModelSpec) -> None:
+    (unregistered_task,) = read(plain_messages, {"items": [{"object": KEY}]})
+    request = unregistered_task.request
+    assert unregistered_task.refusal is None
     assert (request.task_id, request.request_id, request.queue, request.priority) == (ID, ID, "predict.digits", 0)
     assert (request.item.task_id, request.item.object_key, request.item.header) == (ID, KEY, None)
     assert (request.model, request.sinks, request.deadline_s) == (reference(digits), ("jsonl", "kafka"), 3600)
 
 
-def test_everything_can_be_said(adopter: Adopter) -> None:
+def test_everything_can_be_said(plain_messages: PlainMessageReader) -> None:
     item = {"object": KEY, "request_id": "cat-1", "task_id": "my-cat", "shape": "8,8,1", "dtype": ">f4"}
     kwargs = {"items": [item], "model": "digits", "deadline_s": 60, "sinks": ["kafka"], "priority": 9}
-    (adoption,) = read(adopter, kwargs)
-    request = adoption.request
+    (unregistered_task,) = read(plain_messages, kwargs)
+    request = unregistered_task.request
     assert (request.task_id, request.request_id, request.priority) == ("my-cat", "cat-1", 9)
     assert (request.deadline_s, request.sinks) == (60, ("kafka",))
     assert request.item.header == ImageHeader(ImageFormat.RAW, (8, 8, 1), ">f4")
 
 
-def test_ids_of_several_items_are_the_same_each_time(adopter: Adopter) -> None:
+def test_ids_of_several_items_are_the_same_each_time(plain_messages: PlainMessageReader) -> None:
     kwargs = {"items": [{"object": KEY}, {"object": KEY, "task_id": "mine"}, {"object": KEY}]}
-    ids = [adoption.request.task_id for adoption in read(adopter, kwargs)]
+    ids = [unregistered_task.request.task_id for unregistered_task in read(plain_messages, kwargs)]
     assert ids == [f"{ID}.0", "mine", f"{ID}.2"]
-    assert [adoption.request.task_id for adoption in read(adopter, kwargs)] == ids
-    assert {adoption.request.request_id for adoption in read(adopter, kwargs)} == {ID}
+    assert [unregistered_task.request.task_id for unregistered_task in read(plain_messages, kwargs)] == ids
+    assert {unregistered_task.request.request_id for unregistered_task in read(plain_messages, kwargs)} == {ID}
 
 
-def test_a_bad_item_is_refused_alone(adopter: Adopter) -> None:
-    first, second = read(adopter, {"items": [{"object": KEY}, {"obj": KEY}]})
+def test_a_bad_item_is_refused_alone(plain_messages: PlainMessageReader) -> None:
+    first, second = read(plain_messages, {"items": [{"object": KEY}, {"obj": KEY}]})
     assert first.refusal is None
     assert second.request.task_id == second.request.item.task_id == f"{ID}.1"
     assert second.refusal is not None
@@ -80,16 +80,16 @@ def test_a_bad_item_is_refused_alone(adopter: Adopter) -> None:
 @pytest.mark.parametrize(
     "key", ["/etc/passwd", "../secrets", "uploads/../../x", "uploads//x", ".", "s3://other-bucket/cat.jpg", "s3://inference/"]
 )
-def test_only_keys_of_the_uploads_are_read(adopter: Adopter, key: str) -> None:
-    (adoption,) = read(adopter, {"items": [{"object": key}]})
-    assert adoption.refusal is not None
-    assert (adoption.refusal.code, adoption.refusal.field) == ("invalid_metadata", "items.0.object")
-    assert adoption.request.item.object_key == ""
+def test_only_keys_of_the_uploads_are_read(plain_messages: PlainMessageReader, key: str) -> None:
+    (unregistered_task,) = read(plain_messages, {"items": [{"object": key}]})
+    assert unregistered_task.refusal is not None
+    assert (unregistered_task.refusal.code, unregistered_task.refusal.field) == ("invalid_metadata", "items.0.object")
+    assert unregistered_task.request.item.object_key == ""
 
 
-def test_an_object_may_be_named_with_its_bucket(adopter: Adopter) -> None:
-    (adoption,) = read(adopter, {"items": [{"object": f"s3://inference/{KEY}"}]})
-    assert (adoption.refusal, adoption.request.item.object_key) == (None, KEY)
+def test_an_object_may_be_named_with_its_bucket(plain_messages: PlainMessageReader) -> None:
+    (unregistered_task,) = read(plain_messages, {"items": [{"object": f"s3://inference/{KEY}"}]})
+    assert (unregistered_task.refusal, unregistered_task.request.item.object_key) == (None, KEY)
 
 
 @pytest.mark.parametrize(
@@ -110,39 +110,41 @@ def test_an_object_may_be_named_with_its_bucket(adopter: Adopter) -> None:
         ({"items": [{"object": KEY}], "priority": 10}, "invalid_metadata", "priority"),
     ],
 )
-def test_what_is_wrong_with_a_message_is_said(adopter: Adopter, kwargs: Any, code: str, field: str | None) -> None:
-    error = refusal(adopter, kwargs)
+def test_what_is_wrong_with_a_message_is_said(
+    plain_messages: PlainMessageReader, kwargs: Any, code: str, field: str | None
+) -> None:
+    error = refusal(plain_messages, kwargs)
     assert (error.code, error.field) == (code, field)
 
 
 @pytest.mark.parametrize(
     "item", [5, None, [], {}, {"object": ""}, {"object": KEY, "shape": [8, 8]}, {"object": KEY, "task_id": "a/b"}]
 )
-def test_what_is_wrong_with_an_item_is_said(adopter: Adopter, item: Any) -> None:
-    assert refusal(adopter, {"items": [item]}).code == "invalid_metadata"
+def test_what_is_wrong_with_an_item_is_said(plain_messages: PlainMessageReader, item: Any) -> None:
+    assert refusal(plain_messages, {"items": [item]}).code == "invalid_metadata"
 
 
 @pytest.mark.parametrize("request_id", ["x" * 256, "ü/:*\n{}", 42])
-def test_request_ids_are_as_long_as_over_http(adopter: Adopter, request_id: Any) -> None:
-    (adoption,) = read(adopter, {"items": [{"object": KEY, "request_id": request_id}]})
-    assert (adoption.refusal, adoption.request.request_id) == (None, str(request_id))
+def test_request_ids_are_as_long_as_over_http(plain_messages: PlainMessageReader, request_id: Any) -> None:
+    (unregistered_task,) = read(plain_messages, {"items": [{"object": KEY, "request_id": request_id}]})
+    assert (unregistered_task.refusal, unregistered_task.request.request_id) == (None, str(request_id))
 
 
 @pytest.mark.parametrize("request_id", ["x" * 257, 1.5, [], True, "\ud800", "a\udfffb"])
-def test_what_is_no_request_id_is_none_over_http_either(adopter: Adopter, request_id: Any) -> None:
-    error = refusal(adopter, {"items": [{"object": KEY, "request_id": request_id}]})
+def test_what_is_no_request_id_is_none_over_http_either(plain_messages: PlainMessageReader, request_id: Any) -> None:
+    error = refusal(plain_messages, {"items": [{"object": KEY, "request_id": request_id}]})
     assert (error.code, error.field) == ("invalid_metadata", "items.0.request_id")
 
 
 @pytest.mark.parametrize("key", ["a\0b", "a\nb", "a/\u202eb", "x" * 1025, "ü" * 513])
-def test_keys_that_no_object_has(adopter: Adopter, key: str) -> None:
-    error = refusal(adopter, {"items": [{"object": key}]})
+def test_keys_that_no_object_has(plain_messages: PlainMessageReader, key: str) -> None:
+    error = refusal(plain_messages, {"items": [{"object": key}]})
     assert (error.code, error.field) == ("invalid_metadata", "items.0.object")
     assert len(error.detail) < 200
 
 
 @pytest.mark.parametrize("value", ["x" * 400_000, "\x1b\u202e" * 200, ["x"] * 10_000, {"\x1b" * 9000: 1}, 10**5000], ids=range(5))
-def test_no_refusal_repeats_what_was_sent_without_bound(adopter: Adopter, value: Any) -> None:
+def test_no_refusal_repeats_what_was_sent_without_bound(plain_messages: PlainMessageReader, value: Any) -> None:
     item_names = ("object", "task_id", "request_id", "shape", "dtype", "x" * 9000, "\x1b")
     message_names = ("items", "model", "deadline_s", "sinks", "priority", "x" * 9000, "\x1b")
     messages = [
@@ -152,26 +154,26 @@ def test_no_refusal_repeats_what_was_sent_without_bound(adopter: Adopter, value:
         value,
     ]
     for kwargs in messages:
-        error = refusal(adopter, kwargs)
+        error = refusal(plain_messages, kwargs)
         assert len(str(error)) < 1000, error
         assert len(error.field or "") < 1000
         assert "\x1b" not in str(error) + str(error.field)
     with pytest.raises(InferenceError) as caught:
-        read(adopter, {}, message_id=str(value)[:400_000] if not isinstance(value, int) else "a/b")
+        read(plain_messages, {}, message_id=str(value)[:400_000] if not isinstance(value, int) else "a/b")
     assert len(str(caught.value)) < 300
 
 
-def test_celerys_expiry_is_a_deadline(adopter: Adopter) -> None:
+def test_celerys_expiry_is_a_deadline(plain_messages: PlainMessageReader) -> None:
     kwargs = {"items": [{"object": KEY}]}
-    (adoption,) = read(adopter, kwargs, expires_in_s=12.5)
-    assert (adoption.refusal, adoption.request.deadline_s) == (None, 12.5)
-    assert refusal(adopter, kwargs, expires_in_s=-1).code == "deadline_exceeded"
+    (unregistered_task,) = read(plain_messages, kwargs, expires_in_s=12.5)
+    assert (unregistered_task.refusal, unregistered_task.request.deadline_s) == (None, 12.5)
+    assert refusal(plain_messages, kwargs, expires_in_s=-1).code == "deadline_exceeded"
 
 
 @pytest.mark.parametrize("options", [{"queue": "predict.other"}, {"message_id": "a/b"}, {"message_id": ".."}, {"message_id": ""}])
-def test_what_can_have_no_record_is_an_error(adopter: Adopter, options: dict[str, str]) -> None:
+def test_what_can_have_no_record_is_an_error(plain_messages: PlainMessageReader, options: dict[str, str]) -> None:
     with pytest.raises(InferenceError):
-        read(adopter, {"items": [{"object": KEY}]}, **options)
+        read(plain_messages, {"items": [{"object": KEY}]}, **options)
 
 
 def test_what_the_api_accepted_is_not_adopted() -> None:
@@ -181,55 +183,57 @@ def test_what_the_api_accepted_is_not_adopted() -> None:
 
 
 class TestThroughThePipeline:
-    def deliver(self, rig: Rig, adopter: Adopter, kwargs: Any) -> Inbox:
-        adoptions = read(adopter, kwargs)
-        message = QueueMessage(adoptions[0].request.model, tuple(adoption.request.item for adoption in adoptions))
-        inbox = Inbox(message, {adoption.request.task_id: adoption for adoption in adoptions})
+    def deliver(self, rig: Rig, plain_messages: PlainMessageReader, kwargs: Any) -> Inbox:
+        unregistered = read(plain_messages, kwargs)
+        message = QueueMessage(
+            unregistered[0].request.model, tuple(unregistered_task.request.item for unregistered_task in unregistered)
+        )
+        inbox = Inbox(message, {unregistered_task.request.task_id: unregistered_task for unregistered_task in unregistered})
         rig.pipeline.submit(inbox.delivery)
         return inbox
 
-    def test_it_gets_a_record_and_runs(self, rig: Rig, adopter: Adopter) -> None:
+    def test_it_gets_a_record_and_runs(self, rig: Rig, plain_messages: PlainMessageReader) -> None:
         rig.objects.put(KEY, image_of(4))
-        inbox = self.deliver(rig, adopter, {"items": [{"object": KEY, "shape": [8, 8, 1], "dtype": "<f4"}], "sinks": []})
+        inbox = self.deliver(rig, plain_messages, {"items": [{"object": KEY, "shape": [8, 8, 1], "dtype": "<f4"}], "sinks": []})
         rig.await_done([inbox])
         assert inbox.ends == {ID: "committed"}
         assert_succeeded(rig.store.get(ID), 4)
 
-    def test_the_format_is_seen_in_the_bytes(self, rig: Rig, adopter: Adopter, repository: Any) -> None:
+    def test_the_format_is_seen_in_the_bytes(self, rig: Rig, plain_messages: PlainMessageReader, repository: Any) -> None:
         rig.objects.put(KEY, (repository / "samples/digit_7.png").read_bytes())
-        rig.await_done([self.deliver(rig, adopter, {"items": [{"object": KEY}]})])
+        rig.await_done([self.deliver(rig, plain_messages, {"items": [{"object": KEY}]})])
         assert rig.store.get(ID).status == "succeeded"
 
-    def test_bytes_of_no_format_fail(self, rig: Rig, adopter: Adopter) -> None:
+    def test_bytes_of_no_format_fail(self, rig: Rig, plain_messages: PlainMessageReader) -> None:
         rig.objects.put(KEY, image_of(4))
-        rig.await_done([self.deliver(rig, adopter, {"items": [{"object": KEY}]})])
+        rig.await_done([self.deliver(rig, plain_messages, {"items": [{"object": KEY}]})])
         assert_failed(rig.store.get(ID), "invalid_metadata")
 
-    def test_an_object_that_is_not_there_fails(self, rig: Rig, adopter: Adopter) -> None:
-        rig.await_done([self.deliver(rig, adopter, {"items": [{"object": KEY}]})])
+    def test_an_object_that_is_not_there_fails(self, rig: Rig, plain_messages: PlainMessageReader) -> None:
+        rig.await_done([self.deliver(rig, plain_messages, {"items": [{"object": KEY}]})])
         assert_failed(rig.store.get(ID), "object_not_found")
 
-    def test_a_refused_one_has_a_record_that_says_why(self, rig: Rig, adopter: Adopter) -> None:
-        inbox = self.deliver(rig, adopter, {"items": []})
+    def test_a_refused_one_has_a_record_that_says_why(self, rig: Rig, plain_messages: PlainMessageReader) -> None:
+        inbox = self.deliver(rig, plain_messages, {"items": []})
         rig.await_done([inbox])
         assert inbox.ends == {ID: "committed"}
         assert_failed(rig.store.get(ID), "invalid_metadata")
 
-    def test_a_message_that_comes_again_does_not_start_again(self, rig: Rig, adopter: Adopter) -> None:
+    def test_a_message_that_comes_again_does_not_start_again(self, rig: Rig, plain_messages: PlainMessageReader) -> None:
         rig.objects.put(KEY, image_of(4))
         kwargs = {"items": [{"object": KEY, "shape": [8, 8, 1], "dtype": "<f4"}]}
-        rig.await_done([self.deliver(rig, adopter, kwargs)])
-        again = self.deliver(rig, adopter, kwargs)
+        rig.await_done([self.deliver(rig, plain_messages, kwargs)])
+        again = self.deliver(rig, plain_messages, kwargs)
         rig.await_done([again])
         assert again.ends == {ID: "dropped"}
         assert rig.predictor.batches == [[4]]
         assert rig.store.get(ID).attempts == 1
 
-    def test_records_wait_for_a_store_that_is_down(self, make_rig: MakeRig, adopter: Adopter) -> None:
+    def test_records_wait_for_a_store_that_is_down(self, make_rig: MakeRig, plain_messages: PlainMessageReader) -> None:
         rig = make_rig().start()
         rig.objects.put(KEY, image_of(4))
         rig.store.take_down("accept")
-        inbox = self.deliver(rig, adopter, {"items": [{"object": KEY, "shape": [8, 8, 1], "dtype": "<f4"}]})
+        inbox = self.deliver(rig, plain_messages, {"items": [{"object": KEY, "shape": [8, 8, 1], "dtype": "<f4"}]})
         wait_until(lambda: rig.store.refused["accept"], "a refused record")
         rig.store.bring_up()
         rig.await_done([inbox])

@@ -25,7 +25,7 @@ def times(clock: FakeClock) -> BatchTimes:
 
 def job_until(deadline_at: float) -> Job:
     delivery = Delivery(message_of(queue_item()), on_started=lambda: None, on_done=lambda _: None)
-    return Job(queue_item(), [delivery], alone=False, attempt=0, deadline_at=deadline_at)
+    return Job(queue_item(), [delivery], isolated=False, attempt=0, deadline_at=deadline_at)
 
 
 def refused(times: BatchTimes, job: Job) -> list[Job]:

@@ -15,19 +15,19 @@ from support.fake_process import FakeProcess
 from inference.domain import ModelRef
 from inference.errors import ConfigurationError
 from inference.models.files import ModelFiles
-from inference.models.predictor.versioned import SwitchingPredictor
+from inference.models.predictor.versioned import VersionedPredictor
 from inference.models.registry import reference
 from inference.models.spec import ModelSpec
-from inference.rollout.desired_state import DesiredModels, NewFiles, Proposal, Report
+from inference.rollout.desired_state import LoadReport, NewFiles, Proposal, RolloutStore
 from inference.settings import Settings
-from tasks.worker.model_reloader import ModelChanger, Specs
-from tasks.worker.worker import model_reloader as changing
+from tasks.worker import model_reloader as changing
+from tasks.worker.model_reloader import ModelReloader, Specs
 
 
 class World:
     """A worker's models, its predictor processes as fakes, and the commands that come."""
 
-    def __init__(self, digits: ModelSpec, desired: DesiredModels, folder: Path) -> None:
+    def __init__(self, digits: ModelSpec, desired: RolloutStore, folder: Path) -> None:
         self.digits = digits
         self.desired: Any = Outage(desired)
         self.folder = folder
@@ -38,8 +38,8 @@ class World:
         self.faults: list[str] = []
         specs = {"digits": digits}
         self.files = ModelFiles(Settings(model_files={"allowed_folders": [folder]}))
-        self.predictor = SwitchingPredictor(self.make(specs))
-        self.changer = ModelChanger(
+        self.predictor = VersionedPredictor(self.make(specs))
+        self.changer = ModelReloader(
             self.desired,
             self.files,
             self.predictor,
@@ -74,8 +74,8 @@ class World:
         self.desired.propose(proposal)
         return proposal
 
-    def report(self, proposal: Proposal) -> Report:
-        report: Report = wait_until_given(lambda: self.desired.reports(proposal.change_id).get(OWNER), "the worker's report")
+    def report(self, proposal: Proposal) -> LoadReport:
+        report: LoadReport = wait_until_given(lambda: self.desired.reports(proposal.change_id).get(OWNER), "the worker's report")
         return report
 
     def change(self, file: Path | None) -> ModelRef:
@@ -107,12 +107,12 @@ def wait_until_given(condition: Callable[[], Any], what: str) -> Any:
 
 
 @pytest.fixture
-def desired(redis_client: redis.Redis, key_prefix: str) -> DesiredModels:
-    return DesiredModels(redis_client, key_prefix)
+def desired(redis_client: redis.Redis, key_prefix: str) -> RolloutStore:
+    return RolloutStore(redis_client, key_prefix)
 
 
 @pytest.fixture
-def world(digits: ModelSpec, desired: DesiredModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+def world(digits: ModelSpec, desired: RolloutStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
     monkeypatch.setattr(changing, "POLL_INTERVAL_S", 0.01)
     world = World(digits, desired, tmp_path)
     yield world
@@ -215,7 +215,7 @@ def test_whatever_the_files_break_the_worker_goes_on(world: World, monkeypatch: 
 def test_another_workers_model_is_not_answered(world: World) -> None:
     world.start()
     proposal = world.propose(world.file("new"), model="another")
-    wait_until(lambda: not world.desired.hold("change-0"), "a look at it")
+    wait_until(lambda: not world.desired.keep_alive("change-0"), "a look at it")
     world.desired.withdraw(proposal.change_id)
     world.change(world.file("new"))
     assert world.desired.reports(proposal.change_id) == {}

@@ -22,7 +22,7 @@ from kombu.asynchronous import Hub, set_event_loop
 from support.samples import MODEL, a_message, a_request, an_item, as_sent
 from support.waiting import TIMEOUT_S, until
 
-from inference.broker.redis import RedisBroker, bell_key
+from inference.broker.redis import RedisBroker, wake_up_key
 from inference.domain import QueueMessage
 from tasks.transport.claiming import ClaimingTransport
 
@@ -204,11 +204,11 @@ class TestWhileSomethingIsLeft:
     def test_a_bell_is_left_for_another_worker(
         self, reader: Reader, connect: Callable[..., Connection], queue: str, redis_client: redis.Redis
     ) -> None:
-        assert redis_client.llen(bell_key(queue)) == 1
+        assert redis_client.llen(wake_up_key(queue)) == 1
         assert Reader(connect(max_claim=1), queue).read(1) == [1]
-        assert redis_client.llen(bell_key(queue)) == 1
+        assert redis_client.llen(wake_up_key(queue)) == 1
         assert reader.read(1) == [2]
-        assert redis_client.llen(bell_key(queue)) == 0
+        assert redis_client.llen(wake_up_key(queue)) == 0
 
     def test_a_channel_that_is_being_closed_claims_nothing(
         self, reader: Reader, connect: Callable[..., Connection], queue: str, redis_client: redis.Redis

@@ -18,7 +18,7 @@ from pipeline_rig import (
 )
 
 from inference.errors import ConfigurationError
-from inference.lifecycle.dead_letters import bury
+from inference.lifecycle.dead_letters import move_to_dead_letters
 from inference.models.predictor.arena import SlotArena
 from inference.models.spec import ModelSpec
 from inference.storage.local import LocalObjectStore
@@ -219,7 +219,7 @@ def test_a_killer_is_kept_though_the_object_store_was_down(
     rig.objects.bring_up()
     redis_client.zadd(f"{key_prefix}:leases", {task_id: 1})
     for exhausted in store.reap("sweeper", max_attempts=3, limit=10).exhausted:
-        bury(store, objects, "sweeper", store.get(exhausted))
+        move_to_dead_letters(store, objects, "sweeper", store.get(exhausted))
     rig.await_done(inboxes)
     assert_failed(rig.record(1), "predictor_died")
     assert store.dead_letters(10) == [task_id]

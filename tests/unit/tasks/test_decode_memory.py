@@ -127,14 +127,14 @@ def test_an_object_that_is_larger_than_a_body_may_be_is_not_read(rig: Rig) -> No
     fetcher = rig.pipeline._fetch._fetcher
     fetcher._max_bytes = 100
     rig.objects.put("uploads/1", bytes(101))
-    job = Job(QueueItem("task-1", "uploads/1", None), [], alone=False, attempt=0, deadline_at=time.monotonic() + 60)
+    job = Job(QueueItem("task-1", "uploads/1", None), [], isolated=False, attempt=0, deadline_at=time.monotonic() + 60)
     with pytest.raises(PayloadTooLarge):
         fetcher.load(job, Stage())
 
 
 def test_what_nobody_waits_for_any_more_is_not_decoded(rig: Rig) -> None:
     rig.objects.put("uploads/1", png(64))
-    job = Job(QueueItem("task-1", "uploads/1", None), [], alone=False, attempt=0, deadline_at=time.monotonic() - 1)
+    job = Job(QueueItem("task-1", "uploads/1", None), [], isolated=False, attempt=0, deadline_at=time.monotonic() - 1)
     with pytest.raises(DeadlineExceeded):
         rig.pipeline._fetch._fetcher.load(job, Stage())
 
@@ -144,7 +144,7 @@ def test_a_large_image_that_waits_is_fetched_again_when_there_is_memory(rig: Rig
     memory = fetcher._memory = DecodeMemory(16 * MB)
     memory.reserve_large(12 * MB, lambda: None)
     rig.objects.put("uploads/1", png(1000))
-    job = Job(QueueItem("task-1", "uploads/1", None), [], alone=False, attempt=0, deadline_at=time.monotonic() + 60)
+    job = Job(QueueItem("task-1", "uploads/1", None), [], isolated=False, attempt=0, deadline_at=time.monotonic() + 60)
     granted: list[Reserved] = []
     assert not fetcher.load(job, Stage(), later=granted.append)
     assert not granted
@@ -160,7 +160,7 @@ def test_one_that_is_gone_meanwhile_gives_its_memory_back(rig: Rig) -> None:
     fetcher = rig.pipeline._fetch._fetcher
     memory = fetcher._memory = DecodeMemory(16 * MB)
     memory.reserve_large(12 * MB, lambda: None)
-    job = Job(QueueItem("task-1", "uploads/1", None), [], alone=False, attempt=0, deadline_at=time.monotonic() + 60)
+    job = Job(QueueItem("task-1", "uploads/1", None), [], isolated=False, attempt=0, deadline_at=time.monotonic() + 60)
     memory.reserve_large(12 * MB, lambda: None)
     memory.release_large(12 * MB)
     with pytest.raises(ObjectNotFound):
@@ -197,7 +197,7 @@ class TestSharedByModels:
 
     def job(self, key: str, deadline_s: float = 60) -> Job:
         item = QueueItem(key, f"uploads/{key}", None)
-        return Job(item, [], alone=False, attempt=0, deadline_at=time.monotonic() + deadline_s)
+        return Job(item, [], isolated=False, attempt=0, deadline_at=time.monotonic() + deadline_s)
 
     def test_who_waits_for_a_slot_holds_no_memory(self, stages: MakeStage) -> None:
         (full, filled, _), (other, passed, _) = stages(1), stages(4)

@@ -18,7 +18,7 @@ from inference.models.files import ModelFiles
 from inference.models.predictor.protocol import Loaded
 from inference.models.registry import ModelRegistry, reference
 from inference.models.spec import ModelSpec
-from inference.rollout.desired_state import DesiredModels
+from inference.rollout.desired_state import RolloutStore
 from inference.rollout.worker_registry import WorkerPresence
 from inference.settings import Settings
 from inference.storage.local import LocalObjectStore
@@ -206,9 +206,9 @@ class Worker:
             store=store,
             objects=objects,
             presence=presence,
-            desired=DesiredModels(presence._redis, presence._index),
+            desired=RolloutStore(presence._redis, presence._index),
             files=ModelFiles(settings),
-            models=ModelRegistry({spec.name: spec for spec in specs}, served=specs[0].name),
+            models=ModelRegistry({spec.name: spec for spec in specs}, default=specs[0].name),
             rejected=RejectedMessages(presence._redis, presence._index),
         )
         self.pipelines = self.worker._pipelines

@@ -13,22 +13,22 @@ from inference.broker.rejected import RejectedMessages
 from inference.domain import Outcome, TaskStatus
 from inference.task_store.redis_store import RedisTaskStore
 from tasks.pipeline.jobs import Ending, ItemEnd
-from tasks.worker.background_calls import Ends, Errands
+from tasks.worker.background_calls import BackgroundStoreCalls, Ends
 
 DROPPED = ItemEnd(Ending.DROPPED)
 
 
 class Desk:
-    """Errands on a store that can be taken down, and what came of them."""
+    """BackgroundStoreCalls on a store that can be taken down, and what came of them."""
 
     def __init__(self, store: RedisTaskStore, rejected: RejectedMessages) -> None:
         self.store: Any = Outage(store)
         self.rejected = rejected
-        self.errands = Errands(self.store, rejected)
+        self.store_calls = BackgroundStoreCalls(self.store, rejected)
         self.settled: list[Ends] = []
 
     def settle(self, ends: Ends) -> dict[str, ItemEnd]:
-        self.errands.settle(ends, self.settled.append)
+        self.store_calls.resolve_outcomes(ends, self.settled.append)
         wait_until(lambda: self.settled, "the answer")
         return dict(self.settled.pop())
 
@@ -36,10 +36,10 @@ class Desk:
 @pytest.fixture
 def desk(store: RedisTaskStore, redis_client: redis.Redis, key_prefix: str) -> Iterator[Desk]:
     desk = Desk(store, RejectedMessages(redis_client, key_prefix))
-    desk.errands.start()
+    desk.store_calls.start()
     yield desk
-    desk.errands.stop()
-    assert desk.errands.join(10)
+    desk.store_calls.stop()
+    assert desk.store_calls.join(10)
 
 
 def code_of(end: ItemEnd) -> str:
@@ -95,8 +95,8 @@ def test_what_this_worker_ended_is_not_asked_for(desk: Desk) -> None:
 def test_answers_wait_for_a_store_that_is_down_and_come_in_order(desk: Desk, rig: Rig) -> None:
     task_ids = [rig.accept(number) for number in range(3)]
     desk.store.take_down("get_many")
-    desk.errands.cancel(task_ids, running=False)
-    desk.errands.settle(dict.fromkeys(task_ids, DROPPED), desk.settled.append)
+    desk.store_calls.cancel(task_ids, running=False)
+    desk.store_calls.resolve_outcomes(dict.fromkeys(task_ids, DROPPED), desk.settled.append)
     wait_until(lambda: desk.store.refused["get_many"], "a refused question")
     assert desk.settled == []
     desk.store.bring_up()
@@ -108,10 +108,10 @@ def test_a_revoke_ends_what_waits_and_spares_what_runs(desk: Desk, rig: Rig) -> 
     waiting, running = rig.accept(1), rig.accept(2)
     desk.store.lease("w", [running])
     desk.store.start("w", [running])
-    desk.errands.cancel([waiting, running, "nobody"], running=False)
+    desk.store_calls.cancel([waiting, running, "nobody"], running=False)
     wait_until(lambda: rig.record(1).status == "canceled", "the canceled task")
     assert rig.record(2).status == "running"
-    desk.errands.cancel([waiting, running], running=True)
+    desk.store_calls.cancel([waiting, running], running=True)
     wait_until(lambda: rig.record(2).status == "canceled", "the other canceled task")
 
 
@@ -121,7 +121,7 @@ def test_an_errand_that_fails_in_an_unknown_way_does_not_end_the_thread(
     def fail(_: Ends) -> None:
         raise KeyError("unknown")
 
-    desk.errands.settle({rig.accept(1): DROPPED}, fail)
+    desk.store_calls.resolve_outcomes({rig.accept(1): DROPPED}, fail)
     gone = desk.settle({"no-task": DROPPED})["no-task"]
     assert code_of(gone) == "task_not_found"
     assert "a request to the record store failed" in caplog.text
@@ -129,7 +129,7 @@ def test_an_errand_that_fails_in_an_unknown_way_does_not_end_the_thread(
 
 def test_a_message_is_put_aside_before_it_is_taken_from_its_queue(desk: Desk) -> None:
     kept: list[int] = []
-    desk.errands.put_aside("predict.digits", {"unreadable": "junk"}, "no reason", lambda: kept.append(desk.rejected.count()))
+    desk.store_calls.put_aside("predict.digits", {"unreadable": "junk"}, "no reason", lambda: kept.append(desk.rejected.count()))
     wait_until(lambda: kept, "the message to be kept")
     assert kept == [1]
     (message,) = desk.rejected.list(10)

@@ -75,7 +75,7 @@ def test_a_decoder_that_breaks_is_that_images_failure(rig: Rig, caplog: pytest.L
     arena = Arena()
     rig.objects.put("uploads/1", image_of(1))
     fetcher = Fetcher(rig.objects, rig.spec, arena, limits=rig.pipeline._fetch._fetcher._limits)
-    job = Job(queue_item(1), [], alone=False, attempt=0, deadline_at=time.monotonic() + 60)
+    job = Job(queue_item(1), [], isolated=False, attempt=0, deadline_at=time.monotonic() + 60)
     with pytest.raises(InvalidImage, match="cannot be decoded"):
         fetcher.load(job, Stage())
     assert arena.released == [0]
@@ -83,9 +83,9 @@ def test_a_decoder_that_breaks_is_that_images_failure(rig: Rig, caplog: pytest.L
     assert "broke the decoder" in caplog.text
 
 
-@pytest.mark.parametrize("alone", [False, True])
+@pytest.mark.parametrize("isolated", [False, True])
 def test_an_object_that_breaks_the_stores_client_fails_its_task_alone(
-    rig: Rig, monkeypatch: pytest.MonkeyPatch, *, alone: bool
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, *, isolated: bool
 ) -> None:
     get = rig.objects.get
 
@@ -96,7 +96,7 @@ def test_an_object_that_breaks_the_stores_client_fails_its_task_alone(
 
     odd, good = rig.accept(5), rig.accept(1)
     odd_key = rig.store.get(odd).item.object_key
-    if alone:
+    if isolated:
         rig.store.lease("dead worker", [odd])
         rig.store.start("dead worker", [odd])
         rig.store.note_death("dead worker", [odd])
@@ -155,7 +155,7 @@ def test_who_waits_for_a_slot_is_not_overtaken(rig: Rig) -> None:
     fetcher.free_slot = lambda: slots.pop() if slots else None  # type: ignore[method-assign]
     stage = FetchStage(fetcher, threads=1, pass_on=passed.extend, fail=lambda *_: None)
     first, second, third = (
-        Job(queue_item(number), [], alone=False, attempt=0, deadline_at=time.monotonic() + 60, image=image_of(number))
+        Job(queue_item(number), [], isolated=False, attempt=0, deadline_at=time.monotonic() + 60, image=image_of(number))
         for number in range(3)
     )
     stage.take([first])
@@ -189,7 +189,7 @@ def test_a_slot_is_free_again_where_no_image_gets_into_it(
     rig: Rig, changes: dict[str, Any], *, is_stopping: bool, is_copied_at_once: bool
 ) -> None:
     fields = {"item": queue_item(1), "deadline_at": time.monotonic() + 60, "image": image_of(1)} | changes
-    job = Job(deliveries=[], alone=False, attempt=0, **fields)
+    job = Job(deliveries=[], isolated=False, attempt=0, **fields)
     failed: list[Job] = []
     fetcher = Fetcher(rig.objects, rig.spec, rig.arena, limits=rig.pipeline._fetch._fetcher._limits)
     stage = FetchStage(fetcher, threads=1, pass_on=lambda _: None, fail=lambda job, _: failed.append(job))
@@ -219,7 +219,7 @@ def test_encoded_images_are_decoded_to_the_models_input(rig: Rig, repository: Pa
     job = Job(
         QueueItem(task_id, item.object_key, ImageHeader(ImageFormat.PNG)),
         [],
-        alone=False,
+        isolated=False,
         attempt=0,
         deadline_at=time.monotonic() + 60,
     )
@@ -236,7 +236,7 @@ def test_encoded_images_are_decoded_to_the_models_input(rig: Rig, repository: Pa
 def test_a_raw_image_lies_in_its_slot_as_it_was_sent(rig: Rig) -> None:
     values = np.arange(64, dtype="<f4").reshape(8, 8, 1)
     rig.objects.put("uploads/1", values.tobytes())
-    job = Job(QueueItem("task-1", "uploads/1", RAW_HEADER), [], alone=False, attempt=0, deadline_at=time.monotonic() + 60)
+    job = Job(QueueItem("task-1", "uploads/1", RAW_HEADER), [], isolated=False, attempt=0, deadline_at=time.monotonic() + 60)
     assert rig.pipeline._fetch._fetcher.load(job, Stage())
     assert job.slot is not None
     np.testing.assert_array_equal(rig.arena.images[job.slot], values)
@@ -248,7 +248,7 @@ def test_a_raw_image_lies_in_its_slot_as_it_was_sent(rig: Rig) -> None:
 def test_a_picture_that_every_viewer_shows(rig: Rig, repository: Path, header: ImageHeader | None, cut: int) -> None:
     data = (repository / "samples" / "coffee.jpg").read_bytes()
     rig.objects.put("uploads/1", data[: len(data) - cut])
-    job = Job(QueueItem("task-1", "uploads/1", header), [], alone=False, attempt=0, deadline_at=time.monotonic() + 60)
+    job = Job(QueueItem("task-1", "uploads/1", header), [], isolated=False, attempt=0, deadline_at=time.monotonic() + 60)
     assert rig.pipeline._fetch._fetcher.load(job, Stage())
     assert job.slot is not None
     np.testing.assert_array_equal(
@@ -270,7 +270,7 @@ def test_an_object_of_a_celery_client_that_is_no_picture(
     rig: Rig, repository: Path, change: Callable[[bytes], bytes], error: type[InferenceError]
 ) -> None:
     rig.objects.put("uploads/1", change((repository / "samples" / "coffee.jpg").read_bytes()))
-    job = Job(QueueItem("task-1", "uploads/1", None), [], alone=False, attempt=0, deadline_at=time.monotonic() + 60)
+    job = Job(QueueItem("task-1", "uploads/1", None), [], isolated=False, attempt=0, deadline_at=time.monotonic() + 60)
     with pytest.raises(error):
         rig.pipeline._fetch._fetcher.load(job, Stage())
     assert rig.every_slot_is_free()

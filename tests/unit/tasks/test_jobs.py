@@ -15,7 +15,7 @@ COMMITTED = ItemEnd(Ending.COMMITTED, Outcome(TaskStatus.FAILED, error={"code": 
 
 def job_of(inbox: Inbox, number: int = 0) -> Job:
     item = inbox.delivery.message.items[number]
-    return Job(item, [inbox.delivery], alone=False, attempt=0, deadline_at=1e12)
+    return Job(item, [inbox.delivery], isolated=False, attempt=0, deadline_at=1e12)
 
 
 def test_a_message_is_done_when_its_last_item_has_ended() -> None:

@@ -12,9 +12,9 @@ from tasks.pipeline.jobs import Job
 from tasks.pipeline.ready_queue import ReadyQueue
 
 
-def job(number: int, *, alone: bool = False, ready_at: float = 0.0) -> Job:
+def job(number: int, *, isolated: bool = False, ready_at: float = 0.0) -> Job:
     item = queue_item(number)
-    return Job(item, [Inbox(message_of(item)).delivery], alone=alone, attempt=0, deadline_at=1e12, ready_at=ready_at)
+    return Job(item, [Inbox(message_of(item)).delivery], isolated=isolated, attempt=0, deadline_at=1e12, ready_at=ready_at)
 
 
 def filled(*jobs: Job) -> ReadyQueue:
@@ -58,12 +58,12 @@ def test_a_batch_is_what_waits_up_to_the_size_in_order(waiting: int, sizes: list
 
 
 def test_jobs_that_run_alone_come_one_by_one() -> None:
-    ready = filled(*(job(number, alone=True) for number in range(3)))
+    ready = filled(*(job(number, isolated=True) for number in range(3)))
     assert [take(ready) for _ in range(3)] == [["task-0"], ["task-1"], ["task-2"]]
 
 
 def test_jobs_that_run_alone_take_turns_with_batches() -> None:
-    ready = filled(*(job(number, alone=number >= 6) for number in range(9)))
+    ready = filled(*(job(number, isolated=number >= 6) for number in range(9)))
     assert [take(ready, 2) for _ in range(6)] == [
         *(["task-0", "task-1"], ["task-6"]),
         *(["task-2", "task-3"], ["task-7"]),
@@ -105,6 +105,6 @@ def test_a_full_batch_does_not_wait() -> None:
 
 
 def test_what_is_drained_is_all_that_waits() -> None:
-    ready = filled(job(0), job(1, alone=True), job(2))
+    ready = filled(job(0), job(1, isolated=True), job(2))
     assert {drained.task_id for drained in ready.drain()} == {"task-0", "task-1", "task-2"}
     assert take(ready) == []

@@ -19,7 +19,7 @@ from inference.lifecycle.dead_letters import DeadLetters
 from inference.storage.local import LocalObjectStore
 from inference.task_store.redis_store import RedisTaskStore
 from tasks.consumer.main_loop import MainLoop
-from tasks.worker.background_calls import Errands
+from tasks.worker.background_calls import BackgroundStoreCalls
 from tasks.worker.redelivery import Redeliveries, TaskBurial, id_of_redelivered, task_ids_of
 
 MAX_DEATHS = 3
@@ -33,12 +33,12 @@ def taken(redis_client: redis.Redis, key_prefix: str) -> TakenMessages:
 class Worker:
     """One worker life: what it handled, and what it refused."""
 
-    def __init__(self, owner: str, taken: TakenMessages, errands: Errands) -> None:
+    def __init__(self, owner: str, taken: TakenMessages, store_calls: BackgroundStoreCalls) -> None:
         self.handled: list[str] = []
         self.refused: dict[str, int] = {}
         self.deliveries: dict[str, Inbox] = {}
         self._loop = MainLoop()
-        self._redeliveries = Redeliveries(taken, errands, self._loop, owner=owner, max_deaths=MAX_DEATHS)
+        self._redeliveries = Redeliveries(taken, store_calls, self._loop, owner=owner, max_deaths=MAX_DEATHS)
 
     def take(self, *message_ids: str, is_submitted: bool = True) -> None:
         for message_id in message_ids:
@@ -73,11 +73,11 @@ MakeWorker = Callable[[str], Worker]
 
 @pytest.fixture
 def make(taken: TakenMessages, store: RedisTaskStore, redis_client: redis.Redis, key_prefix: str) -> Iterator[MakeWorker]:
-    errands = Errands(store, RejectedMessages(redis_client, key_prefix))
-    errands.start()
-    yield lambda owner: Worker(owner, taken, errands)
-    errands.stop()
-    assert errands.join(10)
+    store_calls = BackgroundStoreCalls(store, RejectedMessages(redis_client, key_prefix))
+    store_calls.start()
+    yield lambda owner: Worker(owner, taken, store_calls)
+    store_calls.stop()
+    assert store_calls.join(10)
 
 
 class TestNotes:
@@ -158,7 +158,7 @@ class TestTaking:
 class TestBurial:
     def test_tasks_are_dead_letters_that_may_run_again(self, rig: Rig, store: RedisTaskStore, objects: LocalObjectStore) -> None:
         task_id = rig.accept(1)
-        assert TaskBurial(store, objects, "me").bury([task_id], "3 workers ended while they took it")
+        assert TaskBurial(store, objects, "me").move_to_dead_letters([task_id], "3 workers ended while they took it")
         record = store.get(task_id)
         assert record.outcome is not None
         assert record.outcome.error is not None
@@ -174,9 +174,9 @@ class TestBurial:
         held = rig.accept(1)
         store.lease("another", [held])
         burial = TaskBurial(store, objects, "me")
-        assert burial.bury([held], "why")
-        assert not burial.bury([held, "unknown"], "why")
-        assert not burial.bury([], "why")
+        assert burial.move_to_dead_letters([held], "why")
+        assert not burial.move_to_dead_letters([held, "unknown"], "why")
+        assert not burial.move_to_dead_letters([], "why")
         assert store.renew("another", [held]) == [True]
 
 

@@ -9,12 +9,12 @@
 -- Answer: the number of sinks.
 
 local id = ARGV[1]
-local key = record(id)
-local sinks = refusing_sinks(key)
+local record_key = record(id)
+local sinks = refusing_sinks(record_key)
 for _, sink in ipairs(sinks) do
-  redis.call('HSET', key, 'delivery:' .. sink, 'pending')
-  redis.call('HDEL', key, 'refusal:' .. sink)
-  redis.call('XADD', k('outbox', sink), '*', 'task_id', id)
+  redis.call('HSET', record_key, 'delivery:' .. sink, 'pending')
+  redis.call('HDEL', record_key, 'refusal:' .. sink)
+  redis.call('XADD', key('outbox', sink), '*', 'task_id', id)
 end
-if #sinks > 0 then redis.call('ZREM', k('dead-letters'), id) end
+if #sinks > 0 then redis.call('ZREM', key('dead-letters'), id) end
 return #sinks

@@ -10,7 +10,7 @@
 -- Arguments: sink, group, ttl_ms, then for each result entry id, task id.
 
 local sink, group, ttl = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local stream, delivery = k('outbox', sink), 'delivery:' .. sink
+local stream, delivery = key('outbox', sink), 'delivery:' .. sink
 local entries = {}
 for i = 4, #ARGV, 2 do entries[#entries + 1] = ARGV[i] end
 -- First: a Redis that is full lets a script go on whose first write takes no memory, and what was delivered must be able to go.
