@@ -136,7 +136,8 @@ class BrokerSettings(Section):
     embedded_memory_mb: int | None = Field(default=None, ge=64, le=2**40)
     #: RabbitMQ's kind of queue
     queue_type: Literal["quorum", "classic"] = "quorum"
-    #: how workers take messages from Redis: `claiming`, many at a time (tasks/transport/claiming.py); `stock`, with kombu's own transport
+    #: how workers take messages from Redis: `claiming`, many at a time (tasks/transport/claiming.py);
+    #: `stock`, with kombu's own transport
     transport: Literal["claiming", "stock"] = "claiming"
 
     @property

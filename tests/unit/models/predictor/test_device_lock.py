@@ -11,8 +11,9 @@ import pytest
 from support.other_user import as_nobody, folder_of_all
 
 from inference.errors import ConfigurationError
+from inference.models.predictor import device_lock
 from inference.models.predictor.arena import SlotArena
-from inference.models.predictor.client import PredictorProcess, device_lock
+from inference.models.predictor.client import PredictorProcess
 from inference.models.predictor.device_lock import GpuLock, gpu_lock, host_has_gpu
 from inference.models.registry import ModelRegistry
 from inference.settings import GpuSettings, load_settings
