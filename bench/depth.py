@@ -1,9 +1,9 @@
 """What a task costs while few or very many others wait: time, and CPU of all our processes.
 
 For each depth a service of its own, embedded, first without a worker. The queue is filled through
-`inference.lifecycle.enqueue.accept_batch`, as the API does: many tasks a call, but a message for each, as single requests leave them;
-all of them name one stored image. Then the worker starts, and for each task that starts another is accepted, so that the depth stays
-what it is.
+`inference.lifecycle.enqueue.accept_batch`, as the API does: many tasks a call, but a message for each, as single requests leave
+them; all of them name one stored image. Then the worker starts, and for each task that starts another is accepted, so that the
+depth stays what it is.
 """
 
 from __future__ import annotations

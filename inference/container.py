@@ -16,9 +16,9 @@ from inference.models.spec import ModelDescription
 from inference.rollout.desired_state import RolloutStore
 from inference.rollout.runtime_config import RuntimeConfig
 from inference.rollout.worker_registry import WorkerPresence
+from inference.runtime.free_space import FreeSpace, free_space_of
 from inference.runtime.redis import broker_url, connect, task_store_url
 from inference.settings import Settings
-from inference.status.free_space import FreeSpace, free_space_of
 from inference.storage import open_object_store
 from inference.storage.protocol import ObjectStore
 from inference.task_store import TaskStore

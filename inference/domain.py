@@ -20,7 +20,6 @@ import orjson
 from numpy.typing import NDArray
 
 from inference.errors import InferenceError, shown
-from inference.imaging import ImageHeader
 
 #: Name of the Celery task that every queue message calls.
 PREDICT_TASK = "tasks.predict"
@@ -37,6 +36,35 @@ class TaskStatus(StrEnum):
     @property
     def is_terminal(self) -> bool:
         return self not in (TaskStatus.QUEUED, TaskStatus.RUNNING)
+
+
+class ImageFormat(StrEnum):
+    RAW = "raw"
+    NPY = "npy"
+    PNG = "png"
+    JPEG = "jpeg"
+    WEBP = "webp"
+
+    @property
+    def label(self) -> str:
+        """The name that a reader knows it by."""
+        return {"raw": "raw", "npy": ".npy", "png": "PNG", "jpeg": "JPEG", "webp": "WebP"}[self.value]
+
+
+@dataclass
+class ImageHeader:
+    """Format of an image as validation found it; travels in the queue message as plain data, which orjson makes of it."""
+
+    format: ImageFormat
+    #: (H, W, C) of a raw array, None for the formats that say it themselves
+    shape: tuple[int, ...] | None = None
+    #: numpy's canonical string with the byte order, e.g. ``<f4``, of a raw array
+    dtype: str | None = None
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> ImageHeader:
+        shape = data.get("shape")
+        return ImageHeader(ImageFormat(data["format"]), None if shape is None else tuple(shape), data.get("dtype"))
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,8 @@ from api.acceptance.validation import ValidatedRequest
 from api.forms.batch import BatchItem
 from api.forms.known_fields import check_members
 from api.forms.predict import METADATA_MEMBERS, ImageForm, read_image_form
-from inference.domain import QueueItem
+from inference.domain import ImageHeader, QueueItem
 from inference.errors import InferenceError, InvalidMetadata, InvalidRequest, ServiceUnavailable, shown
-from inference.imaging import ImageHeader
 from inference.lifecycle.task_ids import TaskIds
 from inference.settings import Settings
 from inference.storage.protocol import ObjectStore, bucket_and_key, is_key

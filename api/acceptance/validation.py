@@ -11,9 +11,9 @@ from api.forms.options import read_deadline_s
 from api.forms.predict import ImageForm
 from api.forms.preference import Preference
 from inference.broker import USUAL_PRIORITY, Broker
-from inference.domain import ModelRef
+from inference.domain import ImageHeader, ModelRef
 from inference.errors import InvalidMetadata
-from inference.imaging import ImageHeader, ImageLimits, inspect
+from inference.imaging import ImageLimits, inspect
 from inference.models.spec import ModelSpec
 from inference.rollout.runtime_config import ConfigSnapshot
 from inference.settings import Settings

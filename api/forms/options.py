@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from api.forms.known_fields import OPTION_NAMES
+from inference.array_metadata import parse_dtype, parse_shape
 from inference.broker import HIGHEST_PRIORITY, USUAL_PRIORITY
 from inference.errors import InvalidMetadata, InvalidRequest, shown
 from inference.ids import read_request_id
-from inference.imaging import parse_dtype, parse_shape
 
 Options = Mapping[str, Any]
 

@@ -19,25 +19,22 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from inference.domain import ImageFormat, ImageHeader
 from inference.errors import InferenceError, InvalidImage, InvalidMetadata, ServiceUnavailable
 from inference.imaging import arrays, declared, pictures
-from inference.imaging.arrays import ArrayLayout, parse_dtype, parse_shape
-from inference.imaging.formats import ACCEPTED, ImageFormat, ImageHeader, ImageLimits, sniff
+from inference.imaging.arrays import ArrayLayout
+from inference.imaging.formats import ACCEPTED, ImageLimits, sniff
 from inference.imaging.memory import array_bytes
 from inference.imaging.refusals import refused_content, refused_document, refused_media_type
 from inference.models.spec import InputSpec, RawArrays
 
 __all__ = [
-    "ImageFormat",
-    "ImageHeader",
     "ImageLimits",
     "OpenImage",
     "decode",
     "decode_into",
     "inspect",
     "open_image",
-    "parse_dtype",
-    "parse_shape",
     "sniff",
 ]
 

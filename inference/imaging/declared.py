@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from inference.array_metadata import image_lengths, joined, parse_dtype, parse_shape
+from inference.domain import ImageFormat
 from inference.errors import InvalidMetadata
-from inference.imaging.arrays import ArrayLayout, image_lengths, joined, parse_dtype, parse_shape
-from inference.imaging.formats import ImageFormat
+from inference.imaging.arrays import ArrayLayout
 from inference.imaging.picture_file import Size
 
 _CHANNELS_OF_PICTURES = (1, 3, 4)

@@ -3,27 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import StrEnum
-from typing import Any
 
+from inference.domain import ImageFormat
 from inference.errors import PayloadTooLarge
 
 ACCEPTED = "a PNG, JPEG, WebP or .npy file, or raw bytes with shape and dtype"
 
 SNIFFED_BYTES = 16
-
-
-class ImageFormat(StrEnum):
-    RAW = "raw"
-    NPY = "npy"
-    PNG = "png"
-    JPEG = "jpeg"
-    WEBP = "webp"
-
-    @property
-    def label(self) -> str:
-        """The name that a reader knows it by."""
-        return {"raw": "raw", "npy": ".npy", "png": "PNG", "jpeg": "JPEG", "webp": "WebP"}[self.value]
 
 
 @dataclass(frozen=True)
@@ -40,22 +26,6 @@ class ImageLimits:
                 field="image",
                 expected=f"at most {self.max_pixels} pixels",
             )
-
-
-@dataclass
-class ImageHeader:
-    """What the door learned about an image; travels in the queue message as plain data, which orjson makes of it."""
-
-    format: ImageFormat
-    #: (H, W, C) of a raw array, None for the formats that say it themselves
-    shape: tuple[int, ...] | None = None
-    #: numpy's canonical string with the byte order, e.g. ``<f4``, of a raw array
-    dtype: str | None = None
-
-    @staticmethod
-    def from_dict(data: dict[str, Any]) -> ImageHeader:
-        shape = data.get("shape")
-        return ImageHeader(ImageFormat(data["format"]), None if shape is None else tuple(shape), data.get("dtype"))
 
 
 def sniff(data: bytes | memoryview) -> ImageFormat | None:

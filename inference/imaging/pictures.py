@@ -22,10 +22,11 @@ from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
+from inference.domain import ImageFormat
 from inference.errors import InferenceError, InvalidImage, PayloadTooLarge
 from inference.imaging import jpeg, png, webp
 from inference.imaging.arrays import Pixels
-from inference.imaging.formats import ImageFormat, ImageLimits
+from inference.imaging.formats import ImageLimits
 from inference.imaging.memory import picture_bytes
 from inference.imaging.picture_file import PictureFile, Size
 from inference.imaging.transparency import load_with_colour_on_white, on_white

@@ -5,19 +5,12 @@ from __future__ import annotations
 import codecs
 import re
 
+from inference.settings.model_fields import BYTE_ORDER_MARK, clean_label
+
 #: UTF-16 and UTF-32, which begins as UTF-16 does in little endian.
 _OTHER_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
-_BYTE_ORDER_MARK = "\ufeff"
 #: Not `str.splitlines`, which cuts a label in two at a form feed or a Unicode line separator.
 _LINE_END = re.compile(r"\r\n|\r|\n")
-
-
-def clean_label(label: str) -> str:
-    """Take off the spaces around a label, and byte order marks. Raises ValueError when nothing is left."""
-    cleaned = label.replace(_BYTE_ORDER_MARK, "").strip()
-    if not cleaned:
-        raise ValueError("a label must not be empty")
-    return cleaned
 
 
 def read_labels(content: bytes) -> tuple[str, ...]:
@@ -37,7 +30,7 @@ def read_labels(content: bytes) -> tuple[str, ...]:
         raise ValueError(
             f"is not text in UTF-8: line {line} has the byte 0x{content[error.start]:02x}; save it as UTF-8"
         ) from error
-    text = text.replace(_BYTE_ORDER_MARK, "").rstrip()
+    text = text.replace(BYTE_ORDER_MARK, "").rstrip()
     if not text:
         raise ValueError("has no labels")
     labels = []

@@ -5,7 +5,6 @@ Read by the API too (shapes, labels, digest), so nothing here touches TensorFlow
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -13,11 +12,11 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
-from inference.models.labels import clean_label
 from inference.models.locations import FileLocation
 from inference.models.unpacking import DEFAULT_LIMITS
+from inference.settings.model_fields import Label, ModelName
 
 #: The keys of a description that name what is loaded, in the order in which they enter the model's digest.
 FILE_KEYS = ("file", "architecture_file", "weights_file")
@@ -30,16 +29,6 @@ def _is_location(text: str) -> str:
 
 #: `PATH` or `s3://BUCKET/KEY`, either with `#sha256=HEX` behind it
 Location = Annotated[str, AfterValidator(_is_location)]
-
-
-def _is_no_yaml_constant(label: object) -> object:
-    if label is None or isinstance(label, bool):
-        raise ValueError(f"YAML reads it as {json.dumps(label)}; put it into quotes")
-    return label
-
-
-#: of one class
-Label = Annotated[str, BeforeValidator(_is_no_yaml_constant), AfterValidator(clean_label)]
 
 
 class RawArrays(StrEnum):
@@ -90,7 +79,7 @@ class InputSpec(_Strict):
 class ModelDescription(_Strict):
     """One model as `model.yaml`, or an entry of the setting `models`, describes it."""
 
-    name: str = Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")
+    name: ModelName
     version: str = "1"
     description: str = ""
     license: str = ""

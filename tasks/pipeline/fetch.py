@@ -10,8 +10,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
+from inference.domain import ImageFormat
 from inference.errors import DeadlineExceeded, InferenceError, InvalidImage, ObjectNotFound, UploadLost
-from inference.imaging import ImageFormat, ImageLimits, OpenImage, inspect, open_image
+from inference.imaging import ImageLimits, OpenImage, inspect, open_image
 from inference.models.predictor.arena import SlotArena
 from inference.models.spec import ModelSpec
 from inference.storage.protocol import ObjectStore

@@ -17,11 +17,11 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from inference.array_metadata import parse_dtype, parse_shape
 from inference.broker import HIGHEST_PRIORITY, USUAL_PRIORITY
-from inference.domain import QueueItem, TaskSubmission
+from inference.domain import ImageFormat, ImageHeader, QueueItem, TaskSubmission
 from inference.errors import DeadlineExceeded, InferenceError, InvalidMetadata, InvalidRequest, ModelNotFound, shown, shown_name
 from inference.ids import TASK_ID_PATTERN, is_task_id, read_request_id
-from inference.imaging import ImageFormat, ImageHeader, parse_dtype, parse_shape
 from inference.models.spec import ModelSpec
 from inference.rollout.runtime_config import ConfigSnapshot
 from inference.settings import Settings

@@ -17,8 +17,7 @@ from sklearn.datasets import load_digits
 from support.service import ROOT, Service, wait_until
 
 from inference.container import Services
-from inference.domain import QueueItem, TaskSubmission
-from inference.imaging import ImageFormat, ImageHeader
+from inference.domain import ImageFormat, ImageHeader, QueueItem, TaskSubmission
 from inference.lifecycle.dead_letters import move_to_dead_letters
 from inference.models.registry import reference
 from inference.settings import load_settings

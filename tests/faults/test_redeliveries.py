@@ -19,8 +19,7 @@ from support.tenant import Tenant
 from support.unsupervised import SHORT_LEASES
 
 from inference.container import Services
-from inference.domain import QueueItem, TaskStatus, TaskSubmission
-from inference.imaging import ImageFormat, ImageHeader
+from inference.domain import ImageFormat, ImageHeader, QueueItem, TaskStatus, TaskSubmission
 from inference.lifecycle.enqueue import accept
 from inference.models.registry import reference
 from inference.runtime.redis import kombu_url

@@ -17,8 +17,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from inference.domain import QueueItem
-from inference.imaging import ImageFormat, ImageHeader, ImageLimits
+from inference.domain import ImageFormat, ImageHeader, QueueItem
+from inference.imaging import ImageLimits
 from inference.models.predictor.arena import SlotArena
 from inference.models.spec import InputSpec, ModelSpec
 from inference.runtime.memory import return_large_blocks

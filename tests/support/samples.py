@@ -11,6 +11,8 @@ import orjson
 
 from inference.domain import (
     BatchRequest,
+    ImageFormat,
+    ImageHeader,
     ModelRef,
     Outcome,
     PredictionResult,
@@ -20,7 +22,6 @@ from inference.domain import (
     TaskSubmission,
 )
 from inference.errors import InvalidImage
-from inference.imaging import ImageFormat, ImageHeader
 
 MODEL = ModelRef("tiny", "1", "sha256:00")
 QUEUE = "predict.tiny"

@@ -1,4 +1,4 @@
-"""Which package may import which: api → inference, tasks → inference, and TensorFlow in one package alone."""
+"""Import rules: between packages, between the layers of inference/, no circles; TensorFlow and kombu in one place each."""
 
 from __future__ import annotations
 
@@ -17,6 +17,20 @@ TENSORFLOW = {"tensorflow", "keras", "tf_keras"}
 LOADING = Path("inference/models/loading")
 #: The one module that publishes to RabbitMQ.
 AMQP = Path("inference/broker/amqp.py")
+
+#: Folders and modules of inference/, lowest layer first. A module imports from its own folder and from lower layers only.
+LAYERS = (
+    {"errors"},
+    {"array_metadata", "domain", "ids"},
+    {"settings"},
+    {"runtime"},
+    {"sinks", "storage", "task_store"},
+    {"broker", "models"},
+    {"imaging", "lifecycle", "rollout"},
+    {"container"},
+    {"relay", "status"},
+    {"launcher"},
+)
 
 FORBIDDEN = {
     "api": {"tasks", "celery", "kombu", "celeryconfig"} | TENSORFLOW,
@@ -43,10 +57,72 @@ def imported(file: Path) -> Iterator[str]:
                 raise AssertionError(f"{file} has a relative import")
 
 
+def name_of(file: Path) -> str:
+    """Dotted name of a module, or of the package that an `__init__.py` makes."""
+    return ".".join(file.with_suffix("").parts).removesuffix(".__init__")
+
+
+#: Modules of the service, and the folder itself where its `__init__.py` is meant, by dotted name.
+MODULES = {name_of(file): file for package in FORBIDDEN for file in modules(package)}
+
+
+def imported_modules(file: Path) -> Iterator[str]:
+    """Dotted names of everything that a module imports: `from a import b` gives `a.b` if that is a module, else `a`."""
+    for node in ast.walk(ast.parse((ROOT / file).read_text(encoding="utf-8"))):
+        match node:
+            case ast.Import(names=names):
+                yield from (name.name for name in names)
+            case ast.ImportFrom(module=str(module), names=names):
+                full_names = (f"{module}.{name.name}" for name in names)
+                yield from (full_name if full_name in MODULES else module for full_name in full_names)
+
+
+#: Every import counts: those inside functions and those for type checking too.
+GRAPH = {name: set(imported_modules(file)) for name, file in MODULES.items()}
+
+
+def reachable(start: str) -> set[str]:
+    """All that a module imports, directly or through modules of the service. The packages above a module are not followed."""
+    found: set[str] = set()
+    waiting = [start]
+    while waiting:
+        new = GRAPH.get(waiting.pop(), set()) - found
+        found |= new
+        waiting.extend(new)
+    return found
+
+
 @pytest.mark.parametrize("file", [path for package in FORBIDDEN for path in modules(package)], ids=str)
 def test_a_module_imports_only_what_its_package_may(file: Path) -> None:
     allowed = TENSORFLOW if LOADING in file.parents else {"kombu"} if file == AMQP else set()
     assert set(imported(file)) & (FORBIDDEN[file.parts[0]] - allowed) == set()
+
+
+def test_the_table_of_layers_has_each_folder_once() -> None:
+    listed = sorted(name for layer in LAYERS for name in layer)
+    assert listed == sorted({name.split(".")[1] for name in MODULES if name.startswith("inference.")})
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("inference.")])
+def test_imports_inside_inference_run_to_lower_layers(name: str) -> None:
+    level = {folder: level for level, layer in enumerate(LAYERS) for folder in layer}
+    folder = name.split(".")[1]
+    others = {module for module in GRAPH[name] if module.startswith("inference.") and module.split(".")[1] != folder}
+    assert {module for module in others if level[module.split(".")[1]] >= level[folder]} == set()
+
+
+@pytest.mark.parametrize("package", FORBIDDEN)
+def test_no_modules_import_each_other_in_a_circle(package: str) -> None:
+    circular = {name for name in MODULES if name.split(".")[0] == package and name in reachable(name)}
+    circles = {tuple(sorted(other for other in circular & reachable(name) if name in reachable(other))) for name in circular}
+    assert circles == set()
+
+
+@pytest.mark.parametrize("name", [name for name in MODULES if name.startswith("tasks.pipeline")])
+def test_the_pipeline_knows_nothing_of_celery(name: str) -> None:
+    assert {module for module in reachable(name) if module.split(".")[0] in {"celery", "kombu", "celeryconfig"}} == set()
+    through = {module for module in reachable(name) if module.startswith("tasks.")}
+    assert {module for module in through if not module.startswith("tasks.pipeline.")} == set()
 
 
 def test_the_one_package_that_loads_models_is_where_it_is_said_to_be() -> None:
@@ -70,6 +146,8 @@ def test_only_the_predictor_process_imports_that_package() -> None:
         ("tasks", TENSORFLOW | {"api", "flask"}),
         ("inference.relay.process", TENSORFLOW | {"tasks", "celery", "api", "flask"}),
         ("inference.models.predictor.client", TENSORFLOW),
+        ("inference.domain", {"PIL", "pydantic", "redis"}),
+        ("inference.settings", {"PIL", "inference.imaging", "inference.models"}),
         ("celeryconfig", TENSORFLOW | {"api", "flask"}),
     ],
 )

@@ -10,9 +10,9 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 
+from inference.array_metadata import parse_shape
 from inference.errors import InvalidMetadata
-from inference.imaging import parse_shape
-from inference.models.spec import Label, ModelSpec
+from inference.settings.model_fields import Label, ModelName
 
 _CHANNELS = (1, 3)
 
@@ -40,7 +40,7 @@ def _not_empty(folders: dict[str, Any]) -> dict[str, Any]:
 Text = Annotated[str, Field(min_length=1)]
 Shape = Annotated[tuple[int, int, int], BeforeValidator(_image_shape)]
 #: a model's id here is its name in `models`
-ModelId = Annotated[str, ModelSpec.model_fields["name"]]
+ModelId = ModelName
 
 Device = Annotated[str, BeforeValidator(_lower), Field(pattern=r"^(cpu|gpu(:\d{1,3})?)$")]
 

@@ -14,8 +14,9 @@ from PIL import Image
 from support.samples import as_sent
 
 from inference import imaging
+from inference.domain import ImageHeader
 from inference.errors import InvalidImage
-from inference.imaging import ImageHeader, ImageLimits
+from inference.imaging import ImageLimits
 from inference.models.spec import InputSpec, RawArrays, Resize
 
 LIMITS = ImageLimits(max_pixels=1_000_000)

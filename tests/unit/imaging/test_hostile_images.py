@@ -28,8 +28,8 @@ from image_samples import (
 from PIL import Image
 
 from inference import imaging
+from inference.domain import ImageHeader
 from inference.errors import InferenceError, InvalidImage, PayloadTooLarge
-from inference.imaging import ImageHeader
 
 STATM = Path("/proc/self/statm")
 BLACK = Image.new("RGB", (50, 60))

@@ -24,8 +24,8 @@ from PIL import Image
 from support.samples import as_sent
 
 from inference import imaging
+from inference.domain import ImageFormat, ImageHeader
 from inference.errors import InferenceError, InvalidImage, InvalidMetadata, PayloadTooLarge, UnsupportedImageType
-from inference.imaging import ImageFormat, ImageHeader
 from inference.models.spec import InputSpec
 
 

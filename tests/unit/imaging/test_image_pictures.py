@@ -30,8 +30,9 @@ from PIL import Image
 from PIL.JpegImagePlugin import JpegImageFile
 
 from inference import imaging
+from inference.domain import ImageFormat, ImageHeader
 from inference.errors import InferenceError, InvalidImage, InvalidMetadata, PayloadTooLarge, ServiceUnavailable
-from inference.imaging import ImageFormat, ImageHeader, pictures
+from inference.imaging import pictures
 from inference.models.spec import InputSpec, Interpolation, RawArrays, Resize
 
 

@@ -29,7 +29,7 @@ from image_samples import (
 from PIL import Image
 
 from inference import imaging
-from inference.imaging import ImageHeader
+from inference.domain import ImageFormat, ImageHeader
 
 SAMPLES = Path(__file__).parents[3] / "samples"
 BOMB = zlib.compress(bytes(1_500_000), 9)
@@ -327,7 +327,7 @@ class TestJpeg:
         at = data.index(b"\xff\xc0") + 5
         data[at : at + 4] = struct.pack(">HH", 60_000, 60_000)
         with pytest.raises(imaging.InferenceError, match="more than the 1000000 allowed"):
-            imaging.decode(bytes(data), ImageHeader(imaging.ImageFormat.JPEG), PIXELS, LIMITS)
+            imaging.decode(bytes(data), ImageHeader(ImageFormat.JPEG), PIXELS, LIMITS)
 
 
 def test_the_switch_of_pillow_for_truncated_files_stays_off() -> None:

@@ -12,9 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 from support.waiting import until
 
-from inference.domain import ModelRef, QueueItem, QueueMessage, TaskRecord, TaskStatus, TaskSubmission
+from inference.domain import (
+    ImageFormat,
+    ImageHeader,
+    ModelRef,
+    QueueItem,
+    QueueMessage,
+    TaskRecord,
+    TaskStatus,
+    TaskSubmission,
+)
 from inference.errors import PredictionFailed, ServiceUnavailable
-from inference.imaging import ImageFormat, ImageHeader, ImageLimits
+from inference.imaging import ImageLimits
 from inference.models.predictor.arena import SlotArena
 from inference.models.predictor.client import BatchPredictions, Predictor, PredictorCrashed, PredictorNotRunning
 from inference.models.predictor.protocol import Loaded

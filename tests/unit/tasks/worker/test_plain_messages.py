@@ -8,9 +8,8 @@ import pytest
 from pipeline_rig import Inbox, MakeRig, Rig, assert_failed, assert_succeeded, image_of, wait_until
 from support.samples import MODEL, as_sent
 
-from inference.domain import QueueMessage
+from inference.domain import ImageFormat, ImageHeader, QueueMessage
 from inference.errors import InferenceError
-from inference.imaging import ImageFormat, ImageHeader
 from inference.models.registry import ModelRegistry, reference
 from inference.models.spec import ModelSpec
 from inference.rollout.desired_state import DesiredState

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from pipeline_rig import RAW_HEADER, MakeRig, Rig, assert_failed, assert_succeeded, image_of, queue_item, wait_until
 
-from inference.domain import QueueItem
+from inference.domain import ImageFormat, ImageHeader, QueueItem
 from inference.errors import InferenceError, InvalidImage, UnsupportedImageType
-from inference.imaging import ImageFormat, ImageHeader, ImageLimits, decode
+from inference.imaging import ImageLimits, decode
 from inference.task_store.redis_store import RedisTaskStore
 from tasks.pipeline.fetch import Fetcher, FetchStage
 from tasks.pipeline.jobs import Job

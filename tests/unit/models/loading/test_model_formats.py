@@ -21,7 +21,7 @@ from support.models import spec_of
 from inference.errors import ConfigurationError
 from inference.models.loading import load_model
 
-KERAS_2 = Path(__file__).parents[2] / "fixtures" / "keras2"
+KERAS_2 = Path(__file__).parents[3] / "fixtures" / "keras2"
 SHAPE = (12, 10, 3)
 #: between Keras 2 and Keras 3: the order of sums
 TOLERANCE = 1e-6

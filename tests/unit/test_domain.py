@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from support.samples import MODEL, VECTOR, a_request, a_success, as_sent
 
 from inference.domain import (
+    ImageFormat,
+    ImageHeader,
     ModelRef,
     Outcome,
     PredictionResult,
@@ -22,7 +24,6 @@ from inference.domain import (
     encode_outcome,
 )
 from inference.errors import DeadlineExceeded, InvalidImage
-from inference.imaging import ImageFormat, ImageHeader
 from inference.task_store.records import from_hash, item_field, record_fields
 
 HEADERS = [

@@ -20,7 +20,7 @@ from inference.models.registry import reference
 from inference.models.spec import ModelSpec
 from inference.rollout.desired_state import LoadReport, NewFiles, Proposal, RolloutStore
 from inference.settings import Settings
-from tasks.worker import model_reloader as changing
+from tasks.worker import model_reloader
 from tasks.worker.model_reloader import ModelReloader, Specs
 
 
@@ -113,7 +113,7 @@ def desired(redis_client: redis.Redis, key_prefix: str) -> RolloutStore:
 
 @pytest.fixture
 def world(digits: ModelSpec, desired: RolloutStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    monkeypatch.setattr(changing, "POLL_INTERVAL_S", 0.01)
+    monkeypatch.setattr(model_reloader, "POLL_INTERVAL_S", 0.01)
     world = World(digits, desired, tmp_path)
     yield world
     world.changer.stop()
@@ -322,7 +322,7 @@ class TestStartingLater:
     def test_what_cannot_be_loaded_afterwards_leaves_the_old_one(
         self, world: World, digits: ModelSpec, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(changing, "_RELOAD_INTERVAL_S", 0.05)
+        monkeypatch.setattr(model_reloader, "_RELOAD_INTERVAL_S", 0.05)
         world.start()
         world.desired.take_down("look")
         world.fails = "no memory"

@@ -11,9 +11,9 @@ from minio.error import S3Error
 from support.redis_server import own_redis_server
 
 from inference.errors import StorageFull
+from inference.runtime.free_space import FreeSpace, free_space_of
 from inference.runtime.memory import usable_memory_bytes
 from inference.settings import load_settings
-from inference.status.free_space import FreeSpace, free_space_of
 from inference.storage import minio
 
 

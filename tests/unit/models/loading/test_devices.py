@@ -29,7 +29,7 @@ from inference.models.spec import ModelSpec
 from inference.runtime.process import usable_cores
 from inference.settings import GpuSettings
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 KERAS_2 = ROOT / "tests" / "fixtures" / "keras2"
 IMAGE = {"shape": [12, 10, 3], "dtype": "uint8"}
 

@@ -15,7 +15,7 @@ from inference.errors import ConfigurationError
 from inference.models.loading import load_model, warm_up
 from inference.models.spec import ModelSpec
 
-REPOSITORY = Path(__file__).parents[3]
+REPOSITORY = Path(__file__).parents[4]
 SHAPE = (4, 6, 3)
 CLASSES = 5
 

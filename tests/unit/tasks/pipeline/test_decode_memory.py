@@ -21,9 +21,9 @@ from PIL.WebPImagePlugin import WebPImageFile
 from pipeline_rig import MakeRig, Rig, wait_until
 from support.decoding_attack import png
 
-from inference.domain import QueueItem
+from inference.domain import ImageFormat, ImageHeader, QueueItem
 from inference.errors import DeadlineExceeded, InvalidMetadata, ObjectNotFound, PayloadTooLarge
-from inference.imaging import ImageFormat, ImageHeader, ImageLimits, inspect, open_image
+from inference.imaging import ImageLimits, inspect, open_image
 from inference.models.spec import InputSpec
 from tasks.pipeline.decode_memory import DecodeMemory
 from tasks.pipeline.fetch import Fetcher, FetchStage, Reserved
