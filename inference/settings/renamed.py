@@ -11,8 +11,8 @@ logger = logging.getLogger(__name__)
 #: By old key, the new one, which is in the same section.
 RENAMED = {
     "served_model": "default_model",
-    "task_store.requeue_lost_after_s": "task_store.requeue_lost_after_s",
-    "relay.reclaim_after_s": "relay.reclaim_after_s",
+    "task_store.lost_grace_s": "task_store.requeue_lost_after_s",
+    "relay.claim_idle_s": "relay.reclaim_after_s",
     "uploads.inline_quiet_max_bytes": "uploads.inline_max_bytes",
 }
 
