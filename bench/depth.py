@@ -2,7 +2,8 @@
 
 For each depth a service of its own, embedded, first without a worker. The queue is filled through what the API calls too,
 `inference.lifecycle.enqueue.accept_batch`: many tasks a call, but a message for each, as single requests leave them; all of
-them name one stored image. Then the worker starts, and for each task that starts another is accepted, so that the depth stays what it is.
+them name one stored image. Then the worker starts, and for each task that starts another is accepted, so that the depth
+stays what it is.
 """
 
 from __future__ import annotations
