@@ -1,1 +1,1 @@
-"""What a model is (`spec`, `registry`), and the process that runs it (`predictor`, `predictor_process`)."""
+"""Description of a model (`spec`, `registry`), its readers (`loading`), and the process that runs it (`predictor`)."""
