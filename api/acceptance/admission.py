@@ -7,9 +7,9 @@ A new task ends when the tasks before it have ended, and it with them: after
 That must be within `_SHARE` of its deadline, so that accepted tasks still end in time where the rate falls to little more than a
 half, as when one of two workers leaves. A short queue costs no throughput as long as it is never empty.
 
-The figures are read in the background and are up to some tenths of a second old. Between two readings the tasks that this process
-lets pass are added, and those that end at the rate are subtracted: else tasks would be accepted in bursts, and the workers would
-run dry between them. A task that passes takes the number of tasks that there may be (`Room`) along into the record store, which
+The figures are read in the background and are up to some tenths of a second old. Between two readings, tasks that this process has
+accepted are added, and tasks that end at the rate are subtracted: otherwise tasks would be accepted in bursts, and the workers would
+have nothing to do between them. A task that passes takes the permitted number of tasks (`Room`) along into the record store, which
 counts exactly; that number is of a slightly larger share, since a refusal there costs several times as much as one here.
 """
 
@@ -92,9 +92,9 @@ class Admission:
         self._check_free_space = check_free_space
         #: tasks that one worker holds at most
         self._window = (worker_settings.prefetch_batches + 1) * worker_settings.max_batch_size
-        #: by queue, tasks since the last reading: refused, and let pass
+        #: by queue, tasks since the last reading
         self._refused: dict[str, int] = defaultdict(int)
-        self._passed: dict[str, int] = defaultdict(int)
+        self._accepted: dict[str, int] = defaultdict(int)
 
     def check(
         self,
@@ -138,9 +138,12 @@ class Admission:
                 f"{tasks_before} and {rate_per_s:.1f} a second end: too many for a deadline of {deadline_s:g} s",
                 retry_after_s=self.retry_after_s(queue, over=over, count=count),
             )
-        self._passed[queue] += count
         counted_s = deadline_s * _SHARE_COUNTED - load.stalled_s
         return Room(max(0, math.floor(counted_s * rate_per_s)), self._window * self._count_workers(model))
+
+    def note_accepted(self, queue: str, count: int = 1) -> None:
+        """Count tasks that the record store has accepted, until the next reading."""
+        self._accepted[queue] += count
 
     def _count_open(self, queue: str, figures: _Figures, rate_per_s: float) -> int:
         """Estimate how many tasks wait or run now; 0 where none did at the reading, so that the store decides."""
@@ -148,7 +151,7 @@ class Admission:
         if not load.ahead:
             return 0
         ended = 0 if load.stalled_s else math.floor(rate_per_s * (self._clock() - figures.read_at_s))
-        return max(1, load.ahead + self._passed[queue] - ended)
+        return max(1, load.ahead + self._accepted[queue] - ended)
 
     def retry_after_s(self, queue: str, *, over: int = 0, count: int = 1) -> float:
         """When there will be room, for tasks that are refused now: later for each one that is refused after another.
@@ -166,9 +169,9 @@ class Admission:
         return min(_MAX_RETRY_AFTER_S, max(_MIN_RETRY_AFTER_S, wait_s))
 
     def _read_figures(self, queue: str) -> _Figures:
-        read_at_s, passed = self._clock(), self._passed[queue]
+        read_at_s, accepted = self._clock(), self._accepted[queue]
         load = self._store.queue_load(queue, refused=self._refused.pop(queue, 0))
-        self._passed[queue] -= passed
+        self._accepted[queue] = max(0, self._accepted[queue] - accepted)  # another reading may have ended meanwhile
         return _Figures(load, read_at_s)
 
     def _rate_per_s(self, load: QueueLoad, model: ModelRef, priority: int) -> float:

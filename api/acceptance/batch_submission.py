@@ -184,6 +184,8 @@ class BatchSubmissions:
             self.parts.replies.forget(waiter)
             discard_all(uploads.values())
             return self._replayed(accepted.batch_id)
+        for queue, count in Counter(one.queue for one in prepared).items():
+            self.parts.admission.note_accepted(queue, count)
         return BatchSubmission(batch.batch_id, waiter, _longest_s(prepared), batch, uploads)
 
     def _known_batch(self, form: BatchForm) -> str | None:

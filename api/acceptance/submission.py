@@ -170,7 +170,9 @@ class Submissions:
                 error.retry_after_s = self.parts.admission.retry_after_s(request.queue)
             raise
         self.parts.uploads.note_inline_bytes(accepted.inline_bytes)
-        if not accepted.created:
+        if accepted.created:
+            self.parts.admission.note_accepted(request.queue)
+        else:
             upload.discard()
         return accepted.task_id
 

@@ -26,6 +26,7 @@ class _PendingCall(Generic[A, R]):
         #: set when there is an answer or an error, or when it is to make the next call
         self.woken = threading.Event()
         self.leads = False
+        self.has_left = False
         #: there is an answer or an error
         self.is_settled = False
         self.answer: R
@@ -86,7 +87,7 @@ class CallCoalescer(Generic[A, R]):
             self._settle(turns)
         except BaseException:  # the end of this caller alone
             with self._lock:
-                self._waiting[:0] = [turn for turn in turns[1:] if not turn.is_settled]
+                self._waiting[:0] = [turn for turn in turns[1:] if not (turn.is_settled or turn.has_left)]
             raise
         finally:
             self._hand_on()
@@ -120,6 +121,7 @@ class CallCoalescer(Generic[A, R]):
     def _leave(self, turn: _PendingCall[A, R]) -> None:
         """Forget a caller that has ended while it waited; where it was to make the next call, another one is."""
         with self._lock:
+            turn.has_left = True
             if turn in self._waiting:
                 self._waiting.remove(turn)
         if turn.leads:

@@ -12,6 +12,9 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+#: An answer this many times as old as it should be is not given to anyone.
+_TOO_OLD = 10
+
 
 def run_in_thread(call: Callable[[], None]) -> None:
     threading.Thread(target=call, daemon=True).start()
@@ -20,8 +23,8 @@ def run_in_thread(call: Callable[[], None]) -> None:
 class TtlCache(Generic[T]):
     """Cache of one answer, which is fetched again once it is old.
 
-    While one caller fetches, the others go on with the last answer. Before the first answer every caller fetches. An error is
-    raised, and the next caller tries again.
+    While one caller fetches, the others go on with the last answer. Before the first answer, and once the last one is ten times
+    as old as it should be, every caller fetches. An error is raised, and the next caller tries again.
 
     Args:
         ask: fetches the answer.
@@ -47,19 +50,17 @@ class TtlCache(Generic[T]):
         self._run = run
         #: when it was asked for, and the answer
         self._known: tuple[float, T] | None = None
-        self._fetches_in_background = False
+        self._is_refreshing = False
 
     def __call__(self) -> T:
-        known = self._known
-        if known is None:
+        known, now = self._known, self._clock()
+        if known is None or now - known[0] >= _TOO_OLD * self._max_age_s:
             return self.refresh()
-        now, (asked_at, answer) = self._clock(), known
+        asked_at, answer = known
         if now - asked_at < self._max_age_s:
             return answer
         if now - asked_at < self._background_age_s:
-            if not self._fetches_in_background:
-                self._fetches_in_background = True
-                self._run(self._refresh_in_background)
+            self._begin_refresh()
             return answer
         self._known = (now, answer)
         try:
@@ -72,8 +73,19 @@ class TtlCache(Generic[T]):
         """Fetch the answer, whatever the age of the last one."""
         began = self._clock()
         answer = self._ask()
-        self._known = (began, answer)
+        if self._known is None or self._known[0] <= began:  # else another call that began later has ended before
+            self._known = (began, answer)
         return answer
+
+    def _begin_refresh(self) -> None:
+        if self._is_refreshing:
+            return
+        self._is_refreshing = True
+        try:
+            self._run(self._refresh_in_background)
+        except BaseException:
+            self._is_refreshing = False
+            raise
 
     def _refresh_in_background(self) -> None:
         try:
@@ -81,7 +93,7 @@ class TtlCache(Generic[T]):
         except Exception as error:  # noqa: BLE001 a caller gets it once the answer is older than `background_age_s`
             logger.debug("an answer could not be fetched in the background: %r", error)
         finally:
-            self._fetches_in_background = False
+            self._is_refreshing = False
 
     @property
     def last(self) -> T | None:

@@ -186,10 +186,12 @@ KILLED = """
             first.kill()
         case "waiting":
             second.kill()
-        case "leader of several":
+        case "leader of several" | "follower, then its leader":
             gates[0].set()
             while len(calls) < 2:
                 gevent.idle()
+            if killed != "leader of several":
+                third.kill()
             second.kill()
     for gate in gates:
         gate.set()
@@ -207,6 +209,7 @@ KILLED = """
         ("waiting", "[1, 'killed', 3, 4]"),
         ("chosen leader", "[1, 'killed', 3, 4]"),
         ("leader of several", "[1, 'killed', 3, 4]"),
+        ("follower, then its leader", "[1, 'killed', 'killed', 4]"),
     ],
 )
 def test_a_greenlet_that_is_killed_takes_no_other_with_it(repository: Path, killed: str, results: str) -> None:

@@ -71,6 +71,49 @@ def test_an_error_in_the_background_reaches_callers_once_the_answer_is_too_old(s
     assert source.cache() == 5
 
 
+def test_an_answer_that_is_far_too_old_is_given_to_nobody(source: Source) -> None:
+    source.cache()
+    source.clock.advance(3600)
+    source.fails = True
+    for _ in range(2):
+        with pytest.raises(ConnectionError):
+            source.cache()
+    assert source.asked == 3
+
+
+def test_a_late_answer_does_not_replace_a_newer_one(source: Source) -> None:
+    source.cache()
+    source.clock.advance(2)
+    assert source.cache() == 1
+    slow, asked = source.background.pop(), source.answer
+
+    def overtaken() -> int:
+        source.cache._ask = asked
+        source.clock.advance(0.5)
+        source.cache.refresh()
+        return 0
+
+    source.cache._ask = overtaken
+    slow()
+    assert source.cache() == 2
+
+
+def test_a_thread_that_cannot_be_started_is_tried_again(source: Source) -> None:
+    source.cache()
+    source.clock.advance(2)
+    run, source.cache._run = source.cache._run, _no_thread
+    with pytest.raises(RuntimeError):
+        source.cache()
+    source.cache._run = run
+    source.cache()
+    source.run_background()
+    assert source.cache() == 2
+
+
+def _no_thread(_: Callable[[], None]) -> None:
+    raise RuntimeError("can't start new thread")
+
+
 def test_without_an_answer_every_caller_asks(source: Source) -> None:
     source.fails = True
     for _ in range(2):
