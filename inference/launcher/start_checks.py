@@ -88,7 +88,7 @@ def folder_problem(folder: Path) -> str | None:
     if len(os.fsencode(folder)) > _MAX_PATH_BYTES:
         return f"a path has at most {_MAX_PATH_BYTES} bytes"
     if not os.path.isdir(nearest):  # noqa: PTH112 Path.is_dir raises where a folder may not be read
-        return f"{nearest} is no folder"
+        return f"{nearest} is not a folder"
     try:
         with tempfile.TemporaryFile(dir=nearest, buffering=0) as file:
             file.write(bytes(_BLOCK_BYTES))  # a full disk takes the name and not the content
@@ -158,7 +158,7 @@ def _gpu_problems(settings: Settings) -> Iterator[str]:
         if all(gpu_index(model.device) is None for model in described_models(settings).values()):
             return
     if not os.path.isdir(folder):  # noqa: PTH112 Path.is_dir raises where a folder may not be read
-        yield f"gpu.lock_dir: there is no folder {folder}"
+        yield f"gpu.lock_dir: there is not a folder {folder}"
     elif host_has_gpu() and not os.access(folder, os.X_OK):
         yield f"gpu.lock_dir: no right to open files in {folder}"
 

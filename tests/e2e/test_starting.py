@@ -191,7 +191,7 @@ def test_every_part_says_what_is_wrong_with_its_data_folder(repository: Path, tm
     (tmp_path / "file").touch()
     done = run_part(repository, command, write(tmp_path, {"data_dir": str(tmp_path / "file" / "data")}))
     assert done.returncode == 2
-    assert f"data_dir: {tmp_path / 'file'} is no folder" in done.stderr
+    assert f"data_dir: {tmp_path / 'file'} is not a folder" in done.stderr
     assert "Traceback" not in done.stderr
 
 
