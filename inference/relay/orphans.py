@@ -14,7 +14,7 @@ from datetime import UTC, date, datetime, timedelta
 
 from inference.errors import ServiceUnavailable
 from inference.lifecycle.expiry_log import some_of
-from inference.lifecycle.task_ids import is_of, prefix_at
+from inference.lifecycle.task_ids import belongs_to, prefix_at
 from inference.storage.protocol import ObjectStore, day_prefix
 from inference.task_store.protocol import RecordLife
 from inference.task_store.stores import MaintenanceStore
@@ -73,7 +73,7 @@ class Orphans:
             prefix = day_prefix(self._day)
             keys = self._objects.keys(prefix, after=self._seen, limit=self._size)
             ids = [key.removeprefix(prefix) for key in keys if key < end]
-            ours = [task_id for task_id in ids if is_of(task_id, tag)]
+            ours = [task_id for task_id in ids if belongs_to(task_id, tag)]
             for start in range(0, len(ours), _IDS):
                 self._delete(prefix, self._store.unknown(tag, ours[start : start + _IDS]))
             if len(ids) == self._size:

@@ -12,7 +12,7 @@ from support.fakes import FakeObjectStore
 from support.samples import a_request
 
 from inference.errors import InferenceError, ServiceUnavailable
-from inference.lifecycle.task_ids import TaskIds, is_of, made_at_ms, new_task_id
+from inference.lifecycle.task_ids import TaskIds, belongs_to, made_at_ms, new_task_id
 from inference.relay import orphans
 from inference.relay.orphans import Orphans
 from inference.storage.local import LocalObjectStore
@@ -219,8 +219,8 @@ def test_an_id_is_a_uuid_of_version_7() -> None:
     for task_id in ids:
         assert (len(task_id), task_id[12], task_id[16] in "89ab", task_id[26:]) == (32, "7", True, "00abcd")
         assert made_at_ms(task_id) == 1_700_000_000_123
-        assert is_of(task_id, "00abcd")
-        assert not is_of(task_id, "11abcd")
+        assert belongs_to(task_id, "00abcd")
+        assert not belongs_to(task_id, "11abcd")
 
 
 def test_a_key_has_the_day_of_its_id(rig: Rig) -> None:

@@ -120,7 +120,7 @@ def test_a_data_folder_that_others_may_change_is_told(
     for part in ("everything", "broker", "flower"):
         caplog.clear()
         check_start(Settings(data_dir=folder), part)
-        assert ("other users can replace what is in" in caplog.text) is warns
+        assert ("other users can replace files in" in caplog.text) is warns
 
 
 @needs_root
