@@ -3,8 +3,8 @@
     0              12  13       26        32
     milliseconds  | 7 | random | the store |      hexadecimal
 
-An id is a UUID of version 7 (RFC 9562, section 5.7) whose last 24 bits are the tag of the task store. So uploads can be listed by age,
-and the search for uploads without a task skips the uploads of other task stores.
+An id is a UUID of version 7 (RFC 9562, section 5.7) whose last 24 bits are the tag of the task store. So uploads can be listed by
+age, and the search for uploads without a task skips the uploads of other task stores.
 """
 
 from __future__ import annotations

@@ -33,7 +33,7 @@ _OF_A_MODEL = {
 
 
 @dataclass(frozen=True)
-class Became:
+class TranslatedKey:
     """Key of ROHE, the setting that it became (`models.NAME` is the model of that name), and the setting's value."""
 
     key: str
@@ -46,14 +46,14 @@ class Translation:
     """Configuration in our keys, and the origin of its settings."""
 
     document: dict[str, Any]
-    became: tuple[Became, ...] = ()
+    translated: tuple[TranslatedKey, ...] = ()
     #: keys that this service does not use
     unused: tuple[str, ...] = ()
 
     @property
     def rohe_keys(self) -> dict[str, str]:
         """ROHE's key of each setting, for errors."""
-        return {entry.setting: entry.key for entry in self.became}
+        return {entry.setting: entry.key for entry in self.translated}
 
 
 def translate(document: Mapping[str, Any], *, rohe: Path | None = None) -> Translation:
@@ -77,7 +77,7 @@ def translate(document: Mapping[str, Any], *, rohe: Path | None = None) -> Trans
     translator.note_common_keys(document)
     if translator.problems:
         raise ConfigurationError("\n".join(translator.problems))
-    return Translation(translator.document, tuple(translator.became), tuple(translator.unused))
+    return Translation(translator.document, tuple(translator.translated), tuple(translator.unused))
 
 
 def _split(document: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -111,7 +111,7 @@ class _Translator:
 
     def __init__(self, document: dict[str, Any], rohe: Path | None, unused: list[str]) -> None:
         self.document = {key: dict(value) if isinstance(value, dict) else value for key, value in document.items()}
-        self.became: list[Became] = []
+        self.translated: list[TranslatedKey] = []
         self.unused = unused
         self.problems: list[str] = []
         self._rohe = rohe
@@ -136,9 +136,9 @@ class _Translator:
 
     def note_common_keys(self, document: Mapping[str, Any]) -> None:
         if "pipeline_id" in document:
-            self.became.append(Became("pipeline_id", "pipeline_id", document["pipeline_id"]))
+            self.translated.append(TranslatedKey("pipeline_id", "pipeline_id", document["pipeline_id"]))
         if isinstance(document.get("ensemble"), bool):
-            self.became.append(Became("ensemble", "sinks", ["kafka"] if document["ensemble"] else ["mongodb"]))
+            self.translated.append(TranslatedKey("ensemble", "sinks", ["kafka"] if document["ensemble"] else ["mongodb"]))
 
     def _member(self, key: str, value: Any) -> None:
         if isinstance(value, BaseModel):
@@ -164,7 +164,7 @@ class _Translator:
             *others, named = sorted(parts, key=("username", "password", "port", "host").index)
             self._put(f"{key}.{named}", "mongodb.url", url)
             # Before the last entry, which errors name: user name and password cannot be wrong, since they are percent-encoded.
-            self.became[-1:-1] = [Became(f"{key}.{part}", "mongodb.url", url) for part in others]
+            self.translated[-1:-1] = [TranslatedKey(f"{key}.{part}", "mongodb.url", url) for part in others]
         if section.database_name is not None:
             self._put(f"{key}.database_name", "mongodb.database", section.database_name)
         if section.collection_name is not None:
@@ -207,7 +207,7 @@ class _Translator:
         if section.chosen_model_type in names:
             known = names[section.chosen_model_type]
             self._serve(f"{key}.chosen_model_id", section.chosen_model_id or next(iter(known)), known)
-            self.became.append(Became(f"{key}.chosen_model_type", "default_model", self.document.get("default_model")))
+            self.translated.append(TranslatedKey(f"{key}.chosen_model_type", "default_model", self.document.get("default_model")))
         else:
             self._no_such(f"{key}.chosen_model_type", section.chosen_model_type, names)
         if section.object_classification is not None:
@@ -244,7 +244,7 @@ class _Translator:
     def _add_model(self, key: str, name: str, folder: str, files: sections.RoheFiles, more: Mapping[str, Any]) -> None:
         architecture, weights = located(folder, (files.architecture_file, files.weights_file), self._rohe)
         model = {"name": name, "architecture_file": architecture, "weights_file": weights}
-        self.became.append(Became(key, f"models.{name}", {k: v for k, v in model.items() if k != "name"}))
+        self.translated.append(TranslatedKey(key, f"models.{name}", {k: v for k, v in model.items() if k != "name"}))
         models = self.document.setdefault("models", [])
         if isinstance(models, list):  # else the settings report the error
             self.document["models"] = [*models, model | dict(more)]
@@ -261,7 +261,7 @@ class _Translator:
         self.problems.append(f"{key}: there is no {name}" + (f"; did you mean {near[0]}?" if near else ""))
 
     def _note_for_all(self, key: str, name: str, value: Any, setting: str) -> None:
-        self.became.append(Became(f"{key}.{name}", f"models.*.{setting}", value))
+        self.translated.append(TranslatedKey(f"{key}.{name}", f"models.*.{setting}", value))
 
     def _put(self, key: str, setting: str, value: Any) -> None:
         section, _, name = setting.rpartition(".")
@@ -269,11 +269,11 @@ class _Translator:
         if not isinstance(place, dict):
             return  # the settings report the error
         if name in place:
-            other = next((entry.key for entry in self.became if entry.setting == setting), setting)
+            other = next((entry.key for entry in self.translated if entry.setting == setting), setting)
             self.problems.append(f"{key}: {other} sets the same value; keep one of them")
             return
         place[name] = value
-        self.became.append(Became(key, setting, value))
+        self.translated.append(TranslatedKey(key, setting, value))
 
     def _put_unless_set(self, key: str, setting: str, value: Any) -> None:
         section, _, name = setting.rpartition(".")

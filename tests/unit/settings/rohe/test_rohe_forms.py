@@ -338,7 +338,7 @@ class TestRohe:
 
 class TestNotes:
     def test_every_key_says_what_it_became(self) -> None:
-        became = {one.key: (one.setting, one.value) for one in translate(NESTED).became}
+        became = {one.key: (one.setting, one.value) for one in translate(NESTED).translated}
         assert became["model_config.chosen_model_id"] == ("default_model", "vgg_0")
         assert became["model_config.inference_timeout"] == ("models.*.predict_timeout_s", 5.0)
         assert became["model_config.model_type.bdd100k.variants.vgg"][0] == "models.vgg"
@@ -348,7 +348,7 @@ class TestNotes:
     @pytest.mark.parametrize("name", FORMS)
     def test_no_key_is_forgotten(self, name: str) -> None:
         translation = translate(FORMS[name])
-        told = [*(one.key for one in translation.became), *translation.unused]
+        told = [*(one.key for one in translation.translated), *translation.unused]
 
         def forgotten(value: Any, key: str) -> Iterator[str]:
             if key in told or any(one.startswith(f"{key}.") for one in told) or key.endswith("inference_backend"):
@@ -361,7 +361,7 @@ class TestNotes:
 
     def test_secrets_are_masked(self) -> None:
         translation = translate(FLAT)
-        shown = str([shown_value(one.value) for one in translation.became])
+        shown = str([shown_value(one.value) for one in translation.translated])
         assert "hidden" not in shown
         assert "admin%40pass" not in shown
         assert "key-of-mine" not in shown
