@@ -87,7 +87,7 @@ def folder_problem(folder: Path) -> str | None:
         return f"a name in {folder} has more than {_MAX_NAME_BYTES} bytes"
     if len(os.fsencode(folder)) > _MAX_PATH_BYTES:
         return f"a path has at most {_MAX_PATH_BYTES} bytes"
-    if not os.path.isdir(nearest):  # noqa: PTH112 Path.is_dir raises where a folder may not be read
+    if not os.path.isdir(nearest):  # noqa: PTH112 Path.is_dir raises if a folder may not be read
         return f"{nearest} is not a folder"
     try:
         with tempfile.TemporaryFile(dir=nearest, buffering=0) as file:
@@ -136,7 +136,7 @@ def _fetches_models(settings: Settings) -> bool:
 def _jsonl_problems(settings: Settings) -> Iterator[str]:
     file = settings.jsonl_path
     key = "jsonl.path" if settings.jsonl.path else "data_dir"
-    if os.path.isdir(file):  # noqa: PTH112 Path.is_dir raises where a folder may not be read
+    if os.path.isdir(file):  # noqa: PTH112 Path.is_dir raises if a folder may not be read
         yield f"{key}: {file} is a folder"
     elif os.path.lexists(file) and not os.access(file, os.R_OK | os.W_OK):
         yield f"{key}: no permission to write to {file}"
@@ -144,7 +144,7 @@ def _jsonl_problems(settings: Settings) -> Iterator[str]:
 
 def _sample_problems(settings: Settings) -> Iterator[str]:
     sample = settings.sample_image
-    if sample is not None and not os.path.isfile(sample):  # noqa: PTH113 Path.is_file raises where a folder may not be read
+    if sample is not None and not os.path.isfile(sample):  # noqa: PTH113 Path.is_file raises if a folder may not be read
         yield f"sample_image: there is no file {sample}"
     elif sample is not None and not os.access(sample, os.R_OK):
         yield f"sample_image: no permission to read {sample}"
@@ -157,7 +157,7 @@ def _gpu_problems(settings: Settings) -> Iterator[str]:
     with suppress(ConfigurationError):
         if all(gpu_index(model.device) is None for model in described_models(settings).values()):
             return
-    if not os.path.isdir(folder):  # noqa: PTH112 Path.is_dir raises where a folder may not be read
+    if not os.path.isdir(folder):  # noqa: PTH112 Path.is_dir raises if a folder may not be read
         yield f"gpu.lock_dir: there is not a folder {folder}"
     elif host_has_gpu() and not os.access(folder, os.X_OK):
         yield f"gpu.lock_dir: no permission to open files in {folder}"

@@ -41,7 +41,7 @@ def config_path(argument: Path | None = None) -> Path | None:
 
 
 def _is_hidden(folder: Path) -> bool:
-    """Whether the folder exists and the user has no permission to list files in it."""
+    """Whether the folder exists and the user has no permission to access files in it."""
     return os.path.isdir(folder) and not os.access(folder, os.X_OK)  # noqa: PTH112 as above
 
 
@@ -124,7 +124,7 @@ def _env_file() -> dict[str, str]:
     Anything but a file is ignored: a folder of this name belongs to another program, and reading a pipe could block for ever.
     """
     file = Path(_ENV_FILE)
-    if not os.path.isfile(file):  # noqa: PTH113 Path.is_file raises where a folder may not be read
+    if not os.path.isfile(file):  # noqa: PTH113 Path.is_file raises if a folder may not be read
         return {}
     text = read_text(file, "the variables in")
     for binding in parse_stream(StringIO(text)):

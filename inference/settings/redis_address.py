@@ -138,7 +138,7 @@ def _database(text: str) -> int:
 def _tls(options: Mapping[str, str]) -> dict[str, str | bool]:
     found: dict[str, str | bool] = {}
     for name in sorted(_TLS_FILES & set(options)):
-        if not os.path.isfile(options[name]):  # noqa: PTH113 Path.is_file raises where a folder may not be read
+        if not os.path.isfile(options[name]):  # noqa: PTH113 Path.is_file raises if a folder may not be read
             raise ValueError(f"{name}: there is no file {options[name]}")
         if not os.access(options[name], os.R_OK):
             raise ValueError(f"{name}: cannot read {options[name]}")

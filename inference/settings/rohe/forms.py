@@ -238,8 +238,8 @@ class _Translator:
             more |= {"description": values["description"]} if values["description"] else {}
             more |= {"labels": values["output_labels"]} if "output_labels" in values else {}
             files = sections.RoheFiles(architecture_file=values["architecture_file"], weights_file=values["weights_file"])
-            where = f"{key}.variants.{name}" if kind.variants else key
-            self._add_model(where, names[name], values.get("path", ""), files, more)
+            place = f"{key}.variants.{name}" if kind.variants else key
+            self._add_model(place, names[name], values.get("path", ""), files, more)
 
     def _add_model(self, key: str, name: str, folder: str, files: sections.RoheFiles, more: Mapping[str, Any]) -> None:
         architecture, weights = located(folder, (files.architecture_file, files.weights_file), self._rohe)
