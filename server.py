@@ -194,7 +194,7 @@ def _status(options: argparse.Namespace) -> int:
 
 
 def _show_translation(file: Path | None) -> None:
-    for one in read_translated(file).became if file else ():
+    for one in read_translated(file).translated if file else ():
         print(f"# {one.key} → {one.setting}: {shown_value(one.value)}")
     _warn_of_unused(file)
 

@@ -199,7 +199,7 @@ def _answer(reports: Mapping[str, LoadReport]) -> _Answer:
 
 def _stays(proposal: Proposal, error: InferenceError, reports: Mapping[str, LoadReport]) -> InferenceError:
     """`error` as the answer: the old model stays, and what each worker did."""
-    error.put_before(f"{proposal.model} stays as it is")
+    error.add_prefix(f"{proposal.model} stays as it is")
     error.workers = {
         worker: str(report.error["detail"]) if report.error else "it had loaded it, and goes on with what it ran"
         for worker, report in reports.items()

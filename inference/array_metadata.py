@@ -1,4 +1,4 @@
-"""Shape and dtype of an array, as metadata and settings give them."""
+"""Shape and dtype of an array, read from metadata and settings."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ import numpy as np
 from inference.errors import InvalidMetadata, shown
 
 _MAX_DIMENSIONS = 4
-#: no array in memory is longer, and a product of four stays cheap
+#: no array in memory has a longer dimension, and the product of four such numbers is quick to compute
 _MAX_LENGTH = 2**31 - 1
 
 _SHAPE_TEXT = re.compile(r"\s*([\[(]?)\s*(\d{1,10}(?:\s*[,xX]\s*\d{1,10})*)\s*,?\s*([\])]?)\s*", re.ASCII)
 _BRACKETS = {"": "", "[": "]", "(": ")"}
 _SHAPE_EXPECTED = "1 to 4 positive whole numbers, e.g. 32,32,3 or 256x256 or [256, 256, 3]"
 
-#: keeps numpy's little languages out: records ("f4,f4"), sub-arrays ("3f4"), dates ("M8[s]")
+#: excludes numpy's notations for other types: records ("f4,f4"), sub-arrays ("3f4"), dates ("M8[s]")
 _DTYPE_TEXT = re.compile(r"[<>=|]?[a-z?][a-z0-9_]{0,15}", re.ASCII | re.IGNORECASE)
 _DTYPE_KINDS = "biuf"
-#: longer floats differ from one platform to the next
+#: floats with more bytes differ between platforms
 _MAX_ITEM_BYTES = 8
 _DTYPE_EXPECTED = "a numpy boolean, whole-number or floating-point type, e.g. uint8, float32 or >f4"
 
-#: of a shape or a dtype; what is made of one is kept, since many images in a row have the same
+#: characters of a shape or a dtype; the parsed forms are cached, since many images in a row have the same
 _MAX_TEXT_LENGTH = 100
 
 
 def parse_shape(value: object) -> tuple[int, ...]:
-    """A shape from "32,32,3", "32x32x3", "(32, 32, 3)" or a list of numbers: 1 to 4 positive whole numbers.
+    """Parse a shape from "32,32,3", "32x32x3", "(32, 32, 3)" or a list of numbers: 1 to 4 positive whole numbers.
 
     Raises:
-        InvalidMetadata: anything else.
+        InvalidMetadata: for any other value.
     """
     numbers: Sequence[object] = value if isinstance(value, list | tuple) and len(value) <= _MAX_TEXT_LENGTH else ()
     if isinstance(value, str) and len(value) <= _MAX_TEXT_LENGTH:
@@ -46,10 +46,10 @@ def parse_shape(value: object) -> tuple[int, ...]:
 
 
 def parse_dtype(value: object) -> np.dtype[Any]:
-    """A numpy dtype from its name or its string with a byte order: booleans, whole numbers and floats to 8 bytes.
+    """Parse a numpy dtype from its name or its string with a byte order: booleans, whole numbers and floats of at most 8 bytes.
 
     Raises:
-        InvalidMetadata: anything else, e.g. objects, strings, complex numbers, records and dates.
+        InvalidMetadata: for any other value, e.g. objects, strings, complex numbers, records and dates.
     """
     dtype = _dtype_named(value) if isinstance(value, str) and len(value) <= _MAX_TEXT_LENGTH else None
     if dtype is None or not _is_number(dtype):
@@ -59,7 +59,7 @@ def parse_dtype(value: object) -> np.dtype[Any]:
 
 
 def image_lengths(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """H,W or H,W,C: `shape` without a leading batch dimension of 1."""
+    """Return H,W or H,W,C: `shape` without a leading batch dimension of 1. Raises InvalidMetadata for other shapes."""
     image = shape[1:] if len(shape) == _MAX_DIMENSIONS and shape[0] == 1 else shape
     if len(image) not in (2, 3):
         raise InvalidMetadata(

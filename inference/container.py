@@ -1,4 +1,4 @@
-"""The one place where settings become adapters."""
+"""Construction of the adapters from the settings; no other module does it."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from inference.task_store.redis_store import RedisTaskStore, StorePolicy
 
 
 class Services:
-    """What a process of this service works with; each part is made when it is first asked for."""
+    """Stores, broker and models of one process; each is created on its first use."""
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
 
     @cached_property
     def descriptions(self) -> dict[str, ModelDescription]:
-        """The configured models by name, without their files: those may be missing, and their bucket down."""
+        """The configured models by name; their files are not read, since these may be missing or their bucket down."""
         return described_models(self.settings)
 
     @cached_property
@@ -43,12 +43,12 @@ class Services:
 
     @cached_property
     def model_files(self) -> ModelFiles:
-        """For models that are loaded while the service runs."""
+        """Access to the files of models that are loaded while the service runs."""
         return ModelFiles(self.settings, self.descriptions.values())
 
     @cached_property
     def redis(self) -> redis.Redis:
-        """The record store's server."""
+        """The client of the task store's Redis server."""
         return connect(task_store_url(self.settings))
 
     @cached_property
@@ -60,7 +60,7 @@ class Services:
     @cached_property
     def broker(self) -> Broker:
         if self.settings.broker.is_amqp:
-            from inference.broker.amqp import AmqpBroker  # noqa: PLC0415 an adapter is loaded when it is chosen
+            from inference.broker.amqp import AmqpBroker  # noqa: PLC0415 an adapter is imported only if the settings choose it
 
             return AmqpBroker(self.settings.broker)
         shares_store = broker_url(self.settings) == task_store_url(self.settings)
@@ -69,12 +69,12 @@ class Services:
 
     @cached_property
     def taken(self) -> TakenMessages:
-        """Notes on messages that came again."""
+        """Notes on messages that were delivered again."""
         return TakenMessages(self.redis, self.settings.task_store.key_prefix)
 
     @cached_property
     def rejected(self) -> RejectedMessages:
-        """Queue messages that workers put aside."""
+        """Queue messages that no worker could read."""
         return RejectedMessages(self.redis, self.settings.task_store.key_prefix)
 
     @cached_property

@@ -1,10 +1,10 @@
-"""What travels between the processes: the queue message, the task record and a task's outcome.
+"""Data that the processes exchange: the queue message, the task record and a task's outcome.
 
-An outcome is one line of JSON and then the prediction vector as little-endian float32, so that a result crosses Redis twice
-(record, reply) without ever being printed as text. `encode_outcome` and `decode_outcome` are the only two who know that.
+An outcome is one line of JSON, then the prediction vector as little-endian float32. So a result crosses Redis twice (record,
+reply) without a conversion to text. Only `encode_outcome` and `decode_outcome` know this format.
 
-What is made once an image, here and elsewhere, is no frozen dataclass: these take five times as long to make, 3 % of the CPU
-of a batch of small images. Nobody changes one all the same.
+Classes of which each image needs an instance, here and elsewhere, are not frozen: a frozen dataclass takes five times as long to
+create, 3 % of the CPU time of a batch of small images. Treat the instances as read-only all the same.
 """
 
 from __future__ import annotations
@@ -47,18 +47,18 @@ class ImageFormat(StrEnum):
 
     @property
     def label(self) -> str:
-        """The name that a reader knows it by."""
+        """The format's usual name, for messages."""
         return {"raw": "raw", "npy": ".npy", "png": "PNG", "jpeg": "JPEG", "webp": "WebP"}[self.value]
 
 
 @dataclass
 class ImageHeader:
-    """Format of an image as validation found it; travels in the queue message as plain data, which orjson makes of it."""
+    """Format of an image as validation found it. The queue message has it as plain data, as orjson writes a dataclass."""
 
     format: ImageFormat
-    #: (H, W, C) of a raw array, None for the formats that say it themselves
+    #: (H, W, C) of a raw array; None for formats that contain their shape
     shape: tuple[int, ...] | None = None
-    #: numpy's canonical string with the byte order, e.g. ``<f4``, of a raw array
+    #: dtype of a raw array: numpy's canonical string with the byte order, e.g. ``<f4``
     dtype: str | None = None
 
     @staticmethod
@@ -69,7 +69,7 @@ class ImageHeader:
 
 @dataclass(frozen=True)
 class ModelRef:
-    """A version of a model: the one that was served when a task was accepted, and the one that ran it."""
+    """Version of a model. A task has two: the version that was served at its acceptance, and the version that ran it."""
 
     name: str
     version: str
@@ -81,11 +81,11 @@ class ModelRef:
 
 @dataclass
 class QueueItem:
-    """One image in a queue message: a task id and where its bytes are. orjson writes it as it is."""
+    """One image in a queue message: a task id and the key of its bytes. orjson serializes it directly."""
 
     task_id: str
     object_key: str
-    #: None where nobody has looked at the bytes yet: whoever fetches them does
+    #: None if the bytes have not been validated yet: the worker that fetches them does that
     header: ImageHeader | None
 
     @staticmethod
@@ -97,19 +97,19 @@ class QueueItem:
 
 @dataclass(frozen=True)
 class QueueMessage:
-    """The keyword arguments of the Celery task, as orjson writes it: a model and a list of items, each a task of its own."""
+    """Keyword arguments of the Celery task, serialized by orjson: a model and a list of items, of which each is a task."""
 
     model: ModelRef
     items: tuple[QueueItem, ...]
 
     def shown(self) -> str:
-        """What people read of it in Celery's events and in Flower."""
+        """Return the text that Celery's events and Flower show."""
         items = [{"task_id": item.task_id, "object_key": item.object_key} for item in self.items]
         return repr({"model": f"{self.model.name} {self.model.version}", "items": items})
 
     @staticmethod
     def from_kwargs(kwargs: Mapping[str, Any]) -> QueueMessage:
-        """Raises AttributeError, KeyError, TypeError, ValueError."""
+        """Read a message. Raises AttributeError, KeyError, TypeError, ValueError if it is malformed."""
         items = tuple(QueueItem.from_dict(item) for item in kwargs["items"])
         if not items:
             raise ValueError("a predict message has at least one item")
@@ -117,7 +117,7 @@ class QueueMessage:
 
 
 def _texts(data: Mapping[str, Any], *names: str) -> list[str]:
-    """Raises KeyError, TypeError: what is no text here would break whoever takes it for an id or a key."""
+    """Return the members `names`. Raises KeyError, TypeError: any value but a text would break code that uses it as id or key."""
     values = [data[name] for name in names]
     if not all(isinstance(value, str) for value in values):
         raise TypeError(f"{', '.join(names)} must be texts, not {shown(values)}")
@@ -126,7 +126,7 @@ def _texts(data: Mapping[str, Any], *names: str) -> list[str]:
 
 @dataclass
 class TaskSubmission:
-    """A task as it is accepted: everything that is known before it runs."""
+    """A task as it is accepted: all data that is known before it runs."""
 
     task_id: str
     request_id: str
@@ -136,18 +136,18 @@ class TaskSubmission:
     #: seconds from acceptance until the task expires
     deadline_s: float
     sinks: tuple[str, ...] = ()
-    #: 0 is usual, 9 goes first
+    #: 0 is usual, 9 is the highest
     priority: int = 0
-    #: the image itself, where it is small enough to lie beside the record until the task has ended
+    #: the bytes of an inline image, which the task store keeps until the task has ended; else empty
     image: bytes = b""
-    #: reply channel of the API process that waits; empty when nobody does
+    #: reply channel of the API process that waits; empty if none waits
     reply_to: str = ""
-    #: milliseconds that the upload took
+    #: duration of the upload, milliseconds
     store_ms: float = 0.0
     idempotency_key: str = ""
-    #: digest of the content that the idempotency key stands for
+    #: digest of the content that belongs to the idempotency key
     fingerprint: str = ""
-    #: of the batch that it came in; empty when it came alone
+    #: id of the batch request that it belongs to; empty for a single request
     batch_id: str = ""
 
 
@@ -173,7 +173,7 @@ class BatchRequest:
 
 @dataclass(frozen=True)
 class BatchRecord:
-    """A batch as the store has it."""
+    """A batch as it is stored."""
 
     batch_id: str
     #: in the order of the request: a task's id, or the error of an item that was refused
@@ -186,23 +186,23 @@ class BatchRecord:
 
 @dataclass
 class PredictionResult:
-    """What the model said of one image."""
+    """The model's output for one image."""
 
     class_index: int
     label: str | None
     #: (classes,) float32
     prediction: NDArray[np.float32]
-    #: the model's, for `confident`
+    #: the model's threshold, for `confident`
     threshold: float | None = None
 
     @property
     def confidence_level(self) -> np.float32:
-        """Value of the highest class, as the model gives it."""
+        """Value of the highest class, as the model returns it."""
         return np.float32(self.prediction[self.class_index])
 
     @property
     def confident(self) -> bool | None:
-        """Whether the confidence level reaches the model's threshold; None where it has none."""
+        """Whether the confidence level reaches the model's threshold; None if the model has no threshold."""
         return None if self.threshold is None else bool(self.confidence_level >= np.float32(self.threshold))
 
     @staticmethod
@@ -213,19 +213,19 @@ class PredictionResult:
 
 @dataclass
 class Outcome:
-    """How a task ended: a result or an error, and how long each step took."""
+    """End of a task: a result or an error, and the duration of each step."""
 
     status: TaskStatus
     result: PredictionResult | None = None
     #: `InferenceError.to_dict()`
     error: dict[str, Any] | None = None
-    #: the model that gave the result; None where there is none
+    #: the model that produced the result; None if there is no result
     model: ModelRef | None = None
     batch_size: int = 0
     #: milliseconds by step: queue_ms, fetch_ms, decode_ms, batch_wait_ms, predict_ms
     timings: Mapping[str, float] = field(default_factory=dict)
     worker: str = ""
-    #: store's clock, ms since the epoch, when the prediction was there; 0 when there was none
+    #: time at which the prediction was ready, on the store's clock, ms since the epoch; 0 without a prediction
     predicted_at_ms: int = 0
 
     @staticmethod
@@ -234,7 +234,7 @@ class Outcome:
 
 
 def encode_outcome(outcome: Outcome) -> bytes:
-    """JSON header, newline, float32 values."""
+    """Serialize an outcome: JSON header, newline, float32 values."""
     header: dict[str, Any] = {
         "status": outcome.status,
         "error": outcome.error,
@@ -252,7 +252,7 @@ def encode_outcome(outcome: Outcome) -> bytes:
 
 
 def decode_outcome(data: bytes) -> Outcome:
-    """The inverse of `encode_outcome`; the prediction is a read-only view of `data`."""
+    """Read the output of `encode_outcome`; the prediction is a read-only view of `data`."""
     head, _, values = data.partition(b"\n")
     header = orjson.loads(head)
     result = None
@@ -273,11 +273,11 @@ def decode_outcome(data: bytes) -> Outcome:
 
 @dataclass(frozen=True)
 class TaskRecord:
-    """A task as the store has it. Times are the store's clock, in ms since the epoch; 0 means not yet."""
+    """A task as it is stored. Times are on the store's clock, in ms since the epoch; 0 means not yet."""
 
     task_id: str
     request_id: str
-    #: the version that was served when it was accepted
+    #: the version that was served when the task was accepted
     model: ModelRef
     queue: str
     item: QueueItem
@@ -286,24 +286,24 @@ class TaskRecord:
     deadline_at_ms: int
     started_at_ms: int = 0
     finished_at_ms: int = 0
-    #: starts of predict
+    #: starts of the model on this task
     attempts: int = 0
-    #: attempts that ended in a dead process
+    #: attempts that ended with the death of the predictor or worker
     deaths: int = 0
     store_ms: float = 0.0
     priority: int = 0
     batch_id: str = ""
     outcome: Outcome | None = None
-    #: by sink: pending, delivered, refused, or discarded by an operator after that
+    #: by sink: pending, delivered, refused, or discarded (by an operator, after it was refused)
     deliveries: Mapping[str, str] = field(default_factory=dict)
-    #: by sink that refused the result: why
+    #: by sink that refused the result: the reason
     refusals: Mapping[str, str] = field(default_factory=dict)
-    #: False while the object store has not taken its image
+    #: False until the object store has its image
     is_image_stored: bool = True
 
     @staticmethod
     def of_request(request: TaskSubmission) -> TaskRecord:
-        """The record of a task that is accepted now, as far as its request tells."""
+        """Return the record of a task that is accepted now, with the values that its request contains."""
         now_ms = round(time.time() * 1000)
         return TaskRecord(
             task_id=request.task_id,
@@ -321,13 +321,13 @@ class TaskRecord:
 
     @property
     def ran_on(self) -> ModelRef:
-        """The version that gave its result; while there is none, the one that was served when it was accepted."""
+        """The version that produced the result; without a result, the version that was served when the task was accepted."""
         return (self.outcome and self.outcome.model) or self.model
 
 
 @dataclass
 class Completion:
-    """How a task ended, and when. Times as in `TaskRecord`."""
+    """End of a task, and its time. Times as in `TaskRecord`."""
 
     outcome: Outcome
     finished_at_ms: int
@@ -335,7 +335,7 @@ class Completion:
 
 @dataclass
 class CompletedTask(Completion):
-    """... with what else of its record is told to those who wait for its end."""
+    """End of a task, with the other values of its record that waiting clients and sinks get."""
 
     task_id: str
     request_id: str

@@ -1,10 +1,10 @@
-"""The one error tree.
+"""Tree of all errors that the service raises on purpose.
 
     request ──parse──▶ validate ──admit──▶ store ──▶ queue ──▶ decode ──▶ predict ──▶ commit
                │          │          │        │                   │           │
                400      400/413/415  429     503                 400         500
 
-Each class maps to one HTTP status and one stable `code`. An error crosses a process only as data
+Each class maps to one HTTP status and one stable `code`. An error crosses a process boundary only as data
 (`to_dict` / `from_dict`), never as a pickled exception.
 """
 
@@ -19,22 +19,22 @@ from typing import Any, ClassVar
 _SHOWN_LENGTH = 80
 _MAX_SHOWN_INTEGER = 10**30
 
-#: Bytes in JSON of what an error says: with `type`, `title` and the ids no problem document is over 4 KB.
+#: Limits of the members of an error, bytes in JSON: with `type`, `title` and the ids no problem document is over 4 KB.
 _MAX_DETAIL_BYTES = 1500
 _MAX_EXPECTED_BYTES = 900
 _MAX_FIELD_BYTES = 200
 _MAX_ID_BYTES = 200
 _MAX_WORKERS_BYTES = 800
 _MAX_WORKER_BYTES = 250
-#: for the member that counts those which have no room
+#: reserved for the member that counts the workers for which there is no room
 _WORKER_COUNT_BYTES = 50
-#: of one character: an escaped control character
+#: longest form of one character in JSON: an escaped control character
 _MAX_CHARACTER_BYTES = 6
 _CUT = "…"
 
 
 class _ShortRepr(reprlib.Repr):
-    """`repr` that looks at no more of a value than is shown."""
+    """`repr` that reads only the part of a value that it shows."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class _ShortRepr(reprlib.Repr):
     repr_bytes = repr_str
 
     def repr_dict(self, x: dict[Any, Any], level: int) -> str:
-        """In the order of the members: the library's sorts all of them."""
+        """Keep the order of the members; the library's own method sorts all of them first."""
         if level <= 0 and x:
             return "{...}"
         pieces = [
@@ -56,7 +56,7 @@ class _ShortRepr(reprlib.Repr):
         return "{" + ", ".join(pieces + ["..."] * (len(x) > self.maxdict)) + "}"
 
     def repr_int(self, x: int, level: int) -> str:  # noqa: ARG002 reprlib's signature
-        """Python refuses to print integers of thousands of digits."""
+        """Show a large integer by its size, since Python refuses to print integers of thousands of digits."""
         return repr(x) if abs(x) < _MAX_SHOWN_INTEGER else f"a whole number of {x.bit_length()} bits"
 
 
@@ -64,12 +64,12 @@ _SHORT = _ShortRepr()
 
 
 def shown(value: object) -> str:
-    """Quote a value that a caller sent: at most about 80 characters, and none that a terminal or a log would act on."""
+    """Quote a value that a client sent: at most about 80 characters, and none that a terminal or a log would interpret."""
     return _cut(_SHORT.repr(value), _SHOWN_LENGTH)
 
 
 def shown_name(name: str) -> str:
-    """A caller's name of a field as it is where it is short and plain, else quoted as `shown` does."""
+    """Return a field's name that a client sent: unchanged if it is short and printable, else quoted as `shown` does."""
     return name if name.isprintable() and 0 < len(name) <= _SHOWN_LENGTH else shown(name)
 
 
@@ -78,7 +78,7 @@ def _cut(text: str, length: int) -> str:
 
 
 def _bounded(text: str, max_bytes: int) -> str:
-    """The text, cut where it takes more bytes than this in JSON. Lone surrogates, which no JSON has, become question marks."""
+    """Cut a text to `max_bytes` in JSON. Lone surrogates, which valid JSON cannot contain, become question marks."""
     if text.isascii() and len(text) * _MAX_CHARACTER_BYTES <= max_bytes:
         return text
     kept = text[: max_bytes + 1].encode("utf-8", "replace").decode()
@@ -90,12 +90,12 @@ def _bounded(text: str, max_bytes: int) -> str:
 
 
 def _json_bytes(text: str) -> int:
-    """Bytes of the text in a JSON document, with its quotes."""
+    """Return the size of the text in a JSON document, quotes included."""
     return len(json.dumps(text, ensure_ascii=False).encode())
 
 
 def _bounded_workers(workers: Mapping[str, str]) -> dict[str, str]:
-    """As many workers as have room, each with a short reason; the last member counts the others."""
+    """Keep as many workers as have room, each with a short reason; the last member counts the others."""
     bounded = {_bounded(worker, _MAX_WORKER_BYTES): _bounded(reason, _MAX_WORKER_BYTES) for worker, reason in workers.items()}
     sizes = [_json_bytes(worker) + _json_bytes(reason) for worker, reason in bounded.items()]
     if sum(sizes) <= _MAX_WORKERS_BYTES:
@@ -108,12 +108,12 @@ class InferenceError(Exception):
     """Base of every error this service raises on purpose.
 
     Args:
-        detail: one sentence that says what was wrong, for the log and for operators.
-        public: the same for clients, where `detail` names inner addresses, paths or buckets; default: `detail`.
-        field: where, as a dotted path of the request or the configuration, e.g. ``metadata.shape``.
-        expected: what would be right.
-        retry_after_s: seconds after which trying again makes sense.
-        workers: by worker, what each did about a command that failed.
+        detail: one sentence that describes the problem, for the log and for operators.
+        public: the same for clients, if `detail` names internal addresses, paths or buckets; default: `detail`.
+        field: the place of the problem, as a dotted path of the request or the configuration, e.g. ``metadata.shape``.
+        expected: description of a valid value.
+        retry_after_s: seconds after which a retry makes sense.
+        workers: by worker, its reply to a command that failed.
     """
 
     status: ClassVar[int] = 500
@@ -142,14 +142,15 @@ class InferenceError(Exception):
         self.workers = workers
         self.batch_id = batch_id
 
-    def put_before(self, text: str) -> None:
-        """Let what the error says begin with `text`."""
+    def add_prefix(self, text: str) -> None:
+        """Put `text` and a colon before the detail and the public detail."""
         self.detail, self.public = f"{text}: {self.detail}", f"{text}: {self.public}"
 
     def to_dict(self) -> dict[str, Any]:
-        """The error as clients get it: code, detail (`public`) and, where known, field, expected, retry_after_s, ids, workers.
+        """Return the error for clients: code, detail (`public`) and, if known, field, expected, retry_after_s, ids, workers.
 
-        Each member is cut to a length of its own, so that no problem document, record or batch answer grows with what was sent.
+        Each member has a maximum length, so that the size of problem documents, records and batch answers does not depend on the
+        client's input.
         """
         texts = {
             "field": (self.field, _MAX_FIELD_BYTES),
@@ -181,13 +182,13 @@ class InferenceError(Exception):
 
 
 class InvalidRequest(InferenceError):
-    """Something the caller sent is missing or wrong."""
+    """A part of the request is missing or wrong."""
 
     status, code, title = 400, "invalid_request", "Invalid request"
 
 
 class InvalidMetadata(InvalidRequest):
-    """`metadata` is not the JSON object it should be, or one of its members is wrong."""
+    """`metadata` is not a JSON object, or one of its members is wrong."""
 
     code, title = "invalid_metadata", "Invalid metadata"
 
@@ -199,7 +200,7 @@ class InvalidImage(InvalidRequest):
 
 
 class InvalidModel(InvalidRequest):
-    """The files that a command names are no model, or none that fits the description."""
+    """The files that a command names are not a model, or do not fit the description."""
 
     code, title = "invalid_model", "The model cannot be loaded"
 
@@ -209,13 +210,13 @@ class UnknownCommand(InvalidRequest):
 
 
 class ConfigurationError(InferenceError):
-    """A setting, a model description or a file they name is wrong. Ends the process that finds it."""
+    """A setting, a model description or a file that they name is wrong. Ends the process that finds it."""
 
     code, title = "invalid_configuration", "Invalid configuration"
 
 
 class CrossOrigin(InferenceError):
-    """A page of another origin has a browser send a request that would change something."""
+    """A web page of another origin made a browser send a request that would change data."""
 
     status, code, title = 403, "cross_origin", "Refused to a page of another origin"
 
@@ -241,13 +242,13 @@ class ModelNotFound(InferenceError):
 
 
 class ObjectNotFound(InferenceError):
-    """An object that should be in the object store, or a model's file, is not there."""
+    """An object of the object store, or a model's file, is missing."""
 
     status, code, title = 404, "object_not_found", "Unknown object"
 
 
 class RequestTimeout(InferenceError):
-    """The client took too long to send a request's head, or its body."""
+    """The client took too long to send a request's header or body."""
 
     status, code, title = 408, "request_timeout", "The request came too slowly"
 
@@ -261,13 +262,13 @@ class TaskCanceled(InferenceError):
 
 
 class ChangeInProgress(InferenceError):
-    """Commands that change a model go one after the other."""
+    """Another command changes a model; these commands run one after the other."""
 
     status, code, title = 409, "change_in_progress", "A model is being changed"
 
 
 class SinkNotConfigured(InferenceError):
-    """Nothing delivers results to the sink that a command chooses."""
+    """No relay delivers results to the sink that a command chooses."""
 
     status, code, title = 409, "sink_not_configured", "The sink is not configured"
 
@@ -295,7 +296,7 @@ class UnsupportedImageType(InferenceError):
 
 
 class ExpectationFailed(InferenceError):
-    """The header Expect asks for something other than 100-continue."""
+    """The header Expect has a value other than 100-continue."""
 
     status, code, title = 417, "expectation_failed", "Expectation failed"
 
@@ -305,7 +306,7 @@ class Overloaded(InferenceError):
 
 
 class MisdirectedRequest(InferenceError):
-    """The request is for a host name that this service does not answer to."""
+    """The request names a host that is not one of this service's."""
 
     status, code, title = 421, "misdirected_request", "Misdirected request"
 
@@ -317,7 +318,7 @@ class HeaderFieldsTooLarge(InferenceError):
 
 
 class PredictionFailed(InferenceError):
-    """The model raised, or answered with something that is not one prediction per image."""
+    """The model raised an error, or did not return one prediction for each image."""
 
     code, title = "prediction_failed", "The prediction failed"
 
@@ -329,27 +330,27 @@ class PredictorDied(InferenceError):
 
 
 class UploadLost(InferenceError):
-    """The image that a task was accepted with is gone from the object store."""
+    """The image of an accepted task is missing in the object store."""
 
     code, title = "upload_lost", "The upload was lost"
 
 
 class TransferCodingNotImplemented(InferenceError):
-    """A request's body comes in a transfer coding other than chunked."""
+    """A request's body has a transfer coding other than chunked."""
 
     status, code, title = 501, "not_implemented", "Not implemented"
 
 
 class ServiceUnavailable(InferenceError):
-    """A store, the queue or the model is not there at the moment."""
+    """A store, the queue or the model is not available at the moment."""
 
     status, code, title = 503, "service_unavailable", "Service unavailable"
-    #: whether the server has answered that it cannot write now, and has changed nothing
+    #: whether the server answered that it cannot write now, and changed nothing
     is_refusal = False
 
 
 class StorageFull(ServiceUnavailable):
-    """A disk, a bucket or the record store has too little room for another request."""
+    """A disk, a bucket or the task store has too little room for another request."""
 
     code, title = "storage_full", "No room is left"
 
@@ -361,7 +362,7 @@ class DeadlineExceeded(InferenceError):
 
 
 class WaitTimeout(InferenceError):
-    """A synchronous wait ran out; the task goes on."""
+    """The wait of a synchronous request is over; the task continues."""
 
     status, code, title = 504, "wait_timeout", "The result was not ready in time"
 

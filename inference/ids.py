@@ -1,4 +1,4 @@
-"""Ids: of tasks and batches, which become parts of Redis keys and URLs, and of requests, which are any text."""
+"""Ids of tasks and batches, which become parts of Redis keys and URLs, and request ids, which may be any text."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 
 from inference.errors import InvalidMetadata
 
-#: The API makes 32 hexadecimal digits; plain Celery clients bring ids of their own.
+#: The API creates ids of 32 hexadecimal digits; plain Celery clients send their own ids.
 TASK_ID_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}"
 _TASK_ID = re.compile(TASK_ID_PATTERN)
 
-#: Half of a pair, which JSON can spell ("\\ud800") and no store can keep.
+#: Half of a surrogate pair, which JSON can contain ("\\ud800") and no store can keep.
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
-#: Characters.
+#: In characters.
 MAX_REQUEST_ID_LENGTH = 256
 
 
@@ -24,7 +24,7 @@ def is_task_id(text: str) -> bool:
 
 
 def read_request_id(value: Any, *, field: str = "metadata.request_id") -> str:
-    """A client's own id of its request: a text, or a whole number as one; empty where there is none. Raises InvalidMetadata."""
+    """Return the request id that a client sent: a text, or a whole number as text; empty if absent. Raises InvalidMetadata."""
     if value is None:
         return ""
     if type(value) is int and abs(value) < 10**MAX_REQUEST_ID_LENGTH:

@@ -7,10 +7,10 @@ A new task ends when the tasks before it have ended, and it with them: after
 That must be within `_SHARE` of its deadline, so that accepted tasks still end in time where the rate falls to little more than a
 half, as when one of two workers leaves. A short queue costs no throughput as long as it is never empty.
 
-The figures are read in the background and are up to some tenths of a second old. Between two readings, tasks that this process has
-accepted are added, and tasks that end at the rate are subtracted: otherwise tasks would be accepted in bursts, and the workers would
-have nothing to do between them. A task that passes takes the permitted number of tasks (`Room`) along into the record store, which
-counts exactly; that number is of a slightly larger share, since a refusal there costs several times as much as one here.
+The figures are read in the background and are up to some tenths of a second old. Between two readings, tasks that this process
+has accepted are added, and tasks that end at the rate are subtracted: otherwise tasks would be accepted in bursts, and the workers
+would have nothing to do between them. A task that passes takes the permitted number of tasks (`Room`) along into the record store,
+which counts exactly; that number is of a slightly larger share, since a refusal there costs several times as much as one here.
 """
 
 from __future__ import annotations

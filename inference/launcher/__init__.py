@@ -1,1 +1,1 @@
-"""Starting everything from one command: the embedded broker, the processes, and who looks after them."""
+"""Start of the whole service by one command: the embedded broker, the processes, and their supervision."""

@@ -1,4 +1,4 @@
-"""`server.py` without a command: the whole service on one machine."""
+"""The whole service on one machine: `server.py` without a command."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from inference.settings.http_address import bound_socket, network_url, reachable
 
 _ROOT = Path(__file__).parent.parent.parent
 _SERVER = str(_ROOT / "server.py")
-#: Seconds that the end of an earlier run may take.
+#: Longest wait for the end of an earlier run, seconds.
 _HANDOVER_TIMEOUT_S = 20.0
 _BROKER_TIMEOUT_S = 30.0
-#: Seconds beyond its own drain time until a child is killed.
+#: Time after its drain time until a child is killed, seconds.
 _STOP_GRACE_S = 5.0
 
 
 def run(settings: Settings, config: Path | None) -> int:
-    """Start everything, say when it is ready, run until a signal. Gives the exit code."""
+    """Start all processes, report when they are ready, and run until a signal. Returns the exit code."""
     models = check_everything(settings)
     check_open_files()
     check_servers(settings)
@@ -69,30 +69,30 @@ class _Service:
                 self._announce()
                 self._http.clear()
                 self._supervisor.watch()
-            _say("stopping: finishing what runs")
+            _print("stopping: finishing running tasks")
             return 0
         finally:
             self._supervisor.stop()
-            _say("stopped")
+            _print("stopped")
 
     def _start_broker(self) -> None:
         data_dir = self._settings.data_dir
-        _say(f"starting the embedded broker (data in {data_dir}/)")
+        _print(f"starting the embedded broker (data in {data_dir}/)")
         if embedded_broker.is_up(data_dir):
-            _say("waiting for the end of an earlier run on this data folder")
+            _print("waiting for the end of an earlier run with this data folder")
             if not embedded_broker.wait_for(data_dir, up=False, timeout_s=_HANDOVER_TIMEOUT_S):
                 raise ConfigurationError(
-                    f"another service runs on the data folder {data_dir}; stop it, or set data_dir", field="data_dir"
+                    f"another service uses the data folder {data_dir}; stop it, or set another data_dir", field="data_dir"
                 )
         self._supervisor.start(
             "broker", embedded_broker.command(data_dir, self._settings.broker.embedded_memory_mb), stop_timeout_s=30
         )
         if not embedded_broker.wait_for(data_dir, up=True, timeout_s=_BROKER_TIMEOUT_S):
-            raise ConfigurationError(f"the embedded broker does not come up:\n{embedded_broker.log_tail(data_dir)}")
+            raise ConfigurationError(f"the embedded broker does not start:\n{embedded_broker.log_tail(data_dir)}")
 
     def _start_parts(self) -> None:
         settings = self._settings
-        _say(f"starting the worker: loading {', '.join(model.name for model in self._models)}")
+        _print(f"starting the worker: loading {', '.join(model.name for model in self._models)}")
         worker = [
             sys.executable,
             "-m",
@@ -105,15 +105,15 @@ class _Service:
             "--without-mingle",
         ]
         self._supervisor.start("worker", worker, stop_timeout_s=settings.worker.drain_timeout_s + _STOP_GRACE_S)
-        _say(f"starting the relay: results go to {', '.join(settings.sinks) or 'no sink'}")
+        _print(f"starting the relay: results go to {', '.join(settings.sinks) or 'no sink'}")
         self._supervisor.start("relay", [sys.executable, _SERVER, "relay"], stop_timeout_s=_STOP_GRACE_S)
-        _say(f"starting the API on {self._url}")
+        _print(f"starting the API on {self._url}")
         api = [sys.executable, _SERVER, "api"]
         api_stop_s = settings.api.shutdown_delay_s + settings.api.drain_timeout_s
         self._supervisor.start("api", api, stop_timeout_s=api_stop_s + _STOP_GRACE_S)
 
     def _wait_until_ready(self) -> bool:
-        """False when a signal came first. Raises ConfigurationError when a part dies while it starts."""
+        """Wait until the API is ready; False if a signal came first. Raises ConfigurationError if a part ends meanwhile."""
         while not self._supervisor.stopping.wait(0.1):
             dead = self._supervisor.first_dead()
             if dead is not None:
@@ -128,10 +128,10 @@ class _Service:
     def _announce(self) -> None:
         sample = self._settings.sample_image
         photo = shlex.quote(str(sample)) if sample else "photo.jpg"
-        _say(f"ready after {time.monotonic() - self._began:.1f} s at {self._url}   (Ctrl-C stops it)")
+        _print(f"ready after {time.monotonic() - self._began:.1f} s at {self._url}   (Ctrl-C stops it)")
         if url := network_url(self._settings.api.host, self._settings.api.port):
-            _say(f"from other machines: {url}")
-        _say(f"try: curl -F image=@{photo} {self._url}/inference")
+            _print(f"from other machines: {url}")
+        _print(f"try: curl -F image=@{photo} {self._url}/inference")
         if sample is not None:
             self._classify(sample)
 
@@ -140,11 +140,11 @@ class _Service:
         answer = self._http.request("POST", f"{self._url}/inference", fields=fields)
         document = answer.json()
         if answer.status != HTTPStatus.OK:
-            _say(f"{sample}: {answer.status} {document.get('detail')}")
+            _print(f"{sample}: {answer.status} {document.get('detail')}")
             return
         best = document["response"]
         label = f" ({best['label']})" if best["label"] else ""
-        _say(f"{sample}: class {best['class']}{label}, confidence {best['confidence_level']:.3f}")
+        _print(f"{sample}: class {best['class']}{label}, confidence {best['confidence_level']:.3f}")
 
     def _on_signal(self, _signal: int, _frame: FrameType | None) -> None:
         self._supervisor.stopping.set()
@@ -153,6 +153,6 @@ class _Service:
             self._supervisor.kill()
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     sys.stdout.write(f"{text}\n")
     sys.stdout.flush()

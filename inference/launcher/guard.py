@@ -1,8 +1,7 @@
-"""Ends what a killed server.py leaves behind: `python -m inference.launcher.guard`, with the other end of its standard input held
-by server.py.
+"""Guard process that ends the children of a killed server.py: `python -m inference.launcher.guard`, with input from server.py.
 
-Each line is `+PID` or `-PID`: a process (group leader) to look after, or not any more. When the input ends, those still there are
-ended in the reverse order of their start: the broker, which the others need, last.
+Each line of the input is `+PID`, to watch a process (a group leader), or `-PID`, to stop watching it. At the end of the input the
+guard ends the watched processes in the reverse order of their start: the broker, which the others need, last.
 """
 
 from __future__ import annotations
@@ -13,12 +12,12 @@ import signal
 import sys
 import time
 
-#: Seconds that a process has to end after SIGTERM.
+#: Time in which a process must end after SIGTERM, seconds.
 _TERM_TIMEOUT_S = 10.0
 
 
 def end_group(pid: int, timeout_s: float = _TERM_TIMEOUT_S) -> None:
-    """SIGTERM to the process, time to end, then SIGKILL to its whole group."""
+    """Send SIGTERM to the process, wait for its end, then send SIGKILL to its whole group."""
     with contextlib.suppress(ProcessLookupError):
         os.kill(pid, signal.SIGTERM)
         deadline = time.monotonic() + timeout_s

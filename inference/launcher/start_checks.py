@@ -1,6 +1,6 @@
-"""Check what the settings name on this host before a part of the service starts: all errors at once, each by its key.
+"""Checks of files, folders and limits that the settings name, before a part of the service starts: all errors at once, by key.
 
-Nothing is left behind, also by `check-config`, and no server is asked.
+The checks leave no file behind, also in `check-config`, and connect to no server.
 """
 
 from __future__ import annotations
@@ -30,21 +30,21 @@ Part = Literal["everything", "api", "worker", "relay", "broker", "flower"]
 
 _WITH_UPLOADS = ("everything", "api", "worker", "relay")
 _WITH_SINKS = ("everything", "relay")
-#: Parts that keep in `data_dir` what a user who may replace it could take them over by.
+#: Parts with files in `data_dir` by which a user who may replace them could control the part.
 _WITH_OWN_STATE = ("everything", "broker", "flower")
 _WITH_MODELS = ("everything", "api", "worker")
 _MAX_NAME_BYTES = 255
-#: Linux counts the zero at the end too; files in the folder have names.
+#: Linux's limit, without the zero byte at the end, less the name of a file in the folder.
 _MAX_PATH_BYTES = 4095 - _MAX_NAME_BYTES
 _BLOCK_BYTES = 4096
-#: Fewer open files than this do not suffice for any part.
+#: Open files that every part needs at least.
 _MIN_OPEN_FILES = 200
 
 
 def check_start(settings: Settings, part: Part) -> None:
-    """Raise ConfigurationError with one line for each setting that this part cannot work with here."""
+    """Raise ConfigurationError with one line for each setting with which this part cannot work on this host."""
     if part in _WITH_OWN_STATE and is_open_to_others(settings.data_dir):
-        logger.warning("data_dir: other users can replace what is in %s; chmod go-w takes that from them", settings.data_dir)
+        logger.warning("data_dir: other users can replace files in %s; prevent this with chmod go-w", settings.data_dir)
     problems = [*_folder_problems(settings, part), *_client_problems(settings, part)]
     if part == "everything":
         problems += _sample_problems(settings)
@@ -55,7 +55,7 @@ def check_start(settings: Settings, part: Part) -> None:
 
 
 def check_everything(settings: Settings) -> ModelRegistry:
-    """As `check_start`, and the models with their files, which it gives. Raises ConfigurationError, ServiceUnavailable."""
+    """Check as `check_start` does, and load the models and check their files. Raises ConfigurationError, ServiceUnavailable."""
     problems: list[str] = []
     checks: tuple[Callable[[], None], ...] = (lambda: check_start(settings, "everything"), check_open_files)
     for check in checks:
@@ -73,25 +73,25 @@ def check_everything(settings: Settings) -> ModelRegistry:
 
 
 def check_open_files(files: int = OPEN_FILES) -> None:
-    """Let this process open `files` files where the system allows it. Raises ConfigurationError: far too few are allowed."""
+    """Raise the limit of open files to `files`, if the system allows it. Raises ConfigurationError if far too few are allowed."""
     allowed = raise_open_file_limit(files)
     if allowed < _MIN_OPEN_FILES:
         raise ConfigurationError(f"this process may open {allowed} files and needs {_MIN_OPEN_FILES} or more (ulimit -n)")
 
 
 def folder_problem(folder: Path) -> str | None:
-    """Why no file can be made in `folder`, which may be missing yet; None when one can."""
+    """Return the reason for which no file can be created in `folder`, which may not exist yet; None if one can."""
     folder = folder.absolute()
     nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
     if any(len(os.fsencode(name)) > _MAX_NAME_BYTES for name in folder.parts):
         return f"a name in {folder} has more than {_MAX_NAME_BYTES} bytes"
     if len(os.fsencode(folder)) > _MAX_PATH_BYTES:
         return f"a path has at most {_MAX_PATH_BYTES} bytes"
-    if not os.path.isdir(nearest):  # noqa: PTH112 Path.is_dir raises where a folder may not be read
-        return f"{nearest} is no folder"
+    if not os.path.isdir(nearest):  # noqa: PTH112 Path.is_dir raises if a folder may not be read
+        return f"{nearest} is not a folder"
     try:
         with tempfile.TemporaryFile(dir=nearest, buffering=0) as file:
-            file.write(bytes(_BLOCK_BYTES))  # a full disk takes the name and not the content
+            file.write(bytes(_BLOCK_BYTES))  # a full disk accepts the name, but not the content
     except OSError as error:
         return f"cannot write to {nearest}: {error.strerror}"
     return None
@@ -101,7 +101,7 @@ def _folder_problems(settings: Settings, part: Part) -> Iterator[str]:
     found = ((key, folder_problem(folder)) for key, folder in _folders(settings, part))
     yield from dict.fromkeys(f"{key}: {problem}" for key, problem in found if problem)
     if settings.is_embedded and part in {"everything", "broker"}:
-        with suppress(OSError, RuntimeError):  # a loop of links, which is told as a folder that is none
+        with suppress(OSError, RuntimeError):  # a loop of links, which `folder_problem` reports
             socket = embedded_socket(settings.data_dir)
             if len(os.fsencode(socket)) > MAX_SOCKET_PATH:
                 yield f"data_dir: the path of the broker's socket, {socket}, has more than {MAX_SOCKET_PATH} bytes"
@@ -112,7 +112,7 @@ def _folder_problems(settings: Settings, part: Part) -> Iterator[str]:
 
 
 def _folders(settings: Settings, part: Part) -> Iterator[tuple[str, Path]]:
-    """The folders that this part writes to, each with the key that names it."""
+    """Yield the folders that this part writes to, each with the key that names it."""
     if settings.is_embedded and part in {"everything", "broker"}:
         yield "data_dir", settings.data_dir / "broker"
     if part == "flower":
@@ -126,8 +126,8 @@ def _folders(settings: Settings, part: Part) -> Iterator[tuple[str, Path]]:
 
 
 def _fetches_models(settings: Settings) -> bool:
-    """Whether a model's file is fetched from a bucket, or unpacked."""
-    with suppress(ConfigurationError):  # which is told where the models are read
+    """Whether a model's file must be fetched from a bucket, or unpacked."""
+    with suppress(ConfigurationError):  # reported when the models are read
         locations = [place for model in described_models(settings).values() for place in model.locations.values()]
         return any(place.bucket is not None or place.text.lower().endswith(".zip") for place in locations)
     return False
@@ -136,18 +136,18 @@ def _fetches_models(settings: Settings) -> bool:
 def _jsonl_problems(settings: Settings) -> Iterator[str]:
     file = settings.jsonl_path
     key = "jsonl.path" if settings.jsonl.path else "data_dir"
-    if os.path.isdir(file):  # noqa: PTH112 Path.is_dir raises where a folder may not be read
+    if os.path.isdir(file):  # noqa: PTH112 Path.is_dir raises if a folder may not be read
         yield f"{key}: {file} is a folder"
     elif os.path.lexists(file) and not os.access(file, os.R_OK | os.W_OK):
-        yield f"{key}: no right to write to {file}"
+        yield f"{key}: no permission to write to {file}"
 
 
 def _sample_problems(settings: Settings) -> Iterator[str]:
     sample = settings.sample_image
-    if sample is not None and not os.path.isfile(sample):  # noqa: PTH113 Path.is_file raises where a folder may not be read
+    if sample is not None and not os.path.isfile(sample):  # noqa: PTH113 Path.is_file raises if a folder may not be read
         yield f"sample_image: there is no file {sample}"
     elif sample is not None and not os.access(sample, os.R_OK):
-        yield f"sample_image: no right to read {sample}"
+        yield f"sample_image: no permission to read {sample}"
 
 
 def _gpu_problems(settings: Settings) -> Iterator[str]:
@@ -157,14 +157,14 @@ def _gpu_problems(settings: Settings) -> Iterator[str]:
     with suppress(ConfigurationError):
         if all(gpu_index(model.device) is None for model in described_models(settings).values()):
             return
-    if not os.path.isdir(folder):  # noqa: PTH112 Path.is_dir raises where a folder may not be read
-        yield f"gpu.lock_dir: there is no folder {folder}"
+    if not os.path.isdir(folder):  # noqa: PTH112 Path.is_dir raises if a folder may not be read
+        yield f"gpu.lock_dir: there is not a folder {folder}"
     elif host_has_gpu() and not os.access(folder, os.X_OK):
-        yield f"gpu.lock_dir: no right to open files in {folder}"
+        yield f"gpu.lock_dir: no permission to open files in {folder}"
 
 
 def _client_problems(settings: Settings, part: Part) -> Iterator[str]:
-    """Problems that the clients of other servers find in their settings; they connect when they are first used."""
+    """Yield the errors that clients of other servers find in their settings. They connect only at their first use."""
     clients: list[Callable[[], object]] = []
     if part in _WITH_UPLOADS:
         clients.append(lambda: open_object_store(settings))

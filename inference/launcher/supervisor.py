@@ -1,4 +1,4 @@
-"""Runs the parts of the service as child processes: starts them in order, starts again what dies, ends them in order."""
+"""Supervisor of the service's child processes: starts and stops them in order, and restarts those that die."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from inference.errors import ConfigurationError
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two looks at the children.
-_LOOK_INTERVAL_S = 0.2
-#: A child that ran this long may be started again at once.
+#: Interval between two checks of the children, seconds.
+_CHECK_INTERVAL_S = 0.2
+#: A child that ran for this time is restarted at once.
 _STABLE_AFTER_S = 30.0
 _MAX_BACKOFF_S = 15.0
 
@@ -33,14 +33,14 @@ class _Child:
     started_at: float = 0.0
     #: deaths in a row, each soon after its start
     quick_deaths: int = 0
-    start_again_at: float = field(default=0.0)
+    restart_at: float = field(default=0.0)
 
 
 class Supervisor:
     """Children by name, in the order of their start.
 
     Args:
-        environment: what the children get beside our own.
+        environment: variables of the children, in addition to those of this process.
     """
 
     def __init__(self, environment: Mapping[str, str]) -> None:
@@ -56,14 +56,14 @@ class Supervisor:
             )
 
     def start(self, name: str, command: Sequence[str], *, stop_timeout_s: float) -> None:
-        """Raises ConfigurationError: the system does not start it."""
+        """Start a child process. Raises ConfigurationError if the system cannot start it."""
         child = _Child(name, command, stop_timeout_s)
         self._children.append(child)
         with _cannot_start(name):
             self._spawn(child)
 
     def first_dead(self) -> tuple[str, int] | None:
-        """Name and exit code of a child that is not running."""
+        """Return name and exit code of the first child that has ended; None if all run."""
         for child in self._children:
             code = child.process.poll() if child.process else None
             if code is not None:
@@ -71,13 +71,13 @@ class Supervisor:
         return None
 
     def watch(self) -> None:
-        """Start again what dies, until `stopping` is set."""
-        while not self.stopping.wait(_LOOK_INTERVAL_S):
+        """Restart children that die, until `stopping` is set."""
+        while not self.stopping.wait(_CHECK_INTERVAL_S):
             for child in self._children:
-                self._look_after(child)
+                self._restart_if_dead(child)
 
     def stop(self) -> None:
-        """End the children, the last started first; each has its time before it is killed."""
+        """End the children, the last started first; a child that exceeds its stop timeout is killed."""
         for child in reversed(self._children):
             if child.process is not None:
                 self._end(child, child.process)
@@ -87,37 +87,37 @@ class Supervisor:
         self._guard.wait()
 
     def kill(self) -> None:
-        """End everything now."""
+        """Kill all children at once."""
         for child in reversed(self._children):
             if child.process is not None:
                 _signal_group(child.process, signal.SIGKILL)
 
     def _spawn(self, child: _Child) -> None:
-        # A session of its own: a Ctrl-C at the terminal is for us, and we end the children in order.
+        # A session of its own: only this process gets a Ctrl-C from the terminal, and it ends the children in order.
         child.process = subprocess.Popen(  # noqa: S603 our own commands
             child.command, stdin=subprocess.DEVNULL, start_new_session=True, env=self._environment
         )
         child.started_at = time.monotonic()
         self._tell_guard(f"+{child.process.pid}")
 
-    def _look_after(self, child: _Child) -> None:
+    def _restart_if_dead(self, child: _Child) -> None:
         process = child.process
         if process is not None and process.poll() is not None:
-            # What it left running in its session goes with it: the new one must find its place free.
+            # Processes that it left in its session are killed too: they may hold files or ports that the new child needs.
             _signal_group(process, signal.SIGKILL)
             self._tell_guard(f"-{process.pid}")
             child.process = None
             stable = time.monotonic() - child.started_at > _STABLE_AFTER_S
             child.quick_deaths = 0 if stable else child.quick_deaths + 1
             pause_s = min(_MAX_BACKOFF_S, 0.5 * 2**child.quick_deaths - 0.5)
-            child.start_again_at = time.monotonic() + pause_s
-            logger.error("%s ended (%s); starting it again in %.1f s", child.name, _ending(process), pause_s)
-        elif process is None and time.monotonic() >= child.start_again_at:
+            child.restart_at = time.monotonic() + pause_s
+            logger.error("%s ended (%s); restarting it in %.1f s", child.name, _end_cause(process), pause_s)
+        elif process is None and time.monotonic() >= child.restart_at:
             try:
                 self._spawn(child)
-            except OSError as error:  # no memory, no process, no file to be had: the other children go on
-                child.start_again_at = time.monotonic() + _MAX_BACKOFF_S
-                logger.warning("cannot start %s: %s; trying again in %g s", child.name, error.strerror, _MAX_BACKOFF_S)
+            except OSError as error:  # no memory, process or file available: the other children continue
+                child.restart_at = time.monotonic() + _MAX_BACKOFF_S
+                logger.warning("cannot start %s: %s; retrying in %g s", child.name, error.strerror, _MAX_BACKOFF_S)
 
     def _end(self, child: _Child, process: subprocess.Popen[bytes]) -> None:
         process.terminate()
@@ -149,6 +149,6 @@ def _signal_group(process: subprocess.Popen[bytes], number: int) -> None:
         os.killpg(process.pid, number)
 
 
-def _ending(process: subprocess.Popen[bytes]) -> str:
+def _end_cause(process: subprocess.Popen[bytes]) -> str:
     code = process.returncode
     return f"signal {-code}" if code < 0 else f"exit code {code}"

@@ -1,4 +1,4 @@
-"""Tasks whose every attempt ended in a dead process: kept with their input until an operator replays or discards them."""
+"""Dead letters: tasks that are given up after their crashes, kept with their input until an operator replays or discards them."""
 
 from __future__ import annotations
 
@@ -20,36 +20,37 @@ from inference.task_store.stores import MaintenanceStore, TaskStore, WorkerStore
 def move_to_dead_letters(
     store: WorkerStore | MaintenanceStore, objects: ObjectStore, owner: str, record: TaskRecord, reason: str | None = None
 ) -> bool:
-    """End `record`, which `owner` holds, as a dead letter; False where it was no longer the owner's.
+    """End the task of `record`, which `owner` leases, as a dead letter; False if the owner no longer has the lease.
 
-    The input is kept first: a crash in between leaves a copy too many, never one too few. The next call for it finds that copy.
+    The input is copied first: a crash between the steps leaves an unused copy, never a dead letter without input. The next call
+    for the task reuses the copy.
 
     Args:
-        reason: default: how many attempts ended in a dead process.
+        reason: default: the number of crashes.
     """
     reason = reason or f"{record.deaths} attempts ended in a dead process"
     error = PredictorDied(f"{reason}; the input is kept for the operator", task_id=record.task_id)
     image = store.image(record.task_id)
     try:
-        if image:  # its upload may not have succeeded
+        if image:  # the object store may not have it yet
             objects.put(dead_letter_key(record.task_id), image)
         else:
             objects.copy(record.item.object_key, dead_letter_key(record.task_id))
     except ObjectNotFound:
         error = PredictorDied(f"{reason}, and its input is gone")
     commit = Commit(record.task_id, record.attempts, Outcome.of_error(TaskStatus.FAILED, error, worker=owner), dead_letter=True)
-    is_buried = store.commit(owner, [commit])[0]
-    if not is_buried and not store.is_dead_letter(record.task_id):  # nor has another sweeper buried it
+    is_moved = store.commit(owner, [commit])[0]
+    if not is_moved and not store.is_dead_letter(record.task_id):  # another sweeper did not move it either
         objects.delete(dead_letter_key(record.task_id))
-    return is_buried
+    return is_moved
 
 
-#: Read from the store in one call.
+#: Records that are read from the store in one call.
 _RECORDS = 500
 
 
 class DeadLetters:
-    """What an operator does with them."""
+    """Operations of an operator on dead letters."""
 
     def __init__(self, store: TaskStore, objects: ObjectStore, broker: Broker) -> None:
         self._store = store
@@ -57,13 +58,13 @@ class DeadLetters:
         self._broker = broker
 
     def list(self, limit: int) -> Iterator[TaskRecord]:
-        """The oldest `limit` of them, their records read some at a time."""
+        """Yield the records of the oldest `limit` dead letters, which are read in portions."""
         task_ids = self._store.dead_letters(limit)
         for start in range(0, len(task_ids), _RECORDS):
             yield from filter(None, self._store.get_many(task_ids[start : start + _RECORDS]))
 
     def inspect(self, task_id: str) -> dict[str, Any]:
-        """Give what is known of one, as plain data. Raises TaskNotFound."""
+        """Return the data of a dead letter as plain data. Raises TaskNotFound."""
         self._check(task_id)
         record = self._store.get(task_id)
         return {
@@ -78,16 +79,16 @@ class DeadLetters:
         }
 
     def replay(self, task_id: str, *, deadline_s: float, sinks: tuple[str, ...]) -> str:
-        """Deliver a refused result again, or run an input again as a new task; gives the id of the task that goes on.
+        """Deliver a refused result again, or run an input again as a new task. Returns the id of the task that continues.
 
-        A task that ended stays as it ended: that is why it runs again under an id of its own.
+        The end of a task never changes, so the input runs again as a task with another id.
 
         Raises:
-            TaskNotFound: there is no such dead letter.
+            TaskNotFound: the task is not a dead letter.
         """
         record = self._store.get(task_id)
         was_refused = "refused" in record.deliveries.values()
-        if self._store.redeliver(task_id) or was_refused:  # 0 too where the answer to its first call got lost
+        if self._store.redeliver(task_id) or was_refused:  # redeliver returns 0 if the answer to its first call was lost
             return task_id
         self._check(task_id)
         new_id = uuid.uuid4().hex
@@ -101,24 +102,24 @@ class DeadLetters:
             deadline_s=deadline_s,
             sinks=sinks,
             priority=record.priority,
-            idempotency_key=f"replay:{task_id}",  # two operators, or one that tries again, start one task
+            idempotency_key=f"replay:{task_id}",  # two operators, or a repeated command, start only one task
         )
         accepted = accept(self._store, self._broker, request)
-        self._store.discard_dead_letter(task_id)  # last: a replay that fails before leaves it where it is
+        self._store.discard_dead_letter(task_id)  # last, so that a failed replay keeps the dead letter
         return accepted.task_id
 
     def discard_oldest(self, kept: int) -> int:
-        """Discard all but the newest `kept`; gives how many were discarded. Raises ServiceUnavailable."""
+        """Discard all but the newest `kept`; returns the number discarded. Raises ServiceUnavailable."""
         surplus = self._store.count_dead_letters() - kept
         if surplus <= 0:
             return 0
         for task_id in self._store.dead_letters(surplus):
-            with contextlib.suppress(TaskNotFound):  # an operator was faster
+            with contextlib.suppress(TaskNotFound):  # an operator discarded it meanwhile
                 self.discard(task_id)
         return surplus
 
     def discard(self, task_id: str) -> None:
-        """Raises TaskNotFound."""
+        """Delete a dead letter and its input. Raises TaskNotFound."""
         self._check(task_id)
         self._objects.delete(dead_letter_key(task_id))
         self._store.discard_dead_letter(task_id)

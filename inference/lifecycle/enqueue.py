@@ -1,4 +1,4 @@
-"""Records and messages, so that nothing is accepted by half."""
+"""Acceptance of tasks: record and message are written together, or neither is."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
-#: Seconds for which a task store that does not answer is asked again, and between two tries.
+#: Time for which calls of a task store that does not answer are repeated, and the pause between two calls, seconds.
 _PATIENCE_S, _PAUSE_S = 2.0, 0.2
 
 
 @dataclass(frozen=True)
 class _Posting:
-    """A message and where it goes."""
+    """A message, its queue and its priority."""
 
     queue: str
     message: QueueMessage
@@ -41,21 +41,23 @@ def accept(
     max_queue_depth: int = 0,
     room: Room | None = None,
 ) -> Accepted:
-    """Write the record and queue the message: in one step where the broker is the record store, one after the other elsewhere.
+    """Write the record and queue the message: in one step if the broker is the task store, else one after the other.
 
     Args:
-        max_queue_depth: waiting tasks that are too many for one more; 0: no limit.
-        room: for how many tasks there is time; None: no limit.
+        max_queue_depth: number of waiting tasks at which no more are accepted; 0: no limit.
+        room: number of tasks that can end in time; None: no limit.
 
     Raises:
-        Overloaded, IdempotencyConflict: there is no record.
-        ServiceUnavailable: there is none either, unless `may_be_accepted`.
+        Overloaded, IdempotencyConflict: no record was written.
+        ServiceUnavailable: no record was written, unless `may_be_accepted` is true.
     """
     postings = list(_postings([request], max_items=1))
     enqueue = _prepare(broker, postings)
-    one = enqueue[0] if enqueue else None
+    first = enqueue[0] if enqueue else None
     task_id = request.task_id
-    accepted = _surely(lambda: store.accept(request, enqueue=one, max_queue_depth=max_queue_depth, room=room), task_id=task_id)
+    accepted = _call_until_answered(
+        lambda: store.accept(request, enqueue=first, max_queue_depth=max_queue_depth, room=room), task_id=task_id
+    )
     if accepted.created and not enqueue:
         _publish(broker, postings, withdraw=lambda: withdraw(store, task_id))
     return accepted
@@ -70,16 +72,16 @@ def accept_batch(
     max_queue_depth: int = 0,
     rooms: Mapping[str, Room] = MappingProxyType({}),
 ) -> AcceptedBatch:
-    """`accept` for many: all of them or none.
+    """Accept all tasks of a batch request or none; errors as in `accept`.
 
     Args:
-        max_message_items: items of one message; those of a message have their model and priority in common.
-        rooms: by queue, as `room` of `accept`.
+        max_message_items: maximum items of one message; all items of a message have the same model and priority.
+        rooms: by queue, the `room` of `accept`.
     """
     postings = list(_postings(batch.tasks, max_items=max_message_items))
     enqueue = _prepare(broker, postings)
     batch_id = batch.batch_id
-    accepted = _surely(
+    accepted = _call_until_answered(
         lambda: store.accept_batch(batch, enqueue=enqueue, max_queue_depth=max_queue_depth, rooms=rooms), batch_id=batch_id
     )
     if accepted.created and not enqueue:
@@ -88,37 +90,37 @@ def accept_batch(
 
 
 def withdraw(store: SubmissionStore, task_id: str) -> bool:
-    """Forget a task that cannot be run; False where it stays accepted. Raises ServiceUnavailable, and it `may_be_accepted`."""
+    """Remove a task that cannot run; False if it stays accepted. Raises ServiceUnavailable; then it `may_be_accepted`."""
     return _withdraw(lambda: store.withdraw(task_id), task_id=task_id)
 
 
 def withdraw_batch(store: SubmissionStore, batch_id: str) -> bool:
-    """`withdraw` for a batch and its tasks."""
+    """Remove a batch and its tasks, as `withdraw` does for one task."""
     return _withdraw(lambda: store.withdraw_batch(batch_id), batch_id=batch_id)
 
 
 def may_be_accepted(error: BaseException) -> bool:
-    """Whether the store broke off before it said if it has a task or batch; the error names which."""
+    """Whether the store failed before it answered if it accepted a task or batch; the error has the id."""
     return isinstance(error, ServiceUnavailable) and (error.task_id or error.batch_id) is not None
 
 
 def _withdraw(call: Callable[[], bool], **subject: Any) -> bool:
     try:
-        return _surely(call, **subject)
+        return _call_until_answered(call, **subject)
     except ServiceUnavailable as error:
         if not error.is_refusal:
             raise
         return False
 
 
-def _surely(call: Callable[[], T], **subject: Any) -> T:
-    """Make a call of the store again while its answer gets lost: the store takes it once, and answers as the first time.
+def _call_until_answered(call: Callable[[], T], **subject: Any) -> T:
+    """Repeat a call of the store while its answer is lost: the store executes it once, and repeats the first answer.
 
     Args:
         subject: `task_id` or `batch_id`.
 
     Raises:
-        ServiceUnavailable: there is no answer, and it `may_be_accepted`; or the answer is that it cannot be written now.
+        ServiceUnavailable: no answer came, so the task `may_be_accepted`; or the store answered that it cannot write now.
     """
     until = time.monotonic() + _PATIENCE_S
     while True:
@@ -128,25 +130,25 @@ def _surely(call: Callable[[], T], **subject: Any) -> T:
             if error.is_refusal:
                 raise
             if time.monotonic() + _PAUSE_S > until:
-                logger.warning("whether %s was accepted is not known: %s", *subject.values(), error)
-                detail = "the task store broke off before it said whether this was accepted: ask for it once it answers"
+                logger.warning("it is unknown whether %s was accepted: %s", *subject.values(), error)
+                detail = "the task store failed before it confirmed the acceptance; query the status by this id once it answers"
                 raise ServiceUnavailable(detail, retry_after_s=error.retry_after_s, **subject) from error
         time.sleep(_PAUSE_S)
 
 
 def _postings(requests: Iterable[TaskSubmission], *, max_items: int) -> Iterator[_Posting]:
     def kind(request: TaskSubmission) -> tuple[int, str]:
-        return -request.priority, request.queue  # the highest priority is also sent first
+        return -request.priority, request.queue  # the highest priority is sent first
 
-    for _, alike in itertools.groupby(sorted(requests, key=kind), kind):
-        tasks = list(alike)
+    for _, group in itertools.groupby(sorted(requests, key=kind), kind):
+        tasks = list(group)
         for start in range(0, len(tasks), max_items):
             items = tuple(task.item for task in tasks[start : start + max_items])
             yield _Posting(tasks[0].queue, QueueMessage(tasks[0].model, items), tasks[0].priority)
 
 
 def _prepare(broker: Broker, postings: Iterable[_Posting]) -> list[Enqueue]:
-    """Empty where the messages are to be published."""
+    """Return the messages for the store's script; empty if the broker must publish them."""
     prepared = (broker.prepare(posting.queue, posting.message, posting.priority) for posting in postings)
     return [enqueue for enqueue in prepared if enqueue is not None]
 
@@ -158,4 +160,4 @@ def _publish(broker: Broker, postings: Iterable[_Posting], *, withdraw: Callable
     except Exception:
         if withdraw():
             raise
-        # A worker has some of them already: it stays accepted, and the sweeper queues what got no message.
+        # A worker already has some tasks: the batch stays accepted, and the sweeper queues the tasks without a message.

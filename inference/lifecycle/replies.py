@@ -1,11 +1,11 @@
-"""One reply channel for each API process: results come as messages, and the records are read in case one got lost.
+"""Reply channel of an API process: results arrive as messages, and the records are polled in case a message is lost.
 
     router = ReplyRouter(client, store)
     waiter = router.expect(task_id)      # before the task is accepted
     ...
     record = waiter.wait(timeout_s)
 
-Uses `threading` only, so that it works in threads and, where gevent has patched it, in greenlets.
+Uses `threading` only, so that it works in threads and, if gevent has patched it, in greenlets.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from inference.task_store.stores import TaskReader
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two looks at the records of everyone who waits.
+#: Interval between two polls of the records of all waiting tasks, seconds.
 POLL_INTERVAL_S = 1.0
 
 _HEAD = struct.Struct(">IQ")
@@ -34,7 +34,7 @@ _LENGTH = struct.Struct(">I")
 
 
 def parse_frames(data: bytes) -> Iterator[tuple[str, int, bytes]]:
-    """(task id, finished at in ms, outcome) of each result in one reply message; the commit script writes them."""
+    """Yield (task id, finished at in ms, outcome) of each result in a reply message, which the commit script writes."""
     at = 0
     while at < len(data):
         id_length, finished_at_ms = _HEAD.unpack_from(data, at)
@@ -54,7 +54,7 @@ class BatchWaiter:
         self._router = router
         self._all_ended = threading.Event()
         self.task_ids = tuple(task_ids)
-        #: by task id, what has come so far
+        #: by task id, the ends that have arrived so far
         self.ended: dict[str, Completion] = {}
         if not self.task_ids:
             self._all_ended.set()
@@ -66,11 +66,11 @@ class BatchWaiter:
         self._router.forget(self)
 
     def wait_for_all(self, timeout_s: float) -> bool:
-        """False when the time is up."""
+        """Wait until all tasks have ended; False after the timeout."""
         return self._all_ended.wait(timeout_s)
 
     def look(self, records: Iterable[TaskRecord | None]) -> None:
-        """Take what the records of `task_ids` say already; a task whose record is gone has ended."""
+        """Take the ends that the records of `task_ids` already contain; a missing record means that the task has ended."""
         for task_id, record in zip(self.task_ids, records, strict=True):
             if record is None:
                 self.resolve(task_id, Completion(_gone(task_id), 0))
@@ -92,11 +92,11 @@ class Waiter(BatchWaiter):
 
     @property
     def finished_at_ms(self) -> int:
-        """0 while it has not ended."""
+        """End of the task, ms since the epoch; 0 until it has ended."""
         return self.ended[self.task_id].finished_at_ms if self.ended else 0
 
     def wait(self, timeout_s: float) -> Outcome | None:
-        """The outcome, or None when the time is up."""
+        """Wait for the outcome; None after the timeout."""
         return self.ended[self.task_id].outcome if self.wait_for_all(timeout_s) else None
 
 
@@ -105,7 +105,7 @@ def _gone(task_id: str) -> Outcome:
 
 
 class ReplyRouter:
-    """Hands each reply to those who wait for it."""
+    """Passes each reply to the waiters of its task."""
 
     def __init__(self, client: redis.Redis, store: TaskReader, key_prefix: str) -> None:
         self.channel = f"{key_prefix}:replies:{uuid.uuid4().hex}"
@@ -117,13 +117,13 @@ class ReplyRouter:
         self._thread: threading.Thread | None = None
 
     def expect(self, task_id: str) -> Waiter:
-        """Start waiting for `task_id`; the waiter is a context manager that ends it."""
+        """Start waiting for `task_id`; the waiter is a context manager that stops waiting at its end."""
         waiter = Waiter(self, task_id)
         self._add(waiter)
         return waiter
 
     def expect_all(self, task_ids: Sequence[str]) -> BatchWaiter:
-        """As `expect`, for many tasks."""
+        """Start waiting for many tasks, as `expect` does for one."""
         waiter = BatchWaiter(self, task_ids)
         self._add(waiter)
         return waiter
@@ -132,7 +132,7 @@ class ReplyRouter:
         with self._lock:
             for task_id in waiter.task_ids:
                 self._waiters.setdefault(task_id, set()).add(waiter)
-            if self._thread is None:  # not in __init__: gunicorn forks after the app is made
+            if self._thread is None:  # not in __init__: gunicorn forks after the app is created
                 self._thread = threading.Thread(target=self._run, name="replies", daemon=True)
                 self._thread.start()
 
@@ -152,7 +152,7 @@ class ReplyRouter:
             try:
                 self._listen()
             except (redis.RedisError, OSError) as error:
-                logger.warning("the reply channel broke (%s); subscribing again", error)
+                logger.warning("the connection of the reply channel failed (%s); subscribing again", error)
                 self._stopping.wait(0.5)
             except Exception:
                 logger.exception("the reply channel failed; subscribing again")
@@ -161,7 +161,7 @@ class ReplyRouter:
     def _listen(self) -> None:
         with self._redis.pubsub(ignore_subscribe_messages=True) as channel:  # type: ignore[no-untyped-call]
             channel.subscribe(self.channel)
-            self._poll_records()  # what came while nobody listened
+            self._poll_records()  # results that arrived before the subscription
             polled_at = time.monotonic()
             while not self._stopping.is_set():
                 message: dict[str, Any] | None = channel.get_message(timeout=POLL_INTERVAL_S)
@@ -185,8 +185,8 @@ class ReplyRouter:
         self._resolve([(task.task_id, task) for task in tasks if task is not None])
 
     def _resolve(self, ends: Sequence[tuple[str, Completion]]) -> None:
-        """Takes what is decoded already: an outcome that cannot be read must not make others lose their waiters."""
-        with self._lock:  # nobody has to look for them any more
+        """Resolve waiters. The ends are decoded before: an unreadable outcome must not remove the waiters of other tasks."""
+        with self._lock:  # taken from the list: the records of these tasks need no more polls
             found = [(waiter, task_id, ended) for task_id, ended in ends for waiter in self._waiters.pop(task_id, ())]
         for waiter, task_id, ended in found:
             waiter.resolve(task_id, ended)

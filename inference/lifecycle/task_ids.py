@@ -1,10 +1,10 @@
-"""Ids of the tasks that the API makes. They say when a task was made, and in which task store.
+"""Ids of the tasks that the API creates. They contain the time of creation and the task store.
 
     0              12  13       26        32
     milliseconds  | 7 | random | the store |      hexadecimal
 
-This is a UUID of version 7 (RFC 9562, section 5.7) whose last 24 bits name the task store. So uploads can be listed by age, and
-whoever looks for uploads without a task leaves those of another task store alone.
+An id is a UUID of version 7 (RFC 9562, section 5.7) whose last 24 bits are the tag of the task store. So uploads can be listed by
+age, and the search for uploads without a task skips the uploads of other task stores.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from inference.task_store.stores import SubmissionStore
 #: Hexadecimal digits.
 _TIME_LENGTH, _TAG_LENGTH = 12, 6
 _ID = re.compile(r"[0-9a-f]{12}7[0-9a-f]{3}[89ab][0-9a-f]{15}")
-#: Seconds that the store's tag counts.
+#: Seconds for which the store's tag is cached.
 _TAG_AGE_S = 60.0
 
 
 class TaskIds:
-    """Makes ids, and the keys of the uploads that go with them.
+    """Creates ids, and the keys of their uploads.
 
     Args:
-        max_age_s: a task is accepted within this after its id was made: later its upload may count as one of no task.
+        max_age_s: maximum age of an id when its task is accepted; older uploads may count as uploads without a task.
         clock: seconds since the epoch.
     """
 
@@ -41,39 +41,39 @@ class TaskIds:
         self._clock = clock
 
     def new(self) -> tuple[str, str]:
-        """A task id and the key of its upload. Raises ServiceUnavailable."""
+        """Create a task id and the key of its upload. Raises ServiceUnavailable."""
         at_ms = round(self._clock() * 1000)
         task_id = new_task_id(at_ms, self._tag())
         return task_id, upload_key(task_id, datetime.fromtimestamp(at_ms / 1000, UTC))
 
     def check_age(self, task_id: str) -> None:
-        """Raises ServiceUnavailable: it was made too long ago for its task to be accepted."""
+        """Raise ServiceUnavailable if the id is too old for its task to be accepted."""
         if self._clock() - made_at_ms(task_id) / 1000 > self._max_age_s:
             raise ServiceUnavailable("the request took too long before it could be accepted", retry_after_s=5)
 
 
 def new_task_id(at_ms: int, tag: str) -> str:
-    """Make an id.
+    """Create an id.
 
     Args:
-        at_ms: now, milliseconds since the epoch.
-        tag: the task store's (`SubmissionStore.tag`).
+        at_ms: current time, milliseconds since the epoch.
+        tag: tag of the task store (`SubmissionStore.tag`).
     """
     random = int.from_bytes(os.urandom(7))
     variant = 8 | random >> 12 & 3
     return f"{at_ms:012x}7{random & 0xFFF:03x}{variant:x}{random >> 14 & 0xFFFFFFFFF:09x}{tag:0>{_TAG_LENGTH}}"
 
 
-def is_of(task_id: str, tag: str) -> bool:
-    """Whether an API made this id for a task in the store with this tag."""
+def belongs_to(task_id: str, tag: str) -> bool:
+    """Whether an API created this id for a task in the store with this tag."""
     return _ID.fullmatch(task_id) is not None and task_id.endswith(tag)
 
 
 def made_at_ms(task_id: str) -> int:
-    """Milliseconds since the epoch, of an id that an API made."""
+    """Return the time of creation of an id, milliseconds since the epoch."""
     return int(task_id[:_TIME_LENGTH], 16)
 
 
 def prefix_at(at_ms: int) -> str:
-    """Ids that are made from `at_ms` on come after this in their order."""
+    """Return a lower bound, in text order, of the ids that are created from `at_ms` on."""
     return f"{at_ms:012x}"

@@ -1,1 +1,1 @@
-"""The relay process: delivery to sinks, sweeping of deadlines and leases, maintenance of uploads."""
+"""Relay process: delivery to sinks, sweeping of deadlines and leases, maintenance of uploads."""

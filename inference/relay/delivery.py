@@ -1,4 +1,4 @@
-"""From the outbox to a sink, in batches, until the sink has confirmed them."""
+"""Delivery of results from the outbox to a sink, in batches, until the sink has confirmed them."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from inference.task_store.stores import DeliveryStore
 
 logger = logging.getLogger(__name__)
 
-#: Milliseconds that an idle relay waits for the next entry.
+#: Time for which an idle relay waits for the next entry, milliseconds.
 _BLOCK_MS = 1000
-#: Seconds between two looks at what other relays left behind, and two signs of life.
-_LOOK_INTERVAL_S = 1.0
+#: Interval between two searches for entries that other relays left, and between two heartbeats, seconds.
+_CLAIM_INTERVAL_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class RelayPolicy:
 
 
 class Relay:
-    """Moves one sink's entries. A sink that is down delays its own entries and loses none."""
+    """Delivers the entries of one sink. A sink that is down delays its own entries and loses none."""
 
     def __init__(self, outbox: Outbox, store: DeliveryStore, sink: ResultSink, *, pipeline_id: str, policy: RelayPolicy) -> None:
         self._outbox = outbox
@@ -42,13 +42,13 @@ class Relay:
         self._sink = sink
         self._pipeline_id = pipeline_id
         self._policy = policy
-        #: taken from the outbox and not delivered yet
+        #: entries that were taken from the outbox and are not delivered yet
         self._held: list[OutboxEntry] = []
-        #: when to look again at what others left behind, `time.monotonic()`
-        self._next_look = 0.0
+        #: time of the next search for entries that other relays left, `time.monotonic()`
+        self._next_claim_at = 0.0
 
     def run(self, stopping: threading.Event) -> None:
-        """Relay until `stopping` is set; no error ends it."""
+        """Deliver until `stopping` is set; no error ends the loop."""
         failures = 0
         while not stopping.is_set():
             try:
@@ -58,20 +58,20 @@ class Relay:
                     stopping.wait(self._policy.linger_s)
             except Exception as error:
                 failures += 1
-                self._next_look = 0.0  # the outbox may be gone with the server
+                self._next_claim_at = 0.0  # the server may have lost the outbox
                 pause_s = self._pause_s(failures)
                 is_outage = isinstance(error, SinkUnavailable | ServiceUnavailable)
-                logger.warning("%s: %s; trying again in %.1f s", self._sink.name, error, pause_s, exc_info=not is_outage)
+                logger.warning("%s: %s; retrying in %.1f s", self._sink.name, error, pause_s, exc_info=not is_outage)
                 stopping.wait(pause_s)
         self._sink.close()
 
     def relay_once(self, *, block_ms: int) -> int:
-        """Deliver one batch: what an earlier failure left behind first. Gives the number of entries."""
-        if time.monotonic() >= self._next_look:
+        """Deliver one batch, entries of an earlier failure first. Returns the number of entries taken."""
+        if time.monotonic() >= self._next_claim_at:
             self._outbox.open()
             self._held = self._held or self._outbox.claim(self._policy.batch_size, idle_s=self._policy.reclaim_after_s)
-            if len(self._held) < self._policy.batch_size:  # else there may be more of it
-                self._next_look = time.monotonic() + _LOOK_INTERVAL_S
+            if len(self._held) < self._policy.batch_size:  # else there may be more entries
+                self._next_claim_at = time.monotonic() + _CLAIM_INTERVAL_S
         self._take(block_ms)
         taken = len(self._held)
         self._deliver()
@@ -82,11 +82,11 @@ class Relay:
         if not self._held:
             self._held = self._outbox.take(policy.batch_size, block_ms=block_ms)
         elif len(self._held) <= policy.batch_size:
-            # What was left behind must not stand in the way of what comes: there is always room for one more.
+            # Entries of an earlier failure must not block new ones: there is always room for one more.
             self._held += self._outbox.take(policy.batch_size + 1 - len(self._held), block_ms=1)
 
     def _deliver(self) -> None:
-        """Raises SinkUnavailable, ServiceUnavailable; what was not delivered is still held then."""
+        """Write the held entries. Raises SinkUnavailable, ServiceUnavailable; undelivered entries are then still held."""
         entries = list(self._held)
         tasks = self._store.get_completed([entry.task_id for entry in entries]) if entries else []
         documents = []
@@ -98,17 +98,17 @@ class Relay:
         try:
             refusals = self._write(documents) if documents else []
         except SinkUnavailable as error:
-            settled = error.delivered | {refusal.task_id for refusal in error.refusals}
-            self._note([entry for entry in entries if entry.task_id in settled], error.refusals)
+            done = error.delivered | {refusal.task_id for refusal in error.refusals}
+            self._record([entry for entry in entries if entry.task_id in done], error.refusals)
             raise
-        self._note(entries, refusals)
+        self._record(entries, refusals)
 
     def _write(self, documents: Sequence[dict[str, Any]]) -> list[Refusal]:
-        """Write them; a document that breaks the sink's client is refused, so that the others are delivered.
+        """Write documents; refuse a document on which the sink's client fails, so that the others are delivered.
 
         Raises:
             SinkUnavailable: as `ResultSink.write`.
-            Exception: every document breaks the client, so that the fault is none of theirs.
+            Exception: the client fails on every document, so the documents are not the cause.
         """
         try:
             return self._sink.write(documents)
@@ -125,14 +125,14 @@ class Relay:
                 refusals += self._sink.write([document])
             except SinkUnavailable:
                 raise
-            except Exception as error:  # noqa: BLE001 a client library raises what it likes
+            except Exception as error:  # noqa: BLE001 client libraries raise errors of any type
                 failures[document["task_id"]] = error
         if len(failures) == len(documents):
             raise next(iter(failures.values()))
         return refusals + [Refusal(task_id, f"{type(error).__name__}: {error}") for task_id, error in failures.items()]
 
-    def _note(self, entries: Sequence[OutboxEntry], refusals: Sequence[Refusal]) -> None:
-        """Write down what became of entries, and hold them no longer."""
+    def _record(self, entries: Sequence[OutboxEntry], refusals: Sequence[Refusal]) -> None:
+        """Record the state of entries in the store, and release them."""
         reasons = {refusal.task_id: refusal.reason for refusal in refusals}
         taken = [(entry.entry_id, entry.task_id) for entry in entries if entry.task_id not in reasons]
         refused = [(e.entry_id, e.task_id, reasons[e.task_id]) for e in entries if e.task_id in reasons]
@@ -142,8 +142,8 @@ class Relay:
             logger.error("%s refuses the result of task %s: %s", self._sink.name, task_id, reason)
         if refused:
             self._store.refuse_deliveries(self._sink.name, refused)
-        noted = {entry.entry_id for entry in entries}
-        self._held = [entry for entry in self._held if entry.entry_id not in noted]
+        recorded = {entry.entry_id for entry in entries}
+        self._held = [entry for entry in self._held if entry.entry_id not in recorded]
 
     def _pause_s(self, failures: int) -> float:
         longest: float = min(self._policy.max_backoff_s, self._policy.backoff_s * 2 ** (failures - 1))

@@ -1,4 +1,4 @@
-"""The relay process: a thread for each sink, the sweeper, and one for housekeeping."""
+"""Relay process: one thread for each sink, one for the sweeper, and one for housekeeping."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from inference.task_store.outbox import Outbox
 
 logger = logging.getLogger(__name__)
 
-#: Seconds; a folder has no rules of its own.
+#: Interval of the retention of uploads in a folder and of dead letters, seconds.
 _RETENTION_INTERVAL_S = 3600.0
 
 
 def serve(settings: Settings) -> None:
-    """Run until SIGTERM or SIGINT. A thread that fails ends the process: whoever started it starts it again."""
+    """Run until SIGTERM or SIGINT. A thread that fails ends the process, so that its supervisor restarts it."""
     stopping = threading.Event()
     failed = threading.Event()
 
@@ -80,29 +80,29 @@ def _runners(settings: Settings) -> dict[str, Callable[[threading.Event], None]]
 def _housekeeping(settings: Settings, services: Services) -> Housekeeping:
     def retention() -> float:
         services.objects.apply_retention(settings.uploads.retention_days)
-        discard_surplus(services)
+        discard_surplus_dead_letters(services)
         return _RETENTION_INTERVAL_S
 
     jobs: dict[str, Job] = {"retention": retention, "late images": LateImages(services.store, services.objects).store}
-    if settings.task_store.allow_eviction:  # then a task without a record may have had one
-        logger.warning("uploads without a task stay, since Redis may evict records (task_store.allow_eviction)")
+    if settings.task_store.allow_eviction:  # then the record of an accepted task may be missing
+        logger.warning("uploads without a task are not deleted, since Redis may evict records (task_store.allow_eviction)")
     else:
         orphans = Orphans(services.store, services.objects, after_s=settings.uploads.orphan_after_s)
-        jobs["uploads without a task"] = orphans.look
+        jobs["uploads without a task"] = orphans.check
     return Housekeeping(jobs)
 
 
-def discard_surplus(services: Services) -> None:
-    """Discard the oldest dead letters where there are more than `task_store.max_dead_letters`. Raises ServiceUnavailable."""
+def discard_surplus_dead_letters(services: Services) -> None:
+    """Discard the oldest dead letters if there are more than `task_store.max_dead_letters`. Raises ServiceUnavailable."""
     kept = services.settings.task_store.max_dead_letters
     surplus = DeadLetters(services.store, services.objects, services.broker).discard_oldest(kept)
     if surplus:
-        logger.warning("there are more than %d dead letters; the oldest are discarded, %d of them", kept, surplus)
+        logger.warning("there are more than %d dead letters: discarded the oldest %d", kept, surplus)
 
 
 def _relay(settings: Settings, services: Services, sink: str, name: str) -> Relay:
     options = settings.relay
-    # A connection of its own: it blocks while it waits for entries.
+    # A connection of its own, since it blocks while it waits for entries.
     outbox = Outbox(connect(task_store_url(settings)), settings.task_store.key_prefix, sink, name)
     policy = RelayPolicy(
         options.batch_size, options.backoff_s, options.max_backoff_s, options.reclaim_after_s, options.linger_ms / 1000

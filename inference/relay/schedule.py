@@ -1,4 +1,4 @@
-"""Work that is done now and then for the uploads: retention, uploads without a task, images that are stored late."""
+"""Periodic jobs for uploads: retention, uploads without a task, late images."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from inference.errors import ServiceUnavailable
 
 logger = logging.getLogger(__name__)
 
-#: Seconds until a job is done again that found a server down, and one that failed in another way.
+#: Seconds until a job is repeated after an outage of a server, and after another error.
 _RETRY_S, _RETRY_AFTER_FAULT_S = 10.0, 60.0
 
-#: Does what is due, and gives the seconds until it is to be done again.
+#: A job returns the seconds until its next run.
 Job = Callable[[], float]
 
 
 class Housekeeping:
-    """Does each job at its time; one that fails keeps no other, and never ends deliveries.
+    """Runs each job when it is due; a job that fails neither blocks the others nor ends the deliveries.
 
     Args:
         jobs: by name.
@@ -29,7 +29,7 @@ class Housekeeping:
         self._jobs = jobs
 
     def run(self, stopping: threading.Event) -> None:
-        """Do the jobs until `stopping` is set; no error ends it."""
+        """Run the jobs until `stopping` is set; no error ends the loop."""
         due = dict.fromkeys(self._jobs, 0.0)
         while not stopping.is_set():
             for name, job in self._jobs.items():

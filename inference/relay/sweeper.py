@@ -1,4 +1,4 @@
-"""What keeps the promises when nobody else does: deadlines, dead owners' tasks, lost messages."""
+"""Sweeper: ends tasks after their deadline, and queues tasks again if their worker or message was lost."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from inference.task_store.stores import MaintenanceStore
 
 logger = logging.getLogger(__name__)
 
-#: Tasks handled by one step of one pass.
+#: Maximum number of tasks in one step of a pass.
 _LIMIT = 500
-#: Waiting tasks of a queue looked at for lost messages in one pass: the next one goes on where it stopped.
+#: Waiting tasks of a queue that one pass checks for lost messages; the next pass continues there.
 _LOST_LIMIT = 5000
-#: Members of each set of a queue that one pass compares with their records.
+#: Members of each set of a queue that one pass compares with the task records.
 _GONE_LIMIT = 100
 
 
@@ -36,7 +36,7 @@ class SweepPolicy:
 
 
 class Sweeper:
-    """Looks after the queues named. Several may run: every step is atomic in the store."""
+    """Sweeps the given queues. Several instances may run: every step is atomic in the store."""
 
     def __init__(
         self,
@@ -56,17 +56,17 @@ class Sweeper:
         self._queues = queues
         self._policy = policy
         self._clock = clock
-        self._said: set[str] = set()
+        self._logged: set[str] = set()
         self._watermarks: dict[str, deque[tuple[float, dict[int, int]]]] = {queue: deque() for queue in queues}
 
     def run(self, stopping: threading.Event) -> None:
-        """Sweep until `stopping` is set; no error ends it."""
+        """Sweep until `stopping` is set; no error ends the loop."""
         while not stopping.wait(self._policy.interval_s):
             self.sweep_once()
 
     def sweep_once(self) -> None:
-        """Make one pass. A step that fails keeps none of the others: it is made again with the next pass."""
-        self._said.clear()
+        """Run one pass. A step that fails does not stop the others; the next pass repeats it."""
+        self._logged.clear()
         self._attempt(self._expire, "sweep")
         self._attempt(self._reap, "sweep")
         for queue in self._queues:
@@ -79,7 +79,7 @@ class Sweeper:
             while len(step := self._store.expire_due(_LIMIT)) == _LIMIT:
                 expired += step
             expired += step
-        finally:  # what ended before the store failed did end
+        finally:  # tasks that expired before the store failed are logged too
             log_expired(expired)
 
     def _reap(self) -> None:
@@ -88,14 +88,14 @@ class Sweeper:
             logger.warning("%d tasks are queued again: their worker was lost: %s", len(reaped.requeue), some_of(reaped.requeue))
             self._publish(reaped.requeue)
         for record in self._records(reaped.exhausted):
-            logger.error("task %s is a dead letter: %d attempts ended in a dead process", record.task_id, record.deaths)
+            logger.error("task %s becomes a dead letter after %d crashes", record.task_id, record.deaths)
             self._attempt(
                 partial(move_to_dead_letters, self._store, self._objects, self._owner, record),
                 f"the dead letter {record.task_id}",
             )
 
     def _find_lost(self, queue: str) -> None:
-        """A message is lost when later ones started a while ago, or when the broker has none left."""
+        """Queue tasks again if their message is lost: later tasks started some time ago, or the queue of the broker is empty."""
         now, grace_s = self._clock(), self._policy.requeue_lost_after_s
         history = self._watermarks[queue]
         history.append((now, self._store.started_watermarks(queue)))
@@ -103,7 +103,7 @@ class Sweeper:
             history.popleft()
         started = history[0][1] if history[0][0] <= now - grace_s else {}
         up_to = {
-            # A task is overtaken by those of its own priority or a lower one; a higher one goes first by right.
+            # Only tasks of the same or a lower priority can overtake a task; a higher priority starts first anyway.
             priority: max((number for other, number in started.items() if other <= priority), default=0)
             for priority in range(HIGHEST_PRIORITY + 1)
         }
@@ -116,7 +116,7 @@ class Sweeper:
     def _forget_gone(self, queue: str) -> None:
         gone = self._store.forget_gone(queue, limit=_GONE_LIMIT)
         if gone:
-            logger.warning("%d entries of %s were of tasks that neither wait nor run; they are removed", gone, queue)
+            logger.warning("removed %d entries of %s: their tasks neither wait nor run", gone, queue)
 
     def _publish(self, task_ids: Sequence[str]) -> None:
         for record in self._records(task_ids):
@@ -128,14 +128,14 @@ class Sweeper:
     def _records(self, task_ids: Sequence[str]) -> list[TaskRecord]:
         return [record for record in self._store.get_many(task_ids) if record is not None]
 
-    def _attempt(self, call: Callable[[], object], what: str) -> None:
-        """Make a call that may fail without an end to those after it; a pass says each outage once."""
+    def _attempt(self, call: Callable[[], object], subject: str) -> None:
+        """Make a call, and log its error, so that the following calls are made; a pass logs each outage once."""
         try:
             call()
         except InferenceError as error:
-            said = f"{what}: {error}"
-            if said not in self._said:
-                self._said.add(said)
-                logger.warning("%s", said)
+            message = f"{subject}: {error}"
+            if message not in self._logged:
+                self._logged.add(message)
+                logger.warning("%s", message)
         except Exception:
-            logger.exception("%s failed", what)
+            logger.exception("%s failed", subject)

@@ -1,1 +1,1 @@
-"""Configuration at runtime: desired state of the models, workers and what they serve."""
+"""Configuration at runtime: desired state of the models, running workers and the models that they serve."""

@@ -1,9 +1,9 @@
-"""What commands have made of the configuration: models' files, the served model, the ensemble mode. In Redis, for every process.
+"""Desired state in Redis, for every process: models' files, the default model and the ensemble mode that commands have set.
 
     propose ──▶ each worker loads it in a second process and reports ──▶ commit: the new desired state
-                                                                   └──▶ withdraw, or nobody holds it any more: all stays as it was
+                                                                   └──▶ withdraw, or the proposal expires: nothing changes
 
-One proposal at a time. Every change of the desired state is one atomic step.
+Only one proposal is open at a time. Every change of the desired state is one atomic step.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from inference.models.registry import reference
 from inference.models.spec import ModelSpec
 from inference.runtime.redis import unavailable_when_down
 
-#: Seconds that a proposal lives without being held: an API process that died with it leaves nothing stuck.
+#: Life of a proposal without `keep_alive`, seconds: the death of the API process blocks later proposals no longer than this.
 PROPOSAL_TTL_S = 10.0
 _REPORTS_TTL_S = 3600
 
@@ -30,16 +30,16 @@ _SERVED, _ENSEMBLE, _MODEL = "served", "ensemble", "model:"
 
 @dataclass(frozen=True)
 class NewFiles:
-    """Where a command says that a model's new files are: a path on the worker's host, or ``s3://BUCKET/KEY``."""
+    """Places of a model's new files that a command names: a path on the worker's host, or ``s3://BUCKET/KEY``."""
 
     weights_file: str
-    #: None: the model keeps its own
+    #: None: the model keeps its architecture
     architecture_file: str | None = None
 
 
 @dataclass(frozen=True)
 class ChangedModel:
-    """A model that runs with other files than the configuration's, and what these are."""
+    """Files of a model that differ from the configuration's, and the version that they are."""
 
     files: NewFiles
     model: ModelRef
@@ -47,40 +47,40 @@ class ChangedModel:
 
 @dataclass(frozen=True)
 class DesiredState:
-    """What differs from the configuration; without a command nothing does."""
+    """Differences from the configuration; without a command there are none."""
 
     served: str | None = None
     ensemble: bool | None = None
     models: Mapping[str, ChangedModel] = field(default_factory=dict)
 
     def reference(self, spec: ModelSpec) -> ModelRef:
-        """The version of this model that is served."""
+        """Return the version of this model that is served."""
         changed = self.models.get(spec.name)
         return changed.model if changed else reference(spec)
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """A change of one model's files that every worker must have loaded before it counts."""
+    """Change of one model's files, which takes effect once every worker has loaded them."""
 
     change_id: str
     model: str
-    #: None: those of the configuration
+    #: None: the files of the configuration
     files: NewFiles | None
-    #: make it the served model too
+    #: whether it becomes the default model too
     serve: bool = False
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What one worker did about a proposal."""
+    """Result of one worker that loaded a proposal's model, or failed to."""
 
     worker: str
-    #: what is warm now; None where that failed
+    #: the version that is loaded now; None after an error
     model: ModelRef | None = None
-    #: `InferenceError.to_dict()` where it failed
+    #: `InferenceError.to_dict()` after an error
     error: dict[str, Any] | None = None
-    #: seconds that it took
+    #: duration of the load, seconds
     load_s: float = 0.0
 
 
@@ -91,13 +91,13 @@ class RolloutStore:
         self._redis = client
         self._prefix = key_prefix
         self._change = client.register_script(_CHANGE)
-        self._hold = client.register_script(_HOLD)
+        self._extend = client.register_script(_EXTEND)
 
     def read(self) -> DesiredState:
         return self.read_with_proposal()[0]
 
     def read_with_proposal(self) -> tuple[DesiredState, Proposal | None]:
-        """The state and the open proposal, as they are at one moment."""
+        """Read the state and the open proposal, consistently at one moment."""
         with unavailable_when_down(), self._redis.pipeline(transaction=True) as pipe:
             pipe.hgetall(f"{self._prefix}:desired")
             pipe.get(f"{self._prefix}:proposal")
@@ -105,20 +105,20 @@ class RolloutStore:
         return _state(fields), _proposal(proposal) if proposal else None
 
     def propose(self, proposal: Proposal) -> None:
-        """Open a proposal; `hold` it from now on. Raises ChangeInProgress."""
+        """Open a proposal; call `keep_alive` from now on. Raises ChangeInProgress."""
         with unavailable_when_down():
             opened = self._redis.set(
                 f"{self._prefix}:proposal", orjson.dumps(asdict(proposal)), nx=True, px=round(PROPOSAL_TTL_S * 1000)
             )
-        if not opened and not self.keep_alive(proposal.change_id):  # it is open where the answer to a first call got lost
-            raise ChangeInProgress("another command changes a model at this moment", retry_after_s=PROPOSAL_TTL_S)
+        if not opened and not self.keep_alive(proposal.change_id):  # it is open if the answer to a first call was lost
+            raise ChangeInProgress("another command changes a model at the moment", retry_after_s=PROPOSAL_TTL_S)
 
     def keep_alive(self, change_id: str) -> bool:
-        """Keep the proposal open for another `PROPOSAL_TTL_S`; False when it is not open any more."""
-        return self._hold_for(change_id, round(PROPOSAL_TTL_S * 1000))
+        """Keep the proposal open for another `PROPOSAL_TTL_S`; False if it is no longer open."""
+        return self._extend_for(change_id, round(PROPOSAL_TTL_S * 1000))
 
     def withdraw(self, change_id: str) -> None:
-        self._hold_for(change_id, 0)
+        self._extend_for(change_id, 0)
 
     def report(self, change_id: str, report: LoadReport) -> None:
         key = self._reports_key(change_id)
@@ -128,13 +128,13 @@ class RolloutStore:
             pipe.execute()
 
     def reports(self, change_id: str) -> dict[str, LoadReport]:
-        """By worker, what each has said so far."""
+        """Return the reports so far, by worker."""
         with unavailable_when_down():
             found: Any = self._redis.hgetall(self._reports_key(change_id))
         return {worker.decode(): _report(orjson.loads(report)) for worker, report in found.items()}
 
     def commit(self, proposal: Proposal, model: ModelRef) -> bool:
-        """Make the proposal the desired state; False when it is not open any more. May be said again: it counts once."""
+        """Make the proposal the desired state; False if it is no longer open. The call may be repeated: it takes effect once."""
         changed = ChangedModel(proposal.files, model) if proposal.files else None
         fields = {_MODEL + proposal.model: orjson.dumps(asdict(changed)).decode() if changed else ""}
         if proposal.serve:
@@ -142,7 +142,7 @@ class RolloutStore:
         return self._write(fields, change_id=proposal.change_id)
 
     def serve(self, model: str) -> None:
-        """Make `model` the one that requests without a name get."""
+        """Make `model` the default model."""
         self._write({_SERVED: model})
 
     def set_ensemble(self, ensemble: bool) -> None:
@@ -150,7 +150,7 @@ class RolloutStore:
         self._write({_ENSEMBLE: str(int(ensemble))})
 
     def reset(self) -> None:
-        """Back to the configuration."""
+        """Remove all changes of commands: the configuration applies again."""
         state = self.read()
         self._write(dict.fromkeys((_SERVED, _ENSEMBLE, *(_MODEL + name for name in state.models)), ""))
 
@@ -159,9 +159,9 @@ class RolloutStore:
         with unavailable_when_down():
             return bool(self._change(keys=[self._prefix], args=arguments))
 
-    def _hold_for(self, change_id: str, ttl_ms: int) -> bool:
+    def _extend_for(self, change_id: str, ttl_ms: int) -> bool:
         with unavailable_when_down():
-            return bool(self._hold(keys=[self._prefix], args=[change_id, ttl_ms]))
+            return bool(self._extend(keys=[self._prefix], args=[change_id, ttl_ms]))
 
     def _reports_key(self, change_id: str) -> str:
         return f"{self._prefix}:proposal:{change_id}"
@@ -174,7 +174,7 @@ local function is_open(change_id)
 end
 """
 
-#: change id (empty: the change needs no proposal), then field, value (empty: as configured), ...
+#: Arguments: change id (empty: the change needs no proposal), then pairs of field and value (empty: as configured).
 _CHANGE = f"""{_IS_OPEN}
 local desired = KEYS[1] .. ':desired'
 if ARGV[1] ~= '' then
@@ -193,8 +193,8 @@ end
 return 1
 """
 
-#: change id, ms that it stays open from now on
-_HOLD = f"""{_IS_OPEN}
+#: Arguments: change id, milliseconds for which it stays open from now on.
+_EXTEND = f"""{_IS_OPEN}
 if not is_open(ARGV[1]) then return 0 end
 redis.call('PEXPIRE', KEYS[1] .. ':proposal', ARGV[2])
 return 1

@@ -1,4 +1,4 @@
-"""The configuration as commands have changed it: which model is served, which version of it, where results go."""
+"""Configuration as commands have changed it: the default model, the served versions, the sinks of results."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from inference.runtime.ttl_cache import TtlCache
 from inference.settings import Settings
 from inference.settings.schema import SinkName, ensemble_sinks
 
-#: Seconds that a reading of the desired state counts: as long as it takes at most until each API process has heard of a command.
+#: Seconds for which a reading of the desired state is valid: the longest time until each API process knows of a command.
 READING_AGE_S = 1.0
 
 _MAX_SHOWN_SINKS = 5
@@ -23,7 +23,7 @@ _MAX_SHOWN_SINKS = 5
 
 @dataclass(frozen=True)
 class ConfigSnapshot:
-    """One moment of it. What a command named that the configuration does not name any more counts for nothing."""
+    """Configuration and desired state at one moment. Models and sinks that the configuration no longer contains are ignored."""
 
     settings: Settings
     models: ModelRegistry
@@ -35,11 +35,11 @@ class ConfigSnapshot:
         return served if served is not None and served in self.models else self.models.default_name
 
     def model(self, name: str | None = None) -> ModelSpec:
-        """The model of this name; the served one without a name. Raises ModelNotFound."""
+        """Return the model of this name; without a name the default model. Raises ModelNotFound."""
         return self.models.get(name or self.default_name)
 
     def reference(self, spec: ModelSpec) -> ModelRef:
-        """The version of this model that is served."""
+        """Return the version of this model that is served."""
         return self.state.reference(spec)
 
     @property
@@ -48,12 +48,12 @@ class ConfigSnapshot:
         return chosen_sinks(self.settings, self.state)
 
     def sinks_for(self, wanted: Sequence[str] | None, *, field: str) -> tuple[str, ...]:
-        """Where the results go of a request that names these (None: no) sinks, each once. Raises InvalidMetadata."""
+        """Return the sinks of a request that wants these sinks (None: the default), each once. Raises InvalidMetadata."""
         possible = self.settings.possible_sinks
         unknown = [sink for sink in wanted or () if sink not in possible]
         if unknown:
             raise InvalidMetadata(
-                f"results cannot go to {', '.join(map(shown, unknown[:_MAX_SHOWN_SINKS]))} here",
+                f"results cannot go to {', '.join(map(shown, unknown[:_MAX_SHOWN_SINKS]))}",
                 field=field,
                 expected=f"some of {', '.join(possible) or 'none'}",
             )
@@ -65,7 +65,7 @@ class ConfigSnapshot:
 
 
 def chosen_sinks(settings: Settings, state: DesiredState) -> tuple[SinkName, ...]:
-    """The sinks for the results of requests that name none."""
+    """Return the sinks for the results of requests that name none."""
     chosen = settings.sinks if state.ensemble is None else ensemble_sinks(state.ensemble)
     return chosen if set(chosen) <= set(settings.possible_sinks) else settings.sinks
 
@@ -86,11 +86,11 @@ class RuntimeConfig:
         self._state = TtlCache(desired.read, max_age_s=READING_AGE_S, clock=clock)
 
     def now(self) -> ConfigSnapshot:
-        """Raises ServiceUnavailable."""
+        """Return the current snapshot. Raises ServiceUnavailable."""
         return ConfigSnapshot(self._settings, self._models, self._state())
 
     def refresh(self) -> None:
-        """Read it again, whatever the age. Raises ServiceUnavailable."""
+        """Read the desired state again, even if it is not old. Raises ServiceUnavailable."""
         self._state.refresh()
 
     def last_known(self) -> ConfigSnapshot:

@@ -1,4 +1,4 @@
-"""Which workers are up and which models they have loaded: what `/health/ready` asks."""
+"""Registry of running workers and their loaded models, which `/health/ready` reads."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from inference.runtime.redis import unavailable_when_down
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two announcements, and how long one counts.
+#: Interval between two heartbeats of a worker, and the life of one, seconds.
 ANNOUNCE_INTERVAL_S = 1.0
 ANNOUNCEMENT_TTL_S = 5.0
 
 
 @dataclass(frozen=True)
 class LoadedModelInfo:
-    """A model that a predictor has warmed up."""
+    """Model that a predictor has loaded and warmed up."""
 
     name: str
     version: str
     digest: str
-    #: milliseconds that one image takes alone, measured at the warm-up
+    #: duration of one image alone, milliseconds, measured at the warm-up
     predict_ms: float
-    #: images a second in batches of the quickest size, measured at the warm-up
+    #: images per second in batches of the fastest size, measured at the warm-up
     images_per_s: float = 0.0
 
 
@@ -38,12 +38,12 @@ class WorkerInfo:
 
 
 class WorkerPresence:
-    """Announcements that expire by themselves, so that a killed worker is gone within `ANNOUNCEMENT_TTL_S`."""
+    """Heartbeats that expire, so that a killed worker disappears within `ANNOUNCEMENT_TTL_S`."""
 
     def __init__(self, client: redis.Redis, key_prefix: str) -> None:
         self._redis = client
         self._key_prefix = f"{key_prefix}:worker:"
-        #: names of all workers that were up lately
+        #: key of the set of all workers that were up recently
         self._index = f"{key_prefix}:workers"
 
     def announce(self, info: WorkerInfo) -> None:
@@ -68,10 +68,10 @@ class WorkerPresence:
 
 
 def _parse(data: bytes) -> WorkerInfo | None:
-    """None for what cannot be read: a worker of another version does not hide the others."""
+    """Read a heartbeat; None if it is malformed, so that a worker of another version does not hide the others."""
     try:
         document = orjson.loads(data)
         return WorkerInfo(document["worker"], tuple(LoadedModelInfo(**model) for model in document["models"]))
     except (orjson.JSONDecodeError, KeyError, TypeError) as error:
-        logger.warning("the announcement of a worker cannot be read: %r", error)
+        logger.warning("the heartbeat of a worker cannot be read: %r", error)
         return None

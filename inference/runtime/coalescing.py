@@ -1,7 +1,6 @@
-"""Concurrent calls are coalesced: those that come while one call runs are made together by the next.
+"""Coalesce concurrent calls: the arguments that arrive while one call runs are passed together to the next call.
 
-One caller alone waits for nothing. Uses `threading` only, so that it works in threads and, where gevent has patched it, in
-greenlets.
+A single caller does not wait. Uses `threading` only, so that it works in threads and, if gevent has patched it, in greenlets.
 """
 
 from __future__ import annotations
@@ -19,30 +18,30 @@ R = TypeVar("R")
 
 
 class _PendingCall(Generic[A, R]):
-    """One caller."""
+    """Argument of one caller, and its answer or error."""
 
     def __init__(self, argument: A) -> None:
         self.argument = argument
-        #: set when there is an answer or an error, or when it is to make the next call
+        #: set when the answer or error is known, or when this caller must make the next call
         self.woken = threading.Event()
         self.leads = False
         self.has_left = False
-        #: there is an answer or an error
+        #: whether the answer or error is known
         self.is_settled = False
         self.answer: R
         self.error: BaseException | None = None
 
 
 class CallCoalescer(Generic[A, R]):
-    """Calls `call` with the arguments of all callers that have come since the last call.
+    """Calls `call` with the arguments of all callers that have arrived since the last call.
 
-    An error that is no outage is one caller's own: each call of that group is made again alone. A caller that is killed while
-    its call runs leaves the others to the next call.
+    After an error other than an outage the calls of the group are repeated one by one, so that each caller gets only its own
+    error. If a caller is killed while it makes the call, the next call serves the other callers of its group.
 
     Args:
-        call: gives an answer for each argument, in order. It may be given an argument again after it has failed.
-        weigh: how much of `max_weight` an argument takes.
-        max_weight: of the arguments of one call; an argument that is heavier goes alone.
+        call: returns an answer for each argument, in order. After an error it may get the same argument again.
+        weigh: returns the share of `max_weight` that an argument takes.
+        max_weight: total weight of the arguments of one call; a heavier argument gets a call of its own.
     """
 
     def __init__(
@@ -74,43 +73,43 @@ class CallCoalescer(Generic[A, R]):
                 raise mine.error
             return mine.answer
         finally:
-            del mine  # the error's traceback has this frame: else each would keep the other, and all that the callers hold
+            del mine  # breaks the cycle error → traceback → this frame → error, which would keep the callers' data alive
 
     def _lead(self) -> None:
-        """Make one call, which this caller's argument is the first of, and hand the next to the first caller that waits."""
+        """Make one call, with this caller's argument as the first, then let the first waiting caller make the next call."""
         with self._lock:
-            weights = itertools.accumulate(self._weigh(turn.argument) for turn in self._waiting)
+            weights = itertools.accumulate(self._weigh(pending.argument) for pending in self._waiting)
             count = max(1, sum(1 for _ in itertools.takewhile(self._max_weight.__ge__, weights)))
-            turns = self._waiting[:count]
+            group = self._waiting[:count]
             del self._waiting[:count]
         try:
-            self._settle(turns)
-        except BaseException:  # the end of this caller alone
+            self._settle(group)
+        except BaseException:  # this caller is killed, the others are not
             with self._lock:
-                self._waiting[:0] = [turn for turn in turns[1:] if not (turn.is_settled or turn.has_left)]
+                self._waiting[:0] = [pending for pending in group[1:] if not (pending.is_settled or pending.has_left)]
             raise
         finally:
             self._hand_on()
-            for turn in turns:
-                if turn.is_settled:
-                    turn.woken.set()
+            for pending in group:
+                if pending.is_settled:
+                    pending.woken.set()
 
-    def _settle(self, turns: Sequence[_PendingCall[A, R]]) -> None:
-        """Give each an answer, or an error of its own."""
+    def _settle(self, group: Sequence[_PendingCall[A, R]]) -> None:
+        """Set the answer, or a copy of the error, of each pending call."""
         try:
-            answers = self._call([turn.argument for turn in turns])
-            for turn, answer in zip(turns, answers, strict=True):
-                turn.answer, turn.is_settled = answer, True
-        except Exception as error:  # noqa: BLE001 each of them raises it
-            if len(turns) > 1 and not isinstance(error, ServiceUnavailable):
-                for turn in turns:
-                    self._settle([turn])
+            answers = self._call([pending.argument for pending in group])
+            for pending, answer in zip(group, answers, strict=True):
+                pending.answer, pending.is_settled = answer, True
+        except Exception as error:  # noqa: BLE001 each caller raises it
+            if len(group) > 1 and not isinstance(error, ServiceUnavailable):
+                for pending in group:
+                    self._settle([pending])
                 return
-            for turn in turns:
-                turn.error, turn.is_settled = copy.copy(error), True
+            for pending in group:
+                pending.error, pending.is_settled = copy.copy(error), True
 
     def _hand_on(self) -> None:
-        """Let the first of those who wait make the next call."""
+        """Let the first waiting caller make the next call."""
         with self._lock:
             following = next(iter(self._waiting), None)
             self._is_running = following is not None
@@ -118,11 +117,11 @@ class CallCoalescer(Generic[A, R]):
                 following.leads = True
                 following.woken.set()
 
-    def _leave(self, turn: _PendingCall[A, R]) -> None:
-        """Forget a caller that has ended while it waited; where it was to make the next call, another one is."""
+    def _leave(self, pending: _PendingCall[A, R]) -> None:
+        """Remove a caller that was killed while it waited; if it had to make the next call, let another caller do so."""
         with self._lock:
-            turn.has_left = True
-            if turn in self._waiting:
-                self._waiting.remove(turn)
-        if turn.leads:
+            pending.has_left = True
+            if pending in self._waiting:
+                self._waiting.remove(pending)
+        if pending.leads:
             self._hand_on()

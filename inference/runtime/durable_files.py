@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def write_durably(path: Path, data: bytes) -> None:
-    """Replace a file as a whole: whoever reads it finds the old content or the new. Raises OSError."""
+    """Replace a file as a whole: a reader finds either the old or the new content. Raises OSError."""
     part = path.with_name(f".{path.name}.part")
     with part.open("wb") as file:
         file.write(data)
@@ -23,7 +23,7 @@ def replace_durably(source: Path, target: Path) -> None:
 
 
 def make_folders(path: Path) -> None:
-    """Make a folder with those above it that are missing, and sync the names of all that are made. Raises OSError."""
+    """Create a folder and its missing parents, and sync the names of all created folders. Raises OSError."""
     missing = []
     while not path.exists():
         missing.append(path)

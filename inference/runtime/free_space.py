@@ -1,6 +1,6 @@
-"""Room for more work: new requests are refused before a disk or the record store is full, since then nothing could be finished.
+"""Check for free space: new requests are refused before a disk or the task store is full, since then no task could end.
 
-What is under way needs room of its own: results, the outbox, dead letters, and the append-only file's rewrite.
+Accepted tasks still need room for results, the outbox, dead letters, and the rewrite of the append-only file.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from inference.settings import Settings
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that a look counts.
-_LOOK_AGE_S = 1.0
+#: Seconds for which a check is valid.
+_CHECK_AGE_S = 1.0
 _RETRY_AFTER_S = 30.0
-#: Share of the record store's memory beyond which nothing new is taken.
+#: Share of the task store's memory above which new requests are refused.
 _MAX_MEMORY_SHARE = 0.9
 _MB = 2**20
 
 
 class FreeSpace:
-    """Looks at disks and memory once a second at most, whoever asks. Safe to share between threads and greenlets.
+    """Checks disks and memory at most once a second, however often it is called. Safe for threads and greenlets.
 
     Args:
-        folders: those that are written to, which may be missing yet, by what they hold.
-        min_free_bytes: what their disks must have free; 0: they are not looked at.
-        memory: gives what the record store uses, and its limit, 0 where it has none.
+        folders: folders that are written to, by a name of their content; they may not exist yet.
+        min_free_bytes: free space that their disks must have; 0: disks are not checked.
+        memory: returns the bytes that the task store uses, and its limit; 0: no limit.
         clock: in seconds.
     """
 
@@ -46,17 +46,17 @@ class FreeSpace:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._folders = {what: folder.absolute() for what, folder in folders.items()} if min_free_bytes else {}
+        self._folders = {name: folder.absolute() for name, folder in folders.items()} if min_free_bytes else {}
         self._min_free_bytes = min_free_bytes
         self._memory = memory
         self._clock = clock
-        self._look_again_at = clock()
+        self._next_check_at = clock()
         self._problem: str | None = None
 
     def check(self) -> None:
         """Raise StorageFull while there is too little room for a new request."""
-        if self._clock() >= self._look_again_at:
-            self._look_again_at = self._clock() + _LOOK_AGE_S  # first: others go by the last answer meanwhile
+        if self._clock() >= self._next_check_at:
+            self._next_check_at = self._clock() + _CHECK_AGE_S  # first, so that other callers use the last result meanwhile
             problem = next(self.problems(), None)
             if problem and not self._problem:
                 logger.warning("%s: new requests are refused", problem)
@@ -65,12 +65,12 @@ class FreeSpace:
             raise StorageFull(self._problem, retry_after_s=_RETRY_AFTER_S)
 
     def problems(self) -> Iterator[str]:
-        """Look now, and say what is nearly full. A record store that does not answer is no matter of room."""
-        for what, folder in self._folders.items():
+        """Check now, and yield a sentence for each full disk or store. A task store that does not answer is not reported here."""
+        for name, folder in self._folders.items():
             free = _free_bytes(folder)
             if free is not None and free < self._min_free_bytes:
                 yield (
-                    f"the disk of {what} has {free // _MB} MiB free, less than {self._min_free_bytes // _MB}"
+                    f"the disk of {name} has {free // _MB} MiB free, less than {self._min_free_bytes // _MB}"
                     " (uploads.min_free_disk_mb)"
                 )
         used, limit = self._memory()
@@ -79,7 +79,7 @@ class FreeSpace:
 
 
 def free_space_of(settings: Settings, client: redis.Redis) -> FreeSpace:
-    """Room for the parts that the settings name; `client` is the record store's."""
+    """Return the check for the folders that the settings name; `client` is connected to the task store."""
     folders = {}
     if settings.uploads.store == "local":
         folders["the uploads"] = settings.uploads_path
@@ -89,20 +89,20 @@ def free_space_of(settings: Settings, client: redis.Redis) -> FreeSpace:
 
 
 def _free_bytes(folder: Path) -> int | None:
-    """Free bytes on the disk of a folder that may be missing yet; None where that cannot be known."""
+    """Return the free bytes on the disk of a folder, which may not exist yet; None if they are unknown."""
     try:
         nearest = next(path for path in (folder, *folder.parents) if path.exists())
         return shutil.disk_usage(nearest).free
-    except OSError:  # no right to look, a file system that went away: whoever writes there says so
+    except OSError:  # no permission, or a lost file system: the code that writes there reports it
         return None
 
 
 def _memory_of(client: redis.Redis) -> tuple[int, int]:
-    """Bytes that a server uses, and its limit; 0 where it does not say, has none, or makes room itself by evicting keys."""
+    """Return the used bytes and the limit of a server; 0 if it does not tell them, has no limit, or evicts keys itself."""
     try:
         with unavailable_when_down():
             info: Any = client.info("memory")
-    except Exception:  # noqa: BLE001 managed servers forbid INFO; one that is down is told by who needs it
+    except Exception:  # noqa: BLE001 managed servers forbid INFO; other calls report a server that is down
         return 0, 0
-    makes_room = info.get("maxmemory_policy", "noeviction") != "noeviction"
-    return int(info.get("used_memory", 0)), 0 if makes_room else int(info.get("maxmemory", 0))
+    evicts_keys = info.get("maxmemory_policy", "noeviction") != "noeviction"
+    return int(info.get("used_memory", 0)), 0 if evicts_keys else int(info.get("maxmemory", 0))

@@ -1,4 +1,4 @@
-"""Calls that no event loop can wait for: files, and long calculations."""
+"""Calls that would block gevent's event loop: file access and long calculations."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ R = TypeVar("R")
 
 
 def runs_under_gevent() -> bool:
-    """Whether gevent has made greenlets of threads."""
+    """Whether gevent has replaced threads by greenlets."""
     monkey = sys.modules.get("gevent.monkey")
     return monkey is not None and bool(monkey.is_module_patched("threading"))
 
 
 def run_blocking(call: Callable[[], R]) -> R:
-    """Run it; where gevent has made greenlets of threads, on a thread of the system, so that the other greenlets go on."""
+    """Run `call`; under gevent on a thread of the operating system, so that the other greenlets continue."""
     if not runs_under_gevent():
         return call()
-    from gevent import get_hub  # noqa: PLC0415 only where it is in use
+    from gevent import get_hub  # noqa: PLC0415 imported only if it is in use
 
     answer, error = get_hub().threadpool.apply(_caught, (call,))
     if error is not None:
@@ -28,16 +28,16 @@ def run_blocking(call: Callable[[], R]) -> R:
 
 
 def let_others_go_on() -> None:
-    """Between two parts of a long calculation: where there are greenlets, let the others have their turn."""
+    """Yield to the other greenlets, if there are any; for the pauses of a long calculation."""
     if runs_under_gevent():
-        from gevent import sleep  # noqa: PLC0415 only where it is in use
+        from gevent import sleep  # noqa: PLC0415 imported only if it is in use
 
         sleep(0)
 
 
 def _caught(call: Callable[[], R]) -> tuple[R | None, Exception | None]:
-    """The answer or the error: gevent prints what fails in its pool with all arguments, the caller's image among them."""
+    """Return the answer or the error: gevent would print a failed call of its pool with all arguments, images included."""
     try:
         return call(), None
-    except Exception as error:  # noqa: BLE001 raised again where the caller is
+    except Exception as error:  # noqa: BLE001 the caller raises it again
         return None, error

@@ -1,4 +1,4 @@
-"""How processes of this service log: one line an event on standard error, as text or as JSON."""
+"""Logging of all processes: one line for each event on standard error, as text or as JSON."""
 
 from __future__ import annotations
 
@@ -16,20 +16,19 @@ from inference.settings import LogSettings
 from inference.settings.masking import MASK
 
 _TEXT = "%(asctime)s %(levelname)-7s %(process_role)s %(name)s: %(message)s"
-#: The id of the HTTP request that is being served, as its answer has it in X-Request-ID.
+#: Id of the HTTP request that is being served; the answer has it in the header X-Request-ID.
 logged_request_id: ContextVar[str] = ContextVar("request_id", default="")
 
-
-#: In one message or exception, which may quote what a stranger sent.
+#: Longest message or exception: it may quote data that an unknown client sent.
 _MAX_CHARACTERS = 8_000
-#: Line ends, terminal commands, and marks that change the direction or the lines of what follows them.
+#: Line ends, terminal commands, and marks that change the direction or the lines of the text after them.
 _UNSAFE = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
 #: A password in a URL, which a library may quote in an error.
 _PASSWORD = re.compile(r"(?<=://)([^\s/?#@:]*:)[^\s/?#]+(?=@)|(?<=[?&])(\w*(?:password|secret|token)=)[^\s&'\"]+")
 
 
 def _safe(text: str) -> str:
-    """`text` without passwords of URLs, and anything that a terminal or a reader would take for more than text; bounded."""
+    """Remove passwords in URLs, escape characters that a terminal would not show as text, and limit the length."""
     text = _PASSWORD.sub(lambda found: f"{found[1] or found[2]}{MASK}", text) if "://" in text else text
     half = _MAX_CHARACTERS // 2
     cut = text if len(text) <= _MAX_CHARACTERS else f"{text[:half]} …({len(text)} characters)… {text[-half:]}"
@@ -37,7 +36,7 @@ def _safe(text: str) -> str:
 
 
 class _TextFormatter(logging.Formatter):
-    """One line an event; what follows of an exception is indented, so that no line of it looks like an event."""
+    """Format of one line per event; the lines of an exception are indented, so that none of them looks like an event."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 logging's name
         request_id = f" [request {logged_request_id.get()}]" if logged_request_id.get() else ""
@@ -64,8 +63,8 @@ class _JsonFormatter(logging.Formatter):
         return orjson.dumps(event).decode()
 
 
-def _say_that_files_ran_out(record: logging.LogRecord) -> None:
-    """One sentence in place of a traceback, whoever logs it: it says nothing of our code that no file can be opened."""
+def _shorten_out_of_files(record: logging.LogRecord) -> None:
+    """Replace the traceback by one sentence if no file could be opened: the cause is not in the code that the traceback names."""
     error = record.exc_info[1] if record.exc_info else None
     if error is not None and (cause := out_of_files(error)) is not None:
         record.msg, record.args = f"{record.getMessage()}: {cause.strerror}", None
@@ -76,12 +75,12 @@ def configure_logging(settings: LogSettings, role: str) -> None:
     """Set up the root logger of this process.
 
     Args:
-        role: what this process is: api, worker, relay, server.
+        role: the process: api, worker, relay or server.
     """
 
     def add_role(record: logging.LogRecord) -> bool:
         record.process_role = role
-        _say_that_files_ran_out(record)
+        _shorten_out_of_files(record)
         return True
 
     handler = logging.StreamHandler(sys.stderr)

@@ -1,4 +1,4 @@
-"""Memory: how much this machine, or this container, has, and how a process gives it back."""
+"""Memory of this machine or container, and its return to the system."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from typing import Any
 
 from inference.runtime.gevent import run_blocking
 
-#: Limits of the control group, version 2 and 1; "max", or a number near 2^63, is none.
+#: Limits of the control group, version 2 and 1; "max", or a number near 2^63, means no limit.
 _LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-#: Options of mallopt(3), which Python has no names for.
+#: Options of mallopt(3), for which Python has no names.
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 
 
 def usable_memory_bytes(limits: tuple[Path, ...] = _LIMITS) -> int:
-    """Bytes of the machine's memory, or fewer where a container's limit says so."""
+    """Return the size of the machine's memory, or the container's limit if that is lower, in bytes."""
     installed = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return min([installed, *(limit for limit in map(_limit, limits) if limit)])
 
 
 def return_large_blocks(*, from_bytes: int, kept_bytes: int) -> None:
-    """Let freed blocks of a size and more go back to the system at once, from now on.
+    """Let glibc return freed blocks of a minimum size to the system at once, from now on.
 
-    By itself glibc keeps blocks of up to 32 MiB for the thread that freed them once one was freed, out of the reach of
-    `give_memory_back`. Other C libraries are left alone.
+    By default glibc keeps blocks of up to 32 MiB for the thread that freed them once one was freed, and `give_memory_back` cannot
+    return these. Has no effect with other C libraries.
 
     Args:
-        from_bytes: the size.
-        kept_bytes: free memory at the end of the heap that is kept, since to get it again takes 1 ms for 4 MB.
+        from_bytes: the minimum size.
+        kept_bytes: free memory at the end of the heap that glibc keeps, since allocating 4 MB again takes 1 ms.
     """
     adjust = getattr(ctypes.CDLL(None), "mallopt", None)
     if adjust is not None:
@@ -40,9 +40,9 @@ def return_large_blocks(*, from_bytes: int, kept_bytes: int) -> None:
 
 
 def give_memory_back() -> None:
-    """Return freed memory to the system, that of unreachable objects too, which may have references to much.
+    """Collect unreachable objects, and return freed memory to the system.
 
-    glibc keeps whatever is below something that is still in use. Other C libraries are left alone.
+    glibc keeps free memory below blocks that are still in use. Other C libraries are not called.
     """
     gc.collect()
     trim = _malloc_trim()

@@ -7,7 +7,7 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
-#: Permission bits that files and folders are made without: all of other users.
+#: Permission bits that new files and folders do not get: all bits of other users.
 _UMASK = 0o077
 _OTHERS = 0o077
 _OTHERS_WRITE = 0o022
@@ -15,23 +15,23 @@ _ROOT = 0
 
 
 def write_privately() -> None:
-    """Make what this process and its children write readable for its own user alone. Called once, as a process starts."""
+    """Let only the own user read files that this process and its children create. Call it once, at the start of a process."""
     os.umask(_UMASK)
 
 
 def make_private_folder(folder: Path) -> str | None:
-    """Make `folder`, in a place that all users may share, or check the one that is there.
+    """Create `folder`, whose parent may be shared by all users, or check the existing one.
 
     Returns:
-        Why other users could read or replace what is in it; None: they cannot.
+        The reason for which other users could read or replace its content; None if they cannot.
     """
     with suppress(FileExistsError):
-        os.mkdir(folder, 0o700)  # noqa: PTH102 without parents, and an error where anything has this name
+        os.mkdir(folder, 0o700)  # noqa: PTH102 without parents, and an error if the name exists
     return shared_folder_problem(folder)
 
 
 def shared_folder_problem(folder: Path) -> str | None:
-    """As `make_private_folder`, but only look: a folder that is missing is no problem."""
+    """Check as `make_private_folder` does, without creating the folder: a missing folder is not a problem."""
     if is_open_to_others(folder.parent):
         return f"other users can replace folders in {folder.parent}, which has no sticky bit"
     if folder.parent.stat().st_uid not in {_ROOT, os.geteuid()}:
@@ -42,7 +42,7 @@ def shared_folder_problem(folder: Path) -> str | None:
 def _own_problem(folder: Path) -> str | None:
     found = folder.lstat()
     if not stat.S_ISDIR(found.st_mode):
-        return f"{folder} is no folder"
+        return f"{folder} is not a folder"
     if found.st_uid != os.geteuid():
         return f"{folder} belongs to another user"
     if found.st_mode & _OTHERS:
@@ -51,14 +51,14 @@ def _own_problem(folder: Path) -> str | None:
 
 
 def close_to_others(folder: Path) -> None:
-    """Take the rights of other users from a folder of ours; another user's stays as it is."""
+    """Remove the rights of other users from a folder of our own; a folder of another user stays unchanged."""
     found = folder.stat()
     if found.st_uid == os.geteuid() and found.st_mode & _OTHERS:
         folder.chmod(stat.S_IMODE(found.st_mode) & ~_OTHERS)
 
 
 def is_open_to_others(folder: Path) -> bool:
-    """Whether other users may remove or replace what is in `folder`; False where it is missing."""
+    """Whether other users may remove or replace files in `folder`; False if it is missing."""
     try:
         mode = folder.stat().st_mode
     except OSError:

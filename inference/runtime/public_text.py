@@ -1,4 +1,4 @@
-"""The part of a library's own words that clients get: nothing that may name a path or an address of ours. The log has all."""
+"""Part of a library's message that clients get: without a path or address of the service. The log has the whole message."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ _PLACE = re.compile(r"[/\\]")
 
 
 def public_reason(text: str) -> str:
-    """The first line of `text`; empty where it may name a place."""
+    """Return the first line of `text`; empty if it may name a path or an address."""
     first = text.strip().partition("\n")[0].rstrip(".: ")
     return "" if _PLACE.search(first) else first
 
 
 def with_reason(sentence: str, text: str) -> str:
-    """`sentence`, with what is public of a library's text behind a colon."""
+    """Return `sentence`, followed by a colon and the public part of a library's text."""
     reason = public_reason(text)
     return f"{sentence}: {reason}" if reason else sentence
 
 
 def public_exception(error: Exception) -> str:
-    """The type of an exception, with what is public of its text."""
+    """Return the type of an exception, followed by the public part of its text."""
     return with_reason(type(error).__name__, str(error))

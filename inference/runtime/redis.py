@@ -1,4 +1,4 @@
-"""One way to reach Redis, embedded or not, for redis-py and for kombu."""
+"""Connections to Redis, embedded or external, for redis-py and kombu."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ from inference.runtime.private_files import make_private_folder, shared_folder_p
 from inference.settings import EMBEDDED, Settings
 from inference.settings.redis_address import RedisAddress
 
-#: The longest path of a Unix socket that every platform takes.
+#: Longest path of a Unix socket that every platform accepts, bytes.
 _MAX_SOCKET_PATH = 100
-#: More than the greenlets of one API process that ask at the same moment; redis-py's own limit, 100, would refuse some.
+#: More than the greenlets of one API process that use Redis concurrently; redis-py's default, 100, would refuse some.
 _MAX_CONNECTIONS = 1000
-#: Seconds until the next sentinel is asked.
+#: Seconds after which the next sentinel is asked.
 _SENTINEL_TIMEOUT_S = 1
 
-#: What a server says that is full, a replica (or becomes one while we wait), without its replicas, or that was promoted before it
-#: had a relay's group: it passes, and is no fault of the command.
+#: Temporary errors, which the command did not cause: the server is full, is a replica (or becomes one while a client waits), has
+#: too few replicas, or was promoted before it had a relay's consumer group.
 _PASSING_ERRORS = (redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError, redis.exceptions.MasterDownError)
-#: redis-py puts a text of its own before a pipeline's error, Redis 6.2 before a script's.
+#: redis-py adds a prefix to the error of a pipeline, Redis 6.2 to the error of a script.
 _PASSING_CODES = re.compile(r"(?:^|: -?)(?:OOM|READONLY|MASTERDOWN|NOREPLICAS|MISCONF|LOADING|UNBLOCKED|NOGROUP) ")
-#: Answers of a server that is full or without its replicas, or cannot write to its disk: a script's first write has failed.
+#: Errors of a server that is full, has too few replicas or cannot write to its disk: the first write of a script failed.
 _NOTHING_WRITTEN = re.compile(r"(?:^|: -?)(?:OOM|NOREPLICAS|MISCONF) ")
 
 
 def embedded_socket(data_dir: Path) -> Path:
-    """The embedded broker's Unix socket for this data folder; the same in every process that asks.
+    """Return the path of the embedded broker's Unix socket for this data folder; it is the same in every process.
 
-    Where its path would be too long for a socket, it is in a folder of its own among the temporary files.
+    If the path would be too long for a socket, the socket is in a folder of its own below the folder for temporary files.
     """
     folder = _broker_folder(data_dir)
     socket = folder / "broker.sock"
@@ -53,10 +53,10 @@ def embedded_socket(data_dir: Path) -> Path:
 
 
 def socket_folder_problem(data_dir: Path, *, make: bool) -> str | None:
-    """Why other users could replace the socket where its folder is among the temporary files; None: they cannot.
+    """Return the reason for which other users could replace a socket below the folder for temporary files; None if they cannot.
 
     Args:
-        make: make the folder where it is missing, so that nobody else can do that first.
+        make: create the folder if it is missing, so that no other user can create it first.
     """
     folder = embedded_socket(data_dir).parent
     if folder == _broker_folder(data_dir):
@@ -83,17 +83,17 @@ def _resolve(url: str, settings: Settings) -> str:
 
 
 def broker_url(settings: Settings) -> str:
-    """The broker as `RedisAddress` spells it. Raises ConfigurationError: its socket would not be safe from other users."""
+    """Return the broker's URL, as `RedisAddress` reads it. Raises ConfigurationError if other users could replace its socket."""
     return _resolve(settings.broker.url, settings)
 
 
 def task_store_url(settings: Settings) -> str:
-    """The record store as `RedisAddress` spells it. Raises ConfigurationError as `broker_url`."""
+    """Return the task store's URL, as `RedisAddress` reads it. Raises ConfigurationError as `broker_url`."""
     return _resolve(settings.task_store.url or settings.broker.url, settings)
 
 
 def kombu_url(settings: Settings) -> str:
-    """The broker, Redis or RabbitMQ, as kombu spells it. Goes with `kombu_tls` and `kombu_sentinel_options`.
+    """Return the broker's URL, Redis or RabbitMQ, in kombu's form. Use it together with `kombu_tls` and `kombu_sentinel_options`.
 
     Raises ConfigurationError as `broker_url`.
     """
@@ -104,12 +104,12 @@ def kombu_url(settings: Settings) -> str:
     if address.socket is not None:
         return f"redis+socket://{credentials}{quote(str(address.socket))}?virtual_host={address.db}"
     scheme = "sentinel" if address.master else "rediss" if address.tls is not None else "redis"
-    # With sentinels one URL for each: kombu goes to the next when one is down, and takes all it needs from there.
+    # One URL for each sentinel: if one is down, kombu uses the next, which must therefore be complete.
     return ";".join(f"{scheme}://{credentials}{_quoted_node(node)}/{address.db}" for node in address.nodes)
 
 
 def kombu_tls(settings: Settings) -> dict[str, Any] | None:
-    """The `ssl_…` options of the broker's connections, Celery's `broker_use_ssl`; None: no TLS, or all of it is in the URL."""
+    """Return the value of Celery's `broker_use_ssl`, the `ssl_…` options; None: no TLS, or the URL has all options."""
     if settings.broker.is_amqp:
         return None
     tls = RedisAddress.parse(broker_url(settings)).tls
@@ -117,7 +117,7 @@ def kombu_tls(settings: Settings) -> dict[str, Any] | None:
 
 
 def kombu_sentinel_options(settings: Settings) -> dict[str, Any]:
-    """The transport options by which kombu finds the broker's master; empty where there are no sentinels."""
+    """Return the transport options with which kombu finds the broker's master; empty without sentinels."""
     if settings.broker.is_amqp:
         return {}
     address = RedisAddress.parse(broker_url(settings))
@@ -125,7 +125,7 @@ def kombu_sentinel_options(settings: Settings) -> dict[str, Any]:
 
 
 def connect(url: str, *, retries: int = 3) -> redis.Redis:
-    """A client with bounded waits: a server that hangs is an error, not a hang. With sentinels it follows the master."""
+    """Return a client with timeouts: a server that hangs causes an error. With sentinels the client follows the master."""
     address = RedisAddress.parse(url)
     options: dict[str, Any] = {
         "db": address.db,
@@ -151,7 +151,7 @@ def connect(url: str, *, retries: int = 3) -> redis.Redis:
 
 @contextmanager
 def unavailable_when_down() -> Iterator[None]:
-    """Redis that does not answer is the caller's 503, not its traceback."""
+    """Raise ServiceUnavailable in place of redis-py's errors if Redis does not answer or cannot take changes now."""
     try:
         yield
     except (redis.ConnectionError, redis.TimeoutError) as error:
@@ -168,7 +168,7 @@ def unavailable_when_down() -> Iterator[None]:
 
 
 class _Sentinels(Sentinel):
-    """Asked by one thread at a time: redis-py moves the one that answered to the front, which two at once spoil for good."""
+    """Sentinels that one thread asks at a time: redis-py reorders its list without a lock, and two threads would corrupt it."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)  # type: ignore[no-untyped-call]
@@ -178,18 +178,18 @@ class _Sentinels(Sentinel):
         with self._one_at_a_time:
             try:
                 return super().discover_master(service_name)  # type: ignore[no-untyped-call]
-            except MasterNotFoundError:  # it would tell all that it knows of each sentinel
+            except MasterNotFoundError:  # its text contains every sentinel's state
                 raise MasterNotFoundError(f"no sentinel knows a {service_name} that is up") from None
 
 
 def _sentinel_options(address: RedisAddress) -> dict[str, Any]:
-    """How the sentinels themselves are reached."""
+    """Return the options of the connections to the sentinels."""
     options: dict[str, Any] = {
         "username": address.sentinel_username,
         "password": address.sentinel_password,
         "socket_timeout": _SENTINEL_TIMEOUT_S,
         "socket_connect_timeout": _SENTINEL_TIMEOUT_S,
-        "retry": None,  # not once more: there are others to ask, and kombu asks while nothing else runs
+        "retry": None,  # other sentinels are asked next, and kombu blocks its process while it asks
     }
     return options if address.tls is None else options | {"ssl": True, **address.tls}
 

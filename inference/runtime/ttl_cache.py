@@ -1,4 +1,4 @@
-"""Cache of answers of another server that many callers need, and that may be a little old."""
+"""Cache for one answer of another server that many callers need and that may be a little old."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def run_in_thread(call: Callable[[], None]) -> None:
 class TtlCache(Generic[T]):
     """Cache of one answer, which is fetched again once it is old.
 
-    While one caller fetches, the others go on with the last answer. Before the first answer, and once the last one is ten times
+    While one caller fetches, the others use the last answer. Before the first answer, and once the last one is ten times
     as old as it should be, every caller fetches. An error is raised, and the next caller tries again.
 
     Args:
@@ -48,7 +48,7 @@ class TtlCache(Generic[T]):
         self._background_age_s = background_age_s
         self._clock = clock
         self._run = run
-        #: when it was asked for, and the answer
+        #: time of the request, and the answer
         self._known: tuple[float, T] | None = None
         self._is_refreshing = False
 
@@ -70,7 +70,7 @@ class TtlCache(Generic[T]):
             raise
 
     def refresh(self) -> T:
-        """Fetch the answer, whatever the age of the last one."""
+        """Fetch the answer, even if the last one is not old."""
         began = self._clock()
         answer = self._ask()
         if self._known is None or self._known[0] <= began:  # else another call that began later has ended before
@@ -90,12 +90,12 @@ class TtlCache(Generic[T]):
     def _refresh_in_background(self) -> None:
         try:
             self.refresh()
-        except Exception as error:  # noqa: BLE001 a caller gets it once the answer is older than `background_age_s`
+        except Exception as error:  # noqa: BLE001 a caller gets the error once the answer is older than `background_age_s`
             logger.debug("an answer could not be fetched in the background: %r", error)
         finally:
             self._is_refreshing = False
 
     @property
     def last(self) -> T | None:
-        """None before the first answer."""
+        """The last answer; None before the first one."""
         return None if self._known is None else self._known[1]

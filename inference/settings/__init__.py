@@ -1,7 +1,7 @@
-"""The one configuration.
+"""Configuration of the service.
 
-A YAML or JSON file < `.env` and the environment (`INFERENCE_API__PORT=8080`) < the command line. Relative paths are relative
-to the working directory.
+In order of precedence, the highest last: a YAML or JSON file, `.env`, the environment (`INFERENCE_API__PORT=8080`), the command
+line. Relative paths are relative to the working directory.
 """
 
 from inference.settings.masking import shown_value

@@ -1,6 +1,6 @@
-"""Check addresses of other servers, without asking them: a wrong one is an error of its setting, before anything starts.
+"""Checks of the form of other servers' addresses, without a connection: a wrong address is an error of its setting at the start.
 
-Nothing here repeats an address in an error, since it may hold a password.
+No error here repeats an address, since it may contain a password.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ def check_text(value: Any) -> Any:
     """Refuse control characters and blanks at the ends of a text, and of each text of a list; other values pass.
 
     Raises:
-        ValueError: says which; the usual cause is a secret that was read from a file with its line end.
+        ValueError: describes the problem; the usual cause is a secret that was read from a file with its line end.
     """
     for text in value if isinstance(value, list | tuple) else (value,):
         if not isinstance(text, str):
             continue
         if text.endswith(("\n", "\r")):
             raise ValueError("ends in a line end; remove it")
-        if strange := _CONTROL.search(text):
-            raise ValueError(f"holds the control character {strange.group()!r}")
+        if control := _CONTROL.search(text):
+            raise ValueError(f"contains the control character {control.group()!r}")
         try:
             os.fsencode(text)
         except UnicodeEncodeError:
-            raise ValueError("holds half of a surrogate pair, which is no character") from None
+            raise ValueError("contains half of a surrogate pair, which is not a character") from None
         if text != text.strip():
             raise ValueError("begins or ends with a blank; remove it")
     return value
@@ -58,13 +58,13 @@ def check_access_key(key: str) -> str:
 
 
 def minio_endpoint(endpoint: str) -> str:
-    """`HOST:PORT`, with `http://` or `https://` before it where `endpoint` has that. Raises ValueError."""
+    """Return `HOST:PORT`, with the `http://` or `https://` of `endpoint`, if any. Raises ValueError."""
     scheme, separator, address = endpoint.rpartition("://")
     if separator and scheme.lower() not in {"http", "https"}:
         raise ValueError("must be HOST:PORT, http://HOST:PORT or https://HOST:PORT")
     address = address.removesuffix("/")
     if "@" in address:
-        raise ValueError("must be HOST:PORT; credentials belong into minio.access_key and minio.secret_key")
+        raise ValueError("must be HOST:PORT; credentials belong in minio.access_key and minio.secret_key")
     if not is_host_and_port(address):
         path = ", without a path: that of the API, not of the console" if re.search("[/?#]", address) else ""
         raise ValueError(f"must be HOST:PORT, http://HOST:PORT or https://HOST:PORT{path}")
@@ -72,19 +72,19 @@ def minio_endpoint(endpoint: str) -> str:
 
 
 def bucket_name(name: str) -> str:
-    """Raise ValueError where S3's rules, beyond its characters and its length, do not allow `name`."""
+    """Raise ValueError if S3 does not allow `name`; its characters and length are checked elsewhere."""
     if any(pair in name for pair in ("..", ".-", "-.")):
-        raise ValueError("a bucket's name has no '..', '.-' or '-.'")
+        raise ValueError("a bucket's name must not contain '..', '.-' or '-.'")
     if _is_ip_address(name):
-        raise ValueError("a bucket's name is no IP address")
+        raise ValueError("a bucket's name must not be an IP address")
     return name
 
 
 def bootstrap_servers(servers: Any) -> Any:
-    """`HOST:PORT,…` from a text or a list of Kafka servers, in the environment also a list in JSON. Raises ValueError."""
+    """Return `HOST:PORT,…` from a text or list of Kafka servers, in the environment also a list in JSON. Raises ValueError."""
     parts = _listed(servers) if isinstance(servers, str) else servers
     if not isinstance(parts, list | tuple) or not all(isinstance(part, str) for part in parts):
-        return parts  # its type is wrong, which is said of it
+        return parts  # pydantic reports the wrong type
     parts = [part.strip() for part in parts]
     while len(parts) > 1 and not parts[-1]:  # after the last comma
         parts.pop()
@@ -103,16 +103,16 @@ def _listed(servers: str) -> Any:
 
 
 def kafka_topic(name: str) -> str:
-    """Raise ValueError for the two names that a folder cannot have, which Kafka refuses."""
+    """Raise ValueError for the names '.' and '..', which Kafka refuses."""
     if name in {".", ".."}:
-        raise ValueError("a topic is not named '.' or '..'")
+        raise ValueError("a topic must not be named '.' or '..'")
     return name
 
 
 def amqp_url(url: str) -> str:
-    """RabbitMQ's URL, or several with ';' between them (the next is used when one is down). Raises ValueError."""
-    for one in url.split(";"):
-        parts = split_url(one, _AMQP_FORM)
+    """Check RabbitMQ's URL, or several with ';' between them (if one is down, the next is used). Raises ValueError."""
+    for part in url.split(";"):
+        parts = split_url(part, _AMQP_FORM)
         if parts.scheme not in {"amqp", "amqps"}:
             raise ValueError(f"must be {_AMQP_FORM}; several have ';' between them")
         if not is_host_and_port(parts.netloc.rpartition("@")[2]):
@@ -123,7 +123,7 @@ def amqp_url(url: str) -> str:
 
 
 def _check_amqp_option(name: str, value: str) -> None:
-    """Raise ValueError, which does not repeat what may be the rest of a password."""
+    """Raise ValueError for an unknown or malformed option, without the text: it may be the rest of a password."""
     if name not in _AMQP_OPTIONS:
         raise ValueError(f"has an option that is none of {', '.join(_AMQP_OPTIONS)}")
     form, kind = _AMQP_OPTIONS[name]
@@ -132,7 +132,7 @@ def _check_amqp_option(name: str, value: str) -> None:
 
 
 def mongodb_url(url: str) -> str:
-    """Raise ValueError unless `url` has the form of MongoDB's; its options are checked where the client is made."""
+    """Raise ValueError unless `url` has the form of a MongoDB URL; the client checks its options when it is created."""
     parts = split_url(url, _MONGODB_FORM)
     if parts.scheme not in {"mongodb", "mongodb+srv"}:
         raise ValueError(f"must be {_MONGODB_FORM}, or mongodb+srv://…")
@@ -157,17 +157,19 @@ def mongodb_database(name: str) -> str:
 def mongodb_collection(name: str) -> str:
     """Raise ValueError unless MongoDB allows a collection of this name."""
     if not name or "$" in name or ".." in name or name.startswith((".", "system.")) or name.endswith("."):
-        raise ValueError("a collection's name is not empty, has no $ and no empty part between dots, and begins not with system.")
+        raise ValueError(
+            "a collection's name is not empty, has no $ and no empty part between dots, and does not begin with system."
+        )
     return name
 
 
 def split_url(url: str, form: str) -> SplitResult:
-    """The URL's parts. Raises ValueError where the rest of a password that is not percent-encoded would pass for another part."""
+    """Return the URL's parts. Raises ValueError if the rest of a password that is not percent-encoded became another part."""
     try:
         parts = urlsplit(url)
     except ValueError:
         raise ValueError(f"must be {form}; {_ENCODE}") from None
-    # An option that says a password may hold an @ as it is.
+    # An option with a user name or password may contain an @.
     options = [option for option in parts.query.split("&") if not _CREDENTIAL.match(option)]
     if "@" in parts.path or "@" in parts.fragment or any("@" in option for option in options):
         raise ValueError("the password must be percent-encoded: / as %2F, ? as %3F, # as %23, @ as %40, % as %25")

@@ -1,4 +1,4 @@
-"""Bases and types of the settings' sections."""
+"""Base classes and types of the settings' sections."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from inference.settings.masking import shown_value
 #: Redis counts milliseconds in 64 bits.
 Seconds = Annotated[float, Field(gt=0, le=1e9, allow_inf_nan=False)]
 Count = Annotated[int, Field(ge=1, le=2**53)]
-#: of threads or processes
+#: number of threads or processes
 Few = Annotated[int, Field(ge=1, le=1024)]
 
 
 def log_level(value: Any) -> Any:
-    """The level in capitals; WARN is WARNING, as in Python's logging."""
+    """Return the level in capitals; WARN becomes WARNING, as in Python's logging."""
     level = value.upper() if isinstance(value, str) else value
     return "WARNING" if level == "WARN" else level
 
 
-def of_secret(check: Callable[[str], str]) -> AfterValidator:
-    """Apply `check` to the text of a secret."""
+def secret_validator(check: Callable[[str], str]) -> AfterValidator:
+    """Return a validator that applies `check` to the text of a secret."""
 
     def checked(secret: SecretStr) -> SecretStr:
         check(secret.get_secret_value())
@@ -36,21 +36,21 @@ def of_secret(check: Callable[[str], str]) -> AfterValidator:
 
 
 def _kinds(field: FieldInfo) -> tuple[Any, ...]:
-    """The type of a field, and the members where it is a union."""
+    """Return the type of a field, and the members if it is a union."""
     return field.annotation, *get_args(field.annotation)
 
 
-class ValidatedRequest:
-    """Checks that every setting has, whatever its type; the secrets in URLs do not show in `repr`."""
+class FieldChecks:
+    """Checks of all settings, of any type; `repr` masks the secrets in URLs."""
 
     def __repr_args__(self) -> Iterator[tuple[str | None, Any]]:
-        for name, value in super().__repr_args__():  # type: ignore[misc] # of the class that this is mixed into
+        for name, value in super().__repr_args__():  # type: ignore[misc] # an attribute of the class that uses this mixin
             yield name, shown_value(value)
 
     @field_validator("*", mode="before")
     @classmethod
     def _plain(cls, value: Any, info: ValidationInfo) -> Any:
-        fields: Mapping[str, FieldInfo] = cls.model_fields  # type: ignore[attr-defined] # of the class that this is mixed into
+        fields: Mapping[str, FieldInfo] = cls.model_fields  # type: ignore[attr-defined] # an attribute of the class that uses this mixin
         field = fields[str(info.field_name)]
         if isinstance(value, bool) and bool not in _kinds(field):
             raise ValueError("must not be true or false")
@@ -59,5 +59,5 @@ class ValidatedRequest:
         return addresses.check_text(value)
 
 
-class Section(ValidatedRequest, BaseModel):
+class Section(FieldChecks, BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)

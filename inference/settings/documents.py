@@ -1,4 +1,4 @@
-"""Read a configuration file: YAML or JSON in UTF-8, with or without a byte order mark, no key of it twice."""
+"""Reading of a configuration file: YAML or JSON in UTF-8, with or without a byte order mark, without duplicate keys."""
 
 from __future__ import annotations
 
@@ -13,56 +13,56 @@ import yaml
 
 from inference.errors import ConfigurationError
 
-#: Encodings by the mark at the beginning; the one of UTF-32 begins as the one of UTF-16 does.
+#: Encodings by their byte order mark; UTF-32 is tested first, since its mark begins with the mark of UTF-16.
 _OTHER_ENCODINGS = {
     codecs.BOM_UTF32_LE: "UTF-32",
     codecs.BOM_UTF32_BE: "UTF-32",
     codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
 }
-#: A name or a letter in one of PyYAML's messages; special characters, and tokens such as '<block end>', are no secrets.
+#: A quoted name or letter in PyYAML's messages; special characters, and tokens such as '<block end>', are not secrets.
 _NAME_IN_QUOTES = re.compile(r" ['\"](?!<)(?:[^'\"]{2,}|\w)['\"]")
 
 
 def read_mapping(file: Path, what: str = "the configuration", *, wrong: str = "neither YAML nor JSON") -> dict[str, Any]:
-    """The file's content; an empty file is an empty mapping. Raises ConfigurationError, which shows no text of the file.
+    """Return the file's content; an empty file is an empty mapping. Raises ConfigurationError, which shows no text of the file.
 
     Args:
-        what: the name of it in errors.
-        wrong: what errors say that it is.
+        what: name of the file's content in errors.
+        wrong: description of a malformed file in errors.
     """
     text = read_text(file, what, wrong=wrong)
     try:
-        # JSON is YAML but for tabs and surrogate pairs.
+        # YAML accepts most JSON, but not tabs and surrogate pairs.
         is_json = file.suffix.lower() == ".json" and text.strip()
         document = json.loads(text, object_pairs_hook=_json_mapping) if is_json else yaml.load(text, _Loader)  # noqa: S506 a SafeLoader
     except (yaml.YAMLError, ValueError) as error:
-        raise ConfigurationError(f"{file} is {wrong}: {_told(error)}") from error
+        raise ConfigurationError(f"{file} is {wrong}: {_description(error)}") from error
     except RecursionError:
         raise ConfigurationError(f"{file} is nested too deeply") from None
     if document is None:
         return {}
     if not isinstance(document, dict):
         raise ConfigurationError(f"{file} must be a mapping of settings, not {type(document).__name__}")
-    strange = next((key for key in document if not isinstance(key, str)), None)
-    if strange is not None:
-        raise ConfigurationError(f"{file}: the key {strange!r} is not a text; put it into quotes")
+    wrong_key = next((key for key in document if not isinstance(key, str)), None)
+    if wrong_key is not None:
+        raise ConfigurationError(f"{file}: the key {wrong_key!r} is not a text; put it into quotes")
     return document
 
 
 def read_text(file: Path, what: str, *, wrong: str = "not UTF-8") -> str:
-    """The file's text without a byte order mark.
+    """Return the file's text without a byte order mark.
 
     Args:
-        what: the name of it in errors.
-        wrong: what errors say that it is.
+        what: name of the file's content in errors.
+        wrong: description of a malformed file in errors.
 
     Raises:
-        ConfigurationError: it cannot be read, or is not UTF-8.
+        ConfigurationError: the file cannot be read, or is not UTF-8.
     """
     try:
         content = file.read_bytes()
-    except (OSError, ValueError) as error:  # of a path that is none, a ValueError
+    except (OSError, ValueError) as error:  # ValueError: the path is malformed
         raise ConfigurationError(f"cannot read {what} {file}: {getattr(error, 'strerror', error)}") from error
     try:
         return content.decode().removeprefix("\ufeff")
@@ -80,15 +80,15 @@ def _other_encoding(content: bytes) -> str | None:
     return None
 
 
-def _told(error: Exception) -> str:
-    """The problem and its place. Names of aliases and tags are left out: a secret without quotes passes for one."""
+def _description(error: Exception) -> str:
+    """Return the problem and its place, without names of aliases and tags: an unquoted secret may be parsed as one."""
     if not isinstance(error, yaml.MarkedYAMLError):
         return " ".join(str(error).split())
     problem = error.problem or error.context or "wrong"
     if not isinstance(error, _KeyTwiceError):
         problem = _NAME_IN_QUOTES.sub("", problem)
     places = [f"line {mark.line + 1}, column {mark.column + 1}" for mark in (error.problem_mark, error.context_mark) if mark]
-    return " in ".join([problem, *places[:1]]) + "".join(f", of what begins in {place}" for place in places[1:])
+    return " in ".join([problem, *places[:1]]) + "".join(f", in the part that begins in {place}" for place in places[1:])
 
 
 class _KeyTwiceError(yaml.MarkedYAMLError):
@@ -96,9 +96,9 @@ class _KeyTwiceError(yaml.MarkedYAMLError):
 
 
 class _Loader(yaml.SafeLoader):
-    """`SafeLoader` that refuses a key that a mapping has twice, where YAML would take the last and say nothing.
+    """`SafeLoader` that refuses duplicate keys, of which YAML would silently use the last.
 
-    A value that does not fit its type, such as the date 2024-13-01, is an error with its place.
+    A value that does not fit its type, such as the date 2024-13-01, is an error that names the place.
     """
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:

@@ -1,4 +1,4 @@
-"""Values of settings without the secrets in them."""
+"""Masking of the secrets in settings."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MASK = "**********"
 
 
 def shown_value(value: Any) -> Any:
-    """`value` as plain data, secrets masked."""
+    """Return `value` as plain data, secrets masked."""
     match value:
         case dict():
             return {key: shown_value(item) for key, item in value.items()}
@@ -23,7 +23,7 @@ def shown_value(value: Any) -> Any:
         case Path():
             return str(value)
         case str():
-            # Up to the last @: a password that should have been percent-encoded may hold any character.
+            # Up to the last @: a password that is not percent-encoded may contain any character.
             hidden = re.sub(r"(://(?:[^:/@?]*:)?|:).*@", rf"\1{MASK}@", value, count=1, flags=re.DOTALL)
             return re.sub(r"([?&]\w*(?:password|secret|token)\w*=)[^&]*", rf"\1{MASK}", hidden)
     return value

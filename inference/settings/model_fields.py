@@ -1,4 +1,4 @@
-"""Fields of a model that settings and model descriptions check alike: its name, and the labels of its classes."""
+"""Fields that settings and model descriptions check in the same way: a model's name and the labels of its classes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ BYTE_ORDER_MARK = "\ufeff"
 
 
 def clean_label(label: str) -> str:
-    """Take off the spaces around a label, and byte order marks. Raises ValueError when nothing is left."""
+    """Remove byte order marks, and blanks at the ends of a label. Raises ValueError if the rest is empty."""
     cleaned = label.replace(BYTE_ORDER_MARK, "").strip()
     if not cleaned:
         raise ValueError("a label must not be empty")
@@ -25,5 +25,5 @@ def _is_no_yaml_constant(label: object) -> object:
 
 
 ModelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
-#: of one class
+#: label of one class
 Label = Annotated[str, BeforeValidator(_is_no_yaml_constant), AfterValidator(clean_label)]

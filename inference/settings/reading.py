@@ -1,4 +1,4 @@
-"""From a file, the environment and the command line to `Settings`; every error names its key."""
+"""Reading of `Settings` from a file, the environment and the command line; every error names its key."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from inference.settings.showing import explain
 from inference.settings.variables import CONFIG_VARIABLE, is_port_link, unknown_variables
 
 DEFAULT_CONFIG = Path("configurations/local.yaml")
-#: Variables that name the checkout of ROHE: its code's, its README's.
+#: Variables that name the checkout of ROHE, in its code and in its README.
 ROHE_VARIABLES = ("ROHE_PATH", "ROHE")
 
 _ENV_FILE = ".env"
@@ -30,23 +30,23 @@ _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 
 
 def config_path(argument: Path | None = None) -> Path | None:
-    """The configuration file: the argument, else `INFERENCE_CONFIG` (of the environment, else of `.env`), else
-    configurations/local.yaml where it exists. Raises ConfigurationError where `.env` cannot be read."""
+    """Return the configuration file: the argument, else `INFERENCE_CONFIG` (of the environment, else of `.env`), else
+    configurations/local.yaml if it exists. Raises ConfigurationError if `.env` cannot be read."""
     if argument is not None:
         return argument
     if named := os.environ.get(CONFIG_VARIABLE) or _env_file().get(CONFIG_VARIABLE):
         return Path(named)
-    # not is_file(): one that may not be read is an error, and not the defaults
+    # not is_file(): a file without read permission must cause an error, not the use of the defaults
     return DEFAULT_CONFIG if os.path.lexists(DEFAULT_CONFIG) or _is_hidden(DEFAULT_CONFIG.parent) else None
 
 
 def _is_hidden(folder: Path) -> bool:
-    """Whether the user may not look into a folder that is there."""
+    """Whether the folder exists and the user has no permission to access files in it."""
     return os.path.isdir(folder) and not os.access(folder, os.X_OK)  # noqa: PTH112 as above
 
 
 def load_settings(file: Path | None, overrides: Mapping[str, Any] | None = None) -> Settings:
-    """Read `file` (none: defaults), the environment, then `overrides` (nested like the file).
+    """Read `file` (None: the defaults), the environment, then `overrides` (nested like the file).
 
     Raises:
         ConfigurationError: one line for each wrong key.
@@ -63,27 +63,29 @@ def load_settings(file: Path | None, overrides: Mapping[str, Any] | None = None)
             dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 pydantic passes it by name
             file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 pydantic passes it by name
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            env_file = _OurOfEnvFile(settings_cls)
+            env_file = _EnvFileSource(settings_cls)
             return init_settings, env_settings, env_file, InitSettingsSource(settings_cls, translation.document)
 
     problems = _unknown_variables()
     try:
         settings = FromFile(**(overrides or {}))
     except ValidationError as error:
-        problems += [explain(problem, seed_keys=translation.seed_keys) for problem in error.errors()]
+        problems += [explain(problem, rohe_keys=translation.rohe_keys) for problem in error.errors()]
         raise ConfigurationError("\n".join(problems)) from error
     except SettingsError as error:
         field = re.search(r'field "(\w+)"', str(error))
         key = field.group(1) if field else "environment"
-        problems.append(f'{key}: what the environment says is not JSON: a list is \'["A", "B"]\', a section \'{{"KEY": VALUE}}\'')
+        problems.append(
+            f'{key}: the value in the environment is not JSON: a list is \'["A", "B"]\', a section \'{{"KEY": VALUE}}\''
+        )
         raise ConfigurationError("\n".join(problems), field=key) from error
     if problems:
         raise ConfigurationError("\n".join(problems))
     return settings
 
 
-class _OurOfEnvFile(DotEnvSettingsSource):
-    """`.env` may hold what other programs need."""
+class _EnvFileSource(DotEnvSettingsSource):
+    """Settings of `.env`, without the variables of other programs in it."""
 
     def _read_env_files(self) -> Mapping[str, str | None]:
         return {name.lower(): value for name, value in _env_file().items() if value}
@@ -93,35 +95,36 @@ class _OurOfEnvFile(DotEnvSettingsSource):
 
 
 def read_translated(file: Path) -> Translation:
-    """What a YAML or JSON file says, in our keys. Raises ConfigurationError."""
+    """Read a YAML or JSON file, and translate ROHE's keys to ours. Raises ConfigurationError."""
     variables = _variables()
     rohe = next(filter(None, (variables.get(name) for name in ROHE_VARIABLES)), None)
     missing: list[str] = []
     try:
         document = _filled(read_mapping(file), "", variables, missing)
     except RecursionError:
-        raise ConfigurationError(f"{file}: an alias stands for what it is a part of") from None
+        raise ConfigurationError(f"{file}: an alias refers to a value that contains the alias") from None
     if missing:
         raise ConfigurationError("\n".join(f"{file}: {problem}" for problem in missing))
     return translate(document, rohe=Path(rohe) if rohe else None)
 
 
 def _variables() -> dict[str, str]:
-    """The environment; below it `.env`, which the seed and Docker Compose read too.
+    """Return the variables of `.env`, which ROHE and Docker Compose read too, and of the environment, which takes precedence.
 
-    `MONGODB_PORT=tcp://10.0.0.1:27017`, as Kubernetes sets it for a Service, is no port that a file means by `${MONGODB_PORT}`.
+    Variables such as `MONGODB_PORT=tcp://10.0.0.1:27017`, which Kubernetes sets for a Service, are left out: a file that contains
+    `${MONGODB_PORT}` needs a number.
     """
     environment = {name: value for name, value in os.environ.items() if not is_port_link(name, value)}
     return _env_file() | environment
 
 
 def _env_file() -> dict[str, str]:
-    """The variables of `.env` in the working directory. Raises ConfigurationError.
+    """Return the variables of `.env` in the working directory. Raises ConfigurationError.
 
-    A folder of that name is another program's; a pipe would be waited for without end.
+    Anything but a file is ignored: a folder of this name belongs to another program, and reading a pipe could block for ever.
     """
     file = Path(_ENV_FILE)
-    if not os.path.isfile(file):  # noqa: PTH113 Path.is_file raises where a folder may not be read
+    if not os.path.isfile(file):  # noqa: PTH113 Path.is_file raises if a folder may not be read
         return {}
     text = read_text(file, "the variables in")
     for binding in parse_stream(StringIO(text)):
@@ -136,10 +139,10 @@ def _unknown_variables() -> list[str]:
 
 
 def _filled(value: Any, key: str, variables: Mapping[str, str], missing: list[str]) -> Any:
-    """`${NAME}` and `${NAME:-default}` in texts become what `variables` has, so that no secret is stored in the file.
+    """Replace `${NAME}` and `${NAME:-default}` in texts by the values of `variables`, so that the file needs no secrets.
 
     Args:
-        missing: takes a sentence for each variable that is not there.
+        missing: receives a sentence for each variable that is not set.
     """
     match value:
         case dict():

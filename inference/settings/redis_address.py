@@ -1,4 +1,4 @@
-"""What a Redis URL says. Redis-py and kombu each understand a part of these; `inference/runtime/redis.py` translates.
+"""Forms of a Redis URL. redis-py and kombu each accept only some of them; `inference/runtime/redis.py` translates.
 
     redis://[[USER]:PASSWORD@]HOST[:PORT][/DB]
     rediss://…[?ssl_ca_certs=FILE&…]                             with TLS
@@ -6,7 +6,7 @@
     sentinels://…?master=NAME[&ssl_ca_certs=FILE&…]              with TLS, to the sentinels too
     unix://[[USER]:PASSWORD@]/PATH[?db=DB]
 
-USER and PASSWORD are those of the Redis servers. What is special in a URL is percent-encoded.
+USER and PASSWORD are valid for the Redis servers. Special characters are percent-encoded.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from inference.settings.http_address import is_host_name, is_ipv6
 _PORT = 6379
 _SENTINEL_PORT = 26379
 _WRONG_SERVER = "its server must be HOST or HOST:PORT; in a password, characters as / ? # [ ] are percent-encoded"
-#: The longest path of a Unix socket on Linux, bytes.
+#: Longest path of a Unix socket on Linux, bytes.
 MAX_SOCKET_PATH = 107
 #: Schemes, and whether they mean TLS.
 _DIRECT = {"redis": False, "rediss": True}
@@ -42,7 +42,7 @@ _TLS_CHOICES: Mapping[str, Mapping[str, str | bool]] = {
 
 @dataclass(frozen=True)
 class RedisAddress:
-    """One Redis server, or the one that sentinels say is the master. Secrets do not show in its `repr`."""
+    """One Redis server, or the master that the sentinels name. `repr` shows no secrets."""
 
     #: (host, port) of the server, or of each sentinel; none for a Unix socket
     nodes: tuple[tuple[str, int], ...] = ()
@@ -52,18 +52,18 @@ class RedisAddress:
     password: str | None = field(default=None, repr=False)
     #: redis-py's `ssl_…` arguments; None: no TLS
     tls: Mapping[str, str | bool] | None = None
-    #: how the sentinels call it; None: there are no sentinels
+    #: name of the master at the sentinels; None: no sentinels
     master: str | None = None
     sentinel_username: str | None = None
     sentinel_password: str | None = field(default=None, repr=False)
 
     @classmethod
     def parse(cls, url: str) -> Self:
-        """Raises ValueError, without the URL's secrets, that says what is wrong."""
+        """Parse a URL. Raises ValueError with a description of the problem, without the URL's secrets."""
         parts = split_url(url, "redis://USER:PASSWORD@HOST:PORT/DB")
         by_sentinel = parts.scheme in _BY_SENTINEL
         has_tls = (_DIRECT | _BY_SENTINEL).get(parts.scheme, False)
-        # First: of a password that is not percent-encoded, the rest would pass for options.
+        # Before the options: the rest of a password that is not percent-encoded would be read as options.
         nodes = () if parts.scheme == "unix" else _nodes(parts, _SENTINEL_PORT if by_sentinel else _PORT)
         options = _options(parts, by_sentinel=by_sentinel, has_tls=has_tls)
         if by_sentinel and "master" not in options:
@@ -94,9 +94,9 @@ def _options(parts: SplitResult, *, by_sentinel: bool, has_tls: bool) -> dict[st
         if name.endswith("password"):
             password = name
         if name not in allowed:
-            # After a password it may be the rest of that.
-            which = f"as the one after {password} (& is %26 in a password)" if password else repr(name)
-            raise ValueError(f"{parts.scheme}:// has no option {which}; it has {', '.join(sorted(allowed))}")
+            # After a password the name may be the rest of the password.
+            shown = f"as the one after {password} (& is %26 in a password)" if password else repr(name)
+            raise ValueError(f"{parts.scheme}:// has no option {shown}; it has {', '.join(sorted(allowed))}")
     return {name: value for name, value in options.items() if value}
 
 
@@ -130,7 +130,7 @@ def _nodes(parts: SplitResult, default_port: int) -> tuple[tuple[str, int], ...]
 
 
 def _database(text: str) -> int:
-    if not (text.isascii() and text.isdecimal() and len(text) <= 9):  # noqa: PLR2004 a server has a few
+    if not (text.isascii() and text.isdecimal() and len(text) <= 9):  # noqa: PLR2004 servers have few databases
         raise ValueError("the database is a number: redis://HOST:PORT/0")
     return int(text)
 
@@ -138,7 +138,7 @@ def _database(text: str) -> int:
 def _tls(options: Mapping[str, str]) -> dict[str, str | bool]:
     found: dict[str, str | bool] = {}
     for name in sorted(_TLS_FILES & set(options)):
-        if not os.path.isfile(options[name]):  # noqa: PTH113 Path.is_file raises where a folder may not be read
+        if not os.path.isfile(options[name]):  # noqa: PTH113 Path.is_file raises if a folder may not be read
             raise ValueError(f"{name}: there is no file {options[name]}")
         if not os.access(options[name], os.R_OK):
             raise ValueError(f"{name}: cannot read {options[name]}")

@@ -1,4 +1,4 @@
-"""Settings that have another name now: the old key is read too, with a warning."""
+"""Renamed settings: the old key is still read, with a warning."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 logger = logging.getLogger(__name__)
 
-#: By old key, the new one, which is in the same section.
+#: New key by old key; both are in the same section.
 RENAMED = {
     "served_model": "default_model",
     "task_store.lost_grace_s": "task_store.requeue_lost_after_s",
@@ -18,13 +18,13 @@ RENAMED = {
 
 
 def with_new_names(document: Mapping[str, Any]) -> dict[str, Any]:
-    """Replace each old key of settings, nested as in a file, by its new one, which takes precedence where both are set."""
+    """Replace the old keys of settings, nested as in a file, by the new ones; if both are set, the new key's value counts."""
     found = {name: dict(value) if isinstance(value, Mapping) else value for name, value in document.items()}
     for old, new in RENAMED.items():
         section, _, old_name = old.rpartition(".")
         place = found.get(section) if section else found
         if isinstance(place, dict) and old_name in place:
-            logger.warning("%s is now %s: rename it; where both are set, %s counts", old, new, new)
+            logger.warning("%s is now %s: rename it; if both are set, %s counts", old, new, new)
             value = place.pop(old_name)
             place.setdefault(new.rpartition(".")[2], value)
     return found

@@ -1,4 +1,4 @@
-"""Every setting: typed, defaulted and documented in place."""
+"""All settings: types, defaults and documentation."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from inference.settings import addresses, web_origins
-from inference.settings.checked import Count, Few, Seconds, Section, ValidatedRequest, log_level, of_secret
+from inference.settings.checked import Count, Few, FieldChecks, Seconds, Section, log_level, secret_validator
 from inference.settings.http_address import listening_host
 from inference.settings.redis_address import REDIS_SCHEMES, RedisAddress
 from inference.settings.renamed import with_new_names
 from inference.settings.sink_sections import JsonlSinkSettings, KafkaSettings, MongodbSettings, OutboxSettings, RelaySettings
 
-#: `broker.url` for the server that the service starts by itself.
+#: Value of `broker.url` for the server that the service starts by itself.
 EMBEDDED = "embedded"
 
 _AMQP_URL = re.compile(r"amqps?://")
@@ -48,12 +48,12 @@ def _any_broker(url: str) -> str:
 
 def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(names)) < len(names):
-        raise ValueError("names one twice")
+        raise ValueError("must not name an entry twice")
     return names
 
 
 def _or_none(value: Any) -> Any:
-    """`none` and `null`, as an environment variable may say them, as None."""
+    """Convert `none` and `null`, the spellings for environment variables, to None."""
     return None if isinstance(value, str) and value.strip().lower() in {"none", "null"} else value
 
 
@@ -78,52 +78,52 @@ SinkName = Literal["jsonl", "mongodb", "kafka"]
 
 
 def ensemble_sinks(ensemble: bool) -> tuple[SinkName, ...]:
-    """Where results go in an ensemble, and outside of one."""
+    """Return the sinks of the results with and without ensemble mode."""
     return ("kafka",) if ensemble else ("mongodb",)
 
 
 class ApiSettings(Section):
-    """The HTTP front."""
+    """HTTP server."""
 
     #: address or name; 0.0.0.0 and :: mean every interface
     host: ListeningHost = "127.0.0.1"
     port: int = Field(default=30005, ge=1, le=65535)
     #: processes; each serves many requests at a time
     workers: Few = 1
-    #: open connections of each process; when there are as many, the one that has been idle for longest is closed
+    #: open connections of each process; when this number is reached, the connection that was idle for longest is closed
     max_connections: Count = 10_000
-    #: an idle connection is kept this long, seconds: longer than the load balancer in front keeps it (most: 60)
+    #: an idle connection is closed after this time, seconds; must be longer than in a load balancer in front (usually 60)
     keepalive_s: Seconds = 75
-    #: peers whose X-Forwarded-For, -Proto, -Host and -Prefix headers count
+    #: proxies that may set X-Forwarded-For, -Proto, -Host and -Prefix; these headers of other clients are ignored
     trusted_proxies: tuple[Network, ...] = ()
-    #: names that requests may be for, in addition to loopback names and the address that is listened on; `*`: any
+    #: host names that requests may use, in addition to loopback names and the listening address; `*`: any
     allowed_hosts: tuple[AllowedHost, ...] = ()
     #: origins of web pages that may use the API in a browser; `*`: any; none: only pages of the API's own origin
     cors_origins: tuple[CorsOrigin, ...] = ()
-    #: a request body over this is 413
+    #: a larger request body is answered with 413, bytes
     max_body_bytes: Count = 32 * 2**20
-    #: bytes of request bodies that a process holds at a time, at least twice `max_body_bytes`; default: 16 times that
+    #: bytes of request bodies in one process at a time, at least twice `max_body_bytes`; default: 16 times that
     max_body_bytes_in_flight: Count | None = None
-    #: a client that sends a body or reads an answer may stand still for this long, seconds
+    #: longest pause of a client that sends a body or reads an answer, seconds
     body_timeout_s: Seconds = 20
-    #: the least rate of a body or an answer, over `body_timeout_s`
+    #: lowest rate of a body or an answer, measured over `body_timeout_s`
     body_min_bytes_per_s: Count = 4096
-    #: longest `wait` that a client may ask for, seconds
+    #: longest `wait` of a request, seconds
     max_wait_s: Seconds = 60
-    #: how long an API serves on after SIGTERM, while `/health/ready` is 503, seconds: load balancers look elsewhere meanwhile
+    #: after SIGTERM the API serves for this time while `/health/ready` is 503, so that load balancers stop using it, seconds
     shutdown_delay_s: float = Field(default=2, ge=0, le=3600)
-    #: how long a stopping API process may then finish its requests, seconds
+    #: time after that in which a stopping API process may finish its requests, seconds
     drain_timeout_s: Seconds = 30
 
     @property
     def body_budget_bytes(self) -> int:
-        """Bytes of request bodies that a process holds at a time."""
+        """Bytes of request bodies in one process at a time."""
         return self.max_body_bytes_in_flight or 16 * self.max_body_bytes
 
     @model_validator(mode="after")
     def _bodies_fit(self) -> Self:
         if self.body_budget_bytes < 2 * self.max_body_bytes:
-            raise ValueError(f"max_body_bytes_in_flight is less than twice max_body_bytes ({self.max_body_bytes})")
+            raise ValueError(f"max_body_bytes_in_flight must be at least twice max_body_bytes ({self.max_body_bytes})")
         return self
 
 
@@ -132,11 +132,11 @@ class BrokerSettings(Section):
 
     #: 'embedded', a Redis URL (inference/settings/redis_address.py) or amqp://USER:PASSWORD@HOST:5672/VHOST
     url: BrokerUrl = EMBEDDED
-    #: memory of the embedded server, MiB; new requests are refused when it is nearly full; default: 40 % of this machine's
+    #: memory of the embedded server, MiB; new requests are refused when it is nearly full; default: 40 % of the machine's
     embedded_memory_mb: int | None = Field(default=None, ge=64, le=2**40)
-    #: RabbitMQ's kind of queue
+    #: type of the queues on RabbitMQ
     queue_type: Literal["quorum", "classic"] = "quorum"
-    #: how workers take messages from Redis: `claiming`, many at a time (tasks/transport); `stock`, with kombu's own transport
+    #: transport by which workers take messages from Redis: `claiming`, many at a time (tasks/transport); `stock`, kombu's own
     transport: Literal["claiming", "stock"] = "claiming"
 
     @property
@@ -145,51 +145,51 @@ class BrokerSettings(Section):
 
 
 class TaskStoreSettings(Section):
-    """The task records: Redis 6.2 or later."""
+    """Storage of the task records: Redis 6.2 or later."""
 
-    #: default: the broker's server where that is Redis, so that record and message are written in one step
+    #: default: the broker's server if that is Redis, so that record and message are written in one step
     url: RedisUrl | None = None
     key_prefix: str = Field(default="inference", pattern=r"^[A-Za-z0-9_.-]+$")
-    #: start though the Redis server evicts keys when its memory is full, and so loses accepted tasks
+    #: start even if the Redis server evicts keys when its memory is full, which loses accepted tasks
     allow_eviction: bool = False
-    #: a worker that is silent for longer loses its tasks to others
+    #: tasks of a worker that does not renew its leases for this time go to other workers, seconds
     lease_s: Seconds = 10
-    #: how long a task can be asked for after its end
+    #: a task record is kept for this time after its end, seconds
     result_ttl_s: Seconds = 86_400
     idempotency_ttl_s: Seconds = 86_400
-    #: when there are more dead letters, the oldest are discarded
+    #: if there are more dead letters, the oldest are discarded
     max_dead_letters: Count = 10_000
-    #: a waiting task that others overtook is queued again after this
+    #: a waiting task is queued again if later ones started this long ago: its message was lost, seconds
     requeue_lost_after_s: Seconds = 5
 
 
 class UploadSettings(Section):
-    """Where the images are kept."""
+    """Storage of the images."""
 
     store: Literal["local", "minio"] = "local"
     #: folder of the local store; default: `uploads` in `data_dir`
     path: Path | None = None
-    #: bucket of the MinIO store, made when it is missing; `s3://` names the local store by it too
+    #: bucket of the MinIO store, created if it is missing; also the name of the local store in `s3://` addresses
     bucket: BucketName = "inference"
-    #: an image up to this size is inline: in the task store too until its task has ended, so that no worker fetches it; 0: none
+    #: images up to this size are inline: also in the task store until their task ends, so that no worker fetches them; 0: none
     inline_max_bytes: int = Field(default=2**18, ge=0, le=2**20)
-    #: memory for inline images in the task store, over all models, MiB; while it is used up, images are stored first
+    #: memory for inline images of all models in the task store, MiB; while it is full, images go to the object store first
     inline_memory_mb: int = Field(default=128, ge=0, le=2**20)
-    #: an upload is removed after this many days; none: never
+    #: uploads are removed after this number of days; none: never
     retention_days: Annotated[Annotated[int, Field(ge=1, le=36_500)] | None, BeforeValidator(_or_none)] = 30
-    #: an upload that no task came of is removed after this, 180 at least; less than `task_store.result_ttl_s`. A request that has
-    #: no task after half of it is refused
+    #: an upload without a task is removed after this time, seconds, 180 at least; less than `task_store.result_ttl_s`. A request
+    #: is refused if it has no task after half of the time
     orphan_after_s: float = Field(default=900, ge=180, le=1e9, allow_inf_nan=False)
-    #: new requests are refused while the disk of the local store, or of `data_dir`, has less than this free, MiB
+    #: new requests are refused while the disk of the local store, or of `data_dir`, has less free space than this, MiB
     min_free_disk_mb: int = Field(default=512, ge=0, le=2**40)
 
 
 class MinioSettings(Section):
-    """Reaching MinIO, or any S3."""
+    """Connection to MinIO or another S3."""
 
-    #: HOST:PORT; http:// or https:// before it says whether it is `secure`
+    #: HOST:PORT; a prefix http:// or https:// sets `secure`
     endpoint: Annotated[str, AfterValidator(addresses.minio_endpoint)] = "127.0.0.1:9000"
-    access_key: Annotated[SecretStr, of_secret(addresses.check_access_key)] = SecretStr("")
+    access_key: Annotated[SecretStr, secret_validator(addresses.check_access_key)] = SecretStr("")
     secret_key: SecretStr = SecretStr("")
     secure: bool = False
     region: str | None = Field(default=None, pattern=r"^([A-Za-z0-9][A-Za-z0-9_-]{0,62})?$")
@@ -198,49 +198,49 @@ class MinioSettings(Section):
 
 
 class ModelFileSettings(Section):
-    """Where models come from. A SavedModel's graph can read and write files: name only places that you trust."""
+    """Sources of model files. A SavedModel's graph can read and write files: name only places that you trust."""
 
-    #: where commands find what they name without `s3://`; default: `uploads.bucket`
+    #: bucket of the files that commands name without `s3://`; default: `uploads.bucket`
     bucket: BucketName | None = None
-    #: copies of what lies in buckets, shared by the processes of a host; default: `model-files` in `data_dir`
+    #: folder for copies of files from buckets, shared by the processes of a host; default: `model-files` in `data_dir`
     cache_dir: Path | None = None
-    #: default: `models`, and where the configured models lie
+    #: default: `models`, and the folders of the configured models
     allowed_folders: tuple[Path, ...] | None = None
     #: default: `model_files.bucket`
     allowed_buckets: tuple[BucketName, ...] | None = None
-    #: a model's file, what is in an archive, and the weights in an H5 file may have this much, MiB
+    #: maximum size of a model's file, of an archive's content, and of the weights in an H5 file, MiB
     max_unpacked_mb: Count = 8192
 
 
 class GpuSettings(Section):
-    """How a predictor uses its GPU; which one, each model says (`device`)."""
+    """Use of a GPU by a predictor; each model chooses its GPU (`device`)."""
 
-    #: take memory as it is needed, instead of all of it
+    #: allocate memory as it is needed, instead of all of it at the start
     memory_growth: bool = True
-    #: take this much, and no more, MiB; `memory_growth` says nothing then
+    #: allocate exactly this much, MiB; `memory_growth` is then ignored
     memory_limit_mb: Count | None = None
-    #: where the GPUs that are in use are noted, for all workers and users of a host; default: the folder for temporary files
+    #: folder of the lock files of GPUs in use, shared by all workers and users of a host; default: the folder for temporary files
     lock_dir: Path | None = None
 
 
 class LimitSettings(Section):
     #: height times width of one image
     max_pixels: Count = 50_000_000
-    #: a request that finds more tasks waiting for its model is refused
+    #: a request is refused if more tasks wait for its model
     max_queue_depth: Count = 10_000
 
 
 class BatchSettings(Section):
     """Many images in one request."""
 
-    #: a request with more images, or with more than `limits.max_queue_depth`, is refused
+    #: a request with more images, or with more images than `limits.max_queue_depth`, is refused
     max_items: Count = 256
-    #: buckets of the object store whose objects a request may name; default: `uploads.bucket`
+    #: buckets with objects that a request may name; default: `uploads.bucket`
     allowed_buckets: tuple[BucketName, ...] | None = None
 
 
 class DeadlineSettings(Section):
-    """From acceptance to the end, seconds. A request may set its own up to `max_s`."""
+    """Time from the acceptance to the end of a task, seconds. A request may set its own deadline, up to `max_s`."""
 
     sync_s: Seconds = 30
     async_s: Seconds = 3600
@@ -251,20 +251,20 @@ class WorkerSettings(Section):
     """The Celery worker and its predictor process."""
 
     max_batch_size: int = Field(default=32, ge=1, le=1024)
-    #: how long an idle predictor waits for a batch to fill; 0: it runs what is there
+    #: an idle predictor waits this long for a batch to fill; 0: it runs the images that are ready
     max_batch_wait_ms: float = Field(default=0, ge=0, allow_inf_nan=False)
     #: threads that fetch and decode
     io_threads: Few = 4
-    #: memory for the images that are being decoded, over all models, MiB; an image that needs more is decoded alone
+    #: memory for decoding images, over all models, MiB; an image that needs more is decoded alone
     decode_memory_mb: int = Field(default=512, ge=64, le=2**20)
-    #: tasks held beside the running batch, in batches; of RabbitMQ messages, each with up to a batch
+    #: tasks held in addition to the running batch, in batches; on RabbitMQ messages, each with up to a batch
     prefetch_batches: Count = 4
-    #: a call of the model that takes longer ends its process
+    #: the predictor is ended if a call of the model takes longer, seconds
     predict_timeout_s: Seconds = 60
     load_timeout_s: Seconds = 300
-    #: attempts that may end in a dead process before a task is a dead letter; also workers that may end as they take a message
+    #: crashes after which a task is a dead letter; also workers that may die while they take a message until it is rejected
     max_attempts: Count = 3
-    #: how long a stopping worker may finish what runs
+    #: time in which a stopping worker may finish its running tasks, seconds
     drain_timeout_s: Seconds = 30
 
 
@@ -273,8 +273,8 @@ class LogSettings(Section):
     format: Literal["text", "json"] = "text"
 
 
-class Settings(ValidatedRequest, BaseSettings):
-    """Everything that can be set."""
+class Settings(FieldChecks, BaseSettings):
+    """All settings of the service."""
 
     model_config = SettingsConfigDict(
         env_prefix="INFERENCE_",
@@ -285,18 +285,18 @@ class Settings(ValidatedRequest, BaseSettings):
         hide_input_in_errors=True,
     )
 
-    #: what the service keeps by itself: the embedded broker, local uploads and results
+    #: folder of the embedded broker, local uploads and results
     data_dir: Path = Path("data")
     pipeline_id: str = "default"
-    #: folders with a model.yaml each, or descriptions in place of them
+    #: models: a folder with a model.yaml, or a description, for each
     models: tuple[ModelEntry, ...] = Field(default=(Path("models/efficientnet-lite0"),), min_length=1)
-    #: name of the model that requests without one get; default: the first of `models`
+    #: name of the model for requests that name none; default: the first of `models`
     default_model: str | None = None
-    #: where results go; none is allowed
+    #: sinks of the results; the list may be empty
     sinks: Annotated[tuple[SinkName, ...], AfterValidator(_distinct)] = ("jsonl",)
     #: true: results go to Kafka for an ensemble's aggregator; false: to MongoDB; sets `sinks`
     ensemble: bool | None = None
-    #: an image to classify once the service is up, to show that it works
+    #: an image that is classified once the service is ready, to show that it works
     sample_image: Path | None = None
 
     api: ApiSettings = ApiSettings()
@@ -321,51 +321,49 @@ class Settings(ValidatedRequest, BaseSettings):
     def _deadlines_fit(self) -> Self:
         longest = max(self.deadlines.sync_s, self.deadlines.async_s)
         if longest > self.deadlines.max_s:
-            raise ValueError(f"deadlines.max_s is {self.deadlines.max_s:g}, less than a default deadline ({longest:g})")
+            raise ValueError(f"deadlines.max_s is {self.deadlines.max_s:g}; it must be at least sync_s and async_s ({longest:g})")
         return self
 
     @model_validator(mode="before")
     @classmethod
-    def _old_keys_are_read(cls, data: Any) -> Any:
+    def _read_old_keys(cls, data: Any) -> Any:
         return with_new_names(data) if isinstance(data, dict) else data
 
     @model_validator(mode="before")
     @classmethod
-    def _ensemble_names_the_sink(cls, data: Any) -> Any:
+    def _ensemble_sets_sinks(cls, data: Any) -> Any:
         if not isinstance(data, dict) or data.get("ensemble") is None:
             return data
         if "sinks" in data:
-            raise ValueError("ensemble and sinks both say where results go; set one of them")
+            raise ValueError("ensemble and sinks both choose the sinks of results; set only one of them")
         try:
             is_ensemble = TypeAdapter(bool).validate_python(data["ensemble"])
         except ValidationError:
-            return data  # what is wrong is said of its key
+            return data  # pydantic reports the error with its key
         return data | {"sinks": ensemble_sinks(is_ensemble)}
 
     @model_validator(mode="after")
-    def _records_have_a_home(self) -> Self:
+    def _records_have_a_store(self) -> Self:
         if self.broker.is_amqp and self.task_store.url is None:
-            raise ValueError("task_store.url is needed: the task records live in Redis, and the broker is RabbitMQ")
+            raise ValueError("task_store.url is needed: the task records are stored in Redis, and the broker is RabbitMQ")
         return self
 
     @model_validator(mode="after")
-    def _keys_come_together(self) -> Self:
+    def _keys_are_a_pair(self) -> Self:
         keys = {name: getattr(self.minio, name).get_secret_value() for name in ("access_key", "secret_key")}
         missing = [name for name, key in keys.items() if not key]
         if self.uploads.store == "minio" and len(missing) == 1:
-            raise ValueError(
-                f"minio.{missing[0]} is empty; minio.access_key and minio.secret_key come together, or neither is set"
-            )
+            raise ValueError(f"minio.{missing[0]} is empty; set both minio.access_key and minio.secret_key, or neither")
         return self
 
     @property
     def possible_sinks(self) -> tuple[SinkName, ...]:
-        """Where results may go: `sinks`, and with `ensemble` also where a change of the mode sends them."""
+        """All sinks that may get results: `sinks`, and with `ensemble` also the sinks of the other mode."""
         return self.sinks if self.ensemble is None else (*ensemble_sinks(True), *ensemble_sinks(False))
 
     @property
     def is_embedded(self) -> bool:
-        """Whether the embedded server is part of this service."""
+        """Whether this service runs the embedded server."""
         return EMBEDDED in (self.broker.url, self.task_store.url)
 
     @property

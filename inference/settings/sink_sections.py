@@ -1,4 +1,4 @@
-"""Sections of the sinks, and of the relay that brings results to them."""
+"""Sections of the sinks, and of the relay that delivers results to them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from inference.settings import addresses
-from inference.settings.checked import Count, Seconds, Section, of_secret
+from inference.settings.checked import Count, Seconds, Section, secret_validator
 
 
 class JsonlSinkSettings(Section):
@@ -17,9 +17,9 @@ class JsonlSinkSettings(Section):
 
 
 class MongodbSettings(Section):
-    """Results as documents, once each."""
+    """MongoDB: one document for each result."""
 
-    url: Annotated[SecretStr, of_secret(addresses.mongodb_url)] = SecretStr("mongodb://127.0.0.1:27017")
+    url: Annotated[SecretStr, secret_validator(addresses.mongodb_url)] = SecretStr("mongodb://127.0.0.1:27017")
     database: Annotated[str, AfterValidator(addresses.mongodb_database)] = "inference"
     collection: Annotated[str, AfterValidator(addresses.mongodb_collection)] = "results"
     #: documents are removed after this many days; none: never
@@ -28,37 +28,37 @@ class MongodbSettings(Section):
 
 
 class KafkaSettings(Section):
-    """Results as records, keyed by request id."""
+    """Kafka: one record for each result, with the request id as key."""
 
     #: HOST:PORT, several with commas between them or as a list
     bootstrap_servers: Annotated[str, BeforeValidator(addresses.bootstrap_servers)] = "127.0.0.1:9092"
     topic: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$"), AfterValidator(addresses.kafka_topic)] = "inference-results"
-    #: of the topic, where we make it
+    #: partitions of the topic, if the service creates it
     partitions: Count = 3
     replication_factor: Count = 1
     #: `cloudevents`: CloudEvents 1.0 in structured mode, the result document as `data`
     format: Literal["plain", "cloudevents"] = "plain"
-    #: a record over this is refused
+    #: a larger record is refused, bytes
     max_record_bytes: Count = 1_000_000
     #: 0.1 to 86400
     timeout_s: Annotated[float, Field(ge=0.1, le=86_400)] = 10
 
 
 class OutboxSettings(Section):
-    """Results that wait for a sink. Over a limit new requests are refused: the record store must not fill up."""
+    """Results that wait for a sink. Above a limit new requests are refused, so that the task store does not fill up."""
 
     max_entries: Count = 100_000
     max_age_s: Seconds = 86_400
 
 
 class RelaySettings(Section):
-    """From the outbox to the sinks."""
+    """Delivery from the outbox to the sinks."""
 
     batch_size: Count = 200
     #: first and longest pause while a sink is down
     backoff_s: Seconds = 0.5
     max_backoff_s: Seconds = 30
-    #: entries that a relay took and did not deliver are another's after this
+    #: entries that a relay took and did not deliver within this time go to another relay, seconds
     reclaim_after_s: Seconds = 30
     #: pause after a batch that was not full, so that the next is fuller
     linger_ms: float = Field(default=50, ge=0, le=1000)

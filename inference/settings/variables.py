@@ -1,4 +1,4 @@
-"""Tell our environment variables from mistyped ones, and from those that Kubernetes sets for each Service of a namespace."""
+"""Environment variables of the service: detection of mistyped names, and of variables that Kubernetes sets for each Service."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ _SERVICE_LINKS = tuple(
 
 
 def is_service_link(name: str, value: str) -> bool:
-    """Whether Kubernetes sets such a variable for a Service: by the forms of its name and of its value."""
+    """Whether name and value have the form of a variable that Kubernetes sets for a Service."""
     return any(names.fullmatch(name) and values.fullmatch(value) for names, values in _SERVICE_LINKS)
 
 
 def is_port_link(name: str, value: str) -> bool:
-    """Whether it is the one of a Service's variables that others mean as a number: `NAME_PORT=tcp://ADDRESS:PORT`."""
+    """Whether it is a Service's `NAME_PORT=tcp://ADDRESS:PORT`, a name that other programs use for a number."""
     return name.upper().endswith("_PORT") and "://" in value and is_service_link(name, value)
 
 
 def unknown_variables(variables: Mapping[str, str | None]) -> Iterator[str]:
-    """A sentence for each variable that begins as ours do and is none. A wrong key inside a section is told with the settings."""
+    """Yield a sentence for each unknown variable with our prefix. The settings report wrong keys inside a section."""
     known = dict(_variables_of(Settings))
     for name, value in variables.items():
         upper = name.upper()
@@ -54,18 +54,18 @@ def unknown_variables(variables: Mapping[str, str | None]) -> Iterator[str]:
 
 
 def _nearest(name: str, known: Mapping[str, Iterable[str]]) -> str:
-    """The setting that is meant: with other underscores first, since they are what is most often mistyped."""
+    """Return a suggestion for a mistyped name; wrong underscores, the most frequent mistake, are tried first."""
     full = [*known, *(f"{section}{_NESTED}{key}" for section, keys in known.items() for key in keys)]
-    by_letters = {one.replace("_", ""): one for one in full}
+    by_letters = {variable.replace("_", ""): variable for variable in full}
     near = difflib.get_close_matches(name, full, n=1, cutoff=0.7)
     found = by_letters.get(name.replace("_", "")) or (near[0] if near else None)
     return f"; did you mean {found}?" if found else ""
 
 
 def _variables_of(settings: type[BaseModel]) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """The variable of each setting and section, and the keys of a section in capitals."""
+    """Yield the variable of each setting and section, with the keys of a section in capitals."""
     for name, field in settings.model_fields.items():
-        kind = next((one for one in (field.annotation, *get_args(field.annotation)) if _is_section(one)), None)
+        kind = next((kind for kind in (field.annotation, *get_args(field.annotation)) if _is_section(kind)), None)
         keys = tuple(key.upper() for key in kind.model_fields) if kind else ()
         yield f"{PREFIX}{name.upper()}", keys
 

@@ -1,4 +1,4 @@
-"""Check the names, networks and origins that the API trusts: `api.allowed_hosts`, `api.cors_origins`, `api.trusted_proxies`."""
+"""Checks of names, networks and origins that the API trusts: `api.allowed_hosts`, `api.cors_origins`, `api.trusted_proxies`."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ import re
 
 from inference.settings.http_address import is_address, is_host_name, normal_host
 
-#: Stands for every host, or every origin.
+#: Matches every host, or every origin.
 ANY = "*"
-#: IPv4 addresses, as a socket for both families shows them.
+#: IPv4 addresses in the form in which a socket for both families shows them.
 _IPV4_MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
-#: Also of browser extensions and of applications that run in a browser's engine, such as chrome-extension://ID.
+#: An origin, also of browser extensions and applications in a browser's engine, such as chrome-extension://ID.
 _ORIGIN = re.compile(r"([a-z][a-z0-9+.-]*)://(\[[0-9a-f:.]+\]|[^/?#@:\[\]\s]+)(?::([0-9]{1,5}))?")
 DEFAULT_PORTS = {"http": "80", "https": "443"}
 
 
 def network(text: str) -> str:
-    """An address or a network as `ipaddress` writes it; IPv4 mapped into IPv6 becomes IPv4. Raises ValueError."""
+    """Return an address or network as `ipaddress` writes it; IPv4 mapped into IPv6 becomes IPv4. Raises ValueError."""
     try:
         found = ipaddress.ip_network(text.strip(), strict=False)
     except ValueError as error:
@@ -28,9 +28,9 @@ def network(text: str) -> str:
 
 
 def allowed_host(text: str) -> str:
-    """An entry of `api.allowed_hosts`, its name as `normal_host` writes it. Raises ValueError.
+    """Return an entry of `api.allowed_hosts`, with the name as `normal_host` writes it. Raises ValueError.
 
-    `*.NAME` stands for all names below NAME, `.NAME` for NAME too.
+    `*.NAME` matches all names below NAME, `.NAME` matches NAME too.
     """
     if text == ANY:
         return text
@@ -43,7 +43,7 @@ def allowed_host(text: str) -> str:
 
 
 def cors_origin(text: str) -> str:
-    """An entry of `api.cors_origins` as browsers send it in the header Origin. Raises ValueError."""
+    """Return an entry of `api.cors_origins` as browsers send it in the header Origin. Raises ValueError."""
     if text == ANY:
         return text
     found = _ORIGIN.fullmatch(text.lower().removesuffix("/"))
@@ -51,6 +51,6 @@ def cors_origin(text: str) -> str:
         raise ValueError("must be an origin, SCHEME://HOST or SCHEME://HOST:PORT, such as https://app.example.org, or *")
     scheme, host, port = found.groups()
     if scheme in DEFAULT_PORTS and not host.startswith("[") and not is_host_name(host):
-        raise ValueError(f"{host} is no host name")
+        raise ValueError(f"{host} is not a host name")
     suffix = "" if port in (None, DEFAULT_PORTS.get(scheme)) else f":{port}"
     return f"{scheme}://{host if host.isascii() else normal_host(host)}{suffix}"

@@ -1,1 +1,1 @@
-"""State of the service: collected, checked and rendered."""
+"""Status of the service: collection, checks and output as text."""

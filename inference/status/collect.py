@@ -1,4 +1,4 @@
-"""How the service does, as an operator asks: stores, queues, workers, outboxes, and what needs a look."""
+"""Status of the service for operators: stores, queues, workers, outboxes, and the problems that need action."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from inference.task_store.outbox import OutboxStats, RelayInfo
 logger = logging.getLogger(__name__)
 
 OK = "ok"
-#: Beyond the longest pause of a relay: what a sink may take to find out that it is down.
+#: Added to the longest pause of a relay: the time that a sink may take to report that it is down, seconds.
 _RELAY_GRACE_S = 30.0
 
 
@@ -28,7 +28,7 @@ class ModelStatus:
     model: str
     version: str
     queue: QueueStats
-    #: how many workers have it warm
+    #: number of workers that have loaded it
     workers: int
 
 
@@ -36,15 +36,15 @@ class ModelStatus:
 class SinkStatus:
     sink: str
     outbox: OutboxStats
-    #: those that read its outbox now, or hold some of it
+    #: relays that read its outbox now, or hold entries of it
     relays: tuple[RelayInfo, ...]
 
 
 @dataclass(frozen=True)
 class Status:
-    #: by store, `ok` or what is wrong with it
+    #: by store, `ok` or a description of the problem
     stores: dict[str, str]
-    #: empty while the task store does not answer, as are the next two
+    #: empty while the task store does not answer, like `sinks` and `workers`
     models: tuple[ModelStatus, ...] = ()
     sinks: tuple[SinkStatus, ...] = ()
     workers: tuple[WorkerInfo, ...] = ()
@@ -54,20 +54,20 @@ class Status:
     rejected_messages: int | None = None
     #: images that the object store has not taken yet; None while the task store does not answer
     unstored_images: int | None = None
-    #: sentences; none when all is well
+    #: sentences; empty if there is no problem
     problems: tuple[str, ...] = ()
-    #: sentences on what is right now, but may lose tasks some day
+    #: sentences about states that work now, but may lose tasks later
     warnings: tuple[str, ...] = ()
 
 
 def status_of(services: Services) -> Status:
-    """Ask all of it now. A store that is down is part of the answer."""
+    """Collect the status now. A store that is down is part of it, and raises no error."""
     stores = {
         "task_store": check(services.store.ping),
         "broker": check(lambda: [services.broker.depth(model.queue) for model in services.descriptions.values()]),
         "object_store": check(services.objects.ping),
     }
-    problems = [f"{store}: {said}" for store, said in stores.items() if said != OK]
+    problems = [f"{store}: {state}" for store, state in stores.items() if state != OK]
     if stores["task_store"] != OK:
         return Status(stores, problems=tuple(problems))
     workers = services.presence.workers()
@@ -93,21 +93,21 @@ def status_of(services: Services) -> Status:
 
 
 def check(call: Callable[[], object]) -> str:
-    """`OK` when `call` returns, else why it cannot be served, as operators get it."""
+    """Return `OK` if `call` returns, else the detail of its error, for operators."""
     error = fault_of(call)
     return OK if error is None else error.detail
 
 
 def fault_of(call: Callable[[], object]) -> ServiceUnavailable | None:
-    """Why `call` cannot be served; None when it returns."""
+    """Return the error for which `call` cannot be served; None if it returns."""
     try:
         call()
     except ServiceUnavailable as error:
         return error
     except Exception:
-        # A client library raises what it likes of a server that goes away; a probe that fails says no more than that it is down.
-        logger.exception("a store cannot be asked")
-        return ServiceUnavailable("it cannot be asked; the log says why")
+        # Client libraries raise errors of many types if a server goes away; a failed probe means only that the server is down.
+        logger.exception("the check of a store failed")
+        return ServiceUnavailable("the check failed; the log has the error")
     return None
 
 
@@ -120,7 +120,7 @@ def _models(services: Services, workers: Sequence[WorkerInfo]) -> tuple[ModelSta
 
 
 def _sinks(services: Services) -> tuple[SinkStatus, ...]:
-    """The configured ones, and others that results still wait for."""
+    """Return the configured sinks, and others for which results still wait."""
     found = []
     for sink in get_args(SinkName):
         stats = services.outbox_stats(sink)
@@ -133,7 +133,7 @@ def _sinks(services: Services) -> tuple[SinkStatus, ...]:
 def _sink_problems(services: Services, status: SinkStatus) -> Iterator[str]:
     waits = f"{status.outbox.entries} results wait for {status.sink}"
     if status.sink not in services.settings.possible_sinks:
-        yield f"{waits}, which is none of the configured sinks"
+        yield f"{waits}, which is not a configured sink"
         return
     if status.outbox.is_over(services.settings.outbox):
         yield f"{waits}, the oldest for {status.outbox.oldest_age_s:.0f} s: new requests are refused"

@@ -1,6 +1,6 @@
-"""Ask a Redis server whether it keeps what it has accepted: it must not evict keys, and should have an append-only file.
+"""Check whether a Redis server keeps accepted tasks: it must not evict keys, and should have an append-only file.
 
-`INFO` is asked, once at the start of a part and for `status`, since managed servers forbid `CONFIG`.
+`INFO` is called at the start of a part and for `status`; managed servers forbid `CONFIG`.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _OLDEST_VERSION = (6, 2)
 
 @dataclass(frozen=True)
 class RedisServer:
-    """The answer of a server about itself. None: it does not say."""
+    """Properties of a server by its own answer; None: unknown."""
 
     #: the setting that names it
     key: str
     version: str | None = None
-    #: what it does when its memory is full
+    #: its policy when its memory is full
     maxmemory_policy: str | None = None
     has_append_only_file: bool | None = None
     is_cluster: bool = False
@@ -40,16 +40,16 @@ class RedisServer:
         return self.maxmemory_policy not in {None, "noeviction"}
 
     def faults(self) -> Iterator[str]:
-        """Why the service cannot work with it."""
+        """Yield the reasons for which the service cannot work with this server."""
         if self.is_cluster:
             yield f"{self.key}: the server is part of a Redis Cluster; one server, or one with sentinels, is needed"
         if self.is_replica:
             yield f"{self.key}: the server is a replica (role:slave), which takes no tasks; name its master, or its sentinels"
-        if self.version is not None and _parsed(self.version) < _OLDEST_VERSION:
+        if self.version is not None and _version(self.version) < _OLDEST_VERSION:
             yield f"{self.key}: the server is Redis {self.version}; 6.2 or later is needed"
 
     def eviction(self) -> Iterator[str]:
-        """How it loses accepted tasks when its memory is full."""
+        """Yield a sentence if the server loses accepted tasks when its memory is full."""
         if self.evicts:
             yield (
                 f"{self.key}: the Redis server evicts keys when its memory is full (maxmemory-policy {self.maxmemory_policy}),"
@@ -57,23 +57,23 @@ class RedisServer:
             )
 
     def warnings(self) -> Iterator[str]:
-        """Reasons for which its end may lose accepted tasks."""
+        """Yield the reasons for which a restart of the server may lose accepted tasks."""
         if self.has_append_only_file is False:
-            yield f"{self.key}: the Redis server has no append-only file (appendonly no): its end loses accepted tasks"
+            yield f"{self.key}: the Redis server has no append-only file (appendonly no): a restart loses accepted tasks"
         if self.maxmemory_policy is None:
-            yield f"{self.key}: the Redis server does not say whether it evicts keys (INFO); it must be set to noeviction"
+            yield f"{self.key}: INFO does not tell whether the Redis server evicts keys; set its maxmemory-policy to noeviction"
 
 
 def check_redis(settings: Settings) -> None:
-    """Log what may lose tasks. A server that is down is not asked: `status` says it later.
+    """Log a warning for each state that may lose tasks. A server that is down is not checked; `status` reports it later.
 
     Raises:
-        ConfigurationError: a server evicts keys and `task_store.allow_eviction` is not set, refuses us, or is too old.
+        ConfigurationError: a server refuses the connection, is too old, or evicts keys without `task_store.allow_eviction`.
     """
     faults: list[str] = []
     for key, url in _servers(settings).items():
         try:
-            server = _asked(key, url)
+            server = _query(key, url)
         except ConfigurationError as error:
             faults.append(error.detail)
             continue
@@ -84,25 +84,25 @@ def check_redis(settings: Settings) -> None:
         if settings.task_store.allow_eviction:
             _warn(server.eviction())
         else:
-            faults += (f"{one}, or task_store.allow_eviction to true" for one in server.eviction())
+            faults += (f"{sentence}, or task_store.allow_eviction to true" for sentence in server.eviction())
         _warn(server.warnings())
     if faults:
         raise ConfigurationError("\n".join(faults))
 
 
 def redis_servers(settings: Settings) -> list[RedisServer]:
-    """Ask the servers now, the embedded one too; those that do not answer are left out."""
+    """Query the servers now, the embedded one included; servers that do not answer are left out."""
     found = []
     for key, url in _servers(settings, with_embedded=True).items():
         try:
-            found.append(_asked(key, url))
+            found.append(_query(key, url))
         except (ConfigurationError, redis.RedisError):
             continue
     return found
 
 
 def _servers(settings: Settings, *, with_embedded: bool = False) -> dict[str, str]:
-    """The URL of each server, by the setting that names it; the record store first. One server is there once."""
+    """Return the URL of each server by the setting that names it, the task store first. Each server is listed once."""
     named = {"task_store.url": settings.task_store.url, "broker.url": settings.broker.url}
     resolved = {"task_store.url": task_store_url(settings), "broker.url": broker_url(settings)}
     found: dict[str, str] = {}
@@ -118,8 +118,8 @@ def _servers(settings: Settings, *, with_embedded: bool = False) -> dict[str, st
     return found
 
 
-def _asked(key: str, url: str) -> RedisServer:
-    """Raises redis.RedisError: it does not answer; ConfigurationError: it refuses us, or cannot be asked."""
+def _query(key: str, url: str) -> RedisServer:
+    """Query one server. Raises redis.RedisError if it does not answer, ConfigurationError if it refuses the connection."""
     client = connect(url, retries=0)
     try:
         info: Any = client.info()
@@ -128,8 +128,8 @@ def _asked(key: str, url: str) -> RedisServer:
     except redis.ResponseError as error:
         if "DB index" in str(error):
             raise ConfigurationError(f"{key}: the Redis server refuses the database: {error}") from error
-        return RedisServer(key)  # INFO is not for everyone
-    except (OSError, ValueError) as error:  # files of TLS that are none, a name that cannot be looked up
+        return RedisServer(key)  # the user may not call INFO
+    except (OSError, ValueError) as error:  # invalid TLS files, or a host name that does not resolve
         raise ConfigurationError(f"{key}: no connection can be made: {error}") from error
     finally:
         client.close()
@@ -141,13 +141,13 @@ def _asked(key: str, url: str) -> RedisServer:
         maxmemory_policy=info.get("maxmemory_policy"),
         has_append_only_file=None if append_only is None else bool(append_only),
         is_cluster=bool(info.get("cluster_enabled")),
-        # Sentinels name another server soon.
+        # With sentinels a replica is temporary: they soon name another server.
         is_replica=info.get("role") == "slave" and RedisAddress.parse(url).master is None,
     )
 
 
-def _parsed(version: str) -> tuple[int, ...]:
-    """Major and minor; a version that is none is taken for a new one."""
+def _version(version: str) -> tuple[int, ...]:
+    """Return major and minor version; an unreadable version counts as new enough."""
     try:
         return tuple(int(part) for part in version.split(".")[:2])
     except ValueError:

@@ -1,4 +1,4 @@
-"""A status as text for a terminal."""
+"""Status as text for a terminal."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ _UNITS = ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
 def status_table(status: Status) -> str:
-    """A few short tables, and what needs a look at the end."""
+    """Return short tables, followed by the warnings and problems."""
     return "\n".join(_lines(status)) + "\n"
 
 
 def _lines(status: Status) -> Iterator[str]:
-    yield from _table(("STORE", "STATE"), [(store, OK if said == OK else "down") for store, said in status.stores.items()])
+    yield from _table(("STORE", "STATE"), [(store, OK if state == OK else "down") for store, state in status.stores.items()])
     if status.models:
         models = [
             (m.model, m.version, m.queue.depth, _age(m.queue.oldest_age_s), _rate(m.queue), m.workers) for m in status.models
@@ -44,7 +44,7 @@ def _lines(status: Status) -> Iterator[str]:
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[object, ...]]) -> Iterator[str]:
-    """Rows with their columns below each other, and an empty line."""
+    """Yield the rows with aligned columns, then an empty line."""
     cells = [head, *(tuple(map(str, row)) for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for row in cells:
@@ -61,7 +61,7 @@ def _rate(queue: QueueStats) -> str:
 
 
 def _age(seconds: float) -> str:
-    """The largest unit that has two of it: 90 s, 3 min, 47 h; nothing waits: -."""
+    """Return an age in the largest unit of which it has at least two: 90 s, 3 min, 47 h; '-' if nothing waits."""
     if seconds <= 0:
         return "-"
     size, unit = next(((size, unit) for size, unit in _UNITS if seconds >= 2 * size), _UNITS[-1])

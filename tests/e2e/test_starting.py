@@ -83,7 +83,7 @@ def test_a_port_in_use_is_one_clear_line(repository: Path, tmp_path: Path) -> No
     ("arguments", "message"),
     [
         (["--host", "nobody.invalid"], "api.host: nobody.invalid does not resolve to an address: "),
-        (["--host", "192.0.2.1"], "api.host: 192.0.2.1 is no address of this machine; "),
+        (["--host", "192.0.2.1"], "api.host: 192.0.2.1 is not an address of this machine; "),
         (["--host", "http://127.0.0.1"], "api.host: must be a host name or an address alone, "),
         (["--host", "127.0.0.1:80"], "api.host: must be a host name or an address alone, "),
         (["--port", "0"], "api.port: Input should be greater than or equal to 1 (got '0')"),
@@ -191,7 +191,7 @@ def test_every_part_says_what_is_wrong_with_its_data_folder(repository: Path, tm
     (tmp_path / "file").touch()
     done = run_part(repository, command, write(tmp_path, {"data_dir": str(tmp_path / "file" / "data")}))
     assert done.returncode == 2
-    assert f"data_dir: {tmp_path / 'file'} is no folder" in done.stderr
+    assert f"data_dir: {tmp_path / 'file'} is not a folder" in done.stderr
     assert "Traceback" not in done.stderr
 
 
@@ -215,7 +215,7 @@ def test_no_part_starts_on_a_redis_that_evicts(repository: Path, tmp_path: Path,
         ({}, ["--port=TAKEN"], "cannot listen on 127.0.0.1:TAKEN: Address already in use"),
         ({"FLOWER_PORT": "TAKEN"}, [], "cannot listen on 127.0.0.1:TAKEN: Address already in use"),
         ({}, ["--address=a..b"], "FLOWER_ADDRESS: a..b does not resolve to an address"),
-        ({"FLOWER_ADDRESS": "192.0.2.1"}, ["--port=0"], "FLOWER_ADDRESS: 192.0.2.1 is no address of this machine"),
+        ({"FLOWER_ADDRESS": "192.0.2.1"}, ["--port=0"], "FLOWER_ADDRESS: 192.0.2.1 is not an address of this machine"),
     ],
 )
 def test_flower_says_what_is_wrong_with_its_address(

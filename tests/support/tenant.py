@@ -88,7 +88,7 @@ class Tenant:
         orphans = Orphans(store, open_object_store(load_settings(None, options)), after_s=after_s)
 
         def are_gone() -> bool:
-            orphans.look_once()
+            orphans.check_once()
             return not store.unknown(store.tag(), [key.rpartition("/")[2] for key in self.uploads()])
 
         wait_until(are_gone, timeout_s=6 * after_s, what="each object is of a task")

@@ -1,1 +1,1 @@
-"""Settings and forms of the ROHE platform."""
+"""Configuration files of ROHE's inference service, translated to our settings."""

@@ -1,4 +1,4 @@
-"""Find the files of the seed's models, whose folders may be written as they are on their author's machine."""
+"""Paths of model files in ROHE's configurations, which may be valid only on their author's machine."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from pathlib import Path
 
 
 def located(folder: str, files: Sequence[str], rohe: Path | None) -> list[str]:
-    """Find the files of one model: `files` as they are named, in `folder` unless they are absolute or objects in a bucket.
+    """Find the files of one model: `files` in `folder`, unless they are absolute or objects in a bucket.
 
-    Absolute paths that are not on this machine are looked for below `rohe`, the checkout of ROHE, by their tails: of
+    Absolute paths that do not exist on this machine are searched below `rohe`, the checkout of ROHE, by their last parts: for
     ``/home/author/ROHE/artifact/vgg`` first ``home/author/ROHE/artifact/vgg``, then ``author/ROHE/artifact/vgg``, and so on.
-    The longest tail with which all of them are there is taken, so that no model is put together of two folders; else the
-    longest with which their folders are; else the whole path, for the error that says what is missing.
+    The longest part with which all files exist is used, so that the files of one model come from one folder; else the longest
+    with which their folders exist; else the whole path, so that the error names the missing file.
     """
-    named = [file if "://" in file else str(Path(folder) / file) for file in files]
-    lost = _lost(named, rohe) if rohe is not None else []
-    if rohe is None or not lost:
-        return named
-    moved = dict(zip(lost, _below(rohe, lost), strict=True))
-    return [moved.get(file, file) for file in named]
+    paths = [file if "://" in file else str(Path(folder) / file) for file in files]
+    missing = _missing(paths, rohe) if rohe is not None else []
+    if rohe is None or not missing:
+        return paths
+    moved = dict(zip(missing, _below(rohe, missing), strict=True))
+    return [moved.get(path, path) for path in paths]
 
 
-def _lost(files: Sequence[str], rohe: Path) -> list[str]:
-    """The absolute ones that are not here, nor is another file in their folder."""
+def _missing(files: Sequence[str], rohe: Path) -> list[str]:
+    """Return the absolute paths outside `rohe` in folders of which none of the files exists on this machine."""
     paths = {file: _path(file) for file in files if "://" not in file}
-    folders = {path.parent for path in paths.values() if os.path.exists(path)}  # noqa: PTH110 False where it may not look
+    folders = {path.parent for path in paths.values() if os.path.exists(path)}  # noqa: PTH110 False without permission
     return [
         file
         for file, path in paths.items()
@@ -35,6 +35,7 @@ def _lost(files: Sequence[str], rohe: Path) -> list[str]:
 
 
 def _below(rohe: Path, files: Sequence[str]) -> list[str]:
+    """Return the paths below `rohe` for absolute paths from another machine."""
     # without `..`, which could lead out of the checkout
     parts = [Path(os.path.normpath(_path(file))).parts[1:] for file in files]
     tails = [[rohe.joinpath(*names[left_out:]) for names in parts] for left_out in range(max(1, min(map(len, parts))))]
@@ -45,5 +46,5 @@ def _below(rohe: Path, files: Sequence[str]) -> list[str]:
 
 
 def _path(file: str) -> Path:
-    """Cut off the digest behind a path."""
+    """Return a path without the digest after it."""
     return Path(file.partition("#sha256=")[0])

@@ -1,6 +1,6 @@
-"""The sections of the seed's configuration files: what may be in them, as its own files and code have it.
+"""Sections of ROHE's configuration files, as its own example files and code define them.
 
-Three forms exist side by side: flat (`model_info` or `model`, `minio_config`, `mongodb`, `kafka`), grouped
+Three forms are in use: flat (`model_info` or `model`, `minio_config`, `mongodb`, `kafka`), grouped
 (`model_info.load_model_params`, `external_services`) and nested (`model_config`, `storage`, `messaging`).
 """
 
@@ -33,32 +33,32 @@ def _lower(value: object) -> object:
 
 def _not_empty(folders: dict[str, Any]) -> dict[str, Any]:
     if not folders:
-        raise ValueError("must name a model")
+        raise ValueError("must name at least one model")
     return folders
 
 
 Text = Annotated[str, Field(min_length=1)]
 Shape = Annotated[tuple[int, int, int], BeforeValidator(_image_shape)]
-#: a model's id here is its name in `models`
+#: the id of a model becomes its name in `models`
 ModelId = ModelName
 
 Device = Annotated[str, BeforeValidator(_lower), Field(pattern=r"^(cpu|gpu(:\d{1,3})?)$")]
 
 
 class _Section(BaseModel):
-    # Its own code puts numbers into texts: a password of digits is fine.
+    # ROHE's own code converts numbers to texts: a password of digits is valid.
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True, protected_namespaces=())
 
 
-class SeedMinio(_Section):
+class RoheMinio(_Section):
     endpoint_url: Text
     access_key: SecretStr = SecretStr("")
     secret_key: SecretStr = SecretStr("")
-    #: of the models
+    #: bucket of the models
     bucket_name: Text
 
 
-class SeedMongodb(_Section):
+class RoheMongodb(_Section):
     username: str = ""
     password: SecretStr = SecretStr("")
     host: Text = "localhost"
@@ -67,41 +67,41 @@ class SeedMongodb(_Section):
     collection_name: Text | None = None
 
     @model_validator(mode="after")
-    def _credentials_come_together(self) -> Self:
+    def _credentials_are_a_pair(self) -> Self:
         if bool(self.username) != bool(self.password.get_secret_value()):
-            raise ValueError("username and password come together")
+            raise ValueError("set both username and password, or neither")
         return self
 
 
-class SeedKafka(_Section):
+class RoheKafka(_Section):
     address: Text | None = None
     topic_name: Text | None = None
 
 
-class SeedFiles(_Section):
+class RoheFiles(_Section):
     architecture_file: Text
     weights_file: Text
 
 
-class SeedFolder(_Section):
+class RoheFolder(_Section):
     folder: Text
 
 
-class SeedLoadParams(SeedFiles):
+class RoheLoadParams(RoheFiles):
     #: folder of each model, by id
     model_directories: Annotated[dict[ModelId, Text], AfterValidator(_not_empty)]
 
 
-class SeedModelInfo(_Section):
-    """Models that differ in their folder alone."""
+class RoheModelInfo(_Section):
+    """Models that differ only in their folder."""
 
     chosen_model_id: ModelId
     input_shape: Shape
-    #: names of the files in each model's folder; without `models`, their paths
-    files_name: SeedFiles | None = None
-    files: SeedFiles | None = None
-    models: dict[ModelId, SeedFolder] | None = None
-    load_model_params: SeedLoadParams | None = None
+    #: names of the files in each model's folder; without `models`, the paths of the files
+    files_name: RoheFiles | None = None
+    files: RoheFiles | None = None
+    models: dict[ModelId, RoheFolder] | None = None
+    load_model_params: RoheLoadParams | None = None
 
     @model_validator(mode="after")
     def _files_are_named_once(self) -> Self:
@@ -109,28 +109,28 @@ class SeedModelInfo(_Section):
         if len(named) != 1:
             raise ValueError(f"needs one of files_name, files and load_model_params, and has {' and '.join(named) or 'none'}")
         if self.load_model_params and self.models is not None:
-            raise ValueError("models goes with files_name; load_model_params has model_directories")
+            raise ValueError("models needs files_name; with load_model_params use its model_directories")
         return self
 
     @property
-    def file_names(self) -> tuple[str, SeedFiles]:
-        """The key that names the files, and what it says."""
+    def file_names(self) -> tuple[str, RoheFiles]:
+        """The key that names the files, and its value."""
         key = next(name for name in ("files_name", "files", "load_model_params") if getattr(self, name) is not None)
         return key, getattr(self, key)
 
 
-class SeedModel(_Section):
-    """The oldest form: one model by its files."""
+class RoheModel(_Section):
+    """Oldest form: one model by its files."""
 
     model_id: ModelId = "model"
-    files: SeedFiles
+    files: RoheFiles
     input_shape: Shape
 
 
-class SeedVariant(_Section):
-    """A model of its type; what it says goes before what the type says."""
+class RoheVariant(_Section):
+    """Model of a type; its values take precedence over those of the type."""
 
-    #: folder of its files
+    #: folder of the model's files
     path: Text | None = None
     description: str | None = None
     input_shape: Shape | None = None
@@ -139,59 +139,59 @@ class SeedVariant(_Section):
     output_labels: list[Label] | None = None
 
 
-class SeedModelType(_Section):
+class RoheModelType(_Section):
     description: str = ""
     input_shape: Shape
     architecture_file: Text
     weights_file: Text
     #: in class order
     output_labels: list[Label] | None = None
-    #: by model id; none: the type is one model
-    variants: dict[ModelId, SeedVariant] | None = None
+    #: by model id; None: the type is one model
+    variants: dict[ModelId, RoheVariant] | None = None
 
 
-class SeedModelConfig(_Section):
+class RoheModelConfig(_Section):
     chosen_model_type: Text
     chosen_model_id: ModelId | None = None
     #: milliseconds
     inference_timeout: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     inference_backend: Annotated[Literal["tensorflow"] | None, BeforeValidator(_lower)] = None
-    #: a confidence under it is no decision; none: the most likely class
+    #: a lower confidence is no decision; None: the most likely class is always the decision
     default_threshold: float | None = Field(default=None, ge=0, le=1)
     preferred_device: Device | None = None
-    model_type: Annotated[dict[Text, SeedModelType], AfterValidator(_not_empty)]
-    #: a draft of another form that stands in its example file; not read there either
+    model_type: Annotated[dict[Text, RoheModelType], AfterValidator(_not_empty)]
+    #: draft of another form in ROHE's example file; ROHE does not read it either
     object_classification: Any = None
 
 
-class SeedStorage(_Section):
-    minio: SeedMinio | None = None
-    mongodb: SeedMongodb | None = None
+class RoheStorage(_Section):
+    minio: RoheMinio | None = None
+    mongodb: RoheMongodb | None = None
 
 
-class SeedMessaging(_Section):
-    kafka: SeedKafka | None = None
+class RoheMessaging(_Section):
+    kafka: RoheKafka | None = None
 
 
-class SeedExternalServices(_Section):
-    minio_storage: SeedMinio | None = None
-    mongodb: SeedMongodb | None = None
-    kafka: SeedKafka | None = None
-    #: Consul
+class RoheExternalServices(_Section):
+    minio_storage: RoheMinio | None = None
+    mongodb: RoheMongodb | None = None
+    kafka: RoheKafka | None = None
+    #: address of Consul, not used here
     service_registry: Any = None
 
 
-#: Sections that only the seed has.
+#: Sections that only ROHE's files have.
 SECTIONS: dict[str, type[BaseModel]] = {
-    "model_info": SeedModelInfo,
-    "model": SeedModel,
-    "model_config": SeedModelConfig,
-    "minio_config": SeedMinio,
-    "storage": SeedStorage,
-    "messaging": SeedMessaging,
-    "external_services": SeedExternalServices,
+    "model_info": RoheModelInfo,
+    "model": RoheModel,
+    "model_config": RoheModelConfig,
+    "minio_config": RoheMinio,
+    "storage": RoheStorage,
+    "messaging": RoheMessaging,
+    "external_services": RoheExternalServices,
 }
-#: Sections that both have; seed's keys and ours may stand side by side there.
-SHARED: dict[str, type[BaseModel]] = {"mongodb": SeedMongodb, "kafka": SeedKafka}
+#: Sections that both have; they may contain ROHE's keys together with ours.
+SHARED: dict[str, type[BaseModel]] = {"mongodb": RoheMongodb, "kafka": RoheKafka}
 #: Sections that have no use here.
 UNUSED = ("qoa_config", "service_quality_config")

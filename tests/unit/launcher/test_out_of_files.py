@@ -62,7 +62,7 @@ def test_a_part_that_cannot_be_started_again_is_tried_again(
     running.stop()
     assert len(mark.read_text(encoding="utf-8")) >= 2
     assert [record for record in caplog.records if record.exc_info] == []
-    assert "cannot start worker: Too many open files; trying again in 0.1 s" in caplog.text
+    assert "cannot start worker: Too many open files; retrying in 0.1 s" in caplog.text
 
 
 @pytest.mark.parametrize("form", ["text", "json"])

@@ -44,7 +44,7 @@ def test_a_part_that_can_start_leaves_nothing_behind(part: Part, tmp_path: Path)
 
 @pytest.mark.parametrize("part", [part for part in PARTS if part != "flower"])
 def test_a_file_in_the_place_of_the_data_folder_is_named(part: Part, tmp_path: Path, a_file: Path) -> None:
-    assert complaint(part, tmp_path, data_dir=a_file / "below") == f"data_dir: {a_file} is no folder"
+    assert complaint(part, tmp_path, data_dir=a_file / "below") == f"data_dir: {a_file} is not a folder"
 
 
 @pytest.mark.parametrize("part", PARTS)

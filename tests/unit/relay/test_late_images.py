@@ -34,20 +34,20 @@ def rig(redis_client: redis.Redis, key_prefix: str) -> Rig:
 
 def test_they_are_stored_where_their_tasks_say(rig: Rig) -> None:
     first, second = rig.task(b"1"), rig.task(b"2")
-    assert rig.late.store_some() == 2
+    assert rig.late.store_batch() == 2
     assert rig.objects.objects == {rig.key(first): b"1", rig.key(second): b"2"}
     assert rig.store.get(first).is_image_stored
-    assert rig.late.store_some() == 0
+    assert rig.late.store_batch() == 0
 
 
 def test_they_wait_for_the_object_store(rig: Rig) -> None:
     task_id = rig.task()
     rig.objects.available = False
     with pytest.raises(ServiceUnavailable):
-        rig.late.store_some()
+        rig.late.store_batch()
     assert rig.store.kept_images(10) == [task_id]
     rig.objects.available = True
-    rig.late.store_some()
+    rig.late.store_batch()
     assert rig.objects.objects == {rig.key(task_id): b"image"}
 
 
@@ -61,7 +61,7 @@ def test_one_that_is_refused_keeps_no_other(rig: Rig, monkeypatch: pytest.Monkey
         put(key, data, **options)  # type: ignore[arg-type]
 
     monkeypatch.setattr(rig.objects, "put", sometimes)
-    assert rig.late.store_some() == 2
+    assert rig.late.store_batch() == 2
     assert rig.objects.objects == {rig.key(good): b"good"}
     assert (rig.store.kept_images(10), rig.store.get(odd).is_image_stored) == ([], False)
     assert f"the image of task {odd} cannot be stored: refused by the test" in caplog.text
@@ -70,6 +70,6 @@ def test_one_that_is_refused_keeps_no_other(rig: Rig, monkeypatch: pytest.Monkey
 def test_one_that_is_gone_is_told(rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     task_id = rig.task()
     monkeypatch.setattr(rig.store, "kept_image", lambda _: None)
-    rig.late.store_some()
+    rig.late.store_batch()
     assert f"the image of task {task_id} was not stored" in caplog.text
     assert rig.store.kept_images(10) == []

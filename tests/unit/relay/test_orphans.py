@@ -12,7 +12,7 @@ from support.fakes import FakeObjectStore
 from support.samples import a_request
 
 from inference.errors import InferenceError, ServiceUnavailable
-from inference.lifecycle.task_ids import TaskIds, is_of, made_at_ms, new_task_id
+from inference.lifecycle.task_ids import TaskIds, belongs_to, made_at_ms, new_task_id
 from inference.relay import orphans
 from inference.relay.orphans import Orphans
 from inference.storage.local import LocalObjectStore
@@ -75,12 +75,12 @@ def rig(redis_client: redis.Redis, key_prefix: str) -> Rig:
 
 def test_one_without_a_task_goes_once_it_is_old_enough(rig: Rig) -> None:
     orphan, kept = rig.upload(), rig.upload(is_accepted=True)
-    rig.orphans.look_once()
+    rig.orphans.check_once()
     rig.pass_s(AFTER_S - 1)
-    rig.orphans.look_once()
+    rig.orphans.check_once()
     assert rig.keys == {orphan, kept}
     rig.pass_s(2)
-    assert rig.orphans.look_once() is False
+    assert rig.orphans.check_once() is False
     assert rig.keys == {kept}
 
 
@@ -89,9 +89,9 @@ def test_each_is_looked_at_once_and_days_follow_one_another(rig: Rig) -> None:
     for number in range(40):
         uploads.append(rig.upload(is_accepted=number % 2 == 0))
         rig.pass_s(60)
-        rig.orphans.look_once()
+        rig.orphans.check_once()
     rig.pass_s(2 * AFTER_S)
-    rig.orphans.look_once()
+    rig.orphans.check_once()
     assert rig.keys == set(uploads[::2])
 
 
@@ -100,7 +100,7 @@ def test_after_a_start_those_are_found_whose_records_cannot_be_gone_yet(rig: Rig
     rig.pass_s(LIFE_S / 2)
     rig.upload()
     rig.pass_s(LIFE_S / 2)
-    rig.new().look_once()
+    rig.new().check_once()
     assert rig.keys == {expired}
 
 
@@ -112,7 +112,7 @@ def test_those_of_other_stores_and_of_no_store_stay(rig: Rig) -> None:
         rig.objects.put(key, b"")
     rig.upload()
     rig.pass_s(AFTER_S + 1)
-    rig.orphans.look_once()
+    rig.orphans.check_once()
     assert others <= rig.keys
     assert len(rig.keys) == len(others) + 1
 
@@ -122,12 +122,12 @@ def test_a_store_that_forgot_everything_is_another_one(rig: Rig) -> None:
     rig.forget_everything()
     rig.lives_noted_since(0)
     rig.pass_s(AFTER_S + 1)
-    rig.orphans.look_once()
+    rig.orphans.check_once()
     assert rig.keys == uploads
 
 
 def test_many_take_several_looks(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(orphans, "_LOOK_SIZE", 10)
+    monkeypatch.setattr(orphans, "_CHECK_SIZE", 10)
     monkeypatch.setattr(orphans, "_IDS", 3)
     rig.orphans = rig.new()
     kept = {rig.upload(is_accepted=True) for _ in range(25)}
@@ -135,7 +135,7 @@ def test_many_take_several_looks(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> N
         rig.upload()
     rig.pass_s(AFTER_S + 1)
     looks = 1
-    while rig.orphans.look_once():
+    while rig.orphans.check_once():
         looks += 1
     assert (rig.keys, looks) == (kept, 6)
 
@@ -146,9 +146,9 @@ def test_what_a_failure_left_is_looked_at_again(rig: Rig, what: str) -> None:
     rig.pass_s(AFTER_S + 1)
     getattr(rig, what).available = False
     with pytest.raises(ServiceUnavailable):
-        rig.orphans.look_once()
+        rig.orphans.check_once()
     getattr(rig, what).available = True
-    rig.orphans.look_once()
+    rig.orphans.check_once()
     assert rig.keys == set()
 
 
@@ -164,7 +164,7 @@ def test_one_that_cannot_be_deleted_keeps_no_other(rig: Rig, monkeypatch: pytest
 
     monkeypatch.setattr(rig.objects, "delete", sometimes)
     rig.pass_s(AFTER_S + 1)
-    rig.orphans.look_once()
+    rig.orphans.check_once()
     assert rig.keys == {odd}
 
 
@@ -173,18 +173,18 @@ def test_those_of_a_folder_go_too(rig: Rig, tmp_path: Path) -> None:
     rig.objects = objects  # type: ignore[assignment]
     orphan, kept = rig.upload(), rig.upload(is_accepted=True)
     rig.pass_s(AFTER_S + 1)
-    rig.new().look_once()
+    rig.new().check_once()
     day = orphan.rpartition("/")[0]
     assert objects.keys(f"{day}/", limit=10) == [kept]
 
 
 def test_it_looks_again_soon_while_there_are_more(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(orphans, "_LOOK_SIZE", 10)
+    monkeypatch.setattr(orphans, "_CHECK_SIZE", 10)
     rig.orphans = rig.new()
     for _ in range(15):
         rig.upload()
     rig.pass_s(AFTER_S + 1)
-    assert [rig.orphans.look() for _ in range(2)] == [1, 60]
+    assert [rig.orphans.check() for _ in range(2)] == [1, 60]
 
 
 def test_records_that_live_too_short_for_it_are_told_once(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
@@ -192,7 +192,7 @@ def test_records_that_live_too_short_for_it_are_told_once(rig: Rig, caplog: pyte
     rig.note_life(AFTER_S)
     for _ in range(5):
         rig.pass_s(AFTER_S)
-        assert rig.orphans.look() == 60
+        assert rig.orphans.check() == 60
     assert rig.keys == kept
     assert len([record for record in caplog.records if "uploads.orphan_after_s" in record.getMessage()]) == 1
 
@@ -205,11 +205,11 @@ def test_those_stay_whose_records_may_be_gone(rig: Rig) -> None:
     rig.pass_s(60)
     rig.lives_noted_since(rig.now_s)
     rig.pass_s(AFTER_S + 1)
-    rig.new().look_once()
+    rig.new().check_once()
     assert rig.keys == old | unnoted
     rig.lives_noted_since(0)
     rig.note_life(3600)
-    rig.new().look_once()
+    rig.new().check_once()
     assert rig.keys == old
 
 
@@ -219,8 +219,8 @@ def test_an_id_is_a_uuid_of_version_7() -> None:
     for task_id in ids:
         assert (len(task_id), task_id[12], task_id[16] in "89ab", task_id[26:]) == (32, "7", True, "00abcd")
         assert made_at_ms(task_id) == 1_700_000_000_123
-        assert is_of(task_id, "00abcd")
-        assert not is_of(task_id, "11abcd")
+        assert belongs_to(task_id, "00abcd")
+        assert not belongs_to(task_id, "11abcd")
 
 
 def test_a_key_has_the_day_of_its_id(rig: Rig) -> None:

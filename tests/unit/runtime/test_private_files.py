@@ -81,7 +81,7 @@ def test_a_link_of_another_user_is_refused(shared_temp: Path, tmp_path: Path, da
     (tmp_path / "ours").mkdir(mode=mode)
     folder = embedded_socket(data_dir).parent
     assert as_nobody(lambda: f"{os.symlink(tmp_path / 'ours', folder)}") == "None"  # noqa: PTH211 it imports nothing new
-    check_refused(data_dir, f"{folder} is no folder")
+    check_refused(data_dir, f"{folder} is not a folder")
 
 
 @pytest.mark.parametrize("mode", [0o755, 0o770, 0o701])
@@ -94,7 +94,7 @@ def test_a_folder_that_is_open_to_others_is_refused(shared_temp: Path, data_dir:
 
 def test_a_file_in_its_place_is_refused(shared_temp: Path, data_dir: Path) -> None:
     embedded_socket(data_dir).parent.touch()
-    check_refused(data_dir, "is no folder")
+    check_refused(data_dir, "is not a folder")
 
 
 def test_a_place_where_others_can_replace_it_is_refused(shared_temp: Path, data_dir: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_data_folder_that_others_may_change_is_told(
     for part in ("everything", "broker", "flower"):
         caplog.clear()
         check_start(Settings(data_dir=folder), part)
-        assert ("other users can replace what is in" in caplog.text) is warns
+        assert ("other users can replace files in" in caplog.text) is warns
 
 
 @needs_root

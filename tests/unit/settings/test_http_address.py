@@ -135,7 +135,7 @@ class TestAnAddressThatCannotBeListenedOn:
     @pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1", "fe80::1"])
     def test_an_address_of_another_machine(self, host: str) -> None:
         detail, field = self.complaint(host, 30005)
-        assert detail.startswith(f"api.host: {host} is no address of this machine; ")
+        assert detail.startswith(f"api.host: {host} is not an address of this machine; ")
         assert field == "api.host"
 
     @pytest.mark.parametrize(("host", "shown"), [("127.0.0.1", "127.0.0.1"), ("::1", "[::1]"), ("::", "[::]")])

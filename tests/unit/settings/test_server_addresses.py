@@ -58,7 +58,7 @@ class TestAddresses:
 
     def test_an_endpoint_has_no_credentials(self) -> None:
         said = complaint({"minio": {"endpoint": "http://key:secret@host:9000"}})
-        assert said.startswith("minio.endpoint: must be HOST:PORT; credentials belong into")
+        assert said.startswith("minio.endpoint: must be HOST:PORT; credentials belong in")
         assert "secret@" not in said
 
     @pytest.mark.parametrize("key", ["access_key", "secret_key"])

@@ -151,7 +151,7 @@ class TestFiles:
 
     @pytest.mark.parametrize(
         ("value", "says"),
-        [("2024-13-45", "no timestamp in line 1"), ("9" * 5000, "no int in line 1"), ("&a [*a]", "an alias stands for")],
+        [("2024-13-45", "no timestamp in line 1"), ("9" * 5000, "no int in line 1"), ("&a [*a]", "an alias refers to")],
     )
     def test_a_value_that_is_none_is_told(self, value: str, says: str) -> None:
         said = complaint(f"pipeline_id: {value}\n")
@@ -276,7 +276,7 @@ class TestErrors:
         assert "\n" not in said
 
     def test_ensemble_and_sinks_cannot_both_say_where_results_go(self) -> None:
-        assert "ensemble and sinks both say where results go" in complaint({"ensemble": True, "sinks": ["jsonl"]})
+        assert "ensemble and sinks both choose the sinks of results" in complaint({"ensemble": True, "sinks": ["jsonl"]})
 
     def test_warn_is_a_level(self) -> None:
         assert load({"log": {"level": "warn"}}).log.level == "WARNING"
@@ -340,7 +340,7 @@ class TestErrors:
 
     def test_a_default_deadline_over_the_longest_is_told_with_both(self) -> None:
         said = complaint({"deadlines": {"async_s": 100, "max_s": 50}})
-        assert "deadlines.max_s is 50, less than a default deadline (100)" in said
+        assert "deadlines.max_s is 50; it must be at least sync_s and async_s (100)" in said
 
 
 class TestSecrets:
@@ -409,7 +409,7 @@ class TestSecrets:
     def test_an_error_of_the_whole_shows_no_secret(self) -> None:
         """What is wrong with the whole is not told by showing all of it: what is to be masked is plain text there."""
         said = complaint({"broker": {"url": "amqp://host"}, "minio": {"secret_key": "hidden"}})
-        assert said == "settings: task_store.url is needed: the task records live in Redis, and the broker is RabbitMQ"
+        assert said == "settings: task_store.url is needed: the task records are stored in Redis, and the broker is RabbitMQ"
 
     @pytest.mark.parametrize(
         "document",

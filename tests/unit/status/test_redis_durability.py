@@ -106,7 +106,7 @@ def test_a_server_that_forbids_info_is_unknown(settings: Settings, caplog: pytes
     with connect(settings.broker.url) as admin:
         admin.execute_command("ACL", "SETUSER", "default", "-info")
     check_redis(settings)
-    assert "does not say whether it evicts keys" in caplog.text
+    assert "does not tell whether the Redis server evicts keys" in caplog.text
 
 
 def test_a_server_that_is_down_does_not_end_the_start(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

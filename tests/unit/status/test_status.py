@@ -152,7 +152,7 @@ def test_results_for_a_sink_that_is_configured_no_more_need_a_look(rig: Rig) -> 
     rig.finish("kafka")
     status = rig.status(sinks=["jsonl"])
     assert [sink.sink for sink in status.sinks] == ["jsonl", "kafka"]
-    assert status.problems == ("1 results wait for kafka, which is none of the configured sinks",)
+    assert status.problems == ("1 results wait for kafka, which is not a configured sink",)
 
 
 def test_a_service_without_sinks_is_well_without_a_relay(rig: Rig) -> None:

@@ -1,4 +1,4 @@
-"""The seed's configuration forms: what its keys become, and what is said of a wrong one by the name it has in the file."""
+"""ROHE's configuration files: the settings that its keys become, and the messages about wrong keys, named as in the file."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ class TestForms:
     @pytest.mark.parametrize("host", ["a b", "a..b", "u:p@h", "h/x"])
     def test_a_wrong_host_of_mongodb_is_named_by_its_key(self, host: str) -> None:
         mongodb = {"host": host, "port": 1, "username": "u", "password": "p"}
-        assert translate({"mongodb": mongodb}).seed_keys["mongodb.url"] == "mongodb.host"
+        assert translate({"mongodb": mongodb}).rohe_keys["mongodb.url"] == "mongodb.host"
 
     def test_mongodb_without_credentials(self) -> None:
         mongodb = {"host": "db", "username": "", "password": ""}
@@ -338,7 +338,7 @@ class TestRohe:
 
 class TestNotes:
     def test_every_key_says_what_it_became(self) -> None:
-        became = {one.key: (one.setting, one.value) for one in translate(NESTED).became}
+        became = {one.key: (one.setting, one.value) for one in translate(NESTED).translated}
         assert became["model_config.chosen_model_id"] == ("default_model", "vgg_0")
         assert became["model_config.inference_timeout"] == ("models.*.predict_timeout_s", 5.0)
         assert became["model_config.model_type.bdd100k.variants.vgg"][0] == "models.vgg"
@@ -348,7 +348,7 @@ class TestNotes:
     @pytest.mark.parametrize("name", FORMS)
     def test_no_key_is_forgotten(self, name: str) -> None:
         translation = translate(FORMS[name])
-        told = [*(one.key for one in translation.became), *translation.unused]
+        told = [*(one.key for one in translation.translated), *translation.unused]
 
         def forgotten(value: Any, key: str) -> Iterator[str]:
             if key in told or any(one.startswith(f"{key}.") for one in told) or key.endswith("inference_backend"):
@@ -361,7 +361,7 @@ class TestNotes:
 
     def test_secrets_are_masked(self) -> None:
         translation = translate(FLAT)
-        shown = str([shown_value(one.value) for one in translation.became])
+        shown = str([shown_value(one.value) for one in translation.translated])
         assert "hidden" not in shown
         assert "admin%40pass" not in shown
         assert "key-of-mine" not in shown
@@ -399,7 +399,7 @@ class TestErrors:
             ("flat", "minio_config.bucket_name", ..., "minio_config.bucket_name: Field required"),
             ("flat", "minio_config.endpoint_url", 7, ""),
             ("flat", "mongodb.port", "many", "mongodb.port: Input should be a valid integer"),
-            ("flat", "mongodb.password", "", "mongodb: username and password come together"),
+            ("flat", "mongodb.password", "", "mongodb: set both username and password, or neither"),
             ("flat", "kafka.topic_name", "no topic!", "kafka.topic_name: String should match pattern"),
             (
                 "grouped",
@@ -467,10 +467,13 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("more", "says"),
         [
-            ({"minio": {"endpoint": "x:1"}}, "minio_config.endpoint_url: minio.endpoint says it too; keep one of them"),
-            ({"mongodb": MONGODB | {"url": "mongodb://x"}}, "mongodb.host: mongodb.url says it too; keep one of them"),
-            ({"default_model": "vgg"}, "model_info.chosen_model_id: default_model says it too; keep one of them"),
-            ({"storage": {"minio": MINIO}}, "storage.minio.bucket_name: minio_config.bucket_name says it too; keep one of them"),
+            ({"minio": {"endpoint": "x:1"}}, "minio_config.endpoint_url: minio.endpoint sets the same value; keep one of them"),
+            ({"mongodb": MONGODB | {"url": "mongodb://x"}}, "mongodb.host: mongodb.url sets the same value; keep one of them"),
+            ({"default_model": "vgg"}, "model_info.chosen_model_id: default_model sets the same value; keep one of them"),
+            (
+                {"storage": {"minio": MINIO}},
+                "storage.minio.bucket_name: minio_config.bucket_name sets the same value; keep one of them",
+            ),
         ],
     )
     def test_what_both_say_is_refused(self, more: dict[str, Any], says: str) -> None:
