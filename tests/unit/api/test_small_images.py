@@ -185,7 +185,7 @@ class TestAStoreThatHangs:
 def test_when_many_puts_hang_the_next_images_are_stored_first(
     client: FlaskClient, objects: GatedObjects, monkeypatch: pytest.MonkeyPatch, redis_client: redis.Redis
 ) -> None:
-    monkeypatch.setattr("api.acceptance.uploads._MAX_BESIDE", 2)
+    monkeypatch.setattr("api.acceptance.uploads._MAX_BACKGROUND_PUTS", 2)
     monkeypatch.setattr("api.acceptance.submission.GRACE_S", 10)
     objects.gate.clear()
     requests = []
