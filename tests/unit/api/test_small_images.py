@@ -215,7 +215,7 @@ def test_an_object_is_a_copy_only_where_the_record_has_the_bytes(
     put = objects.put
 
     def put_and_note(key: str, data: bytes, *, is_durable: bool = True, **options: Any) -> None:
-        copies[key.rpartition("/")[2]] = is_durable
+        copies[key.rpartition("/")[2]] = not is_durable
         put(key, data, is_durable=is_durable, **options)
 
     monkeypatch.setattr(objects, "put", put_and_note)
