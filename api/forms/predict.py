@@ -40,7 +40,7 @@ class ImageForm:
     shape: Any
     dtype: Any
     deadline_s: float | None
-    #: 0 is usual, 9 goes first
+    #: 0 is usual, 9 is the highest
     priority: int
     #: the sinks of the result; None: the sinks in the settings
     sinks: tuple[str, ...] | None
