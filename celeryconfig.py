@@ -18,13 +18,13 @@ except ConfigurationError as error:
 
 broker_use_ssl = kombu_tls(settings) or False
 broker_connection_retry_on_startup = True
-# What Redis refuses while it changes roles, or is without its replicas, passes. Of RabbitMQ such an error is a fault of ours.
+# Redis refuses calls temporarily during a change of roles or while replicas are missing. On RabbitMQ such an error is a bug here.
 broker_channel_error_retry = not settings.broker.is_amqp
 broker_transport_options = (
     {}
     if settings.broker.is_amqp
     else {
-        # Only a message whose worker died comes back this way, and the sweeper was faster: see inference/sweeper.py.
+        # Only the message of a worker that died returns this way, and the sweeper is faster: see inference/relay/sweeper.py.
         "visibility_timeout": 3600,
         "socket_timeout": 10,
         "socket_connect_timeout": 5,
@@ -36,12 +36,12 @@ broker_transport_options = (
 task_queues = [predict_queue(model.queue, settings.broker) for model in _models.values()]
 task_default_queue = _models[default_name(settings, _models)].queue
 
-# One consumer; what runs side by side are the threads of the pipeline and the predictor process.
+# One consumer; the threads of the pipeline and the predictor process run concurrently.
 worker_pool = "solo"
 worker_consumer = "tasks.consumer.consumer:InferenceConsumer"
 worker_concurrency = 1
-# In items with tasks/claiming.py. RabbitMQ, and kombu's own transport for Redis, count messages, whatever they carry: all their
-# leases are renewed together, and what is decoded is bounded by the arena's slots.
+# Counted in items by tasks/transport/. RabbitMQ and kombu's own transport for Redis count messages, each with one or more items:
+# the leases of all items are renewed together, and the arena's slots limit the number of decoded images.
 worker_prefetch_multiplier = settings.worker.max_batch_size * settings.worker.prefetch_batches
 worker_cancel_long_running_tasks_on_connection_loss = False
 worker_enable_prefetch_count_reduction = False

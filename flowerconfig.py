@@ -1,6 +1,6 @@
-"""Flower's settings, which `celery -A tasks flower` finds here: behind a password, for this machine alone, its state kept.
+"""Flower's settings, which `celery -A tasks flower` reads: with a password, on loopback only, with state kept in a file.
 
-`FLOWER_…` variables and the command line go before them.
+`FLOWER_…` variables and the command line take precedence.
 """
 
 import os
@@ -18,14 +18,14 @@ from tasks.flower_access import login_problem
 # The variables and the command line have been read into `options` already.
 if not options.auth and (_problem := login_problem(options.basic_auth or ())):
     sys.exit(f"FLOWER_BASIC_AUTH=NAME:PASSWORD {_problem}")
-if any(word.lstrip("-").replace("-", "_").startswith("basic_auth") for word in sys.argv):
+if any(argument.lstrip("-").replace("-", "_").startswith("basic_auth") for argument in sys.argv):
     sys.stderr.write("warning: all users of this host can read a command line; put the password into FLOWER_BASIC_AUTH\n")
 
 
 def _check_address(host: str, port: int) -> None:
-    """As the variables and the command line say, which Flower has read already. Raises ConfigurationError."""
+    """Check the address that the variables or the command line set. Raises ConfigurationError."""
     if not 0 <= port < 2**16:
-        raise ConfigurationError(f"FLOWER_PORT: {port} is no port")
+        raise ConfigurationError(f"FLOWER_PORT: {port} is not a port: use 0 to 65535")
     bound_socket(host, port, key="FLOWER_ADDRESS").close()
 
 

@@ -1,10 +1,10 @@
-"""The service's command line.
+"""Command line of the service.
 
 python server.py --config FILE --port 30005     everything on this machine
 python server.py api | relay | broker           one part (the worker: celery -A tasks worker)
-python server.py check-config FILE              every error by key, and the effective settings
-python server.py status [--json]                how it does; exit code 1 when something needs a look
-python server.py reset-models                  back from what commands changed to the configuration
+python server.py check-config FILE              show every error by its key, and the effective settings
+python server.py status [--json]                show the state; exit code 1 if something needs attention
+python server.py reset-models                   undo the changes of commands: back to the configuration
 python server.py dead-letters list | inspect ID | replay ID | discard ID
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import sys
 
-# The API runs in greenlets: everything it imports must find the patched standard library.
+# The API runs in greenlets: patch the standard library before anything else is imported.
 if __name__ == "__main__" and "api" in sys.argv[1:]:
     from gevent import monkey
 
@@ -45,7 +45,7 @@ from inference.settings import (
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; gives the exit code."""
+    """Run the command; returns the exit code."""
     options = _parser().parse_args(arguments)
     try:
         return int(options.run(options))
@@ -81,24 +81,24 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(run=_run_everything)
     commands = parser.add_subparsers(metavar="COMMAND")
 
-    api = commands.add_parser("api", parents=[shared, address], help="the HTTP front alone")
+    api = commands.add_parser("api", parents=[shared, address], help="the HTTP API alone")
     api.set_defaults(run=_run_api)
     relay = commands.add_parser("relay", parents=[shared], help="the relay and the sweeper alone")
     relay.set_defaults(run=_run_relay)
     broker = commands.add_parser("broker", parents=[shared], help="the embedded broker alone")
     broker.set_defaults(run=_run_broker)
-    check = commands.add_parser("check-config", parents=[shared], help="check a configuration and show what it comes to")
+    check = commands.add_parser("check-config", parents=[shared], help="check a configuration and show the effective settings")
     check.add_argument("file", type=Path, nargs="?", help="the configuration")
     check.set_defaults(run=_check_config)
-    status = commands.add_parser("status", parents=[shared], help="stores, queues, workers, outboxes, and what needs a look")
-    status.add_argument("--json", action="store_true", help="for machines")
+    status = commands.add_parser("status", parents=[shared], help="show stores, queues, workers, outboxes, and problems")
+    status.add_argument("--json", action="store_true", help="print JSON")
     status.set_defaults(run=_status)
-    reset = commands.add_parser("reset-models", parents=[shared], help="undo what commands changed: back to the configuration")
+    reset = commands.add_parser("reset-models", parents=[shared], help="undo the changes of commands: back to the configuration")
     reset.set_defaults(run=_reset_models)
     dead = commands.add_parser(
         "dead-letters",
         parents=[shared],
-        help="tasks that killed their process, results that a sink refused, messages that no worker can read",
+        help="tasks whose attempts crashed, results that a sink refused, messages that no worker can read",
     )
     dead.add_argument("action", choices=["list", "inspect", "replay", "discard"], nargs="?", default="list")
     dead.add_argument("task_ids", nargs="*", metavar="ID")
@@ -125,12 +125,12 @@ def _config(options: argparse.Namespace) -> Path | None:
 
 
 def _run_everything(options: argparse.Namespace) -> int:
-    from inference.launcher import all_in_one as everything
+    from inference.launcher import all_in_one
 
     settings = _settings(options)
     configure_logging(settings.log, "server")
-    _warn_of_unused(_config(options))
-    return everything.run(settings, _config(options))
+    _warn_about_unused(_config(options))
+    return all_in_one.run(settings, _config(options))
 
 
 def _run_api(options: argparse.Namespace) -> int:
@@ -141,7 +141,7 @@ def _run_api(options: argparse.Namespace) -> int:
 
 
 def _ready_to_start(options: argparse.Namespace, part: Part) -> Settings:
-    """The settings of a part that runs alone, checked on this host; logging is set up."""
+    """Set up logging, check settings and servers, and return the settings of a part that runs alone."""
     settings = _settings(options)
     configure_logging(settings.log, part)
     check_start(settings, part)
@@ -151,9 +151,9 @@ def _ready_to_start(options: argparse.Namespace, part: Part) -> Settings:
 
 
 def _run_relay(options: argparse.Namespace) -> int:
-    from inference.relay import process as relaying
+    from inference.relay import process as relay_process
 
-    relaying.serve(_ready_to_start(options, "relay"))
+    relay_process.serve(_ready_to_start(options, "relay"))
     return 0
 
 
@@ -163,7 +163,7 @@ def _run_broker(options: argparse.Namespace) -> int:
     settings = _settings(options)
     check_start(settings, "broker")
     command = embedded_broker.command(settings.data_dir, settings.broker.embedded_memory_mb)
-    os.execv(command[0], command)  # noqa: S606 a signal must reach the server itself
+    os.execv(command[0], command)  # noqa: S606 signals must reach the broker itself
 
 
 def _check_config(options: argparse.Namespace) -> int:
@@ -196,10 +196,10 @@ def _status(options: argparse.Namespace) -> int:
 def _show_translation(file: Path | None) -> None:
     for one in read_translated(file).translated if file else ():
         print(f"# {one.key} → {one.setting}: {shown_value(one.value)}")
-    _warn_of_unused(file)
+    _warn_about_unused(file)
 
 
-def _warn_of_unused(file: Path | None) -> None:
+def _warn_about_unused(file: Path | None) -> None:
     for key in read_translated(file).unused if file else ():
         print(f"warning: {key} is not used here", file=sys.stderr)
 
@@ -211,7 +211,7 @@ def _reset_models(options: argparse.Namespace) -> int:
     services = Services(_settings(options))
     served = default_name(services.settings, services.descriptions)
     services.desired.reset()
-    print(f"models, ensemble mode and served model ({served}) are the configuration's again")
+    print(f"models, ensemble mode and served model ({served}) are those of the configuration again")
     return 0
 
 
@@ -224,15 +224,15 @@ def _dead_letters(options: argparse.Namespace) -> int:
     dead_letters = DeadLetters(services.store, services.objects, services.broker)
     if options.action == "list":
         for record in dead_letters.list(options.limit):
-            why = "; ".join(f"{sink}: {reason}" for sink, reason in record.refusals.items()) or f"{record.attempts} attempts"
-            print(f"{record.task_id}  {record.model.name}  request {record.request_id}  {why}")
+            reason = "; ".join(f"{sink}: {text}" for sink, text in record.refusals.items()) or f"{record.attempts} attempts"
+            print(f"{record.task_id}  {record.model.name}  request {record.request_id}  {reason}")
         for message in services.rejected.list(options.limit):
             print(f"{message.message_id}  {message.queue}  {message.reason}")
         if (count := services.store.count_dead_letters()) > options.limit:
             print(f"the oldest {options.limit} of {count} dead letters; --limit N lists more", file=sys.stderr)
         return 0
     if not options.task_ids:
-        raise ConfigurationError(f"dead-letters {options.action}: which? give their ids (server.py dead-letters list)")
+        raise ConfigurationError(f"dead-letters {options.action}: give at least one ID; server.py dead-letters list shows them")
     for one in options.task_ids:
         act = _on_rejected_message if is_rejected_id(one) else _on_dead_task
         act(services, options.action, one)

@@ -1,4 +1,4 @@
-"""The HTTP front: `create_app(settings)`."""
+"""HTTP API of the service: `create_app(settings)`."""
 
 from api.app import create_app
 

@@ -22,28 +22,30 @@ from inference.settings import Settings
 
 
 class _Request(Request):
+    """Request whose forms are read by `FormParser`."""
+
     form_data_parser_class = FormParser
 
     @cached_property
     def mimetype_params(self) -> dict[str, str]:
-        """Parameters of the Content-Type; Werkzeug cuts a boundary that should have quotes and has none."""
+        """Parameters of the Content-Type; Werkzeug truncates a boundary that needs quotes and has none."""
         boundary = boundary_in(self.headers.get("Content-Type", ""))
         return super().mimetype_params | ({} if boundary is None else {"boundary": boundary})
 
 
 def create_app(settings: Settings, stopping: SharedFlag | None = None) -> Flask:
-    """The API for these settings.
+    """Create the API for these settings.
 
     Args:
-        stopping: set when this service is about to end.
+        stopping: a flag that is set before the service ends.
 
     Raises:
-        ConfigurationError: a model's description is wrong.
+        ConfigurationError: a model's description is not valid.
     """
     app = Flask("api")
     app.request_class = _Request
     install_components(app, build_components(Services(settings), stopping or SharedFlag()))
-    app.url_map.merge_slashes = False  # a path with too many is unknown, not redirected by a page of HTML
+    app.url_map.merge_slashes = False  # a path with double slashes is unknown; Werkzeug would redirect with an HTML page
     app.config["MAX_CONTENT_LENGTH"] = settings.api.max_body_bytes
     app.config["MAX_FORM_PARTS"] = settings.max_batch_items + OTHER_PARTS
     app.register_blueprint(inference_routes.blueprint)

@@ -1,4 +1,4 @@
-"""Commands: every worker does it, or nothing changes."""
+"""Commands: every worker applies the change, or nothing changes."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from inference.settings.schema import ensemble_sinks
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two looks at what the workers have reported.
-_LOOK_INTERVAL_S = 0.2
-#: Seconds for which an answer waits for workers that have not switched, such as one that came up during the command.
+#: Seconds between two readings of the workers' reports.
+_POLL_INTERVAL_S = 0.2
+#: Seconds that an answer waits for workers that have not switched, such as a worker that started during the command.
 _SWITCH_TIMEOUT_S = 10.0
 _NO_WORKER_RETRY_AFTER_S = 5.0
 
@@ -31,7 +31,7 @@ _Answer = dict[str, Any]
 
 
 class Commands:
-    """Changes the desired state, and says what each worker did."""
+    """Changes the desired state, and reports the result of each worker."""
 
     def __init__(
         self,
@@ -49,10 +49,10 @@ class Commands:
         self._load_timeout_s = load_timeout_s
 
     def run(self, command: Command) -> _Answer:
-        """Do it and say what came of it.
+        """Run the command; returns the answer.
 
         Raises:
-            InferenceError: nothing has changed; `workers` says why, by worker.
+            InferenceError: nothing has changed; `workers` has the reason of each worker.
         """
         self._configuration.refresh()
         match command:
@@ -64,15 +64,15 @@ class Commands:
             case LoadNewWeights():
                 answer = self._load_new_weights(command)
         self._configuration.refresh()
-        effective = self._configuration.now()
+        snapshot = self._configuration.now()
         return answer | {
-            "served_model": effective.default_name,
-            "ensemble_mode": effective.ensemble_mode,
-            "sinks": effective.sinks,
+            "served_model": snapshot.default_name,
+            "ensemble_mode": snapshot.ensemble_mode,
+            "sinks": snapshot.sinks,
         }
 
     def _change_ensemble_mode(self, ensemble: bool) -> None:
-        """Nothing is to be done by workers: a task's sinks are fixed when it is accepted."""
+        """Set the ensemble mode. Workers do nothing: a task's sinks are fixed when it is accepted."""
         settings = self._configuration.now().settings
         missing = set(ensemble_sinks(ensemble)) - set(settings.possible_sinks)
         if missing:
@@ -82,22 +82,22 @@ class Commands:
                 expected="a configuration with `ensemble: true` or `false`, or with `sinks: [kafka, mongodb]`",
             )
         self._desired.set_ensemble(ensemble)
-        self._settle()
+        self._wait_until_in_effect()
 
     def _load_new_model(self, model_id: str) -> _Answer:
         spec = self._spec(model_id)
-        if spec.name in self._configuration.now().state.models:  # its own files again, in place of a command's
+        if spec.name in self._configuration.now().state.models:  # back to its configured files
             return self._change(Proposal(uuid.uuid4().hex, spec.name, files=None, serve=True))
-        loaded = self._loaded(spec.name)
+        loaded = self._require_workers(spec.name)
         self._desired.serve(spec.name)
-        self._settle()
+        self._wait_until_in_effect()
         return _answer({worker: LoadReport(worker, _reference(model)) for worker, model in loaded.items()})
 
     def _load_new_weights(self, command: LoadNewWeights) -> _Answer:
         spec = self._spec(command.model)
-        located = (lambda name: name) if command.local_file else self._files.in_bucket
+        locate = (lambda name: name) if command.local_file else self._files.in_bucket
         architecture = command.architecture_url
-        files = NewFiles(located(command.weights_url), located(architecture) if architecture else None)
+        files = NewFiles(locate(command.weights_url), locate(architecture) if architecture else None)
         return self._change(Proposal(uuid.uuid4().hex, spec.name, files))
 
     def _spec(self, name: str | None) -> ModelSpec:
@@ -108,8 +108,8 @@ class Commands:
             raise
 
     def _change(self, proposal: Proposal) -> _Answer:
-        """Let every worker that has this model load the proposal; commit it when all of them are ready."""
-        expected = set(self._loaded(proposal.model))
+        """Have every worker with this model load the proposal; commit it when all of them are ready."""
+        expected = set(self._require_workers(proposal.model))
         self._desired.propose(proposal)
         try:
             reports = self._await_reports(proposal, expected)
@@ -118,24 +118,24 @@ class Commands:
             with contextlib.suppress(ServiceUnavailable):
                 self._desired.withdraw(proposal.change_id)
             raise
-        self._settle(model)
+        self._wait_until_in_effect(model)
         return {"model": model.to_dict()} | _answer(reports)
 
     def _commit(self, proposal: Proposal, reports: Mapping[str, LoadReport]) -> ModelRef:
         models = {report.model for report in reports.values() if report.model is not None}
         if len(models) > 1:
-            raise _stays(proposal, InvalidModel("the files are not the same on every worker's host"), reports)
+            raise _rejection(proposal, InvalidModel("the files are not the same on every worker's host"), reports)
         (model,) = models
         if not self._desired.commit(proposal, model):
-            raise _stays(proposal, ServiceUnavailable("it took longer than a command may", retry_after_s=1), reports)
+            raise _rejection(proposal, ServiceUnavailable("the command took too long", retry_after_s=1), reports)
         return model
 
-    def _loaded(self, model: str) -> dict[str, LoadedModelInfo]:
-        """By worker, what it has of this model. Raises ServiceUnavailable: there is none."""
+    def _require_workers(self, model: str) -> dict[str, LoadedModelInfo]:
+        """The workers with this model, and what they have loaded. Raises ServiceUnavailable: there is no such worker."""
         workers = self._workers(model)
         if not workers:
             raise ServiceUnavailable(
-                f"no worker has {model} loaded, so nobody can try it",
+                f"no worker has {model} loaded, so the change cannot be tried",
                 expected=f"a running worker: celery -A tasks worker -Q predict.{model}",
                 retry_after_s=_NO_WORKER_RETRY_AFTER_S,
             )
@@ -145,10 +145,10 @@ class Commands:
         return {worker.worker: loaded for worker in self._presence.workers() for loaded in worker.models if loaded.name == model}
 
     def _await_reports(self, proposal: Proposal, expected: set[str]) -> Mapping[str, LoadReport]:
-        """Until every worker has loaded it; those that come up meanwhile are waited for too.
+        """Wait until every worker has loaded the proposal, including workers that start meanwhile.
 
         Raises:
-            InferenceError: one could not, or went away, or took too long.
+            InferenceError: a worker could not load it, stopped, or took too long.
         """
         deadline = time.monotonic() + self._load_timeout_s
         while True:
@@ -158,22 +158,22 @@ class Commands:
             missing = expected - reports.keys()
             failed = next((InferenceError.from_dict(report.error) for report in reports.values() if report.error), None)
             if failed is not None:
-                raise _stays(proposal, failed, reports)
+                raise _rejection(proposal, failed, reports)
             if missing - live:
                 gone = ", ".join(sorted(missing - live))
-                raise _stays(proposal, ServiceUnavailable(f"{gone} went away while it loaded", retry_after_s=1), reports)
+                raise _rejection(proposal, ServiceUnavailable(f"{gone} went away while it loaded", retry_after_s=1), reports)
             if not missing:
                 return reports
             if time.monotonic() > deadline or not self._desired.keep_alive(proposal.change_id):
                 late = ServiceUnavailable(f"{', '.join(sorted(missing))} did not load it in time", retry_after_s=1)
-                raise _stays(proposal, late, reports)
-            time.sleep(_LOOK_INTERVAL_S)
+                raise _rejection(proposal, late, reports)
+            time.sleep(_POLL_INTERVAL_S)
 
-    def _settle(self, model: ModelRef | None = None) -> None:
-        """Wait until every API process and every worker follows a change, so that it holds for what is sent after the answer.
+    def _wait_until_in_effect(self, model: ModelRef | None = None) -> None:
+        """Wait until a change is in effect in every API process and worker, so that it holds for requests after the answer.
 
         Args:
-            model: the version that workers switch to; None where they have nothing to do.
+            model: the version to which workers switch; None if the change does not concern them.
         """
         deadline = time.monotonic() + _SWITCH_TIMEOUT_S
         time.sleep(READING_AGE_S)
@@ -181,7 +181,7 @@ class Commands:
             if time.monotonic() > deadline:
                 logger.warning("not every worker has switched to %s %s yet", model.name, model.version)
                 return
-            time.sleep(_LOOK_INTERVAL_S)
+            time.sleep(_POLL_INTERVAL_S)
 
 
 def _reference(loaded: LoadedModelInfo) -> ModelRef:
@@ -197,11 +197,11 @@ def _answer(reports: Mapping[str, LoadReport]) -> _Answer:
     return {"workers": workers}
 
 
-def _stays(proposal: Proposal, error: InferenceError, reports: Mapping[str, LoadReport]) -> InferenceError:
-    """`error` as the answer: the old model stays, and what each worker did."""
+def _rejection(proposal: Proposal, error: InferenceError, reports: Mapping[str, LoadReport]) -> InferenceError:
+    """Complete `error` as the answer: the old model stays, with the result of each worker."""
     error.add_prefix(f"{proposal.model} stays as it is")
     error.workers = {
-        worker: str(report.error["detail"]) if report.error else "it had loaded it, and goes on with what it ran"
+        worker: str(report.error["detail"]) if report.error else "it had loaded the new files, and continues with the old ones"
         for worker, report in reports.items()
     }
     return error

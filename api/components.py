@@ -22,10 +22,10 @@ _EXTENSION = "inference"
 
 @dataclass(frozen=True)
 class Components:
-    """Everything that the routes work with."""
+    """The objects that the routes use."""
 
     services: Services
-    #: set when this service is about to end
+    #: set before the service ends
     stopping: SharedFlag
     replies: ReplyRouter
     submissions: Submissions
@@ -39,18 +39,18 @@ def components() -> Components:
 
 
 def components_of(app: Flask) -> Components:
-    """The components of this application."""
+    """The components of `app`."""
     found: Components = app.extensions[_EXTENSION]
     return found
 
 
 def install_components(app: Flask, built: Components) -> None:
-    """Let the routes of `app` work with these."""
+    """Store the components for the routes of `app`."""
     app.extensions[_EXTENSION] = built
 
 
 def build_components(services: Services, stopping: SharedFlag) -> Components:
-    """Build what the routes work with. Raises ConfigurationError: a model's description is wrong."""
+    """Build the components. Raises ConfigurationError: a model's description is not valid."""
     parts = _acceptance_parts(services)
     return Components(
         services=services,

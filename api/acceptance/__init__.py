@@ -1,1 +1,1 @@
-"""From a form to an accepted task: validate, admit, store, enqueue."""
+"""Steps from a form to an accepted task: validate, admit, store, enqueue."""

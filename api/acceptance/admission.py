@@ -1,16 +1,16 @@
-"""Admission control: overload is refused before anything is stored, so that accepted tasks meet their deadlines.
+"""Admission control: refuse tasks under overload before anything is stored, so that accepted tasks meet their deadlines.
 
-A new task ends when the tasks before it have ended, and it with them: after
+The estimate is that a new task ends together with the tasks before it, after
 
-    (running + waiting + new) / rate + how long nothing has ended, beyond the usual
+    (running + waiting + new) / rate + time since the last task ended, beyond the usual
 
-That must be within `_SHARE` of its deadline, so that accepted tasks still end in time where the rate falls to little more than a
-half, as when one of two workers leaves. A short queue costs no throughput as long as it is never empty.
+seconds. That must be within `_SHARE` of its deadline, so that accepted tasks still end in time if the rate falls to little more
+than half, for example when one of two workers stops. A short queue costs no throughput as long as it is never empty.
 
-The figures are read in the background and are up to some tenths of a second old. Between two readings, tasks that this process
-has accepted are added, and tasks that end at the rate are subtracted: otherwise tasks would be accepted in bursts, and the workers
-would have nothing to do between them. A task that passes takes the permitted number of tasks (`Room`) along into the record store,
-which counts exactly; that number is of a slightly larger share, since a refusal there costs several times as much as one here.
+The figures are read in the background and are up to some tenths of a second old. Between two readings, the tasks that this
+process has accepted are added, and the tasks that end at the rate are subtracted: otherwise tasks would be accepted in bursts, and the
+workers would have nothing to do between them. An admitted task carries the allowed number of open tasks (`Room`) to the task
+store, which counts exactly; that number has a slightly larger share, since a refusal there costs several times as much as here.
 """
 
 from __future__ import annotations
@@ -34,33 +34,33 @@ from inference.task_store.outbox import OutboxStats
 
 T = TypeVar("T")
 
-#: Part of a deadline in which a task is to end at the present rate: by the estimate here, and by the record store's count.
+#: Share of the deadline within which a task must end at the present rate: by the estimate here, and by the task store's count.
 _SHARE, _SHARE_COUNTED = 0.6, 0.7
-#: The same for tasks of one request where no other task is open.
+#: The same for the tasks of one request if no other task is open.
 _SHARE_ALONE = 0.9
-#: Seconds of work that a warm-up counts for while nothing has ended, and batches after which it does no more.
+#: Weight of a warm-up, in seconds of work, while no batch has ended; number of batches after which it has no weight.
 _WARM_S, _ENOUGH_BATCHES = 1.0, 3.0
-#: Part of the rate that those with a priority do not take from the others, whatever they took lately.
-_LEAST_SHARE_OF_USUAL = 0.1
-#: Part of the rate that those have who come back after `Retry-After`; the rest is for new ones. As in queue_stats.lua.
-_FOR_RETURNS = 0.5
+#: Share of the rate that tasks with a priority leave to the other tasks, however many of them ended lately.
+_MIN_SHARE_OF_USUAL = 0.1
+#: Share of the rate for clients that return after `Retry-After`; the rest is for new requests. As in queue_stats.lua.
+_RETURNING_SHARE = 0.5
 #: Ages in seconds from which the figures of a queue, of an outbox and of the workers are read again ...
 _QUEUE_AGE_S, _OUTBOX_AGE_S, _WORKERS_AGE_S = 0.1, 0.5, 1.0
 #: ... and up to which they are read in the background, so that no request waits for them.
 _QUEUE_BACKGROUND_AGE_S, _OUTBOX_BACKGROUND_AGE_S, _WORKERS_BACKGROUND_AGE_S = 0.3, 2.0, 3.0
 _MIN_RETRY_AFTER_S, _MAX_RETRY_AFTER_S = 1.0, 60.0
-#: `Retry-After` while nothing is known of how fast tasks end, and while a sink is down.
+#: `Retry-After` while the rate at which tasks end is not known, and while a sink is down.
 _USUAL_RETRY_AFTER_S = 5.0
 _SINK_RETRY_AFTER_S = 30.0
 
 
 class Admission:
-    """Decides whether a request is taken.
+    """Decides whether a request is accepted.
 
     Args:
-        workers: those that are up, with what they have loaded.
-        worker_settings: how much a worker holds at a time.
-        clock: in seconds.
+        workers: returns the live workers and the models that they have loaded.
+        worker_settings: determine how many tasks a worker holds at a time.
+        clock: returns seconds.
         run: starts a call in the background.
     """
 
@@ -90,9 +90,9 @@ class Admission:
         )
         self._limits = limits
         self._check_free_space = check_free_space
-        #: tasks that one worker holds at most
+        #: maximum number of tasks that one worker holds
         self._window = (worker_settings.prefetch_batches + 1) * worker_settings.max_batch_size
-        #: by queue, tasks since the last reading
+        #: by queue, number of tasks that were refused and that were accepted since the last reading
         self._refused: dict[str, int] = defaultdict(int)
         self._accepted: dict[str, int] = defaultdict(int)
 
@@ -106,19 +106,19 @@ class Admission:
         count: int = 1,
         priority: int = USUAL_PRIORITY,
     ) -> Room | None:
-        """Refuse what would miss its deadline, or whose result would find its outbox full.
+        """Refuse tasks that would miss their deadline, or whose results do not fit into an outbox.
 
-        Gives the room that there is for it; None where that is not known.
+        Returns the room for them in the task store; None if it is not known.
 
         Args:
-            model: the version that it is for.
-            count: tasks that come together.
-            priority: the lowest of them.
+            model: the version that is to run them.
+            count: number of tasks in the request.
+            priority: the lowest of their priorities.
 
         Raises:
-            Overloaded: at the rate at which tasks end now, this one would end too late.
+            Overloaded: at the rate at which tasks end now, they would end too late.
             ServiceUnavailable: a sink has been down for so long that its outbox is over its limit.
-            StorageFull: a disk or the record store is nearly full.
+            StorageFull: a disk or the task store is nearly full.
         """
         self._check_free_space()
         for sink in sinks:
@@ -132,7 +132,7 @@ class Admission:
         share_s = deadline_s * _SHARE - load.stalled_s
         limit = math.floor(share_s * rate_per_s) if ahead else max(1, math.floor(deadline_s * _SHARE_ALONE * rate_per_s))
         over = ahead + count - limit
-        if over > 0 and priority == USUAL_PRIORITY:  # how many one with a priority passes, only the store knows
+        if over > 0 and priority == USUAL_PRIORITY:  # only the store knows how many tasks a task with a priority overtakes
             tasks_before = f"{ahead} tasks wait or run" if ahead else f"these are {count} tasks"
             raise Overloaded(
                 f"{tasks_before} and {rate_per_s:.1f} a second end: too many for a deadline of {deadline_s:g} s",
@@ -146,7 +146,7 @@ class Admission:
         self._accepted[queue] += count
 
     def _count_open(self, queue: str, figures: _Figures, rate_per_s: float) -> int:
-        """Estimate how many tasks wait or run now; 0 where none did at the reading, so that the store decides."""
+        """Estimate how many tasks wait or run now; 0 if none did at the last reading, so that the store decides."""
         load = figures.load
         if not load.ahead:
             return 0
@@ -154,18 +154,18 @@ class Admission:
         return max(1, load.ahead + self._accepted[queue] - ended)
 
     def retry_after_s(self, queue: str, *, over: int = 0, count: int = 1) -> float:
-        """When there will be room, for tasks that are refused now: later for each one that is refused after another.
+        """Seconds after which tasks that are refused now will have room; each refusal makes it later for the next one.
 
         Args:
-            over: by how many tasks the queue is too full for them.
-            count: as many they are.
+            over: number of tasks by which the queue is too full for them.
+            count: number of refused tasks.
         """
         load = self._figures(queue).load
         returning = load.returning + self._refused[queue]
         self._refused[queue] += count
         if not load.busy_s:
             return _USUAL_RETRY_AFTER_S
-        wait_s = load.stalled_s + (max(0, over) + returning / _FOR_RETURNS) * load.busy_s / load.ended
+        wait_s = load.stalled_s + (max(0, over) + returning / _RETURNING_SHARE) * load.busy_s / load.ended
         return min(_MAX_RETRY_AFTER_S, max(_MIN_RETRY_AFTER_S, wait_s))
 
     def _read_figures(self, queue: str) -> _Figures:
@@ -175,13 +175,13 @@ class Admission:
         return _Figures(load, read_at_s)
 
     def _rate_per_s(self, load: QueueLoad, model: ModelRef, priority: int) -> float:
-        """Tasks a second that can be done; 0 where that is not known.
+        """Tasks a second that the workers can finish; 0 if that is not known.
 
-        A worker knows from its warm-up how fast it may be. That counts for `_WARM_S` seconds of work until some batches of this
-        version have ended, and while no task is open: then what ended says how much came, not how much can be done.
+        A worker measures its speed at its warm-up. That has the weight of `_WARM_S` seconds of work until some batches of this
+        version have ended. It also counts while no task is open: then the tasks that ended show the demand, not the capacity.
         """
-        knows = load.model == model
-        ended, busy_s, batches = (load.ended, load.busy_s, load.batches) if knows else (0.0, 0.0, 0.0)
+        is_measured = load.model == model
+        ended, busy_s, batches = (load.ended, load.busy_s, load.batches) if is_measured else (0.0, 0.0, 0.0)
         warm_s = max(0.0, 1 - batches / _ENOUGH_BATCHES) * _WARM_S
         warm_per_s = self._warm_rate_per_s(model) if warm_s or not load.ahead else 0.0
         if warm_per_s and warm_s:
@@ -191,12 +191,12 @@ class Admission:
             rate_per_s = max(rate_per_s, warm_per_s)
         if priority > USUAL_PRIORITY:
             return rate_per_s
-        return max(rate_per_s - load.urgent_per_s, _LEAST_SHARE_OF_USUAL * rate_per_s)
+        return max(rate_per_s - load.urgent_per_s, _MIN_SHARE_OF_USUAL * rate_per_s)
 
     def _warm_rate_per_s(self, model: ModelRef) -> float:
-        """The rate of one worker at its warm-up: several may share a machine."""
+        """The rate of the fastest worker at its warm-up; no sum, because several workers may share a machine."""
         return max(
-            (loaded.images_per_s for worker in self._workers() for loaded in worker.models if _is(loaded, model)), default=0.0
+            (loaded.images_per_s for worker in self._workers() for loaded in worker.models if _is_of(loaded, model)), default=0.0
         )
 
     def _count_workers(self, model: ModelRef) -> int:
@@ -207,19 +207,19 @@ class Admission:
         if stats.is_over(self._limits):
             raise ServiceUnavailable(
                 f"{stats.entries} results wait for {sink}, the oldest for {stats.oldest_age_s:.0f} s: "
-                "no more is taken until it catches up",
+                "no task is accepted until it catches up",
                 retry_after_s=_SINK_RETRY_AFTER_S,
             )
 
 
-def _is(loaded: LoadedModelInfo, model: ModelRef) -> bool:
+def _is_of(loaded: LoadedModelInfo, model: ModelRef) -> bool:
     return (loaded.name, loaded.version, loaded.digest) == (model.name, model.version, model.digest)
 
 
 @dataclass(frozen=True)
 class _Figures:
     load: QueueLoad
-    #: by the clock of this process
+    #: time of the reading, on the clock of this process
     read_at_s: float
 
 
@@ -228,7 +228,7 @@ class _ByName(Generic[T]):
 
     Args:
         ask: fetches the answer for a name.
-        cache: makes the cache of a call's answer.
+        cache: makes the cache for one call.
     """
 
     def __init__(self, ask: Callable[[str], T], cache: Callable[[Callable[[], T]], TtlCache[T]]) -> None:

@@ -1,4 +1,4 @@
-"""Each item of a batch request, checked by itself."""
+"""Checks of each item of a batch request, independent of the others."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class PreparedItem:
     form: ImageForm
     checked: ValidatedRequest
     item: QueueItem
-    #: False for an object that was there before, and is not ours to remove
+    #: False for an object that existed before the request: this service does not delete it
     is_upload: bool
 
     @property
@@ -35,12 +35,12 @@ class PreparedItem:
         return self.checked.spec.queue
 
 
-#: Checks one image's form, and inspects the image.
+#: Checks the form of one image, and inspects the image.
 Check = Callable[[ImageForm], tuple[ValidatedRequest, ImageHeader]]
 
 
 class BatchItems:
-    """Prepares items; what is wrong with one is its own fault alone."""
+    """Prepares items; an error of one item does not affect the others."""
 
     def __init__(self, objects: ObjectStore, ids: TaskIds, settings: Settings) -> None:
         self._objects = objects
@@ -48,45 +48,47 @@ class BatchItems:
         self._settings = settings
 
     def prepare(self, sent: BatchItem, *, check: Check) -> PreparedItem | InferenceError:
-        """The item, or why it is refused.
+        """Return the prepared item, or the error with which it is refused.
 
         Args:
-            check: gives what the form asks for and the image's header, or raises.
+            check: returns the validated request and the image's header, or raises.
 
         Raises:
-            ServiceUnavailable: a store that is down is nobody's fault, and everyone's.
+            ServiceUnavailable: the object store is down, so the whole batch fails.
         """
         try:
             if not isinstance(sent.options, dict):
                 raise InvalidMetadata("the item is not a JSON object", field="metadata", expected="a JSON object")
             check_members(sent.options, METADATA_MEMBERS, "metadata")
-            return self._named(sent, check) if sent.is_reference else self._sent(sent, check)
+            return self._prepare_reference(sent, check) if sent.is_reference else self._prepare_upload(sent, check)
         except ServiceUnavailable:
             raise
         except InferenceError as error:
-            return error.with_traceback(None)  # which has the frames of the images, and they the answer with this error
+            return error.with_traceback(None)  # a traceback would keep the images' frames in memory
 
-    def _sent(self, sent: BatchItem, check: Check) -> PreparedItem:
+    def _prepare_upload(self, sent: BatchItem, check: Check) -> PreparedItem:
         form = read_image_form(sent.image, sent.content_type, sent.options)
         checked, header = check(form)
         return PreparedItem(form, checked, QueueItem(*self._ids.new(), header), is_upload=True)
 
-    def _named(self, sent: BatchItem, check: Check) -> PreparedItem:
-        """An object that is there already: it is read to be checked, and stays where it is."""
+    def _prepare_reference(self, sent: BatchItem, check: Check) -> PreparedItem:
+        """Prepare an object that exists already: it is read for the checks, and stays where it is stored."""
         check_members(sent.options, _REFERENCE_MEMBERS, "items")
         if "metadata" in sent.options:
             expected = '{"object": "s3://BUCKET/KEY", "shape": …}'
-            raise InvalidMetadata("metadata is no member of an item: its members are", field="metadata", expected=expected)
+            raise InvalidMetadata(
+                "an item has no member metadata: write the options into the item itself", field="metadata", expected=expected
+            )
         key = self._key(sent.options.get("object"))
         image = self._objects.get(key, max_bytes=self._settings.api.max_body_bytes)
         form = read_image_form(image, None, sent.options)
         checked, header = check(form)
-        without_bytes = dataclasses.replace(form, image=b"")  # those of all items might not fit into memory
+        without_bytes = dataclasses.replace(form, image=b"")  # the images of all items might not fit into memory
         task_id, _ = self._ids.new()
         return PreparedItem(without_bytes, checked, QueueItem(task_id, key, header), is_upload=False)
 
     def _key(self, uri: Any) -> str:
-        """As the object store has it. Raises InvalidRequest."""
+        """The key of the object in the object store. Raises InvalidRequest."""
         buckets = self._settings.batch_buckets
         expected = f"s3://BUCKET/KEY, in {' or '.join(buckets) or 'no bucket at all'}"
         found = bucket_and_key(uri) if isinstance(uri, str) else None

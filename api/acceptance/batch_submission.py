@@ -1,4 +1,4 @@
-"""From a batch request to accepted tasks: each item is checked alone, and all that pass are accepted together."""
+"""Acceptance of batch requests: each item is checked separately, and all valid items are accepted together."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class BatchSubmission:
-    """An accepted batch and the waiter that its tasks' replies come to."""
+    """An accepted batch and the waiter that receives the replies of its tasks."""
 
     batch_id: str
     waiter: BatchWaiter
     #: seconds from acceptance to the last deadline
     deadline_s: float
-    #: what was accepted; None when an idempotency key brought an earlier batch
+    #: the accepted request; None if an idempotency key led to an earlier batch
     batch: BatchRequest | None
     #: by task id
     uploads: Mapping[str, Upload] = field(default_factory=dict)
@@ -49,10 +49,10 @@ class BatchSubmissions:
         self._validator = RequestValidator(parts.broker, parts.settings)
 
     def submit(self, form: BatchForm) -> BatchSubmission:
-        """Accept the tasks of a batch; the caller ends the waiter.
+        """Accept the tasks of a batch; the caller closes the waiter.
 
         Raises:
-            InferenceError: the batch was refused as a whole; then nothing of it is left.
+            InferenceError: the batch was refused as a whole; nothing of it remains stored.
         """
         known_id = self._known_batch(form)
         if known_id is not None:
@@ -61,7 +61,7 @@ class BatchSubmissions:
         prepared = [entry for entry in entries if isinstance(entry, PreparedItem)]
         rooms = self._admit(prepared)
         batch_id = uuid.uuid4().hex
-        # By task id. An object that was there before is no upload.
+        # By task id. An object that existed before the request is not an upload.
         sent = [(one.item, one.form) for one in prepared if one.is_upload]
         uploads = {item.task_id: upload for (item, _), upload in zip(sent, self.parts.uploads.begin_all(sent), strict=True)}
         self._store_first(uploads.values(), _longest_s(prepared))
@@ -75,10 +75,10 @@ class BatchSubmissions:
         return self._accept(batch, prepared, uploads, rooms)
 
     def _store_first(self, uploads: Iterable[Upload], deadline_s: float) -> None:
-        """Wait for the images that are not stored beside the queue.
+        """Wait for the images that are not stored in the background.
 
         Raises:
-            ServiceUnavailable: the object store fails, or takes too long; nothing is left of any image.
+            ServiceUnavailable: the object store fails, or takes too long; no image remains stored.
         """
         try:
             wait_for_all((upload for upload in uploads if not upload.in_background), min(deadline_s, MAX_STORE_S))
@@ -87,25 +87,25 @@ class BatchSubmissions:
             raise
 
     def confirm(self, submission: BatchSubmission) -> None:
-        """Wait for images that are stored beside the queue. As `Submissions.confirm`, for a batch.
+        """Wait for images that are stored in the background: `Submissions.confirm` for a batch.
 
         Raises:
-            ServiceUnavailable: one cannot be stored, and no task has begun; nothing is left of the batch, unless it
+            ServiceUnavailable: an image cannot be stored, and no task has begun; nothing of the batch remains stored, unless it
                 `may_be_accepted`.
         """
         try:
             wait_for_all(submission.uploads.values(), min(submission.deadline_s, GRACE_S))
         except Exception as error:
             has_failed = any(upload.has_failed for upload in submission.uploads.values())
-            may_go = has_failed and submission.batch is not None and not submission.batch.idempotency_key
-            if may_go and withdraw_batch(self.parts.store, submission.batch_id):
+            may_withdraw = has_failed and submission.batch is not None and not submission.batch.idempotency_key
+            if may_withdraw and withdraw_batch(self.parts.store, submission.batch_id):
                 discard_all(submission.uploads.values())
                 raise
-            logger.warning("not every image of batch %s is stored yet; its tasks go on: %r", submission.batch_id, error)
+            logger.warning("not every image of batch %s is stored yet; its tasks continue: %r", submission.batch_id, error)
             self._unstored.keep(submission.uploads)
 
-    def _prepare(self, form: BatchForm, effective: ConfigSnapshot) -> list[PreparedItem | InferenceError]:
-        check = partial(self._validator.check_with_image, preference=form.preference, effective=effective)
+    def _prepare(self, form: BatchForm, snapshot: ConfigSnapshot) -> list[PreparedItem | InferenceError]:
+        check = partial(self._validator.check_with_image, preference=form.preference, snapshot=snapshot)
         prepare = partial(self._items.prepare, check=check)
         if not any(item.is_reference for item in form.items):
             return [prepare(item) for item in form.items]
@@ -117,7 +117,7 @@ class BatchSubmissions:
             raise ServiceUnavailable("the object store takes too long", retry_after_s=5) from error
 
     def _admit(self, prepared: Sequence[PreparedItem]) -> dict[str, Room]:
-        """Gives the room by queue, where it is known. Raises Overloaded, ServiceUnavailable."""
+        """Return the room by queue, for queues of which it is known. Raises Overloaded, ServiceUnavailable."""
         by_queue = defaultdict(list)
         for one in prepared:
             by_queue[one.queue].append(one)
@@ -157,7 +157,7 @@ class BatchSubmissions:
     def _accept(
         self, batch: BatchRequest, prepared: Sequence[PreparedItem], uploads: Mapping[str, Upload], rooms: Mapping[str, Room]
     ) -> BatchSubmission:
-        waiter = self.parts.replies.expect_all([one.item.task_id for one in prepared])  # before anything can answer
+        waiter = self.parts.replies.expect_all([one.item.task_id for one in prepared])  # before any reply can arrive
         try:
             if prepared:
                 self.parts.ids.check_age(min(one.item.task_id for one in prepared))  # the oldest: ids begin with the time
@@ -180,7 +180,7 @@ class BatchSubmissions:
                 )
             raise
         self.parts.uploads.note_inline_bytes(accepted.inline_bytes)
-        if not accepted.created:  # the same key came twice at the same time
+        if not accepted.created:  # two requests came concurrently with the same key
             self.parts.replies.forget(waiter)
             discard_all(uploads.values())
             return self._replayed(accepted.batch_id)
@@ -195,7 +195,7 @@ class BatchSubmissions:
         return known.batch_id if known is not None else None
 
     def _replayed(self, batch_id: str) -> BatchSubmission:
-        """An earlier batch that an idempotency key stands for; its replies may have gone to another process, or be long gone."""
+        """The earlier batch of an idempotency key; its replies may have gone to another process, or came long ago."""
         waiter = self.parts.replies.expect_all(self.parts.store.get_batch(batch_id).task_ids)
         try:
             records = self.parts.store.get_many(waiter.task_ids)
@@ -203,10 +203,10 @@ class BatchSubmissions:
             self.parts.replies.forget(waiter)
             raise
         waiter.look(records)
-        lives_s = ((record.deadline_at_ms - record.created_at_ms) / 1000 for record in records if record is not None)
-        return BatchSubmission(batch_id, waiter, max(lives_s, default=0.0), batch=None)
+        lifetimes_s = ((record.deadline_at_ms - record.created_at_ms) / 1000 for record in records if record is not None)
+        return BatchSubmission(batch_id, waiter, max(lifetimes_s, default=0.0), batch=None)
 
 
 def _longest_s(prepared: Iterable[PreparedItem]) -> float:
-    """The longest of their deadlines, seconds."""
+    """The longest of the deadlines, in seconds."""
     return max((one.checked.deadline_s for one in prepared), default=0.0)

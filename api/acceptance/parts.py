@@ -1,4 +1,4 @@
-"""Parts that single requests and batches are accepted with."""
+"""Parts that accept both single requests and batches."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from inference.task_store import SubmissionStore
 
 @dataclass(frozen=True)
 class AcceptanceParts:
-    """Shared by `Submissions` and `BatchSubmissions`: what one accepts takes room from the other."""
+    """Parts shared by `Submissions` and `BatchSubmissions`, which count against the same limits."""
 
     store: SubmissionStore
     broker: Broker

@@ -1,4 +1,4 @@
-"""From a request to an accepted task: admit, validate, store, enqueue."""
+"""Steps from a request to an accepted task: validate, admit, store, enqueue."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass
 class Submission:
-    """An accepted task and the waiter that its reply comes to."""
+    """An accepted task and the waiter that receives its reply."""
 
     task_id: str
     request_id: str
@@ -31,11 +31,11 @@ class Submission:
     waiter: Waiter
     #: seconds from acceptance to the task's deadline
     deadline_s: float
-    #: None when an idempotency key brought an earlier task
+    #: None if an idempotency key led to an earlier task
     upload: Upload | None
-    #: whether an idempotency key stands for it
+    #: whether the request had an idempotency key
     has_key: bool
-    #: gives its record as it was when it was accepted, or found
+    #: returns its record as it was when the task was accepted or found
     record: Callable[[], TaskRecord]
 
 
@@ -48,10 +48,10 @@ class Submissions:
         self._validator = RequestValidator(parts.broker, parts.settings)
 
     def submit(self, form: PredictForm) -> Submission:
-        """Accept a task; the caller ends the waiter.
+        """Accept a task; the caller closes the waiter.
 
         Raises:
-            InferenceError: refused; then nothing of it is left.
+            InferenceError: the request was refused; nothing of it remains stored.
         """
         checked = self._validator.check(form, form.preference, self.parts.configuration.now())
         known = self._known_task(form)
@@ -82,10 +82,10 @@ class Submissions:
         return self._accept_and_expect(request, upload, room)
 
     def _store_first(self, upload: Upload, deadline_s: float) -> float:
-        """Milliseconds for which a task waits for its image: none where it is stored beside the queue.
+        """Wait for an image that is not stored in the background; returns milliseconds, 0 for any other image.
 
         Raises:
-            ServiceUnavailable: the object store fails, or takes too long; nothing is left of the image.
+            ServiceUnavailable: the object store fails, or takes too long; nothing of the image remains stored.
         """
         if upload.in_background:
             return 0.0
@@ -96,13 +96,14 @@ class Submissions:
             raise
 
     def confirm(self, submission: Submission, outcome: Outcome | None) -> float:
-        """Wait for an image that is stored beside the queue. Gives the milliseconds that storing it took.
+        """Wait for an image that is stored in the background; returns the milliseconds that storing it took.
 
-        Nobody waits for an object store that hangs: the image is safe beside its record. Where it cannot be stored, a task that
-        has begun goes on, and one that must be answered for, since it has an idempotency key: its image is stored later.
+        No request waits longer than `GRACE_S` for an object store that hangs: the task record has a copy of the image. If the
+        image cannot be stored, a task that has begun continues, and so does a task with an idempotency key, because a repeated
+        request must find it: the image is stored later.
 
         Raises:
-            ServiceUnavailable: it cannot be stored; nothing is left of the task, unless it `may_be_accepted`.
+            ServiceUnavailable: the image cannot be stored; nothing of the task remains stored, unless it `may_be_accepted`.
         """
         upload = submission.upload
         if upload is None:
@@ -110,23 +111,23 @@ class Submissions:
         try:
             return upload.wait(min(submission.deadline_s, GRACE_S) if upload.in_background else 0)
         except Exception as error:
-            may_go = upload.has_failed and outcome is None and not submission.has_key
-            if may_go and withdraw(self.parts.store, submission.task_id):
+            may_withdraw = upload.has_failed and outcome is None and not submission.has_key
+            if may_withdraw and withdraw(self.parts.store, submission.task_id):
                 upload.discard()
                 raise
-            logger.warning("the image of task %s is not stored yet; the task goes on: %r", submission.task_id, error)
+            logger.warning("the image of task %s is not stored yet; the task continues: %r", submission.task_id, error)
             self._unstored.keep({submission.task_id: upload})
             return 0.0
 
     def _accept_and_expect(self, request: TaskSubmission, upload: Upload, room: Room | None) -> Submission:
         task_id, deadline_s = request.task_id, request.deadline_s
-        waiter = self.parts.replies.expect(task_id)  # before anything can answer
+        waiter = self.parts.replies.expect(task_id)  # before any reply can arrive
         try:
             accepted_id = self._accept(request, upload, room)
         except BaseException:
             self.parts.replies.forget(waiter)
             raise
-        if accepted_id != task_id:  # the same key came twice at the same time
+        if accepted_id != task_id:  # two requests came concurrently with the same key
             self.parts.replies.forget(waiter)
             return self._replayed(accepted_id, deadline_s)
         return Submission(
@@ -141,7 +142,7 @@ class Submissions:
         )
 
     def _replayed(self, task_id: str, deadline_s: float) -> Submission:
-        """An earlier task that an idempotency key stands for; its reply may have gone to another process, or be long gone."""
+        """The earlier task of an idempotency key; its reply may have gone to another process, or came long ago."""
         waiter = self.parts.replies.expect(task_id)
         try:
             record = self.parts.store.get(task_id)

@@ -1,4 +1,4 @@
-"""Calls that wait for another server, several at a time."""
+"""Concurrent calls that wait for another server."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ R = TypeVar("R")
 
 
 class BoundedThreadPool:
-    """At most `width` calls at a time, over all who ask.
+    """Pool of threads that runs at most `width` calls at a time, over all callers.
 
-    Threads of the standard library: greenlets where gevent has patched it. They start with the first call, so after a fork.
+    The threads are greenlets if gevent has patched the standard library. They start with the first call, thus after a fork.
     """
 
     def __init__(self, width: int) -> None:
-        self._executor = ThreadPoolExecutor(width, thread_name_prefix="side-by-side")
+        self._executor = ThreadPoolExecutor(width, thread_name_prefix="bounded-pool")
 
     def begin(self, call: Callable[[], R]) -> Future[R]:
         return self._executor.submit(call)
 
     def map(self, call: Callable[[A], R], arguments: Iterable[A], *, timeout_s: float) -> list[R]:
-        """The answers in order.
+        """Call with each argument; returns the results in order.
 
         Raises:
             Exception: the first call that failed raised it; calls that have not begun are not made.
-            TimeoutError: the answers are not there within `timeout_s`; as above.
+            TimeoutError: not every call has ended within `timeout_s`; calls that have not begun are not made.
         """
         futures = [self._executor.submit(call, argument) for argument in arguments]
         try:

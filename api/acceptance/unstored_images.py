@@ -1,4 +1,4 @@
-"""Images whose tasks go on though the object store has not taken them yet."""
+"""Late images: their tasks continue although the object store has not taken them yet."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ logger = logging.getLogger(__name__)
 
 
 class UnstoredImages:
-    """Gives such images to the task store, from which the relay stores them later: this process may end before they are."""
+    """Keeps late images in the task store, from which the relay stores them: this process may end before they are stored."""
 
     def __init__(self, store: SubmissionStore) -> None:
         self._store = store
@@ -32,7 +32,7 @@ class UnstoredImages:
 
     def _note_end(self, task_id: str, image: bytes, is_stored: bool) -> None:
         if not is_stored:
-            self._keep(task_id, image)  # again: the first time the task store may have been down
+            self._keep(task_id, image)  # again: the task store may have been down the first time
             return
         try:
             self._store.drop_image(task_id, is_stored=True)
@@ -44,4 +44,4 @@ class UnstoredImages:
             if not self._store.keep_image(task_id, image):
                 logger.error("the image of task %s is not kept: its task is gone, or too many images wait", task_id)
         except InferenceError as error:
-            logger.error("neither store takes the image of task %s: %s", task_id, error)  # noqa: TRY400 no fault here
+            logger.error("neither store takes the image of task %s: %s", task_id, error)  # noqa: TRY400 the cause is not in this code

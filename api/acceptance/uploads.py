@@ -1,6 +1,6 @@
-"""Images on their way into the object store, and out again when their task is not accepted.
+"""Storing of images in the object store, and their deletion if the task is not accepted.
 
-begin ──▶ wait ──▶ accepted: it stays
+begin ──▶ wait ──▶ accepted: the image stays
              └──▶ refused, or the store takes too long: discard
 """
 
@@ -24,37 +24,37 @@ from inference.storage.protocol import ObjectStore
 
 logger = logging.getLogger(__name__)
 
-#: Limit for storing the images of one request, seconds; its deadline where that is less.
+#: Limit for storing the images of one request, seconds; the deadline if that is shorter.
 MAX_STORE_S = 60.0
-#: Seconds that a request whose image travels with its record, and so is safe, waits for the object store.
+#: Seconds that a request waits for the object store if the task record has a copy of its image.
 GRACE_S = 1.0
-#: Images of batches that are stored before their tasks are accepted, and objects that batches name: at a time.
+#: Concurrent transfers: images of batches that are stored before their tasks are accepted, and objects that batches name.
 _TRANSFERS = 8
-#: Images of refused requests that are deleted, at a time.
+#: Concurrent deletions of images of refused requests.
 _DELETIONS = 8
-#: Bytes that the inline images of one request may have together: they go to Redis in one call, during which all others wait. For
-#: 32 photos of 61 KB those calls take three times as long as storing them first.
+#: Maximum bytes of all inline images of one request: they go to Redis in one call, during which all other calls wait. For
+#: 32 photos of 61 KB that takes three times as long as storing them first.
 _MAX_REQUEST_BYTES = 2**20
-#: Inline images that are stored beside the queue, at a time: enough for a few hundred clients, since what is stored first, as all
-#: is that comes while the object store hangs, costs 1.4 times the CPU: the worker fetches it.
-_MAX_BESIDE = 256
+#: Concurrent puts of inline images in the background: enough for a few hundred clients. An image that is stored before its task
+#: is accepted costs 1.4 times the CPU, since the worker fetches it; while the object store hangs, that is every image.
+_MAX_BACKGROUND_PUTS = 256
 
 _MB = 2**20
 
-#: Gives the milliseconds that it took.
+#: Stores an image; returns the milliseconds that it took.
 _Put = Callable[[], float]
 
 
 class Upload:
-    """An image that is being stored, or is.
+    """An image that is being stored, or is stored already.
 
     Args:
-        transfer: its put, whose result is the milliseconds that it took; None where it is stored already.
-        image: its bytes.
-        is_inline: they go into the task's record too.
-        in_background: its task does not wait for it.
-        deletions: where images of refused requests are deleted.
-        store_ms: milliseconds that its put took, where it is stored already.
+        transfer: the put, whose result is the milliseconds that it took; None if the image is stored already.
+        image: the bytes of the image.
+        is_inline: the bytes go into the task record too.
+        in_background: the task does not wait for the put.
+        deletions: the pool that deletes images of refused requests.
+        store_ms: milliseconds that the put took, if the image is stored already.
     """
 
     def __init__(
@@ -80,20 +80,20 @@ class Upload:
 
     @property
     def inline(self) -> bytes:
-        """The image where it goes into the task's record too; else empty."""
+        """The image if it goes into the task record too; else empty."""
         return self._image if self._is_inline else b""
 
     @property
     def has_failed(self) -> bool:
-        """Whether its put has ended, and not well."""
+        """Whether the put has ended with an error."""
         transfer = self.transfer
         return transfer is not None and transfer.done() and not transfer.cancelled() and transfer.exception() is not None
 
     def wait(self, timeout_s: float) -> float:
-        """Gives the milliseconds that it took.
+        """Wait until the image is stored; returns the milliseconds that it took.
 
         Raises:
-            ServiceUnavailable: the object store fails, or takes longer than `timeout_s`: then it has not failed yet.
+            ServiceUnavailable: the object store fails, or takes longer than `timeout_s`: then the put continues.
         """
         if self.transfer is None:
             return self._store_ms
@@ -102,7 +102,7 @@ class Upload:
         except FutureTimeoutError as late:
             raise ServiceUnavailable("the object store takes too long", retry_after_s=5) from late
         if isinstance(error, InferenceError):
-            raise copy.copy(error) from error  # itself, it would have this frame too
+            raise copy.copy(error) from error  # a copy: the original would keep this frame in memory
         if error is not None:
             raise error
         return self.transfer.result()
@@ -113,25 +113,25 @@ class Upload:
 
     @property
     def is_stored(self) -> bool:
-        """Whether its put has ended well."""
+        """Whether the put has ended without an error."""
         transfer = self.transfer
         return transfer is None or (transfer.done() and not transfer.cancelled() and transfer.exception() is None)
 
     def on_end(self, call: Callable[[bytes, bool], object]) -> None:
-        """Call with the image, and whether it is stored, once its put has ended, now or later."""
-        image = self._image  # not this upload, which has the transfer, which keeps what it is to call
+        """Call `call` with the image, and whether it is stored, when the put has ended; at once if it has ended already."""
+        image = self._image  # not `self`: the transfer keeps its callback, and `self` keeps the transfer
 
-        def look(transfer: Future[float]) -> None:
+        def report(transfer: Future[float]) -> None:
             if not transfer.cancelled():
                 call(image, transfer.exception() is None)
 
         if self.transfer is None:
             call(image, True)
         else:
-            self.transfer.add_done_callback(look)
+            self.transfer.add_done_callback(report)
 
     def discard(self) -> None:
-        """Leave nothing of it. Nobody waits for a server: what is being stored is deleted once that has ended."""
+        """Delete the image, without waiting for a server: an image that is being stored is deleted when its put has ended."""
         transfer = self.transfer
         if transfer is not None and transfer.cancel():
             return
@@ -148,16 +148,16 @@ def _delete(objects: ObjectStore, key: str) -> None:
     try:
         objects.delete(key)
     except InferenceError as error:
-        logger.warning("%s is of no task, and is deleted later: %s", key, error.detail)
+        logger.warning("%s belongs to no task; it is deleted later: %s", key, error.detail)
     except Exception:
-        logger.exception("%s is of no task, and cannot be deleted", key)
+        logger.exception("%s belongs to no task, and cannot be deleted", key)
 
 
 def wait_for_all(uploads: Iterable[Upload], timeout_s: float) -> None:
     """Wait until every image is stored.
 
     Raises:
-        ServiceUnavailable: the first that fails, or they take longer than `timeout_s` together.
+        ServiceUnavailable: the first error of a put, or the puts together take longer than `timeout_s`.
     """
     uploads = list(uploads)
     wait_for_futures(
@@ -168,7 +168,7 @@ def wait_for_all(uploads: Iterable[Upload], timeout_s: float) -> None:
 
 
 def discard_all(uploads: Iterable[Upload]) -> None:
-    """Leave nothing of any of them."""
+    """Delete all of these images."""
     for upload in uploads:
         upload.discard()
 
@@ -176,39 +176,39 @@ def discard_all(uploads: Iterable[Upload]) -> None:
 class Uploads:
     """Starts to store images.
 
-    An inline image goes into its task's record too; any other is stored before its task is accepted.
+    An inline image goes into the task record too; any other image is stored before its task is accepted.
     """
 
     def __init__(self, objects: ObjectStore, settings: UploadSettings) -> None:
         self._objects = objects
         self._max_image_bytes = settings.inline_max_bytes
         self._max_inline_bytes = settings.inline_memory_mb * _MB
-        #: of all images that the task store had inline at the last acceptance, and of those that were begun since
+        #: bytes of the inline images in the task store at the last acceptance, and of the inline images since
         self._inline_bytes = 0
-        #: the last one succeeded; while that is not so, no task is accepted before its image is stored
+        #: whether the last put succeeded; while it did not, no task is accepted before its image is stored
         self._store_works = False
-        self._puts = BoundedThreadPool(_MAX_BESIDE)
+        self._puts = BoundedThreadPool(_MAX_BACKGROUND_PUTS)
         self._deletions = BoundedThreadPool(_DELETIONS)
-        #: ids of the tasks whose images are being stored beside the queue
+        #: ids of the tasks whose images are being stored in the background
         self._in_background: set[str] = set()
         self.transfers = BoundedThreadPool(_TRANSFERS)
 
     def note_inline_bytes(self, count: int) -> None:
-        """Take note of the bytes that the task store has inline, as it told with an acceptance."""
+        """Note the bytes of the inline images in the task store, as reported with an acceptance."""
         self._inline_bytes = count
 
     def begin(self, item: QueueItem, form: ImageForm) -> Upload:
-        """Store an image in a folder, or start storing it on a server; whoever answers its request waits for that first.
+        """Store an image in a folder, or start to store it on a server; the answer to its request waits for that.
 
         Raises:
-            ServiceUnavailable: the folder does not take it.
+            ServiceUnavailable: the image cannot be written to the folder.
         """
         begin_put = None if self._objects.is_local else self._puts.begin
-        return self._begin(item, form, is_inline=self._go_inline([form]), begin_put=begin_put)
+        return self._begin(item, form, is_inline=self._reserve_inline([form]), begin_put=begin_put)
 
     def begin_all(self, images: Sequence[tuple[QueueItem, ImageForm]]) -> list[Upload]:
-        """`begin` for the images of one batch, side by side: all of them are inline, or none. Where one fails nothing is left."""
-        is_inline = self._go_inline([form for _, form in images])
+        """Call `begin` for the images of one batch: all are inline, or none. If one fails, no image remains stored."""
+        is_inline = self._reserve_inline([form for _, form in images])
         uploads: list[Upload] = []
         try:
             for item, form in images:
@@ -218,17 +218,17 @@ class Uploads:
             raise
         return uploads
 
-    def _go_inline(self, forms: Sequence[ImageForm]) -> bool:
-        """Whether each is small and the task store has room for all; then that counts as taken.
+    def _reserve_inline(self, forms: Sequence[ImageForm]) -> bool:
+        """Return whether every image is small and the task store has room for all; if so, reserve the room.
 
-        While a server fails or hangs, tasks are not accepted before their images are stored.
+        While the object server fails or hangs, no image is inline: tasks are not accepted before their images are stored.
         """
         sizes = [len(form.image) for form in forms]
         room = min(self._max_inline_bytes - self._inline_bytes, _MAX_REQUEST_BYTES)
         is_inline = (
             all(size <= self._max_image_bytes for size in sizes)
             and sum(sizes) <= room
-            and (self._objects.is_local or (self._store_works and len(self._in_background) < _MAX_BESIDE))
+            and (self._objects.is_local or (self._store_works and len(self._in_background) < _MAX_BACKGROUND_PUTS))
         )
         if is_inline:
             self._inline_bytes += sum(sizes)
@@ -237,7 +237,7 @@ class Uploads:
     def _begin(
         self, item: QueueItem, form: ImageForm, *, is_inline: bool, begin_put: Callable[[_Put], Future[float]] | None
     ) -> Upload:
-        """`begin_put` begins the put of an image that is not inline; None: it is made at once."""
+        """Begin with one image; `begin_put` starts the put of an image that is not inline, None stores it at once."""
         put = partial(self._put, item, form, is_durable=not is_inline)
         in_background = is_inline and not self._objects.is_local
         if is_inline:

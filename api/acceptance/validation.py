@@ -1,4 +1,4 @@
-"""What is checked of a request before anything of it is stored."""
+"""Checks of a request before anything of it is stored."""
 
 from __future__ import annotations
 
@@ -21,42 +21,44 @@ from inference.settings import Settings
 
 @dataclass
 class ValidatedRequest:
-    """What an image's request comes to."""
+    """The request for one image, with all defaults filled in."""
 
     spec: ModelSpec
-    #: the version of it that runs now
+    #: the version of the model that runs now
     model: ModelRef
     #: seconds from acceptance to the task's deadline
     deadline_s: float
-    #: where the result goes
+    #: the sinks of the result
     sinks: tuple[str, ...]
 
 
 class RequestValidator:
+    """Checks requests against the settings, the broker and the models."""
+
     def __init__(self, broker: Broker, settings: Settings) -> None:
         self._broker = broker
         self._settings = settings
         self._limits = ImageLimits(settings.limits.max_pixels)
 
-    def check(self, form: ImageForm, preference: Preference, effective: ConfigSnapshot) -> ValidatedRequest:
-        """Check everything but the image itself: see `inspect`. Raises InferenceError: what is wrong with it."""
-        spec = effective.model(form.model)
+    def check(self, form: ImageForm, preference: Preference, snapshot: ConfigSnapshot) -> ValidatedRequest:
+        """Check everything except the image itself: see `inspect`. Raises InferenceError: the request is not valid."""
+        spec = snapshot.model(form.model)
         deadline_s = self._deadline_s(form, preference)
-        sinks = effective.sinks_for(form.sinks, field="metadata.sinks")
+        sinks = snapshot.sinks_for(form.sinks, field="metadata.sinks")
         self._check_priority(form)
-        return ValidatedRequest(spec, effective.reference(spec), deadline_s, sinks)
+        return ValidatedRequest(spec, snapshot.reference(spec), deadline_s, sinks)
 
     def check_with_image(
-        self, form: ImageForm, preference: Preference, effective: ConfigSnapshot
+        self, form: ImageForm, preference: Preference, snapshot: ConfigSnapshot
     ) -> tuple[ValidatedRequest, ImageHeader]:
-        """`check` and `inspect`. Raises InferenceError."""
-        checked = self.check(form, preference, effective)
+        """Call `check` and `inspect`. Raises InferenceError."""
+        checked = self.check(form, preference, snapshot)
         return checked, self.inspect(form, checked.spec)
 
     def inspect(self, form: ImageForm, spec: ModelSpec) -> ImageHeader:
-        """Check the image for this model. Raises InferenceError: what is wrong with it.
+        """Check the image for this model. Raises InferenceError: the model cannot take it.
 
-        It takes a sixth of a refusal's time, so a single image is inspected once there is room for it.
+        This takes a sixth of a refusal's time, so a single image is inspected only after its admission.
         """
         return inspect(
             form.image,
@@ -70,13 +72,13 @@ class RequestValidator:
     def _check_priority(self, form: ImageForm) -> None:
         if form.priority != USUAL_PRIORITY and not self._broker.has_priorities:
             raise InvalidMetadata(
-                "this service's broker has no priorities: RabbitMQ's quorum queues go in order",
+                "this service's broker has no priorities: RabbitMQ's quorum queues keep the order of acceptance",
                 field="metadata.priority",
                 expected=f"{USUAL_PRIORITY}, or a service with broker.queue_type: classic",
             )
 
     def longest_deadline_s(self, wanted: Iterable[Any], preference: Preference) -> float:
-        """The longest of these deadlines, as clients sent them; one that is not valid counts as none."""
+        """The longest of these deadlines, as clients sent them; a value that is not valid is ignored."""
         longest_s = 0.0
         for value in wanted:
             with contextlib.suppress(InvalidMetadata):

@@ -1,1 +1,1 @@
-"""Requests: fields, options, bodies."""
+"""Reading of requests: fields, options, bodies."""

@@ -1,4 +1,4 @@
-"""What a batch request says: many images, or where they lie, each with its metadata."""
+"""Fields of a batch request: many images or references to objects, each with its metadata."""
 
 from __future__ import annotations
 
@@ -32,18 +32,20 @@ _BODY_MEMBERS = METADATA_MEMBERS | {"items", "command"}
 
 @dataclass
 class BatchItem:
-    """One item as it was sent: what is wrong with it is found later, and is its own fault alone."""
+    """One item as it was sent; its errors are found later, and do not affect the other items."""
 
-    #: the members of its metadata; anything, where it is no JSON object
+    #: the members of its metadata; any JSON value if the metadata is not an object
     options: Any
     image: bytes = b""
     content_type: str | None = None
-    #: the image is the object that `options` names
+    #: whether the image is the object that `options` names
     is_reference: bool = False
 
 
 @dataclass(frozen=True)
 class BatchForm:
+    """A batch request as it was sent."""
+
     items: tuple[BatchItem, ...]
     preference: Preference
     idempotency_key: str
@@ -52,7 +54,7 @@ class BatchForm:
 
 
 def read_batch_form(request: Request, *, max_items: int, max_wait_s: float) -> BatchForm:
-    """Raises InvalidRequest, InvalidMetadata."""
+    """Read a batch request. Raises InvalidRequest, InvalidMetadata."""
     sent = read_sent_fields(request, json_example=_BODY, max_batch_items=max_items)
     items, common = _references(sent, max_items) if sent.is_json else _images(sent, max_items)
     key = read_idempotency_key(request)
@@ -96,7 +98,9 @@ def _references(sent: SentFields, max_items: int) -> tuple[tuple[BatchItem, ...]
     for fields in (sent.body, sent.query):
         check_predicts(fields.get("command"))
     if "metadata" in sent.body:
-        raise InvalidRequest("the body has no metadata: its members are members of the body", field="metadata", expected=_BODY)
+        raise InvalidRequest(
+            "the body has a member metadata: write its members into the body itself", field="metadata", expected=_BODY
+        )
     items = sent.body.get("items")
     if not isinstance(items, list) or not items:
         raise InvalidRequest("the body has no list of items", field="items", expected=_BODY)
@@ -114,7 +118,7 @@ def _check_count(count: int, max_items: int, field: str) -> None:
 
 
 def _check_modes(items: Iterable[Any], common: dict[str, Any], field: str) -> None:
-    """Refuse a mode of one item alone: a request is answered once. Raises InvalidRequest."""
+    """Refuse an item whose mode differs from the request's: a request has one answer. Raises InvalidRequest."""
     mode = common.get("mode") or "sync"
     for number, own in enumerate(items):
         if isinstance(own, dict) and own.get("mode") not in (None, mode):

@@ -1,4 +1,4 @@
-"""What a command says: flat fields of a form, or of a JSON object."""
+"""Fields of a command, from a form or a JSON object."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from api.forms.known_fields import COMMAND_FIELDS
 from api.forms.sent_fields import NO_IMAGE_HERE, SentFields
 from inference.errors import InvalidRequest, UnknownCommand, shown
 
-#: The command of a request that names none, where images are classified.
+#: The command of a request without a command at the paths that classify images.
 PREDICT = "predict"
 
 _EXPECTED = "change_ensemble_mode, load_new_model, load_new_weights or modify_weights; at /inference also predict"
 
-#: A body of JSON, for the answer to one that is wrong.
+#: An example of a correct body, for error messages.
 COMMAND_EXAMPLE = (
     'a form (multipart/form-data, urlencoded), or as application/json {"command": "load_new_model", "model_id": "digits"}'
 )
@@ -26,7 +26,7 @@ COMMAND_EXAMPLE = (
 _ALL_FIELDS = frozenset().union(*COMMAND_FIELDS.values())
 _BOOLEAN = TypeAdapter(bool)
 
-#: As long as a path may be on Linux.
+#: The maximum length of a path on Linux.
 _MAX_TEXT_LENGTH = 4096
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -35,22 +35,28 @@ Fields = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class ChangeEnsembleMode:
+    """Change the sinks of new tasks."""
+
     #: true: results go to Kafka for an ensemble's aggregator; false: to MongoDB
     ensemble_mode: bool
 
 
 @dataclass(frozen=True)
 class LoadNewModel:
+    """Make another model the served model."""
+
     model_id: str
 
 
 @dataclass(frozen=True)
 class LoadNewWeights:
+    """Replace the files of a model."""
+
     #: None: the served model
     model: str | None
     weights_url: str
     architecture_url: str | None
-    #: paths of the worker's host; else objects of the model bucket
+    #: whether the URLs are paths on the worker's host; else they are objects of the model bucket
     local_file: bool
 
 
@@ -58,7 +64,7 @@ Command = ChangeEnsembleMode | LoadNewModel | LoadNewWeights
 
 
 def read_command(sent: SentFields) -> Command:
-    """Raises InvalidRequest, UnknownCommand."""
+    """Read the command of a request. Raises InvalidRequest, UnknownCommand."""
     command = sent.get("command")
     known = COMMAND_FIELDS.get(command) if isinstance(command, str) else None
     if command in (None, ""):
@@ -86,18 +92,18 @@ def read_command(sent: SentFields) -> Command:
 
 
 def is_command(command: Any) -> bool:
-    """Whether something else is wanted than a prediction."""
+    """Whether the request is for something else than a prediction."""
     return command not in (None, "", PREDICT)
 
 
 def check_predicts(command: Any) -> None:
-    """Raises UnknownCommand: a request with images names another command."""
+    """Refuse a request with images that names another command. Raises UnknownCommand."""
     if is_command(command):
         raise UnknownCommand(f"there is no command {shown(command)} here", field="command", expected=f"{PREDICT}, or none")
 
 
 def _model(fields: Fields) -> str | None:
-    """The model that is meant by `model_id` or `model`. Raises InvalidRequest."""
+    """The model that `model_id` or `model` names. Raises InvalidRequest."""
     names = {name for name in (_optional_text(fields, "model_id"), _optional_text(fields, "model")) if name is not None}
     if len(names) > 1:
         raise InvalidRequest("model and model_id name two models", field="model_id", expected="one of the two")
@@ -127,7 +133,7 @@ def _text(fields: Fields, name: str) -> str:
 
 
 def _boolean(fields: Fields, name: str, *, default: bool | None = None) -> bool:
-    """Also what a form makes of Python's: "True", "False"."""
+    """Read a boolean, also as Python writes it in a form: "True", "False". Raises InvalidRequest."""
     value = fields.get(name)
     if value in (None, "") and default is not None:
         return default

@@ -1,4 +1,4 @@
-"""JSON that clients send."""
+"""Reading of JSON that clients send."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ import orjson
 from inference.errors import InvalidMetadata, InvalidRequest, shown, shown_name
 from inference.runtime.heap import no_collections
 
-#: The second look at a longer text would take seconds; metadata has half of it at most.
+#: The second reading of a longer text would take seconds; metadata has at most half of this length.
 _MAX_CHECKED_LENGTH = 2**20
 #: The beginning of a request in JSON: a command, or a batch of objects.
 _REQUEST = re.compile(rb'(?:\xef\xbb\xbf)?\s*\{[^{}\[]*"(?:command|items)"\s*:')
-#: The many objects of a longer one would set off the garbage collector again and again, each time with all of them to look at.
+#: The many objects of a longer text would start the garbage collector repeatedly, each time over all of them.
 _LONG_TEXT = 2**16
 _CONTAINERS = {dict, list}
 _NON_FINITE = re.compile("NaN|Infinity")
 
 
 def read_json(text: str | bytes, field: str, expected: str, *, error: type[InvalidRequest] = InvalidMetadata) -> Any:
-    """The document.
+    """Read a JSON document.
 
     Args:
-        field: where it was sent, for the error.
-        expected: an example of what would be right, for the error.
+        field: the field that contains it, for the error.
+        expected: an example of a correct document, for the error.
 
     Raises:
-        InvalidRequest: of the class `error`: it is no JSON, is nested too deeply, or has a member twice in one object.
+        InvalidRequest: of the class `error`: the text is not JSON, is nested too deeply, or has a member twice in one object.
     """
     if isinstance(text, bytes):
         text = text.removeprefix(b"\xef\xbb\xbf")
@@ -49,7 +49,7 @@ def read_json(text: str | bytes, field: str, expected: str, *, error: type[Inval
 
 
 def _parsed(text: str | bytes) -> Any:
-    """Raises JSONDecodeError."""
+    """Parse a text. Raises JSONDecodeError."""
     with no_collections() if len(text) > _LONG_TEXT else contextlib.nullcontext():
         try:
             return orjson.loads(text)
@@ -61,10 +61,10 @@ def _parsed(text: str | bytes) -> Any:
 
 
 def check_no_json(start: bytes, media_type: str) -> None:
-    """Refuse a request in JSON that has another Content-Type. Raises InvalidRequest.
+    """Refuse a JSON request that has another Content-Type. Raises InvalidRequest.
 
     Args:
-        start: the body, or its beginning.
+        start: the body, or its first bytes.
     """
     if _REQUEST.match(start):
         sent_as = f"is {media_type}" if media_type else "is missing"
@@ -73,9 +73,9 @@ def check_no_json(start: bytes, media_type: str) -> None:
 
 
 def _with_non_finite(text: str | bytes) -> Any:
-    """A document with NaN, Infinity or -Infinity, as Python's json writes them; None where the text is no such document.
+    """Parse a document with NaN, Infinity or -Infinity, as Python's json writes them; None if the text is not such a document.
 
-    These may be in a client's own notes: no member that is read takes them.
+    A client's own members may contain them: no member that this service reads accepts them.
     """
     try:
         text = text.decode() if isinstance(text, bytes) else text
@@ -87,13 +87,16 @@ def _with_non_finite(text: str | bytes) -> Any:
 
 
 def _integer(text: str) -> float:
-    """As orjson reads it: a float where it has more than 64 bits."""
+    """Read an integer as orjson does: as a float if it has more than 64 bits."""
     number = int(text)
     return number if -(2**63) <= number < 2**64 else float(number)
 
 
 def _check_members_differ(text: str | bytes, document: Any, field: str, error: type[InvalidRequest]) -> None:
-    """Raises InvalidRequest. Parses the text again only where it may be so: each member has a colon, and texts may have more."""
+    """Refuse an object with a member twice. Raises InvalidRequest.
+
+    The text is parsed again only if it has more colons than members: strings may contain colons too.
+    """
     colons = text.count(":") if isinstance(text, str) else text.count(b":")
     if colons != _count_members(document):
         json.loads(text, object_pairs_hook=partial(_check_pairs, field=field, error=error), parse_int=str, parse_float=str)

@@ -1,4 +1,4 @@
-"""Names of the fields that requests may have, and the answer to one that is none of them."""
+"""Names of the fields that requests may have, and the errors for other names."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any
 
 from inference.errors import InvalidMetadata, InvalidRequest, shown, shown_name
 
-#: Members of `metadata` that may also be form fields and query parameters of their own.
+#: Members of `metadata` that may also be separate form fields or query parameters.
 OPTION_NAMES = ("request_id", "model", "deadline_s", "mode", "priority", "sinks", "shape", "dtype")
 PREDICT_FIELDS = frozenset({"command", "metadata", *OPTION_NAMES})
 _WEIGHTS_FIELDS = frozenset({"command", "local_file", "model_id", "model", "weights_url", "architecture_url"})
-#: The seed's clients send `local_file` with every command.
+#: ROHE's clients send `local_file` with every command.
 COMMAND_FIELDS: Mapping[str, frozenset[str]] = {
     "change_ensemble_mode": frozenset({"command", "local_file", "ensemble_mode"}),
     "load_new_model": frozenset({"command", "local_file", "model_id"}),
@@ -27,7 +27,7 @@ TEXT_FIELDS = PREDICT_FIELDS.union(*COMMAND_FIELDS.values())
 IMAGE = "image"
 AS_A_FILE = "multipart/form-data with the image as a file: curl -F image=@photo.jpg …"
 
-#: Other names that people give an option, in letters alone: more likely a mistake than a note of the client's own.
+#: Names that people use for an option, letters only: more likely a mistake than a member of the client's own.
 _OTHER_NAMES = {
     "modelid": "model",
     "modelname": "model",
@@ -36,39 +36,40 @@ _OTHER_NAMES = {
     "deadlineseconds": "deadline_s",
 }
 _NO_LETTER = re.compile(r"[\W_]+")
-#: Letters from which on one that is wrong, added or missing leaves a word unmistakable.
+#: Minimum letters of a name that is still recognised if one letter is wrong, added or missing.
 _LONG_NAME = 8
-#: Letters that tell names apart: a request_ip or request_no is no misspelled request_id.
+#: Letters at the end of a name that must match: request_ip and request_no are not misspellings of request_id.
 _WORD_END = 2
 _MAX_NAME_LENGTH = 40
-#: Members of one JSON object that are compared with the known ones.
+#: Maximum members of one JSON object that are compared with the known names.
 _MAX_MEMBERS = 100
 
 
-def check_known(names: Iterable[str], known: Collection[str], what: str = "a part of the form") -> None:
+def check_known(names: Iterable[str], known: Collection[str], kind: str = "a part of the form") -> None:
     """Refuse a form field or query parameter that the route does not have. Raises InvalidRequest."""
     for name in names:
         if name not in known:
-            raise unknown_field(name, known, what)
+            raise unknown_field(name, known, kind)
 
 
-def unknown_field(name: str, known: Collection[str], what: str = "a part of the form") -> InvalidRequest:
+def unknown_field(name: str, known: Collection[str], kind: str = "a part of the form") -> InvalidRequest:
+    """The error for a field that the route does not have, with the known name that is most similar."""
     choices = sorted(known)
     near = nearest(name, [*choices, IMAGE] if "metadata" in known else choices)
     hint = f": did you mean {near}?" if near else ""
-    wrong = f"there is no field {shown(name)} here" if name else f"{what} has no name"
+    wrong = f"there is no field {shown(name)} here" if name else f"{kind} has no name"
     expected = f"one of {', '.join(choices)}" if choices else "no field at all"
     return InvalidRequest(f"{wrong}{hint}", field=shown_name(name) if name else None, expected=expected)
 
 
 def check_members(members: Mapping[str, Any], known: frozenset[str], field: str) -> None:
-    """Refuse a member of a JSON object that is a known one misspelled. Members of other names are the client's own notes.
+    """Refuse a member of a JSON object that is a misspelled known name. Members with other names are the client's own.
 
     Args:
-        field: path of the object, for the error.
+        field: the path of the object, for the error.
 
     Raises:
-        InvalidMetadata: its `field` is the member.
+        InvalidMetadata: a name is misspelled; `field` of the error is the member.
     """
     for name in islice(members, _MAX_MEMBERS):
         if name in known or len(name) > _MAX_NAME_LENGTH:
@@ -81,7 +82,7 @@ def check_members(members: Mapping[str, Any], known: frozenset[str], field: str)
 
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
-    """The known name that looks most like this one, for a hint."""
+    """The known name that is most similar to `name`, for a hint."""
     short = name[:_MAX_NAME_LENGTH]
     choices = {_letters(choice): choice for choice in known}
     near = difflib.get_close_matches(_letters(short), choices, n=1, cutoff=0.7)
@@ -90,9 +91,9 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 
 @lru_cache(maxsize=1000)  # the members of one client's requests are mostly the same
 def _misspelled(name: str, known: frozenset[str]) -> str | None:
-    """The known name that this is a slip of: in case, punctuation, number, or by one letter."""
+    """The known name of which `name` is a misspelling: in case, punctuation, singular or plural, or by one letter."""
     letters = _letters(name)
-    meant = (choice for choice, its_letters in _with_letters(known) if _is_slip(letters, its_letters))
+    meant = (choice for choice, choice_letters in _with_letters(known) if _is_misspelling(letters, choice_letters))
     other = _OTHER_NAMES.get(letters)
     return next(meant, other if other in known else None)
 
@@ -102,8 +103,8 @@ def _with_letters(known: frozenset[str]) -> tuple[tuple[str, str], ...]:
     return tuple((choice, _letters(choice)) for choice in sorted(known))
 
 
-def _is_slip(letters: str, meant: str) -> bool:
-    """Whether somebody who writes `letters` meant the other: rules for short names are so strict that "code" is not "mode"."""
+def _is_misspelling(letters: str, meant: str) -> bool:
+    """Whether `letters` is a misspelling of `meant`; strict for short names: "code" is not a misspelling of "mode"."""
     if abs(len(letters) - len(meant)) > 1:
         return False
     if letters.removesuffix("s") == meant.removesuffix("s"):

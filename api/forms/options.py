@@ -1,4 +1,4 @@
-"""Options of a predict request: what each may be. Members of `metadata`, form fields and query parameters are read alike."""
+"""Values of a predict request's options, read alike from members of `metadata`, form fields and query parameters."""
 
 from __future__ import annotations
 
@@ -14,23 +14,25 @@ from inference.ids import read_request_id
 
 Options = Mapping[str, Any]
 
-#: A longer text is no number of ours, and Python refuses to read integers of thousands of digits.
+#: A longer text is not a valid number here, and Python refuses to read integers of thousands of digits.
 _MAX_NUMBER_LENGTH = 100
-#: Characters of a text, names of a list.
+#: Maximum characters of a text, and maximum names of a list.
 _MAX_SINKS_LENGTH = 1000
 
 
 def options_among(members: Options) -> dict[str, Any]:
+    """Select the members that are options."""
     return {name: members[name] for name in OPTION_NAMES if name in members}
 
 
 def merge_options(metadata: Options, fields: Options) -> dict[str, Any]:
-    """The metadata with the options that are fields of their own.
+    """Merge the metadata with the options that are separate fields.
 
-    A field `request_id` takes precedence, as a gateway may add it to what a client sends; the answer says which was taken.
+    A field `request_id` takes precedence, because a gateway may add it to a client's request; the answer has the id in use.
 
     Raises:
-        InvalidMetadata: two places give different values of another option, or a value of one that is in both is wrong.
+        InvalidMetadata: an option other than `request_id` has different values in the two places, or a value of an option that
+            is in both places is not valid.
     """
     own = options_among(fields)
     merged = {**metadata, **own}
@@ -40,7 +42,7 @@ def merge_options(metadata: Options, fields: Options) -> dict[str, Any]:
             merged[name] = metadata[name]
         elif _is_given(inside) and inside != outside and name != "request_id":
             raise InvalidMetadata(
-                f"{name} is {shown(metadata[name])} in metadata and {shown(own[name])} as a field of its own",
+                f"{name} is {shown(metadata[name])} in metadata and {shown(own[name])} as a separate field",
                 field=f"metadata.{name}",
                 expected="one of the two",
             )
@@ -48,13 +50,13 @@ def merge_options(metadata: Options, fields: Options) -> dict[str, Any]:
 
 
 def is_same(name: str, one: Any, other: Any) -> bool:
-    """Whether two values that a field has in two places mean the same. Raises InvalidRequest: a value is wrong."""
+    """Whether the values of a field in two places mean the same. Raises InvalidRequest: a value is not valid."""
     read: Callable[[Any], Any] = _READERS.get(name, _text_of)
     return bool(read(one) == read(other))
 
 
 def _text_of(value: Any) -> str:
-    """As it would be written in a query; booleans also as Python writes them."""
+    """The value as a query contains it; booleans may also be written as in Python."""
     text = str(value)
     return text.lower() if text in ("True", "False") else text
 
@@ -64,14 +66,14 @@ def _is_given(value: Any) -> bool:
 
 
 def read_model(value: Any) -> str | None:
-    """None where the served model is meant. Raises InvalidMetadata."""
+    """Read the name of a model; None means the served model. Raises InvalidMetadata."""
     if value is not None and not isinstance(value, str):
         raise InvalidMetadata(f"model is not a text: {shown(value)}", field="metadata.model", expected="a text")
     return value or None
 
 
 def read_deadline_s(value: Any) -> float | None:
-    """Seconds; None where the service's default is meant. Raises InvalidMetadata."""
+    """Read a deadline in seconds; None means the service's default. Raises InvalidMetadata."""
     if value is None:
         return None
     seconds = number_in(value)
@@ -83,7 +85,7 @@ def read_deadline_s(value: Any) -> float | None:
 
 
 def number_in(value: Any) -> float:
-    """A number, or the text of one in ASCII; not a number for anything else."""
+    """Read a number, or a number as ASCII text; NaN for any other value."""
     is_number = type(value) in (int, float) or (isinstance(value, str) and value.isascii() and "_" not in value)
     try:
         return float(value) if is_number else math.nan
@@ -92,7 +94,7 @@ def number_in(value: Any) -> float:
 
 
 def read_mode(value: Any) -> str | None:
-    """None where it is not given. Raises InvalidRequest."""
+    """Read the mode; None if it is not given. Raises InvalidRequest."""
     if value is None:
         return None
     if value not in ("sync", "async"):
@@ -101,7 +103,7 @@ def read_mode(value: Any) -> str | None:
 
 
 def read_priority(value: Any) -> int | None:
-    """None where it is not given, as an empty text. Raises InvalidMetadata."""
+    """Read the priority; None if it is not given or empty. Raises InvalidMetadata."""
     if value is None or value == "":
         return None
     priority = -1
@@ -119,7 +121,11 @@ def read_priority(value: Any) -> int | None:
 
 
 def read_sinks(value: Any) -> tuple[str, ...] | None:
-    """None where the configured ones are meant; a text has commas between, and an empty one is none. Raises InvalidMetadata."""
+    """Read the names of sinks: a list, or text with commas; None means the configured sinks, empty means no sink.
+
+    Raises:
+        InvalidMetadata: the value is neither of these.
+    """
     if value is None:
         return None
     is_short = isinstance(value, str | list) and len(value) <= _MAX_SINKS_LENGTH
@@ -133,7 +139,7 @@ def read_sinks(value: Any) -> tuple[str, ...] | None:
     return tuple(dict.fromkeys(name.strip() for name in names))
 
 
-#: For each option, a function that makes values of the same meaning equal.
+#: For each option, the function that reads it: values with the same meaning become equal.
 _READERS: Mapping[str, Callable[[Any], Any]] = {
     "request_id": read_request_id,
     "model": read_model,

@@ -1,10 +1,10 @@
-"""Request bodies that are forms.
+"""Parser of request bodies that are forms.
 
 multipart/form-data is read by the library `multipart`: Werkzeug's parser takes 20 times as long for many small files.
 
-    part named image         a file, with or without a file name; one that may be a plain field is a file whose name is None
-    part of another known    text, also where it was sent as a file (a browser's Blob, `curl -F metadata=@m.json`)
-    any other part           its name alone, for the answer that refuses it
+    part named image         a file, with or without a file name; if it may be a plain field, its file name is None
+    other known name         text, even if it was sent as a file (a browser's Blob, `curl -F metadata=@m.json`)
+    any other part           only its name is kept, for the error
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from api.forms.spooling import Spool, content_of
 from inference.errors import InferenceError, InvalidRequest, PayloadTooLarge, UnsupportedContentEncoding, shown, shown_name
 from inference.runtime.gevent import let_others_go_on
 
-#: Parts of a form beside the images that are allowed: who sends too many images is told how many may come.
+#: Allowed parts of a form in addition to the images, so that the error for too many images can say how many are allowed.
 OTHER_PARTS = 1000
 _READ_BYTES = 2**18
-#: Limit for the head of one part. File names never matter, however long they are.
+#: Limit for the headers of one part. It is large because long file names are allowed.
 _MAX_HEADER_BYTES = 2**20
 _MAX_HEADERS = 32
-#: Headers of a part that say that its bytes are not the content itself, as the library writes names.
+#: Headers that declare that the bytes of a part are encoded, spelled as the library spells them.
 _ENCODING_HEADERS = {"Content-Transfer-Encoding", "Content-Encoding"}
-#: Limit for a whole form: each one makes the library copy the header again.
+#: Limit for a whole form: for each folded line the library copies the header again.
 _MAX_FOLDED_LINES = 50
 _TOO_MANY_FOLDED_LINES = "Maximum number of folded header lines exceeded"
 
 _TEXT_TYPES = {None, "", "text/plain"}
 _ENCODINGS = {"utf-8", "ascii", "iso8859-1", "cp1252", "utf-16", "utf-16-le", "utf-16-be", "utf-32"}
 _UNENCODED = {"", "identity", "binary", "8bit", "7bit"}
-#: Bytes that no text has, and numbers in bytes do.
+#: Bytes that text does not contain, and binary numbers do.
 _CONTROL = re.compile(rb"[\x00-\x08\x0e-\x1f]")
-#: Bytes of a content that are looked at until others have their turn.
-_LOOKED_AT_BYTES = 2**20
+#: Bytes of a content that are checked before other greenlets may run.
+_CHECKED_BLOCK_BYTES = 2**20
 _UTF8_DECODER = codecs.getincrementaldecoder("utf-8")
 
 _BOUNDARY = re.compile(r""";\s*boundary\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;]*))""", re.IGNORECASE)
@@ -54,11 +54,11 @@ _LIMITS = {
     "Maximum segment header count exceeded": f"a part of the form has more than {_MAX_HEADERS} headers",
 }
 _LINE_ENDS = "the lines of the form do not end in CR LF"
-_AFTER_BOUNDARY = "other bytes follow a boundary in its line"
-_BAD_HEADER = "a header line of a part of the form is not NAME: VALUE and CR LF"
-_PART_LENGTH = "the Content-Length of a part of the form is not that of its content"
+_AFTER_BOUNDARY = "other bytes follow a boundary on the same line"
+_BAD_HEADER = "a header line of a part of the form is not NAME: VALUE followed by CR LF"
+_PART_LENGTH = "the Content-Length of a part of the form is not the length of its content"
 _BROKEN = {
-    "Unexpected byte in front of first boundary": "other bytes are in front of the first boundary in its line",
+    "Unexpected byte in front of first boundary": "other bytes are before the first boundary on the same line",
     "Invalid line break after first boundary": _LINE_ENDS,
     "Invalid line break in segment header": _LINE_ENDS,
     "Unexpected byte after first boundary": _AFTER_BOUNDARY,
@@ -74,20 +74,20 @@ _BROKEN = {
     "Missing Content-Disposition segment header": "a part of the form has no Content-Disposition",
     "Invalid Content-Disposition segment header: Wrong type": "the Content-Disposition of a part is not form-data",
 }
-_EXPECTED_FORM = "multipart/form-data as HTTP clients write it by themselves, e.g. curl -F image=@photo.jpg …"
+_EXPECTED_FORM = "multipart/form-data as HTTP clients write it, e.g. curl -F image=@photo.jpg …"
 
 
 class FormParser(FormDataParser):
-    """Images are kept by a `Spool`, texts in memory.
+    """Reads forms; images are kept by a `Spool`, texts in memory.
 
     Raises:
-        InferenceError: the body is not the form that its Content-Type announces, or a limit of forms is reached.
+        InferenceError: the body does not match its Content-Type, or the form exceeds a limit.
     """
 
     def parse(
         self, stream: IO[bytes], mimetype: str, content_length: int | None, options: dict[str, str] | None = None
     ) -> tuple[IO[bytes], MultiDict[str, str], MultiDict[str, FileStorage]]:
-        """The stream, text fields and files; a body of another media type is left unread."""
+        """Return the stream, the text fields and the files; a body of another media type is not read."""
         form: MultiDict[str, str] = MultiDict()
         files: MultiDict[str, FileStorage] = MultiDict()
         match mimetype:
@@ -106,7 +106,7 @@ class FormParser(FormDataParser):
             raise InvalidRequest(
                 "the Content-Type multipart/form-data has no boundary",
                 field="Content-Type",
-                expected="a Content-Type as the HTTP client writes it by itself: multipart/form-data; boundary=…",
+                expected="the Content-Type that the HTTP client sets by default: multipart/form-data; boundary=…",
             )
         parts = _Parts(self.max_form_memory_size, options.get("charset"))
         try:
@@ -124,7 +124,7 @@ class FormParser(FormDataParser):
                 max_header_size=_MAX_HEADER_BYTES,
                 max_header_count=_MAX_HEADERS,
                 max_segment_count=self.max_form_parts or float("inf"),
-                header_charset="latin-1",  # in which no file name is invalid
+                header_charset="latin-1",  # every file name is valid in Latin-1
             )
             for event in parser.parse_blocking(body.read, _READ_BYTES):
                 parts.take(event)
@@ -149,7 +149,7 @@ class FormParser(FormDataParser):
         encoding = _encoding(options.get("charset"), "Content-Type")
         is_cut = limit is not None and len(body) > limit
         if not _is_plain_text(body, is_cut=is_cut):
-            detail = "the body is no text, though its Content-Type is application/x-www-form-urlencoded"
+            detail = "the body is not text, though its Content-Type is application/x-www-form-urlencoded"
             raise InvalidRequest(detail, field=IMAGE, expected=AS_A_FILE)
         if limit is not None and is_cut:
             raise _too_much_text(limit, "the body")
@@ -170,9 +170,9 @@ class FormParser(FormDataParser):
 
 
 def boundary_in(content_type: str) -> str | None:
-    """The boundary that a Content-Type names, None where it names none.
+    """The boundary in a Content-Type; None if it has none.
 
-    Many clients leave out the quotes where RFC 2045 asks for them: it goes on to the next semicolon then.
+    Many clients omit the quotes that RFC 2045 requires; the boundary then ends at the next semicolon.
     """
     found = _BOUNDARY.search(content_type)
     if found is None:
@@ -182,7 +182,7 @@ def boundary_in(content_type: str) -> str | None:
 
 
 class _Parser(PushMultipartParser):  # type: ignore[misc] # the library has no types
-    """The library's parser, with a limit for folded header lines, for which the library has none in its interface."""
+    """The library's parser with a limit for folded header lines; the library's interface has no such limit."""
 
     _folded_lines = 0
 
@@ -195,7 +195,7 @@ class _Parser(PushMultipartParser):  # type: ignore[misc] # the library has no t
 
 
 class _Body:
-    """Reads a body and remembers, for the answer to a broken form, how long it was and whether a boundary was in it."""
+    """Reads a body; keeps, for the error of a malformed form, its length and whether it has a boundary."""
 
     def __init__(self, stream: IO[bytes], delimiter: bytes) -> None:
         self._stream = stream
@@ -215,25 +215,25 @@ class _Body:
 
 
 def _broken_form(error: ParserError, body: _Body, parts: _Parts, boundary: bytes) -> InferenceError:
-    named = shown(boundary.decode("latin-1"))
+    shown_boundary = shown(boundary.decode("latin-1"))
     check_no_json(body.first_piece, "multipart/form-data")
     if body.size == 0:
         return InvalidRequest("the body is empty", field=IMAGE, expected=AS_A_FILE)
     if (detail := _BROKEN.get(str(error))) is not None:
         pass
     elif not parts.count and not body.has_boundary:
-        detail = f"the boundary that the Content-Type names, {named}, is not in the body"
+        detail = f"the boundary that the Content-Type names, {shown_boundary}, is not in the body"
     else:
-        detail = f"the body was cut off: it ends after {body.size} bytes, before the last boundary ({named})"
+        detail = f"the body was cut off: it ends after {body.size} bytes, before the last boundary ({shown_boundary})"
     return InvalidRequest(f"the multipart/form-data cannot be read: {detail}", field="body", expected=_EXPECTED_FORM)
 
 
 class _Parts:
-    """Text fields and files, as the parser brings them piece by piece."""
+    """Text fields and files, collected from the parser's events."""
 
     def __init__(self, max_text_bytes: int | None, charset: str | None) -> None:
         self.form: MultiDict[str, str] = MultiDict()
-        #: images; and, without their content, parts of unknown names
+        #: images; and parts with unknown names, without their content
         self.files: MultiDict[str, FileStorage] = MultiDict()
         self.count = 0
         self._max_text_bytes = max_text_bytes
@@ -246,7 +246,7 @@ class _Parts:
         self._images = Spool()
 
     def take(self, event: Any) -> None:
-        """A part's head, a piece of its body, or None at its end."""
+        """Process the headers of a part, a piece of its content, or None at its end."""
         if isinstance(event, MultipartSegment):
             self._begin(event)
         elif event is None:
@@ -258,7 +258,7 @@ class _Parts:
             self._images.write(bytes(event))
 
     def close(self) -> None:
-        """Give up what has come; an error on its way may have references to it for long."""
+        """Release the contents; the traceback of an error may refer to these parts for a long time."""
         self._images.close()
         self.files.clear()
 
@@ -298,18 +298,18 @@ class _Parts:
 
 
 def _name_of(segment: MultipartSegment) -> str:
-    """In UTF-8, as browsers write it: the headers were read as Latin-1."""
+    """The name in UTF-8, as browsers write it: the headers were read as Latin-1."""
     name = segment.name or ""
     return name if name.isascii() else name.encode("latin-1").decode("utf-8", "replace")
 
 
 def _has_file_name(segment: MultipartSegment) -> bool:
-    """Also where it is given in RFC 5987's form alone, which the library does not read."""
+    """Whether the part has a file name, also in the form of RFC 5987, which the library does not read."""
     return segment.filename is not None or "filename*" in segment.header("Content-Disposition", "").lower()
 
 
 def _check_unencoded(header: str, encoding: str, name: str) -> None:
-    """Raises InvalidRequest, UnsupportedContentEncoding."""
+    """Refuse a part whose bytes are encoded. Raises InvalidRequest, UnsupportedContentEncoding."""
     if encoding in _UNENCODED:
         return
     error = UnsupportedContentEncoding if header == "Content-Encoding" else InvalidRequest
@@ -318,11 +318,11 @@ def _check_unencoded(header: str, encoding: str, name: str) -> None:
 
 
 def _is_plain_text(content: bytes, *, is_cut: bool = False) -> bool:
-    """Whether it is text in UTF-8; of one that is cut, the last character may be too."""
+    """Whether the content is UTF-8 text; if `is_cut`, the last character may be incomplete."""
     decoder = _UTF8_DECODER()
     try:
-        for start in range(0, len(content), _LOOKED_AT_BYTES):
-            block = content[start : start + _LOOKED_AT_BYTES]
+        for start in range(0, len(content), _CHECKED_BLOCK_BYTES):
+            block = content[start : start + _CHECKED_BLOCK_BYTES]
             if _CONTROL.search(block):
                 return False
             decoder.decode(block)
@@ -335,7 +335,7 @@ def _is_plain_text(content: bytes, *, is_cut: bool = False) -> bool:
 
 
 def decoded_text(content: bytes, charset: str | None, field: str) -> str:
-    """A text as its charset says, UTF-8 without one; a byte order mark at its begin is left out. Raises InvalidRequest."""
+    """Decode text by its charset, by default UTF-8; a byte order mark at the beginning is removed. Raises InvalidRequest."""
     encoding = _encoding(charset, field)
     try:
         return content.decode(encoding).removeprefix("\ufeff")
@@ -344,7 +344,7 @@ def decoded_text(content: bytes, charset: str | None, field: str) -> str:
 
 
 def _encoding(charset: str | None, field: str) -> str:
-    """Raises InvalidRequest."""
+    """The name of Python's codec for a charset. Raises InvalidRequest: it is not supported."""
     if not charset:
         return "utf-8"
     try:
@@ -358,13 +358,13 @@ def _encoding(charset: str | None, field: str) -> str:
 
 def _undecodable(name: str, encoding: str) -> InvalidRequest:
     return InvalidRequest(
-        f"{shown_name(name)} is no text in {encoding.upper()}", field=shown_name(name), expected="text in UTF-8"
+        f"{shown_name(name)} is not text in {encoding.upper()}", field=shown_name(name), expected="text in UTF-8"
     )
 
 
 def _too_much_text(max_bytes: int, name: str) -> PayloadTooLarge:
     return PayloadTooLarge(
-        f"the form fields that are no files have more than {max_bytes} bytes, at {name}",
+        f"the form fields that are not files have more than {max_bytes} bytes together, counted up to {name}",
         field=name,
         expected="image as a file: -F image=@photo.jpg" if name == IMAGE else "shorter form fields",
     )

@@ -1,4 +1,4 @@
-"""Ids in paths: one that no task or batch can have is unknown, and reaches neither the record store nor a header."""
+"""Checks of ids in paths: an id that no task or batch can have reaches neither the task store nor a header."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from inference.ids import is_task_id
 
 
 def register_id_check(app: Flask) -> None:
-    """Check `task_id` and `batch_id` of every route before its function runs."""
+    """Check `task_id` and `batch_id` of every route before the function of the route runs."""
     app.url_value_preprocessor(_check_ids)
 
 
 def _check_ids(endpoint: str | None, values: dict[str, Any] | None) -> None:  # noqa: ARG001 Flask's signature
-    """Raises TaskNotFound, BatchNotFound."""
+    """Check the values of a path. Raises TaskNotFound, BatchNotFound."""
     for name, text in (values or {}).items():
         if name == "task_id" and not is_task_id(text):
             raise TaskNotFound(f"there is no task {shown(text)}", task_id=shown(text)[1:-1])

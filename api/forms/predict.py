@@ -1,4 +1,4 @@
-"""What a predict request says: form fields, metadata, headers, the image."""
+"""Reading of predict requests: form fields, metadata, headers, the image."""
 
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ class ImageForm:
 
     image: bytes
     content_type: str | None
-    #: empty where the client has none
+    #: empty if the client sent none
     request_id: str
     model: str | None
     shape: Any
     dtype: Any
     deadline_s: float | None
-    #: 0 is usual, 9 goes first
+    #: 0 is usual, 9 is the highest
     priority: int
-    #: where the result goes; None: where the settings say
+    #: the sinks of the result; None: the sinks in the settings
     sinks: tuple[str, ...] | None
 
     def request_id_of(self, task_id: str) -> str:
-        """The client's own; the task's where there is none."""
+        """The client's request id; the task's id if the client sent none."""
         return self.request_id or task_id
 
 
 @dataclass
 class PredictForm(ImageForm):
-    """... and how the caller wants the answer."""
+    """One image to classify, and how the client wants the answer."""
 
     preference: Preference
     idempotency_key: str
@@ -61,9 +61,9 @@ class PredictForm(ImageForm):
 
 
 def read_predict_form(request: Request, sent: SentFields, *, max_wait_s: float) -> PredictForm:
-    """Raises InvalidRequest, InvalidMetadata."""
+    """Read a predict request. Raises InvalidRequest, InvalidMetadata."""
     if sent.is_json:
-        raise InvalidRequest("an image does not travel in a JSON body", field=IMAGE, expected=AS_A_FILE)
+        raise InvalidRequest("a JSON body cannot contain an image", field=IMAGE, expected=AS_A_FILE)
     sent.check(PREDICT_FIELDS)
     fields = sent.together
     options = merge_options(_metadata(fields.get("metadata")), fields)
@@ -78,7 +78,7 @@ def read_predict_form(request: Request, sent: SentFields, *, max_wait_s: float) 
 
 
 def read_image_form(image: bytes, content_type: str | None, options: Mapping[str, Any]) -> ImageForm:
-    """Raises InvalidMetadata."""
+    """Read the options of one image. Raises InvalidMetadata."""
     priority = read_priority(options.get("priority"))
     return ImageForm(
         image=image,
@@ -116,16 +116,17 @@ def _image(sent: SentFields) -> tuple[bytes, str | None]:
 
 
 def media_type_of(part: FileStorage) -> str | None:
+    """The media type of a part, in lower case; None if the part has none."""
     return _media_type(part.content_type or "")
 
 
-@lru_cache(maxsize=100)  # the images of a request mostly have one
+@lru_cache(maxsize=100)  # the images of a request usually have the same type
 def _media_type(content_type: str) -> str | None:
     return parse_options_header(content_type)[0].lower() or None
 
 
 def read_idempotency_key(request: Request) -> str:
-    """Its digest, empty where there is none. Raises InvalidRequest."""
+    """Read the idempotency key; returns its digest, empty if there is none. Raises InvalidRequest."""
     key = request.headers.get("Idempotency-Key", "").strip()
     if len(key) > _IDEMPOTENCY_KEY_MAX:
         raise InvalidRequest(
@@ -143,6 +144,6 @@ def _fingerprint(image: bytes, options: Mapping[str, Any]) -> str:
 
 
 def canonical(options: Mapping[str, Any]) -> bytes:
-    """What of the options is content, the same for the same content."""
-    content = {name: value for name, value in options.items() if name != "mode"}  # how to wait is no content
+    """Serialise the options that belong to the content; equal options become equal bytes."""
+    content = {name: value for name, value in options.items() if name != "mode"}  # the mode concerns the answer, not the content
     return orjson.dumps(content, option=orjson.OPT_SORT_KEYS)

@@ -1,4 +1,4 @@
-"""How long a request waits for its tasks."""
+"""Time that a request waits for its tasks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flask import Request, request
 from api.forms.options import number_in, read_mode
 from inference.errors import InvalidRequest, shown
 
-#: The sweeper ends a task within this after its deadline; a synchronous caller waits for that answer.
+#: The sweeper ends a task within this time after its deadline; a synchronous request waits for that answer.
 EXPIRY_GRACE_S = 5.0
 
 _WAIT = re.compile(r"wait\s*=\s*\"?([0-9]{1,9}(?:\.[0-9]{1,9})?)\"?")
@@ -20,16 +20,16 @@ _WAIT = re.compile(r"wait\s*=\s*\"?([0-9]{1,9}(?:\.[0-9]{1,9})?)\"?")
 
 @dataclass
 class Preference:
-    """How long the caller wants to wait."""
+    """Time that the client wants to wait."""
 
     #: seconds: None waits until the deadline, 0 answers 202 at once
     wait_s: float | None = None
-    #: what of the `Prefer` header was followed
+    #: the preferences of the `Prefer` header that were applied
     applied: str = ""
 
 
 def asked_wait_s(max_wait_s: float) -> float:
-    """`?wait=N` of a GET, 0 without it and at most `max_wait_s`. Raises InvalidRequest."""
+    """Read `?wait=N` of a GET, in seconds: 0 without it, at most `max_wait_s`. Raises InvalidRequest."""
     text = request.args.get("wait")
     if text is None:
         return 0.0
@@ -40,10 +40,10 @@ def asked_wait_s(max_wait_s: float) -> float:
 
 
 def read_preference(request: Request, mode: Any, max_wait_s: float) -> Preference:
-    """RFC 7240: `Prefer: respond-async`, `Prefer: wait=N`, both; the option `mode=async` says the first.
+    """Read `Prefer: respond-async` and `Prefer: wait=N` (RFC 7240); the option `mode=async` means `respond-async`.
 
     Raises:
-        InvalidRequest: there is no such mode, or it is sync and the header says otherwise.
+        InvalidRequest: there is no such mode, or the mode is sync and the header has `respond-async`.
     """
     mode = read_mode(mode)
     parts = [part for line in request.headers.getlist("Prefer") for part in line.split(",")]

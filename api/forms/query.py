@@ -1,4 +1,4 @@
-"""Query parameters: each one is known to its route, and given once."""
+"""Reading of query parameters: the route must know each of them, and each may occur once."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from flask import request
 from api.forms.known_fields import nearest
 from inference.errors import InvalidRequest, shown, shown_name
 
-#: jQuery and other libraries add it against caches.
+#: jQuery and other libraries add it to bypass caches.
 _CACHE_BUSTER = "_"
-#: Bytes that are no UTF-8, as Python keeps them in a text.
+#: Bytes that are not UTF-8, as Python represents them in a str.
 _NOT_DECODED = re.compile("[\udc80-\udcff]")
 
 
 def read_query() -> dict[str, str]:
-    """The query parameters of the current request, each once.
+    """Read the query parameters of the current request.
 
     Raises:
-        InvalidRequest: one is given twice, or is no text in UTF-8; its `field` is the parameter.
+        InvalidRequest: a parameter occurs twice, or is not text in UTF-8; `field` of the error is the parameter.
     """
     if not request.query_string:
         return {}
@@ -33,7 +33,7 @@ def read_query() -> dict[str, str]:
             continue
         field = shown_name(name)
         if _NOT_DECODED.search(name + value):
-            raise InvalidRequest(f"the query parameter {field} is no text in UTF-8", field=field, expected="text in UTF-8")
+            raise InvalidRequest(f"the query parameter {field} is not text in UTF-8", field=field, expected="text in UTF-8")
         if name in query:
             times = sum(1 for other, _ in pairs if other == name)
             raise InvalidRequest(f"the query parameter {field} was sent {times} times", field=field, expected="once")
@@ -42,13 +42,13 @@ def read_query() -> dict[str, str]:
 
 
 def check_query(known: Collection[str] = ()) -> None:
-    """Refuse a query parameter that the route does not know, and one that is given twice.
+    """Refuse a query parameter that the route does not know, or that occurs twice.
 
     Args:
         known: the parameters of the route.
 
     Raises:
-        InvalidRequest: its `field` is the parameter.
+        InvalidRequest: `field` of the error is the parameter.
     """
     for name in read_query():
         if name not in known:

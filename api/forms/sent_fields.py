@@ -1,4 +1,4 @@
-"""Fields of a request, from its form or JSON body and from its query: each one once, and none that is not read.
+"""Fields of a request, from its form or JSON body and from its query: each may occur once, and the route must know it.
 
 Body and query are checked in this order:
 
@@ -22,12 +22,12 @@ from api.forms.parser import decoded_text
 from api.forms.query import read_query
 from inference.errors import InvalidRequest, PayloadTooLarge, UnsupportedContentEncoding, shown, shown_name
 
-#: Fields whose empty input in a form of HTML says nothing. No sinks are a choice.
+#: Fields for which an empty input of an HTML form means "not given". An empty `sinks` is a choice: no sink.
 _MAY_BE_EMPTY = PREDICT_FIELDS - {"sinks"}
-NO_IMAGE_HERE = "this path takes no image, but commands"
-#: The beginning of a body, enough to tell JSON.
+NO_IMAGE_HERE = "this path takes commands, not images"
+#: First bytes of a body, enough to recognise JSON.
 _READ_BYTES = 2**12
-#: Enough for every member that an item of a batch may have, and for notes of the client's own.
+#: Enough for every member that an item of a batch may have, and for members of the client's own.
 _JSON_BYTES_PER_ITEM = 2**14
 _MIN_JSON_LIMIT_BYTES = 2**20
 _FORMS = {"multipart/form-data", "application/x-www-form-urlencoded"}
@@ -35,22 +35,24 @@ _FORMS = {"multipart/form-data", "application/x-www-form-urlencoded"}
 
 @dataclass
 class SentFields:
-    #: of the form or the JSON body
+    """The fields of one request as they were sent."""
+
+    #: fields of the form or the JSON body
     body: Mapping[str, Any]
     query: Mapping[str, str]
-    #: parts named image; one that looks like plain text has no file name
+    #: parts named image; a part that may be a plain text field has no file name
     images: list[FileStorage]
-    #: parts of a form that have other names than any route knows
+    #: parts of a form with names that no route knows
     unknown: list[FileStorage]
     is_json: bool
 
     def get(self, name: str) -> Any:
-        """The value, from wherever it was sent; None where it was not. Raises InvalidRequest: two places differ."""
+        """The value from body or query; None if it was not sent. Raises InvalidRequest: body and query differ."""
         return self.together.get(name)
 
     @property
     def together(self) -> dict[str, Any]:
-        """Body and query as one. Raises InvalidRequest: they differ."""
+        """Fields of body and query together. Raises InvalidRequest: they differ in a field."""
         for name in self.query.keys() & self.body.keys():
             if not is_same(name, self.query[name], self.body[name]):
                 raise InvalidRequest(
@@ -61,7 +63,7 @@ class SentFields:
         return {**self.query, **self.body}
 
     def check(self, known: Collection[str]) -> None:
-        """Refuse what this route does not read. Raises InvalidRequest."""
+        """Refuse fields that this route does not read. Raises InvalidRequest."""
         if self._has_image_as_text and not self._has_array:
             raise InvalidRequest(
                 "image is a plain field: send it as a file of multipart/form-data", field=IMAGE, expected=AS_A_FILE
@@ -82,25 +84,30 @@ class SentFields:
 
     @property
     def _has_array(self) -> bool:
-        """Whether shape and dtype are given: the bytes of an array may look like text."""
+        """Whether shape and dtype are given: then the image is an array, whose bytes may look like text."""
         fields = self.together
         metadata = fields.get("metadata", "")
         is_file = IMAGE not in self.body and IMAGE not in self.query
         return is_file and all(name in fields or f'"{name}"' in metadata for name in ("shape", "dtype"))
 
     def check_no_images(self, detail: str = "a command has no image") -> None:
-        """Raises InvalidRequest."""
+        """Refuse images. Raises InvalidRequest."""
         if self.images or self._has_image_as_text:
             raise InvalidRequest(detail, field=IMAGE, expected="the command's fields alone; images go to POST /inference")
 
 
 def read_sent_fields(request: Request, *, json_example: str, max_batch_items: int, has_images: bool = True) -> SentFields:
-    """Raises InvalidRequest, UnsupportedContentEncoding, PayloadTooLarge.
+    """Read body and query of a request.
 
     Args:
-        json_example: for the error, a JSON body that would be right.
-        max_batch_items: items that a batch may have; JSON has a size for so many.
+        json_example: a correct JSON body, for the error.
+        max_batch_items: maximum items of a batch, which determine the maximum size of a JSON body.
         has_images: whether the route takes images, for the error.
+
+    Raises:
+        InvalidRequest: the body is neither a form nor a JSON object, or a field occurs twice.
+        UnsupportedContentEncoding: the body is compressed.
+        PayloadTooLarge: the body exceeds a limit.
     """
     query = _given(read_query())
     _check_encoding(request)
@@ -114,14 +121,14 @@ def read_sent_fields(request: Request, *, json_example: str, max_batch_items: in
 
 
 def _given(fields: dict[str, str]) -> dict[str, str]:
-    """The fields without those that are empty inputs of a form."""
+    """Remove the fields that are empty inputs of a form."""
     if "" not in fields.values():
         return fields
     return {name: value for name, value in fields.items() if value or name not in _MAY_BE_EMPTY}
 
 
 def _once(fields: MultiDict[str, str]) -> dict[str, str]:
-    """Raises InvalidRequest: one was sent twice."""
+    """Convert the fields to a dict. Raises InvalidRequest: a field occurs twice."""
     once = fields.to_dict()
     if len(once) != sum(1 for _ in fields.items(multi=True)):
         name, values = next((name, values) for name, values in fields.lists() if len(values) > 1)
@@ -139,10 +146,10 @@ def _check_encoding(request: Request) -> None:
 
 
 def _check_empty(request: Request, example: str | None) -> None:
-    """Refuse a body that is no form. Raises InvalidRequest.
+    """Refuse a body that is not a form. Raises InvalidRequest.
 
     Args:
-        example: what a route without images takes.
+        example: a correct body for a route without images; None for a route with images.
     """
     media_type = request.mimetype
     if not request.content_length and "Transfer-Encoding" not in request.headers:
@@ -152,8 +159,8 @@ def _check_empty(request: Request, example: str | None) -> None:
     if not media_type:
         detail = "the body has no Content-Type"
     elif is_image:
-        where = "it is to be a part of a form" if example is None else NO_IMAGE_HERE
-        detail = f"the image is the whole body ({shown(media_type)}), and {where}"
+        rule = "it must be a part of a form" if example is None else NO_IMAGE_HERE
+        detail = f"the image is the whole body ({shown(media_type)}), and {rule}"
     else:
         detail = f"the body is {shown(media_type)}, and not a form"
     if example is not None:
@@ -171,7 +178,7 @@ def _json_object(request: Request, example: str, max_items: int) -> dict[str, An
 
 
 def _json_text(request: Request, max_items: int) -> bytes:
-    """The body. Raises PayloadTooLarge: JSON of that size would be read for seconds, and all others wait."""
+    """Read the body. Raises PayloadTooLarge: to parse longer JSON takes seconds, during which all other requests wait."""
     limit = max(_MIN_JSON_LIMIT_BYTES, _JSON_BYTES_PER_ITEM * max_items)
     is_announced = (request.content_length or 0) > limit
     content = b"" if is_announced else request.stream.read(limit + 1)

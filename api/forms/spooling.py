@@ -1,7 +1,7 @@
-"""Images of a form while it comes: the first megabytes in memory, the rest in an unlinked temporary file.
+"""Storage for the images of a form while it arrives: the first megabytes in memory, the rest in an unlinked temporary file.
 
-A client may send a large form slowly, or for nothing: until all of it has come it takes room on the disk (`TMPDIR`), no memory,
-unless that folder is in memory itself.
+A client may send a large form slowly, or one that is refused: until it is complete it takes space on the disk (`TMPDIR`), not in
+memory, unless that folder is itself in memory.
 """
 
 from __future__ import annotations
@@ -19,43 +19,43 @@ from inference.runtime.open_files import out_of_files
 
 logger = logging.getLogger(__name__)
 
-#: Bytes of one form that stay in memory: a usual photo, or a batch of small images.
+#: Bytes of one form that stay in memory: enough for a usual photo, or a batch of small images.
 MAX_IN_MEMORY_BYTES = 4 * 2**20
-#: Bytes that are written and read at a time: fewer take no longer than to hand them to a thread.
+#: Bytes that are written or read at a time: to read or write fewer takes no longer than to hand them to a thread.
 _BLOCK_BYTES = 2**18
 _RETRY_AFTER_S = 5.0
 
 
 def content_of(stream: IO[bytes]) -> bytes:
-    """The bytes of an image that a `Spool` kept, without a copy where they are in memory."""
+    """The bytes of an image that a `Spool` keeps, without a copy if they are in memory."""
     return stream.getvalue() if isinstance(stream, BytesIO) else stream.read()
 
 
 class Spool:
-    """Contents of a form's images, which come one after the other in pieces.
+    """Keeps the contents of a form's images, which arrive one after the other, in pieces.
 
-    Contents that are whole when the limit is reached stay in memory; the one under way and all later ones go to the file.
+    Contents that are complete when the limit is reached stay in memory; the current content and all later ones go to the file.
     """
 
     def __init__(self) -> None:
         self._in_memory_bytes = 0
-        #: of the content under way; once there is a file, all that is to be written to it
+        #: pieces of the current content; once there is a file, the pieces that are not written to it yet
         self._pieces: list[bytes] = []
         self._file: IO[bytes] | None = None
-        #: its size when all pieces are written
+        #: size of the file when all pieces are written
         self._file_size = 0
         self._unwritten_bytes = 0
-        #: where the content under way begins in the file
+        #: position of the current content in the file
         self._offset = 0
 
     def begin(self) -> None:
-        """Begin with the next content."""
+        """Begin the next content."""
         if self._file is None:
             self._pieces = []
         self._offset = self._file_size
 
     def write(self, piece: bytes) -> None:
-        """Add to the content. Raises ServiceUnavailable: the disk has no room for it."""
+        """Add to the current content. Raises ServiceUnavailable: the disk has no room for it."""
         self._pieces.append(piece)
         if self._file is None:
             self._in_memory_bytes += len(piece)
@@ -69,13 +69,13 @@ class Spool:
                 self.flush()
 
     def end(self) -> IO[bytes]:
-        """The content, to be read as a whole."""
+        """End the current content; returns a stream that is read as a whole."""
         if self._file is None:
             return BytesIO(b"".join(self._pieces))
         return _FilePart(self, self._offset, self._file_size - self._offset)  # type: ignore[return-value]
 
     def read(self, offset: int, size: int) -> bytes:
-        """A part of the file. Raises ServiceUnavailable: the disk has no room for it."""
+        """Read a part of the file. Raises ServiceUnavailable: the disk has no room for it."""
         if self._file is None:
             raise ValueError("the file is closed")
         if self._pieces:
@@ -84,7 +84,7 @@ class Spool:
         return read() if size <= _BLOCK_BYTES else run_blocking(read)
 
     def flush(self) -> None:
-        """Write what is to be in the file. Raises ServiceUnavailable: the disk has no room for it."""
+        """Write all pieces to the file. Raises ServiceUnavailable: the disk has no room for it."""
         try:
             run_blocking(self._write_pieces)
         except OSError as error:
@@ -94,7 +94,7 @@ class Spool:
             raise ServiceUnavailable("the service has no room for large bodies", retry_after_s=_RETRY_AFTER_S) from error
 
     def close(self) -> None:
-        """Give the file up."""
+        """Close and thereby delete the file."""
         self._pieces = []
         if self._file is not None:
             self._file.close()
@@ -110,7 +110,7 @@ class Spool:
 
 
 class _FilePart(RawIOBase):
-    """One content in the file. The request closes its parts when it ends, and with them the file."""
+    """One content in the file. At its end the request closes its parts, which closes the file."""
 
     def __init__(self, spool: Spool, offset: int, size: int) -> None:
         super().__init__()

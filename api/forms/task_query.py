@@ -1,4 +1,4 @@
-"""The query of `GET /tasks`."""
+"""Query parameters of `GET /tasks`."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from inference.errors import InvalidRequest, shown
 _NAMES = ("request_id", "limit", "cursor", "vectors")
 _LIMIT_DEFAULT, _LIMIT_MAX = 100, 1000
 _NUMBER = re.compile(r"[0-9]{1,9}")
-#: An acceptance number. Of fixed length, so that the number of a page is not taken for one.
+#: An acceptance number. It has a fixed length, so that the number of a page is not mistaken for a cursor.
 _CURSOR = re.compile(r"[0-9a-f]{16}")
-#: In any case: HTTP clients write their language's own.
+#: Read in upper or lower case: HTTP clients write booleans as their language does.
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 
 
@@ -27,13 +27,13 @@ class TaskQuery:
 
     request_id: str
     limit: int
-    #: acceptance number that the page begins after
+    #: acceptance number after which the page begins
     after: int
     #: whether prediction vectors are wanted
     vectors: bool
 
     def next_url(self, cursor: str) -> str:
-        """The next page, relative to this one: whatever path a proxy gives the service."""
+        """The URL of the next page, relative to this one: it is right behind a proxy with any path."""
         vectors = {"vectors": "true"} if self.vectors else {}
         return "?" + urlencode({"request_id": self.request_id, "limit": self.limit, **vectors, "cursor": cursor})
 
@@ -65,7 +65,7 @@ def _after(options: Mapping[str, str]) -> int:
     if text is None:
         return 0
     if not _CURSOR.fullmatch(text):
-        expected = "next_cursor of the page before, as it is; no cursor for the first page"
+        expected = "next_cursor of the previous page, unchanged; no cursor for the first page"
         raise InvalidRequest(f"cursor is {shown(text)}", field="cursor", expected=expected)
     return int(text, 16)
 

@@ -1,4 +1,4 @@
-"""POST /inference/batch: classify many images; /batches: ask for a batch, wait for it, cancel it."""
+"""Routes of batches. POST /inference/batch: classify many images; /batches: get a batch, wait for it, cancel it."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ blueprint = Blueprint("batches", __name__)
 
 @blueprint.post("/inference/batch")
 def predict_batch() -> Response:
+    """Classify many images in one request."""
     began = time.perf_counter()
     settings = components().services.settings
     form = read_batch_form(request, max_items=settings.max_batch_items, max_wait_s=settings.api.max_wait_s)
@@ -34,7 +35,7 @@ def predict_batch() -> Response:
         has_ended = waiter.wait_for_all(longest_s)
     components().batch_submissions.confirm(submission)
     if not has_ended and wait_s is None:
-        raise WaitTimeout("not every result was ready in time; the batch goes on", batch_id=submission.batch_id)
+        raise WaitTimeout("not every result was ready in time; the batch continues", batch_id=submission.batch_id)
     response = _ended(submission, began) if has_ended and wait_s != 0 else _accepted(submission)
     response.headers["Batch-Id"] = submission.batch_id
     if form.preference.applied:
@@ -46,18 +47,20 @@ def predict_batch() -> Response:
 
 @blueprint.get("/batches/<batch_id>")
 def get_batch(batch_id: str) -> Response:
+    """Return a batch; with `wait`, after waiting for its end."""
     check_query({"wait"})
     wait_s = asked_wait_s(components().services.settings.api.max_wait_s)
     store = components().services.store
     if wait_s:
         with components().replies.expect_all(store.get_batch(batch_id).task_ids) as waiter:
-            waiter.look(store.get_many(waiter.task_ids))  # some may have ended before anyone listened
+            waiter.look(store.get_many(waiter.task_ids))  # tasks may have ended before the waiter listened
             waiter.wait_for_all(wait_s)
     return json_response(_stored(batch_id))
 
 
 @blueprint.delete("/batches/<batch_id>")
 def cancel_batch(batch_id: str) -> Response:
+    """Cancel the tasks of a batch that have not ended."""
     store = components().services.store
     task_ids = store.get_batch(batch_id).task_ids
     check_query()
@@ -81,7 +84,7 @@ def _accepted(submission: BatchSubmission) -> Response:
     location = {"Location": batch_url(submission.batch_id)}
     try:
         document = _stored(submission.batch_id)
-    except ServiceUnavailable as error:  # it broke off after it had accepted the batch
+    except ServiceUnavailable as error:  # the task store became unavailable after it had accepted the batch
         if submission.batch is None:
             error.batch_id = submission.batch_id
             raise

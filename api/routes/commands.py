@@ -1,4 +1,4 @@
-"""POST /inference_service_controller: change what runs, while it runs."""
+"""Route of commands. POST /inference_service_controller: change models and ensemble mode while the service runs."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ blueprint = Blueprint("commands", __name__)
 
 @blueprint.post("/inference_service_controller")
 def command() -> Response:
+    """Run the command of the current request."""
     max_batch_items = components().services.settings.max_batch_items
     sent = read_sent_fields(request, json_example=COMMAND_EXAMPLE, max_batch_items=max_batch_items, has_images=False)
     return run_command(sent)
 
 
 def run_command(sent: SentFields) -> Response:
-    """Raises InferenceError: refused; then nothing has changed."""
+    """Run the command in `sent`. Raises InferenceError: the command failed, and nothing has changed."""
     return json_response({"response": components().commands.run(read_command(sent))})

@@ -1,4 +1,4 @@
-"""Probes, and what is where."""
+"""Routes of the probes, and of the overview of all paths."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ blueprint = Blueprint("health", __name__)
 
 @blueprint.get("/")
 def index() -> Response:
-    """Who this is and what runs."""
+    """Describe the service, its models and its paths."""
     check_query()
     services = components().services
     return json_response(
@@ -33,10 +33,10 @@ def index() -> Response:
                     "POST /inference": "classify an image: curl -F image=@photo.jpg …/inference",
                     "POST /inference/batch": "classify many: curl -F image=@one.jpg -F image=@two.jpg …/inference/batch",
                     "GET /batches/{batch_id}?wait=N": "a batch, waiting up to N seconds for its end",
-                    "DELETE /batches/{batch_id}": "cancel what has not ended of it",
+                    "DELETE /batches/{batch_id}": "cancel the tasks of a batch that have not ended",
                     "GET /tasks/{task_id}?wait=N": "a task, waiting up to N seconds for its end",
                     "GET /tasks?request_id=…&limit=N&cursor=…": "the tasks of a request id, a page at a time",
-                    "DELETE /tasks/{task_id}": "cancel",
+                    "DELETE /tasks/{task_id}": "cancel a task",
                     "POST /inference_service_controller": "change a model, the served model or the ensemble mode",
                     "GET /health/live, /health/ready": "probes",
                 }
@@ -51,29 +51,31 @@ def _prefixed(paths: dict[str, str]) -> dict[str, str]:
 
 @blueprint.get("/health/live")
 def live() -> Response:
+    """Answer 200 as long as the process runs."""
     check_query()
     return json_response({"status": "live"})
 
 
 @blueprint.get("/health/ready")
 def ready() -> Response:
-    """200 only when a request would be served now; else 503 that says what is missing."""
+    """Answer 200 if a request would be served now; otherwise 503 with the failed checks."""
     check_query()
     if components().stopping.is_set:
         return json_response({"status": "not ready", "checks": {"process": "stopping"}}, 503)
     services = components().services
     checks = {
-        "task_store": _said(services.store.ping),
-        "broker": _said(lambda: services.broker.depth(services.effective.now().model().queue)),
-        "object_store": _said(services.objects.ping),
-        "model": _said(_served_model_is_loaded),
+        "task_store": _check(services.store.ping),
+        "broker": _check(lambda: services.broker.depth(services.effective.now().model().queue)),
+        "object_store": _check(services.objects.ping),
+        "model": _check(_served_model_is_loaded),
     }
     is_ready = all(result == OK for result in checks.values())
     status = "ready" if is_ready else "not ready"
     return json_response({"status": status, "checks": checks}, 200 if is_ready else 503)
 
 
-def _said(call: Callable[[], object]) -> str:
+def _check(call: Callable[[], object]) -> str:
+    """`OK`, or the public text of the error that `call` raises."""
     error = fault_of(call)
     if error is None:
         return OK

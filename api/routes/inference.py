@@ -1,4 +1,4 @@
-"""POST /inference: classify one image, now or later."""
+"""Routes of single images. POST /inference: classify one image, synchronously or asynchronously."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ blueprint = Blueprint("inference", __name__)
 
 @blueprint.get("/inference")
 @blueprint.get("/inference_service")
-def who() -> Response:
-    """Who answers here: as the seed a sentence in `response`, and beside it the same as data."""
+def describe() -> Response:
+    """Describe the service: in one sentence in `response`, as ROHE does, and in addition as data."""
     check_query()
     known = identity(components().services)
     return json_response({"response": sentence(known), **known})
@@ -36,7 +36,7 @@ def who() -> Response:
 @blueprint.post("/inference")
 @blueprint.post("/inference_service")
 def predict_or_command() -> Response:
-    """The seed's clients send commands here too; `command` decides."""
+    """Classify an image, or run the command in the field `command`: ROHE's clients send commands here too."""
     began = time.perf_counter()
     max_batch_items = components().services.settings.max_batch_items
     sent = read_sent_fields(request, json_example=COMMAND_EXAMPLE, max_batch_items=max_batch_items)
@@ -56,7 +56,7 @@ def _predict(sent: SentFields, began: float) -> Response:
             outcome = waiter.wait(wait_s) if wait_s else None
     store_ms = components().submissions.confirm(submission, outcome)
     if outcome is None and wait_s is None:
-        raise WaitTimeout("the result was not ready in time; the task goes on", task_id=submission.task_id)
+        raise WaitTimeout("the result was not ready in time; the task continues", task_id=submission.task_id)
     response = _result(submission, outcome, store_ms, began) if outcome is not None else _accepted(submission)
     response.headers["Task-Id"] = submission.task_id
     if form.preference.applied:
@@ -87,6 +87,6 @@ def _accepted(submission: Submission) -> Response:
     store = components().services.store
     try:
         task = task_view(store.get(submission.task_id), store)
-    except ServiceUnavailable:  # it broke off after it had accepted the task
+    except ServiceUnavailable:  # the task store became unavailable after it had accepted the task
         task = task_view(submission.record(), None)
     return json_response(task, 202, headers={"Location": task_url(submission.task_id)})

@@ -1,4 +1,4 @@
-"""/tasks: ask for a task, wait for it, cancel it."""
+"""Routes of tasks. /tasks: get a task, wait for it, cancel it, list the tasks of a request id."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ blueprint = Blueprint("tasks", __name__, url_prefix="/tasks")
 
 @blueprint.get("/<task_id>")
 def get_task(task_id: str) -> Response:
+    """Return a task; with `wait`, after waiting for its end."""
     check_query({"wait"})
     wait_s = asked_wait_s(components().services.settings.api.max_wait_s)
     record = components().services.store.get(task_id)
     if wait_s and record.outcome is None:
         with components().replies.expect(task_id) as waiter:
-            record = components().services.store.get(task_id)  # it may have ended before anyone listened
+            record = components().services.store.get(task_id)  # it may have ended before the waiter listened
             if record.outcome is None and waiter.wait(wait_s) is not None:
                 record = components().services.store.get(task_id)
     return _task(record)
@@ -32,6 +33,7 @@ def get_task(task_id: str) -> Response:
 
 @blueprint.get("")
 def find_tasks() -> Response:
+    """Return a page of the tasks with one request id."""
     query = read_task_query()
     store = components().services.store
     page = store.find_by_request(query.request_id, after=query.after, limit=query.limit)
@@ -45,6 +47,7 @@ def find_tasks() -> Response:
 
 @blueprint.delete("/<task_id>")
 def cancel_task(task_id: str) -> Response:
+    """Cancel a task that has not ended."""
     check_query()
     return _task(components().services.store.cancel(task_id))
 

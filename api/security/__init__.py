@@ -1,1 +1,1 @@
-"""Checks and headers of every request: origin, host, proxies."""
+"""Security checks of every request (host, origin, proxies), and headers of every answer."""

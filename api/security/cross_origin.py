@@ -1,10 +1,10 @@
-"""Web pages of other origins: which may use the API, and how a browser is told so.
+"""Rules for web pages of other origins: they decide which pages may use the API, and set the headers for the browser.
 
     GET, HEAD, OPTIONS ─────────────────────────────────────────▶ served
     Origin in api.cors_origins ─────────────────────────────────▶ served
     Sec-Fetch-Site: same-origin or none ────────────────────────▶ served
     any other Sec-Fetch-Site ───────────────────────────────────▶ 403 cross_origin
-    no Sec-Fetch-Site: no Origin (no browser), or that of Host ─▶ served; any other Origin ▶ 403 cross_origin
+    no Sec-Fetch-Site: no Origin (no browser), or Host's own ───▶ served; any other Origin ▶ 403 cross_origin
 
 The rules are those of Go's net/http.CrossOriginProtection. Browsers send Sec-Fetch-Site over HTTPS and to loopback names.
 """
@@ -22,18 +22,18 @@ Environ = dict[str, Any]
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _ALLOWED_METHODS = "GET, HEAD, POST, DELETE, OPTIONS"
-#: `*` stands for all others but Authorization in browsers that know it.
+#: `*` means all other headers except Authorization, in browsers that support it.
 _ALLOWED_HEADERS = "Authorization, Content-Type, Idempotency-Key, Prefer, X-Request-ID, *"
 _EXPOSED_HEADERS = (
     "Batch-Id, Idempotent-Replayed, Link, Location, Preference-Applied, Retry-After, Server-Timing, Task-Id, X-Request-ID"
 )
-#: Seconds for which a browser need not ask again; Chromium takes no more than two hours.
+#: Seconds for which a browser need not send another preflight; Chromium allows at most two hours.
 _PREFLIGHT_MAX_AGE_S = 3600
 _RESOURCE_POLICY = "Cross-Origin-Resource-Policy"
 
 
 class CrossOriginRules:
-    """Decides about requests by their Origin.
+    """Decides by their Origin which requests are served.
 
     Args:
         origins: `api.cors_origins`.
@@ -52,21 +52,22 @@ class CrossOriginRules:
         ]
 
     def is_trusted(self, origin: str) -> bool:
+        """Whether `api.cors_origins` lists the origin."""
         return bool(origin) and (self._takes_any or origin in self._origins)
 
     def headers(self, origin: str) -> Headers:
-        """The headers of an answer to a page of `origin`; empty: there is none."""
+        """The headers of an answer to a page of `origin`, which is empty if the request has none."""
         if not self.is_trusted(origin):
             return self._headers
         return [*self._cors_headers, ("Access-Control-Allow-Origin", ANY if self._takes_any else origin)]
 
     def is_preflight(self, environ: Environ, origin: str) -> bool:
-        """Whether a browser asks what a page of a trusted origin may send."""
-        is_asked = environ["REQUEST_METHOD"] == "OPTIONS" and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ
-        return is_asked and self.is_trusted(origin)
+        """Whether the request is a preflight: a browser asks which requests a page of a trusted origin may send."""
+        is_preflight = environ["REQUEST_METHOD"] == "OPTIONS" and "HTTP_ACCESS_CONTROL_REQUEST_METHOD" in environ
+        return is_preflight and self.is_trusted(origin)
 
     def error(self, environ: Environ, origin: str) -> CrossOrigin | None:
-        """Why the request is refused; None where it is served."""
+        """The error with which the request is refused; None if it is served."""
         if environ["REQUEST_METHOD"] in _SAFE_METHODS or self.is_trusted(origin):
             return None
         site = environ.get("HTTP_SEC_FETCH_SITE", "")
@@ -78,7 +79,7 @@ class CrossOriginRules:
         return CrossOrigin(
             f"a web page {sender} may not send this request",
             field="Origin" if origin else "Sec-Fetch-Site",
-            expected="a page of this service's own origin, one that api.cors_origins lists, or a client that is no browser",
+            expected="a page of this service's own origin, one that api.cors_origins lists, or a client that is not a browser",
         )
 
 
@@ -90,7 +91,7 @@ PREFLIGHT_HEADERS: Headers = [
 
 
 def _is_of_host(origin: str, host: str) -> bool:
-    """Whether `origin` names the host that the request is for; of either scheme, since Host does not say which it is."""
+    """Whether `origin` is the host of the request, with http or https, since the Host header does not contain the scheme."""
     scheme, _, authority = origin.lower().partition("://")
     port = f":{DEFAULT_PORTS.get(scheme, '')}"
     return bool(authority) and authority.removesuffix(port) == host.lower().removesuffix(port)

@@ -1,4 +1,4 @@
-"""Headers of every answer, also of those that no route gives."""
+"""Headers of every answer, including answers that no route creates."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SECURITY_HEADERS: Headers = [
     ("Referrer-Policy", "no-referrer"),
     ("Cross-Origin-Resource-Policy", "same-origin"),
 ]
-#: Only over HTTPS, which a trusted proxy says it has: a year.
+#: Valid for a year. Sent only over HTTPS, as reported by a trusted proxy.
 HSTS = ("Strict-Transport-Security", "max-age=31536000")
 REQUEST_ID = "X-Request-ID"
 

@@ -1,14 +1,16 @@
-"""Which hosts requests may be for: a page whose name resolves to our address (DNS rebinding) is of our origin to its browser.
+"""Check of the Host header against DNS rebinding.
+
+A browser treats a page as of this service's origin if the page's host name resolves to this service's address.
 
 Host: NAME[:PORT] ──malformed──▶ 400
         │ else
         ├─ an address                                                   ──▶ served: only names can be rebound
         ├─ a loopback name, the name in api.host, in api.allowed_hosts  ──▶ served
-        ├─ this machine, as containers on it call it                    ──▶ served
-        ├─ a name that no public DNS has, unless only loopback is
-        │  listened on: this machine's, api, gpu.local, x.internal,
-        │  api.default.svc                                              ──▶ served: nor can these
-        └─ any other                                                    ──▶ 421
+        ├─ the name that containers use for their machine               ──▶ served
+        ├─ a name that public DNS cannot have, unless the service
+        │  listens on loopback only: the machine's own name, api,
+        │  gpu.local, x.internal, api.default.svc                       ──▶ served: it cannot be rebound
+        └─ any other host                                               ──▶ 421
 """
 
 from __future__ import annotations
@@ -23,14 +25,14 @@ from inference.settings import ApiSettings
 from inference.settings.http_address import addresses_of, is_address, is_ipv6, is_loopback_only, normal_host
 from inference.settings.web_origins import ANY
 
-#: RFC 9110, section 7.2: a host of RFC 3986 (its zone as RFC 6874 has it, or as it is) and a port; neither user nor path.
+#: RFC 9110, section 7.2: a host of RFC 3986 (with a zone as in RFC 6874, or unencoded) and a port; neither user nor path.
 _HOST = re.compile(r"(?:\[([0-9A-Fa-f:.]+(?:%[A-Za-z0-9._~-]+)?)\]|([A-Za-z0-9._~!$&'()*+,;=%-]+))(?::[0-9]{0,5})?")
-#: A request line's URL in absolute form, up to the end of its authority.
+#: The URL of a request line in absolute form, up to the end of the authority.
 _ABSOLUTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)")
 _LOOPBACK_NAME = "localhost"
-#: The name by which containers reach what listens on the loopback addresses of their machine.
+#: The name by which containers reach servers on the loopback addresses of their machine.
 _CONTAINERS_HOST = "host.docker.internal"
-#: No public DNS has them: RFC 6762, ICANN, and no top-level domain is called svc (Kubernetes' names of Services).
+#: Domains that public DNS does not have: RFC 6762, ICANN, and svc is not a top-level domain (Kubernetes Services use it).
 _PRIVATE_DOMAINS = (".local", ".internal", ".svc")
 
 
@@ -38,7 +40,7 @@ class HostCheck:
     """Checks the hosts that a request names.
 
     Args:
-        settings: `host` is what is listened on, `allowed_hosts` further names.
+        settings: `host` is the address to listen on, `allowed_hosts` are further names.
     """
 
     def __init__(self, settings: ApiSettings) -> None:
@@ -52,9 +54,9 @@ class HostCheck:
         self._error = lru_cache(maxsize=1024)(self._checked)
 
     def error(self, environ: dict[str, Any]) -> InferenceError | None:
-        """The error of the request's host; None where it is served.
+        """The error with which the request is refused; None if it is served.
 
-        A request of HTTP/1.0 without the header is served: no browser sends one.
+        An HTTP/1.0 request without the header is served: browsers always send one.
         """
         if self._is_off:
             return None
@@ -70,7 +72,7 @@ class HostCheck:
     def _checked(self, host: str) -> InferenceError | None:
         found = _HOST.fullmatch(host)
         if host and (found is None or (found[1] and not is_ipv6(found[1]))):
-            return InvalidRequest(f"the Host header {shown(host)} is no HOST or HOST:PORT", field="Host")
+            return InvalidRequest(f"the Host header {shown(host)} is not HOST or HOST:PORT", field="Host")
         name = normal_host(found[1] or found[2]) if found else ""
         if is_address(name) or name in self._names or _is_loopback(name):
             return None
@@ -84,10 +86,10 @@ class HostCheck:
 
 
 def _is_loopback(name: str) -> bool:
-    """Whether a name is this machine's to every browser; names below `localhost` are, by RFC 6761."""
+    """Whether every browser resolves the name to its own machine; RFC 6761 requires it for names below `localhost`."""
     return name == _LOOPBACK_NAME or name.endswith(f".{_LOOPBACK_NAME}")
 
 
 def _is_private(name: str) -> bool:
-    """Whether no public DNS has the name: one label is none there."""
+    """Whether public DNS cannot have the name, for example because it has only one label."""
     return bool(name) and ("." not in name or name.endswith(_PRIVATE_DOMAINS))

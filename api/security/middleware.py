@@ -1,4 +1,4 @@
-"""The outermost layer of the application: what no route can forget.
+"""Outermost layer of the application: security checks and headers for all routes.
 
 request ──▶ Host ──421──▶ origin ──403──▶ preflight ──204──▶ route
 answer  ◀── security headers, CORS headers, X-Request-ID
@@ -24,7 +24,7 @@ from inference.errors import InferenceError
 from inference.runtime.log import logged_request_id
 from inference.settings import ApiSettings
 
-#: A client's own id of its request: nothing that a header or a log would act on.
+#: A request id that a client chose: characters that have no special meaning in a header or a log.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._~:/+=@-]{1,128}")
 
 
@@ -35,7 +35,7 @@ class WebSecurity:
         self._application = application
         self._hosts = HostCheck(settings)
         self._rules = CrossOriginRules(settings.cors_origins)
-        #: random digits of this process, then a number: a random id for each takes a system call
+        #: random digits of this process, then a number: a random id for each request would need a system call
         self._ids = map(f"{secrets.token_hex(8)}{{:016x}}".format, itertools.count(1))
 
     def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:

@@ -1,13 +1,13 @@
-"""Requests that come through a reverse proxy, as its X-Forwarded-* headers describe them.
+"""Requests through a reverse proxy, which describes them by X-Forwarded-* headers.
 
-    peer in api.trusted_proxies?  ──no──▶ the headers change nothing
+    peer in api.trusted_proxies?  ──no──▶ the headers are ignored
               │ yes
-    X-Forwarded-For     the last address that is no trusted proxy ▶ REMOTE_ADDR
+    X-Forwarded-For     last address that is not a trusted proxy  ▶ REMOTE_ADDR
     X-Forwarded-Proto   http or https                             ▶ wsgi.url_scheme
     X-Forwarded-Host    a host, with or without a port            ▶ HTTP_HOST
-    X-Forwarded-Prefix  a path, else SCRIPT_NAME's                ▶ SCRIPT_NAME, and off PATH_INFO
+    X-Forwarded-Prefix  a path; by default that of SCRIPT_NAME    ▶ SCRIPT_NAME; removed from PATH_INFO
 
-Each header's last value counts: the nearest proxy appended it. A value that is none of these is ignored.
+The last value of each header counts: the nearest proxy appended it. A value of another form is ignored.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ Environ = dict[str, Any]
 Wsgi = Callable[[Environ, Any], Iterable[bytes]]
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
-#: RFC 3986: segments of unreserved characters, percent-encoded bytes, sub-delimiters but the comma, ":" and "@".
+#: RFC 3986: segments of unreserved characters, percent-encoded bytes, sub-delimiters except the comma, ":" and "@".
 _PREFIX = re.compile(r"(?:/(?:[A-Za-z0-9._~!$&'()*+;=:@-]|%[0-9A-Fa-f]{2})+)+/?")
-#: The same once it is decoded: nothing that ends a line or a segment, or leads out of it.
+#: The decoded prefix: no character that ends a line or a segment, and no segment . or .. that leads out of it.
 _DECODED_PREFIX = re.compile(rb"(?:/(?!\.{1,2}(?:/|$))[^/\\\x00-\x1f\x7f]+)+")
 _MAX_PREFIX_CHARACTERS = 256
 _HOST = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?")
 
 
 class TrustedProxies:
-    """WSGI middleware.
+    """WSGI middleware that applies the headers of trusted proxies.
 
     Args:
-        proxies: networks whose peers are trusted.
-        routes: of the application; a path that is one of them has no prefix to take off.
+        proxies: networks of the trusted proxies.
+        routes: the application's routes; a path that matches one of them already has no prefix.
     """
 
     def __init__(self, application: Wsgi, proxies: Iterable[str], routes: Map) -> None:
@@ -65,10 +65,10 @@ class TrustedProxies:
         prefix = _prefix(_last(environ, "HTTP_X_FORWARDED_PREFIX") or _last(environ, "HTTP_SCRIPT_NAME"))
         if prefix:
             environ["SCRIPT_NAME"] = prefix
-            self._take_off(prefix, environ)
+            self._strip(prefix, environ)
 
     def _client(self, forwarded_for: str) -> str | None:
-        """The nearest address that is no trusted proxy, else the farthest; None when it is not known."""
+        """The nearest address that is not a trusted proxy, else the farthest; None if there is no valid address."""
         client = None
         for text in reversed(forwarded_for.split(",")):
             address = _address(_without_port(text.strip()))
@@ -79,8 +79,8 @@ class TrustedProxies:
                 break
         return client
 
-    def _take_off(self, prefix: str, environ: Environ) -> None:
-        """Take the prefix off the path, for a proxy that passes whole paths; one that strips it sends a path of ours."""
+    def _strip(self, prefix: str, environ: Environ) -> None:
+        """Remove the prefix from the path if the proxy passes whole paths; a path without it already matches a route."""
         path = environ.get("PATH_INFO", "")
         if path != prefix and not path.startswith(f"{prefix}/"):
             return
@@ -98,7 +98,7 @@ def _last(environ: Environ, key: str) -> str:
 
 
 def _prefix(value: str) -> str:
-    """The prefix as WSGI has it: decoded, in Latin-1; empty where it is none or not a path."""
+    """The prefix as WSGI represents it: decoded, in Latin-1; empty if it is not a valid path."""
     if len(value) > _MAX_PREFIX_CHARACTERS or not _PREFIX.fullmatch(value):
         return ""
     decoded = unquote_to_bytes(value.removesuffix("/"))
@@ -106,7 +106,7 @@ def _prefix(value: str) -> str:
 
 
 def _address(text: str) -> Address | None:
-    """An IPv4 address on a socket for both families is the IPv4 address that it maps."""
+    """Read an address; an IPv4-mapped IPv6 address, as sockets for both families have it, becomes the IPv4 address."""
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
@@ -115,7 +115,7 @@ def _address(text: str) -> Address | None:
 
 
 def _without_port(text: str) -> str:
-    """Some proxies write 192.0.2.1:4711 and [2001:db8::1]:4711."""
+    """Remove the port: some proxies write 192.0.2.1:4711 and [2001:db8::1]:4711."""
     if text.startswith("["):
         return text[1:].partition("]")[0]
     host, _, port = text.partition(":")

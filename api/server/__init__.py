@@ -1,1 +1,1 @@
-"""gunicorn with gevent: connections, bodies, graceful end."""
+"""HTTP server: gunicorn with gevent, its connections, bodies and graceful stop."""

@@ -1,31 +1,31 @@
-"""Limit for the request bodies that a process has at a time, as nginx and Envoy have it for their buffers.
+"""Limit for the request bodies that a process holds at a time, as nginx and Envoy limit their buffers.
 
-    Content-Length over 1 MiB      its whole length is reserved before a byte is read, so that it is refused at once or not at all
-    smaller, or sent in chunks     what has come is counted, in steps of 64 KiB: a client that announces much and sends nothing
-                                   takes nothing
+    Content-Length over 1 MiB     the whole length is reserved before a byte is read, so that a body is refused at once or never
+    smaller, or sent in chunks    received bytes are counted, in steps of 64 KiB: a client that announces much and sends nothing
+                                  uses nothing
 
-Large bodies leave an eighth of the budget to small ones, which go on while uploads fill the rest.
+Large bodies leave an eighth of the budget to small ones, so that small requests are served while uploads fill the rest.
 """
 
 from __future__ import annotations
 
 from inference.errors import ServiceUnavailable
 
-#: A body over this is large.
+#: Size above which a body is large.
 LARGE_BODY_BYTES = 2**20
 _SHARE_OF_LARGE = 7 / 8
 _RETRY_AFTER_S = 5.0
 
 
 class BodyBudget:
-    """Bytes of bodies that requests and their handlers hold.
+    """Budget for the bytes of bodies that requests and their handlers hold.
 
     Args:
-        max_bytes: of all bodies together.
+        max_bytes: limit for all bodies together.
 
     Attributes:
         used: bytes that are held now.
-        peak: the most that were held at a time, since `take_released` was true.
+        peak: maximum bytes that were held at a time since `take_released` last returned True.
     """
 
     def __init__(self, max_bytes: int) -> None:
@@ -35,20 +35,21 @@ class BodyBudget:
         self._max_with_large = int(max_bytes * _SHARE_OF_LARGE)
 
     def has_room(self, size: int, *, is_large: bool = False) -> bool:
-        """Whether there is room for `size` bytes more, of a large body or a small one."""
+        """Whether there is room for `size` more bytes of a large or small body."""
         return self.used + size <= (self._max_with_large if is_large else self._max_bytes)
 
     def check(self, size: int, *, is_large: bool) -> None:
-        """Raises ServiceUnavailable: there is no room for `size` bytes more."""
+        """Check that there is room for `size` more bytes. Raises ServiceUnavailable: there is none."""
         if not self.has_room(size, is_large=is_large):
             raise ServiceUnavailable("the service holds as many request bodies as it can", retry_after_s=_RETRY_AFTER_S)
 
     def add(self, size: int) -> None:
+        """Count `size` more bytes, without a check."""
         self.used += size
         self.peak = max(self.peak, self.used)
 
     def take_released(self, least: int) -> bool:
-        """Whether at least so many bytes of what was held at a time are not held any more; then the next question begins anew."""
+        """Whether at least `least` bytes were released since the peak; if so, a new peak begins."""
         is_much = self.peak - self.used >= least
         if is_much:
             self.peak = self.used
@@ -56,10 +57,10 @@ class BodyBudget:
 
 
 class BodyReservation:
-    """One body's part of the budget.
+    """Part of the budget for one body.
 
     Args:
-        length: its Content-Length; None where it comes in chunks.
+        length: the Content-Length; None if the body is sent in chunks.
     """
 
     def __init__(self, budget: BodyBudget, length: int | None) -> None:
@@ -69,10 +70,10 @@ class BodyReservation:
         self._is_open = False
 
     def open(self) -> None:
-        """Reserve what is known of it, before its first byte is read; a second call does nothing.
+        """Reserve the known length, before the first byte is read; a second call does nothing.
 
         Raises:
-            ServiceUnavailable: there is no room for it.
+            ServiceUnavailable: there is no room for the body.
         """
         if self._is_open:
             return
@@ -84,13 +85,13 @@ class BodyReservation:
         self._is_open = True
 
     def grow(self, size: int) -> None:
-        """Count `size` bytes that have come. Raises ServiceUnavailable: there is no room for them."""
+        """Count `size` received bytes. Raises ServiceUnavailable: there is no room for them."""
         if self._length is None or self._length <= LARGE_BODY_BYTES:
             self._budget.check(size, is_large=self._size + size > LARGE_BODY_BYTES)
             self._add(size)
 
     def release(self) -> None:
-        """Give it all back."""
+        """Return all bytes to the budget."""
         self._budget.used -= self._size
         self._size = 0
 

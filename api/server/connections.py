@@ -1,4 +1,4 @@
-"""Connections of an API process, from their first byte until they are closed; and the gunicorn worker that serves them.
+"""Connections of an API process, from the first byte to the end, and the gunicorn worker that serves them.
 
 accept ──▶ idle ──first bytes──▶ head ──▶ request ──▶ answer ──▶ idle …
             │                      │                     │
@@ -30,24 +30,24 @@ from inference.runtime.open_files import out_of_files, report
 
 logger = logging.getLogger(__name__)
 
-#: A request's head must come within this time after its first byte.
+#: Seconds within which a request's head must arrive after its first byte.
 _HEAD_TIMEOUT_S = 10.0
-#: How long the rest of a request is read after its answer: closing at once would destroy the answer on its way.
+#: Seconds for which the rest of a request is read after its answer: an immediate close could destroy the answer in transit.
 _LINGER_S = 5.0
-#: A client that sends nothing for this long has sent all.
+#: Seconds of silence after which a client is taken to have sent everything.
 _SILENCE_S = 1.0
-#: How long a stopping process still serves what comes over open connections; each answer says that the connection ends.
+#: Seconds for which a stopping process serves new requests on open connections; each answer says that the connection ends.
 _LAST_REQUESTS_S = 0.5
-#: A connection is not closed for another one before it was idle for this long.
+#: Minimum idle seconds of a connection that is closed to make room for another.
 _MIN_IDLE_S = 1.0
-_LOOK_INTERVAL_S = 0.2
+_POLL_INTERVAL_S = 0.2
 _READ_BYTES = 8192
-#: For a longer head: gunicorn looks through all of it again for each piece.
+#: The same for a longer head: gunicorn searches the whole head again for each piece.
 _HEAD_READ_BYTES = 2**17
 _END_OF_HEAD = b"\r\n\r\n"
 
 _NO_FILES_PAUSE_S = 0.05
-#: Bodies of this size together may leave memory behind that the C library keeps.
+#: Total size of released bodies after which the C library may keep much free memory.
 _MUCH_RELEASED_BYTES = 16 * 2**20
 _TRIM_INTERVAL_S = 1.0
 
@@ -56,20 +56,20 @@ class HttpWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
     """A process that serves HTTP, with a greenlet for each connection.
 
     Args:
-        arguments: gunicorn's; the application among them has `keepalive_s` and `drain_timeout_s`.
+        arguments: the arguments of gunicorn's worker; their application has `keepalive_s` and `drain_timeout_s`.
     """
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self._pool = Pool(self.worker_connections)
         self.bodies = BodyBudget(self.app.body_budget_bytes)
-        #: answers that their clients have not read
+        #: bytes of answers that clients have not read
         self.unsent = BodyBudget(self.app.body_budget_bytes)
-        #: connections that wait for a request, the one that has waited for longest first; since when, on the monotonic clock
+        #: idle connections, the longest idle first, with the start of the wait on the monotonic clock
         self._idle: dict[Connection, float] = {}
 
     def run(self) -> None:
-        """Serve until the main process ends it; then let open connections finish, within `drain_timeout_s`."""
+        """Serve until the main process ends this one; then let open connections finish, within `drain_timeout_s`."""
         listeners = [Listener(sock, self._serve, self._pool, self.make_room) for sock in self.sockets]
         for listener in listeners:
             if self.cfg.workers > 1:
@@ -78,28 +78,28 @@ class HttpWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
         gevent.spawn(self._give_memory_back)
         while self.alive:
             self.notify()
-            gevent.sleep(_LOOK_INTERVAL_S)
+            gevent.sleep(_POLL_INTERVAL_S)
             self._keep_room()
         for listener in listeners:
             listener.finish()
         self._drain()
 
     def init_signals(self) -> None:
-        """Leave SIGTERM to the main process; without one, `notify` ends this process."""
+        """Ignore SIGTERM, which the main process handles; if the main process is gone, `notify` ends this one."""
         super().init_signals()
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(END_WORKER, self.handle_exit)
         signal.siginterrupt(END_WORKER, False)
 
     def make_room(self) -> None:
-        """Close the connection that has been idle for longest; a new one has a moment to send its request."""
+        """Close the connection that has been idle for longest, unless it became idle only just now."""
         connection, since = next(iter(self._idle.items()), (None, 0.0))
         if connection is not None and time.monotonic() - since >= _MIN_IDLE_S:
             del self._idle[connection]
             connection.end_reading()
 
     def first_bytes(self, connection: Connection) -> bytes:
-        """The beginning of a connection's next request; empty when the connection is to be closed."""
+        """Wait for the first bytes of a connection's next request; empty if the connection is to be closed."""
         self._idle[connection] = time.monotonic()
         data = b""
         try:
@@ -131,18 +131,18 @@ class HttpWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
             connection.end_reading()
         while len(self._pool) and time.monotonic() < ends_at:
             self.notify()
-            self._pool.join(_LOOK_INTERVAL_S)
+            self._pool.join(_POLL_INTERVAL_S)
         if len(self._pool):
-            logger.warning("%d requests had not ended after api.drain_timeout_s", len(self._pool))
+            logger.warning("%d requests had not ended within api.drain_timeout_s", len(self._pool))
 
 
 class Connection:
-    """One client's connection.
+    """Connection of one client.
 
     Args:
-        listening: the address that it came in at.
-        client: its gevent socket.
-        address: the client's, as accept() gives it.
+        listening: the address of the listening socket.
+        client: the gevent socket of the connection.
+        address: the client's address, as accept() returns it.
     """
 
     def __init__(self, worker: HttpWorker, listening: Any, client: Any, address: Any) -> None:
@@ -156,30 +156,31 @@ class Connection:
         self._is_head = False
 
     def serve(self) -> None:
-        """Serve its requests, one after the other, and close it."""
+        """Serve the requests of the connection one after the other, and close it."""
         try:
             while self._serve_next():
                 pass
         except OSError as error:
-            logger.debug("a client is gone: %s", error)
-        except Exception as error:  # noqa: BLE001 a bug too: the client is told, and the process serves on
+            logger.debug("a client has disconnected: %s", error)
+        except Exception as error:  # noqa: BLE001 also for a bug, the client gets an answer and the process continues
             self._refuse(error)
         finally:
             with contextlib.suppress(OSError):
                 self._client.close()
 
     def read(self, timeout_s: float | None = None) -> bytes:
+        """Wait for bytes; empty at the end of the connection. Raises OSError: none came in time, or the connection broke."""
         self._client.settimeout(timeout_s)
         data: bytes = self._client.recv(_READ_BYTES)
         return data
 
     def end_reading(self) -> None:
-        """Make a read that waits give what is there, and else nothing."""
+        """End a waiting read: it returns the bytes that have come, possibly none."""
         with contextlib.suppress(OSError):
             self._client.shutdown(gevent.socket.SHUT_RD)
 
     def _serve_next(self) -> bool:
-        """Whether another request may come."""
+        """Serve one request; returns whether another one may follow."""
         unreader, began = self._parser.unreader, time.monotonic()
         data = unreader.take_buffered() or self._worker.first_bytes(self)
         if not data:
@@ -215,14 +216,14 @@ class Connection:
             self._parser.unreader.mxchunk = usual_bytes
 
     def _drop(self, body: HttpBody) -> bool:
-        """Read what the application left of a body; whether that was all of it."""
+        """Read the rest of a body that the application did not read; returns whether its end was reached."""
         with contextlib.suppress(InferenceError), gevent.Timeout(_LINGER_S, False):
             body.drop()
             return True
         return False
 
     def _refuse(self, error: Exception) -> None:
-        """Answer what is no request, or a bug, with a problem document."""
+        """Answer an invalid request, or a bug, with a problem document."""
         problem = refusal(error)
         if problem is None:
             logger.error("a request failed", exc_info=error)
@@ -245,7 +246,7 @@ class Listener(StreamServer):  # type: ignore[misc] # gevent has no types for it
 
     Args:
         serve: called in a greenlet of `pool` with the socket's address, the connection and its peer's address.
-        make_room: closes a connection that is not needed, if there is one.
+        make_room: closes an idle connection, if there is one.
     """
 
     def __init__(self, sock: Any, serve: Any, pool: Pool, make_room: Any) -> None:
@@ -253,7 +254,7 @@ class Listener(StreamServer):  # type: ignore[misc] # gevent has no types for it
         self._make_room = make_room
 
     def do_read(self) -> Any:
-        """Accept one connection; None when there is none, or no file for it."""
+        """Accept one connection; None if there is none, or if the process has too many open files."""
         try:
             return super().do_read()
         except OSError as error:
@@ -263,10 +264,10 @@ class Listener(StreamServer):  # type: ignore[misc] # gevent has no types for it
                 report(error)
                 self._make_room()
                 self._pause()
-            return None  # else it was gone before it was accepted
+            return None  # otherwise the client disconnected before it was accepted
 
     def finish(self) -> None:
-        """Accept the connections that wait for it, and no more: closing the socket would reset them."""
+        """Accept the waiting connections, which closing the socket would reset, and close the socket."""
         while not self.full() and (accepted := self.do_read()):
             self.do_handle(*accepted)
         self.close()

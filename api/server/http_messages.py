@@ -1,4 +1,4 @@
-"""HTTP/1.1 messages: gunicorn's parser, and its refusals as our errors.
+"""HTTP/1.1 messages: gunicorn's parser, whose errors become those of this service.
 
 bytes ──parse──▶ head ──▶ application ──reads──▶ body
            │                                       │
@@ -30,14 +30,14 @@ from inference.errors import (
     UriTooLong,
 )
 
-#: Characters of a parser's message that an answer repeats; it may quote the request.
+#: Maximum characters of a parser's message in an answer; the message may quote the request.
 _SHOWN_LENGTH = 120
 #: Limits of a request's head; gunicorn's own defaults.
 MAX_REQUEST_LINE_BYTES = 4094
 MAX_HEADER_FIELDS = 100
 MAX_HEADER_FIELD_BYTES = 8190
 
-#: Errors of gunicorn's parser: the first that fits says what the client gets; {} is the parser's own message.
+#: Errors of gunicorn's parser: the first matching row determines the answer; {} is the parser's own message.
 _REFUSALS: tuple[tuple[type[Exception], type[InferenceError], str], ...] = (
     (errors.LimitRequestLine, UriTooLong, f"the request line has more than {MAX_REQUEST_LINE_BYTES} bytes"),
     (
@@ -46,39 +46,39 @@ _REFUSALS: tuple[tuple[type[Exception], type[InferenceError], str], ...] = (
         f"there are more than {MAX_HEADER_FIELDS} header fields, or one has more than {MAX_HEADER_FIELD_BYTES} bytes",
     ),
     (errors.UnsupportedTransferCoding, TransferCodingNotImplemented, "the only transfer coding here is chunked: {}"),
-    (errors.ExpectationFailed, ExpectationFailed, "all that can be expected here is 100-continue: {}"),
+    (errors.ExpectationFailed, ExpectationFailed, "the only expectation here is 100-continue: {}"),
     (errors.ParseException, InvalidRequest, "the request is not valid HTTP/1.1: {}"),
 )
 _SECURITY_LINES = header_lines(SECURITY_HEADERS)
-#: Bytes of a body that are waited for at a time. What a client has sent of them when it stalls is in memory, and not counted.
+#: Bytes of a body that are read at a time. If a client stalls within a step, its received bytes are in memory, but not counted.
 STEP_BYTES = 2**16
 #: The first byte of a TLS handshake record.
 _TLS_HANDSHAKE = b"\x16"
 
 
 class HttpBody(Body):  # type: ignore[misc] # gunicorn has no types
-    """A request's body, whose reading raises InvalidRequest where its framing is wrong or its end is missing."""
+    """Body of a request; reading it raises InvalidRequest if the framing is wrong or the end is missing."""
 
     reader: Any
     failed: bool
-    #: its part of the process's budget; None for a body that is not kept
+    #: part of the process's budget; None for a body that is not kept
     reservation: BodyReservation | None = None
 
     def reserve_in(self, budget: BodyBudget) -> None:
-        """Count what is read of it, until `release`."""
+        """Count the bytes that are read against `budget`, until `release`."""
         reader = self.reader
         self.reservation = BodyReservation(budget, reader.length if isinstance(reader, LengthReader) else None)
 
     def release(self) -> None:
-        """Give its part of the budget back; what is still read of it is not kept."""
+        """Return the reserved part of the budget; bytes that are read later are not kept."""
         if self.reservation is not None:
             self.reservation.release()
             self.reservation = None
 
     def drop(self) -> None:
-        """Read the rest of it and keep nothing. Raises InvalidRequest, RequestTimeout.
+        """Read and discard the rest of the body. Raises InvalidRequest, RequestTimeout.
 
-        gunicorn's own way takes a kilobyte at a time, and copies all that has come for each.
+        gunicorn's own method reads a kilobyte at a time, and copies all received bytes each time.
         """
         while self.read(STEP_BYTES):
             pass
@@ -113,21 +113,21 @@ class HttpBody(Body):  # type: ignore[misc] # gunicorn has no types
 
     @property
     def is_at_end(self) -> bool:
-        """Whether the next byte on the connection is another request's."""
+        """Whether the next byte on the connection belongs to another request."""
         reader = self.reader
         return not (reader.length if isinstance(reader, LengthReader) else reader.parser or self.failed)
 
 
 class HttpRequest(Request):  # type: ignore[misc]
-    """A request's head, and its body to be read."""
+    """Head of a request, with a body that is to be read."""
 
     body: Any
     path: str
 
     def parse(self, unreader: Any) -> Any:
-        """Read the head; gives what came after it."""
+        """Read the head; returns the bytes after it."""
         rest = super().parse(unreader)
-        self.path = self.path or "/"  # of http://HOST: else Flask redirects there, in HTML
+        self.path = self.path or "/"  # empty in http://HOST: Flask would answer with an HTML redirect
         return rest
 
     def set_body_reader(self) -> None:
@@ -137,21 +137,21 @@ class HttpRequest(Request):  # type: ignore[misc]
         self.body = HttpBody(self.body.reader)
 
     def should_close(self) -> bool:
-        """Whether no request can follow: after a body that failed, its start is unknown."""
+        """Whether no request can follow: after a body that failed, the start of the next request is unknown."""
         return self.body.failed or bool(super().should_close())
 
     def _check_transfer_coding(self) -> None:
         codings = next(value for name, value in self.headers if name == "TRANSFER-ENCODING")
-        if codings.lower() != "chunked":  # gunicorn hands on what is compressed as it is
+        if codings.lower() != "chunked":  # gunicorn passes compressed bodies on without decoding
             raise errors.UnsupportedTransferCoding(codings)
 
     def _apply_header_policy(self, name: str, value: str, *state: Any, **options: Any) -> Any:
-        # gunicorn drops names with underscores, or acts on this one by itself; `api.security.proxies` decides whose is heeded.
+        # gunicorn drops names with underscores, or applies this one itself; here `api.security.proxies` decides who may set it.
         return super()._apply_header_policy("SCRIPT-NAME" if name == "SCRIPT_NAME" else name, value, *state, **options)
 
 
 class HttpParser(Parser):  # type: ignore[misc]
-    """The requests of one connection."""
+    """Parser of the requests of one connection."""
 
     mesg_class = HttpRequest
     unreader: PacedUnreader
@@ -162,13 +162,13 @@ class HttpParser(Parser):  # type: ignore[misc]
 
 
 def check_protocol(first_bytes: bytes) -> None:
-    """Raises InvalidRequest for a client that speaks TLS, whose first message never ends as a request does."""
+    """Refuse a client that speaks TLS: its first message would never end as a request does. Raises InvalidRequest."""
     if first_bytes.startswith(_TLS_HANDSHAKE):
         raise InvalidRequest("this port serves HTTP, not HTTPS", expected="http:// in place of https://")
 
 
 def refusal(error: Exception) -> InferenceError | None:
-    """The error for a request that is refused before the application has it; None for a bug of ours."""
+    """The error for a request that is refused before it reaches the application; None for a bug in this service."""
     if isinstance(error, InferenceError):
         return error
     if isinstance(error, errors.InvalidResponseHeader | errors.InvalidResponseHeaderName):
@@ -180,7 +180,7 @@ def refusal(error: Exception) -> InferenceError | None:
 
 
 def response_bytes(error: InferenceError, *, has_body: bool = True) -> bytes:
-    """A whole response, for a connection that is closed after it; to HEAD without its body."""
+    """A whole response with a problem document, after which the connection is closed; `has_body` is False for HEAD."""
     body = orjson.dumps(problem_document(error), option=orjson.OPT_APPEND_NEWLINE)
     head = (
         f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\n"

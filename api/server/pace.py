@@ -1,6 +1,6 @@
-"""Least rate of what clients send and read, as mod_reqtimeout and Kestrel have it: nobody keeps a connection by a byte a second.
+"""Minimum rate at which clients send and read, as in mod_reqtimeout and Kestrel: a byte a second does not keep a connection open.
 
-The waiting for a client counts, and not the work between: a busy service holds nobody up to blame.
+Only the time that the service waits for a client counts: work of a busy service in between is not the client's fault.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from api.server.body_budget import BodyBudget
 from inference.errors import RequestTimeout
 
 _MAX_TURN_S = 0.005
-#: A call that took longer has waited, and let others go on.
-_WAIT_S = 0.001
-#: A timeout of 0 would be another thing: not to wait at all.
-_SHORTEST_S = 0.001
-#: Answers that the system takes before they are sent. Without a limit its buffer grows to 4 MiB, and takes more only when a third
-#: of it is free: a client that reads 40 KB/s seems to stand still for half a minute.
+#: Seconds after which a call must have waited, so that other greenlets ran.
+_MIN_WAIT_S = 0.001
+#: Minimum timeout: 0 would mean not to wait at all.
+_MIN_TIMEOUT_S = 0.001
+#: Bytes of answers that the system's send buffer takes. Without a limit the buffer grows to 4 MiB, and takes more only when a
+#: third of it is free: a client that reads 40 KB/s would seem to stall for half a minute.
 _MAX_UNSENT_BYTES = 2**17
 _NO_LINGER = b"\1\0\0\0\0\0\0\0"
 
 
 class Pace:
-    """Every `min_bytes` of a transfer come within `timeout_s` of waiting.
+    """Minimum rate of a transfer, in which only the time spent waiting counts.
 
     Args:
-        timeout_s: the longest standstill too.
-        min_bytes_per_s: the least rate over `timeout_s`.
+        timeout_s: period over which the rate is measured; also the longest pause.
+        min_bytes_per_s: minimum rate over `timeout_s`.
     """
 
     def __init__(self, timeout_s: float, min_bytes_per_s: int) -> None:
@@ -42,23 +42,23 @@ class Pace:
         self.restart()
 
     def restart(self) -> None:
-        """Begin with another transfer."""
+        """Begin another transfer."""
         self._left_s = self.timeout_s
         self._left_bytes = self._min_bytes
 
     @property
     def too_slow(self) -> str:
-        """The error for a client whose bytes have not come."""
+        """The error text for a client whose bytes did not come in time."""
         rate = f"fewer than {self.min_bytes_per_s} bytes a second over {self.timeout_s:g} s"
         return f"the request body came too slowly: {rate}"
 
     @property
     def left_s(self) -> float:
-        """How long the next bytes may be waited for."""
-        return max(self._left_s, _SHORTEST_S)
+        """Seconds to wait for the next bytes."""
+        return max(self._left_s, _MIN_TIMEOUT_S)
 
     def passed(self, size: int, waited_s: float) -> None:
-        """Note that `size` bytes came after this time."""
+        """Note that `size` bytes came after waiting for `waited_s`."""
         self._left_bytes -= size
         if self._left_bytes <= 0:
             self.restart()
@@ -67,7 +67,7 @@ class Pace:
 
 
 class HeadPace(Pace):
-    """A request's head comes within `timeout_s` of waiting, whatever its size."""
+    """Limit for a request's head: it must come within `timeout_s` of waiting, whatever its size."""
 
     def __init__(self, timeout_s: float) -> None:
         super().__init__(timeout_s, 0)
@@ -76,26 +76,29 @@ class HeadPace(Pace):
     def too_slow(self) -> str:
         return f"the head of the request took more than {self.timeout_s:g} s"
 
-    def passed(self, size: int, waited_s: float) -> None:  # noqa: ARG002 it has no least rate
+    def passed(self, size: int, waited_s: float) -> None:  # noqa: ARG002 a head has no minimum rate
         self._left_s -= waited_s
 
 
 def show_progress(listener: socket.socket) -> None:
-    """Let writing to the connections that a socket accepts go on as their clients read, where the system has an option for it."""
+    """Limit the send buffers of the connections of a listening socket, so that writing progresses as the clients read.
+
+    The call has no effect if the system has no such option.
+    """
     with contextlib.suppress(AttributeError, OSError):
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _MAX_UNSENT_BYTES)
 
 
 class Turn:
-    """Time that a connection has the event loop to itself: gevent reads what is there without a look at other greenlets."""
+    """Time for which a connection may keep the event loop: gevent reads available bytes without running other greenlets."""
 
     def __init__(self) -> None:
         self._ends_at = time.monotonic() + _MAX_TURN_S
 
     def go_on(self, began: float) -> None:
-        """Let others have their turn, where a call that began then has not waited and so has not done it, and ours is over."""
+        """Let other greenlets run if this turn is over; a call since `began` that has waited has done so already."""
         now = time.monotonic()
-        if now - began > _WAIT_S:
+        if now - began > _MIN_WAIT_S:
             self._ends_at = now + _MAX_TURN_S
         elif now > self._ends_at:
             gevent.sleep(0)
@@ -103,9 +106,9 @@ class Turn:
 
 
 class PacedUnreader(SocketUnreader):  # type: ignore[misc] # gunicorn has no types
-    """Bytes of requests, whose reading raises RequestTimeout where they come too slowly."""
+    """Reader of request bytes that raises RequestTimeout if they come too slowly."""
 
-    #: what is received at once; a body's steps (64 KiB) are copied out of it, each with all that follows
+    #: maximum bytes received at once; a body's steps (64 KiB) are cut off it, and each cut copies the rest
     max_body_chunk = 2**18
 
     def __init__(self, client: Any, pace: Pace) -> None:
@@ -114,7 +117,7 @@ class PacedUnreader(SocketUnreader):  # type: ignore[misc] # gunicorn has no typ
         self.turn = Turn()
 
     def begin(self, pace: Pace) -> None:
-        """Begin with another transfer, at this pace."""
+        """Begin another transfer with this pace."""
         self._pace = pace
         pace.restart()
 
@@ -132,10 +135,10 @@ class PacedUnreader(SocketUnreader):  # type: ignore[misc] # gunicorn has no typ
 
 
 class PacedSocket:
-    """A client's socket that resets the connection when the client reads too slowly, or too much waits to be read.
+    """Socket of a client; resets the connection if the client reads too slowly, or if too many bytes of answers are unread.
 
     Args:
-        unsent: limit for the answers of all clients that the system has not taken yet.
+        unsent: limit for the bytes of answers to all clients that the system's buffers have not taken yet.
     """
 
     def __init__(self, client: Any, pace: Pace, unsent: BodyBudget) -> None:
@@ -147,7 +150,7 @@ class PacedSocket:
         return getattr(self._client, name)
 
     def sendall(self, data: bytes) -> None:
-        """Raises OSError: the client does not read."""
+        """Send all bytes. Raises OSError: the client has disconnected, or reads too slowly."""
         self._pace.restart()
         rest = memoryview(data)
         rest = rest[self._send(rest) :]
@@ -178,5 +181,5 @@ class PacedSocket:
         return sent
 
     def _reset(self) -> None:
-        """Let closing the socket destroy what its client has not read."""
+        """Discard unread bytes when the socket is closed, by a TCP reset."""
         self._client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)

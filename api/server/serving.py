@@ -1,4 +1,4 @@
-"""The API under gunicorn with gevent workers. Import gevent's monkey patch before this module: see server.py."""
+"""Start of the API under gunicorn with gevent workers. Apply gevent's monkey patch before the import: see server.py."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ from inference.settings.http_address import bound_socket, network_url
 
 logger = logging.getLogger(__name__)
 
-#: How many more objects are made than freed until Python looks for cycles among them. A batch is a thousand that live until its
-#: answer, and no image is in a cycle: the usual 700 cost a tenth of the CPU time.
+#: Number of new objects, less the freed ones, after which Python collects cycles. A batch has a thousand objects that live until
+#: its answer, and no image is in a cycle: the default of 700 cost a tenth of the CPU time.
 _YOUNG_OBJECTS = 5_000
-#: Files of a process beside its connections: to Redis and the object store, uploads, logs.
+#: Open files of a process in addition to client connections: Redis and object store, uploads, logs.
 _OTHER_FILES = 1_000
 _BACKLOG = 2048
 
 
 class _Gunicorn(BaseApplication):  # type: ignore[misc] # gunicorn has no types
-    """gunicorn, set up by our settings alone.
+    """gunicorn's application, configured only by this service's settings.
 
     Args:
-        listener: file descriptor of the socket that listens.
-        max_connections: of each process.
+        listener: file descriptor of the listening socket.
+        max_connections: limit for each process.
     """
 
     def __init__(self, settings: Settings, listener: int, max_connections: int) -> None:
@@ -61,7 +61,7 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc] # gunicorn has no types
             "workers": api.workers,
             "worker_connections": self._max_connections,
             "worker_class": HttpWorker,
-            "graceful_timeout": math.ceil(api.drain_timeout_s) + 1,  # until a process that does not end by itself is killed
+            "graceful_timeout": math.ceil(api.drain_timeout_s) + 1,  # a process that has not ended by then is killed
             "timeout": 60,
             "keepalive": math.ceil(api.keepalive_s),
             "loglevel": self._settings.log.level.lower() if self._settings.log.level == "DEBUG" else "warning",
@@ -70,7 +70,7 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc] # gunicorn has no types
             "limit_request_line": MAX_REQUEST_LINE_BYTES,
             "limit_request_fields": MAX_HEADER_FIELDS,
             "limit_request_field_size": MAX_HEADER_FIELD_BYTES,
-            # No header changes how gunicorn reads a request, whoever sends it: api.security.proxies decides.
+            # gunicorn applies no proxy headers, from any sender: api.security.proxies does that.
             "forwarded_allow_ips": "",
             "forwarder_headers": "",
             "secure_scheme_headers": {},
@@ -88,39 +88,39 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc] # gunicorn has no types
 
 
 def serve(settings: Settings) -> None:
-    """Run until stopped.
+    """Serve the API until it is stopped.
 
     Raises:
-        ConfigurationError: a model's description is wrong, or the address cannot be listened on.
+        ConfigurationError: a model's description is not valid, or the service cannot listen on the address.
     """
     gc.set_threshold(_YOUNG_OBJECTS)
     return_large_blocks(from_bytes=2 * 2**20, kept_bytes=16 * 2**20)
     use_response_writer()
-    os.environ.pop("SCRIPT_NAME", None)  # gunicorn would answer requests outside of it with 500
+    os.environ.pop("SCRIPT_NAME", None)  # gunicorn would answer requests for other paths with 500
     max_connections = connections_within(
         raise_open_file_limit(settings.api.max_connections + _OTHER_FILES), settings.api.max_connections
     )
-    create_app(settings)  # what is wrong with it is said once, before any worker is forked
+    create_app(settings)  # reports errors once, before any worker is forked
     listener = bound_socket(settings.api.host, settings.api.port)
-    _warn_of_strangers(settings)
+    _warn_if_open_to_network(settings)
     show_progress(listener)
     listener.listen(_BACKLOG)
     _Gunicorn(settings, listener.detach(), max_connections).run()
 
 
-def _warn_of_strangers(settings: Settings) -> None:
-    """Say who may do what, where other machines reach the API: it has no keys yet."""
+def _warn_if_open_to_network(settings: Settings) -> None:
+    """Warn if other machines can reach the API, because it has no access control yet."""
     url = network_url(settings.api.host, settings.api.port)
     if url is not None:
         logger.warning(
-            "OPEN TO OTHER MACHINES at %s: whoever reaches this address may classify images, read and cancel all tasks and"
-            " change the models, without a password; listen on 127.0.0.1, or let a firewall or a proxy decide who gets here",
+            "OPEN TO OTHER MACHINES at %s: every client that reaches this address can classify images, read and cancel all tasks"
+            " and change the models, without a password; listen on 127.0.0.1, or restrict access by a firewall or a proxy",
             url,
         )
 
 
 def connections_within(files: int, max_connections: int) -> int:
-    """How many connections a process takes that may open `files`; a warning where that is fewer than `max_connections`."""
+    """Maximum connections of a process that may open `files` files; logs a warning if less than `max_connections`."""
     possible = min(max_connections, files - min(_OTHER_FILES, files // 2))
     if possible < max_connections:
         logger.warning(

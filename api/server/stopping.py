@@ -1,4 +1,4 @@
-"""Whether this API is about to end: gunicorn's main process is told, and its workers answer differently from then on."""
+"""Flag with which gunicorn's main process tells its workers that the API is about to end."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import mmap
 
 
 class SharedFlag:
-    """Something that is false until one process sets it, and true in all that were forked from its maker then."""
+    """Flag shared by the process that created it and all processes forked from it."""
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, 1)

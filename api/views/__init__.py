@@ -1,1 +1,1 @@
-"""Answers: documents, problems, URLs."""
+"""Contents of answers: documents, problems, URLs."""

@@ -1,4 +1,4 @@
-"""How a batch looks to a client."""
+"""Batch object for clients."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from api.views.urls import batch_url
 from inference.domain import BatchRecord, BatchRequest, Completion, Outcome, TaskRecord, TaskStatus, TaskSubmission
 from inference.errors import InferenceError, TaskNotFound
 
-#: Of an item: it was refused, and has no task; its task ended so long ago that its record is gone.
+#: Status of an item that was refused and has no task, and of an item whose task record has expired.
 REFUSED, GONE = "refused", "gone"
 _STATUSES = (*(status.value for status in TaskStatus), REFUSED)
 _OPEN = {TaskStatus.QUEUED, TaskStatus.RUNNING}
 
 
 def ended_batch_view(batch: BatchRequest, ended: Mapping[str, Completion]) -> dict[str, Any]:
-    """The batch object, once every task has ended."""
+    """The batch object of a batch of which every task has ended."""
     items = [
         _refused_view(entry) if isinstance(entry, dict) else _ended_view(entry, ended[entry.task_id].outcome)
         for entry in batch.entries
@@ -28,7 +28,7 @@ def ended_batch_view(batch: BatchRequest, ended: Mapping[str, Completion]) -> di
 
 
 def batch_view(batch: BatchRecord, records: Sequence[TaskRecord | None]) -> dict[str, Any]:
-    """The batch object; `records` are those of `batch.task_ids`."""
+    """The batch object; `records` are the task records in the order of `batch.task_ids`."""
     tasks = dict(zip(batch.task_ids, records, strict=True))
     items = [_refused_view(entry) if isinstance(entry, dict) else _record_view(entry, tasks[entry]) for entry in batch.entries]
     return _batch_view(batch.batch_id, items)
@@ -57,7 +57,7 @@ def _record_view(task_id: str, record: TaskRecord | None) -> dict[str, Any]:
 
 
 def _task_view(task: TaskSubmission | TaskRecord, status: TaskStatus, outcome: Outcome | None) -> dict[str, Any]:
-    """What differs from item to item; the rest is at `/tasks/TASK_ID`."""
+    """The members that differ from item to item; the others are at `/tasks/TASK_ID`."""
     error = InferenceError.from_dict(outcome.error) if outcome and outcome.error else None
     return {
         "status": status,

@@ -1,4 +1,4 @@
-"""Who answers here, as commands have made it."""
+"""Description of the service, including changes by commands."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from inference.rollout.runtime_config import ConfigSnapshot
 
 
 def identity(services: Services) -> dict[str, Any]:
-    """Pipeline, served model, ensemble mode and where results go."""
-    effective = _last_known(services)
-    spec = effective.model()
+    """Return the pipeline, served model, ensemble mode and sinks."""
+    snapshot = _last_known(services)
+    spec = snapshot.model()
     return {
         "pipeline_id": services.settings.pipeline_id,
         "served_model": spec.name,
-        "model": effective.reference(spec).to_dict(),
+        "model": snapshot.reference(spec).to_dict(),
         "input_shape": list(spec.input.shape),
-        "ensemble_mode": effective.ensemble_mode,
-        "sinks": list(effective.sinks),
+        "ensemble_mode": snapshot.ensemble_mode,
+        "sinks": list(snapshot.sinks),
     }
 
 
-def sentence(who: dict[str, Any]) -> str:
-    """The same in words."""
-    shape = ",".join(map(str, who["input_shape"]))
-    results_go = "to an ensemble's aggregator" if who["ensemble_mode"] else f"to {', '.join(who['sinks']) or 'no sink'}"
-    return f"Image inference of {who['pipeline_id']}: model {who['served_model']}, input {shape}; results go {results_go}"
+def sentence(known: dict[str, Any]) -> str:
+    """Write the result of `identity` as a sentence."""
+    shape = ",".join(map(str, known["input_shape"]))
+    results_go = "to an ensemble's aggregator" if known["ensemble_mode"] else f"to {', '.join(known['sinks']) or 'no sink'}"
+    return f"Image inference of {known['pipeline_id']}: model {known['served_model']}, input {shape}; results go {results_go}"
 
 
 def _last_known(services: Services) -> ConfigSnapshot:
-    with contextlib.suppress(ServiceUnavailable):  # who we are can be said without the store too
+    with contextlib.suppress(ServiceUnavailable):  # the description does not need the task store
         services.effective.now()
     return services.effective.last_known()

@@ -1,4 +1,4 @@
-"""The one error handler: every error leaves as RFC 9457 `application/problem+json` with a stable `code`."""
+"""Error handler for all routes: every error becomes RFC 9457 `application/problem+json` with a stable `code`."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ logger = logging.getLogger(__name__)
 
 
 def problem_document(error: InferenceError) -> dict[str, Any]:
-    """`type`, `title`, `status`, `detail` of RFC 9457, and `code`, `field`, `expected`, `task_id`, `batch_id` where known."""
+    """Members `type`, `title`, `status`, `detail` of RFC 9457; `code`, `field`, `expected`, `task_id`, `batch_id` if known."""
     kind = {"type": f"urn:problem-type:inference:{error.code}", "title": error.title, "status": error.status}
     return kind | error.to_dict()
 
 
 def problem_response(error: InferenceError) -> Response:
-    """The answer to a request that ends with `error`; what it does not say is logged under the request's id."""
+    """The answer to a request that fails with `error`; details that clients may not see are logged with the request's id."""
     log_detail(error)
     return json_response(problem_document(error), error.status, headers=_headers(error), mimetype="application/problem+json")
 
 
 def log_detail(error: InferenceError) -> None:
-    """Log what clients are not told of an error."""
+    """Log the details of an error that clients may not see."""
     if error.detail != error.public:
         logger.warning("%s", error.detail)
 
@@ -64,6 +64,7 @@ def _headers(error: InferenceError) -> dict[str, str]:
 
 
 def register_error_handlers(app: Flask) -> None:
+    """Let `app` answer every error with a problem document."""
     app.register_error_handler(InferenceError, problem_response)
     app.register_error_handler(ConfigurationError, _unexpected)
     app.register_error_handler(HTTPException, _http_problem)
@@ -71,7 +72,7 @@ def register_error_handlers(app: Flask) -> None:
 
 
 def _http_problem(error: HTTPException) -> Response:
-    """What Flask and Werkzeug refuse by themselves."""
+    """Convert an error that Flask or Werkzeug raises."""
     match error.code:
         case HTTPStatus.NOT_FOUND:
             problem: InferenceError = NotFound("there is nothing at this path", expected=f"see GET {prefixed('/')} for the paths")

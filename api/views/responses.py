@@ -1,4 +1,4 @@
-"""JSON out: orjson writes float32 vectors as they are."""
+"""JSON responses; orjson writes float32 vectors without conversion."""
 
 from __future__ import annotations
 
@@ -14,4 +14,5 @@ _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
 def json_response(
     document: Any, status: int = 200, *, headers: Mapping[str, str] | None = None, mimetype: str = "application/json"
 ) -> Response:
+    """Respond with `document` as JSON."""
     return Response(orjson.dumps(document, option=_OPTIONS), status, headers, mimetype=mimetype)

@@ -1,4 +1,4 @@
-"""The task object as clients get it."""
+"""Task object for clients."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from inference.task_store import QueuePlace, SubmissionStore
 
 
 def result_view(result: PredictionResult, *, with_vector: bool = True) -> dict[str, Any]:
+    """The result object of a task that has succeeded."""
     confident = {} if result.confident is None else {"confident": result.confident}
     vector = {"prediction": result.prediction} if with_vector else {}
     return {
@@ -26,16 +27,16 @@ def result_view(result: PredictionResult, *, with_vector: bool = True) -> dict[s
 
 
 def task_view(record: TaskRecord, store: SubmissionStore | None) -> dict[str, Any]:
-    """The task object. As `task_views`."""
+    """The task object of one task: `task_views` with vectors."""
     return task_views([record], store, with_vectors=True)[0]
 
 
 def task_views(records: Sequence[TaskRecord], store: SubmissionStore | None, *, with_vectors: bool) -> list[dict[str, Any]]:
-    """Task objects; the store is asked once for the places of all that wait.
+    """Task objects; one call to the store reads the queue positions of all waiting tasks.
 
     Args:
-        store: None where it does not answer: the tasks have no places then.
-        with_vectors: whether results have their `prediction`.
+        store: None if the store is not available: then the tasks have no positions.
+        with_vectors: whether results have the member `prediction`.
     """
     waiting: dict[str, list[str]] = {}
     for record in records:
@@ -82,7 +83,7 @@ def timings_view(store_ms: float, outcome: Outcome | None, finished_at_ms: int) 
 
 
 def _delivery_view(record: TaskRecord, sink: str, status: str) -> dict[str, str]:
-    # The words of the sink's server, after the colon, may name its places: `server.py dead-letters list` has it.
+    # The text after the colon is the sink server's and may contain its addresses: only `server.py dead-letters list` shows it.
     reason = record.refusals.get(sink, "").partition(": ")[0]
     return {"sink": sink, "status": status} | ({"reason": reason} if reason else {})
 

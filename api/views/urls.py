@@ -1,4 +1,4 @@
-"""Every URL that an answer holds: paths with the prefix that the service is reached under."""
+"""URLs in answers: paths with the prefix under which clients reach the service."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ def prefixed(path: str) -> str:
 
 
 def task_url(task_id: str) -> str:
+    """The path of a task."""
     return prefixed(f"/tasks/{quote(task_id, safe='')}")
 
 
 def batch_url(batch_id: str) -> str:
+    """The path of a batch."""
     return prefixed(f"/batches/{quote(batch_id, safe='')}")

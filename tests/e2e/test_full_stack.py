@@ -239,7 +239,7 @@ def assert_refused(stack: FullStack) -> None:
     (digit,) = distinct_digits(1)
     refused = stack.post(digit.png, priority="9")
     assert (refused.status_code, refused.json()["field"]) == (400, "metadata.priority")
-    assert "quorum queues go in order" in refused.json()["detail"]
+    assert "quorum queues keep the order of acceptance" in refused.json()["detail"]
 
 
 def assert_overtakes(stack: FullStack) -> None:

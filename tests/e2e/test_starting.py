@@ -210,7 +210,7 @@ def test_no_part_starts_on_a_redis_that_evicts(repository: Path, tmp_path: Path,
 @pytest.mark.parametrize(
     ("variables", "arguments", "says"),
     [
-        ({"FLOWER_PORT": "99999"}, [], "FLOWER_PORT: 99999 is no port"),
+        ({"FLOWER_PORT": "99999"}, [], "FLOWER_PORT: 99999 is not a port"),
         ({"FLOWER_PORT": "abc"}, [], "FLOWER_PORT must be a whole number"),
         ({}, ["--port=TAKEN"], "cannot listen on 127.0.0.1:TAKEN: Address already in use"),
         ({"FLOWER_PORT": "TAKEN"}, [], "cannot listen on 127.0.0.1:TAKEN: Address already in use"),

@@ -28,7 +28,7 @@ BODIES: dict[str, tuple[bytes, str | None, str]] = {
     "a picture as a form": (JPEG, FORM["content_type"], "is not in the body"),
     "a picture": (JPEG, "image/jpeg", "the image is the whole body"),
     "bytes": (JPEG, "application/octet-stream", "the image is the whole body"),
-    "a picture, urlencoded": (JPEG, "application/x-www-form-urlencoded", "is no text"),
+    "a picture, urlencoded": (JPEG, "application/x-www-form-urlencoded", "is not text"),
     "no Content-Type": (JPEG, None, "has no Content-Type"),
     "text": (b"hello", "text/plain", "'text/plain', and not a form"),
     "another multipart": (FORM["data"], FORM["content_type"].replace("form-data", "mixed"), "'multipart/mixed', and not a form"),

@@ -156,7 +156,7 @@ class TestReading:
             client.post(CONTROLLER, data=b"1", content_type="image/png"),
         ):
             problem = assert_problem(response, 400, "invalid_request", field="image")
-            assert "takes no image" in problem["detail"]
+            assert "takes commands, not images" in problem["detail"]
 
     @pytest.mark.parametrize(
         ("fields", "missing"),

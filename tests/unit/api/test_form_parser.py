@@ -93,7 +93,7 @@ BROKEN = {
     "empty": (b"", "multipart/form-data; boundary=x", "the body is empty"),
     "line ends": (b"--x\n%(head)s\n\n1\n--x--\n", "multipart/form-data; boundary=x", "CR LF"),
     "line ends in a head": (b"--x\r\n%(head)s\n\n1\r\n--x--\r\n", "multipart/form-data; boundary=x", "CR LF"),
-    "before": (b"1--x\r\n%(head)s\r\n\r\n1\r\n--x--", "multipart/form-data; boundary=x", "in front of the first boundary"),
+    "before": (b"1--x\r\n%(head)s\r\n\r\n1\r\n--x--", "multipart/form-data; boundary=x", "before the first boundary"),
     "after the first": (b"--x1\r\n%(head)s\r\n\r\n1\r\n--x--", "multipart/form-data; boundary=x", "follow a boundary"),
     "after another": (b"--x\r\n%(head)s\r\n\r\n1\r\n--x1--", "multipart/form-data; boundary=x", "follow a boundary"),
     "header": (b"--x\r\n%(head)s\r\nwhat\r\n\r\n1\r\n--x--", "multipart/form-data; boundary=x", "NAME: VALUE"),
@@ -224,9 +224,9 @@ def test_folded_lines_cost_no_time_to_speak_of() -> None:
 
 
 URLENCODED = {
-    "a picture": (b"\x89PNG\r\n\x1a\n" + bytes(range(256)), InvalidRequest, "is no text"),
-    "raw numbers": (bytes(100), InvalidRequest, "is no text"),
-    "no UTF-8": (b"model=%FF", InvalidRequest, "model is no text in UTF-8"),
+    "a picture": (b"\x89PNG\r\n\x1a\n" + bytes(range(256)), InvalidRequest, "is not text"),
+    "raw numbers": (bytes(100), InvalidRequest, "is not text"),
+    "no UTF-8": (b"model=%FF", InvalidRequest, "model is not text in UTF-8"),
     "too much": (b"model=" + b"x" * 2000, PayloadTooLarge, "more than 1000 bytes"),
     "too many": (b"&".join([b"a=1"] * 50), PayloadTooLarge, "more than 20 fields"),
 }

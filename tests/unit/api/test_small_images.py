@@ -185,7 +185,7 @@ class TestAStoreThatHangs:
 def test_when_many_puts_hang_the_next_images_are_stored_first(
     client: FlaskClient, objects: GatedObjects, monkeypatch: pytest.MonkeyPatch, redis_client: redis.Redis
 ) -> None:
-    monkeypatch.setattr("api.acceptance.uploads._MAX_BESIDE", 2)
+    monkeypatch.setattr("api.acceptance.uploads._MAX_BACKGROUND_PUTS", 2)
     monkeypatch.setattr("api.acceptance.submission.GRACE_S", 10)
     objects.gate.clear()
     requests = []
@@ -215,7 +215,7 @@ def test_an_object_is_a_copy_only_where_the_record_has_the_bytes(
     put = objects.put
 
     def put_and_note(key: str, data: bytes, *, is_durable: bool = True, **options: Any) -> None:
-        copies[key.rpartition("/")[2]] = is_durable
+        copies[key.rpartition("/")[2]] = not is_durable
         put(key, data, is_durable=is_durable, **options)
 
     monkeypatch.setattr(objects, "put", put_and_note)
