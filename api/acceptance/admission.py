@@ -8,9 +8,9 @@ seconds. That must be within `_SHARE` of its deadline, so that accepted tasks st
 than half, for example when one of two workers stops. A short queue costs no throughput as long as it is never empty.
 
 The figures are read in the background and are up to some tenths of a second old. Between two readings, the tasks that this
-process has accepted are added, and the tasks that end at the rate are subtracted: otherwise tasks would be accepted in bursts, and the
-workers would have nothing to do between them. An admitted task carries the allowed number of open tasks (`Room`) to the task
-store, which counts exactly; that number has a slightly larger share, since a refusal there costs several times as much as here.
+process has accepted are added, and the tasks that end at the rate are subtracted: otherwise tasks would be accepted in bursts,
+and the workers would have nothing to do between them. An admitted task carries the allowed number of open tasks (`Room`) to the
+task store, which counts exactly; that number has a slightly larger share, since a refusal there costs several times as much.
 """
 
 from __future__ import annotations
