@@ -118,7 +118,7 @@ def refused_content(data: bytes | memoryview) -> UnsupportedImageType | None:
     if (name := _refused_name(head)) is not None:
         return UnsupportedImageType(f"{name} files are not accepted", field="image", expected=ACCEPTED)
     if _READ_AS_TEXT.match(head):
-        detail = "a program has read the file as text, which changed its bytes"
+        detail = "the file was read as text before it was sent, which changes its bytes"
         return UnsupportedImageType(detail, field="image", expected=f"the unchanged bytes of {ACCEPTED}")
     if (form := _text_form(head)) is not None:
         return UnsupportedImageType(f"the file is {form}", field="image", expected=f"the decoded bytes: {ACCEPTED}")

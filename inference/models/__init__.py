@@ -1,1 +1,1 @@
-"""What a model is (`spec`, `registry`), and the process that runs it (`predictor`, `predictor_process`)."""
+"""Models: descriptions (`spec`, `registry`), files (`files`), and the process that runs them (`predictor`)."""

@@ -96,7 +96,7 @@ class TestTextOfFiles:
 def test_a_file_that_was_read_as_text(name: str, encoding: str) -> None:
     data = FILES[name]
     text = data.decode("latin-1") if encoding != "replaced" else data.decode("utf-8", "replace")
-    assert_named(text.encode("utf-8"), "has read the file as text")
+    assert_named(text.encode("utf-8"), "was read as text before it was sent")
 
 
 @pytest.mark.parametrize(
