@@ -1,7 +1,7 @@
-"""`python -m bench.limit FOLDER IMAGE`: what the model can do in process, as JSON on standard output.
+"""`python -m bench.limit FOLDER IMAGE`: speed of the model in process, as JSON on standard output.
 
-One image over and over: no HTTP, no decoding, no queue. By TensorFlow's own runtime, which is the limit that all are compared
-with, and by LiteRT, in which this service runs the same graph where it can.
+One image again and again: no HTTP, no decoding, no queue. With TensorFlow's own runtime, the limit that all contenders are
+compared with, and with LiteRT, in which this service runs the same graph if it can.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _SECONDS = 3.0
 
 
 def measure(folder: Path, image: Path) -> dict[str, Any]:
-    """By batch size: images a second, and p50 and p99 of a call in ms; the same by LiteRT; and the prediction of the image."""
+    """Measure images per second, and p50 and p99 of a call in ms, by batch size; the same with LiteRT; and the prediction."""
     spec = model_of(folder)
     array = _decoded(spec, image.read_bytes())
     return _run(spec, array) | {LITERT: _run(model_of(folder, litert=True), array)}
