@@ -25,7 +25,7 @@ _SECONDS = 3.0
 def measure(folder: Path, image: Path) -> dict[str, Any]:
     """Measure images per second, and p50 and p99 of a call in ms, by batch size; the same with LiteRT; and the prediction."""
     spec = model_of(folder)
-    array = _decoded(spec, image.read_bytes())
+    array = _decode(spec, image.read_bytes())
     return _run(spec, array) | {LITERT: _run(model_of(folder, litert=True), array)}
 
 
@@ -45,7 +45,7 @@ def _run(spec: ModelSpec, array: np.ndarray[Any, Any]) -> dict[str, Any]:
     return figures
 
 
-def _decoded(spec: ModelSpec, data: bytes) -> np.ndarray[Any, Any]:
+def _decode(spec: ModelSpec, data: bytes) -> np.ndarray[Any, Any]:
     limits = ImageLimits(50_000_000)
     is_raw = len(data) == spec.input.bytes_per_image
     shape, dtype = (list(spec.input.shape), spec.input.dtype) if is_raw else (None, None)

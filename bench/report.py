@@ -219,7 +219,7 @@ def _load_of(one: Row) -> str:
 
 def write_json(table: Sequence[Row], file: Path) -> None:
     """Write the rows, one per line, with six significant digits."""
-    lines = (json.dumps(_rounded(one)) for one in table)
+    lines = (json.dumps(_round(one)) for one in table)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
 
@@ -230,12 +230,12 @@ def read_json(file: Path) -> list[Row]:
     return table
 
 
-def _rounded(value: Any) -> Any:
+def _round(value: Any) -> Any:
     match value:
         case float():
             return float(f"{value:.6g}")
         case dict():
-            return {key: _rounded(one) for key, one in value.items()}
+            return {key: _round(one) for key, one in value.items()}
         case list() | tuple():
-            return [_rounded(one) for one in value]
+            return [_round(one) for one in value]
     return value

@@ -42,10 +42,10 @@ class Model:
         """Predict at most MAX_BATCH_SIZE images; returns an answer for each."""
         batch = np.zeros((next(size for size in _PADDED_SIZES if size >= len(images)), *self._shape), np.uint8)
         for slot, image in zip(batch, images, strict=False):
-            slot[:] = self._decoded(image)
-        return [_answer(prediction) for prediction in self._classify(tf.constant(batch)).numpy()[: len(images)]]
+            slot[:] = self._decode(image)
+        return [_create_answer(prediction) for prediction in self._classify(tf.constant(batch)).numpy()[: len(images)]]
 
-    def _decoded(self, image: bytes) -> NDArray[np.uint8]:
+    def _decode(self, image: bytes) -> NDArray[np.uint8]:
         if not self._crop_fraction:
             return np.frombuffer(image, np.uint8).reshape(self._shape)
         photo = Image.open(io.BytesIO(image)).convert("RGB")
@@ -55,6 +55,6 @@ class Model:
         return np.asarray(photo.resize((width, height), Image.Resampling.BICUBIC, (left, top, left + side, top + side)))
 
 
-def _answer(prediction: NDArray[np.float32]) -> dict[str, Any]:
+def _create_answer(prediction: NDArray[np.float32]) -> dict[str, Any]:
     best = int(prediction.argmax())
     return {"response": {"class": best, "confidence_level": float(prediction[best]), "prediction": prediction.tolist()}}

@@ -81,7 +81,7 @@ def debian_package(layout: Layout, server: str, package: str, find: Callable[[],
     """Install Debian's package if `find` does not find its program and the user has the rights."""
     if find():
         return
-    rights = _rights()
+    rights = _root_prefix()
     if rights is None or shutil.which("apt-get") is None:
         raise ServicesError(f"`{package}` is not installed; install it (Debian: sudo apt-get install {package})")
     with _apt:
@@ -93,7 +93,7 @@ def debian_package(layout: Layout, server: str, package: str, find: Callable[[],
         raise ServicesError(f"{package} was installed, but its program is missing; {log_tail(layout.install_log(server))}")
 
 
-def _rights() -> list[str] | None:
+def _root_prefix() -> list[str] | None:
     """Find the prefix of a command that needs root; None if the user has no rights."""
     if os.geteuid() == 0:
         return []

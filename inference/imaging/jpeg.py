@@ -142,27 +142,27 @@ def check_scans(file: PictureFile) -> None:
         raise too_complex(f"a JPEG image that may be truncated and has more than {_MAX_SCANS // _DECODINGS} scans")
     # FF before a marker is padding; before other bytes it would be the start of a marker
     cut = file.encoded.removesuffix(_END).rstrip(b"\xff")
-    if cut.endswith(_ZEROS) and not _end_in_one_colour(cut):
+    if cut.endswith(_ZEROS) and not _ends_in_one_colour(cut):
         header = cut[: scans[-1].end]
         cut = header + cut[len(header) :].rstrip(b"\0").rstrip(b"\xff")
-    if _share_changed(cut, cut + _fill(cut, file.size, segments)) > _MAX_MISSING:
+    if _changed_share(cut, cut + _fill(cut, file.size, segments)) > _MAX_MISSING:
         raise truncated("JPEG")
 
 
-def _end_in_one_colour(encoded: bytes) -> bool:
+def _ends_in_one_colour(encoded: bytes) -> bool:
     """Whether the zero bytes at the end stand for pixels of one colour; if data are missing, they give a pattern."""
-    picture = _decoded(encoded + _END)
+    picture = _decode(encoded + _END)
     low, high = np.array(_crop_last_row(picture, _LAST_COLUMNS).getextrema()).reshape(-1, 2).T
-    return bool((low == high).all()) and _share_changed(encoded, encoded[:-_REPLACED_BYTES] + _noise(_REPLACED_BYTES)) > 0
+    return bool((low == high).all()) and _changed_share(encoded, encoded[:-_REPLACED_BYTES] + _random_bytes(_REPLACED_BYTES)) > 0
 
 
 def _crop_last_row(picture: Image.Image, columns: int) -> Image.Image:
     return picture.crop((max(0, picture.width - columns), picture.height - 1, picture.width, picture.height))
 
 
-def _share_changed(before: bytes, after: bytes) -> float:
+def _changed_share(before: bytes, after: bytes) -> float:
     """Compute the share of the pixels that differ between two files without their end markers."""
-    pictures = _decoded(before + _END), _decoded(after + _END)
+    pictures = _decode(before + _END), _decode(after + _END)
     difference = np.asarray(ImageChops.difference(*pictures)).reshape(pictures[0].height, pictures[0].width, -1)
     return float(difference.any(-1).mean())
 
@@ -230,7 +230,7 @@ def _is_coded(frame: _Segment, scans: Sequence[_Segment]) -> bool:
     return not any(any(coefficients) for coefficients in missing.values())
 
 
-def _decoded(encoded: bytes) -> Image.Image:
+def _decode(encoded: bytes) -> Image.Image:
     """Decode at half the width and height, or less for a large picture, to save memory; raises the errors of Pillow."""
     picture = JpegImageFile(io.BytesIO(encoded))
     scale = next(
@@ -248,14 +248,14 @@ def _fill(encoded: bytes, size: Size, segments: Sequence[_Segment]) -> bytes:
     pixels = size[0] * size[1]
     intervals = [int.from_bytes(segment.body[:2], "big") for segment in segments if segment.kind == _DRI]
     if not intervals or not intervals[-1]:
-        return _noise(pixels // 8 + 1024)
+        return _random_bytes(pixels // 8 + 1024)
     # a minimum coded unit (MCU) has 64 pixels or more, and rarely more bytes than this
-    piece = _noise(48 * intervals[-1])
+    piece = _random_bytes(48 * intervals[-1])
     scan = encoded[encoded.rfind(bytes([0xFF, _SOS])) :]
     _, last = max((scan.rfind(bytes([0xFF, marker])), marker) for marker in range(0xD0, 0xD8))
     restarts = (bytes([0xFF, 0xD0 + (last + 1 + i) % 8]) + piece for i in range(8))
     return piece + b"".join(restarts) * (pixels // (64 * 8 * intervals[-1]) + 1)
 
 
-def _noise(count: int) -> bytes:
+def _random_bytes(count: int) -> bytes:
     return np.random.default_rng(0).bytes(count).replace(b"\xff", b"\x7f")

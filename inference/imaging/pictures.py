@@ -71,12 +71,12 @@ def check_header(data: bytes | memoryview, image_format: ImageFormat, limits: Im
         InvalidImage: the header is broken.
         PayloadTooLarge: the image has more pixels than `limits` allows.
     """
-    return _open(_reduced_file(data, image_format, pixels=False), image_format, limits).size
+    return _open(_reduce_file(data, image_format, pixels=False), image_format, limits).size
 
 
 def is_on_its_side(data: bytes | memoryview, image_format: ImageFormat, limits: ImageLimits) -> bool:
     """Whether the orientation swaps height and width; raises the errors of `check_header`."""
-    picture = _open(_reduced_file(data, image_format, pixels=True), image_format, limits)
+    picture = _open(_reduce_file(data, image_format, pixels=True), image_format, limits)
     return _orientation(picture) >= _FIRST_ORIENTATION_ON_ITS_SIDE
 
 
@@ -97,7 +97,7 @@ class OpenPicture:
     def __init__(self, data: bytes | memoryview, image_format: ImageFormat, spec: InputSpec, limits: ImageLimits) -> None:
         self._format = image_format
         self._spec = spec
-        self._file = _reduced_file(data, image_format, pixels=True)
+        self._file = _reduce_file(data, image_format, pixels=True)
         self._picture = _open(self._file, image_format, limits)
         self._upright = _UPRIGHT.get(_orientation(self._picture))
         if isinstance(self._picture, JpegImageFile):
@@ -126,10 +126,10 @@ class OpenPicture:
                 png.check_rows(file)
             upright = shown if self._upright is None else shown.transpose(self._upright)
             flat = _to_channels(upright, self._spec.shape[-1])
-        return _resized(flat, self._spec)
+        return _resize(flat, self._spec)
 
 
-def _reduced_file(data: bytes | memoryview, image_format: ImageFormat, *, pixels: bool) -> PictureFile:
+def _reduce_file(data: bytes | memoryview, image_format: ImageFormat, *, pixels: bool) -> PictureFile:
     """Extract the parts of the file that concern the pixels; raises InvalidImage if its header is broken."""
     try:
         if image_format is ImageFormat.PNG:
@@ -164,7 +164,7 @@ def fit_pixels(pixels: Pixels, spec: InputSpec) -> Pixels:
     if pixels.shape == spec.shape and _kept_box(width, height, spec) == (0, 0, width, height):
         return pixels
     picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-    return _resized(_to_channels(picture, spec.shape[-1]), spec)
+    return _resize(_to_channels(picture, spec.shape[-1]), spec)
 
 
 @contextmanager
@@ -224,7 +224,7 @@ def _kept_box(width: int, height: int, spec: InputSpec) -> tuple[int, int, int, 
     return left, top, left + side, top + side
 
 
-def _resized(picture: Image.Image, spec: InputSpec) -> Pixels:
+def _resize(picture: Image.Image, spec: InputSpec) -> Pixels:
     height, width, channels = spec.shape
     box = _kept_box(picture.width, picture.height, spec)
     resized = picture.resize((width, height), _RESAMPLING[spec.interpolation], box)

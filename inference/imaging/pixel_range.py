@@ -45,7 +45,7 @@ def check_pixel_floats(values: NDArray[Any]) -> None:
         _check_range(values[..., _COLOURS:], "alpha values")
 
 
-def _check_range(values: NDArray[Any], what: str) -> None:
+def _check_range(values: NDArray[Any], name: str) -> None:
     low, high = float(values.min()), float(values.max())
     if low >= 0 and _MAX_SCALED < high <= MAX_PIXEL_VALUE:
         return
@@ -53,12 +53,12 @@ def _check_range(values: NDArray[Any], what: str) -> None:
         # black at any scale
         return
     if low >= 0 and 1 / MAX_PIXEL_VALUE < high <= 1:
-        raise InvalidImage(f"the {what} lie between 0 and 1", field="image", expected=f"{what} from 0 to 255: multiply by 255")
+        raise InvalidImage(f"the {name} are between 0 and 1", field="image", expected=f"{name} from 0 to 255: multiply by 255")
     if not (_is_dark_picture(values, low, high) if high <= _MAX_SCALED else _is_resized_picture(values, low, high)):
         raise InvalidImage(
-            f"the values are no {what} from 0 to 255: they go from {low:.6g} to {high:.6g}",
+            f"the values are not {name} from 0 to 255: they range from {low:.6g} to {high:.6g}",
             field="image",
-            expected=f"{what} from 0 to 255: {_remedy(low, high)}",
+            expected=f"{name} from 0 to 255: {_remedy(low, high)}",
         )
 
 
@@ -79,7 +79,7 @@ def _is_resized_picture(values: NDArray[Any], low: float, high: float) -> bool:
 
 def _remedy(low: float, high: float) -> str:
     if max(-low, high) < _MIN_SCALED:
-        return "look at the dtype and its byte order, e.g. >f4 or <f4"
+        return "check the dtype and its byte order, e.g. >f4 or <f4"
     if low < 0:
         return "undo the scaling or the subtraction of a mean, e.g. (x + 1) * 127.5 for values from -1 to 1"
     if high <= _MAX_SCALED:

@@ -117,13 +117,13 @@ def check_rows(file: PictureFile) -> None:
     """
     view = memoryview(file.encoded)
     missing = _decompressed_bytes(view)
-    unfolding = zlib.decompressobj()
+    decompressor = zlib.decompressobj()
     for chunk in _chunks(view):
         piece = bytes(chunk.body) if chunk.kind == b"IDAT" else b""
         while piece and missing > 0:
-            missing -= len(unfolding.decompress(piece, _DECOMPRESSED_AT_ONCE))
-            piece = unfolding.unconsumed_tail
-    if missing > len(unfolding.flush()):
+            missing -= len(decompressor.decompress(piece, _DECOMPRESSED_AT_ONCE))
+            piece = decompressor.unconsumed_tail
+    if missing > len(decompressor.flush()):
         raise truncated("PNG")
 
 
@@ -223,12 +223,12 @@ def _text(chunk: _Chunk, at: int) -> bytes:
         text = text[2:].split(b"\0", 2)[-1]
     if not is_compressed:
         return text
-    unfolding = zlib.decompressobj()
+    decompressor = zlib.decompressobj()
     try:
-        unfolded = unfolding.decompress(text, _MAX_PROFILE_BYTES)
+        decompressed = decompressor.decompress(text, _MAX_PROFILE_BYTES)
     except zlib.error:
         return b""
-    return b"" if unfolding.unconsumed_tail else unfolded
+    return b"" if decompressor.unconsumed_tail else decompressed
 
 
 def _from_hexadecimal(profile: bytes) -> bytes:

@@ -60,13 +60,13 @@ def read_document(document: Mapping[str, Any], *, folder: Path, origin: str) -> 
     variants = document.get("variants") or {}
     if not isinstance(variants, dict) or not all(isinstance(changes, dict) for changes in variants.values()):
         raise ConfigurationError(f"{origin}: variants: must be mappings by name", field="variants")
-    described = {f"variants.{name}.": _variant(common, name, changes, origin) for name, changes in variants.items()}
+    described = {f"variants.{name}.": _create_variant(common, name, changes, origin) for name, changes in variants.items()}
     if not variants or any(key in common for key in FILE_KEYS):
         described = {"": common} | described
-    return [_validated(values | {"folder": folder, "origin": origin}, prefix) for prefix, values in described.items()]
+    return [_validate(values | {"folder": folder, "origin": origin}, prefix) for prefix, values in described.items()]
 
 
-def _variant(common: Mapping[str, Any], name: Any, changes: Mapping[str, Any], origin: str) -> dict[str, Any]:
+def _create_variant(common: Mapping[str, Any], name: Any, changes: Mapping[str, Any], origin: str) -> dict[str, Any]:
     if "name" in changes:
         raise ConfigurationError(f"{origin}: variants.{name}.name: unknown key; {name} is the name", field="variants")
     replaced = {left_out for key in changes for left_out in _REPLACED_KEYS.get(key, ())}
@@ -77,15 +77,15 @@ def _variant(common: Mapping[str, Any], name: Any, changes: Mapping[str, Any], o
     return values
 
 
-def _validated(values: Mapping[str, Any], prefix: str) -> ModelDescription:
+def _validate(values: Mapping[str, Any], prefix: str) -> ModelDescription:
     try:
         return ModelDescription.model_validate(values)
     except ValidationError as error:
-        problems = "; ".join(f"{prefix}{_problem(found)}" for found in error.errors())
+        problems = "; ".join(f"{prefix}{_format_problem(found)}" for found in error.errors())
         raise ConfigurationError(f"{values['origin']}: {problems}") from error
 
 
-def _problem(found: Any) -> str:
+def _format_problem(found: Any) -> str:
     """Format one of pydantic's errors as `key: problem`; an error of the whole model has the key in its text."""
     key = ".".join(map(str, found["loc"]))
     text = str(found["msg"]).removeprefix("Value error, ")

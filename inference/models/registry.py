@@ -22,7 +22,7 @@ def described_models(settings: Settings) -> dict[str, ModelDescription]:
     """
     models: dict[str, ModelDescription] = {}
     for position, entry in enumerate(settings.models):
-        for model in _described(entry, position):
+        for model in _describe(entry, position):
             if model.name in models:
                 raise ConfigurationError(f"models: two models are named {model.name}", field="models")
             models[model.name] = model
@@ -57,7 +57,7 @@ class ModelRegistry:
         """
         described = described_models(settings)
         files = ModelFiles(settings, described.values())
-        specs = {name: _resolved(model, files) for name, model in described.items() if names is None or name in names}
+        specs = {name: _resolve(model, files) for name, model in described.items() if names is None or name in names}
         return ModelRegistry(specs, default=default_name(settings, described))
 
     def get(self, name: str | None = None) -> ModelSpec:
@@ -81,13 +81,13 @@ def reference(spec: ModelSpec) -> ModelRef:
     return ModelRef(spec.name, spec.version, spec.digest)
 
 
-def _described(entry: Path | dict[str, Any], position: int) -> list[ModelDescription]:
+def _describe(entry: Path | dict[str, Any], position: int) -> list[ModelDescription]:
     if isinstance(entry, Path):
         return read_folder(entry)
     return read_document(entry, folder=Path(), origin=f"models.{position}")
 
 
-def _resolved(description: ModelDescription, files: ModelFiles) -> ModelSpec:
+def _resolve(description: ModelDescription, files: ModelFiles) -> ModelSpec:
     try:
         return files.resolve(description)
     except (ConfigurationError, ObjectNotFound) as error:

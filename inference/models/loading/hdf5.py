@@ -128,8 +128,8 @@ def _check_filters(name: str, item: h5py.Dataset, properties: Any, chunk_bytes: 
         if mask >> position & 1:
             continue
         end = len(stored) - (_CHECKSUM_BYTES if h5z.FILTER_FLETCHER32 in filters else 0)
-        unfolding = zlib.decompressobj()
-        if len(unfolding.decompress(stored[:end], chunk_bytes + 1)) > chunk_bytes:
+        decompressor = zlib.decompressobj()
+        if len(decompressor.decompress(stored[:end], chunk_bytes + 1)) > chunk_bytes:
             raise ValueError(f"{_REFUSED} a chunk that is larger when decompressed than it declares, at {_short(name)}")
 
 

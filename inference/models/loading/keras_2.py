@@ -13,7 +13,7 @@ from keras.src.legacy.saving.saving_options import keras_option_scope  # type: i
 from keras.src.legacy.saving.saving_utils import model_from_config  # type: ignore[import-untyped]
 from keras.src.saving.serialization_lib import SafeModeScope  # type: ignore[import-untyped]
 
-#: Key of Keras 2.13 and later; if it is present, Keras 3 treats the configuration as its own.
+#: Keys of Keras 2.13 and later; if they are present, Keras 3 treats the configuration as its own.
 _MODULE_KEYS = {"module", "registered_name", "build_config"}
 
 _BUILT_IN = {"keras", "tf_keras"}
@@ -33,24 +33,24 @@ def is_keras_2(config: Mapping[str, Any]) -> bool:
 def model_of(config: Mapping[str, Any]) -> keras.Model:
     """Create a model from a configuration of Keras 2, or of Keras 3 in the same form. Raises the errors of Keras."""
     with SafeModeScope(safe_mode=True), keras_option_scope(use_legacy_config=True):
-        return model_from_config(_without_slashes(_translated(config)))
+        return model_from_config(_replace_slashes(_translate(config)))
 
 
-def _translated(config: Any) -> Any:
+def _translate(config: Any) -> Any:
     match config:
         case {"class_name": str(kind), "config": dict(arguments)}:
             is_built_in = str(config.get("module", "")).partition(".")[0] in _BUILT_IN
             left_out = _MODULE_KEYS if is_built_in else set()
-            kept = {key: _translated(value) for key, value in config.items() if key not in left_out | {"config"}}
-            return kept | {"config": _translated(_arguments(kind, arguments))}
+            kept = {key: _translate(value) for key, value in config.items() if key not in left_out | {"config"}}
+            return kept | {"config": _translate(_translate_arguments(kind, arguments))}
         case dict():
-            return {key: _translated(value) for key, value in config.items()}
+            return {key: _translate(value) for key, value in config.items()}
         case list():
-            return [_translated(item) for item in config]
+            return [_translate(item) for item in config]
     return config
 
 
-def _arguments(kind: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
+def _translate_arguments(kind: str, arguments: Mapping[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in arguments.items() if key not in _UNUSED.get(kind, ())}
     if kind in {"Functional", "Model"}:
         # from lists of one, Keras 3 would make lists of one tensor, and layers after a nested model do not take these
@@ -62,18 +62,18 @@ def _is_list_of_one(tensors: Any) -> bool:
     return isinstance(tensors, list) and len(tensors) == 1 and isinstance(tensors[0], list)
 
 
-def _without_slashes(config: Any) -> Any:
+def _replace_slashes(config: Any) -> Any:
     """Replace the slashes in layers' names, which Keras 3 does not allow. Weights are assigned by order, not by name."""
     slashed = {found["config"]["name"] for found in objects_in(config) if "/" in _name(found)}
-    return _renamed(config, {name: name.replace("/", "__") for name in slashed})
+    return _rename(config, {name: name.replace("/", "__") for name in slashed})
 
 
-def _renamed(config: Any, names: Mapping[str, str]) -> Any:
+def _rename(config: Any, names: Mapping[str, str]) -> Any:
     match config:
         case dict():
-            return {key: _renamed(value, names) for key, value in config.items()}
+            return {key: _rename(value, names) for key, value in config.items()}
         case list():
-            return [_renamed(item, names) for item in config]
+            return [_rename(item, names) for item in config]
         case str():
             return names.get(config, config)
     return config

@@ -68,7 +68,7 @@ def load_model(spec: ModelSpec, device: Device = CPU) -> LoadedModel:
         graph, trial = _compile_checked(model, spec)
     _check_labels(spec, trial)
     lite = None if device.is_gpu or not spec.fits_lite else convert(graph, usable_cores())
-    if lite is not None and _agree(lite, trial):
+    if lite is not None and _is_equal(lite, trial):
         return LoadedModel(lite, trial.output_size, LITE)
 
     def run(batch: NDArray[Any]) -> tf.Tensor:
@@ -119,7 +119,7 @@ def _compile_checked(model: ReadModel, spec: ModelSpec) -> tuple[Any, _Trial]:
     """Compile a concrete function from images to probabilities, and try it. Raises ConfigurationError."""
     graph = _compile(model.call, spec)
     batches = trial_batches(spec.input)
-    answers = _answers(graph, batches, spec)
+    answers = _predict_batches(graph, batches, spec)
     is_binary = answers.shape[1] == 1
     try:
         (check_probability if is_binary else check_probabilities)(answers, graph)
@@ -142,7 +142,7 @@ def _compile(call: Callable[[tf.Tensor], Any], spec: ModelSpec) -> Any:
     # process is killed, its source files remain in the temporary folder.
     signature = tf.TensorSpec((None, *spec.input.shape), spec.input.dtype)
     function = tf.function(classify, input_signature=[signature], jit_compile=spec.xla or None, autograph=False)
-    with _failing_on_images(spec):
+    with _invalid_model_on_error(spec):
         return function.get_concrete_function()
 
 
@@ -150,7 +150,7 @@ def _both_classes_of(graph: Any, images: tf.Tensor) -> tf.Tensor:
     return both_classes(tf.reshape(graph(images)[0], (-1, 1)))
 
 
-def _agree(lite: LiteGraph, trial: _Trial) -> bool:
+def _is_equal(lite: LiteGraph, trial: _Trial) -> bool:
     """Whether LiteRT returns the same as TensorFlow in batches of several sizes; rows that are not finite are ignored."""
     images, finite = trial.images, np.isfinite(trial.answers).all(axis=1)
     try:
@@ -164,9 +164,9 @@ def _agree(lite: LiteGraph, trial: _Trial) -> bool:
     )
 
 
-def _answers(graph: Any, batches: Sequence[NDArray[Any]], spec: ModelSpec) -> NDArray[np.float32]:
+def _predict_batches(graph: Any, batches: Sequence[NDArray[Any]], spec: ModelSpec) -> NDArray[np.float32]:
     """Run trial images, (n, outputs): the shapes in the file do not show that each image gets an output of its own."""
-    answers = [_answer(graph, images, spec) for images in batches]
+    answers = [_predict_batch(graph, images, spec) for images in batches]
     widths = sorted({answer.shape[1] for answer in answers})
     if len(widths) > 1:
         found = f"{' or '.join(map(str, widths))} values for an image"
@@ -180,8 +180,8 @@ def _answers(graph: Any, batches: Sequence[NDArray[Any]], spec: ModelSpec) -> ND
     )
 
 
-def _answer(graph: Any, images: NDArray[Any], spec: ModelSpec) -> NDArray[Any]:
-    with _failing_on_images(spec):
+def _predict_batch(graph: Any, images: NDArray[Any], spec: ModelSpec) -> NDArray[Any]:
+    with _invalid_model_on_error(spec):
         outputs: list[NDArray[Any]] = [output.numpy() for output in graph(tf.constant(images))]
     shapes = [output.shape for output in outputs]
     if len(shapes) != 1 or len(shapes[0]) not in {1, 2} or shapes[0][0] != len(images) or 0 in shapes[0]:
@@ -193,7 +193,7 @@ def _answer(graph: Any, images: NDArray[Any], spec: ModelSpec) -> NDArray[Any]:
 
 
 @contextmanager
-def _failing_on_images(spec: ModelSpec) -> Iterator[None]:
+def _invalid_model_on_error(spec: ModelSpec) -> Iterator[None]:
     try:
         yield
     except Exception as error:

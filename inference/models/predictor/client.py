@@ -127,7 +127,7 @@ class PredictorProcess:
                 return True
             self._end()
             try:
-                answer = self._await_loading(self._spawn(), should_stop)
+                answer = self._wait_until_loaded(self._spawn(), should_stop)
             except BaseException as error:
                 self._end()  # otherwise it would count as running
                 if isinstance(error, OSError):
@@ -179,12 +179,12 @@ class PredictorProcess:
 
     def _call(self, connection: Connection, call: Predict, timeout_s: float) -> BatchPredictions:
         connection.send(call)
-        _await(connection, timeout_s)
+        _wait_for_answer(connection, timeout_s)
         answer: Predicted | Failed = connection.recv()
         if isinstance(answer, Failed):
             public = f"the model raised {answer.public or answer.message}"
             raise PredictionFailed(f"the model raised {answer.message}", public=public)
-        _await(connection, timeout_s)
+        _wait_for_answer(connection, timeout_s)
         values = np.frombuffer(connection.recv_bytes(), "<f4")
         if values.size == 0 or values.size % len(call.slots):
             raise PredictionFailed(f"the model returned {values.size} values for {len(call.slots)} images")
@@ -216,7 +216,7 @@ class PredictorProcess:
         indices = {gpu_index(spec.device) for spec, _ in self._models.values()} if host_has_gpu() else set()
         return {index: gpu_lock(index, self._gpu.lock_dir) for index in indices if index is not None}
 
-    def _await_loading(self, connection: Connection, should_stop: Callable[[], bool]) -> Ready | Failed | None:
+    def _wait_until_loaded(self, connection: Connection, should_stop: Callable[[], bool]) -> Ready | Failed | None:
         deadline = time.monotonic() + self._load_timeout_s
         while not connection.poll(_POLL_INTERVAL_S):
             if should_stop():
@@ -245,6 +245,6 @@ class PredictorProcess:
         return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
 
 
-def _await(connection: Connection, timeout_s: float) -> None:
+def _wait_for_answer(connection: Connection, timeout_s: float) -> None:
     if not connection.poll(timeout_s):
         raise TimeoutError
