@@ -28,7 +28,7 @@ _MAX_SCANS = 100
 _MAX_JUNK_BYTES = 65_536
 #: times that a file with possibly missing pixels is decoded: up to four to check it, and one for the picture
 _DECODINGS = 5
-#: share of the pixels that may be missing at the end: those that the last bytes hold
+#: share of the pixels that may be missing at the end, which the last bytes of a whole file contain
 _MAX_MISSING = 0.02
 
 #: the next marker: neither a stuffed byte (FF 00), a restart (FF D0 to FF D7) nor padding (FF FF)

@@ -26,7 +26,7 @@ class ModelFiles:
     """Finds and fetches model files, from allowed places only.
 
     Args:
-        described: the configured models, their folders are allowed unless `model_files.allowed_folders` lists others.
+        described: the configured models; their folders are allowed unless `model_files.allowed_folders` lists others.
     """
 
     def __init__(self, settings: Settings, described: Iterable[ModelDescription] = ()) -> None:
