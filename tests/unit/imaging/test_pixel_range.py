@@ -123,7 +123,7 @@ class TestRefused:
             (-1, 1, r"not pixels from 0 to 255: they range from -1 to 1$", "127.5"),
             (-2.2, 2.75, r"they range from -2.2 to 2.75$", "undo the scaling or the subtraction of a mean"),
             (0, 4.4, r"they range from 0 to 4.4$", "undo the scaling or the normalisation"),
-            (0, 1e-40, r"no pixels from 0 to 255", "byte order"),
+            (0, 1e-40, r"not pixels from 0 to 255", "byte order"),
             (0, 65535, r"they range from 0 to 65535$", "255 / 65535"),
         ],
     )
