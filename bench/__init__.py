@@ -1,1 +1,1 @@
-"""How fast the service is, beside the model's own speed and beside what people would use instead: `make bench`."""
+"""Benchmark of the service, compared with the model alone and with other model servers: `make bench`."""

@@ -1,4 +1,4 @@
-"""`python -m bench`: all contenders in one run, in turn; a full run is published in bench/results/ and docs/performance.md."""
+"""`python -m bench`: all contenders in one run, one after another; a full run is published in bench/results/ and docs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _JSON = ROOT / "build" / "bench.json"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code: 1 when a contender failed; the others' rows are there all the same."""
+    """Run the benchmark; the exit code is 1 if a contender failed, and the rows of the others are published nevertheless."""
     options = _parser().parse_args(arguments)
     if options.render:
         _render()
@@ -39,27 +39,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _render()
     failed = [row for row in table if row.get("error")]
     for row in failed:
-        _say(f"FAILED: {row['contender']} with {row['model']}: {row['error']}")
+        _print(f"FAILED: {row['contender']} with {row['model']}: {row['error']}")
     return 1 if failed else 0
 
 
 def _render() -> None:
     for file in page.render():
-        _say(f"wrote {file.relative_to(ROOT)}")
+        _print(f"wrote {file.relative_to(ROOT)}")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure the service, beside the model alone.")
-    parser.add_argument("--quick", action="store_true", help="one round, fewer clients; what is published stays as it is")
-    parser.add_argument("--rounds", type=int, default=3, help="in turn, whose medians count (default: 3)")
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Compare the service with the model alone.")
+    parser.add_argument("--quick", action="store_true", help="one round, fewer clients; published results are not changed")
+    parser.add_argument("--rounds", type=int, default=3, help="interleaved rounds; the medians count (default: 3)")
     parser.add_argument("--models", nargs="+", default=_MODELS, choices=_MODELS)
     parser.add_argument("--only", nargs="+", metavar="NAME", default=[], help=f"contenders as in the table; {', '.join(_OTHERS)}")
-    parser.add_argument("--peers", action="store_true", help="beside other model servers, each in an environment of its own")
-    parser.add_argument("--render", action="store_true", help="measure nothing: tables, plots and page again, from bench/results")
+    parser.add_argument("--peers", action="store_true", help="also measure other model servers, in separate environments")
+    parser.add_argument("--render", action="store_true", help="create tables, plots and page again from bench/results")
     return parser
 
 
-#: What is measured beside the contenders, once a run.
+#: Measurements in addition to the contenders, once per run.
 _OTHERS: dict[str, Callable[[Plan], list[Row]]] = {
     "queue-depth": lambda plan: depth.measure(plan.rounds),
     "two-workers": lambda plan: scaling.two_workers(plan.longest_s, plan.rounds),
@@ -88,10 +88,10 @@ def _contenders(services: Mapping[str, str], *, peers: bool = False) -> list[Con
 
 
 def _services() -> dict[str, str]:
-    """Addresses of the real servers: `make services` writes them."""
+    """Read the addresses of the real servers, which `make services` writes."""
     file = ROOT / "build" / "services.env"
     if not file.exists():
-        raise RuntimeError("the real servers are not up: make services")
+        raise RuntimeError("the real servers are not running: start them with `make services`")
     return dict(line.split("=", 1) for line in file.read_text(encoding="utf-8").splitlines())
 
 
@@ -100,48 +100,48 @@ def _run(options: argparse.Namespace, plan: Plan) -> list[Row]:
     contenders = _contenders(services, peers=options.peers)
     unknown = {*options.only} - {one.name for one in contenders} - {*_OTHERS}
     if unknown:
-        raise RuntimeError(f"nothing is named {', '.join(sorted(unknown))}")
+        raise RuntimeError(f"--only: unknown: {', '.join(sorted(unknown))}")
     contenders = [one for one in contenders if not options.only or one.name in options.only]
     if contenders:
-        closed_loop.wrk()  # rather than find out in each of them that there is none
+        closed_loop.wrk()  # fail here if it is missing, not once in each contender
     table: list[Row] = []
     for work in workload.prepare(options.models) if contenders else []:
         table += _or_failure("in process", work.name, partial(_rounds, contenders, work, plan, services))
     report.compare_with_naive(table)
     for name, other in _OTHERS.items():
         if not options.only or name in options.only:
-            _say(f"{name}: measuring")
-            with servers.only(services, ()):
+            _print(f"{name}: measuring")
+            with servers.suspend_others(services, ()):
                 table += _or_failure(name, "tiny", partial(other, plan))
     return table
 
 
 def _rounds(contenders: Sequence[Contender], work: Workload, plan: Plan, services: Mapping[str, str]) -> list[Row]:
-    """Every contender in turn; one that failed is left out of the rounds that follow.
+    """Measure every contender in each round; a failed contender is left out of later rounds.
 
-    Each beside nothing but the real servers that work for it.
+    During a measurement only the real servers that the contender uses are running.
     """
     limits: list[dict[str, Any]] = []
     rounds: dict[str, list[Measurement]] = {contender.name: [] for contender in contenders}
     for number in range(plan.rounds):
-        _say(f"{work.name}: round {number + 1} of {plan.rounds}: the model in process")
-        with servers.only(services, ()):
+        _print(f"{work.name}: round {number + 1} of {plan.rounds}: the model in process")
+        with servers.suspend_others(services, ()):
             limits.append(limit(work))
         for contender in contenders:
             done = rounds[contender.name]
             if not any(one.error for one in done):
-                with servers.only(services, contender.servers):
+                with servers.suspend_others(services, contender.servers):
                     done.append(measure(contender, work, plan, limits[-1]))
-                _say(f"{work.name}: round {number + 1} of {plan.rounds}: {_summary(done[-1])}")
+                _print(f"{work.name}: round {number + 1} of {plan.rounds}: {_summary(done[-1])}")
     return report.limit_rows(work.name, limits) + [row for done in rounds.values() for row in report.rows(done)]
 
 
 def _or_failure(name: str, model: str, measured: Callable[[], list[Row]]) -> list[Row]:
-    """Its rows, or one that says why there are none: the rest of the run goes on."""
+    """Return the measured rows, or one row with the error, so that the run continues."""
     try:
         return measured()
-    except Exception as error:  # noqa: BLE001 whatever it is, the others' rows must not be lost with it
-        _say(f"{name} with {model}: FAILED: {reason(error)}")
+    except Exception as error:  # noqa: BLE001 no error may lose the rows of the others
+        _print(f"{name} with {model}: FAILED: {reason(error)}")
         return [report.row(name, "ours", model, "failed", error=reason(error))]
 
 
@@ -153,10 +153,10 @@ def _summary(found: Measurement) -> str:
     return f"{found.contender}: {loads}; up in {found.start_s or 0:.1f} s; CPU ms: {cpu}; MB: {memory}{failure}"
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     sys.stderr.write(f"{text}\n")
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # as after Ctrl-C: contenders end, the servers go on
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # like Ctrl-C: contenders are ended, suspended servers are resumed
     sys.exit(main())

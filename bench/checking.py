@@ -1,7 +1,7 @@
-"""`python -m bench.checking FOLDER URL CLIENTS SECONDS`: does everyone get their own answer? JSON on standard output.
+"""`python -m bench.checking FOLDER URL CLIENTS SECONDS`: check that each client gets its own answer; prints JSON.
 
-Every request has one of a few dozen images, and an id of its own. The answer must carry that id, and the vector that the model
-gives for that image in process; no two images have the same vector, so that an answer to somebody else is seen.
+Every request has one of a few dozen images, and a unique id. The answer must have that id, and the vector that the model
+returns for that image in process; no two images have the same vector, so that an exchanged answer is detected.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _CANDIDATES = 1_000
 
 
 @dataclass
-class ValidatedRequest:
-    """What came back in `seconds`."""
+class CheckedAnswers:
+    """Answers within `seconds`."""
 
     answers: int = 0
-    #: answers with another's vector or id
+    #: answers with the vector or id of another request
     wrong: int = 0
     #: requests without an answer, or with an error
     errors: int = 0
@@ -50,26 +50,26 @@ class Sample:
 
 
 def is_right(document: dict[str, Any], request_id: str, prediction: NDArray[np.float32]) -> bool:
-    """Whether the answer is the one to this request."""
+    """Whether the answer belongs to this request."""
     vector = np.array(document["response"]["prediction"], np.float32)
     is_same = vector.shape == prediction.shape and bool(np.abs(vector - prediction).max() <= TOLERANCE)
     return is_same and document["request_id"] == request_id
 
 
-def told_apart(samples: Iterable[Sample], count: int) -> list[Sample]:
-    """The first `count` whose vectors could not be taken for each other. Raises RuntimeError when there are fewer."""
+def distinguishable(samples: Iterable[Sample], count: int) -> list[Sample]:
+    """Find the first `count` samples with distinguishable vectors. Raises RuntimeError if there are fewer."""
     taken: list[Sample] = []
     for sample in samples:
         if all(np.abs(sample.prediction - other.prediction).max() > 2 * TOLERANCE for other in taken):
             taken.append(sample)
         if len(taken) == count:
             return taken
-    raise RuntimeError(f"the model tells only {len(taken)} images apart: an exchange would not be seen")
+    raise RuntimeError(f"the model distinguishes only {len(taken)} images: exchanged answers would not be detected")
 
 
 def _samples(folder: Path) -> Iterator[Sample]:
-    """Images of one colour each, most of them dark: the rest is all the same to a model with random weights."""
-    from inference.models.loading import load_model, warm_up  # noqa: PLC0415 comparing answers needs no TensorFlow
+    """Yield images of one colour each, most of them dark: a model with random weights does not distinguish the others."""
+    from inference.models.loading import load_model, warm_up  # noqa: PLC0415 the comparison of answers needs no TensorFlow
 
     spec = model_of(folder)
     model = load_model(spec)
@@ -82,9 +82,9 @@ def _samples(folder: Path) -> Iterator[Sample]:
         yield Sample(image, model.predict(image[None])[0])
 
 
-async def _ask(url: str, samples: list[Sample], clients: int, seconds: float) -> ValidatedRequest:
+async def _ask(url: str, samples: list[Sample], clients: int, seconds: float) -> CheckedAnswers:
     connections = Connections(url)
-    checked = ValidatedRequest()
+    checked = CheckedAnswers()
     began = time.perf_counter()
 
     async def client(number: int) -> None:
@@ -116,7 +116,7 @@ def _body(image: NDArray[Any], request_id: str) -> tuple[bytes, str]:
 
 if __name__ == "__main__":
     folder, url, clients, seconds = sys.argv[1:]
-    done = uvloop.run(_ask(url, told_apart(_samples(Path(folder)), _IMAGES), int(clients), float(seconds)))
+    done = uvloop.run(_ask(url, distinguishable(_samples(Path(folder)), _IMAGES), int(clients), float(seconds)))
     p50, p99 = np.percentile(done.latencies_ms or [0.0], [50, 99])
     figures = asdict(done) | {"latencies_ms": None, "p50_ms": float(p50), "p99_ms": float(p99)}
     sys.stdout.write(json.dumps(figures))

@@ -1,4 +1,4 @@
-"""Clients that send the next request when they have the answer to the last: wrk, a process of its own."""
+"""Closed loop: clients that send the next request after the answer to the previous one (wrk, a separate process)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SCRIPT = Path(__file__).parent / "load.lua"
 
 @dataclass(frozen=True)
 class Load:
-    """Figures of one run."""
+    """Figures of one load."""
 
     requests: int
     seconds: float
@@ -24,7 +24,7 @@ class Load:
 
 
 def wrk() -> str:
-    """Where it is. Raises RuntimeError when it is not there."""
+    """Find the program wrk. Raises RuntimeError if it is not installed."""
     found = shutil.which("wrk")
     if found is None:
         raise RuntimeError("the load generator `wrk` is not installed (Debian: apt-get install wrk)")
@@ -32,7 +32,7 @@ def wrk() -> str:
 
 
 def run(url: str, body: Path, content_type: str, *, clients: int, seconds: float) -> Load:
-    """Raises RuntimeError when wrk is not there or fails. It takes whole seconds: a part of one counts as one."""
+    """Run a load for `seconds`, rounded up to whole seconds. Raises RuntimeError if wrk is missing or fails."""
     command = [wrk(), "-t1", f"-c{clients}", f"-d{math.ceil(seconds)}s", "--timeout", "60s", "-s", str(_SCRIPT), url]
     environment = os.environ | {"BODY": str(body), "CONTENT_TYPE": content_type}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)  # noqa: S603

@@ -1,4 +1,4 @@
-"""What is measured: each contender starts, answers `POST` with an image, and ends without leaving a process."""
+"""Contenders of the benchmark: each starts, answers `POST` with an image, and ends all its processes."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ _START_TIMEOUT_S = 120.0
 
 @dataclass(frozen=True)
 class Request:
-    """A ready body, in a file for the load generator."""
+    """Request with a prepared body, in a file for the load generator."""
 
     url: str
     body: Path
     content_type: str
 
     def send(self, http: urllib3.PoolManager) -> urllib3.BaseHTTPResponse:
-        """Raises urllib3's HTTPError when nobody answers."""
+        """Send the request once. Raises urllib3's HTTPError if there is no answer."""
         return http.request("POST", self.url, body=self.body.read_bytes(), headers={"Content-Type": self.content_type})
 
 
 @dataclass(frozen=True)
 class Running:
-    """A contender that answers."""
+    """A started contender that answers."""
 
     request: Request
-    #: from its start to its first answer
+    #: seconds from its start to its first answer
     start_s: float
     processes: Processes
     #: its answer to the workload's image
@@ -54,17 +54,17 @@ class Contender:
     """One way to serve a model.
 
     Args:
-        name: as the table shows it; a key prefix too.
-        services: addresses of the real servers, where it needs them.
+        name: name in the table; also a key prefix.
+        services: addresses of the real servers, if it needs them.
     """
 
     #: ours, naive, or peer
     kind = "peer"
     path = "/inference"
     images_per_request = 1
-    #: the numbers of clients that it is measured with; none: the plan's
+    #: numbers of clients that it is measured with; empty: those of the plan
     clients: tuple[int, ...] = ()
-    #: names of the real servers that work for it
+    #: names of the real servers that it uses
     servers: tuple[str, ...] = ()
 
     def __init__(self, name: str, services: Mapping[str, str]) -> None:
@@ -75,25 +75,25 @@ class Contender:
         raise NotImplementedError
 
     def environment(self, workload: Workload, folder: Path) -> dict[str, str]:
-        """What its processes get beside ours."""
+        """Environment variables of its processes, in addition to ours."""
         return {}
 
     def body(self, workload: Workload) -> tuple[bytes, str]:
-        """The request's body and its content type: a form, as the seed's clients send it."""
+        """Create the request's body and its content type: a form, as sent by the clients of rohe."""
         image = (workload.image.name, workload.image.read_bytes(), "application/octet-stream")
         return urllib3.encode_multipart_formdata({**self.fields(workload), "image": image}, boundary="XBOUNDARYX")
 
     def fields(self, workload: Workload) -> dict[str, str]:
-        """Of the form, beside the image."""
+        """Fields of the form, in addition to the image."""
         return {"command": "predict"} | ({"metadata": workload.metadata} if workload.metadata else {})
 
     def batch_size(self, running: Running) -> int | None:
-        """Of the batch that one more request, sent now, was run in; None where it does not tell."""
+        """Send one more request and return the size of its batch; None if the contender does not report it."""
         return None
 
     @contextmanager
     def run(self, workload: Workload) -> Iterator[Running]:
-        """Started and answering; ended with the block. Raises RuntimeError when it does not answer."""
+        """Start the contender, wait for its answer, and end it after the block. Raises RuntimeError if it does not answer."""
         port = _free_port()
         servers = server_processes(self._services, self.servers)
         with self.folder(workload) as folder:
@@ -107,10 +107,10 @@ class Contender:
 
     @contextmanager
     def folder(self, workload: Workload) -> Iterator[Path]:
-        """A new one for all that a run leaves; it stays for a look where the block fails, and else goes when the bench ends.
+        """Create a folder for the files of a run; it is removed at the end of the benchmark, or kept if the block fails.
 
-        Not with the block: ext4 passes by the places of files that were deleted in the last minutes, one by one, for each new
-        file. After ten thousand uploads of the last run, that was a third of the API's CPU in the next.
+        It is not removed after the block: for each new file, ext4 skips the places of recently deleted files one by one. After
+        ten thousand uploads of the previous run, this took a third of the API's CPU in the next.
         """
         folder = WORK / "runs" / f"{self.name}-{workload.name}-{uuid.uuid4().hex[:8]}"
         folder.mkdir(parents=True)
@@ -128,7 +128,7 @@ class Ours(Contender):
     """This service: `server.py` with all its parts.
 
     Args:
-        settings: beside the model's.
+        settings: settings in addition to the model's.
         servers: names of the real servers that the settings name.
     """
 
@@ -155,7 +155,7 @@ class Ours(Contender):
 
     def write_config(self, workload: Workload, folder: Path) -> Path:
         document = {"data_dir": str(folder / "data"), "models": [str(workload.folder)], **self._settings}
-        document["task_store"] = {"key_prefix": folder.name[-8:]}  # its own, and as short as the default's
+        document["task_store"] = {"key_prefix": folder.name[-8:]}  # unique, and as short as the default
         config = folder / "config.yaml"
         config.write_text(yaml.safe_dump(document), encoding="utf-8")
         return config
@@ -171,14 +171,14 @@ class Ours(Contender):
 
 
 class Batches(Ours):
-    """This service, with many images in one request."""
+    """This service, with many images per request."""
 
     path = "/inference/batch"
     images_per_request = 32
-    clients = (1, 8)  # more would only fill the queue to its deadline
+    clients = (1, 8)  # more clients would only fill the queue up to the deadline
 
     def batch_size(self, running: Running) -> int | None:
-        """Not told: one more request of so many images would be a load of its own."""
+        """Return None: one more request with so many images would be an extra load."""
         return None
 
     def body(self, workload: Workload) -> tuple[bytes, str]:
@@ -190,7 +190,7 @@ class Batches(Ours):
 
 
 class Naive(Contender):
-    """Flask, MinIO, `task.delay().get()`, a solo worker that runs one image at a time."""
+    """Flask, MinIO, `task.delay().get()`, and a solo worker that runs one image at a time."""
 
     kind = "naive"
     servers = ("redis", "minio")
@@ -212,7 +212,7 @@ def _free_port() -> int:
 
 
 def first_answer(request: Request, log: Path) -> list[float]:
-    """The prediction of the first answer that is a 200. Raises RuntimeError with the end of `log` when there is none."""
+    """Return the prediction of the first answer with status 200. Raises RuntimeError with the end of `log` if there is none."""
     deadline = time.monotonic() + _START_TIMEOUT_S
     last = "no answer"
     with urllib3.PoolManager(retries=False, timeout=60) as http:

@@ -1,9 +1,8 @@
-"""What a task costs while few or very many others wait: time, and CPU of all our processes.
+"""Cost of a task while few or very many others wait: time, and CPU of all our processes.
 
-For each depth a service of its own, embedded, first without a worker. The queue is filled through
-`inference.lifecycle.enqueue.accept_batch`, as the API does: many tasks a call, but a message for each, as single requests leave
-them; all of them name one stored image. Then the worker starts, and for each task that starts another is accepted, so that the
-depth stays what it is.
+Each depth has an embedded service of its own, at first without a worker. `inference.lifecycle.enqueue.accept_batch` fills the
+queue, as in the API: many tasks per call, but one message for each, as for single requests; all tasks name the same stored
+image. Then the worker starts, and for each task that starts another one is accepted, so that the depth is constant.
 """
 
 from __future__ import annotations
@@ -30,7 +29,7 @@ from inference.models.registry import reference
 from inference.settings import load_settings
 
 DEPTHS = (100, 1_000, 100_000)
-#: Tasks until figures count, and while they do.
+#: Tasks before the measurement, and during it.
 _WARM_TASKS = 1_000
 _WINDOW_TASKS = 4_000
 _TASKS_A_CALL = 500
@@ -46,12 +45,12 @@ class _Window:
     """Figures of `_WINDOW_TASKS` tasks."""
 
     ms_per_task: float
-    #: by process
+    #: CPU milliseconds per task, by process
     cpu_ms_per_task: dict[str, float]
 
 
 def measure(rounds: int) -> list[Row]:
-    """A row for each depth, medians over the rounds. Raises RuntimeError when tasks do not end."""
+    """Measure a row for each depth, medians over the rounds. Raises RuntimeError if tasks do not end."""
     (work,) = workload.prepare(["tiny"])
     windows: dict[int, list[_Window]] = {depth: [] for depth in DEPTHS}
     for _, depth in itertools.product(range(rounds), DEPTHS):
@@ -89,20 +88,20 @@ def _window_in(folder: Path, config: Path, work: Workload, depth: int) -> _Windo
         processes.start([sys.executable, "server.py", "broker"])
         settings = load_settings(config)
         if not embedded_broker.wait_for(settings.data_dir, up=True, timeout_s=_START_TIMEOUT_S):
-            raise RuntimeError(f"the broker does not come up:\n{embedded_broker.log_tail(settings.data_dir)}")
+            raise RuntimeError(f"the broker does not start:\n{embedded_broker.log_tail(settings.data_dir)}")
         processes.start([sys.executable, "server.py", "relay"])
         queue = _Queue(Services(settings), work)
         queue.fill(depth)
         processes.start([sys.executable, "-m", "celery", "--quiet", "-A", "tasks", "worker"])
-        queue.hold(depth, starts=_WARM_TASKS)
+        queue.keep(depth, starts=_WARM_TASKS)
         before, began = processes.cpu_s(), time.monotonic()
-        started = queue.hold(depth, starts=_WINDOW_TASKS)
+        started = queue.keep(depth, starts=_WINDOW_TASKS)
         took_s = time.monotonic() - began
         return _Window(took_s * 1000 / started, cpu_ms_each(before, processes.cpu_s(), started))
 
 
 class _Queue:
-    """The model's queue, and the one who fills it."""
+    """Queue of the model, kept at a constant depth."""
 
     def __init__(self, services: Services, work: Workload) -> None:
         spec = services.models.get()
@@ -125,8 +124,8 @@ class _Queue:
         while (missing := depth - self._waiting()) > 0:
             self._accept(min(missing, _TASKS_A_CALL))
 
-    def hold(self, depth: int, *, starts: int) -> int:
-        """Until as many tasks have started, or a few more; gives how many. Raises RuntimeError when they do not."""
+    def keep(self, depth: int, *, starts: int) -> int:
+        """Keep the depth until at least `starts` tasks have started; returns their number. Raises RuntimeError on a timeout."""
         before = self._accepted - self._waiting()
         deadline = time.monotonic() + _START_TIMEOUT_S
         while (started := self._accepted - self._waiting() - before) < starts:

@@ -1,7 +1,7 @@
-"""The least of an HTTP client: keep-alive connections for many requests at once, each as cheap as Python lets it be.
+"""Minimal HTTP client: keep-alive connections for concurrent requests, with little CPU time per request.
 
-A load generator takes its CPU time from what it measures. At 900 requests a second asyncio's streams took 0.20 of a core,
-callbacks, a parser in C and uvloop, on which its users run, take 0.13, the interpreter's start included; `wrk` takes 0.05.
+A load generator takes CPU time from the measured service. At 900 requests per second asyncio's streams took 0.20 of a core;
+callbacks, a parser in C and uvloop, which the callers use, take 0.13, the interpreter's start included; `wrk` takes 0.05.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import httptools
 
 class Answer(NamedTuple):
     status: int
-    #: by name in lower case
+    #: by lower-case name
     headers: Mapping[bytes, bytes]
     body: bytes
 
 
 class Connections:
-    """To one URL, as many as are needed at once."""
+    """Connections to one URL, as many as there are concurrent requests."""
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
@@ -33,22 +33,22 @@ class Connections:
         self._idle: list[_Connection] = []
 
     async def post(self, body: bytes, content_type: str) -> bytes:
-        """The body of the answer. Raises OSError, EOFError; ValueError when it is no 200, or no HTTP."""
+        """Send a POST and return the body of the answer. Raises OSError, EOFError; ValueError if it is not a 200, or not HTTP."""
         answer = await self.send(self._head(len(body), content_type) + body)
         if answer.status != HTTPStatus.OK:
             raise ValueError(f"{answer.status}: {answer.body[:300]!r}")
         return answer.body
 
     async def try_post(self, body: bytes, content_type: str) -> Answer:
-        """The answer, whatever its status. Raises OSError, EOFError; ValueError when it is no HTTP."""
+        """Send a POST and return the answer of any status. Raises OSError, EOFError; ValueError if it is not HTTP."""
         return await self.send(self._head(len(body), content_type) + body)
 
     async def get(self) -> Answer:
-        """As `try_post`."""
+        """Send a GET; raises the errors of `try_post`."""
         return await self.send(f"GET {self._path} HTTP/1.1\r\nHost: {self._host}\r\n\r\n".encode())
 
     async def send(self, request: bytes) -> Answer:
-        """The answer to a whole request. Raises OSError, EOFError; ValueError when it is no HTTP."""
+        """Send a whole request and return the answer. Raises OSError, EOFError; ValueError if it is not HTTP."""
         connection = self._idle_connection() or await self._connect()
         answer = await connection.send(request)
         if connection.is_open:
@@ -56,12 +56,12 @@ class Connections:
         return answer
 
     def close(self) -> None:
-        """Those that wait for a request."""
+        """Close all idle connections."""
         for connection in self._idle:
             connection.close()
 
     def _idle_connection(self) -> _Connection | None:
-        """One that the server has not closed meanwhile."""
+        """Find a connection that the server has not closed."""
         while self._idle:
             connection = self._idle.pop()
             if connection.is_open:
@@ -78,7 +78,7 @@ class Connections:
 
 
 class _Connection(asyncio.Protocol):
-    """Sends a request when the last one is answered."""
+    """One connection; sends a request after the answer to the previous one."""
 
     def __init__(self) -> None:
         self.is_open = False
@@ -89,7 +89,7 @@ class _Connection(asyncio.Protocol):
         self._answered: asyncio.Future[Answer] | None = None
 
     def send(self, request: bytes) -> asyncio.Future[Answer]:
-        """The answer, or an error as of `Connections.send`."""
+        """Send a request; the future has the answer, or an error of `Connections.send`."""
         self._answered = asyncio.get_running_loop().create_future()
         self._transport.write(request)
         return self._answered
@@ -98,7 +98,7 @@ class _Connection(asyncio.Protocol):
         self.is_open = False
         self._transport.close()
 
-    # asyncio calls these:
+    # callbacks of asyncio:
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)
@@ -108,14 +108,14 @@ class _Connection(asyncio.Protocol):
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserError as error:
-            self._end(ValueError(f"it does not answer in HTTP: {error}"))
+            self._end(ValueError(f"the answer is not HTTP: {error}"))
             self.close()
 
     def connection_lost(self, error: Exception | None) -> None:
         self.is_open = False
         self._end(error or EOFError("the connection was closed before the answer"))
 
-    # the parser calls these:
+    # callbacks of the parser:
 
     def on_message_begin(self) -> None:
         self._headers, self._body = {}, []
@@ -132,7 +132,7 @@ class _Connection(asyncio.Protocol):
         self._end(Answer(self._parser.get_status_code(), self._headers, b"".join(self._body)))
 
     def _end(self, end: Answer | Exception) -> None:
-        """Whoever waits hears of it; nobody does when it is over, or was given up."""
+        """Set the result of the pending request, if there is one and it was not cancelled."""
         answered, self._answered = self._answered, None
         if answered is None or answered.done():
             return

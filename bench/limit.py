@@ -1,7 +1,7 @@
-"""`python -m bench.limit FOLDER IMAGE`: what the model can do in process, as JSON on standard output.
+"""`python -m bench.limit FOLDER IMAGE`: speed of the model in process, as JSON on standard output.
 
-One image over and over: no HTTP, no decoding, no queue. By TensorFlow's own runtime, which is the limit that all are compared
-with, and by LiteRT, in which this service runs the same graph where it can.
+One image again and again: no HTTP, no decoding, no queue. With TensorFlow's own runtime, the limit that all contenders are
+compared with, and with LiteRT, in which this service runs the same graph if it can.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _SECONDS = 3.0
 
 
 def measure(folder: Path, image: Path) -> dict[str, Any]:
-    """By batch size: images a second, and p50 and p99 of a call in ms; the same by LiteRT; and the prediction of the image."""
+    """Measure images per second, and p50 and p99 of a call in ms, by batch size; the same with LiteRT; and the prediction."""
     spec = model_of(folder)
-    array = _decoded(spec, image.read_bytes())
+    array = _decode(spec, image.read_bytes())
     return _run(spec, array) | {LITERT: _run(model_of(folder, litert=True), array)}
 
 
@@ -45,7 +45,7 @@ def _run(spec: ModelSpec, array: np.ndarray[Any, Any]) -> dict[str, Any]:
     return figures
 
 
-def _decoded(spec: ModelSpec, data: bytes) -> np.ndarray[Any, Any]:
+def _decode(spec: ModelSpec, data: bytes) -> np.ndarray[Any, Any]:
     limits = ImageLimits(50_000_000)
     is_raw = len(data) == spec.input.bytes_per_image
     shape, dtype = (list(spec.input.shape), spec.input.dtype) if is_raw else (None, None)

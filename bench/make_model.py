@@ -1,4 +1,4 @@
-"""`python -m bench.make_model tiny|mobilenetv2 FILE`: a model with random weights, the same each time."""
+"""`python -m bench.make_model tiny|mobilenetv2 FILE`: create a model with random weights, the same each time."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from keras import layers
 
 
 def tiny() -> keras.Model:
-    """A small CNN at 32x32: what it takes is nearly all overhead."""
+    """Create a small CNN at 32x32: nearly all the time of a request is overhead."""
     return keras.Sequential(
         [
             keras.Input((32, 32, 3)),
@@ -23,7 +23,7 @@ def tiny() -> keras.Model:
 
 
 def mobilenetv2() -> keras.Model:
-    """Real work: 1,000 classes at 224x224."""
+    """Create MobileNetV2, for real work: 1,000 classes at 224x224."""
     return keras.applications.MobileNetV2(weights=None)
 
 

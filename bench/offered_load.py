@@ -1,9 +1,9 @@
-"""Requests that arrive at a given rate whatever is answered, and what became of each: the load of the overload table.
+"""Load of the overload table: requests arrive at a given rate, independent of answers, and each outcome is recorded.
 
 `python -m bench.offered_load URL BODY CONTENT_TYPE RATE SECONDS [polite]` prints an `Offered` as JSON. Arrivals are Poisson. A
-client that is refused gives up; a polite one comes again after the time that `Retry-After` says, until it is accepted. Probes ask
-`/health/live` meanwhile. Times are seconds since the first request was due; a latency runs from the moment at which the request
-was due.
+refused client gives up; a polite one tries again after the time in `Retry-After`, until it is accepted. Probes request
+`/health/live` during the load. Times are seconds since the first request was due; a latency is measured from the moment at
+which the request was due.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _PROBE_INTERVAL_S = 0.05
 
 @dataclass
 class Sent:
-    """A request and its answer; status 0 where there was none."""
+    """A request and its answer; status 0 if there was none."""
 
     due_s: float
     latency_s: float
     status: int
-    #: of `Retry-After`; 0 without it
+    #: seconds in `Retry-After`; 0 without it
     retry_after_s: float = 0.0
-    #: how often it had come before
+    #: number of earlier tries
     tries: int = 0
 
 
@@ -45,9 +45,9 @@ class Offered:
     """Figures of one load."""
 
     requests: list[Sent] = field(default_factory=list)
-    #: of /health/live
+    #: latencies of /health/live
     probes: list[Sent] = field(default_factory=list)
-    #: seconds of CPU that the generator took itself
+    #: CPU seconds of the load generator itself
     cpu_s: float = 0.0
     took_s: float = 0.0
 

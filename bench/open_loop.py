@@ -1,7 +1,7 @@
-"""Requests that arrive when they arrive, whether earlier ones are answered or not: Poisson arrivals at a given rate.
+"""Open loop: Poisson arrivals at a given rate, independent of the answers to earlier requests.
 
-`python -m bench.open_loop URL BODY CONTENT_TYPE RATE SECONDS` prints the figures as JSON. A latency runs from the moment at which
-the request was due, so that a service that stalls is charged for those that could not even be sent (no coordinated omission).
+`python -m bench.open_loop URL BODY CONTENT_TYPE RATE SECONDS` prints the figures as JSON. A latency is measured from the moment
+at which the request was due, so that the figures include requests that a stalled service delayed (no coordinated omission).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ async def _run(url: str, body: bytes, content_type: str, rate_per_s: float, seco
 
     began = due = time.perf_counter()
     tasks = []
-    arrivals = random.Random(0)  # noqa: S311 the same arrivals for everyone
+    arrivals = random.Random(0)  # noqa: S311 the same arrivals for all contenders
     while due < began + seconds:
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
         tasks.append(asyncio.create_task(one(due)))

@@ -1,4 +1,4 @@
-"""The published results: the rows of the last full run in bench/results/, and the tables, plots and page made from them."""
+"""Published results: the rows of the last full run in bench/results/, and the tables, plots and page made from them."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ _TEXTS = {
 
 
 def save(table: Sequence[Row], machine: str, results: Path = RESULTS) -> None:
-    """Write the rows of a full run, and a line that says on what they were measured."""
+    """Write the rows of a full run, and a line that describes the machine."""
     report.write_json(table, results / _ROWS)
     (results / _MACHINE).write_text(f"{machine}\n", encoding="utf-8")
 
 
 def render(results: Path = RESULTS, docs: Path = DOCS) -> list[Path]:
-    """Write the full tables, the plots, and what stands between the marks of docs/performance.md; gives the files.
+    """Write the full tables, the plots, and the text between the marks of docs/performance.md; returns the files.
 
-    Raises ValueError when the page lacks a mark.
+    Raises ValueError if the page lacks a mark.
     """
     table = report.read_json(results / _ROWS)
     machine = (results / _MACHINE).read_text(encoding="utf-8").strip()
     tables, page = results / "README.md", docs / "performance.md"
     pictures = plots.draw(table, docs)
-    page.write_text(replaced(page.read_text(encoding="utf-8"), summary(table, machine)), encoding="utf-8")
+    page.write_text(replace_between_marks(page.read_text(encoding="utf-8"), summary(table, machine)), encoding="utf-8")
     tables.write_text(full_tables(table, machine), encoding="utf-8")
     return [tables, *pictures, page]
 
 
 def summary(table: Sequence[Row], machine: str) -> str:
-    """The part of docs/performance.md between its marks."""
+    """Create the text of docs/performance.md between its marks."""
     failures = "".join(_failure(row) for row in table if row.get("error"))
     images = "".join(f"![{text}](performance-{name}.svg)\n\n" for name, text in _TEXTS.items())
     return f"Measured on: {machine}.\n\n{failures}{images}### Targets\n\n{targets.as_markdown(table)}"
 
 
 def full_tables(table: Sequence[Row], machine: str) -> str:
-    """The text of bench/results/README.md."""
+    """Create the text of bench/results/README.md."""
     return (
         "# Results of the last full run\n\n"
         "Written by `make bench`; the same rows for a program are in [bench.json](bench.json). The columns are explained in\n"
@@ -60,8 +60,8 @@ def full_tables(table: Sequence[Row], machine: str) -> str:
     )
 
 
-def replaced(text: str, between: str) -> str:
-    """The text with `between` between its marks. Raises ValueError when a mark is missing."""
+def replace_between_marks(text: str, between: str) -> str:
+    """Replace the text between the marks by `between`. Raises ValueError if a mark is missing."""
     head, begin, rest = text.partition(BEGIN)
     _, end, tail = rest.partition(END)
     if not begin or not end:

@@ -1,4 +1,4 @@
-"""The model servers that people would use instead, none of which keeps a request when it dies: `make bench-peers`."""
+"""Other model servers, none of which keeps its requests if it dies: `make bench-peers`."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from bench.workload import ROOT, WORK, Workload, model_of
 
 
 class Peer(Contender):
-    """A server of `bench/peers/`, in the environment that its requirements file describes.
+    """Server of `bench/peers/`, in the environment that its requirements file describes.
 
     Args:
-        name: as `bench/peers/` has it.
-        title: as it calls itself.
+        name: name of its files in `bench/peers/`.
+        title: name of the product.
     """
 
-    #: variables that keep it from asking anyone else
+    #: variables that prevent connections to other hosts
     telemetry_off: ClassVar[dict[str, str]] = {}
 
     def __init__(self, name: str, title: str) -> None:
@@ -48,7 +48,7 @@ class Peer(Contender):
             yield running
 
     def program(self, name: str) -> str:
-        """One of its environment."""
+        """Find a program of its environment."""
         return str(self.installed.programs / name)
 
 
@@ -97,7 +97,7 @@ class RayServe(Peer):
     telemetry_off: ClassVar[dict[str, str]] = {"RAY_USAGE_STATS_ENABLED": "0"}
 
     def environment(self, workload: Workload, folder: Path) -> dict[str, str]:
-        # a cluster of one machine, on 127.0.0.1; else Ray takes the host's own address, whatever it is told
+        # a cluster of one machine, on 127.0.0.1; otherwise Ray uses the host's own address, whatever its options say
         return super().environment(workload, folder) | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
 
     def commands(self, workload: Workload, port: int, folder: Path) -> list[Sequence[str]]:

@@ -1,6 +1,6 @@
-"""The layout of the pictures: panels, their titles, axes with plain numbers, and names that do not overlap.
+"""Layout of the plots: panels, their titles, axes with plain numbers, and names that do not overlap.
 
-All measures are in pixels of a picture 800 pixels wide. Places are computed from them, never from the width of a text, which
+All measures are in pixels of a plot 800 pixels wide. Positions are computed from them, never from the width of a text, which
 differs between fonts.
 """
 
@@ -14,7 +14,7 @@ from typing import Any
 
 BLUE, PALE_BLUE, GREY, INK = "#0b5cad", "#93c0ec", "#aab0b7", "#3c4148"
 _PALE = "#e3e6e9"
-#: Keeps the lines of the grid off a text.
+#: Hides the grid lines behind a text.
 _BLANK = {"facecolor": "white", "edgecolor": "none", "pad": 1}
 _VARIANTS = "this service: embedded; on servers: with Redis, MinIO and MongoDB; in batches: 32 images in a request"
 _WIDTH = 800
@@ -22,20 +22,20 @@ _MARGIN = 14
 _TEXT, _SMALL = 11, 10
 _NAME_WIDTH, _NAME_HEIGHT = 88, 14
 _TICKS_WIDTH = 46
-#: From the end of a line to its name.
+#: Distance from the end of a line to its name.
 _LEADER_WIDTH = 18
 _LINES_HEIGHT = 300
 _ROW_HEIGHT = 22
-#: Room for a letter of a small text.
+#: Width of a letter of a small text.
 _LETTER_WIDTH = 6.2
-#: Above the panels: the picture's title, a line about it, and the panels' titles.
+#: Height above the panels: the plot's title, a line about it, and the panels' titles.
 _HEAD_HEIGHT = 104
 _FOOT_HEIGHT = 44
 
 
 @dataclass(frozen=True)
 class Label:
-    """A name, and the value on the y axis that it belongs to."""
+    """A name, and its value on the y axis."""
 
     at: float
     text: str
@@ -47,14 +47,14 @@ class Label:
 
 
 def settings() -> Any:
-    """A context in which matplotlib writes text as text, and the same file for the same picture."""
-    import matplotlib as mpl  # noqa: PLC0415 only a full run draws
+    """Create a context in which matplotlib writes text as text, and the same file for the same plot."""
+    import matplotlib as mpl  # noqa: PLC0415 only a full run needs it
 
     return mpl.rc_context({"svg.hashsalt": "bench", "svg.fonttype": "none", "text.color": INK, "font.size": _TEXT})
 
 
 def line_panels(title: str, about: str, names: Sequence[str]) -> tuple[Any, dict[str, Any]]:
-    """A figure, and a panel by name with room for the names at the ends of its lines."""
+    """Create a figure with a panel for each name, with space for the names at the ends of the lines."""
     figure, height = _figure(title, about, _LINES_HEIGHT)
     step = _WIDTH / max(1, len(names))
     boxes = {name: (step * at + _TICKS_WIDTH, step - _TICKS_WIDTH - _NAME_WIDTH - _LEADER_WIDTH) for at, name in enumerate(names)}
@@ -62,7 +62,7 @@ def line_panels(title: str, about: str, names: Sequence[str]) -> tuple[Any, dict
 
 
 def row_panels(title: str, about: str, names: Sequence[str], labels: Sequence[Label]) -> tuple[Any, dict[str, Any]]:
-    """A figure, and a panel by name; the labels stand left of the first panel and hold for all."""
+    """Create a figure with a panel for each name; the labels are left of the first panel and apply to all."""
     lowest = min((label.at for label in labels), default=0.0)
     panel_height = _ROW_HEIGHT * (1 - lowest)
     figure, height = _figure(title, about, panel_height)
@@ -99,7 +99,7 @@ def _panel(figure: Any, height: float, left: float, width: float, panel_height: 
     return axes
 
 
-def head(axes: Any, title: str, figures: str) -> None:
+def title(axes: Any, title: str, figures: str) -> None:
     """Write the panel's title and a line below it."""
     for text, above, weight in ((title, 26, "bold"), (figures, 11, "normal")):
         axes.annotate(text, (0, 1), (0, above), xycoords="axes fraction", textcoords="offset points", weight=weight)
@@ -121,7 +121,7 @@ def logarithmic(axes: Any, which: str, *, ticks: Sequence[float] = (), steps: Se
 
 
 def name_line_ends(axes: Any, labels: Sequence[Label]) -> None:
-    """Write the names right of a panel whose y axis is logarithmic, each as near to the end of its line as the others allow."""
+    """Write the names to the right of a panel with a logarithmic y axis, each as near to the end of its line as possible."""
     low, high = axes.get_ylim()
     axes.set_xlim(right=max(axes.xaxis.get_majorticklocs()))
     ends = [_LINES_HEIGHT * math.log(label.at / low) / math.log(high / low) for label in labels]
@@ -140,9 +140,9 @@ def name_line_ends(axes: Any, labels: Sequence[Label]) -> None:
 
 
 def spread(wanted: Sequence[float], gap: float, room: float) -> list[float]:
-    """Places from 0 to `room`, in the order of those wanted and as near to them as a gap between any two allows.
+    """Compute positions from 0 to `room`, in the order of the wanted ones and as near to them as the minimum gap allows.
 
-    Places that would be too near to each other move together around their mean, as in isotonic regression.
+    Positions that would be too close to each other are moved as a group around their mean, as in isotonic regression.
     """
     order = sorted(range(len(wanted)), key=lambda number: wanted[number])
     blocks: list[list[float]] = []
@@ -159,7 +159,7 @@ def spread(wanted: Sequence[float], gap: float, room: float) -> list[float]:
 
 
 def write_at_row_ends(axes: Any, ends: Sequence[tuple[float, float]], texts: Sequence[str]) -> None:
-    """Write a text right of each end (x, y), and widen the x axis by the room that the longest text needs."""
+    """Write a text to the right of each end (x, y), and widen the x axis by the space that the longest text needs."""
     width = axes.get_position().width * _WIDTH
     factor = width / (width - _LETTER_WIDTH * max(map(len, texts), default=0))
     low, high = axes.get_xlim()

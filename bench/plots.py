@@ -1,7 +1,7 @@
-"""Three pictures of a run, each with a panel for each model: throughput, latency under load, and CPU time per image.
+"""Three plots of a run, each with a panel for each model: throughput, latency under load, and CPU time per image.
 
-This service is blue and everything else grey; each line and bar carries its name, so that no picture needs a legend. The titles
-are computed from the rows.
+This service is blue and everything else grey; each line and bar has its name next to it, so that no plot needs a legend. The
+titles are computed from the rows.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from bench.peer_contenders import PEERS
 from bench.plot_layout import BLUE, GREY, INK, PALE_BLUE, Label
 from bench.report import NAIVE, Row
 
-#: In the order of the panels: from the model that costs most to the one that costs least.
+#: In the order of the panels: from the most expensive model to the cheapest.
 _MODELS = {"mobilenetv2": "MobileNetV2", "photo": "photo", "tiny": "tiny"}
 _SERVICE = "embedded"
 _OURS = {_SERVICE: "this service", "redis-minio-mongodb": "on servers", "embedded-batches": "in batches"}
@@ -48,7 +48,7 @@ def _throughput(rows: Sequence[Row]) -> Any:
     figure, panels = plot_layout.line_panels("Images per second (ratios: with 64 clients)", about, _models(closed))
     for model, axes in panels.items():
         usual = [row for row in closed if row["model"] == model and row["clients"] == _USUAL_CLIENTS]
-        plot_layout.head(axes, *_finding(model, usual, "images_per_s", "{}/s", max(_peers(usual), key=_rate, default=None)))
+        plot_layout.title(axes, *_finding(model, usual, "images_per_s", "{}/s", max(_peers(usual), key=_rate, default=None)))
         _throughput_lines(axes, [row for row in rows if row["model"] == model])
     return figure
 
@@ -81,7 +81,7 @@ def _latency(rows: Sequence[Row]) -> Any:
     figure, panels = plot_layout.row_panels("Latency at 80 % of each one's highest rate", about, _models(busy), _labels(places))
     for model, axes in panels.items():
         own = [row for row in busy if row["model"] == model]
-        plot_layout.head(axes, *_finding(model, own, "p99_ms", "p99 {} ms", max(_peers(own), key=_rate, default=None)))
+        plot_layout.title(axes, *_finding(model, own, "p99_ms", "p99 {} ms", max(_peers(own), key=_rate, default=None)))
         for row in own:
             place, colour = places[row["contender"]], _colour(row["contender"])
             axes.plot([row["p50_ms"], row["p99_ms"]], [place, place], color=colour, linewidth=2)
@@ -94,7 +94,7 @@ def _latency(rows: Sequence[Row]) -> Any:
 
 
 def _cpu(rows: Sequence[Row]) -> Any:
-    """Draw CPU milliseconds per image; of ours the model's part and the rest."""
+    """Draw CPU milliseconds per image; ours are split into the model's part and the rest."""
     closed = [row for row in rows if row.get("cpu_ms_by_process")]
     usual = [row for row in closed if row["clients"] == (8 if row["images_per_request"] > 1 else _USUAL_CLIENTS)]
     places = _places(usual, "cpu_ms_per_image")
@@ -102,7 +102,7 @@ def _cpu(rows: Sequence[Row]) -> Any:
     figure, panels = plot_layout.row_panels("CPU time per image", about, _models(usual), _labels(places))
     for model, axes in panels.items():
         own = [row for row in usual if row["model"] == model]
-        plot_layout.head(axes, *_finding(model, own, "cpu_ms_per_image", "{} ms", min(_peers(own), key=_cpu_ms, default=None)))
+        plot_layout.title(axes, *_finding(model, own, "cpu_ms_per_image", "{} ms", min(_peers(own), key=_cpu_ms, default=None)))
         for row in own:
             place = places[row["contender"]]
             axes.barh(place, _cpu_ms(row), height=0.7, color=PALE_BLUE if row["contender"] in _OURS else GREY)
@@ -114,7 +114,7 @@ def _cpu(rows: Sequence[Row]) -> Any:
 
 
 def _finding(model: str, rows: Sequence[Row], key: str, shape: str, peer: Row | None) -> tuple[str, str]:
-    """A panel's title and the figures behind it, such as "tiny: 0.12x the best peer" and "840/s, Mosec 7,301/s"."""
+    """Create a panel's title and its figures, such as "tiny: 0.12x the best peer" and "840/s, Mosec 7,301/s"."""
     ours = next((row for row in rows if row["contender"] == _SERVICE), None)
     if ours is None or peer is None:
         return _MODELS[model], ""
@@ -135,7 +135,7 @@ def _cpu_ms(row: Row) -> float:
 
 
 def _places(rows: Sequence[Row], key: str) -> dict[str, float]:
-    """Heights of the rows of a picture by contender: ours on top, below them the others, small figures first."""
+    """Compute the heights of a plot's rows by contender: ours on top, the others below, small figures first."""
     names = dict.fromkeys(row["contender"] for row in rows)
     products = {name: math.prod(row[key] for row in rows if row["contender"] == name) for name in names}
     ours = [name for name in _OURS if name in names]
@@ -162,5 +162,5 @@ def _labels(places: dict[str, float]) -> list[Label]:
 
 
 def _short(value: float) -> str:
-    """A text of two significant digits, or of all digits before the point."""
+    """Format with two significant digits, or with all digits before the decimal point."""
     return f"{float(f'{value:.2g}'):g}" if value < _ALL_DIGITS_FROM else f"{value:,.0f}"

@@ -1,4 +1,4 @@
-"""The processes of one contender, and the real servers that work for it: started, counted, ended."""
+"""Processes of one contender and of the real servers that it uses: start, CPU and memory, end."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ import psutil
 
 from bench.workload import ROOT
 
-#: In the environment of every process of a contender.
+#: Variable in the environment of every process of a contender.
 _MARK = "ROHE_BENCH_RUN"
 _END_TIMEOUT_S = 40.0
-#: By what a process is: a part of its command line; the first that fits counts.
+#: Part of the command line by role of a process; the first match counts.
 _ROLES = {
     "predictor": "predictor_process",
     "relay": "server.py relay",
@@ -32,12 +32,12 @@ _ROLES = {
 
 
 class Processes:
-    """Processes with all that they start; ended with the block.
+    """Processes and their children; they are ended after the block.
 
     Args:
-        environment: what they get beside ours.
-        log: file for what they print.
-        servers: real servers that were there before and work for them, by name: their CPU counts too.
+        environment: variables in addition to ours.
+        log: file for their output.
+        servers: real servers that they use and that ran before, by name: their CPU counts too.
     """
 
     def __init__(self, environment: Mapping[str, str], log: Path, servers: Mapping[str, psutil.Process] | None = None) -> None:
@@ -67,7 +67,7 @@ class Processes:
         self._started.append(process)
 
     def cpu_s(self) -> dict[str, float]:
-        """CPU seconds so far, by what a process is."""
+        """Sum the CPU seconds so far, by role of the process."""
         used: dict[str, float] = {}
         for role, process in [*self._own(), *self._servers.items()]:
             with contextlib.suppress(psutil.Error):
@@ -76,7 +76,7 @@ class Processes:
         return used
 
     def memory_mb(self) -> dict[str, float]:
-        """Resident memory of the largest process, by what a process is; the real servers, which others use too, left out."""
+        """Find the resident memory of the largest process by role, without the real servers, which others use too."""
         used: dict[str, float] = {}
         for role, process in self._own():
             with contextlib.suppress(psutil.Error):
@@ -89,7 +89,7 @@ class Processes:
                 yield _role(process), process
 
     def _alive(self) -> list[psutil.Process]:
-        """What was started, what has the mark, and all below: a server that sets its title writes over its environment."""
+        """Find started and marked processes and their children (a server that sets its title overwrites its environment)."""
         found: dict[int, psutil.Process] = {}
         for process in [*self._started, *_marked(self._mark)]:
             with contextlib.suppress(psutil.Error):
@@ -97,7 +97,7 @@ class Processes:
         return [process for process in found.values() if _is_running(process)]
 
     def _end(self) -> None:
-        """SIGTERM to those whose parent is not one of them, time to end, SIGKILL to the rest."""
+        """Send SIGTERM to the processes without a parent among them, wait, and send SIGKILL to the rest."""
         processes = self._alive()
         own = {process.pid for process in processes}
         for process in processes:
@@ -114,12 +114,12 @@ class Processes:
             process.wait()
 
     def _left_of(self, processes: Sequence[psutil.Process]) -> set[psutil.Process]:
-        """With what they have started since."""
+        """Find the processes that still run, with those that they have started since."""
         return {process for process in (*processes, *self._alive()) if _is_running(process)}
 
 
 def cpu_ms_each(before: Mapping[str, float], after: Mapping[str, float], count: int) -> dict[str, float]:
-    """CPU milliseconds for each of `count`, by what a process is, from two `Processes.cpu_s`."""
+    """Compute the CPU milliseconds per item of `count`, by role of the process, from two `Processes.cpu_s`."""
     return {role: (used - before.get(role, 0.0)) * 1000 / count for role, used in after.items()}
 
 

@@ -1,4 +1,4 @@
-"""Rounds become rows, and rows a table for a person and JSON for a program."""
+"""Conversion of rounds to rows, and of rows to a Markdown table and to JSON."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from bench.workload import BATCH_SIZES, LITERT
 
 Row = dict[str, Any]
 NAIVE = "naive"
-#: What every row has; None where it does not apply or was not measured.
+#: Keys of every row; None if it does not apply or was not measured.
 FIGURES = (
     "images_per_s",
     "p50_ms",
@@ -27,7 +27,7 @@ FIGURES = (
 
 
 def row(contender: str, kind: str, model: str, load: str, **figures: Any) -> Row:
-    """A row.
+    """Create a row.
 
     Args:
         kind: limit, ours, naive or peer.
@@ -38,10 +38,10 @@ def row(contender: str, kind: str, model: str, load: str, **figures: Any) -> Row
 
 
 def limit_rows(workload: str, rounds: Sequence[dict[str, Any]]) -> list[Row]:
-    """The in-process runs as rows, one for each batch size; medians.
+    """Convert the in-process runs to rows of medians, one for each batch size.
 
     Args:
-        rounds: what `bench.limit` said in each.
+        rounds: the result of `bench.limit` in each round.
     """
     runs = (("in process", rounds), ("in process, LiteRT", [limit[LITERT] for limit in rounds]))
     return [
@@ -63,9 +63,9 @@ def limit_rows(workload: str, rounds: Sequence[dict[str, Any]]) -> list[Row]:
 
 
 def rows(rounds: Sequence[Measurement]) -> list[Row]:
-    """The rounds of one contender on one workload: medians, and a spread.
+    """Convert the rounds of one contender on one workload to rows of medians, with a spread.
 
-    A row for each number of clients, one for each share of the highest load in the open loop, and one for each that failed.
+    There is a row for each number of clients, for each share of the highest load in the open loop, and for each failed round.
     """
     numbers = dict.fromkeys(number for one in rounds for number in one.closed)
     shares = dict.fromkeys(share for one in rounds for share in one.opened)
@@ -106,7 +106,7 @@ def _closed_row(rounds: Sequence[Measurement], clients: int) -> Row:
 
 
 def _overhead_ms(loads: Sequence[Load], limits: Sequence[dict[str, Any]]) -> float:
-    """p50 less that of the model alone, in the same round."""
+    """Compute p50 minus that of the model alone in the same round."""
     overheads_ms: list[float] = [load.p50_ms - limit["1"]["p50_ms"] for load, limit in zip(loads, limits, strict=True)]
     return statistics.median(overheads_ms)
 
@@ -135,13 +135,13 @@ def _median(values: Iterable[float | None]) -> float | None:
 
 
 def _medians(rounds: Sequence[dict[str, float]]) -> dict[str, float]:
-    """By key; a round that lacks one counts as 0."""
+    """Compute the median by key; a round without the key counts as 0."""
     keys = dict.fromkeys(key for one in rounds for key in one)
     return {key: statistics.median(one.get(key, 0.0) for one in rounds) for key in keys}
 
 
 def compare_with_naive(table: Sequence[Row]) -> None:
-    """Fill in `ratio_to_naive` where the naive way was measured on the same model with as many clients."""
+    """Set `ratio_to_naive` if `naive` was measured on the same model with as many clients."""
 
     def place(one: Row) -> tuple[str, int]:
         return one["model"], one["clients"]
@@ -174,7 +174,7 @@ _COLUMNS = (
 
 
 def as_markdown(table: Sequence[Row]) -> str:
-    """The rows as a table for a person."""
+    """Format the rows as a Markdown table."""
 
     def cell(one: Row, key: str, shape: str) -> str:
         return "" if one.get(key) is None else shape.format(_load_of(one) if key == "load" else one[key])
@@ -183,9 +183,9 @@ def as_markdown(table: Sequence[Row]) -> str:
 
 
 def processes_as_markdown(table: Sequence[Row]) -> str:
-    """For each contender and model: its start, and memory and CPU by process."""
+    """Format a table of start time, and memory and CPU by process, for each contender and model."""
     whole = [one for one in table if one.get("memory_mb") and one.get("cpu_ms_by_process")]
-    places = {(one["contender"], one["model"]): one for one in whole}  # the last: the most clients
+    places = {(one["contender"], one["model"]): one for one in whole}  # the last row has the most clients
     lines = [[*place, *_process_cells(one)] for place, one in places.items()]
     return markdown_table(["contender", "model", "start s", "MB of the largest process", "CPU ms an image"], lines)
 
@@ -204,7 +204,7 @@ def markdown_table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 
 def _load_of(one: Row) -> str:
-    """The load with what makes it this one."""
+    """Format the load of a row with its parameters."""
     match one:
         case {"share_of_highest_load": share, "failed_requests": failed}:
             return f"open loop, {share:.0%} of the highest" + (f", **{failed} failed**" if failed else "")
@@ -218,24 +218,24 @@ def _load_of(one: Row) -> str:
 
 
 def write_json(table: Sequence[Row], file: Path) -> None:
-    """Write the rows, one a line, with six significant digits."""
-    lines = (json.dumps(_rounded(one)) for one in table)
+    """Write the rows, one per line, with six significant digits."""
+    lines = (json.dumps(_round(one)) for one in table)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("[\n" + ",\n".join(lines) + "\n]\n", encoding="utf-8")
 
 
 def read_json(file: Path) -> list[Row]:
-    """Read what `write_json` wrote."""
+    """Read the rows that `write_json` wrote."""
     table: list[Row] = json.loads(file.read_text(encoding="utf-8"))
     return table
 
 
-def _rounded(value: Any) -> Any:
+def _round(value: Any) -> Any:
     match value:
         case float():
             return float(f"{value:.6g}")
         case dict():
-            return {key: _rounded(one) for key, one in value.items()}
+            return {key: _round(one) for key, one in value.items()}
         case list() | tuple():
-            return [_rounded(one) for one in value]
+            return [_round(one) for one in value]
     return value

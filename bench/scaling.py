@@ -1,4 +1,4 @@
-"""More than one of a kind: two workers on two models' queues, and four API processes whose every answer is checked."""
+"""Scaling: two workers on the queues of two models, and four API processes with a check of every answer."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from pathlib import Path
 from bench import workload
 from bench.closed_loop import Load
 from bench.contenders import Ours, Request, first_answer
-from bench.measuring import closed, json_of, settle
+from bench.measuring import closed, run_module, wait_until_idle
 from bench.processes import Processes
 from bench.report import Row, row
 from bench.workload import Workload
 
 _CLIENTS = 64
-#: A few batches in flight take seconds when two share the cores, and what is in flight at the end of a load is not counted.
+#: Long, because a few batches in flight take seconds when two workers share the cores, and the last ones are not counted.
 _CLIENTS_A_MODEL = 16
 _WARM_S = 3.0
 _API_PROCESSES = 4
@@ -26,30 +26,30 @@ _API_PROCESSES = 4
 
 @dataclass(frozen=True)
 class Round:
-    """Two models, each alone and then both together, in the same order throughout."""
+    """Loads of two models, each alone and then both together, always in the same order."""
 
     alone: tuple[Load, ...]
     together: tuple[Load, ...]
-    #: CPU milliseconds a request of all processes
+    #: CPU milliseconds per request of all processes
     cpu_ms_alone: tuple[float, ...]
-    #: ... whichever model it was for
+    #: ... of both models together
     cpu_ms_together: float
 
     @property
     def shares(self) -> list[float]:
-        """What each keeps of its rate alone."""
+        """Ratio of each model's rate together to its rate alone."""
         return [_per_s(both) / _per_s(alone) for alone, both in zip(self.alone, self.together, strict=True)]
 
     @property
     def cpu_ratio(self) -> float:
-        """CPU of a request together ÷ what the same mix of requests takes alone."""
+        """CPU per request together ÷ CPU of the same mix of requests alone."""
         counts = [load.requests for load in self.together]
         expected_ms = sum(count * cpu_ms for count, cpu_ms in zip(counts, self.cpu_ms_alone, strict=True))
         return self.cpu_ms_together * sum(counts) / expected_ms
 
 
 def two_workers(seconds: float, rounds: int) -> list[Row]:
-    """Two workers, each with a model of its own, on one embedded service. Raises RuntimeError when a request fails."""
+    """Measure two workers, each with its own model, on one embedded service. Raises RuntimeError if a request fails."""
     workloads = workload.prepare(["tiny", "mobilenetv2"])
     contender = _TwoWorkers(workloads)
     with contender.run(workloads[0]) as running:
@@ -63,7 +63,7 @@ def two_workers(seconds: float, rounds: int) -> list[Row]:
 
 
 def two_worker_rows(models: Sequence[str], rounds: Sequence[Round]) -> list[Row]:
-    """A row for each model alone, one for each together, and one of what they keep together; medians."""
+    """Create rows of medians: each model alone, each model together, and the ratios of both together."""
     rows = []
     for number, model in enumerate(models):
         alone = [one.alone[number] for one in rounds]
@@ -82,11 +82,11 @@ def two_worker_rows(models: Sequence[str], rounds: Sequence[Round]) -> list[Row]
 
 
 def checked_answers(seconds: float) -> list[Row]:
-    """Four API processes, and a client that knows the right answer to each of its requests: see `bench.checking`."""
+    """Measure four API processes with a client that checks every answer: see `bench.checking`."""
     (work,) = workload.prepare(["tiny"])
     contender = Ours("embedded-4-api", {}, {"api": {"workers": _API_PROCESSES}})
     with contender.run(work) as running:
-        checked = json_of("bench.checking", str(work.folder), running.request.url, str(_CLIENTS), str(seconds))
+        checked = run_module("bench.checking", str(work.folder), running.request.url, str(_CLIENTS), str(seconds))
     answers = checked["answers"]
     return [
         row(
@@ -106,7 +106,7 @@ def checked_answers(seconds: float) -> list[Row]:
 
 
 class _TwoWorkers(Ours):
-    """A worker for each of two models, and the other parts once."""
+    """Service with a worker for each of two models, and one of each other part."""
 
     def __init__(self, workloads: Sequence[Workload]) -> None:
         super().__init__("embedded-2-workers", {}, {"models": [str(work.folder) for work in workloads]})
@@ -140,9 +140,9 @@ def _round(processes: Processes, requests: Sequence[Request], seconds: float) ->
 
 
 def _at_once(processes: Processes, requests: Sequence[Request], seconds: float) -> tuple[list[Load], float]:
-    """The loads, and CPU milliseconds a request of all our processes."""
+    """Run the loads concurrently; returns them, and the CPU milliseconds per request of all our processes."""
     for request in requests:
-        settle(request)
+        wait_until_idle(request)
     before = sum(processes.cpu_s().values())
     with ThreadPoolExecutor(len(requests)) as pool:
         loads = list(pool.map(lambda request: closed(request, clients=_CLIENTS_A_MODEL, seconds=seconds), requests))

@@ -1,4 +1,4 @@
-"""The real servers: whose CPU counts, and who stands still while others are measured."""
+"""Real servers: their processes, to count CPU time, and suspension of those that a measurement does not use."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import psutil
 
-#: By the real server's name: the variable that has its address.
+#: Variable of the address, by name of the real server.
 _ADDRESSES = {
     "redis": "REDIS_URL",
     "minio": "MINIO_ENDPOINT",
@@ -19,17 +19,17 @@ _ADDRESSES = {
 
 
 def server_processes(services: Mapping[str, str], names: Sequence[str]) -> dict[str, psutil.Process]:
-    """The real servers by name: whoever listens at their address.
+    """Find the processes that listen at the addresses of the real servers, by name.
 
-    One that runs in a container is not found: what listens for it on this machine only passes bytes on.
+    A server in a container is not found: the process that listens for it on this machine only forwards bytes.
 
     Args:
         services: addresses, by the variables of build/services.env.
-        names: of redis, minio, mongodb, kafka, rabbitmq.
+        names: some of redis, minio, mongodb, kafka, rabbitmq.
     """
     ports = {_port(services[_ADDRESSES[name]]): name for name in names}
     found: dict[str, psutil.Process] = {}
-    with suppress(psutil.AccessDenied):  # macOS tells root alone
+    with suppress(psutil.AccessDenied):  # macOS allows this only for root
         for connection in psutil.net_connections("tcp"):
             if connection.status == psutil.CONN_LISTEN and connection.laddr and connection.pid:
                 name = ports.get(connection.laddr.port)
@@ -38,17 +38,17 @@ def server_processes(services: Mapping[str, str], names: Sequence[str]) -> dict[
 
 
 @contextmanager
-def only(services: Mapping[str, str], names: Sequence[str]) -> Iterator[None]:
-    """All real servers but those of these names stand still for the block.
+def suspend_others(services: Mapping[str, str], names: Sequence[str]) -> Iterator[None]:
+    """Suspend all real servers except the named ones for the block.
 
-    Idle they are not: MinIO looks through what it has, a sixth of two cores after some ten thousand uploads, and takes them from
-    whoever is measured beside it. A bench that is killed (SIGKILL) within the block leaves them so.
+    Unused servers are not idle: MinIO scans its objects, which takes a sixth of two cores after about ten thousand uploads, and
+    this would distort measurements. If the benchmark is killed (SIGKILL) within the block, the servers stay suspended.
     """
     there = [name for name, variable in _ADDRESSES.items() if variable in services]
     others = server_processes(services, [name for name in there if name not in names]).values()
     try:
         for process in others:
-            with suppress(psutil.Error):  # somebody else's
+            with suppress(psutil.Error):  # a process of another user
                 process.suspend()
         yield
     finally:
@@ -58,5 +58,5 @@ def only(services: Mapping[str, str], names: Sequence[str]) -> Iterator[None]:
 
 
 def _port(address: str) -> int | None:
-    """Of a URL, or of HOST:PORT."""
+    """Parse the port of a URL, or of HOST:PORT."""
     return urlsplit(address if "://" in address else f"//{address}").port

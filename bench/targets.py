@@ -1,4 +1,4 @@
-"""Where it must come out: what of a run's rows is asked for, beside what the others reach in the same run."""
+"""Targets of the benchmark: required figures, and those of the other contenders in the same run."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from bench.report import NAIVE, Row, markdown_table
 
 Table = Sequence[Row]
-#: From the rows and a contender's name to its figure; None where the run has not measured it.
+#: Function from the rows and a contender's name to its figure; None if the run has not measured it.
 Measure = Callable[[Table, str], float | None]
 
 EMBEDDED = "embedded"
@@ -20,7 +20,7 @@ _DOES_NOT_APPLY = "-"
 
 @dataclass(frozen=True)
 class Target:
-    """A figure of one of our contenders, what it must reach, and what it aims at."""
+    """Figure of one of our contenders, with the required value and the aim."""
 
     figure: str
     contender: str
@@ -29,7 +29,7 @@ class Target:
     aim: float
     smaller_is_better: bool = False
     shape: str = "{:.2f}"
-    #: whether the naive way and the peers have this figure too
+    #: whether `naive` and the peers have this figure too
     is_shared: bool = True
 
     def reached(self, ours: float | None) -> str:
@@ -41,7 +41,7 @@ class Target:
         return "yes" if sign * ours >= sign * self.must else "**no**"
 
     def cells(self, table: Table) -> list[str]:
-        """Figure, naive, best peer, ours, must reach, aims at, reached."""
+        """Format the cells: figure, naive, best peer, ours, must reach, aims at, reached."""
         ours = self.measure(table, self.contender)
         naive = self._shown(self.measure(table, NAIVE)) if self.is_shared else _DOES_NOT_APPLY
         peer = self._best_peer(table) if self.is_shared else _DOES_NOT_APPLY
@@ -69,7 +69,7 @@ def _only(values: Iterable[float | None]) -> float | None:
 
 
 def _closed(key: str, model: str, clients: int) -> Measure:
-    """A figure of the closed loop."""
+    """Create the measure of a figure in the closed loop."""
 
     def measure(table: Table, contender: str) -> float | None:
         return _only(row.get(key) for row in _rows(table, load="closed loop", contender=contender, model=model, clients=clients))
@@ -78,7 +78,7 @@ def _closed(key: str, model: str, clients: int) -> Measure:
 
 
 def _over(measure: Measure, rival: Callable[[Table], float | None]) -> Measure:
-    """A figure ÷ a rival's."""
+    """Create the measure of a figure ÷ a rival's."""
 
     def ratio(table: Table, contender: str) -> float | None:
         own, other = measure(table, contender), rival(table)
@@ -88,29 +88,29 @@ def _over(measure: Measure, rival: Callable[[Table], float | None]) -> Measure:
 
 
 def _named(name: str, measure: Measure) -> Callable[[Table], float | None]:
-    """The figure of the contender of this name, however it is spelt."""
+    """Create a function that finds a contender's figure by name, ignoring case."""
 
     def figure(table: Table) -> float | None:
         names = dict.fromkeys(row["contender"] for row in table if row["contender"].casefold() == name)
-        return _only(measure(table, spelt) for spelt in names)
+        return _only(measure(table, variant) for variant in names)
 
     return figure
 
 
 def _best_mosec(table: Table) -> float | None:
-    """Images a second of Mosec with one image a request, with as many clients as suit it best."""
+    """Find Mosec's images per second with one image per request, at its best number of clients."""
     closed = _rows(table, load="closed loop", model="tiny", images_per_request=1)
     return max((row["images_per_s"] for row in closed if row["contender"].casefold() == "mosec"), default=None)
 
 
 def _tail(table: Table, contender: str) -> float | None:
-    """p99 ÷ p50 in the open loop, of the model where it is worst."""
+    """Find p99 ÷ p50 in the open loop, for the worst model."""
     found = _rows(table, load="open loop", contender=contender, share_of_highest_load=0.8)
     return max((row["p99_to_p50"] for row in found), default=None)
 
 
 def _depth(key: str) -> Measure:
-    """A figure at depth 100,000 ÷ at depth 100."""
+    """Create the measure of a figure at depth 100,000 ÷ at depth 100."""
 
     def measure(table: Table, contender: str) -> float | None:
         deep, shallow = (
@@ -122,7 +122,7 @@ def _depth(key: str) -> Measure:
 
 
 def _extra(key: str) -> Measure:
-    """A figure that only one row of the contender has."""
+    """Create the measure of a figure that only one row of the contender has."""
 
     def measure(table: Table, contender: str) -> float | None:
         return _only(row.get(key) for row in _rows(table, contender=contender))
@@ -131,13 +131,13 @@ def _extra(key: str) -> Measure:
 
 
 def _api_memory(table: Table, _contender: str) -> float | None:
-    """MB of the largest API process of any of ours, whatever the model."""
+    """Find the MB of the largest API process of all our contenders and models."""
     closed = _rows(table, load="closed loop", kind="ours")
     return max((row["memory_mb"]["api"] for row in closed if "api" in row["memory_mb"]), default=None)
 
 
 def _start(table: Table, contender: str) -> float | None:
-    """Seconds until the first answer, of the model that takes longest."""
+    """Find the seconds until the first answer, for the slowest model."""
     return max((row["start_s"] for row in _rows(table, load="closed loop", contender=contender)), default=None)
 
 
@@ -228,6 +228,6 @@ TARGETS = (
 
 
 def as_markdown(table: Table) -> str:
-    """The target table, from the rows alone."""
+    """Format the target table from the rows."""
     head = ["figure", "naive", "best peer", "ours", "must reach", "aims at", "reached"]
     return markdown_table(head, [target.cells(table) for target in TARGETS])

@@ -1,4 +1,4 @@
-"""What every contender is given: the models, and one image for each."""
+"""Workloads of all contenders: the models, and one image for each."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from inference.settings import load_settings
 ROOT = Path(__file__).parent.parent
 WORK = ROOT / "build" / "bench"
 
-#: of the runs in process
+#: batch sizes of the runs in process
 BATCH_SIZES = (1, 8, 32)
-#: name of the runs in process that are LiteRT's
+#: name of the runs in process with LiteRT
 LITERT = "litert"
 
 _DESCRIPTION = """\
@@ -32,29 +32,29 @@ input: {{shape: [{side}, {side}, 3], dtype: uint8}}
 
 @dataclass(frozen=True)
 class Workload:
-    """A model and the request that is sent to it."""
+    """A model and the content of its requests."""
 
     name: str
     folder: Path
-    #: the image's bytes, as they are sent
+    #: the image's bytes in a request
     image: Path
-    #: of raw arrays; 0 for an encoded picture
+    #: side of a raw array; 0 for an encoded picture
     side: int
 
     @property
     def metadata(self) -> str:
-        """The form field of that name; empty for an encoded picture."""
+        """Form field `metadata`; empty for an encoded picture."""
         return json.dumps({"shape": [self.side, self.side, 3], "dtype": "uint8"}) if self.side else ""
 
 
 def model_of(folder: Path, *, litert: bool = False) -> ModelSpec:
-    """The model that a folder with a model.yaml describes; without `litert` for TensorFlow's own runtime."""
+    """Read the model of a folder with a model.yaml; without `litert` for TensorFlow's own runtime."""
     settings = load_settings(None, {"models": [folder], "model_files": {"allowed_folders": [folder]}})
     return ModelRegistry.load(settings).get().model_copy(update={"litert": litert})
 
 
 def prepare(names: list[str]) -> list[Workload]:
-    """The workloads of these names: `tiny`, `mobilenetv2`, `photo`."""
+    """Create the workloads of these names: `tiny`, `mobilenetv2`, `photo`."""
     return [_photo() if name == "photo" else _random(name) for name in names]
 
 
@@ -63,7 +63,7 @@ def _photo() -> Workload:
 
 
 def _random(name: str) -> Workload:
-    """A model with random weights and a random image; made once."""
+    """Create a model with random weights and a random image, once."""
     side = {"tiny": 32, "mobilenetv2": 224}[name]
     folder, image = WORK / "models" / name, WORK / f"{name}.bin"
     if not (folder / "model.keras").exists():
@@ -71,6 +71,6 @@ def _random(name: str) -> Workload:
         (folder / "model.yaml").write_text(_DESCRIPTION.format(name=name, side=side), encoding="utf-8")
         command = [sys.executable, "-m", "bench.make_model", name, str(folder / "model.keras")]
         environment = os.environ | {"KERAS_BACKEND": "tensorflow", "TF_CPP_MIN_LOG_LEVEL": "3"}
-        subprocess.run(command, cwd=ROOT, env=environment, check=True)  # noqa: S603 ourselves
+        subprocess.run(command, cwd=ROOT, env=environment, check=True)  # noqa: S603 our own module
     image.write_bytes(np.random.default_rng(0).integers(0, 256, (side, side, 3), np.uint8).tobytes())
     return Workload(name, folder, image, side)

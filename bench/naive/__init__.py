@@ -1,1 +1,1 @@
-"""What most people write first: Flask, MinIO, `task.delay().get()`, and a worker that runs one image at a time."""
+"""The usual first design: Flask, MinIO, `task.delay().get()`, and a worker that runs one image at a time."""

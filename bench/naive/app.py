@@ -1,4 +1,4 @@
-"""The HTTP side. `gunicorn -k gthread --threads 64 bench.naive.app:app`."""
+"""HTTP side: `gunicorn -k gthread --threads 64 bench.naive.app:app`."""
 
 from __future__ import annotations
 

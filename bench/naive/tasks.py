@@ -1,4 +1,4 @@
-"""The Celery side. `celery -A bench.naive.tasks worker --pool solo`."""
+"""Celery side: `celery -A bench.naive.tasks worker --pool solo`."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def minio() -> Minio:
 
 @cache
 def model() -> Any:
-    """The description and the loaded model."""
+    """Load the model; returns its description and the model."""
     from inference.models.loading import load_model, warm_up  # noqa: PLC0415 the web process needs no TensorFlow
 
     spec = model_of(Path(os.environ["NAIVE_MODEL"]))

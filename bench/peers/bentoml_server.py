@@ -7,7 +7,7 @@ import bentoml
 
 from bench.peers import MAX_BATCH_SIZE, TIMEOUT_S
 
-#: It refuses what it thinks will take longer.
+#: It refuses requests that it expects to take longer.
 MAX_LATENCY_MS = 30_000
 
 

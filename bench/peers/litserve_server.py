@@ -17,7 +17,7 @@ class Classifier(litserve.LitAPI):
 
         self.model = Model()
 
-    # LitServe reads the annotations of this one and of encode_response
+    # LitServe reads the annotations of this function and of encode_response
     def decode_request(self, request: Request) -> bytes:
         image: bytes = request["image"].file.read()
         return image
@@ -38,6 +38,6 @@ class Classifier(litserve.LitAPI):
 if __name__ == "__main__":
     api = Classifier(max_batch_size=MAX_BATCH_SIZE, batch_timeout=BATCH_WAIT_S)
     server = litserve.LitServer(api, accelerator="cpu", devices=1, workers_per_device=1, timeout=TIMEOUT_S, fast_queue=True)
-    server.uvicorn_graceful_timeout = 3  # seconds; it waits for answers to clients that have gone
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # it ends its processes on SIGINT alone
+    server.uvicorn_graceful_timeout = 3  # seconds; it waits for answers to disconnected clients
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # it ends its processes only on SIGINT
     server.run(host="127.0.0.1", port=int(sys.argv[1]), generate_client_file=False, log_level="warning")

@@ -1,4 +1,4 @@
-"""`mlserver start FOLDER`, FOLDER by `bench.peer_contenders`: the Open Inference Protocol, the image in base64."""
+"""`mlserver start FOLDER`, a folder of `bench.peer_contenders`: the Open Inference Protocol, the image in base64."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Classifier(MLModel):
         return True
 
     async def predict(self, payload: InferenceRequest) -> InferenceResponse:
-        """One output of strings: the answers as JSON."""
+        """Return one output of strings: the answers as JSON."""
         images = Base64Codec.decode_input(payload.inputs[0])
         answers = await asyncio.to_thread(self._model.predict, images)
         output = StringCodec.encode_output("answers", [json.dumps(answer) for answer in answers])

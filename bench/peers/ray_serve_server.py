@@ -36,19 +36,19 @@ class Classifier:
 
 
 def _keep_to_this_machine() -> None:
-    """Bind the server that other replicas would call: Ray Serve opens it on every address of the host, with no setting for it."""
+    """Bind the server for other replicas to loopback: Ray Serve opens it on every address of the host, without a setting."""
     replicas.add_port_to_grpc_server = lambda server, _address: add_port_to_grpc_server(server, "127.0.0.1:0")
 
 
 def main(port: int) -> None:
-    # Ray lets a replica use as many threads as CPUs are said to be its own
+    # Ray lets a replica use as many threads as CPUs are assigned to it
     replica = serve.deployment(
         num_replicas=1,
         max_ongoing_requests=MAX_ONGOING_REQUESTS,
         logging_config=QUIET,
         ray_actor_options={"num_cpus": os.cpu_count()},
     )(Classifier)
-    # not below the run's folder: the paths of Ray's sockets would be too long
+    # not in the run's folder: the paths of Ray's sockets would be too long
     with tempfile.TemporaryDirectory(prefix="ray-", ignore_cleanup_errors=True) as folder:
         ray.init(include_dashboard=False, _temp_dir=folder, logging_level="warning")
         try:

@@ -1,4 +1,4 @@
-"""`python -m dev.servers start | stop | status`."""
+"""Command line of the real servers: `python -m dev.servers start | stop | status`."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from dev.servers.local import LocalServers
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code: 0, 1 when a server is down or does not come up, 130 after Ctrl-C."""
-    parser = argparse.ArgumentParser(prog="python -m dev.servers", description="The real servers, for trying and testing.")
+    """Run a command; the exit code is 0, 1 if a server is down or does not start, 130 after Ctrl-C."""
+    parser = argparse.ArgumentParser(prog="python -m dev.servers", description="Real servers to try and test the service with.")
     parser.add_argument("command", choices=["start", "stop", "status"])
-    parser.add_argument("--no-docker", action="store_true", help="processes of this machine, though a docker engine is there")
-    parser.add_argument("--timeout-s", type=float, default=120.0, help="for a server to answer (default: %(default)g)")
+    parser.add_argument("--no-docker", action="store_true", help="use processes of this machine even if there is a docker engine")
+    parser.add_argument("--timeout-s", type=float, default=120.0, help="time for a server to answer (default: %(default)g)")
     options = parser.parse_args(arguments)
     layout = Layout(Path(__file__).resolve().parents[2])
     try:
@@ -38,18 +38,18 @@ def _run(options: argparse.Namespace, layout: Layout) -> int:
     local = LocalServers(layout)
     use_docker = not options.no_docker and compose.usable()
     if not use_docker and not sys.platform.startswith("linux"):
-        raise ServicesError("without a docker engine the servers run on Linux only")
+        raise ServicesError("without a docker engine the servers run only on Linux: install docker, or use Linux")
     servers = compose if use_docker else local
     if options.command == "status":
         return 0 if servers.status() else 1
-    with _alone(layout):
+    with _exclusive(layout):
         if options.command == "start":
             _start(layout, servers, options.timeout_s)
         else:
             layout.addresses.unlink(missing_ok=True)
             if use_docker:
                 compose.stop()
-            if sys.platform.startswith("linux"):  # also those that were started before an engine came
+            if sys.platform.startswith("linux"):  # also servers that were started before the engine was installed
                 local.stop()
     return 0
 
@@ -58,16 +58,16 @@ def _start(layout: Layout, servers: ComposeServers | LocalServers, timeout_s: fl
     try:
         addresses = servers.start(timeout_s)
     except ServicesError:
-        layout.addresses.unlink(missing_ok=True)  # nobody shall take an old one for true
+        layout.addresses.unlink(missing_ok=True)  # clients must not use outdated addresses
         raise
     text = "".join(f"{name}={value}\n" for name, value in addresses.items())
     write_private(layout.addresses, text)
-    say(f"all up; addresses in {layout.addresses.relative_to(layout.root)}:\n{text.rstrip()}")
+    say(f"all servers are up; addresses in {layout.addresses.relative_to(layout.root)}:\n{text.rstrip()}")
 
 
 @contextlib.contextmanager
-def _alone(layout: Layout) -> Iterator[None]:
-    """One command at a time changes something."""
+def _exclusive(layout: Layout) -> Iterator[None]:
+    """Wait until no other command changes the servers, and exclude others during the block."""
     layout.base.mkdir(parents=True, exist_ok=True)
     with (layout.base / "lock").open("w") as lock:
         try:

@@ -1,4 +1,4 @@
-"""What clients need to know, as KEY=URL lines."""
+"""Addresses of the servers for clients, as KEY=URL lines."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Credentials:
-    """Users and passwords, of letters that need no quoting in a URL; empty: the server asks for none."""
+    """Users and passwords, of letters that need no quoting in a URL; empty if the server needs none."""
 
     minio_access_key: str
     minio_secret_key: str
-    amqp_user: str = "guest"  # who may only come from this machine
+    amqp_user: str = "guest"  # RabbitMQ accepts this user only from this machine
     amqp_password: str = "guest"  # noqa: S105 RabbitMQ's own default
     redis_password: str = ""
     mongo_user: str = ""
@@ -22,7 +22,7 @@ class Credentials:
 
 
 def addresses(endpoints: Mapping[str, str], credentials: Credentials) -> dict[str, str]:
-    """By name of the variable; `endpoints` are HOST:PORT by server."""
+    """Create the addresses by variable name; `endpoints` are HOST:PORT by server."""
     redis_login = f":{credentials.redis_password}@" if credentials.redis_password else ""
     mongo_login = f"{credentials.mongo_user}:{credentials.mongo_password}@" if credentials.mongo_password else ""
     return {
@@ -37,7 +37,7 @@ def addresses(endpoints: Mapping[str, str], credentials: Credentials) -> dict[st
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner may read, whole or not at all."""
+    """Write a file, readable only by its owner, atomically."""
     new = path.with_name(path.name + ".new")
     new.unlink(missing_ok=True)
     with open(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:  # noqa: PTH123 a descriptor

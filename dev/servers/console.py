@@ -1,4 +1,4 @@
-"""What the user sees, and the one error."""
+"""Output for the user, and the error of this package."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ _lock = threading.Lock()
 
 
 class ServicesError(Exception):
-    """A server cannot be had or does not come up; the message is all that the user needs."""
+    """A server cannot be installed or does not start; the message is complete for the user."""
 
 
 def say(text: str) -> None:
-    """One line of output; servers come up side by side, so lines must not mix."""
+    """Print one line at once, because servers start concurrently and lines must not mix."""
     with _lock:
         sys.stdout.write(f"{text}\n")
         sys.stdout.flush()
 
 
 def log_tail(log: Path, lines: int = 20) -> str:
-    """The last lines of a log, as the end of an error message."""
+    """Format the last lines of a log for the end of an error message."""
     try:
         text = log.read_text(encoding="utf-8", errors="replace").rstrip()
     except OSError:

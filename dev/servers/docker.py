@@ -1,6 +1,6 @@
-"""The servers as containers of docker-compose.yml, where a docker engine is there.
+"""Servers as containers of docker-compose.yml, if there is a docker engine.
 
-What is asked of that file: services named as in `CONTAINER_PORTS`, which publish those ports (Kafka's for clients outside the
+That file must have services with the names in `CONTAINER_PORTS`, which publish those ports (Kafka's for clients outside the
 containers), with their users and passwords in the environment variables that `_credentials` reads.
 """
 
@@ -22,13 +22,13 @@ _EXAMPLE_SECRET = re.compile(r"^(\w+=)change-me.*$", re.MULTILINE)
 
 
 class ComposeServers:
-    """The same as `LocalServers`, in containers."""
+    """Servers in containers, with the interface of `LocalServers`."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
 
     def usable(self) -> bool:
-        """Whether there is an engine that answers, the compose command and the file."""
+        """Whether there are an engine that answers, the compose command and the file."""
         if shutil.which("docker") is None or not (self._root / _FILE).exists():
             return False
         return all(self._docker(*words).returncode == 0 for words in (("info",), ("compose", "version")))
@@ -38,15 +38,15 @@ class ComposeServers:
         say(f"docker: starting {', '.join(CONTAINER_PORTS)}")
         up = ("up", "-d", "--wait", "--wait-timeout", f"{timeout_s:.0f}", *CONTAINER_PORTS)
         if self._compose(*up, shown=True).returncode != 0:
-            # Of all: what keeps a server down may be another's, as check-secrets'.
+            # The logs of all: the cause may be in another container, such as check-secrets.
             logs = self._compose("logs", "--no-color", "--tail", "15").stdout
-            raise ServicesError(f"docker compose did not bring all up; the ends of their logs:\n{logs}")
+            raise ServicesError(f"docker compose did not start all servers; the ends of their logs:\n{logs}")
         endpoints = {name: self._endpoint(name) for name in CONTAINER_PORTS}
         return addresses(endpoints, self._credentials())
 
     def stop(self) -> None:
         if self._compose("stop", *CONTAINER_PORTS, shown=True).returncode != 0:
-            raise ServicesError("docker compose did not stop all")
+            raise ServicesError("docker compose did not stop all servers")
 
     def status(self) -> bool:
         lines = self._compose("ps", "--format", "{{.Service}} {{.Health}}").stdout.splitlines()
@@ -58,13 +58,13 @@ class ComposeServers:
         return all(healths.get(name) == "healthy" for name in CONTAINER_PORTS)
 
     def _make_secrets(self) -> None:
-        """A `.env` of nobody's choosing, where there is none: the servers do not start with the secrets of the example."""
+        """Create a `.env` with random secrets if it is missing: the servers do not start with the secrets of the example."""
         path = self._root / ".env"
         if path.exists():
             return
         example = (self._root / ".env.example").read_text(encoding="utf-8")
         write_private(path, _EXAMPLE_SECRET.sub(lambda found: found[1] + secrets.token_hex(20), example))
-        say("docker: made .env, with secrets of its own")
+        say("docker: created .env with random secrets")
 
     def _endpoint(self, name: str) -> str:
         answer = self._compose("port", name, str(CONTAINER_PORTS[name]))
@@ -91,7 +91,7 @@ class ComposeServers:
         )
 
     def _compose(self, *words: str, shown: bool = False) -> subprocess.CompletedProcess[str]:
-        # RabbitMQ has a profile: `up` would start it by its name alone, but not every version would stop it by that.
+        # RabbitMQ has a profile: `up` would start it by name, but not every version would stop it by name.
         return self._docker("compose", "--profile", "rabbitmq", *words, shown=shown)
 
     def _docker(self, *words: str, shown: bool = False) -> subprocess.CompletedProcess[str]:

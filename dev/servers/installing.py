@@ -1,4 +1,4 @@
-"""Getting the servers' programs: downloads and builds, each done once and remembered by a stamp that names what was done."""
+"""Installation of the servers' programs: downloads and builds, each done once; a stamp file names the installed version."""
 
 from __future__ import annotations
 
@@ -14,26 +14,28 @@ from pathlib import Path
 from dev.servers.console import ServicesError, log_tail, say
 from dev.servers.layout import Layout
 
-_STILL_EVERY_S = 30.0
-#: Environment of a step that downloads Go modules: `go` downloads as many at a time as it has processors, and mostly waits.
+_PROGRESS_INTERVAL_S = 30.0
+#: Environment of a step that downloads Go modules: `go` runs as many downloads as there are processors, and mostly waits.
 GO_DOWNLOAD = {"CGO_ENABLED": "0", "GOMAXPROCS": str(max(16, os.cpu_count() or 1))}
 #: Environment and options of a build with Go, without debugging information, which takes a tenth of the CPU time.
 GO_BUILD = {"CGO_ENABLED": "0"}
 GO_BUILD_OPTIONS = ("-ldflags=-s -w", "-gcflags=all=-dwarf=false")
-#: apt-get runs once at a time.
+#: Only one apt-get may run at a time.
 _apt = threading.Lock()
 
 
-def need(program: str, reason: str) -> str:
-    """The path of a program. Raises ServicesError that says what it is for."""
+def require_program(program: str, reason: str) -> str:
+    """Find the path of a program. Raises ServicesError with the reason why it is needed."""
     found = shutil.which(program)
     if found is None:
         raise ServicesError(f"`{program}` is not installed: {reason}")
     return found
 
 
-def once(layout: Layout, server: str, version: str, sources: Sequence[Path], install: Callable[[], None], *, makes: Path) -> None:
-    """Install, unless this version was installed from these source files before and what that `makes` is still there."""
+def install_once(
+    layout: Layout, server: str, version: str, sources: Sequence[Path], install: Callable[[], None], *, makes: Path
+) -> None:
+    """Install, unless this version was installed from the same source files before and its file `makes` still exists."""
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
     stamp = layout.stamp(server)
     wanted = f"{version} {digest}\n"
@@ -53,7 +55,7 @@ def run_step(
     cwd: Path | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> None:
-    """Run one command of an installation, its output in the installation's log. Raises ServicesError with the log's end."""
+    """Run one command of an installation with its output in the log. Raises ServicesError with the end of the log."""
     log = layout.install_log(server)
     started = time.monotonic()
     with log.open("ab") as output:
@@ -67,7 +69,7 @@ def run_step(
         )
         while True:
             try:
-                code = process.wait(_STILL_EVERY_S)
+                code = process.wait(_PROGRESS_INTERVAL_S)
                 break
             except subprocess.TimeoutExpired:
                 say(f"{server}: still {doing} ({time.monotonic() - started:.0f} s)")
@@ -76,10 +78,10 @@ def run_step(
 
 
 def debian_package(layout: Layout, server: str, package: str, find: Callable[[], str | None]) -> None:
-    """Install Debian's package when `find` does not find its program and we may."""
+    """Install Debian's package if `find` does not find its program and the user has the rights."""
     if find():
         return
-    rights = _rights()
+    rights = _root_prefix()
     if rights is None or shutil.which("apt-get") is None:
         raise ServicesError(f"`{package}` is not installed; install it (Debian: sudo apt-get install {package})")
     with _apt:
@@ -88,11 +90,11 @@ def debian_package(layout: Layout, server: str, package: str, find: Callable[[],
         run_step(layout, server, [*get, "update"], doing="updating the list of packages")
         run_step(layout, server, [*get, "install", "-y", "--no-install-recommends", package], doing=f"installing {package}")
     if not find():
-        raise ServicesError(f"{package} was installed, yet its program is not there; {log_tail(layout.install_log(server))}")
+        raise ServicesError(f"{package} was installed, but its program is missing; {log_tail(layout.install_log(server))}")
 
 
-def _rights() -> list[str] | None:
-    """What goes before a command that only root may run; None when we cannot."""
+def _root_prefix() -> list[str] | None:
+    """Find the prefix of a command that needs root; None if the user has no rights."""
     if os.geteuid() == 0:
         return []
     sudo = shutil.which("sudo")

@@ -1,20 +1,20 @@
-"""Where everything of the servers lies."""
+"""Paths of the servers' files."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-#: Definitions that are not code: Maven's and Go's.
+#: Files of Maven and Go that define the programs.
 ASSETS = Path(__file__).resolve().parent
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The one folder of the servers; all of it may be removed while they are stopped.
+    """Folder of the servers; it may be removed while they are stopped.
 
     Args:
-        root: of the repository.
+        root: root folder of the repository.
     """
 
     root: Path
@@ -50,7 +50,7 @@ class Layout:
         return self.base / "data" / server
 
     def settings(self, server: str) -> Path:
-        """The folder of what is written anew at each start: configuration files."""
+        """Folder of the configuration files, which are written again at each start."""
         return self.base / "run" / server
 
     def pid_file(self, server: str) -> Path:

@@ -1,4 +1,4 @@
-"""The servers as processes of this machine, all side by side."""
+"""Servers as processes of this machine, started concurrently."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dev.servers.servers import KINDS, minio
 
 
 class LocalServers:
-    """All the servers of a repository's folder."""
+    """All servers of a repository's folder."""
 
     def __init__(self, layout: Layout, kinds: Sequence[Kind] = KINDS) -> None:
         book = PortBook(layout.ports)
@@ -24,7 +24,7 @@ class LocalServers:
         self._servers = [Server(kind, layout, book) for kind in kinds]
 
     def start(self, timeout_s: float) -> dict[str, str]:
-        """Bring all up; answers what clients need to know. Raises ServicesError when one does not come up; the others stay."""
+        """Start all servers; returns their addresses. Raises ServicesError if one does not start; the others keep running."""
         for folder in (self._layout.programs, self._layout.stamp("any").parent, self._layout.log("any").parent):
             folder.mkdir(parents=True, exist_ok=True)
         self._for_all(lambda server: server.bring_up(timeout_s))
@@ -35,7 +35,7 @@ class LocalServers:
         self._for_all(Server.stop)
 
     def status(self) -> bool:
-        """Print a table; whether all are up."""
+        """Print a table; returns whether all servers are up."""
         with ThreadPoolExecutor(len(self._servers)) as pool:
             states = list(pool.map(Server.state, self._servers))
         say(f"{'name':<10}{'state':<8}{'pid':<9}address")
@@ -51,12 +51,12 @@ class LocalServers:
                 act(server)
             except ServicesError as error:
                 failures[server.name] = str(error)
-            except Exception:  # noqa: BLE001 a fault of ours; the others shall come up all the same
+            except Exception:  # noqa: BLE001 an error in our code must not prevent the start of the others
                 failures[server.name] = traceback.format_exc()
             if server.name in failures:
-                say(f"{server.name}: failed; more when the others are done")
+                say(f"{server.name}: failed; details follow after the others")
 
-        # Daemons, so that Ctrl-C does not wait for them: what they started is found again by the next command.
+        # Daemon threads, so that Ctrl-C does not wait for them: the next command finds the servers that they started.
         threads = [threading.Thread(target=run, args=(server,), daemon=True) for server in self._servers]
         for thread in threads:
             thread.start()

@@ -1,4 +1,4 @@
-"""Loopback ports: chosen once, remembered, chosen again when somebody else has them."""
+"""Loopback ports of the servers: chosen once and stored, and chosen again if another process uses them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 HOST = "127.0.0.1"
-#: Below the range from which Linux takes the ports of outgoing connections: one of those could sit on a stopped server's port,
-#: and a client that knocks at a closed port of that range can even be connected to itself.
+#: Below Linux's range for outgoing connections: one of those could use the port of a stopped server, and a client that
+#: connects to a closed port of that range can even be connected to itself.
 _CHOICE = range(20_000, 30_000)
 
 
@@ -27,19 +27,19 @@ def is_free(port: int) -> bool:
 
 
 class PortBook:
-    """The ports of each server by name, in a JSON file."""
+    """Ports of each server by name, in a JSON file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
 
-    def of(self, server: str) -> dict[str, int]:
-        """What was chosen; empty before the first start."""
+    def ports_of(self, server: str) -> dict[str, int]:
+        """Read the chosen ports; empty before the first start."""
         with self._lock:
             return self._read().get(server, {})
 
     def claim(self, server: str, names: Iterable[str]) -> dict[str, int]:
-        """Free ports for a server that is about to start: those of last time as far as they are still free."""
+        """Choose free ports for a server that is about to start: the previous ones if they are still free."""
         with self._lock:
             book = self._read()
             known = book.get(server, {})

@@ -1,4 +1,4 @@
-"""Whether a server answers in its own protocol: a port that accepts connections is not yet a server that works."""
+"""Probes that check that a server answers in its own protocol: an open port alone does not mean that it works."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def redis(port: int) -> bool:
 
 
 def minio(port: int) -> bool:
-    """Live, and its S3 API refuses a stranger: until users are loaded it says 503 instead."""
+    """Check that it is live, and that its S3 API refuses an unknown client; it answers 503 until its users are loaded."""
     try:
         live, offline = _get(port, "/minio/health/live")
         refused, _ = _get(port, "/")
@@ -28,19 +28,19 @@ def minio(port: int) -> bool:
 
 
 def kafka(port: int) -> bool:
-    """A Metadata request (version 1, about no topic) is answered with at least one broker."""
+    """Check that the answer to a Metadata request (version 1, without topics) names at least one broker."""
     header = struct.pack(">hhih", 3, 1, 7, -1)
     request = header + struct.pack(">i", 0)
 
     def knows_a_broker(read: _Read) -> bool:
         _size, correlation, brokers = struct.unpack(">iii", read(12))
-        return bool(correlation == 7 and brokers > 0)  # noqa: PLR2004 as sent
+        return bool(correlation == 7 and brokers > 0)  # noqa: PLR2004 the number that was sent
 
     return _exchange(port, struct.pack(">i", len(request)) + request, knows_a_broker)
 
 
 def mongo(port: int) -> bool:
-    """The command `hello`, as an OP_MSG."""
+    """Check the answer to the command `hello`, sent as an OP_MSG."""
     fields = b"\x10hello\0" + struct.pack("<i", 1) + b"\x02$db\0" + struct.pack("<i", 6) + b"admin\0"
     document = struct.pack("<i", len(fields) + 5) + fields + b"\0"
     body = struct.pack("<i", 0) + b"\0" + document
@@ -54,7 +54,7 @@ def mongo(port: int) -> bool:
 
 
 def rabbitmq(port: int) -> bool:
-    """AMQP's protocol header is answered with Connection.Start: a method frame (1) of channel 0, class 10, method 10."""
+    """Check that the answer to AMQP's protocol header is Connection.Start: a method frame (1), channel 0, class 10, method 10."""
 
     def is_start(read: _Read) -> bool:
         kind, channel, _size, class_id, method_id = struct.unpack(">BHIHH", read(11))
@@ -67,7 +67,7 @@ _Read = Callable[[int], bytes]
 
 
 def _exchange(port: int, request: bytes, judge: Callable[[_Read], bool]) -> bool:
-    """Send and judge the answer; `judge` gets a function that reads exactly so many bytes."""
+    """Send a request and judge the answer; `judge` gets a function that reads an exact number of bytes."""
     try:
         with socket.create_connection((HOST, port), timeout=_TIMEOUT_S) as connection, connection.makefile("rb") as stream:
             connection.sendall(request)

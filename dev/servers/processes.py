@@ -1,4 +1,4 @@
-"""Server processes that outlive the command that started them: found again, told apart from strangers, ended with all they left.
+"""Server processes that outlive the command that started them: a later command finds and ends them and their children.
 
 Linux only: it reads /proc.
 """
@@ -15,16 +15,16 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-#: In the environment of a server and of all that it starts, so that helpers which leave its session (epmd does) are found too.
+#: Variable in the environment of a server and its children, so that helpers that leave its session (epmd) are found too.
 _MARK = "INFERENCE_SERVICE"
-#: What servers get of our environment. The rest stays away: RABBITMQ_..., MINIO_... and their like would change their settings.
+#: Variables that servers inherit. Others are not passed: RABBITMQ_..., MINIO_... and the like would change their settings.
 _INHERITED = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "JAVA_HOME", "USER", "LOGNAME")
-_LOOK_INTERVAL_S = 0.1
+_POLL_INTERVAL_S = 0.1
 
 
 @dataclass(frozen=True)
 class Launch:
-    """How to start a server."""
+    """Command and environment of a server."""
 
     command: Sequence[str]
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -34,15 +34,15 @@ class Launch:
 class _Stat:
     state: str
     session: int
-    #: clock ticks since boot; with the process id it names one process for good
+    #: clock ticks since boot; together with the process id it identifies a process uniquely
     started: int
 
 
 class ServerProcess:
-    """The process of one server, whether it runs or not.
+    """Process of one server, running or not.
 
     Args:
-        mark: unlike that of any other server on this machine.
+        mark: unique for each server of this machine.
     """
 
     def __init__(self, mark: str, pid_file: Path) -> None:
@@ -50,7 +50,7 @@ class ServerProcess:
         self._pid_file = pid_file
 
     def pid(self) -> int | None:
-        """Its process id while it runs."""
+        """Return its process id; None if it does not run."""
         try:
             note = json.loads(self._pid_file.read_text(encoding="utf-8"))
             pid, started = int(note["pid"]), int(note["started"])
@@ -60,7 +60,7 @@ class ServerProcess:
         return pid if stat and stat.started == started and stat.state != "Z" else None
 
     def spawn(self, launch: Launch, *, home: Path, log: Path) -> subprocess.Popen[bytes]:
-        """Start it in a session of its own. The log of the time before is kept beside the new one."""
+        """Start it in a new session; the previous log is kept under another name."""
         inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         environment = {**inherited, "HOME": str(home), **launch.environment, _MARK: self._mark}
         if log.exists():
@@ -80,7 +80,7 @@ class ServerProcess:
         return process
 
     def stop(self, timeout_s: float) -> bool:
-        """End it in its own way, then what is left of it by force; False when something could not be ended."""
+        """End it with SIGTERM, then its remaining processes with SIGKILL; False if a process could not be ended."""
         _signal(self._leaders(), signal.SIGTERM)
         _wait(lambda: not self._leaders(), timeout_s)
         _signal(self._alive(), signal.SIGKILL)
@@ -90,12 +90,12 @@ class ServerProcess:
         return gone
 
     def sweep(self) -> None:
-        """Remove what a server that died left running."""
+        """End the processes that a dead server has left."""
         if self._marked():
             self.stop(timeout_s=5.0)
 
     def _leaders(self) -> set[int]:
-        """The server itself, also one whose pid file was removed: it leads the session of its helpers."""
+        """Find the server itself, even without its pid file: it leads the session of its helpers."""
         return {pid for pid in self._alive() if (stat := _stat(pid)) and stat.session == pid}
 
     def _alive(self) -> set[int]:
@@ -107,7 +107,7 @@ class ServerProcess:
         found = set()
         for folder in Path("/proc").iterdir():
             if folder.name.isdecimal():
-                # Processes come and go while we look, and those of other users are not ours.
+                # Processes may end during the search, and those of other users are not readable.
                 with contextlib.suppress(OSError):
                     if mark in (folder / "environ").read_bytes().split(b"\0"):
                         found.add(int(folder.name))
@@ -119,7 +119,7 @@ def _stat(pid: int) -> _Stat | None:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
-    # The second field is the name in parentheses, which may itself hold spaces and parentheses. See proc(5).
+    # The second field is the name in parentheses, which may contain spaces and parentheses. See proc(5).
     fields = text[text.rindex(")") + 2 :].split()
     return _Stat(state=fields[0], session=int(fields[3]), started=int(fields[19]))
 
@@ -135,5 +135,5 @@ def _wait(condition: Callable[[], bool], timeout_s: float) -> bool:
     while not condition():
         if time.monotonic() > deadline:
             return False
-        time.sleep(_LOOK_INTERVAL_S)
+        time.sleep(_POLL_INTERVAL_S)
     return True

@@ -1,4 +1,4 @@
-"""One server of this machine: installed, started, asked, stopped."""
+"""One server of this machine: installation, start, state and stop."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dev.servers.layout import Layout
 from dev.servers.ports import HOST, PortBook
 from dev.servers.processes import Launch, ServerProcess
 
-_LOOK_INTERVAL_S = 0.2
+_POLL_INTERVAL_S = 0.2
 
 Ports = Mapping[str, int]
 State = Literal["up", "silent", "down"]
@@ -21,22 +21,22 @@ State = Literal["up", "silent", "down"]
 
 @dataclass(frozen=True)
 class Kind:
-    """What is particular to one kind of server."""
+    """Description of one kind of server."""
 
     name: str
-    #: names of the ports it listens at; the first is the one for clients
+    #: names of its ports; the first is the port for clients
     ports: tuple[str, ...]
-    #: makes its programs available; quick when they are
+    #: installs its programs; returns quickly if they are installed
     install: Callable[[Layout], None]
-    #: writes its configuration, says how to start it
+    #: writes its configuration, returns its command
     prepare: Callable[[Layout, Ports], Launch]
-    #: whether it answers at the port for clients
+    #: checks whether it answers at the port for clients
     answers: Callable[[int], bool]
     stop_timeout_s: float = 20.0
 
 
 class Server:
-    """A kind of server in the folder of this repository."""
+    """Server of one kind in the folder of this repository."""
 
     def __init__(self, kind: Kind, layout: Layout, book: PortBook) -> None:
         self.name = kind.name
@@ -49,18 +49,18 @@ class Server:
         return self._process.pid()
 
     def endpoint(self) -> str | None:
-        """HOST:PORT for clients; None before the first start."""
+        """Return HOST:PORT for clients; None before the first start."""
         port = self._client_port()
         return f"{HOST}:{port}" if port else None
 
     def state(self) -> State:
-        """`silent` is a process that does not answer: it starts still, or hangs."""
+        """Find the state; `silent` is a process that does not answer, because it still starts or hangs."""
         if self.pid() is None:
             return "down"
         return "up" if self._answers() else "silent"
 
     def bring_up(self, timeout_s: float) -> None:
-        """Install and start what is not up. Raises ServicesError."""
+        """Install and start the server if it is not up. Raises ServicesError."""
         if self.pid() is not None and self._wait_until_up(None, timeout_s):
             return
         self._kind.install(self._layout)
@@ -73,19 +73,19 @@ class Server:
         process = self._process.spawn(self._kind.prepare(self._layout, ports), home=home, log=self._layout.log(self.name))
         say(f"{self.name}: starting at {self.endpoint()}")
         self._wait_until_up(process, timeout_s)
-        process.returncode = 0  # else subprocess would warn that it still runs, which it shall
+        process.returncode = 0  # otherwise subprocess would warn that it still runs, as intended
         say(f"{self.name}: up after {time.monotonic() - started:.1f} s")
 
     def stop(self) -> None:
-        """End it; its data stay. Raises ServicesError."""
+        """End the server; its data are kept. Raises ServicesError."""
         was_up = self.pid() is not None
         if not self._process.stop(self._kind.stop_timeout_s):
-            raise ServicesError("could not be ended; does it belong to another user?")
+            raise ServicesError("could not be ended; it may belong to another user")
         if was_up:
             say(f"{self.name}: stopped")
 
     def _wait_until_up(self, process: subprocess.Popen[bytes] | None, timeout_s: float) -> bool:
-        """Wait for the process that we started, or (None) that an earlier command did: False when that one is no more."""
+        """Wait for our process, or (None) for that of an earlier command; False if that one has ended."""
         deadline = time.monotonic() + timeout_s
         while not (self._answers() and self.pid() is not None):
             if process is not None and process.poll() is not None:
@@ -95,13 +95,13 @@ class Server:
             elif time.monotonic() > deadline:
                 reason = f"it did not answer within {timeout_s:g} s"
             else:
-                time.sleep(_LOOK_INTERVAL_S)
+                time.sleep(_POLL_INTERVAL_S)
                 continue
-            # What cannot be used must not be in the way of the next try.
+            # An unusable server must not block the next start.
             self._process.stop(self._kind.stop_timeout_s)
             if process is not None:
                 process.poll()
-            raise ServicesError(f"did not come up: {reason}; {log_tail(self._layout.log(self.name))}")
+            raise ServicesError(f"did not start: {reason}; {log_tail(self._layout.log(self.name))}")
         return True
 
     def _answers(self) -> bool:
@@ -109,7 +109,7 @@ class Server:
         return port is not None and self._kind.answers(port)
 
     def _client_port(self) -> int | None:
-        return self._book.of(self.name).get(self._kind.ports[0])
+        return self._book.ports_of(self.name).get(self._kind.ports[0])
 
 
 def _ending(code: int) -> str:

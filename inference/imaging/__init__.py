@@ -1,12 +1,12 @@
-"""Bytes to array: what the API checks at the door, and what a worker decodes.
+"""Conversion of image bytes to an array: the API checks the header, a worker decodes the pixels.
 
     bytes ──inspect──▶ ImageHeader ─ ─ queue ─ ─▶ decode_into ──▶ (H, W, C) in the model's dtype
             │                                       │
             header only, O(bytes) at most           every pixel
 
-- Raw arrays (bytes with shape and dtype) and .npy are taken as the model's description says: model-ready, or as pixels.
-- PNG, JPEG and WebP are always converted and resized. Of an animation the first frame is taken. EXIF orientation is
-  applied, transparency is laid on white, colour profiles are not applied.
+- The model's description says whether raw arrays (bytes with shape and dtype) and .npy files are model-ready, or pixels.
+- PNG, JPEG and WebP are always converted and resized. The first frame of an animation is used. EXIF orientation
+  is applied, transparency is laid on white, colour profiles are not applied.
 - Pixels have values 0 to 255 whatever the dtype, and reach the model as 0 to 255: nothing is scaled.
 """
 
@@ -52,18 +52,18 @@ def inspect(
 
     Args:
         data: the image's bytes.
-        shape: what `metadata.shape` says, in any form that `parse_shape` reads; None where it is not given.
-        dtype: what `metadata.dtype` says; None where it is not given. Both together make the bytes a raw array; one
+        shape: the value of `metadata.shape`, in any form that `parse_shape` reads; None if it is not given.
+        dtype: the value of `metadata.dtype`; None if it is not given. If both are given, the bytes are a raw array; one
             of them alone has to agree with the file.
         content_type: the media type that the client gave for the image, if any.
-        spec: the input of the model that is asked.
+        spec: the input of the requested model.
         limits: the limits of this service.
 
     Raises:
-        InvalidImage: empty, a broken header, or not as many bytes as shape and dtype ask for.
-        InvalidMetadata: shape or dtype is wrong, missing, or not what the model takes or the file has.
-        UnsupportedImageType: an image or document of a kind that is not read here.
-        PayloadTooLarge: more pixels than `limits` allows.
+        InvalidImage: the image is empty, its header is broken, or it does not have as many bytes as shape and dtype need.
+        InvalidMetadata: shape or dtype is wrong or missing, or differs from the model's input or from the file.
+        UnsupportedImageType: an image or document of a format that is not supported.
+        PayloadTooLarge: the image has more pixels than `limits` allows.
     """
     if not data:
         raise InvalidImage("the image is empty", field="image", expected=ACCEPTED)
@@ -72,18 +72,18 @@ def inspect(
         return ImageHeader(ImageFormat.RAW, layout.shape, layout.dtype.str)
     image_format = sniff(data)
     if image_format is ImageFormat.NPY:
-        declared.check_beside_array(shape, dtype, arrays.npy_layout(data, spec, limits))
+        declared.check_array_metadata(shape, dtype, arrays.npy_layout(data, spec, limits))
     elif image_format is not None:
         size = pictures.check_header(data, image_format, limits)
         is_on_its_side = partial(pictures.is_on_its_side, data, image_format, limits)
-        declared.check_beside_picture(shape, dtype, image_format, size, is_on_its_side)
+        declared.check_picture_metadata(shape, dtype, image_format, size, is_on_its_side)
     else:
         raise _refusal(data, shape, dtype, content_type)
     return ImageHeader(image_format, None, None)
 
 
 def decode(data: bytes | memoryview, header: ImageHeader, spec: InputSpec, limits: ImageLimits) -> NDArray[Any]:
-    """The image as a C-contiguous (H, W, C) array of the model's shape and dtype; raises what `decode_into` raises."""
+    """Decode an image to a C-contiguous (H, W, C) array of the model's shape and dtype; raises the errors of `decode_into`."""
     out = np.empty(spec.shape, spec.numpy_dtype)
     decode_into(out, data, header, spec, limits)
     return out
@@ -92,21 +92,21 @@ def decode(data: bytes | memoryview, header: ImageHeader, spec: InputSpec, limit
 def decode_into(out: NDArray[Any], data: bytes | memoryview, header: ImageHeader, spec: InputSpec, limits: ImageLimits) -> None:
     """Decode an image into `out`, e.g. one slot of a batch in shared memory.
 
-    Everything that `inspect` checked is checked again: the bytes come from a store, and the model may have changed.
+    All checks of `inspect` are repeated: the bytes come from a store, and the model may have changed.
 
     Args:
-        out: the model's shape and dtype; what it holds after an error is undefined.
+        out: an array of the model's shape and dtype; its content after an error is undefined.
         data: the image's bytes.
-        header: what `inspect` answered for them.
+        header: the result of `inspect` for them.
         spec: the input of the model.
         limits: the limits of this service.
 
     Raises:
-        InvalidImage: truncated, corrupt, or values that no pixel or model input may have.
-        InvalidMetadata: an array that no longer fits the model.
-        PayloadTooLarge: more pixels than `limits` allows.
+        InvalidImage: the image is truncated or corrupt, or has values that no pixel or model input may have.
+        InvalidMetadata: the array does not fit the model any more.
+        PayloadTooLarge: the image has more pixels than `limits` allows.
         ServiceUnavailable: not enough memory.
-        ValueError: `out` is not of the model's shape and dtype, which is the calling code's fault.
+        ValueError: `out` does not have the model's shape and dtype (a fault of the calling code).
     """
     if out.shape != spec.shape or out.dtype != spec.numpy_dtype:
         raise ValueError(f"out is {out.shape} {out.dtype}, the model's input {spec.shape} {spec.numpy_dtype}")
@@ -114,11 +114,11 @@ def decode_into(out: NDArray[Any], data: bytes | memoryview, header: ImageHeader
 
 
 class OpenImage:
-    """An image of which only the header was read.
+    """An image with a header that was read, and pixels that were not decoded yet.
 
     Args:
-        needed_bytes: memory that decoding takes at its peak, with the file's own, estimated from the header.
-        fill: decodes it into an array.
+        needed_bytes: peak memory of decoding, the file included, estimated from the header.
+        fill: decodes the image into an array.
     """
 
     __slots__ = ("_fill", "needed_bytes")
@@ -128,15 +128,15 @@ class OpenImage:
         self._fill = fill
 
     def decode_into(self, out: NDArray[Any]) -> None:
-        """Decode it, once; raises what the function `decode_into` raises, but for ValueError."""
+        """Decode the image, once; raises the errors of the function `decode_into` except ValueError."""
         try:
             self._fill(out)
         except MemoryError as error:
-            raise _memory_is_short() from error
+            raise _out_of_memory() from error
 
 
 def open_image(data: bytes | memoryview, header: ImageHeader, spec: InputSpec, limits: ImageLimits) -> OpenImage:
-    """Read what an image declares, and decode nothing yet; raises what `decode_into` raises, but for ValueError."""
+    """Read the header of an image and decode nothing; raises the errors of `decode_into` except ValueError."""
     try:
         if header.format is ImageFormat.RAW:
             layout = arrays.raw_layout(data, header.shape, header.dtype, spec, limits)
@@ -146,11 +146,11 @@ def open_image(data: bytes | memoryview, header: ImageHeader, spec: InputSpec, l
             picture = pictures.OpenPicture(data, header.format, spec, limits)
             return OpenImage(picture.needed_bytes, lambda out: np.copyto(out, picture.read()))
     except MemoryError as error:
-        raise _memory_is_short() from error
-    return OpenImage(array_bytes(layout, spec), lambda out: _array_into(out, layout, data, spec))
+        raise _out_of_memory() from error
+    return OpenImage(array_bytes(layout, spec), lambda out: _copy_array(out, layout, data, spec))
 
 
-def _array_into(out: NDArray[Any], layout: ArrayLayout, data: bytes | memoryview, spec: InputSpec) -> None:
+def _copy_array(out: NDArray[Any], layout: ArrayLayout, data: bytes | memoryview, spec: InputSpec) -> None:
     values = layout.read(data)
     if spec.raw is RawArrays.MODEL_READY:
         arrays.copy_model_ready(out, values)
@@ -158,12 +158,12 @@ def _array_into(out: NDArray[Any], layout: ArrayLayout, data: bytes | memoryview
         np.copyto(out, pictures.fit_pixels(arrays.as_pixels(values), spec))
 
 
-def _memory_is_short() -> ServiceUnavailable:
+def _out_of_memory() -> ServiceUnavailable:
     return ServiceUnavailable("not enough memory to decode the image at the moment", field="image")
 
 
 def _refusal(data: bytes, shape: object | None, dtype: object | None, content_type: str | None) -> InferenceError:
-    """The refusal that says what is wrong with bytes of no known format."""
+    """Create the error that says what is wrong with bytes of an unknown format."""
     if (refusal := refused_content(data)) is not None:
         return refusal
     expected = "shape and dtype in metadata, or a PNG, JPEG, WebP or .npy file"
@@ -173,5 +173,5 @@ def _refusal(data: bytes, shape: object | None, dtype: object | None, content_ty
         return InvalidMetadata(detail, field=f"metadata.{missing}", expected=expected)
     if (refusal := refused_media_type(content_type) or refused_document(data)) is not None:
         return refusal
-    detail = "the bytes are no PNG, JPEG, WebP or .npy file, and raw bytes need shape and dtype"
+    detail = "the bytes are not a PNG, JPEG, WebP or .npy file, and raw bytes need shape and dtype"
     return InvalidMetadata(detail, field="metadata.shape", expected=expected)

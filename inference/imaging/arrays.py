@@ -22,13 +22,13 @@ Pixels = NDArray[np.uint8]
 
 _CHANNELS = (1, 3, 4)
 
-#: numpy evaluates the header as Python; one of a plain array has 118 bytes
+#: NumPy evaluates the header as Python; the header of a plain array has 118 bytes
 _MAX_NPY_HEADER_BYTES = 1024
 
 
 @dataclass(frozen=True)
 class ArrayLayout:
-    """One image as an array in bytes: what is to be known to read its values."""
+    """Layout of one image that is stored as an array: all that is needed to read its values."""
 
     shape: tuple[int, int, int]
     dtype: np.dtype[Any]
@@ -36,21 +36,21 @@ class ArrayLayout:
     fortran_order: bool = False
 
     def read(self, data: bytes | memoryview) -> NDArray[Any]:
-        """The (H, W, C) values, a view of `data` but for booleans."""
+        """Return the (H, W, C) values: a view of `data`, or a copy if they are booleans."""
         flat = np.frombuffer(data, self.dtype, math.prod(self.shape), self.offset)
         if self.dtype.kind == "b":
-            # a byte other than 0 and 1 is no valid numpy boolean, and arithmetic on it is undefined
+            # a byte other than 0 and 1 is not a valid NumPy boolean, and arithmetic on it is undefined
             flat = flat.view(np.uint8) != 0
         return flat.reshape(self.shape, order="F" if self.fortran_order else "C")
 
 
 def raw_layout(data: bytes | memoryview, shape: object, dtype: object, spec: InputSpec, limits: ImageLimits) -> ArrayLayout:
-    """The layout of raw bytes with a shape and a dtype: H,W (its channels follow from the byte count) or H,W,C.
+    """Find the layout of raw bytes with a shape and a dtype: H,W (the byte count determines the channels) or H,W,C.
 
     Raises:
-        InvalidMetadata: shape or dtype is wrong or not what the model takes.
-        InvalidImage: there are not as many bytes as they ask for.
-        PayloadTooLarge: more pixels than `limits` allows.
+        InvalidMetadata: shape or dtype is wrong, or the model does not take it.
+        InvalidImage: the number of bytes differs from the number that shape and dtype need.
+        PayloadTooLarge: the image has more pixels than `limits` allows.
     """
     lengths, kind = image_lengths(parse_shape(shape)), parse_dtype(dtype)
     height, width, *rest = lengths
@@ -58,31 +58,31 @@ def raw_layout(data: bytes | memoryview, shape: object, dtype: object, spec: Inp
     channels = choices.get(len(data))
     if channels is None:
         raise _wrong_byte_count(data, lengths, kind, list(choices))
-    # base64 makes four bytes of three, and so four channels of three
+    # base64 turns three bytes into four, so three channels look like four
     if not rest and channels == max(_CHANNELS) and is_base64_of(data, len(data) * 3 // 4):
         detail = f"the image is base64 text of {len(data) * 3 // 4} bytes: decode it first"
-        raise InvalidImage(detail, field="image", expected="the bytes that it stands for")
+        raise InvalidImage(detail, field="image", expected="the decoded bytes")
     layout = ArrayLayout((height, width, channels), kind)
     _check_fit(layout, spec, limits)
     return layout
 
 
 def npy_layout(data: bytes | memoryview, spec: InputSpec, limits: ImageLimits) -> ArrayLayout:
-    """The layout of a .npy file, H,W or H,W,C; never unpickles.
+    """Read the layout of a .npy file, H,W or H,W,C; never unpickles.
 
     Raises:
-        InvalidImage: a broken header, another byte count than it announces, or an array that the model does not take.
-        PayloadTooLarge: more pixels than `limits` allows.
+        InvalidImage: the header is broken, announces another byte count, or describes an array that the model does not take.
+        PayloadTooLarge: the image has more pixels than `limits` allows.
     """
     shape, fortran_order, dtype, offset = _npy_header(data)
     try:
         height, width, *rest = image_lengths(parse_shape(shape))
         channels = rest[0] if rest else 1
-        # through its name, so that records and objects meet the same refusal as in metadata
+        # parsed by its name, so that records and objects are refused with the same error as in metadata
         layout = ArrayLayout((height, width, channels), parse_dtype(dtype.str), offset, fortran_order)
         _check_fit(layout, spec, limits)
     except InvalidMetadata as error:
-        # the sender gave no metadata to mend: what is wrong is in the file
+        # the client gave no metadata that it could correct: the error is in the file
         raise InvalidImage(f"the .npy file: {error.detail}", field="image", expected=error.expected) from error
     needed = offset + math.prod(layout.shape) * dtype.itemsize
     if len(data) != needed:
@@ -95,10 +95,10 @@ def npy_layout(data: bytes | memoryview, spec: InputSpec, limits: ImageLimits) -
 
 
 def as_pixels(values: NDArray[Any]) -> Pixels:
-    """Values 0 to 255 of any dtype as bytes: booleans become 0 and 255, floats are rounded and clipped.
+    """Convert values 0 to 255 of any dtype to bytes: booleans become 0 and 255, floats are rounded and clipped.
 
     Raises:
-        InvalidImage: NaN or infinity, floats that were scaled or shifted, or whole numbers outside 0 to 255.
+        InvalidImage: there are NaN or infinite values, scaled or shifted floats, or whole numbers outside 0 to 255.
     """
     if values.dtype.kind == "b":
         return np.where(values, np.uint8(MAX_PIXEL_VALUE), np.uint8(0))
@@ -115,7 +115,7 @@ def copy_model_ready(out: NDArray[Any], values: NDArray[Any]) -> None:
     """Cast `values` into `out`, the model's input, without scaling.
 
     Raises:
-        InvalidImage: NaN or infinity, also by the cast, or whole numbers that do not fit.
+        InvalidImage: there are NaN or infinite values (before or after the cast), or whole numbers that do not fit.
     """
     if out.dtype == np.uint8:
         _check_byte_range(values)
@@ -142,8 +142,8 @@ def _check_fit(layout: ArrayLayout, spec: InputSpec, limits: ImageLimits) -> Non
             field="metadata.shape",
             expected=joined(spec.shape),
         )
-    # numpy's "same_kind" rule refuses int64 for uint8, which is what plain Python lists become, and lets uint16 wrap:
-    # so any whole-number type is taken here, and `copy_model_ready` refuses the values that do not fit
+    # NumPy's "same_kind" rule refuses int64 (the type of plain Python lists) for uint8, and lets uint16 wrap: so any
+    # whole-number type is accepted here, and `copy_model_ready` refuses values that do not fit
     if spec.numpy_dtype.kind != "f" and layout.dtype.kind == "f":
         raise InvalidMetadata(
             f"{layout.dtype} values do not go into the model's {spec.dtype} without loss",
@@ -173,15 +173,15 @@ def _wrong_byte_count(
 
 
 def _npy_header(data: bytes | memoryview) -> tuple[tuple[int, ...], bool, np.dtype[Any], int]:
-    """Shape, Fortran order, dtype and the offset of the values; format: numpy.lib.format, versions 1.0 and 2.0."""
+    """Read shape, Fortran order, dtype and offset of the values; format: numpy.lib.format, versions 1.0 and 2.0."""
     file = io.BytesIO(data[: 2 * _MAX_NPY_HEADER_BYTES])
     try:
         version = np.lib.format.read_magic(file)
-        # 3.0 differs in the encoding of field names only, and records are no images
+        # version 3.0 differs only in the encoding of field names, and records are not images
         read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
         shape, fortran_order, dtype = read(file, max_header_size=_MAX_NPY_HEADER_BYTES)
     except Exception as error:
-        # what numpy's parser raises for made-up headers is anything from SyntaxError to RecursionError
+        # for forged headers NumPy's parser raises anything from SyntaxError to RecursionError
         raise InvalidImage(
             "the header of the .npy file cannot be read", field="image", expected=f"an {ImageFormat.NPY.label} file"
         ) from error
@@ -189,7 +189,7 @@ def _npy_header(data: bytes | memoryview) -> tuple[tuple[int, ...], bool, np.dty
 
 
 def _check_finite(values: NDArray[Any]) -> None:
-    # minimum and maximum carry NaN and infinity, and need no array of booleans
+    # minimum and maximum propagate NaN and infinity, without an array of booleans
     if not (np.isfinite(values.min()) and np.isfinite(values.max())):
         raise InvalidImage("the array has NaN or infinite values", field="image", expected="finite values")
 

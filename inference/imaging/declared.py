@@ -1,4 +1,4 @@
-"""A shape or a dtype beside a file that says its own: what is given has to agree, or the wrong file was sent."""
+"""Comparison of a given shape or dtype with the file's own: if they differ, the client has sent the wrong file."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from inference.imaging.picture_file import Size
 _CHANNELS_OF_PICTURES = (1, 3, 4)
 
 
-def check_beside_array(shape: object | None, dtype: object | None, layout: ArrayLayout) -> None:
-    """Check what is given beside a .npy file; H,W is enough, and a dtype without a byte order.
+def check_array_metadata(shape: object | None, dtype: object | None, layout: ArrayLayout) -> None:
+    """Compare the metadata with a .npy file; H,W is enough as a shape, and a dtype needs no byte order.
 
     Raises:
-        InvalidMetadata: it is no shape or dtype, or not the file's.
+        InvalidMetadata: the shape or dtype is invalid, or differs from the file's.
     """
     if shape is not None:
         lengths = image_lengths(parse_shape(shape))
@@ -29,20 +29,20 @@ def check_beside_array(shape: object | None, dtype: object | None, layout: Array
     _check_dtype(dtype, ImageFormat.NPY, layout.dtype)
 
 
-def check_beside_picture(
+def check_picture_metadata(
     shape: object | None, dtype: object | None, image_format: ImageFormat, size: Size, is_on_its_side: Callable[[], bool]
 ) -> None:
-    """Check what is given beside a PNG, JPEG or WebP file; of the channels any that pictures have will do.
+    """Compare the metadata with a PNG, JPEG or WebP file; any number of channels that pictures have is accepted.
 
     Args:
         shape: H,W or H,W,C, before or after the orientation is applied.
-        dtype: the pixels of every picture are uint8.
-        image_format: the file's.
+        dtype: must be uint8, the type of every picture's pixels.
+        image_format: the format of the file.
         size: its width and height, before the orientation is applied.
-        is_on_its_side: whether the orientation changes height for width; asked only where that decides.
+        is_on_its_side: whether the orientation swaps height and width; called only if the answer matters.
 
     Raises:
-        InvalidMetadata: it is no shape or dtype, or not the file's.
+        InvalidMetadata: the shape or dtype is invalid, or differs from the file's.
     """
     if shape is not None:
         height, width, *rest = lengths = image_lengths(parse_shape(shape))

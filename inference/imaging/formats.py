@@ -1,4 +1,4 @@
-"""The formats that are read, and how they are told apart."""
+"""Supported formats, their detection by magic bytes, and the limit on pixels."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ SNIFFED_BYTES = 16
 
 @dataclass(frozen=True)
 class ImageLimits:
-    #: height times width of an encoded image, or of an array that is taken as pixels
+    #: height times width of an encoded image, or of an array that holds pixels
     max_pixels: int
 
     def check(self, width: int, height: int) -> None:
-        """Raise `PayloadTooLarge` when a picture of this size has too many pixels."""
+        """Raise `PayloadTooLarge` if a picture of this size has too many pixels."""
         pixels = width * height
         if pixels > self.max_pixels:
             raise PayloadTooLarge(
@@ -29,7 +29,7 @@ class ImageLimits:
 
 
 def sniff(data: bytes | memoryview) -> ImageFormat | None:
-    """The format by its magic bytes, None when they are of none that is read here."""
+    """Find the format by its magic bytes; None if it is not supported."""
     head = bytes(data[:SNIFFED_BYTES])
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
         return ImageFormat.WEBP

@@ -1,8 +1,8 @@
-"""Memory that decoding one image takes at its peak, estimated from the header before any pixel is decoded.
+"""Peak memory of decoding one image, estimated from the header before any pixel is decoded.
 
 The factors were measured with Pillow 13 (resident memory, 16 megapixels of each format and mode) and rounded up. Pillow stores
-one byte for a pixel of greys and palettes, two for 16-bit greys, and four for everything else, RGB among it; the copies
-of each conversion are there at the same time.
+one byte per pixel for greys and palettes, two for 16-bit greys, and four for everything else, RGB included; the copies
+of all conversions exist at the same time.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ from inference.models.spec import InputSpec, RawArrays
 
 _COLOUR_BYTES = 4
 _STORED_BYTES = {"1": 1, "L": 1, "P": 1, "I;16": 2}
-#: modes whose transparency, if there is any, is one colour of a PNG
+#: modes in which transparency, if there is any, is one colour of a PNG
 _ONE_COLOUR_MODES = {"1", "L", "I;16", "RGB"}
-#: two canvases of libwebp's decoder, and its answer
+#: bytes per pixel: two canvases of libwebp's decoder, and its result
 _WEBP_BYTES = 12
-#: of one coefficient of a progressive JPEG, which libjpeg holds all of
+#: bytes of one coefficient of a progressive JPEG; libjpeg keeps all of them in memory
 _COEFFICIENT_BYTES = 2
-#: what resizing and numpy take beside the picture
+#: bytes per pixel that resizing and NumPy need in addition to the picture
 _SPARE_BYTES = 1
-#: of floats: clipped and rounded
+#: copies of an array of floats: one clipped, one rounded
 _FLOAT_COPIES = 2
-#: of an array of pixels: as Pillow's picture, without alpha, and as bytes in between
+#: bytes per pixel of an array: Pillow's picture, the picture without alpha, and the bytes in between
 _ARRAY_PIXEL_BYTES = 12
 
 
 def picture_bytes(picture: ImageFile, file: PictureFile, spec: InputSpec, *, is_turned: bool) -> int:
-    """Estimate the bytes that decoding a picture for `spec` takes, with those of its file.
+    """Estimate the memory in bytes that decoding a picture for `spec` needs, its file included.
 
     Args:
-        picture: opened and not loaded; of a JPEG with the reduced size that it is decoded at.
+        picture: opened and not loaded; a JPEG has the reduced size at which it is decoded.
         file: its file.
         spec: the input of the model.
-        is_turned: whether its orientation makes another copy.
+        is_turned: whether its orientation needs another copy.
     """
     per_pixel = _pixel_bytes(picture, spec, is_turned=is_turned)
     if isinstance(picture, WebPImageFile):
@@ -55,7 +55,7 @@ def picture_bytes(picture: ImageFile, file: PictureFile, spec: InputSpec, *, is_
 
 
 def array_bytes(layout: ArrayLayout, spec: InputSpec) -> int:
-    """Estimate the bytes that taking an array into `spec`'s input takes, with its own."""
+    """Estimate the memory in bytes that converting an array to `spec`'s input needs, the array included."""
     height, width, channels = layout.shape
     own = height * width * channels * layout.dtype.itemsize
     if spec.raw is RawArrays.MODEL_READY:
@@ -81,6 +81,6 @@ def _pixel_bytes(picture: ImageFile, spec: InputSpec, *, is_turned: bool) -> int
 
 
 def _samples_of_a_pixel(picture: JpegImageFile) -> float:
-    """Samples of all components by those of the finest: 3 for 4:4:4, 1.5 for 4:2:0."""
+    """Compute the samples of all components per sample of the finest one: 3 for 4:4:4, 1.5 for 4:2:0."""
     areas = [across * down for _, across, down, _ in picture.layer]
     return sum(areas) / max(*areas, 1)

@@ -1,9 +1,9 @@
-"""PNG, JPEG and WebP, and arrays of pixels: to the model's channels, height and width, as bytes.
+"""Conversion of PNG, JPEG and WebP files and arrays of pixels to the model's channels, height and width, as bytes.
 
-Pillow's switches (LOAD_TRUNCATED_IMAGES, MAX_IMAGE_PIXELS, warning filters) are process-wide, so none is touched here:
-the limits are checked before Pillow gets to its own, and it is handed what concerns the pixels alone. Pillow reads every
-chunk in Python and allocates a WebP's canvas on opening, and a JPEG may repeat its scans: without the bounds of `png`,
-`jpeg` and `webp`, 10 MB keep the API busy for seconds, and 125 KB a worker for 11 s at 16 megapixels.
+Pillow's switches (LOAD_TRUNCATED_IMAGES, MAX_IMAGE_PIXELS, warning filters) are process-wide, so this module changes none:
+it checks its limits before Pillow checks its own, and passes only data that concern the pixels. Pillow reads every chunk
+in Python and allocates a WebP's canvas on opening, and a JPEG may repeat its scans: without the bounds of `png`, `jpeg`
+and `webp`, 10 MB keep the API busy for seconds, and 125 KB a worker for 11 s at 16 megapixels.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from inference.imaging.picture_file import PictureFile, Size
 from inference.imaging.transparency import load_with_colour_on_white, on_white
 from inference.models.spec import InputSpec, Interpolation, Resize
 
-#: opened by class: Image.open loads its plugins on first use, and takes a camera's JPEG with previews for an MPO
+#: opened by class: Image.open loads its plugins on first use, and treats a camera's JPEG with previews as an MPO
 _PLUGINS: dict[ImageFormat, type[ImageFile]] = {
     ImageFormat.PNG: PngImageFile,
     ImageFormat.JPEG: JpegImageFile,
@@ -46,7 +46,7 @@ _RESAMPLING = {
     Interpolation.LANCZOS: Image.Resampling.LANCZOS,
 }
 
-#: EXIF orientation to what puts the picture upright (CIPA DC-008, tag 0x0112)
+#: EXIF orientation (CIPA DC-008, tag 0x0112) to the operation that turns the picture upright
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -58,7 +58,7 @@ _UPRIGHT = {
 }
 _FIRST_ORIENTATION_ON_ITS_SIDE = 5
 
-#: a JPEG is decoded at no less than this many times the target's width and height; at 1 the blur can be seen
+#: a JPEG is decoded at no less than this many times the target's width and height; at 1 the blur is visible
 _DRAFT_MARGIN = 2
 
 _MAX_REASON_CHARACTERS = 120
@@ -69,54 +69,54 @@ def check_header(data: bytes | memoryview, image_format: ImageFormat, limits: Im
 
     Raises:
         InvalidImage: the header is broken.
-        PayloadTooLarge: more pixels than `limits` allows.
+        PayloadTooLarge: the image has more pixels than `limits` allows.
     """
-    return _open(_file_in(data, image_format, pixels=False), image_format, limits).size
+    return _open(_reduce_file(data, image_format, pixels=False), image_format, limits).size
 
 
 def is_on_its_side(data: bytes | memoryview, image_format: ImageFormat, limits: ImageLimits) -> bool:
-    """Whether the orientation changes height for width; raises what `check_header` raises."""
-    picture = _open(_file_in(data, image_format, pixels=True), image_format, limits)
+    """Whether the orientation swaps height and width; raises the errors of `check_header`."""
+    picture = _open(_reduce_file(data, image_format, pixels=True), image_format, limits)
     return _orientation(picture) >= _FIRST_ORIENTATION_ON_ITS_SIDE
 
 
 class OpenPicture:
-    """A PNG, JPEG or WebP image whose header was read, and whose pixels were not.
+    """A PNG, JPEG or WebP image with a header that was read, and pixels that were not decoded yet.
 
     Args:
         data: its file.
-        image_format: what it is.
-        spec: the input of the model that it is decoded for.
+        image_format: the format of the file.
+        spec: the input of the model that gets the picture.
         limits: the limits of this service.
 
     Raises:
         InvalidImage: the header is broken.
-        PayloadTooLarge: more pixels than `limits` allows.
+        PayloadTooLarge: the image has more pixels than `limits` allows.
     """
 
     def __init__(self, data: bytes | memoryview, image_format: ImageFormat, spec: InputSpec, limits: ImageLimits) -> None:
         self._format = image_format
         self._spec = spec
-        self._file = _file_in(data, image_format, pixels=True)
+        self._file = _reduce_file(data, image_format, pixels=True)
         self._picture = _open(self._file, image_format, limits)
         self._upright = _UPRIGHT.get(_orientation(self._picture))
         if isinstance(self._picture, JpegImageFile):
-            with _refusing(image_format):
+            with _invalid_image_on_error(image_format):
                 _decode_reduced(self._picture, spec)
 
     @property
     def needed_bytes(self) -> int:
-        """Memory that `read` takes at its peak, estimated."""
+        """Estimated peak memory of `read`."""
         return picture_bytes(self._picture, self._file, self._spec, is_turned=self._upright is not None)
 
     def read(self) -> Pixels:
         """Decode the picture to the (H, W, C) bytes of the model's shape; can be called once.
 
         Raises:
-            InvalidImage: truncated or corrupt.
+            InvalidImage: the picture is truncated or corrupt.
         """
         file, picture = self._file, self._picture
-        with _refusing(self._format):
+        with _invalid_image_on_error(self._format):
             if file.end_is_doubtful:
                 jpeg.check_scans(file)
             shown = load_with_colour_on_white(picture, file.encoded)
@@ -126,11 +126,11 @@ class OpenPicture:
                 png.check_rows(file)
             upright = shown if self._upright is None else shown.transpose(self._upright)
             flat = _to_channels(upright, self._spec.shape[-1])
-        return _resized(flat, self._spec)
+        return _resize(flat, self._spec)
 
 
-def _file_in(data: bytes | memoryview, image_format: ImageFormat, *, pixels: bool) -> PictureFile:
-    """Take what concerns the pixels from the file; raises InvalidImage where its header is broken."""
+def _reduce_file(data: bytes | memoryview, image_format: ImageFormat, *, pixels: bool) -> PictureFile:
+    """Extract the parts of the file that concern the pixels; raises InvalidImage if its header is broken."""
     try:
         if image_format is ImageFormat.PNG:
             file = png.read_png(data, pixels=pixels)
@@ -151,7 +151,7 @@ def _file_in(data: bytes | memoryview, image_format: ImageFormat, *, pixels: boo
 
 def _open(file: PictureFile, image_format: ImageFormat, limits: ImageLimits) -> ImageFile:
     limits.check(*file.size)
-    with _refusing(image_format):
+    with _invalid_image_on_error(image_format):
         picture = _PLUGINS[image_format](io.BytesIO(file.encoded))
     limits.check(*picture.size)
     picture.info.update(file.metadata)
@@ -164,11 +164,11 @@ def fit_pixels(pixels: Pixels, spec: InputSpec) -> Pixels:
     if pixels.shape == spec.shape and _kept_box(width, height, spec) == (0, 0, width, height):
         return pixels
     picture = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
-    return _resized(_to_channels(picture, spec.shape[-1]), spec)
+    return _resize(_to_channels(picture, spec.shape[-1]), spec)
 
 
 @contextmanager
-def _refusing(image_format: ImageFormat) -> Iterator[None]:
+def _invalid_image_on_error(image_format: ImageFormat) -> Iterator[None]:
     try:
         yield
     except (InferenceError, MemoryError):
@@ -186,9 +186,9 @@ def _refusing(image_format: ImageFormat) -> Iterator[None]:
 
 
 def _decode_reduced(picture: JpegImageFile, spec: InputSpec) -> None:
-    """Let the JPEG decoder leave out what resizing would throw away: its inverse DCT can halve, quarter or eighth."""
+    """Reduce the size at which the JPEG decoder works: its inverse DCT can scale to a half, a quarter or an eighth."""
     if spec.interpolation is Interpolation.NEAREST:
-        # nearest means one of the picture's own pixels
+        # the nearest interpolation has to take one of the picture's own pixels
         return
     height, width, channels = spec.shape
     if _orientation(picture) >= _FIRST_ORIENTATION_ON_ITS_SIDE:
@@ -201,9 +201,9 @@ def _decode_reduced(picture: JpegImageFile, spec: InputSpec) -> None:
 
 def _orientation(picture: Image.Image) -> int:
     try:
-        # PngImageFile's own method decodes the pixels first, to see whether the orientation comes after them
+        # PngImageFile's own method decodes the pixels first, in case the orientation comes after them
         value = Image.Image.getexif(picture).get(Base.Orientation, 1)
-    except Exception:  # noqa: BLE001 - a camera's broken EXIF data do not make its picture unreadable
+    except Exception:  # noqa: BLE001 - a picture with a camera's broken EXIF data can still be read
         return 1
     return value if isinstance(value, int) else 1
 
@@ -216,7 +216,7 @@ def _to_channels(picture: Image.Image, channels: int) -> Image.Image:
 
 
 def _kept_box(width: int, height: int, spec: InputSpec) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom of what is kept: whole pixels, so that a picture of the model's size stays as is."""
+    """Compute left, top, right and bottom of the kept part: whole pixels, so that a picture of the model's size is unchanged."""
     if spec.resize is Resize.STRETCH:
         return 0, 0, width, height
     side = max(1, round(min(width, height) * spec.crop_fraction))
@@ -224,7 +224,7 @@ def _kept_box(width: int, height: int, spec: InputSpec) -> tuple[int, int, int, 
     return left, top, left + side, top + side
 
 
-def _resized(picture: Image.Image, spec: InputSpec) -> Pixels:
+def _resize(picture: Image.Image, spec: InputSpec) -> Pixels:
     height, width, channels = spec.shape
     box = _kept_box(picture.width, picture.height, spec)
     resized = picture.resize((width, height), _RESAMPLING[spec.interpolation], box)

@@ -1,9 +1,9 @@
-"""Arrays of floats that are taken as pixels: whether their values are those of a picture, or scaled or shifted.
+"""Check that an array of floats holds pixel values, and not scaled or shifted ones.
 
 Floats are rounded and clipped, so a scaled or normalised picture would pass as a black or white one and get a wrong class
-without a word. A picture that was resized may go past both ends, at its edges. With the kernels in use (bicubic, Lanczos)
-it goes past by up to 0.36 of its largest value below 0, and to 1.58 times 255 above; what lies below 0 adds up to at most
-a third of what lies above it, and to a tenth in text on black. A picture less its mean adds up to the same on both sides.
+without a warning. A resized picture may exceed the range 0 to 255 at its edges. With the kernels in use (bicubic, Lanczos)
+it goes down to -0.36 times its largest value, and up to 1.58 times 255; the sum of its values below 0 is at most a third
+of the sum of those above 0, and a tenth for text on black. A picture minus its mean has the same sum on both sides.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ from inference.errors import InvalidImage
 
 MAX_PIXEL_VALUE = 255
 
-#: how far from a whole number a value is still one
+#: maximum distance from a whole number at which a value still counts as whole
 _ROUNDING = 0.01
-#: what scaling makes of white: 2.8 with the usual means and deviations, 4.4 with a deviation alone, 5.5 with a logarithm
+#: maximum value of white after scaling: 2.8 with the usual means and deviations, 4.4 with a deviation only, 5.5 with a
+#: logarithm
 _MAX_SCALED = 6.0
-#: scaling leaves no picture as dark as this; a wrong byte order does, or whole numbers that are read as floats
+#: no scaled picture is as dark as this; a wrong byte order gives such values, or whole numbers that are read as floats
 _MIN_SCALED = 1e-6
-#: how far a resized picture goes below 0, by its largest value, and above 255, by that
+#: maximum distance of a resized picture's values below 0, relative to its largest value, and above 255, relative to 255
 _MAX_UNDERSHOOT = 0.4
 _MAX_OVERSHOOT = 0.6
-#: sum of what lies below 0, by the sum of what lies above it; and of what lies above 255, by the same
+#: maximum sum of the distances below 0, relative to the sum of the values above 0; and of those above 255, relative to it
 _MAX_SUM_BELOW = 1 / 3
 _MAX_SUM_ABOVE = 1 / 16
 
@@ -34,35 +35,35 @@ _COLOURS = 3
 
 
 def check_pixel_floats(values: NDArray[Any]) -> None:
-    """Check an (H, W, C) array of finite floats; of one with alpha, the colours and the alpha each for themselves.
+    """Check an (H, W, C) array of finite floats; colours and alpha are checked separately.
 
     Raises:
-        InvalidImage: the values are no pixels from 0 to 255.
+        InvalidImage: the values are not pixels from 0 to 255.
     """
     _check_range(values[..., :_COLOURS], "pixels")
     if values.shape[-1] > _COLOURS:
         _check_range(values[..., _COLOURS:], "alpha values")
 
 
-def _check_range(values: NDArray[Any], what: str) -> None:
+def _check_range(values: NDArray[Any], name: str) -> None:
     low, high = float(values.min()), float(values.max())
     if low >= 0 and _MAX_SCALED < high <= MAX_PIXEL_VALUE:
         return
     if low == high == 0:
-        # black, whatever the scale is
+        # black at any scale
         return
     if low >= 0 and 1 / MAX_PIXEL_VALUE < high <= 1:
-        raise InvalidImage(f"the {what} lie between 0 and 1", field="image", expected=f"{what} from 0 to 255: multiply by 255")
+        raise InvalidImage(f"the {name} are between 0 and 1", field="image", expected=f"{name} from 0 to 255: multiply by 255")
     if not (_is_dark_picture(values, low, high) if high <= _MAX_SCALED else _is_resized_picture(values, low, high)):
         raise InvalidImage(
-            f"the values are no {what} from 0 to 255: they go from {low:.6g} to {high:.6g}",
+            f"the values are not {name} from 0 to 255: they range from {low:.6g} to {high:.6g}",
             field="image",
-            expected=f"{what} from 0 to 255: {_remedy(low, high)}",
+            expected=f"{name} from 0 to 255: {_remedy(low, high)}",
         )
 
 
 def _is_dark_picture(values: NDArray[Any], low: float, high: float) -> bool:
-    """Whether values that scaling may have made as well are the whole numbers of a dark picture."""
+    """Whether values in the range of scaled ones are the whole numbers of a dark picture."""
     return low >= -_ROUNDING and high > 1 + _ROUNDING and float(np.abs(values - np.rint(values)).max()) <= _ROUNDING
 
 
@@ -78,7 +79,7 @@ def _is_resized_picture(values: NDArray[Any], low: float, high: float) -> bool:
 
 def _remedy(low: float, high: float) -> str:
     if max(-low, high) < _MIN_SCALED:
-        return "look at the dtype and its byte order, e.g. >f4 or <f4"
+        return "check the dtype and its byte order, e.g. >f4 or <f4"
     if low < 0:
         return "undo the scaling or the subtraction of a mean, e.g. (x + 1) * 127.5 for values from -1 to 1"
     if high <= _MAX_SCALED:

@@ -1,8 +1,8 @@
-"""The chunks of a PNG file (ISO/IEC 15948, chapters 5 and 11) that concern its pixels.
+"""Chunks of a PNG file (ISO/IEC 15948, chapters 5 and 11) that concern its pixels.
 
-Pillow reads every chunk in Python, and refuses a file for a text whose checksum is wrong or which unfolds to much: so
-the decoder is handed none. Its checks of the header and the palette stand; that of the pixels is zlib's. The decoder
-leaves rows at 0, without a word, that the pixels of a file do not have.
+Pillow reads every chunk in Python, and refuses a file if a text has a wrong checksum or is too large when decompressed: so
+the decoder gets no texts. Its checks of the header and the palette still apply; zlib checks the pixels. If rows are missing
+in the file, the decoder leaves them at 0 without a warning.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from PIL.PngImagePlugin import PngImageFile
 
 from inference.imaging.picture_file import PictureFile, too_complex, truncated
 
-#: chunks without pixels: far above what editors write, and skipped in 10 ms
+#: chunks without pixels: far more than editors write, and skipped in 10 ms
 _MAX_OTHER_CHUNKS = 10_000
-#: with those of the pixels: a file of 32 MB reaches it with 335 bytes in each, where encoders write 4 KB and more
+#: all chunks: a file of 32 MB reaches this limit with 335 bytes per chunk; encoders write 4 KB and more
 _MAX_CHUNKS = 100_000
-#: of a text that may hold the orientation, once it is unfolded
+#: size of a decompressed text that may hold the orientation
 _MAX_PROFILE_BYTES = 2**20
 
 _SIGNATURE_BYTES = 8
@@ -28,12 +28,12 @@ _CHUNK = struct.Struct(">I4s")
 _IEND = bytes.fromhex("0000000049454e44ae426082")
 
 _GREY, _RGB, _INDEXED = 0, 2, 3
-#: samples of a pixel by colour type
+#: samples per pixel by colour type
 _SAMPLES = {_GREY: 1, _RGB: 3, _INDEXED: 1, 4: 2, 6: 4}
-#: of an interlaced picture: first column and row of each pass, and the steps to the next
+#: passes of an interlaced picture: first column, first row, and the steps to the next column and row
 _PASSES = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
-_UNFOLDED_AT_ONCE = 2**16
-#: one colour, or an alpha for each colour of the palette; the other colour types have alpha in their pixels
+_DECOMPRESSED_AT_ONCE = 2**16
+#: length of tRNS: one colour, or an alpha for each colour of the palette; other colour types have alpha in their pixels
 _TRNS_BYTES = {_GREY: range(2, 3), _RGB: range(6, 7), _INDEXED: range(1, 257)}
 
 _TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
@@ -43,7 +43,7 @@ _XMP = b"XML:com.adobe.xmp\0"
 
 
 class _Chunk:
-    """One chunk in a file; its bytes are read when they are asked for."""
+    """One chunk in a file; its bytes are read on demand."""
 
     __slots__ = ("end", "kind", "start", "view")
 
@@ -59,7 +59,7 @@ class _Chunk:
 
     @property
     def is_intact(self) -> bool:
-        """Whether all of it is there, and its checksum is right."""
+        """Whether the chunk is complete and its checksum is right."""
         if self.end > len(self.view):
             return False
         checksum = zlib.crc32(self.view[self.start + 4 : self.end - 4])
@@ -67,14 +67,14 @@ class _Chunk:
 
 
 def read_png(data: bytes | memoryview, *, pixels: bool) -> PictureFile | None:
-    """Take IHDR, PLTE, tRNS and the pixels from the file; None where its header is broken.
+    """Extract IHDR, PLTE, tRNS and the pixels from the file; None if its header is broken.
 
     Args:
         data: the file.
-        pixels: whether they are wanted; without them the file is read up to the first.
+        pixels: whether the result includes the pixels; without them the file is read up to the first pixel chunk.
 
     Raises:
-        InvalidImage: too many chunks.
+        InvalidImage: there are too many chunks.
     """
     view = memoryview(data)
     kind, width, height, _, colour, _ = _IHDR.unpack_from(view)
@@ -98,10 +98,10 @@ def read_png(data: bytes | memoryview, *, pixels: bool) -> PictureFile | None:
 
 
 def may_lack_rows(picture: PngImageFile) -> bool:
-    """Whether a loaded picture may be one whose last rows are missing: most are told by a last row that is not all 0."""
+    """Whether the last rows of a loaded picture may be missing: it has all rows if its last row is not all 0."""
     if picture.info.get("interlace"):
         return True
-    # most pictures are told by the last pixel alone
+    # the last pixel decides for most pictures
     last_pixel = picture.getpixel((picture.width - 1, picture.height - 1))
     if last_pixel != 0 and last_pixel != (0,) * len(picture.getbands()):
         return False
@@ -110,39 +110,39 @@ def may_lack_rows(picture: PngImageFile) -> bool:
 
 
 def check_rows(file: PictureFile) -> None:
-    """Unfold the pixels to see whether every row is there.
+    """Decompress the pixels and check that no row is missing.
 
     Raises:
         InvalidImage: rows are missing.
     """
     view = memoryview(file.encoded)
-    missing = _unfolded_bytes(view)
-    unfolding = zlib.decompressobj()
+    missing = _decompressed_bytes(view)
+    decompressor = zlib.decompressobj()
     for chunk in _chunks(view):
         piece = bytes(chunk.body) if chunk.kind == b"IDAT" else b""
         while piece and missing > 0:
-            missing -= len(unfolding.decompress(piece, _UNFOLDED_AT_ONCE))
-            piece = unfolding.unconsumed_tail
-    if missing > len(unfolding.flush()):
+            missing -= len(decompressor.decompress(piece, _DECOMPRESSED_AT_ONCE))
+            piece = decompressor.unconsumed_tail
+    if missing > len(decompressor.flush()):
         raise truncated("PNG")
 
 
-def _unfolded_bytes(view: memoryview) -> int:
+def _decompressed_bytes(view: memoryview) -> int:
     _, width, height, depth, colour, is_interlaced = _IHDR.unpack_from(view)
     bits = depth * _SAMPLES[colour]
     passes = [
         (-(-(width - left) // across), -(-(height - top) // down))
         for left, top, across, down in (_PASSES if is_interlaced else ((0, 0, 1, 1),))
     ]
-    # each row begins with its filter; a pass without columns has no rows
+    # each row begins with a filter byte; a pass without columns has no rows
     return sum(rows * (1 + (columns * bits + 7) // 8) for columns, rows in passes if columns > 0)
 
 
 def _chunks(view: memoryview) -> Iterator[_Chunk]:
-    """Yield chunks up to the end, or to bytes that are none.
+    """Yield chunks up to the end, or to bytes that are not a chunk.
 
     Raises:
-        InvalidImage: more of them than `_MAX_OTHER_CHUNKS` and `_MAX_CHUNKS` allow.
+        InvalidImage: there are more of them than `_MAX_OTHER_CHUNKS` and `_MAX_CHUNKS` allow.
     """
     position, others = _SIGNATURE_BYTES, 0
     for _ in range(_MAX_CHUNKS):
@@ -162,16 +162,16 @@ def _chunks(view: memoryview) -> Iterator[_Chunk]:
 
 def _concerns_pixels(chunk: _Chunk, colour: int) -> bool:
     if chunk.kind == b"PLTE":
-        # of the other colour types it is a suggestion for screens of 256 colours
+        # for the other colour types a palette is a suggestion for screens of 256 colours
         return colour == _INDEXED
-    # as libpng does: one that is damaged, or of another length than the colour type has, is passed over
+    # like libpng: a damaged chunk, or one with a wrong length for the colour type, is skipped
     return chunk.kind == b"tRNS" and chunk.is_intact and len(chunk.body) in _TRNS_BYTES.get(colour, ())
 
 
 def _pixels(
     view: memoryview, first: _Chunk, following: Iterator[_Chunk], profiles: dict[bytes, _Chunk]
 ) -> Iterator[memoryview | bytes]:
-    """Yield the IDAT chunks in pieces as long as possible, and the end; gather the profiles that come after them."""
+    """Yield the IDAT chunks in pieces as long as possible, and the end; collect the profiles that come after them."""
     start, end = first.start, first.end
     for chunk in following:
         if chunk.kind == b"IEND":
@@ -185,7 +185,7 @@ def _pixels(
         end = chunk.end
     yield view[start:end]
     if end <= len(view):
-        # else it would be read as pixels
+        # otherwise it would be read as pixels
         yield _IEND
 
 
@@ -212,27 +212,27 @@ def _metadata(profiles: dict[bytes, _Chunk]) -> dict[str, bytes]:
 
 
 def _text(chunk: _Chunk, at: int) -> bytes:
-    """The text after the keyword; empty where it is broken or unfolds to more than `_MAX_PROFILE_BYTES`."""
+    """Read the text after the keyword; empty if it is broken or larger than `_MAX_PROFILE_BYTES` when decompressed."""
     text = bytes(chunk.body[at:])
     is_compressed = chunk.kind == b"zTXt"
     if chunk.kind == b"zTXt":
         text = text[1:]
     elif chunk.kind == b"iTXt":
         is_compressed = text[:1] == b"\1"
-        # two bytes, then language and translated keyword
+        # two bytes, then the language and the translated keyword
         text = text[2:].split(b"\0", 2)[-1]
     if not is_compressed:
         return text
-    unfolding = zlib.decompressobj()
+    decompressor = zlib.decompressobj()
     try:
-        unfolded = unfolding.decompress(text, _MAX_PROFILE_BYTES)
+        decompressed = decompressor.decompress(text, _MAX_PROFILE_BYTES)
     except zlib.error:
         return b""
-    return b"" if unfolding.unconsumed_tail else unfolded
+    return b"" if decompressor.unconsumed_tail else decompressed
 
 
 def _from_hexadecimal(profile: bytes) -> bytes:
-    """ImageMagick's form: an empty line, the name and the length, then digits."""
+    """Decode ImageMagick's form: an empty line, the name and the length, then digits."""
     try:
         return bytes.fromhex("".join(profile.decode("ascii").split("\n")[3:]))
     except ValueError:

@@ -1,7 +1,7 @@
-"""Names of the files that people send instead of a picture, by their first bytes, so that the answer can say what it was.
+"""Detection of files that are sent by mistake, by their first bytes, so that the error names their format.
 
-Text on the way (JSON, forms, shells) makes text of files: base64, a data URL, hexadecimal digits. It is decoded far enough to
-see a file's first bytes, so that bytes of an array are not taken for it.
+Text transports (JSON, forms, shells) turn files into text: base64, a data URL, hexadecimal digits. Such text is decoded far
+enough to see a file's first bytes, so that the bytes of an array are not mistaken for it.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _REFUSED_BRANDS = {
     b"msf1": "HEIF",
 }
 
-#: media types that promise one of the accepted formats, or nothing
+#: media types of the accepted formats, and those that name no format
 _ACCEPTED_TYPES = {
     "",
     "application/octet-stream",
@@ -67,9 +67,9 @@ _ACCEPTED_TYPES = {
 
 
 _HEAD_BYTES = 512
-#: different ones, in the head of an array's base64 text
+#: minimum number of different digits in the head of an array's base64 text
 _LEAST_BASE64_DIGITS = 10
-#: fewer characters of base64 or hexadecimal digits may be words or numbers
+#: a shorter text of base64 or hexadecimal digits may be words or numbers
 _LEAST_TEXT_LENGTH = 64
 _BYTE_ORDER_MARKS = {b"\xff\xfe": "utf-16-le", b"\xfe\xff": "utf-16-be", b"\xef\xbb\xbf": "utf-8"}
 _DATA_URL = re.compile(r"data:[\w.+/-]*[;,]|image/[\w.+-]+;base64,", re.IGNORECASE)
@@ -78,23 +78,23 @@ _DOCUMENTS = (
     (re.compile(r"<(\?xml|!doctype|html|svg)", re.IGNORECASE), "HTML, SVG or XML"),
     (re.compile(r"\{\s*\"|\[\s*[\[{\"\d-]"), "JSON"),
 )
-#: quotes, Python's b'…', and what JSON makes of line ends and slashes
+#: quotes, Python's b'…', and JSON's escapes of line ends and slashes
 _WRAPPING = re.compile(r"^b?[\"']|\\[nr]|\\(?=/)|\s")
 _BASE64 = re.compile(r"[A-Za-z0-9+/_-]+={0,2}")
-#: before and between the digits: 0x, \x, colons, commas and spaces
+#: marks before and between the digits: 0x, \x, colons, commas and spaces
 _HEXADECIMAL_MARKS = re.compile(r"0x|\\x|[\s:,]", re.IGNORECASE)
 _HEXADECIMAL = re.compile(r"(?:[0-9a-f]{2})+", re.IGNORECASE)
-#: a file's first bytes after some program took them for Latin-1, or for broken UTF-8
+#: a file's first bytes after a program has read them as Latin-1, or as broken UTF-8
 _READ_AS_TEXT = re.compile(
     rb"(\xc2\x89|\xef\xbf\xbd)PNG|(\xc2\x93|\xef\xbf\xbd)NUMPY|\xc3\xbf\xc3\x98\xc3\xbf|(\xef\xbf\xbd){3}"
-    # a PNG begins with line ends, so that it shows where they were changed, and with a byte of 8 bits
+    # the first bytes of a PNG include line ends and an 8-bit byte, so that a conversion of either is visible
     rb"|\x89PNG[\r\n]|\tPNG[\r\n]"
 )
 _PNM = re.compile(rb"P[1-6Ff]\s+(#[^\n]*\n\s*)*\d+\s+-?\d+\s|P7\n(#|WIDTH)")
 
 
 def refused_media_type(content_type: str | None) -> UnsupportedImageType | None:
-    """The refusal for a media type that promises something else than is read here."""
+    """Create the error for a media type that is not accepted; None if it is accepted."""
     media_type = (content_type or "").split(";")[0].strip().lower()
     if media_type in _ACCEPTED_TYPES:
         return None
@@ -102,7 +102,7 @@ def refused_media_type(content_type: str | None) -> UnsupportedImageType | None:
 
 
 def refused_document(data: bytes | memoryview) -> UnsupportedImageType | None:
-    """The refusal for text of a kind that may be about a picture or stand for an array, and is none."""
+    """Create the error for a text document or an encoded array that was sent as an image; None for other bytes."""
     text = _as_text(bytes(data[:_HEAD_BYTES])) or ""
     name = next((name for start, name in _DOCUMENTS if start.match(text)), None)
     if name is not None:
@@ -113,24 +113,24 @@ def refused_document(data: bytes | memoryview) -> UnsupportedImageType | None:
 
 
 def refused_content(data: bytes | memoryview) -> UnsupportedImageType | None:
-    """The refusal for bytes of no known format, when they are of something else by name."""
+    """Create the error for bytes of a known format that is not accepted; None for other bytes."""
     head = bytes(data[:_HEAD_BYTES])
     if (name := _refused_name(head)) is not None:
         return UnsupportedImageType(f"{name} files are not accepted", field="image", expected=ACCEPTED)
     if _READ_AS_TEXT.match(head):
-        detail = "the file was read as text on its way, which changes its bytes"
-        return UnsupportedImageType(detail, field="image", expected=f"the bytes as they are in the file, which is {ACCEPTED}")
+        detail = "the file was read as text before it was sent, which changes its bytes"
+        return UnsupportedImageType(detail, field="image", expected=f"the unchanged bytes of {ACCEPTED}")
     if (form := _text_form(head)) is not None:
-        return UnsupportedImageType(f"the file is {form}", field="image", expected=f"the bytes that it stands for: {ACCEPTED}")
+        return UnsupportedImageType(f"the file is {form}", field="image", expected=f"the decoded bytes: {ACCEPTED}")
     return None
 
 
 def is_base64_of(data: bytes | memoryview, byte_count: int) -> bool:
-    """Whether the bytes may be the base64 text, with or without line breaks, of so many bytes of any kind."""
+    """Whether the data may be the base64 text, with or without line breaks, of `byte_count` bytes."""
     least = 4 * byte_count // 3
     text = _as_text(bytes(data[:_HEAD_BYTES])) if least <= len(data) <= 1.1 * least + 8 else None
     bare = _WRAPPING.sub("", text or "").rstrip("\"'")
-    # an array of one colour may have letters alone too
+    # the bytes of an array of one colour may be letters too
     return _BASE64.fullmatch(bare) is not None and len(set(bare)) >= _LEAST_BASE64_DIGITS
 
 
@@ -140,9 +140,9 @@ def _text_form(head: bytes) -> str | None:
     if text is None:
         return None
     if _DATA_URL.match(text.lstrip("\"'")):
-        return "a data URL, not the picture itself: decode it first"
+        return "a data URL, not the image itself: decode it first"
     if _ADDRESS.match(text.lstrip("\"'")):
-        return "an address, not the picture itself"
+        return "an address, not the image itself"
     for encoding, first_bytes in (("base64", _from_base64(text)), ("hexadecimal", _from_hexadecimal(text))):
         found = sniff(first_bytes)
         name = _refused_name(first_bytes) if found is None else found.label
@@ -152,7 +152,7 @@ def _text_form(head: bytes) -> str | None:
 
 
 def _encoding(text: str) -> str | None:
-    """Name what may have made text of the bytes of an array; None for words, numbers and single colours."""
+    """Name the encoding that an array's bytes may have as text; None for words, numbers and single colours."""
     digits = _HEXADECIMAL_MARKS.sub("", text.strip("b\"'"))
     if re.fullmatch("[0-9a-f]+", digits, re.IGNORECASE) and _has_many(digits) and not digits.isdecimal():
         return "hexadecimal"
@@ -166,7 +166,7 @@ def _has_many(digits: str) -> bool:
 
 
 def _as_text(head: bytes) -> str | None:
-    """Printable ASCII; None for other bytes."""
+    """Decode printable ASCII; None for other bytes."""
     encoding = next((name for mark, name in _BYTE_ORDER_MARKS.items() if head.startswith(mark)), "ascii")
     text = head.decode(encoding, "replace").lstrip("\ufeff").strip()
     unquoted = unquote_to_bytes(text).decode("ascii", "replace")
@@ -174,7 +174,7 @@ def _as_text(head: bytes) -> str | None:
 
 
 def _from_base64(text: str) -> bytes:
-    """The first bytes; empty where it is none. The alphabet for URLs too (RFC 4648, chapter 5)."""
+    """Decode the first bytes of base64 text, also in the alphabet for URLs (RFC 4648, chapter 5); empty for other text."""
     match = _BASE64.match(_WRAPPING.sub("", text))
     digits = match[0][: SNIFFED_BYTES * 2].rstrip("=").translate({ord("-"): "+", ord("_"): "/"}) if match else ""
     return base64.b64decode(digits[: len(digits) & ~3])
@@ -188,7 +188,7 @@ def _from_hexadecimal(text: str) -> bytes:
 def _refused_name(head: bytes) -> str | None:
     if head[4:8] == b"ftyp":
         return _REFUSED_BRANDS.get(head[8:12])
-    # "BM" alone is too likely at the start of raw bytes; a BMP has four reserved zero bytes too
+    # "BM" is too likely at the start of raw bytes; a BMP has four reserved zero bytes in addition
     if head.startswith(b"BM") and head[6:10] == bytes(4):
         return "BMP"
     if _PNM.match(head):

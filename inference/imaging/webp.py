@@ -1,7 +1,7 @@
-"""The chunks of a WebP file (RFC 9649, chapter 2) that concern the pixels of its first frame.
+"""Chunks of a WebP file (RFC 9649, chapter 2) that concern the pixels of its first frame.
 
-libwebp refuses a file for a profile that was cut, or a size of the whole that is not right: so neither reaches it. It takes
-zeros, which a broken download may have in place of its last part, for pixels.
+libwebp refuses a file with a truncated profile or a wrong total size: so it gets neither. It decodes zeros, which a broken
+download may have in place of its last part, as pixels.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from inference.imaging.picture_file import PictureFile, Size, too_complex, trunc
 #: a chunk for each frame of an animation, and about six more
 _MAX_CHUNKS = 10_000
 
-#: zero bytes at the end of the pixels: fewer may be a part of one colour, which is 1 byte for 250 pixels or more
+#: zero bytes at the end of the pixels: fewer may be a part of one colour, which has 1 byte for 250 pixels or more
 _LEAST_ZEROS = 64
 _MAX_SHARE_OF_ZEROS = 0.2
 _PIXELS_OF_A_ZERO = 100
@@ -23,17 +23,17 @@ _CHUNK = struct.Struct("<4sI")
 _FIRST_CHUNK = 12
 _PIXELS = (b"VP8 ", b"VP8L", b"ANMF")
 _BEFORE_PIXELS = (b"VP8X", b"ANIM", b"ALPH")
-#: what a file may have after its pixels, by Pillow's names, with its flag in the VP8X chunk
+#: chunks that may come after the pixels: Pillow's name, and the flag in the VP8X chunk
 _METADATA = {b"EXIF": ("exif", 0x08), b"XMP ": ("xmp", 0x04)}
 _FLAGS_AT = 8
 _ANIMATION, _ALPHA = 0x02, 0x10
 
 
 def read_webp(data: bytes | memoryview) -> PictureFile | None:
-    """Take the first frame from the file, without profiles and metadata; None where its header is broken.
+    """Extract the first frame from the file, without profiles and metadata; None if its header is broken.
 
     Raises:
-        InvalidImage: too many chunks, or zeros in place of pixels.
+        InvalidImage: there are too many chunks, or zeros in place of pixels.
     """
     view = memoryview(data)
     head = bytes(view[:30])
@@ -50,16 +50,16 @@ def read_webp(data: bytes | memoryview) -> PictureFile | None:
             if _ends_in_zeros(chunk, size):
                 raise truncated("WebP")
             kept.setdefault(kind, bytes(chunk) + bytes(len(chunk) % 2))
-    # without pixels the decoder says what is wrong, after the size has been checked
+    # without pixels, the decoder's error says what is wrong, after the check of the size
     is_whole = any(pixels in kept for pixels in _PIXELS)
     return PictureFile(size, _file(kept) if is_whole else bytes(view), metadata)
 
 
 def _whole_chunks(view: memoryview) -> Iterator[tuple[bytes, memoryview]]:
-    """Yield the chunks, each with its header, up to the end or to one that is cut.
+    """Yield the chunks, each with its header, up to the end or to a truncated chunk.
 
     Raises:
-        InvalidImage: too many.
+        InvalidImage: there are too many chunks.
     """
     position = _FIRST_CHUNK
     for _ in range(_MAX_CHUNKS):

@@ -1,1 +1,1 @@
-"""Description of a model (`spec`, `registry`), its readers (`loading`), and the process that runs it (`predictor`)."""
+"""Models: descriptions (`spec`, `registry`), files (`files`), and the process that runs them (`predictor`)."""

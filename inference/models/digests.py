@@ -1,4 +1,4 @@
-"""Digests of what models are made of."""
+"""Digests of model files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def content_sha256(path: Path) -> str:
-    """Hex digest of a file's content; of a folder, that of the lines `RELATIVE/PATH sha256:HEX` of its files by name."""
+    """Compute the hex digest of a file, or that of the lines `RELATIVE/PATH sha256:HEX` of a folder's files, sorted by name."""
     if not path.is_dir():
         return file_sha256(path)
     files = sorted(file for file in path.rglob("*") if file.is_file())
@@ -21,5 +21,5 @@ def file_sha256(path: Path) -> str:
 
 
 def lines_sha256(named: Iterable[tuple[str, str]]) -> str:
-    """Hex digest of the lines `NAME sha256:HEX`."""
+    """Compute the hex digest of the lines `NAME sha256:HEX`."""
     return hashlib.sha256("".join(f"{name} sha256:{digest}\n" for name, digest in named).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""The files of models: from where a description names them to where they lie on this host."""
+"""Model files: resolution of the locations in a description to paths on this host."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _DEFAULT_FOLDER = Path("models")
 
 
 class ModelFiles:
-    """Finds and fetches model files, from the places where they may come from.
+    """Finds and fetches model files, from allowed places only.
 
     Args:
-        described: the configured models, whose folders are allowed unless `model_files.allowed_folders` says which are.
+        described: the configured models; their folders are allowed unless `model_files.allowed_folders` lists others.
     """
 
     def __init__(self, settings: Settings, described: Iterable[ModelDescription] = ()) -> None:
@@ -41,11 +41,11 @@ class ModelFiles:
         )
 
     def resolve(self, description: ModelDescription) -> ModelSpec:
-        """The model with its files on this host, fetched where they lie in a bucket.
+        """Find the model's files on this host; files in a bucket are fetched.
 
         Raises:
             ObjectNotFound: a file or an object is missing; its `field` is the key that names it.
-            ConfigurationError: it may not come from there, has another digest than it should, or is not what it should be.
+            ConfigurationError: a file is in a place that is not allowed, has a wrong digest, or is of a wrong kind.
             ServiceUnavailable: the object store does not answer.
         """
         found = {key: self._find(location, description.folder, key) for key, location in description.locations.items()}
@@ -56,19 +56,19 @@ class ModelFiles:
         return ModelSpec.model_validate(known)
 
     def with_files(self, spec: ModelSpec, *, architecture_file: str | None = None, weights_file: str | None = None) -> ModelSpec:
-        """`spec` with other files, for everything else the same model; `spec` stays as it is.
+        """Create a copy of `spec` with other files; all other values stay the same.
 
-        Without `architecture_file` the model keeps its own. The version says what was loaded: `VERSION+DIGEST`, eight digits.
+        Without `architecture_file` the model keeps its own. The version names the loaded files: `VERSION+DIGEST`, eight digits.
 
         Args:
             architecture_file: a path, relative to the working directory, or ``s3://BUCKET/KEY``; see `in_bucket`.
-            weights_file: the same. A whole model (`.keras`, a SavedModel) takes the place of all files.
+            weights_file: the same. A whole model (`.keras`, a SavedModel) replaces all files.
 
         Raises:
-            ObjectNotFound, ConfigurationError, ServiceUnavailable: as `resolve` does.
+            ObjectNotFound, ConfigurationError, ServiceUnavailable: see `resolve`.
         """
         changes = {"architecture_file": architecture_file, "weights_file": weights_file}
-        changed: dict[str, str | None] = {key: _from_here(text, key) for key, text in changes.items() if text is not None}
+        changed: dict[str, str | None] = {key: _absolute(text, key) for key, text in changes.items() if text is not None}
         if architecture_file is None and weights_file is not None and _is_whole_model(weights_file):
             changed = {"file": changed["weights_file"], "architecture_file": None, "weights_file": None}
         elif "architecture_file" in changed:
@@ -81,12 +81,12 @@ class ModelFiles:
         return found.model_copy(update={"version": version})
 
     def in_bucket(self, name: str) -> str:
-        """The object that a command names: ``s3://…`` as it is, anything else in the models' bucket."""
+        """Return the location of an object that a command names: ``s3://…`` unchanged, any other name in the models' bucket."""
         return name if name.startswith("s3://") else f"s3://{self._settings.model_bucket}/{name.lstrip('/')}"
 
     @cached_property
     def _cache(self) -> ObjectCache:
-        from inference.storage.minio import MinioObjectReader  # noqa: PLC0415 an adapter is loaded when it is chosen
+        from inference.storage.minio import MinioObjectReader  # noqa: PLC0415 an adapter is imported only if it is used
 
         return ObjectCache(self._settings.model_cache_path, MinioObjectReader(self._settings.minio), self._limits)
 
@@ -99,7 +99,7 @@ class ModelFiles:
         except (ConfigurationError, ObjectNotFound) as error:
             error.field = key
             raise
-        except (OSError, RuntimeError, ValueError) as error:  # it may not be read, a link leads back to itself, no path
+        except (OSError, RuntimeError, ValueError) as error:  # not readable, a loop of links, or not a path
             reason = getattr(error, "strerror", None) or error
             public = f"cannot read {PurePath(location.text).name}"
             raise ConfigurationError(f"cannot read {location.text}: {reason}", public=public, field=key) from error
@@ -126,13 +126,13 @@ class ModelFiles:
         return path
 
     def _check_folder(self, folder: Path) -> None:
-        """Raise ConfigurationError where a file in it is none that the digest covers, or lies in no allowed folder."""
+        """Raise ConfigurationError if the folder has a file that the digest does not cover, or a link to a forbidden place."""
         for path in folder.rglob("*"):
             name = path.relative_to(folder)
             if path.is_symlink():
                 self._places.check_path(path)
                 if not path.is_file():
-                    raise ConfigurationError(f"{folder.name} has a link to a folder, or to nothing: {name}")
+                    raise ConfigurationError(f"{folder.name} has a link to a folder or to a missing file: {name}")
             elif not path.is_file() and not path.is_dir():
                 raise ConfigurationError(f"{folder.name} has a special file: {name}")
 
@@ -141,7 +141,7 @@ class ModelFiles:
         path = self._find(location, description.folder, "labels_file").path
         try:
             if path.stat().st_size > _MAX_LABELS_BYTES:
-                public = f"the file of the labels has more than {_MAX_LABELS_BYTES} bytes"
+                public = f"the labels file has more than {_MAX_LABELS_BYTES} bytes"
                 raise ConfigurationError(
                     f"{location.text} has more than {_MAX_LABELS_BYTES} bytes", public=public, field="labels_file"
                 )
@@ -150,7 +150,7 @@ class ModelFiles:
             detail = f"{location.text}: {error.strerror or error}"
             raise ConfigurationError(detail, public="the labels cannot be read", field="labels_file") from error
         except ValueError as error:
-            public = f"the file of the labels {error}"
+            public = f"the labels file {error}"
             raise ConfigurationError(f"{location.text} {error}", public=public, field="labels_file") from error
 
 
@@ -159,7 +159,7 @@ def file_limits(settings: Settings) -> ModelFileLimits:
 
 
 def _folders_of(described: Iterable[ModelDescription]) -> Iterable[Path]:
-    """Where the configured models lie: the folder of a model.yaml; of another description, those of the files that it names."""
+    """Yield the folders of the configured models: that of each model.yaml; for other descriptions, those of their files."""
     for description in described:
         if description.folder != Path():
             yield description.folder
@@ -167,11 +167,11 @@ def _folders_of(described: Iterable[ModelDescription]) -> Iterable[Path]:
         for location in description.locations.values():
             if location.bucket is None:
                 path = Path(location.text)
-                yield path.parent if path.parent != Path() else path  # the working directory holds more than models
+                yield path.parent if path.parent != Path() else path  # not the working directory: it holds more than models
 
 
-def _from_here(text: str, key: str) -> str:
-    """A path of the working directory as one that a description of any folder may have."""
+def _absolute(text: str, key: str) -> str:
+    """Make a path absolute, so that it is valid in a description of any folder."""
     try:
         location = FileLocation.parse(text)
     except ValueError as error:
@@ -180,7 +180,7 @@ def _from_here(text: str, key: str) -> str:
 
 
 def _is_whole_model(location: str) -> bool:
-    """An H5 file may be one too, and is taken for weights."""
+    """Whether the location names a whole model; an H5 file may be one too, but counts as weights."""
     return Path(location.partition("#")[0]).suffix.lower() in _WHOLE_MODEL_SUFFIXES or Path(location).is_dir()
 
 

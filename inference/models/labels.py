@@ -1,4 +1,4 @@
-"""Labels of classes, as people's editors save them: a byte order mark, line ends and spaces around a label are none of it."""
+"""Labels of classes from a text file; byte order marks, line ends and surrounding spaces are removed."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ import re
 
 from inference.settings.model_fields import BYTE_ORDER_MARK, clean_label
 
-#: UTF-16 and UTF-32, which begins as UTF-16 does in little endian.
+#: UTF-16 and UTF-32; the mark of little-endian UTF-32 begins with that of UTF-16.
 _OTHER_MARKS = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
-#: Not `str.splitlines`, which cuts a label in two at a form feed or a Unicode line separator.
+#: Not `str.splitlines`, which would split a label at a form feed or a Unicode line separator.
 _LINE_END = re.compile(r"\r\n|\r|\n")
 
 
 def read_labels(content: bytes) -> tuple[str, ...]:
-    """Read a text file in UTF-8, with or without a byte order mark: one label a line, in class order.
+    """Read a text file in UTF-8, with or without a byte order mark: one label per line, in class order.
 
-    Empty lines at the end do not count.
+    Empty lines at the end are ignored.
 
     Raises:
-        ValueError: it is no such text, has no labels, or has an empty line between labels; says which.
+        ValueError: the content is not such a text, has no labels, or has an empty line between labels.
     """
     if content.startswith(_OTHER_MARKS) or b"\0" in content:
         raise ValueError("is not text in UTF-8, but in UTF-16 or UTF-32, or binary; save it as UTF-8")

@@ -1,4 +1,4 @@
-"""Where a model's file lies, and where it may."""
+"""Locations of model files, and the places that are allowed."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True)
 class FileLocation:
-    """A path, or an object in a bucket; and the digest of its content where that is fixed."""
+    """A path, or an object in a bucket, with the digest of its content if that is fixed."""
 
     #: the path, or ``s3://BUCKET/KEY``
     text: str
-    #: hex, 64 digits
+    #: 64 hex digits, or None
     sha256: str | None = None
     bucket: str | None = None
-    #: of the object in the bucket
+    #: key of the object in the bucket
     key: str = ""
 
     @staticmethod
     def parse(text: str) -> FileLocation:
-        """Read ``PATH`` or ``s3://BUCKET/KEY``, either with ``#sha256=HEX`` behind it. Raises ValueError."""
+        """Read ``PATH`` or ``s3://BUCKET/KEY``, optionally followed by ``#sha256=HEX``. Raises ValueError."""
         place, mark, digest = text.partition(_DIGEST_MARK)
         if mark and not _DIGEST.fullmatch(digest):
-            raise ValueError(f"what follows {_DIGEST_MARK} must be 64 hex digits in lower case")
+            raise ValueError(f"{_DIGEST_MARK} must be followed by 64 hex digits in lower case")
         if not place or "\0" in place:
             raise ValueError("must be a path or s3://BUCKET/KEY")
         found = _OBJECT.fullmatch(place)
@@ -49,31 +49,31 @@ class FileLocation:
 
 @dataclass(frozen=True)
 class AllowedPlaces:
-    """Where models may come from: a SavedModel's graph can read and write files, so its place must be trusted."""
+    """Places that models may come from: a SavedModel's graph can read and write files, so its place must be trusted."""
 
     folders: tuple[Path, ...]
     buckets: tuple[str, ...]
-    #: ``BUCKET/PREFIX`` of what clients sent, which is never a model
+    #: ``BUCKET/PREFIX`` of clients' uploads, which are never used as models
     uploads: tuple[str, ...] = ()
 
     def check_object(self, location: FileLocation) -> None:
-        """Raises ConfigurationError."""
+        """Raise ConfigurationError if an object is in a place that is not allowed."""
         if location.bucket not in self.buckets:
             raise ConfigurationError(
-                f"{location.text} lies in no bucket that models may come from (model_files.allowed_buckets:"
+                f"{location.text} is not in a bucket that models may come from (model_files.allowed_buckets:"
                 f" {', '.join(self.buckets)})",
-                public=f"{location.key} lies in no bucket that models may come from (model_files.allowed_buckets)",
+                public=f"{location.key} is not in a bucket that models may come from (model_files.allowed_buckets)",
             )
         if f"{location.bucket}/{location.key}".startswith(self.uploads):
-            public = f"{location.key} is what a client sent, which is never a model"
-            raise ConfigurationError(f"{location.text} is what a client sent, which is never a model", public=public)
+            public = f"{location.key} is a client's upload, which is never used as a model"
+            raise ConfigurationError(f"{location.text} is a client's upload, which is never used as a model", public=public)
 
     def check_path(self, path: Path) -> None:
-        """Wherever links lead. Raises ConfigurationError."""
+        """Raise ConfigurationError if a path is not in an allowed folder after all links are resolved."""
         real = path.resolve()
         if not any(real.is_relative_to(folder.resolve()) for folder in self.folders):
             raise ConfigurationError(
-                f"{path} lies in no folder that models may come from (model_files.allowed_folders:"
+                f"{path} is not in a folder that models may come from (model_files.allowed_folders:"
                 f" {', '.join(map(str, self.folders))})",
-                public=f"{path.name} lies in no folder that models may come from (model_files.allowed_folders)",
+                public=f"{path.name} is not in a folder that models may come from (model_files.allowed_folders)",
             )

@@ -1,12 +1,12 @@
-"""Copies of objects in a folder that all processes of a host share.
+"""Cache of objects in a folder that all processes of a host share.
 
-    CACHE/DIGEST/NAME            the content, found again by its digest
-    CACHE/DIGEST/unpacked/       of a .zip: what is in it
-    CACHE/objects/ID.json        what an object was when it was last fetched: etag and digest
-    CACHE/objects/ID.lock        held by the process that looks after the object
+    CACHE/DIGEST/NAME            content, found by its digest
+    CACHE/DIGEST/unpacked/       content of a .zip
+    CACHE/objects/ID.json        etag and digest of an object when it was last fetched
+    CACHE/objects/ID.lock        held by the process that fetches or checks the object
 
-An object is fetched by one process at a time, into a file that gets its name when it is whole. A copy is read through before
-it is used: one that is torn, or that someone changed, is fetched again.
+One process at a time fetches an object, into a file that gets its final name when it is complete. The digest of a copy is
+checked before it is used: an incomplete or changed copy is fetched again.
 """
 
 from __future__ import annotations
@@ -35,22 +35,22 @@ from inference.storage.protocol import ObjectReader
 
 logger = logging.getLogger(__name__)
 
-#: Pauses of a process that waits for another's download: a blocking lock would stop all greenlets of an API process.
+#: Pause between two attempts to lock while another process downloads: a blocking lock would stop all greenlets of an API.
 _LOCK_INTERVAL_S = 0.1
-#: Bytes of a download between two looks at the free disk.
-_LOOK_BYTES = 2**24
+#: Bytes of a download between two checks of the free disk space.
+_DISK_CHECK_BYTES = 2**24
 
 
 @dataclass(frozen=True)
 class _Fetched:
-    """What an object was when it was last fetched."""
+    """State of an object when it was last fetched."""
 
     etag: str
     sha256: str
 
 
 class ObjectCache:
-    """`folder` is made when it is needed."""
+    """Cache of objects in `folder`, which is created on demand."""
 
     def __init__(self, folder: Path, objects: ObjectReader, limits: ModelFileLimits = DEFAULT_LIMITS) -> None:
         self._folder = folder
@@ -58,14 +58,14 @@ class ObjectCache:
         self._limits = limits
 
     def fetch(self, location: FileLocation) -> Path:
-        """A copy of the object at `location`, fetched now unless an intact one is here.
+        """Return a copy of the object at `location`; it is fetched unless an intact copy exists.
 
-        A location without a digest is asked for each time whether it has changed; if the store does not answer, the last copy
-        is used.
+        If the location has no digest, the store is asked each time whether the object has changed; if the store does not
+        answer, the last copy is used.
 
         Raises:
             ObjectNotFound: there is no such object or bucket.
-            ConfigurationError: its digest is not that of the location, it is too large, or the cache cannot be written.
+            ConfigurationError: its digest differs from that of the location, it is too large, or the cache is not writable.
             ServiceUnavailable: the store does not answer, and there is no copy.
         """
         record = self._record_file(location)
@@ -79,36 +79,36 @@ class ObjectCache:
             raise _unwritable(self._folder, error) from error
 
     def unpack(self, archive: Path, sha256: str) -> Path:
-        """The folder with what is in `archive`, a zip file with this digest.
+        """Return the folder with the content of `archive`, a zip file with this digest.
 
         Raises:
-            ConfigurationError: it is no zip file, one that is refused (`unpacking`), or the cache cannot be written.
+            ConfigurationError: it is not a zip file, it is refused (`unpacking`), or the cache is not writable.
         """
         folder = self._folder / sha256 / "unpacked"
         try:
             with _locked(folder.with_suffix(".lock"), str(archive)), zipfile.ZipFile(archive) as packed:
-                if not _holds_the_same(packed, check_archive(packed, self._limits), folder):
+                if not _has_same_content(packed, check_archive(packed, self._limits), folder):
                     self._unpack(packed, folder)
         except ConfigurationError as error:
             raise ConfigurationError(f"{archive.name} {error.detail}") from error
         except (zipfile.BadZipFile, zlib.error, RuntimeError) as error:
-            raise ConfigurationError(f"{archive.name} is no zip archive, or a damaged one: {error}") from error
+            raise ConfigurationError(f"{archive.name} is not a zip archive, or is damaged: {error}") from error
         except OSError as error:
             raise _unwritable(self._folder, error) from error
         return folder
 
     def _unpack(self, packed: zipfile.ZipFile, folder: Path) -> None:
-        half = folder.with_suffix(".part")
-        shutil.rmtree(half, ignore_errors=True)
+        partial = folder.with_suffix(".part")
+        shutil.rmtree(partial, ignore_errors=True)
         try:
-            unpack(packed, half, self._limits)
+            unpack(packed, partial, self._limits)
             shutil.rmtree(folder, ignore_errors=True)
-            replace_durably(half, folder)
+            replace_durably(partial, folder)
         finally:
-            shutil.rmtree(half, ignore_errors=True)
+            shutil.rmtree(partial, ignore_errors=True)
 
     def _unchanged(self, location: FileLocation, record: Path) -> str | None:
-        """The digest of the last copy, unless the object has another content now."""
+        """Return the digest of the last copy; None if the object has changed since."""
         last = _read(record)
         try:
             etag = self._objects.etag(location.bucket or "", location.key)
@@ -121,14 +121,14 @@ class ObjectCache:
 
     def _download(self, location: FileLocation, record: Path) -> Path:
         logger.info("fetching %s", location.text)
-        half = record.with_suffix(".part")
+        partial = record.with_suffix(".part")
         try:
-            with half.open("wb") as file:
+            with partial.open("wb") as file:
                 bounded = cast("IO[bytes]", _Bounded(file, self._limits, location.key))
                 etag = self._objects.download(location.bucket or "", location.key, bounded)
                 file.flush()
                 os.fsync(file.fileno())
-            sha256 = file_sha256(half)
+            sha256 = file_sha256(partial)
             if location.sha256 not in (None, sha256):
                 raise ConfigurationError(
                     f"{location.text} has the digest sha256:{sha256}, not sha256:{location.sha256}",
@@ -136,9 +136,9 @@ class ObjectCache:
                 )
             copy = self._copy(location, sha256)
             make_folders(copy.parent)
-            replace_durably(half, copy)
+            replace_durably(partial, copy)
         finally:
-            half.unlink(missing_ok=True)
+            partial.unlink(missing_ok=True)
         write_durably(record, json.dumps(asdict(_Fetched(etag, sha256))).encode())
         return copy
 
@@ -156,15 +156,15 @@ def _unwritable(folder: Path, error: OSError) -> ConfigurationError:
 
 
 @contextmanager
-def _locked(file: Path, what: str) -> Iterator[None]:
-    """Until this process has the lock on `file`; it goes with the process."""
+def _locked(file: Path, name: str) -> Iterator[None]:
+    """Wait until this process has the lock on `file`; the system releases it if the process ends."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a") as lock:
-        waits = False
+        is_waiting = False
         while not _try_lock(lock):
-            if not waits:
-                logger.info("waiting for another process that looks after %s", what)
-                waits = True
+            if not is_waiting:
+                logger.info("waiting for another process that fetches or checks %s", name)
+                is_waiting = True
             time.sleep(_LOCK_INTERVAL_S)
         yield
 
@@ -182,11 +182,11 @@ def _is_intact(copy: Path, sha256: str) -> bool:
         return False
     if file_sha256(copy) == sha256:
         return True
-    logger.warning("%s is torn, or was changed; it is fetched again", copy)
+    logger.warning("%s is incomplete or was changed; fetching it again", copy)
     return False
 
 
-def _holds_the_same(packed: zipfile.ZipFile, members: Sequence[zipfile.ZipInfo], folder: Path) -> bool:
+def _has_same_content(packed: zipfile.ZipFile, members: Sequence[zipfile.ZipInfo], folder: Path) -> bool:
     files = [path for path in folder.rglob("*") if path.is_file()] if folder.is_dir() else []
     return len(files) == len(members) and all(_is_copy_of(packed, info, folder / info.filename) for info in members)
 
@@ -203,27 +203,27 @@ def _is_copy_of(packed: zipfile.ZipFile, info: zipfile.ZipInfo, path: Path) -> b
 def _read(record: Path) -> _Fetched | None:
     try:
         return _Fetched(**json.loads(record.read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):  # none yet, or not ours
+    except (OSError, ValueError, TypeError):  # missing, or not written by this module
         return None
 
 
 class _Bounded:
-    """A file that refuses what is over the limits; the disk is looked at now and then."""
+    """File that refuses data over the limits; the free disk space is checked from time to time."""
 
-    def __init__(self, file: IO[bytes], limits: ModelFileLimits, what: str) -> None:
+    def __init__(self, file: IO[bytes], limits: ModelFileLimits, name: str) -> None:
         self._file = file
         self._limits = limits
-        self._what = what
+        self._name = name
         self._size = 0
-        self._looked_at = 0
+        self._checked_at_size = 0
 
     def write(self, data: Any) -> int:
-        """Raises ConfigurationError: the file gets too large, or the disk too full."""
+        """Write a piece; raises ConfigurationError if the file is too large, or the disk too full."""
         size = memoryview(data).nbytes
         if self._size + size > self._limits.max_bytes:
-            raise ConfigurationError(f"{self._what} has more than {self._limits.max_bytes} bytes (model_files.max_unpacked_mb)")
-        if self._size == 0 or self._size - self._looked_at >= _LOOK_BYTES:
-            self._limits.check_disk(Path(self._file.name).parent, size, self._what)
-            self._looked_at = self._size
+            raise ConfigurationError(f"{self._name} has more than {self._limits.max_bytes} bytes (model_files.max_unpacked_mb)")
+        if self._size == 0 or self._size - self._checked_at_size >= _DISK_CHECK_BYTES:
+            self._limits.check_disk(Path(self._file.name).parent, size, self._name)
+            self._checked_at_size = self._size
         self._size += size
         return self._file.write(data)

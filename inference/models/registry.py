@@ -15,31 +15,31 @@ from inference.settings import Settings
 
 
 def described_models(settings: Settings) -> dict[str, ModelDescription]:
-    """The models of the setting `models` by name, variants among them; no file of theirs is looked at.
+    """Read the models of the setting `models` by name, variants included; none of their files is opened.
 
     Raises:
-        ConfigurationError: a description is wrong, two have the same name, or `default_model` is none of them.
+        ConfigurationError: a description is wrong, two have the same name, or `default_model` is not one of them.
     """
     models: dict[str, ModelDescription] = {}
     for position, entry in enumerate(settings.models):
-        for model in _described(entry, position):
+        for model in _describe(entry, position):
             if model.name in models:
                 raise ConfigurationError(f"models: two models are named {model.name}", field="models")
             models[model.name] = model
     if settings.default_model not in {None, *models}:
         raise ConfigurationError(
-            f"default_model: {settings.default_model} is none of the models ({', '.join(models)})", field="default_model"
+            f"default_model: {settings.default_model} is not one of the models ({', '.join(models)})", field="default_model"
         )
     return models
 
 
 def default_name(settings: Settings, models: Mapping[str, ModelDescription]) -> str:
-    """Of the model that requests without one get."""
+    """Find the name of the default model, which requests without a model's name get."""
     return settings.default_model or next(iter(models))
 
 
 class ModelRegistry:
-    """Models by name, and which of them is served to requests that name none."""
+    """Models by name, and the default model for requests without a model's name."""
 
     def __init__(self, specs: Mapping[str, ModelSpec], *, default: str) -> None:
         self._specs = specs
@@ -47,21 +47,21 @@ class ModelRegistry:
 
     @staticmethod
     def load(settings: Settings, names: Collection[str] | None = None) -> ModelRegistry:
-        """Read the descriptions, and find or fetch the files of the models named (None: of all) and hash them.
+        """Read the descriptions, and find or fetch and hash the files of the named models (None: of all).
 
-        Who needs no files, but names, versions or queues, has `described_models`.
+        Code that needs no files, only names, versions or queues, calls `described_models`.
 
         Raises:
-            ConfigurationError: a description is wrong, or a file is missing or not what it should be.
-            ServiceUnavailable: a file lies in a bucket, and the object store does not answer.
+            ConfigurationError: a description is wrong, or a file is missing or wrong.
+            ServiceUnavailable: a file is in a bucket, and the object store does not answer.
         """
         described = described_models(settings)
         files = ModelFiles(settings, described.values())
-        specs = {name: _resolved(model, files) for name, model in described.items() if names is None or name in names}
+        specs = {name: _resolve(model, files) for name, model in described.items() if names is None or name in names}
         return ModelRegistry(specs, default=default_name(settings, described))
 
     def get(self, name: str | None = None) -> ModelSpec:
-        """The model of this name; the served one without a name. Raises ModelNotFound."""
+        """Return the model of this name, or the default model. Raises ModelNotFound."""
         spec = self._specs.get(name or self.default_name)
         if spec is None:
             raise ModelNotFound(
@@ -77,17 +77,17 @@ class ModelRegistry:
 
 
 def reference(spec: ModelSpec) -> ModelRef:
-    """The name, version and digest that a task carries."""
+    """Create the reference (name, version and digest) that a task carries."""
     return ModelRef(spec.name, spec.version, spec.digest)
 
 
-def _described(entry: Path | dict[str, Any], position: int) -> list[ModelDescription]:
+def _describe(entry: Path | dict[str, Any], position: int) -> list[ModelDescription]:
     if isinstance(entry, Path):
         return read_folder(entry)
     return read_document(entry, folder=Path(), origin=f"models.{position}")
 
 
-def _resolved(description: ModelDescription, files: ModelFiles) -> ModelSpec:
+def _resolve(description: ModelDescription, files: ModelFiles) -> ModelSpec:
     try:
         return files.resolve(description)
     except (ConfigurationError, ObjectNotFound) as error:

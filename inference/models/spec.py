@@ -1,6 +1,6 @@
-"""What a model is: its description as someone wrote it, and the same with its files on this host.
+"""Description of a model, as written by its author, and the same with its files on this host.
 
-Read by the API too (shapes, labels, digest), so nothing here touches TensorFlow.
+The API also reads it (shapes, labels, digest), so this module does not import TensorFlow.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from inference.models.locations import FileLocation
 from inference.models.unpacking import DEFAULT_LIMITS
 from inference.settings.model_fields import Label, ModelName
 
-#: The keys of a description that name what is loaded, in the order in which they enter the model's digest.
+#: Keys of a description that name files, in their order in the model's digest.
 FILE_KEYS = ("file", "architecture_file", "weights_file")
 
 
@@ -32,14 +32,14 @@ Location = Annotated[str, AfterValidator(_is_location)]
 
 
 class RawArrays(StrEnum):
-    """How raw arrays (bytes with shape and dtype, or .npy) become the model's input."""
+    """Conversion of raw arrays (bytes with shape and dtype, or .npy) to the model's input."""
 
-    MODEL_READY = "model_ready"  #: the shape must be the model's; the values are taken as they are
+    MODEL_READY = "model_ready"  #: the shape must be the model's; the values are not changed
     PIXELS = "pixels"  #: any height and width, 1, 3 or 4 channels, values 0 to 255: converted and resized
 
 
 class Resize(StrEnum):
-    CENTER_CROP = "center_crop"  #: cut the central square (times `crop_fraction`), then resize
+    CENTER_CROP = "center_crop"  #: crop the central square (times `crop_fraction`), then resize
     STRETCH = "stretch"  #: resize the whole picture, whatever its aspect ratio
 
 
@@ -55,14 +55,14 @@ class _Strict(BaseModel):
 
 
 class InputSpec(_Strict):
-    """What the model's graph is given for one image."""
+    """Input of the model's graph for one image."""
 
     #: height, width, channels in pixels; channels is 1 or 3
     shape: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)], Literal[1, 3]]
     dtype: Literal["uint8", "float32"] = "uint8"
     raw: RawArrays = RawArrays.MODEL_READY
     resize: Resize = Resize.CENTER_CROP
-    #: share of the central square's side that is kept, 0 to 1
+    #: kept part of the central square's side, 0 to 1
     crop_fraction: float = Field(default=1.0, gt=0, le=1)
     interpolation: Interpolation = Interpolation.BICUBIC
 
@@ -77,7 +77,7 @@ class InputSpec(_Strict):
 
 
 class ModelDescription(_Strict):
-    """One model as `model.yaml`, or an entry of the setting `models`, describes it."""
+    """Description of one model in `model.yaml` or in the setting `models`."""
 
     name: ModelName
     version: str = "1"
@@ -88,13 +88,13 @@ class ModelDescription(_Strict):
     file: Location | None = None
     #: a model's JSON, of Keras 2 or 3
     architecture_file: Location | None = None
-    #: H5: weights for `architecture_file`, or in place of those in `file`
+    #: H5: weights for `architecture_file`, or instead of those in `file`
     weights_file: Location | None = None
-    #: in class order; without labels results carry the class index alone
+    #: in class order; without labels, results have only the class index
     labels: tuple[Label, ...] = ()
-    #: the same as a file, one label a line
+    #: file with the labels, one per line
     labels_file: Location | None = None
-    #: a result is `confident` when its confidence level is at least this
+    #: a result is `confident` if its confidence level is at least this
     threshold: float | None = Field(default=None, allow_inf_nan=False)
     #: default: `worker.predict_timeout_s`
     predict_timeout_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
@@ -104,27 +104,27 @@ class ModelDescription(_Strict):
     mixed_precision: bool = False
     #: compile the graph with XLA
     xla: bool = False
-    #: on a CPU, let LiteRT run the graph where it gives the same answers
+    #: on a CPU, let LiteRT run the graph if it returns the same outputs
     litert: bool = True
     input: InputSpec
-    #: where relative paths begin; the reader sets it, as it does `origin`
+    #: base of relative paths; the reader sets it, like `origin`
     folder: Path = Field(default=Path(), exclude=True)
-    #: what errors call this description
+    #: name of this description in errors
     origin: str = Field(default="", exclude=True)
 
     @property
     def queue(self) -> str:
-        """The Celery queue of this model."""
+        """Name of this model's Celery queue."""
         return f"predict.{self.name}"
 
     @property
     def fits_lite(self) -> bool:
-        """Whether LiteRT may run it, on a CPU: nothing else was asked for."""
+        """Whether LiteRT may run it on a CPU: no setting asks for another way."""
         return self.litert and not self.xla and not self.mixed_precision
 
     @property
     def locations(self) -> dict[str, FileLocation]:
-        """By key, the files that make the model."""
+        """Locations of the model's files, by key."""
         named = {key: getattr(self, key) for key in FILE_KEYS}
         return {key: FileLocation.parse(text) for key, text in named.items() if text is not None}
 
@@ -135,7 +135,7 @@ class ModelDescription(_Strict):
         if self.file is not None and self.architecture_file is not None:
             raise ValueError("file: it has an architecture of its own; leave architecture_file out")
         if self.labels and self.labels_file is not None:
-            raise ValueError("labels: labels_file says them too; leave one out")
+            raise ValueError("labels: labels_file gives labels too; leave one of them out")
         return self
 
 
@@ -143,19 +143,19 @@ class ModelDescription(_Strict):
 class LocalFile:
     """A file or a SavedModel's folder of a model, on this host."""
 
-    #: as described
+    #: location in the description
     location: str
     path: Path
-    #: hex digest of what it held when it was found
+    #: hex digest of its content when it was found
     sha256: str
 
 
 class ModelSpec(ModelDescription):
-    """A described model whose files are on this host: what a worker loads and the API answers about."""
+    """A described model with its files on this host, for the worker that loads it and the API that describes it."""
 
-    #: by the keys of `FILE_KEYS` that the description has
+    #: by key, for the keys of `FILE_KEYS` in the description
     local_files: Mapping[str, LocalFile]
-    #: `sha256:` and the hex digest of the model's file; of several, that of the lines `KEY sha256:HEX`
+    #: `sha256:` and the hex digest of the model's file; for several files, that of the lines `KEY sha256:HEX`
     digest: str
-    #: limit for what its files hold when they are read
+    #: limit for the content of its files when they are read
     max_unpacked_bytes: int = DEFAULT_LIMITS.max_bytes

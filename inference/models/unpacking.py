@@ -1,7 +1,7 @@
-"""Zip archives from elsewhere: checked by what they declare, and read in pieces, since what they declare may be false.
+"""Unpacking of untrusted zip archives: declared sizes are checked, and members are read in pieces, as sizes may be false.
 
-A deflated member may be a thousand times as large as what is stored of it; weights, the bulk of any model, are hardly ever
-twice as large. Only stored and deflated members are taken: of other methods a few bytes may become gigabytes in one step.
+A deflated member may be a thousand times as large as its stored bytes; weights, the main part of any model, are rarely twice
+as large. Only stored and deflated members are accepted: with other methods a few bytes may become gigabytes in one step.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from pathlib import Path, PurePosixPath
 from inference.errors import ConfigurationError
 from inference.runtime.durable_files import sync_folder
 
-#: A model has fewer files.
+#: Far more files than a model has.
 _MAX_MEMBERS = 10_000
 _MAX_NAME_BYTES = 255
 _MAX_DEPTH = 20
-#: How many times as large as the archive its content may be, once it is over the floor.
+#: Maximum ratio of the content to the archive, for content larger than the floor.
 _MAX_RATIO = 100
 _RATIO_FLOOR_BYTES = 2**24
 _CHUNK_BYTES = 2**20
@@ -35,19 +35,19 @@ class ModelFileLimits:
     """Limits for model files.
 
     Args:
-        max_bytes: of one file, of all that is in an archive, and of the arrays in an H5 file.
-        min_free_bytes: what a disk that is written to must have left.
+        max_bytes: limit of one file, of the content of an archive, and of the arrays in an H5 file.
+        min_free_bytes: free space that must remain on a disk after a write.
     """
 
     max_bytes: int = 2**33
     min_free_bytes: int = 0
 
-    def check_disk(self, folder: Path, needed_bytes: int, what: str) -> None:
-        """Raise ConfigurationError where writing this much to `folder` would leave too little free."""
+    def check_disk(self, folder: Path, needed_bytes: int, name: str) -> None:
+        """Raise ConfigurationError if this many bytes in `folder` would leave too little free space."""
         free = shutil.disk_usage(folder).free
         if free < needed_bytes + self.min_free_bytes:
             raise ConfigurationError(
-                f"{what} needs {_mb(needed_bytes)} MiB, and its disk has {_mb(free)} MiB free, of which"
+                f"{name} needs {_mb(needed_bytes)} MiB, and its disk has {_mb(free)} MiB free, of which"
                 f" {_mb(self.min_free_bytes)} MiB stay free (uploads.min_free_disk_mb)"
             )
 
@@ -56,15 +56,16 @@ DEFAULT_LIMITS = ModelFileLimits()
 
 
 def is_expanded(size: int, stored: int) -> bool:
-    """Whether content is so much larger than what is stored of it that it is made to fill a disk or memory."""
+    """Whether content is so much larger than its stored bytes that it is probably meant to fill a disk or memory."""
     return size > _RATIO_FLOOR_BYTES and size > _MAX_RATIO * stored
 
 
 def check_archive(archive: zipfile.ZipFile, limits: ModelFileLimits) -> Sequence[zipfile.ZipInfo]:
-    """Check what an archive declares; gives its members that are no folders.
+    """Check the declared members of an archive, and return those that are not folders.
 
     Raises:
-        ConfigurationError: too many members, too large, or one that is no plain file of a place of its own below the root.
+        ConfigurationError: there are too many members, they are too large, or one is not a plain file at a unique path below
+            the root.
     """
     members = archive.infolist()
     if len(members) > _MAX_MEMBERS:
@@ -85,11 +86,11 @@ def check_archive(archive: zipfile.ZipFile, limits: ModelFileLimits) -> Sequence
 
 
 def unpack(archive: zipfile.ZipFile, folder: Path, limits: ModelFileLimits) -> None:
-    """Write what is in an archive to a folder that is not there yet, and sync it.
+    """Write the content of an archive to a new folder, and sync it.
 
     Raises:
-        ConfigurationError: `check_archive` refuses it, the disk has no room for it, or a member is not as it declares.
-        OSError, zipfile.BadZipFile, zlib.error: it is damaged, or cannot be written.
+        ConfigurationError: `check_archive` refuses it, the disk has too little space, or a member differs from its declaration.
+        OSError, zipfile.BadZipFile, zlib.error: the archive is damaged, or the folder is not writable.
     """
     files = check_archive(archive, limits)
     folder.mkdir(parents=True)
@@ -110,7 +111,7 @@ def read_member(archive: zipfile.ZipFile, name: str, *, max_bytes: int) -> bytes
     """Read one member of a checked archive into memory.
 
     Raises:
-        ConfigurationError: there is none, it has more than `max_bytes`, or is not as it declares.
+        ConfigurationError: the member is missing, has more than `max_bytes`, or differs from its declaration.
     """
     try:
         member = archive.getinfo(name)
@@ -122,12 +123,12 @@ def read_member(archive: zipfile.ZipFile, name: str, *, max_bytes: int) -> bytes
 
 
 def read_in_pieces(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[bytes]:
-    """Yield the content of a member, and no more of it than it declares.
+    """Yield the content of a member, up to its declared size.
 
     Raises:
-        ConfigurationError: it has more, or less.
+        ConfigurationError: the content is larger or smaller.
     """
-    # zipfile stops where the declared size ends, and would not say that there is more
+    # zipfile stops at the declared size, and would not report further content
     unbounded = copy.copy(member)
     unbounded.file_size = member.file_size + 1
     size = 0
@@ -138,19 +139,19 @@ def read_in_pieces(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterato
                 break
             yield chunk
     if size != member.file_size:
-        raise ConfigurationError(f"has a member of another size than it declares: {_shown(member)}")
+        raise ConfigurationError(f"has a member with a size that differs from the declared one: {_shown(member)}")
 
 
 def _check_member(member: zipfile.ZipInfo) -> None:
-    """Raise ConfigurationError where a member is no plain file or folder at a place below the root."""
+    """Raise ConfigurationError if a member is not a plain file or folder below the root."""
     name = member.filename
     path = PurePosixPath(name)
     kind = stat.S_IFMT(member.external_attr >> 16)
     is_odd = "\\" in name or "\0" in member.orig_filename or not name.isprintable()
     if is_odd or path.is_absolute() or ".." in path.parts or not (path.parts or member.is_dir()):
-        problem = "whose name is no path below the archive's root"
+        problem = "with a name that is not a path below the archive's root"
     elif len(path.parts) > _MAX_DEPTH or any(len(os.fsencode(part)) > _MAX_NAME_BYTES for part in path.parts):
-        problem = "whose name is too long"
+        problem = "with a name that is too long"
     elif kind not in {0, stat.S_IFREG, stat.S_IFDIR} or (kind == stat.S_IFDIR) > member.is_dir():
         problem = "that is a link or a special file"
     elif member.flag_bits & _ENCRYPTED:
@@ -167,7 +168,7 @@ def _check_member(member: zipfile.ZipInfo) -> None:
 
 
 def _check_names(members: Sequence[zipfile.ZipInfo]) -> None:
-    """Raise ConfigurationError where two members have one name, or one is a file and a folder."""
+    """Raise ConfigurationError if two members have the same name, or a name is a file and a folder."""
     names = {PurePosixPath(member.filename) for member in members}
     files = {PurePosixPath(member.filename) for member in members if not member.is_dir()}
     if len(names) < len(members):
@@ -177,11 +178,11 @@ def _check_names(members: Sequence[zipfile.ZipInfo]) -> None:
 
 
 def _too_large(size: int, limits: ModelFileLimits) -> str:
-    return f"has {_mb(size)} MiB when it is unpacked, more than {_mb(limits.max_bytes)} (model_files.max_unpacked_mb)"
+    return f"has {_mb(size)} MiB when unpacked, more than {_mb(limits.max_bytes)} (model_files.max_unpacked_mb)"
 
 
 def _too_expanded(size: int, stored: int) -> str:
-    return f"has {_mb(size)} MiB when it is unpacked, more than {_MAX_RATIO} times what is stored of it ({stored} bytes)"
+    return f"has {_mb(size)} MiB when unpacked, more than {_MAX_RATIO} times its stored size ({stored} bytes)"
 
 
 def _mb(size: int) -> int:

@@ -285,7 +285,7 @@ def test_a_model_without_probabilities_leaves_the_old_one_and_says_what_to_do(se
     refused = load_weights(service, logits)
     assert (refused.status_code, refused.json()["code"]) == (400, "invalid_model")
     assert "stays as it is" in refused.json()["detail"]
-    assert "must end in probabilities" in refused.json()["detail"]
+    assert "must return probabilities" in refused.json()["detail"]
     assert "keras.layers.Softmax()" in refused.json()["detail"]
     answer = classify(service, 0)
     assert answer["model"]["version"] == "1"

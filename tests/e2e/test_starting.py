@@ -41,7 +41,7 @@ def write(folder: Path, settings: dict[str, object]) -> str:
         ({"api": {"prot": 8080}}, "api.prot: unknown key; did you mean port?"),
         ({"api": {"port": 99999}}, "api.port: Input should be less than or equal to 65535 (got 99999)"),
         ({"models": ["models/none"]}, "cannot read the model description models/none/model.yaml: No such file or directory"),
-        ({"default_model": "vgg"}, "default_model: vgg is none of the models (digits)"),
+        ({"default_model": "vgg"}, "default_model: vgg is not one of the models (digits)"),
         ({"sample_image": "none.jpg"}, "sample_image: there is no file none.jpg"),
         ({"broker": {"url": "kafka://x"}}, "broker.url: must be 'embedded', redis://HOST:PORT/DB"),
     ],

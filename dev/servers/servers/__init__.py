@@ -1,4 +1,4 @@
-"""The kinds of servers, named as in docker-compose.yml."""
+"""Kinds of servers, named as in docker-compose.yml."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from dev.servers import probes
 from dev.servers.console import say
-from dev.servers.installing import GO_BUILD, GO_BUILD_OPTIONS, GO_DOWNLOAD, need, once, run_step
+from dev.servers.installing import GO_BUILD, GO_BUILD_OPTIONS, GO_DOWNLOAD, install_once, require_program, run_step
 from dev.servers.layout import ASSETS, Layout
 from dev.servers.ports import HOST
 from dev.servers.processes import Launch
@@ -19,7 +19,7 @@ _MODULE_FILES = (ASSETS / "ferretdb" / "go.mod", ASSETS / "ferretdb" / "go.sum")
 
 
 def _install(layout: Layout) -> None:
-    once(layout, "mongo", _VERSION, _MODULE_FILES, lambda: _build(layout), makes=_program(layout))
+    install_once(layout, "mongo", _VERSION, _MODULE_FILES, lambda: _build(layout), makes=_program(layout))
 
 
 def _program(layout: Layout) -> Path:
@@ -27,12 +27,14 @@ def _program(layout: Layout) -> Path:
 
 
 def _build(layout: Layout) -> None:
-    """Build it as a tool of a module of ours.
+    """Build it as a tool of our own Go module.
 
-    `go install` refuses a module with `replace` lines, and FerretDB does not start without a file that only its releases have. So
-    its source is copied here (`go mod vendor`) and gets that file.
+    `go install` refuses a module with `replace` lines, and FerretDB does not start without a file that only its releases have.
+    So its source is copied (`go mod vendor`), and that file is added.
     """
-    go = need("go", "FerretDB, which speaks MongoDB's protocol, is built from source with Go 1.24 or newer (https://go.dev/dl)")
+    go = require_program(
+        "go", "FerretDB, which speaks MongoDB's protocol, is built from source with Go 1.24 or newer (https://go.dev/dl)"
+    )
     say("mongo: downloading and building FerretDB (about two minutes on two cores, once)")
     source = layout.sources / "ferretdb"
     shutil.rmtree(source, ignore_errors=True)
@@ -58,7 +60,7 @@ def _prepare(layout: Layout, ports: Ports) -> Launch:
         "state-dir": str(data),
         "debug-addr": "-",
         "telemetry": "disable",
-        "log-level": "WARN",  # else two lines for each connection
+        "log-level": "WARN",  # otherwise two lines per connection
     }
     return Launch([str(_program(layout)), *(f"--{name}={value}" for name, value in options.items())])
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dev.servers import probes
 from dev.servers.console import ServicesError, say
-from dev.servers.installing import need, once, run_step
+from dev.servers.installing import install_once, require_program, run_step
 from dev.servers.layout import ASSETS, Layout
 from dev.servers.ports import HOST
 from dev.servers.processes import Launch
@@ -28,7 +28,7 @@ advertised.listeners=PLAINTEXT://{host}:{client}
 controller.listener.names=CONTROLLER
 listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
 log.dirs={data}
-# One node cannot hold the three copies that are the default.
+# One node cannot store the default of three copies.
 offsets.topic.replication.factor=1
 offsets.topic.num.partitions=1
 transaction.state.log.replication.factor=1
@@ -43,7 +43,7 @@ group.initial.rebalance.delay.ms=0
 
 def _install(layout: Layout) -> None:
     _java()
-    once(layout, "kafka", _VERSION, [_POM], lambda: _download(layout), makes=_libraries(layout))
+    install_once(layout, "kafka", _VERSION, [_POM], lambda: _download(layout), makes=_libraries(layout))
 
 
 def _libraries(layout: Layout) -> Path:
@@ -51,7 +51,7 @@ def _libraries(layout: Layout) -> Path:
 
 
 def _download(layout: Layout) -> None:
-    mvn = need("mvn", "Apache Kafka's libraries are downloaded with Maven (Debian: apt-get install maven)")
+    mvn = require_program("mvn", "Apache Kafka's libraries are downloaded with Maven (Debian: apt-get install maven)")
     say("kafka: downloading (about 45 MB, once)")
     libraries = _libraries(layout)
     shutil.rmtree(libraries, ignore_errors=True)
@@ -60,9 +60,11 @@ def _download(layout: Layout) -> None:
 
 
 def _java() -> str:
-    java = need("java", f"Apache Kafka runs on Java {_OLDEST_JAVA} or newer (Debian: apt-get install openjdk-17-jre-headless)")
-    said = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr  # noqa: S603
-    version = re.search(r'version "(\d+)', said)
+    java = require_program(
+        "java", f"Apache Kafka runs on Java {_OLDEST_JAVA} or newer (Debian: apt-get install openjdk-17-jre-headless)"
+    )
+    output = subprocess.run([java, "-version"], capture_output=True, text=True, check=False).stderr  # noqa: S603
+    version = re.search(r'version "(\d+)', output)
     if version and int(version[1]) < _OLDEST_JAVA:
         raise ServicesError(f"Apache Kafka needs Java {_OLDEST_JAVA} or newer; `java` is version {version[1]}")
     return java
@@ -75,7 +77,7 @@ def _prepare(layout: Layout, ports: Ports) -> Launch:
     java = [_java(), "-Xmx512m", f"-Dlog4j2.configurationFile={ASSETS / 'kafka' / 'log4j2.properties'}"]
     java += ["-cp", str(_libraries(layout) / "*")]
     if not (log / "meta.properties").exists():
-        cluster = secrets.token_urlsafe(16)  # may begin with a hyphen, as an option does
+        cluster = secrets.token_urlsafe(16)  # may begin with a hyphen, like an option
         tool = ["kafka.tools.StorageTool", "format", f"--cluster-id={cluster}", "--config", str(settings)]
         run_step(layout, "kafka", [*java, *tool], doing="formatting its data folder")
     return Launch([*java, "kafka.Kafka", str(settings)])

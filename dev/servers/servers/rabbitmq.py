@@ -1,4 +1,4 @@
-"""RabbitMQ, as Debian has it, apart from any that runs system-wide: own node, ports, folders, cookie and epmd."""
+"""RabbitMQ from Debian's package, separate from a system-wide one: own node, ports, folders, cookie and epmd."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _prepare(layout: Layout, ports: Ports) -> Launch:
     texts = {
         "rabbitmq.conf": _SETTINGS.format(host=HOST, **ports),
         "enabled_plugins": "[].\n",
-        # Both in place of files under /etc/rabbitmq, which are for the system-wide one.
+        # Both replace files under /etc/rabbitmq, which belong to the system-wide server.
         "rabbitmq-env.conf": "",
         "advanced.config": "[].\n",
     }
@@ -66,7 +66,7 @@ def _environment(layout: Layout, ports: Ports) -> dict[str, str]:
         "RABBITMQ_CONFIG_FILE": str(settings / "rabbitmq.conf"),
         "RABBITMQ_ADVANCED_CONFIG_FILE": str(settings / "advanced.config"),
         "RABBITMQ_ENABLED_PLUGINS_FILE": str(settings / "enabled_plugins"),
-        # With it the launcher becomes the server, instead of staying as a shell that waits for it.
+        # With it the launcher becomes the server; otherwise a shell would wait for it.
         "RUNNING_UNDER_SYSTEMD": "true",
     }
 

@@ -1,11 +1,11 @@
-"""Redis, as Debian has it."""
+"""Redis from Debian's package."""
 
 from __future__ import annotations
 
 import shutil
 
 from dev.servers import probes
-from dev.servers.installing import debian_package, need
+from dev.servers.installing import debian_package, require_program
 from dev.servers.layout import Layout
 from dev.servers.ports import HOST
 from dev.servers.processes import Launch
@@ -23,11 +23,11 @@ def _prepare(layout: Layout, ports: Ports) -> Launch:
         "dir": str(layout.data("redis")),
         "appendonly": "yes",
         "save": "",
-        # Its title would be written over its environment, by which we know our processes.
+        # Its title would overwrite its environment, which identifies our processes.
         "set-proc-title": "no",
     }
     arguments = [part for name, value in options.items() for part in (f"--{name}", value)]
-    return Launch([need("redis-server", "it is the Redis server"), *arguments])
+    return Launch([require_program("redis-server", "it is the Redis server (Debian: apt-get install redis-server)"), *arguments])
 
 
 KIND = Kind("redis", ("client",), _install, _prepare, probes.redis)

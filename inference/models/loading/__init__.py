@@ -1,7 +1,7 @@
-"""Load a model's files and run it. The only package that touches TensorFlow.
+"""Load a model's files and run it. The only package that imports TensorFlow.
 
-Imported in the predictor process alone: importing TensorFlow takes seconds and hundreds of megabytes, and the API and
-the Celery process need neither.
+Imported in the predictor process only: importing TensorFlow takes seconds and hundreds of megabytes, and the API and
+the Celery process do not need it.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Bounds of what a graph gives for any image: a few images do not tell a probability from a logit."""
+"""Bounds of a graph's output for any image: the outputs for a few images do not distinguish a probability from a logit."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf  # type: ignore[import-untyped]
 
-#: Operations whose values have bounds, whatever they take. Keras makes its hard sigmoid of Relu6.
+#: Operations with bounded values for all operands. Keras builds its hard sigmoid from Relu6.
 _RANGES = {"Sigmoid": (0.0, 1.0), "Softmax": (0.0, 1.0), "Tanh": (-1.0, 1.0), "Softsign": (-1.0, 1.0), "Relu6": (0.0, 6.0)}
 _FIRST = slice(1)
-#: Operations that give values of these operands, all or some of them, or values between them.
+#: Operations that return values of these operands, all or some of them, or values between them.
 _KEEPING = {
     **dict.fromkeys(("Identity", "Cast", "StopGradient", "PreventGradient", "CheckNumerics", "EnsureShape"), _FIRST),
     **dict.fromkeys(("Reshape", "Squeeze", "ExpandDims", "Transpose", "FakeQuantWithMinMaxVars"), _FIRST),
@@ -25,7 +25,7 @@ _KEEPING = {
     "ConcatV2": slice(-1),
     "Pack": slice(None),
 }
-#: Operations that are greatest and least at the ends of their operands' bounds.
+#: Operations that reach their maximum and minimum at the ends of their operands' bounds.
 _ARITHMETIC = {
     "Add": np.add,  # of TensorFlow 1
     "AddV2": np.add,
@@ -42,10 +42,10 @@ _CALLS = {"PartitionedCall", "StatefulPartitionedCall"}
 
 @dataclass(frozen=True)
 class Bounds:
-    """The least and the greatest value that can come about; infinite where nothing is known.
+    """The smallest and the largest possible value; infinite if unknown.
 
     Args:
-        sources: types of the operations that they are known from, or of the one that nothing is known of.
+        sources: types of the operations that determine the bounds, or of the operation with unknown bounds.
     """
 
     low: float
@@ -59,10 +59,10 @@ class Bounds:
 
 @dataclass(frozen=True)
 class _Body:
-    """The operations of a graph, or of a function at one of its calls, by name.
+    """Operations by name, of a graph or of a function at one of its calls.
 
     Args:
-        arguments: for each argument of the function, the tensor it was called with, and the body which that is in.
+        arguments: for each argument of the function, the tensor that the call passes, and the body that contains this tensor.
     """
 
     operations: Mapping[str, Any]
@@ -72,12 +72,12 @@ class _Body:
 def output_bounds(graph: Any) -> Bounds:
     """Find the bounds of the first output of `graph`, a concrete function.
 
-    A graph consists of operations, each of which names the tensors it takes, its operands. The walk begins at the operation
-    that gives the output and goes back, from an operation to its operands, into the body of a function where one is called,
-    until it is at operations whose values have bounds of their own, such as Sigmoid, or at one it knows nothing of, such as
-    MatMul. The bounds of each operation on the way follow from its operands': those of 1 - Sigmoid are 0 and 1.
+    A graph consists of operations, and each operation names its operands, the tensors that it takes. The search begins at
+    the operation that returns the output and goes back from each operation to its operands, and into the body of a function
+    at a call, until it finds operations with bounds of their own, such as Sigmoid, or an unknown one, such as MatMul. The
+    bounds of each operation on the way follow from those of its operands: 1 - Sigmoid has the bounds 0 and 1.
 
-    Values that have no bounds and are clipped have none here either: a logit that is clipped to 0 and 1 is no probability.
+    Clipping does not give a value bounds here: a logit that is clipped to 0 and 1 is not a probability.
     """
     definition = graph.graph.as_graph_def()
     functions = {function.signature.name: function for function in definition.library.function}
@@ -89,21 +89,21 @@ class _Walk:
         self._functions = functions
 
     def bounds(self, tensor: str, body: _Body) -> Bounds:
-        """Find the bounds of `tensor`: an argument's name, or an operation's with the number of its output after a colon."""
+        """Find the bounds of `tensor`: the name of an argument, or of an operation with its output's number after a colon."""
         if tensor in body.arguments:
             return self.bounds(*body.arguments[tensor])
         name, *output = tensor.split(":")
         number, operation = int(output[-1]) if output else 0, body.operations[name]
-        operands = [operand for operand in operation.input if not operand.startswith("^")]  # those only say what runs before
+        operands = [operand for operand in operation.input if not operand.startswith("^")]  # control inputs only define the order
         if operation.op in _CALLS:
-            return self._of_call(operation.attr["f"].func.name, operands, number, body)
+            return self._call_bounds(operation.attr["f"].func.name, operands, number, body)
         if operation.op == "IdentityN":
             return self.bounds(operands[number], body)
         if operation.op == "Const":
-            return _of_constant(operation)
-        return self._of_operation(operation.op, operands, body)
+            return _constant_bounds(operation)
+        return self._operation_bounds(operation.op, operands, body)
 
-    def _of_operation(self, kind: str, operands: Sequence[str], body: _Body) -> Bounds:
+    def _operation_bounds(self, kind: str, operands: Sequence[str], body: _Body) -> Bounds:
         if kind in _RANGES:
             return Bounds(*_RANGES[kind], frozenset({kind}))
         if kind not in {*_KEEPING, *_ARITHMETIC, "Sum"}:
@@ -113,9 +113,9 @@ class _Walk:
             found.append(self.bounds(operand, body))
             if not found[-1].are_known:
                 return found[-1]
-        return _combined(kind, found)
+        return _combine(kind, found)
 
-    def _of_call(self, name: str, operands: Iterable[str], number: int, body: _Body) -> Bounds:
+    def _call_bounds(self, name: str, operands: Iterable[str], number: int, body: _Body) -> Bounds:
         function = self._functions[name]
         arguments = {
             argument.name: (operand, body) for argument, operand in zip(function.signature.input_arg, operands, strict=True)
@@ -124,13 +124,13 @@ class _Walk:
         return self.bounds(function.ret[function.signature.output_arg[number].name], inner)
 
 
-def _combined(kind: str, operands: Sequence[Bounds]) -> Bounds:
-    """Find the bounds of an operation from its operands', which are known."""
+def _combine(kind: str, operands: Sequence[Bounds]) -> Bounds:
+    """Compute the bounds of an operation from those of its operands, which are known."""
     sources = frozenset[str]().union(*(operand.sources for operand in operands))
     ends = [(operand.low, operand.high) for operand in operands]
     if kind in _KEEPING:
         return Bounds(min(low for low, _ in ends), max(high for _, high in ends), sources)
-    if kind == "Sum":  # of the probabilities of some classes, weighted or not; of other sums nothing is known
+    if kind == "Sum":  # of probabilities of some classes, weighted or not; bounds of other sums are unknown
         return operands[0] if sources == {"Softmax"} and ends[0][0] >= 0 and ends[0][1] <= 1 else _unknown(kind)
     if kind == "RealDiv" and ends[1][0] <= 0 <= ends[1][1]:
         return _unknown(kind)
@@ -138,7 +138,7 @@ def _combined(kind: str, operands: Sequence[Bounds]) -> Bounds:
     return Bounds(min(values), max(values), sources)
 
 
-def _of_constant(operation: Any) -> Bounds:
+def _constant_bounds(operation: Any) -> Bounds:
     values = tf.make_ndarray(operation.attr["value"].tensor)
     if not values.size or values.dtype.kind in "OSU":
         return _unknown("Const")

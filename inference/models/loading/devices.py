@@ -1,4 +1,4 @@
-"""Which device a model runs on, and how a GPU's memory is taken."""
+"""Selection of the device that a model runs on, and of the way a GPU's memory is reserved."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Device:
-    #: as `tf.device` takes it
+    #: name in the form of `tf.device`
     name: str
     is_gpu: bool = False
 
     @property
     def half_precision(self) -> str:
-        """Keras' policy for what the device computes fast in."""
+        """Keras policy of the 16-bit float type that is fast on the device."""
         return "mixed_float16" if self.is_gpu else "mixed_bfloat16"
 
 
@@ -35,26 +35,26 @@ CPU = Device("/CPU:0")
 def open_devices(
     wanted: Collection[str | None], options: GpuSettings, locks: Mapping[int, GpuLock], *, config: Any = tf.config
 ) -> dict[str | None, Device]:
-    """A device for each of `wanted` (a description's `device`), locked where it is a GPU. Once, before TensorFlow computes.
+    """Open a device for each of `wanted` (a description's `device`), and lock it if it is a GPU.
 
-    GPUs that are not wanted are hidden: TensorFlow would take their memory too. A wanted GPU on a host without any is the CPU,
-    with a warning.
+    Call it once, before TensorFlow computes. Other GPUs are hidden, because TensorFlow would take their memory too. On a host
+    without a GPU, the CPU replaces a wanted GPU, with a warning.
 
     Args:
-        locks: by GPU, for all that may be wanted.
+        locks: the locks of all GPUs that may be wanted, by index.
 
     Raises:
-        ConfigurationError: the host has other GPUs, but not this one, or another worker uses it.
+        ConfigurationError: the host has GPUs, but not this one, or another worker uses it.
     """
     gpus: Sequence[Any] = config.list_physical_devices("GPU")
     indices = {device: _index(device, len(gpus)) for device in wanted}
     used = sorted({index for index in indices.values() if index is not None})
     for index in used:
-        if index in locks:  # a GPU whose device node has another name than those that are known
+        if index in locks:  # absent if the GPU's device node has an unknown name
             locks[index].hold()
     config.set_visible_devices([gpus[index] for index in used], "GPU")
     if not used:
-        _take_threads(config)
+        _set_threads(config)
     for index in used:
         _limit_memory(gpus[index], options, config)
     return {
@@ -63,7 +63,7 @@ def open_devices(
 
 
 def _index(device: str | None, gpus: int) -> int | None:
-    """Of the GPU; None is the CPU."""
+    """Find the index of the GPU; None is the CPU."""
     index = gpu_index(device)
     if index is None:
         return None
@@ -76,8 +76,8 @@ def _index(device: str | None, gpus: int) -> int | None:
     return index
 
 
-def _take_threads(config: Any) -> None:
-    """One call runs at a time, so the cores are for its operations; each hand-over to another thread costs CPU time."""
+def _set_threads(config: Any) -> None:
+    """Give all cores to one call, since one call runs at a time; each switch to another thread costs CPU time."""
     config.threading.set_intra_op_parallelism_threads(usable_cores())
     config.threading.set_inter_op_parallelism_threads(1)
 

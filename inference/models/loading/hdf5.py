@@ -1,8 +1,8 @@
-"""H5 files from elsewhere, checked at every level before Keras sees them.
+"""Check of untrusted H5 files at every level before Keras reads them.
 
-The format (HDF5 File Format Specification 3.0) lets a file name others, as links, as external storage and as sources of virtual
-datasets: HDF5 opens them with the rights of the process, and no digest covers them. It also lets a few bytes stand for
-terabytes, as a dataset without storage that has a fill value, or as a chunk that unfolds.
+In the format (HDF5 File Format Specification 3.0) a file can name other files, as links, as external storage and as sources of
+virtual datasets: HDF5 opens them with the rights of the process, and no digest covers them. A few bytes can also represent
+terabytes, as a dataset with a fill value and without storage, or as a compressed chunk.
 """
 
 from __future__ import annotations
@@ -18,32 +18,32 @@ from h5py import h5a, h5d, h5o, h5z
 from inference.errors import shown_name
 from inference.models.unpacking import ModelFileLimits, is_expanded
 
-#: Groups, datasets, and attributes of one object: far above what any model has.
+#: Limit of groups, of datasets, and of attributes of one object: far more than any model has.
 _MAX_OBJECTS = 100_000
 _MAX_ATTRIBUTES = 10_000
-#: Filters by HDF5's numbers. Each is taken once at most, so that what unfolds does not unfold again.
+#: Filters by HDF5's numbers. A dataset may use each of them once at most, so that data are not compressed twice.
 _FILTERS = (h5z.FILTER_SHUFFLE, h5z.FILTER_DEFLATE, h5z.FILTER_FLETCHER32)
 _CHECKSUM_BYTES = 4
-#: How refusals begin; Keras' own say the same.
+#: Start of all refusals; the same as in Keras' own.
 _REFUSED = "Not allowed: H5 file with"
 
 
 def check_h5(file: h5py.File, limits: ModelFileLimits) -> None:
-    """Check all that is in an open file.
+    """Check the whole content of an open file.
 
     Raises:
-        ValueError: it names other files, or has more objects or data than a model's file has.
+        ValueError: the file names other files, or has more objects or data than the file of a model.
     """
     stored = file.id.get_filesize()
-    checked = _Checked(stored, limits)
+    checked = _DataTotal(stored, limits)
     for name, item in _objects(file):
         checked.attributes(name, item)
         if isinstance(item, h5py.Dataset):
             checked.dataset(name, item)
 
 
-class _Checked:
-    """Adds up what the objects of a file hold when they are read."""
+class _DataTotal:
+    """Total memory that the objects of a file need when they are read."""
 
     def __init__(self, stored: int, limits: ModelFileLimits) -> None:
         self._stored = stored
@@ -70,16 +70,16 @@ class _Checked:
         if properties.get_nfilters():
             _check_filters(name, item, properties, chunk_bytes)
 
-    def _add(self, size: int, what: str) -> None:
+    def _add(self, size: int, name: str) -> None:
         self._size += size
         if self._size > self._limits.max_bytes or is_expanded(self._size, self._stored):
             raise ValueError(
-                f"{_REFUSED} much more data when it is read than the file has bytes ({self._stored}), at {_short(what)}"
+                f"{_REFUSED} much more data when it is read than the file has bytes ({self._stored}), at {_short(name)}"
             )
 
 
 def _objects(file: h5py.File) -> Iterator[tuple[str, Any]]:
-    """Yield every object that hard links lead to, each once; soft links stay in the file, and lead to one of them or nowhere."""
+    """Yield every object that hard links refer to, once; soft links refer to one of these objects or to nothing."""
     waiting: list[tuple[str, Any]] = [("/", file["/"])]
     seen = {h5o.get_info(file["/"].id).addr}
     while waiting:
@@ -94,7 +94,7 @@ def _objects(file: h5py.File) -> Iterator[tuple[str, Any]]:
             if isinstance(link, h5py.SoftLink):
                 continue
             if not isinstance(link, h5py.HardLink):
-                raise ValueError(f"{_REFUSED} a link to another file: {_short(name)}")  # noqa: TRY004 what is wrong is the file
+                raise ValueError(f"{_REFUSED} a link to another file: {_short(name)}")  # noqa: TRY004 the file is wrong, not a type
             found = item[name]
             address = h5o.get_info(found.id).addr
             if address not in seen:
@@ -103,7 +103,7 @@ def _objects(file: h5py.File) -> Iterator[tuple[str, Any]]:
 
 
 def _size(shape: tuple[int, ...], kind: Any, stored: int) -> int:
-    """Bytes of an array in memory. Texts of any length may all be the same one, which may be all of the file."""
+    """Estimate the bytes of an array in memory; each text of variable length may be as long as the whole file."""
     count = prod(shape)
     if _has_variable_length(kind):
         return count * stored if shape else 0
@@ -115,12 +115,10 @@ def _has_variable_length(kind: Any) -> bool:
 
 
 def _check_filters(name: str, item: h5py.Dataset, properties: Any, chunk_bytes: int) -> None:
-    """Raise ValueError where chunks unfold to more than they declare, or by a method that is not known here."""
+    """Raise ValueError if a chunk is larger than declared when decompressed, or has an unsupported compression."""
     filters = [properties.get_filter(number)[0] for number in range(properties.get_nfilters())]
     if filters != [known for known in _FILTERS if known in filters]:
-        raise ValueError(
-            f"{_REFUSED} data that are compressed in a way that is not read here, at {_short(name)}; use gzip, or none"
-        )
+        raise ValueError(f"{_REFUSED} data with an unsupported compression, at {_short(name)}; use gzip, or none")
     if h5z.FILTER_DEFLATE not in filters:
         return
     position = filters.index(h5z.FILTER_DEFLATE)
@@ -130,11 +128,11 @@ def _check_filters(name: str, item: h5py.Dataset, properties: Any, chunk_bytes: 
         if mask >> position & 1:
             continue
         end = len(stored) - (_CHECKSUM_BYTES if h5z.FILTER_FLETCHER32 in filters else 0)
-        unfolding = zlib.decompressobj()
-        if len(unfolding.decompress(stored[:end], chunk_bytes + 1)) > chunk_bytes:
-            raise ValueError(f"{_REFUSED} a chunk that unfolds to more than it declares, at {_short(name)}")
+        decompressor = zlib.decompressobj()
+        if len(decompressor.decompress(stored[:end], chunk_bytes + 1)) > chunk_bytes:
+            raise ValueError(f"{_REFUSED} a chunk that is larger when decompressed than it declares, at {_short(name)}")
 
 
 def _short(name: str) -> str:
-    """The last part of an object's name, which is all that is said of a file to those who may not see it."""
+    """Return the last part of an object's name: clients may not see more of a file."""
     return shown_name(name.rpartition("/")[2] or "its root")

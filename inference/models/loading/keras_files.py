@@ -1,6 +1,6 @@
 """Models of Keras 3 and Keras 2, whole or as architecture and weights.
 
-A file is data: whatever would run code of its own, or read other files, is refused, wherever in the model it is.
+A file is data: an object at any place in the model that would run its own code or read other files is refused.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from inference.models.unpacking import DEFAULT_LIMITS, ModelFileLimits, check_ar
 KERAS_SUFFIX = ".keras"
 _CONFIG = "config.json"
 _WEIGHTS = "model.weights.h5"
-#: Keras takes it where the other one is missing.
+#: Keras reads it if the other one is missing.
 _OTHER_WEIGHTS = "model.weights.npz"
-#: Limit of a model's configuration: that of a network of a thousand layers has one MB.
+#: Limit of a model's configuration; a network of a thousand layers needs one MB.
 _MAX_CONFIG_BYTES = 2**25
 
-#: Layers with Python code, or files, of their own.
+#: Layers that contain Python code or name files.
 _REFUSED = {
     "Lambda",
     "__lambda__",
@@ -39,12 +39,12 @@ _REFUSED = {
     "JaxLayer",
     "FlaxLayer",
 }
-#: Keras 2's layers that call any function of TensorFlow, by name.
+#: Keras 2's layers that call a TensorFlow function by name.
 _FUNCTIONS = {"TFOpLambda", "SlicingOpLambda", "ClassMethod", "InstanceMethod", "InstanceProperty"}
 
 
 def read_keras(path: Path, *, limits: ModelFileLimits = DEFAULT_LIMITS) -> keras.Model:
-    """A `.keras` file. Raises ConfigurationError, and what Keras raises."""
+    """Read a `.keras` file. Raises ConfigurationError, and the errors of Keras."""
     if not zipfile.is_zipfile(path):
         raise ConfigurationError("is not a Keras 3 file, which is a zip archive")
     with zipfile.ZipFile(path) as archive:
@@ -55,9 +55,9 @@ def read_keras(path: Path, *, limits: ModelFileLimits = DEFAULT_LIMITS) -> keras
 
 
 def _check_members(archive: zipfile.ZipFile, limits: ModelFileLimits) -> None:
-    """Look into each member, as Keras will read it, and into the weights as an H5 file. Raises ConfigurationError, ValueError."""
+    """Check each member as Keras will read it, and the weights as an H5 file. Raises ConfigurationError, ValueError."""
     if _OTHER_WEIGHTS in archive.namelist():
-        raise ConfigurationError(f"has weights in {_OTHER_WEIGHTS}, which is not read here; they belong into {_WEIGHTS}")
+        raise ConfigurationError(f"has weights in {_OTHER_WEIGHTS}, which is not supported; they belong in {_WEIGHTS}")
     for member in archive.infolist():
         if member.filename == _WEIGHTS:
             with tempfile.TemporaryFile() as weights:
@@ -71,11 +71,11 @@ def _check_members(archive: zipfile.ZipFile, limits: ModelFileLimits) -> None:
 
 
 def read_h5(path: Path, *, limits: ModelFileLimits = DEFAULT_LIMITS) -> keras.Model:
-    """A whole model in an H5 file, of Keras 2 or 3. Raises ConfigurationError, and what Keras and h5py raise."""
+    """Read a whole model from an H5 file, of Keras 2 or 3. Raises ConfigurationError, and the errors of Keras and h5py."""
     with h5py.File(path) as file:
         check_h5(file, limits)
         if "model_config" not in file.attrs:
-            raise ConfigurationError("has weights alone; name it weights_file, beside an architecture_file")
+            raise ConfigurationError("has only weights; name it weights_file, and add an architecture_file")
         text = file.attrs["model_config"]
         if len(text) > _MAX_CONFIG_BYTES:
             raise ConfigurationError(f"has a model_config of more than {_MAX_CONFIG_BYTES} bytes")
@@ -87,9 +87,9 @@ def read_h5(path: Path, *, limits: ModelFileLimits = DEFAULT_LIMITS) -> keras.Mo
 
 
 def read_architecture(path: Path) -> keras.Model:
-    """A model's JSON, of Keras 2 or 3, with weights of no meaning. Raises ConfigurationError, and what Keras raises."""
+    """Create a model from its JSON, of Keras 2 or 3, with initial weights. Raises ConfigurationError, and the errors of Keras."""
     if path.stat().st_size > _MAX_CONFIG_BYTES:
-        raise ConfigurationError(f"has more than {_MAX_CONFIG_BYTES} bytes, and no model's JSON has")
+        raise ConfigurationError(f"has more than {_MAX_CONFIG_BYTES} bytes, too many for a model's JSON")
     try:
         config = json.loads(path.read_bytes())
     except ValueError as error:
@@ -102,40 +102,40 @@ def read_architecture(path: Path) -> keras.Model:
     else:
         model = keras.saving.deserialize_keras_object(config | {"compile_config": None}, safe_mode=True)
     if not isinstance(model, keras.Model):
-        raise ConfigurationError(f"describes a {config['class_name']}, which is no model")
+        raise ConfigurationError(f"describes a {config['class_name']}, which is not a model")
     return model
 
 
 def read_weights(path: Path, model: keras.Model, *, limits: ModelFileLimits = DEFAULT_LIMITS) -> None:
-    """Weights for `model`: by topology where Keras 2 wrote them, by path where Keras 3 did.
+    """Read weights into `model`: by topology if Keras 2 wrote them, by path if Keras 3 did.
 
     Raises:
-        ConfigurationError: the file is refused, or is not the model's; and what Keras and h5py raise.
+        ConfigurationError: the file is refused, or does not fit the model. Keras and h5py raise other errors.
     """
     with h5py.File(path) as file:
         check_h5(file, limits)
-        # a whole model's file has them too
+        # the file of a whole model also has them
         group = file.get("model_weights", file)
         if "layer_names" in group.attrs or "layer_names0" in group.attrs:
             legacy_h5_format.load_weights_from_hdf5_group(group, model)
             return
         found = _count_weights(file)
     _read_keras_3_weights(path, model)
-    if found != len(model.weights):  # Keras 3 takes what it finds, and looks for no more
-        raise ConfigurationError(f"has {found} weights, and the model {len(model.weights)}")
+    if found != len(model.weights):  # Keras 3 does not report missing weights
+        raise ConfigurationError(f"has {found} weights, and the model has {len(model.weights)}")
 
 
 def compute_in(policy: str, model: keras.Model) -> None:
-    """Let the layers compute by this policy, but for those that give the model's answer: probabilities need all digits."""
+    """Set the policy of all layers except those that return the model's output: probabilities need full precision."""
     last = {id(layer) for layer in _last_layers(model)}
-    for layer in model._flatten_layers(include_self=False):  # noqa: SLF001 nested ones too; Keras has no other way to them
+    for layer in model._flatten_layers(include_self=False):  # noqa: SLF001 includes nested layers; Keras has no public way
         if id(layer) not in last:
             layer.dtype_policy = policy
 
 
 def _last_layers(model: keras.Model) -> Iterator[keras.Layer]:
     for output in keras.tree.flatten(model.outputs):
-        layer = output._keras_history.operation  # noqa: SLF001 Keras has no other way from a tensor to its layer
+        layer = output._keras_history.operation  # noqa: SLF001 Keras has no public way from a tensor to its layer
         if isinstance(layer, keras.Model):
             yield layer
             yield from _last_layers(layer)
@@ -145,25 +145,27 @@ def _last_layers(model: keras.Model) -> Iterator[keras.Layer]:
 
 def _read_keras_3_weights(path: Path, model: keras.Model) -> None:
     with tempfile.TemporaryDirectory(prefix="inference-weights-") as folder:
-        named = Path(folder) / "model.weights.h5"  # Keras goes by the name
+        named = Path(folder) / "model.weights.h5"  # Keras recognises the format by the name
         named.symlink_to(path.absolute())
-        with warnings.catch_warnings(action="ignore"):  # an error says the same
+        with warnings.catch_warnings(action="ignore"):  # an error reports the same
             model.load_weights(named)
 
 
 def _count_weights(file: h5py.File) -> int:
-    """What Keras 3 saved of the layers; a trained model's file has the optimizer's too."""
+    """Count the weights of the layers in a file of Keras 3; a trained model's file has the optimizer's too."""
     names: list[str] = []
     file.visititems(lambda name, item: names.append(name) if isinstance(item, h5py.Dataset) else None)
     return sum(not name.startswith("optimizer/") for name in names)
 
 
 def _refuse_code(config: Any) -> None:
-    """Raises ConfigurationError when an object anywhere in a model's configuration is one that is refused."""
+    """Raise ConfigurationError if a model's configuration contains a refused object at any depth."""
     for found in keras_2.objects_in(config):
         kind, arguments = found.get("class_name"), found.get("config")
         name = arguments.get("name", "") if isinstance(arguments, dict) else ""
         if kind in _REFUSED:
             raise ConfigurationError(f"has code or files of its own, which is refused: {kind} {name}".rstrip())
         if kind in _FUNCTIONS:
-            raise ConfigurationError(f"has a function of TensorFlow for a layer ({name}), as Keras 3 has none; use a SavedModel")
+            raise ConfigurationError(
+                f"has a TensorFlow function as a layer ({name}), which Keras 3 does not support; use a SavedModel"
+            )

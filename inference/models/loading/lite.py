@@ -1,4 +1,4 @@
-"""A graph converted for LiteRT, which runs it on the CPU several times as fast as TensorFlow's own runtime does."""
+"""Conversion of a graph for LiteRT, which on a CPU is several times as fast as TensorFlow's own runtime."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class LiteGraph:
     """A converted graph with one input and one output, for batches of any size. One call at a time.
 
     Args:
-        content: of a *.tflite file.
-        threads: how many compute.
+        content: the bytes of a *.tflite file.
+        threads: number of threads that compute.
     """
 
     def __init__(self, content: bytes, threads: int) -> None:
-        with warnings.catch_warnings(action="ignore"):  # that another package has it too
+        with warnings.catch_warnings(action="ignore"):  # about another package with the same function
             self._interpreter = tf.lite.Interpreter(model_content=content, num_threads=threads)
         ((self._input,), (self._output,)) = (
             [tensor["index"] for tensor in tensors]
@@ -39,9 +39,9 @@ class LiteGraph:
 
 
 def convert(graph: Any, threads: int) -> LiteGraph | None:
-    """`graph`, a concrete function, for LiteRT with its weights inside; None when it has operations that LiteRT lacks."""
+    """Convert `graph`, a concrete function, with its weights; None if it has operations that LiteRT lacks."""
     converter = tf.lite.TFLiteConverter.from_concrete_functions([graph], graph)
     try:
         return LiteGraph(converter.convert(), threads)
-    except Exception:  # noqa: BLE001 the converter raises what it likes; TensorFlow's own runtime is there
+    except Exception:  # noqa: BLE001 the converter raises anything; TensorFlow's own runtime is the alternative
         return None

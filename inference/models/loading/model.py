@@ -1,4 +1,4 @@
-"""A model's files as one compiled graph that fits its description."""
+"""Compilation of a model's files to one graph that fits its description."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ from inference.models.spec import ModelSpec
 from inference.runtime.process import usable_cores
 from inference.runtime.public_text import with_reason
 
-#: How far LiteRT's answers to trial images may be from TensorFlow's: absolute, or as a part of the value.
+#: Maximum difference between LiteRT's and TensorFlow's outputs for trial images: absolute, or relative to the value.
 LITE_TOLERANCE = 1e-5
 
 TENSORFLOW, LITE = "TensorFlow", "LiteRT"
 
 
 class LoadedModel:
-    """A model as one compiled graph, for batches of any size.
+    """Model as one compiled graph, for batches of any size.
 
     Args:
-        function: takes (n, height, width, channels) in the description's dtype, gives (n, output_size) float32.
+        function: takes (n, height, width, channels) in the description's dtype, returns (n, output_size) float32.
         output_size: number of classes.
-        runtime: what runs the graph, TENSORFLOW or LITE.
-        model: what the function was compiled from; TensorFlow's compiled graph does not keep its weights alive.
+        runtime: the library that runs the graph, TENSORFLOW or LITE.
+        model: the source of the function, kept because TensorFlow's compiled graph does not keep its weights alive.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class LoadedModel:
     def predict(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         """Classify `batch`, (n, height, width, channels) in the description's dtype, as (n, output_size) float32.
 
-        The first call with a new n is slower than the ones after it: see `warm_up`.
+        The first call with a new n is slower than later ones: see `warm_up`.
         """
         return np.asarray(self._function(batch))
 
@@ -57,7 +57,7 @@ class LoadedModel:
 def load_model(spec: ModelSpec, device: Device = CPU) -> LoadedModel:
     """Load the files of `spec` and trace its graph; weights and graph are on `device`.
 
-    On a CPU LiteRT runs the graph, where it can and its answers to trial images are TensorFlow's within `LITE_TOLERANCE`.
+    On a CPU, LiteRT runs the graph if it can, and if its outputs for trial images equal TensorFlow's within `LITE_TOLERANCE`.
 
     Raises:
         ConfigurationError: a file cannot be read or is refused, or the model does not fit its description.
@@ -68,7 +68,7 @@ def load_model(spec: ModelSpec, device: Device = CPU) -> LoadedModel:
         graph, trial = _compile_checked(model, spec)
     _check_labels(spec, trial)
     lite = None if device.is_gpu or not spec.fits_lite else convert(graph, usable_cores())
-    if lite is not None and _agree(lite, trial):
+    if lite is not None and _is_equal(lite, trial):
         return LoadedModel(lite, trial.output_size, LITE)
 
     def run(batch: NDArray[Any]) -> tf.Tensor:
@@ -79,7 +79,7 @@ def load_model(spec: ModelSpec, device: Device = CPU) -> LoadedModel:
 
 
 def warm_up(model: LoadedModel, spec: ModelSpec, batch_sizes: Sequence[int]) -> None:
-    """Predict black images once at each of `batch_sizes`, so that no caller pays for a first time."""
+    """Predict black images once at each of `batch_sizes`, so that no caller waits for a slow first call."""
     for size in batch_sizes:
         model.predict(np.zeros((size, *spec.input.shape), spec.input.numpy_dtype))
 
@@ -105,7 +105,7 @@ def _check_input(model: ReadModel, spec: ModelSpec) -> None:
 @dataclass(frozen=True)
 class _Trial:
     images: NDArray[Any]
-    #: what TensorFlow gives for them: probabilities (n, classes) float32, but for rows that are not finite
+    #: TensorFlow's outputs for them: probabilities (n, classes) float32, except rows that are not finite
     answers: NDArray[np.float32]
     #: whether the model has one output unit
     is_binary: bool
@@ -116,10 +116,10 @@ class _Trial:
 
 
 def _compile_checked(model: ReadModel, spec: ModelSpec) -> tuple[Any, _Trial]:
-    """A concrete function from images to probabilities, and its trial. Raises ConfigurationError."""
+    """Compile a concrete function from images to probabilities, and try it. Raises ConfigurationError."""
     graph = _compile(model.call, spec)
     batches = trial_batches(spec.input)
-    answers = _answers(graph, batches, spec)
+    answers = _predict_batches(graph, batches, spec)
     is_binary = answers.shape[1] == 1
     try:
         (check_probability if is_binary else check_probabilities)(answers, graph)
@@ -132,17 +132,17 @@ def _compile_checked(model: ReadModel, spec: ModelSpec) -> tuple[Any, _Trial]:
 
 
 def _compile(call: Callable[[tf.Tensor], Any], spec: ModelSpec) -> Any:
-    """A concrete function from images in the description's dtype to the list of what `call` gives, floats as float32."""
+    """Compile a concrete function from images in the description's dtype to the list of `call`'s outputs, floats as float32."""
 
     def classify(images: tf.Tensor) -> list[tf.Tensor]:
         outputs = tf.nest.flatten(call(images))
         return [tf.cast(output, tf.float32) if output.dtype.is_floating else output for output in outputs]
 
-    # Called as it is: model.predict would take tens of milliseconds to start. Without AutoGraph: no layer needs it, and its
-    # source files in the temporary folder outlive a process that is killed.
+    # Called directly: model.predict needs tens of milliseconds to start. Without AutoGraph: no layer needs it, and if the
+    # process is killed, its source files remain in the temporary folder.
     signature = tf.TensorSpec((None, *spec.input.shape), spec.input.dtype)
     function = tf.function(classify, input_signature=[signature], jit_compile=spec.xla or None, autograph=False)
-    with _failing_on_images(spec):
+    with _invalid_model_on_error(spec):
         return function.get_concrete_function()
 
 
@@ -150,8 +150,8 @@ def _both_classes_of(graph: Any, images: tf.Tensor) -> tf.Tensor:
     return both_classes(tf.reshape(graph(images)[0], (-1, 1)))
 
 
-def _agree(lite: LiteGraph, trial: _Trial) -> bool:
-    """Whether LiteRT gives what TensorFlow does, in batches of several sizes, wherever that is finite."""
+def _is_equal(lite: LiteGraph, trial: _Trial) -> bool:
+    """Whether LiteRT returns the same as TensorFlow in batches of several sizes; rows that are not finite are ignored."""
     images, finite = trial.images, np.isfinite(trial.answers).all(axis=1)
     try:
         answers = [lite(images), np.concatenate([lite(images[:1]), lite(images[1:])])]
@@ -164,9 +164,9 @@ def _agree(lite: LiteGraph, trial: _Trial) -> bool:
     )
 
 
-def _answers(graph: Any, batches: Sequence[NDArray[Any]], spec: ModelSpec) -> NDArray[np.float32]:
-    """(n, outputs) for all images, from a trial: the shapes in the file do not say that each image gets its own answer."""
-    answers = [_answer(graph, images, spec) for images in batches]
+def _predict_batches(graph: Any, batches: Sequence[NDArray[Any]], spec: ModelSpec) -> NDArray[np.float32]:
+    """Run trial images, (n, outputs): the shapes in the file do not show that each image gets an output of its own."""
+    answers = [_predict_batch(graph, images, spec) for images in batches]
     widths = sorted({answer.shape[1] for answer in answers})
     if len(widths) > 1:
         found = f"{' or '.join(map(str, widths))} values for an image"
@@ -175,24 +175,25 @@ def _answers(graph: Any, batches: Sequence[NDArray[Any]], spec: ModelSpec) -> ND
     else:
         return np.concatenate(answers)
     raise ConfigurationError(
-        f"{spec.name}: the model in {_files(spec)} must end in one probability for each class; for trial images it gave {found}"
+        f"{spec.name}: the model in {_files(spec)} must return one probability for each class;"
+        f" for trial images it returned {found}"
     )
 
 
-def _answer(graph: Any, images: NDArray[Any], spec: ModelSpec) -> NDArray[Any]:
-    with _failing_on_images(spec):
+def _predict_batch(graph: Any, images: NDArray[Any], spec: ModelSpec) -> NDArray[Any]:
+    with _invalid_model_on_error(spec):
         outputs: list[NDArray[Any]] = [output.numpy() for output in graph(tf.constant(images))]
     shapes = [output.shape for output in outputs]
     if len(shapes) != 1 or len(shapes[0]) not in {1, 2} or shapes[0][0] != len(images) or 0 in shapes[0]:
         raise ConfigurationError(
             f"{spec.name}: the model in {_files(spec)} must have one output of shape (n, classes); for {len(images)}"
-            f" images it gave {' and '.join(map(str, shapes)) or 'none'}"
+            f" images it returned {' and '.join(map(str, shapes)) or 'none'}"
         )
     return outputs[0].reshape(len(images), -1)
 
 
 @contextmanager
-def _failing_on_images(spec: ModelSpec) -> Iterator[None]:
+def _invalid_model_on_error(spec: ModelSpec) -> Iterator[None]:
     try:
         yield
     except Exception as error:

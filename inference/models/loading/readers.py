@@ -1,4 +1,4 @@
-"""From a model's files to something that can be called, whatever their format."""
+"""Reading of a model's files of any format to a callable."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _H5_SUFFIXES = {".h5", ".hdf5"}
 
 @dataclass(frozen=True)
 class ReadModel:
-    #: of each input: (batch, height, width, channels), None where any size goes
+    #: for each input: (batch, height, width, channels), None for any size
     input_shapes: Sequence[tuple[int | None, ...]]
-    #: takes a batch of any number type, gives a tensor or a nest of them
+    #: takes a batch of any number type, returns a tensor or nested tensors
     call: Callable[[tf.Tensor], Any]
 
 
@@ -33,7 +33,7 @@ def read_model(spec: ModelSpec, *, half_precision: str) -> ReadModel:
     """Read the files of `spec`.
 
     Args:
-        half_precision: Keras' name of the policy for a `mixed_precision` model.
+        half_precision: Keras' name of the policy for a model with `mixed_precision`.
 
     Raises:
         ConfigurationError: a file cannot be read, is refused, or does not fit the others; its `field` is the file's key.
@@ -62,14 +62,14 @@ def _whole_model_reader(spec: ModelSpec, file: LocalFile) -> Callable[..., keras
     if suffix in _H5_SUFFIXES:
         return keras_files.read_h5
     raise ConfigurationError(
-        f"{spec.name}: {file.location} is none of *.keras, *.h5, a SavedModel's folder and a .zip of one", field="file"
+        f"{spec.name}: {file.location} must be a *.keras or *.h5 file, a SavedModel's folder or a .zip of one", field="file"
     )
 
 
 def _read_saved_model(spec: ModelSpec) -> ReadModel:
     for key in ("weights_file", "mixed_precision"):
         if getattr(spec, key):
-            raise ConfigurationError(f"{spec.name}: {key} does not go with a SavedModel, whose graph is fixed", field=key)
+            raise ConfigurationError(f"{spec.name}: {key} cannot be used with a SavedModel, which has a fixed graph", field=key)
     signature: saved_model.Signature = _attempt(spec, "file", saved_model.read_signature)
     return ReadModel(signature.input_shapes, signature)
 

@@ -1,6 +1,6 @@
-"""SavedModels: a graph and its weights in a folder, as TensorFlow serves them.
+"""SavedModels: a graph and its weights in a folder, in TensorFlow's serving format.
 
-Such a graph may have operations that read and write files, with this process's rights; that is why a model's place must be
+Such a graph may have operations that read and write files with the rights of this process, so a model's place must be
 allowed (`model_files`).
 """
 
@@ -21,10 +21,10 @@ _ASSETS = "assets"
 
 
 class Signature:
-    """A signature of a SavedModel as a function of one tensor."""
+    """Signature of a SavedModel as a function of one tensor."""
 
     def __init__(self, model: Any, function: Any) -> None:
-        self._model = model  # its weights live as long as it does
+        self._model = model  # keeps its weights alive
         self._function = function
         self._inputs: dict[str, tf.TensorSpec] = function.structured_input_signature[1]
 
@@ -38,29 +38,29 @@ class Signature:
 
 
 def read_signature(folder: Path) -> Signature:
-    """The `serving_default` signature of the SavedModel in `folder`, or in the only folder inside. Raises ConfigurationError."""
+    """Read the `serving_default` signature of the SavedModel in `folder` or its only subfolder. Raises ConfigurationError."""
     root = _root(folder)
     _check_assets(root)
     model = tf.saved_model.load(str(root))
     if SIGNATURE not in model.signatures:
         others = ", ".join(model.signatures) or "none"
-        raise ConfigurationError(f"has no signature {SIGNATURE}, which is what is served (it has {others})")
+        raise ConfigurationError(f"has no signature {SIGNATURE}, which is needed to serve it (it has {others})")
     return Signature(model, model.signatures[SIGNATURE])
 
 
 def _root(folder: Path) -> Path:
-    """An archive often has all in one folder."""
+    """Find the folder of the graph; an archive often has everything in one subfolder."""
     inside = list(folder.iterdir())
     root = inside[0] if len(inside) == 1 and inside[0].is_dir() else folder
     if not (root / _GRAPH_FILE).is_file():
-        raise ConfigurationError(f"is no SavedModel, which has a {_GRAPH_FILE}")
+        raise ConfigurationError(f"is not a SavedModel, which has a {_GRAPH_FILE}")
     return root
 
 
 def _check_assets(root: Path) -> None:
-    """Raise ConfigurationError where the graph names an asset that is no file of the folder."""
+    """Raise ConfigurationError if the graph names an asset that is not a file of the folder."""
     described = saved_model_pb2.SavedModel.FromString((root / _GRAPH_FILE).read_bytes())
     for name in {asset.filename for graph in described.meta_graphs for asset in graph.asset_file_def}:
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or not (root / _ASSETS / name).is_file():
-            raise ConfigurationError(f"names an asset that is no file in its folder {_ASSETS}: {shown(name)}")
+            raise ConfigurationError(f"names an asset that is not a file in its folder {_ASSETS}: {shown(name)}")

@@ -1,7 +1,7 @@
-"""Memory that two processes share, cut into slots of one image each.
+"""Memory that two processes share, divided into slots of one image each.
 
-A decoder writes an image into a slot once; the predictor process gathers a batch from the slots. The memory has no name and is
-passed on as a descriptor, so that nothing is left behind when a process is killed.
+A decoder writes an image into a slot once; the predictor process collects a batch from the slots. The memory has no name and
+is passed as a descriptor, so that no file remains if a process is killed.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from inference.models.spec import InputSpec
 
 
 class SlotArena:
-    """`slots` images of `spec`'s shape and dtype, and one more for whoever frees the others.
+    """Arena of `slots` images of `spec`'s shape and dtype, and one reserved slot.
 
     Args:
-        descriptor: of an arena that another process made; None makes a new one.
+        descriptor: that of another process's arena; None creates a new one.
     """
 
     def __init__(self, spec: InputSpec, slots: int, descriptor: int | None = None) -> None:
@@ -34,7 +34,7 @@ class SlotArena:
             descriptor = self._file.fileno()
         self.descriptor = descriptor
         self.slots = slots
-        #: never handed out: an image that runs alone finds a place though decoded ones fill the rest
+        #: never acquired, so that an isolated image has a slot even if decoded images fill all others
         self.reserved_slot = slots
         #: (slots + 1, height, width, channels)
         self.images: NDArray[Any] = np.frombuffer(mmap.mmap(descriptor, size), spec.numpy_dtype).reshape(slots + 1, *spec.shape)
@@ -43,7 +43,7 @@ class SlotArena:
             self._free.put(slot)
 
     def acquire(self, timeout_s: float) -> int | None:
-        """A free slot, or None when there was none in time."""
+        """Wait for a free slot; None if there was none within the timeout."""
         try:
             return self._free.get(timeout=timeout_s)
         except queue.Empty:
@@ -55,14 +55,14 @@ class SlotArena:
 
 
 def _unnamed_file() -> BinaryIO:
-    """A file in memory. Where the system has none, an unlinked temporary file: images may reach the disk there."""
+    """Create a file in memory, or an unlinked temporary file if the system has none (images may then reach the disk)."""
     if hasattr(os, "memfd_create"):
         return open(os.memfd_create("inference-arena", os.MFD_CLOEXEC), "w+b", buffering=0)  # noqa: PTH123 a descriptor
     return tempfile.TemporaryFile(prefix="inference-arena-", buffering=0)
 
 
 def padded_sizes(max_batch_size: int) -> tuple[int, ...]:
-    """The batch sizes that a model is warmed at: powers of two, and the largest."""
+    """Compute the batch sizes at which a model is warmed up: powers of two, and the largest."""
     sizes = [1]
     while sizes[-1] * 2 < max_batch_size:
         sizes.append(sizes[-1] * 2)

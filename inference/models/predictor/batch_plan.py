@@ -1,6 +1,6 @@
-"""Which sizes a batch is run in, from what each size was measured to cost.
+"""Split of a batch into chunks, based on the measured cost of each chunk size.
 
-A batch that no longer fits a cache can take longer than its halves do: MobileNetV2 runs 32 images faster as four times 8, a small
+A batch that exceeds a CPU cache can take longer than its halves: MobileNetV2 runs 32 images faster as four times 8, a small
 network as one batch.
 """
 
@@ -11,25 +11,25 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 _TIMED_ROUNDS = 5
-#: A service should be up in seconds.
+#: Limit of the measurement, because a service should start within seconds.
 _TIMING_LIMIT_S = 0.5
-#: Of the time of the one padded batch; a smaller gain may be noise.
+#: Minimum gain relative to the time of one padded batch; a smaller one may be noise.
 _CLEAR_GAIN = 0.1
 
-#: By number of images, the sizes to run one after the other. Together they hold the images; the last may have rows left over.
+#: By number of images, the chunk sizes to run one after another; the last chunk may be larger than the rest of the images.
 Plans = Mapping[int, tuple[int, ...]]
 
 
 def measure_costs(
     run: Callable[[int], object], sizes: Sequence[int], clock: Callable[[], float] = time.perf_counter
 ) -> dict[int, float]:
-    """Milliseconds of a batch by its size: the least of five rounds over all sizes, or of as many as begin within half a second.
+    """Measure the milliseconds of a batch by size: the minimum of five rounds, or of the rounds that begin within half a second.
 
-    What else the machine does only adds.
+    The minimum is used because other load on the machine can only add time.
 
     Args:
         run: runs a batch of a size.
-        clock: in seconds.
+        clock: returns seconds.
     """
     least_ms = dict.fromkeys(sizes, math.inf)
     end = clock() + _TIMING_LIMIT_S
@@ -44,12 +44,12 @@ def measure_costs(
 
 
 def plan_batches(cost_ms: Mapping[int, float]) -> Plans:
-    """The plan of every number of images from 1 to the largest size of `cost_ms`.
+    """Plan every number of images from 1 to the largest size of `cost_ms`.
 
-    It is the smallest size that holds them all, unless chunks of the best size for this number are cheaper by a tenth.
+    The plan is the smallest size that holds all images, unless chunks of the best size for this number are cheaper by a tenth.
 
     Args:
-        cost_ms: milliseconds of a batch, by its size.
+        cost_ms: milliseconds of a batch, by size.
     """
 
     def total_ms(plan: tuple[int, ...]) -> float:
@@ -64,6 +64,6 @@ def plan_batches(cost_ms: Mapping[int, float]) -> Plans:
 
 
 def _chunks(count: int, size: int, sizes: Iterable[int]) -> tuple[int, ...]:
-    """As many chunks of `size` as are full, and the smallest one that holds the rest."""
+    """Return all full chunks of `size`, and the smallest chunk that holds the rest."""
     full, rest = divmod(count, size)
     return (size,) * full + ((min(each for each in sizes if each >= rest),) if rest else ())

@@ -1,4 +1,4 @@
-"""The worker's side of the predictor process: one for each device, watched, replaced when it dies or hangs."""
+"""Worker's side of the predictor process: start it, call it, and end it if it hangs."""
 
 from __future__ import annotations
 
@@ -31,30 +31,30 @@ from inference.settings import GpuSettings
 logger = logging.getLogger(__name__)
 
 _MODULE = "inference.models.predictor.process"
-#: Seconds between two looks at whether to go on waiting for the models.
-_LOOK_INTERVAL_S = 0.2
+#: Interval in seconds of the checks for a stop while the models load.
+_POLL_INTERVAL_S = 0.2
 
 
 class PredictorCrashed(Exception):
-    """The process died or hung while it had the batch. Start it again before the next one."""
+    """The process died or hung while it had the batch. Start it again before the next batch."""
 
 
 class PredictorNotRunning(Exception):
-    """The process was down before it got the batch. Start it again before the next one."""
+    """The process was down before it got the batch. Start it again before the next batch."""
 
 
 @dataclass(frozen=True)
 class BatchPredictions:
     #: (batch, classes) float32
     values: NDArray[np.float32]
-    #: milliseconds inside the predictor process
+    #: milliseconds within the predictor process
     predict_ms: float
-    #: what ran
+    #: the model and version that ran
     model: ModelRef
 
 
 class Predictor(Protocol):
-    """Interface that a worker's batches are run through: see `switching.VersionedPredictor`."""
+    """Interface that runs a worker's batches: see `versioned.VersionedPredictor`."""
 
     def start(self, should_stop: Callable[[], bool]) -> bool: ...
 
@@ -73,9 +73,9 @@ class PredictorProcess:
     """Runs models in a process of its own. One call at a time; safe to share between threads.
 
     Args:
-        models: by name, each with the arena its images come in.
-        predict_timeout_s: a call that takes longer ends the process; a model may have its own.
-        load_timeout_s: the same for loading and warming up.
+        models: by name, each with the arena of its images.
+        predict_timeout_s: limit of a call, after which the process is ended; a model may have its own limit.
+        load_timeout_s: limit of loading and warming up.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class PredictorProcess:
     ) -> None:
         self._models = models
         self._gpu = gpu or GpuSettings()
-        #: by name, the version that it loads
+        #: by name, the version that the process loads
         self.references: Mapping[str, ModelRef] = {name: reference(spec) for name, (spec, _) in models.items()}
         self._max_batch_size = max_batch_size
         self._predict_timeout_s = predict_timeout_s
@@ -102,12 +102,12 @@ class PredictorProcess:
 
     @property
     def loaded(self) -> Mapping[str, Loaded]:
-        """The models that are warm, by name; empty while the process is down."""
+        """Models that are warm, by name; empty while the process is down."""
         return self._loaded
 
     @property
     def is_running(self) -> bool:
-        """Whether it was started and has not ended since."""
+        """Whether the process was started and has not ended since."""
         return self._connection is not None and self._process is not None and self._process.poll() is None
 
     @property
@@ -115,30 +115,30 @@ class PredictorProcess:
         return self._process.pid if self._process else None
 
     def start(self, should_stop: Callable[[], bool]) -> bool:
-        """Start the process and wait until its models are warm; False when `should_stop` said so first.
+        """Start the process and wait until its models are warm; False if `should_stop` returned True first.
 
-        A process that runs is left alone: it may be another model's batcher that started it.
+        A running process is not started again: another model's batcher may have started it.
 
         Raises:
-            ConfigurationError: a model cannot be loaded, or the process cannot start or died over it.
+            ConfigurationError: a model cannot be loaded, or the process cannot start or died while loading.
         """
         with self._lock:
             if self.is_running:
                 return True
             self._end()
             try:
-                answer = self._await_loading(self._spawn(), should_stop)
+                answer = self._wait_until_loaded(self._spawn(), should_stop)
             except BaseException as error:
-                self._end()  # else it would be taken for one that runs
+                self._end()  # otherwise it would count as running
                 if isinstance(error, OSError):
-                    what = "cannot start the predictor process"
-                    raise ConfigurationError(f"{what}: {error.strerror or error}", public=what) from error
+                    summary = "cannot start the predictor process"
+                    raise ConfigurationError(f"{summary}: {error.strerror or error}", public=summary) from error
                 raise
             if not isinstance(answer, Ready):
                 self._end()
             if isinstance(answer, Failed):
-                what = "the model cannot be loaded"
-                raise ConfigurationError(f"{what}: {answer.message}", public=f"{what}: {answer.public or answer.message}")
+                summary = "the model cannot be loaded"
+                raise ConfigurationError(f"{summary}: {answer.message}", public=f"{summary}: {answer.public or answer.message}")
             self._loaded = {model.model: model for model in answer.models} if answer else {}
             return answer is not None
 
@@ -146,9 +146,9 @@ class PredictorProcess:
         """Predict the images in `slots` of the model's arena.
 
         Raises:
-            PredictionFailed: the model raised, or gave something else than one prediction for each image.
-            PredictorCrashed: the process died or took longer than it may.
-            PredictorNotRunning: it was down already.
+            PredictionFailed: the model raised, or did not return one prediction for each image.
+            PredictorCrashed: the process died or exceeded its time limit.
+            PredictorNotRunning: the process was down already.
         """
         with self._lock:
             connection = self._connection
@@ -157,7 +157,7 @@ class PredictorProcess:
             timeout_s = self._own_timeouts_s.get(model) or self._predict_timeout_s
             try:
                 return self._call(connection, Predict(model, tuple(slots)), timeout_s)
-            except TimeoutError as error:  # an OSError too
+            except TimeoutError as error:  # a subclass of OSError
                 self._end()
                 raise PredictorCrashed(f"the predictor process hung for {timeout_s:g} s") from error
             except (EOFError, OSError) as error:
@@ -165,42 +165,42 @@ class PredictorProcess:
                 raise PredictorCrashed(f"the predictor process died: {self._exit_text()}") from error
 
     def stop(self) -> None:
-        """End the process; a call that runs ends with PredictorCrashed."""
+        """End the process; a running call raises PredictorCrashed."""
         process = self._process
         if process is not None:
-            process.kill()  # before the lock, which a call that hangs holds
+            process.kill()  # without the lock, which a hanging call holds
         with self._lock:
             self._end()
 
     def retire(self) -> None:
-        """End the process once the call that runs has its answer; those that come later find it not running."""
+        """End the process after the running call has its answer; later calls raise PredictorNotRunning."""
         with self._lock:
             self._end()
 
     def _call(self, connection: Connection, call: Predict, timeout_s: float) -> BatchPredictions:
         connection.send(call)
-        _await(connection, timeout_s)
+        _wait_for_answer(connection, timeout_s)
         answer: Predicted | Failed = connection.recv()
         if isinstance(answer, Failed):
             public = f"the model raised {answer.public or answer.message}"
             raise PredictionFailed(f"the model raised {answer.message}", public=public)
-        _await(connection, timeout_s)
+        _wait_for_answer(connection, timeout_s)
         values = np.frombuffer(connection.recv_bytes(), "<f4")
         if values.size == 0 or values.size % len(call.slots):
-            raise PredictionFailed(f"{len(call.slots)} images gave {values.size} values")
+            raise PredictionFailed(f"the model returned {values.size} values for {len(call.slots)} images")
         return BatchPredictions(values.reshape(len(call.slots), -1), answer.predict_ms, self.references[call.model])
 
     def _spawn(self) -> Connection:
-        ours, theirs = socket.socketpair()
-        connection: Connection[Any, Any] = Connection(ours.detach())
+        own_end, process_end = socket.socketpair()
+        connection: Connection[Any, Any] = Connection(own_end.detach())
         self._connection = connection
-        with theirs:
+        with process_end:
             locks = self._gpu_locks()
             arenas = [arena for _, arena in self._models.values()]
             shared = [arena.descriptor for arena in arenas] + [lock.descriptor for lock in locks.values()]
-            descriptors = (theirs.fileno(), *shared)
+            descriptors = (process_end.fileno(), *shared)
             self._process = subprocess.Popen(  # noqa: S603 our own module
-                [sys.executable, "-m", _MODULE, str(theirs.fileno())],
+                [sys.executable, "-m", _MODULE, str(process_end.fileno())],
                 pass_fds=descriptors,
                 stdin=subprocess.DEVNULL,
                 stderr=subprocess.PIPE,
@@ -216,13 +216,13 @@ class PredictorProcess:
         indices = {gpu_index(spec.device) for spec, _ in self._models.values()} if host_has_gpu() else set()
         return {index: gpu_lock(index, self._gpu.lock_dir) for index in indices if index is not None}
 
-    def _await_loading(self, connection: Connection, should_stop: Callable[[], bool]) -> Ready | Failed | None:
+    def _wait_until_loaded(self, connection: Connection, should_stop: Callable[[], bool]) -> Ready | Failed | None:
         deadline = time.monotonic() + self._load_timeout_s
-        while not connection.poll(_LOOK_INTERVAL_S):
+        while not connection.poll(_POLL_INTERVAL_S):
             if should_stop():
                 return None
             if time.monotonic() > deadline:
-                return Failed(f"it took more than {self._load_timeout_s:g} s")
+                return Failed(f"loading took more than {self._load_timeout_s:g} s")
         try:
             answer: Ready | Failed = connection.recv()
         except (EOFError, OSError):
@@ -245,6 +245,6 @@ class PredictorProcess:
         return f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
 
 
-def _await(connection: Connection, timeout_s: float) -> None:
+def _wait_for_answer(connection: Connection, timeout_s: float) -> None:
     if not connection.poll(timeout_s):
         raise TimeoutError

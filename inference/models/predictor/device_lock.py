@@ -1,9 +1,9 @@
-"""One worker for each GPU of a host: a second predictor would find its memory taken, or take turns with the first.
+"""Locks that give each GPU of a host to one worker: a second predictor would lack memory, or compete with the first.
 
-On a host with GPUs the worker opens a lock file for each that its models may want, and its predictor processes inherit the open
-file. The lock belongs to that open file: whichever of these processes takes it, the others have it too, and it goes when the last
-of them has ended. So a worker may load a new model beside the old one, while a predictor that outlives its worker still keeps
-others away. The file itself stays, for every user of the host to lock.
+On a host with GPUs the worker opens a lock file for each GPU that its models may use, and its predictor processes inherit the
+open file. The lock belongs to that open file: if one of these processes takes it, all of them have it, and it is released when
+the last of them has ended. So a worker can load a new model while the old one runs, and a predictor that outlives its worker
+still excludes other workers. The file itself remains, and every user of the host can lock it.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from pathlib import Path
 
 from inference.errors import ConfigurationError
 
-#: Seconds that the end of an earlier worker may take.
+#: Seconds to wait for the end of an earlier worker.
 HANDOVER_TIMEOUT_S = 10.0
 _INTERVAL_S = 0.1
 _MAX_PID_DIGITS = 20
 
 
 def gpu_index(device: str | None) -> int | None:
-    """The GPU that a description's `device` names, None for the CPU. No device at all is the first GPU."""
+    """Find the index of the GPU that a description's `device` names: None is the CPU; no device is the first GPU."""
     if device == "cpu":
         return None
     return int((device or "gpu").partition(":")[2] or 0)
@@ -38,24 +38,24 @@ def gpu_index(device: str | None) -> int | None:
 
 @dataclass(frozen=True)
 class GpuLock:
-    #: as errors name the GPU
+    #: name of the GPU in errors
     gpu: str
-    #: of the open lock file
+    #: descriptor of the open lock file
     descriptor: int
 
     def hold(self, timeout_s: float = HANDOVER_TIMEOUT_S) -> None:
-        """Take the lock. Raises ConfigurationError when another worker has it still."""
+        """Take the lock. Raises ConfigurationError if another worker still has it after the timeout."""
         deadline = time.monotonic() + timeout_s
         while not self._try():
             if time.monotonic() > deadline:
                 holder = os.pread(self.descriptor, _MAX_PID_DIGITS, 0).decode() or "unknown"
                 raise ConfigurationError(
-                    f"GPU {self.gpu} is in use by another worker (its predictor is process {holder}). Each GPU has one:"
-                    " choose another with the model's device, or with CUDA_VISIBLE_DEVICES",
+                    f"GPU {self.gpu} is in use by another worker (its predictor is process {holder}). Each GPU serves one worker:"
+                    " choose another GPU with the model's device, or with CUDA_VISIBLE_DEVICES",
                     field="device",
                 )
             time.sleep(_INTERVAL_S)
-        with suppress(OSError):  # another user's, which may only be read
+        with suppress(OSError):  # a file of another user is read-only
             os.ftruncate(self.descriptor, 0)
             os.pwrite(self.descriptor, str(os.getpid()).encode(), 0)
 
@@ -68,10 +68,10 @@ class GpuLock:
 
 
 def gpu_lock(index: int, folder: Path | None) -> GpuLock:
-    """The lock of the GPU that TensorFlow counts as `index`; nobody holds it yet. The same open file each time.
+    """Open the lock of the GPU with TensorFlow's number `index`, without taking it; repeated calls return the same open file.
 
     Args:
-        folder: of the lock files; None: the one for temporary files.
+        folder: folder of the lock files; None is the folder for temporary files.
 
     Raises:
         ConfigurationError: the lock file cannot be opened.
@@ -82,7 +82,7 @@ def gpu_lock(index: int, folder: Path | None) -> GpuLock:
 
 
 def host_has_gpu(devices: Path = Path("/dev")) -> bool:
-    """Whether there may be a GPU for this process, as far as can be told without TensorFlow.
+    """Whether this process may have a GPU, as far as can be determined without TensorFlow.
 
     Args:
         devices: folder of the device nodes: NVIDIA's, WSL's, AMD's.
@@ -106,16 +106,16 @@ def _lock(gpu: str, folder: Path) -> GpuLock:
 
 
 def _open(file: Path) -> int:
-    """The open lock file, made for every user of the host where it is missing.
+    """Open the lock file; create it for every user of the host if it is missing.
 
-    The folder may be shared: in one with the sticky bit Linux refuses to open another user's file with O_CREAT
-    (`fs.protected_regular`), and a link or a pipe that somebody put there must not be followed or waited for. A file that may
-    only be read is locked all the same.
+    The folder may be shared: if it has the sticky bit, Linux refuses to open another user's file with O_CREAT
+    (`fs.protected_regular`), and a link or a pipe that another user created must not be followed or waited for. A read-only
+    file can be locked too.
     """
     flags = os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     with suppress(FileExistsError):
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_EXCL | flags, 0o666)
-        os.fchmod(descriptor, 0o666)  # whatever the umask
+        os.fchmod(descriptor, 0o666)  # independent of the umask
         return descriptor
     try:
         descriptor = os.open(file, os.O_RDWR | flags)
@@ -124,5 +124,5 @@ def _open(file: Path) -> int:
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode) or found.st_nlink != 1:
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "it is no file of this service")
+        raise OSError(errno.EINVAL, "it is not a file of this service")
     return descriptor

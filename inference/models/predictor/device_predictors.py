@@ -15,7 +15,7 @@ from inference.settings import GpuSettings
 
 
 class DevicePredictors:
-    """`switching.Process` for models on several devices: those of one device share a process."""
+    """Implementation of `versioned.Process` for models on several devices: models on one device share a process."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class DevicePredictors:
         return {name: model for process in self._processes for name, model in process.loaded.items()}
 
     def start(self, should_stop: Callable[[], bool]) -> bool:
-        """As `PredictorProcess.start`, for those that are down: all run afterwards, or none of those does."""
+        """Start the processes that are down, like `PredictorProcess.start`; if one fails, the others are stopped again."""
         down = [process for process in self._processes if not process.is_running]
         started = False
         try:
@@ -70,6 +70,6 @@ class DevicePredictors:
             process.stop()
 
     def retire(self) -> None:
-        """As `PredictorProcess.retire`."""
+        """End the processes after their running calls, like `PredictorProcess.retire`."""
         for process in self._processes:
             process.retire()

@@ -1,4 +1,4 @@
-"""What the predictor process writes to standard error, native libraries past Python's logging among it."""
+"""Copy of the predictor process's standard error, which native libraries write to without Python's logging."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import IO
 
 _STDERR = 2
 
-#: Lines that TensorFlow writes at every start whatever its log level, and that tell a user nothing.
+#: Lines that TensorFlow writes at every start and log level, and that are useless for a user.
 _NOISE = re.compile(
     rb"All log messages before absl::InitializeLog|oneDNN custom operations are on|Created TensorFlow Lite XNNPACK delegate"
 )
 
 
 def pass_on(source: IO[bytes]) -> None:
-    """Copy lines to our own standard error, less the noise, until the process has ended. Returns at once."""
+    """Start to copy lines, except the noise, to our own standard error until the process has ended. Returns at once."""
 
     def copy() -> None:
         with source:

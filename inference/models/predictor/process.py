@@ -1,6 +1,6 @@
-"""The process that runs the models: `python -m inference.models.predictor.process DESCRIPTOR`.
+"""Process that runs the models: `python -m inference.models.predictor.process DESCRIPTOR`.
 
-Started by `predictor.PredictorProcess`, which holds the other end of the socket pair. Ends when that end is closed.
+`client.PredictorProcess` starts it and holds the other end of the socket pair. The process ends when that end is closed.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 
 
 class ServedModel:
-    """A loaded model with its arena, the buffer that batches are gathered in, and the sizes that it runs a batch in."""
+    """Loaded model with its arena, the buffer of its batches, and the chunk sizes of a batch."""
 
     def __init__(self, load: LoadModel, sizes: tuple[int, ...], device: Device) -> None:
-        from inference.models.loading import load_model, warm_up  # noqa: PLC0415 TensorFlow is loaded in `_load_all`, first
+        from inference.models.loading import load_model, warm_up  # noqa: PLC0415 `_load_all` has imported TensorFlow before
 
         self.name = load.spec.name
         self._arena = SlotArena(load.spec.input, load.slots, load.descriptor)
@@ -47,7 +47,7 @@ class ServedModel:
         return Loaded(self.name, self._model.output_size, self._cost_ms[1], self._model.runtime, quickest)
 
     def predict(self, slots: tuple[int, ...]) -> NDArray[np.float32]:
-        """(len(slots), output_size) float32. The batch runs in warmed sizes; what is padded is cut off again."""
+        """Predict the images in `slots`, (len(slots), output_size) float32, in warmed-up chunk sizes; padding is removed."""
         answers, begin = [], 0
         for size in self._plans[len(slots)]:
             answers.append(self._predict_padded(slots[begin : begin + size], size))
@@ -56,22 +56,22 @@ class ServedModel:
 
     def _predict_padded(self, slots: tuple[int, ...], size: int) -> NDArray[np.float32]:
         count = len(slots)
-        np.take(self._arena.images, slots, axis=0, out=self._batch[:count], mode="clip")  # "raise" would copy twice
+        np.take(self._arena.images, slots, axis=0, out=self._batch[:count], mode="clip")  # the mode "raise" would copy twice
         predictions = self._model.predict(self._batch[:size])
         if predictions.shape != (size, self._model.output_size):
-            raise ValueError(f"{size} images gave predictions of shape {predictions.shape}")
+            raise ValueError(f"the model returned predictions of shape {predictions.shape} for {size} images")
         return predictions[:count]
 
 
 def serve(connection: Connection) -> None:
-    """Load what the first message names, then answer until the other end is closed."""
+    """Load the models of the first message, then answer until the other end is closed."""
     load: Load = connection.recv()
     try:
         models = _load_all(load)
     except InferenceError as error:
         connection.send(Failed(error.detail, error.public))
         return
-    except Exception as error:  # noqa: BLE001 whatever it is, the worker must hear of it
+    except Exception as error:  # noqa: BLE001 the worker must get an answer for any error
         connection.send(Failed(f"{type(error).__name__}: {error}", public_exception(error)))
         return
     freeze_heap()
@@ -84,7 +84,7 @@ def serve(connection: Connection) -> None:
 def _load_all(load: Load) -> dict[str, ServedModel]:
     if not load.models:
         return {}
-    from inference.models.loading import open_devices  # noqa: PLC0415 TensorFlow is loaded here, and only here
+    from inference.models.loading import open_devices  # noqa: PLC0415 imports TensorFlow, only in this process
 
     devices = open_devices({model.spec.device for model in load.models}, load.gpu, load.gpu_locks)
     sizes = padded_sizes(load.max_batch_size)
@@ -103,14 +103,14 @@ def _answer(connection: Connection, model: ServedModel, slots: tuple[int, ...]) 
 
 
 def _end_with_parent(parent: int) -> None:
-    """A call that hangs would outlive a killed worker: the closed socket is seen only between calls."""
+    """End this process when its worker has died; a hanging call would not notice the closed socket."""
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
 
 
 def main() -> None:
-    # The worker decides when this process ends: a Ctrl-C or a stop of the whole group must not cut a batch.
+    # The worker decides when this process ends: Ctrl-C or a stop of the process group must not interrupt a batch.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()

@@ -1,6 +1,7 @@
-"""What the worker and its predictor process say to each other, over a socket pair.
+"""Messages between the worker and its predictor process, over a socket pair.
 
-Images do not travel here (they lie in the arena); predictions do."""
+The messages contain predictions, but no images: these are in the arena.
+"""
 
 from __future__ import annotations
 
@@ -15,19 +16,19 @@ from inference.settings import GpuSettings
 @dataclass(frozen=True)
 class LoadModel:
     spec: ModelSpec
-    #: of the arena that its images come in
+    #: descriptor of the arena of its images
     descriptor: int
     slots: int
 
 
 @dataclass(frozen=True)
 class Load:
-    """First message: what to load and warm."""
+    """First message: the models to load and to warm up."""
 
     models: tuple[LoadModel, ...]
     max_batch_size: int
     gpu: GpuSettings = field(default_factory=GpuSettings)
-    #: by GPU, for all that the models may want
+    #: by index, for all GPUs that the models may use
     gpu_locks: Mapping[int, GpuLock] = field(default_factory=dict)
 
 
@@ -38,11 +39,11 @@ class Loaded:
     model: str
     #: number of values of one prediction
     output_size: int
-    #: milliseconds that one image takes alone
+    #: milliseconds of a batch of one image
     predict_ms: float
-    #: what runs it, for people
+    #: the library that runs it, for log lines and pages
     runtime: str = ""
-    #: images a second in the batch size that is quickest; 0 where that was not measured
+    #: images per second at the fastest batch size; 0 if that was not measured
     images_per_s: float = 0.0
 
 
@@ -60,15 +61,15 @@ class Predict:
 
 @dataclass(frozen=True)
 class Predicted:
-    """Followed by the predictions as bytes: (batch, output_size) float32."""
+    """Header of the predictions, which follow as bytes: (batch, output_size) float32."""
 
     predict_ms: float
 
 
 @dataclass(frozen=True)
 class Failed:
-    """The model could not be loaded or raised; the process goes on. A foreign exception never travels, only its text."""
+    """The model could not be loaded or raised, and the process continues; contains an exception's text, never the exception."""
 
     message: str
-    #: the same for clients; default: `message`
+    #: the message for clients; default: `message`
     public: str | None = None

@@ -1,4 +1,4 @@
-"""Replacement of the predictor process that serves by another one, between two batches."""
+"""Replacement of the serving predictor process by another one, between two batches."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class VersionedPredictor:
 
     @property
     def references(self) -> Mapping[str, ModelRef]:
-        """The version of each model that is served."""
+        """Served version of each model."""
         return self._serving.references
 
     @property
@@ -32,7 +32,7 @@ class VersionedPredictor:
         return self._serving.loaded
 
     def start(self, should_stop: Callable[[], bool]) -> bool:
-        """Start the process that serves if it is down; False when `should_stop` said so first.
+        """Start the serving process if it is down; False if `should_stop` returned True first.
 
         Raises:
             ConfigurationError: a model cannot be loaded.
@@ -42,10 +42,10 @@ class VersionedPredictor:
             is_up = process.start(should_stop)
             if process is self._serving:
                 return is_up
-            process.retire()  # it was replaced while it started
+            process.retire()  # another process has replaced it during the start
 
     def predict(self, model: str, slots: Sequence[int]) -> BatchPredictions:
-        """Predict the images in `slots` of the model's arena; the answer says on which version.
+        """Predict the images in `slots` of the model's arena; the result names the version that ran.
 
         Raises:
             PredictionFailed, PredictorCrashed, PredictorNotRunning: see `PredictorProcess.predict`.
@@ -57,13 +57,13 @@ class VersionedPredictor:
             except PredictorNotRunning:
                 if process is self._serving:
                     raise
-                # It was replaced, and ended, before it got the batch.
+                # Another process has replaced it before it got the batch.
 
     def switch_to(self, process: Process) -> None:
-        """Serve `process` from the next batch on. The one that served ends, after the batch that it runs."""
+        """Serve `process` from the next batch on; the previous process ends after its running batch."""
         replaced, self._serving = self._serving, process
         replaced.retire()
 
     def stop(self) -> None:
-        """End the process; a call that runs ends with PredictorCrashed."""
+        """End the process; a running call raises PredictorCrashed."""
         self._serving.stop()

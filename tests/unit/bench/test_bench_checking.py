@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bench.checking import Sample, is_right, told_apart
+from bench.checking import Sample, distinguishable, is_right
 from bench.measuring import TOLERANCE
 
 
@@ -37,9 +37,9 @@ def sample(value: float) -> Sample:
 def test_images_with_the_same_vector_are_left_out() -> None:
     samples = [sample(0.1), sample(0.1 + TOLERANCE), sample(0.2), sample(0.3)]
 
-    assert told_apart(samples, 2) == [samples[0], samples[2]]
+    assert distinguishable(samples, 2) == [samples[0], samples[2]]
 
 
 def test_a_model_that_says_the_same_of_all_cannot_be_checked_with() -> None:
     with pytest.raises(RuntimeError, match="only 1 images"):
-        told_apart([sample(0.5)] * 10, 2)
+        distinguishable([sample(0.5)] * 10, 2)

@@ -13,7 +13,7 @@ import psutil
 import pytest
 from support.waiting import until
 
-from bench.servers import only, server_processes
+from bench.servers import server_processes, suspend_others
 
 #: Listens, and says where.
 SERVER = """
@@ -52,7 +52,7 @@ def test_only_the_servers_that_are_named_run_until_the_block_has_ended() -> None
         kafka, kafka_address = stack.enter_context(a_server())
         redis, redis_address = stack.enter_context(a_server())
         services = {"KAFKA_BOOTSTRAP": kafka_address, "REDIS_URL": f"redis://{redis_address}/0"}
-        with only(services, ["redis"]):
+        with suspend_others(services, ["redis"]):
             until(lambda: kafka.status() == psutil.STATUS_STOPPED, "a server that stands still")
             assert redis.status() != psutil.STATUS_STOPPED
         until(lambda: kafka.status() != psutil.STATUS_STOPPED, "a server that goes on")

@@ -18,7 +18,7 @@ from dev.servers import probes
 from dev.servers.addresses import write_private
 from dev.servers.console import ServicesError
 from dev.servers.docker import CONTAINER_PORTS, ComposeServers
-from dev.servers.installing import need, once, run_step
+from dev.servers.installing import install_once, require_program, run_step
 from dev.servers.layout import Layout
 from dev.servers.ports import PortBook
 from dev.servers.processes import Launch
@@ -153,15 +153,17 @@ class TestInstalling:
         done: list[str] = []
         for version, text in [("1", "a"), ("1", "a"), ("2", "a"), ("2", "b"), ("2", "b")]:
             source.write_text(text, encoding="utf-8")
-            once(layout, "pong", version, [source], lambda done=done, what=version + text: done.append(what), makes=source)
+            install_once(
+                layout, "pong", version, [source], lambda done=done, what=version + text: done.append(what), makes=source
+            )
 
         assert done == ["1a", "2a", "2b"]
 
     def test_is_done_again_when_what_it_made_is_gone(self, layout: Layout, tmp_path: Path) -> None:
         program = tmp_path / "program"
-        once(layout, "pong", "1", [], program.touch, makes=program)
+        install_once(layout, "pong", "1", [], program.touch, makes=program)
         program.unlink()
-        once(layout, "pong", "1", [], program.touch, makes=program)
+        install_once(layout, "pong", "1", [], program.touch, makes=program)
 
         assert program.exists()
 
@@ -171,11 +173,11 @@ class TestInstalling:
 
         for _ in range(2):
             with pytest.raises(ServicesError, match=r"downloading failed \(exit code 1\)(.|\n)*no route"):
-                once(layout, "pong", "1", [], fail, makes=layout.root)
+                install_once(layout, "pong", "1", [], fail, makes=layout.root)
 
     def test_a_missing_program_is_named_with_its_use(self) -> None:
         with pytest.raises(ServicesError, match="`no-such-program` is not installed: it builds MinIO"):
-            need("no-such-program", "it builds MinIO")
+            require_program("no-such-program", "it builds MinIO")
 
 
 def test_secrets_are_for_their_owner_only(tmp_path: Path) -> None:

@@ -119,12 +119,12 @@ class TestRefused:
     @pytest.mark.parametrize(
         ("low", "high", "says", "expected"),
         [
-            (0, 1, "the pixels lie between 0 and 1", "pixels from 0 to 255: multiply by 255"),
-            (-1, 1, r"no pixels from 0 to 255: they go from -1 to 1$", "127.5"),
-            (-2.2, 2.75, r"they go from -2.2 to 2.75$", "undo the scaling or the subtraction of a mean"),
-            (0, 4.4, r"they go from 0 to 4.4$", "undo the scaling or the normalisation"),
-            (0, 1e-40, r"no pixels from 0 to 255", "byte order"),
-            (0, 65535, r"they go from 0 to 65535$", "255 / 65535"),
+            (0, 1, "the pixels are between 0 and 1", "pixels from 0 to 255: multiply by 255"),
+            (-1, 1, r"not pixels from 0 to 255: they range from -1 to 1$", "127.5"),
+            (-2.2, 2.75, r"they range from -2.2 to 2.75$", "undo the scaling or the subtraction of a mean"),
+            (0, 4.4, r"they range from 0 to 4.4$", "undo the scaling or the normalisation"),
+            (0, 1e-40, r"not pixels from 0 to 255", "byte order"),
+            (0, 65535, r"they range from 0 to 65535$", "255 / 65535"),
         ],
     )
     def test_the_answer_says_what_was_found_and_what_to_do(self, low: float, high: float, says: str, expected: str) -> None:
@@ -135,9 +135,9 @@ class TestRefused:
 
     def test_alpha_is_looked_at_for_itself(self) -> None:
         values = np.concatenate([photo(), np.ones((64, 64, 1))], -1)
-        assert "alpha values lie between 0 and 1" in assert_refused(values).detail
+        assert "alpha values are between 0 and 1" in assert_refused(values).detail
         values[..., :3], values[..., 3] = values[..., :3] / 255, 255
-        assert "the pixels lie between 0 and 1" in assert_refused(values).detail
+        assert "the pixels are between 0 and 1" in assert_refused(values).detail
 
 
 class TestTaken:

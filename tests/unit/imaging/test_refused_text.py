@@ -88,7 +88,7 @@ class TestTextOfFiles:
 
     @pytest.mark.parametrize("form", DATA_URLS)
     def test_a_data_url(self, name: str, form: str, metadata: dict[str, Any]) -> None:
-        assert_named(DATA_URLS[form](FILES[name]), "a data URL, not the picture itself: decode it first", **metadata)
+        assert_named(DATA_URLS[form](FILES[name]), "a data URL, not the image itself: decode it first", **metadata)
 
 
 @pytest.mark.parametrize("name", ["PNG", "JPEG", ".npy"])
@@ -96,7 +96,7 @@ class TestTextOfFiles:
 def test_a_file_that_was_read_as_text(name: str, encoding: str) -> None:
     data = FILES[name]
     text = data.decode("latin-1") if encoding != "replaced" else data.decode("utf-8", "replace")
-    assert_named(text.encode("utf-8"), "was read as text on its way")
+    assert_named(text.encode("utf-8"), "was read as text before it was sent")
 
 
 @pytest.mark.parametrize(

@@ -84,9 +84,9 @@ def test_paths_are_of_the_working_directory_and_not_of_the_models_folder(tmp_pat
     ("weights_file", "error", "says"),
     [
         ("models/missing.h5", ObjectNotFound, "there is no file .*/models/missing.h5"),
-        ("/etc/hostname", ConfigurationError, "/etc/hostname lies in no folder"),
-        ("models/../secret.h5", ConfigurationError, "lies in no folder"),
-        ("s3://elsewhere/w.h5", ConfigurationError, "lies in no bucket"),
+        ("/etc/hostname", ConfigurationError, "/etc/hostname is not in a folder"),
+        ("models/../secret.h5", ConfigurationError, "is not in a folder"),
+        ("s3://elsewhere/w.h5", ConfigurationError, "is not in a bucket"),
         ("s3://bucket", ConfigurationError, "must be a path or s3://BUCKET/KEY"),
         ("http://host/w.h5", ConfigurationError, "must be a path or s3://BUCKET/KEY"),
         ("models/b.h5#sha256=" + 64 * "0", ConfigurationError, "b.h5 has the digest sha256:.*, not sha256:0000"),
@@ -103,9 +103,9 @@ def test_what_is_missing_or_not_allowed_is_told(weights_file: str, error: type[E
     ("weights_file", "told"),
     [
         ("models/missing.h5", "there is no file missing.h5"),
-        ("/etc/hostname", "hostname lies in no folder that models may come from (model_files.allowed_folders)"),
-        ("s3://elsewhere/w.h5", "w.h5 lies in no bucket that models may come from (model_files.allowed_buckets)"),
-        ("s3://inference/uploads/w.h5", "uploads/w.h5 is what a client sent, which is never a model"),
+        ("/etc/hostname", "hostname is not in a folder that models may come from (model_files.allowed_folders)"),
+        ("s3://elsewhere/w.h5", "w.h5 is not in a bucket that models may come from (model_files.allowed_buckets)"),
+        ("s3://inference/uploads/w.h5", "uploads/w.h5 is a client's upload, which is never used as a model"),
         ("models/b.h5#sha256=" + 64 * "0", "b.h5 has the digest sha256:"),
     ],
 )
@@ -166,14 +166,14 @@ class TestArchives:
     def test_what_would_leave_the_folder_is_refused(self, archive: Path, workplace: Path) -> None:
         with zipfile.ZipFile(archive, "a") as packed:
             packed.writestr("../../../../escaped", b"x")
-        with pytest.raises(ConfigurationError, match=r"saved\.zip has a member whose name is no path below the archive's root"):
+        with pytest.raises(ConfigurationError, match=r"saved\.zip has a member with a name that is not a path below the"):
             model(file=str(archive))
         assert not list(workplace.rglob("escaped"))
 
     def test_a_damaged_archive_is_refused(self, archive: Path) -> None:
         whole = archive.read_bytes()
         archive.write_bytes(whole.replace(b"weights", b"WEIGHTS"))
-        with pytest.raises(ConfigurationError, match=r"saved\.zip is no zip archive, or a damaged one: Bad CRC-32"):
+        with pytest.raises(ConfigurationError, match=r"saved\.zip is not a zip archive, or is damaged: Bad CRC-32"):
             model(file=str(archive))
 
     def test_a_fixed_digest_is_the_archives(self, archive: Path) -> None:

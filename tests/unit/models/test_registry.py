@@ -118,7 +118,7 @@ class TestErrors:
         assert complaint(document).startswith(says)
 
     def test_a_served_model_that_is_none_is_refused(self) -> None:
-        assert complaint(described(), default_model="cat") == "default_model: cat is none of the models (net)"
+        assert complaint(described(), default_model="cat") == "default_model: cat is not one of the models (net)"
 
     @pytest.mark.parametrize("entry", [3, ["nets"], None])
     def test_an_entry_that_is_neither_folder_nor_description_is_refused(self, entry: Any) -> None:
@@ -138,14 +138,14 @@ class TestPlaces:
 
     def test_allowed_folders_that_are_named_are_all(self) -> None:
         said = complaint(described(), model_files=ModelFileSettings(allowed_folders=(Path("other"),)))
-        assert said.startswith("models.0: architecture_file: nets/a.json lies in no folder that models may come from")
+        assert said.startswith("models.0: architecture_file: nets/a.json is not in a folder that models may come from")
         assert "model_files.allowed_folders: other" in said
 
     def test_a_link_that_leads_elsewhere_is_followed(self, tmp_path_factory: pytest.TempPathFactory) -> None:
         elsewhere = tmp_path_factory.mktemp("elsewhere") / "w.h5"
         elsewhere.write_bytes(b"w")
         Path("nets/link.h5").symlink_to(elsewhere)
-        assert "lies in no folder" in complaint(described(weights_file="nets/link.h5", architecture_file="nets/a.json"))
+        assert "is not in a folder" in complaint(described(weights_file="nets/link.h5", architecture_file="nets/a.json"))
 
     def test_a_link_that_leads_to_itself_is_refused(self) -> None:
         Path("nets/loop.h5").symlink_to("loop.h5")
@@ -163,15 +163,15 @@ class TestPlaces:
         Path("upload").write_bytes(b"x")
         settings = Settings(models=({"name": "top", "file": "top.keras", "input": INPUT},))
         model_files = ModelFiles(settings, described_models(settings).values())
-        with pytest.raises(ConfigurationError, match="upload lies in no folder"):
+        with pytest.raises(ConfigurationError, match="upload is not in a folder"):
             model_files.with_files(ModelRegistry.load(settings).get(), weights_file="upload")
 
     @pytest.mark.parametrize(
         ("location", "says"),
         [
-            ("s3://elsewhere/a.h5", "lies in no bucket that models may come from (model_files.allowed_buckets: inference)"),
-            ("s3://inference/uploads/2026/01/31/task", "is what a client sent, which is never a model"),
-            ("s3://inference/dead-letters/task", "is what a client sent, which is never a model"),
+            ("s3://elsewhere/a.h5", "is not in a bucket that models may come from (model_files.allowed_buckets: inference)"),
+            ("s3://inference/uploads/2026/01/31/task", "is a client's upload, which is never used as a model"),
+            ("s3://inference/dead-letters/task", "is a client's upload, which is never used as a model"),
         ],
     )
     def test_an_object_from_elsewhere_is_refused_before_it_is_fetched(self, location: str, says: str) -> None:

@@ -149,7 +149,7 @@ class TestKeras3:
         with h5py.File(folder / "w.h5", "a") as file:
             file.copy("layers/dense", "layers/dense_1")
         detail = refusal(folder, architecture_file="m.json", weights_file="w.h5").detail
-        assert detail == "net: w.h5 has 10 weights, and the model 8"
+        assert detail == "net: w.h5 has 10 weights, and the model has 8"
 
     def test_weights_of_a_trained_model_have_more_than_is_needed(self, model: keras.Model, folder: Path) -> None:
         model.compile("adam", "mse", metrics=["mae"])
@@ -176,7 +176,7 @@ class TestSavedModels:
     def test_what_is_no_saved_model_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "saved").mkdir()
         (tmp_path / "saved" / "readme").touch()
-        assert refusal(tmp_path, file="saved").detail == "net: saved is no SavedModel, which has a saved_model.pb"
+        assert refusal(tmp_path, file="saved").detail == "net: saved is not a SavedModel, which has a saved_model.pb"
 
     def test_a_damaged_graph_is_refused(self, tmp_path: Path) -> None:
         (tmp_path / "saved").mkdir()
@@ -200,7 +200,7 @@ class TestSavedModels:
     def test_a_fixed_graph_takes_no_other_weights_and_no_other_precision(self, change: dict[str, Any]) -> None:
         error = refusal(KERAS_2, file="classifier_saved_model", **change)
         assert (error.field,) == tuple(change)
-        assert "does not go with a SavedModel" in error.detail
+        assert "cannot be used with a SavedModel" in error.detail
 
 
 class TestWrongFiles:
@@ -233,7 +233,7 @@ class TestWrongFiles:
             ("[]", "is not a model's JSON"),
             ("{}", "is not a model's JSON"),
             ('{"class_name": "Sequential", "config": []}', "is not a model's JSON"),
-            ('{"class_name": "Dense", "config": {"units": 1}}', "describes a Dense, which is no model"),
+            ('{"class_name": "Dense", "config": {"units": 1}}', "describes a Dense, which is not a model"),
         ],
     )
     def test_what_is_no_architecture_is_refused(self, tmp_path: Path, content: str, says: str) -> None:
@@ -245,7 +245,7 @@ class TestWrongFiles:
 
     def test_weights_where_a_whole_model_belongs_are_refused(self) -> None:
         detail = refusal(KERAS_2, file="classifier_weights.h5").detail
-        assert "classifier_weights.h5 has weights alone; name it weights_file, beside an architecture_file" in detail
+        assert "classifier_weights.h5 has only weights; name it weights_file, and add an architecture_file" in detail
 
     def test_another_input_shape_is_refused(self, tmp_path: Path) -> None:
         text = (KERAS_2 / "classifier.json").read_text(encoding="utf-8")
@@ -303,7 +303,7 @@ class TestCode:
         (tmp_path / "m.json").write_text(json.dumps(document), encoding="utf-8")
         shutil.copy(KERAS_2 / "classifier_weights.h5", tmp_path / "w.h5")
         detail = refusal(tmp_path, architecture_file="m.json", weights_file="w.h5").detail
-        assert "has a function of TensorFlow for a layer (tf.math.add), as Keras 3 has none; use a SavedModel" in detail
+        assert "has a TensorFlow function as a layer (tf.math.add), which Keras 3 does not support; use a SavedModel" in detail
 
     @pytest.mark.parametrize("version", ["2.12.0", None])
     @pytest.mark.parametrize("module", ["os", "my_package.layers", None])

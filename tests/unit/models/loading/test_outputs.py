@@ -155,7 +155,7 @@ class TestOneUnit:
     ) -> None:
         small = keras.initializers.Constant(1e-3)  # what these give is from 0 to 1 for most images
         detail = refusal(network(layers.Dense(1, activation=activation, kernel_initializer=small)), tmp_path, form).detail
-        assert "has one output unit, which must be a probability, from 0 to 1; for trial images it gave " in detail
+        assert "has one output unit, which must be a probability, from 0 to 1; for trial images it returned " in detail
         assert says in detail
         assert 'Dense(1, activation="sigmoid")' in detail
         assert 'Dense(2, activation="softmax")' in detail
@@ -185,7 +185,7 @@ class TestOneUnit:
 
     def test_weights_that_are_damaged_are_refused(self, tmp_path: Path) -> None:
         bad = layers.Dense(1, activation="sigmoid", kernel_initializer=keras.initializers.Constant(np.nan))
-        assert "gives no finite values for any trial image" in refusal(network(bad), tmp_path).detail
+        assert "returns no finite values for any trial image" in refusal(network(bad), tmp_path).detail
 
 
 class TestManyUnits:
@@ -196,18 +196,18 @@ class TestManyUnits:
         self, tmp_path: Path, form: str, units: int, activation: str
     ) -> None:
         detail = refusal(network(layers.Dense(units, activation=activation)), tmp_path, form, labels=["x"] * units).detail
-        assert "must end in probabilities, from 0 to 1 and 1 in sum; for a trial image it gave values from " in detail
+        assert "must return probabilities from 0 to 1 that sum to 1; for a trial image it returned values from " in detail
         assert "keras.layers.Softmax()" in detail
         assert ("independent sigmoids" in detail) == (activation == "sigmoid")
 
     @pytest.mark.parametrize("options", [{"litert": False}, {"xla": True}, {"mixed_precision": True}])
     @pytest.mark.parametrize("dtype", ["uint8", "float32"])
     def test_whatever_runs_it(self, tmp_path: Path, options: dict[str, bool], dtype: str) -> None:
-        assert "must end in probabilities" in refusal(network(layers.Dense(5)), tmp_path, dtype=dtype, **options).detail
+        assert "must return probabilities" in refusal(network(layers.Dense(5)), tmp_path, dtype=dtype, **options).detail
 
     def test_a_softmax_over_the_images_of_a_batch_is_refused(self, tmp_path: Path) -> None:
         model = network(layers.Dense(5), layers.Softmax(axis=0))
-        assert "must end in probabilities" in refusal(model, tmp_path).detail
+        assert "must return probabilities" in refusal(model, tmp_path).detail
 
     @pytest.mark.parametrize("form", FORMS)
     def test_with_a_softmax_it_is_served(self, tmp_path: Path, form: str) -> None:
@@ -246,7 +246,8 @@ class TestManyUnits:
 
     def test_weights_that_are_damaged_are_refused(self, tmp_path: Path) -> None:
         bad = layers.Dense(5, activation="softmax", kernel_initializer=keras.initializers.Constant(np.nan))
-        assert "gives no finite values for any trial image; its weights may be damaged" in refusal(network(bad), tmp_path).detail
+        detail = refusal(network(bad), tmp_path).detail
+        assert "returns no finite values for any trial image; its weights may be damaged" in detail
 
     def test_litert_is_compared_where_tensorflow_is_right_too(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """The answers that are checked are TensorFlow's; other ones of LiteRT are never served."""
@@ -269,18 +270,18 @@ class TestSignatures:
 
     def test_class_numbers_are_refused(self, tmp_path: Path) -> None:
         detail = self.refusal(tmp_path, lambda x: tf.argmax(tf.reduce_mean(x, [1, 2]), axis=1))
-        assert detail.endswith("must end in one probability for each class; for trial images it gave int64 values")
+        assert detail.endswith("must return one probability for each class; for trial images it returned int64 values")
 
     def test_answers_that_depend_on_the_batch_are_refused(self, tmp_path: Path) -> None:
         def similarities(x: tf.Tensor) -> tf.Tensor:
             flat = tf.reshape(x, (-1, 360))
             return tf.nn.softmax(flat @ tf.transpose(flat))
 
-        assert "for trial images it gave 2 or 3 values for an image" in self.refusal(tmp_path, similarities)
+        assert "for trial images it returned 2 or 3 values for an image" in self.refusal(tmp_path, similarities)
 
     def test_one_vector_for_all_images_is_refused(self, tmp_path: Path) -> None:
         detail = self.refusal(tmp_path, lambda x: tf.nn.softmax(tf.reduce_mean(x, [0, 1, 2])[:2]))
-        assert "must have one output of shape (n, classes); for 3 images it gave (2,)" in detail
+        assert "must have one output of shape (n, classes); for 3 images it returned (2,)" in detail
 
 
 class TestRows:
