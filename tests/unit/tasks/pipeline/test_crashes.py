@@ -266,7 +266,7 @@ def test_a_process_that_does_not_come_up_is_started_again(rig: Rig, caplog: pyte
     rig.await_done(rig.send(1))
     assert_succeeded(rig.record(1), 1)
     assert reluctant.starts == 2
-    assert "does not come up again" in caplog.text
+    assert "does not start again" in caplog.text
 
 
 class TestTwoModels:
