@@ -36,7 +36,10 @@ def register_predict_alone(app: Celery) -> None:
 
 
 class InferenceConsumer(Consumer):  # type: ignore[misc] # Celery has no types
-    """Celery's consumer that puts aside messages that it cannot handle; `server.py dead-letters` lists, inspects, replays and discards them."""
+    """Celery's consumer, which puts aside messages that it cannot handle.
+
+    `server.py dead-letters` lists, inspects, replays and discards them.
+    """
 
     def start(self) -> None:
         """Run until the worker stops, also after lost connections. A permanent refusal of RabbitMQ is logged as one line."""

@@ -313,7 +313,7 @@ class TestStartingLater:
     def test_a_change_that_was_missed_is_loaded(self, world: World) -> None:
         """Other workers were ready, and this one had not said a word."""
         world.start()
-        world.desired.take_down("look")
+        world.desired.take_down("read_with_proposal")
         model = self.commanded(world, world.file("new"))
         world.desired.bring_up()
         wait_until(lambda: world.current == model, "the switch")
@@ -324,7 +324,7 @@ class TestStartingLater:
     ) -> None:
         monkeypatch.setattr(model_reloader, "_RELOAD_INTERVAL_S", 0.05)
         world.start()
-        world.desired.take_down("look")
+        world.desired.take_down("read_with_proposal")
         world.fails = "no memory"
         model = self.commanded(world, world.file("new"))
         world.desired.bring_up()
@@ -393,8 +393,8 @@ def test_a_stop_ends_the_candidate(world: World) -> None:
 
 def test_a_store_that_is_down_changes_nothing(world: World, digits: ModelSpec) -> None:
     world.start()
-    world.desired.take_down("look")
-    wait_until(lambda: world.desired.refused["look"] > 3, "refused looks")
+    world.desired.take_down("read_with_proposal")
+    wait_until(lambda: world.desired.refused["read_with_proposal"] > 3, "refused reads")
     assert world.current == reference(digits)
     world.desired.bring_up()
     model = world.change(world.file("new"))
