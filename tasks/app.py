@@ -13,7 +13,7 @@ from inference.runtime.log import configure_logging
 from inference.runtime.private_files import write_privately
 from tasks import celery_variables, flower_access, flower_variables
 from tasks.consumer import control  # noqa: F401 registers its commands
-from tasks.consumer.consumer import register_predict_alone
+from tasks.consumer.consumer import unregister_celery_tasks
 from tasks.consumer.step import InferenceStep
 from tasks.predict import PredictTask
 
@@ -35,7 +35,7 @@ app = Celery("rohe-inference")
 app.config_from_object({name: value for name, value in vars(celeryconfig).items() if name in DEFAULTS})
 app.steps["worker"].add(InferenceStep)
 app.register_task(PredictTask())
-register_predict_alone(app)
+unregister_celery_tasks(app)
 
 
 @setup_logging.connect  # type: ignore[untyped-decorator] # Celery has no types

@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 _LOGIN_INTERVAL_S = 2.0
 
 
-def register_predict_alone(app: Celery) -> None:
+def unregister_celery_tasks(app: Celery) -> None:
     """Unregister Celery's own tasks (`celery.chord`, …): they would run on the main loop, and nothing here needs them."""
     for name in [name for name in app.tasks if name.startswith("celery.")]:
         app.tasks.unregister(name)

@@ -72,8 +72,8 @@ class Intake(Stage):
             if leases is None:
                 return
             self._clock.set(leases.now_ms)
-            sorted_out = [self._sort(*one, lease, leases) for one, lease in zip(wanted, leases.leases, strict=True)]
-            jobs = [job for job in sorted_out if job is not None]
+            leased = [self._to_job(*one, lease, leases) for one, lease in zip(wanted, leases.leases, strict=True)]
+            jobs = [job for job in leased if job is not None]
             self._pass_on(self._times.in_time(jobs, 1, end=self._fail))
         for delivery in arrived:
             delivery.on_leased()
@@ -85,7 +85,7 @@ class Intake(Stage):
                 self._store.accept(unregistered_task.request, enqueue=None, max_queue_depth=0)
         return self._store.lease(self._owner, [item.task_id for item, _ in wanted])
 
-    def _sort(self, item: QueueItem, delivery: Delivery, lease: Lease, leases: Leases) -> Job | None:
+    def _to_job(self, item: QueueItem, delivery: Delivery, lease: Lease, leases: Leases) -> Job | None:
         """Return the job that the next stage gets, if there is one."""
         if lease.state is not LeaseState.LEASED:
             delivery.report_end(item.task_id, ItemEnd(Ending.DROPPED))

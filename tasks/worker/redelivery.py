@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
-class _Taking:
+class _Redelivery:
     message_id: str
     #: called if the message may be handled
     handle: Callable[[], None]
@@ -54,23 +54,23 @@ class Redeliveries:
         self._main_loop = main_loop
         self._owner = owner
         self._max_deaths = max_deaths
-        self._waiting: deque[_Taking] = deque()
-        self._current: _Taking | None = None
+        self._waiting: deque[_Redelivery] = deque()
+        self._current: _Redelivery | None = None
         #: the current message, while Celery's handler runs
-        self._handled: _Taking | None = None
+        self._handled: _Redelivery | None = None
 
     def take(self, message_id: str, *, handle: Callable[[], None], refuse: Callable[[int], None]) -> None:
         """Call `handle`, or `refuse` with the number of workers that the message ended, after the messages before it."""
-        self._waiting.append(_Taking(message_id, handle, refuse))
+        self._waiting.append(_Redelivery(message_id, handle, refuse))
         if self._current is None:
             self._take_next()
 
     def watch(self, delivery: Delivery) -> None:
         """Note that the message that is handled now, if it was delivered again, is taken once `delivery` is leased."""
-        taking, self._handled = self._handled, None
-        if taking is not None:
-            taking.is_submitted = True
-            delivery.on_leased = lambda: self._main_loop.call(lambda: self._finish(taking))
+        redelivery, self._handled = self._handled, None
+        if redelivery is not None:
+            redelivery.is_submitted = True
+            delivery.on_leased = lambda: self._main_loop.call(lambda: self._finish(redelivery))
 
     def forget_waiting(self) -> None:
         """Drop the waiting messages of a connection that was lost: they are delivered once more."""
@@ -78,40 +78,40 @@ class Redeliveries:
 
     def _take_next(self) -> None:
         if self._waiting:
-            self._current = taking = self._waiting.popleft()
-            self._store_calls.submit(lambda: self._note(taking))
+            self._current = redelivery = self._waiting.popleft()
+            self._store_calls.submit(lambda: self._note(redelivery))
 
-    def _note(self, taking: _Taking) -> None:
+    def _note(self, redelivery: _Redelivery) -> None:
         """Write the note in Redis, on the thread of the store calls."""
         deaths = 0
         try:
-            deaths = self._taken.take(taking.message_id, self._owner)
+            deaths = self._taken.take(redelivery.message_id, self._owner)
         except ServiceUnavailable:
             raise  # tried again
         except Exception:  # go on: the other messages wait for this one
-            logger.exception("it is not known how many workers the message %s has ended; it is taken", taking.message_id)
-        self._main_loop.call(lambda: self._handle_or_refuse(taking, deaths))
+            logger.exception("it is not known how many workers the message %s has ended; it is taken", redelivery.message_id)
+        self._main_loop.call(lambda: self._handle_or_refuse(redelivery, deaths))
 
-    def _handle_or_refuse(self, taking: _Taking, deaths: int) -> None:
+    def _handle_or_refuse(self, redelivery: _Redelivery, deaths: int) -> None:
         if deaths >= self._max_deaths:
             # The note stays: if this worker ends before the message is gone, the message is refused once more.
-            taking.refuse(deaths)
-            self._end(taking)
+            redelivery.refuse(deaths)
+            self._end(redelivery)
             return
-        self._handled = taking
+        self._handled = redelivery
         try:
-            taking.handle()
+            redelivery.handle()
         finally:
             self._handled = None
-            if not taking.is_submitted:
-                self._finish(taking)
+            if not redelivery.is_submitted:
+                self._finish(redelivery)
 
-    def _finish(self, taking: _Taking) -> None:
-        self._store_calls.submit(lambda: self._taken.forget(taking.message_id))
-        self._end(taking)
+    def _finish(self, redelivery: _Redelivery) -> None:
+        self._store_calls.submit(lambda: self._taken.forget(redelivery.message_id))
+        self._end(redelivery)
 
-    def _end(self, taking: _Taking) -> None:
-        if taking is self._current:
+    def _end(self, redelivery: _Redelivery) -> None:
+        if redelivery is self._current:
             self._current = None
             self._take_next()
 

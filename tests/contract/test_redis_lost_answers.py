@@ -128,7 +128,7 @@ def test_a_cancellation_counts_for_its_caller_alone(store: RedisTaskStore, losin
 
 def test_a_proposal_is_not_in_its_own_way(client: redis.Redis, key_prefix: str, losing: Losing) -> None:
     desired = RolloutStore(client, key_prefix)
-    desired.hold("warm")
+    desired.keep_alive("warm")
     proposal = Proposal("change-1", "digits", NewFiles("/weights"))
     losing(lambda: desired.propose(proposal))
     with pytest.raises(ChangeInProgress):

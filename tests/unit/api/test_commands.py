@@ -60,7 +60,7 @@ class Workers:
     def _run(self) -> None:
         desired = services_of(self._app).desired
         while not self._stopping.wait(0.01):
-            state, proposal = desired.look()
+            state, proposal = desired.read_with_proposal()
             if self.switches and state != self._served:
                 self._served = state
                 for name in list(self.answers):
@@ -285,7 +285,7 @@ class TestOneWorkerIsNot:
     @pytest.fixture(autouse=True)
     def nothing_changes(self, app: Flask) -> Iterator[None]:
         yield
-        assert services_of(app).desired.look() == (DesiredState(), None)
+        assert services_of(app).desired.read_with_proposal() == (DesiredState(), None)
 
     @pytest.mark.parametrize(
         ("answer", "problem_code", "reason"),

@@ -88,7 +88,7 @@ def test_what_is_not_held_cannot_be_joined() -> None:
     assert len(held) == 0
 
 
-def test_jobs_that_are_let_go_are_no_longer_held_and_their_messages_stay_open() -> None:
+def test_jobs_whose_renewal_stops_are_no_longer_held_and_their_messages_stay_open() -> None:
     held = HeldJobs()
     inboxes = [Inbox(message_of(queue_item(number))) for number in (1, 2)]
     jobs = [job_of(inbox) for inbox in inboxes]

@@ -146,7 +146,7 @@ def test_images_that_were_never_run_die_no_death_while_the_worker_stops(make_rig
     assert len(rig.held) == 3
 
 
-def test_a_killer_that_is_not_yet_buried_is_left_to_the_sweeper(make_rig: MakeRig, store: RedisTaskStore) -> None:
+def test_a_killer_that_is_no_dead_letter_yet_is_left_to_the_sweeper(make_rig: MakeRig, store: RedisTaskStore) -> None:
     """Were it given back, it would run on another worker, and kill that one's process too."""
     rig = make_rig().start()
     rig.predictor.crashes_on[1] = 1000
