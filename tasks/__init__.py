@@ -1,4 +1,4 @@
-"""The Celery side: `celery -A tasks worker`."""
+"""Celery application of the worker: `celery -A tasks worker`."""
 
 from tasks.app import app
 

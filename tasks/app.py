@@ -1,4 +1,4 @@
-"""The Celery application."""
+"""Celery application with the predict task and the inference worker."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from inference.runtime.log import configure_logging
 from inference.runtime.private_files import write_privately
 from tasks import celery_variables, flower_access, flower_variables
 from tasks.consumer import control  # noqa: F401 registers its commands
-from tasks.consumer.consumer import register_predict_alone
+from tasks.consumer.consumer import unregister_celery_tasks
 from tasks.consumer.step import InferenceStep
 from tasks.predict import PredictTask
 
@@ -26,18 +26,18 @@ if flower_variables.is_flower():
     flower_variables.check_flower_variables()
     flower_access.protect_pages()
 if celeryconfig.settings.broker.transport == "claiming":
-    # Not imported else: the setting is there for a kombu in which parts that it stands on have changed.
+    # Imported only here: the other transport is for a kombu in which the private parts that this module uses have changed.
     from tasks.transport import claiming
 
     claiming.install()
 app = Celery("rohe-inference")
-# `inspect conf` and Flower show all that is in it: the settings, which hold passwords, must not be.
+# `inspect conf` and Flower show the whole configuration: it must not contain the settings, which hold passwords.
 app.config_from_object({name: value for name, value in vars(celeryconfig).items() if name in DEFAULTS})
 app.steps["worker"].add(InferenceStep)
 app.register_task(PredictTask())
-register_predict_alone(app)
+unregister_celery_tasks(app)
 
 
 @setup_logging.connect  # type: ignore[untyped-decorator] # Celery has no types
-def _log_as_the_rest_does(**_: Any) -> None:
+def _configure_logging(**_: Any) -> None:
     configure_logging(celeryconfig.settings.log, "worker")

@@ -1,6 +1,6 @@
-"""Keep Flower's pages behind its password.
+"""Password protection of Flower's pages.
 
-Open are `/static` and `/healthcheck`, which says "OK" to a container's health check.
+Without a password a client can get `/static` and `/healthcheck`, which answers "OK" to a container's health check.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 
 def protect_pages() -> None:
-    """Ask for the password at `/metrics` too, and answer strange credentials with 401: Flower's 500 shows its code."""
+    """Require the password at `/metrics` too, and answer invalid credentials with 401: Flower's 500 would show source code."""
     from flower.views import BaseHandler  # type: ignore[import-untyped] # noqa: PLC0415 a worker needs no Flower
     from flower.views.monitor import Metrics  # type: ignore[import-untyped] # noqa: PLC0415
     from tornado.web import HTTPError, authenticated  # noqa: PLC0415
@@ -20,7 +20,7 @@ def protect_pages() -> None:
     def get_current_user(handler: Any) -> Any:
         try:
             return read_user(handler)
-        except TypeError as error:  # of hmac.compare_digest: not ASCII
+        except TypeError as error:  # from hmac.compare_digest, if the text is not ASCII
             raise HTTPError(401) from error
 
     BaseHandler.get_current_user = get_current_user
@@ -28,11 +28,11 @@ def protect_pages() -> None:
 
 
 def login_problem(logins: Sequence[str]) -> str | None:
-    """Why these `NAME:PASSWORD` would keep nobody out, or nobody in; None: they are as they should be."""
+    """Return the reason why these `NAME:PASSWORD` logins are not usable or not safe; None if they are valid."""
     if not logins:
-        return "is needed: whoever reaches Flower can cancel tasks and stop workers"
+        return "is needed: any client that reaches Flower can cancel tasks and stop workers"
     for login in logins:
         name, _, password = login.partition(":")
         if not (name and password and login.isascii()):
-            return "must have a name and a password in ASCII; several logins have ',' between them"
+            return "must be NAME:PASSWORD in ASCII; separate several logins with ','"
     return None

@@ -1,4 +1,4 @@
-"""Look through the `FLOWER_…` variables before Flower does, which would end with a traceback at a wrong one."""
+"""Check of the `FLOWER_…` variables before Flower reads them: Flower would end with a traceback at an invalid value."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ _PREFIX = "FLOWER_"
 
 
 def drop_service_links() -> None:
-    """Remove what Kubernetes sets for a Service named flower: Flower would read its port from FLOWER_PORT=tcp://…."""
+    """Remove variables that Kubernetes sets for a Service named flower: Flower would read its port from FLOWER_PORT=tcp://…."""
     for name, value in list(os.environ.items()):
         if name.startswith(_PREFIX) and is_service_link(name, value):
             del os.environ[name]
 
 
 def is_flower() -> bool:
-    """Whether this process is Flower's."""
+    """Return whether this process is Flower."""
     return "flower" in sys.argv[1:]
 
 
 def check_flower_variables() -> None:
-    """End this process with a sentence for each variable that has a value of the wrong type."""
+    """End this process with a line for each variable whose value has the wrong type."""
     from flower.options import default_options  # type: ignore[import-untyped] # noqa: PLC0415 a worker needs no Flower
     from flower.utils import strtobool  # type: ignore[import-untyped] # noqa: PLC0415
 

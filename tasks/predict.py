@@ -1,7 +1,7 @@
-"""The predict task as Celery sees it.
+"""Celery's side of the predict task.
 
-Nothing is executed by Celery's pool. The strategy hands each message to the pipeline, and the pipeline's answers come back to the
-main loop, where Celery's own bookkeeping runs: see `tasks.consumer.request`.
+Celery's pool executes nothing. The strategy passes each message to the pipeline. The pipeline's answers return to the main loop,
+which runs Celery's own bookkeeping: see `tasks.consumer.request`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 
 
 class PredictTask(Task):  # type: ignore[misc] # Celery has no types
-    """`tasks.predict(items=[...])`: see docs/celery.md; as the API sends it, `inference.domain.QueueMessage`."""
+    """Task `tasks.predict(items=[...])`, see docs/celery.md; the API sends it as an `inference.domain.QueueMessage`."""
 
     name = PREDICT_TASK
     Strategy = "tasks.predict:predict_strategy"
@@ -35,12 +35,12 @@ class PredictTask(Task):  # type: ignore[misc] # Celery has no types
     send_events = True
 
     def run(self, **_: Any) -> None:
-        """Only reached by calling the task as a function."""
-        raise NotImplementedError("send a message to the model's queue; a worker's pipeline runs it")
+        """Refuse a call of the task as a function."""
+        raise NotImplementedError("tasks.predict cannot be called as a function: send a message to the model's queue")
 
 
 def predict_strategy(task: Task, _app: Any, consumer: Any) -> Callable[..., None]:
-    """What Celery calls for each predict message; made again on each reconnect."""
+    """Return the function that Celery calls with each predict message. Celery asks for it again on each reconnect."""
     worker: InferenceWorker = consumer.controller.inference
     main_loop: MainLoop = consumer.controller.inference_main_loop
     redeliveries: Redeliveries = consumer.controller.inference_redeliveries
@@ -50,14 +50,14 @@ def predict_strategy(task: Task, _app: Any, consumer: Any) -> Callable[..., None
         request = _request(message, body, task=task, worker=worker, main_loop=main_loop, consumer=consumer)
         signals.task_received.send(sender=consumer, request=request)
         try:
-            delivery = request.delivery()
+            delivery = request.make_delivery()
             _check_served(worker, delivery)
         except InferenceError as error:
             logger.warning("message %s is refused: %s", request.id, error)
-            request.received()
+            request.send_received()
             request.refuse(error)
             return
-        request.received()
+        request.send_received()
         if request.eta:
             _submit_at_eta(request, delivery, worker, consumer)
             return
@@ -69,7 +69,7 @@ def predict_strategy(task: Task, _app: Any, consumer: Any) -> Callable[..., None
 
 
 def _request(message: Any, body: Any, **options: Any) -> CeleryRequest:
-    """Raises InvalidTaskError: it is then rejected, and does not come again."""
+    """Make a request of a message. Raises InvalidTaskError: the message is then put aside, and not delivered again."""
     if body is not None:
         raise InvalidTaskError("Celery's message protocol 1 is not supported; use protocol 2")
     try:
@@ -85,7 +85,7 @@ def _check_served(worker: InferenceWorker, delivery: Delivery) -> None:
 
 
 def _submit_at_eta(request: CeleryRequest, delivery: Delivery, worker: InferenceWorker, consumer: Any) -> None:
-    """As Celery does: what waits for its time takes no place in the prefetch window."""
+    """Submit a message when its ETA is reached. As in Celery, until then it takes no place in the prefetch window."""
 
     def submit(request: CeleryRequest) -> None:
         state.task_reserved(request)

@@ -1,4 +1,4 @@
-"""Putting a predict message on the queue: the protocol, and its adapters for Redis and RabbitMQ."""
+"""Broker of predict messages: the protocol, and its adapters for Redis and RabbitMQ."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from inference.broker.envelope import Resent
 from inference.domain import QueueMessage
 from inference.task_store.protocol import Enqueue
 
-#: Of a request: 0 is usual, 9 goes first.
+#: Priorities of a request: 0 is usual, 9 is the highest.
 USUAL_PRIORITY = 0
 HIGHEST_PRIORITY = 9
 
 
 class Broker(Protocol):
-    """Where predict messages go."""
+    """Puts predict messages on their queues."""
 
     @property
     def has_priorities(self) -> bool:
-        """Whether messages of a higher priority overtake others."""
+        """Whether messages of a higher priority overtake other messages."""
 
     def prepare(self, queue: str, message: QueueMessage, priority: int = USUAL_PRIORITY) -> Enqueue | None:
-        """The message for a push by the record store; None where the broker is another server: then `publish` it."""
+        """Return the message for a push by the task store; None if the broker is another server: then `publish` it."""
 
     def publish(self, queue: str, message: QueueMessage, priority: int = USUAL_PRIORITY) -> None:
-        """Returns when the broker has it. Raises ServiceUnavailable."""
+        """Publish a message; return when the broker has it. Raises ServiceUnavailable."""
 
     def resend(self, queue: str, message: Resent) -> None:
-        """Put a message on its queue as it was. Returns when the broker has it. Raises ServiceUnavailable."""
+        """Put a message on its queue, unchanged; return when the broker has it. Raises ServiceUnavailable."""
 
     def depth(self, queue: str) -> int:
-        """Messages that no worker has taken. Raises ServiceUnavailable."""
+        """Return the number of messages that no worker has taken. Raises ServiceUnavailable."""

@@ -1,4 +1,4 @@
-"""RabbitMQ: messages are published with confirms, so that a publish that returns is on the broker's disk."""
+"""Broker on RabbitMQ. Messages are published with confirms: when `publish` returns, the message is on the broker's disk."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ logger = logging.getLogger(__name__)
 _CONNECT_TIMEOUT_S = 3
 _CONFIRM_TIMEOUT_S = 5
 
-#: Answers of RabbitMQ to a user or password that is wrong, and to a virtual host that is missing or not the user's.
+#: Errors of RabbitMQ for a wrong user or password, and for a virtual host that is missing or that the user may not use.
 LOGIN_REFUSED = (AccessRefused, NotAllowed)
 
 
 def check_login(settings: BrokerSettings) -> None:
-    """Raise ConfigurationError where RabbitMQ refuses the login. A server that is down is waited for later."""
+    """Raise ConfigurationError if RabbitMQ refuses the login. A server that is down is only logged: it is waited for later."""
     try:
         with Connection(settings.url, connect_timeout=_CONNECT_TIMEOUT_S) as connection:
             connection.ensure_connection(max_retries=1, timeout=_CONNECT_TIMEOUT_S)
@@ -40,10 +40,10 @@ def check_login(settings: BrokerSettings) -> None:
 
 
 def predict_queue(name: str, settings: BrokerSettings) -> Queue:
-    """A model's queue as every process declares it: a difference would be an error of the broker."""
+    """Return a model's queue. Every process must declare it in the same way, or the broker answers with an error."""
     if not settings.is_amqp:
         return Queue(name, exchange="", routing_key=name)
-    # Never x-delivery-limit: requeues and closed channels count there, attempts are counted in the record.
+    # No x-delivery-limit: it also counts requeues and closed channels. The record counts attempts.
     arguments: dict[str, Any] = {"x-queue-type": settings.queue_type}
     if settings.queue_type == "classic":
         arguments["x-max-priority"] = HIGHEST_PRIORITY
@@ -112,9 +112,9 @@ class AmqpBroker:
     def depth(self, queue: str) -> int:
         with _unavailable_when_down(), producers[self._connection].acquire(block=True, timeout=_CONNECT_TIMEOUT_S) as producer:
             connection = producer.connection
-            # kombu's pool also lends a connection that was closed after an error; it has no channels until it connects again.
+            # kombu's pool may return a connection that was closed after an error; it has no channels until it connects again.
             connection.ensure_connection(max_retries=1, timeout=_CONNECT_TIMEOUT_S)
-            channel = connection.channel()  # of its own: asking for a queue that is not there closes it
+            channel = connection.channel()  # a new one: RabbitMQ closes it if the queue does not exist
             try:
                 return int(channel.queue_declare(queue, passive=True).message_count)
             except NotFound:

@@ -1,7 +1,7 @@
-"""A predict message in Celery's protocol 2 (Celery's documentation, "Message Protocol").
+"""Envelope of a predict message in Celery's protocol 2 (Celery's documentation, "Message Protocol").
 
-It is built here, not by `send_task`, so that the record store can push it in the same step as the record; a test holds it
-equal to what Celery sends.
+It is built here, not by `send_task`, so that the task store can push it in the same step as the record; a test compares it with
+the message that Celery sends.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from inference.domain import PREDICT_TASK, QueueMessage
 CONTENT_TYPE = "application/json"
 CONTENT_ENCODING = "utf-8"
 
-#: How many items a message carries: of the headers, the one that is not Celery's.
+#: Header with the number of items that a message carries; the only header that is not Celery's.
 ITEMS_HEADER = "items"
 
 _ORIGIN = f"{os.getpid()}@{socket.gethostname()}"
@@ -29,11 +29,11 @@ _NO_CALLBACKS = {"callbacks": None, "errbacks": None, "chain": None, "chord": No
 
 @dataclass(frozen=True)
 class Resent:
-    """A message of whatever kind, to be sent as it was.
+    """A message of any kind, to be sent unchanged.
 
     Args:
-        body: base64.
-        priority: the transport's own number; None where it had none.
+        body: its bytes in base64.
+        priority: in the numbers of the transport; None if it had none.
     """
 
     body: str
@@ -44,7 +44,7 @@ class Resent:
 
 
 def message_id(message: QueueMessage) -> str:
-    """Celery's id of the message: the task's; of several tasks one of its own, so that a revoke of one spares the others."""
+    """Return Celery's id of the message: the task's id; for several tasks a new id, so that a revoke of one spares the others."""
     first, *others = (item.task_id for item in message.items)
     return first if not others else uuid.uuid5(uuid.NAMESPACE_OID, "".join((first, *others))).hex
 
@@ -54,7 +54,7 @@ def body(message: QueueMessage) -> bytes:
 
 
 def headers(message: QueueMessage, own_id: str) -> dict[str, Any]:
-    """Celery's.
+    """Return the message's headers.
 
     Args:
         own_id: the message's id.

@@ -1,4 +1,4 @@
-"""Celery's Redis broker: kombu's virtual transport puts each message as JSON on a list."""
+"""Celery's broker on Redis: kombu's virtual transport puts each message as JSON on a list."""
 
 from __future__ import annotations
 
@@ -15,13 +15,16 @@ from inference.domain import QueueMessage
 from inference.runtime.redis import unavailable_when_down
 from inference.task_store.protocol import Enqueue
 
-#: kombu's priority steps; 0 goes first, and each but 0 has a list of its own.
+#: kombu's priority steps: 0 is the highest, and each but 0 has a list of its own.
 _STEPS = (0, 3, 6, 9)
 _SEPARATOR = "\x06\x16"
 
 
 def wake_up_key(queue: str) -> str:
-    """Where a worker waits for messages of `queue`: a list with at most a token or two, which mean nothing but "look"."""
+    """Return the key of the queue's wake-up list, on which a worker waits for messages.
+
+    It has at most a token or two. A token is empty, and only tells that there may be messages.
+    """
     return f"{queue}{_SEPARATOR}bell"
 
 
@@ -33,8 +36,8 @@ class RedisBroker:
     """`Broker` on Redis.
 
     Args:
-        client: connected to the broker's server and database.
-        shares_store: the record store is that server and database too.
+        client: connection to the broker's server and database.
+        shares_store: whether the task store has the same server and database.
     """
 
     has_priorities = True
@@ -81,7 +84,7 @@ class RedisBroker:
         own_id = envelope.message_id(message)
         return _enqueue(
             queue,
-            HIGHEST_PRIORITY - priority,  # kombu's Redis counts the other way
+            HIGHEST_PRIORITY - priority,  # with Redis, kombu's highest priority is 0
             body=base64.b64encode(envelope.body(message)).decode(),
             headers=envelope.headers(message, own_id),
             content_type=envelope.CONTENT_TYPE,

@@ -1,9 +1,9 @@
-"""Queue messages that no worker can read: kept with the reason until an operator replays or discards them.
+"""Rejected messages: queue messages that no worker can read, kept with the reason until an operator replays or discards them.
 
-Redis keys, in the record store:
+Redis keys, in the task store:
 
     PREFIX:rejected         hash: id → the message as JSON (`RejectedMessage`)
-    PREFIX:rejected:order   sorted set: ids by the time of their rejection, µs
+    PREFIX:rejected:order   sorted set: ids by the time of rejection, µs
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from inference.broker.envelope import Resent
 from inference.errors import InvalidRequest, TaskNotFound
 from inference.runtime.redis import unavailable_when_down
 
-#: Messages that are kept; the oldest give way.
+#: Limit for the number of messages; the oldest are dropped.
 MAX_MESSAGES = 1_000
-#: Limit for one message as JSON; of a larger one the beginning is kept, which cannot be replayed.
+#: Limit for one message as JSON; of a larger one only the beginning is kept, and it cannot be replayed.
 MAX_MESSAGE_BYTES = 2**16
 _SHOWN_CHARACTERS = 1024
-#: Member of a message's content that has what could not be read of it, where its headers and body would be.
+#: Member of a message's content with the raw text of a message that cannot be read; it replaces headers and body.
 UNREADABLE = "unreadable"
 _ID_PREFIX = "message-"
 
@@ -38,7 +38,7 @@ class RejectedMessage:
 
     Args:
         content: `body` (text, base64), `headers`, `content_type`, `content_encoding` and `priority` of a message that can be
-            sent again; else `unreadable`, as much of it as is kept.
+            sent again; else only `unreadable`, the part of it that is kept.
     """
 
     message_id: str
@@ -49,7 +49,7 @@ class RejectedMessage:
 
 
 class RejectedMessages:
-    """The messages that workers have put aside; at most `MAX_MESSAGES`."""
+    """Messages that workers have put aside; at most `MAX_MESSAGES`."""
 
     def __init__(self, client: redis.Redis, key_prefix: str) -> None:
         self._redis = client
@@ -57,12 +57,12 @@ class RejectedMessages:
         self._order = f"{key_prefix}:rejected:order"
 
     def add(self, queue: str, content: Mapping[str, Any], reason: str) -> str:
-        """Keep a message; gives its id. Raises ServiceUnavailable."""
+        """Keep a message; return its id. Raises ServiceUnavailable."""
         message_id, at_ms = f"{_ID_PREFIX}{uuid.uuid4().hex}", round(time.time() * 1000)
         text = json.dumps(content, default=repr)
         if len(text) > MAX_MESSAGE_BYTES:
             content = {UNREADABLE: text[:_SHOWN_CHARACTERS]}
-            reason = f"{reason}; of its {len(text)} bytes the beginning is kept"
+            reason = f"{reason}; only the beginning of its {len(text)} bytes is kept"
         message = json.dumps(asdict(RejectedMessage(message_id, queue, reason, at_ms, content)), default=repr)
         with unavailable_when_down(), self._redis.pipeline() as pipe:
             pipe.hset(self._hash, message_id, message)
@@ -74,41 +74,41 @@ class RejectedMessages:
         return message_id
 
     def count(self) -> int:
-        """How many are kept. Raises ServiceUnavailable."""
+        """Return how many messages are kept. Raises ServiceUnavailable."""
         with unavailable_when_down():
             return int(self._redis.hlen(self._hash))
 
     def list(self, limit: int) -> list[RejectedMessage]:
-        """The oldest `limit` of them. Raises ServiceUnavailable."""
+        """Return the oldest messages, up to `limit`. Raises ServiceUnavailable."""
         with unavailable_when_down():
             ids: Any = self._redis.zrange(self._order, 0, limit - 1)
             found: Any = self._redis.hmget(self._hash, ids) if ids else []
         return [RejectedMessage(**json.loads(one)) for one in found if one is not None]
 
     def get(self, message_id: str) -> RejectedMessage:
-        """Raises TaskNotFound, ServiceUnavailable."""
+        """Return a message. Raises TaskNotFound, ServiceUnavailable."""
         with unavailable_when_down():
             found: Any = self._redis.hget(self._hash, message_id)
         if found is None:
-            raise TaskNotFound(f"{message_id} is not a rejected message")
+            raise TaskNotFound(f"there is no rejected message {message_id}")
         return RejectedMessage(**json.loads(found))
 
     def replay(self, message_id: str, broker: Broker) -> str:
-        """Send a message to its queue again, as it was; gives the queue.
+        """Send a message to its queue again, unchanged; return the queue.
 
         Raises:
-            InvalidRequest: it is no message that can be sent.
+            InvalidRequest: the message cannot be sent.
             TaskNotFound, ServiceUnavailable
         """
         message = self.get(message_id)
         if "body" not in message.content:
-            raise InvalidRequest(f"{message_id} is no message that can be sent again: {message.reason}")
+            raise InvalidRequest(f"{message_id} cannot be sent again: {message.reason}")
         broker.resend(message.queue, Resent(**message.content))
         self._remove(message_id)
         return message.queue
 
     def discard(self, message_id: str) -> None:
-        """Raises TaskNotFound, ServiceUnavailable."""
+        """Delete a message. Raises TaskNotFound, ServiceUnavailable."""
         self.get(message_id)
         self._remove(message_id)
 
@@ -120,5 +120,5 @@ class RejectedMessages:
 
 
 def is_rejected_id(text: str) -> bool:
-    """Whether an id is a rejected message's, not a task's."""
+    """Return whether an id is that of a rejected message, not of a task."""
     return text.startswith(_ID_PREFIX)

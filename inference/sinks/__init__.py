@@ -1,4 +1,4 @@
-"""Result sinks: an adapter for each, the outbox of results, and the relay between them."""
+"""Result sinks: the protocol, and an adapter for each sink."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from inference.sinks.protocol import ResultSink
 
 
 def open_sink(name: str, settings: Settings) -> ResultSink:
-    """The sink of this name as the settings describe it."""
-    # An adapter and its client library are loaded when they are chosen.
+    """Open the sink with this name, with its settings."""
+    # An adapter and its client library are imported only if the settings choose them.
     match name:
         case "mongodb":
             from inference.sinks.mongodb import MongodbSink  # noqa: PLC0415

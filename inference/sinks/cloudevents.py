@@ -1,4 +1,4 @@
-"""A result as a CloudEvent: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md."""
+"""Results as CloudEvents: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/formats/json-format.md."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
-#: Of the whole event (structured mode), as the Kafka protocol binding wants it in the header `content-type`.
+#: Type of a whole event (structured mode); the Kafka protocol binding requires it in the header `content-type`.
 CONTENT_TYPE = "application/cloudevents+json; charset=UTF-8"
 EVENT_TYPE = "rohe.inference.result"
 
 
 def cloud_event(document: dict[str, Any]) -> dict[str, Any]:
-    """The JSON object of the event whose data is a result document. `source` and `id` name it; `time` is the result's."""
+    """Return the event, as a JSON object, whose data is a result document.
+
+    `source` and `id` identify it; `time` is the time at which the task ended.
+    """
     finished_at = datetime.fromtimestamp(document["finished_at_ms"] / 1000, UTC)
     return {
         "specversion": "1.0",

@@ -15,7 +15,7 @@ from inference.sinks.protocol import Refusal, SinkUnavailable
 
 
 class JsonlSink:
-    """`ResultSink` that appends one JSON object a line. Several relays may share the file."""
+    """`ResultSink` that appends each result to a file as a line of JSON. Several relays may share the file."""
 
     name = "jsonl"
 
@@ -36,18 +36,18 @@ class JsonlSink:
         return []
 
     def close(self) -> None:
-        """Nothing is held between two writes."""
+        """Do nothing: no file is open between two writes."""
 
     def _append(self, descriptor: int, lines: bytes) -> None:
         size = os.fstat(descriptor).st_size
-        is_torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"  # by a crash in the middle of a line
+        is_torn = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"  # a relay crashed in the middle of a line
         try:
             view = memoryview(b"\n" + lines if is_torn else lines)
             while view:
                 view = view[os.write(descriptor, view) :]
             os.fsync(descriptor)
-            if not size:  # its name is new
+            if not size:  # the file is new: its folder must be synced too
                 sync_folder(self._path.parent)
         except OSError:
-            os.ftruncate(descriptor, size)  # half a line would spoil the next one
+            os.ftruncate(descriptor, size)  # half a line would make the next line invalid
             raise

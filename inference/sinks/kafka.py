@@ -1,4 +1,4 @@
-"""Results as records of a Kafka topic: key = request id, so that an ensemble's results of one request lie in one partition."""
+"""Results as records of a Kafka topic. Their key is the request id, so an ensemble's results of one request share a partition."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from inference.sinks.protocol import Refusal, SinkUnavailable
 
 logger = logging.getLogger(__name__)
 
-#: What the broker will not take however often it comes.
+#: Errors of a record that the broker will never take.
 _REFUSED = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidRecordError)
 
 
 class KafkaSink:
-    """`ResultSink` with an idempotent producer and acks=all; each record's own delivery is confirmed.
+    """`ResultSink` with an idempotent producer and acks=all; the delivery of each record is confirmed.
 
-    A record may still come twice (a relay that dies before it notes the delivery): readers drop duplicates by the header
-    `task_id`, which the body has too.
+    A record may still come twice, if a relay dies before it notes the delivery: readers drop duplicates by `task_id`, which is in
+    the headers and in the body.
     """
 
     name = "kafka"
@@ -46,13 +46,13 @@ class KafkaSink:
         try:
             return self._write(documents)
         except (KafkaError, OSError) as error:
-            self.close()  # the next try begins with a producer that knows nothing of this one's failures
+            self.close()  # the next try begins with a new producer
             raise SinkUnavailable(f"Kafka does not answer: {type(error).__name__}: {error}") from error
 
     def close(self) -> None:
         producer, self._producer = self._producer, None
         if producer is not None:
-            # What it could not send is in the outbox still: `close` alone would wait for it, and leave its thread trying.
+            # Unsent records are still in the outbox. Without `force_close`, `close` would wait for them and leave its thread.
             producer._sender.force_close()  # noqa: SLF001
             with contextlib.suppress(KafkaError):
                 producer.close(timeout=self._settings.timeout_s)
@@ -65,23 +65,23 @@ class KafkaSink:
         for document in documents:
             value = self._value(document)
             if len(value) > self._settings.max_record_bytes:
-                reason = f"{len(value)} bytes are more than kafka.max_record_bytes"
+                reason = f"the record has {len(value)} bytes, more than kafka.max_record_bytes"
                 refused.append(Refusal(document["task_id"], reason))
             else:
                 sent.append((document, self._send(producer, document, value)))
         producer.flush(timeout=timeout_s)
-        accused = []
+        suspects = []
         for document, future in sent:
             try:
                 future.get(timeout=timeout_s)
             except _REFUSED as error:
-                accused.append((document, error))
-        if accused:
-            self.close()  # an idempotent producer sends nothing more after a refusal
+                suspects.append((document, error))
+        if suspects:
+            self.close()  # an idempotent producer sends nothing after a refusal
         if len(sent) == 1:
-            return refused + [_refusal(document, error) for document, error in accused]
-        # A refusal takes everything along that the producer held: alone, each shows whether it is its own.
-        for document, _ in accused:
+            return refused + [_refusal(document, error) for document, error in suspects]
+        # A refusal also fails the other records that the producer held: each is sent alone to find the refused ones.
+        for document, _ in suspects:
             refused += self._write([document])
         return refused
 
@@ -96,7 +96,7 @@ class KafkaSink:
         return producer.send(self._settings.topic, key=document["request_id"].encode(), value=value, headers=headers)
 
     def _open(self) -> KafkaProducer:
-        """Made here, in the process and thread that use it, and again after a failure."""
+        """Return the producer; make it on the first call and after a failure, in the process and thread that use it."""
         if self._producer is None:
             self._make_topic()
             settings = self._settings
@@ -140,7 +140,7 @@ def _refusal(document: dict[str, Any], error: Exception) -> Refusal:
 
 
 def _connected(kind: Callable[..., Any], **options: Any) -> Any:
-    """A client of this kind. One whose servers are away leaves its thread and its sockets behind: they are closed here."""
+    """Make a client of this kind. If its servers do not answer, close the thread and sockets that it leaves open."""
     opened = []
 
     def make(*args: Any, **kwargs: Any) -> KafkaNetClient:
@@ -153,5 +153,5 @@ def _connected(kind: Callable[..., Any], **options: Any) -> Any:
     except BaseException:
         for client in opened:
             client.close()
-            client._manager._net.stop()  # noqa: SLF001 what KafkaAdminClient.close does
+            client._manager._net.stop()  # noqa: SLF001 as KafkaAdminClient.close does
         raise

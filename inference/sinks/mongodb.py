@@ -1,4 +1,4 @@
-"""Results as documents of a MongoDB collection: `_id` is the task id, so that each is there once however often it comes."""
+"""Results as documents of a MongoDB collection. `_id` is the task id, so each result is stored once even if it is sent again."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from inference.sinks.protocol import Refusal, SinkUnavailable
 logger = logging.getLogger(__name__)
 
 _SECONDS_A_DAY = 86_400
-#: Servers that speak the protocol differ in how they name it; a duplicate key is 11000 in all of them.
+#: Servers with MongoDB's protocol differ in the names of errors; a duplicate key has this code in all of them.
 _DUPLICATE_KEY = 11000
-#: Codes of write errors that are the document's own (MongoDB's src/mongo/base/error_codes.yml). All others may be the server's:
-#: out of disk space, not primary, interrupted, out of memory or time, not authorized.
+#: Codes of write errors whose cause is the document (MongoDB's src/mongo/base/error_codes.yml). The cause of all others may be
+#: the server: out of disk space, not primary, interrupted, out of memory or time, not authorized.
 _REFUSED_CODES = {
     2,  # BadValue
     22,  # InvalidBSON
@@ -39,17 +39,17 @@ _REFUSED_CODES = {
     378,  # NonConformantBSON
     10334,  # BSONObjectTooLarge
     17280,  # KeyTooLong, up to MongoDB 4.0
-    _DUPLICATE_KEY,  # in a unique index that somebody made
+    _DUPLICATE_KEY,  # in a unique index that an operator made
 }
-#: Times that a document is inserted alone, after the server took another one, before it is refused whatever the error is.
+#: Times that a document is inserted alone, while the server takes others, before it counts as refused at any error.
 _TRIES_ALONE = 3
 
-#: The server's answer for one document: nothing when it took it, else the write error.
+#: The server's answer for one document: None if the server took it, else the write error.
 _Answer = dict[str, Any] | None
 
 
 class MongodbSink:
-    """`ResultSink` that inserts. A committed result never changes: a document that is there already counts as delivered."""
+    """`ResultSink` that inserts documents. A committed result never changes: an existing document counts as delivered."""
 
     name = "mongodb"
 
@@ -62,11 +62,13 @@ class MongodbSink:
                 serverSelectionTimeoutMS=timeout_ms,
                 connectTimeoutMS=timeout_ms,
                 socketTimeoutMS=timeout_ms,
-                connect=False,  # the first write does
+                connect=False,  # the first write connects
             )
         if not self._client.write_concern.acknowledged:
-            raise ConfigurationError("mongodb.url: w=0 would count as delivered what MongoDB never wrote", field="mongodb.url")
-        #: what the server takes as one document; 0 until it was asked
+            raise ConfigurationError(
+                "mongodb.url: w=0 would lose results that MongoDB did not write; remove it", field="mongodb.url"
+            )
+        #: the server's limit for one document; 0 before it is read
         self._max_document_bytes = 0
 
     def write(self, documents: Sequence[dict[str, Any]]) -> list[Refusal]:
@@ -95,11 +97,11 @@ class MongodbSink:
         try:
             collection.create_index([("finished_at", ASCENDING)], expireAfterSeconds=days * _SECONDS_A_DAY)
         except PyMongoError as error:
-            logger.warning("mongodb.ttl_days: this server makes no TTL index, documents stay: %s", error)
+            logger.warning("mongodb.ttl_days: this server makes no TTL index, so documents are not deleted: %s", error)
 
 
 def insert(collection: Collection[dict[str, Any]], documents: Sequence[dict[str, Any]], *, max_bytes: int) -> list[Refusal]:
-    """Insert documents whose `_id` is their `task_id`; gives those that the server will never take.
+    """Insert documents whose `_id` is their `task_id`; return the refusals of documents that the server will never take.
 
     Raises:
         SinkUnavailable: the server answered with errors that may pass.
@@ -107,7 +109,7 @@ def insert(collection: Collection[dict[str, Any]], documents: Sequence[dict[str,
     """
     sizes_bytes = [len(bson.encode(document)) for document in documents]
     refusals = [
-        Refusal(document["task_id"], f"{size} bytes; this server takes documents of {max_bytes}")
+        Refusal(document["task_id"], f"the document has {size} bytes; this server takes at most {max_bytes}")
         for document, size in zip(documents, sizes_bytes, strict=True)
         if size > max_bytes
     ]
@@ -116,7 +118,7 @@ def insert(collection: Collection[dict[str, Any]], documents: Sequence[dict[str,
     last_taken = max((index for index, answer in enumerate(answers) if answer is None), default=-1)
     delivered, errors = [], []
     for index, (document, answer) in enumerate(zip(fitting, answers, strict=True)):
-        is_suspect = index < last_taken  # else the server may be in trouble
+        is_suspect = index < last_taken  # a later document was taken, so the server works
         final = _insert_alone(collection, document, answer) if is_suspect else answer
         if final is None or _is_duplicate_id(final):
             delivered.append(document["task_id"])
@@ -131,9 +133,9 @@ def insert(collection: Collection[dict[str, Any]], documents: Sequence[dict[str,
 
 
 def _insert_all(collection: Collection[dict[str, Any]], documents: Sequence[dict[str, Any]]) -> list[_Answer]:
-    """Insert documents in their order; gives the server's answer for each.
+    """Insert documents; return the server's answer for each, in order.
 
-    A command that fails as a whole says nothing of any one document: its halves are inserted on their own.
+    If a command fails as a whole, the cause may be any of its documents: its halves are inserted one after the other.
     """
     if not documents:
         return []
@@ -147,14 +149,14 @@ def _insert_all(collection: Collection[dict[str, Any]], documents: Sequence[dict
         return [failed.get(index) for index in range(len(documents))]
     except (OperationFailure, DocumentTooLarge) as error:
         if len(documents) == 1:
-            return [{"errmsg": str(error)}]  # without the code, which is the command's
+            return [{"errmsg": str(error)}]  # without the code, which concerns the command
         half = len(documents) // 2
         return _insert_all(collection, documents[:half]) + _insert_all(collection, documents[half:])
     return [None] * len(documents)
 
 
 def _insert_alone(collection: Collection[dict[str, Any]], document: dict[str, Any], answer: _Answer) -> _Answer:
-    """Insert a document again while `answer`, the last one for it, leaves open whether it ever gets in; gives the last answer."""
+    """Insert a document again while `answer`, its last answer, does not tell the cause; return the last answer."""
     for _ in range(_TRIES_ALONE):
         if answer is None or _is_refused(answer):
             break
@@ -167,7 +169,7 @@ def _is_refused(error: dict[str, Any]) -> bool:
 
 
 def _is_duplicate_id(error: dict[str, Any]) -> bool:
-    """Whether the document is there already; a duplicate in another unique index keeps it out."""
+    """Return whether the document exists already; a duplicate in another unique index is a refusal."""
     is_duplicate: bool = error.get("code") == _DUPLICATE_KEY
     return is_duplicate and error.get("keyPattern", {"_id": 1}) == {"_id": 1}
 
@@ -179,7 +181,7 @@ def _reason(error: dict[str, Any]) -> str:
 
 @contextmanager
 def _wrong_url() -> Iterator[None]:
-    """Turn what the client refuses of `mongodb.url`, also an option that it does not know, into a ConfigurationError."""
+    """Turn the client's errors and warnings about `mongodb.url`, unknown options included, into a ConfigurationError."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", UserWarning)
@@ -189,7 +191,7 @@ def _wrong_url() -> Iterator[None]:
 
 
 def _without_secrets(error: Exception) -> str:
-    """The message, but for a name that may be the rest of a password."""
+    """Return the error's text, without the name of an unknown option, which may be a part of the password."""
     text = str(error)
     return "it has an option that MongoDB's client does not know" if text.startswith("Unknown option") else text
 

@@ -1,4 +1,4 @@
-"""The sink protocol: result documents, and what becomes of them."""
+"""Protocol of sinks, and the result document."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ class Refusal:
 
 
 class SinkUnavailable(Exception):
-    """The sink does not take everything now; what it did not take stays in the outbox.
+    """The sink does not take all documents now; the others stay in the outbox.
 
     Args:
-        delivered: ids of the tasks whose documents it has all the same.
+        delivered: ids of the tasks whose documents it has taken.
         refusals: the documents that it will never take.
     """
 
@@ -37,17 +37,17 @@ class ResultSink(Protocol):
     name: str
 
     def write(self, documents: Sequence[dict[str, Any]]) -> list[Refusal]:
-        """Returns when all but the refused ones are the sink's.
+        """Write documents; return when the sink has stored all but the refused ones.
 
         Raises:
-            SinkUnavailable: all but its `delivered` and `refusals` come again.
+            SinkUnavailable: all documents but its `delivered` and `refusals` must be written again.
         """
 
     def close(self) -> None: ...
 
 
 def result_document(task: CompletedTask, pipeline_id: str) -> dict[str, Any]:
-    """Result document of a succeeded task. `prediction` is a float32 array of (classes,)."""
+    """Return the result document of a succeeded task. `prediction` is a float32 array of shape (classes,)."""
     result, model = task.outcome.result, task.outcome.model
     if result is None or model is None:
         raise ValueError(f"task {task.task_id} has no result")

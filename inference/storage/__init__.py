@@ -7,8 +7,8 @@ from inference.storage.protocol import ObjectStore
 
 
 def open_object_store(settings: Settings) -> ObjectStore:
-    """The store that the settings name."""
-    # An adapter and its client library are loaded when they are chosen.
+    """Open the object store that the settings name."""
+    # An adapter and its client library are imported only if the settings choose them.
     if settings.uploads.store == "minio":
         from inference.storage.minio import MinioObjectStore  # noqa: PLC0415
 

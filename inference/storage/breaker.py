@@ -1,4 +1,4 @@
-"""A circuit breaker: after a call of a server timed out, the next ones fail at once instead of waiting as long."""
+"""Circuit breaker: after a call of a server has timed out, the next calls fail at once instead of waiting as long."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from contextlib import contextmanager
 
 
 class ServerIsSilentError(Exception):
-    """The server did not answer another call a moment ago, and is not asked now."""
+    """The server did not answer another call a moment ago, so this call was not made."""
 
 
 class Breaker:
     """Guards the calls of one server. Safe to share between threads and greenlets.
 
     Args:
-        pause_s: seconds for which calls fail after one timed out; the first call after that tries the server again.
-        is_timeout: whether an error says that the server does not answer.
+        pause_s: seconds for which calls fail after a call has timed out; the first call after that tries the server again.
+        is_timeout: returns whether an error means that the server does not answer.
         clock: in seconds.
     """
 
@@ -33,12 +33,12 @@ class Breaker:
         """Make one call of the server in the block.
 
         Raises:
-            ServerIsSilentError: the server is not to be asked now.
+            ServerIsSilentError: calls fail at once now.
         """
         if self._open_until is not None:
             if self._clock() < self._open_until:
                 raise ServerIsSilentError
-            self._open_until = self._clock() + self._pause_s  # this call tries; the others go on failing meanwhile
+            self._open_until = self._clock() + self._pause_s  # this call tries the server; other calls fail meanwhile
         try:
             yield
         except BaseException as error:

@@ -1,4 +1,4 @@
-"""Objects as files of one folder."""
+"""Object store on a local folder: objects are files."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ from inference.storage.protocol import too_large
 
 logger = logging.getLogger(__name__)
 
-_NO_NAMES = {b"", b".", b".."}
-#: what opening a link without following it gives, and opening a socket
+_INVALID_NAMES = {b"", b".", b".."}
+#: errors of opening a symbolic link without following it, and of opening a socket
 _NO_FILE = {errno.ELOOP, errno.ENXIO}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
-#: as `upload_key` writes it
+#: day in a key, as `upload_key` writes it
 _DAY = re.compile(r"\d{4}/\d{2}/\d{2}", re.ASCII)
-#: of a file or folder, on every usual file system
+#: limit for the name of a file or folder on the usual file systems
 _MAX_NAME_BYTES = 255
 
 
 class LocalObjectStore:
     """`ObjectStore` on a local folder.
 
-    A put writes the file in place and syncs it and the folder that names it, unless it is a copy: nobody reads a key before its
-    put has ended, since a task that was accepted before that has its image beside its record.
+    A put writes the file in place. If it must be durable, the put syncs the file and its folder. No process reads a key before
+    its put has ended: a task that is accepted earlier has its image in the task store too.
     """
 
     is_local = True
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        #: asked for each object, and the folders are few
+        #: cached, since it is needed for each object, and there are few folders
         self._folder_below = lru_cache(maxsize=1000)(self._resolved_folder)
 
     def put(
@@ -55,7 +55,7 @@ class LocalObjectStore:
         metadata: Mapping[str, str] | None = None,
         is_durable: bool = True,
     ) -> None:
-        del content_type, metadata  # a folder has no place for them; the task record has the request id
+        del content_type, metadata  # a file has no place for them; the task record has the request id
         path = self._path(key)
         with _unavailable_when_failing():
             try:
@@ -74,7 +74,7 @@ class LocalObjectStore:
                 with open(path, "rb", opener=_open_to_read) as file:
                     status = os.fstat(file.fileno())
                     if not stat.S_ISREG(status.st_mode):
-                        raise ObjectNotFound(f"{key} is no regular file")
+                        raise ObjectNotFound(f"{key} is not a regular file")
                     size = status.st_size
                     if max_bytes is not None and size > max_bytes:
                         raise too_large(key, size, max_bytes)
@@ -103,12 +103,12 @@ class LocalObjectStore:
     def ping(self) -> None:
         with _unavailable_when_failing():
             nearest = self._folder.absolute()
-            while not os.path.lexists(nearest):  # the first put makes what is missing
+            while not os.path.lexists(nearest):  # the first put makes missing folders
                 nearest = nearest.parent
             if not nearest.is_dir():
                 raise NotADirectoryError(f"{nearest} is not a folder")
             if not os.access(nearest, os.R_OK | os.W_OK | os.X_OK):
-                raise PermissionError(f"no right to write to {nearest}")
+                raise PermissionError(f"no permission to write to {nearest}")
 
     def apply_retention(self, days: int | None) -> None:
         if days is None:
@@ -119,33 +119,33 @@ class LocalObjectStore:
             for folder in sorted(self._folder.glob("uploads/*/*/*")):
                 day = _day_of(folder)
                 if day is None:
-                    logger.warning("retention passes over %s: it is no folder of a day's uploads", folder)
+                    logger.warning("retention skips %s: it is not the folder of a day's uploads (uploads/YYYY/MM/DD)", folder)
                 elif day < last_kept:
                     try:
                         shutil.rmtree(folder)
-                    except OSError as error:  # the other days do not wait for this one
+                    except OSError as error:  # remove the other days first
                         failures.append(error)
             if failures:
                 raise failures[0]
 
     def _path(self, key: str) -> str:
-        """Raises ObjectNotFound: it is no path below the folder."""
+        """Return the path of an object. Raises ObjectNotFound: the key is not a path below the folder."""
         names = os.fsencode(key).split(b"/")
-        is_key = _NO_NAMES.isdisjoint(names) and "\0" not in key and max(map(len, names)) <= _MAX_NAME_BYTES
-        above, _, name = key.rpartition("/")
-        folder = self._folder_below(above) if is_key else None
+        is_key = _INVALID_NAMES.isdisjoint(names) and "\0" not in key and max(map(len, names)) <= _MAX_NAME_BYTES
+        parent, _, name = key.rpartition("/")
+        folder = self._folder_below(parent) if is_key else None
         if folder is None:
             raise ObjectNotFound(f"{key} is not a key of this store")
-        return f"{folder}/{name}"  # a text: with a Path a small put takes twice as long
+        return f"{folder}/{name}"  # a str: with a Path a small put takes twice as long
 
-    def _resolved_folder(self, above: str) -> str | None:
-        """Where objects with this much of a key lie; None where a link leads out of the store."""
-        path = self._folder / above
+    def _resolved_folder(self, parent: str) -> str | None:
+        """Return the folder of keys with this parent; None if a symbolic link leads out of the store."""
+        path = self._folder / parent
         return str(path) if path.resolve().is_relative_to(self._folder.resolve()) else None
 
 
 def _day_of(folder: Path) -> date | None:
-    """The day of `uploads/YYYY/MM/DD`; None where it is no such folder."""
+    """Return the day of a folder `uploads/YYYY/MM/DD`; None if it is not such a folder."""
     if _DAY.fullmatch("/".join(folder.parts[-3:])) is None or folder.is_symlink() or not folder.is_dir():
         return None
     try:
@@ -169,26 +169,26 @@ def _write(path: str, data: bytes, *, is_synced: bool = False) -> None:
     finally:
         os.close(file)
     if is_synced:
-        sync_folder(os.path.dirname(path))  # noqa: PTH120 as text, as the path
+        sync_folder(os.path.dirname(path))  # noqa: PTH120 a str, as the path
 
 
 def _create(path: str) -> int:
-    """The descriptor; a file object takes longer to make than a small image to write."""
+    """Create a file; return its descriptor, since a file object takes longer to make than a small image to write."""
     return _open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
 
 
 def _open_to_read(path: str, flags: int) -> int:
-    """Not waiting for the other end of a named pipe."""
+    """Open a file to read, without waiting for the other end of a named pipe."""
     return _open(path, flags | os.O_NONBLOCK)
 
 
 def _open(path: str, flags: int) -> int:
-    """Raises ObjectNotFound: it is a link, which may lead out of the store, or a socket."""
+    """Open a file. Raises ObjectNotFound: it is a symbolic link, which may lead out of the store, or a socket."""
     try:
         return os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
     except OSError as error:
         if error.errno in _NO_FILE:
-            raise ObjectNotFound(f"{Path(path).name} is a link or a socket, no file") from error
+            raise ObjectNotFound(f"{Path(path).name} is a symbolic link or a socket, not a file") from error
         raise
 
 

@@ -1,4 +1,4 @@
-"""Objects in a bucket of MinIO, or of any S3."""
+"""Object store on a bucket of MinIO, or of any other S3."""
 
 from __future__ import annotations
 
@@ -23,34 +23,34 @@ from inference.settings import MinioSettings
 from inference.storage.breaker import Breaker, ServerIsSilentError
 from inference.storage.protocol import UPLOADS_PREFIX, bucket_and_key, too_large
 
-#: Names our rule among those that the bucket has.
+#: Id of this service's rule among the lifecycle rules of the bucket.
 RETENTION_RULE_ID = "inference-uploads-retention"
 
-#: A bucket is made by the first upload.
+#: Error code of a missing bucket, which the first upload makes.
 _NO_BUCKET = "NoSuchBucket"
 _MISSING = {"NoSuchKey", "NoSuchObject", "NoSuchVersion", "KeyTooLongError", "XMinioInvalidObjectName", _NO_BUCKET}
-#: Error codes that concern one object, and say nothing of the server.
+#: Error codes that concern one object, not the state of the server.
 _REFUSED = {"EntityTooLarge", "EntityTooSmall", "InvalidArgument", "InvalidRequest", "MetadataTooLarge", "KeyTooLongError"}
-#: Error codes of a disk or a quota that is full, of MinIO and Ceph.
+#: Error codes of MinIO and Ceph for a full disk or quota.
 _FULL = {"XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "QuotaExceeded"}
-#: Share of the 2 KB that S3 allows; the digest takes about 100 bytes.
+#: Part of the 2 KB that S3 allows; the digest takes about 100 bytes.
 _MAX_METADATA_BYTES = 1800
-#: Seconds for which a server that timed out is not asked again.
+#: Seconds for which no call is made after the server has timed out.
 _PAUSE_S = 5.0
 _MADE_MEANWHILE = {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}
 _CHUNK_BYTES = 2**20
 #: S3's limit for a part that is not the last.
 _LEAST_PART_BYTES = 5 * 2**20
 _ANY_TYPE = "application/octet-stream"
-#: What a header may say.
+#: Content types that a header may contain.
 _MEDIA_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+", re.ASCII)
 
 
 class MinioObjectStore:
-    """`ObjectStore` on one bucket, which is made when it is missing.
+    """`ObjectStore` on one bucket, which is made if it is missing.
 
     Args:
-        connections: kept open between two calls; as many as the API stores images at a time.
+        connections: number of connections that stay open between calls; as many as the API stores images concurrently.
     """
 
     is_local = False
@@ -69,7 +69,7 @@ class MinioObjectStore:
         metadata: Mapping[str, str] | None = None,
         is_durable: bool = True,
     ) -> None:
-        del is_durable  # the server does not ask
+        del is_durable  # S3 has no such choice
         _check(key)
         kind = content_type if content_type and _MEDIA_TYPE.fullmatch(content_type) else _ANY_TYPE
         noted = {"sha256": hashlib.sha256(data).hexdigest(), **_as_headers(metadata or {})}
@@ -82,15 +82,15 @@ class MinioObjectStore:
                 len(data),
                 content_type=kind,
                 metadata=dict(noted),
-                part_size=max(len(data), _LEAST_PART_BYTES),  # one request: parts would be left behind by a put that failed
+                part_size=max(len(data), _LEAST_PART_BYTES),  # one request: a failed put in parts would leave some of them
             )
 
-        with self._asking():
+        with self._guarded():
             self._write(upload)
 
     def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
         bucket, name = self._locate(key)
-        with self._asking(), _missing_is_not_found(key):
+        with self._guarded(), _missing_is_not_found(key):
             response = self._client.get_object(bucket, name)
             try:
                 size = int(response.headers["Content-Length"])
@@ -103,18 +103,18 @@ class MinioObjectStore:
 
     def delete(self, key: str) -> None:
         _check(key)
-        with self._asking(), contextlib.suppress(ObjectNotFound), _missing_is_not_found(key):
+        with self._guarded(), contextlib.suppress(ObjectNotFound), _missing_is_not_found(key):
             self._client.remove_object(self._bucket, key)
 
     def copy(self, source: str, target: str) -> None:
-        """On the server: the bytes do not come here."""
+        """Copy an object on the server, without a transfer of its bytes."""
         bucket, name = self._locate(source)
         _check(target)
-        with self._asking(), _missing_is_not_found(source):
+        with self._guarded(), _missing_is_not_found(source):
             self._write(lambda: self._client.copy_object(self._bucket, target, CopySource(bucket, name)))
 
     def keys(self, prefix: str, *, after: str = "", limit: int) -> list[str]:
-        with self._asking():
+        with self._guarded():
             found = self._client.list_objects(self._bucket, prefix, start_after=after or None)
             try:
                 names = (entry.object_name for entry in found if not entry.is_dir)
@@ -125,12 +125,12 @@ class MinioObjectStore:
                 return []
 
     def ping(self) -> None:
-        with self._asking():
-            self._client.bucket_exists(self._bucket)  # whether or not: the first put makes it
+        with self._guarded():
+            self._client.bucket_exists(self._bucket)  # the answer does not matter: the first put makes the bucket
 
     def apply_retention(self, days: int | None) -> None:
-        """Set our lifecycle rule beside whatever rules the bucket has; None takes ours away."""
-        with self._asking():
+        """Set this service's lifecycle rule in addition to other rules of the bucket; None removes it."""
+        with self._guarded():
             if not self._client.bucket_exists(self._bucket):
                 self._make_bucket()
             present = self._client.get_bucket_lifecycle(self._bucket)
@@ -142,18 +142,18 @@ class MinioObjectStore:
                 self._client.delete_bucket_lifecycle(self._bucket)
 
     @contextmanager
-    def _asking(self) -> Iterator[None]:
+    def _guarded(self) -> Iterator[None]:
         with _unavailable_when_failing(), self._breaker.guard():
             yield
 
     def _locate(self, key: str) -> tuple[str, str]:
-        """Bucket and key of what is to be read."""
+        """Return the bucket and the key of an object to read."""
         bucket, name = bucket_and_key(key) or (self._bucket, key)
         _check(name)
         return bucket, name
 
     def _write(self, call: Callable[[], object]) -> None:
-        """Make the bucket for the first that writes to it."""
+        """Call `call`; if the bucket is missing, make it and call again."""
         try:
             call()
         except S3Error as error:
@@ -171,7 +171,7 @@ class MinioObjectStore:
 
 
 class MinioObjectReader:
-    """`ObjectReader`."""
+    """`ObjectReader` on MinIO, or any other S3."""
 
     def __init__(self, settings: MinioSettings) -> None:
         self._client = _connect(settings, connections=1)
@@ -184,7 +184,7 @@ class MinioObjectReader:
         with _unavailable_when_failing(), self._missing_is_named(bucket, key):
             response = self._client.get_object(bucket, key)
             try:
-                for chunk in response.stream(_CHUNK_BYTES):  # raises when less comes than was announced
+                for chunk in response.stream(_CHUNK_BYTES):  # raises if fewer bytes come than were announced
                     target.write(chunk)
                 return str(response.headers.get("etag", "")).strip('"')
             finally:
@@ -198,7 +198,7 @@ class MinioObjectReader:
         except S3Error as error:
             if error.code not in _MISSING:
                 raise
-            # the answer to a HEAD does not say which of the two it is
+            # the answer to a HEAD request does not tell whether the bucket or the object is missing
             if not self._client.bucket_exists(bucket):
                 raise ObjectNotFound(f"there is no bucket {bucket}", public="there is no such bucket") from error
             public = f"there is no object {key}"
@@ -206,12 +206,12 @@ class MinioObjectReader:
 
 
 def _connect(settings: MinioSettings, connections: int) -> Minio:
-    """Raises ConfigurationError: the client does not take the endpoint or the region."""
+    """Make a client. Raises ConfigurationError: the endpoint or the region is not valid."""
     scheme, _, address = settings.endpoint.rpartition("://")
     pool = urllib3.PoolManager(
         maxsize=connections,
         timeout=urllib3.Timeout(connect=settings.connect_timeout_s, read=settings.read_timeout_s),
-        # Not after a time-out: a server that hangs would be waited for three times.
+        # No retry after a time-out: the call would wait three times for a server that hangs.
         retries=urllib3.Retry(total=2, read=0, connect=1, backoff_factor=0.1, status_forcelist=(502, 503, 504)),
     )
     try:
@@ -220,7 +220,7 @@ def _connect(settings: MinioSettings, connections: int) -> Minio:
             access_key=settings.access_key.get_secret_value(),
             secret_key=settings.secret_key.get_secret_value(),
             secure=scheme == "https" if scheme else settings.secure,
-            region=settings.region or "us-east-1",  # else the client asks the server for it first
+            region=settings.region or "us-east-1",  # without a region the client asks the server for it first
             http_client=pool,
         )
     except ValueError as error:
@@ -232,7 +232,7 @@ def _retention_rule(days: int) -> Rule:
 
 
 def _check(key: str) -> None:
-    """What is no path below a folder is no key here either: every store has the same ones."""
+    """Raise ObjectNotFound for a key that is not a path below a folder: all stores have the same valid keys."""
     if not {"", ".", ".."}.isdisjoint(key.split("/")):
         raise ObjectNotFound(f"{key} is not a key of this store")
 
@@ -248,13 +248,13 @@ def _missing_is_not_found(key: str) -> Iterator[None]:
 
 
 def _as_headers(metadata: Mapping[str, str]) -> dict[str, str]:
-    """Metadata as headers may say it. S3 allows 2 KB in all: a value that is too long for its share is left out."""
+    """Return metadata in the form of headers. S3 allows 2 KB in total: a value that is too long for its share is left out."""
     quoted = {name: quote(value) for name, value in metadata.items()}
     return {name: value for name, value in quoted.items() if len(value) <= _MAX_METADATA_BYTES // max(1, len(quoted))}
 
 
 def _is_timeout(error: BaseException) -> bool:
-    """Whether the server did not answer in time."""
+    """Return whether the server did not answer in time."""
     if isinstance(error, urllib3.exceptions.MaxRetryError) and error.reason is not None:
         error = error.reason
     return isinstance(error, TimeoutError | urllib3.exceptions.TimeoutError)

@@ -1,4 +1,4 @@
-"""The protocols of object stores, and the names of objects."""
+"""Protocols of object stores, and the keys of objects."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from inference.errors import PayloadTooLarge
 
 
 class ObjectStore(Protocol):
-    """Bytes under a key such as ``uploads/2026/01/31/TASK_ID``. Safe to share between threads and greenlets.
+    """Store of bytes under keys such as ``uploads/2026/01/31/TASK_ID``. Safe to share between threads and greenlets.
 
-    An object to read may also be named ``s3://BUCKET/KEY``: one of another bucket, where the store has more than one.
+    An object to read may also be named ``s3://BUCKET/KEY``, an object of another bucket, if the store has buckets.
     """
 
-    #: whether it is a folder: a put of a copy takes microseconds on a local disk, so doing it concurrently gains nothing
+    #: whether it is a local folder, on which a put that need not be durable takes microseconds, so no thread is used for it
     is_local: bool
 
     def put(
@@ -28,67 +28,70 @@ class ObjectStore(Protocol):
         metadata: Mapping[str, str] | None = None,
         is_durable: bool = True,
     ) -> None:
-        """Return when the bytes are durable. Raises ServiceUnavailable; then nothing is left behind.
+        """Store bytes; return when they are durable. Raises ServiceUnavailable; then nothing is stored.
 
         Args:
-            content_type: as the client named it; kept with the object where the store has a place for it, as is `metadata`.
-            is_durable: the bytes are durable elsewhere for as long as they are needed: a power failure may take them from here.
+            content_type: as the client sent it; stored with the object if the store can do that, as is `metadata`.
+            is_durable: False if the bytes are durable in another place while they are needed: a power failure may lose these.
         """
 
     def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
-        """The object's bytes. Raises ObjectNotFound, ServiceUnavailable, PayloadTooLarge: it has more than `max_bytes`."""
+        """Return an object's bytes.
+
+        Raises ObjectNotFound, ServiceUnavailable, PayloadTooLarge: it has more than `max_bytes`.
+        """
 
     def delete(self, key: str) -> None:
-        """Delete an object, or nothing where there is none. Raises ServiceUnavailable."""
+        """Delete an object; do nothing if there is none. Raises ServiceUnavailable."""
 
     def copy(self, source: str, target: str) -> None:
         """Copy an object. Raises ObjectNotFound, ServiceUnavailable."""
 
     def keys(self, prefix: str, *, after: str = "", limit: int) -> list[str]:
-        """The first `limit` keys below `prefix`, a folder with its slash, that come after `after`, in order.
+        """Return the first `limit` keys below `prefix`, a folder with its slash, that come after `after`, in order.
 
-        Keys in folders below it are left out. Raises ServiceUnavailable.
+        Keys in subfolders are left out. Raises ServiceUnavailable.
         """
 
     def apply_retention(self, days: int | None) -> None:
-        """Remove uploads that are older than `days`, by a rule of the store or now; None: keep. Raises ServiceUnavailable."""
+        """Remove uploads older than `days`, by a rule of the store or at once; None: keep all. Raises ServiceUnavailable."""
 
     def ping(self) -> None:
-        """Check whether objects can be put here now, and leave no trace.
+        """Check that objects can be put now, and change nothing.
 
-        A folder or bucket that is missing is no fault where the first put makes it. Raises ServiceUnavailable.
+        A missing folder or bucket is no error, since the first put makes it. Raises ServiceUnavailable.
         """
 
 
 class ObjectReader(Protocol):
-    """Objects of any bucket, to read."""
+    """Reader of the objects of any bucket."""
 
     def etag(self, bucket: str, key: str) -> str:
-        """A tag that changes with the object's content. Raises ObjectNotFound, ServiceUnavailable."""
+        """Return a tag that changes with the object's content. Raises ObjectNotFound, ServiceUnavailable."""
 
     def download(self, bucket: str, key: str, target: IO[bytes]) -> str:
-        """Write the object to `target`; gives the etag of what was written. Raises ObjectNotFound, ServiceUnavailable."""
+        """Write the object to `target`; return the etag of the written content. Raises ObjectNotFound, ServiceUnavailable."""
 
 
-#: Images that clients sent.
+#: Prefix of images that clients sent.
 UPLOADS_PREFIX = "uploads/"
 DEAD_LETTERS_PREFIX = "dead-letters/"
 
 #: S3's limit.
 _MAX_KEY_BYTES = 1024
-#: Python calls no space but the usual one printable.
+#: To Python, all spaces but the usual one are not printable.
 _SPACES = re.compile(r"[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
 _URI = re.compile(r"s3://([^/]+)/(.+)", re.DOTALL)
 
 
 def bucket_and_key(uri: str) -> tuple[str, str] | None:
-    """Bucket and key that ``s3://BUCKET/KEY`` names; None for another text."""
+    """Return the bucket and the key that ``s3://BUCKET/KEY`` names; None for any other text."""
     match = _URI.fullmatch(uri)
     return (match[1], match[2]) if match else None
 
 
 def is_key(text: str) -> bool:
-    """Whether an object can be named so: printable, and within S3's limit."""
+    """Return whether a text can be the key of an object: it is printable, and within S3's limit."""
     return _SPACES.sub("", text).isprintable() and 0 < len(text.encode()) <= _MAX_KEY_BYTES
 
 
@@ -97,15 +100,15 @@ def too_large(key: str, size: int, max_bytes: int) -> PayloadTooLarge:
 
 
 def upload_key(task_id: str, at: datetime) -> str:
-    """Key of the input of a task."""
+    """Return the key of the image of a task."""
     return f"{day_prefix(at)}{task_id}"
 
 
 def day_prefix(at: date) -> str:
-    """Prefix of the keys of a day's uploads."""
+    """Return the prefix of the keys of a day's uploads."""
     return f"{UPLOADS_PREFIX}{at.year}/{at.month:02}/{at.day:02}/"
 
 
 def dead_letter_key(task_id: str) -> str:
-    """Key of the input of a dead letter."""
+    """Return the key of the image of a dead letter."""
     return f"{DEAD_LETTERS_PREFIX}{task_id}"

@@ -1,4 +1,4 @@
-"""Task records: their store's protocols, one for each kind of caller, and their store in Redis."""
+"""Task store: its protocols, one for each kind of caller, and its adapter for Redis."""
 
 from inference.task_store.protocol import (
     Accepted,

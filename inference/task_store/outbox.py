@@ -1,4 +1,4 @@
-"""One Redis stream for each sink, holding task ids only. The commit script fills it; the relays share its reading."""
+"""Outboxes: a Redis stream of task ids for each sink. The commit script adds entries; the relays share the reading."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from inference.runtime.redis import unavailable_when_down
 from inference.settings import OutboxSettings
 from inference.task_store.redis_store import RELAY_GROUP
 
-#: How long a relay that asks no more is remembered.
+#: How long a relay is remembered after it last asked for entries.
 _RELAY_MEMORY_S = 86_400
 
 
@@ -32,9 +32,9 @@ class Outbox:
         self._consumer = consumer
 
     def open(self) -> None:
-        """Make the stream and its group where they are missing, and note that this relay reads it.
+        """Make the stream and its consumer group if they are missing, and note that this relay reads the stream.
 
-        Servers before Redis 7.2 do not know of a consumer that finds nothing.
+        The note is a key of its own, because Redis before 7.2 does not list a consumer that has found no entry yet.
         """
         with unavailable_when_down():
             now_s = _now_s(self._redis)
@@ -47,7 +47,7 @@ class Outbox:
             self._forget_relays(now_s - _RELAY_MEMORY_S)
 
     def _forget_relays(self, before_s: float) -> None:
-        """Each start makes a consumer of its own: remove those that ended long ago, and have nothing in hand."""
+        """Remove relays that ended long ago and hold no entry: each start of a relay makes a new consumer."""
         silent: Any = self._redis.zrangebyscore(self._relays, "-inf", before_s)
         held = _held(self._redis, self._stream) if silent else {}
         for name in silent:
@@ -56,17 +56,17 @@ class Outbox:
                 self._redis.zrem(self._relays, name)
 
     def take(self, count: int, *, block_ms: int) -> list[OutboxEntry]:
-        """Entries that no relay has; waits up to `block_ms` for the first."""
+        """Take entries that no relay has; wait up to `block_ms` for the first."""
         with unavailable_when_down():
             answer: Any = self._redis.xreadgroup(RELAY_GROUP, self._consumer, {self._stream: ">"}, count=count, block=block_ms)
-        # redis-py gives a list of (stream, entries) or, with RESP3, a mapping of stream to a list of entries.
+        # redis-py returns a list of (stream, entries) or, with RESP3, a mapping of stream to a list of entries.
         if not answer:
             return []
         entries = next(iter(answer.values()))[0] if isinstance(answer, dict) else answer[0][1]
         return _parse(entries)
 
     def claim(self, count: int, *, idle_s: float) -> list[OutboxEntry]:
-        """Entries that some relay (this one too) took at least `idle_s` ago and did not deliver."""
+        """Claim entries that a relay (also this one) took at least `idle_s` ago and did not deliver."""
         with unavailable_when_down():
             answer: Any = self._redis.xautoclaim(
                 self._stream, RELAY_GROUP, self._consumer, round(idle_s * 1000), "0", count=count
@@ -82,23 +82,23 @@ class OutboxStats:
     oldest_age_s: float
 
     def is_over(self, limits: OutboxSettings) -> bool:
-        """Whether new requests whose results would come here are refused."""
+        """Return whether the outbox is so full that new requests with results for this sink are refused."""
         return self.entries >= limits.max_entries or self.oldest_age_s >= limits.max_age_s
 
 
 @dataclass(frozen=True)
 class RelayInfo:
-    """A relay that reads an outbox, or did."""
+    """A relay that reads an outbox, or has read it."""
 
     relay: str
-    #: entries that it took and has not delivered
+    #: entries that it has taken and not delivered
     held: int
-    #: seconds since it last asked for entries; a sink that is down makes it pause
+    #: seconds since it last asked for entries; it pauses while the sink is down
     silent_s: float
 
 
 def outbox_stats(client: redis.Redis, key_prefix: str, sink: str) -> OutboxStats:
-    """How much waits for a sink, whether a relay runs or not."""
+    """Return how many results wait for a sink, whether a relay runs or not."""
     stream = f"{key_prefix}:outbox:{sink}"
     with unavailable_when_down(), client.pipeline(transaction=False) as pipe:
         pipe.xlen(stream)
@@ -112,7 +112,7 @@ def outbox_stats(client: redis.Redis, key_prefix: str, sink: str) -> OutboxStats
 
 
 def relays_of(client: redis.Redis, key_prefix: str, sink: str) -> list[RelayInfo]:
-    """The relays that read a sink's outbox within a day, and those that hold some of it."""
+    """Return the relays that have read a sink's outbox within a day, and the relays that hold entries of it."""
     with unavailable_when_down():
         now_s = _now_s(client)
         found: Any = client.zrange(f"{key_prefix}:relays:{sink}", 0, -1, withscores=True)
@@ -125,7 +125,7 @@ def relays_of(client: redis.Redis, key_prefix: str, sink: str) -> list[RelayInfo
 
 
 def _held(client: redis.Redis, stream: str) -> dict[bytes, int]:
-    """By relay, the entries that it took and has not delivered."""
+    """Return, by relay, the number of entries that it has taken and not delivered."""
     try:
         summary: Any = client.xpending(stream, RELAY_GROUP)
     except redis.ResponseError as error:
@@ -136,7 +136,7 @@ def _held(client: redis.Redis, stream: str) -> dict[bytes, int]:
 
 
 def _now_s(client: redis.Redis) -> float:
-    """The server's clock."""
+    """Return the time of the server's clock, seconds since the epoch."""
     now: Any = client.time()
     seconds, microseconds = now
     return float(seconds + microseconds / 1e6)

@@ -1,12 +1,12 @@
-"""The task record and its transitions.
+"""Values of the task store, and the transitions of a task record.
 
     accept ──▶ queued ──start──▶ running ──commit──▶ succeeded | failed
                  ▲  │               │
                  │  └─ cancel, expire ─▶ canceled | expired ◀─ cancel, expire
-                 └──── reap: the owner's lease ran out
+                 └──── reap: the owner's lease has ended
 
-Every transition is atomic and fenced: a task commits at most once, and only by the owner and attempt that runs it. Times are
-the store's own clock. Durations are seconds.
+Every transition is atomic and fenced: a task is committed at most once, and only by the owner and the attempt that run it. Times
+are those of the store's clock. Durations are in seconds.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from inference.errors import IdempotencyConflict
 
 
 class LeaseState(StrEnum):
-    LEASED = "leased"  #: the task is the owner's now
+    LEASED = "leased"  #: the owner has the task now
     HELD = "held"  #: another owner has it
     FINISHED = "finished"  #: it has ended already
     UNKNOWN = "unknown"  #: there is no such task
@@ -28,19 +28,19 @@ class LeaseState(StrEnum):
 @dataclass
 class Lease:
     state: LeaseState
-    #: decode and predict it alone: it was in the hands of a process that died
+    #: decode and predict it in a batch of its own: a process that had it died
     isolated: bool = False
     #: starts of predict so far
     attempts: int = 0
     created_at_ms: int = 0
     deadline_at_ms: int = 0
-    #: what it was accepted with; empty where the object store has to be asked
+    #: the inline image; empty if the image is in the object store
     image: bytes = b""
 
 
 @dataclass(frozen=True)
 class Leases:
-    """One `Lease` for each id asked for, in order, and the store's clock at that moment."""
+    """A `Lease` for each requested id, in order, and the time of the store's clock."""
 
     leases: tuple[Lease, ...]
     now_ms: int
@@ -48,10 +48,10 @@ class Leases:
 
 @dataclass
 class Commit:
-    """The end of one attempt, to be written if the attempt is still the task's own."""
+    """End of one attempt, written only if it is still the current attempt of the task."""
 
     task_id: str
-    #: number that `start` gave
+    #: number that `start` returned
     attempt: int
     outcome: Outcome
     #: keep the record as a dead letter until an operator replays or discards it
@@ -60,27 +60,27 @@ class Commit:
 
 @dataclass(frozen=True)
 class Enqueue:
-    """A message to push in the same step as the record (a Redis broker that is also the record store)."""
+    """A message to push in the same step as the record (for a Redis broker that is also the task store)."""
 
     list_key: str
     payload: bytes
-    #: list that a worker waits on; an empty one gets a token
+    #: wake-up list that a worker waits on; it gets a token if it is empty
     wake_up_key: str = ""
 
 
 @dataclass(frozen=True)
 class Accepted:
     task_id: str
-    #: False when the idempotency key brought an earlier task
+    #: False if an earlier task had the idempotency key
     created: bool
-    #: bytes of all images that the store holds inline, beside their tasks' records
+    #: bytes of all inline images in the store
     inline_bytes: int = 0
 
 
 @dataclass(frozen=True)
 class AcceptedBatch:
     batch_id: str
-    #: False when the idempotency key brought an earlier batch
+    #: False if an earlier batch had the idempotency key
     created: bool
     #: as in `Accepted`
     inline_bytes: int = 0
@@ -88,16 +88,16 @@ class AcceptedBatch:
 
 @dataclass(frozen=True)
 class KnownKey:
-    """What an idempotency key was used for: a task, or a batch of them."""
+    """The task or the batch for which an idempotency key was used."""
 
     fingerprint: str
     task_id: str | None = None
     batch_id: str | None = None
 
     def conflict(self) -> IdempotencyConflict:
-        """The error for other content."""
+        """Return the error for a request with the same key and other content."""
         return IdempotencyConflict(
-            "the Idempotency-Key was used with other content before",
+            "the Idempotency-Key was used before with other content",
             field="Idempotency-Key",
             expected="the same images and metadata, or another key",
             task_id=self.task_id,
@@ -107,9 +107,10 @@ class KnownKey:
 
 @dataclass(frozen=True)
 class RecordLife:
-    """Each task that was accepted from `since_s` on, seconds since the epoch, and within the last `shortest_s` has its record.
+    """Period for which records surely exist.
 
-    A day is the most that `shortest_s` says.
+    A task has its record if it was accepted after `since_s` (seconds since the epoch) and within the last `shortest_s` seconds.
+    `shortest_s` is at most a day.
     """
 
     since_s: float
@@ -118,7 +119,7 @@ class RecordLife:
 
 @dataclass(frozen=True)
 class Reaped:
-    """Tasks whose owner's lease ran out: to be queued again, or out of attempts (leased to the reaper, to be buried)."""
+    """Tasks whose lease has ended: to be queued again, or out of attempts (leased to the caller, to become dead letters)."""
 
     requeue: tuple[str, ...]
     exhausted: tuple[str, ...]
@@ -128,63 +129,64 @@ class Reaped:
 class QueueStats:
     #: tasks accepted and not started
     depth: int
-    #: seconds since the oldest of them was accepted; 0 when there is none
+    #: seconds since the oldest of them was accepted; 0 if there is none
     oldest_age_s: float
-    #: tasks a second that end; 0 when it is not known, or there is nothing to do
+    #: tasks that end per second; 0 if it is not known, or there is nothing to do
     drain_rate_per_s: float
 
 
 @dataclass(frozen=True)
 class QueueLoad:
-    """Figures of a queue for acceptance."""
+    """Figures of a queue for admission."""
 
-    #: tasks accepted and not started, and started and not ended
+    #: tasks accepted and not started
     waiting: int
+    #: tasks started and not ended
     running: int
-    #: tasks that ended lately, the seconds that there was something to do in, and in how many batches: older ones count less
+    #: tasks that ended lately, the seconds in which there was work, and the number of batches; older ones count less
     ended: float = 0.0
     busy_s: float = 0.0
     batches: float = 0.0
-    #: tasks with a priority over the usual a second that ended lately
+    #: tasks with a priority above the usual one that ended lately, per second
     urgent_per_s: float = 0.0
-    #: seconds for which, longer than usual, nothing has ended though something waits
+    #: seconds, above the usual time, in which no task has ended although tasks wait
     stalled_s: float = 0.0
-    #: what they ran on; None when it is not known
+    #: version of the model that they ran on; None if it is not known
     model: ModelRef | None = None
-    #: tasks that were refused and are expected to come again
+    #: tasks that were refused and are expected to be sent again
     returning: float = 0.0
 
     @property
     def ahead(self) -> int:
-        """Tasks that have not ended."""
+        """Number of tasks that have not ended."""
         return self.waiting + self.running
 
 
 @dataclass(frozen=True)
 class Room:
-    """A limit for the tasks of a queue, so that a new one ends in time."""
+    """Limit for the tasks of a queue, so that new ones end in time."""
 
-    #: those that run, those that go before the new ones, and the new ones
+    #: sum of the running tasks, the waiting tasks that take precedence over the new ones, and the new ones
     tasks: int
-    #: tasks that workers hold at most: these go before, whatever their priority is
+    #: tasks that workers hold at most: they take precedence, at any priority
     window: int = 0
 
 
 @dataclass(frozen=True)
 class QueuePlace:
-    """The place of a waiting task in its queue."""
+    """Place of a waiting task in its queue."""
 
-    #: tasks of the queue that were accepted before it and wait
+    #: waiting tasks of the queue that were accepted before it
     position: int
-    #: of the queue, as in `QueueStats`
+    #: rate of the queue, as in `QueueStats`
     drain_rate_per_s: float
 
 
 @dataclass(frozen=True)
 class TaskPage:
-    """Some of the tasks with one request id."""
+    """A page of the tasks with one request id."""
 
     #: oldest first
     task_ids: tuple[str, ...]
-    #: acceptance number after which the next page begins; None: there is no more
+    #: acceptance number after which the next page begins; None: this is the last page
     next_after: int | None

@@ -1,4 +1,4 @@
-"""Reading the answer of the script queue_stats."""
+"""Figures of a queue, read from the answer of the script queue_stats."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def load_from(answer: Sequence[Any]) -> QueueLoad:
 
 
 def places_from(answer: Sequence[Any], task_ids: Sequence[str]) -> dict[str, QueuePlace]:
-    """Places of the tasks that wait among those that the script was asked about."""
+    """Return the places of the waiting tasks among `task_ids`, the ids that the script got."""
     _, _, _, ended, busy_ms, *_, positions = answer
     rate_per_s = _per_s(ended, busy_ms)
     found = zip(task_ids, positions, strict=True)
@@ -38,5 +38,5 @@ def places_from(answer: Sequence[Any], task_ids: Sequence[str]) -> dict[str, Que
 
 
 def _per_s(count: bytes, ms: bytes) -> float:
-    """0 where nothing is known."""
+    """Return a rate per second; 0 if nothing is known."""
     return float(count) * 1000 / float(ms) if float(ms) else 0.0

@@ -1,4 +1,4 @@
-"""A task record as a Redis hash, and back."""
+"""Conversion of task records to Redis hashes and back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _REFUSAL = b"refusal:"
 
 
 def record_fields(request: TaskSubmission) -> tuple[Any, ...]:
-    """field, value, ... of the record, in addition to those that the accept script makes of its other arguments."""
+    """Return field, value, ... of the record, without the fields that the accept script makes of its other arguments."""
     return (
         *("model", model_field(request.model)),
         *("sinks", ",".join(request.sinks)),
@@ -33,12 +33,12 @@ def model_from(field: bytes) -> ModelRef:
 
 
 def item_field(request: TaskSubmission) -> bytes:
-    """The field `item`: what is the task's own."""
+    """Return the field `item`: the data that tasks of one batch do not share."""
     return orjson.dumps([request.item, request.store_ms])
 
 
 def from_hash(task_id: str, fields: dict[bytes, bytes]) -> TaskRecord:
-    """The record of `task_id` from a whole HGETALL answer."""
+    """Return the record of `task_id` from a whole HGETALL answer."""
     outcome = fields.get(b"outcome")
     item, store_ms = orjson.loads(fields[b"item"])
     return TaskRecord(
@@ -64,12 +64,12 @@ def from_hash(task_id: str, fields: dict[bytes, bytes]) -> TaskRecord:
     )
 
 
-#: What `ended_from` is given the values of.
-ENDED_FIELDS = ("request_id", "created_at", "finished_at", "outcome")
+#: Fields whose values `completed_from` gets.
+COMPLETED_FIELDS = ("request_id", "created_at", "finished_at", "outcome")
 
 
-def ended_from(task_id: str, values: Sequence[bytes | None]) -> CompletedTask | None:
-    """From an HMGET answer; None where the task has not ended, or is gone."""
+def completed_from(task_id: str, values: Sequence[bytes | None]) -> CompletedTask | None:
+    """Return a completed task from an HMGET answer; None if the task has not ended, or has no record."""
     request_id, created_at, finished_at, outcome = values
     if request_id is None or created_at is None or finished_at is None or outcome is None:
         return None

@@ -1,4 +1,4 @@
-"""The task record in Redis 6.2 or later: one Lua script for each transition (`lua/`), one key prefix for all of it."""
+"""Task store on Redis 6.2 or later: a Lua script for each transition (`lua/`), one prefix for all keys."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ from inference.task_store.protocol import (
     TaskPage,
 )
 from inference.task_store.queue_figures import load_from, places_from, stats_from
-from inference.task_store.records import ENDED_FIELDS, ended_from, from_hash, model_field
+from inference.task_store.records import COMPLETED_FIELDS, completed_from, from_hash, model_field
 from inference.task_store.redis_uploads import RedisUploads
 from inference.task_store.scripts import Scripts
 from inference.task_store.submissions import SUBMISSION_WEIGHT, in_ms, task_arguments, weight
@@ -62,20 +62,20 @@ logger = logging.getLogger(__name__)
 #: Consumer group of the relays on each outbox stream.
 RELAY_GROUP = "relay"
 
-#: Entries of a request id's index that one call looks at, those of records that are gone included.
+#: Entries of a request id's index that one call reads at most, entries without a record included.
 _INDEX_ENTRIES = 2000
 
-#: Before an id: what was accepted under it.
+#: Prefixes of a subject, which is the id of a task or batch with its kind.
 _TASK, _BATCH = "task:", "batch:"
 
 
 @dataclass(frozen=True)
 class StorePolicy:
-    """How long things live. Seconds."""
+    """Prefix of the store's keys, and how long data is kept, in seconds."""
 
     key_prefix: str = "inference"
     lease_s: float = 10.0
-    #: a record's life after its end, and after every sink has it
+    #: life of a record after its task has ended and every sink has its result
     result_ttl_s: float = 86_400.0
     idempotency_ttl_s: float = 86_400.0
 
@@ -88,7 +88,7 @@ class RedisTaskStore(RedisUploads):
         self._policy = policy
         self._acceptances = CallCoalescer(self._accept_each, weigh=weight, max_weight=64 * SUBMISSION_WEIGHT)
 
-    # --- the API's side
+    # --- submission
 
     def accept(
         self, request: TaskSubmission, *, enqueue: Enqueue | None, max_queue_depth: int, room: Room | None = None
@@ -136,7 +136,10 @@ class RedisTaskStore(RedisUploads):
         fingerprint: str,
         entries: bytes = b"",
     ) -> tuple[bytes, str, int]:
-        """Gives the state, the id of the task or batch that was accepted now or before, and the bytes of all inline images."""
+        """Accept tasks, or find what was accepted before.
+
+        Returns the state, the id of the task or batch, and the bytes of all inline images.
+        """
         state, found, inline_bytes = self._acceptances(
             [
                 *(subject, max_queue_depth, in_ms(self._policy.result_ttl_s)),
@@ -149,13 +152,14 @@ class RedisTaskStore(RedisUploads):
         if state in {b"overloaded", b"late"}:
             model = next(request.model.name for request in requests if request.queue == found.decode())
             full = f"no more than {max_queue_depth} tasks may wait for {model}"
-            raise Overloaded(full if state == b"overloaded" else f"too many tasks of {model} go before to end in time")
+            late = f"too many tasks of {model} come before this request: it could not end before its deadline"
+            raise Overloaded(full if state == b"overloaded" else late)
         if state == b"conflict":
             raise _known(found, b"").conflict()
         return state, found.decode().partition(":")[2], inline_bytes
 
     def _accept_each(self, submissions: Sequence[list[Any]]) -> Sequence[tuple[bytes, bytes, int]]:
-        """Each by itself; what comes at the same moment shares a round trip and a sync of the server's log."""
+        """Accept concurrent submissions, each by itself, in one round trip and one sync of the server's log."""
         parts = (part for submission in submissions for part in (len(submission), *submission))
         answers: Sequence[tuple[bytes, bytes, int]] = self._scripts.run("accept", len(submissions), *parts)
         return answers
@@ -181,7 +185,7 @@ class RedisTaskStore(RedisUploads):
             for task_id in task_ids:
                 pipe.hgetall(self._key("task", task_id))
             found = pipe.execute()
-        # A record that expires between two commands of a script leaves a few fields behind; `item` is always written first.
+        # If a record expires between two commands of a script, a few fields are left; `item` is always written first.
         return [
             _readable(from_hash, task_id, fields) if b"item" in fields else None
             for task_id, fields in zip(task_ids, found, strict=True)
@@ -190,9 +194,9 @@ class RedisTaskStore(RedisUploads):
     def get_completed(self, task_ids: Sequence[str]) -> list[CompletedTask | None]:
         with unavailable_when_down(), self._redis.pipeline(transaction=False) as pipe:
             for task_id in task_ids:
-                pipe.hmget(self._key("task", task_id), ENDED_FIELDS)
+                pipe.hmget(self._key("task", task_id), COMPLETED_FIELDS)
             found = pipe.execute()
-        return [_readable(ended_from, task_id, values) for task_id, values in zip(task_ids, found, strict=True)]
+        return [_readable(completed_from, task_id, values) for task_id, values in zip(task_ids, found, strict=True)]
 
     def image(self, task_id: str) -> bytes:
         with unavailable_when_down():
@@ -248,13 +252,13 @@ class RedisTaskStore(RedisUploads):
     def queue_load(self, queue: str, *, refused: int = 0) -> QueueLoad:
         return load_from(self._scripts.run("queue_stats", queue, refused))
 
-    # --- the worker's side
+    # --- worker
 
     def lease(self, owner: str, task_ids: Sequence[str]) -> Leases:
         now_ms, *states = self._scripts.run("lease", owner, self._lease_ms, *task_ids)
         leases = (
-            Lease(LeaseState(state.decode()), alone == b"1", int(attempts), int(created), int(deadline), image)
-            for state, alone, attempts, created, deadline, image in states
+            Lease(LeaseState(state.decode()), isolated == b"1", int(attempts), int(created), int(deadline), image)
+            for state, isolated, attempts, created, deadline, image in states
         )
         return Leases(tuple(leases), int(now_ms))
 
@@ -270,7 +274,7 @@ class RedisTaskStore(RedisUploads):
     def commit_and_start(
         self, owner: str, commits: Sequence[Commit], task_ids: Sequence[str]
     ) -> tuple[list[bool], list[int | None]]:
-        # In one write to the server, which then syncs its log once.
+        # One write to the server, so that it syncs its log once.
         written, attempts = self._scripts.run_pipelined(
             ("commit", self._to_commit(owner, commits)), ("start", self._to_start(owner, task_ids))
         )
@@ -294,7 +298,7 @@ class RedisTaskStore(RedisUploads):
     def note_death(self, owner: str, task_ids: Sequence[str]) -> list[int | None]:
         return [deaths or None for deaths in self._scripts.run("note_death", owner, self._lease_ms, *task_ids)]
 
-    # --- maintenance
+    # --- delivery and maintenance
 
     def expire_due(self, limit: int) -> list[str]:
         outcome = Outcome.of_error(TaskStatus.EXPIRED, DeadlineExceeded("the task's deadline passed before it had a result"))
@@ -346,7 +350,7 @@ class RedisTaskStore(RedisUploads):
         with unavailable_when_down():
             self._redis.ping()
 
-    # --- inside
+    # --- helpers
 
     @property
     def _lease_ms(self) -> int:
@@ -361,7 +365,7 @@ def _known(subject: bytes, fingerprint: bytes) -> KnownKey:
 
 
 def _readable(read: Callable[[str, T], R | None], task_id: str, found: T) -> R | None:
-    """A record; None for one that cannot be read, so that the others are."""
+    """Return a record; None if it cannot be read, so that it does not fail the other records."""
     try:
         return read(task_id, found)
     except Exception:
@@ -374,7 +378,7 @@ def _truths(values: Any) -> list[bool]:
 
 
 def _attempts(values: Any) -> list[int | None]:
-    """Of a start; 0 is none."""
+    """Return the attempts from the answer of a start; 0 becomes None."""
     return [value or None for value in values]
 
 

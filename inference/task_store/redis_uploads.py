@@ -1,15 +1,14 @@
-"""Uploads in the Redis task store: whose they are, which are inline, and which the object store has not taken.
+"""Uploads in the Redis task store: inline images, late images, and the data to find uploads without a task.
 
 Redis keys:
 
-    PREFIX:seq:tag        names the store whose acceptances PREFIX:seq counts: six hexadecimal digits, in the id of each task
-                          that was made for it
-    PREFIX:seq:lives      sorted set: how long records were let live after their end, ms, by when that was last so, ms
-    PREFIX:seq:lives-since   since when that is noted, ms
-    PREFIX:image:ID       the image of an open task that was accepted with it
-    PREFIX:inline-bytes   how many bytes all of these have
-    PREFIX:unstored       sorted set: ids of tasks whose image the object store did not take, by time, ms
-    PREFIX:unstored:ID    the image of one
+    PREFIX:seq:tag           string: the store's tag, six hexadecimal digits, a part of the id of each task made for this store
+    PREFIX:seq:lives         sorted set: times that records live after their end, ms, by the time of their last use, ms
+    PREFIX:seq:lives-since   string: time since which these are noted, ms
+    PREFIX:image:ID          string: the inline image of an open task
+    PREFIX:inline-bytes      string: bytes of all inline images
+    PREFIX:unstored          sorted set: ids of tasks with a late image, by time, ms
+    PREFIX:unstored:ID       string: the late image
 """
 
 from __future__ import annotations
@@ -25,12 +24,12 @@ from inference.task_store.protocol import RecordLife
 from inference.task_store.scripts import Scripts
 
 _TAG_BYTES = 3
-#: Images that are kept at a time, of `uploads.inline_max_bytes` each at most.
+#: Limit for the number of late images; each has at most `uploads.inline_max_bytes`.
 _MAX_KEPT = 2000
 
 
 class RedisUploads:
-    """The part of `TaskStore` that is about uploads."""
+    """Part of `TaskStore` for uploads."""
 
     def __init__(self, client: redis.Redis, scripts: Scripts, key_prefix: str, *, result_ttl_s: float) -> None:
         self._redis = client

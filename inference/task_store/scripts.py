@@ -1,4 +1,4 @@
-"""The record store's Lua scripts, `lua/`, each with the prelude before it and the prefix of all keys as its first key."""
+"""Lua scripts of the task store (`lua/`). Each is run with the prelude before it, and its first key is the prefix of all keys."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LUA = Path(__file__).parent / "lua"
 
 
 class Scripts:
-    """Runs them; each call raises ServiceUnavailable where the server does not answer."""
+    """Runs the scripts. Each call raises ServiceUnavailable if the server does not answer."""
 
     def __init__(self, client: redis.Redis, key_prefix: str) -> None:
         self._redis = client
@@ -28,9 +28,9 @@ class Scripts:
             return self.by_name[script](keys=[self._prefix], args=arguments)
 
     def run_pipelined(self, *calls: tuple[str, Sequence[Any]]) -> list[Any]:
-        """Scripts and their arguments, one after the other in one round trip."""
+        """Run scripts with their arguments in order, in one round trip."""
         with unavailable_when_down(), self._redis.pipeline(transaction=False) as pipe:
-            for script, arguments in calls:  # a `Script` would ask each time whether the server knows it
+            for script, arguments in calls:  # a `Script` would ask the server each time whether it has the script
                 pipe.evalsha(self.by_name[script].sha, 1, self._prefix, *arguments)
             answers: list[Any] = pipe.execute(raise_on_error=False)
             for at, (script, arguments) in enumerate(calls):

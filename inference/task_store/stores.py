@@ -1,14 +1,14 @@
-"""The task store as each kind of caller needs it; `TaskStore` is all of them, and what Redis implements.
+"""Protocols of the task store, one for each kind of caller; `TaskStore` joins them, and the Redis adapter implements it.
 
 | protocol | callers |
 | --- | --- |
-| `TaskReader` | all; alone, the replies |
-| `SubmissionStore` | the API: accept, ask, cancel |
+| `TaskReader` | all; the replies need nothing else |
+| `SubmissionStore` | the API: accept, read, cancel |
 | `WorkerStore` | the Celery worker: lease, start, commit |
-| `DeliveryStore` | the relay: results on their way to sinks |
+| `DeliveryStore` | the relay: delivery of results to sinks |
 | `MaintenanceStore` | sweeper, retention, commands, status |
 
-Each says all that its callers need, so that some methods are in two. Every call may raise ServiceUnavailable.
+Each has all methods that its callers need, so some methods are in two protocols. Every call may raise ServiceUnavailable.
 """
 
 from __future__ import annotations
@@ -36,22 +36,23 @@ from inference.task_store.protocol import (
 
 
 class TaskReader(Protocol):
-    """Reading records."""
+    """Reads records."""
 
     def get(self, task_id: str) -> TaskRecord:
-        """Raises TaskNotFound."""
+        """Return a record. Raises TaskNotFound."""
 
-    def get_many(self, task_ids: Sequence[str]) -> list[TaskRecord | None]: ...
+    def get_many(self, task_ids: Sequence[str]) -> list[TaskRecord | None]:
+        """Return a record for each id; None if there is none."""
 
     def get_completed(self, task_ids: Sequence[str]) -> list[CompletedTask | None]:
-        """As `get_many`, for less: None for each that has not ended too."""
+        """Return a completed task for each id; None if it has no record or has not ended. Costs less than `get_many`."""
 
 
 class SubmissionStore(TaskReader, Protocol):
-    """Accepting tasks, asking for them and canceling them."""
+    """Accepts, reads and cancels tasks."""
 
     def tag(self) -> str:
-        """Six hexadecimal digits that tell this store from others; made with the first call."""
+        """Return six hexadecimal digits that distinguish this store from others; they are made with the first call."""
 
     def accept(
         self, request: TaskSubmission, *, enqueue: Enqueue | None, max_queue_depth: int, room: Room | None = None
@@ -59,7 +60,7 @@ class SubmissionStore(TaskReader, Protocol):
         """Write the record, and push `enqueue` in the same step.
 
         Args:
-            room: the task is refused where it is more than that; never where no other task of the queue is open.
+            room: the task is refused if it would exceed this limit, but never if no other task of the queue is open.
 
         Raises:
             Overloaded: `max_queue_depth` tasks of this queue are waiting (0: no limit), or there is no room.
@@ -77,7 +78,7 @@ class SubmissionStore(TaskReader, Protocol):
         """Write the records of a batch and of its tasks, and push `enqueue` in the same step.
 
         Args:
-            rooms: by queue, as `room` of `accept`.
+            rooms: limits by queue, as `room` of `accept`.
 
         Raises:
             Overloaded: one of the queues would have more than `max_queue_depth` tasks waiting (0: no limit), or has no room.
@@ -85,179 +86,200 @@ class SubmissionStore(TaskReader, Protocol):
         """
 
     def withdraw(self, task_id: str) -> bool:
-        """Forget a task that cannot be run; False when it is queued no more, and stays. Called again it answers the same."""
+        """Forget a task that cannot be run; return False if it is no longer queued: then it stays.
+
+        A repeated call returns the same answer.
+        """
 
     def withdraw_batch(self, batch_id: str) -> bool:
-        """Forget a batch and its tasks, as `withdraw`; False when one of them is queued no more, and all stay."""
+        """Forget a batch and its tasks, as `withdraw`; return False if one of them is no longer queued: then all stay."""
 
     def get_batch(self, batch_id: str) -> BatchRecord:
-        """Raises BatchNotFound."""
+        """Return a batch. Raises BatchNotFound."""
 
     def find_by_request(self, request_id: str, *, after: int = 0, limit: int = 100) -> TaskPage:
-        """The tasks with this request id, oldest first, a page at a time.
+        """Return a page of the tasks with this request id, oldest first.
 
-        Tasks that are accepted or forgotten meanwhile make no other be missed or come twice. A page may have fewer than `limit`
-        tasks, or none, and not be the last.
+        If tasks are accepted or forgotten between two pages, the others are still returned, and only once. A page with fewer
+        than `limit` tasks, or with none, need not be the last.
 
         Args:
-            after: acceptance number that the page begins after: 0, or `next_after` of the page before.
+            after: acceptance number after which the page begins: 0, or `next_after` of the page before.
         """
 
     def find_idempotent(self, key: str) -> KnownKey | None:
-        """What an idempotency key stands for; None when it is not known, or no more."""
+        """Return the task or batch that an idempotency key was used for; None if the key is not known, or has expired."""
 
     def cancel(self, task_id: str) -> TaskRecord:
-        """Raises TaskNotFound, TaskAlreadyFinished."""
+        """Cancel a task and return its record. Raises TaskNotFound, TaskAlreadyFinished."""
 
     def cancel_many(self, task_ids: Sequence[str]) -> list[bool]:
-        """In one step; False for each that had ended already, or that is not there."""
+        """Cancel tasks in one step; return False for each that had ended already, or has no record."""
 
     def places(self, task_ids: Mapping[str, Sequence[str]]) -> dict[str, QueuePlace]:
-        """The places of tasks, given by queue and answered by task id, in one step; none for those that wait no more."""
-
-    def queue_load(self, queue: str, *, refused: int = 0) -> QueueLoad:
-        """Figures of the queue for acceptance.
+        """Return the places of waiting tasks by task id, in one step; tasks that no longer wait are left out.
 
         Args:
-            refused: tasks that were refused since the last call, and told to come again.
+            task_ids: ids by queue.
+        """
+
+    def queue_load(self, queue: str, *, refused: int = 0) -> QueueLoad:
+        """Return the figures of a queue for admission.
+
+        Args:
+            refused: number of tasks that were refused since the last call, and whose clients were told to try again.
         """
 
     def keep_image(self, task_id: str, image: bytes) -> bool:
-        """Keep the image of a task until the object store takes it; its record tells that it is not stored.
+        """Keep the image of a task until the object store takes it; the record says that it is not stored.
 
-        False where it is not kept: there is no such task, or too many images are kept.
+        Returns False if it is not kept: there is no such task, or too many images are kept.
         """
 
     def drop_image(self, task_id: str, *, is_stored: bool) -> None:
-        """Forget an image that `keep_image` kept."""
+        """Delete an image that `keep_image` kept."""
 
 
 class WorkerStore(TaskReader, Protocol):
-    """Running tasks."""
+    """Leases, starts and commits tasks."""
 
     def accept(
         self, request: TaskSubmission, *, enqueue: Enqueue | None, max_queue_depth: int, room: Room | None = None
     ) -> Accepted:
-        """As in `SubmissionStore`: a task that a plain Celery client queued gets its record once a worker has its message."""
+        """Accept as in `SubmissionStore`: the task of a plain Celery client gets its record when a worker has its message."""
 
-    def lease(self, owner: str, task_ids: Sequence[str]) -> Leases: ...
+    def lease(self, owner: str, task_ids: Sequence[str]) -> Leases:
+        """Take the leases of tasks for `owner`, and return a lease with its state for each."""
 
     def renew(self, owner: str, task_ids: Sequence[str]) -> list[bool]:
-        """For each id whether it is still the owner's."""
+        """Renew leases; return for each id whether the owner still has the task."""
 
     def start(self, owner: str, task_ids: Sequence[str]) -> list[int | None]:
-        """Count an attempt and mark it running; None where it may not run any more (canceled, expired, not the owner's)."""
+        """Start an attempt of each task and return its number; None if the task is canceled, expired or another owner's."""
 
     def commit(self, owner: str, commits: Sequence[Commit]) -> list[bool]:
-        """Write outcomes, outbox entries and replies in one transaction; False where the attempt was no longer the task's."""
+        """Write outcomes, outbox entries and replies in one transaction; return False for each attempt that is not current."""
 
     def commit_and_start(
         self, owner: str, commits: Sequence[Commit], task_ids: Sequence[str]
     ) -> tuple[list[bool], list[int | None]]:
-        """`commit`, then `start`, for less: no step of its own, so that one may have been done where this raises."""
+        """Run `commit`, then `start`, in one round trip. They are two steps: if this raises, one may have been done."""
 
     def release(self, owner: str, task_ids: Sequence[str]) -> None:
-        """Give back tasks that have not ended; the caller gives their messages back too."""
+        """End the leases of tasks that have not ended, which wait again; the caller returns their messages too."""
 
     def note_death(self, owner: str, task_ids: Sequence[str]) -> list[int | None]:
-        """The process that ran them died: count it, run them alone from now on.
+        """Count a crash for each task, since the process that ran them died, and let them run isolated from now on.
 
-        Gives how often that happened to each; None where it is not the owner's.
+        Returns the number of crashes of each task; None if it is another owner's.
         """
 
     def image(self, task_id: str) -> bytes:
-        """What an open task was accepted with; empty where the object store has it alone, or the task has ended."""
+        """Return the inline image of an open task; empty if only the object store has the image, or the task has ended."""
 
     def cancel(self, task_id: str) -> TaskRecord:
-        """Raises TaskNotFound, TaskAlreadyFinished."""
+        """Cancel a task and return its record. Raises TaskNotFound, TaskAlreadyFinished."""
 
     def expire_due(self, limit: int) -> list[str]:
-        """End tasks whose deadline has passed; gives their ids."""
+        """End up to `limit` tasks whose deadline has passed; return their ids."""
 
     def is_dead_letter(self, task_id: str) -> bool: ...
 
 
 class DeliveryStore(TaskReader, Protocol):
-    """Noting which results sinks have."""
+    """Notes which results sinks have."""
 
     def confirm_deliveries(self, sink: str, entries: Sequence[tuple[bytes, str]]) -> None:
-        """(outbox entry id, task id) that a sink has confirmed. A record starts to expire when every sink has."""
+        """Note results that a sink has confirmed. A record starts to expire when every sink has confirmed it.
+
+        Args:
+            entries: (outbox entry id, task id) of each result.
+        """
 
     def refuse_deliveries(self, sink: str, entries: Sequence[tuple[bytes, str, str]]) -> None:
-        """(outbox entry id, task id, reason) that a sink will never take: each becomes a dead letter, its record stays."""
+        """Note results that a sink will never take: each becomes a dead letter, and its record stays.
+
+        Args:
+            entries: (outbox entry id, task id, reason) of each result.
+        """
 
 
 class MaintenanceStore(TaskReader, Protocol):
-    """Mending, removing and counting."""
+    """Repairs, removes and counts tasks."""
 
     def commit(self, owner: str, commits: Sequence[Commit]) -> list[bool]:
-        """As in `WorkerStore`."""
+        """Commit as in `WorkerStore`."""
 
     def image(self, task_id: str) -> bytes:
-        """As in `WorkerStore`."""
+        """Return the inline image as in `WorkerStore`."""
 
     def expire_due(self, limit: int) -> list[str]:
-        """End tasks whose deadline has passed; gives their ids."""
+        """End up to `limit` tasks whose deadline has passed; return their ids."""
 
     def reap(self, owner: str, *, max_attempts: int, limit: int) -> Reaped:
-        """Take tasks from owners whose lease ran out."""
+        """Take tasks whose lease has ended from their owners."""
 
     def started_watermarks(self, queue: str) -> dict[int, int]:
-        """By priority, the highest acceptance number of this queue that has started."""
+        """Return, by priority, the highest acceptance number of this queue that has started."""
 
     def find_lost(self, queue: str, *, up_to: Mapping[int, int] | None, grace_s: float, limit: int) -> list[str]:
-        """Waiting tasks without a lease that were not queued again within `grace_s`.
+        """Find waiting tasks without a lease that were not queued within the last `grace_s` seconds.
 
-        Marks them as queued again now; the caller publishes their messages. Looks at the `limit` waiting tasks that come after
-        those of the call before, and begins anew after the last: calls in a row look at all of them.
+        They are marked as queued again now; the caller publishes their messages. A call examines the `limit` waiting tasks that
+        follow the tasks of the call before, and starts again after the last task: repeated calls examine all of them.
 
         Args:
-            up_to: by priority, the acceptance number of the last that counts, and no other priority; None: all of them.
+            up_to: by priority, the acceptance number of the last task to examine; other priorities are left out. None: all tasks.
         """
 
     def forget_gone(self, queue: str, *, limit: int) -> int:
-        """Take tasks off the queue's figures that neither wait nor run: their records were evicted, or ended by an older version.
+        """Remove tasks from the queue's figures that neither wait nor run; return how many.
 
-        Looks at `limit` at random of those that wait, and of those that run: calls in a row find all of them. Gives how many.
+        Their records were evicted, or ended by an older version. A call examines `limit` random tasks in each set of the queue:
+        repeated calls find all of them.
         """
 
     def dead_letters(self, limit: int) -> list[str]:
-        """Ids of buried tasks, oldest first."""
+        """Return the ids of up to `limit` dead letters, oldest first."""
 
     def count_dead_letters(self) -> int: ...
 
     def is_dead_letter(self, task_id: str) -> bool: ...
 
     def discard_dead_letter(self, task_id: str) -> bool:
-        """Give up what sinks refused, and let the record expire once every other sink has it; False if it is no dead letter."""
+        """Give up refused deliveries; the record expires once every other sink has the result.
+
+        Returns False if the task is not a dead letter.
+        """
 
     def redeliver(self, task_id: str) -> int:
-        """Give what sinks refused to them again; gives how many sinks that are."""
+        """Put a result into the outbox of each sink that refused it again; return the number of sinks."""
 
     def tag(self) -> str:
-        """As in `SubmissionStore`."""
+        """Return the tag as in `SubmissionStore`."""
 
     def unknown(self, tag: str, task_ids: Sequence[str]) -> list[str]:
-        """The ids among `task_ids` that have no record; none where the store has another tag."""
+        """Return the ids among `task_ids` that have no record; none if the store has another tag."""
 
     def record_life(self) -> RecordLife:
-        """How long records live after their end, whoever ended them, and as long as that has been noted."""
+        """Return for how long records live after their end, in all processes, and since when this is noted."""
 
     def kept_images(self, limit: int) -> list[str]:
-        """Ids of the tasks whose images are kept, oldest first."""
+        """Return the ids of up to `limit` tasks whose images are kept, oldest first."""
 
-    def kept_image(self, task_id: str) -> bytes | None: ...
+    def kept_image(self, task_id: str) -> bytes | None:
+        """Return the image that `keep_image` kept; None if there is none."""
 
     def drop_image(self, task_id: str, *, is_stored: bool) -> None:
-        """As in `SubmissionStore`."""
+        """Delete an image as in `SubmissionStore`."""
 
     def count_kept_images(self) -> int: ...
 
     def queue_stats(self, queue: str) -> QueueStats: ...
 
     def ping(self) -> None:
-        """Raises ServiceUnavailable."""
+        """Check that the store answers. Raises ServiceUnavailable."""
 
 
 class TaskStore(SubmissionStore, WorkerStore, DeliveryStore, MaintenanceStore, Protocol):
-    """All of it."""
+    """Task store with the methods of all callers."""

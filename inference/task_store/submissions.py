@@ -1,4 +1,4 @@
-"""Accepted tasks as the accept script reads them."""
+"""Submissions in the form that the accept script reads."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from inference.domain import TaskSubmission
 from inference.task_store.protocol import Room
 from inference.task_store.records import item_field, record_fields
 
-#: Bytes that a submission of a gathered call counts for beside its images and messages: 64 small ones go together, or 2 MB.
+#: Bytes that a submission counts for in addition to its images and messages: a coalesced call has 64 small ones, or 2 MB.
 SUBMISSION_WEIGHT = 2**15
 
 
 def weight(submission: Sequence[Any]) -> int:
-    """Bytes that a submission counts for."""
+    """Return the bytes that a submission counts for."""
     return SUBMISSION_WEIGHT + sum(len(part) for part in submission if isinstance(part, bytes))
 
 
@@ -23,10 +23,10 @@ def in_ms(seconds: float) -> int:
 
 
 def task_arguments(requests: Iterable[TaskSubmission], rooms: Mapping[str, Room]) -> Iterator[Any]:
-    """The script's arguments from the rooms on.
+    """Yield the script's arguments from the rooms on.
 
     Args:
-        rooms: by queue, where there is a limit.
+        rooms: limits by queue.
     """
     yield len(rooms)
     for queue, room in rooms.items():

@@ -1,1 +1,1 @@
-"""Celery's side: bootstep, request, remote control, main loop."""
+"""Celery's side of a worker: bootstep, request, remote control, main loop."""

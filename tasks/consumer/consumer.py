@@ -1,7 +1,7 @@
-"""Celery's consumer, where a message that cannot be read ends neither the worker nor itself: it is put aside.
+"""Celery's consumer, in which a message that cannot be read is put aside: it neither ends the worker nor is lost.
 
-A message can be of any form, since whoever reaches the broker can send one. Celery logs and drops some of those that it cannot
-use, and lets others end the worker, whose next one gets the same message.
+A message can have any form, since any client that reaches the broker can send one. Celery logs and drops some of the messages
+that it cannot use, and ends the worker at others; the next worker then gets the same message.
 """
 
 from __future__ import annotations
@@ -29,25 +29,28 @@ logger = logging.getLogger(__name__)
 _LOGIN_INTERVAL_S = 2.0
 
 
-def register_predict_alone(app: Celery) -> None:
-    """Take Celery's own tasks (`celery.chord`, …) out: they would run on the main loop, and nothing here needs them."""
+def unregister_celery_tasks(app: Celery) -> None:
+    """Unregister Celery's own tasks (`celery.chord`, …): they would run on the main loop, and nothing here needs them."""
     for name in [name for name in app.tasks if name.startswith("celery.")]:
         app.tasks.unregister(name)
 
 
 class InferenceConsumer(Consumer):  # type: ignore[misc] # Celery has no types
-    """Puts aside what it cannot handle; `server.py dead-letters` lists, inspects, replays and discards it."""
+    """Celery's consumer, which puts aside messages that it cannot handle.
+
+    `server.py dead-letters` lists, inspects, replays and discards them.
+    """
 
     def start(self) -> None:
-        """Run until the worker stops, through lost connections. What RabbitMQ refuses us for good is one line of the log."""
+        """Run until the worker stops, also after lost connections. A permanent refusal of RabbitMQ is logged as one line."""
         try:
             super().start()
         except AMQPError as error:
-            logger.critical("RabbitMQ refuses what this worker needs: %s", error)
+            logger.critical("RabbitMQ refuses an operation that this worker needs: %s", error)
             raise WorkerShutdown(1) from error
 
     def connect(self) -> Any:
-        """Connect as Celery does; a login that is refused is tried again, since `check_servers` saw it work."""
+        """Connect as Celery does; try a login that is refused again, since it worked in `check_servers`."""
         try:
             return super().connect()
         except LOGIN_REFUSED as error:
@@ -55,7 +58,7 @@ class InferenceConsumer(Consumer):  # type: ignore[misc] # Celery has no types
             raise ConnectionError(f"RabbitMQ refuses the login: {error.reply_text}") from error
 
     def create_task_handler(self, *arguments: Any, **options: Any) -> Callable[[Any], None]:
-        """Celery's handler of a message, which lets no message end the worker."""
+        """Return Celery's handler of a message, in which no message can end the worker."""
         handle = super().create_task_handler(*arguments, **options)
         redeliveries: Redeliveries = self.controller.inference_redeliveries
         redeliveries.forget_waiting()
@@ -83,18 +86,18 @@ class InferenceConsumer(Consumer):  # type: ignore[misc] # Celery has no types
         return take
 
     def on_unknown_message(self, body: Any, message: Any) -> None:  # noqa: ARG002 Celery's signature
-        self._put_aside(message, "it is no message of Celery's")
+        self._put_aside(message, "it is not a message of Celery")
         signals.task_rejected.send(sender=self, message=message, exc=None)
 
     def on_unknown_task(self, body: Any, message: Any, exc: Exception) -> None:  # noqa: ARG002 Celery's signature
         name, task_id = message.headers.get("task"), message.headers.get("id")
-        self._put_aside(message, f"there is no task {shown(name)} here, only {PREDICT_TASK}")
+        self._put_aside(message, f"this worker has no task {shown(name)}, only {PREDICT_TASK}")
         if self.event_dispatcher and isinstance(task_id, str):
             self.event_dispatcher.send("task-failed", uuid=task_id, exception=f"NotRegistered({shown(name)})")
         signals.task_unknown.send(sender=self, message=message, exc=exc, name=name, id=task_id)
 
     def on_invalid_task(self, body: Any, message: Any, exc: Exception) -> None:  # noqa: ARG002 Celery's signature
-        self._put_aside(message, f"it is no valid task: {shown(exc)}")
+        self._put_aside(message, f"it is not a valid task: {shown(exc)}")
         signals.task_rejected.send(sender=self, message=message, exc=exc)
 
     def on_decode_error(self, message: Any, exc: Exception) -> None:
@@ -106,18 +109,18 @@ class InferenceConsumer(Consumer):  # type: ignore[misc] # Celery has no types
         self.controller.inference.store_calls.put_aside(queue, _content(message), reason, then=lambda: self._reject_soon(message))
 
     def _give_up(self, message: Any, reason: str) -> None:
-        """End the tasks of a message, and put it aside where one of them is nowhere else."""
+        """Make the tasks of a message dead letters; put the message aside if one of them has no record."""
 
         def end() -> None:
-            if self.controller.inference_burial.move_to_dead_letters(task_ids_of(message), reason):
+            if self.controller.inference_dead_letters.move_to_dead_letters(task_ids_of(message), reason):
                 self._reject_soon(message)
             else:
                 self._put_aside(message, reason)
 
-        self.controller.inference.store_calls.do(end)
+        self.controller.inference.store_calls.submit(end)
 
     def _reject_soon(self, message: Any) -> None:
-        """Take the message from its queue. From any thread."""
+        """Take the message from its queue. May be called on any thread."""
 
         def reject() -> None:
             if not message.acknowledged:
@@ -127,8 +130,8 @@ class InferenceConsumer(Consumer):  # type: ignore[misc] # Celery has no types
 
 
 def _content(message: Any) -> Mapping[str, Any]:
-    """As `RejectedMessage.content`."""
-    raw = getattr(message, "_raw", None)  # of Redis: the message as it was in the queue
+    """Return the message in the form of `RejectedMessage.content`."""
+    raw = getattr(message, "_raw", None)  # only with Redis: the message as it was in the queue
     if isinstance(raw, Mapping) and UNREADABLE in raw:
         return {UNREADABLE: raw[UNREADABLE]}
     body = message.body

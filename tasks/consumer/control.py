@@ -1,7 +1,7 @@
-"""Celery's remote control, where a worker of this service differs from others.
+"""Commands of Celery's remote control that differ in a worker of this service.
 
-What Celery's own commands would do to a pool or a task function has no effect here, so each either does what it says or answers
-with an error. Registered under Celery's names, with its signatures.
+Celery's own commands that change a pool or a task function have no effect here. Each of them is replaced by a command that has
+the effect of its name, or answers with an error. They are registered under Celery's names, with Celery's signatures.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ def _worker(state: Any) -> InferenceWorker:
 
 @_command(variadic="task_id", signature="[id1 [id2 [... [idN]]]]")
 def revoke(state: Any, task_id: Any, terminate: bool = False, signal: Any = None, **_: Any) -> Any:
-    """Cancel tasks that wait; with terminate also those that run."""
+    """Cancel waiting tasks; with terminate also running ones."""
     task_ids = list(maybe_list(task_id) or ())
     worker_state.revoked.update(task_ids)
     for request in filter(None, map(worker_state.requests.get, task_ids)) if terminate else ():
         request.terminate(state.consumer.pool, signal or TERM_SIGNAME)
-    # In the record it holds for tasks that no worker has yet, and for workers that start later.
+    # The record keeps it for tasks that no worker has yet, and for workers that start later.
     _worker(state).store_calls.cancel(task_ids, running=terminate)
     return stock.ok(f"tasks {', '.join(task_ids)} {'terminated' if terminate else 'flagged as revoked'}")
 
 
 @_command(variadic="task_id", args=[("signal", str)], signature="<signal> [id1 [id2 [... [idN]]]]")
 def terminate(state: Any, signal: Any, task_id: Any, **options: Any) -> Any:
-    """Cancel tasks, whether they wait or run. No process is killed."""
+    """Cancel waiting and running tasks. No process is killed."""
     return revoke(state, task_id, terminate=True, signal=signal, **options)
 
 
@@ -59,41 +59,41 @@ def add_consumer(state: Any, queue: str, **options: Any) -> Any:
 
 @_command(args=[("task_name", str), ("rate_limit", str)], signature="<task_name> <rate_limit>")
 def rate_limit(state: Any, task_name: str, rate_limit: Any, **_: Any) -> Any:
-    """Not for predict tasks."""
+    """Set a rate limit, but not for predict tasks."""
     if task_name == PREDICT_TASK:
-        return stock.nok(f"{PREDICT_TASK} has no rate limit: the predictor's pace is the worker's")
+        return stock.nok(f"{PREDICT_TASK} has no rate limit: the predictor sets the worker's rate")
     return stock.rate_limit(state, task_name, rate_limit)
 
 
 @_command(args=[("task_name", str), ("soft", float), ("hard", float)], signature="<task_name> <soft_secs> [hard_secs]")
 def time_limit(state: Any, task_name: str | None = None, hard: Any = None, soft: Any = None, **_: Any) -> Any:
-    """Not for predict tasks."""
+    """Set time limits, but not for predict tasks."""
     if task_name == PREDICT_TASK:
         return stock.nok(
-            f"{PREDICT_TASK} has its limits in the configuration (worker.predict_timeout_s) and in each task's deadline"
+            f"{PREDICT_TASK} has its time limits in worker.predict_timeout_s of the configuration and in each task's deadline"
         )
     return stock.time_limit(state, task_name, hard, soft)
 
 
 @_command()
 def disable_events(state: Any) -> Any:
-    """Send no events of tasks until enable_events."""
+    """Stop sending events of tasks until enable_events."""
     dispatcher = state.consumer.event_dispatcher
     if dispatcher is not None and not dispatcher.groups:
-        dispatcher.groups.update(("worker", "task"))  # none are all to Celery, which then finds nothing to take away
+        dispatcher.groups.update(("worker", "task"))  # to Celery an empty set means all groups, and it removes nothing from it
     return stock.disable_events(state)
 
 
 @_inspect()
 def stats(state: Any) -> Any:
-    """As Celery's, without the passwords among the options and the other addresses of the broker."""
+    """Return Celery's statistics, without passwords in the broker's options and alternative addresses."""
     found = stock.stats(state)
     return found | {"broker": shown_value(filter_hidden_settings(found["broker"]))}
 
 
 def _no_pool(*_: Any, **__: Any) -> Any:
-    """Not here: batches run in one predictor process."""
-    return stock.nok("a worker has no pool, but one predictor process that runs batches: start another worker")
+    """Refuse: a worker has no pool."""
+    return stock.nok("a worker has no pool: one predictor process runs its batches; for more throughput start another worker")
 
 
 for _name in ("pool_grow", "pool_shrink"):

@@ -1,4 +1,4 @@
-"""Back from the pipeline's threads to Celery's main loop, in order."""
+"""Calls from the pipeline's threads back to Celery's main loop, in order."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from vine import promise
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that an event waits for others, since publishing costs more than what it carries.
+#: Seconds that an event waits for others: publishing a message costs more than the events in it.
 _EVENTS_INTERVAL_S = 0.1
-#: Events that wait for a connection; of more, the oldest are forgotten.
+#: Limit for events that wait for a connection; the oldest are dropped.
 _MAX_EVENTS = 10_000
-#: In one message. Celery's own 24 are those of eight requests.
+#: Limit for one message. Celery's own limit of 24 is reached after eight requests.
 _EVENTS_A_MESSAGE = 1_000
 
 
 class MainLoop:
-    """Runs calls on the main loop in the order they came, and publishes events, many at a time.
+    """Runs calls on the main loop in their order, and publishes events, many at a time.
 
-    `Hub.call_soon` keeps a set, which has no order: so one deque, and one callback that empties it. Celery's dispatcher forgets
-    what it holds when its connection is lost: so events wait here, and go to the dispatcher that is there then.
+    `Hub.call_soon` keeps a set, which has no order; therefore one callback empties a deque. Celery's dispatcher loses its events
+    when its connection is lost; therefore events wait here, and go to the dispatcher of the next connection.
     """
 
     def __init__(self) -> None:
@@ -35,41 +35,41 @@ class MainLoop:
         self._will_publish = False
 
     def attach(self, consumer: Any) -> None:
-        """Run on the loop of this consumer, at the start and after each reconnect."""
+        """Use the loop of this consumer; called at the start and after each reconnect."""
         self._consumer = consumer
         self._publish_soon()  # Celery clears its timers with a connection that it lost
 
     def call(self, function: Callable[[], None]) -> None:
-        """From any thread."""
+        """Run `function` on the main loop. May be called on any thread."""
         self._calls.append(function)
         if self._consumer is not None:
             self._consumer.hub.call_soon(self._promise)
 
     def run_pending(self) -> None:
-        """On the main loop, or after it has ended."""
+        """Run the waiting calls. Called on the main loop, or after it has ended."""
         while self._calls:
             try:
                 self._calls.popleft()()
             except Exception:
-                # One message's bookkeeping must not stop the others'; its task has ended in the record already.
+                # An error for one message must not stop the other messages; its task has ended in the record already.
                 logger.exception("the bookkeeping of a message failed")
 
     def send_event(self, kind: str, **fields: Any) -> None:
-        """On the main loop: an event of now, `task-started` say, that is published within `_EVENTS_INTERVAL_S`."""
+        """Publish an event, `task-started` for example, within `_EVENTS_INTERVAL_S`. Called on the main loop."""
         self._events.append((kind, {"timestamp": time.time(), **fields}))
         if not self._will_publish:
             self._publish_soon()
 
     def publish_events(self) -> None:
-        """On the main loop, or after it has ended."""
+        """Publish the waiting events. Called on the main loop, or after it has ended."""
         self._will_publish = False
         dispatcher = self._consumer and self._consumer.event_dispatcher
         if not dispatcher:
-            return  # the next connection's
+            return  # the next connection publishes them
         dispatcher.buffer_limit = _EVENTS_A_MESSAGE
         while self._events:
             kind, fields = self._events.popleft()
-            dispatcher.send(kind, **fields)  # nothing where events are disabled
+            dispatcher.send(kind, **fields)  # does nothing if events are disabled
         dispatcher.flush()
 
     def _publish_soon(self) -> None:

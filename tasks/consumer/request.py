@@ -1,4 +1,4 @@
-"""Celery's view of one predict message: its events, its acknowledgement, its revocation."""
+"""Celery's request of one predict message: its events, its acknowledgement, its revocation."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from tasks.worker.worker import InferenceWorker
 
 
 class ItemsFailed(Exception):
-    """Some tasks of a message of several failed."""
+    """Some tasks of a message with several tasks failed."""
 
 
 class CeleryRequest(Request):  # type: ignore[misc] # Celery has no types
-    """Reports what the pipeline says of the message. `terminate` cancels the records; no process is killed.
+    """Reports to Celery what happens to the message in the pipeline. `terminate` cancels the tasks and kills no process.
 
     Raises:
-        AttributeError, KeyError, TypeError, ValueError: it is no message of Celery's protocol 2.
+        AttributeError, KeyError, TypeError, ValueError: it is not a message of Celery's protocol 2.
     """
 
     def __init__(self, message: Any, *, worker: InferenceWorker, main_loop: MainLoop, consumer: Any, **options: Any) -> None:
@@ -44,7 +44,7 @@ class CeleryRequest(Request):  # type: ignore[misc] # Celery has no types
             **options,
         )
         if [type(part) for part in (self.id, *self._payload)] != [str, list, dict, dict]:
-            raise ValueError("its id, args, kwargs and embed are not a text, a list and two mappings")
+            raise ValueError("id, args, kwargs and embed must be a text, a list and two mappings")
         self._worker = worker
         self._main_loop = main_loop
         self._consumer = consumer
@@ -54,29 +54,28 @@ class CeleryRequest(Request):  # type: ignore[misc] # Celery has no types
         self._retries = 0
         self._terminated_by: Any = None
 
-    def delivery(self) -> Delivery:
-        """What the pipeline gets.
+    def make_delivery(self) -> Delivery:
+        """Make the delivery that the pipeline gets.
 
         Raises:
-            InferenceError: this is no predict message, and no record says so.
+            InferenceError: this is not a predict message, and no record can be made that says so.
         """
         unregistered = [] if is_accepted(self.kwargs) else self._unregistered()
         message = _message_of(unregistered) if unregistered else _accepted(self.kwargs)
         self._task_ids = [item.task_id for item in message.items]
-        if not any(
-            unregistered_task.refusal for unregistered_task in unregistered
-        ):  # of what is refused people read what was sent
+        is_refused = any(task.refusal for task in unregistered)
+        if not is_refused:  # else events show the kwargs as they were sent
             self._kwargsrepr = message.shown()
         return Delivery(
             message,
             on_started=self._on_started,
-            on_retried=lambda retry: self._main_loop.call(lambda: self._retried(retry)),
+            on_retried=lambda retry: self._main_loop.call(lambda: self._on_retried(retry)),
             on_done=self._on_done,
             is_revoked=self._is_revoked,
-            unregistered={unregistered_task.request.task_id: unregistered_task for unregistered_task in unregistered},
+            unregistered={task.request.task_id: task for task in unregistered},
         )
 
-    def received(self) -> None:
+    def send_received(self) -> None:
         self.send_event(
             "task-received",
             name=self.name,
@@ -90,7 +89,7 @@ class CeleryRequest(Request):  # type: ignore[misc] # Celery has no types
         )
 
     def refuse(self, error: InferenceError) -> None:
-        """No record can say it: the event does, and the message does not come again."""
+        """Fail a message that can have no record: an event says so, and the message is acknowledged."""
         self.on_failure(_exception_info(error), return_ok=True)
 
     def terminate(self, pool: Any, signal: Any = None) -> None:  # noqa: ARG002 Celery's signature
@@ -99,19 +98,19 @@ class CeleryRequest(Request):  # type: ignore[misc] # Celery has no types
 
     def send_event(self, type: str, **fields: Any) -> None:  # noqa: A002 Celery's name
         if type == "task-started" and self._retries:
-            fields["retries"] = self._retries  # what is received again has said 0 again
+            fields["retries"] = self._retries  # after a redelivery, task-received has set it to 0 again
         self._main_loop.send_event(type, uuid=self.id, **fields)
 
     def _unregistered(self) -> Sequence[UnregisteredTask]:
         left_s = (self.expires - datetime.now(UTC)).total_seconds() if self.expires else None
         if any(self._payload[2].values()):
-            raise InvalidRequest("callbacks, chains and chords are not run: results go to sinks and webhooks")
+            raise InvalidRequest("callbacks, chains and chords are not supported: results go to sinks and webhooks")
         return self._worker.plain_messages.read(
             self.kwargs, message_id=self.id, queue=self.delivery_info["routing_key"], expires_in_s=left_s
         )
 
     def _is_revoked(self, task_id: str) -> bool:
-        """Whether Celery's remote control revoked this message, or this task of it."""
+        """Return whether Celery's remote control revoked this message, or this task of it."""
         stamped = ({*maybe_list(self.stamps.get(name) or ())} & {*values} for name, values in state.revoked_stamps.items())
         return self.id in state.revoked or task_id in state.revoked or any(stamped)
 
@@ -119,7 +118,7 @@ class CeleryRequest(Request):  # type: ignore[misc] # Celery has no types
         self._started_at = started_at = time.monotonic()
         self._main_loop.call(lambda: self.on_accepted(os.getpid(), started_at))
 
-    def _retried(self, retry: Retry) -> None:
+    def _on_retried(self, retry: Retry) -> None:
         state.active_requests.discard(self)
         self._retries = retry.attempts
         self.send_event("task-retried", exception=repr(retry.error), traceback="", retries=self._retries)
@@ -127,13 +126,13 @@ class CeleryRequest(Request):  # type: ignore[misc] # Celery has no types
     def _on_done(self, ends: Ends) -> None:
         if self._started_at:
             self._runtime_s = time.monotonic() - self._started_at
-        self._worker.store_calls.resolve_outcomes(ends, lambda settled: self._main_loop.call(lambda: self._done(settled)))
+        self._worker.store_calls.resolve_outcomes(ends, lambda resolved: self._main_loop.call(lambda: self._finish(resolved)))
 
-    def _done(self, ends: Ends) -> None:
-        """Every item has ended: acknowledge, and say how it went."""
+    def _finish(self, ends: Ends) -> None:
+        """Acknowledge the message once every item has ended, and report the outcome."""
         outcomes = {task_id: end.outcome for task_id, end in ends.items() if end.outcome is not None}
         statuses = {outcome.status for outcome in outcomes.values()}
-        if not outcomes:  # another worker has them
+        if not outcomes:  # another worker has the tasks
             state.task_ready(self)
             self.acknowledge()
         elif statuses == {TaskStatus.CANCELED}:
@@ -150,17 +149,15 @@ def _accepted(kwargs: Mapping[str, Any]) -> QueueMessage:
     try:
         return QueueMessage.from_kwargs(kwargs)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise InvalidRequest(f"not a predict message: {shown(str(error))}") from error
+        raise InvalidRequest(f"the kwargs are not those of a predict message: {shown(str(error))}") from error
 
 
 def _message_of(unregistered: Sequence[UnregisteredTask]) -> QueueMessage:
-    return QueueMessage(
-        unregistered[0].request.model, tuple(unregistered_task.request.item for unregistered_task in unregistered)
-    )
+    return QueueMessage(unregistered[0].request.model, tuple(task.request.item for task in unregistered))
 
 
 def _summary(outcomes: Mapping[str, Outcome]) -> str:
-    """What events and Flower show: the classes, not the vectors; of several tasks each behind its id."""
+    """Describe outcomes for events and Flower: classes, not vectors; each of several tasks after its id."""
     shown = {task_id: _shown(outcome) for task_id, outcome in outcomes.items()}
     if len(shown) == 1:
         return next(iter(shown.values()))
@@ -184,7 +181,7 @@ def _failure(outcomes: Mapping[str, Outcome]) -> Exception:
 def _exception_info(error: Exception) -> ExceptionInfo:
     try:
         raise error  # noqa: TRY301 billiard wants a traceback
-    except Exception:  # noqa: BLE001 it is ours
+    except Exception:  # noqa: BLE001 only to get a traceback
         info = ExceptionInfo()
-    info.exception = error  # billiard wraps it for a pickle that is never made; events would name the wrapper
+    info.exception = error  # billiard wraps it for a pickle that is never made; events would show the wrapper
     return info

@@ -1,4 +1,4 @@
-"""Where the worker's life and Celery's meet."""
+"""Bootstep that starts and stops the inference worker with Celery's worker."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from inference.models.registry import ModelRegistry
 from inference.runtime.heap import freeze_heap
 from inference.runtime.process import use_batch_scheduling
 from tasks.consumer.main_loop import MainLoop
-from tasks.worker.redelivery import Redeliveries, TaskBurial
+from tasks.worker.redelivery import MessageDeadLetters, Redeliveries
 from tasks.worker.worker import InferenceWorker
 
 logger = logging.getLogger(__name__)
@@ -29,15 +29,15 @@ def _should_stop() -> bool:
     return any(flag not in (None, False) for flag in (state.should_stop, state.should_terminate))
 
 
-def _refused(error: InferenceError) -> WorkerShutdown:
-    """The end of a worker that cannot start; the exit code is that of `server.py`."""
+def _shutdown(error: InferenceError) -> WorkerShutdown:
+    """Log why the worker cannot start, and return the exception that ends it, with the exit code that `server.py` has."""
     for line in error.detail.splitlines():
         logger.critical("%s", line)
     return WorkerShutdown(2 if isinstance(error, ConfigurationError) else 1)
 
 
 class InferenceStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no types
-    """Starts before the consumer and stops after it, so that messages come only to a warm model and acknowledgements still go."""
+    """Starts before the consumer, so that messages find a warm model; stops after it, so that they can be acknowledged."""
 
     requires = ("celery.worker.components:Pool",)
 
@@ -48,7 +48,7 @@ class InferenceStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has
 
     def start(self, parent: Any) -> None:
         if parent.pool_cls is not TaskPool:
-            logger.critical("this worker runs without -P: its pool is solo, and batches run in the predictor process")
+            logger.critical("this worker must run without -P: its pool is solo, and batches run in the predictor process")
             raise WorkerShutdown(1)
         use_batch_scheduling()
         services = Services(celeryconfig.settings)
@@ -59,12 +59,12 @@ class InferenceStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has
             check_servers(services.settings)
             described = services.descriptions.values()
             names = [model.name for model in described if model.queue in queues]
-            models = ModelRegistry.load(services.settings, names)  # the files of others may be on other hosts alone
+            models = ModelRegistry.load(services.settings, names)  # files of other models may exist only on other hosts
         except InferenceError as error:
-            raise _refused(error) from error
+            raise _shutdown(error) from error
         if not names:
             known = ", ".join(model.queue for model in described)
-            logger.critical("none of the queues to consume from (%s) is a model's (%s)", ", ".join(queues), known)
+            logger.critical("none of the queues to consume from (%s) is the queue of a model (%s)", ", ".join(queues), known)
             raise WorkerShutdown(1)
         worker = InferenceWorker(
             services.settings,
@@ -80,7 +80,7 @@ class InferenceStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has
         try:
             started = worker.start(_should_stop)
         except ConfigurationError as error:
-            raise _refused(error) from error
+            raise _shutdown(error) from error
         if not started:
             raise WorkerShutdown(0)
         self._worker = parent.inference = worker
@@ -92,11 +92,11 @@ class InferenceStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has
             owner=worker.owner,
             max_deaths=services.settings.worker.max_attempts,
         )
-        parent.inference_burial = TaskBurial(services.store, services.objects, worker.owner)
+        parent.inference_dead_letters = MessageDeadLetters(services.store, services.objects, worker.owner)
         freeze_heap()
 
     def stop(self, _parent: Any) -> None:
-        """After the consumer: drain, acknowledge. What stays unacknowledged goes back as the channel closes."""
+        """Drain and acknowledge, after the consumer has stopped. Unacknowledged messages go back when the channel closes."""
         if self._worker is not None:
             self._worker.stop()
             self._main_loop.run_pending()

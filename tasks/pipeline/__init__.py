@@ -1,1 +1,1 @@
-"""Stages from a message to a committed result. Imports no Celery."""
+"""Stages from a message to a committed result. They import no Celery."""

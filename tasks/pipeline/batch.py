@@ -1,4 +1,4 @@
-"""Third stage: batches for the predictor, and what is done when a batch fails."""
+"""Third stage: run batches on the predictor, and handle batches that fail."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ class BatchPolicy:
 
 
 class Batcher(Stage):
-    """Work-conserving: an idle predictor runs at once what is ready.
+    """Batch images without idle time: a predictor that is free runs the ready images at once.
 
     Args:
-        committer: where outcomes go; those of a batch in the round trip that starts the next, where one is ready.
-        move_to_dead_letters: where jobs go that are out of attempts.
+        committer: gets the outcomes; if a next batch is ready, they are committed in the round trip that starts it.
+        move_to_dead_letters: gets jobs that are out of attempts.
     """
 
     name = "batch"
@@ -80,7 +80,7 @@ class Batcher(Stage):
         self._move_to_dead_letters = move_to_dead_letters
         self._clock = clock
         self._times = times
-        #: ended, and not committed yet
+        #: jobs that have ended and are not committed yet
         self._finished: list[Finished] = []
 
     def step(self) -> None:
@@ -101,7 +101,7 @@ class Batcher(Stage):
         self._commit_rest()
 
     def fail(self, job: Job, error: InferenceError) -> None:
-        """End a job with an error. The record has what clients may know of it, the log all of it."""
+        """End a job with an error. The record gets the public text, the log gets the details."""
         if error.detail != error.public:
             logger.warning("task %s failed: %s", job.task_id, error.detail)
         status = TaskStatus.EXPIRED if isinstance(error, DeadlineExceeded) else TaskStatus.FAILED
@@ -109,7 +109,7 @@ class Batcher(Stage):
         self._committer.inbox.put(Finished(job, outcome))
 
     def _take(self) -> list[Job]:
-        """The next batch. What has ended waits for none: it is committed with the start of one that is there, or alone."""
+        """Take the next batch. Outcomes do not wait for it: they are committed with its start if it is ready, else at once."""
         policy = self._policy
         if policy.max_batch_wait_ms:
             self._commit_rest()
@@ -146,7 +146,7 @@ class Batcher(Stage):
             self._finish_batch(started, predictions)
 
     def _run_isolated(self, job: Job) -> None:
-        """Count the attempt before the image is touched: whatever kills the process is this job's doing."""
+        """Run one job, its attempt counted before the image is read: if the process dies, this job is the cause."""
         started = self._start([job])
         if not started:
             return
@@ -165,7 +165,7 @@ class Batcher(Stage):
             self._finish_batch(started, predictions)
 
     def _start(self, jobs: Sequence[Job]) -> list[Job]:
-        """Those that may run; the others were canceled, expired or taken from us meanwhile."""
+        """Start the jobs and return the ones that may run; the others were canceled, expired or lost to another worker."""
         jobs = [job for job in jobs if not self._revoked(job)]
         task_ids = [job.task_id for job in jobs]
         finished, self._finished = self._finished, []
@@ -181,12 +181,12 @@ class Batcher(Stage):
                 self._held.drop(job, ItemEnd(Ending.DROPPED))
                 continue
             job.attempt = attempt
-            job.started()
+            job.report_start()
             started.append(job)
         return started
 
     def _revoked(self, job: Job) -> bool:
-        """Cancel a job that was revoked in every message of its by Celery's remote control."""
+        """Cancel a job if Celery's remote control revoked every message of it; return whether it did."""
         if not all(delivery.is_revoked(job.task_id) for delivery in job.deliveries):
             return False
         with contextlib.suppress(TaskAlreadyFinished, TaskNotFound):
@@ -203,7 +203,7 @@ class Batcher(Stage):
         predictions = self._predictor.predict(self._spec.name, slots)
         self._times.note(predictions.model, len(jobs), predictions.predict_ms / 1000)
         if len(predictions.values) != len(jobs):
-            raise PredictionFailed(f"{len(jobs)} images gave {len(predictions.values)} predictions")
+            raise PredictionFailed(f"the model returned {len(predictions.values)} predictions for a batch of {len(jobs)}")
         return predictions
 
     def _finish_batch(self, jobs: Sequence[Job], predictions: BatchPredictions) -> None:
@@ -213,7 +213,9 @@ class Batcher(Stage):
         for job, vector, is_good in zip(jobs, predictions.values, good, strict=True):
             job.timings["predict_ms"] = predictions.predict_ms
             if not is_good:
-                self.fail(job, PredictionFailed(f"the model's answer is no probabilities: it has {described(vector)}"))
+                self.fail(
+                    job, PredictionFailed(f"the model's answer is not a vector of probabilities: it has {described(vector)}")
+                )
                 continue
             outcome = Outcome(
                 TaskStatus.SUCCEEDED,
@@ -227,7 +229,7 @@ class Batcher(Stage):
             self._finished.append(Finished(job, outcome))
 
     def _run_later(self, jobs: Sequence[Job]) -> None:
-        """The process was down before it had them: no death of theirs."""
+        """Queue jobs again that the process, which was down, never received: this counts as no crash."""
         for job in jobs:
             if job.isolated:
                 self._free([job])
@@ -235,7 +237,7 @@ class Batcher(Stage):
         self._restart()
 
     def _after_crash(self, jobs: Sequence[Job], crash: PredictorCrashed) -> None:
-        """Count the deaths, queue the jobs to run alone or move_to_dead_letters them, and start a new process."""
+        """Count the crash, queue each job to run isolated or make it a dead letter, and start a new process."""
         logger.error("%s, with a batch of %d; its images run one by one", crash, len(jobs))
         self._free(jobs)
         task_ids = [job.task_id for job in jobs]
@@ -247,7 +249,7 @@ class Batcher(Stage):
                 self._move_to_dead_letters(job)
             else:
                 job.isolated = True
-                job.retried(str(crash))
+                job.report_retry(str(crash))
                 self.ready.put([job])
         self._restart()
 
@@ -256,10 +258,10 @@ class Batcher(Stage):
             try:
                 self._predictor.start(self.stopping.is_set)
             except ConfigurationError as error:
-                logger.critical("the predictor process does not come up again: %s", error)
+                logger.critical("the predictor process does not start again: %s", error)
                 self.stopping.wait(RETRY_INTERVAL_S * 4)
             else:
-                logger.info("the predictor process is up again")
+                logger.info("the predictor process has started again")
                 return
 
     def _free(self, jobs: Sequence[Job]) -> None:

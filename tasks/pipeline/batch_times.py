@@ -1,4 +1,4 @@
-"""How long batches took lately, and so which tasks cannot end in time any more."""
+"""Durations of recent batches, to find the tasks that can no longer end before their deadline."""
 
 from __future__ import annotations
 
@@ -15,21 +15,22 @@ from tasks.pipeline.jobs import Job
 
 logger = logging.getLogger(__name__)
 
-#: Batches that are remembered, and for how many seconds: so that one time when the machine was slow does not count for ever.
+#: Batches that are remembered, and for how many seconds: a moment when the machine was slow must not count for ever.
 _BATCHES, _AGE_S = 16, 10.0
-#: One batch alone may have met a moment when the machine stood still.
+#: A single batch may have run at a moment when the machine was very slow.
 _ENOUGH = 2
 
 
 class BatchTimes:
-    """The times of the last batches of one model. Only those of the version that is served now count.
+    """Durations of the last batches of one model. Only batches of the version that is served now count.
 
-    They end tasks without a run, so they are lower bounds: what a batch waited for other models or a lock is not in them.
+    Tasks are ended without a run because of them, so they are lower bounds: time that a batch waited for other models or a lock
+    is not included.
 
     Args:
         served: the version that the next batch runs on.
-        warm_up_s: seconds that one image took when that version was loaded; infinite where that is not known.
-        clock: in seconds, as `Job.deadline_at`.
+        warm_up_s: seconds that one image took when that version was loaded; infinite if that is not known.
+        clock: time in seconds, as in `Job.deadline_at`.
     """
 
     def __init__(
@@ -42,19 +43,19 @@ class BatchTimes:
         self._served = served
         self._warm_up_s = warm_up_s
         self._clock = clock
-        #: when it ended, the version that it ran on, its size, and its seconds
+        #: of each batch: when it ended, the version that it ran on, its size in images, its duration in seconds
         self._last: deque[tuple[float, ModelRef, int, float]] = deque(maxlen=_BATCHES)
 
     def note(self, model: ModelRef, size: int, seconds: float) -> None:
-        """A batch has run for so many seconds inside the predictor process."""
+        """Note that a batch of `size` images ran for `seconds` in the predictor process."""
         self._last.append((self._clock(), model, size, seconds))
 
     def least_s(self, size: int) -> float:
-        """Seconds that a batch of so many images takes at least; 0 where fewer than two have run lately.
+        """Return the seconds that a batch of `size` images takes at least; 0 if fewer than two batches ran lately.
 
-        Images of a larger batch take less each, and a smaller batch takes less than all of it: either gives a lower bound. Much
-        smaller ones count only where there is nothing else. No batch takes longer than its images one by one did at warm-up,
-        unless the machine is slower now, which may be over at any time.
+        An image takes less time in a larger batch, and a smaller batch takes less time as a whole: both are lower bounds. Much
+        smaller batches count only if there are no others. No batch takes longer than its images took one by one at warm-up,
+        unless the machine is slower now, and that may end at any time.
         """
         oldest_at, served = self._clock() - _AGE_S, self._served()
         last = [(other, seconds) for at, ran, other, seconds in tuple(self._last) if at >= oldest_at and ran == served]
@@ -66,7 +67,7 @@ class BatchTimes:
         return min(*counted, self._warm_up_s() * size)
 
     def in_time(self, jobs: Sequence[Job], size: int, *, end: Callable[[Job, DeadlineExceeded], None]) -> list[Job]:
-        """The jobs that can still end before their deadline in a batch of so many; the others are given to `end`."""
+        """Return the jobs that can end before their deadline in a batch of `size`; call `end` with each of the others."""
         in_time: list[Job] = []
         late: list[str] = []
         takes_s = self.least_s(size)
@@ -82,12 +83,12 @@ class BatchTimes:
         return in_time
 
     def _refusal(self, job: Job, takes_s: float) -> DeadlineExceeded | None:
-        """The error of a job that has less time left than its batch takes; None where it has enough."""
+        """Return the error of a job that has less time left than its batch takes; None if it has enough."""
         left_s = job.deadline_at - self._clock()
         if left_s >= takes_s and left_s > 0:
             return None
         if left_s <= 0:
             return DeadlineExceeded("the task's deadline passed before it ran", task_id=job.task_id)
         return DeadlineExceeded(
-            f"the task was not run: {left_s:.3f} s before its deadline, and the model takes {takes_s:.3f} s", task_id=job.task_id
+            f"the task was not run: its deadline is in {left_s:.3f} s, and the model takes {takes_s:.3f} s", task_id=job.task_id
         )

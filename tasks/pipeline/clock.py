@@ -1,4 +1,4 @@
-"""The record store's clock as this worker knows it, so that times of two machines can be subtracted."""
+"""The task store's clock as this worker knows it, so that times of two machines can be subtracted."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 
 
 class StoreClock:
-    """Set from every lease answer; runs on by itself in between."""
+    """Clock of the task store: set from every answer to a lease, and advanced by the local clock between two answers."""
 
     def __init__(self) -> None:
         self._offset_ms = 0.0
@@ -15,5 +15,5 @@ class StoreClock:
         self._offset_ms = now_ms - time.monotonic() * 1000
 
     def now_ms(self) -> int:
-        """The store's time in ms since the epoch."""
+        """Return the store's time in ms since the epoch."""
         return round(self._offset_ms + time.monotonic() * 1000)

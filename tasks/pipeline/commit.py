@@ -1,4 +1,4 @@
-"""Last stage: outcomes into the records, many in one transaction; then the messages are acknowledged."""
+"""Last stage: write outcomes into the records, many in one transaction; then the messages are acknowledged."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ class Finished:
 
 
 class Committer(Stage):
-    """Commits on the batcher's thread, and on its own what failed and what a store that was down refused; nothing is dropped."""
+    """Writes outcomes into the records and drops none.
+
+    The outcomes of batches are committed on the batcher's thread. The stage's own thread commits failed jobs, and the outcomes
+    that could not be written because the store was down.
+    """
 
     name = "commit"
 
@@ -37,11 +41,11 @@ class Committer(Stage):
         self._commit_from_inbox(drain(self.inbox, first_timeout_s=0.5))
 
     def commit_rest(self) -> None:
-        """After the thread has ended: what came since its last turn."""
+        """Commit the jobs that arrived after the last turn of the thread. Call it after the thread has ended."""
         self._commit_from_inbox(drain(self.inbox, first_timeout_s=0))
 
     def commit_at_once(self, finished: Sequence[Finished]) -> None:
-        """On the caller's thread, which has nothing else to do; where the store is down, it goes the usual way."""
+        """Commit on the caller's thread; if the store is down, leave it to the stage's thread."""
         try:
             self._commit(finished)
         except ServiceUnavailable:
@@ -52,9 +56,9 @@ class Committer(Stage):
             self.inbox.put(one)
 
     def commit_and_start(self, finished: Sequence[Finished], task_ids: Sequence[str]) -> list[int | None]:
-        """On the caller's thread, which starts the next tasks: both in one round trip.
+        """Commit and start the next tasks in one round trip, on the caller's thread.
 
-        Gives what the store's `start` does. Raises ServiceUnavailable.
+        Returns the answer of the store's `start`. Raises ServiceUnavailable.
         """
         if not finished:
             return self._store.start(self._owner, task_ids)
@@ -63,7 +67,7 @@ class Committer(Stage):
         return attempts
 
     def _commit_from_inbox(self, finished: Sequence[Finished]) -> None:
-        """Gives up at a stop while the store is down: the leases run out, and another worker does it again."""
+        """Commit; give up if the worker stops while the store is down: the leases run out, and another worker runs the tasks."""
         self.until_available(lambda: self._commit(finished), give_up=self.stopping.is_set)
 
     def _commit(self, finished: Sequence[Finished]) -> None:

@@ -1,4 +1,4 @@
-"""Dead letters on a thread of their own: an object store that is down holds up no neighbour."""
+"""Dead letters, written on a thread of their own: an object store that is down must not delay other tasks."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ logger = logging.getLogger(__name__)
 
 
 class DeadLetterStage(Stage):
-    """Ends jobs whose attempts all ended in a dead process, with their input kept."""
+    """Ends jobs whose attempts all crashed, and keeps their input."""
 
-    name = "move_to_dead_letters"
+    name = "dead_letters"
 
     def __init__(self, store: WorkerStore, objects: ObjectStore, owner: str, held: HeldJobs) -> None:
         super().__init__()
@@ -33,19 +33,20 @@ class DeadLetterStage(Stage):
             job = self.inbox.get(timeout=0.5)
         except queue.Empty:
             return
-        buried = self.until_available(lambda: self._move_to_dead_letters(job.task_id), give_up=self.stopping.is_set)
-        if buried is None:
-            self._held.let_go([job])  # not given back, where it would run again: the sweeper buries it once its lease ends
+        record = self.until_available(lambda: self._move_to_dead_letters(job.task_id), give_up=self.stopping.is_set)
+        if record is None:
+            # Its lease is not released, or the task would run again: the sweeper makes it a dead letter once the lease ends.
+            self._held.stop_renewing([job])
             return
-        if buried.outcome is None:
+        if record.outcome is None:
             self._held.drop(job, ItemEnd(Ending.DROPPED))
         else:
-            self._held.drop(job, ItemEnd(Ending.COMMITTED, buried.outcome))
+            self._held.drop(job, ItemEnd(Ending.COMMITTED, record.outcome))
 
     def _move_to_dead_letters(self, task_id: str) -> TaskRecord:
         record = self._store.get(task_id)
-        if record.outcome is not None:  # an earlier try got as far as this
+        if record.outcome is not None:  # an earlier try has committed it
             return record
-        logger.error("task %s is a dead letter: %d attempts ended in a dead process", task_id, record.deaths)
+        logger.error("task %s is a dead letter: %d attempts crashed their process", task_id, record.deaths)
         move_to_dead_letters(self._store, self._objects, self._owner, record)
         return self._store.get(task_id)

@@ -1,4 +1,4 @@
-"""Memory that the images of a worker may take together while they are decoded."""
+"""Memory budget for the images that a worker decodes at the same time."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-#: images that take no more are not counted: what all threads decode of them is less than one small image
+#: Images that need no more are not counted: all threads together need less for them than one small image does.
 TINY_BYTES = 2**20
-#: what fits into this part of the memory for small images is one of them
+#: A small image is one of which this many fit into the memory for small images.
 _SMALL_IMAGES = 4
+#: The memory for small images is the budget divided by this.
 _SMALL_SHARE = 4
 
 
@@ -24,11 +25,11 @@ class _Waiting:
 class DecodeMemory:
     """Budget of bytes for all models of a worker. Safe to share between threads.
 
-    A quarter of it is for small images, which therefore never wait for large ones. Large ones get the rest in the order in
-    which they asked for it; one that needs more than that gets all of it, and is decoded without other large ones.
+    A quarter of it is for small images, which therefore never wait for large ones. Large ones get the rest in the order of
+    their requests; one that needs more than the rest gets all of it, and is decoded without other large ones.
 
     Args:
-        capacity_bytes: what images may take together.
+        capacity_bytes: memory that images may take together.
         max_large: how many large images may be decoded at the same time, so that a thread is left for small ones.
     """
 
@@ -43,12 +44,12 @@ class DecodeMemory:
         self._waiting: deque[_Waiting] = deque()
 
     def is_large(self, needed_bytes: int) -> bool:
-        """Whether an image needs `reserve_large`."""
+        """Return whether an image needs `reserve_large`."""
         return needed_bytes > self._for_small // _SMALL_IMAGES
 
     @contextmanager
-    def small(self, needed_bytes: int) -> Iterator[None]:
-        """Hold the memory of a small image in the block; waits for others of its kind, each of which takes milliseconds."""
+    def reserve_small(self, needed_bytes: int) -> Iterator[None]:
+        """Hold the memory of a small image in the block; may wait for other small images, which take milliseconds each."""
         with self._changed:
             self._changed.wait_for(lambda: self._small_used + needed_bytes <= self._for_small)
             self._small_used += needed_bytes
@@ -63,8 +64,8 @@ class DecodeMemory:
         """Reserve the memory of a large image.
 
         Args:
-            needed_bytes: give as many to `release_large` when it was decoded.
-            on_granted: called on another thread when the memory is reserved, where that is not so at once.
+            needed_bytes: to be passed to `release_large` once the image is decoded.
+            on_granted: called on another thread when the memory is reserved, if it is not reserved at once.
 
         Returns:
             Whether it is reserved now.
@@ -77,7 +78,7 @@ class DecodeMemory:
             return True
 
     def release_large(self, needed_bytes: int) -> None:
-        """Give a reservation back, and grant what waits for it."""
+        """Return a reservation, and grant the reservations that wait for it."""
         granted = []
         with self._changed:
             self._large_used -= min(needed_bytes, self._for_large)

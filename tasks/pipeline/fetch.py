@@ -1,4 +1,4 @@
-"""Second stage: bytes from the object store, decoded into a slot of shared memory."""
+"""Second stage: read images from the object store, and decode them into slots of shared memory."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from tasks.pipeline.stage import Stage
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two looks at what else there is to do while no slot is free.
+#: Seconds until other work is looked for while no slot is free.
 _SLOT_WAIT_S = 0.2
 
 
-def _nothing() -> None:
+def _do_nothing() -> None:
     pass
 
 
@@ -39,10 +39,10 @@ class Reserved:
 
 
 class Fetcher:
-    """Brings one job's image into a slot; what the decoder makes of strange bytes is that job's failure alone.
+    """Brings one job's image into a slot. Bytes that break the decoder fail only their own job.
 
     Args:
-        memory: what all images of this worker that are being decoded may take together; None: one of its own.
+        memory: budget for all images that this worker decodes at the same time; None: a budget of its own.
         max_bytes: limit for an image in the object store; None: no limit.
     """
 
@@ -70,19 +70,19 @@ class Fetcher:
         slot: int | None = None,
         *,
         later: Callable[[Reserved], None] | None = None,
-        meanwhile: Callable[[], None] = _nothing,
+        meanwhile: Callable[[], None] = _do_nothing,
     ) -> bool:
-        """Fetch, wait for a free slot (or take `slot`), decode; False when `stage` is to stop first, or `later` follows.
+        """Fetch, wait for a free slot (or take `slot`), decode; return False if `stage` stops first, or `later` will be called.
 
         Args:
-            slot: released where the image does not get into it.
-            later: called when there is memory for a large image, where it has to wait for that; neither its bytes nor a slot are
-                kept meanwhile. None: it waits for nobody.
-            meanwhile: called again and again while no slot is free.
+            slot: released if the image does not get into it.
+            later: called when memory for a large image is reserved, if the image has to wait for it; meanwhile neither its bytes
+                nor a slot are kept. None: the image is decoded without a reservation.
+            meanwhile: called repeatedly while no slot is free.
 
         Raises:
-            DeadlineExceeded: the object store was down until then, or no slot was free.
-            InferenceError: there is no image for this job, and why.
+            DeadlineExceeded: the object store was down until the deadline, or no slot was free.
+            InferenceError: there is no image for this job; the error says why.
         """
         is_filled = False
         try:
@@ -97,10 +97,10 @@ class Fetcher:
         return is_filled
 
     def load_reserved(self, reserved: Reserved, stage: Stage, *, again: Callable[[Job], None]) -> bool:
-        """`load` for an image that has waited for its memory.
+        """Load an image that has waited for its memory, as `load` does.
 
         Args:
-            again: called where no slot becomes free soon: other models need the memory, which is given back.
+            again: called if no slot becomes free soon: the memory is released, since other models need it.
         """
         try:
             slot = self._arena.acquire(timeout_s=_SLOT_WAIT_S)
@@ -112,7 +112,7 @@ class Fetcher:
         return False
 
     def _wait_for_slot(self, job: Job, stage: Stage, meanwhile: Callable[[], None]) -> int | None:
-        """None when `stage` is to stop first."""
+        """Return a free slot; None if `stage` stops first."""
         while not stage.stopping.is_set():
             slot = self._arena.acquire(timeout_s=_SLOT_WAIT_S)
             if slot is not None:
@@ -123,15 +123,15 @@ class Fetcher:
         return None
 
     def _decode(self, job: Job, image: OpenImage, slot: int, later: Callable[[Reserved], None] | None) -> bool:
-        """Decode an image once there is memory for it, or ask for that memory and let `later` follow.
+        """Decode an image if there is memory for it; else request the memory, and `later` is called.
 
-        Memory comes after the slot: whoever has it needs nothing else, and gives it back within the time of a decoding.
+        The memory is reserved after the slot: a job that has it waits for nothing else, and releases it once it is decoded.
         """
         needed = image.needed_bytes
         if needed <= TINY_BYTES:
             self._fill(job, image, slot)
         elif not self._memory.is_large(needed):
-            with self._memory.small(needed):
+            with self._memory.reserve_small(needed):
                 self._fill(job, image, slot)
         elif later is None:
             self._fill(job, image, slot)
@@ -179,8 +179,8 @@ class Fetcher:
         job.ready_at = time.monotonic()
         job.timings["decode_ms"] += (job.ready_at - began) * 1000
 
-    def free_slot(self) -> int | None:
-        """None while there is none."""
+    def take_free_slot(self) -> int | None:
+        """Return a slot if one is free now, else None."""
         return self._arena.acquire(timeout_s=0)
 
     def _fetch(self, job: Job) -> bytes:
@@ -188,7 +188,7 @@ class Fetcher:
         try:
             data = self._objects.get(job.item.object_key, max_bytes=self._max_bytes)
         except ObjectNotFound as error:
-            if job.item.header is None:  # not an upload of ours: a Celery client named it
+            if job.item.header is None:  # no upload of the API: a Celery client named it
                 raise
             public = "the task's own upload is gone"
             raise UploadLost(f"{public}: {error.detail}", public=public, task_id=job.task_id) from error
@@ -207,13 +207,13 @@ def _broken(job: Job, error: Exception) -> InvalidImage:
 
 
 class FetchStage(Stage):
-    """Works through the jobs on `threads` threads; free slots are the measure of how far ahead.
+    """Loads the images of jobs on `threads` threads, as far ahead as there are free slots.
 
-    A large image that there is no memory for is loaded when there is, and the others pass it.
+    If there is no memory for a large image, it is loaded later, and other images overtake it.
 
     Args:
-        pass_on: where decoded jobs go.
-        fail: where jobs go that have no image.
+        pass_on: gets the decoded jobs.
+        fail: gets the jobs that have no image, and the reason.
     """
 
     name = "fetch"
@@ -227,14 +227,14 @@ class FetchStage(Stage):
         fail: Callable[[Job, InferenceError], None],
     ) -> None:
         super().__init__(threads=threads)
-        #: None wakes a thread for what is granted
+        #: jobs to load; None wakes a thread when memory is granted
         self.inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._granted: queue.SimpleQueue[Reserved] = queue.SimpleQueue()
         self._fetcher = fetcher
         self._pass_on = pass_on
         self._fail = fail
         self._lock = threading.Lock()
-        #: jobs in the inbox, or in a thread's hands
+        #: jobs in the inbox, or taken from it by a thread and not loaded yet
         self._waiting = 0
 
     def step(self) -> None:
@@ -253,7 +253,7 @@ class FetchStage(Stage):
         self.inbox.put(None)
 
     def _load_granted(self) -> None:
-        """Ahead of the inbox, and also while no slot is free: other models wait for the memory of such an image."""
+        """Load an image whose memory is reserved, before the inbox and while no slot is free: other models need that memory."""
         try:
             reserved = self._granted.get_nowait()
         except queue.Empty:
@@ -266,15 +266,15 @@ class FetchStage(Stage):
         self.inbox.put(job)
 
     def take(self, jobs: Iterable[Job]) -> None:
-        """Raw bytes that came with the lease are copied into a free slot at once, which is less than to hand them on.
+        """Take leased jobs. Raw bytes that came with the lease are copied into a free slot at once, not by another thread.
 
-        Unless others wait: a slot that becomes free is theirs.
+        If other jobs wait, they come first: a slot that becomes free is for them.
         """
         loaded = []
         for job in jobs:
             header = job.item.header
             may_go = job.image and header and header.format is ImageFormat.RAW and not self._waiting
-            slot = self._fetcher.free_slot() if may_go else None
+            slot = self._fetcher.take_free_slot() if may_go else None
             if slot is None:
                 self._put(job)
             elif self._attempt(job, partial(self._fetcher.load, job, self, slot)):

@@ -1,4 +1,4 @@
-"""What the worker holds: deliveries (queue messages) and jobs (their items)."""
+"""Work that the worker holds: deliveries (queue messages) and jobs (their items)."""
 
 from __future__ import annotations
 
@@ -13,40 +13,40 @@ from inference.errors import InferenceError, PredictorDied
 
 
 class Ending(StrEnum):
-    """How an item of a message left the worker."""
+    """The way in which an item of a message left the worker."""
 
     COMMITTED = "committed"  #: this worker wrote its outcome into the record
-    DROPPED = "dropped"  #: nothing was to be done here: it had ended, or is another worker's
+    DROPPED = "dropped"  #: this worker had nothing to do: the task had ended, or another worker has it
 
 
 @dataclass
 class ItemEnd:
     ending: Ending
-    #: how the task ended; of a dropped one None until its record was asked, and for good while another worker has it
+    #: how the task ended; for a dropped item None until its record is read, and still None while another worker has the task
     outcome: Outcome | None = None
-    #: seconds from its last start to its end, where that was elsewhere
+    #: seconds from the task's last start to its end, if it ran on another worker
     runtime_s: float = 0.0
 
 
 @dataclass(frozen=True)
 class UnregisteredTask:
-    """A task that came without a record: to be accepted before it is leased."""
+    """A task that came without a record: it must be accepted before it is leased."""
 
     request: TaskSubmission
-    #: why it cannot run; it ends with that
+    #: why it cannot run; it ends with this error
     refusal: InferenceError | None = None
 
 
 @dataclass(frozen=True)
 class Retry:
-    """Why a task is to run again."""
+    """The reason why a task runs again."""
 
     #: starts of predict so far
     attempts: int
     error: InferenceError
 
 
-def _nothing() -> None:
+def _do_nothing() -> None:
     pass
 
 
@@ -57,14 +57,14 @@ class _Phase(Enum):
 
 
 class Delivery:
-    """One queue message in the worker's hands; done when its last item is.
+    """One queue message that the worker holds; done when its last item has ended.
 
     Args:
         on_started: called when an item goes to the predictor: the first one, and the first one after `on_retried`.
-        on_retried: called when an item is to run again because the process of its attempt died, with what is known of that.
-        on_done: called once, with the end of each item. All are called on whichever thread it happens.
+        on_retried: called when an item runs again because the process of its attempt died, with the reason.
+        on_done: called once, with the end of each item. Each of these is called on the thread on which the event happens.
         is_revoked: whether Celery's remote control revoked a task of this message.
-        unregistered: the items that have no record yet, by task id.
+        unregistered: items that have no record yet, by task id.
     """
 
     def __init__(
@@ -79,8 +79,8 @@ class Delivery:
     ) -> None:
         self.message = message
         self.is_revoked = is_revoked
-        #: called once every item is leased, or found not to be this worker's
-        self.on_leased: Callable[[], None] = _nothing
+        #: called once every item is leased, or known to be another worker's
+        self.on_leased: Callable[[], None] = _do_nothing
         self.unregistered = unregistered
         self._on_started = on_started
         self._on_retried = on_retried
@@ -90,21 +90,21 @@ class Delivery:
         self._task_ids = frozenset(item.task_id for item in message.items)
         self._ends: dict[str, ItemEnd] = {}
 
-    def item_started(self) -> None:
+    def report_start(self) -> None:
         if self._enters(_Phase.STARTED):
             self._on_started()
 
-    def item_retried(self, retry: Retry) -> None:
+    def report_retry(self, retry: Retry) -> None:
         if self._enters(_Phase.RETRIED):
             self._on_retried(retry)
 
     def _enters(self, phase: _Phase) -> bool:
-        """False where it is in this phase already."""
+        """Enter a phase; return False if the message is in it already."""
         with self._lock:
             before, self._phase = self._phase, phase
         return before is not phase
 
-    def item_ended(self, task_id: str, end: ItemEnd) -> None:
+    def report_end(self, task_id: str, end: ItemEnd) -> None:
         with self._lock:
             is_new = task_id not in self._ends
             self._ends[task_id] = end
@@ -115,17 +115,17 @@ class Delivery:
 
 @dataclass(eq=False)
 class Job:
-    """One item that this worker holds the lease of. Times are `time.monotonic()` seconds; timings are ms by step."""
+    """One item whose lease this worker holds. Times are `time.monotonic()` seconds; timings are ms by step."""
 
     item: QueueItem
-    #: the message it came in, and any that brought it again
+    #: the message that it came in, and any message that delivered it again
     deliveries: list[Delivery]
-    #: decode and predict it alone
+    #: decode and predict it in a batch of its own
     isolated: bool
     attempt: int
-    #: when the task's deadline is, on this worker's clock
+    #: the task's deadline, on this worker's clock
     deadline_at: float
-    #: its bytes, where they came with the lease
+    #: its bytes, if they came with the lease
     image: bytes = b""
     #: slot of the arena that holds its image
     slot: int | None = None
@@ -136,22 +136,22 @@ class Job:
     def task_id(self) -> str:
         return self.item.task_id
 
-    def started(self) -> None:
+    def report_start(self) -> None:
         for delivery in self.deliveries:
-            delivery.item_started()
+            delivery.report_start()
 
-    def retried(self, reason: str) -> None:
+    def report_retry(self, reason: str) -> None:
         retry = Retry(self.attempt, PredictorDied(reason, task_id=self.task_id))
         for delivery in self.deliveries:
-            delivery.item_retried(retry)
+            delivery.report_retry(retry)
 
-    def ended(self, end: ItemEnd) -> None:
+    def report_end(self, end: ItemEnd) -> None:
         for delivery in self.deliveries:
-            delivery.item_ended(self.task_id, end)
+            delivery.report_end(self.task_id, end)
 
 
 class HeldJobs:
-    """The jobs whose lease this worker renews, by task id."""
+    """Jobs whose lease this worker renews, by task id."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -162,7 +162,7 @@ class HeldJobs:
             self._jobs[job.task_id] = job
 
     def join(self, task_id: str, delivery: Delivery) -> bool:
-        """Let `delivery` share the job that is held already; False if there is none."""
+        """Add `delivery` to the job that is held already; return False if there is none."""
         with self._lock:
             job = self._jobs.get(task_id)
             if job is not None and delivery not in job.deliveries:
@@ -170,13 +170,13 @@ class HeldJobs:
             return job is not None
 
     def drop(self, job: Job, end: ItemEnd) -> None:
-        """The job is over: no more lease, and its messages may be acknowledged."""
+        """End a job: its lease is no longer renewed, and its messages may be acknowledged."""
         with self._lock:
             self._jobs.pop(job.task_id, None)
-        job.ended(end)
+        job.report_end(end)
 
-    def let_go(self, jobs: Iterable[Job]) -> None:
-        """Stop renewing jobs that are given back; their messages stay unacknowledged."""
+    def stop_renewing(self, jobs: Iterable[Job]) -> None:
+        """Stop renewing the leases of jobs that have not ended; their messages stay unacknowledged."""
         with self._lock:
             for job in jobs:
                 self._jobs.pop(job.task_id, None)

@@ -1,4 +1,4 @@
-"""First stage: write the records that are missing, and take the lease of every item that arrives."""
+"""First stage: write missing records, and take the lease of every item that arrives."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 def drain(source: queue.SimpleQueue[T], *, first_timeout_s: float) -> list[T]:
-    """Everything in `source`, waiting for the first."""
+    """Take everything from `source`; wait up to `first_timeout_s` for the first."""
     taken: list[T] = []
     with contextlib.suppress(queue.Empty):
         taken.append(source.get(timeout=first_timeout_s))
@@ -31,11 +31,11 @@ def drain(source: queue.SimpleQueue[T], *, first_timeout_s: float) -> list[T]:
 
 
 class Intake(Stage):
-    """Leases in one call what arrived since the last one, so that everything prefetched is held at once.
+    """Leases in one call all items that arrived since the last call, so that all prefetched tasks are leased at once.
 
     Args:
-        pass_on: where leased jobs go, all of a call together.
-        fail: where jobs go that are refused.
+        pass_on: gets the leased jobs, all of a call together.
+        fail: gets the jobs that cannot run, and the reason.
     """
 
     name = "intake"
@@ -65,15 +65,15 @@ class Intake(Stage):
         arrived = drain(self.inbox, first_timeout_s=0.5)
         wanted: list[tuple[QueueItem, Delivery]] = []
         for delivery in arrived:
-            # A broker that lost its connection brings what we hold already.
+            # After a lost connection the broker delivers messages again that this worker holds already.
             wanted += [(i, delivery) for i in delivery.message.items if not self._held.join(i.task_id, delivery)]
         if wanted:
             leases = self.until_available(lambda: self._lease(wanted), give_up=self.stopping.is_set)
             if leases is None:
                 return
             self._clock.set(leases.now_ms)
-            sorted_out = [self._sort(*one, lease, leases) for one, lease in zip(wanted, leases.leases, strict=True)]
-            jobs = [job for job in sorted_out if job is not None]
+            leased = [self._to_job(*one, lease, leases) for one, lease in zip(wanted, leases.leases, strict=True)]
+            jobs = [job for job in leased if job is not None]
             self._pass_on(self._times.in_time(jobs, 1, end=self._fail))
         for delivery in arrived:
             delivery.on_leased()
@@ -81,16 +81,16 @@ class Intake(Stage):
     def _lease(self, wanted: list[tuple[QueueItem, Delivery]]) -> Leases:
         for item, delivery in wanted:
             unregistered_task = delivery.unregistered.get(item.task_id)
-            if unregistered_task is not None:  # a message that comes again finds the record that it made
+            if unregistered_task is not None:  # if the message is delivered again, its record is there already
                 self._store.accept(unregistered_task.request, enqueue=None, max_queue_depth=0)
         return self._store.lease(self._owner, [item.task_id for item, _ in wanted])
 
-    def _sort(self, item: QueueItem, delivery: Delivery, lease: Lease, leases: Leases) -> Job | None:
-        """The job, where there is one to pass on."""
+    def _to_job(self, item: QueueItem, delivery: Delivery, lease: Lease, leases: Leases) -> Job | None:
+        """Return the job that the next stage gets, if there is one."""
         if lease.state is not LeaseState.LEASED:
-            delivery.item_ended(item.task_id, ItemEnd(Ending.DROPPED))
+            delivery.report_end(item.task_id, ItemEnd(Ending.DROPPED))
             return None
-        if self._held.join(item.task_id, delivery):  # twice among what arrived together
+        if self._held.join(item.task_id, delivery):  # it arrived twice at the same time
             return None
         job = Job(
             item,
@@ -107,5 +107,5 @@ class Intake(Stage):
             self._fail(job, unregistered_task.refusal)
             return None
         if lease.attempts:
-            job.retried("the process of an earlier attempt died")
+            job.report_retry("the process of an earlier attempt died")
         return job

@@ -1,8 +1,8 @@
-"""From a delivered message to a committed outcome, for one model. No Celery here.
+"""The pipeline of one model: from a delivered message to a committed outcome, without Celery.
 
 Delivery ──▶ Intake ──▶ FetchStage ──▶ ReadyQueue ──▶ Batcher ──▶ Committer ──▶ Delivery done
              lease      fetch, decode                 predict      commit        (acknowledge)
-               └────────── to run alone ────▲
+               └────────── isolated ────────▲
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ class PipelinePolicy:
 
 
 class Pipeline:
-    """The stages of one model, in order.
+    """Stages of one model, in order.
 
     Args:
-        owner: this worker, as leases and outcomes name it.
-        held: what this worker holds, over all models.
-        memory: what its images may take while they are decoded, over all models.
+        owner: name of this worker in leases and outcomes.
+        held: jobs that this worker holds, of all models.
+        memory: budget for images while they are decoded, of all models.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Pipeline:
         times = BatchTimes(lambda: predictor.references[spec.name], warm_up_s=partial(_warm_up_s, predictor, spec.name))
         fetcher = Fetcher(objects, spec, arena, policy.limits, memory=memory, max_bytes=policy.max_image_bytes)
         self._committer = Committer(store, owner, held)
-        self._undertaker = DeadLetterStage(store, objects, owner, held)
+        self._dead_letters = DeadLetterStage(store, objects, owner, held)
         self._batcher = Batcher(
             spec=spec,
             predictor=predictor,
@@ -80,7 +80,7 @@ class Pipeline:
             held=held,
             policy=policy.batch,
             committer=self._committer,
-            move_to_dead_letters=self._undertaker.inbox.put,
+            move_to_dead_letters=self._dead_letters.inbox.put,
             clock=clock,
             times=times,
         )
@@ -92,16 +92,16 @@ class Pipeline:
             stage.start()
 
     def submit(self, delivery: Delivery) -> None:
-        """Take a message; its `on_done` follows."""
+        """Take a message; its `on_done` is called later."""
         self._intake.inbox.put(delivery)
 
     def begin_stop(self) -> None:
-        """Start nothing new."""
+        """Let no stage start new work."""
         for stage in self._stages[:-1]:
             stage.stop()
 
     def stop(self, timeout_s: float) -> bool:
-        """Finish and commit the running batch, start nothing new; False when that took too long."""
+        """Finish and commit the running batch, start no other; return False if that took too long."""
         deadline = time.monotonic() + timeout_s
         self.begin_stop()
         ended = [stage.join(max(0.0, deadline - time.monotonic())) for stage in self._stages[:-1]]
@@ -113,15 +113,15 @@ class Pipeline:
 
     @property
     def _stages(self) -> tuple[Stage, ...]:
-        return self._intake, self._fetch, self._batcher, self._undertaker, self._committer
+        return self._intake, self._fetch, self._batcher, self._dead_letters, self._committer
 
     def _route(self, jobs: Sequence[Job]) -> None:
-        """A job that runs alone is fetched only after its start is counted."""
+        """Pass leased jobs on. An isolated job is fetched only after its start is counted, so it skips the fetch stage."""
         self._batcher.ready.put([job for job in jobs if job.isolated])
         self._fetch.take(job for job in jobs if not job.isolated)
 
 
 def _warm_up_s(predictor: Predictor, model: str) -> float:
-    """Seconds that one image took at warm-up; infinite while the process is down."""
+    """Return the seconds that one image took at warm-up; infinite while the process is down."""
     loaded = predictor.loaded.get(model)
     return loaded.predict_ms / 1000 if loaded else math.inf

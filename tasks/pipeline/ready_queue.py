@@ -11,7 +11,7 @@ from tasks.pipeline.jobs import Job
 
 
 class ReadyQueue:
-    """Gives batches: whatever is there at once, up to a size; jobs that must run alone come one by one."""
+    """Cuts batches: all ready jobs up to a size; isolated jobs come one by one."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -20,7 +20,7 @@ class ReadyQueue:
         self._isolated_is_next = False
 
     def put(self, jobs: Sequence[Job]) -> None:
-        """Those that come together are seen together: no batch begins with the first of them alone."""
+        """Add jobs in one step: `take` sees all of them or none, so no batch starts with only the first of them."""
         with self._changed:
             for job in jobs:
                 (self._isolated if job.isolated else self._jobs).append(job)
@@ -28,12 +28,12 @@ class ReadyQueue:
                 self._changed.notify()
 
     def take(self, max_size: int, *, fill_wait_s: float, timeout_s: float) -> list[Job]:
-        """The next batch; empty when nothing came within `timeout_s`.
+        """Take the next batch; empty if nothing came within `timeout_s`.
 
-        A batch that is not full waits until `fill_wait_s` after its first job became ready (0: it goes at once).
+        A batch that is not full waits until `fill_wait_s` after its first job became ready (0: it starts at once).
         """
         with self._changed:
-            if not self._changed.wait_for(self._anything, timeout_s):
+            if not self._changed.wait_for(self._has_jobs, timeout_s):
                 return []
             if self._isolated and (self._isolated_is_next or not self._jobs):
                 self._isolated_is_next = False
@@ -45,12 +45,12 @@ class ReadyQueue:
             return [self._jobs.popleft() for _ in range(min(max_size, len(self._jobs)))]
 
     def drain(self) -> list[Job]:
-        """Everything that waits."""
+        """Take all waiting jobs."""
         with self._changed:
             jobs = [*self._jobs, *self._isolated]
             self._jobs.clear()
             self._isolated.clear()
         return jobs
 
-    def _anything(self) -> bool:
+    def _has_jobs(self) -> bool:
         return bool(self._jobs or self._isolated)

@@ -1,4 +1,4 @@
-"""A thread of the pipeline that either works or takes the process down: it never leaves callers waiting."""
+"""A thread of the pipeline. If it fails, it ends the process, so that no caller waits for it for ever."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: Exit code after a fault of ours (EX_SOFTWARE of sysexits.h).
+#: Exit code after an internal error (EX_SOFTWARE of sysexits.h).
 EXIT_SOFTWARE = 70
 #: Seconds between two tries of a store that is down.
 RETRY_INTERVAL_S = 0.5
 
 
 def end_process() -> None:
-    """End at once: the leases run out, and another worker takes the tasks."""
+    """End the process at once: the leases run out, and another worker takes the tasks."""
     os._exit(EXIT_SOFTWARE)
 
 
 class Stage:
-    """`step` over and over on `threads` threads until `stop`."""
+    """Base of a stage: calls `step` repeatedly on `threads` threads until `stop`."""
 
     name = "stage"
 
@@ -42,22 +42,22 @@ class Stage:
             thread.start()
 
     def stop(self) -> None:
-        """Ask the threads to end; `join` waits for it."""
+        """Ask the threads to end; `join` waits for them."""
         self.stopping.set()
 
     def join(self, timeout_s: float) -> bool:
-        """True when every thread has ended in time."""
+        """Wait for the threads; return whether all of them have ended in time."""
         for thread in self._threads:
             if thread.ident is not None:
                 thread.join(timeout_s)
         return not any(thread.is_alive() for thread in self._threads)
 
     def step(self) -> None:
-        """One turn; returns within a second when there is nothing to do, so that a stop is seen."""
+        """Do one turn; return within a second if there is nothing to do, so that a stop is noticed."""
         raise NotImplementedError
 
     def end(self) -> None:
-        """What a thread does after its last step, where none of them failed; nothing of its own."""
+        """Hook that a thread calls after its last step, if no step failed. It does nothing here."""
 
     def _run(self) -> None:
         try:
@@ -69,7 +69,7 @@ class Stage:
             self._on_fault()
 
     def until_available(self, call: Callable[[], T], *, give_up: Callable[[], bool]) -> T | None:
-        """The answer of `call`, tried again while the store is down; None once `give_up` says so."""
+        """Return the answer of `call`, repeated while the store is down; None once `give_up` returns true."""
         failures = 0
         while True:
             try:

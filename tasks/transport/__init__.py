@@ -1,1 +1,1 @@
-"""The channel that claims messages from Redis."""
+"""Channel of kombu that claims messages from Redis."""

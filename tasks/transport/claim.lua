@@ -4,7 +4,7 @@
 --   unacked                hash        claimed messages by delivery tag: [message, exchange, routing key]; added to
 --   unacked_index          sorted set  their delivery tags by time of the claim, s; added to
 -- and for each queue:
---   QUEUE\x06\x16bell      list        an empty token that wakes a waiting worker; pushed while messages are left
+--   QUEUE\x06\x16bell      list        wake-up list: an empty token wakes a waiting worker; pushed while messages are left
 --   QUEUE                  list        messages of the highest priority; taken from
 --   QUEUE\x06\x16STEP      list        messages of lower priorities; taken from after those of higher ones
 --
@@ -16,14 +16,14 @@ local keys_per_queue = (#KEYS - 2) / queues
 local claimed = {}
 local taken = 0
 
--- Gives the tag, and how many items the message carries.
+-- Returns the delivery tag, and how many items the message carries.
 local function note(message, queue)
   local read, document = pcall(cjson.decode, message)
   if not read or type(document) ~= 'table' then return '', 1 end
   local properties = type(document.properties) == 'table' and document.properties or {}
   local tag, delivery = properties.delivery_tag, properties.delivery_info
   if type(tag) ~= 'string' or type(delivery) ~= 'table' then return '', 1 end
-  -- Where it is to be restored to: the queue that it was in, if it names none.
+  -- The queue that it is restored to: if the message names none, the queue that it was in.
   local names = type(delivery.exchange) == 'string' and type(delivery.routing_key) == 'string' and delivery.routing_key ~= ''
   local exchange = cjson.encode(names and delivery.exchange or '')
   local routing_key = cjson.encode(names and delivery.routing_key or queue)
@@ -36,8 +36,8 @@ end
 
 for number = 1, queues do
   local queue, left = ARGV[2 + number], 0
-  local bell = 3 + (number - 1) * keys_per_queue
-  for list = bell + 1, bell + keys_per_queue - 1 do
+  local wake_up = 3 + (number - 1) * keys_per_queue
+  for list = wake_up + 1, wake_up + keys_per_queue - 1 do
     while taken < limit do
       local message = redis.call('RPOP', KEYS[list])
       if not message then break end
@@ -49,7 +49,7 @@ for number = 1, queues do
     end
     if taken >= limit then left = left + redis.call('LLEN', KEYS[list]) end
   end
-  -- For this worker's next claim, or another's.
-  if left > 0 and redis.call('LLEN', KEYS[bell]) == 0 then redis.call('LPUSH', KEYS[bell], '') end
+  -- This worker or another one claims the messages that are left.
+  if left > 0 and redis.call('LLEN', KEYS[wake_up]) == 0 then redis.call('LPUSH', KEYS[wake_up], '') end
 end
 return claimed

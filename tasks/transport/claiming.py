@@ -1,11 +1,11 @@
-"""kombu's Redis transport with messages taken by claims: one step takes each from its list and notes it as unacknowledged.
+"""kombu's Redis transport with claims: one step takes messages from their lists and notes them as unacknowledged.
 
 kombu itself pops a message and notes it afterwards: a worker that is killed in between loses it, and each message costs three
-round trips. Here a worker waits for a *bell*, an empty token that may get lost, and claims with one script all that its prefetch
-window allows. A claim that leaves something rings the bell again. The window counts items, of which a message may carry many:
-else a few large messages would fill one worker while others idle. What is in Redis is in kombu's own format, so that restoring,
-priorities, `purge`, Flower and workers with kombu's transport go on as they are. Our producers ring the bell; messages of others
-are noticed after `_POLL_INTERVAL_S`.
+round trips. Here a worker waits for a token on the queue's *wake-up list* (`wake_up_key`), and claims with one script all
+messages that its prefetch window allows. The token is empty and may get lost. A claim that leaves messages pushes a token again.
+The window counts items, of which a message may carry many: else a few large messages would fill one worker while others are idle.
+The data in Redis has kombu's own format, so that restoring, priorities, `purge`, Flower and workers with kombu's transport work
+as before. Producers of this service push a token; messages of other clients are noticed after `_POLL_INTERVAL_S`.
 """
 
 from __future__ import annotations
@@ -31,30 +31,30 @@ from inference.broker.rejected import UNREADABLE
 logger = logging.getLogger(__name__)
 
 _POLL_INTERVAL_S = 0.25
-#: How long acknowledgements wait for others; the tasks have ended, so that a worker that dies then repeats nothing.
+#: How long acknowledgements wait for others. Their tasks have ended, so nothing runs twice if the worker dies meanwhile.
 _ACKNOWLEDGE_WITHIN_S = 0.05
-#: More than any batch has.
+#: More items than any batch has.
 _MAX_ITEMS = 1024
 _CLAIM = (Path(__file__).parent / "claim.lua").read_text(encoding="utf-8")
 
 
 class ClaimingQoS(stock.QoS):  # type: ignore[misc] # kombu has no types
-    """Knows which messages the claim has noted already, and acknowledges many at a time."""
+    """Prefetch window that knows the messages that a claim has noted already, and acknowledges many at a time."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        #: tags of messages that the claim has noted and that are not delivered yet, in order; the values mean nothing
+        #: tags of messages that the claim has noted and that are not delivered yet, in order; the values have no meaning
         self.claimed: dict[str, None] = {}
         self._acknowledged: list[str] = []
         self._will_flush = False
-        #: by delivery tag, of messages that are not acknowledged
+        #: number of items of each message that is not acknowledged, by delivery tag
         self._items: dict[str, int] = {}
 
     def can_consume(self) -> bool:
         return self.can_consume_max_estimate() != 0
 
     def can_consume_max_estimate(self) -> int | None:
-        """How many more items fit into the window; None: it has no end."""
+        """Return how many more items fit into the window; None: there is no limit."""
         return max(0, self.prefetch_count - sum(self._items.values())) if self.prefetch_count else None
 
     def append(self, message: Any, delivery_tag: str) -> None:
@@ -74,8 +74,8 @@ class ClaimingQoS(stock.QoS):  # type: ignore[misc] # kombu has no types
         virtual.QoS.ack(self, delivery_tag)
         self._acknowledge(delivery_tag)
 
-    def delivered(self, delivery_tag: str) -> None:
-        """Acknowledge a message whose consumer does not, as the consumers of remote control's answers."""
+    def confirm_delivery(self, delivery_tag: str) -> None:
+        """Acknowledge a message if its consumer does not, for example the consumers of remote control's answers."""
         if delivery_tag in self.claimed:
             del self.claimed[delivery_tag]
             self._acknowledge(delivery_tag)
@@ -90,7 +90,7 @@ class ClaimingQoS(stock.QoS):  # type: ignore[misc] # kombu has no types
             hub.call_later(_ACKNOWLEDGE_WITHIN_S, self.flush_acknowledged)
 
     def flush_acknowledged(self) -> None:
-        """Send the acknowledgements that wait; those that fail are sent with the next."""
+        """Send the waiting acknowledgements; if that fails, they are sent with the next ones."""
         self._will_flush = False
         if tags := self._acknowledged[:]:
             with self.pipe_or_acquire() as pipe:
@@ -98,24 +98,26 @@ class ClaimingQoS(stock.QoS):  # type: ignore[misc] # kombu has no types
             del self._acknowledged[: len(tags)]
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
-        """Return unacknowledged messages to their queues, as far as the connection still allows it.
+        """Return unacknowledged messages to their queues, if the connection still allows it.
 
-        Never raises: kombu calls it on the way out of a broken connection, where an error would end the worker. What stays
-        noted in Redis comes again: the sweeper queues a task again whose message is lost.
+        Never raises: kombu calls it after a connection has failed, when an error would end the worker. Messages that stay noted
+        in Redis are not lost: the sweeper queues a task again whose message is lost.
         """
-        # The base class forgets what was acknowledged; in Redis it must be gone too.
+        # The base class forgets acknowledged messages; they must be removed from Redis too.
         try:
             self.flush_acknowledged()
         except Exception as error:  # noqa: BLE001 also AttributeError: the channel may have lost its connection already
-            logger.warning("acknowledgements are lost with the connection (%r); their messages come again, and have ended", error)
+            logger.warning(
+                "acknowledgements are lost with the connection (%r); their messages, whose tasks ended, come again", error
+            )
         try:
             super().restore_unacked_once(stderr)
         except Exception as error:  # noqa: BLE001 as above
-            logger.warning("unacknowledged messages stay noted in Redis (%r); they are queued again later", error)
+            logger.warning("unacknowledged messages cannot be returned to their queues (%r); they are queued again later", error)
 
 
 class ClaimedMessage(virtual.Message):  # type: ignore[misc] # kombu has no types
-    """A message; one that kombu cannot read comes without headers and body, for the consumer to put aside.
+    """A message. If kombu cannot read it, it has no headers and no body, and the consumer puts it aside.
 
     `_raw` is the message as it was in the queue.
     """
@@ -123,20 +125,20 @@ class ClaimedMessage(virtual.Message):  # type: ignore[misc] # kombu has no type
     def __init__(self, payload: Any, channel: Any = None, **options: Any) -> None:
         try:
             if not isinstance(payload.get("headers") or {}, dict):
-                raise TypeError("its headers are no mapping")  # noqa: TRY301 handled as what kombu itself raises
+                raise TypeError("its headers are not a mapping")  # noqa: TRY301 handled like the errors that kombu raises
             super().__init__(payload, channel=channel, **options)
-        except Exception as error:  # noqa: BLE001 whatever a stranger's message breaks
+        except Exception as error:  # noqa: BLE001 a message of another client can raise any error
             logger.warning("a message cannot be read: %r", error)
             super().__init__(_unreadable(payload, payload["properties"]), channel=channel, **options)
             self._raw = payload
 
 
 class ClaimingChannel(stock.Channel):  # type: ignore[misc] # kombu has no types
-    """Waits for a bell, or `_POLL_INTERVAL_S`, and claims."""
+    """Waits for a token on the wake-up list, or for `_POLL_INTERVAL_S`, and claims messages."""
 
     QoS = ClaimingQoS
     Message = ClaimedMessage
-    #: items of one claim, so that other workers get their share
+    #: limit for the items of one claim, so that other workers get some too
     max_claim = 32
     from_transport_options = (*stock.Channel.from_transport_options, "max_claim")
 
@@ -145,7 +147,7 @@ class ClaimingChannel(stock.Channel):  # type: ignore[misc] # kombu has no types
         return self.client.register_script(_CLAIM)
 
     def _brpop_start(self, timeout: float | None = None) -> None:
-        """Ask for a bell; the answer comes to `_brpop_read`."""
+        """Send the request for a token; `_brpop_read` reads the answer."""
         queues = self._queue_cycle.consume(len(self.active_queues))
         if not queues:
             return
@@ -154,7 +156,7 @@ class ClaimingChannel(stock.Channel):  # type: ignore[misc] # kombu has no types
         self.client.connection.send_command("BRPOP", *map(wake_up_key, queues), timeout or _POLL_INTERVAL_S)
 
     def _brpop_read(self, **options: Any) -> bool:
-        """Claim, whether a bell rang or the time for it was over."""
+        """Claim messages, whether a token came or the wait timed out."""
         try:
             self.client.parse_response(self.client.connection, "BRPOP", **options)
         except self.connection_errors:
@@ -171,7 +173,7 @@ class ClaimingChannel(stock.Channel):  # type: ignore[misc] # kombu has no types
         return True
 
     def _claim(self) -> list[tuple[str, Any]]:
-        """Take all that the prefetch window allows, noted as unacknowledged: queue and message of each."""
+        """Claim as many messages as the prefetch window allows; return the queue and the message of each."""
         queues = self._queue_cycle.consume(len(self.active_queues))
         window = self.qos.can_consume_max_estimate()
         limit = self.max_claim if window is None else min(window, self.max_claim)
@@ -192,9 +194,9 @@ class ClaimingChannel(stock.Channel):  # type: ignore[misc] # kombu has no types
         try:
             for queue, message in claimed:
                 self.connection._deliver(message, queue)  # noqa: SLF001 as the base class does
-                self.qos.delivered(message["properties"]["delivery_tag"])
+                self.qos.confirm_delivery(message["properties"]["delivery_tag"])
         finally:
-            # What a consumer that failed left behind goes back at once.
+            # If a consumer failed, the messages that are not delivered go back at once.
             while self.qos.claimed:
                 tag, _ = self.qos.claimed.popitem()
                 self.qos.restore_by_tag(tag)
@@ -204,26 +206,26 @@ def _read(text: bytes | str, tag: str, queue: str) -> Any:
     """Parse a message.
 
     Args:
-        tag: its delivery tag; empty where the claim found none.
+        tag: its delivery tag; empty if the claim found none.
     """
     try:
         text = bytes_to_str(text)
         if tag:
             return loads(text)
-    except Exception as error:  # noqa: BLE001 whatever a stranger's message breaks
+    except Exception as error:  # noqa: BLE001 a message of another client can raise any error
         logger.warning("a message cannot be read: %r", error)
     delivery = {"exchange": "", "routing_key": queue}
     return _unreadable(text, {"delivery_tag": tag or str(uuid.uuid4()), "delivery_info": delivery})
 
 
 def _unreadable(content: Any, properties: Mapping[str, Any]) -> dict[str, Any]:
-    """A message that kombu can pass on in place of one that it cannot read."""
+    """Make a message that kombu can pass on in place of one that it cannot read."""
     known = {"delivery_tag": properties["delivery_tag"], "delivery_info": properties["delivery_info"]}
     return {"properties": known, UNREADABLE: content}
 
 
 def _item_count(headers: Mapping[str, Any]) -> int:
-    """How many items a message says that it carries; whatever else it says there counts as one."""
+    """Return the number of items in a message's header; 1 if the header has no valid number."""
     count = headers.get(ITEMS_HEADER)
     return count if type(count) is int and 1 <= count <= _MAX_ITEMS else 1
 
@@ -241,7 +243,7 @@ class ClaimingSentinelTransport(stock.SentinelTransport):  # type: ignore[misc] 
 
 
 def install() -> None:
-    """Let this process's Redis connections of kombu be claiming ones."""
+    """Make kombu use this transport for the Redis connections of this process."""
     for scheme in ("redis", "rediss"):
         TRANSPORT_ALIASES[scheme] = f"{__name__}:{ClaimingTransport.__name__}"
     TRANSPORT_ALIASES["sentinel"] = f"{__name__}:{ClaimingSentinelTransport.__name__}"

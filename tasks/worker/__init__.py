@@ -1,1 +1,1 @@
-"""Parts of a worker around the pipeline: assembly, heartbeat, model reloader, redelivery."""
+"""Parts of a worker outside the pipeline: assembly, heartbeat, model reloader, redelivery."""

@@ -1,4 +1,4 @@
-"""What Celery's main loop wants of the record store, on a thread of its own: a store that is down holds up no heartbeat."""
+"""Calls of the task store for Celery's main loop, on a thread of their own: a store that is down must not delay heartbeats."""
 
 from __future__ import annotations
 
@@ -17,14 +17,17 @@ from tasks.pipeline.stage import Stage
 
 logger = logging.getLogger(__name__)
 
-#: Of the tasks whose deadline has passed, at a time.
+#: Tasks that are ended in one call because their deadline has passed.
 _EXPIRE_LIMIT = 1000
 
 Ends = Mapping[str, ItemEnd]
 
 
 class BackgroundStoreCalls(Stage):
-    """Run in the order they come, each until the store answers. What is left at a stop comes again with its message."""
+    """Runs calls in their order, each until the store answers.
+
+    Calls that are left at a stop are dropped: their messages are delivered again.
+    """
 
     name = "store_calls"
 
@@ -34,19 +37,19 @@ class BackgroundStoreCalls(Stage):
         self._rejected = rejected
         self._inbox: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
 
-    def do(self, errand: Callable[[], object]) -> None:
-        """Call `errand` once those before it are done; again while it raises ServiceUnavailable."""
-        self._inbox.put(errand)
+    def submit(self, call: Callable[[], object]) -> None:
+        """Run `call` once the calls before it are done; repeat it while it raises ServiceUnavailable."""
+        self._inbox.put(call)
 
     def resolve_outcomes(self, ends: Ends, then: Callable[[Ends], None]) -> None:
-        """Call `then` with the same ends, those of tasks that ended elsewhere with the outcome that their records have."""
+        """Call `then` with the same ends, in which tasks that ended on another worker have the outcome of their record."""
         if all(end.outcome is not None for end in ends.values()):
             then(ends)
         else:
-            self._inbox.put(lambda: then(self._settled(ends)))
+            self._inbox.put(lambda: then(self._with_outcomes(ends)))
 
     def cancel(self, task_ids: Sequence[str], *, running: bool) -> None:
-        """End tasks as canceled; those that run only if `running`."""
+        """Cancel tasks; the running ones only if `running`."""
         self._inbox.put(lambda: self._cancel(task_ids, running=running))
 
     def put_aside(self, queue_name: str, content: Mapping[str, Any], reason: str, then: Callable[[], None]) -> None:
@@ -61,20 +64,20 @@ class BackgroundStoreCalls(Stage):
 
     def step(self) -> None:
         try:
-            errand = self._inbox.get(timeout=0.5)
+            call = self._inbox.get(timeout=0.5)
         except queue.Empty:
             return
         try:
-            self.until_available(errand, give_up=self.stopping.is_set)
+            self.until_available(call, give_up=self.stopping.is_set)
         except Exception:
-            # The message of it stays unacknowledged and comes again; those of others go on.
-            logger.exception("a request to the record store failed")
+            # The message of this call stays unacknowledged and is delivered again; other messages are not affected.
+            logger.exception("a call of the task store failed")
 
-    def _settled(self, ends: Ends) -> Ends:
+    def _with_outcomes(self, ends: Ends) -> Ends:
         dropped = [task_id for task_id, end in ends.items() if end.outcome is None]
         records = self._store.get_many(dropped)
         if any(record is not None and record.outcome is None for record in records):
-            # Another worker has it; or its deadline has passed, and nobody has said so yet.
+            # Another worker has the task; or its deadline has passed, and it has not been ended yet.
             log_expired(self._store.expire_due(_EXPIRE_LIMIT))
             records = self._store.get_many(dropped)
         return {**ends, **{task_id: _end_of(task_id, record) for task_id, record in zip(dropped, records, strict=True)}}
@@ -86,12 +89,12 @@ class BackgroundStoreCalls(Stage):
             try:
                 self._store.cancel(record.task_id)
             except (TaskAlreadyFinished, TaskNotFound) as error:
-                logger.info("revoke of %s: %s", record.task_id, error)
+                logger.info("the revoke of %s has no effect: %s", record.task_id, error)
 
 
 def _end_of(task_id: str, record: TaskRecord | None) -> ItemEnd:
     if record is not None:
         runtime_s = (record.finished_at_ms - record.started_at_ms) / 1000 if record.started_at_ms else 0.0
         return ItemEnd(Ending.DROPPED, record.outcome, max(0.0, runtime_s))
-    gone = TaskNotFound("its record is gone: withdrawn, or it ended too long ago", task_id=task_id)
+    gone = TaskNotFound("the task's record is gone: the task was withdrawn, or it ended too long ago", task_id=task_id)
     return ItemEnd(Ending.DROPPED, Outcome.of_error(TaskStatus.FAILED, gone))

@@ -1,4 +1,4 @@
-"""The threads that say that this worker is alive: leases renewed, models announced."""
+"""Threads that show that this worker is alive: one renews leases, one announces models."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ logger = logging.getLogger(__name__)
 
 
 class LeaseRenewer(Stage):
-    """Renews what this worker holds, three times in the life of a lease."""
+    """Renews the leases that this worker holds, three times in the life of a lease."""
 
     name = "leases"
 
@@ -37,12 +37,12 @@ class LeaseRenewer(Stage):
             logger.warning("cannot renew %d leases: %s", len(task_ids), error)
             return
         if not all(ours):
-            # Completion by a cancel or a deadline, or taken over after a pause: their commit will be refused.
-            logger.debug("%d tasks are not this worker's any more", ours.count(False))
+            # Canceled, expired, or taken over by another worker after a pause: their commit will be refused.
+            logger.debug("this worker no longer holds %d of its tasks", ours.count(False))
 
 
 class HeartbeatPublisher(Stage):
-    """Tells the others which models are warm here."""
+    """Announces to the other processes the models that are warm in this worker."""
 
     name = "presence"
 

@@ -1,7 +1,7 @@
-"""Follows what commands make of the models: the new in a second process, and over to it between two batches.
+"""Reload of models after commands: the new model is loaded in a second process, which takes over between two batches.
 
-proposal ──▶ load it in a second process, warm it up, report ──▶ committed: it serves, the process that served ends
-                                                           └──▶ withdrawn: it ends, nothing has changed
+proposal ──▶ load it in a second process, warm it up, report ──▶ committed: the second process serves, the first one ends
+                                                           └──▶ withdrawn: the second process ends, nothing has changed
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from tasks.pipeline.stage import RETRY_INTERVAL_S, Stage
 
 logger = logging.getLogger(__name__)
 
-#: Seconds between two looks at what is wanted.
+#: Seconds between two reads of the desired state.
 POLL_INTERVAL_S = 0.5
-#: Seconds until what could not be loaded is tried again.
+#: Seconds until models that could not be loaded are tried again.
 _RELOAD_INTERVAL_S = 10.0
 
 Specs = Mapping[str, ModelSpec]
@@ -34,7 +34,7 @@ Specs = Mapping[str, ModelSpec]
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A second predictor process, and the models that it was made for."""
+    """A second predictor process, and the models that it loads."""
 
     specs: Specs
     process: Process
@@ -44,8 +44,8 @@ class ModelReloader(Stage):
     """Keeps the predictor at the desired state.
 
     Args:
-        specs: the worker's models as the configuration has them, by name.
-        make: a predictor process for these models, not started yet.
+        specs: the worker's models as the configuration describes them, by name.
+        make: returns a predictor process for these models, not started yet.
     """
 
     name = "models"
@@ -67,17 +67,17 @@ class ModelReloader(Stage):
         self._owner = owner
         self._configured = specs
         self._make = make
-        #: what commands want, as it was seen last
+        #: the desired state, as it was last read
         self.state = DesiredState()
         #: the models of the process that serves
         self._current = specs
-        #: the proposal that was answered last, and the process that is warm for it
+        #: the last proposal that was answered, and the process that is warm for it
         self._answered = ""
         self._candidate: _Candidate | None = None
         self._reload_at = 0.0
 
-    def bring_up(self, should_stop: Callable[[], bool]) -> bool:
-        """Start the predictor with what is desired now; False when `should_stop` said so first.
+    def start_predictor(self, should_stop: Callable[[], bool]) -> bool:
+        """Start the predictor with the models of the desired state; return False if `should_stop` returned true before.
 
         Raises:
             ConfigurationError: a model cannot be loaded.
@@ -97,9 +97,9 @@ class ModelReloader(Stage):
         try:
             self._reconcile(*self._desired.read_with_proposal())
         except ServiceUnavailable as error:
-            logger.warning("cannot follow the models: %s", error)
+            logger.warning("cannot read the desired state of the models: %s", error)
         except Exception:
-            logger.exception("cannot follow the models; they stay as they are")
+            logger.exception("cannot reload the models; they stay as they are")
             self.stopping.wait(_RELOAD_INTERVAL_S)
         self.stopping.wait(POLL_INTERVAL_S)
 
@@ -117,13 +117,13 @@ class ModelReloader(Stage):
             self._prepare(proposal)
 
     def _switch(self, state: DesiredState) -> None:
-        """Serve what is wanted; if that cannot be loaded, the process that serves stays, and it is tried again later."""
+        """Serve the desired models; if they cannot be loaded, keep the process that serves and try again later."""
         try:
             candidate = self._candidate_for(state)
             if not candidate.process.start(self.stopping.is_set):
                 return
         except (InferenceError, OSError) as error:
-            logger.critical("%s; this worker stays at its old models and tries again", error)
+            logger.critical("%s; this worker keeps its old models and tries again", error)
             self._end_candidate()
             self._reload_at = time.monotonic() + _RELOAD_INTERVAL_S
             return
@@ -133,7 +133,10 @@ class ModelReloader(Stage):
         self._predictor.switch_to(candidate.process)
 
     def _candidate_for(self, state: DesiredState) -> _Candidate:
-        """The process that is warm for what is wanted; a new one where this worker missed the proposal. Raises InferenceError."""
+        """Return the process that is warm for the desired models; a new one if this worker missed the proposal.
+
+        Raises InferenceError.
+        """
         if self._candidate and self._candidate.process.references == self._wanted(state):
             return self._candidate
         self._end_candidate()
@@ -146,16 +149,16 @@ class ModelReloader(Stage):
             self._candidate = None
 
     def _prepare(self, proposal: Proposal) -> None:
-        """Load what is proposed in a second process, and report how that went."""
+        """Load the proposed model in a second process, and report the result."""
         began = time.monotonic()
         try:
             model = self._load(proposal)
-        except Exception as error:  # noqa: BLE001 whatever the files break, the worker goes on
+        except Exception as error:  # noqa: BLE001 files of any content must not end the worker
             refusal = _refusal(error)
             logger.warning("%s stays as it is, without %s: %s", proposal.model, proposal.files, refusal.detail)
             report = LoadReport(self._owner, error=refusal.to_dict())
         else:
-            if model is None:  # withdrawn meanwhile
+            if model is None:  # the proposal was withdrawn meanwhile
                 return
             report = LoadReport(self._owner, model, load_s=round(time.monotonic() - began, 3))
         self._answered = proposal.change_id
@@ -189,7 +192,7 @@ class ModelReloader(Stage):
         return current is not None and current.change_id == proposal.change_id
 
     def _await_state(self, should_stop: Callable[[], bool]) -> DesiredState | None:
-        """The desired state, waiting for the store; None when `should_stop` said so first."""
+        """Wait for the store and return the desired state; None if `should_stop` returned true before."""
         while not should_stop():
             try:
                 return self._desired.read()
@@ -202,15 +205,15 @@ class ModelReloader(Stage):
         return {name: state.reference(spec) for name, spec in self._configured.items()}
 
     def _resolve(self, state: DesiredState) -> Specs:
-        """Every model with the files that are wanted. Raises InferenceError."""
+        """Return every model with its desired files. Raises InferenceError."""
         specs = dict(self._configured)
         for name in state.models.keys() & specs.keys():
             changed = state.models[name]
             spec = self._files.with_files(specs[name], **asdict(changed.files))
             if spec.digest != changed.model.digest:
                 raise ConfigurationError(
-                    f"{name}: {changed.files.weights_file} is not what it was when a command loaded it: "
-                    f"{spec.digest}, then {changed.model.digest}"
+                    f"{name}: {changed.files.weights_file} has changed since a command loaded it: "
+                    f"the digest is {spec.digest}, and was {changed.model.digest}"
                 )
             specs[name] = spec.model_copy(update={"version": changed.model.version})
         return specs
@@ -220,13 +223,13 @@ class ModelReloader(Stage):
             return self._resolve(state)
         except InferenceError as error:
             raise ConfigurationError(
-                f"{error.detail}; a command gave these files: put them back, or go back to the configuration's models with "
+                f"{error.detail}; a command chose these files: put them back, or return to the models of the configuration with "
                 "`server.py reset-models`"
             ) from error
 
 
 def _by_name(text: str, specs: Specs) -> str:
-    """`text` with the names of model files in place of their locations: clients need not know where they are."""
+    """Replace the locations of model files in `text` by their names: clients must not see the locations."""
     for file in (file for spec in specs.values() for file in spec.local_files.values()):
         text = text.replace(file.location, PurePath(file.location).name)
     return text

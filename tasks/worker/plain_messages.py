@@ -1,11 +1,11 @@
-"""Messages of plain Celery clients: they carry no accepted task, so the worker makes one of each item.
+"""Messages of plain Celery clients: their items are no accepted tasks, so the worker makes a task of each item.
 
-kwargs ──read──▶ UnregisteredTask: a TaskSubmission, and why not where it cannot run ──Intake──▶ record, lease, run
+kwargs ──read──▶ UnregisteredTask: a TaskSubmission, and the error if it cannot run ──Intake──▶ record, lease, run
 
     {"items": [{"object": "uploads/mine/cat.jpg", "request_id": "cat-1"}], "deadline_s": 60, "sinks": ["kafka"]}
 
-A task's id is the message's where it has one item, else the item's `task_id`, else the message's with ".0", ".1", … after it: the
-same each time that the message comes. What is wrong with one item fails that item alone.
+A task's id is the item's `task_id`; without one, the message's id if the message has one item, else the message's id with ".0",
+".1", … after it. It is the same each time the message is delivered. An error in one item fails only that item.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from inference.settings import Settings
 from inference.storage.protocol import is_key
 from tasks.pipeline.jobs import UnregisteredTask
 
-#: Of one message: it is held as a whole until its last item has ended.
+#: Limit for one message: it is held as a whole until its last item has ended.
 MAX_ITEMS = 1000
 
 _EXAMPLE = '{"items": [{"object": "uploads/cat.jpg"}]}'
@@ -42,17 +42,17 @@ class _Strict(BaseModel):
 
 
 class _Item(_Strict):
-    #: its key, or s3://BUCKET/KEY
+    #: key of the object, or s3://BUCKET/KEY
     object: str = Field(min_length=1)
     task_id: Annotated[str, Field(pattern=f"^{TASK_ID_PATTERN}$")] | None = None
     request_id: Any = None
-    #: of raw bytes; the other formats say it themselves
+    #: shape and dtype of raw bytes; files of the other formats contain them
     shape: Any = None
     dtype: Any = None
 
 
 def _name(model: Any) -> Any:
-    """As the API's own messages say it, too: {"name": NAME}."""
+    """Return the model's name, also from the form that the API's messages have: {"name": NAME}."""
     return model["name"] if isinstance(model, dict) and model.keys() == {"name"} else model
 
 
@@ -65,17 +65,17 @@ class _Message(_Strict):
 
 
 def is_accepted(kwargs: Any) -> bool:
-    """Whether the API accepted what this message carries: it names the very files of its model then."""
+    """Return whether the API accepted the tasks of this message: it then names the digest of the model's files."""
     model = kwargs.get("model") if isinstance(kwargs, Mapping) else None
     return isinstance(model, Mapping) and "digest" in model
 
 
 class PlainMessageReader:
-    """Reads the messages that are to be adopted.
+    """Reads messages whose tasks have no record.
 
     Args:
-        specs: the models whose queues are consumed.
-        effective: the configuration as commands have changed it.
+        specs: models whose queues this worker consumes.
+        effective: returns the configuration with the changes that commands made.
     """
 
     def __init__(self, settings: Settings, specs: Sequence[ModelSpec], *, effective: Callable[[], ConfigSnapshot]) -> None:
@@ -86,14 +86,14 @@ class PlainMessageReader:
     def read(
         self, kwargs: Any, *, message_id: str, queue: str, expires_in_s: float | None = None
     ) -> tuple[UnregisteredTask, ...]:
-        """One for each item; a message that cannot be read is a single one, refused.
+        """Return a task for each item; for a message that cannot be read a single one, with its refusal.
 
         Args:
-            queue: where the message came from: it says which model is meant.
-            expires_in_s: seconds until the sender wants no result any more; 0 or less: it is past.
+            queue: the queue of the message, which tells the model.
+            expires_in_s: seconds until the sender no longer wants a result; 0 or less: that time has passed.
 
         Raises:
-            InferenceError: there can be no record of it, and why.
+            InferenceError: no record of the message can be made; the error says why.
         """
         draft = self._draft(message_id, queue)
         try:
@@ -110,9 +110,9 @@ class PlainMessageReader:
     def _draft(self, message_id: str, queue: str) -> TaskSubmission:
         spec = self._specs.get(queue)
         if spec is None:
-            raise ModelNotFound(f"{shown(queue)} is no queue of a model here", expected=" or ".join(self._specs))
+            raise ModelNotFound(f"{shown(queue)} is not the queue of a model of this worker", expected=" or ".join(self._specs))
         if not is_task_id(message_id):
-            detail = f"the message's id, {shown(message_id)}, cannot be a task's"
+            detail = f"the message's id, {shown(message_id)}, cannot be the id of a task"
             raise InvalidRequest(detail, expected="at most 128 letters, digits, . _ -")
         return TaskSubmission(
             task_id=message_id,
@@ -124,7 +124,7 @@ class PlainMessageReader:
         )
 
     def _filled(self, draft: TaskSubmission, message: _Message, expires_in_s: float | None) -> TaskSubmission:
-        """With what the message says of all its items. Raises InferenceError."""
+        """Return the draft with the values that the message has for all its items. Raises InferenceError."""
         if message.model not in (None, draft.model.name):
             raise ModelNotFound(
                 f"{draft.queue} is not the queue of {shown(message.model)}",
@@ -141,7 +141,7 @@ class PlainMessageReader:
             )
         left_s = math.inf if expires_in_s is None else expires_in_s
         if left_s <= 0:
-            raise DeadlineExceeded("the message had expired before a worker got it")
+            raise DeadlineExceeded("the message expired before a worker received it")
         sinks = self._effective().sinks_for(message.sinks, field="sinks")
         return dataclasses.replace(draft, deadline_s=min(wanted_s, left_s), sinks=sinks, priority=message.priority)
 
@@ -156,29 +156,29 @@ class PlainMessageReader:
         return UnregisteredTask(dataclasses.replace(draft, task_id=task_id, request_id=request_id, item=queue_item))
 
     def _key(self, text: str, field: str) -> str:
-        """The key in the store of the uploads, which is the only one that is read."""
+        """Return the key in the bucket of the uploads, the only bucket that is read. Raises InvalidMetadata."""
         uploads = self._settings.uploads
         bucket, _, key = text.removeprefix("s3://").partition("/") if text.startswith("s3://") else (uploads.bucket, "", text)
         if bucket != uploads.bucket or not {"", ".", ".."}.isdisjoint(key.split("/")) or not is_key(key):
             raise InvalidMetadata(
-                f"{shown(text)} is no key of the store of the uploads", field=f"{field}.object", expected="uploads/cat.jpg"
+                f"{shown(text)} is not a key in the bucket of the uploads", field=f"{field}.object", expected="uploads/cat.jpg"
             )
         return key
 
 
 def _header(item: _Item) -> ImageHeader | None:
-    """None where the bytes will tell. Raises InvalidMetadata."""
+    """Return the header of raw bytes; None for a file, which has its own. Raises InvalidMetadata."""
     if item.shape is None and item.dtype is None:
         return None
     return ImageHeader(ImageFormat.RAW, parse_shape(item.shape), parse_dtype(item.dtype).str)
 
 
 def _parsed(kind: type[T], sent: Any, example: str, field: str = "") -> T:
-    """Raises InvalidMetadata."""
+    """Validate `sent` as a `kind`. Raises InvalidMetadata."""
     try:
         return kind.model_validate(sent)
     except ValidationError as error:
         problem = error.errors()[0]
-        where = ".".join(filter(None, (field, *(shown_name(str(part)) for part in problem["loc"]))))
-        what = "not a mapping" if problem["type"] == "model_type" else problem["msg"]
-        raise InvalidMetadata(f"{where or 'kwargs'}: {what}", field=where or None, expected=example) from error
+        path = ".".join(filter(None, (field, *(shown_name(str(part)) for part in problem["loc"]))))
+        reason = "not a mapping" if problem["type"] == "model_type" else problem["msg"]
+        raise InvalidMetadata(f"{path or 'kwargs'}: {reason}", field=path or None, expected=example) from error

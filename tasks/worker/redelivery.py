@@ -1,9 +1,9 @@
-"""Messages that come again, which may have ended the worker that had them before.
+"""Messages that are delivered again, since they may have ended the worker that had them before.
 
-From its lease on, a task's record counts what the death of its worker means (`losses`, `deaths`). Before that only the message
-can be blamed, and only by a worker that ended over it: so each that comes again is taken alone, from a note in Redis until its
-tasks are leased. One whose note stands for too many workers is not taken any more. Restarts, lost connections and what was
-merely prefetched count for nothing.
+Once a task is leased, its record counts the deaths of its workers (`losses`, `deaths`). Before the lease only the message can be
+the cause of a death. Therefore messages that are delivered again are taken one at a time: a note in Redis says that a worker
+takes the message, and it is deleted when the tasks are leased. If too many workers have ended with the note of a message in
+place, the message is refused. Restarts, lost connections and messages that were only prefetched are not counted.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
-class _Taking:
+class _Redelivery:
     message_id: str
-    #: of a message that may be handled
+    #: called if the message may be handled
     handle: Callable[[], None]
-    #: of one that may not, with how many workers it ended
+    #: called if it may not, with the number of workers that it ended
     refuse: Callable[[int], None]
     is_submitted: bool = False
 
 
 class Redeliveries:
-    """Takes messages that came again, one at a time. Its methods are called on the main loop.
+    """Takes messages that are delivered again, one at a time. The methods are called on the main loop.
 
     Args:
-        max_deaths: workers that may end over a message until it is refused.
+        max_deaths: number of workers that a message may end before it is refused.
     """
 
     def __init__(
@@ -54,70 +54,70 @@ class Redeliveries:
         self._main_loop = main_loop
         self._owner = owner
         self._max_deaths = max_deaths
-        self._waiting: deque[_Taking] = deque()
-        self._current: _Taking | None = None
-        #: the current one, while Celery's handler runs
-        self._handled: _Taking | None = None
+        self._waiting: deque[_Redelivery] = deque()
+        self._current: _Redelivery | None = None
+        #: the current message, while Celery's handler runs
+        self._handled: _Redelivery | None = None
 
     def take(self, message_id: str, *, handle: Callable[[], None], refuse: Callable[[int], None]) -> None:
-        """Call `handle`, or `refuse` with how many workers the message ended, once those before it are taken."""
-        self._waiting.append(_Taking(message_id, handle, refuse))
+        """Call `handle`, or `refuse` with the number of workers that the message ended, after the messages before it."""
+        self._waiting.append(_Redelivery(message_id, handle, refuse))
         if self._current is None:
             self._take_next()
 
     def watch(self, delivery: Delivery) -> None:
-        """The message that is handled now, if it came again, is taken once `delivery` is leased."""
-        taking, self._handled = self._handled, None
-        if taking is not None:
-            taking.is_submitted = True
-            delivery.on_leased = lambda: self._main_loop.call(lambda: self._was_taken(taking))
+        """Note that the message that is handled now, if it was delivered again, is taken once `delivery` is leased."""
+        redelivery, self._handled = self._handled, None
+        if redelivery is not None:
+            redelivery.is_submitted = True
+            delivery.on_leased = lambda: self._main_loop.call(lambda: self._finish(redelivery))
 
     def forget_waiting(self) -> None:
-        """Drop those of a connection that was lost: they come once more."""
+        """Drop the waiting messages of a connection that was lost: they are delivered once more."""
         self._waiting.clear()
 
     def _take_next(self) -> None:
         if self._waiting:
-            self._current = taking = self._waiting.popleft()
-            self._store_calls.do(lambda: self._note(taking))
+            self._current = redelivery = self._waiting.popleft()
+            self._store_calls.submit(lambda: self._note(redelivery))
 
-    def _note(self, taking: _Taking) -> None:
-        """On the thread of the store_calls."""
+    def _note(self, redelivery: _Redelivery) -> None:
+        """Write the note in Redis, on the thread of the store calls."""
         deaths = 0
         try:
-            deaths = self._taken.take(taking.message_id, self._owner)
+            deaths = self._taken.take(redelivery.message_id, self._owner)
         except ServiceUnavailable:
             raise  # tried again
-        except Exception:  # the messages behind it wait for this one
-            logger.exception("it is not known how many workers ended over the message %s", taking.message_id)
-        self._main_loop.call(lambda: self._go_on(taking, deaths))
+        except Exception:  # go on: the other messages wait for this one
+            logger.exception("it is not known how many workers the message %s has ended; it is taken", redelivery.message_id)
+        self._main_loop.call(lambda: self._handle_or_refuse(redelivery, deaths))
 
-    def _go_on(self, taking: _Taking, deaths: int) -> None:
+    def _handle_or_refuse(self, redelivery: _Redelivery, deaths: int) -> None:
         if deaths >= self._max_deaths:
-            # The note stays: should this worker end before the message is gone, it is refused once more.
-            taking.refuse(deaths)
-            self._end(taking)
+            # The note stays: if this worker ends before the message is gone, the message is refused once more.
+            redelivery.refuse(deaths)
+            self._end(redelivery)
             return
-        self._handled = taking
+        self._handled = redelivery
         try:
-            taking.handle()
+            redelivery.handle()
         finally:
             self._handled = None
-            if not taking.is_submitted:
-                self._was_taken(taking)
+            if not redelivery.is_submitted:
+                self._finish(redelivery)
 
-    def _was_taken(self, taking: _Taking) -> None:
-        self._store_calls.do(lambda: self._taken.forget(taking.message_id))
-        self._end(taking)
+    def _finish(self, redelivery: _Redelivery) -> None:
+        self._store_calls.submit(lambda: self._taken.forget(redelivery.message_id))
+        self._end(redelivery)
 
-    def _end(self, taking: _Taking) -> None:
-        if taking is self._current:
+    def _end(self, redelivery: _Redelivery) -> None:
+        if redelivery is self._current:
             self._current = None
             self._take_next()
 
 
-class TaskBurial:
-    """Ends the tasks of a message that is not taken any more as dead letters, their input kept."""
+class MessageDeadLetters:
+    """Makes the tasks of a message that is refused dead letters, and keeps their input."""
 
     def __init__(self, store: WorkerStore, objects: ObjectStore, owner: str) -> None:
         self._store = store
@@ -125,7 +125,10 @@ class TaskBurial:
         self._owner = owner
 
     def move_to_dead_letters(self, task_ids: Sequence[str], reason: str) -> bool:
-        """Whether each of them has a record, which says how it ended or goes on elsewhere. Raises ServiceUnavailable."""
+        """Make tasks dead letters; return whether all of them have a record, so that the message is no longer needed.
+
+        Tasks that have ended, or that another worker has, stay as they are. Raises ServiceUnavailable.
+        """
         states = [lease.state for lease in self._store.lease(self._owner, task_ids).leases] if task_ids else []
         leased = [task_id for task_id, state in zip(task_ids, states, strict=True) if state is LeaseState.LEASED]
         for record in self._store.get_many(leased):
@@ -136,14 +139,14 @@ class TaskBurial:
 
 
 def id_of_redelivered(message: Any) -> str | None:
-    """The id of a message that was delivered before; None for all others."""
+    """Return the id of a message that was delivered before; None for all others."""
     message_id = message.headers.get("id") if isinstance(message.headers, Mapping) else None
-    is_again = bool((message.delivery_info or {}).get("redelivered"))
-    return message_id if is_again and isinstance(message_id, str) else None
+    is_redelivered = bool((message.delivery_info or {}).get("redelivered"))
+    return message_id if is_redelivered and isinstance(message_id, str) else None
 
 
 def task_ids_of(message: Any) -> list[str]:
-    """The ids of its tasks; none where it cannot be read."""
+    """Return the ids of the message's tasks; none if it cannot be read."""
     message_id = message.headers.get("id")
     try:
         items = json.loads(message.body)[1]["items"]

@@ -1,4 +1,4 @@
-"""One worker: its predictor process, a pipeline for each model, and the threads that keep it known."""
+"""One worker: its predictor process, a pipeline for each model, and the threads in the background."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ _MAX_ARENA_BYTES = 2**26
 
 
 class InferenceWorker:
-    """What runs behind the Celery consumer.
+    """Everything that runs behind the Celery consumer.
 
     Args:
-        specs: the models whose queues this worker consumes.
-        models: the same, for what the configuration says of them.
+        specs: models whose queues this worker consumes.
+        models: the same models as a registry, for `ConfigSnapshot`.
     """
 
     def __init__(
@@ -69,12 +69,12 @@ class InferenceWorker:
         self._held = HeldJobs()
         self.store_calls = BackgroundStoreCalls(store, rejected)
         self.plain_messages = PlainMessageReader(
-            settings, specs, effective=lambda: ConfigSnapshot(settings, models, self._changer.state)
+            settings, specs, effective=lambda: ConfigSnapshot(settings, models, self._reloader.state)
         )
         by_name = {spec.name: spec for spec in specs}
         self._arenas = {name: SlotArena(spec.input, _slots(spec, options)) for name, spec in by_name.items()}
         self.predictor = VersionedPredictor(self._make_process(by_name))
-        self._changer = ModelReloader(
+        self._reloader = ModelReloader(
             desired,
             files,
             self.predictor,
@@ -85,15 +85,15 @@ class InferenceWorker:
         return_large_blocks(from_bytes=8 * 2**20, kept_bytes=32 * 2**20)  # Pillow's blocks of pixels have up to 16 MiB
         self._memory = DecodeMemory(options.decode_memory_mb * 2**20, max_large=max(1, options.io_threads - 1))
         self._pipelines = {name: self._make_pipeline(spec, objects, settings) for name, spec in by_name.items()}
-        self._keepers = (
+        self._background_stages = (
             LeaseRenewer(store, self.owner, self._held, lease_s=settings.task_store.lease_s),
             HeartbeatPublisher(presence, self.owner, self.predictor),
             self.store_calls,
-            self._changer,
+            self._reloader,
         )
 
     def start(self, should_stop: Callable[[], bool]) -> bool:
-        """Load the models and start the threads; False when `should_stop` said so first.
+        """Load the models and start the threads; return False if `should_stop` returned true before.
 
         Raises:
             ConfigurationError: a model cannot be loaded.
@@ -101,7 +101,7 @@ class InferenceWorker:
         logger.info("loading %s", ", ".join(self._pipelines))
         is_up = False
         try:
-            is_up = self._changer.bring_up(should_stop)
+            is_up = self._reloader.start_predictor(should_stop)
         finally:
             if not is_up:
                 self.predictor.stop()
@@ -109,8 +109,8 @@ class InferenceWorker:
             return False
         for model in self.predictor.loaded.values():
             logger.info("%s is warm: %.1f ms for one image, by %s", model.model, model.predict_ms, model.runtime)
-        for keeper in self._keepers:
-            keeper.start()
+        for stage in self._background_stages:
+            stage.start()
         for pipeline in self._pipelines.values():
             pipeline.start()
         return True
@@ -150,14 +150,14 @@ class InferenceWorker:
         self._pipelines[delivery.message.model.name].submit(delivery)
 
     def stop(self) -> None:
-        """Finish and commit what runs, give the rest back, end the predictor."""
+        """Finish and commit the running batches, give the other tasks back, end the predictor."""
         for pipeline in self._pipelines.values():
             pipeline.begin_stop()
         finished = [pipeline.stop(self._options.drain_timeout_s) for pipeline in self._pipelines.values()]
-        for keeper in self._keepers:
-            keeper.stop()
-        for keeper in self._keepers:
-            keeper.join(1)
+        for stage in self._background_stages:
+            stage.stop()
+        for stage in self._background_stages:
+            stage.join(1)
         try:
             if all(finished):
                 self._give_back()
@@ -165,7 +165,7 @@ class InferenceWorker:
                 logger.error("the running batch did not end within %g s; it runs again", self._options.drain_timeout_s)
             self._presence.leave(self.owner)
         except ServiceUnavailable as error:
-            logger.warning("cannot give back what was prefetched (%s); its leases run out", error)
+            logger.warning("cannot give prefetched tasks back (%s); their leases run out", error)
         self.predictor.stop()
 
     def _give_back(self) -> None:
@@ -176,7 +176,7 @@ class InferenceWorker:
 
 
 def _slots(spec: ModelSpec, options: WorkerSettings) -> int:
-    """For every image that is held, where that takes little memory; else for the batch that runs and the next one."""
+    """Return the number of slots: one for each image that is held if that takes little memory, else for two batches."""
     held = (options.prefetch_batches + 1) * options.max_batch_size  # a message is claimed whole
     least = 2 * options.max_batch_size + options.io_threads
     return max(least, min(held, _MAX_ARENA_BYTES // spec.input.bytes_per_image))

@@ -232,7 +232,7 @@ except ServiceUnavailable:
         (tmp_path / "objects").mkdir()
         asked: list[object] = []
         monkeypatch.setattr("os.access", lambda path, mode: asked.append((path, mode)))
-        with pytest.raises(ServiceUnavailable, match="no right to write"):
+        with pytest.raises(ServiceUnavailable, match="no permission to write"):
             LocalObjectStore(tmp_path / folder).ping()
         assert asked == [(tmp_path / "objects" if folder == "objects" else tmp_path, os.R_OK | os.W_OK | os.X_OK)]
 

@@ -115,7 +115,7 @@ def test_what_is_wrong_is_in_the_event_and_in_the_record(user: CeleryUser) -> No
         assert (task["status"], task["error"]["code"], task["error"]["field"]) == ("failed", "invalid_metadata", field)
         assert events.types(task_id) == ["received", "failed"]
         assert "InvalidMetadata" in events.of[task_id][-1]["exception"]
-    assert "chords are not run" in events.of[chained_id][-1]["exception"]
+    assert "chords are not supported" in events.of[chained_id][-1]["exception"]
     assert user.inspect("reserved") == user.inspect("active") == []
 
 

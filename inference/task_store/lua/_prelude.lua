@@ -1,8 +1,8 @@
 -- Functions that the scripts share; each script is run with this text before its own.
 --
--- KEYS[1] is PREFIX, which all keys begin with, and stays out of the comments: `task:ID` is PREFIX:task:ID. A script lists the keys
--- that it uses, by these functions too; docs/redis-keys.md has all of them. Times are on the server's clock, ms since the epoch.
--- Commands of Redis 6.2 only.
+-- KEYS[1] is PREFIX, with which all keys begin. The comments leave it out: `task:ID` is PREFIX:task:ID. Each script lists the keys
+-- that it uses, directly or through these functions; docs/redis-keys.md lists all keys. Times are on the server's clock, ms since
+-- the epoch. Only commands of Redis 6.2 are used.
 
 local prefix = KEYS[1]
 
@@ -44,7 +44,7 @@ local function wait_again(id, queue, seq, priority)
   if tonumber(priority) > 0 then redis.call('ZADD', key('urgent', queue), priority, id) end
 end
 
--- One command for many arguments: those before `values`, then these; Lua cannot pass on more than some thousand at a time.
+-- Call a command with many arguments: first the given ones, then `values`, in parts: Lua cannot pass more than a few thousand.
 local function call_with_all(values, ...)
   local first = {...}
   for start = 1, #values, 1000 do
@@ -54,7 +54,7 @@ local function call_with_all(values, ...)
   end
 end
 
--- Delete inline images by their keys; `inline-bytes` counts the bytes of all that there are.
+-- Delete inline images by their keys, and subtract their bytes from `inline-bytes`.
 local function delete_images(keys)
   local bytes = 0
   for _, image_key in ipairs(keys) do bytes = bytes + redis.call('STRLEN', image_key) end
@@ -62,8 +62,8 @@ local function delete_images(keys)
   if bytes > 0 and redis.call('DECRBY', key('inline-bytes'), bytes) <= 0 then redis.call('DEL', key('inline-bytes')) end
 end
 
--- To be removed from the sets of those that wait (waiting; urgent, by priority, where that is over 0), by queue; `stop_waiting`
--- does it for all at once, and notes in the queue's set `running` those that run, or no more.
+-- By queue, tasks that no longer wait. `stop_waiting` removes all of them at once from the queue's sets `waiting` and `urgent`, and
+-- adds them to its set `running` (`note` is SADD) or removes them from it (SREM).
 local started_or_ended = {}
 
 local function mark_not_waiting(id, queue)
@@ -85,7 +85,7 @@ local function append(list, one, another)
   list[#list + 1] = another
 end
 
--- Lease every one of `ids` until `lease` ms from now.
+-- Lease all `ids` for `lease` ms from now.
 local function lease_all(ids, lease)
   local members = {}
   for _, id in ipairs(ids) do append(members, now + lease, id) end
@@ -96,8 +96,8 @@ local function extend_ttl(index, ttl)
   if redis.call('PTTL', index) < ttl then redis.call('PEXPIRE', index, ttl) end
 end
 
--- An index lives as long as tasks come with its request id, its entries no longer than their records: each acceptance looks at
--- two entries at random, so that no more than about half of a long index is of records that are gone.
+-- An index lives as long as tasks with its request id are accepted, but its entries may outlive their records. Each acceptance
+-- examines two random entries, so that at most about half of a long index has no records.
 local function forget_some_gone(index)
   if redis.call('ZCARD', index) <= 100 then return end
   for _, id in ipairs(redis.call('ZRANDMEMBER', index, 2)) do
@@ -105,8 +105,8 @@ local function forget_some_gone(index)
   end
 end
 
--- How long records were let live, by when that was last so, to the hour: nobody may take a record that is gone for one that never
--- was, and lives differ from process to process and change with the settings.
+-- Times that records live after their end, by the time of their last use, to the hour. They differ between processes and change
+-- with the settings; a record that has expired must not be taken for a task that was never accepted.
 local lives, LIFE_MEMORY_MS, LIFE_ROUND_MS = key('seq', 'lives'), 90000000, 3600000
 
 local function note_life(ttl)
@@ -116,13 +116,13 @@ local function note_life(ttl)
   redis.call('PEXPIRE', lives, LIFE_MEMORY_MS)
 end
 
--- Times to live of records that end here; every script has one `ttl` for all of them.
+-- Time to live of the records that this script ends; a script has one `ttl` for all of them.
 local given_life
 
--- Of tasks that wait for a sink, or end here: by batch, how long its record is to live; `settle_batches` does it for all at once.
+-- By batch, how long its record lives, for tasks that end here or wait for a sink; `set_batch_lives` sets it for all at once.
 local batch_lives = {}
 
-local function settle_batches()
+local function set_batch_lives()
   if given_life then note_life(given_life) end
   for batch, ttl in pairs(batch_lives) do
     if ttl == KEEP then
@@ -133,8 +133,8 @@ local function settle_batches()
   end
 end
 
--- How long a record lives after nothing more is to come: `ttl` ms, or for ever (KEEP: a dead letter). `settle_batches` comes after.
--- The last three are what the record says.
+-- Let a record expire after `ttl` ms, or never (KEEP: a dead letter). Call `set_batch_lives` afterwards. The last three arguments
+-- are fields of the record.
 local function let_expire(id, ttl, request_id, seq, batch)
   if ttl == KEEP then return end
   redis.call('PEXPIRE', record(id), ttl)
@@ -146,7 +146,7 @@ local function let_expire(id, ttl, request_id, seq, batch)
   if batch then batch_lives[batch] = batch_lives[batch] or ttl end
 end
 
--- An attempt dies once, however many notice it, and however often they say so.
+-- Count the crash of the current attempt, once, even if several processes report it, or one reports it again.
 local function count_death(id)
   local record_key = record(id)
   local attempts, died_attempt, deaths = unpack(redis.call('HMGET', record_key, 'attempts', 'died_attempt', 'deaths'))
@@ -155,7 +155,7 @@ local function count_death(id)
   return redis.call('HINCRBY', record_key, 'deaths', 1)
 end
 
--- What is to be known of a record to end it; no status where there is none.
+-- Read the fields of a record that are needed to end its task; `status` is false if there is no record.
 local function read(id)
   local status, owner, attempts, queue, reply_to, sinks, request_id, seq, batch, created_at, priority =
     unpack(redis.call('HMGET', record(id), 'status', 'owner', 'attempts', 'queue', 'reply_to', 'sinks', 'request_id', 'seq',
@@ -164,7 +164,7 @@ local function read(id)
     request_id = request_id, seq = seq, batch = batch, created_at = created_at, priority = priority}
 end
 
--- By what a record says of its sinks: outbox, delivery field, ...
+-- By the field `sinks` of a record: outbox, delivery field, ...
 local outboxes = {}
 
 local function outboxes_of(sinks)
@@ -186,11 +186,12 @@ local function refusing_sinks(record_key)
   return sinks
 end
 
--- By channel, the parts of the message that goes there.
+-- By channel, the parts of the message that is published there.
 local replies = {}
 local ended, ended_images = {}, {}
 
--- The one way into a terminal state, from what `read` gave: record, outbox; `flush_effects` comes after the last one.
+-- Move a task that `read` returned into a terminal state, in its record and outboxes. No other function does. Call `flush_effects`
+-- after the last task.
 local function finish(task, status, outcome, ttl)
   local id = task.id
   local fields = {'status', status, 'finished_at', now, 'outcome', outcome, 'owner', ''}
@@ -211,7 +212,7 @@ local function finish(task, status, outcome, ttl)
   if undelivered == 0 then
     let_expire(id, ttl, task.request_id, task.seq, task.batch)
   elseif task.batch then
-    batch_lives[task.batch] = KEEP -- its tasks may wait for their sink for longer than it was to live
+    batch_lives[task.batch] = KEEP -- its tasks may wait for their sink longer than the time to live
   end
   if task.reply_to ~= '' then
     local parts = replies[task.reply_to] or {}
@@ -220,10 +221,11 @@ local function finish(task, status, outcome, ttl)
   end
 end
 
--- Waiting sets, batches, leases, deadlines, images; one message for each API process that waits, however many results it gets.
+-- Apply the effects of all ended tasks: waiting sets, batches, leases, deadlines, images; and publish one message to each API
+-- process that waits for results.
 local function flush_effects()
   stop_waiting('SREM')
-  settle_batches()
+  set_batch_lives()
   call_with_all(ended, 'ZREM', key('leases'))
   call_with_all(ended, 'ZREM', key('deadlines'))
   delete_images(ended_images)

@@ -1,4 +1,4 @@
--- Accept submissions: a task or a batch each, whole or not at all.
+-- Accept submissions: each is a task or a batch, accepted completely or not at all.
 --
 -- Keys:
 --   task:ID             hash        task record; created
@@ -6,14 +6,14 @@
 --   inline-bytes        string      bytes of all inline images; increased
 --   batch:BATCH_ID      string      items of a batch, as JSON; created
 --   request:REQUEST_ID  sorted set  tasks of a request id, by acceptance number; added to
---   idempotency:KEY     hash        `subject` and `fingerprint` of the request that had this key
+--   idempotency:KEY     hash        `subject` and `fingerprint` of the request with this key; created
 --   seq                 string      acceptance number of the last task; increased
 --   waiting:QUEUE       sorted set  tasks that wait, by acceptance number; added to
---   urgent:QUEUE        sorted set  those of them with a priority over 0, by priority; added to
+--   urgent:QUEUE        sorted set  waiting tasks with a priority over 0, by priority; added to
 --   running:QUEUE       set         tasks that run; counted
 --   deadlines           sorted set  task ids by deadline, ms; added to
 --
--- Messages are pushed to the lists that the arguments name (Celery's broker on the same server).
+-- Messages, and tokens for wake-up lists, are pushed to the lists that the arguments name (Celery's broker on the same server).
 --
 -- Arguments: the number of submissions; for each, how many arguments follow, and these:
 --   subject, max_depth, result_ttl_ms, idempotency_key, fingerprint, idempotency_ttl_ms, entries;
@@ -21,14 +21,14 @@
 --   how many queues have a room, and for each queue, room, window;
 --   for each task id, request_id, item, image or '', queue, deadline_ms, priority, how many arguments the fields of its record take,
 --   these fields (field, value, ...).
--- `subject` is task:ID or batch:ID: what is accepted, and what the idempotency key stands for. `entries` is the record of a batch.
--- `room` is how many tasks there may be, counting tasks that run, tasks that go before, and these, so that they end in time; a queue
--- without a room takes any number. A task with a priority passes tasks of lower ones, except as many as `window` says, which workers
--- hold already.
+-- `subject` is task:ID or batch:ID: it is accepted, and found by the idempotency key. `entries` is the record of a batch.
+-- `room` is the limit for the sum of running tasks, waiting tasks that take precedence, and the new tasks, so that these end in
+-- time; a queue without a room takes any number. A task with a priority overtakes tasks of lower priorities, except up to `window`
+-- tasks, which workers hold already.
 -- Answer: for each submission its state, the subject that the state is about, or the queue that is full or too slow, and the bytes
 -- of all inline images after the call.
 
--- Gives the rooms by queue, and where the tasks begin.
+-- Returns the rooms by queue, and the position of the first task in the arguments.
 local function read_rooms(first)
   local rooms = {}
   for number = 0, tonumber(ARGV[first]) - 1 do
@@ -49,7 +49,7 @@ local function read_tasks(first, last)
   return tasks
 end
 
--- Gives the queues of the tasks in their order, and by queue how many come and the lowest priority among them.
+-- Returns the queues of the tasks in their order, and by queue the number of new tasks and their lowest priority.
 local function count_coming(tasks)
   local queues, coming = {}, {}
   for _, task in ipairs(tasks) do
@@ -63,7 +63,7 @@ local function count_coming(tasks)
   return queues, coming
 end
 
--- Gives what keeps the `coming` tasks out of a queue; nil for nothing. Where no task is open they always go in.
+-- Returns the reason why a queue refuses the `coming` tasks; nil if it takes them. A queue without open tasks always takes them.
 local function refusal(queue, coming, room, max_depth)
   local waiting = redis.call('ZCARD', key('waiting', queue))
   if max_depth > 0 and waiting + coming.count > max_depth then return 'overloaded' end
@@ -75,7 +75,7 @@ local function refusal(queue, coming, room, max_depth)
   return ahead > 0 and ahead + coming.count > room.tasks and 'late' or nil
 end
 
-local image_bytes = 0 -- written by this call
+local image_bytes = 0 -- bytes that this call writes
 
 local function write(task, seq, ttl)
   local id, life = task.id, task.deadline + ttl
@@ -85,7 +85,7 @@ local function write(task, seq, ttl)
     redis.call('SET', image(id), task.image, 'PX', life)
     image_bytes = image_bytes + #task.image
   end
-  if task.request_id ~= id then -- else it is found by its id
+  if task.request_id ~= id then -- else the task is found by its id
     local index = key('request', task.request_id)
     redis.call('ZADD', index, seq, id)
     extend_ttl(index, life)
@@ -104,7 +104,7 @@ local function accept(first, last)
   max_depth, ttl = tonumber(max_depth), tonumber(ttl)
 
   if redis.call('EXISTS', key(subject)) == 1 then
-    return {'accepted', subject} -- the client sent it again: its first answer got lost
+    return {'accepted', subject} -- the client repeats the request: the first answer got lost
   end
   if idempotency_key ~= '' then
     local known = redis.call('HMGET', key('idempotency', idempotency_key), 'subject', 'fingerprint')
@@ -133,9 +133,9 @@ local function accept(first, last)
     redis.call('PEXPIRE', key('idempotency', idempotency_key), idempotency_ttl)
   end
   for at = first_message, first_room - 1, 3 do
-    local list_key, payload, bell = unpack(ARGV, at, at + 2)
+    local list_key, payload, wake_up_key = unpack(ARGV, at, at + 2)
     redis.call('LPUSH', list_key, payload)
-    if bell ~= '' and redis.call('LLEN', bell) == 0 then redis.call('LPUSH', bell, '') end
+    if wake_up_key ~= '' and redis.call('LLEN', wake_up_key) == 0 then redis.call('LPUSH', wake_up_key, '') end
   end
   return {'accepted', subject}
 end

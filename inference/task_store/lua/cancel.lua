@@ -3,19 +3,19 @@
 -- Keys:
 --   task:ID             hash        task record; ended as canceled
 --   waiting:QUEUE       sorted set  tasks that wait, urgent ones also in `urgent`; an ended task leaves both
---   urgent:QUEUE        sorted set  the urgent ones of them, by priority
+--   urgent:QUEUE        sorted set  urgent waiting tasks, by priority
 --   running:QUEUE       set         tasks that run; an ended task leaves it
 --   leases              sorted set  task ids by end of the lease, ms; an ended task leaves it
 --   deadlines           sorted set  task ids by deadline, ms; an ended task leaves it
 --   image:ID            string      inline image; deleted
 --   inline-bytes        string      bytes of all inline images; decreased
---   outbox:SINK         stream      gets the task id of a task that succeeded
+--   outbox:SINK         stream      not written here, since a canceled task has no result
 --   request:REQUEST_ID  sorted set  tasks of a request id; lives as long as the record
 --   batch:BATCH_ID      string      items of a batch; lives as long as the last record of them
 --   seq:lives           sorted set  the record's time to live is noted here
 --
 -- Arguments: outcome, ttl_ms, call, id, ...
--- `call` tells one call from others: a call that comes again because its answer got lost gets the same answer.
+-- `call` identifies a call: if it is repeated because its answer got lost, it gets the same answer.
 -- Answer: unknown, finished or canceled for each id.
 
 local outcome, ttl, call = ARGV[1], tonumber(ARGV[2]), ARGV[3]

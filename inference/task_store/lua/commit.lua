@@ -3,7 +3,7 @@
 -- Keys:
 --   task:ID             hash        task record; ended
 --   waiting:QUEUE       sorted set  tasks that wait, urgent ones also in `urgent`; an ended task leaves both
---   urgent:QUEUE        sorted set  the urgent ones of them, by priority
+--   urgent:QUEUE        sorted set  urgent waiting tasks, by priority
 --   running:QUEUE       set         tasks that run; an ended task leaves it
 --   leases              sorted set  task ids by end of the lease, ms; an ended task leaves it
 --   deadlines           sorted set  task ids by deadline, ms; an ended task leaves it
@@ -17,12 +17,12 @@
 --   pace:QUEUE          hash        rate at which tasks end; see `note_pace`
 --
 -- Arguments: owner, ttl_ms, then for each task id, attempt, status, dead_letter (0 or 1), model, outcome.
--- `model` is the version that gave the result; '' if there is no result.
+-- `model` is the version that made the result; '' if there is no result.
 -- Answer: 1 for each task whose outcome was written, else 0.
 
 local owner, ttl = ARGV[1], tonumber(ARGV[2])
 local written = {}
-local batches = {} -- by queue, of the tasks that ran: how many, how many of them urgent, when the first was accepted, what ran them
+local batches = {} -- by queue, of the tasks that ran: their number, how many are urgent, when the first was accepted, their model
 
 local function count(task, model)
   local batch = batches[task.queue] or {ended = 0, urgent = 0, since = now}
@@ -33,10 +33,10 @@ local function count(task, model)
   batches[task.queue] = batch
 end
 
--- The hash pace:QUEUE: tasks that ended, and ms in which there was something to do; both fade, so that their quotient is how fast
--- tasks end lately. There was nothing to do between one commit and the acceptance of the first task of the next. The last
--- commits count however long they take, or are ago; but those of another version of the model. A commit without any result says
--- nothing of the version.
+-- Note the rate at which tasks end in the hash pace:QUEUE: tasks that ended, and ms in which there was work. Both fade, so that
+-- their quotient is the recent rate. There was no work between one commit and the acceptance of the first task of the next commit.
+-- The last commits count for any duration and age, except the commits of another version of the model. A commit without a result
+-- does not tell the version.
 local FADE_MS, LEAST_KEPT, LIFE_MS = 2000, 0.7, 86400000
 
 local function note_pace(queue, batch)

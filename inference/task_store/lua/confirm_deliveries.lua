@@ -1,7 +1,7 @@
 -- Note that a sink has confirmed results.
 --
 -- Keys:
---   task:ID             hash        task record; `delivery:SINK`, and expires when no sink is left
+--   task:ID             hash        task record; `delivery:SINK`; expires when every sink has the result
 --   outbox:SINK         stream      the entries are acknowledged and deleted
 --   request:REQUEST_ID  sorted set  tasks of a request id; lives as long as the record
 --   batch:BATCH_ID      string      items of a batch; lives as long as the last record of them
@@ -13,7 +13,7 @@ local sink, group, ttl = ARGV[1], ARGV[2], tonumber(ARGV[3])
 local stream, delivery = key('outbox', sink), 'delivery:' .. sink
 local entries = {}
 for i = 4, #ARGV, 2 do entries[#entries + 1] = ARGV[i] end
--- First: a Redis that is full lets a script go on whose first write takes no memory, and what was delivered must be able to go.
+-- Free memory first: a full Redis lets a script continue only if its first write takes no memory, and delivered entries must leave.
 call_with_all(entries, 'XACK', stream, group)
 call_with_all(entries, 'XDEL', stream)
 for i = 5, #ARGV, 2 do
@@ -25,5 +25,5 @@ for i = 5, #ARGV, 2 do
     if tonumber(undelivered) == 1 then let_expire(id, ttl, request_id, seq, batch) end
   end
 end
-settle_batches()
+set_batch_lives()
 return 1

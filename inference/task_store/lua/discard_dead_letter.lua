@@ -1,14 +1,14 @@
--- Give up a dead letter, and delivery to each sink that refused it. A record that another sink still has to get is kept until then.
+-- Give up a dead letter, and the delivery to each sink that refused it. The record is kept until all other sinks have the result.
 --
 -- Keys:
---   task:ID             hash        task record; `delivery:SINK`, and expires
+--   task:ID             hash        task record; `delivery:SINK`; expires
 --   dead-letters        sorted set  the task leaves it
 --   request:REQUEST_ID  sorted set  tasks of a request id; lives as long as the record
 --   batch:BATCH_ID      string      items of a batch; lives as long as the last record of them
 --   seq:lives           sorted set  the record's time to live is noted here
 --
 -- Arguments: id, ttl_ms.
--- Answer: 1, or 0 where the task is no dead letter.
+-- Answer: 1, or 0 if the task is not a dead letter.
 
 local id, ttl = ARGV[1], tonumber(ARGV[2])
 local record_key = record(id)
@@ -20,6 +20,6 @@ for _, sink in ipairs(refusing_sinks(record_key)) do
 end
 if undelivered == 0 then
   let_expire(id, ttl, unpack(redis.call('HMGET', record_key, 'request_id', 'seq', 'batch')))
-  settle_batches()
+  set_batch_lives()
 end
 return 1

@@ -3,13 +3,13 @@
 -- Keys:
 --   task:ID             hash        task record; ended as expired
 --   waiting:QUEUE       sorted set  tasks that wait, urgent ones also in `urgent`; an ended task leaves both
---   urgent:QUEUE        sorted set  the urgent ones of them, by priority
+--   urgent:QUEUE        sorted set  urgent waiting tasks, by priority
 --   running:QUEUE       set         tasks that run; an ended task leaves it
 --   leases              sorted set  task ids by end of the lease, ms; an ended task leaves it
 --   deadlines           sorted set  task ids by deadline, ms; an ended task leaves it
 --   image:ID            string      inline image; deleted
 --   inline-bytes        string      bytes of all inline images; decreased
---   outbox:SINK         stream      gets the task id of a task that succeeded
+--   outbox:SINK         stream      not written here, since an expired task has no result
 --   request:REQUEST_ID  sorted set  tasks of a request id; lives as long as the record
 --   batch:BATCH_ID      string      items of a batch; lives as long as the last record of them
 --   seq:lives           sorted set  the record's time to live is noted here
@@ -28,6 +28,6 @@ for _, id in ipairs(due) do
   end
 end
 flush_effects()
--- No task is open, so no image is inline: those that Redis evicted were not subtracted.
+-- If no task is open, there is no inline image: the count may include images that Redis has evicted.
 if redis.call('ZCARD', key('deadlines')) == 0 then redis.call('DEL', key('inline-bytes')) end
 return due

@@ -4,12 +4,13 @@
 --   waiting:QUEUE              sorted set  tasks that wait, by acceptance number; read
 --   task:ID                    hash        task record; `requeued_at` is set
 --   leases                     sorted set  task ids by end of the lease, ms; read
---   lost-looked-to:QUEUE:WALK  string      where the next call goes on
+--   lost-looked-to:QUEUE:WALK  string      acceptance number after which the next call continues
 --
--- Each call looks at `limit` tasks and goes on where the last one stopped, after the last task at the oldest again: a long queue is
--- looked through in several calls. The two kinds of call have a place each, or the shorter walk would cut the longer one off.
+-- Each call examines `limit` tasks and continues where the last call stopped; after the last task it starts at the oldest again. So
+-- a long queue is examined in several calls. The two kinds of call (WALK is `all` or `overtaken`) have a position each, or the
+-- shorter walk would end the longer one too early.
 --
--- Arguments: queue, grace_ms, limit, then 'all', or for each priority the acceptance number of the last task that counts.
+-- Arguments: queue, grace_ms, limit, then 'all', or for each priority the acceptance number of the last task to examine.
 -- Answer: the ids.
 
 local queue, grace, limit = unpack(ARGV, 1, 3)
@@ -19,7 +20,7 @@ for i = 4, all and 0 or #ARGV, 2 do
   up_to[ARGV[i]] = tonumber(ARGV[i + 1])
   highest = math.max(highest, up_to[ARGV[i]])
 end
-if not all and highest == 0 then return {} end -- nothing was overtaken
+if not all and highest == 0 then return {} end -- no task was overtaken
 local place = key('lost-looked-to', queue, all and 'all' or 'overtaken')
 local looked_to = redis.call('GET', place)
 local found = redis.call('ZRANGEBYSCORE', key('waiting', queue), '(' .. (looked_to or 0), all and '+inf' or highest,

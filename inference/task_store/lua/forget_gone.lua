@@ -1,13 +1,13 @@
--- Remove members of a queue's sets whose record is gone or says something else: it was evicted, or ended by a version that does
--- not know the set.
+-- Remove members of a queue's sets whose record is gone or has another status: it was evicted, or ended by an older version of the
+-- service that does not know the set.
 --
 -- Keys:
 --   waiting:QUEUE  sorted set  tasks that wait; members are removed
---   urgent:QUEUE   sorted set  urgent ones of them; members are removed
+--   urgent:QUEUE   sorted set  urgent waiting tasks; members are removed
 --   running:QUEUE  set         tasks that run; members are removed
 --   task:ID        hash        task record; read
 --
--- Arguments: queue, limit; at most `limit` members of each set are looked at, at random.
+-- Arguments: queue, limit: at most this many random members of each set are examined.
 -- Answer: the number of removed members.
 
 local queue, limit = ARGV[1], ARGV[2]

@@ -1,4 +1,4 @@
--- Tell whether a task is a dead letter.
+-- Return whether a task is a dead letter.
 --
 -- Keys:
 --   dead-letters  sorted set  tasks that are dead letters, by time, ms; read

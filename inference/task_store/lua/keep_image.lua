@@ -6,7 +6,7 @@
 --   task:ID      hash        task record; `unstored` is set
 --
 -- Arguments: id, ttl_ms, max_count, image.
--- Answer: 1, or 0 where the task is gone or `max_count` images are kept already.
+-- Answer: 1, or 0 if the task has no record, or `max_count` images are kept already.
 
 local id, ttl, max_count, bytes = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 if redis.call('EXISTS', record(id)) == 0 then return 0 end

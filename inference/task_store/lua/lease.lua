@@ -11,11 +11,11 @@
 
 local owner, lease = ARGV[1], tonumber(ARGV[2])
 local leases, leased = {now}, {}
-local carriers, images = {}, {} -- the leased, and the keys of what they are to carry
+local carriers, images = {}, {} -- the answers of leased tasks, and the keys of the images that go into them
 for i = 3, #ARGV do
   local id = ARGV[i]
   local record_key = record(id)
-  local status, holder, alone, attempts, created, deadline =
+  local status, holder, isolated, attempts, created, deadline =
     unpack(redis.call('HMGET', record_key, 'status', 'owner', 'alone', 'attempts', 'created_at', 'deadline_at'))
   local state = 'leased'
   if not status then
@@ -23,12 +23,12 @@ for i = 3, #ARGV do
   elseif TERMINAL[status] then
     state = 'finished'
   elseif holder and holder ~= owner and (is_leased(id) or status == 'running') then
-    state = 'held' -- running without a lease: its owner died, and the reaper counts that first
+    state = 'held' -- it may run without a lease: its owner died, and reap.lua must count that first
   else
     redis.call('HSET', record_key, 'owner', owner)
     leased[#leased + 1] = id
   end
-  local found = {state, alone or '', attempts or 0, created or 0, deadline or 0, ''}
+  local found = {state, isolated or '', attempts or 0, created or 0, deadline or 0, ''}
   leases[#leases + 1] = found
   if state == 'leased' then
     carriers[#carriers + 1] = found

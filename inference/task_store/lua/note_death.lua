@@ -5,7 +5,7 @@
 --   leases   sorted set  task ids by end of the lease, ms; renewed
 --
 -- Arguments: owner, lease_ms, id, ...
--- Answer: for each task how many of its attempts died, 0 where the task is not the owner's.
+-- Answer: for each task the number of its attempts that crashed, 0 if another owner has the task.
 
 local owner, lease = ARGV[1], tonumber(ARGV[2])
 local deaths = {}

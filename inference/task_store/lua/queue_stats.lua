@@ -8,13 +8,12 @@
 --   task:ID        hash        task record; read
 --
 -- Arguments: queue, tasks that were refused since the last call, id, ...
--- Answer: how many tasks wait, how many run, the age of the oldest waiting task in ms; of the rate: tasks that ended, in how many
--- ms
--- of work, in how many commits, urgent tasks a second, all as text; for how many ms longer than usual nothing has ended; the model;
--- how many refused tasks are expected again, as text; for each id how many tasks wait before it, -1 where it does not wait.
+-- Answer: number of waiting tasks; number of running tasks; age of the oldest waiting task, ms; of the rate, as text: tasks that
+-- ended, ms of work, commits, urgent tasks per second; ms above the usual time in which no task has ended; the model; number of
+-- refused tasks that are expected again, as text; for each id the number of waiting tasks before it, -1 if it does not wait.
 
 local FADE_MS = 2000 -- as in commit.lua
--- Part of the rate that is kept for those that come back.
+-- Part of the rate that is reserved for refused tasks that are sent again.
 local FOR_RETURNS = 0.5
 local REFUSED_LIFE_MS = 120000
 
@@ -33,14 +32,14 @@ if at then
   stalled = math.max(0, math.min(silent, age) - busy / commits)
 end
 
--- Clients that were told when to come back do so one after the other, as fast as there will be room for them.
+-- Clients of refused tasks were told when to try again; they return one after the other, at the rate that is reserved for them.
 local returns = 0
 local since, expected = unpack(redis.call('HMGET', key('refused', queue), 'at', 'tasks'))
 if since then
   local came = at and ended / busy * FOR_RETURNS * math.max(0, now - since) or 0
   returns = math.max(0, expected - came)
 end
-if refused > 0 then -- else nothing is written: a server that is full, or a replica, can be asked
+if refused > 0 then -- else the script only reads, so that it also runs on a full server and on a replica
   returns = returns + refused
   redis.call('HSET', key('refused', queue), 'at', now, 'tasks', returns)
   redis.call('PEXPIRE', key('refused', queue), REFUSED_LIFE_MS)

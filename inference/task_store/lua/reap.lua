@@ -1,10 +1,10 @@
--- Take tasks from dead workers: queue them again, or lease those that are out of attempts to the caller.
+-- Take tasks from dead workers: queue them again, or, if they are out of attempts, lease them to the caller.
 --
 -- Keys:
 --   leases         sorted set  task ids by end of the lease, ms; ended leases are removed
 --   task:ID        hash        task record; `status`, `owner`, `deaths`, `losses`, `alone`, `requeued_at`
 --   waiting:QUEUE  sorted set  tasks that wait; added to
---   urgent:QUEUE   sorted set  urgent ones of them; added to
+--   urgent:QUEUE   sorted set  urgent waiting tasks; added to
 --   running:QUEUE  set         tasks that run; a task that waits again leaves it
 --
 -- Arguments: owner, lease_ms, max_attempts, limit.
@@ -23,7 +23,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('leases'), '-inf', now, 'LIM
     redis.call('ZADD', key('leases'), now + lease, id)
     exhausted[#exhausted + 1] = id
   else
-    -- Whoever was merely in the hands of a process that died may be innocent: only the second time counts.
+    -- A task that did not run when its process died need not be the cause: only the second time counts.
     if dead_attempt or redis.call('HINCRBY', record_key, 'losses', 1) >= 2 then
       redis.call('HSET', record_key, 'alone', '1')
     end

@@ -1,11 +1,11 @@
--- Tell how long records are kept after their end.
+-- Return how long records live after their end.
 --
 -- Keys:
---   seq:lives        sorted set  times to live, ms, by when a record was last given one, ms
---   seq:lives-since  string      since when that is noted, ms; created
+--   seq:lives        sorted set  times to live, ms, by the time of their last use, ms
+--   seq:lives-since  string      time since which these are noted, ms; created
 --
 -- Arguments: ttl_ms of the caller.
--- Answer: since when it is noted, ms; the shortest time to live of the last day, ms.
+-- Answer: the time since which times to live are noted, ms; the shortest time to live of the last day, ms.
 
 note_life(tonumber(ARGV[1]))
 local since = redis.call('GET', key('seq', 'lives-since'))

@@ -1,4 +1,4 @@
--- Note that a sink refuses results for good: each is a dead letter, and its other sinks go on.
+-- Note that a sink will never take results: each becomes a dead letter; deliveries to its other sinks continue.
 --
 -- Keys:
 --   task:ID       hash        task record; `delivery:SINK` and `refusal:SINK`

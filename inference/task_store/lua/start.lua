@@ -3,13 +3,13 @@
 -- Keys:
 --   task:ID        hash        task record; `status`, `started_at`, `attempts`
 --   waiting:QUEUE  sorted set  tasks that wait; a started task leaves it
---   urgent:QUEUE   sorted set  urgent ones of them; a started task leaves it
+--   urgent:QUEUE   sorted set  urgent waiting tasks; a started task leaves it
 --   running:QUEUE  set         tasks that run; added to
 --   leases         sorted set  task ids by end of the lease, ms; renewed
 --   started:QUEUE  hash        by priority, the highest acceptance number that has started
 --
 -- Arguments: owner, lease_ms, id, ...
--- Answer: for each task the number of its attempt, 0 where it may not run.
+-- Answer: for each task the number of its attempt, 0 if it may not run.
 
 local owner, lease = ARGV[1], tonumber(ARGV[2])
 local attempts, started = {}, {}

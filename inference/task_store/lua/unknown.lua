@@ -5,7 +5,7 @@
 --   task:ID  hash    task record; read
 --
 -- Arguments: tag, id, ...
--- Answer: the ids; none where the store has another tag, since they are another store's then.
+-- Answer: the ids; none if this store has another tag, since the ids are another store's then.
 
 local unknown = {}
 if redis.call('GET', key('seq', 'tag')) ~= ARGV[1] then return unknown end

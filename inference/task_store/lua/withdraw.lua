@@ -1,4 +1,4 @@
--- Forget a batch, or tasks, of which none has begun; all or nothing.
+-- Forget a batch, or tasks, if none of them has started; all or none.
 --
 -- Keys:
 --   task:ID             hash        task record; deleted
@@ -6,12 +6,12 @@
 --   inline-bytes        string      bytes of all inline images; decreased
 --   batch:BATCH_ID      string      items of a batch; deleted
 --   waiting:QUEUE       sorted set  tasks that wait; the tasks leave it
---   urgent:QUEUE        sorted set  urgent ones of them; the tasks leave it
+--   urgent:QUEUE        sorted set  urgent waiting tasks; the tasks leave it
 --   deadlines           sorted set  task ids by deadline; the tasks leave it
 --   request:REQUEST_ID  sorted set  tasks of a request id; the tasks leave it
 --
 -- Arguments: batch_id or '', id, ...
--- Answer: 1 where they are forgotten, now or before; 0 where one is not queued any more.
+-- Answer: 1 if they are forgotten, now or before; 0 if one is no longer queued.
 
 for i = 2, #ARGV do
   local status = redis.call('HGET', record(ARGV[i]), 'status')

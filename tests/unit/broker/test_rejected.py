@@ -44,7 +44,7 @@ def test_of_a_large_one_the_beginning_is_kept(messages: RejectedMessages) -> Non
     message_id = messages.add("predict.digits", CONTENT | {"body": "A" * MAX_MESSAGE_BYTES}, "no reason")
     kept = messages.get(message_id)
     assert len(kept.content["unreadable"]) <= 1024
-    assert "the beginning is kept" in kept.reason
+    assert "only the beginning of" in kept.reason
 
 
 def test_the_oldest_give_way(messages: RejectedMessages, monkeypatch: pytest.MonkeyPatch) -> None:

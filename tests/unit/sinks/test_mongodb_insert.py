@@ -213,5 +213,5 @@ def test_a_server_that_goes_away_is_the_callers_to_tell(collection: FakeCollecti
 
 def test_one_over_the_servers_limit_is_refused_unseen(collection: FakeCollection) -> None:
     refused = write(collection, "1", "x" * 1000, "2", max_bytes=500)
-    assert ["bytes; this server takes documents of 500" in reason for reason in refused.values()] == [True]
+    assert ["bytes; this server takes at most 500" in reason for reason in refused.values()] == [True]
     assert collection.calls == [["1", "2"]]

@@ -129,7 +129,7 @@ def test_another_number_of_predictions_than_images_fails_them_all(rig: Rig, rows
     for number in range(4):
         assert_failed(rig.record(number), "prediction_failed")
     error = rig.record(0).outcome.error
-    assert error["detail"] == f"1 images gave {1 + rows} predictions"
+    assert error["detail"] == f"the model returned {1 + rows} predictions for a batch of 1"
 
 
 def test_no_prediction_at_all_fails_the_task(rig: Rig) -> None:

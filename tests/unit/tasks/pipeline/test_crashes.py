@@ -226,7 +226,7 @@ def test_a_killer_is_kept_though_the_object_store_was_down(
     assert objects.get(dead_letter_key(task_id)) == image_of(1)
 
 
-def test_neighbours_do_not_wait_for_a_burial(rig: Rig) -> None:
+def test_other_tasks_do_not_wait_for_a_dead_letter(rig: Rig) -> None:
     """Only the killer's copy cannot be written; what else the object store does is no matter of theirs."""
     rig.predictor.crashes_on[2] = ALWAYS
     rig.objects.take_down("copy")
@@ -237,7 +237,7 @@ def test_neighbours_do_not_wait_for_a_burial(rig: Rig) -> None:
     rig.await_done(killer)
 
 
-def test_a_store_that_goes_down_right_after_a_burial_does_not_end_the_worker(rig: Rig) -> None:
+def test_a_store_that_goes_down_right_after_a_dead_letter_does_not_end_the_worker(rig: Rig) -> None:
     rig.predictor.crashes_on[1] = ALWAYS
 
     rig.objects.before["copy"] = lambda: rig.store.before.update(commit=lambda: rig.store.take_down("get"))
@@ -266,7 +266,7 @@ def test_a_process_that_does_not_come_up_is_started_again(rig: Rig, caplog: pyte
     rig.await_done(rig.send(1))
     assert_succeeded(rig.record(1), 1)
     assert reluctant.starts == 2
-    assert "does not come up again" in caplog.text
+    assert "does not start again" in caplog.text
 
 
 class TestTwoModels:

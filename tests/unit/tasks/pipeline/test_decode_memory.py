@@ -69,7 +69,7 @@ class TestDecodeMemory:
     def test_small_ones_do_not_wait_for_large_ones(self) -> None:
         memory = DecodeMemory(400)
         memory.reserve_large(10_000, lambda: None)
-        with memory.small(25), memory.small(25), memory.small(25), memory.small(25):
+        with memory.reserve_small(25), memory.reserve_small(25), memory.reserve_small(25), memory.reserve_small(25):
             pass
 
 

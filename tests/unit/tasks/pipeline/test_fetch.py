@@ -152,7 +152,7 @@ def test_who_waits_for_a_slot_is_not_overtaken(rig: Rig) -> None:
     slots: list[int] = []
     passed: list[Job] = []
     fetcher = Fetcher(rig.objects, rig.spec, rig.arena, limits=rig.pipeline._fetch._fetcher._limits)
-    fetcher.free_slot = lambda: slots.pop() if slots else None  # type: ignore[method-assign]
+    fetcher.take_free_slot = lambda: slots.pop() if slots else None  # type: ignore[method-assign]
     stage = FetchStage(fetcher, threads=1, pass_on=passed.extend, fail=lambda *_: None)
     first, second, third = (
         Job(queue_item(number), [], isolated=False, attempt=0, deadline_at=time.monotonic() + 60, image=image_of(number))

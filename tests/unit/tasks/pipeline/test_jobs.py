@@ -20,17 +20,17 @@ def job_of(inbox: Inbox, number: int = 0) -> Job:
 
 def test_a_message_is_done_when_its_last_item_has_ended() -> None:
     inbox = Inbox(message_of(queue_item(1), queue_item(2), queue_item(3)))
-    inbox.delivery.item_ended("task-3", COMMITTED)
-    inbox.delivery.item_ended("task-1", DROPPED)
+    inbox.delivery.report_end("task-3", COMMITTED)
+    inbox.delivery.report_end("task-1", DROPPED)
     assert inbox.dones == []
-    inbox.delivery.item_ended("task-2", DROPPED)
+    inbox.delivery.report_end("task-2", DROPPED)
     assert inbox.dones == [{"task-1": DROPPED, "task-2": DROPPED, "task-3": COMMITTED}]
 
 
 def test_a_message_starts_once_however_many_items_start() -> None:
     inbox = Inbox(message_of(queue_item(1), queue_item(2)))
     for number in (0, 1):
-        job_of(inbox, number).started()
+        job_of(inbox, number).report_start()
     assert inbox.started == 1
 
 
@@ -39,11 +39,11 @@ def test_a_message_that_is_retried_starts_again() -> None:
     jobs = [job_of(inbox, number) for number in (0, 1)]
     for job in jobs:
         job.attempt = 1
-        job.started()
+        job.report_start()
     for job in jobs:
-        job.retried("the predictor process died: signal 9")
+        job.report_retry("the predictor process died: signal 9")
     for job in jobs:
-        job.started()
+        job.report_start()
     assert inbox.started == 2
     assert [(retry.attempts, retry.error.code, retry.error.detail) for retry in inbox.retries] == [
         (1, "predictor_died", "the predictor process died: signal 9")
@@ -57,7 +57,7 @@ def test_items_that_end_at_the_same_time_are_done_once() -> None:
 
     def end(number: int) -> None:
         line.wait(10)
-        inbox.delivery.item_ended(f"task-{number}", DROPPED)
+        inbox.delivery.report_end(f"task-{number}", DROPPED)
 
     threads = [threading.Thread(target=end, args=(number,)) for number in range(count)]
     for thread in threads:
@@ -88,12 +88,12 @@ def test_what_is_not_held_cannot_be_joined() -> None:
     assert len(held) == 0
 
 
-def test_jobs_that_are_let_go_are_no_longer_held_and_their_messages_stay_open() -> None:
+def test_jobs_whose_renewal_stops_are_no_longer_held_and_their_messages_stay_open() -> None:
     held = HeldJobs()
     inboxes = [Inbox(message_of(queue_item(number))) for number in (1, 2)]
     jobs = [job_of(inbox) for inbox in inboxes]
     for job in jobs:
         held.add(job)
-    held.let_go(jobs[:1])
+    held.stop_renewing(jobs[:1])
     assert held.task_ids() == ["task-2"]
     assert inboxes[0].dones == []

@@ -25,12 +25,12 @@ class Desk:
         self.store: Any = Outage(store)
         self.rejected = rejected
         self.store_calls = BackgroundStoreCalls(self.store, rejected)
-        self.settled: list[Ends] = []
+        self.resolved: list[Ends] = []
 
-    def settle(self, ends: Ends) -> dict[str, ItemEnd]:
-        self.store_calls.resolve_outcomes(ends, self.settled.append)
-        wait_until(lambda: self.settled, "the answer")
-        return dict(self.settled.pop())
+    def resolve(self, ends: Ends) -> dict[str, ItemEnd]:
+        self.store_calls.resolve_outcomes(ends, self.resolved.append)
+        wait_until(lambda: self.resolved, "the answer")
+        return dict(self.resolved.pop())
 
 
 @pytest.fixture
@@ -51,14 +51,14 @@ def code_of(end: ItemEnd) -> str:
 def test_a_task_that_was_canceled_says_so(desk: Desk, rig: Rig) -> None:
     task_id = rig.accept(1)
     desk.store.cancel(task_id)
-    end = desk.settle({task_id: DROPPED})[task_id]
+    end = desk.resolve({task_id: DROPPED})[task_id]
     assert (end.ending, code_of(end)) == (Ending.DROPPED, "task_canceled")
 
 
 def test_a_task_that_another_worker_ended_says_how_and_how_long_it_ran(desk: Desk, rig: Rig) -> None:
     rig.await_done(rig.send(3))
     task_id = rig.task_id(3)
-    end = desk.settle({task_id: DROPPED})[task_id]
+    end = desk.resolve({task_id: DROPPED})[task_id]
     assert end.outcome is not None
     assert end.outcome.result is not None
     assert end.outcome.result.class_index == 3
@@ -70,7 +70,7 @@ def test_a_task_whose_deadline_has_passed_is_expired_by_the_question_and_the_log
     desk: Desk, rig: Rig, caplog: pytest.LogCaptureFixture
 ) -> None:
     task_id = rig.accept(1, deadline_s=0.001)
-    assert code_of(desk.settle({task_id: DROPPED})[task_id]) == "deadline_exceeded"
+    assert code_of(desk.resolve({task_id: DROPPED})[task_id]) == "deadline_exceeded"
     assert rig.record(1).status == "expired"
     assert caplog.messages == [f"1 tasks reached their deadline before they had a result: {task_id}"]
 
@@ -78,17 +78,17 @@ def test_a_task_whose_deadline_has_passed_is_expired_by_the_question_and_the_log
 def test_a_task_that_another_worker_has_stays_open(desk: Desk, rig: Rig) -> None:
     task_id = rig.accept(1)
     desk.store.lease("other-worker", [task_id])
-    assert desk.settle({task_id: DROPPED}) == {task_id: DROPPED}
+    assert desk.resolve({task_id: DROPPED}) == {task_id: DROPPED}
 
 
 def test_a_task_without_a_record_is_a_failure(desk: Desk) -> None:
-    assert code_of(desk.settle({"nobody": DROPPED})["nobody"]) == "task_not_found"
+    assert code_of(desk.resolve({"nobody": DROPPED})["nobody"]) == "task_not_found"
 
 
 def test_what_this_worker_ended_is_not_asked_for(desk: Desk) -> None:
     desk.store.take_down("get_many")
     ends = {"mine": ItemEnd(Ending.COMMITTED, Outcome(TaskStatus.FAILED, error={"code": "x", "detail": "y"}))}
-    assert desk.settle(ends) == ends
+    assert desk.resolve(ends) == ends
     assert not desk.store.refused
 
 
@@ -96,12 +96,12 @@ def test_answers_wait_for_a_store_that_is_down_and_come_in_order(desk: Desk, rig
     task_ids = [rig.accept(number) for number in range(3)]
     desk.store.take_down("get_many")
     desk.store_calls.cancel(task_ids, running=False)
-    desk.store_calls.resolve_outcomes(dict.fromkeys(task_ids, DROPPED), desk.settled.append)
+    desk.store_calls.resolve_outcomes(dict.fromkeys(task_ids, DROPPED), desk.resolved.append)
     wait_until(lambda: desk.store.refused["get_many"], "a refused question")
-    assert desk.settled == []
+    assert desk.resolved == []
     desk.store.bring_up()
-    wait_until(lambda: desk.settled, "the answer")
-    assert {code_of(end) for end in desk.settled[0].values()} == {"task_canceled"}
+    wait_until(lambda: desk.resolved, "the answer")
+    assert {code_of(end) for end in desk.resolved[0].values()} == {"task_canceled"}
 
 
 def test_a_revoke_ends_what_waits_and_spares_what_runs(desk: Desk, rig: Rig) -> None:
@@ -115,16 +115,16 @@ def test_a_revoke_ends_what_waits_and_spares_what_runs(desk: Desk, rig: Rig) -> 
     wait_until(lambda: rig.record(2).status == "canceled", "the other canceled task")
 
 
-def test_an_errand_that_fails_in_an_unknown_way_does_not_end_the_thread(
+def test_a_call_that_fails_in_an_unknown_way_does_not_end_the_thread(
     desk: Desk, rig: Rig, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(_: Ends) -> None:
         raise KeyError("unknown")
 
     desk.store_calls.resolve_outcomes({rig.accept(1): DROPPED}, fail)
-    gone = desk.settle({"no-task": DROPPED})["no-task"]
+    gone = desk.resolve({"no-task": DROPPED})["no-task"]
     assert code_of(gone) == "task_not_found"
-    assert "a request to the record store failed" in caplog.text
+    assert "a call of the task store failed" in caplog.text
 
 
 def test_a_message_is_put_aside_before_it_is_taken_from_its_queue(desk: Desk) -> None:

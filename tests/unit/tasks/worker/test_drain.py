@@ -146,7 +146,7 @@ def test_images_that_were_never_run_die_no_death_while_the_worker_stops(make_rig
     assert len(rig.held) == 3
 
 
-def test_a_killer_that_is_not_yet_buried_is_left_to_the_sweeper(make_rig: MakeRig, store: RedisTaskStore) -> None:
+def test_a_killer_that_is_no_dead_letter_yet_is_left_to_the_sweeper(make_rig: MakeRig, store: RedisTaskStore) -> None:
     """Were it given back, it would run on another worker, and kill that one's process too."""
     rig = make_rig().start()
     rig.predictor.crashes_on[1] = 1000
@@ -217,12 +217,12 @@ class Worker:
         self.predictor.loaded = {spec.name: Loaded(spec.name, 10, 0.5) for spec in specs}
         self.predictor.references = {spec.name: reference(spec) for spec in specs}
         self.worker.predictor = self.predictor  # type: ignore[assignment]
-        for keeper in self.worker._keepers[1:]:
-            keeper._predictor = self.predictor
+        for stage in self.worker._background_stages[1:]:
+            stage._predictor = self.predictor
         for pipeline in self.pipelines.values():
             pipeline._batcher._predictor = self.predictor
         self.stages = [stage for pipeline in self.pipelines.values() for stage in pipeline._stages]
-        self.stages += self.worker._keepers
+        self.stages += self.worker._background_stages
         self.faults: list[str] = []
         for stage in self.stages:
             stage._on_fault = lambda name=stage.name: self.faults.append(name)
@@ -299,7 +299,7 @@ def test_a_worker_whose_models_cannot_be_loaded_leaves_no_predictor(worker: Work
     def fail(_: object) -> bool:
         raise ConfigurationError("no such model")
 
-    monkeypatch.setattr(worker.worker._changer, "bring_up", fail)
+    monkeypatch.setattr(worker.worker._reloader, "start_predictor", fail)
     with pytest.raises(ConfigurationError, match="no such model"):
         worker.worker.start(lambda: False)
     assert not worker.predictor._running

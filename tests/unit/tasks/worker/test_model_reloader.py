@@ -58,7 +58,7 @@ class World:
         return process
 
     def start(self) -> World:
-        assert self.changer.bring_up(lambda: False)
+        assert self.changer.start_predictor(lambda: False)
         self.changer.start()
         return self
 
@@ -274,14 +274,14 @@ class TestStartingLater:
         self.commanded(world, file)
         file.unlink()
         with pytest.raises(ConfigurationError, match=r"new\.keras.*reset-models"):
-            world.changer.bring_up(lambda: False)
+            world.changer.start_predictor(lambda: False)
 
     def test_a_file_that_has_changed_since_is_told(self, world: World) -> None:
         file = world.file("new")
         self.commanded(world, file)
         file.write_text("newer")
-        with pytest.raises(ConfigurationError, match="is not what it was"):
-            world.changer.bring_up(lambda: False)
+        with pytest.raises(ConfigurationError, match="has changed since a command loaded it"):
+            world.changer.start_predictor(lambda: False)
 
     def test_a_store_that_is_down_is_waited_for(self, world: World) -> None:
         world.desired.take_down("read")
@@ -295,7 +295,7 @@ class TestStartingLater:
 
     def test_who_is_told_to_stop_does_not_wait(self, world: World) -> None:
         world.desired.take_down("read")
-        assert not world.changer.bring_up(lambda: bool(world.desired.refused["read"]))
+        assert not world.changer.start_predictor(lambda: bool(world.desired.refused["read"]))
 
     def test_a_change_while_it_came_up_is_loaded_before_it_takes_tasks(self, world: World) -> None:
         world.gate_is_open = True
@@ -313,7 +313,7 @@ class TestStartingLater:
     def test_a_change_that_was_missed_is_loaded(self, world: World) -> None:
         """Other workers were ready, and this one had not said a word."""
         world.start()
-        world.desired.take_down("look")
+        world.desired.take_down("read_with_proposal")
         model = self.commanded(world, world.file("new"))
         world.desired.bring_up()
         wait_until(lambda: world.current == model, "the switch")
@@ -324,7 +324,7 @@ class TestStartingLater:
     ) -> None:
         monkeypatch.setattr(model_reloader, "_RELOAD_INTERVAL_S", 0.05)
         world.start()
-        world.desired.take_down("look")
+        world.desired.take_down("read_with_proposal")
         world.fails = "no memory"
         model = self.commanded(world, world.file("new"))
         world.desired.bring_up()
@@ -393,8 +393,8 @@ def test_a_stop_ends_the_candidate(world: World) -> None:
 
 def test_a_store_that_is_down_changes_nothing(world: World, digits: ModelSpec) -> None:
     world.start()
-    world.desired.take_down("look")
-    wait_until(lambda: world.desired.refused["look"] > 3, "refused looks")
+    world.desired.take_down("read_with_proposal")
+    wait_until(lambda: world.desired.refused["read_with_proposal"] > 3, "refused reads")
     assert world.current == reference(digits)
     world.desired.bring_up()
     model = world.change(world.file("new"))

@@ -175,7 +175,7 @@ def test_what_can_have_no_record_is_an_error(plain_messages: PlainMessageReader,
         read(plain_messages, {"items": [{"object": KEY}]}, **options)
 
 
-def test_what_the_api_accepted_is_not_adopted() -> None:
+def test_a_task_that_the_api_accepted_is_no_unregistered_task() -> None:
     assert is_accepted(as_sent(QueueMessage(MODEL, ())))
     for kwargs in (None, [], {}, {"model": None}, {"model": "digits"}, {"model": {"name": "digits"}}):
         assert not is_accepted(kwargs)

@@ -20,7 +20,7 @@ from inference.storage.local import LocalObjectStore
 from inference.task_store.redis_store import RedisTaskStore
 from tasks.consumer.main_loop import MainLoop
 from tasks.worker.background_calls import BackgroundStoreCalls
-from tasks.worker.redelivery import Redeliveries, TaskBurial, id_of_redelivered, task_ids_of
+from tasks.worker.redelivery import MessageDeadLetters, Redeliveries, id_of_redelivered, task_ids_of
 
 MAX_DEATHS = 3
 
@@ -158,7 +158,7 @@ class TestTaking:
 class TestBurial:
     def test_tasks_are_dead_letters_that_may_run_again(self, rig: Rig, store: RedisTaskStore, objects: LocalObjectStore) -> None:
         task_id = rig.accept(1)
-        assert TaskBurial(store, objects, "me").move_to_dead_letters([task_id], "3 workers ended while they took it")
+        assert MessageDeadLetters(store, objects, "me").move_to_dead_letters([task_id], "3 workers ended while they took it")
         record = store.get(task_id)
         assert record.outcome is not None
         assert record.outcome.error is not None
@@ -173,10 +173,10 @@ class TestBurial:
     ) -> None:
         held = rig.accept(1)
         store.lease("another", [held])
-        burial = TaskBurial(store, objects, "me")
-        assert burial.move_to_dead_letters([held], "why")
-        assert not burial.move_to_dead_letters([held, "unknown"], "why")
-        assert not burial.move_to_dead_letters([], "why")
+        dead_letters = MessageDeadLetters(store, objects, "me")
+        assert dead_letters.move_to_dead_letters([held], "why")
+        assert not dead_letters.move_to_dead_letters([held, "unknown"], "why")
+        assert not dead_letters.move_to_dead_letters([], "why")
         assert store.renew("another", [held]) == [True]
 
 
