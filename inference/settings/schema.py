@@ -22,7 +22,6 @@ from inference.settings import addresses, web_origins
 from inference.settings.checked import Count, Few, Seconds, Section, ValidatedRequest, log_level, of_secret
 from inference.settings.http_address import listening_host
 from inference.settings.redis_address import REDIS_SCHEMES, RedisAddress
-from inference.settings.renamed import with_new_names
 from inference.settings.sink_sections import JsonlSinkSettings, KafkaSettings, MongodbSettings, OutboxSettings, RelaySettings
 
 #: `broker.url` for the server that the service starts by itself.
@@ -323,11 +322,6 @@ class Settings(ValidatedRequest, BaseSettings):
         if longest > self.deadlines.max_s:
             raise ValueError(f"deadlines.max_s is {self.deadlines.max_s:g}, less than a default deadline ({longest:g})")
         return self
-
-    @model_validator(mode="before")
-    @classmethod
-    def _old_keys_are_read(cls, data: Any) -> Any:
-        return with_new_names(data) if isinstance(data, dict) else data
 
     @model_validator(mode="before")
     @classmethod
