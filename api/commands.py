@@ -6,16 +6,17 @@ import contextlib
 import logging
 import time
 import uuid
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, TypeVar
 
 from api.forms.command import ChangeEnsembleMode, Command, LoadNewModel, LoadNewWeights
 from inference.domain import ModelRef
 from inference.errors import InferenceError, InvalidModel, ModelNotFound, ServiceUnavailable, SinkNotConfigured
 from inference.models.files import ModelFiles
 from inference.models.spec import ModelSpec
-from inference.rollout.desired_state import LoadReport, NewFiles, Proposal, RolloutStore
-from inference.rollout.runtime_config import READING_AGE_S, RuntimeConfig
+from inference.rollout.desired_state import DesiredState, LoadReport, NewFiles, Proposal, RolloutStore
+from inference.rollout.runtime_config import READING_AGE_S, ConfigSnapshot, RuntimeConfig
 from inference.rollout.worker_registry import LoadedModelInfo, WorkerPresence
 from inference.settings.schema import ensemble_sinks
 
@@ -26,7 +27,10 @@ _POLL_INTERVAL_S = 0.2
 #: Seconds that an answer waits for workers that have not switched, such as a worker that started during the command.
 _SWITCH_TIMEOUT_S = 10.0
 _NO_WORKER_RETRY_AFTER_S = 5.0
+#: Seconds for which a change is repeated while the store does not answer, and between two tries.
+_REPEAT_TIMEOUT_S, _REPEAT_INTERVAL_S = 10.0, 0.2
 
+T = TypeVar("T")
 _Answer = dict[str, Any]
 
 
@@ -63,13 +67,21 @@ class Commands:
                 answer = self._load_new_model(command.model_id)
             case LoadNewWeights():
                 answer = self._load_new_weights(command)
-        self._configuration.refresh()
-        snapshot = self._configuration.now()
+        snapshot = self._snapshot_after(command)
         return answer | {
             "served_model": snapshot.default_name,
             "ensemble_mode": snapshot.ensemble_mode,
             "sinks": snapshot.sinks,
         }
+
+    def _snapshot_after(self, command: Command) -> ConfigSnapshot:
+        """Read the configuration again; if the store does not answer, return the last known one with the command's change."""
+        try:
+            self._configuration.refresh()
+            return self._configuration.now()
+        except ServiceUnavailable:
+            last = self._configuration.last_known()
+            return replace(last, state=_with_change(last.state, command))
 
     def _change_ensemble_mode(self, ensemble: bool) -> None:
         """Set the ensemble mode. Workers do nothing: a task's sinks are fixed when it is accepted."""
@@ -81,7 +93,7 @@ class Commands:
                 field="ensemble_mode",
                 expected="a configuration with `ensemble: true` or `false`, or with `sinks: [kafka, mongodb]`",
             )
-        self._desired.set_ensemble(ensemble)
+        _repeat_until_answered(lambda: self._desired.set_ensemble(ensemble))
         self._wait_until_in_effect()
 
     def _load_new_model(self, model_id: str) -> _Answer:
@@ -89,7 +101,7 @@ class Commands:
         if spec.name in self._configuration.now().state.models:  # back to its configured files
             return self._change(Proposal(uuid.uuid4().hex, spec.name, files=None, serve=True))
         loaded = self._require_workers(spec.name)
-        self._desired.serve(spec.name)
+        _repeat_until_answered(lambda: self._desired.serve(spec.name))
         self._wait_until_in_effect()
         return _answer({worker: LoadReport(worker, _reference(model)) for worker, model in loaded.items()})
 
@@ -126,7 +138,7 @@ class Commands:
         if len(models) > 1:
             raise _rejection(proposal, InvalidModel("the files are not the same on every worker's host"), reports)
         (model,) = models
-        if not self._desired.commit(proposal, model):
+        if not _repeat_until_answered(lambda: self._desired.commit(proposal, model)):
             raise _rejection(proposal, ServiceUnavailable("the command took too long", retry_after_s=1), reports)
         return model
 
@@ -177,11 +189,45 @@ class Commands:
         """
         deadline = time.monotonic() + _SWITCH_TIMEOUT_S
         time.sleep(READING_AGE_S)
-        while model and any(_reference(loaded) != model for loaded in self._workers(model.name).values()):
+        while model and not self._has_switched(model):
             if time.monotonic() > deadline:
                 logger.warning("not every worker has switched to %s %s yet", model.name, model.version)
                 return
             time.sleep(_POLL_INTERVAL_S)
+
+    def _has_switched(self, model: ModelRef) -> bool:
+        """Whether every worker serves this version; False if the store does not answer."""
+        try:
+            return all(_reference(loaded) == model for loaded in self._workers(model.name).values())
+        except ServiceUnavailable:
+            return False
+
+
+def _repeat_until_answered(change: Callable[[], T]) -> T:
+    """Repeat an idempotent change while the store does not answer: only the answer may have been lost.
+
+    Raises:
+        ServiceUnavailable: the store refuses the change, or does not answer in time.
+    """
+    deadline = time.monotonic() + _REPEAT_TIMEOUT_S
+    while True:
+        try:
+            return change()
+        except ServiceUnavailable as error:
+            if error.is_refusal or time.monotonic() > deadline:
+                raise
+        time.sleep(_REPEAT_INTERVAL_S)
+
+
+def _with_change(state: DesiredState, command: Command) -> DesiredState:
+    """Return the state with the served model and the ensemble mode that the command sets."""
+    match command:
+        case ChangeEnsembleMode():
+            return replace(state, ensemble=command.ensemble_mode)
+        case LoadNewModel():
+            return replace(state, served=command.model_id)
+        case LoadNewWeights():
+            return state
 
 
 def _reference(loaded: LoadedModelInfo) -> ModelRef:

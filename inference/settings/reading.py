@@ -12,10 +12,18 @@ from typing import Any
 from dotenv import dotenv_values
 from dotenv.parser import parse_stream
 from pydantic import ValidationError
-from pydantic_settings import BaseSettings, DotEnvSettingsSource, InitSettingsSource, PydanticBaseSettingsSource, SettingsError
+from pydantic_settings import (
+    BaseSettings,
+    DotEnvSettingsSource,
+    EnvSettingsSource,
+    InitSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsError,
+)
 
 from inference.errors import ConfigurationError
 from inference.settings.documents import read_mapping, read_text
+from inference.settings.renamed import with_new_names, with_new_variables
 from inference.settings.rohe.forms import Translation, translate
 from inference.settings.schema import Settings
 from inference.settings.showing import explain
@@ -59,16 +67,16 @@ def load_settings(file: Path | None, overrides: Mapping[str, Any] | None = None)
             cls,
             settings_cls: type[BaseSettings],
             init_settings: PydanticBaseSettingsSource,
-            env_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,  # noqa: ARG003 pydantic passes it by name
             dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 pydantic passes it by name
             file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 pydantic passes it by name
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            env_file = _EnvFileSource(settings_cls)
-            return init_settings, env_settings, env_file, InitSettingsSource(settings_cls, translation.document)
+            document = InitSettingsSource(settings_cls, with_new_names(translation.document))
+            return init_settings, _Environment(settings_cls), _EnvFileSource(settings_cls), document
 
     problems = _unknown_variables()
     try:
-        settings = FromFile(**(overrides or {}))
+        settings = FromFile(**with_new_names(overrides or {}))
     except ValidationError as error:
         problems += [explain(problem, rohe_keys=translation.rohe_keys) for problem in error.errors()]
         raise ConfigurationError("\n".join(problems)) from error
@@ -84,7 +92,17 @@ def load_settings(file: Path | None, overrides: Mapping[str, Any] | None = None)
     return settings
 
 
-class _EnvFileSource(DotEnvSettingsSource):
+class _Environment(EnvSettingsSource):
+    """Environment variables; those of old keys are read too."""
+
+    def _load_env_vars(self) -> Mapping[str, str | None]:
+        return with_new_variables(super()._load_env_vars(), self.env_prefix.lower())
+
+    def __call__(self) -> dict[str, Any]:
+        return with_new_names(super().__call__())
+
+
+class _EnvFileSource(_Environment, DotEnvSettingsSource):
     """Settings of `.env`, without the variables of other programs in it."""
 
     def _read_env_files(self) -> Mapping[str, str | None]:

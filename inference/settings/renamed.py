@@ -28,3 +28,9 @@ def with_new_names(document: Mapping[str, Any]) -> dict[str, Any]:
             value = place.pop(old_name)
             place.setdefault(new.rpartition(".")[2], value)
     return found
+
+
+def with_new_variables(variables: Mapping[str, str | None], prefix: str) -> dict[str, str | None]:
+    """Keep the variables that begin with `prefix`, with the new names of keys outside of sections."""
+    ours = {name.removeprefix(prefix): value for name, value in variables.items() if name.startswith(prefix)}
+    return {prefix + name: value for name, value in with_new_names(ours).items()}

@@ -22,7 +22,6 @@ from inference.settings import addresses, web_origins
 from inference.settings.checked import Count, Few, FieldChecks, Seconds, Section, log_level, secret_validator
 from inference.settings.http_address import listening_host
 from inference.settings.redis_address import REDIS_SCHEMES, RedisAddress
-from inference.settings.renamed import with_new_names
 from inference.settings.sink_sections import JsonlSinkSettings, KafkaSettings, MongodbSettings, OutboxSettings, RelaySettings
 
 #: Value of `broker.url` for the server that the service starts by itself.
@@ -323,11 +322,6 @@ class Settings(FieldChecks, BaseSettings):
         if longest > self.deadlines.max_s:
             raise ValueError(f"deadlines.max_s is {self.deadlines.max_s:g}; it must be at least sync_s and async_s ({longest:g})")
         return self
-
-    @model_validator(mode="before")
-    @classmethod
-    def _read_old_keys(cls, data: Any) -> Any:
-        return with_new_names(data) if isinstance(data, dict) else data
 
     @model_validator(mode="before")
     @classmethod

@@ -9,6 +9,7 @@ from typing import get_args
 
 from pydantic import BaseModel
 
+from inference.settings.renamed import RENAMED
 from inference.settings.schema import Settings
 
 PREFIX = "INFERENCE_"
@@ -44,9 +45,10 @@ def is_port_link(name: str, value: str) -> bool:
 def unknown_variables(variables: Mapping[str, str | None]) -> Iterator[str]:
     """Yield a sentence for each unknown variable with our prefix. The settings report wrong keys inside a section."""
     known = dict(_variables_of(Settings))
+    renamed = {f"{PREFIX}{old.upper()}" for old in RENAMED if "." not in old}
     for name, value in variables.items():
         upper = name.upper()
-        if not upper.startswith(PREFIX) or upper == CONFIG_VARIABLE or is_service_link(name, value or ""):
+        if not upper.startswith(PREFIX) or upper in {CONFIG_VARIABLE, *renamed} or is_service_link(name, value or ""):
             continue
         first, nested, rest = upper.partition(_NESTED)
         if first not in known or (nested and (not known[first] or not rest)):

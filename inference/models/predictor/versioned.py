@@ -39,7 +39,7 @@ class VersionedPredictor:
         """
         while True:
             process = self._serving
-            is_up = process.start(should_stop)
+            is_up = self._start_while_serving(process, should_stop)
             if process is self._serving:
                 return is_up
             process.retire()  # another process has replaced it during the start
@@ -67,3 +67,7 @@ class VersionedPredictor:
     def stop(self) -> None:
         """End the process; a running call raises PredictorCrashed."""
         self._serving.stop()
+
+    def _start_while_serving(self, process: Process, should_stop: Callable[[], bool]) -> bool:
+        """Start `process`, but no longer than it serves: `switch_to` waits until the start has ended."""
+        return process.start(lambda: should_stop() or process is not self._serving)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Sequence
 
 import pytest
 from support.fake_process import FakeProcess
+from support.waiting import until
 
 from inference.domain import ModelRef
 from inference.errors import ConfigurationError
@@ -94,6 +96,20 @@ def test_a_process_that_is_replaced_while_it_is_started_again_does_not_stay(
     second = process(DIGITS[2])
     first.on_call = lambda: predictor.switch_to(second)
     assert predictor.start(never)
+    assert (first.is_running, second.is_running) == (False, True)
+
+
+def test_a_start_ends_once_another_process_serves(predictor: VersionedPredictor, first: ReplacedProcess) -> None:
+    """The old models would load for up to `load_timeout_s`, while the new ones are warm."""
+    first.stop()
+    first.gate.clear()
+    starting = threading.Thread(target=lambda: predictor.start(never), daemon=True)
+    starting.start()
+    until(lambda: first.starts, "the start")
+    second = process(DIGITS[2])
+    predictor.switch_to(second)
+    starting.join(5)
+    assert not starting.is_alive()
     assert (first.is_running, second.is_running) == (False, True)
 
 
