@@ -30,9 +30,9 @@ from inference import __version__
 from inference.errors import ConfigurationError, InferenceError
 from inference.launcher.server_checks import check_servers
 from inference.launcher.start_checks import Part, check_everything, check_open_files, check_start
+from inference.runtime.cpu import use_batch_scheduling
 from inference.runtime.log import configure_logging
 from inference.runtime.private_files import write_privately
-from inference.runtime.process import use_batch_scheduling
 from inference.settings import (
     CONFIG_VARIABLE,
     Settings,

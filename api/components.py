@@ -8,7 +8,7 @@ from flask import Flask, current_app
 
 from api.acceptance.admission import Admission
 from api.acceptance.batch_submission import BatchSubmissions
-from api.acceptance.parts import AcceptanceParts
+from api.acceptance.dependencies import AcceptanceParts
 from api.acceptance.submission import Submissions
 from api.acceptance.uploads import Uploads
 from api.commands import Commands

@@ -9,7 +9,7 @@ import redis
 from inference.broker import Broker
 from inference.broker.redis import RedisBroker
 from inference.broker.rejected import RejectedMessages
-from inference.broker.taken import TakenMessages
+from inference.broker.unacknowledged import TakenMessages
 from inference.models.files import ModelFiles
 from inference.models.registry import ModelRegistry, described_models
 from inference.models.spec import ModelDescription

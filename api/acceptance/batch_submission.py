@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from api.acceptance.batch_items import BatchItems, PreparedItem
-from api.acceptance.parts import AcceptanceParts
+from api.acceptance.dependencies import AcceptanceParts
 from api.acceptance.unstored_images import UnstoredImages
 from api.acceptance.uploads import GRACE_S, MAX_STORE_S, Upload, discard_all, wait_for_all
 from api.acceptance.validation import RequestValidator

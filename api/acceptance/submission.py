@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from api.acceptance.parts import AcceptanceParts
+from api.acceptance.dependencies import AcceptanceParts
 from api.acceptance.unstored_images import UnstoredImages
 from api.acceptance.uploads import GRACE_S, MAX_STORE_S, Upload
 from api.acceptance.validation import RequestValidator

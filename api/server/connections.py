@@ -23,7 +23,7 @@ from gunicorn.workers.ggevent import GeventWorker
 from api.server.arbiter import END_WORKER
 from api.server.body_budget import BodyBudget
 from api.server.http_messages import HttpBody, HttpParser, check_protocol, refusal, response_bytes
-from api.server.pace import HeadPace, Pace, PacedSocket
+from api.server.minimum_pace import HeadPace, Pace, PacedSocket
 from inference.errors import InferenceError
 from inference.runtime.memory import give_memory_back
 from inference.runtime.open_files import out_of_files, report

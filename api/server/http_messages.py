@@ -19,7 +19,7 @@ from gunicorn.util import http_date
 
 from api.security.headers import SECURITY_HEADERS, header_lines
 from api.server.body_budget import BodyBudget, BodyReservation
-from api.server.pace import Pace, PacedUnreader
+from api.server.minimum_pace import Pace, PacedUnreader
 from api.views.problems import problem_document
 from inference.errors import (
     ExpectationFailed,

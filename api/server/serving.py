@@ -14,7 +14,7 @@ from api.app import create_app
 from api.server.arbiter import StoppingArbiter
 from api.server.connections import HttpWorker
 from api.server.http_messages import MAX_HEADER_FIELD_BYTES, MAX_HEADER_FIELDS, MAX_REQUEST_LINE_BYTES
-from api.server.pace import show_progress
+from api.server.minimum_pace import show_progress
 from api.server.response_writer import use_response_writer
 from api.server.stopping import SharedFlag
 from inference.runtime.heap import freeze_heap

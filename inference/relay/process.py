@@ -15,8 +15,8 @@ from inference.lifecycle.dead_letters import DeadLetters
 from inference.relay.delivery import Relay, RelayPolicy
 from inference.relay.late_images import LateImages
 from inference.relay.orphans import Orphans
-from inference.relay.schedule import Housekeeping, Job
 from inference.relay.sweeper import Sweeper, SweepPolicy
+from inference.relay.upload_maintenance import Housekeeping, Job
 from inference.runtime.redis import connect, task_store_url
 from inference.settings import Settings
 from inference.sinks import open_sink

@@ -19,10 +19,10 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from inference.settings import addresses, web_origins
-from inference.settings.checked import Count, Few, FieldChecks, Seconds, Section, log_level, secret_validator
 from inference.settings.http_address import listening_host
 from inference.settings.redis_address import REDIS_SCHEMES, RedisAddress
 from inference.settings.sink_sections import JsonlSinkSettings, KafkaSettings, MongodbSettings, OutboxSettings, RelaySettings
+from inference.settings.value_checks import Count, Few, FieldChecks, Seconds, Section, log_level, secret_validator
 
 #: Value of `broker.url` for the server that the service starts by itself.
 EMBEDDED = "embedded"

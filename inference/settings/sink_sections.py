@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from inference.settings import addresses
-from inference.settings.checked import Count, Seconds, Section, secret_validator
+from inference.settings.value_checks import Count, Seconds, Section, secret_validator
 
 
 class JsonlSinkSettings(Section):

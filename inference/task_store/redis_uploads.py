@@ -47,7 +47,7 @@ class RedisUploads:
         return str(tag.decode())
 
     def unknown(self, tag: str, task_ids: Sequence[str]) -> list[str]:
-        return [task_id.decode() for task_id in self._scripts.run("unknown", tag, *task_ids)]
+        return [task_id.decode() for task_id in self._scripts.run("find_unknown", tag, *task_ids)]
 
     def record_life(self) -> RecordLife:
         since_ms, shortest_ms = self._scripts.run("record_life", self._ttl_ms)

@@ -16,8 +16,8 @@ from inference.errors import ConfigurationError, InferenceError
 from inference.launcher.server_checks import check_servers
 from inference.launcher.start_checks import check_open_files, check_start
 from inference.models.registry import ModelRegistry
+from inference.runtime.cpu import use_batch_scheduling
 from inference.runtime.heap import freeze_heap
-from inference.runtime.process import use_batch_scheduling
 from tasks.consumer.main_loop import MainLoop
 from tasks.worker.redelivery import MessageDeadLetters, Redeliveries
 from tasks.worker.worker import InferenceWorker

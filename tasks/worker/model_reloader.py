@@ -15,7 +15,7 @@ from pathlib import PurePath
 from inference.domain import ModelRef
 from inference.errors import ConfigurationError, InferenceError, InvalidModel, ServiceUnavailable
 from inference.models.files import ModelFiles
-from inference.models.predictor.versioned import Process, VersionedPredictor
+from inference.models.predictor.versioned_predictor import Process, VersionedPredictor
 from inference.models.registry import reference
 from inference.models.spec import ModelSpec
 from inference.rollout.desired_state import DesiredState, LoadReport, Proposal, RolloutStore

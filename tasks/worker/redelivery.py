@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from inference.broker.taken import TakenMessages
+from inference.broker.unacknowledged import TakenMessages
 from inference.errors import ServiceUnavailable
 from inference.ids import is_task_id
 from inference.lifecycle.dead_letters import move_to_dead_letters

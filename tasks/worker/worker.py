@@ -14,7 +14,7 @@ from inference.imaging import ImageLimits
 from inference.models.files import ModelFiles
 from inference.models.predictor.arena import SlotArena
 from inference.models.predictor.device_predictors import DevicePredictors
-from inference.models.predictor.versioned import VersionedPredictor
+from inference.models.predictor.versioned_predictor import VersionedPredictor
 from inference.models.registry import ModelRegistry
 from inference.models.spec import ModelSpec
 from inference.rollout.desired_state import RolloutStore

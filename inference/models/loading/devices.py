@@ -11,7 +11,7 @@ import tensorflow as tf  # type: ignore[import-untyped]
 
 from inference.errors import ConfigurationError
 from inference.models.predictor.device_lock import GpuLock, gpu_index
-from inference.runtime.process import usable_cores
+from inference.runtime.cpu import usable_cores
 from inference.settings import GpuSettings
 
 logger = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from inference.models.loading.outputs import both_classes, check_probabilities, 
 from inference.models.loading.problems import reason
 from inference.models.loading.readers import ReadModel, read_model
 from inference.models.spec import ModelSpec
-from inference.runtime.process import usable_cores
+from inference.runtime.cpu import usable_cores
 from inference.runtime.public_text import with_reason
 
 #: Maximum difference between LiteRT's and TensorFlow's outputs for trial images: absolute, or relative to the value.

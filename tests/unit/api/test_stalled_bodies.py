@@ -14,7 +14,7 @@ from gunicorn.http.body import ChunkedReader, LengthReader
 from api.forms.parser import FormParser
 from api.server.body_budget import BodyBudget
 from api.server.http_messages import STEP_BYTES, HttpBody
-from api.server.pace import Pace, PacedUnreader
+from api.server.minimum_pace import Pace, PacedUnreader
 from inference.errors import InferenceError, RequestTimeout
 
 MIB = 2**20

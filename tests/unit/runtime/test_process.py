@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from inference.runtime.process import usable_cores, use_batch_scheduling
+from inference.runtime.cpu import usable_cores, use_batch_scheduling
 
 ALLOWED = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 

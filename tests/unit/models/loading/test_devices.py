@@ -26,7 +26,7 @@ from inference.models.predictor.arena import SlotArena
 from inference.models.predictor.device_lock import GpuLock, gpu_index, gpu_lock
 from inference.models.predictor.device_predictors import DevicePredictors
 from inference.models.spec import ModelSpec
-from inference.runtime.process import usable_cores
+from inference.runtime.cpu import usable_cores
 from inference.settings import GpuSettings
 
 ROOT = Path(__file__).parents[4]

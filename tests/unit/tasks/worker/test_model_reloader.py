@@ -15,7 +15,7 @@ from support.fake_process import FakeProcess
 from inference.domain import ModelRef
 from inference.errors import ConfigurationError
 from inference.models.files import ModelFiles
-from inference.models.predictor.versioned import VersionedPredictor
+from inference.models.predictor.versioned_predictor import VersionedPredictor
 from inference.models.registry import reference
 from inference.models.spec import ModelSpec
 from inference.rollout.desired_state import LoadReport, NewFiles, Proposal, RolloutStore

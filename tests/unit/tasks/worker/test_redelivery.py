@@ -13,7 +13,7 @@ from pipeline_rig import Inbox, Rig, message_of, queue_item, wait_until
 from support.redis_server import client_of_nobody
 
 from inference.broker.rejected import RejectedMessages
-from inference.broker.taken import TakenMessages
+from inference.broker.unacknowledged import TakenMessages
 from inference.errors import ServiceUnavailable
 from inference.lifecycle.dead_letters import DeadLetters
 from inference.storage.local import LocalObjectStore

@@ -12,7 +12,7 @@ from support.waiting import until
 from inference.domain import ModelRef
 from inference.errors import ConfigurationError
 from inference.models.predictor.client import BatchPredictions, PredictorNotRunning
-from inference.models.predictor.versioned import VersionedPredictor
+from inference.models.predictor.versioned_predictor import VersionedPredictor
 
 DIGITS = [ModelRef("digits", f"{number}", f"sha256:{number}") for number in range(3)]
 OTHER = ModelRef("other", "1", "sha256:00")

@@ -9,7 +9,7 @@ from support.waiting import until
 
 from inference.errors import ServiceUnavailable
 from inference.relay import schedule as housekeeping
-from inference.relay.schedule import Housekeeping
+from inference.relay.upload_maintenance import Housekeeping
 
 
 def test_each_is_done_at_its_time_whatever_the_others_do(

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from gunicorn.config import Config
 
-from api.server import connections, pace
+from api.server import connections
+from api.server import minimum_pace as pace
 from api.server.body_budget import BodyBudget
 from api.server.connections import Connection
-from api.server.pace import HeadPace, Pace, PacedSocket, PacedUnreader
+from api.server.minimum_pace import HeadPace, Pace, PacedSocket, PacedUnreader
 from api.server.stopping import SharedFlag
 from inference.errors import RequestTimeout
 
