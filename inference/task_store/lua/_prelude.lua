@@ -54,10 +54,9 @@ local function call_with_all(values, ...)
   end
 end
 
--- Delete inline images by their keys; `inline-bytes` counts the bytes of all that there are.
-local function delete_images(keys)
-  local bytes = 0
-  for _, image_key in ipairs(keys) do bytes = bytes + redis.call('STRLEN', image_key) end
+-- Delete inline images by their keys. `bytes` is what their records say that they had: an image may be gone already, but
+-- `inline-bytes` still counts it.
+local function delete_images(keys, bytes)
   call_with_all(keys, 'DEL')
   if bytes > 0 and redis.call('DECRBY', key('inline-bytes'), bytes) <= 0 then redis.call('DEL', key('inline-bytes')) end
 end
@@ -157,11 +156,11 @@ end
 
 -- What is to be known of a record to end it; no status where there is none.
 local function read(id)
-  local status, owner, attempts, queue, reply_to, sinks, request_id, seq, batch, created_at, priority =
+  local status, owner, attempts, queue, reply_to, sinks, request_id, seq, batch, created_at, priority, image_bytes =
     unpack(redis.call('HMGET', record(id), 'status', 'owner', 'attempts', 'queue', 'reply_to', 'sinks', 'request_id', 'seq',
-      'batch', 'created_at', 'priority'))
+      'batch', 'created_at', 'priority', 'image_bytes'))
   return {id = id, status = status, owner = owner, attempts = attempts, queue = queue, reply_to = reply_to, sinks = sinks,
-    request_id = request_id, seq = seq, batch = batch, created_at = created_at, priority = priority}
+    request_id = request_id, seq = seq, batch = batch, created_at = created_at, priority = priority, image_bytes = image_bytes or 0}
 end
 
 -- By what a record says of its sinks: outbox, delivery field, ...
@@ -188,7 +187,7 @@ end
 
 -- By channel, the parts of the message that goes there.
 local replies = {}
-local ended, ended_images = {}, {}
+local ended, ended_images, ended_image_bytes = {}, {}, 0
 
 -- The one way into a terminal state, from what `read` gave: record, outbox; `flush_effects` comes after the last one.
 local function finish(task, status, outcome, ttl)
@@ -207,6 +206,7 @@ local function finish(task, status, outcome, ttl)
   redis.call('HSET', record(id), unpack(fields))
   ended[#ended + 1] = id
   ended_images[#ended_images + 1] = image(id)
+  ended_image_bytes = ended_image_bytes + task.image_bytes
   mark_not_waiting(id, task.queue)
   if undelivered == 0 then
     let_expire(id, ttl, task.request_id, task.seq, task.batch)
@@ -226,7 +226,7 @@ local function flush_effects()
   settle_batches()
   call_with_all(ended, 'ZREM', key('leases'))
   call_with_all(ended, 'ZREM', key('deadlines'))
-  delete_images(ended_images)
+  delete_images(ended_images, ended_image_bytes)
   for channel, parts in pairs(replies) do
     redis.call('PUBLISH', channel, table.concat(parts))
   end

@@ -28,6 +28,6 @@ for _, id in ipairs(due) do
   end
 end
 flush_effects()
--- No task is open, so no image is inline: those that Redis evicted were not subtracted.
+-- No task is open, so no image is inline: those whose records Redis evicted were not subtracted.
 if redis.call('ZCARD', key('deadlines')) == 0 then redis.call('DEL', key('inline-bytes')) end
 return due
