@@ -13,7 +13,6 @@
 -- of work, in how many commits, urgent tasks a second, all as text; for how many ms longer than usual nothing has ended; the model;
 -- how many refused tasks are expected again, as text; for each id how many tasks wait before it, -1 where it does not wait.
 
-local FADE_MS = 2000 -- as in commit.lua
 -- Part of the rate that is kept for those that come back.
 local FOR_RETURNS = 0.5
 local REFUSED_LIFE_MS = 120000
@@ -29,7 +28,8 @@ local at, model, ended, busy, commits, urgent =
 local urgent_rate, stalled = 0, 0
 if at then
   local silent = math.max(0, now - at)
-  urgent_rate = urgent * math.exp(-silent / FADE_MS) * 1000 / FADE_MS
+  local fade = fade_of_urgent(busy, commits)
+  urgent_rate = urgent * math.exp(-silent / fade) * 1000 / fade
   stalled = math.max(0, math.min(silent, age) - busy / commits)
 end
 
