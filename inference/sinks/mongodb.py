@@ -23,8 +23,7 @@ logger = logging.getLogger(__name__)
 _SECONDS_A_DAY = 86_400
 #: Servers that speak the protocol differ in how they name it; a duplicate key is 11000 in all of them.
 _DUPLICATE_KEY = 11000
-#: Codes of write errors that are the document's own (MongoDB's src/mongo/base/error_codes.yml). All others may be the server's:
-#: out of disk space, not primary, interrupted, out of memory or time, not authorized.
+#: Codes of write errors that are the document's own (MongoDB's src/mongo/base/error_codes.yml).
 _REFUSED_CODES = {
     2,  # BadValue
     22,  # InvalidBSON
@@ -41,8 +40,34 @@ _REFUSED_CODES = {
     17280,  # KeyTooLong, up to MongoDB 4.0
     _DUPLICATE_KEY,  # in a unique index that somebody made
 }
-#: Times that a document is inserted alone, after the server took another one, before it is refused whatever the error is.
-_TRIES_ALONE = 3
+#: Codes of errors that are the server's own and pass, even if it accepts other documents meanwhile, as a sharded cluster does. No
+#: document is refused for them. An error of any other code may be the document's or the server's.
+_PASSING_CODES = {
+    6,  # HostUnreachable
+    7,  # HostNotFound
+    13,  # Unauthorized
+    50,  # MaxTimeMSExpired
+    64,  # WriteConcernTimeout
+    89,  # NetworkTimeout
+    91,  # ShutdownInProgress
+    112,  # WriteConflict
+    133,  # FailedToSatisfyReadPreference
+    146,  # ExceededMemoryLimit
+    189,  # PrimarySteppedDown
+    262,  # ExceededTimeLimit
+    371,  # UserWritesBlocked
+    391,  # ReauthenticationRequired
+    8000,  # AtlasError: over the space quota
+    9001,  # SocketException
+    10107,  # NotWritablePrimary
+    11600,  # InterruptedAtShutdown
+    11601,  # Interrupted
+    11602,  # InterruptedDueToReplStateChange
+    13435,  # NotPrimaryNoSecondaryOk
+    13436,  # NotPrimaryOrSecondary
+    14031,  # OutOfDiskSpace
+    16500,  # TooManyRequests, of Azure Cosmos DB
+}
 
 #: The server's answer for one document: nothing when it took it, else the write error.
 _Answer = dict[str, Any] | None
@@ -68,11 +93,14 @@ class MongodbSink:
             raise ConfigurationError("mongodb.url: w=0 would count as delivered what MongoDB never wrote", field="mongodb.url")
         #: what the server takes as one document; 0 until it was asked
         self._max_document_bytes = 0
+        #: task ids of documents that the last `write` did not deliver because of an error of unknown kind
+        self._suspects: set[str] = set()
 
     def write(self, documents: Sequence[dict[str, Any]]) -> list[Refusal]:
         try:
             collection = self._collection()
-            return insert(collection, [_to_bson(document) for document in documents], max_bytes=self._max_document_bytes)
+            converted = [_to_bson(document) for document in documents]
+            return insert(collection, converted, max_bytes=self._max_document_bytes, suspects=self._suspects)
         except PyMongoError as error:
             raise SinkUnavailable(f"MongoDB does not answer: {error}") from error
 
@@ -98,8 +126,14 @@ class MongodbSink:
             logger.warning("mongodb.ttl_days: this server makes no TTL index, documents stay: %s", error)
 
 
-def insert(collection: Collection[dict[str, Any]], documents: Sequence[dict[str, Any]], *, max_bytes: int) -> list[Refusal]:
-    """Insert documents whose `_id` is their `task_id`; gives those that the server will never take.
+def insert(
+    collection: Collection[dict[str, Any]], documents: Sequence[dict[str, Any]], *, max_bytes: int, suspects: set[str]
+) -> list[Refusal]:
+    """Insert documents whose `_id` is their `task_id`; return those that the server will never take.
+
+    Args:
+        suspects: task ids of documents that failed in the last call with an error of unknown kind; updated. If they fail again,
+            they are refused, provided that the server accepts other documents.
 
     Raises:
         SinkUnavailable: the server answered with errors that may pass.
@@ -113,27 +147,48 @@ def insert(collection: Collection[dict[str, Any]], documents: Sequence[dict[str,
     ]
     fitting = [document for document, size in zip(documents, sizes_bytes, strict=True) if size <= max_bytes]
     answers = _insert_all(collection, fitting)
-    last_taken = max((index for index, answer in enumerate(answers) if answer is None), default=-1)
-    delivered, errors = [], []
-    for index, (document, answer) in enumerate(zip(fitting, answers, strict=True)):
-        is_suspect = index < last_taken  # else the server may be in trouble
-        final = _insert_alone(collection, document, answer) if is_suspect else answer
-        if final is None or _is_duplicate_id(final):
-            delivered.append(document["task_id"])
-        elif is_suspect or _is_refused(final):
-            refusals.append(Refusal(document["task_id"], _reason(final)))
+    final = _insert_suspects_again(collection, fitting, answers, suspects)
+    delivered, errors = [], {}
+    for document, answer in zip(fitting, answers, strict=True):
+        task_id = document["task_id"]
+        error = final.get(task_id, answer)
+        if error is None or _is_duplicate_id(error):
+            delivered.append(task_id)
+        elif _is_refused(error) or (task_id in final and _is_unknown(error)):
+            refusals.append(Refusal(task_id, _reason(error)))
         else:
-            errors.append(final)
+            errors[task_id] = error
+    suspects.difference_update(document["task_id"] for document in documents)
+    suspects.update(task_id for task_id, error in errors.items() if _is_unknown(error))
     if errors:
-        detail = f"MongoDB did not take {len(errors)} of {len(documents)} documents: {errors[0].get('errmsg')}"
+        detail = f"MongoDB did not take {len(errors)} of {len(documents)} documents: {next(iter(errors.values())).get('errmsg')}"
         raise SinkUnavailable(detail, delivered=delivered, refusals=refusals)
     return refusals
+
+
+def _insert_suspects_again(
+    collection: Collection[dict[str, Any]], documents: Sequence[dict[str, Any]], answers: Sequence[_Answer], suspects: set[str]
+) -> dict[str, _Answer]:
+    """Insert suspects that failed again once more, each alone; return the answers by task id.
+
+    Nothing is inserted, and the result is empty, unless the server has accepted another document after them.
+    """
+    last_taken = max((index for index, answer in enumerate(answers) if answer is None), default=-1)
+    failed = {
+        index: document
+        for index, (document, answer) in enumerate(zip(documents, answers, strict=True))
+        if answer is not None and document["task_id"] in suspects and _is_unknown(answer)
+    }
+    if not failed or max(failed) > last_taken:
+        return {}
+    return {document["task_id"]: _insert_all(collection, [document])[0] for document in failed.values()}
 
 
 def _insert_all(collection: Collection[dict[str, Any]], documents: Sequence[dict[str, Any]]) -> list[_Answer]:
     """Insert documents in their order; gives the server's answer for each.
 
-    A command that fails as a whole says nothing of any one document: its halves are inserted on their own.
+    A command that fails as a whole says nothing of any one document: its halves are inserted on their own. Its code is left out
+    unless the error passes.
     """
     if not documents:
         return []
@@ -147,23 +202,20 @@ def _insert_all(collection: Collection[dict[str, Any]], documents: Sequence[dict
         return [failed.get(index) for index in range(len(documents))]
     except (OperationFailure, DocumentTooLarge) as error:
         if len(documents) == 1:
-            return [{"errmsg": str(error)}]  # without the code, which is the command's
+            code = getattr(error, "code", None)
+            return [{"errmsg": str(error)} | ({"code": code} if code in _PASSING_CODES else {})]
         half = len(documents) // 2
         return _insert_all(collection, documents[:half]) + _insert_all(collection, documents[half:])
     return [None] * len(documents)
 
 
-def _insert_alone(collection: Collection[dict[str, Any]], document: dict[str, Any], answer: _Answer) -> _Answer:
-    """Insert a document again while `answer`, the last one for it, leaves open whether it ever gets in; gives the last answer."""
-    for _ in range(_TRIES_ALONE):
-        if answer is None or _is_refused(answer):
-            break
-        (answer,) = _insert_all(collection, [document])
-    return answer
-
-
 def _is_refused(error: dict[str, Any]) -> bool:
     return error.get("code") in _REFUSED_CODES
+
+
+def _is_unknown(error: dict[str, Any]) -> bool:
+    """Whether the error may be the document's or the server's."""
+    return error.get("code") not in _REFUSED_CODES | _PASSING_CODES
 
 
 def _is_duplicate_id(error: dict[str, Any]) -> bool:
