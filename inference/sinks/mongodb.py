@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -68,6 +69,10 @@ _PASSING_CODES = {
     14031,  # OutOfDiskSpace
     16500,  # TooManyRequests, of Azure Cosmos DB
 }
+#: `_id` of the document that tests whether the server accepts any; no task id is a document.
+_PROBE_ID = {"inference": "probe"}
+#: Upper limit of the bytes of a probe without its padding.
+_PROBE_OVERHEAD_BYTES = 128
 
 #: The server's answer for one document: nothing when it took it, else the write error.
 _Answer = dict[str, Any] | None
@@ -171,7 +176,7 @@ def _insert_suspects_again(
 ) -> dict[str, _Answer]:
     """Insert suspects that failed again once more, each alone; return the answers by task id.
 
-    Nothing is inserted, and the result is empty, unless the server has accepted another document after them.
+    Nothing is inserted, and the result is empty, unless the server has accepted another document after them, or accepts a probe.
     """
     last_taken = max((index for index, answer in enumerate(answers) if answer is None), default=-1)
     failed = {
@@ -179,9 +184,21 @@ def _insert_suspects_again(
         for index, (document, answer) in enumerate(zip(documents, answers, strict=True))
         if answer is not None and document["task_id"] in suspects and _is_unknown(answer)
     }
-    if not failed or max(failed) > last_taken:
+    if not failed or not (max(failed) < last_taken or _takes_probe(collection, failed.values())):
         return {}
     return {document["task_id"]: _insert_all(collection, [document])[0] for document in failed.values()}
+
+
+def _takes_probe(collection: Collection[dict[str, Any]], suspects: Iterable[dict[str, Any]]) -> bool:
+    """Whether the server accepts a document as large as these that has none of their content; it is removed at once."""
+    size_bytes = max(len(bson.encode(document)) for document in suspects)
+    padding = os.urandom(max(0, size_bytes - _PROBE_OVERHEAD_BYTES))  # random: on a nearly full disk, compressed bytes might fit
+    try:
+        collection.replace_one({"_id": _PROBE_ID}, {"padding": padding}, upsert=True)
+        collection.delete_one({"_id": _PROBE_ID})
+    except PyMongoError:
+        return False
+    return True
 
 
 def _insert_all(collection: Collection[dict[str, Any]], documents: Sequence[dict[str, Any]]) -> list[_Answer]:

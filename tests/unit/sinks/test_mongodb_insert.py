@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import bson
 import pytest
 from pymongo.errors import AutoReconnect, BulkWriteError, OperationFailure
 
@@ -49,6 +50,9 @@ class FakeCollection:
         #: what the sink remembers from one call to the next
         self.suspects: set[str] = set()
         self.calls: list[list[str]] = []
+        #: padding of the probes that it took, in bytes
+        self.probes: list[int] = []
+        self.takes_probes = True
         self.before_call: Callable[[int], None] = lambda _: None
 
     def insert_many(self, documents: list[dict[str, Any]], *, ordered: bool) -> None:
@@ -62,6 +66,16 @@ class FakeCollection:
         concern = [{"code": 64, "errmsg": "waiting for replication timed out"}] if self.write_concern_error else []
         if errors or concern:
             raise BulkWriteError({"writeErrors": errors, "writeConcernErrors": concern})
+
+    def replace_one(self, key: dict[str, Any], probe: dict[str, Any], *, upsert: bool) -> None:
+        assert upsert
+        if self.room <= 0 or not self.takes_probes:
+            raise OperationFailure("no probe", self.full_code)
+        self.probes.append(len(bson.encode(probe)))
+        self.documents["the probe"] = key
+
+    def delete_one(self, key: dict[str, Any]) -> None:
+        assert self.documents.pop("the probe") == key
 
     def _insert(self, index: int, document: dict[str, Any]) -> dict[str, Any] | None:
         task_id = document["_id"]
@@ -159,7 +173,7 @@ def test_an_unknown_error_refuses_the_second_time_if_another_one_got_in_after_it
     assert write_in_vain(collection, "1", "poison", "2") == {"1", "2"}
     assert write(collection, "poison", "3") == {"poison": "MongoDB refuses it: not poison (code 99999)"}
     assert collection.documents.keys() == {"1", "2", "3"}
-    assert collection.suspects == set()
+    assert (collection.probes, collection.suspects) == ([], set())
 
 
 def test_many_that_fail_are_refused_with_one_that_gets_in_after_them(collection: FakeCollection) -> None:
@@ -170,9 +184,28 @@ def test_many_that_fail_are_refused_with_one_that_gets_in_after_them(collection:
     assert collection.documents.keys() == {"1"}
 
 
-@pytest.mark.parametrize("others", [("1",)])
+def test_an_unknown_error_refuses_the_second_time_if_the_server_takes_a_probe(collection: FakeCollection) -> None:
+    """No other result comes in a quiet service."""
+    collection.codes = {"poison": UNKNOWN}
+    assert write_in_vain(collection, "poison") == set()
+    assert write(collection, "poison") == {"poison": "MongoDB refuses it: not poison (code 99999)"}
+    assert len(collection.probes) == 1
+    assert collection.documents == {}
+
+
+def test_a_probe_is_as_large_as_the_largest_suspect(collection: FakeCollection) -> None:
+    """A nearly full disk takes a small document all the same."""
+    large = "x" * 100_000
+    collection.codes = dict.fromkeys(("1", large), UNKNOWN)
+    write_in_vain(collection, "1", large)
+    write(collection, "1", large)
+    (size_bytes,) = collection.probes
+    assert 200_000 <= size_bytes + 200 <= 200_400  # the fake's documents have their id twice
+
+
+@pytest.mark.parametrize("others", [(), ("1",)])
 def test_a_server_that_is_well_again_refuses_nothing(collection: FakeCollection, others: tuple[str, ...]) -> None:
-    """It failed twice, but now takes another document: the suspect is inserted once more."""
+    """It failed twice, but now takes a probe or another document: the suspect is inserted once more."""
     collection.codes = {"suspect": UNKNOWN}
     write_in_vain(collection, "suspect")
 
@@ -182,6 +215,13 @@ def test_a_server_that_is_well_again_refuses_nothing(collection: FakeCollection,
     collection.before_call = mend
     assert write(collection, "suspect", *others) == {}
     assert collection.documents.keys() == {"suspect", *others}
+
+
+def test_a_server_that_takes_no_probe_refuses_nothing(collection: FakeCollection) -> None:
+    collection.codes, collection.takes_probes = {"suspect": UNKNOWN}, False
+    for _ in range(5):
+        assert write_in_vain(collection, "suspect") == set()
+    assert write(collection, "suspect", "1").keys() == {"suspect"}
 
 
 @pytest.mark.parametrize("order", [("poison", "1", "2"), ("1", "poison", "2")])
