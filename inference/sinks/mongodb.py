@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -23,8 +24,7 @@ logger = logging.getLogger(__name__)
 _SECONDS_A_DAY = 86_400
 #: Servers with MongoDB's protocol differ in the names of errors; a duplicate key has this code in all of them.
 _DUPLICATE_KEY = 11000
-#: Codes of write errors whose cause is the document (MongoDB's src/mongo/base/error_codes.yml). The cause of all others may be
-#: the server: out of disk space, not primary, interrupted, out of memory or time, not authorized.
+#: Codes of write errors that are the document's own (MongoDB's src/mongo/base/error_codes.yml).
 _REFUSED_CODES = {
     2,  # BadValue
     22,  # InvalidBSON
@@ -41,8 +41,38 @@ _REFUSED_CODES = {
     17280,  # KeyTooLong, up to MongoDB 4.0
     _DUPLICATE_KEY,  # in a unique index that an operator made
 }
-#: Times that a document is inserted alone, while the server takes others, before it counts as refused at any error.
-_TRIES_ALONE = 3
+#: Codes of errors that are the server's own and pass, even if it accepts other documents meanwhile, as a sharded cluster does. No
+#: document is refused for them. An error of any other code may be the document's or the server's.
+_PASSING_CODES = {
+    6,  # HostUnreachable
+    7,  # HostNotFound
+    13,  # Unauthorized
+    50,  # MaxTimeMSExpired
+    64,  # WriteConcernTimeout
+    89,  # NetworkTimeout
+    91,  # ShutdownInProgress
+    112,  # WriteConflict
+    133,  # FailedToSatisfyReadPreference
+    146,  # ExceededMemoryLimit
+    189,  # PrimarySteppedDown
+    262,  # ExceededTimeLimit
+    371,  # UserWritesBlocked
+    391,  # ReauthenticationRequired
+    8000,  # AtlasError: over the space quota
+    9001,  # SocketException
+    10107,  # NotWritablePrimary
+    11600,  # InterruptedAtShutdown
+    11601,  # Interrupted
+    11602,  # InterruptedDueToReplStateChange
+    13435,  # NotPrimaryNoSecondaryOk
+    13436,  # NotPrimaryOrSecondary
+    14031,  # OutOfDiskSpace
+    16500,  # TooManyRequests, of Azure Cosmos DB
+}
+#: `_id` of the document that tests whether the server accepts any; no task id is a document.
+_PROBE_ID = {"inference": "probe"}
+#: Upper limit of the bytes of a probe without its padding.
+_PROBE_OVERHEAD_BYTES = 128
 
 #: The server's answer for one document: None if the server took it, else the write error.
 _Answer = dict[str, Any] | None
@@ -70,11 +100,14 @@ class MongodbSink:
             )
         #: the server's limit for one document; 0 before it is read
         self._max_document_bytes = 0
+        #: task ids of documents that the last `write` did not deliver because of an error of unknown kind
+        self._suspects: set[str] = set()
 
     def write(self, documents: Sequence[dict[str, Any]]) -> list[Refusal]:
         try:
             collection = self._collection()
-            return insert(collection, [_to_bson(document) for document in documents], max_bytes=self._max_document_bytes)
+            converted = [_to_bson(document) for document in documents]
+            return insert(collection, converted, max_bytes=self._max_document_bytes, suspects=self._suspects)
         except PyMongoError as error:
             raise SinkUnavailable(f"MongoDB does not answer: {error}") from error
 
@@ -100,8 +133,14 @@ class MongodbSink:
             logger.warning("mongodb.ttl_days: this server makes no TTL index, so documents are not deleted: %s", error)
 
 
-def insert(collection: Collection[dict[str, Any]], documents: Sequence[dict[str, Any]], *, max_bytes: int) -> list[Refusal]:
-    """Insert documents whose `_id` is their `task_id`; return the refusals of documents that the server will never take.
+def insert(
+    collection: Collection[dict[str, Any]], documents: Sequence[dict[str, Any]], *, max_bytes: int, suspects: set[str]
+) -> list[Refusal]:
+    """Insert documents whose `_id` is their `task_id`; return those that the server will never take.
+
+    Args:
+        suspects: task ids of documents that failed in the last call with an error of unknown kind; updated. If they fail again,
+            they are refused, provided that the server accepts other documents.
 
     Raises:
         SinkUnavailable: the server answered with errors that may pass.
@@ -115,27 +154,60 @@ def insert(collection: Collection[dict[str, Any]], documents: Sequence[dict[str,
     ]
     fitting = [document for document, size in zip(documents, sizes_bytes, strict=True) if size <= max_bytes]
     answers = _insert_all(collection, fitting)
-    last_taken = max((index for index, answer in enumerate(answers) if answer is None), default=-1)
-    delivered, errors = [], []
-    for index, (document, answer) in enumerate(zip(fitting, answers, strict=True)):
-        is_suspect = index < last_taken  # a later document was taken, so the server works
-        final = _insert_alone(collection, document, answer) if is_suspect else answer
-        if final is None or _is_duplicate_id(final):
-            delivered.append(document["task_id"])
-        elif is_suspect or _is_refused(final):
-            refusals.append(Refusal(document["task_id"], _reason(final)))
+    final = _insert_suspects_again(collection, fitting, answers, suspects)
+    delivered, errors = [], {}
+    for document, answer in zip(fitting, answers, strict=True):
+        task_id = document["task_id"]
+        error = final.get(task_id, answer)
+        if error is None or _is_duplicate_id(error):
+            delivered.append(task_id)
+        elif _is_refused(error) or (task_id in final and _is_unknown(error)):
+            refusals.append(Refusal(task_id, _reason(error)))
         else:
-            errors.append(final)
+            errors[task_id] = error
+    suspects.difference_update(document["task_id"] for document in documents)
+    suspects.update(task_id for task_id, error in errors.items() if _is_unknown(error))
     if errors:
-        detail = f"MongoDB did not take {len(errors)} of {len(documents)} documents: {errors[0].get('errmsg')}"
+        detail = f"MongoDB did not take {len(errors)} of {len(documents)} documents: {next(iter(errors.values())).get('errmsg')}"
         raise SinkUnavailable(detail, delivered=delivered, refusals=refusals)
     return refusals
+
+
+def _insert_suspects_again(
+    collection: Collection[dict[str, Any]], documents: Sequence[dict[str, Any]], answers: Sequence[_Answer], suspects: set[str]
+) -> dict[str, _Answer]:
+    """Insert suspects that failed again once more, each alone; return the answers by task id.
+
+    Nothing is inserted, and the result is empty, unless the server has accepted another document after them, or accepts a probe.
+    """
+    last_taken = max((index for index, answer in enumerate(answers) if answer is None), default=-1)
+    failed = {
+        index: document
+        for index, (document, answer) in enumerate(zip(documents, answers, strict=True))
+        if answer is not None and document["task_id"] in suspects and _is_unknown(answer)
+    }
+    if not failed or not (max(failed) < last_taken or _takes_probe(collection, failed.values())):
+        return {}
+    return {document["task_id"]: _insert_all(collection, [document])[0] for document in failed.values()}
+
+
+def _takes_probe(collection: Collection[dict[str, Any]], suspects: Iterable[dict[str, Any]]) -> bool:
+    """Whether the server accepts a document as large as these that has none of their content; it is removed at once."""
+    size_bytes = max(len(bson.encode(document)) for document in suspects)
+    padding = os.urandom(max(0, size_bytes - _PROBE_OVERHEAD_BYTES))  # random: on a nearly full disk, compressed bytes might fit
+    try:
+        collection.replace_one({"_id": _PROBE_ID}, {"padding": padding}, upsert=True)
+        collection.delete_one({"_id": _PROBE_ID})
+    except PyMongoError:
+        return False
+    return True
 
 
 def _insert_all(collection: Collection[dict[str, Any]], documents: Sequence[dict[str, Any]]) -> list[_Answer]:
     """Insert documents; return the server's answer for each, in order.
 
-    If a command fails as a whole, the cause may be any of its documents: its halves are inserted one after the other.
+    A command that fails as a whole says nothing of any one document: its halves are inserted on their own. Its code is left out
+    unless the error passes.
     """
     if not documents:
         return []
@@ -149,23 +221,20 @@ def _insert_all(collection: Collection[dict[str, Any]], documents: Sequence[dict
         return [failed.get(index) for index in range(len(documents))]
     except (OperationFailure, DocumentTooLarge) as error:
         if len(documents) == 1:
-            return [{"errmsg": str(error)}]  # without the code, which concerns the command
+            code = getattr(error, "code", None)
+            return [{"errmsg": str(error)} | ({"code": code} if code in _PASSING_CODES else {})]
         half = len(documents) // 2
         return _insert_all(collection, documents[:half]) + _insert_all(collection, documents[half:])
     return [None] * len(documents)
 
 
-def _insert_alone(collection: Collection[dict[str, Any]], document: dict[str, Any], answer: _Answer) -> _Answer:
-    """Insert a document again while `answer`, its last answer, does not tell the cause; return the last answer."""
-    for _ in range(_TRIES_ALONE):
-        if answer is None or _is_refused(answer):
-            break
-        (answer,) = _insert_all(collection, [document])
-    return answer
-
-
 def _is_refused(error: dict[str, Any]) -> bool:
     return error.get("code") in _REFUSED_CODES
+
+
+def _is_unknown(error: dict[str, Any]) -> bool:
+    """Whether the error may be the document's or the server's."""
+    return error.get("code") not in _REFUSED_CODES | _PASSING_CODES
 
 
 def _is_duplicate_id(error: dict[str, Any]) -> bool:

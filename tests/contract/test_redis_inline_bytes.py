@@ -84,15 +84,34 @@ def test_a_withdrawn_batch_gives_it_back(store: RedisTaskStore) -> None:
     assert inline_bytes(store) == 0
 
 
-def test_what_redis_evicted_is_forgotten_once_no_task_is_open(
+@pytest.mark.parametrize("end", [lambda store, task_id: store.cancel(task_id), lambda store, task_id: store.withdraw(task_id)])
+def test_an_image_that_is_already_gone_is_subtracted(
+    store: RedisTaskStore, redis_client: redis.Redis, key_prefix: str, end: Callable[[RedisTaskStore, str], Any]
+) -> None:
+    accept(store)
+    task_id = accept(store, image=IMAGE)
+    redis_client.delete(f"{key_prefix}:image:{task_id}")
+    end(store, task_id)
+    assert inline_bytes(store) == 0
+
+
+def test_a_late_expiry_subtracts_the_image_that_redis_has_deleted(
+    store: RedisTaskStore, redis_client: redis.Redis, key_prefix: str
+) -> None:
+    accept(store)
+    task_id = accept(store, image=IMAGE, deadline_s=0.001)
+    redis_client.pexpire(f"{key_prefix}:image:{task_id}", 1)
+    until(lambda: not redis_client.exists(f"{key_prefix}:image:{task_id}"), "the end of the image's time to live")
+    assert store.expire_due(10) == [task_id]
+    assert inline_bytes(store) == 0
+
+
+def test_an_image_whose_record_was_evicted_is_subtracted_once_no_task_is_open(
     store: RedisTaskStore, redis_client: redis.Redis, key_prefix: str
 ) -> None:
     task_id = accept(store, image=IMAGE)
-    redis_client.delete(f"{key_prefix}:image:{task_id}")
-    store.expire_due(10)
-    other = accept(store)
-    store.cancel(task_id)
-    store.cancel(other)
-    assert redis_client.get(f"{key_prefix}:inline-bytes") == b"7"
+    redis_client.delete(f"{key_prefix}:image:{task_id}", f"{key_prefix}:task:{task_id}")
+    assert inline_bytes(store) == 7
+    redis_client.zremrangebyrank(f"{key_prefix}:deadlines", 0, -1)
     store.expire_due(10)
     assert inline_bytes(store) == 0

@@ -40,6 +40,25 @@ class TestLoad:
             world.store.commit("w", [Commit(task_id, 1, a_success()) for task_id in ids])
         assert 3 <= _rate_per_s(world.store) <= 16
 
+    def test_the_rate_of_a_slow_model_counts_all_of_its_work(self, world: StoreWorld) -> None:
+        for _ in range(8):
+            _run_one(world, seconds=10)
+        assert _rate_per_s(world.store) == pytest.approx(0.1, rel=0.1)
+
+    def test_the_time_in_which_no_worker_was_there_is_not_part_of_the_rate(self, world: StoreWorld) -> None:
+        task_id = accept(world.store)
+        world.let_pass(60)
+        world.store.lease("w", [task_id])
+        world.store.start("w", [task_id])
+        assert commit_one(world.store, "w", task_id, attempt=1)
+        assert world.store.queue_load(QUEUE).busy_s <= 4
+
+    def test_an_attempt_that_died_is_not_part_of_the_rate(self, world: StoreWorld) -> None:
+        task_id = running(world.store, "w")
+        world.let_pass(60)
+        assert commit_one(world.store, "w", task_id, attempt=1, outcome=a_failure())
+        assert world.store.queue_load(QUEUE).busy_s <= 4
+
     def test_tasks_that_never_ran_say_nothing_of_the_rate(self, store: TaskStore) -> None:
         task_id = leased(store, "w")
         assert commit_one(store, "w", task_id, attempt=0, outcome=a_failure())
@@ -105,6 +124,15 @@ class TestLoad:
             finished(store, priority=9)
         assert 1 <= store.queue_load(QUEUE).urgent_per_s <= 4
 
+    @pytest.mark.parametrize(("priorities", "share"), [((9, 0, 0, 0), 0.25), ((0, 0, 0, 9), 0.25), ((9, 9, 9, 9), 1.0)])
+    def test_urgent_tasks_of_a_slow_model_count_for_what_they_take(
+        self, world: StoreWorld, priorities: tuple[int, ...], share: float
+    ) -> None:
+        for priority in priorities * 4:
+            _run_one(world, seconds=10, priority=priority)
+        load = world.store.queue_load(QUEUE)
+        assert share * 0.5 <= load.urgent_per_s / _rate_per_s(world.store) <= share * 2
+
     def test_those_that_were_refused_come_again_as_fast_as_tasks_end(self, world: StoreWorld) -> None:
         store = world.store
         assert store.queue_load(QUEUE).returning == 0
@@ -165,6 +193,12 @@ class TestRoom:
             store.accept_batch(batch, enqueue=[], max_queue_depth=0, rooms={QUEUE: Room(2)})
         assert _open(store) == (1, 0)
         assert store.accept_batch(batch, enqueue=[], max_queue_depth=0, rooms={QUEUE: Room(3)}).created
+
+
+def _run_one(world: StoreWorld, *, seconds: float, priority: int = 0) -> None:
+    task_id = running(world.store, "w", priority=priority)
+    world.let_pass(seconds)
+    assert commit_one(world.store, "w", task_id, attempt=1)
 
 
 def _open(store: TaskStore) -> tuple[int, int]:

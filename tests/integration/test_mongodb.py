@@ -21,6 +21,8 @@ from support.tcp_proxy import TcpProxy
 from inference.sinks.mongodb import MongodbSink
 from inference.sinks.protocol import SinkUnavailable
 
+INFINITE = a_document("infinite", prediction=np.array([np.inf], np.float32))
+
 
 @pytest.fixture
 def collection(services_env: dict[str, str], own_name: str) -> Iterator[Collection[dict[str, Any]]]:
@@ -66,14 +68,37 @@ def test_one_that_is_too_large_is_refused_and_the_rest_is_there(
     assert ids(collection) == ["1", "2"]
 
 
-def test_a_value_that_the_server_will_never_take_is_refused_and_the_rest_is_there(
-    sink: MongodbSink, collection: Collection[dict[str, Any]]
+@pytest.mark.parametrize("others", [("1", "2"), ()])
+def test_a_value_that_the_server_will_never_take_is_refused_the_second_time(
+    sink: MongodbSink, collection: Collection[dict[str, Any]], others: tuple[str, ...]
 ) -> None:
     """FerretDB has no infinity, and fails the whole command with an internal error; MongoDB would take it."""
-    infinite = a_document("infinite", prediction=np.array([np.inf], np.float32))
-    (refusal,) = sink.write([a_document("1"), infinite, a_document("2")])
+    with pytest.raises(SinkUnavailable, match="unsupported value") as raised:
+        sink.write([INFINITE, *map(a_document, others)])
+    assert (raised.value.delivered, raised.value.refusals) == (set(others), [])
+    (refusal,) = sink.write([INFINITE])
     assert (refusal.task_id, "unsupported value" in refusal.reason) == ("infinite", True)
-    assert ids(collection) == ["1", "2"]
+    assert ids(collection) == list(others)
+
+
+def test_an_error_that_passes_refuses_nothing(
+    services_env: dict[str, str], own_name: str, collection: Collection[dict[str, Any]]
+) -> None:
+    """The real server, but the code of its answer is changed on the way."""
+    code = b"\x10code\x00"
+    proxy = TcpProxy(
+        urlsplit(services_env["MONGODB_URL"]).netloc,
+        lambda data: data.replace(code + struct.pack("<i", 1), code + struct.pack("<i", 16_500)),
+    )
+    url = f"mongodb://{proxy.address}"
+    sink = MongodbSink(mongodb_settings(services_env, url=url, database="inference-tests", collection=own_name))
+    for number in range(3):
+        with pytest.raises(SinkUnavailable) as raised:
+            sink.write([INFINITE, a_document(f"{number}")])
+        assert (raised.value.delivered, raised.value.refusals) == ({f"{number}"}, [])
+    sink.close()
+    proxy.cut()
+    assert ids(collection) == ["0", "1", "2"]
 
 
 def test_a_server_of_smaller_documents_refuses_what_is_over_its_limit(

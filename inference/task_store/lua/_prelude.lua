@@ -54,10 +54,17 @@ local function call_with_all(values, ...)
   end
 end
 
--- Delete inline images by their keys, and subtract their bytes from `inline-bytes`.
-local function delete_images(keys)
-  local bytes = 0
-  for _, image_key in ipairs(keys) do bytes = bytes + redis.call('STRLEN', image_key) end
+-- How long counts of ended tasks last in pace:QUEUE (see commit.lua). The count of urgent ones lasts for some commits of a slow
+-- model: faded within 2 s, it would be a rate of 0.5 a second just after one task, even if the model ends one in 10 s.
+local FADE_MS, FADE_COMMITS = 2000, 3
+
+local function fade_of_urgent(busy, commits)
+  return math.max(FADE_MS, FADE_COMMITS * busy / commits)
+end
+
+-- Delete inline images by their keys. `bytes` is what their records say that they had: an image may be gone already, but
+-- `inline-bytes` still counts it.
+local function delete_images(keys, bytes)
   call_with_all(keys, 'DEL')
   if bytes > 0 and redis.call('DECRBY', key('inline-bytes'), bytes) <= 0 then redis.call('DEL', key('inline-bytes')) end
 end
@@ -157,11 +164,12 @@ end
 
 -- Read the fields of a record that are needed to end its task; `status` is false if there is no record.
 local function read(id)
-  local status, owner, attempts, queue, reply_to, sinks, request_id, seq, batch, created_at, priority =
+  local status, owner, attempts, queue, reply_to, sinks, request_id, seq, batch, created_at, priority, image_bytes, started_at =
     unpack(redis.call('HMGET', record(id), 'status', 'owner', 'attempts', 'queue', 'reply_to', 'sinks', 'request_id', 'seq',
-      'batch', 'created_at', 'priority'))
+      'batch', 'created_at', 'priority', 'image_bytes', 'started_at'))
   return {id = id, status = status, owner = owner, attempts = attempts, queue = queue, reply_to = reply_to, sinks = sinks,
-    request_id = request_id, seq = seq, batch = batch, created_at = created_at, priority = priority}
+    request_id = request_id, seq = seq, batch = batch, created_at = created_at, priority = priority, image_bytes = image_bytes or 0,
+    started_at = started_at}
 end
 
 -- By the field `sinks` of a record: outbox, delivery field, ...
@@ -188,7 +196,7 @@ end
 
 -- By channel, the parts of the message that is published there.
 local replies = {}
-local ended, ended_images = {}, {}
+local ended, ended_images, ended_image_bytes = {}, {}, 0
 
 -- Move a task that `read` returned into a terminal state, in its record and outboxes. No other function does. Call `flush_effects`
 -- after the last task.
@@ -208,6 +216,7 @@ local function finish(task, status, outcome, ttl)
   redis.call('HSET', record(id), unpack(fields))
   ended[#ended + 1] = id
   ended_images[#ended_images + 1] = image(id)
+  ended_image_bytes = ended_image_bytes + task.image_bytes
   mark_not_waiting(id, task.queue)
   if undelivered == 0 then
     let_expire(id, ttl, task.request_id, task.seq, task.batch)
@@ -228,7 +237,7 @@ local function flush_effects()
   set_batch_lives()
   call_with_all(ended, 'ZREM', key('leases'))
   call_with_all(ended, 'ZREM', key('deadlines'))
-  delete_images(ended_images)
+  delete_images(ended_images, ended_image_bytes)
   for channel, parts in pairs(replies) do
     redis.call('PUBLISH', channel, table.concat(parts))
   end

@@ -79,6 +79,7 @@ local image_bytes = 0 -- bytes that this call writes
 
 local function write(task, seq, ttl)
   local id, life = task.id, task.deadline + ttl
+  if task.image ~= '' then append(task.fields, 'image_bytes', #task.image) end
   redis.call('HSET', record(id), 'item', task.item, 'request_id', task.request_id, 'status', 'queued', 'seq', seq,
     'queue', task.queue, 'created_at', now, 'deadline_at', now + task.deadline, unpack(task.fields))
   if task.image ~= '' then

@@ -22,22 +22,25 @@
 
 local owner, ttl = ARGV[1], tonumber(ARGV[2])
 local written = {}
-local batches = {} -- by queue, of the tasks that ran: their number, how many are urgent, when the first was accepted, their model
+local batches = {} -- by queue, of the tasks that ran: number, urgent ones, when the first was accepted and started, model
 
 local function count(task, model)
-  local batch = batches[task.queue] or {ended = 0, urgent = 0, since = now}
+  local batch = batches[task.queue] or {ended = 0, urgent = 0, since = now, started = now}
   batch.ended = batch.ended + 1
   if tonumber(task.priority) > 0 then batch.urgent = batch.urgent + 1 end
   batch.since = math.min(batch.since, tonumber(task.created_at))
-  if model ~= '' then batch.model = model end
+  if model ~= '' then
+    batch.model = model
+    batch.started = math.min(batch.started, tonumber(task.started_at))
+  end
   batches[task.queue] = batch
 end
 
 -- Note the rate at which tasks end in the hash pace:QUEUE: tasks that ended, and ms in which there was work. Both fade, so that
--- their quotient is the recent rate. There was no work between one commit and the acceptance of the first task of the next commit.
--- The last commits count for any duration and age, except the commits of another version of the model. A commit without a result
--- does not tell the version.
-local FADE_MS, LEAST_KEPT, LIFE_MS = 2000, 0.7, 86400000
+-- their quotient is the recent rate. There was no work between one commit and the acceptance of the first task of the next commit;
+-- more than 2 * FADE_MS of work count only while the model ran. The last commits count for any duration and age, except the commits
+-- of another version of the model. A commit without a result does not tell the version.
+local LEAST_KEPT, LIFE_MS = 0.7, 86400000
 
 local function note_pace(queue, batch)
   local pace_key = key('pace', queue)
@@ -48,10 +51,11 @@ local function note_pace(queue, batch)
   local fade = math.exp(-math.max(0, now - at) / FADE_MS)
   local kept = 0
   if model == ran then kept = math.max(fade, LEAST_KEPT) end
-  local worked = math.min(math.max(1, now - math.max(at, batch.since)), 2 * FADE_MS)
+  local worked = math.min(math.max(1, now - math.max(at, batch.since)), math.max(2 * FADE_MS, now - batch.started))
+  busy, commits = (busy or 0) * kept + worked, (commits or 0) * kept + 1
+  local urgent_kept = math.exp(-math.max(0, now - at) / fade_of_urgent(busy, commits))
   redis.call('HSET', pace_key, 'at', now, 'model', ran, 'ended', (ended or 0) * kept + batch.ended,
-    'busy_ms', (busy or 0) * kept + worked, 'commits', (commits or 0) * kept + 1,
-    'urgent', (urgent or 0) * fade + batch.urgent)
+    'busy_ms', busy, 'commits', commits, 'urgent', (urgent or 0) * urgent_kept + batch.urgent)
   redis.call('PEXPIRE', pace_key, LIFE_MS)
 end
 

@@ -28,6 +28,6 @@ for _, id in ipairs(due) do
   end
 end
 flush_effects()
--- If no task is open, there is no inline image: the count may include images that Redis has evicted.
+-- No task is open, so no image is inline: those whose records Redis evicted were not subtracted.
 if redis.call('ZCARD', key('deadlines')) == 0 then redis.call('DEL', key('inline-bytes')) end
 return due

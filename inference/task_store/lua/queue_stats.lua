@@ -12,7 +12,6 @@
 -- ended, ms of work, commits, urgent tasks per second; ms above the usual time in which no task has ended; the model; number of
 -- refused tasks that are expected again, as text; for each id the number of waiting tasks before it, -1 if it does not wait.
 
-local FADE_MS = 2000 -- as in commit.lua
 -- Part of the rate that is reserved for refused tasks that are sent again.
 local FOR_RETURNS = 0.5
 local REFUSED_LIFE_MS = 120000
@@ -28,7 +27,8 @@ local at, model, ended, busy, commits, urgent =
 local urgent_rate, stalled = 0, 0
 if at then
   local silent = math.max(0, now - at)
-  urgent_rate = urgent * math.exp(-silent / FADE_MS) * 1000 / FADE_MS
+  local fade = fade_of_urgent(busy, commits)
+  urgent_rate = urgent * math.exp(-silent / fade) * 1000 / fade
   stalled = math.max(0, math.min(silent, age) - busy / commits)
 end
 

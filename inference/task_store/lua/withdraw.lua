@@ -17,10 +17,10 @@ for i = 2, #ARGV do
   local status = redis.call('HGET', record(ARGV[i]), 'status')
   if status and status ~= 'queued' then return 0 end
 end
-local images = {}
+local images, bytes = {}, 0
 for i = 2, #ARGV do
   local id = ARGV[i]
-  local queue, request_id = unpack(redis.call('HMGET', record(id), 'queue', 'request_id'))
+  local queue, request_id, image_bytes = unpack(redis.call('HMGET', record(id), 'queue', 'request_id', 'image_bytes'))
   if queue then
     redis.call('ZREM', key('waiting', queue), id)
     redis.call('ZREM', key('urgent', queue), id)
@@ -28,8 +28,9 @@ for i = 2, #ARGV do
     redis.call('ZREM', key('request', request_id), id)
     redis.call('DEL', record(id))
     images[#images + 1] = image(id)
+    bytes = bytes + (image_bytes or 0)
   end
 end
-delete_images(images)
+delete_images(images, bytes)
 if ARGV[1] ~= '' then redis.call('DEL', key('batch', ARGV[1])) end
 return 1

@@ -8,7 +8,7 @@ import pytest
 from support.waiting import until
 
 from inference.errors import ServiceUnavailable
-from inference.relay import schedule as housekeeping
+from inference.relay import upload_maintenance as housekeeping
 from inference.relay.upload_maintenance import Housekeeping
 
 

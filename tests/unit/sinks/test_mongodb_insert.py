@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import bson
 import pytest
 from pymongo.errors import AutoReconnect, BulkWriteError, OperationFailure
 
 from inference.sinks.mongodb import insert
 from inference.sinks.protocol import SinkUnavailable
 
+#: Says nothing of whose the error is.
+UNKNOWN = 99_999
 #: Codes of MongoDB that are the server's trouble, not the document's.
 PASSING = {
-    "unknown": 99_999,
+    "a shard without a primary": 133,
+    "too many requests": 16_500,
+    "over the quota": 8000,
+    "write conflict": 112,
     "out of disk space": 14031,
     "not primary": 10107,
     "interrupted": 11601,
@@ -41,7 +47,12 @@ class FakeCollection:
         self.fails_as_a_whole = False
         self.write_concern_error = False
         self.duplicate_of: dict[str, Any] | None = None
+        #: what the sink remembers from one call to the next
+        self.suspects: set[str] = set()
         self.calls: list[list[str]] = []
+        #: padding of the probes that it took, in bytes
+        self.probes: list[int] = []
+        self.takes_probes = True
         self.before_call: Callable[[int], None] = lambda _: None
 
     def insert_many(self, documents: list[dict[str, Any]], *, ordered: bool) -> None:
@@ -55,6 +66,16 @@ class FakeCollection:
         concern = [{"code": 64, "errmsg": "waiting for replication timed out"}] if self.write_concern_error else []
         if errors or concern:
             raise BulkWriteError({"writeErrors": errors, "writeConcernErrors": concern})
+
+    def replace_one(self, key: dict[str, Any], probe: dict[str, Any], *, upsert: bool) -> None:
+        assert upsert
+        if self.room <= 0 or not self.takes_probes:
+            raise OperationFailure("no probe", self.full_code)
+        self.probes.append(len(bson.encode(probe)))
+        self.documents["the probe"] = key
+
+    def delete_one(self, key: dict[str, Any]) -> None:
+        assert self.documents.pop("the probe") == key
 
     def _insert(self, index: int, document: dict[str, Any]) -> dict[str, Any] | None:
         task_id = document["_id"]
@@ -78,7 +99,10 @@ def collection() -> FakeCollection:
 def write(collection: FakeCollection, *task_ids: str, max_bytes: int = 10**6) -> dict[str, str]:
     """By task id, why it was refused."""
     documents = [{"_id": task_id, "task_id": task_id, "prediction": [0.5] * 4} for task_id in task_ids]
-    return {refusal.task_id: refusal.reason for refusal in insert(collection, documents, max_bytes=max_bytes)}  # type: ignore[arg-type]
+    return {
+        refusal.task_id: refusal.reason
+        for refusal in insert(collection, documents, max_bytes=max_bytes, suspects=collection.suspects)
+    }  # type: ignore[arg-type]
 
 
 def write_in_vain(collection: FakeCollection, *task_ids: str) -> frozenset[str]:
@@ -103,7 +127,7 @@ def test_what_is_wrong_with_a_document_refuses_it_at_once_even_alone(collection:
     assert collection.documents.keys() == {"1", "2"}
 
 
-@pytest.mark.parametrize("code", PASSING.values(), ids=PASSING)
+@pytest.mark.parametrize("code", [*PASSING.values(), UNKNOWN], ids=[*PASSING, "unknown"])
 def test_a_server_that_takes_nothing_refuses_nothing(collection: FakeCollection, code: int) -> None:
     collection.room, collection.full_code = 0, code
     assert write_in_vain(collection, "1", "2", "3") == set()
@@ -121,53 +145,97 @@ def test_a_disk_that_fills_up_refuses_nothing_and_says_what_it_took(collection: 
     assert sorted(collection.documents) == ["1", "2", "3", "4", "5"]
 
 
-def test_one_that_failed_before_others_got_in_is_tried_alone(collection: FakeCollection) -> None:
-    collection.codes = {"2": PASSING["interrupted"]}
+@pytest.mark.parametrize("code", PASSING.values(), ids=PASSING)
+@pytest.mark.parametrize("fails_as_a_whole", [False, True])
+def test_an_error_that_passes_refuses_nothing_though_others_get_in(
+    collection: FakeCollection, code: int, fails_as_a_whole: bool
+) -> None:
+    """One shard of a cluster is down, and the others take theirs."""
+    collection.codes, collection.fails_as_a_whole = {"a1": code, "a2": code}, fails_as_a_whole
+    assert write_in_vain(collection, "a1", "b1", "a2", "b2") == {"b1", "b2"}
+    for number in range(5):
+        assert write_in_vain(collection, "a1", "a2", f"b{number}") == {f"b{number}"}
+    collection.codes = {}
+    assert write(collection, "a1", "a2") == {}
 
-    def mend(call: int) -> None:
-        collection.codes = {} if call == 2 else collection.codes
 
-    collection.before_call = mend
-    assert write(collection, "1", "2", "3") == {}
-    assert collection.calls == [["1", "2", "3"], ["2"], ["2"]]
+def test_an_unknown_error_is_tried_once_more(collection: FakeCollection) -> None:
+    collection.codes = {"2": UNKNOWN}
+    assert write_in_vain(collection, "1", "2", "3") == {"1", "3"}
+    collection.codes = {}
+    assert write(collection, "2", "4") == {}
+    assert collection.calls == [["1", "2", "3"], ["2", "4"]]
+    assert collection.suspects == set()
+
+
+def test_an_unknown_error_refuses_the_second_time_if_another_one_got_in_after_it(collection: FakeCollection) -> None:
+    collection.codes = {"poison": UNKNOWN}
+    assert write_in_vain(collection, "1", "poison", "2") == {"1", "2"}
+    assert write(collection, "poison", "3") == {"poison": "MongoDB refuses it: not poison (code 99999)"}
     assert collection.documents.keys() == {"1", "2", "3"}
-
-
-def test_one_that_fails_alone_as_well_is_refused_whatever_its_code(collection: FakeCollection) -> None:
-    collection.codes = {"poison": PASSING["unknown"]}
-    assert write(collection, "1", "poison", "2") == {"poison": "MongoDB refuses it: not poison (code 99999)"}
-    assert collection.calls == [["1", "poison", "2"], *[["poison"]] * 3]
-    assert collection.documents.keys() == {"1", "2"}
+    assert (collection.probes, collection.suspects) == ([], set())
 
 
 def test_many_that_fail_are_refused_with_one_that_gets_in_after_them(collection: FakeCollection) -> None:
     poison = [f"poison {number}" for number in range(50)]
-    collection.codes = dict.fromkeys(poison, PASSING["unknown"])
+    collection.codes = dict.fromkeys(poison, UNKNOWN)
     assert write_in_vain(collection, *poison) == set()
     assert write(collection, *poison, "1").keys() == set(poison)
     assert collection.documents.keys() == {"1"}
 
 
-def test_one_that_is_the_last_comes_again_and_is_found_out_by_those_behind_it(collection: FakeCollection) -> None:
-    collection.codes = {"poison": PASSING["unknown"]}
-    assert write_in_vain(collection, "1", "poison") == {"1"}
+def test_an_unknown_error_refuses_the_second_time_if_the_server_takes_a_probe(collection: FakeCollection) -> None:
+    """No other result comes in a quiet service."""
+    collection.codes = {"poison": UNKNOWN}
     assert write_in_vain(collection, "poison") == set()
-    assert write(collection, "poison", "2").keys() == {"poison"}
-    assert collection.documents.keys() == {"1", "2"}
+    assert write(collection, "poison") == {"poison": "MongoDB refuses it: not poison (code 99999)"}
+    assert len(collection.probes) == 1
+    assert collection.documents == {}
+
+
+def test_a_probe_is_as_large_as_the_largest_suspect(collection: FakeCollection) -> None:
+    """A nearly full disk takes a small document all the same."""
+    large = "x" * 100_000
+    collection.codes = dict.fromkeys(("1", large), UNKNOWN)
+    write_in_vain(collection, "1", large)
+    write(collection, "1", large)
+    (size_bytes,) = collection.probes
+    assert 200_000 <= size_bytes + 200 <= 200_400  # the fake's documents have their id twice
+
+
+@pytest.mark.parametrize("others", [(), ("1",)])
+def test_a_server_that_is_well_again_refuses_nothing(collection: FakeCollection, others: tuple[str, ...]) -> None:
+    """It failed twice, but now takes a probe or another document: the suspect is inserted once more."""
+    collection.codes = {"suspect": UNKNOWN}
+    write_in_vain(collection, "suspect")
+
+    def mend(call: int) -> None:
+        collection.codes = {} if call == 2 else collection.codes
+
+    collection.before_call = mend
+    assert write(collection, "suspect", *others) == {}
+    assert collection.documents.keys() == {"suspect", *others}
+
+
+def test_a_server_that_takes_no_probe_refuses_nothing(collection: FakeCollection) -> None:
+    collection.codes, collection.takes_probes = {"suspect": UNKNOWN}, False
+    for _ in range(5):
+        assert write_in_vain(collection, "suspect") == set()
+    assert write(collection, "suspect", "1").keys() == {"suspect"}
 
 
 @pytest.mark.parametrize("order", [("poison", "1", "2"), ("1", "poison", "2")])
 def test_one_that_fails_the_whole_command_is_found_out(collection: FakeCollection, order: tuple[str, ...]) -> None:
     """FerretDB answers so to some; the code then says nothing of any one document."""
     collection.codes, collection.fails_as_a_whole = {"poison": REFUSED["bad value"]}, True
-    assert write(collection, *order) == {"poison": "MongoDB refuses it: cannot take poison"}
-    assert collection.documents.keys() == {"1", "2"}
+    assert write_in_vain(collection, *order) == {"1", "2"}
+    assert write(collection, "poison", "3") == {"poison": "MongoDB refuses it: cannot take poison"}
+    assert collection.documents.keys() == {"1", "2", "3"}
 
 
 def test_one_that_fails_the_whole_command_keeps_no_other_one_out(collection: FakeCollection) -> None:
-    collection.codes, collection.fails_as_a_whole = {"poison": PASSING["unknown"]}, True
+    collection.codes, collection.fails_as_a_whole = {"poison": UNKNOWN}, True
     assert write_in_vain(collection, *"12345", "poison") == set("12345")
-    assert write_in_vain(collection, "poison") == set()
     assert write(collection, "poison", "6").keys() == {"poison"}
 
 
