@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from faults.overload import Body, overload, photo_body, running, sustainable
@@ -22,13 +21,17 @@ def service() -> Iterator[Service]:
         yield started
 
 
-@pytest.fixture
-def body(tmp_path: Path) -> Body:
-    return photo_body(tmp_path)
+@pytest.fixture(scope="module")
+def body(tmp_path_factory: pytest.TempPathFactory) -> Body:
+    return photo_body(tmp_path_factory.mktemp("photo"))
 
 
-def test_what_is_accepted_meets_its_deadline(service: Service, body: Body) -> None:
-    rate_per_s = sustainable(service, body, seconds=4)
+@pytest.fixture(scope="module")
+def rate_per_s(service: Service, body: Body) -> float:
+    return sustainable(service, body, seconds=6)
+
+
+def test_what_is_accepted_meets_its_deadline(service: Service, body: Body, rate_per_s: float) -> None:
     found = overload(service, body, rate_per_s=2.5 * rate_per_s, seconds=10, deadline_s=2)
     assert found.errors == 0, found
     assert found.accepted < 0.8 * found.offered, found  # it was too much
@@ -36,8 +39,7 @@ def test_what_is_accepted_meets_its_deadline(service: Service, body: Body) -> No
     assert found.goodput_per_s >= _LEAST_GOODPUT * rate_per_s, found
 
 
-def test_clients_that_wait_as_they_are_told_are_accepted(service: Service, body: Body) -> None:
-    rate_per_s = sustainable(service, body, seconds=2)
+def test_clients_that_wait_as_they_are_told_are_accepted(service: Service, body: Body, rate_per_s: float) -> None:
     found = overload(service, body, rate_per_s=3 * rate_per_s, seconds=3, deadline_s=2, polite=True)
     assert found.returned > rate_per_s, found
     assert found.returned_accepted >= 0.5 * found.returned, found
