@@ -115,7 +115,7 @@ def test_a_server_of_smaller_documents_refuses_what_is_over_its_limit(
     (refusal,) = sink.write([a_document("1"), a_document("large", label="x" * 1000), a_document("2")])
     sink.close()
     proxy.cut()
-    assert (refusal.task_id, "documents of 1000" in refusal.reason) == ("large", True)
+    assert (refusal.task_id, "at most 1000" in refusal.reason) == ("large", True)
     assert ids(collection) == ["1", "2"]
 
 
