@@ -17,5 +17,5 @@ def _die(*_: Any) -> NoReturn:
 
 
 if __name__ == "__main__":
-    RedisTaskStore.delivered = _die  # type: ignore[method-assign]
+    RedisTaskStore.confirm_deliveries = _die  # type: ignore[method-assign]
     relaying.serve(load_settings(config_path()))
