@@ -35,7 +35,7 @@ from inference.task_store.outbox import OutboxStats
 T = TypeVar("T")
 
 #: Share of the deadline within which a task must end at the present rate: by the estimate here, and by the task store's count.
-_SHARE, _SHARE_COUNTED = 0.6, 0.7
+_SHARE, _SHARE_COUNTED = 0.5, 0.6
 #: The same for the tasks of one request if no other task is open.
 _SHARE_ALONE = 0.9
 #: Weight of a warm-up, in seconds of work, while no batch has ended; number of batches after which it has no weight.

@@ -38,6 +38,8 @@ _CLIENTS = 64
 #: A load counts from here on, when the first batches have run.
 _FROM_S = 2.0
 _SETTLE_S = 1.0
+#: Seconds for which the rate without refusals is measured before a load.
+_REFERENCE_S = 12.0
 #: A deadline so long that nothing is refused, seconds, and the rate that is offered then ÷ the rate that can be done.
 _NO_REFUSAL_S, _MORE = 120, 1.15
 
@@ -304,8 +306,9 @@ def _steady(folder: Path, *, quick: bool) -> None:
         for deadline_s in DEADLINES_S:
             for factor in FACTORS:
                 seconds = _seconds(deadline_s, quick=quick)
+                possible = without_refusals(service, body, rate_per_s=rate, seconds=_REFERENCE_S)  # a machine's speed drifts
                 found = overload(service, body, rate_per_s=factor * rate, seconds=seconds, deadline_s=deadline_s)
-                _print(_row(f"{factor}x", found, rate))
+                _print(_row(f"{factor}x", found, possible))
         _print(f"sustainable afterwards: {sustainable(service, body):.1f} requests a second")
 
 
