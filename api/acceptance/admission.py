@@ -120,17 +120,18 @@ class Admission:
             ServiceUnavailable: a sink has been down for so long that its outbox is over its limit.
             StorageFull: a disk or the task store is nearly full.
         """
-        self._check_free_space()
-        for sink in sinks:
-            self._check_outbox(sink)
+        self._check_stores(sinks)
         figures = self._figures(queue)
         load = figures.load
         rate_per_s = self._rate_per_s(load, model, priority)
         if not rate_per_s:
             return None
         ahead = self._count_open(queue, figures, rate_per_s)
-        share_s = deadline_s * _SHARE - load.stalled_s
-        limit = math.floor(share_s * rate_per_s) if ahead else max(1, math.floor(deadline_s * _SHARE_ALONE * rate_per_s))
+        limit = (
+            _permitted(deadline_s * _SHARE, load, rate_per_s)
+            if ahead
+            else max(1, math.floor(deadline_s * _SHARE_ALONE * rate_per_s))
+        )
         over = ahead + count - limit
         if over > 0 and priority == USUAL_PRIORITY:  # only the store knows how many tasks a task with a priority overtakes
             tasks_before = f"{ahead} tasks wait or run" if ahead else f"these are {count} tasks"
@@ -138,8 +139,8 @@ class Admission:
                 f"{tasks_before} and {rate_per_s:.1f} a second end: too many for a deadline of {deadline_s:g} s",
                 retry_after_s=self.retry_after_s(queue, over=over, count=count),
             )
-        counted_s = deadline_s * _SHARE_COUNTED - load.stalled_s
-        return Room(max(0, math.floor(counted_s * rate_per_s)), self._window * self._count_workers(model))
+        room = max(0, _permitted(deadline_s * _SHARE_COUNTED, load, rate_per_s))
+        return Room(room, self._window * self._count_workers(model))
 
     def note_accepted(self, queue: str, count: int = 1) -> None:
         """Count tasks that the record store has accepted, until the next reading."""
@@ -202,6 +203,11 @@ class Admission:
     def _count_workers(self, model: ModelRef) -> int:
         return sum(any(loaded.name == model.name for loaded in worker.models) for worker in self._workers())
 
+    def _check_stores(self, sinks: Iterable[str]) -> None:
+        self._check_free_space()
+        for sink in sinks:
+            self._check_outbox(sink)
+
     def _check_outbox(self, sink: str) -> None:
         stats = self._outbox(sink)
         if stats.is_over(self._limits):
@@ -214,6 +220,11 @@ class Admission:
 
 def _is_of(loaded: LoadedModelInfo, model: ModelRef) -> bool:
     return (loaded.name, loaded.version, loaded.digest) == (model.name, model.version, model.digest)
+
+
+def _permitted(share_s: float, load: QueueLoad, rate_per_s: float) -> int:
+    """Number of tasks that end within `share_s` seconds; negative if nothing has ended for longer than that."""
+    return math.floor((share_s - load.stalled_s) * rate_per_s)
 
 
 @dataclass(frozen=True)

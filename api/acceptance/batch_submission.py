@@ -61,7 +61,7 @@ class BatchSubmissions:
         prepared = [entry for entry in entries if isinstance(entry, PreparedItem)]
         rooms = self._admit(prepared)
         batch_id = uuid.uuid4().hex
-        # By task id. An object that existed before the request is not an upload.
+        # Uploads by task id. An object that existed before the request is not an upload.
         sent = [(one.item, one.form) for one in prepared if one.is_upload]
         uploads = {item.task_id: upload for (item, _), upload in zip(sent, self.parts.uploads.begin_all(sent), strict=True)}
         self._store_first(uploads.values(), _longest_s(prepared))

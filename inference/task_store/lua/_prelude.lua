@@ -69,7 +69,7 @@ local function delete_images(keys, bytes)
   if bytes > 0 and redis.call('DECRBY', key('inline-bytes'), bytes) <= 0 then redis.call('DEL', key('inline-bytes')) end
 end
 
--- By queue, tasks that no longer wait. `stop_waiting` removes all of them at once from the queue's sets `waiting` and `urgent`, and
+-- Tasks that no longer wait, by queue. `stop_waiting` removes all of them at once from the queue's sets `waiting` and `urgent`, and
 -- adds them to its set `running` (`note` is SADD) or removes them from it (SREM).
 local started_or_ended = {}
 
@@ -126,7 +126,7 @@ end
 -- Time to live of the records that this script ends; a script has one `ttl` for all of them.
 local given_life
 
--- By batch, how long its record lives, for tasks that end here or wait for a sink; `set_batch_lives` sets it for all at once.
+-- Life of the record of each batch, for tasks that end here or wait for a sink; `set_batch_lives` sets it for all at once.
 local batch_lives = {}
 
 local function set_batch_lives()
@@ -172,7 +172,7 @@ local function read(id)
     started_at = started_at}
 end
 
--- By the field `sinks` of a record: outbox, delivery field, ...
+-- Outboxes by the field `sinks` of a record: outbox, delivery field, ...
 local outboxes = {}
 
 local function outboxes_of(sinks)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import redis
 from api_rig import LISTS, FakeWorker, services_of
+from command_workers import Workers
 from flask import Flask
 from flask.testing import FlaskClient
 
@@ -85,3 +86,18 @@ def announce(app: Flask) -> Callable[[], None]:
         services_of(app).presence.announce(WorkerInfo("test-worker", (info,)))
 
     return announce
+
+
+@pytest.fixture
+def workers(app: Flask, redis_client: redis.Redis) -> Iterator[Workers]:
+    """Workers that follow commands."""
+    workers = Workers(app, redis_client)
+    workers.start()
+    yield workers
+    workers.stop()
+
+
+@pytest.fixture
+def no_other_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing has to be waited for that follows a command a second later."""
+    monkeypatch.setattr("api.commands.READING_AGE_S", 0.0)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 import yaml
 from api_rig import assert_problem, services_of
 from command_workers import Workers, ready
@@ -17,21 +16,9 @@ from werkzeug.test import TestResponse
 
 from inference.errors import ServiceUnavailable
 
+pytestmark = pytest.mark.usefixtures("no_other_process")
+
 CONTROLLER = "/inference_service_controller"
-
-
-@pytest.fixture(autouse=True)
-def no_other_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing has to be waited for that follows a command a second later."""
-    monkeypatch.setattr("api.commands.READING_AGE_S", 0.0)
-
-
-@pytest.fixture
-def workers(app: Flask, redis_client: redis.Redis) -> Iterator[Workers]:
-    workers = Workers(app, redis_client)
-    workers.start()
-    yield workers
-    workers.stop()
 
 
 @pytest.fixture(

@@ -19,6 +19,8 @@ from inference.errors import InvalidModel, ObjectNotFound
 from inference.rollout.desired_state import DesiredState, LoadReport, NewFiles, Proposal
 from inference.rollout.runtime_config import READING_AGE_S
 
+pytestmark = pytest.mark.usefixtures("no_other_process")
+
 CONTROLLER = "/inference_service_controller"
 PATHS = [CONTROLLER, "/inference", "/inference_service"]
 OTHERS = ModelRef("digits", "1+cd", "sha256:cd")
@@ -30,20 +32,6 @@ def bad_file(worker: str) -> LoadReport:
 
 def no_file(worker: str) -> LoadReport:
     return LoadReport(worker, error=ObjectNotFound("there is no file /m.keras").to_dict())
-
-
-@pytest.fixture(autouse=True)
-def no_other_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing has to be waited for that follows a command a second later."""
-    monkeypatch.setattr("api.commands.READING_AGE_S", 0.0)
-
-
-@pytest.fixture
-def workers(app: Flask, redis_client: redis.Redis) -> Iterator[Workers]:
-    workers = Workers(app, redis_client)
-    workers.start()
-    yield workers
-    workers.stop()
 
 
 def load_weights(client: FlaskClient, path: str = CONTROLLER, **fields: Any) -> TestResponse:
