@@ -19,6 +19,7 @@ from inference.launcher import embedded_broker
 from inference.runtime.redis import embedded_socket
 
 ROOT = Path(__file__).parent.parent
+_SERVERS = (sys.executable, "-m", "dev.servers")
 
 
 @pytest.fixture(scope="session")
@@ -53,19 +54,29 @@ def key_prefix() -> str:
     return f"test-{uuid.uuid4().hex[:12]}"
 
 
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Start the real servers if a test needs them; before the tests, since a first build takes longer than a test may."""
+    if session.config.option.collectonly or not any(item.get_closest_marker("services") for item in session.items):
+        return
+    ran_before = subprocess.run([*_SERVERS, "status"], cwd=ROOT, capture_output=True, check=False).returncode == 0
+    capture = session.config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():  # so that the progress is seen
+        started = subprocess.run([*_SERVERS, "start"], cwd=ROOT, stdout=subprocess.DEVNULL if ran_before else None, check=False)
+    if started.returncode != 0:
+        pytest.exit("the real servers do not start; the reason is above", returncode=1)
+    if not ran_before:
+        session.config.add_cleanup(_stop_servers)
+
+
+def _stop_servers() -> None:
+    subprocess.run([*_SERVERS, "stop"], cwd=ROOT, capture_output=True, check=False)
+
+
 @pytest.fixture(scope="session")
-def services_env() -> Iterator[dict[str, str]]:
-    """Addresses of the real servers, by variable; a server that cannot be had fails the tests. They go on if they ran before."""
-    command = [sys.executable, "-m", "dev.servers"]
-    ran_before = subprocess.run([*command, "status"], cwd=ROOT, capture_output=True, check=False).returncode == 0
-    started = subprocess.run([*command, "start"], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert started.returncode == 0, f"the real servers do not start:\n{started.stdout}{started.stderr}"
+def services_env() -> dict[str, str]:
+    """Addresses of the real servers, by variable; each test that uses it is marked `services`."""
     lines = (ROOT / "build" / "services.env").read_text(encoding="utf-8").splitlines()
-    try:
-        yield dict(line.split("=", 1) for line in lines)
-    finally:
-        if not ran_before:
-            subprocess.run([*command, "stop"], cwd=ROOT, capture_output=True, check=False)
+    return dict(line.split("=", 1) for line in lines)
 
 
 @pytest.fixture
