@@ -69,7 +69,14 @@ class AmqpBroker:
     def prepare(self, queue: str, message: QueueMessage, priority: int = USUAL_PRIORITY) -> Enqueue | None:  # noqa: ARG002 nothing to prepare
         return None
 
-    def publish(self, queue: str, message: QueueMessage, priority: int = USUAL_PRIORITY) -> None:
+    def publish(
+        self,
+        queue: str,
+        message: QueueMessage,
+        priority: int = USUAL_PRIORITY,
+        *,
+        is_redelivered: bool = False,  # noqa: ARG002 RabbitMQ marks messages itself
+    ) -> None:
         own_id = envelope.message_id(message)
         self._publish(
             queue,

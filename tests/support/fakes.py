@@ -83,6 +83,8 @@ class FakeBroker:
         self.queues: dict[str, list[QueueMessage]] = defaultdict(list)
         #: of each task that came here, by its id
         self.priorities: dict[str, int] = {}
+        #: tasks whose message replaces a lost one
+        self.redelivered: set[str] = set()
         #: queue and message of each `resend`
         self.resent: list[tuple[str, Resent]] = []
         #: False: `publish` and `depth` raise ServiceUnavailable
@@ -93,8 +95,10 @@ class FakeBroker:
     def prepare(self, queue: str, message: QueueMessage, priority: int = USUAL_PRIORITY) -> None:
         """None: the message is to be published."""
 
-    def publish(self, queue: str, message: QueueMessage, priority: int = USUAL_PRIORITY) -> None:
+    def publish(self, queue: str, message: QueueMessage, priority: int = USUAL_PRIORITY, *, is_redelivered: bool = False) -> None:
         self._check()
+        if is_redelivered:
+            self.redelivered.update(item.task_id for item in message.items)
         self.priorities |= {item.task_id: priority for item in message.items}
         self.queues[queue].append(message)
 

@@ -50,7 +50,7 @@ class Faulty:
 
 
 class Remains:
-    """What is there beside what was there before."""
+    """Objects that were added."""
 
     def __init__(self, folder: Path, client: redis.Redis, key_prefix: str) -> None:
         self._folder = folder
@@ -180,10 +180,10 @@ class Reluctant(FakeBroker):
         self.takes = takes
         self._on_publish = on_publish
 
-    def publish(self, queue: str, message: QueueMessage, priority: int = 0) -> None:
+    def publish(self, queue: str, message: QueueMessage, priority: int = 0, *, is_redelivered: bool = False) -> None:
         self.takes -= 1
         self.available = self.takes >= 0
-        super().publish(queue, message, priority)
+        super().publish(queue, message, priority, is_redelivered=is_redelivered)
         self._on_publish(message)
 
 

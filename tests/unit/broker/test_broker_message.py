@@ -23,7 +23,7 @@ from inference.broker.redis import RedisBroker
 from inference.domain import PREDICT_TASK, QueueMessage
 from inference.errors import ServiceUnavailable
 
-#: Of each message its own: ids, who sent it, where a reply would go; and a text for people.
+#: Parts that differ between messages: ids, the sender, the address of a reply; and a text for people.
 _OWN_HEADERS = {"origin", "kwargsrepr"}
 _OWN_PROPERTIES = {"delivery_tag", "reply_to"}
 
@@ -126,7 +126,19 @@ def test_the_record_store_pushes_the_same(broker: RedisBroker, redis_client: red
     assert prepared == published
 
 
-def test_a_broker_beside_the_record_store_prepares_nothing(redis_client: redis.Redis, queue: str) -> None:
+def test_a_message_in_place_of_a_lost_one_is_marked_as_kombu_marks_it(kombu_url: str, broker: RedisBroker, queue: str) -> None:
+    ids = ["first", "again"]
+    for task_id in ids:
+        broker.publish(queue, QueueMessage(MODEL, (an_item(task_id),)), is_redelivered=task_id == "again")
+    with Connection(kombu_url) as connection, SimpleQueue(connection, Queue(queue, exchange="", routing_key=queue)) as consumer:
+        found = [consumer.get(timeout=TIMEOUT_S) for _ in ids]
+        for message in found:
+            message.ack()
+    assert [message.headers["id"] for message in found] == ids
+    assert [bool(message.delivery_info.get("redelivered")) for message in found] == [False, True]
+
+
+def test_a_broker_on_another_server_than_the_task_store_prepares_nothing(redis_client: redis.Redis, queue: str) -> None:
     assert RedisBroker(redis_client, shares_store=False).prepare(queue, a_message(a_request())) is None
 
 
