@@ -24,12 +24,13 @@ from inference.runtime.memory import return_large_blocks
 from inference.settings import Settings, WorkerSettings
 from inference.storage.protocol import ObjectStore
 from inference.task_store.stores import WorkerStore
-from tasks.pipeline.batch import BatchPolicy
+from tasks.pipeline.batch_runner import BatchPolicy
 from tasks.pipeline.decode_memory import DecodeMemory
 from tasks.pipeline.jobs import Delivery, HeldJobs
 from tasks.pipeline.pipeline import Pipeline, PipelinePolicy
 from tasks.worker.background_calls import BackgroundStoreCalls
-from tasks.worker.heartbeat import HeartbeatPublisher, LeaseRenewer
+from tasks.worker.heartbeat import HeartbeatPublisher
+from tasks.worker.lease_renewal import LeaseRenewer
 from tasks.worker.model_reloader import ModelReloader, Specs
 from tasks.worker.plain_messages import PlainMessageReader
 

@@ -261,7 +261,7 @@ def test_a_process_that_does_not_come_up_is_started_again(rig: Rig, caplog: pyte
             return True
 
     reluctant = Reluctant({rig.spec.name: rig.arena})
-    rig.pipeline._batcher._predictor = rig.predictor = reluctant
+    rig.pipeline._batch_runner._predictor = rig.predictor = reluctant
     reluctant.crashes_on[1] = 1
     rig.await_done(rig.send(1))
     assert_succeeded(rig.record(1), 1)

@@ -201,7 +201,7 @@ class TestWhileSomethingIsLeft:
         redis_client.script_flush()
         assert reader.read(2) == [1, 2]
 
-    def test_a_bell_is_left_for_another_worker(
+    def test_a_token_is_left_for_another_worker(
         self, reader: Reader, connect: Callable[..., Connection], queue: str, redis_client: redis.Redis
     ) -> None:
         assert redis_client.llen(wake_up_key(queue)) == 1
@@ -408,7 +408,7 @@ def test_a_consumer_without_acknowledgements_gets_each_message_once(
     assert redis_client.llen(queue) == 0
 
 
-def test_fanout_goes_on_beside_it(connect: Callable[..., Connection], queue: str) -> None:
+def test_fanout_still_works(connect: Callable[..., Connection], queue: str) -> None:
     """Celery's remote control."""
     exchange = Exchange(f"{queue}.control", type="fanout", durable=False)
     connection = connect()
