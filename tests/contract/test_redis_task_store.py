@@ -204,13 +204,11 @@ class TestRaces:
         assert redis_client.llen(queue) == 1
 
 
-def test_a_message_rings_the_bell_that_a_worker_waits_at(
-    store: RedisTaskStore, redis_client: redis.Redis, key_prefix: str
-) -> None:
-    bell = f"{key_prefix}-bell"
+def test_a_message_puts_a_token_on_the_wake_up_list(store: RedisTaskStore, redis_client: redis.Redis, key_prefix: str) -> None:
+    wake_up = f"{key_prefix}-wake-up"
     for _ in range(3):
-        store.accept(a_request(), enqueue=Enqueue(key_prefix, b"message", bell), max_queue_depth=0)
-    assert redis_client.lrange(bell, 0, -1) == [b""]
+        store.accept(a_request(), enqueue=Enqueue(key_prefix, b"message", wake_up), max_queue_depth=0)
+    assert redis_client.lrange(wake_up, 0, -1) == [b""]
 
 
 class TestReplies:

@@ -209,7 +209,7 @@ class TestDeadLetters:
         assert not world.store.discard_dead_letter(task_id)
         assert world.expires_in_s(task_id) is None
 
-    def test_a_burial_that_is_refused_is_no_dead_letter(self, store: TaskStore) -> None:
+    def test_a_refused_commit_makes_no_dead_letter(self, store: TaskStore) -> None:
         task_id = running(store, "w")
         store.cancel(task_id)
         assert not bury_one(store, "w", task_id, attempt=1)

@@ -334,7 +334,7 @@ class TestNoteDeath:
 
 
 class TestSmallImages:
-    """They lie beside the record until the task has ended."""
+    """They are stored with the record until the task has ended."""
 
     def test_they_come_with_the_lease(self, store: TaskStore) -> None:
         small, large = accept(store, image=b"\x00\xff bytes"), accept(store)

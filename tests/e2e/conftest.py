@@ -15,7 +15,7 @@ from support.api_process import ApiProcess
 from support.celery_user import CeleryUser, Parts, digits_named
 from support.service import Service, wait_until
 
-#: Of the Redis server, for the records of what is queued in RabbitMQ; what is under our key prefix is ours.
+#: Database of the Redis server for the records of tasks that are queued in RabbitMQ; all keys with our prefix are ours.
 _DATABASE = 12
 
 MakeApi = Callable[..., ApiProcess]

@@ -18,7 +18,7 @@ CLAIMING = (
     "tests/unit/tasks/consumer/test_main_loop.py",
     "tests/unit/broker/test_broker_message.py",
 )
-#: Those of the way out for as long as they fail.
+#: Tests of the way out for as long as they fail.
 STOCK = ("tests/e2e/test_stock_transport.py", "-k", "unix")
 
 

@@ -16,7 +16,7 @@ from support.client import Client, free_port, wait_until
 
 ROOT = Path(__file__).parent.parent.parent
 
-#: What each part's command line has that no other's has.
+#: Text of each part's command line that no other part's has.
 _MARKS = {
     "broker": "valkey-server",
     "worker": "celery",

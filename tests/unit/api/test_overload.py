@@ -1,4 +1,4 @@
-"""Overload is refused at the door: a queue that is full, or so slow that a deadline would be missed."""
+"""Overload is refused before acceptance: a queue that is full, or so slow that a deadline would be missed."""
 
 from __future__ import annotations
 

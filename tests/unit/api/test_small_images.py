@@ -1,4 +1,4 @@
-"""An image that travels with its record is stored beside the queue: nobody is answered before both are done."""
+"""An image that travels with its record is stored concurrently with the queue: nobody is answered before both are done."""
 
 from __future__ import annotations
 
@@ -191,8 +191,8 @@ def test_when_many_puts_hang_the_next_images_are_stored_first(
     requests = []
     for number in range(4):
         requests.append(Background(lambda: post(client, headers=ASYNC)))
-        wait_until(lambda number=number: len(objects.puts) == number + 2, "its put, beside the fixture's")  # type: ignore[misc]
-    wait_until(lambda: queued(redis_client) == 3, "two messages beside the fixture's")
+        wait_until(lambda number=number: len(objects.puts) == number + 2, "its put, in addition to the fixture's")  # type: ignore[misc]
+    wait_until(lambda: queued(redis_client) == 3, "two messages in addition to the fixture's")
     assert not any(request.is_done for request in requests)
     objects.gate.set()
     assert {request.response().status_code for request in requests} == {HTTPStatus.ACCEPTED}

@@ -17,7 +17,7 @@ LIMIT: dict[str, Any] = {
 LIMIT["litert"] = {
     size: {"images_per_s": 4 * LIMIT[size]["images_per_s"], "p50_ms": 0.5, "p99_ms": 1.0} for size in ("1", "8", "32")
 }
-#: What a row of build/bench.json has, whatever else.
+#: Members that each row of build/bench.json has.
 KEYS = {
     "contender",
     "model",

@@ -59,7 +59,7 @@ class TestSources:
         assert load().pipeline_id == "default"
 
     def test_an_env_file_may_hold_what_others_need(self, workplace: Path) -> None:
-        """Docker Compose reads the same file, for the passwords of the servers beside this one."""
+        """Docker Compose reads the same file, for the passwords of the other servers."""
         (workplace / ".env").write_text("MINIO_ROOT_PASSWORD=secret\nINFERENCE_API__PORT=7\n", encoding="utf-8")
         assert load().api.port == 7
 

@@ -235,7 +235,7 @@ class TestForms:
         document = translate(changed(FLAT, "model_info.files_name.weights_file", "s3://bucket/model.h5")).document
         assert document["models"][0]["weights_file"] == "s3://bucket/model.h5"
 
-    def test_what_is_not_the_seeds_passes_through(self) -> None:
+    def test_keys_that_are_not_of_rohe_pass_through(self) -> None:
         ours = {"models": ["models/digits"], "mongodb": {"url": "mongodb://x"}, "api": {"port": 1}, "zzz": [1]}
         assert translate(ours) == Translation(ours)
 
