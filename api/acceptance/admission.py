@@ -171,7 +171,7 @@ class Admission:
 
     def _read_figures(self, queue: str) -> _Figures:
         read_at_s, accepted = self._clock(), self._accepted[queue]
-        load = self._store.queue_load(queue, refused=self._refused.pop(queue, 0))
+        load = self._store.get_queue_load(queue, refused=self._refused.pop(queue, 0))
         self._accepted[queue] = max(0, self._accepted[queue] - accepted)  # another reading may have ended meanwhile
         return _Figures(load, read_at_s)
 

@@ -34,5 +34,5 @@ class Broker(Protocol):
     def resend(self, queue: str, message: Resent) -> None:
         """Put a message on its queue, unchanged; return when the broker has it. Raises ServiceUnavailable."""
 
-    def depth(self, queue: str) -> int:
+    def get_depth(self, queue: str) -> int:
         """Return the number of messages that no worker has taken. Raises ServiceUnavailable."""

@@ -116,7 +116,7 @@ class AmqpBroker:
                 **properties,
             )
 
-    def depth(self, queue: str) -> int:
+    def get_depth(self, queue: str) -> int:
         with _unavailable_when_down(), producers[self._connection].acquire(block=True, timeout=_CONNECT_TIMEOUT_S) as producer:
             connection = producer.connection
             # kombu's pool may return a connection that was closed after an error; it has no channels until it connects again.

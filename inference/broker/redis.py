@@ -74,7 +74,7 @@ class RedisBroker:
             pipe.ltrim(push.wake_up_key, 0, 0)
             pipe.execute()
 
-    def depth(self, queue: str) -> int:
+    def get_depth(self, queue: str) -> int:
         with unavailable_when_down(), self._redis.pipeline(transaction=False) as pipe:
             for step in _STEPS:
                 pipe.llen(_list_key(queue, step))

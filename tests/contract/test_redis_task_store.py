@@ -176,7 +176,7 @@ class TestRaces:
         committed = [task_id for done in together([partial(work, number) for number in range(8)]) for task_id in done]
         assert sorted(committed) == sorted(task_ids)
         assert [record and record.attempts for record in store.get_many(task_ids)] == [1] * 50
-        assert store.queue_stats(QUEUE).depth == 0
+        assert store.get_queue_stats(QUEUE).depth == 0
 
     def test_of_eight_workers_that_take_batches_one_commits_each(self, store: RedisTaskStore) -> None:
         task_ids = accept_many(store, 50)
@@ -280,7 +280,7 @@ class TestKeys:
         (task_id,) = accept_many(store, 1)
         other = RedisTaskStore(redis_client, StorePolicy(f"{key_prefix}-other"))
         assert other.get_many([task_id]) == [None]
-        assert other.queue_stats(QUEUE).depth == 0
+        assert other.get_queue_stats(QUEUE).depth == 0
 
 
 class TestServer:
@@ -288,7 +288,7 @@ class TestServer:
         accept_many(store, 1)
         redis_client.script_flush()
         accept_many(store, 1)
-        assert store.queue_stats(QUEUE).depth == 2
+        assert store.get_queue_stats(QUEUE).depth == 2
 
     @pytest.mark.parametrize("known", ["", "commit", "start"])
     def test_it_gets_each_that_is_missing_again(self, store: RedisTaskStore, redis_client: redis.Redis, known: str) -> None:
@@ -309,14 +309,14 @@ class TestServer:
             lambda store: store.find_by_request("request"),
             lambda store: store.find_idempotent("key"),
             lambda store: store.cancel("task"),
-            lambda store: store.places({QUEUE: ["task"]}),
-            lambda store: store.queue_stats(QUEUE),
+            lambda store: store.get_places({QUEUE: ["task"]}),
+            lambda store: store.get_queue_stats(QUEUE),
             lambda store: store.lease("w", ["task"]),
             lambda store: store.commit("w", [Commit("task", 1, a_success())]),
             lambda store: store.commit_and_start("w", [Commit("task", 1, a_success())], ["task"]),
             lambda store: store.expire_due(ALL),
-            lambda store: max(store.started_watermarks(QUEUE).values(), default=0),
-            lambda store: store.dead_letters(ALL),
+            lambda store: max(store.get_started_watermarks(QUEUE).values(), default=0),
+            lambda store: store.list_dead_letters(ALL),
             lambda store: store.count_dead_letters(),
         ],
     )

@@ -92,7 +92,7 @@ class Queue:
         """Messages that the queue has once every worker has left."""
         with contextlib.suppress(KeyError):
             self.parts.stop("worker")
-        return self.services.broker.depth(self.name)
+        return self.services.broker.get_depth(self.name)
 
 
 @contextlib.contextmanager
@@ -165,7 +165,9 @@ def test_on_redis_the_messages_that_the_sweeper_sends_in_its_place_count_too(red
 
     assert {queue.status(task_id) for task_id in neighbours} == {TaskStatus.SUCCEEDED}
     assert_is_dead_letter(queue, killer)
-    wait_until(lambda: queue.services.broker.depth(queue.name) == 0, timeout_s=30, what="copies of the messages are taken too")
+    wait_until(
+        lambda: queue.services.broker.get_depth(queue.name) == 0, timeout_s=30, what="copies of the messages are taken too"
+    )
 
 
 def assert_is_dead_letter(queue: Queue, killer: str) -> None:
@@ -174,4 +176,4 @@ def assert_is_dead_letter(queue: Queue, killer: str) -> None:
     assert record.outcome.error is not None
     assert (record.status, record.outcome.error["code"]) == (TaskStatus.FAILED, "predictor_died")
     assert "3 workers ended while they took it" in record.outcome.error["detail"]
-    assert queue.services.store.dead_letters(10) == [killer]
+    assert queue.services.store.list_dead_letters(10) == [killer]

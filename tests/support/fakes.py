@@ -61,7 +61,7 @@ class FakeObjectStore:
     def copy(self, source: str, target: str) -> None:
         self.put(target, self.get(source))
 
-    def keys(self, prefix: str, *, after: str = "", limit: int) -> list[str]:
+    def list_keys(self, prefix: str, *, after: str = "", limit: int) -> list[str]:
         self._check(prefix)
         found = (key for key in self.objects if key.startswith(prefix) and "/" not in key.removeprefix(prefix))
         return sorted(key for key in found if key > after)[:limit]
@@ -87,7 +87,7 @@ class FakeBroker:
         self.redelivered: set[str] = set()
         #: queue and message of each `resend`
         self.resent: list[tuple[str, Resent]] = []
-        #: False: `publish` and `depth` raise ServiceUnavailable
+        #: False: `publish` and `get_depth` raise ServiceUnavailable
         self.available = True
 
     has_priorities = True
@@ -106,7 +106,7 @@ class FakeBroker:
         self._check()
         self.resent.append((queue, message))
 
-    def depth(self, queue: str) -> int:
+    def get_depth(self, queue: str) -> int:
         self._check()
         return len(self.queues[queue])
 

@@ -89,7 +89,7 @@ class Tenant:
 
         def are_gone() -> bool:
             orphans.check_once()
-            return not store.unknown(store.tag(), [key.rpartition("/")[2] for key in self.uploads()])
+            return not store.find_unknown(store.get_tag(), [key.rpartition("/")[2] for key in self.uploads()])
 
         wait_until(are_gone, timeout_s=6 * after_s, what="each object is of a task")
 

@@ -169,8 +169,8 @@ class TestAStoreThatHangs:
         """Ends of the images, before the store has answered and after."""
         task_ids = [item["task_id"] for item in answer.json.get("items", [answer.json])]
         store = services_of(app).store
-        assert sorted(store.kept_images(10)) == sorted(task_ids)
-        assert store.kept_image(task_ids[0]) == raw_image(0 if len(task_ids) > 1 else 7)
+        assert sorted(store.list_kept_images(10)) == sorted(task_ids)
+        assert store.get_kept_image(task_ids[0]) == raw_image(0 if len(task_ids) > 1 else 7)
         assert client.get(f"/tasks/{task_ids[0]}").json["image_stored"] is False
         objects.is_down = is_down
         objects.gate.set()

@@ -160,7 +160,7 @@ def test_kombu_reads_it_in_order_and_acknowledges_it(
             assert received.headers["task"] == PREDICT_TASK
             assert received.headers["id"] == received.properties["correlation_id"] == envelope.message_id(message)
             received.ack()
-    assert broker.depth(queue) == redis_client.hlen("unacked") == 0
+    assert broker.get_depth(queue) == redis_client.hlen("unacked") == 0
 
 
 @pytest.mark.parametrize("priority", range(10))
@@ -176,16 +176,16 @@ def test_a_priority_is_what_celery_makes_of_it(
 
 
 def test_the_depth_counts_every_priority(celery: Celery, broker: RedisBroker, redis_client: redis.Redis, queue: str) -> None:
-    assert broker.depth(queue) == 0
+    assert broker.get_depth(queue) == 0
     broker.publish(queue, a_message(a_request()))
     for priority in range(10):
         sent_by_celery(celery, redis_client, queue, a_message(a_request()), priority=priority)
-    assert broker.depth(queue) == 11
+    assert broker.get_depth(queue) == 11
 
 
 def test_messages_of_another_queue_do_not_count(broker: RedisBroker, queue: str) -> None:
     broker.publish(f"{queue}.other", a_message(a_request()))
-    assert broker.depth(queue) == 0
+    assert broker.get_depth(queue) == 0
 
 
 def test_a_broker_that_is_down_is_unavailable(tmp_path: Path) -> None:
@@ -194,4 +194,4 @@ def test_a_broker_that_is_down_is_unavailable(tmp_path: Path) -> None:
         with pytest.raises(ServiceUnavailable):
             broker.publish("queue", a_message(a_request()))
         with pytest.raises(ServiceUnavailable):
-            broker.depth("queue")
+            broker.get_depth("queue")

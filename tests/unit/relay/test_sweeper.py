@@ -132,7 +132,7 @@ class TestLostMessages:
         rig.advance(GRACE_S)
         for owner in ("s1", "s2"):
             rig.new_sweeper(owner).sweep_once()
-        assert rig.broker.depth(QUEUE) == 1
+        assert rig.broker.get_depth(QUEUE) == 1
 
     def test_the_message_is_the_tasks_own(self, rig: Rig) -> None:
         lost = rig.accept(is_lost=True)
@@ -191,7 +191,7 @@ class TestDeadOwners:
         assert record.outcome is not None
         assert record.outcome.error is not None
         assert record.outcome.error["code"] == "predictor_died"
-        assert rig.store.dead_letters(10) == [task_id]
+        assert rig.store.list_dead_letters(10) == [task_id]
         assert rig.objects.get(dead_letter_key(task_id)) == b"image of " + task_id.encode()
 
     def test_a_task_whose_input_is_gone_is_a_dead_letter_all_the_same(self, rig: Rig) -> None:
@@ -200,7 +200,7 @@ class TestDeadOwners:
         for _ in range(2):
             rig.start(task_id)
             rig.sweep(after_s=LEASE_S + 1)
-        assert rig.store.dead_letters(10) == [task_id]
+        assert rig.store.list_dead_letters(10) == [task_id]
 
     def test_an_object_store_that_is_down_delays_the_dead_letter_only(self, rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
         task_id = rig.accept(is_lost=True)
@@ -296,7 +296,7 @@ class TestDeadlines:
 
 
 class TestFailures:
-    @pytest.mark.parametrize("step", ["expire_due", "reap", "started_watermarks"])
+    @pytest.mark.parametrize("step", ["expire_due", "reap", "get_started_watermarks"])
     def test_a_step_that_fails_in_an_unknown_way_keeps_no_other(
         self, rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, step: str
     ) -> None:
@@ -313,7 +313,7 @@ class TestFailures:
         done = {
             "expire_due": rig.status(due) is TaskStatus.EXPIRED,
             "reap": held in published,
-            "started_watermarks": lost in published,
+            "get_started_watermarks": lost in published,
         }
         assert done == dict.fromkeys(done, True) | {step: False}
         rig.sweep(after_s=GRACE_S + 1)

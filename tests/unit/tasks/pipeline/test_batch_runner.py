@@ -287,7 +287,7 @@ def test_a_task_runs_on_the_version_that_is_served_when_its_batch_starts(rig: Ri
     records = [rig.record(number) for number in range(4)]
     assert [record.ran_on for record in records] == [first, second, second, second]
     assert [record.model.version for record in records] == ["1", "1", "1", "2"]
-    assert rig.store.queue_load(rig.spec.queue).model == second
+    assert rig.store.get_queue_load(rig.spec.queue).model == second
 
 
 def test_what_can_end_in_time_no_more_costs_the_predictor_nothing(rig: Rig) -> None:

@@ -358,7 +358,7 @@ def test_a_worker_that_stops_gives_back_what_it_did_not_start(worker: Worker, re
     assert set(worker.rig.statuses(range(1, 8)).values()) == {"queued"}
     assert redis_client.zcard(f"{key_prefix}:leases") == 0
     assert not any(inbox.dones for inbox in others)
-    assert worker.rig.store.queue_stats("predict.digits").depth == 7
+    assert worker.rig.store.get_queue_stats("predict.digits").depth == 7
 
 
 def test_what_is_given_back_runs_elsewhere_at_once(worker: Worker, make_rig: MakeRig) -> None:
