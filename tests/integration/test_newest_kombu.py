@@ -14,7 +14,7 @@ import pytest
 
 #: Tests that hold only as long as kombu's Redis transport is as the claiming transport takes it to be.
 CLAIMING = (
-    "tests/unit/tasks/transport/test_claiming.py",
+    "tests/unit/tasks/transport",
     "tests/unit/tasks/consumer/test_main_loop.py",
     "tests/unit/broker/test_broker_message.py",
 )
