@@ -103,7 +103,7 @@ class TestOverload:
         """4 run and 10 a second end: 21 more have ended after 2.5 s, and not before."""
         model = reference(services_of(app).models.get("digits"))
         load = QueueLoad(0, 4, ended=100, busy_s=10, batches=10, model=model)
-        slow = Faulty(services_of(app).store, queue_load=lambda *_, **_options: load)
+        slow = Faulty(services_of(app).store, get_queue_load=lambda *_, **_options: load)
         settings = services_of(app).settings
         outbox_stats, worker = services_of(app).outbox_stats, settings.worker
         accept_with(app, admission=Admission(slow, outbox_stats, settings.outbox, workers=list, worker_settings=worker))
