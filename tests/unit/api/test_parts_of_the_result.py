@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
+import orjson
 import pytest
 from api_rig import (
+    RAW_METADATA,
     FakeWorker,
     assert_problem,
+    encoded_form,
     form,
     post,
     post_async,
     post_batch,
     raw_form,
+    raw_image,
     services_of,
     success,
     vector,
@@ -23,6 +28,8 @@ from flask.testing import FlaskClient
 
 from inference.domain import AnswerOptions
 from inference.models.answers import AnswerBuilder
+from inference.models.registry import reference
+from inference.models.spec import Task
 from inference.sinks.protocol import result_document
 
 USUAL = {"class", "label", "confidence_level", "prediction"}
@@ -65,7 +72,8 @@ def test_a_request_gets_the_parts_that_it_asks_for(client: FlaskClient, worker: 
     ids=str,
 )
 def test_each_part_has_a_default(client: FlaskClient, worker: FakeWorker, options: dict[str, str], members: set[str]) -> None:
-    assert set(post(client, raw_form(**options)).json["response"]) == members
+    sent = encoded_form([raw_image()], {"metadata": orjson.dumps(RAW_METADATA).decode(), **options})
+    assert set(client.post("/inference", **sent).json["response"]) == members
 
 
 def test_more_classes_than_there_are_means_all(client: FlaskClient, worker: FakeWorker) -> None:
@@ -167,7 +175,9 @@ def test_a_model_may_have_a_default(client: FlaskClient, app: Flask, worker: Fak
 
 
 def test_a_multi_label_answer_has_its_labels(client: FlaskClient, app: Flask, worker: FakeWorker) -> None:
-    spec = services_of(app).models.get("digits").model_copy(update={"task": "multi_label", "threshold": {"3": 0.95, "7": 0.005}})
+    spec = (
+        services_of(app).models.get("digits").model_copy(update={"task": Task.MULTI_LABEL, "threshold": {"3": 0.95, "7": 0.005}})
+    )
     builder = AnswerBuilder(spec)
 
     def answer(_: Any, __: bytes) -> Any:
@@ -182,6 +192,8 @@ def test_a_multi_label_answer_has_its_labels(client: FlaskClient, app: Flask, wo
 
 
 def test_documents_of_sinks_always_have_the_vector(client: FlaskClient, app: Flask, worker: FakeWorker) -> None:
+    model = reference(services_of(app).models.get("digits"))
+    worker.answer = lambda item, _: dataclasses.replace(success(4, item.top_k), model=model)
     task_id = post_async(client, raw_form(4, metadata={"top_k": 2, "prediction": False}))
     client.get(f"/tasks/{task_id}?wait=10")
     (completed,) = services_of(app).store.get_completed([task_id])
