@@ -22,6 +22,7 @@ class LoadedModel:
         output_size: number of classes.
         runtime: name of the library that runs the model, such as TENSORFLOW or LITE.
         is_binary: whether the model has one output unit, the probability of the second of two classes.
+        reason: why this library runs it, for log lines.
         keep: an object that must live as long as `function`: TensorFlow's compiled graph does not keep its weights alive.
     """
 
@@ -32,6 +33,7 @@ class LoadedModel:
         runtime: str,
         *,
         is_binary: bool = False,
+        reason: str = "",
         keep: object = None,
     ) -> None:
         self._function = function
@@ -39,6 +41,7 @@ class LoadedModel:
         self._is_binary = is_binary
         self.output_size = output_size
         self.runtime = runtime
+        self.reason = reason
 
     def predict(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         """Classify `batch`, (n, height, width, channels) in the description's dtype, as (n, output_size) float32.

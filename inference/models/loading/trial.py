@@ -76,7 +76,7 @@ def try_model(spec: ModelSpec, run: Run, find_bounds: Callable[[], Bounds]) -> T
     except ConfigurationError as error:
         raise ConfigurationError(f"{spec.name}: the model in {named_files(spec)} {error.detail}") from error
     trial = Trial(np.concatenate(batches), both_classes(answers) if is_binary else answers, is_binary)
-    _check_labels(spec, trial)
+    check_labels(spec, trial.output_size, is_binary=is_binary)
     return trial
 
 
@@ -91,6 +91,17 @@ def is_equal(predict: Callable[[NDArray[Any]], ArrayLike], trial: Trial) -> bool
         answer.shape == trial.answers.shape
         and np.allclose(answer[finite], trial.answers[finite], rtol=LITE_TOLERANCE, atol=LITE_TOLERANCE)
         for answer in answers
+    )
+
+
+def check_labels(spec: ModelSpec, output_size: int, *, is_binary: bool) -> None:
+    """Check that the description has a label for each class, or none. Raises ConfigurationError."""
+    if not spec.labels or len(spec.labels) == output_size:
+        return
+    why = ": its one output unit is the probability of the second, and the first is the complement" if is_binary else ""
+    raise ConfigurationError(
+        f"{spec.name}: there are {len(spec.labels)} labels, and the model in {named_files(spec)} has {output_size} classes{why}",
+        field="labels",
     )
 
 
@@ -135,14 +146,3 @@ def _predict_batch(run: Run, images: NDArray[Any], spec: ModelSpec) -> NDArray[A
             f" images it returned {' and '.join(map(str, shapes)) or 'none'}"
         )
     return outputs[0].reshape(len(images), -1)
-
-
-def _check_labels(spec: ModelSpec, trial: Trial) -> None:
-    if not spec.labels or len(spec.labels) == trial.output_size:
-        return
-    why = ": its one output unit is the probability of the second, and the first is the complement" if trial.is_binary else ""
-    raise ConfigurationError(
-        f"{spec.name}: there are {len(spec.labels)} labels, and the model in {named_files(spec)} has"
-        f" {trial.output_size} classes{why}",
-        field="labels",
-    )
