@@ -222,7 +222,7 @@ def _convert(spec: ModelSpec, batch_sizes: Sequence[int]) -> Converted:
         try:
             connection.send((spec, tuple(batch_sizes)))
             answer: Converted | Failed = connection.recv()
-        except EOFError as error:
+        except (EOFError, ConnectionError) as error:
             raise ConnectionError("the process that converts the model died") from error
         finally:
             process.kill()

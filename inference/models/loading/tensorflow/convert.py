@@ -21,7 +21,7 @@ from inference.runtime.cpu import usable_cores
 #: Ratio of TensorFlow's rate to LiteRT's from which it runs the model: less may be noise, and LiteRT needs less memory.
 _CLEAR_GAIN = 1.1
 #: Limit of the timed rounds of one batch size, of which there is at least one.
-_TIMING_LIMIT_S = 0.5
+_TIMING_LIMIT_S = 0.25
 _TIMED_ROUNDS = 5
 
 
