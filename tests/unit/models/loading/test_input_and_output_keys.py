@@ -19,7 +19,7 @@ from support.models import spec_of
 from inference.errors import ConfigurationError
 from inference.imaging import ImageLimits, decode, inspect
 from inference.models.answers import AnswerBuilder
-from inference.models.loading import CPU, load_model
+from inference.models.loading import load_model
 from inference.models.predictor.arena import SlotArena, padded_sizes
 from inference.models.predictor.process import ServedModel
 from inference.models.predictor.protocol import LoadModel
@@ -55,7 +55,7 @@ def predicted(spec: ModelSpec, images: NDArray[Any]) -> NDArray[np.float32]:
     assert arena._file is not None
     with arena._file:
         arena.images[: len(images)] = images
-        served = ServedModel(LoadModel(spec, arena.descriptor, arena.slots), padded_sizes(4), CPU)
+        served = ServedModel(LoadModel(spec, arena.descriptor, arena.slots), padded_sizes(4), load_model(spec))
         values = np.concatenate([served.predict((slot,)) for slot in range(len(images))])
         together = [served.predict(slots) for slots in ((0,), tuple(range(1, len(images)))) if slots]
         np.testing.assert_allclose(np.concatenate(together), values, rtol=1e-4, atol=1e-5)
