@@ -77,7 +77,8 @@ def measure_growing_costs(
 def plan_batches(cost_ms: Mapping[int, float], max_batch_size: int) -> Plans:
     """Plan every number of images from 1 to `max_batch_size`.
 
-    The plan is the smallest size that holds all images (chunks of the largest if none does), unless chunks of the best size for this number are cheaper by a tenth.
+    The plan is the smallest size that holds all images, or full chunks of the largest size and one that holds the rest, unless
+    chunks of the best size for this number are cheaper by a tenth.
 
     Args:
         cost_ms: milliseconds of a batch, by size.
