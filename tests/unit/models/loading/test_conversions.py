@@ -289,7 +289,7 @@ class TestTheProcessThatConverts:
     def test_a_wrong_model_is_refused_with_its_reason(self, tmp_path: Path) -> None:
         (tmp_path / "m.keras").write_bytes(b"no model")
         wrong = described(tmp_path, tmp_path / "cache")
-        with pytest.raises(ConfigurationError, match=r"net: cannot read m\.keras"):
+        with pytest.raises(ConfigurationError, match=r"^net: m\.keras is not a Keras 3 file"):
             find(wrong)
         assert [file.name for file in folder_of(wrong).iterdir()] == ["lock"]
 
