@@ -2,6 +2,7 @@
 
 from inference.models.loading.device import CPU, Device
 from inference.models.loading.dispatch import load_model, open_devices
+from inference.models.loading.formats import needs_tensorflow
 from inference.models.loading.model import LoadedModel, warm_up
 
-__all__ = ["CPU", "Device", "LoadedModel", "load_model", "open_devices", "warm_up"]
+__all__ = ["CPU", "Device", "LoadedModel", "load_model", "needs_tensorflow", "open_devices", "warm_up"]

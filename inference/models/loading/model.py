@@ -22,6 +22,7 @@ class LoadedModel:
         output_size: number of classes.
         runtime: name of the library that runs the model, such as TENSORFLOW or LITE.
         is_binary: whether the model has one output unit, the probability of the second of two classes.
+        output_step: difference between two values of a quantised output.
         keep: an object that must live as long as `function`: TensorFlow's compiled graph does not keep its weights alive.
     """
 
@@ -32,12 +33,14 @@ class LoadedModel:
         runtime: str,
         *,
         is_binary: bool = False,
+        output_step: float = 0.0,
         keep: object = None,
     ) -> None:
         self._function = function
         self._keep = keep
         self._is_binary = is_binary
         self.output_size = output_size
+        self.output_step = output_step
         self.runtime = runtime
 
     def predict(self, batch: NDArray[Any]) -> NDArray[np.float32]:
@@ -58,4 +61,4 @@ def both_classes(probabilities: NDArray[np.float32]) -> NDArray[np.float32]:
 def warm_up(model: LoadedModel, spec: ModelSpec, batch_sizes: Sequence[int]) -> None:
     """Predict black images once at each of `batch_sizes`, so that no caller waits for a slow first call."""
     for size in batch_sizes:
-        model.predict(np.zeros((size, *spec.input.shape), spec.input.numpy_dtype))
+        model.predict(np.zeros((size, *spec.input.array_shape), spec.input.numpy_dtype))

@@ -38,21 +38,22 @@ class Bounds:
 
 def trial_batches(spec: InputSpec) -> tuple[NDArray[Any], NDArray[Any]]:
     """Create two batches of different sizes: black and white, and three of noise (floats: 0 to 255, 0 to 1 and -1 to 1)."""
-    plain = np.stack([np.zeros(spec.shape, np.uint8), np.full(spec.shape, 255, np.uint8)]).astype(spec.numpy_dtype)
-    noise = np.random.default_rng(0).integers(0, 256, (3, *spec.shape), np.uint8).astype(spec.numpy_dtype)
+    plain = np.stack([np.zeros(spec.array_shape, np.uint8), np.full(spec.array_shape, 255, np.uint8)]).astype(spec.numpy_dtype)
+    noise = np.random.default_rng(0).integers(0, 256, (3, *spec.array_shape), np.uint8).astype(spec.numpy_dtype)
     if np.issubdtype(spec.numpy_dtype, np.floating):
         noise[1] /= 255
         noise[2] = noise[2] / 127.5 - 1
     return plain, noise
 
 
-def check_probabilities(rows: NDArray[np.float32], find_bounds: Callable[[], Bounds]) -> None:
+def check_probabilities(rows: NDArray[np.float32], find_bounds: Callable[[], Bounds], step: float = 0.0) -> None:
     """Check a model's outputs for the trial images, (n, classes).
 
     Rows with values that are not finite are ignored: a good model may overflow on images outside its own range.
 
     Args:
         find_bounds: finds the bounds of the outputs for any image, for the error message about the last operation.
+        step: difference between two values of a quantised output.
 
     Raises:
         ConfigurationError: the rows are not probabilities; the message says what was found, and how to correct it.
@@ -60,7 +61,7 @@ def check_probabilities(rows: NDArray[np.float32], find_bounds: Callable[[], Bou
     finite = rows[np.isfinite(rows).all(axis=1)]
     if not len(finite):
         raise ConfigurationError(_NOT_FINITE)
-    wrong = finite[~are_probabilities(finite)]
+    wrong = finite[~are_probabilities(finite, step)]
     if not len(wrong):
         return
     are_sigmoids = find_bounds().sources == {"Sigmoid"}

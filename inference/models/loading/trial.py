@@ -14,14 +14,14 @@ from inference.errors import ConfigurationError
 from inference.models.loading.model import both_classes
 from inference.models.loading.outputs import Bounds, check_probabilities, check_probability, trial_batches
 from inference.models.loading.problems import reason
-from inference.models.spec import ModelSpec
+from inference.models.spec import Layout, ModelSpec
 from inference.runtime.public_text import with_reason
 
 #: Maximum difference between LiteRT's and TensorFlow's outputs for trial images: absolute, or relative to the value.
 LITE_TOLERANCE = 1e-5
 
-#: Runs a model on (n, height, width, channels) in the description's dtype; returns all its outputs.
-Run = Callable[[NDArray[Any]], Sequence[NDArray[Any]]]
+#: Runs a model on (n, *array_shape) in the description's dtype; returns the output with the classes.
+Run = Callable[[NDArray[Any]], NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -41,29 +41,56 @@ def check_input(spec: ModelSpec, shapes: Sequence[tuple[int | None, ...]]) -> No
     """Check the shapes of a model's inputs. Raises ConfigurationError.
 
     Args:
-        shapes: for each input (batch, height, width, channels), None for any size.
+        shapes: for each input (batch, height, width, channels), or (batch, channels, height, width) for other layouts; None for
+            any size.
     """
     files = named_files(spec)
     if len(shapes) != 1:
         raise ConfigurationError(f"{spec.name}: the model in {files} has {len(shapes)} inputs, expected 1")
-    batch, *shape = shapes[0] or (None,)
-    fits = len(shape) == len(spec.input.shape) and all(
-        size in {None, wanted} for size, wanted in zip(shape, spec.input.shape, strict=True)
-    )
-    if not fits:
+    if len(shapes[0]) != 1 + len(spec.input.shape):
         raise ConfigurationError(
-            f"{spec.name}: the description says input.shape {list(spec.input.shape)}, the model in {files} takes {shape}",
+            f"{spec.name}: the model in {files} takes {len(shapes[0])} dimensions, {_shown(shapes[0])}, expected 4: batch, height,"
+            " width and channels",
             field="input.shape",
         )
-    if batch is not None:
-        raise ConfigurationError(f"{spec.name}: the model in {files} takes batches of exactly {batch}, expected any batch size")
+    shape = shapes[0][1:]
+    if _fits(spec.input.array_shape, shape):
+        return
+    said = f"the description says input.shape {list(spec.input.shape)}"
+    message = f"{spec.name}: {said}, the model in {files} takes {_shown(shape)}"
+    other = Layout.NHWC if spec.input.layout is Layout.NCHW else Layout.NCHW
+    if _fits(spec.input.model_copy(update={"layout": other}).array_shape, shape):
+        raise ConfigurationError(f"{message}: set input.layout: {other}", field="input.layout")
+    raise ConfigurationError(message, field="input.shape")
 
 
-def try_model(spec: ModelSpec, run: Run, find_bounds: Callable[[], Bounds]) -> Trial:
+def find_output(spec: ModelSpec, names: Sequence[str]) -> int:
+    """Find the number of the output that holds the classes.
+
+    Args:
+        names: the model's outputs, in order.
+
+    Raises:
+        ConfigurationError: the model has several outputs and `output.name` is not set, or none of that name.
+    """
+    name = spec.output.name
+    if name in names:
+        return names.index(name)
+    if name is None and len(names) == 1:
+        return 0
+    found = f"{spec.name}: the model in {named_files(spec)} has"
+    problem = f"no output {name}; it has" if name is not None else f"{len(names)} outputs:"
+    raise ConfigurationError(
+        f"{found} {problem} {', '.join(names) or 'none'}; set output.name to the one with the classes", field="output.name"
+    )
+
+
+def try_model(spec: ModelSpec, run: Run, find_bounds: Callable[[], Bounds], step: float = 0.0) -> Trial:
     """Run a model on trial images and check its outputs.
 
     Args:
         find_bounds: finds the bounds of the model's output for any image; called only if the trial's outputs do not suffice.
+        step: difference between two values of a quantised output.
 
     Raises:
         ConfigurationError: the model fails, or its outputs are not probabilities or do not fit the labels.
@@ -72,7 +99,10 @@ def try_model(spec: ModelSpec, run: Run, find_bounds: Callable[[], Bounds]) -> T
     answers = _predict_batches(run, batches, spec)
     is_binary = answers.shape[1] == 1
     try:
-        (check_probability if is_binary else check_probabilities)(answers, find_bounds)
+        if is_binary:
+            check_probability(answers, find_bounds)
+        else:
+            check_probabilities(answers, find_bounds, step)
     except ConfigurationError as error:
         raise ConfigurationError(f"{spec.name}: the model in {named_files(spec)} {error.detail}") from error
     trial = Trial(np.concatenate(batches), both_classes(answers) if is_binary else answers, is_binary)
@@ -99,6 +129,8 @@ def invalid_model_on_error(spec: ModelSpec) -> Iterator[None]:
     """Raise ConfigurationError, with the reason, for any error of the model's code."""
     try:
         yield
+    except ConfigurationError:
+        raise
     except Exception as error:
         sentence = f"{spec.name}: the model in {named_files(spec)} fails on images of shape {list(spec.input.shape)}"
         why = reason(error)
@@ -107,6 +139,14 @@ def invalid_model_on_error(spec: ModelSpec) -> Iterator[None]:
 
 def named_files(spec: ModelSpec) -> str:
     return " and ".join(file.location for file in spec.local_files.values())
+
+
+def _fits(wanted: Sequence[int], shape: Sequence[int | None]) -> bool:
+    return all(size in {None, each} for size, each in zip(shape, wanted, strict=True))
+
+
+def _shown(shape: Sequence[int | None]) -> str:
+    return f"[{', '.join('any' if size is None else str(size) for size in shape)}]"
 
 
 def _predict_batches(run: Run, batches: Sequence[NDArray[Any]], spec: ModelSpec) -> NDArray[np.float32]:
@@ -127,14 +167,13 @@ def _predict_batches(run: Run, batches: Sequence[NDArray[Any]], spec: ModelSpec)
 
 def _predict_batch(run: Run, images: NDArray[Any], spec: ModelSpec) -> NDArray[Any]:
     with invalid_model_on_error(spec):
-        outputs = run(images)
-    shapes = [output.shape for output in outputs]
-    if len(shapes) != 1 or len(shapes[0]) not in {1, 2} or shapes[0][0] != len(images) or 0 in shapes[0]:
+        output = run(images)
+    if output.ndim not in {1, 2} or len(output) != len(images) or 0 in output.shape:
         raise ConfigurationError(
-            f"{spec.name}: the model in {named_files(spec)} must have one output of shape (n, classes); for {len(images)}"
-            f" images it returned {' and '.join(map(str, shapes)) or 'none'}"
+            f"{spec.name}: the model in {named_files(spec)} must have an output of shape (n, classes); for {len(images)}"
+            f" images it returned {output.shape}"
         )
-    return outputs[0].reshape(len(images), -1)
+    return output.reshape(len(images), -1)
 
 
 def _check_labels(spec: ModelSpec, trial: Trial) -> None:

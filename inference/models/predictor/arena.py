@@ -37,7 +37,9 @@ class SlotArena:
         #: never acquired, so that an isolated image has a slot even if decoded images fill all others
         self.reserved_slot = slots
         #: (slots + 1, height, width, channels)
-        self.images: NDArray[Any] = np.frombuffer(mmap.mmap(descriptor, size), spec.numpy_dtype).reshape(slots + 1, *spec.shape)
+        self.images: NDArray[Any] = np.frombuffer(mmap.mmap(descriptor, size), spec.numpy_dtype).reshape(
+            slots + 1, *spec.array_shape
+        )
         self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
         for slot in range(slots):
             self._free.put(slot)

@@ -36,7 +36,7 @@ class ServedModel:
 
         self.name = load.spec.name
         self._arena = SlotArena(load.spec.input, load.slots, load.descriptor)
-        self._batch: NDArray[Any] = np.zeros((sizes[-1], *load.spec.input.shape), load.spec.input.numpy_dtype)
+        self._batch: NDArray[Any] = np.zeros((sizes[-1], *load.spec.input.array_shape), load.spec.input.numpy_dtype)
         self._model = load_model(load.spec, device)
         warm_up(self._model, load.spec, sizes)
         self._cost_ms = measure_costs(lambda size: self._model.predict(self._batch[:size]), sizes)
@@ -44,7 +44,8 @@ class ServedModel:
 
     def loaded(self) -> Loaded:
         quickest = max(size * 1000 / cost_ms for size, cost_ms in self._cost_ms.items())
-        return Loaded(self.name, self._model.output_size, self._cost_ms[1], self._model.runtime, quickest)
+        model = self._model
+        return Loaded(self.name, model.output_size, self._cost_ms[1], model.runtime, quickest, model.output_step)
 
     def predict(self, slots: tuple[int, ...]) -> NDArray[np.float32]:
         """Predict the images in `slots`, (len(slots), output_size) float32, in warmed-up chunk sizes; padding is removed."""
@@ -84,11 +85,12 @@ def serve(connection: Connection) -> None:
 def _load_all(load: Load) -> dict[str, ServedModel]:
     if not load.models:
         return {}
-    from inference.models.loading import open_devices  # noqa: PLC0415 imports TensorFlow, only in this process
+    from inference.models.loading import CPU, needs_tensorflow, open_devices  # noqa: PLC0415 only in this process
 
-    devices = open_devices({model.spec.device for model in load.models}, load.gpu, load.gpu_locks)
+    wanted = {model.spec.device for model in load.models if needs_tensorflow(model.spec)}
+    devices = open_devices(wanted, load.gpu, load.gpu_locks) if wanted else {}
     sizes = padded_sizes(load.max_batch_size)
-    return {model.spec.name: ServedModel(model, sizes, devices[model.spec.device]) for model in load.models}
+    return {model.spec.name: ServedModel(model, sizes, devices.get(model.spec.device, CPU)) for model in load.models}
 
 
 def _answer(connection: Connection, model: ServedModel, slots: tuple[int, ...]) -> None:
