@@ -30,7 +30,7 @@ def onnx_model(
     weights: Mapping[str, NDArray[Any]] | None = None,
     opset: int = 21,
 ) -> onnx.ModelProto:
-    """Build a graph of nodes (type, inputs, outputs, attributes), with an input `images` (N, C, H, W) unless `shape` says another."""
+    """Build a graph of nodes (type, inputs, outputs, attributes) with an input `images`, (N, C, H, W) unless `shape` is given."""
     graph = helper.make_graph(
         [helper.make_node(kind, list(inputs), list(results), **attributes) for kind, inputs, results, attributes in nodes],
         "classifier",

@@ -75,8 +75,14 @@ def load_graph_file(spec: ModelSpec, path: Path, open_graph: Callable[[Path, int
     function = for_any_size(run, batch_size)
     step = graph.output_step(output)
     trial = try_model(spec, function, lambda: _bounds(graph.last_operation(output)), step)
+    activation = spec.output.activation
     create = partial(
-        LoadedModel, output_size=trial.output_size, runtime=graph.runtime, is_binary=trial.is_binary, output_step=step
+        LoadedModel,
+        output_size=trial.output_size,
+        runtime=graph.runtime,
+        activation=activation,
+        is_binary=trial.is_binary,
+        output_step=step if activation is None else 0.0,
     )
     resized = None if batch_size is None else graph.resized_function(spec, output)
     if resized is not None and is_equal(create(resized).predict, trial):

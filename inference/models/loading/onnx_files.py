@@ -38,12 +38,13 @@ _NO_FOLDER = "/dev/null/external-data"
 
 #: Start of onnxruntime's messages: code, source file, function.
 _PREAMBLE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (?:/\S+\.(?:cc|h):\d+ .*?\) (?=[A-Z]))?", re.DOTALL)
-#: Messages for which a user needs another sentence.
+#: Parts of messages for which a user needs another sentence.
+_OTHER_FILES = ("External data path", "in-memory address marker")
 _EXPLANATIONS = {
-    "External data path": "has weights in other files: set file to a folder with nothing but the .onnx file and them",
     "Opset": "uses a newer version of ONNX's operators than onnxruntime {version} knows: export it with a lower opset",
     "Unsupported model IR version": "has a newer IR version than onnxruntime {version} reads: export it for an older one",
-    "protobuf": "is not an ONNX file, or is damaged",
+    "protobuf parsing failed": "is not an ONNX file, or is damaged",
+    "No graph was found": "is not an ONNX file, or is damaged",
 }
 
 
@@ -75,7 +76,7 @@ class OnnxFile:
         try:
             return OnnxFile(path, str(path) if has_folder else path.read_bytes(), options)
         except Exception as error:
-            raise ConfigurationError(_explain(error)) from error
+            raise ConfigurationError(_explain(error, has_folder=has_folder)) from error
 
     @property
     def input_shapes(self) -> Sequence[tuple[int | None, ...]]:
@@ -159,9 +160,13 @@ def _message_class() -> Any:
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("operations.Model"))
 
 
-def _explain(error: Exception) -> str:
+def _explain(error: Exception, *, has_folder: bool) -> str:
     """Return a sentence for onnxruntime's message, as the predicate of a sentence about the file."""
     text = _PREAMBLE.sub("", str(error))
+    if any(sign in text for sign in _OTHER_FILES):
+        if has_folder:
+            return "has weights in files that are missing, or not in its folder"
+        return "has weights in other files: set file to a folder with nothing but the .onnx file and them"
     for sign, explanation in _EXPLANATIONS.items():
         if sign in text:
             return explanation.format(version=onnxruntime.__version__)

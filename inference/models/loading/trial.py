@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from inference.errors import ConfigurationError
-from inference.models.loading.model import both_classes
-from inference.models.loading.outputs import Bounds, check_probabilities, check_probability, trial_batches
+from inference.models.loading.model import finish
+from inference.models.loading.outputs import Bounds, check_outputs, trial_batches
 from inference.models.loading.problems import reason
-from inference.models.spec import Layout, ModelSpec
+from inference.models.spec import Activation, Layout, ModelSpec, Task
 from inference.runtime.public_text import with_reason
 
 #: Maximum difference between LiteRT's and TensorFlow's outputs for trial images: absolute, or relative to the value.
@@ -27,9 +27,10 @@ Run = Callable[[NDArray[Any]], NDArray[Any]]
 @dataclass(frozen=True)
 class Trial:
     images: NDArray[Any]
-    #: the model's outputs for them: probabilities (n, classes) float32, except rows that are not finite
+    #: the values of the answers for them, (n, classes) float32: probabilities, except rows that are not finite, and with the
+    #: activation `none`
     answers: NDArray[np.float32]
-    #: whether the model has one output unit
+    #: whether the model has one output unit, the probability of the second of two classes
     is_binary: bool
 
     @property
@@ -41,27 +42,29 @@ def check_input(spec: ModelSpec, shapes: Sequence[tuple[int | None, ...]]) -> No
     """Check the shapes of a model's inputs. Raises ConfigurationError.
 
     Args:
-        shapes: for each input (batch, height, width, channels), or (batch, channels, height, width) for other layouts; None for
-            any size.
+        shapes: for each input (batch, *array_shape), None for any size.
     """
     files = named_files(spec)
     if len(shapes) != 1:
         raise ConfigurationError(f"{spec.name}: the model in {files} has {len(shapes)} inputs, expected 1")
     if len(shapes[0]) != 1 + len(spec.input.shape):
         raise ConfigurationError(
-            f"{spec.name}: the model in {files} takes {len(shapes[0])} dimensions, {_shown(shapes[0])}, expected 4: batch, height,"
+            f"{spec.name}: the model in {files} takes {len(shapes[0])} dimensions, {list(shapes[0])}, expected 4: batch, height,"
             " width and channels",
             field="input.shape",
         )
-    shape = shapes[0][1:]
-    if _fits(spec.input.array_shape, shape):
-        return
-    said = f"the description says input.shape {list(spec.input.shape)}"
-    message = f"{spec.name}: {said}, the model in {files} takes {_shown(shape)}"
-    other = Layout.NHWC if spec.input.layout is Layout.NCHW else Layout.NCHW
-    if _fits(spec.input.model_copy(update={"layout": other}).array_shape, shape):
-        raise ConfigurationError(f"{message}: set input.layout: {other}", field="input.layout")
-    raise ConfigurationError(message, field="input.shape")
+    shape = list(shapes[0][1:])
+    if not _fits(shape, spec.input.array_shape):
+        said = f"input.shape {list(spec.input.shape)}"
+        if spec.input.layout is Layout.NCHW:
+            said += f" with input.layout nchw, which is {list(spec.input.array_shape)}"
+        other = Layout.NHWC if spec.input.layout is Layout.NCHW else Layout.NCHW
+        has_other = _fits(shape, spec.input.model_copy(update={"layout": other}).array_shape)
+        hint = f": set input.layout to {other}" if has_other else ""
+        raise ConfigurationError(
+            f"{spec.name}: the description says {said}, the model in {files} takes {shape}{hint}",
+            field="input.layout" if has_other else "input.shape",
+        )
 
 
 def find_output(spec: ModelSpec, names: Sequence[str]) -> int:
@@ -93,19 +96,18 @@ def try_model(spec: ModelSpec, run: Run, find_bounds: Callable[[], Bounds], step
         step: difference between two values of a quantised output.
 
     Raises:
-        ConfigurationError: the model fails, or its outputs are not probabilities or do not fit the labels.
+        ConfigurationError: the model fails, or its outputs are not what the description says, or do not fit the labels.
     """
     batches = trial_batches(spec.input)
-    answers = _predict_batches(run, batches, spec)
-    is_binary = answers.shape[1] == 1
+    outputs = _predict_batches(run, batches, spec)
+    activation = spec.output.activation
+    is_binary = outputs.shape[1] == 1 and spec.task is Task.SINGLE_LABEL and activation is not Activation.NONE
     try:
-        if is_binary:
-            check_probability(answers, find_bounds)
-        else:
-            check_probabilities(answers, find_bounds, step)
+        check_outputs(outputs, spec, find_bounds, step)
     except ConfigurationError as error:
-        raise ConfigurationError(f"{spec.name}: the model in {named_files(spec)} {error.detail}") from error
-    trial = Trial(np.concatenate(batches), both_classes(answers) if is_binary else answers, is_binary)
+        detail = f"{spec.name}: the model in {named_files(spec)} {error.detail}"
+        raise ConfigurationError(detail, field=error.field) from error
+    trial = Trial(np.concatenate(batches), finish(outputs, activation, is_binary=is_binary), is_binary)
     _check_labels(spec, trial)
     return trial
 
@@ -141,12 +143,8 @@ def named_files(spec: ModelSpec) -> str:
     return " and ".join(file.location for file in spec.local_files.values())
 
 
-def _fits(wanted: Sequence[int], shape: Sequence[int | None]) -> bool:
-    return all(size in {None, each} for size, each in zip(shape, wanted, strict=True))
-
-
-def _shown(shape: Sequence[int | None]) -> str:
-    return f"[{', '.join('any' if size is None else str(size) for size in shape)}]"
+def _fits(shape: Sequence[int | None], wanted: Sequence[int]) -> bool:
+    return all(size in {None, length} for size, length in zip(shape, wanted, strict=True))
 
 
 def _predict_batches(run: Run, batches: Sequence[NDArray[Any]], spec: ModelSpec) -> NDArray[np.float32]:
@@ -177,6 +175,12 @@ def _predict_batch(run: Run, images: NDArray[Any], spec: ModelSpec) -> NDArray[A
 
 
 def _check_labels(spec: ModelSpec, trial: Trial) -> None:
+    if isinstance(spec.threshold, tuple) and len(spec.threshold) != trial.output_size:
+        raise ConfigurationError(
+            f"{spec.name}: there are {len(spec.threshold)} thresholds, and the model in {named_files(spec)} has"
+            f" {trial.output_size} classes",
+            field="threshold",
+        )
     if not spec.labels or len(spec.labels) == trial.output_size:
         return
     why = ": its one output unit is the probability of the second, and the first is the complement" if trial.is_binary else ""

@@ -40,12 +40,13 @@ def load_model(spec: ModelSpec, device: Device = CPU) -> LoadedModel:
 
     function = for_any_size(run, model.batch_size)
     trial = try_model(spec, function, partial(output_bounds, graph))
+    create = partial(LoadedModel, output_size=trial.output_size, activation=spec.output.activation, is_binary=trial.is_binary)
     lite = None if device.is_gpu or not spec.fits_lite else convert(graph, usable_cores())
     if lite is not None:
-        loaded = LoadedModel(for_any_size(lite, model.batch_size), trial.output_size, LITE, is_binary=trial.is_binary)
+        loaded = create(for_any_size(lite, model.batch_size), runtime=LITE)
         if is_equal(loaded.predict, trial):
             return loaded
-    return LoadedModel(function, trial.output_size, TENSORFLOW, is_binary=trial.is_binary, keep=model)
+    return create(function, runtime=TENSORFLOW, keep=model)
 
 
 def _compile(model: ReadModel, spec: ModelSpec) -> Any:

@@ -97,7 +97,7 @@ def test_another_input_shape_is_refused_with_both_shapes(tmp_path: Path, shape: 
 
 def test_an_input_that_is_no_image_is_refused(tmp_path: Path) -> None:
     keras.Sequential([keras.Input((72,)), keras.layers.Dense(CLASSES)]).save(tmp_path / "m.keras")
-    assert "takes 2 dimensions, [any, 72], expected 4" in refusal(describe(tmp_path)).detail
+    assert "takes 2 dimensions, [None, 72], expected 4" in refusal(describe(tmp_path)).detail
 
 
 @pytest.mark.parametrize("litert", [True, False])

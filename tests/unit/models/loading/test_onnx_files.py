@@ -175,14 +175,15 @@ class TestFolders:
 
     @pytest.mark.parametrize("location", ["../weights.bin", "ABSOLUTE", "link.bin", "*/_ORT_MEM_ADDR_/*"])
     def test_weights_outside_of_the_folder_are_refused(self, tmp_path: Path, expected: NDArray[Any], location: str) -> None:
-        os.rename(tmp_path / "net" / "weights.bin", tmp_path / "weights.bin")
+        (tmp_path / "net" / "weights.bin").rename(tmp_path / "weights.bin")
         if location == "link.bin":
             (tmp_path / "net" / location).symlink_to(tmp_path / "weights.bin")
         model = onnx.load(tmp_path / "net" / "m.onnx", load_external_data=False)
         for tensor in model.graph.initializer:
             tensor.external_data[0].value = location.replace("ABSOLUTE", str(tmp_path / "weights.bin"))
         save(model, tmp_path / "net")
-        assert "net: net has weights in other files" in refusal(describe(tmp_path, file="net")).detail
+        detail = refusal(describe(tmp_path, file="net")).detail
+        assert detail == "net: net has weights in files that are missing, or not in its folder"
 
 
 class TestRefusals:
@@ -191,13 +192,16 @@ class TestRefusals:
         error = refusal(describe(tmp_path, input={"shape": [HEIGHT, WIDTH, 3], "dtype": "float32"}))
         assert error.field == "input.layout"
         assert f"says input.shape [{HEIGHT}, {WIDTH}, 3], the model in m.onnx takes [3, {HEIGHT}, {WIDTH}]" in error.detail
-        assert "set input.layout: nchw" in error.detail
+        assert "set input.layout to nchw" in error.detail
 
     def test_another_shape(self, tmp_path: Path) -> None:
         save(classifier(), tmp_path)
         error = refusal(describe(tmp_path, input={**NCHW, "shape": [5, 5, 3]}))
         assert error.field == "input.shape"
-        assert f"says input.shape [5, 5, 3], the model in m.onnx takes [3, {HEIGHT}, {WIDTH}]" in error.detail
+        assert (
+            f"says input.shape [5, 5, 3] with input.layout nchw, which is [3, 5, 5], the model in m.onnx takes [3, {HEIGHT}, {WIDTH}]"
+            in error.detail
+        )
 
     def test_an_input_without_a_batch(self, tmp_path: Path) -> None:
         nodes = [("Flatten", ["images"], ["flat"], {"axis": 0}), ("Softmax", ["flat"], ["probabilities"], {"axis": 1})]
