@@ -27,7 +27,3 @@ def onnx_path(spec: ModelSpec) -> Path | None:
     root = inside[0] if len(inside) == 1 and inside[0].is_dir() else file.path
     found = [path for path in root.iterdir() if path.suffix.lower() == ONNX_SUFFIX]
     return found[0] if len(found) == 1 and not (root / _SAVED_MODEL).exists() else None
-
-
-def needs_tensorflow(spec: ModelSpec) -> bool:
-    return litert_path(spec) is None and onnx_path(spec) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,13 @@ class LiteGraph:
     """A graph with one input, for batches of any size that it allows. One call at a time.
 
     Args:
-        content: the bytes of a *.tflite file.
+        model: a *.tflite file, or its content. A file is mapped into memory, and must not be changed in place.
         threads: number of threads that compute.
     """
 
-    def __init__(self, content: bytes, threads: int) -> None:
-        self._interpreter = Interpreter(model_content=content, num_threads=threads)
+    def __init__(self, model: bytes | Path, threads: int) -> None:
+        source = {"model_content": model} if isinstance(model, bytes) else {"model_path": str(model)}
+        self._interpreter = Interpreter(**source, num_threads=threads)
         #: descriptions of the tensors, as LiteRT returns them
         self.inputs: Sequence[Mapping[str, Any]] = self._interpreter.get_input_details()
         self.outputs: Sequence[Mapping[str, Any]] = self._interpreter.get_output_details()
@@ -36,6 +38,12 @@ class LiteGraph:
         self._interpreter.invoke()
         values: NDArray[Any] = np.asarray(self._interpreter.get_tensor(self.outputs[output]["index"]))
         return values
+
+    @property
+    def input_shapes(self) -> Sequence[tuple[int | None, ...]]:
+        """Shapes of the inputs with the batch dimension; None for any size."""
+        shapes = [each["shape_signature"] if len(each["shape_signature"]) else each["shape"] for each in self.inputs]
+        return [tuple(None if size < 0 else int(size) for size in shape) for shape in shapes]
 
     @property
     def output_names(self) -> Sequence[str]:

@@ -70,7 +70,7 @@ class LiteFile:
 
     @property
     def input_shapes(self) -> Sequence[tuple[int | None, ...]]:
-        return [_shape(tensor) for tensor in self._graph.inputs]
+        return self._graph.input_shapes
 
     @property
     def output_names(self) -> Sequence[str]:
@@ -143,8 +143,3 @@ def _quantisation(tensor: Mapping[str, Any]) -> Quantisation | None:
     if tensor["dtype"] not in _QUANTISED or len(parameters["scales"]) != 1 or not parameters["scales"][0] > 0:
         return None
     return Quantisation(np.dtype(tensor["dtype"]), float(parameters["scales"][0]), int(parameters["zero_points"][0]))
-
-
-def _shape(tensor: Mapping[str, Any]) -> tuple[int | None, ...]:
-    sizes = tensor["shape_signature"] if len(tensor["shape_signature"]) else tensor["shape"]
-    return tuple(None if size < 0 else int(size) for size in sizes)

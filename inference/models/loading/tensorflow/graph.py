@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -11,19 +12,24 @@ from numpy.typing import NDArray
 
 from inference.models.loading.device import CPU, Device
 from inference.models.loading.fixed_batches import for_any_size
-from inference.models.loading.model import LITE, TENSORFLOW, LoadedModel
+from inference.models.loading.model import TENSORFLOW, LoadedModel
 from inference.models.loading.tensorflow.bounds import output_bounds
-from inference.models.loading.tensorflow.convert import convert
 from inference.models.loading.tensorflow.readers import ReadModel, read_model
-from inference.models.loading.trial import check_input, find_output, invalid_model_on_error, is_equal, try_model
+from inference.models.loading.trial import Trial, check_input, find_output, invalid_model_on_error, try_model
 from inference.models.spec import ModelSpec
-from inference.runtime.cpu import usable_cores
 
 
-def load_model(spec: ModelSpec, device: Device = CPU) -> LoadedModel:
+@dataclass(frozen=True)
+class TracedModel:
+    #: concrete function from images to a list with the model's output
+    graph: Any
+    trial: Trial
+    #: the model, run by TensorFlow
+    loaded: LoadedModel
+
+
+def trace_model(spec: ModelSpec, device: Device = CPU) -> TracedModel:
     """Load the files of `spec` and trace its graph; weights and graph are on `device`.
-
-    On a CPU, LiteRT runs the graph if it can, and if its outputs for trial images equal TensorFlow's within `LITE_TOLERANCE`.
 
     Raises:
         ConfigurationError: a file cannot be read or is refused, or the model does not fit its description.
@@ -40,13 +46,9 @@ def load_model(spec: ModelSpec, device: Device = CPU) -> LoadedModel:
 
     function = for_any_size(run, model.batch_size)
     trial = try_model(spec, function, partial(output_bounds, graph))
-    create = partial(LoadedModel, output_size=trial.output_size, activation=spec.output.activation, is_binary=trial.is_binary)
-    lite = None if device.is_gpu or not spec.fits_lite else convert(graph, usable_cores())
-    if lite is not None:
-        loaded = create(for_any_size(lite, model.batch_size), runtime=LITE)
-        if is_equal(loaded.predict, trial):
-            return loaded
-    return create(function, runtime=TENSORFLOW, keep=model)
+    activation = spec.output.activation
+    loaded = LoadedModel(function, trial.output_size, TENSORFLOW, activation=activation, is_binary=trial.is_binary, keep=model)
+    return TracedModel(graph, trial, loaded)
 
 
 def _compile(model: ReadModel, spec: ModelSpec) -> Any:
