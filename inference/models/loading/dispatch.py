@@ -51,7 +51,7 @@ def load_models(
 
 
 def load_model(spec: ModelSpec, device: Device = CPU) -> LoadedModel:
-    """Load one model. A model for TensorFlow is converted within this process and not measured: on a CPU, LiteRT runs it if it can.
+    """Load one model; LiteRT runs one for TensorFlow on a CPU if it can, converted within this process and not measured.
 
     Raises:
         ConfigurationError: a file cannot be read or is refused, or the model does not fit its description.
