@@ -17,7 +17,7 @@ from inference.settings import Settings
 from inference.storage.protocol import DEAD_LETTERS_PREFIX, UPLOADS_PREFIX
 
 _ARCHIVE_SUFFIX = ".zip"
-_WHOLE_MODEL_SUFFIXES = (".keras", _ARCHIVE_SUFFIX)
+_WHOLE_MODEL_SUFFIXES = (".keras", ".tflite", ".onnx", _ARCHIVE_SUFFIX)
 _MAX_LABELS_BYTES = 2**24
 _DEFAULT_FOLDER = Path("models")
 #: folder in the cache of model files
@@ -68,7 +68,7 @@ class ModelFiles:
 
         Args:
             architecture_file: a path, relative to the working directory, or ``s3://BUCKET/KEY``; see `in_bucket`.
-            weights_file: the same. A whole model (`.keras`, a SavedModel) replaces all files.
+            weights_file: the same. A whole model (`.keras`, `.tflite`, `.onnx`, a SavedModel) replaces all files.
 
         Raises:
             ObjectNotFound, ConfigurationError, ServiceUnavailable: see `resolve`.

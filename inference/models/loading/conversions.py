@@ -29,10 +29,11 @@ from typing import Any
 
 from inference.errors import ConfigurationError
 from inference.models.digests import file_sha256
+from inference.models.loading.fixed_batches import for_any_size
 from inference.models.loading.litert import LiteGraph
 from inference.models.loading.model import LITE, LoadedModel
 from inference.models.predictor.protocol import Failed
-from inference.models.spec import Activation, ModelSpec
+from inference.models.spec import ModelSpec
 from inference.models.unpacking import ModelFileLimits
 from inference.runtime.cpu import usable_cores
 from inference.runtime.durable_files import make_folders, write_durably
@@ -117,8 +118,15 @@ def find_choice(spec: ModelSpec, batch_sizes: Sequence[int], folder: Path) -> tu
     return choice, LiteGraph(converted.graph, usable_cores()) if converted.graph else None
 
 
-def lite_model(choice: Choice, graph: LiteGraph, activation: Activation | None) -> LoadedModel:
-    return LoadedModel(graph, choice.output_size, LITE, activation=activation, is_binary=choice.is_binary, reason=choice.reason)
+def lite_model(spec: ModelSpec, choice: Choice, graph: LiteGraph) -> LoadedModel:
+    return LoadedModel(
+        for_any_size(graph, graph.input_shapes[0][0]),
+        choice.output_size,
+        LITE,
+        activation=spec.output.activation,
+        is_binary=choice.is_binary,
+        reason=choice.reason,
+    )
 
 
 class _Cache:

@@ -38,7 +38,8 @@ class ServedModel:
 
     def loaded(self) -> Loaded:
         quickest = max(size * 1000 / cost_ms for size, cost_ms in self._cost_ms.items())
-        return Loaded(self.name, self._model.output_size, self._cost_ms[1], self._model.runtime, self._model.reason, quickest)
+        model = self._model
+        return Loaded(self.name, model.output_size, self._cost_ms[1], model.runtime, model.reason, quickest, model.output_step)
 
     def _measure(self, sizes: tuple[int, ...]) -> dict[int, float]:
         def run(size: int) -> object:

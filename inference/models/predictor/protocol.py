@@ -46,6 +46,8 @@ class Loaded:
     runtime_reason: str = ""
     #: images per second at the fastest batch size; 0 if that was not measured
     images_per_s: float = 0.0
+    #: difference between two values of a quantised output
+    output_step: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -281,7 +281,7 @@ class TestSignatures:
 
     def test_one_vector_for_all_images_is_refused(self, tmp_path: Path) -> None:
         detail = self.refusal(tmp_path, lambda x: tf.nn.softmax(tf.reduce_mean(x, [0, 1, 2])[:2]))
-        assert "must have one output of shape (n, classes); for 3 images it returned (2,)" in detail
+        assert "must have an output of shape (n, classes); for 3 images it returned (2,)" in detail
 
 
 class TestRows:
