@@ -73,7 +73,7 @@ def _inputs(model: Layer) -> tuple[tuple[tuple[Size, ...], ...], str]:
     if not layers or not isinstance(shape, list):
         if layers and layers_of(layers[0]):
             return _inputs(layers[0])
-        raise ConfigurationError("does not say the shape of its input; save it after a keras.Input, or describe it in a model.yaml")
+        raise ConfigurationError("does not say the shape of its input; begin it with a keras.Input, or write a model.yaml")
     return (tuple(shape),), "float32"
 
 

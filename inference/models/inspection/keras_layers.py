@@ -28,7 +28,15 @@ _ARITHMETIC = {
     "Add": np.add,
 }
 #: Layers after the one with the classes that keep their number.
-_AFTER_CLASSES = {"Softmax", "Activation", "Dropout", "Identity", "GlobalAveragePooling2D", "GlobalMaxPooling2D", "ActivityRegularization"}
+_AFTER_CLASSES = {
+    "Softmax",
+    "Activation",
+    "Dropout",
+    "Identity",
+    "GlobalAveragePooling2D",
+    "GlobalMaxPooling2D",
+    "ActivityRegularization",
+}
 #: Nested models deeper than this are not followed.
 _MAX_DEPTH = 10
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from inference.models.inspection.facts import FileFormat, ModelFacts
-from inference.models.loading import saved_model
-from inference.models.loading.bounds import output_bounds
-from inference.models.loading.input_scaling import input_scaling
+from inference.models.loading.tensorflow import saved_model
+from inference.models.loading.tensorflow.bounds import output_bounds
+from inference.models.loading.tensorflow.input_scaling import input_scaling
 
 #: Operations that end a graph, with the name of the activation.
 _ACTIVATIONS = {"Softmax": "softmax", "Sigmoid": "sigmoid", "BiasAdd": "linear", "MatMul": "linear"}
