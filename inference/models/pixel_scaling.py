@@ -1,4 +1,4 @@
-"""Scaling of pixels, 0 to 255, to the values that a model was trained on: the keys `input.scale`, `input.mean` and `input.std`."""
+"""Scaling of pixels, 0 to 255, to the values that a model was trained on: `input.scale`, `input.mean` and `input.std`."""
 
 from __future__ import annotations
 

@@ -11,25 +11,26 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from inference.errors import ConfigurationError
-from inference.models.loading.model import both_classes
-from inference.models.loading.outputs import Bounds, check_probabilities, check_probability, trial_batches
+from inference.models.loading.model import finish
+from inference.models.loading.outputs import Bounds, check_outputs, trial_batches
 from inference.models.loading.problems import reason
-from inference.models.spec import ModelSpec
+from inference.models.spec import Activation, Layout, ModelSpec, Task
 from inference.runtime.public_text import with_reason
 
 #: Maximum difference between LiteRT's and TensorFlow's outputs for trial images: absolute, or relative to the value.
 LITE_TOLERANCE = 1e-5
 
-#: Runs a model on (n, height, width, channels) in the description's dtype; returns all its outputs.
+#: Runs a model on (n, *array_shape) in the description's dtype; returns all its outputs.
 Run = Callable[[NDArray[Any]], Sequence[NDArray[Any]]]
 
 
 @dataclass(frozen=True)
 class Trial:
     images: NDArray[Any]
-    #: the model's outputs for them: probabilities (n, classes) float32, except rows that are not finite
+    #: the values of the answers for them, (n, classes) float32: probabilities, except rows that are not finite, and with the
+    #: activation `none`
     answers: NDArray[np.float32]
-    #: whether the model has one output unit
+    #: whether the model has one output unit, the probability of the second of two classes
     is_binary: bool
 
     @property
@@ -41,22 +42,29 @@ def check_input(spec: ModelSpec, shapes: Sequence[tuple[int | None, ...]]) -> No
     """Check the shapes of a model's inputs. Raises ConfigurationError.
 
     Args:
-        shapes: for each input (batch, height, width, channels), None for any size.
+        shapes: for each input (batch, *array_shape), None for any size.
     """
     files = named_files(spec)
     if len(shapes) != 1:
         raise ConfigurationError(f"{spec.name}: the model in {files} has {len(shapes)} inputs, expected 1")
     batch, *shape = shapes[0] or (None,)
-    fits = len(shape) == len(spec.input.shape) and all(
-        size in {None, wanted} for size, wanted in zip(shape, spec.input.shape, strict=True)
-    )
-    if not fits:
+    if not _fits(shape, spec.input.array_shape):
+        said = f"input.shape {list(spec.input.shape)}"
+        if spec.input.layout is Layout.NCHW:
+            said += f" with input.layout nchw, which is {list(spec.input.array_shape)}"
+        other = Layout.NHWC if spec.input.layout is Layout.NCHW else Layout.NCHW
+        has_other = _fits(shape, spec.input.model_copy(update={"layout": other}).array_shape)
+        hint = f": set input.layout to {other}" if has_other else ""
         raise ConfigurationError(
-            f"{spec.name}: the description says input.shape {list(spec.input.shape)}, the model in {files} takes {shape}",
-            field="input.shape",
+            f"{spec.name}: the description says {said}, the model in {files} takes {shape}{hint}",
+            field="input.layout" if has_other else "input.shape",
         )
     if batch is not None:
         raise ConfigurationError(f"{spec.name}: the model in {files} takes batches of exactly {batch}, expected any batch size")
+
+
+def _fits(shape: Sequence[int | None], wanted: Sequence[int]) -> bool:
+    return len(shape) == len(wanted) and all(size in {None, length} for size, length in zip(shape, wanted, strict=True))
 
 
 def try_model(spec: ModelSpec, run: Run, find_bounds: Callable[[], Bounds]) -> Trial:
@@ -66,16 +74,18 @@ def try_model(spec: ModelSpec, run: Run, find_bounds: Callable[[], Bounds]) -> T
         find_bounds: finds the bounds of the model's output for any image; called only if the trial's outputs do not suffice.
 
     Raises:
-        ConfigurationError: the model fails, or its outputs are not probabilities or do not fit the labels.
+        ConfigurationError: the model fails, or its outputs are not what the description says, or do not fit the labels.
     """
     batches = trial_batches(spec.input)
-    answers = _predict_batches(run, batches, spec)
-    is_binary = answers.shape[1] == 1
+    outputs = _predict_batches(run, batches, spec)
+    activation = spec.output.activation
+    is_binary = outputs.shape[1] == 1 and spec.task is Task.SINGLE_LABEL and activation is not Activation.NONE
     try:
-        (check_probability if is_binary else check_probabilities)(answers, find_bounds)
+        check_outputs(outputs, spec, find_bounds)
     except ConfigurationError as error:
-        raise ConfigurationError(f"{spec.name}: the model in {named_files(spec)} {error.detail}") from error
-    trial = Trial(np.concatenate(batches), both_classes(answers) if is_binary else answers, is_binary)
+        detail = f"{spec.name}: the model in {named_files(spec)} {error.detail}"
+        raise ConfigurationError(detail, field=error.field) from error
+    trial = Trial(np.concatenate(batches), finish(outputs, activation, is_binary=is_binary), is_binary)
     _check_labels(spec, trial)
     return trial
 

@@ -36,7 +36,7 @@ class ServedModel:
 
         self.name = load.spec.name
         self._arena = SlotArena(load.spec.input, load.slots, load.descriptor)
-        self._batch: NDArray[Any] = np.zeros((sizes[-1], *load.spec.input.shape), load.spec.input.numpy_dtype)
+        self._batch: NDArray[Any] = np.zeros((sizes[-1], *load.spec.input.array_shape), load.spec.input.numpy_dtype)
         self._model = load_model(load.spec, device)
         warm_up(self._model, load.spec, sizes)
         self._cost_ms = measure_costs(lambda size: self._model.predict(self._batch[:size]), sizes)

@@ -36,7 +36,7 @@ def load_model(spec: ModelSpec, device: Device = CPU) -> LoadedModel:
         )
     lite = None if device.is_gpu or not spec.fits_lite else convert(graph, usable_cores())
     if lite is not None:
-        loaded = LoadedModel(lite, trial.output_size, LITE, is_binary=trial.is_binary)
+        loaded = LoadedModel(lite, trial.output_size, LITE, activation=spec.output.activation, is_binary=trial.is_binary)
         if is_equal(loaded.predict, trial):
             return loaded
 
@@ -44,7 +44,8 @@ def load_model(spec: ModelSpec, device: Device = CPU) -> LoadedModel:
         with tf.device(device.name):
             return graph(tf.constant(batch))[0]
 
-    return LoadedModel(run, trial.output_size, TENSORFLOW, is_binary=trial.is_binary, keep=model)
+    activation = spec.output.activation
+    return LoadedModel(run, trial.output_size, TENSORFLOW, activation=activation, is_binary=trial.is_binary, keep=model)
 
 
 def _compile(call: Callable[[tf.Tensor], Any], spec: ModelSpec) -> Any:
@@ -56,7 +57,7 @@ def _compile(call: Callable[[tf.Tensor], Any], spec: ModelSpec) -> Any:
 
     # Called directly: model.predict needs tens of milliseconds to start. Without AutoGraph: no layer needs it, and if the
     # process is killed, its source files remain in the temporary folder.
-    signature = tf.TensorSpec((None, *spec.input.shape), spec.input.dtype)
+    signature = tf.TensorSpec((None, *spec.input.array_shape), spec.input.dtype)
     function = tf.function(classify, input_signature=[signature], jit_compile=spec.xla or None, autograph=False)
     with invalid_model_on_error(spec):
         return function.get_concrete_function()

@@ -47,7 +47,7 @@ def read_model(spec: ModelSpec, *, half_precision: str) -> ReadModel:
     else:
         model = _attempt(spec, "architecture_file", keras_files.read_architecture)
     if not model.built:
-        _attempt(spec, "file" if whole else "architecture_file", lambda _: model.build((None, *spec.input.shape)))
+        _attempt(spec, "file" if whole else "architecture_file", lambda _: model.build((None, *spec.input.array_shape)))
     if "weights_file" in spec.local_files:
         _attempt(spec, "weights_file", lambda path: keras_files.read_weights(path, model, limits=limits))
     if spec.mixed_precision:
