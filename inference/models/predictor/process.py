@@ -44,7 +44,7 @@ class ServedModel:
 
     def loaded(self) -> Loaded:
         quickest = max(size * 1000 / cost_ms for size, cost_ms in self._cost_ms.items())
-        return Loaded(self.name, self._model.output_size, self._cost_ms[1], self._model.runtime, quickest)
+        return Loaded(self.name, self._model.output_size, self._cost_ms[1], self._model.runtime, quickest, self._cost_ms)
 
     def predict(self, slots: tuple[int, ...]) -> NDArray[np.float32]:
         """Predict the images in `slots`, (len(slots), output_size) float32, in warmed-up chunk sizes; padding is removed."""
