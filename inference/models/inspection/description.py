@@ -154,11 +154,10 @@ def _scaling(facts: ModelFacts, file: str, choices: Choices) -> tuple[str, str]:
             "pixels as they are (--scale)" if choices.scale == "none" else f"pixels scaled by --scale {choices.scale}",
         )
     if facts.input_dtype in _PIXEL_TYPES:
-        return "none", f"pixels as they are (its input is {facts.input_dtype})"
+        return "none", f"pixels as they are (the input is {facts.input_dtype})"
     found = facts.scaling
     if found is not None and found.fits_pixels:
-        result = "" if found.low is None or found.high is None else f" to {found.low:.3g}..{found.high:.3g}"
-        return "none", f"pixels as they are ({found.origin} scales them{result})"
+        return "none", f"pixels as they are ({found.origin} makes them {found.low:.3g} to {found.high:.3g})"
     why = "has no Rescaling or Normalization layer at its input"
     if found is not None:
         why = f"is not made for pixels of 0 to 255: {found.origin} would make them {found.low:.3g} to {found.high:.3g}"

@@ -45,7 +45,7 @@ def _lines(values: Mapping[str, Any], prefix: str, comments: Mapping[str, str]) 
         if isinstance(value, dict):
             lines += [f"{indent}{key}:\n", *_lines(value, f"{key}.", comments)]
             continue
-        text = yaml.safe_dump({key: value}, default_flow_style=None, width=10**6, allow_unicode=True).strip()
+        text = yaml.safe_dump(value, default_flow_style=True, width=10**6, allow_unicode=True).removesuffix("...\n").strip()
         comment = comments.get(prefix + key)
-        lines.append(f"{indent}{text}{f'  # {comment}' if comment else ''}\n")
+        lines.append(f"{indent}{key}: {text}{f'  # {comment}' if comment else ''}\n")
     return lines

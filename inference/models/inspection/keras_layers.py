@@ -163,7 +163,7 @@ def _apply(layer: Layer, values: PixelRange) -> bool:
             return True
         if layer.kind in _ARITHMETIC and len(layer.inbound) == 1 and len(layer.constants) >= 1:
             constant, is_first = layer.constants[0]
-            values.apply(_ARITHMETIC[layer.kind], _numbers(constant), f"its {layer.kind} operation", is_first=is_first)
+            values.apply(_ARITHMETIC[layer.kind], _numbers(constant), layer.kind, is_first=is_first)
             return True
     return False
 

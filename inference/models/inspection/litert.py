@@ -94,7 +94,7 @@ class _Graph:
                 if constant is None:
                     break
                 with suppress(ValueError):
-                    values.apply(_ARITHMETIC[kind], constant, f"its {kind} operation", is_first=operands[0] == other)
+                    values.apply(_ARITHMETIC[kind], constant, kind, is_first=operands[0] == other)
             elif kind not in _KEEPING:
                 break
             wanted = int(step.Outputs(0))

@@ -25,7 +25,7 @@ _ADVICE = {
 
 
 def check_suffix(path: Path) -> str:
-    """Return the suffix of a model's file in lower case, or "" for a SavedModel's folder. Raises ConfigurationError for others."""
+    """Return the suffix of a model's file in lower case, "" for a SavedModel's folder. Raises ConfigurationError for others."""
     if path.is_dir():
         if not _has_graph(path):
             raise ConfigurationError("is a folder without a model.yaml, and not a SavedModel, which has a saved_model.pb")
