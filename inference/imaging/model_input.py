@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.imaging.arrays import Pixels
+from inference.models.pixel_scaling import PixelScaling
 from inference.models.spec import ChannelOrder, InputSpec, Layout
 
 
@@ -28,18 +29,19 @@ def write_pixels(out: NDArray[Any], pixels: Pixels, spec: InputSpec) -> None:
     else:
         np.copyto(out, pixels.transpose(2, 0, 1) if spec.layout is Layout.NCHW else pixels)
     if spec.scaling is not None:
-        _scale(out, spec.scaling.factors, spec.scaling.summands, spec.layout)
+        _scale(out, spec.scaling, spec.layout)
 
 
-def _scale(out: NDArray[np.float32], factors: NDArray[np.float64], summands: NDArray[np.float64], layout: Layout) -> None:
-    """Apply the affine map of each channel: in rows of whole lines, since NumPy is slow on a last dimension of length 3."""
+def _scale(out: NDArray[np.float32], scaling: PixelScaling, layout: Layout) -> None:
+    """Apply the affine map of each channel, to rows of whole lines: NumPy is slow on a last dimension of length 3."""
+    # (C, H * W), or (H, W * C)
+    rows = out.reshape(len(out), -1)
+    factors, summands = np.array(scaling.factors, np.float32), np.array(scaling.summands, np.float32)
     if layout is Layout.NCHW:
-        rows = out.reshape(len(factors), -1)
         factors, summands = factors[:, np.newaxis], summands[:, np.newaxis]
     else:
-        rows = out.reshape(len(out), -1)
         width = out.shape[1]
         factors, summands = np.tile(factors, width), np.tile(summands, width)
-    rows *= factors.astype(np.float32)
-    if summands.any():
-        rows += summands.astype(np.float32)
+    rows *= factors
+    if any(scaling.summands):
+        rows += summands

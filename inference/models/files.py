@@ -11,7 +11,7 @@ from inference.models.digests import content_sha256, file_sha256, lines_sha256
 from inference.models.labels import read_labels
 from inference.models.locations import AllowedPlaces, FileLocation
 from inference.models.object_cache import ObjectCache
-from inference.models.spec import LocalFile, ModelDescription, ModelSpec
+from inference.models.spec import LocalFile, ModelDescription, ModelSpec, threshold_problem
 from inference.models.unpacking import ModelFileLimits
 from inference.settings import Settings
 from inference.storage.protocol import DEAD_LETTERS_PREFIX, UPLOADS_PREFIX
@@ -52,7 +52,10 @@ class ModelFiles:
         known = dict(description) | {"local_files": found, "digest": _model_digest(found)}
         known["max_unpacked_bytes"] = self._limits.max_bytes
         if description.labels_file is not None:
-            known |= {"labels": self._labels(description), "labels_file": None}
+            labels = self._labels(description)
+            if problem := threshold_problem(description.threshold, labels):
+                raise ConfigurationError(problem, field="threshold")
+            known |= {"labels": labels, "labels_file": None}
         return ModelSpec.model_validate(known)
 
     def with_files(self, spec: ModelSpec, *, architecture_file: str | None = None, weights_file: str | None = None) -> ModelSpec:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BeforeValidator
 
 MAX_PIXEL = 255
@@ -62,12 +60,12 @@ class PixelScaling:
     """Affine map of pixels for each channel: value = pixel * factor + summand.
 
     Args:
-        factors: (C,) float64, in the order of the channels that the graph takes.
-        summands: (C,) float64.
+        factors: one for each channel, in the order of the channels that the graph takes.
+        summands: the same.
     """
 
-    factors: NDArray[np.float64]
-    summands: NDArray[np.float64]
+    factors: tuple[float, ...]
+    summands: tuple[float, ...]
 
     @staticmethod
     def create(
@@ -83,12 +81,12 @@ class PixelScaling:
             is_bgr: whether the graph takes blue first: `imagenet` follows the colours.
         """
         factor, summand = _NAMED.get(scale) or (float(scale), 0.0)
-        means: Any = mean or (0.0,)
-        deviations: Any = std or (1.0,)
+        means, deviations = mean or (0.0,), std or (1.0,)
         if scale == IMAGENET:
             step = -1 if is_bgr else 1
             means, deviations = _IMAGENET_MEAN[::step], _IMAGENET_STD[::step]
-        means, deviations = (np.broadcast_to(np.asarray(values, np.float64), channels) for values in (means, deviations))
-        scaling = PixelScaling(factor / deviations, (summand - means) / deviations)
-        is_identity = bool((scaling.factors == 1).all() and (scaling.summands == 0).all())
-        return None if is_identity else scaling
+        means, deviations = (values * channels if len(values) == 1 else values for values in (means, deviations))
+        factors = tuple(factor / deviation for deviation in deviations)
+        summands = tuple((summand - mean) / deviation for mean, deviation in zip(means, deviations, strict=True))
+        is_identity = set(factors) == {1} and set(summands) == {0}
+        return None if is_identity else PixelScaling(factors, summands)

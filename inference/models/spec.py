@@ -5,6 +5,7 @@ The API also reads it (shapes, labels, digest), so this module does not import T
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -13,8 +14,18 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+from inference.errors import shown
 from inference.models.locations import FileLocation
 from inference.models.pixel_scaling import IMAGENET, NO_SCALE, ChannelValues, PixelScaling, Scale
 from inference.models.unpacking import DEFAULT_LIMITS
@@ -84,6 +95,26 @@ class _Strict(BaseModel):
 def _default_dtype(data: Mapping[str, Any]) -> str:
     """Choose the dtype of a description without one from its other, valid keys."""
     return "float32" if data.get("scale", NO_SCALE) != NO_SCALE or data.get("mean") or data.get("std") else "uint8"
+
+
+def _is_threshold(value: object) -> object:
+    """Accept a number, or a list or mapping of numbers: pydantic's error for a union would be one for each of its members."""
+    numbers = value if isinstance(value, list | tuple) else value.values() if isinstance(value, Mapping) else (value,)
+    if value is not None and not all(type(each) in (int, float) and math.isfinite(each) for each in numbers):
+        raise ValueError("must be a number, or for task: multi_label a list or mapping of numbers by label")
+    return value
+
+
+#: One number for all classes, one for each label, or by label.
+Threshold = Annotated[float | tuple[float, ...] | dict[str, float] | None, BeforeValidator(_is_threshold)]
+
+
+def threshold_problem(threshold: Threshold, labels: tuple[str, ...]) -> str:
+    """Say why thresholds of single labels do not fit the labels; empty if they do."""
+    if isinstance(threshold, tuple) and labels and len(threshold) != len(labels):
+        return f"a list of {len(threshold)} for {len(labels)} labels; give one for each"
+    unknown = set(threshold) - set(labels) if isinstance(threshold, dict) else set()
+    return f"there is no label {shown(min(unknown))}; the labels are those of labels or labels_file" if unknown else ""
 
 
 class InputSpec(_Strict):
@@ -189,8 +220,11 @@ class ModelDescription(_Strict):
     labels: tuple[Label, ...] = ()
     #: file with the labels, one per line
     labels_file: Location | None = None
-    #: a result is `confident` if its confidence level is at least this
-    threshold: float | None = Field(default=None, allow_inf_nan=False)
+    #: a result is `confident` if its confidence level is at least this; of a multi-label model, a label is in the answer if its
+    #: value is at least this (default 0.5): one number, a list with one for each label, or a mapping for some labels
+    threshold: Threshold = None
+    #: number of classes in `top` of a result, at most all; default: no `top`
+    top_k: int | None = Field(default=None, gt=0)
     #: default: `worker.predict_timeout_s`
     predict_timeout_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     #: default: the first GPU, else the CPU
@@ -224,6 +258,17 @@ class ModelDescription(_Strict):
         """Locations of the model's files, by key."""
         named = {key: getattr(self, key) for key in FILE_KEYS}
         return {key: FileLocation.parse(text) for key, text in named.items() if text is not None}
+
+    @model_validator(mode="after")
+    def _has_answers(self) -> Self:
+        if self.task is Task.MULTI_LABEL and self.output.activation is Activation.SOFTMAX:
+            raise ValueError("output.activation: softmax is for one class of an image; task multi_label needs sigmoid or none")
+        if self.task is Task.SINGLE_LABEL and isinstance(self.threshold, tuple | dict):
+            raise ValueError("threshold: must be one number, unless the key task says multi_label")
+        problem = threshold_problem(self.threshold, self.labels) if self.labels_file is None else ""
+        if problem:
+            raise ValueError(f"threshold: {problem}")
+        return self
 
     @model_validator(mode="after")
     def _has_a_model(self) -> Self:

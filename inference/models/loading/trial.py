@@ -148,6 +148,12 @@ def _predict_batch(run: Run, images: NDArray[Any], spec: ModelSpec) -> NDArray[A
 
 
 def _check_labels(spec: ModelSpec, trial: Trial) -> None:
+    if isinstance(spec.threshold, tuple) and len(spec.threshold) != trial.output_size:
+        raise ConfigurationError(
+            f"{spec.name}: there are {len(spec.threshold)} thresholds, and the model in {named_files(spec)} has"
+            f" {trial.output_size} classes",
+            field="threshold",
+        )
     if not spec.labels or len(spec.labels) == trial.output_size:
         return
     why = ": its one output unit is the probability of the second, and the first is the complement" if trial.is_binary else ""
