@@ -109,7 +109,7 @@ def describe(facts: ModelFacts, *, file: str, location: str, choices: Choices, l
     if task is not None:
         document["task"] = task
     size = "x".join(map(str, shape))
-    counted = f"{classes} {'labels' if task else 'classes'}" if classes else "classes not in the file"
+    counted = f"{classes} classes{', several for an image' if task else ''}" if classes else "classes not in the file"
     ending = f" ({output or facts.activation})" if output or facts.activation else ""
     order = "" if layout == "nhwc" else f" {layout}"
     summary = f"{facts.format}, images {size}{order} {facts.input_dtype}, {counted}{ending}, {labels.origin}, {scaling}"
