@@ -10,13 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from inference.domain import ImageHeader
 from inference.errors import ConfigurationError, InferenceError
 from inference.imaging import ImageLimits, decode_into, inspect
 from inference.models.predictor.arena import SlotArena
 from inference.models.predictor.client import PredictorProcess
 from inference.models.spec import ModelSpec
 from inference.settings import Settings
+
+#: Name of the library that runs converted models.
+LITERT = "LiteRT"
 
 _TOP = 5
 _RESIDENT = re.compile(r"^VmRSS:\s+(\d+) kB$", re.MULTILINE)
@@ -58,15 +60,15 @@ def try_model(spec: ModelSpec, settings: Settings, photo: bytes | None) -> Itera
     """Yield the trial with the runtime that the service would use, then those with others, if there are any.
 
     Raises:
-        ConfigurationError: the model cannot be loaded, or does not fit its description.
-        InferenceError: the photo cannot be decoded, or the model fails on it.
+        ConfigurationError: the model cannot be loaded, or does not fit its description; the photo cannot be decoded.
+        InferenceError: the model fails on the photo.
     """
     first = _try(spec, settings, photo, is_chosen=True)
     yield first
-    if spec.litert:
+    is_converted = first.runtime == LITERT and not any(file.path.suffix == ".tflite" for file in spec.local_files.values())
+    if is_converted:
         other = _try(spec.model_copy(update={"litert": False}), settings, photo, is_chosen=False)
-        if other.runtime != first.runtime:
-            yield other
+        yield other
 
 
 def table(trial: Trial) -> str:
@@ -99,14 +101,12 @@ def _try(spec: ModelSpec, settings: Settings, photo: bytes | None, *, is_chosen:
         load_timeout_s=options.load_timeout_s,
         gpu=settings.gpu,
     )
-    header = None if photo is None else _header(photo, spec, settings)
+    if photo is not None:
+        _decode(photo, arena, spec, settings)
     try:
         process.start(lambda: False)
         loaded = process.loaded[spec.name]
-        top: tuple[Guess, ...] = ()
-        if photo is not None and header is not None:
-            decode_into(arena.images[0], photo, header, spec.input, _limits(settings))
-            top = _top(process.predict(spec.name, [0]).values[0], spec.labels)
+        top = () if photo is None else _top(process.predict(spec.name, [0]).values[0], spec.labels)
         memory = _resident_mb(process.pid)
     finally:
         process.stop()
@@ -114,15 +114,13 @@ def _try(spec: ModelSpec, settings: Settings, photo: bytes | None, *, is_chosen:
     return Trial(spec.name, loaded.runtime, is_chosen, loaded.output_size, cost, round(loaded.images_per_s, 1), memory, top)
 
 
-def _header(photo: bytes, spec: ModelSpec, settings: Settings) -> ImageHeader:
+def _decode(photo: bytes, arena: SlotArena, spec: ModelSpec, settings: Settings) -> None:
+    limits = ImageLimits(settings.limits.max_pixels)
     try:
-        return inspect(photo, shape=None, dtype=None, content_type=None, spec=spec.input, limits=_limits(settings))
+        header = inspect(photo, shape=None, dtype=None, content_type=None, spec=spec.input, limits=limits)
+        decode_into(arena.images[0], photo, header, spec.input, limits)
     except InferenceError as error:
         raise ConfigurationError(f"--image: {error.detail}") from error
-
-
-def _limits(settings: Settings) -> ImageLimits:
-    return ImageLimits(settings.limits.max_pixels)
 
 
 def _top(values: Any, labels: Sequence[str]) -> tuple[Guess, ...]:

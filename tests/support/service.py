@@ -39,7 +39,7 @@ class Service(Client):
         command: tuple[str, ...] = (),
         cwd: Path = ROOT,
     ) -> None:
-        """`config` is used as it is, instead of `settings`; `variables` are added to the environment; `command` is a subcommand."""
+        """`config` is used as it is, instead of `settings`; `variables` join the environment; `command` is a subcommand."""
         super().__init__(free_port())
         self.data_dir = folder / "data"
         self.log_file = folder / "service.log"

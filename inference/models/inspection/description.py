@@ -11,6 +11,7 @@ from typing import Any
 
 from inference.errors import ConfigurationError
 from inference.models.inspection.facts import FileFormat, ModelFacts, Size
+from inference.models.inspection.suffixes import SUFFIXES
 
 _SCALES = """--scale 1/255     values from 0 to 1
   --scale -1..1     values from -1 to 1
@@ -73,7 +74,8 @@ class Described:
 
 def model_name(file: str) -> str:
     """Make a model's name from that of its file: "My Flowers.keras" becomes "my-flowers"."""
-    stem = file if file.startswith(".") else file.partition(".")[0] if PurePosixPath(file).suffix else file
+    path = PurePosixPath(file)
+    stem = path.stem if path.suffix.lower() in (*SUFFIXES, ".zip") else file
     plain = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode().lower()
     name = re.sub(r"[^a-z0-9._]+", "-", plain).strip("-._")[:_MAX_NAME_LENGTH].rstrip("-._")
     return name or "model"

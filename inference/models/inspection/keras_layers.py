@@ -102,12 +102,12 @@ def find_scaling(model: Layer) -> InputScaling | None:
 def find_output(model: Layer, depth: int = _MAX_DEPTH) -> Output:
     """Find the activation of the output, and the number of classes, from the last layers."""
     layers = layers_of(model)
-    named = {layer.name: layer for layer in layers}
+    places = {layer.name: place for place, layer in enumerate(layers)}
     ends = _output_names(model.config.get("output_layers")) or [layer.name for layer in layers[-1:]]
-    if len(ends) != 1 or ends[0] not in named:
+    if len(ends) != 1 or ends[0] not in places:
         return Output(count=max(1, len(ends)))
-    activation, place = None, layers.index(named[ends[0]])
-    while place >= 0:
+    activation, place = None, places[ends[0]]
+    for _ in layers:  # not for ever, if the configuration has a circle
         layer = layers[place]
         if layers_of(layer) and depth:
             inner = find_output(layer, depth - 1)
@@ -119,9 +119,9 @@ def find_output(model: Layer, depth: int = _MAX_DEPTH) -> Output:
         if layer.kind == "Reshape" and isinstance(layer.config.get("target_shape"), list):
             sizes = [size for size in layer.config["target_shape"] if isinstance(size, int)]
             return Output(classes=prod(sizes) if min(sizes, default=0) > 0 else None, activation=activation)
-        if layer.kind not in _AFTER_CLASSES:
+        place = places.get(layer.inbound[0], -1) if layer.inbound else place - 1
+        if layer.kind not in _AFTER_CLASSES or place < 0:
             break
-        place = layers.index(named[layer.inbound[0]]) if layer.inbound and layer.inbound[0] in named else place - 1
     return Output(activation=activation)
 
 

@@ -1,10 +1,11 @@
 """Inspection of one model file in a process of its own: `python -m inference.models.inspection.process PATH MAX_BYTES`.
 
-The process writes a JSON document with the facts or an error. A file that ends it, or takes too long, hurts nothing else.
+The process writes a line of JSON: the facts, or the text of an error. A file that ends it, or takes too long, hurts nothing else.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from inference.models.unpacking import ModelFileLimits
 
 _MODULE = "inference.models.inspection.process"
 _FACTS = TypeAdapter(ModelFacts)
-#: Exit code for an error that the last line of the errors describes.
+#: Exit code for an error that the last line of the output describes.
 _REFUSED = 3
 _TIMEOUT_S = 300.0
 
@@ -41,11 +42,10 @@ def inspect_file(path: Path, limits: ModelFileLimits) -> ModelFacts:
     except subprocess.TimeoutExpired:
         raise ConfigurationError(f"took more than {_TIMEOUT_S:g} s to read") from None
     if done.returncode == 0:
-        return _FACTS.validate_json(done.stdout)
-    lines = done.stderr.decode(errors="replace").strip().splitlines()
-    if done.returncode == _REFUSED and lines:
-        raise ConfigurationError(lines[-1])
-    raise ConfigurationError(f"ended the process that read it (exit code {done.returncode}): {lines[-1] if lines else ''}")
+        return _FACTS.validate_json(_last_line(done.stdout))
+    if done.returncode == _REFUSED:
+        raise ConfigurationError(json.loads(_last_line(done.stdout)))
+    raise ConfigurationError(f"ended the process that read it (exit code {done.returncode}): {_last_line(done.stderr)}")
 
 
 def read_facts(path: Path, limits: ModelFileLimits) -> ModelFacts:
@@ -85,6 +85,11 @@ def _read(path: Path, limits: ModelFileLimits) -> ModelFacts:
     return read_saved_model(path)
 
 
+def _last_line(output: bytes) -> str:
+    """Return the last line: libraries may have written others before it."""
+    return (output.decode(errors="replace").strip().splitlines() or [""])[-1]
+
+
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
@@ -94,9 +99,9 @@ def _main() -> int:
     try:
         facts = read_facts(Path(path), ModelFileLimits(int(max_bytes)))
     except ConfigurationError as error:
-        sys.stderr.write(f"\n{error.detail}\n")
+        sys.stdout.write(f"\n{json.dumps(error.detail)}\n")
         return _REFUSED
-    sys.stdout.buffer.write(_FACTS.dump_json(facts))
+    sys.stdout.write(f"\n{_FACTS.dump_json(facts).decode()}\n")
     return 0
 
 
