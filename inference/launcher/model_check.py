@@ -37,6 +37,7 @@ class Trial:
 
     Args:
         runtime: the library that ran it.
+        reason: why the service would use it, or not another one; empty if there is no choice.
         is_chosen: whether the service would use this runtime.
         cost_ms: milliseconds of a batch, by its size.
         memory_mb: resident memory of the process that has it loaded, MiB; None where the system does not tell.
@@ -45,6 +46,7 @@ class Trial:
 
     model: str
     runtime: str
+    reason: str
     is_chosen: bool
     classes: int
     cost_ms: dict[int, float]
@@ -73,7 +75,8 @@ def try_model(spec: ModelSpec, settings: Settings, photo: bytes | None) -> Itera
 
 def table(trial: Trial) -> str:
     """Show a trial as lines for people."""
-    used = "  (the service uses this one)" if trial.is_chosen else ""
+    reason = f": {trial.reason}" if trial.reason else ""
+    used = f"  (the service uses this one{reason})" if trial.is_chosen else ""
     memory = "" if trial.memory_mb is None else f", {trial.memory_mb} MB resident"
     lines = [f"{trial.model} by {trial.runtime}: {trial.classes} values for an image{memory}{used}"]
     lines += [f"  batch of {size:>3}: {ms:9.2f} ms {size * 1000 / ms:9.1f} images/s" for size, ms in trial.cost_ms.items()]
@@ -111,7 +114,10 @@ def _try(spec: ModelSpec, settings: Settings, photo: bytes | None, *, is_chosen:
     finally:
         process.stop()
     cost = dict(loaded.cost_ms)
-    return Trial(spec.name, loaded.runtime, is_chosen, loaded.output_size, cost, round(loaded.images_per_s, 1), memory, top)
+    reason = loaded.runtime_reason if is_chosen else ""
+    return Trial(
+        spec.name, loaded.runtime, reason, is_chosen, loaded.output_size, cost, round(loaded.images_per_s, 1), memory, top
+    )
 
 
 def _decode(photo: bytes, arena: SlotArena, spec: ModelSpec, settings: Settings) -> None:

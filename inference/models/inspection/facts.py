@@ -48,6 +48,7 @@ class ModelFacts:
     Args:
         input_shapes: for each input, with the batch dimension first.
         input_dtype: NumPy's name of the first input's type.
+        input_range: the real values that a quantised input of another type than uint8 stands for.
         output_count: number of outputs.
         classes: number of values for one image, if the file says so.
         activation: the function that gives the output: `softmax`, `sigmoid`, the name of another one, `linear` for none, or
@@ -59,6 +60,7 @@ class ModelFacts:
     format: FileFormat
     input_shapes: tuple[tuple[Size, ...], ...]
     input_dtype: str = "float32"
+    input_range: tuple[float, float] | None = None
     output_count: int = 1
     classes: int | None = None
     activation: str | None = None

@@ -39,6 +39,7 @@ def read_litert(path: Path, limits: ModelFileLimits) -> ModelFacts:
         format=FileFormat.LITERT,
         input_shapes=tuple(_shape(tensor) for tensor in inputs),
         input_dtype=graph.type_name(inputs[0]) if inputs else "float32",
+        input_range=graph.quantised_range(inputs[0]) if inputs else None,
         output_count=len(outputs),
         classes=int(sizes[-1]) if np.size(sizes) else None,
         activation=graph.activation(),
@@ -66,6 +67,14 @@ class _Graph:
 
     def type_name(self, tensor: Any) -> str:
         return self._types.get(tensor.Type(), "unknown").lower()
+
+    def quantised_range(self, tensor: Any) -> tuple[float, float] | None:
+        """Return the real values of the smallest and the largest integer; None for other types than int8."""
+        found = tensor.Quantization()
+        if self.type_name(tensor) != "int8" or found is None or found.ScaleLength() != 1:
+            return None
+        scale, zero_point = float(found.Scale(0)), int(found.ZeroPoint(0))
+        return (-128 - zero_point) * scale, (127 - zero_point) * scale
 
     def activation(self) -> str | None:
         """Find the activation that gives the first output."""

@@ -79,7 +79,7 @@ def _read(path: Path, limits: ModelFileLimits) -> ModelFacts:
     if suffix == ".onnx":
         from inference.models.inspection.onnx import read_onnx  # noqa: PLC0415 as above
 
-        return read_onnx(path)
+        return read_onnx(path, limits)
     from inference.models.inspection.saved_model import read_saved_model  # noqa: PLC0415 as above
 
     return read_saved_model(path)
