@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from inference.models.inspection.facts import FileFormat, ModelFacts
+from inference.models.inspection.suffixes import onnx_file
 from inference.models.unpacking import ModelFileLimits
 
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
@@ -21,10 +22,11 @@ _OUTPUT_RANK = 2
 
 
 def read_onnx(path: Path, limits: ModelFileLimits) -> ModelFacts:
-    """Read the model's interface with onnxruntime. Raises ConfigurationError, and ImportError without onnxruntime."""
+    """Read the interface of a file, or of the one in a folder, with onnxruntime. Raises ConfigurationError, ImportError."""
     from inference.models.loading.onnx_files import OnnxFile  # noqa: PLC0415 imports onnxruntime, an extra
 
-    file = OnnxFile.open(path, limits.max_bytes, has_folder=False)
+    inside = onnx_file(path) if path.is_dir() else None
+    file = OnnxFile.open(inside or path, limits.max_bytes, has_folder=inside is not None)
     kind = next(iter(file.input_types), "")
     last = next(iter(file.output_shapes), ())
     return ModelFacts(
@@ -44,10 +46,11 @@ def labels_of(metadata: Mapping[str, str]) -> tuple[str, ...]:
     found: Any = None
     with suppress(ValueError):
         found = json.loads(text)
-    if found is None and text.lstrip().startswith(("[", "{", "(")):
+    is_python = text.lstrip().startswith(("[", "{", "("))
+    if found is None and is_python:
         with suppress(ValueError, SyntaxError, MemoryError, RecursionError):
             found = ast.literal_eval(text)
-    if found is None:
+    if found is None and not is_python:
         found = text.splitlines() if "\n" in text.strip() else text.split(",")
     if isinstance(found, dict):
         with suppress(ValueError, TypeError):

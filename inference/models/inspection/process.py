@@ -25,6 +25,8 @@ _FACTS = TypeAdapter(ModelFacts)
 #: Exit code for an error that the last line of the output describes.
 _REFUSED = 3
 _TIMEOUT_S = 300.0
+#: Extra of the distribution that installs a package.
+_EXTRAS = {"tensorflow": "tensorflow", "h5py": "tensorflow", "ai_edge_litert": "litert", "onnxruntime": "onnx"}
 
 
 def inspect_file(path: Path, limits: ModelFileLimits) -> ModelFacts:
@@ -55,7 +57,7 @@ def read_facts(path: Path, limits: ModelFileLimits) -> ModelFacts:
     except ConfigurationError:
         raise
     except ImportError as error:
-        raise ConfigurationError(f"needs the package {error.name}, which is not installed") from error
+        raise ConfigurationError(f"needs {error.name}, which is not installed{_install(error.name)}") from error
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise ConfigurationError(f"cannot be read: {_first_line(error)}") from error
     except Exception as error:  # a library's error for a damaged file may be of any type
@@ -83,6 +85,11 @@ def _read(path: Path, limits: ModelFileLimits) -> ModelFacts:
     from inference.models.inspection.saved_model import read_saved_model  # noqa: PLC0415 as above
 
     return read_saved_model(path)
+
+
+def _install(package: str | None) -> str:
+    extra = _EXTRAS.get((package or "").partition(".")[0])
+    return f': pip install "rohe-inference-service[{extra}]"' if extra else ""
 
 
 def _last_line(output: bytes) -> str:

@@ -172,7 +172,7 @@ def test_onnx_file_says_its_layout_and_labels(tmp_path: Path) -> None:
         ({"names": "{1: 'b', 0: 'a'}"}, ("a", "b")),
         ({"classes": "a\nb"}, ("a", "b")),
         ({"class_names": "a, b"}, ("a", "b")),
-        ({"names": "{[}"}, ("{[}",)),
+        ({"names": "{[}"}, ()),
         ({"author": "someone"}, ()),
         ({"labels": '["a", ""]'}, ()),
     ],
