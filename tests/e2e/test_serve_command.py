@@ -10,7 +10,7 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
-from support.model_files import SHAPE, images, network, rescaled
+from support.model_files import SHAPE, images, network, rescaled, run_onnx, run_tflite, save_onnx, save_tflite
 from support.service import Service
 
 pytestmark = pytest.mark.process
@@ -35,8 +35,9 @@ def test_several_files_are_served_as_their_models_answer_in_process(tmp_path: Pa
     models["my-flowers"].save(tmp_path / "My Flowers.keras")
     models["binary"].save(tmp_path / "binary.h5")
     models["exported"].export(tmp_path / "exported", verbose=False)
+    save_tflite(rescaled(), tmp_path / "small.tflite", is_quantised=True)
     (tmp_path / "sub").mkdir()
-    names = ("My Flowers.keras", "binary.h5", "exported", str(repository / "models" / "digits"))
+    names = ("My Flowers.keras", "binary.h5", "exported", "small.tflite", str(repository / "models" / "digits"))
     service = Service(tmp_path / "sub", {}, command=("serve", *names), cwd=tmp_path)
     try:
         service.start()
@@ -47,30 +48,42 @@ def test_several_files_are_served_as_their_models_answer_in_process(tmp_path: Pa
                 found = answer(service, image, name)
                 assert found["model"]["name"] == name
                 np.testing.assert_allclose(found["response"]["prediction"], expected, atol=TOLERANCE)
+            expected = run_tflite(tmp_path / "small.tflite", image)
+            np.testing.assert_allclose(answer(service, image, "small")["response"]["prediction"], expected, atol=TOLERANCE)
         assert answer(service, images(1)[0])["model"]["name"] == "my-flowers"
         assert "my-flowers: Keras, images 16x16x3 float32, 3 classes (softmax)" in service.log
         assert "exported: SavedModel, images 16x16x3 float32, 3 classes (softmax)" in service.log
         assert "digits: digits.keras, images 8x8x1 float32, 10 labels, as its model.yaml says" in service.log
-        for name in (*models, "digits"):
-            assert f"\n{name}: " in f"\n{service.log.partition('starting')[0]}"
-            assert "images/s here by " in next(line for line in service.log.splitlines()[5:] if line.startswith(f"{name}: "))
+        assert "small: LiteRT, images 16x16x3 uint8, 3 classes (softmax)" in service.log
+        for name in (*models, "small", "digits"):
+            found_line, rate_line = (line for line in service.log.splitlines() if line.startswith(f"{name}: "))
+            assert ", images " in found_line
+            assert "images/s here by " in rate_line
     finally:
         service.end()
 
 
-def test_scale_and_labels_are_those_that_the_command_names(tmp_path: Path) -> None:
+def test_scale_activation_and_labels_are_those_that_the_command_names(tmp_path: Path) -> None:
     model = network(last=[keras.layers.Dense(3)])
     model.save(tmp_path / "net.keras")
-    (tmp_path / "names.txt").write_bytes(b"rose\r\ntulip\r\ndaisy\r\n")
-    options = ("--labels", "names.txt", "--scale", "-1..1", "--activation", "softmax", "--name", "flowers")
-    service = Service(tmp_path, {}, command=("serve", "net.keras", *options), cwd=tmp_path)
+    save_onnx(tmp_path / "torch.onnx", has_softmax=False)
+    (tmp_path / "labels.txt").write_bytes(b"rose\r\ntulip\r\ndaisy\r\n")
+    options = ("--scale", "-1..1", "--activation", "softmax", "--threshold", "0.4")
+    service = Service(tmp_path, {}, command=("serve", "net.keras", "torch.onnx", *options), cwd=tmp_path)
     try:
         service.start()
         for image in images(3):
-            expected = np.asarray(keras.ops.softmax(model(image[None] / np.float32(127.5) - 1)))[0]
-            response = answer(service, image)["response"]
-            np.testing.assert_allclose(response["prediction"], expected, atol=TOLERANCE)
-            assert response["label"] == ("rose", "tulip", "daisy")[expected.argmax()]
+            scaled = image / np.float32(127.5) - 1
+            logits = {
+                "net": np.asarray(model(scaled[None]))[0],
+                "torch": run_onnx(tmp_path / "torch.onnx", np.moveaxis(scaled, -1, 0)),
+            }
+            for name, values in logits.items():
+                expected = np.exp(values - values.max()) / np.exp(values - values.max()).sum()
+                response = answer(service, image, name)["response"]
+                np.testing.assert_allclose(response["prediction"], expected, atol=TOLERANCE)
+                assert response["label"] == ("rose", "tulip", "daisy")[expected.argmax()]
+                assert response["confident"] is bool(expected.max() >= 0.4)
     finally:
         service.end()
 

@@ -9,7 +9,9 @@ from typing import Any
 import keras
 import numpy as np
 import onnx
+import onnxruntime
 import tensorflow as tf
+from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
@@ -48,7 +50,25 @@ def pack_labels(file: Path, labels: str) -> None:
         archive.writestr("labels.txt", labels)
 
 
-def save_onnx(file: Path, *, names: str = "", layout: str = "nchw") -> None:
+def run_tflite(file: Path, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The answer of LiteRT itself to one image, for a file whose input and output are uint8."""
+    interpreter = Interpreter(str(file))
+    interpreter.allocate_tensors()
+    (taken,), (given,) = interpreter.get_input_details(), interpreter.get_output_details()
+    interpreter.set_tensor(taken["index"], image[None])
+    interpreter.invoke()
+    scale, zero_point = given["quantization"]
+    found: NDArray[np.float32] = (interpreter.get_tensor(given["index"])[0].astype(np.float32) - zero_point) * np.float32(scale)
+    return found
+
+
+def run_onnx(file: Path, image: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The answer of onnxruntime itself to one image, (3, 16, 16)."""
+    found: NDArray[np.float32] = onnxruntime.InferenceSession(file).run(None, {"x": image[None]})[0][0]
+    return found
+
+
+def save_onnx(file: Path, *, names: str = "", layout: str = "nchw", has_softmax: bool = True) -> None:
     """A convolution with three classes, as PyTorch exports one."""
     random = np.random.default_rng(0)
     kernel, weights = random.normal(size=(4, 3, 3, 3)), random.normal(size=(4, 3))
@@ -56,8 +76,8 @@ def save_onnx(file: Path, *, names: str = "", layout: str = "nchw") -> None:
         helper.make_node("Conv", ["x", "kernel"], ["a"]),
         helper.make_node("GlobalAveragePool", ["a"], ["b"]),
         helper.make_node("Flatten", ["b"], ["c"]),
-        helper.make_node("MatMul", ["c", "weights"], ["d"]),
-        helper.make_node("Softmax", ["d"], ["y"]),
+        helper.make_node("MatMul", ["c", "weights"], ["d" if has_softmax else "y"]),
+        *([helper.make_node("Softmax", ["d"], ["y"])] if has_softmax else []),
     ]
     shape = ["n", 3, 16, 16] if layout == "nchw" else ["n", 16, 16, 3]
     if layout == "nhwc":
