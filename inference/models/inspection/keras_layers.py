@@ -29,6 +29,7 @@ _ARITHMETIC = {
 }
 #: Layers after the one with the classes that keep their number.
 _AFTER_CLASSES = {
+    "Reshape",
     "Softmax",
     "Activation",
     "Dropout",
@@ -106,23 +107,28 @@ def find_output(model: Layer, depth: int = _MAX_DEPTH) -> Output:
     ends = _output_names(model.config.get("output_layers")) or [layer.name for layer in layers[-1:]]
     if len(ends) != 1 or ends[0] not in places:
         return Output(count=max(1, len(ends)))
-    activation, place = None, places[ends[0]]
+    activation, reshaped, place = None, None, places[ends[0]]
     for _ in layers:  # not for ever, if the configuration has a circle
         layer = layers[place]
         if layers_of(layer) and depth:
             inner = find_output(layer, depth - 1)
-            return Output(classes=inner.classes, activation=activation or inner.activation)
+            return Output(classes=reshaped or inner.classes, activation=activation or inner.activation)
         activation = activation or _activation(layer)
         classes = layer.config.get("units") or layer.config.get("filters")
         if isinstance(classes, int):
-            return Output(classes=classes, activation=activation)
-        if layer.kind == "Reshape" and isinstance(layer.config.get("target_shape"), list):
-            sizes = [size for size in layer.config["target_shape"] if isinstance(size, int)]
-            return Output(classes=prod(sizes) if min(sizes, default=0) > 0 else None, activation=activation)
+            return Output(classes=reshaped or classes, activation=activation)
+        reshaped = reshaped or _target_size(layer)
         place = places.get(layer.inbound[0], -1) if layer.inbound else place - 1
         if layer.kind not in _AFTER_CLASSES or place < 0:
             break
-    return Output(activation=activation)
+    return Output(classes=reshaped, activation=activation)
+
+
+def _target_size(layer: Layer) -> int | None:
+    """Return the number of values that a Reshape layer gives for one image; None for other layers, or if it is open."""
+    shape = layer.config.get("target_shape") if layer.kind == "Reshape" else None
+    sizes = [size for size in shape if isinstance(size, int)] if isinstance(shape, list) else []
+    return prod(sizes) if min(sizes, default=0) > 0 else None
 
 
 def _follow(model: Layer, walk: _Walk, depth: int) -> None:
