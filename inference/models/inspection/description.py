@@ -163,7 +163,8 @@ def _scaling(facts: ModelFacts, file: str, choices: Choices) -> tuple[str, str]:
         return quantised, f"pixels scaled by {quantised}, as the quantisation of its input says"
     found = facts.scaling
     if found is not None and found.fits_pixels:
-        return "none", f"pixels as they are ({found.origin} makes them {found.low:.3g} to {found.high:.3g})"
+        result = "scales them" if found.low is None or found.high is None else f"makes them {found.low:.3g} to {found.high:.3g}"
+        return "none", f"pixels as they are ({found.origin} {result})"
     why = "has no Rescaling or Normalization layer at its input"
     if found is not None:
         why = f"is not made for pixels of 0 to 255: {found.origin} would make them {found.low:.3g} to {found.high:.3g}"

@@ -23,17 +23,19 @@ class InputScaling:
 
     Args:
         origin: the part of the file that says so, such as "a Rescaling layer".
-        low: the smallest value that a pixel of 0 to 255 becomes.
+        low: the smallest value that a pixel of 0 to 255 becomes; None if the file states the scaling without its numbers.
         high: the largest one.
     """
 
     origin: str
-    low: float
-    high: float
+    low: float | None
+    high: float | None
 
     @property
     def fits_pixels(self) -> bool:
         """Whether it is made for pixels of 0 to 255: the result is small or centred. One for 0 to 1 gives hundreds here."""
+        if self.low is None or self.high is None:
+            return True
         return self.high <= _MAX_SCALED or self.low <= -_MAX_SCALED
 
 

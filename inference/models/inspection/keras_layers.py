@@ -175,10 +175,10 @@ def _apply(layer: Layer, values: PixelRange) -> bool:
 
 
 def _normalize(layer: Layer, values: PixelRange) -> None:
-    """Apply a Normalization layer. One that was adapted to data has its mean in the weights, and is taken at its word."""
+    """Apply a Normalization layer. One that was adapted to data has its mean in the weights, which are not read."""
     mean, variance = layer.config.get("mean"), layer.config.get("variance")
     if mean is None or variance is None:
-        values.apply(np.multiply, 1 / 255, "a Normalization layer")
+        values.apply_unknown("a Normalization layer adapted to data")
         return
     values.apply(np.subtract, _numbers(mean), "a Normalization layer")
     values.apply(np.divide, np.sqrt(_numbers(variance)), "a Normalization layer")

@@ -12,7 +12,7 @@ from typing import Any
 import h5py
 import keras
 import pytest
-from support.model_files import network, pack_labels, rescaled, save_onnx, save_tflite
+from support.model_files import images, network, pack_labels, rescaled, save_onnx, save_tflite
 
 from inference.errors import ConfigurationError
 from inference.models.inspection.facts import FileFormat, ModelFacts
@@ -82,6 +82,15 @@ def test_pixels_are_followed_through_the_first_layers(
     assert scaling is not None
     assert (scaling.low, scaling.high) == (pytest.approx(low), pytest.approx(high))
     assert scaling.fits_pixels is fits
+
+
+def test_layer_that_was_adapted_to_data_scales_pixels_in_an_unknown_way(tmp_path: Path) -> None:
+    layer = Layers.Normalization()
+    layer.adapt(images(4).astype("float32"))
+    scaling = facts_of(network(first=[layer]), tmp_path).scaling
+
+    assert scaling is not None
+    assert (scaling.low, scaling.fits_pixels) == (None, True)
 
 
 @pytest.mark.parametrize(
