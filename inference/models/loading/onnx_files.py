@@ -83,6 +83,21 @@ class OnnxFile:
         return [tuple(size if isinstance(size, int) else None for size in tensor.shape) for tensor in self._inputs]
 
     @property
+    def input_types(self) -> Sequence[str]:
+        """Types in ONNX's words, such as `tensor(float)`."""
+        return [tensor.type for tensor in self._inputs]
+
+    @property
+    def output_shapes(self) -> Sequence[tuple[int | None, ...]]:
+        return [tuple(size if isinstance(size, int) else None for size in tensor.shape) for tensor in self._outputs]
+
+    @property
+    def metadata(self) -> Mapping[str, str]:
+        """The author's own metadata."""
+        found: Mapping[str, str] = self._session.get_modelmeta().custom_metadata_map
+        return found
+
+    @property
     def output_names(self) -> Sequence[str]:
         return [tensor.name for tensor in self._outputs]
 

@@ -38,8 +38,10 @@ class ServedModel:
 
     def loaded(self) -> Loaded:
         quickest = max(size * 1000 / cost_ms for size, cost_ms in self._cost_ms.items())
-        model = self._model
-        return Loaded(self.name, model.output_size, self._cost_ms[1], model.runtime, model.reason, quickest, model.output_step)
+        model, cost_ms = self._model, self._cost_ms
+        return Loaded(
+            self.name, model.output_size, cost_ms[1], model.runtime, model.reason, quickest, model.output_step, cost_ms=cost_ms
+        )
 
     def _measure(self, sizes: tuple[int, ...]) -> dict[int, float]:
         def run(size: int) -> object:

@@ -48,6 +48,8 @@ class Loaded:
     images_per_s: float = 0.0
     #: difference between two values of a quantised output
     output_step: float = 0.0
+    #: milliseconds of a batch, by its size
+    cost_ms: Mapping[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
