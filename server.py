@@ -106,8 +106,8 @@ def _parser() -> argparse.ArgumentParser:
     dead.add_argument("task_ids", nargs="*", metavar="ID")
     dead.add_argument("--limit", type=_positive, default=1000, metavar="N", help="list the oldest N; default 1000")
     dead.set_defaults(run=_dead_letters)
-    # Without prefix characters its options are arguments, which Celery reads.
-    celery = commands.add_parser("celery", help="a command of Celery: worker, flower, inspect", add_help=False, prefix_chars="")
+    # No argument begins with this prefix, so that options are arguments too, which Celery reads.
+    celery = commands.add_parser("celery", help="a command of Celery: worker, flower, inspect", add_help=False, prefix_chars="\0")
     celery.add_argument("arguments", nargs=argparse.REMAINDER)
     celery.set_defaults(run=_run_celery)
     return parser
