@@ -1,7 +1,7 @@
 """Dependencies and extras of the wheel, read from the requirements files while it is built.
 
-pip, the Dockerfile and the wheel have one list this way. The build backends cannot read these files by themselves, since they have
-the options `-r` and `-c`. A wheel has no constraints, so the files name each package whose exact version the code needs.
+pip, the Dockerfile and the wheel have one list this way. Build backends cannot read these files themselves, since they have the
+options `-r` and `-c`. A wheel has no constraints, so the files name each package whose exact version the code needs.
 """
 
 from __future__ import annotations

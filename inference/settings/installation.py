@@ -1,4 +1,4 @@
-"""Place of the application's own files, and the defaults that depend on how it was installed: by a wheel, else a clone or an image."""
+"""Place of the application's own files, and the defaults that differ in a wheel from those in a clone or a container."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Wheel of the image inference service. The application is in the folder `app`, outside the module search path of other programs."""
+"""Image inference service as a wheel: the application is in the folder `app`, which other programs do not import from."""
