@@ -1,6 +1,8 @@
 """Command line of the service.
 
 python server.py --config FILE --port 30005     everything on this machine
+python server.py serve MODEL.keras              the same with this model, described by looking at its file
+python server.py models check | init MODEL      try a model without the service; write its model.yaml
 python server.py api | relay | broker           one part (the worker: celery -A tasks worker)
 python server.py check-config FILE              show every error by its key, and the effective settings
 python server.py status [--json]                show the state; exit code 1 if something needs attention
@@ -14,7 +16,7 @@ from __future__ import annotations
 import sys
 
 # The API runs in greenlets: patch the standard library before anything else is imported.
-if __name__ == "__main__" and "api" in sys.argv[1:]:
+if __name__ == "__main__" and "api" in sys.argv[1:] and "serve" not in sys.argv[1:]:
     from gevent import monkey
 
     monkey.patch_all()
@@ -29,6 +31,7 @@ import yaml
 
 from inference import __version__
 from inference.errors import ConfigurationError, InferenceError
+from inference.launcher.model_commands import add_commands, join_scale, prepare_serving
 from inference.launcher.server_checks import check_servers
 from inference.launcher.start_checks import Part, check_everything, check_open_files, check_start
 from inference.runtime.cpu import use_batch_scheduling
@@ -48,7 +51,7 @@ from inference.settings.installation import COMMAND
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_args(join_scale(sys.argv[1:] if arguments is None else arguments))
     try:
         return int(options.run(options))
     except ConfigurationError as error:
@@ -83,6 +86,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(run=_run_everything)
     commands = parser.add_subparsers(metavar="COMMAND")
 
+    serve, models = add_commands(commands, shared, address)
+    serve.set_defaults(run=_serve)
+    models.set_defaults(run=_models)
     api = commands.add_parser("api", parents=[shared, address], help="the HTTP API alone")
     api.set_defaults(run=_run_api)
     relay = commands.add_parser("relay", parents=[shared], help="the relay and the sweeper alone")
@@ -137,6 +143,15 @@ def _run_everything(options: argparse.Namespace) -> int:
     configure_logging(settings.log, "server")
     _warn_about_unused(_config(options))
     return all_in_one.run(settings, _config(options))
+
+
+def _serve(options: argparse.Namespace) -> int:
+    prepare_serving(options, _settings(options))
+    return _run_everything(options)
+
+
+def _models(options: argparse.Namespace) -> int:
+    return int(options.model_action(options, _settings(options)))
 
 
 def _run_api(options: argparse.Namespace) -> int:

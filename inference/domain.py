@@ -10,7 +10,7 @@ create, 3 % of the CPU time of a batch of small images. Treat the instances as r
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from enum import StrEnum
 from typing import Any
@@ -79,6 +79,23 @@ class ModelRef:
         return {"name": self.name, "version": self.version, "digest": self.digest}
 
 
+@dataclass(frozen=True)
+class AnswerOptions:
+    """Parts of the result that a request asks for; orjson serializes it directly."""
+
+    #: number of classes in `top`; None: as the model's description says
+    top_k: int | None = None
+    #: whether answers of HTTP have the vector `prediction`; documents of sinks always have it
+    prediction: bool = True
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> AnswerOptions:
+        top_k, prediction = data["top_k"], data["prediction"]
+        if not (top_k is None or type(top_k) is int) or type(prediction) is not bool:
+            raise TypeError(f"not options of an answer: {shown(data)}")
+        return AnswerOptions(top_k, prediction)
+
+
 @dataclass
 class QueueItem:
     """One image in a queue message: a task id and the key of its bytes. orjson serializes it directly."""
@@ -87,12 +104,28 @@ class QueueItem:
     object_key: str
     #: None if the bytes have not been validated yet: the worker that fetches them does that
     header: ImageHeader | None
+    #: None: the defaults
+    answer: AnswerOptions | None = None
+
+    @property
+    def top_k(self) -> int | None:
+        return self.answer.top_k if self.answer else None
+
+    @property
+    def has_prediction(self) -> bool:
+        """Whether answers of HTTP have the vector `prediction`."""
+        return self.answer is None or self.answer.prediction
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> QueueItem:
         task_id, object_key = _texts(data, "task_id", "object_key")
-        header = data["header"]
-        return QueueItem(task_id, object_key, ImageHeader.from_dict(header) if header else None)
+        header, answer = data["header"], data.get("answer")
+        return QueueItem(
+            task_id,
+            object_key,
+            ImageHeader.from_dict(header) if header else None,
+            AnswerOptions.from_dict(answer) if answer else None,
+        )
 
 
 @dataclass(frozen=True)
@@ -184,6 +217,10 @@ class BatchRecord:
         return [entry for entry in self.entries if isinstance(entry, str)]
 
 
+#: Index of a class, and its label if the model has labels.
+NamedClass = tuple[int, str | None]
+
+
 @dataclass
 class PredictionResult:
     """The model's output for one image."""
@@ -192,8 +229,12 @@ class PredictionResult:
     label: str | None
     #: (classes,) float32
     prediction: NDArray[np.float32]
-    #: the model's threshold, for `confident`
+    #: the threshold of the class, for `confident`
     threshold: float | None = None
+    #: the most likely classes, by falling value; None if they were not asked for
+    top: Sequence[NamedClass] | None = None
+    #: of a multi-label model, the labels whose value is at least their threshold, by falling value; None for other models
+    labels: Sequence[NamedClass] | None = None
 
     @property
     def confidence_level(self) -> np.float32:
@@ -209,6 +250,14 @@ class PredictionResult:
     def from_vector(vector: NDArray[np.float32], labels: tuple[str, ...], threshold: float | None = None) -> PredictionResult:
         best = int(vector.argmax())
         return PredictionResult(best, labels[best] if best < len(labels) else None, vector, threshold)
+
+    def lists(self) -> dict[str, list[dict[str, Any]]]:
+        """Return the members `labels` and `top` of answers and documents, if the result has them."""
+        return {
+            name: [{"class": index, "label": label, "confidence": self.prediction[index]} for index, label in classes]
+            for name, classes in (("labels", self.labels), ("top", self.top))
+            if classes is not None
+        }
 
 
 @dataclass
@@ -248,6 +297,8 @@ def encode_outcome(outcome: Outcome) -> bytes:
     if result is None:
         return orjson.dumps(header) + b"\n"
     header["result"] = [result.class_index, result.label, result.threshold]
+    if result.top is not None or result.labels is not None:
+        header["result"] += [result.top, result.labels]
     return orjson.dumps(header) + b"\n" + np.ascontiguousarray(result.prediction, "<f4").tobytes()
 
 
@@ -257,8 +308,8 @@ def decode_outcome(data: bytes) -> Outcome:
     header = orjson.loads(head)
     result = None
     if "result" in header:
-        class_index, label, threshold = header["result"]
-        result = PredictionResult(class_index, label, np.frombuffer(values, "<f4"), threshold)
+        class_index, label, threshold, *lists = header["result"]
+        result = PredictionResult(class_index, label, np.frombuffer(values, "<f4"), threshold, *lists)
     return Outcome(
         TaskStatus(header["status"]),
         result=result,

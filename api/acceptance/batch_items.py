@@ -69,7 +69,7 @@ class BatchItems:
     def _prepare_upload(self, sent: BatchItem, check: Check) -> PreparedItem:
         form = read_image_form(sent.image, sent.content_type, sent.options)
         checked, header = check(form)
-        return PreparedItem(form, checked, QueueItem(*self._ids.new(), header), is_upload=True)
+        return PreparedItem(form, checked, QueueItem(*self._ids.new(), header, form.answer), is_upload=True)
 
     def _prepare_reference(self, sent: BatchItem, check: Check) -> PreparedItem:
         """Prepare an object that exists already: it is read for the checks, and stays where it is stored."""
@@ -85,7 +85,7 @@ class BatchItems:
         checked, header = check(form)
         without_bytes = dataclasses.replace(form, image=b"")  # the images of all items might not fit into memory
         task_id, _ = self._ids.new()
-        return PreparedItem(without_bytes, checked, QueueItem(task_id, key, header), is_upload=False)
+        return PreparedItem(without_bytes, checked, QueueItem(task_id, key, header, form.answer), is_upload=False)
 
     def _key(self, uri: Any) -> str:
         """The key of the object in the object store. Raises InvalidRequest."""

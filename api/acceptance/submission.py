@@ -62,7 +62,7 @@ class Submissions:
             queue, model=checked.model, deadline_s=checked.deadline_s, sinks=checked.sinks, priority=form.priority
         )
         header = self._validator.inspect(form, checked.spec)
-        item = QueueItem(*self.parts.ids.new(), header)
+        item = QueueItem(*self.parts.ids.new(), header, form.answer)
         upload = self.parts.uploads.begin(item, form)
         request = TaskSubmission(
             task_id=item.task_id,

@@ -6,9 +6,12 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from pydantic import TypeAdapter, ValidationError
+
 from api.forms.known_fields import OPTION_NAMES
 from inference.array_metadata import parse_dtype, parse_shape
 from inference.broker import HIGHEST_PRIORITY, USUAL_PRIORITY
+from inference.domain import AnswerOptions
 from inference.errors import InvalidMetadata, InvalidRequest, shown
 from inference.ids import read_request_id
 
@@ -18,6 +21,9 @@ Options = Mapping[str, Any]
 _MAX_NUMBER_LENGTH = 100
 #: Maximum characters of a text, and maximum names of a list.
 _MAX_SINKS_LENGTH = 1000
+#: No model has as many classes; larger numbers mean the same.
+_MAX_TOP_K = 2**31 - 1
+_BOOLEAN = TypeAdapter(bool)
 
 
 def options_among(members: Options) -> dict[str, Any]:
@@ -139,6 +145,40 @@ def read_sinks(value: Any) -> tuple[str, ...] | None:
     return tuple(dict.fromkeys(name.strip() for name in names))
 
 
+def read_top_k(value: Any) -> int | None:
+    """Read the number of classes in `top`; None if it is not given or empty. Raises InvalidMetadata."""
+    if value is None or value == "":
+        return None
+    number = number_in(value) if not isinstance(value, str) or len(value) <= _MAX_NUMBER_LENGTH else math.nan
+    if not (number >= 1 and number.is_integer()):
+        raise InvalidMetadata(
+            f"top_k is {shown(value)}",
+            field="metadata.top_k",
+            expected="a whole number from 1; more than the model has classes means all of them",
+        )
+    return int(min(number, _MAX_TOP_K))
+
+
+def read_prediction(value: Any) -> bool:
+    """Read whether the answer has the vector `prediction`; by default it has. Raises InvalidMetadata."""
+    if value is None or value == "":
+        return True
+    try:
+        return _BOOLEAN.validate_python(value)
+    except ValidationError as error:
+        raise InvalidMetadata(
+            f"prediction is neither true nor false: {shown(value)}", field="metadata.prediction", expected="true or false"
+        ) from error
+
+
+def read_answer_options(options: Options) -> AnswerOptions | None:
+    """Read the options of the answer; None if all have their defaults. Raises InvalidMetadata."""
+    if "top_k" not in options and "prediction" not in options:
+        return None
+    answer = AnswerOptions(read_top_k(options.get("top_k")), read_prediction(options.get("prediction")))
+    return None if answer == AnswerOptions() else answer
+
+
 #: For each option, the function that reads it: values with the same meaning become equal.
 _READERS: Mapping[str, Callable[[Any], Any]] = {
     "request_id": read_request_id,
@@ -149,4 +189,6 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "sinks": read_sinks,
     "shape": lambda value: None if value is None else parse_shape(value),
     "dtype": lambda value: None if value is None else parse_dtype(value),
+    "top_k": read_top_k,
+    "prediction": read_prediction,
 }

@@ -15,11 +15,12 @@ from werkzeug.http import parse_options_header
 
 from api.forms.json_body import read_json
 from api.forms.known_fields import AS_A_FILE, IMAGE, OPTION_NAMES, PREDICT_FIELDS, check_members
-from api.forms.options import merge_options, read_deadline_s, read_model, read_priority, read_sinks
+from api.forms.options import merge_options, read_answer_options, read_deadline_s, read_model, read_priority, read_sinks
 from api.forms.preference import Preference, read_preference
 from api.forms.sent_fields import SentFields
 from api.forms.spooling import content_of
 from inference.broker import USUAL_PRIORITY
+from inference.domain import AnswerOptions
 from inference.errors import InvalidMetadata, InvalidRequest
 from inference.ids import read_request_id
 
@@ -44,6 +45,8 @@ class ImageForm:
     priority: int
     #: the sinks of the result; None: the sinks in the settings
     sinks: tuple[str, ...] | None
+    #: None: the defaults
+    answer: AnswerOptions | None
 
     def request_id_of(self, task_id: str) -> str:
         """The client's request id; the task's id if the client sent none."""
@@ -90,6 +93,7 @@ def read_image_form(image: bytes, content_type: str | None, options: Mapping[str
         deadline_s=read_deadline_s(options.get("deadline_s")),
         priority=USUAL_PRIORITY if priority is None else priority,
         sinks=read_sinks(options.get("sinks")),
+        answer=read_answer_options(options),
     )
 
 

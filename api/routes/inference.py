@@ -57,7 +57,10 @@ def _predict(sent: SentFields, began: float) -> Response:
     store_ms = components().submissions.confirm(submission, outcome)
     if outcome is None and wait_s is None:
         raise WaitTimeout("the result was not ready in time; the task continues", task_id=submission.task_id)
-    response = _result(submission, outcome, store_ms, began) if outcome is not None else _accepted(submission)
+    with_vector = form.answer is None or form.answer.prediction
+    response = (
+        _result(submission, outcome, store_ms, began, with_vector=with_vector) if outcome is not None else _accepted(submission)
+    )
     response.headers["Task-Id"] = submission.task_id
     if form.preference.applied:
         response.headers["Preference-Applied"] = form.preference.applied
@@ -66,13 +69,13 @@ def _predict(sent: SentFields, began: float) -> Response:
     return response
 
 
-def _result(submission: Submission, outcome: Outcome, store_ms: float, began: float) -> Response:
+def _result(submission: Submission, outcome: Outcome, store_ms: float, began: float, *, with_vector: bool) -> Response:
     if outcome.result is None:
         error = InferenceError.from_dict(outcome.error) if outcome.error else InferenceError("the task has no result")
         error.task_id = submission.task_id
         raise error
     document = {
-        "response": result_view(outcome.result),
+        "response": result_view(outcome.result, with_vector=with_vector),
         "task_id": submission.task_id,
         "request_id": submission.request_id,
         "model": (outcome.model or submission.model).to_dict(),

@@ -64,7 +64,7 @@ def _task_view(task: TaskSubmission | TaskRecord, status: TaskStatus, outcome: O
         "task_id": task.task_id,
         "request_id": task.request_id,
         "model": ((outcome and outcome.model) or task.model).to_dict(),
-        "result": result_view(outcome.result) if outcome and outcome.result else None,
+        "result": result_view(outcome.result, with_vector=task.item.has_prediction) if outcome and outcome.result else None,
         "error": problem_document(error) if error else None,
     }
 

@@ -22,6 +22,7 @@ def result_view(result: PredictionResult, *, with_vector: bool = True) -> dict[s
         "label": result.label,
         "confidence_level": result.confidence_level,
         **confident,
+        **result.lists(),
         **vector,
     }
 
@@ -36,14 +37,17 @@ def task_views(records: Sequence[TaskRecord], store: SubmissionStore | None, *, 
 
     Args:
         store: None if the store is not available: then the tasks have no positions.
-        with_vectors: whether results have the member `prediction`.
+        with_vectors: whether results have the member `prediction`, except those of requests that did not want it.
     """
     waiting: dict[str, list[str]] = {}
     for record in records:
         if record.status is TaskStatus.QUEUED:
             waiting.setdefault(record.queue, []).append(record.task_id)
     places = store.places(waiting) if waiting and store is not None else {}
-    return [_task_view(record, places.get(record.task_id), with_vector=with_vectors) for record in records]
+    return [
+        _task_view(record, places.get(record.task_id), with_vector=with_vectors and record.item.has_prediction)
+        for record in records
+    ]
 
 
 def _task_view(record: TaskRecord, place: QueuePlace | None, *, with_vector: bool) -> dict[str, Any]:

@@ -1,13 +1,14 @@
 """Conversion of image bytes to an array: the API checks the header, a worker decodes the pixels.
 
-    bytes ──inspect──▶ ImageHeader ─ ─ queue ─ ─▶ decode_into ──▶ (H, W, C) in the model's dtype
+    bytes ──inspect──▶ ImageHeader ─ ─ queue ─ ─▶ decode_into ──▶ input of the model's graph for one image
             │                                       │
             header only, O(bytes) at most           every pixel
 
 - The model's description says whether raw arrays (bytes with shape and dtype) and .npy files are model-ready, or pixels.
 - PNG, JPEG and WebP are always converted and resized. The first frame of an animation is used. EXIF orientation
   is applied, transparency is laid on white, colour profiles are not applied.
-- Pixels have values 0 to 255 whatever the dtype, and reach the model as 0 to 255: nothing is scaled.
+- Pixels have values 0 to 255 whatever the dtype. The description's scale, mean, deviation, channel order and layout are
+  applied to them in place, in the slot of the batch: `model_input`. Model-ready arrays stay as they are.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from inference.imaging import arrays, declared, pictures
 from inference.imaging.arrays import ArrayLayout
 from inference.imaging.formats import ACCEPTED, ImageLimits, sniff
 from inference.imaging.memory import array_bytes
+from inference.imaging.model_input import write_pixels
 from inference.imaging.refusals import refused_content, refused_document, refused_media_type
 from inference.models.spec import InputSpec, RawArrays
 
@@ -83,8 +85,8 @@ def inspect(
 
 
 def decode(data: bytes | memoryview, header: ImageHeader, spec: InputSpec, limits: ImageLimits) -> NDArray[Any]:
-    """Decode an image to a C-contiguous (H, W, C) array of the model's shape and dtype; raises the errors of `decode_into`."""
-    out = np.empty(spec.shape, spec.numpy_dtype)
+    """Decode an image to a C-contiguous array of `spec.array_shape` in its dtype; raises the errors of `decode_into`."""
+    out = np.empty(spec.array_shape, spec.numpy_dtype)
     decode_into(out, data, header, spec, limits)
     return out
 
@@ -95,7 +97,7 @@ def decode_into(out: NDArray[Any], data: bytes | memoryview, header: ImageHeader
     All checks of `inspect` are repeated: the bytes come from a store, and the model may have changed.
 
     Args:
-        out: an array of the model's shape and dtype; its content after an error is undefined.
+        out: a C-contiguous array of `spec.array_shape` and `spec.numpy_dtype`; its content after an error is undefined.
         data: the image's bytes.
         header: the result of `inspect` for them.
         spec: the input of the model.
@@ -106,10 +108,10 @@ def decode_into(out: NDArray[Any], data: bytes | memoryview, header: ImageHeader
         InvalidMetadata: the array does not fit the model any more.
         PayloadTooLarge: the image has more pixels than `limits` allows.
         ServiceUnavailable: not enough memory.
-        ValueError: `out` does not have the model's shape and dtype (a fault of the calling code).
+        ValueError: `out` is not such an array (a fault of the calling code).
     """
-    if out.shape != spec.shape or out.dtype != spec.numpy_dtype:
-        raise ValueError(f"out is {out.shape} {out.dtype}, the model's input {spec.shape} {spec.numpy_dtype}")
+    if out.shape != spec.array_shape or out.dtype != spec.numpy_dtype or not out.flags.c_contiguous:
+        raise ValueError(f"out is {out.shape} {out.dtype}, the model's input {spec.array_shape} {spec.numpy_dtype}")
     open_image(data, header, spec, limits).decode_into(out)
 
 
@@ -144,7 +146,7 @@ def open_image(data: bytes | memoryview, header: ImageHeader, spec: InputSpec, l
             layout = arrays.npy_layout(data, spec, limits)
         else:
             picture = pictures.OpenPicture(data, header.format, spec, limits)
-            return OpenImage(picture.needed_bytes, lambda out: np.copyto(out, picture.read()))
+            return OpenImage(picture.needed_bytes, lambda out: write_pixels(out, picture.read(), spec))
     except MemoryError as error:
         raise _out_of_memory() from error
     return OpenImage(array_bytes(layout, spec), lambda out: _copy_array(out, layout, data, spec))
@@ -155,7 +157,7 @@ def _copy_array(out: NDArray[Any], layout: ArrayLayout, data: bytes | memoryview
     if spec.raw is RawArrays.MODEL_READY:
         arrays.copy_model_ready(out, values)
     else:
-        np.copyto(out, pictures.fit_pixels(arrays.as_pixels(values), spec))
+        write_pixels(out, pictures.fit_pixels(arrays.as_pixels(values), spec), spec)
 
 
 def _out_of_memory() -> ServiceUnavailable:

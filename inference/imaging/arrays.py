@@ -16,7 +16,7 @@ from inference.errors import InvalidImage, InvalidMetadata
 from inference.imaging.formats import ImageLimits, sniff
 from inference.imaging.pixel_range import MAX_PIXEL_VALUE, check_pixel_floats
 from inference.imaging.refusals import is_base64_of, refused_content, refused_document
-from inference.models.spec import InputSpec, RawArrays
+from inference.models.spec import InputSpec, Layout, RawArrays
 
 Pixels = NDArray[np.uint8]
 
@@ -30,13 +30,14 @@ _MAX_NPY_HEADER_BYTES = 1024
 class ArrayLayout:
     """Layout of one image that is stored as an array: all that is needed to read its values."""
 
+    #: (H, W, C) of pixels; of model-ready arrays, as the model's graph takes them
     shape: tuple[int, int, int]
     dtype: np.dtype[Any]
     offset: int = 0
     fortran_order: bool = False
 
     def read(self, data: bytes | memoryview) -> NDArray[Any]:
-        """Return the (H, W, C) values: a view of `data`, or a copy if they are booleans."""
+        """Return the values in the layout's shape: a view of `data`, or a copy if they are booleans."""
         flat = np.frombuffer(data, self.dtype, math.prod(self.shape), self.offset)
         if self.dtype.kind == "b":
             # a byte other than 0 and 1 is not a valid NumPy boolean, and arithmetic on it is undefined
@@ -45,7 +46,7 @@ class ArrayLayout:
 
 
 def raw_layout(data: bytes | memoryview, shape: object, dtype: object, spec: InputSpec, limits: ImageLimits) -> ArrayLayout:
-    """Find the layout of raw bytes with a shape and a dtype: H,W (the byte count determines the channels) or H,W,C.
+    """Find the layout of raw bytes with a shape and a dtype: H,W (the byte count determines the channels) or three lengths.
 
     Raises:
         InvalidMetadata: shape or dtype is wrong, or the model does not take it.
@@ -53,8 +54,8 @@ def raw_layout(data: bytes | memoryview, shape: object, dtype: object, spec: Inp
         PayloadTooLarge: the image has more pixels than `limits` allows.
     """
     lengths, kind = image_lengths(parse_shape(shape)), parse_dtype(dtype)
-    height, width, *rest = lengths
-    choices = {height * width * c * kind.itemsize: c for c in rest or _CHANNELS}
+    plane, rest = math.prod(lengths[:2]) * kind.itemsize, lengths[2:]
+    choices = {plane * c: c for c in rest or _CHANNELS}
     channels = choices.get(len(data))
     if channels is None:
         raise _wrong_byte_count(data, lengths, kind, list(choices))
@@ -62,13 +63,13 @@ def raw_layout(data: bytes | memoryview, shape: object, dtype: object, spec: Inp
     if not rest and channels == max(_CHANNELS) and is_base64_of(data, len(data) * 3 // 4):
         detail = f"the image is base64 text of {len(data) * 3 // 4} bytes: decode it first"
         raise InvalidImage(detail, field="image", expected="the decoded bytes")
-    layout = ArrayLayout((height, width, channels), kind)
+    layout = ArrayLayout(_image_shape(lengths, channels, spec), kind)
     _check_fit(layout, spec, limits)
     return layout
 
 
 def npy_layout(data: bytes | memoryview, spec: InputSpec, limits: ImageLimits) -> ArrayLayout:
-    """Read the layout of a .npy file, H,W or H,W,C; never unpickles.
+    """Read the layout of a .npy file with two or three lengths; never unpickles.
 
     Raises:
         InvalidImage: the header is broken, announces another byte count, or describes an array that the model does not take.
@@ -76,10 +77,9 @@ def npy_layout(data: bytes | memoryview, spec: InputSpec, limits: ImageLimits) -
     """
     shape, fortran_order, dtype, offset = _npy_header(data)
     try:
-        height, width, *rest = image_lengths(parse_shape(shape))
-        channels = rest[0] if rest else 1
+        lengths = _image_shape(image_lengths(parse_shape(shape)), 1, spec)
         # parsed by its name, so that records and objects are refused with the same error as in metadata
-        layout = ArrayLayout((height, width, channels), parse_dtype(dtype.str), offset, fortran_order)
+        layout = ArrayLayout(lengths, parse_dtype(dtype.str), offset, fortran_order)
         _check_fit(layout, spec, limits)
     except InvalidMetadata as error:
         # the client gave no metadata that it could correct: the error is in the file
@@ -125,9 +125,18 @@ def copy_model_ready(out: NDArray[Any], values: NDArray[Any]) -> None:
         _check_finite(out)
 
 
+def _image_shape(lengths: tuple[int, ...], channels: int, spec: InputSpec) -> tuple[int, int, int]:
+    """Return three lengths: an array with two gets its channels where the layout of `spec` has them; pixels have them last."""
+    first, second, *rest = lengths
+    if rest:
+        return first, second, rest[0]
+    is_channels_first = spec.layout is Layout.NCHW and spec.raw is RawArrays.MODEL_READY
+    return (channels, first, second) if is_channels_first else (first, second, channels)
+
+
 def _check_fit(layout: ArrayLayout, spec: InputSpec, limits: ImageLimits) -> None:
-    height, width, channels = layout.shape
     if spec.raw is RawArrays.PIXELS:
+        height, width, channels = layout.shape
         if channels not in _CHANNELS:
             raise InvalidMetadata(
                 f"the shape {joined(layout.shape)} has {channels} channels",
@@ -136,11 +145,11 @@ def _check_fit(layout: ArrayLayout, spec: InputSpec, limits: ImageLimits) -> Non
             )
         limits.check(width, height)
         return
-    if layout.shape != spec.shape:
+    if layout.shape != spec.array_shape:
         raise InvalidMetadata(
-            f"the shape {joined(layout.shape)} is not the model's {joined(spec.shape)}",
+            f"the shape {joined(layout.shape)} is not the model's {joined(spec.array_shape)}",
             field="metadata.shape",
-            expected=joined(spec.shape),
+            expected=joined(spec.array_shape),
         )
     # NumPy's "same_kind" rule refuses int64 (the type of plain Python lists) for uint8, and lets uint16 wrap: so any
     # whole-number type is accepted here, and `copy_model_ready` refuses values that do not fit

@@ -24,7 +24,8 @@ def check_array_metadata(shape: object | None, dtype: object | None, layout: Arr
     """
     if shape is not None:
         lengths = image_lengths(parse_shape(shape))
-        if lengths != layout.shape[: len(lengths)]:
+        has_leading_one = layout.shape[0] == 1  # one channel, of a model that takes it first
+        if lengths != layout.shape[: len(lengths)] and not (has_leading_one and lengths == layout.shape[1:]):
             raise _disagreement("shape", joined(lengths), ImageFormat.NPY, joined(layout.shape))
     _check_dtype(dtype, ImageFormat.NPY, layout.dtype)
 

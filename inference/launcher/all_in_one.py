@@ -13,6 +13,7 @@ from types import FrameType
 
 import urllib3
 
+from inference.container import Services
 from inference.errors import ConfigurationError
 from inference.launcher import embedded_broker
 from inference.launcher.server_checks import check_servers
@@ -118,12 +119,20 @@ class _Service:
     def _announce(self) -> None:
         sample = self._settings.sample_image
         photo = shlex.quote(str(sample)) if sample else "photo.jpg"
+        self._report_rates()
         _print(f"ready after {time.monotonic() - self._began:.1f} s at {self._url}   (Ctrl-C stops it)")
         if url := network_url(self._settings.api.host, self._settings.api.port):
             _print(f"from other machines: {url}")
         _print(f"try: curl -F image=@{photo} {self._url}/inference")
         if sample is not None:
             self._classify(sample)
+
+    def _report_rates(self) -> None:
+        """Print how fast each model runs here, as the worker measured it at the warm-up."""
+        for worker in Services(self._settings).presence.workers():
+            for model in worker.models:
+                alone = f"one image takes {model.predict_ms:.1f} ms"
+                _print(f"{model.name}: {model.images_per_s:.0f} images/s here by {model.runtime}; {alone}")
 
     def _classify(self, sample: Path) -> None:
         fields = {"image": (sample.name, sample.read_bytes())}

@@ -17,6 +17,10 @@ DESCRIPTION_FILE = "model.yaml"
 
 #: Keys that the reader sets; a document must not contain them.
 _RESERVED_KEYS = ("folder", "origin")
+#: Type of pydantic's error for a default that depends on a wrong key.
+_FOLLOWING_ERROR = "default_factory_not_called"
+#: Keys with mappings of which a variant may change single values.
+_MERGED_KEYS = ("input", "output")
 #: If a variant has the key on the left, it does not inherit the parent's keys on the right.
 _REPLACED_KEYS = {
     "file": ("architecture_file", "weights_file"),
@@ -71,9 +75,10 @@ def _create_variant(common: Mapping[str, Any], name: Any, changes: Mapping[str, 
         raise ConfigurationError(f"{origin}: variants.{name}.name: unknown key; {name} is the name", field="variants")
     replaced = {left_out for key in changes for left_out in _REPLACED_KEYS.get(key, ())}
     values = {key: value for key, value in common.items() if key not in replaced} | dict(changes) | {"name": name}
-    parents, own = common.get("input"), changes.get("input")
-    if isinstance(parents, dict) and isinstance(own, dict):
-        values["input"] = parents | own
+    for key in _MERGED_KEYS:
+        parents, own = common.get(key), changes.get(key)
+        if isinstance(parents, dict) and isinstance(own, dict):
+            values[key] = parents | own
     return values
 
 
@@ -81,7 +86,8 @@ def _validate(values: Mapping[str, Any], prefix: str) -> ModelDescription:
     try:
         return ModelDescription.model_validate(values)
     except ValidationError as error:
-        problems = "; ".join(f"{prefix}{_format_problem(found)}" for found in error.errors())
+        found = (each for each in error.errors() if each["type"] != _FOLLOWING_ERROR)
+        problems = "; ".join(f"{prefix}{_format_problem(each)}" for each in found)
         raise ConfigurationError(f"{values['origin']}: {problems}") from error
 
 

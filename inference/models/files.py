@@ -11,7 +11,7 @@ from inference.models.digests import content_sha256, file_sha256, lines_sha256
 from inference.models.labels import read_labels
 from inference.models.locations import AllowedPlaces, FileLocation
 from inference.models.object_cache import ObjectCache
-from inference.models.spec import LocalFile, ModelDescription, ModelSpec
+from inference.models.spec import LocalFile, ModelDescription, ModelSpec, threshold_problem
 from inference.models.unpacking import ModelFileLimits
 from inference.settings import Settings
 from inference.storage.protocol import DEAD_LETTERS_PREFIX, UPLOADS_PREFIX
@@ -48,11 +48,14 @@ class ModelFiles:
             ConfigurationError: a file is in a place that is not allowed, has a wrong digest, or is of a wrong kind.
             ServiceUnavailable: the object store does not answer.
         """
-        found = {key: self._find(location, description.folder, key) for key, location in description.locations.items()}
+        found = {key: self.find(location, description.folder, key) for key, location in description.locations.items()}
         known = dict(description) | {"local_files": found, "digest": _model_digest(found)}
         known["max_unpacked_bytes"] = self._limits.max_bytes
         if description.labels_file is not None:
-            known |= {"labels": self._labels(description), "labels_file": None}
+            labels = self._labels(description)
+            if problem := threshold_problem(description.threshold, labels):
+                raise ConfigurationError(problem, field="threshold")
+            known |= {"labels": labels, "labels_file": None}
         return ModelSpec.model_validate(known)
 
     def with_files(self, spec: ModelSpec, *, architecture_file: str | None = None, weights_file: str | None = None) -> ModelSpec:
@@ -90,7 +93,13 @@ class ModelFiles:
 
         return ObjectCache(self._settings.model_cache_path, MinioObjectReader(self._settings.minio), self._limits)
 
-    def _find(self, location: FileLocation, folder: Path, key: str) -> LocalFile:
+    def find(self, location: FileLocation, folder: Path, key: str) -> LocalFile:
+        """Find a file on this host, fetch it if it is an object, and unpack it if it is a .zip; raises the errors of `resolve`.
+
+        Args:
+            folder: the base of a relative path.
+            key: the description's key that names the file, for errors.
+        """
         try:
             path = self._path(location, folder)
             if path.suffix.lower() == _ARCHIVE_SUFFIX:
@@ -138,7 +147,7 @@ class ModelFiles:
 
     def _labels(self, description: ModelDescription) -> tuple[str, ...]:
         location = FileLocation.parse(description.labels_file or "")
-        path = self._find(location, description.folder, "labels_file").path
+        path = self.find(location, description.folder, "labels_file").path
         try:
             if path.stat().st_size > _MAX_LABELS_BYTES:
                 public = f"the labels file has more than {_MAX_LABELS_BYTES} bytes"

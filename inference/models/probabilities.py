@@ -1,4 +1,4 @@
-"""Check that a model's outputs are probabilities; others have no confidence and are refused."""
+"""Check of a model's values: probabilities of classes or of independent labels; others have no confidence and are refused."""
 
 from __future__ import annotations
 
@@ -17,6 +17,19 @@ def are_probabilities(rows: NDArray[Any]) -> NDArray[np.bool_]:
     with np.errstate(invalid="ignore"):  # comparisons with NaN are False
         good: NDArray[np.bool_] = np.abs(rows.sum(axis=1) - 1) <= TOLERANCE
         good &= (rows.min(axis=1) >= -TOLERANCE) & (rows.max(axis=1) <= 1 + TOLERANCE)
+    return good
+
+
+def are_independent_probabilities(rows: NDArray[Any]) -> NDArray[np.bool_]:
+    """Check which rows of (n, labels), float32, have finite values from 0 to 1, within `TOLERANCE`; returns (n,)."""
+    with np.errstate(invalid="ignore"):
+        good: NDArray[np.bool_] = (rows.min(axis=1) >= -TOLERANCE) & (rows.max(axis=1) <= 1 + TOLERANCE)
+    return good
+
+
+def are_finite(rows: NDArray[Any]) -> NDArray[np.bool_]:
+    """Check which rows of (n, values), float32, have finite values; returns (n,)."""
+    good: NDArray[np.bool_] = np.isfinite(rows).all(axis=1)
     return good
 
 

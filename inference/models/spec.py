@@ -5,16 +5,29 @@ The API also reads it (shapes, labels, digest), so this module does not import T
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
+from inference.errors import shown
 from inference.models.locations import FileLocation
+from inference.models.pixel_scaling import IMAGENET, NO_SCALE, ChannelValues, PixelScaling, Scale
 from inference.models.unpacking import DEFAULT_LIMITS
 from inference.settings.model_fields import Label, ModelName
 
@@ -50,30 +63,143 @@ class Interpolation(StrEnum):
     LANCZOS = "lanczos"
 
 
+class Layout(StrEnum):
+    """Order of an image's dimensions in the graph."""
+
+    NHWC = "nhwc"  #: (height, width, channels), as TensorFlow's layers take them
+    NCHW = "nchw"  #: (channels, height, width), as PyTorch's layers take them
+
+
+class ChannelOrder(StrEnum):
+    RGB = "rgb"
+    BGR = "bgr"
+
+
+class Activation(StrEnum):
+    """Function that turns the graph's outputs into the values of an answer."""
+
+    SOFTMAX = "softmax"
+    SIGMOID = "sigmoid"
+    NONE = "none"  #: the outputs are answered as they are, whatever they mean
+
+
+class Task(StrEnum):
+    SINGLE_LABEL = "single_label"  #: an image has one class
+    MULTI_LABEL = "multi_label"  #: an image has any number of labels, each with a probability of its own
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
 
-class InputSpec(_Strict):
-    """Input of the model's graph for one image."""
+def _default_dtype(data: Mapping[str, Any]) -> str:
+    """Choose the dtype of a description without one from its other, valid keys."""
+    return "float32" if data.get("scale", NO_SCALE) != NO_SCALE or data.get("mean") or data.get("std") else "uint8"
 
-    #: height, width, channels in pixels; channels is 1 or 3
+
+def _is_threshold(value: object) -> object:
+    """Accept a number, or a list or mapping of numbers: pydantic's error for a union would be one for each of its members."""
+    numbers = value if isinstance(value, list | tuple) else value.values() if isinstance(value, Mapping) else (value,)
+    if value is not None and not all(type(each) in (int, float) and math.isfinite(each) for each in numbers):
+        raise ValueError("must be a number, or for task: multi_label a list or mapping of numbers by label")
+    return value
+
+
+#: One number for all classes, one for each label, or by label.
+Threshold = Annotated[float | tuple[float, ...] | dict[str, float] | None, BeforeValidator(_is_threshold)]
+
+
+def threshold_problem(threshold: Threshold, labels: tuple[str, ...]) -> str:
+    """Say why thresholds of single labels do not fit the labels; empty if they do."""
+    if isinstance(threshold, tuple) and labels and len(threshold) != len(labels):
+        return f"a list of {len(threshold)} for {len(labels)} labels; give one for each"
+    unknown = set(threshold) - set(labels) if isinstance(threshold, dict) else set()
+    return f"there is no label {shown(min(unknown))}; the labels are those of labels or labels_file" if unknown else ""
+
+
+class InputSpec(_Strict):
+    """Input of the model's graph for one image, and the way from pixels to it."""
+
+    #: height, width, channels in pixels, whatever the layout; channels is 1 or 3
     shape: tuple[Annotated[int, Field(gt=0)], Annotated[int, Field(gt=0)], Literal[1, 3]]
-    dtype: Literal["uint8", "float32"] = "uint8"
+    layout: Layout = Layout.NHWC
+    channel_order: ChannelOrder = ChannelOrder.RGB
+    #: scale of pixels; with `mean` and `std` the graph gets (pixel * scale - mean) / std
+    scale: Scale = NO_SCALE
+    #: of the scaled values: one number, or one for each channel in `channel_order`
+    mean: ChannelValues = ()
+    #: the same
+    std: ChannelValues = ()
+    #: default: uint8, or float32 if `scale`, `mean` or `std` changes the pixels
+    dtype: Literal["uint8", "float32"] = Field(default_factory=_default_dtype, validate_default=True)
     raw: RawArrays = RawArrays.MODEL_READY
     resize: Resize = Resize.CENTER_CROP
     #: kept part of the central square's side, 0 to 1
     crop_fraction: float = Field(default=1.0, gt=0, le=1)
     interpolation: Interpolation = Interpolation.BICUBIC
 
+    @field_validator("channel_order")
+    @classmethod
+    def _has_colours(cls, order: ChannelOrder, info: ValidationInfo) -> ChannelOrder:
+        if order is ChannelOrder.BGR and info.data.get("shape", (0, 0, 3))[-1] == 1:
+            raise ValueError("bgr needs an input.shape with 3 channels; leave channel_order out")
+        return order
+
+    @field_validator("scale")
+    @classmethod
+    def _has_imagenet_colours(cls, scale: str, info: ValidationInfo) -> str:
+        if scale == IMAGENET and info.data.get("shape", (0, 0, 3))[-1] == 1:
+            raise ValueError("imagenet needs an input.shape with 3 channels; use a number with input.mean and input.std")
+        return scale
+
+    @field_validator("mean", "std")
+    @classmethod
+    def _fits_channels(cls, values: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
+        if info.data.get("scale") == IMAGENET:
+            raise ValueError("input.scale imagenet has a mean and a std of its own; use the scale 1/255 with others")
+        channels = info.data["shape"][-1] if "shape" in info.data else len(values)
+        if len(values) not in {1, channels} or not np.isfinite(values).all():
+            raise ValueError(f"must be a finite number, or a list of one for each channel, which are {channels}")
+        if info.field_name == "std" and min(values) <= 0:
+            raise ValueError("must be greater than 0")
+        return values
+
+    @field_validator("dtype")
+    @classmethod
+    def _holds_scaled_values(cls, dtype: str, info: ValidationInfo) -> str:
+        if dtype == "uint8" and _default_dtype(info.data) != dtype:
+            raise ValueError(
+                "uint8 cannot hold the values of input.scale, input.mean and input.std; use float32, or leave dtype out"
+            )
+        return dtype
+
     @property
     def numpy_dtype(self) -> np.dtype[Any]:
         return np.dtype(self.dtype)
 
     @property
+    def array_shape(self) -> tuple[int, int, int]:
+        """Shape in which the graph takes one image: (H, W, C), or (C, H, W) with `layout: nchw`."""
+        height, width, channels = self.shape
+        return (channels, height, width) if self.layout is Layout.NCHW else self.shape
+
+    @cached_property
+    def scaling(self) -> PixelScaling | None:
+        """Scaling of the pixels, in the order of channels that the graph takes; None if they stay 0 to 255."""
+        is_bgr = self.channel_order is ChannelOrder.BGR
+        return PixelScaling.create(self.scale, self.mean, self.std, self.shape[-1], is_bgr=is_bgr)
+
+    @property
     def bytes_per_image(self) -> int:
         height, width, channels = self.shape
         return height * width * channels * self.numpy_dtype.itemsize
+
+
+class OutputSpec(_Strict):
+    """Output of the model's graph, and the way from it to an answer."""
+
+    #: None: the graph ends in probabilities, and has to
+    activation: Activation | None = None
 
 
 class ModelDescription(_Strict):
@@ -94,8 +220,11 @@ class ModelDescription(_Strict):
     labels: tuple[Label, ...] = ()
     #: file with the labels, one per line
     labels_file: Location | None = None
-    #: a result is `confident` if its confidence level is at least this
-    threshold: float | None = Field(default=None, allow_inf_nan=False)
+    #: a result is `confident` if its confidence level is at least this; of a multi-label model, a label is in the answer if its
+    #: value is at least this (default 0.5): one number, a list with one for each label, or a mapping for some labels
+    threshold: Threshold = None
+    #: number of classes in `top` of a result, at most all; default: no `top`
+    top_k: int | None = Field(default=None, gt=0)
     #: default: `worker.predict_timeout_s`
     predict_timeout_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     #: default: the first GPU, else the CPU
@@ -107,6 +236,8 @@ class ModelDescription(_Strict):
     #: on a CPU, let LiteRT run the graph if it returns the same outputs
     litert: bool = True
     input: InputSpec
+    output: OutputSpec = OutputSpec()
+    task: Task = Task.SINGLE_LABEL
     #: base of relative paths; the reader sets it, like `origin`
     folder: Path = Field(default=Path(), exclude=True)
     #: name of this description in errors
@@ -127,6 +258,17 @@ class ModelDescription(_Strict):
         """Locations of the model's files, by key."""
         named = {key: getattr(self, key) for key in FILE_KEYS}
         return {key: FileLocation.parse(text) for key, text in named.items() if text is not None}
+
+    @model_validator(mode="after")
+    def _has_answers(self) -> Self:
+        if self.task is Task.MULTI_LABEL and self.output.activation is Activation.SOFTMAX:
+            raise ValueError("output.activation: softmax is for one class of an image; task multi_label needs sigmoid or none")
+        if self.task is Task.SINGLE_LABEL and isinstance(self.threshold, tuple | dict):
+            raise ValueError("threshold: must be one number, unless the key task says multi_label")
+        problem = threshold_problem(self.threshold, self.labels) if self.labels_file is None else ""
+        if problem:
+            raise ValueError(f"threshold: {problem}")
+        return self
 
     @model_validator(mode="after")
     def _has_a_model(self) -> Self:

@@ -267,6 +267,8 @@ def _without_secrets(error: Exception) -> str:
 
 def _to_bson(document: dict[str, Any]) -> dict[str, Any]:
     converted = {key: value for key, value in document.items() if not key.endswith("_at_ms")}
+    for name in document.keys() & {"labels", "top"}:
+        converted[name] = [named | {"confidence": float(named["confidence"])} for named in document[name]]
     return converted | {
         "_id": document["task_id"],
         "confidence_level": float(document["confidence_level"]),

@@ -47,7 +47,10 @@ class ResultSink(Protocol):
 
 
 def result_document(task: CompletedTask, pipeline_id: str) -> dict[str, Any]:
-    """Return the result document of a succeeded task. `prediction` is a float32 array of shape (classes,)."""
+    """Return the result document of a succeeded task.
+
+    `prediction` is a float32 array of shape (classes,), whether or not the answers of HTTP have it.
+    """
     result, model = task.outcome.result, task.outcome.model
     if result is None or model is None:
         raise ValueError(f"task {task.task_id} has no result")
@@ -63,6 +66,7 @@ def result_document(task: CompletedTask, pipeline_id: str) -> dict[str, Any]:
         "label": result.label,
         "confidence_level": result.confidence_level,
         **confident,
+        **result.lists(),
         "prediction": result.prediction,
         "created_at_ms": task.created_at_ms,
         "finished_at_ms": task.finished_at_ms,

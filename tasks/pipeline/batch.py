@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from inference.domain import Outcome, PredictionResult, TaskStatus
+from inference.domain import Outcome, TaskStatus
 from inference.errors import (
     ConfigurationError,
     DeadlineExceeded,
@@ -17,9 +17,10 @@ from inference.errors import (
     TaskAlreadyFinished,
     TaskNotFound,
 )
+from inference.models.answers import AnswerBuilder
 from inference.models.predictor.arena import SlotArena
 from inference.models.predictor.client import BatchPredictions, Predictor, PredictorCrashed, PredictorNotRunning
-from inference.models.probabilities import are_probabilities, described
+from inference.models.probabilities import described
 from inference.models.spec import ModelSpec
 from inference.task_store.stores import WorkerStore
 from tasks.pipeline.batch_times import BatchTimes
@@ -69,6 +70,7 @@ class Batcher(Stage):
         super().__init__()
         self.ready = ReadyQueue()
         self._spec = spec
+        self._answers = AnswerBuilder(spec)
         self._predictor = predictor
         self._arena = arena
         self._fetcher = fetcher
@@ -209,17 +211,17 @@ class Batcher(Stage):
     def _finish_batch(self, jobs: Sequence[Job], predictions: BatchPredictions) -> None:
         self._free(jobs)
         predicted_at_ms = self._clock.now_ms()
-        good = are_probabilities(predictions.values)
+        good = self._answers.are_good(predictions.values)
         for job, vector, is_good in zip(jobs, predictions.values, good, strict=True):
             job.timings["predict_ms"] = predictions.predict_ms
             if not is_good:
                 self.fail(
-                    job, PredictionFailed(f"the model's answer is not a vector of probabilities: it has {described(vector)}")
+                    job, PredictionFailed(f"the model's answer is not what its description says: it has {described(vector)}")
                 )
                 continue
             outcome = Outcome(
                 TaskStatus.SUCCEEDED,
-                result=PredictionResult.from_vector(vector, self._spec.labels, self._spec.threshold),
+                result=self._answers.build(vector, job.item.top_k),
                 model=predictions.model,
                 batch_size=len(jobs),
                 timings=job.timings,

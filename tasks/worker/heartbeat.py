@@ -55,9 +55,9 @@ class HeartbeatPublisher(Stage):
     def step(self) -> None:
         loaded = self._predictor.loaded
         models = tuple(
-            LoadedModelInfo(model.name, model.version, model.digest, loaded[name].predict_ms, loaded[name].images_per_s)
+            LoadedModelInfo(model.name, model.version, model.digest, warm.predict_ms, warm.images_per_s, warm.runtime)
             for name, model in self._predictor.references.items()
-            if name in loaded
+            if (warm := loaded.get(name)) is not None
         )
         try:
             self._presence.announce(WorkerInfo(self._owner, models))

@@ -19,7 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from inference.array_metadata import parse_dtype, parse_shape
 from inference.broker import HIGHEST_PRIORITY, USUAL_PRIORITY
-from inference.domain import ImageFormat, ImageHeader, QueueItem, TaskSubmission
+from inference.domain import AnswerOptions, ImageFormat, ImageHeader, QueueItem, TaskSubmission
 from inference.errors import DeadlineExceeded, InferenceError, InvalidMetadata, InvalidRequest, ModelNotFound, shown, shown_name
 from inference.ids import TASK_ID_PATTERN, is_task_id, read_request_id
 from inference.models.spec import ModelSpec
@@ -62,6 +62,14 @@ class _Message(_Strict):
     deadline_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     sinks: list[str] | None = None
     priority: int = Field(default=USUAL_PRIORITY, ge=USUAL_PRIORITY, le=HIGHEST_PRIORITY)
+    #: of the answers of HTTP, for each item; see `AnswerOptions`
+    top_k: int | None = Field(default=None, gt=0)
+    prediction: bool = True
+
+    @property
+    def answer(self) -> AnswerOptions | None:
+        answer = AnswerOptions(self.top_k, self.prediction)
+        return None if answer == AnswerOptions() else answer
 
 
 def is_accepted(kwargs: Any) -> bool:
@@ -143,14 +151,15 @@ class PlainMessageReader:
         if left_s <= 0:
             raise DeadlineExceeded("the message expired before a worker received it")
         sinks = self._effective().sinks_for(message.sinks, field="sinks")
-        return dataclasses.replace(draft, deadline_s=min(wanted_s, left_s), sinks=sinks, priority=message.priority)
+        item = dataclasses.replace(draft.item, answer=message.answer)
+        return dataclasses.replace(draft, item=item, deadline_s=min(wanted_s, left_s), sinks=sinks, priority=message.priority)
 
     def _unregistered_task(self, draft: TaskSubmission, sent: Any, field: str) -> UnregisteredTask:
         try:
             item = _parsed(_Item, sent, '{"object": "uploads/cat.jpg"}', field)
             task_id = item.task_id or draft.task_id
             request_id = read_request_id(item.request_id, field=f"{field}.request_id") or draft.request_id
-            queue_item = QueueItem(task_id, self._key(item.object, field), _header(item))
+            queue_item = QueueItem(task_id, self._key(item.object, field), _header(item), draft.item.answer)
         except InferenceError as error:
             return UnregisteredTask(dataclasses.replace(draft, item=QueueItem(draft.task_id, "", None)), error)
         return UnregisteredTask(dataclasses.replace(draft, task_id=task_id, request_id=request_id, item=queue_item))

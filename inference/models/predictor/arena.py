@@ -19,7 +19,7 @@ from inference.models.spec import InputSpec
 
 
 class SlotArena:
-    """Arena of `slots` images of `spec`'s shape and dtype, and one reserved slot.
+    """Arena of `slots` images in the shape and dtype of `spec`'s graph, and one reserved slot.
 
     Args:
         descriptor: that of another process's arena; None creates a new one.
@@ -36,8 +36,9 @@ class SlotArena:
         self.slots = slots
         #: never acquired, so that an isolated image has a slot even if decoded images fill all others
         self.reserved_slot = slots
-        #: (slots + 1, height, width, channels)
-        self.images: NDArray[Any] = np.frombuffer(mmap.mmap(descriptor, size), spec.numpy_dtype).reshape(slots + 1, *spec.shape)
+        values: NDArray[Any] = np.frombuffer(mmap.mmap(descriptor, size), spec.numpy_dtype)
+        #: (slots + 1, *spec.array_shape)
+        self.images = values.reshape(slots + 1, *spec.array_shape)
         self._free: queue.SimpleQueue[int] = queue.SimpleQueue()
         for slot in range(slots):
             self._free.put(slot)

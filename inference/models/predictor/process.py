@@ -36,7 +36,7 @@ class ServedModel:
 
         self.name = load.spec.name
         self._arena = SlotArena(load.spec.input, load.slots, load.descriptor)
-        self._batch: NDArray[Any] = np.zeros((sizes[-1], *load.spec.input.shape), load.spec.input.numpy_dtype)
+        self._batch: NDArray[Any] = np.zeros((sizes[-1], *load.spec.input.array_shape), load.spec.input.numpy_dtype)
         self._model = load_model(load.spec, device)
         warm_up(self._model, load.spec, sizes)
         self._cost_ms = measure_costs(lambda size: self._model.predict(self._batch[:size]), sizes)
@@ -44,7 +44,7 @@ class ServedModel:
 
     def loaded(self) -> Loaded:
         quickest = max(size * 1000 / cost_ms for size, cost_ms in self._cost_ms.items())
-        return Loaded(self.name, self._model.output_size, self._cost_ms[1], self._model.runtime, quickest)
+        return Loaded(self.name, self._model.output_size, self._cost_ms[1], self._model.runtime, quickest, self._cost_ms)
 
     def predict(self, slots: tuple[int, ...]) -> NDArray[np.float32]:
         """Predict the images in `slots`, (len(slots), output_size) float32, in warmed-up chunk sizes; padding is removed."""

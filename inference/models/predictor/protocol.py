@@ -45,6 +45,8 @@ class Loaded:
     runtime: str = ""
     #: images per second at the fastest batch size; 0 if that was not measured
     images_per_s: float = 0.0
+    #: milliseconds of a batch, by its size
+    cost_ms: Mapping[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

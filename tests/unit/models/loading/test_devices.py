@@ -20,8 +20,8 @@ from support.models import load_spec, spec_of
 
 from inference.domain import ModelRef
 from inference.errors import ConfigurationError
-from inference.models.loading import Device, load_model, open_devices
-from inference.models.loading.devices import CPU
+from inference.models.loading import CPU, Device, load_model
+from inference.models.loading.tensorflow.devices import open_devices
 from inference.models.predictor.arena import SlotArena
 from inference.models.predictor.device_lock import GpuLock, gpu_index, gpu_lock
 from inference.models.predictor.device_predictors import DevicePredictors

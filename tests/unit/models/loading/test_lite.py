@@ -11,8 +11,8 @@ import pytest
 from support.models import spec_of
 
 from inference.models.loading import Device, load_model
-from inference.models.loading import model as loading
 from inference.models.loading.model import LITE, TENSORFLOW
+from inference.models.loading.tensorflow import graph as loading
 from inference.models.spec import ModelSpec
 
 SHAPE = (12, 10, 3)

@@ -19,8 +19,8 @@ from support.models import spec_of
 
 from inference.errors import ConfigurationError
 from inference.models.loading import LoadedModel, load_model
-from inference.models.loading import model as loading
 from inference.models.loading.model import LITE, TENSORFLOW
+from inference.models.loading.tensorflow import graph as loading
 from inference.models.probabilities import TOLERANCE, are_probabilities, described
 
 SHAPE = (12, 10, 3)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from support.models import load_spec
 
-from inference.models.loading.devices import CPU
+from inference.models.loading import CPU
 from inference.models.predictor.arena import SlotArena, padded_sizes
 from inference.models.predictor.batch_plan import plan_batches
 from inference.models.predictor.process import ServedModel

@@ -12,8 +12,8 @@ import keras  # type: ignore[import-untyped]
 import tensorflow as tf  # type: ignore[import-untyped]
 
 from inference.errors import ConfigurationError
-from inference.models.loading import keras_files, saved_model
 from inference.models.loading.problems import reason
+from inference.models.loading.tensorflow import keras_files, saved_model
 from inference.models.spec import LocalFile, ModelSpec
 from inference.models.unpacking import ModelFileLimits
 from inference.runtime.public_text import with_reason
@@ -47,7 +47,7 @@ def read_model(spec: ModelSpec, *, half_precision: str) -> ReadModel:
     else:
         model = _attempt(spec, "architecture_file", keras_files.read_architecture)
     if not model.built:
-        _attempt(spec, "file" if whole else "architecture_file", lambda _: model.build((None, *spec.input.shape)))
+        _attempt(spec, "file" if whole else "architecture_file", lambda _: model.build((None, *spec.input.array_shape)))
     if "weights_file" in spec.local_files:
         _attempt(spec, "weights_file", lambda path: keras_files.read_weights(path, model, limits=limits))
     if spec.mixed_precision:

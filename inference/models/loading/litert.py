@@ -1,17 +1,16 @@
-"""Conversion of a graph for LiteRT, which on a CPU is several times as fast as TensorFlow's own runtime."""
+"""Graphs of LiteRT, which on a CPU can be several times as fast as TensorFlow's own runtime."""
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
-import tensorflow as tf  # type: ignore[import-untyped]
+from ai_edge_litert.interpreter import Interpreter  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 
 class LiteGraph:
-    """A converted graph with one input and one output, for batches of any size. One call at a time.
+    """A graph with one input and one output, for batches of any size. One call at a time.
 
     Args:
         content: the bytes of a *.tflite file.
@@ -19,8 +18,7 @@ class LiteGraph:
     """
 
     def __init__(self, content: bytes, threads: int) -> None:
-        with warnings.catch_warnings(action="ignore"):  # about another package with the same function
-            self._interpreter = tf.lite.Interpreter(model_content=content, num_threads=threads)
+        self._interpreter = Interpreter(model_content=content, num_threads=threads)
         ((self._input,), (self._output,)) = (
             [tensor["index"] for tensor in tensors]
             for tensors in (self._interpreter.get_input_details(), self._interpreter.get_output_details())
@@ -36,12 +34,3 @@ class LiteGraph:
         self._interpreter.invoke()
         predictions: NDArray[np.float32] = self._interpreter.get_tensor(self._output)
         return predictions
-
-
-def convert(graph: Any, threads: int) -> LiteGraph | None:
-    """Convert `graph`, a concrete function, with its weights; None if it has operations that LiteRT lacks."""
-    converter = tf.lite.TFLiteConverter.from_concrete_functions([graph], graph)
-    try:
-        return LiteGraph(converter.convert(), threads)
-    except Exception:  # noqa: BLE001 the converter raises anything; TensorFlow's own runtime is the alternative
-        return None
