@@ -2,66 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
 import re
-import signal
+import shutil
 import subprocess
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
-import psutil
 import pytest
 from support.client import Client, free_port, wait_until
-from support.wheel import Installation, build_wheel
+from support.wheel import Installation
 
 from inference import __version__
 
 pytestmark = pytest.mark.process
 
 _APPLICATION = "rohe_inference_service/app"
-_READY_TIMEOUT_S = 120
-_STOP_TIMEOUT_S = 60
-
-
-@pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return build_wheel(tmp_path_factory.mktemp("wheel"))
-
-
-@pytest.fixture(scope="module")
-def installation(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installation:
-    return Installation(wheel, tmp_path_factory.mktemp("installation"))
-
-
-@contextlib.contextmanager
-def running(installation: Installation, *arguments: str) -> Iterator[tuple[Client, Path]]:
-    """The service by its command; gives a client, and the file with what it prints. Nothing is left of it afterwards."""
-    client = Client(free_port())
-    log = installation.working_folder.parent / f"{client.port}.log"
-    with log.open("wb") as file:
-        service = subprocess.Popen(
-            [str(installation.command), *arguments, "--port", str(client.port)],
-            cwd=installation.working_folder,
-            env=installation.environment,
-            stdout=file,
-            stderr=subprocess.STDOUT,
-        )
-    started = psutil.Process(service.pid)
-
-    def is_ready() -> bool:
-        assert service.poll() is None, log.read_text(encoding="utf-8")
-        return client.is_ready()
-
-    try:
-        wait_until(is_ready, timeout_s=_READY_TIMEOUT_S, what="the service is ready")
-        yield client, log
-    finally:
-        parts = started.children(recursive=True) if service.poll() is None else []
-        service.send_signal(signal.SIGINT)
-        service.wait(_STOP_TIMEOUT_S)
-        assert psutil.wait_procs(parts, timeout=_STOP_TIMEOUT_S)[1] == []
 
 
 def test_only_our_package_is_installed(installation: Installation) -> None:
@@ -115,7 +71,8 @@ def test_command_is_that_of_server_py(installation: Installation) -> None:
 def test_default_model_answers_in_a_folder_of_the_user(installation: Installation, repository: Path) -> None:
     files_before = sorted(installation.working_folder.rglob("*"))
 
-    with running(installation) as (client, log):
+    client = Client(free_port())
+    with installation.service(client) as log:
         answer = client.post(repository / "samples/coffee.jpg").json()
         nodes = installation.run("celery", "--quiet", "inspect", "ping")
         installation.run("status")
@@ -129,3 +86,15 @@ def test_default_model_answers_in_a_folder_of_the_user(installation: Installatio
     assert f"(data in {data_dir}/)" in log.read_text(encoding="utf-8")
     assert (data_dir / "results.jsonl").exists()
     assert sorted(installation.working_folder.rglob("*")) == files_before
+
+
+def test_serve_answers_with_a_file_of_the_user(installation: Installation, repository: Path) -> None:
+    shutil.copy(repository / "models/digits/digits.keras", installation.working_folder / "numbers.keras")
+    client = Client(free_port())
+
+    with installation.service(client, "serve", "numbers.keras") as log:
+        answer = client.post(repository / "samples/digit_7.png").json()
+
+    assert answer["response"]["class"] == 7
+    assert answer["model"]["name"] == "numbers"
+    assert "numbers: Keras, images 8x8x1" in log.read_text(encoding="utf-8")

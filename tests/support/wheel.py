@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
 import sysconfig
 import venv
+from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
+from support.client import Client, wait_until
 from support.service import ROOT
 
 #: of a user's folder: one that is imported ends the program
 _SHADOW = "raise SystemExit(f'{__file__} was imported')\n"
+_READY_TIMEOUT_S = 120
+_STOP_TIMEOUT_S = 60
 _SHADOW_NAMES = ("tasks", "inference", "keras", "celery", "redis")
 
 
@@ -56,6 +63,7 @@ class Installation:
         left_out = ("PYTHONPATH", "INFERENCE_")
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
         self.environment["XDG_STATE_HOME"] = str(self.state)
+        self.environment["PATH"] = f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}"
 
     def run(self, *arguments: str) -> str:
         """Run the command to its end; gives what it printed."""
@@ -70,3 +78,29 @@ class Installation:
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
+
+    @contextlib.contextmanager
+    def service(self, client: Client, *arguments: str, folder: Path | None = None) -> Iterator[Path]:
+        """The service by this command, ready, on the client's port; gives the file with what it prints. Ctrl-C leaves nothing of it."""
+        log = self.state.parent / f"{client.port}.log"
+        with log.open("wb") as file:
+            service = subprocess.Popen(
+                [str(self.command), *arguments, "--port", str(client.port)],
+                cwd=folder or self.working_folder,
+                env=self.environment,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+            )
+
+        def is_ready() -> bool:
+            assert service.poll() is None, log.read_text(encoding="utf-8")
+            return client.is_ready()
+
+        try:
+            wait_until(is_ready, timeout_s=_READY_TIMEOUT_S, what="the service is ready")
+            yield log
+        finally:
+            parts = psutil.Process(service.pid).children(recursive=True) if service.poll() is None else []
+            service.send_signal(signal.SIGINT)
+            service.wait(_STOP_TIMEOUT_S)
+            assert psutil.wait_procs(parts, timeout=_STOP_TIMEOUT_S)[1] == []
