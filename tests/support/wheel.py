@@ -81,7 +81,7 @@ class Installation:
 
     @contextlib.contextmanager
     def service(self, client: Client, *arguments: str, folder: Path | None = None) -> Iterator[Path]:
-        """The service by this command, ready, on the client's port; gives the file with what it prints. Ctrl-C leaves nothing of it."""
+        """Start the service by this command, on the client's port; gives the file with what it prints. Ctrl-C leaves nothing."""
         log = self.state.parent / f"{client.port}.log"
         with log.open("wb") as file:
             service = subprocess.Popen(
