@@ -8,6 +8,7 @@ python server.py check-config FILE              show every error by its key, and
 python server.py status [--json]                show the state; exit code 1 if something needs attention
 python server.py reset-models                   undo the changes of commands: back to the configuration
 python server.py dead-letters list | inspect ID | replay ID | discard ID
+python server.py celery ...                     a command of Celery: worker, flower, inspect
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ from inference.settings import (
     read_translated,
     shown_value,
 )
+from inference.settings.installation import COMMAND
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -75,9 +77,9 @@ def _parser() -> argparse.ArgumentParser:
     address.add_argument("--port", default=argparse.SUPPRESS, help="port to listen on; default 30005")
 
     parser = argparse.ArgumentParser(
-        prog="server.py",
+        prog=COMMAND,
         description="Image inference service: without a command, everything on this machine.",
-        epilog="The worker alone: celery -A tasks worker",
+        epilog=f"The worker alone: {COMMAND} celery worker",
         parents=[shared, address],
     )
     parser.add_argument("--version", action="version", version=f"rohe-inference-service {__version__}")
@@ -110,6 +112,10 @@ def _parser() -> argparse.ArgumentParser:
     dead.add_argument("task_ids", nargs="*", metavar="ID")
     dead.add_argument("--limit", type=_positive, default=1000, metavar="N", help="list the oldest N; default 1000")
     dead.set_defaults(run=_dead_letters)
+    # No argument begins with this prefix, so that options are arguments too, which Celery reads.
+    celery = commands.add_parser("celery", help="a command of Celery: worker, flower, inspect", add_help=False, prefix_chars="\0")
+    celery.add_argument("arguments", nargs=argparse.REMAINDER)
+    celery.set_defaults(run=_run_celery)
     return parser
 
 
@@ -169,6 +175,19 @@ def _run_relay(options: argparse.Namespace) -> int:
     from inference.relay import process as relay_process
 
     relay_process.serve(_ready_to_start(options, "relay"))
+    return 0
+
+
+def _run_celery(options: argparse.Namespace) -> int:
+    """Run Celery with this service's application, from any working directory."""
+    from celery.__main__ import main as celery_main
+
+    if (config := _config(options)) is not None:
+        os.environ[CONFIG_VARIABLE] = str(config)
+    # Celery puts the working directory first on the module search path, unless it is there: a `tasks.py` in it is the user's own.
+    sys.path.append(str(Path.cwd()))
+    sys.argv = ["celery", "-A", "tasks", *options.arguments]
+    celery_main()
     return 0
 
 
@@ -247,7 +266,7 @@ def _dead_letters(options: argparse.Namespace) -> int:
             print(f"the oldest {options.limit} of {count} dead letters; --limit N lists more", file=sys.stderr)
         return 0
     if not options.task_ids:
-        raise ConfigurationError(f"dead-letters {options.action}: give at least one ID; server.py dead-letters list shows them")
+        raise ConfigurationError(f"dead-letters {options.action}: give at least one ID; {COMMAND} dead-letters list shows them")
     for one in options.task_ids:
         act = _on_rejected_message if is_rejected_id(one) else _on_dead_task
         act(services, options.action, one)

@@ -22,9 +22,9 @@ from inference.launcher.supervisor import Supervisor
 from inference.models.registry import ModelRegistry
 from inference.settings import CONFIG_VARIABLE, Settings
 from inference.settings.http_address import bound_socket, network_url, reachable_url
+from inference.settings.installation import APPLICATION
 
-_ROOT = Path(__file__).parent.parent.parent
-_SERVER = str(_ROOT / "server.py")
+_SERVER = str(APPLICATION / "server.py")
 #: Longest wait for the end of an earlier run, seconds.
 _HANDOVER_TIMEOUT_S = 20.0
 _BROKER_TIMEOUT_S = 30.0
@@ -49,7 +49,7 @@ class _Service:
         self._http = urllib3.PoolManager(timeout=urllib3.Timeout(connect=2, read=60), retries=False)
         self._url = reachable_url(settings.api.host, settings.api.port)
         environment = {
-            "PYTHONPATH": os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH")))),
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(APPLICATION), os.environ.get("PYTHONPATH")))),
             "PYTHONUNBUFFERED": "1",
             "INFERENCE_API__HOST": settings.api.host,
             "INFERENCE_API__PORT": str(settings.api.port),
@@ -94,17 +94,7 @@ class _Service:
     def _start_parts(self) -> None:
         settings = self._settings
         _print(f"starting the worker: loading {', '.join(model.name for model in self._models)}")
-        worker = [
-            sys.executable,
-            "-m",
-            "celery",
-            "--quiet",
-            "-A",
-            "tasks",
-            "worker",
-            "--without-gossip",
-            "--without-mingle",
-        ]
+        worker = [sys.executable, _SERVER, "celery", "--quiet", "worker", "--without-gossip", "--without-mingle"]
         self._supervisor.start("worker", worker, stop_timeout_s=settings.worker.drain_timeout_s + _STOP_GRACE_S)
         _print(f"starting the relay: results go to {', '.join(settings.sinks) or 'no sink'}")
         self._supervisor.start("relay", [sys.executable, _SERVER, "relay"], stop_timeout_s=_STOP_GRACE_S)

@@ -51,7 +51,7 @@ def settings_by_key(model: type[BaseModel] = Settings, prefix: str = "") -> dict
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             found |= settings_by_key(field.annotation, f"{prefix}{name}.")
         else:
-            found[prefix + name] = field.default
+            found[prefix + name] = field.get_default(call_default_factory=True)
     return found
 
 
