@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import numpy as np
-import tensorflow as tf  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from inference.errors import ConfigurationError
-from inference.models.loading.bounds import output_bounds
 from inference.models.probabilities import TOLERANCE, are_probabilities, described
 from inference.models.spec import InputSpec
 
 _REMEDY = "end it with a softmax over its classes, such as keras.layers.Softmax()"
 _BINARY_REMEDY = 'end it with Dense(1, activation="sigmoid"), or with Dense(2, activation="softmax")'
 _NOT_FINITE = "returns no finite values for any trial image; its weights may be damaged"
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """The smallest and the largest possible value; infinite if unknown.
+
+    Args:
+        sources: types of the operations that determine the bounds, or of the operation with unknown bounds.
+    """
+
+    low: float
+    high: float
+    sources: frozenset[str]
+
+    @property
+    def are_known(self) -> bool:
+        return isfinite(self.low) and isfinite(self.high)
 
 
 def trial_batches(spec: InputSpec) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -28,13 +46,13 @@ def trial_batches(spec: InputSpec) -> tuple[NDArray[Any], NDArray[Any]]:
     return plain, noise
 
 
-def check_probabilities(rows: NDArray[np.float32], graph: Any) -> None:
+def check_probabilities(rows: NDArray[np.float32], find_bounds: Callable[[], Bounds]) -> None:
     """Check a model's outputs for the trial images, (n, classes).
 
     Rows with values that are not finite are ignored: a good model may overflow on images outside its own range.
 
     Args:
-        graph: the concrete function that returned them, for the error message about its last operation.
+        find_bounds: finds the bounds of the outputs for any image, for the error message about the last operation.
 
     Raises:
         ConfigurationError: the rows are not probabilities; the message says what was found, and how to correct it.
@@ -45,7 +63,7 @@ def check_probabilities(rows: NDArray[np.float32], graph: Any) -> None:
     wrong = finite[~are_probabilities(finite)]
     if not len(wrong):
         return
-    are_sigmoids = output_bounds(graph).sources == {"Sigmoid"}
+    are_sigmoids = find_bounds().sources == {"Sigmoid"}
     also = " (independent sigmoids, one for each label, are not supported)" if are_sigmoids else ""
     raise ConfigurationError(
         "must return probabilities from 0 to 1 that sum to 1; for a trial image it returned"
@@ -53,15 +71,15 @@ def check_probabilities(rows: NDArray[np.float32], graph: Any) -> None:
     )
 
 
-def check_probability(values: NDArray[np.float32], graph: Any) -> None:
+def check_probability(values: NDArray[np.float32], find_bounds: Callable[[], Bounds]) -> None:
     """Check the outputs of a model with one output unit for the trial images, (n, 1); see `check_probabilities`.
 
-    A few values do not distinguish a logit from a probability, but the operation that computes them does: `output_bounds`.
+    A few values do not distinguish a logit from a probability, but the bounds of the operation that computes them do.
     """
     finite = values[np.isfinite(values)]
     if not finite.size:
         raise ConfigurationError(_NOT_FINITE)
-    least, most, bounds = finite.min(), finite.max(), output_bounds(graph)
+    least, most, bounds = finite.min(), finite.max(), find_bounds()
     problem = ""
     if min(least, bounds.low) < -TOLERANCE or max(most, bounds.high) > 1 + TOLERANCE:
         others = f"from {bounds.low:.4g} to {bounds.high:.4g}" if bounds.are_known else "of any size"
@@ -75,8 +93,3 @@ def check_probability(values: NDArray[np.float32], graph: Any) -> None:
         raise ConfigurationError(
             f"has one output unit, which must be a probability, from 0 to 1; for trial images it {problem}: {_BINARY_REMEDY}"
         )
-
-
-def both_classes(probability: tf.Tensor) -> tf.Tensor:
-    """Convert (n, 1) to (n, 2) float32: the unit's class is the second one, the first is its complement."""
-    return tf.concat([1 - probability, probability], axis=1)

@@ -16,8 +16,17 @@ _TIMING_LIMIT_S = 0.5
 #: Minimum gain relative to the time of one padded batch; a smaller one may be noise.
 _CLEAR_GAIN = 0.1
 
+#: Largest batch size that is measured whatever a larger one gains.
+_ALWAYS_MEASURED = 8
+
 #: By number of images, the chunk sizes to run one after another; the last chunk may be larger than the rest of the images.
 Plans = Mapping[int, tuple[int, ...]]
+
+
+def run_once(run: Callable[[int], object], sizes: Sequence[int]) -> None:
+    """Run a batch of each size, since the first one of a size is slower than later ones."""
+    for size in sizes:
+        run(size)
 
 
 def measure_costs(
@@ -43,10 +52,32 @@ def measure_costs(
     return least_ms
 
 
-def plan_batches(cost_ms: Mapping[int, float]) -> Plans:
-    """Plan every number of images from 1 to the largest size of `cost_ms`.
+def measure_growing_costs(
+    run: Callable[[int], object], sizes: Sequence[int], clock: Callable[[], float] = time.perf_counter
+) -> dict[int, float]:
+    """Measure like `measure_costs`, but only up to the first size that takes no tenth less time for an image.
 
-    The plan is the smallest size that holds all images, unless chunks of the best size for this number are cheaper by a tenth.
+    Memory that a library such as LiteRT keeps for its largest batch grows with the size.
+
+    Args:
+        sizes: ascending; those up to eight are always measured.
+    """
+    small = [size for size in sizes if size <= _ALWAYS_MEASURED]
+    run_once(run, small)
+    cost_ms = measure_costs(run, small, clock)
+    for size in sizes[len(small) :]:
+        run_once(run, [size])
+        took_ms = measure_costs(run, [size], clock)[size]
+        if took_ms / size > min(least / each for each, least in cost_ms.items()) * (1 - _CLEAR_GAIN):
+            break
+        cost_ms[size] = took_ms
+    return cost_ms
+
+
+def plan_batches(cost_ms: Mapping[int, float], max_batch_size: int) -> Plans:
+    """Plan every number of images from 1 to `max_batch_size`.
+
+    The plan is the smallest size that holds all images (chunks of the largest if none does), unless chunks of the best size for this number are cheaper by a tenth.
 
     Args:
         cost_ms: milliseconds of a batch, by size.
@@ -56,7 +87,7 @@ def plan_batches(cost_ms: Mapping[int, float]) -> Plans:
         return sum(cost_ms[size] for size in plan)
 
     plans = {}
-    for count in range(1, max(cost_ms) + 1):
+    for count in range(1, max_batch_size + 1):
         whole = _chunks(count, max(cost_ms), cost_ms)
         best = min((_chunks(count, size, cost_ms) for size in cost_ms), key=total_ms)
         plans[count] = best if total_ms(best) < total_ms(whole) * (1 - _CLEAR_GAIN) else whole

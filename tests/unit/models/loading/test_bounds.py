@@ -11,7 +11,8 @@ import pytest
 import tensorflow as tf
 from keras import layers
 
-from inference.models.loading.bounds import Bounds, output_bounds
+from inference.models.loading.outputs import Bounds
+from inference.models.loading.tensorflow.bounds import output_bounds
 
 SHAPE = (12, 10, 3)
 

@@ -20,8 +20,8 @@ from support.models import load_spec, spec_of
 
 from inference.domain import ModelRef
 from inference.errors import ConfigurationError
-from inference.models.loading import Device, load_model, open_devices
-from inference.models.loading.devices import CPU
+from inference.models.loading import CPU, Device, load_model
+from inference.models.loading.tensorflow.devices import open_devices
 from inference.models.predictor.arena import SlotArena
 from inference.models.predictor.device_lock import GpuLock, gpu_index, gpu_lock
 from inference.models.predictor.device_predictors import DevicePredictors
@@ -134,7 +134,7 @@ class TestChoosing:
     def test_this_host_is_one_too(self) -> None:
         """The real `tf.config`, whatever it has."""
         code = (
-            "from inference.models.loading import open_devices\n"
+            "from inference.models.loading.tensorflow.devices import open_devices\n"
             "from inference.models.predictor.device_lock import gpu_lock\n"
             "from inference.settings import GpuSettings\n"
             "print(open_devices(['cpu'], GpuSettings(), {})['cpu'].name)"

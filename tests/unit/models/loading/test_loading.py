@@ -177,7 +177,7 @@ def test_code_inside_a_model_is_refused(tmp_path: Path) -> None:
 
 
 def test_the_backend_is_tensorflow_whatever_the_environment_says() -> None:
-    code = "import inference.models.loading, keras; print(keras.backend.backend())"
+    code = "import inference.models.loading.tensorflow, keras; print(keras.backend.backend())"
     environment = os.environ | {"KERAS_BACKEND": "numpy"}
     command = [sys.executable, "-c", code]
     done = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=True)

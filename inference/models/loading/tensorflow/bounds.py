@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from math import inf, isfinite
+from math import inf
 from typing import Any
 
 import numpy as np
 import tensorflow as tf  # type: ignore[import-untyped]
+
+from inference.models.loading.outputs import Bounds
 
 #: Operations with bounded values for all operands. Keras builds its hard sigmoid from Relu6.
 _RANGES = {"Sigmoid": (0.0, 1.0), "Softmax": (0.0, 1.0), "Tanh": (-1.0, 1.0), "Softsign": (-1.0, 1.0), "Relu6": (0.0, 6.0)}
@@ -38,23 +40,6 @@ _ARITHMETIC = {
     "Maximum": np.maximum,
 }
 _CALLS = {"PartitionedCall", "StatefulPartitionedCall"}
-
-
-@dataclass(frozen=True)
-class Bounds:
-    """The smallest and the largest possible value; infinite if unknown.
-
-    Args:
-        sources: types of the operations that determine the bounds, or of the operation with unknown bounds.
-    """
-
-    low: float
-    high: float
-    sources: frozenset[str]
-
-    @property
-    def are_known(self) -> bool:
-        return isfinite(self.low) and isfinite(self.high)
 
 
 @dataclass(frozen=True)

@@ -4,32 +4,17 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import tensorflow as tf  # type: ignore[import-untyped]
 
 from inference.errors import ConfigurationError
+from inference.models.loading.device import CPU, Device
 from inference.models.predictor.device_lock import GpuLock, gpu_index
 from inference.runtime.cpu import usable_cores
 from inference.settings import GpuSettings
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Device:
-    #: name in the form of `tf.device`
-    name: str
-    is_gpu: bool = False
-
-    @property
-    def half_precision(self) -> str:
-        """Keras policy of the 16-bit float type that is fast on the device."""
-        return "mixed_float16" if self.is_gpu else "mixed_bfloat16"
-
-
-CPU = Device("/CPU:0")
 
 
 def open_devices(
