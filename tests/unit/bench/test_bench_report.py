@@ -99,6 +99,25 @@ def test_the_runs_in_process_are_of_both_runtimes() -> None:
     ]
 
 
+def test_photos_are_compared_with_decoding_and_litert_in_process_in_the_same_round() -> None:
+    rounds = rounds_of(1000, 2000, 4000)
+    for one, per_s in zip(rounds, (200.0, 1000.0, 800.0), strict=True):
+        one.limit = LIMIT | {"decoding": {"images_per_s": per_s, "p50_ms": 40.0, "p99_ms": 50.0}}
+
+    (row,) = report.rows(rounds)
+    limits = report.limit_rows("photo", [one.limit for one in rounds])
+
+    assert row["ratio_to_decoding"] == 0.5  # of 0.5, 0.2 and 0.5
+    assert (limits[-1]["contender"], limits[-1]["images_per_s"]) == ("in process, decoding and LiteRT, batch 32", 800.0)
+
+
+def test_a_raw_array_is_not_compared_with_decoding() -> None:
+    (row,) = report.rows(rounds_of(1000))
+
+    assert row["ratio_to_decoding"] is None
+    assert "decoding" not in report.limit_rows("tiny", [LIMIT])[-1]["contender"]
+
+
 def test_the_open_loop_has_rows_of_its_own() -> None:
     rounds = rounds_of(100, 100, 100)
     for one, p99_ms in zip(rounds, (10.0, 60.0, 15.0), strict=True):
