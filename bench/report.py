@@ -43,7 +43,10 @@ def limit_rows(workload: str, rounds: Sequence[dict[str, Any]]) -> list[Row]:
     Args:
         rounds: the result of `bench.limit` in each round.
     """
-    runs = [("in process", rounds, BATCH_SIZES), ("in process, LiteRT", [limit[LITERT] for limit in rounds], BATCH_SIZES)]
+    runs: list[tuple[str, Sequence[Any], tuple[int, ...]]] = [
+        ("in process", rounds, BATCH_SIZES),
+        ("in process, LiteRT", [limit[LITERT] for limit in rounds], BATCH_SIZES),
+    ]
     if all(DECODING in limit for limit in rounds):
         decoding = [{str(BATCH_SIZES[-1]): limit[DECODING]} for limit in rounds]
         runs.append(("in process, decoding and LiteRT", decoding, BATCH_SIZES[-1:]))
