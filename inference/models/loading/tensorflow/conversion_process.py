@@ -22,12 +22,14 @@ from inference.settings import GpuSettings
 
 
 def answer(spec: ModelSpec, batch_sizes: tuple[int, ...]) -> Converted | Failed:
-    """Convert the model of `spec`, or say why it cannot be loaded."""
+    """Convert the model of `spec`, or say why it cannot be loaded. Raises MemoryError and OSError, see `convert_measured`."""
     open_devices({"cpu"}, GpuSettings(), {})
     try:
         return convert_measured(spec, batch_sizes)
     except InferenceError as error:
         return Failed(error.detail, error.public)
+    except (MemoryError, OSError):
+        raise
     except Exception as error:  # noqa: BLE001 the predictor must get an answer for any error
         return Failed(f"{type(error).__name__}: {error}", public_exception(error))
 
