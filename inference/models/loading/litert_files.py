@@ -133,7 +133,7 @@ def _pixel_range(spec: InputSpec) -> tuple[float, float]:
     """Compute the smallest and the largest value of pixels after scaling."""
     if spec.scaling is None:
         return 0.0, float(MAX_PIXEL)
-    ends = np.stack([spec.scaling.summands, MAX_PIXEL * spec.scaling.factors + spec.scaling.summands])
+    ends = np.append(spec.scaling.summands, MAX_PIXEL * spec.scaling.factors + spec.scaling.summands)
     return float(ends.min()), float(ends.max())
 
 
