@@ -133,8 +133,9 @@ def _pixel_range(spec: InputSpec) -> tuple[float, float]:
     """Compute the smallest and the largest value of pixels after scaling."""
     if spec.scaling is None:
         return 0.0, float(MAX_PIXEL)
-    ends = np.stack([spec.scaling.summands, MAX_PIXEL * spec.scaling.factors + spec.scaling.summands])
-    return float(ends.min()), float(ends.max())
+    pairs = zip(spec.scaling.factors, spec.scaling.summands, strict=True)
+    ends = [pixel * factor + summand for factor, summand in pairs for pixel in (0, MAX_PIXEL)]
+    return min(ends), max(ends)
 
 
 def _quantisation(tensor: Mapping[str, Any]) -> Quantisation | None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,12 +34,20 @@ open(sys.argv[1], "wb").write(tf.lite.TFLiteConverter.from_keras_model(keras.Seq
 """
 
 
-def predictor_of(*specs: ModelSpec) -> tuple[PredictorProcess, dict[str, SlotArena]]:
+@contextmanager
+def predictor_of(*specs: ModelSpec) -> Iterator[tuple[PredictorProcess, dict[str, SlotArena]]]:
     arenas = {spec.name: SlotArena(spec.input, SLOTS) for spec in specs}
     for arena in arenas.values():
         arena.images[:] = np.random.default_rng(3).random(arena.images.shape)
     models = {spec.name: (spec, arenas[spec.name]) for spec in specs}
-    return PredictorProcess(models, max_batch_size=SLOTS, predict_timeout_s=10, load_timeout_s=60), arenas
+    process = PredictorProcess(models, max_batch_size=SLOTS, predict_timeout_s=10, load_timeout_s=60)
+    try:
+        yield process, arenas
+    finally:
+        process.stop()
+        for arena in arenas.values():
+            assert arena._file is not None
+            arena._file.close()
 
 
 def test_it_answers_and_maps_no_library_of_tensorflow(tmp_path: Path) -> None:
@@ -46,19 +56,16 @@ def test_it_answers_and_maps_no_library_of_tensorflow(tmp_path: Path) -> None:
     shape: dict[str, Any] = {"shape": [HEIGHT, WIDTH, 3], "dtype": "float32"}
     onnx = spec_of(tmp_path, name="onnx", file="m.onnx", input=shape | {"layout": "nchw"})
     lite = spec_of(tmp_path, name="lite", file="m.tflite", input=shape)
-    process, arenas = predictor_of(onnx, lite)
-    try:
+    with predictor_of(onnx, lite) as (process, arenas):
         assert process.start(lambda: False)
         assert {name: loaded.runtime for name, loaded in process.loaded.items()} == {"onnx": "ONNX Runtime", "lite": "LiteRT"}
         answers = {name: process.predict(name, [2, 0, 5, 1, 7]).values for name in arenas}
-        maps = Path(f"/proc/{process.pid}/maps").read_text()
-    finally:
-        process.stop()
+        maps = Path(f"/proc/{process.pid}/maps").read_text(encoding="utf-8")
+        images = {name: arena.images[[2, 0, 5, 1, 7]] for name, arena in arenas.items()}
     assert "onnxruntime" in maps
     assert "ai_edge_litert" in maps
     assert not [line for line in maps.splitlines() if "tensorflow/" in line or "libtensorflow" in line]
 
-    images = {name: arena.images[[2, 0, 5, 1, 7]] for name, arena in arenas.items()}
     session = onnxruntime.InferenceSession(str(path))
     padded = np.concatenate([images["onnx"], np.zeros((3, 3, HEIGHT, WIDTH), np.float32)])
     expected = np.concatenate([session.run(None, {"images": padded[begin : begin + 4]})[0] for begin in (0, 4)])[:5]
@@ -77,9 +84,7 @@ def test_it_answers_and_maps_no_library_of_tensorflow(tmp_path: Path) -> None:
 @pytest.mark.parametrize("file", ["m.tflite", "m.onnx"])
 def test_a_file_that_is_no_model_ends_the_start_with_its_name(tmp_path: Path, file: str) -> None:
     (tmp_path / file).write_text("I am no model.\n" * 30)
-    process, _ = predictor_of(spec_of(tmp_path, name="net", file=file, input={"shape": [4, 4, 3]}))
-    try:
-        with pytest.raises(ConfigurationError, match=f"the model cannot be loaded: net: .*{file}"):
-            process.start(lambda: False)
-    finally:
-        process.stop()
+    spec = spec_of(tmp_path, name="net", file=file, input={"shape": [4, 4, 3]})
+    refused = pytest.raises(ConfigurationError, match=f"the model cannot be loaded: net: .*{file}")
+    with predictor_of(spec) as (process, _), refused:
+        process.start(lambda: False)
