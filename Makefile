@@ -10,6 +10,8 @@ SERVICES = $(or $(PYTHON),python3) -m dev.servers
 # Python 3.12 and later count lines at nearly no cost; 3.11 traces them.
 COVER = COVERAGE_CORE=$$($(BIN)/python -c 'import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")') \
 	$(BIN)/python -m pytest --cov --cov-report=
+# The command for a model of yours: make run MODEL=flowers.keras
+SERVE = $(if $(MODEL),serve "$(MODEL)" $(if $(LABELS),--labels "$(LABELS)"))
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check
 
 .DEFAULT_GOAL := help
@@ -18,8 +20,8 @@ PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
 
-run: $(VENV)/.installed ## install missing packages, start the service and classify a photo (CONFIG=FILE, ARGS="--port N")
-	@set -a; test ! -f build/services.env || . ./build/services.env; exec $(BIN)/python server.py --config $(CONFIG) $(ARGS)
+run: $(VENV)/.installed ## install missing packages, start the service and classify a photo (MODEL=FILE LABELS=FILE, CONFIG=FILE, ARGS="--port N")
+	@set -a; test ! -f build/services.env || . ./build/services.env; exec $(BIN)/python server.py $(SERVE) --config $(CONFIG) $(ARGS)
 
 flower: $(VENV)/.installed ## watch the service's tasks on http://127.0.0.1:5555 (FLOWER_BASIC_AUTH=NAME:PASSWORD make flower)
 	@INFERENCE_CONFIG=$(CONFIG) exec $(BIN)/celery -A tasks flower $(ARGS)

@@ -14,7 +14,7 @@ from types import FrameType
 import urllib3
 
 from inference.container import Services
-from inference.errors import ConfigurationError
+from inference.errors import ConfigurationError, ServiceUnavailable
 from inference.launcher import embedded_broker
 from inference.launcher.server_checks import check_servers
 from inference.launcher.start_checks import check_everything, check_open_files
@@ -129,10 +129,14 @@ class _Service:
 
     def _report_rates(self) -> None:
         """Print how fast each model runs here, as the worker measured it at the warm-up."""
-        for worker in Services(self._settings).presence.workers():
-            for model in worker.models:
-                alone = f"one image takes {model.predict_ms:.1f} ms"
-                _print(f"{model.name}: {model.images_per_s:.0f} images/s here by {model.runtime}; {alone}")
+        try:
+            workers = Services(self._settings).presence.workers()
+        except ServiceUnavailable:
+            return
+        warm = {model.name: model for worker in workers for model in worker.models if model.name in self._models}
+        for model in warm.values():
+            alone = f"one image takes {model.predict_ms:.1f} ms"
+            _print(f"{model.name}: {model.images_per_s:.0f} images/s here by {model.runtime}; {alone}")
 
     def _classify(self, sample: Path) -> None:
         fields = {"image": (sample.name, sample.read_bytes())}

@@ -10,13 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from inference.domain import ImageHeader
 from inference.errors import ConfigurationError, InferenceError
 from inference.imaging import ImageLimits, decode_into, inspect
 from inference.models.predictor.arena import SlotArena
 from inference.models.predictor.client import PredictorProcess
 from inference.models.spec import ModelSpec
 from inference.settings import Settings
+
+#: Name of the library that runs converted models.
+LITERT = "LiteRT"
 
 _TOP = 5
 _RESIDENT = re.compile(r"^VmRSS:\s+(\d+) kB$", re.MULTILINE)
@@ -35,6 +37,7 @@ class Trial:
 
     Args:
         runtime: the library that ran it.
+        reason: why the service would use it, or not another one; empty if there is no choice.
         is_chosen: whether the service would use this runtime.
         cost_ms: milliseconds of a batch, by its size.
         memory_mb: resident memory of the process that has it loaded, MiB; None where the system does not tell.
@@ -43,6 +46,7 @@ class Trial:
 
     model: str
     runtime: str
+    reason: str
     is_chosen: bool
     classes: int
     cost_ms: dict[int, float]
@@ -58,20 +62,21 @@ def try_model(spec: ModelSpec, settings: Settings, photo: bytes | None) -> Itera
     """Yield the trial with the runtime that the service would use, then those with others, if there are any.
 
     Raises:
-        ConfigurationError: the model cannot be loaded, or does not fit its description.
-        InferenceError: the photo cannot be decoded, or the model fails on it.
+        ConfigurationError: the model cannot be loaded, or does not fit its description; the photo cannot be decoded.
+        InferenceError: the model fails on the photo.
     """
     first = _try(spec, settings, photo, is_chosen=True)
     yield first
-    if spec.litert:
+    is_converted = first.runtime == LITERT and not any(file.path.suffix == ".tflite" for file in spec.local_files.values())
+    if is_converted:
         other = _try(spec.model_copy(update={"litert": False}), settings, photo, is_chosen=False)
-        if other.runtime != first.runtime:
-            yield other
+        yield other
 
 
 def table(trial: Trial) -> str:
     """Show a trial as lines for people."""
-    used = "  (the service uses this one)" if trial.is_chosen else ""
+    reason = f": {trial.reason}" if trial.reason else ""
+    used = f"  (the service uses this one{reason})" if trial.is_chosen else ""
     memory = "" if trial.memory_mb is None else f", {trial.memory_mb} MB resident"
     lines = [f"{trial.model} by {trial.runtime}: {trial.classes} values for an image{memory}{used}"]
     lines += [f"  batch of {size:>3}: {ms:9.2f} ms {size * 1000 / ms:9.1f} images/s" for size, ms in trial.cost_ms.items()]
@@ -99,30 +104,29 @@ def _try(spec: ModelSpec, settings: Settings, photo: bytes | None, *, is_chosen:
         load_timeout_s=options.load_timeout_s,
         gpu=settings.gpu,
     )
-    header = None if photo is None else _header(photo, spec, settings)
+    if photo is not None:
+        _decode(photo, arena, spec, settings)
     try:
         process.start(lambda: False)
         loaded = process.loaded[spec.name]
-        top: tuple[Guess, ...] = ()
-        if photo is not None and header is not None:
-            decode_into(arena.images[0], photo, header, spec.input, _limits(settings))
-            top = _top(process.predict(spec.name, [0]).values[0], spec.labels)
+        top = () if photo is None else _top(process.predict(spec.name, [0]).values[0], spec.labels)
         memory = _resident_mb(process.pid)
     finally:
         process.stop()
     cost = dict(loaded.cost_ms)
-    return Trial(spec.name, loaded.runtime, is_chosen, loaded.output_size, cost, round(loaded.images_per_s, 1), memory, top)
+    reason = loaded.runtime_reason if is_chosen else ""
+    return Trial(
+        spec.name, loaded.runtime, reason, is_chosen, loaded.output_size, cost, round(loaded.images_per_s, 1), memory, top
+    )
 
 
-def _header(photo: bytes, spec: ModelSpec, settings: Settings) -> ImageHeader:
+def _decode(photo: bytes, arena: SlotArena, spec: ModelSpec, settings: Settings) -> None:
+    limits = ImageLimits(settings.limits.max_pixels)
     try:
-        return inspect(photo, shape=None, dtype=None, content_type=None, spec=spec.input, limits=_limits(settings))
+        header = inspect(photo, shape=None, dtype=None, content_type=None, spec=spec.input, limits=limits)
+        decode_into(arena.images[0], photo, header, spec.input, limits)
     except InferenceError as error:
         raise ConfigurationError(f"--image: {error.detail}") from error
-
-
-def _limits(settings: Settings) -> ImageLimits:
-    return ImageLimits(settings.limits.max_pixels)
 
 
 def _top(values: Any, labels: Sequence[str]) -> tuple[Guess, ...]:

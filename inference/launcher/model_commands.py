@@ -9,16 +9,16 @@ import sys
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import orjson
 
 from inference.errors import ConfigurationError
-from inference.launcher.model_check import read_photo, table, try_model
-from inference.launcher.served_files import ServedFiles, ServedModel, serve_only, with_relative_paths
 from inference.models.inspection.description import Choices
-from inference.models.inspection.document import model_yaml
 from inference.settings import Settings
+
+if TYPE_CHECKING:
+    from inference.launcher.served_files import NamedModel, ServedFiles
 
 _ROOT = Path(__file__).parent.parent.parent
 _SIZE = re.compile(r"([1-9]\d{0,4})x([1-9]\d{0,4})")
@@ -37,7 +37,7 @@ _CHECK_EXAMPLES = """examples:
   server.py models check flowers.keras --image rose.jpg
   server.py models check models/efficientnet-lite0 --json
 
-exit code: 0 the model would be served, 1 a server or the image is the problem, 2 the file or its description is
+exit code: 0 the model would be served; 2 the file, its description or the image is wrong; 1 for anything else
 """
 _INIT_EXAMPLES = """example:
   server.py models init flowers.keras > model.yaml; server.py serve .
@@ -120,6 +120,8 @@ def prepare_serving(options: argparse.Namespace, settings: Settings) -> None:
     Raises:
         ConfigurationError, ServiceUnavailable: see `ServedFiles.read`.
     """
+    from inference.launcher.served_files import serve_only  # noqa: PLC0415 other commands need less memory
+
     files, models = _read(options, settings)
     serve_only(models, files.allowed)
     for model in models:
@@ -128,6 +130,8 @@ def prepare_serving(options: argparse.Namespace, settings: Settings) -> None:
 
 def check_models(options: argparse.Namespace, settings: Settings) -> int:
     """Try each model, and print the result; returns the exit code."""
+    from inference.launcher.model_check import read_photo, table, try_model  # noqa: PLC0415 as above
+
     photo = read_photo(options.image) if options.image else None
     _, models = _read(options, settings)
     documents = []
@@ -148,6 +152,9 @@ def check_models(options: argparse.Namespace, settings: Settings) -> int:
 
 def init_model(options: argparse.Namespace, settings: Settings) -> int:
     """Print a model.yaml; returns the exit code. Raises ConfigurationError if there is one already."""
+    from inference.launcher.served_files import with_relative_paths  # noqa: PLC0415 as above
+    from inference.models.inspection.document import model_yaml  # noqa: PLC0415 as above
+
     _, (model,) = _read(options, settings)
     described = with_relative_paths(model)
     if described is None:
@@ -156,7 +163,9 @@ def init_model(options: argparse.Namespace, settings: Settings) -> int:
     return 0
 
 
-def _read(options: argparse.Namespace, settings: Settings) -> tuple[ServedFiles, list[ServedModel]]:
+def _read(options: argparse.Namespace, settings: Settings) -> tuple[ServedFiles, list[NamedModel]]:
+    from inference.launcher.served_files import ServedFiles  # noqa: PLC0415 as above
+
     # the processes that read the models find this code from any working directory
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
     files = ServedFiles(settings)

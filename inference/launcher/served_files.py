@@ -28,7 +28,7 @@ _MAX_VARIABLE_BYTES = 120_000
 
 
 @dataclass(frozen=True)
-class ServedModel:
+class NamedModel:
     """A model that a command names.
 
     Args:
@@ -57,13 +57,13 @@ class ServedFiles:
         #: folders and files that the named models add to the allowed ones
         self.allowed: list[Path] = list(settings.model_files.allowed_folders or (_DEFAULT_FOLDER,))
 
-    def read_all(self, names: Sequence[str], choices: Choices) -> list[ServedModel]:
+    def read_all(self, names: Sequence[str], choices: Choices) -> list[NamedModel]:
         """Describe the models; the choices are for each of them. Raises the errors of `read`."""
         if len(names) > 1 and (choices.name or choices.labels):
             raise ConfigurationError("--name and --labels are for one model; a labels.txt beside each file is found")
         return [self.read(name, choices) for name in names]
 
-    def read(self, name: str, choices: Choices) -> ServedModel:
+    def read(self, name: str, choices: Choices) -> NamedModel:
         """Describe the model in a file, in a folder or at ``s3://BUCKET/KEY``.
 
         Raises:
@@ -80,19 +80,19 @@ class ServedFiles:
                 raise ConfigurationError(f"there is no file {name}")
             if path.suffix.lower() != _ARCHIVE:
                 _check(lambda: check_suffix(path), name)
-            self.allowed.append(path.parent)
+            self.allowed += [path.parent, path.resolve()]  # the file itself may be a link to another folder
         return self._read_file(location, choices)
 
-    def _read_folder(self, folder: Path, choices: Choices) -> ServedModel:
+    def _read_folder(self, folder: Path, choices: Choices) -> NamedModel:
         if choices.given:
             raise ConfigurationError(
                 f"{folder / DESCRIPTION_FILE} describes the model; change it, and leave out {choices.given[0]}"
             )
         self.allowed.append(folder)
         descriptions = read_folder(folder)
-        return ServedModel(str(folder.absolute()), tuple(self._resolve(each) for each in descriptions), None)
+        return NamedModel(str(folder.absolute()), tuple(self._resolve(each) for each in descriptions), None)
 
-    def _read_file(self, location: FileLocation, choices: Choices) -> ServedModel:
+    def _read_file(self, location: FileLocation, choices: Choices) -> NamedModel:
         shown = PurePosixPath(location.text).name
         try:
             found = self._files.find(location, Path(), "file")
@@ -107,7 +107,7 @@ class ServedFiles:
             raise ConfigurationError(
                 f"{shown} has {described.classes} classes, and there are {len(spec.labels)} {labels.origin}", field="labels"
             )
-        return ServedModel(dict(described.document), (spec,), described)
+        return NamedModel(dict(described.document), (spec,), described)
 
     def _labels(self, location: FileLocation, choices: Choices, facts: ModelFacts) -> LabelSource:
         if choices.labels is not None:
@@ -125,7 +125,10 @@ class ServedFiles:
     def _labels_beside(self, location: FileLocation) -> str | None:
         if location.bucket is None:
             path = Path(location.text).parent / LABELS_FILE
-            return str(path) if path.is_file() else None
+            if not path.is_file():
+                return None
+            self.allowed.append(path.resolve())
+            return str(path)
         beside = f"{location.text.rpartition('/')[0]}/{LABELS_FILE}"
         try:
             self._files.find(FileLocation.parse(beside), Path(), "labels_file")
@@ -145,7 +148,7 @@ class ServedFiles:
         return ModelFiles(self._settings.model_copy(update={"model_files": options}))
 
 
-def serve_only(models: Sequence[ServedModel], allowed: Sequence[Path]) -> None:
+def serve_only(models: Sequence[NamedModel], allowed: Sequence[Path]) -> None:
     """Set the variables that make these models the service's own, for this process and those that it starts.
 
     Raises:
@@ -159,7 +162,7 @@ def serve_only(models: Sequence[ServedModel], allowed: Sequence[Path]) -> None:
     os.environ["INFERENCE_MODEL_FILES__ALLOWED_FOLDERS"] = json.dumps([str(path.absolute()) for path in dict.fromkeys(allowed)])
 
 
-def with_relative_paths(model: ServedModel) -> Described | None:
+def with_relative_paths(model: NamedModel) -> Described | None:
     """Return the description for a model.yaml in the working directory: files below it have relative paths."""
     if model.described is None:
         return None

@@ -211,7 +211,7 @@ class Batcher(Stage):
     def _finish_batch(self, jobs: Sequence[Job], predictions: BatchPredictions) -> None:
         self._free(jobs)
         predicted_at_ms = self._clock.now_ms()
-        good = self._answers.are_good(predictions.values)
+        good = self._answers.are_good(predictions.values, predictions.step)
         for job, vector, is_good in zip(jobs, predictions.values, good, strict=True):
             job.timings["predict_ms"] = predictions.predict_ms
             if not is_good:

@@ -137,8 +137,9 @@ def test_only_two_processes_import_that_package() -> None:
         for file in modules(package)
         if "inference.models.loading" in (ROOT / file).read_text(encoding="utf-8") and LOADING not in file.parents
     ]
-    # the inspection of a SavedModel, in a process that ends, and the predictor process
-    assert importers == [Path("inference/models/inspection/saved_model.py"), Path("inference/models/predictor/process.py")]
+    # the inspection of a file, in a process that ends, and the predictor process
+    inspecting = [Path("inference/models/inspection/onnx.py"), Path("inference/models/inspection/saved_model.py")]
+    assert importers == [*inspecting, Path("inference/models/predictor/process.py")]
 
 
 @pytest.mark.parametrize(

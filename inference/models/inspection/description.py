@@ -11,6 +11,7 @@ from typing import Any
 
 from inference.errors import ConfigurationError
 from inference.models.inspection.facts import FileFormat, ModelFacts, Size
+from inference.models.inspection.suffixes import SUFFIXES
 
 _SCALES = """--scale 1/255     values from 0 to 1
   --scale -1..1     values from -1 to 1
@@ -20,8 +21,10 @@ _MAX_NAME_LENGTH = 64
 _CHANNELS = (1, 3)
 #: Dimensions of a batch of images.
 _RANK = 4
-#: Types of inputs that hold pixels.
-_PIXEL_TYPES = ("uint8", "int8")
+_PIXEL_TYPE = "uint8"
+#: Real values of a quantised input for each scale, and the allowed difference as a share of their distance.
+_QUANTISED_RANGES = {"none": (0.0, 255.0), "1/255": (0.0, 1.0), "-1..1": (-1.0, 1.0)}
+_RANGE_TOLERANCE = 0.05
 #: Formats whose reader converts an image to the type that the graph takes.
 _CASTING = (FileFormat.KERAS, FileFormat.H5, FileFormat.SAVED_MODEL)
 _PROBABILITIES = ("softmax", "sigmoid")
@@ -73,7 +76,8 @@ class Described:
 
 def model_name(file: str) -> str:
     """Make a model's name from that of its file: "My Flowers.keras" becomes "my-flowers"."""
-    stem = file if file.startswith(".") else file.partition(".")[0] if PurePosixPath(file).suffix else file
+    path = PurePosixPath(file)
+    stem = path.stem if path.suffix.lower() in (*SUFFIXES, ".zip") else file
     plain = unicodedata.normalize("NFKD", stem).encode("ascii", "ignore").decode().lower()
     name = re.sub(r"[^a-z0-9._]+", "-", plain).strip("-._")[:_MAX_NAME_LENGTH].rstrip("-._")
     return name or "model"
@@ -98,7 +102,7 @@ def describe(facts: ModelFacts, *, file: str, location: str, choices: Choices, l
     image |= {key: value for key in ("channel_order", "resize") if (value := getattr(choices, key)) is not None}
     image["scale"] = scale
     if scale == "none":
-        image["dtype"] = "uint8" if facts.format in _CASTING or facts.input_dtype in _PIXEL_TYPES else "float32"
+        image["dtype"] = "uint8" if facts.format in _CASTING or facts.input_dtype != "float32" else "float32"
     image["raw"] = "pixels"
     document: dict[str, Any] = {"name": choices.name or model_name(file), "version": "1", "file": location, **labels.keys}
     if choices.threshold is not None:
@@ -109,7 +113,7 @@ def describe(facts: ModelFacts, *, file: str, location: str, choices: Choices, l
     if task is not None:
         document["task"] = task
     size = "x".join(map(str, shape))
-    counted = f"{classes} {'labels' if task else 'classes'}" if classes else "classes not in the file"
+    counted = f"{classes} classes{', several for an image' if task else ''}" if classes else "classes not in the file"
     ending = f" ({output or facts.activation})" if output or facts.activation else ""
     order = "" if layout == "nhwc" else f" {layout}"
     summary = f"{facts.format}, images {size}{order} {facts.input_dtype}, {counted}{ending}, {labels.origin}, {scaling}"
@@ -153,17 +157,30 @@ def _scaling(facts: ModelFacts, file: str, choices: Choices) -> tuple[str, str]:
             choices.scale,
             "pixels as they are (--scale)" if choices.scale == "none" else f"pixels scaled by --scale {choices.scale}",
         )
-    if facts.input_dtype in _PIXEL_TYPES:
+    if facts.input_dtype == _PIXEL_TYPE:
         return "none", f"pixels as they are (the input is {facts.input_dtype})"
+    if (quantised := _quantised_scale(facts.input_range)) is not None:
+        return quantised, f"pixels scaled by {quantised}, as the quantisation of its input says"
     found = facts.scaling
     if found is not None and found.fits_pixels:
-        return "none", f"pixels as they are ({found.origin} makes them {found.low:.3g} to {found.high:.3g})"
+        result = "scales them" if found.low is None or found.high is None else f"makes them {found.low:.3g} to {found.high:.3g}"
+        return "none", f"pixels as they are ({found.origin} {result})"
     why = "has no Rescaling or Normalization layer at its input"
     if found is not None:
         why = f"is not made for pixels of 0 to 255: {found.origin} would make them {found.low:.3g} to {found.high:.3g}"
     raise ConfigurationError(
         f"{file} {why}; say what it was trained with (in a model.yaml: input.scale):\n  {_SCALES}", field="input.scale"
     )
+
+
+def _quantised_scale(found: tuple[float, float] | None) -> str | None:
+    """Return the scale whose values a quantised input holds."""
+    if found is None:
+        return None
+    for scale, (low, high) in _QUANTISED_RANGES.items():
+        if max(abs(found[0] - low), abs(found[1] - high)) <= _RANGE_TOLERANCE * (high - low):
+            return scale
+    return None
 
 
 def _output(facts: ModelFacts, file: str, choices: Choices) -> tuple[str | None, str | None, int | None]:

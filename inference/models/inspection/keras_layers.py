@@ -29,6 +29,7 @@ _ARITHMETIC = {
 }
 #: Layers after the one with the classes that keep their number.
 _AFTER_CLASSES = {
+    "Reshape",
     "Softmax",
     "Activation",
     "Dropout",
@@ -102,27 +103,32 @@ def find_scaling(model: Layer) -> InputScaling | None:
 def find_output(model: Layer, depth: int = _MAX_DEPTH) -> Output:
     """Find the activation of the output, and the number of classes, from the last layers."""
     layers = layers_of(model)
-    named = {layer.name: layer for layer in layers}
+    places = {layer.name: place for place, layer in enumerate(layers)}
     ends = _output_names(model.config.get("output_layers")) or [layer.name for layer in layers[-1:]]
-    if len(ends) != 1 or ends[0] not in named:
+    if len(ends) != 1 or ends[0] not in places:
         return Output(count=max(1, len(ends)))
-    activation, place = None, layers.index(named[ends[0]])
-    while place >= 0:
+    activation, reshaped, place = None, None, places[ends[0]]
+    for _ in layers:  # not for ever, if the configuration has a circle
         layer = layers[place]
         if layers_of(layer) and depth:
             inner = find_output(layer, depth - 1)
-            return Output(classes=inner.classes, activation=activation or inner.activation)
+            return Output(classes=reshaped or inner.classes, activation=activation or inner.activation)
         activation = activation or _activation(layer)
         classes = layer.config.get("units") or layer.config.get("filters")
         if isinstance(classes, int):
-            return Output(classes=classes, activation=activation)
-        if layer.kind == "Reshape" and isinstance(layer.config.get("target_shape"), list):
-            sizes = [size for size in layer.config["target_shape"] if isinstance(size, int)]
-            return Output(classes=prod(sizes) if min(sizes, default=0) > 0 else None, activation=activation)
-        if layer.kind not in _AFTER_CLASSES:
+            return Output(classes=reshaped or classes, activation=activation)
+        reshaped = reshaped or _target_size(layer)
+        place = places.get(layer.inbound[0], -1) if layer.inbound else place - 1
+        if layer.kind not in _AFTER_CLASSES or place < 0:
             break
-        place = layers.index(named[layer.inbound[0]]) if layer.inbound and layer.inbound[0] in named else place - 1
-    return Output(activation=activation)
+    return Output(classes=reshaped, activation=activation)
+
+
+def _target_size(layer: Layer) -> int | None:
+    """Return the number of values that a Reshape layer gives for one image; None for other layers, or if it is open."""
+    shape = layer.config.get("target_shape") if layer.kind == "Reshape" else None
+    sizes = [size for size in shape if isinstance(size, int)] if isinstance(shape, list) else []
+    return prod(sizes) if min(sizes, default=0) > 0 else None
 
 
 def _follow(model: Layer, walk: _Walk, depth: int) -> None:
@@ -169,10 +175,10 @@ def _apply(layer: Layer, values: PixelRange) -> bool:
 
 
 def _normalize(layer: Layer, values: PixelRange) -> None:
-    """Apply a Normalization layer. One that was adapted to data has its mean in the weights, and is taken at its word."""
+    """Apply a Normalization layer. One that was adapted to data has its mean in the weights, which are not read."""
     mean, variance = layer.config.get("mean"), layer.config.get("variance")
     if mean is None or variance is None:
-        values.apply(np.multiply, 1 / 255, "a Normalization layer")
+        values.apply_unknown("a Normalization layer adapted to data")
         return
     values.apply(np.subtract, _numbers(mean), "a Normalization layer")
     values.apply(np.divide, np.sqrt(_numbers(variance)), "a Normalization layer")

@@ -16,7 +16,7 @@ from inference.models.inspection.value_range import PixelRange
 from inference.models.labels import read_labels
 from inference.models.unpacking import ModelFileLimits, check_archive, read_member
 
-_IDENTIFIER = slice(4, 8), b"TFL3"
+_IDENTIFIER = b"TFL3"
 _MAX_LABELS_BYTES = 2**24
 _ARITHMETIC = {"MUL": np.multiply, "ADD": np.add, "SUB": np.subtract, "DIV": np.divide}
 _KEEPING = {"DEQUANTIZE", "QUANTIZE", "CAST", "RESHAPE", "PAD", "TRANSPOSE"}
@@ -29,17 +29,17 @@ def read_litert(path: Path, limits: ModelFileLimits) -> ModelFacts:
     if path.stat().st_size > limits.max_bytes:
         raise ConfigurationError(f"has more than {limits.max_bytes} bytes (model_files.max_unpacked_mb)")
     content = path.read_bytes()
-    place, identifier = _IDENTIFIER
-    if content[place] != identifier:
+    if content[4:8] != _IDENTIFIER:
         raise ConfigurationError("is not a LiteRT file")
     graph = _Graph(content)
     inputs = [graph.tensor(number) for number in graph.inputs]
     outputs = [graph.tensor(number) for number in graph.outputs]
-    sizes = outputs[0].ShapeAsNumpy() if outputs else ()
+    sizes: Any = outputs[0].ShapeAsNumpy() if outputs else ()
     return ModelFacts(
         format=FileFormat.LITERT,
         input_shapes=tuple(_shape(tensor) for tensor in inputs),
         input_dtype=graph.type_name(inputs[0]) if inputs else "float32",
+        input_range=graph.quantised_range(inputs[0]) if inputs else None,
         output_count=len(outputs),
         classes=int(sizes[-1]) if np.size(sizes) else None,
         activation=graph.activation(),
@@ -67,6 +67,14 @@ class _Graph:
 
     def type_name(self, tensor: Any) -> str:
         return self._types.get(tensor.Type(), "unknown").lower()
+
+    def quantised_range(self, tensor: Any) -> tuple[float, float] | None:
+        """Return the real values of the smallest and the largest integer; None for other types than int8."""
+        found = tensor.Quantization()
+        if self.type_name(tensor) != "int8" or found is None or found.ScaleLength() != 1:
+            return None
+        scale, zero_point = float(found.Scale(0)), int(found.ZeroPoint(0))
+        return (-128 - zero_point) * scale, (127 - zero_point) * scale
 
     def activation(self) -> str | None:
         """Find the activation that gives the first output."""
@@ -117,8 +125,8 @@ def _names(enumeration: Any) -> Mapping[int, str]:
 
 
 def _shape(tensor: Any) -> tuple[int | None, ...]:
-    """Return the sizes of the signature, in which -1 is open, or those of the tensor; a batch of 1 counts as open."""
-    sizes = tensor.ShapeSignatureAsNumpy() if tensor.ShapeSignatureLength() else tensor.ShapeAsNumpy()
+    """Return the sizes of the signature, in which -1 is open, or those of the tensor."""
+    sizes: Any = tensor.ShapeSignatureAsNumpy() if tensor.ShapeSignatureLength() else tensor.ShapeAsNumpy()
     return tuple(None if size < 0 else int(size) for size in np.atleast_1d(sizes))
 
 

@@ -9,37 +9,35 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from inference.models.inspection.facts import FileFormat, ModelFacts, Size
+from inference.models.inspection.facts import FileFormat, ModelFacts
+from inference.models.inspection.suffixes import onnx_file
+from inference.models.unpacking import ModelFileLimits
 
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
 #: Names under which exporters store labels; `names` is that of Ultralytics.
 _LABEL_KEYS = ("labels", "names", "classes", "class_names")
-_ERRORS_ONLY = 3
+_ACTIVATIONS = {"Softmax": "softmax", "Sigmoid": "sigmoid", "Gemm": "linear", "MatMul": "linear"}
+#: Dimensions of an output: batch, classes.
+_OUTPUT_RANK = 2
 
 
-def read_onnx(path: Path) -> ModelFacts:
-    """Read the model's interface with onnxruntime. Raises the errors of onnxruntime, and ImportError without it."""
-    import onnxruntime  # type: ignore[import-untyped] # noqa: PLC0415 an extra
+def read_onnx(path: Path, limits: ModelFileLimits) -> ModelFacts:
+    """Read the interface of a file, or of the one in a folder, with onnxruntime. Raises ConfigurationError, ImportError."""
+    from inference.models.loading.onnx_files import OnnxFile  # noqa: PLC0415 imports onnxruntime, an extra
 
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = _ERRORS_ONLY
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    inputs, outputs = session.get_inputs(), session.get_outputs()
-    last = outputs[0].shape if outputs else []
-    kind = inputs[0].type if inputs else ""
+    inside = onnx_file(path) if path.is_dir() else None
+    file = OnnxFile.open(inside or path, limits.max_bytes, has_folder=inside is not None)
+    kind = next(iter(file.input_types), "")
+    last = next(iter(file.output_shapes), ())
     return ModelFacts(
         format=FileFormat.ONNX,
-        input_shapes=tuple(_sizes(found.shape) for found in inputs),
+        input_shapes=tuple(file.input_shapes),
         input_dtype=_DTYPES.get(kind, kind.removeprefix("tensor(").removesuffix(")")),
-        output_count=len(outputs),
-        classes=_sizes(last)[1] if len(last) == _RANK else None,
-        labels=labels_of(session.get_modelmeta().custom_metadata_map),
+        output_count=len(file.output_names),
+        classes=last[1] if len(last) == _OUTPUT_RANK else None,
+        activation=_ACTIVATIONS.get(file.last_operation(0)) if file.output_names else None,
+        labels=labels_of(file.metadata),
     )
-
-
-#: Dimensions of an output: batch, classes.
-_RANK = 2
 
 
 def labels_of(metadata: Mapping[str, str]) -> tuple[str, ...]:
@@ -48,18 +46,14 @@ def labels_of(metadata: Mapping[str, str]) -> tuple[str, ...]:
     found: Any = None
     with suppress(ValueError):
         found = json.loads(text)
-    if found is None and text.lstrip().startswith(("[", "{", "(")):
+    is_python = text.lstrip().startswith(("[", "{", "("))
+    if found is None and is_python:
         with suppress(ValueError, SyntaxError, MemoryError, RecursionError):
             found = ast.literal_eval(text)
-    if found is None:
+    if found is None and not is_python:
         found = text.splitlines() if "\n" in text.strip() else text.split(",")
     if isinstance(found, dict):
         with suppress(ValueError, TypeError):
             found = [label for _, label in sorted((int(number), label) for number, label in found.items())]
     labels = [str(label).strip() for label in found] if isinstance(found, list | tuple) else []
     return tuple(labels) if labels and all(labels) else ()
-
-
-def _sizes(shape: Any) -> tuple[Size, ...]:
-    """Replace names of open dimensions by None."""
-    return tuple(size if isinstance(size, int) else None for size in shape)

@@ -1,10 +1,11 @@
 """Inspection of one model file in a process of its own: `python -m inference.models.inspection.process PATH MAX_BYTES`.
 
-The process writes a JSON document with the facts or an error. A file that ends it, or takes too long, hurts nothing else.
+The process writes a line of JSON: the facts, or the text of an error. A file that ends it, or takes too long, hurts nothing else.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -21,9 +22,11 @@ from inference.models.unpacking import ModelFileLimits
 
 _MODULE = "inference.models.inspection.process"
 _FACTS = TypeAdapter(ModelFacts)
-#: Exit code for an error that the last line of the errors describes.
+#: Exit code for an error that the last line of the output describes.
 _REFUSED = 3
 _TIMEOUT_S = 300.0
+#: Extra of the distribution that installs a package.
+_EXTRAS = {"tensorflow": "tensorflow", "h5py": "tensorflow", "ai_edge_litert": "litert", "onnxruntime": "onnx"}
 
 
 def inspect_file(path: Path, limits: ModelFileLimits) -> ModelFacts:
@@ -41,11 +44,10 @@ def inspect_file(path: Path, limits: ModelFileLimits) -> ModelFacts:
     except subprocess.TimeoutExpired:
         raise ConfigurationError(f"took more than {_TIMEOUT_S:g} s to read") from None
     if done.returncode == 0:
-        return _FACTS.validate_json(done.stdout)
-    lines = done.stderr.decode(errors="replace").strip().splitlines()
-    if done.returncode == _REFUSED and lines:
-        raise ConfigurationError(lines[-1])
-    raise ConfigurationError(f"ended the process that read it (exit code {done.returncode}): {lines[-1] if lines else ''}")
+        return _FACTS.validate_json(_last_line(done.stdout))
+    if done.returncode == _REFUSED:
+        raise ConfigurationError(json.loads(_last_line(done.stdout)))
+    raise ConfigurationError(f"ended the process that read it (exit code {done.returncode}): {_last_line(done.stderr)}")
 
 
 def read_facts(path: Path, limits: ModelFileLimits) -> ModelFacts:
@@ -55,7 +57,7 @@ def read_facts(path: Path, limits: ModelFileLimits) -> ModelFacts:
     except ConfigurationError:
         raise
     except ImportError as error:
-        raise ConfigurationError(f"needs the package {error.name}, which is not installed") from error
+        raise ConfigurationError(f"needs {error.name}, which is not installed{_install(error.name)}") from error
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise ConfigurationError(f"cannot be read: {_first_line(error)}") from error
     except Exception as error:  # a library's error for a damaged file may be of any type
@@ -79,10 +81,20 @@ def _read(path: Path, limits: ModelFileLimits) -> ModelFacts:
     if suffix == ".onnx":
         from inference.models.inspection.onnx import read_onnx  # noqa: PLC0415 as above
 
-        return read_onnx(path)
+        return read_onnx(path, limits)
     from inference.models.inspection.saved_model import read_saved_model  # noqa: PLC0415 as above
 
     return read_saved_model(path)
+
+
+def _install(package: str | None) -> str:
+    extra = _EXTRAS.get((package or "").partition(".")[0])
+    return f': pip install "rohe-inference-service[{extra}]"' if extra else ""
+
+
+def _last_line(output: bytes) -> str:
+    """Return the last line: libraries may have written others before it."""
+    return (output.decode(errors="replace").strip().splitlines() or [""])[-1]
 
 
 def _first_line(error: Exception) -> str:
@@ -94,9 +106,9 @@ def _main() -> int:
     try:
         facts = read_facts(Path(path), ModelFileLimits(int(max_bytes)))
     except ConfigurationError as error:
-        sys.stderr.write(f"\n{error.detail}\n")
+        sys.stdout.write(f"\n{json.dumps(error.detail)}\n")
         return _REFUSED
-    sys.stdout.buffer.write(_FACTS.dump_json(facts))
+    sys.stdout.write(f"\n{_FACTS.dump_json(facts).decode()}\n")
     return 0
 
 

@@ -25,15 +25,27 @@ _ADVICE = {
 
 
 def check_suffix(path: Path) -> str:
-    """Return the suffix of a model's file in lower case, "" for a SavedModel's folder. Raises ConfigurationError for others."""
+    """Return the suffix of a model's file in lower case, that of an ONNX file in a folder, or "" for a SavedModel's folder.
+
+    Raises:
+        ConfigurationError: it is none of these.
+    """
     if path.is_dir():
-        if not _has_graph(path):
-            raise ConfigurationError("is a folder without a model.yaml, and not a SavedModel, which has a saved_model.pb")
-        return ""
+        if _has_graph(path):
+            return ""
+        if onnx_file(path) is not None:
+            return ".onnx"
+        raise ConfigurationError("is a folder without a model.yaml, and not a SavedModel, which has a saved_model.pb")
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise ConfigurationError(_ADVICE.get(suffix, f"is not a model: serve {_KINDS}"))
     return suffix
+
+
+def onnx_file(folder: Path) -> Path | None:
+    """Find the only ONNX file of a folder, whose weights may be in other files beside it."""
+    found = [path for path in folder.iterdir() if path.suffix.lower() == ".onnx"]
+    return found[0] if len(found) == 1 else None
 
 
 def _has_graph(folder: Path) -> bool:

@@ -19,6 +19,7 @@ class PixelRange:
     def __init__(self) -> None:
         self._ends: NDArray[np.float64] = np.array([[0.0], [_MAX_PIXEL]])
         self._origins: list[str] = []
+        self._is_known = True
 
     def apply(self, function: Callable[[Any, Any], Any], operand: ArrayLike, origin: str, *, is_first: bool = False) -> None:
         """Apply an operation of two operands, such as `np.multiply`, to all pixels.
@@ -42,9 +43,16 @@ class PixelRange:
         self._ends = ends
         self._origins.append(origin)
 
+    def apply_unknown(self, origin: str) -> None:
+        """Apply a scaling whose numbers are not known."""
+        self._is_known = False
+        self._origins.append(origin)
+
     def found(self) -> InputScaling | None:
         """Return the scaling that was applied; None if there was none."""
         if not self._origins:
             return None
         origin = " and ".join(dict.fromkeys(self._origins))
+        if not self._is_known:
+            return InputScaling(origin, None, None)
         return InputScaling(origin, float(self._ends.min()), float(self._ends.max()))

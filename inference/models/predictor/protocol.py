@@ -41,10 +41,13 @@ class Loaded:
     output_size: int
     #: milliseconds of a batch of one image
     predict_ms: float
-    #: the library that runs it, for log lines and pages
+    #: the library that runs it, and why it does, for log lines and pages
     runtime: str = ""
+    runtime_reason: str = ""
     #: images per second at the fastest batch size; 0 if that was not measured
     images_per_s: float = 0.0
+    #: difference between two values of a quantised output
+    output_step: float = 0.0
     #: milliseconds of a batch, by its size
     cost_ms: Mapping[int, float] = field(default_factory=dict)
 
