@@ -16,6 +16,7 @@ import orjson
 from inference.errors import ConfigurationError
 from inference.models.inspection.description import Choices
 from inference.settings import Settings
+from inference.settings.installation import COMMAND
 
 if TYPE_CHECKING:
     from inference.launcher.served_files import NamedModel, ServedFiles
@@ -58,7 +59,7 @@ def add_commands(
         parents=[shared, address, choices],
         help="serve model files: everything on this machine",
         description="Serve models with everything on this machine, as without a command.",
-        epilog=_SERVE_EXAMPLES,
+        epilog=_with_command(_SERVE_EXAMPLES),
         formatter_class=raw,
     )
     serve.add_argument("models", nargs="+", metavar="MODEL", help=_WHERE)
@@ -69,7 +70,7 @@ def add_commands(
         parents=[shared, choices],
         help="load and time a model, without the service",
         description="Load, warm up and time a model with each runtime, without the service.",
-        epilog=_CHECK_EXAMPLES,
+        epilog=_with_command(_CHECK_EXAMPLES),
         formatter_class=raw,
     )
     check.add_argument("models", nargs="+", metavar="MODEL", help=_WHERE)
@@ -79,13 +80,18 @@ def add_commands(
         "init",
         parents=[shared, choices],
         help="write a model.yaml to go on with, to the standard output",
-        epilog=_INIT_EXAMPLES,
+        epilog=_with_command(_INIT_EXAMPLES),
         formatter_class=raw,
     )
     init.add_argument("models", nargs=1, metavar="MODEL", help=_WHERE)
     check.set_defaults(model_action=check_models)
     init.set_defaults(model_action=init_model)
     return serve, models
+
+
+def _with_command(examples: str) -> str:
+    """Name the command as the user typed it: from a wheel it is another one."""
+    return examples.replace("server.py", COMMAND)
 
 
 def _choices_parser() -> argparse.ArgumentParser:

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from inference.models.inspection.description import Described
+from inference.settings.installation import COMMAND
 
 _COMMENTS = {
     "name": "also in the name of the queue: predict.NAME",
@@ -23,7 +24,7 @@ _COMMENTS = {
     "output.activation": "makes probabilities of the graph's output",
     "task": "an image has any number of labels",
 }
-_HEADER = """# Description of a model; docs/models.md has all keys. Serve it with: python server.py serve FOLDER
+_HEADER = """# Description of a model; docs/models.md has all keys. Serve it with: {command} serve FOLDER
 # Found: {found}
 """
 #: Keys that people change first, with their defaults.
@@ -35,7 +36,7 @@ def model_yaml(described: Described) -> str:
     document = dict(described.document)
     document["input"] = _SHOWN_DEFAULTS | dict(document["input"])
     comments = _COMMENTS | {"input.scale": described.scaling}
-    return _HEADER.format(found=described.summary) + "".join(_lines(document, "", comments))
+    return _HEADER.format(found=described.summary, command=COMMAND) + "".join(_lines(document, "", comments))
 
 
 def _lines(values: Mapping[str, Any], prefix: str, comments: Mapping[str, str]) -> list[str]:
