@@ -52,7 +52,7 @@ def test_a_threshold_is_compared_in_the_precision_of_the_values() -> None:
 
 def test_a_single_label_model_has_no_labels_in_its_answers() -> None:
     result = builder().build(VALUES)
-    assert (result.labels, result.top, result.lists()) == (None, None, {})
+    assert (result.labels, result.top, result.optional_members()) == (None, None, {})
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_a_single_label_model_has_no_labels_in_its_answers() -> None:
 )
 def test_a_request_chooses_the_number_of_top_classes(described: int | None, asked: int | None, expected: list[int]) -> None:
     result = builder(top_k=described).build(VALUES, asked)
-    assert result.lists() == {
+    assert result.optional_members() == {
         "top": [{"class": index, "label": LABELS[index], "confidence": VALUES[index]} for index in expected]
     }
 
@@ -81,7 +81,7 @@ def test_a_result_is_the_same_after_its_way_through_redis(keys: dict[str, Any]) 
     result = builder(**keys).build(VALUES)
     read = decode_outcome(encode_outcome(Outcome(TaskStatus.SUCCEEDED, result))).result
     assert read is not None
-    assert read.lists() == result.lists()
+    assert read.optional_members() == result.optional_members()
     np.testing.assert_array_equal(read.prediction, VALUES)
 
 
