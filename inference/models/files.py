@@ -52,8 +52,8 @@ class ModelFiles:
             ConfigurationError: a file is in a place that is not allowed, has a wrong digest, or is of a wrong kind.
             ServiceUnavailable: the object store does not answer.
         """
-        found = {key: self.find(location, description.folder, key) for key, location in description.locations.items()}
         code, has_preprocess = self._find_code(description)
+        found = {key: self.find(location, description.folder, key) for key, location in description.locations.items()}
         known = dict(description) | {"local_files": found, "digest": _model_digest(found, code)}
         known |= {"code_file": code, "has_preprocess": has_preprocess}
         known |= {"max_unpacked_bytes": self._limits.max_bytes, "min_free_bytes": self._limits.min_free_bytes}

@@ -59,7 +59,7 @@ class ServedModel:
         return measure_costs(run, sizes)
 
     def answer(self, slots: tuple[int, ...]) -> tuple[NDArray[np.float32], tuple[CustomResult, ...]]:
-        """Predict the images in `slots`, with the model's code if it has any: values as `predict` returns them, and its results."""
+        """Predict the images in `slots`, and run the model's code if it has any; returns values, and the code's results."""
         if self._code is None:
             return self.predict(slots), ()
         failures: dict[int, Failed] = {}
