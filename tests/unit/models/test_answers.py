@@ -76,9 +76,11 @@ def test_top_begins_with_the_class_of_the_result(values: list[float], count: int
     assert found == sorted(values, reverse=True)[:count]
 
 
+@pytest.mark.parametrize("custom", [None, b'{"a":[1,null]}'], ids=["no code", "code"])
 @pytest.mark.parametrize("keys", [{}, {"top_k": 2}, {"task": "multi_label"}, {"task": "multi_label", "top_k": 3}], ids=str)
-def test_a_result_is_the_same_after_its_way_through_redis(keys: dict[str, Any]) -> None:
-    result = builder(**keys).build(VALUES)
+def test_a_result_is_the_same_after_its_way_through_redis(keys: dict[str, Any], custom: bytes | None) -> None:
+    result = builder(**keys).build(VALUES, custom=custom)
+    assert result.custom == (custom and {"a": [1, None]})
     read = decode_outcome(encode_outcome(Outcome(TaskStatus.SUCCEEDED, result))).result
     assert read is not None
     assert read.optional_members() == result.optional_members()
