@@ -164,7 +164,7 @@ def test_lists_of_classes_arrive_with_their_values(world: SinkWorld) -> None:
 
 
 def test_what_the_code_of_a_model_returned_arrives_as_it_is(world: SinkWorld) -> None:
-    custom = {"margin": 0.25, "n": 2**53 - 1, "$set": {"a.b": [None, True, "größer"]}, "": {}}
+    custom = {"margin": 0.25, "n": 2**53 - 1, "größe": {"list": [None, True, "größer"]}, "empty": {}}
     world.sink.write([a_document("task") | {"custom": custom}])
     (document,) = world.documents()
     assert document["custom"] == custom
