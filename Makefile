@@ -13,7 +13,7 @@ COVER = COVERAGE_CORE=$$($(BIN)/python -c 'import sys; print("sysmon" if sys.ver
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run flower test test-fast lint format services services-stop services-status bench bench-peers overload clean
+.PHONY: help run flower test test-fast lint format openapi services services-stop services-status bench bench-peers overload clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -46,6 +46,10 @@ lint: $(VENV)/.installed-dev ## ruff, mypy, and hadolint for the Dockerfiles
 format: $(VENV)/.installed-dev ## format the code, and fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+openapi: $(VENV)/.installed ## write the description of the API, docs/openapi.json, from the code
+	$(BIN)/python -m api.openapi > docs/openapi.json.new
+	mv docs/openapi.json.new docs/openapi.json
 
 services: ## start the real Redis, MinIO, Kafka, MongoDB-protocol server and RabbitMQ; addresses in build/services.env
 	@$(SERVICES) start $(ARGS)

@@ -47,7 +47,8 @@ class WebSecurity:
             added.append(HSTS)
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-            return start_response(status, headers + added, exc_info)
+            own = {name for name, _ in headers}  # a page has a content policy of its own
+            return start_response(status, headers + [header for header in added if header[0] not in own], exc_info)
 
         error = self._hosts.error(environ) or self._rules.error(environ, origin)
         if error is not None:
