@@ -6,10 +6,10 @@ They describe what `api/views/` writes: the tests' client compares every answer 
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import Field
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 from inference.errors import ERRORS_BY_CODE, ConfigurationError
 

@@ -21,9 +21,9 @@ from inference import __version__
 from inference.errors import InferenceError
 
 _DESCRIPTION = """\
-Every error is a problem (RFC 9457, `application/problem+json`) with a stable `code`. Nothing in a request is ignored: an unknown parameter
-or form field is answered with 400. Documents may get more members: ignore those that you do not know. Every answer has an
-`X-Request-ID`, the request's own if it sends one."""
+Every error is a problem (RFC 9457, `application/problem+json`) with a stable `code`. Nothing in a request is ignored: an unknown
+parameter or form field is answered with 400. Documents may get more members: ignore those that you do not know. Every answer
+has an `X-Request-ID`, the request's own if it sends one."""
 _TAGS = {
     "predictions": "classify images",
     "tasks": "one image on its way through the service",
@@ -63,7 +63,7 @@ def openapi_document() -> bytes:
             description=_DESCRIPTION,
             license=License(name="Apache-2.0", identifier="Apache-2.0"),
         ),
-        servers=[Server(url=".")],  # relative to the document: right behind a proxy with any path
+        servers=[Server(url=".", description="this service")],  # relative to the document: right behind a proxy with any path
         tags=[Tag(name=name, description=text) for name, text in _TAGS.items()],
         paths=_paths(),
         components=Components(schemas=_schemas(), responses=_problem_responses(), headers=dict(HEADERS), links=dict(LINKS)),

@@ -65,7 +65,11 @@ _COMMAND_IN_QUERY = query_fields(CommandQuery, "each field of a command may also
 _COMMANDS = {
     JSON: Content(
         (ChangeEnsembleMode, LoadNewModel, LoadNewWeights),
-        examples={"load_new_model": {"command": "load_new_model", "model_id": "digits"}},
+        examples={
+            "load_new_model": {"command": "load_new_model", "model_id": "digits"},
+            "load_new_weights": {"command": "load_new_weights", "weights_url": "digits/2.keras", "model_id": "digits"},
+            "change_ensemble_mode": {"command": "change_ensemble_mode", "ensemble_mode": True},
+        },
     ),
     URLENCODED: Content((CommandForm,)),
 }
@@ -129,12 +133,12 @@ OPERATIONS: tuple[Operation, ...] = (
         "/inference/batch",
         "predictions",
         "Classify many images",
-        description="Each image becomes a task of its own; an image that is refused fails alone. As JSON: images that are already in the "
-        "object store.",
+        description="Each image becomes a task of its own; an image that is refused fails alone. As JSON: images that "
+        "are already in the object store.",
         parameters=(PREFER, IDEMPOTENCY_KEY, _OPTIONS_IN_QUERY),
         body={
             MULTIPART: Content((BatchForm,), part_types=_PART_TYPES),
-            JSON: Content((BatchReferences,), examples={"one_object": {"items": [{"object": "s3://uploads/photos/17.jpg"}]}}),
+            JSON: Content((BatchReferences,), examples={"objects": {"items": [{"object": "s3://inference/photos/17.jpg"}]}}),
         },
         answers=(
             Answer(

@@ -40,7 +40,8 @@ BATCH_ID = path_text("batch_id", pattern=f"^{TASK_ID_PATTERN}$")
 WAIT = query("wait", "seconds to wait for the end; at most `api.max_wait_s`", type="number", minimum=0)
 PREFER = _header(
     "Prefer",
-    "RFC 7240: `respond-async` is answered at once with 202; `wait=N` after N seconds at the latest, with 202 if there is no result yet",
+    "RFC 7240: `respond-async` is answered at once with 202; `wait=N` after N seconds at the latest, with 202 if there "
+    "is no result yet",
     type="string",
 )
 IDEMPOTENCY_KEY = _header(

@@ -1,15 +1,15 @@
 """Schemas of request bodies, and of query parameters that a form may have as fields too.
 
-A field of a form or a query is text there, so lists have other forms than in JSON. Members of a JSON object that are not named here are
-the client's own; other fields of a form or a query are refused.
+Fields of a form or a query are text, so lists have other forms there than in JSON. Members of a JSON object that are not named
+here are the client's own; other fields of a form or a query are refused.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import ConfigDict, Field, with_config
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 from inference.broker import HIGHEST_PRIORITY, USUAL_PRIORITY
 from inference.ids import MAX_REQUEST_ID_LENGTH
@@ -50,7 +50,7 @@ class Metadata(TypedDict):
 
 @_closed
 class Options(TypedDict):
-    """Options of one image as fields of a form or parameters of a query. A value may also come in two places, if it is the same."""
+    """Options of one image as fields of a form or parameters of a query."""
 
     request_id: NotRequired[RequestId]
     model: NotRequired[Model]
@@ -72,19 +72,25 @@ class PredictQuery(Options):
     metadata: NotRequired[Annotated[str, Field(description="the options as a JSON object")]]
 
 
+class _OneImage(TypedDict):
+    image: Annotated[File, Field(description="PNG, JPEG, WebP or .npy; the bytes of an array with shape and dtype")]
+
+
+class _ManyImages(TypedDict):
+    image: Annotated[list[File], Field(min_length=1, description="each image as a file, all with the name image")]
+
+
 @_closed
-class PredictForm(Options):
+class PredictForm(_OneImage, Options):
     """One image and its options."""
 
-    image: Annotated[File, Field(description="PNG, JPEG, WebP or .npy; the bytes of an array with shape and dtype")]
     metadata: NotRequired[Metadata]
 
 
 @_closed
-class BatchForm(Options):
+class BatchForm(_ManyImages, Options):
     """Many images, and the options of all of them."""
 
-    image: Annotated[list[File], Field(min_length=1, description="each image as a file, all with the name image")]
     metadata: NotRequired[
         Annotated[Metadata | list[Metadata], Field(description="one object for all images, or a list with one for each")]
     ]

@@ -34,6 +34,15 @@ _PAGE = """\
 """
 #: `validatorUrl: null`: Swagger UI would otherwise send the description's address to a server of its makers.
 _SCRIPT = """\
+// Fields of a form begin empty, not with made-up values such as "string", which would be sent. Only for these is there no media type.
+function leaveFormsEmpty({ fn }) {
+  const sample = fn.getSampleSchema;
+  this.fn.getSampleSchema = (schema, mediaType, ...rest) => {
+    if (mediaType !== false) return sample(schema, mediaType, ...rest);
+    const kind = fn.getSchemaObjectType(schema);
+    return kind === "array" ? sample(schema, mediaType, ...rest) : kind === "object" ? "{}" : "";
+  };
+}
 SwaggerUIBundle({
   url: "openapi.json",
   dom_id: "#swagger-ui",
@@ -42,6 +51,7 @@ SwaggerUIBundle({
   defaultModelsExpandDepth: 0,
   displayRequestDuration: true,
   presets: [SwaggerUIBundle.presets.apis],
+  plugins: [() => ({ afterLoad: leaveFormsEmpty })],
 });
 """
 #: Everything comes from this service, and nothing runs that is written in the page itself.

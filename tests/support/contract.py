@@ -96,10 +96,8 @@ def check_answer(method: str, url: str, status: int, headers: Mapping[str, str],
     path, _, query = url.partition("?")
     operation = operation_of(method, path)
     media_type = headers.get("Content-Type", "").partition(";")[0]
-    is_problem = media_type == PROBLEM and body
-    if is_problem and (operation is None or check_problem(body) in _OF_NO_OPERATION):
-        return
-    if operation is None:
+    code = check_problem(body) if media_type == PROBLEM and body else ""
+    if operation is None or code in _OF_NO_OPERATION:
         return
     what = f"{method} {path} was answered with {status} {media_type}"
     assert str(status) in operation["responses"], f"{what}, which the document does not have"
