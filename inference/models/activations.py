@@ -21,6 +21,7 @@ def activate(outputs: NDArray[np.float32], activation: Activation | None) -> NDA
         return shifted
     if activation is Activation.SIGMOID:
         with np.errstate(over="ignore"):  # of a very negative logit: the result is 0, as it should be
-            probabilities: NDArray[np.float32] = 1 / (1 + np.exp(-outputs))
-        return probabilities
+            probabilities: NDArray[np.float32] = np.exp(-outputs)
+        probabilities += 1
+        return np.reciprocal(probabilities, out=probabilities)
     return outputs

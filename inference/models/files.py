@@ -20,6 +20,8 @@ _ARCHIVE_SUFFIX = ".zip"
 _WHOLE_MODEL_SUFFIXES = (".keras", _ARCHIVE_SUFFIX)
 _MAX_LABELS_BYTES = 2**24
 _DEFAULT_FOLDER = Path("models")
+#: folder in the cache of model files
+CONVERSIONS_FOLDER = "litert"
 
 
 class ModelFiles:
@@ -50,7 +52,8 @@ class ModelFiles:
         """
         found = {key: self._find(location, description.folder, key) for key, location in description.locations.items()}
         known = dict(description) | {"local_files": found, "digest": _model_digest(found)}
-        known["max_unpacked_bytes"] = self._limits.max_bytes
+        known |= {"max_unpacked_bytes": self._limits.max_bytes, "min_free_bytes": self._limits.min_free_bytes}
+        known["conversions_dir"] = self._settings.model_cache_path / CONVERSIONS_FOLDER
         if description.labels_file is not None:
             labels = self._labels(description)
             if problem := threshold_problem(description.threshold, labels):

@@ -11,17 +11,15 @@ checked before it is used: an incomplete or changed copy is fetched again.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
 import os
 import shutil
-import time
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
@@ -31,12 +29,11 @@ from inference.models.digests import file_sha256
 from inference.models.locations import FileLocation
 from inference.models.unpacking import DEFAULT_LIMITS, ModelFileLimits, check_archive, read_in_pieces, unpack
 from inference.runtime.durable_files import make_folders, replace_durably, write_durably
+from inference.runtime.file_lock import file_lock
 from inference.storage.protocol import ObjectReader
 
 logger = logging.getLogger(__name__)
 
-#: Pause between two attempts to lock while another process downloads: a blocking lock would stop all greenlets of an API.
-_LOCK_INTERVAL_S = 0.1
 #: Bytes of a download between two checks of the free disk space.
 _DISK_CHECK_BYTES = 2**24
 
@@ -155,26 +152,8 @@ def _unwritable(folder: Path, error: OSError) -> ConfigurationError:
     return ConfigurationError(f"model_files.cache_dir: {folder}: {error.strerror or error}", public=public)
 
 
-@contextmanager
-def _locked(file: Path, name: str) -> Iterator[None]:
-    """Wait until this process has the lock on `file`; the system releases it if the process ends."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("a") as lock:
-        is_waiting = False
-        while not _try_lock(lock):
-            if not is_waiting:
-                logger.info("waiting for another process that fetches or checks %s", name)
-                is_waiting = True
-            time.sleep(_LOCK_INTERVAL_S)
-        yield
-
-
-def _try_lock(file: IO[str]) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+def _locked(file: Path, name: str) -> AbstractContextManager[None]:
+    return file_lock(file, lambda: logger.info("waiting for another process that fetches or checks %s", name))
 
 
 def _is_intact(copy: Path, sha256: str) -> bool:

@@ -301,3 +301,7 @@ class ModelSpec(ModelDescription):
     digest: str
     #: limit for the content of its files when they are read
     max_unpacked_bytes: int = DEFAULT_LIMITS.max_bytes
+    #: folder of models converted for LiteRT, which the predictors of a host share; None: convert in the process that loads
+    conversions_dir: Path | None = None
+    #: free space that must remain on the disk of that folder
+    min_free_bytes: int = DEFAULT_LIMITS.min_free_bytes

@@ -108,7 +108,13 @@ class InferenceWorker:
         if not is_up:
             return False
         for model in self.predictor.loaded.values():
-            logger.info("%s is warm: %.1f ms for one image, by %s", model.model, model.predict_ms, model.runtime)
+            logger.info(
+                "%s is warm: %.1f ms for one image, by %s%s",
+                model.model,
+                model.predict_ms,
+                model.runtime,
+                f" ({model.runtime_reason})" if model.runtime_reason else "",
+            )
         for stage in self._background_stages:
             stage.start()
         for pipeline in self._pipelines.values():

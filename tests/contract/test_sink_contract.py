@@ -154,6 +154,15 @@ def test_values_arrive_as_the_model_gave_them(world: SinkWorld) -> None:
     assert document["request_id"] == "größer"
 
 
+def test_lists_of_classes_arrive_with_their_values(world: SinkWorld) -> None:
+    top = [{"class": index, "label": None, "confidence": VECTOR[index]} for index in (4, 1)]
+    world.sink.write([a_document("task") | {"top": top, "labels": []}])
+    (document,) = world.documents()
+    assert document["labels"] == []
+    assert [np.float32(row.pop("confidence")) for row in document["top"]] == [VECTOR[4], VECTOR[1]]
+    assert document["top"] == [{"class": 4, "label": None}, {"class": 1, "label": None}]
+
+
 @refused_sockets
 def test_a_sink_that_is_down_takes_nothing_and_everything_later(world: SinkWorld) -> None:
     world.sink.write([a_document("before")])

@@ -2,28 +2,87 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+import logging
+from collections.abc import Mapping, Sequence
 
 from inference.models.loading.device import CPU, Device
 from inference.models.loading.model import LoadedModel
-from inference.models.predictor.device_lock import GpuLock
+from inference.models.loading.trial import check_labels
+from inference.models.predictor.device_lock import GpuLock, gpu_index, host_has_gpu
 from inference.models.spec import ModelSpec
 from inference.settings import GpuSettings
 
+logger = logging.getLogger(__name__)
+
+
+def load_models(
+    specs: Sequence[ModelSpec], batch_sizes: Sequence[int], gpu: GpuSettings, locks: Mapping[int, GpuLock]
+) -> dict[str, LoadedModel]:
+    """Load the models of a predictor process, by name. TensorFlow is imported only for models that LiteRT does not run.
+
+    Args:
+        batch_sizes: the sizes of the service's batches, ascending, for the measured choice between the libraries.
+        locks: see `tensorflow.devices.open_devices`.
+
+    Raises:
+        ConfigurationError: a file cannot be read or is refused, a model does not fit its description, or a GPU cannot be used.
+    """
+    loaded: dict[str, LoadedModel] = {}
+    heavy: dict[str, tuple[ModelSpec, str]] = {}
+    for spec in specs:
+        found = _load_light(spec, batch_sizes)
+        if isinstance(found, LoadedModel):
+            loaded[spec.name] = found
+        else:
+            heavy[spec.name] = (spec, found)
+    if heavy:
+        from inference.models.loading.tensorflow.devices import open_devices  # noqa: PLC0415 imports TensorFlow
+
+        devices = open_devices({spec.device for spec, _ in heavy.values()}, gpu, locks)
+        for spec, reason in heavy.values():
+            loaded[spec.name] = _load_heavy(spec, devices[spec.device], reason)
+    return loaded
+
 
 def load_model(spec: ModelSpec, device: Device = CPU) -> LoadedModel:
-    """Load the files of `spec` and check that the model fits its description.
+    """Load one model with TensorFlow; on a CPU, LiteRT runs it if it can, converted within this process and not measured.
 
     Raises:
         ConfigurationError: a file cannot be read or is refused, or the model does not fit its description.
     """
-    from inference.models.loading.tensorflow import graph  # noqa: PLC0415 imports TensorFlow
+    from inference.models.loading.tensorflow import convert, graph  # noqa: PLC0415 imports TensorFlow
 
-    return graph.load_model(spec, device)
+    traced = graph.trace_model(spec, device)
+    lite = "" if device.is_gpu or not spec.fits_lite else convert.load_converted(traced)
+    return traced.loaded if isinstance(lite, str) else lite
 
 
-def open_devices(wanted: Collection[str | None], options: GpuSettings, locks: Mapping[int, GpuLock]) -> dict[str | None, Device]:
-    """Open a device for each of `wanted` (a description's `device`): see `tensorflow.devices.open_devices`."""
-    from inference.models.loading.tensorflow import devices  # noqa: PLC0415 imports TensorFlow
+def _load_light(spec: ModelSpec, batch_sizes: Sequence[int]) -> LoadedModel | str:
+    """Load a model that LiteRT runs; returns the reason if TensorFlow must, empty if nothing was tried."""
+    is_for_cpu = gpu_index(spec.device) is None or not host_has_gpu()
+    if not spec.fits_lite or not is_for_cpu or spec.conversions_dir is None:
+        return ""
+    from inference.models.loading.conversions import find_choice, lite_model  # noqa: PLC0415 imports LiteRT
 
-    return devices.open_devices(wanted, options, locks)
+    try:
+        choice, graph = find_choice(spec, batch_sizes, spec.conversions_dir)
+    except OSError as error:
+        logger.warning("%s: %s; it is loaded without a conversion", spec.name, error)
+        return ""
+    check_labels(spec, choice.output_size, is_binary=choice.is_binary)
+    if graph is None:
+        return choice.reason
+    if spec.device not in {None, "cpu"}:
+        logger.warning("device %s: this host has no GPU; the model runs on the CPU", spec.device)
+    return lite_model(choice, graph, spec.output.activation)
+
+
+def _load_heavy(spec: ModelSpec, device: Device, reason: str) -> LoadedModel:
+    """Load a model that TensorFlow runs, for a known reason, or because nothing else was tried."""
+    if not reason:
+        return load_model(spec, device)
+    from inference.models.loading.tensorflow.graph import trace_model  # noqa: PLC0415 imports TensorFlow
+
+    traced = trace_model(spec, device)
+    traced.loaded.reason = reason
+    return traced.loaded

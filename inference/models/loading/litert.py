@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +14,13 @@ class LiteGraph:
     """A graph with one input and one output, for batches of any size. One call at a time.
 
     Args:
-        content: the bytes of a *.tflite file.
+        model: a *.tflite file, or its content. A file is mapped into memory, and must not be changed in place.
         threads: number of threads that compute.
     """
 
-    def __init__(self, content: bytes, threads: int) -> None:
-        self._interpreter = Interpreter(model_content=content, num_threads=threads)
+    def __init__(self, model: bytes | Path, threads: int) -> None:
+        source = {"model_content": model} if isinstance(model, bytes) else {"model_path": str(model)}
+        self._interpreter = Interpreter(**source, num_threads=threads)
         ((self._input,), (self._output,)) = (
             [tensor["index"] for tensor in tensors]
             for tensors in (self._interpreter.get_input_details(), self._interpreter.get_output_details())

@@ -24,6 +24,7 @@ class LoadedModel:
         runtime: name of the library that runs the model, such as TENSORFLOW or LITE.
         activation: the description's `output.activation`, applied to the outputs.
         is_binary: whether the model has one output unit, the probability of the second of two classes.
+        reason: why this library runs it, for log lines.
         keep: an object that must live as long as `function`: TensorFlow's compiled graph does not keep its weights alive.
     """
 
@@ -35,6 +36,7 @@ class LoadedModel:
         *,
         activation: Activation | None,
         is_binary: bool = False,
+        reason: str = "",
         keep: object = None,
     ) -> None:
         self._function = function
@@ -43,6 +45,7 @@ class LoadedModel:
         self._is_binary = is_binary
         self.output_size = output_size
         self.runtime = runtime
+        self.reason = reason
 
     def predict(self, batch: NDArray[Any]) -> NDArray[np.float32]:
         """Classify `batch`, (n, *array_shape) in the description's dtype, as (n, output_size) float32.

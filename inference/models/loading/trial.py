@@ -32,6 +32,8 @@ class Trial:
     answers: NDArray[np.float32]
     #: whether the model has one output unit, the probability of the second of two classes
     is_binary: bool
+    #: the description's, behind which the answers are
+    activation: Activation | None
 
     @property
     def output_size(self) -> int:
@@ -85,8 +87,8 @@ def try_model(spec: ModelSpec, run: Run, find_bounds: Callable[[], Bounds]) -> T
     except ConfigurationError as error:
         detail = f"{spec.name}: the model in {named_files(spec)} {error.detail}"
         raise ConfigurationError(detail, field=error.field) from error
-    trial = Trial(np.concatenate(batches), finish(outputs, activation, is_binary=is_binary), is_binary)
-    _check_labels(spec, trial)
+    trial = Trial(np.concatenate(batches), finish(outputs, activation, is_binary=is_binary), is_binary, activation)
+    check_labels(spec, trial.output_size, is_binary=is_binary)
     return trial
 
 
@@ -101,6 +103,23 @@ def is_equal(predict: Callable[[NDArray[Any]], ArrayLike], trial: Trial) -> bool
         answer.shape == trial.answers.shape
         and np.allclose(answer[finite], trial.answers[finite], rtol=LITE_TOLERANCE, atol=LITE_TOLERANCE)
         for answer in answers
+    )
+
+
+def check_labels(spec: ModelSpec, output_size: int, *, is_binary: bool) -> None:
+    """Check that the description has a label and a threshold for each class, or none. Raises ConfigurationError."""
+    if isinstance(spec.threshold, tuple) and len(spec.threshold) != output_size:
+        raise ConfigurationError(
+            f"{spec.name}: there are {len(spec.threshold)} thresholds, and the model in {named_files(spec)} has"
+            f" {output_size} classes",
+            field="threshold",
+        )
+    if not spec.labels or len(spec.labels) == output_size:
+        return
+    why = ": its one output unit is the probability of the second, and the first is the complement" if is_binary else ""
+    raise ConfigurationError(
+        f"{spec.name}: there are {len(spec.labels)} labels, and the model in {named_files(spec)} has {output_size} classes{why}",
+        field="labels",
     )
 
 
@@ -145,20 +164,3 @@ def _predict_batch(run: Run, images: NDArray[Any], spec: ModelSpec) -> NDArray[A
             f" images it returned {' and '.join(map(str, shapes)) or 'none'}"
         )
     return outputs[0].reshape(len(images), -1)
-
-
-def _check_labels(spec: ModelSpec, trial: Trial) -> None:
-    if isinstance(spec.threshold, tuple) and len(spec.threshold) != trial.output_size:
-        raise ConfigurationError(
-            f"{spec.name}: there are {len(spec.threshold)} thresholds, and the model in {named_files(spec)} has"
-            f" {trial.output_size} classes",
-            field="threshold",
-        )
-    if not spec.labels or len(spec.labels) == trial.output_size:
-        return
-    why = ": its one output unit is the probability of the second, and the first is the complement" if trial.is_binary else ""
-    raise ConfigurationError(
-        f"{spec.name}: there are {len(spec.labels)} labels, and the model in {named_files(spec)} has"
-        f" {trial.output_size} classes{why}",
-        field="labels",
-    )

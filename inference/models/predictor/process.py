@@ -6,45 +6,39 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import signal
 import sys
-import threading
 import time
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from inference.errors import InferenceError
+from inference.models.loading import LoadedModel, load_models, warm_up
 from inference.models.predictor.arena import SlotArena, padded_sizes
 from inference.models.predictor.batch_plan import measure_costs, plan_batches
 from inference.models.predictor.protocol import Failed, Load, Loaded, LoadModel, Predict, Predicted, Ready
 from inference.runtime.heap import freeze_heap
+from inference.runtime.parent_watch import live_for_parent
 from inference.runtime.public_text import public_exception
-
-if TYPE_CHECKING:
-    from inference.models.loading import Device
 
 
 class ServedModel:
     """Loaded model with its arena, the buffer of its batches, and the chunk sizes of a batch."""
 
-    def __init__(self, load: LoadModel, sizes: tuple[int, ...], device: Device) -> None:
-        from inference.models.loading import load_model, warm_up  # noqa: PLC0415 `_load_all` has imported TensorFlow before
-
+    def __init__(self, load: LoadModel, sizes: tuple[int, ...], model: LoadedModel) -> None:
         self.name = load.spec.name
         self._arena = SlotArena(load.spec.input, load.slots, load.descriptor)
         self._batch: NDArray[Any] = np.zeros((sizes[-1], *load.spec.input.array_shape), load.spec.input.numpy_dtype)
-        self._model = load_model(load.spec, device)
+        self._model = model
         warm_up(self._model, load.spec, sizes)
         self._cost_ms = measure_costs(lambda size: self._model.predict(self._batch[:size]), sizes)
         self._plans = plan_batches(self._cost_ms)
 
     def loaded(self) -> Loaded:
         quickest = max(size * 1000 / cost_ms for size, cost_ms in self._cost_ms.items())
-        return Loaded(self.name, self._model.output_size, self._cost_ms[1], self._model.runtime, quickest)
+        return Loaded(self.name, self._model.output_size, self._cost_ms[1], self._model.runtime, self._model.reason, quickest)
 
     def predict(self, slots: tuple[int, ...]) -> NDArray[np.float32]:
         """Predict the images in `slots`, (len(slots), output_size) float32, in warmed-up chunk sizes; padding is removed."""
@@ -82,13 +76,9 @@ def serve(connection: Connection) -> None:
 
 
 def _load_all(load: Load) -> dict[str, ServedModel]:
-    if not load.models:
-        return {}
-    from inference.models.loading import open_devices  # noqa: PLC0415 imports TensorFlow, only in this process
-
-    devices = open_devices({model.spec.device for model in load.models}, load.gpu, load.gpu_locks)
     sizes = padded_sizes(load.max_batch_size)
-    return {model.spec.name: ServedModel(model, sizes, devices[model.spec.device]) for model in load.models}
+    models = load_models([model.spec for model in load.models], sizes, load.gpu, load.gpu_locks)
+    return {model.spec.name: ServedModel(model, sizes, models[model.spec.name]) for model in load.models}
 
 
 def _answer(connection: Connection, model: ServedModel, slots: tuple[int, ...]) -> None:
@@ -102,18 +92,8 @@ def _answer(connection: Connection, model: ServedModel, slots: tuple[int, ...]) 
     connection.send_bytes(np.ascontiguousarray(predictions, "<f4").data)
 
 
-def _end_with_parent(parent: int) -> None:
-    """End this process when its worker has died; a hanging call would not notice the closed socket."""
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
-
-
 def main() -> None:
-    # The worker decides when this process ends: Ctrl-C or a stop of the process group must not interrupt a batch.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()
+    live_for_parent()
     with contextlib.suppress(EOFError, ConnectionError):  # the worker has gone
         serve(Connection(int(sys.argv[1])))
 

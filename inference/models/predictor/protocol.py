@@ -41,8 +41,9 @@ class Loaded:
     output_size: int
     #: milliseconds of a batch of one image
     predict_ms: float
-    #: the library that runs it, for log lines and pages
+    #: the library that runs it, and why it does, for log lines and pages
     runtime: str = ""
+    runtime_reason: str = ""
     #: images per second at the fastest batch size; 0 if that was not measured
     images_per_s: float = 0.0
 

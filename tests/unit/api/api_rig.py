@@ -162,13 +162,16 @@ Answer = Callable[[QueueItem, bytes], Outcome]
 def succeed(item: QueueItem, data: bytes) -> Outcome:
     """The class is the mean of a raw image's values."""
     number = round(float(np.frombuffer(data, "<f4").mean())) if item.header.format == "raw" else 7
-    return success(number)
+    return success(number, item.top_k)
 
 
-def success(number: int = 7) -> Outcome:
+def success(number: int = 7, top_k: int | None = None) -> Outcome:
+    result = PredictionResult.from_vector(vector(number), tuple("0123456789"))
+    if top_k is not None:
+        result.top = [(index, str(index)) for index in np.argsort(-result.prediction).tolist()[:top_k]]
     return Outcome(
         TaskStatus.SUCCEEDED,
-        result=PredictionResult.from_vector(vector(number), tuple("0123456789")),
+        result=result,
         batch_size=1,
         timings={"queue_ms": 1.25, "fetch_ms": 0.5, "decode_ms": 0.25, "batch_wait_ms": 0.1, "predict_ms": 2.0},
         worker=OWNER,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -10,19 +11,24 @@ import tensorflow as tf  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from inference.models.loading.device import CPU, Device
-from inference.models.loading.model import LITE, TENSORFLOW, LoadedModel
+from inference.models.loading.model import TENSORFLOW, LoadedModel
 from inference.models.loading.tensorflow.bounds import output_bounds
-from inference.models.loading.tensorflow.convert import convert
 from inference.models.loading.tensorflow.readers import read_model
-from inference.models.loading.trial import check_input, invalid_model_on_error, is_equal, try_model
+from inference.models.loading.trial import Trial, check_input, invalid_model_on_error, try_model
 from inference.models.spec import ModelSpec
-from inference.runtime.cpu import usable_cores
 
 
-def load_model(spec: ModelSpec, device: Device = CPU) -> LoadedModel:
+@dataclass(frozen=True)
+class TracedModel:
+    #: concrete function from images to the list of the model's outputs
+    graph: Any
+    trial: Trial
+    #: the model, run by TensorFlow
+    loaded: LoadedModel
+
+
+def trace_model(spec: ModelSpec, device: Device = CPU) -> TracedModel:
     """Load the files of `spec` and trace its graph; weights and graph are on `device`.
-
-    On a CPU, LiteRT runs the graph if it can, and if its outputs for trial images equal TensorFlow's within `LITE_TOLERANCE`.
 
     Raises:
         ConfigurationError: a file cannot be read or is refused, or the model does not fit its description.
@@ -34,18 +40,13 @@ def load_model(spec: ModelSpec, device: Device = CPU) -> LoadedModel:
         trial = try_model(
             spec, lambda images: [output.numpy() for output in graph(tf.constant(images))], partial(output_bounds, graph)
         )
-    lite = None if device.is_gpu or not spec.fits_lite else convert(graph, usable_cores())
-    if lite is not None:
-        loaded = LoadedModel(lite, trial.output_size, LITE, activation=spec.output.activation, is_binary=trial.is_binary)
-        if is_equal(loaded.predict, trial):
-            return loaded
 
     def run(batch: NDArray[Any]) -> tf.Tensor:
         with tf.device(device.name):
             return graph(tf.constant(batch))[0]
 
-    activation = spec.output.activation
-    return LoadedModel(run, trial.output_size, TENSORFLOW, activation=activation, is_binary=trial.is_binary, keep=model)
+    loaded = LoadedModel(run, trial.output_size, TENSORFLOW, activation=trial.activation, is_binary=trial.is_binary, keep=model)
+    return TracedModel(graph, trial, loaded)
 
 
 def _compile(call: Callable[[tf.Tensor], Any], spec: ModelSpec) -> Any:

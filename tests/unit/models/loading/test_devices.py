@@ -134,7 +134,7 @@ class TestChoosing:
     def test_this_host_is_one_too(self) -> None:
         """The real `tf.config`, whatever it has."""
         code = (
-            "from inference.models.loading import open_devices\n"
+            "from inference.models.loading.tensorflow.devices import open_devices\n"
             "from inference.models.predictor.device_lock import gpu_lock\n"
             "from inference.settings import GpuSettings\n"
             "print(open_devices(['cpu'], GpuSettings(), {})['cpu'].name)"

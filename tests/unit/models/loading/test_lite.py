@@ -8,11 +8,13 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from support.models import spec_of
 
 from inference.models.loading import Device, load_model
+from inference.models.loading.litert import LiteGraph
 from inference.models.loading.model import LITE, TENSORFLOW
-from inference.models.loading.tensorflow import graph as loading
+from inference.models.loading.tensorflow import convert
 from inference.models.spec import ModelSpec
 
 SHAPE = (12, 10, 3)
@@ -75,14 +77,11 @@ def test_a_gpus_model_stays_on_the_gpu(convolutions: Path) -> None:
 
 @pytest.mark.parametrize("error", [1e-3, np.nan])
 def test_other_answers_than_tensorflows_are_not_served(convolutions: Path, monkeypatch: pytest.MonkeyPatch, error: float) -> None:
-    convert = loading.convert
+    class Wrong(LiteGraph):
+        def __call__(self, batch: NDArray[Any]) -> NDArray[np.float32]:
+            return super().__call__(batch) + np.float32(error)
 
-    def convert_badly(graph: Any, threads: int) -> Any:
-        lite = convert(graph, threads)
-        assert lite is not None
-        return lambda batch: lite(batch) + error
-
-    monkeypatch.setattr(loading, "convert", convert_badly)
+    monkeypatch.setattr(convert, "LiteGraph", Wrong)
     model = load_model(describe(convolutions))
     assert model.runtime == TENSORFLOW
     assert model.predict(np.zeros((2, *SHAPE), np.uint8)).sum() == pytest.approx(2)

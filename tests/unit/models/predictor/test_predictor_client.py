@@ -357,7 +357,7 @@ class TestLoading:
     ) -> None:
         """As a failed check of CUDA does; without it the operator has the number of a signal."""
         monkeypatch.setenv("PYTHONFAULTHANDLER", "1")
-        predictor = make({"digits": (digits, arena)})
+        predictor = make({"digits": (digits.model_copy(update={"litert": False}), arena)})
 
         def abort_once_it_loads() -> bool:
             assert predictor.pid is not None

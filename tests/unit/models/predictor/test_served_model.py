@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from support.models import load_spec
 
-from inference.models.loading import CPU
+from inference.models.loading import load_model
 from inference.models.predictor.arena import SlotArena, padded_sizes
 from inference.models.predictor.batch_plan import plan_batches
 from inference.models.predictor.process import ServedModel
@@ -36,7 +36,7 @@ def arena(repository: Path) -> Iterator[SlotArena]:
 @pytest.fixture(scope="module")
 def model(repository: Path, arena: SlotArena) -> ServedModel:
     spec = load_spec(repository / "models" / "digits")
-    return ServedModel(LoadModel(spec, arena.descriptor, arena.slots), padded_sizes(LARGEST), CPU)
+    return ServedModel(LoadModel(spec, arena.descriptor, arena.slots), padded_sizes(LARGEST), load_model(spec))
 
 
 @pytest.mark.parametrize("cost_ms", COSTS.values(), ids=COSTS)

@@ -8,7 +8,7 @@ import pytest
 from pipeline_rig import Inbox, MakeRig, Rig, assert_failed, assert_succeeded, image_of, wait_until
 from support.samples import MODEL, as_sent
 
-from inference.domain import ImageFormat, ImageHeader, QueueMessage
+from inference.domain import AnswerOptions, ImageFormat, ImageHeader, QueueMessage
 from inference.errors import InferenceError
 from inference.models.registry import ModelRegistry, reference
 from inference.models.spec import ModelSpec
@@ -52,12 +52,21 @@ def test_an_object_is_all_it_takes(plain_messages: PlainMessageReader, digits: M
 
 def test_everything_can_be_said(plain_messages: PlainMessageReader) -> None:
     item = {"object": KEY, "request_id": "cat-1", "task_id": "my-cat", "shape": "8,8,1", "dtype": ">f4"}
-    kwargs = {"items": [item], "model": "digits", "deadline_s": 60, "sinks": ["kafka"], "priority": 9}
+    kwargs = {
+        "items": [item],
+        "model": "digits",
+        "deadline_s": 60,
+        "sinks": ["kafka"],
+        "priority": 9,
+        "top_k": 3,
+        "prediction": False,
+    }
     (unregistered_task,) = read(plain_messages, kwargs)
     request = unregistered_task.request
     assert (request.task_id, request.request_id, request.priority) == ("my-cat", "cat-1", 9)
     assert (request.deadline_s, request.sinks) == (60, ("kafka",))
     assert request.item.header == ImageHeader(ImageFormat.RAW, (8, 8, 1), ">f4")
+    assert request.item.answer == AnswerOptions(3, prediction=False)
 
 
 def test_ids_of_several_items_are_the_same_each_time(plain_messages: PlainMessageReader) -> None:

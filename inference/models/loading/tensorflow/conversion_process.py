@@ -1,0 +1,43 @@
+"""Process that converts a model for LiteRT, measures both libraries and ends.
+
+`conversions` starts it as `python -m inference.models.loading.tensorflow.conversion_process DESCRIPTOR`, and holds the other end
+of the socket pair.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from multiprocessing.connection import Connection
+
+from inference.errors import InferenceError
+from inference.models.loading.conversions import Converted
+from inference.models.loading.tensorflow.convert import convert_measured
+from inference.models.loading.tensorflow.devices import open_devices
+from inference.models.predictor.protocol import Failed
+from inference.models.spec import ModelSpec
+from inference.runtime.parent_watch import live_for_parent
+from inference.runtime.public_text import public_exception
+from inference.settings import GpuSettings
+
+
+def answer(spec: ModelSpec, batch_sizes: tuple[int, ...]) -> Converted | Failed:
+    """Convert the model of `spec`, or say why it cannot be loaded."""
+    open_devices({"cpu"}, GpuSettings(), {})
+    try:
+        return convert_measured(spec, batch_sizes)
+    except InferenceError as error:
+        return Failed(error.detail, error.public)
+    except Exception as error:  # noqa: BLE001 the predictor must get an answer for any error
+        return Failed(f"{type(error).__name__}: {error}", public_exception(error))
+
+
+def main() -> None:
+    live_for_parent()
+    connection: Connection = Connection(int(sys.argv[1]))
+    with contextlib.suppress(EOFError, ConnectionError):  # the predictor has gone
+        connection.send(answer(*connection.recv()))
+
+
+if __name__ == "__main__":
+    main()
