@@ -34,7 +34,7 @@ _PAGE = """\
 """
 #: `validatorUrl: null`: Swagger UI would otherwise send the description's address to a server of its makers.
 _SCRIPT = """\
-// Fields of a form begin empty, not with made-up values such as "string", which would be sent. Only for these is there no media type.
+// Fields of a form begin empty, not with made-up values such as "string", which would be sent. Only they have no media type.
 function leaveFormsEmpty({ fn }) {
   const sample = fn.getSampleSchema;
   this.fn.getSampleSchema = (schema, mediaType, ...rest) => {

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from fnmatch import fnmatch
 from functools import cache
 from http import HTTPStatus
 from typing import Any
+from unittest.mock import patch
 from urllib.parse import parse_qsl
 
 import orjson
+import requests
 from flask.testing import FlaskClient
 from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.exceptions import best_match
@@ -132,6 +135,22 @@ def _errors(validator: Draft202012Validator, document: Any) -> list[str]:
 def _deepest(error: ValidationError) -> ValidationError:
     """The most telling error below one of `anyOf`."""
     return best_match([error]) or error
+
+
+@contextmanager
+def checked_requests() -> Iterator[None]:
+    """Compare every answer that `requests` gets from the API with the document."""
+    send = requests.Session.send
+
+    def checked(session: requests.Session, request: requests.PreparedRequest, **options: Any) -> requests.Response:
+        response = send(session, request, **options)
+        if "X-Request-ID" in response.headers and not options.get("stream"):  # other servers do not have it
+            method, headers = str(request.method), dict(response.headers)
+            check_answer(method, request.path_url, response.status_code, headers, response.content)
+        return response
+
+    with patch.object(requests.Session, "send", checked):
+        yield
 
 
 class CheckedClient(FlaskClient):
