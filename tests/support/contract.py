@@ -86,7 +86,8 @@ def _problem_validator() -> Draft202012Validator:
 def check_problem(body: bytes) -> str:
     """The body is a problem as described; gives its code."""
     problem = orjson.loads(body)
-    assert _errors(_problem_validator(), problem) == []
+    errors = _errors(_problem_validator(), problem)
+    assert not errors, f"a problem is not as described: {errors}"
     return str(problem["code"])
 
 
@@ -129,7 +130,7 @@ def query_names(operation: dict[str, Any]) -> set[str]:
 
 def _errors(validator: Draft202012Validator, document: Any) -> list[str]:
     errors = validator.iter_errors(document)
-    return [f"{error.json_path}: {error.message[-300:]}" for error in map(_deepest, errors)]
+    return [f"{error.json_path}: {error.message[:200]} … {error.message[-100:]}" for error in map(_deepest, errors)]
 
 
 def _deepest(error: ValidationError) -> ValidationError:
