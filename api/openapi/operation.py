@@ -9,6 +9,7 @@ from typing import Any, Literal
 from openapi_pydantic.v3.v3_1 import Parameter
 
 from inference.errors import (
+    ChangeInProgress,
     CrossOrigin,
     ExpectationFailed,
     HeaderFieldsTooLarge,
@@ -22,13 +23,18 @@ from inference.errors import (
     ModelNotFound,
     NotFound,
     ObjectNotFound,
+    Overloaded,
     PayloadTooLarge,
     RequestTimeout,
     ServiceUnavailable,
+    SinkNotConfigured,
+    StorageFull,
     TransferCodingNotImplemented,
     UnknownCommand,
     UnsupportedContentEncoding,
+    UnsupportedImageType,
     UriTooLong,
+    WaitTimeout,
 )
 
 JSON = "application/json"
@@ -56,8 +62,27 @@ _WRITING: Problems = (CrossOrigin,)
 OF_PATHS: Problems = (NotFound,)
 #: Problems of every body.
 OF_BODIES: Problems = (PayloadTooLarge, UnsupportedContentEncoding)
-OF_IMAGES: Problems = (*OF_BODIES, InvalidMetadata, UnknownCommand, IdempotencyConflict)
-OF_COMMANDS: Problems = (*OF_BODIES, UnknownCommand, InvalidModel, InvalidImage, ModelNotFound, ObjectNotFound)
+OF_IMAGES: Problems = (
+    *OF_BODIES,
+    InvalidMetadata,
+    InvalidImage,
+    UnsupportedImageType,
+    UnknownCommand,
+    ModelNotFound,
+    IdempotencyConflict,
+    Overloaded,
+    StorageFull,
+    WaitTimeout,
+)
+OF_COMMANDS: Problems = (
+    *OF_BODIES,
+    UnknownCommand,
+    InvalidModel,
+    ModelNotFound,
+    ObjectNotFound,
+    ChangeInProgress,
+    SinkNotConfigured,
+)
 
 Method = Literal["get", "post", "delete"]
 

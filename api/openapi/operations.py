@@ -41,21 +41,13 @@ from api.openapi.request_schemas import (
 )
 from inference.errors import (
     BatchNotFound,
-    ChangeInProgress,
     DeadlineExceeded,
-    InvalidImage,
-    ModelNotFound,
-    Overloaded,
     PredictionFailed,
     PredictorDied,
-    SinkNotConfigured,
-    StorageFull,
     TaskAlreadyFinished,
     TaskCanceled,
     TaskNotFound,
-    UnsupportedImageType,
     UploadLost,
-    WaitTimeout,
 )
 
 _IMAGE_TYPES = "image/png, image/jpeg, image/webp, application/octet-stream"
@@ -103,16 +95,10 @@ _PREDICT = Operation(
     own_problems=(
         *OF_IMAGES,
         *OF_COMMANDS,
-        UnsupportedImageType,
         TaskCanceled,
-        ChangeInProgress,
-        SinkNotConfigured,
-        Overloaded,
         PredictionFailed,
         PredictorDied,
         UploadLost,
-        StorageFull,
-        WaitTimeout,
         DeadlineExceeded,
     ),
 )
@@ -156,7 +142,7 @@ OPERATIONS: tuple[Operation, ...] = (
                 links=("get_batch", "cancel_batch"),
             ),
         ),
-        own_problems=(*OF_IMAGES, InvalidImage, UnsupportedImageType, ModelNotFound, Overloaded, StorageFull, WaitTimeout),
+        own_problems=OF_IMAGES,
     ),
     Operation(
         "get_batch",
@@ -223,7 +209,7 @@ OPERATIONS: tuple[Operation, ...] = (
         parameters=(_COMMAND_IN_QUERY,),
         body={**_COMMANDS, MULTIPART: Content((CommandForm,))},
         answers=(Answer(200, "The state after the command.", (CommandAnswer,)),),
-        own_problems=(*OF_COMMANDS, ChangeInProgress, SinkNotConfigured),
+        own_problems=OF_COMMANDS,
     ),
     _DESCRIBE,
     Operation(
