@@ -85,9 +85,8 @@ class ServedFiles:
 
     def _read_folder(self, folder: Path, choices: Choices) -> NamedModel:
         if choices.given:
-            raise ConfigurationError(
-                f"{folder / DESCRIPTION_FILE} describes the model; change it, and leave out {choices.given[0]}"
-            )
+            file, option = folder / DESCRIPTION_FILE, choices.given[0]
+            raise ConfigurationError(f"{file} describes the model; change it, and leave {option} out")
         self.allowed.append(folder)
         descriptions = read_folder(folder)
         return NamedModel(str(folder.absolute()), tuple(self._resolve(each) for each in descriptions), None)

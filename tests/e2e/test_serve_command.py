@@ -13,7 +13,10 @@ import pytest
 from support.model_files import SHAPE, images, network, rescaled, run_onnx, run_tflite, save_onnx, save_tflite
 from support.service import Service
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.timeout(400)]
+
+#: The inspection of a SavedModel and the conversion of three models each import TensorFlow.
+_START_TIMEOUT_S = 300
 
 #: LiteRT's answers differ from TensorFlow's by at most this.
 TOLERANCE = 1e-5
@@ -40,7 +43,8 @@ def test_several_files_are_served_as_their_models_answer_in_process(tmp_path: Pa
     names = ("My Flowers.keras", "binary.h5", "exported", "small.tflite", str(repository / "models" / "digits"))
     service = Service(tmp_path / "sub", {}, command=("serve", *names), cwd=tmp_path)
     try:
-        service.start()
+        service.start(wait=False)
+        service.wait_ready(_START_TIMEOUT_S)
         for image in images(3):
             for name, model in models.items():
                 expected = np.asarray(model(image[None].astype(np.float32)))[0]
@@ -71,7 +75,8 @@ def test_scale_activation_and_labels_are_those_that_the_command_names(tmp_path: 
     options = ("--scale", "-1..1", "--activation", "softmax", "--threshold", "0.4")
     service = Service(tmp_path, {}, command=("serve", "net.keras", "torch.onnx", *options), cwd=tmp_path)
     try:
-        service.start()
+        service.start(wait=False)
+        service.wait_ready(_START_TIMEOUT_S)
         for image in images(3):
             scaled = image / np.float32(127.5) - 1
             logits = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,8 @@ def save_tflite(model: Any, file: Path, *, is_quantised: bool) -> None:
         converter.representative_dataset = lambda: ([image[None].astype(np.float32)] for image in images(8))
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
         converter.inference_input_type = converter.inference_output_type = tf.uint8
-    file.write_bytes(converter.convert())
+    with warnings.catch_warnings(action="ignore"):  # the converter's, about its own defaults
+        file.write_bytes(converter.convert())
 
 
 def pack_labels(file: Path, labels: str) -> None:
