@@ -113,6 +113,7 @@ def _try(spec: ModelSpec, settings: Settings, photo: bytes | None, *, is_chosen:
         memory = _resident_mb(process.pid)
     finally:
         process.stop()
+        arena.close()
     cost = dict(loaded.cost_ms)
     reason = loaded.runtime_reason if is_chosen else ""
     return Trial(
