@@ -104,9 +104,9 @@ def _try(spec: ModelSpec, settings: Settings, photo: bytes | None, *, is_chosen:
         load_timeout_s=options.load_timeout_s,
         gpu=settings.gpu,
     )
-    if photo is not None:
-        _decode(photo, arena, spec, settings)
     try:
+        if photo is not None:
+            _decode(photo, arena, spec, settings)
         process.start(lambda: False)
         loaded = process.loaded[spec.name]
         top = () if photo is None else _top(process.predict(spec.name, [0]).values[0], spec.labels)
