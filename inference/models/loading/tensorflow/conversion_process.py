@@ -1,7 +1,7 @@
 """Process that converts a model for LiteRT, measures both libraries and ends.
 
-`conversions` starts it as `python -m inference.models.loading.tensorflow.conversion_process DESCRIPTOR PARENT`, and holds the other end
-of the socket pair.
+`conversions` starts it as `python -m inference.models.loading.tensorflow.conversion_process DESCRIPTOR PARENT`, and holds the
+other end of the socket pair.
 """
 
 from __future__ import annotations
