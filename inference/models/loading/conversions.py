@@ -222,7 +222,7 @@ def _convert(spec: ModelSpec, batch_sizes: Sequence[int]) -> Converted:
     with connection:
         with process_end:
             process = subprocess.Popen(  # noqa: S603 our own module
-                [sys.executable, "-m", _MODULE, str(process_end.fileno())],
+                [sys.executable, "-m", _MODULE, str(process_end.fileno()), str(os.getpid())],
                 pass_fds=(process_end.fileno(),),
                 stdin=subprocess.DEVNULL,
                 env=os.environ | {"CUDA_VISIBLE_DEVICES": "-1"},
