@@ -251,7 +251,7 @@ class TestManyUnits:
 
     def test_litert_is_compared_where_tensorflow_is_right_too(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """The answers that are checked are TensorFlow's; other ones of LiteRT are never served."""
-        monkeypatch.setattr(convert, "LiteGraph", lambda *_: lambda batch: np.full((len(batch), 5), 7, np.float32))
+        monkeypatch.setattr(convert, "ConcurrentGraph", lambda *_: lambda batch: np.full((len(batch), 5), 7, np.float32))
         loaded = load(network(layers.Dense(5, activation="softmax")), tmp_path)
         assert loaded.runtime == TENSORFLOW
         np.testing.assert_allclose(loaded.predict(images(3)).sum(axis=1), 1, atol=1e-6)
