@@ -201,7 +201,7 @@ class ModelFileSettings(Section):
 
     #: bucket of the files that commands name without `s3://`; default: `uploads.bucket`
     bucket: BucketName | None = None
-    #: folder for copies of files from buckets, and for converted models, shared by the processes of a host; default: `model-files` in `data_dir`
+    #: folder for copies of files from buckets and for converted models, shared by a host; default: `model-files` in `data_dir`
     cache_dir: Path | None = None
     #: default: `models`, and the folders of the configured models
     allowed_folders: tuple[Path, ...] | None = None

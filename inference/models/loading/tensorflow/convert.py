@@ -27,7 +27,10 @@ _TIMED_ROUNDS = 5
 
 def load_converted(traced: TracedModel) -> LoadedModel | str:
     """Convert a traced model within this process, without measuring; returns the reason if LiteRT cannot run it."""
-    found = _convert(traced)
+    try:
+        found = _convert(traced)
+    except (MemoryError, OSError) as error:
+        return f"the conversion failed: {type(error).__name__}"
     return found if isinstance(found, str) else found[1]
 
 
@@ -39,6 +42,7 @@ def convert_measured(spec: ModelSpec, batch_sizes: Sequence[int]) -> Converted:
 
     Raises:
         ConfigurationError: see `graph.trace_model`.
+        MemoryError, OSError: memory or a disk is full, which says nothing about the model.
     """
     traced = trace_model(spec)
     found = _convert(traced)
@@ -61,6 +65,8 @@ def _convert(traced: TracedModel) -> tuple[bytes, LoadedModel] | str:
     try:
         content: bytes = converter.convert()
         graph = ConcurrentGraph(content, usable_cores())
+    except (MemoryError, OSError):
+        raise
     except Exception:  # noqa: BLE001 the converter raises anything; TensorFlow's own runtime is the alternative
         return "LiteRT lacks an operation of this model"
     lite = LoadedModel(graph, traced.trial.output_size, LITE, is_binary=traced.trial.is_binary)
