@@ -10,16 +10,18 @@ SERVICES = $(or $(PYTHON),python3) -m dev.servers
 # Python 3.12 and later count lines at nearly no cost; 3.11 traces them.
 COVER = COVERAGE_CORE=$$($(BIN)/python -c 'import sys; print("sysmon" if sys.version_info >= (3, 12) else "ctrace")') \
 	$(BIN)/python -m pytest --cov --cov-report=
+# The command for a model of yours: make run MODEL=flowers.keras
+SERVE = $(if $(MODEL),serve "$(MODEL)" $(if $(LABELS),--labels "$(LABELS)"))
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run flower test test-fast lint format openapi services services-stop services-status bench bench-peers overload clean
+.PHONY: help run flower test test-fast lint format openapi wheel services services-stop services-status bench bench-peers overload clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
 
-run: $(VENV)/.installed ## install missing packages, start the service and classify a photo (CONFIG=FILE, ARGS="--port N")
-	@set -a; test ! -f build/services.env || . ./build/services.env; exec $(BIN)/python server.py --config $(CONFIG) $(ARGS)
+run: $(VENV)/.installed ## install missing packages, start the service and classify a photo (MODEL=FILE LABELS=FILE, CONFIG=FILE, ARGS="--port N")
+	@set -a; test ! -f build/services.env || . ./build/services.env; exec $(BIN)/python server.py $(SERVE) --config $(CONFIG) $(ARGS)
 
 flower: $(VENV)/.installed ## watch the service's tasks on http://127.0.0.1:5555 (FLOWER_BASIC_AUTH=NAME:PASSWORD make flower)
 	@INFERENCE_CONFIG=$(CONFIG) exec $(BIN)/celery -A tasks flower $(ARGS)
@@ -51,6 +53,9 @@ openapi: $(VENV)/.installed ## write the description of the API, docs/openapi.js
 	$(BIN)/python -m api.openapi > docs/openapi.json.new
 	mv docs/openapi.json.new docs/openapi.json
 
+wheel: $(VENV)/.installed-dev ## build the wheel, in dist/: the service for machines without a clone
+	$(BIN)/python -m build --wheel --outdir dist .
+
 services: ## start the real Redis, MinIO, Kafka, MongoDB-protocol server and RabbitMQ; addresses in build/services.env
 	@$(SERVICES) start $(ARGS)
 
@@ -73,7 +78,7 @@ overload: $(VENV)/.installed-dev ## send more requests than it can do; accepted 
 
 clean: ## remove all that these targets created, the service's data too
 	@test ! -d build/services || $(SERVICES) stop
-	rm -rf $(VENV) build data .coverage .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build data dist .coverage .pytest_cache .mypy_cache .ruff_cache
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "error: Python 3.11, 3.12 or 3.13 is needed; name one with make PYTHON=/path/to/python" >&2; exit 1; }

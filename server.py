@@ -1,11 +1,14 @@
 """Command line of the service.
 
 python server.py --config FILE --port 30005     everything on this machine
+python server.py serve MODEL.keras              the same with this model, described by looking at its file
+python server.py models check | init MODEL      try a model without the service; write its model.yaml
 python server.py api | relay | broker           one part (the worker: celery -A tasks worker)
 python server.py check-config FILE              show every error by its key, and the effective settings
 python server.py status [--json]                show the state; exit code 1 if something needs attention
 python server.py reset-models                   undo the changes of commands: back to the configuration
 python server.py dead-letters list | inspect ID | replay ID | discard ID
+python server.py celery ...                     a command of Celery: worker, flower, inspect
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ from __future__ import annotations
 import sys
 
 # The API runs in greenlets: patch the standard library before anything else is imported.
-if __name__ == "__main__" and "api" in sys.argv[1:]:
+if __name__ == "__main__" and "api" in sys.argv[1:] and "serve" not in sys.argv[1:]:
     from gevent import monkey
 
     monkey.patch_all()
@@ -28,6 +31,7 @@ import yaml
 
 from inference import __version__
 from inference.errors import ConfigurationError, InferenceError
+from inference.launcher.model_commands import add_commands, join_scale, prepare_serving
 from inference.launcher.server_checks import check_servers
 from inference.launcher.start_checks import Part, check_everything, check_open_files, check_start
 from inference.runtime.cpu import use_batch_scheduling
@@ -42,13 +46,16 @@ from inference.settings import (
     read_translated,
     shown_value,
 )
+from inference.settings.installation import COMMAND
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns the exit code."""
-    options = _parser().parse_args(arguments)
+    options = _parser().parse_args(join_scale(sys.argv[1:] if arguments is None else arguments))
     try:
         return int(options.run(options))
+    except KeyboardInterrupt:  # while files are read; later, the signal stops the service in order
+        return 130
     except ConfigurationError as error:
         print(f"error: {error.detail}", file=sys.stderr)
         return 2
@@ -72,15 +79,18 @@ def _parser() -> argparse.ArgumentParser:
     address.add_argument("--port", default=argparse.SUPPRESS, help="port to listen on; default 30005")
 
     parser = argparse.ArgumentParser(
-        prog="server.py",
+        prog=COMMAND,
         description="Image inference service: without a command, everything on this machine.",
-        epilog="The worker alone: celery -A tasks worker",
+        epilog=f"The worker alone: {COMMAND} celery worker",
         parents=[shared, address],
     )
     parser.add_argument("--version", action="version", version=f"rohe-inference-service {__version__}")
     parser.set_defaults(run=_run_everything)
     commands = parser.add_subparsers(metavar="COMMAND")
 
+    serve, models = add_commands(commands, shared, address)
+    serve.set_defaults(run=_serve)
+    models.set_defaults(run=_models)
     api = commands.add_parser("api", parents=[shared, address], help="the HTTP API alone")
     api.set_defaults(run=_run_api)
     relay = commands.add_parser("relay", parents=[shared], help="the relay and the sweeper alone")
@@ -104,6 +114,10 @@ def _parser() -> argparse.ArgumentParser:
     dead.add_argument("task_ids", nargs="*", metavar="ID")
     dead.add_argument("--limit", type=_positive, default=1000, metavar="N", help="list the oldest N; default 1000")
     dead.set_defaults(run=_dead_letters)
+    # No argument begins with this prefix, so that options are arguments too, which Celery reads.
+    celery = commands.add_parser("celery", help="a command of Celery: worker, flower, inspect", add_help=False, prefix_chars="\0")
+    celery.add_argument("arguments", nargs=argparse.REMAINDER)
+    celery.set_defaults(run=_run_celery)
     return parser
 
 
@@ -133,6 +147,15 @@ def _run_everything(options: argparse.Namespace) -> int:
     return all_in_one.run(settings, _config(options))
 
 
+def _serve(options: argparse.Namespace) -> int:
+    prepare_serving(options, _settings(options))
+    return _run_everything(options)
+
+
+def _models(options: argparse.Namespace) -> int:
+    return int(options.model_action(options, _settings(options)))
+
+
 def _run_api(options: argparse.Namespace) -> int:
     from api.server import serving
 
@@ -154,6 +177,19 @@ def _run_relay(options: argparse.Namespace) -> int:
     from inference.relay import process as relay_process
 
     relay_process.serve(_ready_to_start(options, "relay"))
+    return 0
+
+
+def _run_celery(options: argparse.Namespace) -> int:
+    """Run Celery with this service's application, from any working directory."""
+    from celery.__main__ import main as celery_main
+
+    if (config := _config(options)) is not None:
+        os.environ[CONFIG_VARIABLE] = str(config)
+    # Celery puts the working directory first on the module search path, unless it is there: a `tasks.py` in it is the user's own.
+    sys.path.append(str(Path.cwd()))
+    sys.argv = ["celery", "-A", "tasks", *options.arguments]
+    celery_main()
     return 0
 
 
@@ -232,7 +268,7 @@ def _dead_letters(options: argparse.Namespace) -> int:
             print(f"the oldest {options.limit} of {count} dead letters; --limit N lists more", file=sys.stderr)
         return 0
     if not options.task_ids:
-        raise ConfigurationError(f"dead-letters {options.action}: give at least one ID; server.py dead-letters list shows them")
+        raise ConfigurationError(f"dead-letters {options.action}: give at least one ID; {COMMAND} dead-letters list shows them")
     for one in options.task_ids:
         act = _on_rejected_message if is_rejected_id(one) else _on_dead_task
         act(services, options.action, one)

@@ -136,7 +136,7 @@ class _Queue:
         return started
 
     def _waiting(self) -> int:
-        return self._services.store.queue_stats(self._queue).depth
+        return self._services.store.get_queue_stats(self._queue).depth
 
     def _accept(self, count: int) -> None:
         batch = BatchRequest(uuid.uuid4().hex, tuple(self._request() for _ in range(count)))

@@ -10,7 +10,7 @@ from typing import Any
 
 from bench.closed_loop import Load
 from bench.measuring import Measurement
-from bench.workload import BATCH_SIZES, LITERT
+from bench.workload import BATCH_SIZES, DECODING, LITERT
 
 Row = dict[str, Any]
 NAIVE = "naive"
@@ -38,12 +38,18 @@ def row(contender: str, kind: str, model: str, load: str, **figures: Any) -> Row
 
 
 def limit_rows(workload: str, rounds: Sequence[dict[str, Any]]) -> list[Row]:
-    """Convert the in-process runs to rows of medians, one for each batch size.
+    """Convert the in-process runs to rows of medians, one for each batch size, and one for decoding photos.
 
     Args:
         rounds: the result of `bench.limit` in each round.
     """
-    runs = (("in process", rounds), ("in process, LiteRT", [limit[LITERT] for limit in rounds]))
+    runs: list[tuple[str, Sequence[Any], tuple[int, ...]]] = [
+        ("in process", rounds, BATCH_SIZES),
+        ("in process, LiteRT", [limit[LITERT] for limit in rounds], BATCH_SIZES),
+    ]
+    if all(DECODING in limit for limit in rounds):
+        decoding = [{str(BATCH_SIZES[-1]): limit[DECODING]} for limit in rounds]
+        runs.append(("in process, decoding and LiteRT", decoding, BATCH_SIZES[-1:]))
     return [
         row(
             f"{name}, batch {size}",
@@ -57,8 +63,8 @@ def limit_rows(workload: str, rounds: Sequence[dict[str, Any]]) -> list[Row]:
             ),
             **_medians([own[str(size)] for own in figures]),
         )
-        for name, figures in runs
-        for size in BATCH_SIZES
+        for name, figures, sizes in runs
+        for size in sizes
     ]
 
 
@@ -99,6 +105,9 @@ def _closed_row(rounds: Sequence[Measurement], clients: int) -> Row:
         cpu_ms_by_process=cpu_ms,
         ratio_to_limit=statistics.median(ratios),
         ratio_to_own_runtime=statistics.median(own_ratios),
+        ratio_to_decoding=_median(
+            own / one.limit[DECODING]["images_per_s"] for own, one in zip(per_s, rounds, strict=True) if DECODING in one.limit
+        ),
         mean_batch_size=_median(one.mean_batch_size.get(clients) for one in rounds),
         memory_mb=_medians([one.memory_mb for one in rounds]),
         start_s=_median(one.start_s for one in rounds),
@@ -169,6 +178,7 @@ _COLUMNS = (
     ("mean batch", "mean_batch_size", "{:.1f}"),
     ("÷ limit", "ratio_to_limit", "{:.2f}"),
     ("÷ own runtime", "ratio_to_own_runtime", "{:.2f}"),
+    ("÷ decoding + LiteRT", "ratio_to_decoding", "{:.2f}"),
     ("÷ naive", "ratio_to_naive", "{:.1f}"),
 )
 

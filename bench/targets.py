@@ -143,6 +143,7 @@ def _start(table: Table, contender: str) -> float | None:
 
 _TINY_AT_64 = _closed("images_per_s", "tiny", 64)
 _MOBILENET_AT_64 = _closed("ratio_to_limit", "mobilenetv2", 64)
+_PHOTO_AT_64 = _closed("images_per_s", "photo", 64)
 _OVERHEAD = _closed("overhead_ms", "mobilenetv2", 1)
 _OVERHEAD_OVER_OWN = _closed("overhead_over_own_runtime_ms", "mobilenetv2", 1)
 
@@ -171,6 +172,14 @@ TARGETS = (
         0.4,
         1,
         is_shared=False,
+    ),
+    Target("photo, 64 clients, embedded: ÷ Mosec", EMBEDDED, _over(_PHOTO_AT_64, _named("mosec", _PHOTO_AT_64)), 1.15, 1.4),
+    Target(
+        "photo, 64 clients, embedded: images/s ÷ decoding and LiteRT in process",
+        EMBEDDED,
+        _closed("ratio_to_decoding", "photo", 64),
+        0.75,
+        0.85,
     ),
     _overhead("MobileNetV2, one client, embedded: p50 less that in process, ms", EMBEDDED, _OVERHEAD, 4, 2.5),
     _overhead("the same with MinIO, ms", MONGODB, _OVERHEAD, 6, 4),

@@ -22,6 +22,8 @@ WORK = ROOT / "build" / "bench"
 BATCH_SIZES = (1, 8, 32)
 #: name of the runs in process with LiteRT
 LITERT = "litert"
+#: name of the run in process that decodes a photo and predicts it with LiteRT, in batches of the largest size
+DECODING = "decoding"
 
 _DESCRIPTION = """\
 name: {name}

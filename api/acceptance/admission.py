@@ -127,12 +127,7 @@ class Admission:
         if not rate_per_s:
             return None
         ahead = self._count_open(queue, figures, rate_per_s)
-        limit = (
-            _permitted(deadline_s * _SHARE, load, rate_per_s)
-            if ahead
-            else max(1, math.floor(deadline_s * _SHARE_ALONE * rate_per_s))
-        )
-        over = ahead + count - limit
+        over = ahead + count - _limit(deadline_s, load, rate_per_s, is_alone=not ahead)
         if over > 0 and priority == USUAL_PRIORITY:  # only the store knows how many tasks a task with a priority overtakes
             tasks_before = f"{ahead} tasks wait or run" if ahead else f"these are {count} tasks"
             raise Overloaded(
@@ -171,7 +166,7 @@ class Admission:
 
     def _read_figures(self, queue: str) -> _Figures:
         read_at_s, accepted = self._clock(), self._accepted[queue]
-        load = self._store.queue_load(queue, refused=self._refused.pop(queue, 0))
+        load = self._store.get_queue_load(queue, refused=self._refused.pop(queue, 0))
         self._accepted[queue] = max(0, self._accepted[queue] - accepted)  # another reading may have ended meanwhile
         return _Figures(load, read_at_s)
 
@@ -220,6 +215,13 @@ class Admission:
 
 def _is_of(loaded: LoadedModelInfo, model: ModelRef) -> bool:
     return (loaded.name, loaded.version, loaded.digest) == (model.name, model.version, model.digest)
+
+
+def _limit(deadline_s: float, load: QueueLoad, rate_per_s: float, *, is_alone: bool) -> int:
+    """Maximum number of open tasks by the estimate, the new ones included; `is_alone`: no other task is open."""
+    if is_alone:
+        return max(1, math.floor(deadline_s * _SHARE_ALONE * rate_per_s))
+    return _permitted(deadline_s * _SHARE, load, rate_per_s)
 
 
 def _permitted(share_s: float, load: QueueLoad, rate_per_s: float) -> int:

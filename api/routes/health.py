@@ -68,7 +68,7 @@ def ready() -> Response:
     services = components().services
     checks = {
         "task_store": _check(services.store.ping),
-        "broker": _check(lambda: services.broker.depth(services.effective.now().model().queue)),
+        "broker": _check(lambda: services.broker.get_depth(services.effective.now().model().queue)),
         "object_store": _check(services.objects.ping),
         "model": _check(_served_model_is_loaded),
     }

@@ -43,7 +43,7 @@ def task_views(records: Sequence[TaskRecord], store: SubmissionStore | None, *, 
     for record in records:
         if record.status is TaskStatus.QUEUED:
             waiting.setdefault(record.queue, []).append(record.task_id)
-    places = store.places(waiting) if waiting and store is not None else {}
+    places = store.get_places(waiting) if waiting and store is not None else {}
     return [
         _task_view(record, places.get(record.task_id), with_vector=with_vectors and record.item.has_prediction)
         for record in records

@@ -23,11 +23,16 @@ class Broker(Protocol):
     def prepare(self, queue: str, message: QueueMessage, priority: int = USUAL_PRIORITY) -> Enqueue | None:
         """Return the message for a push by the task store; None if the broker is another server: then `publish` it."""
 
-    def publish(self, queue: str, message: QueueMessage, priority: int = USUAL_PRIORITY) -> None:
-        """Publish a message; return when the broker has it. Raises ServiceUnavailable."""
+    def publish(self, queue: str, message: QueueMessage, priority: int = USUAL_PRIORITY, *, is_redelivered: bool = False) -> None:
+        """Publish a message; return when the broker has it. Raises ServiceUnavailable.
+
+        Args:
+            is_redelivered: it replaces a message that was lost, maybe with the worker that had it. RabbitMQ delivers such a
+                message again by itself, so only Redis marks the new one.
+        """
 
     def resend(self, queue: str, message: Resent) -> None:
         """Put a message on its queue, unchanged; return when the broker has it. Raises ServiceUnavailable."""
 
-    def depth(self, queue: str) -> int:
+    def get_depth(self, queue: str) -> int:
         """Return the number of messages that no worker has taken. Raises ServiceUnavailable."""

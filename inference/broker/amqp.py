@@ -69,7 +69,14 @@ class AmqpBroker:
     def prepare(self, queue: str, message: QueueMessage, priority: int = USUAL_PRIORITY) -> Enqueue | None:  # noqa: ARG002 nothing to prepare
         return None
 
-    def publish(self, queue: str, message: QueueMessage, priority: int = USUAL_PRIORITY) -> None:
+    def publish(
+        self,
+        queue: str,
+        message: QueueMessage,
+        priority: int = USUAL_PRIORITY,
+        *,
+        is_redelivered: bool = False,  # noqa: ARG002 RabbitMQ marks messages itself
+    ) -> None:
         own_id = envelope.message_id(message)
         self._publish(
             queue,
@@ -109,7 +116,7 @@ class AmqpBroker:
                 **properties,
             )
 
-    def depth(self, queue: str) -> int:
+    def get_depth(self, queue: str) -> int:
         with _unavailable_when_down(), producers[self._connection].acquire(block=True, timeout=_CONNECT_TIMEOUT_S) as producer:
             connection = producer.connection
             # kombu's pool may return a connection that was closed after an error; it has no channels until it connects again.

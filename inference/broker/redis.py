@@ -49,8 +49,8 @@ class RedisBroker:
     def prepare(self, queue: str, message: QueueMessage, priority: int = USUAL_PRIORITY) -> Enqueue | None:
         return self._push(queue, message, priority) if self._shares_store else None
 
-    def publish(self, queue: str, message: QueueMessage, priority: int = USUAL_PRIORITY) -> None:
-        self._send(self._push(queue, message, priority))
+    def publish(self, queue: str, message: QueueMessage, priority: int = USUAL_PRIORITY, *, is_redelivered: bool = False) -> None:
+        self._send(self._push(queue, message, priority, is_redelivered=is_redelivered))
 
     def resend(self, queue: str, message: envelope.Resent) -> None:
         native = HIGHEST_PRIORITY - USUAL_PRIORITY if message.priority is None else message.priority
@@ -74,13 +74,13 @@ class RedisBroker:
             pipe.ltrim(push.wake_up_key, 0, 0)
             pipe.execute()
 
-    def depth(self, queue: str) -> int:
+    def get_depth(self, queue: str) -> int:
         with unavailable_when_down(), self._redis.pipeline(transaction=False) as pipe:
             for step in _STEPS:
                 pipe.llen(_list_key(queue, step))
             return sum(pipe.execute())
 
-    def _push(self, queue: str, message: QueueMessage, priority: int) -> Enqueue:
+    def _push(self, queue: str, message: QueueMessage, priority: int, *, is_redelivered: bool = False) -> Enqueue:
         own_id = envelope.message_id(message)
         return _enqueue(
             queue,
@@ -90,6 +90,7 @@ class RedisBroker:
             content_type=envelope.CONTENT_TYPE,
             content_encoding=envelope.CONTENT_ENCODING,
             correlation_id=own_id,
+            is_redelivered=is_redelivered,
         )
 
 
@@ -102,13 +103,17 @@ def _enqueue(
     content_type: str | None,
     content_encoding: str | None,
     correlation_id: Any,
+    is_redelivered: bool = False,
 ) -> Enqueue:
     step = max(step for step in _STEPS if step <= native_priority)
+    delivery_info: dict[str, Any] = {"exchange": "", "routing_key": queue}
+    if is_redelivered:
+        delivery_info["redelivered"] = True  # as kombu marks the messages of a dead worker
     properties: dict[str, Any] = {
         "correlation_id": correlation_id,
         "reply_to": None,
         "delivery_mode": 2,
-        "delivery_info": {"exchange": "", "routing_key": queue},
+        "delivery_info": delivery_info,
         "priority": native_priority,
         "body_encoding": "base64",
         "delivery_tag": str(uuid.uuid4()),

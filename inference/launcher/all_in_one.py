@@ -13,7 +13,8 @@ from types import FrameType
 
 import urllib3
 
-from inference.errors import ConfigurationError
+from inference.container import Services
+from inference.errors import ConfigurationError, ServiceUnavailable
 from inference.launcher import embedded_broker
 from inference.launcher.server_checks import check_servers
 from inference.launcher.start_checks import check_everything, check_open_files
@@ -21,9 +22,9 @@ from inference.launcher.supervisor import Supervisor
 from inference.models.registry import ModelRegistry
 from inference.settings import CONFIG_VARIABLE, Settings
 from inference.settings.http_address import bound_socket, network_url, reachable_url
+from inference.settings.installation import APPLICATION
 
-_ROOT = Path(__file__).parent.parent.parent
-_SERVER = str(_ROOT / "server.py")
+_SERVER = str(APPLICATION / "server.py")
 #: Longest wait for the end of an earlier run, seconds.
 _HANDOVER_TIMEOUT_S = 20.0
 _BROKER_TIMEOUT_S = 30.0
@@ -48,7 +49,7 @@ class _Service:
         self._http = urllib3.PoolManager(timeout=urllib3.Timeout(connect=2, read=60), retries=False)
         self._url = reachable_url(settings.api.host, settings.api.port)
         environment = {
-            "PYTHONPATH": os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH")))),
+            "PYTHONPATH": os.pathsep.join(filter(None, (str(APPLICATION), os.environ.get("PYTHONPATH")))),
             "PYTHONUNBUFFERED": "1",
             "INFERENCE_API__HOST": settings.api.host,
             "INFERENCE_API__PORT": str(settings.api.port),
@@ -93,17 +94,7 @@ class _Service:
     def _start_parts(self) -> None:
         settings = self._settings
         _print(f"starting the worker: loading {', '.join(model.name for model in self._models)}")
-        worker = [
-            sys.executable,
-            "-m",
-            "celery",
-            "--quiet",
-            "-A",
-            "tasks",
-            "worker",
-            "--without-gossip",
-            "--without-mingle",
-        ]
+        worker = [sys.executable, _SERVER, "celery", "--quiet", "worker", "--without-gossip", "--without-mingle"]
         self._supervisor.start("worker", worker, stop_timeout_s=settings.worker.drain_timeout_s + _STOP_GRACE_S)
         _print(f"starting the relay: results go to {', '.join(settings.sinks) or 'no sink'}")
         self._supervisor.start("relay", [sys.executable, _SERVER, "relay"], stop_timeout_s=_STOP_GRACE_S)
@@ -128,12 +119,24 @@ class _Service:
     def _announce(self) -> None:
         sample = self._settings.sample_image
         photo = shlex.quote(str(sample)) if sample else "photo.jpg"
+        self._report_rates()
         _print(f"ready after {time.monotonic() - self._began:.1f} s at {self._url}   (Ctrl-C stops it)")
         if url := network_url(self._settings.api.host, self._settings.api.port):
             _print(f"from other machines: {url}")
         _print(f"try: curl -F image=@{photo} {self._url}/inference")
         if sample is not None:
             self._classify(sample)
+
+    def _report_rates(self) -> None:
+        """Print how fast each model runs here, as the worker measured it at the warm-up."""
+        try:
+            workers = Services(self._settings).presence.workers()
+        except ServiceUnavailable:
+            return
+        warm = {model.name: model for worker in workers for model in worker.models if model.name in self._models}
+        for model in warm.values():
+            alone = f"one image takes {model.predict_ms:.3g} ms"
+            _print(f"{model.name}: {model.images_per_s:.0f} images/s here by {model.runtime}; {alone}")
 
     def _classify(self, sample: Path) -> None:
         fields = {"image": (sample.name, sample.read_bytes())}

@@ -48,8 +48,13 @@ def command(data_dir: Path, memory_mb: int | None = None) -> list[str]:
         raise ConfigurationError(f"data_dir: cannot create {error.filename}: {error.strerror}", field="data_dir") from error
     if problem:
         raise ConfigurationError(problem, field="data_dir")
-    socket = embedded_socket(data_dir)
-    options = {
+    options = _server_options(folder, embedded_socket(data_dir), memory_mb)
+    return [str(binary), *(part for name, value in options.items() for part in (f"--{name}", value))]
+
+
+def _server_options(folder: Path, socket: Path, memory_mb: int | None) -> dict[str, str]:
+    """Return the server's options; values with the units of its configuration file."""
+    return {
         "port": "0",  # connections only by the socket
         "unixsocket": str(socket),
         "unixsocketperm": "700",
@@ -64,7 +69,6 @@ def command(data_dir: Path, memory_mb: int | None = None) -> list[str]:
         "maxmemory-policy": "noeviction",
         "loglevel": "warning",  # else each rewrite of the file adds ten lines to a log that is never shortened
     }
-    return [str(binary), *(part for name, value in options.items() for part in (f"--{name}", value))]
 
 
 def is_up(data_dir: Path) -> bool:

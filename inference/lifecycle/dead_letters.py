@@ -30,7 +30,7 @@ def move_to_dead_letters(
     """
     reason = reason or f"{record.deaths} attempts ended in a dead process"
     error = PredictorDied(f"{reason}; the input is kept for the operator", task_id=record.task_id)
-    image = store.image(record.task_id)
+    image = store.get_image(record.task_id)
     try:
         if image:  # the object store may not have it yet
             objects.put(dead_letter_key(record.task_id), image)
@@ -59,7 +59,7 @@ class DeadLetters:
 
     def list(self, limit: int) -> Iterator[TaskRecord]:
         """Yield the records of the oldest `limit` dead letters, which are read in portions."""
-        task_ids = self._store.dead_letters(limit)
+        task_ids = self._store.list_dead_letters(limit)
         for start in range(0, len(task_ids), _RECORDS):
             yield from filter(None, self._store.get_many(task_ids[start : start + _RECORDS]))
 
@@ -113,7 +113,7 @@ class DeadLetters:
         surplus = self._store.count_dead_letters() - kept
         if surplus <= 0:
             return 0
-        for task_id in self._store.dead_letters(surplus):
+        for task_id in self._store.list_dead_letters(surplus):
             with contextlib.suppress(TaskNotFound):  # an operator discarded it meanwhile
                 self.discard(task_id)
         return surplus

@@ -36,7 +36,7 @@ class TaskIds:
     """
 
     def __init__(self, store: SubmissionStore, *, max_age_s: float, clock: Callable[[], float] = time.time) -> None:
-        self._tag = TtlCache(store.tag, max_age_s=_TAG_AGE_S)
+        self._tag = TtlCache(store.get_tag, max_age_s=_TAG_AGE_S)
         self._max_age_s = max_age_s
         self._clock = clock
 
@@ -57,7 +57,7 @@ def new_task_id(at_ms: int, tag: str) -> str:
 
     Args:
         at_ms: current time, milliseconds since the epoch.
-        tag: tag of the task store (`SubmissionStore.tag`).
+        tag: tag of the task store (`SubmissionStore.get_tag`).
     """
     random = int.from_bytes(os.urandom(7))
     variant = 8 | random >> 12 & 3

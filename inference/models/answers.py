@@ -23,14 +23,17 @@ class AnswerBuilder:
         self._top_k = spec.top_k
         self._is_multi_label = spec.task is Task.MULTI_LABEL
         self._threshold = spec.threshold
-        if spec.output.activation is Activation.NONE:
-            self._are_good = are_finite
-        else:
-            self._are_good = are_independent_probabilities if self._is_multi_label else are_probabilities
+        self._has_any_values = spec.output.activation is Activation.NONE
 
-    def are_good(self, rows: NDArray[np.float32]) -> NDArray[np.bool_]:
-        """Check which rows of (n, classes) are values as the description says; returns (n,)."""
-        return self._are_good(rows)
+    def are_good(self, rows: NDArray[np.float32], step: float = 0.0) -> NDArray[np.bool_]:
+        """Check which rows of (n, classes) are values as the description says; returns (n,).
+
+        Args:
+            step: difference between two values if they are quantised, else 0.
+        """
+        if self._has_any_values:
+            return are_finite(rows)
+        return are_independent_probabilities(rows) if self._is_multi_label else are_probabilities(rows, step)
 
     def build(self, vector: NDArray[np.float32], top_k: int | None = None) -> PredictionResult:
         """Make a result of one row.

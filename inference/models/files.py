@@ -17,7 +17,7 @@ from inference.settings import Settings
 from inference.storage.protocol import DEAD_LETTERS_PREFIX, UPLOADS_PREFIX
 
 _ARCHIVE_SUFFIX = ".zip"
-_WHOLE_MODEL_SUFFIXES = (".keras", _ARCHIVE_SUFFIX)
+_WHOLE_MODEL_SUFFIXES = (".keras", ".tflite", ".onnx", _ARCHIVE_SUFFIX)
 _MAX_LABELS_BYTES = 2**24
 _DEFAULT_FOLDER = Path("models")
 #: folder in the cache of model files
@@ -50,7 +50,7 @@ class ModelFiles:
             ConfigurationError: a file is in a place that is not allowed, has a wrong digest, or is of a wrong kind.
             ServiceUnavailable: the object store does not answer.
         """
-        found = {key: self._find(location, description.folder, key) for key, location in description.locations.items()}
+        found = {key: self.find(location, description.folder, key) for key, location in description.locations.items()}
         known = dict(description) | {"local_files": found, "digest": _model_digest(found)}
         known |= {"max_unpacked_bytes": self._limits.max_bytes, "min_free_bytes": self._limits.min_free_bytes}
         known["conversions_dir"] = self._settings.model_cache_path / CONVERSIONS_FOLDER
@@ -68,7 +68,7 @@ class ModelFiles:
 
         Args:
             architecture_file: a path, relative to the working directory, or ``s3://BUCKET/KEY``; see `in_bucket`.
-            weights_file: the same. A whole model (`.keras`, a SavedModel) replaces all files.
+            weights_file: the same. A whole model (`.keras`, `.tflite`, `.onnx`, a SavedModel) replaces all files.
 
         Raises:
             ObjectNotFound, ConfigurationError, ServiceUnavailable: see `resolve`.
@@ -96,7 +96,13 @@ class ModelFiles:
 
         return ObjectCache(self._settings.model_cache_path, MinioObjectReader(self._settings.minio), self._limits)
 
-    def _find(self, location: FileLocation, folder: Path, key: str) -> LocalFile:
+    def find(self, location: FileLocation, folder: Path, key: str) -> LocalFile:
+        """Find a file on this host, fetch it if it is an object, and unpack it if it is a .zip; raises the errors of `resolve`.
+
+        Args:
+            folder: the base of a relative path.
+            key: the description's key that names the file, for errors.
+        """
         try:
             path = self._path(location, folder)
             if path.suffix.lower() == _ARCHIVE_SUFFIX:
@@ -144,7 +150,7 @@ class ModelFiles:
 
     def _labels(self, description: ModelDescription) -> tuple[str, ...]:
         location = FileLocation.parse(description.labels_file or "")
-        path = self._find(location, description.folder, "labels_file").path
+        path = self.find(location, description.folder, "labels_file").path
         try:
             if path.stat().st_size > _MAX_LABELS_BYTES:
                 public = f"the labels file has more than {_MAX_LABELS_BYTES} bytes"

@@ -12,10 +12,14 @@ from numpy.typing import NDArray
 TOLERANCE = 0.02
 
 
-def are_probabilities(rows: NDArray[Any]) -> NDArray[np.bool_]:
-    """Check which rows of (n, classes), float32, have finite values from 0 to 1 with sum 1, within `TOLERANCE`; returns (n,)."""
+def are_probabilities(rows: NDArray[Any], step: float = 0.0) -> NDArray[np.bool_]:
+    """Check which rows of (n, classes), float32, have finite values from 0 to 1 with sum 1, within `TOLERANCE`; returns (n,).
+
+    Args:
+        step: difference between two values of a quantised output: each value is off by half of it, and their sum by all of these.
+    """
     with np.errstate(invalid="ignore"):  # comparisons with NaN are False
-        good: NDArray[np.bool_] = np.abs(rows.sum(axis=1) - 1) <= TOLERANCE
+        good: NDArray[np.bool_] = np.abs(rows.sum(axis=1) - 1) <= TOLERANCE + rows.shape[1] * step / 2
         good &= (rows.min(axis=1) >= -TOLERANCE) & (rows.max(axis=1) <= 1 + TOLERANCE)
     return good
 

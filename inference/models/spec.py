@@ -198,6 +198,8 @@ class InputSpec(_Strict):
 class OutputSpec(_Strict):
     """Output of the model's graph, and the way from it to an answer."""
 
+    #: of the graph's outputs, if it has several
+    name: str | None = None
     #: None: the graph ends in probabilities, and has to
     activation: Activation | None = None
 

@@ -28,7 +28,7 @@ class LateImages:
 
     def store_batch(self) -> int:
         """Store the oldest images; returns the number handled. Raises ServiceUnavailable; the other images then stay late."""
-        task_ids = self._store.kept_images(_LIMIT)
+        task_ids = self._store.list_kept_images(_LIMIT)
         for task_id in task_ids:
             is_stored = False
             try:
@@ -43,7 +43,7 @@ class LateImages:
 
     def _store_one(self, task_id: str) -> bool:
         """Store one image; False if the image or its task no longer exists."""
-        (record,), image = self._store.get_many([task_id]), self._store.kept_image(task_id)
+        (record,), image = self._store.get_many([task_id]), self._store.get_kept_image(task_id)
         if record is None or image is None:
             logger.error("the image of task %s was not stored before its record expired", task_id)
             return False

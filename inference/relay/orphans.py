@@ -63,7 +63,7 @@ class Orphans:
 
     def check_once(self) -> bool:
         """Check the next uploads; returns whether there may be more. Raises as `check`."""
-        tag, life = self._store.tag(), self._store.record_life()
+        tag, life = self._store.get_tag(), self._store.get_record_life()
         self._warn_if_too_short(life)
         now_s = self._clock()
         oldest = _key_at(max(now_s - life.shortest_s * _LIFE_SHARE, life.since_s))
@@ -71,11 +71,11 @@ class Orphans:
         self._seen, self._day = max((self._seen, self._day), oldest)
         while self._day <= last_day:
             prefix = day_prefix(self._day)
-            keys = self._objects.keys(prefix, after=self._seen, limit=self._size)
+            keys = self._objects.list_keys(prefix, after=self._seen, limit=self._size)
             ids = [key.removeprefix(prefix) for key in keys if key < end]
             ours = [task_id for task_id in ids if belongs_to(task_id, tag)]
             for start in range(0, len(ours), _IDS):
-                self._delete(prefix, self._store.unknown(tag, ours[start : start + _IDS]))
+                self._delete(prefix, self._store.find_unknown(tag, ours[start : start + _IDS]))
             if len(ids) == self._size:
                 self._seen = keys[-1]
                 return True

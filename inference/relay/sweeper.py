@@ -98,7 +98,7 @@ class Sweeper:
         """Queue tasks again if their message is lost: later tasks started some time ago, or the queue of the broker is empty."""
         now, grace_s = self._clock(), self._policy.requeue_lost_after_s
         history = self._watermarks[queue]
-        history.append((now, self._store.started_watermarks(queue)))
+        history.append((now, self._store.get_started_watermarks(queue)))
         while len(history) > 1 and history[1][0] <= now - grace_s:
             history.popleft()
         started = history[0][1] if history[0][0] <= now - grace_s else {}
@@ -107,22 +107,25 @@ class Sweeper:
             priority: max((number for other, number in started.items() if other <= priority), default=0)
             for priority in range(HIGHEST_PRIORITY + 1)
         }
-        is_empty = self._broker.depth(queue) == 0
+        is_empty = self._broker.get_depth(queue) == 0
         lost = self._store.find_lost(queue, up_to=None if is_empty else up_to, grace_s=grace_s, limit=_LOST_LIMIT)
         if lost:
             logger.warning("%d waiting tasks of %s lost their message and are queued again: %s", len(lost), queue, some_of(lost))
-            self._publish(lost)
+            # On Redis a worker that was killed before the lease loses the message too. The note of `TakenMessages` counts such
+            # workers, once the message is marked.
+            self._publish(lost, is_redelivered=True)
 
     def _forget_gone(self, queue: str) -> None:
         gone = self._store.forget_gone(queue, limit=_GONE_LIMIT)
         if gone:
             logger.warning("removed %d entries of %s: their tasks neither wait nor run", gone, queue)
 
-    def _publish(self, task_ids: Sequence[str]) -> None:
+    def _publish(self, task_ids: Sequence[str], *, is_redelivered: bool = False) -> None:
         for record in self._records(task_ids):
             message = QueueMessage(record.model, (record.item,))
             self._attempt(
-                partial(self._broker.publish, record.queue, message, record.priority), f"the message of {record.task_id}"
+                partial(self._broker.publish, record.queue, message, record.priority, is_redelivered=is_redelivered),
+                f"the message of {record.task_id}",
             )
 
     def _records(self, task_ids: Sequence[str]) -> list[TaskRecord]:

@@ -29,6 +29,8 @@ class LoadedModelInfo:
     predict_ms: float
     #: images per second in batches of the fastest size, measured at the warm-up
     images_per_s: float = 0.0
+    #: the library that runs it
+    runtime: str = ""
 
 
 @dataclass(frozen=True)

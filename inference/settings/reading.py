@@ -23,6 +23,7 @@ from pydantic_settings import (
 
 from inference.errors import ConfigurationError
 from inference.settings.documents import read_mapping, read_text
+from inference.settings.installation import APPLICATION, IS_WHEEL
 from inference.settings.renamed import with_new_names, with_new_variables
 from inference.settings.rohe.forms import Translation, translate
 from inference.settings.schema import Settings
@@ -39,13 +40,15 @@ _VARIABLE = re.compile(r"\$\{(\w+)(?::-([^}]*))?\}")
 
 def config_path(argument: Path | None = None) -> Path | None:
     """Return the configuration file: the argument, else `INFERENCE_CONFIG` (of the environment, else of `.env`), else
-    configurations/local.yaml if it exists. Raises ConfigurationError if `.env` cannot be read."""
+    configurations/local.yaml if it exists, else that of the wheel. Raises ConfigurationError if `.env` cannot be read."""
     if argument is not None:
         return argument
     if named := os.environ.get(CONFIG_VARIABLE) or _env_file().get(CONFIG_VARIABLE):
         return Path(named)
     # not is_file(): a file without read permission must cause an error, not the use of the defaults
-    return DEFAULT_CONFIG if os.path.lexists(DEFAULT_CONFIG) or _is_hidden(DEFAULT_CONFIG.parent) else None
+    if os.path.lexists(DEFAULT_CONFIG) or _is_hidden(DEFAULT_CONFIG.parent):
+        return DEFAULT_CONFIG
+    return APPLICATION / DEFAULT_CONFIG if IS_WHEEL else None
 
 
 def _is_hidden(folder: Path) -> bool:
@@ -118,12 +121,20 @@ def read_translated(file: Path) -> Translation:
     rohe = next(filter(None, (variables.get(name) for name in ROHE_VARIABLES)), None)
     missing: list[str] = []
     try:
-        document = _filled(read_mapping(file), "", variables, missing)
+        document = _with_application_paths(file, _filled(read_mapping(file), "", variables, missing))
     except RecursionError:
         raise ConfigurationError(f"{file}: an alias refers to a value that contains the alias") from None
     if missing:
         raise ConfigurationError("\n".join(f"{file}: {problem}" for problem in missing))
     return translate(document, rohe=Path(rohe) if rohe else None)
+
+
+def _with_application_paths(file: Path, document: dict[str, Any]) -> dict[str, Any]:
+    """Make the paths in a wheel's own configuration absolute: they name files of the wheel, not of the working directory."""
+    if not IS_WHEEL or file.resolve() != APPLICATION / DEFAULT_CONFIG:
+        return document
+    models = [str(APPLICATION / folder) for folder in document["models"]]
+    return document | {"models": models, "sample_image": str(APPLICATION / document["sample_image"])}
 
 
 def _variables() -> dict[str, str]:

@@ -20,6 +20,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from inference.settings import addresses, web_origins
 from inference.settings.http_address import listening_host
+from inference.settings.installation import default_data_dir, default_model
 from inference.settings.redis_address import REDIS_SCHEMES, RedisAddress
 from inference.settings.sink_sections import JsonlSinkSettings, KafkaSettings, MongodbSettings, OutboxSettings, RelaySettings
 from inference.settings.value_checks import Count, Few, FieldChecks, Seconds, Section, log_level, secret_validator
@@ -203,7 +204,7 @@ class ModelFileSettings(Section):
 
     #: bucket of the files that commands name without `s3://`; default: `uploads.bucket`
     bucket: BucketName | None = None
-    #: folder for copies of files from buckets, shared by the processes of a host; default: `model-files` in `data_dir`
+    #: folder for copies of files from buckets and for converted models, shared by a host; default: `model-files` in `data_dir`
     cache_dir: Path | None = None
     #: default: `models`, and the folders of the configured models
     allowed_folders: tuple[Path, ...] | None = None
@@ -286,11 +287,11 @@ class Settings(FieldChecks, BaseSettings):
         hide_input_in_errors=True,
     )
 
-    #: folder of the embedded broker, local uploads and results
-    data_dir: Path = Path("data")
+    #: folder of the embedded broker, local uploads and results; default of a wheel: see installation.py
+    data_dir: Path = Field(default_factory=default_data_dir)
     pipeline_id: str = "default"
     #: models: a folder with a model.yaml, or a description, for each
-    models: tuple[ModelEntry, ...] = Field(default=(Path("models/efficientnet-lite0"),), min_length=1)
+    models: tuple[ModelEntry, ...] = Field(default_factory=lambda: (default_model(),), min_length=1)
     #: name of the model for requests that name none; default: the first of `models`
     default_model: str | None = None
     #: sinks of the results; the list may be empty

@@ -64,7 +64,7 @@ def status_of(services: Services) -> Status:
     """Collect the status now. A store that is down is part of it, and raises no error."""
     stores = {
         "task_store": check(services.store.ping),
-        "broker": check(lambda: [services.broker.depth(model.queue) for model in services.descriptions.values()]),
+        "broker": check(lambda: [services.broker.get_depth(model.queue) for model in services.descriptions.values()]),
         "object_store": check(services.objects.ping),
     }
     problems = [f"{store}: {state}" for store, state in stores.items() if state != OK]
@@ -114,7 +114,7 @@ def fault_of(call: Callable[[], object]) -> ServiceUnavailable | None:
 def _models(services: Services, workers: Sequence[WorkerInfo]) -> tuple[ModelStatus, ...]:
     loaded = Counter(model.name for worker in workers for model in worker.models)
     return tuple(
-        ModelStatus(model.name, model.version, services.store.queue_stats(model.queue), loaded[model.name])
+        ModelStatus(model.name, model.version, services.store.get_queue_stats(model.queue), loaded[model.name])
         for model in services.descriptions.values()
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from inference.settings.installation import COMMAND
 from inference.status.collect import OK, Status
 from inference.task_store import QueueStats
 from inference.task_store.outbox import RelayInfo
@@ -34,7 +35,7 @@ def _lines(status: Status) -> Iterator[str]:
     if status.dead_letters is not None:
         yield f"{status.dead_letters} dead letters"
     if status.rejected_messages:
-        yield f"{status.rejected_messages} rejected messages (server.py dead-letters list)"
+        yield f"{status.rejected_messages} rejected messages ({COMMAND} dead-letters list)"
     if status.unstored_images:
         yield f"{status.unstored_images} images wait for the object store"
     yield from (f"warning: {warning}" for warning in status.warnings)

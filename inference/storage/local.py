@@ -89,7 +89,7 @@ class LocalObjectStore:
     def copy(self, source: str, target: str) -> None:
         self.put(target, self.get(source))
 
-    def keys(self, prefix: str, *, after: str = "", limit: int) -> list[str]:
+    def list_keys(self, prefix: str, *, after: str = "", limit: int) -> list[str]:
         folder = self._path(f"{prefix}*").rpartition("/")[0]
         least = after.removeprefix(prefix) if after.startswith(prefix) else ""
         with _unavailable_when_failing():

@@ -113,7 +113,7 @@ class MinioObjectStore:
         with self._guarded(), _missing_is_not_found(source):
             self._write(lambda: self._client.copy_object(self._bucket, target, CopySource(bucket, name)))
 
-    def keys(self, prefix: str, *, after: str = "", limit: int) -> list[str]:
+    def list_keys(self, prefix: str, *, after: str = "", limit: int) -> list[str]:
         with self._guarded():
             found = self._client.list_objects(self._bucket, prefix, start_after=after or None)
             try:

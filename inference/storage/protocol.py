@@ -47,7 +47,7 @@ class ObjectStore(Protocol):
     def copy(self, source: str, target: str) -> None:
         """Copy an object. Raises ObjectNotFound, ServiceUnavailable."""
 
-    def keys(self, prefix: str, *, after: str = "", limit: int) -> list[str]:
+    def list_keys(self, prefix: str, *, after: str = "", limit: int) -> list[str]:
         """Return the first `limit` keys below `prefix`, a folder with its slash, that come after `after`, in order.
 
         Keys in subfolders are left out. Raises ServiceUnavailable.

@@ -198,7 +198,7 @@ class RedisTaskStore(RedisUploads):
             found = pipe.execute()
         return [_readable(completed_from, task_id, values) for task_id, values in zip(task_ids, found, strict=True)]
 
-    def image(self, task_id: str) -> bytes:
+    def get_image(self, task_id: str) -> bytes:
         with unavailable_when_down():
             found: Any = self._redis.get(self._key("image", task_id))
         return found or b""
@@ -239,17 +239,17 @@ class RedisTaskStore(RedisUploads):
         )
         return states
 
-    def places(self, task_ids: Mapping[str, Sequence[str]]) -> dict[str, QueuePlace]:
+    def get_places(self, task_ids: Mapping[str, Sequence[str]]) -> dict[str, QueuePlace]:
         answers = self._scripts.run_pipelined(*(("queue_stats", [queue, 0, *ids]) for queue, ids in task_ids.items()))
         places: dict[str, QueuePlace] = {}
         for ids, answer in zip(task_ids.values(), answers, strict=True):
             places |= places_from(answer, ids)
         return places
 
-    def queue_stats(self, queue: str) -> QueueStats:
+    def get_queue_stats(self, queue: str) -> QueueStats:
         return stats_from(self._scripts.run("queue_stats", queue, 0))
 
-    def queue_load(self, queue: str, *, refused: int = 0) -> QueueLoad:
+    def get_queue_load(self, queue: str, *, refused: int = 0) -> QueueLoad:
         return load_from(self._scripts.run("queue_stats", queue, refused))
 
     # --- worker
@@ -308,7 +308,7 @@ class RedisTaskStore(RedisUploads):
         requeue, exhausted = self._scripts.run("reap", owner, self._lease_ms, max_attempts, limit)
         return Reaped(tuple(_texts(requeue)), tuple(_texts(exhausted)))
 
-    def started_watermarks(self, queue: str) -> dict[int, int]:
+    def get_started_watermarks(self, queue: str) -> dict[int, int]:
         with unavailable_when_down():
             highest: Any = self._redis.hgetall(self._key("started", queue))
         return {int(priority): int(number) for priority, number in highest.items()}
@@ -320,7 +320,7 @@ class RedisTaskStore(RedisUploads):
     def forget_gone(self, queue: str, *, limit: int) -> int:
         return int(self._scripts.run("forget_gone", queue, limit))
 
-    def dead_letters(self, limit: int) -> list[str]:
+    def list_dead_letters(self, limit: int) -> list[str]:
         with unavailable_when_down():
             return _texts(self._redis.zrange(self._key("dead-letters"), 0, limit - 1))
 

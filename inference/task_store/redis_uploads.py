@@ -37,7 +37,7 @@ class RedisUploads:
         self._prefix = key_prefix
         self._ttl_ms = round(result_ttl_s * 1000)
 
-    def tag(self) -> str:
+    def get_tag(self) -> str:
         key = self._key("seq", "tag")
         with unavailable_when_down():
             tag: Any = self._redis.get(key)
@@ -46,22 +46,22 @@ class RedisUploads:
                 tag = self._redis.get(key)
         return str(tag.decode())
 
-    def unknown(self, tag: str, task_ids: Sequence[str]) -> list[str]:
+    def find_unknown(self, tag: str, task_ids: Sequence[str]) -> list[str]:
         return [task_id.decode() for task_id in self._scripts.run("find_unknown", tag, *task_ids)]
 
-    def record_life(self) -> RecordLife:
+    def get_record_life(self) -> RecordLife:
         since_ms, shortest_ms = self._scripts.run("record_life", self._ttl_ms)
         return RecordLife(since_ms / 1000, shortest_ms / 1000)
 
     def keep_image(self, task_id: str, image: bytes) -> bool:
         return bool(self._scripts.run("keep_image", task_id, self._ttl_ms, _MAX_KEPT, image))
 
-    def kept_images(self, limit: int) -> list[str]:
+    def list_kept_images(self, limit: int) -> list[str]:
         with unavailable_when_down():
             ids: Any = self._redis.zrange(self._key("unstored"), 0, limit - 1)
         return [task_id.decode() for task_id in ids]
 
-    def kept_image(self, task_id: str) -> bytes | None:
+    def get_kept_image(self, task_id: str) -> bytes | None:
         with unavailable_when_down():
             image: Any = self._redis.get(self._key("unstored", task_id))
         return None if image is None else bytes(image)

@@ -51,7 +51,7 @@ class TaskReader(Protocol):
 class SubmissionStore(TaskReader, Protocol):
     """Accepts, reads and cancels tasks."""
 
-    def tag(self) -> str:
+    def get_tag(self) -> str:
         """Return six hexadecimal digits that distinguish this store from others; they are made with the first call."""
 
     def accept(
@@ -116,14 +116,14 @@ class SubmissionStore(TaskReader, Protocol):
     def cancel_many(self, task_ids: Sequence[str]) -> list[bool]:
         """Cancel tasks in one step; return False for each that had ended already, or has no record."""
 
-    def places(self, task_ids: Mapping[str, Sequence[str]]) -> dict[str, QueuePlace]:
+    def get_places(self, task_ids: Mapping[str, Sequence[str]]) -> dict[str, QueuePlace]:
         """Return the places of waiting tasks by task id, in one step; tasks that no longer wait are left out.
 
         Args:
             task_ids: ids by queue.
         """
 
-    def queue_load(self, queue: str, *, refused: int = 0) -> QueueLoad:
+    def get_queue_load(self, queue: str, *, refused: int = 0) -> QueueLoad:
         """Return the figures of a queue for admission.
 
         Args:
@@ -174,7 +174,7 @@ class WorkerStore(TaskReader, Protocol):
         Returns the number of crashes of each task; None if it is another owner's.
         """
 
-    def image(self, task_id: str) -> bytes:
+    def get_image(self, task_id: str) -> bytes:
         """Return the inline image of an open task; empty if only the object store has the image, or the task has ended."""
 
     def cancel(self, task_id: str) -> TaskRecord:
@@ -210,7 +210,7 @@ class MaintenanceStore(TaskReader, Protocol):
     def commit(self, owner: str, commits: Sequence[Commit]) -> list[bool]:
         """Commit as in `WorkerStore`."""
 
-    def image(self, task_id: str) -> bytes:
+    def get_image(self, task_id: str) -> bytes:
         """Return the inline image as in `WorkerStore`."""
 
     def expire_due(self, limit: int) -> list[str]:
@@ -219,7 +219,7 @@ class MaintenanceStore(TaskReader, Protocol):
     def reap(self, owner: str, *, max_attempts: int, limit: int) -> Reaped:
         """Take tasks whose lease has ended from their owners."""
 
-    def started_watermarks(self, queue: str) -> dict[int, int]:
+    def get_started_watermarks(self, queue: str) -> dict[int, int]:
         """Return, by priority, the highest acceptance number of this queue that has started."""
 
     def find_lost(self, queue: str, *, up_to: Mapping[int, int] | None, grace_s: float, limit: int) -> list[str]:
@@ -239,7 +239,7 @@ class MaintenanceStore(TaskReader, Protocol):
         repeated calls find all of them.
         """
 
-    def dead_letters(self, limit: int) -> list[str]:
+    def list_dead_letters(self, limit: int) -> list[str]:
         """Return the ids of up to `limit` dead letters, oldest first."""
 
     def count_dead_letters(self) -> int: ...
@@ -255,19 +255,19 @@ class MaintenanceStore(TaskReader, Protocol):
     def redeliver(self, task_id: str) -> int:
         """Put a result into the outbox of each sink that refused it again; return the number of sinks."""
 
-    def tag(self) -> str:
+    def get_tag(self) -> str:
         """Return the tag as in `SubmissionStore`."""
 
-    def unknown(self, tag: str, task_ids: Sequence[str]) -> list[str]:
+    def find_unknown(self, tag: str, task_ids: Sequence[str]) -> list[str]:
         """Return the ids among `task_ids` that have no record; none if the store has another tag."""
 
-    def record_life(self) -> RecordLife:
+    def get_record_life(self) -> RecordLife:
         """Return for how long records live after their end, in all processes, and since when this is noted."""
 
-    def kept_images(self, limit: int) -> list[str]:
+    def list_kept_images(self, limit: int) -> list[str]:
         """Return the ids of up to `limit` tasks whose images are kept, oldest first."""
 
-    def kept_image(self, task_id: str) -> bytes | None:
+    def get_kept_image(self, task_id: str) -> bytes | None:
         """Return the image that `keep_image` kept; None if there is none."""
 
     def drop_image(self, task_id: str, *, is_stored: bool) -> None:
@@ -275,7 +275,7 @@ class MaintenanceStore(TaskReader, Protocol):
 
     def count_kept_images(self) -> int: ...
 
-    def queue_stats(self, queue: str) -> QueueStats: ...
+    def get_queue_stats(self, queue: str) -> QueueStats: ...
 
     def ping(self) -> None:
         """Check that the store answers. Raises ServiceUnavailable."""

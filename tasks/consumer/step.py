@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from typing import Any
 
 from celery import bootsteps
@@ -36,6 +37,42 @@ def _shutdown(error: InferenceError) -> WorkerShutdown:
     return WorkerShutdown(2 if isinstance(error, ConfigurationError) else 1)
 
 
+def _load_models(services: Services, queues: Collection[str]) -> ModelRegistry:
+    """Check what the worker needs, and return the models of its queues.
+
+    Raises:
+        WorkerShutdown: a check failed, or no queue is the queue of a model; the reason is logged.
+    """
+    try:
+        check_start(services.settings, "worker")
+        check_open_files()
+        check_servers(services.settings)
+        described = services.descriptions.values()
+        names = [model.name for model in described if model.queue in queues]
+        models = ModelRegistry.load(services.settings, names)  # files of other models may exist only on other hosts
+    except InferenceError as error:
+        raise _shutdown(error) from error
+    if not names:
+        known = ", ".join(model.queue for model in described)
+        logger.critical("none of the queues to consume from (%s) is the queue of a model (%s)", ", ".join(queues), known)
+        raise WorkerShutdown(1)
+    return models
+
+
+def _make_worker(services: Services, models: ModelRegistry) -> InferenceWorker:
+    return InferenceWorker(
+        services.settings,
+        list(models),
+        store=services.store,
+        objects=services.objects,
+        presence=services.presence,
+        desired=services.desired,
+        files=services.model_files,
+        models=models,
+        rejected=services.rejected,
+    )
+
+
 class InferenceStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no types
     """Starts before the consumer, so that messages find a warm model; stops after it, so that they can be acknowledged."""
 
@@ -52,31 +89,7 @@ class InferenceStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has
             raise WorkerShutdown(1)
         use_batch_scheduling()
         services = Services(celeryconfig.settings)
-        queues = parent.app.amqp.queues.consume_from
-        try:
-            check_start(services.settings, "worker")
-            check_open_files()
-            check_servers(services.settings)
-            described = services.descriptions.values()
-            names = [model.name for model in described if model.queue in queues]
-            models = ModelRegistry.load(services.settings, names)  # files of other models may exist only on other hosts
-        except InferenceError as error:
-            raise _shutdown(error) from error
-        if not names:
-            known = ", ".join(model.queue for model in described)
-            logger.critical("none of the queues to consume from (%s) is the queue of a model (%s)", ", ".join(queues), known)
-            raise WorkerShutdown(1)
-        worker = InferenceWorker(
-            services.settings,
-            list(models),
-            store=services.store,
-            objects=services.objects,
-            presence=services.presence,
-            desired=services.desired,
-            files=services.model_files,
-            models=models,
-            rejected=services.rejected,
-        )
+        worker = _make_worker(services, _load_models(services, parent.app.amqp.queues.consume_from))
         try:
             started = worker.start(_should_stop)
         except ConfigurationError as error:

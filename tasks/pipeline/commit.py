@@ -10,8 +10,8 @@ from inference.domain import Outcome
 from inference.errors import ServiceUnavailable
 from inference.task_store.protocol import Commit
 from inference.task_store.stores import WorkerStore
+from tasks.pipeline.intake import drain
 from tasks.pipeline.jobs import Ending, HeldJobs, ItemEnd, Job
-from tasks.pipeline.lease import drain
 from tasks.pipeline.stage import Stage
 
 

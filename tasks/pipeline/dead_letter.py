@@ -35,7 +35,7 @@ class DeadLetterStage(Stage):
             return
         record = self.until_available(lambda: self._move_to_dead_letters(job.task_id), give_up=self.stopping.is_set)
         if record is None:
-            # Its lease is not released, or the task would run again: the sweeper makes it a dead letter once the lease ends.
+            # The lease is not released, or the task would run again: the sweeper makes it a dead letter once the lease ends.
             self._held.stop_renewing([job])
             return
         if record.outcome is None:

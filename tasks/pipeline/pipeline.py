@@ -1,6 +1,6 @@
 """The pipeline of one model: from a delivered message to a committed outcome, without Celery.
 
-Delivery ──▶ Intake ──▶ FetchStage ──▶ ReadyQueue ──▶ Batcher ──▶ Committer ──▶ Delivery done
+Delivery ──▶ Intake ──▶ FetchStage ──▶ Batcher ──▶ BatchRunner ──▶ Committer ──▶ Delivery done
              lease      fetch, decode                 predict      commit        (acknowledge)
                └────────── isolated ────────▲
 """
@@ -20,15 +20,15 @@ from inference.models.predictor.client import Predictor
 from inference.models.spec import ModelSpec
 from inference.storage.protocol import ObjectStore
 from inference.task_store.stores import WorkerStore
-from tasks.pipeline.batch import Batcher, BatchPolicy
+from tasks.pipeline.batch_runner import BatchPolicy, BatchRunner
 from tasks.pipeline.batch_times import BatchTimes
 from tasks.pipeline.clock import StoreClock
 from tasks.pipeline.commit import Committer
 from tasks.pipeline.dead_letter import DeadLetterStage
 from tasks.pipeline.decode_memory import DecodeMemory
 from tasks.pipeline.fetch import Fetcher, FetchStage
+from tasks.pipeline.intake import Intake
 from tasks.pipeline.jobs import Delivery, HeldJobs, Job
-from tasks.pipeline.lease import Intake
 from tasks.pipeline.stage import Stage
 
 logger = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ class Pipeline:
         fetcher = Fetcher(objects, spec, arena, policy.limits, memory=memory, max_bytes=policy.max_image_bytes)
         self._committer = Committer(store, owner, held)
         self._dead_letters = DeadLetterStage(store, objects, owner, held)
-        self._batcher = Batcher(
+        self._batch_runner = BatchRunner(
             spec=spec,
             predictor=predictor,
             arena=arena,
@@ -84,8 +84,10 @@ class Pipeline:
             clock=clock,
             times=times,
         )
-        self._fetch = FetchStage(fetcher, threads=policy.io_threads, pass_on=self._batcher.ready.put, fail=self._batcher.fail)
-        self._intake = Intake(store, owner, held, clock=clock, times=times, pass_on=self._route, fail=self._batcher.fail)
+        self._fetch = FetchStage(
+            fetcher, threads=policy.io_threads, pass_on=self._batch_runner.ready.put, fail=self._batch_runner.fail
+        )
+        self._intake = Intake(store, owner, held, clock=clock, times=times, pass_on=self._route, fail=self._batch_runner.fail)
 
     def start(self) -> None:
         for stage in self._stages:
@@ -113,11 +115,11 @@ class Pipeline:
 
     @property
     def _stages(self) -> tuple[Stage, ...]:
-        return self._intake, self._fetch, self._batcher, self._dead_letters, self._committer
+        return self._intake, self._fetch, self._batch_runner, self._dead_letters, self._committer
 
     def _route(self, jobs: Sequence[Job]) -> None:
         """Pass leased jobs on. An isolated job is fetched only after its start is counted, so it skips the fetch stage."""
-        self._batcher.ready.put([job for job in jobs if job.isolated])
+        self._batch_runner.ready.put([job for job in jobs if job.isolated])
         self._fetch.take(job for job in jobs if not job.isolated)
 
 

@@ -1,1 +1,1 @@
-"""Parts of a worker outside the pipeline: assembly, heartbeat, model reloader, redelivery."""
+"""Parts of a worker outside the pipeline: assembly, lease renewal, heartbeat, model reloader, redelivery."""

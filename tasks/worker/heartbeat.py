@@ -1,4 +1,4 @@
-"""Threads that show that this worker is alive: one renews leases, one announces models."""
+"""Heartbeat of this worker: the announcement of its warm models to the other processes."""
 
 from __future__ import annotations
 
@@ -7,38 +7,9 @@ import logging
 from inference.errors import ServiceUnavailable
 from inference.models.predictor.client import Predictor
 from inference.rollout.worker_registry import ANNOUNCE_INTERVAL_S, LoadedModelInfo, WorkerInfo, WorkerPresence
-from inference.task_store.stores import WorkerStore
-from tasks.pipeline.jobs import HeldJobs
 from tasks.pipeline.stage import Stage
 
 logger = logging.getLogger(__name__)
-
-
-class LeaseRenewer(Stage):
-    """Renews the leases that this worker holds, three times in the life of a lease."""
-
-    name = "leases"
-
-    def __init__(self, store: WorkerStore, owner: str, held: HeldJobs, *, lease_s: float) -> None:
-        super().__init__()
-        self._store = store
-        self._owner = owner
-        self._held = held
-        self._interval_s = lease_s / 3
-
-    def step(self) -> None:
-        self.stopping.wait(self._interval_s)
-        task_ids = self._held.task_ids()
-        if not task_ids:
-            return
-        try:
-            ours = self._store.renew(self._owner, task_ids)
-        except ServiceUnavailable as error:
-            logger.warning("cannot renew %d leases: %s", len(task_ids), error)
-            return
-        if not all(ours):
-            # Canceled, expired, or taken over by another worker after a pause: their commit will be refused.
-            logger.debug("this worker no longer holds %d of its tasks", ours.count(False))
 
 
 class HeartbeatPublisher(Stage):
@@ -55,9 +26,9 @@ class HeartbeatPublisher(Stage):
     def step(self) -> None:
         loaded = self._predictor.loaded
         models = tuple(
-            LoadedModelInfo(model.name, model.version, model.digest, loaded[name].predict_ms, loaded[name].images_per_s)
+            LoadedModelInfo(model.name, model.version, model.digest, warm.predict_ms, warm.images_per_s, warm.runtime)
             for name, model in self._predictor.references.items()
-            if name in loaded
+            if (warm := loaded.get(name)) is not None
         )
         try:
             self._presence.announce(WorkerInfo(self._owner, models))

@@ -20,6 +20,7 @@ from inference.models.registry import reference
 from inference.models.spec import ModelSpec
 from inference.rollout.desired_state import DesiredState, LoadReport, Proposal, RolloutStore
 from inference.runtime.public_text import public_exception
+from inference.settings.installation import COMMAND
 from tasks.pipeline.stage import RETRY_INTERVAL_S, Stage
 
 logger = logging.getLogger(__name__)
@@ -224,7 +225,7 @@ class ModelReloader(Stage):
         except InferenceError as error:
             raise ConfigurationError(
                 f"{error.detail}; a command chose these files: put them back, or return to the models of the configuration with "
-                "`server.py reset-models`"
+                f"`{COMMAND} reset-models`"
             ) from error
 
 

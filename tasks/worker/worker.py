@@ -24,12 +24,13 @@ from inference.runtime.memory import return_large_blocks
 from inference.settings import Settings, WorkerSettings
 from inference.storage.protocol import ObjectStore
 from inference.task_store.stores import WorkerStore
-from tasks.pipeline.batch import BatchPolicy
+from tasks.pipeline.batch_runner import BatchPolicy
 from tasks.pipeline.decode_memory import DecodeMemory
 from tasks.pipeline.jobs import Delivery, HeldJobs
 from tasks.pipeline.pipeline import Pipeline, PipelinePolicy
 from tasks.worker.background_calls import BackgroundStoreCalls
-from tasks.worker.heartbeat import HeartbeatPublisher, LeaseRenewer
+from tasks.worker.heartbeat import HeartbeatPublisher
+from tasks.worker.lease_renewal import LeaseRenewer
 from tasks.worker.model_reloader import ModelReloader, Specs
 from tasks.worker.plain_messages import PlainMessageReader
 
@@ -74,14 +75,7 @@ class InferenceWorker:
         by_name = {spec.name: spec for spec in specs}
         self._arenas = {name: SlotArena(spec.input, _slots(spec, options)) for name, spec in by_name.items()}
         self.predictor = VersionedPredictor(self._make_process(by_name))
-        self._reloader = ModelReloader(
-            desired,
-            files,
-            self.predictor,
-            owner=self.owner,
-            specs=by_name,
-            make=self._make_process,
-        )
+        self._reloader = ModelReloader(desired, files, self.predictor, owner=self.owner, specs=by_name, make=self._make_process)
         return_large_blocks(from_bytes=8 * 2**20, kept_bytes=32 * 2**20)  # Pillow's blocks of pixels have up to 16 MiB
         self._memory = DecodeMemory(options.decode_memory_mb * 2**20, max_large=max(1, options.io_threads - 1))
         self._pipelines = {name: self._make_pipeline(spec, objects, settings) for name, spec in by_name.items()}

@@ -100,5 +100,5 @@ def status(store: TaskStore, task_id: str) -> TaskStatus:
 
 def position(store: TaskStore, task_id: str) -> int | None:
     """The task's place in the usual queue; None where it does not wait."""
-    place = store.places({QUEUE: [task_id]}).get(task_id)
+    place = store.get_places({QUEUE: [task_id]}).get(task_id)
     return None if place is None else place.position

@@ -76,16 +76,16 @@ def test_what_is_no_object_is_not_found(store: ObjectStore, key: str) -> None:
 
 def test_keys_are_listed_in_order_and_by_pages(store: ObjectStore) -> None:
     prefix = "uploads/2026/01/31/"
-    assert store.keys(prefix, limit=10) == []
+    assert store.list_keys(prefix, limit=10) == []
     names = [f"{number:03}" for number in (5, 1, 3, 2, 4)]
     for name in (*names, "002.bak", "9/below"):
         store.put(prefix + name, b"")
     store.put("uploads/2026/01/30/004", b"")
     store.put("uploads/2026/02/01/000", b"")
-    assert store.keys(prefix, limit=3) == [prefix + name for name in ("001", "002", "002.bak")]
-    assert store.keys(prefix, after=f"{prefix}002.bak", limit=10) == [prefix + name for name in ("003", "004", "005")]
-    assert store.keys(prefix, after="uploads/2026/01/30/9", limit=1) == [f"{prefix}001"]
-    assert store.keys(prefix, after=f"{prefix}005", limit=10) == []
+    assert store.list_keys(prefix, limit=3) == [prefix + name for name in ("001", "002", "002.bak")]
+    assert store.list_keys(prefix, after=f"{prefix}002.bak", limit=10) == [prefix + name for name in ("003", "004", "005")]
+    assert store.list_keys(prefix, after="uploads/2026/01/30/9", limit=1) == [f"{prefix}001"]
+    assert store.list_keys(prefix, after=f"{prefix}005", limit=10) == []
 
 
 def test_what_was_deleted_is_gone_and_deleting_again_is_fine(store: ObjectStore) -> None:

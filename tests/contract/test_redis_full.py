@@ -24,16 +24,16 @@ def full(tmp_path: Path) -> Iterator[tuple[Services, str]]:
         given = {"data_dir": tmp_path, "models": ["models/digits"], "broker": {"url": server.url}}
         services = Services(load_settings(None, given))
         task_id = services.store.accept(a_request(queue=QUEUE), enqueue=None, max_queue_depth=0).task_id
-        services.store.queue_load(QUEUE, refused=3)
+        services.store.get_queue_load(QUEUE, refused=3)
         client.config_set("maxmemory", 1)
         yield services, task_id
 
 
 def test_the_place_of_a_task_can_be_asked_for(full: tuple[Services, str]) -> None:
     services, task_id = full
-    assert services.store.places({QUEUE: [task_id]})[task_id].position == 0
-    assert services.store.queue_stats(QUEUE).depth == 1
-    assert 0 < services.store.queue_load(QUEUE).returning <= 3
+    assert services.store.get_places({QUEUE: [task_id]})[task_id].position == 0
+    assert services.store.get_queue_stats(QUEUE).depth == 1
+    assert 0 < services.store.get_queue_load(QUEUE).returning <= 3
 
 
 def test_status_says_it(full: tuple[Services, str]) -> None:

@@ -88,7 +88,7 @@ def test_a_task_is_accepted_once(store: RedisTaskStore, losing: Losing) -> None:
     request = a_request(idempotency_key="key", fingerprint="content")
     accepted = losing(lambda: store.accept(request, enqueue=None, max_queue_depth=2))
     assert accepted == Accepted(request.task_id, created=True)
-    assert store.queue_stats(request.queue).depth == 2
+    assert store.get_queue_stats(request.queue).depth == 2
 
 
 def test_a_batch_is_accepted_once(store: RedisTaskStore, losing: Losing) -> None:
@@ -96,7 +96,7 @@ def test_a_batch_is_accepted_once(store: RedisTaskStore, losing: Losing) -> None
     batch = a_batch(*(a_request() for _ in range(3)))
     accepted = losing(lambda: store.accept_batch(batch, enqueue=[], max_queue_depth=4))
     assert accepted == AcceptedBatch(batch.batch_id, created=True)
-    assert store.queue_stats(batch.tasks[0].queue).depth == 4
+    assert store.get_queue_stats(batch.tasks[0].queue).depth == 4
 
 
 def test_a_withdrawal_counts(store: RedisTaskStore, losing: Losing) -> None:

@@ -26,7 +26,7 @@ class Rig:
         store.cancel(store.accept(a_request(), enqueue=None, max_queue_depth=0).task_id)
 
     def shortest_s(self) -> float:
-        return self.store(10 * DAY_S).record_life().shortest_s
+        return self.store(10 * DAY_S).get_record_life().shortest_s
 
     def pass_s(self, seconds: float) -> None:
         """Move what is noted into the past."""
@@ -66,7 +66,7 @@ def test_what_is_used_goes_on_counting(rig: Rig) -> None:
 
 def test_it_says_since_when_that_is_noted(rig: Rig) -> None:
     before_s = time.time()
-    since_s = rig.store(DAY_S).record_life().since_s
+    since_s = rig.store(DAY_S).get_record_life().since_s
     assert before_s - 1 <= since_s <= time.time() + 1
     time.sleep(0.01)
-    assert rig.store(DAY_S).record_life().since_s == since_s
+    assert rig.store(DAY_S).get_record_life().since_s == since_s

@@ -182,7 +182,7 @@ class StoreWalk(RuleBasedStateMachine):
     def queued_tasks_wait_and_no_others(self) -> None:
         records = self.store.get_many(list(self.tasks))
         queued = [record for record in records if record is not None and record.status is TaskStatus.QUEUED]
-        assert self.store.queue_stats(QUEUE).depth == len(queued)
+        assert self.store.get_queue_stats(QUEUE).depth == len(queued)
 
     @invariant()
     def outbox_has_each_result_once(self) -> None:

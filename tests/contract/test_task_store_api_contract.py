@@ -49,7 +49,7 @@ class TestAccept:
         first = world.store.accept(request, enqueue=enqueue, max_queue_depth=0)
         assert world.store.accept(request, enqueue=enqueue, max_queue_depth=1) == first
         assert world.pushed(key_prefix) == [b"message"]
-        assert world.store.queue_stats(QUEUE).depth == 1
+        assert world.store.get_queue_stats(QUEUE).depth == 1
 
     def test_a_record_waits_without_an_end(self, world: StoreWorld) -> None:
         assert world.expires_in_s(accept(world.store)) is None
@@ -210,17 +210,17 @@ class TestReading:
     def test_places_of_many_tasks_in_many_queues_come_together(self, store: TaskStore) -> None:
         others = [accept(store, queue="predict.other") for _ in range(2)]
         mine, started = accept(store), running(store, "w")
-        places = store.places({QUEUE: [started, mine, "nobody"], "predict.other": others[::-1], "predict.third": [mine]})
+        places = store.get_places({QUEUE: [started, mine, "nobody"], "predict.other": others[::-1], "predict.third": [mine]})
         assert {task_id: place.position for task_id, place in places.items()} == {mine: 0, others[0]: 0, others[1]: 1}
-        assert store.places({}) == {}
+        assert store.get_places({}) == {}
 
     def test_a_place_says_how_fast_its_queue_moves(self, world: StoreWorld) -> None:
         task_id = accept(world.store)
         world.let_pass(5)
         for _ in range(30):
             finished(world.store)
-        place = world.store.places({QUEUE: [task_id]})[task_id]
-        assert place.drain_rate_per_s == pytest.approx(world.store.queue_stats(QUEUE).drain_rate_per_s, rel=0.2)
+        place = world.store.get_places({QUEUE: [task_id]})[task_id]
+        assert place.drain_rate_per_s == pytest.approx(world.store.get_queue_stats(QUEUE).drain_rate_per_s, rel=0.2)
         assert place.drain_rate_per_s > 0
 
     def test_positions_count_those_accepted_before_that_wait(self, store: TaskStore) -> None:
@@ -234,14 +234,14 @@ class TestReading:
         assert [position(store, task_id) for task_id in (first, second, third)] == [None, None, 0]
 
     def test_stats_of_a_queue_that_nobody_used(self, store: TaskStore) -> None:
-        stats = store.queue_stats(QUEUE)
+        stats = store.get_queue_stats(QUEUE)
         assert (stats.depth, stats.oldest_age_s, stats.drain_rate_per_s) == (0, 0, 0)
 
     def test_stats_say_how_many_wait_and_how_long(self, world: StoreWorld) -> None:
         accept(world.store)
         world.let_pass(40)
         accept(world.store)
-        stats = world.store.queue_stats(QUEUE)
+        stats = world.store.get_queue_stats(QUEUE)
         assert stats.depth == 2
         assert 40 <= stats.oldest_age_s < 80
 
@@ -252,7 +252,7 @@ class TestWithdraw:
         store.withdraw(task_id)
         assert store.get_many([task_id]) == [None]
         assert ids_of_request(store, "r") == []
-        assert store.queue_stats(QUEUE).depth == 0
+        assert store.get_queue_stats(QUEUE).depth == 0
 
     def test_a_withdrawn_task_neither_expires_nor_gets_lost(self, world: StoreWorld) -> None:
         world.store.withdraw(accept(world.store, deadline_s=1))
@@ -286,7 +286,7 @@ class TestCancel:
         assert record.outcome.error is not None
         assert record.outcome.error["code"] == "task_canceled"
         assert record.finished_at_ms >= record.created_at_ms
-        assert store.queue_stats(QUEUE).depth == 0
+        assert store.get_queue_stats(QUEUE).depth == 0
         assert lease_one(store, "other", task_id).state is LeaseState.FINISHED
 
     def test_what_has_ended_cannot_be_canceled(self, store: TaskStore) -> None:

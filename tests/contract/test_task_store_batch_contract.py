@@ -65,7 +65,7 @@ class TestAccept:
         first = world.store.accept_batch(batch, enqueue=enqueue, max_queue_depth=2)
         assert world.store.accept_batch(batch, enqueue=enqueue, max_queue_depth=2) == first
         assert world.pushed(key_prefix) == [b"message"]
-        assert world.store.queue_stats(QUEUE).depth == 2
+        assert world.store.get_queue_stats(QUEUE).depth == 2
 
     def test_a_batch_without_tasks(self, world: StoreWorld) -> None:
         batch = a_batch(REFUSED, REFUSED)
@@ -74,7 +74,7 @@ class TestAccept:
 
     def test_a_batch_of_hundreds(self, store: TaskStore) -> None:
         batch = accept_batch(store, 500, max_queue_depth=500)
-        assert store.queue_stats(QUEUE).depth == 500
+        assert store.get_queue_stats(QUEUE).depth == 500
         assert store.get_batch(batch.batch_id).task_ids == ids_of(batch)
 
     def test_a_worker_may_take_thousands_in_one_call(self, store: TaskStore) -> None:
@@ -88,7 +88,7 @@ class TestAccept:
     def test_tasks_of_other_queues(self, store: TaskStore) -> None:
         batch = a_batch(a_request(), a_request(queue="predict.other"), a_request())
         store.accept_batch(batch, enqueue=[], max_queue_depth=2)
-        assert [store.queue_stats(queue).depth for queue in (QUEUE, "predict.other")] == [2, 1]
+        assert [store.get_queue_stats(queue).depth for queue in (QUEUE, "predict.other")] == [2, 1]
 
     def test_an_unknown_batch_is_not_found(self, store: TaskStore) -> None:
         with pytest.raises(BatchNotFound) as caught:
@@ -107,7 +107,7 @@ class TestOverload:
             store.accept_batch(batch, enqueue=[Enqueue(key_prefix, b"message")], max_queue_depth=2)
         assert store.get_many(ids_of(batch)) == [None] * 3
         assert [ids_of_request(store, task.request_id) for task in batch.tasks] == [[]] * 3
-        assert [store.queue_stats(queue).depth for queue in (QUEUE, "predict.other")] == [waiting, 0]
+        assert [store.get_queue_stats(queue).depth for queue in (QUEUE, "predict.other")] == [waiting, 0]
         assert world.pushed(key_prefix) == []
         assert store.find_idempotent("key") is None
         with pytest.raises(BatchNotFound):
@@ -195,7 +195,7 @@ class TestWithdraw:
         batch = accept_batch(world.store, deadline_s=1)
         assert world.store.withdraw_batch(batch.batch_id)
         assert world.store.get_many(ids_of(batch)) == [None] * 3
-        assert world.store.queue_stats(QUEUE).depth == 0
+        assert world.store.get_queue_stats(QUEUE).depth == 0
         with pytest.raises(BatchNotFound):
             world.store.get_batch(batch.batch_id)
         world.let_pass(10)

@@ -111,7 +111,7 @@ class TestExpireDue:
             assert record.outcome.error is not None
             assert record.outcome.error["code"] == "deadline_exceeded"
         assert status(store, later) is TaskStatus.QUEUED
-        assert store.queue_stats(QUEUE).depth == 1
+        assert store.get_queue_stats(QUEUE).depth == 1
         assert store.renew("w", sorted(ids)) == [False] * 3
 
     def test_those_due_first_go_first(self, world: StoreWorld) -> None:
@@ -163,7 +163,7 @@ class TestFindLost:
         running(world.store, "w")
         accept(world.store)
         world.let_pass(6)
-        watermark = max(world.store.started_watermarks(QUEUE).values(), default=0)
+        watermark = max(world.store.get_started_watermarks(QUEUE).values(), default=0)
         assert world.store.find_lost(QUEUE, up_to={0: watermark}, grace_s=5, limit=ALL) == [overtaken]
         assert world.store.find_lost(QUEUE, up_to={0: 0}, grace_s=5, limit=ALL) == []
 
@@ -186,8 +186,8 @@ class TestDeadLetters:
             ids.append(running(world.store, "w"))
             assert bury_one(world.store, "w", ids[-1], attempt=1)
             world.let_pass(1)
-        assert world.store.dead_letters(ALL) == ids
-        assert world.store.dead_letters(2) == ids[:2]
+        assert world.store.list_dead_letters(ALL) == ids
+        assert world.store.list_dead_letters(2) == ids[:2]
         assert world.store.count_dead_letters() == 3
         world.let_pass(RESULT_TTL_S * 10)
         assert [status(world.store, task_id) for task_id in ids] == [TaskStatus.FAILED] * 3
@@ -197,7 +197,7 @@ class TestDeadLetters:
         bury_one(world.store, "w", task_id, attempt=1)
         assert world.expires_in_s(task_id) is None
         assert world.store.discard_dead_letter(task_id)
-        assert world.store.dead_letters(ALL) == []
+        assert world.store.list_dead_letters(ALL) == []
         assert world.store.count_dead_letters() == 0
         assert not world.store.discard_dead_letter(task_id)
         world.let_pass(RESULT_TTL_S + 1)
@@ -209,11 +209,11 @@ class TestDeadLetters:
         assert not world.store.discard_dead_letter(task_id)
         assert world.expires_in_s(task_id) is None
 
-    def test_a_burial_that_is_refused_is_no_dead_letter(self, store: TaskStore) -> None:
+    def test_a_refused_commit_makes_no_dead_letter(self, store: TaskStore) -> None:
         task_id = running(store, "w")
         store.cancel(task_id)
         assert not bury_one(store, "w", task_id, attempt=1)
-        assert store.dead_letters(ALL) == []
+        assert store.list_dead_letters(ALL) == []
 
     def test_to_give_up_a_delivery_leaves_the_others(self, world: StoreWorld) -> None:
         task_id = finished(world.store, sinks=("jsonl", "kafka"))
@@ -254,7 +254,7 @@ class TestDeadLetters:
         record = world.store.get(task_id)
         assert (record.deliveries, record.refusals) == ({"jsonl": "pending", "kafka": "pending"}, {})
         assert [waiting for _, waiting in world.outbox("kafka")] == [task_id]
-        assert world.store.dead_letters(ALL) == []
+        assert world.store.list_dead_letters(ALL) == []
 
     def test_a_dead_letter_goes_to_no_sink(self, world: StoreWorld) -> None:
         task_id = running(world.store, "w", sinks=("jsonl",))
@@ -266,7 +266,7 @@ def refuse(world: StoreWorld, sink: str, task_id: str) -> None:
     ((entry_id, waiting),) = world.outbox(sink)
     assert waiting == task_id
     world.store.refuse_deliveries(sink, [(entry_id, task_id, "too large")])
-    assert world.store.dead_letters(ALL) == [task_id]
+    assert world.store.list_dead_letters(ALL) == [task_id]
 
 
 class TestLongQueues:

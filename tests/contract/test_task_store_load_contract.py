@@ -17,13 +17,13 @@ class TestLoad:
         world.let_pass(2)
         world.store.commit("w", [Commit(task_id, 1, a_success()) for task_id in ids])
         assert 8 / 4 <= _rate_per_s(world.store) <= 8 / 2  # in two seconds, or what this test takes longer
-        assert world.store.queue_load("predict.other").busy_s == 0
+        assert world.store.get_queue_load("predict.other").busy_s == 0
 
     def test_stats_have_a_rate_while_there_is_something_to_do(self, store: TaskStore) -> None:
         finished(store)
-        assert store.queue_stats(QUEUE).drain_rate_per_s == 0
+        assert store.get_queue_stats(QUEUE).drain_rate_per_s == 0
         accept(store)
-        assert store.queue_stats(QUEUE).drain_rate_per_s == pytest.approx(_rate_per_s(store))
+        assert store.get_queue_stats(QUEUE).drain_rate_per_s == pytest.approx(_rate_per_s(store))
 
     def test_an_idle_time_is_not_part_of_the_rate(self, world: StoreWorld) -> None:
         for _ in range(8):
@@ -51,13 +51,13 @@ class TestLoad:
         world.store.lease("w", [task_id])
         world.store.start("w", [task_id])
         assert commit_one(world.store, "w", task_id, attempt=1)
-        assert world.store.queue_load(QUEUE).busy_s <= 4
+        assert world.store.get_queue_load(QUEUE).busy_s <= 4
 
     def test_an_attempt_that_died_is_not_part_of_the_rate(self, world: StoreWorld) -> None:
         task_id = running(world.store, "w")
         world.let_pass(60)
         assert commit_one(world.store, "w", task_id, attempt=1, outcome=a_failure())
-        assert world.store.queue_load(QUEUE).busy_s <= 4
+        assert world.store.get_queue_load(QUEUE).busy_s <= 4
 
     def test_tasks_that_never_ran_say_nothing_of_the_rate(self, store: TaskStore) -> None:
         task_id = leased(store, "w")
@@ -65,7 +65,7 @@ class TestLoad:
         expired = Outcome.of_error(TaskStatus.EXPIRED, DeadlineExceeded("too late"))
         task_id = running(store, "w")
         assert commit_one(store, "w", task_id, attempt=1, outcome=expired)
-        assert store.queue_load(QUEUE).busy_s == 0
+        assert store.get_queue_load(QUEUE).busy_s == 0
 
     def test_a_load_counts_what_waits_and_what_runs(self, world: StoreWorld) -> None:
         store = world.store
@@ -90,39 +90,39 @@ class TestLoad:
         assert _open(world.store) == (1, 0)
 
     def test_a_load_says_which_version_its_rate_is_of(self, store: TaskStore) -> None:
-        assert store.queue_load(QUEUE).model is None
+        assert store.get_queue_load(QUEUE).model is None
         for version in ("1", "2"):
             model = ModelRef("tiny", version, "sha256:00")
             assert commit_one(store, "w", running(store, "w"), attempt=1, outcome=a_success(model=model))
-            load = store.queue_load(QUEUE)
+            load = store.get_queue_load(QUEUE)
             assert (load.model, load.ended, load.batches) == (model, 1, 1)  # of the other nothing is left
 
     def test_a_failure_does_not_say_which_version_ran(self, store: TaskStore) -> None:
         finished(store)
         assert commit_one(store, "w", running(store, "w"), attempt=1, outcome=a_failure())
-        assert 1 < store.queue_load(QUEUE).ended <= 2
+        assert 1 < store.get_queue_load(QUEUE).ended <= 2
         model = ModelRef("tiny", "2", "sha256:00")
         ids = [running(store, "w") for _ in range(2)]
         store.commit("w", [Commit(ids[0], 1, a_success(model=model)), Commit(ids[1], 1, a_failure())])
-        load = store.queue_load(QUEUE)
+        load = store.get_queue_load(QUEUE)
         assert (load.model, load.ended) == (model, 2)
 
     def test_a_load_says_that_nothing_ends(self, world: StoreWorld) -> None:
         store = world.store
         finished(store)
         world.let_pass(30)
-        assert store.queue_load(QUEUE).stalled_s == 0  # there was nothing to do
+        assert store.get_queue_load(QUEUE).stalled_s == 0  # there was nothing to do
         accept(store)
-        assert store.queue_load(QUEUE).stalled_s < 2
+        assert store.get_queue_load(QUEUE).stalled_s < 2
         world.let_pass(5)
-        assert 4 <= store.queue_load(QUEUE).stalled_s <= 7
+        assert 4 <= store.get_queue_load(QUEUE).stalled_s <= 7
 
     def test_a_load_says_how_many_are_urgent(self, store: TaskStore) -> None:
         finished(store)
-        assert store.queue_load(QUEUE).urgent_per_s == 0
+        assert store.get_queue_load(QUEUE).urgent_per_s == 0
         for _ in range(4):
             finished(store, priority=9)
-        assert 1 <= store.queue_load(QUEUE).urgent_per_s <= 4
+        assert 1 <= store.get_queue_load(QUEUE).urgent_per_s <= 4
 
     @pytest.mark.parametrize(("priorities", "share"), [((9, 0, 0, 0), 0.25), ((0, 0, 0, 9), 0.25), ((9, 9, 9, 9), 1.0)])
     def test_urgent_tasks_of_a_slow_model_count_for_what_they_take(
@@ -130,20 +130,20 @@ class TestLoad:
     ) -> None:
         for priority in priorities * 4:
             _run_one(world, seconds=10, priority=priority)
-        load = world.store.queue_load(QUEUE)
+        load = world.store.get_queue_load(QUEUE)
         assert share * 0.5 <= load.urgent_per_s / _rate_per_s(world.store) <= share * 2
 
     def test_those_that_were_refused_come_again_as_fast_as_tasks_end(self, world: StoreWorld) -> None:
         store = world.store
-        assert store.queue_load(QUEUE).returning == 0
+        assert store.get_queue_load(QUEUE).returning == 0
         for _ in range(4):
             ids = [running(store, "w") for _ in range(10)]
             world.let_pass(1)
             store.commit("w", [Commit(task_id, 1, a_success()) for task_id in ids])
-        assert store.queue_load(QUEUE, refused=30).returning == 30
+        assert store.get_queue_load(QUEUE, refused=30).returning == 30
         world.let_pass(2)
-        assert 12 <= store.queue_load(QUEUE).returning <= 27
-        assert store.queue_load("predict.other").returning == 0
+        assert 12 <= store.get_queue_load(QUEUE).returning <= 27
+        assert store.get_queue_load("predict.other").returning == 0
 
 
 class TestRoom:
@@ -202,10 +202,10 @@ def _run_one(world: StoreWorld, *, seconds: float, priority: int = 0) -> None:
 
 
 def _open(store: TaskStore) -> tuple[int, int]:
-    load = store.queue_load(QUEUE)
+    load = store.get_queue_load(QUEUE)
     return load.waiting, load.running
 
 
 def _rate_per_s(store: TaskStore) -> float:
-    load = store.queue_load(QUEUE)
+    load = store.get_queue_load(QUEUE)
     return load.ended / load.busy_s

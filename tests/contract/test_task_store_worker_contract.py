@@ -68,7 +68,7 @@ class TestLease:
     def test_a_leased_task_still_waits(self, store: TaskStore) -> None:
         task_id = leased(store, "w")
         assert status(store, task_id) is TaskStatus.QUEUED
-        assert store.queue_stats(QUEUE).depth == 1
+        assert store.get_queue_stats(QUEUE).depth == 1
 
     def test_no_ids_are_fine(self, store: TaskStore) -> None:
         assert store.lease("w", []).leases == ()
@@ -122,25 +122,25 @@ class TestStart:
         assert world.store.reap("sweeper", max_attempts=3, limit=ALL).requeue == ()
 
     def test_the_watermark_is_the_latest_acceptance_that_started(self, store: TaskStore) -> None:
-        assert max(store.started_watermarks(QUEUE).values(), default=0) == 0
+        assert max(store.get_started_watermarks(QUEUE).values(), default=0) == 0
         first, second = leased(store, "w"), leased(store, "w")
         store.start("w", [second])
-        high = max(store.started_watermarks(QUEUE).values(), default=0)
+        high = max(store.get_started_watermarks(QUEUE).values(), default=0)
         store.start("w", [first])
-        assert max(store.started_watermarks(QUEUE).values(), default=0) == high > 0
+        assert max(store.get_started_watermarks(QUEUE).values(), default=0) == high > 0
         store.start("w", [leased(store, "w")])
-        assert max(store.started_watermarks(QUEUE).values(), default=0) > high
-        assert max(store.started_watermarks("predict.other").values(), default=0) == 0
+        assert max(store.get_started_watermarks(QUEUE).values(), default=0) > high
+        assert max(store.get_started_watermarks("predict.other").values(), default=0) == 0
 
     def test_each_priority_and_queue_has_its_watermark_however_many_start_together(self, store: TaskStore) -> None:
         """By acceptance number, 1 to 6."""
         kinds = [(QUEUE, 0), (QUEUE, 9), (QUEUE, 0), ("predict.other", 0), (QUEUE, 0), (QUEUE, 9)]
         ids = [leased(store, "w", queue=queue, priority=priority) for queue, priority in kinds]
         assert store.start("w", [ids[4], ids[3], ids[1], ids[0]]) == [1] * 4
-        assert store.started_watermarks(QUEUE) == {0: 5, 9: 2}
-        assert store.started_watermarks("predict.other") == {0: 4}
+        assert store.get_started_watermarks(QUEUE) == {0: 5, 9: 2}
+        assert store.get_started_watermarks("predict.other") == {0: 4}
         store.start("w", [ids[5], ids[2]])
-        assert store.started_watermarks(QUEUE) == {0: 5, 9: 6}
+        assert store.get_started_watermarks(QUEUE) == {0: 5, 9: 6}
 
 
 class TestCommit:
@@ -180,7 +180,7 @@ class TestCommit:
         task_id = leased(store, "w")
         assert commit_one(store, "w", task_id, attempt=0, outcome=a_failure())
         assert store.get(task_id).attempts == 0
-        assert store.queue_stats(QUEUE).depth == 0
+        assert store.get_queue_stats(QUEUE).depth == 0
 
     def test_a_stale_attempt_is_refused(self, store: TaskStore) -> None:
         task_id = running(store, "w")
@@ -249,7 +249,7 @@ class TestCommit:
         assert store.renew("w", ids) == [True] * 500
         assert store.start("w", ids) == [1] * 500
         assert store.commit("w", [Commit(task_id, 1, a_success()) for task_id in ids]) == [True] * 500
-        assert store.queue_stats(QUEUE).depth == 0
+        assert store.get_queue_stats(QUEUE).depth == 0
 
 
 class TestRelease:
@@ -271,7 +271,7 @@ class TestRelease:
         task_id = finished(store)
         store.release("w", [task_id])
         assert status(store, task_id) is TaskStatus.SUCCEEDED
-        assert store.queue_stats(QUEUE).depth == 0
+        assert store.get_queue_stats(QUEUE).depth == 0
 
     def test_a_release_is_no_loss(self, world: StoreWorld) -> None:
         task_id = accept(world.store)
@@ -334,7 +334,7 @@ class TestNoteDeath:
 
 
 class TestSmallImages:
-    """They lie beside the record until the task has ended."""
+    """They are stored with the record until the task has ended."""
 
     def test_they_come_with_the_lease(self, store: TaskStore) -> None:
         small, large = accept(store, image=b"\x00\xff bytes"), accept(store)

@@ -15,8 +15,9 @@ from support.api_process import ApiProcess
 from support.celery_user import CeleryUser, Parts, digits_named
 from support.contract import checked_requests
 from support.service import Service, wait_until
+from support.wheel import Installation, build_wheel
 
-#: Of the Redis server, for the records of what is queued in RabbitMQ; what is under our key prefix is ours.
+#: Database of the Redis server for the records of tasks that are queued in RabbitMQ; all keys with our prefix are ours.
 _DATABASE = 12
 
 MakeApi = Callable[..., ApiProcess]
@@ -40,6 +41,17 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         yield running
     finally:
         running.end()
+
+
+@pytest.fixture(scope="session")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_wheel(tmp_path_factory.mktemp("wheel"))
+
+
+@pytest.fixture(scope="session")
+def installation(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Installation:
+    """The wheel in an environment of its own, whose command is used in a folder of the user."""
+    return Installation(wheel, tmp_path_factory.mktemp("installation"))
 
 
 @pytest.fixture(scope="session", params=["redis", pytest.param("rabbitmq", marks=pytest.mark.services)])

@@ -88,7 +88,7 @@ def has_loaded(service: Service, name: str) -> bool:
 
 
 def command(service: Service, path: str = "/inference_service_controller", **fields: Any) -> requests.Response:
-    """As the seed's clients send it: urlencoded, so that True arrives as "True"."""
+    """As ROHE's clients send it: urlencoded, so that True arrives as "True"."""
     return requests.post(service.url + path, data=fields, timeout=120)
 
 

@@ -1,4 +1,4 @@
-"""Flower beside a running service: what it says of each task is what became of it."""
+"""Flower with a running service: it shows how each task ended."""
 
 from __future__ import annotations
 

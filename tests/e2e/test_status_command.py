@@ -1,4 +1,4 @@
-"""`server.py status`, asked beside a running service."""
+"""`server.py status`, asked about a running service."""
 
 from __future__ import annotations
 

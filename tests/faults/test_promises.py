@@ -161,7 +161,7 @@ def test_a_message_that_comes_twice_runs_once(service: Service, services: Servic
         services.broker.publish(request.queue, message)
 
     assert wait_status(service, request.task_id, "succeeded")["attempts"] == 1
-    wait_until(lambda: services.broker.depth(request.queue) == 0, timeout_s=10, what="every message is taken")
+    wait_until(lambda: services.broker.get_depth(request.queue) == 0, timeout_s=10, what="every message is taken")
     assert service.task(request.task_id)["attempts"] == 1
 
 

@@ -22,6 +22,7 @@ from inference.container import Services
 from inference.domain import ImageFormat, ImageHeader, QueueItem, TaskStatus, TaskSubmission
 from inference.lifecycle.enqueue import accept
 from inference.models.registry import reference
+from inference.relay.sweeper import Sweeper, SweepPolicy
 from inference.runtime.redis import kombu_url
 from inference.settings import load_settings
 
@@ -39,6 +40,14 @@ class Queue:
         self.services = Services(self.settings)
         (self._spec,) = self.services.models
         self.name = self._spec.queue
+        self._sweeper = Sweeper(
+            self.services.store,
+            self.services.broker,
+            self.services.objects,
+            owner="sweeper",
+            queues=[self.name],
+            policy=SweepPolicy(requeue_lost_after_s=self.settings.task_store.requeue_lost_after_s),
+        )
 
     def accept(self, task_id: str) -> str:
         key = f"uploads/{task_id}"
@@ -57,6 +66,10 @@ class Queue:
             body = [[], {"items": [item]}, {}]
             producer.publish(body, exchange="", routing_key=self.name, headers=headers, serializer="json", retry=True)
         return task_id
+
+    def requeue_lost(self) -> None:
+        """Run one pass of the relay's sweeper."""
+        self._sweeper.sweep_once()
 
     def status(self, task_id: str) -> TaskStatus | None:
         (record,) = self.services.store.get_many([task_id])
@@ -79,16 +92,17 @@ class Queue:
         """Messages that the queue has once every worker has left."""
         with contextlib.suppress(KeyError):
             self.parts.stop("worker")
-        return self.services.broker.depth(self.name)
+        return self.services.broker.get_depth(self.name)
 
 
-@pytest.fixture
-def queue(services_env: dict[str, str], tmp_path: Path) -> Iterator[Queue]:
+@contextlib.contextmanager
+def queue_on(broker: str, services_env: dict[str, str], tmp_path: Path) -> Iterator[Queue]:
+    """Set up a queue on the broker of a variable of `services_env`."""
     tenant = Tenant(services_env, tmp_path)
     settings: dict[str, Any] = SHORT_LEASES | {
         "data_dir": str(tmp_path / "data"),
         "models": json.loads(tenant.variables["INFERENCE_MODELS"]),
-        "broker": {"url": services_env["AMQP_URL"]},
+        "broker": {"url": tenant.env[broker]},
         "task_store": SHORT_LEASES["task_store"] | {"url": tenant.env["REDIS_URL"], "key_prefix": tenant.name},
     }
     config = tmp_path / "config.yaml"
@@ -99,6 +113,18 @@ def queue(services_env: dict[str, str], tmp_path: Path) -> Iterator[Queue]:
     finally:
         parts.stop_all()
         tenant.leave()
+
+
+@pytest.fixture
+def queue(services_env: dict[str, str], tmp_path: Path) -> Iterator[Queue]:
+    with queue_on("AMQP_URL", services_env, tmp_path) as queue:
+        yield queue
+
+
+@pytest.fixture
+def redis_queue(services_env: dict[str, str], tmp_path: Path) -> Iterator[Queue]:
+    with queue_on("REDIS_URL", services_env, tmp_path) as queue:
+        yield queue
 
 
 def test_it_is_given_up_and_its_neighbours_succeed(queue: Queue) -> None:
@@ -115,12 +141,39 @@ def test_it_is_given_up_and_its_neighbours_succeed(queue: Queue) -> None:
     assert deaths == 2  # the first with all messages in hand, for which none is blamed
 
     assert {queue.status(task_id) for task_id in neighbours} == {TaskStatus.SUCCEEDED}
+    assert_is_dead_letter(queue, killer)
+    (message,) = queue.services.rejected.list(10)
+    assert (message.reason, message.content["headers"]["id"]) == ("3 workers ended while they took it", stranger)
+    wait_until(lambda: queue.unacknowledged() == 0, timeout_s=10, what="the messages are gone")
+
+
+def test_on_redis_the_messages_that_the_sweeper_sends_in_its_place_count_too(redis_queue: Queue) -> None:
+    """The dead worker's message is returned an hour later; until then the sweeper finds a waiting task without a message."""
+    queue = redis_queue
+    killer = queue.accept(f"killer-{uuid.uuid4().hex}")
+    neighbours = [queue.accept(uuid.uuid4().hex) for _ in range(NEIGHBOURS)]
+    queue.services.taken.take(killer, "a worker that ended before")
+
+    def is_over() -> bool:
+        queue.requeue_lost()
+        return queue.are_ended(killer, *neighbours)
+
+    deaths = 0
+    while deaths < 4 and queue.run_worker_until_it_dies_or(is_over):
+        deaths += 1
+    assert deaths == 3  # the first with all messages in hand, for which none is blamed
+
+    assert {queue.status(task_id) for task_id in neighbours} == {TaskStatus.SUCCEEDED}
+    assert_is_dead_letter(queue, killer)
+    wait_until(
+        lambda: queue.services.broker.get_depth(queue.name) == 0, timeout_s=30, what="copies of the messages are taken too"
+    )
+
+
+def assert_is_dead_letter(queue: Queue, killer: str) -> None:
     record = queue.services.store.get(killer)
     assert record.outcome is not None
     assert record.outcome.error is not None
     assert (record.status, record.outcome.error["code"]) == (TaskStatus.FAILED, "predictor_died")
     assert "3 workers ended while they took it" in record.outcome.error["detail"]
-    assert queue.services.store.dead_letters(10) == [killer]
-    (message,) = queue.services.rejected.list(10)
-    assert (message.reason, message.content["headers"]["id"]) == ("3 workers ended while they took it", stranger)
-    wait_until(lambda: queue.unacknowledged() == 0, timeout_s=10, what="the messages are gone")
+    assert queue.services.store.list_dead_letters(10) == [killer]

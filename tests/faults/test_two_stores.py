@@ -51,7 +51,7 @@ class World:
 
     def orphans(self) -> list[str]:
         """... that have no record."""
-        return self._store.unknown(self._store.tag(), self.uploads())
+        return self._store.find_unknown(self._store.get_tag(), self.uploads())
 
     def wait_for_no_orphans(self) -> None:
         """Nothing but the service sees to it: the relay would wait for longer."""

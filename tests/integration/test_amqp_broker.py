@@ -18,13 +18,13 @@ def test_asking_how_many_wait_makes_no_queue(services_env: dict[str, str], own_n
     url, queue = services_env["AMQP_URL"], f"predict.{own_name}"
     broker = AmqpBroker(BrokerSettings.model_validate({"url": url}))
     with Connection(url) as connection:
-        assert broker.depth(queue) == 0
+        assert broker.get_depth(queue) == 0
         with pytest.raises(NotFound):
             connection.channel().queue_declare(queue, passive=True)
         broker.publish(queue, a_message(a_request(queue=queue)))
-        until(lambda: broker.depth(queue) == 1, "the message")
+        until(lambda: broker.get_depth(queue) == 1, "the message")
         connection.channel().queue_delete(queue)
-        assert broker.depth(queue) == 0
+        assert broker.get_depth(queue) == 0
 
 
 @pytest.mark.parametrize("url", ["amqp://guest:a-secret@{server}//", "amqp://guest:guest@{server}/no-such-host"])

@@ -117,7 +117,7 @@ def test_a_broker_that_goes_away_leaves_no_thread(services_env: dict[str, str], 
     until(lambda: threading.active_count() < before, "the end of the producer's thread")  # and of the proxy's
 
 
-def test_cloudevents_have_their_content_type_beside_key_and_task(
+def test_cloudevents_have_their_content_type_in_addition_to_key_and_task(
     services_env: dict[str, str], own_name: str, records: Callable[[], list[Any]]
 ) -> None:
     sink = KafkaSink(kafka_settings(services_env, topic=own_name, format="cloudevents"))

@@ -1,4 +1,4 @@
-"""The store on a real MinIO, beside what every store does (tests/contract/test_object_store_contract.py)."""
+"""The store on a real MinIO, in addition to the contract of every store (tests/contract/test_object_store_contract.py)."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_a_copy_keeps_its_type(store: MinioObjectStore, client: Minio, own_name:
     assert client.stat_object(own_name, "dead-letters/task").content_type == "image/png"
 
 
-def test_our_retention_rule_stands_beside_a_foreign_one(store: MinioObjectStore, client: Minio, own_name: str) -> None:
+def test_our_retention_rule_is_added_to_a_foreign_one(store: MinioObjectStore, client: Minio, own_name: str) -> None:
     foreign = Rule(ENABLED, rule_filter=Filter(prefix="theirs/"), rule_id="foreign", expiration=Expiration(days=30))
     client.make_bucket(own_name)
     client.set_bucket_lifecycle(own_name, LifecycleConfig([foreign]))

@@ -14,11 +14,11 @@ import pytest
 
 #: Tests that hold only as long as kombu's Redis transport is as the claiming transport takes it to be.
 CLAIMING = (
-    "tests/unit/tasks/transport/test_claiming.py",
+    "tests/unit/tasks/transport",
     "tests/unit/tasks/consumer/test_main_loop.py",
     "tests/unit/broker/test_broker_message.py",
 )
-#: Those of the way out for as long as they fail.
+#: Tests of the way out for as long as they fail.
 STOCK = ("tests/e2e/test_stock_transport.py", "-k", "unix")
 
 

@@ -91,7 +91,7 @@ class TestEachForm:
         with connect(url) as client:
             ours = RedisBroker(client, shares_store=False)
             ours.publish(QUEUE, a_message(a_request()))
-            in_database_3 = ours.depth(QUEUE)
+            in_database_3 = ours.get_depth(QUEUE)
         with kombu_connection(settings) as connection:
             options = connection.transport_options
             broker = FlowerBroker(connection.as_uri(include_password=True), broker_options=options, broker_use_ssl=connection.ssl)
@@ -102,7 +102,7 @@ class TestEachForm:
     def test_a_wrong_password_is_told_without_it(self, url: str) -> None:
         wrong = url.replace(QUOTED_PASSWORD, "wr0ng")
         with connect(wrong) as client, pytest.raises(ServiceUnavailable) as caught:
-            RedisBroker(client, shares_store=False).depth(QUEUE)
+            RedisBroker(client, shares_store=False).get_depth(QUEUE)
         assert "wr0ng" not in caught.value.detail
 
 

@@ -25,7 +25,7 @@ from inference.runtime.redis import kombu_url
 from inference.settings import load_settings
 
 METADATA = {"shape": [8, 8, 1], "dtype": "<f4"}
-#: Of Flower.
+#: Flower's.
 LOGIN = ("someone", "secret-of-a-test")
 
 
@@ -184,7 +184,7 @@ class Events:
 
 
 class FlowerProcess:
-    """`celery -A tasks flower` beside a service."""
+    """`celery -A tasks flower` for a running service."""
 
     def __init__(self, service: Service, **variables: str) -> None:
         self._service = service

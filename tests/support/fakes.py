@@ -61,7 +61,7 @@ class FakeObjectStore:
     def copy(self, source: str, target: str) -> None:
         self.put(target, self.get(source))
 
-    def keys(self, prefix: str, *, after: str = "", limit: int) -> list[str]:
+    def list_keys(self, prefix: str, *, after: str = "", limit: int) -> list[str]:
         self._check(prefix)
         found = (key for key in self.objects if key.startswith(prefix) and "/" not in key.removeprefix(prefix))
         return sorted(key for key in found if key > after)[:limit]
@@ -83,9 +83,11 @@ class FakeBroker:
         self.queues: dict[str, list[QueueMessage]] = defaultdict(list)
         #: of each task that came here, by its id
         self.priorities: dict[str, int] = {}
+        #: tasks whose message replaces a lost one
+        self.redelivered: set[str] = set()
         #: queue and message of each `resend`
         self.resent: list[tuple[str, Resent]] = []
-        #: False: `publish` and `depth` raise ServiceUnavailable
+        #: False: `publish` and `get_depth` raise ServiceUnavailable
         self.available = True
 
     has_priorities = True
@@ -93,8 +95,10 @@ class FakeBroker:
     def prepare(self, queue: str, message: QueueMessage, priority: int = USUAL_PRIORITY) -> None:
         """None: the message is to be published."""
 
-    def publish(self, queue: str, message: QueueMessage, priority: int = USUAL_PRIORITY) -> None:
+    def publish(self, queue: str, message: QueueMessage, priority: int = USUAL_PRIORITY, *, is_redelivered: bool = False) -> None:
         self._check()
+        if is_redelivered:
+            self.redelivered.update(item.task_id for item in message.items)
         self.priorities |= {item.task_id: priority for item in message.items}
         self.queues[queue].append(message)
 
@@ -102,7 +106,7 @@ class FakeBroker:
         self._check()
         self.resent.append((queue, message))
 
-    def depth(self, queue: str) -> int:
+    def get_depth(self, queue: str) -> int:
         self._check()
         return len(self.queues[queue])
 

@@ -16,7 +16,7 @@ from support.client import Client, free_port, wait_until
 
 ROOT = Path(__file__).parent.parent.parent
 
-#: What each part's command line has that no other's has.
+#: Text of each part's command line that no other part's has.
 _MARKS = {
     "broker": "valkey-server",
     "worker": "celery",
@@ -30,14 +30,23 @@ class Service(Client):
     """One running server.py with a data folder of its own."""
 
     def __init__(
-        self, folder: Path, settings: dict[str, Any], *, config: Path | None = None, variables: dict[str, str] | None = None
+        self,
+        folder: Path,
+        settings: dict[str, Any],
+        *,
+        config: Path | None = None,
+        variables: dict[str, str] | None = None,
+        command: tuple[str, ...] = (),
+        cwd: Path = ROOT,
     ) -> None:
-        """`config` is used as it is, instead of `settings`; `variables` are added to the environment."""
+        """`config` is used as it is, instead of `settings`; `variables` join the environment; `command` is a subcommand."""
         super().__init__(free_port())
         self.data_dir = folder / "data"
         self.log_file = folder / "service.log"
         self.config = config or folder / "config.yaml"
         self._variables = variables or {}
+        self._command = (str(ROOT / "server.py"), *command)
+        self._cwd = cwd
         if config is None:
             self.config.write_text(
                 yaml.safe_dump({"data_dir": str(self.data_dir), "api": {"shutdown_delay_s": 0}} | settings), encoding="utf-8"
@@ -58,8 +67,8 @@ class Service(Client):
     def start(self, *, wait: bool = True) -> None:
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "server.py", "--config", str(self.config), "--port", str(self.port)],
-                cwd=ROOT,
+                [sys.executable, *self._command, "--config", str(self.config), "--port", str(self.port)],
+                cwd=self._cwd,
                 env=os.environ | self._variables,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +10,6 @@ import yaml
 
 from inference.errors import ConfigurationError
 from inference.settings import Settings, load_settings
-
-
-def enter_workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Make `tmp_path` the working directory, and take every setting from the environment."""
-    for name in os.environ:
-        if name.upper().startswith("INFERENCE_"):
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def load(document: Any = None, overrides: dict[str, Any] | None = None) -> Settings:

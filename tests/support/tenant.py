@@ -29,7 +29,7 @@ from inference.storage import open_object_store
 from inference.task_store.outbox import outbox_stats
 from inference.task_store.redis_store import RELAY_GROUP, RedisTaskStore, StorePolicy
 
-#: Of the Redis server.
+#: Database of the Redis server.
 _REDIS_DATABASE = 11
 _MONGODB_DATABASE = "inference-tests"
 
@@ -89,7 +89,7 @@ class Tenant:
 
         def are_gone() -> bool:
             orphans.check_once()
-            return not store.unknown(store.tag(), [key.rpartition("/")[2] for key in self.uploads()])
+            return not store.find_unknown(store.get_tag(), [key.rpartition("/")[2] for key in self.uploads()])
 
         wait_until(are_gone, timeout_s=6 * after_s, what="each object is of a task")
 
@@ -118,6 +118,10 @@ class Tenant:
         """Take from Redis, RabbitMQ and MinIO what is its own."""
         if keys := list(self.redis.scan_iter(f"*{self.name}*", count=1000)):
             self.redis.delete(*keys)
+        claimed: Any = self.redis.hgetall("unacked")  # messages of killed workers, of all tenants
+        if own := [tag for tag, message in claimed.items() if self.name.encode() in message]:
+            self.redis.hdel("unacked", *own)
+            self.redis.zrem("unacked_index", *own)
         self.redis.close()
         with Connection(self.env["AMQP_URL"]) as connection, closing(connection.channel()) as channel:
             channel.queue_delete(f"predict.{self.name}")

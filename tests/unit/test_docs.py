@@ -51,7 +51,7 @@ def settings_by_key(model: type[BaseModel] = Settings, prefix: str = "") -> dict
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             found |= settings_by_key(field.annotation, f"{prefix}{name}.")
         else:
-            found[prefix + name] = field.default
+            found[prefix + name] = field.get_default(call_default_factory=True)
     return found
 
 
@@ -124,7 +124,8 @@ def test_settings_that_are_named_exist(page: str) -> None:
 def test_commands_that_are_named_exist(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    commands = set(re.findall(r"add_parser\(\s*\"([a-z-]+)\"", (ROOT / "server.py").read_text(encoding="utf-8")))
+    code = "".join((ROOT / file).read_text(encoding="utf-8") for file in ("server.py", "inference/launcher/model_commands.py"))
+    commands = set(re.findall(r"add_parser\(\s*\"([a-z-]+)\"", code))
 
     assert set(re.findall(r"(?:^|`)make ([a-z][a-z-]*)", text, re.MULTILINE)) <= targets
     assert set(re.findall(r"\bserver\.py ([a-z][a-z-]+)", text)) <= commands

@@ -118,7 +118,7 @@ class TestOutcome:
         assert result is not None
         assert (result.class_index, result.label) == (1, label)
 
-    def test_everything_beside_the_result_survives(self) -> None:
+    def test_everything_except_the_result_survives(self) -> None:
         outcome = a_success(
             result=None, timings={"queue_ms": 0.1, "predict_ms": 1 / 3}, worker="host:1:ab", predicted_at_ms=2**41
         )

@@ -130,14 +130,16 @@ def test_the_one_package_that_imports_tensorflow_is_where_it_is_said_to_be() -> 
     assert any(set(imported(file)) & TENSORFLOW for file in modules(str(TENSORFLOW_LOADING)))
 
 
-def test_only_the_predictor_process_imports_that_package() -> None:
+def test_only_two_processes_import_that_package() -> None:
     importers = [
         file
         for package in FORBIDDEN
         for file in modules(package)
         if "inference.models.loading" in (ROOT / file).read_text(encoding="utf-8") and LOADING not in file.parents
     ]
-    assert importers == [Path("inference/models/predictor/process.py")]
+    # the inspection of a file, in a process that ends, and the predictor process
+    inspecting = [Path("inference/models/inspection/onnx.py"), Path("inference/models/inspection/saved_model.py")]
+    assert importers == [*inspecting, Path("inference/models/predictor/process.py")]
 
 
 @pytest.mark.parametrize(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -15,10 +15,11 @@ from inference import __version__
 
 def test_version_is_in_one_place(repository: Path) -> None:
     done = subprocess.run([sys.executable, "server.py", "--version"], cwd=repository, capture_output=True, text=True, check=True)
-    project = (repository / "pyproject.toml").read_text(encoding="utf-8")
+    project = tomllib.loads((repository / "pyproject.toml").read_text(encoding="utf-8"))
 
     assert done.stdout == f"rohe-inference-service {__version__}\n"
-    assert re.findall(r"^version = (.*)$", project, re.MULTILINE) == ['{ attr = "inference.__version__" }']
+    assert "version" in project["project"]["dynamic"]
+    assert project["tool"]["hatch"]["version"]["path"] == "inference/__init__.py"
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def _prepare(layout: Layout, ports: Ports) -> Launch:
         "MINIO_ROOT_PASSWORD": secret_key,
         "MINIO_BROWSER": "off",
         "MINIO_UPDATE": "off",
-        # Its scanner reads all objects again and again: a fifth of a core with the objects that tests and benches leave.
+        # MinIO's scanner reads all objects again and again: a fifth of a core with the objects that tests and benches leave.
         "MINIO_SCANNER_SPEED": "slowest",
     }
     return Launch([*command, "--certs-dir", str(layout.settings("minio") / "certs"), str(data / "drive")], environment)

@@ -23,7 +23,7 @@ def _prepare(layout: Layout, ports: Ports) -> Launch:
         "dir": str(layout.data("redis")),
         "appendonly": "yes",
         "save": "",
-        # Its title would overwrite its environment, which identifies our processes.
+        # A process title would overwrite the environment, which identifies our processes.
         "set-proc-title": "no",
     }
     arguments = [part for name, value in options.items() for part in (f"--{name}", value)]

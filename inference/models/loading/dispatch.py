@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
 
+from inference.errors import ConfigurationError
 from inference.models.loading.device import CPU, Device
+from inference.models.loading.formats import litert_path, onnx_path
+from inference.models.loading.graph_files import load_graph_file
 from inference.models.loading.model import LoadedModel
 from inference.models.loading.trial import check_labels
 from inference.models.predictor.device_lock import GpuLock, gpu_index, host_has_gpu
@@ -30,7 +36,7 @@ def load_models(
     loaded: dict[str, LoadedModel] = {}
     heavy: dict[str, tuple[ModelSpec, str]] = {}
     for spec in specs:
-        found = _load_light(spec, batch_sizes)
+        found = _load_graph_file(spec) or _load_light(spec, batch_sizes)
         if isinstance(found, LoadedModel):
             loaded[spec.name] = found
         else:
@@ -45,15 +51,18 @@ def load_models(
 
 
 def load_model(spec: ModelSpec, device: Device = CPU) -> LoadedModel:
-    """Load one model with TensorFlow; on a CPU, LiteRT runs it if it can, converted within this process and not measured.
+    """Load one model; LiteRT runs one for TensorFlow on a CPU if it can, converted within this process and not measured.
 
     Raises:
         ConfigurationError: a file cannot be read or is refused, or the model does not fit its description.
     """
+    from_file = _load_graph_file(spec)
+    if from_file is not None:
+        return from_file
     from inference.models.loading.tensorflow import convert, graph  # noqa: PLC0415 imports TensorFlow
 
     traced = graph.trace_model(spec, device)
-    lite = "" if device.is_gpu or not spec.fits_lite else convert.load_converted(traced)
+    lite = "" if device.is_gpu or not spec.fits_lite else convert.load_converted(spec, traced)
     return traced.loaded if isinstance(lite, str) else lite
 
 
@@ -74,7 +83,7 @@ def _load_light(spec: ModelSpec, batch_sizes: Sequence[int]) -> LoadedModel | st
         return choice.reason
     if spec.device not in {None, "cpu"}:
         logger.warning("device %s: this host has no GPU; the model runs on the CPU", spec.device)
-    return lite_model(choice, graph, spec.output.activation)
+    return lite_model(spec, choice, graph)
 
 
 def _load_heavy(spec: ModelSpec, device: Device, reason: str) -> LoadedModel:
@@ -86,3 +95,42 @@ def _load_heavy(spec: ModelSpec, device: Device, reason: str) -> LoadedModel:
     traced = trace_model(spec, device)
     traced.loaded.reason = reason
     return traced.loaded
+
+
+def _load_graph_file(spec: ModelSpec) -> LoadedModel | None:
+    """Load a model that is one graph for LiteRT or onnxruntime; None if it has another format."""
+    if (path := onnx_path(spec)) is not None:
+        return _load_onnx(spec, path)
+    if (path := litert_path(spec)) is not None:
+        return _load_litert(spec, path)
+    return None
+
+
+def _load_onnx(spec: ModelSpec, path: Path) -> LoadedModel:
+    with _needs("onnxruntime", "onnx", spec):
+        from inference.models.loading.onnx_files import OnnxFile  # noqa: PLC0415 imports onnxruntime
+
+    has_folder = path != spec.local_files["file"].path
+    return load_graph_file(spec, path, partial(OnnxFile.open, has_folder=has_folder))
+
+
+def _load_litert(spec: ModelSpec, path: Path) -> LoadedModel:
+    with _needs("ai_edge_litert", "litert", spec):
+        from inference.models.loading.litert_files import LiteFile  # noqa: PLC0415 imports LiteRT
+
+    return load_graph_file(spec, path, LiteFile.open)
+
+
+@contextmanager
+def _needs(package: str, extra: str, spec: ModelSpec) -> Iterator[None]:
+    """Raise ConfigurationError with the command that installs `package` if the block does not find it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] != package:
+            raise
+        raise ConfigurationError(
+            f"{spec.name}: {spec.local_files['file'].location} needs {package}, which is not installed:"
+            f' pip install "rohe-inference-service[{extra}]"',
+            field="file",
+        ) from error

@@ -24,6 +24,7 @@ class LoadedModel:
         runtime: name of the library that runs the model, such as TENSORFLOW or LITE.
         activation: the description's `output.activation`, applied to the outputs.
         is_binary: whether the model has one output unit, the probability of the second of two classes.
+        output_step: difference between two values of a quantised output.
         reason: why this library runs it, for log lines.
         keep: an object that must live as long as `function`: TensorFlow's compiled graph does not keep its weights alive.
     """
@@ -36,6 +37,7 @@ class LoadedModel:
         *,
         activation: Activation | None,
         is_binary: bool = False,
+        output_step: float = 0.0,
         reason: str = "",
         keep: object = None,
     ) -> None:
@@ -44,6 +46,7 @@ class LoadedModel:
         self._activation = activation
         self._is_binary = is_binary
         self.output_size = output_size
+        self.output_step = output_step
         self.runtime = runtime
         self.reason = reason
 

@@ -22,7 +22,6 @@ _BINARY_REMEDY = (
     f"set {_KEY} to sigmoid if it is a logit, or to none to answer the value as it is;"
     ' or end it with Dense(1, activation="sigmoid"), or with Dense(2, activation="softmax")'
 )
-_NOT_FINITE = "returns no finite values for any trial image; its weights may be damaged"
 
 
 @dataclass(frozen=True)
@@ -52,7 +51,7 @@ def trial_batches(spec: InputSpec) -> tuple[NDArray[Any], NDArray[Any]]:
     return plain, noise
 
 
-def check_outputs(outputs: NDArray[np.float32], spec: ModelSpec, find_bounds: Callable[[], Bounds]) -> None:
+def check_outputs(outputs: NDArray[np.float32], spec: ModelSpec, find_bounds: Callable[[], Bounds], step: float) -> None:
     """Check a model's outputs for the trial images, before its activation: they must be what the description says.
 
     Rows with values that are not finite are ignored: a good model may overflow on images outside its own range.
@@ -60,6 +59,7 @@ def check_outputs(outputs: NDArray[np.float32], spec: ModelSpec, find_bounds: Ca
     Args:
         outputs: (n, outputs).
         find_bounds: finds the bounds of the outputs for any image, if those for a few images do not suffice.
+        step: difference between two values of a quantised output, else 0.
 
     Raises:
         ConfigurationError: the outputs are something else; the message says what was found, and how to correct it.
@@ -76,7 +76,7 @@ def check_outputs(outputs: NDArray[np.float32], spec: ModelSpec, find_bounds: Ca
     elif finite.shape[1] == 1:
         _check_probability(finite, find_bounds)
     else:
-        _check_probabilities(finite, find_bounds)
+        _check_probabilities(finite, find_bounds, step)
 
 
 def _check_logits(outputs: NDArray[np.float32], activation: Activation, task: Task, find_bounds: Callable[[], Bounds]) -> None:
@@ -100,8 +100,8 @@ def _wrong_activation(detail: str) -> ConfigurationError:
     return ConfigurationError(detail, field=_KEY)
 
 
-def _check_probabilities(rows: NDArray[np.float32], find_bounds: Callable[[], Bounds]) -> None:
-    wrong = rows[~are_probabilities(rows)]
+def _check_probabilities(rows: NDArray[np.float32], find_bounds: Callable[[], Bounds], step: float) -> None:
+    wrong = rows[~are_probabilities(rows, step)]
     if not len(wrong):
         return
     are_sigmoids = find_bounds().sources == {"Sigmoid"}

@@ -20,8 +20,8 @@ from inference.runtime.public_text import with_reason
 #: Maximum difference between LiteRT's and TensorFlow's outputs for trial images: absolute, or relative to the value.
 LITE_TOLERANCE = 1e-5
 
-#: Runs a model on (n, *array_shape) in the description's dtype; returns all its outputs.
-Run = Callable[[NDArray[Any]], Sequence[NDArray[Any]]]
+#: Runs a model on (n, *array_shape) in the description's dtype; returns the output with the classes.
+Run = Callable[[NDArray[Any]], NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,6 @@ class Trial:
     answers: NDArray[np.float32]
     #: whether the model has one output unit, the probability of the second of two classes
     is_binary: bool
-    #: the description's, behind which the answers are
-    activation: Activation | None
 
     @property
     def output_size(self) -> int:
@@ -49,7 +47,13 @@ def check_input(spec: ModelSpec, shapes: Sequence[tuple[int | None, ...]]) -> No
     files = named_files(spec)
     if len(shapes) != 1:
         raise ConfigurationError(f"{spec.name}: the model in {files} has {len(shapes)} inputs, expected 1")
-    batch, *shape = shapes[0] or (None,)
+    if len(shapes[0]) != 1 + len(spec.input.shape):
+        raise ConfigurationError(
+            f"{spec.name}: the model in {files} takes {len(shapes[0])} dimensions, {list(shapes[0])}, expected 4: batch, height,"
+            " width and channels",
+            field="input.shape",
+        )
+    shape = list(shapes[0][1:])
     if not _fits(shape, spec.input.array_shape):
         said = f"input.shape {list(spec.input.shape)}"
         if spec.input.layout is Layout.NCHW:
@@ -61,19 +65,35 @@ def check_input(spec: ModelSpec, shapes: Sequence[tuple[int | None, ...]]) -> No
             f"{spec.name}: the description says {said}, the model in {files} takes {shape}{hint}",
             field="input.layout" if has_other else "input.shape",
         )
-    if batch is not None:
-        raise ConfigurationError(f"{spec.name}: the model in {files} takes batches of exactly {batch}, expected any batch size")
 
 
-def _fits(shape: Sequence[int | None], wanted: Sequence[int]) -> bool:
-    return len(shape) == len(wanted) and all(size in {None, length} for size, length in zip(shape, wanted, strict=True))
+def find_output(spec: ModelSpec, names: Sequence[str]) -> int:
+    """Find the number of the output that holds the classes.
+
+    Args:
+        names: the model's outputs, in order.
+
+    Raises:
+        ConfigurationError: the model has several outputs and `output.name` is not set, or none of that name.
+    """
+    name = spec.output.name
+    if name in names:
+        return names.index(name)
+    if name is None and len(names) == 1:
+        return 0
+    found = f"{spec.name}: the model in {named_files(spec)} has"
+    problem = f"no output {name}; it has" if name is not None else f"{len(names)} outputs:"
+    raise ConfigurationError(
+        f"{found} {problem} {', '.join(names) or 'none'}; set output.name to the one with the classes", field="output.name"
+    )
 
 
-def try_model(spec: ModelSpec, run: Run, find_bounds: Callable[[], Bounds]) -> Trial:
+def try_model(spec: ModelSpec, run: Run, find_bounds: Callable[[], Bounds], step: float = 0.0) -> Trial:
     """Run a model on trial images and check its outputs.
 
     Args:
         find_bounds: finds the bounds of the model's output for any image; called only if the trial's outputs do not suffice.
+        step: difference between two values of a quantised output.
 
     Raises:
         ConfigurationError: the model fails, or its outputs are not what the description says, or do not fit the labels.
@@ -83,11 +103,11 @@ def try_model(spec: ModelSpec, run: Run, find_bounds: Callable[[], Bounds]) -> T
     activation = spec.output.activation
     is_binary = outputs.shape[1] == 1 and spec.task is Task.SINGLE_LABEL and activation is not Activation.NONE
     try:
-        check_outputs(outputs, spec, find_bounds)
+        check_outputs(outputs, spec, find_bounds, step)
     except ConfigurationError as error:
         detail = f"{spec.name}: the model in {named_files(spec)} {error.detail}"
         raise ConfigurationError(detail, field=error.field) from error
-    trial = Trial(np.concatenate(batches), finish(outputs, activation, is_binary=is_binary), is_binary, activation)
+    trial = Trial(np.concatenate(batches), finish(outputs, activation, is_binary=is_binary), is_binary)
     check_labels(spec, trial.output_size, is_binary=is_binary)
     return trial
 
@@ -107,7 +127,7 @@ def is_equal(predict: Callable[[NDArray[Any]], ArrayLike], trial: Trial) -> bool
 
 
 def check_labels(spec: ModelSpec, output_size: int, *, is_binary: bool) -> None:
-    """Check that the description has a label and a threshold for each class, or none. Raises ConfigurationError."""
+    """Check that the description has a label for each class, or none, and the same for thresholds. Raises ConfigurationError."""
     if isinstance(spec.threshold, tuple) and len(spec.threshold) != output_size:
         raise ConfigurationError(
             f"{spec.name}: there are {len(spec.threshold)} thresholds, and the model in {named_files(spec)} has"
@@ -128,6 +148,8 @@ def invalid_model_on_error(spec: ModelSpec) -> Iterator[None]:
     """Raise ConfigurationError, with the reason, for any error of the model's code."""
     try:
         yield
+    except ConfigurationError:
+        raise
     except Exception as error:
         sentence = f"{spec.name}: the model in {named_files(spec)} fails on images of shape {list(spec.input.shape)}"
         why = reason(error)
@@ -136,6 +158,10 @@ def invalid_model_on_error(spec: ModelSpec) -> Iterator[None]:
 
 def named_files(spec: ModelSpec) -> str:
     return " and ".join(file.location for file in spec.local_files.values())
+
+
+def _fits(shape: Sequence[int | None], wanted: Sequence[int]) -> bool:
+    return all(size in {None, length} for size, length in zip(shape, wanted, strict=True))
 
 
 def _predict_batches(run: Run, batches: Sequence[NDArray[Any]], spec: ModelSpec) -> NDArray[np.float32]:
@@ -156,11 +182,10 @@ def _predict_batches(run: Run, batches: Sequence[NDArray[Any]], spec: ModelSpec)
 
 def _predict_batch(run: Run, images: NDArray[Any], spec: ModelSpec) -> NDArray[Any]:
     with invalid_model_on_error(spec):
-        outputs = run(images)
-    shapes = [output.shape for output in outputs]
-    if len(shapes) != 1 or len(shapes[0]) not in {1, 2} or shapes[0][0] != len(images) or 0 in shapes[0]:
+        output = run(images)
+    if output.ndim not in {1, 2} or len(output) != len(images) or 0 in output.shape:
         raise ConfigurationError(
-            f"{spec.name}: the model in {named_files(spec)} must have one output of shape (n, classes); for {len(images)}"
-            f" images it returned {' and '.join(map(str, shapes)) or 'none'}"
+            f"{spec.name}: the model in {named_files(spec)} must have an output of shape (n, classes); for {len(images)}"
+            f" images it returned {output.shape}"
         )
-    return outputs[0].reshape(len(images), -1)
+    return output.reshape(len(images), -1)

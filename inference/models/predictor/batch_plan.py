@@ -20,6 +20,12 @@ _CLEAR_GAIN = 0.1
 Plans = Mapping[int, tuple[int, ...]]
 
 
+def run_once(run: Callable[[int], object], sizes: Sequence[int]) -> None:
+    """Run a batch of each size, since the first one of a size is slower than later ones."""
+    for size in sizes:
+        run(size)
+
+
 def measure_costs(
     run: Callable[[int], object], sizes: Sequence[int], clock: Callable[[], float] = time.perf_counter
 ) -> dict[int, float]:
@@ -43,10 +49,11 @@ def measure_costs(
     return least_ms
 
 
-def plan_batches(cost_ms: Mapping[int, float]) -> Plans:
-    """Plan every number of images from 1 to the largest size of `cost_ms`.
+def plan_batches(cost_ms: Mapping[int, float], max_batch_size: int) -> Plans:
+    """Plan every number of images from 1 to `max_batch_size`.
 
-    The plan is the smallest size that holds all images, unless chunks of the best size for this number are cheaper by a tenth.
+    The plan is the smallest size that holds all images, or full chunks of the largest size and one that holds the rest, unless
+    chunks of the best size for this number are cheaper by a tenth.
 
     Args:
         cost_ms: milliseconds of a batch, by size.
@@ -56,7 +63,7 @@ def plan_batches(cost_ms: Mapping[int, float]) -> Plans:
         return sum(cost_ms[size] for size in plan)
 
     plans = {}
-    for count in range(1, max(cost_ms) + 1):
+    for count in range(1, max_batch_size + 1):
         whole = _chunks(count, max(cost_ms), cost_ms)
         best = min((_chunks(count, size, cost_ms) for size in cost_ms), key=total_ms)
         plans[count] = best if total_ms(best) < total_ms(whole) * (1 - _CLEAR_GAIN) else whole

@@ -51,6 +51,8 @@ class BatchPredictions:
     predict_ms: float
     #: the model and version that ran
     model: ModelRef
+    #: difference between two of the values, if the model's output is quantised
+    step: float = 0.0
 
 
 class Predictor(Protocol):
@@ -188,7 +190,8 @@ class PredictorProcess:
         values = np.frombuffer(connection.recv_bytes(), "<f4")
         if values.size == 0 or values.size % len(call.slots):
             raise PredictionFailed(f"the model returned {values.size} values for {len(call.slots)} images")
-        return BatchPredictions(values.reshape(len(call.slots), -1), answer.predict_ms, self.references[call.model])
+        step = self._loaded[call.model].output_step
+        return BatchPredictions(values.reshape(len(call.slots), -1), answer.predict_ms, self.references[call.model], step)
 
     def _spawn(self) -> Connection:
         own_end, process_end = socket.socketpair()

@@ -15,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.errors import InferenceError
-from inference.models.loading import LoadedModel, load_models, warm_up
+from inference.models.loading import LoadedModel, load_models
 from inference.models.predictor.arena import SlotArena, padded_sizes
-from inference.models.predictor.batch_plan import measure_costs, plan_batches
+from inference.models.predictor.batch_plan import measure_costs, plan_batches, run_once
 from inference.models.predictor.protocol import Failed, Load, Loaded, LoadModel, Predict, Predicted, Ready
 from inference.runtime.heap import freeze_heap
 from inference.runtime.parent_watch import live_for_parent
@@ -32,13 +32,22 @@ class ServedModel:
         self._arena = SlotArena(load.spec.input, load.slots, load.descriptor)
         self._batch: NDArray[Any] = np.zeros((sizes[-1], *load.spec.input.array_shape), load.spec.input.numpy_dtype)
         self._model = model
-        warm_up(self._model, load.spec, sizes)
-        self._cost_ms = measure_costs(lambda size: self._model.predict(self._batch[:size]), sizes)
-        self._plans = plan_batches(self._cost_ms)
+        self._cost_ms = self._measure(sizes)
+        self._plans = plan_batches(self._cost_ms, sizes[-1])
 
     def loaded(self) -> Loaded:
         quickest = max(size * 1000 / cost_ms for size, cost_ms in self._cost_ms.items())
-        return Loaded(self.name, self._model.output_size, self._cost_ms[1], self._model.runtime, self._model.reason, quickest)
+        model, cost_ms = self._model, self._cost_ms
+        return Loaded(
+            self.name, model.output_size, cost_ms[1], model.runtime, model.reason, quickest, model.output_step, cost_ms=cost_ms
+        )
+
+    def _measure(self, sizes: tuple[int, ...]) -> dict[int, float]:
+        def run(size: int) -> object:
+            return self._model.predict(self._batch[:size])
+
+        run_once(run, sizes)
+        return measure_costs(run, sizes)
 
     def predict(self, slots: tuple[int, ...]) -> NDArray[np.float32]:
         """Predict the images in `slots`, (len(slots), output_size) float32, in warmed-up chunk sizes; padding is removed."""

@@ -46,6 +46,10 @@ class Loaded:
     runtime_reason: str = ""
     #: images per second at the fastest batch size; 0 if that was not measured
     images_per_s: float = 0.0
+    #: difference between two values of a quantised output
+    output_step: float = 0.0
+    #: milliseconds of a batch, by its size
+    cost_ms: Mapping[int, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from inference.imaging import ImageLimits, decode
 from inference.task_store.protocol import Commit, LeaseState
 
 QUEUE = "predict.digits"
-#: Of the priorities, the first first; the usual messages lie on the last.
+#: Lists by priority, highest first; messages of the usual priority are on the last.
 LISTS = [QUEUE, *(f"{QUEUE}\x06\x16{step}" for step in (3, 6, 9))]
 USUAL_LIST = LISTS[-1]
 OWNER = "test-worker"

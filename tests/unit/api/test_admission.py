@@ -40,7 +40,7 @@ class Desk:
             run=self.background.append,
         )
 
-    def queue_load(self, queue: str, *, refused: int) -> QueueLoad:
+    def get_queue_load(self, queue: str, *, refused: int) -> QueueLoad:
         assert queue == QUEUE
         self.refused += refused
         self.readings += 1

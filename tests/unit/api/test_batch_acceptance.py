@@ -50,7 +50,7 @@ class Faulty:
 
 
 class Remains:
-    """What is there beside what was there before."""
+    """Objects that were added."""
 
     def __init__(self, folder: Path, client: redis.Redis, key_prefix: str) -> None:
         self._folder = folder
@@ -103,7 +103,7 @@ class TestOverload:
         """4 run and 10 a second end: 21 more have ended after 2.5 s, and not before."""
         model = reference(services_of(app).models.get("digits"))
         load = QueueLoad(0, 4, ended=100, busy_s=10, batches=10, model=model)
-        slow = Faulty(services_of(app).store, queue_load=lambda *_, **_options: load)
+        slow = Faulty(services_of(app).store, get_queue_load=lambda *_, **_options: load)
         settings = services_of(app).settings
         outbox_stats, worker = services_of(app).outbox_stats, settings.worker
         accept_with(app, admission=Admission(slow, outbox_stats, settings.outbox, workers=list, worker_settings=worker))
@@ -180,10 +180,10 @@ class Reluctant(FakeBroker):
         self.takes = takes
         self._on_publish = on_publish
 
-    def publish(self, queue: str, message: QueueMessage, priority: int = 0) -> None:
+    def publish(self, queue: str, message: QueueMessage, priority: int = 0, *, is_redelivered: bool = False) -> None:
         self.takes -= 1
         self.available = self.takes >= 0
-        super().publish(queue, message, priority)
+        super().publish(queue, message, priority, is_redelivered=is_redelivered)
         self._on_publish(message)
 
 

@@ -1,4 +1,4 @@
-"""Overload is refused at the door: a queue that is full, or so slow that a deadline would be missed."""
+"""Overload is refused before acceptance: a queue that is full, or so slow that a deadline would be missed."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class SlowQueue:
         self.load = load
         self.looks = 0
 
-    def queue_load(self, *_: str, refused: int) -> QueueLoad:
+    def get_queue_load(self, *_: str, refused: int) -> QueueLoad:
         self.looks += 1
         return dataclasses.replace(self.load, model=self._model)
 

@@ -42,7 +42,7 @@ FORMATS = {
 }
 
 
-def test_the_answer_is_the_seeds_and_what_was_added_beside_it(client: FlaskClient, worker: FakeWorker, app: Flask) -> None:
+def test_the_answer_has_the_members_of_rohe_and_the_added_ones(client: FlaskClient, worker: FakeWorker, app: Flask) -> None:
     response = post(client, raw_form(3, command="predict"))
     assert response.status_code == 200
     assert response.content_type == "application/json"

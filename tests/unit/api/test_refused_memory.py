@@ -60,7 +60,7 @@ def test_the_images_are_free_with_the_answer(make_app: Any, tmp_path: Path, why:
     with without_collections() as held_bytes:
         for _ in range(_REQUESTS):
             response = send()
-            # What is wrong with an item of a batch is its own fault alone.
+            # An invalid item of a batch fails alone.
             assert response.status_code == (202 if is_batch and status == 400 else status), response.data
             response.close()
         assert held_bytes() < len(image)

@@ -1,4 +1,4 @@
-"""POST /inference, refused at the door: what was wrong, where, and what would be right. Nothing of it is left behind."""
+"""POST /inference, refused by validation: what was wrong, where, and what would be right. Nothing of it is left behind."""
 
 from __future__ import annotations
 

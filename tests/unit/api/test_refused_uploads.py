@@ -132,7 +132,7 @@ class TestAnAnswerThatGetsLost:
         assert answer.status_code == HTTPStatus.ACCEPTED
         items = answer.json.get("items") or [answer.json]
         assert [item["status"] for item in items] == ["queued"] * len(items)
-        assert services_of(app).store.queue_stats("predict.digits").depth == len(items)
+        assert services_of(app).store.get_queue_stats("predict.digits").depth == len(items)
 
     def test_names_what_may_have_been_accepted(
         self, app: Flask, client: FlaskClient, send: Callable[..., Any], is_after: bool
@@ -203,4 +203,4 @@ def test_the_oldest_id_of_a_batch_counts(app: Flask, client: FlaskClient) -> Non
 def test_ids_tell_time_and_store(app: Flask, client: FlaskClient) -> None:
     first, second = (post(client, form(b"\0" * 256, metadata=RAW_METADATA), headers=ASYNC).json["task_id"] for _ in range(2))
     assert first[:12] <= second[:12]
-    assert first[-6:] == second[-6:] == services_of(app).store.tag()
+    assert first[-6:] == second[-6:] == services_of(app).store.get_tag()

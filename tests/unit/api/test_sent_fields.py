@@ -209,7 +209,7 @@ class TestUnknownFields:
 
     @pytest.mark.parametrize("path", IMAGES)
     def test_an_image_as_text(self, client: FlaskClient, path: str) -> None:
-        """Also beside one that is a file."""
+        """Also in addition to one that is a file."""
         for response in (
             send(client, path, [("image", "aGk=")]),
             send(client, path, [], {"image": "aGk="}),

@@ -1,4 +1,4 @@
-"""An image that travels with its record is stored beside the queue: nobody is answered before both are done."""
+"""An image that travels with its record is stored concurrently with the queue: nobody is answered before both are done."""
 
 from __future__ import annotations
 
@@ -169,8 +169,8 @@ class TestAStoreThatHangs:
         """Ends of the images, before the store has answered and after."""
         task_ids = [item["task_id"] for item in answer.json.get("items", [answer.json])]
         store = services_of(app).store
-        assert sorted(store.kept_images(10)) == sorted(task_ids)
-        assert store.kept_image(task_ids[0]) == raw_image(0 if len(task_ids) > 1 else 7)
+        assert sorted(store.list_kept_images(10)) == sorted(task_ids)
+        assert store.get_kept_image(task_ids[0]) == raw_image(0 if len(task_ids) > 1 else 7)
         assert client.get(f"/tasks/{task_ids[0]}").json["image_stored"] is False
         objects.is_down = is_down
         objects.gate.set()
@@ -191,8 +191,8 @@ def test_when_many_puts_hang_the_next_images_are_stored_first(
     requests = []
     for number in range(4):
         requests.append(Background(lambda: post(client, headers=ASYNC)))
-        wait_until(lambda number=number: len(objects.puts) == number + 2, "its put, beside the fixture's")  # type: ignore[misc]
-    wait_until(lambda: queued(redis_client) == 3, "two messages beside the fixture's")
+        wait_until(lambda number=number: len(objects.puts) == number + 2, "its put, in addition to the fixture's")  # type: ignore[misc]
+    wait_until(lambda: queued(redis_client) == 3, "two messages in addition to the fixture's")
     assert not any(request.is_done for request in requests)
     objects.gate.set()
     assert {request.response().status_code for request in requests} == {HTTPStatus.ACCEPTED}

@@ -17,7 +17,7 @@ LIMIT: dict[str, Any] = {
 LIMIT["litert"] = {
     size: {"images_per_s": 4 * LIMIT[size]["images_per_s"], "p50_ms": 0.5, "p99_ms": 1.0} for size in ("1", "8", "32")
 }
-#: What a row of build/bench.json has, whatever else.
+#: Members that each row of build/bench.json has.
 KEYS = {
     "contender",
     "model",
@@ -97,6 +97,25 @@ def test_the_runs_in_process_are_of_both_runtimes() -> None:
         ("in process, batch 32", 1.0),
         ("in process, LiteRT, batch 32", 4.0),
     ]
+
+
+def test_photos_are_compared_with_decoding_and_litert_in_process_in_the_same_round() -> None:
+    rounds = rounds_of(1000, 2000, 4000)
+    for one, per_s in zip(rounds, (200.0, 1000.0, 800.0), strict=True):
+        one.limit = LIMIT | {"decoding": {"images_per_s": per_s, "p50_ms": 40.0, "p99_ms": 50.0}}
+
+    (row,) = report.rows(rounds)
+    limits = report.limit_rows("photo", [one.limit for one in rounds])
+
+    assert row["ratio_to_decoding"] == 0.5  # of 0.5, 0.2 and 0.5
+    assert (limits[-1]["contender"], limits[-1]["images_per_s"]) == ("in process, decoding and LiteRT, batch 32", 800.0)
+
+
+def test_a_raw_array_is_not_compared_with_decoding() -> None:
+    (row,) = report.rows(rounds_of(1000))
+
+    assert row["ratio_to_decoding"] is None
+    assert "decoding" not in report.limit_rows("tiny", [LIMIT])[-1]["contender"]
 
 
 def test_the_open_loop_has_rows_of_its_own() -> None:

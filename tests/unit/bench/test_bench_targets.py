@@ -64,7 +64,7 @@ def test_other_models_and_numbers_of_clients_do_not_count() -> None:
     assert line(table, "MobileNetV2, 64 clients")["ours"] == "0.50"
 
 
-def test_the_best_peer_of_the_run_is_named_and_naive_stands_beside() -> None:
+def test_the_best_peer_of_the_run_is_named_and_naive_is_shown_too() -> None:
     table = [
         ours("embedded", "mobilenetv2", 64, ratio_to_limit=0.8),
         closed("naive", "naive", "mobilenetv2", 64, ratio_to_limit=0.2),

@@ -23,7 +23,7 @@ from inference.broker.redis import RedisBroker
 from inference.domain import PREDICT_TASK, QueueMessage
 from inference.errors import ServiceUnavailable
 
-#: Of each message its own: ids, who sent it, where a reply would go; and a text for people.
+#: Parts that differ between messages: ids, the sender, the address of a reply; and a text for people.
 _OWN_HEADERS = {"origin", "kwargsrepr"}
 _OWN_PROPERTIES = {"delivery_tag", "reply_to"}
 
@@ -126,7 +126,19 @@ def test_the_record_store_pushes_the_same(broker: RedisBroker, redis_client: red
     assert prepared == published
 
 
-def test_a_broker_beside_the_record_store_prepares_nothing(redis_client: redis.Redis, queue: str) -> None:
+def test_a_message_in_place_of_a_lost_one_is_marked_as_kombu_marks_it(kombu_url: str, broker: RedisBroker, queue: str) -> None:
+    ids = ["first", "again"]
+    for task_id in ids:
+        broker.publish(queue, QueueMessage(MODEL, (an_item(task_id),)), is_redelivered=task_id == "again")
+    with Connection(kombu_url) as connection, SimpleQueue(connection, Queue(queue, exchange="", routing_key=queue)) as consumer:
+        found = [consumer.get(timeout=TIMEOUT_S) for _ in ids]
+        for message in found:
+            message.ack()
+    assert [message.headers["id"] for message in found] == ids
+    assert [bool(message.delivery_info.get("redelivered")) for message in found] == [False, True]
+
+
+def test_a_broker_on_another_server_than_the_task_store_prepares_nothing(redis_client: redis.Redis, queue: str) -> None:
     assert RedisBroker(redis_client, shares_store=False).prepare(queue, a_message(a_request())) is None
 
 
@@ -148,7 +160,7 @@ def test_kombu_reads_it_in_order_and_acknowledges_it(
             assert received.headers["task"] == PREDICT_TASK
             assert received.headers["id"] == received.properties["correlation_id"] == envelope.message_id(message)
             received.ack()
-    assert broker.depth(queue) == redis_client.hlen("unacked") == 0
+    assert broker.get_depth(queue) == redis_client.hlen("unacked") == 0
 
 
 @pytest.mark.parametrize("priority", range(10))
@@ -164,16 +176,16 @@ def test_a_priority_is_what_celery_makes_of_it(
 
 
 def test_the_depth_counts_every_priority(celery: Celery, broker: RedisBroker, redis_client: redis.Redis, queue: str) -> None:
-    assert broker.depth(queue) == 0
+    assert broker.get_depth(queue) == 0
     broker.publish(queue, a_message(a_request()))
     for priority in range(10):
         sent_by_celery(celery, redis_client, queue, a_message(a_request()), priority=priority)
-    assert broker.depth(queue) == 11
+    assert broker.get_depth(queue) == 11
 
 
 def test_messages_of_another_queue_do_not_count(broker: RedisBroker, queue: str) -> None:
     broker.publish(f"{queue}.other", a_message(a_request()))
-    assert broker.depth(queue) == 0
+    assert broker.get_depth(queue) == 0
 
 
 def test_a_broker_that_is_down_is_unavailable(tmp_path: Path) -> None:
@@ -182,4 +194,4 @@ def test_a_broker_that_is_down_is_unavailable(tmp_path: Path) -> None:
         with pytest.raises(ServiceUnavailable):
             broker.publish("queue", a_message(a_request()))
         with pytest.raises(ServiceUnavailable):
-            broker.depth("queue")
+            broker.get_depth("queue")

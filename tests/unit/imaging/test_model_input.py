@@ -60,7 +60,7 @@ def png(pixels: NDArray[np.uint8]) -> bytes:
         # blue first, and so is the mean
         ({"channel_order": "bgr", "mean": [1, 20, 90], "std": 64}, lambda x: (x[..., ::-1] - [1, 20, 90]) / 64),
     ],
-    ids=str,
+    ids=lambda value: None if callable(value) else str(value),
 )
 @pytest.mark.parametrize("layout", ["nhwc", "nchw"])
 def test_pictures_and_arrays_of_pixels_are_scaled(form: Any, layout: str, keys: dict[str, Any], scaled: Any) -> None:

@@ -120,7 +120,7 @@ class TestBury:
         assert rig.store.get(task_id).status is TaskStatus.RUNNING
         assert rig.listed() == []
 
-    def test_what_is_not_the_owners_is_not_buried(self, rig: Rig) -> None:
+    def test_a_task_of_another_owner_is_no_dead_letter(self, rig: Rig) -> None:
         task_id = rig.running()
         rig.store.cancel(task_id)
         assert not rig.move_to_dead_letters(task_id)
@@ -170,7 +170,7 @@ class TestReplay:
         assert (rig.store.get(old).status, rig.listed()) == (TaskStatus.FAILED, [])
         with pytest.raises(TaskNotFound):
             rig.replay(old)
-        assert rig.broker.depth(rig.queue) == 1
+        assert rig.broker.get_depth(rig.queue) == 1
 
     def test_a_replay_that_dies_again_is_a_dead_letter_with_its_input(self, rig: Rig) -> None:
         new = rig.replay(rig.dead_letter())
@@ -193,7 +193,7 @@ class TestReplay:
     def test_what_is_no_dead_letter_is_not_replayed(self, rig: Rig, make: Any) -> None:
         with pytest.raises(TaskNotFound):
             rig.replay(make(rig))
-        assert rig.broker.depth(rig.queue) == 0
+        assert rig.broker.get_depth(rig.queue) == 0
 
 
 class TestDiscard:

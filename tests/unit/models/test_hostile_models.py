@@ -18,9 +18,9 @@ import pytest
 from tensorflow.core.protobuf import saved_model_pb2
 
 from inference.errors import ConfigurationError
+from inference.models.hdf5 import check_h5
 from inference.models.loading import load_model
 from inference.models.loading.tensorflow import keras_files
-from inference.models.loading.tensorflow.hdf5 import check_h5
 from inference.models.locations import FileLocation
 from inference.models.object_cache import ObjectCache
 from inference.models.registry import ModelRegistry

@@ -45,7 +45,7 @@ def test_they_wait_for_the_object_store(rig: Rig) -> None:
     rig.objects.available = False
     with pytest.raises(ServiceUnavailable):
         rig.late.store_batch()
-    assert rig.store.kept_images(10) == [task_id]
+    assert rig.store.list_kept_images(10) == [task_id]
     rig.objects.available = True
     rig.late.store_batch()
     assert rig.objects.objects == {rig.key(task_id): b"image"}
@@ -63,13 +63,13 @@ def test_one_that_is_refused_keeps_no_other(rig: Rig, monkeypatch: pytest.Monkey
     monkeypatch.setattr(rig.objects, "put", sometimes)
     assert rig.late.store_batch() == 2
     assert rig.objects.objects == {rig.key(good): b"good"}
-    assert (rig.store.kept_images(10), rig.store.get(odd).is_image_stored) == ([], False)
+    assert (rig.store.list_kept_images(10), rig.store.get(odd).is_image_stored) == ([], False)
     assert f"the image of task {odd} cannot be stored: refused by the test" in caplog.text
 
 
 def test_one_that_is_gone_is_told(rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     task_id = rig.task()
-    monkeypatch.setattr(rig.store, "kept_image", lambda _: None)
+    monkeypatch.setattr(rig.store, "get_kept_image", lambda _: None)
     rig.late.store_batch()
     assert f"the image of task {task_id} was not stored" in caplog.text
-    assert rig.store.kept_images(10) == []
+    assert rig.store.list_kept_images(10) == []

@@ -33,7 +33,7 @@ class Rig:
         self.store = FailingStore(RedisTaskStore(client, StorePolicy(key_prefix, result_ttl_s=LIFE_S)))
         self.objects = FakeObjectStore()
         self.now_s = BEGIN_S
-        self.tag = self.store.tag()
+        self.tag = self.store.get_tag()
         self.lives_noted_since(0)
         self.orphans = self.new()
 
@@ -55,7 +55,7 @@ class Rig:
 
     def note_life(self, life_s: float) -> None:
         """A process lets records live for `life_s`."""
-        RedisTaskStore(self._redis, StorePolicy(self._prefix, result_ttl_s=life_s)).record_life()
+        RedisTaskStore(self._redis, StorePolicy(self._prefix, result_ttl_s=life_s)).get_record_life()
 
     def forget_everything(self) -> None:
         self._redis.delete(*self._redis.scan_iter(f"{self._prefix}:*"))
@@ -175,7 +175,7 @@ def test_those_of_a_folder_go_too(rig: Rig, tmp_path: Path) -> None:
     rig.pass_s(AFTER_S + 1)
     rig.new().check_once()
     day = orphan.rpartition("/")[0]
-    assert objects.keys(f"{day}/", limit=10) == [kept]
+    assert objects.list_keys(f"{day}/", limit=10) == [kept]
 
 
 def test_it_looks_again_soon_while_there_are_more(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -270,7 +270,7 @@ def test_one_that_is_stuck_lets_others_pass_though_it_is_a_whole_batch(rig: Rig)
     assert (rig.waiting(), rig.pending()) == (1, 1)
 
 
-def test_what_is_refused_beside_one_that_is_stuck_does_not_come_again(rig: Rig) -> None:
+def test_a_refused_result_next_to_a_stuck_one_does_not_come_again(rig: Rig) -> None:
     refused, stuck, third = rig.finish(3)
     rig.sink.refused, rig.sink.stuck = {refused: "too large"}, {stuck}
     with pytest.raises(SinkUnavailable):

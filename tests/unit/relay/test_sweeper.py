@@ -89,6 +89,7 @@ class TestLostMessages:
         lost = rig.accept(is_lost=True)
         assert rig.sweep() == []
         assert rig.sweep(after_s=GRACE_S) == [lost]
+        assert rig.broker.redelivered == {lost}
 
     def test_a_task_is_lost_when_later_ones_started_a_grace_ago(self, rig: Rig) -> None:
         lost, overtook = rig.accept(is_lost=True), rig.accept(is_lost=True)
@@ -131,7 +132,7 @@ class TestLostMessages:
         rig.advance(GRACE_S)
         for owner in ("s1", "s2"):
             rig.new_sweeper(owner).sweep_once()
-        assert rig.broker.depth(QUEUE) == 1
+        assert rig.broker.get_depth(QUEUE) == 1
 
     def test_the_message_is_the_tasks_own(self, rig: Rig) -> None:
         lost = rig.accept(is_lost=True)
@@ -166,6 +167,7 @@ class TestDeadOwners:
         rig.store.lease("worker", [held])
         assert rig.sweep() == []
         assert rig.sweep(after_s=LEASE_S + 1) == [held]
+        assert rig.broker.redelivered == set()  # its record counts the worker
         assert rig.sweep() == []
 
     def test_a_task_whose_message_cannot_be_published_is_found_later(self, rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
@@ -179,7 +181,7 @@ class TestDeadOwners:
         assert rig.sweep() == []
         assert rig.sweep(after_s=GRACE_S) == [held]
 
-    def test_a_task_out_of_attempts_is_buried_with_its_input(self, rig: Rig) -> None:
+    def test_a_task_out_of_attempts_is_a_dead_letter_with_its_input(self, rig: Rig) -> None:
         task_id = rig.accept(is_lost=True)
         for expected in ([task_id], []):
             rig.start(task_id)
@@ -189,18 +191,18 @@ class TestDeadOwners:
         assert record.outcome is not None
         assert record.outcome.error is not None
         assert record.outcome.error["code"] == "predictor_died"
-        assert rig.store.dead_letters(10) == [task_id]
+        assert rig.store.list_dead_letters(10) == [task_id]
         assert rig.objects.get(dead_letter_key(task_id)) == b"image of " + task_id.encode()
 
-    def test_a_task_whose_input_is_gone_is_buried_all_the_same(self, rig: Rig) -> None:
+    def test_a_task_whose_input_is_gone_is_a_dead_letter_all_the_same(self, rig: Rig) -> None:
         task_id = rig.accept(is_lost=True)
         rig.objects.objects.clear()
         for _ in range(2):
             rig.start(task_id)
             rig.sweep(after_s=LEASE_S + 1)
-        assert rig.store.dead_letters(10) == [task_id]
+        assert rig.store.list_dead_letters(10) == [task_id]
 
-    def test_an_object_store_that_is_down_delays_the_burial_only(self, rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    def test_an_object_store_that_is_down_delays_the_dead_letter_only(self, rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
         task_id = rig.accept(is_lost=True)
         rig.start(task_id)
         rig.sweep(after_s=LEASE_S + 1)
@@ -215,7 +217,7 @@ class TestDeadOwners:
         record = rig.store.get(task_id)
         assert (record.status, record.attempts, record.deaths) == (TaskStatus.FAILED, 2, 2)
 
-    def test_a_task_that_its_owner_ends_meanwhile_is_not_buried(self, rig: Rig) -> None:
+    def test_a_task_that_its_owner_ends_meanwhile_is_no_dead_letter(self, rig: Rig) -> None:
         task_id = rig.accept(is_lost=True)
         rig.start(task_id)
         rig.advance(LEASE_S + 1)
@@ -294,7 +296,7 @@ class TestDeadlines:
 
 
 class TestFailures:
-    @pytest.mark.parametrize("step", ["expire_due", "reap", "started_watermarks"])
+    @pytest.mark.parametrize("step", ["expire_due", "reap", "get_started_watermarks"])
     def test_a_step_that_fails_in_an_unknown_way_keeps_no_other(
         self, rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, step: str
     ) -> None:
@@ -311,22 +313,22 @@ class TestFailures:
         done = {
             "expire_due": rig.status(due) is TaskStatus.EXPIRED,
             "reap": held in published,
-            "started_watermarks": lost in published,
+            "get_started_watermarks": lost in published,
         }
         assert done == dict.fromkeys(done, True) | {step: False}
         rig.sweep(after_s=GRACE_S + 1)
         assert rig.status(due) is TaskStatus.EXPIRED
 
-    def test_one_task_that_cannot_be_buried_or_sent_keeps_no_other(
+    def test_one_task_that_cannot_be_moved_or_sent_keeps_no_other(
         self, rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
         odd, good = rig.accept(is_lost=True), rig.accept(is_lost=True)
         publish = rig.broker.publish
 
-        def sometimes(queue: str, message: QueueMessage, priority: int = 0) -> None:
+        def sometimes(queue: str, message: QueueMessage, priority: int = 0, **options: bool) -> None:
             if message.items[0].task_id == odd:
                 raise TypeError("odd")
-            publish(queue, message, priority)
+            publish(queue, message, priority, **options)
 
         monkeypatch.setattr(rig.broker, "publish", sometimes)
         rig.sweep()

@@ -44,13 +44,13 @@ def begun(server: Server, calls: int) -> None:
         time.sleep(0.001)
 
 
-def together(pool: Executor, server: Server, gatherer: CallCoalescer[int, int], *numbers: int) -> list[Future[int]]:
+def together(pool: Executor, server: Server, coalescer: CallCoalescer[int, int], *numbers: int) -> list[Future[int]]:
     """The first is under way when the others come; all are there before it has its answer."""
     server.gate.clear()
-    first = pool.submit(gatherer, numbers[0])
+    first = pool.submit(coalescer, numbers[0])
     begun(server, 1)
-    others = [pool.submit(gatherer, number) for number in numbers[1:]]
-    while len(gatherer._waiting) < len(others):
+    others = [pool.submit(coalescer, number) for number in numbers[1:]]
+    while len(coalescer._waiting) < len(others):
         time.sleep(0.001)
     server.gate.set()
     return [first, *others]
@@ -58,8 +58,8 @@ def together(pool: Executor, server: Server, gatherer: CallCoalescer[int, int], 
 
 def test_one_alone_is_called_at_once() -> None:
     server = Server()
-    gatherer = CallCoalescer(server.double)
-    assert [gatherer(number) for number in (1, 2)] == [2, 4]
+    coalescer = CallCoalescer(server.double)
+    assert [coalescer(number) for number in (1, 2)] == [2, 4]
     assert server.calls == [[1], [2]]
 
 
@@ -106,39 +106,39 @@ def test_a_call_weighs_no_more_of_those_who_wait_than_may_go_with_it() -> None:
 
 def test_an_error_of_one_argument_reaches_its_caller_alone() -> None:
     server = Server()
-    gatherer = CallCoalescer(server.double)
+    coalescer = CallCoalescer(server.double)
     with ThreadPoolExecutor(20) as pool:
-        first, before, unlucky, after = together(pool, server, gatherer, 0, 12, 13, 14)
+        first, before, unlucky, after = together(pool, server, coalescer, 0, 12, 13, 14)
         assert [one.result(10) for one in (first, before, after)] == [0, 24, 28]
         with pytest.raises(ValueError, match="unlucky"):
             unlucky.result(10)
-    assert gatherer(5) == 10
+    assert coalescer(5) == 10
 
 
 def test_an_outage_is_an_error_of_all_and_the_next_call_goes_on() -> None:
     server = Server()
-    gatherer = CallCoalescer(server.double)
+    coalescer = CallCoalescer(server.double)
     with ThreadPoolExecutor(20) as pool:
-        first, *others = together(pool, server, gatherer, 0, 12, -1)
+        first, *others = together(pool, server, coalescer, 0, 12, -1)
         assert first.result(10) == 0
         errors = [one.exception(10) for one in others]
     assert [str(error) for error in errors] == ["down", "down"]
     assert errors[0] is not errors[1]
     assert len(server.calls) == 2, "no caller asks a server that is down again"
-    assert gatherer(5) == 10
+    assert coalescer(5) == 10
 
 
 def test_an_answer_too_few_is_an_error_of_all() -> None:
-    gatherer: CallCoalescer[int, int] = CallCoalescer(lambda _: [])
+    coalescer: CallCoalescer[int, int] = CallCoalescer(lambda _: [])
     with pytest.raises(ValueError, match="zip"):
-        gatherer(1)
+        coalescer(1)
 
 
 def test_thousands_from_many_threads_each_get_their_own() -> None:
     server = Server()
-    gatherer = CallCoalescer(server.double)
+    coalescer = CallCoalescer(server.double)
     with ThreadPoolExecutor(16) as pool:
-        assert list(pool.map(gatherer, [*range(14, 4000)])) == [2 * number for number in range(14, 4000)]
+        assert list(pool.map(coalescer, [*range(14, 4000)])) == [2 * number for number in range(14, 4000)]
     assert sorted(number for call in server.calls for number in call) == [*range(14, 4000)]
 
 
@@ -176,10 +176,10 @@ KILLED = """
             second.kill(block=False)  # arrives after it was chosen, and before it runs
         return numbers
 
-    gatherer = CallCoalescer(call)
-    first = gevent.spawn(gatherer, 1)
+    coalescer = CallCoalescer(call)
+    first = gevent.spawn(coalescer, 1)
     gevent.idle()
-    second, third = gevent.spawn(gatherer, 2), gevent.spawn(gatherer, 3)
+    second, third = gevent.spawn(coalescer, 2), gevent.spawn(coalescer, 3)
     gevent.idle()
     match killed:
         case "leader of one":
@@ -196,9 +196,9 @@ KILLED = """
     for gate in gates:
         gate.set()
     with gevent.Timeout(5):
-        fourth = gevent.spawn(gatherer, 4)
+        fourth = gevent.spawn(coalescer, 4)
         results = [one.get() for one in (first, second, third, fourth)]
-        print(["killed" if isinstance(one, gevent.GreenletExit) else one for one in results], gatherer(5))
+        print(["killed" if isinstance(one, gevent.GreenletExit) else one for one in results], coalescer(5))
 """
 
 

@@ -6,17 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.settings_files import complaint, enter_workplace, load
+from support.settings_files import complaint, load
 
 from inference.settings import Settings
 from inference.settings.renamed import RENAMED
 
 OLD, NEW = "uploads.inline_quiet_max_bytes", "uploads.inline_max_bytes"
-
-
-@pytest.fixture(autouse=True)
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    return enter_workplace(tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize(

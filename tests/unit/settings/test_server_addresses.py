@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import pytest
 from kombu import Connection
-from support.settings_files import complaint, enter_workplace, load
+from support.settings_files import complaint, load
 
 from inference.storage.minio import MinioObjectStore
-
-
-@pytest.fixture(autouse=True)
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory, and no setting in the environment."""
-    return enter_workplace(tmp_path, monkeypatch)
 
 
 class TestAddresses:

@@ -6,13 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from support.settings_files import complaint, enter_workplace, load
-
-
-@pytest.fixture(autouse=True)
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory, and no setting in the environment."""
-    return enter_workplace(tmp_path, monkeypatch)
+from support.settings_files import complaint, load
 
 
 class TestVariables:

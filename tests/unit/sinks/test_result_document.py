@@ -12,7 +12,7 @@ from support.samples import VECTOR, a_failure, a_success
 from inference.sinks.protocol import result_document
 
 
-def test_a_document_says_what_the_seed_promises_and_more() -> None:
+def test_a_document_has_the_members_that_rohe_promises_and_more() -> None:
     document = a_document("task")
     np.testing.assert_array_equal(document.pop("prediction"), VECTOR)
     assert document.pop("confidence_level") == VECTOR[4]

@@ -29,7 +29,7 @@ from inference.models.predictor.client import BatchPredictions, Predictor, Predi
 from inference.models.predictor.protocol import Loaded
 from inference.models.spec import ModelSpec
 from inference.task_store import TaskStore
-from tasks.pipeline.batch import BatchPolicy
+from tasks.pipeline.batch_runner import BatchPolicy
 from tasks.pipeline.jobs import Delivery, HeldJobs, ItemEnd, Job, Retry, UnregisteredTask
 from tasks.pipeline.pipeline import Pipeline, PipelinePolicy
 from tasks.pipeline.stage import Stage
@@ -305,7 +305,7 @@ class Rig:
 
     @property
     def ready_jobs(self) -> list[Job]:
-        ready = self.pipeline._batcher.ready
+        ready = self.pipeline._batch_runner.ready
         return [*ready._jobs, *ready._isolated]
 
     def free_slots(self) -> list[int]:

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf  # type: ignore[import-untyped]
 
-from inference.models.loading.conversions import Choice, Converted
-from inference.models.loading.litert import LiteGraph
+from inference.models.loading.concurrent_graph import ConcurrentGraph
+from inference.models.loading.conversions import Choice, Converted, lite_model
 from inference.models.loading.model import LITE, TENSORFLOW, LoadedModel
 from inference.models.loading.tensorflow.graph import TracedModel, trace_model
 from inference.models.loading.trial import LITE_TOLERANCE, is_equal
@@ -25,9 +25,12 @@ _TIMING_LIMIT_S = 0.25
 _TIMED_ROUNDS = 5
 
 
-def load_converted(traced: TracedModel) -> LoadedModel | str:
+def load_converted(spec: ModelSpec, traced: TracedModel) -> LoadedModel | str:
     """Convert a traced model within this process, without measuring; returns the reason if LiteRT cannot run it."""
-    found = _convert(traced)
+    try:
+        found = _convert(spec, traced)
+    except (MemoryError, OSError) as error:
+        return f"the conversion failed: {type(error).__name__}"
     return found if isinstance(found, str) else found[1]
 
 
@@ -39,9 +42,10 @@ def convert_measured(spec: ModelSpec, batch_sizes: Sequence[int]) -> Converted:
 
     Raises:
         ConfigurationError: see `graph.trace_model`.
+        MemoryError, OSError: memory or a disk is full, which says nothing about the model.
     """
     traced = trace_model(spec)
-    found = _convert(traced)
+    found = _convert(spec, traced)
     size, is_binary = traced.trial.output_size, traced.trial.is_binary
     if isinstance(found, str):
         return Converted(Choice(TENSORFLOW, found, size, is_binary), b"")
@@ -55,17 +59,18 @@ def convert_measured(spec: ModelSpec, batch_sizes: Sequence[int]) -> Converted:
     return Converted(Choice(LITE, reason, size, is_binary), content)
 
 
-def _convert(traced: TracedModel) -> tuple[bytes, LoadedModel] | str:
+def _convert(spec: ModelSpec, traced: TracedModel) -> tuple[bytes, LoadedModel] | str:
     """Convert and compare with TensorFlow's outputs for the trial images; returns the reason if LiteRT cannot run the graph."""
     converter = tf.lite.TFLiteConverter.from_concrete_functions([traced.graph], traced.graph)
     try:
         content: bytes = converter.convert()
-        graph = LiteGraph(content, usable_cores())
+        graph = ConcurrentGraph(content, usable_cores())
+    except (MemoryError, OSError):
+        raise
     except Exception:  # noqa: BLE001 the converter raises anything; TensorFlow's own runtime is the alternative
         return "LiteRT lacks an operation of this model"
-    trial = traced.trial
-    lite = LoadedModel(graph, trial.output_size, LITE, activation=trial.activation, is_binary=trial.is_binary)
-    if not is_equal(lite.predict, trial):
+    lite = lite_model(spec, Choice(LITE, "", traced.trial.output_size, traced.trial.is_binary), graph)
+    if not is_equal(lite.predict, traced.trial):
         return f"LiteRT's answers differ by more than {LITE_TOLERANCE:g}"
     return content, lite
 

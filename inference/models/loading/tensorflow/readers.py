@@ -27,6 +27,13 @@ class ReadModel:
     input_shapes: Sequence[tuple[int | None, ...]]
     #: takes a batch of any number type, returns a tensor or nested tensors
     call: Callable[[tf.Tensor], Any]
+    #: Keras' names of a list of outputs; empty if they have none
+    output_names: Sequence[str] = ()
+
+    @property
+    def batch_size(self) -> int | None:
+        """Number of images of each batch that the model takes; None for any number."""
+        return self.input_shapes[0][0]
 
 
 def read_model(spec: ModelSpec, *, half_precision: str) -> ReadModel:
@@ -52,7 +59,8 @@ def read_model(spec: ModelSpec, *, half_precision: str) -> ReadModel:
         _attempt(spec, "weights_file", lambda path: keras_files.read_weights(path, model, limits=limits))
     if spec.mixed_precision:
         keras_files.compute_in(half_precision, model)
-    return ReadModel(_input_shapes(model), lambda images: model(tf.cast(images, tf.float32), training=False))
+    names = tuple(getattr(model, "output_names", None) or ())
+    return ReadModel(_input_shapes(model), lambda images: model(tf.cast(images, tf.float32), training=False), names)
 
 
 def _whole_model_reader(spec: ModelSpec, file: LocalFile) -> Callable[..., keras.Model]:
@@ -62,7 +70,8 @@ def _whole_model_reader(spec: ModelSpec, file: LocalFile) -> Callable[..., keras
     if suffix in _H5_SUFFIXES:
         return keras_files.read_h5
     raise ConfigurationError(
-        f"{spec.name}: {file.location} must be a *.keras or *.h5 file, a SavedModel's folder or a .zip of one", field="file"
+        f"{spec.name}: {file.location} must be a *.keras, *.h5, *.tflite or *.onnx file, a SavedModel's folder or a .zip of one",
+        field="file",
     )
 
 

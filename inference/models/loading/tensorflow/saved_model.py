@@ -29,6 +29,11 @@ class Signature:
         self._inputs: dict[str, tf.TensorSpec] = function.structured_input_signature[1]
 
     @property
+    def function(self) -> Any:
+        """The concrete function of TensorFlow."""
+        return self._function
+
+    @property
     def input_shapes(self) -> Sequence[tuple[int | None, ...]]:
         return [tuple(spec.shape) if spec.shape.rank is not None else () for spec in self._inputs.values()]
 

@@ -30,24 +30,29 @@ TINY_MS = {1: 0.8, 2: 0.9, 4: 1.15, 8: 1.6, 16: 2.4, 32: 3.9}
     ],
 )
 def test_a_batch_runs_in_the_sizes_that_are_cheapest(cost_ms: dict[int, float], count: int, plan: tuple[int, ...]) -> None:
-    assert plan_batches(cost_ms)[count] == plan
+    assert plan_batches(cost_ms, max(cost_ms))[count] == plan
 
 
 def test_a_gain_that_may_be_noise_splits_nothing() -> None:
     flat = {size: 10.0 * size for size in SIZES}
-    assert plan_batches(flat | {32: 350.0})[32] == (32,)
-    assert plan_batches(flat | {32: 360.0})[32] != (32,)
+    assert plan_batches(flat | {32: 350.0}, 32)[32] == (32,)
+    assert plan_batches(flat | {32: 360.0}, 32)[32] != (32,)
 
 
 def test_a_larger_size_that_is_cheaper_is_padded_to() -> None:
-    assert plan_batches({1: 5.0, 4: 90.0, 8: 20.0})[6] == (8,)
+    assert plan_batches({1: 5.0, 4: 90.0, 8: 20.0}, 8)[6] == (8,)
+
+
+def test_images_beyond_the_largest_measured_size_run_in_chunks() -> None:
+    plans = plan_batches({1: 10.0, 2: 15.0, 4: 25.0, 8: 40.0}, 32)
+    assert (plans[32], plans[13], plans[3]) == ((8, 8, 8, 8), (8, 8), (4,))
 
 
 def test_every_plan_holds_its_images_and_no_size_too_many() -> None:
     chance = random.Random(4)  # noqa: S311 no secret
     for _ in range(50):
         sizes = sorted({1, *chance.sample(range(2, 65), 5)})
-        plans = plan_batches({size: chance.uniform(1, 50) for size in sizes})
+        plans = plan_batches({size: chance.uniform(1, 50) for size in sizes}, sizes[-1])
         assert list(plans) == list(range(1, sizes[-1] + 1))
         for count, plan in plans.items():
             assert set(plan) <= set(sizes)

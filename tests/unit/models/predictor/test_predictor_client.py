@@ -278,7 +278,7 @@ class TestLoading:
     ) -> None:
         bad_file = tmp_path / "digits.keras"
         bad_file.write_bytes(b"not a zip archive")
-        bad = digits.model_copy(update={"local_files": {"file": LocalFile("digits.keras", bad_file, "")}})
+        bad = digits.model_copy(update={"local_files": {"file": LocalFile("digits.keras", bad_file, "")}, "digest": "sha256:0"})
         predictor = make({"digits": (bad, arena)})
         with pytest.raises(ConfigurationError, match=r"digits: .*digits\.keras.* Keras"):
             predictor.start(never)

@@ -44,7 +44,7 @@ def test_the_plan_does_not_show_in_the_answers(
     model: ServedModel, arena: SlotArena, monkeypatch: pytest.MonkeyPatch, cost_ms: dict[int, float]
 ) -> None:
     expected = model._model.predict(arena.images)
-    monkeypatch.setattr(model, "_plans", plan_batches(cost_ms))
+    monkeypatch.setattr(model, "_plans", plan_batches(cost_ms, LARGEST))
     for count in range(1, LARGEST + 1):
         slots = tuple(np.random.default_rng(count).permutation(LARGEST)[:count].tolist())
         predictions = model.predict(slots)

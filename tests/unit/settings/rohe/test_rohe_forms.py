@@ -1,103 +1,19 @@
-"""ROHE's configuration files: the settings that its keys become, and the messages about wrong keys, named as in the file."""
+"""ROHE's configuration files: the settings that its keys become."""
 
 from __future__ import annotations
 
 import copy
 import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from pydantic import SecretStr
+from rohe_samples import FLAT, FORMS, GROUPED, MONGODB, NESTED, OLDEST, changed
 
-from inference.errors import ConfigurationError
 from inference.settings import load_settings, read_translated, shown_value
 from inference.settings.rohe.forms import Translation, translate
-
-MINIO = {
-    "endpoint_url": "http://storage:9000",
-    "access_key": "key-of-mine",
-    "secret_key": "hidden",
-    "bucket_name": "nii-application-inference-model",
-}
-MONGODB = {
-    "username": "admin_user",
-    "password": "admin@pass",
-    "host": "localhost",
-    "port": 27017,
-    "database_name": "nii_case",
-    "collection_name": "raw_prediction",
-}
-KAFKA = {"address": "127.0.0.1:9092", "topic_name": "nii_case"}
-QOA = {"client": {"client_id": "someone", "role": "ml"}, "registration_url": "http://0.0.0.0:5010/registration"}
-
-FLAT: dict[str, Any] = {
-    "pipeline_id": "pipeline_1",
-    "model_info": {
-        "chosen_model_id": "vgg_0",
-        "files_name": {"architecture_file": "model.json", "weights_file": "model.h5"},
-        "input_shape": "32,32,3",
-        "models": {"vgg": {"folder": "artifact/VGG16/repair"}, "vgg_0": {"folder": "artifact/VGG16/0/repair"}},
-    },
-    "minio_config": MINIO,
-    "ensemble": True,
-    "qoa_config": QOA,
-    "mongodb": MONGODB,
-    "kafka": KAFKA,
-}
-GROUPED: dict[str, Any] = {
-    "pipeline_id": "pipeline_1",
-    "ensemble": True,
-    "model_info": {
-        "chosen_model_id": "vgg_0",
-        "input_shape": "32,32,3",
-        "load_model_params": {
-            "architecture_file": "model.json",
-            "weights_file": "model.h5",
-            "model_directories": {"vgg": "artifact/VGG16/repair", "vgg_0": "artifact/VGG16/0/repair"},
-        },
-    },
-    "qoa_config": QOA,
-    "external_services": {
-        "minio_storage": MINIO,
-        "mongodb": MONGODB,
-        "kafka": KAFKA,
-        "service_registry": {"consul_config": {"url": "http://registry:8500"}},
-    },
-}
-OLDEST: dict[str, Any] = {
-    "model": {"files": {"architecture_file": "a/model.json", "weights_file": "a/model.h5"}, "input_shape": "32,32,3"},
-    "minio_config": MINIO,
-}
-NESTED: dict[str, Any] = {
-    "ensemble": False,
-    "storage": {"minio": MINIO, "mongodb": MONGODB},
-    "messaging": {"kafka": KAFKA},
-    "service_quality_config": {"qoa_config": QOA},
-    "model_config": {
-        "chosen_model_type": "bdd100k",
-        "chosen_model_id": "vgg_0",
-        "inference_timeout": 5000,
-        "inference_backend": "tensorflow",
-        "default_threshold": 0.5,
-        "preferred_device": "gpu",
-        "model_type": {
-            "bdd100k": {
-                "description": "What is on the road.",
-                "input_shape": "32,32,3",
-                "architecture_file": "model.json",
-                "weights_file": "model.h5",
-                "output_labels": ["bicycle", "bus"],
-                "variants": {"vgg": {"path": "artifact/VGG16/repair"}, "vgg_0": {"path": "artifact/VGG16/0/repair"}},
-            }
-        },
-        "object_classification": [{"data_set": None, "input_shape": "64,64,3"}],
-    },
-}
-FORMS = {"flat": FLAT, "grouped": GROUPED, "oldest": OLDEST, "nested": NESTED}
 
 VGG_0 = {
     "name": "vgg_0",
@@ -105,37 +21,6 @@ VGG_0 = {
     "weights_file": "artifact/VGG16/0/repair/model.h5",
     "input": {"shape": [32, 32, 3], "dtype": "float32", "raw": "model_ready"},
 }
-
-
-@pytest.fixture(autouse=True)
-def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory, and neither settings nor ROHE in the environment."""
-    for name in os.environ:
-        if name.upper().startswith(("INFERENCE_", "ROHE")):
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def changed(form: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
-    """`form` with the key at this dotted path set; `...` removes it."""
-    document = copy.deepcopy(form)
-    *sections, name = path.split(".")
-    place = document
-    for section in sections:
-        place = place[section]
-    if value is ...:
-        del place[name]
-    else:
-        place[name] = value
-    return document
-
-
-def complaint(document: dict[str, Any]) -> str:
-    Path("config.yaml").write_text(yaml.safe_dump(document), encoding="utf-8")
-    with pytest.raises(ConfigurationError) as caught:
-        load_settings(Path("config.yaml"))
-    return caught.value.detail
 
 
 class TestForms:
@@ -235,7 +120,7 @@ class TestForms:
         document = translate(changed(FLAT, "model_info.files_name.weights_file", "s3://bucket/model.h5")).document
         assert document["models"][0]["weights_file"] == "s3://bucket/model.h5"
 
-    def test_what_is_not_the_seeds_passes_through(self) -> None:
+    def test_keys_that_are_not_of_rohe_pass_through(self) -> None:
         ours = {"models": ["models/digits"], "mongodb": {"url": "mongodb://x"}, "api": {"port": 1}, "zzz": [1]}
         assert translate(ours) == Translation(ours)
 
@@ -377,115 +262,3 @@ class TestNotes:
     )
     def test_what_has_no_use_here_is_told(self, name: str, unused: list[str]) -> None:
         assert list(translate(FORMS[name]).unused) == unused
-
-
-class TestErrors:
-    @pytest.mark.parametrize(
-        ("form", "path", "value", "says"),
-        [
-            ("flat", "model_info.input_shape", "wide", "model_info.input_shape: must be height,width,channels"),
-            ("flat", "model_info.input_shape", [32, 32], "model_info.input_shape: must be height,width,channels"),
-            (
-                "flat",
-                "model_info.files_name.weights_file",
-                [1],
-                "model_info.files_name.weights_file: Input should be a valid str",
-            ),
-            ("flat", "model_info.files_name", ..., "model_info: needs one of files_name, files and load_model_params"),
-            ("flat", "model_info.models.vgg", "x", "model_info.models.vgg: "),
-            ("flat", "model_info.models", {"With Space": {"folder": "x"}}, "model_info.models.With Space: String should match"),
-            ("flat", "model_info.models", {}, "model_info.chosen_model_id: there is no vgg_0"),
-            ("flat", "model_info.chosen_model_id", "vgg_1", "model_info.chosen_model_id: there is no vgg_1; did you mean vgg_0?"),
-            ("flat", "minio_config.bucket_name", ..., "minio_config.bucket_name: Field required"),
-            ("flat", "minio_config.endpoint_url", 7, ""),
-            ("flat", "mongodb.port", "many", "mongodb.port: Input should be a valid integer"),
-            ("flat", "mongodb.password", "", "mongodb: set both username and password, or neither"),
-            ("flat", "kafka.topic_name", "no topic!", "kafka.topic_name: String should match pattern"),
-            (
-                "grouped",
-                "external_services.kafka.address",
-                [1],
-                "external_services.kafka.address: Input should be a valid string",
-            ),
-            (
-                "nested",
-                "model_config.inference_timeout",
-                "soon",
-                "model_config.inference_timeout: Input should be a valid number",
-            ),
-            (
-                "nested",
-                "model_config.inference_backend",
-                "pytorch",
-                "model_config.inference_backend: Input should be 'tensorflow'",
-            ),
-            ("nested", "model_config.default_threshold", 5, "model_config.default_threshold: Input should be less than or equal"),
-            ("nested", "model_config.preferred_device", "tpu", "model_config.preferred_device: String should match"),
-            ("nested", "model_config.chosen_model_type", "bdd100", "model_config.chosen_model_type: there is no bdd100; did you"),
-            ("nested", "model_config.model_type.bdd100k.input_shape", 32, "model_config.model_type.bdd100k.input_shape: must be"),
-            (
-                "nested",
-                "model_config.model_type.bdd100k.variants.vgg.path",
-                [],
-                "model_config.model_type.bdd100k.variants.vgg.path",
-            ),
-            ("nested", "storage.mongodb", [], "storage.mongodb: "),
-        ],
-    )
-    def test_a_wrong_value_names_the_key_of_the_file(self, form: str, path: str, value: Any, says: str) -> None:
-        document = changed(FORMS[form], path, value)
-        if not says:
-            assert translate(document).document["minio"]["endpoint"] == "7"
-            return
-        assert any(line.startswith(says) for line in complaint(document).splitlines()), complaint(document)
-
-    @pytest.mark.parametrize(
-        ("form", "path", "says"),
-        [
-            ("flat", "model_info.file_name", "model_info.file_name: unknown key; did you mean files_name?"),
-            ("flat", "model_info.models.vgg.foldr", "model_info.models.vgg.foldr: unknown key; did you mean folder?"),
-            ("flat", "minio_config.bucket", "minio_config.bucket: unknown key; did you mean bucket_name?"),
-            ("flat", "mongodb.databse_name", "mongodb.databse_name: unknown key; did you mean database_name?"),
-            ("flat", "kafka.topic_nam", "kafka.topic_nam: unknown key; did you mean topic_name?"),
-            ("flat", "minio_confg", "minio_confg: unknown key; did you mean minio_config?"),
-            ("nested", "storage.mino", "storage.mino: unknown key; did you mean minio?"),
-            (
-                "nested",
-                "model_config.model_type.bdd100k.output_label",
-                "model_config.model_type.bdd100k.output_label: unknown key; did",
-            ),
-            (
-                "nested",
-                "model_config.model_type.bdd100k.variants.vgg.pth",
-                "model_config.model_type.bdd100k.variants.vgg.pth: unknown",
-            ),
-        ],
-    )
-    def test_an_unknown_key_is_named_with_the_nearest(self, form: str, path: str, says: str) -> None:
-        assert says in complaint(changed(FORMS[form], path, "x"))
-
-    @pytest.mark.parametrize(
-        ("more", "says"),
-        [
-            ({"minio": {"endpoint": "x:1"}}, "minio_config.endpoint_url: minio.endpoint sets the same value; keep one of them"),
-            ({"mongodb": MONGODB | {"url": "mongodb://x"}}, "mongodb.host: mongodb.url sets the same value; keep one of them"),
-            ({"default_model": "vgg"}, "model_info.chosen_model_id: default_model sets the same value; keep one of them"),
-            (
-                {"storage": {"minio": MINIO}},
-                "storage.minio.bucket_name: minio_config.bucket_name sets the same value; keep one of them",
-            ),
-        ],
-    )
-    def test_what_both_say_is_refused(self, more: dict[str, Any], says: str) -> None:
-        assert says in complaint(FLAT | more).splitlines()
-
-    def test_every_wrong_key_is_told_at_once(self) -> None:
-        form = changed(changed(FLAT, "minio_config.bucket_name", ...), "model_info.input_shape", "x")
-        assert [line.split(":")[0] for line in complaint(form).splitlines()] == [
-            "model_info.input_shape",
-            "minio_config.bucket_name",
-        ]
-
-    def test_an_error_shows_no_secret(self) -> None:
-        assert "hidden" not in complaint(changed(FLAT, "minio_config.secret_key", ["hidden"]))
-        assert "hidden" not in complaint({"minio": {"secret_key": ["hidden"]}})

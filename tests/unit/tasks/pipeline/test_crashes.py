@@ -62,7 +62,7 @@ def test_a_killer_is_a_dead_letter_and_its_neighbours_succeed(rig: Rig, store: R
     record = rig.record(2)
     assert_failed(record, "predictor_died")
     assert (record.attempts, record.deaths) == (3, 3)
-    assert store.dead_letters(10) == [record.task_id]
+    assert store.list_dead_letters(10) == [record.task_id]
     assert objects.get(dead_letter_key(record.task_id)) == image_of(2)
     assert rig.predictor.batches.count([2]) == 2
     assert rig.predictor.starts == 3
@@ -109,7 +109,7 @@ def test_several_killers_in_one_batch_are_told_from_the_rest(rig: Rig, store: Re
         assert_succeeded(rig.record(number), number)
     for number in (1, 4):
         assert_failed(rig.record(number), "predictor_died")
-    assert set(store.dead_letters(10)) == {rig.task_id(1), rig.task_id(4)}
+    assert set(store.list_dead_letters(10)) == {rig.task_id(1), rig.task_id(4)}
 
 
 def test_batches_and_single_runs_take_turns_after_a_crash(rig: Rig) -> None:
@@ -222,7 +222,7 @@ def test_a_killer_is_kept_though_the_object_store_was_down(
         move_to_dead_letters(store, objects, "sweeper", store.get(exhausted))
     rig.await_done(inboxes)
     assert_failed(rig.record(1), "predictor_died")
-    assert store.dead_letters(10) == [task_id]
+    assert store.list_dead_letters(10) == [task_id]
     assert objects.get(dead_letter_key(task_id)) == image_of(1)
 
 
@@ -261,7 +261,7 @@ def test_a_process_that_does_not_come_up_is_started_again(rig: Rig, caplog: pyte
             return True
 
     reluctant = Reluctant({rig.spec.name: rig.arena})
-    rig.pipeline._batcher._predictor = rig.predictor = reluctant
+    rig.pipeline._batch_runner._predictor = rig.predictor = reluctant
     reluctant.crashes_on[1] = 1
     rig.await_done(rig.send(1))
     assert_succeeded(rig.record(1), 1)

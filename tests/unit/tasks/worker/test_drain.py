@@ -160,8 +160,8 @@ def test_a_killer_that_is_no_dead_letter_yet_is_left_to_the_sweeper(make_rig: Ma
 
 def test_a_batch_taken_while_the_worker_stops_is_not_started(make_rig: MakeRig) -> None:
     rig = make_rig()
-    batcher = rig.pipeline._batcher
-    take = batcher.ready.take
+    runner = rig.pipeline._batch_runner
+    take = runner.ready.take_batch
     taken = threading.Event()
     go_on = threading.Event()
 
@@ -172,12 +172,12 @@ def test_a_batch_taken_while_the_worker_stops_is_not_started(make_rig: MakeRig) 
             assert go_on.wait(10)
         return jobs
 
-    batcher.ready.take = slow_take
+    runner.ready.take_batch = slow_take
     rig.start()
     rig.send(1)
     assert taken.wait(10)
     stopping = Stopping(lambda: rig.pipeline.stop(10))
-    wait_until(batcher.stopping.is_set, "the stop")
+    wait_until(runner.stopping.is_set, "the stop")
     go_on.set()
     assert stopping.result()
     assert rig.predictor.batches == []
@@ -212,7 +212,7 @@ class Worker:
             rejected=RejectedMessages(presence._redis, presence._index),
         )
         self.pipelines = self.worker._pipelines
-        self.arenas = {name: pipeline._batcher._arena for name, pipeline in self.pipelines.items()}
+        self.arenas = {name: pipeline._batch_runner._arena for name, pipeline in self.pipelines.items()}
         self.predictor = FakePredictor(self.arenas)
         self.predictor.loaded = {spec.name: Loaded(spec.name, 10, 0.5) for spec in specs}
         self.predictor.references = {spec.name: reference(spec) for spec in specs}
@@ -220,7 +220,7 @@ class Worker:
         for stage in self.worker._background_stages[1:]:
             stage._predictor = self.predictor
         for pipeline in self.pipelines.values():
-            pipeline._batcher._predictor = self.predictor
+            pipeline._batch_runner._predictor = self.predictor
         self.stages = [stage for pipeline in self.pipelines.values() for stage in pipeline._stages]
         self.stages += self.worker._background_stages
         self.faults: list[str] = []
@@ -250,7 +250,7 @@ class Worker:
     def stop(self) -> None:
         """As SIGTERM does, while a batch runs."""
         stopping = Stopping(lambda: [self.worker.stop()])
-        wait_until(self.pipelines["digits"]._batcher.stopping.is_set, "the stop")
+        wait_until(self.pipelines["digits"]._batch_runner.stopping.is_set, "the stop")
         self.predictor.gate.set()
         stopping.result()
 
@@ -358,7 +358,7 @@ def test_a_worker_that_stops_gives_back_what_it_did_not_start(worker: Worker, re
     assert set(worker.rig.statuses(range(1, 8)).values()) == {"queued"}
     assert redis_client.zcard(f"{key_prefix}:leases") == 0
     assert not any(inbox.dones for inbox in others)
-    assert worker.rig.store.queue_stats("predict.digits").depth == 7
+    assert worker.rig.store.get_queue_stats("predict.digits").depth == 7
 
 
 def test_what_is_given_back_runs_elsewhere_at_once(worker: Worker, make_rig: MakeRig) -> None:

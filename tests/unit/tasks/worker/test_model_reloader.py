@@ -129,7 +129,7 @@ def test_without_a_command_the_configurations_models_run(world: World, digits: M
     assert len(world.running) == 1
 
 
-def test_a_good_file_is_loaded_beside_the_old_and_reported(world: World, digits: ModelSpec) -> None:
+def test_a_good_file_is_loaded_in_addition_to_the_old_and_reported(world: World, digits: ModelSpec) -> None:
     world.start()
     report = world.report(world.propose(world.file("new")))
     assert report.error is None

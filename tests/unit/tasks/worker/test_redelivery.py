@@ -155,7 +155,7 @@ class TestTaking:
         worker.until(lambda: worker.handled == ["one", "three"])
 
 
-class TestBurial:
+class TestMessageDeadLetters:
     def test_tasks_are_dead_letters_that_may_run_again(self, rig: Rig, store: RedisTaskStore, objects: LocalObjectStore) -> None:
         task_id = rig.accept(1)
         assert MessageDeadLetters(store, objects, "me").move_to_dead_letters([task_id], "3 workers ended while they took it")

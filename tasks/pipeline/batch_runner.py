@@ -24,11 +24,11 @@ from inference.models.probabilities import described
 from inference.models.spec import ModelSpec
 from inference.task_store.stores import WorkerStore
 from tasks.pipeline.batch_times import BatchTimes
+from tasks.pipeline.batcher import Batcher
 from tasks.pipeline.clock import StoreClock
 from tasks.pipeline.commit import Committer, Finished
 from tasks.pipeline.fetch import Fetcher
 from tasks.pipeline.jobs import Ending, HeldJobs, ItemEnd, Job
-from tasks.pipeline.ready_queue import ReadyQueue
 from tasks.pipeline.stage import RETRY_INTERVAL_S, Stage
 
 logger = logging.getLogger(__name__)
@@ -41,8 +41,8 @@ class BatchPolicy:
     max_attempts: int = 3
 
 
-class Batcher(Stage):
-    """Batch images without idle time: a predictor that is free runs the ready images at once.
+class BatchRunner(Stage):
+    """Runs batches without idle time: a predictor that is free runs the ready images at once.
 
     Args:
         committer: gets the outcomes; if a next batch is ready, they are committed in the round trip that starts it.
@@ -68,7 +68,7 @@ class Batcher(Stage):
         times: BatchTimes,
     ) -> None:
         super().__init__()
-        self.ready = ReadyQueue()
+        self.ready = Batcher()
         self._spec = spec
         self._answers = AnswerBuilder(spec)
         self._predictor = predictor
@@ -116,7 +116,7 @@ class Batcher(Stage):
         if policy.max_batch_wait_ms:
             self._commit_rest()
         timeout_s = 0.0 if self._finished else 0.5
-        return self.ready.take(policy.max_batch_size, fill_wait_s=policy.max_batch_wait_ms / 1000, timeout_s=timeout_s)
+        return self.ready.take_batch(policy.max_batch_size, fill_wait_s=policy.max_batch_wait_ms / 1000, timeout_s=timeout_s)
 
     def _expire(self, job: Job, error: DeadlineExceeded) -> None:
         self._free([job])
@@ -211,7 +211,7 @@ class Batcher(Stage):
     def _finish_batch(self, jobs: Sequence[Job], predictions: BatchPredictions) -> None:
         self._free(jobs)
         predicted_at_ms = self._clock.now_ms()
-        good = self._answers.are_good(predictions.values)
+        good = self._answers.are_good(predictions.values, predictions.step)
         for job, vector, is_good in zip(jobs, predictions.values, good, strict=True):
             job.timings["predict_ms"] = predictions.predict_ms
             if not is_good:

@@ -287,7 +287,7 @@ def test_a_task_runs_on_the_version_that_is_served_when_its_batch_starts(rig: Ri
     records = [rig.record(number) for number in range(4)]
     assert [record.ran_on for record in records] == [first, second, second, second]
     assert [record.model.version for record in records] == ["1", "1", "1", "2"]
-    assert rig.store.queue_load(rig.spec.queue).model == second
+    assert rig.store.get_queue_load(rig.spec.queue).model == second
 
 
 def test_what_can_end_in_time_no_more_costs_the_predictor_nothing(rig: Rig) -> None:
@@ -307,7 +307,7 @@ def test_what_can_end_in_time_no_more_costs_the_predictor_nothing(rig: Rig) -> N
 def test_a_task_ends_before_its_deadline_where_a_batch_takes_longer(rig: Rig) -> None:
     model = ModelRef(rig.spec.name, rig.spec.version, "sha256:0")
     for _ in range(2):
-        rig.pipeline._batcher._times.note(model, 1, 30.0)
+        rig.pipeline._batch_runner._times.note(model, 1, 30.0)
     rig.await_done(rig.send(1, deadline_s=20.0))
     record = rig.record(1)
     assert record.status == "expired"
@@ -339,7 +339,7 @@ def test_a_worker_that_was_slow_for_a_moment_goes_by_the_warm_up(rig: Rig) -> No
     rig.predictor.references = {model.name: model}
     rig.predictor.loaded = {model.name: Loaded(model.name, 10, predict_ms=1.5)}
     for _ in range(2):
-        rig.pipeline._batcher._times.note(model, 1, 30.0)
+        rig.pipeline._batch_runner._times.note(model, 1, 30.0)
     rig.await_done(rig.send(1, deadline_s=20.0))
     assert_succeeded(rig.record(1), 1)
 

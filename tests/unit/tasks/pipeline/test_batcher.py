@@ -8,8 +8,8 @@ import time
 import pytest
 from pipeline_rig import PATIENCE_S, Inbox, message_of, queue_item, wait_until
 
+from tasks.pipeline.batcher import Batcher
 from tasks.pipeline.jobs import Job
-from tasks.pipeline.ready_queue import ReadyQueue
 
 
 def job(number: int, *, isolated: bool = False, ready_at: float = 0.0) -> Job:
@@ -17,25 +17,25 @@ def job(number: int, *, isolated: bool = False, ready_at: float = 0.0) -> Job:
     return Job(item, [Inbox(message_of(item)).delivery], isolated=isolated, attempt=0, deadline_at=1e12, ready_at=ready_at)
 
 
-def filled(*jobs: Job) -> ReadyQueue:
-    ready = ReadyQueue()
+def filled(*jobs: Job) -> Batcher:
+    ready = Batcher()
     ready.put(jobs)
     return ready
 
 
-def take(ready: ReadyQueue, max_size: int = 4, *, fill_wait_s: float = 0, timeout_s: float = 0) -> list[str]:
-    return [taken.task_id for taken in ready.take(max_size, fill_wait_s=fill_wait_s, timeout_s=timeout_s)]
+def take(ready: Batcher, max_size: int = 4, *, fill_wait_s: float = 0, timeout_s: float = 0) -> list[str]:
+    return [taken.task_id for taken in ready.take_batch(max_size, fill_wait_s=fill_wait_s, timeout_s=timeout_s)]
 
 
 class Taker:
     """Takes one batch on a thread of its own."""
 
-    def __init__(self, ready: ReadyQueue, max_size: int, fill_wait_s: float) -> None:
+    def __init__(self, ready: Batcher, max_size: int, fill_wait_s: float) -> None:
         self.batch: list[str] | None = None
         self._thread = threading.Thread(target=self._take, args=(ready, max_size, fill_wait_s), daemon=True)
         self._thread.start()
 
-    def _take(self, ready: ReadyQueue, max_size: int, fill_wait_s: float) -> None:
+    def _take(self, ready: Batcher, max_size: int, fill_wait_s: float) -> None:
         self.batch = take(ready, max_size, fill_wait_s=fill_wait_s, timeout_s=PATIENCE_S)
 
     def result(self) -> list[str]:
@@ -45,7 +45,7 @@ class Taker:
 
 
 def test_nothing_comes_from_an_empty_queue() -> None:
-    assert take(ReadyQueue()) == []
+    assert take(Batcher()) == []
 
 
 @pytest.mark.parametrize(("waiting", "sizes"), [(1, [1]), (3, [3]), (4, [4]), (9, [4, 4, 1])])
@@ -72,14 +72,14 @@ def test_jobs_that_run_alone_take_turns_with_batches() -> None:
 
 
 def test_a_taker_that_waits_gets_the_first_job_at_once() -> None:
-    ready = ReadyQueue()
+    ready = Batcher()
     taker = Taker(ready, 4, fill_wait_s=0)
     ready.put([job(1)])
     assert taker.result() == ["task-1"]
 
 
 def test_a_taker_that_waits_gets_what_came_together_together() -> None:
-    ready = ReadyQueue()
+    ready = Batcher()
     taker = Taker(ready, 4, fill_wait_s=0)
     ready.put([])
     ready.put([job(1), job(2), job(3)])

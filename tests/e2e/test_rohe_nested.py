@@ -1,4 +1,4 @@
-"""The seed's nested form on real servers: uploads in MinIO, results in Kafka for an ensemble and in MongoDB without one."""
+"""ROHE's nested form on real servers: uploads in MinIO, results in Kafka for an ensemble and in MongoDB without one."""
 
 from __future__ import annotations
 

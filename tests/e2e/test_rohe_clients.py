@@ -1,4 +1,4 @@
-"""The seed's clients against this service, started by the line that the seed's README prints.
+"""ROHE's clients against this service, started by the line that ROHE's README prints.
 
 The calls are those of ROHE's `predict_request_thread.py`, `client.py` and its processing service, in our words.
 """
@@ -23,14 +23,14 @@ from support.service import Service, free_port
 
 pytestmark = pytest.mark.process
 
-#: as in the seed's README: python server.py --config ./configurations/config.json --port 30005
+#: as in ROHE's README: python server.py --config ./configurations/config.json --port 30005
 CONFIG = Path("configurations/config.json")
 
 
 @pytest.fixture(scope="module")
-def seed_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def rohe_service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """The flat form on the embedded default; nothing listens where its MongoDB should be."""
-    folder = tmp_path_factory.mktemp("seed")
+    folder = tmp_path_factory.mktemp("rohe")
     variables = {
         "INFERENCE_DATA_DIR": str(folder / "data"),
         "INFERENCE_MONGODB__URL": f"mongodb://127.0.0.1:{free_port()}",
@@ -56,9 +56,9 @@ def send(url: str, image: bytes, metadata: dict[str, Any], **fields: str) -> req
     return requests.post(url, data=payload, files=files, timeout=60)
 
 
-def test_the_client_that_counts_what_is_right(seed_service: Service) -> None:
+def test_the_client_that_counts_what_is_right(rohe_service: Service) -> None:
     """Twenty threads; `command` and `metadata` as form fields; the class out of `response`."""
-    url = f"{seed_service.url}/inference_service"
+    url = f"{rohe_service.url}/inference_service"
 
     def is_right(image: NDArray[np.float32], label: int) -> bool:
         response = send(url, image.tobytes(), {"shape": "32,32,3", "dtype": str(image.dtype)}, command="predict")
@@ -74,12 +74,12 @@ def test_the_client_that_counts_what_is_right(seed_service: Service) -> None:
 
 
 @pytest.mark.parametrize("path", ["/inference", "/inference_service"])
-def test_the_processing_service_sends_no_command_and_a_request_id(seed_service: Service, path: str) -> None:
+def test_the_processing_service_sends_no_command_and_a_request_id(rohe_service: Service, path: str) -> None:
     (image, *_), _ = digit_pictures(1)
     shape = ",".join(map(str, image.shape))
 
     answer = send(
-        f"{seed_service.url}{path}", image.tobytes(), {"request_id": "42", "shape": shape, "dtype": str(image.dtype)}
+        f"{rohe_service.url}{path}", image.tobytes(), {"request_id": "42", "shape": shape, "dtype": str(image.dtype)}
     ).json()
 
     assert answer["response"]["class"] == 0
@@ -87,9 +87,9 @@ def test_the_processing_service_sends_no_command_and_a_request_id(seed_service: 
     assert answer["model"]["name"] == "vgg_0"
 
 
-def test_a_request_id_as_a_field_of_its_own_or_none(seed_service: Service) -> None:
+def test_a_request_id_as_a_field_of_its_own_or_none(rohe_service: Service) -> None:
     (image, *_), _ = digit_pictures(1)
-    url, metadata = f"{seed_service.url}/inference", {"shape": "32,32,3", "dtype": "float32"}
+    url, metadata = f"{rohe_service.url}/inference", {"shape": "32,32,3", "dtype": "float32"}
 
     named = send(url, image.tobytes(), metadata, command="predict", request_id="12345").json()
     unnamed = send(url, image.tobytes(), metadata, command="predict").json()
@@ -100,16 +100,16 @@ def test_a_request_id_as_a_field_of_its_own_or_none(seed_service: Service) -> No
 
 @pytest.mark.parametrize("shape", ["32,32,3", "32, 32, 3", "32x32x3", "32x32", "(32, 32, 3)", [32, 32, 3], [32, 32]])
 @pytest.mark.parametrize("dtype", ["float32", "uint8", "float64", ">f4", "<i2"])
-def test_shapes_and_dtypes_as_they_are_written(seed_service: Service, shape: Any, dtype: str) -> None:
+def test_shapes_and_dtypes_as_they_are_written(rohe_service: Service, shape: Any, dtype: str) -> None:
     (_, image, *_), _ = digit_pictures(2)
 
-    response = send(f"{seed_service.url}/inference", np.rint(image).astype(dtype).tobytes(), {"shape": shape, "dtype": dtype})
+    response = send(f"{rohe_service.url}/inference", np.rint(image).astype(dtype).tobytes(), {"shape": shape, "dtype": dtype})
 
     assert response.json()["response"]["class"] == 1
 
 
-def test_what_is_missing_or_invalid_is_a_400_that_says_what(seed_service: Service) -> None:
-    url = f"{seed_service.url}/inference"
+def test_what_is_missing_or_invalid_is_a_400_that_says_what(rohe_service: Service) -> None:
+    url = f"{rohe_service.url}/inference"
     short = send(url, b"\0" * 100, {"shape": "32,32,3", "dtype": "float32"})
     other = send(url, b"\0" * (256 * 256 * 3), {"shape": "256x256", "dtype": "uint8"})
     python = requests.post(
@@ -128,19 +128,19 @@ def test_what_is_missing_or_invalid_is_a_400_that_says_what(seed_service: Servic
 
 
 @pytest.mark.parametrize("path", ["/inference", "/inference_service"])
-def test_a_get_says_who_it_is(seed_service: Service, path: str) -> None:
-    who = requests.get(f"{seed_service.url}{path}", timeout=60).json()
+def test_a_get_says_who_it_is(rohe_service: Service, path: str) -> None:
+    who = requests.get(f"{rohe_service.url}{path}", timeout=60).json()
 
     assert "vgg_0" in who["response"]
     assert (who["pipeline_id"], who["model"]["name"], who["ensemble_mode"]) == ("pipeline_1", "vgg_0", False)
 
 
-def test_mongodb_that_is_not_there_delays_delivery_alone(seed_service: Service) -> None:
+def test_mongodb_that_is_not_there_delays_delivery_alone(rohe_service: Service) -> None:
     (image, *_), _ = digit_pictures(1)
-    answer = send(f"{seed_service.url}/inference", image.tobytes(), {"shape": "32,32,3", "dtype": "float32"}).json()
+    answer = send(f"{rohe_service.url}/inference", image.tobytes(), {"shape": "32,32,3", "dtype": "float32"}).json()
 
     assert answer["response"]["class"] == 0
-    assert seed_service.task(answer["task_id"])["deliveries"] == [{"sink": "mongodb", "status": "pending"}]
+    assert rohe_service.task(answer["task_id"])["deliveries"] == [{"sink": "mongodb", "status": "pending"}]
 
 
 def test_check_config_shows_what_each_key_became(repository: Path, tmp_path: Path) -> None:

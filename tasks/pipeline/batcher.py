@@ -1,4 +1,4 @@
-"""Decoded jobs that wait for the predictor."""
+"""Batcher: decoded jobs wait here for the predictor, and are cut into batches."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from tasks.pipeline.jobs import Job
 
 
-class ReadyQueue:
-    """Cuts batches: all ready jobs up to a size; isolated jobs come one by one."""
+class Batcher:
+    """Queue of ready jobs that is cut into batches: all ready jobs up to a size; isolated jobs come one by one."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -20,14 +20,14 @@ class ReadyQueue:
         self._isolated_is_next = False
 
     def put(self, jobs: Sequence[Job]) -> None:
-        """Add jobs in one step: `take` sees all of them or none, so no batch starts with only the first of them."""
+        """Add jobs in one step: `take_batch` sees all of them or none, so no batch starts with only the first of them."""
         with self._changed:
             for job in jobs:
                 (self._isolated if job.isolated else self._jobs).append(job)
             if jobs:
                 self._changed.notify()
 
-    def take(self, max_size: int, *, fill_wait_s: float, timeout_s: float) -> list[Job]:
+    def take_batch(self, max_size: int, *, fill_wait_s: float, timeout_s: float) -> list[Job]:
         """Take the next batch; empty if nothing came within `timeout_s`.
 
         A batch that is not full waits until `fill_wait_s` after its first job became ready (0: it starts at once).

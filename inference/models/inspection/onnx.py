@@ -1,0 +1,59 @@
+"""Facts about an ONNX model, from its inputs, outputs and metadata."""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from inference.models.inspection.facts import FileFormat, ModelFacts
+from inference.models.inspection.suffixes import onnx_file
+from inference.models.unpacking import ModelFileLimits
+
+_DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
+#: Names under which exporters store labels; `names` is that of Ultralytics.
+_LABEL_KEYS = ("labels", "names", "classes", "class_names")
+_ACTIVATIONS = {"Softmax": "softmax", "Sigmoid": "sigmoid", "Gemm": "linear", "MatMul": "linear"}
+#: Dimensions of an output: batch, classes.
+_OUTPUT_RANK = 2
+
+
+def read_onnx(path: Path, limits: ModelFileLimits) -> ModelFacts:
+    """Read the interface of a file, or of the one in a folder, with onnxruntime. Raises ConfigurationError, ImportError."""
+    from inference.models.loading.onnx_files import OnnxFile  # noqa: PLC0415 imports onnxruntime, an extra
+
+    inside = onnx_file(path) if path.is_dir() else None
+    file = OnnxFile.open(inside or path, limits.max_bytes, has_folder=inside is not None)
+    kind = next(iter(file.input_types), "")
+    last = next(iter(file.output_shapes), ())
+    return ModelFacts(
+        format=FileFormat.ONNX,
+        input_shapes=tuple(file.input_shapes),
+        input_dtype=_DTYPES.get(kind, kind.removeprefix("tensor(").removesuffix(")")),
+        output_count=len(file.output_names),
+        classes=last[1] if len(last) == _OUTPUT_RANK else None,
+        activation=_ACTIVATIONS.get(file.last_operation(0)) if file.output_names else None,
+        labels=labels_of(file.metadata),
+    )
+
+
+def labels_of(metadata: Mapping[str, str]) -> tuple[str, ...]:
+    """Read labels from metadata: a list or a mapping from class numbers, in JSON or Python, or a label on each line."""
+    text = next((metadata[key] for key in _LABEL_KEYS if metadata.get(key)), "")
+    found: Any = None
+    with suppress(ValueError):
+        found = json.loads(text)
+    is_python = text.lstrip().startswith(("[", "{", "("))
+    if found is None and is_python:
+        with suppress(ValueError, SyntaxError, MemoryError, RecursionError):
+            found = ast.literal_eval(text)
+    if found is None and not is_python:
+        found = text.splitlines() if "\n" in text.strip() else text.split(",")
+    if isinstance(found, dict):
+        with suppress(ValueError, TypeError):
+            found = [label for _, label in sorted((int(number), label) for number, label in found.items())]
+    labels = [str(label).strip() for label in found] if isinstance(found, list | tuple) else []
+    return tuple(labels) if labels and all(labels) else ()

@@ -1,0 +1,106 @@
+"""The wheel, installed in a virtual environment that finds the other packages where the tests have them."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import sysconfig
+import venv
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+from support.client import Client, wait_until
+from support.service import ROOT
+
+#: of a user's folder: one that is imported ends the program
+_SHADOW = "raise SystemExit(f'{__file__} was imported')\n"
+_READY_TIMEOUT_S = 120
+_STOP_TIMEOUT_S = 60
+_SHADOW_NAMES = ("tasks", "inference", "keras", "celery", "redis")
+
+
+def build_wheel(folder: Path) -> Path:
+    """Build the wheel as `make wheel` does; its file in `folder`."""
+    command = [sys.executable, "-m", "build", "--wheel", "--outdir", str(folder), "."]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+class Installation:
+    """A virtual environment with the wheel, and an empty folder in which its command is used."""
+
+    def __init__(self, wheel: Path, folder: Path) -> None:
+        environment = folder / "environment"
+        venv.create(environment)
+        python = environment / "bin" / "python"
+        self.command = environment / "bin" / "rohe-inference-service"
+        (self.packages,) = environment.glob("lib/python*/site-packages")
+        pip = [
+            sys.executable,
+            "-m",
+            "pip",
+            "--python",
+            str(python),
+            "--disable-pip-version-check",
+            "install",
+            "--no-deps",
+            "--no-index",
+        ]
+        done = subprocess.run([*pip, str(wheel)], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        (self.packages / "others.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+        self.working_folder = folder / "work"
+        self.working_folder.mkdir()
+        for name in _SHADOW_NAMES:
+            (self.working_folder / f"{name}.py").write_text(_SHADOW, encoding="utf-8")
+        self.state = folder / "state"
+        left_out = ("PYTHONPATH", "INFERENCE_")
+        self.environment = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
+        self.environment["XDG_STATE_HOME"] = str(self.state)
+        self.environment["PATH"] = f"{environment / 'bin'}{os.pathsep}{os.environ['PATH']}"
+
+    def run(self, *arguments: str) -> str:
+        """Run the command to its end; gives what it printed."""
+        done = subprocess.run(
+            [str(self.command), *arguments],
+            cwd=self.working_folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    @contextlib.contextmanager
+    def service(self, client: Client, *arguments: str, folder: Path | None = None) -> Iterator[Path]:
+        """Start the service by this command, on the client's port; gives the file with what it prints. Ctrl-C leaves nothing."""
+        log = self.state.parent / f"{client.port}.log"
+        with log.open("wb") as file:
+            service = subprocess.Popen(
+                [str(self.command), *arguments, "--port", str(client.port)],
+                cwd=folder or self.working_folder,
+                env=self.environment,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+            )
+
+        def is_ready() -> bool:
+            assert service.poll() is None, log.read_text(encoding="utf-8")
+            return client.is_ready()
+
+        try:
+            wait_until(is_ready, timeout_s=_READY_TIMEOUT_S, what="the service is ready")
+            yield log
+        finally:
+            parts = psutil.Process(service.pid).children(recursive=True) if service.poll() is None else []
+            service.send_signal(signal.SIGINT)
+            service.wait(_STOP_TIMEOUT_S)
+            assert psutil.wait_procs(parts, timeout=_STOP_TIMEOUT_S)[1] == []

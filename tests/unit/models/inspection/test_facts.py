@@ -1,0 +1,243 @@
+"""Facts that are read from files that Keras, TensorFlow, LiteRT and ONNX wrote."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+import pytest
+from support.model_files import images, network, pack_labels, rescaled, save_onnx, save_tflite
+
+from inference.errors import ConfigurationError
+from inference.models.inspection.facts import FileFormat, ModelFacts
+from inference.models.inspection.onnx import labels_of
+from inference.models.inspection.process import inspect_file, read_facts
+from inference.models.unpacking import DEFAULT_LIMITS, ModelFileLimits
+
+Layers = keras.layers
+
+
+def facts_of(model: Any, folder: Path, name: str = "net.keras") -> ModelFacts:
+    model.save(folder / name)
+    return read_facts(folder / name, DEFAULT_LIMITS)
+
+
+def refusal(file: Path, limits: ModelFileLimits = DEFAULT_LIMITS) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        read_facts(file, limits)
+    return caught.value.detail
+
+
+@pytest.mark.parametrize("name", ["net.keras", "net.h5"])
+def test_keras_file_says_shape_classes_activation_and_scaling(tmp_path: Path, name: str) -> None:
+    found = facts_of(rescaled(), tmp_path, name)
+
+    assert (found.input_shapes, found.input_dtype) == (((None, 16, 16, 3),), "float32")
+    assert (found.output_count, found.classes, found.activation) == (1, 3, "softmax")
+    assert found.scaling is not None
+    assert (found.scaling.origin, found.scaling.low, found.scaling.high) == ("a Rescaling layer", 0, pytest.approx(1))
+
+
+@pytest.mark.parametrize(
+    ("last", "classes", "activation"),
+    [
+        ([Layers.Dense(3)], 3, "linear"),
+        ([Layers.Dense(3), Layers.Softmax()], 3, "softmax"),
+        ([Layers.Dense(3), Layers.Activation("softmax")], 3, "softmax"),
+        ([Layers.Dense(1, activation="sigmoid")], 1, "sigmoid"),
+        ([Layers.Dense(5, activation="relu"), Layers.Dropout(0.5)], 5, "relu"),
+        ([keras.Sequential([Layers.Dense(7, activation="softmax")])], 7, "softmax"),
+        ([Layers.Dense(6, activation="softmax"), Layers.Reshape((6,))], 6, "softmax"),
+    ],
+)
+def test_last_layers_say_the_classes(tmp_path: Path, last: list[Any], classes: int, activation: str) -> None:
+    found = facts_of(network(last=last), tmp_path)
+
+    assert (found.classes, found.activation) == (classes, activation)
+
+
+@pytest.mark.parametrize(
+    ("first", "low", "high", "fits"),
+    [
+        ([Layers.Rescaling(1 / 127.5, offset=-1)], -1, 1, True),
+        ([Layers.RandomFlip(), Layers.Resizing(16, 16), Layers.Rescaling(1 / 255)], 0, 1, True),
+        ([keras.Sequential([Layers.RandomFlip(), Layers.Rescaling(1 / 255)])], 0, 1, True),
+        ([Layers.Rescaling(1.0, offset=[-103.9, -116.8, -123.7])], -123.7, 151.1, True),
+        ([Layers.Normalization(mean=[120.0] * 3, variance=[3600.0] * 3)], -2, 2.25, True),
+        ([Layers.Rescaling(2.0, offset=-1)], -1, 509, False),
+        ([Layers.Normalization(mean=[0.5] * 3, variance=[0.25] * 3)], -1, 509, False),
+    ],
+)
+def test_pixels_are_followed_through_the_first_layers(
+    tmp_path: Path, first: list[Any], low: float, high: float, fits: bool
+) -> None:
+    scaling = facts_of(network(first=first), tmp_path).scaling
+
+    assert scaling is not None
+    assert (scaling.low, scaling.high) == (pytest.approx(low), pytest.approx(high))
+    assert scaling.fits_pixels is fits
+
+
+def test_layer_that_was_adapted_to_data_scales_pixels_in_an_unknown_way(tmp_path: Path) -> None:
+    layer = Layers.Normalization()
+    layer.adapt(images(4).astype("float32"))
+    scaling = facts_of(network(first=[layer]), tmp_path).scaling
+
+    assert scaling is not None
+    assert (scaling.low, scaling.fits_pixels) == (None, True)
+
+
+@pytest.mark.parametrize(
+    "first", [[], [Layers.BatchNormalization()], [Layers.Conv2D(3, 1), Layers.Rescaling(1 / 255)], [Layers.ReLU()]]
+)
+def test_no_scaling_is_seen_where_there_is_none(tmp_path: Path, first: list[Any]) -> None:
+    assert facts_of(network(first=first), tmp_path).scaling is None
+
+
+def test_arithmetic_in_a_functional_model_is_followed(tmp_path: Path) -> None:
+    picture = keras.Input((16, 16, 3))
+    values = Layers.Conv2D(4, 3)(picture / 255.0 - 0.5)
+    model = keras.Model(picture, Layers.Dense(3, activation="softmax")(Layers.GlobalAveragePooling2D()(values)))
+    scaling = facts_of(model, tmp_path).scaling
+
+    assert scaling is not None
+    assert (scaling.low, scaling.high) == (-0.5, 0.5)
+
+
+def test_pixels_that_go_two_ways_are_not_followed(tmp_path: Path) -> None:
+    picture = keras.Input((16, 16, 3))
+    both = Layers.Concatenate()([Layers.Rescaling(1 / 255)(picture), picture])
+    model = keras.Model(picture, Layers.Dense(3, activation="softmax")(Layers.Flatten()(both)))
+
+    assert facts_of(model, tmp_path).scaling is None
+
+
+def test_several_inputs_and_outputs_are_counted(tmp_path: Path) -> None:
+    one, two = keras.Input((16, 16, 3)), keras.Input((4,))
+    flat = Layers.Flatten()(one)
+    model = keras.Model([one, two], [Layers.Dense(3)(flat), Layers.Dense(2)(two)])
+    found = facts_of(model, tmp_path)
+
+    assert (len(found.input_shapes), found.output_count) == (2, 2)
+
+
+@pytest.mark.parametrize("is_normalized", [False, True])
+def test_saved_model_says_the_same_by_its_signature(tmp_path: Path, is_normalized: bool) -> None:
+    first = Layers.Normalization(mean=[120.0] * 3, variance=[3600.0] * 3) if is_normalized else Layers.Rescaling(1 / 255)
+    network(first=[first]).export(tmp_path / "saved", verbose=False)
+    found = read_facts(tmp_path / "saved", DEFAULT_LIMITS)
+
+    assert found.format is FileFormat.SAVED_MODEL
+    assert (found.input_shapes, found.classes, found.activation) == (((None, 16, 16, 3),), 3, "softmax")
+    assert found.scaling is not None
+    # the graph computes the deviation, by which it divides, and is followed no further than to the mean
+    assert (found.scaling.low, found.scaling.high) == ((-120, 135) if is_normalized else (0, pytest.approx(1)))
+
+
+def test_saved_model_with_logits_is_known_by_its_last_operation(tmp_path: Path) -> None:
+    network(last=[Layers.Dense(3)]).export(tmp_path / "saved", verbose=False)
+    found = read_facts(tmp_path / "saved", DEFAULT_LIMITS)
+
+    assert (found.activation, found.scaling) == ("linear", None)
+
+
+@pytest.mark.parametrize("is_quantised", [False, True])
+def test_litert_file_says_type_classes_and_packed_labels(tmp_path: Path, is_quantised: bool) -> None:
+    file = tmp_path / "net.tflite"
+    # without the padding, the converter moves the scale into the weights of the convolution
+    model = network(first=[Layers.Rescaling(1 / 127.5, offset=-1), Layers.ZeroPadding2D()])
+    save_tflite(model, file, is_quantised=is_quantised)
+    plain = read_facts(file, DEFAULT_LIMITS)
+    pack_labels(file, "rose\r\ntulip\r\ndaisy\r\n\r\n")
+    found = read_facts(file, DEFAULT_LIMITS)
+
+    assert (plain.labels, found.labels) == ((), ("rose", "tulip", "daisy"))
+    assert found.input_dtype == ("uint8" if is_quantised else "float32")
+    assert (found.classes, found.activation) == (3, "softmax")
+    assert found.input_shapes[0][1:] == (16, 16, 3)
+    if not is_quantised:
+        assert found.scaling is not None
+        assert (found.scaling.low, found.scaling.high) == (pytest.approx(-1), pytest.approx(1))
+
+
+def test_onnx_file_says_its_layout_and_labels(tmp_path: Path) -> None:
+    save_onnx(tmp_path / "net.onnx", names="{0: 'rose', 1: 'tulip', 2: 'daisy'}")
+    found = read_facts(tmp_path / "net.onnx", DEFAULT_LIMITS)
+
+    assert (found.input_shapes, found.input_dtype, found.classes) == (((None, 3, 16, 16),), "float32", 3)
+    assert found.labels == ("rose", "tulip", "daisy")
+
+
+@pytest.mark.parametrize(
+    ("metadata", "labels"),
+    [
+        ({"labels": '["a", "b"]'}, ("a", "b")),
+        ({"names": "{1: 'b', 0: 'a'}"}, ("a", "b")),
+        ({"classes": "a\nb"}, ("a", "b")),
+        ({"class_names": "a, b"}, ("a", "b")),
+        ({"names": "{[}"}, ()),
+        ({"author": "someone"}, ()),
+        ({"labels": '["a", ""]'}, ()),
+    ],
+)
+def test_labels_in_metadata_have_several_forms(metadata: dict[str, str], labels: tuple[str, ...]) -> None:
+    assert labels_of(metadata) == labels
+
+
+def test_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
+    for name in ("net.keras", "net.h5", "net.tflite", "net.onnx"):
+        (tmp_path / name).write_bytes(b"not a model at all")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "weights.pt").touch()
+
+    assert refusal(tmp_path / "net.keras") == "is not a Keras 3 file, which is a zip archive"
+    assert refusal(tmp_path / "net.h5") == "is not an H5 file"
+    assert refusal(tmp_path / "net.tflite") == "is not a LiteRT file"
+    assert refusal(tmp_path / "net.onnx").startswith("is not an ONNX file, or is damaged")
+    assert refusal(tmp_path / "folder").startswith("is a folder without a model.yaml, and not a SavedModel")
+    assert refusal(tmp_path / "weights.pt").startswith("is a PyTorch file, which holds code; export the model")
+
+
+@pytest.mark.parametrize("config", [b"[]", b'{"config": 3}', b"\xff", b'{"class_name": "Sequential", "config": {"layers": 7}}'])
+def test_malformed_configuration_is_refused(tmp_path: Path, config: bytes) -> None:
+    with zipfile.ZipFile(tmp_path / "net.keras", "w") as archive:
+        archive.writestr("config.json", config)
+
+    assert refusal(tmp_path / "net.keras")
+
+
+def test_archive_that_unpacks_to_too_much_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "net.keras", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("config.json", bytes(2**25))
+
+    assert "more than 100 times its stored size" in refusal(tmp_path / "net.keras")
+
+
+def test_h5_file_that_names_another_is_refused(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "net.h5", "w") as file:
+        file.attrs["model_config"] = json.dumps({"class_name": "Sequential", "config": []})
+        file["weights"] = h5py.ExternalLink("/etc/passwd", "/")
+
+    assert "a link to another file" in refusal(tmp_path / "net.h5")
+
+
+def test_another_process_reads_the_file_without_tensorflow(tmp_path: Path) -> None:
+    rescaled().save(tmp_path / "net.keras")
+    code = (
+        "import sys; from pathlib import Path; from inference.models.inspection.process import read_facts\n"
+        "from inference.models.unpacking import DEFAULT_LIMITS\n"
+        f"print(read_facts(Path({str(tmp_path / 'net.keras')!r}), DEFAULT_LIMITS).classes, 'tensorflow' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "3 False\n"
+    assert inspect_file(tmp_path / "net.keras", DEFAULT_LIMITS) == read_facts(tmp_path / "net.keras", DEFAULT_LIMITS)
+    (tmp_path / "net.h5").write_bytes(b"no model")
+    with pytest.raises(ConfigurationError, match=r"^is not an H5 file$"):
+        inspect_file(tmp_path / "net.h5", DEFAULT_LIMITS)
