@@ -13,6 +13,7 @@ from flask import Blueprint, Response
 
 from api.forms.query import check_query
 from api.openapi.document import openapi_document
+from api.security.headers import CONTENT_POLICY
 from inference.errors import NotFound
 
 blueprint = Blueprint("documentation", __name__)
@@ -78,7 +79,7 @@ def get_openapi() -> Response:
 def show_docs() -> Response:
     """Return the page for browsers."""
     check_query()
-    return Response(_PAGE, headers={"Content-Security-Policy": _POLICY}, mimetype="text/html")
+    return Response(_PAGE, headers={CONTENT_POLICY: _POLICY}, mimetype="text/html")
 
 
 @blueprint.get("/docs/<name>")
