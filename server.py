@@ -210,6 +210,7 @@ def _check_config(options: argparse.Namespace) -> int:
     for model in models:
         served = ", served" if model.name == models.default_name else ""
         files = ", ".join(file.location for file in model.local_files.values())
+        files += f" with the code {model.code}" if model.code else ""
         print(f"# model {model.name} {model.version} ({files}; {model.digest}; queue {model.queue}{served})", file=sys.stderr)
     return 0
 

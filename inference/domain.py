@@ -235,6 +235,8 @@ class PredictionResult:
     top: Sequence[NamedClass] | None = None
     #: of a multi-label model, the labels whose value is at least their threshold, by falling value; None for other models
     labels: Sequence[NamedClass] | None = None
+    #: what the `postprocess` of the model's code returned
+    custom: Mapping[str, Any] | None = None
 
     @property
     def confidence_level(self) -> np.float32:
@@ -251,13 +253,14 @@ class PredictionResult:
         best = int(vector.argmax())
         return PredictionResult(best, labels[best] if best < len(labels) else None, vector, threshold)
 
-    def lists(self) -> dict[str, list[dict[str, Any]]]:
-        """Return the members `labels` and `top` of answers and documents, if the result has them."""
-        return {
+    def optional_members(self) -> dict[str, Any]:
+        """Return the members `labels`, `top` and `custom` of answers and documents, if the result has them."""
+        lists = {
             name: [{"class": index, "label": label, "confidence": self.prediction[index]} for index, label in classes]
             for name, classes in (("labels", self.labels), ("top", self.top))
             if classes is not None
         }
+        return lists if self.custom is None else lists | {"custom": self.custom}
 
 
 @dataclass
@@ -297,8 +300,8 @@ def encode_outcome(outcome: Outcome) -> bytes:
     if result is None:
         return orjson.dumps(header) + b"\n"
     header["result"] = [result.class_index, result.label, result.threshold]
-    if result.top is not None or result.labels is not None:
-        header["result"] += [result.top, result.labels]
+    if result.top is not None or result.labels is not None or result.custom is not None:
+        header["result"] += [result.top, result.labels, result.custom]
     return orjson.dumps(header) + b"\n" + np.ascontiguousarray(result.prediction, "<f4").tobytes()
 
 

@@ -65,7 +65,7 @@ class RequestValidator:
             shape=form.shape,
             dtype=form.dtype,
             content_type=form.content_type,
-            spec=spec.input,
+            spec=spec.image_input,
             limits=self._limits,
         )
 

@@ -22,7 +22,7 @@ def result_view(result: PredictionResult, *, with_vector: bool = True) -> dict[s
         "label": result.label,
         "confidence_level": result.confidence_level,
         **confident,
-        **result.lists(),
+        **result.optional_members(),
         **vector,
     }
 

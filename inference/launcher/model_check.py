@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import orjson
 
-from inference.errors import ConfigurationError, InferenceError
+from inference.errors import ConfigurationError, InferenceError, PredictionFailed
 from inference.imaging import ImageLimits, decode_into, inspect
 from inference.models.predictor.arena import SlotArena
 from inference.models.predictor.client import PredictorProcess
+from inference.models.predictor.protocol import Failed
 from inference.models.spec import ModelSpec
 from inference.settings import Settings
 
@@ -42,6 +44,7 @@ class Trial:
         cost_ms: milliseconds of a batch, by its size.
         memory_mb: resident memory of the process that has it loaded, MiB; None where the system does not tell.
         top: the most likely classes of the photo, the first is the best.
+        custom: what the model's code returned for the photo; None without such code.
     """
 
     model: str
@@ -53,6 +56,7 @@ class Trial:
     images_per_s: float
     memory_mb: int | None
     top: tuple[Guess, ...] = ()
+    custom: dict[str, Any] | None = None
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self) | {"cost_ms": {str(size): round(cost, 3) for size, cost in self.cost_ms.items()}}
@@ -83,6 +87,8 @@ def table(trial: Trial) -> str:
     for guess in trial.top:
         label = f" ({guess.label})" if guess.label else ""
         lines.append(f"  {guess.confidence:.4f} class {guess.class_index}{label}")
+    if trial.custom is not None:
+        lines.append(f"  custom {orjson.dumps(trial.custom).decode()}")
     return "\n".join(lines) + "\n"
 
 
@@ -96,7 +102,7 @@ def read_photo(file: Path) -> bytes:
 
 def _try(spec: ModelSpec, settings: Settings, photo: bytes | None, *, is_chosen: bool) -> Trial:
     options = settings.worker
-    arena = SlotArena(spec.input, 1)
+    arena = SlotArena(spec.image_input, 1)
     process = PredictorProcess(
         {spec.name: (spec, arena)},
         max_batch_size=options.max_batch_size,
@@ -109,7 +115,7 @@ def _try(spec: ModelSpec, settings: Settings, photo: bytes | None, *, is_chosen:
             _decode(photo, arena, spec, settings)
         process.start(lambda: False)
         loaded = process.loaded[spec.name]
-        top = () if photo is None else _top(process.predict(spec.name, [0]).values[0], spec.labels)
+        top, custom = ((), None) if photo is None else _classify(process, spec)
         memory = _resident_mb(process.pid)
     finally:
         process.stop()
@@ -117,17 +123,26 @@ def _try(spec: ModelSpec, settings: Settings, photo: bytes | None, *, is_chosen:
     cost = dict(loaded.cost_ms)
     reason = loaded.runtime_reason if is_chosen else ""
     return Trial(
-        spec.name, loaded.runtime, reason, is_chosen, loaded.output_size, cost, round(loaded.images_per_s, 1), memory, top
+        spec.name, loaded.runtime, reason, is_chosen, loaded.output_size, cost, round(loaded.images_per_s, 1), memory, top, custom
     )
 
 
 def _decode(photo: bytes, arena: SlotArena, spec: ModelSpec, settings: Settings) -> None:
     limits = ImageLimits(settings.limits.max_pixels)
     try:
-        header = inspect(photo, shape=None, dtype=None, content_type=None, spec=spec.input, limits=limits)
-        decode_into(arena.images[0], photo, header, spec.input, limits)
+        header = inspect(photo, shape=None, dtype=None, content_type=None, spec=spec.image_input, limits=limits)
+        decode_into(arena.images[0], photo, header, spec.image_input, limits)
     except InferenceError as error:
         raise ConfigurationError(f"--image: {error.detail}") from error
+
+
+def _classify(process: PredictorProcess, spec: ModelSpec) -> tuple[tuple[Guess, ...], dict[str, Any] | None]:
+    """Predict the photo: its classes, and what the model's code returned. Raises PredictionFailed."""
+    predictions = process.predict(spec.name, [0])
+    (custom,) = predictions.custom or (None,)
+    if isinstance(custom, Failed):
+        raise PredictionFailed(custom.message)
+    return _top(predictions.values[0], spec.labels), None if custom is None else orjson.loads(custom)
 
 
 def _top(values: Any, labels: Sequence[str]) -> tuple[Guess, ...]:

@@ -192,4 +192,5 @@ def _check(read: Any, name: str) -> Any:
 def _summary(spec: ModelSpec) -> str:
     files = " and ".join(PurePosixPath(file.location).name for file in spec.local_files.values())
     size = "x".join(map(str, spec.input.shape))
-    return f"{files}, images {size} {spec.input.dtype}, {len(spec.labels) or 'no'} labels, as its model.yaml says"
+    code = f", runs the code {spec.code}" if spec.code else ""
+    return f"{files}, images {size} {spec.input.dtype}, {len(spec.labels) or 'no'} labels{code}, as its model.yaml says"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from inference.domain import NamedClass, PredictionResult
@@ -35,18 +36,21 @@ class AnswerBuilder:
             return are_finite(rows)
         return are_independent_probabilities(rows) if self._is_multi_label else are_probabilities(rows, step)
 
-    def build(self, vector: NDArray[np.float32], top_k: int | None = None) -> PredictionResult:
+    def build(self, vector: NDArray[np.float32], top_k: int | None = None, custom: bytes | None = None) -> PredictionResult:
         """Make a result of one row.
 
         Args:
             vector: (classes,) float32, finite.
             top_k: the number of classes in `top`, at most all; None: the description's `top_k`.
+            custom: the JSON text of what the model's code returned.
         """
         result = PredictionResult.from_vector(vector, self._labels)
         result.threshold = self._described_threshold(result.class_index)
         count = top_k or self._top_k
         if count is not None:
             result.top = self._named(_falling(vector)[:count])
+        if custom is not None:
+            result.custom = orjson.loads(custom)
         if self._is_multi_label:
             result.labels = self._named([index for index in _falling(vector) if vector[index] >= self._threshold_of(index)])
         return result

@@ -10,8 +10,10 @@ from inference.errors import ConfigurationError, ObjectNotFound
 from inference.models.digests import content_sha256, file_sha256, lines_sha256
 from inference.models.labels import read_labels
 from inference.models.locations import AllowedPlaces, FileLocation
+from inference.models.model_code import PREPROCESS, CodeLocation, find_methods
 from inference.models.object_cache import ObjectCache
-from inference.models.spec import LocalFile, ModelDescription, ModelSpec, threshold_problem
+from inference.models.pixel_scaling import NO_SCALE
+from inference.models.spec import ChannelOrder, LocalFile, ModelDescription, ModelSpec, threshold_problem
 from inference.models.unpacking import ModelFileLimits
 from inference.settings import Settings
 from inference.storage.protocol import DEAD_LETTERS_PREFIX, UPLOADS_PREFIX
@@ -50,8 +52,10 @@ class ModelFiles:
             ConfigurationError: a file is in a place that is not allowed, has a wrong digest, or is of a wrong kind.
             ServiceUnavailable: the object store does not answer.
         """
+        code, has_preprocess = self._find_code(description)
         found = {key: self.find(location, description.folder, key) for key, location in description.locations.items()}
-        known = dict(description) | {"local_files": found, "digest": _model_digest(found)}
+        known = dict(description) | {"local_files": found, "digest": _model_digest(found, code)}
+        known |= {"code_file": code, "has_preprocess": has_preprocess}
         known |= {"max_unpacked_bytes": self._limits.max_bytes, "min_free_bytes": self._limits.min_free_bytes}
         known["conversions_dir"] = self._settings.model_cache_path / CONVERSIONS_FOLDER
         if description.labels_file is not None:
@@ -115,6 +119,23 @@ class ModelFiles:
             reason = getattr(error, "strerror", None) or error
             public = f"cannot read {PurePath(location.text).name}"
             raise ConfigurationError(f"cannot read {location.text}: {reason}", public=public, field=key) from error
+
+    def _find_code(self, description: ModelDescription) -> tuple[LocalFile | None, bool]:
+        """Find the file of the model's code, and whether its class has `preprocess`; raises the errors of `resolve`."""
+        if description.code is None:
+            return None, False
+        if not description.is_local:
+            raise ConfigurationError("a model with files from a bucket runs no code; use local files", field="code")
+        location = CodeLocation.parse(description.code)
+        file = self.find(FileLocation(location.file), description.folder, "code")
+        try:
+            has_preprocess = PREPROCESS in find_methods(file.path, location)
+        except ConfigurationError as error:
+            error.field = "code"
+            raise
+        if has_preprocess:
+            _check_unscaled(description)
+        return file, has_preprocess
 
     def _path(self, location: FileLocation, folder: Path) -> Path:
         if location.bucket is not None:
@@ -196,7 +217,18 @@ def _is_whole_model(location: str) -> bool:
     return Path(location.partition("#")[0]).suffix.lower() in _WHOLE_MODEL_SUFFIXES or Path(location).is_dir()
 
 
-def _model_digest(files: dict[str, LocalFile]) -> str:
+def _check_unscaled(description: ModelDescription) -> None:
+    """Raise ConfigurationError if the description converts pixels, which is the task of the code's `preprocess`."""
+    defaults = {"scale": NO_SCALE, "mean": (), "std": (), "channel_order": ChannelOrder.RGB}
+    for key, default in defaults.items():
+        if getattr(description.input, key) != default:
+            problem = f"preprocess of {CodeLocation.parse(description.code or '')} gets pixels, and replaces it; leave it out"
+            raise ConfigurationError(problem, field=f"input.{key}")
+
+
+def _model_digest(files: dict[str, LocalFile], code: LocalFile | None) -> str:
+    if code is not None:
+        files = files | {"code": code}
     if len(files) == 1:
         return f"sha256:{next(iter(files.values())).sha256}"
     return f"sha256:{lines_sha256((key, file.sha256) for key, file in files.items())}"

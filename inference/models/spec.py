@@ -27,6 +27,7 @@ from pydantic import (
 
 from inference.errors import shown
 from inference.models.locations import FileLocation
+from inference.models.model_code import CodeLocation
 from inference.models.pixel_scaling import IMAGENET, NO_SCALE, ChannelValues, PixelScaling, Scale
 from inference.models.unpacking import DEFAULT_LIMITS
 from inference.settings.model_fields import Label, ModelName
@@ -42,6 +43,15 @@ def _is_location(text: str) -> str:
 
 #: `PATH` or `s3://BUCKET/KEY`, either with `#sha256=HEX` behind it
 Location = Annotated[str, AfterValidator(_is_location)]
+
+
+def _is_code(text: str) -> str:
+    CodeLocation.parse(text)
+    return text
+
+
+#: `FILE.py:CLASS`
+Code = Annotated[str, AfterValidator(_is_code)]
 
 
 class RawArrays(StrEnum):
@@ -222,6 +232,8 @@ class ModelDescription(_Strict):
     labels: tuple[Label, ...] = ()
     #: file with the labels, one per line
     labels_file: Location | None = None
+    #: class with `preprocess` or `postprocess`, which runs in the predictor process with the worker's rights
+    code: Code | None = None
     #: a result is `confident` if its confidence level is at least this; of a multi-label model, a label is in the answer if its
     #: value is at least this (default 0.5): one number, a list with one for each label, or a mapping for some labels
     threshold: Threshold = None
@@ -260,6 +272,12 @@ class ModelDescription(_Strict):
         """Locations of the model's files, by key."""
         named = {key: getattr(self, key) for key in FILE_KEYS}
         return {key: FileLocation.parse(text) for key, text in named.items() if text is not None}
+
+    @property
+    def is_local(self) -> bool:
+        """Whether none of its files, the labels included, comes from a bucket."""
+        labels = [] if self.labels_file is None else [FileLocation.parse(self.labels_file)]
+        return all(location.bucket is None for location in (*self.locations.values(), *labels))
 
     @model_validator(mode="after")
     def _has_answers(self) -> Self:
@@ -301,9 +319,20 @@ class ModelSpec(ModelDescription):
     local_files: Mapping[str, LocalFile]
     #: `sha256:` and the hex digest of the model's file; for several files, that of the lines `KEY sha256:HEX`
     digest: str
+    #: the file that `code` names, which is in the digest too
+    code_file: LocalFile | None = None
+    #: whether the class of `code` makes the graph's input of the pixels
+    has_preprocess: bool = False
     #: limit for the content of its files when they are read
     max_unpacked_bytes: int = DEFAULT_LIMITS.max_bytes
     #: folder of models converted for LiteRT, which the predictors of a host share; None: convert in the process that loads
     conversions_dir: Path | None = None
     #: free space that must remain on the disk of that folder
     min_free_bytes: int = DEFAULT_LIMITS.min_free_bytes
+
+    @property
+    def image_input(self) -> InputSpec:
+        """Input as images are decoded: that of the graph, or RGB pixels, (H, W, C) uint8, for the code's `preprocess`."""
+        if not self.has_preprocess:
+            return self.input
+        return self.input.model_copy(update={"layout": Layout.NHWC, "dtype": "uint8"})

@@ -20,6 +20,6 @@ def with_reason(sentence: str, text: str) -> str:
     return f"{sentence}: {reason}" if reason else sentence
 
 
-def public_exception(error: Exception) -> str:
+def public_exception(error: BaseException) -> str:
     """Return the type of an exception, followed by the public part of its text."""
     return with_reason(type(error).__name__, str(error))

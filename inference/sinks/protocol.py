@@ -66,7 +66,7 @@ def result_document(task: CompletedTask, pipeline_id: str) -> dict[str, Any]:
         "label": result.label,
         "confidence_level": result.confidence_level,
         **confident,
-        **result.lists(),
+        **result.optional_members(),
         "prediction": result.prediction,
         "created_at_ms": task.created_at_ms,
         "finished_at_ms": task.finished_at_ms,

@@ -20,6 +20,7 @@ from inference.errors import (
 from inference.models.answers import AnswerBuilder
 from inference.models.predictor.arena import SlotArena
 from inference.models.predictor.client import BatchPredictions, Predictor, PredictorCrashed, PredictorNotRunning
+from inference.models.predictor.protocol import CustomResult, Failed
 from inference.models.probabilities import described
 from inference.models.spec import ModelSpec
 from inference.task_store.stores import WorkerStore
@@ -212,8 +213,12 @@ class BatchRunner(Stage):
         self._free(jobs)
         predicted_at_ms = self._clock.now_ms()
         good = self._answers.are_good(predictions.values, predictions.step)
-        for job, vector, is_good in zip(jobs, predictions.values, good, strict=True):
+        customs: Sequence[CustomResult] = predictions.custom or (None,) * len(jobs)
+        for job, vector, is_good, custom in zip(jobs, predictions.values, good, customs, strict=True):
             job.timings["predict_ms"] = predictions.predict_ms
+            if isinstance(custom, Failed):
+                self.fail(job, PredictionFailed(custom.message, public=custom.public or custom.message))
+                continue
             if not is_good:
                 self.fail(
                     job, PredictionFailed(f"the model's answer is not what its description says: it has {described(vector)}")
@@ -221,7 +226,7 @@ class BatchRunner(Stage):
                 continue
             outcome = Outcome(
                 TaskStatus.SUCCEEDED,
-                result=self._answers.build(vector, job.item.top_k),
+                result=self._answers.build(vector, job.item.top_k, custom),
                 model=predictions.model,
                 batch_size=len(jobs),
                 timings=job.timings,

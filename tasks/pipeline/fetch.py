@@ -57,7 +57,7 @@ class Fetcher:
         max_bytes: int | None = None,
     ) -> None:
         self._objects = objects
-        self._spec = spec
+        self._input = spec.image_input
         self._arena = arena
         self._limits = limits
         self._memory = memory or DecodeMemory()
@@ -156,7 +156,7 @@ class Fetcher:
         if data is None:
             return None
         began = time.monotonic()
-        spec, limits = self._spec.input, self._limits
+        spec, limits = self._input, self._limits
         try:
             header = job.item.header or inspect(data, shape=None, dtype=None, content_type=None, spec=spec, limits=limits)
             image = open_image(data, header, spec, limits)

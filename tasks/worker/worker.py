@@ -73,7 +73,7 @@ class InferenceWorker:
             settings, specs, effective=lambda: ConfigSnapshot(settings, models, self._reloader.state)
         )
         by_name = {spec.name: spec for spec in specs}
-        self._arenas = {name: SlotArena(spec.input, _slots(spec, options)) for name, spec in by_name.items()}
+        self._arenas = {name: SlotArena(spec.image_input, _slots(spec, options)) for name, spec in by_name.items()}
         self.predictor = VersionedPredictor(self._make_process(by_name))
         self._reloader = ModelReloader(desired, files, self.predictor, owner=self.owner, specs=by_name, make=self._make_process)
         return_large_blocks(from_bytes=8 * 2**20, kept_bytes=32 * 2**20)  # Pillow's blocks of pixels have up to 16 MiB
@@ -179,4 +179,4 @@ def _slots(spec: ModelSpec, options: WorkerSettings) -> int:
     """Return the number of slots: one for each image that is held if that takes little memory, else for two batches."""
     held = (options.prefetch_batches + 1) * options.max_batch_size  # a message is claimed whole
     least = 2 * options.max_batch_size + options.io_threads
-    return max(least, min(held, _MAX_ARENA_BYTES // spec.input.bytes_per_image))
+    return max(least, min(held, _MAX_ARENA_BYTES // spec.image_input.bytes_per_image))

@@ -163,6 +163,13 @@ def test_lists_of_classes_arrive_with_their_values(world: SinkWorld) -> None:
     assert document["top"] == [{"class": 4, "label": None}, {"class": 1, "label": None}]
 
 
+def test_what_the_code_of_a_model_returned_arrives_as_it_is(world: SinkWorld) -> None:
+    custom = {"margin": 0.25, "n": 2**53 - 1, "$set": {"a.b": [None, True, "größer"]}, "": {}}
+    world.sink.write([a_document("task") | {"custom": custom}])
+    (document,) = world.documents()
+    assert document["custom"] == custom
+
+
 @refused_sockets
 def test_a_sink_that_is_down_takes_nothing_and_everything_later(world: SinkWorld) -> None:
     world.sink.write([a_document("before")])

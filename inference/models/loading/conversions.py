@@ -46,6 +46,7 @@ _MODULE = "inference.models.loading.tensorflow.conversion_process"
 _WITHOUT_EFFECT = frozenset(
     {"name", "version", "description", "license", "source", "file", "architecture_file", "weights_file", "labels", "labels_file"}
     | {"threshold", "top_k", "predict_timeout_s", "device", "litert", "folder", "origin"}
+    | {"code", "code_file", "has_preprocess", "digest"}
     | {"local_files", "max_unpacked_bytes", "conversions_dir", "min_free_bytes"}
 )
 _PACKAGES = ("ai-edge-litert", "keras", "tensorflow", "tensorflow-cpu")
@@ -191,6 +192,7 @@ def _model_of(record: Path) -> str | None:
 def _key(spec: ModelSpec, batch_sizes: Sequence[int]) -> str:
     covered = {
         "settings": spec.model_dump(mode="json", exclude=set(_WITHOUT_EFFECT)),
+        "files": {key: file.sha256 for key, file in spec.local_files.items()},
         "packages": {name: _version(name) for name in _PACKAGES},
         "cpu": _cpu(),
         "threads": usable_cores(),

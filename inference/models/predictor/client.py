@@ -23,7 +23,7 @@ from inference.models.predictor.arena import SlotArena
 from inference.models.predictor.device_lock import GpuLock, gpu_index, gpu_lock, host_has_gpu
 from inference.models.predictor.environment import predictor_environment
 from inference.models.predictor.native_stderr import pass_on
-from inference.models.predictor.protocol import Failed, Load, Loaded, LoadModel, Predict, Predicted, Ready
+from inference.models.predictor.protocol import CustomResult, Failed, Load, Loaded, LoadModel, Predict, Predicted, Ready
 from inference.models.registry import reference
 from inference.models.spec import ModelSpec
 from inference.settings import GpuSettings
@@ -53,6 +53,8 @@ class BatchPredictions:
     model: ModelRef
     #: difference between two of the values, if the model's output is quantised
     step: float = 0.0
+    #: one for each image of a model with code, else empty
+    custom: tuple[CustomResult, ...] = ()
 
 
 class Predictor(Protocol):
@@ -190,8 +192,9 @@ class PredictorProcess:
         values = np.frombuffer(connection.recv_bytes(), "<f4")
         if values.size == 0 or values.size % len(call.slots):
             raise PredictionFailed(f"the model returned {values.size} values for {len(call.slots)} images")
+        values = values.reshape(len(call.slots), -1)
         step = self._loaded[call.model].output_step
-        return BatchPredictions(values.reshape(len(call.slots), -1), answer.predict_ms, self.references[call.model], step)
+        return BatchPredictions(values, answer.predict_ms, self.references[call.model], step, answer.custom)
 
     def _spawn(self) -> Connection:
         own_end, process_end = socket.socketpair()

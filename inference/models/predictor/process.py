@@ -18,7 +18,8 @@ from inference.errors import InferenceError
 from inference.models.loading import LoadedModel, load_models
 from inference.models.predictor.arena import SlotArena, padded_sizes
 from inference.models.predictor.batch_plan import measure_costs, plan_batches, run_once
-from inference.models.predictor.protocol import Failed, Load, Loaded, LoadModel, Predict, Predicted, Ready
+from inference.models.predictor.custom_code import ModelCode
+from inference.models.predictor.protocol import CustomResult, Failed, Load, Loaded, LoadModel, Predict, Predicted, Ready
 from inference.runtime.heap import freeze_heap
 from inference.runtime.parent_watch import live_for_parent
 from inference.runtime.public_text import public_exception
@@ -29,7 +30,12 @@ class ServedModel:
 
     def __init__(self, load: LoadModel, sizes: tuple[int, ...], model: LoadedModel) -> None:
         self.name = load.spec.name
-        self._arena = SlotArena(load.spec.input, load.slots, load.descriptor)
+        self._arena = SlotArena(load.spec.image_input, load.slots, load.descriptor)
+        self._code = ModelCode.load(load.spec)
+        #: the graph's inputs, by slot; those that the code made of the arena's images, if it does
+        self._inputs: NDArray[Any] = self._arena.images
+        if load.spec.has_preprocess:
+            self._inputs = np.zeros((sizes[-1], *load.spec.input.array_shape), load.spec.input.numpy_dtype)
         self._batch: NDArray[Any] = np.zeros((sizes[-1], *load.spec.input.array_shape), load.spec.input.numpy_dtype)
         self._model = model
         self._cost_ms = self._measure(sizes)
@@ -49,8 +55,19 @@ class ServedModel:
         run_once(run, sizes)
         return measure_costs(run, sizes)
 
+    def answer(self, slots: tuple[int, ...]) -> tuple[NDArray[np.float32], tuple[CustomResult, ...]]:
+        """Predict the images in `slots`, and run the model's code if it has any; returns values, and the code's results."""
+        if self._code is None:
+            return self.predict(slots), ()
+        failures: dict[int, Failed] = {}
+        if self._inputs is not self._arena.images:
+            failures = self._code.preprocess([self._arena.images[slot] for slot in slots], self._inputs)
+            slots = tuple(range(len(slots)))
+        values = self.predict(slots)
+        return values, self._code.postprocess(values, failures)
+
     def predict(self, slots: tuple[int, ...]) -> NDArray[np.float32]:
-        """Predict the images in `slots`, (len(slots), output_size) float32, in warmed-up chunk sizes; padding is removed."""
+        """Predict the inputs in `slots`, (len(slots), output_size) float32, in warmed-up chunk sizes; padding is removed."""
         answers, begin = [], 0
         for size in self._plans[len(slots)]:
             answers.append(self._predict_padded(slots[begin : begin + size], size))
@@ -59,7 +76,7 @@ class ServedModel:
 
     def _predict_padded(self, slots: tuple[int, ...], size: int) -> NDArray[np.float32]:
         count = len(slots)
-        np.take(self._arena.images, slots, axis=0, out=self._batch[:count], mode="clip")  # the mode "raise" would copy twice
+        np.take(self._inputs, slots, axis=0, out=self._batch[:count], mode="clip")  # the mode "raise" would copy twice
         predictions = self._model.predict(self._batch[:size])
         if predictions.shape != (size, self._model.output_size):
             raise ValueError(f"the model returned predictions of shape {predictions.shape} for {size} images")
@@ -93,11 +110,11 @@ def _load_all(load: Load) -> dict[str, ServedModel]:
 def _answer(connection: Connection, model: ServedModel, slots: tuple[int, ...]) -> None:
     began = time.perf_counter()
     try:
-        predictions = model.predict(slots)
+        predictions, custom = model.answer(slots)
     except Exception as error:  # noqa: BLE001 a model may raise anything; the worker tries the images one by one
         connection.send(Failed(f"{type(error).__name__}: {error}", public_exception(error)))
         return
-    connection.send(Predicted((time.perf_counter() - began) * 1000))
+    connection.send(Predicted((time.perf_counter() - began) * 1000, custom))
     connection.send_bytes(np.ascontiguousarray(predictions, "<f4").data)
 
 

@@ -65,16 +65,22 @@ class Predict:
 
 
 @dataclass(frozen=True)
-class Predicted:
-    """Header of the predictions, which follow as bytes: (batch, output_size) float32."""
-
-    predict_ms: float
-
-
-@dataclass(frozen=True)
 class Failed:
     """The model could not be loaded or raised, and the process continues; contains an exception's text, never the exception."""
 
     message: str
     #: the message for clients; default: `message`
     public: str | None = None
+
+
+#: Result of a model's code for one image: the JSON text of what `postprocess` returned, or the error of the image.
+CustomResult = bytes | Failed | None
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """Header of the predictions, which follow as bytes: (batch, output_size) float32."""
+
+    predict_ms: float
+    #: one for each image of a model with code, else empty
+    custom: tuple[CustomResult, ...] = ()

@@ -52,7 +52,7 @@ def test_a_threshold_is_compared_in_the_precision_of_the_values() -> None:
 
 def test_a_single_label_model_has_no_labels_in_its_answers() -> None:
     result = builder().build(VALUES)
-    assert (result.labels, result.top, result.lists()) == (None, None, {})
+    assert (result.labels, result.top, result.optional_members()) == (None, None, {})
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ def test_a_single_label_model_has_no_labels_in_its_answers() -> None:
 )
 def test_a_request_chooses_the_number_of_top_classes(described: int | None, asked: int | None, expected: list[int]) -> None:
     result = builder(top_k=described).build(VALUES, asked)
-    assert result.lists() == {
+    assert result.optional_members() == {
         "top": [{"class": index, "label": LABELS[index], "confidence": VALUES[index]} for index in expected]
     }
 
@@ -76,12 +76,14 @@ def test_top_begins_with_the_class_of_the_result(values: list[float], count: int
     assert found == sorted(values, reverse=True)[:count]
 
 
+@pytest.mark.parametrize("custom", [None, b'{"a":[1,null]}'], ids=["no code", "code"])
 @pytest.mark.parametrize("keys", [{}, {"top_k": 2}, {"task": "multi_label"}, {"task": "multi_label", "top_k": 3}], ids=str)
-def test_a_result_is_the_same_after_its_way_through_redis(keys: dict[str, Any]) -> None:
-    result = builder(**keys).build(VALUES)
+def test_a_result_is_the_same_after_its_way_through_redis(keys: dict[str, Any], custom: bytes | None) -> None:
+    result = builder(**keys).build(VALUES, custom=custom)
+    assert result.custom == (custom and {"a": [1, None]})
     read = decode_outcome(encode_outcome(Outcome(TaskStatus.SUCCEEDED, result))).result
     assert read is not None
-    assert read.lists() == result.lists()
+    assert read.optional_members() == result.optional_members()
     np.testing.assert_array_equal(read.prediction, VALUES)
 
 
