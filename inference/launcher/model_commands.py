@@ -104,6 +104,7 @@ def _choices_parser() -> argparse.ArgumentParser:
     group.add_argument("--layout", choices=["nhwc", "nchw"], help="order of the graph's dimensions; default: as its shape says")
     group.add_argument("--channel-order", choices=["rgb", "bgr"], help="default: rgb")
     group.add_argument("--resize", choices=["center_crop", "stretch"], help="default: center_crop")
+    group.add_argument("--output", metavar="NAME", help="the output with the classes, for a model with several outputs")
     group.add_argument("--activation", choices=["softmax", "sigmoid", "none"], help="for a model that gives logits")
     group.add_argument("--threshold", type=float, help="results are confident from here on, 0 to 1")
     return parser

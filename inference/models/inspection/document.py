@@ -21,6 +21,7 @@ _COMMENTS = {
     "input.resize": "center_crop: the central square; stretch: the whole picture",
     "input.dtype": "of the images that the graph gets",
     "input.raw": "arrays are pictures, values 0 to 255; model_ready: values as they are",
+    "output.name": "the output with the classes",
     "output.activation": "makes probabilities of the graph's output",
     "task": "an image has any number of labels",
 }

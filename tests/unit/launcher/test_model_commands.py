@@ -37,6 +37,10 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rescaled(layers.Dense(3, activation="sigmoid")).save(folder / "multi.keras")
     network(first=[layers.Rescaling(1 / 255)], shape=(None, None, 3)).save(folder / "open.keras")
     network(first=[layers.Rescaling(2.0, offset=-1)]).save(folder / "odd.keras")
+    picture = keras.Input((16, 16, 3))
+    flat = layers.Flatten()(layers.Rescaling(1 / 255)(picture))
+    outputs = {"kind": layers.Dense(3, activation="softmax")(flat), "age": layers.Dense(2)(flat)}
+    keras.Model(picture, outputs).save(folder / "two.keras")
     rescaled().export(folder / "exported", verbose=False)
     save_onnx(folder / "net.onnx", names='["rose", "tulip", "daisy"]')
     save_onnx(folder / "last.onnx", layout="nhwc")
@@ -128,6 +132,17 @@ def test_activation_of_logits_is_asked_for(saved: Path, capsys: Captured) -> Non
     for choice in ("softmax ", "sigmoid ", "none "):
         assert f"--activation {choice}" in said
     assert init(capsys, "logits.keras", "--activation", "softmax")["output"] == {"activation": "softmax"}
+
+
+def test_output_with_the_classes_is_asked_for(saved: Path, capsys: Captured) -> None:
+    said = refusal(capsys, take(saved, "two.keras", labels="rose\ntulip\ndaisy"))
+
+    assert said.startswith("two.keras has 2 outputs; say which has the classes (in a model.yaml: output.name):\n")
+    assert "  --output kind  3 values for an image, softmax" in said
+    assert "  --output age   2 values for an image, linear" in said
+    assert init(capsys, "two.keras", "--output", "kind")["output"] == {"name": "kind"}
+    assert "two.keras ends in no activation" in refusal(capsys, "two.keras", "--output", "age")
+    assert refusal(capsys, "two.keras", "--output", "kinds").startswith("two.keras has no output kinds; it has ")
 
 
 def test_sizes_that_are_open_are_asked_for(saved: Path, capsys: Captured) -> None:
