@@ -96,9 +96,14 @@ def describe(facts: ModelFacts, *, file: str, location: str, choices: Choices, l
         ConfigurationError: the file leaves a choice open, or is not the model of one kind of image.
     """
     shape, layout = _image_shape(facts, file, choices)
-    scale, scaling = _scaling(facts, file, choices)
     found = _chosen_output(facts, file, choices)
-    activation, task, classes = _output(found, file, choices)
+    scale, scaling = _scaling(facts, choices) or ("", "")
+    questions = [] if scale else [_scaling_question(facts, file)]
+    if found.activation not in {None, *_PROBABILITIES} and choices.activation is None:
+        questions.append(_activation_question(found, file))
+    if questions:
+        raise ConfigurationError("\n".join(questions))
+    task, classes = _task(found, choices)
     image: dict[str, Any] = {"shape": list(shape)}
     if layout != "nhwc":
         image["layout"] = layout
@@ -111,18 +116,22 @@ def describe(facts: ModelFacts, *, file: str, location: str, choices: Choices, l
     if choices.threshold is not None:
         document["threshold"] = choices.threshold
     document["input"] = image
-    output = {"name": choices.output, "activation": activation}
+    output = {"name": choices.output, "activation": choices.activation}
     if any(output.values()):
         document["output"] = {key: value for key, value in output.items() if value is not None}
     if task is not None:
         document["task"] = task
-    size = "x".join(map(str, shape))
     counted = f"{classes} classes{', several for an image' if task else ''}" if classes else "classes not in the file"
-    name = f" in the output {choices.output}" if choices.output else ""
-    ending = f"{name} ({activation or found.activation})" if activation or found.activation else name
-    order = "" if layout == "nhwc" else f" {layout}"
-    summary = f"{facts.format}, images {size}{order} {facts.input_dtype}, {counted}{ending}, {labels.origin}, {scaling}"
+    size = f"{'x'.join(map(str, shape))}{'' if layout == 'nhwc' else f' {layout}'}"
+    summary = f"{facts.format}, images {size} {facts.input_dtype}, {counted}{_ending(found, choices)}, {labels.origin}, {scaling}"
     return Described(document, classes, summary, scaling)
+
+
+def _ending(found: OutputFacts, choices: Choices) -> str:
+    """Name the output that was chosen, and the function that gives the answers."""
+    name = f" in the output {choices.output}" if choices.output else ""
+    activation = choices.activation or found.activation
+    return f"{name} ({activation})" if activation else name
 
 
 def _image_shape(facts: ModelFacts, file: str, choices: Choices) -> tuple[tuple[int, int, int], str]:
@@ -155,8 +164,8 @@ def _layout(shape: tuple[Size, ...], file_format: FileFormat) -> str:
     return "nhwc"
 
 
-def _scaling(facts: ModelFacts, file: str, choices: Choices) -> tuple[str, str]:
-    """Choose `input.scale`, and say where it is from. Raises ConfigurationError if neither the file nor the user says it."""
+def _scaling(facts: ModelFacts, choices: Choices) -> tuple[str, str] | None:
+    """Choose `input.scale`, and say where it is from; None if neither the file nor the user says it."""
     if choices.scale is not None:
         return (
             choices.scale,
@@ -170,12 +179,15 @@ def _scaling(facts: ModelFacts, file: str, choices: Choices) -> tuple[str, str]:
     if found is not None and found.fits_pixels:
         result = "scales them" if found.low is None or found.high is None else f"makes them {found.low:.3g} to {found.high:.3g}"
         return "none", f"pixels as they are ({found.origin} {result})"
+    return None
+
+
+def _scaling_question(facts: ModelFacts, file: str) -> str:
+    found = facts.scaling
     why = "has no Rescaling or Normalization layer at its input"
     if found is not None:
         why = f"is not made for pixels of 0 to 255: {found.origin} would make them {found.low:.3g} to {found.high:.3g}"
-    raise ConfigurationError(
-        f"{file} {why}; say what it was trained with (in a model.yaml: input.scale):\n  {_SCALES}", field="input.scale"
-    )
+    return f"{file} {why}; say what it was trained with (in a model.yaml: input.scale):\n  {_SCALES}"
 
 
 def _quantised_scale(found: tuple[float, float] | None) -> str | None:
@@ -212,21 +224,22 @@ def _values(output: OutputFacts) -> str:
     return f"{count} for an image{f', {output.activation}' if output.activation else ''}"
 
 
-def _output(found: OutputFacts, file: str, choices: Choices) -> tuple[str | None, str | None, int | None]:
-    """Choose `output.activation` and `task`, and count the classes."""
-    if found.activation not in {None, *_PROBABILITIES} and choices.activation is None:
-        ending = "no activation, so it gives logits" if found.activation == "linear" else f"the activation {found.activation}"
-        raise ConfigurationError(
-            f"{file} ends in {ending}; say what makes probabilities of them (in a model.yaml: output.activation):\n"
-            "  --activation softmax  one class for an image\n"
-            "  --activation sigmoid  one unit for two classes, or several labels for an image\n"
-            "  --activation none     answer the values as they are",
-            field="output.activation",
-        )
-    is_sigmoid = "sigmoid" in {choices.activation, found.activation if choices.activation is None else None}
+def _activation_question(found: OutputFacts, file: str) -> str:
+    ending = "no activation, so it gives logits" if found.activation == "linear" else f"the activation {found.activation}"
+    return (
+        f"{file} ends in {ending}; say what makes probabilities of them (in a model.yaml: output.activation):\n"
+        "  --activation softmax  one class for an image\n"
+        "  --activation sigmoid  one unit for two classes, or several labels for an image\n"
+        "  --activation none     answer the values as they are"
+    )
+
+
+def _task(found: OutputFacts, choices: Choices) -> tuple[str | None, int | None]:
+    """Choose `task`, and count the classes."""
+    is_sigmoid = (choices.activation or found.activation) == "sigmoid"
     has_labels = is_sigmoid and found.classes not in {None, 1}
     is_binary = is_sigmoid and found.classes == 1
-    return choices.activation, "multi_label" if has_labels else None, 2 if is_binary else found.classes
+    return "multi_label" if has_labels else None, 2 if is_binary else found.classes
 
 
 def _shown(shape: tuple[Size, ...]) -> str:

@@ -24,7 +24,7 @@ _SHAPE_KEYS = ("batch_shape", "batch_input_shape")
 def read_keras(path: Path, limits: ModelFileLimits) -> ModelFacts:
     """Read a `.keras` file. Raises ConfigurationError."""
     if not zipfile.is_zipfile(path):
-        raise ConfigurationError("is not a Keras 3 file, which is a zip archive")
+        raise ConfigurationError("is not a Keras 3 file, which is a zip archive, or is damaged")
     with zipfile.ZipFile(path) as archive:
         check_archive(archive, limits)
         text = read_member(archive, _CONFIG, max_bytes=_MAX_CONFIG_BYTES)

@@ -189,6 +189,14 @@ def test_litert_file_says_type_classes_and_packed_labels(tmp_path: Path, is_quan
         assert (found.scaling.low, found.scaling.high) == (pytest.approx(-1), pytest.approx(1))
 
 
+def test_litert_file_without_its_end_is_said_to_be_damaged(tmp_path: Path) -> None:
+    file = tmp_path / "net.tflite"
+    save_tflite(network(), file, is_quantised=False)
+    file.write_bytes(file.read_bytes()[:2000])
+
+    assert refusal(file) == "is damaged, or its end is missing"
+
+
 def test_onnx_file_says_its_layout_and_labels(tmp_path: Path) -> None:
     save_onnx(tmp_path / "net.onnx", names="{0: 'rose', 1: 'tulip', 2: 'daisy'}")
     found = read_facts(tmp_path / "net.onnx", DEFAULT_LIMITS)
@@ -219,7 +227,7 @@ def test_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "weights.pt").touch()
 
-    assert refusal(tmp_path / "net.keras") == "is not a Keras 3 file, which is a zip archive"
+    assert refusal(tmp_path / "net.keras") == "is not a Keras 3 file, which is a zip archive, or is damaged"
     assert refusal(tmp_path / "net.h5") == "is not an H5 file"
     assert refusal(tmp_path / "net.tflite") == "is not a LiteRT file"
     assert refusal(tmp_path / "net.onnx").startswith("is not an ONNX file, or is damaged")
@@ -255,7 +263,8 @@ def test_another_process_reads_the_file_without_tensorflow(tmp_path: Path) -> No
     code = (
         "import sys; from pathlib import Path; from inference.models.inspection.process import read_facts\n"
         "from inference.models.unpacking import DEFAULT_LIMITS\n"
-        f"print(read_facts(Path({str(tmp_path / 'net.keras')!r}), DEFAULT_LIMITS).outputs[0].classes, 'tensorflow' in sys.modules)"
+        f"found = read_facts(Path({str(tmp_path / 'net.keras')!r}), DEFAULT_LIMITS)\n"
+        "print(found.outputs[0].classes, 'tensorflow' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
