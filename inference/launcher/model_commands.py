@@ -96,7 +96,9 @@ def _with_command(examples: str) -> str:
 
 def _choices_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False)
-    group = parser.add_argument_group("description of a file without a model.yaml (docs/models.md has the keys)")
+    group = parser.add_argument_group(
+        "description of files without a model.yaml, the same for each of several (docs/models.md has the keys)"
+    )
     group.add_argument("--name", help="the model's name; default: that of the file")
     group.add_argument("--labels", metavar="FILE", help="one label a line; default: labels.txt beside the file, or its metadata")
     group.add_argument("--scale", help="1/255, -1..1, 0..1, imagenet, none or a number; needed if the file does not say it")

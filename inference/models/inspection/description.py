@@ -103,7 +103,7 @@ def describe(facts: ModelFacts, *, file: str, location: str, choices: Choices, l
         questions.append(_activation_question(found, file))
     if questions:
         raise ConfigurationError("\n".join(questions))
-    task, classes = _task(found, choices)
+    task, classes = _task(found, file, choices)
     image: dict[str, Any] = {"shape": list(shape)}
     if layout != "nhwc":
         image["layout"] = layout
@@ -166,16 +166,16 @@ def _layout(shape: tuple[Size, ...], file_format: FileFormat) -> str:
 
 def _scaling(facts: ModelFacts, choices: Choices) -> tuple[str, str] | None:
     """Choose `input.scale`, and say where it is from; None if neither the file nor the user says it."""
+    found = facts.scaling
+    if choices.scale == "none":
+        return "none", "pixels as they are (--scale)"
     if choices.scale is not None:
-        return (
-            choices.scale,
-            "pixels as they are (--scale)" if choices.scale == "none" else f"pixels scaled by --scale {choices.scale}",
-        )
+        doubt = f", although {found.origin} scales them too" if found is not None and found.fits_pixels else ""
+        return choices.scale, f"pixels scaled by --scale {choices.scale}{doubt}"
     if facts.input_dtype == _PIXEL_TYPE:
         return "none", f"pixels as they are (the input is {facts.input_dtype})"
     if (quantised := _quantised_scale(facts.input_range)) is not None:
         return quantised, f"pixels scaled by {quantised}, as the quantisation of its input says"
-    found = facts.scaling
     if found is not None and found.fits_pixels:
         result = "scales them" if found.low is None or found.high is None else f"makes them {found.low:.3g} to {found.high:.3g}"
         return "none", f"pixels as they are ({found.origin} {result})"
@@ -234,8 +234,12 @@ def _activation_question(found: OutputFacts, file: str) -> str:
     )
 
 
-def _task(found: OutputFacts, choices: Choices) -> tuple[str | None, int | None]:
-    """Choose `task`, and count the classes."""
+def _task(found: OutputFacts, file: str, choices: Choices) -> tuple[str | None, int | None]:
+    """Choose `task`, and count the classes. Raises ConfigurationError for an activation of probabilities."""
+    if found.activation in _PROBABILITIES and choices.activation in _PROBABILITIES:
+        raise ConfigurationError(
+            f"{file} ends in a {found.activation} already; leave --activation out", field="output.activation"
+        )
     is_sigmoid = (choices.activation or found.activation) == "sigmoid"
     has_labels = is_sigmoid and found.classes not in {None, 1}
     is_binary = is_sigmoid and found.classes == 1

@@ -154,6 +154,23 @@ def test_all_that_is_open_is_asked_for_at_once(saved: Path, capsys: Captured) ->
     assert init(capsys, "bare.keras", "--scale", "1/255", "--activation", "softmax")["output"] == {"activation": "softmax"}
 
 
+def test_choices_against_the_file_are_refused_or_said(saved: Path, capsys: Captured) -> None:
+    said = refusal(capsys, take(saved, "binary.keras"), "--activation", "softmax")
+    assert said == "binary.keras ends in a sigmoid already; leave --activation out"
+
+    assert server.main(["models", "init", "binary.keras", "--scale", "1/255"]) == 0
+    assert "scaled by --scale 1/255, although a Rescaling layer scales them too" in capsys.readouterr().out
+
+
+def test_models_of_one_name_are_refused_with_the_ways_out(saved: Path, tmp_path: Path, capsys: Captured) -> None:
+    take(saved, "scaled.keras")
+    (tmp_path / "other").mkdir()
+    shutil.copy("scaled.keras", "other/scaled.keras")
+
+    assert server.main(["serve", "scaled.keras", "other/scaled.keras"]) == 2
+    assert capsys.readouterr().err.startswith("error: several models are named scaled; rename a file, or write a model.yaml")
+
+
 def test_sizes_that_are_open_are_asked_for(saved: Path, capsys: Captured) -> None:
     assert "--size HEIGHTxWIDTH" in refusal(capsys, take(saved, "open.keras"))
     assert init(capsys, "open.keras", "--size", "20x30")["input"]["shape"] == [20, 30, 3]  # type: ignore[index]
