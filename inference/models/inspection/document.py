@@ -35,7 +35,10 @@ _SHOWN_DEFAULTS = {"resize": "center_crop"}
 def model_yaml(described: Described) -> str:
     """Write the text of a model.yaml."""
     document = dict(described.document)
-    document["input"] = _SHOWN_DEFAULTS | dict(document["input"])
+    image = dict(document["input"])
+    for key, default in _SHOWN_DEFAULTS.items():
+        image.setdefault(key, default)
+    document["input"] = image
     comments = _COMMENTS | {"input.scale": described.scaling}
     return _HEADER.format(found=described.summary, command=COMMAND) + "".join(_lines(document, "", comments))
 
