@@ -33,6 +33,7 @@ _SERVE_EXAMPLES = """examples:
   server.py serve s3://models/flowers.keras           in the MinIO of the settings
 
 Nothing is guessed in silence: if the file does not say how pixels are scaled, name it (--scale).
+Tasks, results and converted models are kept in data_dir, which the start prints; INFERENCE_DATA_DIR=FOLDER names another.
 """
 _CHECK_EXAMPLES = """examples:
   server.py models check flowers.keras --image rose.jpg
