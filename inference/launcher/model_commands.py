@@ -33,6 +33,7 @@ _SERVE_EXAMPLES = """examples:
   server.py serve s3://models/flowers.keras           in the MinIO of the settings
 
 Nothing is guessed in silence: if the file does not say how pixels are scaled, name it (--scale).
+Tasks, results and converted models are kept in data_dir, which the start prints; INFERENCE_DATA_DIR=FOLDER names another.
 """
 _CHECK_EXAMPLES = """examples:
   server.py models check flowers.keras --image rose.jpg
@@ -96,7 +97,9 @@ def _with_command(examples: str) -> str:
 
 def _choices_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False)
-    group = parser.add_argument_group("description of a file without a model.yaml (docs/models.md has the keys)")
+    group = parser.add_argument_group(
+        "description of files without a model.yaml, the same for each of several (docs/models.md has the keys)"
+    )
     group.add_argument("--name", help="the model's name; default: that of the file")
     group.add_argument("--labels", metavar="FILE", help="one label a line; default: labels.txt beside the file, or its metadata")
     group.add_argument("--scale", help="1/255, -1..1, 0..1, imagenet, none or a number; needed if the file does not say it")
@@ -104,6 +107,7 @@ def _choices_parser() -> argparse.ArgumentParser:
     group.add_argument("--layout", choices=["nhwc", "nchw"], help="order of the graph's dimensions; default: as its shape says")
     group.add_argument("--channel-order", choices=["rgb", "bgr"], help="default: rgb")
     group.add_argument("--resize", choices=["center_crop", "stretch"], help="default: center_crop")
+    group.add_argument("--output", metavar="NAME", help="the output with the classes, for a model with several outputs")
     group.add_argument("--activation", choices=["softmax", "sigmoid", "none"], help="for a model that gives logits")
     group.add_argument("--threshold", type=float, help="results are confident from here on, 0 to 1")
     return parser
