@@ -106,14 +106,17 @@ def find_choice(spec: ModelSpec, batch_sizes: Sequence[int], folder: Path) -> tu
     with ExitStack() as stack:
         try:
             stack.enter_context(file_lock(folder / "lock", lambda: None))
+            is_locked = True
         except OSError as error:
-            logger.warning("%s: the cache of converted models cannot be used: %s", spec.name, error)
+            logger.warning("%s: the converted model is not kept: %s", spec.name, error)
+            is_locked = False
         found = cache.read()  # another process may have converted it meanwhile
         if found is not None:
             return found
         began = time.monotonic()
         converted = _convert(spec, batch_sizes)
-        cache.write(converted)
+        if is_locked:  # two writers at once would write to one file
+            cache.write(converted)
     choice = Choice(**asdict(converted.choice) | {"reason": f"{converted.choice.reason}; took {time.monotonic() - began:.0f} s"})
     return choice, ConcurrentGraph(converted.graph, usable_cores()) if converted.graph else None
 
