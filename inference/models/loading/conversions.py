@@ -4,8 +4,8 @@
     FOLDER/KEY.tflite   the graph, if LiteRT runs the model
     FOLDER/lock         held by the process that converts a model
 
-The key covers everything that the choice depends on: the model, its settings, the versions of the libraries, the CPU, the number
-of threads and the batch sizes. TensorFlow converts and measures in a process of its own, which then ends.
+The key covers everything that the choice depends on: the model, its settings, the versions of the libraries and of the service,
+the CPU, the number of threads and the batch sizes. TensorFlow converts and measures in a process of its own, which then ends.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from inference import __version__
 from inference.errors import ConfigurationError
 from inference.models.digests import file_sha256
 from inference.models.loading.concurrent_graph import ConcurrentGraph
@@ -177,11 +178,15 @@ class _Cache:
 
 
 def _delete_old(folder: Path, model: str) -> None:
-    """Delete the entries of this model's name beyond those used last."""
+    """Delete the entries of this model's name beyond those used last, and what a process left that was killed while it wrote."""
     entries = [record for record in folder.glob("*.json") if _model_of(record) in {model, None}]
     for record in sorted(entries, key=lambda record: record.stat().st_mtime, reverse=True)[_KEPT_ENTRIES:]:
         record.unlink(missing_ok=True)
         record.with_suffix(".tflite").unlink(missing_ok=True)
+    keys = {record.stem for record in folder.glob("*.json")}
+    for file in folder.glob("*.tflite*"):
+        if file.name.strip(".").partition(".")[0] not in keys:
+            file.unlink(missing_ok=True)
 
 
 def _model_of(record: Path) -> str | None:
@@ -195,6 +200,7 @@ def _key(spec: ModelSpec, batch_sizes: Sequence[int]) -> str:
     covered = {
         "settings": spec.model_dump(mode="json", exclude=set(_WITHOUT_EFFECT)),
         "packages": {name: _version(name) for name in _PACKAGES},
+        "service": __version__,
         "cpu": _cpu(),
         "threads": usable_cores(),
         "batch_sizes": list(batch_sizes),

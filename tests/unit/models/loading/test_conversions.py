@@ -164,6 +164,7 @@ def test_a_graph_that_litert_cannot_read_is_made_again(
 
 OTHERS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "version": lambda patch: patch.setattr(conversions, "_version", lambda package: f"{package} 99"),
+    "version of the service": lambda patch: patch.setattr(conversions, "__version__", "0.0.1"),
     "CPU": lambda patch: patch.setattr(conversions, "_cpu", lambda: ["another CPU"]),
     "number of threads": lambda patch: patch.setattr(conversions, "usable_cores", lambda: 1),
 }
@@ -255,6 +256,15 @@ def test_four_entries_of_one_name_are_kept(spec: ModelSpec, models: Path, conver
     names = [json.loads(record.read_text(encoding="utf-8"))["model"] for record in folder_of(spec).glob("*.json")]
     assert sorted(names) == ["another", "net", "net", "net", "net"]
     assert len(list(folder_of(spec).glob("*.tflite"))) == 5
+
+
+def test_what_an_interrupted_write_left_is_deleted(spec: ModelSpec, converted: Conversions) -> None:
+    folder_of(spec).mkdir()
+    for name in ("1234.tflite", ".1234.tflite.part"):
+        (folder_of(spec) / name).write_bytes(b"half of a graph")
+    find(spec)
+    assert sorted(file.suffix for file in folder_of(spec).iterdir()) == ["", ".json", ".tflite"]
+    assert find(spec)[1].startswith("from the cache")
 
 
 def test_of_several_that_start_at_once_one_converts(spec: ModelSpec, converted: Conversions) -> None:
