@@ -16,12 +16,11 @@ import orjson
 from inference.errors import ConfigurationError
 from inference.models.inspection.description import Choices
 from inference.settings import Settings
-from inference.settings.installation import COMMAND
+from inference.settings.installation import APPLICATION, COMMAND
 
 if TYPE_CHECKING:
     from inference.launcher.served_files import NamedModel, ServedFiles
 
-_ROOT = Path(__file__).parent.parent.parent
 _SIZE = re.compile(r"([1-9]\d{0,4})x([1-9]\d{0,4})")
 _WHERE = "a file, a SavedModel's folder, a folder with a model.yaml, or s3://BUCKET/KEY"
 _SERVE_EXAMPLES = """examples:
@@ -177,7 +176,7 @@ def _read(options: argparse.Namespace, settings: Settings) -> tuple[ServedFiles,
     from inference.launcher.served_files import ServedFiles  # noqa: PLC0415 as above
 
     # the processes that read the models find this code from any working directory
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(APPLICATION), os.environ.get("PYTHONPATH"))))
     files = ServedFiles(settings)
     choices = Choices(**{each.name: getattr(options, each.name) for each in fields(Choices)})
     return files, files.read_all(options.models, choices)

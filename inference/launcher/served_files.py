@@ -87,7 +87,7 @@ class ServedFiles:
                 raise ConfigurationError(f"there is no file {name}")
             if path.suffix.lower() != _ARCHIVE:
                 _check(lambda: check_suffix(path), name)
-            self.allowed += [path.parent, path.resolve()]  # the file itself may be a link to another folder
+            self.allowed.append(path.resolve())  # not its folder, which may be a home: commands may name all that is allowed
         return self._read_file(location, choices)
 
     def _read_folder(self, folder: Path, choices: Choices) -> NamedModel:

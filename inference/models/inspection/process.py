@@ -96,8 +96,8 @@ def _install(package: str | None) -> str:
 
 
 def _last_line(output: bytes) -> str:
-    """Return the last line: libraries may have written others before it."""
-    return (output.decode(errors="replace").strip().splitlines() or [""])[-1]
+    """Return the last line: libraries may have written others before it. Labels may have Unicode's line separators."""
+    return output.strip().rpartition(b"\n")[2].decode(errors="replace")
 
 
 def _first_line(error: Exception) -> str:

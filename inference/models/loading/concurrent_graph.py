@@ -7,7 +7,7 @@ end of the batch, and one that is slow gets fewer chunks. Each also needs memory
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -50,8 +50,10 @@ class ConcurrentGraph:
         """
         if self.input_shapes[0][0] is not None or len(batch) < self._count * _CHUNK_IMAGES:
             return self._whole(batch)
-        chunks = [batch[begin : begin + _CHUNK_IMAGES] for begin in range(0, len(batch), _CHUNK_IMAGES)]
-        return np.concatenate(list(self._pool.map(self._run, chunks)))
+        begins = range(0, len(batch), _CHUNK_IMAGES)
+        chunks = [self._pool.submit(self._run, batch[begin : begin + _CHUNK_IMAGES]) for begin in begins]
+        wait(chunks)  # all of them, even if one fails: the caller overwrites the batch, and the next may need any interpreter
+        return np.concatenate([chunk.result() for chunk in chunks])
 
     def _run(self, chunk: NDArray[Any]) -> NDArray[np.float32]:
         graph = self._idle.get()

@@ -4,8 +4,8 @@
     FOLDER/KEY.tflite   the graph, if LiteRT runs the model
     FOLDER/lock         held by the process that converts a model
 
-The key covers everything that the choice depends on: the model, its settings, the versions of the libraries, the CPU, the number
-of threads and the batch sizes. TensorFlow converts and measures in a process of its own, which then ends.
+The key covers everything that the choice depends on: the model, its settings, the versions of the libraries and of the service,
+the CPU, the number of threads and the batch sizes. TensorFlow converts and measures in a process of its own, which then ends.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from inference import __version__
 from inference.errors import ConfigurationError
 from inference.models.digests import file_sha256
 from inference.models.loading.concurrent_graph import ConcurrentGraph
@@ -107,14 +108,17 @@ def find_choice(spec: ModelSpec, batch_sizes: Sequence[int], folder: Path) -> tu
     with ExitStack() as stack:
         try:
             stack.enter_context(file_lock(folder / "lock", lambda: None))
+            is_locked = True
         except OSError as error:
-            logger.warning("%s: the cache of converted models cannot be used: %s", spec.name, error)
+            logger.warning("%s: the converted model is not kept: %s", spec.name, error)
+            is_locked = False
         found = cache.read()  # another process may have converted it meanwhile
         if found is not None:
             return found
         began = time.monotonic()
         converted = _convert(spec, batch_sizes)
-        cache.write(converted)
+        if is_locked:  # two writers at once would write to one file
+            cache.write(converted)
     choice = Choice(**asdict(converted.choice) | {"reason": f"{converted.choice.reason}; took {time.monotonic() - began:.0f} s"})
     return choice, ConcurrentGraph(converted.graph, usable_cores()) if converted.graph else None
 
@@ -175,11 +179,15 @@ class _Cache:
 
 
 def _delete_old(folder: Path, model: str) -> None:
-    """Delete the entries of this model's name beyond those used last."""
+    """Delete the entries of this model's name beyond those used last, and what a process left that was killed while it wrote."""
     entries = [record for record in folder.glob("*.json") if _model_of(record) in {model, None}]
     for record in sorted(entries, key=lambda record: record.stat().st_mtime, reverse=True)[_KEPT_ENTRIES:]:
         record.unlink(missing_ok=True)
         record.with_suffix(".tflite").unlink(missing_ok=True)
+    keys = {record.stem for record in folder.glob("*.json")}
+    for file in folder.glob("*.tflite*"):
+        if file.name.strip(".").partition(".")[0] not in keys:
+            file.unlink(missing_ok=True)
 
 
 def _model_of(record: Path) -> str | None:
@@ -194,6 +202,7 @@ def _key(spec: ModelSpec, batch_sizes: Sequence[int]) -> str:
         "settings": spec.model_dump(mode="json", exclude=set(_WITHOUT_EFFECT)),
         "files": {key: file.sha256 for key, file in spec.local_files.items()},
         "packages": {name: _version(name) for name in _PACKAGES},
+        "service": __version__,
         "cpu": _cpu(),
         "threads": usable_cores(),
         "batch_sizes": list(batch_sizes),

@@ -13,8 +13,11 @@ from support.model_files import network, rescaled, save_onnx
 
 import server
 from inference.launcher.model_commands import join_scale
+from inference.launcher.served_files import ServedFiles
 from inference.models.describing import read_folder
-from inference.models.inspection.description import model_name
+from inference.models.inspection.description import Choices, model_name
+from inference.settings import Settings
+from inference.settings.installation import APPLICATION
 
 Captured = pytest.CaptureFixture[str]
 
@@ -286,3 +289,14 @@ def test_check_times_a_model_with_each_runtime_and_classifies_a_photo(saved: Pat
             (guess["confidence"] for guess in trial["top"]), reverse=True
         )
     assert [guess["label"] for guess in chosen["top"]] == [guess["label"] for guess in other["top"]]
+
+
+def test_a_served_file_allows_no_other_file_of_its_folder(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands over HTTP may name each allowed file, and the folder may be a home."""
+    monkeypatch.setenv("PYTHONPATH", str(APPLICATION))
+    take(saved, "scaled.keras", labels="a\nb\nc\n")
+    files = ServedFiles(Settings())
+    files.read("scaled.keras", Choices())
+    here = Path.cwd()
+    assert not any(here.is_relative_to(folder.resolve()) for folder in files.allowed)
+    assert {here / "scaled.keras", here / "labels.txt"} <= set(files.allowed)

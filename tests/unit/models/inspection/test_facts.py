@@ -273,3 +273,8 @@ def test_another_process_reads_the_file_without_tensorflow(tmp_path: Path) -> No
     (tmp_path / "net.h5").write_bytes(b"no model")
     with pytest.raises(ConfigurationError, match=r"^is not an H5 file$"):
         inspect_file(tmp_path / "net.h5", DEFAULT_LIMITS)
+
+
+def test_another_process_tells_labels_with_line_separators_of_unicode(tmp_path: Path) -> None:
+    save_onnx(tmp_path / "net.onnx", names='["rose", "tu\u2028lip", "dai\x85sy"]')
+    assert inspect_file(tmp_path / "net.onnx", DEFAULT_LIMITS).labels == ("rose", "tu\u2028lip", "dai\x85sy")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import Any
 
 import keras
@@ -60,3 +61,32 @@ def test_a_fixed_batch_is_not_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(concurrent_graph, "LiteGraph", Meeting)
     monkeypatch.setattr(Meeting, "input_shapes", ((16, 1),))
     assert ConcurrentGraph(b"", 2)(np.zeros((16, 1))).tolist() == [[2.0]] * 16
+
+
+class Failing:
+    """A graph that refuses the image 0, and takes long for others."""
+
+    input_shapes = ((None, 1),)
+    running = 0
+
+    def __init__(self, _model: bytes, threads: int) -> None:
+        pass
+
+    def __call__(self, batch: NDArray[Any]) -> NDArray[Any]:
+        Failing.running += 1
+        if not batch.all():
+            Failing.running -= 1
+            raise RuntimeError("no zeros")
+        time.sleep(0.2)
+        Failing.running -= 1
+        return batch
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_no_chunk_runs_any_more_once_a_failure_is_raised(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
+    """Its images would change under it, and its interpreter may be the one of the next batch."""
+    monkeypatch.setattr(concurrent_graph, "LiteGraph", Failing)
+    images = np.arange(12, dtype=np.float32).reshape(12, 1)
+    with pytest.raises(RuntimeError, match="no zeros"):
+        ConcurrentGraph(b"", threads)(images)
+    assert Failing.running == 0
