@@ -88,6 +88,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(run=_run_everything)
     commands = parser.add_subparsers(metavar="COMMAND")
 
+    _add_services(commands, shared, address)
+    _add_maintenance(commands, shared)
+    return parser
+
+
+def _add_services(commands: Any, shared: argparse.ArgumentParser, address: argparse.ArgumentParser) -> None:
+    """Add the commands that serve models, and those that run one part of the service."""
     serve, models = add_commands(commands, shared, address)
     serve.set_defaults(run=_serve)
     models.set_defaults(run=_models)
@@ -97,6 +104,14 @@ def _parser() -> argparse.ArgumentParser:
     relay.set_defaults(run=_run_relay)
     broker = commands.add_parser("broker", parents=[shared], help="the embedded broker alone")
     broker.set_defaults(run=_run_broker)
+    # No argument begins with this prefix, so that options are arguments too, which Celery reads.
+    celery = commands.add_parser("celery", help="a command of Celery: worker, flower, inspect", add_help=False, prefix_chars="\0")
+    celery.add_argument("arguments", nargs=argparse.REMAINDER)
+    celery.set_defaults(run=_run_celery)
+
+
+def _add_maintenance(commands: Any, shared: argparse.ArgumentParser) -> None:
+    """Add the commands that show, check or change what is stored."""
     check = commands.add_parser("check-config", parents=[shared], help="check a configuration and show the effective settings")
     check.add_argument("file", type=Path, nargs="?", help="the configuration")
     check.set_defaults(run=_check_config)
@@ -114,11 +129,6 @@ def _parser() -> argparse.ArgumentParser:
     dead.add_argument("task_ids", nargs="*", metavar="ID")
     dead.add_argument("--limit", type=_positive, default=1000, metavar="N", help="list the oldest N; default 1000")
     dead.set_defaults(run=_dead_letters)
-    # No argument begins with this prefix, so that options are arguments too, which Celery reads.
-    celery = commands.add_parser("celery", help="a command of Celery: worker, flower, inspect", add_help=False, prefix_chars="\0")
-    celery.add_argument("arguments", nargs=argparse.REMAINDER)
-    celery.set_defaults(run=_run_celery)
-    return parser
 
 
 def _positive(text: str) -> int:
