@@ -15,7 +15,7 @@ SERVE = $(if $(MODEL),serve "$(MODEL)" $(if $(LABELS),--labels "$(LABELS)"))
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run flower test test-fast lint format wheel services services-stop services-status bench bench-peers overload clean
+.PHONY: help run flower test test-fast lint format openapi wheel services services-stop services-status bench bench-peers overload clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -49,6 +49,10 @@ format: $(VENV)/.installed-dev ## format the code, and fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+openapi: $(VENV)/.installed ## write the description of the API, docs/openapi.json, from the code
+	$(BIN)/python -m api.openapi > docs/openapi.json.new
+	mv docs/openapi.json.new docs/openapi.json
+
 wheel: $(VENV)/.installed-dev ## build the wheel, in dist/: the service for machines without a clone
 	$(BIN)/python -m build --wheel --outdir dist .
 
@@ -74,7 +78,7 @@ overload: $(VENV)/.installed-dev ## send more requests than it can do; accepted 
 
 clean: ## remove all that these targets created, the service's data too
 	@test ! -d build/services || $(SERVICES) stop
-	rm -rf $(VENV) build data dist .coverage .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build data dist .coverage .schemathesis .pytest_cache .mypy_cache .ruff_cache
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "error: Python 3.11, 3.12 or 3.13 is needed; name one with make PYTHON=/path/to/python" >&2; exit 1; }

@@ -54,6 +54,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(join_scale(sys.argv[1:] if arguments is None else arguments))
     try:
         return int(options.run(options))
+    except KeyboardInterrupt:  # while files are read; later, the signal stops the service in order
+        return 130
     except ConfigurationError as error:
         print(f"error: {error.detail}", file=sys.stderr)
         return 2
@@ -86,6 +88,13 @@ def _parser() -> argparse.ArgumentParser:
     parser.set_defaults(run=_run_everything)
     commands = parser.add_subparsers(metavar="COMMAND")
 
+    _add_services(commands, shared, address)
+    _add_maintenance(commands, shared)
+    return parser
+
+
+def _add_services(commands: Any, shared: argparse.ArgumentParser, address: argparse.ArgumentParser) -> None:
+    """Add the commands that serve models, and those that run one part of the service."""
     serve, models = add_commands(commands, shared, address)
     serve.set_defaults(run=_serve)
     models.set_defaults(run=_models)
@@ -95,6 +104,14 @@ def _parser() -> argparse.ArgumentParser:
     relay.set_defaults(run=_run_relay)
     broker = commands.add_parser("broker", parents=[shared], help="the embedded broker alone")
     broker.set_defaults(run=_run_broker)
+    # No argument begins with this prefix, so that options are arguments too, which Celery reads.
+    celery = commands.add_parser("celery", help="a command of Celery: worker, flower, inspect", add_help=False, prefix_chars="\0")
+    celery.add_argument("arguments", nargs=argparse.REMAINDER)
+    celery.set_defaults(run=_run_celery)
+
+
+def _add_maintenance(commands: Any, shared: argparse.ArgumentParser) -> None:
+    """Add the commands that show, check or change what is stored."""
     check = commands.add_parser("check-config", parents=[shared], help="check a configuration and show the effective settings")
     check.add_argument("file", type=Path, nargs="?", help="the configuration")
     check.set_defaults(run=_check_config)
@@ -112,11 +129,6 @@ def _parser() -> argparse.ArgumentParser:
     dead.add_argument("task_ids", nargs="*", metavar="ID")
     dead.add_argument("--limit", type=_positive, default=1000, metavar="N", help="list the oldest N; default 1000")
     dead.set_defaults(run=_dead_letters)
-    # No argument begins with this prefix, so that options are arguments too, which Celery reads.
-    celery = commands.add_parser("celery", help="a command of Celery: worker, flower, inspect", add_help=False, prefix_chars="\0")
-    celery.add_argument("arguments", nargs=argparse.REMAINDER)
-    celery.set_defaults(run=_run_celery)
-    return parser
 
 
 def _positive(text: str) -> int:

@@ -79,11 +79,15 @@ class ModelRef:
         return {"name": self.name, "version": self.version, "digest": self.digest}
 
 
+#: No model has as many classes, and orjson has no integers of more than 64 bits.
+MAX_TOP_K = 2**31 - 1
+
+
 @dataclass(frozen=True)
 class AnswerOptions:
     """Parts of the result that a request asks for; orjson serializes it directly."""
 
-    #: number of classes in `top`; None: as the model's description says
+    #: number of classes in `top`, at most `MAX_TOP_K`; None: as the model's description says
     top_k: int | None = None
     #: whether answers of HTTP have the vector `prediction`; documents of sinks always have it
     prediction: bool = True

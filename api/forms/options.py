@@ -11,7 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from api.forms.known_fields import OPTION_NAMES
 from inference.array_metadata import parse_dtype, parse_shape
 from inference.broker import HIGHEST_PRIORITY, USUAL_PRIORITY
-from inference.domain import AnswerOptions
+from inference.domain import MAX_TOP_K, AnswerOptions
 from inference.errors import InvalidMetadata, InvalidRequest, shown
 from inference.ids import read_request_id
 
@@ -21,8 +21,6 @@ Options = Mapping[str, Any]
 _MAX_NUMBER_LENGTH = 100
 #: Maximum characters of a text, and maximum names of a list.
 _MAX_SINKS_LENGTH = 1000
-#: No model has as many classes; larger numbers mean the same.
-_MAX_TOP_K = 2**31 - 1
 _BOOLEAN = TypeAdapter(bool)
 
 
@@ -156,7 +154,7 @@ def read_top_k(value: Any) -> int | None:
             field="metadata.top_k",
             expected="a whole number from 1; more than the model has classes means all of them",
         )
-    return int(min(number, _MAX_TOP_K))
+    return int(min(number, MAX_TOP_K))
 
 
 def read_prediction(value: Any) -> bool:

@@ -17,6 +17,8 @@ from inference.status.collect import OK, fault_of
 
 blueprint = Blueprint("health", __name__)
 
+_DOCUMENTATION = {"GET /openapi.json, /docs": "the description of the API, for programs and for browsers"}
+
 
 @blueprint.get("/")
 def index() -> Response:
@@ -39,6 +41,7 @@ def index() -> Response:
                     "DELETE /tasks/{task_id}": "cancel a task",
                     "POST /inference_service_controller": "change a model, the served model or the ensemble mode",
                     "GET /health/live, /health/ready": "probes",
+                    **(_DOCUMENTATION if services.settings.api.docs else {}),
                 }
             ),
         }

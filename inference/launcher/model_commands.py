@@ -16,12 +16,11 @@ import orjson
 from inference.errors import ConfigurationError
 from inference.models.inspection.description import Choices
 from inference.settings import Settings
-from inference.settings.installation import COMMAND
+from inference.settings.installation import APPLICATION, COMMAND
 
 if TYPE_CHECKING:
     from inference.launcher.served_files import NamedModel, ServedFiles
 
-_ROOT = Path(__file__).parent.parent.parent
 _SIZE = re.compile(r"([1-9]\d{0,4})x([1-9]\d{0,4})")
 _WHERE = "a file, a SavedModel's folder, a folder with a model.yaml, or s3://BUCKET/KEY"
 _SERVE_EXAMPLES = """examples:
@@ -33,6 +32,7 @@ _SERVE_EXAMPLES = """examples:
   server.py serve s3://models/flowers.keras           in the MinIO of the settings
 
 Nothing is guessed in silence: if the file does not say how pixels are scaled, name it (--scale).
+Tasks, results and converted models are kept in data_dir, which the start prints; INFERENCE_DATA_DIR=FOLDER names another.
 """
 _CHECK_EXAMPLES = """examples:
   server.py models check flowers.keras --image rose.jpg
@@ -96,7 +96,9 @@ def _with_command(examples: str) -> str:
 
 def _choices_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(add_help=False)
-    group = parser.add_argument_group("description of a file without a model.yaml (docs/models.md has the keys)")
+    group = parser.add_argument_group(
+        "description of files without a model.yaml, the same for each of several (docs/models.md has the keys)"
+    )
     group.add_argument("--name", help="the model's name; default: that of the file")
     group.add_argument("--labels", metavar="FILE", help="one label a line; default: labels.txt beside the file, or its metadata")
     group.add_argument("--scale", help="1/255, -1..1, 0..1, imagenet, none or a number; needed if the file does not say it")
@@ -104,6 +106,7 @@ def _choices_parser() -> argparse.ArgumentParser:
     group.add_argument("--layout", choices=["nhwc", "nchw"], help="order of the graph's dimensions; default: as its shape says")
     group.add_argument("--channel-order", choices=["rgb", "bgr"], help="default: rgb")
     group.add_argument("--resize", choices=["center_crop", "stretch"], help="default: center_crop")
+    group.add_argument("--output", metavar="NAME", help="the output with the classes, for a model with several outputs")
     group.add_argument("--activation", choices=["softmax", "sigmoid", "none"], help="for a model that gives logits")
     group.add_argument("--threshold", type=float, help="results are confident from here on, 0 to 1")
     return parser
@@ -173,7 +176,7 @@ def _read(options: argparse.Namespace, settings: Settings) -> tuple[ServedFiles,
     from inference.launcher.served_files import ServedFiles  # noqa: PLC0415 as above
 
     # the processes that read the models find this code from any working directory
-    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(_ROOT), os.environ.get("PYTHONPATH"))))
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(APPLICATION), os.environ.get("PYTHONPATH"))))
     files = ServedFiles(settings)
     choices = Choices(**{each.name: getattr(options, each.name) for each in fields(Choices)})
     return files, files.read_all(options.models, choices)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -61,7 +62,13 @@ class ServedFiles:
         """Describe the models; the choices are for each of them. Raises the errors of `read`."""
         if len(names) > 1 and (choices.name or choices.labels):
             raise ConfigurationError("--name and --labels are for one model; a labels.txt beside each file is found")
-        return [self.read(name, choices) for name in names]
+        models = [self.read(name, choices) for name in names]
+        counted = Counter(spec.name for model in models for spec in model.specs)
+        if repeated := [name for name, count in counted.items() if count > 1]:
+            raise ConfigurationError(
+                f"several models are named {repeated[0]}; rename a file, or write a model.yaml with another name (models init)"
+            )
+        return models
 
     def read(self, name: str, choices: Choices) -> NamedModel:
         """Describe the model in a file, in a folder or at ``s3://BUCKET/KEY``.
@@ -80,7 +87,7 @@ class ServedFiles:
                 raise ConfigurationError(f"there is no file {name}")
             if path.suffix.lower() != _ARCHIVE:
                 _check(lambda: check_suffix(path), name)
-            self.allowed += [path.parent, path.resolve()]  # the file itself may be a link to another folder
+            self.allowed.append(path.resolve())  # not its folder, which may be a home: commands may name all that is allowed
         return self._read_file(location, choices)
 
     def _read_folder(self, folder: Path, choices: Choices) -> NamedModel:

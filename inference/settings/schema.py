@@ -100,6 +100,8 @@ class ApiSettings(Section):
     allowed_hosts: tuple[AllowedHost, ...] = ()
     #: origins of web pages that may use the API in a browser; `*`: any; none: only pages of the API's own origin
     cors_origins: tuple[CorsOrigin, ...] = ()
+    #: serve the API's description: `/openapi.json`, and `/docs` for browsers
+    docs: bool = True
     #: a larger request body is answered with 413, bytes
     max_body_bytes: Count = 32 * 2**20
     #: bytes of request bodies in one process at a time, at least twice `max_body_bytes`; default: 16 times that

@@ -19,7 +19,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from inference.array_metadata import parse_dtype, parse_shape
 from inference.broker import HIGHEST_PRIORITY, USUAL_PRIORITY
-from inference.domain import AnswerOptions, ImageFormat, ImageHeader, QueueItem, TaskSubmission
+from inference.domain import MAX_TOP_K, AnswerOptions, ImageFormat, ImageHeader, QueueItem, TaskSubmission
 from inference.errors import DeadlineExceeded, InferenceError, InvalidMetadata, InvalidRequest, ModelNotFound, shown, shown_name
 from inference.ids import TASK_ID_PATTERN, is_task_id, read_request_id
 from inference.models.spec import ModelSpec
@@ -63,7 +63,7 @@ class _Message(_Strict):
     sinks: list[str] | None = None
     priority: int = Field(default=USUAL_PRIORITY, ge=USUAL_PRIORITY, le=HIGHEST_PRIORITY)
     #: of the answers of HTTP, for each item; see `AnswerOptions`
-    top_k: int | None = Field(default=None, gt=0)
+    top_k: int | None = Field(default=None, gt=0, le=MAX_TOP_K)
     prediction: bool = True
 
     @property

@@ -103,7 +103,7 @@ class InferenceWorker:
             return False
         for model in self.predictor.loaded.values():
             logger.info(
-                "%s is warm: %.1f ms for one image, by %s%s",
+                "%s is warm: %.3g ms for one image, by %s%s",
                 model.model,
                 model.predict_ms,
                 model.runtime,

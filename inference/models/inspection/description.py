@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from inference.errors import ConfigurationError
-from inference.models.inspection.facts import FileFormat, ModelFacts, Size
+from inference.models.inspection.facts import FileFormat, ModelFacts, OutputFacts, Size
 from inference.models.inspection.suffixes import SUFFIXES
 
 _SCALES = """--scale 1/255     values from 0 to 1
@@ -36,6 +36,7 @@ class Choices:
 
     Args:
         size: height and width in pixels, for a model that leaves them open.
+        output: name of the output with the classes, for a model with several.
     """
 
     name: str | None = None
@@ -45,6 +46,7 @@ class Choices:
     layout: str | None = None
     channel_order: str | None = None
     resize: str | None = None
+    output: str | None = None
     activation: str | None = None
     threshold: float | None = None
 
@@ -94,8 +96,14 @@ def describe(facts: ModelFacts, *, file: str, location: str, choices: Choices, l
         ConfigurationError: the file leaves a choice open, or is not the model of one kind of image.
     """
     shape, layout = _image_shape(facts, file, choices)
-    scale, scaling = _scaling(facts, file, choices)
-    output, task, classes = _output(facts, file, choices)
+    found = _chosen_output(facts, file, choices)
+    scale, scaling = _scaling(facts, choices) or ("", "")
+    questions = [] if scale else [_scaling_question(facts, file)]
+    if found.activation not in {None, *_PROBABILITIES} and choices.activation is None:
+        questions.append(_activation_question(found, file))
+    if questions:
+        raise ConfigurationError("\n".join(questions))
+    task, classes = _task(found, file, choices)
     image: dict[str, Any] = {"shape": list(shape)}
     if layout != "nhwc":
         image["layout"] = layout
@@ -108,16 +116,22 @@ def describe(facts: ModelFacts, *, file: str, location: str, choices: Choices, l
     if choices.threshold is not None:
         document["threshold"] = choices.threshold
     document["input"] = image
-    if output is not None:
-        document["output"] = {"activation": output}
+    output = {"name": choices.output, "activation": choices.activation}
+    if any(output.values()):
+        document["output"] = {key: value for key, value in output.items() if value is not None}
     if task is not None:
         document["task"] = task
-    size = "x".join(map(str, shape))
     counted = f"{classes} classes{', several for an image' if task else ''}" if classes else "classes not in the file"
-    ending = f" ({output or facts.activation})" if output or facts.activation else ""
-    order = "" if layout == "nhwc" else f" {layout}"
-    summary = f"{facts.format}, images {size}{order} {facts.input_dtype}, {counted}{ending}, {labels.origin}, {scaling}"
+    size = f"{'x'.join(map(str, shape))}{'' if layout == 'nhwc' else f' {layout}'}"
+    summary = f"{facts.format}, images {size} {facts.input_dtype}, {counted}{_ending(found, choices)}, {labels.origin}, {scaling}"
     return Described(document, classes, summary, scaling)
+
+
+def _ending(found: OutputFacts, choices: Choices) -> str:
+    """Name the output that was chosen, and the function that gives the answers."""
+    name = f" in the output {choices.output}" if choices.output else ""
+    activation = choices.activation or found.activation
+    return f"{name} ({activation})" if activation else name
 
 
 def _image_shape(facts: ModelFacts, file: str, choices: Choices) -> tuple[tuple[int, int, int], str]:
@@ -150,27 +164,30 @@ def _layout(shape: tuple[Size, ...], file_format: FileFormat) -> str:
     return "nhwc"
 
 
-def _scaling(facts: ModelFacts, file: str, choices: Choices) -> tuple[str, str]:
-    """Choose `input.scale`, and say where it is from. Raises ConfigurationError if neither the file nor the user says it."""
+def _scaling(facts: ModelFacts, choices: Choices) -> tuple[str, str] | None:
+    """Choose `input.scale`, and say where it is from; None if neither the file nor the user says it."""
+    found = facts.scaling
+    if choices.scale == "none":
+        return "none", "pixels as they are (--scale)"
     if choices.scale is not None:
-        return (
-            choices.scale,
-            "pixels as they are (--scale)" if choices.scale == "none" else f"pixels scaled by --scale {choices.scale}",
-        )
+        doubt = f", although {found.origin} scales them too" if found is not None and found.fits_pixels else ""
+        return choices.scale, f"pixels scaled by --scale {choices.scale}{doubt}"
     if facts.input_dtype == _PIXEL_TYPE:
         return "none", f"pixels as they are (the input is {facts.input_dtype})"
     if (quantised := _quantised_scale(facts.input_range)) is not None:
         return quantised, f"pixels scaled by {quantised}, as the quantisation of its input says"
-    found = facts.scaling
     if found is not None and found.fits_pixels:
         result = "scales them" if found.low is None or found.high is None else f"makes them {found.low:.3g} to {found.high:.3g}"
         return "none", f"pixels as they are ({found.origin} {result})"
+    return None
+
+
+def _scaling_question(facts: ModelFacts, file: str) -> str:
+    found = facts.scaling
     why = "has no Rescaling or Normalization layer at its input"
     if found is not None:
         why = f"is not made for pixels of 0 to 255: {found.origin} would make them {found.low:.3g} to {found.high:.3g}"
-    raise ConfigurationError(
-        f"{file} {why}; say what it was trained with (in a model.yaml: input.scale):\n  {_SCALES}", field="input.scale"
-    )
+    return f"{file} {why}; say what it was trained with (in a model.yaml: input.scale):\n  {_SCALES}"
 
 
 def _quantised_scale(found: tuple[float, float] | None) -> str | None:
@@ -183,23 +200,50 @@ def _quantised_scale(found: tuple[float, float] | None) -> str | None:
     return None
 
 
-def _output(facts: ModelFacts, file: str, choices: Choices) -> tuple[str | None, str | None, int | None]:
-    """Choose `output.activation` and `task`, and count the classes."""
-    if facts.output_count != 1:
-        raise ConfigurationError(f"{file} has {facts.output_count} outputs; describe it in a model.yaml")
-    if facts.activation not in {None, *_PROBABILITIES} and choices.activation is None:
-        found = "no activation, so it gives logits" if facts.activation == "linear" else f"the activation {facts.activation}"
+def _chosen_output(facts: ModelFacts, file: str, choices: Choices) -> OutputFacts:
+    """Find the output with the classes. Raises ConfigurationError if there are several, and the user names none of them."""
+    outputs = {output.name: output for output in facts.outputs}
+    if choices.output is None and len(facts.outputs) == 1:
+        return facts.outputs[0]
+    if choices.output in outputs:
+        return outputs[choices.output]
+    if choices.output is not None:
+        raise ConfigurationError(f"{file} has no output {choices.output}; it has {', '.join(outputs) or 'none'}")
+    width = max(map(len, outputs), default=0)
+    listed = [f"--output {name:{width}}  {_values(output)}" for name, output in outputs.items()]
+    raise ConfigurationError(
+        f"{file} has {len(facts.outputs)} outputs; say which has the classes (in a model.yaml: output.name):"
+        + "".join(f"\n  {line}" for line in listed),
+        field="output.name",
+    )
+
+
+def _values(output: OutputFacts) -> str:
+    """Describe an output in a list of several."""
+    count = "an unknown number of values" if output.classes is None else f"{output.classes} values"
+    return f"{count} for an image{f', {output.activation}' if output.activation else ''}"
+
+
+def _activation_question(found: OutputFacts, file: str) -> str:
+    ending = "no activation, so it gives logits" if found.activation == "linear" else f"the activation {found.activation}"
+    return (
+        f"{file} ends in {ending}; say what makes probabilities of them (in a model.yaml: output.activation):\n"
+        "  --activation softmax  one class for an image\n"
+        "  --activation sigmoid  one unit for two classes, or several labels for an image\n"
+        "  --activation none     answer the values as they are"
+    )
+
+
+def _task(found: OutputFacts, file: str, choices: Choices) -> tuple[str | None, int | None]:
+    """Choose `task`, and count the classes. Raises ConfigurationError for an activation of probabilities."""
+    if found.activation in _PROBABILITIES and choices.activation in _PROBABILITIES:
         raise ConfigurationError(
-            f"{file} ends in {found}; say what makes probabilities of them (in a model.yaml: output.activation):\n"
-            "  --activation softmax  one class for an image\n"
-            "  --activation sigmoid  one unit for two classes, or several labels for an image\n"
-            "  --activation none     answer the values as they are",
-            field="output.activation",
+            f"{file} ends in a {found.activation} already; leave --activation out", field="output.activation"
         )
-    is_sigmoid = "sigmoid" in {choices.activation, facts.activation if choices.activation is None else None}
-    has_labels = is_sigmoid and facts.classes not in {None, 1}
-    is_binary = is_sigmoid and facts.classes == 1
-    return choices.activation, "multi_label" if has_labels else None, 2 if is_binary else facts.classes
+    is_sigmoid = (choices.activation or found.activation) == "sigmoid"
+    has_labels = is_sigmoid and found.classes not in {None, 1}
+    is_binary = is_sigmoid and found.classes == 1
+    return "multi_label" if has_labels else None, 2 if is_binary else found.classes
 
 
 def _shown(shape: tuple[Size, ...]) -> str:

@@ -21,6 +21,7 @@ _COMMENTS = {
     "input.resize": "center_crop: the central square; stretch: the whole picture",
     "input.dtype": "of the images that the graph gets",
     "input.raw": "arrays are pictures, values 0 to 255; model_ready: values as they are",
+    "output.name": "the output with the classes",
     "output.activation": "makes probabilities of the graph's output",
     "task": "an image has any number of labels",
 }
@@ -34,7 +35,10 @@ _SHOWN_DEFAULTS = {"resize": "center_crop"}
 def model_yaml(described: Described) -> str:
     """Write the text of a model.yaml."""
     document = dict(described.document)
-    document["input"] = _SHOWN_DEFAULTS | dict(document["input"])
+    image = dict(document["input"])
+    for key, default in _SHOWN_DEFAULTS.items():
+        image.setdefault(key, default)
+    document["input"] = image
     comments = _COMMENTS | {"input.scale": described.scaling}
     return _HEADER.format(found=described.summary, command=COMMAND) + "".join(_lines(document, "", comments))
 

@@ -39,6 +39,22 @@ class InputScaling:
         return self.high <= _MAX_SCALED or self.low <= -_MAX_SCALED
 
 
+@dataclass(frozen=True)
+class OutputFacts:
+    """Output of a model.
+
+    Args:
+        name: as `output.name` of a description names it; empty if the file has none.
+        classes: number of values for one image, if the file says so.
+        activation: the function that gives it: `softmax`, `sigmoid`, the name of another one, `linear` for none, or None if
+            it was not found.
+    """
+
+    name: str = ""
+    classes: int | None = None
+    activation: str | None = None
+
+
 #: Largest value of a scaled pixel; a standardised pixel of ImageNet is at most 2.7.
 _MAX_SCALED = 20.0
 
@@ -51,10 +67,6 @@ class ModelFacts:
         input_shapes: for each input, with the batch dimension first.
         input_dtype: NumPy's name of the first input's type.
         input_range: the real values that a quantised input of another type than uint8 stands for.
-        output_count: number of outputs.
-        classes: number of values for one image, if the file says so.
-        activation: the function that gives the output: `softmax`, `sigmoid`, the name of another one, `linear` for none, or
-            None if it was not found.
         scaling: None if none was found.
         labels: of the file's metadata, in class order.
     """
@@ -63,8 +75,6 @@ class ModelFacts:
     input_shapes: tuple[tuple[Size, ...], ...]
     input_dtype: str = "float32"
     input_range: tuple[float, float] | None = None
-    output_count: int = 1
-    classes: int | None = None
-    activation: str | None = None
+    outputs: tuple[OutputFacts, ...] = (OutputFacts(),)
     scaling: InputScaling | None = None
     labels: tuple[str, ...] = ()

@@ -12,7 +12,7 @@ import h5py  # type: ignore[import-untyped]
 from inference.errors import ConfigurationError
 from inference.models.hdf5 import check_h5
 from inference.models.inspection.facts import FileFormat, ModelFacts, Size
-from inference.models.inspection.keras_layers import Layer, find_output, find_scaling, layers_of
+from inference.models.inspection.keras_layers import Layer, find_outputs, find_scaling, layers_of
 from inference.models.unpacking import ModelFileLimits, check_archive, read_member
 
 _CONFIG = "config.json"
@@ -24,7 +24,7 @@ _SHAPE_KEYS = ("batch_shape", "batch_input_shape")
 def read_keras(path: Path, limits: ModelFileLimits) -> ModelFacts:
     """Read a `.keras` file. Raises ConfigurationError."""
     if not zipfile.is_zipfile(path):
-        raise ConfigurationError("is not a Keras 3 file, which is a zip archive")
+        raise ConfigurationError("is not a Keras 3 file, which is a zip archive, or is damaged")
     with zipfile.ZipFile(path) as archive:
         check_archive(archive, limits)
         text = read_member(archive, _CONFIG, max_bytes=_MAX_CONFIG_BYTES)
@@ -50,14 +50,11 @@ def _facts(config: Any, file_format: FileFormat) -> ModelFacts:
         raise ConfigurationError("has a configuration that is not that of a Keras model")
     model = Layer.read(config)
     shapes, dtype = _inputs(model)
-    output = find_output(model)
     return ModelFacts(
         format=file_format,
         input_shapes=shapes,
         input_dtype=dtype,
-        output_count=output.count,
-        classes=output.classes,
-        activation=output.activation,
+        outputs=find_outputs(model),
         scaling=find_scaling(model),
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from inference.models.inspection.facts import InputScaling
+from inference.models.inspection.facts import InputScaling, OutputFacts
 from inference.models.inspection.value_range import PixelRange
 
 #: Layers and operations that change no value, or nothing but the place of one.
@@ -73,13 +73,6 @@ class Layer:
         )
 
 
-@dataclass(frozen=True)
-class Output:
-    count: int = 1
-    classes: int | None = None
-    activation: str | None = None
-
-
 @dataclass
 class _Walk:
     values: PixelRange = field(default_factory=PixelRange)
@@ -100,28 +93,36 @@ def find_scaling(model: Layer) -> InputScaling | None:
     return walk.values.found()
 
 
-def find_output(model: Layer, depth: int = _MAX_DEPTH) -> Output:
-    """Find the activation of the output, and the number of classes, from the last layers."""
+def find_outputs(model: Layer, depth: int = _MAX_DEPTH) -> tuple[OutputFacts, ...]:
+    """Find the name of each output, its activation, and the number of its classes, from the last layers."""
     layers = layers_of(model)
+    ends = _output_layers(model.config.get("output_layers")) or [(layer.name, layer.name) for layer in layers[-1:]]
+    if len({name for name, _ in ends}) < len(ends):
+        ends = [(f"output_{number}", layer) for number, (_, layer) in enumerate(ends)]
+    return tuple(_find_output(layers, name, layer, depth) for name, layer in ends) or (OutputFacts(),)
+
+
+def _find_output(layers: Sequence[Layer], name: str, end: str, depth: int) -> OutputFacts:
+    """Follow the output of the layer `end` back to the layer with the classes."""
     places = {layer.name: place for place, layer in enumerate(layers)}
-    ends = _output_names(model.config.get("output_layers")) or [layer.name for layer in layers[-1:]]
-    if len(ends) != 1 or ends[0] not in places:
-        return Output(count=max(1, len(ends)))
-    activation, reshaped, place = None, None, places[ends[0]]
+    activation, reshaped, place = None, None, places.get(end, -1)
     for _ in layers:  # not for ever, if the configuration has a circle
+        if place < 0:
+            break
         layer = layers[place]
         if layers_of(layer) and depth:
-            inner = find_output(layer, depth - 1)
-            return Output(classes=reshaped or inner.classes, activation=activation or inner.activation)
+            inner = find_outputs(layer, depth - 1)
+            found = inner[0] if len(inner) == 1 else OutputFacts()
+            return OutputFacts(name, reshaped or found.classes, activation or found.activation)
         activation = activation or _activation(layer)
         classes = layer.config.get("units") or layer.config.get("filters")
         if isinstance(classes, int):
-            return Output(classes=reshaped or classes, activation=activation)
+            return OutputFacts(name, reshaped or classes, activation)
         reshaped = reshaped or _target_size(layer)
         place = places.get(layer.inbound[0], -1) if layer.inbound else place - 1
-        if layer.kind not in _AFTER_CLASSES or place < 0:
+        if layer.kind not in _AFTER_CLASSES:
             break
-    return Output(classes=reshaped, activation=activation)
+    return OutputFacts(name, reshaped, activation)
 
 
 def _target_size(layer: Layer) -> int | None:
@@ -220,14 +221,15 @@ def _operand(operand: Any) -> Iterator[tuple[str, Any]]:
             yield "", operand
 
 
-def _output_names(found: Any) -> list[str]:
+def _output_layers(found: Any) -> list[tuple[str, str]]:
+    """Return the name of each output, which is a key of a mapping or that of its layer, and the name of its layer."""
     match found:
-        case [str(name), int(), int()]:
-            return [name]
+        case [str(layer), int(), int()]:
+            return [(layer, layer)]
         case list(items):
-            return [name for item in items for name in _output_names(item)]
+            return [output for item in items for output in _output_layers(item)]
         case dict(items):
-            return [name for item in items.values() for name in _output_names(item)]
+            return [(str(name), layer) for name, item in items.items() for _, layer in _output_layers(item)]
     return []
 
 

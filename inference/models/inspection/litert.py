@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from inference.errors import ConfigurationError
-from inference.models.inspection.facts import FileFormat, InputScaling, ModelFacts
+from inference.models.inspection.facts import FileFormat, InputScaling, ModelFacts, OutputFacts
 from inference.models.inspection.value_range import PixelRange
 from inference.models.labels import read_labels
 from inference.models.unpacking import ModelFileLimits, check_archive, read_member
@@ -33,16 +33,12 @@ def read_litert(path: Path, limits: ModelFileLimits) -> ModelFacts:
         raise ConfigurationError("is not a LiteRT file")
     graph = _Graph(content)
     inputs = [graph.tensor(number) for number in graph.inputs]
-    outputs = [graph.tensor(number) for number in graph.outputs]
-    sizes: Any = outputs[0].ShapeAsNumpy() if outputs else ()
     return ModelFacts(
         format=FileFormat.LITERT,
         input_shapes=tuple(_shape(tensor) for tensor in inputs),
         input_dtype=graph.type_name(inputs[0]) if inputs else "float32",
         input_range=graph.quantised_range(inputs[0]) if inputs else None,
-        output_count=len(outputs),
-        classes=int(sizes[-1]) if np.size(sizes) else None,
-        activation=graph.activation(),
+        outputs=tuple(graph.output(number) for number in graph.outputs),
         scaling=graph.scaling() if inputs else None,
         labels=_packed_labels(path, limits),
     )
@@ -76,9 +72,23 @@ class _Graph:
         scale, zero_point = float(found.Scale(0)), int(found.ZeroPoint(0))
         return (-128 - zero_point) * scale, (127 - zero_point) * scale
 
-    def activation(self) -> str | None:
-        """Find the activation that gives the first output."""
-        wanted = self.outputs[0]
+    def output(self, number: int) -> OutputFacts:
+        """Describe an output by the number of its tensor."""
+        sizes: Any = self.tensor(number).ShapeAsNumpy()
+        return OutputFacts(self._output_name(number), int(sizes[-1]) if np.size(sizes) else None, self._activation(number))
+
+    def _output_name(self, number: int) -> str:
+        """Return the output's name in the file's only signature, or that of its tensor if it has none or several."""
+        if self._model.SignatureDefsLength() == 1:
+            signature = self._model.SignatureDefs(0)
+            named = [signature.Outputs(place) for place in range(signature.OutputsLength())]
+            for tensor in named:
+                if tensor.TensorIndex() == number:
+                    return str(tensor.Name().decode())
+        return str(self.tensor(number).Name().decode())
+
+    def _activation(self, wanted: int) -> str | None:
+        """Find the activation that gives an output."""
         for step in reversed(self._steps):
             if wanted not in step.OutputsAsNumpy():
                 continue

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from inference.models.inspection.facts import FileFormat, ModelFacts
+from inference.models.inspection.facts import FileFormat, ModelFacts, OutputFacts
 from inference.models.inspection.suffixes import onnx_file
 from inference.models.unpacking import ModelFileLimits
 
@@ -28,14 +28,15 @@ def read_onnx(path: Path, limits: ModelFileLimits) -> ModelFacts:
     inside = onnx_file(path) if path.is_dir() else None
     file = OnnxFile.open(inside or path, limits.max_bytes, has_folder=inside is not None)
     kind = next(iter(file.input_types), "")
-    last = next(iter(file.output_shapes), ())
+    outputs = zip(file.output_names, file.output_shapes, strict=True)
     return ModelFacts(
         format=FileFormat.ONNX,
         input_shapes=tuple(file.input_shapes),
         input_dtype=_DTYPES.get(kind, kind.removeprefix("tensor(").removesuffix(")")),
-        output_count=len(file.output_names),
-        classes=last[1] if len(last) == _OUTPUT_RANK else None,
-        activation=_ACTIVATIONS.get(file.last_operation(0)) if file.output_names else None,
+        outputs=tuple(
+            OutputFacts(name, shape[1] if len(shape) == _OUTPUT_RANK else None, _ACTIVATIONS.get(file.last_operation(number)))
+            for number, (name, shape) in enumerate(outputs)
+        ),
         labels=labels_of(file.metadata),
     )
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import subprocess
 import sys
 import zipfile
@@ -58,6 +59,8 @@ def read_facts(path: Path, limits: ModelFileLimits) -> ModelFacts:
         raise
     except ImportError as error:
         raise ConfigurationError(f"needs {error.name}, which is not installed{_install(error.name)}") from error
+    except struct.error as error:  # of LiteRT's reader, beyond the end
+        raise ConfigurationError("is damaged, or its end is missing") from error
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise ConfigurationError(f"cannot be read: {_first_line(error)}") from error
     except Exception as error:  # a library's error for a damaged file may be of any type
@@ -93,8 +96,8 @@ def _install(package: str | None) -> str:
 
 
 def _last_line(output: bytes) -> str:
-    """Return the last line: libraries may have written others before it."""
-    return (output.decode(errors="replace").strip().splitlines() or [""])[-1]
+    """Return the last line: libraries may have written others before it. Labels may have Unicode's line separators."""
+    return output.strip().rpartition(b"\n")[2].decode(errors="replace")
 
 
 def _first_line(error: Exception) -> str:

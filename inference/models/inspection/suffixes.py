@@ -8,6 +8,8 @@ from inference.errors import ConfigurationError
 
 #: Suffixes of files that hold a whole model.
 SUFFIXES = (".keras", ".h5", ".hdf5", ".tflite", ".onnx")
+#: Files that a message names.
+_MAX_NAMED = 5
 _GRAPH_FILE = "saved_model.pb"
 _KINDS = "a *.keras, *.h5, *.tflite or *.onnx file, or a SavedModel's folder or .zip"
 _TORCH = "is a PyTorch file, which holds code; export the model with torch.onnx.export, and serve the *.onnx file"
@@ -35,7 +37,9 @@ def check_suffix(path: Path) -> str:
             return ""
         if onnx_file(path) is not None:
             return ".onnx"
-        raise ConfigurationError("is a folder without a model.yaml, and not a SavedModel, which has a saved_model.pb")
+        raise ConfigurationError(
+            f"is a folder without a model.yaml, and not a SavedModel, which has a saved_model.pb{_files_advice(path)}"
+        )
     suffix = path.suffix.lower()
     if suffix not in SUFFIXES:
         raise ConfigurationError(_ADVICE.get(suffix, f"is not a model: serve {_KINDS}"))
@@ -46,6 +50,12 @@ def onnx_file(folder: Path) -> Path | None:
     """Find the only ONNX file of a folder, whose weights may be in other files beside it."""
     found = [path for path in folder.iterdir() if path.suffix.lower() == ".onnx"]
     return found[0] if len(found) == 1 else None
+
+
+def _files_advice(folder: Path) -> str:
+    """Name the model files of a folder, one of which was meant."""
+    found = sorted(path.name for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    return f"; name a file in it: {', '.join(found[:_MAX_NAMED])}" if found else ""
 
 
 def _has_graph(folder: Path) -> bool:

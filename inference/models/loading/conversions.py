@@ -4,8 +4,8 @@
     FOLDER/KEY.tflite   the graph, if LiteRT runs the model
     FOLDER/lock         held by the process that converts a model
 
-The key covers everything that the choice depends on: the model, its settings, the versions of the libraries, the CPU, the number
-of threads and the batch sizes. TensorFlow converts and measures in a process of its own, which then ends.
+The key covers everything that the choice depends on: the model, its settings, the versions of the libraries and of the service,
+the CPU, the number of threads and the batch sizes. TensorFlow converts and measures in a process of its own, which then ends.
 """
 
 from __future__ import annotations
@@ -27,10 +27,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+from inference import __version__
 from inference.errors import ConfigurationError
 from inference.models.digests import file_sha256
+from inference.models.loading.concurrent_graph import ConcurrentGraph
 from inference.models.loading.fixed_batches import for_any_size
-from inference.models.loading.litert import LiteGraph
 from inference.models.loading.model import LITE, LoadedModel
 from inference.models.predictor.protocol import Failed
 from inference.models.spec import ModelSpec
@@ -90,7 +91,7 @@ class _Entry:
     graph_sha256: str
 
 
-def find_choice(spec: ModelSpec, batch_sizes: Sequence[int], folder: Path) -> tuple[Choice, LiteGraph | None]:
+def find_choice(spec: ModelSpec, batch_sizes: Sequence[int], folder: Path) -> tuple[Choice, ConcurrentGraph | None]:
     """Find what runs the model of `spec` on this host's CPU, and its graph if that is LiteRT; convert it if nobody has.
 
     One process of the host converts at a time, so that none disturbs another's measurement. A cache that cannot be written is
@@ -107,19 +108,22 @@ def find_choice(spec: ModelSpec, batch_sizes: Sequence[int], folder: Path) -> tu
     with ExitStack() as stack:
         try:
             stack.enter_context(file_lock(folder / "lock", lambda: None))
+            is_locked = True
         except OSError as error:
-            logger.warning("%s: the cache of converted models cannot be used: %s", spec.name, error)
+            logger.warning("%s: the converted model is not kept: %s", spec.name, error)
+            is_locked = False
         found = cache.read()  # another process may have converted it meanwhile
         if found is not None:
             return found
         began = time.monotonic()
         converted = _convert(spec, batch_sizes)
-        cache.write(converted)
+        if is_locked:  # two writers at once would write to one file
+            cache.write(converted)
     choice = Choice(**asdict(converted.choice) | {"reason": f"{converted.choice.reason}; took {time.monotonic() - began:.0f} s"})
-    return choice, LiteGraph(converted.graph, usable_cores()) if converted.graph else None
+    return choice, ConcurrentGraph(converted.graph, usable_cores()) if converted.graph else None
 
 
-def lite_model(spec: ModelSpec, choice: Choice, graph: LiteGraph) -> LoadedModel:
+def lite_model(spec: ModelSpec, choice: Choice, graph: ConcurrentGraph) -> LoadedModel:
     return LoadedModel(
         for_any_size(graph, graph.input_shapes[0][0]),
         choice.output_size,
@@ -138,7 +142,7 @@ class _Cache:
         self._record = folder / f"{_key(spec, batch_sizes)}.json"
         self._graph = self._record.with_suffix(".tflite")
 
-    def read(self) -> tuple[Choice, LiteGraph | None] | None:
+    def read(self) -> tuple[Choice, ConcurrentGraph | None] | None:
         """Read the entry; None if there is none, or if it is damaged, with a warning."""
         try:
             entry = _Entry(**json.loads(self._record.read_text(encoding="utf-8")))
@@ -168,18 +172,22 @@ class _Cache:
         except (OSError, ConfigurationError) as error:
             logger.warning("%s: the converted model is not kept: %s", self._spec.name, error)
 
-    def _open_graph(self, entry: _Entry) -> LiteGraph:
+    def _open_graph(self, entry: _Entry) -> ConcurrentGraph:
         if file_sha256(self._graph) != entry.graph_sha256:
             raise ValueError(f"{self._graph.name} is incomplete or was changed")
-        return LiteGraph(self._graph, usable_cores())
+        return ConcurrentGraph(self._graph, usable_cores())
 
 
 def _delete_old(folder: Path, model: str) -> None:
-    """Delete the entries of this model's name beyond those used last."""
+    """Delete the entries of this model's name beyond those used last, and what a process left that was killed while it wrote."""
     entries = [record for record in folder.glob("*.json") if _model_of(record) in {model, None}]
     for record in sorted(entries, key=lambda record: record.stat().st_mtime, reverse=True)[_KEPT_ENTRIES:]:
         record.unlink(missing_ok=True)
         record.with_suffix(".tflite").unlink(missing_ok=True)
+    keys = {record.stem for record in folder.glob("*.json")}
+    for file in folder.glob("*.tflite*"):
+        if file.name.strip(".").partition(".")[0] not in keys:
+            file.unlink(missing_ok=True)
 
 
 def _model_of(record: Path) -> str | None:
@@ -194,6 +202,7 @@ def _key(spec: ModelSpec, batch_sizes: Sequence[int]) -> str:
         "settings": spec.model_dump(mode="json", exclude=set(_WITHOUT_EFFECT)),
         "files": {key: file.sha256 for key, file in spec.local_files.items()},
         "packages": {name: _version(name) for name in _PACKAGES},
+        "service": __version__,
         "cpu": _cpu(),
         "threads": usable_cores(),
         "batch_sizes": list(batch_sizes),
@@ -224,7 +233,7 @@ def _convert(spec: ModelSpec, batch_sizes: Sequence[int]) -> Converted:
     with connection:
         with process_end:
             process = subprocess.Popen(  # noqa: S603 our own module
-                [sys.executable, "-m", _MODULE, str(process_end.fileno())],
+                [sys.executable, "-m", _MODULE, str(process_end.fileno()), str(os.getpid())],
                 pass_fds=(process_end.fileno(),),
                 stdin=subprocess.DEVNULL,
                 env=os.environ | {"CUDA_VISIBLE_DEVICES": "-1"},

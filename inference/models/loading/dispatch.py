@@ -75,9 +75,9 @@ def _load_light(spec: ModelSpec, batch_sizes: Sequence[int]) -> LoadedModel | st
 
     try:
         choice, graph = find_choice(spec, batch_sizes, spec.conversions_dir)
-    except OSError as error:
+    except OSError as error:  # a second conversion, in this process, might end it too
         logger.warning("%s: %s; it is loaded without a conversion", spec.name, error)
-        return ""
+        return "the conversion failed"
     check_labels(spec, choice.output_size, is_binary=choice.is_binary)
     if graph is None:
         return choice.reason

@@ -31,6 +31,7 @@ class LiteGraph:
         """Run `batch`, (n, …) in the input's dtype, and return an output by its number, (n, …) in its dtype."""
         index = self.inputs[0]["index"]
         if len(batch) != self._batch_size:
+            self._batch_size = 0  # if this size fails, the next batch of the last one needs its tensors again
             self._interpreter.resize_tensor_input(index, batch.shape)
             self._interpreter.allocate_tensors()
             self._batch_size = len(batch)

@@ -36,14 +36,16 @@ _KEEPING = {"Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Q
 #: A folder that never exists, for files alone.
 _NO_FOLDER = "/dev/null/external-data"
 
-#: Start of onnxruntime's messages: code, source file, function.
-_PREAMBLE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : (?:/\S+\.(?:cc|h):\d+ .*?\) (?=[A-Z]))?", re.DOTALL)
+#: Start of onnxruntime's messages: code, source file, function, and the path of a model that is a folder.
+_PREAMBLE = re.compile(
+    r"^\[ONNXRuntimeError\] : \d+ : \w+ : (?:/\S+\.(?:cc|h):\d+ .*?\) (?=[A-Z]))?(?:Load model from .*? failed: ?)?", re.DOTALL
+)
 #: Parts of messages for which a user needs another sentence.
 _OTHER_FILES = ("External data path", "in-memory address marker")
 _EXPLANATIONS = {
     "Opset": "uses a newer version of ONNX's operators than onnxruntime {version} knows: export it with a lower opset",
     "Unsupported model IR version": "has a newer IR version than onnxruntime {version} reads: export it for an older one",
-    "protobuf parsing failed": "is not an ONNX file, or is damaged",
+    "rotobuf parsing failed": "is not an ONNX file, or is damaged",
     "No graph was found": "is not an ONNX file, or is damaged",
 }
 
@@ -76,7 +78,7 @@ class OnnxFile:
         try:
             return OnnxFile(path, str(path) if has_folder else path.read_bytes(), options)
         except Exception as error:
-            raise ConfigurationError(_explain(error, has_folder=has_folder)) from error
+            raise ConfigurationError(_explain(error, path, has_folder=has_folder)) from error
 
     @property
     def input_shapes(self) -> Sequence[tuple[int | None, ...]]:
@@ -175,9 +177,9 @@ def _message_class() -> Any:
     return message_factory.GetMessageClass(pool.FindMessageTypeByName("operations.Model"))
 
 
-def _explain(error: Exception, *, has_folder: bool) -> str:
-    """Return a sentence for onnxruntime's message, as the predicate of a sentence about the file."""
-    text = _PREAMBLE.sub("", str(error))
+def _explain(error: Exception, path: Path, *, has_folder: bool) -> str:
+    """Return a sentence for onnxruntime's message, as the predicate of a sentence about the file; clients may read it."""
+    text = _PREAMBLE.sub("", str(error)).replace(f"{path.parent}/", "")
     if any(sign in text for sign in _OTHER_FILES):
         if has_folder:
             return "has weights in files that are missing, or not in its folder"

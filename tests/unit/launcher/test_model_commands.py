@@ -13,8 +13,11 @@ from support.model_files import network, rescaled, save_onnx
 
 import server
 from inference.launcher.model_commands import join_scale
+from inference.launcher.served_files import ServedFiles
 from inference.models.describing import read_folder
-from inference.models.inspection.description import model_name
+from inference.models.inspection.description import Choices, model_name
+from inference.settings import Settings
+from inference.settings.installation import APPLICATION
 
 Captured = pytest.CaptureFixture[str]
 
@@ -32,11 +35,16 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
     layers = keras.layers
     rescaled().save(folder / "scaled.keras")
     network().save(folder / "plain.keras")
+    network(last=[layers.Dense(3)]).save(folder / "bare.keras")
     rescaled(layers.Dense(3)).save(folder / "logits.keras")
     rescaled(layers.Dense(1, activation="sigmoid")).save(folder / "binary.keras")
     rescaled(layers.Dense(3, activation="sigmoid")).save(folder / "multi.keras")
     network(first=[layers.Rescaling(1 / 255)], shape=(None, None, 3)).save(folder / "open.keras")
     network(first=[layers.Rescaling(2.0, offset=-1)]).save(folder / "odd.keras")
+    picture = keras.Input((16, 16, 3))
+    flat = layers.Flatten()(layers.Rescaling(1 / 255)(picture))
+    outputs = {"kind": layers.Dense(3, activation="softmax")(flat), "age": layers.Dense(2)(flat)}
+    keras.Model(picture, outputs).save(folder / "two.keras")
     rescaled().export(folder / "exported", verbose=False)
     save_onnx(folder / "net.onnx", names='["rose", "tulip", "daisy"]')
     save_onnx(folder / "last.onnx", layout="nhwc")
@@ -130,6 +138,42 @@ def test_activation_of_logits_is_asked_for(saved: Path, capsys: Captured) -> Non
     assert init(capsys, "logits.keras", "--activation", "softmax")["output"] == {"activation": "softmax"}
 
 
+def test_output_with_the_classes_is_asked_for(saved: Path, capsys: Captured) -> None:
+    said = refusal(capsys, take(saved, "two.keras", labels="rose\ntulip\ndaisy"))
+
+    assert said.startswith("two.keras has 2 outputs; say which has the classes (in a model.yaml: output.name):\n")
+    assert "  --output kind  3 values for an image, softmax" in said
+    assert "  --output age   2 values for an image, linear" in said
+    assert init(capsys, "two.keras", "--output", "kind")["output"] == {"name": "kind"}
+    assert "two.keras ends in no activation" in refusal(capsys, "two.keras", "--output", "age")
+    assert refusal(capsys, "two.keras", "--output", "kinds").startswith("two.keras has no output kinds; it has ")
+
+
+def test_all_that_is_open_is_asked_for_at_once(saved: Path, capsys: Captured) -> None:
+    said = refusal(capsys, take(saved, "bare.keras"))
+
+    assert said.startswith("bare.keras has no Rescaling or Normalization layer at its input;")
+    assert "\nbare.keras ends in no activation, so it gives logits;" in said
+    assert init(capsys, "bare.keras", "--scale", "1/255", "--activation", "softmax")["output"] == {"activation": "softmax"}
+
+
+def test_choices_against_the_file_are_refused_or_said(saved: Path, capsys: Captured) -> None:
+    said = refusal(capsys, take(saved, "binary.keras"), "--activation", "softmax")
+    assert said == "binary.keras ends in a sigmoid already; leave --activation out"
+
+    assert server.main(["models", "init", "binary.keras", "--scale", "1/255"]) == 0
+    assert "scaled by --scale 1/255, although a Rescaling layer scales them too" in capsys.readouterr().out
+
+
+def test_models_of_one_name_are_refused_with_the_ways_out(saved: Path, tmp_path: Path, capsys: Captured) -> None:
+    take(saved, "scaled.keras")
+    (tmp_path / "other").mkdir()
+    shutil.copy("scaled.keras", "other/scaled.keras")
+
+    assert server.main(["serve", "scaled.keras", "other/scaled.keras"]) == 2
+    assert capsys.readouterr().err.startswith("error: several models are named scaled; rename a file, or write a model.yaml")
+
+
 def test_sizes_that_are_open_are_asked_for(saved: Path, capsys: Captured) -> None:
     assert "--size HEIGHTxWIDTH" in refusal(capsys, take(saved, "open.keras"))
     assert init(capsys, "open.keras", "--size", "20x30")["input"]["shape"] == [20, 30, 3]  # type: ignore[index]
@@ -167,13 +211,16 @@ def test_file_that_is_no_model_is_one_clear_line(saved: Path, tmp_path: Path, ca
     for name in ("x.keras", "x.pth", "x.pkl", "x.txt"):
         (tmp_path / name).write_text("nothing", encoding="utf-8")
     (tmp_path / "folder").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "x.h5").touch()
 
     assert refusal(capsys, "missing.keras") == "there is no file missing.keras"
-    assert refusal(capsys, "x.keras") == "x.keras is not a Keras 3 file, which is a zip archive"
+    assert refusal(capsys, "x.keras") == "x.keras is not a Keras 3 file, which is a zip archive, or is damaged"
     assert "export the model with torch.onnx.export" in refusal(capsys, "x.pth")
     assert "x.pkl is a pickle, which runs code" in refusal(capsys, "x.pkl")
     assert refusal(capsys, "x.txt").startswith("x.txt is not a model: serve a *.keras, ")
     assert refusal(capsys, "folder").startswith("folder is a folder without a model.yaml, and not a SavedModel")
+    assert refusal(capsys, "other").endswith("; name a file in it: x.h5")
     assert refusal(capsys, "http://host/x.keras") == "http://host/x.keras: must be a path or s3://BUCKET/KEY"
 
 
@@ -242,3 +289,14 @@ def test_check_times_a_model_with_each_runtime_and_classifies_a_photo(saved: Pat
             (guess["confidence"] for guess in trial["top"]), reverse=True
         )
     assert [guess["label"] for guess in chosen["top"]] == [guess["label"] for guess in other["top"]]
+
+
+def test_a_served_file_allows_no_other_file_of_its_folder(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands over HTTP may name each allowed file, and the folder may be a home."""
+    monkeypatch.setenv("PYTHONPATH", str(APPLICATION))
+    take(saved, "scaled.keras", labels="a\nb\nc\n")
+    files = ServedFiles(Settings())
+    files.read("scaled.keras", Choices())
+    here = Path.cwd()
+    assert not any(here.is_relative_to(folder.resolve()) for folder in files.allowed)
+    assert {here / "scaled.keras", here / "labels.txt"} <= set(files.allowed)

@@ -46,7 +46,7 @@ _FUNCTIONS = {"TFOpLambda", "SlicingOpLambda", "ClassMethod", "InstanceMethod", 
 def read_keras(path: Path, *, limits: ModelFileLimits = DEFAULT_LIMITS) -> keras.Model:
     """Read a `.keras` file. Raises ConfigurationError, and the errors of Keras."""
     if not zipfile.is_zipfile(path):
-        raise ConfigurationError("is not a Keras 3 file, which is a zip archive")
+        raise ConfigurationError("is not a Keras 3 file, which is a zip archive, or is damaged")
     with zipfile.ZipFile(path) as archive:
         check_archive(archive, limits)
         _refuse_code(json.loads(read_member(archive, _CONFIG, max_bytes=_MAX_CONFIG_BYTES)))

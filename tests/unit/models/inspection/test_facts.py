@@ -15,7 +15,7 @@ import pytest
 from support.model_files import images, network, pack_labels, rescaled, save_onnx, save_tflite
 
 from inference.errors import ConfigurationError
-from inference.models.inspection.facts import FileFormat, ModelFacts
+from inference.models.inspection.facts import FileFormat, ModelFacts, OutputFacts
 from inference.models.inspection.onnx import labels_of
 from inference.models.inspection.process import inspect_file, read_facts
 from inference.models.unpacking import DEFAULT_LIMITS, ModelFileLimits
@@ -39,7 +39,7 @@ def test_keras_file_says_shape_classes_activation_and_scaling(tmp_path: Path, na
     found = facts_of(rescaled(), tmp_path, name)
 
     assert (found.input_shapes, found.input_dtype) == (((None, 16, 16, 3),), "float32")
-    assert (found.output_count, found.classes, found.activation) == (1, 3, "softmax")
+    assert [(output.classes, output.activation) for output in found.outputs] == [(3, "softmax")]
     assert found.scaling is not None
     assert (found.scaling.origin, found.scaling.low, found.scaling.high) == ("a Rescaling layer", 0, pytest.approx(1))
 
@@ -59,7 +59,7 @@ def test_keras_file_says_shape_classes_activation_and_scaling(tmp_path: Path, na
 def test_last_layers_say_the_classes(tmp_path: Path, last: list[Any], classes: int, activation: str) -> None:
     found = facts_of(network(last=last), tmp_path)
 
-    assert (found.classes, found.activation) == (classes, activation)
+    assert (found.outputs[0].classes, found.outputs[0].activation) == (classes, activation)
 
 
 @pytest.mark.parametrize(
@@ -118,13 +118,36 @@ def test_pixels_that_go_two_ways_are_not_followed(tmp_path: Path) -> None:
     assert facts_of(model, tmp_path).scaling is None
 
 
-def test_several_inputs_and_outputs_are_counted(tmp_path: Path) -> None:
+def test_several_inputs_and_outputs_are_listed(tmp_path: Path) -> None:
     one, two = keras.Input((16, 16, 3)), keras.Input((4,))
     flat = Layers.Flatten()(one)
-    model = keras.Model([one, two], [Layers.Dense(3)(flat), Layers.Dense(2)(two)])
-    found = facts_of(model, tmp_path)
+    kinds, ages = Layers.Dense(3, activation="softmax", name="kinds")(flat), Layers.Dense(2, name="ages")(two)
+    found = facts_of(keras.Model([one, two], [kinds, ages]), tmp_path)
 
-    assert (len(found.input_shapes), found.output_count) == (2, 2)
+    assert len(found.input_shapes) == 2
+    assert found.outputs == (OutputFacts("kinds", 3, "softmax"), OutputFacts("ages", 2, "linear"))
+
+
+@pytest.mark.parametrize("name", ["net.keras", "net.tflite", "net"])
+def test_outputs_have_the_names_of_a_description(tmp_path: Path, name: str) -> None:
+    picture = keras.Input((16, 16, 3))
+    flat = Layers.Flatten()(picture)
+    model = keras.Model(picture, {"kind": Layers.Dense(3)(flat), "age": Layers.Dense(2)(flat)})
+    if name == "net.keras":
+        model.save(tmp_path / name)
+    elif name == "net":
+        model.export(tmp_path / name, verbose=False)
+    else:
+        save_tflite(model, tmp_path / name, is_quantised=False)
+    found = read_facts(tmp_path / name, DEFAULT_LIMITS)
+
+    assert {output.name: output.classes for output in found.outputs} == {"kind": 3, "age": 2}
+
+
+def test_outputs_of_an_onnx_file_are_listed(tmp_path: Path) -> None:
+    save_onnx(tmp_path / "net.onnx")
+
+    assert [output.classes for output in read_facts(tmp_path / "net.onnx", DEFAULT_LIMITS).outputs] == [3]
 
 
 @pytest.mark.parametrize("is_normalized", [False, True])
@@ -134,7 +157,7 @@ def test_saved_model_says_the_same_by_its_signature(tmp_path: Path, is_normalize
     found = read_facts(tmp_path / "saved", DEFAULT_LIMITS)
 
     assert found.format is FileFormat.SAVED_MODEL
-    assert (found.input_shapes, found.classes, found.activation) == (((None, 16, 16, 3),), 3, "softmax")
+    assert (found.input_shapes, found.outputs[0].classes, found.outputs[0].activation) == (((None, 16, 16, 3),), 3, "softmax")
     assert found.scaling is not None
     # the graph computes the deviation, by which it divides, and is followed no further than to the mean
     assert (found.scaling.low, found.scaling.high) == ((-120, 135) if is_normalized else (0, pytest.approx(1)))
@@ -144,7 +167,7 @@ def test_saved_model_with_logits_is_known_by_its_last_operation(tmp_path: Path) 
     network(last=[Layers.Dense(3)]).export(tmp_path / "saved", verbose=False)
     found = read_facts(tmp_path / "saved", DEFAULT_LIMITS)
 
-    assert (found.activation, found.scaling) == ("linear", None)
+    assert (found.outputs[0].activation, found.scaling) == ("linear", None)
 
 
 @pytest.mark.parametrize("is_quantised", [False, True])
@@ -159,18 +182,26 @@ def test_litert_file_says_type_classes_and_packed_labels(tmp_path: Path, is_quan
 
     assert (plain.labels, found.labels) == ((), ("rose", "tulip", "daisy"))
     assert found.input_dtype == ("uint8" if is_quantised else "float32")
-    assert (found.classes, found.activation) == (3, "softmax")
+    assert (found.outputs[0].classes, found.outputs[0].activation) == (3, "softmax")
     assert found.input_shapes[0][1:] == (16, 16, 3)
     if not is_quantised:
         assert found.scaling is not None
         assert (found.scaling.low, found.scaling.high) == (pytest.approx(-1), pytest.approx(1))
 
 
+def test_litert_file_without_its_end_is_said_to_be_damaged(tmp_path: Path) -> None:
+    file = tmp_path / "net.tflite"
+    save_tflite(network(), file, is_quantised=False)
+    file.write_bytes(file.read_bytes()[:2000])
+
+    assert refusal(file) == "is damaged, or its end is missing"
+
+
 def test_onnx_file_says_its_layout_and_labels(tmp_path: Path) -> None:
     save_onnx(tmp_path / "net.onnx", names="{0: 'rose', 1: 'tulip', 2: 'daisy'}")
     found = read_facts(tmp_path / "net.onnx", DEFAULT_LIMITS)
 
-    assert (found.input_shapes, found.input_dtype, found.classes) == (((None, 3, 16, 16),), "float32", 3)
+    assert (found.input_shapes, found.input_dtype, found.outputs[0].classes) == (((None, 3, 16, 16),), "float32", 3)
     assert found.labels == ("rose", "tulip", "daisy")
 
 
@@ -196,7 +227,7 @@ def test_file_that_is_no_model_is_refused(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "weights.pt").touch()
 
-    assert refusal(tmp_path / "net.keras") == "is not a Keras 3 file, which is a zip archive"
+    assert refusal(tmp_path / "net.keras") == "is not a Keras 3 file, which is a zip archive, or is damaged"
     assert refusal(tmp_path / "net.h5") == "is not an H5 file"
     assert refusal(tmp_path / "net.tflite") == "is not a LiteRT file"
     assert refusal(tmp_path / "net.onnx").startswith("is not an ONNX file, or is damaged")
@@ -232,7 +263,8 @@ def test_another_process_reads_the_file_without_tensorflow(tmp_path: Path) -> No
     code = (
         "import sys; from pathlib import Path; from inference.models.inspection.process import read_facts\n"
         "from inference.models.unpacking import DEFAULT_LIMITS\n"
-        f"print(read_facts(Path({str(tmp_path / 'net.keras')!r}), DEFAULT_LIMITS).classes, 'tensorflow' in sys.modules)"
+        f"found = read_facts(Path({str(tmp_path / 'net.keras')!r}), DEFAULT_LIMITS)\n"
+        "print(found.outputs[0].classes, 'tensorflow' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
 
@@ -241,3 +273,8 @@ def test_another_process_reads_the_file_without_tensorflow(tmp_path: Path) -> No
     (tmp_path / "net.h5").write_bytes(b"no model")
     with pytest.raises(ConfigurationError, match=r"^is not an H5 file$"):
         inspect_file(tmp_path / "net.h5", DEFAULT_LIMITS)
+
+
+def test_another_process_tells_labels_with_line_separators_of_unicode(tmp_path: Path) -> None:
+    save_onnx(tmp_path / "net.onnx", names='["rose", "tu\u2028lip", "dai\x85sy"]')
+    assert inspect_file(tmp_path / "net.onnx", DEFAULT_LIMITS).labels == ("rose", "tu\u2028lip", "dai\x85sy")

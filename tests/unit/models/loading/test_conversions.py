@@ -104,7 +104,7 @@ def test_a_second_start_takes_the_first_ones_graph(spec: ModelSpec, converted: C
     assert graph is not None
     images = np.random.default_rng(1).integers(0, 256, (3, *SHAPE), np.uint8)
     np.testing.assert_allclose(
-        lite_model(choice, graph, spec.output.activation).predict(images), dispatch.load_model(spec).predict(images), atol=1e-5
+        lite_model(spec, choice, graph).predict(images), dispatch.load_model(spec).predict(images), atol=1e-5
     )
 
 
@@ -118,7 +118,7 @@ def test_a_graph_from_the_cache_has_the_activation_of_its_description(tmp_path: 
         spec = described(tmp_path, tmp_path / "cache", output={"activation": activation})
         choice, graph = find_choice(spec, SIZES, folder_of(spec))
         assert graph is not None
-        answers[activation] = lite_model(choice, graph, spec.output.activation).predict(images)
+        answers[activation] = lite_model(spec, choice, graph).predict(images)
     assert converted.count == 2
     second = 1 / (1 + np.exp(-answers["none"]))
     np.testing.assert_allclose(answers["sigmoid"], np.concatenate([1 - second, second], axis=1), atol=1e-6)
@@ -164,6 +164,7 @@ def test_a_graph_that_litert_cannot_read_is_made_again(
 
 OTHERS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "version": lambda patch: patch.setattr(conversions, "_version", lambda package: f"{package} 99"),
+    "version of the service": lambda patch: patch.setattr(conversions, "__version__", "0.0.1"),
     "CPU": lambda patch: patch.setattr(conversions, "_cpu", lambda: ["another CPU"]),
     "number of threads": lambda patch: patch.setattr(conversions, "usable_cores", lambda: 1),
 }
@@ -257,6 +258,15 @@ def test_four_entries_of_one_name_are_kept(spec: ModelSpec, models: Path, conver
     assert len(list(folder_of(spec).glob("*.tflite"))) == 5
 
 
+def test_what_an_interrupted_write_left_is_deleted(spec: ModelSpec, converted: Conversions) -> None:
+    folder_of(spec).mkdir()
+    for name in ("1234.tflite", ".1234.tflite.part"):
+        (folder_of(spec) / name).write_bytes(b"half of a graph")
+    find(spec)
+    assert sorted(file.suffix for file in folder_of(spec).iterdir()) == ["", ".json", ".tflite"]
+    assert find(spec)[1].startswith("from the cache")
+
+
 def test_of_several_that_start_at_once_one_converts(spec: ModelSpec, converted: Conversions) -> None:
     found: list[tuple[str, str]] = []
     starts = [threading.Thread(target=lambda: found.append(find(spec))) for _ in range(4)]
@@ -299,4 +309,5 @@ class TestTheProcessThatConverts:
         monkeypatch.setattr(conversions, "_MODULE", "no.such.module")
         (model,) = load_models([spec], SIZES, GpuSettings(), {}).values()
         assert model.predict(np.zeros((3, *SHAPE), np.uint8)).shape == (3, 5)
+        assert (model.runtime, model.reason) == (TENSORFLOW, "the conversion failed")
         assert "the process that converts the model died; it is loaded without a conversion" in caplog.text

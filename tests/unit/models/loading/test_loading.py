@@ -199,7 +199,7 @@ def test_another_number_of_labels_is_refused_with_both_numbers(tmp_path: Path, l
 @pytest.mark.parametrize(
     ("file", "says"),
     [
-        ("m.keras", "tiny: m.keras is not a Keras 3 file, which is a zip archive"),
+        ("m.keras", "tiny: m.keras is not a Keras 3 file, which is a zip archive, or is damaged"),
         ("m.h5", "tiny: cannot read m.h5: Unable to synchronously open file (file signature not found)"),
         ("m.pt", "tiny: m.pt must be a *.keras, *.h5, *.tflite or *.onnx file, a SavedModel's folder or a .zip of one"),
     ],

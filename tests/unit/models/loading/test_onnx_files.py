@@ -231,6 +231,19 @@ class TestRefusals:
         (tmp_path / "m.onnx").write_text("I am no model.\n" * 20)
         assert refusal(describe(tmp_path)).detail == "net: m.onnx is not an ONNX file, or is damaged"
 
+    @pytest.mark.parametrize(
+        ("content", "problem"),
+        [(b"I am no model.\n" * 20, "is not an ONNX file, or is damaged"), (None, "No Op registered for NoSuchOperator")],
+    )
+    def test_a_folders_place_on_this_host_is_not_told(self, tmp_path: Path, content: bytes | None, problem: str) -> None:
+        folder = tmp_path / "net"
+        folder.mkdir()
+        model = onnx_model([("NoSuchOperator", ["images"], ["logits"], {})], outputs={"logits": [CLASSES]})
+        (folder / "m.onnx").write_bytes(content or model.SerializeToString())
+        error = refusal(describe(tmp_path, file="net"))
+        assert problem in error.detail
+        assert str(tmp_path) not in error.detail
+
     @pytest.mark.parametrize("share", [0.0, 0.5, 0.98])
     def test_a_file_that_ends_too_early(self, tmp_path: Path, share: float) -> None:
         path = save(classifier(), tmp_path)

@@ -116,6 +116,8 @@ def test_an_object_may_be_named_with_its_bucket(plain_messages: PlainMessageRead
         ({"items": [{"object": KEY}], "deadline_s": 86_401}, "invalid_metadata", "deadline_s"),
         ({"items": [{"object": KEY}], "sinks": ["mongodb"]}, "invalid_metadata", "sinks"),
         ({"items": [{"object": KEY}], "priority": 10}, "invalid_metadata", "priority"),
+        ({"items": [{"object": KEY}], "top_k": 0}, "invalid_metadata", "top_k"),
+        ({"items": [{"object": KEY}], "top_k": 2**64}, "invalid_metadata", "top_k"),
     ],
 )
 def test_what_is_wrong_with_a_message_is_said(
