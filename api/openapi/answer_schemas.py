@@ -63,6 +63,9 @@ Result = TypedDict(
         "top": NotRequired[
             Annotated[list[ClassConfidence], Field(description="with top_k: the most likely classes, first first")]
         ],
+        "custom": NotRequired[
+            Annotated[dict[str, Any], Field(description="what the postprocess of the model's own code returned")]
+        ],
         "prediction": NotRequired[Annotated[list[float], Field(description="the whole vector")]],
     },
 )
