@@ -35,7 +35,7 @@ def index() -> Response:
                     "GET /batches/{batch_id}?wait=N": "a batch, waiting up to N seconds for its end",
                     "DELETE /batches/{batch_id}": "cancel the tasks of a batch that have not ended",
                     "GET /tasks/{task_id}?wait=N": "a task, waiting up to N seconds for its end",
-                    "GET /tasks?request_id=…&limit=N&cursor=…": "the tasks of a request id, a page at a time",
+                    "GET /tasks?status=…&model=…&request_id=…&since=…&limit=N&cursor=…": "tasks, newest first, a page at a time",
                     "DELETE /tasks/{task_id}": "cancel a task",
                     "POST /inference_service_controller": "change a model, the served model or the ensemble mode",
                     "GET /health/live, /health/ready": "probes",

@@ -1,4 +1,4 @@
-"""Routes of tasks. /tasks: get a task, wait for it, cancel it, list the tasks of a request id."""
+"""Routes of tasks. /tasks: get a task, wait for it, cancel it; list tasks."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from flask import Blueprint, Response
 from api.components import components
 from api.forms.preference import asked_wait_s
 from api.forms.query import check_query
-from api.forms.task_query import cursor_after, read_task_query
+from api.forms.task_query import cursor_before, read_task_query
 from api.views.responses import json_response
 from api.views.task import task_view, task_views
+from api.views.urls import prefixed
 from inference.domain import TaskRecord
 
 blueprint = Blueprint("tasks", __name__, url_prefix="/tasks")
@@ -32,17 +33,19 @@ def get_task(task_id: str) -> Response:
 
 
 @blueprint.get("")
-def find_tasks() -> Response:
-    """Return a page of the tasks with one request id."""
+def list_tasks() -> Response:
+    """Return a page of tasks, newest first."""
     query = read_task_query()
     store = components().services.store
-    page = store.find_by_request(query.request_id, after=query.after, limit=query.limit)
+    page = store.list_tasks(query.wanted, before=query.before, limit=query.limit)
     records = [record for record in store.get_many(page.task_ids) if record is not None]
     document: dict[str, Any] = {"tasks": task_views(records, store, with_vectors=query.vectors)}
-    if page.next_after is None:
+    if page.next_before is None:
         return json_response(document)
-    cursor = cursor_after(page.next_after)
-    return json_response(document | {"next_cursor": cursor}, headers={"Link": f'<{query.next_url(cursor)}>; rel="next"'})
+    cursor = cursor_before(page.next_before)
+    next_query = query.next_query(cursor)
+    document |= {"next_cursor": cursor, "next": prefixed("/tasks") + next_query}
+    return json_response(document, headers={"Link": f'<{next_query}>; rel="next"'})
 
 
 @blueprint.delete("/<task_id>")

@@ -28,6 +28,11 @@ def model_field(model: ModelRef) -> bytes:
     return orjson.dumps([model.name, model.version, model.digest])
 
 
+def model_prefix(name: str) -> bytes:
+    """Return the bytes with which `model_field` of each version of this model begins; empty for an empty name."""
+    return orjson.dumps([name])[:-1] + b"," if name else b""
+
+
 def model_from(field: bytes) -> ModelRef:
     return ModelRef(*orjson.loads(field))
 
