@@ -37,7 +37,11 @@ def index() -> Response:
                     "GET /tasks/{task_id}?wait=N": "a task, waiting up to N seconds for its end",
                     "GET /tasks?status=…&model=…&request_id=…&since=…&limit=N&cursor=…": "tasks, newest first, a page at a time",
                     "DELETE /tasks/{task_id}": "cancel a task",
+                    "GET /tasks/{task_id}/image": "the image of a task, while it is kept",
+                    "POST /tasks/{task_id}/replay": "run a task that has ended again, as a new task",
                     "POST /inference_service_controller": "change a model, the served model or the ensemble mode",
+                    "GET /models, /models/{name}": "the models: input, labels, version, rate",
+                    "GET /status": "stores, queues, workers, sinks and problems",
                     "GET /health/live, /health/ready": "probes",
                 }
             ),

@@ -141,6 +141,12 @@ class SubmissionStore(TaskReader, Protocol):
     def drop_image(self, task_id: str, *, is_stored: bool) -> None:
         """Delete an image that `keep_image` kept."""
 
+    def get_image(self, task_id: str) -> bytes:
+        """Return the inline image as in `WorkerStore`."""
+
+    def get_kept_image(self, task_id: str) -> bytes | None:
+        """Return the image that `keep_image` kept; None if there is none."""
+
 
 class WorkerStore(TaskReader, Protocol):
     """Leases, starts and commits tasks."""
