@@ -15,7 +15,7 @@ SERVE = $(if $(MODEL),serve "$(MODEL)" $(if $(LABELS),--labels "$(LABELS)"))
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run flower test test-fast lint format wheel services services-stop services-status bench bench-peers overload clean
+.PHONY: help run flower test test-fast lint format openapi wheel services services-stop services-status bench bench-peers overload clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -48,6 +48,10 @@ lint: $(VENV)/.installed-dev ## ruff, mypy, and hadolint for the Dockerfiles
 format: $(VENV)/.installed-dev ## format the code, and fix what ruff can fix
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+openapi: $(VENV)/.installed ## write the description of the API, docs/openapi.json, from the code
+	$(BIN)/python -m api.openapi > docs/openapi.json.new
+	mv docs/openapi.json.new docs/openapi.json
 
 wheel: $(VENV)/.installed-dev ## build the wheel, in dist/: the service for machines without a clone
 	$(BIN)/python -m build --wheel --outdir dist .

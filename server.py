@@ -54,6 +54,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(join_scale(sys.argv[1:] if arguments is None else arguments))
     try:
         return int(options.run(options))
+    except KeyboardInterrupt:  # while files are read; later, the signal stops the service in order
+        return 130
     except ConfigurationError as error:
         print(f"error: {error.detail}", file=sys.stderr)
         return 2

@@ -8,9 +8,10 @@ from werkzeug.utils import cached_property
 from api.components import build_components, install_components
 from api.forms.parser import OTHER_PARTS, FormParser, boundary_in
 from api.forms.path_ids import register_id_check
+from api.openapi.document import openapi_document
 from api.routes import batches as batch_routes
 from api.routes import commands as command_routes
-from api.routes import health
+from api.routes import documentation, health
 from api.routes import inference as inference_routes
 from api.routes import status as status_routes
 from api.routes import tasks as task_routes
@@ -55,6 +56,9 @@ def create_app(settings: Settings, stopping: SharedFlag | None = None) -> Flask:
     app.register_blueprint(task_routes.blueprint)
     app.register_blueprint(status_routes.blueprint)
     app.register_blueprint(health.blueprint)
+    if settings.api.docs:
+        openapi_document()  # built before the first request
+        app.register_blueprint(documentation.blueprint)
     register_id_check(app)
     register_error_handlers(app)
     app.wsgi_app = WebSecurity(app.wsgi_app, settings.api)  # type: ignore[method-assign]

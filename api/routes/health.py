@@ -17,6 +17,8 @@ from inference.status.collect import OK, fault_of
 
 blueprint = Blueprint("health", __name__)
 
+_DOCUMENTATION = {"GET /openapi.json, /docs": "the description of the API, for programs and for browsers"}
+
 
 @blueprint.get("/")
 def index() -> Response:
@@ -43,6 +45,7 @@ def index() -> Response:
                     "GET /models, /models/{name}": "the models: input, labels, version, rate",
                     "GET /status": "stores, queues, workers, sinks and problems",
                     "GET /health/live, /health/ready": "probes",
+                    **(_DOCUMENTATION if services.settings.api.docs else {}),
                 }
             ),
         }

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 Headers = list[tuple[str, str]]
 
+CONTENT_POLICY = "Content-Security-Policy"
 SECURITY_HEADERS: Headers = [
     ("X-Content-Type-Options", "nosniff"),
     ("Cache-Control", "no-store"),
-    ("Content-Security-Policy", "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
+    (CONTENT_POLICY, "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
     ("Referrer-Policy", "no-referrer"),
     ("Cross-Origin-Resource-Policy", "same-origin"),
 ]

@@ -135,7 +135,7 @@ class _Service:
             return
         warm = {model.name: model for worker in workers for model in worker.models if model.name in self._models}
         for model in warm.values():
-            alone = f"one image takes {model.predict_ms:.1f} ms"
+            alone = f"one image takes {model.predict_ms:.3g} ms"
             _print(f"{model.name}: {model.images_per_s:.0f} images/s here by {model.runtime}; {alone}")
 
     def _classify(self, sample: Path) -> None:

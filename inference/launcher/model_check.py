@@ -104,15 +104,16 @@ def _try(spec: ModelSpec, settings: Settings, photo: bytes | None, *, is_chosen:
         load_timeout_s=options.load_timeout_s,
         gpu=settings.gpu,
     )
-    if photo is not None:
-        _decode(photo, arena, spec, settings)
     try:
+        if photo is not None:
+            _decode(photo, arena, spec, settings)
         process.start(lambda: False)
         loaded = process.loaded[spec.name]
         top = () if photo is None else _top(process.predict(spec.name, [0]).values[0], spec.labels)
         memory = _resident_mb(process.pid)
     finally:
         process.stop()
+        arena.close()
     cost = dict(loaded.cost_ms)
     reason = loaded.runtime_reason if is_chosen else ""
     return Trial(

@@ -25,13 +25,18 @@ def live_for_parent() -> None:
     threading.Thread(target=_end_after, args=(os.getppid(),), daemon=True).start()
 
 
-def die_with_parent() -> None:
+def die_with_parent(parent: int) -> None:
     """Let Linux kill this process at once when the thread that started it ends, even inside a call of a library.
 
     Only for a process that is awaited by that thread.
+
+    Args:
+        parent: id of the process that started this one; if it has ended already, this process ends here.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def _end_after(parent: int) -> None:

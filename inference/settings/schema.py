@@ -100,6 +100,8 @@ class ApiSettings(Section):
     allowed_hosts: tuple[AllowedHost, ...] = ()
     #: origins of web pages that may use the API in a browser; `*`: any; none: only pages of the API's own origin
     cors_origins: tuple[CorsOrigin, ...] = ()
+    #: serve the API's description: `/openapi.json`, and `/docs` for browsers
+    docs: bool = True
     #: a larger request body is answered with 413, bytes
     max_body_bytes: Count = 32 * 2**20
     #: bytes of request bodies in one process at a time, at least twice `max_body_bytes`; default: 16 times that
@@ -157,7 +159,7 @@ class TaskStoreSettings(Section):
     #: a task record is kept for this time after its end, seconds
     result_ttl_s: Seconds = 86_400
     idempotency_ttl_s: Seconds = 86_400
-    #: number of the newest tasks that `GET /tasks` lists without a request id; about 50 bytes each
+    #: number of the newest tasks that `GET /tasks` lists without a request id; about 84 bytes each
     index_max: Count = 100_000
     #: if there are more dead letters, the oldest are discarded
     max_dead_letters: Count = 10_000

@@ -13,6 +13,7 @@ import redis
 from kombu import Connection
 from support.api_process import ApiProcess
 from support.celery_user import CeleryUser, Parts, digits_named
+from support.contract import checked_requests
 from support.service import Service, wait_until
 from support.wheel import Installation, build_wheel
 
@@ -20,6 +21,13 @@ from support.wheel import Installation, build_wheel
 _DATABASE = 12
 
 MakeApi = Callable[..., ApiProcess]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def contract() -> Iterator[None]:
+    """Compare every answer with the OpenAPI document."""
+    with checked_requests():
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -7,11 +7,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.contract import checked_requests
 from support.parts import Parts
 from support.service import Service
 from support.tcp_proxy import TcpProxy
 from support.tenant import Tenant
 from support.unsupervised import SHORT_LEASES, running_parts
+
+
+@pytest.fixture(scope="session", autouse=True)
+def contract() -> Iterator[None]:
+    """Compare every answer with the OpenAPI document."""
+    with checked_requests():
+        yield
 
 
 @pytest.fixture(scope="session")

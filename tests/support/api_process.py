@@ -16,6 +16,7 @@ import orjson
 import psutil
 import yaml
 from support.client import free_port, wait_until
+from support.contract import PROBLEM, check_problem
 from support.service import ROOT
 
 
@@ -58,7 +59,10 @@ class Connection:
         response = HTTPResponse(self.socket, method=method)
         response.begin()
         with response:
-            return Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, response.read())
+            answer = Answer(response.status, {name.lower(): value for name, value in response.getheaders()}, response.read())
+        if answer.body and answer.headers.get("content-type") == PROBLEM:
+            check_problem(answer.body)
+        return answer
 
     def ask(self, data: bytes, method: str = "GET") -> Answer:
         self.send(data)

@@ -29,8 +29,8 @@ from typing import Any
 
 from inference.errors import ConfigurationError
 from inference.models.digests import file_sha256
+from inference.models.loading.concurrent_graph import ConcurrentGraph
 from inference.models.loading.fixed_batches import for_any_size
-from inference.models.loading.litert import LiteGraph
 from inference.models.loading.model import LITE, LoadedModel
 from inference.models.predictor.protocol import Failed
 from inference.models.spec import ModelSpec
@@ -89,7 +89,7 @@ class _Entry:
     graph_sha256: str
 
 
-def find_choice(spec: ModelSpec, batch_sizes: Sequence[int], folder: Path) -> tuple[Choice, LiteGraph | None]:
+def find_choice(spec: ModelSpec, batch_sizes: Sequence[int], folder: Path) -> tuple[Choice, ConcurrentGraph | None]:
     """Find what runs the model of `spec` on this host's CPU, and its graph if that is LiteRT; convert it if nobody has.
 
     One process of the host converts at a time, so that none disturbs another's measurement. A cache that cannot be written is
@@ -115,10 +115,10 @@ def find_choice(spec: ModelSpec, batch_sizes: Sequence[int], folder: Path) -> tu
         converted = _convert(spec, batch_sizes)
         cache.write(converted)
     choice = Choice(**asdict(converted.choice) | {"reason": f"{converted.choice.reason}; took {time.monotonic() - began:.0f} s"})
-    return choice, LiteGraph(converted.graph, usable_cores()) if converted.graph else None
+    return choice, ConcurrentGraph(converted.graph, usable_cores()) if converted.graph else None
 
 
-def lite_model(spec: ModelSpec, choice: Choice, graph: LiteGraph) -> LoadedModel:
+def lite_model(spec: ModelSpec, choice: Choice, graph: ConcurrentGraph) -> LoadedModel:
     return LoadedModel(
         for_any_size(graph, graph.input_shapes[0][0]),
         choice.output_size,
@@ -137,7 +137,7 @@ class _Cache:
         self._record = folder / f"{_key(spec, batch_sizes)}.json"
         self._graph = self._record.with_suffix(".tflite")
 
-    def read(self) -> tuple[Choice, LiteGraph | None] | None:
+    def read(self) -> tuple[Choice, ConcurrentGraph | None] | None:
         """Read the entry; None if there is none, or if it is damaged, with a warning."""
         try:
             entry = _Entry(**json.loads(self._record.read_text(encoding="utf-8")))
@@ -167,10 +167,10 @@ class _Cache:
         except (OSError, ConfigurationError) as error:
             logger.warning("%s: the converted model is not kept: %s", self._spec.name, error)
 
-    def _open_graph(self, entry: _Entry) -> LiteGraph:
+    def _open_graph(self, entry: _Entry) -> ConcurrentGraph:
         if file_sha256(self._graph) != entry.graph_sha256:
             raise ValueError(f"{self._graph.name} is incomplete or was changed")
-        return LiteGraph(self._graph, usable_cores())
+        return ConcurrentGraph(self._graph, usable_cores())
 
 
 def _delete_old(folder: Path, model: str) -> None:
@@ -222,7 +222,7 @@ def _convert(spec: ModelSpec, batch_sizes: Sequence[int]) -> Converted:
     with connection:
         with process_end:
             process = subprocess.Popen(  # noqa: S603 our own module
-                [sys.executable, "-m", _MODULE, str(process_end.fileno())],
+                [sys.executable, "-m", _MODULE, str(process_end.fileno()), str(os.getpid())],
                 pass_fds=(process_end.fileno(),),
                 stdin=subprocess.DEVNULL,
                 env=os.environ | {"CUDA_VISIBLE_DEVICES": "-1"},

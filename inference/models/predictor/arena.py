@@ -54,6 +54,11 @@ class SlotArena:
         if slot != self.reserved_slot:
             self._free.put(slot)
 
+    def close(self) -> None:
+        """Close the descriptor: no further process can get it. The memory stays until its last array is gone."""
+        if self._file is not None:
+            self._file.close()
+
 
 def _unnamed_file() -> BinaryIO:
     """Create a file in memory, or an unlinked temporary file if the system has none (images may then reach the disk)."""

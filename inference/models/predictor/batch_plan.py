@@ -16,9 +16,6 @@ _TIMING_LIMIT_S = 0.5
 #: Minimum gain relative to the time of one padded batch; a smaller one may be noise.
 _CLEAR_GAIN = 0.1
 
-#: Largest batch size that is measured whatever a larger one gains.
-_ALWAYS_MEASURED = 8
-
 #: By number of images, the chunk sizes to run one after another; the last chunk may be larger than the rest of the images.
 Plans = Mapping[int, tuple[int, ...]]
 
@@ -50,28 +47,6 @@ def measure_costs(
         if clock() >= end:
             break
     return least_ms
-
-
-def measure_growing_costs(
-    run: Callable[[int], object], sizes: Sequence[int], clock: Callable[[], float] = time.perf_counter
-) -> dict[int, float]:
-    """Measure like `measure_costs`, but only up to the first size that takes no tenth less time for an image.
-
-    Memory that a library such as LiteRT keeps for its largest batch grows with the size.
-
-    Args:
-        sizes: ascending; those up to eight are always measured.
-    """
-    small = [size for size in sizes if size <= _ALWAYS_MEASURED]
-    run_once(run, small)
-    cost_ms = measure_costs(run, small, clock)
-    for size in sizes[len(small) :]:
-        run_once(run, [size])
-        took_ms = measure_costs(run, [size], clock)[size]
-        if took_ms / size > min(least / each for each, least in cost_ms.items()) * (1 - _CLEAR_GAIN):
-            break
-        cost_ms[size] = took_ms
-    return cost_ms
 
 
 def plan_batches(cost_ms: Mapping[int, float], max_batch_size: int) -> Plans:

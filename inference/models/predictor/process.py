@@ -16,9 +16,8 @@ from numpy.typing import NDArray
 
 from inference.errors import InferenceError
 from inference.models.loading import LoadedModel, load_models
-from inference.models.loading.model import LITE
 from inference.models.predictor.arena import SlotArena, padded_sizes
-from inference.models.predictor.batch_plan import measure_costs, measure_growing_costs, plan_batches, run_once
+from inference.models.predictor.batch_plan import measure_costs, plan_batches, run_once
 from inference.models.predictor.protocol import Failed, Load, Loaded, LoadModel, Predict, Predicted, Ready
 from inference.runtime.heap import freeze_heap
 from inference.runtime.parent_watch import live_for_parent
@@ -47,8 +46,6 @@ class ServedModel:
         def run(size: int) -> object:
             return self._model.predict(self._batch[:size])
 
-        if self._model.runtime == LITE:
-            return measure_growing_costs(run, sizes)
         run_once(run, sizes)
         return measure_costs(run, sizes)
 

@@ -12,6 +12,7 @@ from api_rig import LISTS, FakeWorker, services_of
 from command_workers import Workers
 from flask import Flask
 from flask.testing import FlaskClient
+from support.contract import CheckedClient
 
 from api import create_app
 from api.components import components_of
@@ -37,6 +38,7 @@ def make_app(repository: Path, redis_url: str, redis_client: redis.Redis, key_pr
         if "ensemble" not in sections:  # it says where results go by itself
             defaults["sinks"] = ()
         app = create_app(Settings(**(defaults | sections)))
+        app.test_client_class = CheckedClient
         apps.append(app)
         return app
 

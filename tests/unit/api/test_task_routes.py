@@ -58,6 +58,7 @@ class TestTheTask:
             "attempts": 0,
             "priority": 0,
             "batch_id": None,
+            "replay_of": None,
             "batch_size": None,
         }
 

@@ -1,7 +1,7 @@
 """Process that converts a model for LiteRT, measures both libraries and ends.
 
-`conversions` starts it as `python -m inference.models.loading.tensorflow.conversion_process DESCRIPTOR`, and holds the other end
-of the socket pair.
+`conversions` starts it as `python -m inference.models.loading.tensorflow.conversion_process DESCRIPTOR PARENT`, and holds the
+other end of the socket pair.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def answer(spec: ModelSpec, batch_sizes: tuple[int, ...]) -> Converted | Failed:
 
 
 def main() -> None:
-    die_with_parent()
+    die_with_parent(int(sys.argv[2]))
     live_for_parent()
     connection: Connection = Connection(int(sys.argv[1]))
     with contextlib.suppress(EOFError, ConnectionError):  # the predictor has gone

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf  # type: ignore[import-untyped]
 
+from inference.models.loading.concurrent_graph import ConcurrentGraph
 from inference.models.loading.conversions import Choice, Converted, lite_model
-from inference.models.loading.litert import LiteGraph
 from inference.models.loading.model import LITE, TENSORFLOW, LoadedModel
 from inference.models.loading.tensorflow.graph import TracedModel, trace_model
 from inference.models.loading.trial import LITE_TOLERANCE, is_equal
@@ -64,7 +64,7 @@ def _convert(spec: ModelSpec, traced: TracedModel) -> tuple[bytes, LoadedModel] 
     converter = tf.lite.TFLiteConverter.from_concrete_functions([traced.graph], traced.graph)
     try:
         content: bytes = converter.convert()
-        graph = LiteGraph(content, usable_cores())
+        graph = ConcurrentGraph(content, usable_cores())
     except (MemoryError, OSError):
         raise
     except Exception:  # noqa: BLE001 the converter raises anything; TensorFlow's own runtime is the alternative

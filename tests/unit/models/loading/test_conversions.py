@@ -104,7 +104,7 @@ def test_a_second_start_takes_the_first_ones_graph(spec: ModelSpec, converted: C
     assert graph is not None
     images = np.random.default_rng(1).integers(0, 256, (3, *SHAPE), np.uint8)
     np.testing.assert_allclose(
-        lite_model(choice, graph, spec.output.activation).predict(images), dispatch.load_model(spec).predict(images), atol=1e-5
+        lite_model(spec, choice, graph).predict(images), dispatch.load_model(spec).predict(images), atol=1e-5
     )
 
 
@@ -118,7 +118,7 @@ def test_a_graph_from_the_cache_has_the_activation_of_its_description(tmp_path: 
         spec = described(tmp_path, tmp_path / "cache", output={"activation": activation})
         choice, graph = find_choice(spec, SIZES, folder_of(spec))
         assert graph is not None
-        answers[activation] = lite_model(choice, graph, spec.output.activation).predict(images)
+        answers[activation] = lite_model(spec, choice, graph).predict(images)
     assert converted.count == 2
     second = 1 / (1 + np.exp(-answers["none"]))
     np.testing.assert_allclose(answers["sigmoid"], np.concatenate([1 - second, second], axis=1), atol=1e-6)

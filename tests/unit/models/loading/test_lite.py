@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from support.models import spec_of
 
 from inference.models.loading import Device, load_model
-from inference.models.loading.litert import LiteGraph
+from inference.models.loading.concurrent_graph import ConcurrentGraph
 from inference.models.loading.model import LITE, TENSORFLOW
 from inference.models.loading.tensorflow import convert
 from inference.models.spec import ModelSpec
@@ -77,11 +77,11 @@ def test_a_gpus_model_stays_on_the_gpu(convolutions: Path) -> None:
 
 @pytest.mark.parametrize("error", [1e-3, np.nan])
 def test_other_answers_than_tensorflows_are_not_served(convolutions: Path, monkeypatch: pytest.MonkeyPatch, error: float) -> None:
-    class Wrong(LiteGraph):
+    class Wrong(ConcurrentGraph):
         def __call__(self, batch: NDArray[Any]) -> NDArray[np.float32]:
             return super().__call__(batch) + np.float32(error)
 
-    monkeypatch.setattr(convert, "LiteGraph", Wrong)
+    monkeypatch.setattr(convert, "ConcurrentGraph", Wrong)
     model = load_model(describe(convolutions))
     assert model.runtime == TENSORFLOW
     assert model.predict(np.zeros((2, *SHAPE), np.uint8)).sum() == pytest.approx(2)

@@ -19,6 +19,7 @@ from support.models import spec_of
 
 from inference.errors import ConfigurationError
 from inference.models.loading import LoadedModel, load_model
+from inference.models.loading.concurrent_graph import ConcurrentGraph
 from inference.models.loading.model import LITE, TENSORFLOW
 from inference.models.loading.tensorflow import convert
 from inference.models.probabilities import TOLERANCE, are_probabilities, described
@@ -251,7 +252,12 @@ class TestManyUnits:
 
     def test_litert_is_compared_where_tensorflow_is_right_too(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """The answers that are checked are TensorFlow's; other ones of LiteRT are never served."""
-        monkeypatch.setattr(convert, "LiteGraph", lambda *_: lambda batch: np.full((len(batch), 5), 7, np.float32))
+
+        class Wrong(ConcurrentGraph):
+            def __call__(self, batch: NDArray[Any]) -> NDArray[np.float32]:
+                return np.full((len(batch), 5), 7, np.float32)
+
+        monkeypatch.setattr(convert, "ConcurrentGraph", Wrong)
         loaded = load(network(layers.Dense(5, activation="softmax")), tmp_path)
         assert loaded.runtime == TENSORFLOW
         np.testing.assert_allclose(loaded.predict(images(3)).sum(axis=1), 1, atol=1e-6)

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from inference.models.predictor.batch_plan import measure_costs, measure_growing_costs, plan_batches
+from inference.models.predictor.batch_plan import measure_costs, plan_batches
 
 SIZES = (1, 2, 4, 8, 16, 32)
 #: as measured: a network whose activations fall out of the cache, and one whose calls cost more than its images
@@ -87,19 +87,3 @@ def test_a_slow_model_is_timed_for_no_longer_than_half_a_second_and_a_round() ->
     machine = Machine(iter([0.1, 0.2] * 5))
     assert measure_costs(machine.run, (1, 4), machine.clock) == pytest.approx({1: 100.0, 4: 200.0})
     assert machine.ran == [1, 4] * 2
-
-
-@pytest.mark.parametrize(
-    ("costs_ms", "measured"),
-    [(TINY_MS, SIZES), (MOBILENETV2_MS, SIZES[:4]), ({1: 8.0, 2: 16.0, 4: 32.0, 8: 64.0, 16: 99.0, 32: 198.0}, SIZES[:5])],
-)
-def test_sizes_above_eight_are_measured_while_they_gain(costs_ms: dict[int, float], measured: tuple[int, ...]) -> None:
-    now_s, ran = [0.0], []
-
-    def run(size: int) -> None:
-        ran.append(size)
-        now_s[0] += costs_ms[size] / 1000
-
-    found = measure_growing_costs(run, SIZES, lambda: now_s[0])
-    assert found == pytest.approx({size: costs_ms[size] for size in measured})
-    assert max(ran) == min(2 * measured[-1], 32)

@@ -117,7 +117,7 @@ def test_a_task_runs_while_one_of_its_messages_is_not_revoked(busy: Rig) -> None
 
 
 def test_a_task_whose_deadline_has_passed_is_not_run(busy: Rig, store: RedisTaskStore) -> None:
-    late = busy.send(1, deadline_s=0.05)
+    late = busy.send(1, deadline_s=1)  # time enough to be decoded first
     on_time = busy.send(2)
     busy.await_decoded(2)
     deadline_at_ms = busy.record(1).deadline_at_ms

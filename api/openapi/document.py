@@ -1,0 +1,181 @@
+"""Build of the OpenAPI document from the list of operations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cache
+from typing import Any
+
+import orjson
+from openapi_pydantic.v3.v3_1 import Components, Info, License, OpenAPI, PathItem, Reference, Response, Schema, Server, Tag
+from openapi_pydantic.v3.v3_1 import Operation as OpenApiOperation
+from pydantic import TypeAdapter
+from pydantic.json_schema import GenerateJsonSchema
+
+from api.openapi.answer_schemas import ANSWER_SCHEMAS, Problem
+from api.openapi.operation import PROBLEM_JSON, Answer, Content, Operation
+from api.openapi.operations import OPERATIONS
+from api.openapi.parts import HEADERS, LINKS, schema_reference
+from api.openapi.request_schemas import REQUEST_SCHEMAS
+from inference import __version__
+from inference.errors import InferenceError
+
+_DESCRIPTION = """\
+Every error is a problem (RFC 9457, `application/problem+json`) with a stable `code`. Nothing in a request is ignored: an unknown
+parameter or form field is answered with 400. Documents may get more members: ignore those that you do not know. Every answer
+has an `X-Request-ID`, the request's own if it sends one."""
+_TAGS = {
+    "predictions": "classify images",
+    "tasks": "one image on its way through the service",
+    "batches": "the images of one request",
+    "commands": "change models while the service runs",
+    "service": "what it serves, and whether it is ready",
+    "documentation": "this description",
+}
+#: Headers of problems, by status; a problem that names a task or a batch has its `Location`.
+_PROBLEM_HEADERS = {
+    400: ("Location",),
+    404: ("Location",),
+    409: ("Location", "Retry-After"),
+    410: ("Location",),
+    415: ("Accept-Encoding",),
+    429: ("Retry-After",),
+    500: ("Location",),
+    503: ("Location", "Retry-After"),
+    504: ("Location",),
+}
+
+
+class _JsonSchema(GenerateJsonSchema):
+    """JSON Schema without a title for each member."""
+
+    def field_title_should_be_set(self, schema: Any) -> bool:  # noqa: ARG002 pydantic's signature
+        return False
+
+
+@cache
+def openapi_document() -> bytes:
+    """The OpenAPI document as JSON; the first call builds it."""
+    document = OpenAPI(
+        openapi="3.1.1",
+        info=Info(
+            title="Image inference",
+            version=__version__,
+            description=_DESCRIPTION,
+            license=License(name="Apache-2.0", identifier="Apache-2.0"),
+        ),
+        servers=[Server(url=".", description="this service")],  # relative to the document: right behind a proxy with any path
+        tags=[Tag(name=name, description=text) for name, text in _TAGS.items()],
+        paths=_paths(),
+        components=Components(schemas=_schemas(), responses=_problem_responses(), headers=dict(HEADERS), links=dict(LINKS)),
+    )
+    return orjson.dumps(document.model_dump(mode="json", by_alias=True, exclude_unset=True))
+
+
+def _schemas() -> dict[str, Schema]:
+    adapters: list[tuple[str, Any, TypeAdapter[Any]]] = [
+        *((schema.__name__, "serialization", TypeAdapter(schema)) for schema in ANSWER_SCHEMAS),
+        *((schema.__name__, "validation", TypeAdapter(schema)) for schema in REQUEST_SCHEMAS),
+    ]
+    _, described = TypeAdapter.json_schemas(adapters, ref_template="#/components/schemas/{model}", schema_generator=_JsonSchema)
+    return {name: Schema.model_validate(schema) for name, schema in described["$defs"].items()}
+
+
+def _paths() -> dict[str, PathItem]:
+    items: dict[str, PathItem] = {}
+    for operation in OPERATIONS:
+        items.setdefault(operation.path, PathItem())
+        setattr(items[operation.path], operation.method, _operation(operation))
+    return items
+
+
+def _operation(operation: Operation) -> OpenApiOperation:
+    described: dict[str, Any] = {
+        "operationId": operation.operation_id,
+        "tags": [operation.tag],
+        "summary": operation.summary,
+        "responses": _responses(operation),
+    }
+    if operation.description:
+        described["description"] = operation.description
+    if operation.parameters:
+        described["parameters"] = list(operation.parameters)
+    if operation.body:
+        described["requestBody"] = {"content": {kind: _content(content) for kind, content in operation.body.items()}}
+    return OpenApiOperation.model_validate(described)
+
+
+def _content(content: Content) -> dict[str, Any]:
+    described: dict[str, Any] = {"schema": _one_of(content.schemas)}
+    if content.examples:
+        described["examples"] = {name: {"value": value} for name, value in content.examples.items()}
+    if content.part_types:
+        described["encoding"] = {name: {"contentType": kind} for name, kind in content.part_types.items()}
+    return described
+
+
+def _one_of(schemas: Iterable[Any]) -> Any:
+    references = [schema_reference(schema) for schema in schemas]
+    return references[0] if len(references) == 1 else {"anyOf": references}
+
+
+def _responses(operation: Operation) -> dict[str, Any]:
+    problems = {str(status): kinds for status, kinds in _by_status(operation).items()}
+    found: dict[str, Any] = {status: _response_reference(kinds) for status, kinds in problems.items()}
+    for answer in operation.answers:
+        status = str(answer.status)
+        found[status] = _response(answer)
+        if status in problems:  # either a document of its own or a problem
+            problem = _problem_response(problems[status])
+            found[status] |= {name: found[status][name] | problem[name] for name in ("headers", "content")}
+    return dict(sorted(found.items()))
+
+
+def _response(answer: Answer) -> dict[str, Any]:
+    content = {"schema": _one_of(answer.schemas)} if answer.schemas else {}
+    described: dict[str, Any] = {
+        "description": answer.description,
+        "headers": _header_references(answer.headers),
+        "content": {answer.media_type: content},
+    }
+    if answer.links:
+        described["links"] = {name: _reference("links", name) for name in answer.links}
+    return described
+
+
+def _by_status(operation: Operation) -> dict[int, tuple[type[InferenceError], ...]]:
+    found: dict[int, tuple[type[InferenceError], ...]] = {}
+    for kind in sorted(operation.problems, key=lambda kind: kind.code):
+        found[kind.status] = (*found.get(kind.status, ()), kind)
+    return found
+
+
+def _problem_responses() -> dict[str, Response]:
+    groups = {kinds for operation in OPERATIONS for kinds in _by_status(operation).values()}
+    named = {_name(kinds): Response.model_validate(_problem_response(kinds)) for kinds in groups}
+    return dict(sorted(named.items()))
+
+
+def _problem_response(kinds: tuple[type[InferenceError], ...]) -> dict[str, Any]:
+    codes = {"type": "object", "properties": {"code": {"enum": [kind.code for kind in kinds]}}}
+    return {
+        "description": "; ".join(f"`{kind.code}`: {kind.title}" for kind in kinds),
+        "headers": _header_references(_PROBLEM_HEADERS.get(kinds[0].status, ())),
+        "content": {PROBLEM_JSON: {"schema": {"allOf": [schema_reference(Problem), codes]}}},
+    }
+
+
+def _response_reference(kinds: tuple[type[InferenceError], ...]) -> Reference:
+    return _reference("responses", _name(kinds))
+
+
+def _name(kinds: tuple[type[InferenceError], ...]) -> str:
+    return "-".join(kind.code for kind in kinds)
+
+
+def _header_references(names: Iterable[str]) -> dict[str, Reference]:
+    return {name: _reference("headers", name) for name in (*names, "X-Request-ID")}
+
+
+def _reference(kind: str, name: str) -> Reference:
+    return Reference.model_validate({"$ref": f"#/components/{kind}/{name}"})

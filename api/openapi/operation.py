@@ -1,0 +1,138 @@
+"""Types of the list of operations, and the problems that operations have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from openapi_pydantic.v3.v3_1 import Parameter
+
+from inference.errors import (
+    ChangeInProgress,
+    CrossOrigin,
+    ExpectationFailed,
+    HeaderFieldsTooLarge,
+    IdempotencyConflict,
+    InferenceError,
+    InvalidImage,
+    InvalidMetadata,
+    InvalidModel,
+    InvalidRequest,
+    MisdirectedRequest,
+    ModelNotFound,
+    NotFound,
+    ObjectNotFound,
+    Overloaded,
+    PayloadTooLarge,
+    RequestTimeout,
+    ServiceUnavailable,
+    SinkNotConfigured,
+    StorageFull,
+    TransferCodingNotImplemented,
+    UnknownCommand,
+    UnsupportedContentEncoding,
+    UnsupportedImageType,
+    UriTooLong,
+    WaitTimeout,
+)
+
+JSON = "application/json"
+PROBLEM_JSON = "application/problem+json"
+MULTIPART = "multipart/form-data"
+URLENCODED = "application/x-www-form-urlencoded"
+
+Problems = tuple[type[InferenceError], ...]
+
+#: Problems of every request: of its head and query, or of the server.
+_ANY: Problems = (
+    InvalidRequest,
+    RequestTimeout,
+    UriTooLong,
+    ExpectationFailed,
+    MisdirectedRequest,
+    HeaderFieldsTooLarge,
+    InferenceError,
+    TransferCodingNotImplemented,
+    ServiceUnavailable,
+)
+#: Problems of requests that web pages of other origins may not send.
+_WRITING: Problems = (CrossOrigin,)
+#: Problems of requests that have a path with an id: one that has a slash is another path.
+OF_PATHS: Problems = (NotFound,)
+#: Problems of every body.
+OF_BODIES: Problems = (PayloadTooLarge, UnsupportedContentEncoding)
+OF_IMAGES: Problems = (
+    *OF_BODIES,
+    InvalidMetadata,
+    InvalidImage,
+    UnsupportedImageType,
+    UnknownCommand,
+    ModelNotFound,
+    IdempotencyConflict,
+    Overloaded,
+    StorageFull,
+    WaitTimeout,
+)
+OF_COMMANDS: Problems = (
+    *OF_BODIES,
+    UnknownCommand,
+    InvalidModel,
+    ModelNotFound,
+    ObjectNotFound,
+    ChangeInProgress,
+    SinkNotConfigured,
+)
+
+Method = Literal["get", "post", "delete"]
+
+
+@dataclass(frozen=True)
+class Content:
+    """Body of a request in one media type."""
+
+    #: schemas of which it fits one
+    schemas: tuple[Any, ...]
+    #: by name, complete bodies that a client can send
+    examples: Mapping[str, Any] = field(default_factory=dict)
+    #: by part of a form, its media types
+    part_types: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Answer that is not a problem."""
+
+    status: int
+    description: str
+    #: schemas of which its document fits one; none: not JSON
+    schemas: tuple[Any, ...] = ()
+    media_type: str = JSON
+    #: names among `api.openapi.parts.HEADERS`
+    headers: tuple[str, ...] = ()
+    #: names among `api.openapi.parts.LINKS`
+    links: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Operation:
+    """Method of a path."""
+
+    operation_id: str
+    method: Method
+    path: str
+    tag: str
+    summary: str
+    answers: tuple[Answer, ...]
+    description: str = ""
+    parameters: tuple[Parameter, ...] = ()
+    #: by media type
+    body: Mapping[str, Content] = field(default_factory=dict)
+    #: problems in addition to those of every request
+    own_problems: Problems = ()
+
+    @property
+    def problems(self) -> Problems:
+        """All problems with which the operation answers."""
+        writing = () if self.method == "get" else _WRITING
+        return tuple(dict.fromkeys((*_ANY, *writing, *self.own_problems)))

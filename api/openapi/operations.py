@@ -1,0 +1,342 @@
+"""All operations of the API, in the order of the description."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from api.openapi.answer_schemas import (
+    Batch,
+    CommandAnswer,
+    Description,
+    Liveness,
+    ModelDetails,
+    ModelList,
+    OpenApiDocument,
+    Overview,
+    Prediction,
+    Readiness,
+    ServiceStatus,
+    Task,
+    TaskPage,
+)
+from api.openapi.operation import (
+    JSON,
+    MULTIPART,
+    OF_COMMANDS,
+    OF_IMAGES,
+    OF_PATHS,
+    URLENCODED,
+    Answer,
+    Content,
+    Operation,
+)
+from api.openapi.parts import BATCH_ID, IDEMPOTENCY_KEY, PREFER, TASK_ID, WAIT, path_text, query, query_fields
+from api.openapi.request_schemas import (
+    BatchForm,
+    BatchReferences,
+    ChangeEnsembleMode,
+    CommandForm,
+    CommandQuery,
+    LoadNewModel,
+    LoadNewWeights,
+    PredictForm,
+    PredictQuery,
+)
+from inference.errors import (
+    BatchNotFound,
+    DeadlineExceeded,
+    ImageGone,
+    ImageNotFound,
+    ModelNotFound,
+    PredictionFailed,
+    PredictorDied,
+    TaskAlreadyFinished,
+    TaskCanceled,
+    TaskNotFinished,
+    TaskNotFound,
+    UploadLost,
+)
+
+_IMAGE_TYPES = "image/png, image/jpeg, image/webp, application/octet-stream"
+_PART_TYPES = {"image": _IMAGE_TYPES, "metadata": JSON}
+_OPTIONS_IN_QUERY = query_fields(PredictQuery, "each option may also be a query parameter of its own")
+_COMMAND_IN_QUERY = query_fields(CommandQuery, "each field of a command may also be a query parameter of its own")
+_COMMANDS = {
+    JSON: Content(
+        (ChangeEnsembleMode, LoadNewModel, LoadNewWeights),
+        examples={
+            "load_new_model": {"command": "load_new_model", "model_id": "digits"},
+            "load_new_weights": {"command": "load_new_weights", "weights_url": "digits/2.keras", "model_id": "digits"},
+            "change_ensemble_mode": {"command": "change_ensemble_mode", "ensemble_mode": True},
+        },
+    ),
+    URLENCODED: Content((CommandForm,)),
+}
+
+_STATUSES = "(queued|running|succeeded|failed|canceled|expired)"
+
+_PREDICT = Operation(
+    "predict",
+    "post",
+    "/inference",
+    "predictions",
+    "Classify an image",
+    description="Answers with the result, or at once with the task: see `Prefer`. Also takes the commands of "
+    "POST /inference_service_controller, as ROHE's clients send them.",
+    parameters=(PREFER, IDEMPOTENCY_KEY, _OPTIONS_IN_QUERY),
+    body={MULTIPART: Content((PredictForm,), part_types=_PART_TYPES), **_COMMANDS},
+    answers=(
+        Answer(
+            200,
+            "The result; of a command, the state after it.",
+            (Prediction, CommandAnswer),
+            headers=("Task-Id", "Server-Timing", "Preference-Applied", "Idempotent-Replayed"),
+            links=("get_task",),
+        ),
+        Answer(
+            202,
+            "The task, which goes on.",
+            (Task,),
+            headers=("Location", "Task-Id", "Preference-Applied", "Idempotent-Replayed"),
+            links=("get_task", "cancel_task"),
+        ),
+    ),
+    own_problems=(
+        *OF_IMAGES,
+        *OF_COMMANDS,
+        TaskCanceled,
+        PredictionFailed,
+        PredictorDied,
+        UploadLost,
+        DeadlineExceeded,
+    ),
+)
+_DESCRIBE = Operation(
+    "describe",
+    "get",
+    "/inference",
+    "service",
+    "Describe the service",
+    answers=(Answer(200, "The served model, and where results go.", (Description,)),),
+)
+
+OPERATIONS: tuple[Operation, ...] = (
+    _PREDICT,
+    Operation(
+        "predict_batch",
+        "post",
+        "/inference/batch",
+        "predictions",
+        "Classify many images",
+        description="Each image becomes a task of its own; an image that is refused fails alone. As JSON: images that "
+        "are already in the object store.",
+        parameters=(PREFER, IDEMPOTENCY_KEY, _OPTIONS_IN_QUERY),
+        body={
+            MULTIPART: Content((BatchForm,), part_types=_PART_TYPES),
+            JSON: Content((BatchReferences,), examples={"objects": {"items": [{"object": "s3://inference/photos/17.jpg"}]}}),
+        },
+        answers=(
+            Answer(
+                200,
+                "The batch, of which every task has ended.",
+                (Batch,),
+                headers=("Batch-Id", "Server-Timing", "Preference-Applied", "Idempotent-Replayed"),
+                links=("get_batch",),
+            ),
+            Answer(
+                202,
+                "The batch, which goes on.",
+                (Batch,),
+                headers=("Location", "Batch-Id", "Preference-Applied", "Idempotent-Replayed"),
+                links=("get_batch", "cancel_batch"),
+            ),
+        ),
+        own_problems=OF_IMAGES,
+    ),
+    Operation(
+        "get_batch",
+        "get",
+        "/batches/{batch_id}",
+        "batches",
+        "Get a batch, or wait for its end",
+        parameters=(BATCH_ID, WAIT),
+        answers=(Answer(200, "The batch.", (Batch,), links=("cancel_batch",)),),
+        own_problems=(*OF_PATHS, BatchNotFound),
+    ),
+    Operation(
+        "cancel_batch",
+        "delete",
+        "/batches/{batch_id}",
+        "batches",
+        "Cancel the tasks of a batch that have not ended",
+        parameters=(BATCH_ID,),
+        answers=(Answer(200, "The batch.", (Batch,)),),
+        own_problems=(*OF_PATHS, BatchNotFound, TaskAlreadyFinished),
+    ),
+    Operation(
+        "list_tasks",
+        "get",
+        "/tasks",
+        "tasks",
+        "List tasks, newest first",
+        description="All conditions that are given must hold. A page may be empty and not be the last.",
+        parameters=(
+            query("status", "one or some, separated by commas", type="string", pattern=f"^{_STATUSES}(,{_STATUSES})*$"),
+            query("model", "name of a model", type="string", minLength=1, examples=["digits"]),
+            query("request_id", "the request id", type="string", minLength=1, examples=["photo-17"]),
+            query("since", "time of acceptance: RFC 3339, or seconds since the epoch", type="string", format="date-time"),
+            query("limit", "tasks of a page", type="integer", minimum=1, maximum=500, default=50),
+            query("cursor", "`next_cursor` of the page before, unchanged", type="string", pattern="^[0-9a-f]{16}$"),
+            query("vectors", "whether results have their `prediction`", type="boolean", default=False),
+        ),
+        answers=(Answer(200, "A page of the tasks.", (TaskPage,), headers=("Link",)),),
+    ),
+    Operation(
+        "get_image",
+        "get",
+        "/tasks/{task_id}/image",
+        "tasks",
+        "Get the image of a task, while it is kept",
+        parameters=(TASK_ID,),
+        answers=(
+            Answer(
+                200,
+                "The bytes that were sent.",
+                media_type="*/*",
+                headers=("Content-Disposition", "Array-Shape", "Array-Dtype"),
+            ),
+        ),
+        own_problems=(*OF_PATHS, TaskNotFound, ImageNotFound),
+    ),
+    Operation(
+        "replay_task",
+        "post",
+        "/tasks/{task_id}/replay",
+        "tasks",
+        "Run the image of a task that has ended again, as a new task",
+        parameters=(TASK_ID, IDEMPOTENCY_KEY),
+        answers=(
+            Answer(
+                202,
+                "The new task.",
+                (Task,),
+                headers=("Location", "Task-Id", "Idempotent-Replayed"),
+                links=("get_task", "cancel_task"),
+            ),
+        ),
+        own_problems=(*OF_PATHS, TaskNotFound, TaskNotFinished, ImageGone, *OF_IMAGES),
+    ),
+    Operation(
+        "get_task",
+        "get",
+        "/tasks/{task_id}",
+        "tasks",
+        "Get a task, or wait for its end",
+        parameters=(TASK_ID, WAIT),
+        answers=(Answer(200, "The task.", (Task,), links=("cancel_task",)),),
+        own_problems=(*OF_PATHS, TaskNotFound),
+    ),
+    Operation(
+        "cancel_task",
+        "delete",
+        "/tasks/{task_id}",
+        "tasks",
+        "Cancel a task",
+        description="A queued task does not run; the result of a running one is discarded.",
+        parameters=(TASK_ID,),
+        answers=(Answer(200, "The task.", (Task,)),),
+        own_problems=(*OF_PATHS, TaskNotFound, TaskAlreadyFinished),
+    ),
+    Operation(
+        "run_command",
+        "post",
+        "/inference_service_controller",
+        "commands",
+        "Change a model, the served model or the ensemble mode",
+        description="Answered once every worker has applied it; if one of them cannot, nothing changes.",
+        parameters=(_COMMAND_IN_QUERY,),
+        body={**_COMMANDS, MULTIPART: Content((CommandForm,))},
+        answers=(Answer(200, "The state after the command.", (CommandAnswer,)),),
+        own_problems=OF_COMMANDS,
+    ),
+    _DESCRIBE,
+    Operation(
+        "index",
+        "get",
+        "/",
+        "service",
+        "Describe the service, its models and its paths",
+        answers=(Answer(200, "The description.", (Overview,)),),
+    ),
+    Operation(
+        "list_models",
+        "get",
+        "/models",
+        "service",
+        "List the models",
+        answers=(Answer(200, "The models, without their labels.", (ModelList,)),),
+    ),
+    Operation(
+        "get_model",
+        "get",
+        "/models/{name}",
+        "service",
+        "Describe a model",
+        parameters=(path_text("name", minLength=1),),
+        answers=(Answer(200, "The model, with its labels and workers.", (ModelDetails,)),),
+        own_problems=(*OF_PATHS, ModelNotFound),
+    ),
+    Operation(
+        "get_status",
+        "get",
+        "/status",
+        "service",
+        "Get the state of stores, queues, workers and sinks",
+        answers=(Answer(200, "The state, with problems or without.", (ServiceStatus,)),),
+    ),
+    Operation(
+        "live",
+        "get",
+        "/health/live",
+        "service",
+        "Ask whether the process runs",
+        answers=(Answer(200, "It runs.", (Liveness,)),),
+    ),
+    Operation(
+        "ready",
+        "get",
+        "/health/ready",
+        "service",
+        "Ask whether a request would be served now",
+        answers=(Answer(200, "It would.", (Readiness,)), Answer(503, "It would not, or not for long.", (Readiness,))),
+    ),
+    Operation(
+        "get_openapi",
+        "get",
+        "/openapi.json",
+        "documentation",
+        "Get this description",
+        answers=(Answer(200, "OpenAPI 3.1.", (OpenApiDocument,)),),
+    ),
+    Operation(
+        "show_docs",
+        "get",
+        "/docs",
+        "documentation",
+        "Read this description in a browser",
+        answers=(Answer(200, "A page with Swagger UI.", media_type="text/html"),),
+    ),
+    Operation(
+        "get_docs_file",
+        "get",
+        "/docs/{name}",
+        "documentation",
+        "Get a file of that page",
+        parameters=(path_text("name", enum=["page.js", "swagger-ui-bundle.js", "swagger-ui.css"]),),
+        answers=(Answer(200, "The file.", media_type="text/*"),),
+        own_problems=OF_PATHS,
+    ),
+    # ROHE's clients know these paths
+    replace(_PREDICT, operation_id="predict_at_old_path", path="/inference_service"),
+    replace(_DESCRIBE, operation_id="describe_at_old_path", path="/inference_service"),
+)

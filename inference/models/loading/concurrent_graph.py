@@ -1,0 +1,61 @@
+"""Concurrent chunks of a batch, each in an interpreter of LiteRT with threads of its own.
+
+The threads of one interpreter wait for each other after every operation of the graph. Under load, when other processes take
+some of the cores, each of these waits is for the slowest thread. Interpreters with one thread wait for each other only at the
+end of the batch, and one that is slow gets fewer chunks. Each also needs memory for its own chunk only, not for the batch.
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference.models.loading.litert import LiteGraph
+
+#: images in a chunk, at most
+_CHUNK_IMAGES = 4
+#: interpreters at most, because each has its own copy of the weights
+_MAX_INTERPRETERS = 8
+
+
+class ConcurrentGraph:
+    """A graph like `LiteGraph` that runs the chunks of a large batch concurrently, unless its batch size is fixed.
+
+    One call at a time.
+
+    Args:
+        model: a *.tflite file, or its content. A file is mapped into memory, and must not be changed in place.
+        threads: number of threads that compute.
+    """
+
+    def __init__(self, model: bytes | Path, threads: int) -> None:
+        self._whole = LiteGraph(model, threads)
+        #: shapes of the inputs, see `LiteGraph.input_shapes`
+        self.input_shapes = self._whole.input_shapes
+        self._count = min(threads, _MAX_INTERPRETERS)
+        self._idle: SimpleQueue[LiteGraph] = SimpleQueue()
+        for _ in range(self._count):
+            self._idle.put(LiteGraph(model, threads // self._count) if self._count > 1 else self._whole)
+        self._pool = ThreadPoolExecutor(self._count, thread_name_prefix="chunk")
+
+    def __call__(self, batch: NDArray[Any]) -> NDArray[np.float32]:
+        """Run `batch`, (n, …) in the input's dtype; returns (n, …) float32.
+
+        One interpreter with all threads runs a batch that has less than a full chunk for each of the others.
+        """
+        if self.input_shapes[0][0] is not None or len(batch) < self._count * _CHUNK_IMAGES:
+            return self._whole(batch)
+        chunks = [batch[begin : begin + _CHUNK_IMAGES] for begin in range(0, len(batch), _CHUNK_IMAGES)]
+        return np.concatenate(list(self._pool.map(self._run, chunks)))
+
+    def _run(self, chunk: NDArray[Any]) -> NDArray[np.float32]:
+        graph = self._idle.get()
+        try:
+            return graph(chunk)
+        finally:
+            self._idle.put(graph)
