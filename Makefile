@@ -78,7 +78,7 @@ overload: $(VENV)/.installed-dev ## send more requests than it can do; accepted 
 
 clean: ## remove all that these targets created, the service's data too
 	@test ! -d build/services || $(SERVICES) stop
-	rm -rf $(VENV) build data dist .coverage .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) build data dist .coverage .schemathesis .pytest_cache .mypy_cache .ruff_cache
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "error: Python 3.11, 3.12 or 3.13 is needed; name one with make PYTHON=/path/to/python" >&2; exit 1; }
