@@ -13,6 +13,7 @@ from api.routes import batches as batch_routes
 from api.routes import commands as command_routes
 from api.routes import documentation, health
 from api.routes import inference as inference_routes
+from api.routes import status as status_routes
 from api.routes import tasks as task_routes
 from api.security.middleware import WebSecurity
 from api.security.proxies import TrustedProxies
@@ -53,6 +54,7 @@ def create_app(settings: Settings, stopping: SharedFlag | None = None) -> Flask:
     app.register_blueprint(command_routes.blueprint)
     app.register_blueprint(batch_routes.blueprint)
     app.register_blueprint(task_routes.blueprint)
+    app.register_blueprint(status_routes.blueprint)
     app.register_blueprint(health.blueprint)
     if settings.api.docs:
         openapi_document()  # built before the first request

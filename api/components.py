@@ -16,6 +16,7 @@ from api.server.stopping import SharedFlag
 from inference.container import Services
 from inference.lifecycle.replies import ReplyRouter
 from inference.lifecycle.task_ids import TaskIds
+from inference.lifecycle.task_images import TaskImages
 
 _EXTENSION = "inference"
 
@@ -28,6 +29,7 @@ class Components:
     #: set before the service ends
     stopping: SharedFlag
     replies: ReplyRouter
+    images: TaskImages
     submissions: Submissions
     batch_submissions: BatchSubmissions
     commands: Commands
@@ -56,6 +58,7 @@ def build_components(services: Services, stopping: SharedFlag) -> Components:
         services=services,
         stopping=stopping,
         replies=parts.replies,
+        images=TaskImages(services.store, services.objects),
         submissions=Submissions(parts),
         batch_submissions=BatchSubmissions(parts),
         commands=Commands(

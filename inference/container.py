@@ -54,7 +54,9 @@ class Services:
     @cached_property
     def store(self) -> TaskStore:
         options = self.settings.task_store
-        policy = StorePolicy(options.key_prefix, options.lease_s, options.result_ttl_s, options.idempotency_ttl_s)
+        policy = StorePolicy(
+            options.key_prefix, options.lease_s, options.result_ttl_s, options.idempotency_ttl_s, options.index_max
+        )
         return RedisTaskStore(self.redis, policy)
 
     @cached_property

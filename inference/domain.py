@@ -186,6 +186,8 @@ class TaskSubmission:
     fingerprint: str = ""
     #: id of the batch request that it belongs to; empty for a single request
     batch_id: str = ""
+    #: id of the task whose image it runs again; empty for a new image
+    replay_of: str = ""
 
 
 @dataclass(frozen=True)
@@ -351,6 +353,9 @@ class TaskRecord:
     store_ms: float = 0.0
     priority: int = 0
     batch_id: str = ""
+    replay_of: str = ""
+    #: the sinks of the result
+    sinks: tuple[str, ...] = ()
     outcome: Outcome | None = None
     #: by sink: pending, delivered, refused, or discarded (by an operator, after it was refused)
     deliveries: Mapping[str, str] = field(default_factory=dict)
@@ -375,6 +380,8 @@ class TaskRecord:
             store_ms=request.store_ms,
             priority=request.priority,
             batch_id=request.batch_id,
+            replay_of=request.replay_of,
+            sinks=request.sinks,
         )
 
     @property

@@ -253,6 +253,22 @@ class RequestTimeout(InferenceError):
     status, code, title = 408, "request_timeout", "The request came too slowly"
 
 
+class ImageNotFound(InferenceError):
+    """The image of a task is no longer kept, or was never sent to this service."""
+
+    status, code, title = 404, "image_not_found", "The image is not kept"
+
+
+class ImageGone(InferenceError):
+    """A task cannot be run again without its image."""
+
+    status, code, title = 410, "image_gone", "The image is gone"
+
+
+class TaskNotFinished(InferenceError):
+    status, code, title = 409, "task_not_finished", "The task has not ended"
+
+
 class TaskAlreadyFinished(InferenceError):
     status, code, title = 409, "task_already_finished", "The task has already ended"
 

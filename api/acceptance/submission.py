@@ -78,6 +78,7 @@ class Submissions:
             store_ms=self._store_first(upload, checked.deadline_s),
             idempotency_key=form.idempotency_key,
             fingerprint=form.fingerprint,
+            replay_of=form.replay_of,
         )
         return self._accept_and_expect(request, upload, room)
 

@@ -61,6 +61,8 @@ class PredictForm(ImageForm):
     idempotency_key: str
     #: digest of image and metadata
     fingerprint: str
+    #: id of the task whose image it runs again; empty for a new image
+    replay_of: str = ""
 
 
 def read_predict_form(request: Request, sent: SentFields, *, max_wait_s: float) -> PredictForm:

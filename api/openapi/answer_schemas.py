@@ -135,14 +135,16 @@ class Task(TypedDict):
     timings: Timings
     image_stored: NotRequired[Annotated[bool, Field(description="false while the object store does not have the image")]]
     batch_size: Annotated[int | None, Field(description="images that the predictor got together")]
+    replay_of: Annotated[str | None, Field(description="the task whose image it runs again")]
     urls: Urls
 
 
 class TaskPage(TypedDict):
-    """Page of the tasks with one request id, oldest first."""
+    """Page of a list of tasks, newest first."""
 
     tasks: list[Task]
     next_cursor: NotRequired[Annotated[str, Field(description="missing on the last page, and only there")]]
+    next: NotRequired[Annotated[str, Field(description="path of the next page")]]
 
 
 class BatchItem(TypedDict):
@@ -246,6 +248,66 @@ class Readiness(TypedDict):
     checks: Annotated[dict[str, str], Field(description="by check, ok or what is wrong")]
 
 
+class _ModelUrls(TypedDict):
+    self: str
+
+
+class Model(ModelReference):
+    """Configured model, with the version that is served."""
+
+    default: Annotated[bool, Field(description="whether requests without a model's name get it")]
+    description: str
+    task: Literal["single_label", "multi_label"]
+    input: Annotated[dict[str, Any], Field(description="as in its model.yaml: shape, dtype, raw and the other keys")]
+    label_count: Annotated[int, Field(ge=0)]
+    runtime: Annotated[str | None, Field(description="library that runs it; null if no worker has it loaded")]
+    images_per_s: Annotated[float | None, Field(description="sum of the rates that the workers measured")]
+    warm_workers: Annotated[int, Field(ge=0, description="workers that have it loaded")]
+    urls: _ModelUrls
+
+
+class WarmWorker(TypedDict):
+    """Worker that has a model loaded."""
+
+    worker: str
+    version: str
+    digest: str
+    runtime: str | None
+    predict_ms: Annotated[float, Field(ge=0, description="one image alone, milliseconds")]
+    images_per_s: Annotated[float, Field(ge=0)]
+
+
+class ModelDetails(Model):
+    """Configured model with its labels and workers."""
+
+    license: str
+    source: str
+    labels: list[str]
+    threshold: float | list[float] | dict[str, float] | None
+    top_k: int | None
+    workers: list[WarmWorker]
+
+
+class ModelList(TypedDict):
+    """All configured models."""
+
+    models: list[Model]
+
+
+class ServiceStatus(TypedDict):
+    """Output of `server.py status --json`."""
+
+    stores: Annotated[dict[str, str], Field(description="by store, ok or what is wrong")]
+    models: list[dict[str, Any]]
+    sinks: list[dict[str, Any]]
+    workers: list[dict[str, Any]]
+    dead_letters: int | None
+    rejected_messages: int | None
+    unstored_images: int | None
+    problems: list[str]
+    warnings: list[str]
+
+
 class OpenApiDocument(TypedDict):
     """OpenAPI 3.1."""
 
@@ -268,5 +330,8 @@ ANSWER_SCHEMAS: tuple[type, ...] = (
     Overview,
     Liveness,
     Readiness,
+    ModelList,
+    ModelDetails,
+    ServiceStatus,
     OpenApiDocument,
 )

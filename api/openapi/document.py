@@ -37,6 +37,7 @@ _PROBLEM_HEADERS = {
     400: ("Location",),
     404: ("Location",),
     409: ("Location", "Retry-After"),
+    410: ("Location",),
     415: ("Accept-Encoding",),
     429: ("Retry-After",),
     500: ("Location",),

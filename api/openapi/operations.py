@@ -9,10 +9,13 @@ from api.openapi.answer_schemas import (
     CommandAnswer,
     Description,
     Liveness,
+    ModelDetails,
+    ModelList,
     OpenApiDocument,
     Overview,
     Prediction,
     Readiness,
+    ServiceStatus,
     Task,
     TaskPage,
 )
@@ -42,10 +45,14 @@ from api.openapi.request_schemas import (
 from inference.errors import (
     BatchNotFound,
     DeadlineExceeded,
+    ImageGone,
+    ImageNotFound,
+    ModelNotFound,
     PredictionFailed,
     PredictorDied,
     TaskAlreadyFinished,
     TaskCanceled,
+    TaskNotFinished,
     TaskNotFound,
     UploadLost,
 )
@@ -65,6 +72,8 @@ _COMMANDS = {
     ),
     URLENCODED: Content((CommandForm,)),
 }
+
+_STATUSES = "(queued|running|succeeded|failed|canceled|expired)"
 
 _PREDICT = Operation(
     "predict",
@@ -165,18 +174,57 @@ OPERATIONS: tuple[Operation, ...] = (
         own_problems=(*OF_PATHS, BatchNotFound, TaskAlreadyFinished),
     ),
     Operation(
-        "find_tasks",
+        "list_tasks",
         "get",
         "/tasks",
         "tasks",
-        "List the tasks of a request id",
+        "List tasks, newest first",
+        description="All conditions that are given must hold. A page may be empty and not be the last.",
         parameters=(
-            query("request_id", "the request id", required=True, type="string", minLength=1, examples=["photo-17"]),
-            query("limit", "tasks of a page", type="integer", minimum=1, maximum=1000, default=100),
+            query("status", "one or some, separated by commas", type="string", pattern=f"^{_STATUSES}(,{_STATUSES})*$"),
+            query("model", "name of a model", type="string", minLength=1, examples=["digits"]),
+            query("request_id", "the request id", type="string", minLength=1, examples=["photo-17"]),
+            query("since", "time of acceptance: RFC 3339, or seconds since the epoch", type="string", format="date-time"),
+            query("limit", "tasks of a page", type="integer", minimum=1, maximum=500, default=50),
             query("cursor", "`next_cursor` of the page before, unchanged", type="string", pattern="^[0-9a-f]{16}$"),
             query("vectors", "whether results have their `prediction`", type="boolean", default=False),
         ),
         answers=(Answer(200, "A page of the tasks.", (TaskPage,), headers=("Link",)),),
+    ),
+    Operation(
+        "get_image",
+        "get",
+        "/tasks/{task_id}/image",
+        "tasks",
+        "Get the image of a task, while it is kept",
+        parameters=(TASK_ID,),
+        answers=(
+            Answer(
+                200,
+                "The bytes that were sent.",
+                media_type="*/*",
+                headers=("Content-Disposition", "Array-Shape", "Array-Dtype"),
+            ),
+        ),
+        own_problems=(*OF_PATHS, TaskNotFound, ImageNotFound),
+    ),
+    Operation(
+        "replay_task",
+        "post",
+        "/tasks/{task_id}/replay",
+        "tasks",
+        "Run the image of a task that has ended again, as a new task",
+        parameters=(TASK_ID, IDEMPOTENCY_KEY),
+        answers=(
+            Answer(
+                202,
+                "The new task.",
+                (Task,),
+                headers=("Location", "Task-Id", "Idempotent-Replayed"),
+                links=("get_task", "cancel_task"),
+            ),
+        ),
+        own_problems=(*OF_PATHS, TaskNotFound, TaskNotFinished, ImageGone, *OF_IMAGES),
     ),
     Operation(
         "get_task",
@@ -219,6 +267,32 @@ OPERATIONS: tuple[Operation, ...] = (
         "service",
         "Describe the service, its models and its paths",
         answers=(Answer(200, "The description.", (Overview,)),),
+    ),
+    Operation(
+        "list_models",
+        "get",
+        "/models",
+        "service",
+        "List the models",
+        answers=(Answer(200, "The models, without their labels.", (ModelList,)),),
+    ),
+    Operation(
+        "get_model",
+        "get",
+        "/models/{name}",
+        "service",
+        "Describe a model",
+        parameters=(path_text("name", minLength=1),),
+        answers=(Answer(200, "The model, with its labels and workers.", (ModelDetails,)),),
+        own_problems=(*OF_PATHS, ModelNotFound),
+    ),
+    Operation(
+        "get_status",
+        "get",
+        "/status",
+        "service",
+        "Get the state of stores, queues, workers and sinks",
+        answers=(Answer(200, "The state, with problems or without.", (ServiceStatus,)),),
     ),
     Operation(
         "live",

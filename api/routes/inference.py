@@ -59,7 +59,7 @@ def _predict(sent: SentFields, began: float) -> Response:
         raise WaitTimeout("the result was not ready in time; the task continues", task_id=submission.task_id)
     with_vector = form.answer is None or form.answer.prediction
     response = (
-        _result(submission, outcome, store_ms, began, with_vector=with_vector) if outcome is not None else _accepted(submission)
+        _result(submission, outcome, store_ms, began, with_vector=with_vector) if outcome is not None else accepted(submission)
     )
     response.headers["Task-Id"] = submission.task_id
     if form.preference.applied:
@@ -86,7 +86,8 @@ def _result(submission: Submission, outcome: Outcome, store_ms: float, began: fl
     return json_response(document, headers={"Server-Timing": server_timing})
 
 
-def _accepted(submission: Submission) -> Response:
+def accepted(submission: Submission) -> Response:
+    """The answer 202 with a task that goes on."""
     store = components().services.store
     try:
         task = task_view(store.get(submission.task_id), store)

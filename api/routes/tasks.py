@@ -1,18 +1,24 @@
-"""Routes of tasks. /tasks: get a task, wait for it, cancel it, list the tasks of a request id."""
+"""Routes of tasks. /tasks: get a task and its image, wait for it, cancel it, run it again; list tasks."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from flask import Blueprint, Response
+from flask import Blueprint, Response, request
 
+from api.acceptance.replay import read_replay
 from api.components import components
+from api.forms.predict import read_idempotency_key
 from api.forms.preference import asked_wait_s
 from api.forms.query import check_query
-from api.forms.task_query import cursor_after, read_task_query
+from api.forms.task_query import cursor_before, read_task_query
+from api.routes.inference import accepted
+from api.views.image import image_response
 from api.views.responses import json_response
 from api.views.task import task_view, task_views
+from api.views.urls import prefixed
 from inference.domain import TaskRecord
+from inference.errors import InvalidRequest
 
 blueprint = Blueprint("tasks", __name__, url_prefix="/tasks")
 
@@ -32,17 +38,19 @@ def get_task(task_id: str) -> Response:
 
 
 @blueprint.get("")
-def find_tasks() -> Response:
-    """Return a page of the tasks with one request id."""
+def list_tasks() -> Response:
+    """Return a page of tasks, newest first."""
     query = read_task_query()
     store = components().services.store
-    page = store.find_by_request(query.request_id, after=query.after, limit=query.limit)
+    page = store.list_tasks(query.wanted, before=query.before, limit=query.limit)
     records = [record for record in store.get_many(page.task_ids) if record is not None]
     document: dict[str, Any] = {"tasks": task_views(records, store, with_vectors=query.vectors)}
-    if page.next_after is None:
+    if page.next_before is None:
         return json_response(document)
-    cursor = cursor_after(page.next_after)
-    return json_response(document | {"next_cursor": cursor}, headers={"Link": f'<{query.next_url(cursor)}>; rel="next"'})
+    cursor = cursor_before(page.next_before)
+    next_query = query.next_query(cursor)
+    document |= {"next_cursor": cursor, "next": prefixed("/tasks") + next_query}
+    return json_response(document, headers={"Link": f'<{next_query}>; rel="next"'})
 
 
 @blueprint.delete("/<task_id>")
@@ -50,6 +58,37 @@ def cancel_task(task_id: str) -> Response:
     """Cancel a task that has not ended."""
     check_query()
     return _task(components().services.store.cancel(task_id))
+
+
+@blueprint.get("/<task_id>/image")
+def get_image(task_id: str) -> Response:
+    """Return the image of a task as it was sent, while it is kept."""
+    check_query()
+    record = components().services.store.get(task_id)
+    return image_response(record, components().images.read(record))
+
+
+@blueprint.post("/<task_id>/replay")
+def replay_task(task_id: str) -> Response:
+    """Run the image of a task that has ended again, as a new task."""
+    check_query()
+    if request.content_length or "Transfer-Encoding" in request.headers:
+        raise InvalidRequest("a replay has no body", field="body", expected="no body: image and options are those of the task")
+    services = components().services
+    form = read_replay(
+        services.store.get(task_id),
+        components().images,
+        possible_sinks=services.settings.possible_sinks,
+        idempotency_key=read_idempotency_key(request),
+    )
+    submission = components().submissions.submit(form)
+    components().replies.forget(submission.waiter)
+    components().submissions.confirm(submission, None)
+    response = accepted(submission)
+    response.headers["Task-Id"] = submission.task_id
+    if submission.upload is None:
+        response.headers["Idempotent-Replayed"] = "true"
+    return response
 
 
 def _task(record: TaskRecord) -> Response:

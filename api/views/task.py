@@ -66,6 +66,7 @@ def _task_view(record: TaskRecord, place: QueuePlace | None, *, with_vector: boo
         "error": problem_document(error) if error else None,
         "priority": record.priority,
         "batch_id": record.batch_id or None,
+        "replay_of": record.replay_of or None,
         "deliveries": [_delivery_view(record, sink, status) for sink, status in record.deliveries.items()],
         "queue": _queue_view(place) if place else None,
         "attempts": record.attempts,

@@ -24,3 +24,8 @@ def task_url(task_id: str) -> str:
 def batch_url(batch_id: str) -> str:
     """The path of a batch."""
     return prefixed(f"/batches/{quote(batch_id, safe='')}")
+
+
+def model_url(name: str) -> str:
+    """The path of a model."""
+    return prefixed(f"/models/{quote(name, safe='')}")

@@ -159,6 +159,8 @@ class TaskStoreSettings(Section):
     #: a task record is kept for this time after its end, seconds
     result_ttl_s: Seconds = 86_400
     idempotency_ttl_s: Seconds = 86_400
+    #: number of the newest tasks that `GET /tasks` lists without a request id; about 84 bytes each
+    index_max: Count = 100_000
     #: if there are more dead letters, the oldest are discarded
     max_dead_letters: Count = 10_000
     #: a waiting task is queued again if later ones started this long ago: its message was lost, seconds

@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import get_args
 
 from inference.container import Services
@@ -60,15 +61,21 @@ class Status:
     warnings: tuple[str, ...] = ()
 
 
-def status_of(services: Services) -> Status:
-    """Collect the status now. A store that is down is part of it, and raises no error."""
-    stores = {
-        "task_store": check(services.store.ping),
-        "broker": check(lambda: [services.broker.get_depth(model.queue) for model in services.descriptions.values()]),
-        "object_store": check(services.objects.ping),
+def status_of(services: Services, *, describe: Callable[[ServiceUnavailable], str] = attrgetter("detail")) -> Status:
+    """Collect the status now. A store that is down is part of it, and raises no error.
+
+    Args:
+        describe: returns the description of a store's problem; default: with the details that are for operators alone.
+    """
+    checks = {
+        "task_store": services.store.ping,
+        "broker": lambda: [services.broker.get_depth(model.queue) for model in services.descriptions.values()],
+        "object_store": services.objects.ping,
     }
-    problems = [f"{store}: {state}" for store, state in stores.items() if state != OK]
-    if stores["task_store"] != OK:
+    faults = {store: fault_of(check) for store, check in checks.items()}
+    stores = {store: OK if fault is None else describe(fault) for store, fault in faults.items()}
+    problems = [f"{store}: {state}" for store, state in stores.items() if faults[store]]
+    if faults["task_store"]:
         return Status(stores, problems=tuple(problems))
     workers = services.presence.workers()
     models = _models(services, workers)
@@ -90,12 +97,6 @@ def status_of(services: Services) -> Status:
         problems=tuple(problems),
         warnings=tuple(warnings),
     )
-
-
-def check(call: Callable[[], object]) -> str:
-    """Return `OK` if `call` returns, else the detail of its error, for operators."""
-    error = fault_of(call)
-    return OK if error is None else error.detail
 
 
 def fault_of(call: Callable[[], object]) -> ServiceUnavailable | None:

@@ -15,6 +15,7 @@ from inference.task_store.protocol import (
     Reaped,
     RecordLife,
     Room,
+    TaskFilter,
     TaskPage,
 )
 from inference.task_store.stores import DeliveryStore, MaintenanceStore, SubmissionStore, TaskReader, TaskStore, WorkerStore
@@ -37,6 +38,7 @@ __all__ = [
     "RecordLife",
     "Room",
     "SubmissionStore",
+    "TaskFilter",
     "TaskPage",
     "TaskReader",
     "TaskStore",

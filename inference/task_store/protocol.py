@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from inference.domain import ModelRef, Outcome
+from inference.domain import ModelRef, Outcome, TaskStatus
 from inference.errors import IdempotencyConflict
 
 
@@ -184,9 +184,23 @@ class QueuePlace:
 
 @dataclass(frozen=True)
 class TaskPage:
-    """A page of the tasks with one request id."""
+    """A page of a list of tasks."""
 
-    #: oldest first
+    #: newest first
     task_ids: tuple[str, ...]
-    #: acceptance number after which the next page begins; None: this is the last page
-    next_after: int | None
+    #: acceptance number before which the next page begins; None: this is the last page
+    next_before: int | None
+
+
+@dataclass(frozen=True)
+class TaskFilter:
+    """Conditions for a list of tasks, of which all must hold."""
+
+    #: empty: the newest tasks of all request ids
+    request_id: str = ""
+    #: empty: any
+    statuses: tuple[TaskStatus, ...] = ()
+    #: name of the model; empty: any
+    model: str = ""
+    #: time of acceptance, ms since the epoch: older tasks are left out
+    since_ms: int = 0

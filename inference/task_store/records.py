@@ -21,11 +21,17 @@ def record_fields(request: TaskSubmission) -> tuple[Any, ...]:
         *("reply_to", request.reply_to),
         *("priority", request.priority),
         *(("batch", request.batch_id) if request.batch_id else ()),
+        *(("replay_of", request.replay_of) if request.replay_of else ()),
     )
 
 
 def model_field(model: ModelRef) -> bytes:
     return orjson.dumps([model.name, model.version, model.digest])
+
+
+def model_prefix(name: str) -> bytes:
+    """Return the bytes with which `model_field` of each version of this model begins; empty for an empty name."""
+    return orjson.dumps([name])[:-1] + b"," if name else b""
 
 
 def model_from(field: bytes) -> ModelRef:
@@ -57,6 +63,8 @@ def from_hash(task_id: str, fields: dict[bytes, bytes]) -> TaskRecord:
         store_ms=store_ms,
         priority=int(fields[b"priority"]),
         batch_id=fields.get(b"batch", b"").decode(),
+        replay_of=fields.get(b"replay_of", b"").decode(),
+        sinks=tuple(filter(None, fields.get(b"sinks", b"").decode().split(","))),
         outcome=decode_outcome(outcome) if outcome else None,
         deliveries=_by_sink(fields, _DELIVERY),
         refusals=_by_sink(fields, _REFUSAL),

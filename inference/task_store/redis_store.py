@@ -46,10 +46,11 @@ from inference.task_store.protocol import (
     QueueStats,
     Reaped,
     Room,
+    TaskFilter,
     TaskPage,
 )
 from inference.task_store.queue_figures import load_from, places_from, stats_from
-from inference.task_store.records import COMPLETED_FIELDS, completed_from, from_hash, model_field
+from inference.task_store.records import COMPLETED_FIELDS, completed_from, from_hash, model_field, model_prefix
 from inference.task_store.redis_uploads import RedisUploads
 from inference.task_store.scripts import Scripts
 from inference.task_store.submissions import SUBMISSION_WEIGHT, in_ms, task_arguments, weight
@@ -62,8 +63,10 @@ logger = logging.getLogger(__name__)
 #: Consumer group of the relays on each outbox stream.
 RELAY_GROUP = "relay"
 
-#: Entries of a request id's index that one call reads at most, entries without a record included.
-_INDEX_ENTRIES = 2000
+#: Tasks that a page of a list examines at most, those without a record included: 3 to 6 ms of the server's time.
+_EXAMINED = 500
+#: Above each acceptance number, and exact as a double, which is Lua's number.
+_NEWEST = 2**53
 
 #: Prefixes of a subject, which is the id of a task or batch with its kind.
 _TASK, _BATCH = "task:", "batch:"
@@ -78,6 +81,8 @@ class StorePolicy:
     #: life of a record after its task has ended and every sink has its result
     result_ttl_s: float = 86_400.0
     idempotency_ttl_s: float = 86_400.0
+    #: number of tasks that can be listed without a request id
+    index_max: int = 100_000
 
 
 class RedisTaskStore(RedisUploads):
@@ -161,7 +166,9 @@ class RedisTaskStore(RedisUploads):
     def _accept_each(self, submissions: Sequence[list[Any]]) -> Sequence[tuple[bytes, bytes, int]]:
         """Accept concurrent submissions, each by itself, in one round trip and one sync of the server's log."""
         parts = (part for submission in submissions for part in (len(submission), *submission))
-        answers: Sequence[tuple[bytes, bytes, int]] = self._scripts.run("accept", len(submissions), *parts)
+        answers: Sequence[tuple[bytes, bytes, int]] = self._scripts.run(
+            "accept", self._policy.index_max, len(submissions), *parts
+        )
         return answers
 
     def withdraw(self, task_id: str) -> bool:
@@ -210,9 +217,11 @@ class RedisTaskStore(RedisUploads):
             raise BatchNotFound(f"there is no batch {batch_id}, or it ended too long ago", batch_id=batch_id)
         return BatchRecord(batch_id, tuple(orjson.loads(entries)))
 
-    def find_by_request(self, request_id: str, *, after: int = 0, limit: int = 100) -> TaskPage:
-        next_after, ids = self._scripts.run("find_by_request", request_id, after, limit, max(_INDEX_ENTRIES, limit + 1))
-        return TaskPage(tuple(_texts(ids)), next_after or None)
+    def list_tasks(self, wanted: TaskFilter, *, before: int | None = None, limit: int = 50) -> TaskPage:
+        first = _NEWEST if before is None else min(before, _NEWEST)
+        conditions = (wanted.request_id, first, wanted.since_ms, model_prefix(wanted.model))
+        next_before, ids = self._scripts.run("list_tasks", *conditions, limit, max(_EXAMINED, limit), *wanted.statuses)
+        return TaskPage(tuple(_texts(ids)), int(next_before) or None)
 
     def find_idempotent(self, key: str) -> KnownKey | None:
         with unavailable_when_down():

@@ -31,6 +31,7 @@ from inference.task_store.protocol import (
     Reaped,
     RecordLife,
     Room,
+    TaskFilter,
     TaskPage,
 )
 
@@ -97,14 +98,15 @@ class SubmissionStore(TaskReader, Protocol):
     def get_batch(self, batch_id: str) -> BatchRecord:
         """Return a batch. Raises BatchNotFound."""
 
-    def find_by_request(self, request_id: str, *, after: int = 0, limit: int = 100) -> TaskPage:
-        """Return a page of the tasks with this request id, oldest first.
+    def list_tasks(self, wanted: TaskFilter, *, before: int | None = None, limit: int = 50) -> TaskPage:
+        """Return a page of the tasks that match, newest first.
 
-        If tasks are accepted or forgotten between two pages, the others are still returned, and only once. A page with fewer
-        than `limit` tasks, or with none, need not be the last.
+        Without a request id, tasks that are no longer among the newest (`task_store.index_max`) are not found. If tasks are
+        accepted or forgotten between two pages, the others are still returned, and only once. A call examines a bounded number of
+        tasks, so a page with fewer than `limit` tasks, or with none, need not be the last.
 
         Args:
-            after: acceptance number after which the page begins: 0, or `next_after` of the page before.
+            before: acceptance number before which the page begins: None, or `next_before` of the page before.
         """
 
     def find_idempotent(self, key: str) -> KnownKey | None:
@@ -138,6 +140,12 @@ class SubmissionStore(TaskReader, Protocol):
 
     def drop_image(self, task_id: str, *, is_stored: bool) -> None:
         """Delete an image that `keep_image` kept."""
+
+    def get_image(self, task_id: str) -> bytes:
+        """Return the inline image as in `WorkerStore`."""
+
+    def get_kept_image(self, task_id: str) -> bytes | None:
+        """Return the image that `keep_image` kept; None if there is none."""
 
 
 class WorkerStore(TaskReader, Protocol):

@@ -15,7 +15,7 @@ from inference.domain import TaskStatus
 from inference.errors import ServiceUnavailable
 from inference.rollout.worker_registry import WorkerInfo, WorkerPresence
 from inference.runtime.redis import connect, unavailable_when_down
-from inference.task_store import Commit
+from inference.task_store import Commit, TaskFilter
 from inference.task_store.outbox import Outbox, outbox_stats, relays_of
 from inference.task_store.redis_store import RedisTaskStore, StorePolicy
 
@@ -56,7 +56,8 @@ class TestServer:
             lambda store: store.ping(),
             lambda store: store.accept(a_request(), enqueue=None, max_queue_depth=0),
             lambda store: store.get("task"),
-            lambda store: store.find_by_request("request"),
+            lambda store: store.list_tasks(TaskFilter("request")),
+            lambda store: store.list_tasks(TaskFilter()),
             lambda store: store.find_idempotent("key"),
             lambda store: store.cancel("task"),
             lambda store: store.get_places({QUEUE: ["task"]}),

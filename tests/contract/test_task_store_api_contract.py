@@ -24,7 +24,7 @@ from support.task_pages import ids_of_request
 
 from inference.domain import TaskStatus
 from inference.errors import IdempotencyConflict, Overloaded, TaskAlreadyFinished, TaskNotFound
-from inference.task_store import Accepted, Enqueue, KnownKey, LeaseState, TaskStore
+from inference.task_store import Accepted, Enqueue, KnownKey, LeaseState, TaskFilter, TaskStore
 
 
 class TestAccept:
@@ -148,15 +148,15 @@ class TestReading:
         first = accept(store, task_id=item.task_id, item=item, request_id=item.task_id)
         assert ids_of_request(store, first) == [first]
         again = accept(store, request_id=first)
-        assert ids_of_request(store, first) == [first, again]
+        assert ids_of_request(store, first) == [again, first]
         assert ids_of_request(store, again) == []
         assert store.withdraw(first)
         assert ids_of_request(store, first) == [again]
 
-    def test_the_tasks_of_a_request_come_oldest_first(self, store: TaskStore) -> None:
+    def test_the_tasks_of_a_request_come_newest_first(self, store: TaskStore) -> None:
         ids = [accept(store, request_id="ensemble-1") for _ in range(12)]
         accept(store, request_id="ensemble-2")
-        assert ids_of_request(store, "ensemble-1") == ids
+        assert ids_of_request(store, "ensemble-1") == ids[::-1]
         assert ids_of_request(store, "ensemble-3") == []
 
     def test_a_task_is_found_by_its_request_as_long_as_its_record_lives(self, world: StoreWorld) -> None:
@@ -170,17 +170,21 @@ class TestReading:
 
     def test_a_request_id_is_answered_in_pages(self, store: TaskStore) -> None:
         ids = [accept(store, request_id="r") for _ in range(5)]
-        first = store.find_by_request("r", limit=2)
-        assert first.task_ids == tuple(ids[:2])
-        assert first.next_after is not None
-        second = store.find_by_request("r", after=first.next_after, limit=3)
-        assert (second.task_ids, second.next_after) == (tuple(ids[2:]), None)
-        assert [ids_of_request(store, "r", limit=limit) for limit in (1, 2, 3, 4, 5, 6)] == [ids] * 6
+        first = store.list_tasks(TaskFilter("r"), limit=2)
+        assert first.task_ids == (ids[4], ids[3])
+        assert first.next_before is not None
+        second = store.list_tasks(TaskFilter("r"), before=first.next_before, limit=3)
+        assert (second.task_ids, second.next_before) == ((ids[2], ids[1], ids[0]), None)
+        assert [ids_of_request(store, "r", limit=limit) for limit in (1, 2, 3, 4, 5, 6)] == [ids[::-1]] * 6
 
-    def test_nothing_comes_after_the_last(self, store: TaskStore) -> None:
-        accept(store, request_id="r")
-        page = store.find_by_request("r", after=2**62)
-        assert (page.task_ids, page.next_after) == ((), None)
+    @pytest.mark.parametrize("request_id", ["r", ""])
+    def test_no_task_is_before_the_first(self, store: TaskStore, request_id: str) -> None:
+        task_id = accept(store, request_id="r")
+        for before in (0, 1):
+            page = store.list_tasks(TaskFilter(request_id), before=before)
+            assert (page.task_ids, page.next_before) == ((), None)
+        page = store.list_tasks(TaskFilter(request_id), before=2**64 - 1)
+        assert (page.task_ids, page.next_before) == ((task_id,), None)
 
     def test_pages_miss_and_repeat_none_while_tasks_come_and_go(self, world: StoreWorld) -> None:
         """Tasks that were there from the first page to the last come once, in order."""
@@ -188,16 +192,16 @@ class TestReading:
         dying = [finished(store, request_id="r") for _ in range(3)]
         world.let_pass(RESULT_TTL_S - 60)
         staying = [accept(store, request_id="r") for _ in range(4)]
-        page = store.find_by_request("r", limit=2)
-        assert page.task_ids == tuple(dying[:2])
+        page = store.list_tasks(TaskFilter("r"), limit=2)
+        assert page.task_ids == (staying[3], staying[2])
         world.let_pass(61)
-        later = accept(store, request_id="r")
-        store.withdraw(staying[2])
+        accept(store, request_id="r")
+        store.withdraw(staying[1])
         found: list[str] = []
-        while page.next_after is not None:
-            page = store.find_by_request("r", after=page.next_after, limit=2)
+        while page.next_before is not None:
+            page = store.list_tasks(TaskFilter("r"), before=page.next_before, limit=2)
             found += page.task_ids
-        assert found == [*staying[:2], staying[3], later]
+        assert (found, store.get_many(dying)) == ([staying[0]], [None] * 3)
 
     def test_a_task_whose_id_is_the_request_id_has_its_place_in_the_pages(self, store: TaskStore) -> None:
         """Messages of Celery's clients bring their own ids, which others may have named before."""
@@ -205,7 +209,7 @@ class TestReading:
         earlier = accept(store, request_id=item.task_id)
         own = accept(store, task_id=item.task_id, item=item, request_id=item.task_id)
         later = accept(store, request_id=item.task_id)
-        assert [ids_of_request(store, own, limit=limit) for limit in (1, 2, 3)] == [[earlier, own, later]] * 3
+        assert [ids_of_request(store, own, limit=limit) for limit in (1, 2, 3)] == [[later, own, earlier]] * 3
 
     def test_places_of_many_tasks_in_many_queues_come_together(self, store: TaskStore) -> None:
         others = [accept(store, queue="predict.other") for _ in range(2)]

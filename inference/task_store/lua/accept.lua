@@ -6,6 +6,7 @@
 --   inline-bytes        string      bytes of all inline images; increased
 --   batch:BATCH_ID      string      items of a batch, as JSON; created
 --   request:REQUEST_ID  sorted set  tasks of a request id, by acceptance number; added to
+--   tasks               stream      ids of the newest tasks, by acceptance number; added to, and trimmed
 --   idempotency:KEY     hash        `subject` and `fingerprint` of the request with this key; created
 --   seq                 string      acceptance number of the last task; increased
 --   waiting:QUEUE       sorted set  tasks that wait, by acceptance number; added to
@@ -15,7 +16,7 @@
 --
 -- Messages, and tokens for wake-up lists, are pushed to the lists that the arguments name (Celery's broker on the same server).
 --
--- Arguments: the number of submissions; for each, how many arguments follow, and these:
+-- Arguments: how many tasks the stream `tasks` keeps; the number of submissions; for each, how many arguments follow, and these:
 --   subject, max_depth, result_ttl_ms, idempotency_key, fingerprint, idempotency_ttl_ms, entries;
 --   how many messages, and for each list_key, payload, wake_up_key;
 --   how many queues have a room, and for each queue, room, window;
@@ -76,9 +77,11 @@ local function refusal(queue, coming, room, max_depth)
 end
 
 local image_bytes = 0 -- bytes that this call writes
+local accepted_ids, last_seq = {}, 0 -- tasks that this call accepts, in order, and the number of the last
 
 local function write(task, seq, ttl)
   local id, life = task.id, task.deadline + ttl
+  accepted_ids[#accepted_ids + 1], last_seq = id, seq
   if task.image ~= '' then append(task.fields, 'image_bytes', #task.image) end
   redis.call('HSET', record(id), 'item', task.item, 'request_id', task.request_id, 'status', 'queued', 'seq', seq,
     'queue', task.queue, 'created_at', now, 'deadline_at', now + task.deadline, unpack(task.fields))
@@ -141,13 +144,27 @@ local function accept(first, last)
   return {'accepted', subject}
 end
 
+-- One entry holds all tasks of the call: its stream id is the number of the first, and the numbers of a call are consecutive. The
+-- stream may be newer than `seq` only if the server lost keys: then it begins again.
+local function index_accepted()
+  if #accepted_ids == 0 then return end
+  local stream, ids = key('tasks'), table.concat(accepted_ids, ' ')
+  local first = string.format('%.0f-0', last_seq - #accepted_ids + 1)
+  local oldest = string.format('%.0f', math.max(0, last_seq - tonumber(ARGV[1]) + 1))
+  if redis.pcall('XADD', stream, 'MINID', '~', oldest, first, 'ids', ids).err then
+    redis.call('DEL', stream)
+    redis.call('XADD', stream, first, 'ids', ids)
+  end
+end
+
 local answers = {}
-local at = 2
-for number = 1, tonumber(ARGV[1]) do
+local at = 3
+for number = 1, tonumber(ARGV[2]) do
   local length = tonumber(ARGV[at])
   answers[number] = accept(at + 1, at + length)
   at = at + length + 1
 end
+index_accepted()
 local counter = key('inline-bytes')
 local inline_bytes = image_bytes > 0 and redis.call('INCRBY', counter, image_bytes) or tonumber(redis.call('GET', counter) or 0)
 for _, answer in ipairs(answers) do answer[3] = inline_bytes end

@@ -104,7 +104,7 @@ class TestMetadata:
         body = post_batch(client, [1, 2], metadata=RAW_METADATA | {"request_id": "r"}).json
         assert [item["request_id"] for item in body["items"]] == ["r", "r"]
         assert [task["task_id"] for task in client.get("/tasks?request_id=r").json["tasks"]] == [
-            item["task_id"] for item in body["items"]
+            item["task_id"] for item in reversed(body["items"])
         ]
 
     def test_a_list_has_one_each(self, client: FlaskClient, worker: FakeWorker) -> None:

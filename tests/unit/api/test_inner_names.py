@@ -102,6 +102,8 @@ def answers_of(client: FlaskClient, settings: dict[str, Any]) -> list[TestRespon
         client.get("/tasks/x"),
         client.delete("/tasks/x"),
         client.get("/batches/x"),
+        client.get("/status"),
+        client.get("/models"),
     ]
 
 

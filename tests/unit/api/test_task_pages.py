@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime, timedelta, timezone
 from typing import Any
 from urllib.parse import urljoin
 
@@ -31,7 +32,7 @@ def test_by_cursor(client: FlaskClient, task_ids: list[str]) -> None:
         assert len(page["tasks"]) == size
         found += [task["task_id"] for task in page["tasks"]]
         cursor = page.get("next_cursor")
-    assert (found, cursor) == (task_ids, None)
+    assert (found, cursor) == (task_ids[::-1], None)
 
 
 @pytest.mark.parametrize("above", ["", "/ml"])
@@ -47,15 +48,15 @@ def test_by_link(client: FlaskClient, idle_worker: FakeWorker, task_ids: list[st
         assert all("prediction" in task["result"] for task in response.json["tasks"])
         link = response.headers.get("Link")
         url = link and urljoin(url, re.fullmatch(r'<(\?[^>]+)>; rel="next"', link)[1])
-    assert pages == [task_ids[:2], task_ids[2:4], task_ids[4:]]
+    assert pages == [[task_ids[4], task_ids[3]], [task_ids[2], task_ids[1]], [task_ids[0]]]
 
 
-def test_of_a_hundred_unless_said_otherwise(client: FlaskClient, app: Flask) -> None:
+def test_of_fifty_unless_said_otherwise(client: FlaskClient, app: Flask) -> None:
     for _ in range(101):
         services_of(app).store.accept(a_request(request_id="many"), enqueue=None, max_queue_depth=0)
     page = client.get("/tasks?request_id=many").json
-    assert len(page["tasks"]) == 100
-    for limit, size in ((1, 1), (100, 100), (101, 101), (1000, 101)):
+    assert len(page["tasks"]) == 50
+    for limit, size in ((1, 1), (100, 100), (101, 101), (500, 101)):
         assert len(client.get(f"/tasks?request_id=many&limit={limit}").json["tasks"]) == size
 
 
@@ -70,7 +71,7 @@ def test_vectors_come_when_they_are_asked_for(client: FlaskClient, idle_worker: 
         client.get("/tasks", query_string=query | {"vectors": vectors}).json["tasks"] for vectors in ("true", True, 1)
     ]
     assert same == [asked_for] * 2
-    alone = [client.get(f"/tasks/{task_id}").json for task_id in task_ids]
+    alone = [client.get(f"/tasks/{task_id}").json for task_id in task_ids[::-1]]
     assert asked_for == alone
     for task in alone:
         assert len(task["result"].pop("prediction")) == 10
@@ -79,8 +80,8 @@ def test_vectors_come_when_they_are_asked_for(client: FlaskClient, idle_worker: 
 
 def test_the_places_of_all_that_wait_are_told(client: FlaskClient, task_ids: list[str]) -> None:
     tasks = client.get("/tasks", query_string={"request_id": REQUEST_ID}).json["tasks"]
-    assert [task["queue"] for task in tasks] == [{"position": number, "eta_s": None} for number in range(5)]
-    assert tasks == [client.get(f"/tasks/{task_id}").json for task_id in task_ids]
+    assert [task["queue"] for task in tasks] == [{"position": number, "eta_s": None} for number in (4, 3, 2, 1, 0)]
+    assert tasks == [client.get(f"/tasks/{task_id}").json for task_id in task_ids[::-1]]
 
 
 def test_redis_is_asked_as_often_for_many_tasks_as_for_one(
@@ -104,11 +105,11 @@ def test_redis_is_asked_as_often_for_many_tasks_as_for_one(
         assert len(trips) == 3
 
 
-@pytest.mark.parametrize("limit", ["0", "-1", "1001", "", "ten", "1.5", "1e2", " 5", "+5", "\u0665", "9" * 400])
+@pytest.mark.parametrize("limit", ["0", "-1", "501", "", "ten", "1.5", "1e2", " 5", "+5", "\u0665", "9" * 400])
 def test_limits_that_are_none(client: FlaskClient, limit: str) -> None:
     response = client.get("/tasks", query_string={"request_id": "r", "limit": limit})
     problem = assert_problem(response, 400, "invalid_request", field="limit")
-    assert "1 to 1000" in problem["expected"]
+    assert "1 to 500" in problem["expected"]
     assert len(response.data) < 1000
 
 
@@ -123,7 +124,7 @@ def test_cursors_that_are_none(client: FlaskClient, cursor: str) -> None:
 @pytest.mark.parametrize("cursor", ["0" * 16, "f" * 16])
 def test_cursors_before_the_first_and_after_the_last(client: FlaskClient, task_ids: list[str], cursor: str) -> None:
     page = client.get("/tasks", query_string={"request_id": REQUEST_ID, "cursor": cursor}).json
-    assert [task["task_id"] for task in page["tasks"]] == (task_ids if cursor[0] == "0" else [])
+    assert [task["task_id"] for task in page["tasks"]] == (task_ids[::-1] if cursor[0] == "f" else [])
     assert "next_cursor" not in page
 
 
@@ -136,7 +137,7 @@ def test_vectors_that_are_neither_true_nor_false(client: FlaskClient, vectors: s
 def test_what_is_no_parameter(client: FlaskClient, name: str) -> None:
     response = client.get("/tasks", query_string={"request_id": "r", name: "2"})
     problem = assert_problem(response, 400, "invalid_request", field=shown_name(name))
-    assert problem["expected"] == "one of cursor, limit, request_id, vectors"
+    assert problem["expected"] == "one of cursor, limit, model, request_id, since, status, vectors"
     assert len(response.data) < 1000
 
 
@@ -144,3 +145,51 @@ def test_what_is_no_parameter(client: FlaskClient, name: str) -> None:
 def test_what_is_given_twice(client: FlaskClient, name: str) -> None:
     response = client.get(f"/tasks?request_id=r&limit=5&{name}=5&{name}=6")
     assert_problem(response, 400, "invalid_request", field=name)
+
+
+class TestFilters:
+    def test_all_tasks_newest_first(self, client: FlaskClient, task_ids: list[str]) -> None:
+        other = post_async(client, raw_form(request_id="other"))
+        assert _ids(client, {}) == [other, *task_ids[::-1]]
+        assert _ids(client, {"model": "unknown"}) == []
+        assert len(_ids(client, {"model": client.get("/").json["served_model"]})) == 6
+
+    def test_by_status(self, client: FlaskClient, idle_worker: FakeWorker, task_ids: list[str]) -> None:
+        client.delete(f"/tasks/{task_ids[0]}")
+        idle_worker.work_off()
+        waiting = post_async(client)
+        assert _ids(client, {"status": "queued"}) == [waiting]
+        assert _ids(client, {"status": "canceled,queued"}) == [waiting, task_ids[0]]
+        page = client.get("/tasks?status=succeeded&limit=2")
+        assert [task["task_id"] for task in page.json["tasks"]] == [task_ids[4], task_ids[3]]
+        assert page.json["next"] == f"/tasks?status=succeeded&limit=2&cursor={page.json['next_cursor']}"
+        following = client.get(page.json["next"]).json
+        assert [task["task_id"] for task in following["tasks"]] == [task_ids[2], task_ids[1]]
+
+    def test_since_a_time(self, client: FlaskClient, task_ids: list[str]) -> None:
+        created_at = client.get(f"/tasks/{task_ids[2]}").json["created_at"]
+        seconds = datetime.fromisoformat(created_at).timestamp()
+        in_paris = datetime.fromisoformat(created_at).astimezone(timezone(timedelta(hours=1))).isoformat()
+        expected = _ids(client, {"since": created_at})
+        assert set(expected) >= set(task_ids[2:])
+        for since in (in_paris, in_paris.replace("+", " "), created_at.replace("T", " "), f"{seconds:.3f}"):
+            assert _ids(client, {"since": since}) == expected
+        assert _ids(client, {"since": "0"}) == task_ids[::-1]
+        assert _ids(client, {"since": f"{seconds + 1000:.0f}"}) == []
+
+    @pytest.mark.parametrize(
+        "since", ["", "today", "-5", "2026-01-31", "2026-01-31T12:00:00", "2026-02-30T12:00:00Z", "2026-01-31T25:00:00Z", "1e9"]
+    )
+    def test_times_that_are_none(self, client: FlaskClient, since: str) -> None:
+        problem = assert_problem(client.get("/tasks", query_string={"since": since}), 400, "invalid_request", field="since")
+        assert "2026-01-31T12:00:00Z" in problem["expected"]
+
+    @pytest.mark.parametrize("status", ["", "Queued", "done", "queued,", "queued|running"])
+    def test_statuses_that_are_none(self, client: FlaskClient, status: str) -> None:
+        response = client.get("/tasks", query_string={"status": status})
+        problem = assert_problem(response, 400, "invalid_request", field="status")
+        assert problem["expected"].startswith("queued, running, succeeded, failed, canceled, expired")
+
+
+def _ids(client: FlaskClient, query: dict[str, str]) -> list[str]:
+    return [task["task_id"] for task in client.get("/tasks", query_string=query).json["tasks"]]

@@ -58,6 +58,7 @@ class TestTheTask:
             "attempts": 0,
             "priority": 0,
             "batch_id": None,
+            "replay_of": None,
             "batch_size": None,
         }
 
@@ -192,11 +193,11 @@ class TestWaiting:
 
 
 class TestFinding:
-    def test_the_tasks_of_a_request_id_oldest_first(self, client: FlaskClient) -> None:
+    def test_the_tasks_of_a_request_id_newest_first(self, client: FlaskClient) -> None:
         task_ids = [post_async(client, raw_form(n, request_id="mine")) for n in range(3)]
         post_async(client, raw_form(request_id="other"))
         tasks = client.get("/tasks?request_id=mine").json["tasks"]
-        assert [task["task_id"] for task in tasks] == task_ids
+        assert [task["task_id"] for task in tasks] == task_ids[::-1]
         assert {task["request_id"] for task in tasks} == {"mine"}
 
     def test_by_any_text(self, client: FlaskClient) -> None:
@@ -209,10 +210,11 @@ class TestFinding:
         assert (response.status_code, response.json) == (200, {"tasks": []})
         assert "Link" not in response.headers
 
-    @pytest.mark.parametrize("query", ["", "?request_id=", "?limit=5"])
-    def test_without_a_request_id(self, client: FlaskClient, query: str) -> None:
-        problem = assert_problem(client.get(f"/tasks{query}"), 400, "invalid_request", field="request_id")
-        assert problem["detail"] == "GET /tasks needs request_id"
+    @pytest.mark.parametrize("name", ["request_id", "model"])
+    def test_by_an_empty_text(self, client: FlaskClient, name: str) -> None:
+        """A script whose variable is not set gets no tasks of others."""
+        problem = assert_problem(client.get(f"/tasks?{name}="), 400, "invalid_request", field=name)
+        assert problem["detail"] == f"{name} is empty"
 
 
 class TestCanceling:

@@ -1,0 +1,84 @@
+-- List tasks that match a filter, a page at a time, newest first.
+--
+-- Keys:
+--   tasks               stream      ids of the newest tasks, by acceptance number; read
+--   request:REQUEST_ID  sorted set  tasks of a request id, by acceptance number; tasks without a record leave it
+--   task:ID             hash        task record; read
+--
+-- Arguments: request_id or '' (all tasks), before, since_ms, the first bytes of the field `model` or '', limit, the number of tasks
+-- to examine at most, statuses (none: any).
+-- Answer: the acceptance number before which the next page begins, 0 on the last page; the ids of tasks with a number below `before`.
+-- Tasks are accepted in the order of their numbers, so the first one that is older than `since_ms` ends the list.
+
+local request_id, before, since, model, limit, most = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5]),
+  tonumber(ARGV[6])
+local statuses = {}
+for at = 7, #ARGV do statuses[ARGV[at]] = true end
+
+-- Tasks to examine, newest first; `has_more` says whether the index has older ones.
+local tasks, has_more, index = {}, false, nil
+
+local function add(id, seq)
+  if #tasks == most then
+    has_more = true
+  else
+    tasks[#tasks + 1] = {id = id, seq = seq}
+  end
+end
+
+-- An entry has the ids of one call, in order; its stream id is the acceptance number of the first of them.
+local ENTRIES = 64
+
+local function read_all()
+  local from = string.format('%.0f', math.max(0, before - 1))
+  while true do
+    local entries = redis.call('XREVRANGE', key('tasks'), from, '-', 'COUNT', ENTRIES)
+    for _, entry in ipairs(entries) do
+      local first, ids = tonumber(string.match(entry[1], '^%d+')), {}
+      for id in string.gmatch(entry[2][2], '%S+') do ids[#ids + 1] = id end
+      for at = #ids, 1, -1 do
+        if first + at - 1 < before then add(ids[at], first + at - 1) end
+      end
+      if has_more then return end
+      from = '(' .. entry[1]
+    end
+    if #entries < ENTRIES then return end
+  end
+end
+
+local function read_those_of_request()
+  index = key('request', request_id)
+  local members = redis.call('ZREVRANGEBYSCORE', index, '(' .. ARGV[2], '-inf', 'WITHSCORES', 'LIMIT', 0, most + 1)
+  local entries = {}
+  for i = 1, #members, 2 do entries[#entries + 1] = {id = members[i], seq = tonumber(members[i + 1])} end
+  -- A task without a request id has its own id as request id, and is not in the index.
+  local own, seq = unpack(redis.call('HMGET', record(request_id), 'request_id', 'seq'))
+  if own == request_id and tonumber(seq) < before then
+    entries[#entries + 1] = {id = request_id, seq = tonumber(seq)}
+    table.sort(entries, function(one, other) return one.seq > other.seq end)
+  end
+  for _, entry in ipairs(entries) do add(entry.id, entry.seq) end
+end
+
+if request_id == '' then read_all() else read_those_of_request() end
+
+local ids, gone, rest = {}, {}, has_more and tasks[#tasks].seq or 0
+local last = 0
+for _, task in ipairs(tasks) do
+  local status, created, ran_on = unpack(redis.call('HMGET', record(task.id), 'status', 'created_at', 'model'))
+  if not created then
+    gone[#gone + 1] = task.id
+  elseif tonumber(created) < since then
+    rest = 0
+    break
+  elseif (#ARGV < 7 or statuses[status]) and string.sub(ran_on or '', 1, #model) == model then
+    if #ids == limit then
+      rest = last
+      break
+    end
+    ids[#ids + 1] = task.id
+    last = task.seq
+  end
+end
+if index then call_with_all(gone, 'ZREM', index) end
+return {string.format('%.0f', rest), ids}
