@@ -37,6 +37,8 @@ OWNER = "test-worker"
 PATIENCE_S = 10.0
 RAW_METADATA = {"shape": "8,8,1", "dtype": "float32"}
 PROBLEM = "application/problem+json"
+#: Makes the application of one API process; settings are given by section.
+MakeApp = Callable[..., Flask]
 
 
 def wait_until(condition: Callable[[], Any], what: str) -> Any:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import redis
-from api_rig import LISTS, FakeWorker, services_of
+from api_rig import LISTS, FakeWorker, MakeApp, services_of
 from command_workers import Workers
 from flask import Flask
 from flask.testing import FlaskClient
@@ -18,8 +18,6 @@ from api import create_app
 from api.components import components_of
 from inference.rollout.worker_registry import LoadedModelInfo, WorkerInfo
 from inference.settings import Settings
-
-MakeApp = Callable[..., Flask]
 
 
 @pytest.fixture

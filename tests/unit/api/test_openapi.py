@@ -10,9 +10,8 @@ from typing import Any
 
 import orjson
 import pytest
-from api_rig import assert_problem, form, picture, post, services_of
+from api_rig import MakeApp, assert_problem, form, picture, post, services_of
 from command_workers import Workers, ready
-from conftest import MakeApp
 from flask import Flask
 from flask.testing import FlaskClient
 from support.contract import check_answer, document, operations, query_names, resolved
