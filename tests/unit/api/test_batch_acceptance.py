@@ -61,9 +61,10 @@ class Remains:
     def _all(self) -> set[Any]:
         files = {path for path in self._folder.rglob("*") if path.is_file()}
         messages = {(key, message) for key in LISTS for message in self._redis.lrange(key, 0, -1)}
-        # A counter, and keys that stand for what is gone, say nothing to anyone.
+        # A counter, the bounded list of task ids, and keys that stand for what is gone, say nothing to anyone.
         silent = (f"{self._prefix}:seq", f"{self._prefix}:idempotency:")
         keys = {key for key in self._redis.scan_iter(match=f"{self._prefix}:*") if not key.decode().startswith(silent)}
+        keys.discard(f"{self._prefix}:tasks".encode())
         return files | messages | keys
 
     def are_none(self) -> bool:
