@@ -21,6 +21,7 @@ from api_rig import (
     post_batch,
     raw_form,
     services_of,
+    wait_until,
 )
 from flask import Flask
 from flask.testing import FlaskClient
@@ -77,10 +78,13 @@ def remains(tmp_path: Path, redis_client: redis.Redis, key_prefix: str) -> Calla
 
 
 class TestOverload:
-    def test_a_batch_for_which_there_is_no_room_leaves_nothing(self, make_app: Any, remains: Callable[[], Remains]) -> None:
+    def test_a_batch_for_which_there_is_no_room_leaves_nothing(
+        self, make_app: Any, remains: Callable[[], Remains], tmp_path: Path
+    ) -> None:
         app = make_app(limits={"max_queue_depth": 5})
         client = app.test_client()
         post_batch(client, range(3), headers=ASYNC)
+        wait_until(lambda: len([path for path in (tmp_path / "uploads").rglob("*") if path.is_file()]) == 3, "the stored images")
         before = remains()
         for headers in ({}, ASYNC, KEY):
             response = post_batch(client, range(3), headers=headers)
