@@ -46,7 +46,7 @@ def test_tasks_are_found_by_request_id(service: Service, photo: Path) -> None:
 
     found = requests.get(f"{service.url}/tasks", params={"request_id": request_id}, timeout=10).json()["tasks"]
 
-    assert [task["task_id"] for task in found] == task_ids
+    assert [task["task_id"] for task in found] == task_ids[::-1]  # newest first
 
 
 def test_an_unknown_task_is_not_found_and_never_pending(service: Service) -> None:

@@ -100,7 +100,7 @@ def test_several_items_are_tasks_of_their_own(user: CeleryUser) -> None:
     assert [task["status"] for task in tasks] == ["succeeded", "failed", "succeeded"]
     assert tasks[1]["error"]["code"] == "object_not_found"
     found = requests.get(f"{user.service.url}/tasks", params={"request_id": message_id}, timeout=20).json()
-    assert [task["task_id"] for task in found["tasks"]] == ids
+    assert [task["task_id"] for task in found["tasks"]] == ids[::-1]  # newest first
 
 
 def test_what_is_wrong_is_in_the_event_and_in_the_record(user: CeleryUser) -> None:
