@@ -7,6 +7,7 @@ other end of the socket pair.
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from multiprocessing.connection import Connection
 
@@ -17,6 +18,9 @@ from inference.models.spec import ModelSpec
 from inference.runtime.parent_watch import die_with_parent, live_for_parent
 from inference.runtime.public_text import public_exception
 from inference.settings import GpuSettings
+
+#: A lower priority than the predictors have: a change of models does not take half of the cores from those that serve.
+_NICENESS = 5
 
 
 def answer(spec: ModelSpec, batch_sizes: tuple[int, ...]) -> Converted | Failed:
@@ -38,6 +42,7 @@ def answer(spec: ModelSpec, batch_sizes: tuple[int, ...]) -> Converted | Failed:
 def main() -> None:
     die_with_parent(int(sys.argv[2]))
     live_for_parent()
+    os.nice(_NICENESS)
     connection: Connection = Connection(int(sys.argv[1]))
     with contextlib.suppress(EOFError, ConnectionError):  # the predictor has gone
         connection.send(answer(*connection.recv()))
