@@ -61,7 +61,7 @@ _POLICY = (
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 _SCRIPT_TYPE = "text/javascript"
-#: By name: media type, and place in the wheel.
+#: Media type and place in the wheel, by name.
 _FILES = {
     "swagger-ui.css": ("text/css", "css/swagger-ui.css"),
     "swagger-ui-bundle.js": (_SCRIPT_TYPE, "js/swagger-ui-bundle.js"),

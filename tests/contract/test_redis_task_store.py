@@ -1,4 +1,4 @@
-"""What only the store on Redis does: races between connections, reply messages, keys that end."""
+"""Behaviour of the store on Redis alone: races between connections, reply messages, keys that end."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def running(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 def expected(folder: Path) -> NDArray[np.float32]:
-    """What the graph itself says of the image."""
+    """Answer of the graph itself to the image."""
     values = IMAGE.astype(np.float32)
     batch = ((values - values.mean()) / values.std()).transpose(2, 0, 1)[np.newaxis]
     session = onnxruntime.InferenceSession(folder / "flowers.onnx", providers=["CPUExecutionProvider"])

@@ -60,7 +60,7 @@ def operation_of(method: str, path: str) -> dict[str, Any] | None:
 
 
 def resolved(value: dict[str, Any]) -> dict[str, Any]:
-    """What `value` refers to."""
+    """The schema or component that `value` refers to."""
     found: Any = value
     while "$ref" in found:
         reference = found["$ref"]

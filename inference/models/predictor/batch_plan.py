@@ -16,7 +16,7 @@ _TIMING_LIMIT_S = 0.5
 #: Minimum gain relative to the time of one padded batch; a smaller one may be noise.
 _CLEAR_GAIN = 0.1
 
-#: By number of images, the chunk sizes to run one after another; the last chunk may be larger than the rest of the images.
+#: Chunk sizes to run one after another, by number of images; the last chunk may be larger than the rest of the images.
 Plans = Mapping[int, tuple[int, ...]]
 
 

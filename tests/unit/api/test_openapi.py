@@ -146,7 +146,7 @@ class TestExamples:
 
 
 class TestComparison:
-    """What compares the answers of the other tests finds what does not fit."""
+    """The comparison of the other tests' answers finds an answer that does not fit."""
 
     def check(self, status: int = 200, kind: str = "application/json", query: str = "", **members: Any) -> None:
         body = orjson.dumps({"status": "live"} | members)

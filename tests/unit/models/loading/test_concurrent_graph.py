@@ -84,7 +84,7 @@ class Failing:
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_no_chunk_runs_any_more_once_a_failure_is_raised(monkeypatch: pytest.MonkeyPatch, threads: int) -> None:
-    """Its images would change under it, and its interpreter may be the one of the next batch."""
+    """The images of a chunk that goes on would change under it, and its interpreter may be the one of the next batch."""
     monkeypatch.setattr(concurrent_graph, "LiteGraph", Failing)
     images = np.arange(12, dtype=np.float32).reshape(12, 1)
     with pytest.raises(RuntimeError, match="no zeros"):

@@ -150,7 +150,7 @@ def test_a_damaged_entry_is_made_again(spec: ModelSpec, converted: Conversions, 
 def test_a_graph_that_litert_cannot_read_is_made_again(
     spec: ModelSpec, converted: Conversions, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its digest is right: written by a version of LiteRT with the same number, say."""
+    """An entry whose digest is right: written by a version of LiteRT with the same number, say."""
     find(spec)
     graph = the_file(spec, ".tflite")
     graph.write_bytes(b"no graph")

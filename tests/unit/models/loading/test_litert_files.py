@@ -89,7 +89,7 @@ def refusal(spec: ModelSpec) -> ConfigurationError:
 
 
 def own_answers(content: bytes, images: NDArray[Any]) -> NDArray[Any]:
-    """What LiteRT answers by itself, image by image, in the dtype of the output."""
+    """Answers of LiteRT by itself, image by image, in the dtype of the output."""
     interpreter = Interpreter(model_content=content)
     interpreter.allocate_tensors()
     (inputs,), (outputs,) = interpreter.get_input_details(), interpreter.get_output_details()
