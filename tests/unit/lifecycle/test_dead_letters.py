@@ -151,7 +151,7 @@ class TestReplay:
         assert record.deadline_at_ms - record.created_at_ms == 60_000
         assert (record.model, record.item.header) == (rig.store.get(old).model, rig.store.get(old).item.header)
         assert rig.objects.get(record.item.object_key) == b"image"
-        assert ids_of_request(rig.store, "ensemble-1") == [old, new]
+        assert ids_of_request(rig.store, "ensemble-1") == [new, old]  # newest first
 
     def test_its_message_is_on_the_queue_once(self, rig: Rig) -> None:
         new = rig.replay(rig.dead_letter())
