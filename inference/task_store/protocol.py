@@ -135,6 +135,20 @@ class QueueStats:
     drain_rate_per_s: float
 
 
+#: Life of an announced change, seconds: a worker that goes on with it announces it again before.
+CHANGE_LIFE_S = 5.0
+
+
+@dataclass(frozen=True)
+class RateChange:
+    """Change of the rate of a queue that a worker expects, as it changes the model."""
+
+    #: the version that comes
+    model: ModelRef
+    #: rate to expect ÷ rate of the version that runs, over 0 and at most 1
+    share: float
+
+
 @dataclass(frozen=True)
 class QueueLoad:
     """Figures of a queue for admission."""
@@ -155,6 +169,8 @@ class QueueLoad:
     model: ModelRef | None = None
     #: tasks that were refused and are expected to be sent again
     returning: float = 0.0
+    #: None if no worker expects one
+    change: RateChange | None = None
 
     @property
     def ahead(self) -> int:

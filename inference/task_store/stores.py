@@ -28,6 +28,7 @@ from inference.task_store.protocol import (
     QueueLoad,
     QueuePlace,
     QueueStats,
+    RateChange,
     Reaped,
     RecordLife,
     Room,
@@ -192,6 +193,12 @@ class WorkerStore(TaskReader, Protocol):
         """End up to `limit` tasks whose deadline has passed; return their ids."""
 
     def is_dead_letter(self, task_id: str) -> bool: ...
+
+    def get_queue_load(self, queue: str) -> QueueLoad:
+        """Return what is known of the queue, as in `SubmissionStore`."""
+
+    def expect_change(self, queue: str, change: RateChange) -> None:
+        """Announce a change of the rate to admission, for `CHANGE_LIFE_S`."""
 
 
 class DeliveryStore(TaskReader, Protocol):
