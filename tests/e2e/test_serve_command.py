@@ -116,7 +116,9 @@ def test_model_in_a_bucket_is_served_with_the_labels_beside_it(tmp_path: Path, s
     client.fput_object(bucket, "nets/flowers.keras", str(tmp_path / "flowers.keras"))
     client.put_object(bucket, "nets/labels.txt", io.BytesIO(b"rose\ntulip\ndaisy\n"), 17)
     keys = {name: services_env[f"MINIO_{name.upper()}"] for name in ("endpoint", "access_key", "secret_key")}
-    service = Service(tmp_path, {"minio": keys}, command=("serve", f"s3://{bucket}/nets/flowers.keras"), cwd=tmp_path)
+    cache = {"INFERENCE_MODEL_FILES__CACHE_DIR": str(tmp_path / "cache")}  # so that this start converts the model
+    command = ("serve", f"s3://{bucket}/nets/flowers.keras")
+    service = Service(tmp_path, {"minio": keys}, variables=cache, command=command, cwd=tmp_path)
     try:
         service.start(wait=False)
         service.wait_ready(_START_TIMEOUT_S)
