@@ -52,10 +52,10 @@ class TaskSubject(TaskWatcher):
         self.wake()
 
     def text(self, record: TaskRecord, store: SubmissionStore, root: str, *, with_vector: bool) -> bytes:
-        """Return the task object as JSON, made once for all streams. Call it in a request with this root path."""
+        """Return the task object as JSON, made once for all streams of clients with this root path."""
         text = self._texts.get((root, with_vector)) if record is self.record else None
         if text is None:
-            (view,) = task_views([record], store, with_vectors=with_vector)
+            (view,) = task_views([record], store, with_vectors=with_vector, root=root)
             text = encode(view)
             if record is self.record:
                 self._texts[root, with_vector] = text
