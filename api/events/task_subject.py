@@ -43,9 +43,7 @@ class TaskSubject(TaskWatcher):
         self.is_stale = record is None or state is None or (state.status, state.attempts) != (record.status, record.attempts)
 
     def take_record(self, record: TaskRecord | None) -> None:
-        """Take the record, unless an earlier one had ended: two readings may finish in the other order."""
-        if self.has_ended and self.record is not None:
-            return
+        """Take the record; None if it has expired."""
         self.record = record
         self.is_stale = False
         self._texts = {}

@@ -80,6 +80,14 @@ def worker(idle_worker: FakeWorker) -> FakeWorker:
     return idle_worker.start()
 
 
+@pytest.fixture(autouse=True)
+def _quick_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the reader of event streams look more often, and so end sooner."""
+    monkeypatch.setattr("api.events.hub._READ_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("api.events.hub.INTERVAL_S", 0.05)
+    monkeypatch.setattr("api.events.hub._CHECK_INTERVAL_S", 0.2)
+
+
 @pytest.fixture
 def watch(client: FlaskClient) -> Iterator[Watch]:
     """Opens event streams, and closes them at the end."""
