@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import signal
 import socket
 import sys
 import time
@@ -120,19 +119,6 @@ def test_streams_do_not_delay_a_stop(make_api: MakeApi, store: Store) -> None:
     assert "Traceback" not in api.log
 
 
-def test_while_it_still_serves_a_new_stream_shows_the_state_and_ends(make_api: MakeApi, store: Store) -> None:
-    api = make_api(shutdown_delay_s=5)
-    task_id = store.accept()
-    api.process.send_signal(signal.SIGTERM)
-    with api.connect() as probe:
-        wait_until(
-            lambda: probe.ask(get(target=b"/health/ready")).headers["connection"] == "close", timeout_s=5, what="it is stopping"
-        )
-    with EventStream(api, f"/tasks/{task_id}/events") as stream:
-        assert stream.status() == "queued"
-        assert stream.has_ended()
-
-
 def test_a_client_that_vanishes_frees_its_place(make_api: MakeApi, store: Store) -> None:
     api = make_api(max_event_streams=1)
     path = f"/tasks/{store.accept()}/events"
@@ -186,6 +172,9 @@ class TestConnection:
             time.sleep(0.2)
             store.start(task_id)
             assert stream.status() == "running"
+            store.end(task_id)
+            assert stream.status() == "succeeded"
+            assert stream.has_ended()
 
     def test_http_1_0(self, api: ApiProcess, store: Store) -> None:
         task_id = store.accept()
