@@ -18,6 +18,7 @@ from inference.task_store.protocol import (
     Room,
     TaskFilter,
     TaskPage,
+    TaskState,
 )
 from inference.task_store.stores import DeliveryStore, MaintenanceStore, SubmissionStore, TaskReader, TaskStore, WorkerStore
 
@@ -43,6 +44,7 @@ __all__ = [
     "TaskFilter",
     "TaskPage",
     "TaskReader",
+    "TaskState",
     "TaskStore",
     "WorkerStore",
 ]

@@ -23,6 +23,8 @@ from werkzeug.test import TestResponse
 from api.openapi.document import openapi_document
 
 PROBLEM = "application/problem+json"
+#: Media types of answers that may have no end.
+STREAMED = {"text/event-stream", "application/jsonl"}
 #: Problems of requests that are of no operation.
 _OF_NO_OPERATION = {"not_found", "method_not_allowed"}
 
@@ -79,6 +81,24 @@ def _validator(operation_id: str, status: int, media_type: str) -> Draft202012Va
 
 
 @cache
+def _item_validator(path: str, media_type: str) -> Draft202012Validator:
+    operation = operation_of("GET", path)
+    assert operation is not None, path
+    return Draft202012Validator(
+        {
+            "allOf": [operation["responses"]["200"]["content"][media_type]["x-item-schema"]],
+            "components": _closed_components(),
+        }
+    )
+
+
+def check_item(path: str, media_type: str, item: Any) -> None:
+    """The item of a streamed answer to GET, a line or the data of an event, is one that the document describes."""
+    errors = _errors(_item_validator(path, media_type), item)
+    assert not errors, f"an item of {path} does not fit its schema: {errors}"
+
+
+@cache
 def _problem_validator() -> Draft202012Validator:
     return Draft202012Validator({"$ref": "#/components/schemas/Problem", "components": _closed_components()})
 
@@ -106,8 +126,9 @@ def check_answer(method: str, url: str, status: int, headers: Mapping[str, str],
     what = f"{method} {path} was answered with {status} {media_type}"
     assert str(status) in operation["responses"], f"{what}, which the document does not have"
     described = resolved(operation["responses"][str(status)])
-    kinds = [kind for kind in described["content"] if fnmatch(media_type, kind)]
-    assert kinds, f"{what}, and the document has {', '.join(described['content'])}"
+    content = described.get("content", {"": {}})  # an answer without a body has none
+    kinds = [kind for kind in content if fnmatch(media_type, kind)]
+    assert kinds, f"{what}, and the document has {', '.join(content)}"
     undescribed = (headers.keys() & document()["components"]["headers"].keys()) - described["headers"].keys()
     assert not undescribed, f"{what} with the headers {undescribed}, which the document does not have"
     if status < HTTPStatus.BAD_REQUEST:
@@ -161,5 +182,6 @@ class CheckedClient(FlaskClient):
         response = super().open(*args, **kwargs)
         request = response.request
         url = f"{request.path}?{request.query_string.decode('utf-8', 'replace')}"
-        check_answer(request.method, url, response.status_code, dict(response.headers), response.get_data())
+        body = b"" if response.mimetype in STREAMED else response.get_data()
+        check_answer(request.method, url, response.status_code, dict(response.headers), body)
         return response
