@@ -9,6 +9,7 @@ from flask import Flask, current_app
 from api.acceptance.admission import Admission
 from api.acceptance.batch_submission import BatchSubmissions
 from api.acceptance.dependencies import AcceptanceParts
+from api.acceptance.named_images import NamedImages
 from api.acceptance.submission import Submissions
 from api.acceptance.uploads import Uploads
 from api.commands import Commands
@@ -73,11 +74,12 @@ def build_components(services: Services, stopping: SharedFlag) -> Components:
 
 def _acceptance_parts(services: Services) -> AcceptanceParts:
     settings = services.settings
+    uploads = Uploads(services.objects, settings.uploads)
     return AcceptanceParts(
         store=services.store,
         broker=services.broker,
-        objects=services.objects,
-        uploads=Uploads(services.objects, settings.uploads),
+        uploads=uploads,
+        named_images=NamedImages(services.objects, uploads, settings),
         ids=TaskIds(services.store, max_age_s=settings.uploads.orphan_after_s / 2),
         configuration=services.effective,
         replies=ReplyRouter(services.redis, services.store, settings.task_store.key_prefix),

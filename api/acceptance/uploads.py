@@ -144,6 +144,18 @@ class Upload:
             transfer.add_done_callback(lambda _: deletions.begin(delete))
 
 
+class NamedObject(Upload):
+    """Object that a request only names: it stays where it is, whatever becomes of the request."""
+
+    def __init__(self) -> None:
+        self.transfer = None
+        self.in_background = False
+        self._image, self._is_inline, self._store_ms = b"", False, 0.0
+
+    def discard(self) -> None:
+        """Leave the object where it is."""
+
+
 def _delete(objects: ObjectStore, key: str) -> None:
     try:
         objects.delete(key)
