@@ -15,6 +15,7 @@ from api.routes import documentation, health
 from api.routes import inference as inference_routes
 from api.routes import status as status_routes
 from api.routes import tasks as task_routes
+from api.routes import uploads as upload_routes
 from api.security.middleware import WebSecurity
 from api.security.proxies import TrustedProxies
 from api.server.stopping import SharedFlag
@@ -54,6 +55,7 @@ def create_app(settings: Settings, stopping: SharedFlag | None = None) -> Flask:
     app.register_blueprint(command_routes.blueprint)
     app.register_blueprint(batch_routes.blueprint)
     app.register_blueprint(task_routes.blueprint)
+    app.register_blueprint(upload_routes.blueprint)
     app.register_blueprint(status_routes.blueprint)
     app.register_blueprint(health.blueprint)
     if settings.api.docs:

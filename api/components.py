@@ -8,6 +8,7 @@ from flask import Flask, current_app
 
 from api.acceptance.admission import Admission
 from api.acceptance.batch_submission import BatchSubmissions
+from api.acceptance.client_uploads import ClientUploads
 from api.acceptance.dependencies import AcceptanceParts
 from api.acceptance.named_images import NamedImages
 from api.acceptance.submission import Submissions
@@ -33,6 +34,7 @@ class Components:
     images: TaskImages
     submissions: Submissions
     batch_submissions: BatchSubmissions
+    client_uploads: ClientUploads
     commands: Commands
 
 
@@ -62,6 +64,9 @@ def build_components(services: Services, stopping: SharedFlag) -> Components:
         images=TaskImages(services.store, services.objects),
         submissions=Submissions(parts),
         batch_submissions=BatchSubmissions(parts),
+        client_uploads=ClientUploads(
+            services.objects, services.store, services.settings.uploads, check_free_space=services.free_space.check
+        ),
         commands=Commands(
             services.effective,
             services.desired,

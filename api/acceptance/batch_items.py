@@ -62,8 +62,8 @@ class BatchItems:
 
         if form.url is None:
             return PreparedItem(form, checked, QueueItem(*self._ids.new(), inspect(form), form.answer), stored=None)
-        task_id, _ = self._ids.new()
-        image = self._named.take(form, inspect)
+        task_id, key = self._ids.new()
+        image = self._named.take(form, key, inspect)
         return PreparedItem(form, checked, QueueItem(task_id, image.key, image.header, form.answer), stored=image.upload)
 
 

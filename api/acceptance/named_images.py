@@ -6,6 +6,7 @@ s3://BUCKET/KEY of batch.allowed_buckets ──▶ checked, stays where it is
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,9 +14,10 @@ from api.acceptance.uploads import MAX_STORE_S, NamedObject, Upload, Uploads
 from api.forms.json_image import ImageUrl
 from api.forms.predict import ImageForm
 from inference.domain import ImageHeader
-from inference.errors import InvalidRequest, ServiceUnavailable, shown
+from inference.errors import InvalidMetadata, InvalidRequest, ObjectNotFound, ServiceUnavailable, shown
 from inference.settings import Settings
-from inference.storage.protocol import ObjectStore, bucket_and_key, is_key
+from inference.storage.incoming import is_incoming
+from inference.storage.protocol import ObjectStore, bucket_and_key, is_key, too_large
 
 #: Checks the image of a form for its model.
 Inspect = Callable[[ImageForm], ImageHeader]
@@ -38,7 +40,7 @@ class NamedImages:
         self._uploads = uploads
         self._settings = settings
 
-    def take_within(self, timeout_s: float, form: ImageForm, inspect: Inspect) -> NamedImage:
+    def take_within(self, timeout_s: float, form: ImageForm, upload_key: str, inspect: Inspect) -> NamedImage:
         """Call `take` with a time limit, among the other transfers of this process.
 
         Raises:
@@ -46,24 +48,61 @@ class NamedImages:
         """
         try:
             (image,) = self._uploads.transfers.map(
-                lambda form: self.take(form, inspect), [form], timeout_s=min(timeout_s, MAX_STORE_S)
+                lambda form: self.take(form, upload_key, inspect), [form], timeout_s=min(timeout_s, MAX_STORE_S)
             )
         except TimeoutError as error:
             raise ServiceUnavailable("the object store takes too long", retry_after_s=5) from error
         return image
 
-    def take(self, form: ImageForm, inspect: Inspect) -> NamedImage:
+    def take(self, form: ImageForm, upload_key: str, inspect: Inspect) -> NamedImage:
         """Check the image that the form names; its bytes are not kept, since the images of a batch might not fit into memory.
 
+        Args:
+            upload_key: key of the upload of the task, for an image that does not stay where it is.
+
         Raises:
-            InferenceError: it may not be named, is missing, or does not fit the model.
+            InferenceError: it may not be named, is missing, or does not fit the model; nothing of it remains stored.
         """
         if form.url is None:
             raise ValueError("the form names no image")
         key = self._key(form.url)
+        if is_incoming(key):
+            return self._take_upload(form, form.url.field, key, upload_key, inspect)
         data = self._objects.get(key, max_bytes=self._settings.api.max_body_bytes)
-        header = inspect(dataclasses.replace(form, image=data))
-        return NamedImage(key, header, NamedObject())
+        return NamedImage(key, inspect(dataclasses.replace(form, image=data)), NamedObject())
+
+    def _take_upload(self, form: ImageForm, field: str, key: str, upload_key: str, inspect: Inspect) -> NamedImage:
+        began = time.perf_counter()
+        try:
+            self._check_size(key)
+            self._objects.copy(key, upload_key)
+        except ObjectNotFound as error:
+            detail = "there is no such upload: its bytes have not come, or it has expired"
+            raise ObjectNotFound(detail, field=field, expected="an upload of POST /uploads") from error
+        upload = self._uploads.of_stored(upload_key, store_ms=(time.perf_counter() - began) * 1000)
+        try:
+            return NamedImage(upload_key, self._inspect_copy(form, upload_key, inspect), upload)
+        except BaseException:
+            upload.discard()
+            raise
+
+    def _inspect_copy(self, form: ImageForm, key: str, inspect: Inspect) -> ImageHeader | None:
+        """Inspect the copy, which no client can replace any more; None if it is so large that the worker does that."""
+        max_body_bytes = self._settings.api.max_body_bytes
+        if self._check_size(key) <= max_body_bytes:
+            return inspect(dataclasses.replace(form, image=self._objects.get(key)))
+        for name, value in (("shape", form.shape), ("dtype", form.dtype)):
+            if value is not None:
+                detail = f"{name} is not possible with an upload of more than {max_body_bytes} bytes (api.max_body_bytes)"
+                raise InvalidMetadata(detail, field=f"metadata.{name}", expected=f"no {name}: a .npy file says it itself")
+        return None
+
+    def _check_size(self, key: str) -> int:
+        """Return the size of an upload. Raises ObjectNotFound, PayloadTooLarge."""
+        size, max_bytes = self._objects.size(key), self._settings.uploads.max_bytes
+        if size > max_bytes:
+            raise too_large("the upload", size, max_bytes)
+        return size
 
     def _key(self, url: ImageUrl) -> str:
         """The key of the object in the object store. Raises InvalidRequest."""
@@ -73,6 +112,6 @@ class NamedImages:
         if found is None or not is_key(found[1]):
             raise InvalidRequest(f"{url.field} is {shown(url.url)}", field=url.field, expected=expected)
         bucket, key = found
-        if bucket not in buckets:
+        if bucket not in buckets and not (bucket == self._settings.uploads.bucket and is_incoming(key)):
             raise InvalidRequest(f"objects of {shown(bucket)} may not be named here", field=url.field, expected=expected)
         return key if bucket == self._settings.uploads.bucket else f"s3://{bucket}/{key}"

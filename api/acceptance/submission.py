@@ -86,9 +86,9 @@ class Submissions:
             header = self._validator.inspect(form, checked.spec)
             item = QueueItem(*self.parts.ids.new(), header, form.answer)
             return item, self.parts.uploads.begin(item, form)
-        task_id, _ = self.parts.ids.new()
+        task_id, key = self.parts.ids.new()
         inspect = partial(self._validator.inspect, spec=checked.spec)
-        image = self.parts.named_images.take_within(checked.deadline_s, form, inspect)
+        image = self.parts.named_images.take_within(checked.deadline_s, form, key, inspect)
         return QueueItem(task_id, image.key, image.header, form.answer), image.upload
 
     def _store_first(self, upload: Upload, deadline_s: float) -> float:

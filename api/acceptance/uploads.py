@@ -230,6 +230,12 @@ class Uploads:
             raise
         return uploads
 
+    def of_stored(self, key: str, *, store_ms: float) -> Upload:
+        """Return the upload of an image that is in the object store already."""
+        transfer: Future[float] = Future()
+        transfer.set_result(round(store_ms, 3))
+        return Upload(self._objects, key, transfer, image=b"", is_inline=False, in_background=False, deletions=self._deletions)
+
     def _reserve_inline(self, forms: Sequence[ImageForm]) -> bool:
         """Return whether every image is small and the task store has room for all; if so, reserve the room.
 

@@ -116,7 +116,7 @@ def read_sent_fields(request: Request, *, json_example: str, max_batch_items: in
         PayloadTooLarge: the body exceeds a limit.
     """
     query = _given(read_query())
-    _check_encoding(request)
+    check_encoding(request)
     if request.is_json:
         body = _json_object(request, json_example, max_batch_items, has_images=has_images)
         return SentFields(body, query, [], [], is_json=True)
@@ -144,7 +144,8 @@ def _once(fields: MultiDict[str, str]) -> dict[str, str]:
     return once
 
 
-def _check_encoding(request: Request) -> None:
+def check_encoding(request: Request) -> None:
+    """Refuse a compressed body. Raises UnsupportedContentEncoding."""
     encoding = request.headers.get("Content-Encoding", "").strip().lower()
     if encoding not in {"", "identity"}:
         raise UnsupportedContentEncoding(

@@ -43,6 +43,7 @@ from api.openapi.request_schemas import (
     PredictForm,
     PredictQuery,
 )
+from api.openapi.upload_operations import UPLOAD_OPERATIONS
 from inference.errors import (
     BatchNotFound,
     DeadlineExceeded,
@@ -168,6 +169,7 @@ OPERATIONS: tuple[Operation, ...] = (
         ),
         own_problems=OF_IMAGES,
     ),
+    *UPLOAD_OPERATIONS,
     Operation(
         "get_batch",
         "get",

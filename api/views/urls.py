@@ -16,6 +16,11 @@ def prefixed(path: str) -> str:
     return f"{quote(root, safe=_PATH_CHARACTERS)}{path}" if root else path
 
 
+def absolute(path: str) -> str:
+    """`path` as a whole URL, by the host of the current request."""
+    return f"{request.scheme}://{request.host}{prefixed(path)}"
+
+
 def task_url(task_id: str) -> str:
     """The path of a task."""
     return prefixed(f"/tasks/{quote(task_id, safe='')}")
