@@ -11,12 +11,13 @@ from functools import partial
 
 from api.acceptance.batch_items import BatchItems, PreparedItem
 from api.acceptance.dependencies import AcceptanceParts
+from api.acceptance.named_images import takes_too_long
 from api.acceptance.unstored_images import UnstoredImages
 from api.acceptance.uploads import GRACE_S, MAX_STORE_S, Upload, discard_all, wait_for_all
 from api.acceptance.validation import RequestValidator
 from api.forms.batch import BatchForm
 from inference.domain import BatchRequest, TaskSubmission
-from inference.errors import InferenceError, Overloaded, ServiceUnavailable
+from inference.errors import InferenceError, Overloaded
 from inference.lifecycle.enqueue import accept_batch, may_be_accepted, withdraw_batch
 from inference.lifecycle.replies import BatchWaiter
 from inference.rollout.runtime_config import ConfigSnapshot
@@ -116,9 +117,10 @@ class BatchSubmissions:
         deadlines = (item.options.get("deadline_s") for item in form.items if isinstance(item.options, dict))
         timeout_s = min(MAX_STORE_S, self._validator.longest_deadline_s(deadlines, form.preference))
         try:
-            return self.parts.uploads.transfers.map(prepare, form.items, timeout_s=timeout_s)
+            pool = self.parts.named_images.pool_for(item.image.url for item in form.items)
+            return pool.map(prepare, form.items, timeout_s=timeout_s)
         except TimeoutError as error:
-            raise ServiceUnavailable("the object store takes too long", retry_after_s=5) from error
+            raise takes_too_long() from error
 
     def _admit(self, prepared: Sequence[PreparedItem]) -> dict[str, Room]:
         """Return the room by queue, for queues of which it is known. Raises Overloaded, ServiceUnavailable."""

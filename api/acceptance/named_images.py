@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from api.acceptance.fetched_images import ImageFetcher
+from api.acceptance.thread_pool import BoundedThreadPool
 from api.acceptance.uploads import MAX_STORE_S, NamedObject, Upload, Uploads
 from api.forms.json_image import ImageUrl
 from api.forms.predict import ImageForm
@@ -18,6 +20,9 @@ from inference.errors import InvalidMetadata, InvalidRequest, ObjectNotFound, Se
 from inference.settings import Settings
 from inference.storage.incoming import is_incoming
 from inference.storage.protocol import ObjectStore, bucket_and_key, is_key, too_large
+
+#: Concurrent fetches from other hosts, whose slowness must not delay the object store's transfers. Each holds an image.
+_FETCHES = 8
 
 #: Checks the image of a form for its model.
 Inspect = Callable[[ImageForm], ImageHeader]
@@ -39,19 +44,25 @@ class NamedImages:
         self._objects = objects
         self._uploads = uploads
         self._settings = settings
+        self._fetcher = ImageFetcher(settings.image_urls, max_bytes=settings.api.max_body_bytes)
+        self._fetches = BoundedThreadPool(_FETCHES)
+
+    def pool_for(self, urls: Iterable[ImageUrl | None]) -> BoundedThreadPool:
+        """Return the pool in which to call `take` for these URLs: transfers of the object store, or fetches from other hosts."""
+        return self._fetches if any(url is not None and url.is_fetched for url in urls) else self._uploads.transfers
 
     def take_within(self, timeout_s: float, form: ImageForm, upload_key: str, inspect: Inspect) -> NamedImage:
-        """Call `take` with a time limit, among the other transfers of this process.
+        """Call `take` with a time limit, among the other transfers or fetches of this process.
 
         Raises:
             ServiceUnavailable: also if it takes too long.
         """
         try:
-            (image,) = self._uploads.transfers.map(
+            (image,) = self.pool_for([form.url]).map(
                 lambda form: self.take(form, upload_key, inspect), [form], timeout_s=min(timeout_s, MAX_STORE_S)
             )
         except TimeoutError as error:
-            raise ServiceUnavailable("the object store takes too long", retry_after_s=5) from error
+            raise takes_too_long() from error
         return image
 
     def take(self, form: ImageForm, upload_key: str, inspect: Inspect) -> NamedImage:
@@ -65,11 +76,21 @@ class NamedImages:
         """
         if form.url is None:
             raise ValueError("the form names no image")
+        if form.url.is_fetched:
+            return self._fetch(form, form.url, upload_key, inspect)
         key = self._key(form.url)
         if is_incoming(key):
             return self._take_upload(form, form.url.field, key, upload_key, inspect)
         data = self._objects.get(key, max_bytes=self._settings.api.max_body_bytes)
         return NamedImage(key, inspect(dataclasses.replace(form, image=data)), NamedObject())
+
+    def _fetch(self, form: ImageForm, url: ImageUrl, upload_key: str, inspect: Inspect) -> NamedImage:
+        began = time.perf_counter()
+        data = self._fetcher.fetch(url)
+        header = inspect(dataclasses.replace(form, image=data))
+        metadata = {"request-id": form.request_id} if form.request_id else {}
+        self._objects.put(upload_key, data, metadata=metadata)
+        return NamedImage(upload_key, header, self._uploads.of_stored(upload_key, store_ms=(time.perf_counter() - began) * 1000))
 
     def _take_upload(self, form: ImageForm, field: str, key: str, upload_key: str, inspect: Inspect) -> NamedImage:
         began = time.perf_counter()
@@ -115,3 +136,8 @@ class NamedImages:
         if bucket not in buckets and not (bucket == self._settings.uploads.bucket and is_incoming(key)):
             raise InvalidRequest(f"objects of {shown(bucket)} may not be named here", field=url.field, expected=expected)
         return key if bucket == self._settings.uploads.bucket else f"s3://{bucket}/{key}"
+
+
+def takes_too_long() -> ServiceUnavailable:
+    """Create the error for images that do not come in time."""
+    return ServiceUnavailable("the store or host of the image takes too long", retry_after_s=5)

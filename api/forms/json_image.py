@@ -38,6 +38,8 @@ class ImageUrl:
     url: Any
     #: its place in the request, for errors
     field: str
+    #: whether it is a URL of HTTP
+    is_fetched: bool = False
 
 
 @dataclass
@@ -79,7 +81,7 @@ def _read_url(text: str, field: str) -> SentImage:
         return _read_data_url(text, field)
     if scheme not in _NAMED_SCHEMES or len(text) > _MAX_URL_LENGTH:
         raise InvalidRequest(f"{field} is {shown(text)}", field=field, expected=_EXPECTED_URL)
-    return SentImage(url=ImageUrl(text, field))
+    return SentImage(url=ImageUrl(text, field, is_fetched=scheme != "s3"))
 
 
 def _read_data_url(text: str, field: str) -> SentImage:

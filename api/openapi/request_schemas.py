@@ -97,7 +97,7 @@ class BatchForm(_ManyImages, Options):
 
 
 _Base64 = Field(pattern="^[A-Za-z0-9+/]+={0,2}$", json_schema_extra={"contentEncoding": "base64"})
-_IMAGE_URL = "s3://BUCKET/KEY, or data:image/png;base64,…"
+_IMAGE_URL = "s3://BUCKET/KEY, data:image/png;base64,…, or https://HOST/PATH if the settings allow it"
 
 
 @_closed
@@ -111,7 +111,7 @@ class ImageInBase64(TypedDict):
 class ImageAtUrl(TypedDict):
     """URL of an image."""
 
-    url: Annotated[str, Field(pattern="^(s3://[^/]+/.+|data:.*;base64,.+)$", description=_IMAGE_URL)]
+    url: Annotated[str, Field(pattern="^(s3://[^/]+/.+|data:.*;base64,.+|https?://.+)$", description=_IMAGE_URL)]
 
 
 class ImageItem(Metadata):

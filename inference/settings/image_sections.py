@@ -1,4 +1,4 @@
-"""Sections of the places where images are stored."""
+"""Sections of the places where images are stored, and from which they are fetched."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
-from inference.settings import addresses
+from inference.settings import addresses, web_origins
 from inference.settings.value_checks import Count, Seconds, Section, secret_validator
 
 BucketName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$"), AfterValidator(addresses.bucket_name)]
@@ -56,3 +56,21 @@ class MinioSettings(Section):
     region: str | None = Field(default=None, pattern=r"^([A-Za-z0-9][A-Za-z0-9_-]{0,62})?$")
     connect_timeout_s: Seconds = 3
     read_timeout_s: Seconds = 15
+
+
+class ImageUrlSettings(Section):
+    """Images that requests name by https:// URLs: the API fetches them."""
+
+    enabled: bool = False
+    #: also URLs without TLS
+    allow_http: bool = False
+    #: ports that a URL may have; none: 443, and 80 if `allow_http`
+    ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = ()
+    #: hosts that a URL may have, `*.NAME` for all names below NAME; none: any
+    hosts: tuple[Annotated[str, AfterValidator(web_origins.url_host)], ...] = ()
+    #: networks that may be reached though they are not public, such as 10.1.0.0/16
+    private_networks: tuple[Annotated[str, AfterValidator(web_origins.network)], ...] = ()
+    #: for the connection, seconds
+    connect_timeout_s: Seconds = 5
+    #: for a whole image, seconds
+    timeout_s: Seconds = 15

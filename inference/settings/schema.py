@@ -19,7 +19,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from inference.settings import addresses, web_origins
 from inference.settings.http_address import listening_host
-from inference.settings.image_sections import BucketName, MinioSettings, UploadSettings
+from inference.settings.image_sections import BucketName, ImageUrlSettings, MinioSettings, UploadSettings
 from inference.settings.installation import default_data_dir, default_model
 from inference.settings.redis_address import REDIS_SCHEMES, RedisAddress
 from inference.settings.sink_sections import JsonlSinkSettings, KafkaSettings, MongodbSettings, OutboxSettings, RelaySettings
@@ -268,6 +268,7 @@ class Settings(FieldChecks, BaseSettings):
     task_store: TaskStoreSettings = TaskStoreSettings()
     uploads: UploadSettings = UploadSettings()
     minio: MinioSettings = MinioSettings()
+    image_urls: ImageUrlSettings = ImageUrlSettings()
     model_files: ModelFileSettings = ModelFileSettings()
     gpu: GpuSettings = GpuSettings()
     limits: LimitSettings = LimitSettings()
