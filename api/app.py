@@ -16,6 +16,7 @@ from api.routes import events as event_routes
 from api.routes import inference as inference_routes
 from api.routes import status as status_routes
 from api.routes import tasks as task_routes
+from api.routes import uploads as upload_routes
 from api.security.middleware import WebSecurity
 from api.security.proxies import TrustedProxies
 from api.server.stopping import SharedFlag
@@ -58,6 +59,7 @@ def create_app(settings: Settings, stopping: SharedFlag | None = None, max_event
     app.register_blueprint(batch_routes.blueprint)
     app.register_blueprint(task_routes.blueprint)
     app.register_blueprint(event_routes.blueprint)
+    app.register_blueprint(upload_routes.blueprint)
     app.register_blueprint(status_routes.blueprint)
     app.register_blueprint(health.blueprint)
     if settings.api.docs:

@@ -8,7 +8,9 @@ from flask import Flask, current_app
 
 from api.acceptance.admission import Admission
 from api.acceptance.batch_submission import BatchSubmissions
+from api.acceptance.client_uploads import ClientUploads
 from api.acceptance.dependencies import AcceptanceParts
+from api.acceptance.named_images import NamedImages
 from api.acceptance.submission import Submissions
 from api.acceptance.uploads import Uploads
 from api.commands import Commands
@@ -34,6 +36,7 @@ class Components:
     images: TaskImages
     submissions: Submissions
     batch_submissions: BatchSubmissions
+    client_uploads: ClientUploads
     commands: Commands
     events: EventHub
 
@@ -65,6 +68,9 @@ def build_components(services: Services, stopping: SharedFlag, max_event_streams
         images=TaskImages(services.store, services.objects),
         submissions=Submissions(parts),
         batch_submissions=BatchSubmissions(parts),
+        client_uploads=ClientUploads(
+            services.objects, services.store, services.settings.uploads, check_free_space=services.free_space.check
+        ),
         commands=Commands(
             services.effective,
             services.desired,
@@ -78,11 +84,12 @@ def build_components(services: Services, stopping: SharedFlag, max_event_streams
 
 def _acceptance_parts(services: Services) -> AcceptanceParts:
     settings = services.settings
+    uploads = Uploads(services.objects, settings.uploads)
     return AcceptanceParts(
         store=services.store,
         broker=services.broker,
-        objects=services.objects,
-        uploads=Uploads(services.objects, settings.uploads),
+        uploads=uploads,
+        named_images=NamedImages(services.objects, uploads, settings),
         ids=TaskIds(services.store, max_age_s=settings.uploads.orphan_after_s / 2),
         configuration=services.effective,
         replies=ReplyRouter(services.redis, services.store, settings.task_store.key_prefix),

@@ -32,6 +32,7 @@ def read_replay(record: TaskRecord, images: TaskImages, *, possible_sinks: tuple
     return PredictForm(
         image=image,
         content_type=None,
+        url=None,
         request_id=record.request_id,
         model=record.model.name,
         shape=header.shape if header and is_raw else None,

@@ -48,13 +48,6 @@ class RequestValidator:
         self._check_priority(form)
         return ValidatedRequest(spec, snapshot.reference(spec), deadline_s, sinks)
 
-    def check_with_image(
-        self, form: ImageForm, preference: Preference, snapshot: ConfigSnapshot
-    ) -> tuple[ValidatedRequest, ImageHeader]:
-        """Call `check` and `inspect`. Raises InferenceError."""
-        checked = self.check(form, preference, snapshot)
-        return checked, self.inspect(form, checked.spec)
-
     def inspect(self, form: ImageForm, spec: ModelSpec) -> ImageHeader:
         """Check the image for this model. Raises InferenceError: the model cannot take it.
 

@@ -18,6 +18,7 @@ from api.openapi.operation import JSON, JSON_LINES, PROBLEM_JSON, Answer, Conten
 from api.openapi.operations import OPERATIONS
 from api.openapi.parts import HEADERS, LINKS, schema_reference
 from api.openapi.request_schemas import REQUEST_SCHEMAS
+from api.openapi.upload_operations import UPLOAD_SCHEMAS
 from inference import __version__
 from inference.errors import InferenceError
 
@@ -76,7 +77,10 @@ def openapi_document() -> bytes:
 
 def _schemas() -> dict[str, Schema]:
     adapters: list[tuple[str, Any, TypeAdapter[Any]]] = [
-        *((schema.__name__, "serialization", TypeAdapter(schema)) for schema in (*ANSWER_SCHEMAS, *EVENT_SCHEMAS)),
+        *(
+            (schema.__name__, "serialization", TypeAdapter(schema))
+            for schema in (*ANSWER_SCHEMAS, *EVENT_SCHEMAS, *UPLOAD_SCHEMAS)
+        ),
         *((schema.__name__, "validation", TypeAdapter(schema)) for schema in REQUEST_SCHEMAS),
     ]
     _, described = TypeAdapter.json_schemas(adapters, ref_template="#/components/schemas/{model}", schema_generator=_JsonSchema)
@@ -108,7 +112,7 @@ def _operation(operation: Operation) -> OpenApiOperation:
 
 
 def _content(content: Content) -> dict[str, Any]:
-    described: dict[str, Any] = {"schema": _one_of(content.schemas)}
+    described: dict[str, Any] = {"schema": _one_of(content.schemas)} if content.schemas else {}
     if content.examples:
         described["examples"] = {name: {"value": value} for name, value in content.examples.items()}
     if content.part_types:

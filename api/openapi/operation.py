@@ -85,7 +85,7 @@ OF_COMMANDS: Problems = (
     SinkNotConfigured,
 )
 
-Method = Literal["get", "post", "delete"]
+Method = Literal["get", "post", "put", "delete"]
 
 
 @dataclass(frozen=True)

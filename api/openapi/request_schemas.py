@@ -96,16 +96,46 @@ class BatchForm(_ManyImages, Options):
     ]
 
 
-class ObjectReference(Metadata):
-    """Image in the object store, and its options."""
+_Base64 = Field(pattern="^[A-Za-z0-9+/]+={0,2}$", json_schema_extra={"contentEncoding": "base64"})
+_IMAGE_URL = "s3://BUCKET/KEY, data:image/png;base64,…, or https://HOST/PATH if the settings allow it"
+
+
+@_closed
+class ImageInBase64(TypedDict):
+    """Bytes of an image."""
+
+    base64: Annotated[str, _Base64]
+
+
+@_closed
+class ImageAtUrl(TypedDict):
+    """URL of an image."""
+
+    url: Annotated[str, Field(pattern="^(s3://[^/]+/.+|data:.*;base64,.+|https?://.+)$", description=_IMAGE_URL)]
+
+
+class ImageItem(Metadata):
+    """Image of a batch, and its options."""
+
+    image: ImageInBase64 | ImageAtUrl
+
+
+class ObjectItem(Metadata):
+    """Image of a batch in the object store, and its options."""
 
     object: Annotated[str, Field(pattern=r"^s3://[^/]+/.+", description="s3://BUCKET/KEY")]
 
 
-class BatchReferences(Metadata):
-    """Images in the object store, and the options of all of them."""
+class PredictBody(ImageItem):
+    """One image and its options."""
 
-    items: Annotated[list[ObjectReference], Field(min_length=1)]
+    command: NotRequired[Literal["predict"]]
+
+
+class BatchBody(Metadata):
+    """Many images, and the options of all of them."""
+
+    items: Annotated[list[ImageItem | ObjectItem], Field(min_length=1)]
     command: NotRequired[Literal["predict"]]
 
 
@@ -166,8 +196,9 @@ class CommandForm(CommandQuery):
 REQUEST_SCHEMAS: tuple[Any, ...] = (
     PredictQuery,
     PredictForm,
+    PredictBody,
     BatchForm,
-    BatchReferences,
+    BatchBody,
     ChangeEnsembleMode,
     LoadNewModel,
     LoadNewWeights,

@@ -21,7 +21,7 @@ from inference.settings.web_origins import ANY, DEFAULT_PORTS
 Environ = dict[str, Any]
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
-_ALLOWED_METHODS = "GET, HEAD, POST, DELETE, OPTIONS"
+_ALLOWED_METHODS = "GET, HEAD, POST, PUT, DELETE, OPTIONS"
 #: `*` means all other headers except Authorization, in browsers that support it.
 _ALLOWED_HEADERS = "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Prefer, X-Request-ID, *"
 _EXPOSED_HEADERS = (

@@ -118,6 +118,13 @@ class HttpBody(Body):  # type: ignore[misc] # gunicorn has no types
         return not (reader.length if isinstance(reader, LengthReader) else reader.parser or self.failed)
 
 
+def count_no_body(environ: dict[str, Any]) -> None:
+    """Leave the body of a request out of the budget: its handler passes the bytes on as they come, and keeps none."""
+    body = environ["wsgi.input"]
+    if isinstance(body, HttpBody):
+        body.release()
+
+
 class HttpRequest(Request):  # type: ignore[misc]
     """Head of a request, with a body that is to be read."""
 

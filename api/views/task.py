@@ -61,10 +61,10 @@ def _task_view(record: TaskRecord, place: QueuePlace | None, *, with_vector: boo
         "request_id": record.request_id,
         "status": record.status,
         "model": record.ran_on.to_dict(),
-        "created_at": _time(record.created_at_ms),
-        "started_at": _time(record.started_at_ms),
-        "finished_at": _time(record.finished_at_ms),
-        "deadline_at": _time(record.deadline_at_ms),
+        "created_at": time_text(record.created_at_ms),
+        "started_at": time_text(record.started_at_ms),
+        "finished_at": time_text(record.finished_at_ms),
+        "deadline_at": time_text(record.deadline_at_ms),
         "result": result_view(outcome.result, with_vector=with_vector) if outcome and outcome.result else None,
         "error": problem_document(error) if error else None,
         "priority": record.priority,
@@ -101,7 +101,8 @@ def _queue_view(place: QueuePlace) -> dict[str, Any]:
     return {"position": place.position, "eta_s": round((place.position + 1) / rate, 3) if rate > 0 else None}
 
 
-def _time(at_ms: int) -> str | None:
+def time_text(at_ms: int) -> str | None:
+    """A time in milliseconds since the epoch as in RFC 3339; None for 0."""
     if not at_ms:
         return None
     return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

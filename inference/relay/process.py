@@ -13,6 +13,7 @@ from types import FrameType
 from inference.container import Services
 from inference.lifecycle.dead_letters import DeadLetters
 from inference.relay.delivery import Relay, RelayPolicy
+from inference.relay.incoming import IncomingUploads
 from inference.relay.late_images import LateImages
 from inference.relay.orphans import Orphans
 from inference.relay.sweeper import Sweeper, SweepPolicy
@@ -83,7 +84,11 @@ def _housekeeping(settings: Settings, services: Services) -> Housekeeping:
         discard_surplus_dead_letters(services)
         return _RETENTION_INTERVAL_S
 
-    jobs: dict[str, Job] = {"retention": retention, "late images": LateImages(services.store, services.objects).store}
+    jobs: dict[str, Job] = {
+        "retention": retention,
+        "late images": LateImages(services.store, services.objects).store,
+        "expired uploads": IncomingUploads(services.objects).remove_expired,
+    }
     if settings.task_store.allow_eviction:  # then the record of an accepted task may be missing
         logger.warning("uploads without a task are not deleted, since Redis may evict records (task_store.allow_eviction)")
     else:

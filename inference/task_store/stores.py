@@ -60,6 +60,9 @@ class SubmissionStore(TaskReader, Protocol):
     def get_tag(self) -> str:
         """Return six hexadecimal digits that distinguish this store from others; they are made with the first call."""
 
+    def get_upload_secret(self) -> str:
+        """Return the secret with which the URLs of uploads are signed; it is made with the first call."""
+
     def accept(
         self, request: TaskSubmission, *, enqueue: Enqueue | None, max_queue_depth: int, room: Room | None = None
     ) -> Accepted:

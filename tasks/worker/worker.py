@@ -148,7 +148,7 @@ class InferenceWorker:
                 batch=BatchPolicy(options.max_batch_size, options.max_batch_wait_ms, options.max_attempts),
                 limits=ImageLimits(settings.limits.max_pixels),
                 io_threads=options.io_threads,
-                max_image_bytes=settings.api.max_body_bytes,
+                max_image_bytes=settings.max_image_bytes,
             ),
         )
 

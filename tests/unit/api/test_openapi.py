@@ -101,7 +101,7 @@ BODIES = [
     pytest.param(path, example["value"], id=f"{path} {name}")
     for _, path, operation in operations()
     if "requestBody" in operation
-    for name, example in operation["requestBody"]["content"]["application/json"]["examples"].items()
+    for name, example in operation["requestBody"]["content"].get("application/json", {"examples": {}})["examples"].items()
 ]
 
 
