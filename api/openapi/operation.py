@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from openapi_pydantic.v3.v3_1 import Parameter
 
+from api.v2.errors import is_v2
 from inference.errors import (
     ChangeInProgress,
     CrossOrigin,
@@ -40,6 +41,7 @@ from inference.errors import (
 JSON = "application/json"
 PROBLEM_JSON = "application/problem+json"
 MULTIPART = "multipart/form-data"
+BINARY = "application/octet-stream"
 URLENCODED = "application/x-www-form-urlencoded"
 
 Problems = tuple[type[InferenceError], ...]
@@ -91,7 +93,7 @@ Method = Literal["get", "post", "delete"]
 class Content:
     """Body of a request in one media type."""
 
-    #: schemas of which it fits one
+    #: schemas of which it fits one; none: not JSON
     schemas: tuple[Any, ...]
     #: by name, complete bodies that a client can send
     examples: Mapping[str, Any] = field(default_factory=dict)
@@ -108,6 +110,8 @@ class Answer:
     #: schemas of which its document fits one; none: not JSON
     schemas: tuple[Any, ...] = ()
     media_type: str = JSON
+    #: media types of the same content in another form
+    other_media_types: tuple[str, ...] = ()
     #: names among `api.openapi.parts.HEADERS`
     headers: tuple[str, ...] = ()
     #: names among `api.openapi.parts.LINKS`
@@ -130,6 +134,11 @@ class Operation:
     body: Mapping[str, Content] = field(default_factory=dict)
     #: problems in addition to those of every request
     own_problems: Problems = ()
+
+    @property
+    def is_v2(self) -> bool:
+        """Whether its errors are those of the Open Inference Protocol, without a code."""
+        return is_v2(self.path)
 
     @property
     def problems(self) -> Problems:

@@ -42,6 +42,7 @@ from api.openapi.request_schemas import (
     PredictForm,
     PredictQuery,
 )
+from api.openapi.v2_operations import V2_OPERATIONS
 from inference.errors import (
     BatchNotFound,
     DeadlineExceeded,
@@ -339,4 +340,5 @@ OPERATIONS: tuple[Operation, ...] = (
     # ROHE's clients know these paths
     replace(_PREDICT, operation_id="predict_at_old_path", path="/inference_service"),
     replace(_DESCRIBE, operation_id="describe_at_old_path", path="/inference_service"),
+    *V2_OPERATIONS,
 )

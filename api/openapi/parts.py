@@ -14,7 +14,7 @@ def schema_reference(schema: Any) -> Reference:
     return Reference.model_validate({"$ref": f"#/components/schemas/{schema.__name__}"})
 
 
-def _header(name: str, description: str, **schema: Any) -> Parameter:
+def header(name: str, description: str, **schema: Any) -> Parameter:
     return Parameter.model_validate({"name": name, "in": "header", "description": description, "schema": schema})
 
 
@@ -38,13 +38,13 @@ def path_text(name: str, **schema: Any) -> Parameter:
 TASK_ID = path_text("task_id", pattern=f"^{TASK_ID_PATTERN}$")
 BATCH_ID = path_text("batch_id", pattern=f"^{TASK_ID_PATTERN}$")
 WAIT = query("wait", "seconds to wait for the end; at most `api.max_wait_s`", type="number", minimum=0)
-PREFER = _header(
+PREFER = header(
     "Prefer",
     "RFC 7240: `respond-async` is answered at once with 202; `wait=N` after N seconds at the latest, with 202 if there "
     "is no result yet",
     type="string",
 )
-IDEMPOTENCY_KEY = _header(
+IDEMPOTENCY_KEY = header(
     "Idempotency-Key",
     "the same key with the same content gives the same task, so that a request can be repeated safely",
     type="string",
@@ -69,6 +69,8 @@ HEADERS: dict[str, Header] = {
     "Array-Shape": _answer_header("of the bytes of an array: height,width,channels", pattern="^[0-9]+(,[0-9]+)+$"),
     "Array-Dtype": _answer_header("of the bytes of an array: numpy's name with the byte order"),
     "Accept-Encoding": _answer_header("for `unsupported_content_encoding`"),
+    "Content-Encoding": _answer_header("present if the answer is compressed", enum=["gzip", "deflate"]),
+    "Inference-Header-Content-Length": _answer_header("bytes of the JSON object; present if binary data follows it"),
     "X-Request-ID": _answer_header("the request's own, else a new one; the service's log has it"),
 }
 
