@@ -12,13 +12,16 @@ from api.v2.body import HEADER_LENGTH
 from api.v2.compression import chosen_encoding, deflate
 from api.v2.inference import Inference
 from api.v2.outputs import write_outputs
-from inference.domain import PredictionResult
+from inference.domain import ModelRef, PredictionResult
 from inference.errors import InferenceError
 from inference.models.spec import ModelSpec
 
 
-def infer_response(sent: Inference, spec: ModelSpec, submission: BatchSubmission) -> Response:
+def infer_response(sent: Inference, spec: ModelSpec, model: ModelRef, submission: BatchSubmission) -> Response:
     """Respond with the results of a batch of which every task has ended.
+
+    Args:
+        model: the version that was served when the batch was accepted.
 
     Raises:
         InferenceError: a task has no result; the error is that of the first such task.
@@ -28,7 +31,7 @@ def infer_response(sent: Inference, spec: ModelSpec, submission: BatchSubmission
     tensors, binary = write_outputs(sent.outputs, results, spec.labels)
     document = {
         "model_name": spec.name,
-        "model_version": ",".join(versions),
+        "model_version": ",".join(versions) or model.version,
         **({"id": sent.id} if sent.id else {}),
         "parameters": {"batch_id": submission.batch_id, "task_ids": ",".join(submission.waiter.task_ids)},
         "outputs": tensors,

@@ -68,7 +68,7 @@ def model_ready(name: str, version: str | None = None) -> Response:
 def infer(name: str, version: str | None = None) -> Response:
     """Classify the images of a tensor: each becomes a task."""
     check_query()
-    spec, _ = _model(name, version)
+    spec, model = _model(name, version)
     sent = read_inference(request, spec, max_images=components().services.settings.max_batch_items)
     submission = components().batch_submissions.submit(sent.form)
     with submission.waiter as waiter:
@@ -76,7 +76,7 @@ def infer(name: str, version: str | None = None) -> Response:
     components().batch_submissions.confirm(submission)
     if not has_ended:
         raise WaitTimeout("not every result was ready in time; the batch continues", batch_id=submission.batch_id)
-    response = infer_response(sent, spec, submission)
+    response = infer_response(sent, spec, model, submission)
     if submission.batch is None:
         response.headers["Idempotent-Replayed"] = "true"
     return response
