@@ -16,7 +16,9 @@ _FORMATS = {"gzip": 31, "deflate": 15}
 #: Bytes that are inflated in one call, and compressed bytes that one call gets.
 _STEP_BYTES = 2**20
 _PIECE_BYTES = 2**16
-#: Size from which an answer is compressed, and from which it is compressed off the event loop.
+#: Compressed bytes from which a body is inflated off the event loop.
+_LONG_BYTES = 2**12
+#: Size from which an answer is compressed, and from which that is done off the event loop.
 _MIN_BYTES = 2**10
 _MANY_BYTES = 2**18
 #: Quickest level: vectors of floats become little smaller at any level.
@@ -43,26 +45,27 @@ def inflate(body: bytes, encoding: str, *, max_bytes: int, hold: Callable[[int],
         InvalidRequest: it is not in this format, or incomplete.
         PayloadTooLarge: the result is longer than the limit.
     """
-    pieces, size, rest = [], 0, memoryview(body)
-    while True:
-        inflater = zlib.decompressobj(_FORMATS[encoding])
-        while not inflater.eof:
-            data = inflater.unconsumed_tail
-            if not data:
-                data, rest = bytes(rest[:_PIECE_BYTES]), rest[_PIECE_BYTES:]
-            piece = _inflated(inflater, data, encoding)
-            size += len(piece)
-            if size > max_bytes:
-                raise PayloadTooLarge(f"the inflated body is larger than {max_bytes} bytes (api.max_body_bytes)")
-            hold(len(piece))
-            pieces.append(piece)
-            if not data and not piece:
-                raise InvalidRequest(f"the {encoding} body ends too early", field="Content-Encoding")
-        rest = memoryview(inflater.unused_data + bytes(rest))
-        if not rest or encoding != "gzip":  # a gzip file may have several members
-            break
-    if rest:
-        raise InvalidRequest(f"{len(rest)} bytes follow the {encoding} body", field="Content-Encoding")
+    inflater = zlib.decompressobj(_FORMATS[encoding])
+    run = run_blocking if len(body) >= _LONG_BYTES else _run
+    pieces, size, at = [], 0, 0
+    while not inflater.eof:
+        data = inflater.unconsumed_tail
+        if not data:
+            data, at = body[at : at + _PIECE_BYTES], at + _PIECE_BYTES
+        try:
+            piece = run(partial(inflater.decompress, data, _STEP_BYTES))
+        except zlib.error as error:
+            raise InvalidRequest(f"the body is not {encoding}: {error}", field="Content-Encoding") from error
+        if not data and not piece and not inflater.eof:
+            raise InvalidRequest(f"the {encoding} body ends too early", field="Content-Encoding")
+        size += len(piece)
+        if size > max_bytes:
+            raise PayloadTooLarge(f"the inflated body is larger than {max_bytes} bytes (api.max_body_bytes)")
+        hold(len(piece))
+        pieces.append(piece)
+    rest = len(inflater.unused_data) + max(0, len(body) - at)
+    if rest:  # further members of a gzip file too: no client sends them, and each could be tiny
+        raise InvalidRequest(f"{rest} bytes follow the {encoding} body", field="Content-Encoding")
     return b"".join(pieces)
 
 
@@ -73,14 +76,9 @@ def chosen_encoding(accepted: Accept, size: int) -> str | None:
 
 def deflate(body: bytes, encoding: str) -> bytes:
     """Compress an answer."""
-    call = partial(zlib.compress, body, _LEVEL, _FORMATS[encoding])
-    return call() if len(body) < _MANY_BYTES else run_blocking(call)
+    run = run_blocking if len(body) >= _MANY_BYTES else _run
+    return run(partial(zlib.compress, body, _LEVEL, _FORMATS[encoding]))
 
 
-def _inflated(inflater: zlib._Decompress, data: bytes, encoding: str) -> bytes:
-    """Inflate one step. Raises InvalidRequest."""
-    call = partial(inflater.decompress, data, _STEP_BYTES)
-    try:
-        return call() if len(data) < _PIECE_BYTES else run_blocking(call)
-    except zlib.error as error:
-        raise InvalidRequest(f"the body is not {encoding}: {error}", field="Content-Encoding") from error
+def _run(call: Callable[[], bytes]) -> bytes:
+    return call()

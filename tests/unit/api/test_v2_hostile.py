@@ -172,7 +172,7 @@ class TestCompression:
     def test_requests(self, client: FlaskClient) -> None:
         for body, encoding in (
             (gzip.compress(self.BODY), "gzip"),
-            (gzip.compress(self.BODY[:50]) + gzip.compress(self.BODY[50:]), "GZIP"),
+            (gzip.compress(self.BODY), "GZIP"),
             (zlib.compress(self.BODY), "deflate"),
             (self.BODY, "identity"),
         ):
@@ -185,7 +185,8 @@ class TestCompression:
             (b"no gzip", "gzip", 400, "the body is not gzip"),
             (gzip.compress(BODY), "deflate", 400, "the body is not deflate"),
             (gzip.compress(BODY)[:-9], "gzip", 400, "ends too early"),
-            (gzip.compress(BODY) + b"x", "gzip", 400, "ends too early"),
+            (gzip.compress(BODY) + b"x", "gzip", 400, "1 bytes follow the gzip body"),
+            (gzip.compress(b"") * 100_000, "gzip", 400, "bytes follow the gzip body"),
             (zlib.compress(BODY) + b"x", "deflate", 400, "1 bytes follow the deflate body"),
             (BODY, "br", 415, "the body has the Content-Encoding 'br'; expected: gzip, deflate or none"),
             (BODY, "gzip, gzip", 415, "gzip, gzip"),
@@ -200,8 +201,6 @@ class TestCompression:
         bomb = gzip.compress(bytes(64 * 2**20))
         assert len(bomb) < 2**18
         assert_error(self.send(client, bomb, "gzip"), 413, "the inflated body is larger than 33554432 bytes")
-        twice = gzip.compress(bytes(20 * 2**20)) * 2
-        assert_error(self.send(client, twice, "gzip"), 413, "the inflated body is larger than 33554432 bytes")
 
     def test_answers(self, client: FlaskClient) -> None:
         sent = orjson.dumps(request_of(tensor(np.repeat(arrays(3), 32, axis=0))))
