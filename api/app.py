@@ -20,6 +20,7 @@ from api.routes import uploads as upload_routes
 from api.security.middleware import WebSecurity
 from api.security.proxies import TrustedProxies
 from api.server.stopping import SharedFlag
+from api.v2 import routes as v2_routes
 from api.views.problems import register_error_handlers
 from inference.container import Services
 from inference.settings import Settings
@@ -62,6 +63,7 @@ def create_app(settings: Settings, stopping: SharedFlag | None = None, max_event
     app.register_blueprint(upload_routes.blueprint)
     app.register_blueprint(status_routes.blueprint)
     app.register_blueprint(health.blueprint)
+    app.register_blueprint(v2_routes.blueprint)
     if settings.api.docs:
         openapi_document()  # built before the first request
         app.register_blueprint(documentation.blueprint)

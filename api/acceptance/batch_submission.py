@@ -59,6 +59,8 @@ class BatchSubmissions:
         if known_id is not None:
             return self._replayed(known_id)
         entries = self._prepare(form, self.parts.configuration.now())
+        if form.is_all_or_none:
+            _raise_first_error(entries)
         prepared = [entry for entry in entries if isinstance(entry, PreparedItem)]
         batch_id = uuid.uuid4().hex
         uploads = {one.item.task_id: one.stored for one in prepared if one.stored is not None}
@@ -211,6 +213,14 @@ class BatchSubmissions:
         waiter.look(records)
         lifetimes_s = ((record.deadline_at_ms - record.created_at_ms) / 1000 for record in records if record is not None)
         return BatchSubmission(batch_id, waiter, max(lifetimes_s, default=0.0), batch=None)
+
+
+def _raise_first_error(entries: Iterable[PreparedItem | InferenceError]) -> None:
+    """Raise the error of the first item that is refused."""
+    for number, entry in enumerate(entries):
+        if isinstance(entry, InferenceError):
+            entry.add_prefix(f"image {number}")
+            raise entry
 
 
 def _longest_s(prepared: Iterable[PreparedItem]) -> float:

@@ -53,6 +53,8 @@ class BatchForm:
     idempotency_key: str
     #: digest of images, references and metadata, in order
     fingerprint: str
+    #: whether an image that is refused refuses the whole request
+    is_all_or_none: bool = False
 
 
 def read_batch_form(request: Request, *, max_items: int, max_wait_s: float) -> BatchForm:
@@ -61,7 +63,7 @@ def read_batch_form(request: Request, *, max_items: int, max_wait_s: float) -> B
     items, common = _json_items(sent, max_items) if sent.is_json else _images(sent, max_items)
     key = read_idempotency_key(request)
     preference = read_preference(request, common.get("mode"), max_wait_s)
-    return BatchForm(items, preference, key, _fingerprint(items) if key else "")
+    return BatchForm(items, preference, key, fingerprint_of(items) if key else "")
 
 
 def _images(sent: SentFields, max_items: int) -> tuple[tuple[BatchItem, ...], dict[str, Any]]:
@@ -155,7 +157,8 @@ def _merged(common: dict[str, Any], own: Any) -> Any:
     return own if not isinstance(own, dict) else common | own if own else common
 
 
-def _fingerprint(items: Iterable[BatchItem]) -> str:
+def fingerprint_of(items: Iterable[BatchItem]) -> str:
+    """Return the digest of the content of a batch: images, references and metadata, in order."""
     digest = hashlib.sha256(b"batch")
     for item in items:
         digest.update(hashlib.sha256(item.image.content).digest())

@@ -171,7 +171,12 @@ def read_idempotency_key(request: Request) -> str:
             field="Idempotency-Key",
             expected=f"at most {_IDEMPOTENCY_KEY_MAX} characters",
         )
-    return hashlib.sha256(key.encode()).hexdigest() if key else ""
+    return idempotency_digest(key) if key else ""
+
+
+def idempotency_digest(key: str) -> str:
+    """Return the digest of an idempotency key, with which the task store knows it."""
+    return hashlib.sha256(key.encode()).hexdigest()
 
 
 def _fingerprint(image: SentImage, options: Mapping[str, Any]) -> str:

@@ -58,6 +58,7 @@ from api.openapi.request_schemas import (
     PredictQuery,
 )
 from api.openapi.upload_operations import UPLOAD_OPERATIONS
+from api.openapi.v2_operations import V2_OPERATIONS
 from inference.errors import (
     BatchNotFound,
     DeadlineExceeded,
@@ -371,4 +372,5 @@ OPERATIONS: tuple[Operation, ...] = (
     # ROHE's clients know these paths
     replace(_PREDICT, operation_id="predict_at_old_path", path="/inference_service"),
     replace(_DESCRIBE, operation_id="describe_at_old_path", path="/inference_service"),
+    *V2_OPERATIONS,
 )

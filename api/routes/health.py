@@ -46,6 +46,7 @@ def index() -> Response:
                     "GET /models, /models/{name}": "the models: input, labels, version, rate",
                     "GET /status": "stores, queues, workers, sinks and problems",
                     "GET /health/live, /health/ready": "probes",
+                    "GET /v2, POST /v2/models/{name}/infer": "the Open Inference Protocol, for clients of Triton and KServe",
                     **(_DOCUMENTATION if services.settings.api.docs else {}),
                 }
             ),
@@ -68,18 +69,27 @@ def live() -> Response:
 def ready() -> Response:
     """Answer 200 if a request would be served now; otherwise 503 with the failed checks."""
     check_query()
+    checks = readiness_checks()
+    status, code = ("ready", 200) if is_ready(checks) else ("not ready", 503)
+    return json_response({"status": status, "checks": checks}, code)
+
+
+def readiness_checks() -> dict[str, str]:
+    """By check, `OK` or what is wrong."""
     if components().stopping.is_set:
-        return json_response({"status": "not ready", "checks": {"process": "stopping"}}, 503)
+        return {"process": "stopping"}
     services = components().services
-    checks = {
+    return {
         "task_store": _check(services.store.ping),
         "broker": _check(lambda: services.broker.get_depth(services.effective.now().model().queue)),
         "object_store": _check(services.objects.ping),
         "model": _check(_served_model_is_loaded),
     }
-    is_ready = all(result == OK for result in checks.values())
-    status = "ready" if is_ready else "not ready"
-    return json_response({"status": status, "checks": checks}, 200 if is_ready else 503)
+
+
+def is_ready(checks: dict[str, str]) -> bool:
+    """Whether every check has succeeded."""
+    return all(result == OK for result in checks.values())
 
 
 def _check(call: Callable[[], object]) -> str:

@@ -19,7 +19,7 @@ from api.security.cross_origin import PREFLIGHT_HEADERS, CrossOriginRules
 from api.security.headers import CONTENT_POLICY, HSTS, REQUEST_ID
 from api.security.host_check import HostCheck
 from api.security.proxies import Environ, Wsgi
-from api.views.problems import problem_document
+from api.views.problems import error_body
 from inference.errors import InferenceError
 from inference.runtime.log import logged_request_id
 from inference.settings import ApiSettings
@@ -66,8 +66,9 @@ class WebSecurity:
 
 
 def _problem(error: InferenceError, environ: Environ, start_response: Any) -> Iterable[bytes]:
-    body = orjson.dumps(problem_document(error), option=orjson.OPT_APPEND_NEWLINE)
-    headers = [("Content-Type", "application/problem+json"), ("Content-Length", str(len(body)))]
+    document, media_type = error_body(error, environ["PATH_INFO"])
+    body = orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE)
+    headers = [("Content-Type", media_type), ("Content-Length", str(len(body)))]
     start_response(_status_line(HTTPStatus(error.status)), headers)
     return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
 

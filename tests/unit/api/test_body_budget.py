@@ -67,6 +67,19 @@ def test_chunks_become_a_large_body() -> None:
     assert budget.used == 3.5 * MIB
 
 
+def test_what_a_handler_makes_of_a_body_counts() -> None:
+    budget = BodyBudget(4 * MIB)
+    body = BodyReservation(budget, 100)
+    body.open()
+    body.grow(100)
+    body.hold(3 * MIB)
+    assert budget.used == 3 * MIB + 100
+    with pytest.raises(ServiceUnavailable):
+        body.hold(MIB)
+    body.release()
+    assert budget.used == 0
+
+
 def test_much_that_was_released_is_told_once() -> None:
     budget = BodyBudget(16 * MIB)
     bodies = [BodyReservation(budget, 4 * MIB) for _ in range(3)]

@@ -103,6 +103,8 @@ BODIES = [
     if "requestBody" in operation
     for name, example in operation["requestBody"]["content"].get("application/json", {"examples": {}})["examples"].items()
 ]
+#: What stands in the paths of those operations.
+IN_PATHS = {"name": "digits", "version": "1"}
 
 
 class TestExamples:
@@ -117,7 +119,7 @@ class TestExamples:
     def test_bodies(self, app: Flask, client: FlaskClient, workers: Workers, path: str, body: dict[str, Any]) -> None:
         workers.add("one", ready)
         services_of(app).objects.put("photos/17.jpg", picture("JPEG"))
-        response = client.post(path, json=body)
+        response = client.post(path.format_map(IN_PATHS), json=body)
         assert response.status_code == 200, response.data
         if path == "/inference/batch":
             assert response.json["counts"]["succeeded"] == len(body["items"])
