@@ -11,6 +11,7 @@ from api.acceptance.batch_submission import BatchSubmissions
 from api.acceptance.dependencies import AcceptanceParts
 from api.acceptance.submission import Submissions
 from api.acceptance.uploads import Uploads
+from api.acceptance.webhooks import WebhookPolicy
 from api.commands import Commands
 from api.server.stopping import SharedFlag
 from inference.container import Services
@@ -89,5 +90,6 @@ def _acceptance_parts(services: Services) -> AcceptanceParts:
             worker_settings=settings.worker,
             check_free_space=services.free_space.check,
         ),
+        webhooks=WebhookPolicy(settings.webhooks, lambda: services.webhook_guard, services.store.count_webhooks),
         settings=settings,
     )

@@ -46,7 +46,7 @@ class BatchSubmissions:
         self.parts = parts
         self._items = BatchItems(parts.objects, parts.ids, parts.settings)
         self._unstored = UnstoredImages(parts.store)
-        self._validator = RequestValidator(parts.broker, parts.settings)
+        self._validator = RequestValidator(parts.broker, parts.settings, parts.webhooks)
 
     def submit(self, form: BatchForm) -> BatchSubmission:
         """Accept the tasks of a batch; the caller closes the waiter.
@@ -118,6 +118,7 @@ class BatchSubmissions:
 
     def _admit(self, prepared: Sequence[PreparedItem]) -> dict[str, Room]:
         """Return the room by queue, for queues of which it is known. Raises Overloaded, ServiceUnavailable."""
+        self.parts.webhooks.check_room(one.checked.webhook for one in prepared)
         by_queue = defaultdict(list)
         for one in prepared:
             by_queue[one.queue].append(one)
@@ -150,6 +151,7 @@ class BatchSubmissions:
                 reply_to=self.parts.replies.channel,
                 store_ms=upload.wait(0) if upload and not upload.in_background else 0.0,
                 batch_id=batch_id,
+                webhook=one.checked.webhook,
             )
 
         return [request(one) for one in prepared]

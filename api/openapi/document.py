@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
 from api.openapi.answer_schemas import ANSWER_SCHEMAS, Problem
+from api.openapi.callbacks import CALLBACK_SCHEMAS, task_callbacks
 from api.openapi.operation import PROBLEM_JSON, Answer, Content, Operation
 from api.openapi.operations import OPERATIONS
 from api.openapi.parts import HEADERS, LINKS, schema_reference
@@ -74,7 +75,7 @@ def openapi_document() -> bytes:
 
 def _schemas() -> dict[str, Schema]:
     adapters: list[tuple[str, Any, TypeAdapter[Any]]] = [
-        *((schema.__name__, "serialization", TypeAdapter(schema)) for schema in ANSWER_SCHEMAS),
+        *((schema.__name__, "serialization", TypeAdapter(schema)) for schema in (*ANSWER_SCHEMAS, *CALLBACK_SCHEMAS)),
         *((schema.__name__, "validation", TypeAdapter(schema)) for schema in REQUEST_SCHEMAS),
     ]
     _, described = TypeAdapter.json_schemas(adapters, ref_template="#/components/schemas/{model}", schema_generator=_JsonSchema)
@@ -102,6 +103,8 @@ def _operation(operation: Operation) -> OpenApiOperation:
         described["parameters"] = list(operation.parameters)
     if operation.body:
         described["requestBody"] = {"content": {kind: _content(content) for kind, content in operation.body.items()}}
+    if operation.has_webhook:
+        described["callbacks"] = task_callbacks()
     return OpenApiOperation.model_validate(described)
 
 

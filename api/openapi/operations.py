@@ -110,6 +110,7 @@ _PREDICT = Operation(
         UploadLost,
         DeadlineExceeded,
     ),
+    has_webhook=True,
 )
 _DESCRIBE = Operation(
     "describe",
@@ -152,6 +153,7 @@ OPERATIONS: tuple[Operation, ...] = (
             ),
         ),
         own_problems=OF_IMAGES,
+        has_webhook=True,
     ),
     Operation(
         "get_batch",

@@ -17,8 +17,17 @@ from inference.task_store.protocol import (
     Room,
     TaskFilter,
     TaskPage,
+    WebhookStats,
 )
-from inference.task_store.stores import DeliveryStore, MaintenanceStore, SubmissionStore, TaskReader, TaskStore, WorkerStore
+from inference.task_store.stores import (
+    DeliveryStore,
+    MaintenanceStore,
+    SubmissionStore,
+    TaskReader,
+    TaskStore,
+    WebhookStore,
+    WorkerStore,
+)
 
 __all__ = [
     "Accepted",
@@ -42,5 +51,7 @@ __all__ = [
     "TaskPage",
     "TaskReader",
     "TaskStore",
+    "WebhookStats",
+    "WebhookStore",
     "WorkerStore",
 ]
