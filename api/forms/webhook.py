@@ -29,7 +29,7 @@ def read_webhook(value: Any) -> WebhookChoice | None:
     """Read the webhook; None if it is not given. Raises InvalidMetadata."""
     if value is None or value == "":
         return None
-    if value is False or value in _NONE:
+    if value is False or (isinstance(value, str) and value in _NONE):
         return WebhookChoice(url="")
     if isinstance(value, str):
         if not value.lstrip().startswith("{"):
