@@ -99,7 +99,7 @@ class WebhookRelay:
         records = self._store.get_many(task_ids) if task_ids else []
         for task_id, record in zip(task_ids, records, strict=True):
             if record is None or record.webhook is None:
-                logger.error("webhooks: the record of task %s is gone; nothing to deliver", task_id)
+                logger.error("webhooks: the record of task %s cannot be read", task_id)
                 continue
             with self._changed:
                 self._in_flight[record.webhook.receiver] += 1

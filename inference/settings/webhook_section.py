@@ -38,6 +38,12 @@ def _allowed_host(text: str) -> str:
     return host
 
 
+def _not_empty(events: tuple[WebhookEvent, ...]) -> tuple[WebhookEvent, ...]:
+    if not events:
+        raise ValueError("must name at least one event")
+    return events
+
+
 class WebhookSettings(Section):
     """Events about tasks for URLs that requests name. Off, unless there is a `secret`."""
 
@@ -46,7 +52,7 @@ class WebhookSettings(Section):
     #: receiver of requests that name none
     url: str | None = None
     #: events of requests that name none
-    events: Annotated[tuple[WebhookEvent, ...], Field(min_length=1)] = tuple(WebhookEvent)
+    events: Annotated[tuple[WebhookEvent, ...], AfterValidator(_not_empty)] = tuple(WebhookEvent)
     #: also URLs without TLS
     allow_http: bool = False
     #: ports that a URL may have; default: 443, and 80 if `allow_http`

@@ -91,6 +91,8 @@ def status_of(services: Services, *, describe: Callable[[ServiceUnavailable], st
     if webhooks.waiting and not services.settings.webhooks.is_on:
         problems.append(f"{webhooks.waiting} events wait for webhooks, and webhooks.secret is not set")
     warnings = [warning for server in servers for warning in server.warnings()]
+    if webhooks.receivers_down:
+        warnings.append(f"{webhooks.receivers_down} receivers of webhooks do not answer: {webhooks.waiting} events wait")
     return Status(
         stores,
         models,

@@ -228,9 +228,12 @@ def test_a_discarded_dead_letter_stays_for_its_event(world: StoreWorld, store: T
 
 def test_an_event_whose_record_was_evicted_is_forgotten(world: StoreWorld, store: TaskStore) -> None:
     task_id = finished(store, webhook=a_webhook())
-    world._redis.delete(f"{world._prefix}:task:{task_id}")
-    assert claim(store) == [task_id]
-    store.note_webhook(task_id, RECEIVER, PENDING)
+    sent = finished(store, webhook=a_webhook("other:443"))
+    assert claim(store, limit=1, **{"hooks.example": 100}) == [sent]
+    for evicted in (task_id, sent):
+        world._redis.delete(f"{world._prefix}:task:{evicted}")
+    assert claim(store) == []
+    store.note_webhook(sent, "other:443", PENDING)
     assert store.get_webhook_stats().waiting == 0
     assert store.get_webhook_stats().receivers == 0
 

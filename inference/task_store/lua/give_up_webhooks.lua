@@ -23,7 +23,7 @@ for _, id in ipairs(old) do
     end_webhook(id, receiver, 'given_up', ttl)
     schedule_receiver(receiver, tonumber(paused_until))
   else
-    redis.call('ZREM', key('webhooks'), id) -- Redis evicted the record; the next attempt finds that
+    redis.call('ZREM', key('webhooks'), id) -- Redis evicted the record
   end
 end
 set_batch_lives()

@@ -16,6 +16,7 @@ from typing import Any
 import orjson
 import pytest
 import redis
+from pydantic import TypeAdapter
 from standardwebhooks import Webhook as Verifier
 from standardwebhooks.webhooks import WebhookVerificationError
 from support.receiver import Received, Receiver, Reply, running_receiver
@@ -23,6 +24,7 @@ from support.redis_server import own_redis_server
 from support.samples import a_failure, a_request, a_success
 from support.waiting import until
 
+from api.openapi.callbacks import TaskEvent
 from inference.domain import Outcome, TaskRecord
 from inference.relay.webhooks import WebhookRelay, event_body, give_up_old_webhooks
 from inference.runtime.url_guard import UrlGuard, UrlRules
@@ -104,6 +106,7 @@ def test_an_event_has_the_task_and_signatures_that_the_standard_library_verifies
     (request,) = receiver.received
     assert (request.method, request.path, request.headers["Content-Type"]) == ("POST", "/hook", "application/json")
     event = Verifier(SECRET).verify(request.body, dict(request.headers))
+    TypeAdapter(TaskEvent).validate_python(event)
     assert event["type"] == "task.succeeded"
     assert event["timestamp"] == event["data"]["finished_at"]
     data = event["data"]
@@ -120,6 +123,7 @@ def test_the_error_of_a_failed_task_is_a_problem(rig: Rig, receiver: Receiver) -
     with running(rig.relay(receiver.port)):
         rig.wait_for(task_id, WebhookState.DELIVERED)
     event = orjson.loads(receiver.received[0].body)
+    TypeAdapter(TaskEvent).validate_python(event)
     assert event["type"] == "task.failed"
     assert event["data"]["error"].keys() >= {"type", "title", "status", "detail", "code"}
 
