@@ -13,6 +13,7 @@ from api.acceptance.dependencies import AcceptanceParts
 from api.acceptance.named_images import NamedImages
 from api.acceptance.submission import Submissions
 from api.acceptance.uploads import Uploads
+from api.acceptance.webhooks import WebhookPolicy
 from api.commands import Commands
 from api.events.hub import EventHub
 from api.server.stopping import SharedFlag
@@ -101,5 +102,6 @@ def _acceptance_parts(services: Services) -> AcceptanceParts:
             worker_settings=settings.worker,
             check_free_space=services.free_space.check,
         ),
+        webhooks=WebhookPolicy(settings.webhooks, lambda: services.webhook_guard, services.store.count_webhooks),
         settings=settings,
     )

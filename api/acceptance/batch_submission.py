@@ -46,7 +46,7 @@ class BatchSubmissions:
     def __init__(self, parts: AcceptanceParts) -> None:
         self.parts = parts
         self._unstored = UnstoredImages(parts.store)
-        self._validator = RequestValidator(parts.broker, parts.settings)
+        self._validator = RequestValidator(parts.broker, parts.settings, parts.webhooks)
         self._items = BatchItems(self._validator, parts.named_images, parts.ids)
 
     def submit(self, form: BatchForm) -> BatchSubmission:
@@ -126,6 +126,7 @@ class BatchSubmissions:
 
     def _admit(self, prepared: Sequence[PreparedItem]) -> dict[str, Room]:
         """Return the room by queue, for queues of which it is known. Raises Overloaded, ServiceUnavailable."""
+        self.parts.webhooks.check_room(one.checked.webhook for one in prepared)
         by_queue = defaultdict(list)
         for one in prepared:
             by_queue[one.queue].append(one)
@@ -158,6 +159,7 @@ class BatchSubmissions:
                 reply_to=self.parts.replies.channel,
                 store_ms=0.0 if upload.in_background else upload.wait(0),
                 batch_id=batch_id,
+                webhook=one.checked.webhook,
             )
 
         return [request(one) for one in prepared]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from api.acceptance.admission import Admission
 from api.acceptance.named_images import NamedImages
 from api.acceptance.uploads import Uploads
+from api.acceptance.webhooks import WebhookPolicy
 from inference.broker import Broker
 from inference.lifecycle.replies import ReplyRouter
 from inference.lifecycle.task_ids import TaskIds
@@ -27,4 +28,5 @@ class AcceptanceParts:
     configuration: RuntimeConfig
     replies: ReplyRouter
     admission: Admission
+    webhooks: WebhookPolicy
     settings: Settings

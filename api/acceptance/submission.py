@@ -45,7 +45,7 @@ class Submissions:
     def __init__(self, parts: AcceptanceParts) -> None:
         self.parts = parts
         self._unstored = UnstoredImages(parts.store)
-        self._validator = RequestValidator(parts.broker, parts.settings)
+        self._validator = RequestValidator(parts.broker, parts.settings, parts.webhooks)
 
     def submit(self, form: PredictForm) -> Submission:
         """Accept a task; the caller closes the waiter.
@@ -61,6 +61,7 @@ class Submissions:
         room = self.parts.admission.check(
             queue, model=checked.model, deadline_s=checked.deadline_s, sinks=checked.sinks, priority=form.priority
         )
+        self.parts.webhooks.check_room([checked.webhook])
         item, upload = self._begin(form, checked)
         request = TaskSubmission(
             task_id=item.task_id,
@@ -77,6 +78,7 @@ class Submissions:
             idempotency_key=form.idempotency_key,
             fingerprint=form.fingerprint,
             replay_of=form.replay_of,
+            webhook=checked.webhook,
         )
         return self._accept_and_expect(request, upload, room)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -21,6 +21,7 @@ from api.forms.options import merge_options, read_answer_options, read_deadline_
 from api.forms.preference import Preference, read_preference
 from api.forms.sent_fields import SentFields
 from api.forms.spooling import content_of
+from api.forms.webhook import WebhookChoice, read_webhook
 from inference.broker import USUAL_PRIORITY
 from inference.domain import AnswerOptions
 from inference.errors import InvalidMetadata, InvalidRequest
@@ -53,6 +54,8 @@ class ImageForm:
     sinks: tuple[str, ...] | None
     #: None: the defaults
     answer: AnswerOptions | None
+    #: None: the webhook in the settings
+    webhook: WebhookChoice | None = field(default=None, kw_only=True)
 
     def request_id_of(self, task_id: str) -> str:
         """The client's request id; the task's id if the client sent none."""
@@ -127,6 +130,7 @@ def read_image_form(
         priority=USUAL_PRIORITY if priority is None else priority,
         sinks=read_sinks(options.get("sinks")),
         answer=read_answer_options(options),
+        webhook=read_webhook(options.get("webhook")),
     )
 
 

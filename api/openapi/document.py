@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
 from api.openapi.answer_schemas import ANSWER_SCHEMAS, Problem
+from api.openapi.callbacks import CALLBACK_SCHEMAS, task_callbacks
 from api.openapi.event_schemas import EVENT_SCHEMAS
 from api.openapi.operation import JSON, JSON_LINES, PROBLEM_JSON, Answer, Content, Operation
 from api.openapi.operations import OPERATIONS
@@ -83,7 +84,7 @@ def _schemas() -> dict[str, Schema]:
     adapters: list[tuple[str, Any, TypeAdapter[Any]]] = [
         *(
             (schema.__name__, "serialization", TypeAdapter(schema))
-            for schema in (*ANSWER_SCHEMAS, *EVENT_SCHEMAS, *UPLOAD_SCHEMAS, *V2_ANSWER_SCHEMAS)
+            for schema in (*ANSWER_SCHEMAS, *CALLBACK_SCHEMAS, *EVENT_SCHEMAS, *UPLOAD_SCHEMAS, *V2_ANSWER_SCHEMAS)
         ),
         *((schema.__name__, "validation", TypeAdapter(schema)) for schema in (*REQUEST_SCHEMAS, *V2_REQUEST_SCHEMAS)),
     ]
@@ -112,6 +113,8 @@ def _operation(operation: Operation) -> OpenApiOperation:
         described["parameters"] = list(operation.parameters)
     if operation.body:
         described["requestBody"] = {"content": {kind: _content(content) for kind, content in operation.body.items()}}
+    if operation.has_webhook:
+        described["callbacks"] = task_callbacks()
     return OpenApiOperation.model_validate(described)
 
 

@@ -137,6 +137,8 @@ class Operation:
     body: Mapping[str, Content] = field(default_factory=dict)
     #: problems in addition to those of every request
     own_problems: Problems = ()
+    #: whether the tasks that it accepts may have a webhook
+    has_webhook: bool = False
 
     @property
     def is_v2(self) -> bool:

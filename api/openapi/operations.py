@@ -134,6 +134,7 @@ _PREDICT = Operation(
         UploadLost,
         DeadlineExceeded,
     ),
+    has_webhook=True,
 )
 _DESCRIBE = Operation(
     "describe",
@@ -183,6 +184,7 @@ OPERATIONS: tuple[Operation, ...] = (
             ),
         ),
         own_problems=OF_IMAGES,
+        has_webhook=True,
     ),
     *UPLOAD_OPERATIONS,
     Operation(

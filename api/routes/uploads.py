@@ -12,9 +12,9 @@ from api.forms.query import check_query, read_query
 from api.forms.sent_fields import check_encoding
 from api.server.http_messages import count_no_body
 from api.views.responses import json_response
-from api.views.task import time_text
 from api.views.urls import absolute
 from inference.errors import InvalidRequest
+from inference.lifecycle.task_object import time_text
 
 blueprint = Blueprint("uploads", __name__, url_prefix="/uploads")
 

@@ -9,6 +9,7 @@ from typing import Any
 from flask import Request
 
 from api.forms.batch import BatchForm, BatchItem, fingerprint_of
+from api.forms.json_image import SentImage
 from api.forms.options import read_deadline_s
 from api.forms.predict import idempotency_digest, read_idempotency_key
 from api.forms.preference import Preference
@@ -49,7 +50,7 @@ def read_inference(request: Request, spec: ModelSpec, *, max_images: int) -> Inf
     options = _options(sent, parameters, spec)
     if images.shape is not None:
         options |= {"shape": images.shape, "dtype": images.dtype}
-    items = tuple(BatchItem(options, content) for content in images.contents)
+    items = tuple(BatchItem(options, SentImage(content)) for content in images.contents)
     key = _idempotency_key(request, sent, parameters)
     fingerprint = fingerprint_of(items) if key else ""
     return Inference(sent.id or "", BatchForm(items, Preference(), key, fingerprint, is_all_or_none=True), outputs)

@@ -33,8 +33,7 @@ logger = logging.getLogger(__name__)
 
 def problem_document(error: InferenceError) -> dict[str, Any]:
     """Members `type`, `title`, `status`, `detail` of RFC 9457; `code`, `field`, `expected`, `task_id`, `batch_id` if known."""
-    kind = {"type": f"urn:problem-type:inference:{error.code}", "title": error.title, "status": error.status}
-    return kind | error.to_dict()
+    return error.to_problem()
 
 
 def error_body(error: InferenceError, path: str) -> tuple[dict[str, Any], str]:

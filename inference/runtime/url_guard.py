@@ -119,13 +119,16 @@ class UrlGuard:
         self._ssl_context = ssl_context or ssl.create_default_context()
         self._resolver = resolver
 
-    def check(self, url: str) -> None:
+    def check(self, url: str) -> str:
         """Check what can be checked without the network: scheme, host, port, and an address in the place of a name.
+
+        Returns HOST:PORT in lower case, with the port that the URL leaves out.
 
         Raises:
             UrlRefused: as any request to `url` would.
         """
-        self._target(url)
+        target = self._target(url)
+        return f"{target.host}:{target.port}"
 
     def send(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
         """POST `body`; return status and headers. The answer's body is not read. Raises UrlRefused, UrlUnreachable."""

@@ -21,6 +21,7 @@ from inference.settings.schema import (
 from inference.settings.showing import effective
 from inference.settings.sink_sections import KafkaSettings, MongodbSettings, OutboxSettings
 from inference.settings.variables import CONFIG_VARIABLE
+from inference.settings.webhook_section import WebhookSettings
 
 __all__ = [
     "CONFIG_VARIABLE",
@@ -38,6 +39,7 @@ __all__ = [
     "Settings",
     "SinkName",
     "UploadSettings",
+    "WebhookSettings",
     "WorkerSettings",
     "config_path",
     "effective",

@@ -19,8 +19,17 @@ from inference.task_store.protocol import (
     TaskFilter,
     TaskPage,
     TaskState,
+    WebhookStats,
 )
-from inference.task_store.stores import DeliveryStore, MaintenanceStore, SubmissionStore, TaskReader, TaskStore, WorkerStore
+from inference.task_store.stores import (
+    DeliveryStore,
+    MaintenanceStore,
+    SubmissionStore,
+    TaskReader,
+    TaskStore,
+    WebhookStore,
+    WorkerStore,
+)
 
 __all__ = [
     "Accepted",
@@ -46,5 +55,7 @@ __all__ = [
     "TaskReader",
     "TaskState",
     "TaskStore",
+    "WebhookStats",
+    "WebhookStore",
     "WorkerStore",
 ]

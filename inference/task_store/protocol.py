@@ -244,3 +244,27 @@ class TaskState:
     request_id: str
     #: name of the model
     model: str
+
+
+@dataclass(frozen=True)
+class WebhookStats:
+    """Events that wait, and their receivers."""
+
+    #: events that are not delivered yet
+    waiting: int
+    #: seconds since the task of the oldest of them ended; 0 if there is none
+    oldest_age_s: float
+    #: receivers for which events wait
+    receivers: int
+    #: those of them that did not answer lately
+    receivers_down: int
+
+
+@dataclass(frozen=True)
+class ReceiverPause:
+    """Pauses of a receiver that is down: the first doubles with each further failure, up to the longest; seconds."""
+
+    first_s: float
+    longest_s: float
+    #: the receiver's own wish (`Retry-After`)
+    least_s: float = 0.0

@@ -56,7 +56,7 @@ from inference.task_store.records import (
     state_from,
 )
 from inference.task_store.redis_queues import RedisQueues
-from inference.task_store.redis_uploads import RedisUploads
+from inference.task_store.redis_webhooks import RedisWebhooks
 from inference.task_store.scripts import Scripts
 from inference.task_store.submissions import SUBMISSION_WEIGHT, in_ms, task_arguments, weight
 
@@ -85,7 +85,7 @@ class StorePolicy:
     index_max: int = 100_000
 
 
-class RedisTaskStore(RedisUploads, RedisQueues):
+class RedisTaskStore(RedisWebhooks, RedisQueues):
     """`TaskStore` on a Redis server. Safe to share between threads and greenlets."""
 
     def __init__(self, client: redis.Redis, policy: StorePolicy) -> None:
