@@ -1,0 +1,49 @@
+"""Options of requests for predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from typing_extensions import TypedDict, Unpack
+
+from rohe_inference.images import ImageSource
+
+
+class TaskOptions(TypedDict, total=False):
+    """Options of a task; those that are left out have the service's defaults.
+
+    Attributes:
+        model: name of a model.
+        deadline_s: seconds until the task expires.
+        priority: 0 (usual) to 9 (first).
+        sinks: sinks that get the result, `[]` for none.
+        top_k: number of classes in the result's `top`.
+        prediction: False leaves the vector out of the result.
+        request_id: id of the caller's own, at most 256 characters; many tasks may share one.
+        shape, dtype: of bytes that are an array: `(32, 32, 3)`, `"uint8"`.
+    """
+
+    model: str
+    deadline_s: float
+    priority: int
+    sinks: Sequence[str]
+    top_k: int
+    prediction: bool
+    request_id: str
+    shape: Sequence[int]
+    dtype: str
+
+
+@dataclass(frozen=True, init=False)
+class Item:
+    """One image of many with options of its own, which take precedence over those of all: `Item("a.jpg", request_id="a")`."""
+
+    image: ImageSource
+    options: Mapping[str, Any]
+
+    def __init__(self, image: ImageSource, **options: Unpack[TaskOptions]) -> None:
+        """Describe an image."""
+        object.__setattr__(self, "image", image)
+        object.__setattr__(self, "options", options)
