@@ -213,6 +213,8 @@ class AsyncClient:
             done: indices that are not wanted; a batch that consists of them is not sent.
             **options: of all images.
         """
+        if batch_size < 1 or concurrency < 1:
+            raise ValueError("batch_size and concurrency are at least 1")
         completion = Completion(self._calls, options, done)
         chunks = chunks_of(images, batch_size=batch_size, key=idempotency_key, done=done)
         return self._completed(completion, chunks, concurrency)
