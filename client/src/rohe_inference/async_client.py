@@ -146,6 +146,13 @@ class AsyncClient:
         """Return the image of a task. Raises NotFound: it is not kept any more."""
         return await self._run(self._calls.image(task))
 
+    async def upload(self, image: ImageSource) -> str:
+        """Put an image into the object store, and return the `s3://BUCKET/KEY` that `predict` and the other methods take.
+
+        The bytes of large images do not pass through the API then, and several requests may name one image.
+        """
+        return await self._run(self._calls.upload(image))
+
     # Many images
 
     async def batch(

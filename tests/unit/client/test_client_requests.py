@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from client_answers import MODEL, PREDICTION, batch, task, task_document
 from PIL import Image
-from rohe_inference import Client, InvalidRequest, Item, Task
+from rohe_inference import Client, Forbidden, InvalidRequest, Item, Task
 from support.client_callers import MakeCaller
 from support.scripted_server import Recorded, Scripted, problem, scripted_server
 
@@ -271,3 +271,25 @@ class TestAnswers:
             make_caller(server.url).call("erase", "t1")
 
         assert server.requests[0].target == "/tasks/t1?erase=true"
+
+
+_UPLOAD = {"method": "PUT", "headers": {"Content-Type": "application/octet-stream"}, "image": {"url": "s3://b/k"}}
+
+
+class TestUploads:
+    def test_image_is_put_to_the_url_of_the_answer_without_the_key(self, make_caller: MakeCaller) -> None:
+        with scripted_server(Scripted()) as store:
+            answer = Scripted(201, document={**_UPLOAD, "url": f"{store.url}/b/k?signature=x"})
+            with scripted_server(answer) as server:
+                assert make_caller(server.url, api_key="secret").call("upload", b"pixels") == "s3://b/k"
+
+        (request,) = store.requests
+        assert (request.method, request.target, request.body) == ("PUT", "/b/k?signature=x", b"pixels")
+        assert "authorization" not in request.headers
+        assert server.requests[0].headers["authorization"] == "Bearer secret"
+
+    def test_refusal_of_the_store_is_told(self, make_caller: MakeCaller) -> None:
+        with scripted_server(Scripted(403, body=b"<Error><Code>AccessDenied</Code></Error>")) as store:
+            answer = Scripted(201, document={**_UPLOAD, "url": f"{store.url}/b/k"})
+            with scripted_server(answer) as server, pytest.raises(Forbidden, match="AccessDenied"):
+                make_caller(server.url).call("upload", b"pixels")
