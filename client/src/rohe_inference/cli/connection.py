@@ -1,0 +1,133 @@
+"""Connections to the service, and the calls of commands that send many images."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Any, Protocol
+
+from rohe_inference import NO_RETRIES, AsyncClient, Client
+from rohe_inference.cli.concurrency import Outage
+from rohe_inference.cli.config import Login
+from rohe_inference.cli.exits import problem_text, unreachable_text
+from rohe_inference.cli.outcomes import Outcome
+from rohe_inference.errors import (
+    ApiError,
+    ConnectionFailed,
+    DeadlineExceeded,
+    Forbidden,
+    NotFound,
+    Overloaded,
+    ServerFault,
+    ServiceUnavailable,
+    TaskCanceled,
+    Unauthenticated,
+    WaitTimeout,
+)
+from rohe_inference.options import TaskOptions
+from rohe_inference.tasks import Task
+
+#: A longer `Retry-After` is no overload that passes, but a quota: the run ends.
+_LONGEST_PAUSE_S = 300.0
+#: Problems of one image; the others of a run may do better.
+_CODES_OF_IMAGES = frozenset({"invalid_image", "unsupported_image_type", "payload_too_large", "idempotency_conflict"})
+_FIELDS_OF_IMAGES = frozenset({"image", "metadata.shape", "metadata.dtype"})
+
+
+class Image(Protocol):
+    """An image that can be read: a file, or bytes."""
+
+    @property
+    def name(self) -> str:
+        """Name that is shown."""
+
+    def read(self) -> bytes:
+        """Return the bytes. Raises OSError."""
+
+
+#: Sends an image under an Idempotency-Key, or under a new one.
+SendImage = Callable[[Image, "str | None"], Awaitable[Outcome]]
+
+
+def open_client(login: Login) -> Client:
+    """Return a client that sends everything once: a user who waits sees the error at once."""
+    return Client(login.url, api_key=login.api_key, retries=NO_RETRIES)
+
+
+def open_async_client(login: Login) -> AsyncClient:
+    """Return a client that sends everything once: `Retries` decides for all calls of a run together."""
+    return AsyncClient(login.url, api_key=login.api_key, retries=NO_RETRIES)
+
+
+def predicting(client: AsyncClient, options: TaskOptions) -> SendImage:
+    """Return the call that classifies an image and waits for its result."""
+
+    async def send(data: bytes, key: str | None) -> Outcome:
+        try:
+            prediction = await client.predict(data, idempotency_key=key, **options)
+        except WaitTimeout as error:  # the task goes on
+            if error.task_id is None:
+                raise
+            return outcome_of_task(await client.wait(error.task_id))
+        return Outcome("succeeded", prediction.task_id, dict(prediction.raw["model"]), dict(prediction.raw["response"]))
+
+    return _sending(send)
+
+
+def submitting(client: AsyncClient, options: TaskOptions) -> SendImage:
+    """Return the call that submits an image, and does not wait."""
+
+    async def send(data: bytes, key: str | None) -> Outcome:
+        task = await client.submit(data, idempotency_key=key, **options)
+        return Outcome("queued", task.task_id, dict(task.raw["model"]))
+
+    return _sending(send)
+
+
+def outcome_of_task(task: Task) -> Outcome:
+    """Return status, result and error of a task."""
+    raw: dict[str, Any] = dict(task.raw)
+    return Outcome(task.status, task.task_id, raw["model"], raw["result"], raw["error"])
+
+
+def raise_outage(error: ApiError | ConnectionFailed) -> None:
+    """Raise Outage if the error is one that goes away."""
+    if isinstance(error, ConnectionFailed):
+        raise Outage(unreachable_text(error)) from error
+    if isinstance(error, ServiceUnavailable):
+        raise Outage(problem_text(error.raw), retry_after_s=error.retry_after_s) from error
+    if isinstance(error, Overloaded) and (error.retry_after_s or 0) <= _LONGEST_PAUSE_S:
+        raise Outage(problem_text(error.raw), retry_after_s=error.retry_after_s, is_overload=True) from error
+
+
+def _sending(send: Callable[[bytes, str | None], Awaitable[Outcome]]) -> SendImage:
+    async def send_image(image: Image, key: str | None) -> Outcome:
+        try:
+            data = image.read()
+        except OSError as error:
+            detail = f"the file cannot be read: {error.strerror or error}"
+            return Outcome("unreadable", error={"code": "unreadable_file", "detail": detail})
+        try:
+            return await send(data, key)
+        except (ApiError, ConnectionFailed) as error:
+            raise_outage(error)
+            if isinstance(error, ApiError) and _is_of_image(error):
+                return Outcome(_status_of(error), error.task_id, error=dict(error.raw))
+            raise
+
+    return send_image
+
+
+def _is_of_image(error: ApiError) -> bool:
+    """Return whether other images of the same run may succeed."""
+    if isinstance(error, (Unauthenticated, Forbidden, NotFound, Overloaded)):
+        return False
+    is_end_of_task = error.task_id is not None or isinstance(error, (ServerFault, DeadlineExceeded, TaskCanceled))
+    return is_end_of_task or error.code in _CODES_OF_IMAGES or error.field in _FIELDS_OF_IMAGES
+
+
+def _status_of(error: ApiError) -> str:
+    if isinstance(error, DeadlineExceeded):
+        return "expired"
+    if isinstance(error, TaskCanceled):
+        return "canceled"
+    return "refused" if error.task_id is None else "failed"
