@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any, Protocol
+
+import httpx2
 
 from rohe_inference import NO_RETRIES, AsyncClient, Client
 from rohe_inference.cli.concurrency import Outage
@@ -28,6 +31,8 @@ from rohe_inference.tasks import Task
 
 #: A longer `Retry-After` is no overload that passes, but a quota: the run ends.
 _LONGEST_PAUSE_S = 300.0
+#: Code of a 504 that no service sends.
+_TIMEOUT_OF_PROXY = "gateway_timeout"
 #: Problems of one image; the others of a run may do better.
 _CODES_OF_IMAGES = frozenset({"invalid_image", "unsupported_image_type", "payload_too_large", "idempotency_conflict"})
 _FIELDS_OF_IMAGES = frozenset({"image", "metadata.shape", "metadata.dtype"})
@@ -53,13 +58,19 @@ def open_client(login: Login) -> Client:
     return Client(login.url, api_key=login.api_key, retries=NO_RETRIES)
 
 
-def open_async_client(login: Login) -> AsyncClient:
-    """Return a client that sends everything once: `Retries` decides for all calls of a run together."""
-    return AsyncClient(login.url, api_key=login.api_key, retries=NO_RETRIES)
+@asynccontextmanager
+async def open_async_client(login: Login, concurrency: int) -> AsyncIterator[AsyncClient]:
+    """Open a client that sends everything once: `Retries` decides for all calls of a run together."""
+    limits = httpx2.Limits(max_connections=concurrency, max_keepalive_connections=concurrency)
+    async with (
+        httpx2.AsyncClient(limits=limits) as http,
+        AsyncClient(login.url, api_key=login.api_key, retries=NO_RETRIES, http=http) as client,
+    ):
+        yield client
 
 
 def predicting(client: AsyncClient, options: TaskOptions) -> SendImage:
-    """Return the call that classifies an image and waits for its result."""
+    """Return the call that classifies an image and waits for its result, in one request."""
 
     async def send(data: bytes, key: str | None) -> Outcome:
         try:
@@ -69,6 +80,31 @@ def predicting(client: AsyncClient, options: TaskOptions) -> SendImage:
                 raise
             return outcome_of_task(await client.wait(error.task_id))
         return Outcome("succeeded", prediction.task_id, dict(prediction.raw["model"]), dict(prediction.raw["response"]))
+
+    return _sending(send)
+
+
+def predicting_many(client: AsyncClient, options: TaskOptions) -> SendImage:
+    """Return the call that submits an image, then waits for its result.
+
+    Compared with one request: the task has the longer deadline of the service's asynchronous requests, so that it outlives an
+    outage of some minutes; no answer takes long, so that a connection that was cut without a sign is noticed; and an image whose
+    wait fails is not sent again.
+    """
+    accepted: dict[str, str] = {}
+
+    async def send(data: bytes, key: str | None) -> Outcome:
+        task_id = accepted.get(key or "")
+        if task_id is None:
+            task = await client.submit(data, idempotency_key=key, **options)
+            if task.is_ended:  # an earlier run had sent it
+                return outcome_of_task(task)
+            task_id = task.task_id
+            if key:
+                accepted[key] = task_id
+        outcome = outcome_of_task(await client.wait(task_id))
+        accepted.pop(key or "", None)
+        return outcome
 
     return _sending(send)
 
@@ -93,7 +129,7 @@ def raise_outage(error: ApiError | ConnectionFailed) -> None:
     """Raise Outage if the error is one that goes away."""
     if isinstance(error, ConnectionFailed):
         raise Outage(unreachable_text(error)) from error
-    if isinstance(error, ServiceUnavailable):
+    if isinstance(error, ServiceUnavailable) or error.code == _TIMEOUT_OF_PROXY:
         raise Outage(problem_text(error.raw), retry_after_s=error.retry_after_s) from error
     if isinstance(error, Overloaded) and (error.retry_after_s or 0) <= _LONGEST_PAUSE_S:
         raise Outage(problem_text(error.raw), retry_after_s=error.retry_after_s, is_overload=True) from error

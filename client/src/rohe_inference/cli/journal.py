@@ -147,7 +147,7 @@ class Journal:
 
 def default_journal(url: str, names: Sequence[str], options: Mapping[str, Any]) -> Path:
     """Return the path of the journal of a run over these files and folders: the same command finds it again."""
-    absolute = [str(Path(name).absolute()) for name in names]
+    absolute = [os.path.realpath(name) for name in names]
     text = json.dumps([url, sorted(absolute), dict(options)], sort_keys=True)
     return state_folder() / "journals" / f"{hashlib.sha256(text.encode()).hexdigest()[:16]}.jsonl"
 

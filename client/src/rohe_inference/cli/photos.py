@@ -21,6 +21,8 @@ class Photo:
 
     #: as in the command or in the list
     name: str
+    #: absolute, without links
+    path: str
     #: bytes, and nanoseconds since the epoch; -1 if there was no such file
     size: int
     modified_ns: int
@@ -28,12 +30,12 @@ class Photo:
     @property
     def identity(self) -> str:
         """32 hexadecimal digits of path, size and time of the last change: another content is another photo."""
-        text = f"{Path(self.name).absolute()}\0{self.size}\0{self.modified_ns}"
+        text = f"{self.path}\0{self.size}\0{self.modified_ns}"
         return hashlib.sha256(os.fsencode(text)).hexdigest()[:32]
 
     def read(self) -> bytes:
         """Return the bytes of the file. Raises OSError."""
-        return Path(self.name).read_bytes()
+        return Path(self.path).read_bytes()
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ def find_photos(names: Sequence[str], *, is_recursive: bool) -> list[Photo]:
             files = [name]
         else:
             raise click.UsageError(f"there is no file or folder {name!r}")
-        found |= {os.path.realpath(file): _photo(file) for file in files}
+        found |= {photo.path: photo for photo in map(_photo, files)}
     if not found:
         where = ", ".join(map(repr, names))
         hint = "" if is_recursive else "; --recursive looks into subfolders too"
@@ -77,18 +79,19 @@ def listed_photos(lines: Iterable[str]) -> list[Photo]:
         click.UsageError: the list is empty.
     """
     names = [line.rstrip("\r\n") for line in lines]
-    found = {os.path.realpath(name): _photo(name) for name in names if name}
+    found = {photo.path: photo for photo in map(_photo, filter(None, names))}
     if not found:
         raise click.UsageError("the list of files is empty; it has one path in each line")
     return list(found.values())
 
 
 def _photo(name: str) -> Photo:
+    path = os.path.realpath(name)
     try:
-        status = Path(name).stat()
+        status = os.stat(path)  # noqa: PTH116 - a Path of each of thousands of files is slow
     except OSError:
-        return Photo(name, -1, -1)
-    return Photo(name, status.st_size, status.st_mtime_ns)
+        return Photo(name, path, -1, -1)
+    return Photo(name, path, status.st_size, status.st_mtime_ns)
 
 
 def _images_below(folder: str, *, is_recursive: bool) -> Iterator[str]:

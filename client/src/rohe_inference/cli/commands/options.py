@@ -51,7 +51,7 @@ def run_options(function: Function) -> Function:
     """Add the options of a run over many images."""
     return _add(
         function,
-        click.option("--concurrency", type=click.IntRange(1, 64), default=16, show_default=True, help="Requests at a time."),
+        click.option("--concurrency", type=click.IntRange(1, 64), default=32, show_default=True, help="Requests at a time."),
         click.option(
             "--retry-for",
             "retry_for_s",

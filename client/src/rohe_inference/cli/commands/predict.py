@@ -17,14 +17,11 @@ from rohe_inference.cli.commands.options import (
     task_options,
 )
 from rohe_inference.cli.config import Login
-from rohe_inference.cli.connection import open_async_client, predicting, submitting
+from rohe_inference.cli.connection import open_async_client, predicting, predicting_many, submitting
 from rohe_inference.cli.formats import CsvWriter, JsonLinesWriter, OutcomeWriter, SubmissionWriter, TableWriter
 from rohe_inference.cli.help import ExampleCommand, service_options
 from rohe_inference.cli.progress import RunProgress
 from rohe_inference.cli.running import ImageRun, RunLimits
-
-#: a service that was down for some minutes still runs what it had accepted, seconds
-_DEADLINE_OF_MANY_S = 600.0
 
 
 @click.command(
@@ -59,8 +56,7 @@ _DEADLINE_OF_MANY_S = 600.0
 def predict(login: Login, top: int | None, output: str | None, *, as_json: bool, as_csv: bool, vector: bool, **given: Any) -> int:
     """Classify images, and print a label and its confidence for each.
 
-    PHOTO is a file (PNG, JPEG, WebP, .npy), FOLDER the images in it, - the bytes of one image from stdin. A single image has the
-    service's deadline, each of many 600 s.
+    PHOTO is a file (PNG, JPEG, WebP, .npy), FOLDER the images in it, - the bytes of one image from stdin.
 
     A run over many images that was interrupted (Ctrl-C, a service that stopped) is resumed by the same command: it prints the
     results that are there, sends the images that have none, and sends nothing twice.
@@ -71,13 +67,12 @@ def predict(login: Login, top: int | None, output: str | None, *, as_json: bool,
         raise click.UsageError("--vector needs --json")
     images = chosen_images(given["photos"], given["files_from"], recursive=given["recursive"])
     options = task_options(given)
-    if len(images) > 1:
-        options.setdefault("deadline_s", _DEADLINE_OF_MANY_S)
     options["prediction"] = vector
     if top:
         options["top_k"] = top
     journal = open_journal(images, login, {"command": "predict", **options}, given, output)
     names = [image.name for image in images]
+    predict_one = predicting if len(images) == 1 else predicting_many
 
     def writer(out: Console) -> OutcomeWriter:
         if as_json:
@@ -87,7 +82,9 @@ def predict(login: Login, top: int | None, output: str | None, *, as_json: bool,
     with opened_output(output) as out:
         run = ImageRun(images, journal, RunLimits(given["concurrency"], given["retry_for_s"]), writer(out))
         return run.run(
-            open_async_client(login), lambda client: predicting(client, options), lambda done: RunProgress(len(images), done, out)
+            open_async_client(login, given["concurrency"]),
+            lambda client: predict_one(client, options),
+            lambda done: RunProgress(len(images), done, out),
         )
 
 
@@ -116,5 +113,7 @@ def submit(login: Login, *, as_json: bool, **given: Any) -> int:
         writer = JsonLinesWriter(lines) if as_json else SubmissionWriter(lines)
         run = ImageRun(images, journal, RunLimits(given["concurrency"], given["retry_for_s"]), writer)
         return run.run(
-            open_async_client(login), lambda client: submitting(client, options), lambda done: RunProgress(len(images), done, out)
+            open_async_client(login, given["concurrency"]),
+            lambda client: submitting(client, options),
+            lambda done: RunProgress(len(images), done, out),
         )

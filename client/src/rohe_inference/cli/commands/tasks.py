@@ -62,7 +62,7 @@ async def _wait_for_all(
     login: Login, names: dict[str, str], timeout_s: float | None, writer: OutcomeWriter, progress: RunProgress
 ) -> set[str]:
     statuses: set[str] = set()
-    async with open_async_client(login) as client:
+    async with open_async_client(login, _CONCURRENT_WAITS) as client:
 
         async def wait_for(task_id: str) -> Outcome:
             return await _wait_for(client, task_id, timeout_s)
