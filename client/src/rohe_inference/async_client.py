@@ -2,21 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Iterable
+import asyncio
+from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
 from datetime import datetime
+from http import HTTPStatus
 from types import TracebackType
+from typing import Any, TypeVar
 
 import httpx2
 from typing_extensions import Self, Unpack
 
 from rohe_inference.batches import Batch, BatchItem, BatchProgress, CompletedImage
+from rohe_inference.calls import Calls, query_of_tasks
+from rohe_inference.completion import Chunk, Completion, chunks_of
+from rohe_inference.errors import ConnectionFailed
 from rohe_inference.images import ImageSource
+from rohe_inference.messages import Reply, Request
 from rohe_inference.options import Item, TaskOptions
-from rohe_inference.retries import RetryPolicy
+from rohe_inference.retries import Retries, RetryPolicy
 from rohe_inference.service import Model, ServiceStatus, StoredImage, TasksChanged
+from rohe_inference.steps import Pause, Send, Step, Steps
+from rohe_inference.subscriptions import Subscription
 from rohe_inference.tasks import Prediction, Task
+from rohe_inference.transport import (
+    EVENT_STREAM,
+    JSON_LINES,
+    MAX_EVENT_BYTES,
+    arguments,
+    connection_failed,
+    media_type,
+    reply_of,
+    service_key,
+    service_url,
+)
 
 __all__ = ["AsyncClient"]
+
+E = TypeVar("E")
+T = TypeVar("T")
 
 
 class AsyncClient:
@@ -45,11 +68,16 @@ class AsyncClient:
             retries: default: `RetryPolicy()`, which gives up after two minutes; `NO_RETRIES` sends everything once.
             http: sends the requests, with proxies, certificates and limits of your own; the caller closes it.
         """
-        raise NotImplementedError
+        self._url = service_url(url)
+        self._timeout_s = timeout_s
+        self._owns_http = http is None
+        self._http = http or httpx2.AsyncClient()
+        self._calls = Calls(service_key(api_key), Retries(retries or RetryPolicy()))
 
     async def close(self) -> None:
         """Close the connections."""
-        raise NotImplementedError
+        if self._owns_http:
+            await self._http.aclose()
 
     async def __aenter__(self) -> Self:
         return self
@@ -73,11 +101,11 @@ class AsyncClient:
             InvalidRequest: the image or an option is wrong; `code`, `field` and `expected` say how.
             DeadlineExceeded: there was no result before the deadline.
         """
-        raise NotImplementedError
+        return await self._run(self._calls.predict(image, idempotency_key, options))
 
     async def submit(self, image: ImageSource, *, idempotency_key: str | None = None, **options: Unpack[TaskOptions]) -> Task:
         """Accept an image and return its task at once; see `predict`, `wait` and `events`."""
-        raise NotImplementedError
+        return await self._run(self._calls.submit(image, idempotency_key, options))
 
     async def wait(self, task: Task | str, *, timeout_s: float | None = None) -> Task:
         """Wait until a task has ended, and return it.
@@ -89,38 +117,34 @@ class AsyncClient:
         Raises:
             WaitTimeout: it has not ended in that time, and goes on.
         """
-        raise NotImplementedError
+        return await self._run(self._calls.wait(task, timeout_s))
 
     async def task(self, task: Task | str) -> Task:
         """Return a task as it is now."""
-        raise NotImplementedError
+        return await self._run(self._calls.task(task))
 
     def events(self, task: Task | str) -> AsyncIterator[Task]:
         """Iterate over the states of a task: the state now, then each change; ends when the task has ended.
 
         A connection that breaks is opened again, also to a service that was restarted.
         """
-        raise NotImplementedError
+        return self._events(self._calls.task_events(task))
 
     async def cancel(self, task: Task | str) -> Task:
         """Cancel a task. Raises Conflict: it has ended already."""
-        raise NotImplementedError
+        return await self._run(self._calls.cancel(task))
 
     async def replay(self, task: Task | str, *, idempotency_key: str | None = None) -> Task:
         """Run the image of a task that has ended as a new task. Raises NotFound: the image is not kept any more."""
-        raise NotImplementedError
+        return await self._run(self._calls.replay(task, idempotency_key))
 
     async def erase(self, task: Task | str) -> None:
         """Remove everything that the service has of a task."""
-        raise NotImplementedError
+        await self._run(self._calls.erase(task))
 
     async def image(self, task: Task | str) -> StoredImage:
         """Return the image of a task. Raises NotFound: it is not kept any more."""
-        raise NotImplementedError
-
-    async def upload(self, image: ImageSource) -> str:
-        """Store an image in the object store without a task; returns the `s3://BUCKET/KEY` that names it."""
-        raise NotImplementedError
+        return await self._run(self._calls.image(task))
 
     # Many images
 
@@ -139,29 +163,29 @@ class AsyncClient:
         Raises:
             InvalidRequest: there are more images, or more bytes, than the service takes in one request.
         """
-        raise NotImplementedError
+        return await self._run(self._calls.batch(images, idempotency_key, options))
 
     async def submit_batch(
         self, images: Iterable[ImageSource | Item], *, idempotency_key: str | None = None, **options: Unpack[TaskOptions]
     ) -> Batch:
         """Accept images in one request and return the batch at once; see `batch`, `wait_batch` and `batch_events`."""
-        raise NotImplementedError
+        return await self._run(self._calls.submit_batch(images, idempotency_key, options))
 
     async def wait_batch(self, batch: BatchProgress | str, *, timeout_s: float | None = None) -> Batch:
         """Wait until all tasks of a batch have ended; see `wait`."""
-        raise NotImplementedError
+        return await self._run(self._calls.wait_batch(batch, timeout_s))
 
     async def get_batch(self, batch: BatchProgress | str) -> Batch:
         """Return a batch as it is now."""
-        raise NotImplementedError
+        return await self._run(self._calls.get_batch(batch))
 
     def batch_events(self, batch: BatchProgress | str) -> AsyncIterator[BatchProgress | BatchItem]:
         """Iterate over a batch: each item once it has ended, and the counts as they change; ends with the batch."""
-        raise NotImplementedError
+        return self._events(self._calls.batch_events(batch))
 
     async def cancel_batch(self, batch: BatchProgress | str) -> Batch:
         """Cancel the tasks of a batch that have not ended. Raises Conflict: all had ended."""
-        raise NotImplementedError
+        return await self._run(self._calls.cancel_batch(batch))
 
     def as_completed(
         self,
@@ -189,7 +213,9 @@ class AsyncClient:
             done: indices that are not wanted; a batch that consists of them is not sent.
             **options: of all images.
         """
-        raise NotImplementedError
+        completion = Completion(self._calls, options, done)
+        chunks = chunks_of(images, batch_size=batch_size, key=idempotency_key, done=done)
+        return self._completed(completion, chunks, concurrency)
 
     # The service
 
@@ -211,22 +237,121 @@ class AsyncClient:
             vectors: whether results have their `prediction`.
             page_size: tasks of a request, 1 to 500.
         """
-        raise NotImplementedError
+        query = query_of_tasks(status=status, model=model, request_id=request_id, since=since, vectors=vectors, limit=page_size)
+        return self._pages(query)
 
     def all_events(
         self, *, status: str | Collection[str] | None = None, model: str | None = None, request_id: str | None = None
     ) -> AsyncIterator[TasksChanged]:
         """Iterate over changes of tasks, without end: first the newest ones, then those that were accepted or changed."""
-        raise NotImplementedError
+        return self._events(self._calls.service_events(query_of_tasks(status=status, model=model, request_id=request_id)))
 
     async def models(self) -> list[Model]:
         """Return the configured models."""
-        raise NotImplementedError
+        return await self._run(self._calls.models())
 
     async def model(self, name: str) -> Model:
         """Return a model with its labels and workers. Raises NotFound."""
-        raise NotImplementedError
+        return await self._run(self._calls.model(name))
 
     async def status(self) -> ServiceStatus:
         """Return stores, queues, sinks, workers and problems of the service."""
-        raise NotImplementedError
+        return await self._run(self._calls.status())
+
+    # How calls are carried out
+
+    async def _run(self, steps: Steps[T]) -> T:
+        """Perform the steps of a call, and return its answer."""
+        outcome: Any = None
+        failure: Exception | None = None
+        while True:
+            try:
+                step = steps.send(outcome) if failure is None else steps.throw(failure)
+            except StopIteration as stop:
+                answer: T = stop.value
+                return answer
+            outcome = failure = None
+            try:
+                outcome = await self._perform(step)
+            except Exception as error:  # noqa: BLE001 - the call decides about it
+                failure = error
+
+    async def _perform(self, step: Step) -> Any:
+        if isinstance(step, Send):
+            return await self._send(step.request)
+        if isinstance(step, Pause):
+            return await asyncio.sleep(step.seconds)
+        return await asyncio.to_thread(step.function)
+
+    async def _send(self, request: Request) -> Reply:
+        try:
+            async with self._http.stream(**arguments(request, self._url, self._timeout_s)) as response:
+                if request.receive is None or media_type(response) != JSON_LINES:
+                    return reply_of(response, await response.aread())
+                async for line in response.aiter_lines():
+                    request.receive(line)
+                return reply_of(response, b"")
+        except httpx2.HTTPError as error:
+            raise connection_failed(error, self._url) from error
+
+    async def _events(self, subscription: Subscription[E]) -> AsyncIterator[E]:
+        while True:
+            failure: Reply | ConnectionFailed | None = None
+            try:
+                async with self._http.stream(**arguments(subscription.request(), self._url, self._timeout_s)) as response:
+                    if response.status_code != HTTPStatus.OK or media_type(response) != EVENT_STREAM:
+                        failure = reply_of(response, await response.aread())
+                    else:
+                        async for event in httpx2.EventSource(response, MAX_EVENT_BYTES):
+                            for found in subscription.receive(event.event, event.data, event.id, event.retry):
+                                yield found
+                            if subscription.is_ended:
+                                return
+            except httpx2.HTTPError as error:
+                failure = connection_failed(error, self._url)
+            await asyncio.sleep(subscription.pause_after(failure))
+
+    async def _pages(self, query: Mapping[str, str]) -> AsyncIterator[Task]:
+        cursor: str | None = ""
+        while cursor is not None:
+            tasks, cursor = await self._run(self._calls.page({**query, "cursor": cursor} if cursor else query))
+            for task in tasks:
+                yield task
+
+    async def _completed(
+        self, completion: Completion, chunks: Iterator[Chunk], concurrency: int
+    ) -> AsyncIterator[CompletedImage]:
+        """Send chunks from tasks, which are canceled when the caller leaves the loop."""
+        outcomes: asyncio.Queue[CompletedImage | Exception | None] = asyncio.Queue()
+        sending: set[asyncio.Task[None]] = set()
+
+        async def complete(chunk: Chunk) -> None:
+            try:
+                await self._run(completion.complete(chunk, outcomes.put_nowait))
+            except Exception as error:  # noqa: BLE001 - raised in the caller's loop
+                outcomes.put_nowait(error)
+            else:
+                outcomes.put_nowait(None)
+
+        running = 0
+        try:
+            while True:
+                while running < concurrency and (chunk := next(chunks, None)) is not None:
+                    task = asyncio.create_task(complete(chunk))
+                    sending.add(task)
+                    task.add_done_callback(sending.discard)
+                    running += 1
+                if not running:
+                    return
+                outcome = await outcomes.get()
+                if isinstance(outcome, CompletedImage):
+                    yield outcome
+                elif outcome is None:
+                    running -= 1
+                else:
+                    raise outcome
+        finally:
+            left = tuple(sending)
+            for task in left:
+                task.cancel()
+            await asyncio.gather(*left, return_exceptions=True)

@@ -12,7 +12,7 @@ from rohe_inference.images import ImageSource
 
 
 class TaskOptions(TypedDict, total=False):
-    """Options of a task; those that are left out have the service's defaults.
+    """Options of a task; those that are left out or None have the service's defaults.
 
     Attributes:
         model: name of a model.
@@ -25,15 +25,15 @@ class TaskOptions(TypedDict, total=False):
         shape, dtype: of bytes that are an array: `(32, 32, 3)`, `"uint8"`.
     """
 
-    model: str
-    deadline_s: float
-    priority: int
-    sinks: Sequence[str]
-    top_k: int
-    prediction: bool
-    request_id: str
-    shape: Sequence[int]
-    dtype: str
+    model: str | None
+    deadline_s: float | None
+    priority: int | None
+    sinks: Sequence[str] | None
+    top_k: int | None
+    prediction: bool | None
+    request_id: str | None
+    shape: Sequence[int] | None
+    dtype: str | None
 
 
 @dataclass(frozen=True, init=False)
@@ -46,4 +46,12 @@ class Item:
     def __init__(self, image: ImageSource, **options: Unpack[TaskOptions]) -> None:
         """Describe an image."""
         object.__setattr__(self, "image", image)
-        object.__setattr__(self, "options", options)
+        object.__setattr__(self, "options", known_options(options))
+
+
+def known_options(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Leave out options that are None. Raises TypeError: there is no such option."""
+    unknown = sorted(options.keys() - TaskOptions.__annotations__.keys())
+    if unknown:
+        raise TypeError(f"there is no option {unknown[0]!r}: known are {', '.join(TaskOptions.__annotations__)}")
+    return {name: value for name, value in options.items() if value is not None}
