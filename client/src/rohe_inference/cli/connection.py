@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import httpx2
 
@@ -38,21 +38,6 @@ _CODES_OF_IMAGES = frozenset({"invalid_image", "unsupported_image_type", "payloa
 _FIELDS_OF_IMAGES = frozenset({"image", "metadata.shape", "metadata.dtype"})
 
 
-class Image(Protocol):
-    """An image that can be read: a file, or bytes."""
-
-    @property
-    def name(self) -> str:
-        """Name that is shown."""
-
-    def read(self) -> bytes:
-        """Return the bytes. Raises OSError."""
-
-
-#: Sends an image under an Idempotency-Key, or under a new one.
-SendImage = Callable[[Image, "str | None"], Awaitable[Outcome]]
-
-
 def open_client(login: Login) -> Client:
     """Return a client that sends everything once: a user who waits sees the error at once."""
     return Client(login.url, api_key=login.api_key, retries=NO_RETRIES)
@@ -69,54 +54,32 @@ async def open_async_client(login: Login, concurrency: int) -> AsyncIterator[Asy
         yield client
 
 
-def predicting(client: AsyncClient, options: TaskOptions) -> SendImage:
-    """Return the call that classifies an image and waits for its result, in one request."""
-
-    async def send(data: bytes, key: str | None) -> Outcome:
-        try:
-            prediction = await client.predict(data, idempotency_key=key, **options)
-        except WaitTimeout as error:  # the task goes on
-            if error.task_id is None:
-                raise
-            return outcome_of_task(await client.wait(error.task_id))
-        return Outcome("succeeded", prediction.task_id, dict(prediction.raw["model"]), dict(prediction.raw["response"]))
-
-    return _sending(send)
-
-
-def predicting_many(client: AsyncClient, options: TaskOptions) -> SendImage:
-    """Return the call that submits an image, then waits for its result.
-
-    Compared with one request: the task has the longer deadline of the service's asynchronous requests, so that it outlives an
-    outage of some minutes; no answer takes long, so that a connection that was cut without a sign is noticed; and an image whose
-    wait fails is not sent again.
-    """
-    accepted: dict[str, str] = {}
-
-    async def send(data: bytes, key: str | None) -> Outcome:
-        task_id = accepted.get(key or "")
-        if task_id is None:
-            task = await client.submit(data, idempotency_key=key, **options)
-            if task.is_ended:  # an earlier run had sent it
-                return outcome_of_task(task)
-            task_id = task.task_id
-            if key:
-                accepted[key] = task_id
-        outcome = outcome_of_task(await client.wait(task_id))
-        accepted.pop(key or "", None)
-        return outcome
-
-    return _sending(send)
+async def predict_image(client: AsyncClient, data: bytes, options: TaskOptions) -> Outcome:
+    """Classify one image, and wait for its result."""
+    try:
+        prediction = await client.predict(data, **options)
+    except WaitTimeout as error:  # the task goes on
+        if error.task_id is None:
+            raise
+        return outcome_of_task(await client.wait(error.task_id))
+    except (ApiError, ConnectionFailed) as error:
+        raise_outage(error)
+        if isinstance(error, ApiError) and is_of_image(error):
+            return outcome_of_error(error)
+        raise
+    return Outcome("succeeded", prediction.task_id, dict(prediction.raw["model"]), dict(prediction.raw["response"]))
 
 
-def submitting(client: AsyncClient, options: TaskOptions) -> SendImage:
-    """Return the call that submits an image, and does not wait."""
-
-    async def send(data: bytes, key: str | None) -> Outcome:
-        task = await client.submit(data, idempotency_key=key, **options)
-        return Outcome("queued", task.task_id, dict(task.raw["model"]))
-
-    return _sending(send)
+async def submit_image(client: AsyncClient, data: bytes, options: TaskOptions) -> Outcome:
+    """Submit one image, and do not wait."""
+    try:
+        task = await client.submit(data, **options)
+    except (ApiError, ConnectionFailed) as error:
+        raise_outage(error)
+        if isinstance(error, ApiError) and is_of_image(error):
+            return outcome_of_error(error)
+        raise
+    return Outcome("queued", task.task_id, dict(task.raw["model"]))
 
 
 def outcome_of_task(task: Task) -> Outcome:
@@ -135,25 +98,7 @@ def raise_outage(error: ApiError | ConnectionFailed) -> None:
         raise Outage(problem_text(error.raw), retry_after_s=error.retry_after_s, is_overload=True) from error
 
 
-def _sending(send: Callable[[bytes, str | None], Awaitable[Outcome]]) -> SendImage:
-    async def send_image(image: Image, key: str | None) -> Outcome:
-        try:
-            data = image.read()
-        except OSError as error:
-            detail = f"the file cannot be read: {error.strerror or error}"
-            return Outcome("unreadable", error={"code": "unreadable_file", "detail": detail})
-        try:
-            return await send(data, key)
-        except (ApiError, ConnectionFailed) as error:
-            raise_outage(error)
-            if isinstance(error, ApiError) and _is_of_image(error):
-                return Outcome(_status_of(error), error.task_id, error=dict(error.raw))
-            raise
-
-    return send_image
-
-
-def _is_of_image(error: ApiError) -> bool:
+def is_of_image(error: ApiError) -> bool:
     """Return whether other images of the same run may succeed."""
     if isinstance(error, (Unauthenticated, Forbidden, NotFound, Overloaded)):
         return False
@@ -161,9 +106,12 @@ def _is_of_image(error: ApiError) -> bool:
     return is_end_of_task or error.code in _CODES_OF_IMAGES or error.field in _FIELDS_OF_IMAGES
 
 
-def _status_of(error: ApiError) -> str:
+def outcome_of_error(error: ApiError) -> Outcome:
+    """Return the outcome of an image whose task ended otherwise than `succeeded`, or that got no task."""
     if isinstance(error, DeadlineExceeded):
-        return "expired"
-    if isinstance(error, TaskCanceled):
-        return "canceled"
-    return "refused" if error.task_id is None else "failed"
+        status = "expired"
+    elif isinstance(error, TaskCanceled):
+        status = "canceled"
+    else:
+        status = "refused" if error.task_id is None else "failed"
+    return Outcome(status, error.task_id, error=dict(error.raw))

@@ -6,7 +6,7 @@ import os
 import traceback
 from collections.abc import Mapping
 from enum import IntEnum
-from typing import Any
+from typing import IO, Any
 
 import click
 
@@ -50,6 +50,13 @@ class CommandError(click.ClickException):
     def __init__(self, message: str, exit_code: ExitCode = ExitCode.FAILED) -> None:
         super().__init__(message)
         self.exit_code = exit_code  # type: ignore[misc]  # click reads that of the instance
+
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print the sentence on stderr."""
+        if self.exit_code == ExitCode.INTERRUPTED:
+            click.echo(self.message, file=file, err=True)
+        else:
+            super().show(file)
 
     def with_hint(self, hint: str) -> CommandError:
         """Return the error with another sentence below it."""

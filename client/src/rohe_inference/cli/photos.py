@@ -33,21 +33,14 @@ class Photo:
         text = f"{self.path}\0{self.size}\0{self.modified_ns}"
         return hashlib.sha256(os.fsencode(text)).hexdigest()[:32]
 
+    def check_readable(self) -> None:
+        """Raises OSError if the file cannot be opened."""
+        with open(self.path, "rb"):  # noqa: PTH123 - a Path of each of thousands of files is slow
+            pass
+
     def read(self) -> bytes:
         """Return the bytes of the file. Raises OSError."""
         return Path(self.path).read_bytes()
-
-
-@dataclass(frozen=True)
-class StdinImage:
-    """An image whose bytes came from stdin."""
-
-    data: bytes
-    name: str = STDIN
-
-    def read(self) -> bytes:
-        """Return the bytes."""
-        return self.data
 
 
 def find_photos(names: Sequence[str], *, is_recursive: bool) -> list[Photo]:

@@ -24,12 +24,12 @@ class _RateColumn(ProgressColumn):
 class RunProgress:
     """Counts the images of a run, and shows them while the run goes on."""
 
-    def __init__(self, total: int, done: int, out: Console) -> None:
-        """`done`: images of an earlier run. Rows on `out` go above the bar if both are terminals."""
+    def __init__(self, total: int, out: Console) -> None:
+        """Rows on `out` go above the bar if both are terminals."""
         self.total = total
-        self.done = done
+        self.done = 0
         self.failed = 0
-        self._done_before = done
+        self._done_before = 0
         self._began = time.monotonic()
         self._errors = console(stderr=True)
         self._is_shown = total > 1 and self._errors.is_terminal
@@ -45,7 +45,7 @@ class RunProgress:
             redirect_stderr=False,
             transient=True,
         )
-        self._task = self._progress.add_task("images", total=total, completed=done)
+        self._task = self._progress.add_task("images", total=total)
 
     def __enter__(self) -> Self:
         self._progress.start()
@@ -54,7 +54,15 @@ class RunProgress:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._progress.stop()
 
+    def take_over(self, *, has_failed: bool) -> None:
+        """Count an image of an earlier run."""
+        self.done += 1
+        self.failed += has_failed
+        self._done_before += 1
+        self._progress.update(self._task, completed=self.done)
+
     def advance(self, *, has_failed: bool) -> None:
+        """Count an image."""
         self.done += 1
         self.failed += has_failed
         self._progress.advance(self._task)
@@ -67,16 +75,14 @@ class RunProgress:
             self._errors.print(printable(sentence))
 
     @property
-    def sent(self) -> int:
-        """Images that ended in this run."""
-        return self.done - self._done_before
+    def text(self) -> str:
+        """How many images are done."""
+        return f"{self.done:,} of {self.total:,} images"
 
     @property
-    def elapsed_s(self) -> float:
-        """Seconds since the run began."""
-        return time.monotonic() - self._began
-
-    @property
-    def rate_per_s(self) -> float:
-        """Images that ended in this run, per second."""
-        return self.sent / max(1e-9, self.elapsed_s)
+    def summary(self) -> str:
+        """Counts, duration and rate of the run."""
+        sent, elapsed_s = self.done - self._done_before, time.monotonic() - self._began
+        failed = f", {self.failed:,} failed" if self.failed else ""
+        rate = f"{sent:,} sent in {elapsed_s:.1f} s, {sent / max(elapsed_s, 1e-3):.1f}/s" if sent else "none sent"
+        return f"{self.total:,} images: {self.done - self.failed:,} done{failed} ({rate})"

@@ -1,145 +1,204 @@
-"""A run over images: sends those without an outcome, keeps the journal, and prints the outcomes in the order of the images."""
+"""A run over photos: sends those without an outcome in groups, keeps the journal, and prints outcomes in their order."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
+from rohe_inference import AsyncClient
 from rohe_inference.cli.concurrency import Retries, complete_all
-from rohe_inference.cli.connection import Image, SendImage
+from rohe_inference.cli.config import Login
+from rohe_inference.cli.connection import open_async_client
 from rohe_inference.cli.exits import CommandError, ExitCode, error_of
 from rohe_inference.cli.formats import OutcomeWriter
-from rohe_inference.cli.journal import Journal
+from rohe_inference.cli.group_calls import GroupCalls, read_photos
+from rohe_inference.cli.journal import Group, Journal
 from rohe_inference.cli.outcomes import Outcome
 from rohe_inference.cli.photos import Photo
 from rohe_inference.cli.progress import RunProgress
 from rohe_inference.cli.terminal import console
+from rohe_inference.options import TaskOptions
+
+#: bytes of images in one request, if it is more than one image: the service takes 32 MiB by default
+_MAX_GROUP_BYTES = 16 * 1024 * 1024
 
 
 @dataclass(frozen=True)
-class RunLimits:
-    """Bounds of a run: requests at a time, and seconds of an outage after which it ends."""
+class RunOptions:
+    """Options of a run.
 
+    Attributes:
+        task: options of each task.
+        waits: whether the run waits for results, or only submits.
+        concurrency: requests at a time.
+        batch_size: most images in a request.
+        retry_for_s: duration of an outage after which the run ends.
+        retry_failed: images that failed in an earlier run are sent again.
+    """
+
+    task: TaskOptions
+    waits: bool
     concurrency: int
+    batch_size: int
     retry_for_s: float
+    retry_failed: bool
 
 
 class OrderedWriter:
-    """Passes outcomes on in the order of the images, each as soon as all before it are there."""
+    """Passes outcomes on in the order of the photos, each as soon as all before it are there."""
 
-    def __init__(self, writer: OutcomeWriter, names: Sequence[str]) -> None:
+    def __init__(self, writer: OutcomeWriter, photos: Sequence[Photo]) -> None:
         self._writer = writer
-        self._names = names
+        self._photos = photos
+        self._place = {photo.identity: index for index, photo in enumerate(photos)}
         self._next = 0
         self._early: dict[int, Outcome] = {}
 
-    def put(self, index: int, outcome: Outcome) -> None:
-        self._early[index] = outcome
+    def put(self, photo: Photo, outcome: Outcome) -> None:
+        """Take an outcome, and write all that are next."""
+        self._early[self._place[photo.identity]] = outcome
         while (following := self._early.pop(self._next, None)) is not None:
-            self._writer.write(self._names[self._next], following)
+            self._writer.write(self._photos[self._next].name, following)
             self._next += 1
 
 
-class ImageRun:
-    """A run of one command over its images."""
+class PhotoRun:
+    """A run of one command over its photos."""
 
-    def __init__(self, images: Sequence[Image], journal: Journal | None, limits: RunLimits, writer: OutcomeWriter) -> None:
-        """`journal`: None for a run that cannot be resumed; with one, all images are photos in files."""
-        self._images = images
+    def __init__(self, photos: Sequence[Photo], journal: Journal, options: RunOptions, writer: OutcomeWriter) -> None:
+        self._photos = {photo.identity: photo for photo in photos}
         self._journal = journal
-        self._limits = limits
-        self._output = OrderedWriter(writer, [image.name for image in images])
+        self._options = options
+        self._output = OrderedWriter(writer, photos)
         self._errors = console(stderr=True)
 
-    def run(
-        self, client: AbstractAsyncContextManager[Any], call: Callable[[Any], SendImage], progress: Callable[[int], RunProgress]
-    ) -> ExitCode:
+    def run(self, login: Login, progress: RunProgress) -> ExitCode:
         """Complete the run.
 
-        Args:
-            client: open while images are sent.
-            call: returns the call that sends an image with the client.
-            progress: returns the display, given the number of images that had ended before.
         Raises:
             CommandError: the run ended early; the message says how to go on.
         """
-        ended = {index: outcome for index, outcome in enumerate(map(self._known, self._images)) if outcome is not None}
-        self._announce(len(ended))
-        with progress(len(ended)) as shown:
-            for index, outcome in ended.items():
-                shown.failed += outcome.has_failed
-                self._output.put(index, outcome)
+        self._take_over(progress)
+        with progress:
             try:
-                asyncio.run(self._send([i for i in range(len(self._images)) if i not in ended], client, call, shown))
+                asyncio.run(self._complete(login, progress))
             except KeyboardInterrupt:
-                raise self._with_hint(CommandError("interrupted", ExitCode.INTERRUPTED), shown) from None
-            except CommandError as error:
-                raise self._with_hint(error, shown) from error
-            except (BrokenPipeError, asyncio.CancelledError):
+                raise self._with_hint(CommandError("interrupted", ExitCode.INTERRUPTED), progress) from None
+            except BrokenPipeError:
                 raise
             except Exception as error:
-                raise self._with_hint(error_of(error), shown) from error
-        self._summarize(shown)
-        return ExitCode.FAILED if shown.failed else ExitCode.OK
+                raise self._with_hint(error_of(error), progress) from error
+        self._summarize(progress)
+        return ExitCode.FAILED if progress.failed else ExitCode.OK
 
-    async def _send(
-        self,
-        missing: Sequence[int],
-        client: AbstractAsyncContextManager[Any],
-        call: Callable[[Any], SendImage],
-        progress: RunProgress,
-    ) -> None:
-        async with client as opened:
-            send = call(opened)
-            retries = Retries(self._limits.retry_for_s, progress.notice)
+    def _take_over(self, progress: RunProgress) -> None:
+        """Take the outcomes of an earlier run."""
+        for photo in self._photos.values():
+            outcome = self._journal.outcome(photo)
+            if outcome is None:
+                continue
+            if outcome.has_failed and self._options.retry_failed:
+                self._journal.forget(photo)
+                continue
+            progress.take_over(has_failed=outcome.has_failed)
+            self._output.put(photo, outcome)
+        if progress.done:
+            self._say(f"going on: {progress.text} are done (journal {self._journal.path}; --restart sends all again)")
 
-            async def send_one(index: int) -> Outcome:
-                return await send(self._images[index], self._key(self._images[index]))
+    async def _complete(self, login: Login, progress: RunProgress) -> None:
+        async with open_async_client(login, self._options.concurrency) as client:
+            retries = Retries(self._options.retry_for_s, progress.notice)
+            async for _ in complete_all(
+                self._groups(progress),
+                lambda group: self._complete_group(client, group, progress),
+                concurrency=self._options.concurrency,
+                retries=retries,
+            ):
+                pass  # outcomes are taken as they come
 
-            async for index, outcome in complete_all(missing, send_one, concurrency=self._limits.concurrency, retries=retries):
-                image = self._images[index]
-                if self._journal is not None and isinstance(image, Photo):
-                    self._journal.record(image, outcome)
+    def _groups(self, progress: RunProgress) -> Iterator[Group]:
+        """Yield what an earlier run left open, then the other photos in new groups, each noted when its turn comes."""
+        in_groups: set[str] = set()
+        for group in self._journal.open_groups():
+            if group.batch_id is not None or self._photos.keys() >= set(group.photos):
+                in_groups |= set(group.photos)
+                yield group
+        waiting = [
+            photo
+            for identity, photo in self._photos.items()
+            if identity not in in_groups and self._journal.outcome(photo) is None
+        ]
+        for photos in _cut(waiting, self._options.batch_size):
+            readable = [photo for photo in photos if not self._take_unreadable(photo, progress)]
+            if readable:
+                yield self._journal.begin(readable)
+
+    async def _complete_group(self, client: AsyncClient, group: Group, progress: RunProgress) -> None:
+        calls = GroupCalls(client, self._options.task, waits=self._options.waits)
+        photos = [self._photos.get(identity) for identity in group.photos]
+        if group.batch_id is None:
+            data = await asyncio.to_thread(read_photos, [photo for photo in photos if photo is not None])
+            batch = await calls.submit(data, self._journal.idempotency_key(group))
+            if isinstance(batch, Outcome):
+                return self._take(photos[:1], {0: batch}, progress)
+            self._journal.accept(group, batch.batch_id)
+            self._take(photos, calls.outcomes(batch), progress)
+        while self._photos.keys() & set(self._journal.open_photos(group)):
+            self._take(photos, await calls.wait(group), progress)
+        return None
+
+    def _take(self, photos: Sequence[Photo | None], outcomes: Mapping[int, Outcome], progress: RunProgress) -> None:
+        """Take the outcomes of a group, by the place of the photo in it, each once."""
+        for index, outcome in outcomes.items():
+            photo = photos[index]
+            if photo is not None and self._journal.outcome(photo) is None:
+                self._journal.record(photo, outcome)
                 progress.advance(has_failed=outcome.has_failed)
-                self._output.put(index, outcome)
+                self._output.put(photo, outcome)
 
-    def _known(self, image: Image) -> Outcome | None:
-        return self._journal.outcome(image) if self._journal is not None and isinstance(image, Photo) else None
-
-    def _key(self, image: Image) -> str | None:
-        return self._journal.idempotency_key(image) if self._journal is not None and isinstance(image, Photo) else None
-
-    def _announce(self, ended: int) -> None:
-        if self._journal is not None and ended:
-            total = len(self._images)
-            self._say(
-                f"going on: {ended:,} of {total:,} images are done (journal {self._journal.path}; --restart sends all again)"
-            )
+    def _take_unreadable(self, photo: Photo, progress: RunProgress) -> bool:
+        """Return whether a photo cannot be read; that is its outcome."""
+        try:
+            photo.check_readable()
+        except OSError as error:
+            detail = f"the file cannot be read: {error.strerror or error}"
+            outcome = Outcome("unreadable", error={"code": "unreadable_file", "detail": detail})
+            self._take([photo], {0: outcome}, progress)
+            return True
+        return False
 
     def _with_hint(self, error: CommandError, progress: RunProgress) -> CommandError:
-        if self._journal is None:
+        if error.exit_code == ExitCode.REFUSED and not progress.done:
+            self._journal.complete(keep=False)  # the request was wrong: there is nothing to go on with
             return error
-        done = f"{progress.done:,} of {progress.total:,} images are done"
-        return error.with_hint(f"{done}. The same command goes on with the others; journal: {self._journal.path}")
+        if self._journal.path is None or (error.exit_code == ExitCode.UNREACHABLE and not progress.done):
+            return error
+        return error.with_hint(
+            f"{progress.text} are done. The same command goes on with the others; journal: {self._journal.path}"
+        )
 
     def _summarize(self, progress: RunProgress) -> None:
-        """Say what the run did, unless it was one image; delete the journal if nothing is left to do."""
+        """Say what the run did, and delete the journal if nothing is left to do."""
         if progress.total > 1:
-            failed = f", {progress.failed:,} failed" if progress.failed else ""
-            sent = (
-                f"{progress.sent:,} sent in {progress.elapsed_s:.1f} s, {progress.rate_per_s:.0f}/s"
-                if progress.sent
-                else "none sent"
-            )
-            self._say(f"{progress.total:,} images: {progress.total - progress.failed:,} done{failed} ({sent})")
-        if self._journal is None:
-            return
-        if progress.failed:
+            self._say(progress.summary)
+        if progress.failed and self._journal.path is not None:
             self._say(f"--retry-failed sends those that failed again, --restart all; journal: {self._journal.path}")
         self._journal.complete(keep=bool(progress.failed))
 
     def _say(self, sentence: str) -> None:
         self._errors.print(sentence)
+
+
+def _cut(photos: Sequence[Photo], batch_size: int) -> Iterator[list[Photo]]:
+    """Yield groups of photos, bounded in number and bytes."""
+    group: list[Photo] = []
+    size = 0
+    for photo in photos:
+        if group and (len(group) == batch_size or size + photo.size > _MAX_GROUP_BYTES):
+            yield group
+            group, size = [], 0
+        group.append(photo)
+        size += photo.size
+    if group:
+        yield group

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import sys
+import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.text import Text
 
 from rohe_inference.cli.config import Login
-from rohe_inference.cli.connection import Image
 from rohe_inference.cli.journal import Journal, default_journal
-from rohe_inference.cli.photos import STDIN, Photo, StdinImage, find_photos, listed_photos
+from rohe_inference.cli.photos import STDIN, Photo, find_photos, listed_photos
+from rohe_inference.cli.running import RunOptions
 from rohe_inference.cli.terminal import console
 from rohe_inference.options import TaskOptions
 
@@ -29,7 +29,7 @@ def image_options(function: Function) -> Function:
         click.argument("photos", nargs=-1, metavar="PHOTO|FOLDER|-", type=click.Path()),
         click.option("-r", "--recursive", is_flag=True, help="Also the images in subfolders."),
         click.option("--files-from", metavar="FILE", help="List of files, one path in each line; `-` reads it from stdin."),
-        click.option("--model", metavar="NAME", help="Model; default: the one that the service names as default."),
+        click.option("--model", metavar="NAME", help="Model; default: the service's default model."),
         click.option(
             "--deadline",
             "deadline_s",
@@ -38,9 +38,7 @@ def image_options(function: Function) -> Function:
             help="Give up an image that has not ended in this time.",
         ),
         click.option("--priority", type=click.IntRange(0, 9), help="0 (usual) to 9 (goes first)."),
-        click.option(
-            "--sink", "sinks", multiple=True, metavar="NAME", help="Sink that gets the result; may be repeated; `none` for none."
-        ),
+        click.option("--sink", "sinks", multiple=True, metavar="NAME", help="Sink that gets the result; or `none`; repeatable."),
         click.option("--request-id", metavar="ID", help="Id of your own, which `tasks --request-id` finds."),
         click.option("--shape", metavar="H,W,C", help="Shape of files that are bytes of arrays, with --dtype."),
         click.option("--dtype", metavar="NAME", help="Type of their numbers: uint8, float32."),
@@ -51,7 +49,8 @@ def run_options(function: Function) -> Function:
     """Add the options of a run over many images."""
     return _add(
         function,
-        click.option("--concurrency", type=click.IntRange(1, 64), default=32, show_default=True, help="Requests at a time."),
+        click.option("--batch-size", type=click.IntRange(1, 256), default=32, show_default=True, help="Images in a request."),
+        click.option("--concurrency", type=click.IntRange(1, 64), default=4, show_default=True, help="Requests at a time."),
         click.option(
             "--retry-for",
             "retry_for_s",
@@ -64,9 +63,8 @@ def run_options(function: Function) -> Function:
         click.option(
             "--journal",
             type=click.Path(dir_okay=False),
-            help="Journal of the run, which is kept when the run is complete: the same command later sends new images alone. "
-            "Default: beside the file of --output, else in $XDG_STATE_HOME/rohe-inference/journals (~/.local/state), and deleted "
-            "when every image has succeeded.",
+            help="Journal of the run, which is kept: the same command later sends new images alone. Default: beside the file of "
+            "--output, else in $XDG_STATE_HOME/rohe-inference/journals (~/.local/state), deleted when every image has succeeded.",
         ),
         click.option("--no-journal", is_flag=True, help="Keep no journal: the run cannot be resumed."),
         click.option("--restart", is_flag=True, help="Forget an earlier run, and send all images again, as new tasks."),
@@ -74,23 +72,18 @@ def run_options(function: Function) -> Function:
     )
 
 
-def chosen_images(photos: Sequence[str], files_from: str | None, *, recursive: bool) -> list[Image]:
-    """Return the images that arguments and --files-from name. Raises click.UsageError."""
+def chosen_photos(names: Sequence[str], files_from: str | None, *, recursive: bool) -> list[Photo]:
+    """Return the files that arguments or --files-from name. Raises click.UsageError."""
     if files_from is not None:
-        if photos:
+        if names:
             raise click.UsageError("name images, or a list of them with --files-from, not both")
-        with click.open_file(files_from, encoding="utf-8", errors="surrogateescape") as lines:
-            return list(listed_photos(lines))
-    if not photos:
+        with click.open_file(files_from, "rb") as lines:
+            return listed_photos(map(os.fsdecode, lines))
+    if not names:
         raise click.UsageError("name one image at least: a file, a folder, or - for the bytes of one from stdin")
-    if STDIN in photos:
-        if len(photos) > 1:
-            raise click.UsageError("- is the bytes of one image from stdin: send other images with another command")
-        data = sys.stdin.buffer.read()
-        if not data:
-            raise click.UsageError("no bytes came from stdin")
-        return [StdinImage(data)]
-    return list(find_photos(photos, is_recursive=recursive))
+    if STDIN in names:
+        raise click.UsageError("- is the bytes of one image from stdin: send other images with another command")
+    return find_photos(names, is_recursive=recursive)
 
 
 def task_options(given: dict[str, Any]) -> TaskOptions:
@@ -114,32 +107,39 @@ def task_options(given: dict[str, Any]) -> TaskOptions:
     return options
 
 
+def run_options_of(given: dict[str, Any], task: TaskOptions, *, waits: bool) -> RunOptions:
+    """Return the options of the run, of what the user gave."""
+    return RunOptions(
+        task=task,
+        waits=waits,
+        concurrency=given["concurrency"],
+        batch_size=given["batch_size"],
+        retry_for_s=given["retry_for_s"],
+        retry_failed=given["retry_failed"],
+    )
+
+
 def open_journal(
-    images: Sequence[Image], login: Login, options: dict[str, Any], given: dict[str, Any], output: str | None
-) -> Journal | None:
-    """Open the journal of a run; None for one image, with --no-journal, or, with a warning, where none can be written.
+    photos: Sequence[Photo], login: Login, options: dict[str, Any], given: dict[str, Any], output: str | None
+) -> Journal:
+    """Open the journal of a run; in memory for one photo, with --no-journal, or, with a warning, where none can be written.
 
     Raises:
         JournalError: the journal cannot be used.
+        click.UsageError: the file that the user named cannot be written.
     """
-    files = [image for image in images if isinstance(image, Photo)]
-    if given["no_journal"] or len(files) < len(images) or (len(files) == 1 and given["journal"] is None):
-        return None
-    sources = given["photos"] or [photo.name for photo in files]
-    place = given["journal"] or (f"{output}.journal" if output else default_journal(login.url, sources, options))
+    if given["no_journal"] or (len(photos) == 1 and given["journal"] is None):
+        return Journal(None, options)
+    names = given["photos"] or [photo.name for photo in photos]
+    place = given["journal"] or (f"{output}.journal" if output else default_journal(login.url, names, options))
+    is_named = given["journal"] is not None
     try:
-        return Journal(
-            Path(place),
-            {"url": login.url, **options},
-            restart=given["restart"],
-            retry_failed=given["retry_failed"],
-            is_permanent=given["journal"] is not None,
-        )
+        return Journal(Path(place), {"url": login.url, **options}, restart=given["restart"], is_permanent=is_named)
     except OSError as error:
-        if given["journal"] is not None:
+        if is_named:
             raise click.UsageError(f"the journal {place} cannot be written: {error.strerror}") from error
         click.echo(f"warning: this run cannot be resumed, since {place} cannot be written: {error.strerror}", err=True)
-        return None
+        return Journal(None, options)
 
 
 @contextlib.contextmanager
@@ -149,7 +149,7 @@ def opened_output(path: str | None) -> Iterator[Console]:
         yield console()
         return
     part = Path(f"{path}.part")
-    with part.open("w", encoding="utf-8", errors="surrogateescape", newline="") as file:
+    with part.open("w", encoding="utf-8", newline="") as file:
         yield Console(file=file, highlight=False, markup=False, emoji=False, soft_wrap=True, color_system=None)
     part.replace(path)
 

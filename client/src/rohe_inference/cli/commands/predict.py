@@ -2,26 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
+from collections.abc import Callable
 from typing import Any
 
 import click
 from rich.console import Console
 
 from rohe_inference.cli.commands.options import (
-    chosen_images,
+    chosen_photos,
     image_options,
     line_printer,
     open_journal,
     opened_output,
     run_options,
+    run_options_of,
     task_options,
 )
+from rohe_inference.cli.concurrency import Retries, complete_all
 from rohe_inference.cli.config import Login
-from rohe_inference.cli.connection import open_async_client, predicting, predicting_many, submitting
+from rohe_inference.cli.connection import open_async_client, predict_image, submit_image
+from rohe_inference.cli.exits import ExitCode
 from rohe_inference.cli.formats import CsvWriter, JsonLinesWriter, OutcomeWriter, SubmissionWriter, TableWriter
 from rohe_inference.cli.help import ExampleCommand, service_options
+from rohe_inference.cli.outcomes import Outcome
+from rohe_inference.cli.photos import STDIN
 from rohe_inference.cli.progress import RunProgress
-from rohe_inference.cli.running import ImageRun, RunLimits
+from rohe_inference.cli.running import PhotoRun
+from rohe_inference.options import TaskOptions
+
+#: Makes the writer for an output, given the names of all images.
+MakeWriter = Callable[[Console, "list[str]"], OutcomeWriter]
 
 
 @click.command(
@@ -65,27 +77,17 @@ def predict(login: Login, top: int | None, output: str | None, *, as_json: bool,
         raise click.UsageError("--json and --csv are two formats: choose one")
     if vector and not as_json:
         raise click.UsageError("--vector needs --json")
-    images = chosen_images(given["photos"], given["files_from"], recursive=given["recursive"])
     options = task_options(given)
     options["prediction"] = vector
     if top:
         options["top_k"] = top
-    journal = open_journal(images, login, {"command": "predict", **options}, given, output)
-    names = [image.name for image in images]
-    predict_one = predicting if len(images) == 1 else predicting_many
 
-    def writer(out: Console) -> OutcomeWriter:
+    def writer(out: Console, names: list[str]) -> OutcomeWriter:
         if as_json:
             return JsonLinesWriter(line_printer(out))
         return CsvWriter(line_printer(out), top=top) if as_csv else TableWriter(names, out)
 
-    with opened_output(output) as out:
-        run = ImageRun(images, journal, RunLimits(given["concurrency"], given["retry_for_s"]), writer(out))
-        return run.run(
-            open_async_client(login, given["concurrency"]),
-            lambda client: predict_one(client, options),
-            lambda done: RunProgress(len(images), done, out),
-        )
+    return _send_all(login, given, options, waits=True, make_writer=writer, output=output)
 
 
 @click.command(
@@ -105,15 +107,48 @@ def submit(login: Login, *, as_json: bool, **given: Any) -> int:
 
     Each line has the id of a task and the file; `wait`, `status`, `cancel` and `erase` take such lines with -.
     """
-    images = chosen_images(given["photos"], given["files_from"], recursive=given["recursive"])
-    options = task_options(given)
-    journal = open_journal(images, login, {"command": "submit", **options}, given, None)
-    with opened_output(None) as out:
-        lines = line_printer(out)
-        writer = JsonLinesWriter(lines) if as_json else SubmissionWriter(lines)
-        run = ImageRun(images, journal, RunLimits(given["concurrency"], given["retry_for_s"]), writer)
-        return run.run(
-            open_async_client(login, given["concurrency"]),
-            lambda client: submitting(client, options),
-            lambda done: RunProgress(len(images), done, out),
-        )
+
+    def writer(out: Console, _: list[str]) -> OutcomeWriter:
+        return JsonLinesWriter(line_printer(out)) if as_json else SubmissionWriter(line_printer(out))
+
+    return _send_all(login, given, task_options(given), waits=False, make_writer=writer)
+
+
+def _send_all(
+    login: Login,
+    given: dict[str, Any],
+    options: TaskOptions,
+    *,
+    waits: bool,
+    make_writer: MakeWriter,
+    output: str | None = None,
+) -> int:
+    """Send what the user named, and write the outcomes. Return the exit code."""
+    if list(given["photos"]) == [STDIN] and given["files_from"] is None:
+        data = sys.stdin.buffer.read()
+        if not data:
+            raise click.UsageError("no bytes came from stdin")
+        with opened_output(output) as out:
+            outcome = asyncio.run(_send_one(login, data, options, waits=waits))
+            make_writer(out, [STDIN]).write(STDIN, outcome)
+        return ExitCode.FAILED if outcome.has_failed else ExitCode.OK
+    photos = chosen_photos(given["photos"], given["files_from"], recursive=given["recursive"])
+    journal = open_journal(photos, login, {"waits": waits, **options}, given, output)
+    with opened_output(output) as out:
+        writer = make_writer(out, [photo.name for photo in photos])
+        run = PhotoRun(photos, journal, run_options_of(given, options, waits=waits), writer)
+        return run.run(login, RunProgress(len(photos), out))
+
+
+async def _send_one(login: Login, data: bytes, options: TaskOptions, *, waits: bool) -> Outcome:
+    send = predict_image if waits else submit_image
+
+    def notice(sentence: str) -> None:
+        if sentence:
+            click.echo(sentence, err=True)
+
+    async with open_async_client(login, 1) as client:
+        retries = Retries(0, notice)
+        calls = complete_all([data], lambda image: send(client, image, options), concurrency=1, retries=retries)
+        (outcome,) = [outcome async for _, outcome in calls]
+        return outcome

@@ -51,7 +51,7 @@ def wait(login: Login, task_ids: tuple[str, ...], timeout_s: float | None, *, as
     names = named_tasks(task_ids)
     out = console()
     writer = JsonLinesWriter(line_printer(out)) if as_json else TableWriter(list(names.values()), out, title="TASK")
-    with RunProgress(len(names), 0, out) as progress:
+    with RunProgress(len(names), out) as progress:
         statuses = asyncio.run(_wait_for_all(login, names, timeout_s, writer, progress))
     if statuses - TERMINAL_STATUSES - {"gone"}:
         return ExitCode.NOT_ENDED
