@@ -15,7 +15,7 @@ SERVE = $(if $(MODEL),serve "$(MODEL)" $(if $(LABELS),--labels "$(LABELS)"))
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check
 
 .DEFAULT_GOAL := help
-.PHONY: help run flower test test-fast lint format openapi wheel services services-stop services-status bench bench-peers overload clean
+.PHONY: help run flower test test-fast lint format openapi wheel client-wheel services services-stop services-status bench bench-peers overload clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -43,6 +43,7 @@ lint: $(VENV)/.installed-dev ## ruff, mypy, and hadolint for the Dockerfiles
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --python-version 3.10 -p rohe_inference # the client runs on an older Python than the service
 	$(BIN)/hadolint Dockerfile deploy/docker/minio.Dockerfile
 
 format: $(VENV)/.installed-dev ## format the code, and fix what ruff can fix
@@ -55,6 +56,9 @@ openapi: $(VENV)/.installed ## write the description of the API, docs/openapi.js
 
 wheel: $(VENV)/.installed-dev ## build the wheel, in dist/: the service for machines without a clone
 	$(BIN)/python -m build --wheel --outdir dist .
+
+client-wheel: $(VENV)/.installed-dev ## build the wheel of the Python client, in dist/client/
+	$(BIN)/python -m build --wheel --outdir dist/client client
 
 services: ## start the real Redis, MinIO, Kafka, MongoDB-protocol server and RabbitMQ; addresses in build/services.env
 	@$(SERVICES) start $(ARGS)

@@ -23,13 +23,25 @@ _STOP_TIMEOUT_S = 60
 _SHADOW_NAMES = ("tasks", "inference", "keras", "celery", "redis")
 
 
-def build_wheel(folder: Path) -> Path:
-    """Build the wheel as `make wheel` does; its file in `folder`."""
-    command = [sys.executable, "-m", "build", "--wheel", "--outdir", str(folder), "."]
+def build_wheel(folder: Path, source: str = ".") -> Path:
+    """Build the wheel as `make wheel` does, or that of another folder; its file in `folder`."""
+    command = [sys.executable, "-m", "build", "--wheel", "--outdir", str(folder), source]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     (wheel,) = folder.glob("*.whl")
     return wheel
+
+
+def install_wheel(wheel: Path, environment: Path) -> Path:
+    """Make a virtual environment with the wheel, which finds other packages where the tests have them; its packages' folder."""
+    venv.create(environment)
+    pip = [sys.executable, "-m", "pip", "--python", str(environment / "bin" / "python"), "--disable-pip-version-check"]
+    install = [*pip, "install", "--no-deps", "--no-index", str(wheel)]
+    done = subprocess.run(install, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (packages,) = environment.glob("lib/python*/site-packages")
+    (packages / "others.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
+    return packages
 
 
 class Installation:
@@ -37,24 +49,8 @@ class Installation:
 
     def __init__(self, wheel: Path, folder: Path) -> None:
         environment = folder / "environment"
-        venv.create(environment)
-        python = environment / "bin" / "python"
+        self.packages = install_wheel(wheel, environment)
         self.command = environment / "bin" / "rohe-inference-service"
-        (self.packages,) = environment.glob("lib/python*/site-packages")
-        pip = [
-            sys.executable,
-            "-m",
-            "pip",
-            "--python",
-            str(python),
-            "--disable-pip-version-check",
-            "install",
-            "--no-deps",
-            "--no-index",
-        ]
-        done = subprocess.run([*pip, str(wheel)], capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
-        (self.packages / "others.pth").write_text(sysconfig.get_path("purelib") + "\n", encoding="utf-8")
         self.working_folder = folder / "work"
         self.working_folder.mkdir()
         for name in _SHADOW_NAMES:

@@ -19,12 +19,12 @@ from inference.settings.renamed import RENAMED
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
     str(file.relative_to(ROOT))
-    for pattern in ("*.md", "docs/**/*.md", "bench/results/README.md", "models/*/*.md", "samples/*.md")
+    for pattern in ("*.md", "client/*.md", "docs/**/*.md", "bench/results/README.md", "models/*/*.md", "samples/*.md")
     for file in ROOT.glob(pattern)
 )
 _FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 #: folders of the repository whose files pages name
-_PATH = re.compile(r"`((?:api|bench|configurations|deploy|docs|inference|samples|tasks|tests)/[\w./-]*)`")
+_PATH = re.compile(r"`((?:api|bench|client|configurations|deploy|docs|inference|samples|tasks|tests)/[\w./-]*)`")
 #: what stands for a name of the reader's own
 _FILES_OF_A_READER = re.compile(r"[A-Z]{2,}")
 

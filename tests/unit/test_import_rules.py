@@ -126,6 +126,11 @@ def test_the_pipeline_knows_nothing_of_celery(name: str) -> None:
     assert {module for module in through if not module.startswith("tasks.pipeline.")} == set()
 
 
+@pytest.mark.parametrize("file", modules("client/src"), ids=str)
+def test_the_client_imports_nothing_of_the_service(file: Path) -> None:
+    assert set(imported(file)) & {*FORBIDDEN, "pydantic", "numpy", "PIL"} == set()
+
+
 def test_the_one_package_that_imports_tensorflow_is_where_it_is_said_to_be() -> None:
     assert any(set(imported(file)) & TENSORFLOW for file in modules(str(TENSORFLOW_LOADING)))
 

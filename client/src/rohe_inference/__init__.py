@@ -25,7 +25,7 @@ from rohe_inference.errors import (
     WebhookRejected,
 )
 from rohe_inference.images import ImageSource
-from rohe_inference.options import Item, TaskOptions
+from rohe_inference.options import Item, TaskOptions, WebhookOption
 from rohe_inference.results import ClassConfidence, ModelReference, Result
 from rohe_inference.retries import NO_RETRIES, RetryPolicy
 from rohe_inference.service import Model, ServiceStatus, StoredImage, TasksChanged
@@ -70,6 +70,7 @@ __all__ = [
     "Unauthenticated",
     "UnexpectedAnswer",
     "WaitTimeout",
+    "WebhookOption",
     "WebhookRejected",
     "__version__",
     "verify_webhook",

@@ -146,6 +146,13 @@ class AsyncClient:
         """Return the image of a task. Raises NotFound: it is not kept any more."""
         return await self._run(self._calls.image(task))
 
+    async def upload(self, image: ImageSource) -> str:
+        """Put an image into the object store, and return the `s3://BUCKET/KEY` that `predict` and the other methods take.
+
+        The bytes of large images do not pass through the API then, and several requests may name one image.
+        """
+        return await self._run(self._calls.upload(image))
+
     # Many images
 
     async def batch(
@@ -213,6 +220,8 @@ class AsyncClient:
             done: indices that are not wanted; a batch that consists of them is not sent.
             **options: of all images.
         """
+        if batch_size < 1 or concurrency < 1:
+            raise ValueError("batch_size and concurrency are at least 1")
         completion = Completion(self._calls, options, done)
         chunks = chunks_of(images, batch_size=batch_size, key=idempotency_key, done=done)
         return self._completed(completion, chunks, concurrency)

@@ -14,12 +14,12 @@ from urllib.parse import quote
 from rohe_inference._version import __version__
 from rohe_inference.batches import Batch, BatchProgress
 from rohe_inference.errors import Conflict, UnexpectedAnswer, WaitTimeout
-from rohe_inference.images import ImageSource
+from rohe_inference.images import EncodedImage, ImageSource, encode
 from rohe_inference.messages import Reply, Request
 from rohe_inference.options import Item, known_options
 from rohe_inference.results import Json
 from rohe_inference.retries import Retries
-from rohe_inference.service import Model, ServiceStatus, StoredImage
+from rohe_inference.service import Model, ServiceStatus, StoredImage, Upload
 from rohe_inference.steps import Load, Pause, Steps
 from rohe_inference.submissions import (
     PREFER_WAIT,
@@ -123,6 +123,15 @@ class Calls:
         shape = reply.headers.get("array-shape")
         sizes = tuple(int(size) for size in shape.split(",")) if shape else None
         return StoredImage(reply.body, reply.media_type, sizes, reply.headers.get("array-dtype"))
+
+    def upload(self, image: ImageSource) -> Steps[str]:
+        """See `Client.upload`."""
+        encoded: EncodedImage = yield Load(partial(encode, image))
+        upload = yield from self.ask(self.request("POST", "/uploads"), Upload.from_json)
+        request = Request(upload.method, upload.url, headers=upload.headers, content=encoded.data)
+        reply = yield from self.retries.exchange(request)
+        reply.check()
+        return upload.image_url
 
     # Many images
 

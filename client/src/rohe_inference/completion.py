@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from http import HTTPStatus
+from json import loads
 from typing import Any
 
-from rohe_inference.batches import Batch, BatchItem, CompletedImage
-from rohe_inference.calls import Calls
-from rohe_inference.errors import InvalidRequest
+from rohe_inference.batches import Batch, BatchItem, BatchProgress, CompletedImage
+from rohe_inference.calls import Calls, batch_path, read_document
+from rohe_inference.errors import InvalidRequest, UnexpectedAnswer
 from rohe_inference.images import ImageSource, size_of
-from rohe_inference.options import Item
-from rohe_inference.steps import Load, Steps
-from rohe_inference.submissions import PREFER_WAIT, LoadedImage, as_item, batch_request, is_url, load
+from rohe_inference.messages import Reply
+from rohe_inference.options import Item, known_options
+from rohe_inference.steps import Load, Pause, Steps
+from rohe_inference.submissions import PREFER_WAIT, WAIT_S, LoadedImage, as_item, batch_request, is_url, load
+from rohe_inference.transport import JSON_LINES
 
 #: Bytes of images in one request, as far as they are known before: half of the service's usual maximum.
 _MAX_BYTES = 16 * 1024 * 1024
+#: Pause before a batch is asked for again, in seconds: a service that stops ends all waits.
+_PAUSE_S = 0.25
+#: Items as they end; a document if the service does not stream them.
+_ACCEPT = f"{JSON_LINES}, application/json;q=0.9"
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,13 @@ class Chunk:
 def chunks_of(
     images: Iterable[ImageSource | Item], *, batch_size: int, key: str | None, done: Collection[int]
 ) -> Iterator[Chunk]:
-    """Divide images into requests, always the same images in the same way; parts that are done are left out."""
+    """Divide images into requests, always the same images in the same way; parts that are done are left out.
+
+    Args:
+        batch_size: most images of a request.
+        key: begins the Idempotency-Key of each request, which goes on with the indices of its first and last image.
+        done: indices of images whose outcomes are not wanted.
+    """
     waiting: list[Entry] = []
     size = 0
 
@@ -69,7 +82,7 @@ class Completion:
 
     def __init__(self, calls: Calls, options: Mapping[str, Any], done: Collection[int]) -> None:
         self._calls = calls
-        self._options = options
+        self._options = known_options(options)
         self._done = done
 
     def complete(self, chunk: Chunk, emit: Callable[[CompletedImage], None]) -> Steps[None]:
@@ -82,7 +95,7 @@ class Completion:
         found = [(entry, image) for entry, image in read if isinstance(image, LoadedImage)]
         if found:
             entries, loaded = zip(*found, strict=True)
-            yield from self._send(entries, loaded, self._calls.headers(chunk.key, PREFER_WAIT), emit)
+            yield from self._send(entries, loaded, self._calls.headers(chunk.key, {**PREFER_WAIT, "Accept": _ACCEPT}), emit)
 
     def _send(
         self,
@@ -112,12 +125,16 @@ class Completion:
         headers: Mapping[str, str],
         emit: Callable[[CompletedImage], None],
     ) -> Steps[None]:
-        request = batch_request(loaded, headers, self._options)
-        batch = yield from self._calls.ask(request, Batch.from_json)
-        if not batch.is_ended:
-            batch = yield from self._calls.wait_batch(batch, None)
-        for entry, item in zip(entries, batch.items, strict=True):
-            self._emit(entry, item, emit)
+        answers = BatchAnswers(lambda item: self._emit(entries[item.index], item, emit))
+        request = replace(batch_request(loaded, headers, self._options), receive=answers.receive)
+        while True:
+            reply = yield from self._calls.retries.exchange(request)
+            progress = answers.finish(reply)
+            if progress.is_ended:
+                return
+            yield Pause(_PAUSE_S)
+            request = self._calls.request("GET", batch_path(progress), {"wait": f"{WAIT_S:g}"}, patience_s=WAIT_S)
+            request = replace(request, headers={**request.headers, "Accept": _ACCEPT}, receive=answers.receive)
 
     def _refuse(self, entry: Entry, problem: Mapping[str, Any], emit: Callable[[CompletedImage], None]) -> None:
         members = dict.fromkeys(("task_id", "request_id", "model", "result"))
@@ -126,6 +143,43 @@ class Completion:
     def _emit(self, entry: Entry, item: BatchItem, emit: Callable[[CompletedImage], None]) -> None:
         if entry.index not in self._done:
             emit(CompletedImage(entry.index, entry.image, item))
+
+
+class BatchAnswers:
+    """Answers about one batch, of several requests: each item that has ended is taken once."""
+
+    def __init__(self, take: Callable[[BatchItem], None]) -> None:
+        self._take = take
+        self._taken: set[int] = set()
+        self._progress: BatchProgress | None = None
+
+    def receive(self, line: str) -> None:
+        """Take a line of an answer in JSON Lines: an item, or the counts at the end. Raises UnexpectedAnswer."""
+        try:
+            json = loads(line)
+            if "index" in json:
+                self._take_once(BatchItem.from_json(json, json["index"]))
+            else:
+                self._progress = BatchProgress.from_json(json)
+        except (KeyError, TypeError, ValueError) as error:
+            raise UnexpectedAnswer(f"the line is not as this client knows it ({error!r}): {line[:200]}") from error
+
+    def finish(self, reply: Reply) -> BatchProgress:
+        """Take the end of an answer; gives the state of the batch. Raises ApiError, UnexpectedAnswer."""
+        reply.check()
+        if reply.media_type != JSON_LINES:
+            batch = read_document(reply, Batch.from_json)
+            for item in batch.items:
+                self._take_once(item)
+            return batch
+        if self._progress is None:
+            raise UnexpectedAnswer("the answer ends before the counts of the batch")
+        return self._progress
+
+    def _take_once(self, item: BatchItem) -> None:
+        if item.is_ended and item.index not in self._taken:
+            self._taken.add(item.index)
+            self._take(item)
 
 
 def _load(entry: Entry) -> LoadedImage | Exception:

@@ -11,6 +11,18 @@ from typing_extensions import TypedDict, Unpack
 from rohe_inference.images import ImageSource
 
 
+class WebhookOption(TypedDict, total=False):
+    """Receiver of an event when the task has ended.
+
+    Attributes:
+        url: its address; default: that of the service's settings.
+        events: `task.succeeded` and the like; default: those of the service's settings.
+    """
+
+    url: str
+    events: Sequence[str]
+
+
 class TaskOptions(TypedDict, total=False):
     """Options of a task; those that are left out or None have the service's defaults.
 
@@ -22,6 +34,7 @@ class TaskOptions(TypedDict, total=False):
         top_k: number of classes in the result's `top`.
         prediction: False leaves the vector out of the result.
         request_id: id of the caller's own, at most 256 characters; many tasks may share one.
+        webhook: receiver of an event when the task has ended, its URL for all events, or False for none.
         shape, dtype: of bytes that are an array: `(32, 32, 3)`, `"uint8"`.
     """
 
@@ -32,6 +45,7 @@ class TaskOptions(TypedDict, total=False):
     top_k: int | None
     prediction: bool | None
     request_id: str | None
+    webhook: WebhookOption | str | bool | None
     shape: Sequence[int] | None
     dtype: str | None
 

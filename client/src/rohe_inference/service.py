@@ -98,6 +98,21 @@ class StoredImage:
 
 
 @dataclass(frozen=True)
+class Upload:
+    """Place for an image: the request that puts it there, and the URL that names it afterwards."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str]
+    image_url: str
+
+    @classmethod
+    def from_json(cls, json: Json) -> Upload:
+        """Read the answer of `POST /uploads`."""
+        return cls(json["method"], json["url"], json["headers"], json["image"]["url"])
+
+
+@dataclass(frozen=True)
 class TasksChanged:
     """Tasks that were accepted or changed, newest first; `omitted` more did not fit into the event."""
 

@@ -74,6 +74,7 @@ class Task:
         error: of a task that ended without a result, else None; it is ready to be raised.
         model: version that ran it; before, the version that was served when it was accepted.
         created_at, started_at, finished_at, deadline_at: with time zone UTC.
+        webhook: receiver of its event and the attempts to reach it, as JSON; None if it has none.
         queue: while it waits.
         attempts: starts of the model.
         batch_size: images that the predictor got together.
@@ -97,6 +98,7 @@ class Task:
     batch_id: str | None
     replay_of: str | None
     deliveries: Sequence[Delivery]
+    webhook: Json | None = field(repr=False)
     queue: QueuePosition | None
     attempts: int
     batch_size: int | None
@@ -123,6 +125,7 @@ class Task:
             batch_id=json["batch_id"],
             replay_of=json["replay_of"],
             deliveries=tuple(Delivery(one["sink"], one["status"], one.get("reason")) for one in json["deliveries"]),
+            webhook=json.get("webhook"),
             queue=QueuePosition(queue["position"], queue["eta_s"]) if queue else None,
             attempts=json["attempts"],
             batch_size=json["batch_size"],
