@@ -1,4 +1,4 @@
-"""Journal of a run: an interrupted run is resumed, and each image keeps its Idempotency-Key."""
+"""Journal of a run: an interrupted run is resumed, and what was sent keeps its Idempotency-Key."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rohe_inference.cli.journal import Journal, JournalError, default_journal
 from rohe_inference.cli.outcomes import Outcome
 from rohe_inference.cli.photos import Photo, find_photos
 
-OPTIONS = {"command": "predict", "model": "digits"}
+OPTIONS = {"waits": True, "model": "digits", "shape": (8, 8)}
 DONE = Outcome("succeeded", "task-1", {"name": "digits"}, {"class": 3})
 BAD = Outcome("refused", error={"code": "invalid_image", "detail": "it is no image"})
 
@@ -22,29 +22,84 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def photos(tmp_path: Path) -> list[Photo]:
-    for name in ("a.png", "b.png"):
+    for name in ("a.png", "b.png", "c.png"):
         (tmp_path / name).write_bytes(name.encode())
     return find_photos([str(tmp_path)], is_recursive=False)
 
 
-def test_outcomes_and_keys_outlive_the_process(path: Path, photos: list[Photo]) -> None:
-    before = Journal(path, OPTIONS)
-    keys = [before.idempotency_key(photo) for photo in photos]
-    before.record(photos[0], DONE)
-    before.close()
-
-    after = Journal(path, OPTIONS)
-
-    assert [after.outcome(photo) for photo in photos] == [DONE, None]
-    assert [after.idempotency_key(photo) for photo in photos] == keys
-    assert len(set(keys)) == len(photos)
-    after.close()
+def resumed(path: Path, journal: Journal) -> Journal:
+    """Open the journal again, as after the death of its process."""
+    journal.close()
+    return Journal(path, OPTIONS)
 
 
-def test_header_is_written_before_anything_else(path: Path) -> None:
+def test_outcomes_groups_and_keys_outlive_the_process(path: Path, photos: list[Photo]) -> None:
+    journal = Journal(path, OPTIONS)
+    first, second = journal.begin(photos[:2]), journal.begin(photos[2:])
+    keys = [journal.idempotency_key(first), journal.idempotency_key(second)]
+    journal.accept(first, "batch-1")
+    journal.record(photos[0], DONE)
+
+    journal = resumed(path, journal)
+
+    assert [journal.outcome(photo) for photo in photos] == [DONE, None, None]
+    assert journal.open_groups() == [first, second]
+    assert [group.batch_id for group in journal.open_groups()] == ["batch-1", None]
+    assert [journal.idempotency_key(group) for group in journal.open_groups()] == keys
+    assert len(set(keys)) == 2
+    journal.close()
+
+
+def test_group_is_in_the_file_before_it_is_sent(path: Path, photos: list[Photo]) -> None:
     journal = Journal(path, OPTIONS)
 
-    assert journal.run_id in path.read_text(encoding="utf-8")
+    journal.begin(photos)
+
+    assert all(photo.identity in path.read_text(encoding="utf-8") for photo in photos)
+    journal.close()
+
+
+def test_group_whose_photos_have_ended_is_not_open(path: Path, photos: list[Photo]) -> None:
+    journal = Journal(path, OPTIONS)
+    journal.begin(photos)
+    for photo in photos:
+        journal.record(photo, DONE)
+
+    journal = resumed(path, journal)
+
+    assert journal.open_groups() == []
+    journal.close()
+
+
+def test_photo_that_is_sent_again_belongs_to_its_last_group(path: Path, photos: list[Photo]) -> None:
+    journal = Journal(path, OPTIONS)
+    first = journal.begin(photos)
+    journal.accept(first, "batch-1")
+    for photo in photos:
+        journal.record(photo, BAD)
+
+    journal = resumed(path, journal)
+    journal.forget(photos[0])
+    assert journal.open_groups() == []
+    again = journal.begin(photos[:1])
+
+    journal = resumed(path, journal)
+    assert [journal.outcome(photo) for photo in photos] == [None, BAD, BAD]
+    assert journal.open_groups() == [again]
+    assert journal.open_photos(again) == [photos[0].identity]
+    assert journal.idempotency_key(again) != journal.idempotency_key(first)
+    journal.close()
+
+
+def test_forgotten_outcome_is_back_if_nothing_was_sent(path: Path, photos: list[Photo]) -> None:
+    journal = Journal(path, OPTIONS)
+    journal.begin(photos)
+    journal.record(photos[0], BAD)
+    journal.forget(photos[0])
+
+    journal = resumed(path, journal)
+
+    assert journal.outcome(photos[0]) == BAD
     journal.close()
 
 
@@ -52,16 +107,14 @@ def test_line_that_was_not_written_to_its_end_is_cut_off(path: Path, photos: lis
     journal = Journal(path, OPTIONS)
     journal.record(photos[0], DONE)
     journal.close()
-    whole = path.read_bytes()
-    path.write_bytes(whole + b'{"photo":"half of a li')
+    path.write_bytes(path.read_bytes() + b'{"photo":"half of a li')
 
     journal = Journal(path, OPTIONS)
     journal.record(photos[1], BAD)
-    journal.close()
 
-    resumed = Journal(path, OPTIONS)
-    assert [resumed.outcome(photo) for photo in photos] == [DONE, BAD]
-    resumed.close()
+    journal = resumed(path, journal)
+    assert [journal.outcome(photo) for photo in photos] == [DONE, BAD, None]
+    journal.close()
 
 
 def test_half_a_header_begins_a_new_run(path: Path) -> None:
@@ -79,51 +132,24 @@ def test_changed_file_is_another_photo(path: Path, photos: list[Photo], tmp_path
     journal.record(photos[0], DONE)
     (tmp_path / "a.png").write_bytes(b"other content")
 
-    (changed, _) = find_photos([str(tmp_path)], is_recursive=False)
+    changed = find_photos([str(tmp_path)], is_recursive=False)
 
-    assert journal.outcome(changed) is None
-    assert journal.idempotency_key(changed) != journal.idempotency_key(photos[0])
+    assert journal.outcome(changed[0]) is None
     journal.close()
 
 
 def test_restart_forgets_the_run(path: Path, photos: list[Photo]) -> None:
     journal = Journal(path, OPTIONS)
-    key = journal.idempotency_key(photos[0])
+    run_id = journal.run_id
+    journal.begin(photos)
     journal.record(photos[0], DONE)
     journal.close()
 
     journal = Journal(path, OPTIONS, restart=True)
 
     assert journal.outcome(photos[0]) is None
-    assert journal.idempotency_key(photos[0]) != key
-    journal.close()
-
-
-def test_failed_images_are_tried_again_under_another_key_on_request_alone(path: Path, photos: list[Photo]) -> None:
-    journal = Journal(path, OPTIONS)
-    key = journal.idempotency_key(photos[0])
-    journal.record(photos[0], BAD)
-    journal.record(photos[1], DONE)
-    journal.close()
-
-    resumed = Journal(path, OPTIONS)
-    assert resumed.outcome(photos[0]) == BAD
-    resumed.close()
-
-    again = Journal(path, OPTIONS, retry_failed=True)
-    assert [again.outcome(photo) for photo in photos] == [None, DONE]
-    second_key = again.idempotency_key(photos[0])
-    assert second_key != key
-    again.close()  # interrupted before the answer came
-
-    third = Journal(path, OPTIONS, retry_failed=True)
-    assert third.idempotency_key(photos[0]) == second_key
-    third.record(photos[0], DONE)
-    third.close()
-
-    resumed = Journal(path, OPTIONS)
-    assert resumed.outcome(photos[0]) == DONE
-    resumed.close()
+    assert journal.open_groups() == []
+    assert resumed(path, journal).run_id != run_id
 
 
 def test_two_commands_do_not_share_a_journal(path: Path) -> None:
@@ -165,6 +191,17 @@ def test_journal_is_readable_by_its_user_alone(path: Path) -> None:
     Journal(path, OPTIONS).close()
 
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_journal_in_memory_writes_no_file(photos: list[Photo], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    journal = Journal(None, OPTIONS)
+    journal.begin(photos)
+    journal.record(photos[0], DONE)
+
+    assert journal.outcome(photos[0]) == DONE
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_same_command_finds_its_journal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

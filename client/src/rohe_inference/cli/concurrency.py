@@ -59,7 +59,7 @@ class Retries:
             raise ServiceUnreachable(str(outage))
         if now - self._down_since >= self._retry_for_s:
             raise ServiceUnreachable(f"{outage} (tried again for {self._retry_for_s:g} s)")
-        self._say(f"{outage}; trying again")
+        self._say(f"the service does not work; trying again for up to {self._retry_for_s:g} s")
         await asyncio.sleep(min(outage.retry_after_s or _PAUSE_S, max(0.1, self._retry_for_s)))
 
     def _say(self, sentence: str) -> None:

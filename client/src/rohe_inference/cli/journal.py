@@ -68,8 +68,8 @@ class Journal:
         self._is_permanent = is_permanent
         self._outcomes: dict[str, Outcome] = {}
         self._groups: list[Group] = []
-        #: the last group that each photo is in
-        self._group_of: dict[str, Group] = {}
+        #: number of the last group that each photo is in
+        self._group_of: dict[str, int] = {}
         self._descriptor: int | None = None
         lines: list[bytes] = []
         if path is not None:
@@ -99,7 +99,7 @@ class Journal:
 
     def open_photos(self, group: Group) -> list[str]:
         """Return the photos of a group without outcomes, unless they were sent again in a later group."""
-        return [photo for photo in group.photos if photo not in self._outcomes and self._group_of.get(photo) is group]
+        return [photo for photo in group.photos if photo not in self._outcomes and self._group_of.get(photo) == group.number]
 
     def begin(self, photos: Sequence[Photo]) -> Group:
         """Note a group before it is sent, on the disk: a power failure does not lose its key."""
@@ -178,7 +178,7 @@ class Journal:
         self._groups.append(group)
         for photo in group.photos:
             self._outcomes.pop(photo, None)
-            self._group_of[photo] = group
+            self._group_of[photo] = group.number
 
 
 def default_journal(url: str, names: Sequence[str], options: Mapping[str, Any]) -> Path:

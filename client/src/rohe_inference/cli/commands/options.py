@@ -37,7 +37,7 @@ def image_options(function: Function) -> Function:
             metavar="SECONDS",
             help="Give up an image that has not ended in this time.",
         ),
-        click.option("--priority", type=click.IntRange(0, 9), help="0 (usual) to 9 (goes first)."),
+        click.option("--priority", type=click.IntRange(0, 9), metavar="N", help="0 (usual) to 9 (goes first)."),
         click.option("--sink", "sinks", multiple=True, metavar="NAME", help="Sink that gets the result; or `none`; repeatable."),
         click.option("--request-id", metavar="ID", help="Id of your own, which `tasks --request-id` finds."),
         click.option("--shape", metavar="H,W,C", help="Shape of files that are bytes of arrays, with --dtype."),
@@ -49,8 +49,12 @@ def run_options(function: Function) -> Function:
     """Add the options of a run over many images."""
     return _add(
         function,
-        click.option("--batch-size", type=click.IntRange(1, 256), default=32, show_default=True, help="Images in a request."),
-        click.option("--concurrency", type=click.IntRange(1, 64), default=4, show_default=True, help="Requests at a time."),
+        click.option(
+            "--batch-size", type=click.IntRange(1, 256), metavar="N", default=32, show_default=True, help="Images in a request."
+        ),
+        click.option(
+            "--concurrency", type=click.IntRange(1, 64), metavar="N", default=4, show_default=True, help="Requests at a time."
+        ),
         click.option(
             "--retry-for",
             "retry_for_s",

@@ -99,7 +99,13 @@ async def _wait_for(client: AsyncClient, task_id: str, timeout_s: float | None) 
 @click.option("--request-id", metavar="ID", help="Tasks with this id of your own.")
 @click.option("--since", metavar="TIME", help="Accepted then or later: 2026-01-31T12:00:00Z, or seconds since the epoch.")
 @click.option(
-    "-n", "--limit", type=click.IntRange(min=1), default=20, show_default=True, help="The newest ones, at most this many."
+    "-n",
+    "--limit",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=20,
+    show_default=True,
+    help="The newest ones, at most this many.",
 )
 @click.option("--all", "is_all", is_flag=True, help="All that match, page after page.")
 @json_option
