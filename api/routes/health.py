@@ -41,6 +41,7 @@ def index() -> Response:
                     "DELETE /tasks/{task_id}": "cancel a task",
                     "GET /tasks/{task_id}/image": "the image of a task, while it is kept",
                     "POST /tasks/{task_id}/replay": "run a task that has ended again, as a new task",
+                    "GET /tasks/{task_id}/events, /batches/{batch_id}/events, /events": "what happens, as server-sent events",
                     "POST /inference_service_controller": "change a model, the served model or the ensemble mode",
                     "GET /models, /models/{name}": "the models: input, labels, version, rate",
                     "GET /status": "stores, queues, workers, sinks and problems",

@@ -164,13 +164,13 @@ class LostAnswers:
     """Passes requests on, and cuts the connection in place of the first answers to predictions."""
 
     def __init__(self, url: str, lost: int) -> None:
-        self._left = lost
+        self.left = lost
         self.proxy = TcpProxy(url.removeprefix("http://"), self._rewrite)
         self.url = f"http://{self.proxy.address}"
 
     def _rewrite(self, answer: bytes) -> bytes:
-        if self._left and answer.startswith(b"HTTP/1.1 2"):
-            self._left -= 1
+        if self.left and answer.startswith(b"HTTP/1.1 2"):
+            self.left -= 1
             raise ConnectionResetError
         return answer
 
@@ -189,6 +189,7 @@ def test_answer_that_is_lost_submits_nothing_twice(service: Service, digit: Path
     caller.close()
     way.proxy.cut()
 
+    assert way.left == 0
     assert [task.task_id for task in tasks] == [found.task_id]
 
 

@@ -199,7 +199,7 @@ class Client:
         images: Iterable[ImageSource | Item],
         *,
         batch_size: int = 32,
-        concurrency: int = 4,
+        concurrency: int = 8,
         idempotency_key: str | None = None,
         done: Collection[int] = (),
         **options: Unpack[TaskOptions],

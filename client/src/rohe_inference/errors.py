@@ -21,6 +21,7 @@ InferenceError
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -91,6 +92,11 @@ class ApiError(InferenceError):
         self.request_id = request_id
         self.retry_after_s: float | None = problem.get("retry_after_s")
         self.raw = problem
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Make it possible to send the error to another process, which `multiprocessing` does."""
+        problem = {**self.raw, "status": self.status, "code": self.code, "detail": self.detail}
+        return partial(error_of_problem, request_id=self.request_id), (problem,)
 
     def __str__(self) -> str:
         parts = {"field": self.field, "expected": self.expected, "task": self.task_id, "batch": self.batch_id}

@@ -20,7 +20,7 @@ class RetryPolicy:
     after a broken connection, 408, 425, 429, 502, 503 and 504, never after another answer.
 
     Attributes:
-        max_elapsed_s: bound for all attempts of a call and the pauses between them, in seconds; 0 sends everything once.
+        max_elapsed_s: seconds after the begin of a call in which attempts begin; 0 sends everything once.
         first_contact_s: the same for a service that has not answered this client before: an address that is wrong is told soon.
         first_delay_s: bound of the first pause; it doubles with each attempt, and the pause is a random part of it.
         max_delay_s: largest bound of a pause. If the service says `Retry-After`, that is the pause.

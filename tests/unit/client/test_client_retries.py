@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pickle
 from itertools import count
 from typing import Any
 
@@ -100,6 +101,16 @@ def test_error_has_the_members_of_the_problem(make_caller: MakeCaller) -> None:
     assert (error.code, error.status, error.field, error.expected) == ("invalid_image", 400, "image", "PNG or JPEG")
     assert (error.task_id, error.request_id, error.detail) == ("t1", "request-1", "it is invalid_image")
     assert str(error) == "it is invalid_image (400 invalid_image, field image, expected PNG or JPEG, task t1, request request-1)"
+
+
+def test_error_can_be_sent_to_another_process() -> None:
+    error = Reply(
+        504, {"x-request-id": "r"}, b'{"status": 504, "code": "wait_timeout", "detail": "late", "task_id": "t1"}'
+    ).error()
+    found = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own
+
+    assert isinstance(found, WaitTimeout)
+    assert (str(found), found.task_id) == (str(error), "t1")
 
 
 @pytest.mark.parametrize("answer", [NOT_JSON, Scripted(document={"hello": 1}), Scripted(301, headers={"Location": "https://a/"})])
