@@ -1,8 +1,7 @@
-"""Command line."""
+"""Command line `rohe-inference`, on top of the client. The console script calls `main`."""
 
 from __future__ import annotations
 
+from rohe_inference.cli.app import main
 
-def main() -> None:
-    """Run the command line."""
-    raise SystemExit("the command line is not here yet")
+__all__ = ["main"]

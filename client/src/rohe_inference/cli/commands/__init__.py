@@ -1,0 +1,1 @@
+"""Commands of `rohe-inference`, one module for each group of them."""
