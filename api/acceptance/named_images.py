@@ -1,6 +1,10 @@
 """Images that requests name by a URL, in place of sending them.
 
-s3://BUCKET/KEY of batch.allowed_buckets ──▶ checked, stays where it is
+    an object of batch.allowed_buckets     checked; stays where it is, and is classified as it is when its task runs
+    an upload of POST /uploads             copied to the upload of its task, and checked
+    a URL of HTTP                          fetched, checked, and stored as the upload of its task
+
+The upload of a task belongs to it, however its bytes came: it is deleted if the task is not accepted, and kept as any other.
 """
 
 from __future__ import annotations

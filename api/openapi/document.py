@@ -40,6 +40,7 @@ _TAGS = {
     "v2": "the Open Inference Protocol, for clients of Triton and KServe",
     "documentation": "this description",
 }
+_BYTES = {"type": "string", "format": "binary"}
 #: Headers of problems, by status; a problem that names a task or a batch has its `Location`.
 _PROBLEM_HEADERS = {
     400: ("Location",),
@@ -119,7 +120,7 @@ def _operation(operation: Operation) -> OpenApiOperation:
 
 
 def _content(content: Content) -> dict[str, Any]:
-    described: dict[str, Any] = {"schema": _one_of(content.schemas)} if content.schemas else {}
+    described: dict[str, Any] = {"schema": _one_of(content.schemas) if content.schemas else _BYTES}
     if content.examples:
         described["examples"] = {name: {"value": value} for name, value in content.examples.items()}
     if content.part_types:

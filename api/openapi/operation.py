@@ -94,7 +94,7 @@ Method = Literal["get", "post", "put", "delete"]
 class Content:
     """Body of a request in one media type."""
 
-    #: schemas of which it fits one; none: not JSON
+    #: schemas of which it fits one; none: any bytes
     schemas: tuple[Any, ...]
     #: by name, complete bodies that a client can send
     examples: Mapping[str, Any] = field(default_factory=dict)

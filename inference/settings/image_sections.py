@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from inference.settings import addresses, web_origins
-from inference.settings.value_checks import Count, Seconds, Section, secret_validator
+from inference.settings.value_checks import Seconds, Section, secret_validator
 
 BucketName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$"), AfterValidator(addresses.bucket_name)]
 
@@ -36,7 +36,7 @@ class UploadSettings(Section):
     #: is refused if it has no task after half of the time
     orphan_after_s: float = Field(default=900, ge=180, le=1e9, allow_inf_nan=False)
     #: limit for an image that a client puts into the store itself (`POST /uploads`), bytes
-    max_bytes: Count = 128 * 2**20
+    max_bytes: int = Field(default=128 * 2**20, ge=1, le=5 * 2**30)
     #: such an image is put, and named in requests, within this time, seconds; it is removed then
     url_lifetime_s: float = Field(default=3600, ge=60, le=604_800, allow_inf_nan=False)
     #: new requests are refused while the disk of the local store, or of `data_dir`, has less free space than this, MiB

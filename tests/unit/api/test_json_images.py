@@ -220,6 +220,14 @@ class TestLargeBodies:
         body = json.dumps({"image": {"base64": text(large)}, "note": float("nan")})
         assert client.post("/inference", data=body, content_type="application/json").status_code == 200
 
+    @pytest.mark.parametrize("wrong", ["=", "-", "A=", "\n"])
+    @pytest.mark.parametrize("place", [2**20 - 1, 2**20, 2**21 + 7, 3 * 2**20 - 3])
+    def test_wrong_base64_in_the_middle(self, client: FlaskClient, place: int, wrong: str) -> None:
+        sent = text(PNG + bytes(9 * 2**18 - len(PNG)))
+        assert len(sent) == 3 * 2**20
+        sent = sent[:place] + wrong + sent[place + len(wrong) :]
+        assert_problem(post_image(client, {"base64": sent}), 400, "invalid_request", field="image.base64")
+
     def test_members_twice(self, client: FlaskClient) -> None:
         image = '{"base64": "' + text(bytes(2 * 2**20)) + '"}'
         body = f'{{"image": {image}, "image": {image}}}'
