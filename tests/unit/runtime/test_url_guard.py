@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support.certificates import Certificates, make_certificates
 from support.receiver import Received, Receiver, Reply, running_receiver
 
@@ -116,6 +118,18 @@ def test_a_url_that_the_rules_do_not_allow_is_refused_with_the_reason(url: str, 
     with pytest.raises(UrlRefused, match=part) as refused:
         UrlGuard(UrlRules(), resolver=no_look_up).check(url)
     assert "secret" not in str(refused.value)
+
+
+_ANY_TEXT_GUARD = UrlGuard(UrlRules(), resolver=no_look_up)
+
+
+@given(st.text(max_size=30), st.text(max_size=60), st.text(max_size=20))
+def test_any_text_is_allowed_or_refused(scheme: str, host: str, path: str) -> None:
+    for url in (f"{scheme}://{host}/{path}", f"https://{host}/{path}", host):
+        try:
+            assert ":" in _ANY_TEXT_GUARD.check(url)
+        except UrlRefused:
+            continue
 
 
 def test_only_listed_hosts_are_allowed_if_there_are_any() -> None:
