@@ -47,11 +47,12 @@ class _Program(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
+            code = super().invoke(ctx)
         except (click.exceptions.Exit, click.ClickException, click.Abort, BrokenPipeError, KeyboardInterrupt):
             raise
         except Exception as error:
             raise error_of(error) from error
+        ctx.exit(code or ExitCode.OK)
 
 
 @click.group(
@@ -79,10 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the program, and return its exit code."""
     try:
-        code = program.main(arguments, prog_name=PROGRAM, standalone_mode=False)
+        code: int = program.main(arguments, prog_name=PROGRAM, standalone_mode=False)
         sys.stdout.flush()
-    except click.exceptions.Exit as error:
-        return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         return ExitCode.INTERRUPTED
@@ -92,4 +91,4 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    return code if isinstance(code, int) else ExitCode.OK
+    return code

@@ -14,7 +14,7 @@ from rohe_inference.cli.commands.options import line_printer
 from rohe_inference.cli.concurrency import Retries, complete_all
 from rohe_inference.cli.config import Login
 from rohe_inference.cli.connection import open_async_client, open_client, outcome_of_task, raise_outage
-from rohe_inference.cli.exits import ExitCode, error_of
+from rohe_inference.cli.exits import CommandError, ExitCode, error_of
 from rohe_inference.cli.formats import JsonLinesWriter, OutcomeWriter, TableWriter
 from rohe_inference.cli.help import ExampleCommand, json_option, service_options
 from rohe_inference.cli.outcomes import Outcome, json_line
@@ -177,7 +177,9 @@ def erase(login: Login, task_ids: tuple[str, ...], *, yes: bool) -> int:
     if not yes:
         if "-" in task_ids:
             raise click.UsageError("erase - needs --yes, since stdin has the list of tasks")
-        click.confirm(f"Erase {len(names)} task{'s' * (len(names) > 1)}? This cannot be undone.", abort=True, err=True)
+        question = f"Erase {len(names)} task{'s' * (len(names) > 1)}? This cannot be undone."
+        if not click.confirm(question, err=True):
+            raise CommandError("nothing was erased")
 
     def erase_one(client: Client, task_id: str) -> None:
         client.erase(task_id)
