@@ -39,7 +39,7 @@ def metadata(environment: Path) -> importlib.metadata.Distribution:
 
 
 def test_installed_client_classifies(environment: Path, service: Service, repository: Path, tmp_path: Path) -> None:
-    """From the wheel alone, and without the libraries that only some callers have."""
+    """Nothing but the wheel is used, and no library that only some callers have is loaded."""
     command = [environment / "bin" / "python", "-c", _SCRIPT, service.url, repository / "samples/coffee.jpg"]
     done = subprocess.run(command, cwd=tmp_path, env={}, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Collection, Iterable, Iterator, Mapping
 from datetime import datetime
 from http import HTTPStatus
 from types import TracebackType
@@ -123,10 +123,11 @@ class AsyncClient:
         """Return a task as it is now."""
         return await self._run(self._calls.task(task))
 
-    def events(self, task: Task | str) -> AsyncIterator[Task]:
+    def events(self, task: Task | str) -> AsyncGenerator[Task, None]:
         """Iterate over the states of a task: the state now, then each change; ends when the task has ended.
 
-        A connection that breaks is opened again, also to a service that was restarted.
+        Results are without the vector, which `task` has. A connection that breaks is opened again, also to a service that
+        was restarted.
         """
         return self._events(self._calls.task_events(task))
 
@@ -186,8 +187,11 @@ class AsyncClient:
         """Return a batch as it is now."""
         return await self._run(self._calls.get_batch(batch))
 
-    def batch_events(self, batch: BatchProgress | str) -> AsyncIterator[BatchProgress | BatchItem]:
-        """Iterate over a batch: each item once it has ended, and the counts as they change; ends with the batch."""
+    def batch_events(self, batch: BatchProgress | str) -> AsyncGenerator[BatchProgress | BatchItem, None]:
+        """Iterate over a batch: each item once it has ended, and the counts as they change; ends with the batch.
+
+        Results are without the vector, which `get_batch` has.
+        """
         return self._events(self._calls.batch_events(batch))
 
     async def cancel_batch(self, batch: BatchProgress | str) -> Batch:
@@ -203,7 +207,7 @@ class AsyncClient:
         idempotency_key: str | None = None,
         done: Collection[int] = (),
         **options: Unpack[TaskOptions],
-    ) -> AsyncIterator[CompletedImage]:
+    ) -> AsyncGenerator[CompletedImage, None]:
         """Classify any number of images, and yield each as it ends; an image that fails is yielded with its `error`.
 
         Images are read and sent in batches, some at a time, as the caller takes the results: thousands need little memory here,
@@ -237,7 +241,7 @@ class AsyncClient:
         since: datetime | str | float | None = None,
         vectors: bool = False,
         page_size: int = 100,
-    ) -> AsyncIterator[Task]:
+    ) -> AsyncGenerator[Task, None]:
         """Iterate over tasks, newest first; pages are fetched as they are needed.
 
         Args:
@@ -251,7 +255,7 @@ class AsyncClient:
 
     def all_events(
         self, *, status: str | Collection[str] | None = None, model: str | None = None, request_id: str | None = None
-    ) -> AsyncIterator[TasksChanged]:
+    ) -> AsyncGenerator[TasksChanged, None]:
         """Iterate over changes of tasks, without end: first the newest ones, then those that were accepted or changed."""
         return self._events(self._calls.service_events(query_of_tasks(status=status, model=model, request_id=request_id)))
 
@@ -303,7 +307,7 @@ class AsyncClient:
         except httpx2.HTTPError as error:
             raise connection_failed(error, self._url) from error
 
-    async def _events(self, subscription: Subscription[E]) -> AsyncIterator[E]:
+    async def _events(self, subscription: Subscription[E]) -> AsyncGenerator[E, None]:
         while True:
             failure: Reply | ConnectionFailed | None = None
             try:
@@ -320,7 +324,7 @@ class AsyncClient:
                 failure = connection_failed(error, self._url)
             await asyncio.sleep(subscription.pause_after(failure))
 
-    async def _pages(self, query: Mapping[str, str]) -> AsyncIterator[Task]:
+    async def _pages(self, query: Mapping[str, str]) -> AsyncGenerator[Task, None]:
         cursor: str | None = ""
         while cursor is not None:
             tasks, cursor = await self._run(self._calls.page({**query, "cursor": cursor} if cursor else query))
@@ -329,7 +333,7 @@ class AsyncClient:
 
     async def _completed(
         self, completion: Completion, chunks: Iterator[Chunk], concurrency: int
-    ) -> AsyncIterator[CompletedImage]:
+    ) -> AsyncGenerator[CompletedImage, None]:
         """Send chunks from tasks, which are canceled when the caller leaves the loop."""
         outcomes: asyncio.Queue[CompletedImage | Exception | None] = asyncio.Queue()
         sending: set[asyncio.Task[None]] = set()

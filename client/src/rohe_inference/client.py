@@ -126,7 +126,8 @@ class Client:
     def events(self, task: Task | str) -> Iterator[Task]:
         """Iterate over the states of a task: the state now, then each change; ends when the task has ended.
 
-        A connection that breaks is opened again, also to a service that was restarted.
+        Results are without the vector, which `task` has. A connection that breaks is opened again, also to a service that
+        was restarted.
         """
         return self._events(self._calls.task_events(task))
 
@@ -187,7 +188,10 @@ class Client:
         return self._run(self._calls.get_batch(batch))
 
     def batch_events(self, batch: BatchProgress | str) -> Iterator[BatchProgress | BatchItem]:
-        """Iterate over a batch: each item once it has ended, and the counts as they change; ends with the batch."""
+        """Iterate over a batch: each item once it has ended, and the counts as they change; ends with the batch.
+
+        Results are without the vector, which `get_batch` has.
+        """
         return self._events(self._calls.batch_events(batch))
 
     def cancel_batch(self, batch: BatchProgress | str) -> Batch:

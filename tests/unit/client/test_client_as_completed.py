@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
 import pytest
 from client_answers import batch, batch_document, item_document
-from rohe_inference import Client, CompletedImage, InvalidRequest, Item, NotFound
+from rohe_inference import AsyncClient, Client, CompletedImage, InvalidRequest, Item, NotFound, UnexpectedAnswer
 from rohe_inference.completion import Chunk, chunks_of
 from support.client_callers import MakeCaller
 from support.scripted_server import RESET, Scripted, problem, scripted_server
@@ -103,6 +105,13 @@ def test_broken_answer_is_asked_for_again_and_each_image_yielded_once(make_calle
     assert [request.headers["idempotency-key"] for request in server.requests] == ["run-0-1"] * 2
 
 
+@pytest.mark.parametrize("body", [b"hello\n", b"{}\n", b""], ids=["no JSON", "another object", "no counts"])
+def test_lines_of_another_server_are_told(make_caller: MakeCaller, body: bytes) -> None:
+    answer = Scripted(body=body, headers={"Content-Type": "application/jsonl"})
+    with scripted_server(answer) as server, pytest.raises(UnexpectedAnswer):
+        make_caller(server.url).collect("as_completed", PHOTOS)
+
+
 def test_bad_images_fail_alone(make_caller: MakeCaller, tmp_path: Path) -> None:
     images = [tmp_path / "missing.jpg", b"one"]
     with scripted_server(lines((0, "refused"))) as server:
@@ -162,5 +171,18 @@ def test_leaving_the_loop_sends_nothing_more() -> None:
     with scripted_server(lines((0, "succeeded"))) as server, Client(server.url) as client:
         for _ in client.as_completed((Item(photo) for photo in PHOTOS), batch_size=1, concurrency=1):
             break
+
+    assert len(server.requests) == 1
+
+
+async def leave_early(url: str) -> None:
+    async with AsyncClient(url) as client, aclosing(client.as_completed(PHOTOS, batch_size=1, concurrency=1)) as outcomes:
+        async for _ in outcomes:
+            break
+
+
+def test_leaving_the_loop_in_asyncio_sends_nothing_more() -> None:
+    with scripted_server(lines((0, "succeeded"))) as server:
+        asyncio.run(leave_early(server.url))
 
     assert len(server.requests) == 1
