@@ -45,11 +45,19 @@ class _Program(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(self.commands)  # in the order in which they were added, most used first
 
+    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
+        try:
+            return super().make_context(*arguments, **options)
+        except BrokenPipeError as error:  # of --help and --version
+            raise _closed_pipe() from error
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
             code = super().invoke(ctx)
-        except (click.exceptions.Exit, click.ClickException, click.Abort, BrokenPipeError, KeyboardInterrupt):
+        except (click.exceptions.Exit, click.ClickException, click.Abort):
             raise
+        except BrokenPipeError as error:
+            raise _closed_pipe() from error
         except Exception as error:
             raise error_of(error) from error
         ctx.exit(code or ExitCode.OK)
@@ -86,9 +94,14 @@ def run(arguments: Sequence[str] | None = None) -> int:
         click.echo("interrupted", err=True)
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it at its end
-        return ExitCode.CLOSED_PIPE
+        return _closed_pipe().exit_code
     except click.ClickException as error:
         error.show()
         return error.exit_code
     return code
+
+
+def _closed_pipe() -> click.exceptions.Exit:
+    """Discard the rest of the output, which Python would flush at its end; return the exit, in place of click's with 1."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return click.exceptions.Exit(ExitCode.CLOSED_PIPE)
