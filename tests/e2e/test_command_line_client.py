@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -289,6 +290,7 @@ def test_top_is_live_until_q() -> None:
         shown = read_until(fd, "digits")
         os.write(fd, b"q")
         assert process.wait(30) == ExitCode.OK
+        assert "Traceback" not in read_rest(fd)
     finally:
         process.kill()
         os.close(fd)
@@ -334,6 +336,15 @@ def read_until(fd: int, text: str) -> str:
         assert time.monotonic() - began < 30, found
         if select.select([fd], [], [], 1)[0]:
             found += os.read(fd, 65536).decode("utf-8", "replace")
+    return found
+
+
+def read_rest(fd: int) -> str:
+    """Read what a program that has ended left in its terminal."""
+    found = ""
+    with contextlib.suppress(OSError):  # the other end is closed
+        while select.select([fd], [], [], 1)[0] and (data := os.read(fd, 65536)):
+            found += data.decode("utf-8", "replace")
     return found
 
 

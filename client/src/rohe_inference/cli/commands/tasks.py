@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any
@@ -27,6 +28,8 @@ from rohe_inference.tasks import TERMINAL_STATUSES
 
 _STATUSES = ("queued", "running", "succeeded", "failed", "canceled", "expired")
 _CONCURRENT_WAITS = 32
+#: an outage that lasts longer ends `wait`, seconds
+_RETRY_FOR_S = 300.0
 
 task_arguments = click.argument("task_ids", nargs=-1, metavar="TASK|-", required=True)
 
@@ -62,12 +65,13 @@ async def _wait_for_all(
     login: Login, names: dict[str, str], timeout_s: float | None, writer: OutcomeWriter, progress: RunProgress
 ) -> set[str]:
     statuses: set[str] = set()
+    end = None if timeout_s is None else time.monotonic() + timeout_s
     async with open_async_client(login, _CONCURRENT_WAITS) as client:
 
         async def wait_for(task_id: str) -> Outcome:
-            return await _wait_for(client, task_id, timeout_s)
+            return await _wait_for(client, task_id, None if end is None else max(0.0, end - time.monotonic()))
 
-        retries = Retries(retry_for_s=300, notice=progress.notice)
+        retries = Retries(_RETRY_FOR_S if timeout_s is None else timeout_s, progress.notice)
         async for task_id, outcome in complete_all(names, wait_for, concurrency=_CONCURRENT_WAITS, retries=retries):
             progress.advance(has_failed=outcome.has_failed)
             writer.write(names[task_id], outcome)
