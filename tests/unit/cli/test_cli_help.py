@@ -253,3 +253,22 @@ def test_examples_of_the_documentation_have_options_that_exist(repository: Path)
         assert isinstance(command, click.Command)
         known = {option for parameter in command.params for option in parameter.opts}
         assert {word for word in rest.split() if re.match(r"-{1,2}[a-z]", word)} <= known, (called, rest)
+
+
+def test_key_and_image_may_both_come_from_stdin(answers: tuple[type[Answers], str]) -> None:
+    handler, url = answers
+    sent: list[tuple[str | None, bytes]] = []
+
+    def do_post(self: Answers) -> None:
+        sent.append((self.headers["Authorization"], self.rfile.read(int(self.headers["Content-Length"]))))
+        Answers.do_GET(self)
+
+    handler.do_POST = do_post  # type: ignore[attr-defined]
+    handler.status, handler.body = 415, b'{"status": 415, "code": "unsupported_image_type", "detail": "what is it?"}'
+
+    result = invoke("predict", "-", "--url", url, "--api-key", "-", stdin=b"the-key\nthe-bytes")
+
+    assert result.exit_code == ExitCode.FAILED
+    ((key, body),) = sent
+    assert key == "Bearer the-key"
+    assert b"the-bytes" in body

@@ -45,13 +45,22 @@ class _Program(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
         return list(self.commands)  # in the order in which they were added, most used first
 
+    def make_context(self, *arguments: Any, **options: Any) -> click.Context:
+        try:
+            return super().make_context(*arguments, **options)
+        except BrokenPipeError as error:  # of --help and --version
+            raise _closed_pipe() from error
+
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            return super().invoke(ctx)
-        except (click.exceptions.Exit, click.ClickException, click.Abort, BrokenPipeError, KeyboardInterrupt):
+            code = super().invoke(ctx)
+        except (click.exceptions.Exit, click.ClickException, click.Abort):
             raise
+        except BrokenPipeError as error:
+            raise _closed_pipe() from error
         except Exception as error:
             raise error_of(error) from error
+        ctx.exit(code or ExitCode.OK)
 
 
 @click.group(
@@ -79,17 +88,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the program, and return its exit code."""
     try:
-        code = program.main(arguments, prog_name=PROGRAM, standalone_mode=False)
+        code: int = program.main(arguments, prog_name=PROGRAM, standalone_mode=False)
         sys.stdout.flush()
-    except click.exceptions.Exit as error:
-        return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         click.echo("interrupted", err=True)
         return ExitCode.INTERRUPTED
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes it at its end
-        return ExitCode.CLOSED_PIPE
+        return _closed_pipe().exit_code
     except click.ClickException as error:
         error.show()
         return error.exit_code
-    return code if isinstance(code, int) else ExitCode.OK
+    return code
+
+
+def _closed_pipe() -> click.exceptions.Exit:
+    """Discard the rest of the output, which Python would flush at its end; return the exit, in place of click's with 1."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return click.exceptions.Exit(ExitCode.CLOSED_PIPE)

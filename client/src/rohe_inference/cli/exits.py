@@ -6,10 +6,12 @@ import os
 import traceback
 from collections.abc import Mapping
 from enum import IntEnum
+from http import HTTPStatus
 from typing import IO, Any
 
 import click
 
+from rohe_inference.cli.terminal import printable
 from rohe_inference.errors import (
     ApiError,
     ConnectionFailed,
@@ -48,7 +50,7 @@ class CommandError(click.ClickException):
     """An error that is shown as a sentence, and ends the command with `exit_code`."""
 
     def __init__(self, message: str, exit_code: ExitCode = ExitCode.FAILED) -> None:
-        super().__init__(message)
+        super().__init__("\n".join(map(printable, message.splitlines())))
         self.exit_code = exit_code  # type: ignore[misc]  # click reads that of the instance
 
     def show(self, file: IO[Any] | None = None) -> None:
@@ -109,6 +111,8 @@ def _api_text(error: ApiError) -> str:
     text = problem_text(error.raw)
     if isinstance(error, Unauthenticated):
         return f"{text}: give a key with `rohe-inference login`, or in ROHE_INFERENCE_API_KEY"
+    if error.status == HTTPStatus.INTERNAL_SERVER_ERROR and error.request_id:
+        return f"{text}; the service's log has more under {error.request_id}"
     return f"{text}; try again in {error.retry_after_s:.0f} s" if error.retry_after_s else text
 
 

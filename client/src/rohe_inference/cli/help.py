@@ -38,7 +38,7 @@ def service_options(function: Function) -> Function:
     def login(ctx: click.Context, _: click.Parameter, url: str | None) -> Login:
         api_key: str | None = ctx.params.pop("api_key", None)
         if api_key == STDIN:
-            api_key = sys.stdin.readline().strip()
+            api_key = sys.stdin.buffer.readline().decode().strip()
         return resolve_login(url, api_key)
 
     url = click.option(

@@ -31,6 +31,7 @@ class RunProgress:
         self.failed = 0
         self._done_before = 0
         self._began = time.monotonic()
+        self._said: set[str] = set()
         self._errors = console(stderr=True)
         self._is_shown = total > 1 and self._errors.is_terminal
         self._progress = Progress(
@@ -71,7 +72,8 @@ class RunProgress:
         """Show a sentence about the service in place of the title; an empty one restores it."""
         if self._is_shown:
             self._progress.update(self._task, description=printable(sentence) or "images")
-        elif sentence:
+        elif sentence and sentence not in self._said:  # a log of hours has each once
+            self._said.add(sentence)
             self._errors.print(printable(sentence))
 
     @property

@@ -79,17 +79,19 @@ class PhotoRun:
         Raises:
             CommandError: the run ended early; the message says how to go on.
         """
-        self._take_over(progress)
-        with progress:
-            try:
+        try:
+            self._take_over(progress)
+            with progress:
                 asyncio.run(self._complete(login, progress))
-            except KeyboardInterrupt:
-                raise self._with_hint(CommandError("interrupted", ExitCode.INTERRUPTED), progress) from None
-            except BrokenPipeError:
-                raise
-            except Exception as error:
-                raise self._with_hint(error_of(error), progress) from error
-        self._summarize(progress)
+            self._summarize(progress)
+        except KeyboardInterrupt:
+            raise self._with_hint(CommandError("interrupted", ExitCode.INTERRUPTED), progress) from None
+        except BrokenPipeError:
+            raise
+        except Exception as error:
+            raise self._with_hint(error_of(error), progress) from error
+        finally:
+            self._journal.close()
         return ExitCode.FAILED if progress.failed else ExitCode.OK
 
     def _take_over(self, progress: RunProgress) -> None:
@@ -122,7 +124,7 @@ class PhotoRun:
         in_groups: set[str] = set()
         for group in self._journal.open_groups():
             if group.batch_id is not None or self._photos.keys() >= set(group.photos):
-                in_groups |= set(group.photos)
+                in_groups |= set(self._journal.open_photos(group))
                 yield group
         waiting = [
             photo
@@ -136,26 +138,28 @@ class PhotoRun:
 
     async def _complete_group(self, client: AsyncClient, group: Group, progress: RunProgress) -> None:
         calls = GroupCalls(client, self._options.task, waits=self._options.waits)
-        photos = [self._photos.get(identity) for identity in group.photos]
         if group.batch_id is None:
-            data = await asyncio.to_thread(read_photos, [photo for photo in photos if photo is not None])
+            data = await asyncio.to_thread(read_photos, [self._photos[identity] for identity in group.photos])
             batch = await calls.submit(data, self._journal.idempotency_key(group))
             if isinstance(batch, Outcome):
-                return self._take(photos[:1], {0: batch}, progress)
+                return self._take_group(group, {0: batch}, progress)
             self._journal.accept(group, batch.batch_id)
-            self._take(photos, calls.outcomes(batch), progress)
+            self._take_group(group, calls.outcomes(batch), progress)
         while self._photos.keys() & set(self._journal.open_photos(group)):
-            self._take(photos, await calls.wait(group), progress)
+            self._take_group(group, await calls.wait(group), progress)
         return None
 
-    def _take(self, photos: Sequence[Photo | None], outcomes: Mapping[int, Outcome], progress: RunProgress) -> None:
+    def _take_group(self, group: Group, outcomes: Mapping[int, Outcome], progress: RunProgress) -> None:
         """Take the outcomes of a group, by the place of the photo in it, each once."""
+        is_open = self._photos.keys() & set(self._journal.open_photos(group))
         for index, outcome in outcomes.items():
-            photo = photos[index]
-            if photo is not None and self._journal.outcome(photo) is None:
-                self._journal.record(photo, outcome)
-                progress.advance(has_failed=outcome.has_failed)
-                self._output.put(photo, outcome)
+            if group.photos[index] in is_open:
+                self._take(self._photos[group.photos[index]], outcome, progress)
+
+    def _take(self, photo: Photo, outcome: Outcome, progress: RunProgress) -> None:
+        self._journal.record(photo, outcome)
+        progress.advance(has_failed=outcome.has_failed)
+        self._output.put(photo, outcome)
 
     def _take_unreadable(self, photo: Photo, progress: RunProgress) -> bool:
         """Return whether a photo cannot be read; that is its outcome."""
@@ -163,8 +167,7 @@ class PhotoRun:
             photo.check_readable()
         except OSError as error:
             detail = f"the file cannot be read: {error.strerror or error}"
-            outcome = Outcome("unreadable", error={"code": "unreadable_file", "detail": detail})
-            self._take([photo], {0: outcome}, progress)
+            self._take(photo, Outcome("unreadable", error={"code": "unreadable_file", "detail": detail}), progress)
             return True
         return False
 

@@ -55,7 +55,7 @@ def login(url: str | None, api_key: str | None, *, no_api_key: bool, no_check: b
         stored = load_login()
         url = click.prompt("Address of the service", default=stored.url if stored else DEFAULT_URL, err=True)
     if api_key == STDIN:
-        api_key = sys.stdin.readline().strip()
+        api_key = sys.stdin.buffer.readline().decode().strip()
     elif api_key is None and not no_api_key:
         api_key = click.prompt("API key (empty: none)", default="", hide_input=True, show_default=False, err=True).strip()
     found = Login(checked_url(url), api_key or None)

@@ -53,7 +53,7 @@ def run_options(function: Function) -> Function:
             "--batch-size", type=click.IntRange(1, 256), metavar="N", default=32, show_default=True, help="Images in a request."
         ),
         click.option(
-            "--concurrency", type=click.IntRange(1, 64), metavar="N", default=4, show_default=True, help="Requests at a time."
+            "--concurrency", type=click.IntRange(1, 64), metavar="N", default=8, show_default=True, help="Requests at a time."
         ),
         click.option(
             "--retry-for",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable
 from itertools import islice
 from typing import Any
@@ -14,7 +15,7 @@ from rohe_inference.cli.commands.options import line_printer
 from rohe_inference.cli.concurrency import Retries, complete_all
 from rohe_inference.cli.config import Login
 from rohe_inference.cli.connection import open_async_client, open_client, outcome_of_task, raise_outage
-from rohe_inference.cli.exits import ExitCode, error_of
+from rohe_inference.cli.exits import CommandError, ExitCode, error_of
 from rohe_inference.cli.formats import JsonLinesWriter, OutcomeWriter, TableWriter
 from rohe_inference.cli.help import ExampleCommand, json_option, service_options
 from rohe_inference.cli.outcomes import Outcome, json_line
@@ -27,6 +28,8 @@ from rohe_inference.tasks import TERMINAL_STATUSES
 
 _STATUSES = ("queued", "running", "succeeded", "failed", "canceled", "expired")
 _CONCURRENT_WAITS = 32
+#: an outage that lasts longer ends `wait`, seconds
+_RETRY_FOR_S = 300.0
 
 task_arguments = click.argument("task_ids", nargs=-1, metavar="TASK|-", required=True)
 
@@ -62,12 +65,13 @@ async def _wait_for_all(
     login: Login, names: dict[str, str], timeout_s: float | None, writer: OutcomeWriter, progress: RunProgress
 ) -> set[str]:
     statuses: set[str] = set()
+    end = None if timeout_s is None else time.monotonic() + timeout_s
     async with open_async_client(login, _CONCURRENT_WAITS) as client:
 
         async def wait_for(task_id: str) -> Outcome:
-            return await _wait_for(client, task_id, timeout_s)
+            return await _wait_for(client, task_id, None if end is None else max(0.0, end - time.monotonic()))
 
-        retries = Retries(retry_for_s=300, notice=progress.notice)
+        retries = Retries(_RETRY_FOR_S if timeout_s is None else timeout_s, progress.notice)
         async for task_id, outcome in complete_all(names, wait_for, concurrency=_CONCURRENT_WAITS, retries=retries):
             progress.advance(has_failed=outcome.has_failed)
             writer.write(names[task_id], outcome)
@@ -177,7 +181,9 @@ def erase(login: Login, task_ids: tuple[str, ...], *, yes: bool) -> int:
     if not yes:
         if "-" in task_ids:
             raise click.UsageError("erase - needs --yes, since stdin has the list of tasks")
-        click.confirm(f"Erase {len(names)} task{'s' * (len(names) > 1)}? This cannot be undone.", abort=True, err=True)
+        question = f"Erase {len(names)} task{'s' * (len(names) > 1)}? This cannot be undone."
+        if not click.confirm(question, err=True):
+            raise CommandError("nothing was erased")
 
     def erase_one(client: Client, task_id: str) -> None:
         client.erase(task_id)
