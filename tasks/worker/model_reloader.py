@@ -188,7 +188,7 @@ class ModelReloader(Stage):
         process = self._make(specs)
         logger.info("loading %s %s in a second process", model.name, model.version)
         try:
-            is_started = process.start(lambda: self._gives_up(proposal, loading=spec))
+            is_started = process.start(lambda: self._gives_up(proposal))
         except ConfigurationError as error:
             error.public = _by_name(error.public, specs)
             raise
@@ -199,13 +199,8 @@ class ModelReloader(Stage):
         self._preparation.await_short_queue(spec.queue, change, give_up=lambda: self._gives_up(proposal))
         return model
 
-    def _gives_up(self, proposal: Proposal, *, loading: ModelSpec | None = None) -> bool:
-        """Whether the proposal is given up; announces that its model is `loading`, if it is."""
-        if self.stopping.is_set() or not self._is_open(proposal):
-            return True
-        if loading is not None:
-            self._preparation.announce_loading(loading.queue, reference(loading))
-        return False
+    def _gives_up(self, proposal: Proposal) -> bool:
+        return self.stopping.is_set() or not self._is_open(proposal)
 
     def _is_open(self, proposal: Proposal) -> bool:
         try:

@@ -1,8 +1,8 @@
 """Preparation of a queue for a change of its model, so that tasks that are accepted before it meet their deadlines after it.
 
-Admission takes as many tasks as end in time at the present rate. A slower version would find too many of them, and so does the
-present one while a second predictor process takes a part of the cores. A worker therefore announces what it expects, and holds
-a slower version back until the queue is short enough for it.
+Admission takes as many tasks as end within half of their deadline at the present rate. A version that takes more than twice as
+long would find too many of them. A worker therefore announces the rate that it expects, and holds such a version back until the
+queue is short enough for it.
 """
 
 from __future__ import annotations
@@ -18,8 +18,6 @@ from inference.task_store import RateChange, WorkerStore
 
 logger = logging.getLogger(__name__)
 
-#: Share of the rate that is expected while a second process loads a model.
-_LOADING_SHARE = 0.5
 #: Longest time for which a warm version is held back, seconds, and the interval of the looks at the queue.
 _MAX_WAIT_S, _POLL_INTERVAL_S = 10.0, 0.1
 #: Share from which on no task that admission accepted before the change is late: it takes half of a deadline.
@@ -46,9 +44,6 @@ class QueuePreparation:
             self._store.expect_change(queue, change)
         except ServiceUnavailable as error:
             logger.info("cannot announce a change of %s: %s", queue, error)
-
-    def announce_loading(self, queue: str, model: ModelRef) -> None:
-        self.announce(queue, RateChange(model, _LOADING_SHARE))
 
     def await_short_queue(self, queue: str, change: RateChange, *, give_up: Callable[[], bool]) -> None:
         """Wait until the tasks of the queue end in time at the rate to come, for `_MAX_WAIT_S` at most.

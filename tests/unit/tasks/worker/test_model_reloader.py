@@ -195,16 +195,6 @@ def test_a_slower_version_that_waits_is_given_up_once_it_is_withdrawn(world: Wor
     assert world.current == reference(digits)
 
 
-def test_while_a_version_loads_admission_counts_on_less(world: World) -> None:
-    world.start()
-    world.gate_is_open = False
-    world.propose(world.file("new"))
-    wait_until(lambda: bool(world.queue.changes), "the announcement")
-    assert {change.share for change in world.queue.changes} == {0.5}
-    world.processes[-1].gate.set()
-    world.gate_is_open = True
-
-
 def test_withdrawn_it_ends_and_the_old_one_stays(world: World, digits: ModelSpec) -> None:
     world.start()
     proposal = world.propose(world.file("new"))
