@@ -6,6 +6,8 @@ from flask import Flask, Request
 from werkzeug.utils import cached_property
 
 from api.components import build_components, install_components
+from api.console import routes as console_routes
+from api.console.files import console_files
 from api.forms.parser import OTHER_PARTS, FormParser, boundary_in
 from api.forms.path_ids import register_id_check
 from api.openapi.document import openapi_document
@@ -59,6 +61,9 @@ def create_app(settings: Settings, stopping: SharedFlag | None = None) -> Flask:
     if settings.api.docs:
         openapi_document()  # built before the first request
         app.register_blueprint(documentation.blueprint)
+    if settings.ui.enabled:
+        console_files()  # read and compressed before the first request
+        app.register_blueprint(console_routes.blueprint)
     register_id_check(app)
     register_error_handlers(app)
     app.wsgi_app = WebSecurity(app.wsgi_app, settings.api)  # type: ignore[method-assign]

@@ -23,6 +23,7 @@ from inference.settings.http_address import listening_host
 from inference.settings.installation import default_data_dir, default_model
 from inference.settings.redis_address import REDIS_SCHEMES, RedisAddress
 from inference.settings.sink_sections import JsonlSinkSettings, KafkaSettings, MongodbSettings, OutboxSettings, RelaySettings
+from inference.settings.ui_section import UiSettings
 from inference.settings.value_checks import Count, Few, FieldChecks, Seconds, Section, log_level, secret_validator
 
 #: Value of `broker.url` for the server that the service starts by itself.
@@ -304,6 +305,7 @@ class Settings(FieldChecks, BaseSettings):
     sample_image: Path | None = None
 
     api: ApiSettings = ApiSettings()
+    ui: UiSettings = UiSettings()
     broker: BrokerSettings = BrokerSettings()
     task_store: TaskStoreSettings = TaskStoreSettings()
     uploads: UploadSettings = UploadSettings()
