@@ -16,6 +16,7 @@ export function go(path, { replace = false } = {}) {
 }
 
 const NUMBER = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+const HUNDREDTH = new Intl.NumberFormat("en", { maximumFractionDigits: 2 });
 const TENTH = new Intl.NumberFormat("en", { minimumFractionDigits: 1, maximumFractionDigits: 1 });
 export const CLOCK = new Intl.DateTimeFormat("en-GB", { hour: "2-digit", minute: "2-digit", second: "2-digit" });
 const DAY = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" });
@@ -23,11 +24,11 @@ const DAY = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" })
 export const count = (number) => (number == null ? "–" : NUMBER.format(number));
 export const many = (number, one, more = `${one}s`) => `${count(number)} ${number === 1 ? one : more}`;
 export const percent = (share) => (share == null ? "–" : `${TENTH.format(share * 100)} %`);
-export const rate = (perSecond) => (perSecond == null ? "–" : `${(perSecond < 100 ? TENTH : NUMBER).format(perSecond)} /s`);
+export const rate = (perSecond) => (perSecond == null ? "–" : `${(perSecond && perSecond < 100 ? TENTH : NUMBER).format(perSecond)} /s`);
 export function milliseconds(ms) {
   if (ms == null) return "–";
   if (ms >= 10000) return seconds(ms / 1000);
-  return `${(ms < 100 ? TENTH : NUMBER).format(ms)} ms`;
+  return `${(ms < 1 ? HUNDREDTH : ms < 100 ? TENTH : NUMBER).format(ms)} ms`;
 }
 export function seconds(s) {
   if (s < 100) return `${TENTH.format(s)} s`;
@@ -101,7 +102,6 @@ const sentence = (text) => text[0].toUpperCase() + text.slice(1) + (/[.?!]$/.tes
 export function Bars({ entries, threshold }) {
   return html`<table class="bars">
     <caption class="hidden">Most likely classes</caption>
-    <thead class="hidden"><tr><th>Class</th><th>Bar</th><th>Confidence</th></tr></thead>
     <tbody>${entries.map(
       (entry, index) => html`<tr key=${entry.class} class=${index ? "" : "first"}>
         <th scope="row">${labelOf(entry)}</th>
@@ -153,7 +153,6 @@ export function Waterfall({ timings }) {
   });
   return html`<table class="waterfall">
     <caption class="hidden">Where the time went</caption>
-    <thead class="hidden"><tr><th>Step</th><th>Bar</th><th>Time</th></tr></thead>
     <tbody>${rows}</tbody>
     <tfoot><tr><th scope="row">${timings.total_ms == null ? "sum" : "whole request"}</th><td></td>
       <td class="number">${milliseconds(timings.total_ms ?? total)}</td></tr></tfoot>

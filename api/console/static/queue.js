@@ -21,6 +21,12 @@ function loadChart() {
 
 const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 
+/** From the first sample to the last, and two minutes at least. */
+function lastMinutes({ data: [times] }) {
+  const last = times.at(-1);
+  return [Math.min(times[0], last - SHORTEST_S), last];
+}
+
 function chartOptions(names, width) {
   const axis = { stroke: colour("--quiet"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false }, font: "12px system-ui" };
   const dashes = [[], [6, 4], [2, 3], [10, 4, 2, 4]];
@@ -29,7 +35,7 @@ function chartOptions(names, width) {
     width,
     height: HEIGHT_PX,
     cursor: { y: false },
-    scales: { x: { range: (_, low, high) => [Math.min(low, high - SHORTEST_S), high] }, y: { range: (_, low, high) => [0, Math.max(5, high * 1.1)] } },
+    scales: { x: { range: lastMinutes }, y: { range: (_, low, high) => [0, Math.max(5, high * 1.1)] } },
     axes: [{ ...axis, space: 90, values: (_, ticks) => ticks.map((at) => CLOCK.format(at * 1000)) }, { ...axis, size: 44 }],
     series: [{ value: (_, at) => (at ? CLOCK.format(at * 1000) : "–") }, ...series],
   };
@@ -72,8 +78,8 @@ const sentence = (text) => text[0].toUpperCase() + text.slice(1) + ".";
 
 function Verdict({ status }) {
   const { problems, warnings } = status;
-  if (!problems.length && !warnings.length) return html`<p class="note good" role="status"><strong>All is well.</strong></p>`;
-  return html`<div role="status">
+  if (!problems.length && !warnings.length) return html`<div class="verdict" role="status"><p class="note good"><strong>All is well.</strong></p></div>`;
+  return html`<div class="verdict" role="status">
     ${problems.map((text) => html`<p key=${text} class="note bad"><strong>Needs a look:</strong> ${sentence(text)}</p>`)}
     ${warnings.map((text) => html`<p key=${text} class="note warn"><strong>Take care:</strong> ${sentence(text)}</p>`)}
   </div>`;
@@ -94,7 +100,7 @@ function Models({ models }) {
 }
 
 function Workers({ workers }) {
-  if (!workers.length) return html`<section class="empty"><p>No worker is up. Images wait until one is.</p><p>Start one with <code>python server.py worker</code>.</p></section>`;
+  if (!workers.length) return html`<section class="empty"><p>No worker is up. Images wait until one is.</p><p>Start one with <code>celery -A tasks worker</code>.</p></section>`;
   return html`<table>
     <caption>Workers</caption>
     <thead><tr><th scope="col">Worker</th><th scope="col">Loaded model</th><th scope="col" class="wide">Runs by</th><th scope="col" class="number wide">One image</th><th scope="col" class="number">In batches</th></tr></thead>

@@ -4,6 +4,8 @@ import { useLive } from "./live.js";
 import { Announcement, Connection, Copy, Heading, OPEN, Picture, ProblemNote, Result, Status, Time, Waterfall, duration, go, html, milliseconds, page, placeOf, seconds } from "./parts.js";
 import { ROOT, ask } from "./service.js";
 
+const link = (path, text) => html`<a href=${page(path)}>${text}</a>`;
+
 function Facts({ task }) {
   const facts = {
     Accepted: html`<${Time} at=${task.created_at} />`,
@@ -15,13 +17,14 @@ function Facts({ task }) {
     "Batch size": task.batch_size ?? "–",
     Priority: task.priority,
     Model: `${task.model.name} ${task.model.version}`,
-    Digest: html`<code>${task.model.digest}</code>`,
-    "Request id": html`<a href=${page(`tasks?request_id=${encodeURIComponent(task.request_id)}`)}><code>${task.request_id}</code></a>`,
-    "Task id": html`<code>${task.task_id}</code>`,
   };
-  if (task.batch_id) facts.Batch = html`<a href=${page(`batches/${task.batch_id}`)}><code>${task.batch_id}</code></a>`;
-  if (task.replay_of) facts["Replay of"] = html`<a href=${page(`tasks/${task.replay_of}`)}><code>${task.replay_of}</code></a>`;
-  return html`<dl class="facts">${Object.entries(facts).map(([name, fact]) => html`<div key=${name}><dt>${name}</dt><dd>${fact}</dd></div>`)}</dl>`;
+  const ids = { Digest: task.model.digest, "Request id": link(`tasks?request_id=${encodeURIComponent(task.request_id)}`, task.request_id), "Task id": task.task_id };
+  if (task.batch_id) ids.Batch = link(`batches/${task.batch_id}`, task.batch_id);
+  if (task.replay_of) ids["Replay of"] = link(`tasks/${task.replay_of}`, task.replay_of);
+  return html`<dl class="facts">
+    ${Object.entries(facts).map(([name, fact]) => html`<div key=${name}><dt>${name}</dt><dd>${fact}</dd></div>`)}
+    ${Object.entries(ids).map(([name, id]) => html`<div key=${name} class="long"><dt>${name}</dt><dd><code>${id}</code></dd></div>`)}
+  </dl>`;
 }
 
 function Deliveries({ deliveries, isOpen }) {
