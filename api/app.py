@@ -14,6 +14,7 @@ from api.openapi.document import openapi_document
 from api.routes import batches as batch_routes
 from api.routes import commands as command_routes
 from api.routes import documentation, health
+from api.routes import events as event_routes
 from api.routes import inference as inference_routes
 from api.routes import status as status_routes
 from api.routes import tasks as task_routes
@@ -37,18 +38,20 @@ class _Request(Request):
         return super().mimetype_params | ({} if boundary is None else {"boundary": boundary})
 
 
-def create_app(settings: Settings, stopping: SharedFlag | None = None) -> Flask:
+def create_app(settings: Settings, stopping: SharedFlag | None = None, max_event_streams: int | None = None) -> Flask:
     """Create the API for these settings.
 
     Args:
         stopping: a flag that is set before the service ends.
+        max_event_streams: limit for this process; None: as the settings say.
 
     Raises:
         ConfigurationError: a model's description is not valid.
     """
     app = Flask("api")
     app.request_class = _Request
-    install_components(app, build_components(Services(settings), stopping or SharedFlag()))
+    max_streams = max_event_streams or settings.api.max_event_streams
+    install_components(app, build_components(Services(settings), stopping or SharedFlag(), max_streams))
     app.url_map.merge_slashes = False  # a path with double slashes is unknown; Werkzeug would redirect with an HTML page
     app.config["MAX_CONTENT_LENGTH"] = settings.api.max_body_bytes
     app.config["MAX_FORM_PARTS"] = settings.max_batch_items + OTHER_PARTS
@@ -56,6 +59,7 @@ def create_app(settings: Settings, stopping: SharedFlag | None = None) -> Flask:
     app.register_blueprint(command_routes.blueprint)
     app.register_blueprint(batch_routes.blueprint)
     app.register_blueprint(task_routes.blueprint)
+    app.register_blueprint(event_routes.blueprint)
     app.register_blueprint(status_routes.blueprint)
     app.register_blueprint(health.blueprint)
     if settings.api.docs:

@@ -12,9 +12,11 @@ from api.acceptance.dependencies import AcceptanceParts
 from api.acceptance.submission import Submissions
 from api.acceptance.uploads import Uploads
 from api.commands import Commands
+from api.events.hub import EventHub
 from api.server.stopping import SharedFlag
 from inference.container import Services
 from inference.lifecycle.replies import ReplyRouter
+from inference.lifecycle.task_changes import TaskChanges
 from inference.lifecycle.task_ids import TaskIds
 from inference.lifecycle.task_images import TaskImages
 
@@ -33,6 +35,7 @@ class Components:
     submissions: Submissions
     batch_submissions: BatchSubmissions
     commands: Commands
+    events: EventHub
 
 
 def components() -> Components:
@@ -51,8 +54,9 @@ def install_components(app: Flask, built: Components) -> None:
     app.extensions[_EXTENSION] = built
 
 
-def build_components(services: Services, stopping: SharedFlag) -> Components:
+def build_components(services: Services, stopping: SharedFlag, max_event_streams: int) -> Components:
     """Build the components. Raises ConfigurationError: a model's description is not valid."""
+    changes = TaskChanges(services.redis, services.settings.task_store.key_prefix)
     parts = _acceptance_parts(services)
     return Components(
         services=services,
@@ -68,6 +72,7 @@ def build_components(services: Services, stopping: SharedFlag) -> Components:
             services.model_files,
             load_timeout_s=services.settings.worker.load_timeout_s,
         ),
+        events=EventHub(services.store, changes, stopping, max_event_streams),
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from urllib.parse import urlencode
 
@@ -50,14 +50,23 @@ def read_task_query() -> TaskQuery:
     """Read the query of the current request. Raises InvalidRequest."""
     check_query(_NAMES)
     options = {name: request.args[name] for name in _NAMES if name in request.args}
-    wanted = TaskFilter(
-        request_id=_text(options, "request_id"),
-        statuses=_statuses(options),
-        model=_text(options, "model"),
-        since_ms=_since_ms(options),
-    )
+    wanted = replace(read_filter(options), since_ms=_since_ms(options))
     without_cursor = {name: value for name, value in options.items() if name != "cursor"}
-    return TaskQuery(wanted, _limit(options), _before(options), _vectors(options), without_cursor)
+    return TaskQuery(wanted, _limit(options), _before(options), read_flag(options, "vectors"), without_cursor)
+
+
+def read_filter(options: Mapping[str, str]) -> TaskFilter:
+    """Read the parameters `request_id`, `status` and `model`. Raises InvalidRequest."""
+    return TaskFilter(_text(options, "request_id"), _statuses(options), _text(options, "model"))
+
+
+def read_flag(options: Mapping[str, str], name: str) -> bool:
+    """Read a parameter that is `true` or `false`; false without it. Raises InvalidRequest."""
+    text = options.get(name, "false")
+    flag = _BOOLEANS.get(text.lower())
+    if flag is None:
+        raise InvalidRequest(f"{name} is {shown(text)}", field=name, expected="true or false")
+    return flag
 
 
 def cursor_before(number: int) -> str:
@@ -119,11 +128,3 @@ def _before(options: Mapping[str, str]) -> int | None:
         expected = "next_cursor of the previous page, unchanged; no cursor for the first page"
         raise InvalidRequest(f"cursor is {shown(text)}", field="cursor", expected=expected)
     return int(text, 16)
-
-
-def _vectors(options: Mapping[str, str]) -> bool:
-    text = options.get("vectors", "false")
-    vectors = _BOOLEANS.get(text.lower())
-    if vectors is None:
-        raise InvalidRequest(f"vectors is {shown(text)}", field="vectors", expected="true or false")
-    return vectors

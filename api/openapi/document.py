@@ -13,7 +13,8 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
 from api.openapi.answer_schemas import ANSWER_SCHEMAS, Problem
-from api.openapi.operation import PROBLEM_JSON, Answer, Content, Operation
+from api.openapi.event_schemas import EVENT_SCHEMAS
+from api.openapi.operation import JSON, JSON_LINES, PROBLEM_JSON, Answer, Content, Operation
 from api.openapi.operations import OPERATIONS
 from api.openapi.parts import HEADERS, LINKS, schema_reference
 from api.openapi.request_schemas import REQUEST_SCHEMAS
@@ -27,6 +28,7 @@ has an `X-Request-ID`, the request's own if it sends one."""
 _TAGS = {
     "predictions": "classify images",
     "tasks": "one image on its way through the service",
+    "events": "what happens, as it happens: server-sent events",
     "batches": "the images of one request",
     "commands": "change models while the service runs",
     "service": "what it serves, and whether it is ready",
@@ -74,7 +76,7 @@ def openapi_document() -> bytes:
 
 def _schemas() -> dict[str, Schema]:
     adapters: list[tuple[str, Any, TypeAdapter[Any]]] = [
-        *((schema.__name__, "serialization", TypeAdapter(schema)) for schema in ANSWER_SCHEMAS),
+        *((schema.__name__, "serialization", TypeAdapter(schema)) for schema in (*ANSWER_SCHEMAS, *EVENT_SCHEMAS)),
         *((schema.__name__, "validation", TypeAdapter(schema)) for schema in REQUEST_SCHEMAS),
     ]
     _, described = TypeAdapter.json_schemas(adapters, ref_template="#/components/schemas/{model}", schema_generator=_JsonSchema)
@@ -132,12 +134,12 @@ def _responses(operation: Operation) -> dict[str, Any]:
 
 
 def _response(answer: Answer) -> dict[str, Any]:
-    content = {"schema": _one_of(answer.schemas)} if answer.schemas else {}
-    described: dict[str, Any] = {
-        "description": answer.description,
-        "headers": _header_references(answer.headers),
-        "content": {answer.media_type: content},
-    }
+    described: dict[str, Any] = {"description": answer.description, "headers": _header_references(answer.headers)}
+    if answer.media_type is not None:
+        described["content"] = {answer.media_type: {"schema": _one_of(answer.schemas)} if answer.schemas else {}}
+    if answer.item_schemas:  # OpenAPI 3.2 calls it itemSchema
+        streamed_type = JSON_LINES if answer.media_type == JSON else answer.media_type
+        described["content"][streamed_type] = {"x-item-schema": _one_of(answer.item_schemas)}
     if answer.links:
         described["links"] = {name: _reference("links", name) for name in answer.links}
     return described

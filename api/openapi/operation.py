@@ -38,6 +38,7 @@ from inference.errors import (
 )
 
 JSON = "application/json"
+JSON_LINES = "application/jsonl"
 PROBLEM_JSON = "application/problem+json"
 MULTIPART = "multipart/form-data"
 URLENCODED = "application/x-www-form-urlencoded"
@@ -107,7 +108,9 @@ class Answer:
     description: str
     #: schemas of which its document fits one; none: not JSON
     schemas: tuple[Any, ...] = ()
-    media_type: str = JSON
+    media_type: str | None = JSON  #: None: it has no body
+    #: schemas of which each line of JSON Lines, or the data of each event, fits one; none: the answer is not streamed
+    item_schemas: tuple[Any, ...] = ()
     #: names among `api.openapi.parts.HEADERS`
     headers: tuple[str, ...] = ()
     #: names among `api.openapi.parts.LINKS`

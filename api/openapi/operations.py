@@ -19,6 +19,8 @@ from api.openapi.answer_schemas import (
     Task,
     TaskPage,
 )
+from api.openapi.event_operations import EVENT_OPERATIONS
+from api.openapi.event_schemas import BatchProgress, IndexedBatchItem
 from api.openapi.operation import (
     JSON,
     MULTIPART,
@@ -30,7 +32,19 @@ from api.openapi.operation import (
     Content,
     Operation,
 )
-from api.openapi.parts import BATCH_ID, IDEMPOTENCY_KEY, PREFER, TASK_ID, WAIT, path_text, query, query_fields
+from api.openapi.parts import (
+    BATCH_ID,
+    IDEMPOTENCY_KEY,
+    MODEL,
+    PREFER,
+    REQUEST_ID,
+    STATUS,
+    TASK_ID,
+    WAIT,
+    path_text,
+    query,
+    query_fields,
+)
 from api.openapi.request_schemas import (
     BatchForm,
     BatchReferences,
@@ -72,8 +86,6 @@ _COMMANDS = {
     ),
     URLENCODED: Content((CommandForm,)),
 }
-
-_STATUSES = "(queued|running|succeeded|failed|canceled|expired)"
 
 _PREDICT = Operation(
     "predict",
@@ -138,8 +150,9 @@ OPERATIONS: tuple[Operation, ...] = (
         answers=(
             Answer(
                 200,
-                "The batch, of which every task has ended.",
+                "The batch, of which every task has ended. As JSON Lines: each item when it has ended, then the counts.",
                 (Batch,),
+                item_schemas=(IndexedBatchItem, BatchProgress),
                 headers=("Batch-Id", "Server-Timing", "Preference-Applied", "Idempotent-Replayed"),
                 links=("get_batch",),
             ),
@@ -147,6 +160,7 @@ OPERATIONS: tuple[Operation, ...] = (
                 202,
                 "The batch, which goes on.",
                 (Batch,),
+                item_schemas=(IndexedBatchItem, BatchProgress),
                 headers=("Location", "Batch-Id", "Preference-Applied", "Idempotent-Replayed"),
                 links=("get_batch", "cancel_batch"),
             ),
@@ -160,7 +174,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "batches",
         "Get a batch, or wait for its end",
         parameters=(BATCH_ID, WAIT),
-        answers=(Answer(200, "The batch.", (Batch,), links=("cancel_batch",)),),
+        answers=(Answer(200, "The batch.", (Batch,), item_schemas=(IndexedBatchItem, BatchProgress), links=("cancel_batch",)),),
         own_problems=(*OF_PATHS, BatchNotFound),
     ),
     Operation(
@@ -181,9 +195,9 @@ OPERATIONS: tuple[Operation, ...] = (
         "List tasks, newest first",
         description="All conditions that are given must hold. A page may be empty and not be the last.",
         parameters=(
-            query("status", "one or some, separated by commas", type="string", pattern=f"^{_STATUSES}(,{_STATUSES})*$"),
-            query("model", "name of a model", type="string", minLength=1, examples=["digits"]),
-            query("request_id", "the request id", type="string", minLength=1, examples=["photo-17"]),
+            STATUS,
+            MODEL,
+            REQUEST_ID,
             query("since", "time of acceptance: RFC 3339, or seconds since the epoch", type="string", format="date-time"),
             query("limit", "tasks of a page", type="integer", minimum=1, maximum=500, default=50),
             query("cursor", "`next_cursor` of the page before, unchanged", type="string", pattern="^[0-9a-f]{16}$"),
@@ -247,6 +261,7 @@ OPERATIONS: tuple[Operation, ...] = (
         answers=(Answer(200, "The task.", (Task,)),),
         own_problems=(*OF_PATHS, TaskNotFound, TaskAlreadyFinished),
     ),
+    *EVENT_OPERATIONS,
     Operation(
         "run_command",
         "post",

@@ -38,6 +38,11 @@ def path_text(name: str, **schema: Any) -> Parameter:
 TASK_ID = path_text("task_id", pattern=f"^{TASK_ID_PATTERN}$")
 BATCH_ID = path_text("batch_id", pattern=f"^{TASK_ID_PATTERN}$")
 WAIT = query("wait", "seconds to wait for the end; at most `api.max_wait_s`", type="number", minimum=0)
+_STATUSES = "(queued|running|succeeded|failed|canceled|expired)"
+STATUS = query("status", "one or some, separated by commas", type="string", pattern=f"^{_STATUSES}(,{_STATUSES})*$")
+MODEL = query("model", "name of a model", type="string", minLength=1, examples=["digits"])
+REQUEST_ID = query("request_id", "the request id", type="string", minLength=1, examples=["photo-17"])
+LAST_EVENT_ID = _header("Last-Event-ID", "`id` of the last event that the client has had", type="string", pattern="^[!-~]*$")
 PREFER = _header(
     "Prefer",
     "RFC 7240: `respond-async` is answered at once with 202; `wait=N` after N seconds at the latest, with 202 if there "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from http import HTTPStatus
 from typing import Any
@@ -10,13 +11,17 @@ from flask import Blueprint, Response, request
 
 from api.acceptance.batch_submission import BatchSubmission
 from api.components import components
+from api.events.batch_subject import BatchItems, BatchSubject
+from api.events.json_lines import JSON_LINES, batch_lines
+from api.events.streams import closed_on_error
 from api.forms.batch import read_batch_form
+from api.forms.event_query import wants_json_lines
 from api.forms.preference import EXPIRY_GRACE_S, asked_wait_s
 from api.forms.query import check_query
 from api.views.batch import batch_view, ended_batch_view
-from api.views.responses import json_response
+from api.views.responses import json_response, streamed_response
 from api.views.urls import batch_url
-from inference.domain import TaskRecord
+from inference.domain import BatchRecord, TaskRecord
 from inference.errors import ServiceUnavailable, TaskAlreadyFinished, WaitTimeout
 
 blueprint = Blueprint("batches", __name__)
@@ -28,15 +33,13 @@ def predict_batch() -> Response:
     began = time.perf_counter()
     settings = components().services.settings
     form = read_batch_form(request, max_items=settings.max_batch_items, max_wait_s=settings.api.max_wait_s)
-    wait_s = form.preference.wait_s
-    submission = components().batch_submissions.submit(form)
-    with submission.waiter as waiter:
-        longest_s = submission.deadline_s + EXPIRY_GRACE_S if wait_s is None else wait_s
-        has_ended = waiter.wait_for_all(longest_s)
-    components().batch_submissions.confirm(submission)
-    if not has_ended and wait_s is None:
-        raise WaitTimeout("not every result was ready in time; the batch continues", batch_id=submission.batch_id)
-    response = _ended(submission, began) if has_ended and wait_s != 0 else _accepted(submission)
+    if wants_json_lines():
+        components().events.check_room()  # before anything is accepted
+        submission = components().batch_submissions.submit(form)
+        response = _lines_of(submission, form.preference.wait_s)
+    else:
+        submission = components().batch_submissions.submit(form)
+        response = _document_of(submission, form.preference.wait_s, began)
     response.headers["Batch-Id"] = submission.batch_id
     if form.preference.applied:
         response.headers["Preference-Applied"] = form.preference.applied
@@ -51,6 +54,8 @@ def get_batch(batch_id: str) -> Response:
     check_query({"wait"})
     wait_s = asked_wait_s(components().services.settings.api.max_wait_s)
     store = components().services.store
+    if wants_json_lines():
+        return _lines(store.get_batch(batch_id), wait_s if "wait" in request.args else math.inf, ends_on_drain=True)
     if wait_s:
         with components().replies.expect_all(store.get_batch(batch_id).task_ids) as waiter:
             waiter.look(store.get_many(waiter.task_ids))  # tasks may have ended before the waiter listened
@@ -67,6 +72,44 @@ def cancel_batch(batch_id: str) -> Response:
     if not any(store.cancel_many(task_ids)):
         raise TaskAlreadyFinished("every task of the batch has ended already", batch_id=batch_id)
     return json_response(_stored(batch_id))
+
+
+def _document_of(submission: BatchSubmission, wait_s: float | None, began: float) -> Response:
+    with submission.waiter as waiter:
+        has_ended = waiter.wait_for_all(_longest_s(submission, wait_s))
+    components().batch_submissions.confirm(submission)
+    if not has_ended and wait_s is None:
+        raise WaitTimeout("not every result was ready in time; the batch continues", batch_id=submission.batch_id)
+    return _ended(submission, began) if has_ended and wait_s != 0 else _accepted(submission)
+
+
+def _lines_of(submission: BatchSubmission, wait_s: float | None) -> Response:
+    components().replies.forget(submission.waiter)
+    components().batch_submissions.confirm(submission)
+    try:
+        record = submission.batch.record if submission.batch else components().services.store.get_batch(submission.batch_id)
+        response = _lines(record, _longest_s(submission, wait_s), ends_on_drain=False)
+    except ServiceUnavailable as error:
+        error.batch_id = submission.batch_id
+        raise
+    if wait_s == 0:
+        response.status_code = HTTPStatus.ACCEPTED
+        response.headers["Location"] = batch_url(submission.batch_id)
+    return response
+
+
+def _longest_s(submission: BatchSubmission, wait_s: float | None) -> float:
+    return submission.deadline_s + EXPIRY_GRACE_S if wait_s is None else wait_s
+
+
+def _lines(batch: BatchRecord, timeout_s: float, *, ends_on_drain: bool) -> Response:
+    """The batch as JSON Lines, its items as they end, for `timeout_s` at most."""
+    store, hub = components().services.store, components().events
+    stream, subject = hub.open(lambda: BatchSubject(batch), BatchSubject.key_of(batch.batch_id), ends_on_drain=ends_on_drain)
+    with closed_on_error(stream):
+        hub.load(subject)
+        items = BatchItems(subject, store, with_vectors=True)
+        return streamed_response(stream, batch_lines(stream, subject, items, timeout_s), JSON_LINES)
 
 
 def _ended(submission: BatchSubmission, began: float) -> Response:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import time
+from collections.abc import Callable
 from typing import Any
 
 import gevent
@@ -24,6 +25,8 @@ _MIN_TIMEOUT_S = 0.001
 #: Bytes of answers that the system's send buffer takes. Without a limit the buffer grows to 4 MiB, and takes more only when a
 #: third of it is free: a client that reads 40 KB/s would seem to stall for half a minute.
 _MAX_UNSENT_BYTES = 2**17
+#: libev's number of the event that a socket has something to read.
+_READABLE = 1
 _NO_LINGER = b"\1\0\0\0\0\0\0\0"
 
 
@@ -156,6 +159,28 @@ class PacedSocket:
         rest = rest[self._send(rest) :]
         if rest:
             self._send_rest(rest)
+
+    def watch_end(self, call: Callable[[], None]) -> Callable[[], None]:
+        """Call `call`, in a greenlet of its own, when the client disconnects; returns a function that ends the watch.
+
+        A client that sends something meanwhile, such as its next request, is no longer watched.
+        """
+        watcher: Any = gevent.get_hub().loop.io(self._client.fileno(), _READABLE)
+
+        def look() -> None:
+            try:
+                is_at_end = not self._client._sock.recv(1, socket.MSG_PEEK)  # noqa: SLF001 gevent's recv may wait
+            except BlockingIOError:
+                return
+            except OSError:
+                is_at_end = True
+            watcher.stop()
+            if is_at_end:
+                gevent.spawn(call)
+
+        watcher.start(look)
+        end_watch: Callable[[], None] = watcher.close
+        return end_watch
 
     def _send_rest(self, rest: memoryview) -> None:
         size = len(rest)

@@ -81,7 +81,8 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc] # gunicorn has no types
                 self.cfg.set(name, value)
 
     def load(self) -> Any:
-        return create_app(self._settings, self.stopping)
+        max_streams = max(1, min(self._settings.api.max_event_streams, self._max_connections // 2))
+        return create_app(self._settings, self.stopping, max_streams)
 
     def run(self) -> None:
         StoppingArbiter(self).run()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from api.views.problems import problem_document
@@ -30,16 +30,25 @@ def ended_batch_view(batch: BatchRequest, ended: Mapping[str, Completion]) -> di
 def batch_view(batch: BatchRecord, records: Sequence[TaskRecord | None]) -> dict[str, Any]:
     """The batch object; `records` are the task records in the order of `batch.task_ids`."""
     tasks = dict(zip(batch.task_ids, records, strict=True))
-    items = [_refused_view(entry) if isinstance(entry, dict) else _record_view(entry, tasks[entry]) for entry in batch.entries]
+    items = [item_view(entry, tasks[entry] if isinstance(entry, str) else None, with_vector=True) for entry in batch.entries]
     return _batch_view(batch.batch_id, items)
 
 
+def batch_head(batch_id: str, statuses: Iterable[str]) -> dict[str, Any]:
+    """The batch object without its items, of which these are the statuses."""
+    counts = dict.fromkeys(_STATUSES, 0) | Counter(statuses)
+    status = "running" if any(counts[status] for status in _OPEN) else "ended"
+    return {"batch_id": batch_id, "status": status, "counts": counts}
+
+
+def item_view(entry: str | dict[str, Any], record: TaskRecord | None, *, with_vector: bool) -> dict[str, Any]:
+    """One of the batch object's items; `entry` is that of the `BatchRecord`."""
+    return _refused_view(entry) if isinstance(entry, dict) else _record_view(entry, record, with_vector=with_vector)
+
+
 def _batch_view(batch_id: str, items: list[dict[str, Any]]) -> dict[str, Any]:
-    counts = dict.fromkeys(_STATUSES, 0) | Counter(item["status"] for item in items)
     return {
-        "batch_id": batch_id,
-        "status": "running" if any(counts[status] for status in _OPEN) else "ended",
-        "counts": counts,
+        **batch_head(batch_id, [item["status"] for item in items]),
         "items": items,
         "urls": dict.fromkeys(("self", "cancel"), batch_url(batch_id)),
     }
@@ -49,22 +58,25 @@ def _ended_view(task: TaskSubmission, outcome: Outcome) -> dict[str, Any]:
     return _task_view(task, outcome.status, outcome)
 
 
-def _record_view(task_id: str, record: TaskRecord | None) -> dict[str, Any]:
+def _record_view(task_id: str, record: TaskRecord | None, *, with_vector: bool = True) -> dict[str, Any]:
     if record is not None:
-        return _task_view(record, record.status, record.outcome)
+        return _task_view(record, record.status, record.outcome, with_vector=with_vector)
     error = TaskNotFound("the task ended too long ago", task_id=task_id)
     return _taskless_view(GONE, error) | {"task_id": task_id}
 
 
-def _task_view(task: TaskSubmission | TaskRecord, status: TaskStatus, outcome: Outcome | None) -> dict[str, Any]:
+def _task_view(
+    task: TaskSubmission | TaskRecord, status: TaskStatus, outcome: Outcome | None, *, with_vector: bool = True
+) -> dict[str, Any]:
     """The members that differ from item to item; the others are at `/tasks/TASK_ID`."""
     error = InferenceError.from_dict(outcome.error) if outcome and outcome.error else None
+    has_vector = with_vector and task.item.has_prediction
     return {
         "status": status,
         "task_id": task.task_id,
         "request_id": task.request_id,
         "model": ((outcome and outcome.model) or task.model).to_dict(),
-        "result": result_view(outcome.result, with_vector=task.item.has_prediction) if outcome and outcome.result else None,
+        "result": result_view(outcome.result, with_vector=has_vector) if outcome and outcome.result else None,
         "error": problem_document(error) if error else None,
     }
 

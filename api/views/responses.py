@@ -1,12 +1,14 @@
-"""JSON responses; orjson writes float32 vectors without conversion."""
+"""JSON responses, in which orjson writes float32 vectors without conversion, and streamed ones."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import orjson
-from flask import Response
+from flask import Response, request, stream_with_context
+
+from api.events.streams import EventStream
 
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
 
@@ -16,3 +18,11 @@ def json_response(
 ) -> Response:
     """Respond with `document` as JSON."""
     return Response(orjson.dumps(document, option=_OPTIONS), status, headers, mimetype=mimetype)
+
+
+def streamed_response(stream: EventStream, parts: Iterator[bytes], media_type: str, status: int = 200) -> Response:
+    """Respond with the parts as they come; `stream` is closed at the end, and when the client disconnects."""
+    response = Response(stream_with_context(parts), status, {"X-Accel-Buffering": "no"}, mimetype=media_type)
+    response.call_on_close(stream.close)
+    stream.watch(request.environ.get("gunicorn.socket"))
+    return response

@@ -111,6 +111,8 @@ class ApiSettings(Section):
     body_timeout_s: Seconds = 20
     #: lowest rate of a body or an answer, measured over `body_timeout_s`
     body_min_bytes_per_s: Count = 4096
+    #: open event streams of each process, answers in JSON Lines included; at most half of its connections
+    max_event_streams: Count = 2_000
     #: longest `wait` of a request, seconds
     max_wait_s: Seconds = 60
     #: after SIGTERM the API serves for this time while `/health/ready` is 503, so that load balancers stop using it, seconds

@@ -17,6 +17,7 @@ from inference.task_store.protocol import (
     Room,
     TaskFilter,
     TaskPage,
+    TaskState,
 )
 from inference.task_store.stores import DeliveryStore, MaintenanceStore, SubmissionStore, TaskReader, TaskStore, WorkerStore
 
@@ -41,6 +42,7 @@ __all__ = [
     "TaskFilter",
     "TaskPage",
     "TaskReader",
+    "TaskState",
     "TaskStore",
     "WorkerStore",
 ]

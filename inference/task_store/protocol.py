@@ -204,3 +204,27 @@ class TaskFilter:
     model: str = ""
     #: time of acceptance, ms since the epoch: older tasks are left out
     since_ms: int = 0
+
+    @property
+    def is_any(self) -> bool:
+        """Whether every task matches."""
+        return self == TaskFilter()
+
+    def matches(self, state: TaskState) -> bool:
+        """Whether the conditions hold for a task, except that for its time of acceptance."""
+        return (
+            (not self.request_id or self.request_id == state.request_id)
+            and (not self.statuses or state.status in self.statuses)
+            and (not self.model or self.model == state.model)
+        )
+
+
+@dataclass
+class TaskState:
+    """State of a task, and the values of its record by which lists are filtered."""
+
+    status: TaskStatus
+    attempts: int
+    request_id: str
+    #: name of the model
+    model: str

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 import orjson
 
 from inference.domain import CompletedTask, ModelRef, QueueItem, TaskRecord, TaskStatus, TaskSubmission, decode_outcome
+from inference.task_store.protocol import TaskState
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+logger = logging.getLogger(__name__)
 
 _DELIVERY = b"delivery:"
 _REFUSAL = b"refusal:"
@@ -82,6 +89,21 @@ def completed_from(task_id: str, values: Sequence[bytes | None]) -> CompletedTas
     if request_id is None or created_at is None or finished_at is None or outcome is None:
         return None
     return CompletedTask(decode_outcome(outcome), int(finished_at), task_id, request_id.decode(), int(created_at))
+
+
+def state_from(task_id: str, values: Sequence[bytes]) -> TaskState:  # noqa: ARG001 as `readable` calls it
+    """Return a state from an answer of the script `get_states`."""
+    status, attempts, request_id, model = values
+    return TaskState(TaskStatus(status.decode()), int(attempts), request_id.decode(), model_from(model).name)
+
+
+def readable(read: Callable[[str, T], R | None], task_id: str, found: T) -> R | None:
+    """Return a record; None if it cannot be read, so that it does not fail the other records."""
+    try:
+        return read(task_id, found)
+    except Exception:
+        logger.exception("the record of task %s cannot be read", task_id)
+        return None
 
 
 def _by_sink(fields: dict[bytes, bytes], prefix: bytes) -> dict[str, str]:

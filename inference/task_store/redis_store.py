@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any
 
 import orjson
 import redis
@@ -48,17 +47,21 @@ from inference.task_store.protocol import (
     Room,
     TaskFilter,
     TaskPage,
+    TaskState,
 )
 from inference.task_store.queue_figures import load_from, places_from, stats_from
-from inference.task_store.records import COMPLETED_FIELDS, completed_from, from_hash, model_field, model_prefix
+from inference.task_store.records import (
+    COMPLETED_FIELDS,
+    completed_from,
+    from_hash,
+    model_field,
+    model_prefix,
+    readable,
+    state_from,
+)
 from inference.task_store.redis_uploads import RedisUploads
 from inference.task_store.scripts import Scripts
 from inference.task_store.submissions import SUBMISSION_WEIGHT, in_ms, task_arguments, weight
-
-T = TypeVar("T")
-R = TypeVar("R")
-
-logger = logging.getLogger(__name__)
 
 #: Consumer group of the relays on each outbox stream.
 RELAY_GROUP = "relay"
@@ -194,7 +197,7 @@ class RedisTaskStore(RedisUploads):
             found = pipe.execute()
         # If a record expires between two commands of a script, a few fields are left; `item` is always written first.
         return [
-            _readable(from_hash, task_id, fields) if b"item" in fields else None
+            readable(from_hash, task_id, fields) if b"item" in fields else None
             for task_id, fields in zip(task_ids, found, strict=True)
         ]
 
@@ -203,7 +206,13 @@ class RedisTaskStore(RedisUploads):
             for task_id in task_ids:
                 pipe.hmget(self._key("task", task_id), COMPLETED_FIELDS)
             found = pipe.execute()
-        return [_readable(completed_from, task_id, values) for task_id, values in zip(task_ids, found, strict=True)]
+        return [readable(completed_from, task_id, values) for task_id, values in zip(task_ids, found, strict=True)]
+
+    def get_states(self, task_ids: Sequence[str]) -> list[TaskState | None]:
+        found = self._scripts.run("get_states", *task_ids)
+        return [
+            readable(state_from, task_id, values) if values else None for task_id, values in zip(task_ids, found, strict=True)
+        ]
 
     def get_image(self, task_id: str) -> bytes:
         with unavailable_when_down():
@@ -371,15 +380,6 @@ def _known(subject: bytes, fingerprint: bytes) -> KnownKey:
     is_batch = text.startswith(_BATCH)
     name = text.partition(":")[2]
     return KnownKey(fingerprint.decode(), task_id=None if is_batch else name, batch_id=name if is_batch else None)
-
-
-def _readable(read: Callable[[str, T], R | None], task_id: str, found: T) -> R | None:
-    """Return a record; None if it cannot be read, so that it does not fail the other records."""
-    try:
-        return read(task_id, found)
-    except Exception:
-        logger.exception("the record of task %s cannot be read", task_id)
-        return None
 
 
 def _truths(values: Any) -> list[bool]:

@@ -37,8 +37,12 @@ local function drop_lease(id)
   redis.call('ZREM', key('leases'), id)
 end
 
+-- Tasks that were accepted, or whose status changed; `publish_changes` publishes their ids.
+local changed = {}
+
 local function wait_again(id, queue, seq, priority)
   redis.call('HSET', record(id), 'status', 'queued')
+  changed[#changed + 1] = id
   redis.call('ZADD', key('waiting', queue), seq, id)
   redis.call('SREM', key('running', queue), id)
   if tonumber(priority) > 0 then redis.call('ZADD', key('urgent', queue), priority, id) end
@@ -84,6 +88,14 @@ local function stop_waiting(note)
     call_with_all(ids, 'ZREM', key('waiting', queue))
     if redis.call('EXISTS', key('urgent', queue)) == 1 then call_with_all(ids, 'ZREM', key('urgent', queue)) end
     call_with_all(ids, note, key('running', queue))
+  end
+end
+
+-- Publish the changed tasks on the channel PREFIX:changes, but only while an API process with open event streams listens there.
+local function publish_changes()
+  local channel = prefix .. ':changes'
+  if #changed > 0 and redis.call('PUBSUB', 'NUMSUB', channel)[2] > 0 then
+    redis.call('PUBLISH', channel, table.concat(changed, ' '))
   end
 end
 
@@ -215,6 +227,7 @@ local function finish(task, status, outcome, ttl)
   end
   redis.call('HSET', record(id), unpack(fields))
   ended[#ended + 1] = id
+  changed[#changed + 1] = id
   ended_images[#ended_images + 1] = image(id)
   ended_image_bytes = ended_image_bytes + task.image_bytes
   mark_not_waiting(id, task.queue)
@@ -230,8 +243,8 @@ local function finish(task, status, outcome, ttl)
   end
 end
 
--- Apply the effects of all ended tasks: waiting sets, batches, leases, deadlines, images; and publish one message to each API
--- process that waits for results.
+-- Apply the effects of all ended tasks: waiting sets, batches, leases, deadlines, images; publish one message to each API process
+-- that waits for results, and the changes.
 local function flush_effects()
   stop_waiting('SREM')
   set_batch_lives()
@@ -241,4 +254,5 @@ local function flush_effects()
   for channel, parts in pairs(replies) do
     redis.call('PUBLISH', channel, table.concat(parts))
   end
+  publish_changes()
 end

@@ -77,11 +77,11 @@ local function refusal(queue, coming, room, max_depth)
 end
 
 local image_bytes = 0 -- bytes that this call writes
-local accepted_ids, last_seq = {}, 0 -- tasks that this call accepts, in order, and the number of the last
+local last_seq = 0 -- number of the last task that this call accepts; `changed` has all of them, in order
 
 local function write(task, seq, ttl)
   local id, life = task.id, task.deadline + ttl
-  accepted_ids[#accepted_ids + 1], last_seq = id, seq
+  changed[#changed + 1], last_seq = id, seq
   if task.image ~= '' then append(task.fields, 'image_bytes', #task.image) end
   redis.call('HSET', record(id), 'item', task.item, 'request_id', task.request_id, 'status', 'queued', 'seq', seq,
     'queue', task.queue, 'created_at', now, 'deadline_at', now + task.deadline, unpack(task.fields))
@@ -147,9 +147,9 @@ end
 -- One entry holds all tasks of the call: its stream id is the number of the first, and the numbers of a call are consecutive. The
 -- stream may be newer than `seq` only if the server lost keys: then it begins again.
 local function index_accepted()
-  if #accepted_ids == 0 then return end
-  local stream, ids = key('tasks'), table.concat(accepted_ids, ' ')
-  local first = string.format('%.0f-0', last_seq - #accepted_ids + 1)
+  if #changed == 0 then return end
+  local stream, ids = key('tasks'), table.concat(changed, ' ')
+  local first = string.format('%.0f-0', last_seq - #changed + 1)
   local oldest = string.format('%.0f', math.max(0, last_seq - tonumber(ARGV[1]) + 1))
   if redis.pcall('XADD', stream, 'MINID', '~', oldest, first, 'ids', ids).err then
     redis.call('DEL', stream)
@@ -165,6 +165,7 @@ for number = 1, tonumber(ARGV[2]) do
   at = at + length + 1
 end
 index_accepted()
+publish_changes()
 local counter = key('inline-bytes')
 local inline_bytes = image_bytes > 0 and redis.call('INCRBY', counter, image_bytes) or tonumber(redis.call('GET', counter) or 0)
 for _, answer in ipairs(answers) do answer[3] = inline_bytes end

@@ -33,4 +33,5 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('leases'), '-inf', now, 'LIM
     requeue[#requeue + 1] = id
   end
 end
+publish_changes()
 return {requeue, exhausted}

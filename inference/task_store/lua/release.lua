@@ -19,4 +19,5 @@ for i = 2, #ARGV do
     wait_again(id, queue, seq, priority)
   end
 end
+publish_changes()
 return 1

@@ -25,6 +25,7 @@ for i = 3, #ARGV do
     redis.call('HSET', record_key, 'status', 'running', 'started_at', now, 'attempts', attempt)
     mark_not_waiting(id, queue)
     started[#started + 1] = id
+    changed[#changed + 1] = id
     newest[queue] = newest[queue] or {}
     newest[queue][priority] = math.max(newest[queue][priority] or 0, tonumber(seq))
   end
@@ -38,4 +39,5 @@ for queue, by_priority in pairs(newest) do
     if seq > before then redis.call('HSET', key('started', queue), priority, seq) end
   end
 end
+publish_changes()
 return attempts

@@ -1,0 +1,1 @@
+"""Event streams: what changes in the task store, for clients that keep a connection open."""
