@@ -32,6 +32,7 @@ _TAGS = {
     "batches": "the images of one request",
     "commands": "change models while the service runs",
     "service": "what it serves, and whether it is ready",
+    "console": "the page for browsers",
     "documentation": "this description",
 }
 #: Headers of problems, by status; a problem that names a task or a batch has its `Location`.
