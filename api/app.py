@@ -13,6 +13,7 @@ from api.forms.path_ids import register_id_check
 from api.openapi.document import openapi_document
 from api.routes import batches as batch_routes
 from api.routes import commands as command_routes
+from api.routes import dead_letters as dead_letter_routes
 from api.routes import documentation, health
 from api.routes import events as event_routes
 from api.routes import inference as inference_routes
@@ -60,6 +61,7 @@ def create_app(settings: Settings, stopping: SharedFlag | None = None, max_event
     app.register_blueprint(batch_routes.blueprint)
     app.register_blueprint(task_routes.blueprint)
     app.register_blueprint(event_routes.blueprint)
+    app.register_blueprint(dead_letter_routes.blueprint)
     app.register_blueprint(status_routes.blueprint)
     app.register_blueprint(health.blueprint)
     if settings.api.docs:

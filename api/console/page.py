@@ -21,7 +21,7 @@ _TEMPLATE = Template((Path(__file__).parent / "page.html").read_text(encoding="u
 #: Names by which modules import the libraries.
 _LIBRARIES = {"preact": "preact.js", "preact/hooks": "preact-hooks.js", "htm": "htm.js"}
 #: Modules of every page, loaded before the first of them asks for the next.
-_SHARED = ("service.js", "live.js", "parts.js", *_LIBRARIES.values())
+_SHARED = ("service.js", "parts.js", *_LIBRARIES.values())
 
 
 @lru_cache(maxsize=16)

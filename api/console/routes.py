@@ -16,8 +16,8 @@ from inference.errors import NotFound
 
 blueprint = Blueprint("console", __name__)
 
-#: Modules that show a page, and what is asked of the API's other routes by name in the query.
-_MODULES = {"tasks": "tasks.js", "queue": "queue.js", "models": "models.js"}
+#: Modules of the pages without and with an id in their path.
+_MODULES = {"tasks": "tasks.js", "dead-letters": "dead_letters.js", "queue": "queue.js", "models": "models.js"}
 _SUBJECT_MODULES = {"tasks": "task.js", "batches": "batch.js"}
 #: Query parameters that the page's scripts read: the filters of a list of tasks.
 _FILTERS = frozenset({"status", "model", "request_id", "since", "cursor"})

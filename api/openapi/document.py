@@ -13,6 +13,7 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
 from api.openapi.answer_schemas import ANSWER_SCHEMAS, Problem
+from api.openapi.dead_letter_operations import DEAD_LETTER_SCHEMAS
 from api.openapi.event_schemas import EVENT_SCHEMAS
 from api.openapi.operation import JSON, JSON_LINES, PROBLEM_JSON, Answer, Content, Operation
 from api.openapi.operations import OPERATIONS
@@ -76,8 +77,9 @@ def openapi_document() -> bytes:
 
 
 def _schemas() -> dict[str, Schema]:
+    answers = (*ANSWER_SCHEMAS, *EVENT_SCHEMAS, *DEAD_LETTER_SCHEMAS)
     adapters: list[tuple[str, Any, TypeAdapter[Any]]] = [
-        *((schema.__name__, "serialization", TypeAdapter(schema)) for schema in (*ANSWER_SCHEMAS, *EVENT_SCHEMAS)),
+        *((schema.__name__, "serialization", TypeAdapter(schema)) for schema in answers),
         *((schema.__name__, "validation", TypeAdapter(schema)) for schema in REQUEST_SCHEMAS),
     ]
     _, described = TypeAdapter.json_schemas(adapters, ref_template="#/components/schemas/{model}", schema_generator=_JsonSchema)

@@ -20,6 +20,7 @@ from api.openapi.answer_schemas import (
     TaskPage,
 )
 from api.openapi.console_operations import CONSOLE_OPERATIONS
+from api.openapi.dead_letter_operations import DEAD_LETTER_OPERATIONS
 from api.openapi.event_operations import EVENT_OPERATIONS
 from api.openapi.event_schemas import BatchProgress, IndexedBatchItem
 from api.openapi.operation import (
@@ -355,6 +356,7 @@ OPERATIONS: tuple[Operation, ...] = (
         answers=(Answer(200, "The file.", media_type="text/*"),),
         own_problems=OF_PATHS,
     ),
+    *DEAD_LETTER_OPERATIONS,
     *CONSOLE_OPERATIONS,
     # ROHE's clients know these paths
     replace(_PREDICT, operation_id="predict_at_old_path", path="/inference_service"),

@@ -5,9 +5,12 @@ import { html, page } from "./parts.js";
 import { ROOT, SETTINGS, hasKey, keepKey, onKeyNeeded } from "./service.js";
 
 const NAVIGATION = { "": "Try", tasks: "Tasks", queue: "Queue", models: "Models" };
+/** Pages that belong to one of the navigation. */
+const PARENTS = { "batches/": "tasks", "dead-letters": "queue" };
 const PAGES = {
   "": () => import("./try.js"),
   tasks: () => import("./tasks.js"),
+  "dead-letters": () => import("./dead_letters.js"),
   queue: () => import("./queue.js"),
   models: () => import("./models.js"),
   "tasks/": () => import("./task.js"),
@@ -76,7 +79,7 @@ function Console() {
   const [needsKey, setNeedsKey] = useState(false);
   const [keys, setKeys] = useState(0);
   useEffect(() => onKeyNeeded(() => setNeedsKey(true)), []);
-  const current = place.name === "batches/" ? "tasks" : place.name.replace("/", "");
+  const current = PARENTS[place.name] ?? place.name.replace("/", "");
   return html`
     <a class="skip" href="#main">Skip to the content</a>
     <header class="top">

@@ -1,8 +1,7 @@
 // One batch: its images by status, as they end.
 import { useRef, useState } from "preact/hooks";
-import { useLive } from "./live.js";
 import { Announcement, Connection, Heading, Picture, ProblemNote, Status, html, labelOf, many, page, percent, saveFile } from "./parts.js";
-import { ask, filesOfBatch } from "./service.js";
+import { ask, filesOfBatch, useLive } from "./service.js";
 
 const OPEN = ["queued", "running"];
 const COLUMNS = ["index", "status", "task_id", "request_id", "class", "label", "confidence_level", "error"];

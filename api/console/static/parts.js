@@ -36,6 +36,8 @@ export function seconds(s) {
 }
 export const shortDigest = (digest) => (digest || "").replace("sha256:", "").slice(0, 12);
 export const labelOf = (entry) => entry.label ?? `class ${entry.class}`;
+/** Name of a task in a list: its own request id, or the end of its id. */
+export const nameOf = (task) => (task.request_id === task.task_id ? `…${task.task_id.slice(-8)}` : task.request_id);
 /** Milliseconds from the acceptance of a task to its end. */
 export const duration = (task) => (task.finished_at ? new Date(task.finished_at) - new Date(task.created_at) : null);
 /** Place of a waiting task in its queue, in words. */

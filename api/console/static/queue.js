@@ -1,8 +1,7 @@
 // Queue: what waits, who works, where results go, and what needs a look.
 import { useEffect, useRef, useState } from "preact/hooks";
-import { useLive } from "./live.js";
 import { CLOCK, Connection, Heading, ProblemNote, Status, count, html, many, milliseconds, page, rate, seconds } from "./parts.js";
-import { ask } from "./service.js";
+import { ask, useLive } from "./service.js";
 
 const KEPT_MS = 15 * 60 * 1000;
 const HEIGHT_PX = 180;

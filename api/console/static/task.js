@@ -1,8 +1,7 @@
 // One task: a permanent link to all that is known of it.
 import { useRef, useState } from "preact/hooks";
-import { useLive } from "./live.js";
 import { Announcement, Connection, Copy, Heading, OPEN, Picture, ProblemNote, Result, Status, Time, Waterfall, duration, go, html, milliseconds, page, placeOf, seconds } from "./parts.js";
-import { ROOT, ask } from "./service.js";
+import { ROOT, ask, useLive } from "./service.js";
 
 const link = (path, text) => html`<a href=${page(path)}>${text}</a>`;
 

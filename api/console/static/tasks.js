@@ -1,8 +1,7 @@
 // Tasks: the newest ones, live; filters are in the URL.
 import { useEffect, useRef, useState } from "preact/hooks";
-import { useLive } from "./live.js";
-import { Announcement, Connection, Heading, OPEN, ProblemNote, Status, Time, duration, go, html, labelOf, many, milliseconds, page, percent, placeOf } from "./parts.js";
-import { SETTINGS, ask, forEach, withQuery } from "./service.js";
+import { Announcement, Connection, Heading, OPEN, ProblemNote, Status, Time, duration, go, html, labelOf, many, milliseconds, nameOf, page, percent, placeOf } from "./parts.js";
+import { SETTINGS, ask, forEach, useLive, withQuery } from "./service.js";
 
 const LIMIT = 100;
 const STATUSES = ["queued", "running", "succeeded", "failed", "canceled", "expired"];
@@ -65,8 +64,6 @@ function Filters({ filters }) {
       <input id="request" type="search" autocomplete="off" value=${filters.request_id} onChange=${change("request_id")} /></div>
   </form>`;
 }
-
-const nameOf = (task) => (task.request_id === task.task_id ? `…${task.task_id.slice(-8)}` : task.request_id);
 
 function Row({ task, isSelected, onSelect }) {
   const { result, error } = task;

@@ -1,8 +1,7 @@
 // Try: classify an image, or several as a batch.
 import { useEffect, useRef, useState } from "preact/hooks";
-import { useLive } from "./live.js";
 import { Announcement, Heading, Picture, ProblemNote, Result, Status, Waterfall, go, html, labelOf, page, percent, placeOf, shortDigest } from "./parts.js";
-import { SETTINGS, Problem, ask, keepFiles, send, serverTimings } from "./service.js";
+import { SETTINGS, ask, keepFiles, Problem, send, serverTimings, useLive } from "./service.js";
 import { Snippets } from "./snippets.js";
 
 const SAMPLES = { cat: "chelsea.jpg", coffee: "coffee.jpg", rocket: "rocket.webp", "digit 7": "digit_7.png" };
