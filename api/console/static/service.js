@@ -101,12 +101,13 @@ export async function forEach(items, action) {
 // Live data: server-sent events over fetch, which can send a key as EventSource cannot; polling while no stream can be had.
 
 const FIRST_EVENT_MS = 5000;
+const LONGEST_SILENCE_MS = 45000; // three keep-alives
 const POLL_MS = 2000;
 const LONGEST_PAUSE_MS = 15000;
 const FINAL = new Set([400, 401, 403, 404]);
 
-/** Parse a stream of server-sent events; `onEvent(name, data)` gets each of them, its data as JSON. */
-async function readEvents(body, onEvent) {
+/** Parse a stream of server-sent events; `onEvent(name, data)` gets each of them, its data as JSON; `onBytes()` hears of each piece. */
+async function readEvents(body, onEvent, onBytes) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {
@@ -120,18 +121,20 @@ async function readEvents(body, onEvent) {
       const name = lines.find(([, field]) => field === "event")?.[2] || "message";
       if (data) onEvent(name, JSON.parse(data));
     }
+    onBytes();
   }
 }
 
 const isVisible = () => document.visibilityState === "visible";
 
-/** Wait for `ms`, or until the tab is seen again, or `signal` aborts. */
+/** Wait for `ms`, or until the tab is seen again, or the network is back, or `signal` aborts. */
 function pause(ms, signal) {
   return new Promise((resolve) => {
     const waiting = new AbortController();
     const end = () => (clearTimeout(timer), waiting.abort(), resolve());
     const timer = setTimeout(end, ms);
     document.addEventListener("visibilitychange", () => isVisible() && end(), { signal: waiting.signal });
+    addEventListener("online", end, { signal: waiting.signal });
     signal.addEventListener("abort", end, { signal: waiting.signal });
   });
 }
@@ -167,25 +170,30 @@ async function follow(source, onState, signal) {
 async function stream(source, onState, signal) {
   const connection = new AbortController();
   const end = () => connection.abort();
-  const hide = () => isVisible() || end();
-  signal.addEventListener("abort", end, { once: true });
-  document.addEventListener("visibilitychange", hide);
-  const timer = setTimeout(end, FIRST_EVENT_MS); // a proxy may keep events back
+  const whileOpen = { signal: connection.signal };
+  signal.addEventListener("abort", end, whileOpen);
+  addEventListener("offline", end, whileOpen);
+  document.addEventListener("visibilitychange", () => isVisible() || end(), whileOpen);
+  let timer = setTimeout(end, FIRST_EVENT_MS); // a proxy may keep events back
   let hadEvent = false;
+  const onBytes = () => {
+    if (!hadEvent) return;
+    clearTimeout(timer);
+    timer = setTimeout(end, LONGEST_SILENCE_MS); // the network went away without a word
+  };
+  const onEvent = (name, data) => {
+    hadEvent = true;
+    onState({ name: "live" });
+    source.onEvent(name, data);
+  };
   try {
     await source.begin?.(connection.signal);
     const answer = await send(source.events, { headers: { Accept: "text/event-stream" }, signal: connection.signal });
-    await readEvents(answer.body, (name, data) => {
-      clearTimeout(timer);
-      hadEvent = true;
-      onState({ name: "live" });
-      source.onEvent(name, data);
-    });
+    await readEvents(answer.body, onEvent, onBytes);
   } catch {
     // the poll that follows says what is wrong
   } finally {
     clearTimeout(timer);
-    document.removeEventListener("visibilitychange", hide);
     end();
   }
   return hadEvent;
@@ -206,7 +214,9 @@ export function useLive(key, source) {
     const ending = new AbortController();
     setState({ name: "connecting" });
     const proxy = {
-      events: source.events,
+      get events() {
+        return latest.current.events;
+      },
       begin: (signal) => latest.current.begin?.(signal),
       onEvent: (...event) => ending.signal.aborted || latest.current.onEvent(...event),
       poll: (signal) => latest.current.poll(signal),

@@ -73,14 +73,14 @@ export default function Task({ subject }) {
   const latest = useRef(null);
   const update = (next) => setTask((latest.current = next));
   const state = useLive(subject, {
-    events: `tasks/${subject}/events`,
+    events: latest.current?.finished_at ? null : `tasks/${subject}/events`, // deliveries follow the end of the stream
     onEvent: (_, next) => update(next),
     poll: async (signal) => {
       const { result, ...next } = await ask(`tasks/${subject}`, { signal });
       const { prediction, ...parts } = result || {}; // the whole vector is in the JSON of the API alone
       update({ ...next, result: result && parts });
     },
-    isEnded: () => Boolean(latest.current?.finished_at),
+    isEnded: () => Boolean(latest.current?.finished_at) && !latest.current.deliveries.some(({ status }) => status === "pending"),
   });
   if (!task) return html`<${Heading} title="Task"><${Connection} state=${state} /></${Heading}><${ProblemNote} problem=${state.problem} />`;
   return html`
