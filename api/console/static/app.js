@@ -83,7 +83,7 @@ function Console() {
   return html`
     <a class="skip" href="#main">Skip to the content</a>
     <header class="top">
-      <a class="brand" href=${page("")}><svg viewBox="0 0 16 16" aria-hidden="true"><rect width="16" height="16" rx="4" /><path d="M4 11V8m4 3V4m4 7V6" /></svg><span>Image inference</span></a>
+      <a class="brand" href=${page("")} aria-label="Image inference: Try"><svg viewBox="0 0 16 16" aria-hidden="true"><rect width="16" height="16" rx="4" /><path d="M4 11V8m4 3V4m4 7V6" /></svg><span>Image inference</span></a>
       <nav aria-label="Pages">
         ${Object.entries(NAVIGATION).map(
           ([name, title]) => html`<a key=${name} href=${page(name)} aria-current=${name === current ? "page" : undefined}>${title}</a>`,

@@ -51,8 +51,7 @@ export default function DeadLetters() {
     ${list?.count > 0 && html`
       <p class="row"><button type="button" disabled=${isBusy} onClick=${() => replay(list.tasks)}>Replay ${list.tasks.length === 1 ? "it" : `these ${list.tasks.length}`}</button>
         <span class="quiet">${list.count > list.tasks.length ? `The oldest ${list.tasks.length} of ${list.count}` : many(list.count, "dead letter")}</span></p>
-      <table class="tasks">
-        <caption class="hidden">Dead letters, oldest first</caption>
+      <table class="tasks" aria-label="Dead letters, oldest first">
         <thead><tr><th scope="col">Task</th><th scope="col" class="wide">Accepted</th><th scope="col" class="wide">Status</th><th scope="col">Reason</th><th scope="col"><span class="hidden">Action</span></th></tr></thead>
         <tbody>${list.tasks.map((task) => html`<${Row} key=${task.task_id} task=${task} onReplay=${replay} isBusy=${isBusy} />`)}</tbody>
       </table>`}

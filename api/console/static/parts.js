@@ -102,8 +102,7 @@ const sentence = (text) => text[0].toUpperCase() + text.slice(1) + (/[.?!]$/.tes
 
 /** The most likely classes as bars; `threshold` is marked on each of them. */
 export function Bars({ entries, threshold }) {
-  return html`<table class="bars">
-    <caption class="hidden">Most likely classes</caption>
+  return html`<table class="bars" aria-label="Most likely classes">
     <tbody>${entries.map(
       (entry, index) => html`<tr key=${entry.class} class=${index ? "" : "first"}>
         <th scope="row">${labelOf(entry)}</th>
@@ -153,8 +152,7 @@ export function Waterfall({ timings }) {
       <td class="number">${milliseconds(timings[name])}</td>
     </tr>`;
   });
-  return html`<table class="waterfall">
-    <caption class="hidden">Where the time went</caption>
+  return html`<table class="waterfall" aria-label="Where the time went">
     <tbody>${rows}</tbody>
     <tfoot><tr><th scope="row">${timings.total_ms == null ? "sum" : "whole request"}</th><td></td>
       <td class="number">${milliseconds(timings.total_ms ?? total)}</td></tr></tfoot>

@@ -113,8 +113,7 @@ function Table({ tasks, selected, onSelect }) {
     onSelect(next);
   };
   const toggleAll = () => onSelect(new Set(selected.size ? [] : tasks.map((task) => task.task_id)));
-  return html`<table class="tasks">
-    <caption class="hidden">Tasks, newest first</caption>
+  return html`<table class="tasks" aria-label="Tasks, newest first">
     <thead><tr>
       <td><input ref=${all} type="checkbox" checked=${selected.size === tasks.length} onChange=${toggleAll} aria-label="Select all tasks of this page" /></td>
       <th scope="col">Task</th><th scope="col">Accepted</th><th scope="col">Status</th><th scope="col" class="wide">Result</th>
