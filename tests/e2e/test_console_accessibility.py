@@ -54,8 +54,10 @@ def page(chromium: Browser, service: Service, axe: str) -> Iterator[Page]:
 def places(service: Service) -> dict[str, str]:
     """Paths of a task, a failed task and a batch that have ended, and of a task that never was."""
     files = [("image", (file["name"], file["buffer"])) for file in (picture("1.png"), picture("2.png"), broken("3.png"))]
-    batch = requests.post(f"{service.url}/inference/batch", files=files, data={"model": "digits", "request_id": _REQUEST_ID}, timeout=90).json()
-    late = requests.post(f"{service.url}/inference", files=files[:1], data={"deadline_s": "0.001"}, timeout=90).json()
+    batch = requests.post(
+        f"{service.url}/inference/batch", files=files, data={"model": "digits", "request_id": _REQUEST_ID}, timeout=90
+    ).json()
+    late = service.post(files[0][1][1], deadline_s="0.001").json()
     return {
         "task": f"tasks/{batch['items'][0]['task_id']}",
         "failed task": f"tasks/{late['task_id']}",
