@@ -13,7 +13,7 @@ import logging
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import TypeVar
 
 import redis
@@ -60,6 +60,8 @@ class EventHub:
         self._streams: dict[EventStream, Subject] = {}
         self._subjects: dict[Hashable, Subject] = {}
         self._watchers: dict[str, set[TaskWatcher]] = defaultdict(set)
+        #: held while states and records are read, so that an older reading never follows a newer one
+        self._reading = threading.Lock()
         self._lists = ListUpdates(store)
         self._unchecked: list[str] = []
         self._check_at_s = 0.0
@@ -169,6 +171,8 @@ class EventHub:
         if lists := self._all_lists():
             self._lists.add(task_ids)
             self._lists.publish_if_due(lists)
+        else:
+            self._lists.clear()
         self._check_some()
         if task_ids:
             time.sleep(INTERVAL_S)
@@ -204,15 +208,21 @@ class EventHub:
         self._refresh(some)
 
     def _refresh(self, task_ids: Iterable[str]) -> None:
-        """Read states, then the records of those tasks whose state has changed."""
+        """Read states, then the records of those tasks whose state has changed. Raises ServiceUnavailable."""
         for part in chunks(task_ids, STATES_CHUNK):
-            changed: dict[str, list[TaskSubject]] = {}
-            for task_id, state in zip(part, self._store.get_states(part), strict=True):
-                for subject in tuple(self._watchers.get(task_id, ())):
-                    subject.take_state(task_id, state)
-                    if isinstance(subject, TaskSubject) and subject.is_stale:
-                        changed.setdefault(task_id, []).append(subject)
-            for few in chunks(changed, RECORDS_CHUNK):
-                for task_id, record in zip(few, self._store.get_many(few), strict=True):
-                    for subject in changed[task_id]:
-                        subject.take_record(record)
+            with self._reading:
+                changed = self._take_states(part)
+                for few in chunks(changed, RECORDS_CHUNK):
+                    for task_id, record in zip(few, self._store.get_many(few), strict=True):
+                        for subject in changed[task_id]:
+                            subject.take_record(record)
+
+    def _take_states(self, task_ids: Sequence[str]) -> dict[str, list[TaskSubject]]:
+        """Pass on the states of tasks; returns the subjects that need the record, by task."""
+        changed: dict[str, list[TaskSubject]] = {}
+        for task_id, state in zip(task_ids, self._store.get_states(task_ids), strict=True):
+            for subject in tuple(self._watchers.get(task_id, ())):
+                subject.take_state(task_id, state)
+                if isinstance(subject, TaskSubject) and subject.is_stale:
+                    changed.setdefault(task_id, []).append(subject)
+        return changed

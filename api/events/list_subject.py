@@ -37,11 +37,11 @@ class TaskTexts:
         self._texts: dict[str, dict[str, Text]] = {}
 
     def get(self, task_ids: Iterable[str], root: str) -> list[Text]:
-        """Return the texts of those tasks that have a record. Call it in a request with this root path."""
+        """Return the texts of those tasks that have a record, for clients with this root path."""
         texts = self._texts.setdefault(root, {})
         known = [task_id for task_id in task_ids if task_id in self._records]
         missing = [self._records[task_id] for task_id in known if task_id not in texts]
-        for record, view in zip(missing, task_views(missing, self._store, with_vectors=False), strict=True):
+        for record, view in zip(missing, task_views(missing, self._store, with_vectors=False, root=root), strict=True):
             texts[record.task_id] = (record.created_at_ms, record.task_id), encode(view)
         return [texts[task_id] for task_id in known]
 

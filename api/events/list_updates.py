@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 
 from api.events.list_subject import MAX_TASKS, ListSubject, TaskTexts
@@ -25,10 +25,15 @@ STATES_CHUNK, RECORDS_CHUNK = 500, 50
 
 
 class ListUpdates:
-    """Collects the tasks that have changed, for all lists of a process."""
+    """Collects the tasks that have changed, for all lists of a process.
 
-    def __init__(self, store: SubmissionStore) -> None:
+    Args:
+        clock: seconds that only go forward.
+    """
+
+    def __init__(self, store: SubmissionStore, clock: Callable[[], float] = time.monotonic) -> None:
         self._store = store
+        self._clock = clock
         #: by their last change, the latest at the end
         self._changed: dict[str, None] = {}
         self._forgotten = 0
@@ -46,7 +51,7 @@ class ListUpdates:
 
     def publish_if_due(self, lists: Sequence[ListSubject]) -> None:
         """Update the lists, unless the last update is too recent for the work that it was. Raises ServiceUnavailable."""
-        now_s = time.monotonic()
+        now_s = self._clock()
         if not self._changed or now_s < self._due_at_s:
             return
         changed = list(reversed(self._changed))

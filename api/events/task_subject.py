@@ -43,19 +43,17 @@ class TaskSubject(TaskWatcher):
         self.is_stale = record is None or state is None or (state.status, state.attempts) != (record.status, record.attempts)
 
     def take_record(self, record: TaskRecord | None) -> None:
-        """Take the record, unless an earlier one had ended: two readings may finish in the other order."""
-        if self.has_ended and self.record is not None:
-            return
+        """Take the record; None if it has expired."""
         self.record = record
         self.is_stale = False
         self._texts = {}
         self.wake()
 
     def text(self, record: TaskRecord, store: SubmissionStore, root: str, *, with_vector: bool) -> bytes:
-        """Return the task object as JSON, made once for all streams. Call it in a request with this root path."""
+        """Return the task object as JSON, made once for all streams of clients with this root path."""
         text = self._texts.get((root, with_vector)) if record is self.record else None
         if text is None:
-            (view,) = task_views([record], store, with_vectors=with_vector)
+            (view,) = task_views([record], store, with_vectors=with_vector, root=root)
             text = encode(view)
             if record is self.record:
                 self._texts[root, with_vector] = text

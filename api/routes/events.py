@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from http import HTTPStatus
 
-from flask import Blueprint, Response
+from flask import Blueprint, Response, request
 
 from api.components import components
 from api.events.batch_subject import BatchEvents, BatchItems, BatchSubject, batch_event_id
@@ -14,7 +14,6 @@ from api.events.streams import EventStream, closed_on_error
 from api.events.task_subject import TaskEvents, TaskSubject, task_event_id
 from api.forms.event_query import is_last_event, read_event_filter, read_with_vectors
 from api.views.responses import streamed_response
-from api.views.urls import prefixed
 from inference.errors import TaskNotFound
 
 blueprint = Blueprint("events", __name__)
@@ -33,7 +32,7 @@ def task_events(task_id: str) -> Response:
             raise TaskNotFound(f"there is no task {task_id}, or it ended too long ago", task_id=task_id)
         if record.status.is_terminal and is_last_event(task_event_id(record.status, record.attempts)):
             return _nothing_more(stream)
-        return _events(stream, TaskEvents(subject, store, prefixed(""), with_vector=with_vector))
+        return _events(stream, TaskEvents(subject, store, request.root_path, with_vector=with_vector))
 
 
 @blueprint.get("/batches/<batch_id>/events")
@@ -57,8 +56,8 @@ def events() -> Response:
     store, hub = components().services.store, components().events
     stream, subject = hub.open(lambda: ListSubject(wanted, store), ListSubject.key_of(wanted))
     with closed_on_error(stream):
-        subject.page(prefixed(""))  # an error is a problem, not an empty stream
-        return _events(stream, ListEvents(subject, prefixed("")))
+        subject.page(request.root_path)  # an error is a problem, not an empty stream
+        return _events(stream, ListEvents(subject, request.root_path))
 
 
 def _events(stream: EventStream, source: EventSource) -> Response:

@@ -45,6 +45,7 @@ def index() -> Response:
                     "DELETE /tasks/{task_id}": "cancel a task",
                     "GET /tasks/{task_id}/image": "the image of a task, while it is kept",
                     "POST /tasks/{task_id}/replay": "run a task that has ended again, as a new task",
+                    "GET /tasks/{task_id}/events, /batches/{batch_id}/events, /events": "what happens, as server-sent events",
                     "GET /dead-letters?limit=N": "tasks that were given up, and results that a sink refused",
                     "POST /dead-letters/{task_id}/replay": "deliver such a result again, or run the image again",
                     "POST /inference_service_controller": "change a model, the served model or the ensemble mode",

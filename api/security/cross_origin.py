@@ -23,7 +23,7 @@ Environ = dict[str, Any]
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _ALLOWED_METHODS = "GET, HEAD, POST, DELETE, OPTIONS"
 #: `*` means all other headers except Authorization, in browsers that support it.
-_ALLOWED_HEADERS = "Authorization, Content-Type, Idempotency-Key, Prefer, X-Request-ID, *"
+_ALLOWED_HEADERS = "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Prefer, X-Request-ID, *"
 _EXPOSED_HEADERS = (
     "Array-Dtype, Array-Shape, Batch-Id, Content-Disposition, Idempotent-Replayed, Link, Location, Preference-Applied, "
     "Retry-After, Server-Timing, Task-Id, X-Request-ID"

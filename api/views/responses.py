@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import orjson
-from flask import Response, request, stream_with_context
+from flask import Response, request
 
 from api.events.streams import EventStream
 
@@ -22,7 +22,7 @@ def json_response(
 
 def streamed_response(stream: EventStream, parts: Iterator[bytes], media_type: str, status: int = 200) -> Response:
     """Respond with the parts as they come; `stream` is closed at the end, and when the client disconnects."""
-    response = Response(stream_with_context(parts), status, {"X-Accel-Buffering": "no"}, mimetype=media_type)
+    response = Response(parts, status, {"X-Accel-Buffering": "no"}, mimetype=media_type)
     response.call_on_close(stream.close)
     stream.watch(request.environ.get("gunicorn.socket"))
     return response

@@ -32,12 +32,15 @@ def task_view(record: TaskRecord, store: SubmissionStore | None) -> dict[str, An
     return task_views([record], store, with_vectors=True)[0]
 
 
-def task_views(records: Sequence[TaskRecord], store: SubmissionStore | None, *, with_vectors: bool) -> list[dict[str, Any]]:
+def task_views(
+    records: Sequence[TaskRecord], store: SubmissionStore | None, *, with_vectors: bool, root: str | None = None
+) -> list[dict[str, Any]]:
     """Task objects; one call to the store reads the queue positions of all waiting tasks.
 
     Args:
         store: None if the store is not available: then the tasks have no positions.
         with_vectors: whether results have the member `prediction`, except those of requests that did not want it.
+        root: the prefix of the paths, as in `api.views.urls.prefixed`.
     """
     waiting: dict[str, list[str]] = {}
     for record in records:
@@ -45,12 +48,12 @@ def task_views(records: Sequence[TaskRecord], store: SubmissionStore | None, *, 
             waiting.setdefault(record.queue, []).append(record.task_id)
     places = store.get_places(waiting) if waiting and store is not None else {}
     return [
-        _task_view(record, places.get(record.task_id), with_vector=with_vectors and record.item.has_prediction)
+        _task_view(record, places.get(record.task_id), with_vector=with_vectors and record.item.has_prediction, root=root)
         for record in records
     ]
 
 
-def _task_view(record: TaskRecord, place: QueuePlace | None, *, with_vector: bool) -> dict[str, Any]:
+def _task_view(record: TaskRecord, place: QueuePlace | None, *, with_vector: bool, root: str | None) -> dict[str, Any]:
     outcome = record.outcome
     error = InferenceError.from_dict(outcome.error) if outcome and outcome.error else None
     return {
@@ -73,7 +76,7 @@ def _task_view(record: TaskRecord, place: QueuePlace | None, *, with_vector: boo
         "timings": timings_view(record.store_ms, outcome, record.finished_at_ms),
         **({} if record.is_image_stored else {"image_stored": False}),
         "batch_size": outcome.batch_size if outcome else None,
-        "urls": dict.fromkeys(("self", "cancel"), task_url(record.task_id)),
+        "urls": dict.fromkeys(("self", "cancel"), task_url(record.task_id, root)),
     }
 
 

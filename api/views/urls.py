@@ -10,15 +10,19 @@ from flask import request
 _PATH_CHARACTERS = "/!$&'()*+,;=:@"
 
 
-def prefixed(path: str) -> str:
-    """`path` as the client of the current request reaches it."""
-    root = request.root_path
+def prefixed(path: str, root: str | None = None) -> str:
+    """`path` as a client reaches it.
+
+    Args:
+        root: the client's prefix, not quoted; None: that of the current request.
+    """
+    root = request.root_path if root is None else root
     return f"{quote(root, safe=_PATH_CHARACTERS)}{path}" if root else path
 
 
-def task_url(task_id: str) -> str:
-    """The path of a task."""
-    return prefixed(f"/tasks/{quote(task_id, safe='')}")
+def task_url(task_id: str, root: str | None = None) -> str:
+    """The path of a task; `root` as in `prefixed`."""
+    return prefixed(f"/tasks/{quote(task_id, safe='')}", root)
 
 
 def batch_url(batch_id: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import redis
 from redis.client import PubSub
 
+_CONFIRMATION_TIMEOUT_S = 5.0
 #: Number of ids after which a reading ends, although more have come.
 _MOST_IDS = 10_000
 
@@ -25,7 +26,8 @@ class TaskChanges:
         """Subscribe; changes that happen from then on are read. Raises redis.RedisError, OSError, as each reading does."""
         with self._redis.pubsub() as pubsub:  # type: ignore[no-untyped-call]
             pubsub.subscribe(self.channel)
-            pubsub.get_message(timeout=5.0)  # the confirmation: a record that is read before it may change unseen
+            if pubsub.get_message(timeout=_CONFIRMATION_TIMEOUT_S) is None:  # a record that is read before may change unseen
+                raise redis.TimeoutError("the subscription was not confirmed")
             yield ChangeSubscription(pubsub)
 
 

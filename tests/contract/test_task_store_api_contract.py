@@ -19,12 +19,12 @@ from store_worlds import (
     running,
     status,
 )
-from support.samples import QUEUE, a_request, an_item
+from support.samples import MODEL, QUEUE, a_request, an_item
 from support.task_pages import ids_of_request
 
 from inference.domain import TaskStatus
 from inference.errors import IdempotencyConflict, Overloaded, TaskAlreadyFinished, TaskNotFound
-from inference.task_store import Accepted, Enqueue, KnownKey, LeaseState, TaskFilter, TaskStore
+from inference.task_store import Accepted, Enqueue, KnownKey, LeaseState, TaskFilter, TaskState, TaskStore
 
 
 class TestAccept:
@@ -312,3 +312,19 @@ class TestCancel:
         assert world.outbox("jsonl") == []
         world.let_pass(RESULT_TTL_S + 1)
         assert world.store.get_many([task_id]) == [None]
+
+
+class TestStates:
+    def test_each_task_has_its_state_and_others_have_none(self, world: StoreWorld) -> None:
+        waiting, run = accept(world.store, request_id="photo-17"), running(world.store, "w")
+        states = world.store.get_states([run, "nobody", waiting])
+        assert states == [
+            TaskState(TaskStatus.RUNNING, 1, f"request-{run}", MODEL.name),
+            None,
+            TaskState(TaskStatus.QUEUED, 0, "photo-17", MODEL.name),
+        ]
+        assert world.store.get_states([]) == []
+
+    def test_many_at_once(self, store: TaskStore) -> None:
+        task_ids = [accept(store) for _ in range(20)] * 400
+        assert len(store.get_states(task_ids)) == 8000

@@ -81,6 +81,24 @@ def _validator(operation_id: str, status: int, media_type: str) -> Draft202012Va
 
 
 @cache
+def _item_validator(path: str, media_type: str) -> Draft202012Validator:
+    operation = operation_of("GET", path)
+    assert operation is not None, path
+    return Draft202012Validator(
+        {
+            "allOf": [operation["responses"]["200"]["content"][media_type]["x-item-schema"]],
+            "components": _closed_components(),
+        }
+    )
+
+
+def check_item(path: str, media_type: str, item: Any) -> None:
+    """The item of a streamed answer to GET, a line or the data of an event, is one that the document describes."""
+    errors = _errors(_item_validator(path, media_type), item)
+    assert not errors, f"an item of {path} does not fit its schema: {errors}"
+
+
+@cache
 def _problem_validator() -> Draft202012Validator:
     return Draft202012Validator({"$ref": "#/components/schemas/Problem", "components": _closed_components()})
 

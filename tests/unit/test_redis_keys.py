@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from support.redis_keys import LUA, ROOT, KeyFamily, documented, in_header, in_python, in_script
 
-#: a Pub/Sub channel, and no key
-CHANNELS = {"replies"}
+#: Pub/Sub channels, and no keys
+CHANNELS = {"replies", "changes"}
 SCRIPTS = sorted(LUA.glob("[!_]*.lua"))
 
 

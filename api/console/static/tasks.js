@@ -33,9 +33,9 @@ function useTasks(filters) {
     }
   };
   useEffect(() => setList({ tasks: null, next: null }), [key]);
-  const { model, request_id: requestId } = filters;
+  const { status, model, request_id: requestId } = filters;
   const state = useLive(key, {
-    events: filters.cursor ? null : withQuery("events", { model, request_id: requestId }),
+    events: filters.cursor ? null : withQuery("events", { status, model, request_id: requestId }),
     begin: read,
     onEvent: (_, { tasks: changed, omitted }) =>
       omitted ? read().catch(() => {}) : setList((list) => ({ ...list, tasks: merge(list.tasks || [], changed, filters) })),

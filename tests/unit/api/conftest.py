@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ import pytest
 import redis
 from api_rig import LISTS, FakeWorker, MakeApp, services_of
 from command_workers import Workers
+from event_reading import Events, Watch
 from flask import Flask
 from flask.testing import FlaskClient
 from support.contract import CheckedClient
+from support.waiting import until
 
 from api import create_app
 from api.components import components_of
@@ -49,6 +52,7 @@ def make_app(repository: Path, redis_url: str, redis_client: redis.Redis, key_pr
         replies = components_of(app).replies
         if replies._thread is not None:
             replies._thread.join(10)
+        until(lambda app=app: components_of(app).events._thread is None, "the end of the reader of events")
         services_of(app).redis.close()
 
 
@@ -74,6 +78,21 @@ def idle_worker(app: Flask, redis_client: redis.Redis) -> Iterator[FakeWorker]:
 def worker(idle_worker: FakeWorker) -> FakeWorker:
     """A worker that answers what comes."""
     return idle_worker.start()
+
+
+@pytest.fixture(autouse=True)
+def _quick_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the reader of event streams look more often, and so end sooner."""
+    monkeypatch.setattr("api.events.hub._READ_TIMEOUT_S", 0.05)
+    monkeypatch.setattr("api.events.hub.INTERVAL_S", 0.05)
+    monkeypatch.setattr("api.events.hub._CHECK_INTERVAL_S", 0.2)
+
+
+@pytest.fixture
+def watch(client: FlaskClient) -> Iterator[Watch]:
+    """Opens event streams, and closes them at the end."""
+    with contextlib.ExitStack() as stack:
+        yield lambda path, headers=None: stack.enter_context(contextlib.closing(Events(client, path, headers)))
 
 
 @pytest.fixture
