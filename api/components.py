@@ -17,13 +17,17 @@ from api.acceptance.webhooks import WebhookPolicy
 from api.commands import Commands
 from api.events.hub import EventHub
 from api.server.stopping import SharedFlag
+from api.views.problems import public_text
 from inference.container import Services
 from inference.lifecycle.replies import ReplyRouter
 from inference.lifecycle.task_changes import TaskChanges
 from inference.lifecycle.task_ids import TaskIds
 from inference.lifecycle.task_images import TaskImages
+from inference.runtime.ttl_cache import TtlCache
+from inference.status.collect import Status, status_of
 
 _EXTENSION = "inference"
+_STATUS_AGE_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ class Components:
     client_uploads: ClientUploads
     commands: Commands
     events: EventHub
+    #: reads the state for operators, at most once a second: pages that are open ask often
+    status: TtlCache[Status]
 
 
 def components() -> Components:
@@ -80,6 +86,7 @@ def build_components(services: Services, stopping: SharedFlag, max_event_streams
             load_timeout_s=services.settings.worker.load_timeout_s,
         ),
         events=EventHub(services.store, changes, stopping, max_event_streams),
+        status=TtlCache(lambda: status_of(services, describe=public_text), max_age_s=_STATUS_AGE_S),
     )
 
 

@@ -14,6 +14,7 @@ from pydantic.json_schema import GenerateJsonSchema
 
 from api.openapi.answer_schemas import ANSWER_SCHEMAS, Problem
 from api.openapi.callbacks import CALLBACK_SCHEMAS, task_callbacks
+from api.openapi.dead_letter_operations import DEAD_LETTER_SCHEMAS
 from api.openapi.event_schemas import EVENT_SCHEMAS
 from api.openapi.operation import JSON, JSON_LINES, PROBLEM_JSON, Answer, Content, Operation
 from api.openapi.operations import OPERATIONS
@@ -38,6 +39,7 @@ _TAGS = {
     "commands": "change models while the service runs",
     "service": "what it serves, and whether it is ready",
     "v2": "the Open Inference Protocol, for clients of Triton and KServe",
+    "console": "the page for browsers",
     "documentation": "this description",
 }
 _BYTES = {"type": "string", "format": "binary"}
@@ -82,11 +84,16 @@ def openapi_document() -> bytes:
 
 
 def _schemas() -> dict[str, Schema]:
+    answers = (
+        *ANSWER_SCHEMAS,
+        *CALLBACK_SCHEMAS,
+        *DEAD_LETTER_SCHEMAS,
+        *EVENT_SCHEMAS,
+        *UPLOAD_SCHEMAS,
+        *V2_ANSWER_SCHEMAS,
+    )
     adapters: list[tuple[str, Any, TypeAdapter[Any]]] = [
-        *(
-            (schema.__name__, "serialization", TypeAdapter(schema))
-            for schema in (*ANSWER_SCHEMAS, *CALLBACK_SCHEMAS, *EVENT_SCHEMAS, *UPLOAD_SCHEMAS, *V2_ANSWER_SCHEMAS)
-        ),
+        *((schema.__name__, "serialization", TypeAdapter(schema)) for schema in answers),
         *((schema.__name__, "validation", TypeAdapter(schema)) for schema in (*REQUEST_SCHEMAS, *V2_REQUEST_SCHEMAS)),
     ]
     _, described = TypeAdapter.json_schemas(adapters, ref_template="#/components/schemas/{model}", schema_generator=_JsonSchema)

@@ -19,6 +19,8 @@ from api.openapi.answer_schemas import (
     Task,
     TaskPage,
 )
+from api.openapi.console_operations import CONSOLE_OPERATIONS
+from api.openapi.dead_letter_operations import DEAD_LETTER_OPERATIONS
 from api.openapi.event_operations import EVENT_OPERATIONS
 from api.openapi.event_schemas import BatchProgress, IndexedBatchItem
 from api.openapi.operation import (
@@ -301,7 +303,10 @@ OPERATIONS: tuple[Operation, ...] = (
         "/",
         "service",
         "Describe the service, its models and its paths",
-        answers=(Answer(200, "The description.", (Overview,)),),
+        answers=(
+            Answer(200, "The description.", (Overview,)),
+            Answer(303, "For a request that would rather have HTML: the console.", media_type="text/html", headers=("Location",)),
+        ),
     ),
     Operation(
         "list_models",
@@ -371,6 +376,8 @@ OPERATIONS: tuple[Operation, ...] = (
         answers=(Answer(200, "The file.", media_type="text/*"),),
         own_problems=OF_PATHS,
     ),
+    *DEAD_LETTER_OPERATIONS,
+    *CONSOLE_OPERATIONS,
     # ROHE's clients know these paths
     replace(_PREDICT, operation_id="predict_at_old_path", path="/inference_service"),
     replace(_DESCRIBE, operation_id="describe_at_old_path", path="/inference_service"),

@@ -56,6 +56,12 @@ def log_detail(error: InferenceError) -> None:
         logger.warning("%s", error.detail)
 
 
+def public_text(error: InferenceError) -> str:
+    """The text of an error for clients; the details that they may not see are logged."""
+    log_detail(error)
+    return error.public
+
+
 def _headers(error: InferenceError) -> dict[str, str]:
     headers = {}
     if error.retry_after_s is not None:

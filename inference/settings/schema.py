@@ -23,6 +23,7 @@ from inference.settings.image_sections import BucketName, ImageUrlSettings, Mini
 from inference.settings.installation import default_data_dir, default_model
 from inference.settings.redis_address import REDIS_SCHEMES, RedisAddress
 from inference.settings.sink_sections import JsonlSinkSettings, KafkaSettings, MongodbSettings, OutboxSettings, RelaySettings
+from inference.settings.ui_section import UiSettings
 from inference.settings.value_checks import Count, Few, FieldChecks, Seconds, Section, log_level
 from inference.settings.webhook_section import WebhookSettings
 
@@ -267,6 +268,7 @@ class Settings(FieldChecks, BaseSettings):
     sample_image: Path | None = None
 
     api: ApiSettings = ApiSettings()
+    ui: UiSettings = UiSettings()
     broker: BrokerSettings = BrokerSettings()
     task_store: TaskStoreSettings = TaskStoreSettings()
     uploads: UploadSettings = UploadSettings()
