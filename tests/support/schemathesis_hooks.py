@@ -26,7 +26,7 @@ def _array() -> bytes:
 _IMAGES = st.sampled_from([_picture("PNG"), _picture("JPEG"), _picture("WEBP"), _array()])
 
 #: Options of images with names or formats of their own.
-_NAMES = {"model", "sinks", "shape", "dtype", "metadata"}
+_NAMES = {"model", "sinks", "shape", "dtype", "metadata", "webhook"}
 
 #: Names in paths of the Open Inference Protocol.
 _SERVED = {"name": "digits", "version": "1"}
