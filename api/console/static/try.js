@@ -186,7 +186,7 @@ export default function Try({ query }) {
   return html`
     <${Heading} title="Try" />
     <${Announcement} text=${announcementOf(task, problem, isBusy)} />
-    <div class="columns">
+    <div class="columns try">
       <div>
         <${ModelPicker} models=${models} model=${chosen} onModel=${changeModel} />
         <${Drop} onFiles=${classifyFiles} file=${files.length === 1 ? files[0] : null} isBusy=${Boolean(isBusy)} />
