@@ -13,6 +13,8 @@ COVER = COVERAGE_CORE=$$($(BIN)/python -c 'import sys; print("sysmon" if sys.ver
 # The command for a model of yours: make run MODEL=flowers.keras
 SERVE = $(if $(MODEL),serve "$(MODEL)" $(if $(LABELS),--labels "$(LABELS)"))
 PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check
+# Environments of clients that do not resolve with the service
+V2_CLIENTS = $(patsubst tests/clients/%.txt,build/v2-clients/%/.installed,$(wildcard tests/clients/*.txt))
 
 .DEFAULT_GOAL := help
 .PHONY: help run flower test test-fast lint format openapi wheel client-wheel services services-stop services-status bench bench-peers overload clean
@@ -27,7 +29,7 @@ flower: $(VENV)/.installed ## watch the service's tasks on http://127.0.0.1:5555
 	@INFERENCE_CONFIG=$(CONFIG) exec $(BIN)/celery -A tasks flower $(ARGS)
 
 # Tests that start processes run one at a time, since they kill, fill up and time these processes; the others share the cores.
-test: $(VENV)/.installed-dev ## install what is missing, start the real servers, and run every test (ARGS="tests/e2e -k batch" for some)
+test: $(VENV)/.installed-dev $(V2_CLIENTS) ## install what is missing, start the real servers, and run every test (ARGS="tests/e2e -k batch" for some)
 ifeq ($(ARGS),)
 	$(COVER) -m 'not process and not services' -n 2
 	$(COVER) --cov-append -m 'process or services'
@@ -94,4 +96,10 @@ $(VENV)/.installed: $(VENV)/bin/python requirements.txt requirements-base.txt co
 
 $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
 	$(PIP_INSTALL) -r requirements-dev.txt
+	@touch $@
+
+build/v2-clients/%/.installed: tests/clients/%.txt $(VENV)/bin/python
+	rm -rf $(@D)
+	$(BIN)/python -m venv $(@D)
+	$(@D)/bin/python -m pip install --disable-pip-version-check --quiet --no-deps --no-compile -r $<
 	@touch $@

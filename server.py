@@ -23,6 +23,7 @@ if __name__ == "__main__" and "api" in sys.argv[1:] and "serve" not in sys.argv[
 
 import argparse
 import os
+import warnings
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -193,7 +194,10 @@ def _run_relay(options: argparse.Namespace) -> int:
 def _run_celery(options: argparse.Namespace) -> int:
     """Run Celery with this service's application, from any working directory."""
     from celery.__main__ import main as celery_main
+    from celery.exceptions import SecurityWarning
 
+    # Celery warns of pickle under root; this service's messages are JSON.
+    warnings.filterwarnings("ignore", category=SecurityWarning)
     if (config := _config(options)) is not None:
         os.environ[CONFIG_VARIABLE] = str(config)
     # Celery puts the working directory first on the module search path, unless it is there: a `tasks.py` in it is the user's own.

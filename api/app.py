@@ -6,19 +6,24 @@ from flask import Flask, Request
 from werkzeug.utils import cached_property
 
 from api.components import build_components, install_components
+from api.console import routes as console_routes
+from api.console.files import console_files
 from api.forms.parser import OTHER_PARTS, FormParser, boundary_in
 from api.forms.path_ids import register_id_check
 from api.openapi.document import openapi_document
 from api.routes import batches as batch_routes
 from api.routes import commands as command_routes
+from api.routes import dead_letters as dead_letter_routes
 from api.routes import documentation, health
 from api.routes import events as event_routes
 from api.routes import inference as inference_routes
 from api.routes import status as status_routes
 from api.routes import tasks as task_routes
+from api.routes import uploads as upload_routes
 from api.security.middleware import WebSecurity
 from api.security.proxies import TrustedProxies
 from api.server.stopping import SharedFlag
+from api.v2 import routes as v2_routes
 from api.views.problems import register_error_handlers
 from inference.container import Services
 from inference.settings import Settings
@@ -58,11 +63,17 @@ def create_app(settings: Settings, stopping: SharedFlag | None = None, max_event
     app.register_blueprint(batch_routes.blueprint)
     app.register_blueprint(task_routes.blueprint)
     app.register_blueprint(event_routes.blueprint)
+    app.register_blueprint(upload_routes.blueprint)
+    app.register_blueprint(dead_letter_routes.blueprint)
     app.register_blueprint(status_routes.blueprint)
     app.register_blueprint(health.blueprint)
+    app.register_blueprint(v2_routes.blueprint)
     if settings.api.docs:
         openapi_document()  # built before the first request
         app.register_blueprint(documentation.blueprint)
+    if settings.ui.enabled:
+        console_files()  # read and compressed before the first request
+        app.register_blueprint(console_routes.blueprint)
     register_id_check(app)
     register_error_handlers(app)
     app.wsgi_app = WebSecurity(app.wsgi_app, settings.api)  # type: ignore[method-assign]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
-from api.forms.command import ChangeEnsembleMode, Command, LoadNewModel, LoadNewWeights
+from api.forms.command import ChangeEnsembleMode, Command, LoadNewModel, LoadNewWeights, ReloadModel
 from inference.domain import ModelRef
 from inference.errors import InferenceError, InvalidModel, ModelNotFound, ServiceUnavailable, SinkNotConfigured
 from inference.models.files import ModelFiles
@@ -65,6 +65,8 @@ class Commands:
                 answer: _Answer = {"workers": []}
             case LoadNewModel():
                 answer = self._load_new_model(command.model_id)
+            case ReloadModel():
+                answer = self._reload_model(command.model)
             case LoadNewWeights():
                 answer = self._load_new_weights(command)
         snapshot = self._snapshot_after(command)
@@ -104,6 +106,13 @@ class Commands:
         _repeat_until_answered(lambda: self._desired.serve(spec.name))
         self._wait_until_in_effect()
         return _answer({worker: LoadReport(worker, _reference(model)) for worker, model in loaded.items()})
+
+    def _reload_model(self, name: str) -> _Answer:
+        spec = self._spec(name)
+        if spec.name in self._configuration.now().state.models:  # back to its configured files
+            return self._change(Proposal(uuid.uuid4().hex, spec.name, files=None))
+        self._require_workers(spec.name)
+        return {"workers": []}
 
     def _load_new_weights(self, command: LoadNewWeights) -> _Answer:
         spec = self._spec(command.model)
@@ -226,7 +235,7 @@ def _with_change(state: DesiredState, command: Command) -> DesiredState:
             return replace(state, ensemble=command.ensemble_mode)
         case LoadNewModel():
             return replace(state, served=command.model_id)
-        case LoadNewWeights():
+        case LoadNewWeights() | ReloadModel():
             return state
 
 

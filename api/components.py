@@ -8,19 +8,26 @@ from flask import Flask, current_app
 
 from api.acceptance.admission import Admission
 from api.acceptance.batch_submission import BatchSubmissions
+from api.acceptance.client_uploads import ClientUploads
 from api.acceptance.dependencies import AcceptanceParts
+from api.acceptance.named_images import NamedImages
 from api.acceptance.submission import Submissions
 from api.acceptance.uploads import Uploads
+from api.acceptance.webhooks import WebhookPolicy
 from api.commands import Commands
 from api.events.hub import EventHub
 from api.server.stopping import SharedFlag
+from api.views.problems import public_text
 from inference.container import Services
 from inference.lifecycle.replies import ReplyRouter
 from inference.lifecycle.task_changes import TaskChanges
 from inference.lifecycle.task_ids import TaskIds
 from inference.lifecycle.task_images import TaskImages
+from inference.runtime.ttl_cache import TtlCache
+from inference.status.collect import Status, status_of
 
 _EXTENSION = "inference"
+_STATUS_AGE_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -34,8 +41,11 @@ class Components:
     images: TaskImages
     submissions: Submissions
     batch_submissions: BatchSubmissions
+    client_uploads: ClientUploads
     commands: Commands
     events: EventHub
+    #: reads the state for operators, at most once a second: pages that are open ask often
+    status: TtlCache[Status]
 
 
 def components() -> Components:
@@ -65,6 +75,9 @@ def build_components(services: Services, stopping: SharedFlag, max_event_streams
         images=TaskImages(services.store, services.objects),
         submissions=Submissions(parts),
         batch_submissions=BatchSubmissions(parts),
+        client_uploads=ClientUploads(
+            services.objects, services.store, services.settings.uploads, check_free_space=services.free_space.check
+        ),
         commands=Commands(
             services.effective,
             services.desired,
@@ -73,16 +86,18 @@ def build_components(services: Services, stopping: SharedFlag, max_event_streams
             load_timeout_s=services.settings.worker.load_timeout_s,
         ),
         events=EventHub(services.store, changes, stopping, max_event_streams),
+        status=TtlCache(lambda: status_of(services, describe=public_text), max_age_s=_STATUS_AGE_S),
     )
 
 
 def _acceptance_parts(services: Services) -> AcceptanceParts:
     settings = services.settings
+    uploads = Uploads(services.objects, settings.uploads)
     return AcceptanceParts(
         store=services.store,
         broker=services.broker,
-        objects=services.objects,
-        uploads=Uploads(services.objects, settings.uploads),
+        uploads=uploads,
+        named_images=NamedImages(services.objects, uploads, settings),
         ids=TaskIds(services.store, max_age_s=settings.uploads.orphan_after_s / 2),
         configuration=services.effective,
         replies=ReplyRouter(services.redis, services.store, settings.task_store.key_prefix),
@@ -94,5 +109,6 @@ def _acceptance_parts(services: Services) -> AcceptanceParts:
             worker_settings=settings.worker,
             check_free_space=services.free_space.check,
         ),
+        webhooks=WebhookPolicy(settings.webhooks, lambda: services.webhook_guard, services.store.count_webhooks),
         settings=settings,
     )

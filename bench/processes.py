@@ -21,7 +21,7 @@ _MARK = "ROHE_BENCH_RUN"
 _END_TIMEOUT_S = 40.0
 #: Part of the command line by role of a process; the first match counts.
 _ROLES = {
-    "predictor": "predictor_process",
+    "predictor": "predictor.process",
     "relay": "server.py relay",
     "api": "server.py api",
     "worker": "celery",

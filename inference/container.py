@@ -18,7 +18,9 @@ from inference.rollout.runtime_config import RuntimeConfig
 from inference.rollout.worker_registry import WorkerPresence
 from inference.runtime.free_space import FreeSpace, free_space_of
 from inference.runtime.redis import broker_url, connect, task_store_url
+from inference.runtime.url_guard import UrlGuard
 from inference.settings import Settings
+from inference.sinks.webhook import webhook_guard
 from inference.storage import open_object_store
 from inference.storage.protocol import ObjectStore
 from inference.task_store import TaskStore
@@ -86,6 +88,11 @@ class Services:
     @cached_property
     def free_space(self) -> FreeSpace:
         return free_space_of(self.settings, self.redis)
+
+    @cached_property
+    def webhook_guard(self) -> UrlGuard:
+        """Requests to the receivers of webhooks. Raises ConfigurationError."""
+        return webhook_guard(self.settings.webhooks)
 
     @cached_property
     def desired(self) -> RolloutStore:

@@ -20,6 +20,7 @@ import orjson
 from numpy.typing import NDArray
 
 from inference.errors import InferenceError, shown
+from inference.webhook import Webhook, WebhookDelivery
 
 #: Name of the Celery task that every queue message calls.
 PREDICT_TASK = "tasks.predict"
@@ -188,6 +189,7 @@ class TaskSubmission:
     batch_id: str = ""
     #: id of the task whose image it runs again; empty for a new image
     replay_of: str = ""
+    webhook: Webhook | None = None
 
 
 @dataclass(frozen=True)
@@ -363,6 +365,9 @@ class TaskRecord:
     refusals: Mapping[str, str] = field(default_factory=dict)
     #: False until the object store has its image
     is_image_stored: bool = True
+    webhook: Webhook | None = None
+    #: None until the task has ended with one of the webhook's events
+    webhook_delivery: WebhookDelivery | None = None
 
     @staticmethod
     def of_request(request: TaskSubmission) -> TaskRecord:
@@ -382,6 +387,7 @@ class TaskRecord:
             batch_id=request.batch_id,
             replay_of=request.replay_of,
             sinks=request.sinks,
+            webhook=request.webhook,
         )
 
     @property

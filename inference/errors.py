@@ -166,6 +166,11 @@ class InferenceError(Exception):
             data["workers"] = _bounded_workers(self.workers)
         return data
 
+    def to_problem(self) -> dict[str, Any]:
+        """Return `to_dict` with the members `type`, `title` and `status` of RFC 9457."""
+        kind = {"type": f"urn:problem-type:inference:{self.code}", "title": self.title, "status": self.status}
+        return kind | self.to_dict()
+
     @staticmethod
     def from_dict(data: dict[str, Any]) -> InferenceError:
         """Rebuild an error from `to_dict`; an unknown code becomes a plain `InferenceError`."""

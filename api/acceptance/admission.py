@@ -175,7 +175,10 @@ class Admission:
 
         A worker measures its speed at its warm-up. That has the weight of `_WARM_S` seconds of work until some batches of this
         version have ended. It also counts while no task is open: then the tasks that ended show the demand, not the capacity.
+        While workers change the model, the rate is that of the version that runs, times what the workers expect of the next one.
         """
+        if load.change is not None and load.model is not None:
+            model = load.model
         is_measured = load.model == model
         ended, busy_s, batches = (load.ended, load.busy_s, load.batches) if is_measured else (0.0, 0.0, 0.0)
         warm_s = max(0.0, 1 - batches / _ENOUGH_BATCHES) * _WARM_S
@@ -185,6 +188,8 @@ class Admission:
         rate_per_s = ended / busy_s if busy_s else 0.0
         if not load.ahead:
             rate_per_s = max(rate_per_s, warm_per_s)
+        if load.change is not None and load.change.model != model:
+            rate_per_s *= load.change.share
         if priority > USUAL_PRIORITY:
             return rate_per_s
         return max(rate_per_s - load.urgent_per_s, _MIN_SHARE_OF_USUAL * rate_per_s)

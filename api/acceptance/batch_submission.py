@@ -11,12 +11,13 @@ from functools import partial
 
 from api.acceptance.batch_items import BatchItems, PreparedItem
 from api.acceptance.dependencies import AcceptanceParts
+from api.acceptance.named_images import takes_too_long
 from api.acceptance.unstored_images import UnstoredImages
 from api.acceptance.uploads import GRACE_S, MAX_STORE_S, Upload, discard_all, wait_for_all
 from api.acceptance.validation import RequestValidator
 from api.forms.batch import BatchForm
 from inference.domain import BatchRequest, TaskSubmission
-from inference.errors import InferenceError, Overloaded, ServiceUnavailable
+from inference.errors import InferenceError, Overloaded
 from inference.lifecycle.enqueue import accept_batch, may_be_accepted, withdraw_batch
 from inference.lifecycle.replies import BatchWaiter
 from inference.rollout.runtime_config import ConfigSnapshot
@@ -44,9 +45,9 @@ class BatchSubmissions:
 
     def __init__(self, parts: AcceptanceParts) -> None:
         self.parts = parts
-        self._items = BatchItems(parts.objects, parts.ids, parts.settings)
         self._unstored = UnstoredImages(parts.store)
-        self._validator = RequestValidator(parts.broker, parts.settings)
+        self._validator = RequestValidator(parts.broker, parts.settings, parts.webhooks)
+        self._items = BatchItems(self._validator, parts.named_images, parts.ids)
 
     def submit(self, form: BatchForm) -> BatchSubmission:
         """Accept the tasks of a batch; the caller closes the waiter.
@@ -58,12 +59,19 @@ class BatchSubmissions:
         if known_id is not None:
             return self._replayed(known_id)
         entries = self._prepare(form, self.parts.configuration.now())
+        if form.is_all_or_none:
+            _raise_first_error(entries)
         prepared = [entry for entry in entries if isinstance(entry, PreparedItem)]
-        rooms = self._admit(prepared)
         batch_id = uuid.uuid4().hex
-        # Uploads by task id. An object that existed before the request is not an upload.
-        sent = [(one.item, one.form) for one in prepared if one.is_upload]
-        uploads = {item.task_id: upload for (item, _), upload in zip(sent, self.parts.uploads.begin_all(sent), strict=True)}
+        uploads = {one.item.task_id: one.stored for one in prepared if one.stored is not None}
+        try:
+            rooms = self._admit(prepared)
+            sent = [(one.item, one.form) for one in prepared if one.stored is None]
+            begun = self.parts.uploads.begin_all(sent)
+        except BaseException:
+            discard_all(uploads.values())
+            raise
+        uploads |= {item.task_id: upload for (item, _), upload in zip(sent, begun, strict=True)}
         self._store_first(uploads.values(), _longest_s(prepared))
         requests = iter(self._requests(prepared, uploads, batch_id))
         batch = BatchRequest(
@@ -105,19 +113,20 @@ class BatchSubmissions:
             self._unstored.keep(submission.uploads)
 
     def _prepare(self, form: BatchForm, snapshot: ConfigSnapshot) -> list[PreparedItem | InferenceError]:
-        check = partial(self._validator.check_with_image, preference=form.preference, snapshot=snapshot)
-        prepare = partial(self._items.prepare, check=check)
-        if not any(item.is_reference for item in form.items):
+        prepare = partial(self._items.prepare, preference=form.preference, snapshot=snapshot)
+        if all(item.image.url is None for item in form.items):
             return [prepare(item) for item in form.items]
         deadlines = (item.options.get("deadline_s") for item in form.items if isinstance(item.options, dict))
         timeout_s = min(MAX_STORE_S, self._validator.longest_deadline_s(deadlines, form.preference))
         try:
-            return self.parts.uploads.transfers.map(prepare, form.items, timeout_s=timeout_s)
+            pool = self.parts.named_images.pool_for(item.image.url for item in form.items)
+            return pool.map(prepare, form.items, timeout_s=timeout_s)
         except TimeoutError as error:
-            raise ServiceUnavailable("the object store takes too long", retry_after_s=5) from error
+            raise takes_too_long() from error
 
     def _admit(self, prepared: Sequence[PreparedItem]) -> dict[str, Room]:
         """Return the room by queue, for queues of which it is known. Raises Overloaded, ServiceUnavailable."""
+        self.parts.webhooks.check_room(one.checked.webhook for one in prepared)
         by_queue = defaultdict(list)
         for one in prepared:
             by_queue[one.queue].append(one)
@@ -136,7 +145,7 @@ class BatchSubmissions:
 
     def _requests(self, prepared: Sequence[PreparedItem], uploads: Mapping[str, Upload], batch_id: str) -> list[TaskSubmission]:
         def request(one: PreparedItem) -> TaskSubmission:
-            upload = uploads.get(one.item.task_id)
+            upload = uploads[one.item.task_id]
             return TaskSubmission(
                 task_id=one.item.task_id,
                 request_id=one.form.request_id_of(one.item.task_id),
@@ -146,10 +155,11 @@ class BatchSubmissions:
                 deadline_s=one.checked.deadline_s,
                 sinks=one.checked.sinks,
                 priority=one.form.priority,
-                image=upload.inline if upload else b"",
+                image=upload.inline,
                 reply_to=self.parts.replies.channel,
-                store_ms=upload.wait(0) if upload and not upload.in_background else 0.0,
+                store_ms=0.0 if upload.in_background else upload.wait(0),
                 batch_id=batch_id,
+                webhook=one.checked.webhook,
             )
 
         return [request(one) for one in prepared]
@@ -205,6 +215,14 @@ class BatchSubmissions:
         waiter.look(records)
         lifetimes_s = ((record.deadline_at_ms - record.created_at_ms) / 1000 for record in records if record is not None)
         return BatchSubmission(batch_id, waiter, max(lifetimes_s, default=0.0), batch=None)
+
+
+def _raise_first_error(entries: Iterable[PreparedItem | InferenceError]) -> None:
+    """Raise the error of the first item that is refused."""
+    for number, entry in enumerate(entries):
+        if isinstance(entry, InferenceError):
+            entry.add_prefix(f"image {number}")
+            raise entry
 
 
 def _longest_s(prepared: Iterable[PreparedItem]) -> float:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from api.acceptance.admission import Admission
+from api.acceptance.named_images import NamedImages
 from api.acceptance.uploads import Uploads
+from api.acceptance.webhooks import WebhookPolicy
 from inference.broker import Broker
 from inference.lifecycle.replies import ReplyRouter
 from inference.lifecycle.task_ids import TaskIds
 from inference.rollout.runtime_config import RuntimeConfig
 from inference.settings import Settings
-from inference.storage.protocol import ObjectStore
 from inference.task_store import SubmissionStore
 
 
@@ -21,10 +22,11 @@ class AcceptanceParts:
 
     store: SubmissionStore
     broker: Broker
-    objects: ObjectStore
     uploads: Uploads
+    named_images: NamedImages
     ids: TaskIds
     configuration: RuntimeConfig
     replies: ReplyRouter
     admission: Admission
+    webhooks: WebhookPolicy
     settings: Settings

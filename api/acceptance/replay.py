@@ -1,4 +1,4 @@
-"""Replay of a task: its image is sent again as a new task, with the options of the first."""
+"""Replay of a task: its image is sent again as a new task, with the options and the webhook of the first."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 
 from api.forms.predict import PredictForm
 from api.forms.preference import Preference
+from api.forms.webhook import WebhookChoice
 from inference.domain import ImageFormat, TaskRecord
 from inference.errors import ImageGone, ImageNotFound, TaskNotFinished
 from inference.lifecycle.task_images import TaskImages
@@ -32,6 +33,7 @@ def read_replay(record: TaskRecord, images: TaskImages, *, possible_sinks: tuple
     return PredictForm(
         image=image,
         content_type=None,
+        url=None,
         request_id=record.request_id,
         model=record.model.name,
         shape=header.shape if header and is_raw else None,
@@ -44,4 +46,5 @@ def read_replay(record: TaskRecord, images: TaskImages, *, possible_sinks: tuple
         idempotency_key=idempotency_key,
         fingerprint=hashlib.sha256(f"replay {record.task_id}".encode()).hexdigest() if idempotency_key else "",
         replay_of=record.task_id,
+        webhook=WebhookChoice(record.webhook.url, record.webhook.events) if record.webhook else WebhookChoice(url=""),
     )

@@ -10,7 +10,7 @@ from functools import partial
 from api.acceptance.dependencies import AcceptanceParts
 from api.acceptance.unstored_images import UnstoredImages
 from api.acceptance.uploads import GRACE_S, MAX_STORE_S, Upload
-from api.acceptance.validation import RequestValidator
+from api.acceptance.validation import RequestValidator, ValidatedRequest
 from api.forms.predict import PredictForm
 from inference.domain import ModelRef, Outcome, QueueItem, TaskRecord, TaskSubmission
 from inference.errors import InferenceError, Overloaded
@@ -45,7 +45,7 @@ class Submissions:
     def __init__(self, parts: AcceptanceParts) -> None:
         self.parts = parts
         self._unstored = UnstoredImages(parts.store)
-        self._validator = RequestValidator(parts.broker, parts.settings)
+        self._validator = RequestValidator(parts.broker, parts.settings, parts.webhooks)
 
     def submit(self, form: PredictForm) -> Submission:
         """Accept a task; the caller closes the waiter.
@@ -61,9 +61,8 @@ class Submissions:
         room = self.parts.admission.check(
             queue, model=checked.model, deadline_s=checked.deadline_s, sinks=checked.sinks, priority=form.priority
         )
-        header = self._validator.inspect(form, checked.spec)
-        item = QueueItem(*self.parts.ids.new(), header, form.answer)
-        upload = self.parts.uploads.begin(item, form)
+        self.parts.webhooks.check_room([checked.webhook])
+        item, upload = self._begin(form, checked)
         request = TaskSubmission(
             task_id=item.task_id,
             request_id=form.request_id_of(item.task_id),
@@ -79,8 +78,20 @@ class Submissions:
             idempotency_key=form.idempotency_key,
             fingerprint=form.fingerprint,
             replay_of=form.replay_of,
+            webhook=checked.webhook,
         )
         return self._accept_and_expect(request, upload, room)
+
+    def _begin(self, form: PredictForm, checked: ValidatedRequest) -> tuple[QueueItem, Upload]:
+        """Inspect the image, and begin to store it unless the request only names it. Raises InferenceError."""
+        if form.url is None:
+            header = self._validator.inspect(form, checked.spec)
+            item = QueueItem(*self.parts.ids.new(), header, form.answer)
+            return item, self.parts.uploads.begin(item, form)
+        task_id, key = self.parts.ids.new()
+        inspect = partial(self._validator.inspect, spec=checked.spec)
+        image = self.parts.named_images.take_within(checked.deadline_s, form, key, inspect)
+        return QueueItem(task_id, image.key, image.header, form.answer), image.upload
 
     def _store_first(self, upload: Upload, deadline_s: float) -> float:
         """Wait for an image that is not stored in the background; returns milliseconds, 0 for any other image.

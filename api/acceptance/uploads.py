@@ -144,6 +144,18 @@ class Upload:
             transfer.add_done_callback(lambda _: deletions.begin(delete))
 
 
+class NamedObject(Upload):
+    """Object that a request only names: it stays where it is, whatever becomes of the request."""
+
+    def __init__(self) -> None:
+        self.transfer = None
+        self.in_background = False
+        self._image, self._is_inline, self._store_ms = b"", False, 0.0
+
+    def discard(self) -> None:
+        """Leave the object where it is."""
+
+
 def _delete(objects: ObjectStore, key: str) -> None:
     try:
         objects.delete(key)
@@ -217,6 +229,12 @@ class Uploads:
             discard_all(uploads)
             raise
         return uploads
+
+    def of_stored(self, key: str, *, store_ms: float) -> Upload:
+        """Return the upload of an image that is in the object store already."""
+        transfer: Future[float] = Future()
+        transfer.set_result(round(store_ms, 3))
+        return Upload(self._objects, key, transfer, image=b"", is_inline=False, in_background=False, deletions=self._deletions)
 
     def _reserve_inline(self, forms: Sequence[ImageForm]) -> bool:
         """Return whether every image is small and the task store has room for all; if so, reserve the room.

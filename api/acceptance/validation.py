@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from api.acceptance.webhooks import WebhookPolicy
 from api.forms.options import read_deadline_s
 from api.forms.predict import ImageForm
 from api.forms.preference import Preference
@@ -17,6 +18,7 @@ from inference.imaging import ImageLimits, inspect
 from inference.models.spec import ModelSpec
 from inference.rollout.runtime_config import ConfigSnapshot
 from inference.settings import Settings
+from inference.webhook import Webhook
 
 
 @dataclass
@@ -30,13 +32,15 @@ class ValidatedRequest:
     deadline_s: float
     #: the sinks of the result
     sinks: tuple[str, ...]
+    webhook: Webhook | None
 
 
 class RequestValidator:
     """Checks requests against the settings, the broker and the models."""
 
-    def __init__(self, broker: Broker, settings: Settings) -> None:
+    def __init__(self, broker: Broker, settings: Settings, webhooks: WebhookPolicy) -> None:
         self._broker = broker
+        self._webhooks = webhooks
         self._settings = settings
         self._limits = ImageLimits(settings.limits.max_pixels)
 
@@ -46,14 +50,8 @@ class RequestValidator:
         deadline_s = self._deadline_s(form, preference)
         sinks = snapshot.sinks_for(form.sinks, field="metadata.sinks")
         self._check_priority(form)
-        return ValidatedRequest(spec, snapshot.reference(spec), deadline_s, sinks)
-
-    def check_with_image(
-        self, form: ImageForm, preference: Preference, snapshot: ConfigSnapshot
-    ) -> tuple[ValidatedRequest, ImageHeader]:
-        """Call `check` and `inspect`. Raises InferenceError."""
-        checked = self.check(form, preference, snapshot)
-        return checked, self.inspect(form, checked.spec)
+        webhook = self._webhooks.webhook_for(form.webhook)
+        return ValidatedRequest(spec, snapshot.reference(spec), deadline_s, sinks, webhook)
 
     def inspect(self, form: ImageForm, spec: ModelSpec) -> ImageHeader:
         """Check the image for this model. Raises InferenceError: the model cannot take it.

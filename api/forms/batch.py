@@ -12,11 +12,13 @@ from flask import Request
 
 from api.forms.command import check_predicts
 from api.forms.json_body import read_json
+from api.forms.json_image import EXPECTED_IMAGE, ImageUrl, SentImage, read_json_image
 from api.forms.known_fields import IMAGE, OPTION_NAMES, PREDICT_FIELDS, check_known, check_members
 from api.forms.options import merge_options, options_among
 from api.forms.predict import (
     METADATA_MEMBERS,
     canonical,
+    check_no_metadata,
     media_type_of,
     read_idempotency_key,
 )
@@ -26,20 +28,20 @@ from api.forms.spooling import content_of
 from inference.errors import InvalidMetadata, InvalidRequest, shown
 
 _METADATA = "one JSON object for all images, or a list with one for each"
-_BODY = '{"items": [{"object": "s3://BUCKET/KEY"}, …]}'
+_BODY = f'{{"items": [{{"{IMAGE}": {EXPECTED_IMAGE}}}, …]}}'
 _BODY_MEMBERS = METADATA_MEMBERS | {"items", "command"}
+_ITEM_MEMBERS = METADATA_MEMBERS | {IMAGE, "object"}
 
 
 @dataclass
 class BatchItem:
-    """One item as it was sent; its errors are found later, and do not affect the other items."""
+    """One item as it was sent; its other errors are found later, and do not affect the other items."""
 
     #: the members of its metadata; any JSON value if the metadata is not an object
     options: Any
-    image: bytes = b""
-    content_type: str | None = None
-    #: whether the image is the object that `options` names
-    is_reference: bool = False
+    image: SentImage
+    #: the reason why it has no image
+    error: InvalidRequest | None = None
 
 
 @dataclass(frozen=True)
@@ -51,15 +53,17 @@ class BatchForm:
     idempotency_key: str
     #: digest of images, references and metadata, in order
     fingerprint: str
+    #: whether an image that is refused refuses the whole request
+    is_all_or_none: bool = False
 
 
 def read_batch_form(request: Request, *, max_items: int, max_wait_s: float) -> BatchForm:
     """Read a batch request. Raises InvalidRequest, InvalidMetadata."""
     sent = read_sent_fields(request, json_example=_BODY, max_batch_items=max_items)
-    items, common = _references(sent, max_items) if sent.is_json else _images(sent, max_items)
+    items, common = _json_items(sent, max_items) if sent.is_json else _images(sent, max_items)
     key = read_idempotency_key(request)
     preference = read_preference(request, common.get("mode"), max_wait_s)
-    return BatchForm(items, preference, key, _fingerprint(items) if key else "")
+    return BatchForm(items, preference, key, fingerprint_of(items) if key else "")
 
 
 def _images(sent: SentFields, max_items: int) -> tuple[tuple[BatchItem, ...], dict[str, Any]]:
@@ -86,28 +90,48 @@ def _images(sent: SentFields, max_items: int) -> tuple[tuple[BatchItem, ...], di
         raise InvalidMetadata(f"metadata has {found}, for {len(parts)} images", field="metadata", expected=_METADATA)
     _check_modes(metadata, common, "metadata")
     items = (
-        BatchItem(_merged(common, own), content_of(part.stream), media_type_of(part))
+        BatchItem(_merged(common, own), SentImage(content_of(part.stream), media_type_of(part)))
         for part, own in zip(parts, metadata, strict=True)
     )
     return tuple(items), common
 
 
-def _references(sent: SentFields, max_items: int) -> tuple[tuple[BatchItem, ...], dict[str, Any]]:
+def _json_items(sent: SentFields, max_items: int) -> tuple[tuple[BatchItem, ...], dict[str, Any]]:
     check_members(sent.body, _BODY_MEMBERS, "body")
     check_known(sent.query, {"command", *OPTION_NAMES}, "a query parameter")
     for fields in (sent.body, sent.query):
         check_predicts(fields.get("command"))
-    if "metadata" in sent.body:
-        raise InvalidRequest(
-            "the body has a member metadata: write its members into the body itself", field="metadata", expected=_BODY
-        )
+    check_no_metadata(sent.body, _BODY)
     items = sent.body.get("items")
     if not isinstance(items, list) or not items:
         raise InvalidRequest("the body has no list of items", field="items", expected=_BODY)
     _check_count(len(items), max_items, "items")
     common = merge_options(options_among(sent.body), sent.query)
     _check_modes(items, common, "items")
-    return tuple(BatchItem(_merged(common, own), is_reference=True) for own in items), common
+    return tuple(_json_item(own, common) for own in items), common
+
+
+def _json_item(own: Any, common: dict[str, Any]) -> BatchItem:
+    """Read an item; the text of its image is removed from the body, so that it takes no memory any more."""
+    if not isinstance(own, dict):
+        return BatchItem(own, SentImage())
+    try:
+        image = _item_image(own)
+    except InvalidRequest as error:
+        return BatchItem(_merged(common, own), SentImage(), error.with_traceback(None))
+    return BatchItem(_merged(common, own), image)
+
+
+def _item_image(own: dict[str, Any]) -> SentImage:
+    """Take the image out of an item. Raises InvalidRequest: the item is refused."""
+    has_image, value = IMAGE in own, own.pop(IMAGE, None)
+    check_members(own, _ITEM_MEMBERS, "items")
+    if "metadata" in own:
+        detail = "an item has no member metadata: write the options into the item itself"
+        raise InvalidMetadata(detail, field="metadata", expected=_BODY)
+    if has_image and "object" in own:
+        raise InvalidRequest("the item has an image and an object", field=IMAGE, expected="one of the two")
+    return read_json_image(value) if has_image else SentImage(url=ImageUrl(own.get("object"), "object"))
 
 
 def _check_count(count: int, max_items: int, field: str) -> None:
@@ -133,10 +157,13 @@ def _merged(common: dict[str, Any], own: Any) -> Any:
     return own if not isinstance(own, dict) else common | own if own else common
 
 
-def _fingerprint(items: Iterable[BatchItem]) -> str:
+def fingerprint_of(items: Iterable[BatchItem]) -> str:
+    """Return the digest of the content of a batch: images, references and metadata, in order."""
     digest = hashlib.sha256(b"batch")
     for item in items:
-        digest.update(hashlib.sha256(item.image).digest())
+        digest.update(hashlib.sha256(item.image.content).digest())
+        if item.image.url is not None or item.error is not None:
+            digest.update(orjson.dumps([item.image.url and item.image.url.url, item.error and item.error.detail]))
         options = canonical(item.options) if isinstance(item.options, dict) else orjson.dumps(item.options)
         digest.update(hashlib.sha256(options).digest())
     return digest.hexdigest()

@@ -49,6 +49,13 @@ class LoadNewModel:
 
 
 @dataclass(frozen=True)
+class ReloadModel:
+    """Load the configured files of a model, if it has others; the served model stays."""
+
+    model: str
+
+
+@dataclass(frozen=True)
 class LoadNewWeights:
     """Replace the files of a model."""
 
@@ -60,7 +67,7 @@ class LoadNewWeights:
     local_file: bool
 
 
-Command = ChangeEnsembleMode | LoadNewModel | LoadNewWeights
+Command = ChangeEnsembleMode | LoadNewModel | ReloadModel | LoadNewWeights
 
 
 def read_command(sent: SentFields) -> Command:

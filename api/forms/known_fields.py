@@ -12,7 +12,10 @@ from typing import Any
 from inference.errors import InvalidMetadata, InvalidRequest, shown, shown_name
 
 #: Members of `metadata` that may also be separate form fields or query parameters.
-OPTION_NAMES = ("request_id", "model", "deadline_s", "mode", "priority", "sinks", "shape", "dtype", "top_k", "prediction")
+OPTION_NAMES = (
+    *("request_id", "model", "deadline_s", "mode", "priority", "sinks", "shape", "dtype", "top_k", "prediction"),
+    "webhook",
+)
 PREDICT_FIELDS = frozenset({"command", "metadata", *OPTION_NAMES})
 _WEIGHTS_FIELDS = frozenset({"command", "local_file", "model_id", "model", "weights_url", "architecture_url"})
 #: ROHE's clients send `local_file` with every command.

@@ -9,6 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from api.forms.known_fields import OPTION_NAMES
+from api.forms.webhook import read_webhook
 from inference.array_metadata import parse_dtype, parse_shape
 from inference.broker import HIGHEST_PRIORITY, USUAL_PRIORITY
 from inference.domain import MAX_TOP_K, AnswerOptions
@@ -189,4 +190,5 @@ _READERS: Mapping[str, Callable[[Any], Any]] = {
     "dtype": lambda value: None if value is None else parse_dtype(value),
     "top_k": read_top_k,
     "prediction": read_prediction,
+    "webhook": read_webhook,
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
 
@@ -13,12 +13,15 @@ from flask import Request
 from werkzeug.datastructures import FileStorage
 from werkzeug.http import parse_options_header
 
+from api.forms.command import check_predicts
 from api.forms.json_body import read_json
-from api.forms.known_fields import AS_A_FILE, IMAGE, OPTION_NAMES, PREDICT_FIELDS, check_members
+from api.forms.json_image import EXPECTED_IMAGE, ImageUrl, SentImage, read_json_image
+from api.forms.known_fields import AS_A_FILE, IMAGE, OPTION_NAMES, PREDICT_FIELDS, check_known, check_members
 from api.forms.options import merge_options, read_answer_options, read_deadline_s, read_model, read_priority, read_sinks
 from api.forms.preference import Preference, read_preference
 from api.forms.sent_fields import SentFields
 from api.forms.spooling import content_of
+from api.forms.webhook import WebhookChoice, read_webhook
 from inference.broker import USUAL_PRIORITY
 from inference.domain import AnswerOptions
 from inference.errors import InvalidMetadata, InvalidRequest
@@ -27,6 +30,8 @@ from inference.ids import read_request_id
 _IDEMPOTENCY_KEY_MAX = 255
 
 METADATA_MEMBERS = frozenset(OPTION_NAMES)
+_BODY_MEMBERS = METADATA_MEMBERS | {IMAGE, "command"}
+_BODY = f'{{"{IMAGE}": {EXPECTED_IMAGE}, …}}; several at /inference/batch'
 
 
 @dataclass
@@ -35,6 +40,8 @@ class ImageForm:
 
     image: bytes
     content_type: str | None
+    #: the image that the request names instead of sending it
+    url: ImageUrl | None
     #: empty if the client sent none
     request_id: str
     model: str | None
@@ -47,6 +54,8 @@ class ImageForm:
     sinks: tuple[str, ...] | None
     #: None: the defaults
     answer: AnswerOptions | None
+    #: None: the webhook in the settings
+    webhook: WebhookChoice | None = field(default=None, kw_only=True)
 
     def request_id_of(self, task_id: str) -> str:
         """The client's request id; the task's id if the client sent none."""
@@ -67,27 +76,52 @@ class PredictForm(ImageForm):
 
 def read_predict_form(request: Request, sent: SentFields, *, max_wait_s: float) -> PredictForm:
     """Read a predict request. Raises InvalidRequest, InvalidMetadata."""
-    if sent.is_json:
-        raise InvalidRequest("a JSON body cannot contain an image", field=IMAGE, expected=AS_A_FILE)
-    sent.check(PREDICT_FIELDS)
-    fields = sent.together
-    options = merge_options(_metadata(fields.get("metadata")), fields)
-    image, content_type = _image(sent)
+    image, options = _read_json_body(sent) if sent.is_json else _read_form(sent)
     key = read_idempotency_key(request)
     return PredictForm(
-        **vars(read_image_form(image, content_type, options)),
+        **vars(read_image_form(image.content, image.content_type, options, url=image.url)),
         preference=read_preference(request, options.get("mode"), max_wait_s),
         idempotency_key=key,
         fingerprint=_fingerprint(image, options) if key else "",
     )
 
 
-def read_image_form(image: bytes, content_type: str | None, options: Mapping[str, Any]) -> ImageForm:
+def _read_form(sent: SentFields) -> tuple[SentImage, dict[str, Any]]:
+    sent.check(PREDICT_FIELDS)
+    fields = sent.together
+    options = merge_options(_metadata(fields.get("metadata")), fields)
+    return _image(sent), options
+
+
+def _read_json_body(sent: SentFields) -> tuple[SentImage, dict[str, Any]]:
+    """Read an image and its options; the text of the image is removed from the body, so that it takes no memory any more."""
+    check_members(sent.body, _BODY_MEMBERS, "body")
+    check_known(sent.query, {"command", *OPTION_NAMES}, "a query parameter")
+    check_predicts(sent.get("command"))
+    check_no_metadata(sent.body, _BODY)
+    if IMAGE not in sent.body:
+        raise InvalidRequest("the JSON body has neither an image nor a command", field=IMAGE, expected=_BODY)
+    image = read_json_image(sent.body.pop(IMAGE))
+    own = {name: value for name, value in sent.body.items() if name != "command"}
+    return image, merge_options(own, sent.query)
+
+
+def check_no_metadata(body: Mapping[str, Any], expected: str) -> None:
+    """Refuse a JSON body whose options are in a member `metadata`. Raises InvalidRequest."""
+    if "metadata" in body:
+        detail = "the body has a member metadata: write its members into the body itself"
+        raise InvalidRequest(detail, field="metadata", expected=expected)
+
+
+def read_image_form(
+    image: bytes, content_type: str | None, options: Mapping[str, Any], *, url: ImageUrl | None = None
+) -> ImageForm:
     """Read the options of one image. Raises InvalidMetadata."""
     priority = read_priority(options.get("priority"))
     return ImageForm(
         image=image,
         content_type=content_type,
+        url=url,
         request_id=read_request_id(options.get("request_id")),
         model=read_model(options.get("model")),
         shape=options.get("shape"),
@@ -96,6 +130,7 @@ def read_image_form(image: bytes, content_type: str | None, options: Mapping[str
         priority=USUAL_PRIORITY if priority is None else priority,
         sinks=read_sinks(options.get("sinks")),
         answer=read_answer_options(options),
+        webhook=read_webhook(options.get("webhook")),
     )
 
 
@@ -110,7 +145,7 @@ def _metadata(text: str | None) -> dict[str, Any]:
 _METADATA_EXAMPLE = 'a JSON object such as {"shape": "32,32,3", "dtype": "float32"}'
 
 
-def _image(sent: SentFields) -> tuple[bytes, str | None]:
+def _image(sent: SentFields) -> SentImage:
     if len(sent.images) > 1:
         raise InvalidRequest(
             f"there are {len(sent.images)} images, and this path takes one", field=IMAGE, expected="several at /inference/batch"
@@ -118,7 +153,7 @@ def _image(sent: SentFields) -> tuple[bytes, str | None]:
     if not sent.images:
         raise InvalidRequest("there is no image: send it as a file of multipart/form-data", field=IMAGE, expected=AS_A_FILE)
     part = sent.images[0]
-    return content_of(part.stream), media_type_of(part)
+    return SentImage(content_of(part.stream), media_type_of(part))
 
 
 def media_type_of(part: FileStorage) -> str | None:
@@ -140,11 +175,18 @@ def read_idempotency_key(request: Request) -> str:
             field="Idempotency-Key",
             expected=f"at most {_IDEMPOTENCY_KEY_MAX} characters",
         )
-    return hashlib.sha256(key.encode()).hexdigest() if key else ""
+    return idempotency_digest(key) if key else ""
 
 
-def _fingerprint(image: bytes, options: Mapping[str, Any]) -> str:
-    digest = hashlib.sha256(image)
+def idempotency_digest(key: str) -> str:
+    """Return the digest of an idempotency key, with which the task store knows it."""
+    return hashlib.sha256(key.encode()).hexdigest()
+
+
+def _fingerprint(image: SentImage, options: Mapping[str, Any]) -> str:
+    digest = hashlib.sha256(image.content)
+    if image.url is not None:
+        digest.update(orjson.dumps(image.url.url))
     digest.update(canonical(options))
     return digest.hexdigest()
 

@@ -15,7 +15,7 @@ from typing import Any
 from flask import Request
 from werkzeug.datastructures import FileStorage, MultiDict
 
-from api.forms.json_body import check_no_json, read_json
+from api.forms.json_body import check_no_json, count_values, read_json
 from api.forms.known_fields import AS_A_FILE, IMAGE, PREDICT_FIELDS, check_known, unknown_field
 from api.forms.options import is_same
 from api.forms.parser import decoded_text
@@ -30,6 +30,8 @@ _READ_BYTES = 2**12
 #: Enough for every member that an item of a batch may have, and for members of the client's own.
 _JSON_BYTES_PER_ITEM = 2**14
 _MIN_JSON_LIMIT_BYTES = 2**20
+#: A longer body, which has images in base64, may have a value for this many bytes of the limit.
+_JSON_BYTES_PER_VALUE = 2**4
 _FORMS = {"multipart/form-data", "application/x-www-form-urlencoded"}
 
 
@@ -38,7 +40,7 @@ class SentFields:
     """The fields of one request as they were sent."""
 
     #: fields of the form or the JSON body
-    body: Mapping[str, Any]
+    body: dict[str, Any]
     query: Mapping[str, str]
     #: parts named image; a part that may be a plain text field has no file name
     images: list[FileStorage]
@@ -47,20 +49,24 @@ class SentFields:
     is_json: bool
 
     def get(self, name: str) -> Any:
-        """The value from body or query; None if it was not sent. Raises InvalidRequest: body and query differ."""
-        return self.together.get(name)
+        """The value from body or query; None if it was not sent. Raises InvalidRequest: body and query differ in it."""
+        self._check_agreement(name)
+        return self.body.get(name, self.query.get(name))
 
     @property
     def together(self) -> dict[str, Any]:
         """Fields of body and query together. Raises InvalidRequest: they differ in a field."""
         for name in self.query.keys() & self.body.keys():
-            if not is_same(name, self.query[name], self.body[name]):
-                raise InvalidRequest(
-                    f"{name} is {shown(self.body[name])} in the body and {shown(self.query[name])} in the query",
-                    field=name,
-                    expected="one of the two",
-                )
+            self._check_agreement(name)
         return {**self.query, **self.body}
+
+    def _check_agreement(self, name: str) -> None:
+        if name in self.query and name in self.body and not is_same(name, self.query[name], self.body[name]):
+            raise InvalidRequest(
+                f"{name} is {shown(self.body[name])} in the body and {shown(self.query[name])} in the query",
+                field=name,
+                expected="one of the two",
+            )
 
     def check(self, known: Collection[str]) -> None:
         """Refuse fields that this route does not read. Raises InvalidRequest."""
@@ -110,9 +116,10 @@ def read_sent_fields(request: Request, *, json_example: str, max_batch_items: in
         PayloadTooLarge: the body exceeds a limit.
     """
     query = _given(read_query())
-    _check_encoding(request)
+    check_encoding(request)
     if request.is_json:
-        return SentFields(_json_object(request, json_example, max_batch_items), query, [], [], is_json=True)
+        body = _json_object(request, json_example, max_batch_items, has_images=has_images)
+        return SentFields(body, query, [], [], is_json=True)
     if request.mimetype not in _FORMS:
         _check_empty(request, None if has_images else json_example)
     form, files = request.form, request.files
@@ -137,7 +144,8 @@ def _once(fields: MultiDict[str, str]) -> dict[str, str]:
     return once
 
 
-def _check_encoding(request: Request) -> None:
+def check_encoding(request: Request) -> None:
+    """Refuse a compressed body. Raises UnsupportedContentEncoding."""
     encoding = request.headers.get("Content-Encoding", "").strip().lower()
     if encoding not in {"", "identity"}:
         raise UnsupportedContentEncoding(
@@ -168,8 +176,8 @@ def _check_empty(request: Request, example: str | None) -> None:
     raise InvalidRequest(detail, field=IMAGE, expected=AS_A_FILE)
 
 
-def _json_object(request: Request, example: str, max_items: int) -> dict[str, Any]:
-    content, charset = _json_text(request, max_items), request.mimetype_params.get("charset")
+def _json_object(request: Request, example: str, max_items: int, *, has_images: bool) -> dict[str, Any]:
+    content, charset = _json_text(request, max_items, has_images=has_images), request.mimetype_params.get("charset")
     text = decoded_text(content, charset, "body") if charset else content
     document = read_json(text, "body", example, error=InvalidRequest)
     if not isinstance(document, dict):
@@ -177,12 +185,19 @@ def _json_object(request: Request, example: str, max_items: int) -> dict[str, An
     return document
 
 
-def _json_text(request: Request, max_items: int) -> bytes:
-    """Read the body. Raises PayloadTooLarge: to parse longer JSON takes seconds, during which all other requests wait."""
+def _json_text(request: Request, max_items: int, *, has_images: bool) -> bytes:
+    """Read the body. Raises PayloadTooLarge: to parse JSON with more values takes seconds, during which other requests wait."""
     limit = max(_MIN_JSON_LIMIT_BYTES, _JSON_BYTES_PER_ITEM * max_items)
+    expected = "images as files of multipart/form-data: curl -F image=@photo.jpg …"
+    if has_images:
+        content = request.stream.read()  # at most api.max_body_bytes
+        max_values = limit // _JSON_BYTES_PER_VALUE
+        if len(content) > limit and count_values(content) > max_values:
+            detail = f"a body in JSON of more than {limit} bytes has at most {max_values} values"
+            raise PayloadTooLarge(detail, field="body", expected=expected)
+        return content
     is_announced = (request.content_length or 0) > limit
     content = b"" if is_announced else request.stream.read(limit + 1)
     if is_announced or len(content) > limit:
-        detail = f"a body in JSON has at most {limit} bytes"
-        raise PayloadTooLarge(detail, field="body", expected="images as files of multipart/form-data: curl -F image=@photo.jpg …")
+        raise PayloadTooLarge(f"a body in JSON has at most {limit} bytes", field="body", expected=expected)
     return content

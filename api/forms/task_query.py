@@ -52,7 +52,7 @@ def read_task_query() -> TaskQuery:
     options = {name: request.args[name] for name in _NAMES if name in request.args}
     wanted = replace(read_filter(options), since_ms=_since_ms(options))
     without_cursor = {name: value for name, value in options.items() if name != "cursor"}
-    return TaskQuery(wanted, _limit(options), _before(options), read_flag(options, "vectors"), without_cursor)
+    return TaskQuery(wanted, read_limit(options), _before(options), read_flag(options, "vectors"), without_cursor)
 
 
 def read_filter(options: Mapping[str, str]) -> TaskFilter:
@@ -112,7 +112,8 @@ def _since_ms(options: Mapping[str, str]) -> int:
     raise InvalidRequest(f"since is {shown(text)}", field="since", expected=expected)
 
 
-def _limit(options: Mapping[str, str]) -> int:
+def read_limit(options: Mapping[str, str]) -> int:
+    """Read the parameter `limit`. Raises InvalidRequest."""
     text = options.get("limit", str(_LIMIT_DEFAULT))
     limit = int(text) if _NUMBER.fullmatch(text) else 0
     if not 1 <= limit <= _LIMIT_MAX:

@@ -12,12 +12,14 @@ from pydantic import Field
 from typing_extensions import TypedDict
 
 from inference.errors import ERRORS_BY_CODE, ConfigurationError
+from inference.webhook import WebhookEvent
 
 #: Codes of all problems that a client can get, in alphabetical order.
 CODES = sorted(code for code, kind in ERRORS_BY_CODE.items() if kind is not ConfigurationError)
 
 Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
 Milliseconds = Annotated[float, Field(ge=0, description="milliseconds")]
+Count = Annotated[int, Field(ge=0)]
 TaskStatus = Literal["queued", "running", "succeeded", "failed", "canceled", "expired"]
 
 
@@ -95,6 +97,28 @@ class Delivery(TypedDict):
     reason: NotRequired[Annotated[str, Field(description="why the sink refused it")]]
 
 
+class WebhookAttempt(TypedDict):
+    """Request to the receiver of a webhook."""
+
+    at: Time
+    duration_ms: Milliseconds
+    status: Annotated[int | None, Field(description="HTTP status of the answer; null without one")]
+    error: Annotated[str | None, Field(description="why there was no answer")]
+
+
+class WebhookDelivery(TypedDict):
+    """Webhook of a task, and the delivery of its event."""
+
+    url: str
+    events: list[WebhookEvent]
+    status: Annotated[
+        Literal["pending", "delivered", "given_up"] | None, Field(description="null: the task has not ended with such an event")
+    ]
+    attempts: Count
+    last_attempts: Annotated[list[WebhookAttempt], Field(description="the last ten, newest last")]
+    next_attempt_at: Time | None
+
+
 class Timings(TypedDict):
     """Duration of each step."""
 
@@ -114,8 +138,8 @@ class Urls(TypedDict):
     cancel: Annotated[str, Field(description="for DELETE")]
 
 
-class Task(TypedDict):
-    """One image on its way through the service."""
+class TaskFacts(TypedDict):
+    """Members of a task that do not change after its end."""
 
     task_id: str
     request_id: str
@@ -129,13 +153,19 @@ class Task(TypedDict):
     error: Problem | None
     priority: Annotated[int, Field(ge=0, le=9)]
     batch_id: str | None
-    deliveries: list[Delivery]
-    queue: QueuePosition | None
     attempts: Annotated[int, Field(ge=0, description="starts of the model on this task")]
     timings: Timings
-    image_stored: NotRequired[Annotated[bool, Field(description="false while the object store does not have the image")]]
     batch_size: Annotated[int | None, Field(description="images that the predictor got together")]
     replay_of: Annotated[str | None, Field(description="the task whose image it runs again")]
+
+
+class Task(TaskFacts):
+    """One image on its way through the service."""
+
+    deliveries: list[Delivery]
+    webhook: NotRequired[Annotated[WebhookDelivery, Field(description="of a task with a webhook")]]
+    queue: QueuePosition | None
+    image_stored: NotRequired[Annotated[bool, Field(description="false while the object store does not have the image")]]
     urls: Urls
 
 
@@ -159,9 +189,6 @@ class BatchItem(TypedDict):
     model: ModelReference | None
     result: Result | None
     error: Problem | None
-
-
-Count = Annotated[int, Field(ge=0)]
 
 
 class BatchCounts(TypedDict):
@@ -301,6 +328,7 @@ class ServiceStatus(TypedDict):
     models: list[dict[str, Any]]
     sinks: list[dict[str, Any]]
     workers: list[dict[str, Any]]
+    webhooks: dict[str, Any] | None
     dead_letters: int | None
     rejected_messages: int | None
     unstored_images: int | None

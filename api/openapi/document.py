@@ -13,16 +13,22 @@ from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
 from api.openapi.answer_schemas import ANSWER_SCHEMAS, Problem
+from api.openapi.callbacks import CALLBACK_SCHEMAS, task_callbacks
+from api.openapi.dead_letter_operations import DEAD_LETTER_SCHEMAS
 from api.openapi.event_schemas import EVENT_SCHEMAS
 from api.openapi.operation import JSON, JSON_LINES, PROBLEM_JSON, Answer, Content, Operation
 from api.openapi.operations import OPERATIONS
 from api.openapi.parts import HEADERS, LINKS, schema_reference
 from api.openapi.request_schemas import REQUEST_SCHEMAS
+from api.openapi.upload_operations import UPLOAD_SCHEMAS
+from api.openapi.v2_operations import V2_ANSWER_SCHEMAS, V2_REQUEST_SCHEMAS
+from api.v2.protocol import V2Error
 from inference import __version__
 from inference.errors import InferenceError
 
 _DESCRIPTION = """\
-Every error is a problem (RFC 9457, `application/problem+json`) with a stable `code`. Nothing in a request is ignored: an unknown
+Every error is a problem (RFC 9457, `application/problem+json`) with a stable `code`; below /v2, errors are as its protocol has
+them. Nothing in a request is ignored: an unknown
 parameter or form field is answered with 400. Documents may get more members: ignore those that you do not know. Every answer
 has an `X-Request-ID`, the request's own if it sends one."""
 _TAGS = {
@@ -32,8 +38,11 @@ _TAGS = {
     "batches": "the images of one request",
     "commands": "change models while the service runs",
     "service": "what it serves, and whether it is ready",
+    "v2": "the Open Inference Protocol, for clients of Triton and KServe",
+    "console": "the page for browsers",
     "documentation": "this description",
 }
+_BYTES = {"type": "string", "format": "binary"}
 #: Headers of problems, by status; a problem that names a task or a batch has its `Location`.
 _PROBLEM_HEADERS = {
     400: ("Location",),
@@ -75,9 +84,17 @@ def openapi_document() -> bytes:
 
 
 def _schemas() -> dict[str, Schema]:
+    answers = (
+        *ANSWER_SCHEMAS,
+        *CALLBACK_SCHEMAS,
+        *DEAD_LETTER_SCHEMAS,
+        *EVENT_SCHEMAS,
+        *UPLOAD_SCHEMAS,
+        *V2_ANSWER_SCHEMAS,
+    )
     adapters: list[tuple[str, Any, TypeAdapter[Any]]] = [
-        *((schema.__name__, "serialization", TypeAdapter(schema)) for schema in (*ANSWER_SCHEMAS, *EVENT_SCHEMAS)),
-        *((schema.__name__, "validation", TypeAdapter(schema)) for schema in REQUEST_SCHEMAS),
+        *((schema.__name__, "serialization", TypeAdapter(schema)) for schema in answers),
+        *((schema.__name__, "validation", TypeAdapter(schema)) for schema in (*REQUEST_SCHEMAS, *V2_REQUEST_SCHEMAS)),
     ]
     _, described = TypeAdapter.json_schemas(adapters, ref_template="#/components/schemas/{model}", schema_generator=_JsonSchema)
     return {name: Schema.model_validate(schema) for name, schema in described["$defs"].items()}
@@ -104,11 +121,13 @@ def _operation(operation: Operation) -> OpenApiOperation:
         described["parameters"] = list(operation.parameters)
     if operation.body:
         described["requestBody"] = {"content": {kind: _content(content) for kind, content in operation.body.items()}}
+    if operation.has_webhook:
+        described["callbacks"] = task_callbacks()
     return OpenApiOperation.model_validate(described)
 
 
 def _content(content: Content) -> dict[str, Any]:
-    described: dict[str, Any] = {"schema": _one_of(content.schemas)}
+    described: dict[str, Any] = {"schema": _one_of(content.schemas) if content.schemas else _BYTES}
     if content.examples:
         described["examples"] = {name: {"value": value} for name, value in content.examples.items()}
     if content.part_types:
@@ -123,20 +142,29 @@ def _one_of(schemas: Iterable[Any]) -> Any:
 
 def _responses(operation: Operation) -> dict[str, Any]:
     problems = {str(status): kinds for status, kinds in _by_status(operation).items()}
-    found: dict[str, Any] = {status: _response_reference(kinds) for status, kinds in problems.items()}
+    is_v2 = operation.is_v2
+    found: dict[str, Any] = {status: _reference("responses", _name(kinds, is_v2)) for status, kinds in problems.items()}
     for answer in operation.answers:
         status = str(answer.status)
         found[status] = _response(answer)
         if status in problems:  # either a document of its own or a problem
-            problem = _problem_response(problems[status])
-            found[status] |= {name: found[status][name] | problem[name] for name in ("headers", "content")}
+            problem = _problem_response(problems[status], is_v2)
+            found[status] |= {"headers": found[status]["headers"] | problem["headers"]}
+            found[status] |= {"content": _merged(found[status]["content"], problem["content"])}
     return dict(sorted(found.items()))
+
+
+def _merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Merge contents by media type; what both have fits either schema."""
+    both = {kind: {"schema": {"anyOf": [one[kind]["schema"], other[kind]["schema"]]}} for kind in one.keys() & other.keys()}
+    return one | other | both
 
 
 def _response(answer: Answer) -> dict[str, Any]:
     described: dict[str, Any] = {"description": answer.description, "headers": _header_references(answer.headers)}
     if answer.media_type is not None:
-        described["content"] = {answer.media_type: {"schema": _one_of(answer.schemas)} if answer.schemas else {}}
+        schema = {"schema": _one_of(answer.schemas)} if answer.schemas else {}
+        described["content"] = {answer.media_type: schema, **{kind: {} for kind in answer.other_media_types}}
     if answer.item_schemas:  # OpenAPI 3.2 calls it itemSchema
         streamed_type = JSON_LINES if answer.media_type == JSON else answer.media_type
         described["content"][streamed_type] = {"x-item-schema": _one_of(answer.item_schemas)}
@@ -153,26 +181,23 @@ def _by_status(operation: Operation) -> dict[int, tuple[type[InferenceError], ..
 
 
 def _problem_responses() -> dict[str, Response]:
-    groups = {kinds for operation in OPERATIONS for kinds in _by_status(operation).values()}
-    named = {_name(kinds): Response.model_validate(_problem_response(kinds)) for kinds in groups}
+    groups = {(kinds, operation.is_v2) for operation in OPERATIONS for kinds in _by_status(operation).values()}
+    named = {_name(*group): Response.model_validate(_problem_response(*group)) for group in groups}
     return dict(sorted(named.items()))
 
 
-def _problem_response(kinds: tuple[type[InferenceError], ...]) -> dict[str, Any]:
+def _problem_response(kinds: tuple[type[InferenceError], ...], is_v2: bool) -> dict[str, Any]:
     codes = {"type": "object", "properties": {"code": {"enum": [kind.code for kind in kinds]}}}
+    problem = {PROBLEM_JSON: {"schema": {"allOf": [schema_reference(Problem), codes]}}}
     return {
-        "description": "; ".join(f"`{kind.code}`: {kind.title}" for kind in kinds),
+        "description": "; ".join(kind.title if is_v2 else f"`{kind.code}`: {kind.title}" for kind in kinds),
         "headers": _header_references(_PROBLEM_HEADERS.get(kinds[0].status, ())),
-        "content": {PROBLEM_JSON: {"schema": {"allOf": [schema_reference(Problem), codes]}}},
+        "content": {JSON: {"schema": schema_reference(V2Error)}} if is_v2 else problem,
     }
 
 
-def _response_reference(kinds: tuple[type[InferenceError], ...]) -> Reference:
-    return _reference("responses", _name(kinds))
-
-
-def _name(kinds: tuple[type[InferenceError], ...]) -> str:
-    return "-".join(kind.code for kind in kinds)
+def _name(kinds: tuple[type[InferenceError], ...], is_v2: bool) -> str:
+    return "-".join((*(["v2"] if is_v2 else []), *(kind.code for kind in kinds)))
 
 
 def _header_references(names: Iterable[str]) -> dict[str, Reference]:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from openapi_pydantic.v3.v3_1 import Parameter
 
+from api.v2.errors import is_v2
 from inference.errors import (
     ChangeInProgress,
     CrossOrigin,
@@ -41,6 +42,7 @@ JSON = "application/json"
 JSON_LINES = "application/jsonl"
 PROBLEM_JSON = "application/problem+json"
 MULTIPART = "multipart/form-data"
+BINARY = "application/octet-stream"
 URLENCODED = "application/x-www-form-urlencoded"
 
 Problems = tuple[type[InferenceError], ...]
@@ -85,14 +87,14 @@ OF_COMMANDS: Problems = (
     SinkNotConfigured,
 )
 
-Method = Literal["get", "post", "delete"]
+Method = Literal["get", "post", "put", "delete"]
 
 
 @dataclass(frozen=True)
 class Content:
     """Body of a request in one media type."""
 
-    #: schemas of which it fits one
+    #: schemas of which it fits one; none: any bytes
     schemas: tuple[Any, ...]
     #: by name, complete bodies that a client can send
     examples: Mapping[str, Any] = field(default_factory=dict)
@@ -111,6 +113,8 @@ class Answer:
     media_type: str | None = JSON  #: None: it has no body
     #: schemas of which each line of JSON Lines, or the data of each event, fits one; none: the answer is not streamed
     item_schemas: tuple[Any, ...] = ()
+    #: media types of the same content in another form
+    other_media_types: tuple[str, ...] = ()
     #: names among `api.openapi.parts.HEADERS`
     headers: tuple[str, ...] = ()
     #: names among `api.openapi.parts.LINKS`
@@ -133,6 +137,13 @@ class Operation:
     body: Mapping[str, Content] = field(default_factory=dict)
     #: problems in addition to those of every request
     own_problems: Problems = ()
+    #: whether the tasks that it accepts may have a webhook
+    has_webhook: bool = False
+
+    @property
+    def is_v2(self) -> bool:
+        """Whether its errors are those of the Open Inference Protocol, without a code."""
+        return is_v2(self.path)
 
     @property
     def problems(self) -> Problems:

@@ -19,6 +19,8 @@ from api.openapi.answer_schemas import (
     Task,
     TaskPage,
 )
+from api.openapi.console_operations import CONSOLE_OPERATIONS
+from api.openapi.dead_letter_operations import DEAD_LETTER_OPERATIONS
 from api.openapi.event_operations import EVENT_OPERATIONS
 from api.openapi.event_schemas import BatchProgress, IndexedBatchItem
 from api.openapi.operation import (
@@ -46,16 +48,19 @@ from api.openapi.parts import (
     query_fields,
 )
 from api.openapi.request_schemas import (
+    BatchBody,
     BatchForm,
-    BatchReferences,
     ChangeEnsembleMode,
     CommandForm,
     CommandQuery,
     LoadNewModel,
     LoadNewWeights,
+    PredictBody,
     PredictForm,
     PredictQuery,
 )
+from api.openapi.upload_operations import UPLOAD_OPERATIONS
+from api.openapi.v2_operations import V2_OPERATIONS
 from inference.errors import (
     BatchNotFound,
     DeadlineExceeded,
@@ -75,16 +80,21 @@ _IMAGE_TYPES = "image/png, image/jpeg, image/webp, application/octet-stream"
 _PART_TYPES = {"image": _IMAGE_TYPES, "metadata": JSON}
 _OPTIONS_IN_QUERY = query_fields(PredictQuery, "each option may also be a query parameter of its own")
 _COMMAND_IN_QUERY = query_fields(CommandQuery, "each field of a command may also be a query parameter of its own")
-_COMMANDS = {
-    JSON: Content(
-        (ChangeEnsembleMode, LoadNewModel, LoadNewWeights),
-        examples={
-            "load_new_model": {"command": "load_new_model", "model_id": "digits"},
-            "load_new_weights": {"command": "load_new_weights", "weights_url": "digits/2.keras", "model_id": "digits"},
-            "change_ensemble_mode": {"command": "change_ensemble_mode", "ensemble_mode": True},
-        },
-    ),
-    URLENCODED: Content((CommandForm,)),
+_COMMANDS = Content(
+    (ChangeEnsembleMode, LoadNewModel, LoadNewWeights),
+    examples={
+        "load_new_model": {"command": "load_new_model", "model_id": "digits"},
+        "load_new_weights": {"command": "load_new_weights", "weights_url": "digits/2.keras", "model_id": "digits"},
+        "change_ensemble_mode": {"command": "change_ensemble_mode", "ensemble_mode": True},
+    },
+)
+_COMMAND_FORM = Content((CommandForm,))
+#: A digit, 8 by 8 pixels.
+_PNG = "iVBORw0KGgoAAAANSUhEUgAAAAgAAAAICAAAAADhZOFXAAAAFklEQVR42mNgQAb/GRgYmGAcYhhwAAA7dgEK7tLQGgAAAABJRU5ErkJggg=="
+_IMAGES = {
+    "base64": {"image": {"base64": _PNG}, "top_k": 3},
+    "data": {"image": {"url": f"data:image/png;base64,{_PNG}"}},
+    "object": {"image": {"url": "s3://inference/photos/17.jpg"}, "request_id": "photo-17"},
 }
 
 _PREDICT = Operation(
@@ -93,10 +103,14 @@ _PREDICT = Operation(
     "/inference",
     "predictions",
     "Classify an image",
-    description="Answers with the result, or at once with the task: see `Prefer`. Also takes the commands of "
-    "POST /inference_service_controller, as ROHE's clients send them.",
+    description="Answers with the result, or at once with the task: see `Prefer`. A body with a `command` other than `predict` "
+    "is a command of POST /inference_service_controller, as ROHE's clients send them.",
     parameters=(PREFER, IDEMPOTENCY_KEY, _OPTIONS_IN_QUERY),
-    body={MULTIPART: Content((PredictForm,), part_types=_PART_TYPES), **_COMMANDS},
+    body={
+        MULTIPART: Content((PredictForm,), part_types=_PART_TYPES),
+        JSON: Content((PredictBody, *_COMMANDS.schemas), examples={**_IMAGES, **_COMMANDS.examples}),
+        URLENCODED: _COMMAND_FORM,
+    },
     answers=(
         Answer(
             200,
@@ -122,6 +136,7 @@ _PREDICT = Operation(
         UploadLost,
         DeadlineExceeded,
     ),
+    has_webhook=True,
 )
 _DESCRIBE = Operation(
     "describe",
@@ -140,12 +155,17 @@ OPERATIONS: tuple[Operation, ...] = (
         "/inference/batch",
         "predictions",
         "Classify many images",
-        description="Each image becomes a task of its own; an image that is refused fails alone. As JSON: images that "
-        "are already in the object store.",
+        description="Each image becomes a task of its own; an image that is refused fails alone.",
         parameters=(PREFER, IDEMPOTENCY_KEY, _OPTIONS_IN_QUERY),
         body={
             MULTIPART: Content((BatchForm,), part_types=_PART_TYPES),
-            JSON: Content((BatchReferences,), examples={"objects": {"items": [{"object": "s3://inference/photos/17.jpg"}]}}),
+            JSON: Content(
+                (BatchBody,),
+                examples={
+                    "images": {"items": list(_IMAGES.values())},
+                    "objects": {"items": [{"object": "s3://inference/photos/17.jpg"}]},
+                },
+            ),
         },
         answers=(
             Answer(
@@ -166,7 +186,9 @@ OPERATIONS: tuple[Operation, ...] = (
             ),
         ),
         own_problems=OF_IMAGES,
+        has_webhook=True,
     ),
+    *UPLOAD_OPERATIONS,
     Operation(
         "get_batch",
         "get",
@@ -270,7 +292,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "Change a model, the served model or the ensemble mode",
         description="Answered once every worker has applied it; if one of them cannot, nothing changes.",
         parameters=(_COMMAND_IN_QUERY,),
-        body={**_COMMANDS, MULTIPART: Content((CommandForm,))},
+        body={JSON: _COMMANDS, URLENCODED: _COMMAND_FORM, MULTIPART: _COMMAND_FORM},
         answers=(Answer(200, "The state after the command.", (CommandAnswer,)),),
         own_problems=OF_COMMANDS,
     ),
@@ -281,7 +303,10 @@ OPERATIONS: tuple[Operation, ...] = (
         "/",
         "service",
         "Describe the service, its models and its paths",
-        answers=(Answer(200, "The description.", (Overview,)),),
+        answers=(
+            Answer(200, "The description.", (Overview,)),
+            Answer(303, "For a request that would rather have HTML: the console.", media_type="text/html", headers=("Location",)),
+        ),
     ),
     Operation(
         "list_models",
@@ -351,7 +376,10 @@ OPERATIONS: tuple[Operation, ...] = (
         answers=(Answer(200, "The file.", media_type="text/*"),),
         own_problems=OF_PATHS,
     ),
+    *DEAD_LETTER_OPERATIONS,
+    *CONSOLE_OPERATIONS,
     # ROHE's clients know these paths
     replace(_PREDICT, operation_id="predict_at_old_path", path="/inference_service"),
     replace(_DESCRIBE, operation_id="describe_at_old_path", path="/inference_service"),
+    *V2_OPERATIONS,
 )

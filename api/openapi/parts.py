@@ -14,7 +14,7 @@ def schema_reference(schema: Any) -> Reference:
     return Reference.model_validate({"$ref": f"#/components/schemas/{schema.__name__}"})
 
 
-def _header(name: str, description: str, **schema: Any) -> Parameter:
+def header(name: str, description: str, **schema: Any) -> Parameter:
     return Parameter.model_validate({"name": name, "in": "header", "description": description, "schema": schema})
 
 
@@ -42,14 +42,14 @@ _STATUSES = "(queued|running|succeeded|failed|canceled|expired)"
 STATUS = query("status", "one or some, separated by commas", type="string", pattern=f"^{_STATUSES}(,{_STATUSES})*$")
 MODEL = query("model", "name of a model", type="string", minLength=1, examples=["digits"])
 REQUEST_ID = query("request_id", "the request id", type="string", minLength=1, examples=["photo-17"])
-LAST_EVENT_ID = _header("Last-Event-ID", "`id` of the last event that the client has had", type="string", pattern="^[!-~]*$")
-PREFER = _header(
+LAST_EVENT_ID = header("Last-Event-ID", "`id` of the last event that the client has had", type="string", pattern="^[!-~]*$")
+PREFER = header(
     "Prefer",
     "RFC 7240: `respond-async` is answered at once with 202; `wait=N` after N seconds at the latest, with 202 if there "
     "is no result yet",
     type="string",
 )
-IDEMPOTENCY_KEY = _header(
+IDEMPOTENCY_KEY = header(
     "Idempotency-Key",
     "the same key with the same content gives the same task, so that a request can be repeated safely",
     type="string",
@@ -74,6 +74,8 @@ HEADERS: dict[str, Header] = {
     "Array-Shape": _answer_header("of the bytes of an array: height,width,channels", pattern="^[0-9]+(,[0-9]+)+$"),
     "Array-Dtype": _answer_header("of the bytes of an array: numpy's name with the byte order"),
     "Accept-Encoding": _answer_header("for `unsupported_content_encoding`"),
+    "Content-Encoding": _answer_header("present if the answer is compressed", enum=["gzip", "deflate"]),
+    "Inference-Header-Content-Length": _answer_header("bytes of the JSON object; present if binary data follows it"),
     "X-Request-ID": _answer_header("the request's own, else a new one; the service's log has it"),
 }
 

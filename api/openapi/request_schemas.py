@@ -13,6 +13,7 @@ from typing_extensions import TypedDict
 
 from inference.broker import HIGHEST_PRIORITY, USUAL_PRIORITY
 from inference.ids import MAX_REQUEST_ID_LENGTH
+from inference.webhook import WebhookEvent
 
 _closed = with_config(ConfigDict(extra="forbid"))
 
@@ -27,7 +28,16 @@ Dtype = Annotated[str, Field(description="of array bytes: numpy's name, with byt
 TopK = Annotated[int, Field(ge=1, description="the result has the k most likely classes in `top`")]
 WithPrediction = Annotated[bool, Field(description="false: the result is without the vector `prediction`")]
 _SHAPE = "of array bytes: height, width, channels"
+_WEBHOOK = "receiver of an event when the task has ended, and its events"
 _SINKS = "where the result goes, of the configured sinks; none: nowhere"
+
+
+@_closed
+class WebhookRequest(TypedDict):
+    """Receiver of an event when the task has ended."""
+
+    url: NotRequired[Annotated[str, Field(max_length=2048, description="https; default: webhooks.url")]]
+    events: NotRequired[Annotated[list[WebhookEvent] | None, Field(min_length=1, description="default: webhooks.events")]]
 
 
 @with_config(ConfigDict(json_schema_extra={"examples": [{"request_id": "photo-17"}]}))
@@ -46,6 +56,9 @@ class Metadata(TypedDict):
     dtype: NotRequired[Dtype | None]
     top_k: NotRequired[TopK | None]
     prediction: NotRequired[WithPrediction | None]
+    webhook: NotRequired[
+        Annotated[WebhookRequest | str | bool | None, Field(description=f"{_WEBHOOK}; its URL alone: all events; false: none")]
+    ]
 
 
 @_closed
@@ -62,6 +75,7 @@ class Options(TypedDict):
     dtype: NotRequired[Dtype]
     top_k: NotRequired[TopK]
     prediction: NotRequired[WithPrediction]
+    webhook: NotRequired[Annotated[str, Field(description=f"{_WEBHOOK}: as JSON, or its URL alone")]]
     command: NotRequired[Literal["predict"]]
 
 
@@ -96,16 +110,46 @@ class BatchForm(_ManyImages, Options):
     ]
 
 
-class ObjectReference(Metadata):
-    """Image in the object store, and its options."""
+_Base64 = Field(pattern="^[A-Za-z0-9+/]+={0,2}$", json_schema_extra={"contentEncoding": "base64"})
+_IMAGE_URL = "s3://BUCKET/KEY, data:image/png;base64,…, or https://HOST/PATH if the settings allow it"
+
+
+@_closed
+class ImageInBase64(TypedDict):
+    """Bytes of an image."""
+
+    base64: Annotated[str, _Base64]
+
+
+@_closed
+class ImageAtUrl(TypedDict):
+    """URL of an image."""
+
+    url: Annotated[str, Field(pattern="^(s3://[^/]+/.+|data:.*;base64,.+|https?://.+)$", description=_IMAGE_URL)]
+
+
+class ImageItem(Metadata):
+    """Image of a batch, and its options."""
+
+    image: ImageInBase64 | ImageAtUrl
+
+
+class ObjectItem(Metadata):
+    """Image of a batch in the object store, and its options."""
 
     object: Annotated[str, Field(pattern=r"^s3://[^/]+/.+", description="s3://BUCKET/KEY")]
 
 
-class BatchReferences(Metadata):
-    """Images in the object store, and the options of all of them."""
+class PredictBody(ImageItem):
+    """One image and its options."""
 
-    items: Annotated[list[ObjectReference], Field(min_length=1)]
+    command: NotRequired[Literal["predict"]]
+
+
+class BatchBody(Metadata):
+    """Many images, and the options of all of them."""
+
+    items: Annotated[list[ImageItem | ObjectItem], Field(min_length=1)]
     command: NotRequired[Literal["predict"]]
 
 
@@ -166,8 +210,9 @@ class CommandForm(CommandQuery):
 REQUEST_SCHEMAS: tuple[Any, ...] = (
     PredictQuery,
     PredictForm,
+    PredictBody,
     BatchForm,
-    BatchReferences,
+    BatchBody,
     ChangeEnsembleMode,
     LoadNewModel,
     LoadNewWeights,

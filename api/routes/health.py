@@ -7,6 +7,7 @@ from collections.abc import Callable
 from flask import Blueprint, Response
 
 from api.components import components
+from api.console.routes import redirection, wants_page
 from api.forms.query import check_query
 from api.views.identity import identity
 from api.views.problems import log_detail
@@ -17,14 +18,17 @@ from inference.status.collect import OK, fault_of
 
 blueprint = Blueprint("health", __name__)
 
+_CONSOLE = {"GET /ui/": "the console, for browsers"}
 _DOCUMENTATION = {"GET /openapi.json, /docs": "the description of the API, for programs and for browsers"}
 
 
 @blueprint.get("/")
 def index() -> Response:
-    """Describe the service, its models and its paths."""
+    """Describe the service, its models and its paths; a browser is redirected to the console."""
     check_query()
     services = components().services
+    if services.settings.ui.enabled and wants_page():
+        return redirection("ui/")
     return json_response(
         {
             "service": "image inference",
@@ -42,10 +46,14 @@ def index() -> Response:
                     "GET /tasks/{task_id}/image": "the image of a task, while it is kept",
                     "POST /tasks/{task_id}/replay": "run a task that has ended again, as a new task",
                     "GET /tasks/{task_id}/events, /batches/{batch_id}/events, /events": "what happens, as server-sent events",
+                    "GET /dead-letters?limit=N": "tasks that were given up, and results that a sink refused",
+                    "POST /dead-letters/{task_id}/replay": "deliver such a result again, or run the image again",
                     "POST /inference_service_controller": "change a model, the served model or the ensemble mode",
                     "GET /models, /models/{name}": "the models: input, labels, version, rate",
                     "GET /status": "stores, queues, workers, sinks and problems",
                     "GET /health/live, /health/ready": "probes",
+                    "GET /v2, POST /v2/models/{name}/infer": "the Open Inference Protocol, for clients of Triton and KServe",
+                    **(_CONSOLE if services.settings.ui.enabled else {}),
                     **(_DOCUMENTATION if services.settings.api.docs else {}),
                 }
             ),
@@ -68,18 +76,27 @@ def live() -> Response:
 def ready() -> Response:
     """Answer 200 if a request would be served now; otherwise 503 with the failed checks."""
     check_query()
+    checks = readiness_checks()
+    status, code = ("ready", 200) if is_ready(checks) else ("not ready", 503)
+    return json_response({"status": status, "checks": checks}, code)
+
+
+def readiness_checks() -> dict[str, str]:
+    """By check, `OK` or what is wrong."""
     if components().stopping.is_set:
-        return json_response({"status": "not ready", "checks": {"process": "stopping"}}, 503)
+        return {"process": "stopping"}
     services = components().services
-    checks = {
+    return {
         "task_store": _check(services.store.ping),
         "broker": _check(lambda: services.broker.get_depth(services.effective.now().model().queue)),
         "object_store": _check(services.objects.ping),
         "model": _check(_served_model_is_loaded),
     }
-    is_ready = all(result == OK for result in checks.values())
-    status = "ready" if is_ready else "not ready"
-    return json_response({"status": status, "checks": checks}, 200 if is_ready else 503)
+
+
+def is_ready(checks: dict[str, str]) -> bool:
+    """Whether every check has succeeded."""
+    return all(result == OK for result in checks.values())
 
 
 def _check(call: Callable[[], object]) -> str:

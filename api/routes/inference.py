@@ -16,10 +16,11 @@ from api.forms.sent_fields import SentFields, read_sent_fields
 from api.routes.commands import run_command
 from api.views.identity import identity, sentence
 from api.views.responses import json_response
-from api.views.task import result_view, task_view, timings_view
+from api.views.task import task_view
 from api.views.urls import task_url
 from inference.domain import Outcome
 from inference.errors import InferenceError, ServiceUnavailable, WaitTimeout
+from inference.lifecycle.task_object import result_object, timings_object
 
 blueprint = Blueprint("inference", __name__)
 
@@ -75,12 +76,12 @@ def _result(submission: Submission, outcome: Outcome, store_ms: float, began: fl
         error.task_id = submission.task_id
         raise error
     document = {
-        "response": result_view(outcome.result, with_vector=with_vector),
+        "response": result_object(outcome.result, with_vector=with_vector),
         "task_id": submission.task_id,
         "request_id": submission.request_id,
         "model": (outcome.model or submission.model).to_dict(),
     }
-    timings = dict(timings_view(store_ms, outcome, submission.waiter.finished_at_ms))
+    timings = dict(timings_object(store_ms, outcome, submission.waiter.finished_at_ms))
     timings["total_ms"] = (time.perf_counter() - began) * 1000
     server_timing = ", ".join(f"{name.removesuffix('_ms')};dur={value:.1f}" for name, value in timings.items())
     return json_response(document, headers={"Server-Timing": server_timing})

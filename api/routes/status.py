@@ -7,10 +7,8 @@ from flask import Blueprint, Response
 from api.components import components
 from api.forms.query import check_query
 from api.views.model import model_detail_view, model_view
-from api.views.problems import log_detail
 from api.views.responses import json_response
-from inference.errors import ModelNotFound, ServiceUnavailable, shown
-from inference.status.collect import status_of
+from inference.errors import ModelNotFound, shown
 
 blueprint = Blueprint("status", __name__)
 
@@ -19,7 +17,7 @@ blueprint = Blueprint("status", __name__)
 def get_status() -> Response:
     """Return the output of `server.py status --json`, with the texts of errors that clients may see."""
     check_query()
-    return json_response(status_of(components().services, describe=_public_text))
+    return json_response(components().status())
 
 
 @blueprint.get("/models")
@@ -40,8 +38,3 @@ def get_model(name: str) -> Response:
         names = ", ".join(model.name for model in services.models)
         raise ModelNotFound(f"there is no model {shown(name)}", expected=f"one of {names}")
     return json_response(model_detail_view(services.models.get(name), services.effective.now(), services.presence.workers()))
-
-
-def _public_text(error: ServiceUnavailable) -> str:
-    log_detail(error)
-    return error.public

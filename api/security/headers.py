@@ -5,9 +5,10 @@ from __future__ import annotations
 Headers = list[tuple[str, str]]
 
 CONTENT_POLICY = "Content-Security-Policy"
+CACHE_CONTROL = "Cache-Control"
 SECURITY_HEADERS: Headers = [
     ("X-Content-Type-Options", "nosniff"),
-    ("Cache-Control", "no-store"),
+    (CACHE_CONTROL, "no-store"),
     (CONTENT_POLICY, "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"),
     ("Referrer-Policy", "no-referrer"),
     ("Cross-Origin-Resource-Policy", "same-origin"),

@@ -16,10 +16,10 @@ from typing import Any
 import orjson
 
 from api.security.cross_origin import PREFLIGHT_HEADERS, CrossOriginRules
-from api.security.headers import CONTENT_POLICY, HSTS, REQUEST_ID
+from api.security.headers import CACHE_CONTROL, CONTENT_POLICY, HSTS, REQUEST_ID
 from api.security.host_check import HostCheck
 from api.security.proxies import Environ, Wsgi
-from api.views.problems import problem_document
+from api.views.problems import error_body
 from inference.errors import InferenceError
 from inference.runtime.log import logged_request_id
 from inference.settings import ApiSettings
@@ -47,9 +47,9 @@ class WebSecurity:
             added.append(HSTS)
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-            ours = added
-            if CONTENT_POLICY in dict(headers):  # a page has one of its own; a browser would obey both
-                ours = [header for header in added if header[0] != CONTENT_POLICY]
+            ours, own = added, dict(headers)
+            if CONTENT_POLICY in own or CACHE_CONTROL in own:  # of a page, which has others; a browser would obey both
+                ours = [header for header in added if header[0] not in own]
             return start_response(status, headers + ours, exc_info)
 
         error = self._hosts.error(environ) or self._rules.error(environ, origin)
@@ -66,8 +66,9 @@ class WebSecurity:
 
 
 def _problem(error: InferenceError, environ: Environ, start_response: Any) -> Iterable[bytes]:
-    body = orjson.dumps(problem_document(error), option=orjson.OPT_APPEND_NEWLINE)
-    headers = [("Content-Type", "application/problem+json"), ("Content-Length", str(len(body)))]
+    document, media_type = error_body(error, environ["PATH_INFO"])
+    body = orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE)
+    headers = [("Content-Type", media_type), ("Content-Length", str(len(body)))]
     start_response(_status_line(HTTPStatus(error.status)), headers)
     return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
 

@@ -90,6 +90,11 @@ class BodyReservation:
             self._budget.check(size, is_large=self._size + size > LARGE_BODY_BYTES)
             self._add(size)
 
+    def hold(self, size: int) -> None:
+        """Count `size` bytes that were made of the body. Raises ServiceUnavailable: there is no room for them."""
+        self._budget.check(size, is_large=self._size + size > LARGE_BODY_BYTES)
+        self._add(size)
+
     def release(self) -> None:
         """Return all bytes to the budget."""
         self._budget.used -= self._size

@@ -42,6 +42,8 @@ _LAST_REQUESTS_S = 0.5
 _MIN_IDLE_S = 1.0
 _POLL_INTERVAL_S = 0.2
 _READ_BYTES = 8192
+#: Bytes of a request that are kept for the answer to an invalid one: method and path.
+_START_BYTES = 200
 #: The same for a longer head: gunicorn searches the whole head again for each piece.
 _HEAD_READ_BYTES = 2**17
 _END_OF_HEAD = b"\r\n\r\n"
@@ -153,7 +155,8 @@ class Connection:
         self._address = address
         self._head_pace, self._body_pace = HeadPace(_HEAD_TIMEOUT_S), Pace(*least)
         self._parser = HttpParser(worker.cfg, client, address, self._head_pace)
-        self._is_head = False
+        #: first bytes of the request
+        self._start = b""
 
     def serve(self) -> None:
         """Serve the requests of the connection one after the other, and close it."""
@@ -187,7 +190,7 @@ class Connection:
             return False
         unreader.turn.go_on(began)
         unreader.begin(self._head_pace)
-        self._is_head = data.startswith(b"HEAD ")
+        self._start = data[:_START_BYTES]
         request = self._parse(data)
         unreader.begin(self._body_pace)
         request.body.reserve_in(self._worker.bodies)
@@ -231,7 +234,7 @@ class Connection:
         else:
             logger.debug("refused a request from %s: %s", self._address[0] if self._address else "?", problem.detail)
         with contextlib.suppress(OSError):
-            self._client.sendall(response_bytes(problem, has_body=not self._is_head))
+            self._client.sendall(response_bytes(problem, self._start))
             self._linger()
 
     def _linger(self) -> None:

@@ -20,7 +20,7 @@ from gunicorn.util import http_date
 from api.security.headers import SECURITY_HEADERS, header_lines
 from api.server.body_budget import BodyBudget, BodyReservation
 from api.server.minimum_pace import Pace, PacedUnreader
-from api.views.problems import problem_document
+from api.views.problems import error_body
 from inference.errors import (
     ExpectationFailed,
     HeaderFieldsTooLarge,
@@ -69,6 +69,11 @@ class HttpBody(Body):  # type: ignore[misc] # gunicorn has no types
         reader = self.reader
         self.reservation = BodyReservation(budget, reader.length if isinstance(reader, LengthReader) else None)
 
+    def hold(self, size: int) -> None:
+        """Count `size` bytes that a handler has made of the body, until `release`. Raises ServiceUnavailable."""
+        if self.reservation is not None:
+            self.reservation.hold(size)
+
     def release(self) -> None:
         """Return the reserved part of the budget; bytes that are read later are not kept."""
         if self.reservation is not None:
@@ -116,6 +121,13 @@ class HttpBody(Body):  # type: ignore[misc] # gunicorn has no types
         """Whether the next byte on the connection belongs to another request."""
         reader = self.reader
         return not (reader.length if isinstance(reader, LengthReader) else reader.parser or self.failed)
+
+
+def count_no_body(environ: dict[str, Any]) -> None:
+    """Leave the body of a request out of the budget: its handler passes the bytes on as they come, and keeps none."""
+    body = environ["wsgi.input"]
+    if isinstance(body, HttpBody):
+        body.release()
 
 
 class HttpRequest(Request):  # type: ignore[misc]
@@ -179,18 +191,25 @@ def refusal(error: Exception) -> InferenceError | None:
     return None
 
 
-def response_bytes(error: InferenceError, *, has_body: bool = True) -> bytes:
-    """A whole response with a problem document, after which the connection is closed; `has_body` is False for HEAD."""
-    body = orjson.dumps(problem_document(error), option=orjson.OPT_APPEND_NEWLINE)
+def response_bytes(error: InferenceError, start: bytes = b"") -> bytes:
+    """A whole response with the document of an error, after which the connection is closed.
+
+    Args:
+        start: the first bytes of the request; of the answer to HEAD, only the head is sent.
+    """
+    method, _, rest = start.partition(b" ")
+    path = rest.partition(b" ")[0].partition(b"?")[0].decode("latin-1")
+    document, media_type = error_body(error, path)
+    body = orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE)
     head = (
         f"HTTP/1.1 {error.status} {HTTPStatus(error.status).phrase}\r\n"
         f"Date: {http_date()}\r\n"
         "Connection: close\r\n"
-        "Content-Type: application/problem+json\r\n"
+        f"Content-Type: {media_type}\r\n"
         f"{_SECURITY_LINES}"
         f"Content-Length: {len(body)}\r\n\r\n"
     )
-    return head.encode("latin-1") + (body if has_body else b"")
+    return head.encode("latin-1") + (b"" if method == b"HEAD" else body)
 
 
 def _shown(error: Exception) -> str:

@@ -7,10 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from api.views.problems import problem_document
-from api.views.task import result_view
 from api.views.urls import batch_url
 from inference.domain import BatchRecord, BatchRequest, Completion, Outcome, TaskRecord, TaskStatus, TaskSubmission
 from inference.errors import InferenceError, TaskNotFound
+from inference.lifecycle.task_object import result_object
 
 #: Status of an item that was refused and has no task, and of an item whose task record has expired.
 REFUSED, GONE = "refused", "gone"
@@ -76,7 +76,7 @@ def _task_view(
         "task_id": task.task_id,
         "request_id": task.request_id,
         "model": ((outcome and outcome.model) or task.model).to_dict(),
-        "result": result_view(outcome.result, with_vector=has_vector) if outcome and outcome.result else None,
+        "result": result_object(outcome.result, with_vector=has_vector) if outcome and outcome.result else None,
         "error": problem_document(error) if error else None,
     }
 

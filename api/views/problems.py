@@ -7,9 +7,10 @@ import math
 from http import HTTPStatus
 from typing import Any
 
-from flask import Flask, Response, current_app
+from flask import Flask, Response, current_app, request
 from werkzeug.exceptions import HTTPException
 
+from api.v2.errors import error_document, is_v2
 from api.views.responses import json_response
 from api.views.urls import batch_url, prefixed, task_url
 from inference.errors import (
@@ -32,14 +33,21 @@ logger = logging.getLogger(__name__)
 
 def problem_document(error: InferenceError) -> dict[str, Any]:
     """Members `type`, `title`, `status`, `detail` of RFC 9457; `code`, `field`, `expected`, `task_id`, `batch_id` if known."""
-    kind = {"type": f"urn:problem-type:inference:{error.code}", "title": error.title, "status": error.status}
-    return kind | error.to_dict()
+    return error.to_problem()
+
+
+def error_body(error: InferenceError, path: str) -> tuple[dict[str, Any], str]:
+    """The document and media type of the answer to a request for `path` that fails with `error`."""
+    if is_v2(path):
+        return error_document(error), "application/json"
+    return problem_document(error), "application/problem+json"
 
 
 def problem_response(error: InferenceError) -> Response:
     """The answer to a request that fails with `error`; details that clients may not see are logged with the request's id."""
     log_detail(error)
-    return json_response(problem_document(error), error.status, headers=_headers(error), mimetype="application/problem+json")
+    document, media_type = error_body(error, request.path)
+    return json_response(document, error.status, headers=_headers(error), mimetype=media_type)
 
 
 def log_detail(error: InferenceError) -> None:
@@ -48,12 +56,18 @@ def log_detail(error: InferenceError) -> None:
         logger.warning("%s", error.detail)
 
 
+def public_text(error: InferenceError) -> str:
+    """The text of an error for clients; the details that they may not see are logged."""
+    log_detail(error)
+    return error.public
+
+
 def _headers(error: InferenceError) -> dict[str, str]:
     headers = {}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
-    if isinstance(error, UnsupportedContentEncoding):
-        headers["Accept-Encoding"] = "identity"  # RFC 9110, section 15.5.16
+    if isinstance(error, UnsupportedContentEncoding):  # RFC 9110, section 15.5.16
+        headers["Accept-Encoding"] = "gzip, deflate" if is_v2(request.path) else "identity"
     if isinstance(error, TaskNotFound | BatchNotFound):
         return headers
     if error.task_id is not None and is_task_id(error.task_id):

@@ -20,6 +20,11 @@ def prefixed(path: str, root: str | None = None) -> str:
     return f"{quote(root, safe=_PATH_CHARACTERS)}{path}" if root else path
 
 
+def absolute(path: str) -> str:
+    """`path` as a whole URL, by the host of the current request."""
+    return f"{request.scheme}://{request.host}{prefixed(path)}"
+
+
 def task_url(task_id: str, root: str | None = None) -> str:
     """The path of a task; `root` as in `prefixed`."""
     return prefixed(f"/tasks/{quote(task_id, safe='')}", root)

@@ -28,6 +28,8 @@ _SERVER = str(APPLICATION / "server.py")
 #: Longest wait for the end of an earlier run, seconds.
 _HANDOVER_TIMEOUT_S = 20.0
 _BROKER_TIMEOUT_S = 30.0
+#: Seconds between two lines of a start that takes long, on a terminal.
+_PROGRESS_INTERVAL_S = 5.0
 #: Time after its drain time until a child is killed, seconds.
 _STOP_GRACE_S = 5.0
 
@@ -105,7 +107,11 @@ class _Service:
 
     def _wait_until_ready(self) -> bool:
         """Wait until the API is ready; False if a signal came first. Raises ConfigurationError if a part ends meanwhile."""
+        told_at = time.monotonic()
         while not self._supervisor.stopping.wait(0.1):
+            if sys.stdout.isatty() and time.monotonic() - told_at >= _PROGRESS_INTERVAL_S:
+                told_at = time.monotonic()
+                _print(f"still starting, for {told_at - self._began:.0f} s")
             dead = self._supervisor.first_dead()
             if dead is not None:
                 raise ConfigurationError(f"the {dead[0]} ended while it started (exit code {dead[1]}); its log is above")

@@ -41,7 +41,9 @@ _CHECK_EXAMPLES = """examples:
 exit code: 0 the model would be served; 2 the file, its description or the image is wrong; 1 for anything else
 """
 _INIT_EXAMPLES = """example:
-  server.py models init flowers.keras > model.yaml; server.py serve .
+  server.py models init flowers/flowers.keras > flowers/model.yaml; server.py serve flowers
+
+Its paths are relative to the folder of the model: save it there.
 """
 
 
@@ -79,7 +81,7 @@ def add_commands(
     init = actions.add_parser(
         "init",
         parents=[shared, choices],
-        help="write a model.yaml to go on with, to the standard output",
+        help="write the model.yaml of a file to the standard output, to go on with",
         epilog=_with_command(_INIT_EXAMPLES),
         formatter_class=raw,
     )
@@ -132,7 +134,7 @@ def prepare_serving(options: argparse.Namespace, settings: Settings) -> None:
     from inference.launcher.served_files import serve_only  # noqa: PLC0415 other commands need less memory
 
     files, models = _read(options, settings)
-    serve_only(models, files.allowed)
+    serve_only(models, files)
     for model in models:
         _print("\n".join(model.summaries))
 
@@ -161,14 +163,14 @@ def check_models(options: argparse.Namespace, settings: Settings) -> int:
 
 def init_model(options: argparse.Namespace, settings: Settings) -> int:
     """Print a model.yaml; returns the exit code. Raises ConfigurationError if there is one already."""
-    from inference.launcher.served_files import with_relative_paths  # noqa: PLC0415 as above
+    from inference.launcher.served_files import for_its_folder  # noqa: PLC0415 as above
     from inference.models.inspection.document import model_yaml  # noqa: PLC0415 as above
 
     _, (model,) = _read(options, settings)
-    described = with_relative_paths(model)
-    if described is None:
+    found = for_its_folder(model)
+    if found is None:
         raise ConfigurationError(f"{options.models[0]} has a model.yaml already")
-    _print(model_yaml(described).rstrip("\n"))
+    _print(model_yaml(*found).rstrip("\n"))
     return 0
 
 

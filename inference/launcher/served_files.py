@@ -57,6 +57,8 @@ class ServedFiles:
         self._settings = settings
         #: folders and files that the named models add to the allowed ones
         self.allowed: list[Path] = list(settings.model_files.allowed_folders or (_DEFAULT_FOLDER,))
+        #: the same of buckets
+        self.allowed_buckets: list[str] = list(settings.model_files.allowed_buckets or (settings.model_bucket,))
 
     def read_all(self, names: Sequence[str], choices: Choices) -> list[NamedModel]:
         """Describe the models; the choices are for each of them. Raises the errors of `read`."""
@@ -80,7 +82,7 @@ class ServedFiles:
         folder = Path(name)
         if "://" not in name and (folder / DESCRIPTION_FILE).is_file():
             return self._read_folder(folder, choices)
-        location = _location(name)
+        location = self._allow_bucket(_location(name))
         if location.bucket is None:
             path = Path(location.text)
             if not path.exists():
@@ -117,13 +119,16 @@ class ServedFiles:
 
     def _labels(self, location: FileLocation, choices: Choices, facts: ModelFacts) -> LabelSource:
         if choices.labels is not None:
-            chosen = _location(choices.labels)
+            chosen = self._allow_bucket(_location(choices.labels))
             if chosen.bucket is None:
                 self.allowed.append(Path(chosen.text))
             return LabelSource({"labels_file": str(chosen)}, f"labels from {choices.labels}")
         beside = self._labels_beside(location)
         if beside is not None:
             return LabelSource({"labels_file": beside}, f"labels from {LABELS_FILE} beside it")
+        if facts.labels_problem:
+            shown = PurePosixPath(location.text).name
+            raise ConfigurationError(f"{shown} {facts.labels_problem}; name the labels with --labels FILE", field="labels")
         if facts.labels:
             return LabelSource({"labels": list(facts.labels)}, "labels from its metadata")
         return LabelSource(origin="no labels, so results have class numbers alone")
@@ -148,14 +153,23 @@ class ServedFiles:
         except ObjectNotFound as error:
             raise ConfigurationError(error.detail, field=error.field) from error
 
+    def _allow_bucket(self, location: FileLocation) -> FileLocation:
+        if location.bucket is not None:
+            self.allowed_buckets.append(location.bucket)
+        return location
+
     @property
     def _files(self) -> ModelFiles:
-        options = self._settings.model_files.model_copy(update={"allowed_folders": tuple(self.allowed)})
+        allowed = {"allowed_folders": tuple(self.allowed), "allowed_buckets": tuple(self.allowed_buckets)}
+        options = self._settings.model_files.model_copy(update=allowed)
         return ModelFiles(self._settings.model_copy(update={"model_files": options}))
 
 
-def serve_only(models: Sequence[NamedModel], allowed: Sequence[Path]) -> None:
+def serve_only(models: Sequence[NamedModel], files: ServedFiles) -> None:
     """Set the variables that make these models the service's own, for this process and those that it starts.
+
+    Args:
+        files: have read them.
 
     Raises:
         ConfigurationError: labels in metadata are too large for a variable.
@@ -165,19 +179,25 @@ def serve_only(models: Sequence[NamedModel], allowed: Sequence[Path]) -> None:
         raise ConfigurationError("there are too many labels in the model's metadata; write them to a labels.txt beside it")
     os.environ["INFERENCE_MODELS"] = entries
     os.environ["INFERENCE_DEFAULT_MODEL"] = models[0].specs[0].name
-    os.environ["INFERENCE_MODEL_FILES__ALLOWED_FOLDERS"] = json.dumps([str(path.absolute()) for path in dict.fromkeys(allowed)])
+    folders = [str(path.absolute()) for path in dict.fromkeys(files.allowed)]
+    os.environ["INFERENCE_MODEL_FILES__ALLOWED_FOLDERS"] = json.dumps(folders)
+    os.environ["INFERENCE_MODEL_FILES__ALLOWED_BUCKETS"] = json.dumps(list(dict.fromkeys(files.allowed_buckets)))
 
 
-def with_relative_paths(model: NamedModel) -> Described | None:
-    """Return the description for a model.yaml in the working directory: files below it have relative paths."""
+def for_its_folder(model: NamedModel) -> tuple[Described, Path] | None:
+    """Return the description for a model.yaml beside the model, with relative paths of files there, and its path.
+
+    For a model in a bucket that is the working directory; None if a model.yaml describes the model already.
+    """
     if model.described is None:
         return None
     document = dict(model.described.document)
+    file = document["file"]
+    folder = Path.cwd() if file.startswith("s3://") else Path(file).parent
     for key in ("file", "labels_file"):
-        if key in document and not document[key].startswith("s3://"):
-            path = Path(document[key])
-            document[key] = str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
-    return replace(model.described, document=document)
+        if key in document and Path(document[key]).is_relative_to(folder):
+            document[key] = str(Path(document[key]).relative_to(folder))
+    return replace(model.described, document=document), folder / DESCRIPTION_FILE
 
 
 def _location(text: str) -> FileLocation:

@@ -22,6 +22,7 @@ from inference.runtime.redis import embedded_socket, socket_folder_problem
 from inference.settings import Settings
 from inference.settings.redis_address import MAX_SOCKET_PATH
 from inference.sinks import open_sink
+from inference.sinks.webhook import webhook_guard
 from inference.storage import open_object_store
 
 logger = logging.getLogger(__name__)
@@ -30,6 +31,7 @@ Part = Literal["everything", "api", "worker", "relay", "broker", "flower"]
 
 _WITH_UPLOADS = ("everything", "api", "worker", "relay")
 _WITH_SINKS = ("everything", "relay")
+_WITH_WEBHOOKS = ("everything", "api", "relay")
 #: Parts with files in `data_dir` by which a user who may replace them could control the part.
 _WITH_OWN_STATE = ("everything", "broker", "flower")
 _WITH_MODELS = ("everything", "api", "worker")
@@ -170,6 +172,8 @@ def _client_problems(settings: Settings, part: Part) -> Iterator[str]:
         clients.append(lambda: open_object_store(settings))
     if part in _WITH_SINKS:
         clients += [lambda name=name: open_sink(name, settings).close() for name in settings.possible_sinks]  # type: ignore[misc]
+    if settings.webhooks.is_on and part in _WITH_WEBHOOKS:
+        clients.append(lambda: webhook_guard(settings.webhooks))
     for make in clients:
         try:
             make()

@@ -102,6 +102,7 @@ class DeadLetters:
             deadline_s=deadline_s,
             sinks=sinks,
             priority=record.priority,
+            webhook=record.webhook,
             idempotency_key=f"replay:{task_id}",  # two operators, or a repeated command, start only one task
         )
         accepted = accept(self._store, self._broker, request)

@@ -5,7 +5,7 @@ open task: task store (inline) ──▶ late image: task store ──▶ object
 
 from __future__ import annotations
 
-from inference.domain import TaskRecord
+from inference.domain import QueueItem, TaskRecord
 from inference.errors import ImageNotFound, ObjectNotFound
 from inference.storage.protocol import UPLOADS_PREFIX, ObjectStore, dead_letter_key
 from inference.task_store.stores import SubmissionStore
@@ -28,7 +28,7 @@ class TaskImages:
             ServiceUnavailable: a store does not answer.
         """
         task_id, key = record.task_id, record.item.object_key
-        if not is_upload(record):
+        if not is_upload(record.item):
             raise ImageNotFound("the image of this task is an object that its request named, and no upload", task_id=task_id)
         image = self._store.get_image(task_id) or self._store.get_kept_image(task_id)
         if image:
@@ -47,7 +47,6 @@ class TaskImages:
             raise ImageNotFound(detail, task_id=task_id) from error
 
 
-def is_upload(record: TaskRecord) -> bool:
-    """Return whether the image was sent with its task; other images are objects that existed before."""
-    key = record.item.object_key
-    return key.startswith(UPLOADS_PREFIX) and key.rpartition("/")[2] == record.task_id
+def is_upload(item: QueueItem) -> bool:
+    """Return whether the image belongs to its task; other images are objects that existed before."""
+    return item.object_key.startswith(UPLOADS_PREFIX) and item.object_key.rpartition("/")[2] == item.task_id

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import re
+from collections.abc import Callable
 
 from inference.settings.model_fields import BYTE_ORDER_MARK, clean_label
 
@@ -40,3 +41,11 @@ def read_labels(content: bytes) -> tuple[str, ...]:
         except ValueError as error:
             raise ValueError(f"has no label in line {number}; each line is a class, in order") from error
     return tuple(labels)
+
+
+def try_labels(read: Callable[[], tuple[str, ...]]) -> tuple[tuple[str, ...], str]:
+    """Return the labels and an empty text, or no labels and the text of the ValueError that `read` raised."""
+    try:
+        return read(), ""
+    except ValueError as error:
+        return (), str(error)

@@ -1,4 +1,4 @@
-"""Relay process: one thread for each sink, one for the sweeper, and one for housekeeping."""
+"""Relay process: one thread for each sink, one for webhooks, one for the sweeper, and one for housekeeping."""
 
 from __future__ import annotations
 
@@ -8,18 +8,22 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 
 from inference.container import Services
 from inference.lifecycle.dead_letters import DeadLetters
 from inference.relay.delivery import Relay, RelayPolicy
+from inference.relay.incoming import IncomingUploads
 from inference.relay.late_images import LateImages
 from inference.relay.orphans import Orphans
 from inference.relay.sweeper import Sweeper, SweepPolicy
 from inference.relay.upload_maintenance import Housekeeping, Job
+from inference.relay.webhooks import WebhookRelay, give_up_old_webhooks
 from inference.runtime.redis import connect, task_store_url
 from inference.settings import Settings
 from inference.sinks import open_sink
+from inference.sinks.webhook import WebhookSender
 from inference.task_store.outbox import Outbox
 
 logger = logging.getLogger(__name__)
@@ -73,6 +77,10 @@ def _runners(settings: Settings) -> dict[str, Callable[[threading.Event], None]]
     runners: dict[str, Callable[[threading.Event], None]] = {"sweeper": sweeper.run}
     for sink in settings.possible_sinks:
         runners[f"relay-{sink}"] = _relay(settings, services, sink, name).run
+    webhooks = settings.webhooks
+    if webhooks.is_on:
+        sender = WebhookSender(services.webhook_guard, webhooks.secrets)
+        runners["webhooks"] = WebhookRelay(services.store, sender, webhooks).run
     runners["housekeeping"] = _housekeeping(settings, services).run
     return runners
 
@@ -83,7 +91,12 @@ def _housekeeping(settings: Settings, services: Services) -> Housekeeping:
         discard_surplus_dead_letters(services)
         return _RETENTION_INTERVAL_S
 
-    jobs: dict[str, Job] = {"retention": retention, "late images": LateImages(services.store, services.objects).store}
+    jobs: dict[str, Job] = {
+        "retention": retention,
+        "late images": LateImages(services.store, services.objects).store,
+        "expired uploads": IncomingUploads(services.objects).remove_expired,
+        "old webhooks": partial(give_up_old_webhooks, services.store, settings.webhooks.give_up_after_s),
+    }
     if settings.task_store.allow_eviction:  # then the record of an accepted task may be missing
         logger.warning("uploads without a task are not deleted, since Redis may evict records (task_store.allow_eviction)")
     else:

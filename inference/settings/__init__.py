@@ -4,6 +4,7 @@ In order of precedence, the highest last: a YAML or JSON file, `.env`, the envir
 line. Relative paths are relative to the working directory.
 """
 
+from inference.settings.image_sections import ImageUrlSettings, MinioSettings, UploadSettings
 from inference.settings.masking import shown_value
 from inference.settings.reading import config_path, load_settings, read_translated
 from inference.settings.schema import (
@@ -12,16 +13,15 @@ from inference.settings.schema import (
     BrokerSettings,
     GpuSettings,
     LogSettings,
-    MinioSettings,
     ModelFileSettings,
     Settings,
     SinkName,
-    UploadSettings,
     WorkerSettings,
 )
 from inference.settings.showing import effective
 from inference.settings.sink_sections import KafkaSettings, MongodbSettings, OutboxSettings
 from inference.settings.variables import CONFIG_VARIABLE
+from inference.settings.webhook_section import WebhookSettings
 
 __all__ = [
     "CONFIG_VARIABLE",
@@ -29,6 +29,7 @@ __all__ = [
     "ApiSettings",
     "BrokerSettings",
     "GpuSettings",
+    "ImageUrlSettings",
     "KafkaSettings",
     "LogSettings",
     "MinioSettings",
@@ -38,6 +39,7 @@ __all__ = [
     "Settings",
     "SinkName",
     "UploadSettings",
+    "WebhookSettings",
     "WorkerSettings",
     "config_path",
     "effective",

@@ -11,7 +11,6 @@ from pydantic import (
     BeforeValidator,
     Field,
     PlainValidator,
-    SecretStr,
     TypeAdapter,
     ValidationError,
     model_validator,
@@ -20,10 +19,13 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from inference.settings import addresses, web_origins
 from inference.settings.http_address import listening_host
+from inference.settings.image_sections import BucketName, ImageUrlSettings, MinioSettings, UploadSettings
 from inference.settings.installation import default_data_dir, default_model
 from inference.settings.redis_address import REDIS_SCHEMES, RedisAddress
 from inference.settings.sink_sections import JsonlSinkSettings, KafkaSettings, MongodbSettings, OutboxSettings, RelaySettings
-from inference.settings.value_checks import Count, Few, FieldChecks, Seconds, Section, log_level, secret_validator
+from inference.settings.ui_section import UiSettings
+from inference.settings.value_checks import Count, Few, FieldChecks, Seconds, Section, log_level
+from inference.settings.webhook_section import WebhookSettings
 
 #: Value of `broker.url` for the server that the service starts by itself.
 EMBEDDED = "embedded"
@@ -52,11 +54,6 @@ def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-def _or_none(value: Any) -> Any:
-    """Convert `none` and `null`, the spellings for environment variables, to None."""
-    return None if isinstance(value, str) and value.strip().lower() in {"none", "null"} else value
-
-
 def _folder_or_description(entry: Any) -> Path | dict[str, Any]:
     match entry:
         case dict():
@@ -73,7 +70,6 @@ ListeningHost = Annotated[str, AfterValidator(listening_host)]
 AllowedHost = Annotated[str, AfterValidator(web_origins.allowed_host)]
 CorsOrigin = Annotated[str, AfterValidator(web_origins.cors_origin)]
 Network = Annotated[str, AfterValidator(web_origins.network)]
-BucketName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$"), AfterValidator(addresses.bucket_name)]
 SinkName = Literal["jsonl", "mongodb", "kafka"]
 
 
@@ -167,40 +163,6 @@ class TaskStoreSettings(Section):
     max_dead_letters: Count = 10_000
     #: a waiting task is queued again if later ones started this long ago: its message was lost, seconds
     requeue_lost_after_s: Seconds = 5
-
-
-class UploadSettings(Section):
-    """Storage of the images."""
-
-    store: Literal["local", "minio"] = "local"
-    #: folder of the local store; default: `uploads` in `data_dir`
-    path: Path | None = None
-    #: bucket of the MinIO store, created if it is missing; also the name of the local store in `s3://` addresses
-    bucket: BucketName = "inference"
-    #: images up to this size are inline: also in the task store until their task ends, so that no worker fetches them; 0: none
-    inline_max_bytes: int = Field(default=2**18, ge=0, le=2**20)
-    #: memory for inline images of all models in the task store, MiB; while it is full, images go to the object store first
-    inline_memory_mb: int = Field(default=128, ge=0, le=2**20)
-    #: uploads are removed after this number of days; none: never
-    retention_days: Annotated[Annotated[int, Field(ge=1, le=36_500)] | None, BeforeValidator(_or_none)] = 30
-    #: an upload without a task is removed after this time, seconds, 180 at least; less than `task_store.result_ttl_s`. A request
-    #: is refused if it has no task after half of the time
-    orphan_after_s: float = Field(default=900, ge=180, le=1e9, allow_inf_nan=False)
-    #: new requests are refused while the disk of the local store, or of `data_dir`, has less free space than this, MiB
-    min_free_disk_mb: int = Field(default=512, ge=0, le=2**40)
-
-
-class MinioSettings(Section):
-    """Connection to MinIO or another S3."""
-
-    #: HOST:PORT; a prefix http:// or https:// sets `secure`
-    endpoint: Annotated[str, AfterValidator(addresses.minio_endpoint)] = "127.0.0.1:9000"
-    access_key: Annotated[SecretStr, secret_validator(addresses.check_access_key)] = SecretStr("")
-    secret_key: SecretStr = SecretStr("")
-    secure: bool = False
-    region: str | None = Field(default=None, pattern=r"^([A-Za-z0-9][A-Za-z0-9_-]{0,62})?$")
-    connect_timeout_s: Seconds = 3
-    read_timeout_s: Seconds = 15
 
 
 class ModelFileSettings(Section):
@@ -306,10 +268,12 @@ class Settings(FieldChecks, BaseSettings):
     sample_image: Path | None = None
 
     api: ApiSettings = ApiSettings()
+    ui: UiSettings = UiSettings()
     broker: BrokerSettings = BrokerSettings()
     task_store: TaskStoreSettings = TaskStoreSettings()
     uploads: UploadSettings = UploadSettings()
     minio: MinioSettings = MinioSettings()
+    image_urls: ImageUrlSettings = ImageUrlSettings()
     model_files: ModelFileSettings = ModelFileSettings()
     gpu: GpuSettings = GpuSettings()
     limits: LimitSettings = LimitSettings()
@@ -321,6 +285,7 @@ class Settings(FieldChecks, BaseSettings):
     kafka: KafkaSettings = KafkaSettings()
     outbox: OutboxSettings = OutboxSettings()
     relay: RelaySettings = RelaySettings()
+    webhooks: WebhookSettings = WebhookSettings()
     log: LogSettings = LogSettings()
 
     @model_validator(mode="after")
@@ -370,6 +335,11 @@ class Settings(FieldChecks, BaseSettings):
     @property
     def uploads_path(self) -> Path:
         return self.uploads.path or self.data_dir / "uploads"
+
+    @property
+    def max_image_bytes(self) -> int:
+        """Maximum size of an image in the object store."""
+        return max(self.api.max_body_bytes, self.uploads.max_bytes)
 
     @property
     def model_bucket(self) -> str:

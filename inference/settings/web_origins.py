@@ -42,6 +42,14 @@ def allowed_host(text: str) -> str:
     return mark + normal_host(bare)
 
 
+def url_host(text: str) -> str:
+    """Return a host that URLs of clients may have: a name or address, or `*.NAME` for all names below it. Raises ValueError."""
+    host = allowed_host(text)
+    if host == ANY or host.startswith("."):
+        raise ValueError("must be a host name or an address without a port, or *.NAME for all names below NAME")
+    return host
+
+
 def cors_origin(text: str) -> str:
     """Return an entry of `api.cors_origins` as browsers send it in the header Origin. Raises ValueError."""
     if text == ANY:

@@ -14,7 +14,7 @@ from inference.errors import ServiceUnavailable
 from inference.rollout.worker_registry import WorkerInfo
 from inference.settings import SinkName
 from inference.status.redis_durability import redis_servers
-from inference.task_store import QueueStats
+from inference.task_store import QueueStats, WebhookStats
 from inference.task_store.outbox import OutboxStats, RelayInfo
 
 logger = logging.getLogger(__name__)
@@ -49,6 +49,8 @@ class Status:
     models: tuple[ModelStatus, ...] = ()
     sinks: tuple[SinkStatus, ...] = ()
     workers: tuple[WorkerInfo, ...] = ()
+    #: events that wait for their receivers; None while the task store does not answer
+    webhooks: WebhookStats | None = None
     #: None while the task store does not answer
     dead_letters: int | None = None
     #: queue messages that no worker could read; None while the task store does not answer
@@ -85,12 +87,18 @@ def status_of(services: Services, *, describe: Callable[[ServiceUnavailable], st
     problems += [f"{problem}: new requests are refused" for problem in services.free_space.problems()]
     problems += [f"no worker has {model.model} loaded" for model in models if not model.workers]
     problems += [problem for sink in sinks for problem in _sink_problems(services, sink)]
+    webhooks = services.store.get_webhook_stats()
+    if webhooks.waiting and not services.settings.webhooks.is_on:
+        problems.append(f"{webhooks.waiting} events wait for webhooks, and webhooks.secret is not set")
     warnings = [warning for server in servers for warning in server.warnings()]
+    if webhooks.receivers_down:
+        warnings.append(f"{webhooks.receivers_down} receivers of webhooks do not answer: {webhooks.waiting} events wait")
     return Status(
         stores,
         models,
         sinks,
         tuple(workers),
+        webhooks=webhooks,
         dead_letters=services.store.count_dead_letters(),
         rejected_messages=services.rejected.count(),
         unstored_images=services.store.count_kept_images(),

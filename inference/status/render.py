@@ -32,6 +32,10 @@ def _lines(status: Status) -> Iterator[str]:
     if status.sinks:
         sinks = [(s.sink, s.outbox.entries, _age(s.outbox.oldest_age_s), _relays(s.relays)) for s in status.sinks]
         yield from _table(("SINK", "WAITING", "OLDEST", "RELAYS"), sinks)
+    if status.webhooks and status.webhooks.waiting:
+        stats = status.webhooks
+        row = (stats.waiting, _age(stats.oldest_age_s), stats.receivers, stats.receivers_down)
+        yield from _table(("EVENTS WAITING", "OLDEST", "RECEIVERS", "DOWN"), [row])
     if status.dead_letters is not None:
         yield f"{status.dead_letters} dead letters"
     if status.rejected_messages:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from inference.settings import Settings
-from inference.storage.protocol import ObjectStore
+from inference.storage.protocol import ChunkStore, ObjectStore
 
 
 def open_object_store(settings: Settings) -> ObjectStore:
@@ -16,3 +16,10 @@ def open_object_store(settings: Settings) -> ObjectStore:
     from inference.storage.local import LocalObjectStore  # noqa: PLC0415
 
     return LocalObjectStore(settings.uploads_path)
+
+
+def chunk_store(objects: ObjectStore) -> ChunkStore | None:
+    """Return the store as one that takes objects in pieces; None if clients put their objects without this service."""
+    from inference.storage.local import LocalObjectStore  # noqa: PLC0415
+
+    return objects if isinstance(objects, LocalObjectStore) else None

@@ -7,16 +7,18 @@ import heapq
 import logging
 import os
 import re
+import secrets
 import shutil
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, date, datetime, timedelta
 from functools import lru_cache, partial
 from pathlib import Path
+from typing import IO
 
 from inference.errors import ObjectNotFound, ServiceUnavailable, StorageFull
-from inference.runtime.durable_files import make_folders, sync_folder
+from inference.runtime.durable_files import make_folders, replace_durably, sync_folder
 from inference.runtime.gevent import run_blocking
 from inference.storage.protocol import too_large
 
@@ -30,6 +32,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 _DAY = re.compile(r"\d{4}/\d{2}/\d{2}", re.ASCII)
 #: limit for the name of a file or folder on the usual file systems
 _MAX_NAME_BYTES = 255
+_COPIED_BYTES = 2**18
 
 
 class LocalObjectStore:
@@ -67,27 +70,56 @@ class LocalObjectStore:
                 Path(path).unlink(missing_ok=True)
                 raise
 
-    def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
+    def put_chunks(self, key: str, chunks: Iterable[bytes]) -> None:
         path = self._path(key)
+        part = f"{path}.{secrets.token_hex(8)}.part"
         with _unavailable_when_failing():
             try:
-                with open(path, "rb", opener=_open_to_read) as file:
-                    status = os.fstat(file.fileno())
-                    if not stat.S_ISREG(status.st_mode):
-                        raise ObjectNotFound(f"{key} is not a regular file")
-                    size = status.st_size
-                    if max_bytes is not None and size > max_bytes:
-                        raise too_large(key, size, max_bytes)
-                    return file.read()
-            except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-                raise ObjectNotFound(f"there is no object {key}") from error
+                file = _create_with_folders(part)
+                try:
+                    for chunk in chunks:
+                        run_blocking(partial(_write_all, file, chunk))
+                    run_blocking(partial(os.fsync, file))
+                finally:
+                    os.close(file)
+                run_blocking(partial(replace_durably, Path(part), Path(path)))
+            except BaseException:
+                Path(part).unlink(missing_ok=True)
+                raise
+
+    def put_url(self, key: str, *, lifetime_s: float) -> None:
+        """Return None: clients do not reach the folder."""
+
+    def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
+        with _unavailable_when_failing(), self._opened(key) as (file, size):
+            if max_bytes is not None and size > max_bytes:
+                raise too_large(key, size, max_bytes)
+            return file.read()
+
+    def size(self, key: str) -> int:
+        with _unavailable_when_failing(), self._opened(key) as (_, size):
+            return size
+
+    @contextmanager
+    def _opened(self, key: str) -> Iterator[tuple[IO[bytes], int]]:
+        """Open an object to read, and return its size too. Raises ObjectNotFound."""
+        try:
+            file = open(self._path(key), "rb", opener=_open_to_read)  # noqa: SIM115 closed below
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+            raise ObjectNotFound(f"there is no object {key}") from error
+        with file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise ObjectNotFound(f"{key} is not a regular file")
+            yield file, status.st_size
 
     def delete(self, key: str) -> None:
         with _unavailable_when_failing():
             Path(self._path(key)).unlink(missing_ok=True)
 
     def copy(self, source: str, target: str) -> None:
-        self.put(target, self.get(source))
+        with _unavailable_when_failing(), self._opened(source) as (file, _):
+            self.put_chunks(target, iter(partial(file.read, _COPIED_BYTES), b""))
 
     def list_keys(self, prefix: str, *, after: str = "", limit: int) -> list[str]:
         folder = self._path(f"{prefix}*").rpartition("/")[0]
@@ -155,21 +187,29 @@ def _day_of(folder: Path) -> date | None:
 
 
 def _write(path: str, data: bytes, *, is_synced: bool = False) -> None:
+    file = _create_with_folders(path)
     try:
-        file = _create(path)
-    except FileNotFoundError:  # the day's first upload
-        make_folders(Path(path).parent)
-        file = _create(path)
-    try:
-        written = os.write(file, data)
-        while written < len(data):
-            written += os.write(file, memoryview(data)[written:])
+        _write_all(file, data)
         if is_synced:
             os.fsync(file)
     finally:
         os.close(file)
     if is_synced:
         sync_folder(os.path.dirname(path))  # noqa: PTH120 a str, as the path
+
+
+def _write_all(file: int, data: bytes) -> None:
+    written = os.write(file, data)
+    while written < len(data):
+        written += os.write(file, memoryview(data)[written:])
+
+
+def _create_with_folders(path: str) -> int:
+    try:
+        return _create(path)
+    except FileNotFoundError:  # the day's first upload
+        make_folders(Path(path).parent)
+        return _create(path)
 
 
 def _create(path: str) -> int:

@@ -9,6 +9,7 @@ import itertools
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import IO
 from urllib.parse import quote
 
@@ -59,6 +60,10 @@ class MinioObjectStore:
         self._bucket = bucket
         self._breaker = Breaker(_PAUSE_S, is_timeout=_is_timeout)
         self._client = _connect(settings, connections)
+        public = settings.model_copy(update={"endpoint": settings.public_endpoint or settings.endpoint})
+        #: signs URLs for clients, and makes no connections
+        self._signer = _connect(public, connections=1)
+        self._has_bucket = False
 
     def put(
         self,
@@ -100,6 +105,20 @@ class MinioObjectStore:
             finally:
                 response.close()
                 response.release_conn()
+
+    def size(self, key: str) -> int:
+        bucket, name = self._locate(key)
+        with self._guarded(), _missing_is_not_found(key):
+            return self._client.stat_object(bucket, name).size or 0
+
+    def put_url(self, key: str, *, lifetime_s: float) -> str:
+        _check(key)
+        if not self._has_bucket:
+            with self._guarded():
+                if not self._client.bucket_exists(self._bucket):
+                    self._make_bucket()
+            self._has_bucket = True
+        return self._signer.presigned_put_object(self._bucket, key, timedelta(seconds=lifetime_s))
 
     def delete(self, key: str) -> None:
         _check(key)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import date, datetime
 from typing import IO, Protocol
 
@@ -41,6 +41,15 @@ class ObjectStore(Protocol):
         Raises ObjectNotFound, ServiceUnavailable, PayloadTooLarge: it has more than `max_bytes`.
         """
 
+    def size(self, key: str) -> int:
+        """Return the number of an object's bytes, without reading them. Raises ObjectNotFound, ServiceUnavailable."""
+
+    def put_url(self, key: str, *, lifetime_s: float) -> str | None:
+        """Return a URL to which a client may put the object for this time; None if the store has none.
+
+        Raises ServiceUnavailable.
+        """
+
     def delete(self, key: str) -> None:
         """Delete an object; do nothing if there is none. Raises ServiceUnavailable."""
 
@@ -60,6 +69,16 @@ class ObjectStore(Protocol):
         """Check that objects can be put now, and change nothing.
 
         A missing folder or bucket is no error, since the first put makes it. Raises ServiceUnavailable.
+        """
+
+
+class ChunkStore(Protocol):
+    """Store that takes an object in pieces, as they arrive."""
+
+    def put_chunks(self, key: str, chunks: Iterable[bytes]) -> None:
+        """Store an object as a whole when all its pieces have come; if `chunks` raises, nothing is stored.
+
+        Raises ServiceUnavailable, and what `chunks` raises.
         """
 
 

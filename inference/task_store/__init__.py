@@ -12,14 +12,24 @@ from inference.task_store.protocol import (
     QueueLoad,
     QueuePlace,
     QueueStats,
+    RateChange,
     Reaped,
     RecordLife,
     Room,
     TaskFilter,
     TaskPage,
     TaskState,
+    WebhookStats,
 )
-from inference.task_store.stores import DeliveryStore, MaintenanceStore, SubmissionStore, TaskReader, TaskStore, WorkerStore
+from inference.task_store.stores import (
+    DeliveryStore,
+    MaintenanceStore,
+    SubmissionStore,
+    TaskReader,
+    TaskStore,
+    WebhookStore,
+    WorkerStore,
+)
 
 __all__ = [
     "Accepted",
@@ -35,6 +45,7 @@ __all__ = [
     "QueueLoad",
     "QueuePlace",
     "QueueStats",
+    "RateChange",
     "Reaped",
     "RecordLife",
     "Room",
@@ -44,5 +55,7 @@ __all__ = [
     "TaskReader",
     "TaskState",
     "TaskStore",
+    "WebhookStats",
+    "WebhookStore",
     "WorkerStore",
 ]

@@ -135,6 +135,20 @@ class QueueStats:
     drain_rate_per_s: float
 
 
+#: Life of an announced change, seconds: a worker that goes on with it announces it again before.
+CHANGE_LIFE_S = 5.0
+
+
+@dataclass(frozen=True)
+class RateChange:
+    """Change of the rate of a queue that a worker expects, as it changes the model."""
+
+    #: the version that comes
+    model: ModelRef
+    #: rate to expect ÷ rate of the version that runs, over 0 and at most 1
+    share: float
+
+
 @dataclass(frozen=True)
 class QueueLoad:
     """Figures of a queue for admission."""
@@ -155,6 +169,8 @@ class QueueLoad:
     model: ModelRef | None = None
     #: tasks that were refused and are expected to be sent again
     returning: float = 0.0
+    #: None if no worker expects one
+    change: RateChange | None = None
 
     @property
     def ahead(self) -> int:
@@ -228,3 +244,27 @@ class TaskState:
     request_id: str
     #: name of the model
     model: str
+
+
+@dataclass(frozen=True)
+class WebhookStats:
+    """Events that wait, and their receivers."""
+
+    #: events that are not delivered yet
+    waiting: int
+    #: seconds since the task of the oldest of them ended; 0 if there is none
+    oldest_age_s: float
+    #: receivers for which events wait
+    receivers: int
+    #: those of them that did not answer lately
+    receivers_down: int
+
+
+@dataclass(frozen=True)
+class ReceiverPause:
+    """Pauses of a receiver that is down: the first doubles with each further failure, up to the longest; seconds."""
+
+    first_s: float
+    longest_s: float
+    #: the receiver's own wish (`Retry-After`)
+    least_s: float = 0.0

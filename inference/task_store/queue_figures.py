@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from inference.task_store.protocol import QueueLoad, QueuePlace, QueueStats
+import orjson
+
+from inference.domain import ModelRef
+from inference.task_store.protocol import QueueLoad, QueuePlace, QueueStats, RateChange
 from inference.task_store.records import model_from
 
 
@@ -15,7 +18,7 @@ def stats_from(answer: Sequence[Any]) -> QueueStats:
 
 
 def load_from(answer: Sequence[Any]) -> QueueLoad:
-    waiting, running, _, ended, busy_ms, commits, urgent, stalled_ms, model, returning, _ = answer
+    waiting, running, _, ended, busy_ms, commits, urgent, stalled_ms, model, returning, change, _ = answer
     return QueueLoad(
         waiting,
         running,
@@ -26,6 +29,7 @@ def load_from(answer: Sequence[Any]) -> QueueLoad:
         stalled_s=stalled_ms / 1000,
         model=model_from(model) if model else None,
         returning=float(returning),
+        change=_change_from(change) if change else None,
     )
 
 
@@ -35,6 +39,15 @@ def places_from(answer: Sequence[Any], task_ids: Sequence[str]) -> dict[str, Que
     rate_per_s = _per_s(ended, busy_ms)
     found = zip(task_ids, positions, strict=True)
     return {task_id: QueuePlace(position, rate_per_s) for task_id, position in found if position >= 0}
+
+
+def change_field(change: RateChange) -> bytes:
+    return orjson.dumps([change.share, change.model.name, change.model.version, change.model.digest])
+
+
+def _change_from(field: bytes) -> RateChange:
+    share, *model = orjson.loads(field)
+    return RateChange(ModelRef(*model), share)
 
 
 def _per_s(count: bytes, ms: bytes) -> float:

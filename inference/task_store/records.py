@@ -10,6 +10,7 @@ import orjson
 
 from inference.domain import CompletedTask, ModelRef, QueueItem, TaskRecord, TaskStatus, TaskSubmission, decode_outcome
 from inference.task_store.protocol import TaskState
+from inference.webhook import Webhook, WebhookAttempt, WebhookDelivery, WebhookEvent, WebhookState
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -29,6 +30,7 @@ def record_fields(request: TaskSubmission) -> tuple[Any, ...]:
         *("priority", request.priority),
         *(("batch", request.batch_id) if request.batch_id else ()),
         *(("replay_of", request.replay_of) if request.replay_of else ()),
+        *(_webhook_fields(request.webhook) if request.webhook else ()),
     )
 
 
@@ -76,6 +78,8 @@ def from_hash(task_id: str, fields: dict[bytes, bytes]) -> TaskRecord:
         deliveries=_by_sink(fields, _DELIVERY),
         refusals=_by_sink(fields, _REFUSAL),
         is_image_stored=b"unstored" not in fields,
+        webhook=_webhook_from(fields) if b"webhook" in fields else None,
+        webhook_delivery=_webhook_delivery_from(fields) if b"webhook_state" in fields else None,
     )
 
 
@@ -104,6 +108,32 @@ def readable(read: Callable[[str, T], R | None], task_id: str, found: T) -> R | 
     except Exception:
         logger.exception("the record of task %s cannot be read", task_id)
         return None
+
+
+def _webhook_fields(webhook: Webhook) -> tuple[str, ...]:
+    """Return the fields `webhook` (receiver and statuses, which the scripts read) and `webhook_url`."""
+    statuses = ",".join(event.status for event in webhook.events)
+    return ("webhook", f"{webhook.receiver} {statuses}", "webhook_url", webhook.url)
+
+
+def _webhook_from(fields: dict[bytes, bytes]) -> Webhook:
+    receiver, _, statuses = fields[b"webhook"].decode().partition(" ")
+    return Webhook(fields[b"webhook_url"].decode(), receiver, tuple(map(WebhookEvent.of_status, statuses.split(","))))
+
+
+def webhook_log_field(delivery: WebhookDelivery) -> bytes:
+    """Return the field `webhook_log`."""
+    return orjson.dumps([delivery.attempts, delivery.last_attempts])
+
+
+def _webhook_delivery_from(fields: dict[bytes, bytes]) -> WebhookDelivery:
+    attempts, last = orjson.loads(fields.get(b"webhook_log", b"[0,[]]"))
+    return WebhookDelivery(
+        WebhookState(fields[b"webhook_state"].decode()),
+        attempts,
+        tuple(WebhookAttempt(**attempt) for attempt in last),
+        int(fields.get(b"webhook_next_at", 0)),
+    )
 
 
 def _by_sink(fields: dict[bytes, bytes], prefix: bytes) -> dict[str, str]:

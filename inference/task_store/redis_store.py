@@ -40,16 +40,12 @@ from inference.task_store.protocol import (
     Lease,
     Leases,
     LeaseState,
-    QueueLoad,
-    QueuePlace,
-    QueueStats,
     Reaped,
     Room,
     TaskFilter,
     TaskPage,
     TaskState,
 )
-from inference.task_store.queue_figures import load_from, places_from, stats_from
 from inference.task_store.records import (
     COMPLETED_FIELDS,
     completed_from,
@@ -59,7 +55,8 @@ from inference.task_store.records import (
     readable,
     state_from,
 )
-from inference.task_store.redis_uploads import RedisUploads
+from inference.task_store.redis_queues import RedisQueues
+from inference.task_store.redis_webhooks import RedisWebhooks
 from inference.task_store.scripts import Scripts
 from inference.task_store.submissions import SUBMISSION_WEIGHT, in_ms, task_arguments, weight
 
@@ -88,7 +85,7 @@ class StorePolicy:
     index_max: int = 100_000
 
 
-class RedisTaskStore(RedisUploads):
+class RedisTaskStore(RedisWebhooks, RedisQueues):
     """`TaskStore` on a Redis server. Safe to share between threads and greenlets."""
 
     def __init__(self, client: redis.Redis, policy: StorePolicy) -> None:
@@ -256,19 +253,6 @@ class RedisTaskStore(RedisUploads):
             "cancel", encode_outcome(outcome), in_ms(self._policy.result_ttl_s), call, *task_ids
         )
         return states
-
-    def get_places(self, task_ids: Mapping[str, Sequence[str]]) -> dict[str, QueuePlace]:
-        answers = self._scripts.run_pipelined(*(("queue_stats", [queue, 0, *ids]) for queue, ids in task_ids.items()))
-        places: dict[str, QueuePlace] = {}
-        for ids, answer in zip(task_ids.values(), answers, strict=True):
-            places |= places_from(answer, ids)
-        return places
-
-    def get_queue_stats(self, queue: str) -> QueueStats:
-        return stats_from(self._scripts.run("queue_stats", queue, 0))
-
-    def get_queue_load(self, queue: str, *, refused: int = 0) -> QueueLoad:
-        return load_from(self._scripts.run("queue_stats", queue, refused))
 
     # --- worker
 

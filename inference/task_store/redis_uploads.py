@@ -5,6 +5,7 @@ Redis keys:
     PREFIX:seq:tag           string: the store's tag, six hexadecimal digits, a part of the id of each task made for this store
     PREFIX:seq:lives         sorted set: times that records live after their end, ms, by the time of their last use, ms
     PREFIX:seq:lives-since   string: time since which these are noted, ms
+    PREFIX:upload-secret     string: random bytes with which the URLs of uploads are signed
     PREFIX:image:ID          string: the inline image of an open task
     PREFIX:inline-bytes      string: bytes of all inline images
     PREFIX:unstored          sorted set: ids of tasks with a late image, by time, ms
@@ -23,7 +24,7 @@ from inference.runtime.redis import unavailable_when_down
 from inference.task_store.protocol import RecordLife
 from inference.task_store.scripts import Scripts
 
-_TAG_BYTES = 3
+_TAG_BYTES, _SECRET_BYTES = 3, 32
 #: Limit for the number of late images; each has at most `uploads.inline_max_bytes`.
 _MAX_KEPT = 2000
 
@@ -38,13 +39,19 @@ class RedisUploads:
         self._ttl_ms = round(result_ttl_s * 1000)
 
     def get_tag(self) -> str:
-        key = self._key("seq", "tag")
+        return self._get_once(self._key("seq", "tag"), _TAG_BYTES)
+
+    def get_upload_secret(self) -> str:
+        return self._get_once(self._key("upload-secret"), _SECRET_BYTES)
+
+    def _get_once(self, key: str, size: int) -> str:
+        """Return random hexadecimal digits, which the first call makes for all processes."""
         with unavailable_when_down():
-            tag: Any = self._redis.get(key)
-            if tag is None:
-                self._redis.set(key, secrets.token_hex(_TAG_BYTES), nx=True)
-                tag = self._redis.get(key)
-        return str(tag.decode())
+            value: Any = self._redis.get(key)
+            if value is None:
+                self._redis.set(key, secrets.token_hex(size), nx=True)
+                value = self._redis.get(key)
+        return str(value.decode())
 
     def find_unknown(self, tag: str, task_ids: Sequence[str]) -> list[str]:
         return [task_id.decode() for task_id in self._scripts.run("find_unknown", tag, *task_ids)]

@@ -6,6 +6,7 @@
 | `SubmissionStore` | the API: accept, read, cancel |
 | `WorkerStore` | the Celery worker: lease, start, commit |
 | `DeliveryStore` | the relay: delivery of results to sinks |
+| `WebhookStore` | the relay: delivery of events to webhooks |
 | `MaintenanceStore` | sweeper, retention, commands, status |
 
 Each has all methods that its callers need, so some methods are in two protocols. Every call may raise ServiceUnavailable.
@@ -28,13 +29,17 @@ from inference.task_store.protocol import (
     QueueLoad,
     QueuePlace,
     QueueStats,
+    RateChange,
     Reaped,
+    ReceiverPause,
     RecordLife,
     Room,
     TaskFilter,
     TaskPage,
     TaskState,
+    WebhookStats,
 )
+from inference.webhook import WebhookDelivery
 
 
 class TaskReader(Protocol):
@@ -58,6 +63,9 @@ class SubmissionStore(TaskReader, Protocol):
 
     def get_tag(self) -> str:
         """Return six hexadecimal digits that distinguish this store from others; they are made with the first call."""
+
+    def get_upload_secret(self) -> str:
+        """Return the secret with which the URLs of uploads are signed; it is made with the first call."""
 
     def accept(
         self, request: TaskSubmission, *, enqueue: Enqueue | None, max_queue_depth: int, room: Room | None = None
@@ -151,6 +159,9 @@ class SubmissionStore(TaskReader, Protocol):
     def get_kept_image(self, task_id: str) -> bytes | None:
         """Return the image that `keep_image` kept; None if there is none."""
 
+    def count_webhooks(self, receiver: str) -> int:
+        """Return the number of events that wait for a receiver."""
+
 
 class WorkerStore(TaskReader, Protocol):
     """Leases, starts and commits tasks."""
@@ -197,6 +208,12 @@ class WorkerStore(TaskReader, Protocol):
 
     def is_dead_letter(self, task_id: str) -> bool: ...
 
+    def get_queue_load(self, queue: str) -> QueueLoad:
+        """Return what is known of the queue, as in `SubmissionStore`."""
+
+    def expect_change(self, queue: str, change: RateChange) -> None:
+        """Announce a change of the rate to admission, for `CHANGE_LIFE_S`."""
+
 
 class DeliveryStore(TaskReader, Protocol):
     """Notes which results sinks have."""
@@ -214,6 +231,42 @@ class DeliveryStore(TaskReader, Protocol):
         Args:
             entries: (outbox entry id, task id, reason) of each result.
         """
+
+
+class WebhookStore(TaskReader, Protocol):
+    """Hands out events of webhooks, and notes what became of them."""
+
+    def claim_webhooks(self, *, lease_s: float, limit: int, per_receiver: int, in_flight: Mapping[str, int]) -> list[str]:
+        """Lease due events to the caller, and return the ids of their tasks.
+
+        An event that is not noted within `lease_s` seconds is due again.
+
+        Args:
+            limit: maximum number of events.
+            per_receiver: maximum number for one receiver, with those in flight; 1 for a receiver that is down.
+            in_flight: by receiver, number of events that the caller is sending.
+        """
+
+    def note_webhook(
+        self,
+        task_id: str,
+        receiver: str,
+        delivery: WebhookDelivery,
+        *,
+        retry_in_s: float = 0.0,
+        pause: ReceiverPause | None = None,
+    ) -> None:
+        """Note the delivery after an attempt. A record starts to expire when nothing waits for it.
+
+        Args:
+            retry_in_s: seconds until the next attempt, if the delivery is pending.
+            pause: the receiver is down, and gets no event during a pause; None: it is up.
+        """
+
+    def give_up_webhooks(self, *, after_s: float, limit: int) -> list[str]:
+        """Give up to `limit` events up whose tasks ended `after_s` seconds ago; return the ids of these tasks."""
+
+    def get_webhook_stats(self) -> WebhookStats: ...
 
 
 class MaintenanceStore(TaskReader, Protocol):
@@ -293,5 +346,5 @@ class MaintenanceStore(TaskReader, Protocol):
         """Check that the store answers. Raises ServiceUnavailable."""
 
 
-class TaskStore(SubmissionStore, WorkerStore, DeliveryStore, MaintenanceStore, Protocol):
+class TaskStore(SubmissionStore, WorkerStore, DeliveryStore, WebhookStore, MaintenanceStore, Protocol):
     """Task store with the methods of all callers."""

@@ -13,6 +13,7 @@ from functools import partial
 from inference.domain import ImageFormat
 from inference.errors import DeadlineExceeded, InferenceError, InvalidImage, ObjectNotFound, UploadLost
 from inference.imaging import ImageLimits, OpenImage, inspect, open_image
+from inference.lifecycle.task_images import is_upload
 from inference.models.predictor.arena import SlotArena
 from inference.models.spec import ModelSpec
 from inference.storage.protocol import ObjectStore
@@ -188,7 +189,7 @@ class Fetcher:
         try:
             data = self._objects.get(job.item.object_key, max_bytes=self._max_bytes)
         except ObjectNotFound as error:
-            if job.item.header is None:  # no upload of the API: a Celery client named it
+            if job.item.header is None and not is_upload(job.item):  # a Celery client named it
                 raise
             public = "the task's own upload is gone"
             raise UploadLost(f"{public}: {error.detail}", public=public, task_id=job.task_id) from error

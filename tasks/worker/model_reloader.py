@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import PurePath
 
 from inference.domain import ModelRef
@@ -21,7 +21,9 @@ from inference.models.spec import ModelSpec
 from inference.rollout.desired_state import DesiredState, LoadReport, Proposal, RolloutStore
 from inference.runtime.public_text import public_exception
 from inference.settings.installation import COMMAND
+from inference.task_store import RateChange
 from tasks.pipeline.stage import RETRY_INTERVAL_S, Stage
+from tasks.worker.queue_preparation import QueuePreparation, expected_change
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +41,8 @@ class _Candidate:
 
     specs: Specs
     process: Process
+    #: by queue, what becomes of its rate
+    changes: Mapping[str, RateChange] = field(default_factory=dict)
 
 
 class ModelReloader(Stage):
@@ -47,6 +51,7 @@ class ModelReloader(Stage):
     Args:
         specs: the worker's models as the configuration describes them, by name.
         make: returns a predictor process for these models, not started yet.
+        preparation: announces a change to admission.
     """
 
     name = "models"
@@ -60,6 +65,7 @@ class ModelReloader(Stage):
         owner: str,
         specs: Specs,
         make: Callable[[Specs], Process],
+        preparation: QueuePreparation,
     ) -> None:
         super().__init__()
         self._desired = desired
@@ -68,6 +74,7 @@ class ModelReloader(Stage):
         self._owner = owner
         self._configured = specs
         self._make = make
+        self._preparation = preparation
         #: the desired state, as it was last read
         self.state = DesiredState()
         #: the models of the process that serves
@@ -109,6 +116,7 @@ class ModelReloader(Stage):
 
     def _reconcile(self, state: DesiredState, proposal: Proposal | None) -> None:
         self.state = state
+        self._announce_candidate()
         if self._wanted(state) != self._predictor.references and time.monotonic() >= self._reload_at:
             self._switch(state)
         if self._candidate and (proposal is None or proposal.change_id != self._answered):
@@ -144,6 +152,10 @@ class ModelReloader(Stage):
         specs = self._resolve(state)
         return _Candidate(specs, self._make(specs))
 
+    def _announce_candidate(self) -> None:
+        for queue, change in self._candidate.changes.items() if self._candidate else ():
+            self._preparation.announce(queue, change)
+
     def _end_candidate(self) -> None:
         if self._candidate:
             self._candidate.process.retire()
@@ -176,14 +188,19 @@ class ModelReloader(Stage):
         process = self._make(specs)
         logger.info("loading %s %s in a second process", model.name, model.version)
         try:
-            is_started = process.start(lambda: self.stopping.is_set() or not self._is_open(proposal))
+            is_started = process.start(lambda: self._gives_up(proposal))
         except ConfigurationError as error:
             error.public = _by_name(error.public, specs)
             raise
         if not is_started:
             return None
-        self._candidate = _Candidate(specs, process)
+        change = expected_change(model, self._predictor.loaded.get(spec.name), process.loaded.get(spec.name))
+        self._candidate = _Candidate(specs, process, {spec.queue: change})
+        self._preparation.await_short_queue(spec.queue, change, give_up=lambda: self._gives_up(proposal))
         return model
+
+    def _gives_up(self, proposal: Proposal) -> bool:
+        return self.stopping.is_set() or not self._is_open(proposal)
 
     def _is_open(self, proposal: Proposal) -> bool:
         try:

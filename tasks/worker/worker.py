@@ -33,6 +33,7 @@ from tasks.worker.heartbeat import HeartbeatPublisher
 from tasks.worker.lease_renewal import LeaseRenewer
 from tasks.worker.model_reloader import ModelReloader, Specs
 from tasks.worker.plain_messages import PlainMessageReader
+from tasks.worker.queue_preparation import QueuePreparation
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +76,15 @@ class InferenceWorker:
         by_name = {spec.name: spec for spec in specs}
         self._arenas = {name: SlotArena(spec.image_input, _slots(spec, options)) for name, spec in by_name.items()}
         self.predictor = VersionedPredictor(self._make_process(by_name))
-        self._reloader = ModelReloader(desired, files, self.predictor, owner=self.owner, specs=by_name, make=self._make_process)
+        self._reloader = ModelReloader(
+            desired,
+            files,
+            self.predictor,
+            owner=self.owner,
+            specs=by_name,
+            make=self._make_process,
+            preparation=QueuePreparation(store),
+        )
         return_large_blocks(from_bytes=8 * 2**20, kept_bytes=32 * 2**20)  # Pillow's blocks of pixels have up to 16 MiB
         self._memory = DecodeMemory(options.decode_memory_mb * 2**20, max_large=max(1, options.io_threads - 1))
         self._pipelines = {name: self._make_pipeline(spec, objects, settings) for name, spec in by_name.items()}
@@ -139,7 +148,7 @@ class InferenceWorker:
                 batch=BatchPolicy(options.max_batch_size, options.max_batch_wait_ms, options.max_attempts),
                 limits=ImageLimits(settings.limits.max_pixels),
                 io_threads=options.io_threads,
-                max_image_bytes=settings.api.max_body_bytes,
+                max_image_bytes=settings.max_image_bytes,
             ),
         )
 

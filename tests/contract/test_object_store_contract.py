@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
@@ -17,8 +18,9 @@ from support.real_servers import NOBODY, minio_client, minio_settings
 from support.small_files import run_with_small_files
 from support.waiting import together
 
-from inference.errors import ObjectNotFound, PayloadTooLarge, ServiceUnavailable
+from inference.errors import ObjectNotFound, PayloadTooLarge, RequestTimeout, ServiceUnavailable, StorageFull
 from inference.settings import MinioSettings
+from inference.storage.incoming import expires_at_ms
 from inference.storage.local import LocalObjectStore
 from inference.storage.minio import MinioObjectStore
 from inference.storage.protocol import ObjectStore, upload_key
@@ -63,6 +65,13 @@ def test_what_is_larger_than_asked_for_is_not_read(store: ObjectStore) -> None:
     assert store.get(KEY, max_bytes=len(BYTES)) == BYTES
     with pytest.raises(PayloadTooLarge, match=str(len(BYTES))):
         store.get(KEY, max_bytes=len(BYTES) - 1)
+
+
+def test_a_size_is_known_without_the_bytes(store: ObjectStore) -> None:
+    store.put(KEY, BYTES)
+    assert store.size(KEY) == len(BYTES)
+    with pytest.raises(ObjectNotFound):
+        store.size("uploads/2026/01/31/nothing")
 
 
 @pytest.mark.parametrize(
@@ -174,6 +183,41 @@ def test_a_ping_of_a_store_that_is_down_says_so(store_that_is_down: ObjectStore)
     assert caught.value.retry_after_s
 
 
+class TestLocalChunks:
+    """Objects that come in pieces."""
+
+    def test_an_object_is_there_when_its_last_piece_has_come(self, tmp_path: Path) -> None:
+        store = LocalObjectStore(tmp_path)
+        seen = []
+
+        def pieces() -> Iterator[bytes]:
+            for number in range(3):
+                seen.append(store.list_keys("incoming/", limit=10))
+                yield bytes([number]) * 1000
+
+        store.put(f"incoming/{'0' * 44}", b"old")
+        store.put_chunks(f"incoming/{'0' * 44}", pieces())
+        assert store.get(f"incoming/{'0' * 44}") == b"".join(bytes([number]) * 1000 for number in range(3))
+        assert all(keys[0] == f"incoming/{'0' * 44}" for keys in seen)
+        assert len(seen[-1]) == 2  # the part, which a kill may leave
+        assert expires_at_ms(seen[-1][1]) == 0
+        assert len(store.list_keys("incoming/", limit=10)) == 1
+
+    @pytest.mark.parametrize("error", [RequestTimeout("too slow"), OSError(errno.ENOSPC, "full")])
+    def test_pieces_that_break_off_leave_what_was_there(self, tmp_path: Path, error: Exception) -> None:
+        store = LocalObjectStore(tmp_path)
+        store.put("incoming/a", b"old")
+
+        def pieces() -> Iterator[bytes]:
+            yield b"new"
+            raise error
+
+        with pytest.raises(RequestTimeout if isinstance(error, RequestTimeout) else StorageFull):
+            store.put_chunks("incoming/a", pieces())
+        assert store.get("incoming/a") == b"old"
+        assert store.list_keys("incoming/", limit=10) == ["incoming/a"]
+
+
 class TestLocal:
     """How a folder fails. The tests may run as root, who may write everywhere: a file stands where a folder should be."""
 
@@ -209,6 +253,7 @@ class TestLocal:
 import sys
 from pathlib import Path
 from inference.errors import ServiceUnavailable
+from inference.storage.incoming import expires_at_ms
 from inference.storage.local import LocalObjectStore
 store = LocalObjectStore(Path(sys.argv[-1]))
 store.put("uploads/small", bytes(1000))

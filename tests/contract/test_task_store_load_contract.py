@@ -8,7 +8,7 @@ from support.samples import QUEUE, a_batch, a_failure, a_request, a_success
 
 from inference.domain import ModelRef, Outcome, TaskStatus
 from inference.errors import DeadlineExceeded, Overloaded
-from inference.task_store import Commit, Enqueue, Room, TaskStore
+from inference.task_store import Commit, Enqueue, RateChange, Room, TaskStore
 
 
 class TestLoad:
@@ -96,6 +96,17 @@ class TestLoad:
             assert commit_one(store, "w", running(store, "w"), attempt=1, outcome=a_success(model=model))
             load = store.get_queue_load(QUEUE)
             assert (load.model, load.ended, load.batches) == (model, 1, 1)  # of the other nothing is left
+
+    def test_a_change_that_a_worker_expects_is_known_until_it_goes_on_no_longer(self, world: StoreWorld) -> None:
+        store = world.store
+        assert store.get_queue_load(QUEUE).change is None
+        for share in (0.5, 0.25):
+            change = RateChange(ModelRef("tiny", "2", "sha256:00"), share)
+            store.expect_change(QUEUE, change)
+            assert store.get_queue_load(QUEUE).change == change
+        assert store.get_queue_load("predict.other").change is None
+        world.let_pass(6)
+        assert store.get_queue_load(QUEUE).change is None
 
     def test_a_failure_does_not_say_which_version_ran(self, store: TaskStore) -> None:
         finished(store)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import socket
 import threading
 import time
@@ -53,6 +54,8 @@ ATTACKS = {
     "fields": head(b"/inference_service_controller", b"application/x-www-form-urlencoded") + b"command=" + b"a" * (30 * MIB),
     "another type": head(b"/inference", b"image/jpeg") + bytes(30 * MIB),
     "compressed": head(b"/inference", FORM + b"\r\nContent-Encoding: gzip") + bytes(30 * MIB),
+    "binary tensors": head(b"/v2/models/digits/infer", b"text/plain\r\nInference-Header-Content-Length: 9") + bytes(30 * MIB),
+    "inflated tensors": head(b"/v2/models/digits/infer", b"text/plain\r\nContent-Encoding: gzip") + bytes(30 * MIB),
     "nobody reads it": head(b"/nothing", FORM) + bytes(30 * MIB),
 }
 
@@ -140,6 +143,20 @@ class TestMemory:
                 return third.ask(beginning + PART + bytes(size - len(PART))).status == 400  # it has no end
 
         wait_until(fits, timeout_s=5, what="the room is free")
+
+    def test_an_inflated_body_needs_room(self, make_api: MakeApi) -> None:
+        api = make_api(max_body_bytes=2 * MIB, max_body_bytes_in_flight=4 * MIB)
+        bomb = gzip.compress(bytes(2 * MIB - 1000))
+        target = b"/v2/models/digits/infer"
+        request = head(target, b"application/json", b"Content-Encoding: gzip\r\nContent-Length: %d" % len(bomb)) + bomb
+        with api.connect() as first, api.connect() as second:
+            first.send(head(b"/inference", FORM, b"Content-Length: %d" % (2 * MIB - 1000)) + PART)
+            time.sleep(0.3)
+            refused = second.ask(request)
+            assert refused.status == 503
+            assert refused.document == {"error": "the service holds as many request bodies as it can"}
+        with api.connect() as third:
+            wait_until(lambda: third.ask(request).status == 400, timeout_s=5, what="the room is free")
 
 
 class TestSlowClients:

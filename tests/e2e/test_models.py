@@ -106,7 +106,9 @@ def settings(services_env: dict[str, str], bucket: str, fixtures: Path, daylight
 
 @pytest.fixture(scope="module")
 def running(settings: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    service = Service(tmp_path_factory.mktemp("service"), settings)
+    folder = tmp_path_factory.mktemp("service")
+    own_cache = {"INFERENCE_MODEL_FILES__CACHE_DIR": str(folder / "data" / "model-files")}
+    service = Service(folder, settings, variables=own_cache)
     try:
         service.start()
         yield service

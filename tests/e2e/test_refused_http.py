@@ -92,6 +92,23 @@ class TestRefusals:
             assert connection.is_closed()
 
     @pytest.mark.parametrize(
+        ("request_bytes", "status"),
+        [
+            (get(b"Host: y\r\n", target=b"/v2/health/live"), 400),
+            (get(b"Transfer-Encoding: br\r\n", target=b"/v2?a=b"), 501),
+            (get(b"a" * 9000 + b": 1\r\n", target=b"/v2/models/digits"), 431),
+            (get(target=b"/v2/" + b"a" * 5000), 414),
+            (b"POST /v2/models/digits/infer" + JSON + CHUNKED + b"zz\r\n", 400),
+            (b"GET /v2 HTTP/1.1\r\nHost: evil.example\r\n\r\n", 421),
+        ],
+    )
+    def test_below_v2_each_is_an_error_of_its_protocol(self, api: ApiProcess, request_bytes: bytes, status: int) -> None:
+        with api.connect() as connection:
+            answer = connection.ask(request_bytes)
+        assert (answer.status, answer.headers["content-type"]) == (status, "application/json")
+        assert answer.document.keys() == {"error"}
+
+    @pytest.mark.parametrize(
         ("request_bytes", "status", "code"),
         [
             (b"GET / HTTP/1.1\r\n\r\n", 400, "invalid_request"),

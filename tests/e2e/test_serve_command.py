@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
+import uuid
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ import keras
 import numpy as np
 import pytest
 from support.model_files import SHAPE, images, network, rescaled, run_onnx, run_tflite, save_onnx, save_tflite
+from support.real_servers import minio_client
 from support.service import Service
 
 pytestmark = [pytest.mark.process, pytest.mark.timeout(400)]
@@ -89,6 +93,41 @@ def test_scale_activation_and_labels_are_those_that_the_command_names(tmp_path: 
                 np.testing.assert_allclose(response["prediction"], expected, atol=TOLERANCE)
                 assert response["label"] == ("rose", "tulip", "daisy")[expected.argmax()]
                 assert response["confident"] is bool(expected.max() >= 0.4)
+    finally:
+        service.end()
+
+
+@pytest.fixture
+def bucket(services_env: dict[str, str]) -> Iterator[str]:
+    """A bucket that no setting names, deleted afterwards."""
+    client, name = minio_client(services_env), f"test-{uuid.uuid4().hex[:12]}"
+    client.make_bucket(name)
+    yield name
+    for found in client.list_objects(name, recursive=True):
+        client.remove_object(name, found.object_name or "")
+    client.remove_bucket(name)
+
+
+@pytest.mark.services
+def test_model_in_a_bucket_is_served_with_the_labels_beside_it(tmp_path: Path, services_env: dict[str, str], bucket: str) -> None:
+    model = rescaled()
+    model.save(tmp_path / "flowers.keras")
+    client = minio_client(services_env)
+    client.fput_object(bucket, "nets/flowers.keras", str(tmp_path / "flowers.keras"))
+    client.put_object(bucket, "nets/labels.txt", io.BytesIO(b"rose\ntulip\ndaisy\n"), 17)
+    keys = {name: services_env[f"MINIO_{name.upper()}"] for name in ("endpoint", "access_key", "secret_key")}
+    cache = {"INFERENCE_MODEL_FILES__CACHE_DIR": str(tmp_path / "cache")}  # so that this start converts the model
+    command = ("serve", f"s3://{bucket}/nets/flowers.keras")
+    service = Service(tmp_path, {"minio": keys}, variables=cache, command=command, cwd=tmp_path)
+    try:
+        service.start(wait=False)
+        service.wait_ready(_START_TIMEOUT_S)
+        (image,) = images(1)
+        expected = np.asarray(model(image[None].astype(np.float32)))[0]
+        response = answer(service, image)["response"]
+        np.testing.assert_allclose(response["prediction"], expected, atol=TOLERANCE)
+        assert response["label"] == ("rose", "tulip", "daisy")[expected.argmax()]
+        assert "flowers: converting it for LiteRT" in service.log
     finally:
         service.end()
 

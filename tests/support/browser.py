@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import requests
 from playwright.sync_api import Browser, sync_playwright
 
 from dev.servers.installing import debian_package
@@ -75,10 +76,47 @@ class _Page(BaseHTTPRequestHandler):
         """Nothing of it is of interest."""
 
 
+class _Proxy(BaseHTTPRequestHandler):
+    """Passes what is below a prefix on to another server, and says nothing of the prefix."""
+
+    prefix = ""
+    target = ""
+
+    def do_GET(self) -> None:
+        if not self.path.startswith(f"{self.prefix}/"):
+            self.send_error(404)
+            return
+        url = f"{self.target}{self.path.removeprefix(self.prefix)}"
+        with requests.get(url, headers={"Host": self.headers["Host"]}, timeout=20, stream=True, allow_redirects=False) as answer:
+            self.send_response(answer.status_code)
+            for name in ("Content-Type", "Content-Security-Policy", "Location"):
+                if name in answer.headers:
+                    self.send_header(name, answer.headers[name])
+            self.end_headers()
+            for piece in answer.iter_content(None):
+                self.wfile.write(piece)
+
+    def log_message(self, *_: object) -> None:
+        """Nothing of it is of interest."""
+
+
+@contextmanager
+def passing_proxy(target: str, prefix: str) -> Iterator[str]:
+    """A proxy of the server `target` below a path; gives the URL of that."""
+    with _serving(type("_ProxyOfTarget", (_Proxy,), {"target": target, "prefix": prefix})) as port:
+        yield f"http://127.0.0.1:{port}{prefix}"
+
+
 @contextmanager
 def page_server() -> Iterator[int]:
     """A server of an empty page at every path; gives its port."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Page) as server:
+    with _serving(_Page) as port:
+        yield port
+
+
+@contextmanager
+def _serving(handler: type[BaseHTTPRequestHandler]) -> Iterator[int]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
         thread.start()
         try:

@@ -1,4 +1,4 @@
-"""An authority of one test alone, and a certificate of it for 127.0.0.1, as server and as client."""
+"""An authority of one test alone, and a certificate of it, as server and as client."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ x509_extensions = leaf
 [name]
 [leaf]
 basicConstraints = critical, CA:FALSE
-subjectAltName = IP:127.0.0.1
+subjectAltName = {names}
 keyUsage = critical, digitalSignature
 extendedKeyUsage = serverAuth, clientAuth
 subjectKeyIdentifier = hash
@@ -29,10 +29,11 @@ class Certificates:
     key: Path
 
 
-def make_certificates(folder: Path) -> Certificates:
+def make_certificates(folder: Path, names: str = "IP:127.0.0.1") -> Certificates:
+    """Make them; `names` is the certificate's `subjectAltName`, such as DNS:hooks.example."""
     made = Certificates(folder / "ca.crt", folder / "node.crt", folder / "node.key")
     leaf = folder / "leaf.cnf"
-    leaf.write_text(_LEAF, encoding="utf-8")
+    leaf.write_text(_LEAF.format(names=names), encoding="utf-8")
     ca_key = folder / "ca.key"
     may_sign = ("-addext", "keyUsage = critical, keyCertSign")  # without it Python from 3.13 on does not trust it
     _req(*_KEY, *may_sign, "-subj", "/CN=authority of a test", "-keyout", ca_key, "-out", made.authority)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from fnmatch import fnmatch
@@ -25,6 +26,8 @@ from api.openapi.document import openapi_document
 PROBLEM = "application/problem+json"
 #: Media types of answers that may have no end.
 STREAMED = {"text/event-stream", "application/jsonl"}
+#: gzip or zlib, for `zlib.decompress`.
+_ANY_FORMAT = 47
 #: Problems of requests that are of no operation.
 _OF_NO_OPERATION = {"not_found", "method_not_allowed"}
 
@@ -183,5 +186,7 @@ class CheckedClient(FlaskClient):
         request = response.request
         url = f"{request.path}?{request.query_string.decode('utf-8', 'replace')}"
         body = b"" if response.mimetype in STREAMED else response.get_data()
+        if body and "Content-Encoding" in response.headers:
+            body = zlib.decompress(body, _ANY_FORMAT)
         check_answer(request.method, url, response.status_code, dict(response.headers), body)
         return response

@@ -18,11 +18,13 @@ class FakeProcess:
 
     Args:
         fails: what `start` raises as a ConfigurationError.
+        images_per_s: as the warm-up measured it.
     """
 
-    def __init__(self, references: Mapping[str, ModelRef], *, fails: str = "") -> None:
+    def __init__(self, references: Mapping[str, ModelRef], *, fails: str = "", images_per_s: float = 0.0) -> None:
         self.references = dict(references)
         self.fails = fails
+        self.images_per_s = images_per_s
         self.is_running = False
         self.was_retired = False
         self.starts = 0
@@ -33,7 +35,7 @@ class FakeProcess:
 
     @property
     def loaded(self) -> Mapping[str, Loaded]:
-        return {name: Loaded(name, 1, 0.5) for name in self.references} if self.is_running else {}
+        return {name: Loaded(name, 1, 0.5, images_per_s=self.images_per_s) for name in self.references} if self.is_running else {}
 
     def start(self, should_stop: Callable[[], bool]) -> bool:
         self.starts += not self.is_running

@@ -54,6 +54,13 @@ class FakeObjectStore:
             raise too_large(key, len(self.objects[key]), max_bytes)
         return self.objects[key]
 
+    def size(self, key: str) -> int:
+        return len(self.get(key))
+
+    def put_url(self, key: str, *, lifetime_s: float) -> str:
+        self._check(key)
+        return f"https://objects.test/{key}?lifetime={lifetime_s:g}"
+
     def delete(self, key: str) -> None:
         self._check(key)
         self.objects.pop(key, None)

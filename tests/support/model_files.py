@@ -35,13 +35,14 @@ def rescaled(*last: Any) -> Any:
     return network(first=[keras.layers.Rescaling(1 / 255)], last=last)
 
 
-def save_tflite(model: Any, file: Path, *, is_quantised: bool) -> None:
+def save_tflite(model: Any, file: Path, *, is_quantised: bool, integers: Any = tf.uint8) -> None:
+    """Save a model; a quantised one takes and gives `integers`."""
     converter = tf.lite.TFLiteConverter.from_keras_model(model)
     if is_quantised:
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = lambda: ([image[None].astype(np.float32)] for image in images(8))
         converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-        converter.inference_input_type = converter.inference_output_type = tf.uint8
+        converter.inference_input_type = converter.inference_output_type = integers
     with warnings.catch_warnings(action="ignore"):  # the converter's, about its own defaults
         file.write_bytes(converter.convert())
 

@@ -13,6 +13,7 @@ from typing import Any
 import psutil
 import yaml
 from support.client import Client, free_port, wait_until
+from support.model_cache import CACHE_VARIABLE
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -39,7 +40,10 @@ class Service(Client):
         command: tuple[str, ...] = (),
         cwd: Path = ROOT,
     ) -> None:
-        """`config` is used as it is, instead of `settings`; `variables` join the environment; `command` is a subcommand."""
+        """`config` is used as it is, instead of `settings`; `variables` join the environment; `command` is a subcommand.
+
+        Models are converted in a cache that all services of the tests share, unless `variables` names another.
+        """
         super().__init__(free_port())
         self.data_dir = folder / "data"
         self.log_file = folder / "service.log"
@@ -58,7 +62,7 @@ class Service(Client):
     @property
     def environment(self) -> dict[str, str]:
         """For a command that is to find this service's configuration."""
-        return os.environ | self._variables | {"INFERENCE_CONFIG": str(self.config)}
+        return os.environ | CACHE_VARIABLE | self._variables | {"INFERENCE_CONFIG": str(self.config)}
 
     @property
     def log(self) -> str:
@@ -69,7 +73,7 @@ class Service(Client):
             self.process = subprocess.Popen(
                 [sys.executable, *self._command, "--config", str(self.config), "--port", str(self.port)],
                 cwd=self._cwd,
-                env=os.environ | self._variables,
+                env=os.environ | CACHE_VARIABLE | self._variables,
                 stdout=log,
                 stderr=subprocess.STDOUT,
             )

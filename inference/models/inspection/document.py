@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -25,22 +27,25 @@ _COMMENTS = {
     "output.activation": "makes probabilities of the graph's output",
     "task": "an image has any number of labels",
 }
-_HEADER = """# Description of a model; docs/models.md has all keys. Serve it with: {command} serve FOLDER
+_HEADER = """# Description of a model; docs/models.md has all keys. Save it as {file}
+# and serve it with: {command} serve {folder}
 # Found: {found}
 """
 #: Keys that people change first, with their defaults.
 _SHOWN_DEFAULTS = {"resize": "center_crop"}
 
 
-def model_yaml(described: Described) -> str:
-    """Write the text of a model.yaml."""
+def model_yaml(described: Described, file: Path) -> str:
+    """Write the text of a model.yaml, which is to be saved as `file`: its paths are relative to that folder."""
     document = dict(described.document)
     image = dict(document["input"])
     for key, default in _SHOWN_DEFAULTS.items():
         image.setdefault(key, default)
     document["input"] = image
     comments = _COMMENTS | {"input.scale": described.scaling}
-    return _HEADER.format(found=described.summary, command=COMMAND) + "".join(_lines(document, "", comments))
+    shown = file.relative_to(Path.cwd()) if file.is_relative_to(Path.cwd()) else file
+    header = _HEADER.format(file=shown, folder=shlex.quote(str(shown.parent)), found=described.summary, command=COMMAND)
+    return header + "".join(_lines(document, "", comments))
 
 
 def _lines(values: Mapping[str, Any], prefix: str, comments: Mapping[str, str]) -> list[str]:

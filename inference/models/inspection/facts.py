@@ -69,6 +69,7 @@ class ModelFacts:
         input_range: the real values that a quantised input of another type than uint8 stands for.
         scaling: None if none was found.
         labels: of the file's metadata, in class order.
+        labels_problem: why labels in the metadata cannot be used; it begins with a verb, and is empty if there is none.
     """
 
     format: FileFormat
@@ -78,3 +79,4 @@ class ModelFacts:
     outputs: tuple[OutputFacts, ...] = (OutputFacts(),)
     scaling: InputScaling | None = None
     labels: tuple[str, ...] = ()
+    labels_problem: str = ""

@@ -13,7 +13,7 @@ import numpy as np
 from inference.errors import ConfigurationError
 from inference.models.inspection.facts import FileFormat, InputScaling, ModelFacts, OutputFacts
 from inference.models.inspection.value_range import PixelRange
-from inference.models.labels import read_labels
+from inference.models.labels import read_labels, try_labels
 from inference.models.unpacking import ModelFileLimits, check_archive, read_member
 
 _IDENTIFIER = b"TFL3"
@@ -33,6 +33,7 @@ def read_litert(path: Path, limits: ModelFileLimits) -> ModelFacts:
         raise ConfigurationError("is not a LiteRT file")
     graph = _Graph(content)
     inputs = [graph.tensor(number) for number in graph.inputs]
+    labels, labels_problem = try_labels(lambda: _packed_labels(path, limits))
     return ModelFacts(
         format=FileFormat.LITERT,
         input_shapes=tuple(_shape(tensor) for tensor in inputs),
@@ -40,7 +41,8 @@ def read_litert(path: Path, limits: ModelFileLimits) -> ModelFacts:
         input_range=graph.quantised_range(inputs[0]) if inputs else None,
         outputs=tuple(graph.output(number) for number in graph.outputs),
         scaling=graph.scaling() if inputs else None,
-        labels=_packed_labels(path, limits),
+        labels=labels,
+        labels_problem=labels_problem,
     )
 
 
@@ -141,7 +143,12 @@ def _shape(tensor: Any) -> tuple[int | None, ...]:
 
 
 def _packed_labels(path: Path, limits: ModelFileLimits) -> tuple[str, ...]:
-    """Read the label file among the associated files, which are an archive behind the flat buffer."""
+    """Read the label file among the associated files, which are an archive behind the flat buffer.
+
+    Raises:
+        ValueError: the label file cannot be used.
+        ConfigurationError: the archive is refused.
+    """
     if not zipfile.is_zipfile(path):
         return ()
     with zipfile.ZipFile(path) as archive:
@@ -152,4 +159,4 @@ def _packed_labels(path: Path, limits: ModelFileLimits) -> tuple[str, ...]:
         try:
             return read_labels(read_member(archive, chosen[0], max_bytes=_MAX_LABELS_BYTES))
         except ValueError as error:
-            raise ConfigurationError(f"has a {chosen[0]} in it that {error}") from error
+            raise ValueError(f"has a {chosen[0]} in it that {error}") from error

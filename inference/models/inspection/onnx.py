@@ -11,6 +11,7 @@ from typing import Any
 
 from inference.models.inspection.facts import FileFormat, ModelFacts, OutputFacts
 from inference.models.inspection.suffixes import onnx_file
+from inference.models.labels import try_labels
 from inference.models.unpacking import ModelFileLimits
 
 _DTYPES = {"tensor(float)": "float32", "tensor(float16)": "float16", "tensor(double)": "float64"}
@@ -29,6 +30,7 @@ def read_onnx(path: Path, limits: ModelFileLimits) -> ModelFacts:
     file = OnnxFile.open(inside or path, limits.max_bytes, has_folder=inside is not None)
     kind = next(iter(file.input_types), "")
     outputs = zip(file.output_names, file.output_shapes, strict=True)
+    labels, labels_problem = try_labels(lambda: labels_of(file.metadata))
     return ModelFacts(
         format=FileFormat.ONNX,
         input_shapes=tuple(file.input_shapes),
@@ -37,12 +39,17 @@ def read_onnx(path: Path, limits: ModelFileLimits) -> ModelFacts:
             OutputFacts(name, shape[1] if len(shape) == _OUTPUT_RANK else None, _ACTIVATIONS.get(file.last_operation(number)))
             for number, (name, shape) in enumerate(outputs)
         ),
-        labels=labels_of(file.metadata),
+        labels=labels,
+        labels_problem=labels_problem,
     )
 
 
 def labels_of(metadata: Mapping[str, str]) -> tuple[str, ...]:
-    """Read labels from metadata: a list or a mapping from class numbers, in JSON or Python, or a label on each line."""
+    """Read labels from metadata: a list or a mapping from class numbers, in JSON or Python, or a label on each line.
+
+    Raises:
+        ValueError: a mapping does not name the classes from 0 on, each once.
+    """
     text = next((metadata[key] for key in _LABEL_KEYS if metadata.get(key)), "")
     found: Any = None
     with suppress(ValueError):
@@ -54,7 +61,17 @@ def labels_of(metadata: Mapping[str, str]) -> tuple[str, ...]:
     if found is None and not is_python:
         found = text.splitlines() if "\n" in text.strip() else text.split(",")
     if isinstance(found, dict):
-        with suppress(ValueError, TypeError):
-            found = [label for _, label in sorted((int(number), label) for number, label in found.items())]
+        found = _in_class_order(found)
     labels = [str(label).strip() for label in found] if isinstance(found, list | tuple) else []
     return tuple(labels) if labels and all(labels) else ()
+
+
+def _in_class_order(by_number: Mapping[Any, Any]) -> list[Any]:
+    """Sort labels by their class numbers; none for a mapping from anything else. Raises ValueError for a gap."""
+    try:
+        numbers = {int(number): label for number, label in by_number.items()}
+    except (ValueError, TypeError):
+        return []
+    if missing := [number for number in range(len(by_number)) if number not in numbers]:
+        raise ValueError(f"has {len(by_number)} labels in its metadata, and none for class {missing[0]}: classes count from 0")
+    return [numbers[number] for number in range(len(by_number))]

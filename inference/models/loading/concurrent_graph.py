@@ -34,30 +34,31 @@ class ConcurrentGraph:
     """
 
     def __init__(self, model: bytes | Path, threads: int) -> None:
-        self._whole = LiteGraph(model, threads)
+        #: the interpreter with all threads
+        self.whole = LiteGraph(model, threads)
         #: shapes of the inputs, see `LiteGraph.input_shapes`
-        self.input_shapes = self._whole.input_shapes
+        self.input_shapes = self.whole.input_shapes
         self._count = min(threads, _MAX_INTERPRETERS)
         self._idle: SimpleQueue[LiteGraph] = SimpleQueue()
         for _ in range(self._count):
-            self._idle.put(LiteGraph(model, threads // self._count) if self._count > 1 else self._whole)
+            self._idle.put(LiteGraph(model, threads // self._count) if self._count > 1 else self.whole)
         self._pool = ThreadPoolExecutor(self._count, thread_name_prefix="chunk")
 
-    def __call__(self, batch: NDArray[Any]) -> NDArray[np.float32]:
-        """Run `batch`, (n, …) in the input's dtype; returns (n, …) float32.
+    def __call__(self, batch: NDArray[Any], output: int = 0) -> NDArray[Any]:
+        """Run `batch`, (n, …) in the input's dtype, and return an output by its number, (n, …) in its dtype.
 
         One interpreter with all threads runs a batch that has less than a full chunk for each of the others.
         """
         if self.input_shapes[0][0] is not None or len(batch) < self._count * _CHUNK_IMAGES:
-            return self._whole(batch)
+            return self.whole(batch, output)
         begins = range(0, len(batch), _CHUNK_IMAGES)
-        chunks = [self._pool.submit(self._run, batch[begin : begin + _CHUNK_IMAGES]) for begin in begins]
+        chunks = [self._pool.submit(self._run, batch[begin : begin + _CHUNK_IMAGES], output) for begin in begins]
         wait(chunks)  # all of them, even if one fails: the caller overwrites the batch, and the next may need any interpreter
         return np.concatenate([chunk.result() for chunk in chunks])
 
-    def _run(self, chunk: NDArray[Any]) -> NDArray[np.float32]:
+    def _run(self, chunk: NDArray[Any], output: int) -> NDArray[Any]:
         graph = self._idle.get()
         try:
-            return graph(chunk)
+            return graph(chunk, output)
         finally:
             self._idle.put(graph)

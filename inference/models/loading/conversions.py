@@ -19,7 +19,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -50,6 +50,8 @@ _WITHOUT_EFFECT = frozenset(
     | {"code", "code_file", "has_preprocess", "digest"}
     | {"local_files", "max_unpacked_bytes", "conversions_dir", "min_free_bytes"}
 )
+#: The same of `input`: the worker applies them before the graph gets an image.
+_INPUT_WITHOUT_EFFECT = frozenset({"raw", "resize", "crop_fraction", "interpolation"})
 _PACKAGES = ("ai-edge-litert", "keras", "tensorflow", "tensorflow-cpu")
 #: Entries that are kept of the models of one name: those used last.
 _KEPT_ENTRIES = 4
@@ -91,11 +93,16 @@ class _Entry:
     graph_sha256: str
 
 
-def find_choice(spec: ModelSpec, batch_sizes: Sequence[int], folder: Path) -> tuple[Choice, ConcurrentGraph | None]:
+def find_choice(
+    spec: ModelSpec, batch_sizes: Sequence[int], folder: Path, report: Callable[[str], None] = logger.info
+) -> tuple[Choice, ConcurrentGraph | None]:
     """Find what runs the model of `spec` on this host's CPU, and its graph if that is LiteRT; convert it if nobody has.
 
     One process of the host converts at a time, so that none disturbs another's measurement. A cache that cannot be written is
     done without, with a warning.
+
+    Args:
+        report: is told of a conversion before it begins.
 
     Raises:
         ConfigurationError: a file of the model cannot be read or is refused, or the model does not fit its description.
@@ -115,6 +122,7 @@ def find_choice(spec: ModelSpec, batch_sizes: Sequence[int], folder: Path) -> tu
         found = cache.read()  # another process may have converted it meanwhile
         if found is not None:
             return found
+        report(f"{spec.name}: converting it for LiteRT, and measuring LiteRT and TensorFlow, once for this host")
         began = time.monotonic()
         converted = _convert(spec, batch_sizes)
         if is_locked:  # two writers at once would write to one file
@@ -198,8 +206,9 @@ def _model_of(record: Path) -> str | None:
 
 
 def _key(spec: ModelSpec, batch_sizes: Sequence[int]) -> str:
+    excluded: dict[str, Any] = {**dict.fromkeys(_WITHOUT_EFFECT, True), "input": _INPUT_WITHOUT_EFFECT}
     covered = {
-        "settings": spec.model_dump(mode="json", exclude=set(_WITHOUT_EFFECT)),
+        "settings": spec.model_dump(mode="json", exclude=excluded),
         "files": {key: file.sha256 for key, file in spec.local_files.items()},
         "packages": {name: _version(name) for name in _PACKAGES},
         "service": __version__,

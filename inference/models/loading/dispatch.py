@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -22,13 +22,18 @@ logger = logging.getLogger(__name__)
 
 
 def load_models(
-    specs: Sequence[ModelSpec], batch_sizes: Sequence[int], gpu: GpuSettings, locks: Mapping[int, GpuLock]
+    specs: Sequence[ModelSpec],
+    batch_sizes: Sequence[int],
+    gpu: GpuSettings,
+    locks: Mapping[int, GpuLock],
+    report: Callable[[str], None] = logger.info,
 ) -> dict[str, LoadedModel]:
     """Load the models of a predictor process, by name. TensorFlow is imported only for models that LiteRT does not run.
 
     Args:
         batch_sizes: the sizes of the service's batches, ascending, for the measured choice between the libraries.
         locks: see `tensorflow.devices.open_devices`.
+        report: is told what takes long.
 
     Raises:
         ConfigurationError: a file cannot be read or is refused, a model does not fit its description, or a GPU cannot be used.
@@ -36,7 +41,7 @@ def load_models(
     loaded: dict[str, LoadedModel] = {}
     heavy: dict[str, tuple[ModelSpec, str]] = {}
     for spec in specs:
-        found = _load_graph_file(spec) or _load_light(spec, batch_sizes)
+        found = _load_graph_file(spec) or _load_light(spec, batch_sizes, report)
         if isinstance(found, LoadedModel):
             loaded[spec.name] = found
         else:
@@ -66,7 +71,7 @@ def load_model(spec: ModelSpec, device: Device = CPU) -> LoadedModel:
     return traced.loaded if isinstance(lite, str) else lite
 
 
-def _load_light(spec: ModelSpec, batch_sizes: Sequence[int]) -> LoadedModel | str:
+def _load_light(spec: ModelSpec, batch_sizes: Sequence[int], report: Callable[[str], None]) -> LoadedModel | str:
     """Load a model that LiteRT runs; returns the reason if TensorFlow must, empty if nothing was tried."""
     is_for_cpu = gpu_index(spec.device) is None or not host_has_gpu()
     if not spec.fits_lite or not is_for_cpu or spec.conversions_dir is None:
@@ -74,7 +79,7 @@ def _load_light(spec: ModelSpec, batch_sizes: Sequence[int]) -> LoadedModel | st
     from inference.models.loading.conversions import find_choice, lite_model  # noqa: PLC0415 imports LiteRT
 
     try:
-        choice, graph = find_choice(spec, batch_sizes, spec.conversions_dir)
+        choice, graph = find_choice(spec, batch_sizes, spec.conversions_dir, report)
     except OSError as error:  # a second conversion, in this process, might end it too
         logger.warning("%s: %s; it is loaded without a conversion", spec.name, error)
         return "the conversion failed"

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference.errors import ConfigurationError
+from inference.models.loading.concurrent_graph import ConcurrentGraph
 from inference.models.loading.graph_files import Run, as_float, check_size, find_producer, one_row_per_image
 from inference.models.loading.litert import LiteGraph
 from inference.models.loading.model import LITE
@@ -60,7 +61,7 @@ class LiteFile:
 
     def __init__(self, content: bytes) -> None:
         self._content = content
-        self._graph = LiteGraph(content, usable_cores())
+        self._graph = ConcurrentGraph(content, usable_cores())
 
     @staticmethod
     def open(path: Path, max_bytes: int) -> LiteFile:
@@ -74,7 +75,7 @@ class LiteFile:
 
     @property
     def output_names(self) -> Sequence[str]:
-        return self._graph.output_names
+        return self._graph.whole.output_names
 
     def function(self, spec: ModelSpec, output: int) -> Run:
         return self._function(self._graph, spec.input, output)
@@ -84,17 +85,17 @@ class LiteFile:
         return self._function(LiteGraph(self._content, usable_cores()), spec.input, output)
 
     def output_step(self, output: int) -> float:
-        quantisation = _quantisation(self._graph.outputs[output])
+        quantisation = _quantisation(self._graph.whole.outputs[output])
         return quantisation.scale if quantisation else 0.0
 
     def last_operation(self, output: int) -> str:
-        kind = find_producer(self._graph.outputs[output]["index"], self._graph.producers(), _KEEPING)
+        kind = find_producer(self._graph.whole.outputs[output]["index"], self._graph.whole.producers(), _KEEPING)
         return _ONNX_NAMES.get(kind, kind)
 
-    def _function(self, graph: LiteGraph, spec: InputSpec, output: int) -> Run:
-        tensor = graph.inputs[0]
+    def _function(self, graph: LiteGraph | ConcurrentGraph, spec: InputSpec, output: int) -> Run:
+        tensor = self._graph.whole.inputs[0]
         quantisation = _input_quantisation(tensor, spec)
-        result = _quantisation(graph.outputs[output])
+        result = _quantisation(self._graph.whole.outputs[output])
 
         def run(batch: NDArray[Any]) -> NDArray[Any]:
             images = quantisation.quantise(batch) if quantisation else batch.astype(tensor["dtype"], copy=False)

@@ -23,7 +23,7 @@ from inference.models.predictor.arena import SlotArena
 from inference.models.predictor.device_lock import GpuLock, gpu_index, gpu_lock, host_has_gpu
 from inference.models.predictor.environment import predictor_environment
 from inference.models.predictor.native_stderr import pass_on
-from inference.models.predictor.protocol import CustomResult, Failed, Load, Loaded, LoadModel, Predict, Predicted, Ready
+from inference.models.predictor.protocol import CustomResult, Failed, Load, Loaded, LoadModel, Predict, Predicted, Progress, Ready
 from inference.models.registry import reference
 from inference.models.spec import ModelSpec
 from inference.settings import GpuSettings
@@ -224,17 +224,20 @@ class PredictorProcess:
 
     def _wait_until_loaded(self, connection: Connection, should_stop: Callable[[], bool]) -> Ready | Failed | None:
         deadline = time.monotonic() + self._load_timeout_s
-        while not connection.poll(_POLL_INTERVAL_S):
-            if should_stop():
-                return None
-            if time.monotonic() > deadline:
-                return Failed(f"loading took more than {self._load_timeout_s:g} s")
-        try:
-            answer: Ready | Failed = connection.recv()
-        except (EOFError, OSError):
-            self._end()
-            return Failed(f"the predictor process ended: {self._exit_text()}")
-        return answer
+        while True:
+            while not connection.poll(_POLL_INTERVAL_S):
+                if should_stop():
+                    return None
+                if time.monotonic() > deadline:
+                    return Failed(f"loading took more than {self._load_timeout_s:g} s")
+            try:
+                answer: Progress | Ready | Failed = connection.recv()
+            except (EOFError, OSError):
+                self._end()
+                return Failed(f"the predictor process ended: {self._exit_text()}")
+            if not isinstance(answer, Progress):
+                return answer
+            logger.info(answer.message)
 
     def _end(self) -> None:
         self._loaded = {}

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import time
+from collections.abc import Callable
 from multiprocessing.connection import Connection
 from typing import Any
 
@@ -19,7 +20,17 @@ from inference.models.loading import LoadedModel, load_models
 from inference.models.predictor.arena import SlotArena, padded_sizes
 from inference.models.predictor.batch_plan import measure_costs, plan_batches, run_once
 from inference.models.predictor.custom_code import ModelCode
-from inference.models.predictor.protocol import CustomResult, Failed, Load, Loaded, LoadModel, Predict, Predicted, Ready
+from inference.models.predictor.protocol import (
+    CustomResult,
+    Failed,
+    Load,
+    Loaded,
+    LoadModel,
+    Predict,
+    Predicted,
+    Progress,
+    Ready,
+)
 from inference.runtime.heap import freeze_heap
 from inference.runtime.parent_watch import live_for_parent
 from inference.runtime.public_text import public_exception
@@ -87,7 +98,7 @@ def serve(connection: Connection) -> None:
     """Load the models of the first message, then answer until the other end is closed."""
     load: Load = connection.recv()
     try:
-        models = _load_all(load)
+        models = _load_all(load, lambda message: connection.send(Progress(message)))
     except InferenceError as error:
         connection.send(Failed(error.detail, error.public))
         return
@@ -101,9 +112,9 @@ def serve(connection: Connection) -> None:
         _answer(connection, models[call.model], call.slots)
 
 
-def _load_all(load: Load) -> dict[str, ServedModel]:
+def _load_all(load: Load, report: Callable[[str], None]) -> dict[str, ServedModel]:
     sizes = padded_sizes(load.max_batch_size)
-    models = load_models([model.spec for model in load.models], sizes, load.gpu, load.gpu_locks)
+    models = load_models([model.spec for model in load.models], sizes, load.gpu, load.gpu_locks, report)
     return {model.spec.name: ServedModel(model, sizes, models[model.spec.name]) for model in load.models}
 
 

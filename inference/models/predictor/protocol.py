@@ -53,6 +53,13 @@ class Loaded:
 
 
 @dataclass(frozen=True)
+class Progress:
+    """What the process does before it is ready, for log lines; any number of them precede `Ready` or `Failed`."""
+
+    message: str
+
+
+@dataclass(frozen=True)
 class Ready:
     models: tuple[Loaded, ...]
 

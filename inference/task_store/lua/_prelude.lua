@@ -176,12 +176,12 @@ end
 
 -- Read the fields of a record that are needed to end its task; `status` is false if there is no record.
 local function read(id)
-  local status, owner, attempts, queue, reply_to, sinks, request_id, seq, batch, created_at, priority, image_bytes, started_at =
-    unpack(redis.call('HMGET', record(id), 'status', 'owner', 'attempts', 'queue', 'reply_to', 'sinks', 'request_id', 'seq',
-      'batch', 'created_at', 'priority', 'image_bytes', 'started_at'))
+  local status, owner, attempts, queue, reply_to, sinks, request_id, seq, batch, created_at, priority, image_bytes, started_at,
+    webhook = unpack(redis.call('HMGET', record(id), 'status', 'owner', 'attempts', 'queue', 'reply_to', 'sinks', 'request_id',
+      'seq', 'batch', 'created_at', 'priority', 'image_bytes', 'started_at', 'webhook'))
   return {id = id, status = status, owner = owner, attempts = attempts, queue = queue, reply_to = reply_to, sinks = sinks,
     request_id = request_id, seq = seq, batch = batch, created_at = created_at, priority = priority, image_bytes = image_bytes or 0,
-    started_at = started_at}
+    started_at = started_at, webhook = webhook}
 end
 
 -- Outboxes by the field `sinks` of a record: outbox, delivery field, ...
@@ -206,6 +206,43 @@ local function refusing_sinks(record_key)
   return sinks
 end
 
+-- Put the event of a task that ends into the outbox of its webhook's receiver; false if the webhook does not want this event. A
+-- receiver that is down is not asked before its pause has ended.
+local function send_to_webhook(task, status)
+  local receiver, statuses = string.match(task.webhook, '^(%S+) (%S+)$')
+  if not string.find(',' .. statuses .. ',', ',' .. status .. ',', 1, true) then return false end
+  redis.call('ZADD', key('webhooks'), now, task.id)
+  redis.call('ZADD', key('webhooks', receiver), now, task.id)
+  if redis.call('HEXISTS', key('webhook-outages'), receiver) == 0 then
+    redis.call('ZADD', key('webhook-receivers'), 'LT', now, receiver)
+  end
+  return true
+end
+
+-- Note when a receiver gets its next event: when that is due, but not before the end of its pause (ms since the epoch, or 0).
+local function schedule_receiver(receiver, paused_until)
+  local first = redis.call('ZRANGE', key('webhooks', receiver), 0, 0, 'WITHSCORES')
+  if first[1] then
+    redis.call('ZADD', key('webhook-receivers'), math.max(first[2], paused_until), receiver)
+  else
+    redis.call('ZREM', key('webhook-receivers'), receiver)
+    redis.call('HDEL', key('webhook-outages'), receiver)
+  end
+end
+
+-- End the delivery of an event; the record expires unless something else waits for it. Call `set_batch_lives` afterwards.
+local function end_webhook(id, receiver, state, ttl)
+  redis.call('ZREM', key('webhooks'), id)
+  redis.call('ZREM', key('webhooks', receiver), id)
+  local record_key = record(id)
+  if redis.call('HGET', record_key, 'webhook_state') ~= 'pending' then return end
+  redis.call('HSET', record_key, 'webhook_state', state)
+  redis.call('HDEL', record_key, 'webhook_next_at')
+  if redis.call('HINCRBY', record_key, 'undelivered', -1) == 0 and not redis.call('ZSCORE', key('dead-letters'), id) then
+    let_expire(id, ttl, unpack(redis.call('HMGET', record_key, 'request_id', 'seq', 'batch')))
+  end
+end
+
 -- By channel, the parts of the message that is published there.
 local replies = {}
 local ended, ended_images, ended_image_bytes = {}, {}, 0
@@ -223,8 +260,12 @@ local function finish(task, status, outcome, ttl)
       append(fields, found[i + 1], 'pending')
     end
     undelivered = #found / 2
-    append(fields, 'undelivered', undelivered)
   end
+  if task.webhook and send_to_webhook(task, status) then
+    undelivered = undelivered + 1
+    append(fields, 'webhook_state', 'pending')
+  end
+  append(fields, 'undelivered', undelivered)
   redis.call('HSET', record(id), unpack(fields))
   ended[#ended + 1] = id
   changed[#changed + 1] = id

@@ -10,6 +10,10 @@
 --   image:ID            string      inline image; deleted
 --   inline-bytes        string      bytes of all inline images; decreased
 --   outbox:SINK         stream      not written here, since an expired task has no result
+--   webhooks            sorted set  tasks whose webhook waits for its event, by the time of their end, ms; added to
+--   webhooks:RECEIVER   sorted set  those of a receiver, by the time of the next attempt, ms; added to
+--   webhook-receivers   sorted set  receivers, by the time of their next event, ms; added to
+--   webhook-outages     hash        receivers that are down; read
 --   request:REQUEST_ID  sorted set  tasks of a request id; lives as long as the record
 --   batch:BATCH_ID      string      items of a batch; lives as long as the last record of them
 --   seq:lives           sorted set  the record's time to live is noted here

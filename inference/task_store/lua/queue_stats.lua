@@ -5,12 +5,14 @@
 --   running:QUEUE  set         tasks that run; counted
 --   pace:QUEUE     hash        rate at which tasks end (see commit.lua); read
 --   refused:QUEUE  hash        refused tasks that are expected again; added to
+--   change:QUEUE   string      the change of the rate that a worker expects; read
 --   task:ID        hash        task record; read
 --
 -- Arguments: queue, tasks that were refused since the last call, id, ...
 -- Answer: number of waiting tasks; number of running tasks; age of the oldest waiting task, ms; of the rate, as text: tasks that
 -- ended, ms of work, commits, urgent tasks per second; ms above the usual time in which no task has ended; the model; number of
--- refused tasks that are expected again, as text; for each id the number of waiting tasks before it, -1 if it does not wait.
+-- refused tasks that are expected again, as text; the expected change, as its worker wrote it, or ''; for each id the number of
+-- waiting tasks before it, -1 if it does not wait.
 
 -- Part of the rate that is reserved for refused tasks that are sent again.
 local FOR_RETURNS = 0.5
@@ -48,4 +50,4 @@ end
 local places = {}
 for i = 3, #ARGV do places[i - 2] = redis.call('ZRANK', waiting, ARGV[i]) or -1 end
 return {redis.call('ZCARD', waiting), redis.call('SCARD', key('running', queue)), age, ended or '0', busy or '0', commits or '0',
-  tostring(urgent_rate), math.floor(stalled), model or '', tostring(returns), places}
+  tostring(urgent_rate), math.floor(stalled), model or '', tostring(returns), redis.call('GET', key('change', queue)) or '', places}

@@ -14,7 +14,7 @@ from inference.domain import ModelRef
 from inference.errors import Overloaded
 from inference.rollout.worker_registry import LoadedModelInfo, WorkerInfo
 from inference.settings import OutboxSettings, WorkerSettings
-from inference.task_store import QueueLoad, Room
+from inference.task_store import QueueLoad, RateChange, Room
 from inference.task_store.outbox import OutboxStats
 
 OTHER = ModelRef("tiny", "2", "sha256:01")
@@ -203,6 +203,31 @@ def test_another_version_is_not_as_fast_as_the_one_that_runs(desk: Desk) -> None
     desk.with_workers(10).has(waiting=9, running=0, per_s=1000, model=OTHER)
     assert not desk.takes(1.6)
     assert desk.check(2) == Room(12, window=32)
+
+
+class TestChangeOfTheModel:
+    CHANGE = RateChange(OTHER, 0.5)
+
+    def test_before_it_tasks_must_end_in_time_at_the_rate_to_come(self, desk: Desk) -> None:
+        desk.has(waiting=9, running=10, per_s=10, change=self.CHANGE)
+        assert not desk.takes(7.9)
+        assert desk.takes(8)
+
+    def test_after_it_the_rate_is_that_of_the_new_version(self, desk: Desk) -> None:
+        desk.has(waiting=9, running=10, per_s=10, model=OTHER, change=self.CHANGE)
+        for model in (MODEL, OTHER):  # this process has read the desired state before the change, or after it
+            assert not desk.takes(3.9, model=model)
+            assert desk.takes(4, model=model)
+
+    def test_until_the_new_version_has_ended_tasks_its_rate_is_expected(self, desk: Desk) -> None:
+        desk.has(waiting=9, running=10, per_s=10, change=self.CHANGE)
+        assert not desk.takes(7.9, model=OTHER)
+        assert desk.takes(8, model=OTHER)
+
+    def test_a_quicker_version_is_no_reason_to_take_more_before_it(self, desk: Desk) -> None:
+        desk.has(waiting=9, running=10, per_s=10, change=RateChange(OTHER, 1.0))
+        assert not desk.takes(3.9)
+        assert desk.takes(4)
 
 
 def test_what_passes_is_missing_to_the_others(desk: Desk) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from gunicorn.http.body import LengthReader
+from gunicorn.http.unreader import IterUnreader
 
 from api.server.body_budget import LARGE_BODY_BYTES, BodyBudget, BodyReservation
+from api.server.http_messages import HttpBody, count_no_body
 from inference.errors import ServiceUnavailable
 
 MIB = 2**20
@@ -64,6 +67,19 @@ def test_chunks_become_a_large_body() -> None:
     assert budget.used == 3.5 * MIB
 
 
+def test_what_a_handler_makes_of_a_body_counts() -> None:
+    budget = BodyBudget(4 * MIB)
+    body = BodyReservation(budget, 100)
+    body.open()
+    body.grow(100)
+    body.hold(3 * MIB)
+    assert budget.used == 3 * MIB + 100
+    with pytest.raises(ServiceUnavailable):
+        body.hold(MIB)
+    body.release()
+    assert budget.used == 0
+
+
 def test_much_that_was_released_is_told_once() -> None:
     budget = BodyBudget(16 * MIB)
     bodies = [BodyReservation(budget, 4 * MIB) for _ in range(3)]
@@ -75,3 +91,15 @@ def test_much_that_was_released_is_told_once() -> None:
         body.release()
         told.append(budget.take_released(8 * MIB))
     assert told == [False, True, False]
+
+
+def test_a_body_that_is_passed_on_is_not_counted() -> None:
+    budget = BodyBudget(2 * MIB)
+    counted, passed_on = (HttpBody(LengthReader(IterUnreader([bytes(MIB)] * 4), 4 * MIB)) for _ in range(2))
+    for body in (counted, passed_on):
+        body.reserve_in(budget)
+    count_no_body({"wsgi.input": passed_on})
+    assert sum(len(piece) for piece in iter(lambda: passed_on.read(MIB), b"")) == 4 * MIB
+    assert budget.peak == 0
+    with pytest.raises(ServiceUnavailable):
+        counted.read(1)

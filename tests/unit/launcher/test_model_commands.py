@@ -111,6 +111,36 @@ def test_written_description_is_read_again_as_the_same_model(saved: Path, tmp_pa
     assert model.model_dump(mode="json", exclude_unset=True) == document
 
 
+def test_paths_of_a_description_are_relative_to_the_folder_of_the_model(
+    saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Captured
+) -> None:
+    take(saved, "scaled.keras", labels="rose\ntulip\ndaisy")
+    (tmp_path / "a b").mkdir()
+    for name in ("scaled.keras", "labels.txt"):
+        (tmp_path / name).rename(tmp_path / "a b" / name)
+    assert server.main(["models", "init", "a b/scaled.keras"]) == 0
+    text = capsys.readouterr().out
+    (tmp_path / "a b" / "model.yaml").write_text(text, encoding="utf-8")
+
+    (model,) = read_folder(tmp_path / "a b")
+    assert (model.file, model.labels_file) == ("scaled.keras", "labels.txt")
+    assert "Save it as a b/model.yaml\n" in text
+    assert "serve it with: server.py serve 'a b'\n" in text
+    Path("elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    assert init(capsys, "../a b/scaled.keras")["file"] == "scaled.keras"
+
+
+def test_numbered_labels_with_a_gap_are_refused_until_others_are_named(tmp_path: Path, capsys: Captured) -> None:
+    save_onnx(tmp_path / "net.onnx", names="{1: 'rose', 2: 'tulip', 3: 'daisy'}")
+    said = refusal(capsys, "net.onnx", "--scale", "none")
+    assert said == (
+        "net.onnx has 3 labels in its metadata, and none for class 0: classes count from 0; name the labels with --labels FILE"
+    )
+    (tmp_path / "names.txt").write_text("rose\ntulip\ndaisy", encoding="utf-8")
+    assert init(capsys, "net.onnx", "--scale", "none", "--labels", "names.txt")["labels_file"] == "names.txt"
+
+
 @pytest.mark.parametrize("name", ["plain.keras", "net.onnx"])
 def test_scaling_that_the_file_does_not_say_is_asked_for(saved: Path, capsys: Captured, name: str) -> None:
     take(saved, name)

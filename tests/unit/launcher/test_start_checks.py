@@ -175,3 +175,10 @@ def test_a_configuration_that_may_not_be_read_is_told(hidden: str, monkeypatch: 
 def test_a_limit_is_never_lowered() -> None:
     before = raise_open_file_limit(300)
     assert raise_open_file_limit(1) == before
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_a_webhook_that_is_not_allowed_stops_the_parts_that_use_it(part: Part, tmp_path: Path) -> None:
+    webhooks = {"secret": f"whsec_{'c2l4' * 8}", "url": "https://127.0.0.1/"}
+    said = complaint(part, tmp_path, webhooks=webhooks)
+    assert ("webhooks.url: the URL is not allowed" in said) is (part in {"everything", "api", "relay"})

@@ -21,10 +21,13 @@ from inference.settings import load_settings
         ({"ensemble": False}, ["relay-kafka", "relay-mongodb"]),
         ({"sinks": ["jsonl", "kafka"]}, ["relay-jsonl", "relay-kafka"]),
         ({"sinks": []}, []),
+        ({"sinks": [], "webhooks": {"secret": "whsec_c2l4dGVlbiBieXRlcyBhbmQgc2l4dGVlbiBtb3Jl"}}, ["webhooks"]),
     ],
     ids=str,
 )
-def test_there_is_a_relay_for_each_sink(redis_url: str, tmp_path: Path, choice: dict[str, Any], relays: list[str]) -> None:
+def test_there_is_a_relay_for_each_sink_and_for_webhooks_if_they_are_on(
+    redis_url: str, tmp_path: Path, choice: dict[str, Any], relays: list[str]
+) -> None:
     settings = load_settings(None, {"data_dir": tmp_path, "models": ["models/digits"], "broker": {"url": redis_url}} | choice)
     runners = _runners(settings)
     assert runners.keys() == {*relays, "sweeper", "housekeeping"}

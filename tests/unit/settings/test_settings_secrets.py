@@ -28,6 +28,13 @@ class TestSecrets:
         assert "secret" not in str([shown["broker"], shown["task_store"]])
         assert "host" in shown["broker"]["url"] or "redis.sock" in shown["broker"]["url"]
 
+    def test_secrets_of_webhooks_are_shown_neither_in_settings_nor_in_errors(self) -> None:
+        secret = f"whsec_{'c2l4' * 8}"
+        settings = load({"webhooks": {"secret": f"{secret} {secret}"}})
+        assert settings.webhooks.secrets == (secret, secret)
+        assert "c2l4" not in str([effective(settings), settings])
+        assert "c2l4" not in complaint({"webhooks": {"secret": secret[:-8]}})
+
     @pytest.mark.parametrize(
         "url",
         [

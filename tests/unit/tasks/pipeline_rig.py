@@ -254,11 +254,18 @@ class Rig:
         return self
 
     def accept(
-        self, number: int, *, deadline_s: float = 60.0, data: bytes | None = None, upload: bool = True, version: str | None = None
+        self,
+        number: int,
+        *,
+        deadline_s: float = 60.0,
+        data: bytes | None = None,
+        upload: bool = True,
+        version: str | None = None,
+        header: ImageHeader | None = RAW_HEADER,
     ) -> str:
         """A task with the image of this number, in the stores; gives its id."""
         task_id = uuid.uuid4().hex
-        item = QueueItem(task_id, f"uploads/{task_id}", RAW_HEADER)
+        item = QueueItem(task_id, f"uploads/{task_id}", header)
         if upload:
             self.objects.put(item.object_key, image_of(number) if data is None else data)
         request = TaskSubmission(

@@ -11,7 +11,9 @@ from typing import Any
 
 import h5py
 import keras
+import onnx
 import pytest
+import tensorflow as tf
 from support.model_files import images, network, pack_labels, rescaled, save_onnx, save_tflite
 
 from inference.errors import ConfigurationError
@@ -189,12 +191,48 @@ def test_litert_file_says_type_classes_and_packed_labels(tmp_path: Path, is_quan
         assert (found.scaling.low, found.scaling.high) == (pytest.approx(-1), pytest.approx(1))
 
 
+def test_litert_file_with_int8_input_says_the_values_that_it_holds(tmp_path: Path) -> None:
+    file = tmp_path / "net.tflite"
+    save_tflite(rescaled(), file, is_quantised=True, integers=tf.int8)
+    found = read_facts(file, DEFAULT_LIMITS)
+
+    assert (found.input_dtype, found.input_shapes[0][1:], found.outputs[0].classes) == ("int8", (16, 16, 3), 3)
+    assert found.input_range == (pytest.approx(0, abs=1), pytest.approx(255, abs=1))
+
+
 def test_litert_file_without_its_end_is_said_to_be_damaged(tmp_path: Path) -> None:
     file = tmp_path / "net.tflite"
     save_tflite(network(), file, is_quantised=False)
     file.write_bytes(file.read_bytes()[:2000])
 
     assert refusal(file) == "is damaged, or its end is missing"
+
+
+def test_folder_with_an_onnx_file_says_what_the_file_says(tmp_path: Path) -> None:
+    """Exporters of large models write the weights to a second file."""
+    folder = tmp_path / "net"
+    folder.mkdir()
+    save_onnx(tmp_path / "one.onnx", names='["rose", "tulip", "daisy"]')
+    model = onnx.load(tmp_path / "one.onnx")
+    onnx.save(model, folder / "net.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
+
+    assert (folder / "weights.bin").stat().st_size
+    assert read_facts(folder, DEFAULT_LIMITS) == read_facts(tmp_path / "one.onnx", DEFAULT_LIMITS)
+
+
+def test_file_that_needs_far_more_memory_than_its_size_is_refused(tmp_path: Path) -> None:
+    """The reader of a hostile file asks for 4 GiB, in the process that reads it."""
+    (tmp_path / "net.onnx").write_bytes(b"small")
+    code = (
+        "import sys; from inference.models.inspection import process\n"
+        "process._read = lambda path, limits: bytearray(2**32)\n"
+        f"sys.argv = ['process', {str(tmp_path / 'net.onnx')!r}, '1000']\n"
+        "sys.exit(process._main())"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+    assert (done.returncode, done.stderr) == (3, "")
+    assert json.loads(done.stdout) == "needs far more memory to be read than its size says"
 
 
 def test_onnx_file_says_its_layout_and_labels(tmp_path: Path) -> None:
@@ -219,6 +257,31 @@ def test_onnx_file_says_its_layout_and_labels(tmp_path: Path) -> None:
 )
 def test_labels_in_metadata_have_several_forms(metadata: dict[str, str], labels: tuple[str, ...]) -> None:
     assert labels_of(metadata) == labels
+
+
+@pytest.mark.parametrize(
+    ("names", "missing"),
+    [
+        ("{1: 'rose', 2: 'tulip', 3: 'daisy'}", 0),
+        ("{0: 'rose', 2: 'tulip', 3: 'daisy'}", 1),
+        ('{"0": "rose", "1": "tulip", "3": "daisy"}', 2),
+    ],
+)
+def test_numbered_labels_with_a_gap_are_a_problem_of_the_labels_alone(tmp_path: Path, names: str, missing: int) -> None:
+    save_onnx(tmp_path / "net.onnx", names=names)
+    found = read_facts(tmp_path / "net.onnx", DEFAULT_LIMITS)
+
+    assert found.labels == ()
+    assert found.labels_problem == f"has 3 labels in its metadata, and none for class {missing}: classes count from 0"
+
+
+def test_packed_labels_that_cannot_be_read_are_a_problem_of_the_labels_alone(tmp_path: Path) -> None:
+    save_tflite(network(), tmp_path / "net.tflite", is_quantised=False)
+    pack_labels(tmp_path / "net.tflite", "rose\n\ndaisy")
+    found = read_facts(tmp_path / "net.tflite", DEFAULT_LIMITS)
+
+    assert found.labels == ()
+    assert found.labels_problem == "has a labels.txt in it that has no label in line 2; each line is a class, in order"
 
 
 def test_file_that_is_no_model_is_refused(tmp_path: Path) -> None:

@@ -189,6 +189,8 @@ def test_other_batch_sizes_are_measured_again(spec: ModelSpec, converted: Conver
 def test_descriptions_share_an_entry_if_their_graphs_are_the_same(spec: ModelSpec, models: Path, converted: Conversions) -> None:
     find(spec)
     find(described(models, folder_of(spec), labels=list("abcde"), threshold=0.5, version="2"))
+    of_pixels = {"raw": "pixels", "resize": "stretch", "crop_fraction": 0.9, "interpolation": "bilinear"}
+    find(described(models, folder_of(spec), input=of_pixels))
     assert converted.count == 1
     find(described(models, folder_of(spec), input={"dtype": "float32"}))
     find(described(models, folder_of(spec), file="other.keras"))

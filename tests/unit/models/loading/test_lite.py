@@ -78,8 +78,8 @@ def test_a_gpus_model_stays_on_the_gpu(convolutions: Path) -> None:
 @pytest.mark.parametrize("error", [1e-3, np.nan])
 def test_other_answers_than_tensorflows_are_not_served(convolutions: Path, monkeypatch: pytest.MonkeyPatch, error: float) -> None:
     class Wrong(ConcurrentGraph):
-        def __call__(self, batch: NDArray[Any]) -> NDArray[np.float32]:
-            return super().__call__(batch) + np.float32(error)
+        def __call__(self, batch: NDArray[Any], output: int = 0) -> NDArray[np.float32]:
+            return super().__call__(batch, output) + np.float32(error)
 
     monkeypatch.setattr(convert, "ConcurrentGraph", Wrong)
     model = load_model(describe(convolutions))

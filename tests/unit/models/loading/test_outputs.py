@@ -254,7 +254,7 @@ class TestManyUnits:
         """The answers that are checked are TensorFlow's; other ones of LiteRT are never served."""
 
         class Wrong(ConcurrentGraph):
-            def __call__(self, batch: NDArray[Any]) -> NDArray[np.float32]:
+            def __call__(self, batch: NDArray[Any], output: int = 0) -> NDArray[np.float32]:
                 return np.full((len(batch), 5), 7, np.float32)
 
         monkeypatch.setattr(convert, "ConcurrentGraph", Wrong)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import io
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -55,6 +56,21 @@ def test_an_image_that_is_not_there_fails_its_task(rig: Rig) -> None:
     rig.await_done(inboxes)
     assert_failed(rig.record(1), "upload_lost")
     assert_succeeded(rig.record(2), 2)
+
+
+def test_an_upload_that_the_api_has_not_inspected(rig: Rig) -> None:
+    """It is larger than a body may be."""
+    file = io.BytesIO()
+    np.save(file, np.frombuffer(image_of(1), "<f4").reshape(8, 8, 1))
+    inboxes = [
+        *rig.send(1, data=file.getvalue(), header=None),
+        *rig.send(2, data=b"no image", header=None),
+        *rig.send(3, upload=False, header=None),
+    ]
+    rig.await_done(inboxes)
+    assert_succeeded(rig.record(1), 1)
+    assert_failed(rig.record(2), "invalid_metadata")
+    assert_failed(rig.record(3), "upload_lost")
 
 
 def test_a_decoder_that_breaks_is_that_images_failure(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:

@@ -20,8 +20,25 @@ from inference.models.registry import reference
 from inference.models.spec import ModelSpec
 from inference.rollout.desired_state import LoadReport, NewFiles, Proposal, RolloutStore
 from inference.settings import Settings
+from inference.task_store import QueueLoad, RateChange
 from tasks.worker import model_reloader
 from tasks.worker.model_reloader import ModelReloader, Specs
+from tasks.worker.queue_preparation import QueuePreparation
+
+
+class FakeQueue:
+    """Store with one queue, of as many open tasks as a test says."""
+
+    def __init__(self) -> None:
+        self.open_tasks = 0
+        self.changes: list[RateChange] = []
+
+    def get_queue_load(self, _queue: str) -> QueueLoad:
+        return QueueLoad(self.open_tasks, 0)
+
+    def expect_change(self, queue: str, change: RateChange) -> None:
+        assert queue == "predict.digits"
+        self.changes.append(change)
 
 
 class World:
@@ -34,11 +51,13 @@ class World:
         self.processes: list[FakeProcess] = []
         #: what processes made from now on say when they are started
         self.fails = ""
+        self.images_per_s = 100.0
         self.gate_is_open = True
         self.faults: list[str] = []
         specs = {"digits": digits}
         self.files = ModelFiles(Settings(model_files={"allowed_folders": [folder]}))
         self.predictor = VersionedPredictor(self.make(specs))
+        self.queue = FakeQueue()
         self.changer = ModelReloader(
             self.desired,
             self.files,
@@ -46,12 +65,14 @@ class World:
             owner=OWNER,
             specs=specs,
             make=self.make,
+            preparation=QueuePreparation(self.queue),  # type: ignore[arg-type]
         )
         self.changer._on_fault = lambda: self.faults.append("models")
         self._changes = 0
 
     def make(self, specs: Specs) -> FakeProcess:
-        process = FakeProcess({name: reference(spec) for name, spec in specs.items()}, fails=self.fails)
+        references = {name: reference(spec) for name, spec in specs.items()}
+        process = FakeProcess(references, fails=self.fails, images_per_s=self.images_per_s)
         if not self.gate_is_open:
             process.gate.clear()
         self.processes.append(process)
@@ -147,6 +168,31 @@ def test_once_committed_it_serves_and_the_old_one_ends(world: World) -> None:
     wait_until(lambda: world.current == model, "the switch")
     wait_until(lambda: len(world.running) == 1, "the end of the old process")
     assert world.running == [world.processes[-1]]
+
+
+def test_a_slower_version_is_announced_and_waits_until_the_queue_is_short(world: World) -> None:
+    world.start()
+    world.queue.open_tasks = 300
+    world.images_per_s = 25.0
+    proposal = world.propose(world.file("slow"))
+    wait_until(lambda: RateChange(world.processes[-1].references["digits"], 0.25) in world.queue.changes, "the announcement")
+    world.queue.open_tasks = 101
+    looks = len(world.queue.changes)
+    wait_until(lambda: len(world.queue.changes) > looks + 1, "two more looks at the queue")
+    assert world.desired.reports(proposal.change_id) == {}
+    world.queue.open_tasks = 100
+    assert world.report(proposal).model == world.processes[-1].references["digits"]
+
+
+def test_a_slower_version_that_waits_is_given_up_once_it_is_withdrawn(world: World, digits: ModelSpec) -> None:
+    world.start()
+    world.queue.open_tasks = 300
+    world.images_per_s = 25.0
+    proposal = world.propose(world.file("slow"))
+    wait_until(lambda: bool(world.queue.changes), "the announcement")
+    world.desired.withdraw(proposal.change_id)
+    wait_until(lambda: len(world.running) == 1, "the end of the candidate")
+    assert world.current == reference(digits)
 
 
 def test_withdrawn_it_ends_and_the_old_one_stays(world: World, digits: ModelSpec) -> None:

@@ -1,0 +1,104 @@
+// One task: a permanent link to all that is known of it.
+import { useRef, useState } from "preact/hooks";
+import { Announcement, Connection, Copy, Heading, OPEN, Picture, ProblemNote, Result, Status, Time, Waterfall, duration, go, html, milliseconds, page, placeOf, seconds } from "./parts.js";
+import { ROOT, ask, useLive } from "./service.js";
+
+const link = (path, text) => html`<a href=${page(path)}>${text}</a>`;
+
+function Facts({ task }) {
+  const facts = {
+    Accepted: html`<${Time} at=${task.created_at} />`,
+    Started: html`<${Time} at=${task.started_at} />`,
+    Ended: html`<${Time} at=${task.finished_at} />`,
+    Deadline: html`<${Time} at=${task.deadline_at} />`,
+    "Whole time": milliseconds(duration(task)),
+    Attempts: task.attempts,
+    "Batch size": task.batch_size ?? "–",
+    Priority: task.priority,
+    Model: `${task.model.name} ${task.model.version}`,
+  };
+  const ids = { Digest: task.model.digest, "Request id": link(`tasks?request_id=${encodeURIComponent(task.request_id)}`, task.request_id), "Task id": task.task_id };
+  if (task.batch_id) ids.Batch = link(`batches/${task.batch_id}`, task.batch_id);
+  if (task.replay_of) ids["Replay of"] = link(`tasks/${task.replay_of}`, task.replay_of);
+  return html`<dl class="facts">
+    ${Object.entries(facts).map(([name, fact]) => html`<div key=${name}><dt>${name}</dt><dd>${fact}</dd></div>`)}
+    ${Object.entries(ids).map(([name, id]) => html`<div key=${name} class="long"><dt>${name}</dt><dd><code>${id}</code></dd></div>`)}
+  </dl>`;
+}
+
+function Deliveries({ deliveries, isOpen }) {
+  if (!deliveries.length) return html`<p class="quiet">${isOpen ? "The result is delivered once there is one." : "The result goes to no sink."}</p>`;
+  return html`<table>
+    <thead><tr><th scope="col">Sink</th><th scope="col">Delivery</th><th scope="col">Reason</th></tr></thead>
+    <tbody>${deliveries.map(
+      ({ sink, status, reason }) => html`<tr key=${sink}><th scope="row">${sink}</th><td><${Status} name=${status} /></td><td>${reason || "–"}</td></tr>`,
+    )}</tbody>
+  </table>`;
+}
+
+function Waiting({ task }) {
+  const eta = task.queue?.eta_s;
+  const place = task.queue ? `In the queue: ${placeOf(task.queue)}${eta == null ? "" : `, about ${seconds(eta)}`}.` : "A worker has it.";
+  return html`<p class="quiet">${place}</p><progress aria-label="Waiting for the result"></progress>`;
+}
+
+function Actions({ task, onTask }) {
+  const [{ problem, isBusy }, setState] = useState({});
+  const act = async (method, path, then) => {
+    setState({ isBusy: true });
+    try {
+      then(await ask(`tasks/${task.task_id}${path}`, { method }));
+      setState({});
+    } catch (error) {
+      setState({ problem: error });
+    }
+  };
+  return html`
+    <p class="row">
+      ${OPEN.has(task.status)
+        ? html`<button type="button" disabled=${isBusy} onClick=${() => act("DELETE", "", onTask)}>Cancel</button>`
+        : html`<button type="button" disabled=${isBusy} onClick=${() => act("POST", "/replay", (next) => go(`tasks/${next.task_id}`))}>Replay</button>`}
+      <a href=${`${ROOT}tasks/${task.task_id}`} target="_blank" rel="noopener">JSON</a>
+    </p>
+    <${ProblemNote} problem=${problem} />`;
+}
+
+function Raw({ task }) {
+  const text = JSON.stringify(task, null, 2);
+  return html`<details><summary>The whole task as JSON</summary><p><${Copy} text=${text} what="JSON" /></p><pre tabindex="0" aria-label="JSON">${text}</pre></details>`;
+}
+
+export default function Task({ subject }) {
+  const [task, setTask] = useState(null);
+  const latest = useRef(null);
+  const update = (next) => setTask((latest.current = next));
+  const state = useLive(subject, {
+    events: latest.current?.finished_at ? null : `tasks/${subject}/events`, // deliveries follow the end of the stream
+    onEvent: (_, next) => update(next),
+    poll: async (signal) => {
+      const { result, ...next } = await ask(`tasks/${subject}`, { signal });
+      const { prediction, ...parts } = result || {}; // the whole vector is in the JSON of the API alone
+      update({ ...next, result: result && parts });
+    },
+    isEnded: () => Boolean(latest.current?.finished_at) && !latest.current.deliveries.some(({ status }) => status === "pending"),
+  });
+  if (!task) return html`<${Heading} title="Task"><${Connection} state=${state} /></${Heading}><${ProblemNote} problem=${state.problem} />`;
+  return html`
+    <${Heading} title="Task"><${Status} name=${task.status} /><${Connection} state=${state} /></${Heading}>
+    <${Announcement} text=${`The task is ${task.status}`} />
+    <div class="columns">
+      <div>
+        <${Picture} key=${subject} taskId=${subject} alt="The image of this task" />
+        <${Actions} task=${task} onTask=${update} />
+      </div>
+      <div>
+        ${task.result && html`<${Result} result=${task.result} />`}
+        ${task.error && html`<${ProblemNote} problem=${{ document: { ...task.error, task_id: null } }} />`}
+        ${!task.finished_at && html`<${Waiting} task=${task} />`}
+        ${task.finished_at && html`<h2>Where the time went</h2><${Waterfall} timings=${task.timings} />`}
+      </div>
+    </div>
+    <section><h2>Deliveries</h2><${Deliveries} deliveries=${task.deliveries} isOpen=${!task.finished_at} /></section>
+    <section><h2>Details</h2><${Facts} task=${task} /><${Raw} task=${task} /></section>
+  `;
+}

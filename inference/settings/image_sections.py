@@ -1,0 +1,76 @@
+"""Sections of the places where images are stored, and from which they are fetched."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+
+from inference.settings import addresses, web_origins
+from inference.settings.value_checks import Seconds, Section, secret_validator
+
+BucketName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$"), AfterValidator(addresses.bucket_name)]
+
+
+def _or_none(value: Any) -> Any:
+    """Convert `none` and `null`, the spellings for environment variables, to None."""
+    return None if isinstance(value, str) and value.strip().lower() in {"none", "null"} else value
+
+
+class UploadSettings(Section):
+    """Storage of the images."""
+
+    store: Literal["local", "minio"] = "local"
+    #: folder of the local store; default: `uploads` in `data_dir`
+    path: Path | None = None
+    #: bucket of the MinIO store, created if it is missing; also the name of the local store in `s3://` addresses
+    bucket: BucketName = "inference"
+    #: images up to this size are inline: also in the task store until their task ends, so that no worker fetches them; 0: none
+    inline_max_bytes: int = Field(default=2**18, ge=0, le=2**20)
+    #: memory for inline images of all models in the task store, MiB; while it is full, images go to the object store first
+    inline_memory_mb: int = Field(default=128, ge=0, le=2**20)
+    #: uploads are removed after this number of days; none: never
+    retention_days: Annotated[Annotated[int, Field(ge=1, le=36_500)] | None, BeforeValidator(_or_none)] = 30
+    #: an upload without a task is removed after this time, seconds, 180 at least; less than `task_store.result_ttl_s`. A request
+    #: is refused if it has no task after half of the time
+    orphan_after_s: float = Field(default=900, ge=180, le=1e9, allow_inf_nan=False)
+    #: limit for an image that a client puts into the store itself (`POST /uploads`), bytes
+    max_bytes: int = Field(default=128 * 2**20, ge=1, le=5 * 2**30)
+    #: such an image is put, and named in requests, within this time, seconds; it is removed then
+    url_lifetime_s: float = Field(default=3600, ge=60, le=604_800, allow_inf_nan=False)
+    #: new requests are refused while the disk of the local store, or of `data_dir`, has less free space than this, MiB
+    min_free_disk_mb: int = Field(default=512, ge=0, le=2**40)
+
+
+class MinioSettings(Section):
+    """Connection to MinIO or another S3."""
+
+    #: HOST:PORT; a prefix http:// or https:// sets `secure`
+    endpoint: Annotated[str, AfterValidator(addresses.minio_endpoint)] = "127.0.0.1:9000"
+    #: the endpoint as clients reach it, for the URLs of `POST /uploads`; default: `endpoint`
+    public_endpoint: Annotated[str, AfterValidator(addresses.minio_endpoint)] | None = None
+    access_key: Annotated[SecretStr, secret_validator(addresses.check_access_key)] = SecretStr("")
+    secret_key: SecretStr = SecretStr("")
+    secure: bool = False
+    region: str | None = Field(default=None, pattern=r"^([A-Za-z0-9][A-Za-z0-9_-]{0,62})?$")
+    connect_timeout_s: Seconds = 3
+    read_timeout_s: Seconds = 15
+
+
+class ImageUrlSettings(Section):
+    """Images that requests name by https:// URLs: the API fetches them."""
+
+    enabled: bool = False
+    #: also URLs without TLS
+    allow_http: bool = False
+    #: ports that a URL may have; none: 443, and 80 if `allow_http`
+    ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = ()
+    #: hosts that a URL may have, `*.NAME` for all names below NAME; none: any
+    hosts: tuple[Annotated[str, AfterValidator(web_origins.url_host)], ...] = ()
+    #: networks that may be reached though they are not public, such as 10.1.0.0/16
+    private_networks: tuple[Annotated[str, AfterValidator(web_origins.network)], ...] = ()
+    #: for the connection, seconds
+    connect_timeout_s: Seconds = 5
+    #: for a whole image, seconds
+    timeout_s: Seconds = 15
