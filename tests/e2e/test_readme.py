@@ -31,7 +31,8 @@ def run(command: list[str], repository: Path) -> str:
 
 
 def test_the_curl_examples(service: Service, repository: Path) -> None:
-    photo, batch, later = (block.replace(PRINTED_URL, service.url) for block in blocks(repository, "sh"))
+    examples = [block for block in blocks(repository, "sh") if "curl" in block]
+    photo, batch, later = (block.replace(PRINTED_URL, service.url) for block in examples)
 
     assert json.loads(run(["bash", "-ec", photo], repository))["response"]["label"] == "espresso"
     items = json.loads(run(["bash", "-ec", batch], repository))["items"]
@@ -40,6 +41,22 @@ def test_the_curl_examples(service: Service, repository: Path) -> None:
     assert task["status"] == "succeeded"
     assert task["task_id"] in [one["task_id"] for one in found["tasks"]]
     assert canceled["code"] == "task_already_finished"
+
+
+def test_the_command_line_examples(service: Service, repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROHE_INFERENCE_URL", service.url)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    (example,) = (block for block in blocks(repository, "sh") if block.startswith("rohe-inference"))
+    program = f"rohe-inference() {{ {sys.executable} -c 'from rohe_inference.cli import main; main()' \"$@\"; }}"
+    (tmp_path / "samples").symlink_to(repository / "samples")
+
+    output = run(["bash", "-ec", f"cd {tmp_path}\n{program}\n{example}"], repository)
+
+    assert "espresso" in output
+    rows = (tmp_path / "labels.csv").read_text(encoding="utf-8").splitlines()
+    assert [row.split(",")[0] for row in rows] == ["file", *sorted(row.split(",")[0] for row in rows[1:])]
+    assert len(rows) == 5
 
 
 def test_the_python_example(service: Service, repository: Path) -> None:

@@ -13,6 +13,9 @@ from rohe_inference.cli.terminal import age_since, bar, percentage, printable, s
 
 TASK_COLUMNS = ("TASK", "STATUS", "MODEL", "LABEL", "CONFIDENCE", "AGE")
 
+#: characters of a label or problem in a table
+_MAX_CHARACTERS = 60
+
 _Task = Mapping[str, Any]
 
 
@@ -21,6 +24,8 @@ def task_row(task: _Task) -> Sequence[str | Text]:
     label, share = _best(task)
     model = task["model"]["name"] if task.get("model") else "-"
     shown = label if task.get("result") else _problem(task)
+    if len(shown) > _MAX_CHARACTERS:
+        shown = f"{shown[:_MAX_CHARACTERS]}…"
     return task["task_id"], status_text(task["status"]), model, shown, share, age_since(task["created_at"])
 
 
