@@ -56,7 +56,7 @@ CONSOLE_OPERATIONS: tuple[Operation, ...] = (
         "console",
         "Get a file of the console",
         parameters=(path_text("digest", pattern="^[0-9a-f]{16}$"), path_text("name", minLength=1)),
-        answers=(Answer(200, "The file.", media_type="*/*"),),
+        answers=(Answer(200, "The file.", media_type="*/*", headers=("Content-Encoding",)),),
         own_problems=OF_PATHS,
     ),
 )
