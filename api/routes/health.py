@@ -52,7 +52,8 @@ def index() -> Response:
                     "GET /models, /models/{name}": "the models: input, labels, version, rate",
                     "GET /status": "stores, queues, workers, sinks and problems",
                     "GET /health/live, /health/ready": "probes",
-                    "GET /v2, POST /v2/models/{name}/infer": "the Open Inference Protocol, for clients of Triton and KServe",
+                    "POST /uploads": "a URL to put a large image to",
+                    "POST /v2/models/{name}/infer": "the Open Inference Protocol, for clients of Triton and KServe",
                     **(_CONSOLE if services.settings.ui.enabled else {}),
                     **(_DOCUMENTATION if services.settings.api.docs else {}),
                 }
