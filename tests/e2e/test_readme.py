@@ -23,15 +23,16 @@ def blocks(repository: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
 
 
-def run(command: list[str], repository: Path) -> str:
-    environment = os.environ | {"PYTHONPATH": str(repository / "client/src")}
-    done = subprocess.run(command, cwd=repository, env=environment, capture_output=True, text=True, timeout=60, check=False)
+def run(command: list[str], repository: Path, *, folder: Path | None = None, **variables: str) -> str:
+    environment = os.environ | {"PYTHONPATH": str(repository / "client/src")} | variables
+    cwd = folder or repository
+    done = subprocess.run(command, cwd=cwd, env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def test_the_curl_examples(service: Service, repository: Path) -> None:
-    photo, batch, later = (block.replace(PRINTED_URL, service.url) for block in blocks(repository, "sh"))
+    photo, batch, later, _ = (block.replace(PRINTED_URL, service.url) for block in blocks(repository, "sh"))
 
     assert json.loads(run(["bash", "-ec", photo], repository))["response"]["label"] == "espresso"
     items = json.loads(run(["bash", "-ec", batch], repository))["items"]
@@ -46,6 +47,20 @@ def test_the_python_example(service: Service, repository: Path) -> None:
     (example,) = (block.replace(PRINTED_URL, service.url) for block in blocks(repository, "python"))
 
     assert run([sys.executable, "-c", example], repository) == "espresso\n"
+
+
+def test_the_examples_of_the_command_line(service: Service, repository: Path, tmp_path: Path) -> None:
+    *_, examples = blocks(repository, "sh")
+    (tmp_path / "samples").symlink_to(repository / "samples")
+    program = f"""rohe-inference() {{ {sys.executable} -c 'from rohe_inference.cli import main; main()' "$@"; }}\n"""
+    variables = {"ROHE_INFERENCE_URL": service.url, "XDG_CONFIG_HOME": str(tmp_path), "XDG_STATE_HOME": str(tmp_path)}
+    table = run(["bash", "-ec", program + examples], repository, folder=tmp_path, **variables)
+
+    assert "samples/coffee.jpg   espresso" in table
+    rows = (tmp_path / "labels.csv").read_text(encoding="utf-8").splitlines()
+    assert [row.split(",")[:2] for row in rows[1:]] == [
+        [f"samples/{name}", "succeeded"] for name in ("chelsea.jpg", "coffee.jpg", "digit_7.png", "rocket.webp")
+    ]
 
 
 def test_the_answer_has_the_members_that_are_shown(service: Service, repository: Path) -> None:
