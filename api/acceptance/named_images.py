@@ -85,7 +85,11 @@ class NamedImages:
         key = self._key(form.url)
         if is_incoming(key):
             return self._take_upload(form, form.url.field, key, upload_key, inspect)
-        data = self._objects.get(key, max_bytes=self._settings.api.max_body_bytes)
+        try:
+            data = self._objects.get(key, max_bytes=self._settings.api.max_body_bytes)
+        except ObjectNotFound as error:
+            error.field = form.url.field
+            raise
         return NamedImage(key, inspect(dataclasses.replace(form, image=data)), NamedObject())
 
     def _fetch(self, form: ImageForm, url: ImageUrl, upload_key: str, inspect: Inspect) -> NamedImage:

@@ -131,7 +131,11 @@ def _item_image(own: dict[str, Any]) -> SentImage:
         raise InvalidMetadata(detail, field="metadata", expected=_BODY)
     if has_image and "object" in own:
         raise InvalidRequest("the item has an image and an object", field=IMAGE, expected="one of the two")
-    return read_json_image(value) if has_image else SentImage(url=ImageUrl(own.get("object"), "object"))
+    if has_image:
+        return read_json_image(value)
+    if "object" not in own:
+        raise InvalidRequest("the item has no image", field=IMAGE, expected=EXPECTED_IMAGE)
+    return SentImage(url=ImageUrl(own["object"], "object"))
 
 
 def _check_count(count: int, max_items: int, field: str) -> None:

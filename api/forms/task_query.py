@@ -16,7 +16,7 @@ from inference.domain import TaskStatus
 from inference.errors import InvalidRequest, shown
 from inference.task_store import TaskFilter
 
-_NAMES = ("status", "model", "request_id", "since", "limit", "cursor", "vectors")
+_NAMES = ("status", "model", "request_id", "since", "limit", "cursor", "prediction")
 _LIMIT_DEFAULT, _LIMIT_MAX = 50, 500
 _NUMBER = re.compile(r"[0-9]{1,9}")
 #: An acceptance number. It has a fixed length, so that the number of a page is not mistaken for a cursor.
@@ -36,8 +36,8 @@ class TaskQuery:
     limit: int
     #: acceptance number before which the page begins; None: the first page
     before: int | None
-    #: whether prediction vectors are wanted
-    vectors: bool
+    #: whether results have their `prediction`
+    prediction: bool
     #: the parameters as they were sent, without the cursor
     options: Mapping[str, str]
 
@@ -52,7 +52,7 @@ def read_task_query() -> TaskQuery:
     options = {name: request.args[name] for name in _NAMES if name in request.args}
     wanted = replace(read_filter(options), since_ms=_since_ms(options))
     without_cursor = {name: value for name, value in options.items() if name != "cursor"}
-    return TaskQuery(wanted, read_limit(options), _before(options), read_flag(options, "vectors"), without_cursor)
+    return TaskQuery(wanted, read_limit(options), _before(options), read_flag(options, "prediction"), without_cursor)
 
 
 def read_filter(options: Mapping[str, str]) -> TaskFilter:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from api.forms.json_body import read_json
+from api.forms.known_fields import nearest
 from inference.errors import InvalidMetadata, shown, shown_name
 from inference.webhook import WebhookEvent
 
@@ -39,8 +40,12 @@ def read_webhook(value: Any) -> WebhookChoice | None:
         raise InvalidMetadata(f"webhook is {shown(value)}", field=_FIELD, expected=_EXAMPLE)
     for name in value:
         if name not in _MEMBERS:
+            near = nearest(name, _MEMBERS)
+            hint = f": did you mean {near}?" if near else ""
             raise InvalidMetadata(
-                f"webhook has no member {shown(name)}", field=f"{_FIELD}.{shown_name(name)}", expected=" and ".join(_MEMBERS)
+                f"webhook has no member {shown(name)}{hint}",
+                field=f"{_FIELD}.{shown_name(name)}",
+                expected=" and ".join(_MEMBERS),
             )
     url = value.get("url")
     return WebhookChoice(None if url is None else _read_url(url), _read_events(value.get("events")))

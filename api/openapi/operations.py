@@ -223,9 +223,30 @@ OPERATIONS: tuple[Operation, ...] = (
             query("since", "time of acceptance: RFC 3339, or seconds since the epoch", type="string", format="date-time"),
             query("limit", "tasks of a page", type="integer", minimum=1, maximum=500, default=50),
             query("cursor", "`next_cursor` of the page before, unchanged", type="string", pattern="^[0-9a-f]{16}$"),
-            query("vectors", "whether results have their `prediction`", type="boolean", default=False),
+            query("prediction", "whether results have their `prediction`", type="boolean", default=False),
         ),
         answers=(Answer(200, "A page of the tasks.", (TaskPage,), headers=("Link",)),),
+    ),
+    Operation(
+        "get_task",
+        "get",
+        "/tasks/{task_id}",
+        "tasks",
+        "Get a task, or wait for its end",
+        parameters=(TASK_ID, WAIT),
+        answers=(Answer(200, "The task.", (Task,), links=("cancel_task",)),),
+        own_problems=(*OF_PATHS, TaskNotFound),
+    ),
+    Operation(
+        "cancel_task",
+        "delete",
+        "/tasks/{task_id}",
+        "tasks",
+        "Cancel a task",
+        description="A queued task does not run; the result of a running one is discarded.",
+        parameters=(TASK_ID,),
+        answers=(Answer(200, "The task.", (Task,)),),
+        own_problems=(*OF_PATHS, TaskNotFound, TaskAlreadyFinished),
     ),
     Operation(
         "get_image",
@@ -261,27 +282,6 @@ OPERATIONS: tuple[Operation, ...] = (
             ),
         ),
         own_problems=(*OF_PATHS, TaskNotFound, TaskNotFinished, ImageGone, *OF_IMAGES),
-    ),
-    Operation(
-        "get_task",
-        "get",
-        "/tasks/{task_id}",
-        "tasks",
-        "Get a task, or wait for its end",
-        parameters=(TASK_ID, WAIT),
-        answers=(Answer(200, "The task.", (Task,), links=("cancel_task",)),),
-        own_problems=(*OF_PATHS, TaskNotFound),
-    ),
-    Operation(
-        "cancel_task",
-        "delete",
-        "/tasks/{task_id}",
-        "tasks",
-        "Cancel a task",
-        description="A queued task does not run; the result of a running one is discarded.",
-        parameters=(TASK_ID,),
-        answers=(Answer(200, "The task.", (Task,)),),
-        own_problems=(*OF_PATHS, TaskNotFound, TaskAlreadyFinished),
     ),
     *EVENT_OPERATIONS,
     Operation(
@@ -379,7 +379,11 @@ OPERATIONS: tuple[Operation, ...] = (
     *DEAD_LETTER_OPERATIONS,
     *CONSOLE_OPERATIONS,
     # ROHE's clients know these paths
-    replace(_PREDICT, operation_id="predict_at_old_path", path="/inference_service"),
-    replace(_DESCRIBE, operation_id="describe_at_old_path", path="/inference_service"),
+    replace(
+        _PREDICT, operation_id="predict_at_old_path", path="/inference_service", summary=f"{_PREDICT.summary}: as /inference"
+    ),
+    replace(
+        _DESCRIBE, operation_id="describe_at_old_path", path="/inference_service", summary=f"{_DESCRIBE.summary}: as /inference"
+    ),
     *V2_OPERATIONS,
 )

@@ -38,6 +38,7 @@ def index() -> Response:
                 {
                     "POST /inference": "classify an image: curl -F image=@photo.jpg …/inference",
                     "POST /inference/batch": "classify many: curl -F image=@one.jpg -F image=@two.jpg …/inference/batch",
+                    "POST /uploads": "a URL to put a large image to, and its name for requests",
                     "GET /batches/{batch_id}?wait=N": "a batch, waiting up to N seconds for its end",
                     "DELETE /batches/{batch_id}": "cancel the tasks of a batch that have not ended",
                     "GET /tasks/{task_id}?wait=N": "a task, waiting up to N seconds for its end",
@@ -52,7 +53,6 @@ def index() -> Response:
                     "GET /models, /models/{name}": "the models: input, labels, version, rate",
                     "GET /status": "stores, queues, workers, sinks and problems",
                     "GET /health/live, /health/ready": "probes",
-                    "POST /uploads": "a URL to put a large image to",
                     "POST /v2/models/{name}/infer": "the Open Inference Protocol, for clients of Triton and KServe",
                     **(_CONSOLE if services.settings.ui.enabled else {}),
                     **(_DOCUMENTATION if services.settings.api.docs else {}),

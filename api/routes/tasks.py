@@ -44,7 +44,7 @@ def list_tasks() -> Response:
     store = components().services.store
     page = store.list_tasks(query.wanted, before=query.before, limit=query.limit)
     records = [record for record in store.get_many(page.task_ids) if record is not None]
-    document: dict[str, Any] = {"tasks": task_views(records, store, with_vectors=query.vectors)}
+    document: dict[str, Any] = {"tasks": task_views(records, store, with_vectors=query.prediction)}
     if page.next_before is None:
         return json_response(document)
     cursor = cursor_before(page.next_before)

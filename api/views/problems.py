@@ -89,9 +89,11 @@ def _http_problem(error: HTTPException) -> Response:
     """Convert an error that Flask or Werkzeug raises."""
     match error.code:
         case HTTPStatus.NOT_FOUND:
-            problem: InferenceError = NotFound("there is nothing at this path", expected=f"see GET {prefixed('/')} for the paths")
+            problem: InferenceError = NotFound("there is nothing at this path", expected=_known_paths())
         case HTTPStatus.METHOD_NOT_ALLOWED:
-            problem = MethodNotAllowed("this path does not take this method")
+            allowed = dict(error.get_headers()).get("Allow", "").split(", ")
+            expected = f"one of {', '.join(sorted(allowed))}"
+            problem = MethodNotAllowed("this path does not take this method", expected=expected)
         case HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
             limit = current_app.config["MAX_CONTENT_LENGTH"]
             problem = PayloadTooLarge(f"the request body is larger than {limit} bytes (api.max_body_bytes)")
@@ -104,6 +106,11 @@ def _http_problem(error: HTTPException) -> Response:
         if name == "Allow":
             response.headers[name] = value
     return response
+
+
+def _known_paths() -> str:
+    """Say where the paths are described."""
+    return "a path of docs/v2.md" if is_v2(request.path) else f"see GET {prefixed('/')} for the paths"
 
 
 def _unexpected(error: Exception) -> Response:

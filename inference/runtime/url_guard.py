@@ -43,6 +43,8 @@ _MORE_DENIED = (
     ssrfguard.Block(ip_network("168.63.129.16/32"), "Azure's virtual platform address", "Azure", ssrfguard.Reach.DENIED),
 )
 
+#: Parameter of the library, in its messages; the settings have other names.
+_LIBRARY_NAME = re.compile(r"is not in allowed_(ports|schemes)")
 #: Takes the arguments of `socket.getaddrinfo`, and returns as it does.
 Resolver = Callable[..., Any]
 
@@ -168,7 +170,8 @@ class UrlGuard:
         try:
             target = self._policy.check_url(url)
         except ssrfguard.BlockedURLError as error:
-            raise UrlRefused(f"the URL is not allowed: {error.reason}") from error
+            reason = _LIBRARY_NAME.sub(r"is not among the allowed \1", error.reason)
+            raise UrlRefused(f"the URL is not allowed: {reason}") from error
         last_label = target.host.rstrip(".").rpartition(".")[2]
         if not target.is_literal_address and _NUMBER.fullmatch(last_label):
             raise UrlRefused("the URL is not allowed: its host is an IPv4 address in an unusual notation")

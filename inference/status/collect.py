@@ -92,7 +92,8 @@ def status_of(services: Services, *, describe: Callable[[ServiceUnavailable], st
         problems.append(f"{webhooks.waiting} events wait for webhooks, and webhooks.secret is not set")
     warnings = [warning for server in servers for warning in server.warnings()]
     if webhooks.receivers_down:
-        warnings.append(f"{webhooks.receivers_down} receivers of webhooks do not answer: {webhooks.waiting} events wait")
+        down, waiting = webhooks.receivers_down, webhooks.waiting
+        warnings.append(f"receivers of webhooks that do not answer: {down}; events that wait: {waiting}")
     return Status(
         stores,
         models,

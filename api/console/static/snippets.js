@@ -26,7 +26,7 @@ function later(names, model) {
 
 function client(names, model) {
   const options = `model=${python(model)}, top_k=5, prediction=False`;
-  const begin = `from rohe_inference import Client\n\nclient = Client(${python(root)}${hasKey() ? ", api_key=KEY" : ""})\n`;
+  const begin = `# in a clone of the service: pip install ./client\nfrom rohe_inference import Client\n\nclient = Client(${python(root)}${hasKey() ? ", api_key=KEY" : ""})\n`;
   if (names.length === 1) return `${begin}prediction = client.predict(${python(names[0])}, ${options})\nprint(prediction.label, prediction.confidence_level)`;
   return `${begin}batch = client.batch([${names.map(python).join(", ")}], ${options})\nfor item in batch.items:\n    print(item.status, item.result and item.result.label)`;
 }

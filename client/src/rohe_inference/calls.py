@@ -252,7 +252,7 @@ def query_of_tasks(
     model: str | None,
     request_id: str | None,
     since: datetime | str | float | None = None,
-    vectors: bool = False,
+    prediction: bool = False,
     limit: int | None = None,
 ) -> dict[str, str]:
     """Make the query of a list of tasks. Raises ValueError: the time has no time zone."""
@@ -265,7 +265,7 @@ def query_of_tasks(
         "model": model,
         "request_id": request_id,
         "since": since,
-        "vectors": "true" if vectors else None,
+        "prediction": "true" if prediction else None,
         "limit": limit,
     }
     return {name: str(value) for name, value in wanted.items() if value is not None}

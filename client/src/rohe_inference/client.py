@@ -239,7 +239,7 @@ class Client:
         model: str | None = None,
         request_id: str | None = None,
         since: datetime | str | float | None = None,
-        vectors: bool = False,
+        prediction: bool = False,
         page_size: int = 100,
     ) -> Iterator[Task]:
         """Iterate over tasks, newest first; pages are fetched as they are needed.
@@ -247,10 +247,12 @@ class Client:
         Args:
             status: one or several statuses.
             since: accepted then or later: a time with a time zone, its text as in RFC 3339, or seconds since the epoch.
-            vectors: whether results have their `prediction`.
+            prediction: whether results have their `prediction`.
             page_size: tasks of a request, 1 to 500.
         """
-        query = query_of_tasks(status=status, model=model, request_id=request_id, since=since, vectors=vectors, limit=page_size)
+        query = query_of_tasks(
+            status=status, model=model, request_id=request_id, since=since, prediction=prediction, limit=page_size
+        )
         return self._pages(query)
 
     def all_events(

@@ -80,6 +80,14 @@ def test_a_bad_reference_is_refused_alone(client: FlaskClient, worker: FakeWorke
         assert "inference" in response.json["items"][1]["error"]["expected"]
 
 
+def test_an_item_without_an_image_is_refused_alone(client: FlaskClient, worker: FakeWorker) -> None:
+    items = post_objects(client, [{"base64": "AAAA"}, raw_object(2)]).json["items"]
+    error = items[0]["error"]
+    assert (error["code"], error["field"], error["detail"]) == ("invalid_request", "image", "the item has no image")
+    assert '{"base64": "…"}' in error["expected"]
+    assert items[1]["error"] is None
+
+
 def test_an_item_that_is_no_object_is_refused_alone(client: FlaskClient, worker: FakeWorker) -> None:
     response = post_objects(client, [f"{MINE}/1", raw_object(2)])
     assert codes(response.json) == ["invalid_metadata", None]

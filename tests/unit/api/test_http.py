@@ -32,7 +32,8 @@ from inference.errors import ERRORS_BY_CODE, ServiceUnavailable
 )
 def test_another_method_is_405_and_says_which_are_allowed(client: FlaskClient, method: str, path: str, allowed: set[str]) -> None:
     response = client.open(path, method=method)
-    assert_problem(response, 405, "method_not_allowed")
+    problem = assert_problem(response, 405, "method_not_allowed")
+    assert problem["expected"] == f"one of {', '.join(sorted(allowed))}"
     assert set(response.headers["Allow"].split(", ")) == allowed
 
 

@@ -103,7 +103,7 @@ def test_a_wrong_image_is_refused_with_its_member(client: FlaskClient, worker: F
 
 
 def test_an_object_that_is_missing(client: FlaskClient) -> None:
-    assert_problem(post_image(client, {"url": "s3://inference/photos/nobody"}), 404, "object_not_found")
+    assert_problem(post_image(client, {"url": "s3://inference/photos/nobody"}), 404, "object_not_found", field="image.url")
 
 
 def test_the_cause_of_wrong_base64_is_named(client: FlaskClient) -> None:

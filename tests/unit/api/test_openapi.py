@@ -41,6 +41,12 @@ def test_every_route_has_an_operation_and_the_reverse(app: Flask) -> None:
     assert {(method, path) for method, path, _ in operations()} == routes
 
 
+def test_the_overview_names_every_path(client: FlaskClient) -> None:
+    named = {name for text in client.get("/").json["paths"] for name in re.findall(r"/[^ ?,]*", text)}
+    left_out = re.compile(r"/(v2/.*|ui.*|docs/.*|uploads/.*|inference_service)?")
+    assert {path for _, path, _ in operations() if not left_out.fullmatch(path)} <= named
+
+
 def test_every_problem_is_of_an_operation() -> None:
     described = {code for codes in find(document()["components"]["responses"], "enum") for code in codes}
     kinds = set(ERRORS_BY_CODE.values()) - {ConfigurationError, MethodNotAllowed}

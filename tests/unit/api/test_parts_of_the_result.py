@@ -116,7 +116,7 @@ def test_a_task_keeps_its_parts(client: FlaskClient, worker: FakeWorker, app: Fl
     result = client.get(f"/tasks/{task_id}?wait=10").json["result"]
     assert set(result) == USUAL - {"prediction"} | {"top"}
     assert result["top"] == top(4, 2)
-    listed = client.get(f"/tasks?request_id={task_id}&vectors=true").json["tasks"]
+    listed = client.get(f"/tasks?request_id={task_id}&prediction=true").json["tasks"]
     assert [task["result"] for task in listed] == [result]
     assert worker.messages[0].items[0].answer == AnswerOptions(2, prediction=False)
 

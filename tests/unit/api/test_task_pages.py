@@ -39,7 +39,7 @@ def test_by_cursor(client: FlaskClient, task_ids: list[str]) -> None:
 def test_by_link(client: FlaskClient, idle_worker: FakeWorker, task_ids: list[str], above: str) -> None:
     """A reference relative to the request, so that it is right below whatever path a proxy adds."""
     idle_worker.work_off()
-    url: str | None = f"https://host{above}/tasks?request_id=a%20b/%C3%BC%26%3D%23&limit=2&vectors=true"
+    url: str | None = f"https://host{above}/tasks?request_id=a%20b/%C3%BC%26%3D%23&limit=2&prediction=true"
     pages = []
     while url:
         assert url.startswith(f"https://host{above}/tasks?")
@@ -64,11 +64,12 @@ def test_vectors_come_when_they_are_asked_for(client: FlaskClient, idle_worker: 
     idle_worker.work_off()
     query = {"request_id": REQUEST_ID}
     without, *same = [
-        client.get("/tasks", query_string=query | more).json["tasks"] for more in ({}, {"vectors": "false"}, {"vectors": False})
+        client.get("/tasks", query_string=query | more).json["tasks"]
+        for more in ({}, {"prediction": "false"}, {"prediction": False})
     ]
     assert same == [without] * 2
     asked_for, *same = [
-        client.get("/tasks", query_string=query | {"vectors": vectors}).json["tasks"] for vectors in ("true", True, 1)
+        client.get("/tasks", query_string=query | {"prediction": prediction}).json["tasks"] for prediction in ("true", True, 1)
     ]
     assert same == [asked_for] * 2
     alone = [client.get(f"/tasks/{task_id}").json for task_id in task_ids[::-1]]
@@ -128,20 +129,20 @@ def test_cursors_before_the_first_and_after_the_last(client: FlaskClient, task_i
     assert "next_cursor" not in page
 
 
-@pytest.mark.parametrize("vectors", ["", "yes", "2", "prediction"])
-def test_vectors_that_are_neither_true_nor_false(client: FlaskClient, vectors: str) -> None:
-    assert_problem(client.get(f"/tasks?request_id=r&vectors={vectors}"), 400, "invalid_request", field="vectors")
+@pytest.mark.parametrize("prediction", ["", "yes", "2", "prediction"])
+def test_prediction_that_is_neither_true_nor_false(client: FlaskClient, prediction: str) -> None:
+    assert_problem(client.get(f"/tasks?request_id=r&prediction={prediction}"), 400, "invalid_request", field="prediction")
 
 
 @pytest.mark.parametrize("name", ["page", "Limit", "wait", "x" * 3000])
 def test_what_is_no_parameter(client: FlaskClient, name: str) -> None:
     response = client.get("/tasks", query_string={"request_id": "r", name: "2"})
     problem = assert_problem(response, 400, "invalid_request", field=shown_name(name))
-    assert problem["expected"] == "one of cursor, limit, model, request_id, since, status, vectors"
+    assert problem["expected"] == "one of cursor, limit, model, prediction, request_id, since, status"
     assert len(response.data) < 1000
 
 
-@pytest.mark.parametrize("name", ["request_id", "limit", "cursor", "vectors"])
+@pytest.mark.parametrize("name", ["request_id", "limit", "cursor", "prediction"])
 def test_what_is_given_twice(client: FlaskClient, name: str) -> None:
     response = client.get(f"/tasks?request_id=r&limit=5&{name}=5&{name}=6")
     assert_problem(response, 400, "invalid_request", field=name)

@@ -229,11 +229,11 @@ class TestCompression:
 class TestErrorsOfOtherParts:
     @pytest.mark.parametrize("path", ["/v2/", "/v2/nothing", "/v2/models", "/v2/models/digits/stats", "/v2//health/live"])
     def test_unknown_paths(self, client: FlaskClient, path: str) -> None:
-        assert_error(client.get(path), 404, "there is nothing at this path")
+        assert_error(client.get(path), 404, "there is nothing at this path; expected: a path of docs/v2.md")
 
     def test_methods(self, client: FlaskClient) -> None:
         response = client.delete("/v2/models/digits")
-        assert_error(response, 405, "does not take this method")
+        assert_error(response, 405, "this path does not take this method; expected: one of GET, HEAD, OPTIONS")
         assert "GET" in response.headers["Allow"]
 
     def test_queries(self, client: FlaskClient) -> None:

@@ -117,6 +117,12 @@ def test_a_webhook_that_is_not_valid_is_refused_with_the_member(app: Flask, valu
     assert "password" not in problem["detail"]
 
 
+def test_a_misspelled_member_of_the_webhook_is_named(app: Flask) -> None:
+    response = submit(app, metadata={"webhook": {"url": URL, "event": ["task.failed"]}})
+    problem = assert_problem(response, 400, "invalid_metadata", field="metadata.webhook.event")
+    assert problem["detail"] == "webhook has no member 'event': did you mean events?"
+
+
 def test_a_misspelled_webhook_is_refused(app: Flask) -> None:
     assert_problem(submit(app, metadata={"webhoook": URL}), 400, "invalid_metadata", field="metadata.webhoook")
 

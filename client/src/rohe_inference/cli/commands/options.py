@@ -40,6 +40,7 @@ def image_options(function: Function) -> Function:
         click.option("--priority", type=click.IntRange(0, 9), metavar="N", help="0 (usual) to 9 (goes first)."),
         click.option("--sink", "sinks", multiple=True, metavar="NAME", help="Sink that gets the result; or `none`; repeatable."),
         click.option("--request-id", metavar="ID", help="Id of your own, which `tasks --request-id` finds."),
+        click.option("--webhook", metavar="URL", help="Receiver of an event when a task has ended."),
         click.option("--shape", metavar="H,W,C", help="Shape of files that are bytes of arrays, with --dtype."),
         click.option("--dtype", metavar="NAME", help="Type of their numbers: uint8, float32."),
     )
@@ -103,6 +104,8 @@ def task_options(given: dict[str, Any]) -> TaskOptions:
         options["sinks"] = [] if list(given["sinks"]) == ["none"] else list(given["sinks"])
     if given["request_id"]:
         options["request_id"] = given["request_id"]
+    if given["webhook"]:
+        options["webhook"] = given["webhook"]
     if (given["shape"] is None) != (given["dtype"] is None):
         raise click.UsageError("--shape and --dtype belong together")
     if given["shape"]:

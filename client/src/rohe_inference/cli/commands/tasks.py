@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from rohe_inference import AsyncClient, Client, NotFound, Task, WaitTimeout
+from rohe_inference import AsyncClient, Client, InvalidRequest, NotFound, Task, WaitTimeout
 from rohe_inference.cli.commands.options import line_printer
 from rohe_inference.cli.concurrency import Retries, complete_all
 from rohe_inference.cli.config import Login
@@ -186,7 +186,12 @@ def erase(login: Login, task_ids: tuple[str, ...], *, yes: bool) -> int:
             raise CommandError("nothing was erased")
 
     def erase_one(client: Client, task_id: str) -> None:
-        client.erase(task_id)
+        try:
+            client.erase(task_id)
+        except InvalidRequest as error:
+            if error.field == "erase":  # a parameter that the service does not have
+                raise CommandError("this service cannot erase tasks", ExitCode.REFUSED) from error
+            raise
         click.echo(f"{task_id}  erased")
 
     return _for_each(login, tuple(names), erase_one, as_json=False)
