@@ -84,9 +84,9 @@ def _document_of(submission: BatchSubmission, wait_s: float | None, began: float
 
 
 def _lines_of(submission: BatchSubmission, wait_s: float | None) -> Response:
-    timeout_s = _longest_s(submission, wait_s)
+    batch, timeout_s = submission.batch, _longest_s(submission, wait_s)
     try:
-        response = _new_lines(submission, submission.batch, timeout_s) if submission.batch else _known_lines(submission, timeout_s)
+        response = _new_lines(submission, batch, timeout_s) if batch else _known_lines(submission, timeout_s)
     except ServiceUnavailable as error:
         error.batch_id = submission.batch_id
         raise

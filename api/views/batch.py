@@ -20,9 +20,7 @@ _OPEN = {TaskStatus.QUEUED, TaskStatus.RUNNING}
 
 def ended_batch_view(batch: BatchRequest, ended: Mapping[str, Completion]) -> dict[str, Any]:
     """The batch object of a batch of which every task has ended."""
-    items = [
-        ended_item_view(entry, None if isinstance(entry, dict) else ended[entry.task_id].outcome) for entry in batch.entries
-    ]
+    items = [ended_item_view(entry, None if isinstance(entry, dict) else ended[entry.task_id].outcome) for entry in batch.entries]
     return _batch_view(batch.batch_id, items)
 
 
