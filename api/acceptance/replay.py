@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 
 from api.forms.predict import PredictForm
 from api.forms.preference import Preference
@@ -12,8 +13,18 @@ from inference.errors import ImageGone, ImageNotFound, TaskNotFinished
 from inference.lifecycle.task_images import TaskImages
 
 
-def read_replay(record: TaskRecord, images: TaskImages, *, possible_sinks: tuple[str, ...], idempotency_key: str) -> PredictForm:
+def read_replay(
+    record: TaskRecord,
+    images: TaskImages,
+    *,
+    possible_sinks: tuple[str, ...],
+    idempotency_key: str,
+    hold: Callable[[int], None],
+) -> PredictForm:
     """Return the request for a task again; the result goes to those of its sinks that are still configured.
+
+    Args:
+        hold: as in `TaskImages.read`.
 
     Raises:
         TaskNotFinished: the task waits or runs.
@@ -24,7 +35,7 @@ def read_replay(record: TaskRecord, images: TaskImages, *, possible_sinks: tuple
             f"the task is {record.status}", expected="a task that has ended; DELETE cancels a task", task_id=record.task_id
         )
     try:
-        image = images.read(record)
+        image = images.read(record, hold)
     except ImageNotFound as error:
         expected = "the image, sent again as a new request"
         raise ImageGone(f"the task cannot run again: {error.detail}", expected=expected, task_id=record.task_id) from error

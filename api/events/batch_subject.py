@@ -80,12 +80,12 @@ class BatchItems:
         """Whether every item has ended and was returned."""
         return self._sent == len(self._subject.batch.entries)
 
-    def new_items(self) -> Iterator[tuple[int, bytes]]:
-        """Yield the index and the JSON of each item that has ended since the last call. Raises ServiceUnavailable."""
+    def new_items(self) -> Iterator[list[tuple[int, bytes]]]:
+        """Yield index and JSON of the items that have ended since the last call, some at a time. Raises ServiceUnavailable."""
         while chunk := self._subject.ended[self._sent : self._sent + _CHUNK]:
-            for index, text in zip(chunk, self._texts(chunk), strict=True):
-                self._sent += 1
-                yield index, text
+            items = list(zip(chunk, self._texts(chunk), strict=True))
+            self._sent += len(chunk)
+            yield items
 
     def _texts(self, indexes: Sequence[int]) -> list[bytes]:
         entries = [self._subject.batch.entries[index] for index in indexes]
@@ -113,8 +113,8 @@ class BatchEvents:
         if not self._shown and head["status"] != _ENDED:
             yield self._head_event(head)
         while True:
-            for index, text in self._items.new_items():
-                yield event("item", f"item.{index}", text)
+            for items in self._items.new_items():
+                yield from (event("item", f"item.{index}", text) for index, text in items)
             head = self._subject.head()
             if head["status"] != _ENDED or self._items.are_all_sent:  # else items have ended meanwhile
                 break

@@ -24,6 +24,7 @@ from api.events.streams import EventStream, Subject, TaskWatcher
 from api.events.task_subject import TaskSubject
 from api.server.stopping import SharedFlag
 from inference.errors import ServiceUnavailable
+from inference.lifecycle.replies import BatchWaiter
 from inference.lifecycle.task_changes import ChangeSubscription, TaskChanges
 from inference.runtime.chunks import chunks
 from inference.task_store import SubmissionStore
@@ -58,6 +59,7 @@ class EventHub:
         self._max_streams = max_streams
         self._lock = threading.Lock()
         self._streams: dict[EventStream, Subject] = {}
+        self._reply_streams: set[EventStream] = set()
         self._subjects: dict[Hashable, Subject] = {}
         self._watchers: dict[str, set[TaskWatcher]] = defaultdict(set)
         #: held while states and records are read, so that an older reading never follows a newer one
@@ -95,9 +97,26 @@ class EventHub:
             raise ServiceUnavailable("the task store does not answer", retry_after_s=1)
         return stream, subject  # type: ignore[return-value] # a key belongs to one class
 
+    def open_for(self, waiter: BatchWaiter) -> EventStream:
+        """Open a stream that replies wake, without the reader; `waiter` is closed with it. It does not end on drain.
+
+        Raises:
+            ServiceUnavailable: there are too many streams.
+        """
+
+        def leave(stream: EventStream) -> None:
+            self._reply_streams.discard(stream)
+            waiter.close()
+
+        self.check_room()
+        stream = EventStream(leave, ends_on_drain=False)
+        self._reply_streams.add(stream)
+        waiter.on_end = stream.wake
+        return stream
+
     def check_room(self) -> None:
         """Check that there is room for another stream. Raises ServiceUnavailable."""
-        if len(self._streams) >= self._max_streams:
+        if len(self._streams) + len(self._reply_streams) >= self._max_streams:
             raise ServiceUnavailable(
                 f"this process has as many event streams as it takes: {self._max_streams} (api.max_event_streams)",
                 retry_after_s=_RETRY_AFTER_S,

@@ -6,7 +6,7 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Hashable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 from inference.task_store import TaskState
 
@@ -67,13 +67,20 @@ class EventStream:
         self.end()
 
 
+class Closable(Protocol):
+    """Object with a method to close it."""
+
+    def close(self) -> None:
+        """Close it."""
+
+
 @contextmanager
-def closed_on_error(stream: EventStream) -> Iterator[None]:
-    """Close the stream if the block raises."""
+def closed_on_error(opened: Closable) -> Iterator[None]:
+    """Close a stream or a waiter if the block raises."""
     try:
         yield
     except BaseException:
-        stream.close()
+        opened.close()
         raise
 
 

@@ -192,7 +192,7 @@ def _json_text(request: Request, max_items: int, *, has_images: bool) -> bytes:
     if has_images:
         content = request.stream.read()  # at most api.max_body_bytes
         max_values = limit // _JSON_BYTES_PER_VALUE
-        if len(content) > limit and count_values(content) > max_values:
+        if len(content) > limit and count_values(content, max_values + 1) > max_values:
             detail = f"a body in JSON of more than {limit} bytes has at most {max_values} values"
             raise PayloadTooLarge(detail, field="body", expected=expected)
         return content

@@ -67,6 +67,7 @@ from inference.errors import (
     ImageGone,
     ImageNotFound,
     ModelNotFound,
+    PayloadTooLarge,
     PredictionFailed,
     PredictorDied,
     TaskAlreadyFinished,
@@ -263,7 +264,7 @@ OPERATIONS: tuple[Operation, ...] = (
                 headers=("Content-Disposition", "Array-Shape", "Array-Dtype"),
             ),
         ),
-        own_problems=(*OF_PATHS, TaskNotFound, ImageNotFound),
+        own_problems=(*OF_PATHS, TaskNotFound, ImageNotFound, PayloadTooLarge),
     ),
     Operation(
         "replay_task",

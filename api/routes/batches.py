@@ -11,8 +11,8 @@ from flask import Blueprint, Response, request
 
 from api.acceptance.batch_submission import BatchSubmission
 from api.components import components
-from api.events.batch_subject import BatchItems, BatchSubject
-from api.events.json_lines import JSON_LINES, batch_lines
+from api.events.batch_subject import BatchSubject
+from api.events.json_lines import JSON_LINES, ReplyLines, StoredLines, batch_lines
 from api.events.streams import closed_on_error
 from api.forms.batch import read_batch_form
 from api.forms.event_query import wants_json_lines
@@ -21,7 +21,7 @@ from api.forms.query import check_query
 from api.views.batch import batch_view, ended_batch_view
 from api.views.responses import json_response, streamed_response
 from api.views.urls import batch_url
-from inference.domain import BatchRecord, TaskRecord
+from inference.domain import BatchRecord, BatchRequest, TaskRecord
 from inference.errors import ServiceUnavailable, TaskAlreadyFinished, WaitTimeout
 
 blueprint = Blueprint("batches", __name__)
@@ -84,11 +84,9 @@ def _document_of(submission: BatchSubmission, wait_s: float | None, began: float
 
 
 def _lines_of(submission: BatchSubmission, wait_s: float | None) -> Response:
-    components().replies.forget(submission.waiter)
-    components().batch_submissions.confirm(submission)
+    batch, timeout_s = submission.batch, _longest_s(submission, wait_s)
     try:
-        record = submission.batch.record if submission.batch else components().services.store.get_batch(submission.batch_id)
-        response = _lines(record, _longest_s(submission, wait_s), ends_on_drain=False)
+        response = _new_lines(submission, batch, timeout_s) if batch else _known_lines(submission, timeout_s)
     except ServiceUnavailable as error:
         error.batch_id = submission.batch_id
         raise
@@ -96,6 +94,21 @@ def _lines_of(submission: BatchSubmission, wait_s: float | None) -> Response:
         response.status_code = HTTPStatus.ACCEPTED
         response.headers["Location"] = batch_url(submission.batch_id)
     return response
+
+
+def _new_lines(submission: BatchSubmission, batch: BatchRequest, timeout_s: float) -> Response:
+    """A batch that this request has begun, as JSON Lines: the replies to this process have its items."""
+    with closed_on_error(submission.waiter):
+        components().batch_submissions.confirm(submission)
+        stream = components().events.open_for(submission.waiter)
+    with closed_on_error(stream):
+        lines = ReplyLines(batch, submission.waiter, components().services.store)
+        return streamed_response(stream, batch_lines(stream, lines, timeout_s), JSON_LINES)
+
+
+def _known_lines(submission: BatchSubmission, timeout_s: float) -> Response:
+    submission.waiter.close()
+    return _lines(components().services.store.get_batch(submission.batch_id), timeout_s, ends_on_drain=False)
 
 
 def _longest_s(submission: BatchSubmission, wait_s: float | None) -> float:
@@ -108,8 +121,7 @@ def _lines(batch: BatchRecord, timeout_s: float, *, ends_on_drain: bool) -> Resp
     stream, subject = hub.open(lambda: BatchSubject(batch), BatchSubject.key_of(batch.batch_id), ends_on_drain=ends_on_drain)
     with closed_on_error(stream):
         hub.load(subject)
-        items = BatchItems(subject, store, with_vectors=True)
-        return streamed_response(stream, batch_lines(stream, subject, items, timeout_s), JSON_LINES)
+        return streamed_response(stream, batch_lines(stream, StoredLines(subject, store), timeout_s), JSON_LINES)
 
 
 def _ended(submission: BatchSubmission, began: float) -> Response:

@@ -13,6 +13,7 @@ from api.forms.preference import asked_wait_s
 from api.forms.query import check_query
 from api.forms.task_query import cursor_before, read_task_query
 from api.routes.inference import accepted
+from api.server.http_messages import holder_of
 from api.views.image import image_response
 from api.views.responses import json_response
 from api.views.task import task_view, task_views
@@ -65,7 +66,7 @@ def get_image(task_id: str) -> Response:
     """Return the image of a task as it was sent, while it is kept."""
     check_query()
     record = components().services.store.get(task_id)
-    return image_response(record, components().images.read(record))
+    return image_response(record, components().images.read(record, holder_of(request.environ)))
 
 
 @blueprint.post("/<task_id>/replay")
@@ -80,6 +81,7 @@ def replay_task(task_id: str) -> Response:
         components().images,
         possible_sinks=services.settings.possible_sinks,
         idempotency_key=read_idempotency_key(request),
+        hold=holder_of(request.environ),
     )
     submission = components().submissions.submit(form)
     components().replies.forget(submission.waiter)

@@ -9,7 +9,7 @@ Large bodies leave an eighth of the budget to small ones, so that small requests
 
 from __future__ import annotations
 
-from inference.errors import ServiceUnavailable
+from inference.errors import PayloadTooLarge, ServiceUnavailable
 
 #: Size above which a body is large.
 LARGE_BODY_BYTES = 2**20
@@ -36,12 +36,20 @@ class BodyBudget:
 
     def has_room(self, size: int, *, is_large: bool = False) -> bool:
         """Whether there is room for `size` more bytes of a large or small body."""
-        return self.used + size <= (self._max_with_large if is_large else self._max_bytes)
+        return self.used + size <= self._limit(is_large=is_large)
+
+    def check_possible(self, size: int, *, is_large: bool) -> None:
+        """Check that `size` bytes fit when nothing else is held. Raises PayloadTooLarge: they never fit."""
+        if size > self._limit(is_large=is_large):
+            raise PayloadTooLarge(f"{size} bytes are more than the service holds at a time (api.max_body_bytes_in_flight)")
 
     def check(self, size: int, *, is_large: bool) -> None:
         """Check that there is room for `size` more bytes. Raises ServiceUnavailable: there is none."""
         if not self.has_room(size, is_large=is_large):
             raise ServiceUnavailable("the service holds as many request bodies as it can", retry_after_s=_RETRY_AFTER_S)
+
+    def _limit(self, *, is_large: bool) -> int:
+        return self._max_with_large if is_large else self._max_bytes
 
     def add(self, size: int) -> None:
         """Count `size` more bytes, without a check."""
@@ -91,8 +99,15 @@ class BodyReservation:
             self._add(size)
 
     def hold(self, size: int) -> None:
-        """Count `size` bytes that were made of the body. Raises ServiceUnavailable: there is no room for them."""
-        self._budget.check(size, is_large=self._size + size > LARGE_BODY_BYTES)
+        """Count `size` bytes that its handler holds.
+
+        Raises:
+            ServiceUnavailable: there is no room for them now.
+            PayloadTooLarge: there never is.
+        """
+        is_large = self._size + size > LARGE_BODY_BYTES
+        self._budget.check_possible(size, is_large=is_large)
+        self._budget.check(size, is_large=is_large)
         self._add(size)
 
     def release(self) -> None:

@@ -7,6 +7,7 @@ bytes ──parse──▶ head ──▶ application ──reads──▶ body
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -70,7 +71,7 @@ class HttpBody(Body):  # type: ignore[misc] # gunicorn has no types
         self.reservation = BodyReservation(budget, reader.length if isinstance(reader, LengthReader) else None)
 
     def hold(self, size: int) -> None:
-        """Count `size` bytes that a handler has made of the body, until `release`. Raises ServiceUnavailable."""
+        """Count `size` bytes that a handler holds, until `release`. Raises ServiceUnavailable, PayloadTooLarge."""
         if self.reservation is not None:
             self.reservation.hold(size)
 
@@ -128,6 +129,17 @@ def count_no_body(environ: dict[str, Any]) -> None:
     body = environ["wsgi.input"]
     if isinstance(body, HttpBody):
         body.release()
+
+
+def holder_of(environ: dict[str, Any]) -> Callable[[int], None]:
+    """Return the function that counts bytes which a handler holds until its request ends.
+
+    Under another server, it counts nothing.
+
+    The function raises ServiceUnavailable or PayloadTooLarge: there is no room for them now, or ever.
+    """
+    body = environ["wsgi.input"]
+    return body.hold if isinstance(body, HttpBody) else lambda _: None
 
 
 class HttpRequest(Request):  # type: ignore[misc]

@@ -9,7 +9,7 @@ from flask import Request, current_app
 
 from api.forms.json_body import read_json
 from api.forms.spooling import Spool, content_of
-from api.server.http_messages import HttpBody
+from api.server.http_messages import holder_of
 from api.v2.compression import check_encoding, inflate
 from inference.errors import InvalidRequest, PayloadTooLarge, shown
 
@@ -39,9 +39,8 @@ def read_body(request: Request) -> tuple[Any, memoryview]:
         _check_json_size(request.content_length or 0)
     body = _received(request)
     if not is_plain and body:
-        source = request.environ["wsgi.input"]
-        hold = source.hold if isinstance(source, HttpBody) else _hold_nothing
-        body = inflate(body, encoding, max_bytes=current_app.config["MAX_CONTENT_LENGTH"], hold=hold)
+        max_bytes = current_app.config["MAX_CONTENT_LENGTH"]
+        body = inflate(body, encoding, max_bytes=max_bytes, hold=holder_of(request.environ))
     if length is None:
         length = len(body)
     if length > len(body):
@@ -79,7 +78,3 @@ def _check_json_size(size: int) -> None:
         raise PayloadTooLarge(
             f"a request in JSON has at most {_MAX_JSON_BYTES} bytes", expected="tensors as binary data (binary_data_size)"
         )
-
-
-def _hold_nothing(_: int) -> None:
-    """Stand in for the memory budget outside our own server."""

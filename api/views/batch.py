@@ -20,11 +20,17 @@ _OPEN = {TaskStatus.QUEUED, TaskStatus.RUNNING}
 
 def ended_batch_view(batch: BatchRequest, ended: Mapping[str, Completion]) -> dict[str, Any]:
     """The batch object of a batch of which every task has ended."""
-    items = [
-        _refused_view(entry) if isinstance(entry, dict) else _ended_view(entry, ended[entry.task_id].outcome)
-        for entry in batch.entries
-    ]
+    items = [ended_item_view(entry, None if isinstance(entry, dict) else ended[entry.task_id].outcome) for entry in batch.entries]
     return _batch_view(batch.batch_id, items)
+
+
+def ended_item_view(entry: TaskSubmission | dict[str, Any], outcome: Outcome | None) -> dict[str, Any]:
+    """One of the batch object's items; `entry` is that of the `BatchRequest`, `outcome` that of its task."""
+    if isinstance(entry, dict):
+        return _refused_view(entry)
+    if outcome is None:
+        raise ValueError(f"the task {entry.task_id} has not ended")
+    return _task_view(entry, outcome.status, outcome)
 
 
 def batch_view(batch: BatchRecord, records: Sequence[TaskRecord | None]) -> dict[str, Any]:
@@ -52,10 +58,6 @@ def _batch_view(batch_id: str, items: list[dict[str, Any]]) -> dict[str, Any]:
         "items": items,
         "urls": dict.fromkeys(("self", "cancel"), batch_url(batch_id)),
     }
-
-
-def _ended_view(task: TaskSubmission, outcome: Outcome) -> dict[str, Any]:
-    return _task_view(task, outcome.status, outcome)
 
 
 def _record_view(task_id: str, record: TaskRecord | None, *, with_vector: bool = True) -> dict[str, Any]:

@@ -15,7 +15,7 @@ import struct
 import threading
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Self
 
 import redis
@@ -48,11 +48,16 @@ def parse_frames(data: bytes) -> Iterator[tuple[str, int, bytes]]:
 
 
 class BatchWaiter:
-    """One caller that waits for many tasks."""
+    """One caller that waits for many tasks.
+
+    Attributes:
+        on_end: called in the thread of the replies, each time that a task has ended.
+    """
 
     def __init__(self, router: ReplyRouter, task_ids: Sequence[str]) -> None:
         self._router = router
         self._all_ended = threading.Event()
+        self.on_end: Callable[[], None] | None = None
         self.task_ids = tuple(task_ids)
         #: by task id, the ends that have arrived so far
         self.ended: dict[str, Completion] = {}
@@ -63,7 +68,7 @@ class BatchWaiter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._router.forget(self)
+        self.close()
 
     def wait_for_all(self, timeout_s: float) -> bool:
         """Wait until all tasks have ended; False after the timeout."""
@@ -81,6 +86,12 @@ class BatchWaiter:
         self.ended[task_id] = ended
         if len(self.ended) == len(self.task_ids):
             self._all_ended.set()
+        if self.on_end is not None:
+            self.on_end()
+
+    def close(self) -> None:
+        """Stop waiting; further calls do nothing."""
+        self._router.forget(self)
 
 
 class Waiter(BatchWaiter):

@@ -5,6 +5,8 @@ open task: task store (inline) ──▶ late image: task store ──▶ object
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from inference.domain import QueueItem, TaskRecord
 from inference.errors import ImageNotFound, ObjectNotFound
 from inference.storage.protocol import UPLOADS_PREFIX, ObjectStore, dead_letter_key
@@ -18,10 +20,13 @@ class TaskImages:
         self._store = store
         self._objects = objects
 
-    def read(self, record: TaskRecord) -> bytes:
+    def read(self, record: TaskRecord, hold: Callable[[int], None]) -> bytes:
         """Return the bytes as they were sent.
 
         An object that a request only named is not returned: whoever may name a key to be classified may not read it by that.
+
+        Args:
+            hold: called with the size of a stored object before it is read, which may have any size; may raise.
 
         Raises:
             ImageNotFound: the image is not kept, or it is such an object.
@@ -34,14 +39,18 @@ class TaskImages:
         if image:
             return image
         try:
-            return self._objects.get(key)
+            return self._get(key, hold)
         except ObjectNotFound:
-            return self._read_copy(task_id)
+            return self._read_copy(task_id, hold)
 
-    def _read_copy(self, task_id: str) -> bytes:
+    def _get(self, key: str, hold: Callable[[int], None]) -> bytes:
+        hold(self._objects.size(key))
+        return self._objects.get(key)
+
+    def _read_copy(self, task_id: str, hold: Callable[[int], None]) -> bytes:
         """Return the copy of a dead letter. Raises ImageNotFound."""
         try:
-            return self._objects.get(dead_letter_key(task_id))
+            return self._get(dead_letter_key(task_id), hold)
         except ObjectNotFound as error:
             detail = "the image of this task is no longer kept: it was removed after uploads.retention_days, or erased"
             raise ImageNotFound(detail, task_id=task_id) from error

@@ -31,13 +31,6 @@ def _check_secrets(text: str) -> str:
     return text
 
 
-def _allowed_host(text: str) -> str:
-    host = web_origins.allowed_host(text)
-    if host == web_origins.ANY or host.startswith("."):
-        raise ValueError("must be a host name or an address without a port, or *.NAME for all names below NAME")
-    return host
-
-
 def _not_empty(events: tuple[WebhookEvent, ...]) -> tuple[WebhookEvent, ...]:
     if not events:
         raise ValueError("must name at least one event")
@@ -58,7 +51,7 @@ class WebhookSettings(Section):
     #: ports that a URL may have; default: 443, and 80 if `allow_http`
     ports: tuple[Annotated[int, Field(ge=1, le=65535)], ...] = ()
     #: hosts that a URL may have, `*.NAME` for all names below NAME; default: any
-    hosts: tuple[Annotated[str, AfterValidator(_allowed_host)], ...] = ()
+    hosts: tuple[Annotated[str, AfterValidator(web_origins.url_host)], ...] = ()
     #: networks that may be reached though they are not public, such as 10.1.0.0/16
     private_networks: tuple[Annotated[str, AfterValidator(web_origins.network)], ...] = ()
     #: for the connection to a receiver, seconds

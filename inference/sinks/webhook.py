@@ -110,5 +110,5 @@ def _retry_after_s(text: str) -> float:
         return float(text[:10])
     try:
         return max(0.0, email.utils.parsedate_to_datetime(text).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, OverflowError):
         return 0.0

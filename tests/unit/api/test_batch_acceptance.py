@@ -65,6 +65,8 @@ class Remains:
         # A counter, the bounded list of task ids, and keys that stand for what is gone, say nothing to anyone.
         silent = (f"{self._prefix}:seq", f"{self._prefix}:idempotency:")
         keys = {key for key in self._redis.scan_iter(match=f"{self._prefix}:*") if not key.decode().startswith(silent)}
+        # Refused tasks are counted in the background, with the next reading of the queue, and forgotten by themselves.
+        keys -= {key for key in keys if key.startswith(f"{self._prefix}:refused:".encode()) and self._redis.pttl(key) > 0}
         keys.discard(f"{self._prefix}:tasks".encode())
         return files | messages | keys
 

@@ -30,7 +30,7 @@ def submit(client: FlaskClient, *images: int | bytes) -> str:
 def lines(response: TestResponse) -> list[dict[str, Any]]:
     with response:
         assert response.headers["Content-Type"] == "application/jsonl"
-        return [line_of(text) for text in response.iter_encoded() if text]
+        return [line_of(text) for text in b"".join(response.iter_encoded()).splitlines(keepends=True)]
 
 
 def line_of(text: bytes) -> dict[str, Any]:
@@ -153,8 +153,39 @@ class TestJsonLines:
         def fail(*_: object) -> None:
             raise ServiceUnavailable("the task store does not answer", retry_after_s=1)
 
+        headers = JSON_LINES | {"Idempotency-Key": "k", "Prefer": "respond-async"}
+        batch_id = post_batch(app.test_client(), [7], headers=headers).headers["Batch-Id"]
         monkeypatch.setattr(components_of(app).events, "load", fail)
-        response = post_batch(app.test_client(), [7], headers=JSON_LINES)
-        assert response.status_code == 503
-        assert response.json["batch_id"]
-        assert response.headers["Location"] == f"/batches/{response.json['batch_id']}"
+        response = post_batch(app.test_client(), [7], headers=headers)
+        assert (response.status_code, response.json["batch_id"]) == (503, batch_id)
+        assert response.headers["Location"] == f"/batches/{batch_id}"
+
+    def test_the_lines_of_a_new_batch_come_with_the_replies(
+        self, make_app: MakeApp, idle_worker: FakeWorker, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """No reader of changes is started, and nothing is read, for what the replies say already."""
+        app = make_app()
+        parts = components_of(app)
+
+        def fail(*_: object) -> None:
+            raise ServiceUnavailable("the task store does not answer", retry_after_s=1)
+
+        for name in ("get_many", "get_states", "get_batch"):
+            monkeypatch.setattr(parts.services.store, name, fail)
+        response = post_batch(app.test_client(), [7, NOT_AN_IMAGE, 3], headers=JSON_LINES)
+        idle_worker.start()
+        refused, *items, last = lines(response)
+        assert (refused["index"], sorted(item["result"]["class"] for item in items)) == (1, [3, 7])
+        assert (last["status"], last["counts"]["succeeded"], last["counts"]["refused"]) == ("ended", 2, 1)
+        assert parts.events._thread is None
+
+    def test_a_client_that_leaves_frees_the_place_and_the_waiter(self, make_app: MakeApp) -> None:
+        app = make_app(api={"max_event_streams": 1})
+        parts = components_of(app)
+        with post_batch(app.test_client(), [7], headers=JSON_LINES) as response:
+            next(iter(response.iter_encoded()))
+            assert post_batch(app.test_client(), [3], headers=JSON_LINES).status_code == 503
+            assert len(parts.replies._waiters) == 1
+        assert parts.replies._waiters == {}
+        with post_batch(app.test_client(), [3], headers=JSON_LINES) as response:
+            assert response.status_code == 200

@@ -77,6 +77,7 @@ INPUTS: dict[str, Callable[[int], Callable[[], object]]] = {
     "JSON of filled lists": lambda size: json(b"[" + b"[1]," * (size // 4) + b"1]"),
     "JSON of members": lambda size: json(b'{"x":":",' + b",".join(b'"%d":1' % n for n in range(size // 11)) + b"}"),
     "JSON that is deep": lambda size: json(b"[" * size),
+    "JSON of text": lambda size: json(b'["' + b":,[{" * (size // 4) + b'"]'),
     "JSON of NaN": lambda size: json(b"[" + b"NaN," * (size // 4) + b"1]"),
     "JSON of digits": lambda size: json(b"[NaN," + b"1" * size + b"]"),
     "EXIF in a JPEG": lambda size: image(in_jpeg(segment(0xE1, EXIF) * (size // 65_004))),

@@ -19,7 +19,11 @@ from api_rig import (
 )
 from flask import Flask
 from flask.testing import FlaskClient
+from gunicorn.http.body import LengthReader
+from gunicorn.http.unreader import IterUnreader
 
+from api.server.body_budget import BodyBudget
+from api.server.http_messages import HttpBody
 from inference.storage.protocol import dead_letter_key
 
 PICTURES = {"PNG": ("image/png", "png"), "JPEG": ("image/jpeg", "jpg"), "WEBP": ("image/webp", "webp")}
@@ -96,6 +100,38 @@ class TestImage:
     @pytest.mark.parametrize("path", ["/tasks/unknown/image", "/tasks/no%00id/image"])
     def test_of_an_unknown_task(self, client: FlaskClient, path: str) -> None:
         assert_problem(client.get(path), 404, "task_not_found")
+
+
+class TestMemory:
+    """An upload may be larger than any body, so what is read back counts among the bodies that a process holds."""
+
+    @staticmethod
+    def held(environ: dict[str, Any], budget: BodyBudget) -> HttpBody:
+        body = HttpBody(LengthReader(IterUnreader(iter(())), 0))
+        body.reserve_in(budget)
+        environ["wsgi.input"] = body
+        return body
+
+    @pytest.mark.parametrize(("method", "path"), [("GET", "image"), ("POST", "replay")])
+    def test_a_stored_image_is_counted_before_it_is_read(
+        self, client: FlaskClient, idle_worker: FakeWorker, method: str, path: str
+    ) -> None:
+        image = form(npy_image())
+        task_id = post_async(client, image)
+        idle_worker.work_off()
+        size = len(npy_image())
+        for other, used, code in ((1, 0, "payload_too_large"), (size, 1, "service_unavailable"), (size, 0, "")):
+            environ: dict[str, Any] = {}
+            budget = BodyBudget(other)
+            budget.add(used)
+            body = self.held(environ, budget)
+            response = client.open(f"/tasks/{task_id}/{path}", method=method, environ_overrides=environ)
+            if code:
+                assert_problem(response, 413 if code == "payload_too_large" else 503, code)
+            else:
+                assert (response.status_code, budget.used) == (200 if method == "GET" else 202, size)
+            body.release()
+            assert budget.used == used
 
 
 class TestReplay:
