@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from api.events.batch_subject import BatchItems, BatchSubject
 from api.events.encoding import HEARTBEAT_S, PAUSE_S, encode
 from api.events.streams import EventStream
-from api.views.batch import REFUSED, batch_head, ended_item_view
+from api.views.batch import GONE, REFUSED, batch_head, ended_item_view
 from inference.domain import BatchRequest, TaskStatus
 from inference.errors import ServiceUnavailable
 from inference.lifecycle.replies import BatchWaiter
@@ -83,17 +83,18 @@ class ReplyLines:
 
     def head(self) -> dict[str, Any]:
         """Return the id, the status and the counts of the batch; tasks of which the store tells nothing count as queued."""
-        ended = {task_id: one.outcome.status for task_id, one in self._waiter.ended.items()}
-        statuses = dict.fromkeys(self._tasks, TaskStatus.QUEUED) | self._states([id_ for id_ in self._tasks if id_ not in ended])
+        ended = {task_id: one.outcome.status.value for task_id, one in self._waiter.ended.items()}
+        others = self._states([task_id for task_id in self._tasks if task_id not in ended])
         refused = [REFUSED] * (len(self._batch.entries) - len(self._tasks))
-        return batch_head(self._batch.batch_id, [*(status.value for status in (statuses | ended).values()), *refused])
+        return batch_head(self._batch.batch_id, [*(ended | others).values(), *refused])
 
-    def _states(self, task_ids: list[str]) -> dict[str, TaskStatus]:
+    def _states(self, task_ids: list[str]) -> dict[str, str]:
+        queued = dict.fromkeys(task_ids, TaskStatus.QUEUED.value)
         try:
             states = self._store.get_states(task_ids) if task_ids else []
         except ServiceUnavailable:
-            return {}
-        return {task_id: state.status for task_id, state in zip(task_ids, states, strict=True) if state is not None}
+            return queued
+        return {task_id: state.status.value if state else GONE for task_id, state in zip(task_ids, states, strict=True)}
 
 
 def batch_lines(stream: EventStream, source: LineSource, timeout_s: float) -> Iterator[bytes]:

@@ -179,6 +179,14 @@ class TestJsonLines:
         assert (last["status"], last["counts"]["succeeded"], last["counts"]["refused"]) == ("ended", 2, 1)
         assert parts.events._thread is None
 
+    def test_a_new_batch_counts_what_is_gone_at_the_end_of_the_wait(self, app: Flask, client: FlaskClient) -> None:
+        response = post_batch(client, [7, 3], headers=JSON_LINES | {"Prefer": "respond-async"})
+        services = services_of(app)
+        task_ids = services.store.get_batch(response.headers["Batch-Id"]).task_ids
+        services.redis.delete(f"{services.settings.task_store.key_prefix}:task:{task_ids[0]}")
+        (last,) = lines(response)
+        assert (last["status"], last["counts"]["gone"], last["counts"]["queued"]) == ("running", 1, 1)
+
     def test_a_client_that_leaves_frees_the_place_and_the_waiter(self, make_app: MakeApp) -> None:
         app = make_app(api={"max_event_streams": 1})
         parts = components_of(app)
