@@ -53,7 +53,7 @@ def index() -> Response:
                     "GET /models, /models/{name}": "the models: input, labels, version, rate",
                     "GET /status": "stores, queues, workers, sinks and problems",
                     "GET /health/live, /health/ready": "probes",
-                    "POST /v2/models/{name}/infer": "the Open Inference Protocol, for clients of Triton and KServe",
+                    "GET /v2, /v2/models/{name}/infer": "the Open Inference Protocol, for clients of Triton and KServe",
                     **(_CONSOLE if services.settings.ui.enabled else {}),
                     **(_DOCUMENTATION if services.settings.api.docs else {}),
                 }
