@@ -20,6 +20,7 @@ from api.forms.known_fields import AS_A_FILE, IMAGE, PREDICT_FIELDS, check_known
 from api.forms.options import is_same
 from api.forms.parser import decoded_text
 from api.forms.query import read_query
+from api.forms.spooling import read_spooled
 from inference.errors import InvalidRequest, PayloadTooLarge, UnsupportedContentEncoding, shown, shown_name
 
 #: Fields for which an empty input of an HTML form means "not given". An empty `sinks` is a choice: no sink.
@@ -190,7 +191,7 @@ def _json_text(request: Request, max_items: int, *, has_images: bool) -> bytes:
     limit = max(_MIN_JSON_LIMIT_BYTES, _JSON_BYTES_PER_ITEM * max_items)
     expected = "images as files of multipart/form-data: curl -F image=@photo.jpg …"
     if has_images:
-        content = request.stream.read()  # at most api.max_body_bytes
+        content = read_spooled(request.stream)  # at most api.max_body_bytes
         max_values = limit // _JSON_BYTES_PER_VALUE
         if len(content) > limit and count_values(content, max_values + 1) > max_values:
             detail = f"a body in JSON of more than {limit} bytes has at most {max_values} values"

@@ -1,6 +1,6 @@
-"""Storage for the images of a form while it arrives: the first megabytes in memory, the rest in an unlinked temporary file.
+"""Storage for the images of a form, or a body in JSON, while it arrives: the first megabytes in memory, the rest in a file.
 
-A client may send a large form slowly, or one that is refused: until it is complete it takes space on the disk (`TMPDIR`), not in
+A client may send a large body slowly, or one that is refused: until it is complete it takes space on the disk (`TMPDIR`), not in
 memory, unless that folder is itself in memory.
 """
 
@@ -29,6 +29,18 @@ _RETRY_AFTER_S = 5.0
 def content_of(stream: IO[bytes]) -> bytes:
     """The bytes of an image that a `Spool` keeps, without a copy if they are in memory."""
     return stream.getvalue() if isinstance(stream, BytesIO) else stream.read()
+
+
+def read_spooled(stream: IO[bytes]) -> bytes:
+    """Read a body that is used as a whole. Raises ServiceUnavailable: the disk has no room for it while it arrives."""
+    spool = Spool()
+    try:
+        spool.begin()
+        while piece := stream.read(_BLOCK_BYTES):
+            spool.write(piece)
+        return content_of(spool.end())
+    finally:
+        spool.close()
 
 
 class Spool:

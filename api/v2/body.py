@@ -8,7 +8,7 @@ from typing import Any
 from flask import Request, current_app
 
 from api.forms.json_body import read_json
-from api.forms.spooling import Spool, content_of
+from api.forms.spooling import read_spooled
 from api.server.http_messages import holder_of
 from api.v2.compression import check_encoding, inflate
 from inference.errors import InvalidRequest, PayloadTooLarge, shown
@@ -17,7 +17,6 @@ from inference.errors import InvalidRequest, PayloadTooLarge, shown
 HEADER_LENGTH = "Inference-Header-Content-Length"
 #: Maximum bytes of a JSON object: to parse more takes too long, during which all other requests wait.
 _MAX_JSON_BYTES = 4 * 2**20
-_PIECE_BYTES = 2**18
 _LENGTH = re.compile("[0-9]{1,12}")
 _EXAMPLE = '{"inputs": [{"name": "image", "datatype": …, "shape": …, "data": …}]}'
 
@@ -37,7 +36,7 @@ def read_body(request: Request) -> tuple[Any, memoryview]:
     is_plain = encoding in {"", "identity"}
     if is_plain and length is None:
         _check_json_size(request.content_length or 0)
-    body = _received(request)
+    body = read_spooled(request.stream)
     if not is_plain and body:
         max_bytes = current_app.config["MAX_CONTENT_LENGTH"]
         body = inflate(body, encoding, max_bytes=max_bytes, hold=holder_of(request.environ))
@@ -51,17 +50,6 @@ def read_body(request: Request) -> tuple[Any, memoryview]:
     if not body:
         return {}, view
     return read_json(bytes(view[:length]), "the body", _EXAMPLE, error=InvalidRequest), view[length:]
-
-
-def _received(request: Request) -> bytes:
-    spool = Spool()
-    try:
-        spool.begin()
-        while piece := request.stream.read(_PIECE_BYTES):
-            spool.write(piece)
-        return content_of(spool.end())
-    finally:
-        spool.close()
 
 
 def _json_length(request: Request) -> int | None:

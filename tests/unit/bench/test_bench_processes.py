@@ -14,7 +14,7 @@ from bench.processes import Processes, cpu_ms_each
 #: Has a child, which outlives it, and burns CPU.
 PARENT = """
 import subprocess, sys
-child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "predictor" + "_process"])
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)", "predictor" + ".process"])
 print(child.pid, flush=True)
 while True: sum(range(10000))
 """
