@@ -136,6 +136,14 @@ class TestTry:
 
 
 class TestTasks:
+    def test_what_is_being_typed_stays_while_tasks_appear(self, visitor: Visit, service: Service, request_id: str) -> None:
+        visitor.open("tasks")
+        expect(visitor.page.get_by_text("Live", exact=True)).to_be_visible()
+        visitor.page.get_by_label("Request id").fill("half of an id")
+        assert service.post(picture("x.png")["buffer"], model="digits", request_id=request_id).ok
+        expect(visitor.page.get_by_role("row", name=request_id)).to_be_visible()
+        expect(visitor.page.get_by_label("Request id")).to_have_value("half of an id")
+
     def test_filters_are_in_the_url_and_tasks_appear_by_themselves(
         self, visitor: Visit, service: Service, request_id: str
     ) -> None:

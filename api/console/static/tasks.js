@@ -1,5 +1,5 @@
 // Tasks: the newest ones, live; filters are in the URL.
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { Announcement, Connection, Heading, OPEN, ProblemNote, Status, Time, duration, go, html, labelOf, many, milliseconds, nameOf, page, percent, placeOf } from "./parts.js";
 import { SETTINGS, ask, forEach, useLive, withQuery } from "./service.js";
 
@@ -135,9 +135,10 @@ export default function Tasks({ query }) {
   useEffect(() => setChosen(new Set()), [query]);
   const selected = new Set((tasks || []).map((task) => task.task_id).filter((id) => chosen.has(id)));
   const { cursor, ...conditions } = filters;
+  const form = useMemo(() => html`<${Filters} filters=${filters} />`, [query]); // an event that comes leaves what is being typed
   return html`
     <${Heading} title="Tasks"><${Connection} state=${state} /></${Heading}>
-    <${Filters} filters=${filters} />
+    ${form}
     <${ProblemNote} problem=${problem || (tasks ? null : state.problem)} />
     <${Announcement} text=${tasks ? many(tasks.length, "task") : ""} />
     ${tasks?.length === 0 && !problem && html`<${Nothing} isFiltered=${Object.values(filters).some(Boolean)} />`}
