@@ -354,7 +354,7 @@ class KilledRun:
 
     def __init__(self, photos: Path, output: Path) -> None:
         self._journal = Path(f"{output}.journal")
-        limits = ("--batch-size", "2", "--concurrency", "2")
+        limits = ("--batch-size", "2", "--concurrency", "1")  # slow enough to be killed before its end
         self._command = ("predict", photos, "--json", "-o", output, "--request-id", "killed", *limits)
         self.process = started(*self._command)
 
@@ -387,12 +387,12 @@ def test_run_that_is_killed_is_resumed_and_sends_nothing_twice(running: Service,
         pixels = np.random.default_rng(number).integers(0, 255, (8, 8), dtype=np.uint8)
         Image.fromarray(pixels).save(photos / f"{number:03}.png")
     run = KilledRun(photos, output)
-    run.wait_for(PHOTOS // 5)
+    run.wait_for(PHOTOS // 10)
     errors = run.kill(signal.SIGINT)
     assert re.match(r"interrupted\n\d+ of 300 images are done. The same command goes on", errors)
-    run.wait_for(2 * PHOTOS // 5)
+    run.wait_for(2 * PHOTOS // 10)
     run.kill(signal.SIGKILL)
-    run.wait_for(3 * PHOTOS // 5)
+    run.wait_for(3 * PHOTOS // 10)
     kill_service(running)
     assert not output.exists()
     running.start()
