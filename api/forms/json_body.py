@@ -15,6 +15,8 @@ from inference.runtime.heap import no_collections
 
 #: The second reading of a longer text with more values would take seconds; metadata has at most half of this length.
 _MAX_CHECKED_LENGTH, _MAX_CHECKED_VALUES = 2**20, 2**17
+#: Occurrences of a character that are found one by one before the rest is counted.
+_MAX_FINDS = 2**8
 #: Depth of nesting up to which orjson writes documents.
 _MAX_DEPTH = 254
 #: The beginning of a request in JSON: a command, an image, or a batch.
@@ -62,15 +64,13 @@ def count_values(text: str | bytes, most: int) -> int:
 def _count(text: str | bytes, sign: str, most: int) -> int:
     """Count a character, up to `most` times.
 
-    `find` passes over base64 several times as fast as `count`, but stops at each occurrence.
+    `find` passes over base64 several times as fast as `count`, but stops at each occurrence: it looks for the first ones only.
     """
     wanted: Any = sign if isinstance(text, str) else sign.encode()
-    if len(text) <= _MAX_CHECKED_LENGTH:
-        return min(most, text.count(wanted))
     count, at = 0, text.find(wanted)
-    while at >= 0 and count < most:
+    while at >= 0 and count < min(most, _MAX_FINDS):
         count, at = count + 1, text.find(wanted, at + 1)
-    return count
+    return count if at < 0 or count >= most else min(most, count + text.count(wanted, at))
 
 
 def _parsed(text: str | bytes) -> Any:
