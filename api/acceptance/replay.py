@@ -34,11 +34,7 @@ def read_replay(
         raise TaskNotFinished(
             f"the task is {record.status}", expected="a task that has ended; DELETE cancels a task", task_id=record.task_id
         )
-    try:
-        image = images.read(record, hold)
-    except ImageNotFound as error:
-        expected = "the image, sent again as a new request"
-        raise ImageGone(f"the task cannot run again: {error.detail}", expected=expected, task_id=record.task_id) from error
+    image = _image_of(record, images, hold)
     header = record.item.header
     is_raw = header is not None and header.format is ImageFormat.RAW
     return PredictForm(
@@ -59,3 +55,12 @@ def read_replay(
         replay_of=record.task_id,
         webhook=WebhookChoice(record.webhook.url, record.webhook.events) if record.webhook else WebhookChoice(url=""),
     )
+
+
+def _image_of(record: TaskRecord, images: TaskImages, hold: Callable[[int], None]) -> bytes:
+    """Read the image of a task. Raises ImageGone: it is not kept."""
+    try:
+        return images.read(record, hold)
+    except ImageNotFound as error:
+        expected = "the image, sent again as a new request"
+        raise ImageGone(f"the task cannot run again: {error.detail}", expected=expected, task_id=record.task_id) from error

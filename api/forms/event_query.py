@@ -1,4 +1,4 @@
-"""What a request for events, or for JSON Lines, asks for."""
+"""Query and headers of a request for events, or for a batch as JSON Lines."""
 
 from __future__ import annotations
 

@@ -83,7 +83,7 @@ def ready() -> Response:
 
 
 def readiness_checks() -> dict[str, str]:
-    """By check, `OK` or what is wrong."""
+    """Result of each check: `OK` or the problem."""
     if components().stopping.is_set:
         return {"process": "stopping"}
     services = components().services

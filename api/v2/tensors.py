@@ -26,7 +26,7 @@ IMAGE = "image"
 _BATCH_DIMENSIONS = 4
 #: Bytes of the length before each element of binary BYTES.
 _LENGTH_BYTES = 4
-#: By kind of a dtype, the types of its numbers in JSON.
+#: Types of the numbers in JSON, by kind of the dtype.
 _TYPES: Mapping[str, set[type]] = {"b": {bool}, "i": {int, float}, "u": {int, float}, "f": {int, float}}
 
 

@@ -88,12 +88,8 @@ def status_of(services: Services, *, describe: Callable[[ServiceUnavailable], st
     problems += [f"no worker has {model.model} loaded" for model in models if not model.workers]
     problems += [problem for sink in sinks for problem in _sink_problems(services, sink)]
     webhooks = services.store.get_webhook_stats()
-    if webhooks.waiting and not services.settings.webhooks.is_on:
-        problems.append(f"{webhooks.waiting} events wait for webhooks, and webhooks.secret is not set")
-    warnings = [warning for server in servers for warning in server.warnings()]
-    if webhooks.receivers_down:
-        down, waiting = webhooks.receivers_down, webhooks.waiting
-        warnings.append(f"receivers of webhooks that do not answer: {down}; events that wait: {waiting}")
+    problems += _webhook_problems(services, webhooks)
+    warnings = [*(warning for server in servers for warning in server.warnings()), *_webhook_warnings(webhooks)]
     return Status(
         stores,
         models,
@@ -106,6 +102,18 @@ def status_of(services: Services, *, describe: Callable[[ServiceUnavailable], st
         problems=tuple(problems),
         warnings=tuple(warnings),
     )
+
+
+def _webhook_problems(services: Services, webhooks: WebhookStats) -> list[str]:
+    if not webhooks.waiting or services.settings.webhooks.is_on:
+        return []
+    return [f"{webhooks.waiting} events wait for webhooks, and webhooks.secret is not set"]
+
+
+def _webhook_warnings(webhooks: WebhookStats) -> list[str]:
+    if not webhooks.receivers_down:
+        return []
+    return [f"receivers of webhooks that do not answer: {webhooks.receivers_down}; events that wait: {webhooks.waiting}"]
 
 
 def fault_of(call: Callable[[], object]) -> ServiceUnavailable | None:

@@ -212,7 +212,7 @@ class TestConnection:
         visitor.page.unroute_all(behavior="ignoreErrors")
 
     def test_workers_that_go_and_come(self, visitor: Visit, service: Service) -> None:
-        """What the service says of itself; its own tests kill workers."""
+        """Status of the service; its own tests kill workers."""
         status = requests.get(f"{service.url}/status", timeout=20).json()
         gone = status | {"workers": [], "problems": ["no worker has digits loaded"]}
         visitor.page.route("**/status", lambda route: route.fulfill(json=gone))

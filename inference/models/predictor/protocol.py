@@ -54,7 +54,7 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Progress:
-    """What the process does before it is ready, for log lines; any number of them precede `Ready` or `Failed`."""
+    """Step of the start before the process is ready, for log lines; any number of them precede `Ready` or `Failed`."""
 
     message: str
 

@@ -109,7 +109,7 @@ BODIES = [
     if "requestBody" in operation
     for name, example in operation["requestBody"]["content"].get("application/json", {"examples": {}})["examples"].items()
 ]
-#: What stands in the paths of those operations.
+#: Values in the paths of those operations.
 IN_PATHS = {"name": "digits", "version": "1"}
 
 

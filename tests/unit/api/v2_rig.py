@@ -62,7 +62,7 @@ def infer_binary(
 
 
 def outputs(response: TestResponse) -> dict[str, dict[str, Any]]:
-    """By name, the outputs of an answer; binary data is in `data` too."""
+    """Outputs of an answer by name; binary data is in `data` too."""
     assert response.status_code == 200, response.data
     length = int(response.headers.get(HEADER, len(response.data)))
     document, rest = orjson.loads(response.data[:length]), response.data[length:]
