@@ -18,9 +18,9 @@ from inference.task_store.stores import MaintenanceStore, TaskStore, WorkerStore
 
 
 def move_to_dead_letters(
-    store: WorkerStore | MaintenanceStore, objects: ObjectStore, owner: str, record: TaskRecord, reason: str | None = None
+    store: WorkerStore | MaintenanceStore, objects: ObjectStore, holder: str, record: TaskRecord, reason: str | None = None
 ) -> bool:
-    """End the task of `record`, which `owner` leases, as a dead letter; False if the owner no longer has the lease.
+    """End the task of `record`, which `holder` leases, as a dead letter; False if the holder no longer has the lease.
 
     The input is copied first: a crash between the steps leaves an unused copy, never a dead letter without input. The next call
     for the task reuses the copy.
@@ -38,8 +38,8 @@ def move_to_dead_letters(
             objects.copy(record.item.object_key, dead_letter_key(record.task_id))
     except ObjectNotFound:
         error = PredictorDied(f"{reason}, and its input is gone")
-    commit = Commit(record.task_id, record.attempts, Outcome.of_error(TaskStatus.FAILED, error, worker=owner), dead_letter=True)
-    is_moved = store.commit(owner, [commit])[0]
+    commit = Commit(record.task_id, record.attempts, Outcome.of_error(TaskStatus.FAILED, error, worker=holder), dead_letter=True)
+    is_moved = store.commit(holder, [commit])[0]
     if not is_moved and not store.is_dead_letter(record.task_id):  # another sweeper did not move it either
         objects.delete(dead_letter_key(record.task_id))
     return is_moved

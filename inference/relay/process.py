@@ -68,7 +68,7 @@ def _runners(settings: Settings) -> dict[str, Callable[[threading.Event], None]]
         services.store,
         services.broker,
         services.objects,
-        owner=f"sweeper@{name}",
+        holder=f"sweeper@{name}",
         queues=[model.queue for model in services.descriptions.values()],
         policy=SweepPolicy(
             max_attempts=settings.worker.max_attempts, requeue_lost_after_s=settings.task_store.requeue_lost_after_s

@@ -44,7 +44,7 @@ class Sweeper:
         broker: Broker,
         objects: ObjectStore,
         *,
-        owner: str,
+        holder: str,
         queues: Sequence[str],
         policy: SweepPolicy,
         clock: Callable[[], float] = time.monotonic,
@@ -52,7 +52,7 @@ class Sweeper:
         self._store = store
         self._broker = broker
         self._objects = objects
-        self._owner = owner
+        self._holder = holder
         self._queues = queues
         self._policy = policy
         self._clock = clock
@@ -83,14 +83,14 @@ class Sweeper:
             log_expired(expired)
 
     def _reap(self) -> None:
-        reaped = self._store.reap(self._owner, max_attempts=self._policy.max_attempts, limit=_LIMIT)
+        reaped = self._store.reap(self._holder, max_attempts=self._policy.max_attempts, limit=_LIMIT)
         if reaped.requeue:
             logger.warning("%d tasks are queued again: their worker was lost: %s", len(reaped.requeue), some_of(reaped.requeue))
             self._publish(reaped.requeue)
         for record in self._records(reaped.exhausted):
             logger.error("task %s becomes a dead letter after %d crashes", record.task_id, record.deaths)
             self._attempt(
-                partial(move_to_dead_letters, self._store, self._objects, self._owner, record),
+                partial(move_to_dead_letters, self._store, self._objects, self._holder, record),
                 f"the dead letter {record.task_id}",
             )
 

@@ -3,9 +3,9 @@
     accept ──▶ queued ──start──▶ running ──commit──▶ succeeded | failed
                  ▲  │               │
                  │  └─ cancel, expire ─▶ canceled | expired ◀─ cancel, expire
-                 └──── reap: the owner's lease has ended
+                 └──── reap: the holder's lease has ended
 
-Every transition is atomic and fenced: a task is committed at most once, and only by the owner and the attempt that run it. Times
+Every transition is atomic and fenced: a task is committed at most once, and only by the holder and the attempt that run it. Times
 are those of the store's clock. Durations are in seconds.
 """
 
@@ -19,8 +19,8 @@ from inference.errors import IdempotencyConflict
 
 
 class LeaseState(StrEnum):
-    LEASED = "leased"  #: the owner has the task now
-    HELD = "held"  #: another owner has it
+    LEASED = "leased"  #: the holder has the task now
+    HELD = "held"  #: another holder has it
     FINISHED = "finished"  #: it has ended already
     UNKNOWN = "unknown"  #: there is no such task
 

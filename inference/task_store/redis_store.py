@@ -256,37 +256,37 @@ class RedisTaskStore(RedisWebhooks, RedisQueues):
 
     # --- worker
 
-    def lease(self, owner: str, task_ids: Sequence[str]) -> Leases:
-        now_ms, *states = self._scripts.run("lease", owner, self._lease_ms, *task_ids)
+    def lease(self, holder: str, task_ids: Sequence[str]) -> Leases:
+        now_ms, *states = self._scripts.run("lease", holder, self._lease_ms, *task_ids)
         leases = (
             Lease(LeaseState(state.decode()), isolated == b"1", int(attempts), int(created), int(deadline), image)
             for state, isolated, attempts, created, deadline, image in states
         )
         return Leases(tuple(leases), int(now_ms))
 
-    def renew(self, owner: str, task_ids: Sequence[str]) -> list[bool]:
-        return _truths(self._scripts.run("renew", owner, self._lease_ms, *task_ids))
+    def renew(self, holder: str, task_ids: Sequence[str]) -> list[bool]:
+        return _truths(self._scripts.run("renew", holder, self._lease_ms, *task_ids))
 
-    def start(self, owner: str, task_ids: Sequence[str]) -> list[int | None]:
-        return _attempts(self._scripts.run("start", *self._to_start(owner, task_ids)))
+    def start(self, holder: str, task_ids: Sequence[str]) -> list[int | None]:
+        return _attempts(self._scripts.run("start", *self._to_start(holder, task_ids)))
 
-    def commit(self, owner: str, commits: Sequence[Commit]) -> list[bool]:
-        return _truths(self._scripts.run("commit", *self._to_commit(owner, commits)))
+    def commit(self, holder: str, commits: Sequence[Commit]) -> list[bool]:
+        return _truths(self._scripts.run("commit", *self._to_commit(holder, commits)))
 
     def commit_and_start(
-        self, owner: str, commits: Sequence[Commit], task_ids: Sequence[str]
+        self, holder: str, commits: Sequence[Commit], task_ids: Sequence[str]
     ) -> tuple[list[bool], list[int | None]]:
         # One write to the server, so that it syncs its log once.
         written, attempts = self._scripts.run_pipelined(
-            ("commit", self._to_commit(owner, commits)), ("start", self._to_start(owner, task_ids))
+            ("commit", self._to_commit(holder, commits)), ("start", self._to_start(holder, task_ids))
         )
         return _truths(written), _attempts(attempts)
 
-    def _to_start(self, owner: str, task_ids: Sequence[str]) -> list[Any]:
-        return [owner, self._lease_ms, *task_ids]
+    def _to_start(self, holder: str, task_ids: Sequence[str]) -> list[Any]:
+        return [holder, self._lease_ms, *task_ids]
 
-    def _to_commit(self, owner: str, commits: Sequence[Commit]) -> list[Any]:
-        arguments: list[Any] = [owner, in_ms(self._policy.result_ttl_s)]
+    def _to_commit(self, holder: str, commits: Sequence[Commit]) -> list[Any]:
+        arguments: list[Any] = [holder, in_ms(self._policy.result_ttl_s)]
         for commit in commits:
             outcome = commit.outcome
             ran_on = model_field(outcome.model) if outcome.model else b""
@@ -294,11 +294,11 @@ class RedisTaskStore(RedisWebhooks, RedisQueues):
             arguments.append(encode_outcome(outcome))
         return arguments
 
-    def release(self, owner: str, task_ids: Sequence[str]) -> None:
-        self._scripts.run("release", owner, *task_ids)
+    def release(self, holder: str, task_ids: Sequence[str]) -> None:
+        self._scripts.run("release", holder, *task_ids)
 
-    def note_death(self, owner: str, task_ids: Sequence[str]) -> list[int | None]:
-        return [deaths or None for deaths in self._scripts.run("note_death", owner, self._lease_ms, *task_ids)]
+    def note_death(self, holder: str, task_ids: Sequence[str]) -> list[int | None]:
+        return [deaths or None for deaths in self._scripts.run("note_death", holder, self._lease_ms, *task_ids)]
 
     # --- delivery and maintenance
 
@@ -306,8 +306,8 @@ class RedisTaskStore(RedisWebhooks, RedisQueues):
         outcome = Outcome.of_error(TaskStatus.EXPIRED, DeadlineExceeded("the task's deadline passed before it had a result"))
         return _texts(self._scripts.run("expire_due", encode_outcome(outcome), in_ms(self._policy.result_ttl_s), limit))
 
-    def reap(self, owner: str, *, max_attempts: int, limit: int) -> Reaped:
-        requeue, exhausted = self._scripts.run("reap", owner, self._lease_ms, max_attempts, limit)
+    def reap(self, holder: str, *, max_attempts: int, limit: int) -> Reaped:
+        requeue, exhausted = self._scripts.run("reap", holder, self._lease_ms, max_attempts, limit)
         return Reaped(tuple(_texts(requeue)), tuple(_texts(exhausted)))
 
     def get_started_watermarks(self, queue: str) -> dict[int, int]:

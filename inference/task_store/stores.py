@@ -171,30 +171,30 @@ class WorkerStore(TaskReader, Protocol):
     ) -> Accepted:
         """Accept as in `SubmissionStore`: the task of a plain Celery client gets its record when a worker has its message."""
 
-    def lease(self, owner: str, task_ids: Sequence[str]) -> Leases:
-        """Take the leases of tasks for `owner`, and return a lease with its state for each."""
+    def lease(self, holder: str, task_ids: Sequence[str]) -> Leases:
+        """Take the leases of tasks for `holder`, and return a lease with its state for each."""
 
-    def renew(self, owner: str, task_ids: Sequence[str]) -> list[bool]:
-        """Renew leases; return for each id whether the owner still has the task."""
+    def renew(self, holder: str, task_ids: Sequence[str]) -> list[bool]:
+        """Renew leases; return for each id whether the holder still has the task."""
 
-    def start(self, owner: str, task_ids: Sequence[str]) -> list[int | None]:
-        """Start an attempt of each task and return its number; None if the task is canceled, expired or another owner's."""
+    def start(self, holder: str, task_ids: Sequence[str]) -> list[int | None]:
+        """Start an attempt of each task and return its number; None if the task is canceled, expired or another holder's."""
 
-    def commit(self, owner: str, commits: Sequence[Commit]) -> list[bool]:
+    def commit(self, holder: str, commits: Sequence[Commit]) -> list[bool]:
         """Write outcomes, outbox entries and replies in one transaction; return False for each attempt that is not current."""
 
     def commit_and_start(
-        self, owner: str, commits: Sequence[Commit], task_ids: Sequence[str]
+        self, holder: str, commits: Sequence[Commit], task_ids: Sequence[str]
     ) -> tuple[list[bool], list[int | None]]:
         """Run `commit`, then `start`, in one round trip. They are two steps: if this raises, one may have been done."""
 
-    def release(self, owner: str, task_ids: Sequence[str]) -> None:
+    def release(self, holder: str, task_ids: Sequence[str]) -> None:
         """End the leases of tasks that have not ended, which wait again; the caller returns their messages too."""
 
-    def note_death(self, owner: str, task_ids: Sequence[str]) -> list[int | None]:
+    def note_death(self, holder: str, task_ids: Sequence[str]) -> list[int | None]:
         """Count a crash for each task, since the process that ran them died, and let them run isolated from now on.
 
-        Returns the number of crashes of each task; None if it is another owner's.
+        Returns the number of crashes of each task; None if it is another holder's.
         """
 
     def get_image(self, task_id: str) -> bytes:
@@ -272,7 +272,7 @@ class WebhookStore(TaskReader, Protocol):
 class MaintenanceStore(TaskReader, Protocol):
     """Repairs, removes and counts tasks."""
 
-    def commit(self, owner: str, commits: Sequence[Commit]) -> list[bool]:
+    def commit(self, holder: str, commits: Sequence[Commit]) -> list[bool]:
         """Commit as in `WorkerStore`."""
 
     def get_image(self, task_id: str) -> bytes:
@@ -281,8 +281,8 @@ class MaintenanceStore(TaskReader, Protocol):
     def expire_due(self, limit: int) -> list[str]:
         """End up to `limit` tasks whose deadline has passed; return their ids."""
 
-    def reap(self, owner: str, *, max_attempts: int, limit: int) -> Reaped:
-        """Take tasks whose lease has ended from their owners."""
+    def reap(self, holder: str, *, max_attempts: int, limit: int) -> Reaped:
+        """Take tasks whose lease has ended from their holders."""
 
     def get_started_watermarks(self, queue: str) -> dict[int, int]:
         """Return, by priority, the highest acceptance number of this queue that has started."""

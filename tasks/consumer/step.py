@@ -102,10 +102,10 @@ class InferenceStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has
             services.taken,
             worker.store_calls,
             self._main_loop,
-            owner=worker.owner,
+            holder=worker.holder,
             max_deaths=services.settings.worker.max_attempts,
         )
-        parent.inference_dead_letters = MessageDeadLetters(services.store, services.objects, worker.owner)
+        parent.inference_dead_letters = MessageDeadLetters(services.store, services.objects, worker.holder)
         freeze_heap()
 
     def stop(self, _parent: Any) -> None:

@@ -60,7 +60,7 @@ class BatchRunner(Stage):
         arena: SlotArena,
         fetcher: Fetcher,
         store: WorkerStore,
-        owner: str,
+        holder: str,
         held: HeldJobs,
         policy: BatchPolicy,
         committer: Committer,
@@ -76,7 +76,7 @@ class BatchRunner(Stage):
         self._arena = arena
         self._fetcher = fetcher
         self._store = store
-        self._owner = owner
+        self._holder = holder
         self._held = held
         self._policy = policy
         self._committer = committer
@@ -108,7 +108,7 @@ class BatchRunner(Stage):
         if error.detail != error.public:
             logger.warning("task %s failed: %s", job.task_id, error.detail)
         status = TaskStatus.EXPIRED if isinstance(error, DeadlineExceeded) else TaskStatus.FAILED
-        outcome = Outcome.of_error(status, error, timings=job.timings, worker=self._owner)
+        outcome = Outcome.of_error(status, error, timings=job.timings, worker=self._holder)
         self._committer.inbox.put(Finished(job, outcome))
 
     def _take(self) -> list[Job]:
@@ -230,7 +230,7 @@ class BatchRunner(Stage):
                 model=predictions.model,
                 batch_size=len(jobs),
                 timings=job.timings,
-                worker=self._owner,
+                worker=self._holder,
                 predicted_at_ms=predicted_at_ms,
             )
             self._finished.append(Finished(job, outcome))
@@ -248,7 +248,7 @@ class BatchRunner(Stage):
         logger.error("%s, with a batch of %d; its images run one by one", crash, len(jobs))
         self._free(jobs)
         task_ids = [job.task_id for job in jobs]
-        deaths = self.until_available(lambda: self._store.note_death(self._owner, task_ids), give_up=self.stopping.is_set)
+        deaths = self.until_available(lambda: self._store.note_death(self._holder, task_ids), give_up=self.stopping.is_set)
         for job, count in zip(jobs, deaths or [], strict=False):
             if count is None:
                 self._held.drop(job, ItemEnd(Ending.DROPPED))

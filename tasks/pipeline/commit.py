@@ -30,11 +30,11 @@ class Committer(Stage):
 
     name = "commit"
 
-    def __init__(self, store: WorkerStore, owner: str, held: HeldJobs) -> None:
+    def __init__(self, store: WorkerStore, holder: str, held: HeldJobs) -> None:
         super().__init__()
         self.inbox: queue.SimpleQueue[Finished] = queue.SimpleQueue()
         self._store = store
-        self._owner = owner
+        self._holder = holder
         self._held = held
 
     def step(self) -> None:
@@ -61,8 +61,8 @@ class Committer(Stage):
         Returns the answer of the store's `start`. Raises ServiceUnavailable.
         """
         if not finished:
-            return self._store.start(self._owner, task_ids)
-        written, attempts = self._store.commit_and_start(self._owner, _commits(finished), task_ids)
+            return self._store.start(self._holder, task_ids)
+        written, attempts = self._store.commit_and_start(self._holder, _commits(finished), task_ids)
         self._note(finished, written)
         return attempts
 
@@ -73,7 +73,7 @@ class Committer(Stage):
     def _commit(self, finished: Sequence[Finished]) -> None:
         if not finished:
             return
-        self._note(finished, self._store.commit(self._owner, _commits(finished)))
+        self._note(finished, self._store.commit(self._holder, _commits(finished)))
 
     def _note(self, finished: Sequence[Finished], written: Sequence[bool]) -> None:
         for one, ours in zip(finished, written, strict=True):

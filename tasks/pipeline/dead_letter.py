@@ -20,12 +20,12 @@ class DeadLetterStage(Stage):
 
     name = "dead_letters"
 
-    def __init__(self, store: WorkerStore, objects: ObjectStore, owner: str, held: HeldJobs) -> None:
+    def __init__(self, store: WorkerStore, objects: ObjectStore, holder: str, held: HeldJobs) -> None:
         super().__init__()
         self.inbox: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self._store = store
         self._objects = objects
-        self._owner = owner
+        self._holder = holder
         self._held = held
 
     def step(self) -> None:
@@ -48,5 +48,5 @@ class DeadLetterStage(Stage):
         if record.outcome is not None:  # an earlier try has committed it
             return record
         logger.error("task %s is a dead letter: %d attempts crashed their process", task_id, record.deaths)
-        move_to_dead_letters(self._store, self._objects, self._owner, record)
+        move_to_dead_letters(self._store, self._objects, self._holder, record)
         return self._store.get(task_id)

@@ -43,7 +43,7 @@ class Intake(Stage):
     def __init__(
         self,
         store: WorkerStore,
-        owner: str,
+        holder: str,
         held: HeldJobs,
         *,
         clock: StoreClock,
@@ -54,7 +54,7 @@ class Intake(Stage):
         super().__init__()
         self.inbox: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
         self._store = store
-        self._owner = owner
+        self._holder = holder
         self._held = held
         self._clock = clock
         self._times = times
@@ -83,7 +83,7 @@ class Intake(Stage):
             unregistered_task = delivery.unregistered.get(item.task_id)
             if unregistered_task is not None:  # if the message is delivered again, its record is there already
                 self._store.accept(unregistered_task.request, enqueue=None, max_queue_depth=0)
-        return self._store.lease(self._owner, [item.task_id for item, _ in wanted])
+        return self._store.lease(self._holder, [item.task_id for item, _ in wanted])
 
     def _to_job(self, item: QueueItem, delivery: Delivery, lease: Lease, leases: Leases) -> Job | None:
         """Return the job that the next stage gets, if there is one."""

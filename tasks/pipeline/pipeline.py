@@ -47,7 +47,7 @@ class Pipeline:
     """Stages of one model, in order.
 
     Args:
-        owner: name of this worker in leases and outcomes.
+        holder: name of this worker in leases and outcomes.
         held: jobs that this worker holds, of all models.
         memory: budget for images while they are decoded, of all models.
     """
@@ -60,7 +60,7 @@ class Pipeline:
         predictor: Predictor,
         store: WorkerStore,
         objects: ObjectStore,
-        owner: str,
+        holder: str,
         held: HeldJobs,
         memory: DecodeMemory | None = None,
         policy: PipelinePolicy,
@@ -68,15 +68,15 @@ class Pipeline:
         clock = StoreClock()
         times = BatchTimes(lambda: predictor.references[spec.name], warm_up_s=partial(_warm_up_s, predictor, spec.name))
         fetcher = Fetcher(objects, spec, arena, policy.limits, memory=memory, max_bytes=policy.max_image_bytes)
-        self._committer = Committer(store, owner, held)
-        self._dead_letters = DeadLetterStage(store, objects, owner, held)
+        self._committer = Committer(store, holder, held)
+        self._dead_letters = DeadLetterStage(store, objects, holder, held)
         self._batch_runner = BatchRunner(
             spec=spec,
             predictor=predictor,
             arena=arena,
             fetcher=fetcher,
             store=store,
-            owner=owner,
+            holder=holder,
             held=held,
             policy=policy.batch,
             committer=self._committer,
@@ -87,7 +87,7 @@ class Pipeline:
         self._fetch = FetchStage(
             fetcher, threads=policy.io_threads, pass_on=self._batch_runner.ready.put, fail=self._batch_runner.fail
         )
-        self._intake = Intake(store, owner, held, clock=clock, times=times, pass_on=self._route, fail=self._batch_runner.fail)
+        self._intake = Intake(store, holder, held, clock=clock, times=times, pass_on=self._route, fail=self._batch_runner.fail)
 
     def start(self) -> None:
         for stage in self._stages:

@@ -17,10 +17,10 @@ class HeartbeatPublisher(Stage):
 
     name = "presence"
 
-    def __init__(self, presence: WorkerPresence, owner: str, predictor: Predictor) -> None:
+    def __init__(self, presence: WorkerPresence, holder: str, predictor: Predictor) -> None:
         super().__init__()
         self._presence = presence
-        self._owner = owner
+        self._holder = holder
         self._predictor = predictor
 
     def step(self) -> None:
@@ -31,7 +31,7 @@ class HeartbeatPublisher(Stage):
             if (warm := loaded.get(name)) is not None
         )
         try:
-            self._presence.announce(WorkerInfo(self._owner, models))
+            self._presence.announce(WorkerInfo(self._holder, models))
         except ServiceUnavailable as error:
             logger.warning("cannot announce this worker: %s", error)
         self.stopping.wait(ANNOUNCE_INTERVAL_S)

@@ -17,10 +17,10 @@ class LeaseRenewer(Stage):
 
     name = "leases"
 
-    def __init__(self, store: WorkerStore, owner: str, held: HeldJobs, *, lease_s: float) -> None:
+    def __init__(self, store: WorkerStore, holder: str, held: HeldJobs, *, lease_s: float) -> None:
         super().__init__()
         self._store = store
-        self._owner = owner
+        self._holder = holder
         self._held = held
         self._interval_s = lease_s / 3
 
@@ -30,7 +30,7 @@ class LeaseRenewer(Stage):
         if not task_ids:
             return
         try:
-            ours = self._store.renew(self._owner, task_ids)
+            ours = self._store.renew(self._holder, task_ids)
         except ServiceUnavailable as error:
             logger.warning("cannot renew %d leases: %s", len(task_ids), error)
             return

@@ -62,7 +62,7 @@ class ModelReloader(Stage):
         files: ModelFiles,
         predictor: VersionedPredictor,
         *,
-        owner: str,
+        holder: str,
         specs: Specs,
         make: Callable[[Specs], Process],
         preparation: QueuePreparation,
@@ -71,7 +71,7 @@ class ModelReloader(Stage):
         self._desired = desired
         self._files = files
         self._predictor = predictor
-        self._owner = owner
+        self._holder = holder
         self._configured = specs
         self._make = make
         self._preparation = preparation
@@ -169,11 +169,11 @@ class ModelReloader(Stage):
         except Exception as error:  # noqa: BLE001 files of any content must not end the worker
             refusal = _refusal(error)
             logger.warning("%s stays as it is, without %s: %s", proposal.model, proposal.files, refusal.detail)
-            report = LoadReport(self._owner, error=refusal.to_dict())
+            report = LoadReport(self._holder, error=refusal.to_dict())
         else:
             if model is None:  # the proposal was withdrawn meanwhile
                 return
-            report = LoadReport(self._owner, model, load_s=round(time.monotonic() - began, 3))
+            report = LoadReport(self._holder, model, load_s=round(time.monotonic() - began, 3))
         self._answered = proposal.change_id
         self.until_available(lambda: self._desired.report(proposal.change_id, report), give_up=self.stopping.is_set)
 

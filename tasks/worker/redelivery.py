@@ -47,12 +47,12 @@ class Redeliveries:
     """
 
     def __init__(
-        self, taken: TakenMessages, store_calls: BackgroundStoreCalls, main_loop: MainLoop, *, owner: str, max_deaths: int
+        self, taken: TakenMessages, store_calls: BackgroundStoreCalls, main_loop: MainLoop, *, holder: str, max_deaths: int
     ) -> None:
         self._taken = taken
         self._store_calls = store_calls
         self._main_loop = main_loop
-        self._owner = owner
+        self._holder = holder
         self._max_deaths = max_deaths
         self._waiting: deque[_Redelivery] = deque()
         self._current: _Redelivery | None = None
@@ -85,7 +85,7 @@ class Redeliveries:
         """Write the note in Redis, on the thread of the store calls."""
         deaths = 0
         try:
-            deaths = self._taken.take(redelivery.message_id, self._owner)
+            deaths = self._taken.take(redelivery.message_id, self._holder)
         except ServiceUnavailable:
             raise  # tried again
         except Exception:  # go on: the other messages wait for this one
@@ -119,22 +119,22 @@ class Redeliveries:
 class MessageDeadLetters:
     """Makes the tasks of a message that is refused dead letters, and keeps their input."""
 
-    def __init__(self, store: WorkerStore, objects: ObjectStore, owner: str) -> None:
+    def __init__(self, store: WorkerStore, objects: ObjectStore, holder: str) -> None:
         self._store = store
         self._objects = objects
-        self._owner = owner
+        self._holder = holder
 
     def move_to_dead_letters(self, task_ids: Sequence[str], reason: str) -> bool:
         """Make tasks dead letters; return whether all of them have a record, so that the message is no longer needed.
 
         Tasks that have ended, or that another worker has, stay as they are. Raises ServiceUnavailable.
         """
-        states = [lease.state for lease in self._store.lease(self._owner, task_ids).leases] if task_ids else []
+        states = [lease.state for lease in self._store.lease(self._holder, task_ids).leases] if task_ids else []
         leased = [task_id for task_id, state in zip(task_ids, states, strict=True) if state is LeaseState.LEASED]
         for record in self._store.get_many(leased):
             if record is not None:
                 logger.error("task %s is a dead letter: %s", record.task_id, reason)
-                move_to_dead_letters(self._store, self._objects, self._owner, record, reason)
+                move_to_dead_letters(self._store, self._objects, self._holder, record, reason)
         return bool(states) and LeaseState.UNKNOWN not in states
 
 

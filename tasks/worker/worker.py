@@ -62,7 +62,7 @@ class InferenceWorker:
         models: ModelRegistry,
         rejected: RejectedMessages,
     ) -> None:
-        self.owner = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
+        self.holder = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self.store = store
         self._options = options = settings.worker
         self._gpu = settings.gpu
@@ -80,7 +80,7 @@ class InferenceWorker:
             desired,
             files,
             self.predictor,
-            owner=self.owner,
+            holder=self.holder,
             specs=by_name,
             make=self._make_process,
             preparation=QueuePreparation(store),
@@ -89,8 +89,8 @@ class InferenceWorker:
         self._memory = DecodeMemory(options.decode_memory_mb * 2**20, max_large=max(1, options.io_threads - 1))
         self._pipelines = {name: self._make_pipeline(spec, objects, settings) for name, spec in by_name.items()}
         self._background_stages = (
-            LeaseRenewer(store, self.owner, self._held, lease_s=settings.task_store.lease_s),
-            HeartbeatPublisher(presence, self.owner, self.predictor),
+            LeaseRenewer(store, self.holder, self._held, lease_s=settings.task_store.lease_s),
+            HeartbeatPublisher(presence, self.holder, self.predictor),
             self.store_calls,
             self._reloader,
         )
@@ -141,7 +141,7 @@ class InferenceWorker:
             predictor=self.predictor,
             store=self.store,
             objects=objects,
-            owner=self.owner,
+            holder=self.holder,
             held=self._held,
             memory=self._memory,
             policy=PipelinePolicy(
@@ -172,7 +172,7 @@ class InferenceWorker:
                 self._give_back()
             else:
                 logger.error("the running batch did not end within %g s; it runs again", self._options.drain_timeout_s)
-            self._presence.leave(self.owner)
+            self._presence.leave(self.holder)
         except ServiceUnavailable as error:
             logger.warning("cannot give prefetched tasks back (%s); their leases run out", error)
         self.predictor.stop()
@@ -181,7 +181,7 @@ class InferenceWorker:
         task_ids = self._held.task_ids()
         if task_ids:
             logger.info("giving back %d prefetched tasks", len(task_ids))
-            self.store.release(self.owner, task_ids)
+            self.store.release(self.holder, task_ids)
 
 
 def _slots(spec: ModelSpec, options: WorkerSettings) -> int:

@@ -15,9 +15,9 @@ def accept_many(store: RedisTaskStore, count: int, **changes: Any) -> list[str]:
     return [store.accept(request, enqueue=None, max_queue_depth=0).task_id for request in requests]
 
 
-def start(store: RedisTaskStore, owner: str, task_ids: list[str]) -> list[Commit]:
+def start(store: RedisTaskStore, holder: str, task_ids: list[str]) -> list[Commit]:
     """Lease and start whatever of `task_ids` can be had; gives what to commit."""
-    leases = store.lease(owner, task_ids).leases
+    leases = store.lease(holder, task_ids).leases
     ours = [task_id for task_id, lease in zip(task_ids, leases, strict=True) if lease.state is LeaseState.LEASED]
-    attempts = store.start(owner, ours)
+    attempts = store.start(holder, ours)
     return [Commit(task_id, attempt, a_success()) for task_id, attempt in zip(ours, attempts, strict=True) if attempt is not None]

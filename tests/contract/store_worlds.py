@@ -64,15 +64,15 @@ def accept(store: TaskStore, **changes: Any) -> str:
     return store.accept(a_request(**changes), enqueue=None, max_queue_depth=0).task_id
 
 
-def leased(store: TaskStore, owner: str, **changes: Any) -> str:
+def leased(store: TaskStore, holder: str, **changes: Any) -> str:
     task_id = accept(store, **changes)
-    assert lease_one(store, owner, task_id).state is LeaseState.LEASED
+    assert lease_one(store, holder, task_id).state is LeaseState.LEASED
     return task_id
 
 
-def running(store: TaskStore, owner: str, **changes: Any) -> str:
-    task_id = leased(store, owner, **changes)
-    assert store.start(owner, [task_id]) == [1]
+def running(store: TaskStore, holder: str, **changes: Any) -> str:
+    task_id = leased(store, holder, **changes)
+    assert store.start(holder, [task_id]) == [1]
     return task_id
 
 
@@ -82,16 +82,16 @@ def finished(store: TaskStore, **changes: Any) -> str:
     return task_id
 
 
-def lease_one(store: TaskStore, owner: str, task_id: str) -> Lease:
-    return store.lease(owner, [task_id]).leases[0]
+def lease_one(store: TaskStore, holder: str, task_id: str) -> Lease:
+    return store.lease(holder, [task_id]).leases[0]
 
 
-def commit_one(store: TaskStore, owner: str, task_id: str, *, attempt: int, outcome: Outcome | None = None) -> bool:
-    return store.commit(owner, [Commit(task_id, attempt, outcome or a_success())])[0]
+def commit_one(store: TaskStore, holder: str, task_id: str, *, attempt: int, outcome: Outcome | None = None) -> bool:
+    return store.commit(holder, [Commit(task_id, attempt, outcome or a_success())])[0]
 
 
-def bury_one(store: TaskStore, owner: str, task_id: str, *, attempt: int) -> bool:
-    return store.commit(owner, [Commit(task_id, attempt, a_failure(), dead_letter=True)])[0]
+def bury_one(store: TaskStore, holder: str, task_id: str, *, attempt: int) -> bool:
+    return store.commit(holder, [Commit(task_id, attempt, a_failure(), dead_letter=True)])[0]
 
 
 def status(store: TaskStore, task_id: str) -> TaskStatus:

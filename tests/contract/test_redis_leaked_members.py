@@ -45,7 +45,7 @@ def test_tasks_that_are_gone_are_counted_no_more(store: RedisTaskStore, redis_cl
     redis_client.delete(*(f"{key_prefix}:task:{task_id}" for task_id in evicted))
     for kind in ("waiting", "urgent"):
         redis_client.zadd(f"{key_prefix}:{kind}:{QUEUE}", {canceled: 1, running: 2})
-    sweeper = Sweeper(store, FakeBroker(), FakeObjectStore(), owner="sweeper", queues=[QUEUE], policy=SweepPolicy())
+    sweeper = Sweeper(store, FakeBroker(), FakeObjectStore(), holder="sweeper", queues=[QUEUE], policy=SweepPolicy())
     expected = {"running": {running}, "waiting": {waiting, urgent}, "urgent": {urgent}}
     for _ in range(3):
         sweeper.sweep_once()

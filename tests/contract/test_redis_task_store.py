@@ -36,13 +36,13 @@ def hasty(redis_client: redis.Redis, key_prefix: str) -> RedisTaskStore:
     return RedisTaskStore(redis_client, StorePolicy(key_prefix, lease_s=0.05))
 
 
-def commit(store: RedisTaskStore, owner: str, commits: list[Commit]) -> list[str]:
+def commit(store: RedisTaskStore, holder: str, commits: list[Commit]) -> list[str]:
     """Gives the ids of those that were written."""
-    return [one.task_id for one, written in zip(commits, store.commit(owner, commits), strict=True) if written]
+    return [one.task_id for one, written in zip(commits, store.commit(holder, commits), strict=True) if written]
 
 
-def start_and_commit(store: RedisTaskStore, owner: str, task_ids: list[str]) -> list[str]:
-    return commit(store, owner, start(store, owner, task_ids))
+def start_and_commit(store: RedisTaskStore, holder: str, task_ids: list[str]) -> list[str]:
+    return commit(store, holder, start(store, holder, task_ids))
 
 
 @pytest.mark.parametrize(("field", "value"), [("item", b"no JSON"), ("status", b"odd"), ("model", b"[]"), ("outcome", b"\xff")])
@@ -102,25 +102,25 @@ class Crowd:
         self._task_ids = task_ids
         self._give_up_at = time.monotonic() + TIMEOUT_S
 
-    def work(self, owner: str, first: int, late: int) -> list[str]:
+    def work(self, holder: str, first: int, late: int) -> list[str]:
         """Commits when `late` other batches were begun meanwhile, so that the lease may be gone."""
         begun: deque[list[Commit]] = deque()
         ended: list[str] = []
         for number in self._until_over():
-            begun.append(start(self._store, owner, self._window(first + 7 * number)))
+            begun.append(start(self._store, holder, self._window(first + 7 * number)))
             if len(begun) > late:
-                ended += commit(self._store, owner, begun.popleft())
+                ended += commit(self._store, holder, begun.popleft())
         return ended
 
-    def crash(self, owner: str, times: int) -> list[str]:
+    def crash(self, holder: str, times: int) -> list[str]:
         """Workers that start tasks and die, one after the other."""
         for number in range(times):
-            start(self._store, f"{owner}-{number}", self._window(11 * number))
+            start(self._store, f"{holder}-{number}", self._window(11 * number))
         return []
 
-    def reap(self, owner: str) -> list[str]:
+    def reap(self, holder: str) -> list[str]:
         for _ in self._until_over():
-            self._store.reap(owner, max_attempts=10**6, limit=ALL)
+            self._store.reap(holder, max_attempts=10**6, limit=ALL)
         return []
 
     def cancel(self) -> list[str]:

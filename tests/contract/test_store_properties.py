@@ -62,76 +62,76 @@ class StoreWalk(RuleBasedStateMachine):
         if len(self.tasks) < MAX_TASKS:
             self.tasks[accept(self.store, deadline_s=DEADLINE_S, sinks=("jsonl",) if has_sink else ())] = _Known()
 
-    def _takes(self, owner: str, known: _Known, since: float) -> None:
-        if known.holder not in (None, owner):
+    def _takes(self, holder: str, known: _Known, since: float) -> None:
+        if known.holder not in (None, holder):
             assert self._now() - known.leased_at >= LEASE_S, (
-                f"{owner} gets it, though the lease of {known.holder} has not run out"
+                f"{holder} gets it, though the lease of {known.holder} has not run out"
             )
-        known.holder, known.leased_at = owner, since
+        known.holder, known.leased_at = holder, since
 
     @precondition(lambda self: self.tasks)
-    @rule(owner=OWNERS, number=NUMBER)
-    def lease(self, owner: str, number: int) -> None:
+    @rule(holder=OWNERS, number=NUMBER)
+    def lease(self, holder: str, number: int) -> None:
         task_id = self._task(number)
         known = self.tasks[task_id]
         began = self._now()
-        lease = self.store.lease(owner, [task_id]).leases[0]
+        lease = self.store.lease(holder, [task_id]).leases[0]
         assert (lease.state is LeaseState.FINISHED) == (known.end is not None)
         if lease.state is LeaseState.LEASED:
-            self._takes(owner, known, began)
+            self._takes(holder, known, began)
 
     @precondition(lambda self: self.tasks)
-    @rule(owner=OWNERS, number=NUMBER)
-    def start(self, owner: str, number: int) -> None:
+    @rule(holder=OWNERS, number=NUMBER)
+    def start(self, holder: str, number: int) -> None:
         task_id = self._task(number)
         known = self.tasks[task_id]
         began = self._now()
-        attempt = self.store.start(owner, [task_id])[0]
+        attempt = self.store.start(holder, [task_id])[0]
         if attempt is not None:
             assert known.end is None
             assert attempt == known.attempt + 1
-            assert known.holder == owner
+            assert known.holder == holder
             known.attempt, known.leased_at = attempt, began
 
     @precondition(lambda self: self.tasks)
-    @rule(owner=OWNERS, number=NUMBER)
-    def run(self, owner: str, number: int) -> None:
-        self.lease(owner, number)
-        self.start(owner, number)
+    @rule(holder=OWNERS, number=NUMBER)
+    def run(self, holder: str, number: int) -> None:
+        self.lease(holder, number)
+        self.start(holder, number)
 
     @precondition(lambda self: self.tasks)
-    @rule(owner=OWNERS, number=NUMBER, back=st.integers(0, 1), succeeds=st.booleans(), dead_letter=st.booleans())
-    def commit(self, owner: str, number: int, back: int, succeeds: bool, dead_letter: bool) -> None:
+    @rule(holder=OWNERS, number=NUMBER, back=st.integers(0, 1), succeeds=st.booleans(), dead_letter=st.booleans())
+    def commit(self, holder: str, number: int, back: int, succeeds: bool, dead_letter: bool) -> None:
         task_id = self._task(number)
         known = self.tasks[task_id]
         outcome = a_success() if succeeds else a_failure()
         attempt = known.attempt - back
-        if self.store.commit(owner, [Commit(task_id, attempt, outcome, dead_letter=dead_letter and not succeeds)])[0]:
+        if self.store.commit(holder, [Commit(task_id, attempt, outcome, dead_letter=dead_letter and not succeeds)])[0]:
             assert attempt == known.attempt, "an attempt that is not the last one committed"
-            assert known.holder == owner
+            assert known.holder == holder
             self._ends(task_id, outcome.status)
 
     @precondition(lambda self: self.tasks)
-    @rule(owner=OWNERS, number=NUMBER)
-    def renew(self, owner: str, number: int) -> None:
+    @rule(holder=OWNERS, number=NUMBER)
+    def renew(self, holder: str, number: int) -> None:
         task_id = self._task(number)
         known = self.tasks[task_id]
         began = self._now()
-        if self.store.renew(owner, [task_id])[0] and known.holder == owner:
+        if self.store.renew(holder, [task_id])[0] and known.holder == holder:
             known.leased_at = began
 
     @precondition(lambda self: self.tasks)
-    @rule(owner=OWNERS, number=NUMBER)
-    def release(self, owner: str, number: int) -> None:
+    @rule(holder=OWNERS, number=NUMBER)
+    def release(self, holder: str, number: int) -> None:
         task_id = self._task(number)
-        self.store.release(owner, [task_id])
-        if self.tasks[task_id].holder == owner:
+        self.store.release(holder, [task_id])
+        if self.tasks[task_id].holder == holder:
             self.tasks[task_id].holder = None
 
     @precondition(lambda self: self.tasks)
-    @rule(owner=OWNERS, number=NUMBER)
-    def note_death(self, owner: str, number: int) -> None:
-        self.store.note_death(owner, [self._task(number)])
+    @rule(holder=OWNERS, number=NUMBER)
+    def note_death(self, holder: str, number: int) -> None:
+        self.store.note_death(holder, [self._task(number)])
 
     @precondition(lambda self: self.tasks)
     @rule(number=NUMBER)

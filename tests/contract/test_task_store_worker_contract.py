@@ -33,7 +33,7 @@ class TestLease:
         assert record.created_at_ms <= leases.now_ms < record.deadline_at_ms
         assert lease_one(store, "w2", task_id).state is LeaseState.HELD
 
-    def test_the_owner_may_lease_again(self, store: TaskStore) -> None:
+    def test_the_holder_may_lease_again(self, store: TaskStore) -> None:
         task_id = leased(store, "w1")
         assert lease_one(store, "w1", task_id).state is LeaseState.LEASED
         store.start("w1", [task_id])
@@ -84,11 +84,11 @@ class TestRenew:
             assert world.store.renew("w", [task_id]) == [True]
         assert world.store.reap("sweeper", max_attempts=3, limit=ALL).requeue == ()
 
-    def test_only_the_owner_renews(self, store: TaskStore) -> None:
+    def test_only_the_holder_renews(self, store: TaskStore) -> None:
         ids = [leased(store, "w1"), finished(store), accept(store), "nobody", leased(store, "w2")]
         assert store.renew("w2", ids) == [False, False, False, False, True]
 
-    def test_a_canceled_task_is_not_the_owners_any_more(self, store: TaskStore) -> None:
+    def test_a_canceled_task_is_not_the_holders_any_more(self, store: TaskStore) -> None:
         task_id = leased(store, "w")
         store.cancel(task_id)
         assert store.renew("w", [task_id]) == [False]
@@ -190,7 +190,7 @@ class TestCommit:
         assert not commit_one(store, "w", task_id, attempt=3)
         assert commit_one(store, "w", task_id, attempt=2)
 
-    def test_another_owner_is_refused(self, store: TaskStore) -> None:
+    def test_another_holder_is_refused(self, store: TaskStore) -> None:
         task_id = running(store, "w1")
         assert not commit_one(store, "w2", task_id, attempt=1)
         assert status(store, task_id) is TaskStatus.RUNNING
@@ -199,7 +199,7 @@ class TestCommit:
         assert not commit_one(store, "w", accept(store), attempt=0)
         assert not commit_one(store, "w", "nobody", attempt=0)
 
-    def test_the_old_owner_is_refused_after_a_reap(self, world: StoreWorld) -> None:
+    def test_the_old_holder_is_refused_after_a_reap(self, world: StoreWorld) -> None:
         task_id = running(world.store, "w1")
         world.let_pass(LONGER_THAN_A_LEASE_S)
         world.store.reap("sweeper", max_attempts=3, limit=ALL)
@@ -210,7 +210,7 @@ class TestCommit:
         assert not commit_one(world.store, "w1", task_id, attempt=2)
         assert commit_one(world.store, "w2", task_id, attempt=2)
 
-    def test_an_owner_that_was_slow_but_not_reaped_still_commits(self, world: StoreWorld) -> None:
+    def test_a_holder_that_was_slow_but_not_reaped_still_commits(self, world: StoreWorld) -> None:
         task_id = running(world.store, "w")
         world.let_pass(LONGER_THAN_A_LEASE_S)
         assert commit_one(world.store, "w", task_id, attempt=1)
@@ -261,7 +261,7 @@ class TestRelease:
         assert lease_one(store, "other", first).state is LeaseState.LEASED
         assert not commit_one(store, "w", first, attempt=1)
 
-    def test_only_the_owner_gives_back(self, store: TaskStore) -> None:
+    def test_only_the_holder_gives_back(self, store: TaskStore) -> None:
         task_id = running(store, "w")
         store.release("other", [task_id, "nobody"])
         assert status(store, task_id) is TaskStatus.RUNNING
@@ -302,7 +302,7 @@ class TestNoteDeath:
         record = store.get(task_id)
         assert (record.attempts, record.deaths) == (2, 2)
 
-    def test_the_owner_keeps_it(self, world: StoreWorld) -> None:
+    def test_the_holder_keeps_it(self, world: StoreWorld) -> None:
         task_id = running(world.store, "w1")
         world.let_pass(LEASE_S * 0.6)
         world.store.note_death("w1", [task_id])

@@ -44,7 +44,7 @@ class Queue:
             self.services.store,
             self.services.broker,
             self.services.objects,
-            owner="sweeper",
+            holder="sweeper",
             queues=[self.name],
             policy=SweepPolicy(requeue_lost_after_s=self.settings.task_store.requeue_lost_after_s),
         )

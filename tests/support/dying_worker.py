@@ -24,10 +24,10 @@ def _dying_accept(store: RedisTaskStore, request: Any, **options: Any) -> Any:
     return _accept(store, request, **options)
 
 
-def _dying_lease(store: RedisTaskStore, owner: str, task_ids: Any) -> Any:
+def _dying_lease(store: RedisTaskStore, holder: str, task_ids: Any) -> Any:
     if sys._getframe(1).f_code.co_name != "move_to_dead_letters":  # which makes the killer a dead letter, on another thread
         _die_of(*task_ids)
-    return _lease(store, owner, task_ids)
+    return _lease(store, holder, task_ids)
 
 
 if __name__ == "__main__":

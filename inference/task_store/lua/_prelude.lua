@@ -33,7 +33,7 @@ local function is_leased(id)
 end
 
 local function drop_lease(id)
-  redis.call('HDEL', record(id), 'owner')
+  redis.call('HDEL', record(id), 'holder')
   redis.call('ZREM', key('leases'), id)
 end
 
@@ -176,10 +176,10 @@ end
 
 -- Read the fields of a record that are needed to end its task; `status` is false if there is no record.
 local function read(id)
-  local status, owner, attempts, queue, reply_to, sinks, request_id, seq, batch, created_at, priority, image_bytes, started_at,
-    webhook = unpack(redis.call('HMGET', record(id), 'status', 'owner', 'attempts', 'queue', 'reply_to', 'sinks', 'request_id',
+  local status, holder, attempts, queue, reply_to, sinks, request_id, seq, batch, created_at, priority, image_bytes, started_at,
+    webhook = unpack(redis.call('HMGET', record(id), 'status', 'holder', 'attempts', 'queue', 'reply_to', 'sinks', 'request_id',
       'seq', 'batch', 'created_at', 'priority', 'image_bytes', 'started_at', 'webhook'))
-  return {id = id, status = status, owner = owner, attempts = attempts, queue = queue, reply_to = reply_to, sinks = sinks,
+  return {id = id, status = status, holder = holder, attempts = attempts, queue = queue, reply_to = reply_to, sinks = sinks,
     request_id = request_id, seq = seq, batch = batch, created_at = created_at, priority = priority, image_bytes = image_bytes or 0,
     started_at = started_at, webhook = webhook}
 end
@@ -251,7 +251,7 @@ local ended, ended_images, ended_image_bytes = {}, {}, 0
 -- after the last task.
 local function finish(task, status, outcome, ttl)
   local id = task.id
-  local fields = {'status', status, 'finished_at', now, 'outcome', outcome, 'owner', ''}
+  local fields = {'status', status, 'finished_at', now, 'outcome', outcome, 'holder', ''}
   local undelivered = 0
   if status == 'succeeded' then
     local found = outboxes_of(task.sinks)

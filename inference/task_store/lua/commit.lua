@@ -1,4 +1,4 @@
--- Commit outcomes of tasks that the owner holds, each with its outbox entries and its reply.
+-- Commit outcomes of tasks that the holder holds, each with its outbox entries and its reply.
 --
 -- Keys:
 --   task:ID             hash        task record; ended
@@ -20,11 +20,11 @@
 --   dead-letters        sorted set  tasks that are dead letters, by time, ms; added to
 --   pace:QUEUE          hash        rate at which tasks end; see `note_pace`
 --
--- Arguments: owner, ttl_ms, then for each task id, attempt, status, dead_letter (0 or 1), model, outcome.
+-- Arguments: holder, ttl_ms, then for each task id, attempt, status, dead_letter (0 or 1), model, outcome.
 -- `model` is the version that made the result; '' if there is no result.
 -- Answer: 1 for each task whose outcome was written, else 0.
 
-local owner, ttl = ARGV[1], tonumber(ARGV[2])
+local holder, ttl = ARGV[1], tonumber(ARGV[2])
 local written = {}
 local batches = {} -- by queue, of the tasks that ran: number, urgent ones, when the first was accepted and started, model
 
@@ -66,7 +66,7 @@ end
 for i = 3, #ARGV, 6 do
   local id, attempt, new_status, dead, model, outcome = unpack(ARGV, i, i + 5)
   local task = read(id)
-  local ours = task.status and not TERMINAL[task.status] and task.owner == owner and (task.attempts or '0') == attempt
+  local ours = task.status and not TERMINAL[task.status] and task.holder == holder and (task.attempts or '0') == attempt
   if ours then
     finish(task, new_status, outcome, dead == '1' and KEEP or ttl)
     if dead == '1' then redis.call('ZADD', key('dead-letters'), now, id) end

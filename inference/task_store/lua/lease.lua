@@ -1,31 +1,31 @@
 -- Lease tasks to a worker, and give it their inline images.
 --
 -- Keys:
---   task:ID   hash        task record; `owner` is set
+--   task:ID   hash        task record; `holder` is set
 --   leases    sorted set  task ids by end of the lease, ms; added to
 --   image:ID  string      inline image; read
 --
--- Arguments: owner, lease_ms, id, ...
+-- Arguments: holder, lease_ms, id, ...
 -- Answer: the time, ms; then for each task its state (leased, held, finished or unknown), isolated ('1' or ''), attempts,
 -- created_at, deadline_at, image.
 
-local owner, lease = ARGV[1], tonumber(ARGV[2])
+local holder, lease = ARGV[1], tonumber(ARGV[2])
 local leases, leased = {now}, {}
 local carriers, images = {}, {} -- the answers of leased tasks, and the keys of the images that go into them
 for i = 3, #ARGV do
   local id = ARGV[i]
   local record_key = record(id)
-  local status, holder, isolated, attempts, created, deadline =
-    unpack(redis.call('HMGET', record_key, 'status', 'owner', 'alone', 'attempts', 'created_at', 'deadline_at'))
+  local status, held_by, isolated, attempts, created, deadline =
+    unpack(redis.call('HMGET', record_key, 'status', 'holder', 'alone', 'attempts', 'created_at', 'deadline_at'))
   local state = 'leased'
   if not status then
     state = 'unknown'
   elseif TERMINAL[status] then
     state = 'finished'
-  elseif holder and holder ~= owner and (is_leased(id) or status == 'running') then
-    state = 'held' -- it may run without a lease: its owner died, and reap.lua must count that first
+  elseif held_by and held_by ~= holder and (is_leased(id) or status == 'running') then
+    state = 'held' -- it may run without a lease: its holder died, and reap.lua must count that first
   else
-    redis.call('HSET', record_key, 'owner', owner)
+    redis.call('HSET', record_key, 'holder', holder)
     leased[#leased + 1] = id
   end
   local found = {state, isolated or '', attempts or 0, created or 0, deadline or 0, ''}

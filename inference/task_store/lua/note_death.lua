@@ -4,16 +4,16 @@
 --   task:ID  hash        task record; `deaths`, `died_attempt`, `alone`
 --   leases   sorted set  task ids by end of the lease, ms; renewed
 --
--- Arguments: owner, lease_ms, id, ...
--- Answer: for each task the number of its attempts that crashed, 0 if another owner has the task.
+-- Arguments: holder, lease_ms, id, ...
+-- Answer: for each task the number of its attempts that crashed, 0 if another holder has the task.
 
-local owner, lease = ARGV[1], tonumber(ARGV[2])
+local holder, lease = ARGV[1], tonumber(ARGV[2])
 local deaths = {}
 for i = 3, #ARGV do
   local record_key = record(ARGV[i])
-  local status, holder = unpack(redis.call('HMGET', record_key, 'status', 'owner'))
+  local status, held_by = unpack(redis.call('HMGET', record_key, 'status', 'holder'))
   local count = 0
-  if status == 'running' and holder == owner then
+  if status == 'running' and held_by == holder then
     count = count_death(ARGV[i])
     redis.call('HSET', record_key, 'alone', '1')
     redis.call('ZADD', key('leases'), now + lease, ARGV[i])

@@ -2,15 +2,15 @@
 --
 -- Keys:
 --   leases         sorted set  task ids by end of the lease, ms; ended leases are removed
---   task:ID        hash        task record; `status`, `owner`, `deaths`, `losses`, `alone`, `requeued_at`
+--   task:ID        hash        task record; `status`, `holder`, `deaths`, `losses`, `alone`, `requeued_at`
 --   waiting:QUEUE  sorted set  tasks that wait; added to
 --   urgent:QUEUE   sorted set  urgent waiting tasks; added to
 --   running:QUEUE  set         tasks that run; a task that waits again leaves it
 --
--- Arguments: owner, lease_ms, max_attempts, limit.
--- Answer: the ids to be queued again; the ids of tasks that are out of attempts, leased to `owner`.
+-- Arguments: holder, lease_ms, max_attempts, limit.
+-- Answer: the ids to be queued again; the ids of tasks that are out of attempts, leased to `holder`.
 
-local owner, lease, max_attempts, limit = unpack(ARGV)
+local holder, lease, max_attempts, limit = unpack(ARGV)
 local requeue, exhausted = {}, {}
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('leases'), '-inf', now, 'LIMIT', 0, limit)) do
   local record_key = record(id)
@@ -19,7 +19,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('leases'), '-inf', now, 'LIM
   if not status or TERMINAL[status] then
     redis.call('ZREM', key('leases'), id)
   elseif dead_attempt and count_death(id) >= tonumber(max_attempts) then
-    redis.call('HSET', record_key, 'owner', owner)
+    redis.call('HSET', record_key, 'holder', holder)
     redis.call('ZADD', key('leases'), now + lease, id)
     exhausted[#exhausted + 1] = id
   else

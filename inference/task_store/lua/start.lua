@@ -8,19 +8,19 @@
 --   leases         sorted set  task ids by end of the lease, ms; renewed
 --   started:QUEUE  hash        by priority, the highest acceptance number that has started
 --
--- Arguments: owner, lease_ms, id, ...
+-- Arguments: holder, lease_ms, id, ...
 -- Answer: for each task the number of its attempt, 0 if it may not run.
 
-local owner, lease = ARGV[1], tonumber(ARGV[2])
+local holder, lease = ARGV[1], tonumber(ARGV[2])
 local attempts, started = {}, {}
 local newest = {} -- by queue and priority, the highest acceptance number
 for i = 3, #ARGV do
   local id = ARGV[i]
   local record_key = record(id)
-  local status, holder, deadline, queue, seq, priority, earlier =
-    unpack(redis.call('HMGET', record_key, 'status', 'owner', 'deadline_at', 'queue', 'seq', 'priority', 'attempts'))
+  local status, held_by, deadline, queue, seq, priority, earlier =
+    unpack(redis.call('HMGET', record_key, 'status', 'holder', 'deadline_at', 'queue', 'seq', 'priority', 'attempts'))
   local attempt = 0
-  if status and not TERMINAL[status] and holder == owner and tonumber(deadline) > now then
+  if status and not TERMINAL[status] and held_by == holder and tonumber(deadline) > now then
     attempt = (earlier or 0) + 1
     redis.call('HSET', record_key, 'status', 'running', 'started_at', now, 'attempts', attempt)
     mark_not_waiting(id, queue)

@@ -120,7 +120,7 @@ class TestBury:
         assert rig.store.get(task_id).status is TaskStatus.RUNNING
         assert rig.listed() == []
 
-    def test_a_task_of_another_owner_is_no_dead_letter(self, rig: Rig) -> None:
+    def test_a_task_of_another_holder_is_no_dead_letter(self, rig: Rig) -> None:
         task_id = rig.running()
         rig.store.cancel(task_id)
         assert not rig.move_to_dead_letters(task_id)

@@ -1,4 +1,4 @@
-"""What keeps the promises when nobody else does: no message stays lost, no dead owner keeps a task, no deadline is missed."""
+"""What keeps the promises when nobody else does: no message stays lost, no dead holder keeps a task, no deadline is missed."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class Rig:
         self.objects = FakeObjectStore()
         self.sweeper = self.new_sweeper()
 
-    def new_sweeper(self, owner: str = "sweeper") -> Sweeper:
+    def new_sweeper(self, holder: str = "sweeper") -> Sweeper:
         return Sweeper(
             self.store,
             self.broker,
             self.objects,
-            owner=owner,
+            holder=holder,
             queues=[QUEUE],
             policy=SweepPolicy(interval_s=0.001, max_attempts=2, requeue_lost_after_s=GRACE_S),
             clock=self.clock,
@@ -60,9 +60,9 @@ class Rig:
             self.broker.publish(request.queue, a_message(request))
         return request.task_id
 
-    def start(self, task_id: str, owner: str = "worker") -> None:
-        self.store.lease(owner, [task_id])
-        assert self.store.start(owner, [task_id])[0]
+    def start(self, task_id: str, holder: str = "worker") -> None:
+        self.store.lease(holder, [task_id])
+        assert self.store.start(holder, [task_id])[0]
 
     def sweep(self, *, after_s: float = 0.0) -> list[str]:
         """One pass, a while later; gives the tasks whose messages it published, and takes these off the queue."""
@@ -130,8 +130,8 @@ class TestLostMessages:
     def test_two_sweepers_queue_it_once(self, rig: Rig) -> None:
         rig.accept(is_lost=True)
         rig.advance(GRACE_S)
-        for owner in ("s1", "s2"):
-            rig.new_sweeper(owner).sweep_once()
+        for holder in ("s1", "s2"):
+            rig.new_sweeper(holder).sweep_once()
         assert rig.broker.get_depth(QUEUE) == 1
 
     def test_the_message_is_the_tasks_own(self, rig: Rig) -> None:
@@ -217,7 +217,7 @@ class TestDeadOwners:
         record = rig.store.get(task_id)
         assert (record.status, record.attempts, record.deaths) == (TaskStatus.FAILED, 2, 2)
 
-    def test_a_task_that_its_owner_ends_meanwhile_is_no_dead_letter(self, rig: Rig) -> None:
+    def test_a_task_that_its_holder_ends_meanwhile_is_no_dead_letter(self, rig: Rig) -> None:
         task_id = rig.accept(is_lost=True)
         rig.start(task_id)
         rig.advance(LEASE_S + 1)

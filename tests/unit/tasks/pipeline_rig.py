@@ -219,14 +219,14 @@ class Rig:
         io_threads: int = 2,
         max_batch_wait_ms: float = 0.0,
         max_attempts: int = 3,
-        owner: str = OWNER,
+        holder: str = OWNER,
     ) -> None:
         self.spec = spec
         self.store: Any = Outage(store)
         self.objects: Any = Outage(objects)
         self.arena = arena
         self.predictor: Any = predictor
-        self.owner = owner
+        self.holder = holder
         self.held = HeldJobs()
         #: stages whose thread failed; in production that ends the process
         self.faults: list[str] = []
@@ -238,7 +238,7 @@ class Rig:
             predictor=predictor,
             store=self.store,
             objects=self.objects,
-            owner=owner,
+            holder=holder,
             held=self.held,
             policy=policy,
         )

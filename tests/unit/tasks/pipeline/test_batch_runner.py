@@ -59,7 +59,7 @@ def test_a_record_says_how_its_task_ran(rig: Rig) -> None:
     outcome = record.outcome
     assert outcome is not None
     assert outcome.batch_size == 3
-    assert outcome.worker == rig.owner
+    assert outcome.worker == rig.holder
     assert set(outcome.timings) == TIMINGS
     assert all(value >= 0 for value in outcome.timings.values()), outcome.timings
     assert outcome.timings["predict_ms"] == 1.5
@@ -226,12 +226,12 @@ def test_what_a_lost_answer_was_about_is_looked_up(rig: Rig, monkeypatch: pytest
     """The commit was done, and the start was not: the second try finds the one ended and starts the other."""
     store, tries = rig.store._store, []
 
-    def commit_then_fail(owner: str, commits: Sequence[Commit], task_ids: Sequence[str]) -> object:
+    def commit_then_fail(holder: str, commits: Sequence[Commit], task_ids: Sequence[str]) -> object:
         tries.append(commits)
         if len(tries) == 1:
-            assert store.commit(owner, commits) == [True]
+            assert store.commit(holder, commits) == [True]
             raise ServiceUnavailable("the connection broke")
-        return store.commit(owner, commits), store.start(owner, task_ids)
+        return store.commit(holder, commits), store.start(holder, task_ids)
 
     monkeypatch.setattr(store, "commit_and_start", commit_then_fail)
     rig.predictor.gate.clear()

@@ -84,7 +84,7 @@ def test_many_items_of_many_messages_are_all_leased_and_all_run(rig: Rig, store:
     task_ids = [rig.accept(number) for number in range(320)]
     inboxes = [rig.deliver(*task_ids[start : start + 32]) for start in range(0, len(task_ids), 32)]
     wait_until(lambda: len(rig.held) == len(task_ids), "a lease for each")
-    assert store.renew(rig.owner, task_ids) == [True] * len(task_ids)
+    assert store.renew(rig.holder, task_ids) == [True] * len(task_ids)
     assert len(rig.ready_jobs) <= rig.arena.slots
     rig.predictor.gate.set()
     rig.await_done(inboxes)

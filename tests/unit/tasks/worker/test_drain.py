@@ -154,7 +154,7 @@ def test_a_killer_that_is_no_dead_letter_yet_is_left_to_the_sweeper(make_rig: Ma
     rig.send(1)
     wait_until(lambda: rig.objects.refused["copy"], "a refused copy")
     assert rig.pipeline.stop(10)
-    store.release(rig.owner, rig.held.task_ids())  # as the worker does after it
+    store.release(rig.holder, rig.held.task_ids())  # as the worker does after it
     assert (rig.record(1).status, rig.record(1).deaths) == ("running", 3)
 
 
@@ -311,7 +311,7 @@ def test_a_worker_serves_its_models_and_says_so(worker: Worker, presence: Worker
     assert not worker.worker.serves("unheard-of")
     wait_until(presence.workers, "the announcement")
     (info,) = presence.workers()
-    assert info.worker == worker.worker.owner
+    assert info.worker == worker.worker.holder
     assert [(model.name, model.digest) for model in info.models] == [("digits", digits.digest), ("others", digits.digest)]
     inboxes = worker.submit(1, 2, 3)
     worker.rig.await_done(inboxes)
@@ -364,7 +364,7 @@ def test_a_worker_that_stops_gives_back_what_it_did_not_start(worker: Worker, re
 def test_what_is_given_back_runs_elsewhere_at_once(worker: Worker, make_rig: MakeRig) -> None:
     worker.start_busy(1, 2, 3)
     worker.stop()
-    other = make_rig(owner="other-worker").start()
+    other = make_rig(holder="other-worker").start()
     other.await_done([other.deliver(worker.rig.task_id(number)) for number in (1, 2, 3)])
     for number in (1, 2, 3):
         assert_succeeded(worker.rig.record(number), number)

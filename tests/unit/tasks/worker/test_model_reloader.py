@@ -62,7 +62,7 @@ class World:
             self.desired,
             self.files,
             self.predictor,
-            owner=OWNER,
+            holder=OWNER,
             specs=specs,
             make=self.make,
             preparation=QueuePreparation(self.queue),  # type: ignore[arg-type]

@@ -33,12 +33,12 @@ def taken(redis_client: redis.Redis, key_prefix: str) -> TakenMessages:
 class Worker:
     """One worker life: what it handled, and what it refused."""
 
-    def __init__(self, owner: str, taken: TakenMessages, store_calls: BackgroundStoreCalls) -> None:
+    def __init__(self, holder: str, taken: TakenMessages, store_calls: BackgroundStoreCalls) -> None:
         self.handled: list[str] = []
         self.refused: dict[str, int] = {}
         self.deliveries: dict[str, Inbox] = {}
         self._loop = MainLoop()
-        self._redeliveries = Redeliveries(taken, store_calls, self._loop, owner=owner, max_deaths=MAX_DEATHS)
+        self._redeliveries = Redeliveries(taken, store_calls, self._loop, holder=holder, max_deaths=MAX_DEATHS)
 
     def take(self, *message_ids: str, is_submitted: bool = True) -> None:
         for message_id in message_ids:
@@ -75,7 +75,7 @@ MakeWorker = Callable[[str], Worker]
 def make(taken: TakenMessages, store: RedisTaskStore, redis_client: redis.Redis, key_prefix: str) -> Iterator[MakeWorker]:
     store_calls = BackgroundStoreCalls(store, RejectedMessages(redis_client, key_prefix))
     store_calls.start()
-    yield lambda owner: Worker(owner, taken, store_calls)
+    yield lambda holder: Worker(holder, taken, store_calls)
     store_calls.stop()
     assert store_calls.join(10)
 
@@ -117,8 +117,8 @@ class TestTaking:
         worker.until(lambda: len(worker.handled) == 2)
 
     def test_only_what_a_worker_takes_as_it_ends_counts(self, make: MakeWorker, taken: TakenMessages) -> None:
-        for owner in ("a", "b", "c", "d"):
-            worker = make(owner)
+        for holder in ("a", "b", "c", "d"):
+            worker = make(holder)
             worker.take("killer", "innocent")
             worker.until(lambda worker=worker: worker.handled or worker.refused)  # and it ends
         assert worker.refused == {"killer": 3}
@@ -139,8 +139,8 @@ class TestTaking:
             assert worker.refused == {}
 
     def test_what_was_refused_is_refused_again_should_the_worker_end_meanwhile(self, make: MakeWorker) -> None:
-        for owner in ("a", "b", "c", "d", "e", "f"):
-            worker = make(owner)
+        for holder in ("a", "b", "c", "d", "e", "f"):
+            worker = make(holder)
             worker.take("killer")
             worker.until(lambda worker=worker: worker.handled or worker.refused)
         assert worker.refused == {"killer": 5}
