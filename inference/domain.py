@@ -190,6 +190,8 @@ class TaskSubmission:
     #: id of the task whose image it runs again; empty for a new image
     replay_of: str = ""
     webhook: Webhook | None = None
+    #: the owner of the key that sent it; empty without keys
+    owner: str = ""
 
 
 @dataclass(frozen=True)
@@ -368,6 +370,7 @@ class TaskRecord:
     webhook: Webhook | None = None
     #: None until the task has ended with one of the webhook's events
     webhook_delivery: WebhookDelivery | None = None
+    owner: str = ""
 
     @staticmethod
     def of_request(request: TaskSubmission) -> TaskRecord:
@@ -388,6 +391,7 @@ class TaskRecord:
             replay_of=request.replay_of,
             sinks=request.sinks,
             webhook=request.webhook,
+            owner=request.owner,
         )
 
     @property

@@ -226,6 +226,30 @@ class CrossOrigin(InferenceError):
     status, code, title = 403, "cross_origin", "Refused to a page of another origin"
 
 
+class Unauthenticated(InferenceError):
+    """A request has no key, or none that is valid."""
+
+    status, code, title = 401, "unauthenticated", "A valid key is needed"
+
+
+class Forbidden(InferenceError):
+    """The caller's key does not allow the request."""
+
+    status, code, title = 403, "forbidden", "The key does not allow this"
+
+
+class RateLimited(InferenceError):
+    """An owner sends more requests a second than its limit."""
+
+    status, code, title = 429, "rate_limited", "Too many requests"
+
+
+class QuotaExceeded(InferenceError):
+    """An owner has used up its images or bytes of the day, or has too many tasks that wait."""
+
+    status, code, title = 429, "quota_exceeded", "The quota is used up"
+
+
 class TaskNotFound(InferenceError):
     status, code, title = 404, "task_not_found", "Unknown task"
 

@@ -22,6 +22,7 @@ from inference.settings.http_address import listening_host
 from inference.settings.image_sections import BucketName, ImageUrlSettings, MinioSettings, UploadSettings
 from inference.settings.installation import default_data_dir, default_model
 from inference.settings.redis_address import REDIS_SCHEMES, RedisAddress
+from inference.settings.security_section import SecuritySettings
 from inference.settings.sink_sections import JsonlSinkSettings, KafkaSettings, MongodbSettings, OutboxSettings, RelaySettings
 from inference.settings.ui_section import UiSettings
 from inference.settings.value_checks import Count, Few, FieldChecks, Seconds, Section, log_level
@@ -286,6 +287,7 @@ class Settings(FieldChecks, BaseSettings):
     outbox: OutboxSettings = OutboxSettings()
     relay: RelaySettings = RelaySettings()
     webhooks: WebhookSettings = WebhookSettings()
+    security: SecuritySettings = SecuritySettings()
     log: LogSettings = LogSettings()
 
     @model_validator(mode="after")

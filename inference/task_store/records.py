@@ -30,6 +30,7 @@ def record_fields(request: TaskSubmission) -> tuple[Any, ...]:
         *("priority", request.priority),
         *(("batch", request.batch_id) if request.batch_id else ()),
         *(("replay_of", request.replay_of) if request.replay_of else ()),
+        *(("owner", request.owner) if request.owner else ()),
         *(_webhook_fields(request.webhook) if request.webhook else ()),
     )
 
@@ -80,6 +81,7 @@ def from_hash(task_id: str, fields: dict[bytes, bytes]) -> TaskRecord:
         is_image_stored=b"unstored" not in fields,
         webhook=_webhook_from(fields) if b"webhook" in fields else None,
         webhook_delivery=_webhook_delivery_from(fields) if b"webhook_state" in fields else None,
+        owner=fields.get(b"owner", b"").decode(),
     )
 
 
