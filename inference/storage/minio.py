@@ -20,6 +20,7 @@ from minio.error import MinioException, S3Error
 from minio.lifecycleconfig import Expiration, LifecycleConfig, Rule
 
 from inference.errors import ConfigurationError, InferenceError, ObjectNotFound, ServiceUnavailable, StorageFull
+from inference.runtime.tls import authority_context
 from inference.settings import MinioSettings
 from inference.storage.breaker import Breaker, ServerIsSilentError
 from inference.storage.protocol import UPLOADS_PREFIX, bucket_and_key, too_large
@@ -225,20 +226,20 @@ class MinioObjectReader:
 
 
 def _connect(settings: MinioSettings, connections: int) -> Minio:
-    """Make a client. Raises ConfigurationError: the endpoint or the region is not valid."""
-    scheme, _, address = settings.endpoint.rpartition("://")
+    """Make a client. Raises ConfigurationError: the endpoint, the region or the file of the authorities is not valid."""
     pool = urllib3.PoolManager(
         maxsize=connections,
         timeout=urllib3.Timeout(connect=settings.connect_timeout_s, read=settings.read_timeout_s),
         # No retry after a time-out: the call would wait three times for a server that hangs.
+        ssl_context=authority_context("minio", settings.ca_file) if settings.has_tls else None,
         retries=urllib3.Retry(total=2, read=0, connect=1, backoff_factor=0.1, status_forcelist=(502, 503, 504)),
     )
     try:
         return Minio(
-            address,
+            settings.endpoint.rpartition("://")[2],
             access_key=settings.access_key.get_secret_value(),
             secret_key=settings.secret_key.get_secret_value(),
-            secure=scheme == "https" if scheme else settings.secure,
+            secure=settings.has_tls,
             region=settings.region or "us-east-1",  # without a region the client asks the server for it first
             http_client=pool,
         )
