@@ -3,6 +3,7 @@
 from inference.task_store.protocol import (
     Accepted,
     AcceptedBatch,
+    BatchFill,
     Commit,
     Enqueue,
     KnownKey,
@@ -34,6 +35,7 @@ from inference.task_store.stores import (
 __all__ = [
     "Accepted",
     "AcceptedBatch",
+    "BatchFill",
     "Commit",
     "DeliveryStore",
     "Enqueue",

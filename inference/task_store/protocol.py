@@ -135,6 +135,16 @@ class QueueStats:
     drain_rate_per_s: float
 
 
+@dataclass(frozen=True)
+class BatchFill:
+    """Batches of a queue that ended in one minute."""
+
+    #: 0: the current minute
+    minutes_ago: int
+    images: int
+    batches: int
+
+
 #: Life of an announced change, seconds: a worker that goes on with it announces it again before.
 CHANGE_LIFE_S = 5.0
 

@@ -22,6 +22,7 @@ from inference.domain import BatchRecord, BatchRequest, CompletedTask, TaskRecor
 from inference.task_store.protocol import (
     Accepted,
     AcceptedBatch,
+    BatchFill,
     Commit,
     Enqueue,
     KnownKey,
@@ -341,6 +342,9 @@ class MaintenanceStore(TaskReader, Protocol):
     def count_kept_images(self) -> int: ...
 
     def get_queue_stats(self, queue: str) -> QueueStats: ...
+
+    def get_batch_fill(self, queue: str) -> tuple[BatchFill, ...]:
+        """Return the batches that ended in the last 15 minutes, by minute, oldest first; minutes without any are left out."""
 
     def ping(self) -> None:
         """Check that the store answers. Raises ServiceUnavailable."""
