@@ -10,6 +10,8 @@ from inference.broker import Broker
 from inference.broker.redis import RedisBroker
 from inference.broker.rejected import RejectedMessages
 from inference.broker.unacknowledged import TakenMessages
+from inference.keys.key_ring import KeyRing, key_ring
+from inference.keys.key_store import KeyStore
 from inference.models.files import ModelFiles
 from inference.models.registry import ModelRegistry, described_models
 from inference.models.spec import ModelDescription
@@ -107,6 +109,15 @@ class Services:
 
     def relays(self, sink: str) -> list[RelayInfo]:
         return relays_of(self.redis, self.settings.task_store.key_prefix, sink)
+
+    @cached_property
+    def key_store(self) -> KeyStore:
+        return KeyStore(self.redis, self.settings.task_store.key_prefix)
+
+    @cached_property
+    def keys(self) -> KeyRing:
+        """Keys of the API's callers."""
+        return key_ring(self.settings, self.key_store)
 
     @cached_property
     def presence(self) -> WorkerPresence:
