@@ -12,6 +12,7 @@ from inference.broker.rejected import RejectedMessages
 from inference.broker.unacknowledged import TakenMessages
 from inference.keys.key_ring import KeyRing, key_ring
 from inference.keys.key_store import KeyStore
+from inference.keys.owner_webhooks import OwnerWebhooks
 from inference.models.files import ModelFiles
 from inference.models.registry import ModelRegistry, described_models
 from inference.models.spec import ModelDescription
@@ -95,6 +96,16 @@ class Services:
     def webhook_guard(self) -> UrlGuard:
         """Requests to the receivers of webhooks. Raises ConfigurationError."""
         return webhook_guard(self.settings.webhooks)
+
+    @property
+    def may_send_webhooks(self) -> bool:
+        """Whether events may be sent: the file with keys can give an owner a secret at any time."""
+        return self.settings.webhooks.is_on or self.settings.security.keys_file is not None
+
+    @cached_property
+    def owner_webhooks(self) -> OwnerWebhooks:
+        has_owners = self.settings.security.keys_file is not None
+        return OwnerWebhooks(self.settings.webhooks, self.keys.owner if has_owners else None)
 
     @cached_property
     def desired(self) -> RolloutStore:
