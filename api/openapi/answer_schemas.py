@@ -143,6 +143,7 @@ class TaskFacts(TypedDict):
 
     task_id: str
     request_id: str
+    owner: NotRequired[Annotated[str, Field(description="the owner of the key that sent it; missing without one")]]
     status: TaskStatus
     model: ModelReference
     created_at: Time

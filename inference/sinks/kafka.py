@@ -93,6 +93,8 @@ class KafkaSink:
 
     def _send(self, producer: KafkaProducer, document: dict[str, Any], value: bytes) -> Any:
         headers = [("task_id", document["task_id"].encode())]
+        if "owner" in document:
+            headers.append(("owner", document["owner"].encode()))
         if self._settings.format == "cloudevents":
             headers.append(("content-type", CONTENT_TYPE.encode()))
         return producer.send(self._settings.topic, key=document["request_id"].encode(), value=value, headers=headers)

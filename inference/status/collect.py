@@ -107,7 +107,7 @@ def status_of(services: Services, *, describe: Callable[[ServiceUnavailable], st
 
 
 def _webhook_problems(services: Services, webhooks: WebhookStats) -> list[str]:
-    if not webhooks.waiting or services.settings.webhooks.is_on:
+    if not webhooks.waiting or services.may_send_webhooks:
         return []
     return [f"{webhooks.waiting} events wait for webhooks, and webhooks.secret is not set"]
 

@@ -21,6 +21,8 @@ from inference.task_store.protocol import (
     TaskPage,
     TaskState,
     WebhookStats,
+    no_batch,
+    no_task,
 )
 from inference.task_store.stores import (
     DeliveryStore,
@@ -60,4 +62,6 @@ __all__ = [
     "WebhookStats",
     "WebhookStore",
     "WorkerStore",
+    "no_batch",
+    "no_task",
 ]

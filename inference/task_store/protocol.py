@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from inference.domain import ModelRef, Outcome, TaskStatus
-from inference.errors import IdempotencyConflict
+from inference.errors import BatchNotFound, IdempotencyConflict, TaskNotFound
 
 
 class LeaseState(StrEnum):
@@ -103,6 +103,16 @@ class KnownKey:
             task_id=self.task_id,
             batch_id=self.batch_id,
         )
+
+
+def no_task(task_id: str) -> TaskNotFound:
+    """Return the error for a task that has no record, or is another owner's: callers cannot tell which."""
+    return TaskNotFound(f"there is no task {task_id}, or it ended too long ago", task_id=task_id)
+
+
+def no_batch(batch_id: str) -> BatchNotFound:
+    """Return the error for a batch that has no record, or is another owner's: callers cannot tell which."""
+    return BatchNotFound(f"there is no batch {batch_id}, or it ended too long ago", batch_id=batch_id)
 
 
 @dataclass(frozen=True)
@@ -214,7 +224,7 @@ class TaskPage:
 
     #: newest first
     task_ids: tuple[str, ...]
-    #: acceptance number before which the next page begins; None: this is the last page
+    #: number before which the next page begins; None: this is the last page
     next_before: int | None
 
 
@@ -230,6 +240,8 @@ class TaskFilter:
     model: str = ""
     #: time of acceptance, ms since the epoch: older tasks are left out
     since_ms: int = 0
+    #: empty: the tasks of all owners
+    owner: str = ""
 
     @property
     def is_any(self) -> bool:
@@ -239,7 +251,8 @@ class TaskFilter:
     def matches(self, state: TaskState) -> bool:
         """Whether the conditions hold for a task, except that for its time of acceptance."""
         return (
-            (not self.request_id or self.request_id == state.request_id)
+            (not self.owner or self.owner == state.owner)
+            and (not self.request_id or self.request_id == state.request_id)
             and (not self.statuses or state.status in self.statuses)
             and (not self.model or self.model == state.model)
         )
@@ -254,6 +267,7 @@ class TaskState:
     request_id: str
     #: name of the model
     model: str
+    owner: str = ""
 
 
 @dataclass(frozen=True)
