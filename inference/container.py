@@ -10,6 +10,7 @@ from inference.broker import Broker
 from inference.broker.redis import RedisBroker
 from inference.broker.rejected import RejectedMessages
 from inference.broker.unacknowledged import TakenMessages
+from inference.lifecycle.erasures import Erasures
 from inference.models.files import ModelFiles
 from inference.models.registry import ModelRegistry, described_models
 from inference.models.spec import ModelDescription
@@ -80,6 +81,10 @@ class Services:
     def rejected(self) -> RejectedMessages:
         """Queue messages that no worker could read."""
         return RejectedMessages(self.redis, self.settings.task_store.key_prefix)
+
+    @cached_property
+    def erasures(self) -> Erasures:
+        return Erasures(self.store, self.objects, self.broker, self.rejected)
 
     @cached_property
     def objects(self) -> ObjectStore:

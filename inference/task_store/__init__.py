@@ -5,6 +5,8 @@ from inference.task_store.protocol import (
     AcceptedBatch,
     Commit,
     Enqueue,
+    ErasureProgress,
+    ErasureState,
     KnownKey,
     Lease,
     Leases,
@@ -23,6 +25,7 @@ from inference.task_store.protocol import (
 )
 from inference.task_store.stores import (
     DeliveryStore,
+    ErasureStore,
     MaintenanceStore,
     SubmissionStore,
     TaskReader,
@@ -37,6 +40,9 @@ __all__ = [
     "Commit",
     "DeliveryStore",
     "Enqueue",
+    "ErasureProgress",
+    "ErasureState",
+    "ErasureStore",
     "KnownKey",
     "Lease",
     "LeaseState",

@@ -8,6 +8,7 @@
 --   request:REQUEST_ID  sorted set  tasks of a request id, by acceptance number; added to
 --   tasks               stream      ids of the newest tasks, by acceptance number; added to, and trimmed
 --   idempotency:KEY     hash        `subject` and `fingerprint` of the request with this key; created
+--   erased              sorted set  digests of erased ids that plain Celery clients gave; read
 --   seq                 string      acceptance number of the last task; increased
 --   waiting:QUEUE       sorted set  tasks that wait, by acceptance number; added to
 --   urgent:QUEUE        sorted set  waiting tasks with a priority over 0, by priority; added to
@@ -79,10 +80,11 @@ end
 local image_bytes = 0 -- bytes that this call writes
 local last_seq = 0 -- number of the last task that this call accepts; `changed` has all of them, in order
 
-local function write(task, seq, ttl)
+local function write(task, seq, ttl, idempotency_key)
   local id, life = task.id, task.deadline + ttl
   changed[#changed + 1], last_seq = id, seq
   if task.image ~= '' then append(task.fields, 'image_bytes', #task.image) end
+  if idempotency_key ~= '' then append(task.fields, 'idempotency', idempotency_key) end
   redis.call('HSET', record(id), 'item', task.item, 'request_id', task.request_id, 'status', 'queued', 'seq', seq,
     'queue', task.queue, 'created_at', now, 'deadline_at', now + task.deadline, unpack(task.fields))
   if task.image ~= '' then
@@ -98,6 +100,13 @@ local function write(task, seq, ttl)
   redis.call('ZADD', key('waiting', task.queue), seq, id)
   redis.call('ZADD', key('deadlines'), now + task.deadline, id)
   if task.priority > 0 then redis.call('ZADD', key('urgent', task.queue), task.priority, id) end
+end
+
+-- A message of a plain Celery client may be delivered again, after its task was erased.
+local has_erased = redis.call('EXISTS', key('erased')) == 1
+
+local function is_erased(task)
+  return has_erased and task and redis.call('ZSCORE', key('erased'), redis.sha1hex(task.id))
 end
 
 local function accept(first, last)
@@ -118,6 +127,7 @@ local function accept(first, last)
   end
   local rooms, first_task = read_rooms(first_room)
   local tasks = read_tasks(first_task, last)
+  if is_erased(tasks[1]) then return {'replayed', subject} end -- and no lease finds it
   local queues, coming = count_coming(tasks)
   for _, queue in ipairs(queues) do
     local reason = refusal(queue, coming[queue], rooms[queue], max_depth)
@@ -126,7 +136,7 @@ local function accept(first, last)
 
   local seq, longest = redis.call('INCRBY', key('seq'), #tasks) - #tasks, 0
   for number, task in ipairs(tasks) do
-    write(task, seq + number, ttl)
+    write(task, seq + number, ttl, idempotency_key)
     longest = math.max(longest, task.deadline)
   end
   if entries ~= '' then

@@ -2,6 +2,7 @@
 --
 -- Keys:
 --   tasks               stream      ids of the newest tasks, by acceptance number; read
+--   tasks:rest          sorted set  tasks that erasures took out of that stream with others, by acceptance number; read
 --   request:REQUEST_ID  sorted set  tasks of a request id, by acceptance number; tasks without a record leave it
 --   task:ID             hash        task record; read
 --
@@ -29,7 +30,7 @@ end
 -- An entry has the ids of one call, in order; its stream id is the acceptance number of the first of them.
 local ENTRIES = 64
 
-local function read_all()
+local function read_stream()
   local from = string.format('%.0f', math.max(0, before - 1))
   while true do
     local entries = redis.call('XREVRANGE', key('tasks'), from, '-', 'COUNT', ENTRIES)
@@ -46,6 +47,21 @@ local function read_all()
   end
 end
 
+local function newest_first(one, other)
+  return one.seq > other.seq
+end
+
+local function read_all()
+  read_stream()
+  local others = redis.call('ZREVRANGEBYSCORE', key('tasks', 'rest'), '(' .. ARGV[2], '-inf', 'WITHSCORES', 'LIMIT', 0, most + 1)
+  if #others == 0 then return end
+  local found = tasks
+  for i = 1, #others, 2 do found[#found + 1] = {id = others[i], seq = tonumber(others[i + 1])} end
+  table.sort(found, newest_first)
+  tasks = {}
+  for _, task in ipairs(found) do add(task.id, task.seq) end
+end
+
 local function read_those_of_request()
   index = key('request', request_id)
   local members = redis.call('ZREVRANGEBYSCORE', index, '(' .. ARGV[2], '-inf', 'WITHSCORES', 'LIMIT', 0, most + 1)
@@ -55,7 +71,7 @@ local function read_those_of_request()
   local own, seq = unpack(redis.call('HMGET', record(request_id), 'request_id', 'seq'))
   if own == request_id and tonumber(seq) < before then
     entries[#entries + 1] = {id = request_id, seq = tonumber(seq)}
-    table.sort(entries, function(one, other) return one.seq > other.seq end)
+    table.sort(entries, newest_first)
   end
   for _, entry in ipairs(entries) do add(entry.id, entry.seq) end
 end
