@@ -19,7 +19,7 @@ from inference.domain import TaskRecord
 from inference.errors import InferenceError, ServiceUnavailable, TaskNotFound
 from inference.lifecycle.task_images import is_upload
 from inference.storage.protocol import ObjectStore, dead_letter_key
-from inference.task_store import ErasureProgress, ErasureStore
+from inference.task_store import ErasureProgress, ErasureStore, SubmissionStore, TaskFilter
 
 logger = logging.getLogger(__name__)
 
@@ -86,6 +86,21 @@ class Erasures:
             self._sleep(_INTERVAL_S)
             progress = self._store.get_erasure(erasure_id)
         return progress
+
+
+def find_tasks(
+    store: SubmissionStore, request_id: str, *, may_erase: Callable[[TaskRecord], bool], limit: int
+) -> tuple[list[TaskRecord], bool]:
+    """Return the newest tasks of a request id that the caller may erase, and whether there are more."""
+    found: list[TaskRecord] = []
+    before: int | None = None
+    while True:
+        page = store.list_tasks(TaskFilter(request_id), before=before, limit=limit)
+        records = (record for record in store.get_many(page.task_ids) if record is not None)
+        found += [record for record in records if may_erase(record)]
+        before = page.next_before
+        if before is None or len(found) >= limit:
+            return found[:limit], before is not None or len(found) > limit
 
 
 def erase_objects_left(store: ErasureStore, objects: ObjectStore) -> float:
