@@ -8,6 +8,7 @@ python server.py check-config FILE              show every error by its key, and
 python server.py status [--json]                show the state; exit code 1 if something needs attention
 python server.py reset-models                   undo the changes of commands: back to the configuration
 python server.py dead-letters list | inspect ID | replay ID | discard ID
+python server.py erase TASK_ID... | --request-id ID    remove everything of tasks
 python server.py celery ...                     a command of Celery: worker, flower, inspect
 """
 
@@ -32,6 +33,7 @@ import yaml
 
 from inference import __version__
 from inference.errors import ConfigurationError, InferenceError
+from inference.launcher.erase_command import add_erase_command, erase_tasks
 from inference.launcher.model_commands import add_commands, join_scale, prepare_serving
 from inference.launcher.server_checks import check_servers
 from inference.launcher.start_checks import Part, check_everything, check_open_files, check_start
@@ -121,6 +123,7 @@ def _add_maintenance(commands: Any, shared: argparse.ArgumentParser) -> None:
     status.set_defaults(run=_status)
     reset = commands.add_parser("reset-models", parents=[shared], help="undo the changes of commands: back to the configuration")
     reset.set_defaults(run=_reset_models)
+    add_erase_command(commands, shared).set_defaults(run=_erase)
     dead = commands.add_parser(
         "dead-letters",
         parents=[shared],
@@ -264,6 +267,10 @@ def _reset_models(options: argparse.Namespace) -> int:
     services.desired.reset()
     print(f"models, ensemble mode and served model ({served}) are those of the configuration again")
     return 0
+
+
+def _erase(options: argparse.Namespace) -> int:
+    return erase_tasks(options, _settings(options))
 
 
 def _dead_letters(options: argparse.Namespace) -> int:

@@ -18,6 +18,7 @@ from minio import Minio
 from minio.commonconfig import ENABLED, CopySource, Filter
 from minio.error import MinioException, S3Error
 from minio.lifecycleconfig import Expiration, LifecycleConfig, Rule
+from minio.versioningconfig import SUSPENDED
 
 from inference.errors import ConfigurationError, InferenceError, ObjectNotFound, ServiceUnavailable, StorageFull
 from inference.runtime.tls import authority_context
@@ -41,6 +42,8 @@ _MAX_METADATA_BYTES = 1800
 #: Seconds for which no call is made after the server has timed out.
 _PAUSE_S = 5.0
 _MADE_MEANWHILE = {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}
+#: Error codes of servers that keep no versions.
+_NO_VERSIONING = {"NotImplemented", "VersioningNotConfigured", "MethodNotAllowed"}
 _CHUNK_BYTES = 2**20
 #: S3's limit for a part that is not the last.
 _LEAST_PART_BYTES = 5 * 2**20
@@ -126,6 +129,24 @@ class MinioObjectStore:
         _check(key)
         with self._guarded(), contextlib.suppress(ObjectNotFound), self._missing_is_not_found(self._bucket, key):
             self._client.remove_object(self._bucket, key)
+
+    def erase(self, key: str) -> None:
+        """Delete an object. A bucket with versions would only hide it: there each version is deleted."""
+        self.delete(key)
+        with self._guarded(), contextlib.suppress(ObjectNotFound), self._missing_is_not_found(self._bucket, key):
+            if not self._has_versions():
+                return
+            for version in self._client.list_objects(self._bucket, key, include_version=True):
+                if version.object_name == key:
+                    self._client.remove_object(self._bucket, key, version_id=version.version_id)
+
+    def _has_versions(self) -> bool:
+        try:
+            return self._client.get_bucket_versioning(self._bucket).status in {ENABLED, SUSPENDED}
+        except S3Error as error:
+            if error.code in _NO_VERSIONING:
+                return False
+            raise
 
     def copy(self, source: str, target: str) -> None:
         """Copy an object on the server, without a transfer of its bytes."""
