@@ -126,6 +126,8 @@ end
 -- Whether the subject is a task of another owner: clients of Celery choose ids.
 local function is_taken(subject, owner)
   return string.sub(subject, 1, 5) == 'task:' and (redis.call('HGET', key(subject), 'owner') or '') ~= owner
+end
+
 -- A message of a plain Celery client may be delivered again, after its task was erased.
 local has_erased = redis.call('EXISTS', key('erased')) == 1
 
