@@ -109,6 +109,8 @@ def _acceptance_parts(services: Services) -> AcceptanceParts:
             worker_settings=settings.worker,
             check_free_space=services.free_space.check,
         ),
-        webhooks=WebhookPolicy(settings.webhooks, lambda: services.webhook_guard, services.store.count_webhooks),
+        webhooks=WebhookPolicy(
+            settings.webhooks, services.owner_webhooks, lambda: services.webhook_guard, services.store.count_webhooks
+        ),
         settings=settings,
     )

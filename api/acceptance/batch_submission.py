@@ -16,6 +16,7 @@ from api.acceptance.unstored_images import UnstoredImages
 from api.acceptance.uploads import GRACE_S, MAX_STORE_S, Upload, discard_all, wait_for_all
 from api.acceptance.validation import RequestValidator
 from api.forms.batch import BatchForm
+from inference.access import Caller
 from inference.domain import BatchRequest, TaskSubmission
 from inference.errors import InferenceError, Overloaded
 from inference.lifecycle.enqueue import accept_batch, may_be_accepted, withdraw_batch
@@ -49,16 +50,19 @@ class BatchSubmissions:
         self._validator = RequestValidator(parts.broker, parts.settings, parts.webhooks)
         self._items = BatchItems(self._validator, parts.named_images, parts.ids)
 
-    def submit(self, form: BatchForm) -> BatchSubmission:
-        """Accept the tasks of a batch; the caller closes the waiter.
+    def submit(self, form: BatchForm, caller: Caller) -> BatchSubmission:
+        """Accept the tasks of a batch; the waiter is to be closed.
+
+        Args:
+            caller: batch and tasks belong to its owner.
 
         Raises:
             InferenceError: the batch was refused as a whole; nothing of it remains stored.
         """
-        known_id = self._known_batch(form)
+        known_id = self._known_batch(form, caller.owner)
         if known_id is not None:
             return self._replayed(known_id)
-        entries = self._prepare(form, self.parts.configuration.now())
+        entries = self._prepare(form, self.parts.configuration.now(), caller)
         if form.is_all_or_none:
             _raise_first_error(entries)
         prepared = [entry for entry in entries if isinstance(entry, PreparedItem)]
@@ -73,12 +77,13 @@ class BatchSubmissions:
             raise
         uploads |= {item.task_id: upload for (item, _), upload in zip(sent, begun, strict=True)}
         self._store_first(uploads.values(), _longest_s(prepared))
-        requests = iter(self._requests(prepared, uploads, batch_id))
+        requests = iter(self._requests(prepared, uploads, batch_id, caller.owner))
         batch = BatchRequest(
             batch_id,
             tuple(next(requests) if isinstance(entry, PreparedItem) else entry.to_dict() for entry in entries),
             form.idempotency_key,
             form.fingerprint,
+            caller.owner,
         )
         return self._accept(batch, prepared, uploads, rooms)
 
@@ -112,8 +117,8 @@ class BatchSubmissions:
             logger.warning("not every image of batch %s is stored yet; its tasks continue: %r", submission.batch_id, error)
             self._unstored.keep(submission.uploads)
 
-    def _prepare(self, form: BatchForm, snapshot: ConfigSnapshot) -> list[PreparedItem | InferenceError]:
-        prepare = partial(self._items.prepare, preference=form.preference, snapshot=snapshot)
+    def _prepare(self, form: BatchForm, snapshot: ConfigSnapshot, caller: Caller) -> list[PreparedItem | InferenceError]:
+        prepare = partial(self._items.prepare, preference=form.preference, snapshot=snapshot, caller=caller)
         if all(item.image.url is None for item in form.items):
             return [prepare(item) for item in form.items]
         deadlines = (item.options.get("deadline_s") for item in form.items if isinstance(item.options, dict))
@@ -143,7 +148,9 @@ class BatchSubmissions:
         }
         return {queue: room for queue, room in rooms.items() if room is not None}
 
-    def _requests(self, prepared: Sequence[PreparedItem], uploads: Mapping[str, Upload], batch_id: str) -> list[TaskSubmission]:
+    def _requests(
+        self, prepared: Sequence[PreparedItem], uploads: Mapping[str, Upload], batch_id: str, owner: str
+    ) -> list[TaskSubmission]:
         def request(one: PreparedItem) -> TaskSubmission:
             upload = uploads[one.item.task_id]
             return TaskSubmission(
@@ -160,6 +167,7 @@ class BatchSubmissions:
                 store_ms=0.0 if upload.in_background else upload.wait(0),
                 batch_id=batch_id,
                 webhook=one.checked.webhook,
+                owner=owner,
             )
 
         return [request(one) for one in prepared]
@@ -198,8 +206,8 @@ class BatchSubmissions:
             self.parts.admission.note_accepted(queue, count)
         return BatchSubmission(batch.batch_id, waiter, _longest_s(prepared), batch, uploads)
 
-    def _known_batch(self, form: BatchForm) -> str | None:
-        known = self.parts.store.find_idempotent(form.idempotency_key) if form.idempotency_key else None
+    def _known_batch(self, form: BatchForm, owner: str) -> str | None:
+        known = self.parts.store.find_idempotent(form.idempotency_key, owner=owner) if form.idempotency_key else None
         if known is not None and known.fingerprint != form.fingerprint:
             raise known.conflict()
         return known.batch_id if known is not None else None

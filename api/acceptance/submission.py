@@ -12,6 +12,7 @@ from api.acceptance.unstored_images import UnstoredImages
 from api.acceptance.uploads import GRACE_S, MAX_STORE_S, Upload
 from api.acceptance.validation import RequestValidator, ValidatedRequest
 from api.forms.predict import PredictForm
+from inference.access import Caller
 from inference.domain import ModelRef, Outcome, QueueItem, TaskRecord, TaskSubmission
 from inference.errors import InferenceError, Overloaded
 from inference.lifecycle.enqueue import accept, may_be_accepted, withdraw
@@ -47,14 +48,17 @@ class Submissions:
         self._unstored = UnstoredImages(parts.store)
         self._validator = RequestValidator(parts.broker, parts.settings, parts.webhooks)
 
-    def submit(self, form: PredictForm) -> Submission:
-        """Accept a task; the caller closes the waiter.
+    def submit(self, form: PredictForm, caller: Caller) -> Submission:
+        """Accept a task; the waiter is to be closed.
+
+        Args:
+            caller: the task belongs to its owner.
 
         Raises:
             InferenceError: the request was refused; nothing of it remains stored.
         """
-        checked = self._validator.check(form, form.preference, self.parts.configuration.now())
-        known = self._known_task(form)
+        checked = self._validator.check(form, form.preference, self.parts.configuration.now(), caller)
+        known = self._known_task(form, caller.owner)
         if known is not None:
             return self._replayed(known, checked.deadline_s)
         queue = checked.spec.queue
@@ -62,7 +66,7 @@ class Submissions:
             queue, model=checked.model, deadline_s=checked.deadline_s, sinks=checked.sinks, priority=form.priority
         )
         self.parts.webhooks.check_room([checked.webhook])
-        item, upload = self._begin(form, checked)
+        item, upload = self._begin(form, checked, caller)
         request = TaskSubmission(
             task_id=item.task_id,
             request_id=form.request_id_of(item.task_id),
@@ -79,10 +83,11 @@ class Submissions:
             fingerprint=form.fingerprint,
             replay_of=form.replay_of,
             webhook=checked.webhook,
+            owner=caller.owner,
         )
         return self._accept_and_expect(request, upload, room)
 
-    def _begin(self, form: PredictForm, checked: ValidatedRequest) -> tuple[QueueItem, Upload]:
+    def _begin(self, form: PredictForm, checked: ValidatedRequest, caller: Caller) -> tuple[QueueItem, Upload]:
         """Inspect the image, and begin to store it unless the request only names it. Raises InferenceError."""
         if form.url is None:
             header = self._validator.inspect(form, checked.spec)
@@ -90,7 +95,7 @@ class Submissions:
             return item, self.parts.uploads.begin(item, form)
         task_id, key = self.parts.ids.new()
         inspect = partial(self._validator.inspect, spec=checked.spec)
-        image = self.parts.named_images.take_within(checked.deadline_s, form, key, inspect)
+        image = self.parts.named_images.take_within(checked.deadline_s, form, key, inspect, caller)
         return QueueItem(task_id, image.key, image.header, form.answer), image.upload
 
     def _store_first(self, upload: Upload, deadline_s: float) -> float:
@@ -189,8 +194,8 @@ class Submissions:
             upload.discard()
         return accepted.task_id
 
-    def _known_task(self, form: PredictForm) -> str | None:
-        known = self.parts.store.find_idempotent(form.idempotency_key) if form.idempotency_key else None
+    def _known_task(self, form: PredictForm, owner: str) -> str | None:
+        known = self.parts.store.find_idempotent(form.idempotency_key, owner=owner) if form.idempotency_key else None
         if known is not None and known.fingerprint != form.fingerprint:
             raise known.conflict()
         return known.task_id if known is not None else None

@@ -11,6 +11,7 @@ from api.acceptance.webhooks import WebhookPolicy
 from api.forms.options import read_deadline_s
 from api.forms.predict import ImageForm
 from api.forms.preference import Preference
+from inference.access import Caller
 from inference.broker import USUAL_PRIORITY, Broker
 from inference.domain import ImageHeader, ModelRef
 from inference.errors import InvalidMetadata
@@ -44,13 +45,13 @@ class RequestValidator:
         self._settings = settings
         self._limits = ImageLimits(settings.limits.max_pixels)
 
-    def check(self, form: ImageForm, preference: Preference, snapshot: ConfigSnapshot) -> ValidatedRequest:
+    def check(self, form: ImageForm, preference: Preference, snapshot: ConfigSnapshot, caller: Caller) -> ValidatedRequest:
         """Check everything except the image itself: see `inspect`. Raises InferenceError: the request is not valid."""
         spec = snapshot.model(form.model)
         deadline_s = self._deadline_s(form, preference)
         sinks = snapshot.sinks_for(form.sinks, field="metadata.sinks")
         self._check_priority(form)
-        webhook = self._webhooks.webhook_for(form.webhook)
+        webhook = self._webhooks.webhook_for(form.webhook, caller.owner)
         return ValidatedRequest(spec, snapshot.reference(spec), deadline_s, sinks, webhook)
 
     def inspect(self, form: ImageForm, spec: ModelSpec) -> ImageHeader:

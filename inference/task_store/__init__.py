@@ -3,6 +3,7 @@
 from inference.task_store.protocol import (
     Accepted,
     AcceptedBatch,
+    BatchFill,
     Commit,
     Enqueue,
     ErasureProgress,
@@ -22,6 +23,8 @@ from inference.task_store.protocol import (
     TaskPage,
     TaskState,
     WebhookStats,
+    no_batch,
+    no_task,
 )
 from inference.task_store.stores import (
     DeliveryStore,
@@ -37,6 +40,7 @@ from inference.task_store.stores import (
 __all__ = [
     "Accepted",
     "AcceptedBatch",
+    "BatchFill",
     "Commit",
     "DeliveryStore",
     "Enqueue",
@@ -64,4 +68,6 @@ __all__ = [
     "WebhookStats",
     "WebhookStore",
     "WorkerStore",
+    "no_batch",
+    "no_task",
 ]

@@ -7,7 +7,11 @@
 --   batch:BATCH_ID      string      items of a batch, as JSON; created
 --   request:REQUEST_ID  sorted set  tasks of a request id, by acceptance number; added to
 --   tasks               stream      ids of the newest tasks, by acceptance number; added to, and trimmed
---   idempotency:KEY     hash        `subject` and `fingerprint` of the request with this key; created
+--   idempotency:KEY     hash        `subject` and `fingerprint` of the request with this key; created, if the tasks have no owner
+--   owner:OWNER:request:REQUEST_ID  sorted set  tasks of the owner with a request id, by acceptance number; added to
+--   owner:OWNER:tasks   stream      ids of the owner's newest tasks, by the owner's numbers; added to, and trimmed
+--   owner:OWNER:seq     string      number of the owner's last task; increased
+--   owner:OWNER:idempotency:KEY     hash  as `idempotency`, of an owner; created
 --   erased              sorted set  digests of erased ids that plain Celery clients gave; read
 --   seq                 string      acceptance number of the last task; increased
 --   waiting:QUEUE       sorted set  tasks that wait, by acceptance number; added to
@@ -17,13 +21,14 @@
 --
 -- Messages, and tokens for wake-up lists, are pushed to the lists that the arguments name (Celery's broker on the same server).
 --
--- Arguments: how many tasks the stream `tasks` keeps; the number of submissions; for each, how many arguments follow, and these:
---   subject, max_depth, result_ttl_ms, idempotency_key, fingerprint, idempotency_ttl_ms, entries;
+-- Arguments: how many tasks each stream `tasks` keeps; the number of submissions; for each, how many arguments follow, and these:
+--   subject, owner or '', max_depth, result_ttl_ms, idempotency_key, fingerprint, idempotency_ttl_ms, entries;
 --   how many messages, and for each list_key, payload, wake_up_key;
 --   how many queues have a room, and for each queue, room, window;
 --   for each task id, request_id, item, image or '', queue, deadline_ms, priority, how many arguments the fields of its record take,
 --   these fields (field, value, ...).
--- `subject` is task:ID or batch:ID: it is accepted, and found by the idempotency key. `entries` is the record of a batch.
+-- `subject` is task:ID or batch:ID: it is accepted, and found by the idempotency key. `entries` is the record of a batch. A task of
+-- another owner with the same id makes the state `taken`.
 -- `room` is the limit for the sum of running tasks, waiting tasks that take precedence, and the new tasks, so that these end in
 -- time; a queue without a room takes any number. A task with a priority overtakes tasks of lower priorities, except up to `window`
 -- tasks, which workers hold already.
@@ -80,7 +85,7 @@ end
 local image_bytes = 0 -- bytes that this call writes
 local last_seq = 0 -- number of the last task that this call accepts; `changed` has all of them, in order
 
-local function write(task, seq, ttl, idempotency_key)
+local function write(task, owner, seq, ttl, idempotency_key)
   local id, life = task.id, task.deadline + ttl
   changed[#changed + 1], last_seq = id, seq
   if task.image ~= '' then append(task.fields, 'image_bytes', #task.image) end
@@ -92,10 +97,11 @@ local function write(task, seq, ttl, idempotency_key)
     image_bytes = image_bytes + #task.image
   end
   if task.request_id ~= id then -- else the task is found by its id
-    local index = key('request', task.request_id)
-    redis.call('ZADD', index, seq, id)
-    extend_ttl(index, life)
-    forget_some_gone(index)
+    for _, index in ipairs(request_indexes(task.request_id, owner)) do
+      redis.call('ZADD', index, seq, id)
+      extend_ttl(index, life)
+      forget_some_gone(index)
+    end
   end
   redis.call('ZADD', key('waiting', task.queue), seq, id)
   redis.call('ZADD', key('deadlines'), now + task.deadline, id)
@@ -109,18 +115,47 @@ local function is_erased(task)
   return has_erased and task and redis.call('ZSCORE', key('erased'), redis.sha1hex(task.id))
 end
 
+-- One entry holds tasks that were accepted together: its stream id is the number of the first, and their numbers are consecutive.
+-- The stream may be newer than its numbers only if the server lost keys: then it begins again.
+local function append_to(stream, last, ids)
+  local first = string.format('%.0f-0', last - #ids + 1)
+  local oldest = string.format('%.0f', math.max(0, last - tonumber(ARGV[1]) + 1))
+  local joined = table.concat(ids, ' ')
+  if redis.pcall('XADD', stream, 'MINID', '~', oldest, first, 'ids', joined).err then
+    redis.call('DEL', stream)
+    redis.call('XADD', stream, first, 'ids', joined)
+  end
+end
+
+-- Number tasks for their owner, in the field `owner_seq` of their records, and list them under these numbers.
+local function index_of_owner(owner, tasks)
+  local ids, last = {}, redis.call('INCRBY', key('owner', owner, 'seq'), #tasks)
+  for number, task in ipairs(tasks) do
+    ids[number] = task.id
+    append(task.fields, 'owner_seq', last - #tasks + number)
+  end
+  append_to(key('owner', owner, 'tasks'), last, ids)
+end
+
+-- Whether the subject is a task of another owner: clients of Celery choose ids.
+local function is_taken(subject, owner)
+  return string.sub(subject, 1, 5) == 'task:' and (redis.call('HGET', key(subject), 'owner') or '') ~= owner
+end
+
 local function accept(first, last)
-  local subject, max_depth, ttl, idempotency_key, fingerprint, idempotency_ttl = unpack(ARGV, first, first + 5)
-  local entries, messages = unpack(ARGV, first + 6, first + 7)
-  local first_message = first + 8
+  local subject, owner, max_depth, ttl, idempotency_key, fingerprint, idempotency_ttl = unpack(ARGV, first, first + 6)
+  local entries, messages = unpack(ARGV, first + 7, first + 8)
+  local first_message = first + 9
   local first_room = first_message + 3 * messages
   max_depth, ttl = tonumber(max_depth), tonumber(ttl)
 
   if redis.call('EXISTS', key(subject)) == 1 then
+    if is_taken(subject, owner) then return {'taken', subject} end
     return {'accepted', subject} -- the client repeats the request: the first answer got lost
   end
+  local idempotency = owner == '' and key('idempotency', idempotency_key) or key('owner', owner, 'idempotency', idempotency_key)
   if idempotency_key ~= '' then
-    local known = redis.call('HMGET', key('idempotency', idempotency_key), 'subject', 'fingerprint')
+    local known = redis.call('HMGET', idempotency, 'subject', 'fingerprint')
     if known[1] and redis.call('EXISTS', key(known[1])) == 1 then
       return {known[2] == fingerprint and 'replayed' or 'conflict', known[1]}
     end
@@ -134,17 +169,18 @@ local function accept(first, last)
     if reason then return {reason, queue} end
   end
 
+  if owner ~= '' and #tasks > 0 then index_of_owner(owner, tasks) end
   local seq, longest = redis.call('INCRBY', key('seq'), #tasks) - #tasks, 0
   for number, task in ipairs(tasks) do
-    write(task, seq + number, ttl, idempotency_key)
+    write(task, owner, seq + number, ttl, idempotency_key)
     longest = math.max(longest, task.deadline)
   end
   if entries ~= '' then
     redis.call('SET', key(subject), entries, 'PX', longest + ttl)
   end
   if idempotency_key ~= '' then
-    redis.call('HSET', key('idempotency', idempotency_key), 'subject', subject, 'fingerprint', fingerprint)
-    redis.call('PEXPIRE', key('idempotency', idempotency_key), idempotency_ttl)
+    redis.call('HSET', idempotency, 'subject', subject, 'fingerprint', fingerprint)
+    redis.call('PEXPIRE', idempotency, idempotency_ttl)
   end
   for at = first_message, first_room - 1, 3 do
     local list_key, payload, wake_up_key = unpack(ARGV, at, at + 2)
@@ -154,19 +190,6 @@ local function accept(first, last)
   return {'accepted', subject}
 end
 
--- One entry holds all tasks of the call: its stream id is the number of the first, and the numbers of a call are consecutive. The
--- stream may be newer than `seq` only if the server lost keys: then it begins again.
-local function index_accepted()
-  if #changed == 0 then return end
-  local stream, ids = key('tasks'), table.concat(changed, ' ')
-  local first = string.format('%.0f-0', last_seq - #changed + 1)
-  local oldest = string.format('%.0f', math.max(0, last_seq - tonumber(ARGV[1]) + 1))
-  if redis.pcall('XADD', stream, 'MINID', '~', oldest, first, 'ids', ids).err then
-    redis.call('DEL', stream)
-    redis.call('XADD', stream, first, 'ids', ids)
-  end
-end
-
 local answers = {}
 local at = 3
 for number = 1, tonumber(ARGV[2]) do
@@ -174,7 +197,7 @@ for number = 1, tonumber(ARGV[2]) do
   answers[number] = accept(at + 1, at + length)
   at = at + length + 1
 end
-index_accepted()
+if #changed > 0 then append_to(key('tasks'), last_seq, changed) end
 publish_changes()
 local counter = key('inline-bytes')
 local inline_bytes = image_bytes > 0 and redis.call('INCRBY', counter, image_bytes) or tonumber(redis.call('GET', counter) or 0)

@@ -9,6 +9,7 @@
 --   urgent:QUEUE        sorted set  urgent waiting tasks; the tasks leave it
 --   deadlines           sorted set  task ids by deadline; the tasks leave it
 --   request:REQUEST_ID  sorted set  tasks of a request id; the tasks leave it
+--   owner:OWNER:request:REQUEST_ID  sorted set  those of an owner; the tasks leave it
 --
 -- Arguments: batch_id or '', id, ...
 -- Answer: 1 if they are forgotten, now or before; 0 if one is no longer queued.
@@ -20,12 +21,13 @@ end
 local images, bytes = {}, 0
 for i = 2, #ARGV do
   local id = ARGV[i]
-  local queue, request_id, image_bytes = unpack(redis.call('HMGET', record(id), 'queue', 'request_id', 'image_bytes'))
+  local queue, request_id, image_bytes, owner =
+    unpack(redis.call('HMGET', record(id), 'queue', 'request_id', 'image_bytes', 'owner'))
   if queue then
     redis.call('ZREM', key('waiting', queue), id)
     redis.call('ZREM', key('urgent', queue), id)
     redis.call('ZREM', key('deadlines'), id)
-    redis.call('ZREM', key('request', request_id), id)
+    for _, index in ipairs(request_indexes(request_id, owner)) do redis.call('ZREM', index, id) end
     redis.call('DEL', record(id))
     images[#images + 1] = image(id)
     bytes = bytes + (image_bytes or 0)
