@@ -111,7 +111,7 @@ class KeyRing:
     def list_keys(self) -> list[Key]:
         """Return all keys of file and record store, expired ones too, as they are now. Raises ServiceUnavailable."""
         self._file.refresh()
-        return list((self._store.read().keys | self._file.content.keys).values())
+        return list({**self._store.read().keys, **self._file.content.keys}.values())
 
     def refresh(self) -> None:
         """Read the file and the record store, as far as they have changed. Raises ServiceUnavailable."""
