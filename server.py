@@ -17,7 +17,7 @@ from __future__ import annotations
 import sys
 
 # The API runs in greenlets: patch the standard library before anything else is imported.
-if __name__ == "__main__" and "api" in sys.argv[1:] and not {"serve", "keys"} & set(sys.argv[1:]):
+if __name__ == "__main__" and next((word for word in sys.argv if word in {"api", "keys", "serve"}), "") == "api":
     from gevent import monkey
 
     monkey.patch_all()
@@ -25,6 +25,8 @@ if __name__ == "__main__" and "api" in sys.argv[1:] and not {"serve", "keys"} & 
 import argparse
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -271,9 +273,8 @@ def _reset_models(options: argparse.Namespace) -> int:
 
     services = Services(_settings(options))
     served = default_name(services.settings, services.descriptions)
-    with command_audit(services.settings.security.audit_file):
+    with command_audit(services.settings.security.audit_file), _audited("models.reset", served):
         services.desired.reset()
-        _audit("models.reset", served)
     print(f"models, ensemble mode and served model ({served}) are those of the configuration again")
     return 0
 
@@ -299,9 +300,8 @@ def _dead_letters(options: argparse.Namespace) -> int:
     with command_audit(services.settings.security.audit_file):
         for one in options.task_ids:
             act = _on_rejected_message if is_rejected_id(one) else _on_dead_task
-            act(services, options.action, one)
-            if options.action != "inspect":
-                _audit(f"dead_letter.{options.action}", one)
+            with nullcontext() if options.action == "inspect" else _audited(f"dead_letter.{options.action}", one):
+                act(services, options.action, one)
     return 0
 
 
@@ -335,8 +335,18 @@ def _on_rejected_message(services: Any, action: str, message_id: str) -> None:
             print(f"{message_id} is discarded")
 
 
-def _audit(what: str, target: str) -> None:
-    audit(what, who=system_identity(), source=COMMAND_LINE, target=target, outcome="done")
+@contextmanager
+def _audited(what: str, target: str) -> Iterator[None]:
+    """Log what a command does, and whether it succeeds, in the audit log."""
+    outcome = "failed"
+    try:
+        yield
+        outcome = "done"
+    except InferenceError as error:
+        outcome = error.code
+        raise
+    finally:
+        audit(what, who=system_identity(), source=COMMAND_LINE, target=target, outcome=outcome)
 
 
 def _print_json(document: Any) -> None:

@@ -70,14 +70,3 @@ def test_with_a_key_it_starts(tmp_path: Path, redis_url: str, on_redis: dict[str
         assert "OPEN TO OTHER MACHINES" not in api.log
     finally:
         api.end()
-
-
-def test_wrong_file_with_keys_ends_the_start(repository: Path, tmp_path: Path) -> None:
-    file = tmp_path / "keys.yaml"
-    file.write_text("keys: {aB3dE6gH9k: {owner: ada, role: boss}}", encoding="utf-8")
-    done = run_server(repository, tmp_path, {"security": {"keys_file": str(file)}})
-    assert done.returncode == 2
-    assert done.stderr.splitlines() == [
-        f"error: {file}: keys.aB3dE6gH9k.role: Input should be 'predict', 'read' or 'admin' (got 'boss')",
-        f"{file}: keys.aB3dE6gH9k.sha256: Field required",
-    ]
