@@ -25,7 +25,17 @@ from inference.settings.redis_address import REDIS_SCHEMES, RedisAddress
 from inference.settings.security_section import SecuritySettings
 from inference.settings.sink_sections import JsonlSinkSettings, KafkaSettings, MongodbSettings, OutboxSettings, RelaySettings
 from inference.settings.ui_section import UiSettings
-from inference.settings.value_checks import Count, Few, FieldChecks, Seconds, Section, TlsSection, log_level
+from inference.settings.value_checks import (
+    Count,
+    Few,
+    FieldChecks,
+    RetentionHours,
+    Seconds,
+    Section,
+    TlsSection,
+    log_level,
+    or_none,
+)
 from inference.settings.webhook_section import WebhookSettings
 
 #: Value of `broker.url` for the server that the service starts by itself.
@@ -174,6 +184,8 @@ class TaskStoreSettings(Section):
     index_max: Count = 100_000
     #: if there are more dead letters, the oldest are discarded
     max_dead_letters: Count = 10_000
+    #: dead letters and rejected messages are discarded after this number of hours; none: never
+    dead_letter_retention_hours: Annotated[RetentionHours | None, BeforeValidator(or_none)] = None
     #: a waiting task is queued again if later ones started this long ago: its message was lost, seconds
     requeue_lost_after_s: Seconds = 5
 
@@ -307,6 +319,14 @@ class Settings(FieldChecks, BaseSettings):
         longest = max(self.deadlines.sync_s, self.deadlines.async_s)
         if longest > self.deadlines.max_s:
             raise ValueError(f"deadlines.max_s is {self.deadlines.max_s:g}; it must be at least sync_s and async_s ({longest:g})")
+        return self
+
+    @model_validator(mode="after")
+    def _uploads_outlive_deadlines(self) -> Self:
+        hours, longest_s = self.uploads.retention_hours, self.deadlines.max_s
+        if hours is not None and hours * 3600 < longest_s:
+            least = f"an image is needed until its task's deadline (deadlines.max_s: {longest_s / 3600:g} hours)"
+            raise ValueError(f"uploads.retention_hours is {hours:g}; {least}")
         return self
 
     @model_validator(mode="before")

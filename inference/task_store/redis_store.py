@@ -333,6 +333,12 @@ class RedisTaskStore(RedisErasures, RedisQueues):
         with unavailable_when_down():
             return _texts(self._redis.zrange(self._key("dead-letters"), 0, limit - 1))
 
+    def list_old_dead_letters(self, *, after_s: float, limit: int) -> list[str]:
+        with unavailable_when_down():
+            now: Any = self._redis.time()
+            before_ms = (now[0] - after_s) * 1000
+            return _texts(self._redis.zrangebyscore(self._key("dead-letters"), "-inf", before_ms, start=0, num=limit))
+
     def count_dead_letters(self) -> int:
         with unavailable_when_down():
             count: Any = self._redis.zcard(self._key("dead-letters"))

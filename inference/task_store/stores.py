@@ -346,6 +346,9 @@ class MaintenanceStore(TaskReader, Protocol):
     def list_dead_letters(self, limit: int) -> list[str]:
         """Return the ids of up to `limit` dead letters, oldest first."""
 
+    def list_old_dead_letters(self, *, after_s: float, limit: int) -> list[str]:
+        """Return the ids of up to `limit` tasks that became dead letters more than `after_s` seconds ago, oldest first."""
+
     def count_dead_letters(self) -> int: ...
 
     def is_dead_letter(self, task_id: str) -> bool: ...

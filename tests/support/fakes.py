@@ -24,7 +24,7 @@ class FakeObjectStore:
         self.objects: dict[str, bytes] = {}
         #: by key, content type and metadata
         self.details: dict[str, tuple[str | None, dict[str, str]]] = {}
-        self.retention_days: int | None = None
+        self.retention_hours: float | None = None
         #: False: every call raises ServiceUnavailable
         self.available = True
 
@@ -42,9 +42,9 @@ class FakeObjectStore:
         self.objects[key] = bytes(data)
         self.details[key] = (content_type, dict(metadata or {}))
 
-    def apply_retention(self, days: int | None) -> None:
+    def apply_retention(self, hours: float | None) -> None:
         self._check("uploads/")
-        self.retention_days = days
+        self.retention_hours = hours
 
     def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
         self._check(key)
