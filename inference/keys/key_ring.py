@@ -11,6 +11,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from datetime import datetime
 
 from inference.access import Caller
 from inference.errors import ServiceUnavailable
@@ -40,8 +41,8 @@ def asks_for_keys(settings: Settings) -> bool:
 
 def is_exposed(settings: Settings) -> bool:
     """Whether the API listens on an address that other machines may reach."""
-    addresses = addresses_of(settings.api.host)
-    return not addresses or not is_loopback_only(addresses)
+    hosts = (host for host, _ in settings.api.listening_addresses.values())
+    return any(not addresses or not is_loopback_only(addresses) for addresses in map(addresses_of, hosts))
 
 
 class KeyRing:
@@ -102,6 +103,11 @@ class KeyRing:
     def claimed_id(text: str) -> str:
         """Return the id that any text claims to have, for the audit log; empty if it does not look like a key."""
         return claimed_id(text)
+
+    def expires_at(self, key_id: str) -> datetime | None:
+        """Return the time after which a key is not valid; None if there is none, or no such key. Raises ServiceUnavailable."""
+        key = self._get(key_id)
+        return None if key is None else key.expires_at
 
     def owner(self, name: str) -> OwnerSettings:
         """Return the settings of an owner, which the file with keys has; the defaults if it has none."""
