@@ -233,13 +233,13 @@ class Unauthenticated(InferenceError):
 
 
 class Forbidden(InferenceError):
-    """The caller's key does not allow the request."""
+    """The caller's key, or the service's configuration, does not allow the request."""
 
-    status, code, title = 403, "forbidden", "The key does not allow this"
+    status, code, title = 403, "forbidden", "Not allowed"
 
 
 class RateLimited(InferenceError):
-    """An owner sends more requests a second than its limit."""
+    """An owner sends more requests a second than its limit, or an address too many keys that are not valid."""
 
     status, code, title = 429, "rate_limited", "Too many requests"
 
