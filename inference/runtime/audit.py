@@ -8,7 +8,9 @@ from __future__ import annotations
 import getpass
 import json
 import logging
-from collections.abc import Mapping
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
@@ -75,16 +77,34 @@ def open_audit_file(file: Path | None) -> None:
     for handler in logger.handlers[:]:
         logger.removeHandler(handler)
         handler.close()
-    if file is None:
-        return
+    if file is not None:
+        logger.addHandler(_file_handler(file))
+
+
+@contextmanager
+def command_audit(file: Path | None) -> Iterator[None]:
+    """Write the events of a command, which has no log, to `file`; None: to standard error.
+
+    Raises:
+        ConfigurationError: the file cannot be written.
+    """
+    handler = logging.StreamHandler(sys.stderr) if file is None else _file_handler(file)
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()
+
+
+def _file_handler(file: Path) -> logging.Handler:
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        handler = WatchedFileHandler(file, encoding="ascii")
+        return WatchedFileHandler(file, encoding="ascii")
     except OSError as error:
         raise ConfigurationError(
             f"security.audit_file: cannot write to {file}: {error.strerror}", field="security.audit_file"
         ) from error
-    logger.addHandler(handler)
 
 
 def _shortened(value: Any) -> Any:
