@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from inference.runtime.audit import AUDIT_LOGGER
 from inference.runtime.open_files import out_of_files
 from inference.settings import LogSettings
 from inference.settings.masking import MASK
@@ -57,13 +58,16 @@ class _TextFormatter(logging.Formatter):
 
 class _JsonFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
-        event = {
+        event: dict[str, Any] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,
             "process": getattr(record, "process_role", ""),
             "logger": record.name,
             "message": _safe(record.getMessage()),
         }
+        if record.name == AUDIT_LOGGER:
+            del event["message"]
+            event["audit"] = orjson.Fragment(record.getMessage())
         if request_id := logged_request_id.get():
             event["request_id"] = request_id
         if owner := logged_owner.get():
