@@ -258,6 +258,10 @@ class BatchNotFound(InferenceError):
     status, code, title = 404, "batch_not_found", "Unknown batch"
 
 
+class ErasureNotFound(InferenceError):
+    status, code, title = 404, "erasure_not_found", "Unknown erasure"
+
+
 class NotFound(InferenceError):
     status, code, title = 404, "not_found", "Not found"
 

@@ -15,6 +15,7 @@ from pydantic.json_schema import GenerateJsonSchema
 from api.openapi.answer_schemas import ANSWER_SCHEMAS, Problem
 from api.openapi.callbacks import CALLBACK_SCHEMAS, task_callbacks
 from api.openapi.dead_letter_operations import DEAD_LETTER_SCHEMAS
+from api.openapi.erasure_operations import ERASURE_SCHEMAS
 from api.openapi.event_schemas import EVENT_SCHEMAS
 from api.openapi.operation import JSON, JSON_LINES, PROBLEM_JSON, Answer, Content, Operation
 from api.openapi.operations import OPERATIONS
@@ -88,6 +89,7 @@ def _schemas() -> dict[str, Schema]:
         *ANSWER_SCHEMAS,
         *CALLBACK_SCHEMAS,
         *DEAD_LETTER_SCHEMAS,
+        *ERASURE_SCHEMAS,
         *EVENT_SCHEMAS,
         *UPLOAD_SCHEMAS,
         *V2_ANSWER_SCHEMAS,

@@ -21,6 +21,7 @@ from api.openapi.answer_schemas import (
 )
 from api.openapi.console_operations import CONSOLE_OPERATIONS
 from api.openapi.dead_letter_operations import DEAD_LETTER_OPERATIONS
+from api.openapi.erasure_operations import ERASE, ERASED_ANSWER, ERASURE_OPERATIONS, Erased
 from api.openapi.event_operations import EVENT_OPERATIONS
 from api.openapi.event_schemas import BatchProgress, IndexedBatchItem
 from api.openapi.operation import (
@@ -243,10 +244,11 @@ OPERATIONS: tuple[Operation, ...] = (
         "delete",
         "/tasks/{task_id}",
         "tasks",
-        "Cancel a task",
-        description="A queued task does not run; the result of a running one is discarded.",
-        parameters=(TASK_ID,),
-        answers=(Answer(200, "The task.", (Task,)),),
+        "Cancel a task, or erase it",
+        description="A queued task does not run; the result of a running one is discarded. With `erase`, everything of the task "
+        "is removed, whether it has ended or not.",
+        parameters=(TASK_ID, ERASE),
+        answers=(Answer(200, "The task; with `erase`, the erasure.", (Task, Erased), headers=("Location",)), ERASED_ANSWER),
         own_problems=(*OF_PATHS, TaskNotFound, TaskAlreadyFinished),
     ),
     Operation(
@@ -284,6 +286,7 @@ OPERATIONS: tuple[Operation, ...] = (
         ),
         own_problems=(*OF_PATHS, TaskNotFound, TaskNotFinished, ImageGone, *OF_IMAGES),
     ),
+    *ERASURE_OPERATIONS,
     *EVENT_OPERATIONS,
     Operation(
         "run_command",

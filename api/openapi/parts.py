@@ -62,7 +62,7 @@ def _answer_header(description: str, **schema: Any) -> Header:
 
 
 HEADERS: dict[str, Header] = {
-    "Location": _answer_header("path of the task or batch"),
+    "Location": _answer_header("path of the task, batch or erasure"),
     "Task-Id": _answer_header("the task"),
     "Batch-Id": _answer_header("the batch"),
     "Server-Timing": _answer_header("duration of each step, milliseconds"),

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import uuid
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Mapping
+from typing import Any, cast
 
 import orjson
 import redis
@@ -17,6 +17,8 @@ from inference.task_store.protocol import Enqueue
 
 #: kombu's priority steps: 0 is the highest, and each but 0 has a list of its own.
 _STEPS = (0, 3, 6, 9)
+#: Messages that are read at a time while one is sought.
+_SCANNED = 500
 _SEPARATOR = "\x06\x16"
 
 
@@ -72,6 +74,37 @@ class RedisBroker:
             pipe.lpush(push.list_key, push.payload)
             pipe.lpush(push.wake_up_key, "")
             pipe.ltrim(push.wake_up_key, 0, 0)
+            pipe.execute()
+
+    def forget(self, queue: str, task_ids: Collection[str]) -> None:
+        names = [task_id.encode() for task_id in task_ids]
+        for step in _STEPS:
+            key, start = _list_key(queue, step), 0
+            with unavailable_when_down():
+                while payloads := cast("list[bytes]", self._redis.lrange(key, start, start + _SCANNED - 1)):
+                    for payload in payloads:
+                        if any(name in payload for name in names):
+                            self._replace(key, payload, self._without(queue, payload, task_ids))
+                    start += _SCANNED
+
+    def _without(self, queue: str, payload: bytes, task_ids: Collection[str]) -> bytes | None:
+        """Return a message without these tasks; None if it has no other."""
+        document = orjson.loads(payload)
+        message = QueueMessage.from_kwargs(orjson.loads(base64.b64decode(document["body"]))[1])
+        others = tuple(item for item in message.items if item.task_id not in task_ids)
+        if not others:
+            return None
+        properties = document["properties"]
+        is_redelivered = bool(properties["delivery_info"].get("redelivered"))
+        rest, priority = QueueMessage(message.model, others), HIGHEST_PRIORITY - properties["priority"]
+        return self._push(queue, rest, priority, is_redelivered=is_redelivered).payload
+
+    def _replace(self, key: str, payload: bytes, other: bytes | None) -> None:
+        """Replace a message in its place; do nothing if a worker has taken it meanwhile."""
+        with self._redis.pipeline() as pipe:
+            if other is not None:
+                pipe.linsert(key, "BEFORE", cast("str", payload), cast("str", other))
+            pipe.lrem(key, 1, cast("str", payload))
             pipe.execute()
 
     def get_depth(self, queue: str) -> int:

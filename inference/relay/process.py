@@ -13,6 +13,7 @@ from types import FrameType
 
 from inference.container import Services
 from inference.lifecycle.dead_letters import DeadLetters
+from inference.lifecycle.erasures import erase_objects_left
 from inference.relay.delivery import Relay, RelayPolicy
 from inference.relay.incoming import IncomingUploads
 from inference.relay.late_images import LateImages
@@ -95,6 +96,7 @@ def _housekeeping(settings: Settings, services: Services) -> Housekeeping:
         "retention": retention,
         "late images": LateImages(services.store, services.objects).store,
         "expired uploads": IncomingUploads(services.objects).remove_expired,
+        "objects of erased tasks": partial(erase_objects_left, services.store, services.objects),
         "old webhooks": partial(give_up_old_webhooks, services.store, settings.webhooks.give_up_after_s),
     }
     if settings.task_store.allow_eviction:  # then the record of an accepted task may be missing

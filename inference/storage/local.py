@@ -117,6 +117,9 @@ class LocalObjectStore:
         with _unavailable_when_failing():
             Path(self._path(key)).unlink(missing_ok=True)
 
+    def erase(self, key: str) -> None:
+        self.delete(key)
+
     def copy(self, source: str, target: str) -> None:
         with _unavailable_when_failing(), self._opened(source) as (file, _):
             self.put_chunks(target, iter(partial(file.read, _COPIED_BYTES), b""))

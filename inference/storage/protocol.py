@@ -53,6 +53,9 @@ class ObjectStore(Protocol):
     def delete(self, key: str) -> None:
         """Delete an object; do nothing if there is none. Raises ServiceUnavailable."""
 
+    def erase(self, key: str) -> None:
+        """Delete an object with all its versions; do nothing if there is none. Raises ServiceUnavailable."""
+
     def copy(self, source: str, target: str) -> None:
         """Copy an object. Raises ObjectNotFound, ServiceUnavailable."""
 

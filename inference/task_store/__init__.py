@@ -3,8 +3,11 @@
 from inference.task_store.protocol import (
     Accepted,
     AcceptedBatch,
+    BatchFill,
     Commit,
     Enqueue,
+    ErasureProgress,
+    ErasureState,
     KnownKey,
     Lease,
     Leases,
@@ -25,6 +28,7 @@ from inference.task_store.protocol import (
 )
 from inference.task_store.stores import (
     DeliveryStore,
+    ErasureStore,
     MaintenanceStore,
     SubmissionStore,
     TaskReader,
@@ -36,9 +40,13 @@ from inference.task_store.stores import (
 __all__ = [
     "Accepted",
     "AcceptedBatch",
+    "BatchFill",
     "Commit",
     "DeliveryStore",
     "Enqueue",
+    "ErasureProgress",
+    "ErasureState",
+    "ErasureStore",
     "KnownKey",
     "Lease",
     "LeaseState",

@@ -11,6 +11,7 @@ are those of the store's clock. Durations are in seconds.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -144,6 +145,16 @@ class QueueStats:
     oldest_age_s: float
     #: tasks that end per second; 0 if it is not known, or there is nothing to do
     drain_rate_per_s: float
+
+
+@dataclass(frozen=True)
+class BatchFill:
+    """Batches of a queue that ended in one minute."""
+
+    #: 0: the current minute
+    minutes_ago: int
+    images: int
+    batches: int
 
 
 #: Life of an announced change, seconds: a worker that goes on with it announces it again before.
@@ -283,3 +294,26 @@ class ReceiverPause:
     longest_s: float
     #: the receiver's own wish (`Retry-After`)
     least_s: float = 0.0
+
+
+class ErasureState(StrEnum):
+    PENDING = "pending"  #: ordered; done once the store answers
+    ERASED = "erased"  #: the store has nothing of the tasks
+    CANNOT = "cannot"  #: the store cannot delete, at least one result
+
+
+@dataclass(frozen=True)
+class ErasureProgress:
+    """Progress of an erasure, which names none of its tasks."""
+
+    erasure_id: str
+    #: of the caller
+    owner: str
+    #: number of tasks
+    tasks: int
+    #: by store: `images`, and each sink that has, or was to get, a result
+    stores: Mapping[str, ErasureState]
+
+    @property
+    def is_done(self) -> bool:
+        return ErasureState.PENDING not in self.stores.values()

@@ -3,17 +3,19 @@
 Redis keys: those of the script, and
 
     PREFIX:change:QUEUE   string: the change of the rate that a worker expects
+    PREFIX:pace:QUEUE     hash: batches by minute, which the script commit writes
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import redis
 
 from inference.runtime.redis import unavailable_when_down
-from inference.task_store.protocol import CHANGE_LIFE_S, QueueLoad, QueuePlace, QueueStats, RateChange
-from inference.task_store.queue_figures import change_field, load_from, places_from, stats_from
+from inference.task_store.protocol import CHANGE_LIFE_S, BatchFill, QueueLoad, QueuePlace, QueueStats, RateChange
+from inference.task_store.queue_figures import FILL_FIELDS, change_field, fill_from, load_from, places_from, stats_from
 from inference.task_store.scripts import Scripts
 
 
@@ -33,6 +35,14 @@ class RedisQueues:
 
     def get_queue_stats(self, queue: str) -> QueueStats:
         return stats_from(self._scripts.run("queue_stats", queue, 0))
+
+    def get_batch_fill(self, queue: str) -> tuple[BatchFill, ...]:
+        with unavailable_when_down(), self._redis.pipeline(transaction=False) as pipe:
+            pipe.time()
+            pipe.hmget(f"{self._prefix}:pace:{queue}", FILL_FIELDS)
+            answers: Any = pipe.execute()
+        (server_time_s, _), fields = answers
+        return fill_from(fields, server_time_s)
 
     def get_queue_load(self, queue: str, *, refused: int = 0) -> QueueLoad:
         return load_from(self._scripts.run("queue_stats", queue, refused))

@@ -58,13 +58,10 @@ from inference.task_store.records import (
     readable,
     state_from,
 )
+from inference.task_store.redis_erasures import RedisErasures
 from inference.task_store.redis_queues import RedisQueues
-from inference.task_store.redis_webhooks import RedisWebhooks
-from inference.task_store.scripts import Scripts
+from inference.task_store.scripts import RELAY_GROUP, Scripts
 from inference.task_store.submissions import SUBMISSION_WEIGHT, in_ms, task_arguments, weight
-
-#: Consumer group of the relays on each outbox stream.
-RELAY_GROUP = "relay"
 
 #: Tasks that a page of a list examines at most, those without a record included: 3 to 6 ms of the server's time.
 _EXAMINED = 500
@@ -88,12 +85,13 @@ class StorePolicy:
     index_max: int = 100_000
 
 
-class RedisTaskStore(RedisWebhooks, RedisQueues):
+class RedisTaskStore(RedisErasures, RedisQueues):
     """`TaskStore` on a Redis server. Safe to share between threads and greenlets."""
 
     def __init__(self, client: redis.Redis, policy: StorePolicy) -> None:
         super().__init__(client, Scripts(client, policy.key_prefix), policy.key_prefix, result_ttl_s=policy.result_ttl_s)
         self._policy = policy
+        self._index_max = policy.index_max
         self._acceptances = CallCoalescer(self._accept_each, weigh=weight, max_weight=64 * SUBMISSION_WEIGHT)
 
     # --- submission

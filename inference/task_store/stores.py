@@ -7,6 +7,7 @@
 | `WorkerStore` | the Celery worker: lease, start, commit |
 | `DeliveryStore` | the relay: delivery of results to sinks |
 | `WebhookStore` | the relay: delivery of events to webhooks |
+| `ErasureStore` | the API and the relay: erasure of tasks |
 | `MaintenanceStore` | sweeper, retention, commands, status |
 
 Each has all methods that its callers need, so some methods are in two protocols. Every call may raise ServiceUnavailable.
@@ -22,8 +23,10 @@ from inference.domain import BatchRecord, BatchRequest, CompletedTask, TaskRecor
 from inference.task_store.protocol import (
     Accepted,
     AcceptedBatch,
+    BatchFill,
     Commit,
     Enqueue,
+    ErasureProgress,
     KnownKey,
     Leases,
     QueueLoad,
@@ -233,6 +236,13 @@ class DeliveryStore(TaskReader, Protocol):
             entries: (outbox entry id, task id, reason) of each result.
         """
 
+    def confirm_erasures(self, sink: str, entries: Sequence[tuple[bytes, str, bool]]) -> None:
+        """Note orders of erasures that a sink has carried out.
+
+        Args:
+            entries: (outbox entry id, erasure id, whether the sink could erase the result) of each order.
+        """
+
 
 class WebhookStore(TaskReader, Protocol):
     """Hands out events of webhooks, and notes what became of them."""
@@ -268,6 +278,34 @@ class WebhookStore(TaskReader, Protocol):
         """Give up to `limit` events up whose tasks ended `after_s` seconds ago; return the ids of these tasks."""
 
     def get_webhook_stats(self) -> WebhookStats: ...
+
+
+class ErasureStore(TaskReader, Protocol):
+    """Erases tasks."""
+
+    def erase(self, task_ids: Sequence[str], *, erasure_id: str, owner: str, object_keys: Sequence[str]) -> list[str]:
+        """Remove all that this store has of tasks in one step, and order what other stores have to do.
+
+        A task that has not ended is canceled, so what its worker does comes to nothing. Whoever waits for it gets TaskCanceled. A
+        sink gets its orders through its outbox, behind the results; the objects are listed by `list_object_erasures`.
+
+        Args:
+            erasure_id: a new id, by which `get_erasure` returns the progress for a day.
+            owner: the caller.
+            object_keys: the objects of the tasks.
+
+        Returns:
+            The ids of those that had a record.
+        """
+
+    def get_erasure(self, erasure_id: str) -> ErasureProgress:
+        """Return the progress of an erasure. Raises ErasureNotFound."""
+
+    def list_object_erasures(self, limit: int) -> dict[str, list[str]]:
+        """Return the keys of objects that are to be deleted, by erasure id; about `limit` erasures."""
+
+    def end_object_erasure(self, erasure_id: str) -> None:
+        """Note that the objects of an erasure are deleted."""
 
 
 class MaintenanceStore(TaskReader, Protocol):
@@ -343,9 +381,12 @@ class MaintenanceStore(TaskReader, Protocol):
 
     def get_queue_stats(self, queue: str) -> QueueStats: ...
 
+    def get_batch_fill(self, queue: str) -> tuple[BatchFill, ...]:
+        """Return the batches that ended in the last 15 minutes, by minute, oldest first; minutes without any are left out."""
+
     def ping(self) -> None:
         """Check that the store answers. Raises ServiceUnavailable."""
 
 
-class TaskStore(SubmissionStore, WorkerStore, DeliveryStore, WebhookStore, MaintenanceStore, Protocol):
+class TaskStore(SubmissionStore, WorkerStore, DeliveryStore, WebhookStore, ErasureStore, MaintenanceStore, Protocol):
     """Task store with the methods of all callers."""

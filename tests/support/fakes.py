@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from inference.broker import USUAL_PRIORITY
 from inference.broker.envelope import Resent
 from inference.domain import QueueMessage
 from inference.errors import ObjectNotFound, ServiceUnavailable
-from inference.sinks.protocol import Refusal, SinkUnavailable
+from inference.sinks.protocol import Refusal, SinkUnavailable, StoredResult
 from inference.storage.protocol import too_large
 
 
@@ -65,6 +65,9 @@ class FakeObjectStore:
         self._check(key)
         self.objects.pop(key, None)
 
+    def erase(self, key: str) -> None:
+        self.delete(key)
+
     def copy(self, source: str, target: str) -> None:
         self.put(target, self.get(source))
 
@@ -113,6 +116,11 @@ class FakeBroker:
         self._check()
         self.resent.append((queue, message))
 
+    def forget(self, queue: str, task_ids: Collection[str]) -> None:
+        self._check()
+        left = [(m, tuple(item for item in m.items if item.task_id not in task_ids)) for m in self.queues[queue]]
+        self.queues[queue] = [QueueMessage(message.model, items) for message, items in left if items]
+
     def get_depth(self, queue: str) -> int:
         self._check()
         return len(self.queues[queue])
@@ -135,6 +143,8 @@ class FakeSink:
         self.failures = 0
         self.refused: dict[str, str] = {}
         self.stuck: set[str] = set()
+        #: False: `erase` says that it cannot
+        self.can_erase = True
         self.is_closed = False
         self._lock = threading.Lock()
 
@@ -151,6 +161,15 @@ class FakeSink:
                 delivered = [document["task_id"] for document in taken]
                 raise SinkUnavailable(f"{self.name} is stuck", delivered=delivered, refusals=refusals)
             return refusals
+
+    def erase(self, results: Sequence[StoredResult]) -> list[bool]:
+        with self._lock:
+            if self.failures > 0:
+                self.failures -= 1
+                raise SinkUnavailable(f"{self.name} was told to fail")
+            erased = {result.task_id for result in results}
+            self.documents = [document for document in self.documents if document["task_id"] not in erased]
+            return [self.can_erase] * len(results)
 
     def close(self) -> None:
         self.is_closed = True

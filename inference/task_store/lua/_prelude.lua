@@ -28,6 +28,18 @@ local function request_indexes(request_id, owner)
   return {all}
 end
 
+-- Stream of the newest tasks, of one owner if there is one.
+local function all_tasks_of(owner)
+  if owner and owner ~= '' then return key('owner', owner, 'tasks') end
+  return key('tasks')
+end
+
+-- Key of an idempotency key: each owner has keys of its own.
+local function idempotency_of(owner, idempotency_key)
+  if owner and owner ~= '' then return key('owner', owner, 'idempotency', idempotency_key) end
+  return key('idempotency', idempotency_key)
+end
+
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 

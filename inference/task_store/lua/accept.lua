@@ -9,9 +9,9 @@
 --   tasks               stream      ids of the newest tasks, by acceptance number; added to, and trimmed
 --   idempotency:KEY     hash        `subject` and `fingerprint` of the request with this key; created, if the tasks have no owner
 --   owner:OWNER:request:REQUEST_ID  sorted set  tasks of the owner with a request id, by acceptance number; added to
---   owner:OWNER:tasks   stream      ids of the owner's newest tasks, by the owner's numbers; added to, and trimmed
---   owner:OWNER:seq     string      number of the owner's last task; increased
+--   owner:OWNER:tasks   stream      ids of the owner's newest tasks, by acceptance number; added to, and trimmed
 --   owner:OWNER:idempotency:KEY     hash  as `idempotency`, of an owner; created
+--   erased              sorted set  digests of erased ids that plain Celery clients gave; read
 --   seq                 string      acceptance number of the last task; increased
 --   waiting:QUEUE       sorted set  tasks that wait, by acceptance number; added to
 --   urgent:QUEUE        sorted set  waiting tasks with a priority over 0, by priority; added to
@@ -84,10 +84,11 @@ end
 local image_bytes = 0 -- bytes that this call writes
 local last_seq = 0 -- number of the last task that this call accepts; `changed` has all of them, in order
 
-local function write(task, owner, seq, ttl)
+local function write(task, owner, seq, ttl, idempotency_key)
   local id, life = task.id, task.deadline + ttl
   changed[#changed + 1], last_seq = id, seq
   if task.image ~= '' then append(task.fields, 'image_bytes', #task.image) end
+  if idempotency_key ~= '' then append(task.fields, 'idempotency', idempotency_key) end
   redis.call('HSET', record(id), 'item', task.item, 'request_id', task.request_id, 'status', 'queued', 'seq', seq,
     'queue', task.queue, 'created_at', now, 'deadline_at', now + task.deadline, unpack(task.fields))
   if task.image ~= '' then
@@ -108,25 +109,28 @@ end
 
 -- One entry holds tasks that were accepted together: its stream id is the number of the first, and their numbers are consecutive.
 -- The stream may be newer than its numbers only if the server lost keys: then it begins again.
-local function append_to(stream, last, ids)
-  local first = string.format('%.0f-0', last - #ids + 1)
-  local oldest = string.format('%.0f', math.max(0, last - tonumber(ARGV[1]) + 1))
-  local joined = table.concat(ids, ' ')
-  if redis.pcall('XADD', stream, 'MINID', '~', oldest, first, 'ids', joined).err then
+local function append_to(stream, last, ids, strategy, threshold)
+  local first, joined = string.format('%.0f-0', last - #ids + 1), table.concat(ids, ' ')
+  if redis.pcall('XADD', stream, strategy, '~', threshold, first, 'ids', joined).err then
     redis.call('DEL', stream)
     redis.call('XADD', stream, first, 'ids', joined)
   end
 end
 
-local function index_of_owner(owner, tasks)
+local function index_of_owner(owner, tasks, last)
   local ids = {}
   for number, task in ipairs(tasks) do ids[number] = task.id end
-  append_to(key('owner', owner, 'tasks'), redis.call('INCRBY', key('owner', owner, 'seq'), #ids), ids)
+  append_to(all_tasks_of(owner), last, ids, 'MAXLEN', ARGV[1])
 end
 
 -- Whether the subject is a task of another owner: clients of Celery choose ids.
 local function is_taken(subject, owner)
   return string.sub(subject, 1, 5) == 'task:' and (redis.call('HGET', key(subject), 'owner') or '') ~= owner
+-- A message of a plain Celery client may be delivered again, after its task was erased.
+local has_erased = redis.call('EXISTS', key('erased')) == 1
+
+local function is_erased(task)
+  return has_erased and task and redis.call('ZSCORE', key('erased'), redis.sha1hex(task.id))
 end
 
 local function accept(first, last)
@@ -140,7 +144,7 @@ local function accept(first, last)
     if is_taken(subject, owner) then return {'taken', subject} end
     return {'accepted', subject} -- the client repeats the request: the first answer got lost
   end
-  local idempotency = owner == '' and key('idempotency', idempotency_key) or key('owner', owner, 'idempotency', idempotency_key)
+  local idempotency = idempotency_of(owner, idempotency_key)
   if idempotency_key ~= '' then
     local known = redis.call('HMGET', idempotency, 'subject', 'fingerprint')
     if known[1] and redis.call('EXISTS', key(known[1])) == 1 then
@@ -149,6 +153,7 @@ local function accept(first, last)
   end
   local rooms, first_task = read_rooms(first_room)
   local tasks = read_tasks(first_task, last)
+  if is_erased(tasks[1]) then return {'replayed', subject} end -- and no lease finds it
   local queues, coming = count_coming(tasks)
   for _, queue in ipairs(queues) do
     local reason = refusal(queue, coming[queue], rooms[queue], max_depth)
@@ -157,13 +162,13 @@ local function accept(first, last)
 
   local seq, longest = redis.call('INCRBY', key('seq'), #tasks) - #tasks, 0
   for number, task in ipairs(tasks) do
-    write(task, owner, seq + number, ttl)
+    write(task, owner, seq + number, ttl, idempotency_key)
     longest = math.max(longest, task.deadline)
   end
   if entries ~= '' then
     redis.call('SET', key(subject), entries, 'PX', longest + ttl)
   end
-  if owner ~= '' and #tasks > 0 then index_of_owner(owner, tasks) end
+  if owner ~= '' and #tasks > 0 then index_of_owner(owner, tasks, seq + #tasks) end
   if idempotency_key ~= '' then
     redis.call('HSET', idempotency, 'subject', subject, 'fingerprint', fingerprint)
     redis.call('PEXPIRE', idempotency, idempotency_ttl)
@@ -183,7 +188,9 @@ for number = 1, tonumber(ARGV[2]) do
   answers[number] = accept(at + 1, at + length)
   at = at + length + 1
 end
-if #changed > 0 then append_to(key('tasks'), last_seq, changed) end
+if #changed > 0 then
+  append_to(key('tasks'), last_seq, changed, 'MINID', string.format('%.0f', math.max(0, last_seq - tonumber(ARGV[1]) + 1)))
+end
 publish_changes()
 local counter = key('inline-bytes')
 local inline_bytes = image_bytes > 0 and redis.call('INCRBY', counter, image_bytes) or tonumber(redis.call('GET', counter) or 0)
