@@ -37,6 +37,7 @@ class Lease:
     deadline_at_ms: int = 0
     #: the inline image; empty if the image is in the object store
     image: bytes = b""
+    owner: str = ""
 
 
 @dataclass(frozen=True)

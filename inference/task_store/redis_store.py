@@ -266,8 +266,8 @@ class RedisTaskStore(RedisErasures, RedisQueues):
     def lease(self, holder: str, task_ids: Sequence[str]) -> Leases:
         now_ms, *states = self._scripts.run("lease", holder, self._lease_ms, *task_ids)
         leases = (
-            Lease(LeaseState(state.decode()), isolated == b"1", int(attempts), int(created), int(deadline), image)
-            for state, isolated, attempts, created, deadline, image in states
+            Lease(LeaseState(state.decode()), isolated == b"1", int(attempts), int(created), int(deadline), image, owner.decode())
+            for state, isolated, attempts, created, deadline, image, owner in states
         )
         return Leases(tuple(leases), int(now_ms))
 
