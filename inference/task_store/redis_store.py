@@ -48,6 +48,7 @@ from inference.task_store.protocol import (
 )
 from inference.task_store.records import (
     COMPLETED_FIELDS,
+    batch_from,
     completed_from,
     from_hash,
     model_field,
@@ -219,9 +220,10 @@ class RedisTaskStore(RedisWebhooks, RedisQueues):
     def get_batch(self, batch_id: str) -> BatchRecord:
         with unavailable_when_down():
             entries: Any = self._redis.get(self._key("batch", batch_id))
-        if entries is None:
+        batch = None if entries is None else readable(batch_from, batch_id, entries)
+        if batch is None:
             raise BatchNotFound(f"there is no batch {batch_id}, or it ended too long ago", batch_id=batch_id)
-        return BatchRecord(batch_id, tuple(orjson.loads(entries)))
+        return batch
 
     def list_tasks(self, wanted: TaskFilter, *, before: int | None = None, limit: int = 50) -> TaskPage:
         first = _NEWEST if before is None else min(before, _NEWEST)
