@@ -225,9 +225,10 @@ class RedisTaskStore(RedisErasures, RedisQueues):
     def get_batch(self, batch_id: str) -> BatchRecord:
         with unavailable_when_down():
             entries: Any = self._redis.get(self._key("batch", batch_id))
-        if entries is None:
+        batch = None if entries is None else readable(batch_from, batch_id, entries)
+        if batch is None:
             raise no_batch(batch_id)
-        return batch_from(batch_id, entries)
+        return batch
 
     def list_tasks(self, wanted: TaskFilter, *, before: int | None = None, limit: int = 50) -> TaskPage:
         first = _NEWEST if before is None else min(before, _NEWEST)

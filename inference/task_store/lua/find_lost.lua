@@ -30,7 +30,7 @@ for i = 1, #found, 2 do
   local id = found[i]
   local record_key = record(id)
   local created, requeued, seq, priority = unpack(redis.call('HMGET', record_key, 'created_at', 'requeued_at', 'seq', 'priority'))
-  local counts = created and (all or tonumber(seq) <= (up_to[priority] or 0))
+  local counts = are_numbers(created, seq, requeued or 0) and (all or tonumber(seq) <= (up_to[priority] or 0))
   if counts and not is_leased(id) and tonumber(requeued or created) + tonumber(grace) <= now then
     redis.call('HSET', record_key, 'requeued_at', now)
     lost[#lost + 1] = id
