@@ -16,6 +16,8 @@ from api.acceptance.unstored_images import UnstoredImages
 from api.acceptance.uploads import GRACE_S, MAX_STORE_S, Upload, discard_all, wait_for_all
 from api.acceptance.validation import RequestValidator
 from api.forms.batch import BatchForm
+from api.security.caller import caller
+from api.security.rate_limit import note_use
 from inference.domain import BatchRequest, TaskSubmission
 from inference.errors import InferenceError, Overloaded
 from inference.lifecycle.enqueue import accept_batch, may_be_accepted, withdraw_batch
@@ -55,6 +57,7 @@ class BatchSubmissions:
         Raises:
             InferenceError: the batch was refused as a whole; nothing of it remains stored.
         """
+        self.parts.owner_limits.check(caller())
         known_id = self._known_batch(form)
         if known_id is not None:
             return self._replayed(known_id)
@@ -79,6 +82,7 @@ class BatchSubmissions:
             tuple(next(requests) if isinstance(entry, PreparedItem) else entry.to_dict() for entry in entries),
             form.idempotency_key,
             form.fingerprint,
+            owner=caller().owner,
         )
         return self._accept(batch, prepared, uploads, rooms)
 
@@ -113,7 +117,7 @@ class BatchSubmissions:
             self._unstored.keep(submission.uploads)
 
     def _prepare(self, form: BatchForm, snapshot: ConfigSnapshot) -> list[PreparedItem | InferenceError]:
-        prepare = partial(self._items.prepare, preference=form.preference, snapshot=snapshot)
+        prepare = partial(self._items.prepare, preference=form.preference, snapshot=snapshot, limits=caller().limits)
         if all(item.image.url is None for item in form.items):
             return [prepare(item) for item in form.items]
         deadlines = (item.options.get("deadline_s") for item in form.items if isinstance(item.options, dict))
@@ -138,6 +142,7 @@ class BatchSubmissions:
                 sinks={sink for one in ones for sink in one.checked.sinks},
                 count=len(ones),
                 priority=min(one.form.priority for one in ones),
+                owner=caller().owner,
             )
             for queue, ones in by_queue.items()
         }
@@ -160,6 +165,8 @@ class BatchSubmissions:
                 store_ms=0.0 if upload.in_background else upload.wait(0),
                 batch_id=batch_id,
                 webhook=one.checked.webhook,
+                owner=caller().owner,
+                image_bytes=one.image_bytes,
             )
 
         return [request(one) for one in prepared]
@@ -178,17 +185,21 @@ class BatchSubmissions:
                 max_message_items=self.parts.settings.worker.max_batch_size,
                 max_queue_depth=self.parts.settings.limits.max_queue_depth,
                 rooms=rooms,
+                limits=caller().limits,
             )
         except BaseException as error:
             self.parts.replies.forget(waiter)
-            if isinstance(error, InferenceError) and not may_be_accepted(error):
-                discard_all(uploads.values())
+            if isinstance(error, InferenceError):
+                self.parts.owner_limits.note(caller(), error)
+                if not may_be_accepted(error):
+                    discard_all(uploads.values())
             if isinstance(error, Overloaded):
                 counts = Counter(one.queue for one in prepared)
                 error.retry_after_s = max(
                     self.parts.admission.retry_after_s(queue, count=count) for queue, count in counts.items()
                 )
             raise
+        note_use(accepted.use)
         self.parts.uploads.note_inline_bytes(accepted.inline_bytes)
         if not accepted.created:  # two requests came concurrently with the same key
             self.parts.replies.forget(waiter)

@@ -12,6 +12,8 @@ from api.acceptance.unstored_images import UnstoredImages
 from api.acceptance.uploads import GRACE_S, MAX_STORE_S, Upload
 from api.acceptance.validation import RequestValidator, ValidatedRequest
 from api.forms.predict import PredictForm
+from api.security.caller import caller
+from api.security.rate_limit import note_use
 from inference.domain import ModelRef, Outcome, QueueItem, TaskRecord, TaskSubmission
 from inference.errors import InferenceError, Overloaded
 from inference.lifecycle.enqueue import accept, may_be_accepted, withdraw
@@ -53,16 +55,23 @@ class Submissions:
         Raises:
             InferenceError: the request was refused; nothing of it remains stored.
         """
-        checked = self._validator.check(form, form.preference, self.parts.configuration.now())
+        sender = caller()
+        self.parts.owner_limits.check(sender)
+        checked = self._validator.check(form, form.preference, self.parts.configuration.now(), sender.limits)
         known = self._known_task(form)
         if known is not None:
             return self._replayed(known, checked.deadline_s)
         queue = checked.spec.queue
         room = self.parts.admission.check(
-            queue, model=checked.model, deadline_s=checked.deadline_s, sinks=checked.sinks, priority=form.priority
+            queue,
+            model=checked.model,
+            deadline_s=checked.deadline_s,
+            sinks=checked.sinks,
+            priority=form.priority,
+            owner=sender.owner,
         )
         self.parts.webhooks.check_room([checked.webhook])
-        item, upload = self._begin(form, checked)
+        item, upload, image_bytes = self._begin(form, checked)
         request = TaskSubmission(
             task_id=item.task_id,
             request_id=form.request_id_of(item.task_id),
@@ -79,19 +88,21 @@ class Submissions:
             fingerprint=form.fingerprint,
             replay_of=form.replay_of,
             webhook=checked.webhook,
+            owner=sender.owner,
+            image_bytes=image_bytes,
         )
         return self._accept_and_expect(request, upload, room)
 
-    def _begin(self, form: PredictForm, checked: ValidatedRequest) -> tuple[QueueItem, Upload]:
-        """Inspect the image, and begin to store it unless the request only names it. Raises InferenceError."""
+    def _begin(self, form: PredictForm, checked: ValidatedRequest) -> tuple[QueueItem, Upload, int]:
+        """Inspect the image, and begin to store it unless the request only names it; returns its size. Raises InferenceError."""
         if form.url is None:
             header = self._validator.inspect(form, checked.spec)
             item = QueueItem(*self.parts.ids.new(), header, form.answer)
-            return item, self.parts.uploads.begin(item, form)
+            return item, self.parts.uploads.begin(item, form), len(form.image)
         task_id, key = self.parts.ids.new()
         inspect = partial(self._validator.inspect, spec=checked.spec)
         image = self.parts.named_images.take_within(checked.deadline_s, form, key, inspect)
-        return QueueItem(task_id, image.key, image.header, form.answer), image.upload
+        return QueueItem(task_id, image.key, image.header, form.answer), image.upload, image.size
 
     def _store_first(self, upload: Upload, deadline_s: float) -> float:
         """Wait for an image that is not stored in the background; returns milliseconds, 0 for any other image.
@@ -175,13 +186,16 @@ class Submissions:
                 request,
                 max_queue_depth=self.parts.settings.limits.max_queue_depth,
                 room=room,
+                limits=caller().limits,
             )
         except InferenceError as error:
+            self.parts.owner_limits.note(caller(), error)
             if not may_be_accepted(error):
                 upload.discard()
             if isinstance(error, Overloaded):
                 error.retry_after_s = self.parts.admission.retry_after_s(request.queue)
             raise
+        note_use(accepted.use)
         self.parts.uploads.note_inline_bytes(accepted.inline_bytes)
         if accepted.created:
             self.parts.admission.note_accepted(request.queue)

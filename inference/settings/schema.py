@@ -144,6 +144,11 @@ class BrokerSettings(Section):
     def is_amqp(self) -> bool:
         return bool(_AMQP_URL.match(self.url))
 
+    @property
+    def has_turns(self) -> bool:
+        """Whether owners with waiting tasks take turns (tasks/transport/claim.lua)."""
+        return not self.is_amqp and self.transport == "claiming"
+
 
 class TaskStoreSettings(Section):
     """Storage of the task records: Redis 6.2 or later."""
