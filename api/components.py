@@ -111,7 +111,9 @@ def _acceptance_parts(services: Services) -> AcceptanceParts:
             has_turns=services.broker.has_turns,
             check_free_space=services.free_space.check,
         ),
-        webhooks=WebhookPolicy(settings.webhooks, lambda: services.webhook_guard, services.store.count_webhooks),
+        webhooks=WebhookPolicy(
+            settings.webhooks, services.owner_webhooks, lambda: services.webhook_guard, services.store.count_webhooks
+        ),
         owner_limits=OwnerLimits(),
         settings=settings,
     )

@@ -12,6 +12,8 @@ from enum import StrEnum
 
 #: Owner of tasks that plain Celery clients send without naming one, when the service has keys.
 CELERY_OWNER = "celery"
+#: An owner's name is a part of Redis keys, headers and log lines.
+OWNER_PATTERN = r"[A-Za-z0-9][A-Za-z0-9_.@-]{0,63}"
 
 
 class Role(StrEnum):

@@ -215,7 +215,7 @@ class BatchRequest:
     @property
     def record(self) -> BatchRecord:
         entries = (entry.task_id if isinstance(entry, TaskSubmission) else entry for entry in self.entries)
-        return BatchRecord(self.batch_id, tuple(entries))
+        return BatchRecord(self.batch_id, tuple(entries), self.owner)
 
 
 @dataclass(frozen=True)
@@ -225,6 +225,8 @@ class BatchRecord:
     batch_id: str
     #: in the order of the request: a task's id, or the error of an item that was refused
     entries: tuple[str | dict[str, Any], ...]
+    #: empty for a batch that was accepted without a key
+    owner: str = ""
 
     @property
     def task_ids(self) -> list[str]:
@@ -419,3 +421,4 @@ class CompletedTask(Completion):
     task_id: str
     request_id: str
     created_at_ms: int
+    owner: str = ""

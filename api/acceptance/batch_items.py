@@ -11,7 +11,7 @@ from api.forms.batch import BatchItem
 from api.forms.known_fields import check_members
 from api.forms.predict import METADATA_MEMBERS, ImageForm, read_image_form
 from api.forms.preference import Preference
-from inference.access import Limits
+from inference.access import Caller
 from inference.domain import ImageHeader, QueueItem
 from inference.errors import InferenceError, InvalidMetadata, ServiceUnavailable
 from inference.lifecycle.task_ids import TaskIds
@@ -44,26 +44,26 @@ class BatchItems:
         self._ids = ids
 
     def prepare(
-        self, sent: BatchItem, *, preference: Preference, snapshot: ConfigSnapshot, limits: Limits
+        self, sent: BatchItem, *, preference: Preference, snapshot: ConfigSnapshot, caller: Caller
     ) -> PreparedItem | InferenceError:
         """Return the prepared item, or the error with which it is refused.
 
         Args:
-            limits: limits of the caller.
+            caller: its limits hold, and its webhook is the default.
 
         Raises:
             ServiceUnavailable: the object store is down, so the whole batch fails.
         """
         try:
-            return self._prepare(sent, preference, snapshot, limits)
+            return self._prepare(sent, preference, snapshot, caller)
         except ServiceUnavailable:
             raise
         except InferenceError as error:
             return error.with_traceback(None)  # a traceback would keep the images' frames in memory
 
-    def _prepare(self, sent: BatchItem, preference: Preference, snapshot: ConfigSnapshot, limits: Limits) -> PreparedItem:
+    def _prepare(self, sent: BatchItem, preference: Preference, snapshot: ConfigSnapshot, caller: Caller) -> PreparedItem:
         form = _read(sent)
-        checked = self._validator.check(form, preference, snapshot, limits)
+        checked = self._validator.check(form, preference, snapshot, caller)
 
         def inspect(form: ImageForm) -> ImageHeader:
             return self._validator.inspect(form, checked.spec)
@@ -72,7 +72,7 @@ class BatchItems:
             item = QueueItem(*self._ids.new(), inspect(form), form.answer)
             return PreparedItem(form, checked, item, stored=None, image_bytes=len(form.image))
         task_id, key = self._ids.new()
-        image = self._named.take(form, key, inspect)
+        image = self._named.take(form, key, inspect, caller)
         item = QueueItem(task_id, image.key, image.header, form.answer)
         return PreparedItem(form, checked, item, stored=image.upload, image_bytes=image.size)
 

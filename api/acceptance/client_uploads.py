@@ -13,11 +13,12 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from inference.access import Caller
 from inference.errors import ObjectNotFound, PayloadTooLarge
 from inference.runtime.ttl_cache import TtlCache
 from inference.settings import UploadSettings
 from inference.storage import chunk_store
-from inference.storage.incoming import expires_at_ms, incoming_key, new_upload_id
+from inference.storage.incoming import belongs_to, expires_at_ms, incoming_key, new_upload_id
 from inference.storage.protocol import ObjectStore
 from inference.task_store import SubmissionStore
 
@@ -64,12 +65,12 @@ class ClientUploads:
         self._check_free_space = check_free_space
         self._clock = clock
 
-    def create(self) -> NewUpload:
-        """Create an upload, of which nothing is stored yet. Raises ServiceUnavailable."""
+    def create(self, caller: Caller) -> NewUpload:
+        """Create an upload of the caller's owner, of which nothing is stored yet. Raises ServiceUnavailable."""
         self._check_free_space()
         lifetime_s = self._settings.url_lifetime_s
         at_ms = round((self._clock() + lifetime_s) * 1000)
-        upload_id = new_upload_id(at_ms)
+        upload_id = new_upload_id(at_ms, caller.owner)
         key = incoming_key(upload_id)
         url = self._objects.put_url(key, lifetime_s=lifetime_s)
         return NewUpload(
@@ -81,22 +82,23 @@ class ClientUploads:
             max_bytes=self.max_bytes,
         )
 
-    def store(self, upload_id: str, signature: str, chunks: Iterable[bytes], *, size: int | None) -> int:
+    def store(self, upload_id: str, signature: str, chunks: Iterable[bytes], *, size: int | None, caller: Caller) -> int:
         """Store the bytes of an upload; returns their number. A later call replaces the object.
 
         Args:
             size: number of bytes, if the client told it.
 
         Raises:
-            ObjectNotFound: there is no such upload, or it has expired.
+            ObjectNotFound: there is no such upload, it is another owner's, or it has expired.
             PayloadTooLarge: it has too many bytes; nothing is stored.
             ServiceUnavailable: nothing is stored.
         """
         if self._chunks is None:
             raise ObjectNotFound("clients put images to the object store, and not here", expected="the URL of POST /uploads")
-        if not hmac.compare_digest(signature.encode(), self._sign(upload_id).encode()):
-            raise ObjectNotFound("there is no upload with this URL", expected="the URL of POST /uploads, unchanged")
         key = incoming_key(upload_id)
+        is_signed = hmac.compare_digest(signature.encode(), self._sign(upload_id).encode())
+        if not (is_signed and (caller.is_admin or belongs_to(key, caller.owner))):
+            raise ObjectNotFound("there is no upload with this URL", expected="the URL of POST /uploads, unchanged")
         if (expires_at_ms(key) or 0) <= self._clock() * 1000:
             raise ObjectNotFound("the upload has expired", expected="a new one, by POST /uploads")
         if size is not None and size > self.max_bytes:

@@ -11,7 +11,7 @@ from api.acceptance.webhooks import WebhookPolicy
 from api.forms.options import read_deadline_s
 from api.forms.predict import ImageForm
 from api.forms.preference import Preference
-from inference.access import NO_LIMITS, Limits
+from inference.access import Caller, Limits
 from inference.broker import USUAL_PRIORITY, Broker
 from inference.domain import ImageHeader, ModelRef
 from inference.errors import InvalidMetadata
@@ -45,19 +45,17 @@ class RequestValidator:
         self._settings = settings
         self._limits = ImageLimits(settings.limits.max_pixels)
 
-    def check(
-        self, form: ImageForm, preference: Preference, snapshot: ConfigSnapshot, limits: Limits = NO_LIMITS
-    ) -> ValidatedRequest:
+    def check(self, form: ImageForm, preference: Preference, snapshot: ConfigSnapshot, caller: Caller) -> ValidatedRequest:
         """Check everything except the image itself: see `inspect`. Raises InferenceError: the request is not valid.
 
         Args:
-            limits: limits of the caller.
+            caller: its limits hold, and the webhook of its owner is the default.
         """
         spec = snapshot.model(form.model)
-        deadline_s = self._deadline_s(form, preference, limits)
+        deadline_s = self._deadline_s(form, preference, caller.limits)
         sinks = snapshot.sinks_for(form.sinks, field="metadata.sinks")
-        self._check_priority(form, limits)
-        webhook = self._webhooks.webhook_for(form.webhook)
+        self._check_priority(form, caller.limits)
+        webhook = self._webhooks.webhook_for(form.webhook, caller.owner)
         return ValidatedRequest(spec, snapshot.reference(spec), deadline_s, sinks, webhook)
 
     def inspect(self, form: ImageForm, spec: ModelSpec) -> ImageHeader:

@@ -16,6 +16,7 @@ from kombu.pools import producers
 from inference.broker import HIGHEST_PRIORITY, USUAL_PRIORITY, envelope
 from inference.domain import QueueMessage
 from inference.errors import ConfigurationError, ServiceUnavailable
+from inference.runtime.tls import amqp_tls
 from inference.settings import BrokerSettings
 from inference.task_store.protocol import Enqueue
 
@@ -31,7 +32,8 @@ LOGIN_REFUSED = (AccessRefused, NotAllowed)
 def check_login(settings: BrokerSettings) -> None:
     """Raise ConfigurationError if RabbitMQ refuses the login. A server that is down is only logged: it is waited for later."""
     try:
-        with Connection(settings.url, connect_timeout=_CONNECT_TIMEOUT_S) as connection:
+        tls = amqp_tls(settings)
+        with Connection(settings.url, ssl=tls or False, connect_timeout=_CONNECT_TIMEOUT_S) as connection:
             connection.ensure_connection(max_retries=1, timeout=_CONNECT_TIMEOUT_S)
     except LOGIN_REFUSED as error:
         raise ConfigurationError(f"broker.url: RabbitMQ refuses the login: {error.reply_text}", field="broker.url") from error
@@ -57,6 +59,7 @@ class AmqpBroker:
         self._settings = settings
         self._connection = Connection(
             settings.url,
+            ssl=amqp_tls(settings) or False,
             connect_timeout=_CONNECT_TIMEOUT_S,
             transport_options={"confirm_publish": True, "read_timeout": 10, "write_timeout": 10},
         )

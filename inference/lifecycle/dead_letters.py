@@ -70,6 +70,7 @@ class DeadLetters:
         return {
             "task_id": task_id,
             "request_id": record.request_id,
+            "owner": record.owner,
             "model": record.model.to_dict(),
             "status": record.status,
             "error": record.outcome.error if record.outcome else None,
@@ -103,6 +104,7 @@ class DeadLetters:
             sinks=sinks,
             priority=record.priority,
             webhook=record.webhook,
+            owner=record.owner,
             idempotency_key=f"replay:{task_id}",  # two operators, or a repeated command, start only one task
         )
         accepted = accept(self._store, self._broker, request)

@@ -78,8 +78,8 @@ def _runners(settings: Settings) -> dict[str, Callable[[threading.Event], None]]
     for sink in settings.possible_sinks:
         runners[f"relay-{sink}"] = _relay(settings, services, sink, name).run
     webhooks = settings.webhooks
-    if webhooks.is_on:
-        sender = WebhookSender(services.webhook_guard, webhooks.secrets)
+    if services.may_send_webhooks:
+        sender = WebhookSender(services.webhook_guard, lambda owner: services.owner_webhooks.of(owner).secrets)
         runners["webhooks"] = WebhookRelay(services.store, sender, webhooks).run
     runners["housekeeping"] = _housekeeping(settings, services).run
     return runners

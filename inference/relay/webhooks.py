@@ -134,7 +134,7 @@ class WebhookRelay:
         webhook = record.webhook
         if webhook is None:
             raise ValueError(f"task {record.task_id} has no webhook")
-        answer = self._sender.send(webhook.url, webhook_id(record.task_id), event_body(record))
+        answer = self._sender.send(webhook.url, webhook_id(record.task_id), event_body(record), owner=record.owner)
         before = record.webhook_delivery or WebhookDelivery(WebhookState.PENDING)
         delivery = replace(
             before,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
 from inference.settings import addresses, web_origins
 from inference.settings.value_checks import Seconds, Section, secret_validator
@@ -53,9 +53,22 @@ class MinioSettings(Section):
     access_key: Annotated[SecretStr, secret_validator(addresses.check_access_key)] = SecretStr("")
     secret_key: SecretStr = SecretStr("")
     secure: bool = False
+    #: authorities that sign the server's certificate, in PEM; default: those of the system
+    ca_file: Path | None = None
     region: str | None = Field(default=None, pattern=r"^([A-Za-z0-9][A-Za-z0-9_-]{0,62})?$")
     connect_timeout_s: Seconds = 3
     read_timeout_s: Seconds = 15
+
+    @property
+    def has_tls(self) -> bool:
+        scheme, separator, _ = self.endpoint.partition("://")
+        return scheme == "https" if separator else self.secure
+
+    @model_validator(mode="after")
+    def _authorities_need_tls(self) -> Self:
+        if self.ca_file is not None and not self.has_tls:
+            raise ValueError("ca_file needs an https:// endpoint, or secure: true")
+        return self
 
 
 class ImageUrlSettings(Section):

@@ -25,7 +25,7 @@ from inference.settings.redis_address import REDIS_SCHEMES, RedisAddress
 from inference.settings.security_section import SecuritySettings
 from inference.settings.sink_sections import JsonlSinkSettings, KafkaSettings, MongodbSettings, OutboxSettings, RelaySettings
 from inference.settings.ui_section import UiSettings
-from inference.settings.value_checks import Count, Few, FieldChecks, Seconds, Section, log_level
+from inference.settings.value_checks import Count, Few, FieldChecks, Seconds, Section, TlsSection, log_level
 from inference.settings.webhook_section import WebhookSettings
 
 #: Value of `broker.url` for the server that the service starts by itself.
@@ -128,8 +128,8 @@ class ApiSettings(Section):
         return self
 
 
-class BrokerSettings(Section):
-    """Celery's broker: Redis or RabbitMQ."""
+class BrokerSettings(TlsSection):
+    """Celery's broker: Redis or RabbitMQ. The files of certificates are for amqps://; a Redis URL names its own."""
 
     #: 'embedded', a Redis URL (inference/settings/redis_address.py) or amqp://USER:PASSWORD@HOST:5672/VHOST
     url: BrokerUrl = EMBEDDED
@@ -148,6 +148,18 @@ class BrokerSettings(Section):
     def has_turns(self) -> bool:
         """Whether owners with waiting tasks take turns (tasks/transport/claim.lua)."""
         return not self.is_amqp and self.transport == "claiming"
+
+    @property
+    def has_amqp_tls(self) -> bool:
+        return self.url.startswith("amqps://")
+
+    @model_validator(mode="after")
+    def _files_are_for_rabbitmq(self) -> Self:
+        if self.has_tls_files and not self.has_amqp_tls:
+            raise ValueError(
+                "ca_file, cert_file and key_file need an amqps:// URL; a rediss:// URL has ?ssl_ca_certs=FILE instead"
+            )
+        return self
 
 
 class TaskStoreSettings(Section):

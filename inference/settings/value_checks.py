@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any, Self, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, ValidationInfo, field_validator, model_validator
 from pydantic.fields import FieldInfo
 
 from inference.settings import addresses
@@ -61,3 +61,24 @@ class FieldChecks:
 
 class Section(FieldChecks, BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class TlsSection(Section):
+    """Files of certificates, in PEM; they are read by the part that connects."""
+
+    #: authorities that sign the server's certificate; default: those of the system
+    ca_file: Path | None = None
+    #: certificate of this client, if the server asks for one
+    cert_file: Path | None = None
+    #: key of `cert_file`
+    key_file: Path | None = None
+
+    @property
+    def has_tls_files(self) -> bool:
+        return any((self.ca_file, self.cert_file, self.key_file))
+
+    @model_validator(mode="after")
+    def _certificate_and_key_are_a_pair(self) -> Self:
+        if (self.cert_file is None) != (self.key_file is None):
+            raise ValueError("cert_file and key_file belong together; set both or neither")
+        return self

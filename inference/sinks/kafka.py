@@ -19,6 +19,7 @@ from kafka.errors import (
 )
 from kafka.net.compat import KafkaNetClient
 
+from inference.runtime.tls import client_context
 from inference.settings import KafkaSettings
 from inference.sinks.cloudevents import CONTENT_TYPE, cloud_event
 from inference.sinks.protocol import Refusal, SinkUnavailable
@@ -30,7 +31,7 @@ _REFUSED = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidRecordErro
 
 
 class KafkaSink:
-    """`ResultSink` with an idempotent producer and acks=all; the delivery of each record is confirmed.
+    """`ResultSink` with an idempotent producer (unless `acks` is 1); the delivery of each record is confirmed.
 
     A record may still come twice, if a relay dies before it notes the delivery: readers drop duplicates by `task_id`, which is in
     the headers and in the body.
@@ -40,6 +41,7 @@ class KafkaSink:
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
+        self._security = _security(settings)
         self._producer: KafkaProducer | None = None
 
     def write(self, documents: Sequence[dict[str, Any]]) -> list[Refusal]:
@@ -91,6 +93,8 @@ class KafkaSink:
 
     def _send(self, producer: KafkaProducer, document: dict[str, Any], value: bytes) -> Any:
         headers = [("task_id", document["task_id"].encode())]
+        if "owner" in document:
+            headers.append(("owner", document["owner"].encode()))
         if self._settings.format == "cloudevents":
             headers.append(("content-type", CONTENT_TYPE.encode()))
         return producer.send(self._settings.topic, key=document["request_id"].encode(), value=value, headers=headers)
@@ -106,13 +110,14 @@ class KafkaSink:
                 bootstrap_servers=settings.bootstrap_servers.split(","),
                 bootstrap_timeout_ms=timeout_ms,
                 client_id="inference-relay",
-                acks="all",
-                enable_idempotence=True,
+                acks="all" if settings.acks == "all" else 1,
+                enable_idempotence=settings.acks == "all",
                 linger_ms=5,
                 max_request_size=settings.max_record_bytes + 4096,  # headers and framing
                 max_block_ms=timeout_ms,
                 request_timeout_ms=timeout_ms,
                 delivery_timeout_ms=timeout_ms + 5000,
+                **self._security,
             )
         return self._producer
 
@@ -124,6 +129,7 @@ class KafkaSink:
             bootstrap_servers=settings.bootstrap_servers.split(","),
             bootstrap_timeout_ms=timeout_ms,
             request_timeout_ms=timeout_ms,
+            **self._security,
         )
         try:
             if settings.topic not in admin.list_topics():
@@ -133,6 +139,18 @@ class KafkaSink:
             pass  # another relay was faster
         finally:
             admin.close()
+
+
+def _security(settings: KafkaSettings) -> dict[str, Any]:
+    """Return the options with which clients log in. Raises ConfigurationError: a certificate's file is not usable."""
+    options: dict[str, Any] = {"security_protocol": settings.security_protocol}
+    if settings.has_tls:
+        options["ssl_context"] = client_context("kafka", settings)
+    if settings.has_sasl:
+        options["sasl_mechanism"] = settings.sasl_mechanism
+        options["sasl_plain_username"] = settings.username
+        options["sasl_plain_password"] = settings.password.get_secret_value()
+    return options
 
 
 def _refusal(document: dict[str, Any], error: Exception) -> Refusal:

@@ -49,15 +49,18 @@ class ResultSink(Protocol):
 def result_document(task: CompletedTask, pipeline_id: str) -> dict[str, Any]:
     """Return the result document of a succeeded task.
 
-    `prediction` is a float32 array of shape (classes,), whether or not the answers of HTTP have it.
+    `prediction` is a float32 array of shape (classes,), whether or not the answers of HTTP have it. `owner` is missing if
+    the task has none.
     """
     result, model = task.outcome.result, task.outcome.model
     if result is None or model is None:
         raise ValueError(f"task {task.task_id} has no result")
     confident = {} if result.confident is None else {"confident": result.confident}
+    owner = {"owner": task.owner} if task.owner else {}
     return {
         "task_id": task.task_id,
         "request_id": task.request_id,
+        **owner,
         "pipeline_id": pipeline_id,
         "inference_model_id": model.name,
         "model_version": model.version,

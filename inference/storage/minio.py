@@ -20,6 +20,7 @@ from minio.error import MinioException, S3Error
 from minio.lifecycleconfig import Expiration, LifecycleConfig, Rule
 
 from inference.errors import ConfigurationError, InferenceError, ObjectNotFound, ServiceUnavailable, StorageFull
+from inference.runtime.tls import authority_context
 from inference.settings import MinioSettings
 from inference.storage.breaker import Breaker, ServerIsSilentError
 from inference.storage.protocol import UPLOADS_PREFIX, bucket_and_key, too_large
@@ -30,6 +31,7 @@ RETENTION_RULE_ID = "inference-uploads-retention"
 #: Error code of a missing bucket, which the first upload makes.
 _NO_BUCKET = "NoSuchBucket"
 _MISSING = {"NoSuchKey", "NoSuchObject", "NoSuchVersion", "KeyTooLongError", "XMinioInvalidObjectName", _NO_BUCKET}
+_FORBIDDEN = "AccessDenied"
 #: Error codes that concern one object, not the state of the server.
 _REFUSED = {"EntityTooLarge", "EntityTooSmall", "InvalidArgument", "InvalidRequest", "MetadataTooLarge", "KeyTooLongError"}
 #: Error codes of MinIO and Ceph for a full disk or quota.
@@ -95,7 +97,7 @@ class MinioObjectStore:
 
     def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
         bucket, name = self._locate(key)
-        with self._guarded(), _missing_is_not_found(key):
+        with self._guarded(), self._missing_is_not_found(bucket, key):
             response = self._client.get_object(bucket, name)
             try:
                 size = int(response.headers["Content-Length"])
@@ -108,7 +110,7 @@ class MinioObjectStore:
 
     def size(self, key: str) -> int:
         bucket, name = self._locate(key)
-        with self._guarded(), _missing_is_not_found(key):
+        with self._guarded(), self._missing_is_not_found(bucket, key):
             return self._client.stat_object(bucket, name).size or 0
 
     def put_url(self, key: str, *, lifetime_s: float) -> str:
@@ -122,14 +124,14 @@ class MinioObjectStore:
 
     def delete(self, key: str) -> None:
         _check(key)
-        with self._guarded(), contextlib.suppress(ObjectNotFound), _missing_is_not_found(key):
+        with self._guarded(), contextlib.suppress(ObjectNotFound), self._missing_is_not_found(self._bucket, key):
             self._client.remove_object(self._bucket, key)
 
     def copy(self, source: str, target: str) -> None:
         """Copy an object on the server, without a transfer of its bytes."""
         bucket, name = self._locate(source)
         _check(target)
-        with self._guarded(), _missing_is_not_found(source):
+        with self._guarded(), self._missing_is_not_found(bucket, source):
             self._write(lambda: self._client.copy_object(self._bucket, target, CopySource(bucket, name)))
 
     def list_keys(self, prefix: str, *, after: str = "", limit: int) -> list[str]:
@@ -164,6 +166,16 @@ class MinioObjectStore:
     def _guarded(self) -> Iterator[None]:
         with _unavailable_when_failing(), self._breaker.guard():
             yield
+
+    @contextmanager
+    def _missing_is_not_found(self, bucket: str, key: str) -> Iterator[None]:
+        """Raise ObjectNotFound for what is missing, and for what the user may not read in another bucket than the service's."""
+        try:
+            yield
+        except S3Error as error:
+            if error.code in _MISSING or (error.code == _FORBIDDEN and bucket != self._bucket):
+                raise ObjectNotFound(f"there is no object {key}") from error
+            raise
 
     def _locate(self, key: str) -> tuple[str, str]:
         """Return the bucket and the key of an object to read."""
@@ -225,20 +237,20 @@ class MinioObjectReader:
 
 
 def _connect(settings: MinioSettings, connections: int) -> Minio:
-    """Make a client. Raises ConfigurationError: the endpoint or the region is not valid."""
-    scheme, _, address = settings.endpoint.rpartition("://")
+    """Make a client. Raises ConfigurationError: the endpoint, the region or the file of the authorities is not valid."""
     pool = urllib3.PoolManager(
         maxsize=connections,
         timeout=urllib3.Timeout(connect=settings.connect_timeout_s, read=settings.read_timeout_s),
+        ssl_context=authority_context("minio", settings.ca_file) if settings.has_tls else None,
         # No retry after a time-out: the call would wait three times for a server that hangs.
         retries=urllib3.Retry(total=2, read=0, connect=1, backoff_factor=0.1, status_forcelist=(502, 503, 504)),
     )
     try:
         return Minio(
-            address,
+            settings.endpoint.rpartition("://")[2],
             access_key=settings.access_key.get_secret_value(),
             secret_key=settings.secret_key.get_secret_value(),
-            secure=scheme == "https" if scheme else settings.secure,
+            secure=settings.has_tls,
             region=settings.region or "us-east-1",  # without a region the client asks the server for it first
             http_client=pool,
         )
@@ -254,16 +266,6 @@ def _check(key: str) -> None:
     """Raise ObjectNotFound for a key that is not a path below a folder: all stores have the same valid keys."""
     if not {"", ".", ".."}.isdisjoint(key.split("/")):
         raise ObjectNotFound(f"{key} is not a key of this store")
-
-
-@contextmanager
-def _missing_is_not_found(key: str) -> Iterator[None]:
-    try:
-        yield
-    except S3Error as error:
-        if error.code in _MISSING:
-            raise ObjectNotFound(f"there is no object {key}") from error
-        raise
 
 
 def _as_headers(metadata: Mapping[str, str]) -> dict[str, str]:

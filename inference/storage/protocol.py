@@ -96,6 +96,8 @@ class ObjectReader(Protocol):
 UPLOADS_PREFIX = "uploads/"
 DEAD_LETTERS_PREFIX = "dead-letters/"
 
+_OF_TASK = re.compile(rf"{UPLOADS_PREFIX}\d{{4}}/\d\d/\d\d/|{DEAD_LETTERS_PREFIX}", re.ASCII)
+
 #: S3's limit.
 _MAX_KEY_BYTES = 1024
 #: To Python, all spaces but the usual one are not printable.
@@ -121,6 +123,11 @@ def too_large(key: str, size: int, max_bytes: int) -> PayloadTooLarge:
 def upload_key(task_id: str, at: datetime) -> str:
     """Return the key of the image of a task."""
     return f"{day_prefix(at)}{task_id}"
+
+
+def is_of_task(key: str) -> bool:
+    """Return whether the key is that of the image of a task or a dead letter, which the service stores itself."""
+    return _OF_TASK.match(key) is not None
 
 
 def day_prefix(at: date) -> str:

@@ -3,6 +3,7 @@
 from inference.task_store.protocol import (
     Accepted,
     AcceptedBatch,
+    BatchFill,
     Commit,
     Enqueue,
     KnownKey,
@@ -21,6 +22,8 @@ from inference.task_store.protocol import (
     TaskPage,
     TaskState,
     WebhookStats,
+    no_batch,
+    no_task,
 )
 from inference.task_store.stores import (
     DeliveryStore,
@@ -35,6 +38,7 @@ from inference.task_store.stores import (
 __all__ = [
     "Accepted",
     "AcceptedBatch",
+    "BatchFill",
     "Commit",
     "DeliveryStore",
     "Enqueue",
@@ -60,4 +64,6 @@ __all__ = [
     "WebhookStats",
     "WebhookStore",
     "WorkerStore",
+    "no_batch",
+    "no_task",
 ]

@@ -17,7 +17,7 @@ from enum import StrEnum
 
 from inference.access import OwnerUse
 from inference.domain import ModelRef, Outcome, TaskStatus
-from inference.errors import IdempotencyConflict
+from inference.errors import BatchNotFound, IdempotencyConflict, TaskNotFound
 
 
 class LeaseState(StrEnum):
@@ -114,6 +114,16 @@ class KnownKey:
         )
 
 
+def no_task(task_id: str) -> TaskNotFound:
+    """Return the error for a task that has no record, or is another owner's: callers cannot tell which."""
+    return TaskNotFound(f"there is no task {task_id}, or it ended too long ago", task_id=task_id)
+
+
+def no_batch(batch_id: str) -> BatchNotFound:
+    """Return the error for a batch that has no record, or is another owner's: callers cannot tell which."""
+    return BatchNotFound(f"there is no batch {batch_id}, or it ended too long ago", batch_id=batch_id)
+
+
 @dataclass(frozen=True)
 class RecordLife:
     """Period for which records surely exist.
@@ -142,6 +152,16 @@ class QueueStats:
     oldest_age_s: float
     #: tasks that end per second; 0 if it is not known, or there is nothing to do
     drain_rate_per_s: float
+
+
+@dataclass(frozen=True)
+class BatchFill:
+    """Batches of a queue that ended in one minute."""
+
+    #: 0: the current minute
+    minutes_ago: int
+    images: int
+    batches: int
 
 
 #: Life of an announced change, seconds: a worker that goes on with it announces it again before.
@@ -238,7 +258,7 @@ class TaskPage:
 
     #: newest first
     task_ids: tuple[str, ...]
-    #: acceptance number before which the next page begins; None: this is the last page
+    #: number before which the next page begins; None: this is the last page
     next_before: int | None
 
 
@@ -254,6 +274,8 @@ class TaskFilter:
     model: str = ""
     #: time of acceptance, ms since the epoch: older tasks are left out
     since_ms: int = 0
+    #: empty: the tasks of all owners
+    owner: str = ""
 
     @property
     def is_any(self) -> bool:
@@ -263,7 +285,8 @@ class TaskFilter:
     def matches(self, state: TaskState) -> bool:
         """Whether the conditions hold for a task, except that for its time of acceptance."""
         return (
-            (not self.request_id or self.request_id == state.request_id)
+            (not self.owner or self.owner == state.owner)
+            and (not self.request_id or self.request_id == state.request_id)
             and (not self.statuses or state.status in self.statuses)
             and (not self.model or self.model == state.model)
         )
@@ -278,6 +301,7 @@ class TaskState:
     request_id: str
     #: name of the model
     model: str
+    owner: str = ""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from inference.domain import ModelRef
-from inference.task_store.protocol import QueueLoad, QueuePlace, QueueStats, RateChange
+from inference.task_store.protocol import BatchFill, QueueLoad, QueuePlace, QueueStats, RateChange
 from inference.task_store.records import model_from
 
 
@@ -40,6 +40,22 @@ def places_from(answer: Sequence[Any], task_ids: Sequence[str]) -> dict[str, Que
     rate_per_s = _per_s(ended, busy_ms)
     found = zip(task_ids, positions, strict=True)
     return {task_id: QueuePlace(position, rate_per_s) for task_id, position in found if position >= 0}
+
+
+#: Minutes that the script commit keeps in pace:QUEUE, and their fields.
+FILL_MINUTES = 15
+FILL_FIELDS = tuple(f"minute:{slot}" for slot in range(FILL_MINUTES))
+
+
+def fill_from(fields: Sequence[bytes | None], server_time_s: int) -> tuple[BatchFill, ...]:
+    """Return the batches of the last minutes in which there were any, oldest first; `fields` are the values of FILL_FIELDS."""
+    minute_now = server_time_s // 60
+    minutes = sorted(tuple(map(int, field.split())) for field in fields if field is not None)
+    return tuple(
+        BatchFill(minute_now - minute, images, batches)
+        for minute, images, batches in minutes
+        if 0 <= minute_now - minute < FILL_MINUTES
+    )
 
 
 def change_field(change: RateChange) -> bytes:

@@ -8,7 +8,16 @@ from typing import Any, TypeVar
 
 import orjson
 
-from inference.domain import CompletedTask, ModelRef, QueueItem, TaskRecord, TaskStatus, TaskSubmission, decode_outcome
+from inference.domain import (
+    BatchRecord,
+    CompletedTask,
+    ModelRef,
+    QueueItem,
+    TaskRecord,
+    TaskStatus,
+    TaskSubmission,
+    decode_outcome,
+)
 from inference.task_store.protocol import TaskState
 from inference.webhook import Webhook, WebhookAttempt, WebhookDelivery, WebhookEvent, WebhookState
 
@@ -85,22 +94,36 @@ def from_hash(task_id: str, fields: dict[bytes, bytes]) -> TaskRecord:
     )
 
 
+def batch_field(batch: BatchRecord) -> bytes:
+    """Return the value of a batch's key: a list of its entries, or an object with them and its owner if it has one."""
+    return orjson.dumps({"owner": batch.owner, "entries": batch.entries} if batch.owner else batch.entries)
+
+
+def batch_from(batch_id: str, value: bytes) -> BatchRecord:
+    """Return a batch from the value of its key."""
+    found = orjson.loads(value)
+    if isinstance(found, dict):
+        return BatchRecord(batch_id, tuple(found["entries"]), found["owner"])
+    return BatchRecord(batch_id, tuple(found))
+
+
 #: Fields whose values `completed_from` gets.
-COMPLETED_FIELDS = ("request_id", "created_at", "finished_at", "outcome")
+COMPLETED_FIELDS = ("request_id", "created_at", "finished_at", "outcome", "owner")
 
 
 def completed_from(task_id: str, values: Sequence[bytes | None]) -> CompletedTask | None:
     """Return a completed task from an HMGET answer; None if the task has not ended, or has no record."""
-    request_id, created_at, finished_at, outcome = values
+    request_id, created_at, finished_at, outcome, owner = values
     if request_id is None or created_at is None or finished_at is None or outcome is None:
         return None
-    return CompletedTask(decode_outcome(outcome), int(finished_at), task_id, request_id.decode(), int(created_at))
+    owned_by = owner.decode() if owner else ""
+    return CompletedTask(decode_outcome(outcome), int(finished_at), task_id, request_id.decode(), int(created_at), owned_by)
 
 
 def state_from(task_id: str, values: Sequence[bytes]) -> TaskState:  # noqa: ARG001 as `readable` calls it
     """Return a state from an answer of the script `get_states`."""
-    status, attempts, request_id, model = values
-    return TaskState(TaskStatus(status.decode()), int(attempts), request_id.decode(), model_from(model).name)
+    status, attempts, request_id, model, owner = values
+    return TaskState(TaskStatus(status.decode()), int(attempts), request_id.decode(), model_from(model).name, owner.decode())
 
 
 def readable(read: Callable[[str, T], R | None], task_id: str, found: T) -> R | None:

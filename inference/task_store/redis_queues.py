@@ -3,6 +3,7 @@
 Redis keys: those of the script, and
 
     PREFIX:change:QUEUE    string: the change of the rate that a worker expects
+    PREFIX:pace:QUEUE      hash: batches by minute, which the script commit writes
     PREFIX:started:QUEUE   hash: by priority and owner, the highest acceptance number that has started
 """
 
@@ -14,8 +15,8 @@ from typing import Any
 import redis
 
 from inference.runtime.redis import unavailable_when_down
-from inference.task_store.protocol import CHANGE_LIFE_S, Order, QueueLoad, QueuePlace, QueueStats, RateChange
-from inference.task_store.queue_figures import change_field, load_from, places_from, stats_from
+from inference.task_store.protocol import CHANGE_LIFE_S, BatchFill, Order, QueueLoad, QueuePlace, QueueStats, RateChange
+from inference.task_store.queue_figures import FILL_FIELDS, change_field, fill_from, load_from, places_from, stats_from
 from inference.task_store.scripts import Scripts
 from inference.task_store.submissions import in_ms
 
@@ -40,6 +41,14 @@ class RedisQueues:
 
     def get_queue_stats(self, queue: str) -> QueueStats:
         return stats_from(self._scripts.run("queue_stats", queue, 0, int(self._has_turns)))
+
+    def get_batch_fill(self, queue: str) -> tuple[BatchFill, ...]:
+        with unavailable_when_down(), self._redis.pipeline(transaction=False) as pipe:
+            pipe.time()
+            pipe.hmget(f"{self._prefix}:pace:{queue}", FILL_FIELDS)
+            answers: Any = pipe.execute()
+        (server_time_s, _), fields = answers
+        return fill_from(fields, server_time_s)
 
     def get_queue_load(self, queue: str, *, refused: int = 0) -> QueueLoad:
         return load_from(self._scripts.run("queue_stats", queue, refused, int(self._has_turns)), has_turns=self._has_turns)

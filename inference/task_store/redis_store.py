@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-import orjson
 import redis
 
 from inference.access import NO_LIMITS, Limits, OwnerUse
@@ -25,10 +24,10 @@ from inference.domain import (
 from inference.errors import (
     BatchNotFound,
     DeadlineExceeded,
+    IdempotencyConflict,
     Overloaded,
     TaskAlreadyFinished,
     TaskCanceled,
-    TaskNotFound,
 )
 from inference.runtime.coalescing import CallCoalescer
 from inference.runtime.redis import unavailable_when_down
@@ -46,10 +45,14 @@ from inference.task_store.protocol import (
     TaskFilter,
     TaskPage,
     TaskState,
+    no_batch,
+    no_task,
 )
 from inference.task_store.quotas import limit_error, limits_field, use_from
 from inference.task_store.records import (
     COMPLETED_FIELDS,
+    batch_field,
+    batch_from,
     completed_from,
     from_hash,
     model_field,
@@ -142,7 +145,7 @@ class RedisTaskStore(RedisWebhooks, RedisQueues, RedisOwners):
             rooms=rooms,
             key=batch.idempotency_key,
             fingerprint=batch.fingerprint,
-            entries=orjson.dumps(batch.record.entries),
+            entries=batch_field(batch.record),
         )
         return AcceptedBatch(batch_id, created=state == b"accepted", inline_bytes=inline_bytes, use=use)
 
@@ -184,6 +187,8 @@ class RedisTaskStore(RedisWebhooks, RedisQueues, RedisOwners):
             raise Overloaded(full if state == b"overloaded" else late)
         if state == b"conflict":
             raise _known(found, b"").conflict()
+        if state == b"taken":
+            raise IdempotencyConflict("there is a task with this id already", field="task_id", expected="an id of your own")
         return state, found.decode().partition(":")[2], inline_bytes, use
 
     def _accept_each(self, submissions: Sequence[list[Any]]) -> Sequence[list[Any]]:
@@ -205,7 +210,7 @@ class RedisTaskStore(RedisWebhooks, RedisQueues, RedisOwners):
     def get(self, task_id: str) -> TaskRecord:
         record = self.get_many([task_id])[0]
         if record is None:
-            raise TaskNotFound(f"there is no task {task_id}, or it ended too long ago", task_id=task_id)
+            raise no_task(task_id)
         return record
 
     def get_many(self, task_ids: Sequence[str]) -> list[TaskRecord | None]:
@@ -241,18 +246,19 @@ class RedisTaskStore(RedisWebhooks, RedisQueues, RedisOwners):
         with unavailable_when_down():
             entries: Any = self._redis.get(self._key("batch", batch_id))
         if entries is None:
-            raise BatchNotFound(f"there is no batch {batch_id}, or it ended too long ago", batch_id=batch_id)
-        return BatchRecord(batch_id, tuple(orjson.loads(entries)))
+            raise no_batch(batch_id)
+        return batch_from(batch_id, entries)
 
     def list_tasks(self, wanted: TaskFilter, *, before: int | None = None, limit: int = 50) -> TaskPage:
         first = _NEWEST if before is None else min(before, _NEWEST)
-        conditions = (wanted.request_id, first, wanted.since_ms, model_prefix(wanted.model))
+        conditions = (wanted.owner, wanted.request_id, first, wanted.since_ms, model_prefix(wanted.model))
         next_before, ids = self._scripts.run("list_tasks", *conditions, limit, max(_EXAMINED, limit), *wanted.statuses)
         return TaskPage(tuple(_texts(ids)), int(next_before) or None)
 
-    def find_idempotent(self, key: str) -> KnownKey | None:
+    def find_idempotent(self, key: str, *, owner: str = "") -> KnownKey | None:
+        scope = ("owner", owner) if owner else ()
         with unavailable_when_down():
-            known: Any = self._redis.hmget(self._key("idempotency", key), "subject", "fingerprint")
+            known: Any = self._redis.hmget(self._key(*scope, "idempotency", key), "subject", "fingerprint")
             if known[0] is None or not self._redis.exists(self._key(known[0].decode())):
                 return None
         return _known(*known)

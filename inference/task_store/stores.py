@@ -23,6 +23,7 @@ from inference.domain import BatchRecord, BatchRequest, CompletedTask, TaskRecor
 from inference.task_store.protocol import (
     Accepted,
     AcceptedBatch,
+    BatchFill,
     Commit,
     Enqueue,
     KnownKey,
@@ -87,7 +88,7 @@ class SubmissionStore(TaskReader, Protocol):
         Raises:
             RateLimited, QuotaExceeded: a limit of the owner is reached; nothing was used up.
             Overloaded: `max_queue_depth` tasks of this queue are waiting (0: no limit), or there is no room.
-            IdempotencyConflict: the key was used with another fingerprint.
+            IdempotencyConflict: the owner has used the key with another fingerprint, or another owner has a task with this id.
         """
 
     def accept_batch(
@@ -108,7 +109,7 @@ class SubmissionStore(TaskReader, Protocol):
         Raises:
             RateLimited, QuotaExceeded: as in `accept`.
             Overloaded: one of the queues would have more than `max_queue_depth` tasks waiting (0: no limit), or has no room.
-            IdempotencyConflict: the key was used with another fingerprint.
+            IdempotencyConflict: the owner has used the key with another fingerprint.
         """
 
     def withdraw(self, task_id: str) -> bool:
@@ -126,16 +127,17 @@ class SubmissionStore(TaskReader, Protocol):
     def list_tasks(self, wanted: TaskFilter, *, before: int | None = None, limit: int = 50) -> TaskPage:
         """Return a page of the tasks that match, newest first.
 
-        Without a request id, tasks that are no longer among the newest (`task_store.index_max`) are not found. If tasks are
+        Without a request id, tasks that are no longer among the newest (`task_store.index_max`; of the owner, if the filter names
+        one) are not found. If tasks are
         accepted or forgotten between two pages, the others are still returned, and only once. A call examines a bounded number of
         tasks, so a page with fewer than `limit` tasks, or with none, need not be the last.
 
         Args:
-            before: acceptance number before which the page begins: None, or `next_before` of the page before.
+            before: number before which the page begins: None, or `next_before` of the page before, for the same filter.
         """
 
-    def find_idempotent(self, key: str) -> KnownKey | None:
-        """Return the task or batch that an idempotency key was used for; None if the key is not known, or has expired."""
+    def find_idempotent(self, key: str, *, owner: str = "") -> KnownKey | None:
+        """Return the task or batch for which the owner used a key; None if the key is not known, or has expired."""
 
     def cancel(self, task_id: str) -> TaskRecord:
         """Cancel a task and return its record. Raises TaskNotFound, TaskAlreadyFinished."""
@@ -360,6 +362,9 @@ class MaintenanceStore(TaskReader, Protocol):
     def count_kept_images(self) -> int: ...
 
     def get_queue_stats(self, queue: str) -> QueueStats: ...
+
+    def get_batch_fill(self, queue: str) -> tuple[BatchFill, ...]:
+        """Return the batches that ended in the last 15 minutes, by minute, oldest first; minutes without any are left out."""
 
     def ping(self) -> None:
         """Check that the store answers. Raises ServiceUnavailable."""

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 from support.fakes import FakeObjectStore
+from support.limited_users import limited_user
 from support.real_servers import NOBODY, minio_client, minio_settings
 from support.small_files import run_with_small_files
 from support.waiting import together
@@ -29,7 +30,18 @@ KEY = "uploads/2026/01/31/task"
 BYTES = bytes(range(256)) * 400
 
 
-@pytest.fixture(params=["local", "fake", pytest.param("minio", marks=pytest.mark.services)])
+_BY_RIGHTS = [pytest.param(name, marks=pytest.mark.services) for name in ("minio", "minio with the least rights")]
+
+
+@pytest.fixture(scope="module")
+def limited_settings(services_env: dict[str, str]) -> Iterator[MinioSettings]:
+    """A user with the rights of deploy/docker/minio-policy.json for the buckets of this fixture's tests."""
+    name = f"limited-{uuid.uuid4().hex[:12]}"
+    with limited_user(services_env, name, f"{name}-*") as settings:
+        yield settings
+
+
+@pytest.fixture(params=["local", "fake", *_BY_RIGHTS])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
     match request.param:
         case "local":
@@ -37,6 +49,9 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
         case "minio":
             settings = minio_settings(request.getfixturevalue("services_env"))
             return MinioObjectStore(settings, f"contract-{uuid.uuid4().hex[:12]}")
+        case "minio with the least rights":
+            limited: MinioSettings = request.getfixturevalue("limited_settings")
+            return MinioObjectStore(limited, f"{limited.access_key.get_secret_value()}-{uuid.uuid4().hex[:12]}")
     return FakeObjectStore()
 
 

@@ -69,7 +69,8 @@ def flower(service: Service, folder: Path) -> Iterator[str]:
     port = free_port()
     url = f"http://{HOST}:{port}"
     command = [sys.executable, "-m", "celery", "-A", "tasks", "flower", f"--address={HOST}", f"--port={port}"]
-    variables = {"FLOWER_BASIC_AUTH": ":".join(FLOWER_LOGIN), "FLOWER_DB": str(folder / "flower")}
+    (login := folder / "login").write_text(":".join(FLOWER_LOGIN) + "\n", encoding="utf-8")
+    variables = {"FLOWER_BASIC_AUTH_FILE": str(login), "FLOWER_DB": str(folder / "flower")}
     with (folder / "flower.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=ROOT, env=service.environment | variables, stdout=log, stderr=log)
     try:

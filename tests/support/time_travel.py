@@ -7,9 +7,12 @@ from typing import Any
 
 import redis
 
+from inference.task_store.queue_figures import FILL_MINUTES
+
 #: A number over this is a time in ms since the epoch (2001 and later), not a count.
 _EPOCH_MS = 10**12
 _NUMBER = re.compile(rb"\d+(\.\d+)?")
+_MINUTE_MS = 60_000
 
 
 def let_time_pass(client: redis.Redis, key_prefix: str, seconds: float) -> None:
@@ -32,6 +35,12 @@ def _age_hash(client: redis.Redis, key: bytes, ms: int) -> None:
     times = {name: _earlier(value, ms) for name, value in numbers.items() if float(value) > _EPOCH_MS}
     if times:
         client.hset(key, mapping=times)
+    minutes = {name: value.split() for name, value in fields.items() if name.startswith(b"minute:")}
+    if minutes and ms >= _MINUTE_MS:
+        client.hdel(key, *minutes)
+        for minute, images, batches in minutes.values():
+            then = int(minute) - ms // _MINUTE_MS
+            client.hset(key, f"minute:{then % FILL_MINUTES}", b"%d %b %b" % (then, images, batches))
 
 
 def _earlier(value: bytes, ms: int) -> int | float:

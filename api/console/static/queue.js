@@ -1,9 +1,10 @@
 // Queue: what waits, who works, where results go, and what needs a look.
 import { useEffect, useRef, useState } from "preact/hooks";
-import { CLOCK, Connection, Heading, ProblemNote, Status, count, html, many, milliseconds, page, rate, seconds } from "./parts.js";
+import { CLOCK, Connection, Heading, ProblemNote, Status, Table, count, html, many, milliseconds, page, rate, seconds, sentence, tenth } from "./parts.js";
 import { ask, useLive } from "./service.js";
 
 const KEPT_MS = 15 * 60 * 1000;
+const KEPT_MINUTES = 15;
 const HEIGHT_PX = 180;
 const SHORTEST_S = 120;
 
@@ -26,10 +27,10 @@ function lastMinutes({ data: [times] }) {
   return [Math.min(times[0], last - SHORTEST_S), last];
 }
 
-function chartOptions(names, width) {
+function chartOptions(names, width, hasPoints) {
   const axis = { stroke: colour("--quiet"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false }, font: "12px system-ui" };
   const dashes = [[], [6, 4], [2, 3], [10, 4, 2, 4]];
-  const series = names.map((label, index) => ({ label, stroke: colour("--accent"), width: 2, dash: dashes[index % dashes.length], points: { show: false } }));
+  const series = names.map((label, index) => ({ label, stroke: colour("--accent"), width: 2, dash: dashes[index % dashes.length], points: { show: hasPoints, fill: colour("--accent") } }));
   return {
     width,
     height: HEIGHT_PX,
@@ -40,12 +41,14 @@ function chartOptions(names, width) {
   };
 }
 
-/** Waiting images of each model since this page was opened, 15 minutes at most. */
-function Chart({ samples, names }) {
+/**
+ * A line for each name. data: times in seconds since the epoch, then the values of each name, null where there is none.
+ * It has no numbers of its own for screen readers: `children` has them.
+ */
+function Chart({ title, about, names, data, hasPoints = false, children }) {
   const place = useRef(null);
   const chart = useRef(null);
   const key = names.join();
-  const data = [samples.map(({ at }) => at / 1000), ...names.map((name) => samples.map(({ waiting }) => waiting[name] ?? null))];
   useEffect(() => {
     let isOpen = true;
     const element = place.current;
@@ -53,9 +56,9 @@ function Chart({ samples, names }) {
       const Plot = await loadChart();
       if (!isOpen) return;
       chart.current?.destroy();
-      chart.current = new Plot(chartOptions(names, element.clientWidth), data, element);
+      chart.current = new Plot(chartOptions(names, element.clientWidth, hasPoints), data, element);
     };
-    draw().catch(() => {}); // the table has the same numbers
+    draw().catch(() => {}); // the tables have the same numbers
     const scheme = matchMedia("(prefers-color-scheme: dark)");
     const sizes = new ResizeObserver(() => chart.current?.setSize({ width: element.clientWidth, height: HEIGHT_PX }));
     scheme.addEventListener("change", draw);
@@ -69,11 +72,33 @@ function Chart({ samples, names }) {
     };
   }, [key]);
   useEffect(() => chart.current?.setData(data));
-  return html`<figure><figcaption>Waiting images <span class="quiet">since this page was opened, 15 minutes at most</span></figcaption>
-    <div class="chart" ref=${place} aria-hidden="true"></div></figure>`;
+  return html`<figure><figcaption>${title} <span class="quiet">${about}</span></figcaption>
+    <div class="chart" ref=${place} aria-hidden="true"></div>${children}</figure>`;
 }
 
-const sentence = (text) => text[0].toUpperCase() + text.slice(1) + ".";
+/** Waiting images of each model since this page was opened, 15 minutes at most. */
+function Waiting({ samples, names }) {
+  const data = [samples.map(({ at }) => at / 1000), ...names.map((name) => samples.map(({ waiting }) => waiting[name] ?? null))];
+  return html`<${Chart} title="Waiting images" about="since this page was opened, 15 minutes at most" names=${names} data=${data} />`;
+}
+
+/** How many images the batches of each model had, by minute. */
+function Fill({ models }) {
+  const busy = models.filter(({ fill }) => fill.length);
+  if (!busy.length) return html`<p class="quiet">No batch ran in the last 15 minutes.</p>`;
+  const now = Math.floor(Date.now() / 60000);
+  const minutes = Array.from({ length: KEPT_MINUTES }, (_, at) => KEPT_MINUTES - 1 - at);
+  const means = busy.map(({ fill }) => {
+    const byMinute = new Map(fill.map(({ minutes_ago: ago, images, batches }) => [ago, images / batches]));
+    return minutes.map((ago) => byMinute.get(ago) ?? null);
+  });
+  const sum = (fill, name) => fill.reduce((total, minute) => total + minute[name], 0);
+  const rows = busy.map(({ model, fill }) => [model, count(sum(fill, "batches")), count(sum(fill, "images")), tenth(sum(fill, "images") / sum(fill, "batches"))]);
+  return html`<${Chart} title="Images in a batch" about="on average, each of the last 15 minutes" names=${busy.map(({ model }) => model)}
+    data=${[minutes.map((ago) => (now - ago) * 60), ...means]} hasPoints=${true}>
+    <${Table} columns=${[["Model"], ["Batches", "number"], ["Images", "number"], ["In a batch", "number"]]} rows=${rows} />
+  </${Chart}>`;
+}
 
 function Verdict({ status }) {
   const { problems, warnings } = status;
@@ -85,30 +110,32 @@ function Verdict({ status }) {
 }
 
 function Models({ models }) {
-  return html`<table>
-    <caption>Models</caption>
-    <thead><tr><th scope="col">Model</th><th scope="col" class="number">Waiting</th><th scope="col" class="number">Oldest</th><th scope="col" class="number">Rate</th><th scope="col" class="number">Workers</th></tr></thead>
-    <tbody>${models.map(
-      ({ model, queue, workers }) => html`<tr key=${model}>
-        <th scope="row"><a href=${page(`tasks?status=queued%2Crunning&model=${encodeURIComponent(model)}`)}>${model}</a></th>
-        <td class="number">${count(queue.depth)}</td><td class="number">${queue.depth ? seconds(queue.oldest_age_s) : "–"}</td>
-        <td class="number">${rate(queue.drain_rate_per_s)}</td><td class="number">${count(workers)}</td>
-      </tr>`,
-    )}</tbody>
-  </table>`;
+  const rows = models.map(({ model, queue, workers }) => [
+    html`<a href=${page(`tasks?status=queued%2Crunning&model=${encodeURIComponent(model)}`)}>${model}</a>`,
+    count(queue.depth),
+    queue.depth ? seconds(queue.oldest_age_s) : "–",
+    rate(queue.drain_rate_per_s),
+    count(workers),
+  ]);
+  return html`<${Table} caption="Models" columns=${[["Model"], ["Waiting", "number"], ["Oldest", "number"], ["Rate", "number"], ["Workers", "number"]]} rows=${rows} />`;
+}
+
+/** Milliseconds of a batch by its size. */
+function BatchTimes({ times }) {
+  return html`<dl class="sizes">${Object.entries(times).map(([size, ms]) => html`<div key=${size}><dt>${size}</dt><dd>${milliseconds(ms)}</dd></div>`)}</dl>`;
 }
 
 function Workers({ workers }) {
   if (!workers.length) return html`<section class="empty"><p>No worker is up. Images wait until one is.</p><p>Start one with <code>celery -A tasks worker</code>.</p></section>`;
   return html`<table>
     <caption>Workers</caption>
-    <thead><tr><th scope="col">Worker</th><th scope="col">Loaded model</th><th scope="col" class="wide">Runs by</th><th scope="col" class="number wide">One image</th><th scope="col" class="number">In batches</th></tr></thead>
+    <thead><tr><th scope="col">Worker</th><th scope="col">Loaded model</th><th scope="col" class="wide">Runs by</th><th scope="col">Time of a batch, by its images</th><th scope="col" class="number">In batches</th></tr></thead>
     <tbody>${workers.flatMap(({ worker, models }) =>
       (models.length ? models : [null]).map(
         (model, index) => html`<tr key=${`${worker} ${model?.name}`}>
           ${index === 0 && html`<th scope="rowgroup" rowspan=${models.length || 1}>${worker}</th>`}
           ${model
-            ? html`<td>${model.name} <span class="quiet">${model.version}</span></td><td class="wide">${model.runtime || "–"}</td><td class="number wide">${milliseconds(model.predict_ms)}</td><td class="number">${rate(model.images_per_s)}</td>`
+            ? html`<td>${model.name} <span class="quiet">${model.version}</span></td><td class="wide">${model.runtime || "–"}</td><td><${BatchTimes} times=${model.batch_ms} /></td><td class="number">${rate(model.images_per_s)}</td>`
             : html`<td colspan="4" class="quiet">loading</td>`}
         </tr>`,
       ),
@@ -118,24 +145,13 @@ function Workers({ workers }) {
 
 function Sinks({ sinks }) {
   if (!sinks.length) return html`<p class="quiet">Results go to no sink.</p>`;
-  return html`<table>
-    <caption>Sinks</caption>
-    <thead><tr><th scope="col">Sink</th><th scope="col" class="number">Results that wait</th><th scope="col" class="number">Oldest</th><th scope="col" class="number">Relays</th></tr></thead>
-    <tbody>${sinks.map(
-      ({ sink, outbox, relays }) => html`<tr key=${sink}><th scope="row">${sink}</th><td class="number">${count(outbox.entries)}</td>
-        <td class="number">${outbox.entries ? seconds(outbox.oldest_age_s) : "–"}</td><td class="number">${count(relays.length)}</td></tr>`,
-    )}</tbody>
-  </table>`;
+  const rows = sinks.map(({ sink, outbox, relays }) => [sink, count(outbox.entries), outbox.entries ? seconds(outbox.oldest_age_s) : "–", count(relays.length)]);
+  return html`<${Table} caption="Sinks" columns=${[["Sink"], ["Results that wait", "number"], ["Oldest", "number"], ["Relays", "number"]]} rows=${rows} />`;
 }
 
 function Stores({ status }) {
-  return html`<table>
-    <caption>Stores</caption>
-    <thead><tr><th scope="col">Store</th><th scope="col">State</th></tr></thead>
-    <tbody>${Object.entries(status.stores).map(
-      ([name, state]) => html`<tr key=${name}><th scope="row">${name.replaceAll("_", " ")}</th><td>${state === "ok" ? html`<${Status} name="ok" />` : html`<${Status} name="failed" /> ${state}`}</td></tr>`,
-    )}</tbody>
-  </table>`;
+  const rows = Object.entries(status.stores).map(([name, state]) => [name.replaceAll("_", " "), state === "ok" ? html`<${Status} name="ok" />` : html`<${Status} name="failed" /> ${state}`]);
+  return html`<${Table} caption="Stores" columns=${[["Store"], ["State"]]} rows=${rows} />`;
 }
 
 function Left({ status }) {
@@ -145,7 +161,8 @@ function Left({ status }) {
       ? html`${many(status.dead_letters, "dead letter")}: tasks that were given up, or whose result a sink refused. <a href=${page("dead-letters")}>Look at them</a>.`
       : "No dead letters."}
     ${status.rejected_messages ? ` ${many(status.rejected_messages, "queue message")} could not be read.` : ""}
-    ${status.unstored_images ? ` ${many(status.unstored_images, "image")} not yet in the object store.` : ""}</p>
+    ${status.unstored_images ? ` ${many(status.unstored_images, "image")} not yet in the object store.` : ""}
+    ${status.webhooks?.waiting ? ` ${many(status.webhooks.waiting, "event waits", "events wait")} for webhooks.` : ""}</p>
   </section>`;
 }
 
@@ -161,10 +178,13 @@ export default function Queue() {
     },
   });
   if (!status) return html`<${Heading} title="Queue"><${Connection} state=${state} /></${Heading}><${ProblemNote} problem=${state.problem} />`;
+  const { models, workers } = status;
   return html`
     <${Heading} title="Queue"><${Connection} state=${state} /></${Heading}>
     ${state.problem ? html`<${ProblemNote} problem=${state.problem} />` : html`<${Verdict} status=${status} />`}
-    ${status.models.length > 0 && html`<${Models} models=${status.models} /><${Chart} samples=${samples.current} names=${status.models.map(({ model }) => model)} /><${Workers} workers=${status.workers} />`}
+    ${models.length > 0 && html`<${Models} models=${models} />
+      <div class="columns"><${Waiting} samples=${samples.current} names=${models.map(({ model }) => model)} /><${Fill} models=${models} /></div>
+      <${Workers} workers=${workers} />`}
     <div class="columns"><${Sinks} sinks=${status.sinks} /><${Stores} status=${status} /></div>
     <${Left} status=${status} />
   `;

@@ -21,6 +21,13 @@ local function image(id)
   return image_prefix .. id
 end
 
+-- Indexes with tasks of a request id: that of all owners, and that of the task's owner if it has one.
+local function request_indexes(request_id, owner)
+  local all = key('request', request_id)
+  if owner and owner ~= '' then return {all, key('owner', owner, 'request', request_id)} end
+  return {all}
+end
+
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
@@ -195,15 +202,17 @@ local function set_batch_lives()
   end
 end
 
--- Let a record expire after `ttl` ms, or never (KEEP: a dead letter). Call `set_batch_lives` afterwards. The last three arguments
+-- Let a record expire after `ttl` ms, or never (KEEP: a dead letter). Call `set_batch_lives` afterwards. The last four arguments
 -- are fields of the record.
-local function let_expire(id, ttl, request_id, seq, batch)
+local function let_expire(id, ttl, request_id, seq, batch, owner)
   if ttl == KEEP then return end
   redis.call('PEXPIRE', record(id), ttl)
   given_life = ttl
   if request_id ~= id then
-    redis.call('ZADD', key('request', request_id), seq, id) -- a record may outlive the index that it was accepted with
-    extend_ttl(key('request', request_id), ttl)
+    for _, index in ipairs(request_indexes(request_id, owner)) do
+      redis.call('ZADD', index, seq, id) -- a record may outlive the index that it was accepted with
+      extend_ttl(index, ttl)
+    end
   end
   if batch then batch_lives[batch] = batch_lives[batch] or ttl end
 end
@@ -282,7 +291,7 @@ local function end_webhook(id, receiver, state, ttl)
   redis.call('HSET', record_key, 'webhook_state', state)
   redis.call('HDEL', record_key, 'webhook_next_at')
   if redis.call('HINCRBY', record_key, 'undelivered', -1) == 0 and not redis.call('ZSCORE', key('dead-letters'), id) then
-    let_expire(id, ttl, unpack(redis.call('HMGET', record_key, 'request_id', 'seq', 'batch')))
+    let_expire(id, ttl, unpack(redis.call('HMGET', record_key, 'request_id', 'seq', 'batch', 'owner')))
   end
 end
 
@@ -317,7 +326,7 @@ local function finish(task, status, outcome, ttl)
   mark_not_waiting(id, task.status, task.queue, task.owner)
   count_open(task.owner, -1)
   if undelivered == 0 then
-    let_expire(id, ttl, task.request_id, task.seq, task.batch)
+    let_expire(id, ttl, task.request_id, task.seq, task.batch, task.owner)
   elseif task.batch then
     batch_lives[task.batch] = KEEP -- its tasks may wait for their sink longer than the time to live
   end

@@ -7,7 +7,11 @@
 --   batch:BATCH_ID      string      items of a batch, as JSON; created
 --   request:REQUEST_ID  sorted set  tasks of a request id, by acceptance number; added to
 --   tasks               stream      ids of the newest tasks, by acceptance number; added to, and trimmed
---   idempotency:KEY     hash        `subject` and `fingerprint` of the request with this key; created
+--   idempotency:KEY     hash        `subject` and `fingerprint` of the request with this key; created, if the tasks have no owner
+--   owner:OWNER:request:REQUEST_ID  sorted set  tasks of the owner with a request id, by acceptance number; added to
+--   owner:OWNER:tasks   stream      ids of the owner's newest tasks, by the owner's numbers; added to, and trimmed
+--   owner:OWNER:seq     string      number of the owner's last task; increased
+--   owner:OWNER:idempotency:KEY     hash  as `idempotency`, of an owner; created
 --   seq                 string      acceptance number of the last task; increased
 --   owner:OWNER:use     hash        use of an owner: `due` of the rate limit; `images` and `bytes` of the day that began at `day`; updated
 --   open-tasks          hash        by owner, number of tasks that have not ended; increased
@@ -20,13 +24,14 @@
 -- Messages, and tokens for wake-up lists, are pushed to the lists that the arguments name (Celery's broker on the same server), and
 -- owners get their turns there.
 --
--- Arguments: how many tasks the stream `tasks` keeps; the number of submissions; for each, how many arguments follow, and these:
+-- Arguments: how many tasks each stream `tasks` keeps; the number of submissions; for each, how many arguments follow, and these:
 --   subject, owner or '', limits, max_depth, result_ttl_ms, idempotency_key, fingerprint, idempotency_ttl_ms, entries;
 --   how many messages, and for each list_key, payload, wake_up_key, turns_key or '', cost;
 --   how many queues have a room, and for each queue, room, window, 1 if owners take turns, else 0;
 --   for each task id, request_id, item, image or '', queue, deadline_ms, priority, how many arguments the fields of its record take,
 --   these fields (field, value, ...).
--- `subject` is task:ID or batch:ID: it is accepted, and found by the idempotency key. `entries` is the record of a batch.
+-- `subject` is task:ID or batch:ID: it is accepted, and found by the idempotency key. `entries` is the record of a batch. A task of
+-- another owner with the same id makes the state `taken`.
 -- `room` is the limit for the sum of running tasks, waiting tasks that take precedence, and the new tasks, so that these end in
 -- time; a queue without a room takes any number. A task with a priority overtakes tasks of lower priorities, except up to `window`
 -- tasks, which workers hold already. If owners take turns, so does a task of an owner who has fewer waiting tasks than others.
@@ -141,7 +146,7 @@ end
 local image_bytes = 0 -- bytes that this call writes
 local last_seq = 0 -- number of the last task that this call accepts; `changed` has all of them, in order
 
-local function write(task, seq, ttl)
+local function write(task, owner, seq, ttl)
   local id, life = task.id, task.deadline + ttl
   changed[#changed + 1], last_seq = id, seq
   if task.image ~= '' then append(task.fields, 'image_bytes', #task.image) end
@@ -152,14 +157,38 @@ local function write(task, seq, ttl)
     image_bytes = image_bytes + #task.image
   end
   if task.request_id ~= id then -- else the task is found by its id
-    local index = key('request', task.request_id)
-    redis.call('ZADD', index, seq, id)
-    extend_ttl(index, life)
-    forget_some_gone(index)
+    for _, index in ipairs(request_indexes(task.request_id, owner)) do
+      redis.call('ZADD', index, seq, id)
+      extend_ttl(index, life)
+      forget_some_gone(index)
+    end
   end
   redis.call('ZADD', key('waiting', task.queue), seq, id)
   redis.call('ZADD', key('deadlines'), now + task.deadline, id)
   if task.priority > 0 then redis.call('ZADD', key('urgent', task.queue), task.priority, id) end
+end
+
+-- One entry holds tasks that were accepted together: its stream id is the number of the first, and their numbers are consecutive.
+-- The stream may be newer than its numbers only if the server lost keys: then it begins again.
+local function append_to(stream, last, ids)
+  local first = string.format('%.0f-0', last - #ids + 1)
+  local oldest = string.format('%.0f', math.max(0, last - tonumber(ARGV[1]) + 1))
+  local joined = table.concat(ids, ' ')
+  if redis.pcall('XADD', stream, 'MINID', '~', oldest, first, 'ids', joined).err then
+    redis.call('DEL', stream)
+    redis.call('XADD', stream, first, 'ids', joined)
+  end
+end
+
+local function index_of_owner(owner, tasks)
+  local ids = {}
+  for number, task in ipairs(tasks) do ids[number] = task.id end
+  append_to(key('owner', owner, 'tasks'), redis.call('INCRBY', key('owner', owner, 'seq'), #ids), ids)
+end
+
+-- Whether the subject is a task of another owner: clients of Celery choose ids.
+local function is_taken(subject, owner)
+  return string.sub(subject, 1, 5) == 'task:' and (redis.call('HGET', key(subject), 'owner') or '') ~= owner
 end
 
 local function accept(first, last)
@@ -172,10 +201,12 @@ local function accept(first, last)
   max_depth, ttl = tonumber(max_depth), tonumber(ttl)
 
   if redis.call('EXISTS', key(subject)) == 1 then
-    return answer('accepted', subject, use) -- the client repeats the request: the first answer got lost
+    -- The client repeats the request, since the first answer got lost, unless the task is another owner's.
+    return answer(is_taken(subject, owner) and 'taken' or 'accepted', subject, use)
   end
+  local idempotency = owner == '' and key('idempotency', idempotency_key) or key('owner', owner, 'idempotency', idempotency_key)
   if idempotency_key ~= '' then
-    local known = redis.call('HMGET', key('idempotency', idempotency_key), 'subject', 'fingerprint')
+    local known = redis.call('HMGET', idempotency, 'subject', 'fingerprint')
     if known[1] and redis.call('EXISTS', key(known[1])) == 1 then
       return answer(known[2] == fingerprint and 'replayed' or 'conflict', known[1], use)
     end
@@ -193,34 +224,22 @@ local function accept(first, last)
 
   local seq, longest = redis.call('INCRBY', key('seq'), #tasks) - #tasks, 0
   for number, task in ipairs(tasks) do
-    write(task, seq + number, ttl)
+    write(task, owner, seq + number, ttl)
     longest = math.max(longest, task.deadline)
   end
   if entries ~= '' then
     redis.call('SET', key(subject), entries, 'PX', longest + ttl)
   end
+  if owner ~= '' and #tasks > 0 then index_of_owner(owner, tasks) end
   if idempotency_key ~= '' then
-    redis.call('HSET', key('idempotency', idempotency_key), 'subject', subject, 'fingerprint', fingerprint)
-    redis.call('PEXPIRE', key('idempotency', idempotency_key), idempotency_ttl)
+    redis.call('HSET', idempotency, 'subject', subject, 'fingerprint', fingerprint)
+    redis.call('PEXPIRE', idempotency, idempotency_ttl)
   end
   for at = first_message, first_room - 1, 5 do
     local list_key, payload, wake_up_key, turns_key, cost = unpack(ARGV, at, at + 4)
     push(list_key, payload, wake_up_key, turns_key, owner, cost)
   end
   return answer('accepted', subject, use)
-end
-
--- One entry holds all tasks of the call: its stream id is the number of the first, and the numbers of a call are consecutive. The
--- stream may be newer than `seq` only if the server lost keys: then it begins again.
-local function index_accepted()
-  if #changed == 0 then return end
-  local stream, ids = key('tasks'), table.concat(changed, ' ')
-  local first = string.format('%.0f-0', last_seq - #changed + 1)
-  local oldest = string.format('%.0f', math.max(0, last_seq - tonumber(ARGV[1]) + 1))
-  if redis.pcall('XADD', stream, 'MINID', '~', oldest, first, 'ids', ids).err then
-    redis.call('DEL', stream)
-    redis.call('XADD', stream, first, 'ids', ids)
-  end
 end
 
 local answers = {}
@@ -230,7 +249,7 @@ for number = 1, tonumber(ARGV[2]) do
   answers[number] = accept(at + 1, at + length)
   at = at + length + 1
 end
-index_accepted()
+if #changed > 0 then append_to(key('tasks'), last_seq, changed) end
 publish_changes()
 local counter = key('inline-bytes')
 local inline_bytes = image_bytes > 0 and redis.call('INCRBY', counter, image_bytes) or tonumber(redis.call('GET', counter) or 0)

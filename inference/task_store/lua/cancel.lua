@@ -17,6 +17,7 @@
 --   webhook-receivers   sorted set  receivers, by the time of their next event, ms; added to
 --   webhook-outages     hash        receivers that are down; read
 --   request:REQUEST_ID  sorted set  tasks of a request id; lives as long as the record
+--   owner:OWNER:request:REQUEST_ID  sorted set  those of an owner; lives as long as the record
 --   batch:BATCH_ID      string      items of a batch; lives as long as the last record of them
 --   seq:lives           sorted set  the record's time to live is noted here
 --

@@ -1,19 +1,21 @@
 -- List tasks that match a filter, a page at a time, newest first.
 --
 -- Keys:
---   tasks               stream      ids of the newest tasks, by acceptance number; read
---   request:REQUEST_ID  sorted set  tasks of a request id, by acceptance number; tasks without a record leave it
---   task:ID             hash        task record; read
+--   tasks                           stream      ids of the newest tasks, by acceptance number; read
+--   request:REQUEST_ID              sorted set  tasks of a request id, by acceptance number; tasks without a record leave it
+--   owner:OWNER:tasks               stream      ids of the owner's newest tasks, by the owner's numbers; read
+--   owner:OWNER:request:REQUEST_ID  sorted set  those of an owner; tasks without a record leave it
+--   task:ID                         hash        task record; read
 --
--- Arguments: request_id or '' (all tasks), before, since_ms, the first bytes of the field `model` or '', limit, the number of tasks
+-- Arguments: owner or '' (all owners), request_id or '' (all tasks), before, since_ms, the first bytes of the field `model` or '', limit, the number of tasks
 -- to examine at most, statuses (none: any).
--- Answer: the acceptance number before which the next page begins, 0 on the last page; the ids of tasks with a number below `before`.
+-- Answer: the number before which the next page begins, 0 on the last page; the ids of tasks with a number below `before`.
 -- Tasks are accepted in the order of their numbers, so the first one that is older than `since_ms` ends the list.
 
-local request_id, before, since, model, limit, most = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3]), ARGV[4], tonumber(ARGV[5]),
-  tonumber(ARGV[6])
+local owner, request_id, model = ARGV[1], ARGV[2], ARGV[5]
+local before, since, limit, most = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[6]), tonumber(ARGV[7])
 local statuses = {}
-for at = 7, #ARGV do statuses[ARGV[at]] = true end
+for at = 8, #ARGV do statuses[ARGV[at]] = true end
 
 -- Tasks to examine, newest first; `has_more` says whether the index has older ones.
 local tasks, has_more, index = {}, false, nil
@@ -30,9 +32,10 @@ end
 local ENTRIES = 64
 
 local function read_all()
+  local stream = owner == '' and key('tasks') or key('owner', owner, 'tasks')
   local from = string.format('%.0f', math.max(0, before - 1))
   while true do
-    local entries = redis.call('XREVRANGE', key('tasks'), from, '-', 'COUNT', ENTRIES)
+    local entries = redis.call('XREVRANGE', stream, from, '-', 'COUNT', ENTRIES)
     for _, entry in ipairs(entries) do
       local first, ids = tonumber(string.match(entry[1], '^%d+')), {}
       for id in string.gmatch(entry[2][2], '%S+') do ids[#ids + 1] = id end
@@ -47,13 +50,14 @@ local function read_all()
 end
 
 local function read_those_of_request()
-  index = key('request', request_id)
-  local members = redis.call('ZREVRANGEBYSCORE', index, '(' .. ARGV[2], '-inf', 'WITHSCORES', 'LIMIT', 0, most + 1)
+  local indexes = request_indexes(request_id, owner)
+  index = indexes[#indexes]
+  local members = redis.call('ZREVRANGEBYSCORE', index, '(' .. ARGV[3], '-inf', 'WITHSCORES', 'LIMIT', 0, most + 1)
   local entries = {}
   for i = 1, #members, 2 do entries[#entries + 1] = {id = members[i], seq = tonumber(members[i + 1])} end
   -- A task without a request id has its own id as request id, and is not in the index.
-  local own, seq = unpack(redis.call('HMGET', record(request_id), 'request_id', 'seq'))
-  if own == request_id and tonumber(seq) < before then
+  local own, seq, its_owner = unpack(redis.call('HMGET', record(request_id), 'request_id', 'seq', 'owner'))
+  if own == request_id and tonumber(seq) < before and (owner == '' or its_owner == owner) then
     entries[#entries + 1] = {id = request_id, seq = tonumber(seq)}
     table.sort(entries, function(one, other) return one.seq > other.seq end)
   end
@@ -71,7 +75,7 @@ for _, task in ipairs(tasks) do
   elseif tonumber(created) < since then
     rest = 0
     break
-  elseif (#ARGV < 7 or statuses[status]) and string.sub(ran_on or '', 1, #model) == model then
+  elseif (#ARGV < 8 or statuses[status]) and string.sub(ran_on or '', 1, #model) == model then
     if #ids == limit then
       rest = last
       break

@@ -11,6 +11,7 @@
 --   open-tasks          hash        by owner, number of tasks that have not ended; decreased
 --   deadlines           sorted set  task ids by deadline; the tasks leave it
 --   request:REQUEST_ID  sorted set  tasks of a request id; the tasks leave it
+--   owner:OWNER:request:REQUEST_ID  sorted set  those of an owner; the tasks leave it
 --
 -- Arguments: batch_id or '', id, ...
 -- Answer: 1 if they are forgotten, now or before; 0 if one is no longer queued.
@@ -30,7 +31,7 @@ for i = 2, #ARGV do
     redis.call('ZREM', key('waiting', queue), id)
     redis.call('ZREM', key('urgent', queue), id)
     redis.call('ZREM', key('deadlines'), id)
-    redis.call('ZREM', key('request', request_id), id)
+    for _, index in ipairs(request_indexes(request_id, owner)) do redis.call('ZREM', index, id) end
     redis.call('DEL', record(id))
     images[#images + 1] = image(id)
     bytes = bytes + (image_bytes or 0)

@@ -58,7 +58,7 @@ class Rig:
     def relay(self, *ports: int, secrets: tuple[str, ...] = (SECRET,), timeout_s: float = 5, **settings: Any) -> WebhookRelay:
         rules = UrlRules(allow_http=True, ports=ports, private_networks=("127.0.0.0/8",), timeout_s=timeout_s)
         chosen = WebhookSettings(**{"secret": SECRET, "timeout_s": timeout_s} | QUICK | settings)
-        return WebhookRelay(self.store, WebhookSender(UrlGuard(rules), secrets), chosen, jitter=lambda: 1.0)
+        return WebhookRelay(self.store, WebhookSender(UrlGuard(rules), lambda _owner: secrets), chosen, jitter=lambda: 1.0)
 
     def state(self, task_id: str) -> WebhookState | None:
         delivery = self.store.get(task_id).webhook_delivery
@@ -164,7 +164,7 @@ def test_410_gives_the_event_up(rig: Rig, receiver: Receiver) -> None:
 def test_a_url_that_the_guard_refuses_is_given_up_and_the_record_says_why(rig: Rig, receiver: Receiver) -> None:
     task_id = rig.end(f"http://localhost:{receiver.port}/")
     relay = rig.relay(receiver.port)
-    relay._sender = WebhookSender(UrlGuard(UrlRules(allow_http=True, ports=(receiver.port,))), (SECRET,))
+    relay._sender = WebhookSender(UrlGuard(UrlRules(allow_http=True, ports=(receiver.port,))), lambda _owner: (SECRET,))
     with running(relay):
         record = rig.wait_for(task_id, WebhookState.GIVEN_UP)
     delivery = record.webhook_delivery
