@@ -174,6 +174,11 @@ class BrokerSettings(TlsSection):
         return bool(_AMQP_URL.match(self.url))
 
     @property
+    def has_turns(self) -> bool:
+        """Whether owners with waiting tasks take turns (tasks/transport/claim.lua)."""
+        return not self.is_amqp and self.transport == "claiming"
+
+    @property
     def has_amqp_tls(self) -> bool:
         return self.url.startswith("amqps://")
 
