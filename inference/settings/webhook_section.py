@@ -37,15 +37,20 @@ def _not_empty(events: tuple[WebhookEvent, ...]) -> tuple[WebhookEvent, ...]:
     return events
 
 
+#: `whsec_` and base64; several with spaces between them
+WebhookSecret = Annotated[SecretStr, secret_validator(_check_secrets)]
+WebhookEvents = Annotated[tuple[WebhookEvent, ...], AfterValidator(_not_empty)]
+
+
 class WebhookSettings(Section):
     """Events about tasks for URLs that requests name. Off, unless there is a `secret`."""
 
     #: secret that signs the events: `whsec_` and base64; several with spaces between them: each event is signed with all
-    secret: Annotated[SecretStr, secret_validator(_check_secrets)] = SecretStr("")
+    secret: WebhookSecret = SecretStr("")
     #: receiver of requests that name none
     url: str | None = None
     #: events of requests that name none
-    events: Annotated[tuple[WebhookEvent, ...], AfterValidator(_not_empty)] = tuple(WebhookEvent)
+    events: WebhookEvents = tuple(WebhookEvent)
     #: also URLs without TLS
     allow_http: bool = False
     #: ports that a URL may have; default: 443, and 80 if `allow_http`

@@ -25,7 +25,7 @@ LAYERS = (
     {"array_metadata", "domain", "ids"},
     {"settings"},
     {"runtime"},
-    {"sinks", "storage", "task_store"},
+    {"keys", "sinks", "storage", "task_store"},
     {"broker", "models"},
     {"imaging", "lifecycle", "rollout"},
     {"container"},
