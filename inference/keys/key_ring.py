@@ -107,8 +107,8 @@ class KeyRing:
         return claimed_id(text)
 
     def expires_at(self, key_id: str) -> datetime | None:
-        """Return the time after which a key is not valid; None if there is none, or no such key. Raises ServiceUnavailable."""
-        key = self._get(key_id)
+        """Return the time after which the key of a caller is not valid; None if there is none."""
+        key = self._file.content.keys.get(key_id) or self._stored.keys.get(key_id)
         return None if key is None else key.expires_at
 
     def owner(self, name: str) -> OwnerSettings:
