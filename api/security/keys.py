@@ -65,8 +65,7 @@ class KeyCheck:
         if caller.role not in needed.roles:
             roles = " or ".join(needed.roles)
             raise Forbidden(
-                f"{current.method} {current.url_rule} needs a key with the role {roles}; this key has the role {caller.role}",
-                expected=f"a key with the role {roles}",
+                f"{current.method} {current.url_rule} needs a key with the role {roles}; this key has the role {caller.role}"
             )
         environ[CALLER] = caller
         environ[IS_STILL_VALID] = partial(self._is_still_valid, sent.text, caller)
