@@ -117,15 +117,16 @@ local function append_to(stream, last, ids, strategy, threshold)
   end
 end
 
-local function index_of_owner(owner, tasks, last)
-  local ids = {}
-  for number, task in ipairs(tasks) do ids[number] = task.id end
-  append_to(all_tasks_of(owner), last, ids, 'MAXLEN', ARGV[1])
+-- An entry for each task, so that MAXLEN counts tasks: the numbers of an owner's tasks have gaps, and say nothing of how many it has.
+local function index_of_owner(owner, tasks, seq)
+  for number, task in ipairs(tasks) do append_to(all_tasks_of(owner), seq + number, {task.id}, 'MAXLEN', ARGV[1]) end
 end
 
 -- Whether the subject is a task of another owner: clients of Celery choose ids.
 local function is_taken(subject, owner)
   return string.sub(subject, 1, 5) == 'task:' and (redis.call('HGET', key(subject), 'owner') or '') ~= owner
+end
+
 -- A message of a plain Celery client may be delivered again, after its task was erased.
 local has_erased = redis.call('EXISTS', key('erased')) == 1
 
@@ -168,7 +169,7 @@ local function accept(first, last)
   if entries ~= '' then
     redis.call('SET', key(subject), entries, 'PX', longest + ttl)
   end
-  if owner ~= '' and #tasks > 0 then index_of_owner(owner, tasks, seq + #tasks) end
+  if owner ~= '' then index_of_owner(owner, tasks, seq) end
   if idempotency_key ~= '' then
     redis.call('HSET', idempotency, 'subject', subject, 'fingerprint', fingerprint)
     redis.call('PEXPIRE', idempotency, idempotency_ttl)
