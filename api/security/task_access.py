@@ -45,7 +45,7 @@ class TaskAccess:
     def get_for_change(self, task_id: str) -> TaskRecord:
         """Return a task to cancel or to run again. Raises TaskNotFound."""
         record = self._store.get(task_id)
-        if not self.may_change(record.owner):
+        if not self._may_change(record.owner):
             raise no_task(task_id)
         return record
 
@@ -59,7 +59,7 @@ class TaskAccess:
     def get_batch_for_change(self, batch_id: str) -> BatchRecord:
         """Return a batch to cancel. Raises BatchNotFound."""
         batch = self._store.get_batch(batch_id)
-        if not self.may_change(batch.owner):
+        if not self._may_change(batch.owner):
             raise no_batch(batch_id)
         return batch
 
@@ -81,12 +81,11 @@ class TaskAccess:
             raise Forbidden("tasks are listed for callers with a key alone")
         return replace(wanted, owner=self._caller.owner)
 
-    def may_change(self, owner: str) -> bool:
-        """Whether the caller may cancel, replay or erase a task of this owner."""
-        return self._caller.is_admin or self._is_own(owner)
-
     def _may_read(self, owner: str) -> bool:
         return self._caller.sees_all or self._is_own(owner)
+
+    def _may_change(self, owner: str) -> bool:
+        return self._caller.is_admin or self._is_own(owner)
 
     def _is_own(self, owner: str) -> bool:
         return bool(owner) and owner == self._caller.owner

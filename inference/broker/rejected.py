@@ -113,6 +113,14 @@ class RejectedMessages:
         self.get(message_id)
         self._remove(message_id)
 
+    def discard_old(self, after_s: float) -> int:
+        """Delete the messages that were rejected more than `after_s` seconds ago; returns how many. Raises ServiceUnavailable."""
+        with unavailable_when_down():
+            old: Any = self._redis.zrangebyscore(self._order, "-inf", (time.time() - after_s) * 1e6)
+        if old:
+            self._remove(*old)
+        return len(old)
+
     def forget(self, task_ids: Collection[str]) -> None:
         """Delete the messages that name one of these tasks. Raises ServiceUnavailable."""
         with unavailable_when_down():

@@ -7,6 +7,7 @@ import sys
 from typing import Any
 
 from inference.errors import ConfigurationError
+from inference.runtime.audit import COMMAND_LINE, audit, system_identity
 from inference.settings import Settings
 from inference.settings.installation import COMMAND
 
@@ -32,7 +33,7 @@ def add_erase_command(commands: Any, shared: argparse.ArgumentParser) -> argpars
     )
     erase.add_argument("task_ids", nargs="*", metavar="TASK_ID")
     erase.add_argument("--request-id", metavar="ID", help="erase all tasks with this request id")
-    erase.add_argument("--owner", metavar="NAME", help="only tasks of this owner; default: of all")
+    erase.add_argument("--owner", default="", metavar="NAME", help="only tasks of this owner; default: of all")
     return erase
 
 
@@ -47,14 +48,20 @@ def erase_tasks(options: argparse.Namespace, settings: Settings) -> int:
 
 
 class _Eraser:
-    def __init__(self, services: Any, owner: str | None) -> None:
+    """Erases tasks for an operator.
+
+    Args:
+        owner: only tasks of this owner; empty: of all.
+    """
+
+    def __init__(self, services: Any, owner: str) -> None:
         self._services = services
         self._owner = owner
 
     def erase_ids(self, task_ids: list[str]) -> int:
         found = []
         for task_id, record in zip(task_ids, self._services.store.get_many(task_ids), strict=True):
-            if record is None or not self._may_erase(record):
+            if record is None or self._owner not in ("", record.owner):
                 sys.stderr.write(f"there is no task {task_id}, or it ended too long ago\n")
             else:
                 found.append(record)
@@ -66,10 +73,9 @@ class _Eraser:
         from inference.lifecycle.erasures import find_tasks  # noqa: PLC0415
         from inference.task_store import TaskFilter  # noqa: PLC0415
 
-        wanted = TaskFilter(request_id, owner=self._owner or "")
         has_more, count = True, 0
         while has_more:
-            records, has_more = find_tasks(self._services.store, wanted, may_erase=self._may_erase, limit=_STEP)
+            records, has_more = find_tasks(self._services.store, TaskFilter(request_id, owner=self._owner), limit=_STEP)
             count += len(records)
             if records:
                 self._erase(records)
@@ -77,11 +83,17 @@ class _Eraser:
             sys.stderr.write(f"there is no task with the request id {request_id}\n")
         return 0 if count else 1
 
-    def _may_erase(self, record: Any) -> bool:
-        return self._owner is None or bool(record.owner == self._owner)
-
     def _erase(self, records: list[Any]) -> None:
         progress = self._services.erasures.erase(records)
+        for record in records:
+            audit(
+                "task.erase",
+                who=system_identity(),
+                source=COMMAND_LINE,
+                target=f"task {record.task_id}",
+                outcome="done",
+                erasure_id=progress.erasure_id,
+            )
         stores = ", ".join(f"{store}: {state}" for store, state in progress.stores.items())
         for record in records:
             sys.stdout.write(f"{record.task_id}  erased\n")

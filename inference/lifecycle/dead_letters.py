@@ -127,6 +127,17 @@ class DeadLetters:
                 self.discard(task_id)
         return surplus
 
+    def discard_old(self, after_s: float) -> int:
+        """Discard those older than `after_s` seconds, a limited number in one call; returns how many.
+
+        Raises ServiceUnavailable.
+        """
+        old = self._store.list_old_dead_letters(after_s=after_s, limit=_RECORDS)
+        for task_id in old:
+            with contextlib.suppress(TaskNotFound):  # an operator discarded it meanwhile
+                self.discard(task_id)
+        return len(old)
+
     def discard(self, task_id: str) -> None:
         """Delete a dead letter and its input. Raises TaskNotFound."""
         self._check(task_id)

@@ -88,16 +88,13 @@ class Erasures:
         return progress
 
 
-def find_tasks(
-    store: SubmissionStore, wanted: TaskFilter, *, may_erase: Callable[[TaskRecord], bool], limit: int
-) -> tuple[list[TaskRecord], bool]:
-    """Return the newest tasks of a filter that the caller may erase, and whether there are more."""
+def find_tasks(store: SubmissionStore, wanted: TaskFilter, *, limit: int) -> tuple[list[TaskRecord], bool]:
+    """Return the newest tasks that match, and whether there are more."""
     found: list[TaskRecord] = []
     before: int | None = None
     while True:
         page = store.list_tasks(wanted, before=before, limit=limit)
-        records = (record for record in store.get_many(page.task_ids) if record is not None)
-        found += [record for record in records if may_erase(record)]
+        found += [record for record in store.get_many(page.task_ids) if record is not None]
         before = page.next_before
         if before is None or len(found) >= limit:
             return found[:limit], before is not None or len(found) > limit

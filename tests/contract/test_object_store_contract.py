@@ -334,7 +334,7 @@ except ServiceUnavailable:
             store.put(key, BYTES)
         store.apply_retention(None)
         assert [store.get(key) for key in days.values()] == [BYTES] * 4
-        store.apply_retention(1)
+        store.apply_retention(24)
         assert [age for age, key in days.items() if (tmp_path / key).exists()] == [0, 1]
         assert [store.get(key) for key in others] == [BYTES] * len(others)
 
@@ -352,7 +352,7 @@ except ServiceUnavailable:
 
         monkeypatch.setattr("shutil.rmtree", failing)
         with pytest.raises(ServiceUnavailable, match="no right to remove"):
-            store.apply_retention(1)
+            store.apply_retention(24)
         assert [(tmp_path / key).exists() for key in (older, old)] == [True, False]
 
     def test_what_is_no_regular_file_is_no_object_and_nobody_waits_for_it(self, tmp_path: Path) -> None:

@@ -161,26 +161,32 @@ def test_what_a_worker_holds_comes_to_nothing(store: TaskStore, left: Traces) ->
     assert store.get_queue_load(QUEUE).ahead == 0
 
 
-def test_neighbours_in_the_list_keep_their_places(store: TaskStore) -> None:
-    before = accept(store)
-    batch = a_batch(*(a_request(request_id="r") for _ in range(5)))
+@pytest.mark.parametrize("owner", ["", "me"])
+def test_neighbours_in_the_list_keep_their_places(store: TaskStore, owner: str) -> None:
+    others = accept(store, owner="another")
+    before = accept(store, owner=owner)
+    batch = a_batch(*(a_request(request_id="r", owner=owner) for _ in range(5)), owner=owner)
     store.accept_batch(batch, enqueue=[], max_queue_depth=0)
-    after = accept(store)
+    after = accept(store, owner=owner)
+    erase(store, others)
     ids = [before, *(task.task_id for task in batch.tasks), after]
     for erased in (ids[3], ids[1], after):
         erase(store, erased)
         ids.remove(erased)
         for limit in (1, 2, 3, ALL):
             assert listed_ids(store, TaskFilter(), limit=limit) == ids[::-1]
+            assert listed_ids(store, TaskFilter(owner=owner), limit=limit) == ids[::-1]
     assert position(store, ids[1]) == 1
-    newest = accept(store)
-    assert listed_ids(store, TaskFilter(), limit=2) == [newest, *ids[::-1]]
-    assert listed_ids(store, TaskFilter("r"), limit=2) == ids[:0:-1]
+    newest = accept(store, owner=owner)
+    assert listed_ids(store, TaskFilter(owner=owner), limit=2) == [newest, *ids[::-1]]
+    assert listed_ids(store, TaskFilter("r", owner=owner), limit=2) == ids[:0:-1]
 
 
-def test_a_batch_keeps_its_other_items(world: StoreWorld, store: TaskStore, left: Traces) -> None:
+@pytest.mark.parametrize("owner", ["", "me"])
+def test_a_batch_keeps_its_other_items(store: TaskStore, left: Traces, owner: str) -> None:
     refusal = TaskNotFound("no image").to_dict()
-    batch = a_batch(a_request(), refusal, a_request(), idempotency_key="key", fingerprint="f")
+    one, other = a_request(owner=owner), a_request(owner=owner)
+    batch = a_batch(one, refusal, other, idempotency_key="key", fingerprint="f", owner=owner)
     store.accept_batch(batch, enqueue=[], max_queue_depth=0)
     first, second = (task.task_id for task in batch.tasks)
 
@@ -189,13 +195,13 @@ def test_a_batch_keeps_its_other_items(world: StoreWorld, store: TaskStore, left
     assert isinstance(gone, dict)
     assert gone["code"] == "task_not_found"
     assert others == [refusal, second]
-    assert store.find_idempotent("key") is not None
+    assert store.find_idempotent("key", owner=owner) is not None
     assert left.of(first) == []
 
     erase(store, second)
     with pytest.raises(BatchNotFound):
         store.get_batch(batch.batch_id)
-    assert store.find_idempotent("key") is None
+    assert store.find_idempotent("key", owner=owner) is None
     assert left.of(second) == []
 
 

@@ -24,7 +24,7 @@ class FakeObjectStore:
         self.objects: dict[str, bytes] = {}
         #: by key, content type and metadata
         self.details: dict[str, tuple[str | None, dict[str, str]]] = {}
-        self.retention_days: int | None = None
+        self.retention_hours: float | None = None
         #: False: every call raises ServiceUnavailable
         self.available = True
 
@@ -42,9 +42,9 @@ class FakeObjectStore:
         self.objects[key] = bytes(data)
         self.details[key] = (content_type, dict(metadata or {}))
 
-    def apply_retention(self, days: int | None) -> None:
+    def apply_retention(self, hours: float | None) -> None:
         self._check("uploads/")
-        self.retention_days = days
+        self.retention_hours = hours
 
     def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
         self._check(key)
@@ -101,11 +101,23 @@ class FakeBroker:
         self.available = True
 
     has_priorities = True
+    has_turns = False
 
-    def prepare(self, queue: str, message: QueueMessage, priority: int = USUAL_PRIORITY) -> None:
+    def get_owners(self, queue: str) -> set[str]:
+        raise NotImplementedError(queue)
+
+    def prepare(self, queue: str, message: QueueMessage, priority: int = USUAL_PRIORITY, *, owner: str = "") -> None:
         """None: the message is to be published."""
 
-    def publish(self, queue: str, message: QueueMessage, priority: int = USUAL_PRIORITY, *, is_redelivered: bool = False) -> None:
+    def publish(
+        self,
+        queue: str,
+        message: QueueMessage,
+        priority: int = USUAL_PRIORITY,
+        *,
+        owner: str = "",
+        is_redelivered: bool = False,
+    ) -> None:
         self._check()
         if is_redelivered:
             self.redelivered.update(item.task_id for item in message.items)

@@ -20,7 +20,11 @@
 --   request:REQUEST_ID      sorted set  tasks of a request id; the task leaves it
 --   tasks                   stream      ids of the newest tasks, by acceptance number; an entry with the task is deleted
 --   tasks:rest              sorted set  tasks that were in deleted entries, by acceptance number; added to, and trimmed
---   owner:OWNER:request:REQUEST_ID, owner:OWNER:tasks, owner:OWNER:tasks:rest, owner:OWNER:idempotency:KEY: those of the task's owner
+--   owner:OWNER:request:REQUEST_ID  sorted set  those of the task's owner; the task leaves it
+--   owner:OWNER:tasks       stream      as `tasks`, by the owner's numbers
+--   owner:OWNER:rest        sorted set  as `tasks:rest`, by the owner's numbers
+--   owner:OWNER:seq         string      number of the owner's last task; read
+--   owner:OWNER:idempotency:KEY     hash  as `idempotency`, of an owner
 --   batch:BATCH_ID          string      items of a batch; the id is replaced, and a batch without another task is deleted
 --   idempotency:KEY         hash        deleted if it stands for the task, or for a batch without another task
 --   seq                     string      acceptance number of the last task; read
@@ -31,12 +35,12 @@
 --   erasures                hash        by erasure id, the objects to be deleted, as JSON; added to
 --   erasure:ERASURE_ID      hash        progress of an erasure; created
 --
--- Arguments: outcome, ttl_ms, how many tasks the stream `tasks` keeps, erasure id, life of its progress, ms, owner, the object keys
+-- Arguments: outcome, ttl_ms, how many tasks the stream `tasks` keeps, erasure id, life of its progress, ms, caller, the object keys
 -- as JSON, their number, JSON of the item that replaces one of a batch, then the ids.
 -- `outcome` is what callers get that wait for one of the tasks.
 -- Answer: the ids that had a record.
 
-local outcome, ttl, index_max, erasure_id, life, owner, objects, object_count, replacement = unpack(ARGV, 1, 9)
+local outcome, ttl, index_max, erasure_id, life, caller, objects, object_count, replacement = unpack(ARGV, 1, 9)
 ttl = tonumber(ttl)
 local ERASED_MEMORY_MS = 86400000
 local REPLAYS = 1000 -- at most this many later tasks of a request id are examined
@@ -54,9 +58,8 @@ local function read_all_fields(id)
   return fields, deliveries
 end
 
--- Take a task out of the list of the newest tasks. A stream's entry cannot be changed, so its other ids move to `tasks:rest`.
-local function unlist(id, seq, stream)
-  local rest = stream .. ':rest'
+-- Take a task out of a list of the newest tasks. A stream's entry cannot be changed, so its other ids move to `rest`.
+local function unlist(id, seq, last, stream, rest)
   redis.call('ZREM', rest, id)
   local entry = redis.call('XREVRANGE', stream, seq, '-', 'COUNT', 1)[1]
   if not entry or not string.find(' ' .. entry[2][2] .. ' ', ' ' .. id .. ' ', 1, true) then return end
@@ -66,7 +69,7 @@ local function unlist(id, seq, stream)
     number = number + 1
   end
   redis.call('XDEL', stream, entry[1])
-  redis.call('ZREMRANGEBYSCORE', rest, '-inf', (redis.call('GET', key('seq')) or 0) - index_max)
+  redis.call('ZREMRANGEBYSCORE', rest, '-inf', (redis.call('GET', last) or 0) - index_max)
 end
 
 -- Take a task out of its batch; returns whether the batch has another task.
@@ -76,7 +79,7 @@ local function leave_batch(batch, id)
   if not entries then return false end
   local quoted = '"' .. string.gsub(id, '%p', '%%%0') .. '"'
   entries = string.gsub(entries, quoted, (string.gsub(replacement, '%%', '%%%%')))
-  local decoded = cjson.decode(entries)
+  local decoded = cjson.decode(entries) -- an object if the batch has an owner
   for _, entry in ipairs(decoded.entries or decoded) do has_tasks = has_tasks or type(entry) == 'string' end
   if has_tasks then
     redis.call('SET', batch_key, entries, 'KEEPTTL')
@@ -115,20 +118,25 @@ local function order(id, deliveries, request_id, is_shared)
   end
 end
 
+local function idempotency_of(owner, idempotency_key)
+  return owner and key('owner', owner, 'idempotency', idempotency_key) or key('idempotency', idempotency_key)
+end
+
 local function remove(id)
   local fields, deliveries = read_all_fields(id)
-  local replayed = idempotency_of(fields.owner, 'replay:' .. id) -- of a dead letter: the task that continues
+  local owner = fields.owner
+  local replayed = idempotency_of(owner, 'replay:' .. id) -- of a dead letter: the task that continues
   local again = redis.call('HGET', replayed, 'subject')
   if again then redis.call('HDEL', key(again), 'idempotency') end
   redis.call('DEL', record(id), image(id), key('unstored', id), replayed)
   redis.call('ZREM', key('unstored'), id)
   redis.call('ZREM', key('dead-letters'), id)
   local has_others = fields.batch and leave_batch(fields.batch, id)
-  if fields.idempotency and not has_others then redis.call('DEL', idempotency_of(fields.owner, fields.idempotency)) end
+  if fields.idempotency and not has_others then redis.call('DEL', idempotency_of(owner, fields.idempotency)) end
   if fields.webhook then leave_webhook(id, fields.webhook) end
-  unlist(id, fields.seq, key('tasks'))
-  if fields.owner then unlist(id, fields.seq, all_tasks_of(fields.owner)) end
-  order(id, deliveries, fields.request_id, leave_request(id, fields.request_id, fields.seq, fields.owner))
+  unlist(id, fields.seq, key('seq'), key('tasks'), key('tasks', 'rest'))
+  if owner then unlist(id, fields.owner_seq, key('owner', owner, 'seq'), key('owner', owner, 'tasks'), key('owner', owner, 'rest')) end
+  order(id, deliveries, fields.request_id, leave_request(id, fields.request_id, fields.seq, owner))
   if string.sub(id, -6) ~= tag then redis.call('ZADD', key('erased'), now, redis.sha1hex(id)) end
 end
 
@@ -142,7 +150,7 @@ for i = 10, #ARGV do
 end
 flush_effects()
 if #ids == 0 then return ids end
-redis.call('HSET', progress, 'owner', owner, 'tasks', #ids, 'pending:images', object_count)
+redis.call('HSET', progress, 'owner', caller, 'tasks', #ids, 'pending:images', object_count)
 redis.call('PEXPIRE', progress, life)
 if object_count ~= '0' then redis.call('HSET', key('erasures'), erasure_id, objects) end
 for _, id in ipairs(ids) do remove(id) end

@@ -18,7 +18,7 @@ for i = 3, #ARGV do
   local status, held_by, isolated, attempts, created, deadline, owner =
     unpack(redis.call('HMGET', record_key, 'status', 'holder', 'alone', 'attempts', 'created_at', 'deadline_at', 'owner'))
   local state = 'leased'
-  if not status then
+  if not status or not are_numbers(created, deadline, attempts or 0) then
     state = 'unknown'
   elseif TERMINAL[status] then
     state = 'finished'
@@ -28,7 +28,8 @@ for i = 3, #ARGV do
     redis.call('HSET', record_key, 'holder', holder)
     leased[#leased + 1] = id
   end
-  local found = {state, isolated or '', attempts or 0, created or 0, deadline or 0, '', owner or ''}
+  local found = {state, isolated or '', 0, 0, 0, '', ''}
+  if state ~= 'unknown' then found = {state, isolated or '', attempts or 0, created, deadline, '', owner or ''} end
   leases[#leases + 1] = found
   if state == 'leased' then
     carriers[#carriers + 1] = found

@@ -4,13 +4,14 @@
 --   tasks                           stream      ids of the newest tasks, by acceptance number; read
 --   tasks:rest                      sorted set  tasks that erasures took out of that stream with others, by acceptance number; read
 --   request:REQUEST_ID              sorted set  tasks of a request id, by acceptance number; tasks without a record leave it
---   owner:OWNER:tasks               stream      those of an owner, `owner:OWNER:tasks:rest` too; read
+--   owner:OWNER:tasks               stream      ids of the owner's newest tasks, by the owner's numbers; read
+--   owner:OWNER:rest                sorted set  as `tasks:rest`, of the owner's stream; read
 --   owner:OWNER:request:REQUEST_ID  sorted set  those of an owner; tasks without a record leave it
 --   task:ID                         hash        task record; read
 --
--- Arguments: owner or '' (all owners), request_id or '' (all tasks), before, since_ms, the first bytes of the field `model` or '',
--- limit, the number of tasks to examine at most, statuses (none: any).
--- Answer: the acceptance number before which the next page begins, 0 on the last page; the ids of tasks with a number below `before`.
+-- Arguments: owner or '' (all owners), request_id or '' (all tasks), before, since_ms, the first bytes of the field `model` or '', limit, the number of tasks
+-- to examine at most, statuses (none: any).
+-- Answer: the number before which the next page begins, 0 on the last page; the ids of tasks with a number below `before`.
 -- Tasks are accepted in the order of their numbers, so the first one that is older than `since_ms` ends the list.
 
 local owner, request_id, model = ARGV[1], ARGV[2], ARGV[5]
@@ -32,7 +33,8 @@ end
 -- An entry has the ids of one call, in order; its stream id is the acceptance number of the first of them.
 local ENTRIES = 64
 
-local function read_stream(stream)
+local function read_stream()
+  local stream = owner == '' and key('tasks') or key('owner', owner, 'tasks')
   local from = string.format('%.0f', math.max(0, before - 1))
   while true do
     local entries = redis.call('XREVRANGE', stream, from, '-', 'COUNT', ENTRIES)
@@ -54,9 +56,9 @@ local function newest_first(one, other)
 end
 
 local function read_all()
-  local stream = all_tasks_of(owner)
-  read_stream(stream)
-  local others = redis.call('ZREVRANGEBYSCORE', stream .. ':rest', '(' .. ARGV[3], '-inf', 'WITHSCORES', 'LIMIT', 0, most + 1)
+  read_stream()
+  local rest = owner == '' and key('tasks', 'rest') or key('owner', owner, 'rest')
+  local others = redis.call('ZREVRANGEBYSCORE', rest, '(' .. ARGV[3], '-inf', 'WITHSCORES', 'LIMIT', 0, most + 1)
   if #others == 0 then return end
   local found = tasks
   for i = 1, #others, 2 do found[#found + 1] = {id = others[i], seq = tonumber(others[i + 1])} end
@@ -73,7 +75,7 @@ local function read_those_of_request()
   for i = 1, #members, 2 do entries[#entries + 1] = {id = members[i], seq = tonumber(members[i + 1])} end
   -- A task without a request id has its own id as request id, and is not in the index.
   local own, seq, its_owner = unpack(redis.call('HMGET', record(request_id), 'request_id', 'seq', 'owner'))
-  if own == request_id and tonumber(seq) < before and (owner == '' or its_owner == owner) then
+  if own == request_id and are_numbers(seq) and tonumber(seq) < before and (owner == '' or its_owner == owner) then
     entries[#entries + 1] = {id = request_id, seq = tonumber(seq)}
     table.sort(entries, newest_first)
   end
@@ -86,7 +88,7 @@ local ids, gone, rest = {}, {}, has_more and tasks[#tasks].seq or 0
 local last = 0
 for _, task in ipairs(tasks) do
   local status, created, ran_on = unpack(redis.call('HMGET', record(task.id), 'status', 'created_at', 'model'))
-  if not created then
+  if not are_numbers(created) then
     gone[#gone + 1] = task.id
   elseif tonumber(created) < since then
     rest = 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import redis
@@ -19,13 +18,12 @@ from api_rig import (
     raw_image,
     services_of,
 )
+from callers import ALICE, BOB, READER, ROOT, ClientOf, find_callers
 from flask import Flask
 from flask.testing import FlaskClient
 from support.traces import keys_with
 
 from api.routes import erasures
-from api.security.caller import CALLER
-from inference.access import Caller, Role
 from inference.broker.rejected import RejectedMessages
 from inference.errors import ServiceUnavailable
 from inference.relay.process import _housekeeping
@@ -198,24 +196,20 @@ def test_rejected_messages_that_name_the_task_go(client: FlaskClient, app: Flask
 
 
 def test_callers_erase_what_is_theirs_and_admins_everything(client: FlaskClient, app: Flask) -> None:
-    def as_caller(owner: str, role: Role = Role.PREDICT) -> dict[str, Any]:
-        return {CALLER: Caller(owner, role)}
+    find_callers(app)
+    alice, bob, reader, root = (ClientOf(client, caller) for caller in (ALICE, BOB, READER, ROOT))
 
-    def of_owner(owner: str) -> str:
-        task_id = post_async(client, raw_form(request_id="shared"))
-        services = services_of(app)
-        services.redis.hset(f"{services.settings.task_store.key_prefix}:task:{task_id}", "owner", owner)
-        return task_id
+    def submitted(owner: ClientOf) -> str:
+        response = owner.post("/inference", data=raw_form(request_id="shared"), headers={"Prefer": "respond-async"})
+        return str(response.headers["Task-Id"])
 
-    mine, theirs, another = of_owner("me"), of_owner("them"), of_owner("them")
-    refused = client.delete(f"/tasks/{theirs}{ERASE}", environ_overrides=as_caller("me"))
-    assert_problem(refused, 404, "task_not_found")
-    erased = client.delete("/tasks?request_id=shared&erase=true", environ_overrides=as_caller("me")).json
-    assert erased["task_ids"] == [mine]
+    hers, his, another = submitted(alice), submitted(bob), submitted(bob)
+    for other in (alice, reader):
+        assert_problem(other.delete(f"/tasks/{his}{ERASE}"), 404, "task_not_found")
+    erased = alice.delete("/tasks?request_id=shared&erase=true").json
+    assert erased["task_ids"] == [hers]
     progress = erased["urls"]["self"]
-    assert client.get(progress, environ_overrides=as_caller("me")).status_code == 200
-    assert_problem(client.get(progress, environ_overrides=as_caller("them")), 404, "erasure_not_found")
-    admin = as_caller("boss", Role.ADMIN)
-    assert client.get(progress, environ_overrides=admin).status_code == 200
-    assert client.delete(f"/tasks/{theirs}{ERASE}", environ_overrides=admin).status_code == 200
-    assert client.delete("/tasks?request_id=shared&erase=true", environ_overrides=admin).json["task_ids"] == [another]
+    assert [caller.get(progress).status_code for caller in (alice, bob, reader, root)] == [200, 404, 200, 200]
+    assert_problem(alice.delete("/tasks?request_id=shared&erase=true"), 404, "task_not_found")
+    assert root.delete(f"/tasks/{his}{ERASE}").status_code == 200
+    assert root.delete("/tasks?request_id=shared&erase=true").json["task_ids"] == [another]
