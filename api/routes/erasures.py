@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from http import HTTPStatus
 
 from flask import Blueprint, Response, request
-from inference.runtime.audit import audit, caller_identity
 
 from api.components import components
 from api.forms.query import check_query, read_query
@@ -18,6 +17,7 @@ from api.views.urls import erasure_url
 from inference.domain import TaskRecord
 from inference.errors import ErasureNotFound, InvalidRequest, TaskNotFound, shown
 from inference.lifecycle.erasures import find_tasks
+from inference.runtime.audit import audit, caller_identity
 from inference.task_store import ErasureProgress, TaskFilter
 
 blueprint = Blueprint("erasures", __name__)
