@@ -61,7 +61,12 @@ class Services:
     def store(self) -> TaskStore:
         options = self.settings.task_store
         policy = StorePolicy(
-            options.key_prefix, options.lease_s, options.result_ttl_s, options.idempotency_ttl_s, options.index_max
+            options.key_prefix,
+            options.lease_s,
+            options.result_ttl_s,
+            options.idempotency_ttl_s,
+            options.index_max,
+            has_turns=self.settings.broker.has_turns,
         )
         return RedisTaskStore(self.redis, policy)
 
@@ -73,7 +78,7 @@ class Services:
             return AmqpBroker(self.settings.broker)
         shares_store = broker_url(self.settings) == task_store_url(self.settings)
         client = self.redis if shares_store else connect(broker_url(self.settings))
-        return RedisBroker(client, shares_store=shares_store)
+        return RedisBroker(client, shares_store=shares_store, has_turns=self.settings.broker.has_turns)
 
     @cached_property
     def taken(self) -> TakenMessages:

@@ -192,6 +192,8 @@ class TaskSubmission:
     webhook: Webhook | None = None
     #: the owner of the key that sent it; empty without keys
     owner: str = ""
+    #: bytes of the image as it came, which count for the owner's quota
+    image_bytes: int = 0
 
 
 @dataclass(frozen=True)

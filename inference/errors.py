@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from itertools import accumulate, islice
 from typing import Any, ClassVar
 
+from inference.access import OwnerUse
+
 _SHOWN_LENGTH = 80
 _MAX_SHOWN_INTEGER = 10**30
 
@@ -233,21 +235,25 @@ class Unauthenticated(InferenceError):
 
 
 class Forbidden(InferenceError):
-    """The caller's key does not allow the request."""
+    """The caller's key, or the service's configuration, does not allow the request."""
 
-    status, code, title = 403, "forbidden", "The key does not allow this"
+    status, code, title = 403, "forbidden", "Not allowed"
 
 
 class RateLimited(InferenceError):
-    """An owner sends more requests a second than its limit."""
+    """An owner sends more requests a second than its limit, or an address too many keys that are not valid."""
 
     status, code, title = 429, "rate_limited", "Too many requests"
+    #: what the owner has used; None in an error from another process
+    use: OwnerUse | None = None
 
 
 class QuotaExceeded(InferenceError):
-    """An owner has used up its images or bytes of the day, or has too many tasks that wait."""
+    """An owner has used up its images or bytes of the day, or has too many tasks that have not ended."""
 
     status, code, title = 429, "quota_exceeded", "The quota is used up"
+    #: as of `RateLimited`
+    use: OwnerUse | None = None
 
 
 class TaskNotFound(InferenceError):

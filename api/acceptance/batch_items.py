@@ -27,6 +27,8 @@ class PreparedItem:
     item: QueueItem
     #: the image if it is in the object store already; None: it is to be stored
     stored: Upload | None
+    #: bytes of the image as it came
+    image_bytes: int
 
     @property
     def queue(self) -> str:
@@ -46,6 +48,9 @@ class BatchItems:
     ) -> PreparedItem | InferenceError:
         """Return the prepared item, or the error with which it is refused.
 
+        Args:
+            caller: its limits hold, and its webhook is the default.
+
         Raises:
             ServiceUnavailable: the object store is down, so the whole batch fails.
         """
@@ -64,10 +69,12 @@ class BatchItems:
             return self._validator.inspect(form, checked.spec)
 
         if form.url is None:
-            return PreparedItem(form, checked, QueueItem(*self._ids.new(), inspect(form), form.answer), stored=None)
+            item = QueueItem(*self._ids.new(), inspect(form), form.answer)
+            return PreparedItem(form, checked, item, stored=None, image_bytes=len(form.image))
         task_id, key = self._ids.new()
         image = self._named.take(form, key, inspect, caller)
-        return PreparedItem(form, checked, QueueItem(task_id, image.key, image.header, form.answer), stored=image.upload)
+        item = QueueItem(task_id, image.key, image.header, form.answer)
+        return PreparedItem(form, checked, item, stored=image.upload, image_bytes=image.size)
 
 
 def _read(sent: BatchItem) -> ImageForm:

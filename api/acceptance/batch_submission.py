@@ -16,6 +16,7 @@ from api.acceptance.unstored_images import UnstoredImages
 from api.acceptance.uploads import GRACE_S, MAX_STORE_S, Upload, discard_all, wait_for_all
 from api.acceptance.validation import RequestValidator
 from api.forms.batch import BatchForm
+from api.security.rate_limit import note_use
 from inference.access import Caller
 from inference.domain import BatchRequest, TaskSubmission
 from inference.errors import InferenceError, Overloaded
@@ -59,6 +60,7 @@ class BatchSubmissions:
         Raises:
             InferenceError: the batch was refused as a whole; nothing of it remains stored.
         """
+        self.parts.owner_limits.check(caller)
         known_id = self._known_batch(form, caller.owner)
         if known_id is not None:
             return self._replayed(known_id)
@@ -69,7 +71,7 @@ class BatchSubmissions:
         batch_id = uuid.uuid4().hex
         uploads = {one.item.task_id: one.stored for one in prepared if one.stored is not None}
         try:
-            rooms = self._admit(prepared)
+            rooms = self._admit(prepared, caller)
             sent = [(one.item, one.form) for one in prepared if one.stored is None]
             begun = self.parts.uploads.begin_all(sent)
         except BaseException:
@@ -85,7 +87,7 @@ class BatchSubmissions:
             form.fingerprint,
             caller.owner,
         )
-        return self._accept(batch, prepared, uploads, rooms)
+        return self._accept(batch, prepared, uploads, rooms, caller)
 
     def _store_first(self, uploads: Iterable[Upload], deadline_s: float) -> None:
         """Wait for the images that are not stored in the background.
@@ -129,7 +131,7 @@ class BatchSubmissions:
         except TimeoutError as error:
             raise takes_too_long() from error
 
-    def _admit(self, prepared: Sequence[PreparedItem]) -> dict[str, Room]:
+    def _admit(self, prepared: Sequence[PreparedItem], caller: Caller) -> dict[str, Room]:
         """Return the room by queue, for queues of which it is known. Raises Overloaded, ServiceUnavailable."""
         self.parts.webhooks.check_room(one.checked.webhook for one in prepared)
         by_queue = defaultdict(list)
@@ -143,6 +145,7 @@ class BatchSubmissions:
                 sinks={sink for one in ones for sink in one.checked.sinks},
                 count=len(ones),
                 priority=min(one.form.priority for one in ones),
+                owner=caller.owner,
             )
             for queue, ones in by_queue.items()
         }
@@ -168,12 +171,18 @@ class BatchSubmissions:
                 batch_id=batch_id,
                 webhook=one.checked.webhook,
                 owner=owner,
+                image_bytes=one.image_bytes,
             )
 
         return [request(one) for one in prepared]
 
     def _accept(
-        self, batch: BatchRequest, prepared: Sequence[PreparedItem], uploads: Mapping[str, Upload], rooms: Mapping[str, Room]
+        self,
+        batch: BatchRequest,
+        prepared: Sequence[PreparedItem],
+        uploads: Mapping[str, Upload],
+        rooms: Mapping[str, Room],
+        caller: Caller,
     ) -> BatchSubmission:
         waiter = self.parts.replies.expect_all([one.item.task_id for one in prepared])  # before any reply can arrive
         try:
@@ -186,17 +195,21 @@ class BatchSubmissions:
                 max_message_items=self.parts.settings.worker.max_batch_size,
                 max_queue_depth=self.parts.settings.limits.max_queue_depth,
                 rooms=rooms,
+                limits=caller.limits,
             )
         except BaseException as error:
             self.parts.replies.forget(waiter)
-            if isinstance(error, InferenceError) and not may_be_accepted(error):
-                discard_all(uploads.values())
+            if isinstance(error, InferenceError):
+                self.parts.owner_limits.note(caller, error)
+                if not may_be_accepted(error):
+                    discard_all(uploads.values())
             if isinstance(error, Overloaded):
                 counts = Counter(one.queue for one in prepared)
                 error.retry_after_s = max(
                     self.parts.admission.retry_after_s(queue, count=count) for queue, count in counts.items()
                 )
             raise
+        note_use(accepted.use)
         self.parts.uploads.note_inline_bytes(accepted.inline_bytes)
         if not accepted.created:  # two requests came concurrently with the same key
             self.parts.replies.forget(waiter)

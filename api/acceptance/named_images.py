@@ -41,6 +41,8 @@ class NamedImage:
     key: str
     header: ImageHeader | None
     upload: Upload
+    #: bytes
+    size: int
 
 
 class NamedImages:
@@ -94,7 +96,7 @@ class NamedImages:
         except ObjectNotFound as error:
             error.field = form.url.field
             raise
-        return NamedImage(key, inspect(dataclasses.replace(form, image=data)), NamedObject())
+        return NamedImage(key, inspect(dataclasses.replace(form, image=data)), NamedObject(), len(data))
 
     def _fetch(self, form: ImageForm, url: ImageUrl, upload_key: str, inspect: Inspect) -> NamedImage:
         began = time.perf_counter()
@@ -102,18 +104,19 @@ class NamedImages:
         header = inspect(dataclasses.replace(form, image=data))
         metadata = {"request-id": form.request_id} if form.request_id else {}
         self._objects.put(upload_key, data, metadata=metadata)
-        return NamedImage(upload_key, header, self._uploads.of_stored(upload_key, store_ms=(time.perf_counter() - began) * 1000))
+        upload = self._uploads.of_stored(upload_key, store_ms=(time.perf_counter() - began) * 1000)
+        return NamedImage(upload_key, header, upload, len(data))
 
     def _take_upload(self, form: ImageForm, field: str, key: str, upload_key: str, inspect: Inspect) -> NamedImage:
         began = time.perf_counter()
         try:
-            self._check_size(key)
+            size = self._check_size(key)
             self._objects.copy(key, upload_key)
         except ObjectNotFound as error:
             raise _no_upload(field) from error
         upload = self._uploads.of_stored(upload_key, store_ms=(time.perf_counter() - began) * 1000)
         try:
-            return NamedImage(upload_key, self._inspect_copy(form, upload_key, inspect), upload)
+            return NamedImage(upload_key, self._inspect_copy(form, upload_key, inspect), upload, size)
         except BaseException:
             upload.discard()
             raise

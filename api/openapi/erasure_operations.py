@@ -10,6 +10,7 @@ from typing_extensions import TypedDict
 from api.openapi.answer_schemas import Count
 from api.openapi.operation import OF_PATHS, Answer, Operation
 from api.openapi.parts import path_text, query
+from api.security.needed_role import NeededRole
 from inference.errors import ErasureNotFound, TaskNotFound
 from inference.ids import TASK_ID_PATTERN
 
@@ -54,6 +55,7 @@ ERASURE_OPERATIONS: tuple[Operation, ...] = (
         "/tasks",
         "tasks",
         "Erase the tasks of a request id",
+        role=NeededRole.PREDICT,
         description="Up to 500, the newest first: records, images, dead letters, results in sinks that can delete.",
         parameters=(
             query("request_id", "the request id", required=True, type="string", minLength=1, examples=["photo-17"]),
@@ -68,6 +70,7 @@ ERASURE_OPERATIONS: tuple[Operation, ...] = (
         "/erasures/{erasure_id}",
         "tasks",
         "Get the progress of an erasure, for a day",
+        role=NeededRole.PREDICT,
         parameters=(path_text("erasure_id", pattern=f"^{TASK_ID_PATTERN}$"),),
         answers=(Answer(200, "The progress.", (Erasure,)),),
         own_problems=(*OF_PATHS, ErasureNotFound),

@@ -70,6 +70,7 @@ HEADERS: dict[str, Header] = {
     "Idempotent-Replayed": _answer_header("present if the Idempotency-Key was known", enum=["true"]),
     "Link": _answer_header('<URL>; rel="next", relative to the request, if there is another page'),
     "Retry-After": _answer_header("seconds after which a retry makes sense", pattern="^[1-9][0-9]*$"),
+    "WWW-Authenticate": _answer_header('`Bearer`, with `error="invalid_token"` if the request has a key'),
     "Content-Disposition": _answer_header("inline, with a file name"),
     "Array-Shape": _answer_header("of the bytes of an array: height,width,channels", pattern="^[0-9]+(,[0-9]+)+$"),
     "Array-Dtype": _answer_header("of the bytes of an array: numpy's name with the byte order"),

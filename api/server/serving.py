@@ -6,6 +6,7 @@ import gc
 import logging
 import math
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
@@ -39,13 +40,13 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc] # gunicorn has no types
     """gunicorn's application, configured only by this service's settings.
 
     Args:
-        listener: file descriptor of the listening socket.
+        listeners: file descriptors of the listening sockets.
         max_connections: limit for each process.
     """
 
-    def __init__(self, settings: Settings, listener: int, max_connections: int) -> None:
+    def __init__(self, settings: Settings, listeners: Sequence[int], max_connections: int) -> None:
         self._settings = settings
-        self._listener = listener
+        self._listeners = listeners
         self._max_connections = max_connections
         self.keepalive_s = settings.api.keepalive_s
         self.drain_timeout_s = settings.api.drain_timeout_s
@@ -59,7 +60,7 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc] # gunicorn has no types
     def load_config(self) -> None:
         api = self._settings.api
         options: dict[str, Any] = {
-            "bind": f"fd://{self._listener}",
+            "bind": [f"fd://{listener}" for listener in self._listeners],
             "workers": api.workers,
             "worker_connections": self._max_connections,
             "worker_class": HttpWorker,
@@ -105,11 +106,12 @@ def serve(settings: Settings) -> None:
         raise_open_file_limit(settings.api.max_connections + _OTHER_FILES), settings.api.max_connections
     )
     app = create_app(settings)  # reports errors once, before any worker is forked
-    listener = bound_socket(settings.api.host, settings.api.port)
+    listeners = [bound_socket(host, port, key=key) for key, (host, port) in settings.api.listening_addresses.items()]
     check_exposure(settings, components_of(app).services.keys)
-    show_progress(listener)
-    listener.listen(_BACKLOG)
-    _Gunicorn(settings, listener.detach(), max_connections).run()
+    for listener in listeners:
+        show_progress(listener)
+        listener.listen(_BACKLOG)
+    _Gunicorn(settings, [listener.detach() for listener in listeners], max_connections).run()
 
 
 def connections_within(files: int, max_connections: int) -> int:

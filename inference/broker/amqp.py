@@ -69,7 +69,20 @@ class AmqpBroker:
     def has_priorities(self) -> bool:
         return self._settings.queue_type == "classic"
 
-    def prepare(self, queue: str, message: QueueMessage, priority: int = USUAL_PRIORITY) -> Enqueue | None:  # noqa: ARG002 nothing to prepare
+    #: each queue keeps the order of acceptance
+    has_turns = False
+
+    def get_owners(self, queue: str) -> set[str]:
+        raise NotImplementedError(f"{queue} has no turns")
+
+    def prepare(
+        self,
+        queue: str,  # noqa: ARG002 nothing to prepare
+        message: QueueMessage,  # noqa: ARG002
+        priority: int = USUAL_PRIORITY,  # noqa: ARG002
+        *,
+        owner: str = "",  # noqa: ARG002
+    ) -> Enqueue | None:
         return None
 
     def publish(
@@ -78,6 +91,7 @@ class AmqpBroker:
         message: QueueMessage,
         priority: int = USUAL_PRIORITY,
         *,
+        owner: str = "",  # noqa: ARG002 no turns
         is_redelivered: bool = False,  # noqa: ARG002 RabbitMQ marks messages itself
     ) -> None:
         own_id = envelope.message_id(message)

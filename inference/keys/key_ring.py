@@ -39,13 +39,18 @@ def asks_for_keys(settings: Settings) -> bool:
     security = settings.security
     if security.anonymous:
         return False
-    return security.keys_file is not None or security.require_keys or is_exposed(settings)
+    return security.keys_file is not None or security.require_keys or bool(exposed_addresses(settings))
 
 
-def is_exposed(settings: Settings) -> bool:
-    """Whether the API listens on an address that other machines may reach."""
-    addresses = addresses_of(settings.api.host)
-    return not addresses or not is_loopback_only(addresses)
+def exposed_addresses(settings: Settings) -> dict[str, tuple[str, int]]:
+    """Return the hosts and ports of the API that other machines may reach, by the setting that names them."""
+    found = settings.api.listening_addresses
+    return {key: (host, port) for key, (host, port) in found.items() if not _is_loopback(host)}
+
+
+def _is_loopback(host: str) -> bool:
+    addresses = addresses_of(host)
+    return bool(addresses) and is_loopback_only(addresses)
 
 
 class KeyRing:
@@ -105,6 +110,11 @@ class KeyRing:
     def claimed_id(text: str) -> str:
         """Return the id that any text claims to have, for the audit log; empty if it does not look like a key."""
         return claimed_id(text)
+
+    def expires_at(self, key_id: str) -> datetime | None:
+        """Return the time from which a key that was found is not valid; None if it has none, or is gone."""
+        key = self._file.content.keys.get(key_id) or self._stored.keys.get(key_id)
+        return None if key is None else key.expires_at
 
     def owner(self, name: str) -> OwnerSettings:
         """Return the settings of an owner, which the file with keys has; the defaults if it has none."""

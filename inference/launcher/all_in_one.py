@@ -40,7 +40,8 @@ def run(settings: Settings, config: Path | None) -> int:
     models = check_everything(settings)
     check_open_files()
     check_servers(settings)
-    bound_socket(settings.api.host, settings.api.port).close()
+    for key, (host, port) in settings.api.listening_addresses.items():
+        bound_socket(host, port, key=key).close()
     return _Service(settings, config, models).run()
 
 

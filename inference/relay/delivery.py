@@ -6,11 +6,12 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from inference.errors import ServiceUnavailable
+from inference.runtime.log import task_text
 from inference.sinks.protocol import Refusal, ResultSink, SinkUnavailable, StoredResult, result_document
 from inference.task_store.outbox import Outbox, OutboxEntry
 from inference.task_store.stores import DeliveryStore
@@ -99,13 +100,14 @@ class Relay:
                 logger.warning("%s: task %s %s; nothing to deliver", self._sink.name, entry.task_id, reason)
             else:
                 documents.append(result_document(task, self._pipeline_id))
+        owners = {document["task_id"]: document.get("owner", "") for document in documents}
         try:
             refusals = self._write(documents) if documents else []
         except SinkUnavailable as error:
             done = error.delivered | {refusal.task_id for refusal in error.refusals}
-            self._record([entry for entry in entries if entry.task_id in done], error.refusals)
+            self._record([entry for entry in entries if entry.task_id in done], error.refusals, owners)
             raise
-        self._record(entries, refusals)
+        self._record(entries, refusals, owners)
 
     def _erase_results(self, orders: Sequence[OutboxEntry]) -> None:
         """Carry out orders of erasures, except those whose results another relay may be about to write."""
@@ -154,15 +156,20 @@ class Relay:
             raise next(iter(failures.values()))
         return refusals + [Refusal(task_id, f"{type(error).__name__}: {error}") for task_id, error in failures.items()]
 
-    def _record(self, entries: Sequence[OutboxEntry], refusals: Sequence[Refusal]) -> None:
-        """Record the state of entries in the store, and release them."""
+    def _record(self, entries: Sequence[OutboxEntry], refusals: Sequence[Refusal], owners: Mapping[str, str]) -> None:
+        """Record the state of entries in the store, and release them.
+
+        Args:
+            owners: by task id.
+        """
         reasons = {refusal.task_id: refusal.reason for refusal in refusals}
         taken = [(entry.entry_id, entry.task_id) for entry in entries if entry.task_id not in reasons]
         refused = [(e.entry_id, e.task_id, reasons[e.task_id]) for e in entries if e.task_id in reasons]
         if taken:
             self._store.confirm_deliveries(self._sink.name, taken)
         for _, task_id, reason in refused:
-            logger.error("%s refuses the result of task %s: %s", self._sink.name, task_id, reason)
+            task = task_text(task_id, owners[task_id])
+            logger.error("%s refuses the result of task %s: %s", self._sink.name, task, reason)
         if refused:
             self._store.refuse_deliveries(self._sink.name, refused)
         self._release(entries)

@@ -18,7 +18,7 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from inference.settings import addresses, web_origins
-from inference.settings.http_address import listening_host
+from inference.settings.http_address import address_or_switch, host_and_port, listening_host
 from inference.settings.image_sections import BucketName, ImageUrlSettings, MinioSettings, UploadSettings
 from inference.settings.installation import default_data_dir, default_model
 from inference.settings.redis_address import REDIS_SCHEMES, RedisAddress
@@ -109,6 +109,8 @@ class ApiSettings(Section):
     cors_origins: tuple[CorsOrigin, ...] = ()
     #: serve the API's description: `/openapi.json`, and `/docs` for browsers
     docs: bool = True
+    #: take commands: true, false, or HOST:PORT of a second listener that alone takes them
+    commands: Annotated[bool | str, PlainValidator(address_or_switch)] = True
     #: a larger request body is answered with 413, bytes
     max_body_bytes: Count = 32 * 2**20
     #: bytes of request bodies in one process at a time, at least twice `max_body_bytes`; default: 16 times that
@@ -130,6 +132,23 @@ class ApiSettings(Section):
     def body_budget_bytes(self) -> int:
         """Bytes of request bodies in one process at a time."""
         return self.max_body_bytes_in_flight or 16 * self.max_body_bytes
+
+    @property
+    def commands_address(self) -> tuple[str, int] | None:
+        """Host and port of the listener that alone takes commands; None without one."""
+        return host_and_port(self.commands) if isinstance(self.commands, str) else None
+
+    @property
+    def listening_addresses(self) -> dict[str, tuple[str, int]]:
+        """Hosts and ports to listen on, by the setting that names them."""
+        found = {"api.host": (self.host, self.port)}
+        return found if self.commands_address is None else found | {"api.commands": self.commands_address}
+
+    @model_validator(mode="after")
+    def _listeners_differ(self) -> Self:
+        if self.commands_address is not None and self.commands_address[1] == self.port:
+            raise ValueError(f"commands must name another port than api.port ({self.port})")
+        return self
 
     @model_validator(mode="after")
     def _bodies_fit(self) -> Self:
@@ -153,6 +172,11 @@ class BrokerSettings(TlsSection):
     @property
     def is_amqp(self) -> bool:
         return bool(_AMQP_URL.match(self.url))
+
+    @property
+    def has_turns(self) -> bool:
+        """Whether owners with waiting tasks take turns (tasks/transport/claim.lua)."""
+        return not self.is_amqp and self.transport == "claiming"
 
     @property
     def has_amqp_tls(self) -> bool:

@@ -12,9 +12,10 @@ are those of the store's clock. Durations are in seconds.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 
+from inference.access import OwnerUse
 from inference.domain import ModelRef, Outcome, TaskStatus
 from inference.errors import BatchNotFound, IdempotencyConflict, TaskNotFound
 
@@ -37,6 +38,7 @@ class Lease:
     deadline_at_ms: int = 0
     #: the inline image; empty if the image is in the object store
     image: bytes = b""
+    owner: str = ""
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,10 @@ class Enqueue:
     payload: bytes
     #: wake-up list that a worker waits on; it gets a token if it is empty
     wake_up_key: str = ""
+    #: sorted set in which the owner of the message gets a turn; empty if it has none
+    turns_key: str = ""
+    #: number of items in the message
+    cost: int = 1
 
 
 @dataclass(frozen=True)
@@ -76,6 +82,8 @@ class Accepted:
     created: bool
     #: bytes of all inline images in the store
     inline_bytes: int = 0
+    #: use of the owner after this; None without an owner
+    use: OwnerUse | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +93,7 @@ class AcceptedBatch:
     created: bool
     #: as in `Accepted`
     inline_bytes: int = 0
+    use: OwnerUse | None = None
 
 
 @dataclass(frozen=True)
@@ -192,11 +201,36 @@ class QueueLoad:
     returning: float = 0.0
     #: None if no worker expects one
     change: RateChange | None = None
+    #: by owner, waiting tasks; empty if owners take no turns
+    shares: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def ahead(self) -> int:
         """Number of tasks that have not ended."""
         return self.waiting + self.running
+
+    def ahead_of(self, owner: str, count: int, *, window: int) -> int:
+        """Return the number of tasks that have not ended and can be before the last of `count` new ones of an owner.
+
+        Owners take turns, so each of the others has at most as many before it as the owner itself.
+
+        Args:
+            window: tasks that workers hold at most, which run before.
+        """
+        if not owner or not self.shares:
+            return self.ahead
+        own = self.shares.get(owner, 0)
+        others = len(self.shares) - (1 if own else 0)
+        return self.running + min(self.waiting, window + own + others * (own + count))
+
+
+@dataclass(frozen=True)
+class Order:
+    """Tasks of one priority and owner, which start in the order of their acceptance."""
+
+    priority: int
+    #: empty without an owner
+    owner: str = ""
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ def stats_from(answer: Sequence[Any]) -> QueueStats:
     return QueueStats(waiting, oldest_ms / 1000, _per_s(ended, busy_ms) if waiting or running else 0.0)
 
 
-def load_from(answer: Sequence[Any]) -> QueueLoad:
-    waiting, running, _, ended, busy_ms, commits, urgent, stalled_ms, model, returning, change, _ = answer
+def load_from(answer: Sequence[Any], *, has_turns: bool) -> QueueLoad:
+    waiting, running, _, ended, busy_ms, commits, urgent, stalled_ms, model, returning, change, _, shares = answer
     return QueueLoad(
         waiting,
         running,
@@ -30,12 +30,13 @@ def load_from(answer: Sequence[Any]) -> QueueLoad:
         model=model_from(model) if model else None,
         returning=float(returning),
         change=_change_from(change) if change else None,
+        shares={owner.decode(): int(count) for owner, count in zip(shares[::2], shares[1::2], strict=True)} if has_turns else {},
     )
 
 
 def places_from(answer: Sequence[Any], task_ids: Sequence[str]) -> dict[str, QueuePlace]:
     """Return the places of the waiting tasks among `task_ids`, the ids that the script got."""
-    _, _, _, ended, busy_ms, *_, positions = answer
+    _, _, _, ended, busy_ms, *_, positions, _ = answer
     rate_per_s = _per_s(ended, busy_ms)
     found = zip(task_ids, positions, strict=True)
     return {task_id: QueuePlace(position, rate_per_s) for task_id, position in found if position >= 0}

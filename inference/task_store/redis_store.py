@@ -10,6 +10,7 @@ from typing import Any
 
 import redis
 
+from inference.access import NO_LIMITS, Limits, OwnerUse
 from inference.domain import (
     BatchRecord,
     BatchRequest,
@@ -47,6 +48,7 @@ from inference.task_store.protocol import (
     no_batch,
     no_task,
 )
+from inference.task_store.quotas import limit_error, limits_field, use_from
 from inference.task_store.records import (
     COMPLETED_FIELDS,
     batch_field,
@@ -59,9 +61,10 @@ from inference.task_store.records import (
     state_from,
 )
 from inference.task_store.redis_erasures import RedisErasures
+from inference.task_store.redis_owners import RedisOwners
 from inference.task_store.redis_queues import RedisQueues
 from inference.task_store.scripts import RELAY_GROUP, Scripts
-from inference.task_store.submissions import SUBMISSION_WEIGHT, in_ms, task_arguments, weight
+from inference.task_store.submissions import SUBMISSION_WEIGHT, in_ms, message_arguments, task_arguments, weight
 
 #: Tasks that a page of a list examines at most, those without a record included: 3 to 6 ms of the server's time.
 _EXAMINED = 500
@@ -83,33 +86,43 @@ class StorePolicy:
     idempotency_ttl_s: float = 86_400.0
     #: number of tasks that can be listed without a request id
     index_max: int = 100_000
+    #: whether owners take turns in the broker's queues
+    has_turns: bool = False
 
 
-class RedisTaskStore(RedisErasures, RedisQueues):
+class RedisTaskStore(RedisErasures, RedisQueues, RedisOwners):
     """`TaskStore` on a Redis server. Safe to share between threads and greenlets."""
 
     def __init__(self, client: redis.Redis, policy: StorePolicy) -> None:
         super().__init__(client, Scripts(client, policy.key_prefix), policy.key_prefix, result_ttl_s=policy.result_ttl_s)
         self._policy = policy
         self._index_max = policy.index_max
+        self._has_turns = policy.has_turns
         self._acceptances = CallCoalescer(self._accept_each, weigh=weight, max_weight=64 * SUBMISSION_WEIGHT)
 
     # --- submission
 
     def accept(
-        self, request: TaskSubmission, *, enqueue: Enqueue | None, max_queue_depth: int, room: Room | None = None
+        self,
+        request: TaskSubmission,
+        *,
+        enqueue: Enqueue | None,
+        max_queue_depth: int,
+        room: Room | None = None,
+        limits: Limits = NO_LIMITS,
     ) -> Accepted:
-        state, task_id, inline_bytes = self._accept(
+        state, task_id, inline_bytes, use = self._accept(
             f"{_TASK}{request.task_id}",
             [request],
             [enqueue] if enqueue else [],
             owner=request.owner,
+            limits=limits,
             max_queue_depth=max_queue_depth,
             rooms={} if room is None else {request.queue: room},
             key=request.idempotency_key,
             fingerprint=request.fingerprint,
         )
-        return Accepted(task_id, created=state == b"accepted", inline_bytes=inline_bytes)
+        return Accepted(task_id, created=state == b"accepted", inline_bytes=inline_bytes, use=use)
 
     def accept_batch(
         self,
@@ -118,19 +131,21 @@ class RedisTaskStore(RedisErasures, RedisQueues):
         enqueue: Sequence[Enqueue],
         max_queue_depth: int,
         rooms: Mapping[str, Room] = MappingProxyType({}),
+        limits: Limits = NO_LIMITS,
     ) -> AcceptedBatch:
-        state, batch_id, inline_bytes = self._accept(
+        state, batch_id, inline_bytes, use = self._accept(
             f"{_BATCH}{batch.batch_id}",
             batch.tasks,
             enqueue,
             owner=batch.owner,
+            limits=limits,
             max_queue_depth=max_queue_depth,
             rooms=rooms,
             key=batch.idempotency_key,
             fingerprint=batch.fingerprint,
             entries=batch_field(batch.record),
         )
-        return AcceptedBatch(batch_id, created=state == b"accepted", inline_bytes=inline_bytes)
+        return AcceptedBatch(batch_id, created=state == b"accepted", inline_bytes=inline_bytes, use=use)
 
     def _accept(
         self,
@@ -139,25 +154,30 @@ class RedisTaskStore(RedisErasures, RedisQueues):
         enqueue: Sequence[Enqueue],
         *,
         owner: str,
+        limits: Limits,
         max_queue_depth: int,
         rooms: Mapping[str, Room],
         key: str,
         fingerprint: str,
         entries: bytes = b"",
-    ) -> tuple[bytes, str, int]:
+    ) -> tuple[bytes, str, int, OwnerUse | None]:
         """Accept tasks, or find what was accepted before.
 
-        Returns the state, the id of the task or batch, and the bytes of all inline images.
+        Returns the state, the id of the task or batch, the bytes of all inline images, and the use of the owner if there is one.
         """
-        state, found, inline_bytes = self._acceptances(
+        quota = limits_field(limits, sum(request.image_bytes for request in requests)) if owner else b""
+        state, found, inline_bytes, *numbers = self._acceptances(
             [
-                *(subject, owner, max_queue_depth, in_ms(self._policy.result_ttl_s)),
+                *(subject, owner, quota, max_queue_depth, in_ms(self._policy.result_ttl_s)),
                 *(key, fingerprint, in_ms(self._policy.idempotency_ttl_s)),
                 *(entries, len(enqueue)),
-                *(part for message in enqueue for part in (message.list_key, message.payload, message.wake_up_key)),
-                *task_arguments(requests, rooms),
+                *(part for message in enqueue for part in message_arguments(message)),
+                *task_arguments(requests, rooms, has_turns=self._has_turns),
             ]
         )
+        use = use_from(numbers) if numbers else None
+        if use is not None and state == b"limited":
+            raise limit_error(found.decode(), limits, use)
         if state in {b"overloaded", b"late"}:
             model = next(request.model.name for request in requests if request.queue == found.decode())
             full = f"no more than {max_queue_depth} tasks may wait for {model}"
@@ -167,14 +187,12 @@ class RedisTaskStore(RedisErasures, RedisQueues):
             raise _known(found, b"").conflict()
         if state == b"taken":
             raise IdempotencyConflict("there is a task with this id already", field="task_id", expected="an id of your own")
-        return state, found.decode().partition(":")[2], inline_bytes
+        return state, found.decode().partition(":")[2], inline_bytes, use
 
-    def _accept_each(self, submissions: Sequence[list[Any]]) -> Sequence[tuple[bytes, bytes, int]]:
+    def _accept_each(self, submissions: Sequence[list[Any]]) -> Sequence[list[Any]]:
         """Accept concurrent submissions, each by itself, in one round trip and one sync of the server's log."""
         parts = (part for submission in submissions for part in (len(submission), *submission))
-        answers: Sequence[tuple[bytes, bytes, int]] = self._scripts.run(
-            "accept", self._policy.index_max, len(submissions), *parts
-        )
+        answers: Sequence[list[Any]] = self._scripts.run("accept", self._policy.index_max, len(submissions), *parts)
         return answers
 
     def withdraw(self, task_id: str) -> bool:
@@ -225,9 +243,10 @@ class RedisTaskStore(RedisErasures, RedisQueues):
     def get_batch(self, batch_id: str) -> BatchRecord:
         with unavailable_when_down():
             entries: Any = self._redis.get(self._key("batch", batch_id))
-        if entries is None:
+        batch = None if entries is None else readable(batch_from, batch_id, entries)
+        if batch is None:
             raise no_batch(batch_id)
-        return batch_from(batch_id, entries)
+        return batch
 
     def list_tasks(self, wanted: TaskFilter, *, before: int | None = None, limit: int = 50) -> TaskPage:
         first = _NEWEST if before is None else min(before, _NEWEST)
@@ -266,8 +285,8 @@ class RedisTaskStore(RedisErasures, RedisQueues):
     def lease(self, holder: str, task_ids: Sequence[str]) -> Leases:
         now_ms, *states = self._scripts.run("lease", holder, self._lease_ms, *task_ids)
         leases = (
-            Lease(LeaseState(state.decode()), isolated == b"1", int(attempts), int(created), int(deadline), image)
-            for state, isolated, attempts, created, deadline, image in states
+            Lease(LeaseState(state.decode()), isolated == b"1", int(attempts), int(created), int(deadline), image, owner.decode())
+            for state, isolated, attempts, created, deadline, image, owner in states
         )
         return Leases(tuple(leases), int(now_ms))
 
@@ -316,18 +335,6 @@ class RedisTaskStore(RedisErasures, RedisQueues):
     def reap(self, holder: str, *, max_attempts: int, limit: int) -> Reaped:
         requeue, exhausted = self._scripts.run("reap", holder, self._lease_ms, max_attempts, limit)
         return Reaped(tuple(_texts(requeue)), tuple(_texts(exhausted)))
-
-    def get_started_watermarks(self, queue: str) -> dict[int, int]:
-        with unavailable_when_down():
-            highest: Any = self._redis.hgetall(self._key("started", queue))
-        return {int(priority): int(number) for priority, number in highest.items()}
-
-    def find_lost(self, queue: str, *, up_to: Mapping[int, int] | None, grace_s: float, limit: int) -> list[str]:
-        bounds = ["all"] if up_to is None else [part for bound in up_to.items() for part in bound]
-        return _texts(self._scripts.run("find_lost", queue, in_ms(grace_s), limit, *bounds))
-
-    def forget_gone(self, queue: str, *, limit: int) -> int:
-        return int(self._scripts.run("forget_gone", queue, limit))
 
     def list_dead_letters(self, limit: int) -> list[str]:
         with unavailable_when_down():

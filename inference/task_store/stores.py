@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Protocol
 
+from inference.access import NO_LIMITS, Limits, OwnerUse
 from inference.domain import BatchRecord, BatchRequest, CompletedTask, TaskRecord, TaskSubmission
 from inference.task_store.protocol import (
     Accepted,
@@ -29,6 +30,7 @@ from inference.task_store.protocol import (
     ErasureProgress,
     KnownKey,
     Leases,
+    Order,
     QueueLoad,
     QueuePlace,
     QueueStats,
@@ -71,14 +73,22 @@ class SubmissionStore(TaskReader, Protocol):
         """Return the secret with which the URLs of uploads are signed; it is made with the first call."""
 
     def accept(
-        self, request: TaskSubmission, *, enqueue: Enqueue | None, max_queue_depth: int, room: Room | None = None
+        self,
+        request: TaskSubmission,
+        *,
+        enqueue: Enqueue | None,
+        max_queue_depth: int,
+        room: Room | None = None,
+        limits: Limits = NO_LIMITS,
     ) -> Accepted:
         """Write the record, and push `enqueue` in the same step.
 
         Args:
             room: the task is refused if it would exceed this limit, but never if no other task of the queue is open.
+            limits: limits of the owner, if the task has one.
 
         Raises:
+            RateLimited, QuotaExceeded: a limit of the owner is reached; nothing was used up.
             Overloaded: `max_queue_depth` tasks of this queue are waiting (0: no limit), or there is no room.
             IdempotencyConflict: the owner has used the key with another fingerprint, or another owner has a task with this id.
         """
@@ -90,13 +100,16 @@ class SubmissionStore(TaskReader, Protocol):
         enqueue: Sequence[Enqueue],
         max_queue_depth: int,
         rooms: Mapping[str, Room] = MappingProxyType({}),
+        limits: Limits = NO_LIMITS,
     ) -> AcceptedBatch:
         """Write the records of a batch and of its tasks, and push `enqueue` in the same step.
 
         Args:
             rooms: limits by queue, as `room` of `accept`.
+            limits: as in `accept`; a batch is one request.
 
         Raises:
+            RateLimited, QuotaExceeded: as in `accept`.
             Overloaded: one of the queues would have more than `max_queue_depth` tasks waiting (0: no limit), or has no room.
             IdempotencyConflict: the owner has used the key with another fingerprint.
         """
@@ -165,6 +178,9 @@ class SubmissionStore(TaskReader, Protocol):
 
     def count_webhooks(self, receiver: str) -> int:
         """Return the number of events that wait for a receiver."""
+
+    def get_owner_use(self, owner: str) -> OwnerUse:
+        """Return what an owner has used, and how many open tasks it has."""
 
 
 class WorkerStore(TaskReader, Protocol):
@@ -323,18 +339,21 @@ class MaintenanceStore(TaskReader, Protocol):
     def reap(self, holder: str, *, max_attempts: int, limit: int) -> Reaped:
         """Take tasks whose lease has ended from their holders."""
 
-    def get_started_watermarks(self, queue: str) -> dict[int, int]:
-        """Return, by priority, the highest acceptance number of this queue that has started."""
+    def get_started_watermarks(self, queue: str) -> dict[Order, int]:
+        """Return, by priority and owner, the highest acceptance number of this queue that has started."""
 
-    def find_lost(self, queue: str, *, up_to: Mapping[int, int] | None, grace_s: float, limit: int) -> list[str]:
+    def find_lost(self, queue: str, *, up_to: Mapping[Order, int] | None, grace_s: float, limit: int) -> list[str]:
         """Find waiting tasks without a lease that were not queued within the last `grace_s` seconds.
 
         They are marked as queued again now; the caller publishes their messages. A call examines the `limit` waiting tasks that
         follow the tasks of the call before, and starts again after the last task: repeated calls examine all of them.
 
         Args:
-            up_to: by priority, the acceptance number of the last task to examine; other priorities are left out. None: all tasks.
+            up_to: by priority and owner, the acceptance number of the last task to examine; others are left out. None: all tasks.
         """
+
+    def get_queue_load(self, queue: str) -> QueueLoad:
+        """Return what is known of the queue, as in `SubmissionStore`."""
 
     def forget_gone(self, queue: str, *, limit: int) -> int:
         """Remove tasks from the queue's figures that neither wait nor run; return how many.

@@ -134,6 +134,13 @@ def test_a_broker_that_goes_away_leaves_no_thread(services_env: dict[str, str], 
     until(lambda: threading.active_count() < before, "the end of the producer's thread")  # and of the proxy's
 
 
+def test_a_record_of_an_owner_names_it(sink: KafkaSink, records: Callable[[], list[Any]]) -> None:
+    sink.write([a_document("task", owner="alice")])
+    (record,) = records()
+    assert dict(record.headers) == {"task_id": b"task", "owner": b"alice"}
+    assert orjson.loads(record.value)["owner"] == "alice"
+
+
 def test_cloudevents_have_their_content_type_in_addition_to_key_and_task(
     services_env: dict[str, str], own_name: str, records: Callable[[], list[Any]]
 ) -> None:

@@ -101,11 +101,23 @@ class FakeBroker:
         self.available = True
 
     has_priorities = True
+    has_turns = False
 
-    def prepare(self, queue: str, message: QueueMessage, priority: int = USUAL_PRIORITY) -> None:
+    def get_owners(self, queue: str) -> set[str]:
+        raise NotImplementedError(queue)
+
+    def prepare(self, queue: str, message: QueueMessage, priority: int = USUAL_PRIORITY, *, owner: str = "") -> None:
         """None: the message is to be published."""
 
-    def publish(self, queue: str, message: QueueMessage, priority: int = USUAL_PRIORITY, *, is_redelivered: bool = False) -> None:
+    def publish(
+        self,
+        queue: str,
+        message: QueueMessage,
+        priority: int = USUAL_PRIORITY,
+        *,
+        owner: str = "",
+        is_redelivered: bool = False,
+    ) -> None:
         self._check()
         if is_redelivered:
             self.redelivered.update(item.task_id for item in message.items)

@@ -5,6 +5,8 @@
 --   waiting:QUEUE       sorted set  tasks that wait, urgent ones also in `urgent`; an ended task leaves both
 --   urgent:QUEUE        sorted set  urgent waiting tasks, by priority
 --   running:QUEUE       set         tasks that run; an ended task leaves it
+--   shares:QUEUE        hash        by owner, number of waiting tasks; decreased
+--   open-tasks          hash        by owner, number of tasks that have not ended; decreased
 --   leases              sorted set  task ids by end of the lease, ms; an ended task leaves it
 --   deadlines           sorted set  task ids by deadline, ms; an ended task leaves it
 --   image:ID            string      inline image; deleted

@@ -7,6 +7,8 @@
 --   batch:BATCH_ID      string      items of a batch; deleted
 --   waiting:QUEUE       sorted set  tasks that wait; the tasks leave it
 --   urgent:QUEUE        sorted set  urgent waiting tasks; the tasks leave it
+--   shares:QUEUE        hash        by owner, number of waiting tasks; decreased
+--   open-tasks          hash        by owner, number of tasks that have not ended; decreased
 --   deadlines           sorted set  task ids by deadline; the tasks leave it
 --   request:REQUEST_ID  sorted set  tasks of a request id; the tasks leave it
 --   owner:OWNER:request:REQUEST_ID  sorted set  those of an owner; the tasks leave it
@@ -24,6 +26,8 @@ for i = 2, #ARGV do
   local queue, request_id, image_bytes, owner =
     unpack(redis.call('HMGET', record(id), 'queue', 'request_id', 'image_bytes', 'owner'))
   if queue then
+    count_waiting(owner, queue, -1)
+    count_open(owner, -1)
     redis.call('ZREM', key('waiting', queue), id)
     redis.call('ZREM', key('urgent', queue), id)
     redis.call('ZREM', key('deadlines'), id)
@@ -33,6 +37,7 @@ for i = 2, #ARGV do
     bytes = bytes + (image_bytes or 0)
   end
 end
+flush_counts()
 delete_images(images, bytes)
 if ARGV[1] ~= '' then redis.call('DEL', key('batch', ARGV[1])) end
 return 1

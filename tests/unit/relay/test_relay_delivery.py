@@ -41,9 +41,10 @@ class Rig:
     def relay(self, consumer: str = "relay-1", sink: FakeSink | None = None, policy: RelayPolicy = POLICY) -> Relay:
         return Relay(self.outbox(consumer), self.store, sink or self.sink, pipeline_id="pipeline", policy=policy)
 
-    def finish(self, count: int) -> list[str]:
+    def finish(self, count: int, **changes: Any) -> list[str]:
         """That many succeeded tasks; their ids in order of their commits."""
-        ids = [self.store.accept(a_request(sinks=("sink",)), enqueue=None, max_queue_depth=0).task_id for _ in range(count)]
+        requests = (a_request(sinks=("sink",), **changes) for _ in range(count))
+        ids = [self.store.accept(request, enqueue=None, max_queue_depth=0).task_id for request in requests]
         self.store.lease("w", ids)
         self.store.start("w", ids)
         assert all(self.store.commit("w", [Commit(task_id, 1, a_success()) for task_id in ids]))
@@ -64,6 +65,12 @@ class Rig:
 @pytest.fixture
 def rig(redis_client: redis.Redis, key_prefix: str) -> Rig:
     return Rig(redis_client, key_prefix)
+
+
+def test_documents_name_the_owner(rig: Rig) -> None:
+    owned, others = rig.finish(1, owner="alice"), rig.finish(1)
+    rig.relay().relay_once(block_ms=1)
+    assert {document["task_id"]: document.get("owner") for document in rig.sink.documents} == {owned[0]: "alice", others[0]: None}
 
 
 def test_everything_is_delivered_in_order_in_batches(rig: Rig) -> None:
