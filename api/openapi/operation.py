@@ -26,6 +26,8 @@ from inference.errors import (
     ObjectNotFound,
     Overloaded,
     PayloadTooLarge,
+    QuotaExceeded,
+    RateLimited,
     RequestTimeout,
     ServiceUnavailable,
     SinkNotConfigured,
@@ -74,6 +76,8 @@ OF_IMAGES: Problems = (
     ModelNotFound,
     IdempotencyConflict,
     Overloaded,
+    RateLimited,
+    QuotaExceeded,
     StorageFull,
     WaitTimeout,
 )
