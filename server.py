@@ -6,8 +6,10 @@ python server.py models check | init MODEL      try a model without the service;
 python server.py api | relay | broker           one part (the worker: celery -A tasks worker)
 python server.py check-config FILE              show every error by its key, and the effective settings
 python server.py status [--json]                show the state; exit code 1 if something needs attention
+python server.py keys create | list | rotate ID | revoke ID
 python server.py reset-models                   undo the changes of commands: back to the configuration
 python server.py dead-letters list | inspect ID | replay ID | discard ID
+python server.py erase TASK_ID... | --request-id ID    remove everything of tasks
 python server.py celery ...                     a command of Celery: worker, flower, inspect
 """
 
@@ -16,7 +18,7 @@ from __future__ import annotations
 import sys
 
 # The API runs in greenlets: patch the standard library before anything else is imported.
-if __name__ == "__main__" and "api" in sys.argv[1:] and "serve" not in sys.argv[1:]:
+if __name__ == "__main__" and next((word for word in sys.argv if word in {"api", "keys", "serve"}), "") == "api":
     from gevent import monkey
 
     monkey.patch_all()
@@ -24,6 +26,8 @@ if __name__ == "__main__" and "api" in sys.argv[1:] and "serve" not in sys.argv[
 import argparse
 import os
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,9 +36,12 @@ import yaml
 
 from inference import __version__
 from inference.errors import ConfigurationError, InferenceError
+from inference.launcher.erase_command import add_erase_command, erase_tasks
+from inference.launcher.key_commands import add_key_commands, run_key_command
 from inference.launcher.model_commands import add_commands, join_scale, prepare_serving
 from inference.launcher.server_checks import check_servers
 from inference.launcher.start_checks import Part, check_everything, check_open_files, check_start
+from inference.runtime.audit import COMMAND_LINE, audit, command_audit, open_audit_file, system_identity
 from inference.runtime.cpu import use_batch_scheduling
 from inference.runtime.log import configure_logging
 from inference.runtime.private_files import write_privately
@@ -119,8 +126,11 @@ def _add_maintenance(commands: Any, shared: argparse.ArgumentParser) -> None:
     status = commands.add_parser("status", parents=[shared], help="show stores, queues, workers, outboxes, and problems")
     status.add_argument("--json", action="store_true", help="print JSON")
     status.set_defaults(run=_status)
+    keys = add_key_commands(commands, shared)
+    keys.set_defaults(run=_keys)
     reset = commands.add_parser("reset-models", parents=[shared], help="undo the changes of commands: back to the configuration")
     reset.set_defaults(run=_reset_models)
+    add_erase_command(commands, shared).set_defaults(run=_erase)
     dead = commands.add_parser(
         "dead-letters",
         parents=[shared],
@@ -167,6 +177,10 @@ def _models(options: argparse.Namespace) -> int:
     return int(options.model_action(options, _settings(options)))
 
 
+def _keys(options: argparse.Namespace) -> int:
+    return run_key_command(options, _settings(options))
+
+
 def _run_api(options: argparse.Namespace) -> int:
     from api.server import serving
 
@@ -179,6 +193,7 @@ def _ready_to_start(options: argparse.Namespace, part: Part) -> Settings:
     settings = _settings(options)
     configure_logging(settings.log, part)
     check_start(settings, part)
+    open_audit_file(settings.security.audit_file)
     check_open_files()
     check_servers(settings)
     return settings
@@ -261,9 +276,14 @@ def _reset_models(options: argparse.Namespace) -> int:
 
     services = Services(_settings(options))
     served = default_name(services.settings, services.descriptions)
-    services.desired.reset()
+    with command_audit(services.settings.security.audit_file), _audited("models.reset", served):
+        services.desired.reset()
     print(f"models, ensemble mode and served model ({served}) are those of the configuration again")
     return 0
+
+
+def _erase(options: argparse.Namespace) -> int:
+    return erase_tasks(options, _settings(options))
 
 
 def _dead_letters(options: argparse.Namespace) -> int:
@@ -284,9 +304,11 @@ def _dead_letters(options: argparse.Namespace) -> int:
         return 0
     if not options.task_ids:
         raise ConfigurationError(f"dead-letters {options.action}: give at least one ID; {COMMAND} dead-letters list shows them")
-    for one in options.task_ids:
-        act = _on_rejected_message if is_rejected_id(one) else _on_dead_task
-        act(services, options.action, one)
+    with command_audit(services.settings.security.audit_file):
+        for one in options.task_ids:
+            act = _on_rejected_message if is_rejected_id(one) else _on_dead_task
+            with nullcontext() if options.action == "inspect" else _audited(f"dead_letter.{options.action}", one):
+                act(services, options.action, one)
     return 0
 
 
@@ -318,6 +340,20 @@ def _on_rejected_message(services: Any, action: str, message_id: str) -> None:
         case _:
             services.rejected.discard(message_id)
             print(f"{message_id} is discarded")
+
+
+@contextmanager
+def _audited(what: str, target: str) -> Iterator[None]:
+    """Log what a command does, and whether it succeeds, in the audit log."""
+    outcome = "failed"
+    try:
+        yield
+        outcome = "done"
+    except InferenceError as error:
+        outcome = error.code
+        raise
+    finally:
+        audit(what, who=system_identity(), source=COMMAND_LINE, target=target, outcome=outcome)
 
 
 def _print_json(document: Any) -> None:

@@ -15,11 +15,15 @@ from api.routes import batches as batch_routes
 from api.routes import commands as command_routes
 from api.routes import dead_letters as dead_letter_routes
 from api.routes import documentation, health
+from api.routes import erasures as erasure_routes
 from api.routes import events as event_routes
 from api.routes import inference as inference_routes
+from api.routes import keys as key_routes
 from api.routes import status as status_routes
 from api.routes import tasks as task_routes
 from api.routes import uploads as upload_routes
+from api.security.failed_keys import FailedKeys
+from api.security.keys import KeyCheck
 from api.security.middleware import WebSecurity
 from api.security.proxies import TrustedProxies
 from api.server.stopping import SharedFlag
@@ -54,7 +58,8 @@ def create_app(settings: Settings, stopping: SharedFlag | None = None, max_event
     app = Flask("api")
     app.request_class = _Request
     max_streams = max_event_streams or settings.api.max_event_streams
-    install_components(app, build_components(Services(settings), stopping or SharedFlag(), max_streams))
+    services = Services(settings)
+    install_components(app, build_components(services, stopping or SharedFlag(), max_streams))
     app.url_map.merge_slashes = False  # a path with double slashes is unknown; Werkzeug would redirect with an HTML page
     app.config["MAX_CONTENT_LENGTH"] = settings.api.max_body_bytes
     app.config["MAX_FORM_PARTS"] = settings.max_batch_items + OTHER_PARTS
@@ -62,10 +67,12 @@ def create_app(settings: Settings, stopping: SharedFlag | None = None, max_event
     app.register_blueprint(command_routes.blueprint)
     app.register_blueprint(batch_routes.blueprint)
     app.register_blueprint(task_routes.blueprint)
+    app.register_blueprint(erasure_routes.blueprint)
     app.register_blueprint(event_routes.blueprint)
     app.register_blueprint(upload_routes.blueprint)
     app.register_blueprint(dead_letter_routes.blueprint)
     app.register_blueprint(status_routes.blueprint)
+    app.register_blueprint(key_routes.blueprint)
     app.register_blueprint(health.blueprint)
     app.register_blueprint(v2_routes.blueprint)
     if settings.api.docs:
@@ -74,6 +81,8 @@ def create_app(settings: Settings, stopping: SharedFlag | None = None, max_event
     if settings.ui.enabled:
         console_files()  # read and compressed before the first request
         app.register_blueprint(console_routes.blueprint)
+    if (keys := services.keys).is_on:
+        KeyCheck(keys, FailedKeys(), open_metrics=settings.security.open_metrics).install(app)
     register_id_check(app)
     register_error_handlers(app)
     app.wsgi_app = WebSecurity(app.wsgi_app, settings.api)  # type: ignore[method-assign]

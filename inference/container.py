@@ -13,6 +13,7 @@ from inference.broker.unacknowledged import TakenMessages
 from inference.keys.key_ring import KeyRing, key_ring
 from inference.keys.key_store import KeyStore
 from inference.keys.owner_webhooks import OwnerWebhooks
+from inference.lifecycle.erasures import Erasures
 from inference.models.files import ModelFiles
 from inference.models.registry import ModelRegistry, described_models
 from inference.models.spec import ModelDescription
@@ -88,6 +89,10 @@ class Services:
     def rejected(self) -> RejectedMessages:
         """Queue messages that no worker could read."""
         return RejectedMessages(self.redis, self.settings.task_store.key_prefix)
+
+    @cached_property
+    def erasures(self) -> Erasures:
+        return Erasures(self.store, self.objects, self.broker, self.rejected)
 
     @cached_property
     def objects(self) -> ObjectStore:

@@ -235,13 +235,13 @@ class Unauthenticated(InferenceError):
 
 
 class Forbidden(InferenceError):
-    """The caller's key does not allow the request."""
+    """The caller's key, or the service's configuration, does not allow the request."""
 
-    status, code, title = 403, "forbidden", "The key does not allow this"
+    status, code, title = 403, "forbidden", "Not allowed"
 
 
 class RateLimited(InferenceError):
-    """An owner sends more requests a second than its limit."""
+    """An owner sends more requests a second than its limit, or an address too many keys that are not valid."""
 
     status, code, title = 429, "rate_limited", "Too many requests"
     #: what the owner has used; None in an error from another process
@@ -262,6 +262,10 @@ class TaskNotFound(InferenceError):
 
 class BatchNotFound(InferenceError):
     status, code, title = 404, "batch_not_found", "Unknown batch"
+
+
+class ErasureNotFound(InferenceError):
+    status, code, title = 404, "erasure_not_found", "Unknown erasure"
 
 
 class NotFound(InferenceError):

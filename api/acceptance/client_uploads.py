@@ -2,7 +2,8 @@
 
     POST /uploads ──▶ URL ──PUT──▶ the object store, or this API for a folder ──▶ {"image": {"url": "s3://…"}}
 
-A URL of this API is signed, as those of S3 are: nothing is stored about an upload until its bytes come.
+A URL of this API is signed, as those of S3 are: nothing is stored about an upload until its bytes come, and the URL is all
+that it takes to put them. Only its owner may name the upload after that.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from inference.errors import ObjectNotFound, PayloadTooLarge
 from inference.runtime.ttl_cache import TtlCache
 from inference.settings import UploadSettings
 from inference.storage import chunk_store
-from inference.storage.incoming import belongs_to, expires_at_ms, incoming_key, new_upload_id
+from inference.storage.incoming import expires_at_ms, incoming_key, new_upload_id
 from inference.storage.protocol import ObjectStore
 from inference.task_store import SubmissionStore
 
@@ -82,23 +83,22 @@ class ClientUploads:
             max_bytes=self.max_bytes,
         )
 
-    def store(self, upload_id: str, signature: str, chunks: Iterable[bytes], *, size: int | None, caller: Caller) -> int:
+    def store(self, upload_id: str, signature: str, chunks: Iterable[bytes], *, size: int | None) -> int:
         """Store the bytes of an upload; returns their number. A later call replaces the object.
 
         Args:
             size: number of bytes, if the client told it.
 
         Raises:
-            ObjectNotFound: there is no such upload, it is another owner's, or it has expired.
+            ObjectNotFound: there is no such upload, or it has expired.
             PayloadTooLarge: it has too many bytes; nothing is stored.
             ServiceUnavailable: nothing is stored.
         """
         if self._chunks is None:
             raise ObjectNotFound("clients put images to the object store, and not here", expected="the URL of POST /uploads")
-        key = incoming_key(upload_id)
-        is_signed = hmac.compare_digest(signature.encode(), self._sign(upload_id).encode())
-        if not (is_signed and (caller.is_admin or belongs_to(key, caller.owner))):
+        if not hmac.compare_digest(signature.encode(), self._sign(upload_id).encode()):
             raise ObjectNotFound("there is no upload with this URL", expected="the URL of POST /uploads, unchanged")
+        key = incoming_key(upload_id)
         if (expires_at_ms(key) or 0) <= self._clock() * 1000:
             raise ObjectNotFound("the upload has expired", expected="a new one, by POST /uploads")
         if size is not None and size > self.max_bytes:

@@ -20,6 +20,7 @@ class EventStream:
 
     Attributes:
         is_closed: the stream is to end after the events that are known now.
+        is_still_allowed: says whether the client's key is still valid; None without a key.
         is_gone: the client has disconnected.
     """
 
@@ -27,6 +28,7 @@ class EventStream:
         self.ends_on_drain = ends_on_drain
         self.is_closed = False
         self.is_gone = False
+        self.is_still_allowed: Callable[[], bool] | None = None
         self._leave = leave
         self._changed = threading.Event()
         self._stop_watch: Callable[[], None] | None = None

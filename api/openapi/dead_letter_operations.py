@@ -10,6 +10,7 @@ from typing_extensions import TypedDict
 from api.openapi.answer_schemas import Task
 from api.openapi.operation import OF_PATHS, Answer, Operation
 from api.openapi.parts import TASK_ID, query
+from api.security.needed_role import NeededRole
 from inference.errors import IdempotencyConflict, Overloaded, TaskNotFound
 
 
@@ -29,6 +30,7 @@ DEAD_LETTER_OPERATIONS: tuple[Operation, ...] = (
         "/dead-letters",
         "tasks",
         "List dead letters, oldest first",
+        role=NeededRole.ADMIN,
         description="Tasks that were given up, and tasks whose result a sink refused.",
         parameters=(query("limit", "dead letters of the list", type="integer", minimum=1, maximum=500, default=50),),
         answers=(Answer(200, "The oldest dead letters.", (DeadLetterList,)),),
@@ -39,6 +41,7 @@ DEAD_LETTER_OPERATIONS: tuple[Operation, ...] = (
         "/dead-letters/{task_id}/replay",
         "tasks",
         "Deliver a refused result again, or run an image that was given up again as a new task",
+        role=NeededRole.ADMIN,
         description="It is a dead letter no more. A repeated request starts no second task.",
         parameters=(TASK_ID,),
         answers=(

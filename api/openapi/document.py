@@ -7,7 +7,19 @@ from functools import cache
 from typing import Any
 
 import orjson
-from openapi_pydantic.v3.v3_1 import Components, Info, License, OpenAPI, PathItem, Reference, Response, Schema, Server, Tag
+from openapi_pydantic.v3.v3_1 import (
+    Components,
+    Info,
+    License,
+    OpenAPI,
+    PathItem,
+    Reference,
+    Response,
+    Schema,
+    SecurityScheme,
+    Server,
+    Tag,
+)
 from openapi_pydantic.v3.v3_1 import Operation as OpenApiOperation
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
@@ -15,13 +27,17 @@ from pydantic.json_schema import GenerateJsonSchema
 from api.openapi.answer_schemas import ANSWER_SCHEMAS, Problem
 from api.openapi.callbacks import CALLBACK_SCHEMAS, task_callbacks
 from api.openapi.dead_letter_operations import DEAD_LETTER_SCHEMAS
+from api.openapi.erasure_operations import ERASURE_SCHEMAS
 from api.openapi.event_schemas import EVENT_SCHEMAS
 from api.openapi.operation import JSON, JSON_LINES, PROBLEM_JSON, Answer, Content, Operation
 from api.openapi.operations import OPERATIONS
 from api.openapi.parts import HEADERS, LINKS, OF_LIMITS, schema_reference
 from api.openapi.request_schemas import REQUEST_SCHEMAS
+from api.openapi.service_operations import KEY_SCHEMAS
 from api.openapi.upload_operations import UPLOAD_SCHEMAS
 from api.openapi.v2_operations import V2_ANSWER_SCHEMAS, V2_REQUEST_SCHEMAS
+from api.security.headers import KEY_HEADER
+from api.security.needed_role import NeededRole
 from api.v2.protocol import V2Error
 from inference import __version__
 from inference.errors import InferenceError
@@ -30,7 +46,8 @@ _DESCRIPTION = """\
 Every error is a problem (RFC 9457, `application/problem+json`) with a stable `code`; below /v2, errors are as its protocol has
 them. Nothing in a request is ignored: an unknown
 parameter or form field is answered with 400. Documents may get more members: ignore those that you do not know. Every answer
-has an `X-Request-ID`, the request's own if it sends one."""
+has an `X-Request-ID`, the request's own if it sends one. If the service has keys, an operation needs one of the role that its
+`security` names, or of the role `admin`; if it names none, any key."""
 _TAGS = {
     "predictions": "classify images",
     "tasks": "one image on its way through the service",
@@ -46,6 +63,7 @@ _BYTES = {"type": "string", "format": "binary"}
 #: Headers of problems, by status; a problem that names a task or a batch has its `Location`.
 _PROBLEM_HEADERS = {
     400: ("Location",),
+    401: ("WWW-Authenticate",),
     404: ("Location",),
     409: ("Location", "Retry-After"),
     410: ("Location",),
@@ -54,6 +72,13 @@ _PROBLEM_HEADERS = {
     500: ("Location",),
     503: ("Location", "Retry-After"),
     504: ("Location",),
+}
+#: Places of a key in a request.
+_SECURITY_SCHEMES = {
+    "bearer": SecurityScheme(type="http", scheme="bearer", description="`Authorization: Bearer KEY`"),
+    "api_key": SecurityScheme.model_validate(
+        {"type": "apiKey", "name": KEY_HEADER, "in": "header", "description": "the same key"}
+    ),
 }
 
 
@@ -78,7 +103,13 @@ def openapi_document() -> bytes:
         servers=[Server(url=".", description="this service")],  # relative to the document: right behind a proxy with any path
         tags=[Tag(name=name, description=text) for name, text in _TAGS.items()],
         paths=_paths(),
-        components=Components(schemas=_schemas(), responses=_problem_responses(), headers=dict(HEADERS), links=dict(LINKS)),
+        components=Components(
+            schemas=_schemas(),
+            responses=_problem_responses(),
+            headers=dict(HEADERS),
+            links=dict(LINKS),
+            securitySchemes=dict(_SECURITY_SCHEMES),
+        ),
     )
     return orjson.dumps(document.model_dump(mode="json", by_alias=True, exclude_unset=True))
 
@@ -88,7 +119,9 @@ def _schemas() -> dict[str, Schema]:
         *ANSWER_SCHEMAS,
         *CALLBACK_SCHEMAS,
         *DEAD_LETTER_SCHEMAS,
+        *ERASURE_SCHEMAS,
         *EVENT_SCHEMAS,
+        *KEY_SCHEMAS,
         *UPLOAD_SCHEMAS,
         *V2_ANSWER_SCHEMAS,
     )
@@ -114,6 +147,7 @@ def _operation(operation: Operation) -> OpenApiOperation:
         "tags": [operation.tag],
         "summary": operation.summary,
         "responses": _responses(operation),
+        "security": _security(operation),
     }
     if operation.description:
         described["description"] = operation.description
@@ -124,6 +158,14 @@ def _operation(operation: Operation) -> OpenApiOperation:
     if operation.has_webhook:
         described["callbacks"] = task_callbacks()
     return OpenApiOperation.model_validate(described)
+
+
+def _security(operation: Operation) -> list[dict[str, list[str]]]:
+    """Return one scheme or the other, with the role that the key needs; none for an operation without a key."""
+    if operation.role is NeededRole.NONE:
+        return []
+    roles = [] if operation.role is NeededRole.ANY else [operation.role.value]
+    return [{scheme: roles} for scheme in _SECURITY_SCHEMES]
 
 
 def _content(content: Content) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from api.openapi.answer_schemas import Task
 from api.openapi.event_schemas import BatchProgress, IndexedBatchItem, TaskChanges
 from api.openapi.operation import OF_PATHS, Answer, Operation
 from api.openapi.parts import BATCH_ID, LAST_EVENT_ID, MODEL, REQUEST_ID, STATUS, TASK_ID, query
+from api.security.needed_role import NeededRole
 from inference.errors import BatchNotFound, TaskNotFound
 
 _EVENT_STREAM = "text/event-stream"
@@ -19,6 +20,7 @@ EVENT_OPERATIONS: tuple[Operation, ...] = (
         "/tasks/{task_id}/events",
         "events",
         "Follow a task",
+        role=NeededRole.ANY,
         description="Server-sent events `task`: one at once, one for each change of its status. The stream ends with the task.",
         parameters=(TASK_ID, _PREDICTION, LAST_EVENT_ID),
         answers=(Answer(200, "The events.", media_type=_EVENT_STREAM, item_schemas=(Task,)), _NOTHING_MORE),
@@ -30,6 +32,7 @@ EVENT_OPERATIONS: tuple[Operation, ...] = (
         "/batches/{batch_id}/events",
         "events",
         "Follow a batch",
+        role=NeededRole.ANY,
         description="Server-sent events: `batch` with the counts, and `item` for each item that has ended. The last event is the "
         "`batch` whose status is `ended`.",
         parameters=(BATCH_ID, _PREDICTION, LAST_EVENT_ID),
@@ -45,6 +48,7 @@ EVENT_OPERATIONS: tuple[Operation, ...] = (
         "/events",
         "events",
         "Follow all tasks, or those that match",
+        role=NeededRole.ANY,
         description="Server-sent events `tasks`: first the newest tasks, then those that were accepted or have changed since the "
         "last event. The stream does not end by itself.",
         parameters=(STATUS, MODEL, REQUEST_ID),

@@ -8,11 +8,13 @@ from typing import Any, Literal
 
 from openapi_pydantic.v3.v3_1 import Parameter
 
+from api.security.needed_role import NeededRole
 from api.v2.errors import is_v2
 from inference.errors import (
     ChangeInProgress,
     CrossOrigin,
     ExpectationFailed,
+    Forbidden,
     HeaderFieldsTooLarge,
     IdempotencyConflict,
     InferenceError,
@@ -33,6 +35,7 @@ from inference.errors import (
     SinkNotConfigured,
     StorageFull,
     TransferCodingNotImplemented,
+    Unauthenticated,
     UnknownCommand,
     UnsupportedContentEncoding,
     UnsupportedImageType,
@@ -63,6 +66,9 @@ _ANY: Problems = (
 )
 #: Problems of requests that web pages of other origins may not send.
 _WRITING: Problems = (CrossOrigin,)
+#: Problems of requests that need a key, and of those that need a certain role.
+_KEYED: Problems = (Unauthenticated, RateLimited)
+_OF_ROLES: Problems = (Forbidden,)
 #: Problems of requests that have a path with an id: one that has a slash is another path.
 OF_PATHS: Problems = (NotFound,)
 #: Problems of every body.
@@ -134,6 +140,8 @@ class Operation:
     path: str
     tag: str
     summary: str
+    #: the keys with which it may be called, if the service has keys: `api.security.keys` enforces it
+    role: NeededRole
     answers: tuple[Answer, ...]
     description: str = ""
     parameters: tuple[Parameter, ...] = ()
@@ -153,4 +161,6 @@ class Operation:
     def problems(self) -> Problems:
         """All problems with which the operation answers."""
         writing = () if self.method == "get" else _WRITING
-        return tuple(dict.fromkeys((*_ANY, *writing, *self.own_problems)))
+        keyed = () if self.role is NeededRole.NONE else _KEYED
+        of_roles = () if self.role in (NeededRole.NONE, NeededRole.ANY) else _OF_ROLES
+        return tuple(dict.fromkeys((*_ANY, *writing, *keyed, *of_roles, *self.own_problems)))

@@ -7,20 +7,14 @@ from dataclasses import replace
 from api.openapi.answer_schemas import (
     Batch,
     CommandAnswer,
-    Description,
-    Liveness,
-    ModelDetails,
-    ModelList,
     OpenApiDocument,
-    Overview,
     Prediction,
-    Readiness,
-    ServiceStatus,
     Task,
     TaskPage,
 )
 from api.openapi.console_operations import CONSOLE_OPERATIONS
 from api.openapi.dead_letter_operations import DEAD_LETTER_OPERATIONS
+from api.openapi.erasure_operations import ERASE, ERASED_ANSWER, ERASURE_OPERATIONS, Erased
 from api.openapi.event_operations import EVENT_OPERATIONS
 from api.openapi.event_schemas import BatchProgress, IndexedBatchItem
 from api.openapi.operation import (
@@ -60,14 +54,15 @@ from api.openapi.request_schemas import (
     PredictForm,
     PredictQuery,
 )
+from api.openapi.service_operations import DESCRIBE, SERVICE_OPERATIONS
 from api.openapi.upload_operations import UPLOAD_OPERATIONS
 from api.openapi.v2_operations import V2_OPERATIONS
+from api.security.needed_role import NeededRole
 from inference.errors import (
     BatchNotFound,
     DeadlineExceeded,
     ImageGone,
     ImageNotFound,
-    ModelNotFound,
     PayloadTooLarge,
     PredictionFailed,
     PredictorDied,
@@ -105,6 +100,7 @@ _PREDICT = Operation(
     "/inference",
     "predictions",
     "Classify an image",
+    role=NeededRole.PREDICT,
     description="Answers with the result, or at once with the task: see `Prefer`. A body with a `command` other than `predict` "
     "is a command of POST /inference_service_controller, as ROHE's clients send them.",
     parameters=(PREFER, IDEMPOTENCY_KEY, _OPTIONS_IN_QUERY),
@@ -140,14 +136,6 @@ _PREDICT = Operation(
     ),
     has_webhook=True,
 )
-_DESCRIBE = Operation(
-    "describe",
-    "get",
-    "/inference",
-    "service",
-    "Describe the service",
-    answers=(Answer(200, "The served model, and where results go.", (Description,)),),
-)
 
 OPERATIONS: tuple[Operation, ...] = (
     _PREDICT,
@@ -157,6 +145,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "/inference/batch",
         "predictions",
         "Classify many images",
+        role=NeededRole.PREDICT,
         description="Each image becomes a task of its own; an image that is refused fails alone.",
         parameters=(PREFER, IDEMPOTENCY_KEY, _OPTIONS_IN_QUERY),
         body={
@@ -197,6 +186,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "/batches/{batch_id}",
         "batches",
         "Get a batch, or wait for its end",
+        role=NeededRole.ANY,
         parameters=(BATCH_ID, WAIT),
         answers=(Answer(200, "The batch.", (Batch,), item_schemas=(IndexedBatchItem, BatchProgress), links=("cancel_batch",)),),
         own_problems=(*OF_PATHS, BatchNotFound),
@@ -207,6 +197,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "/batches/{batch_id}",
         "batches",
         "Cancel the tasks of a batch that have not ended",
+        role=NeededRole.PREDICT,
         parameters=(BATCH_ID,),
         answers=(Answer(200, "The batch.", (Batch,)),),
         own_problems=(*OF_PATHS, BatchNotFound, TaskAlreadyFinished),
@@ -217,6 +208,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "/tasks",
         "tasks",
         "List tasks, newest first",
+        role=NeededRole.ANY,
         description="All conditions that are given must hold. A page may be empty and not be the last.",
         parameters=(
             STATUS,
@@ -235,6 +227,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "/tasks/{task_id}",
         "tasks",
         "Get a task, or wait for its end",
+        role=NeededRole.ANY,
         parameters=(TASK_ID, WAIT),
         answers=(Answer(200, "The task.", (Task,), links=("cancel_task",)),),
         own_problems=(*OF_PATHS, TaskNotFound),
@@ -244,10 +237,12 @@ OPERATIONS: tuple[Operation, ...] = (
         "delete",
         "/tasks/{task_id}",
         "tasks",
-        "Cancel a task",
-        description="A queued task does not run; the result of a running one is discarded.",
-        parameters=(TASK_ID,),
-        answers=(Answer(200, "The task.", (Task,)),),
+        "Cancel a task, or erase it",
+        role=NeededRole.PREDICT,
+        description="A queued task does not run; the result of a running one is discarded. With `erase`, everything of the task "
+        "is removed, whether it has ended or not.",
+        parameters=(TASK_ID, ERASE),
+        answers=(Answer(200, "The task; with `erase`, the erasure.", (Task, Erased), headers=("Location",)), ERASED_ANSWER),
         own_problems=(*OF_PATHS, TaskNotFound, TaskAlreadyFinished),
     ),
     Operation(
@@ -256,6 +251,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "/tasks/{task_id}/image",
         "tasks",
         "Get the image of a task, while it is kept",
+        role=NeededRole.ANY,
         parameters=(TASK_ID,),
         answers=(
             Answer(
@@ -273,6 +269,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "/tasks/{task_id}/replay",
         "tasks",
         "Run the image of a task that has ended again, as a new task",
+        role=NeededRole.PREDICT,
         parameters=(TASK_ID, IDEMPOTENCY_KEY),
         answers=(
             Answer(
@@ -285,6 +282,7 @@ OPERATIONS: tuple[Operation, ...] = (
         ),
         own_problems=(*OF_PATHS, TaskNotFound, TaskNotFinished, ImageGone, *OF_IMAGES),
     ),
+    *ERASURE_OPERATIONS,
     *EVENT_OPERATIONS,
     Operation(
         "run_command",
@@ -292,72 +290,21 @@ OPERATIONS: tuple[Operation, ...] = (
         "/inference_service_controller",
         "commands",
         "Change a model, the served model or the ensemble mode",
+        role=NeededRole.ADMIN,
         description="Answered once every worker has applied it; if one of them cannot, nothing changes.",
         parameters=(_COMMAND_IN_QUERY,),
         body={JSON: _COMMANDS, URLENCODED: _COMMAND_FORM, MULTIPART: _COMMAND_FORM},
         answers=(Answer(200, "The state after the command.", (CommandAnswer,)),),
         own_problems=OF_COMMANDS,
     ),
-    _DESCRIBE,
-    Operation(
-        "index",
-        "get",
-        "/",
-        "service",
-        "Describe the service, its models and its paths",
-        answers=(
-            Answer(200, "The description.", (Overview,)),
-            Answer(303, "For a request that would rather have HTML: the console.", media_type="text/html", headers=("Location",)),
-        ),
-    ),
-    Operation(
-        "list_models",
-        "get",
-        "/models",
-        "service",
-        "List the models",
-        answers=(Answer(200, "The models, without their labels.", (ModelList,)),),
-    ),
-    Operation(
-        "get_model",
-        "get",
-        "/models/{name}",
-        "service",
-        "Describe a model",
-        parameters=(path_text("name", minLength=1),),
-        answers=(Answer(200, "The model, with its labels and workers.", (ModelDetails,)),),
-        own_problems=(*OF_PATHS, ModelNotFound),
-    ),
-    Operation(
-        "get_status",
-        "get",
-        "/status",
-        "service",
-        "Get the state of stores, queues, workers and sinks",
-        answers=(Answer(200, "The state, with problems or without.", (ServiceStatus,)),),
-    ),
-    Operation(
-        "live",
-        "get",
-        "/health/live",
-        "service",
-        "Ask whether the process runs",
-        answers=(Answer(200, "It runs.", (Liveness,)),),
-    ),
-    Operation(
-        "ready",
-        "get",
-        "/health/ready",
-        "service",
-        "Ask whether a request would be served now",
-        answers=(Answer(200, "It would.", (Readiness,)), Answer(503, "It would not, or not for long.", (Readiness,))),
-    ),
+    *SERVICE_OPERATIONS,
     Operation(
         "get_openapi",
         "get",
         "/openapi.json",
         "documentation",
         "Get this description",
+        role=NeededRole.NONE,
         answers=(Answer(200, "OpenAPI 3.1.", (OpenApiDocument,)),),
     ),
     Operation(
@@ -366,6 +313,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "/docs",
         "documentation",
         "Read this description in a browser",
+        role=NeededRole.NONE,
         answers=(Answer(200, "A page with Swagger UI.", media_type="text/html"),),
     ),
     Operation(
@@ -374,6 +322,7 @@ OPERATIONS: tuple[Operation, ...] = (
         "/docs/{name}",
         "documentation",
         "Get a file of that page",
+        role=NeededRole.NONE,
         parameters=(path_text("name", enum=["page.js", "swagger-ui-bundle.js", "swagger-ui.css"]),),
         answers=(Answer(200, "The file.", media_type="text/*"),),
         own_problems=OF_PATHS,
@@ -385,7 +334,7 @@ OPERATIONS: tuple[Operation, ...] = (
         _PREDICT, operation_id="predict_at_old_path", path="/inference_service", summary=f"{_PREDICT.summary}: as /inference"
     ),
     replace(
-        _DESCRIBE, operation_id="describe_at_old_path", path="/inference_service", summary=f"{_DESCRIBE.summary}: as /inference"
+        DESCRIBE, operation_id="describe_at_old_path", path="/inference_service", summary=f"{DESCRIBE.summary}: as /inference"
     ),
     *V2_OPERATIONS,
 )

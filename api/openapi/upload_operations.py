@@ -9,6 +9,7 @@ from typing_extensions import TypedDict
 
 from api.openapi.operation import OF_BODIES, OF_PATHS, Answer, Content, Operation
 from api.openapi.parts import path_text, query
+from api.security.needed_role import NeededRole
 from inference.errors import ObjectNotFound, StorageFull
 from inference.storage.incoming import UPLOAD_ID_PATTERN
 
@@ -47,6 +48,7 @@ UPLOAD_OPERATIONS = (
         "/uploads",
         "predictions",
         "Get a URL to put an image to",
+        role=NeededRole.PREDICT,
         description="For images that are larger than a body may be, and for images that several requests name.",
         answers=(Answer(201, "The upload.", (NewUpload,)),),
         own_problems=(StorageFull,),
@@ -57,6 +59,7 @@ UPLOAD_OPERATIONS = (
         "/uploads/{upload_id}",
         "predictions",
         "Put an image to the URL of an upload",
+        role=NeededRole.NONE,
         description="The URL of `create_upload`, if the service keeps images in a folder; else that is one of the object store.",
         parameters=(
             path_text("upload_id", pattern=f"^{UPLOAD_ID_PATTERN}$"),

@@ -7,6 +7,7 @@ from typing import Any
 
 from api.openapi.operation import BINARY, JSON, OF_BODIES, OF_COMMANDS, OF_IMAGES, OF_PATHS, Answer, Content, Operation, Problems
 from api.openapi.parts import IDEMPOTENCY_KEY, OF_LIMITS, header, path_text
+from api.security.needed_role import NeededRole
 from api.v2.body import HEADER_LENGTH
 from api.v2.protocol import (
     IndexRequest,
@@ -46,6 +47,7 @@ _GET_MODEL = Operation(
     "/v2/models/{name}",
     _TAG,
     "Describe a model with its tensors",
+    role=NeededRole.ANY,
     parameters=(_NAME,),
     answers=(Answer(200, "The model.", (ModelMetadata,)),),
     own_problems=_OF_MODELS,
@@ -56,6 +58,7 @@ _MODEL_READY = Operation(
     "/v2/models/{name}/ready",
     _TAG,
     "Ask whether a worker has a model loaded",
+    role=NeededRole.ANY,
     parameters=(_NAME,),
     answers=(Answer(200, "It has.", (ModelReady,)), Answer(503, "None has.", (ModelReady,))),
     own_problems=_OF_MODELS,
@@ -66,6 +69,7 @@ _INFER = Operation(
     "/v2/models/{name}/infer",
     _TAG,
     "Classify the images of a tensor",
+    role=NeededRole.PREDICT,
     description="Each image becomes a task; if one is refused or fails, the answer is its error. Binary data of the tensor "
     "follows the JSON object. The body may be compressed with gzip or deflate.",
     parameters=(_NAME, _JSON_LENGTH, IDEMPOTENCY_KEY),
@@ -117,6 +121,7 @@ V2_OPERATIONS: tuple[Operation, ...] = (
         "/v2",
         _TAG,
         "Describe the server",
+        role=NeededRole.ANY,
         answers=(Answer(200, "Name, version and extensions.", (ServerMetadata,)),),
     ),
     Operation(
@@ -125,6 +130,7 @@ V2_OPERATIONS: tuple[Operation, ...] = (
         "/v2/health/live",
         _TAG,
         "Ask whether the process runs",
+        role=NeededRole.NONE,
         answers=(Answer(200, "It runs.", (ServerLive,)),),
     ),
     Operation(
@@ -133,6 +139,7 @@ V2_OPERATIONS: tuple[Operation, ...] = (
         "/v2/health/ready",
         _TAG,
         "Ask whether a request would be served now",
+        role=NeededRole.NONE,
         answers=(Answer(200, "It would.", (ServerReady,)), Answer(503, "It would not.", (ServerReady,))),
     ),
     _GET_MODEL,
@@ -147,6 +154,7 @@ V2_OPERATIONS: tuple[Operation, ...] = (
         "/v2/repository/index",
         _TAG,
         "List the models",
+        role=NeededRole.ANY,
         body={JSON: Content((IndexRequest,), examples={"all": {}, "ready": {"ready": True}})},
         answers=(Answer(200, "The models.", (RepositoryIndex,)),),
         own_problems=OF_BODIES,
@@ -157,6 +165,7 @@ V2_OPERATIONS: tuple[Operation, ...] = (
         "/v2/repository/models/{name}/load",
         _TAG,
         "Load the files of a model",
+        role=NeededRole.ADMIN,
         description="Those that the request names; else the configured files, if a command has replaced them.",
         parameters=(_NAME,),
         body={JSON: Content((LoadRequest,), examples={"configured": {}})},
@@ -169,6 +178,7 @@ V2_OPERATIONS: tuple[Operation, ...] = (
         "/v2/repository/models/{name}/unload",
         _TAG,
         "Unload a model: always refused",
+        role=NeededRole.ADMIN,
         description="Workers keep the models of the configuration loaded.",
         parameters=(_NAME,),
         answers=(),

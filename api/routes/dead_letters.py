@@ -9,6 +9,7 @@ from flask import Blueprint, Response, request
 from api.components import components
 from api.forms.query import check_query
 from api.forms.task_query import read_limit
+from api.security.auditing import audited
 from api.security.task_access import task_access
 from api.views.responses import json_response
 from api.views.task import task_view, task_views
@@ -38,8 +39,10 @@ def replay_dead_letter(task_id: str) -> Response:
         raise InvalidRequest("a replay has no body", field="body", expected="no body: image and options are those of the task")
     task_access().get_for_change(task_id)
     services = components().services
-    sinks = chosen_sinks(services.settings, services.desired.read())
-    next_id = _dead_letters().replay(task_id, deadline_s=services.settings.deadlines.async_s, sinks=sinks)
+    with audited("dead_letter.replay", task_id) as line:
+        sinks = chosen_sinks(services.settings, services.desired.read())
+        next_id = _dead_letters().replay(task_id, deadline_s=services.settings.deadlines.async_s, sinks=sinks)
+        line["next"] = next_id
     task = task_view(services.store.get(next_id), services.store)
     return json_response(task, HTTPStatus.ACCEPTED, headers={"Location": task_url(next_id), "Task-Id": next_id})
 

@@ -50,6 +50,7 @@ def index() -> Response:
                     "GET /dead-letters?limit=N": "tasks that were given up, and results that a sink refused",
                     "POST /dead-letters/{task_id}/replay": "deliver such a result again, or run the image again",
                     "POST /inference_service_controller": "change a model, the served model or the ensemble mode",
+                    "GET /key": "owner, role and limits of the request's key",
                     "GET /models, /models/{name}": "the models: input, labels, version, rate",
                     "GET /status": "stores, queues, workers, sinks and problems",
                     "GET /health/live, /health/ready": "probes",

@@ -12,7 +12,8 @@ from api.components import components
 from api.forms.predict import read_idempotency_key
 from api.forms.preference import asked_wait_s
 from api.forms.query import check_query
-from api.forms.task_query import cursor_before, read_task_query
+from api.forms.task_query import cursor_before, read_flag, read_task_query
+from api.routes.erasures import erase_task
 from api.routes.inference import accepted
 from api.security.caller import caller
 from api.security.task_access import task_access
@@ -60,8 +61,10 @@ def list_tasks() -> Response:
 
 @blueprint.delete("/<task_id>")
 def cancel_task(task_id: str) -> Response:
-    """Cancel a task that has not ended."""
-    check_query()
+    """Cancel a task that has not ended; with `erase`, remove everything of a task."""
+    check_query({"erase"})
+    if read_flag(request.args, "erase"):
+        return erase_task(task_id)
     return _task(task_access().cancel(task_id))
 
 

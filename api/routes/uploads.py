@@ -50,7 +50,7 @@ def put_upload(upload_id: str) -> Response:
     uploads = components().client_uploads
     count_no_body(request.environ)
     request.max_content_length = uploads.max_bytes + 1  # in place of api.max_body_bytes
-    size = uploads.store(upload_id, read_query().get("signature", ""), _chunks(), size=request.content_length, caller=caller())
+    size = uploads.store(upload_id, read_query().get("signature", ""), _chunks(), size=request.content_length)
     return json_response({"bytes": size})
 
 

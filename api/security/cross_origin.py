@@ -23,10 +23,10 @@ Environ = dict[str, Any]
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 _ALLOWED_METHODS = "GET, HEAD, POST, PUT, DELETE, OPTIONS"
 #: `*` means all other headers except Authorization, in browsers that support it.
-_ALLOWED_HEADERS = "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Prefer, X-Request-ID, *"
+_ALLOWED_HEADERS = "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Prefer, X-API-Key, X-Request-ID, *"
 _EXPOSED_HEADERS = (
     "Array-Dtype, Array-Shape, Batch-Id, Content-Disposition, Idempotent-Replayed, Inference-Header-Content-Length, Link, "
-    "Location, Preference-Applied, Retry-After, Server-Timing, Task-Id, X-Request-ID"
+    "Location, Preference-Applied, Retry-After, Server-Timing, Task-Id, WWW-Authenticate, X-Request-ID"
 )
 #: Seconds for which a browser need not send another preflight; Chromium allows at most two hours.
 _PREFLIGHT_MAX_AGE_S = 3600

@@ -16,6 +16,8 @@ SECURITY_HEADERS: Headers = [
 #: Valid for a year. Sent only over HTTPS, as reported by a trusted proxy.
 HSTS = ("Strict-Transport-Security", "max-age=31536000")
 REQUEST_ID = "X-Request-ID"
+#: Header of a request with a key, in place of Authorization.
+KEY_HEADER = "X-API-Key"
 
 
 def header_lines(headers: Headers) -> str:

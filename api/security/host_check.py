@@ -46,7 +46,8 @@ class HostCheck:
     def __init__(self, settings: ApiSettings) -> None:
         entries, addresses = settings.allowed_hosts, addresses_of(settings.host)
         self._is_off = ANY in entries
-        self._names = {normal_host(settings.host), _CONTAINERS_HOST, *(entry.removeprefix(".") for entry in entries)}
+        own = (normal_host(host) for host, _ in settings.listening_addresses.values())
+        self._names = {*own, _CONTAINERS_HOST, *(entry.removeprefix(".") for entry in entries)}
         self._parents = tuple(entry.removeprefix("*") for entry in entries if entry.startswith((".", "*.")))
         self._takes_private_names = not is_loopback_only(addresses)
         if self._takes_private_names:

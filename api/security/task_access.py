@@ -1,6 +1,6 @@
 """Tasks and batches that a caller may read or change. Every route that has an id of one gets it from here.
 
-                        read     cancel, replay
+                        read     cancel, replay, erase
     of the own owner    yes      yes
     of another owner    admin, read    admin alone
     of no owner         admin, read    admin alone       accepted while the service had no keys
@@ -16,6 +16,7 @@ from api.components import components
 from api.security.caller import caller
 from inference.access import Caller
 from inference.domain import BatchRecord, TaskRecord
+from inference.errors import Forbidden
 from inference.task_store import SubmissionStore, TaskFilter, TaskPage, no_batch, no_task
 
 
@@ -73,8 +74,12 @@ class TaskAccess:
         return self._store.list_tasks(self.narrow(wanted), before=before, limit=limit)
 
     def narrow(self, wanted: TaskFilter) -> TaskFilter:
-        """Return a filter that matches only tasks which the caller may read."""
-        return wanted if self._caller.sees_all else replace(wanted, owner=self._caller.owner)
+        """Return a filter that matches only tasks which the caller may read. Raises Forbidden: it has no owner."""
+        if self._caller.sees_all:
+            return wanted
+        if not self._caller.owner:
+            raise Forbidden("tasks are listed for callers with a key alone")
+        return replace(wanted, owner=self._caller.owner)
 
     def _may_read(self, owner: str) -> bool:
         return self._caller.sees_all or self._is_own(owner)

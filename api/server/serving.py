@@ -6,22 +6,25 @@ import gc
 import logging
 import math
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from gunicorn.app.base import BaseApplication
 
 from api.app import create_app
+from api.components import components_of
 from api.server.arbiter import StoppingArbiter
 from api.server.connections import HttpWorker
 from api.server.http_messages import MAX_HEADER_FIELD_BYTES, MAX_HEADER_FIELDS, MAX_REQUEST_LINE_BYTES
 from api.server.minimum_pace import show_progress
 from api.server.response_writer import use_response_writer
 from api.server.stopping import SharedFlag
+from inference.keys.exposure import check_exposure
 from inference.runtime.heap import freeze_heap
 from inference.runtime.memory import return_large_blocks
 from inference.runtime.open_files import raise_open_file_limit
 from inference.settings import Settings
-from inference.settings.http_address import bound_socket, network_url
+from inference.settings.http_address import bound_socket
 
 logger = logging.getLogger(__name__)
 
@@ -37,13 +40,13 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc] # gunicorn has no types
     """gunicorn's application, configured only by this service's settings.
 
     Args:
-        listener: file descriptor of the listening socket.
+        listeners: file descriptors of the listening sockets.
         max_connections: limit for each process.
     """
 
-    def __init__(self, settings: Settings, listener: int, max_connections: int) -> None:
+    def __init__(self, settings: Settings, listeners: Sequence[int], max_connections: int) -> None:
         self._settings = settings
-        self._listener = listener
+        self._listeners = listeners
         self._max_connections = max_connections
         self.keepalive_s = settings.api.keepalive_s
         self.drain_timeout_s = settings.api.drain_timeout_s
@@ -57,7 +60,7 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc] # gunicorn has no types
     def load_config(self) -> None:
         api = self._settings.api
         options: dict[str, Any] = {
-            "bind": f"fd://{self._listener}",
+            "bind": [f"fd://{listener}" for listener in self._listeners],
             "workers": api.workers,
             "worker_connections": self._max_connections,
             "worker_class": HttpWorker,
@@ -92,7 +95,8 @@ def serve(settings: Settings) -> None:
     """Serve the API until it is stopped.
 
     Raises:
-        ConfigurationError: a model's description is not valid, or the service cannot listen on the address.
+        ConfigurationError: a model's description is not valid, the service cannot listen on the address, or other machines may
+            reach it and there is no key.
     """
     gc.set_threshold(_YOUNG_OBJECTS)
     return_large_blocks(from_bytes=2 * 2**20, kept_bytes=16 * 2**20)
@@ -101,23 +105,13 @@ def serve(settings: Settings) -> None:
     max_connections = connections_within(
         raise_open_file_limit(settings.api.max_connections + _OTHER_FILES), settings.api.max_connections
     )
-    create_app(settings)  # reports errors once, before any worker is forked
-    listener = bound_socket(settings.api.host, settings.api.port)
-    _warn_if_open_to_network(settings)
-    show_progress(listener)
-    listener.listen(_BACKLOG)
-    _Gunicorn(settings, listener.detach(), max_connections).run()
-
-
-def _warn_if_open_to_network(settings: Settings) -> None:
-    """Warn if other machines can reach the API, because it has no access control yet."""
-    url = network_url(settings.api.host, settings.api.port)
-    if url is not None:
-        logger.warning(
-            "OPEN TO OTHER MACHINES at %s: every client that reaches this address can classify images, read and cancel all tasks"
-            " and change the models, without a password; listen on 127.0.0.1, or restrict access by a firewall or a proxy",
-            url,
-        )
+    app = create_app(settings)  # reports errors once, before any worker is forked
+    listeners = [bound_socket(host, port, key=key) for key, (host, port) in settings.api.listening_addresses.items()]
+    check_exposure(settings, components_of(app).services.keys)
+    for listener in listeners:
+        show_progress(listener)
+        listener.listen(_BACKLOG)
+    _Gunicorn(settings, [listener.detach() for listener in listeners], max_connections).run()
 
 
 def connections_within(files: int, max_connections: int) -> int:

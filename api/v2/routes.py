@@ -8,6 +8,7 @@ from api.components import components
 from api.forms.command import LoadNewWeights, ReloadModel
 from api.forms.preference import EXPIRY_GRACE_S
 from api.forms.query import check_query
+from api.routes.commands import run_audited
 from api.routes.health import is_ready, readiness_checks
 from api.security.caller import caller
 from api.v2.answer import infer_response
@@ -107,11 +108,11 @@ def load(name: str) -> Response:
     wanted = read_document(LoadRequest, read_body(request)[0]).parameters or LoadParameters()
     if wanted.weights_url is not None:
         command = LoadNewWeights(spec.name, wanted.weights_url, wanted.architecture_url, local_file=False)
-        components().commands.run(command)
+        run_audited(lambda: command)
     elif wanted.architecture_url is not None:
         raise InvalidRequest("architecture_url is given without weights_url", expected="both, or weights_url alone")
     else:
-        components().commands.run(ReloadModel(spec.name))
+        run_audited(lambda: ReloadModel(spec.name))
     return json_response({"name": spec.name, "load": True})
 
 

@@ -23,12 +23,15 @@ from inference.errors import (
     PayloadTooLarge,
     ServiceUnavailable,
     TaskNotFound,
+    Unauthenticated,
     UnsupportedContentEncoding,
 )
 from inference.ids import is_task_id
 from inference.runtime.open_files import out_of_files, report
 
 logger = logging.getLogger(__name__)
+
+_CHALLENGE = 'Bearer realm="inference"'
 
 
 def problem_document(error: InferenceError) -> dict[str, Any]:
@@ -66,6 +69,8 @@ def _headers(error: InferenceError) -> dict[str, str]:
     headers = {}
     if error.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
+    if isinstance(error, Unauthenticated):  # RFC 6750, section 3: `invalid_token` only if the request had a key
+        headers["WWW-Authenticate"] = _CHALLENGE + (', error="invalid_token"' if error.field else "")
     if isinstance(error, UnsupportedContentEncoding):  # RFC 9110, section 15.5.16
         headers["Accept-Encoding"] = "gzip, deflate" if is_v2(request.path) else "identity"
     if isinstance(error, TaskNotFound | BatchNotFound):

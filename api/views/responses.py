@@ -9,6 +9,7 @@ import orjson
 from flask import Response, request
 
 from api.events.streams import EventStream
+from api.security.caller import key_check
 
 _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE
 
@@ -21,8 +22,9 @@ def json_response(
 
 
 def streamed_response(stream: EventStream, parts: Iterator[bytes], media_type: str, status: int = 200) -> Response:
-    """Respond with the parts as they come; `stream` is closed at the end, and when the client disconnects."""
+    """Respond with the parts as they come; `stream` is closed at the end, when the client disconnects or its key is revoked."""
     response = Response(parts, status, {"X-Accel-Buffering": "no"}, mimetype=media_type)
     response.call_on_close(stream.close)
+    stream.is_still_allowed = key_check()
     stream.watch(request.environ.get("gunicorn.socket"))
     return response

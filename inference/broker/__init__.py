@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Protocol
 
 from inference.broker.envelope import Resent
@@ -50,6 +51,12 @@ class Broker(Protocol):
 
     def resend(self, queue: str, message: Resent) -> None:
         """Put a message on its queue, unchanged; return when the broker has it. Raises ServiceUnavailable."""
+
+    def forget(self, queue: str, task_ids: Collection[str]) -> None:
+        """Take tasks out of the messages that no worker has taken. Raises ServiceUnavailable.
+
+        RabbitMQ cannot do that: there a message keeps the ids until a worker takes it and finds no record.
+        """
 
     def get_owners(self, queue: str) -> set[str]:
         """Return the owners of messages that no worker has taken; '' is among them if some have no owner.

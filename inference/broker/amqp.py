@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -132,6 +132,9 @@ class AmqpBroker:
                 confirm_timeout=_CONFIRM_TIMEOUT_S,
                 **properties,
             )
+
+    def forget(self, queue: str, task_ids: Collection[str]) -> None:
+        """Do nothing: RabbitMQ has no access to a message in the middle of a queue."""
 
     def get_depth(self, queue: str) -> int:
         with _unavailable_when_down(), producers[self._connection].acquire(block=True, timeout=_CONNECT_TIMEOUT_S) as producer:

@@ -8,10 +8,10 @@ from __future__ import annotations
 import base64
 import dataclasses
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import orjson
 import redis
@@ -24,6 +24,8 @@ from inference.task_store.scripts import Scripts
 
 #: kombu's priority steps: 0 is the highest, and each but 0 has a list of its own.
 _STEPS = (0, 3, 6, 9)
+#: Messages that are read at a time while one is sought.
+_SCANNED = 500
 _SEPARATOR = "\x06\x16"
 #: Script that counts, or deletes, the messages in the lists of a queue.
 QUEUE_LISTS = (Path(__file__).parent / "queue_lists.lua").read_text(encoding="utf-8")
@@ -93,10 +95,49 @@ class RedisBroker:
     def _scripts(self) -> Scripts:
         return Scripts(self._redis, "")
 
+    def forget(self, queue: str, task_ids: Collection[str]) -> None:
+        names = [task_id.encode() for task_id in task_ids]
+        for key in self._lists(queue):
+            start = 0
+            with unavailable_when_down():
+                while payloads := cast("list[bytes]", self._redis.lrange(key, start, start + _SCANNED - 1)):
+                    for payload in payloads:
+                        if any(name in payload for name in names):
+                            self._replace(key, payload, self._without(queue, payload, task_ids))
+                    start += _SCANNED
+
+    def _without(self, queue: str, payload: bytes, task_ids: Collection[str]) -> bytes | None:
+        """Return a message without these tasks; None if it has no other."""
+        document = orjson.loads(payload)
+        message = QueueMessage.from_kwargs(orjson.loads(base64.b64decode(document["body"]))[1])
+        others = tuple(item for item in message.items if item.task_id not in task_ids)
+        if not others:
+            return None
+        properties = document["properties"]
+        is_redelivered = bool(properties["delivery_info"].get("redelivered"))
+        rest, priority = QueueMessage(message.model, others), HIGHEST_PRIORITY - properties["priority"]
+        return self._push(queue, rest, priority, owner="", is_redelivered=is_redelivered).payload
+
+    def _replace(self, key: str, payload: bytes, other: bytes | None) -> None:
+        """Replace a message in its place; do nothing if a worker has taken it meanwhile."""
+        with self._redis.pipeline() as pipe:
+            if other is not None:
+                pipe.linsert(key, "BEFORE", cast("str", payload), cast("str", other))
+            pipe.lrem(key, 1, cast("str", payload))
+            pipe.execute()
+
+    def _lists(self, queue: str) -> Iterator[str]:
+        """Yield the names of the lists that have messages of a queue, those of owners too."""
+        for step in _STEPS:
+            yield _list_key(queue, step)
+            with unavailable_when_down():
+                owners = cast("list[bytes]", self._redis.zrange(_turns_key(_list_key(queue, step)), 0, -1))
+            yield from (_owner_list(_list_key(queue, step), owner.decode()) for owner in owners if owner)
+
     def get_owners(self, queue: str) -> set[str]:
         with unavailable_when_down(), self._redis.pipeline(transaction=False) as pipe:
             for step in _STEPS:
-                pipe.zrange(f"{_list_key(queue, step)}{_SEPARATOR}turns", 0, -1)
+                pipe.zrange(_turns_key(_list_key(queue, step)), 0, -1)
                 pipe.llen(_list_key(queue, step))
             turns, lengths = (found := pipe.execute())[::2], found[1::2]
         return {owner.decode() for owners in turns for owner in owners if owner} | ({""} if any(lengths) else set())
@@ -122,13 +163,21 @@ class RedisBroker:
         return _of_owner(push, owner, cost=len(message.items)) if owner and self.has_turns else push
 
 
+def _owner_list(list_key: str, owner: str) -> str:
+    return f"{list_key}{_SEPARATOR}of{_SEPARATOR}{owner}"
+
+
+def _turns_key(list_key: str) -> str:
+    return f"{list_key}{_SEPARATOR}turns"
+
+
 def _of_owner(push: Enqueue, owner: str, *, cost: int) -> Enqueue:
     """Return the push to the list of an owner, whose turns are those of the list without owners."""
     lists = push.list_key
     return dataclasses.replace(
         push,
-        list_key=f"{lists}{_SEPARATOR}of{_SEPARATOR}{owner}",
-        turns_key=f"{lists}{_SEPARATOR}turns",
+        list_key=_owner_list(lists, owner),
+        turns_key=_turns_key(lists),
         cost=cost,
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,16 @@ from inference.keys.key_text import KEY_ID_PATTERN
 from inference.settings.value_checks import Count, Seconds, Section
 from inference.settings.webhook_section import WebhookEvents, WebhookSecret
 
-OwnerName = Annotated[str, Field(pattern=rf"^{OWNER_PATTERN}$")]
+_OWNER = re.compile(OWNER_PATTERN)
+
+
+def _owner_name(text: str) -> str:
+    if not _OWNER.fullmatch(text):
+        raise ValueError("must be 1 to 64 letters, digits and _ . @ -, the first a letter or a digit")
+    return text
+
+
+OwnerName = Annotated[str, AfterValidator(_owner_name)]
 KeyId = Annotated[str, Field(pattern=rf"^{KEY_ID_PATTERN}$")]
 
 

@@ -70,24 +70,24 @@ class WatchedKeyFile:
     """
 
     def __init__(self, path: Path | None) -> None:
-        self._path = path
+        self.path = path
         self._versions: tuple[_Version, ...] = ()
         self.content = KeyFileContent()
 
     def refresh(self) -> None:
         """Read the file if it has changed; a version with errors is reported in the log, and the last valid one stays."""
-        if self._path is None:
+        if self.path is None:
             return
-        versions = tuple(_versions_of((self._path, *self.content.secret_files)))
+        versions = tuple(_versions_of((self.path, *self.content.secret_files)))
         if versions == self._versions:
             return
         self._versions = versions
         try:
-            self.content = read_key_file(self._path)
+            self.content = read_key_file(self.path)
         except ConfigurationError as error:
             logger.error("the keys are those of the last valid version of the file: %s", error.detail)  # noqa: TRY400 the sentence says all
         else:
-            logger.info("%s: %d keys", self._path, len(self.content.keys))
+            logger.info("%s: %d keys", self.path, len(self.content.keys))
 
 
 def _versions_of(paths: Iterable[Path]) -> Iterable[_Version]:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import hmac
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 from inference.access import Caller
 from inference.errors import ServiceUnavailable
@@ -29,19 +31,26 @@ REFRESH_INTERVAL_S = 2.0
 #: Seconds for which stored keys are accepted while the record store does not answer; no task can be accepted or read then.
 MAX_AGE_S = 60.0
 
+_NO_SETTINGS = OwnerSettings()
+
 
 def asks_for_keys(settings: Settings) -> bool:
     """Whether the API of these settings serves only callers with a key."""
     security = settings.security
     if security.anonymous:
         return False
-    return security.keys_file is not None or security.require_keys or is_exposed(settings)
+    return security.keys_file is not None or security.require_keys or bool(exposed_addresses(settings))
 
 
-def is_exposed(settings: Settings) -> bool:
-    """Whether the API listens on an address that other machines may reach."""
-    addresses = addresses_of(settings.api.host)
-    return not addresses or not is_loopback_only(addresses)
+def exposed_addresses(settings: Settings) -> dict[str, tuple[str, int]]:
+    """Return the hosts and ports of the API that other machines may reach, by the setting that names them."""
+    found = settings.api.listening_addresses
+    return {key: (host, port) for key, (host, port) in found.items() if not _is_loopback(host)}
+
+
+def _is_loopback(host: str) -> bool:
+    addresses = addresses_of(host)
+    return bool(addresses) and is_loopback_only(addresses)
 
 
 class KeyRing:
@@ -64,7 +73,7 @@ class KeyRing:
         *,
         is_on: bool,
         clock: Callable[[], float] = time.monotonic,
-        now: Callable[[], float] = time.time,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
         start: Callable[[Callable[[], None]], None] = run_in_thread,
     ) -> None:
         self.is_on = is_on
@@ -74,10 +83,11 @@ class KeyRing:
         self._now = now
         self._start = start
         self._is_started = False
+        self._is_closed = threading.Event()
         self._starting = threading.Lock()
         self._stored = StoredKeys()
         #: time of the last reading of the record store that succeeded, on `clock`
-        self._read_at: float | None = None
+        self._read_at = -math.inf
         self._has_failed = False
 
     def find(self, text: str) -> Caller | None:
@@ -86,16 +96,14 @@ class KeyRing:
         Raises:
             ServiceUnavailable: the key is not in the file, and the record store has not answered for `MAX_AGE_S`.
         """
-        if not is_well_formed(text):
-            return None
-        key = self._get(id_of(text))
+        key = self._get(text)
         return key.caller if key is not None and self._fault(key, text) is None else None
 
     def explain(self, text: str) -> str:
         """Return the reason for which `find` has no caller for this text, for the audit log. Raises ServiceUnavailable."""
         if not is_well_formed(text):
             return "malformed"
-        key = self._get(id_of(text))
+        key = self._get(text)
         return "unknown" if key is None else self._fault(key, text) or "valid"
 
     @staticmethod
@@ -103,39 +111,62 @@ class KeyRing:
         """Return the id that any text claims to have, for the audit log; empty if it does not look like a key."""
         return claimed_id(text)
 
+    def expires_at(self, key_id: str) -> datetime | None:
+        """Return the time from which a key that was found is not valid; None if it has none, or is gone."""
+        key = self._file.content.keys.get(key_id) or self._stored.keys.get(key_id)
+        return None if key is None else key.expires_at
+
     def owner(self, name: str) -> OwnerSettings:
         """Return the settings of an owner, which the file with keys has; the defaults if it has none."""
+        if self._file.path is None:
+            return _NO_SETTINGS
         self._start_once()
-        return self._file.content.owners.get(name) or OwnerSettings()
+        return self._file.content.owners.get(name, _NO_SETTINGS)
 
     def list_keys(self) -> list[Key]:
         """Return all keys of file and record store, expired ones too, as they are now. Raises ServiceUnavailable."""
         self._file.refresh()
-        return list((self._store.read().keys | self._file.content.keys).values())
+        return list({**self._store.read().keys, **self._file.content.keys}.values())
 
     def refresh(self) -> None:
         """Read the file and the record store, as far as they have changed. Raises ServiceUnavailable."""
         self._file.refresh()
         began = self._clock()
-        self._stored = self._store.read(self._stored if self._read_at is not None else None)
+        self._stored = self._store.read(self._stored)
         self._read_at = began
 
-    def _get(self, key_id: str) -> Key | None:
-        self._start_once()
+    def close(self) -> None:
+        """End the thread."""
+        self._is_closed.set()
+
+    def _get(self, text: str) -> Key | None:
+        """Return the key whose id a text has. A text whose id is known is not checked for its form: the digest shows it too."""
+        key_id = id_of(text)
         key = self._file.content.keys.get(key_id)
-        if key is not None:
-            return key
-        if self._read_at is None or self._clock() - self._read_at > MAX_AGE_S:
+        if key is None and self._is_fresh():
+            key = self._stored.keys.get(key_id)
+        return self._get_at_first(text) if key is None else key
+
+    def _get_at_first(self, text: str) -> Key | None:
+        """Look up a key that is not known, or in a process that has not read the keys yet, or not lately."""
+        if not is_well_formed(text):
+            return None
+        self._start_once()
+        key = self._file.content.keys.get(id_of(text))
+        if key is None and not self._is_fresh():
             raise ServiceUnavailable(
                 "the keys cannot be read, since the task store does not answer", retry_after_s=REFRESH_INTERVAL_S
             )
-        return self._stored.keys.get(key_id)
+        return key or self._stored.keys.get(id_of(text))
+
+    def _is_fresh(self) -> bool:
+        return self._clock() - self._read_at <= MAX_AGE_S
 
     def _fault(self, key: Key, text: str) -> str | None:
         """Return the reason for which a text is not this key, or the key does not count; None if it does."""
         if not hmac.compare_digest(key.digest, digest_of(text)):
             return "unknown"
-        if key.expires_at is not None and key.expires_at.timestamp() <= self._now():
+        if key.expires_at is not None and key.expires_at <= self._now():
             return "expired"
         return None
 
@@ -150,8 +181,7 @@ class KeyRing:
                 self._is_started = True
 
     def _refresh_for_ever(self) -> None:
-        while True:
-            time.sleep(REFRESH_INTERVAL_S)
+        while not self._is_closed.wait(REFRESH_INTERVAL_S):
             self._refresh_or_log()
 
     def _refresh_or_log(self) -> None:

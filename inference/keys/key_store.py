@@ -74,11 +74,12 @@ class KeyStore:
             pipe.hset(self._name, mapping=_fields(replace(old, expires_at=expiry), new))
             return True
 
+        transaction: Any = self._redis.transaction  # redis-py's type has no value
         with unavailable_when_down():
-            return bool(self._redis.transaction(change, self._name, value_from_callable=True))
+            return bool(transaction(change, self._name, value_from_callable=True))
 
 
-def _fields(*keys: Key) -> dict[str, str]:
+def _fields(*keys: Key) -> dict[Any, Any]:
     """Return the fields of the hash that store these keys."""
     entries = {key.key_id: KeyEntry.of(key).model_dump_json(exclude_none=True) for key in keys}
     return entries | {_VERSION: _new_version()}

@@ -42,7 +42,7 @@ def is_well_formed(text: str) -> bool:
 
 
 def id_of(text: str) -> str:
-    """Return the id in a well-formed text."""
+    """Return the id in a text; of a malformed one, the part at its place."""
     return text[_ID]
 
 
@@ -54,7 +54,7 @@ def claimed_id(text: str) -> str:
 
 def digest_of(text: str) -> bytes:
     """Return the SHA-256 of a key's text, the only form in which a key is stored."""
-    return hashlib.sha256(text.encode()).digest()
+    return hashlib.sha256(text.encode(errors="replace")).digest()
 
 
 def _random(length: int) -> str:

@@ -15,6 +15,7 @@ import urllib3
 
 from inference.container import Services
 from inference.errors import ConfigurationError, ServiceUnavailable
+from inference.keys.exposure import check_exposure
 from inference.launcher import embedded_broker
 from inference.launcher.server_checks import check_servers
 from inference.launcher.start_checks import check_everything, check_open_files
@@ -39,7 +40,8 @@ def run(settings: Settings, config: Path | None) -> int:
     models = check_everything(settings)
     check_open_files()
     check_servers(settings)
-    bound_socket(settings.api.host, settings.api.port).close()
+    for key, (host, port) in settings.api.listening_addresses.items():
+        bound_socket(host, port, key=key).close()
     return _Service(settings, config, models).run()
 
 
@@ -47,6 +49,7 @@ class _Service:
     def __init__(self, settings: Settings, config: Path | None, models: ModelRegistry) -> None:
         self._settings = settings
         self._models = models
+        self._services = Services(settings)
         self._began = time.monotonic()
         self._http = urllib3.PoolManager(timeout=urllib3.Timeout(connect=2, read=60), retries=False)
         self._url = reachable_url(settings.api.host, settings.api.port)
@@ -67,6 +70,7 @@ class _Service:
         try:
             if self._settings.is_embedded:
                 self._start_broker()
+            check_exposure(self._settings, self._services.keys)
             self._start_parts()
             if self._wait_until_ready():
                 self._announce()
@@ -129,14 +133,16 @@ class _Service:
         _print(f"ready after {time.monotonic() - self._began:.1f} s at {self._url}   (Ctrl-C stops it)")
         if url := network_url(self._settings.api.host, self._settings.api.port):
             _print(f"from other machines: {url}")
-        _print(f"try: curl -F image=@{photo} {self._url}/inference")
-        if sample is not None:
+        needs_key = self._services.keys.is_on
+        header = '-H "Authorization: Bearer KEY" ' if needs_key else ""
+        _print(f"try: curl {header}-F image=@{photo} {self._url}/inference")
+        if sample is not None and not needs_key:
             self._classify(sample)
 
     def _report_rates(self) -> None:
         """Print how fast each model runs here, as the worker measured it at the warm-up."""
         try:
-            workers = Services(self._settings).presence.workers()
+            workers = self._services.presence.workers()
         except ServiceUnavailable:
             return
         warm = {model.name: model for worker in workers for model in worker.models if model.name in self._models}

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from inference.errors import ConfigurationError
+from inference.keys.key_file import read_key_file
 from inference.models.predictor.device_lock import gpu_index, host_has_gpu
 from inference.models.registry import ModelRegistry, described_models
 from inference.runtime.open_files import OPEN_FILES, raise_open_file_limit
@@ -34,6 +35,7 @@ _WITH_SINKS = ("everything", "relay")
 _WITH_WEBHOOKS = ("everything", "api", "relay")
 #: Parts with files in `data_dir` by which a user who may replace them could control the part.
 _WITH_OWN_STATE = ("everything", "broker", "flower")
+_WITH_KEYS = ("everything", "api", "relay")
 _WITH_MODELS = ("everything", "api", "worker")
 _MAX_NAME_BYTES = 255
 #: Linux's limit, without the zero byte at the end, less the name of a file in the folder.
@@ -47,7 +49,7 @@ def check_start(settings: Settings, part: Part) -> None:
     """Raise ConfigurationError with one line for each setting with which this part cannot work on this host."""
     if part in _WITH_OWN_STATE and is_open_to_others(settings.data_dir):
         logger.warning("data_dir: other users can replace files in %s; prevent this with chmod go-w", settings.data_dir)
-    problems = [*_folder_problems(settings, part), *_client_problems(settings, part)]
+    problems = [*_folder_problems(settings, part), *_client_problems(settings, part), *_security_problems(settings, part)]
     if part == "everything":
         problems += _sample_problems(settings)
     if part in {"everything", "worker"}:
@@ -179,3 +181,20 @@ def _client_problems(settings: Settings, part: Part) -> Iterator[str]:
             make()
         except ConfigurationError as error:
             yield error.detail
+
+
+def _security_problems(settings: Settings, part: Part) -> Iterator[str]:
+    """Yield the errors in the file with keys, and the reason for which the audit log cannot be written."""
+    if part not in _WITH_KEYS:
+        return
+    keys, audit = settings.security.keys_file, settings.security.audit_file
+    if keys is not None:
+        try:
+            read_key_file(keys)
+        except ConfigurationError as error:
+            yield error.detail
+    if audit is not None:
+        is_there = os.path.lexists(audit)
+        problem = f"no permission to write to {audit}" if is_there and not os.access(audit, os.W_OK) else None
+        if problem := problem or folder_problem(audit.parent):
+            yield f"security.audit_file: {problem}"

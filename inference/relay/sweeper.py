@@ -15,6 +15,7 @@ from inference.domain import QueueMessage, TaskRecord
 from inference.errors import InferenceError
 from inference.lifecycle.dead_letters import move_to_dead_letters
 from inference.lifecycle.expiry_log import log_expired, some_of
+from inference.runtime.log import task_text
 from inference.storage.protocol import ObjectStore
 from inference.task_store import MaintenanceStore, Order
 
@@ -90,7 +91,7 @@ class Sweeper:
             logger.warning("%d tasks are queued again: their worker was lost: %s", len(reaped.requeue), some_of(reaped.requeue))
             self._publish(reaped.requeue)
         for record in self._records(reaped.exhausted):
-            logger.error("task %s becomes a dead letter after %d crashes", record.task_id, record.deaths)
+            logger.error("task %s becomes a dead letter after %d crashes", task_text(record.task_id, record.owner), record.deaths)
             self._attempt(
                 partial(move_to_dead_letters, self._store, self._objects, self._holder, record),
                 f"the dead letter {record.task_id}",

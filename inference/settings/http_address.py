@@ -17,6 +17,7 @@ _ELSEWHERE = {socket.AF_INET: "192.0.2.1", socket.AF_INET6: "2001:db8::1"}
 #: Part of a host name between dots; underscores are common in containers' names.
 _LABEL = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?")
 _MAX_NAME_LENGTH = 253
+_MAX_PORT = 65_535
 
 
 def is_host_name(text: str) -> bool:
@@ -42,6 +43,28 @@ def listening_host(text: str) -> str:
     if not is_host_name(host) and not is_ipv6(host):
         raise ValueError("must be a host name or an address alone, such as 127.0.0.1, 0.0.0.0 or ::1; the port is api.port")
     return host
+
+
+def address_or_switch(value: Any) -> bool | str:
+    """Return true, false or HOST:PORT.
+
+    Raises:
+        ValueError: the value is none of these.
+    """
+    if isinstance(value, bool):
+        return value
+    text = str(value).strip()
+    if text.lower() in ("true", "false"):
+        return text.lower() == "true"
+    return authority(*host_and_port(text))
+
+
+def host_and_port(text: str) -> tuple[str, int]:
+    """Return the host, without brackets, and the port of HOST:PORT. Raises ValueError."""
+    host, _, port = text.rpartition(":")
+    if not host or not (port.isascii() and port.isdigit()) or not 1 <= int(port) <= _MAX_PORT:
+        raise ValueError("must be true, false, or HOST:PORT such as 127.0.0.1:30006")
+    return listening_host(host), int(port)
 
 
 def is_address(text: str) -> bool:
@@ -160,7 +183,7 @@ def _cannot_listen(host: str, port: int, key: str, error: OSError) -> Configurat
             f"{key}: {host} is not an address of this machine; use 127.0.0.1 for this machine only, 0.0.0.0 for all interfaces",
             field=key,
         )
+    name, option = ("api.port", "--port") if key == "api.host" else (key, key)
     return ConfigurationError(
-        f"cannot listen on {authority(host, port)}: {os.strerror(error.errno or 0)}; choose another with --port",
-        field="api.port",
+        f"cannot listen on {authority(host, port)}: {os.strerror(error.errno or 0)}; choose another with {option}", field=name
     )

@@ -18,14 +18,24 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from inference.settings import addresses, web_origins
-from inference.settings.http_address import listening_host
+from inference.settings.http_address import address_or_switch, host_and_port, listening_host
 from inference.settings.image_sections import BucketName, ImageUrlSettings, MinioSettings, UploadSettings
 from inference.settings.installation import default_data_dir, default_model
 from inference.settings.redis_address import REDIS_SCHEMES, RedisAddress
 from inference.settings.security_section import SecuritySettings
 from inference.settings.sink_sections import JsonlSinkSettings, KafkaSettings, MongodbSettings, OutboxSettings, RelaySettings
 from inference.settings.ui_section import UiSettings
-from inference.settings.value_checks import Count, Few, FieldChecks, Seconds, Section, TlsSection, log_level
+from inference.settings.value_checks import (
+    Count,
+    Few,
+    FieldChecks,
+    RetentionHours,
+    Seconds,
+    Section,
+    TlsSection,
+    log_level,
+    or_none,
+)
 from inference.settings.webhook_section import WebhookSettings
 
 #: Value of `broker.url` for the server that the service starts by itself.
@@ -99,6 +109,8 @@ class ApiSettings(Section):
     cors_origins: tuple[CorsOrigin, ...] = ()
     #: serve the API's description: `/openapi.json`, and `/docs` for browsers
     docs: bool = True
+    #: take commands: true, false, or HOST:PORT of a second listener that alone takes them
+    commands: Annotated[bool | str, PlainValidator(address_or_switch)] = True
     #: a larger request body is answered with 413, bytes
     max_body_bytes: Count = 32 * 2**20
     #: bytes of request bodies in one process at a time, at least twice `max_body_bytes`; default: 16 times that
@@ -120,6 +132,23 @@ class ApiSettings(Section):
     def body_budget_bytes(self) -> int:
         """Bytes of request bodies in one process at a time."""
         return self.max_body_bytes_in_flight or 16 * self.max_body_bytes
+
+    @property
+    def commands_address(self) -> tuple[str, int] | None:
+        """Host and port of the listener that alone takes commands; None without one."""
+        return host_and_port(self.commands) if isinstance(self.commands, str) else None
+
+    @property
+    def listening_addresses(self) -> dict[str, tuple[str, int]]:
+        """Hosts and ports to listen on, by the setting that names them."""
+        found = {"api.host": (self.host, self.port)}
+        return found if self.commands_address is None else found | {"api.commands": self.commands_address}
+
+    @model_validator(mode="after")
+    def _listeners_differ(self) -> Self:
+        if self.commands_address is not None and self.commands_address[1] == self.port:
+            raise ValueError(f"commands must name another port than api.port ({self.port})")
+        return self
 
     @model_validator(mode="after")
     def _bodies_fit(self) -> Self:
@@ -179,6 +208,8 @@ class TaskStoreSettings(Section):
     index_max: Count = 100_000
     #: if there are more dead letters, the oldest are discarded
     max_dead_letters: Count = 10_000
+    #: dead letters and rejected messages are discarded after this number of hours; none: never
+    dead_letter_retention_hours: Annotated[RetentionHours | None, BeforeValidator(or_none)] = None
     #: a waiting task is queued again if later ones started this long ago: its message was lost, seconds
     requeue_lost_after_s: Seconds = 5
 
@@ -312,6 +343,14 @@ class Settings(FieldChecks, BaseSettings):
         longest = max(self.deadlines.sync_s, self.deadlines.async_s)
         if longest > self.deadlines.max_s:
             raise ValueError(f"deadlines.max_s is {self.deadlines.max_s:g}; it must be at least sync_s and async_s ({longest:g})")
+        return self
+
+    @model_validator(mode="after")
+    def _uploads_outlive_deadlines(self) -> Self:
+        hours, longest_s = self.uploads.retention_hours, self.deadlines.max_s
+        if hours is not None and hours * 3600 < longest_s:
+            least = f"an image is needed until its task's deadline (deadlines.max_s: {longest_s / 3600:g} hours)"
+            raise ValueError(f"uploads.retention_hours is {hours:g}; {least}")
         return self
 
     @model_validator(mode="before")

@@ -18,6 +18,14 @@ Count = Annotated[int, Field(ge=1, le=2**53)]
 #: number of threads or processes
 Few = Annotated[int, Field(ge=1, le=1024)]
 
+#: Hours for which data is kept.
+RetentionHours = Annotated[float, Field(gt=0, le=876_000, allow_inf_nan=False)]
+
+
+def or_none(value: Any) -> Any:
+    """Convert `none` and `null`, the spellings for environment variables, to None."""
+    return None if isinstance(value, str) and value.strip().lower() in {"none", "null"} else value
+
 
 def log_level(value: Any) -> Any:
     """Return the level in capitals; WARN becomes WARNING, as in Python's logging."""

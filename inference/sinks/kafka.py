@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import orjson
 from kafka import KafkaProducer
-from kafka.admin import KafkaAdminClient, NewTopic
+from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient, NewTopic
 from kafka.errors import (
     InvalidRecordError,
     KafkaError,
@@ -22,7 +22,7 @@ from kafka.net.compat import KafkaNetClient
 from inference.runtime.tls import client_context
 from inference.settings import KafkaSettings
 from inference.sinks.cloudevents import CONTENT_TYPE, cloud_event
-from inference.sinks.protocol import Refusal, SinkUnavailable
+from inference.sinks.protocol import Refusal, SinkUnavailable, StoredResult
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +50,33 @@ class KafkaSink:
         except (KafkaError, OSError) as error:
             self.close()  # the next try begins with a new producer
             raise SinkUnavailable(f"Kafka does not answer: {type(error).__name__}: {error}") from error
+
+    def erase(self, results: Sequence[StoredResult]) -> list[bool]:
+        """Write tombstones if the topic is compacted: Kafka removes the record with the same key when it next compacts.
+
+        A result whose request id other tasks have too is not erased, since the tombstone would remove theirs.
+        """
+        try:
+            is_compacted = self._is_compacted()
+            if is_compacted:
+                self._bury([result.own_request_id for result in results if result.own_request_id])
+        except (KafkaError, OSError) as error:
+            self.close()
+            raise SinkUnavailable(f"Kafka does not answer: {type(error).__name__}: {error}") from error
+        return [is_compacted and bool(result.own_request_id) for result in results]
+
+    def _bury(self, keys: Sequence[str]) -> None:
+        producer = self._open()
+        futures = [producer.send(self._settings.topic, key=key.encode(), value=None) for key in keys]
+        producer.flush(timeout=self._settings.timeout_s)
+        for future in futures:
+            future.get(timeout=self._settings.timeout_s)
+
+    def _is_compacted(self) -> bool:
+        topic = ConfigResource(ConfigResourceType.TOPIC, self._settings.topic, ["cleanup.policy"])
+        with self._administration() as admin:
+            (found,) = admin.describe_configs([topic], config_filter="all")["topic"].values()
+        return "compact" in found["cleanup.policy"]["value"].split(",")
 
     def close(self) -> None:
         producer, self._producer = self._producer, None
@@ -123,20 +150,23 @@ class KafkaSink:
 
     def _make_topic(self) -> None:
         settings = self._settings
-        timeout_ms = round(settings.timeout_s * 1000)
+        with self._administration() as admin, contextlib.suppress(TopicAlreadyExistsError):  # another relay was faster
+            if settings.topic not in admin.list_topics():
+                admin.create_topics([NewTopic(settings.topic, settings.partitions, settings.replication_factor)])
+                logger.info("made the topic %s with %d partitions", settings.topic, settings.partitions)
+
+    @contextlib.contextmanager
+    def _administration(self) -> Iterator[KafkaAdminClient]:
+        timeout_ms = round(self._settings.timeout_s * 1000)
         admin = _connected(
             KafkaAdminClient,
-            bootstrap_servers=settings.bootstrap_servers.split(","),
+            bootstrap_servers=self._settings.bootstrap_servers.split(","),
             bootstrap_timeout_ms=timeout_ms,
             request_timeout_ms=timeout_ms,
             **self._security,
         )
         try:
-            if settings.topic not in admin.list_topics():
-                admin.create_topics([NewTopic(settings.topic, settings.partitions, settings.replication_factor)])
-                logger.info("made the topic %s with %d partitions", settings.topic, settings.partitions)
-        except TopicAlreadyExistsError:
-            pass  # another relay was faster
+            yield admin
         finally:
             admin.close()
 

@@ -17,6 +17,15 @@ class Refusal:
     reason: str
 
 
+@dataclass(frozen=True)
+class StoredResult:
+    """A result that is to be erased; the sink may have it or not."""
+
+    task_id: str
+    #: empty if other tasks have the same one
+    own_request_id: str
+
+
 class SinkUnavailable(Exception):
     """The sink does not take all documents now; the others stay in the outbox.
 
@@ -41,6 +50,13 @@ class ResultSink(Protocol):
 
         Raises:
             SinkUnavailable: all documents but its `delivered` and `refusals` must be written again.
+        """
+
+    def erase(self, results: Sequence[StoredResult]) -> list[bool]:
+        """Erase results; return for each whether the sink has nothing of it now; False if it cannot delete that.
+
+        Raises:
+            SinkUnavailable: all must be erased again.
         """
 
     def close(self) -> None: ...

@@ -6,24 +6,30 @@ import contextlib
 import hashlib
 import io
 import itertools
+import logging
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import IO
 from urllib.parse import quote
 
 import urllib3
 from minio import Minio
 from minio.commonconfig import ENABLED, CopySource, Filter
+from minio.deleteobjects import DeleteObject
 from minio.error import MinioException, S3Error
 from minio.lifecycleconfig import Expiration, LifecycleConfig, Rule
+from minio.versioningconfig import SUSPENDED
 
 from inference.errors import ConfigurationError, InferenceError, ObjectNotFound, ServiceUnavailable, StorageFull
 from inference.runtime.tls import authority_context
 from inference.settings import MinioSettings
 from inference.storage.breaker import Breaker, ServerIsSilentError
-from inference.storage.protocol import UPLOADS_PREFIX, bucket_and_key, too_large
+from inference.storage.protocol import UPLOADS_PREFIX, bucket_and_key, day_prefix, too_large
+
+logger = logging.getLogger(__name__)
 
 #: Id of this service's rule among the lifecycle rules of the bucket.
 RETENTION_RULE_ID = "inference-uploads-retention"
@@ -41,7 +47,12 @@ _MAX_METADATA_BYTES = 1800
 #: Seconds for which no call is made after the server has timed out.
 _PAUSE_S = 5.0
 _MADE_MEANWHILE = {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}
+#: Error codes of servers that keep no versions.
+_NO_VERSIONING = {"NotImplemented", "VersioningNotConfigured", "MethodNotAllowed"}
 _CHUNK_BYTES = 2**20
+_HOURS_A_DAY = 24
+#: Days before the end of the retention in which uploads may be left: the rule rounds up, and acts at midnight.
+_DAYS_BEFORE_RULE = 4
 #: S3's limit for a part that is not the last.
 _LEAST_PART_BYTES = 5 * 2**20
 _ANY_TYPE = "application/octet-stream"
@@ -127,6 +138,24 @@ class MinioObjectStore:
         with self._guarded(), contextlib.suppress(ObjectNotFound), self._missing_is_not_found(self._bucket, key):
             self._client.remove_object(self._bucket, key)
 
+    def erase(self, key: str) -> None:
+        """Delete an object. A bucket with versions would only hide it: there each version is deleted."""
+        self.delete(key)
+        with self._guarded(), contextlib.suppress(ObjectNotFound), self._missing_is_not_found(self._bucket, key):
+            if not self._has_versions():
+                return
+            for version in self._client.list_objects(self._bucket, key, include_version=True):
+                if version.object_name == key:
+                    self._client.remove_object(self._bucket, key, version_id=version.version_id)
+
+    def _has_versions(self) -> bool:
+        try:
+            return self._client.get_bucket_versioning(self._bucket).status in {ENABLED, SUSPENDED}
+        except S3Error as error:
+            if error.code in _NO_VERSIONING:
+                return False
+            raise
+
     def copy(self, source: str, target: str) -> None:
         """Copy an object on the server, without a transfer of its bytes."""
         bucket, name = self._locate(source)
@@ -149,8 +178,12 @@ class MinioObjectStore:
         with self._guarded():
             self._client.bucket_exists(self._bucket)  # the answer does not matter: the first put makes the bucket
 
-    def apply_retention(self, days: int | None) -> None:
-        """Set this service's lifecycle rule in addition to other rules of the bucket; None removes it."""
+    def apply_retention(self, hours: float | None) -> None:
+        """Set this service's lifecycle rule in addition to other rules of the bucket; None removes it.
+
+        A rule counts whole days. If that is not exact, uploads that are too old are also removed now.
+        """
+        days = None if hours is None else math.ceil(hours / _HOURS_A_DAY)
         with self._guarded():
             if not self._client.bucket_exists(self._bucket):
                 self._make_bucket()
@@ -161,6 +194,17 @@ class MinioObjectStore:
                 self._client.set_bucket_lifecycle(self._bucket, LifecycleConfig([*others, *ours]))
             elif present:
                 self._client.delete_bucket_lifecycle(self._bucket)
+            if hours is not None and hours % _HOURS_A_DAY:
+                self._remove_older(datetime.now(UTC) - timedelta(hours=hours))
+
+    def _remove_older(self, first_kept: datetime) -> None:
+        """Remove the uploads that were put before a time, of the days that the rule may not have removed yet."""
+        for age in range(_DAYS_BEFORE_RULE):
+            found = self._client.list_objects(self._bucket, day_prefix(first_kept.date() - timedelta(days=age)))
+            old = (entry for entry in found if entry.last_modified is not None and entry.last_modified < first_kept)
+            names = (DeleteObject(entry.object_name) for entry in old if entry.object_name is not None)
+            for error in self._client.remove_objects(self._bucket, names):
+                logger.warning("the old upload %s cannot be removed: %s", error.name, error.code)
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:

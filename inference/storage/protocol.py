@@ -53,6 +53,9 @@ class ObjectStore(Protocol):
     def delete(self, key: str) -> None:
         """Delete an object; do nothing if there is none. Raises ServiceUnavailable."""
 
+    def erase(self, key: str) -> None:
+        """Delete an object with all its versions; do nothing if there is none. Raises ServiceUnavailable."""
+
     def copy(self, source: str, target: str) -> None:
         """Copy an object. Raises ObjectNotFound, ServiceUnavailable."""
 
@@ -62,8 +65,8 @@ class ObjectStore(Protocol):
         Keys in subfolders are left out. Raises ServiceUnavailable.
         """
 
-    def apply_retention(self, days: int | None) -> None:
-        """Remove uploads older than `days`, by a rule of the store or at once; None: keep all. Raises ServiceUnavailable."""
+    def apply_retention(self, hours: float | None) -> None:
+        """Remove uploads older than `hours`, by a rule of the store or at once; None: keep all. Raises ServiceUnavailable."""
 
     def ping(self) -> None:
         """Check that objects can be put now, and change nothing.

@@ -6,6 +6,8 @@ from inference.task_store.protocol import (
     BatchFill,
     Commit,
     Enqueue,
+    ErasureProgress,
+    ErasureState,
     KnownKey,
     Lease,
     Leases,
@@ -27,6 +29,7 @@ from inference.task_store.protocol import (
 )
 from inference.task_store.stores import (
     DeliveryStore,
+    ErasureStore,
     MaintenanceStore,
     SubmissionStore,
     TaskReader,
@@ -42,6 +45,9 @@ __all__ = [
     "Commit",
     "DeliveryStore",
     "Enqueue",
+    "ErasureProgress",
+    "ErasureState",
+    "ErasureStore",
     "KnownKey",
     "Lease",
     "LeaseState",

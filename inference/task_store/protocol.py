@@ -38,6 +38,7 @@ class Lease:
     deadline_at_ms: int = 0
     #: the inline image; empty if the image is in the object store
     image: bytes = b""
+    owner: str = ""
 
 
 @dataclass(frozen=True)
@@ -326,3 +327,26 @@ class ReceiverPause:
     longest_s: float
     #: the receiver's own wish (`Retry-After`)
     least_s: float = 0.0
+
+
+class ErasureState(StrEnum):
+    PENDING = "pending"  #: ordered; done once the store answers
+    ERASED = "erased"  #: the store has nothing of the tasks
+    CANNOT = "cannot"  #: the store cannot delete, at least one result
+
+
+@dataclass(frozen=True)
+class ErasureProgress:
+    """Progress of an erasure, which names none of its tasks."""
+
+    erasure_id: str
+    #: of the caller
+    owner: str
+    #: number of tasks
+    tasks: int
+    #: by store: `images`, and each sink that has, or was to get, a result
+    stores: Mapping[str, ErasureState]
+
+    @property
+    def is_done(self) -> bool:
+        return ErasureState.PENDING not in self.stores.values()

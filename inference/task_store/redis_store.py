@@ -60,14 +60,11 @@ from inference.task_store.records import (
     readable,
     state_from,
 )
+from inference.task_store.redis_erasures import RedisErasures
 from inference.task_store.redis_owners import RedisOwners
 from inference.task_store.redis_queues import RedisQueues
-from inference.task_store.redis_webhooks import RedisWebhooks
-from inference.task_store.scripts import Scripts
+from inference.task_store.scripts import RELAY_GROUP, Scripts
 from inference.task_store.submissions import SUBMISSION_WEIGHT, in_ms, message_arguments, task_arguments, weight
-
-#: Consumer group of the relays on each outbox stream.
-RELAY_GROUP = "relay"
 
 #: Tasks that a page of a list examines at most, those without a record included: 3 to 6 ms of the server's time.
 _EXAMINED = 500
@@ -93,12 +90,13 @@ class StorePolicy:
     has_turns: bool = False
 
 
-class RedisTaskStore(RedisWebhooks, RedisQueues, RedisOwners):
+class RedisTaskStore(RedisErasures, RedisQueues, RedisOwners):
     """`TaskStore` on a Redis server. Safe to share between threads and greenlets."""
 
     def __init__(self, client: redis.Redis, policy: StorePolicy) -> None:
         super().__init__(client, Scripts(client, policy.key_prefix), policy.key_prefix, result_ttl_s=policy.result_ttl_s)
         self._policy = policy
+        self._index_max = policy.index_max
         self._has_turns = policy.has_turns
         self._acceptances = CallCoalescer(self._accept_each, weigh=weight, max_weight=64 * SUBMISSION_WEIGHT)
 
@@ -245,9 +243,10 @@ class RedisTaskStore(RedisWebhooks, RedisQueues, RedisOwners):
     def get_batch(self, batch_id: str) -> BatchRecord:
         with unavailable_when_down():
             entries: Any = self._redis.get(self._key("batch", batch_id))
-        if entries is None:
+        batch = None if entries is None else readable(batch_from, batch_id, entries)
+        if batch is None:
             raise no_batch(batch_id)
-        return batch_from(batch_id, entries)
+        return batch
 
     def list_tasks(self, wanted: TaskFilter, *, before: int | None = None, limit: int = 50) -> TaskPage:
         first = _NEWEST if before is None else min(before, _NEWEST)
@@ -286,8 +285,8 @@ class RedisTaskStore(RedisWebhooks, RedisQueues, RedisOwners):
     def lease(self, holder: str, task_ids: Sequence[str]) -> Leases:
         now_ms, *states = self._scripts.run("lease", holder, self._lease_ms, *task_ids)
         leases = (
-            Lease(LeaseState(state.decode()), isolated == b"1", int(attempts), int(created), int(deadline), image)
-            for state, isolated, attempts, created, deadline, image in states
+            Lease(LeaseState(state.decode()), isolated == b"1", int(attempts), int(created), int(deadline), image, owner.decode())
+            for state, isolated, attempts, created, deadline, image, owner in states
         )
         return Leases(tuple(leases), int(now_ms))
 
@@ -340,6 +339,12 @@ class RedisTaskStore(RedisWebhooks, RedisQueues, RedisOwners):
     def list_dead_letters(self, limit: int) -> list[str]:
         with unavailable_when_down():
             return _texts(self._redis.zrange(self._key("dead-letters"), 0, limit - 1))
+
+    def list_old_dead_letters(self, *, after_s: float, limit: int) -> list[str]:
+        with unavailable_when_down():
+            now: Any = self._redis.time()
+            before_ms = (now[0] - after_s) * 1000
+            return _texts(self._redis.zrangebyscore(self._key("dead-letters"), "-inf", before_ms, start=0, num=limit))
 
     def count_dead_letters(self) -> int:
         with unavailable_when_down():

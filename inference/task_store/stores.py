@@ -7,6 +7,7 @@
 | `WorkerStore` | the Celery worker: lease, start, commit |
 | `DeliveryStore` | the relay: delivery of results to sinks |
 | `WebhookStore` | the relay: delivery of events to webhooks |
+| `ErasureStore` | the API and the relay: erasure of tasks |
 | `MaintenanceStore` | sweeper, retention, commands, status |
 
 Each has all methods that its callers need, so some methods are in two protocols. Every call may raise ServiceUnavailable.
@@ -26,6 +27,7 @@ from inference.task_store.protocol import (
     BatchFill,
     Commit,
     Enqueue,
+    ErasureProgress,
     KnownKey,
     Leases,
     Order,
@@ -250,6 +252,13 @@ class DeliveryStore(TaskReader, Protocol):
             entries: (outbox entry id, task id, reason) of each result.
         """
 
+    def confirm_erasures(self, sink: str, entries: Sequence[tuple[bytes, str, bool]]) -> None:
+        """Note orders of erasures that a sink has carried out.
+
+        Args:
+            entries: (outbox entry id, erasure id, whether the sink could erase the result) of each order.
+        """
+
 
 class WebhookStore(TaskReader, Protocol):
     """Hands out events of webhooks, and notes what became of them."""
@@ -285,6 +294,34 @@ class WebhookStore(TaskReader, Protocol):
         """Give up to `limit` events up whose tasks ended `after_s` seconds ago; return the ids of these tasks."""
 
     def get_webhook_stats(self) -> WebhookStats: ...
+
+
+class ErasureStore(TaskReader, Protocol):
+    """Erases tasks."""
+
+    def erase(self, task_ids: Sequence[str], *, erasure_id: str, owner: str, object_keys: Sequence[str]) -> list[str]:
+        """Remove all that this store has of tasks in one step, and order what other stores have to do.
+
+        A task that has not ended is canceled, so what its worker does comes to nothing. Whoever waits for it gets TaskCanceled. A
+        sink gets its orders through its outbox, behind the results; the objects are listed by `list_object_erasures`.
+
+        Args:
+            erasure_id: a new id, by which `get_erasure` returns the progress for a day.
+            owner: the caller.
+            object_keys: the objects of the tasks.
+
+        Returns:
+            The ids of those that had a record.
+        """
+
+    def get_erasure(self, erasure_id: str) -> ErasureProgress:
+        """Return the progress of an erasure. Raises ErasureNotFound."""
+
+    def list_object_erasures(self, limit: int) -> dict[str, list[str]]:
+        """Return the keys of objects that are to be deleted, by erasure id; about `limit` erasures."""
+
+    def end_object_erasure(self, erasure_id: str) -> None:
+        """Note that the objects of an erasure are deleted."""
 
 
 class MaintenanceStore(TaskReader, Protocol):
@@ -328,6 +365,9 @@ class MaintenanceStore(TaskReader, Protocol):
     def list_dead_letters(self, limit: int) -> list[str]:
         """Return the ids of up to `limit` dead letters, oldest first."""
 
+    def list_old_dead_letters(self, *, after_s: float, limit: int) -> list[str]:
+        """Return the ids of up to `limit` tasks that became dead letters more than `after_s` seconds ago, oldest first."""
+
     def count_dead_letters(self) -> int: ...
 
     def is_dead_letter(self, task_id: str) -> bool: ...
@@ -370,5 +410,5 @@ class MaintenanceStore(TaskReader, Protocol):
         """Check that the store answers. Raises ServiceUnavailable."""
 
 
-class TaskStore(SubmissionStore, WorkerStore, DeliveryStore, WebhookStore, MaintenanceStore, Protocol):
+class TaskStore(SubmissionStore, WorkerStore, DeliveryStore, WebhookStore, ErasureStore, MaintenanceStore, Protocol):
     """Task store with the methods of all callers."""

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from inference.domain import Outcome, QueueItem, TaskStatus
 from inference.errors import IdempotencyConflict, InferenceError
+from inference.runtime.log import task_text
 from inference.task_store.protocol import Lease, Leases, LeaseState
 from inference.task_store.stores import WorkerStore
 from tasks.pipeline.batch_times import BatchTimes
@@ -91,7 +92,8 @@ class Intake(Stage):
                 try:
                     self._store.accept(unregistered_task.request, enqueue=None, max_queue_depth=0)
                 except IdempotencyConflict as error:
-                    logger.warning("a message is refused: %s is a task of another owner", item.task_id)
+                    task = task_text(item.task_id, unregistered_task.request.owner)
+                    logger.warning("the message of task %s is refused: another owner has a task with this id", task)
                     delivery.report_end(item.task_id, ItemEnd(Ending.DROPPED, Outcome.of_error(TaskStatus.FAILED, error)))
                     continue
             ours.append((item, delivery))
@@ -111,6 +113,7 @@ class Intake(Stage):
             attempt=lease.attempts,
             deadline_at=time.monotonic() + (lease.deadline_at_ms - leases.now_ms) / 1000,
             image=lease.image,
+            owner=lease.owner,
             timings={"queue_ms": leases.now_ms - lease.created_at_ms},
         )
         self._held.add(job)

@@ -19,7 +19,8 @@ class TestAddresses:
         ("host", "reached_at"), [("::1", "::1"), ("[::1]", "::1"), ("::", "127.0.0.1"), ("localhost", "127.0.0.1")]
     )
     def test_it_listens_there(self, tmp_path: Path, redis_url: str, host: str, reached_at: str) -> None:
-        api = ApiProcess(tmp_path, redis_url, host=host, trusted_proxies=[reached_at])
+        others = {"security": {"anonymous": True}}
+        api = ApiProcess(tmp_path, redis_url, host=host, trusted_proxies=[reached_at], others=others)
         api.host = reached_at
         try:
             with api.wait().connect() as connection:

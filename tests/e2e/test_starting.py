@@ -116,7 +116,7 @@ def test_a_port_in_use_is_one_clear_line_of_each_command(
 
 @pytest.mark.parametrize("host", ["::1", "::"])
 def test_everything_on_ipv6_prints_a_url_that_is_reachable(tmp_path: Path, host: str) -> None:
-    service = Service(tmp_path, DIGITS | {"api": {"host": host}})
+    service = Service(tmp_path, DIGITS | {"api": {"host": host}, "security": {"anonymous": True}})
     service.url = f"http://[::1]:{service.port}"
     try:
         service.start()

@@ -79,13 +79,23 @@ class Connection:
 class ApiProcess:
     """`server.py api` on a port of its own, on the shared Redis."""
 
-    def __init__(self, folder: Path, redis_url: str, *, limit: int | None = None, host: str = "127.0.0.1", **api: Any) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        redis_url: str,
+        *,
+        limit: int | None = None,
+        host: str = "127.0.0.1",
+        others: dict[str, Any] | None = None,
+        **api: Any,
+    ) -> None:
+        """`api` are settings of this section, `others` of other sections."""
         self.host, self.port = host, free_port()
         self._log = folder / "api.log"
         config = folder / "config.yaml"
         api = {"shutdown_delay_s": 0} | api
         settings = {"data_dir": str(folder), "models": ["models/digits"], "broker": {"url": redis_url}, "api": api, "sinks": []}
-        config.write_text(yaml.safe_dump(settings), encoding="utf-8")
+        config.write_text(yaml.safe_dump(settings | (others or {})), encoding="utf-8")
         command = [sys.executable, "server.py", "api", "--config", str(config), "--host", host, "--port", str(self.port)]
         if limit is not None:
             command = ["sh", "-c", f'ulimit -n {limit}; exec "$@"', "sh", *command]

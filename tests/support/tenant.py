@@ -27,7 +27,8 @@ from inference.runtime.redis import connect
 from inference.settings import load_settings
 from inference.storage import open_object_store
 from inference.task_store.outbox import outbox_stats
-from inference.task_store.redis_store import RELAY_GROUP, RedisTaskStore, StorePolicy
+from inference.task_store.redis_store import RedisTaskStore, StorePolicy
+from inference.task_store.scripts import RELAY_GROUP
 
 #: Database of the Redis server.
 _REDIS_DATABASE = 11

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Callable
 from pathlib import Path
@@ -68,6 +69,21 @@ def test_a_result_that_a_sink_refused_is_listed_with_the_reason_and_delivered_ag
     assert run("dead-letters", "replay", task_id) == (0, f"{task_id} is delivered again\n")
     assert run("dead-letters", "list") == (0, "")
     assert Services(load_settings(config)).outbox_stats("jsonl").entries == 1
+
+
+def test_actions_on_dead_letters_are_in_the_audit_log(run: Run, config: Path, tmp_path: Path) -> None:
+    task_id, file = refuse(config), tmp_path / "audit.jsonl"
+    config.write_text(f"{config.read_text()}\nsecurity: {{audit_file: {file}}}\n")
+    assert run("dead-letters", "inspect", task_id)[0] == 0
+    assert run("dead-letters", "discard", task_id)[0] == 0
+    assert run("dead-letters", "replay", task_id)[0] == 1
+    assert run("reset-models")[0] == 0
+    events = [json.loads(line) for line in file.read_text().splitlines()]
+    assert [(event["what"], event["target"], event["outcome"]) for event in events] == [
+        ("dead_letter.discard", task_id, "done"),
+        ("dead_letter.replay", task_id, "task_not_found"),
+        ("models.reset", "digits", "done"),
+    ]
 
 
 def test_a_list_that_is_cut_says_so(config: Path, capsys: pytest.CaptureFixture[str]) -> None:

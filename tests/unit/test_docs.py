@@ -127,7 +127,8 @@ def test_settings_that_are_named_exist(page: str) -> None:
 def test_commands_that_are_named_exist(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    code = "".join((ROOT / file).read_text(encoding="utf-8") for file in ("server.py", "inference/launcher/model_commands.py"))
+    files = [ROOT / "server.py", *(ROOT / "inference/launcher").glob("*_command*.py")]
+    code = "".join(file.read_text(encoding="utf-8") for file in files)
     commands = set(re.findall(r"add_parser\(\s*\"([a-z-]+)\"", code))
 
     assert set(re.findall(r"(?:^|`)make ([a-z][a-z-]*)", text, re.MULTILINE)) <= targets

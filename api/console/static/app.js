@@ -101,7 +101,7 @@ function Console() {
     <header class="top">
       <a class="brand" href=${page("")} aria-label="Image inference: Try"><svg viewBox="0 0 16 16" aria-hidden="true"><rect width="16" height="16" rx="4" /><path d="M4 11V8m4 3V4m4 7V6" /></svg><span>Image inference</span></a>
       <nav aria-label="Pages">
-        ${pages.map(([name, title]) => html`<a key=${name} href=${page(name)} aria-current=${name === current ? "page" : undefined}>${title}</a>`)}
+        ${!needsKey && pages.map(([name, title]) => html`<a key=${name} href=${page(name)} aria-current=${name === current ? "page" : undefined}>${title}</a>`)}
         ${SETTINGS.has_docs && html`<a class="outside" href=${`${ROOT}docs`}>API</a>`}
       </nav>
       ${hasKey() && !needsKey && html`<p class="row"><span class="quiet">${signedInAs()}</span><button type="button" class="small" onClick=${leave}>Sign out</button></p>`}

@@ -111,6 +111,12 @@ export const notDone = (problems) => [...new Set(problems.map(({ message }) => `
 /** Whether the visitor means it: nothing brings an erased task back. */
 export const askToErase = (number) => confirm(`Erase ${many(number, "task")} for good? The record, the image and the result are deleted.`);
 
+const ERASING = { pending: "will follow", cannot: "cannot delete it" };
+/** What erasures leave to do or to know, each sentence once. */
+export const leftOf = (erasures) => [
+  ...new Set(erasures.flatMap(({ stores }) => Object.entries(stores).filter(([, state]) => ERASING[state]).map(([store, state]) => sentence(`${store} ${ERASING[state]}`)))),
+];
+
 /** A table; each column has a title and its classes, and the first cell of each row is its heading. */
 export function Table({ caption, columns, rows }) {
   return html`<table>

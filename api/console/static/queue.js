@@ -7,6 +7,8 @@ const KEPT_MS = 15 * 60 * 1000;
 const KEPT_MINUTES = 15;
 const HEIGHT_PX = 180;
 const SHORTEST_S = 120;
+/** Dashes of the lines, and how the legend shows them. */
+const DASHES = [[[], "solid"], [[6, 4], "dashed"], [[2, 3], "dotted"], [[10, 4, 2, 4], "double"]];
 
 /** Load uPlot, a classic script, once. */
 let loading;
@@ -29,23 +31,21 @@ function lastMinutes({ data: [times] }) {
 
 function chartOptions(names, width, hasPoints) {
   const axis = { stroke: colour("--quiet"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false }, font: "12px system-ui" };
-  const dashes = [[], [6, 4], [2, 3], [10, 4, 2, 4]];
-  const series = names.map((label, index) => ({ label, stroke: colour("--accent"), width: 2, dash: dashes[index % dashes.length], points: { show: hasPoints, fill: colour("--accent") } }));
+  const dashOf = (index) => DASHES[index % DASHES.length];
+  const series = names.map((label, index) => ({ label, stroke: colour("--accent"), width: 2, dash: dashOf(index)[0], points: { show: hasPoints, fill: colour("--accent") } }));
   return {
     width,
     height: HEIGHT_PX,
     cursor: { y: false },
+    legend: { markers: { dash: (_, index) => dashOf(index - 1)[1] } },
     scales: { x: { range: lastMinutes }, y: { range: (_, low, high) => [0, Math.max(5, high * 1.1)] } },
     axes: [{ ...axis, space: 90, values: (_, ticks) => ticks.map((at) => CLOCK.format(at * 1000)) }, { ...axis, size: 44 }],
     series: [{ value: (_, at) => (at ? CLOCK.format(at * 1000) : "–") }, ...series],
   };
 }
 
-/**
- * A line for each name. data: times in seconds since the epoch, then the values of each name, null where there is none.
- * It has no numbers of its own for screen readers: `children` has them.
- */
-function Chart({ title, about, names, data, hasPoints = false, children }) {
+/** A line for each name. data: times in seconds since the epoch, then the values of each name, null where there is none. */
+function Chart({ title, about, names, data, hasPoints = false }) {
   const place = useRef(null);
   const chart = useRef(null);
   const key = names.join();
@@ -58,7 +58,7 @@ function Chart({ title, about, names, data, hasPoints = false, children }) {
       chart.current?.destroy();
       chart.current = new Plot(chartOptions(names, element.clientWidth, hasPoints), data, element);
     };
-    draw().catch(() => {}); // the tables have the same numbers
+    draw().catch(() => {}); // the table of models has the latest numbers
     const scheme = matchMedia("(prefers-color-scheme: dark)");
     const sizes = new ResizeObserver(() => chart.current?.setSize({ width: element.clientWidth, height: HEIGHT_PX }));
     scheme.addEventListener("change", draw);
@@ -73,7 +73,7 @@ function Chart({ title, about, names, data, hasPoints = false, children }) {
   }, [key]);
   useEffect(() => chart.current?.setData(data));
   return html`<figure><figcaption>${title} <span class="quiet">${about}</span></figcaption>
-    <div class="chart" ref=${place} aria-hidden="true"></div>${children}</figure>`;
+    <div class="chart" ref=${place} aria-hidden="true"></div></figure>`;
 }
 
 /** Waiting images of each model since this page was opened, 15 minutes at most. */
@@ -92,12 +92,8 @@ function Fill({ models }) {
     const byMinute = new Map(fill.map(({ minutes_ago: ago, images, batches }) => [ago, images / batches]));
     return minutes.map((ago) => byMinute.get(ago) ?? null);
   });
-  const sum = (fill, name) => fill.reduce((total, minute) => total + minute[name], 0);
-  const rows = busy.map(({ model, fill }) => [model, count(sum(fill, "batches")), count(sum(fill, "images")), tenth(sum(fill, "images") / sum(fill, "batches"))]);
   return html`<${Chart} title="Images in a batch" about="on average, each of the last 15 minutes" names=${busy.map(({ model }) => model)}
-    data=${[minutes.map((ago) => (now - ago) * 60), ...means]} hasPoints=${true}>
-    <${Table} columns=${[["Model"], ["Batches", "number"], ["Images", "number"], ["In a batch", "number"]]} rows=${rows} />
-  </${Chart}>`;
+    data=${[minutes.map((ago) => (now - ago) * 60), ...means]} hasPoints=${true} />`;
 }
 
 function Verdict({ status }) {
@@ -109,37 +105,39 @@ function Verdict({ status }) {
   </div>`;
 }
 
+/** Images in a batch, on average. */
+function meanOf(fill) {
+  const sum = (name) => fill.reduce((total, minute) => total + minute[name], 0);
+  return fill.length ? tenth(sum("images") / sum("batches")) : "–";
+}
+
 function Models({ models }) {
-  const rows = models.map(({ model, queue, workers }) => [
+  const rows = models.map(({ model, queue, fill, workers }) => [
     html`<a href=${page(`tasks?status=queued%2Crunning&model=${encodeURIComponent(model)}`)}>${model}</a>`,
     count(queue.depth),
     queue.depth ? seconds(queue.oldest_age_s) : "–",
     rate(queue.drain_rate_per_s),
+    meanOf(fill),
     count(workers),
   ]);
-  return html`<${Table} caption="Models" columns=${[["Model"], ["Waiting", "number"], ["Oldest", "number"], ["Rate", "number"], ["Workers", "number"]]} rows=${rows} />`;
+  return html`<${Table} caption="Models" columns=${[["Model"], ["Waiting", "number"], ["Oldest", "number"], ["Rate", "number"], ["In a batch", "number wide"], ["Workers", "number"]]} rows=${rows} />`;
 }
 
-/** Milliseconds of a batch by its size. */
-function BatchTimes({ times }) {
-  return html`<dl class="sizes">${Object.entries(times).map(([size, ms]) => html`<div key=${size}><dt>${size}</dt><dd>${milliseconds(ms)}</dd></div>`)}</dl>`;
+/** A model of a worker, and below it the milliseconds of a batch by its size. */
+function Loaded({ model }) {
+  return html`<tr><th scope="row">${model.name} <span class="quiet">${model.version} ${model.runtime && `by ${model.runtime}`}</span></th><td class="number">${rate(model.images_per_s)}</td></tr>
+    <tr><td colspan="2"><dl class="sizes">${Object.entries(model.batch_ms).map(([size, ms]) => html`<div key=${size}><dt>${many(Number(size), "image")}</dt><dd>${milliseconds(ms)}</dd></div>`)}</dl></td></tr>`;
 }
 
 function Workers({ workers }) {
   if (!workers.length) return html`<section class="empty"><p>No worker is up. Images wait until one is.</p><p>Start one with <code>celery -A tasks worker</code>.</p></section>`;
-  return html`<table>
+  return html`<table class="workers">
     <caption>Workers</caption>
-    <thead><tr><th scope="col">Worker</th><th scope="col">Loaded model</th><th scope="col" class="wide">Runs by</th><th scope="col">Time of a batch, by its images</th><th scope="col" class="number">In batches</th></tr></thead>
-    <tbody>${workers.flatMap(({ worker, models }) =>
-      (models.length ? models : [null]).map(
-        (model, index) => html`<tr key=${`${worker} ${model?.name}`}>
-          ${index === 0 && html`<th scope="rowgroup" rowspan=${models.length || 1}>${worker}</th>`}
-          ${model
-            ? html`<td>${model.name} <span class="quiet">${model.version}</span></td><td class="wide">${model.runtime || "–"}</td><td><${BatchTimes} times=${model.batch_ms} /></td><td class="number">${rate(model.images_per_s)}</td>`
-            : html`<td colspan="4" class="quiet">loading</td>`}
-        </tr>`,
-      ),
-    )}</tbody>
+    <thead><tr><th scope="col">Loaded model, and the time of a batch</th><th scope="col" class="number">In batches</th></tr></thead>
+    ${workers.map(({ worker, models }) => html`<tbody key=${worker}>
+      <tr><th scope="rowgroup" colspan="2">${worker}${models.length ? "" : html` <span class="quiet">loads its models</span>`}</th></tr>
+      ${models.map((model) => html`<${Loaded} key=${model.name} model=${model} />`)}
+    </tbody>`)}
   </table>`;
 }
 

@@ -1,6 +1,6 @@
 // One task: a permanent link to all that is known of it.
 import { useRef, useState } from "preact/hooks";
-import { Announcement, Connection, Copy, Heading, OPEN, Picture, ProblemNote, Result, Status, Table, Time, Waterfall, askToErase, duration, go, html, many, milliseconds, page, placeOf, seconds, sentence } from "./parts.js";
+import { Announcement, Connection, Copy, Heading, OPEN, Picture, ProblemNote, Result, Status, Table, Time, Waterfall, askToErase, duration, go, html, leftOf, many, milliseconds, page, placeOf, seconds, sentence } from "./parts.js";
 import { ROOT, ask, hasKey, mayRun, useLive } from "./service.js";
 
 const link = (path, text) => html`<a href=${page(path)}>${text}</a>`;
@@ -36,13 +36,13 @@ function Deliveries({ deliveries, isOpen }) {
 /** What became of the event for the receiver: its state, and the newest attempts. */
 function Webhook({ webhook }) {
   const { url, events, status, attempts, last_attempts: newest, next_attempt_at: next } = webhook;
-  const rows = newest.map((one) => [html`<${Time} at=${one.at} />`, one.status ?? "no answer", one.error ? sentence(one.error) : "–", milliseconds(one.duration_ms)]);
+  const rows = newest.map((one) => [html`<${Time} at=${one.at} />`, one.status ?? sentence(one.error || "none"), milliseconds(one.duration_ms)]);
   return html`<section><h2>Webhook</h2>
     <p><code>${url}</code></p>
     <p>${status ? html`<${Status} name=${status} />` : html`<span class="quiet">Told of ${events.join(", ").replaceAll("task.", "")}.</span>`}
       ${next && html` <span class="quiet">Next attempt at <${Time} at=${next} />.</span>`}</p>
     ${rows.length > 0 && html`<${Table} caption=${attempts > rows.length ? `The last ${rows.length} of ${attempts} attempts` : many(attempts, "attempt")}
-      columns=${[["At"], ["Answer"], ["Reason"], ["Time", "number"]]} rows=${rows} />`}
+      columns=${[["At"], ["Answer"], ["Took", "number"]]} rows=${rows} />`}
   </section>`;
 }
 
@@ -52,7 +52,14 @@ function Waiting({ task }) {
   return html`<p class="quiet">${place}</p><progress aria-label="Waiting for the result"></progress>`;
 }
 
-function Actions({ task, onTask }) {
+/** What is left to show of a task that was erased. */
+function Erased({ erasure }) {
+  return html`<${Heading} title="Erased" />
+    <p role="status">The task is erased. ${leftOf([erasure]).join(" ")}</p>
+    <p><a href=${page("tasks")}>Tasks</a> has the others.</p>`;
+}
+
+function Actions({ task, onTask, onErased }) {
   const [{ problem, isBusy }, setState] = useState({});
   const act = async (method, path, then) => {
     setState({ isBusy: true });
@@ -69,7 +76,7 @@ function Actions({ task, onTask }) {
       ${mayRun() && (OPEN.has(task.status)
         ? button("Cancel", () => act("DELETE", "", onTask))
         : button("Replay", () => act("POST", "/replay", (next) => go(`tasks/${next.task_id}`))))}
-      ${mayRun() && button("Erase", () => askToErase(1) && act("DELETE", "?erase=true", () => go("tasks")))}
+      ${mayRun() && button("Erase", () => askToErase(1) && act("DELETE", "?erase=true", onErased))}
       ${!hasKey() && html`<a href=${`${ROOT}tasks/${task.task_id}`} target="_blank" rel="noopener">JSON</a>`}
     </p>
     <${ProblemNote} problem=${problem} />`;
@@ -82,6 +89,7 @@ function Raw({ task }) {
 
 export default function Task({ subject }) {
   const [task, setTask] = useState(null);
+  const [erasure, setErasure] = useState(null);
   const latest = useRef(null);
   const update = (next) => setTask((latest.current = next));
   const state = useLive(subject, {
@@ -92,8 +100,9 @@ export default function Task({ subject }) {
       const { prediction, ...parts } = result || {}; // the whole vector is in the JSON of the API alone
       update({ ...next, result: result && parts });
     },
-    isEnded: () => Boolean(latest.current?.finished_at) && ![...latest.current.deliveries, latest.current.webhook].some((delivery) => delivery?.status === "pending"),
+    isEnded: () => Boolean(erasure) || Boolean(latest.current?.finished_at) && ![...latest.current.deliveries, latest.current.webhook].some((delivery) => delivery?.status === "pending"),
   });
+  if (erasure) return html`<${Erased} erasure=${erasure} />`;
   if (!task) return html`<${Heading} title="Task"><${Connection} state=${state} /></${Heading}><${ProblemNote} problem=${state.problem} />`;
   return html`
     <${Heading} title="Task"><${Status} name=${task.status} /><${Connection} state=${state} /></${Heading}>
@@ -101,7 +110,7 @@ export default function Task({ subject }) {
     <div class="columns">
       <div>
         <${Picture} key=${subject} taskId=${subject} alt="The image of this task" />
-        <${Actions} task=${task} onTask=${update} />
+        <${Actions} task=${task} onTask=${update} onErased=${setErasure} />
       </div>
       <div>
         ${task.result && html`<${Result} result=${task.result} />`}

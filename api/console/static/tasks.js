@@ -1,6 +1,6 @@
 // Tasks: the newest ones, live; filters are in the URL.
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
-import { Announcement, Connection, Heading, OPEN, ProblemNote, Status, Time, askToErase, duration, go, html, labelOf, many, milliseconds, nameOf, notDone, page, percent, placeOf } from "./parts.js";
+import { Announcement, Connection, Heading, OPEN, ProblemNote, Status, Time, askToErase, duration, go, html, labelOf, leftOf, many, milliseconds, nameOf, notDone, page, percent, placeOf } from "./parts.js";
 import { SETTINGS, ask, forEach, mayRun, useLive, withQuery } from "./service.js";
 
 const LIMIT = 100;
@@ -70,7 +70,7 @@ function Row({ task, isSelected, onSelect, hasOwners }) {
   return html`<tr>
     ${mayRun() && html`<td><input type="checkbox" checked=${isSelected} onChange=${onSelect} aria-label=${`Select ${nameOf(task)}`} /></td>`}
     <th scope="row"><a href=${page(`tasks/${task.task_id}`)} title=${task.task_id}>${nameOf(task)}</a></th>
-    <td class="number"><${Time} at=${task.created_at} /></td>
+    <td class="when"><${Time} at=${task.created_at} /></td>
     <td><${Status} name=${task.status} /></td>
     <td class="wide">${result ? html`${labelOf(result)} <span class="quiet">${percent(result.confidence_level)}</span>` : html`<span class="quiet">${error ? error.title : task.queue ? placeOf(task.queue) : ""}</span>`}</td>
     <td class="wide">${task.model.name}</td>
@@ -91,7 +91,8 @@ function Actions({ selected, apply, read, onDone }) {
     const changed = [];
     const problems = await forEach(tasks, async (task) => changed.push(await ask(`tasks/${task.task_id}${path}`, { method })));
     await show(changed);
-    setSaid([changed.length && `${many(changed.length, "task")} ${done}.`, ...notDone(problems)].filter(Boolean).join(" "));
+    const left = show === read ? leftOf(changed) : [];
+    setSaid([changed.length && `${many(changed.length, "task")} ${done}.`, ...left, ...notDone(problems)].filter(Boolean).join(" "));
     setBusy(false);
     onDone();
   };

@@ -12,6 +12,7 @@
 --   owner:OWNER:tasks   stream      ids of the owner's newest tasks, by the owner's numbers; added to, and trimmed
 --   owner:OWNER:seq     string      number of the owner's last task; increased
 --   owner:OWNER:idempotency:KEY     hash  as `idempotency`, of an owner; created
+--   erased              sorted set  digests of erased ids that plain Celery clients gave; read
 --   seq                 string      acceptance number of the last task; increased
 --   owner:OWNER:use     hash        use of an owner: `due` of the rate limit; `images` and `bytes` of the day that began at `day`; updated
 --   open-tasks          hash        by owner, number of tasks that have not ended; increased
@@ -146,10 +147,11 @@ end
 local image_bytes = 0 -- bytes that this call writes
 local last_seq = 0 -- number of the last task that this call accepts; `changed` has all of them, in order
 
-local function write(task, owner, seq, ttl)
+local function write(task, owner, seq, ttl, idempotency_key)
   local id, life = task.id, task.deadline + ttl
   changed[#changed + 1], last_seq = id, seq
   if task.image ~= '' then append(task.fields, 'image_bytes', #task.image) end
+  if idempotency_key ~= '' then append(task.fields, 'idempotency', idempotency_key) end
   redis.call('HSET', record(id), 'item', task.item, 'request_id', task.request_id, 'status', 'queued', 'seq', seq,
     'queue', task.queue, 'created_at', now, 'deadline_at', now + task.deadline, unpack(task.fields))
   if task.image ~= '' then
@@ -168,6 +170,13 @@ local function write(task, owner, seq, ttl)
   if task.priority > 0 then redis.call('ZADD', key('urgent', task.queue), task.priority, id) end
 end
 
+-- A message of a plain Celery client may be delivered again, after its task was erased.
+local has_erased = redis.call('EXISTS', key('erased')) == 1
+
+local function is_erased(task)
+  return has_erased and task and redis.call('ZSCORE', key('erased'), redis.sha1hex(task.id))
+end
+
 -- One entry holds tasks that were accepted together: its stream id is the number of the first, and their numbers are consecutive.
 -- The stream may be newer than its numbers only if the server lost keys: then it begins again.
 local function append_to(stream, last, ids)
@@ -180,10 +189,14 @@ local function append_to(stream, last, ids)
   end
 end
 
+-- Number tasks for their owner, in the field `owner_seq` of their records, and list them under these numbers.
 local function index_of_owner(owner, tasks)
-  local ids = {}
-  for number, task in ipairs(tasks) do ids[number] = task.id end
-  append_to(key('owner', owner, 'tasks'), redis.call('INCRBY', key('owner', owner, 'seq'), #ids), ids)
+  local ids, last = {}, redis.call('INCRBY', key('owner', owner, 'seq'), #tasks)
+  for number, task in ipairs(tasks) do
+    ids[number] = task.id
+    append(task.fields, 'owner_seq', last - #tasks + number)
+  end
+  append_to(key('owner', owner, 'tasks'), last, ids)
 end
 
 -- Whether the subject is a task of another owner: clients of Celery choose ids.
@@ -213,6 +226,7 @@ local function accept(first, last)
   end
   local rooms, first_task = read_rooms(first_room)
   local tasks = read_tasks(first_task, last)
+  if is_erased(tasks[1]) then return answer('replayed', subject, use) end -- and no lease finds it
   local reached = use and reached_limit(limits, use, #tasks)
   if reached then return answer('limited', reached, use) end
   local queues, coming = count_coming(tasks)
@@ -222,15 +236,15 @@ local function accept(first, last)
   end
   if use then note_use(owner, limits, use, coming) end
 
+  if owner ~= '' and #tasks > 0 then index_of_owner(owner, tasks) end
   local seq, longest = redis.call('INCRBY', key('seq'), #tasks) - #tasks, 0
   for number, task in ipairs(tasks) do
-    write(task, owner, seq + number, ttl)
+    write(task, owner, seq + number, ttl, idempotency_key)
     longest = math.max(longest, task.deadline)
   end
   if entries ~= '' then
     redis.call('SET', key(subject), entries, 'PX', longest + ttl)
   end
-  if owner ~= '' and #tasks > 0 then index_of_owner(owner, tasks) end
   if idempotency_key ~= '' then
     redis.call('HSET', idempotency, 'subject', subject, 'fingerprint', fingerprint)
     redis.call('PEXPIRE', idempotency, idempotency_ttl)

@@ -2,8 +2,10 @@
 --
 -- Keys:
 --   tasks                           stream      ids of the newest tasks, by acceptance number; read
+--   tasks:rest                      sorted set  tasks that erasures took out of that stream with others, by acceptance number; read
 --   request:REQUEST_ID              sorted set  tasks of a request id, by acceptance number; tasks without a record leave it
 --   owner:OWNER:tasks               stream      ids of the owner's newest tasks, by the owner's numbers; read
+--   owner:OWNER:rest                sorted set  as `tasks:rest`, of the owner's stream; read
 --   owner:OWNER:request:REQUEST_ID  sorted set  those of an owner; tasks without a record leave it
 --   task:ID                         hash        task record; read
 --
@@ -31,7 +33,7 @@ end
 -- An entry has the ids of one call, in order; its stream id is the acceptance number of the first of them.
 local ENTRIES = 64
 
-local function read_all()
+local function read_stream()
   local stream = owner == '' and key('tasks') or key('owner', owner, 'tasks')
   local from = string.format('%.0f', math.max(0, before - 1))
   while true do
@@ -49,6 +51,22 @@ local function read_all()
   end
 end
 
+local function newest_first(one, other)
+  return one.seq > other.seq
+end
+
+local function read_all()
+  read_stream()
+  local rest = owner == '' and key('tasks', 'rest') or key('owner', owner, 'rest')
+  local others = redis.call('ZREVRANGEBYSCORE', rest, '(' .. ARGV[3], '-inf', 'WITHSCORES', 'LIMIT', 0, most + 1)
+  if #others == 0 then return end
+  local found = tasks
+  for i = 1, #others, 2 do found[#found + 1] = {id = others[i], seq = tonumber(others[i + 1])} end
+  table.sort(found, newest_first)
+  tasks = {}
+  for _, task in ipairs(found) do add(task.id, task.seq) end
+end
+
 local function read_those_of_request()
   local indexes = request_indexes(request_id, owner)
   index = indexes[#indexes]
@@ -57,9 +75,9 @@ local function read_those_of_request()
   for i = 1, #members, 2 do entries[#entries + 1] = {id = members[i], seq = tonumber(members[i + 1])} end
   -- A task without a request id has its own id as request id, and is not in the index.
   local own, seq, its_owner = unpack(redis.call('HMGET', record(request_id), 'request_id', 'seq', 'owner'))
-  if own == request_id and tonumber(seq) < before and (owner == '' or its_owner == owner) then
+  if own == request_id and are_numbers(seq) and tonumber(seq) < before and (owner == '' or its_owner == owner) then
     entries[#entries + 1] = {id = request_id, seq = tonumber(seq)}
-    table.sort(entries, function(one, other) return one.seq > other.seq end)
+    table.sort(entries, newest_first)
   end
   for _, entry in ipairs(entries) do add(entry.id, entry.seq) end
 end
@@ -70,7 +88,7 @@ local ids, gone, rest = {}, {}, has_more and tasks[#tasks].seq or 0
 local last = 0
 for _, task in ipairs(tasks) do
   local status, created, ran_on = unpack(redis.call('HMGET', record(task.id), 'status', 'created_at', 'model'))
-  if not created then
+  if not are_numbers(created) then
     gone[#gone + 1] = task.id
   elseif tonumber(created) < since then
     rest = 0

@@ -15,10 +15,11 @@ local holder, lease, max_attempts, limit = unpack(ARGV)
 local requeue, exhausted = {}, {}
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('leases'), '-inf', now, 'LIMIT', 0, limit)) do
   local record_key = record(id)
-  local status, queue, seq, priority, owner =
-    unpack(redis.call('HMGET', record_key, 'status', 'queue', 'seq', 'priority', 'owner'))
+  local status, queue, seq, priority, deaths, losses, owner =
+    unpack(redis.call('HMGET', record_key, 'status', 'queue', 'seq', 'priority', 'deaths', 'losses', 'owner'))
+  local is_whole = queue and are_numbers(seq, priority, deaths or 0, losses or 0)
   local dead_attempt = status == 'running'
-  if not status or TERMINAL[status] then
+  if not status or TERMINAL[status] or not is_whole then
     redis.call('ZREM', key('leases'), id)
   elseif dead_attempt and count_death(id) >= tonumber(max_attempts) then
     redis.call('HSET', record_key, 'holder', holder)

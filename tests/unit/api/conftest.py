@@ -53,6 +53,7 @@ def make_app(repository: Path, redis_url: str, redis_client: redis.Redis, key_pr
         if replies._thread is not None:
             replies._thread.join(10)
         until(lambda app=app: components_of(app).events._thread is None, "the end of the reader of events")
+        services_of(app).keys.close()
         services_of(app).redis.close()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -46,14 +46,14 @@ class Rig:
     def __init__(self, file: Path | None = None) -> None:
         self.store = FakeKeyStore()
         self.clock = FakeClock()
-        self.time_s = 1_800_000_000.0
+        self.time = datetime(2027, 1, 15, tzinfo=UTC)
         self.threads: list[Callable[[], None]] = []
         self.ring = KeyRing(
             WatchedKeyFile(file),
             self.store,
             is_on=True,
             clock=self.clock,
-            now=lambda: self.time_s,
+            now=lambda: self.time,
             start=self.threads.append,
         )
 
@@ -80,6 +80,14 @@ def test_other_texts_find_nobody(rig: Rig) -> None:
         assert (rig.ring.find(wrong), rig.ring.explain(wrong)) == (None, reason)
 
 
+def test_wrong_end_of_a_known_key_finds_nobody(rig: Rig) -> None:
+    text, key = new_key()
+    rig.store.hold(key)
+    assert rig.ring.find(text)
+    for wrong in (text[:-1], text + "0", text[:14], text[:20] + "\ud800" + text[21:], text.upper()):
+        assert (rig.ring.find(wrong), rig.ring.explain(wrong)) == (None, "malformed")
+
+
 def test_another_secret_with_the_id_of_a_key_finds_nobody(rig: Rig) -> None:
     text, key = new_key()
     rig.store.hold(replace(key_of(new_key_text()), caller=key.caller))
@@ -94,9 +102,9 @@ def test_malformed_text_is_not_looked_up(rig: Rig) -> None:
 
 def test_key_expires_without_a_reading(rig: Rig) -> None:
     text = new_key_text()
-    rig.store.hold(key_of(text, expires_at=datetime.fromtimestamp(rig.time_s + 10, UTC)))
+    rig.store.hold(key_of(text, expires_at=rig.time + timedelta(seconds=10)))
     assert rig.ring.find(text) is not None
-    rig.time_s += 10
+    rig.time += timedelta(seconds=10)
     assert (rig.ring.find(text), rig.ring.explain(text)) == (None, "expired")
 
 

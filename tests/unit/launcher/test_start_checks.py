@@ -18,6 +18,7 @@ from inference.settings import CONFIG_VARIABLE, config_path, load_settings
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="becomes another user")
 PARTS = get_args(Part)
 WITH_SINKS = {"everything", "relay"}
+WITH_KEYS = {"everything", "api", "relay"}
 
 
 def complaint(part: Part, tmp_path: Path, **settings: Any) -> str:
@@ -72,6 +73,8 @@ def test_a_folder_of_another_user_is_told(part: Part) -> None:
         ({"gpu": {"lock_dir": "FOLDER/none"}}, "gpu.lock_dir", {"everything", "worker"}),
         ({"sinks": ["mongodb"], "mongodb": {"url": "mongodb://h/?unknown=1"}}, "mongodb.url", WITH_SINKS),
         ({"sinks": ["mongodb"], "mongodb": {"url": "mongodb://h/?w=0"}}, "mongodb.url", WITH_SINKS),
+        ({"security": {"audit_file": "FILE/audit.jsonl"}}, "security.audit_file", WITH_KEYS),
+        ({"security": {"audit_file": "FOLDER/none/audit.jsonl"}}, "", set()),
         ({"data_dir": "FOLDER/" + "a/" * 3000}, "data_dir", {*PARTS}),
         ({"data_dir": "FOLDER/loop"}, "data_dir", {*PARTS}),
         ({"data_dir": "FOLDER/loop/below"}, "data_dir", {*PARTS}),
@@ -92,6 +95,17 @@ def test_a_part_names_the_key_that_it_uses(
         said = complaint(part, tmp_path, **filled(settings))
         assert said.startswith(f"{key}: ") if part in parts else said == ""
         assert "\n" not in said
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_wrong_file_with_keys_is_told(part: Part, tmp_path: Path) -> None:
+    file = tmp_path / "keys.yaml"
+    file.write_text("keys: {aB3dE6gH9k: {owner: ada, role: boss}}", encoding="utf-8")
+    expected = [
+        f"{file}: keys.aB3dE6gH9k.role: Input should be 'predict', 'read' or 'admin' (got 'boss')",
+        f"{file}: keys.aB3dE6gH9k.sha256: Field required",
+    ]
+    assert complaint(part, tmp_path, security={"keys_file": file}).splitlines() == (expected if part in WITH_KEYS else [])
 
 
 def test_what_a_configuration_does_not_use_is_not_asked_for(tmp_path: Path, a_file: Path) -> None:

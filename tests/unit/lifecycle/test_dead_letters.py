@@ -151,6 +151,9 @@ class TestReplay:
         assert rig.objects.get(record.item.object_key) == b"image"
         assert ids_of_request(rig.store, "ensemble-1") == [new, old]  # newest first
 
+    def test_it_has_the_owner_of_the_first(self, rig: Rig) -> None:
+        assert [rig.store.get(rig.replay(rig.dead_letter(owner=owner))).owner for owner in ("alice", "")] == ["alice", ""]
+
     def test_its_message_is_on_the_queue_once(self, rig: Rig) -> None:
         new = rig.replay(rig.dead_letter())
         (message,) = rig.queued()
