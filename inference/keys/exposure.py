@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterable
 
 from inference.errors import ConfigurationError, ServiceUnavailable
-from inference.keys.key_ring import KeyRing, is_exposed
+from inference.keys.key_ring import KeyRing, exposed_addresses
 from inference.settings import Settings
 from inference.settings.http_address import network_url
 from inference.settings.installation import COMMAND
@@ -21,17 +22,19 @@ def check_exposure(settings: Settings, keys: KeyRing) -> None:
     Raises:
         ConfigurationError: other machines may reach the API, and there is no key.
     """
+    exposed = exposed_addresses(settings)
     if settings.security.anonymous:
-        _warn_if_exposed(settings)
+        _warn_if_open(exposed.values())
     elif keys.is_on and not _has_key(keys):
-        if is_exposed(settings):
-            raise ConfigurationError(_REFUSAL.format(host=settings.api.host, command=COMMAND), field="api.host")
+        if exposed:
+            key, (host, _) = next(iter(exposed.items()))
+            raise ConfigurationError(_REFUSAL.format(key=key, host=host, command=COMMAND), field=key)
         logger.warning("there is no key yet, and callers are asked for one: %s", _CREATE.format(command=COMMAND))
 
 
 _CREATE = "create one with `{command} keys create --owner NAME --role admin`"
 _REFUSAL = (
-    "api.host: other machines may reach {host}, and there is no key that they could be asked for; "
+    "{key}: other machines may reach {host}, and there is no key that they could be asked for; "
     + _CREATE
     + ", name a file with keys (security.keys_file), or serve everybody without a key (security.anonymous: true);"
     " 127.0.0.1 serves only this machine"
@@ -46,11 +49,10 @@ def _has_key(keys: KeyRing) -> bool:
         return True
 
 
-def _warn_if_exposed(settings: Settings) -> None:
-    url = network_url(settings.api.host, settings.api.port)
-    if url is not None:
+def _warn_if_open(addresses: Iterable[tuple[str, int]]) -> None:
+    for host, port in addresses:
         logger.warning(
             "OPEN TO OTHER MACHINES at %s: security.anonymous lets everybody who reaches this address classify images, read and"
             " cancel all tasks and change the models, without a key; restrict access by a firewall or a proxy",
-            url,
+            network_url(host, port),
         )

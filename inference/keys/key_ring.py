@@ -39,13 +39,18 @@ def asks_for_keys(settings: Settings) -> bool:
     security = settings.security
     if security.anonymous:
         return False
-    return security.keys_file is not None or security.require_keys or is_exposed(settings)
+    return security.keys_file is not None or security.require_keys or bool(exposed_addresses(settings))
 
 
-def is_exposed(settings: Settings) -> bool:
-    """Whether the API listens on an address that other machines may reach."""
-    hosts = (host for host, _ in settings.api.listening_addresses.values())
-    return any(not addresses or not is_loopback_only(addresses) for addresses in map(addresses_of, hosts))
+def exposed_addresses(settings: Settings) -> dict[str, tuple[str, int]]:
+    """Return the hosts and ports of the API that other machines may reach, by the setting that names them."""
+    found = settings.api.listening_addresses
+    return {key: (host, port) for key, (host, port) in found.items() if not _is_loopback(host)}
+
+
+def _is_loopback(host: str) -> bool:
+    addresses = addresses_of(host)
+    return bool(addresses) and is_loopback_only(addresses)
 
 
 class KeyRing:
@@ -107,7 +112,7 @@ class KeyRing:
         return claimed_id(text)
 
     def expires_at(self, key_id: str) -> datetime | None:
-        """Return the time after which the key of a caller is not valid; None if there is none."""
+        """Return the time from which a key that was found is not valid; None if it has none, or is gone."""
         key = self._file.content.keys.get(key_id) or self._stored.keys.get(key_id)
         return None if key is None else key.expires_at
 
