@@ -12,11 +12,11 @@ try:
     settings = load_settings(config_path())
     _models = described_models(settings)
     broker_url = kombu_url(settings)
+    broker_use_ssl = kombu_tls(settings) or False
 except ConfigurationError as error:
     sys.stderr.write(f"error: {error.detail}\n")
     sys.exit(2)
 
-broker_use_ssl = kombu_tls(settings) or False
 broker_connection_retry_on_startup = True
 # Redis refuses calls temporarily during a change of roles or while replicas are missing. On RabbitMQ such an error is a bug here.
 broker_channel_error_retry = not settings.broker.is_amqp

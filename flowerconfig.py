@@ -13,13 +13,21 @@ from inference.errors import ConfigurationError
 from inference.launcher.server_checks import check_servers
 from inference.launcher.start_checks import check_start
 from inference.settings.http_address import bound_socket
+from inference.settings.secret_files import value_or_content
 from tasks.flower_access import login_problem
 
 # The variables and the command line have been read into `options` already.
+try:
+    if os.environ.get("FLOWER_BASIC_AUTH_FILE"):
+        basic_auth = options.basic_auth = (value_or_content(os.environ, "FLOWER_BASIC_AUTH") or "").split(",")
+except ConfigurationError as error:
+    sys.exit(f"error: {error.detail}")
 if not options.auth and (_problem := login_problem(options.basic_auth or ())):
-    sys.exit(f"FLOWER_BASIC_AUTH=NAME:PASSWORD {_problem}")
+    sys.exit(f"FLOWER_BASIC_AUTH=NAME:PASSWORD, or a file that FLOWER_BASIC_AUTH_FILE names, {_problem}")
 if any(argument.lstrip("-").replace("-", "_").startswith("basic_auth") for argument in sys.argv):
-    sys.stderr.write("warning: all users of this host can read a command line; put the password into FLOWER_BASIC_AUTH\n")
+    sys.stderr.write(
+        "warning: all users of this host can read a command line; put the password into FLOWER_BASIC_AUTH or its file\n"
+    )
 
 
 def _check_address(host: str, port: int) -> None:

@@ -15,6 +15,7 @@ from api.routes import batches as batch_routes
 from api.routes import commands as command_routes
 from api.routes import dead_letters as dead_letter_routes
 from api.routes import documentation, health
+from api.routes import erasures as erasure_routes
 from api.routes import events as event_routes
 from api.routes import inference as inference_routes
 from api.routes import keys as key_routes
@@ -66,6 +67,7 @@ def create_app(settings: Settings, stopping: SharedFlag | None = None, max_event
     app.register_blueprint(command_routes.blueprint)
     app.register_blueprint(batch_routes.blueprint)
     app.register_blueprint(task_routes.blueprint)
+    app.register_blueprint(erasure_routes.blueprint)
     app.register_blueprint(event_routes.blueprint)
     app.register_blueprint(upload_routes.blueprint)
     app.register_blueprint(dead_letter_routes.blueprint)

@@ -11,6 +11,7 @@ from api.acceptance.batch_submission import BatchSubmissions
 from api.acceptance.client_uploads import ClientUploads
 from api.acceptance.dependencies import AcceptanceParts
 from api.acceptance.named_images import NamedImages
+from api.acceptance.owner_limits import OwnerLimits
 from api.acceptance.submission import Submissions
 from api.acceptance.uploads import Uploads
 from api.acceptance.webhooks import WebhookPolicy
@@ -107,8 +108,12 @@ def _acceptance_parts(services: Services) -> AcceptanceParts:
             settings.outbox,
             workers=services.presence.workers,
             worker_settings=settings.worker,
+            has_turns=services.broker.has_turns,
             check_free_space=services.free_space.check,
         ),
-        webhooks=WebhookPolicy(settings.webhooks, lambda: services.webhook_guard, services.store.count_webhooks),
+        webhooks=WebhookPolicy(
+            settings.webhooks, services.owner_webhooks, lambda: services.webhook_guard, services.store.count_webhooks
+        ),
+        owner_limits=OwnerLimits(),
         settings=settings,
     )

@@ -6,6 +6,7 @@ owner '' and everybody may do everything.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -27,8 +28,44 @@ class Role(StrEnum):
 
 
 @dataclass(frozen=True)
+class RateLimit:
+    """Requests a second, counted by GCRA: each request fills the space of 1 / `per_s` seconds, of which `burst` may wait."""
+
+    per_s: float
+    #: requests that may come at once after a pause
+    burst: int
+
+    def left(self, due_in_s: float) -> int:
+        """Return how many requests may come at once.
+
+        Args:
+            due_in_s: seconds until the space of all earlier requests is over, as in `OwnerUse`.
+        """
+        return max(0, math.floor(self.burst - due_in_s * self.per_s + 1e-6))
+
+    def wait_s(self, due_in_s: float) -> float:
+        """Return the seconds until the next request may come."""
+        return max(0.0, due_in_s - (self.burst - 1) / self.per_s)
+
+
+@dataclass(frozen=True)
+class OwnerUse:
+    """Use of the service by an owner. A day is one of UTC."""
+
+    #: seconds until the rate limit remembers no earlier request
+    due_in_s: float
+    images_today: int
+    #: bytes of the images of today
+    bytes_today: int
+    #: tasks accepted and not ended
+    open_tasks: int
+    #: seconds until the day ends
+    day_ends_in_s: float
+
+
+@dataclass(frozen=True)
 class Limits:
-    """Limits of an owner's use; None: no limit."""
+    """Limits of an owner's use; None: no limit. A key's limits apply to what all keys of its owner use together."""
 
     requests_per_s: float | None = None
     #: requests that may come at once after a pause; default: those of one second
@@ -41,6 +78,15 @@ class Limits:
     #: 0 to 9
     max_priority: int | None = None
 
+    @property
+    def rate(self) -> RateLimit | None:
+        if not self.requests_per_s:
+            return None
+        return RateLimit(self.requests_per_s, self.burst or max(1, math.ceil(self.requests_per_s)))
+
+
+NO_LIMITS = Limits()
+
 
 @dataclass(frozen=True)
 class Caller:
@@ -51,7 +97,7 @@ class Caller:
     role: Role
     #: id of the key; '' without one
     key_id: str = ""
-    limits: Limits = Limits()
+    limits: Limits = NO_LIMITS
 
     @property
     def sees_all(self) -> bool:

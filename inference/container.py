@@ -12,6 +12,8 @@ from inference.broker.rejected import RejectedMessages
 from inference.broker.unacknowledged import TakenMessages
 from inference.keys.key_ring import KeyRing, key_ring
 from inference.keys.key_store import KeyStore
+from inference.keys.owner_webhooks import OwnerWebhooks
+from inference.lifecycle.erasures import Erasures
 from inference.models.files import ModelFiles
 from inference.models.registry import ModelRegistry, described_models
 from inference.models.spec import ModelDescription
@@ -59,7 +61,12 @@ class Services:
     def store(self) -> TaskStore:
         options = self.settings.task_store
         policy = StorePolicy(
-            options.key_prefix, options.lease_s, options.result_ttl_s, options.idempotency_ttl_s, options.index_max
+            options.key_prefix,
+            options.lease_s,
+            options.result_ttl_s,
+            options.idempotency_ttl_s,
+            options.index_max,
+            has_turns=self.settings.broker.has_turns,
         )
         return RedisTaskStore(self.redis, policy)
 
@@ -71,7 +78,7 @@ class Services:
             return AmqpBroker(self.settings.broker)
         shares_store = broker_url(self.settings) == task_store_url(self.settings)
         client = self.redis if shares_store else connect(broker_url(self.settings))
-        return RedisBroker(client, shares_store=shares_store)
+        return RedisBroker(client, shares_store=shares_store, has_turns=self.settings.broker.has_turns)
 
     @cached_property
     def taken(self) -> TakenMessages:
@@ -82,6 +89,10 @@ class Services:
     def rejected(self) -> RejectedMessages:
         """Queue messages that no worker could read."""
         return RejectedMessages(self.redis, self.settings.task_store.key_prefix)
+
+    @cached_property
+    def erasures(self) -> Erasures:
+        return Erasures(self.store, self.objects, self.broker, self.rejected)
 
     @cached_property
     def objects(self) -> ObjectStore:
@@ -95,6 +106,16 @@ class Services:
     def webhook_guard(self) -> UrlGuard:
         """Requests to the receivers of webhooks. Raises ConfigurationError."""
         return webhook_guard(self.settings.webhooks)
+
+    @property
+    def may_send_webhooks(self) -> bool:
+        """Whether events may be sent: the file with keys can give an owner a secret at any time."""
+        return self.settings.webhooks.is_on or self.settings.security.keys_file is not None
+
+    @cached_property
+    def owner_webhooks(self) -> OwnerWebhooks:
+        has_owners = self.settings.security.keys_file is not None
+        return OwnerWebhooks(self.settings.webhooks, self.keys.owner if has_owners else None)
 
     @cached_property
     def desired(self) -> RolloutStore:

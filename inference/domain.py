@@ -192,6 +192,8 @@ class TaskSubmission:
     webhook: Webhook | None = None
     #: the owner of the key that sent it; empty without keys
     owner: str = ""
+    #: bytes of the image as it came, which count for the owner's quota
+    image_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -203,6 +205,8 @@ class BatchRequest:
     entries: tuple[TaskSubmission | dict[str, Any], ...]
     idempotency_key: str = ""
     fingerprint: str = ""
+    #: the owner of all its tasks; empty without keys
+    owner: str = ""
 
     @property
     def tasks(self) -> list[TaskSubmission]:
@@ -211,7 +215,7 @@ class BatchRequest:
     @property
     def record(self) -> BatchRecord:
         entries = (entry.task_id if isinstance(entry, TaskSubmission) else entry for entry in self.entries)
-        return BatchRecord(self.batch_id, tuple(entries))
+        return BatchRecord(self.batch_id, tuple(entries), self.owner)
 
 
 @dataclass(frozen=True)
@@ -221,6 +225,8 @@ class BatchRecord:
     batch_id: str
     #: in the order of the request: a task's id, or the error of an item that was refused
     entries: tuple[str | dict[str, Any], ...]
+    #: empty for a batch that was accepted without a key
+    owner: str = ""
 
     @property
     def task_ids(self) -> list[str]:
@@ -415,3 +421,4 @@ class CompletedTask(Completion):
     task_id: str
     request_id: str
     created_at_ms: int
+    owner: str = ""

@@ -16,6 +16,8 @@ from collections.abc import Mapping
 from itertools import accumulate, islice
 from typing import Any, ClassVar
 
+from inference.access import OwnerUse
+
 _SHOWN_LENGTH = 80
 _MAX_SHOWN_INTEGER = 10**30
 
@@ -242,12 +244,16 @@ class RateLimited(InferenceError):
     """An owner sends more requests a second than its limit, or an address too many keys that are not valid."""
 
     status, code, title = 429, "rate_limited", "Too many requests"
+    #: what the owner has used; None in an error from another process
+    use: OwnerUse | None = None
 
 
 class QuotaExceeded(InferenceError):
-    """An owner has used up its images or bytes of the day, or has too many tasks that wait."""
+    """An owner has used up its images or bytes of the day, or has too many tasks that have not ended."""
 
     status, code, title = 429, "quota_exceeded", "The quota is used up"
+    #: as of `RateLimited`
+    use: OwnerUse | None = None
 
 
 class TaskNotFound(InferenceError):
@@ -256,6 +262,10 @@ class TaskNotFound(InferenceError):
 
 class BatchNotFound(InferenceError):
     status, code, title = 404, "batch_not_found", "Unknown batch"
+
+
+class ErasureNotFound(InferenceError):
+    status, code, title = 404, "erasure_not_found", "Unknown erasure"
 
 
 class NotFound(InferenceError):

@@ -32,7 +32,7 @@ class Webhook:
     """The receiver of a task's event, which is known when the task is accepted."""
 
     url: str
-    #: HOST:PORT of the URL: events for one receiver share its limits
+    #: HOST:PORT of the URL, after OWNER/ if the task has an owner: events for one receiver share its limits and its pauses
     receiver: str
     events: tuple[WebhookEvent, ...]
 

@@ -36,6 +36,8 @@ T = TypeVar("T")
 
 #: Share of the deadline within which a task must end at the present rate: by the estimate here, and by the task store's count.
 _SHARE, _SHARE_COUNTED = 0.5, 0.6
+#: The same for a task of an owner, where owners take turns: half of the rate remains if a second owner comes.
+_SHARES_WITH_TURNS = 0.4, 0.45
 #: The same for the tasks of one request if no other task is open.
 _SHARE_ALONE = 0.9
 #: Weight of a warm-up, in seconds of work, while no batch has ended; number of batches after which it has no weight.
@@ -60,6 +62,7 @@ class Admission:
     Args:
         workers: returns the live workers and the models that they have loaded.
         worker_settings: determine how many tasks a worker holds at a time.
+        has_turns: whether owners take turns.
         clock: returns seconds.
         run: starts a call in the background.
     """
@@ -72,11 +75,13 @@ class Admission:
         *,
         workers: Callable[[], Sequence[WorkerInfo]],
         worker_settings: WorkerSettings,
+        has_turns: bool = False,
         check_free_space: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
         run: Callable[[Callable[[], None]], None] = run_in_thread,
     ) -> None:
         self._store = store
+        self._has_turns = has_turns
         self._clock = clock
         cache = partial(TtlCache, clock=clock, run=run)
         self._figures: _ByName[_Figures] = _ByName(
@@ -105,6 +110,7 @@ class Admission:
         sinks: Iterable[str],
         count: int = 1,
         priority: int = USUAL_PRIORITY,
+        owner: str = "",
     ) -> Room | None:
         """Refuse tasks that would miss their deadline, or whose results do not fit into an outbox.
 
@@ -114,6 +120,7 @@ class Admission:
             model: the version that is to run them.
             count: number of tasks in the request.
             priority: the lowest of their priorities.
+            owner: their owner; empty without one.
 
         Raises:
             Overloaded: at the rate at which tasks end now, they would end too late.
@@ -126,16 +133,20 @@ class Admission:
         rate_per_s = self._rate_per_s(load, model, priority)
         if not rate_per_s:
             return None
+        window = self._window * self._count_workers(model)
         ahead = self._count_open(queue, figures, rate_per_s)
-        over = ahead + count - _limit(deadline_s, load, rate_per_s, is_alone=not ahead)
+        if ahead and owner:
+            ahead = max(1, min(ahead, load.ahead_of(owner, count, window=window)))
+        share, share_counted = _SHARES_WITH_TURNS if owner and self._has_turns else (_SHARE, _SHARE_COUNTED)
+        over = ahead + count - _limit(deadline_s, share, load, rate_per_s, is_alone=not ahead)
         if over > 0 and priority == USUAL_PRIORITY:  # only the store knows how many tasks a task with a priority overtakes
             tasks_before = f"{ahead} tasks wait or run" if ahead else f"these are {count} tasks"
             raise Overloaded(
                 f"{tasks_before} and {rate_per_s:.1f} a second end: too many for a deadline of {deadline_s:g} s",
                 retry_after_s=self.retry_after_s(queue, over=over, count=count),
             )
-        room = max(0, _permitted(deadline_s * _SHARE_COUNTED, load, rate_per_s))
-        return Room(room, self._window * self._count_workers(model))
+        room = max(0, _permitted(deadline_s * share_counted, load, rate_per_s))
+        return Room(room, window)
 
     def note_accepted(self, queue: str, count: int = 1) -> None:
         """Count tasks that the record store has accepted, until the next reading."""
@@ -222,11 +233,11 @@ def _is_of(loaded: LoadedModelInfo, model: ModelRef) -> bool:
     return (loaded.name, loaded.version, loaded.digest) == (model.name, model.version, model.digest)
 
 
-def _limit(deadline_s: float, load: QueueLoad, rate_per_s: float, *, is_alone: bool) -> int:
+def _limit(deadline_s: float, share: float, load: QueueLoad, rate_per_s: float, *, is_alone: bool) -> int:
     """Maximum number of open tasks by the estimate, the new ones included; `is_alone`: no other task is open."""
     if is_alone:
         return max(1, math.floor(deadline_s * _SHARE_ALONE * rate_per_s))
-    return _permitted(deadline_s * _SHARE, load, rate_per_s)
+    return _permitted(deadline_s * share, load, rate_per_s)
 
 
 def _permitted(share_s: float, load: QueueLoad, rate_per_s: float) -> int:

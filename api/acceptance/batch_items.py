@@ -11,6 +11,7 @@ from api.forms.batch import BatchItem
 from api.forms.known_fields import check_members
 from api.forms.predict import METADATA_MEMBERS, ImageForm, read_image_form
 from api.forms.preference import Preference
+from inference.access import Caller
 from inference.domain import ImageHeader, QueueItem
 from inference.errors import InferenceError, InvalidMetadata, ServiceUnavailable
 from inference.lifecycle.task_ids import TaskIds
@@ -26,6 +27,8 @@ class PreparedItem:
     item: QueueItem
     #: the image if it is in the object store already; None: it is to be stored
     stored: Upload | None
+    #: bytes of the image as it came
+    image_bytes: int
 
     @property
     def queue(self) -> str:
@@ -40,31 +43,38 @@ class BatchItems:
         self._named = named
         self._ids = ids
 
-    def prepare(self, sent: BatchItem, *, preference: Preference, snapshot: ConfigSnapshot) -> PreparedItem | InferenceError:
+    def prepare(
+        self, sent: BatchItem, *, preference: Preference, snapshot: ConfigSnapshot, caller: Caller
+    ) -> PreparedItem | InferenceError:
         """Return the prepared item, or the error with which it is refused.
+
+        Args:
+            caller: its limits hold, and its webhook is the default.
 
         Raises:
             ServiceUnavailable: the object store is down, so the whole batch fails.
         """
         try:
-            return self._prepare(sent, preference, snapshot)
+            return self._prepare(sent, preference, snapshot, caller)
         except ServiceUnavailable:
             raise
         except InferenceError as error:
             return error.with_traceback(None)  # a traceback would keep the images' frames in memory
 
-    def _prepare(self, sent: BatchItem, preference: Preference, snapshot: ConfigSnapshot) -> PreparedItem:
+    def _prepare(self, sent: BatchItem, preference: Preference, snapshot: ConfigSnapshot, caller: Caller) -> PreparedItem:
         form = _read(sent)
-        checked = self._validator.check(form, preference, snapshot)
+        checked = self._validator.check(form, preference, snapshot, caller)
 
         def inspect(form: ImageForm) -> ImageHeader:
             return self._validator.inspect(form, checked.spec)
 
         if form.url is None:
-            return PreparedItem(form, checked, QueueItem(*self._ids.new(), inspect(form), form.answer), stored=None)
+            item = QueueItem(*self._ids.new(), inspect(form), form.answer)
+            return PreparedItem(form, checked, item, stored=None, image_bytes=len(form.image))
         task_id, key = self._ids.new()
-        image = self._named.take(form, key, inspect)
-        return PreparedItem(form, checked, QueueItem(task_id, image.key, image.header, form.answer), stored=image.upload)
+        image = self._named.take(form, key, inspect, caller)
+        item = QueueItem(task_id, image.key, image.header, form.answer)
+        return PreparedItem(form, checked, item, stored=image.upload, image_bytes=image.size)
 
 
 def _read(sent: BatchItem) -> ImageForm:

@@ -16,6 +16,8 @@ from api.acceptance.unstored_images import UnstoredImages
 from api.acceptance.uploads import GRACE_S, MAX_STORE_S, Upload, discard_all, wait_for_all
 from api.acceptance.validation import RequestValidator
 from api.forms.batch import BatchForm
+from api.security.rate_limit import note_use
+from inference.access import Caller
 from inference.domain import BatchRequest, TaskSubmission
 from inference.errors import InferenceError, Overloaded
 from inference.lifecycle.enqueue import accept_batch, may_be_accepted, withdraw_batch
@@ -49,23 +51,27 @@ class BatchSubmissions:
         self._validator = RequestValidator(parts.broker, parts.settings, parts.webhooks)
         self._items = BatchItems(self._validator, parts.named_images, parts.ids)
 
-    def submit(self, form: BatchForm) -> BatchSubmission:
-        """Accept the tasks of a batch; the caller closes the waiter.
+    def submit(self, form: BatchForm, caller: Caller) -> BatchSubmission:
+        """Accept the tasks of a batch; the waiter is to be closed.
+
+        Args:
+            caller: batch and tasks belong to its owner.
 
         Raises:
             InferenceError: the batch was refused as a whole; nothing of it remains stored.
         """
-        known_id = self._known_batch(form)
+        self.parts.owner_limits.check(caller)
+        known_id = self._known_batch(form, caller.owner)
         if known_id is not None:
             return self._replayed(known_id)
-        entries = self._prepare(form, self.parts.configuration.now())
+        entries = self._prepare(form, self.parts.configuration.now(), caller)
         if form.is_all_or_none:
             _raise_first_error(entries)
         prepared = [entry for entry in entries if isinstance(entry, PreparedItem)]
         batch_id = uuid.uuid4().hex
         uploads = {one.item.task_id: one.stored for one in prepared if one.stored is not None}
         try:
-            rooms = self._admit(prepared)
+            rooms = self._admit(prepared, caller)
             sent = [(one.item, one.form) for one in prepared if one.stored is None]
             begun = self.parts.uploads.begin_all(sent)
         except BaseException:
@@ -73,14 +79,15 @@ class BatchSubmissions:
             raise
         uploads |= {item.task_id: upload for (item, _), upload in zip(sent, begun, strict=True)}
         self._store_first(uploads.values(), _longest_s(prepared))
-        requests = iter(self._requests(prepared, uploads, batch_id))
+        requests = iter(self._requests(prepared, uploads, batch_id, caller.owner))
         batch = BatchRequest(
             batch_id,
             tuple(next(requests) if isinstance(entry, PreparedItem) else entry.to_dict() for entry in entries),
             form.idempotency_key,
             form.fingerprint,
+            caller.owner,
         )
-        return self._accept(batch, prepared, uploads, rooms)
+        return self._accept(batch, prepared, uploads, rooms, caller)
 
     def _store_first(self, uploads: Iterable[Upload], deadline_s: float) -> None:
         """Wait for the images that are not stored in the background.
@@ -112,8 +119,8 @@ class BatchSubmissions:
             logger.warning("not every image of batch %s is stored yet; its tasks continue: %r", submission.batch_id, error)
             self._unstored.keep(submission.uploads)
 
-    def _prepare(self, form: BatchForm, snapshot: ConfigSnapshot) -> list[PreparedItem | InferenceError]:
-        prepare = partial(self._items.prepare, preference=form.preference, snapshot=snapshot)
+    def _prepare(self, form: BatchForm, snapshot: ConfigSnapshot, caller: Caller) -> list[PreparedItem | InferenceError]:
+        prepare = partial(self._items.prepare, preference=form.preference, snapshot=snapshot, caller=caller)
         if all(item.image.url is None for item in form.items):
             return [prepare(item) for item in form.items]
         deadlines = (item.options.get("deadline_s") for item in form.items if isinstance(item.options, dict))
@@ -124,7 +131,7 @@ class BatchSubmissions:
         except TimeoutError as error:
             raise takes_too_long() from error
 
-    def _admit(self, prepared: Sequence[PreparedItem]) -> dict[str, Room]:
+    def _admit(self, prepared: Sequence[PreparedItem], caller: Caller) -> dict[str, Room]:
         """Return the room by queue, for queues of which it is known. Raises Overloaded, ServiceUnavailable."""
         self.parts.webhooks.check_room(one.checked.webhook for one in prepared)
         by_queue = defaultdict(list)
@@ -138,12 +145,15 @@ class BatchSubmissions:
                 sinks={sink for one in ones for sink in one.checked.sinks},
                 count=len(ones),
                 priority=min(one.form.priority for one in ones),
+                owner=caller.owner,
             )
             for queue, ones in by_queue.items()
         }
         return {queue: room for queue, room in rooms.items() if room is not None}
 
-    def _requests(self, prepared: Sequence[PreparedItem], uploads: Mapping[str, Upload], batch_id: str) -> list[TaskSubmission]:
+    def _requests(
+        self, prepared: Sequence[PreparedItem], uploads: Mapping[str, Upload], batch_id: str, owner: str
+    ) -> list[TaskSubmission]:
         def request(one: PreparedItem) -> TaskSubmission:
             upload = uploads[one.item.task_id]
             return TaskSubmission(
@@ -160,12 +170,19 @@ class BatchSubmissions:
                 store_ms=0.0 if upload.in_background else upload.wait(0),
                 batch_id=batch_id,
                 webhook=one.checked.webhook,
+                owner=owner,
+                image_bytes=one.image_bytes,
             )
 
         return [request(one) for one in prepared]
 
     def _accept(
-        self, batch: BatchRequest, prepared: Sequence[PreparedItem], uploads: Mapping[str, Upload], rooms: Mapping[str, Room]
+        self,
+        batch: BatchRequest,
+        prepared: Sequence[PreparedItem],
+        uploads: Mapping[str, Upload],
+        rooms: Mapping[str, Room],
+        caller: Caller,
     ) -> BatchSubmission:
         waiter = self.parts.replies.expect_all([one.item.task_id for one in prepared])  # before any reply can arrive
         try:
@@ -178,17 +195,21 @@ class BatchSubmissions:
                 max_message_items=self.parts.settings.worker.max_batch_size,
                 max_queue_depth=self.parts.settings.limits.max_queue_depth,
                 rooms=rooms,
+                limits=caller.limits,
             )
         except BaseException as error:
             self.parts.replies.forget(waiter)
-            if isinstance(error, InferenceError) and not may_be_accepted(error):
-                discard_all(uploads.values())
+            if isinstance(error, InferenceError):
+                self.parts.owner_limits.note(caller, error)
+                if not may_be_accepted(error):
+                    discard_all(uploads.values())
             if isinstance(error, Overloaded):
                 counts = Counter(one.queue for one in prepared)
                 error.retry_after_s = max(
                     self.parts.admission.retry_after_s(queue, count=count) for queue, count in counts.items()
                 )
             raise
+        note_use(accepted.use)
         self.parts.uploads.note_inline_bytes(accepted.inline_bytes)
         if not accepted.created:  # two requests came concurrently with the same key
             self.parts.replies.forget(waiter)
@@ -198,8 +219,8 @@ class BatchSubmissions:
             self.parts.admission.note_accepted(queue, count)
         return BatchSubmission(batch.batch_id, waiter, _longest_s(prepared), batch, uploads)
 
-    def _known_batch(self, form: BatchForm) -> str | None:
-        known = self.parts.store.find_idempotent(form.idempotency_key) if form.idempotency_key else None
+    def _known_batch(self, form: BatchForm, owner: str) -> str | None:
+        known = self.parts.store.find_idempotent(form.idempotency_key, owner=owner) if form.idempotency_key else None
         if known is not None and known.fingerprint != form.fingerprint:
             raise known.conflict()
         return known.batch_id if known is not None else None

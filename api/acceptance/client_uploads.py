@@ -2,7 +2,8 @@
 
     POST /uploads ──▶ URL ──PUT──▶ the object store, or this API for a folder ──▶ {"image": {"url": "s3://…"}}
 
-A URL of this API is signed, as those of S3 are: nothing is stored about an upload until its bytes come.
+A URL of this API is signed, as those of S3 are: nothing is stored about an upload until its bytes come, and the URL is all
+that it takes to put them. Only its owner may name the upload after that.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
+from inference.access import Caller
 from inference.errors import ObjectNotFound, PayloadTooLarge
 from inference.runtime.ttl_cache import TtlCache
 from inference.settings import UploadSettings
@@ -64,12 +66,12 @@ class ClientUploads:
         self._check_free_space = check_free_space
         self._clock = clock
 
-    def create(self) -> NewUpload:
-        """Create an upload, of which nothing is stored yet. Raises ServiceUnavailable."""
+    def create(self, caller: Caller) -> NewUpload:
+        """Create an upload of the caller's owner, of which nothing is stored yet. Raises ServiceUnavailable."""
         self._check_free_space()
         lifetime_s = self._settings.url_lifetime_s
         at_ms = round((self._clock() + lifetime_s) * 1000)
-        upload_id = new_upload_id(at_ms)
+        upload_id = new_upload_id(at_ms, caller.owner)
         key = incoming_key(upload_id)
         url = self._objects.put_url(key, lifetime_s=lifetime_s)
         return NewUpload(

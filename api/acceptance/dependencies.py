@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from api.acceptance.admission import Admission
 from api.acceptance.named_images import NamedImages
+from api.acceptance.owner_limits import OwnerLimits
 from api.acceptance.uploads import Uploads
 from api.acceptance.webhooks import WebhookPolicy
 from inference.broker import Broker
@@ -29,4 +30,5 @@ class AcceptanceParts:
     replies: ReplyRouter
     admission: Admission
     webhooks: WebhookPolicy
+    owner_limits: OwnerLimits
     settings: Settings

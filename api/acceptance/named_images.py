@@ -1,10 +1,11 @@
 """Images that requests name by a URL, in place of sending them.
 
     an object of batch.allowed_buckets     checked; stays where it is, and is classified as it is when its task runs
-    an upload of POST /uploads             copied to the upload of its task, and checked
+    an upload of POST /uploads             copied to the upload of its task, and checked; of the caller's owner alone
     a URL of HTTP                          fetched, checked, and stored as the upload of its task
 
 The upload of a task belongs to it, however its bytes came: it is deleted if the task is not accepted, and kept as any other.
+Only admins may name the objects that the service stores for tasks; other objects of these buckets are for all owners.
 """
 
 from __future__ import annotations
@@ -19,11 +20,12 @@ from api.acceptance.thread_pool import BoundedThreadPool
 from api.acceptance.uploads import MAX_STORE_S, NamedObject, Upload, Uploads
 from api.forms.json_image import ImageUrl
 from api.forms.predict import ImageForm
+from inference.access import Caller
 from inference.domain import ImageHeader
 from inference.errors import InvalidMetadata, InvalidRequest, ObjectNotFound, ServiceUnavailable, shown
 from inference.settings import Settings
-from inference.storage.incoming import is_incoming
-from inference.storage.protocol import ObjectStore, bucket_and_key, is_key, too_large
+from inference.storage.incoming import belongs_to, is_incoming
+from inference.storage.protocol import ObjectStore, bucket_and_key, is_key, is_of_task, too_large
 
 #: Concurrent fetches from other hosts, whose slowness must not delay the object store's transfers. Each holds an image.
 _FETCHES = 8
@@ -39,6 +41,8 @@ class NamedImage:
     key: str
     header: ImageHeader | None
     upload: Upload
+    #: bytes
+    size: int
 
 
 class NamedImages:
@@ -55,7 +59,7 @@ class NamedImages:
         """Return the pool in which to call `take` for these URLs: transfers of the object store, or fetches from other hosts."""
         return self._fetches if any(url is not None and url.is_fetched for url in urls) else self._uploads.transfers
 
-    def take_within(self, timeout_s: float, form: ImageForm, upload_key: str, inspect: Inspect) -> NamedImage:
+    def take_within(self, timeout_s: float, form: ImageForm, upload_key: str, inspect: Inspect, caller: Caller) -> NamedImage:
         """Call `take` with a time limit, among the other transfers or fetches of this process.
 
         Raises:
@@ -63,13 +67,13 @@ class NamedImages:
         """
         try:
             (image,) = self.pool_for([form.url]).map(
-                lambda form: self.take(form, upload_key, inspect), [form], timeout_s=min(timeout_s, MAX_STORE_S)
+                lambda form: self.take(form, upload_key, inspect, caller), [form], timeout_s=min(timeout_s, MAX_STORE_S)
             )
         except TimeoutError as error:
             raise takes_too_long() from error
         return image
 
-    def take(self, form: ImageForm, upload_key: str, inspect: Inspect) -> NamedImage:
+    def take(self, form: ImageForm, upload_key: str, inspect: Inspect, caller: Caller) -> NamedImage:
         """Check the image that the form names; its bytes are not kept, since the images of a batch might not fit into memory.
 
         Args:
@@ -82,15 +86,17 @@ class NamedImages:
             raise ValueError("the form names no image")
         if form.url.is_fetched:
             return self._fetch(form, form.url, upload_key, inspect)
-        key = self._key(form.url)
+        key = self._key(form.url, caller)
         if is_incoming(key):
+            if not (caller.is_admin or belongs_to(key, caller.owner)):
+                raise _no_upload(form.url.field)
             return self._take_upload(form, form.url.field, key, upload_key, inspect)
         try:
             data = self._objects.get(key, max_bytes=self._settings.api.max_body_bytes)
         except ObjectNotFound as error:
             error.field = form.url.field
             raise
-        return NamedImage(key, inspect(dataclasses.replace(form, image=data)), NamedObject())
+        return NamedImage(key, inspect(dataclasses.replace(form, image=data)), NamedObject(), len(data))
 
     def _fetch(self, form: ImageForm, url: ImageUrl, upload_key: str, inspect: Inspect) -> NamedImage:
         began = time.perf_counter()
@@ -98,19 +104,19 @@ class NamedImages:
         header = inspect(dataclasses.replace(form, image=data))
         metadata = {"request-id": form.request_id} if form.request_id else {}
         self._objects.put(upload_key, data, metadata=metadata)
-        return NamedImage(upload_key, header, self._uploads.of_stored(upload_key, store_ms=(time.perf_counter() - began) * 1000))
+        upload = self._uploads.of_stored(upload_key, store_ms=(time.perf_counter() - began) * 1000)
+        return NamedImage(upload_key, header, upload, len(data))
 
     def _take_upload(self, form: ImageForm, field: str, key: str, upload_key: str, inspect: Inspect) -> NamedImage:
         began = time.perf_counter()
         try:
-            self._check_size(key)
+            size = self._check_size(key)
             self._objects.copy(key, upload_key)
         except ObjectNotFound as error:
-            detail = "there is no such upload: its bytes have not come, or it has expired"
-            raise ObjectNotFound(detail, field=field, expected="an upload of POST /uploads") from error
+            raise _no_upload(field) from error
         upload = self._uploads.of_stored(upload_key, store_ms=(time.perf_counter() - began) * 1000)
         try:
-            return NamedImage(upload_key, self._inspect_copy(form, upload_key, inspect), upload)
+            return NamedImage(upload_key, self._inspect_copy(form, upload_key, inspect), upload, size)
         except BaseException:
             upload.discard()
             raise
@@ -133,7 +139,7 @@ class NamedImages:
             raise too_large("the upload", size, max_bytes)
         return size
 
-    def _key(self, url: ImageUrl) -> str:
+    def _key(self, url: ImageUrl, caller: Caller) -> str:
         """The key of the object in the object store. Raises InvalidRequest."""
         buckets = self._settings.batch_buckets
         expected = f"s3://BUCKET/KEY, in {' or '.join(buckets) or 'no bucket at all'}"
@@ -141,9 +147,17 @@ class NamedImages:
         if found is None or not is_key(found[1]):
             raise InvalidRequest(f"{url.field} is {shown(url.url)}", field=url.field, expected=expected)
         bucket, key = found
-        if bucket not in buckets and not (bucket == self._settings.uploads.bucket and is_incoming(key)):
-            raise InvalidRequest(f"objects of {shown(bucket)} may not be named here", field=url.field, expected=expected)
-        return key if bucket == self._settings.uploads.bucket else f"s3://{bucket}/{key}"
+        is_ours = bucket == self._settings.uploads.bucket
+        is_allowed = bucket in buckets and (caller.is_admin or not (is_ours and is_of_task(key)))
+        if not is_allowed and not (is_ours and is_incoming(key)):
+            raise InvalidRequest(f"{shown(url.url)} may not be named here", field=url.field, expected=expected)
+        return key if is_ours else f"s3://{bucket}/{key}"
+
+
+def _no_upload(field: str) -> ObjectNotFound:
+    """Create the error for an upload that has no object, or is another owner's."""
+    detail = "there is no such upload: its bytes have not come, or it has expired"
+    return ObjectNotFound(detail, field=field, expected="an upload of POST /uploads")
 
 
 def takes_too_long() -> ServiceUnavailable:

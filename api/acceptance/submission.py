@@ -12,6 +12,8 @@ from api.acceptance.unstored_images import UnstoredImages
 from api.acceptance.uploads import GRACE_S, MAX_STORE_S, Upload
 from api.acceptance.validation import RequestValidator, ValidatedRequest
 from api.forms.predict import PredictForm
+from api.security.rate_limit import note_use
+from inference.access import Caller
 from inference.domain import ModelRef, Outcome, QueueItem, TaskRecord, TaskSubmission
 from inference.errors import InferenceError, Overloaded
 from inference.lifecycle.enqueue import accept, may_be_accepted, withdraw
@@ -47,22 +49,31 @@ class Submissions:
         self._unstored = UnstoredImages(parts.store)
         self._validator = RequestValidator(parts.broker, parts.settings, parts.webhooks)
 
-    def submit(self, form: PredictForm) -> Submission:
-        """Accept a task; the caller closes the waiter.
+    def submit(self, form: PredictForm, caller: Caller) -> Submission:
+        """Accept a task; the waiter is to be closed.
+
+        Args:
+            caller: the task belongs to its owner.
 
         Raises:
             InferenceError: the request was refused; nothing of it remains stored.
         """
-        checked = self._validator.check(form, form.preference, self.parts.configuration.now())
-        known = self._known_task(form)
+        self.parts.owner_limits.check(caller)
+        checked = self._validator.check(form, form.preference, self.parts.configuration.now(), caller)
+        known = self._known_task(form, caller.owner)
         if known is not None:
             return self._replayed(known, checked.deadline_s)
         queue = checked.spec.queue
         room = self.parts.admission.check(
-            queue, model=checked.model, deadline_s=checked.deadline_s, sinks=checked.sinks, priority=form.priority
+            queue,
+            model=checked.model,
+            deadline_s=checked.deadline_s,
+            sinks=checked.sinks,
+            priority=form.priority,
+            owner=caller.owner,
         )
         self.parts.webhooks.check_room([checked.webhook])
-        item, upload = self._begin(form, checked)
+        item, upload, image_bytes = self._begin(form, checked, caller)
         request = TaskSubmission(
             task_id=item.task_id,
             request_id=form.request_id_of(item.task_id),
@@ -79,19 +90,21 @@ class Submissions:
             fingerprint=form.fingerprint,
             replay_of=form.replay_of,
             webhook=checked.webhook,
+            owner=caller.owner,
+            image_bytes=image_bytes,
         )
-        return self._accept_and_expect(request, upload, room)
+        return self._accept_and_expect(request, upload, room, caller)
 
-    def _begin(self, form: PredictForm, checked: ValidatedRequest) -> tuple[QueueItem, Upload]:
-        """Inspect the image, and begin to store it unless the request only names it. Raises InferenceError."""
+    def _begin(self, form: PredictForm, checked: ValidatedRequest, caller: Caller) -> tuple[QueueItem, Upload, int]:
+        """Inspect the image, and begin to store it unless the request only names it; returns its size. Raises InferenceError."""
         if form.url is None:
             header = self._validator.inspect(form, checked.spec)
             item = QueueItem(*self.parts.ids.new(), header, form.answer)
-            return item, self.parts.uploads.begin(item, form)
+            return item, self.parts.uploads.begin(item, form), len(form.image)
         task_id, key = self.parts.ids.new()
         inspect = partial(self._validator.inspect, spec=checked.spec)
-        image = self.parts.named_images.take_within(checked.deadline_s, form, key, inspect)
-        return QueueItem(task_id, image.key, image.header, form.answer), image.upload
+        image = self.parts.named_images.take_within(checked.deadline_s, form, key, inspect, caller)
+        return QueueItem(task_id, image.key, image.header, form.answer), image.upload, image.size
 
     def _store_first(self, upload: Upload, deadline_s: float) -> float:
         """Wait for an image that is not stored in the background; returns milliseconds, 0 for any other image.
@@ -131,11 +144,11 @@ class Submissions:
             self._unstored.keep({submission.task_id: upload})
             return 0.0
 
-    def _accept_and_expect(self, request: TaskSubmission, upload: Upload, room: Room | None) -> Submission:
+    def _accept_and_expect(self, request: TaskSubmission, upload: Upload, room: Room | None, caller: Caller) -> Submission:
         task_id, deadline_s = request.task_id, request.deadline_s
         waiter = self.parts.replies.expect(task_id)  # before any reply can arrive
         try:
-            accepted_id = self._accept(request, upload, room)
+            accepted_id = self._accept(request, upload, room, caller)
         except BaseException:
             self.parts.replies.forget(waiter)
             raise
@@ -166,7 +179,7 @@ class Submissions:
             task_id, record.request_id, record.model, waiter, deadline_s, upload=None, has_key=True, record=lambda: record
         )
 
-    def _accept(self, request: TaskSubmission, upload: Upload, room: Room | None) -> str:
+    def _accept(self, request: TaskSubmission, upload: Upload, room: Room | None, caller: Caller) -> str:
         try:
             self.parts.ids.check_age(request.task_id)
             accepted = accept(
@@ -175,13 +188,16 @@ class Submissions:
                 request,
                 max_queue_depth=self.parts.settings.limits.max_queue_depth,
                 room=room,
+                limits=caller.limits,
             )
         except InferenceError as error:
+            self.parts.owner_limits.note(caller, error)
             if not may_be_accepted(error):
                 upload.discard()
             if isinstance(error, Overloaded):
                 error.retry_after_s = self.parts.admission.retry_after_s(request.queue)
             raise
+        note_use(accepted.use)
         self.parts.uploads.note_inline_bytes(accepted.inline_bytes)
         if accepted.created:
             self.parts.admission.note_accepted(request.queue)
@@ -189,8 +205,8 @@ class Submissions:
             upload.discard()
         return accepted.task_id
 
-    def _known_task(self, form: PredictForm) -> str | None:
-        known = self.parts.store.find_idempotent(form.idempotency_key) if form.idempotency_key else None
+    def _known_task(self, form: PredictForm, owner: str) -> str | None:
+        known = self.parts.store.find_idempotent(form.idempotency_key, owner=owner) if form.idempotency_key else None
         if known is not None and known.fingerprint != form.fingerprint:
             raise known.conflict()
         return known.task_id if known is not None else None

@@ -11,6 +11,7 @@ from api.acceptance.webhooks import WebhookPolicy
 from api.forms.options import read_deadline_s
 from api.forms.predict import ImageForm
 from api.forms.preference import Preference
+from inference.access import Caller, Limits
 from inference.broker import USUAL_PRIORITY, Broker
 from inference.domain import ImageHeader, ModelRef
 from inference.errors import InvalidMetadata
@@ -44,13 +45,17 @@ class RequestValidator:
         self._settings = settings
         self._limits = ImageLimits(settings.limits.max_pixels)
 
-    def check(self, form: ImageForm, preference: Preference, snapshot: ConfigSnapshot) -> ValidatedRequest:
-        """Check everything except the image itself: see `inspect`. Raises InferenceError: the request is not valid."""
+    def check(self, form: ImageForm, preference: Preference, snapshot: ConfigSnapshot, caller: Caller) -> ValidatedRequest:
+        """Check everything except the image itself: see `inspect`. Raises InferenceError: the request is not valid.
+
+        Args:
+            caller: its limits hold, and the webhook of its owner is the default.
+        """
         spec = snapshot.model(form.model)
-        deadline_s = self._deadline_s(form, preference)
+        deadline_s = self._deadline_s(form, preference, caller.limits)
         sinks = snapshot.sinks_for(form.sinks, field="metadata.sinks")
-        self._check_priority(form)
-        webhook = self._webhooks.webhook_for(form.webhook)
+        self._check_priority(form, caller.limits)
+        webhook = self._webhooks.webhook_for(form.webhook, caller.owner)
         return ValidatedRequest(spec, snapshot.reference(spec), deadline_s, sinks, webhook)
 
     def inspect(self, form: ImageForm, spec: ModelSpec) -> ImageHeader:
@@ -67,12 +72,18 @@ class RequestValidator:
             limits=self._limits,
         )
 
-    def _check_priority(self, form: ImageForm) -> None:
+    def _check_priority(self, form: ImageForm, limits: Limits) -> None:
         if form.priority != USUAL_PRIORITY and not self._broker.has_priorities:
             raise InvalidMetadata(
                 "this service's broker has no priorities: RabbitMQ's quorum queues keep the order of acceptance",
                 field="metadata.priority",
                 expected=f"{USUAL_PRIORITY}, or a service with broker.queue_type: classic",
+            )
+        if limits.max_priority is not None and form.priority > limits.max_priority:
+            raise InvalidMetadata(
+                f"the priority is {form.priority}, more than this key allows",
+                field="metadata.priority",
+                expected=f"at most {limits.max_priority}",
             )
 
     def longest_deadline_s(self, wanted: Iterable[Any], preference: Preference) -> float:
@@ -87,7 +98,7 @@ class RequestValidator:
         deadlines = self._settings.deadlines
         return deadlines.sync_s if preference.wait_s is None else deadlines.async_s
 
-    def _deadline_s(self, form: ImageForm, preference: Preference) -> float:
+    def _deadline_s(self, form: ImageForm, preference: Preference, limits: Limits) -> float:
         deadlines = self._settings.deadlines
         wanted_s = form.deadline_s or self._default_s(preference)
         if wanted_s > deadlines.max_s:
@@ -96,4 +107,12 @@ class RequestValidator:
                 field="metadata.deadline_s",
                 expected=f"at most {deadlines.max_s:g}",
             )
-        return wanted_s
+        if limits.max_deadline_s is None or wanted_s <= limits.max_deadline_s:
+            return wanted_s
+        if form.deadline_s is None:  # the default, which the client did not choose
+            return limits.max_deadline_s
+        raise InvalidMetadata(
+            f"deadline_s is {wanted_s:g}, more than this key allows",
+            field="metadata.deadline_s",
+            expected=f"at most {limits.max_deadline_s:g}",
+        )

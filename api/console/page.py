@@ -25,12 +25,12 @@ _SHARED = ("service.js", "parts.js", *_LIBRARIES.values())
 
 
 @lru_cache(maxsize=16)
-def console_page(root: str, module: str, models: tuple[str, ...], settings_json: str) -> str:
+def console_page(root: str, module: str | None, models: tuple[str, ...], settings_json: str) -> str:
     """Build the page.
 
     Args:
         root: relative URL of the API's root, such as `../`.
-        module: file of the module that shows the requested path.
+        module: file of the module that shows the requested path; None if the console has no such page.
         models: names of all models, for the form without scripts; the first is the default.
         settings_json: what the scripts need to know of the configuration, as a JSON object.
     """
@@ -39,7 +39,7 @@ def console_page(root: str, module: str, models: tuple[str, ...], settings_json:
         static=static,
         root=root,
         import_map=_import_map(static),
-        preloads="\n".join(f'<link rel="modulepreload" href="{static}{name}">' for name in (*_SHARED, module)),
+        preloads="\n".join(f'<link rel="modulepreload" href="{static}{name}">' for name in (*_SHARED, module) if name),
         settings=html.escape(settings_json),
         models="".join(f"<option>{html.escape(name)}</option>" for name in models),
     )

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from http import HTTPStatus
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response, abort, request
+from werkzeug.exceptions import HTTPException
 
 from api.components import components
 from api.console.files import console_files
 from api.console.page import console_page, content_policy
 from api.forms.query import check_query
 from api.security.headers import CACHE_CONTROL, CONTENT_POLICY
+from api.views.problems import http_problem
 from api.views.urls import prefixed
 from inference.errors import NotFound
 
@@ -41,16 +44,18 @@ def show_console() -> Response:
 
 @blueprint.get("/ui/<page>")
 def show_console_page(page: str) -> Response:
-    """Return the page of a list. Raises NotFound."""
+    """Return the page of a list. Aborts with 404."""
+    module = _module(_MODULES, page)
     check_query(_FILTERS)
-    return _page("../", _module(_MODULES, page))
+    return _page("../", module)
 
 
 @blueprint.get("/ui/<page>/<subject>")
 def show_console_subject(page: str, subject: str) -> Response:  # noqa: ARG001 the page's script reads it from its URL
-    """Return the page of a task or batch, which need not exist. Raises NotFound."""
+    """Return the page of a task or batch, which need not exist. Aborts with 404."""
+    module = _module(_SUBJECT_MODULES, page)
     check_query()
-    return _page("../../", _module(_SUBJECT_MODULES, page))
+    return _page("../../", module)
 
 
 @blueprint.get("/ui/static/<digest>/<name>")
@@ -67,6 +72,14 @@ def get_console_file(digest: str, name: str) -> Response:
     return Response(file.compressed, headers=headers | {"Content-Encoding": "gzip"}, mimetype=file.media_type)
 
 
+@blueprint.app_errorhandler(HTTPStatus.NOT_FOUND)
+def show_nothing(error: HTTPException) -> Response:
+    """Answer a path that does not exist: browsers get a page below /ui/, everybody else a problem document."""
+    if request.path.startswith("/ui/") and wants_page():
+        return _page("../" * (request.path.count("/") - 1), None, HTTPStatus.NOT_FOUND)
+    return http_problem(error)
+
+
 def wants_page() -> bool:
     """Whether the current request would rather have HTML than JSON, as a browser's address bar does and a program does not."""
     return request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html"
@@ -80,15 +93,16 @@ def redirection(place: str) -> Response:
 
 def _module(modules: dict[str, str], page: str) -> str:
     if page not in modules:
-        raise NotFound("there is nothing at this path", expected=f"see GET {prefixed('/ui/')}")
+        abort(HTTPStatus.NOT_FOUND)
     return modules[page]
 
 
-def _page(root: str, module: str) -> Response:
+def _page(root: str, module: str | None, status: HTTPStatus = HTTPStatus.OK) -> Response:
     services = components().services
     default = services.effective.now().default_name
     models = (default, *(model.name for model in services.models if model.name != default))
     settings = services.settings
     for_scripts = {"has_docs": settings.api.docs, "max_batch_items": settings.max_batch_items, "models": sorted(models)}
     page = console_page(root, module, models, json.dumps(for_scripts))
-    return Response(page, headers={CONTENT_POLICY: content_policy(root)}, mimetype="text/html")
+    headers = {CONTENT_POLICY: content_policy(root), "Vary": "Accept"}
+    return Response(page, status, headers, mimetype="text/html")

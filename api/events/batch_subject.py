@@ -8,7 +8,7 @@ from typing import Any
 
 from api.events.encoding import encode, event
 from api.events.streams import TaskWatcher
-from api.views.batch import GONE, REFUSED, batch_head, item_view
+from api.views.batch import GONE, batch_head, item_view, status_without_task
 from inference.domain import BatchRecord, TaskStatus
 from inference.task_store import SubmissionStore, TaskState
 
@@ -28,9 +28,10 @@ class BatchSubject(TaskWatcher):
     def __init__(self, batch: BatchRecord) -> None:
         super().__init__(self.key_of(batch.batch_id), batch.task_ids)
         self.batch = batch
-        self._statuses = [TaskStatus.QUEUED.value if isinstance(entry, str) else REFUSED for entry in batch.entries]
+        queued = TaskStatus.QUEUED.value
+        self._statuses = [queued if isinstance(entry, str) else status_without_task(entry) for entry in batch.entries]
         self._indexes = {entry: index for index, entry in enumerate(batch.entries) if isinstance(entry, str)}
-        self.ended = [index for index, status in enumerate(self._statuses) if status == REFUSED]
+        self.ended = [index for index, status in enumerate(self._statuses) if status != queued]
         self._lock = threading.Lock()
 
     @staticmethod

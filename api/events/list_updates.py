@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
+from itertools import islice, product
 
 from api.events.list_subject import MAX_TASKS, ListSubject, TaskTexts
 from inference.domain import TaskRecord
@@ -94,13 +94,13 @@ def _choose(
 ) -> dict[ListSubject, Sequence[str]]:
     """Return, for each list that has some, the changed tasks that it is to show."""
     chosen: dict[ListSubject, Sequence[str]] = {subject: changed for subject in lists if subject.wanted.is_any}
-    by_names: dict[tuple[str, str], list[ListSubject]] = defaultdict(list)
+    by_names: dict[tuple[str, str, str], list[ListSubject]] = defaultdict(list)
     for subject in lists:
         if not subject.wanted.is_any:
-            by_names[subject.wanted.request_id, subject.wanted.model].append(subject)
+            by_names[subject.wanted.owner, subject.wanted.request_id, subject.wanted.model].append(subject)
     matching: dict[ListSubject, list[str]] = defaultdict(list)
     for task_id, state in states.items():
-        for names in ((request_id, model) for request_id in ("", state.request_id) for model in ("", state.model)):
+        for names in product({"", state.owner}, ("", state.request_id), ("", state.model)):
             for subject in by_names.get(names, ()):
                 if subject.matches(task_id, state):
                     matching[subject].append(task_id)

@@ -267,6 +267,7 @@ class _Parts:
         self._segment, self._text = segment, []
         self._images.begin()
         self._name = _name_of(segment)
+        _check_content_type(segment)
         self._is_text = self._name in TEXT_FIELDS
         if self._is_text or self._name == IMAGE:
             for header, value in segment.headerlist:
@@ -306,6 +307,14 @@ def _name_of(segment: MultipartSegment) -> str:
 def _has_file_name(segment: MultipartSegment) -> bool:
     """Whether the part has a file name, also in the form of RFC 5987, which the library does not read."""
     return segment.filename is not None or "filename*" in segment.header("Content-Disposition", "").lower()
+
+
+def _check_content_type(segment: MultipartSegment) -> None:
+    """Refuse a folded Content-Type, which no client writes. Raises InvalidRequest."""
+    if not (segment.content_type or "").isprintable():
+        name = shown_name(_name_of(segment))
+        detail = f"the Content-Type of the part {name} has control characters"
+        raise InvalidRequest(detail, field=name, expected="a media type on one line, e.g. image/png")
 
 
 def _check_unencoded(header: str, encoding: str, name: str) -> None:

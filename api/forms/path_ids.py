@@ -6,19 +6,21 @@ from typing import Any
 
 from flask import Flask
 
-from inference.errors import BatchNotFound, TaskNotFound, shown
+from inference.errors import BatchNotFound, ErasureNotFound, TaskNotFound, shown
 from inference.ids import is_task_id
 
 
 def register_id_check(app: Flask) -> None:
-    """Check `task_id` and `batch_id` of every route before the function of the route runs."""
+    """Check `task_id`, `batch_id` and `erasure_id` of every route before the function of the route runs."""
     app.url_value_preprocessor(_check_ids)
 
 
 def _check_ids(endpoint: str | None, values: dict[str, Any] | None) -> None:  # noqa: ARG001 Flask's signature
-    """Check the values of a path. Raises TaskNotFound, BatchNotFound."""
+    """Check the values of a path. Raises TaskNotFound, BatchNotFound, ErasureNotFound."""
     for name, text in (values or {}).items():
         if name == "task_id" and not is_task_id(text):
             raise TaskNotFound(f"there is no task {shown(text)}", task_id=shown(text)[1:-1])
         if name == "batch_id" and not is_task_id(text):
             raise BatchNotFound(f"there is no batch {shown(text)}", batch_id=shown(text)[1:-1])
+        if name == "erasure_id" and not is_task_id(text):
+            raise ErasureNotFound(f"there is no erasure {shown(text)}")

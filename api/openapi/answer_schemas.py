@@ -143,6 +143,7 @@ class TaskFacts(TypedDict):
 
     task_id: str
     request_id: str
+    owner: NotRequired[Annotated[str, Field(description="the owner of the key that sent it; missing without one")]]
     status: TaskStatus
     model: ModelReference
     created_at: Time
@@ -304,6 +305,20 @@ class WarmWorker(TypedDict):
     images_per_s: Annotated[float, Field(ge=0)]
 
 
+class LoadingWorker(TypedDict):
+    """Worker that loads other files of a model."""
+
+    worker: str
+    status: Literal["loading", "ready", "failed"]
+    load_s: Annotated[float | None, Field(ge=0, description="null while it loads")]
+
+
+class ModelChange(TypedDict):
+    """Command that loads other files of a model, and has not ended."""
+
+    workers: list[LoadingWorker]
+
+
 class ModelDetails(Model):
     """Configured model with its labels and workers."""
 
@@ -313,6 +328,7 @@ class ModelDetails(Model):
     threshold: float | list[float] | dict[str, float] | None
     top_k: int | None
     workers: list[WarmWorker]
+    change: ModelChange | None
 
 
 class ModelList(TypedDict):

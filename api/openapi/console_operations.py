@@ -7,6 +7,7 @@ from api.openapi.parts import path_text, query
 from api.security.needed_role import NeededRole
 
 _PAGE = Answer(200, "The page.", media_type="text/html")
+_NO_PAGE = Answer(404, "To browsers a page that says that nothing is here.", media_type="text/html")
 _FILTERS = tuple(
     query(name, "as of `GET /tasks`; the page's script reads it", type="string")
     for name in ("status", "model", "request_id", "since", "cursor")
@@ -40,7 +41,7 @@ CONSOLE_OPERATIONS: tuple[Operation, ...] = (
         "Look at tasks, dead letters, queues or models in a browser",
         role=NeededRole.NONE,
         parameters=(path_text("page", enum=["tasks", "dead-letters", "queue", "models"]), *_FILTERS),
-        answers=(_PAGE,),
+        answers=(_PAGE, _NO_PAGE),
         own_problems=OF_PATHS,
     ),
     Operation(
@@ -51,7 +52,7 @@ CONSOLE_OPERATIONS: tuple[Operation, ...] = (
         "Look at a task or a batch in a browser",
         role=NeededRole.NONE,
         parameters=(path_text("page", enum=["tasks", "batches"]), path_text("subject", minLength=1)),
-        answers=(_PAGE,),
+        answers=(_PAGE, _NO_PAGE),
         own_problems=OF_PATHS,
     ),
     Operation(

@@ -27,10 +27,11 @@ from pydantic.json_schema import GenerateJsonSchema
 from api.openapi.answer_schemas import ANSWER_SCHEMAS, Problem
 from api.openapi.callbacks import CALLBACK_SCHEMAS, task_callbacks
 from api.openapi.dead_letter_operations import DEAD_LETTER_SCHEMAS
+from api.openapi.erasure_operations import ERASURE_SCHEMAS
 from api.openapi.event_schemas import EVENT_SCHEMAS
 from api.openapi.operation import JSON, JSON_LINES, PROBLEM_JSON, Answer, Content, Operation
 from api.openapi.operations import OPERATIONS
-from api.openapi.parts import HEADERS, LINKS, schema_reference
+from api.openapi.parts import HEADERS, LINKS, OF_LIMITS, schema_reference
 from api.openapi.request_schemas import REQUEST_SCHEMAS
 from api.openapi.service_operations import KEY_SCHEMAS
 from api.openapi.upload_operations import UPLOAD_SCHEMAS
@@ -67,7 +68,7 @@ _PROBLEM_HEADERS = {
     409: ("Location", "Retry-After"),
     410: ("Location",),
     415: ("Accept-Encoding",),
-    429: ("Retry-After",),
+    429: ("Retry-After", *OF_LIMITS),
     500: ("Location",),
     503: ("Location", "Retry-After"),
     504: ("Location",),
@@ -118,6 +119,7 @@ def _schemas() -> dict[str, Schema]:
         *ANSWER_SCHEMAS,
         *CALLBACK_SCHEMAS,
         *DEAD_LETTER_SCHEMAS,
+        *ERASURE_SCHEMAS,
         *EVENT_SCHEMAS,
         *KEY_SCHEMAS,
         *UPLOAD_SCHEMAS,

@@ -14,6 +14,7 @@ from api.openapi.answer_schemas import (
 )
 from api.openapi.console_operations import CONSOLE_OPERATIONS
 from api.openapi.dead_letter_operations import DEAD_LETTER_OPERATIONS
+from api.openapi.erasure_operations import ERASE, ERASED_ANSWER, ERASURE_OPERATIONS, Erased
 from api.openapi.event_operations import EVENT_OPERATIONS
 from api.openapi.event_schemas import BatchProgress, IndexedBatchItem
 from api.openapi.operation import (
@@ -31,6 +32,7 @@ from api.openapi.parts import (
     BATCH_ID,
     IDEMPOTENCY_KEY,
     MODEL,
+    OF_LIMITS,
     PREFER,
     REQUEST_ID,
     STATUS,
@@ -112,14 +114,14 @@ _PREDICT = Operation(
             200,
             "The result; of a command, the state after it.",
             (Prediction, CommandAnswer),
-            headers=("Task-Id", "Server-Timing", "Preference-Applied", "Idempotent-Replayed"),
+            headers=("Task-Id", "Server-Timing", "Preference-Applied", "Idempotent-Replayed", *OF_LIMITS),
             links=("get_task",),
         ),
         Answer(
             202,
             "The task, which goes on.",
             (Task,),
-            headers=("Location", "Task-Id", "Preference-Applied", "Idempotent-Replayed"),
+            headers=("Location", "Task-Id", "Preference-Applied", "Idempotent-Replayed", *OF_LIMITS),
             links=("get_task", "cancel_task"),
         ),
     ),
@@ -162,7 +164,7 @@ OPERATIONS: tuple[Operation, ...] = (
                 "The batch, of which every task has ended. As JSON Lines: each item when it has ended, then the counts.",
                 (Batch,),
                 item_schemas=(IndexedBatchItem, BatchProgress),
-                headers=("Batch-Id", "Server-Timing", "Preference-Applied", "Idempotent-Replayed"),
+                headers=("Batch-Id", "Server-Timing", "Preference-Applied", "Idempotent-Replayed", *OF_LIMITS),
                 links=("get_batch",),
             ),
             Answer(
@@ -170,7 +172,7 @@ OPERATIONS: tuple[Operation, ...] = (
                 "The batch, which goes on.",
                 (Batch,),
                 item_schemas=(IndexedBatchItem, BatchProgress),
-                headers=("Location", "Batch-Id", "Preference-Applied", "Idempotent-Replayed"),
+                headers=("Location", "Batch-Id", "Preference-Applied", "Idempotent-Replayed", *OF_LIMITS),
                 links=("get_batch", "cancel_batch"),
             ),
         ),
@@ -235,11 +237,12 @@ OPERATIONS: tuple[Operation, ...] = (
         "delete",
         "/tasks/{task_id}",
         "tasks",
-        "Cancel a task",
+        "Cancel a task, or erase it",
         role=NeededRole.PREDICT,
-        description="A queued task does not run; the result of a running one is discarded.",
-        parameters=(TASK_ID,),
-        answers=(Answer(200, "The task.", (Task,)),),
+        description="A queued task does not run; the result of a running one is discarded. With `erase`, everything of the task "
+        "is removed, whether it has ended or not.",
+        parameters=(TASK_ID, ERASE),
+        answers=(Answer(200, "The task; with `erase`, the erasure.", (Task, Erased), headers=("Location",)), ERASED_ANSWER),
         own_problems=(*OF_PATHS, TaskNotFound, TaskAlreadyFinished),
     ),
     Operation(
@@ -273,12 +276,13 @@ OPERATIONS: tuple[Operation, ...] = (
                 202,
                 "The new task.",
                 (Task,),
-                headers=("Location", "Task-Id", "Idempotent-Replayed"),
+                headers=("Location", "Task-Id", "Idempotent-Replayed", *OF_LIMITS),
                 links=("get_task", "cancel_task"),
             ),
         ),
         own_problems=(*OF_PATHS, TaskNotFound, TaskNotFinished, ImageGone, *OF_IMAGES),
     ),
+    *ERASURE_OPERATIONS,
     *EVENT_OPERATIONS,
     Operation(
         "run_command",

@@ -18,6 +18,8 @@ from api.forms.batch import read_batch_form
 from api.forms.event_query import wants_json_lines
 from api.forms.preference import EXPIRY_GRACE_S, asked_wait_s
 from api.forms.query import check_query
+from api.security.caller import caller
+from api.security.task_access import task_access
 from api.views.batch import batch_view, ended_batch_view
 from api.views.responses import json_response, streamed_response
 from api.views.urls import batch_url
@@ -35,10 +37,10 @@ def predict_batch() -> Response:
     form = read_batch_form(request, max_items=settings.max_batch_items, max_wait_s=settings.api.max_wait_s)
     if wants_json_lines():
         components().events.check_room()  # before anything is accepted
-        submission = components().batch_submissions.submit(form)
+        submission = components().batch_submissions.submit(form, caller())
         response = _lines_of(submission, form.preference.wait_s)
     else:
-        submission = components().batch_submissions.submit(form)
+        submission = components().batch_submissions.submit(form, caller())
         response = _document_of(submission, form.preference.wait_s, began)
     response.headers["Batch-Id"] = submission.batch_id
     if form.preference.applied:
@@ -53,25 +55,27 @@ def get_batch(batch_id: str) -> Response:
     """Return a batch; with `wait`, after waiting for its end."""
     check_query({"wait"})
     wait_s = asked_wait_s(components().services.settings.api.max_wait_s)
-    store = components().services.store
+    tasks, store = task_access(), components().services.store
+    batch = tasks.get_batch(batch_id)
     if wants_json_lines():
-        return _lines(store.get_batch(batch_id), wait_s if "wait" in request.args else math.inf, ends_on_drain=True)
+        return _lines(batch, wait_s if "wait" in request.args else math.inf, ends_on_drain=True)
     if wait_s:
-        with components().replies.expect_all(store.get_batch(batch_id).task_ids) as waiter:
+        with components().replies.expect_all(batch.task_ids) as waiter:
             waiter.look(store.get_many(waiter.task_ids))  # tasks may have ended before the waiter listened
             waiter.wait_for_all(wait_s)
-    return json_response(_stored(batch_id))
+        batch = tasks.get_batch(batch_id)
+    return json_response(batch_view(batch, store.get_many(batch.task_ids)))
 
 
 @blueprint.delete("/batches/<batch_id>")
 def cancel_batch(batch_id: str) -> Response:
     """Cancel the tasks of a batch that have not ended."""
-    store = components().services.store
-    task_ids = store.get_batch(batch_id).task_ids
+    batch = task_access().get_batch_for_change(batch_id)
     check_query()
-    if not any(store.cancel_many(task_ids)):
+    store = components().services.store
+    if not any(store.cancel_many(batch.task_ids)):
         raise TaskAlreadyFinished("every task of the batch has ended already", batch_id=batch_id)
-    return json_response(_stored(batch_id))
+    return json_response(batch_view(batch, store.get_many(batch.task_ids)))
 
 
 def _document_of(submission: BatchSubmission, wait_s: float | None, began: float) -> Response:

@@ -10,6 +10,7 @@ from api.components import components
 from api.forms.query import check_query
 from api.forms.task_query import read_limit
 from api.security.auditing import audited
+from api.security.task_access import task_access
 from api.views.responses import json_response
 from api.views.task import task_view, task_views
 from api.views.urls import task_url
@@ -36,6 +37,7 @@ def replay_dead_letter(task_id: str) -> Response:
     check_query()
     if request.content_length or "Transfer-Encoding" in request.headers:
         raise InvalidRequest("a replay has no body", field="body", expected="no body: image and options are those of the task")
+    task_access().get_for_change(task_id)
     services = components().services
     with audited("dead_letter.replay", task_id) as line:
         sinks = chosen_sinks(services.settings, services.desired.read())

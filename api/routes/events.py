@@ -13,8 +13,8 @@ from api.events.list_subject import ListEvents, ListSubject
 from api.events.streams import EventStream, closed_on_error
 from api.events.task_subject import TaskEvents, TaskSubject, task_event_id
 from api.forms.event_query import is_last_event, read_event_filter, read_with_vectors
+from api.security.task_access import task_access
 from api.views.responses import streamed_response
-from inference.errors import TaskNotFound
 
 blueprint = Blueprint("events", __name__)
 
@@ -27,9 +27,7 @@ def task_events(task_id: str) -> Response:
     stream, subject = hub.open(lambda: TaskSubject(task_id), TaskSubject.key_of(task_id))
     with closed_on_error(stream):
         hub.load(subject)
-        record = subject.record
-        if record is None:
-            raise TaskNotFound(f"there is no task {task_id}, or it ended too long ago", task_id=task_id)
+        record = task_access().check(subject.record, task_id)
         if record.status.is_terminal and is_last_event(task_event_id(record.status, record.attempts)):
             return _nothing_more(stream)
         return _events(stream, TaskEvents(subject, store, request.root_path, with_vector=with_vector))
@@ -40,7 +38,7 @@ def batch_events(batch_id: str) -> Response:
     """Stream the counts of the batch and its items, each when it has ended, until all have ended."""
     with_vectors = read_with_vectors()
     store, hub = components().services.store, components().events
-    batch = store.get_batch(batch_id)
+    batch = task_access().get_batch(batch_id)
     stream, subject = hub.open(lambda: BatchSubject(batch), BatchSubject.key_of(batch_id))
     with closed_on_error(stream):
         hub.load(subject)
@@ -52,7 +50,7 @@ def batch_events(batch_id: str) -> Response:
 @blueprint.get("/events")
 def events() -> Response:
     """Stream the newest tasks, then those that are accepted or change."""
-    wanted = read_event_filter()
+    wanted = task_access().narrow(read_event_filter())
     store, hub = components().services.store, components().events
     stream, subject = hub.open(lambda: ListSubject(wanted, store), ListSubject.key_of(wanted))
     with closed_on_error(stream):

@@ -14,6 +14,7 @@ from api.forms.preference import EXPIRY_GRACE_S
 from api.forms.query import check_query
 from api.forms.sent_fields import SentFields, read_sent_fields
 from api.routes.commands import run_command
+from api.security.caller import caller
 from api.views.identity import identity, sentence
 from api.views.responses import json_response
 from api.views.task import task_view
@@ -49,7 +50,7 @@ def predict_or_command() -> Response:
 def _predict(sent: SentFields, began: float) -> Response:
     form = read_predict_form(request, sent, max_wait_s=components().services.settings.api.max_wait_s)
     wait_s = form.preference.wait_s
-    submission = components().submissions.submit(form)
+    submission = components().submissions.submit(form, caller())
     with submission.waiter as waiter:
         if wait_s is None:
             outcome = waiter.wait(submission.deadline_s + EXPIRY_GRACE_S)

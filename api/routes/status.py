@@ -37,4 +37,8 @@ def get_model(name: str) -> Response:
     if name not in services.models:
         names = ", ".join(model.name for model in services.models)
         raise ModelNotFound(f"there is no model {shown(name)}", expected=f"one of {names}")
-    return json_response(model_detail_view(services.models.get(name), services.effective.now(), services.presence.workers()))
+    spec, workers = services.models.get(name), services.presence.workers()
+    _, proposal = services.desired.read_with_proposal()
+    is_changing = proposal is not None and proposal.model == name
+    reports = services.desired.reports(proposal.change_id) if proposal and is_changing else None
+    return json_response(model_detail_view(spec, services.effective.now(), workers, reports))

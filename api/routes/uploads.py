@@ -10,6 +10,7 @@ from flask import Blueprint, Response, request
 from api.components import components
 from api.forms.query import check_query, read_query
 from api.forms.sent_fields import check_encoding
+from api.security.caller import caller
 from api.server.http_messages import count_no_body
 from api.views.responses import json_response
 from api.views.urls import absolute
@@ -29,7 +30,7 @@ def create_upload() -> Response:
         raise InvalidRequest(
             "this request has no body", field="body", expected="no body; the image goes to the URL of the answer"
         )
-    upload = components().client_uploads.create()
+    upload = components().client_uploads.create(caller())
     document: dict[str, Any] = {
         "method": "PUT",
         "url": upload.url or absolute(f"/uploads/{upload.upload_id}?signature={upload.signature}"),

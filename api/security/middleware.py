@@ -19,6 +19,7 @@ from api.security.cross_origin import PREFLIGHT_HEADERS, CrossOriginRules
 from api.security.headers import CACHE_CONTROL, CONTENT_POLICY, HSTS, REQUEST_ID
 from api.security.host_check import HostCheck
 from api.security.proxies import Environ, Wsgi
+from api.security.rate_limit import rate_limit_headers
 from api.views.problems import error_body
 from inference.errors import InferenceError
 from inference.runtime.log import logged_request_id
@@ -47,9 +48,9 @@ class WebSecurity:
             added.append(HSTS)
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-            ours, own = added, dict(headers)
+            ours, own = added + rate_limit_headers(environ, status), dict(headers)
             if CONTENT_POLICY in own or CACHE_CONTROL in own:  # of a page, which has others; a browser would obey both
-                ours = [header for header in added if header[0] not in own]
+                ours = [header for header in ours if header[0] not in own]
             return start_response(status, headers + ours, exc_info)
 
         error = self._hosts.error(environ) or self._rules.error(environ, origin)

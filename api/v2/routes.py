@@ -10,6 +10,7 @@ from api.forms.preference import EXPIRY_GRACE_S
 from api.forms.query import check_query
 from api.routes.commands import run_audited
 from api.routes.health import is_ready, readiness_checks
+from api.security.caller import caller
 from api.v2.answer import infer_response
 from api.v2.body import read_body
 from api.v2.inference import read_inference
@@ -71,7 +72,7 @@ def infer(name: str, version: str | None = None) -> Response:
     check_query()
     spec, model = _model(name, version)
     sent = read_inference(request, spec, max_images=components().services.settings.max_batch_items)
-    submission = components().batch_submissions.submit(sent.form)
+    submission = components().batch_submissions.submit(sent.form, caller())
     with submission.waiter as waiter:
         has_ended = waiter.wait_for_all(submission.deadline_s + EXPIRY_GRACE_S)
     components().batch_submissions.confirm(submission)

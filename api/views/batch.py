@@ -83,8 +83,13 @@ def _task_view(
     }
 
 
+def status_without_task(error: dict[str, Any]) -> str:
+    """The status of an item without a task: it was refused, or its task was erased."""
+    return GONE if error["code"] == TaskNotFound.code else REFUSED
+
+
 def _refused_view(error: dict[str, Any]) -> dict[str, Any]:
-    return _taskless_view(REFUSED, InferenceError.from_dict(error))
+    return _taskless_view(status_without_task(error), InferenceError.from_dict(error))
 
 
 def _taskless_view(status: str, error: InferenceError) -> dict[str, Any]:

@@ -86,11 +86,11 @@ def register_error_handlers(app: Flask) -> None:
     """Let `app` answer every error with a problem document."""
     app.register_error_handler(InferenceError, problem_response)
     app.register_error_handler(ConfigurationError, _unexpected)
-    app.register_error_handler(HTTPException, _http_problem)
+    app.register_error_handler(HTTPException, http_problem)
     app.register_error_handler(Exception, _unexpected)
 
 
-def _http_problem(error: HTTPException) -> Response:
+def http_problem(error: HTTPException) -> Response:
     """Convert an error that Flask or Werkzeug raises."""
     match error.code:
         case HTTPStatus.NOT_FOUND:

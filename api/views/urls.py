@@ -35,6 +35,11 @@ def batch_url(batch_id: str) -> str:
     return prefixed(f"/batches/{quote(batch_id, safe='')}")
 
 
+def erasure_url(erasure_id: str) -> str:
+    """The path of an erasure."""
+    return prefixed(f"/erasures/{erasure_id}")
+
+
 def model_url(name: str) -> str:
     """The path of a model."""
     return prefixed(f"/models/{quote(name, safe='')}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import logging
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -16,6 +16,7 @@ from kombu.pools import producers
 from inference.broker import HIGHEST_PRIORITY, USUAL_PRIORITY, envelope
 from inference.domain import QueueMessage
 from inference.errors import ConfigurationError, ServiceUnavailable
+from inference.runtime.tls import amqp_tls
 from inference.settings import BrokerSettings
 from inference.task_store.protocol import Enqueue
 
@@ -31,7 +32,8 @@ LOGIN_REFUSED = (AccessRefused, NotAllowed)
 def check_login(settings: BrokerSettings) -> None:
     """Raise ConfigurationError if RabbitMQ refuses the login. A server that is down is only logged: it is waited for later."""
     try:
-        with Connection(settings.url, connect_timeout=_CONNECT_TIMEOUT_S) as connection:
+        tls = amqp_tls(settings)
+        with Connection(settings.url, ssl=tls or False, connect_timeout=_CONNECT_TIMEOUT_S) as connection:
             connection.ensure_connection(max_retries=1, timeout=_CONNECT_TIMEOUT_S)
     except LOGIN_REFUSED as error:
         raise ConfigurationError(f"broker.url: RabbitMQ refuses the login: {error.reply_text}", field="broker.url") from error
@@ -57,6 +59,7 @@ class AmqpBroker:
         self._settings = settings
         self._connection = Connection(
             settings.url,
+            ssl=amqp_tls(settings) or False,
             connect_timeout=_CONNECT_TIMEOUT_S,
             transport_options={"confirm_publish": True, "read_timeout": 10, "write_timeout": 10},
         )
@@ -66,7 +69,20 @@ class AmqpBroker:
     def has_priorities(self) -> bool:
         return self._settings.queue_type == "classic"
 
-    def prepare(self, queue: str, message: QueueMessage, priority: int = USUAL_PRIORITY) -> Enqueue | None:  # noqa: ARG002 nothing to prepare
+    #: each queue keeps the order of acceptance
+    has_turns = False
+
+    def get_owners(self, queue: str) -> set[str]:
+        raise NotImplementedError(f"{queue} has no turns")
+
+    def prepare(
+        self,
+        queue: str,  # noqa: ARG002 nothing to prepare
+        message: QueueMessage,  # noqa: ARG002
+        priority: int = USUAL_PRIORITY,  # noqa: ARG002
+        *,
+        owner: str = "",  # noqa: ARG002
+    ) -> Enqueue | None:
         return None
 
     def publish(
@@ -75,6 +91,7 @@ class AmqpBroker:
         message: QueueMessage,
         priority: int = USUAL_PRIORITY,
         *,
+        owner: str = "",  # noqa: ARG002 no turns
         is_redelivered: bool = False,  # noqa: ARG002 RabbitMQ marks messages itself
     ) -> None:
         own_id = envelope.message_id(message)
@@ -115,6 +132,9 @@ class AmqpBroker:
                 confirm_timeout=_CONFIRM_TIMEOUT_S,
                 **properties,
             )
+
+    def forget(self, queue: str, task_ids: Collection[str]) -> None:
+        """Do nothing: RabbitMQ has no access to a message in the middle of a queue."""
 
     def get_depth(self, queue: str) -> int:
         with _unavailable_when_down(), producers[self._connection].acquire(block=True, timeout=_CONNECT_TIMEOUT_S) as producer:

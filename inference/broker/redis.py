@@ -1,11 +1,17 @@
-"""Celery's broker on Redis: kombu's virtual transport puts each message as JSON on a list."""
+"""Celery's broker on Redis: kombu's virtual transport puts each message as JSON on a list.
+
+A message with an owner is put on a list of the owner instead, so that owners take turns: see tasks/transport/claim.lua.
+"""
 
 from __future__ import annotations
 
 import base64
+import dataclasses
 import uuid
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, cast
 
 import orjson
 import redis
@@ -14,10 +20,15 @@ from inference.broker import HIGHEST_PRIORITY, USUAL_PRIORITY, envelope
 from inference.domain import QueueMessage
 from inference.runtime.redis import unavailable_when_down
 from inference.task_store.protocol import Enqueue
+from inference.task_store.scripts import Scripts
 
 #: kombu's priority steps: 0 is the highest, and each but 0 has a list of its own.
 _STEPS = (0, 3, 6, 9)
+#: Messages that are read at a time while one is sought.
+_SCANNED = 500
 _SEPARATOR = "\x06\x16"
+#: Script that counts, or deletes, the messages in the lists of a queue.
+QUEUE_LISTS = (Path(__file__).parent / "queue_lists.lua").read_text(encoding="utf-8")
 
 
 def wake_up_key(queue: str) -> str:
@@ -38,19 +49,29 @@ class RedisBroker:
     Args:
         client: connection to the broker's server and database.
         shares_store: whether the task store has the same server and database.
+        has_turns: whether owners take turns; workers with kombu's own transport do not know them.
     """
 
     has_priorities = True
 
-    def __init__(self, client: redis.Redis, *, shares_store: bool) -> None:
+    def __init__(self, client: redis.Redis, *, shares_store: bool, has_turns: bool = True) -> None:
         self._redis = client
         self._shares_store = shares_store
+        self.has_turns = has_turns
 
-    def prepare(self, queue: str, message: QueueMessage, priority: int = USUAL_PRIORITY) -> Enqueue | None:
-        return self._push(queue, message, priority) if self._shares_store else None
+    def prepare(self, queue: str, message: QueueMessage, priority: int = USUAL_PRIORITY, *, owner: str = "") -> Enqueue | None:
+        return self._push(queue, message, priority, owner) if self._shares_store else None
 
-    def publish(self, queue: str, message: QueueMessage, priority: int = USUAL_PRIORITY, *, is_redelivered: bool = False) -> None:
-        self._send(self._push(queue, message, priority, is_redelivered=is_redelivered))
+    def publish(
+        self,
+        queue: str,
+        message: QueueMessage,
+        priority: int = USUAL_PRIORITY,
+        *,
+        owner: str = "",
+        is_redelivered: bool = False,
+    ) -> None:
+        self._send(self._push(queue, message, priority, owner, is_redelivered=is_redelivered), owner)
 
     def resend(self, queue: str, message: envelope.Resent) -> None:
         native = HIGHEST_PRIORITY - USUAL_PRIORITY if message.priority is None else message.priority
@@ -67,22 +88,69 @@ class RedisBroker:
             )
         )
 
-    def _send(self, push: Enqueue) -> None:
-        with unavailable_when_down(), self._redis.pipeline() as pipe:
-            pipe.lpush(push.list_key, push.payload)
-            pipe.lpush(push.wake_up_key, "")
-            pipe.ltrim(push.wake_up_key, 0, 0)
+    def _send(self, push: Enqueue, owner: str = "") -> None:
+        self._scripts.run("push", push.list_key, push.payload, push.wake_up_key, push.turns_key, owner, push.cost)
+
+    @cached_property
+    def _scripts(self) -> Scripts:
+        return Scripts(self._redis, "")
+
+    def forget(self, queue: str, task_ids: Collection[str]) -> None:
+        names = [task_id.encode() for task_id in task_ids]
+        for key in self._lists(queue):
+            start = 0
+            with unavailable_when_down():
+                while payloads := cast("list[bytes]", self._redis.lrange(key, start, start + _SCANNED - 1)):
+                    for payload in payloads:
+                        if any(name in payload for name in names):
+                            self._replace(key, payload, self._without(queue, payload, task_ids))
+                    start += _SCANNED
+
+    def _without(self, queue: str, payload: bytes, task_ids: Collection[str]) -> bytes | None:
+        """Return a message without these tasks; None if it has no other."""
+        document = orjson.loads(payload)
+        message = QueueMessage.from_kwargs(orjson.loads(base64.b64decode(document["body"]))[1])
+        others = tuple(item for item in message.items if item.task_id not in task_ids)
+        if not others:
+            return None
+        properties = document["properties"]
+        is_redelivered = bool(properties["delivery_info"].get("redelivered"))
+        rest, priority = QueueMessage(message.model, others), HIGHEST_PRIORITY - properties["priority"]
+        return self._push(queue, rest, priority, owner="", is_redelivered=is_redelivered).payload
+
+    def _replace(self, key: str, payload: bytes, other: bytes | None) -> None:
+        """Replace a message in its place; do nothing if a worker has taken it meanwhile."""
+        with self._redis.pipeline() as pipe:
+            if other is not None:
+                pipe.linsert(key, "BEFORE", cast("str", payload), cast("str", other))
+            pipe.lrem(key, 1, cast("str", payload))
             pipe.execute()
 
-    def get_depth(self, queue: str) -> int:
+    def _lists(self, queue: str) -> Iterator[str]:
+        """Yield the names of the lists that have messages of a queue, those of owners too."""
+        for step in _STEPS:
+            yield _list_key(queue, step)
+            with unavailable_when_down():
+                owners = cast("list[bytes]", self._redis.zrange(_turns_key(_list_key(queue, step)), 0, -1))
+            yield from (_owner_list(_list_key(queue, step), owner.decode()) for owner in owners if owner)
+
+    def get_owners(self, queue: str) -> set[str]:
         with unavailable_when_down(), self._redis.pipeline(transaction=False) as pipe:
             for step in _STEPS:
+                pipe.zrange(_turns_key(_list_key(queue, step)), 0, -1)
                 pipe.llen(_list_key(queue, step))
-            return sum(pipe.execute())
+            turns, lengths = (found := pipe.execute())[::2], found[1::2]
+        return {owner.decode() for owners in turns for owner in owners if owner} | ({""} if any(lengths) else set())
 
-    def _push(self, queue: str, message: QueueMessage, priority: int, *, is_redelivered: bool = False) -> Enqueue:
+    def get_depth(self, queue: str) -> int:
+        lists = [_list_key(queue, step) for step in _STEPS]
+        with unavailable_when_down():
+            depth: Any = self._redis.eval(QUEUE_LISTS, len(lists), *lists)
+        return int(depth)
+
+    def _push(self, queue: str, message: QueueMessage, priority: int, owner: str, *, is_redelivered: bool = False) -> Enqueue:
         own_id = envelope.message_id(message)
-        return _enqueue(
+        push = _enqueue(
             queue,
             HIGHEST_PRIORITY - priority,  # with Redis, kombu's highest priority is 0
             body=base64.b64encode(envelope.body(message)).decode(),
@@ -92,6 +160,26 @@ class RedisBroker:
             correlation_id=own_id,
             is_redelivered=is_redelivered,
         )
+        return _of_owner(push, owner, cost=len(message.items)) if owner and self.has_turns else push
+
+
+def _owner_list(list_key: str, owner: str) -> str:
+    return f"{list_key}{_SEPARATOR}of{_SEPARATOR}{owner}"
+
+
+def _turns_key(list_key: str) -> str:
+    return f"{list_key}{_SEPARATOR}turns"
+
+
+def _of_owner(push: Enqueue, owner: str, *, cost: int) -> Enqueue:
+    """Return the push to the list of an owner, whose turns are those of the list without owners."""
+    lists = push.list_key
+    return dataclasses.replace(
+        push,
+        list_key=_owner_list(lists, owner),
+        turns_key=_turns_key(lists),
+        cost=cost,
+    )
 
 
 def _enqueue(

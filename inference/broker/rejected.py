@@ -8,10 +8,11 @@ Redis keys, in the task store:
 
 from __future__ import annotations
 
+import base64
 import json
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -112,11 +113,33 @@ class RejectedMessages:
         self.get(message_id)
         self._remove(message_id)
 
+    def discard_old(self, after_s: float) -> int:
+        """Delete the messages that were rejected more than `after_s` seconds ago; returns how many. Raises ServiceUnavailable."""
+        with unavailable_when_down():
+            old: Any = self._redis.zrangebyscore(self._order, "-inf", (time.time() - after_s) * 1e6)
+        if old:
+            self._remove(*old)
+        return len(old)
+
+    def forget(self, task_ids: Collection[str]) -> None:
+        """Delete the messages that name one of these tasks. Raises ServiceUnavailable."""
+        with unavailable_when_down():
+            found: Any = self._redis.hscan_iter(self._hash)
+            named = [message_id for message_id, text in found if any(task_id in _whole_text(text) for task_id in task_ids)]
+        if named:
+            self._remove(*named)
+
     def _remove(self, *ids: str | bytes) -> None:
         with unavailable_when_down(), self._redis.pipeline() as pipe:
             pipe.hdel(self._hash, *ids)
             pipe.zrem(self._order, *ids)
             pipe.execute()
+
+
+def _whole_text(message: bytes) -> str:
+    """Return a message as text, with its body as it was before the transport."""
+    body = json.loads(message)["content"].get("body", "")
+    return f"{message.decode()} {base64.b64decode(body).decode(errors='replace')}"
 
 
 def is_rejected_id(text: str) -> bool:

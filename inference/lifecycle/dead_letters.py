@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import uuid
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 from inference.broker import Broker
 from inference.domain import Outcome, TaskRecord, TaskStatus, TaskSubmission
 from inference.errors import ObjectNotFound, PredictorDied, TaskNotFound
 from inference.lifecycle.enqueue import accept
-from inference.storage.protocol import ObjectStore, dead_letter_key
+from inference.lifecycle.task_ids import new_task_id
+from inference.storage.protocol import ObjectStore, dead_letter_key, upload_key
 from inference.task_store.protocol import Commit
 from inference.task_store.stores import MaintenanceStore, TaskStore, WorkerStore
 
@@ -70,6 +71,7 @@ class DeadLetters:
         return {
             "task_id": task_id,
             "request_id": record.request_id,
+            "owner": record.owner,
             "model": record.model.to_dict(),
             "status": record.status,
             "error": record.outcome.error if record.outcome else None,
@@ -91,8 +93,11 @@ class DeadLetters:
         if self._store.redeliver(task_id) or was_refused:  # redeliver returns 0 if the answer to its first call was lost
             return task_id
         self._check(task_id)
-        new_id = uuid.uuid4().hex
-        item = dataclasses.replace(record.item, task_id=new_id, object_key=dead_letter_key(task_id))
+        now = datetime.now(UTC)
+        new_id = new_task_id(round(now.timestamp() * 1000), self._store.get_tag())
+        item = dataclasses.replace(record.item, task_id=new_id, object_key=upload_key(new_id, now))
+        with contextlib.suppress(ObjectNotFound):  # then the new task fails and says so
+            self._objects.copy(dead_letter_key(task_id), item.object_key)
         request = TaskSubmission(
             task_id=new_id,
             request_id=record.request_id,
@@ -103,10 +108,13 @@ class DeadLetters:
             sinks=sinks,
             priority=record.priority,
             webhook=record.webhook,
+            owner=record.owner,
             idempotency_key=f"replay:{task_id}",  # two operators, or a repeated command, start only one task
         )
         accepted = accept(self._store, self._broker, request)
-        self._store.discard_dead_letter(task_id)  # last, so that a failed replay keeps the dead letter
+        if not accepted.created:
+            self._objects.delete(item.object_key)
+        self.discard(task_id)  # last, so that a failed replay keeps the dead letter
         return accepted.task_id
 
     def discard_oldest(self, kept: int) -> int:
@@ -118,6 +126,17 @@ class DeadLetters:
             with contextlib.suppress(TaskNotFound):  # an operator discarded it meanwhile
                 self.discard(task_id)
         return surplus
+
+    def discard_old(self, after_s: float) -> int:
+        """Discard those older than `after_s` seconds, a limited number in one call; returns how many.
+
+        Raises ServiceUnavailable.
+        """
+        old = self._store.list_old_dead_letters(after_s=after_s, limit=_RECORDS)
+        for task_id in old:
+            with contextlib.suppress(TaskNotFound):  # an operator discarded it meanwhile
+                self.discard(task_id)
+        return len(old)
 
     def discard(self, task_id: str) -> None:
         """Delete a dead letter and its input. Raises TaskNotFound."""

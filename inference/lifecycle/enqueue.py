@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, TypeVar
 
+from inference.access import NO_LIMITS, Limits
 from inference.broker import Broker
 from inference.domain import BatchRequest, QueueMessage, TaskSubmission
 from inference.errors import ServiceUnavailable
@@ -26,11 +27,12 @@ _PATIENCE_S, _PAUSE_S = 2.0, 0.2
 
 @dataclass(frozen=True)
 class _Posting:
-    """A message, its queue and its priority."""
+    """A message, its queue, and the priority and owner of its tasks."""
 
     queue: str
     message: QueueMessage
     priority: int
+    owner: str
 
 
 def accept(
@@ -40,15 +42,17 @@ def accept(
     *,
     max_queue_depth: int = 0,
     room: Room | None = None,
+    limits: Limits = NO_LIMITS,
 ) -> Accepted:
     """Write the record and queue the message: in one step if the broker is the task store, else one after the other.
 
     Args:
         max_queue_depth: number of waiting tasks at which no more are accepted; 0: no limit.
         room: number of tasks that can end in time; None: no limit.
+        limits: limits of the owner.
 
     Raises:
-        Overloaded, IdempotencyConflict: no record was written.
+        Overloaded, IdempotencyConflict, RateLimited, QuotaExceeded: no record was written.
         ServiceUnavailable: no record was written, unless `may_be_accepted` is true.
     """
     postings = list(_postings([request], max_items=1))
@@ -56,7 +60,7 @@ def accept(
     first = enqueue[0] if enqueue else None
     task_id = request.task_id
     accepted = _call_until_answered(
-        lambda: store.accept(request, enqueue=first, max_queue_depth=max_queue_depth, room=room), task_id=task_id
+        lambda: store.accept(request, enqueue=first, max_queue_depth=max_queue_depth, room=room, limits=limits), task_id=task_id
     )
     if accepted.created and not enqueue:
         _publish(broker, postings, withdraw=lambda: withdraw(store, task_id))
@@ -71,18 +75,21 @@ def accept_batch(
     max_message_items: int,
     max_queue_depth: int = 0,
     rooms: Mapping[str, Room] = MappingProxyType({}),
+    limits: Limits = NO_LIMITS,
 ) -> AcceptedBatch:
     """Accept all tasks of a batch request or none; errors as in `accept`.
 
     Args:
         max_message_items: maximum items of one message; all items of a message have the same model and priority.
         rooms: by queue, the `room` of `accept`.
+        limits: limits of the owner.
     """
     postings = list(_postings(batch.tasks, max_items=max_message_items))
     enqueue = _prepare(broker, postings)
     batch_id = batch.batch_id
     accepted = _call_until_answered(
-        lambda: store.accept_batch(batch, enqueue=enqueue, max_queue_depth=max_queue_depth, rooms=rooms), batch_id=batch_id
+        lambda: store.accept_batch(batch, enqueue=enqueue, max_queue_depth=max_queue_depth, rooms=rooms, limits=limits),
+        batch_id=batch_id,
     )
     if accepted.created and not enqueue:
         _publish(broker, postings, withdraw=lambda: withdraw_batch(store, batch_id))
@@ -144,19 +151,19 @@ def _postings(requests: Iterable[TaskSubmission], *, max_items: int) -> Iterator
         tasks = list(group)
         for start in range(0, len(tasks), max_items):
             items = tuple(task.item for task in tasks[start : start + max_items])
-            yield _Posting(tasks[0].queue, QueueMessage(tasks[0].model, items), tasks[0].priority)
+            yield _Posting(tasks[0].queue, QueueMessage(tasks[0].model, items), tasks[0].priority, tasks[0].owner)
 
 
 def _prepare(broker: Broker, postings: Iterable[_Posting]) -> list[Enqueue]:
     """Return the messages for the store's script; empty if the broker must publish them."""
-    prepared = (broker.prepare(posting.queue, posting.message, posting.priority) for posting in postings)
+    prepared = (broker.prepare(posting.queue, posting.message, posting.priority, owner=posting.owner) for posting in postings)
     return [enqueue for enqueue in prepared if enqueue is not None]
 
 
 def _publish(broker: Broker, postings: Iterable[_Posting], *, withdraw: Callable[[], bool]) -> None:
     try:
         for posting in postings:
-            broker.publish(posting.queue, posting.message, posting.priority)
+            broker.publish(posting.queue, posting.message, posting.priority, owner=posting.owner)
     except Exception:
         if withdraw():
             raise

@@ -52,7 +52,7 @@ class TaskImages:
         try:
             return self._get(dead_letter_key(task_id), hold)
         except ObjectNotFound as error:
-            detail = "the image of this task is no longer kept: it was removed after uploads.retention_days, or erased"
+            detail = "the image of this task is no longer kept: it was removed after uploads.retention_hours, or erased"
             raise ImageNotFound(detail, task_id=task_id) from error
 
 

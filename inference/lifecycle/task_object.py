@@ -22,6 +22,7 @@ def task_object(record: TaskRecord, *, with_vector: bool) -> dict[str, Any]:
     return {
         "task_id": record.task_id,
         "request_id": record.request_id,
+        **({"owner": record.owner} if record.owner else {}),
         "status": record.status,
         "model": record.ran_on.to_dict(),
         "created_at": time_text(record.created_at_ms),

@@ -6,12 +6,13 @@ import logging
 import random
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from inference.errors import ServiceUnavailable
-from inference.sinks.protocol import Refusal, ResultSink, SinkUnavailable, result_document
+from inference.runtime.log import task_text
+from inference.sinks.protocol import Refusal, ResultSink, SinkUnavailable, StoredResult, result_document
 from inference.task_store.outbox import Outbox, OutboxEntry
 from inference.task_store.stores import DeliveryStore
 
@@ -86,22 +87,46 @@ class Relay:
             self._held += self._outbox.take(policy.batch_size + 1 - len(self._held), block_ms=1)
 
     def _deliver(self) -> None:
-        """Write the held entries. Raises SinkUnavailable, ServiceUnavailable; undelivered entries are then still held."""
-        entries = list(self._held)
+        """Write the held results, then erase. Raises SinkUnavailable, ServiceUnavailable; what is left is then still held."""
+        self._deliver_results([entry for entry in self._held if entry.erasure is None])
+        self._erase_results([entry for entry in self._held if entry.erasure is not None])
+
+    def _deliver_results(self, entries: Sequence[OutboxEntry]) -> None:
         tasks = self._store.get_completed([entry.task_id for entry in entries]) if entries else []
         documents = []
         for entry, task in zip(entries, tasks, strict=True):
             if task is None:
-                logger.error("%s: the record of task %s is gone; nothing to deliver", self._sink.name, entry.task_id)
+                reason = "was erased, or Redis evicted its record"
+                logger.warning("%s: task %s %s; nothing to deliver", self._sink.name, entry.task_id, reason)
             else:
                 documents.append(result_document(task, self._pipeline_id))
+        owners = {document["task_id"]: document.get("owner", "") for document in documents}
         try:
             refusals = self._write(documents) if documents else []
         except SinkUnavailable as error:
             done = error.delivered | {refusal.task_id for refusal in error.refusals}
-            self._record([entry for entry in entries if entry.task_id in done], error.refusals)
+            self._record([entry for entry in entries if entry.task_id in done], error.refusals, owners)
             raise
-        self._record(entries, refusals)
+        self._record(entries, refusals, owners)
+
+    def _erase_results(self, orders: Sequence[OutboxEntry]) -> None:
+        """Carry out orders of erasures, except those whose results another relay may be about to write."""
+        if not orders:
+            return
+        awaited = self._outbox.find_results_before(orders)
+        self._erase_now([order for order in orders if order.task_id not in awaited])
+        if awaited:
+            raise SinkUnavailable("results that are to be erased are being written by another relay")
+
+    def _erase_now(self, orders: Sequence[OutboxEntry]) -> None:
+        erasures = [order.erasure for order in orders if order.erasure is not None]
+        if not erasures:
+            return
+        results = [StoredResult(o.task_id, e.own_request_id) for o, e in zip(orders, erasures, strict=True)]
+        erased = self._sink.erase(results)
+        done = [(o.entry_id, e.erasure_id, is_erased) for o, e, is_erased in zip(orders, erasures, erased, strict=True)]
+        self._store.confirm_erasures(self._sink.name, done)
+        self._release(orders)
 
     def _write(self, documents: Sequence[dict[str, Any]]) -> list[Refusal]:
         """Write documents; refuse a document on which the sink's client fails, so that the others are delivered.
@@ -131,19 +156,27 @@ class Relay:
             raise next(iter(failures.values()))
         return refusals + [Refusal(task_id, f"{type(error).__name__}: {error}") for task_id, error in failures.items()]
 
-    def _record(self, entries: Sequence[OutboxEntry], refusals: Sequence[Refusal]) -> None:
-        """Record the state of entries in the store, and release them."""
+    def _record(self, entries: Sequence[OutboxEntry], refusals: Sequence[Refusal], owners: Mapping[str, str]) -> None:
+        """Record the state of entries in the store, and release them.
+
+        Args:
+            owners: by task id.
+        """
         reasons = {refusal.task_id: refusal.reason for refusal in refusals}
         taken = [(entry.entry_id, entry.task_id) for entry in entries if entry.task_id not in reasons]
         refused = [(e.entry_id, e.task_id, reasons[e.task_id]) for e in entries if e.task_id in reasons]
         if taken:
             self._store.confirm_deliveries(self._sink.name, taken)
         for _, task_id, reason in refused:
-            logger.error("%s refuses the result of task %s: %s", self._sink.name, task_id, reason)
+            task = task_text(task_id, owners[task_id])
+            logger.error("%s refuses the result of task %s: %s", self._sink.name, task, reason)
         if refused:
             self._store.refuse_deliveries(self._sink.name, refused)
-        recorded = {entry.entry_id for entry in entries}
-        self._held = [entry for entry in self._held if entry.entry_id not in recorded]
+        self._release(entries)
+
+    def _release(self, entries: Sequence[OutboxEntry]) -> None:
+        done = {entry.entry_id for entry in entries}
+        self._held = [entry for entry in self._held if entry.entry_id not in done]
 
     def _pause_s(self, failures: int) -> float:
         longest: float = min(self._policy.max_backoff_s, self._policy.backoff_s * 2 ** (failures - 1))

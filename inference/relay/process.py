@@ -13,6 +13,7 @@ from types import FrameType
 
 from inference.container import Services
 from inference.lifecycle.dead_letters import DeadLetters
+from inference.lifecycle.erasures import erase_objects_left
 from inference.relay.delivery import Relay, RelayPolicy
 from inference.relay.incoming import IncomingUploads
 from inference.relay.late_images import LateImages
@@ -28,8 +29,10 @@ from inference.task_store.outbox import Outbox
 
 logger = logging.getLogger(__name__)
 
-#: Interval of the retention of uploads in a folder and of dead letters, seconds.
+#: Longest interval of the retention of uploads in a folder and of dead letters, seconds.
 _RETENTION_INTERVAL_S = 3600.0
+#: The interval as a share of the time for which data is kept, if that is short.
+_INTERVAL_SHARE = 0.1
 
 
 def serve(settings: Settings) -> None:
@@ -78,8 +81,8 @@ def _runners(settings: Settings) -> dict[str, Callable[[threading.Event], None]]
     for sink in settings.possible_sinks:
         runners[f"relay-{sink}"] = _relay(settings, services, sink, name).run
     webhooks = settings.webhooks
-    if webhooks.is_on:
-        sender = WebhookSender(services.webhook_guard, webhooks.secrets)
+    if services.may_send_webhooks:
+        sender = WebhookSender(services.webhook_guard, lambda owner: services.owner_webhooks.of(owner).secrets)
         runners["webhooks"] = WebhookRelay(services.store, sender, webhooks).run
     runners["housekeeping"] = _housekeeping(settings, services).run
     return runners
@@ -87,14 +90,17 @@ def _runners(settings: Settings) -> dict[str, Callable[[threading.Event], None]]
 
 def _housekeeping(settings: Settings, services: Services) -> Housekeeping:
     def retention() -> float:
-        services.objects.apply_retention(settings.uploads.retention_days)
+        services.objects.apply_retention(settings.uploads.retention_hours)
         discard_surplus_dead_letters(services)
-        return _RETENTION_INTERVAL_S
+        discard_old_dead_letters(services)
+        kept_hours = (settings.uploads.retention_hours, settings.task_store.dead_letter_retention_hours)
+        return min(_RETENTION_INTERVAL_S, *(hours * 3600 * _INTERVAL_SHARE for hours in kept_hours if hours is not None))
 
     jobs: dict[str, Job] = {
         "retention": retention,
         "late images": LateImages(services.store, services.objects).store,
         "expired uploads": IncomingUploads(services.objects).remove_expired,
+        "objects of erased tasks": partial(erase_objects_left, services.store, services.objects),
         "old webhooks": partial(give_up_old_webhooks, services.store, settings.webhooks.give_up_after_s),
     }
     if settings.task_store.allow_eviction:  # then the record of an accepted task may be missing
@@ -111,6 +117,19 @@ def discard_surplus_dead_letters(services: Services) -> None:
     surplus = DeadLetters(services.store, services.objects, services.broker).discard_oldest(kept)
     if surplus:
         logger.warning("there are more than %d dead letters: discarded the oldest %d", kept, surplus)
+
+
+def discard_old_dead_letters(services: Services) -> None:
+    """Discard dead letters and messages older than `task_store.dead_letter_retention_hours`. Raises ServiceUnavailable."""
+    hours = services.settings.task_store.dead_letter_retention_hours
+    if hours is None:
+        return
+    dead_letters, count = DeadLetters(services.store, services.objects, services.broker), 0
+    while discarded := dead_letters.discard_old(hours * 3600):
+        count += discarded
+    count += services.rejected.discard_old(hours * 3600)
+    if count:
+        logger.warning("discarded %d dead letters and rejected messages that are older than %g hours", count, hours)
 
 
 def _relay(settings: Settings, services: Services, sink: str, name: str) -> Relay:

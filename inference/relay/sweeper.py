@@ -6,24 +6,27 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from inference.broker import HIGHEST_PRIORITY, Broker
+from inference.broker import HIGHEST_PRIORITY, USUAL_PRIORITY, Broker
 from inference.domain import QueueMessage, TaskRecord
 from inference.errors import InferenceError
 from inference.lifecycle.dead_letters import move_to_dead_letters
 from inference.lifecycle.expiry_log import log_expired, some_of
+from inference.runtime.log import task_text
 from inference.storage.protocol import ObjectStore
-from inference.task_store.stores import MaintenanceStore
+from inference.task_store import MaintenanceStore, Order
 
 logger = logging.getLogger(__name__)
 
 #: Maximum number of tasks in one step of a pass.
 _LIMIT = 500
+#: Above each acceptance number: every waiting task of an owner without a message has lost it.
+_EACH = 2**53
 #: Waiting tasks of a queue that one pass checks for lost messages; the next pass continues there.
-_LOST_LIMIT = 5000
+_LOST_LIMIT, _LOST_LIMIT_WITH_OWNERS = 5000, 1000
 #: Members of each set of a queue that one pass compares with the task records.
 _GONE_LIMIT = 100
 
@@ -57,7 +60,7 @@ class Sweeper:
         self._policy = policy
         self._clock = clock
         self._logged: set[str] = set()
-        self._watermarks: dict[str, deque[tuple[float, dict[int, int]]]] = {queue: deque() for queue in queues}
+        self._watermarks: dict[str, deque[tuple[float, dict[Order, int]]]] = {queue: deque() for queue in queues}
 
     def run(self, stopping: threading.Event) -> None:
         """Sweep until `stopping` is set; no error ends the loop."""
@@ -88,7 +91,7 @@ class Sweeper:
             logger.warning("%d tasks are queued again: their worker was lost: %s", len(reaped.requeue), some_of(reaped.requeue))
             self._publish(reaped.requeue)
         for record in self._records(reaped.exhausted):
-            logger.error("task %s becomes a dead letter after %d crashes", record.task_id, record.deaths)
+            logger.error("task %s becomes a dead letter after %d crashes", task_text(record.task_id, record.owner), record.deaths)
             self._attempt(
                 partial(move_to_dead_letters, self._store, self._objects, self._holder, record),
                 f"the dead letter {record.task_id}",
@@ -102,18 +105,27 @@ class Sweeper:
         while len(history) > 1 and history[1][0] <= now - grace_s:
             history.popleft()
         started = history[0][1] if history[0][0] <= now - grace_s else {}
-        up_to = {
-            # Only tasks of the same or a lower priority can overtake a task; a higher priority starts first anyway.
-            priority: max((number for other, number in started.items() if other <= priority), default=0)
-            for priority in range(HIGHEST_PRIORITY + 1)
-        }
         is_empty = self._broker.get_depth(queue) == 0
-        lost = self._store.find_lost(queue, up_to=None if is_empty else up_to, grace_s=grace_s, limit=_LOST_LIMIT)
+        up_to = None if is_empty else self._overtaken(queue, started)
+        # With owners, many tasks that wait for their turn are older than the newest that has started.
+        has_owners = up_to is not None and any(order.owner for order in up_to)
+        limit = _LOST_LIMIT_WITH_OWNERS if has_owners else _LOST_LIMIT
+        lost = self._store.find_lost(queue, up_to=up_to, grace_s=grace_s, limit=limit)
         if lost:
             logger.warning("%d waiting tasks of %s lost their message and are queued again: %s", len(lost), queue, some_of(lost))
             # On Redis a worker that was killed before the lease loses the message too. The note of `TakenMessages` counts such
             # workers, once the message is marked.
             self._publish(lost, is_redelivered=True)
+
+    def _overtaken(self, queue: str, started: Mapping[Order, int]) -> dict[Order, int]:
+        """Return up to which acceptance number tasks have been overtaken, by the highest numbers that started."""
+        if not self._broker.has_turns:
+            return _overtaken(_without_owners(started))
+        present = self._broker.get_owners(queue)
+        if "" in present:  # returned messages, which may be of any owner
+            return _overtaken(started)
+        absent = self._store.get_queue_load(queue).shares.keys() - present
+        return _overtaken(dict(started) | {Order(USUAL_PRIORITY, owner): _EACH for owner in absent})
 
     def _forget_gone(self, queue: str) -> None:
         gone = self._store.forget_gone(queue, limit=_GONE_LIMIT)
@@ -122,9 +134,9 @@ class Sweeper:
 
     def _publish(self, task_ids: Sequence[str], *, is_redelivered: bool = False) -> None:
         for record in self._records(task_ids):
-            message = QueueMessage(record.model, (record.item,))
+            message, owner = QueueMessage(record.model, (record.item,)), record.owner
             self._attempt(
-                partial(self._broker.publish, record.queue, message, record.priority, is_redelivered=is_redelivered),
+                partial(self._broker.publish, record.queue, message, record.priority, owner=owner, is_redelivered=is_redelivered),
                 f"the message of {record.task_id}",
             )
 
@@ -142,3 +154,26 @@ class Sweeper:
                 logger.warning("%s", message)
         except Exception:
             logger.exception("%s failed", subject)
+
+
+def _overtaken(started: Mapping[Order, int]) -> dict[Order, int]:
+    """Return up to which acceptance number tasks of each priority and owner have been overtaken.
+
+    Only tasks of the same owner and of the same or a lower priority can overtake a task: a higher priority starts first anyway,
+    and owners take turns.
+    """
+    highest: dict[Order, int] = {}
+    for owner in {order.owner for order in started}:
+        number = 0
+        for priority in range(HIGHEST_PRIORITY + 1):
+            order = Order(priority, owner)
+            number = highest[order] = max(number, started.get(order, 0))
+    return highest
+
+
+def _without_owners(started: Mapping[Order, int]) -> dict[Order, int]:
+    highest: dict[Order, int] = {}
+    for order, number in started.items():
+        common = Order(order.priority)
+        highest[common] = max(number, highest.get(common, 0))
+    return highest

@@ -16,6 +16,7 @@ from inference.domain import TaskRecord
 from inference.errors import ServiceUnavailable
 from inference.lifecycle.expiry_log import some_of
 from inference.lifecycle.task_object import task_object, time_text
+from inference.runtime.log import task_text
 from inference.settings import WebhookSettings
 from inference.sinks.webhook import WebhookAnswer, WebhookSender
 from inference.task_store.protocol import ReceiverPause
@@ -134,7 +135,7 @@ class WebhookRelay:
         webhook = record.webhook
         if webhook is None:
             raise ValueError(f"task {record.task_id} has no webhook")
-        answer = self._sender.send(webhook.url, webhook_id(record.task_id), event_body(record))
+        answer = self._sender.send(webhook.url, webhook_id(record.task_id), event_body(record), owner=record.owner)
         before = record.webhook_delivery or WebhookDelivery(WebhookState.PENDING)
         delivery = replace(
             before,
@@ -144,7 +145,8 @@ class WebhookRelay:
         )
         if not answer.is_delivered:
             said = answer.attempt.error or f"HTTP status {answer.attempt.status}"
-            logger.warning("webhooks: attempt %d for task %s: %s", delivery.attempts, record.task_id, said)
+            task = task_text(record.task_id, record.owner)
+            logger.warning("webhooks: attempt %d for task %s: %s", delivery.attempts, task, said)
         self._store.note_webhook(
             record.task_id,
             webhook.receiver,

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import orjson
@@ -31,6 +32,8 @@ class LoadedModelInfo:
     images_per_s: float = 0.0
     #: the library that runs it
     runtime: str = ""
+    #: duration of a batch by its size, milliseconds, measured at the warm-up
+    batch_ms: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,9 @@ _TEXT = "%(asctime)s %(levelname)-7s %(process_role)s %(name)s: %(message)s"
 #: Id of the HTTP request that is being served; the answer has it in the header X-Request-ID.
 logged_request_id: ContextVar[str] = ContextVar("request_id", default="")
 
+#: Owner of the key with which that request came; empty without keys.
+logged_owner: ContextVar[str] = ContextVar("owner", default="")
+
 #: Longest message or exception: it may quote data that an unknown client sent.
 _MAX_CHARACTERS = 8_000
 #: Line ends, terminal commands, and marks that change the direction or the lines of the text after them.
@@ -36,11 +39,16 @@ def _safe(text: str) -> str:
     return _UNSAFE.sub(lambda found: found[0].encode("unicode_escape").decode(), cut)
 
 
+def task_text(task_id: str, owner: str) -> str:
+    """Return a task as log lines name it: its id, and its owner if it has one."""
+    return f"{task_id} of {owner}" if owner else task_id
+
+
 class _TextFormatter(logging.Formatter):
     """Format of one line per event; the lines of an exception are indented, so that none of them looks like an event."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 logging's name
-        request_id = f" [request {logged_request_id.get()}]" if logged_request_id.get() else ""
+        request_id = f" [request {logged_request_id.get()}{_of_owner()}]" if logged_request_id.get() else ""
         record.message = _safe(record.message).replace("\n", "\\n") + request_id
         return super().formatMessage(record)
 
@@ -62,9 +70,16 @@ class _JsonFormatter(logging.Formatter):
             event["audit"] = orjson.Fragment(record.getMessage())
         if request_id := logged_request_id.get():
             event["request_id"] = request_id
+        if owner := logged_owner.get():
+            event["owner"] = owner
         if record.exc_info:
             event["exception"] = _safe(self.formatException(record.exc_info))
         return orjson.dumps(event).decode()
+
+
+def _of_owner() -> str:
+    owner = logged_owner.get()
+    return f" of {owner}" if owner else ""
 
 
 def _shorten_out_of_files(record: logging.LogRecord) -> None:

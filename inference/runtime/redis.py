@@ -20,6 +20,7 @@ from redis.sentinel import MasterNotFoundError, Sentinel
 
 from inference.errors import ConfigurationError, ServiceUnavailable
 from inference.runtime.private_files import make_private_folder, shared_folder_problem
+from inference.runtime.tls import amqp_tls
 from inference.settings import EMBEDDED, Settings
 from inference.settings.redis_address import RedisAddress
 
@@ -109,9 +110,9 @@ def kombu_url(settings: Settings) -> str:
 
 
 def kombu_tls(settings: Settings) -> dict[str, Any] | None:
-    """Return the value of Celery's `broker_use_ssl`, the `ssl_…` options; None: no TLS, or the URL has all options."""
+    """Return the value of Celery's `broker_use_ssl`; None: no TLS. Raises ConfigurationError: a file is not usable."""
     if settings.broker.is_amqp:
-        return None
+        return amqp_tls(settings.broker)
     tls = RedisAddress.parse(broker_url(settings)).tls
     return None if tls is None else {"ssl_cert_reqs": "required", **tls}
 

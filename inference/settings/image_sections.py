@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
 
 from inference.settings import addresses, web_origins
-from inference.settings.value_checks import Seconds, Section, secret_validator
+from inference.settings.value_checks import RetentionHours, Seconds, Section, or_none, secret_validator
 
 BucketName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$"), AfterValidator(addresses.bucket_name)]
-
-
-def _or_none(value: Any) -> Any:
-    """Convert `none` and `null`, the spellings for environment variables, to None."""
-    return None if isinstance(value, str) and value.strip().lower() in {"none", "null"} else value
 
 
 class UploadSettings(Section):
@@ -30,8 +25,8 @@ class UploadSettings(Section):
     inline_max_bytes: int = Field(default=2**18, ge=0, le=2**20)
     #: memory for inline images of all models in the task store, MiB; while it is full, images go to the object store first
     inline_memory_mb: int = Field(default=128, ge=0, le=2**20)
-    #: uploads are removed after this number of days; none: never
-    retention_days: Annotated[Annotated[int, Field(ge=1, le=36_500)] | None, BeforeValidator(_or_none)] = 30
+    #: uploads are removed after this number of hours, at least `deadlines.max_s`; none: never
+    retention_hours: Annotated[RetentionHours | None, BeforeValidator(or_none)] = 720
     #: an upload without a task is removed after this time, seconds, 180 at least; less than `task_store.result_ttl_s`. A request
     #: is refused if it has no task after half of the time
     orphan_after_s: float = Field(default=900, ge=180, le=1e9, allow_inf_nan=False)
@@ -53,9 +48,22 @@ class MinioSettings(Section):
     access_key: Annotated[SecretStr, secret_validator(addresses.check_access_key)] = SecretStr("")
     secret_key: SecretStr = SecretStr("")
     secure: bool = False
+    #: authorities that sign the server's certificate, in PEM; default: those of the system
+    ca_file: Path | None = None
     region: str | None = Field(default=None, pattern=r"^([A-Za-z0-9][A-Za-z0-9_-]{0,62})?$")
     connect_timeout_s: Seconds = 3
     read_timeout_s: Seconds = 15
+
+    @property
+    def has_tls(self) -> bool:
+        scheme, separator, _ = self.endpoint.partition("://")
+        return scheme == "https" if separator else self.secure
+
+    @model_validator(mode="after")
+    def _authorities_need_tls(self) -> Self:
+        if self.ca_file is not None and not self.has_tls:
+            raise ValueError("ca_file needs an https:// endpoint, or secure: true")
+        return self
 
 
 class ImageUrlSettings(Section):

@@ -27,8 +27,9 @@ from inference.settings.installation import APPLICATION, IS_WHEEL
 from inference.settings.renamed import with_new_names, with_new_variables
 from inference.settings.rohe.forms import Translation, translate
 from inference.settings.schema import Settings
+from inference.settings.secret_files import value_or_content, with_contents
 from inference.settings.showing import explain
-from inference.settings.variables import CONFIG_VARIABLE, is_port_link, unknown_variables
+from inference.settings.variables import CONFIG_VARIABLE, is_port_link, secret_variables, unknown_variables
 
 DEFAULT_CONFIG = Path("configurations/local.yaml")
 #: Variables that name the checkout of ROHE, in its code and in its README.
@@ -96,10 +97,11 @@ def load_settings(file: Path | None, overrides: Mapping[str, Any] | None = None)
 
 
 class _Environment(EnvSettingsSource):
-    """Environment variables; those of old keys are read too."""
+    """Environment variables, those of old keys too, and the files with secrets that they name."""
 
     def _load_env_vars(self) -> Mapping[str, str | None]:
-        return with_new_variables(super()._load_env_vars(), self.env_prefix.lower())
+        ours = with_new_variables(super()._load_env_vars(), self.env_prefix.lower())
+        return with_contents(ours, secret_variables())
 
     def __call__(self) -> dict[str, Any]:
         return with_new_names(super().__call__())
@@ -170,6 +172,8 @@ def _unknown_variables() -> list[str]:
 def _filled(value: Any, key: str, variables: Mapping[str, str], missing: list[str]) -> Any:
     """Replace `${NAME}` and `${NAME:-default}` in texts by the values of `variables`, so that the file needs no secrets.
 
+    If `variables` has NAME_FILE instead, the content of that file is the value.
+
     Args:
         missing: receives a sentence for each variable that is not set.
     """
@@ -185,7 +189,8 @@ def _filled(value: Any, key: str, variables: Mapping[str, str], missing: list[st
 
 def _variable(found: re.Match[str], key: str, variables: Mapping[str, str], missing: list[str]) -> str:
     name, default = found.group(1, 2)
-    value: str | None = variables.get(name, default)
+    value = value_or_content(variables, name)
+    value = default if value is None else value
     if value is None:
         missing.append(f"{key} needs the environment variable {name}")
         return ""

@@ -25,7 +25,17 @@ from inference.settings.redis_address import REDIS_SCHEMES, RedisAddress
 from inference.settings.security_section import SecuritySettings
 from inference.settings.sink_sections import JsonlSinkSettings, KafkaSettings, MongodbSettings, OutboxSettings, RelaySettings
 from inference.settings.ui_section import UiSettings
-from inference.settings.value_checks import Count, Few, FieldChecks, Seconds, Section, log_level
+from inference.settings.value_checks import (
+    Count,
+    Few,
+    FieldChecks,
+    RetentionHours,
+    Seconds,
+    Section,
+    TlsSection,
+    log_level,
+    or_none,
+)
 from inference.settings.webhook_section import WebhookSettings
 
 #: Value of `broker.url` for the server that the service starts by itself.
@@ -147,8 +157,8 @@ class ApiSettings(Section):
         return self
 
 
-class BrokerSettings(Section):
-    """Celery's broker: Redis or RabbitMQ."""
+class BrokerSettings(TlsSection):
+    """Celery's broker: Redis or RabbitMQ. The files of certificates are for amqps://; a Redis URL names its own."""
 
     #: 'embedded', a Redis URL (inference/settings/redis_address.py) or amqp://USER:PASSWORD@HOST:5672/VHOST
     url: BrokerUrl = EMBEDDED
@@ -162,6 +172,23 @@ class BrokerSettings(Section):
     @property
     def is_amqp(self) -> bool:
         return bool(_AMQP_URL.match(self.url))
+
+    @property
+    def has_turns(self) -> bool:
+        """Whether owners with waiting tasks take turns (tasks/transport/claim.lua)."""
+        return not self.is_amqp and self.transport == "claiming"
+
+    @property
+    def has_amqp_tls(self) -> bool:
+        return self.url.startswith("amqps://")
+
+    @model_validator(mode="after")
+    def _files_are_for_rabbitmq(self) -> Self:
+        if self.has_tls_files and not self.has_amqp_tls:
+            raise ValueError(
+                "ca_file, cert_file and key_file need an amqps:// URL; a rediss:// URL has ?ssl_ca_certs=FILE instead"
+            )
+        return self
 
 
 class TaskStoreSettings(Section):
@@ -181,6 +208,8 @@ class TaskStoreSettings(Section):
     index_max: Count = 100_000
     #: if there are more dead letters, the oldest are discarded
     max_dead_letters: Count = 10_000
+    #: dead letters and rejected messages are discarded after this number of hours; none: never
+    dead_letter_retention_hours: Annotated[RetentionHours | None, BeforeValidator(or_none)] = None
     #: a waiting task is queued again if later ones started this long ago: its message was lost, seconds
     requeue_lost_after_s: Seconds = 5
 
@@ -314,6 +343,14 @@ class Settings(FieldChecks, BaseSettings):
         longest = max(self.deadlines.sync_s, self.deadlines.async_s)
         if longest > self.deadlines.max_s:
             raise ValueError(f"deadlines.max_s is {self.deadlines.max_s:g}; it must be at least sync_s and async_s ({longest:g})")
+        return self
+
+    @model_validator(mode="after")
+    def _uploads_outlive_deadlines(self) -> Self:
+        hours, longest_s = self.uploads.retention_hours, self.deadlines.max_s
+        if hours is not None and hours * 3600 < longest_s:
+            least = f"an image is needed until its task's deadline (deadlines.max_s: {longest_s / 3600:g} hours)"
+            raise ValueError(f"uploads.retention_hours is {hours:g}; {least}")
         return self
 
     @model_validator(mode="before")

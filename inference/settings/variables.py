@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import get_args
 
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
 from inference.settings.renamed import RENAMED
 from inference.settings.schema import Settings
@@ -53,6 +53,15 @@ def unknown_variables(variables: Mapping[str, str | None]) -> Iterator[str]:
         first, nested, rest = upper.partition(_NESTED)
         if first not in known or (nested and (not known[first] or not rest)):
             yield f"{name}: unknown setting" + _nearest(upper, known)
+
+
+def secret_variables() -> Iterator[str]:
+    """Yield the variable of each setting with a secret, which may come from a file instead; URLs may contain a password."""
+    for name, section in Settings.model_fields.items():
+        for kind in filter(_is_section, (section.annotation, *get_args(section.annotation))):
+            for key, field in kind.model_fields.items():
+                if key == "url" or SecretStr in (field.annotation, *get_args(field.annotation)):
+                    yield f"{PREFIX}{name}{_NESTED}{key}".upper()
 
 
 def _nearest(name: str, known: Mapping[str, Iterable[str]]) -> str:

@@ -14,7 +14,8 @@ EVENT_TYPE = "rohe.inference.result"
 def cloud_event(document: dict[str, Any]) -> dict[str, Any]:
     """Return the event, as a JSON object, whose data is a result document.
 
-    `source` and `id` identify it; `time` is the time at which the task ended.
+    `source` and `id` identify it; `time` is the time at which the task ended. `owner` is an extension attribute, which is missing
+    if the task has none.
     """
     finished_at = datetime.fromtimestamp(document["finished_at_ms"] / 1000, UTC)
     return {
@@ -24,6 +25,7 @@ def cloud_event(document: dict[str, Any]) -> dict[str, Any]:
         "type": EVENT_TYPE,
         "time": finished_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "subject": document["request_id"],
+        **({"owner": document["owner"]} if "owner" in document else {}),
         "datacontenttype": "application/json",
         "data": document,
     }

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import orjson
 
 from inference.runtime.durable_files import make_folders, sync_folder
-from inference.sinks.protocol import Refusal, SinkUnavailable
+from inference.sinks.protocol import Refusal, SinkUnavailable, StoredResult
 
 
 class JsonlSink:
@@ -35,6 +35,18 @@ class JsonlSink:
             raise SinkUnavailable(f"{self._path}: {error}") from error
         return []
 
+    def erase(self, results: Sequence[StoredResult]) -> list[bool]:
+        """Overwrite the lines of results in place, so that readers keep their places, and relays that have the file open too."""
+        try:
+            with self._path.open("r+b") as file:
+                fcntl.flock(file, fcntl.LOCK_EX)
+                _overwrite(file, results)
+        except FileNotFoundError:
+            pass  # no result was ever written
+        except OSError as error:
+            raise SinkUnavailable(f"{self._path}: {error}") from error
+        return [True] * len(results)
+
     def close(self) -> None:
         """Do nothing: no file is open between two writes."""
 
@@ -51,3 +63,22 @@ class JsonlSink:
         except OSError:
             os.ftruncate(descriptor, size)  # half a line would make the next line invalid
             raise
+
+
+_ERASED = b'{"erased":true'
+
+
+def _overwrite(file: IO[bytes], results: Iterable[StoredResult]) -> None:
+    """Replace each line of these results, a torn one too, by `{"erased":true }` of the same length."""
+    beginnings = tuple(b'{"task_id":' + orjson.dumps(result.task_id) for result in results)
+    at, is_changed = 0, False
+    while line := file.readline():
+        if line.startswith(beginnings):
+            file.seek(at)
+            file.write(_ERASED.ljust(len(line.rstrip(b"\n")) - 1) + b"}")
+            file.seek(at + len(line))
+            is_changed = True
+        at += len(line)
+    if is_changed:
+        file.flush()
+        os.fsync(file.fileno())

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import orjson
 from kafka import KafkaProducer
-from kafka.admin import KafkaAdminClient, NewTopic
+from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient, NewTopic
 from kafka.errors import (
     InvalidRecordError,
     KafkaError,
@@ -19,9 +19,10 @@ from kafka.errors import (
 )
 from kafka.net.compat import KafkaNetClient
 
+from inference.runtime.tls import client_context
 from inference.settings import KafkaSettings
 from inference.sinks.cloudevents import CONTENT_TYPE, cloud_event
-from inference.sinks.protocol import Refusal, SinkUnavailable
+from inference.sinks.protocol import Refusal, SinkUnavailable, StoredResult
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +31,7 @@ _REFUSED = (MessageSizeTooLargeError, RecordListTooLargeError, InvalidRecordErro
 
 
 class KafkaSink:
-    """`ResultSink` with an idempotent producer and acks=all; the delivery of each record is confirmed.
+    """`ResultSink` with an idempotent producer (unless `acks` is 1); the delivery of each record is confirmed.
 
     A record may still come twice, if a relay dies before it notes the delivery: readers drop duplicates by `task_id`, which is in
     the headers and in the body.
@@ -40,6 +41,7 @@ class KafkaSink:
 
     def __init__(self, settings: KafkaSettings) -> None:
         self._settings = settings
+        self._security = _security(settings)
         self._producer: KafkaProducer | None = None
 
     def write(self, documents: Sequence[dict[str, Any]]) -> list[Refusal]:
@@ -48,6 +50,33 @@ class KafkaSink:
         except (KafkaError, OSError) as error:
             self.close()  # the next try begins with a new producer
             raise SinkUnavailable(f"Kafka does not answer: {type(error).__name__}: {error}") from error
+
+    def erase(self, results: Sequence[StoredResult]) -> list[bool]:
+        """Write tombstones if the topic is compacted: Kafka removes the record with the same key when it next compacts.
+
+        A result whose request id other tasks have too is not erased, since the tombstone would remove theirs.
+        """
+        try:
+            is_compacted = self._is_compacted()
+            if is_compacted:
+                self._bury([result.own_request_id for result in results if result.own_request_id])
+        except (KafkaError, OSError) as error:
+            self.close()
+            raise SinkUnavailable(f"Kafka does not answer: {type(error).__name__}: {error}") from error
+        return [is_compacted and bool(result.own_request_id) for result in results]
+
+    def _bury(self, keys: Sequence[str]) -> None:
+        producer = self._open()
+        futures = [producer.send(self._settings.topic, key=key.encode(), value=None) for key in keys]
+        producer.flush(timeout=self._settings.timeout_s)
+        for future in futures:
+            future.get(timeout=self._settings.timeout_s)
+
+    def _is_compacted(self) -> bool:
+        topic = ConfigResource(ConfigResourceType.TOPIC, self._settings.topic, ["cleanup.policy"])
+        with self._administration() as admin:
+            (found,) = admin.describe_configs([topic], config_filter="all")["topic"].values()
+        return "compact" in found["cleanup.policy"]["value"].split(",")
 
     def close(self) -> None:
         producer, self._producer = self._producer, None
@@ -91,6 +120,8 @@ class KafkaSink:
 
     def _send(self, producer: KafkaProducer, document: dict[str, Any], value: bytes) -> Any:
         headers = [("task_id", document["task_id"].encode())]
+        if "owner" in document:
+            headers.append(("owner", document["owner"].encode()))
         if self._settings.format == "cloudevents":
             headers.append(("content-type", CONTENT_TYPE.encode()))
         return producer.send(self._settings.topic, key=document["request_id"].encode(), value=value, headers=headers)
@@ -106,33 +137,50 @@ class KafkaSink:
                 bootstrap_servers=settings.bootstrap_servers.split(","),
                 bootstrap_timeout_ms=timeout_ms,
                 client_id="inference-relay",
-                acks="all",
-                enable_idempotence=True,
+                acks="all" if settings.acks == "all" else 1,
+                enable_idempotence=settings.acks == "all",
                 linger_ms=5,
                 max_request_size=settings.max_record_bytes + 4096,  # headers and framing
                 max_block_ms=timeout_ms,
                 request_timeout_ms=timeout_ms,
                 delivery_timeout_ms=timeout_ms + 5000,
+                **self._security,
             )
         return self._producer
 
     def _make_topic(self) -> None:
         settings = self._settings
-        timeout_ms = round(settings.timeout_s * 1000)
-        admin = _connected(
-            KafkaAdminClient,
-            bootstrap_servers=settings.bootstrap_servers.split(","),
-            bootstrap_timeout_ms=timeout_ms,
-            request_timeout_ms=timeout_ms,
-        )
-        try:
+        with self._administration() as admin, contextlib.suppress(TopicAlreadyExistsError):  # another relay was faster
             if settings.topic not in admin.list_topics():
                 admin.create_topics([NewTopic(settings.topic, settings.partitions, settings.replication_factor)])
                 logger.info("made the topic %s with %d partitions", settings.topic, settings.partitions)
-        except TopicAlreadyExistsError:
-            pass  # another relay was faster
+
+    @contextlib.contextmanager
+    def _administration(self) -> Iterator[KafkaAdminClient]:
+        timeout_ms = round(self._settings.timeout_s * 1000)
+        admin = _connected(
+            KafkaAdminClient,
+            bootstrap_servers=self._settings.bootstrap_servers.split(","),
+            bootstrap_timeout_ms=timeout_ms,
+            request_timeout_ms=timeout_ms,
+            **self._security,
+        )
+        try:
+            yield admin
         finally:
             admin.close()
+
+
+def _security(settings: KafkaSettings) -> dict[str, Any]:
+    """Return the options with which clients log in. Raises ConfigurationError: a certificate's file is not usable."""
+    options: dict[str, Any] = {"security_protocol": settings.security_protocol}
+    if settings.has_tls:
+        options["ssl_context"] = client_context("kafka", settings)
+    if settings.has_sasl:
+        options["sasl_mechanism"] = settings.sasl_mechanism
+        options["sasl_plain_username"] = settings.username
+        options["sasl_plain_password"] = settings.password.get_secret_value()
+    return options
 
 
 def _refusal(document: dict[str, Any], error: Exception) -> Refusal:

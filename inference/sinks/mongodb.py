@@ -17,7 +17,7 @@ from pymongo.errors import BulkWriteError, DocumentTooLarge, OperationFailure, P
 
 from inference.errors import ConfigurationError
 from inference.settings import MongodbSettings
-from inference.sinks.protocol import Refusal, SinkUnavailable
+from inference.sinks.protocol import Refusal, SinkUnavailable, StoredResult
 
 logger = logging.getLogger(__name__)
 
@@ -110,6 +110,13 @@ class MongodbSink:
             return insert(collection, converted, max_bytes=self._max_document_bytes, suspects=self._suspects)
         except PyMongoError as error:
             raise SinkUnavailable(f"MongoDB does not answer: {error}") from error
+
+    def erase(self, results: Sequence[StoredResult]) -> list[bool]:
+        try:
+            self._collection().delete_many({"_id": {"$in": [result.task_id for result in results]}})
+        except PyMongoError as error:
+            raise SinkUnavailable(f"MongoDB does not answer: {error}") from error
+        return [True] * len(results)
 
     def close(self) -> None:
         self._client.close()

@@ -17,6 +17,15 @@ class Refusal:
     reason: str
 
 
+@dataclass(frozen=True)
+class StoredResult:
+    """A result that is to be erased; the sink may have it or not."""
+
+    task_id: str
+    #: empty if other tasks have the same one
+    own_request_id: str
+
+
 class SinkUnavailable(Exception):
     """The sink does not take all documents now; the others stay in the outbox.
 
@@ -43,21 +52,31 @@ class ResultSink(Protocol):
             SinkUnavailable: all documents but its `delivered` and `refusals` must be written again.
         """
 
+    def erase(self, results: Sequence[StoredResult]) -> list[bool]:
+        """Erase results; return for each whether the sink has nothing of it now; False if it cannot delete that.
+
+        Raises:
+            SinkUnavailable: all must be erased again.
+        """
+
     def close(self) -> None: ...
 
 
 def result_document(task: CompletedTask, pipeline_id: str) -> dict[str, Any]:
     """Return the result document of a succeeded task.
 
-    `prediction` is a float32 array of shape (classes,), whether or not the answers of HTTP have it.
+    `prediction` is a float32 array of shape (classes,), whether or not the answers of HTTP have it. `owner` is missing if
+    the task has none.
     """
     result, model = task.outcome.result, task.outcome.model
     if result is None or model is None:
         raise ValueError(f"task {task.task_id} has no result")
     confident = {} if result.confident is None else {"confident": result.confident}
+    owner = {"owner": task.owner} if task.owner else {}
     return {
         "task_id": task.task_id,
         "request_id": task.request_id,
+        **owner,
         "pipeline_id": pipeline_id,
         "inference_model_id": model.name,
         "model_version": model.version,

@@ -5,9 +5,10 @@ from __future__ import annotations
 import email.utils
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from http import HTTPStatus
 
 from standardwebhooks import Webhook as Signer
@@ -24,6 +25,9 @@ _OF_RECEIVER = {
     HTTPStatus.SERVICE_UNAVAILABLE,
     HTTPStatus.GATEWAY_TIMEOUT,
 }
+
+#: Secrets whose signers are remembered.
+_MAX_SIGNERS = 1000
 
 
 def webhook_guard(settings: WebhookSettings) -> UrlGuard:
@@ -65,22 +69,29 @@ class WebhookSender:
     """Signs events and sends them. Threads may share it.
 
     Args:
-        secrets: an event has a signature by each.
+        secrets_of: returns the secrets of an owner; an event has a signature by each.
     """
 
-    def __init__(self, guard: UrlGuard, secrets: tuple[str, ...]) -> None:
+    def __init__(self, guard: UrlGuard, secrets_of: Callable[[str], tuple[str, ...]]) -> None:
         self._guard = guard
-        self._signers = [Signer(secret) for secret in secrets]
+        self._secrets_of = secrets_of
+        self._signer = lru_cache(maxsize=_MAX_SIGNERS)(Signer)
 
-    def send(self, url: str, webhook_id: str, body: bytes) -> WebhookAnswer:
-        """Make one attempt; `webhook_id` is the same in each. No error is raised for what a receiver or a network does."""
+    def send(self, url: str, webhook_id: str, body: bytes, *, owner: str = "") -> WebhookAnswer:
+        """Make one attempt; `webhook_id` is the same in each. No error is raised for what a receiver or a network does.
+
+        An event is not sent without a signature: it waits while its owner has no secret.
+        """
         sent_at_ms, started_s = round(time.time() * 1000), time.monotonic()
 
         def attempt(status: int | None = None, error: str | None = None) -> WebhookAttempt:
             return WebhookAttempt(sent_at_ms, round((time.monotonic() - started_s) * 1000, 1), status, error)
 
+        signers = [self._signer(secret) for secret in self._secrets_of(owner)]
+        if not signers:
+            return WebhookAnswer(attempt(error="there is no secret to sign the event with"))
         try:
-            answer = self._guard.send(url, body, self._headers(webhook_id, body))
+            answer = self._guard.send(url, body, _headers(signers, webhook_id, body))
         except UrlRefused as error:
             return WebhookAnswer(attempt(error=str(error)), is_final=True)
         except UrlUnreachable as error:
@@ -93,15 +104,16 @@ class WebhookSender:
             retry_after_s=_retry_after_s(answer.headers.get("Retry-After", "")),
         )
 
-    def _headers(self, webhook_id: str, body: bytes) -> Mapping[str, str]:
-        now = datetime.now(UTC)
-        signatures = (signer.sign(webhook_id, now, body.decode()) for signer in self._signers)
-        return {
-            "Content-Type": "application/json",
-            "webhook-id": webhook_id,
-            "webhook-timestamp": str(math.floor(now.timestamp())),
-            "webhook-signature": " ".join(signatures),
-        }
+
+def _headers(signers: Iterable[Signer], webhook_id: str, body: bytes) -> Mapping[str, str]:
+    now = datetime.now(UTC)
+    signatures = (signer.sign(webhook_id, now, body.decode()) for signer in signers)
+    return {
+        "Content-Type": "application/json",
+        "webhook-id": webhook_id,
+        "webhook-timestamp": str(math.floor(now.timestamp())),
+        "webhook-signature": " ".join(signatures),
+    }
 
 
 def _retry_after_s(text: str) -> float:

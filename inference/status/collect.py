@@ -14,7 +14,7 @@ from inference.errors import ServiceUnavailable
 from inference.rollout.worker_registry import WorkerInfo
 from inference.settings import SinkName
 from inference.status.redis_durability import redis_servers
-from inference.task_store import QueueStats, WebhookStats
+from inference.task_store import BatchFill, QueueStats, WebhookStats
 from inference.task_store.outbox import OutboxStats, RelayInfo
 
 logger = logging.getLogger(__name__)
@@ -31,6 +31,8 @@ class ModelStatus:
     queue: QueueStats
     #: number of workers that have loaded it
     workers: int
+    #: batches by minute, oldest first
+    fill: tuple[BatchFill, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def status_of(services: Services, *, describe: Callable[[ServiceUnavailable], st
 
 
 def _webhook_problems(services: Services, webhooks: WebhookStats) -> list[str]:
-    if not webhooks.waiting or services.settings.webhooks.is_on:
+    if not webhooks.waiting or services.may_send_webhooks:
         return []
     return [f"{webhooks.waiting} events wait for webhooks, and webhooks.secret is not set"]
 
@@ -132,7 +134,13 @@ def fault_of(call: Callable[[], object]) -> ServiceUnavailable | None:
 def _models(services: Services, workers: Sequence[WorkerInfo]) -> tuple[ModelStatus, ...]:
     loaded = Counter(model.name for worker in workers for model in worker.models)
     return tuple(
-        ModelStatus(model.name, model.version, services.store.get_queue_stats(model.queue), loaded[model.name])
+        ModelStatus(
+            model.name,
+            model.version,
+            services.store.get_queue_stats(model.queue),
+            loaded[model.name],
+            services.store.get_batch_fill(model.queue),
+        )
         for model in services.descriptions.values()
     )
 

@@ -117,6 +117,9 @@ class LocalObjectStore:
         with _unavailable_when_failing():
             Path(self._path(key)).unlink(missing_ok=True)
 
+    def erase(self, key: str) -> None:
+        self.delete(key)
+
     def copy(self, source: str, target: str) -> None:
         with _unavailable_when_failing(), self._opened(source) as (file, _):
             self.put_chunks(target, iter(partial(file.read, _COPIED_BYTES), b""))
@@ -142,19 +145,19 @@ class LocalObjectStore:
             if not os.access(nearest, os.R_OK | os.W_OK | os.X_OK):
                 raise PermissionError(f"no permission to write to {nearest}")
 
-    def apply_retention(self, days: int | None) -> None:
-        if days is None:
+    def apply_retention(self, hours: float | None) -> None:
+        if hours is None:
             return
-        last_kept = datetime.now(UTC).date() - timedelta(days=days)
+        first_kept = datetime.now(UTC) - timedelta(hours=hours)
         failures: list[OSError] = []
         with _unavailable_when_failing():
             for folder in sorted(self._folder.glob("uploads/*/*/*")):
                 day = _day_of(folder)
                 if day is None:
                     logger.warning("retention skips %s: it is not the folder of a day's uploads (uploads/YYYY/MM/DD)", folder)
-                elif day < last_kept:
+                elif day <= first_kept.date():
                     try:
-                        shutil.rmtree(folder)
+                        shutil.rmtree(folder) if day < first_kept.date() else _remove_older(folder, first_kept.timestamp())
                     except OSError as error:  # remove the other days first
                         failures.append(error)
             if failures:
@@ -184,6 +187,14 @@ def _day_of(folder: Path) -> date | None:
         return date(*map(int, folder.parts[-3:]))
     except ValueError:  # the 31st of February
         return None
+
+
+def _remove_older(folder: Path, limit_s: float) -> None:
+    """Remove the files of a folder that were written before a time, seconds since the epoch."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_file(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_mtime < limit_s:
+                Path(entry.path).unlink(missing_ok=True)
 
 
 def _write(path: str, data: bytes, *, is_synced: bool = False) -> None:

@@ -6,23 +6,30 @@ import contextlib
 import hashlib
 import io
 import itertools
+import logging
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import IO
 from urllib.parse import quote
 
 import urllib3
 from minio import Minio
 from minio.commonconfig import ENABLED, CopySource, Filter
+from minio.deleteobjects import DeleteObject
 from minio.error import MinioException, S3Error
 from minio.lifecycleconfig import Expiration, LifecycleConfig, Rule
+from minio.versioningconfig import SUSPENDED
 
 from inference.errors import ConfigurationError, InferenceError, ObjectNotFound, ServiceUnavailable, StorageFull
+from inference.runtime.tls import authority_context
 from inference.settings import MinioSettings
 from inference.storage.breaker import Breaker, ServerIsSilentError
-from inference.storage.protocol import UPLOADS_PREFIX, bucket_and_key, too_large
+from inference.storage.protocol import UPLOADS_PREFIX, bucket_and_key, day_prefix, too_large
+
+logger = logging.getLogger(__name__)
 
 #: Id of this service's rule among the lifecycle rules of the bucket.
 RETENTION_RULE_ID = "inference-uploads-retention"
@@ -30,6 +37,7 @@ RETENTION_RULE_ID = "inference-uploads-retention"
 #: Error code of a missing bucket, which the first upload makes.
 _NO_BUCKET = "NoSuchBucket"
 _MISSING = {"NoSuchKey", "NoSuchObject", "NoSuchVersion", "KeyTooLongError", "XMinioInvalidObjectName", _NO_BUCKET}
+_FORBIDDEN = "AccessDenied"
 #: Error codes that concern one object, not the state of the server.
 _REFUSED = {"EntityTooLarge", "EntityTooSmall", "InvalidArgument", "InvalidRequest", "MetadataTooLarge", "KeyTooLongError"}
 #: Error codes of MinIO and Ceph for a full disk or quota.
@@ -39,7 +47,12 @@ _MAX_METADATA_BYTES = 1800
 #: Seconds for which no call is made after the server has timed out.
 _PAUSE_S = 5.0
 _MADE_MEANWHILE = {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}
+#: Error codes of servers that keep no versions.
+_NO_VERSIONING = {"NotImplemented", "VersioningNotConfigured", "MethodNotAllowed"}
 _CHUNK_BYTES = 2**20
+_HOURS_A_DAY = 24
+#: Days before the end of the retention in which uploads may be left: the rule rounds up, and acts at midnight.
+_DAYS_BEFORE_RULE = 4
 #: S3's limit for a part that is not the last.
 _LEAST_PART_BYTES = 5 * 2**20
 _ANY_TYPE = "application/octet-stream"
@@ -95,7 +108,7 @@ class MinioObjectStore:
 
     def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
         bucket, name = self._locate(key)
-        with self._guarded(), _missing_is_not_found(key):
+        with self._guarded(), self._missing_is_not_found(bucket, key):
             response = self._client.get_object(bucket, name)
             try:
                 size = int(response.headers["Content-Length"])
@@ -108,7 +121,7 @@ class MinioObjectStore:
 
     def size(self, key: str) -> int:
         bucket, name = self._locate(key)
-        with self._guarded(), _missing_is_not_found(key):
+        with self._guarded(), self._missing_is_not_found(bucket, key):
             return self._client.stat_object(bucket, name).size or 0
 
     def put_url(self, key: str, *, lifetime_s: float) -> str:
@@ -122,14 +135,32 @@ class MinioObjectStore:
 
     def delete(self, key: str) -> None:
         _check(key)
-        with self._guarded(), contextlib.suppress(ObjectNotFound), _missing_is_not_found(key):
+        with self._guarded(), contextlib.suppress(ObjectNotFound), self._missing_is_not_found(self._bucket, key):
             self._client.remove_object(self._bucket, key)
+
+    def erase(self, key: str) -> None:
+        """Delete an object. A bucket with versions would only hide it: there each version is deleted."""
+        self.delete(key)
+        with self._guarded(), contextlib.suppress(ObjectNotFound), self._missing_is_not_found(self._bucket, key):
+            if not self._has_versions():
+                return
+            for version in self._client.list_objects(self._bucket, key, include_version=True):
+                if version.object_name == key:
+                    self._client.remove_object(self._bucket, key, version_id=version.version_id)
+
+    def _has_versions(self) -> bool:
+        try:
+            return self._client.get_bucket_versioning(self._bucket).status in {ENABLED, SUSPENDED}
+        except S3Error as error:
+            if error.code in _NO_VERSIONING:
+                return False
+            raise
 
     def copy(self, source: str, target: str) -> None:
         """Copy an object on the server, without a transfer of its bytes."""
         bucket, name = self._locate(source)
         _check(target)
-        with self._guarded(), _missing_is_not_found(source):
+        with self._guarded(), self._missing_is_not_found(bucket, source):
             self._write(lambda: self._client.copy_object(self._bucket, target, CopySource(bucket, name)))
 
     def list_keys(self, prefix: str, *, after: str = "", limit: int) -> list[str]:
@@ -147,8 +178,12 @@ class MinioObjectStore:
         with self._guarded():
             self._client.bucket_exists(self._bucket)  # the answer does not matter: the first put makes the bucket
 
-    def apply_retention(self, days: int | None) -> None:
-        """Set this service's lifecycle rule in addition to other rules of the bucket; None removes it."""
+    def apply_retention(self, hours: float | None) -> None:
+        """Set this service's lifecycle rule in addition to other rules of the bucket; None removes it.
+
+        A rule counts whole days. If that is not exact, uploads that are too old are also removed now.
+        """
+        days = None if hours is None else math.ceil(hours / _HOURS_A_DAY)
         with self._guarded():
             if not self._client.bucket_exists(self._bucket):
                 self._make_bucket()
@@ -159,11 +194,32 @@ class MinioObjectStore:
                 self._client.set_bucket_lifecycle(self._bucket, LifecycleConfig([*others, *ours]))
             elif present:
                 self._client.delete_bucket_lifecycle(self._bucket)
+            if hours is not None and hours % _HOURS_A_DAY:
+                self._remove_older(datetime.now(UTC) - timedelta(hours=hours))
+
+    def _remove_older(self, first_kept: datetime) -> None:
+        """Remove the uploads that were put before a time, of the days that the rule may not have removed yet."""
+        for age in range(_DAYS_BEFORE_RULE):
+            found = self._client.list_objects(self._bucket, day_prefix(first_kept.date() - timedelta(days=age)))
+            old = (entry for entry in found if entry.last_modified is not None and entry.last_modified < first_kept)
+            names = (DeleteObject(entry.object_name) for entry in old if entry.object_name is not None)
+            for error in self._client.remove_objects(self._bucket, names):
+                logger.warning("the old upload %s cannot be removed: %s", error.name, error.code)
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
         with _unavailable_when_failing(), self._breaker.guard():
             yield
+
+    @contextmanager
+    def _missing_is_not_found(self, bucket: str, key: str) -> Iterator[None]:
+        """Raise ObjectNotFound for what is missing, and for what the user may not read in another bucket than the service's."""
+        try:
+            yield
+        except S3Error as error:
+            if error.code in _MISSING or (error.code == _FORBIDDEN and bucket != self._bucket):
+                raise ObjectNotFound(f"there is no object {key}") from error
+            raise
 
     def _locate(self, key: str) -> tuple[str, str]:
         """Return the bucket and the key of an object to read."""
@@ -225,20 +281,20 @@ class MinioObjectReader:
 
 
 def _connect(settings: MinioSettings, connections: int) -> Minio:
-    """Make a client. Raises ConfigurationError: the endpoint or the region is not valid."""
-    scheme, _, address = settings.endpoint.rpartition("://")
+    """Make a client. Raises ConfigurationError: the endpoint, the region or the file of the authorities is not valid."""
     pool = urllib3.PoolManager(
         maxsize=connections,
         timeout=urllib3.Timeout(connect=settings.connect_timeout_s, read=settings.read_timeout_s),
+        ssl_context=authority_context("minio", settings.ca_file) if settings.has_tls else None,
         # No retry after a time-out: the call would wait three times for a server that hangs.
         retries=urllib3.Retry(total=2, read=0, connect=1, backoff_factor=0.1, status_forcelist=(502, 503, 504)),
     )
     try:
         return Minio(
-            address,
+            settings.endpoint.rpartition("://")[2],
             access_key=settings.access_key.get_secret_value(),
             secret_key=settings.secret_key.get_secret_value(),
-            secure=scheme == "https" if scheme else settings.secure,
+            secure=settings.has_tls,
             region=settings.region or "us-east-1",  # without a region the client asks the server for it first
             http_client=pool,
         )
@@ -254,16 +310,6 @@ def _check(key: str) -> None:
     """Raise ObjectNotFound for a key that is not a path below a folder: all stores have the same valid keys."""
     if not {"", ".", ".."}.isdisjoint(key.split("/")):
         raise ObjectNotFound(f"{key} is not a key of this store")
-
-
-@contextmanager
-def _missing_is_not_found(key: str) -> Iterator[None]:
-    try:
-        yield
-    except S3Error as error:
-        if error.code in _MISSING:
-            raise ObjectNotFound(f"there is no object {key}") from error
-        raise
 
 
 def _as_headers(metadata: Mapping[str, str]) -> dict[str, str]:

@@ -53,6 +53,9 @@ class ObjectStore(Protocol):
     def delete(self, key: str) -> None:
         """Delete an object; do nothing if there is none. Raises ServiceUnavailable."""
 
+    def erase(self, key: str) -> None:
+        """Delete an object with all its versions; do nothing if there is none. Raises ServiceUnavailable."""
+
     def copy(self, source: str, target: str) -> None:
         """Copy an object. Raises ObjectNotFound, ServiceUnavailable."""
 
@@ -62,8 +65,8 @@ class ObjectStore(Protocol):
         Keys in subfolders are left out. Raises ServiceUnavailable.
         """
 
-    def apply_retention(self, days: int | None) -> None:
-        """Remove uploads older than `days`, by a rule of the store or at once; None: keep all. Raises ServiceUnavailable."""
+    def apply_retention(self, hours: float | None) -> None:
+        """Remove uploads older than `hours`, by a rule of the store or at once; None: keep all. Raises ServiceUnavailable."""
 
     def ping(self) -> None:
         """Check that objects can be put now, and change nothing.
@@ -96,6 +99,8 @@ class ObjectReader(Protocol):
 UPLOADS_PREFIX = "uploads/"
 DEAD_LETTERS_PREFIX = "dead-letters/"
 
+_OF_TASK = re.compile(rf"{UPLOADS_PREFIX}\d{{4}}/\d\d/\d\d/|{DEAD_LETTERS_PREFIX}", re.ASCII)
+
 #: S3's limit.
 _MAX_KEY_BYTES = 1024
 #: To Python, all spaces but the usual one are not printable.
@@ -121,6 +126,11 @@ def too_large(key: str, size: int, max_bytes: int) -> PayloadTooLarge:
 def upload_key(task_id: str, at: datetime) -> str:
     """Return the key of the image of a task."""
     return f"{day_prefix(at)}{task_id}"
+
+
+def is_of_task(key: str) -> bool:
+    """Return whether the key is that of the image of a task or a dead letter, which the service stores itself."""
+    return _OF_TASK.match(key) is not None
 
 
 def day_prefix(at: date) -> str:

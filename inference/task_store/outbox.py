@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,16 +10,31 @@ import redis
 
 from inference.runtime.redis import unavailable_when_down
 from inference.settings import OutboxSettings
-from inference.task_store.redis_store import RELAY_GROUP
+from inference.task_store.scripts import RELAY_GROUP
 
 #: How long a relay is remembered after it last asked for entries.
 _RELAY_MEMORY_S = 86_400
+#: Entries of one reading while results are sought.
+_SCANNED = 1000
+
+
+@dataclass(frozen=True)
+class ErasureOrder:
+    """Order to erase a result in the sink."""
+
+    erasure_id: str
+    #: empty if other tasks have the same one
+    own_request_id: str
+    #: whether the result was in the outbox when the order came: a relay may be about to write it
+    is_pending: bool
 
 
 @dataclass(frozen=True)
 class OutboxEntry:
     entry_id: bytes
     task_id: str
+    #: None: the result is to be delivered
+    erasure: ErasureOrder | None = None
 
 
 class Outbox:
@@ -72,6 +87,22 @@ class Outbox:
                 self._stream, RELAY_GROUP, self._consumer, round(idle_s * 1000), "0", count=count
             )
         return _parse(answer[1])
+
+    def find_results_before(self, orders: Iterable[OutboxEntry]) -> set[str]:
+        """Return the ids of those tasks whose results are still in the outbox, before the order to erase them."""
+        sought = {order.task_id: _number(order.entry_id) for order in orders if order.erasure and order.erasure.is_pending}
+        found: set[str] = set()
+        start = b"-"
+        while sought:
+            with unavailable_when_down():
+                answer: Any = self._redis.xrange(self._stream, min=start, count=_SCANNED)
+            entries = _parse(answer)
+            results = (entry for entry in entries if entry.erasure is None and entry.task_id in sought)
+            found |= {entry.task_id for entry in results if _number(entry.entry_id) < sought[entry.task_id]}
+            if len(entries) < _SCANNED:
+                break
+            start = b"(" + entries[-1].entry_id
+        return found
 
 
 @dataclass(frozen=True)
@@ -144,4 +175,14 @@ def _now_s(client: redis.Redis) -> float:
 
 def _parse(entries: Iterable[Any]) -> list[OutboxEntry]:
     # Redis 6.2 claims deleted entries as (None, None).
-    return [OutboxEntry(entry_id, fields[b"task_id"].decode()) for entry_id, fields in entries if fields]
+    return [OutboxEntry(entry_id, fields[b"task_id"].decode(), _order(fields)) for entry_id, fields in entries if fields]
+
+
+def _number(entry_id: bytes) -> tuple[int, ...]:
+    return tuple(map(int, entry_id.split(b"-")))
+
+
+def _order(fields: Mapping[bytes, bytes]) -> ErasureOrder | None:
+    if b"erasure" not in fields:
+        return None
+    return ErasureOrder(fields[b"erasure"].decode(), fields[b"request_id"].decode(), fields[b"is_pending"] == b"1")

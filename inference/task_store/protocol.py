@@ -11,11 +11,13 @@ are those of the store's clock. Durations are in seconds.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 
+from inference.access import OwnerUse
 from inference.domain import ModelRef, Outcome, TaskStatus
-from inference.errors import IdempotencyConflict
+from inference.errors import BatchNotFound, IdempotencyConflict, TaskNotFound
 
 
 class LeaseState(StrEnum):
@@ -36,6 +38,7 @@ class Lease:
     deadline_at_ms: int = 0
     #: the inline image; empty if the image is in the object store
     image: bytes = b""
+    owner: str = ""
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,10 @@ class Enqueue:
     payload: bytes
     #: wake-up list that a worker waits on; it gets a token if it is empty
     wake_up_key: str = ""
+    #: sorted set in which the owner of the message gets a turn; empty if it has none
+    turns_key: str = ""
+    #: number of items in the message
+    cost: int = 1
 
 
 @dataclass(frozen=True)
@@ -75,6 +82,8 @@ class Accepted:
     created: bool
     #: bytes of all inline images in the store
     inline_bytes: int = 0
+    #: use of the owner after this; None without an owner
+    use: OwnerUse | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +93,7 @@ class AcceptedBatch:
     created: bool
     #: as in `Accepted`
     inline_bytes: int = 0
+    use: OwnerUse | None = None
 
 
 @dataclass(frozen=True)
@@ -103,6 +113,16 @@ class KnownKey:
             task_id=self.task_id,
             batch_id=self.batch_id,
         )
+
+
+def no_task(task_id: str) -> TaskNotFound:
+    """Return the error for a task that has no record, or is another owner's: callers cannot tell which."""
+    return TaskNotFound(f"there is no task {task_id}, or it ended too long ago", task_id=task_id)
+
+
+def no_batch(batch_id: str) -> BatchNotFound:
+    """Return the error for a batch that has no record, or is another owner's: callers cannot tell which."""
+    return BatchNotFound(f"there is no batch {batch_id}, or it ended too long ago", batch_id=batch_id)
 
 
 @dataclass(frozen=True)
@@ -133,6 +153,16 @@ class QueueStats:
     oldest_age_s: float
     #: tasks that end per second; 0 if it is not known, or there is nothing to do
     drain_rate_per_s: float
+
+
+@dataclass(frozen=True)
+class BatchFill:
+    """Batches of a queue that ended in one minute."""
+
+    #: 0: the current minute
+    minutes_ago: int
+    images: int
+    batches: int
 
 
 #: Life of an announced change, seconds: a worker that goes on with it announces it again before.
@@ -171,11 +201,36 @@ class QueueLoad:
     returning: float = 0.0
     #: None if no worker expects one
     change: RateChange | None = None
+    #: by owner, waiting tasks; empty if owners take no turns
+    shares: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def ahead(self) -> int:
         """Number of tasks that have not ended."""
         return self.waiting + self.running
+
+    def ahead_of(self, owner: str, count: int, *, window: int) -> int:
+        """Return the number of tasks that have not ended and can be before the last of `count` new ones of an owner.
+
+        Owners take turns, so each of the others has at most as many before it as the owner itself.
+
+        Args:
+            window: tasks that workers hold at most, which run before.
+        """
+        if not owner or not self.shares:
+            return self.ahead
+        own = self.shares.get(owner, 0)
+        others = len(self.shares) - (1 if own else 0)
+        return self.running + min(self.waiting, window + own + others * (own + count))
+
+
+@dataclass(frozen=True)
+class Order:
+    """Tasks of one priority and owner, which start in the order of their acceptance."""
+
+    priority: int
+    #: empty without an owner
+    owner: str = ""
 
 
 @dataclass(frozen=True)
@@ -204,7 +259,7 @@ class TaskPage:
 
     #: newest first
     task_ids: tuple[str, ...]
-    #: acceptance number before which the next page begins; None: this is the last page
+    #: number before which the next page begins; None: this is the last page
     next_before: int | None
 
 
@@ -220,6 +275,8 @@ class TaskFilter:
     model: str = ""
     #: time of acceptance, ms since the epoch: older tasks are left out
     since_ms: int = 0
+    #: empty: the tasks of all owners
+    owner: str = ""
 
     @property
     def is_any(self) -> bool:
@@ -229,7 +286,8 @@ class TaskFilter:
     def matches(self, state: TaskState) -> bool:
         """Whether the conditions hold for a task, except that for its time of acceptance."""
         return (
-            (not self.request_id or self.request_id == state.request_id)
+            (not self.owner or self.owner == state.owner)
+            and (not self.request_id or self.request_id == state.request_id)
             and (not self.statuses or state.status in self.statuses)
             and (not self.model or self.model == state.model)
         )
@@ -244,6 +302,7 @@ class TaskState:
     request_id: str
     #: name of the model
     model: str
+    owner: str = ""
 
 
 @dataclass(frozen=True)
@@ -268,3 +327,26 @@ class ReceiverPause:
     longest_s: float
     #: the receiver's own wish (`Retry-After`)
     least_s: float = 0.0
+
+
+class ErasureState(StrEnum):
+    PENDING = "pending"  #: ordered; done once the store answers
+    ERASED = "erased"  #: the store has nothing of the tasks
+    CANNOT = "cannot"  #: the store cannot delete, at least one result
+
+
+@dataclass(frozen=True)
+class ErasureProgress:
+    """Progress of an erasure, which names none of its tasks."""
+
+    erasure_id: str
+    #: of the caller
+    owner: str
+    #: number of tasks
+    tasks: int
+    #: by store: `images`, and each sink that has, or was to get, a result
+    stores: Mapping[str, ErasureState]
+
+    @property
+    def is_done(self) -> bool:
+        return ErasureState.PENDING not in self.stores.values()

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from inference.domain import ModelRef
-from inference.task_store.protocol import QueueLoad, QueuePlace, QueueStats, RateChange
+from inference.task_store.protocol import BatchFill, QueueLoad, QueuePlace, QueueStats, RateChange
 from inference.task_store.records import model_from
 
 
@@ -17,8 +17,8 @@ def stats_from(answer: Sequence[Any]) -> QueueStats:
     return QueueStats(waiting, oldest_ms / 1000, _per_s(ended, busy_ms) if waiting or running else 0.0)
 
 
-def load_from(answer: Sequence[Any]) -> QueueLoad:
-    waiting, running, _, ended, busy_ms, commits, urgent, stalled_ms, model, returning, change, _ = answer
+def load_from(answer: Sequence[Any], *, has_turns: bool) -> QueueLoad:
+    waiting, running, _, ended, busy_ms, commits, urgent, stalled_ms, model, returning, change, _, shares = answer
     return QueueLoad(
         waiting,
         running,
@@ -30,15 +30,32 @@ def load_from(answer: Sequence[Any]) -> QueueLoad:
         model=model_from(model) if model else None,
         returning=float(returning),
         change=_change_from(change) if change else None,
+        shares={owner.decode(): int(count) for owner, count in zip(shares[::2], shares[1::2], strict=True)} if has_turns else {},
     )
 
 
 def places_from(answer: Sequence[Any], task_ids: Sequence[str]) -> dict[str, QueuePlace]:
     """Return the places of the waiting tasks among `task_ids`, the ids that the script got."""
-    _, _, _, ended, busy_ms, *_, positions = answer
+    _, _, _, ended, busy_ms, *_, positions, _ = answer
     rate_per_s = _per_s(ended, busy_ms)
     found = zip(task_ids, positions, strict=True)
     return {task_id: QueuePlace(position, rate_per_s) for task_id, position in found if position >= 0}
+
+
+#: Minutes that the script commit keeps in pace:QUEUE, and their fields.
+FILL_MINUTES = 15
+FILL_FIELDS = tuple(f"minute:{slot}" for slot in range(FILL_MINUTES))
+
+
+def fill_from(fields: Sequence[bytes | None], server_time_s: int) -> tuple[BatchFill, ...]:
+    """Return the batches of the last minutes in which there were any, oldest first; `fields` are the values of FILL_FIELDS."""
+    minute_now = server_time_s // 60
+    minutes = sorted(tuple(map(int, field.split())) for field in fields if field is not None)
+    return tuple(
+        BatchFill(minute_now - minute, images, batches)
+        for minute, images, batches in minutes
+        if 0 <= minute_now - minute < FILL_MINUTES
+    )
 
 
 def change_field(change: RateChange) -> bytes:

@@ -8,8 +8,20 @@ from typing import Any, TypeVar
 
 import orjson
 
-from inference.domain import CompletedTask, ModelRef, QueueItem, TaskRecord, TaskStatus, TaskSubmission, decode_outcome
+from inference.domain import (
+    BatchRecord,
+    CompletedTask,
+    ModelRef,
+    Outcome,
+    QueueItem,
+    TaskRecord,
+    TaskStatus,
+    TaskSubmission,
+    decode_outcome,
+)
+from inference.errors import InferenceError
 from inference.task_store.protocol import TaskState
+from inference.task_store.record_checks import check_model, check_numbers, check_outcome, number
 from inference.webhook import Webhook, WebhookAttempt, WebhookDelivery, WebhookEvent, WebhookState
 
 T = TypeVar("T")
@@ -45,7 +57,10 @@ def model_prefix(name: str) -> bytes:
 
 
 def model_from(field: bytes) -> ModelRef:
-    return ModelRef(*orjson.loads(field))
+    """Return the model of a record. Raises TypeError, ValueError."""
+    model = ModelRef(*orjson.loads(field))
+    check_model(model)
+    return model
 
 
 def item_field(request: TaskSubmission) -> bytes:
@@ -54,9 +69,9 @@ def item_field(request: TaskSubmission) -> bytes:
 
 
 def from_hash(task_id: str, fields: dict[bytes, bytes]) -> TaskRecord:
-    """Return the record of `task_id` from a whole HGETALL answer."""
-    outcome = fields.get(b"outcome")
+    """Return the record of `task_id` from a whole HGETALL answer. Raises an exception of any class: a field is wrong."""
     item, store_ms = orjson.loads(fields[b"item"])
+    check_numbers(store_ms)
     return TaskRecord(
         task_id=task_id,
         request_id=fields[b"request_id"].decode(),
@@ -64,18 +79,18 @@ def from_hash(task_id: str, fields: dict[bytes, bytes]) -> TaskRecord:
         queue=fields[b"queue"].decode(),
         item=QueueItem.from_dict(item),
         status=TaskStatus(fields[b"status"].decode()),
-        created_at_ms=int(fields[b"created_at"]),
-        deadline_at_ms=int(fields[b"deadline_at"]),
-        started_at_ms=int(fields.get(b"started_at", 0)),
-        finished_at_ms=int(fields.get(b"finished_at", 0)),
-        attempts=int(fields.get(b"attempts", 0)),
-        deaths=int(fields.get(b"deaths", 0)),
+        created_at_ms=number(fields[b"created_at"]),
+        deadline_at_ms=number(fields[b"deadline_at"]),
+        started_at_ms=number(fields.get(b"started_at", b"0")),
+        finished_at_ms=number(fields.get(b"finished_at", b"0")),
+        attempts=number(fields.get(b"attempts", b"0")),
+        deaths=number(fields.get(b"deaths", b"0")),
         store_ms=store_ms,
-        priority=int(fields[b"priority"]),
+        priority=number(fields[b"priority"]),
         batch_id=fields.get(b"batch", b"").decode(),
         replay_of=fields.get(b"replay_of", b"").decode(),
         sinks=tuple(filter(None, fields.get(b"sinks", b"").decode().split(","))),
-        outcome=decode_outcome(outcome) if outcome else None,
+        outcome=_outcome_from(fields[b"outcome"]) if fields.get(b"outcome") else None,
         deliveries=_by_sink(fields, _DELIVERY),
         refusals=_by_sink(fields, _REFUSAL),
         is_image_stored=b"unstored" not in fields,
@@ -85,22 +100,44 @@ def from_hash(task_id: str, fields: dict[bytes, bytes]) -> TaskRecord:
     )
 
 
+def batch_field(batch: BatchRecord) -> bytes:
+    """Return the value of a batch's key: a list of its entries, or an object with them and its owner if it has one."""
+    return orjson.dumps({"owner": batch.owner, "entries": batch.entries} if batch.owner else batch.entries)
+
+
+def batch_from(batch_id: str, value: bytes) -> BatchRecord:
+    """Return a batch from the value of its key. Raises an exception of any class: it cannot be read."""
+    found = orjson.loads(value)
+    owner, entries = (found["owner"], found["entries"]) if isinstance(found, dict) else ("", found)
+    for entry in entries:
+        if not isinstance(entry, str):
+            InferenceError.from_dict(entry).to_problem()
+    return BatchRecord(batch_id, tuple(entries), owner)
+
+
 #: Fields whose values `completed_from` gets.
-COMPLETED_FIELDS = ("request_id", "created_at", "finished_at", "outcome")
+COMPLETED_FIELDS = ("request_id", "created_at", "finished_at", "outcome", "owner")
 
 
 def completed_from(task_id: str, values: Sequence[bytes | None]) -> CompletedTask | None:
     """Return a completed task from an HMGET answer; None if the task has not ended, or has no record."""
-    request_id, created_at, finished_at, outcome = values
+    request_id, created_at, finished_at, outcome, owner = values
     if request_id is None or created_at is None or finished_at is None or outcome is None:
         return None
-    return CompletedTask(decode_outcome(outcome), int(finished_at), task_id, request_id.decode(), int(created_at))
+    owned_by = owner.decode() if owner else ""
+    return CompletedTask(_outcome_from(outcome), number(finished_at), task_id, request_id.decode(), number(created_at), owned_by)
+
+
+def _outcome_from(field: bytes) -> Outcome:
+    outcome = decode_outcome(field)
+    check_outcome(outcome)
+    return outcome
 
 
 def state_from(task_id: str, values: Sequence[bytes]) -> TaskState:  # noqa: ARG001 as `readable` calls it
     """Return a state from an answer of the script `get_states`."""
-    status, attempts, request_id, model = values
-    return TaskState(TaskStatus(status.decode()), int(attempts), request_id.decode(), model_from(model).name)
+    status, attempts, request_id, model, owner = values
+    return TaskState(TaskStatus(status.decode()), number(attempts), request_id.decode(), model_from(model).name, owner.decode())
 
 
 def readable(read: Callable[[str, T], R | None], task_id: str, found: T) -> R | None:
@@ -130,11 +167,12 @@ def webhook_log_field(delivery: WebhookDelivery) -> bytes:
 
 def _webhook_delivery_from(fields: dict[bytes, bytes]) -> WebhookDelivery:
     attempts, last = orjson.loads(fields.get(b"webhook_log", b"[0,[]]"))
+    check_numbers(attempts, *(value for attempt in last for value in (attempt["at_ms"], attempt["duration_ms"])))
     return WebhookDelivery(
         WebhookState(fields[b"webhook_state"].decode()),
         attempts,
         tuple(WebhookAttempt(**attempt) for attempt in last),
-        int(fields.get(b"webhook_next_at", 0)),
+        number(fields.get(b"webhook_next_at", b"0")),
     )
 
 

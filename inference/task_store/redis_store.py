@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-import orjson
 import redis
 
+from inference.access import NO_LIMITS, Limits, OwnerUse
 from inference.domain import (
     BatchRecord,
     BatchRequest,
@@ -24,10 +24,10 @@ from inference.domain import (
 from inference.errors import (
     BatchNotFound,
     DeadlineExceeded,
+    IdempotencyConflict,
     Overloaded,
     TaskAlreadyFinished,
     TaskCanceled,
-    TaskNotFound,
 )
 from inference.runtime.coalescing import CallCoalescer
 from inference.runtime.redis import unavailable_when_down
@@ -45,9 +45,14 @@ from inference.task_store.protocol import (
     TaskFilter,
     TaskPage,
     TaskState,
+    no_batch,
+    no_task,
 )
+from inference.task_store.quotas import limit_error, limits_field, use_from
 from inference.task_store.records import (
     COMPLETED_FIELDS,
+    batch_field,
+    batch_from,
     completed_from,
     from_hash,
     model_field,
@@ -55,13 +60,11 @@ from inference.task_store.records import (
     readable,
     state_from,
 )
+from inference.task_store.redis_erasures import RedisErasures
+from inference.task_store.redis_owners import RedisOwners
 from inference.task_store.redis_queues import RedisQueues
-from inference.task_store.redis_webhooks import RedisWebhooks
-from inference.task_store.scripts import Scripts
-from inference.task_store.submissions import SUBMISSION_WEIGHT, in_ms, task_arguments, weight
-
-#: Consumer group of the relays on each outbox stream.
-RELAY_GROUP = "relay"
+from inference.task_store.scripts import RELAY_GROUP, Scripts
+from inference.task_store.submissions import SUBMISSION_WEIGHT, in_ms, message_arguments, task_arguments, weight
 
 #: Tasks that a page of a list examines at most, those without a record included: 3 to 6 ms of the server's time.
 _EXAMINED = 500
@@ -83,31 +86,43 @@ class StorePolicy:
     idempotency_ttl_s: float = 86_400.0
     #: number of tasks that can be listed without a request id
     index_max: int = 100_000
+    #: whether owners take turns in the broker's queues
+    has_turns: bool = False
 
 
-class RedisTaskStore(RedisWebhooks, RedisQueues):
+class RedisTaskStore(RedisErasures, RedisQueues, RedisOwners):
     """`TaskStore` on a Redis server. Safe to share between threads and greenlets."""
 
     def __init__(self, client: redis.Redis, policy: StorePolicy) -> None:
         super().__init__(client, Scripts(client, policy.key_prefix), policy.key_prefix, result_ttl_s=policy.result_ttl_s)
         self._policy = policy
+        self._index_max = policy.index_max
+        self._has_turns = policy.has_turns
         self._acceptances = CallCoalescer(self._accept_each, weigh=weight, max_weight=64 * SUBMISSION_WEIGHT)
 
     # --- submission
 
     def accept(
-        self, request: TaskSubmission, *, enqueue: Enqueue | None, max_queue_depth: int, room: Room | None = None
+        self,
+        request: TaskSubmission,
+        *,
+        enqueue: Enqueue | None,
+        max_queue_depth: int,
+        room: Room | None = None,
+        limits: Limits = NO_LIMITS,
     ) -> Accepted:
-        state, task_id, inline_bytes = self._accept(
+        state, task_id, inline_bytes, use = self._accept(
             f"{_TASK}{request.task_id}",
             [request],
             [enqueue] if enqueue else [],
+            owner=request.owner,
+            limits=limits,
             max_queue_depth=max_queue_depth,
             rooms={} if room is None else {request.queue: room},
             key=request.idempotency_key,
             fingerprint=request.fingerprint,
         )
-        return Accepted(task_id, created=state == b"accepted", inline_bytes=inline_bytes)
+        return Accepted(task_id, created=state == b"accepted", inline_bytes=inline_bytes, use=use)
 
     def accept_batch(
         self,
@@ -116,18 +131,21 @@ class RedisTaskStore(RedisWebhooks, RedisQueues):
         enqueue: Sequence[Enqueue],
         max_queue_depth: int,
         rooms: Mapping[str, Room] = MappingProxyType({}),
+        limits: Limits = NO_LIMITS,
     ) -> AcceptedBatch:
-        state, batch_id, inline_bytes = self._accept(
+        state, batch_id, inline_bytes, use = self._accept(
             f"{_BATCH}{batch.batch_id}",
             batch.tasks,
             enqueue,
+            owner=batch.owner,
+            limits=limits,
             max_queue_depth=max_queue_depth,
             rooms=rooms,
             key=batch.idempotency_key,
             fingerprint=batch.fingerprint,
-            entries=orjson.dumps(batch.record.entries),
+            entries=batch_field(batch.record),
         )
-        return AcceptedBatch(batch_id, created=state == b"accepted", inline_bytes=inline_bytes)
+        return AcceptedBatch(batch_id, created=state == b"accepted", inline_bytes=inline_bytes, use=use)
 
     def _accept(
         self,
@@ -135,25 +153,31 @@ class RedisTaskStore(RedisWebhooks, RedisQueues):
         requests: Sequence[TaskSubmission],
         enqueue: Sequence[Enqueue],
         *,
+        owner: str,
+        limits: Limits,
         max_queue_depth: int,
         rooms: Mapping[str, Room],
         key: str,
         fingerprint: str,
         entries: bytes = b"",
-    ) -> tuple[bytes, str, int]:
+    ) -> tuple[bytes, str, int, OwnerUse | None]:
         """Accept tasks, or find what was accepted before.
 
-        Returns the state, the id of the task or batch, and the bytes of all inline images.
+        Returns the state, the id of the task or batch, the bytes of all inline images, and the use of the owner if there is one.
         """
-        state, found, inline_bytes = self._acceptances(
+        quota = limits_field(limits, sum(request.image_bytes for request in requests)) if owner else b""
+        state, found, inline_bytes, *numbers = self._acceptances(
             [
-                *(subject, max_queue_depth, in_ms(self._policy.result_ttl_s)),
+                *(subject, owner, quota, max_queue_depth, in_ms(self._policy.result_ttl_s)),
                 *(key, fingerprint, in_ms(self._policy.idempotency_ttl_s)),
                 *(entries, len(enqueue)),
-                *(part for message in enqueue for part in (message.list_key, message.payload, message.wake_up_key)),
-                *task_arguments(requests, rooms),
+                *(part for message in enqueue for part in message_arguments(message)),
+                *task_arguments(requests, rooms, has_turns=self._has_turns),
             ]
         )
+        use = use_from(numbers) if numbers else None
+        if use is not None and state == b"limited":
+            raise limit_error(found.decode(), limits, use)
         if state in {b"overloaded", b"late"}:
             model = next(request.model.name for request in requests if request.queue == found.decode())
             full = f"no more than {max_queue_depth} tasks may wait for {model}"
@@ -161,14 +185,14 @@ class RedisTaskStore(RedisWebhooks, RedisQueues):
             raise Overloaded(full if state == b"overloaded" else late)
         if state == b"conflict":
             raise _known(found, b"").conflict()
-        return state, found.decode().partition(":")[2], inline_bytes
+        if state == b"taken":
+            raise IdempotencyConflict("there is a task with this id already", field="task_id", expected="an id of your own")
+        return state, found.decode().partition(":")[2], inline_bytes, use
 
-    def _accept_each(self, submissions: Sequence[list[Any]]) -> Sequence[tuple[bytes, bytes, int]]:
+    def _accept_each(self, submissions: Sequence[list[Any]]) -> Sequence[list[Any]]:
         """Accept concurrent submissions, each by itself, in one round trip and one sync of the server's log."""
         parts = (part for submission in submissions for part in (len(submission), *submission))
-        answers: Sequence[tuple[bytes, bytes, int]] = self._scripts.run(
-            "accept", self._policy.index_max, len(submissions), *parts
-        )
+        answers: Sequence[list[Any]] = self._scripts.run("accept", self._policy.index_max, len(submissions), *parts)
         return answers
 
     def withdraw(self, task_id: str) -> bool:
@@ -184,7 +208,7 @@ class RedisTaskStore(RedisWebhooks, RedisQueues):
     def get(self, task_id: str) -> TaskRecord:
         record = self.get_many([task_id])[0]
         if record is None:
-            raise TaskNotFound(f"there is no task {task_id}, or it ended too long ago", task_id=task_id)
+            raise no_task(task_id)
         return record
 
     def get_many(self, task_ids: Sequence[str]) -> list[TaskRecord | None]:
@@ -219,19 +243,21 @@ class RedisTaskStore(RedisWebhooks, RedisQueues):
     def get_batch(self, batch_id: str) -> BatchRecord:
         with unavailable_when_down():
             entries: Any = self._redis.get(self._key("batch", batch_id))
-        if entries is None:
-            raise BatchNotFound(f"there is no batch {batch_id}, or it ended too long ago", batch_id=batch_id)
-        return BatchRecord(batch_id, tuple(orjson.loads(entries)))
+        batch = None if entries is None else readable(batch_from, batch_id, entries)
+        if batch is None:
+            raise no_batch(batch_id)
+        return batch
 
     def list_tasks(self, wanted: TaskFilter, *, before: int | None = None, limit: int = 50) -> TaskPage:
         first = _NEWEST if before is None else min(before, _NEWEST)
-        conditions = (wanted.request_id, first, wanted.since_ms, model_prefix(wanted.model))
+        conditions = (wanted.owner, wanted.request_id, first, wanted.since_ms, model_prefix(wanted.model))
         next_before, ids = self._scripts.run("list_tasks", *conditions, limit, max(_EXAMINED, limit), *wanted.statuses)
         return TaskPage(tuple(_texts(ids)), int(next_before) or None)
 
-    def find_idempotent(self, key: str) -> KnownKey | None:
+    def find_idempotent(self, key: str, *, owner: str = "") -> KnownKey | None:
+        scope = ("owner", owner) if owner else ()
         with unavailable_when_down():
-            known: Any = self._redis.hmget(self._key("idempotency", key), "subject", "fingerprint")
+            known: Any = self._redis.hmget(self._key(*scope, "idempotency", key), "subject", "fingerprint")
             if known[0] is None or not self._redis.exists(self._key(known[0].decode())):
                 return None
         return _known(*known)
@@ -259,8 +285,8 @@ class RedisTaskStore(RedisWebhooks, RedisQueues):
     def lease(self, holder: str, task_ids: Sequence[str]) -> Leases:
         now_ms, *states = self._scripts.run("lease", holder, self._lease_ms, *task_ids)
         leases = (
-            Lease(LeaseState(state.decode()), isolated == b"1", int(attempts), int(created), int(deadline), image)
-            for state, isolated, attempts, created, deadline, image in states
+            Lease(LeaseState(state.decode()), isolated == b"1", int(attempts), int(created), int(deadline), image, owner.decode())
+            for state, isolated, attempts, created, deadline, image, owner in states
         )
         return Leases(tuple(leases), int(now_ms))
 
@@ -310,21 +336,15 @@ class RedisTaskStore(RedisWebhooks, RedisQueues):
         requeue, exhausted = self._scripts.run("reap", holder, self._lease_ms, max_attempts, limit)
         return Reaped(tuple(_texts(requeue)), tuple(_texts(exhausted)))
 
-    def get_started_watermarks(self, queue: str) -> dict[int, int]:
-        with unavailable_when_down():
-            highest: Any = self._redis.hgetall(self._key("started", queue))
-        return {int(priority): int(number) for priority, number in highest.items()}
-
-    def find_lost(self, queue: str, *, up_to: Mapping[int, int] | None, grace_s: float, limit: int) -> list[str]:
-        bounds = ["all"] if up_to is None else [part for bound in up_to.items() for part in bound]
-        return _texts(self._scripts.run("find_lost", queue, in_ms(grace_s), limit, *bounds))
-
-    def forget_gone(self, queue: str, *, limit: int) -> int:
-        return int(self._scripts.run("forget_gone", queue, limit))
-
     def list_dead_letters(self, limit: int) -> list[str]:
         with unavailable_when_down():
             return _texts(self._redis.zrange(self._key("dead-letters"), 0, limit - 1))
+
+    def list_old_dead_letters(self, *, after_s: float, limit: int) -> list[str]:
+        with unavailable_when_down():
+            now: Any = self._redis.time()
+            before_ms = (now[0] - after_s) * 1000
+            return _texts(self._redis.zrangebyscore(self._key("dead-letters"), "-inf", before_ms, start=0, num=limit))
 
     def count_dead_letters(self) -> int:
         with unavailable_when_down():

@@ -13,6 +13,9 @@ from redis.exceptions import NoScriptError
 
 from inference.runtime.redis import unavailable_when_down
 
+#: Consumer group of the relays on each outbox stream.
+RELAY_GROUP = "relay"
+
 _LUA = Path(__file__).parent / "lua"
 
 

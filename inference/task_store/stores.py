@@ -7,6 +7,7 @@
 | `WorkerStore` | the Celery worker: lease, start, commit |
 | `DeliveryStore` | the relay: delivery of results to sinks |
 | `WebhookStore` | the relay: delivery of events to webhooks |
+| `ErasureStore` | the API and the relay: erasure of tasks |
 | `MaintenanceStore` | sweeper, retention, commands, status |
 
 Each has all methods that its callers need, so some methods are in two protocols. Every call may raise ServiceUnavailable.
@@ -18,14 +19,18 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Protocol
 
+from inference.access import NO_LIMITS, Limits, OwnerUse
 from inference.domain import BatchRecord, BatchRequest, CompletedTask, TaskRecord, TaskSubmission
 from inference.task_store.protocol import (
     Accepted,
     AcceptedBatch,
+    BatchFill,
     Commit,
     Enqueue,
+    ErasureProgress,
     KnownKey,
     Leases,
+    Order,
     QueueLoad,
     QueuePlace,
     QueueStats,
@@ -68,16 +73,24 @@ class SubmissionStore(TaskReader, Protocol):
         """Return the secret with which the URLs of uploads are signed; it is made with the first call."""
 
     def accept(
-        self, request: TaskSubmission, *, enqueue: Enqueue | None, max_queue_depth: int, room: Room | None = None
+        self,
+        request: TaskSubmission,
+        *,
+        enqueue: Enqueue | None,
+        max_queue_depth: int,
+        room: Room | None = None,
+        limits: Limits = NO_LIMITS,
     ) -> Accepted:
         """Write the record, and push `enqueue` in the same step.
 
         Args:
             room: the task is refused if it would exceed this limit, but never if no other task of the queue is open.
+            limits: limits of the owner, if the task has one.
 
         Raises:
+            RateLimited, QuotaExceeded: a limit of the owner is reached; nothing was used up.
             Overloaded: `max_queue_depth` tasks of this queue are waiting (0: no limit), or there is no room.
-            IdempotencyConflict: the key was used with another fingerprint.
+            IdempotencyConflict: the owner has used the key with another fingerprint, or another owner has a task with this id.
         """
 
     def accept_batch(
@@ -87,15 +100,18 @@ class SubmissionStore(TaskReader, Protocol):
         enqueue: Sequence[Enqueue],
         max_queue_depth: int,
         rooms: Mapping[str, Room] = MappingProxyType({}),
+        limits: Limits = NO_LIMITS,
     ) -> AcceptedBatch:
         """Write the records of a batch and of its tasks, and push `enqueue` in the same step.
 
         Args:
             rooms: limits by queue, as `room` of `accept`.
+            limits: as in `accept`; a batch is one request.
 
         Raises:
+            RateLimited, QuotaExceeded: as in `accept`.
             Overloaded: one of the queues would have more than `max_queue_depth` tasks waiting (0: no limit), or has no room.
-            IdempotencyConflict: the key was used with another fingerprint.
+            IdempotencyConflict: the owner has used the key with another fingerprint.
         """
 
     def withdraw(self, task_id: str) -> bool:
@@ -113,16 +129,17 @@ class SubmissionStore(TaskReader, Protocol):
     def list_tasks(self, wanted: TaskFilter, *, before: int | None = None, limit: int = 50) -> TaskPage:
         """Return a page of the tasks that match, newest first.
 
-        Without a request id, tasks that are no longer among the newest (`task_store.index_max`) are not found. If tasks are
+        Without a request id, tasks that are no longer among the newest (`task_store.index_max`; of the owner, if the filter names
+        one) are not found. If tasks are
         accepted or forgotten between two pages, the others are still returned, and only once. A call examines a bounded number of
         tasks, so a page with fewer than `limit` tasks, or with none, need not be the last.
 
         Args:
-            before: acceptance number before which the page begins: None, or `next_before` of the page before.
+            before: number before which the page begins: None, or `next_before` of the page before, for the same filter.
         """
 
-    def find_idempotent(self, key: str) -> KnownKey | None:
-        """Return the task or batch that an idempotency key was used for; None if the key is not known, or has expired."""
+    def find_idempotent(self, key: str, *, owner: str = "") -> KnownKey | None:
+        """Return the task or batch for which the owner used a key; None if the key is not known, or has expired."""
 
     def cancel(self, task_id: str) -> TaskRecord:
         """Cancel a task and return its record. Raises TaskNotFound, TaskAlreadyFinished."""
@@ -161,6 +178,9 @@ class SubmissionStore(TaskReader, Protocol):
 
     def count_webhooks(self, receiver: str) -> int:
         """Return the number of events that wait for a receiver."""
+
+    def get_owner_use(self, owner: str) -> OwnerUse:
+        """Return what an owner has used, and how many open tasks it has."""
 
 
 class WorkerStore(TaskReader, Protocol):
@@ -232,6 +252,13 @@ class DeliveryStore(TaskReader, Protocol):
             entries: (outbox entry id, task id, reason) of each result.
         """
 
+    def confirm_erasures(self, sink: str, entries: Sequence[tuple[bytes, str, bool]]) -> None:
+        """Note orders of erasures that a sink has carried out.
+
+        Args:
+            entries: (outbox entry id, erasure id, whether the sink could erase the result) of each order.
+        """
+
 
 class WebhookStore(TaskReader, Protocol):
     """Hands out events of webhooks, and notes what became of them."""
@@ -269,6 +296,34 @@ class WebhookStore(TaskReader, Protocol):
     def get_webhook_stats(self) -> WebhookStats: ...
 
 
+class ErasureStore(TaskReader, Protocol):
+    """Erases tasks."""
+
+    def erase(self, task_ids: Sequence[str], *, erasure_id: str, owner: str, object_keys: Sequence[str]) -> list[str]:
+        """Remove all that this store has of tasks in one step, and order what other stores have to do.
+
+        A task that has not ended is canceled, so what its worker does comes to nothing. Whoever waits for it gets TaskCanceled. A
+        sink gets its orders through its outbox, behind the results; the objects are listed by `list_object_erasures`.
+
+        Args:
+            erasure_id: a new id, by which `get_erasure` returns the progress for a day.
+            owner: the caller.
+            object_keys: the objects of the tasks.
+
+        Returns:
+            The ids of those that had a record.
+        """
+
+    def get_erasure(self, erasure_id: str) -> ErasureProgress:
+        """Return the progress of an erasure. Raises ErasureNotFound."""
+
+    def list_object_erasures(self, limit: int) -> dict[str, list[str]]:
+        """Return the keys of objects that are to be deleted, by erasure id; about `limit` erasures."""
+
+    def end_object_erasure(self, erasure_id: str) -> None:
+        """Note that the objects of an erasure are deleted."""
+
+
 class MaintenanceStore(TaskReader, Protocol):
     """Repairs, removes and counts tasks."""
 
@@ -284,18 +339,21 @@ class MaintenanceStore(TaskReader, Protocol):
     def reap(self, holder: str, *, max_attempts: int, limit: int) -> Reaped:
         """Take tasks whose lease has ended from their holders."""
 
-    def get_started_watermarks(self, queue: str) -> dict[int, int]:
-        """Return, by priority, the highest acceptance number of this queue that has started."""
+    def get_started_watermarks(self, queue: str) -> dict[Order, int]:
+        """Return, by priority and owner, the highest acceptance number of this queue that has started."""
 
-    def find_lost(self, queue: str, *, up_to: Mapping[int, int] | None, grace_s: float, limit: int) -> list[str]:
+    def find_lost(self, queue: str, *, up_to: Mapping[Order, int] | None, grace_s: float, limit: int) -> list[str]:
         """Find waiting tasks without a lease that were not queued within the last `grace_s` seconds.
 
         They are marked as queued again now; the caller publishes their messages. A call examines the `limit` waiting tasks that
         follow the tasks of the call before, and starts again after the last task: repeated calls examine all of them.
 
         Args:
-            up_to: by priority, the acceptance number of the last task to examine; other priorities are left out. None: all tasks.
+            up_to: by priority and owner, the acceptance number of the last task to examine; others are left out. None: all tasks.
         """
+
+    def get_queue_load(self, queue: str) -> QueueLoad:
+        """Return what is known of the queue, as in `SubmissionStore`."""
 
     def forget_gone(self, queue: str, *, limit: int) -> int:
         """Remove tasks from the queue's figures that neither wait nor run; return how many.
@@ -306,6 +364,9 @@ class MaintenanceStore(TaskReader, Protocol):
 
     def list_dead_letters(self, limit: int) -> list[str]:
         """Return the ids of up to `limit` dead letters, oldest first."""
+
+    def list_old_dead_letters(self, *, after_s: float, limit: int) -> list[str]:
+        """Return the ids of up to `limit` tasks that became dead letters more than `after_s` seconds ago, oldest first."""
 
     def count_dead_letters(self) -> int: ...
 
@@ -342,9 +403,12 @@ class MaintenanceStore(TaskReader, Protocol):
 
     def get_queue_stats(self, queue: str) -> QueueStats: ...
 
+    def get_batch_fill(self, queue: str) -> tuple[BatchFill, ...]:
+        """Return the batches that ended in the last 15 minutes, by minute, oldest first; minutes without any are left out."""
+
     def ping(self) -> None:
         """Check that the store answers. Raises ServiceUnavailable."""
 
 
-class TaskStore(SubmissionStore, WorkerStore, DeliveryStore, WebhookStore, MaintenanceStore, Protocol):
+class TaskStore(SubmissionStore, WorkerStore, DeliveryStore, WebhookStore, ErasureStore, MaintenanceStore, Protocol):
     """Task store with the methods of all callers."""

@@ -23,6 +23,7 @@ from inference.models.predictor.client import BatchPredictions, Predictor, Predi
 from inference.models.predictor.protocol import CustomResult, Failed
 from inference.models.probabilities import described
 from inference.models.spec import ModelSpec
+from inference.runtime.log import task_text
 from inference.task_store.stores import WorkerStore
 from tasks.pipeline.batch_times import BatchTimes
 from tasks.pipeline.batcher import Batcher
@@ -106,7 +107,7 @@ class BatchRunner(Stage):
     def fail(self, job: Job, error: InferenceError) -> None:
         """End a job with an error. The record gets the public text, the log gets the details."""
         if error.detail != error.public:
-            logger.warning("task %s failed: %s", job.task_id, error.detail)
+            logger.warning("task %s failed: %s", task_text(job.task_id, job.owner), error.detail)
         status = TaskStatus.EXPIRED if isinstance(error, DeadlineExceeded) else TaskStatus.FAILED
         outcome = Outcome.of_error(status, error, timings=job.timings, worker=self._holder)
         self._committer.inbox.put(Finished(job, outcome))

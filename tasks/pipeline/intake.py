@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import queue
 import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
-from inference.domain import QueueItem
-from inference.errors import InferenceError
+from inference.domain import Outcome, QueueItem, TaskStatus
+from inference.errors import IdempotencyConflict, InferenceError
+from inference.runtime.log import task_text
 from inference.task_store.protocol import Lease, Leases, LeaseState
 from inference.task_store.stores import WorkerStore
 from tasks.pipeline.batch_times import BatchTimes
@@ -18,6 +20,8 @@ from tasks.pipeline.jobs import Delivery, Ending, HeldJobs, ItemEnd, Job
 from tasks.pipeline.stage import Stage
 
 T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
 
 
 def drain(source: queue.SimpleQueue[T], *, first_timeout_s: float) -> list[T]:
@@ -68,22 +72,32 @@ class Intake(Stage):
             # After a lost connection the broker delivers messages again that this worker holds already.
             wanted += [(i, delivery) for i in delivery.message.items if not self._held.join(i.task_id, delivery)]
         if wanted:
-            leases = self.until_available(lambda: self._lease(wanted), give_up=self.stopping.is_set)
-            if leases is None:
+            found = self.until_available(lambda: self._lease(wanted), give_up=self.stopping.is_set)
+            if found is None:
                 return
+            ours, leases = found
             self._clock.set(leases.now_ms)
-            leased = [self._to_job(*one, lease, leases) for one, lease in zip(wanted, leases.leases, strict=True)]
+            leased = [self._to_job(*one, lease, leases) for one, lease in zip(ours, leases.leases, strict=True)]
             jobs = [job for job in leased if job is not None]
             self._pass_on(self._times.in_time(jobs, 1, end=self._fail))
         for delivery in arrived:
             delivery.on_leased()
 
-    def _lease(self, wanted: list[tuple[QueueItem, Delivery]]) -> Leases:
+    def _lease(self, wanted: list[tuple[QueueItem, Delivery]]) -> tuple[list[tuple[QueueItem, Delivery]], Leases]:
+        """Lease the items, without those whose id is that of another owner's task, which are reported as failed."""
+        ours = []
         for item, delivery in wanted:
             unregistered_task = delivery.unregistered.get(item.task_id)
             if unregistered_task is not None:  # if the message is delivered again, its record is there already
-                self._store.accept(unregistered_task.request, enqueue=None, max_queue_depth=0)
-        return self._store.lease(self._holder, [item.task_id for item, _ in wanted])
+                try:
+                    self._store.accept(unregistered_task.request, enqueue=None, max_queue_depth=0)
+                except IdempotencyConflict as error:
+                    task = task_text(item.task_id, unregistered_task.request.owner)
+                    logger.warning("the message of task %s is refused: another owner has a task with this id", task)
+                    delivery.report_end(item.task_id, ItemEnd(Ending.DROPPED, Outcome.of_error(TaskStatus.FAILED, error)))
+                    continue
+            ours.append((item, delivery))
+        return ours, self._store.lease(self._holder, [item.task_id for item, _ in ours])
 
     def _to_job(self, item: QueueItem, delivery: Delivery, lease: Lease, leases: Leases) -> Job | None:
         """Return the job that the next stage gets, if there is one."""
@@ -99,6 +113,7 @@ class Intake(Stage):
             attempt=lease.attempts,
             deadline_at=time.monotonic() + (lease.deadline_at_ms - leases.now_ms) / 1000,
             image=lease.image,
+            owner=lease.owner,
             timings={"queue_ms": leases.now_ms - lease.created_at_ms},
         )
         self._held.add(job)

@@ -127,6 +127,7 @@ class Job:
     deadline_at: float
     #: its bytes, if they came with the lease
     image: bytes = b""
+    owner: str = ""
     #: slot of the arena that holds its image
     slot: int | None = None
     ready_at: float = 0.0

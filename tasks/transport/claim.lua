@@ -7,12 +7,22 @@
 --   QUEUE\x06\x16bell      list        wake-up list: an empty token wakes a waiting worker; pushed while messages are left
 --   QUEUE                  list        messages of the highest priority; taken from
 --   QUEUE\x06\x16STEP      list        messages of lower priorities; taken from after those of higher ones
+-- and in addition, of each of these two kinds of lists:
+--   LIST\x06\x16of\x06\x16OWNER  list  messages of an owner; taken from
+--   LIST\x06\x16turns      sorted set  owners with messages, by their next turn, and '' for the list itself; updated
+--
+-- Owners take turns: the next message is that of the owner with the lowest turn, which grows by the number of its items. So owners with
+-- waiting messages get equal numbers of items, however many wait, and between two messages of one owner each other owner has
+-- at most about as many items. A message joins its owner's list, and an owner who had none the turns, in `push` of the task store's
+-- _prelude.lua: after the lowest turn, so that the owner who has that is next in any case. The messages of a list that belong to no
+-- owner (of other clients, or restored ones) have turns like those of one owner. Without owners there are no turns.
 --
 -- Arguments: now in s, limit in items, then the names of the queues.
 -- Answer: for each message queue, delivery tag, message. A message that cannot be read has an empty tag and is noted nowhere.
 
 local unacked, index, now, limit, queues = KEYS[1], KEYS[2], ARGV[1], tonumber(ARGV[2]), #ARGV - 2
 local keys_per_queue = (#KEYS - 2) / queues
+local OF, TURNS = '\6\22of\6\22', '\6\22turns'
 local claimed = {}
 local taken = 0
 
@@ -34,20 +44,49 @@ local function note(message, queue)
   return tag, items
 end
 
+-- Let the messages of the list itself have turns, if others have turns.
+local function join_turns(list, turns)
+  if redis.call('LLEN', list) == 0 or redis.call('ZSCORE', turns, '') then return end
+  redis.call('ZADD', turns, redis.call('ZRANGE', turns, 0, 0, 'WITHSCORES')[2] + 1, '')
+end
+
+-- Returns the owner whose turn it is, nil if nobody has turns, and the list to take a message from.
+local function whose_turn(list, turns)
+  local owner = turns and redis.call('ZRANGE', turns, 0, 0)[1]
+  if not owner or owner == '' then return owner, list end
+  return owner, list .. OF .. owner
+end
+
+local function end_turn(owner, list, turns, items)
+  if redis.call('EXISTS', list) == 0 then
+    redis.call('ZREM', turns, owner)
+  else
+    redis.call('ZINCRBY', turns, items, owner)
+  end
+end
+
 for number = 1, queues do
   local queue, left = ARGV[2 + number], 0
   local wake_up = 3 + (number - 1) * keys_per_queue
   for list = wake_up + 1, wake_up + keys_per_queue - 1 do
+    local turns = KEYS[list] .. TURNS
+    if redis.call('EXISTS', turns) == 0 then turns = nil else join_turns(KEYS[list], turns) end
     while taken < limit do
-      local message = redis.call('RPOP', KEYS[list])
-      if not message then break end
-      local tag, items = note(message, queue)
-      claimed[#claimed + 1] = queue
-      claimed[#claimed + 1] = tag
-      claimed[#claimed + 1] = message
-      taken = taken + items
+      local owner, from = whose_turn(KEYS[list], turns)
+      local message, items = redis.call('RPOP', from), 0
+      if message then
+        local tag
+        tag, items = note(message, queue)
+        claimed[#claimed + 1] = queue
+        claimed[#claimed + 1] = tag
+        claimed[#claimed + 1] = message
+        taken = taken + items
+      elseif not owner then
+        break
+      end
+      if owner then end_turn(owner, from, turns, items) end
     end
-    if taken >= limit then left = left + redis.call('LLEN', KEYS[list]) end
+    if taken >= limit then left = left + redis.call('LLEN', KEYS[list]) + (turns and redis.call('ZCARD', turns) or 0) end
   end
   -- This worker or another one claims the messages that are left.
   if left > 0 and redis.call('LLEN', KEYS[wake_up]) == 0 then redis.call('LPUSH', KEYS[wake_up], '') end

@@ -25,7 +25,7 @@ from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import loads
 
 from inference.broker.envelope import ITEMS_HEADER
-from inference.broker.redis import wake_up_key
+from inference.broker.redis import QUEUE_LISTS, wake_up_key
 from inference.broker.rejected import UNREADABLE
 
 logger = logging.getLogger(__name__)
@@ -189,6 +189,17 @@ class ClaimingChannel(stock.Channel):  # type: ignore[misc] # kombu has no types
 
     def _lists(self, queue: str) -> list[str]:
         return [self._q_for_pri(queue, step) for step in self.priority_steps]
+
+    def _size(self, queue: str) -> int:
+        return self._count(queue)
+
+    def _purge(self, queue: str) -> int:
+        return self._count(queue, "delete")
+
+    def _count(self, queue: str, *arguments: str) -> int:
+        lists = self._lists(queue)
+        with self.conn_or_acquire() as client:
+            return int(client.eval(QUEUE_LISTS, len(lists), *lists, *arguments))
 
     def _deliver_all(self, claimed: list[tuple[str, Any]]) -> None:
         try:

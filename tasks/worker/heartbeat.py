@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import logging
 
+from inference.domain import ModelRef
 from inference.errors import ServiceUnavailable
 from inference.models.predictor.client import Predictor
+from inference.models.predictor.protocol import Loaded
 from inference.rollout.worker_registry import ANNOUNCE_INTERVAL_S, LoadedModelInfo, WorkerInfo, WorkerPresence
 from tasks.pipeline.stage import Stage
 
 logger = logging.getLogger(__name__)
+
+
+def _info(model: ModelRef, warm: Loaded) -> LoadedModelInfo:
+    batch_ms = {str(size): round(ms, 3) for size, ms in warm.cost_ms.items()}
+    return LoadedModelInfo(model.name, model.version, model.digest, warm.predict_ms, warm.images_per_s, warm.runtime, batch_ms)
 
 
 class HeartbeatPublisher(Stage):
@@ -26,9 +33,7 @@ class HeartbeatPublisher(Stage):
     def step(self) -> None:
         loaded = self._predictor.loaded
         models = tuple(
-            LoadedModelInfo(model.name, model.version, model.digest, warm.predict_ms, warm.images_per_s, warm.runtime)
-            for name, model in self._predictor.references.items()
-            if (warm := loaded.get(name)) is not None
+            _info(model, warm) for name, model in self._predictor.references.items() if (warm := loaded.get(name)) is not None
         )
         try:
             self._presence.announce(WorkerInfo(self._holder, models))

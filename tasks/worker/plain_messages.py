@@ -2,7 +2,7 @@
 
 kwargs ──read──▶ UnregisteredTask: a TaskSubmission, and the error if it cannot run ──Intake──▶ record, lease, run
 
-    {"items": [{"object": "uploads/mine/cat.jpg", "request_id": "cat-1"}], "deadline_s": 60, "sinks": ["kafka"]}
+    {"items": [{"object": "uploads/mine/cat.jpg", "request_id": "cat-1"}], "deadline_s": 60, "sinks": ["kafka"], "owner": "alice"}
 
 A task's id is the item's `task_id`; without one, the message's id if the message has one item, else the message's id with ".0",
 ".1", … after it. It is the same each time the message is delivered. An error in one item fails only that item.
@@ -17,11 +17,13 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from inference.access import CELERY_OWNER, OWNER_PATTERN
 from inference.array_metadata import parse_dtype, parse_shape
 from inference.broker import HIGHEST_PRIORITY, USUAL_PRIORITY
 from inference.domain import MAX_TOP_K, AnswerOptions, ImageFormat, ImageHeader, QueueItem, TaskSubmission
 from inference.errors import DeadlineExceeded, InferenceError, InvalidMetadata, InvalidRequest, ModelNotFound, shown, shown_name
 from inference.ids import TASK_ID_PATTERN, is_task_id, read_request_id
+from inference.keys.key_ring import asks_for_keys
 from inference.models.spec import ModelSpec
 from inference.rollout.runtime_config import ConfigSnapshot
 from inference.settings import Settings
@@ -59,6 +61,7 @@ def _name(model: Any) -> Any:
 class _Message(_Strict):
     items: list[Any] = Field(min_length=1, max_length=MAX_ITEMS)
     model: Annotated[str | None, BeforeValidator(_name)] = None
+    owner: Annotated[str, Field(pattern=f"^{OWNER_PATTERN}$")] | None = None
     deadline_s: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     sinks: list[str] | None = None
     priority: int = Field(default=USUAL_PRIORITY, ge=USUAL_PRIORITY, le=HIGHEST_PRIORITY)
@@ -90,6 +93,7 @@ class PlainMessageReader:
         self._settings = settings
         self._effective = effective
         self._specs = {spec.queue: spec for spec in specs}
+        self._owner = CELERY_OWNER if asks_for_keys(settings) else ""
 
     def read(
         self, kwargs: Any, *, message_id: str, queue: str, expires_in_s: float | None = None
@@ -129,6 +133,7 @@ class PlainMessageReader:
             queue=queue,
             item=QueueItem(message_id, "", None),
             deadline_s=self._settings.deadlines.async_s,
+            owner=self._owner,
         )
 
     def _filled(self, draft: TaskSubmission, message: _Message, expires_in_s: float | None) -> TaskSubmission:
@@ -152,7 +157,14 @@ class PlainMessageReader:
             raise DeadlineExceeded("the message expired before a worker received it")
         sinks = self._effective().sinks_for(message.sinks, field="sinks")
         item = dataclasses.replace(draft.item, answer=message.answer)
-        return dataclasses.replace(draft, item=item, deadline_s=min(wanted_s, left_s), sinks=sinks, priority=message.priority)
+        return dataclasses.replace(
+            draft,
+            item=item,
+            deadline_s=min(wanted_s, left_s),
+            sinks=sinks,
+            priority=message.priority,
+            owner=message.owner or draft.owner,
+        )
 
     def _unregistered_task(self, draft: TaskSubmission, sent: Any, field: str) -> UnregisteredTask:
         try:

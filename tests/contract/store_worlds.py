@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +26,10 @@ ALL = 1000
 class StoreWorld:
     """The store on a Redis server of the tests, under a key prefix of its own."""
 
-    def __init__(self, client: redis.Redis, key_prefix: str) -> None:
+    def __init__(self, client: redis.Redis, key_prefix: str, *, has_turns: bool = False) -> None:
         self._redis = client
         self._prefix = key_prefix
-        self.store: TaskStore = RedisTaskStore(client, _policy(key_prefix))
+        self.store: TaskStore = RedisTaskStore(client, dataclasses.replace(_policy(key_prefix), has_turns=has_turns))
 
     def let_pass(self, seconds: float) -> None:
         """Time passes, for the store and for all that is in it."""

@@ -13,7 +13,10 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from minio.commonconfig import ENABLED
+from minio.versioningconfig import VersioningConfig
 from support.fakes import FakeObjectStore
+from support.limited_users import limited_user
 from support.real_servers import NOBODY, minio_client, minio_settings
 from support.small_files import run_with_small_files
 from support.waiting import together
@@ -29,7 +32,18 @@ KEY = "uploads/2026/01/31/task"
 BYTES = bytes(range(256)) * 400
 
 
-@pytest.fixture(params=["local", "fake", pytest.param("minio", marks=pytest.mark.services)])
+_BY_RIGHTS = [pytest.param(name, marks=pytest.mark.services) for name in ("minio", "minio with the least rights")]
+
+
+@pytest.fixture(scope="module")
+def limited_settings(services_env: dict[str, str]) -> Iterator[MinioSettings]:
+    """A user with the rights of deploy/docker/minio-policy.json for the buckets of this fixture's tests."""
+    name = f"limited-{uuid.uuid4().hex[:12]}"
+    with limited_user(services_env, name, f"{name}-*") as settings:
+        yield settings
+
+
+@pytest.fixture(params=["local", "fake", *_BY_RIGHTS])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
     match request.param:
         case "local":
@@ -37,6 +51,9 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
         case "minio":
             settings = minio_settings(request.getfixturevalue("services_env"))
             return MinioObjectStore(settings, f"contract-{uuid.uuid4().hex[:12]}")
+        case "minio with the least rights":
+            limited: MinioSettings = request.getfixturevalue("limited_settings")
+            return MinioObjectStore(limited, f"{limited.access_key.get_secret_value()}-{uuid.uuid4().hex[:12]}")
     return FakeObjectStore()
 
 
@@ -103,6 +120,31 @@ def test_what_was_deleted_is_gone_and_deleting_again_is_fine(store: ObjectStore)
     store.delete(KEY)
     with pytest.raises(ObjectNotFound):
         store.get(KEY)
+
+
+def test_what_was_erased_is_gone_and_erasing_again_is_fine(store: ObjectStore) -> None:
+    for key in (KEY, f"{KEY}-longer"):
+        store.put(key, BYTES)
+    for _ in range(2):
+        store.erase(KEY)
+        with pytest.raises(ObjectNotFound):
+            store.get(KEY)
+    assert store.get(f"{KEY}-longer") == BYTES
+
+
+@pytest.mark.services
+def test_what_was_erased_has_no_version(services_env: dict[str, str]) -> None:
+    name, client = f"contract-{uuid.uuid4().hex[:12]}", minio_client(services_env)
+    client.make_bucket(name)
+    client.set_bucket_versioning(name, VersioningConfig(ENABLED))
+    store = MinioObjectStore(minio_settings(services_env), name)
+    for key in (KEY, KEY, f"{KEY}-longer"):
+        store.put(key, BYTES)
+    store.delete(KEY)
+    assert len(list(client.list_objects(name, recursive=True, include_version=True))) == 4
+    store.erase(KEY)
+    (left,) = client.list_objects(name, recursive=True, include_version=True)
+    assert left.object_name == f"{KEY}-longer"
 
 
 def test_deleting_one_leaves_its_neighbours(store: ObjectStore) -> None:
@@ -292,7 +334,7 @@ except ServiceUnavailable:
             store.put(key, BYTES)
         store.apply_retention(None)
         assert [store.get(key) for key in days.values()] == [BYTES] * 4
-        store.apply_retention(1)
+        store.apply_retention(24)
         assert [age for age, key in days.items() if (tmp_path / key).exists()] == [0, 1]
         assert [store.get(key) for key in others] == [BYTES] * len(others)
 
@@ -310,7 +352,7 @@ except ServiceUnavailable:
 
         monkeypatch.setattr("shutil.rmtree", failing)
         with pytest.raises(ServiceUnavailable, match="no right to remove"):
-            store.apply_retention(1)
+            store.apply_retention(24)
         assert [(tmp_path / key).exists() for key in (older, old)] == [True, False]
 
     def test_what_is_no_regular_file_is_no_object_and_nobody_waits_for_it(self, tmp_path: Path) -> None:

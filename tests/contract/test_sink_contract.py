@@ -32,7 +32,7 @@ from inference.sinks import open_sink
 from inference.sinks.jsonl import JsonlSink
 from inference.sinks.kafka import KafkaSink
 from inference.sinks.mongodb import MongodbSink
-from inference.sinks.protocol import ResultSink, SinkUnavailable
+from inference.sinks.protocol import ResultSink, SinkUnavailable, StoredResult
 
 #: kafka-python leaves the closing of a socket that was refused to the garbage collector.
 refused_sockets = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
@@ -209,6 +209,26 @@ def test_what_comes_again_spoils_nothing(world: SinkWorld) -> None:
     assert list(dict.fromkeys(ids(world.documents()))) == ["1", "2", "3"]
 
 
+@refused_sockets
+def test_what_is_erased_is_gone_and_its_neighbours_stay(request: pytest.FixtureRequest, world: SinkWorld) -> None:
+    world.sink.write([a_document(name) for name in ("1", "12", "2")])
+    can_erase = "kafka" not in request.node.name  # its topic is not compacted
+    assert world.another().erase([StoredResult("1", "größer"), StoredResult("unknown", "")]) == [can_erase] * 2
+    world.sink.write([a_document("3")])
+    left = [document["task_id"] for document in world.documents() if "task_id" in document]
+    assert left == (["12", "2", "3"] if can_erase else ["1", "12", "2", "3"])
+
+
+@refused_sockets
+def test_nothing_is_erased_while_the_sink_is_down(world: SinkWorld) -> None:
+    world.sink.write([a_document("1")])
+    world.break_it()
+    with pytest.raises(SinkUnavailable):
+        world.sink.erase([StoredResult("1", "r")])
+    world.mend_it()
+    assert ids(world.documents()) == ["1"]
+
+
 def test_closing_twice_is_fine(world: SinkWorld) -> None:
     world.sink.write([a_document("task")])
     world.sink.close()
@@ -220,6 +240,26 @@ class TestJsonl:
     @pytest.fixture
     def path(self, tmp_path: Path) -> Path:
         return tmp_path / "results.jsonl"
+
+    def test_an_erased_line_keeps_its_length_so_that_readers_keep_their_place(self, path: Path) -> None:
+        JsonlSink(path).write([a_document(name) for name in ("1", "2", "3")])
+        before = path.read_bytes().splitlines(keepends=True)
+        JsonlSink(path).erase([StoredResult("2", ""), StoredResult("3", "")])
+        after = path.read_bytes().splitlines(keepends=True)
+        assert list(map(len, after)) == list(map(len, before))
+        assert (after[0], [json.loads(line) for line in after[1:]]) == (before[0], [{"erased": True}] * 2)
+
+    @pytest.mark.parametrize("torn", [b'{"task_id":"1","request_id":"a per', b'{"task_id":"1"}'])
+    def test_a_torn_line_is_erased_too(self, path: Path, torn: bytes) -> None:
+        path.write_bytes(torn)
+        JsonlSink(path).write([a_document("2")])
+        JsonlSink(path).erase([StoredResult("1", "")])
+        erased, other = path.read_bytes().splitlines()
+        assert (json.loads(erased), len(erased), json.loads(other)["task_id"]) == ({"erased": True}, len(torn), "2")
+
+    def test_where_no_result_was_written_there_is_nothing_to_erase(self, path: Path) -> None:
+        assert JsonlSink(path).erase([StoredResult("1", "")]) == [True]
+        assert not path.exists()
 
     def test_no_bit_of_a_value_is_lost(self, path: Path) -> None:
         JsonlSink(path).write([a_document("task")])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import uuid
+from collections import Counter
 from dataclasses import dataclass
 
 import redis
@@ -20,6 +21,7 @@ from inference.task_store import Commit, LeaseState
 DEADLINE_S = 60.0
 OWNERS = st.sampled_from(["worker-a", "worker-b"])
 MAX_TASKS = 3
+TASK_OWNERS = ("lab", "shop")
 NUMBER = st.integers(min_value=0, max_value=MAX_TASKS - 1)
 OPEN = {TaskStatus.QUEUED, TaskStatus.RUNNING}
 
@@ -28,6 +30,7 @@ OPEN = {TaskStatus.QUEUED, TaskStatus.RUNNING}
 class _Known:
     """Facts about one task that the calls so far have established."""
 
+    owner: str
     #: its end, by the one call that was told to have brought it
     end: TaskStatus | None = None
     attempt: int = 0
@@ -41,7 +44,7 @@ class StoreWalk(RuleBasedStateMachine):
 
     def __init__(self, client: redis.Redis) -> None:
         super().__init__()
-        self.world = StoreWorld(client, f"test-{uuid.uuid4().hex[:12]}")
+        self.world = StoreWorld(client, f"test-{uuid.uuid4().hex[:12]}", has_turns=True)
         self.store = self.world.store
         self.tasks: dict[str, _Known] = {}
         self.passed_s = 0.0
@@ -57,10 +60,11 @@ class StoreWalk(RuleBasedStateMachine):
         assert known.end is None, f"{known.end} and then {status}"
         known.end, known.holder = status, None
 
-    @rule(has_sink=st.booleans())
-    def accept(self, has_sink: bool) -> None:
+    @rule(has_sink=st.booleans(), owner=st.sampled_from(["", *TASK_OWNERS]))
+    def accept(self, has_sink: bool, owner: str) -> None:
         if len(self.tasks) < MAX_TASKS:
-            self.tasks[accept(self.store, deadline_s=DEADLINE_S, sinks=("jsonl",) if has_sink else ())] = _Known()
+            sinks = ("jsonl",) if has_sink else ()
+            self.tasks[accept(self.store, deadline_s=DEADLINE_S, sinks=sinks, owner=owner)] = _Known(owner)
 
     def _takes(self, holder: str, known: _Known, since: float) -> None:
         if known.holder not in (None, holder):
@@ -185,6 +189,15 @@ class StoreWalk(RuleBasedStateMachine):
         assert self.store.get_queue_stats(QUEUE).depth == len(queued)
 
     @invariant()
+    def counts_of_owners_are_those_of_their_tasks(self) -> None:
+        records = self.store.get_many(list(self.tasks))
+        queued = Counter(record.owner for record in records if record is not None and record.status is TaskStatus.QUEUED)
+        assert dict(self.store.get_queue_load(QUEUE).shares) == {owner: queued[owner] for owner in TASK_OWNERS if queued[owner]}
+        for owner in TASK_OWNERS:
+            is_open = [known.end is None and known.owner == owner for known in self.tasks.values()]
+            assert self.store.get_owner_use(owner).open_tasks == sum(is_open)
+
+    @invariant()
     def outbox_has_each_result_once(self) -> None:
         delivered = [task_id for _, task_id in self.world.outbox("jsonl")]
         assert len(delivered) == len(set(delivered))
@@ -196,6 +209,8 @@ class StoreWalk(RuleBasedStateMachine):
         assert [task_id for task_id, known in self.tasks.items() if known.end is None] == []
         self.records_say_how_tasks_ended()
         self.queued_tasks_wait_and_no_others()
+        self.counts_of_owners_are_those_of_their_tasks()
+        assert [self.store.get_owner_use(owner).open_tasks for owner in TASK_OWNERS] == [0, 0]
 
 
 def test_a_task_ends_once_and_runs_for_one_worker_at_a_time(redis_client: redis.Redis) -> None:

@@ -22,7 +22,7 @@ from support.samples import QUEUE, a_failure
 
 from inference.domain import TaskStatus
 from inference.errors import ServiceUnavailable
-from inference.task_store import LeaseState, TaskStore
+from inference.task_store import LeaseState, Order, TaskStore
 
 
 class TestReap:
@@ -164,8 +164,8 @@ class TestFindLost:
         accept(world.store)
         world.let_pass(6)
         watermark = max(world.store.get_started_watermarks(QUEUE).values(), default=0)
-        assert world.store.find_lost(QUEUE, up_to={0: watermark}, grace_s=5, limit=ALL) == [overtaken]
-        assert world.store.find_lost(QUEUE, up_to={0: 0}, grace_s=5, limit=ALL) == []
+        assert world.store.find_lost(QUEUE, up_to={Order(0): watermark}, grace_s=5, limit=ALL) == [overtaken]
+        assert world.store.find_lost(QUEUE, up_to={Order(0): 0}, grace_s=5, limit=ALL) == []
 
     def test_what_was_reaped_has_just_been_queued(self, world: StoreWorld) -> None:
         leased(world.store, "w")
@@ -281,7 +281,7 @@ class TestLongQueues:
         return world
 
     @staticmethod
-    def find(world: StoreWorld, up_to: dict[int, int] | None = None) -> list[str]:
+    def find(world: StoreWorld, up_to: dict[Order, int] | None = None) -> list[str]:
         return world.store.find_lost(QUEUE, up_to=up_to, grace_s=5, limit=5)
 
     def test_the_last_of_them_is_found(self, world: StoreWorld) -> None:
@@ -297,8 +297,8 @@ class TestLongQueues:
 
     def test_a_look_at_those_that_were_overtaken_goes_its_own_way(self, world: StoreWorld) -> None:
         """The broker has messages, and then has none, in turn: neither kind of look begins anew because of the other."""
-        assert [self.find(world, kind) for kind in (None, {9: 12}, None, {9: 12})] == [[]] * 4
-        assert self.find(world, {9: 12}) == [self.ids[11]]
+        assert [self.find(world, kind) for kind in (None, {Order(9): 12}, None, {Order(9): 12})] == [[]] * 4
+        assert self.find(world, {Order(9): 12}) == [self.ids[11]]
         assert self.find(world) == [], "it was queued again a moment ago"
 
     def test_those_that_wait_by_right_hide_none_behind_them(self, world: StoreWorld) -> None:
@@ -306,7 +306,7 @@ class TestLongQueues:
         world.store.release("w", self.ids[:11:2])
         world.let_pass(6)
         world.store.renew("w", self.ids[1:11:2])
-        assert [self.find(world, {9: 12}) for _ in range(3)] == [[], [], [self.ids[11]]]
+        assert [self.find(world, {Order(9): 12}) for _ in range(3)] == [[], [], [self.ids[11]]]
 
     def test_another_queue_has_a_place_of_its_own(self, world: StoreWorld) -> None:
         other = accept(world.store, queue="predict.other")

@@ -67,6 +67,27 @@ class TestLoad:
         assert commit_one(store, "w", task_id, attempt=1, outcome=expired)
         assert store.get_queue_load(QUEUE).busy_s == 0
 
+    def test_batches_are_counted_by_minute(self, world: StoreWorld) -> None:
+        for minutes, sizes in ((12, (8, 3)), (1, (1,)), (0, (2,))):
+            for size in sizes:
+                world.store.commit("w", [Commit(running(world.store, "w"), 1, a_success()) for _ in range(size)])
+            world.let_pass(60 * minutes)
+        fill = world.store.get_batch_fill(QUEUE)
+        ages = [one.minutes_ago for one in fill]
+        assert len(fill) >= 3  # more if a minute began meanwhile
+        assert ages == sorted(ages, reverse=True)
+        assert ages[0] - ages[-1] >= 13
+        assert (sum(one.images for one in fill), sum(one.batches for one in fill)) == (14, 4)
+        assert world.store.get_batch_fill("predict.other") == ()
+        world.let_pass(60 * 16)
+        assert world.store.get_batch_fill(QUEUE) == ()
+
+    def test_a_new_minute_replaces_the_one_of_a_quarter_of_an_hour_ago(self, world: StoreWorld) -> None:
+        assert commit_one(world.store, "w", running(world.store, "w"), attempt=1)
+        world.let_pass(15 * 60)
+        assert commit_one(world.store, "w", running(world.store, "w"), attempt=1)
+        assert [(one.images, one.batches) for one in world.store.get_batch_fill(QUEUE)] == [(1, 1)]
+
     def test_a_load_counts_what_waits_and_what_runs(self, world: StoreWorld) -> None:
         store = world.store
         started = [running(store, "w") for _ in range(3)]

@@ -21,7 +21,7 @@ from store_worlds import (
 from support.samples import QUEUE, VECTOR, a_failure, a_success
 
 from inference.domain import TaskStatus
-from inference.task_store import Commit, Lease, LeaseState, TaskStore
+from inference.task_store import Commit, Lease, LeaseState, Order, TaskStore
 
 
 class TestLease:
@@ -137,10 +137,10 @@ class TestStart:
         kinds = [(QUEUE, 0), (QUEUE, 9), (QUEUE, 0), ("predict.other", 0), (QUEUE, 0), (QUEUE, 9)]
         ids = [leased(store, "w", queue=queue, priority=priority) for queue, priority in kinds]
         assert store.start("w", [ids[4], ids[3], ids[1], ids[0]]) == [1] * 4
-        assert store.get_started_watermarks(QUEUE) == {0: 5, 9: 2}
-        assert store.get_started_watermarks("predict.other") == {0: 4}
+        assert store.get_started_watermarks(QUEUE) == {Order(0): 5, Order(9): 2}
+        assert store.get_started_watermarks("predict.other") == {Order(0): 4}
         store.start("w", [ids[5], ids[2]])
-        assert store.get_started_watermarks(QUEUE) == {0: 5, 9: 6}
+        assert store.get_started_watermarks(QUEUE) == {Order(0): 5, Order(9): 6}
 
 
 class TestCommit:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 import requests
 from sklearn.datasets import load_digits
@@ -228,6 +229,18 @@ def test_a_batch_that_runs_finishes_on_its_model_and_what_waits_runs_on_the_new_
     assert len(service.processes("predictor")) == 1
 
 
+def suspend_another(service: Service, *known: psutil.Process) -> psutil.Process:
+    """Wait for one more predictor process, and suspend it before it has loaded anything."""
+    pids = {process.pid for process in known}
+
+    def find_others() -> list[psutil.Process]:
+        return [process for process in service.processes("predictor") if process.pid not in pids]
+
+    (another,) = wait_until(find_others, timeout_s=30, what="another predictor process")
+    another.suspend()
+    return another
+
+
 def test_a_predictor_that_dies_while_another_model_is_loaded(service: Service, models: Models, vectors: list[Any]) -> None:
     """The command is told to come again: the worker has no model until its predictor is up again."""
     service.suspend_predictor()
@@ -235,8 +248,11 @@ def test_a_predictor_that_dies_while_another_model_is_loaded(service: Service, m
     task_ids = [service.submit(PIXELS[number], metadata=METADATA) for number in range(4)]
     with ThreadPoolExecutor(1) as client:
         loading = client.submit(load_weights, service, models.rolled_3)
-        wait_until(lambda: len(service.processes("predictor")) == 2, timeout_s=30, what="the second process")
+        candidate = suspend_another(service, old)
         old.kill()
+        started_again = suspend_another(service, old, candidate)  # so that nobody misses that the worker has no model
+        refused = loading.result()
+        started_again.resume()
         refused = loading.result()
     assert (refused.status_code, refused.json()["code"]) == (503, "service_unavailable")
 

@@ -251,8 +251,19 @@ def test_erase_asks_first() -> None:
     assert result.exit_code == ExitCode.FAILED
     assert "cannot be undone" in result.stderr
     assert "nothing was erased" in result.stderr
-    refused = call("erase", "0" * 32, "--yes")
-    assert (refused.exit_code, "this service cannot erase tasks" in refused.stderr) == (ExitCode.REFUSED, True)
+
+
+def test_erase() -> None:
+    task_ids = [called("submit", SEVEN, "--request-id", request_id).split()[0] for request_id in ("mine", "mine", "other")]
+
+    unknown = call("erase", "0" * 32, task_ids[2], "--yes")
+    erased = called("erase", "--request-id", "mine", "--yes")
+
+    assert (unknown.exit_code, "there is no task" in unknown.stderr) == (ExitCode.REFUSED, True)
+    assert unknown.stdout == f"{task_ids[2]}  erased\n"
+    assert erased.splitlines() == [f"{task_id}  erased" for task_id in task_ids[1::-1]]
+    assert not any(task_id in called("tasks") for task_id in task_ids)
+    assert call("erase", "--request-id", "mine", "--yes").exit_code == ExitCode.REFUSED
 
 
 def test_service_and_models() -> None:

@@ -10,6 +10,7 @@ import numpy as np
 import orjson
 import pytest
 from kafka import KafkaConsumer
+from kafka.admin import KafkaAdminClient, NewTopic
 from support.real_servers import NOBODY, kafka_settings
 from support.result_documents import a_document
 from support.samples import VECTOR
@@ -18,7 +19,7 @@ from support.waiting import until
 
 from inference.sinks.cloudevents import cloud_event
 from inference.sinks.kafka import KafkaSink
-from inference.sinks.protocol import SinkUnavailable
+from inference.sinks.protocol import SinkUnavailable, StoredResult
 
 #: kafka-python leaves the closing of a socket that was refused to the garbage collector.
 refused_sockets = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning", "ignore::ResourceWarning")
@@ -54,6 +55,22 @@ def test_every_record_has_its_key_and_its_task(sink: KafkaSink, records: Callabl
     assert {record.key for record in found} == {"größer".encode()}
     prediction = orjson.loads(found[0].value)["prediction"]
     assert np.array(prediction, np.float32).tobytes() == VECTOR.tobytes()
+
+
+@pytest.mark.parametrize("policy", ["compact", "delete,compact"])
+def test_a_compacted_topic_gets_a_tombstone_in_the_partition_of_the_record(
+    sink: KafkaSink, records: Callable[[], list[Any]], services_env: dict[str, str], own_name: str, policy: str
+) -> None:
+    admin = KafkaAdminClient(bootstrap_servers=services_env["KAFKA_BOOTSTRAP"])
+    admin.create_topics([NewTopic(own_name, 4, 1, topic_configs={"cleanup.policy": policy})])
+    admin.close()
+    sink.write([a_document(name, request_id=f"request-{name}") for name in ("1", "2", "3")])
+    assert sink.erase([StoredResult("1", "request-1"), StoredResult("2", "")]) == [True, False]
+    found = records()
+    (result,) = (record for record in found if record.value and orjson.loads(record.value)["task_id"] == "1")
+    (tombstone,) = (record for record in found if record.value is None)
+    assert (tombstone.key, tombstone.partition, tombstone.headers) == (result.key, result.partition, [])
+    assert tombstone.offset > result.offset
 
 
 def test_results_of_one_request_lie_in_one_partition(sink: KafkaSink, records: Callable[[], list[Any]]) -> None:
@@ -115,6 +132,13 @@ def test_a_broker_that_goes_away_leaves_no_thread(services_env: dict[str, str], 
     with pytest.raises(SinkUnavailable):
         sink.write([a_document("task")])
     until(lambda: threading.active_count() < before, "the end of the producer's thread")  # and of the proxy's
+
+
+def test_a_record_of_an_owner_names_it(sink: KafkaSink, records: Callable[[], list[Any]]) -> None:
+    sink.write([a_document("task", owner="alice")])
+    (record,) = records()
+    assert dict(record.headers) == {"task_id": b"task", "owner": b"alice"}
+    assert orjson.loads(record.value)["owner"] == "alice"
 
 
 def test_cloudevents_have_their_content_type_in_addition_to_key_and_task(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import socket
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from urllib.parse import quote
 
@@ -13,9 +14,11 @@ from minio import Minio
 from minio.commonconfig import ENABLED, Filter
 from minio.lifecycleconfig import Expiration, LifecycleConfig, Rule
 from support.real_servers import NOBODY, minio_client, minio_settings
+from support.waiting import until
 
 from inference.errors import ObjectNotFound, ServiceUnavailable
 from inference.storage.minio import MinioObjectStore
+from inference.storage.protocol import upload_key
 
 KEY = "uploads/2026/01/31/task"
 
@@ -74,7 +77,7 @@ def test_a_type_that_no_header_can_say_is_left_out(
 @pytest.mark.parametrize("first", ["put", "apply_retention"])
 def test_the_bucket_is_made_by_what_comes_first(store: MinioObjectStore, client: Minio, own_name: str, first: str) -> None:
     assert not client.bucket_exists(own_name)
-    {"put": partial(store.put, KEY, b"pixels"), "apply_retention": partial(store.apply_retention, 1)}[first]()
+    {"put": partial(store.put, KEY, b"pixels"), "apply_retention": partial(store.apply_retention, 24)}[first]()
     assert client.bucket_exists(own_name)
 
 
@@ -110,14 +113,26 @@ def test_our_retention_rule_is_added_to_a_foreign_one(store: MinioObjectStore, c
     theirs = {"foreign": ("theirs/", 30)}
 
     for days in (7, 3, 3):
-        store.apply_retention(days)
+        store.apply_retention(days * 24)
         assert rules(client, own_name) == theirs | {"inference-uploads-retention": ("uploads/", days)}
     store.apply_retention(None)
     assert rules(client, own_name) == theirs
 
 
+def test_hours_that_no_rule_has_are_counted_by_the_service(store: MinioObjectStore, client: Minio, own_name: str) -> None:
+    now = datetime.now(UTC)
+    keys = [upload_key("task", now - timedelta(days=age)) for age in (0, 1)]
+    for key in (*keys, "dead-letters/task"):
+        store.put(key, b"pixels")
+    store.apply_retention(36)
+    assert rules(client, own_name) == {"inference-uploads-retention": ("uploads/", 2)}
+    assert [store.size(key) for key in keys] == [6, 6]
+    until(lambda: store.apply_retention(1e-5) or not list(client.list_objects(own_name, "uploads/", recursive=True)), "removal")
+    assert store.size("dead-letters/task") == 6
+
+
 def test_the_only_rule_is_taken_away(store: MinioObjectStore, client: Minio, own_name: str) -> None:
-    store.apply_retention(7)
+    store.apply_retention(168)
     store.apply_retention(None)
     store.apply_retention(None)
     assert rules(client, own_name) == {}
@@ -131,7 +146,7 @@ def test_a_server_that_is_down_is_unavailable(services_env: dict[str, str]) -> N
         partial(store.get, KEY),
         partial(store.copy, KEY, "dead-letters/task"),
         partial(store.delete, KEY),
-        partial(store.apply_retention, 7),
+        partial(store.apply_retention, 168),
     ]
     for call in calls:
         with pytest.raises(ServiceUnavailable, match="object store"):

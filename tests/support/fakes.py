@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from inference.broker import USUAL_PRIORITY
 from inference.broker.envelope import Resent
 from inference.domain import QueueMessage
 from inference.errors import ObjectNotFound, ServiceUnavailable
-from inference.sinks.protocol import Refusal, SinkUnavailable
+from inference.sinks.protocol import Refusal, SinkUnavailable, StoredResult
 from inference.storage.protocol import too_large
 
 
@@ -24,7 +24,7 @@ class FakeObjectStore:
         self.objects: dict[str, bytes] = {}
         #: by key, content type and metadata
         self.details: dict[str, tuple[str | None, dict[str, str]]] = {}
-        self.retention_days: int | None = None
+        self.retention_hours: float | None = None
         #: False: every call raises ServiceUnavailable
         self.available = True
 
@@ -42,9 +42,9 @@ class FakeObjectStore:
         self.objects[key] = bytes(data)
         self.details[key] = (content_type, dict(metadata or {}))
 
-    def apply_retention(self, days: int | None) -> None:
+    def apply_retention(self, hours: float | None) -> None:
         self._check("uploads/")
-        self.retention_days = days
+        self.retention_hours = hours
 
     def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
         self._check(key)
@@ -64,6 +64,9 @@ class FakeObjectStore:
     def delete(self, key: str) -> None:
         self._check(key)
         self.objects.pop(key, None)
+
+    def erase(self, key: str) -> None:
+        self.delete(key)
 
     def copy(self, source: str, target: str) -> None:
         self.put(target, self.get(source))
@@ -98,11 +101,23 @@ class FakeBroker:
         self.available = True
 
     has_priorities = True
+    has_turns = False
 
-    def prepare(self, queue: str, message: QueueMessage, priority: int = USUAL_PRIORITY) -> None:
+    def get_owners(self, queue: str) -> set[str]:
+        raise NotImplementedError(queue)
+
+    def prepare(self, queue: str, message: QueueMessage, priority: int = USUAL_PRIORITY, *, owner: str = "") -> None:
         """None: the message is to be published."""
 
-    def publish(self, queue: str, message: QueueMessage, priority: int = USUAL_PRIORITY, *, is_redelivered: bool = False) -> None:
+    def publish(
+        self,
+        queue: str,
+        message: QueueMessage,
+        priority: int = USUAL_PRIORITY,
+        *,
+        owner: str = "",
+        is_redelivered: bool = False,
+    ) -> None:
         self._check()
         if is_redelivered:
             self.redelivered.update(item.task_id for item in message.items)
@@ -112,6 +127,11 @@ class FakeBroker:
     def resend(self, queue: str, message: Resent) -> None:
         self._check()
         self.resent.append((queue, message))
+
+    def forget(self, queue: str, task_ids: Collection[str]) -> None:
+        self._check()
+        left = [(m, tuple(item for item in m.items if item.task_id not in task_ids)) for m in self.queues[queue]]
+        self.queues[queue] = [QueueMessage(message.model, items) for message, items in left if items]
 
     def get_depth(self, queue: str) -> int:
         self._check()
@@ -135,6 +155,8 @@ class FakeSink:
         self.failures = 0
         self.refused: dict[str, str] = {}
         self.stuck: set[str] = set()
+        #: False: `erase` says that it cannot
+        self.can_erase = True
         self.is_closed = False
         self._lock = threading.Lock()
 
@@ -151,6 +173,15 @@ class FakeSink:
                 delivered = [document["task_id"] for document in taken]
                 raise SinkUnavailable(f"{self.name} is stuck", delivered=delivered, refusals=refusals)
             return refusals
+
+    def erase(self, results: Sequence[StoredResult]) -> list[bool]:
+        with self._lock:
+            if self.failures > 0:
+                self.failures -= 1
+                raise SinkUnavailable(f"{self.name} was told to fail")
+            erased = {result.task_id for result in results}
+            self.documents = [document for document in self.documents if document["task_id"] not in erased]
+            return [self.can_erase] * len(results)
 
     def close(self) -> None:
         self.is_closed = True

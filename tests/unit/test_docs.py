@@ -15,6 +15,7 @@ from pydantic import BaseModel, SecretStr
 from inference.errors import ERRORS_BY_CODE, ConfigurationError
 from inference.settings import Settings
 from inference.settings.renamed import RENAMED
+from inference.settings.variables import secret_variables
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted(
@@ -114,7 +115,9 @@ def test_settings_that_are_named_exist(page: str) -> None:
     sections = {key.partition(".")[0] for key in keys if "." in key}
     text = (ROOT / page).read_text(encoding="utf-8")
     dotted = [key for key in re.findall(r"`([a-z_]+\.[a-z_]+)`", text) if key.partition(".")[0] in sections]
-    variables = [name.lower().replace("__", ".") for name in re.findall(r"\bINFERENCE_([A-Z_]+__[A-Z_]+)\b", text)]
+    secrets = {f"{name}_FILE": name for name in secret_variables()}
+    named = re.findall(r"\bINFERENCE_[A-Z_]+__[A-Z_]+\b", text)
+    variables = [secrets.get(name, name).removeprefix("INFERENCE_").lower().replace("__", ".") for name in named]
 
     allowed = NO_SETTINGS | RENAMED.keys() if page == "CHANGELOG.md" else NO_SETTINGS
     assert {key for key in [*dotted, *variables] if key not in keys} <= allowed
@@ -124,8 +127,8 @@ def test_settings_that_are_named_exist(page: str) -> None:
 def test_commands_that_are_named_exist(page: str) -> None:
     text = (ROOT / page).read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    files = ("server.py", "inference/launcher/model_commands.py", "inference/launcher/key_commands.py")
-    code = "".join((ROOT / file).read_text(encoding="utf-8") for file in files)
+    files = [ROOT / "server.py", *(ROOT / "inference/launcher").glob("*_command*.py")]
+    code = "".join(file.read_text(encoding="utf-8") for file in files)
     commands = set(re.findall(r"add_parser\(\s*\"([a-z-]+)\"", code))
 
     assert set(re.findall(r"(?:^|`)make ([a-z][a-z-]*)", text, re.MULTILINE)) <= targets

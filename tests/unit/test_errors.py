@@ -27,6 +27,7 @@ STATUS = {
     "cross_origin": 403,
     "task_not_found": 404,
     "batch_not_found": 404,
+    "erasure_not_found": 404,
     "not_found": 404,
     "method_not_allowed": 405,
     "model_not_found": 404,

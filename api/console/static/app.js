@@ -1,8 +1,8 @@
-// The frame of the console: navigation, the page that fits the URL, the place where a key is typed.
+// The frame of the console: navigation, the page that fits the URL, and signing in.
 import { render } from "preact";
 import { useEffect, useState } from "preact/hooks";
-import { html, page } from "./parts.js";
-import { ROOT, SETTINGS, hasKey, keepKey, onKeyNeeded } from "./service.js";
+import { Heading, ProblemNote, html, page } from "./parts.js";
+import { ROOT, SETTINGS, hasKey, mayReadAll, signIn, signOut, signedInAs } from "./service.js";
 
 const NAVIGATION = { "": "Try", tasks: "Tasks", queue: "Queue", models: "Models" };
 /** Pages that belong to one of the navigation. */
@@ -19,8 +19,9 @@ const PAGES = {
 
 /** Name of the page at a URL, and the id in it. */
 function placeOf(url) {
-  const [name, subject] = url.pathname.slice(page("").length).split("/");
-  return { name: subject ? `${name}/` : name, subject: decodeURIComponent(subject || ""), query: url.search };
+  const [name, subject, ...rest] = url.pathname.slice(page("").length).split("/");
+  const known = subject === undefined ? name : subject && !rest.length ? `${name}/` : null;
+  return { name: known, subject: decodeURIComponent(subject || ""), query: url.search };
 }
 
 function usePlace() {
@@ -54,46 +55,59 @@ function Page({ place }) {
     PAGES[place.name]?.().then((module) => isCurrent && setShown({ name: place.name, Component: module.default }));
     return () => (isCurrent = false);
   }, [place.name]);
-  if (!PAGES[place.name]) return html`<h1>Nothing is here</h1><p>Go to <a href=${page("")}>Try</a>.</p>`;
+  if (!PAGES[place.name]) {
+    return html`<${Heading} title="Nothing is here" />
+      <p>The console has no page at <code>${location.pathname}</code>. It has <a href=${page("")}>Try</a>, <a href=${page("tasks")}>Tasks</a>, <a href=${page("queue")}>Queue</a> and <a href=${page("models")}>Models</a>.</p>`;
+  }
   if (shown?.name !== place.name) return null;
   return html`<${shown.Component} key=${place.name + place.subject} subject=${place.subject} query=${place.query} />`;
 }
 
-/** A place to type a key, which is shown only when the API asks for one. */
-function KeyForm({ onDone }) {
-  const submit = (event) => {
+/** The page while the service asks for a key. */
+function SignIn({ onDone }) {
+  const [{ problem, isBusy }, setState] = useState({});
+  const submit = async (event) => {
     event.preventDefault();
-    keepKey(new FormData(event.target).get("key").trim());
-    onDone();
+    const key = new FormData(event.target).get("key").trim();
+    setState({ isBusy: true });
+    try {
+      await signIn(key);
+      onDone();
+    } catch (error) {
+      setState({ problem: error });
+    }
   };
-  return html`<form class="note" onSubmit=${submit}>
-    <label for="key">This service asks for a key</label>
-    ${hasKey() && html`<p>The key that you typed was not accepted.</p>`}
-    <p class="row"><input id="key" name="key" type="password" autocomplete="off" required /><button class="main">Use it</button></p>
-    <p class="quiet">It stays in this tab, and is sent to this service alone.</p>
-  </form>`;
+  return html`<${Heading} title="Sign in" />
+    <form class="sign-in" onSubmit=${submit}>
+      <p>${hasKey() ? "The key that you typed is not valid any more." : "This service asks for a key."}</p>
+      ${problem?.status === 401 ? html`<p class="note bad" role="alert">This key is not valid. Is it complete, and not expired?</p>` : html`<${ProblemNote} problem=${problem} />`}
+      <div class="field"><label for="key">Key</label>
+        <input id="key" name="key" type="password" autocomplete="off" spellcheck="false" required autofocus placeholder="rk_…" /></div>
+      <p><button class="main" disabled=${isBusy}>Sign in</button></p>
+      <p class="quiet">It is kept until this tab is closed, and sent to this service alone. No key yet? Whoever runs the service makes one: <code>server.py keys create</code></p>
+    </form>`;
 }
 
 function Console() {
   const place = usePlace();
-  const [needsKey, setNeedsKey] = useState(false);
-  const [keys, setKeys] = useState(0);
-  useEffect(() => onKeyNeeded(() => setNeedsKey(true)), []);
-  const current = PARENTS[place.name] ?? place.name.replace("/", "");
+  const [{ needsKey, session }, setState] = useState({ needsKey: false, session: 0 });
+  useEffect(() => addEventListener("key-needed", () => setState((now) => ({ ...now, needsKey: true }))), []);
+  const begin = () => setState({ needsKey: false, session: session + 1 });
+  const leave = () => (signOut(), begin());
+  const current = PARENTS[place.name] ?? place.name?.replace("/", "");
+  const pages = Object.entries(NAVIGATION).filter(([name]) => name !== "queue" || mayReadAll());
   return html`
     <a class="skip" href="#main">Skip to the content</a>
     <header class="top">
       <a class="brand" href=${page("")} aria-label="Image inference: Try"><svg viewBox="0 0 16 16" aria-hidden="true"><rect width="16" height="16" rx="4" /><path d="M4 11V8m4 3V4m4 7V6" /></svg><span>Image inference</span></a>
       <nav aria-label="Pages">
-        ${Object.entries(NAVIGATION).map(
-          ([name, title]) => html`<a key=${name} href=${page(name)} aria-current=${name === current ? "page" : undefined}>${title}</a>`,
-        )}
+        ${!needsKey && pages.map(([name, title]) => html`<a key=${name} href=${page(name)} aria-current=${name === current ? "page" : undefined}>${title}</a>`)}
         ${SETTINGS.has_docs && html`<a class="outside" href=${`${ROOT}docs`}>API</a>`}
       </nav>
+      ${hasKey() && !needsKey && html`<p class="row"><span class="quiet">${signedInAs()}</span><button type="button" class="small" onClick=${leave}>Sign out</button></p>`}
     </header>
     <main id="main" tabindex="-1">
-      ${needsKey && html`<${KeyForm} onDone=${() => (setNeedsKey(false), setKeys(keys + 1))} />`}
-      <${Page} key=${keys} place=${place} />
+      ${needsKey ? html`<${SignIn} onDone=${begin} />` : html`<${Page} key=${session} place=${place} />`}
     </main>
   `;
 }

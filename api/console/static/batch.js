@@ -1,7 +1,7 @@
 // One batch: its images by status, as they end.
 import { useRef, useState } from "preact/hooks";
 import { Announcement, Connection, Heading, Picture, ProblemNote, Status, html, labelOf, many, page, percent, saveFile } from "./parts.js";
-import { ask, filesOfBatch, useLive } from "./service.js";
+import { ask, filesOfBatch, mayRun, useLive } from "./service.js";
 
 const OPEN = ["queued", "running"];
 const COLUMNS = ["index", "status", "task_id", "request_id", "class", "label", "confidence_level", "error"];
@@ -81,7 +81,7 @@ export default function Batch({ subject }) {
     <div class="row actions">
       <${Counts} counts=${counts} shown=${counts[shown] ? shown : ""} onShow=${setShown} />
       <span class="row">
-        ${status !== "ended" && html`<button type="button" onClick=${cancel}>Cancel the rest</button>`}
+        ${status !== "ended" && mayRun() && html`<button type="button" onClick=${cancel}>Cancel the rest</button>`}
         <button type="button" onClick=${() => saveFile(`${subject}.jsonl`, "application/jsonl", jsonLines(items))}>JSON Lines</button>
         <button type="button" onClick=${() => saveFile(`${subject}.csv`, "text/csv", csv(items))}>CSV</button>
       </span>

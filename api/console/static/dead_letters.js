@@ -1,7 +1,7 @@
 // Dead letters: tasks that were given up, and results that a sink refused.
 import { useState } from "preact/hooks";
-import { Connection, Heading, ProblemNote, Status, Time, html, many, nameOf, page } from "./parts.js";
-import { ask, forEach, useLive } from "./service.js";
+import { Connection, Heading, ProblemNote, Status, Time, html, many, nameOf, notDone, page } from "./parts.js";
+import { ask, forEach, mayAdminister, useLive } from "./service.js";
 
 const LIMIT = 100;
 
@@ -17,7 +17,7 @@ function Row({ task, onReplay, isBusy }) {
     <td class="wide"><${Time} at=${task.created_at} /></td>
     <td class="wide"><${Status} name=${task.status} /></td>
     <td>${reasonOf(task)}</td>
-    <td class="number"><button type="button" class="small" disabled=${isBusy} aria-label=${`Replay ${nameOf(task)}`} onClick=${() => onReplay([task])}>Replay</button></td>
+    ${mayAdminister() && html`<td class="number"><button type="button" class="small" disabled=${isBusy} aria-label=${`Replay ${nameOf(task)}`} onClick=${() => onReplay([task])}>Replay</button></td>`}
   </tr>`;
 }
 
@@ -26,7 +26,7 @@ function Continued({ done, problems }) {
   if (!done.length && !problems.length) return null;
   return html`<div class="note" role="status">
     ${done.map(({ from, to }) => html`<p key=${from.task_id}>${from.task_id === to.task_id ? "The result is delivered again: " : "It runs again as a new task: "}<a href=${page(`tasks/${to.task_id}`)}>${nameOf(to)}</a>.</p>`)}
-    ${problems.map((problem) => html`<p key=${problem.message}>Not done: ${problem.message}.</p>`)}
+    ${notDone(problems).map((text) => html`<p key=${text}>${text}</p>`)}
   </div>`;
 }
 
@@ -49,10 +49,10 @@ export default function DeadLetters() {
     <${Continued} done=${done} problems=${problems} />
     ${list?.count === 0 && html`<section class="empty"><p>No dead letters.</p><p><a href=${page("queue")}>Queue</a> says how the service is.</p></section>`}
     ${list?.count > 0 && html`
-      <p class="row"><button type="button" disabled=${isBusy} onClick=${() => replay(list.tasks)}>Replay ${list.tasks.length === 1 ? "it" : `these ${list.tasks.length}`}</button>
+      <p class="row">${mayAdminister() && html`<button type="button" disabled=${isBusy} onClick=${() => replay(list.tasks)}>Replay ${list.tasks.length === 1 ? "it" : `these ${list.tasks.length}`}</button>`}
         <span class="quiet">${list.count > list.tasks.length ? `The oldest ${list.tasks.length} of ${list.count}` : many(list.count, "dead letter")}</span></p>
       <table class="tasks" aria-label="Dead letters, oldest first">
-        <thead><tr><th scope="col">Task</th><th scope="col" class="wide">Accepted</th><th scope="col" class="wide">Status</th><th scope="col">Reason</th><th scope="col"><span class="hidden">Action</span></th></tr></thead>
+        <thead><tr><th scope="col">Task</th><th scope="col" class="wide">Accepted</th><th scope="col" class="wide">Status</th><th scope="col">Reason</th>${mayAdminister() && html`<th scope="col"><span class="hidden">Action</span></th>`}</tr></thead>
         <tbody>${list.tasks.map((task) => html`<${Row} key=${task.task_id} task=${task} onReplay=${replay} isBusy=${isBusy} />`)}</tbody>
       </table>`}
   `;

@@ -23,6 +23,7 @@ const DAY = new Intl.DateTimeFormat("en-GB", { day: "numeric", month: "short" })
 
 export const count = (number) => (number == null ? "–" : NUMBER.format(number));
 export const many = (number, one, more = `${one}s`) => `${count(number)} ${number === 1 ? one : more}`;
+export const tenth = (number) => TENTH.format(number);
 export const percent = (share) => (share == null ? "–" : `${TENTH.format(share * 100)} %`);
 export const rate = (perSecond) => (perSecond == null ? "–" : `${(perSecond && perSecond < 100 ? TENTH : NUMBER).format(perSecond)} /s`);
 export function milliseconds(ms) {
@@ -56,15 +57,17 @@ const SHAPES = {
   running: html`<circle cx="8" cy="8" r="5" fill="none" stroke="currentColor" stroke-width="2" /><path d="M8 3a5 5 0 0 1 0 10z" />`,
   succeeded: html`<circle cx="8" cy="8" r="6" />`,
   failed: html`<path d="M8 1 15 14H1z" />`,
-  refused: html`<path d="M8 1 15 14H1z" />`,
   expired: html`<path d="M3 2h10L8 8l5 6H3l5-6z" />`,
   canceled: html`<path d="M3 7h10v2H3z" />`,
 };
 
+/** Statuses of other things than tasks, by the one that looks the same. */
+const KINDS = { delivered: "succeeded", ok: "succeeded", ready: "succeeded", pending: "queued", loading: "running", refused: "failed", given_up: "failed" };
+
 /** The status of something, as text and as a shape. */
 export function Status({ name }) {
-  const shape = SHAPES[name] || SHAPES[{ delivered: "succeeded", ok: "succeeded", pending: "queued" }[name]] || SHAPES.canceled;
-  return html`<span class="status ${name}"><svg viewBox="0 0 16 16" aria-hidden="true">${shape}</svg>${name}</span>`;
+  const kind = SHAPES[name] ? name : KINDS[name] || "canceled";
+  return html`<span class="status ${kind}"><svg viewBox="0 0 16 16" aria-hidden="true">${SHAPES[kind]}</svg>${name.replace("_", " ")}</span>`;
 }
 
 const STATES = {
@@ -72,6 +75,7 @@ const STATES = {
   live: "Live",
   polling: "Updated every 2 s",
   lost: "Connection lost. Trying again …",
+  busy: "The service refuses at the moment. Trying again …",
   failed: "Not connected",
   ended: "",
 };
@@ -84,7 +88,7 @@ export function Connection({ state }) {
 /** A problem in sentences: what is wrong, in which field, and what would be right. */
 export function ProblemNote({ problem }) {
   if (!problem) return null;
-  const { title, detail, field, expected, task_id: task, retry_after_s: wait } = problem.document || { title: problem.message };
+  const { title, detail, field, expected, task_id: task, retry_after_s: wait, workers = {} } = problem.document || { title: problem.message };
   return html`<div class="note bad" role="alert">
     <strong>${title}</strong>
     ${detail && detail !== title && html`<p>${sentence(detail)}</p>`}
@@ -92,13 +96,37 @@ export function ProblemNote({ problem }) {
       ${field && html`<div><dt>Field</dt><dd><code>${field}</code></dd></div>`}
       ${expected && html`<div><dt>What would be right</dt><dd>${expected}</dd></div>`}
       ${wait && html`<div><dt>Try again in</dt><dd>${seconds(wait)}</dd></div>`}
+      ${Object.entries(workers).map(([worker, said]) => html`<div key=${worker}><dt>${worker}</dt><dd>${said}</dd></div>`)}
       ${task && html`<div><dt>Task</dt><dd><a href=${page(`tasks/${task}`)}>${task}</a></dd></div>`}
       ${problem.requestId && html`<div><dt>Request id, for the log</dt><dd><code>${problem.requestId}</code></dd></div>`}
     </dl>
   </div>`;
 }
 
-const sentence = (text) => text[0].toUpperCase() + text.slice(1) + (/[.?!]$/.test(text) ? "" : ".");
+export const sentence = (text) => text[0].toUpperCase() + text.slice(1) + (/[.?!]$/.test(text) ? "" : ".");
+
+/** What went wrong with some of many, each reason once. */
+export const notDone = (problems) => [...new Set(problems.map(({ message }) => `Not done: ${message.replace(/\.$/, "")}.`))];
+
+/** Whether the visitor means it: nothing brings an erased task back. */
+export const askToErase = (number) => confirm(`Erase ${many(number, "task")} for good? The record, the image and the result are deleted.`);
+
+const ERASING = { pending: "will follow", cannot: "cannot delete it" };
+/** What erasures leave to do or to know, each sentence once. */
+export const leftOf = (erasures) => [
+  ...new Set(erasures.flatMap(({ stores }) => Object.entries(stores).filter(([, state]) => ERASING[state]).map(([store, state]) => sentence(`${store} ${ERASING[state]}`)))),
+];
+
+/** A table; each column has a title and its classes, and the first cell of each row is its heading. */
+export function Table({ caption, columns, rows }) {
+  return html`<table>
+    ${caption && html`<caption>${caption}</caption>`}
+    <thead><tr>${columns.map(([title, kind]) => html`<th key=${title} scope="col" class=${kind}>${title}</th>`)}</tr></thead>
+    <tbody>${rows.map(
+      ([heading, ...cells], at) => html`<tr key=${at}><th scope="row">${heading}</th>${cells.map((cell, column) => html`<td key=${column} class=${columns[column + 1][1]}>${cell}</td>`)}</tr>`,
+    )}</tbody>
+  </table>`;
+}
 
 /** The most likely classes as bars; `threshold` is marked on each of them. */
 export function Bars({ entries, threshold }) {

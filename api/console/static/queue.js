@@ -1,11 +1,14 @@
 // Queue: what waits, who works, where results go, and what needs a look.
 import { useEffect, useRef, useState } from "preact/hooks";
-import { CLOCK, Connection, Heading, ProblemNote, Status, count, html, many, milliseconds, page, rate, seconds } from "./parts.js";
+import { CLOCK, Connection, Heading, ProblemNote, Status, Table, count, html, many, milliseconds, page, rate, seconds, sentence, tenth } from "./parts.js";
 import { ask, useLive } from "./service.js";
 
 const KEPT_MS = 15 * 60 * 1000;
+const KEPT_MINUTES = 15;
 const HEIGHT_PX = 180;
 const SHORTEST_S = 120;
+/** Dashes of the lines, and how the legend shows them. */
+const DASHES = [[[], "solid"], [[6, 4], "dashed"], [[2, 3], "dotted"], [[10, 4, 2, 4], "double"]];
 
 /** Load uPlot, a classic script, once. */
 let loading;
@@ -26,26 +29,26 @@ function lastMinutes({ data: [times] }) {
   return [Math.min(times[0], last - SHORTEST_S), last];
 }
 
-function chartOptions(names, width) {
+function chartOptions(names, width, hasPoints) {
   const axis = { stroke: colour("--quiet"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false }, font: "12px system-ui" };
-  const dashes = [[], [6, 4], [2, 3], [10, 4, 2, 4]];
-  const series = names.map((label, index) => ({ label, stroke: colour("--accent"), width: 2, dash: dashes[index % dashes.length], points: { show: false } }));
+  const dashOf = (index) => DASHES[index % DASHES.length];
+  const series = names.map((label, index) => ({ label, stroke: colour("--accent"), width: 2, dash: dashOf(index)[0], points: { show: hasPoints, fill: colour("--accent") } }));
   return {
     width,
     height: HEIGHT_PX,
     cursor: { y: false },
+    legend: { markers: { dash: (_, index) => dashOf(index - 1)[1] } },
     scales: { x: { range: lastMinutes }, y: { range: (_, low, high) => [0, Math.max(5, high * 1.1)] } },
     axes: [{ ...axis, space: 90, values: (_, ticks) => ticks.map((at) => CLOCK.format(at * 1000)) }, { ...axis, size: 44 }],
     series: [{ value: (_, at) => (at ? CLOCK.format(at * 1000) : "–") }, ...series],
   };
 }
 
-/** Waiting images of each model since this page was opened, 15 minutes at most. */
-function Chart({ samples, names }) {
+/** A line for each name. data: times in seconds since the epoch, then the values of each name, null where there is none. */
+function Chart({ title, about, names, data, hasPoints = false }) {
   const place = useRef(null);
   const chart = useRef(null);
   const key = names.join();
-  const data = [samples.map(({ at }) => at / 1000), ...names.map((name) => samples.map(({ waiting }) => waiting[name] ?? null))];
   useEffect(() => {
     let isOpen = true;
     const element = place.current;
@@ -53,9 +56,9 @@ function Chart({ samples, names }) {
       const Plot = await loadChart();
       if (!isOpen) return;
       chart.current?.destroy();
-      chart.current = new Plot(chartOptions(names, element.clientWidth), data, element);
+      chart.current = new Plot(chartOptions(names, element.clientWidth, hasPoints), data, element);
     };
-    draw().catch(() => {}); // the table has the same numbers
+    draw().catch(() => {}); // the table of models has the latest numbers
     const scheme = matchMedia("(prefers-color-scheme: dark)");
     const sizes = new ResizeObserver(() => chart.current?.setSize({ width: element.clientWidth, height: HEIGHT_PX }));
     scheme.addEventListener("change", draw);
@@ -69,11 +72,29 @@ function Chart({ samples, names }) {
     };
   }, [key]);
   useEffect(() => chart.current?.setData(data));
-  return html`<figure><figcaption>Waiting images <span class="quiet">since this page was opened, 15 minutes at most</span></figcaption>
+  return html`<figure><figcaption>${title} <span class="quiet">${about}</span></figcaption>
     <div class="chart" ref=${place} aria-hidden="true"></div></figure>`;
 }
 
-const sentence = (text) => text[0].toUpperCase() + text.slice(1) + ".";
+/** Waiting images of each model since this page was opened, 15 minutes at most. */
+function Waiting({ samples, names }) {
+  const data = [samples.map(({ at }) => at / 1000), ...names.map((name) => samples.map(({ waiting }) => waiting[name] ?? null))];
+  return html`<${Chart} title="Waiting images" about="since this page was opened, 15 minutes at most" names=${names} data=${data} />`;
+}
+
+/** How many images the batches of each model had, by minute. */
+function Fill({ models }) {
+  const busy = models.filter(({ fill }) => fill.length);
+  if (!busy.length) return html`<p class="quiet">No batch ran in the last 15 minutes.</p>`;
+  const now = Math.floor(Date.now() / 60000);
+  const minutes = Array.from({ length: KEPT_MINUTES }, (_, at) => KEPT_MINUTES - 1 - at);
+  const means = busy.map(({ fill }) => {
+    const byMinute = new Map(fill.map(({ minutes_ago: ago, images, batches }) => [ago, images / batches]));
+    return minutes.map((ago) => byMinute.get(ago) ?? null);
+  });
+  return html`<${Chart} title="Images in a batch" about="on average, each of the last 15 minutes" names=${busy.map(({ model }) => model)}
+    data=${[minutes.map((ago) => (now - ago) * 60), ...means]} hasPoints=${true} />`;
+}
 
 function Verdict({ status }) {
   const { problems, warnings } = status;
@@ -84,58 +105,51 @@ function Verdict({ status }) {
   </div>`;
 }
 
+/** Images in a batch, on average. */
+function meanOf(fill) {
+  const sum = (name) => fill.reduce((total, minute) => total + minute[name], 0);
+  return fill.length ? tenth(sum("images") / sum("batches")) : "–";
+}
+
 function Models({ models }) {
-  return html`<table>
-    <caption>Models</caption>
-    <thead><tr><th scope="col">Model</th><th scope="col" class="number">Waiting</th><th scope="col" class="number">Oldest</th><th scope="col" class="number">Rate</th><th scope="col" class="number">Workers</th></tr></thead>
-    <tbody>${models.map(
-      ({ model, queue, workers }) => html`<tr key=${model}>
-        <th scope="row"><a href=${page(`tasks?status=queued%2Crunning&model=${encodeURIComponent(model)}`)}>${model}</a></th>
-        <td class="number">${count(queue.depth)}</td><td class="number">${queue.depth ? seconds(queue.oldest_age_s) : "–"}</td>
-        <td class="number">${rate(queue.drain_rate_per_s)}</td><td class="number">${count(workers)}</td>
-      </tr>`,
-    )}</tbody>
-  </table>`;
+  const rows = models.map(({ model, queue, fill, workers }) => [
+    html`<a href=${page(`tasks?status=queued%2Crunning&model=${encodeURIComponent(model)}`)}>${model}</a>`,
+    count(queue.depth),
+    queue.depth ? seconds(queue.oldest_age_s) : "–",
+    rate(queue.drain_rate_per_s),
+    meanOf(fill),
+    count(workers),
+  ]);
+  return html`<${Table} caption="Models" columns=${[["Model"], ["Waiting", "number"], ["Oldest", "number"], ["Rate", "number"], ["In a batch", "number wide"], ["Workers", "number"]]} rows=${rows} />`;
+}
+
+/** A model of a worker, and below it the milliseconds of a batch by its size. */
+function Loaded({ model }) {
+  return html`<tr><th scope="row">${model.name} <span class="quiet">${model.version} ${model.runtime && `by ${model.runtime}`}</span></th><td class="number">${rate(model.images_per_s)}</td></tr>
+    <tr><td colspan="2"><dl class="sizes">${Object.entries(model.batch_ms).map(([size, ms]) => html`<div key=${size}><dt>${many(Number(size), "image")}</dt><dd>${milliseconds(ms)}</dd></div>`)}</dl></td></tr>`;
 }
 
 function Workers({ workers }) {
   if (!workers.length) return html`<section class="empty"><p>No worker is up. Images wait until one is.</p><p>Start one with <code>celery -A tasks worker</code>.</p></section>`;
-  return html`<table>
+  return html`<table class="workers">
     <caption>Workers</caption>
-    <thead><tr><th scope="col">Worker</th><th scope="col">Loaded model</th><th scope="col" class="wide">Runs by</th><th scope="col" class="number wide">One image</th><th scope="col" class="number">In batches</th></tr></thead>
-    <tbody>${workers.flatMap(({ worker, models }) =>
-      (models.length ? models : [null]).map(
-        (model, index) => html`<tr key=${`${worker} ${model?.name}`}>
-          ${index === 0 && html`<th scope="rowgroup" rowspan=${models.length || 1}>${worker}</th>`}
-          ${model
-            ? html`<td>${model.name} <span class="quiet">${model.version}</span></td><td class="wide">${model.runtime || "–"}</td><td class="number wide">${milliseconds(model.predict_ms)}</td><td class="number">${rate(model.images_per_s)}</td>`
-            : html`<td colspan="4" class="quiet">loading</td>`}
-        </tr>`,
-      ),
-    )}</tbody>
+    <thead><tr><th scope="col">Loaded model, and the time of a batch</th><th scope="col" class="number">In batches</th></tr></thead>
+    ${workers.map(({ worker, models }) => html`<tbody key=${worker}>
+      <tr><th scope="rowgroup" colspan="2">${worker}${models.length ? "" : html` <span class="quiet">loads its models</span>`}</th></tr>
+      ${models.map((model) => html`<${Loaded} key=${model.name} model=${model} />`)}
+    </tbody>`)}
   </table>`;
 }
 
 function Sinks({ sinks }) {
   if (!sinks.length) return html`<p class="quiet">Results go to no sink.</p>`;
-  return html`<table>
-    <caption>Sinks</caption>
-    <thead><tr><th scope="col">Sink</th><th scope="col" class="number">Results that wait</th><th scope="col" class="number">Oldest</th><th scope="col" class="number">Relays</th></tr></thead>
-    <tbody>${sinks.map(
-      ({ sink, outbox, relays }) => html`<tr key=${sink}><th scope="row">${sink}</th><td class="number">${count(outbox.entries)}</td>
-        <td class="number">${outbox.entries ? seconds(outbox.oldest_age_s) : "–"}</td><td class="number">${count(relays.length)}</td></tr>`,
-    )}</tbody>
-  </table>`;
+  const rows = sinks.map(({ sink, outbox, relays }) => [sink, count(outbox.entries), outbox.entries ? seconds(outbox.oldest_age_s) : "–", count(relays.length)]);
+  return html`<${Table} caption="Sinks" columns=${[["Sink"], ["Results that wait", "number"], ["Oldest", "number"], ["Relays", "number"]]} rows=${rows} />`;
 }
 
 function Stores({ status }) {
-  return html`<table>
-    <caption>Stores</caption>
-    <thead><tr><th scope="col">Store</th><th scope="col">State</th></tr></thead>
-    <tbody>${Object.entries(status.stores).map(
-      ([name, state]) => html`<tr key=${name}><th scope="row">${name.replaceAll("_", " ")}</th><td>${state === "ok" ? html`<${Status} name="ok" />` : html`<${Status} name="failed" /> ${state}`}</td></tr>`,
-    )}</tbody>
-  </table>`;
+  const rows = Object.entries(status.stores).map(([name, state]) => [name.replaceAll("_", " "), state === "ok" ? html`<${Status} name="ok" />` : html`<${Status} name="failed" /> ${state}`]);
+  return html`<${Table} caption="Stores" columns=${[["Store"], ["State"]]} rows=${rows} />`;
 }
 
 function Left({ status }) {
@@ -145,7 +159,8 @@ function Left({ status }) {
       ? html`${many(status.dead_letters, "dead letter")}: tasks that were given up, or whose result a sink refused. <a href=${page("dead-letters")}>Look at them</a>.`
       : "No dead letters."}
     ${status.rejected_messages ? ` ${many(status.rejected_messages, "queue message")} could not be read.` : ""}
-    ${status.unstored_images ? ` ${many(status.unstored_images, "image")} not yet in the object store.` : ""}</p>
+    ${status.unstored_images ? ` ${many(status.unstored_images, "image")} not yet in the object store.` : ""}
+    ${status.webhooks?.waiting ? ` ${many(status.webhooks.waiting, "event waits", "events wait")} for webhooks.` : ""}</p>
   </section>`;
 }
 
@@ -161,10 +176,13 @@ export default function Queue() {
     },
   });
   if (!status) return html`<${Heading} title="Queue"><${Connection} state=${state} /></${Heading}><${ProblemNote} problem=${state.problem} />`;
+  const { models, workers } = status;
   return html`
     <${Heading} title="Queue"><${Connection} state=${state} /></${Heading}>
     ${state.problem ? html`<${ProblemNote} problem=${state.problem} />` : html`<${Verdict} status=${status} />`}
-    ${status.models.length > 0 && html`<${Models} models=${status.models} /><${Chart} samples=${samples.current} names=${status.models.map(({ model }) => model)} /><${Workers} workers=${status.workers} />`}
+    ${models.length > 0 && html`<${Models} models=${models} />
+      <div class="columns"><${Waiting} samples=${samples.current} names=${models.map(({ model }) => model)} /><${Fill} models=${models} /></div>
+      <${Workers} workers=${workers} />`}
     <div class="columns"><${Sinks} sinks=${status.sinks} /><${Stores} status=${status} /></div>
     <${Left} status=${status} />
   `;

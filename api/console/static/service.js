@@ -4,7 +4,7 @@ import { useEffect, useRef, useState } from "preact/hooks";
 /** URL of the API's root, with the path that a proxy puts before it; ends with a slash. */
 export const ROOT = new URL("../../../", import.meta.url).href;
 export const SETTINGS = JSON.parse(document.body.dataset.settings);
-const KEY = "key";
+const ACCESS = "access";
 
 /** An answer of the API that is a problem (RFC 9457), or no answer at all (status 0). */
 export class Problem extends Error {
@@ -14,45 +14,47 @@ export class Problem extends Error {
   }
 }
 
-const keyListeners = new Set();
+/** The key of this tab with its role and owner; without a key the service has none, or asks for one. */
+const access = () => JSON.parse(sessionStorage.getItem(ACCESS)) || { role: "admin" };
+export const hasKey = () => Boolean(access().key);
+export const signedInAs = () => access().owner || "";
+export const mayRun = () => access().role !== "read";
+export const mayReadAll = () => access().role !== "predict";
+export const mayAdminister = () => access().role === "admin";
 
-/** Call `listener` when the API asks for a key, and when it has one again. Returns a function that ends this. */
-export function onKeyNeeded(listener) {
-  keyListeners.add(listener);
-  return () => keyListeners.delete(listener);
+const bearer = (key) => (key ? { Authorization: `Bearer ${key}` } : {});
+
+/** Keep a key until the tab is closed. Throws a Problem if the service does not take it. */
+export async function signIn(key) {
+  const { role = "admin", owner } = await ask("key", { headers: bearer(key) }).catch((problem) => {
+    if (problem.status === 404) return {}; // the key is that of a gateway before the service
+    throw problem;
+  });
+  sessionStorage.setItem(ACCESS, JSON.stringify({ key, role, owner }));
 }
 
-export function hasKey() {
-  return sessionStorage.getItem(KEY) !== null;
-}
+export const signOut = () => sessionStorage.removeItem(ACCESS);
 
-/** Keep a key until the tab is closed; an empty one is forgotten. */
-export function keepKey(key) {
-  if (key) sessionStorage.setItem(KEY, key);
-  else sessionStorage.removeItem(KEY);
-}
-
-/** Send a request to a path relative to the root; returns the Response, or throws a Problem. */
+/** Send a request to a path relative to the root; returns the Response, or throws a Problem. An answer 401 is the event `key-needed`. */
 export async function send(path, { headers, ...options } = {}) {
-  const key = sessionStorage.getItem(KEY);
-  const all = key ? { ...headers, Authorization: `Bearer ${key}` } : headers;
   let answer;
   try {
-    answer = await fetch(ROOT + path, { ...options, headers: all });
+    answer = await fetch(ROOT + path, { ...options, headers: { ...bearer(access().key), ...headers } });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Problem(0, { title: "The service does not answer", detail: "The service does not answer. Is it running?" });
   }
   if (answer.ok) return answer;
   const problem = await problemOf(answer);
-  if (answer.status === 401) keyListeners.forEach((listener) => listener(problem));
+  if (answer.status === 401) dispatchEvent(new Event("key-needed"));
   throw problem;
 }
 
 async function problemOf(answer) {
   const title = `The answer was ${answer.status} ${answer.statusText}`.trim();
   const document = await answer.json().catch(() => ({}));
-  return new Problem(answer.status, { title, ...document }, answer.headers.get("X-Request-ID") || "");
+  const wait = Number(answer.headers.get("Retry-After")) || undefined;
+  return new Problem(answer.status, { title, retry_after_s: wait, ...document }, answer.headers.get("X-Request-ID") || "");
 }
 
 /** Send a request whose answer is JSON. */
@@ -151,18 +153,20 @@ async function follow(source, onState, signal) {
     if (signal.aborted) return;
     if (source.isEnded?.()) return onState({ name: "ended" });
     if (!isVisible()) continue;
+    let wait = 0;
     try {
       await source.poll(signal);
       onState({ name: "polling" });
       failures = 0;
     } catch (problem) {
       if (signal.aborted) return;
-      onState({ name: FINAL.has(problem.status) ? "failed" : "lost", problem });
+      onState({ name: FINAL.has(problem.status) ? "failed" : problem.status ? "busy" : "lost", problem });
       if (FINAL.has(problem.status)) return;
       failures += 1;
+      wait = (problem.document?.retry_after_s || 0) * 1000;
     }
     if (source.isEnded?.()) return onState({ name: "ended" });
-    await pause(Math.min(POLL_MS * 2 ** Math.max(0, failures - 1), LONGEST_PAUSE_MS), signal);
+    await pause(Math.max(wait, Math.min(POLL_MS * 2 ** Math.max(0, failures - 1), LONGEST_PAUSE_MS)), signal);
   }
 }
 

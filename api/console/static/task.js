@@ -1,7 +1,7 @@
 // One task: a permanent link to all that is known of it.
 import { useRef, useState } from "preact/hooks";
-import { Announcement, Connection, Copy, Heading, OPEN, Picture, ProblemNote, Result, Status, Time, Waterfall, duration, go, html, milliseconds, page, placeOf, seconds } from "./parts.js";
-import { ROOT, ask, useLive } from "./service.js";
+import { Announcement, Connection, Copy, Heading, OPEN, Picture, ProblemNote, Result, Status, Table, Time, Waterfall, askToErase, duration, go, html, leftOf, many, milliseconds, page, placeOf, seconds, sentence } from "./parts.js";
+import { ROOT, ask, hasKey, mayRun, useLive } from "./service.js";
 
 const link = (path, text) => html`<a href=${page(path)}>${text}</a>`;
 
@@ -17,6 +17,7 @@ function Facts({ task }) {
     Priority: task.priority,
     Model: `${task.model.name} ${task.model.version}`,
   };
+  if (task.owner) facts.Owner = task.owner;
   const ids = { Digest: task.model.digest, "Request id": link(`tasks?request_id=${encodeURIComponent(task.request_id)}`, task.request_id), "Task id": task.task_id };
   if (task.batch_id) ids.Batch = link(`batches/${task.batch_id}`, task.batch_id);
   if (task.replay_of) ids["Replay of"] = link(`tasks/${task.replay_of}`, task.replay_of);
@@ -28,12 +29,21 @@ function Facts({ task }) {
 
 function Deliveries({ deliveries, isOpen }) {
   if (!deliveries.length) return html`<p class="quiet">${isOpen ? "The result is delivered once there is one." : "The result goes to no sink."}</p>`;
-  return html`<table>
-    <thead><tr><th scope="col">Sink</th><th scope="col">Delivery</th><th scope="col">Reason</th></tr></thead>
-    <tbody>${deliveries.map(
-      ({ sink, status, reason }) => html`<tr key=${sink}><th scope="row">${sink}</th><td><${Status} name=${status} /></td><td>${reason || "–"}</td></tr>`,
-    )}</tbody>
-  </table>`;
+  return html`<${Table} columns=${[["Sink"], ["Delivery"], ["Reason"]]}
+    rows=${deliveries.map(({ sink, status, reason }) => [sink, html`<${Status} name=${status} />`, reason ? sentence(reason) : "–"])} />`;
+}
+
+/** What became of the event for the receiver: its state, and the newest attempts. */
+function Webhook({ webhook }) {
+  const { url, events, status, attempts, last_attempts: newest, next_attempt_at: next } = webhook;
+  const rows = newest.map((one) => [html`<${Time} at=${one.at} />`, one.status ?? sentence(one.error || "none"), milliseconds(one.duration_ms)]);
+  return html`<section><h2>Webhook</h2>
+    <p><code>${url}</code></p>
+    <p>${status ? html`<${Status} name=${status} />` : html`<span class="quiet">Told of ${events.join(", ").replaceAll("task.", "")}.</span>`}
+      ${next && html` <span class="quiet">Next attempt at <${Time} at=${next} />.</span>`}</p>
+    ${rows.length > 0 && html`<${Table} caption=${attempts > rows.length ? `The last ${rows.length} of ${attempts} attempts` : many(attempts, "attempt")}
+      columns=${[["At"], ["Answer"], ["Took", "number"]]} rows=${rows} />`}
+  </section>`;
 }
 
 function Waiting({ task }) {
@@ -42,7 +52,14 @@ function Waiting({ task }) {
   return html`<p class="quiet">${place}</p><progress aria-label="Waiting for the result"></progress>`;
 }
 
-function Actions({ task, onTask }) {
+/** What is left to show of a task that was erased. */
+function Erased({ erasure }) {
+  return html`<${Heading} title="Erased" />
+    <p role="status">The task is erased. ${leftOf([erasure]).join(" ")}</p>
+    <p><a href=${page("tasks")}>Tasks</a> has the others.</p>`;
+}
+
+function Actions({ task, onTask, onErased }) {
   const [{ problem, isBusy }, setState] = useState({});
   const act = async (method, path, then) => {
     setState({ isBusy: true });
@@ -53,12 +70,14 @@ function Actions({ task, onTask }) {
       setState({ problem: error });
     }
   };
+  const button = (text, onClick) => html`<button type="button" disabled=${isBusy} onClick=${onClick}>${text}</button>`;
   return html`
     <p class="row">
-      ${OPEN.has(task.status)
-        ? html`<button type="button" disabled=${isBusy} onClick=${() => act("DELETE", "", onTask)}>Cancel</button>`
-        : html`<button type="button" disabled=${isBusy} onClick=${() => act("POST", "/replay", (next) => go(`tasks/${next.task_id}`))}>Replay</button>`}
-      <a href=${`${ROOT}tasks/${task.task_id}`} target="_blank" rel="noopener">JSON</a>
+      ${mayRun() && (OPEN.has(task.status)
+        ? button("Cancel", () => act("DELETE", "", onTask))
+        : button("Replay", () => act("POST", "/replay", (next) => go(`tasks/${next.task_id}`))))}
+      ${mayRun() && button("Erase", () => askToErase(1) && act("DELETE", "?erase=true", onErased))}
+      ${!hasKey() && html`<a href=${`${ROOT}tasks/${task.task_id}`} target="_blank" rel="noopener">JSON</a>`}
     </p>
     <${ProblemNote} problem=${problem} />`;
 }
@@ -70,6 +89,7 @@ function Raw({ task }) {
 
 export default function Task({ subject }) {
   const [task, setTask] = useState(null);
+  const [erasure, setErasure] = useState(null);
   const latest = useRef(null);
   const update = (next) => setTask((latest.current = next));
   const state = useLive(subject, {
@@ -80,8 +100,9 @@ export default function Task({ subject }) {
       const { prediction, ...parts } = result || {}; // the whole vector is in the JSON of the API alone
       update({ ...next, result: result && parts });
     },
-    isEnded: () => Boolean(latest.current?.finished_at) && !latest.current.deliveries.some(({ status }) => status === "pending"),
+    isEnded: () => Boolean(erasure) || Boolean(latest.current?.finished_at) && ![...latest.current.deliveries, latest.current.webhook].some((delivery) => delivery?.status === "pending"),
   });
+  if (erasure) return html`<${Erased} erasure=${erasure} />`;
   if (!task) return html`<${Heading} title="Task"><${Connection} state=${state} /></${Heading}><${ProblemNote} problem=${state.problem} />`;
   return html`
     <${Heading} title="Task"><${Status} name=${task.status} /><${Connection} state=${state} /></${Heading}>
@@ -89,7 +110,7 @@ export default function Task({ subject }) {
     <div class="columns">
       <div>
         <${Picture} key=${subject} taskId=${subject} alt="The image of this task" />
-        <${Actions} task=${task} onTask=${update} />
+        <${Actions} task=${task} onTask=${update} onErased=${setErasure} />
       </div>
       <div>
         ${task.result && html`<${Result} result=${task.result} />`}
@@ -99,6 +120,7 @@ export default function Task({ subject }) {
       </div>
     </div>
     <section><h2>Deliveries</h2><${Deliveries} deliveries=${task.deliveries} isOpen=${!task.finished_at} /></section>
+    ${task.webhook && html`<${Webhook} webhook=${task.webhook} />`}
     <section><h2>Details</h2><${Facts} task=${task} /><${Raw} task=${task} /></section>
   `;
 }

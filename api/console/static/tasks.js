@@ -1,7 +1,7 @@
 // Tasks: the newest ones, live; filters are in the URL.
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
-import { Announcement, Connection, Heading, OPEN, ProblemNote, Status, Time, duration, go, html, labelOf, many, milliseconds, nameOf, page, percent, placeOf } from "./parts.js";
-import { SETTINGS, ask, forEach, useLive, withQuery } from "./service.js";
+import { Announcement, Connection, Heading, OPEN, ProblemNote, Status, Time, askToErase, duration, go, html, labelOf, leftOf, many, milliseconds, nameOf, notDone, page, percent, placeOf } from "./parts.js";
+import { SETTINGS, ask, forEach, mayRun, useLive, withQuery } from "./service.js";
 
 const LIMIT = 100;
 const STATUSES = ["queued", "running", "succeeded", "failed", "canceled", "expired"];
@@ -42,7 +42,7 @@ function useTasks(filters) {
     poll: read,
   });
   const apply = (changed) => setList((list) => ({ ...list, tasks: merge(list.tasks, changed, filters) }));
-  return { tasks, next, state, problem, apply };
+  return { tasks, next, state, problem, apply, read: () => read().catch(() => {}) };
 }
 
 function Filters({ filters }) {
@@ -65,61 +65,66 @@ function Filters({ filters }) {
   </form>`;
 }
 
-function Row({ task, isSelected, onSelect }) {
+function Row({ task, isSelected, onSelect, hasOwners }) {
   const { result, error } = task;
   return html`<tr>
-    <td><input type="checkbox" checked=${isSelected} onChange=${onSelect} aria-label=${`Select ${nameOf(task)}`} /></td>
+    ${mayRun() && html`<td><input type="checkbox" checked=${isSelected} onChange=${onSelect} aria-label=${`Select ${nameOf(task)}`} /></td>`}
     <th scope="row"><a href=${page(`tasks/${task.task_id}`)} title=${task.task_id}>${nameOf(task)}</a></th>
-    <td class="number"><${Time} at=${task.created_at} /></td>
+    <td class="when"><${Time} at=${task.created_at} /></td>
     <td><${Status} name=${task.status} /></td>
     <td class="wide">${result ? html`${labelOf(result)} <span class="quiet">${percent(result.confidence_level)}</span>` : html`<span class="quiet">${error ? error.title : task.queue ? placeOf(task.queue) : ""}</span>`}</td>
     <td class="wide">${task.model.name}</td>
+    ${hasOwners && html`<td class="wide">${task.owner || "–"}</td>`}
     <td class="number wide">${milliseconds(duration(task))}</td>
     <td class="number wide">${task.attempts}</td>
   </tr>`;
 }
 
-/** Cancel or replay the tasks that are selected. */
-function Actions({ selected, apply, onDone }) {
+/** Cancel, replay or erase the tasks that are selected. */
+function Actions({ selected, apply, read, onDone }) {
   const [said, setSaid] = useState("");
   const [isBusy, setBusy] = useState(false);
   const open = selected.filter((task) => OPEN.has(task.status));
   const ended = selected.filter((task) => !OPEN.has(task.status));
-  const act = async (tasks, method, path, done) => {
+  const act = async (tasks, method, path, done, show = apply) => {
     setBusy(true);
     const changed = [];
     const problems = await forEach(tasks, async (task) => changed.push(await ask(`tasks/${task.task_id}${path}`, { method })));
-    apply(changed);
-    const reasons = [...new Set(problems.map((problem) => problem.message))];
-    setSaid([changed.length && `${many(changed.length, "task")} ${done}.`, ...reasons.map((reason) => `Not done: ${reason}.`)].filter(Boolean).join(" "));
+    await show(changed);
+    const left = show === read ? leftOf(changed) : [];
+    setSaid([changed.length && `${many(changed.length, "task")} ${done}.`, ...left, ...notDone(problems)].filter(Boolean).join(" "));
     setBusy(false);
     onDone();
   };
+  const erase = () => askToErase(selected.length) && act(selected, "DELETE", "?erase=true", "erased", read);
+  const button = (text, { length }, onClick) => html`<button type="button" disabled=${isBusy || !length} onClick=${onClick}>${text}${length ? ` ${length}` : ""}</button>`;
   return html`<div class="row actions">
-    <button type="button" disabled=${isBusy || !open.length} onClick=${() => act(open, "DELETE", "", "canceled")}>Cancel${open.length ? ` ${open.length}` : ""}</button>
-    <button type="button" disabled=${isBusy || !ended.length} onClick=${() => act(ended, "POST", "/replay", "started again")}>Replay${ended.length ? ` ${ended.length}` : ""}</button>
-    <span class="quiet" role="status">${said || (selected.length ? `${many(selected.length, "task")} selected` : "Select tasks to cancel or replay them.")}</span>
+    ${button("Cancel", open, () => act(open, "DELETE", "", "canceled"))}
+    ${button("Replay", ended, () => act(ended, "POST", "/replay", "started again"))}
+    ${button("Erase", selected, erase)}
+    <span class="quiet" role="status">${said || (selected.length ? `${many(selected.length, "task")} selected` : "Select tasks to cancel, replay or erase them.")}</span>
   </div>`;
 }
 
 function Table({ tasks, selected, onSelect }) {
   const all = useRef(null);
   useEffect(() => {
-    all.current.indeterminate = selected.size > 0 && selected.size < tasks.length;
+    if (all.current) all.current.indeterminate = selected.size > 0 && selected.size < tasks.length;
   });
   const toggle = (id) => {
     const next = new Set(selected);
     if (!next.delete(id)) next.add(id);
     onSelect(next);
   };
+  const hasOwners = tasks.some((task) => task.owner);
   const toggleAll = () => onSelect(new Set(selected.size ? [] : tasks.map((task) => task.task_id)));
   return html`<table class="tasks" aria-label="Tasks, newest first">
     <thead><tr>
-      <td><input ref=${all} type="checkbox" checked=${selected.size === tasks.length} onChange=${toggleAll} aria-label="Select all tasks of this page" /></td>
+      ${mayRun() && html`<td><input ref=${all} type="checkbox" checked=${selected.size === tasks.length} onChange=${toggleAll} aria-label="Select all tasks of this page" /></td>`}
       <th scope="col">Task</th><th scope="col">Accepted</th><th scope="col">Status</th><th scope="col" class="wide">Result</th>
-      <th scope="col" class="wide">Model</th><th scope="col" class="number wide">Time</th><th scope="col" class="number wide">Attempts</th>
+      <th scope="col" class="wide">Model</th>${hasOwners && html`<th scope="col" class="wide">Owner</th>`}<th scope="col" class="number wide">Time</th><th scope="col" class="number wide">Attempts</th>
     </tr></thead>
-    <tbody>${tasks.map((task) => html`<${Row} key=${task.task_id} task=${task} isSelected=${selected.has(task.task_id)} onSelect=${() => toggle(task.task_id)} />`)}</tbody>
+    <tbody>${tasks.map((task) => html`<${Row} key=${task.task_id} task=${task} isSelected=${selected.has(task.task_id)} onSelect=${() => toggle(task.task_id)} hasOwners=${hasOwners} />`)}</tbody>
   </table>`;
 }
 
@@ -130,7 +135,7 @@ function Nothing({ isFiltered }) {
 
 export default function Tasks({ query }) {
   const filters = { status: "", model: "", since: "", request_id: "", cursor: "", ...Object.fromEntries(new URLSearchParams(query)) };
-  const { tasks, next, state, problem, apply } = useTasks(filters);
+  const { tasks, next, state, problem, apply, read } = useTasks(filters);
   const [chosen, setChosen] = useState(new Set());
   useEffect(() => setChosen(new Set()), [query]);
   const selected = new Set((tasks || []).map((task) => task.task_id).filter((id) => chosen.has(id)));
@@ -143,7 +148,7 @@ export default function Tasks({ query }) {
     <${Announcement} text=${tasks ? many(tasks.length, "task") : ""} />
     ${tasks?.length === 0 && !problem && html`<${Nothing} isFiltered=${Object.values(filters).some(Boolean)} />`}
     ${tasks?.length > 0 && html`
-      <${Actions} selected=${tasks.filter((task) => selected.has(task.task_id))} apply=${apply} onDone=${() => setChosen(new Set())} />
+      ${mayRun() && html`<${Actions} selected=${tasks.filter((task) => selected.has(task.task_id))} apply=${apply} read=${read} onDone=${() => setChosen(new Set())} />`}
       <${Table} tasks=${tasks} selected=${selected} onSelect=${setChosen} />`}
     <p class="row">
       ${cursor && html`<a href=${page(withQuery("tasks", conditions))}>Newest</a>`}

@@ -1,7 +1,7 @@
 // Try: classify an image, or several as a batch.
 import { useEffect, useRef, useState } from "preact/hooks";
 import { Announcement, Heading, Picture, ProblemNote, Result, Status, Waterfall, go, html, labelOf, page, percent, placeOf, shortDigest } from "./parts.js";
-import { SETTINGS, ask, keepFiles, Problem, send, serverTimings, useLive } from "./service.js";
+import { SETTINGS, ask, keepFiles, mayRun, Problem, send, serverTimings, useLive } from "./service.js";
 import { Snippets } from "./snippets.js";
 
 const SAMPLES = { cat: "chelsea.jpg", coffee: "coffee.jpg", rocket: "rocket.webp", "digit 7": "digit_7.png" };
@@ -149,7 +149,17 @@ function announcementOf(task, problem, isBusy) {
   return task ? `The task is ${task.status}` : "";
 }
 
-export default function Try({ query }) {
+/** The page of a key that may only read. */
+function NothingToTry() {
+  return html`<section class="empty"><p>Your key may only read, so it cannot classify images.</p>
+    <p><a href=${page("tasks")}>Tasks</a> and <a href=${page("queue")}>Queue</a> show what others do.</p></section>`;
+}
+
+export default function TryPage({ query }) {
+  return html`<${Heading} title="Try" />${mayRun() ? html`<${Try} query=${query} />` : html`<${NothingToTry} />`}`;
+}
+
+function Try({ query }) {
   const { list: models, problem: modelsProblem } = useModels();
   const [model, setModel] = useState(new URLSearchParams(query).get("model") || "");
   const [files, setFiles] = useState([]);
@@ -184,7 +194,6 @@ export default function Try({ query }) {
   };
 
   return html`
-    <${Heading} title="Try" />
     <${Announcement} text=${announcementOf(task, problem, isBusy)} />
     <div class="columns try">
       <div>

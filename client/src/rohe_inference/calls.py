@@ -19,7 +19,7 @@ from rohe_inference.messages import Reply, Request
 from rohe_inference.options import Item, known_options
 from rohe_inference.results import Json
 from rohe_inference.retries import Retries
-from rohe_inference.service import CallerKey, Model, ServiceStatus, StoredImage, Upload
+from rohe_inference.service import CallerKey, Erasure, Model, ServiceStatus, StoredImage, Upload
 from rohe_inference.steps import Load, Pause, Steps
 from rohe_inference.submissions import (
     PREFER_WAIT,
@@ -111,10 +111,22 @@ class Calls:
         request = replace(self.request("POST", f"{task_path(task)}/replay"), headers=self.headers(key, {}))
         return self.ask(request, Task.from_json)
 
-    def erase(self, task: Task | str) -> Steps[None]:
+    def erase(self, task: Task | str) -> Steps[Erasure]:
         """See `Client.erase`."""
-        reply = yield from self.retries.exchange(self.request("DELETE", task_path(task), {"erase": "true"}))
-        reply.check()
+        return self.ask(self.request("DELETE", task_path(task), {"erase": "true"}), Erasure.from_json)
+
+    def erase_request(self, request_id: str) -> Steps[list[Erasure]]:
+        """See `Client.erase_request`."""
+        request = self.request("DELETE", "/tasks", {"request_id": request_id, "erase": "true"})
+        found = [(yield from self.ask(request, Erasure.from_json))]
+        while found[-1].has_more:
+            found.append((yield from self.ask(request, Erasure.from_json)))
+        return found
+
+    def erasure(self, erasure: Erasure | str) -> Steps[Erasure]:
+        """See `Client.erasure`."""
+        erasure_id = erasure if isinstance(erasure, str) else erasure.erasure_id
+        return self.ask(self.request("GET", f"/erasures/{quote(erasure_id, safe='')}"), Erasure.from_json)
 
     def image(self, task: Task | str) -> Steps[StoredImage]:
         """See `Client.image`."""

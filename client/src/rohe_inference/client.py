@@ -22,7 +22,7 @@ from rohe_inference.images import ImageSource
 from rohe_inference.messages import Reply, Request
 from rohe_inference.options import Item, TaskOptions
 from rohe_inference.retries import Retries, RetryPolicy
-from rohe_inference.service import CallerKey, Model, ServiceStatus, StoredImage, TasksChanged
+from rohe_inference.service import CallerKey, Erasure, Model, ServiceStatus, StoredImage, TasksChanged
 from rohe_inference.steps import Pause, Send, Step, Steps
 from rohe_inference.subscriptions import Subscription
 from rohe_inference.tasks import Prediction, Task
@@ -139,9 +139,17 @@ class Client:
         """Run the image of a task that has ended as a new task. Raises NotFound: the image is not kept any more."""
         return self._run(self._calls.replay(task, idempotency_key))
 
-    def erase(self, task: Task | str) -> None:
-        """Remove everything that the service has of a task."""
-        self._run(self._calls.erase(task))
+    def erase(self, task: Task | str) -> Erasure:
+        """Remove everything that the service has of a task, and cancel it; what is `pending` is done later."""
+        return self._run(self._calls.erase(task))
+
+    def erase_request(self, request_id: str) -> list[Erasure]:
+        """Erase all tasks with this request id."""
+        return self._run(self._calls.erase_request(request_id))
+
+    def erasure(self, erasure: Erasure | str) -> Erasure:
+        """Return the progress of an erasure, which the service knows for a day."""
+        return self._run(self._calls.erasure(erasure))
 
     def image(self, task: Task | str) -> StoredImage:
         """Return the image of a task. Raises NotFound: it is not kept any more."""

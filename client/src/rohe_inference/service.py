@@ -141,6 +141,30 @@ class Upload:
 
 
 @dataclass(frozen=True)
+class Erasure:
+    """Progress of an erasure.
+
+    Attributes:
+        stores: by store (`records`, `images`, each sink) `erased`, `pending`, or `cannot`: the sink cannot delete.
+        task_ids: the tasks; empty when the progress was read later, since nothing names them any more.
+        has_more: whether the request id has more tasks.
+    """
+
+    erasure_id: str
+    is_done: bool
+    stores: Mapping[str, str]
+    task_ids: Sequence[str] = field(repr=False)
+    has_more: bool
+    raw: Json = field(repr=False, compare=False)
+
+    @classmethod
+    def from_json(cls, json: Json) -> Erasure:
+        """Read the answer of an erasure, or its progress."""
+        task_ids, has_more = tuple(json.get("task_ids", ())), json.get("has_more", False)
+        return cls(json["erasure_id"], json["status"] == "done", json["stores"], task_ids, has_more, json)
+
+
+@dataclass(frozen=True)
 class TasksChanged:
     """Tasks that were accepted or changed, newest first; `omitted` more did not fit into the event."""
 

@@ -21,11 +21,28 @@ local function image(id)
   return image_prefix .. id
 end
 
+-- Indexes with tasks of a request id: that of all owners, and that of the task's owner if it has one.
+local function request_indexes(request_id, owner)
+  local all = key('request', request_id)
+  if owner and owner ~= '' then return {all, key('owner', owner, 'request', request_id)} end
+  return {all}
+end
+
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 
 local TERMINAL = {succeeded = true, failed = true, canceled = true, expired = true}
 local KEEP = -1
+
+-- Whether all values are whole numbers. If a field of a record is none, another program has changed it: the scripts treat the record as
+-- one that is not there, so that it does not stop their work for other tasks.
+local function are_numbers(...)
+  for i = 1, select('#', ...) do
+    local value = select(i, ...)
+    if not value or not string.match(value, '^%d+$') then return false end
+  end
+  return true
+end
 
 local function is_leased(id)
   local until_ms = redis.call('ZSCORE', key('leases'), id)
@@ -40,8 +57,37 @@ end
 -- Tasks that were accepted, or whose status changed; `publish_changes` publishes their ids.
 local changed = {}
 
-local function wait_again(id, queue, seq, priority)
+-- Changes of the counts by owner: by the key of a hash, by owner. `flush_counts` writes them.
+local counts = {}
+
+local function note_change(hash, owner, change)
+  local changes = counts[hash] or {}
+  counts[hash] = changes
+  changes[owner] = (changes[owner] or 0) + change
+end
+
+-- Count a waiting task, or an open one, of an owner. A task without an owner is not counted.
+local function count_waiting(owner, queue, change)
+  if owner and owner ~= '' then note_change(key('shares', queue), owner, change) end
+end
+
+local function count_open(owner, change)
+  if owner and owner ~= '' then note_change(key('open-tasks'), owner, change) end
+end
+
+local function flush_counts()
+  for hash, changes in pairs(counts) do
+    for owner, change in pairs(changes) do
+      if redis.call('HINCRBY', hash, owner, change) <= 0 then redis.call('HDEL', hash, owner) end
+    end
+  end
+  counts = {}
+end
+
+-- Let a task wait that has the given status. Call `flush_counts` afterwards.
+local function wait_again(id, status, queue, seq, priority, owner)
   redis.call('HSET', record(id), 'status', 'queued')
+  if status == 'running' then count_waiting(owner, queue, 1) end
   changed[#changed + 1] = id
   redis.call('ZADD', key('waiting', queue), seq, id)
   redis.call('SREM', key('running', queue), id)
@@ -74,10 +120,11 @@ local function delete_images(keys, bytes)
 end
 
 -- Tasks that no longer wait, by queue. `stop_waiting` removes all of them at once from the queue's sets `waiting` and `urgent`, and
--- adds them to its set `running` (`note` is SADD) or removes them from it (SREM).
+-- adds them to its set `running` (`note` is SADD) or removes them from it (SREM). `status` is that of the task before.
 local started_or_ended = {}
 
-local function mark_not_waiting(id, queue)
+local function mark_not_waiting(id, status, queue, owner)
+  if status == 'queued' then count_waiting(owner, queue, -1) end
   local ids = started_or_ended[queue] or {}
   ids[#ids + 1] = id
   started_or_ended[queue] = ids
@@ -89,6 +136,7 @@ local function stop_waiting(note)
     if redis.call('EXISTS', key('urgent', queue)) == 1 then call_with_all(ids, 'ZREM', key('urgent', queue)) end
     call_with_all(ids, note, key('running', queue))
   end
+  flush_counts()
 end
 
 -- Publish the changed tasks on the channel PREFIX:changes, but only while an API process with open event streams listens there.
@@ -97,6 +145,18 @@ local function publish_changes()
   if #changed > 0 and redis.call('PUBSUB', 'NUMSUB', channel)[2] > 0 then
     redis.call('PUBLISH', channel, table.concat(changed, ' '))
   end
+end
+
+-- Push a message to its list (of a queue in Celery's broker), and a token to the queue's wake-up list if that is empty. A message of
+-- an owner with `turns_key` gives the owner a turn: see tasks/transport/claim.lua. An owner whose first message comes takes its place
+-- after the owner who is next, and after as many items as the message has: `cost`. So nobody who waits is overtaken again and again.
+local function push(list_key, payload, wake_up_key, turns_key, owner, cost)
+  redis.call('LPUSH', list_key, payload)
+  if turns_key ~= '' and not redis.call('ZSCORE', turns_key, owner) then
+    local next_turn = redis.call('ZRANGE', turns_key, 0, 0, 'WITHSCORES')[2] or 0
+    redis.call('ZADD', turns_key, next_turn + cost, owner)
+  end
+  if wake_up_key ~= '' and redis.call('LLEN', wake_up_key) == 0 then redis.call('LPUSH', wake_up_key, '') end
 end
 
 local function append(list, one, another)
@@ -152,15 +212,17 @@ local function set_batch_lives()
   end
 end
 
--- Let a record expire after `ttl` ms, or never (KEEP: a dead letter). Call `set_batch_lives` afterwards. The last three arguments
+-- Let a record expire after `ttl` ms, or never (KEEP: a dead letter). Call `set_batch_lives` afterwards. The last four arguments
 -- are fields of the record.
-local function let_expire(id, ttl, request_id, seq, batch)
+local function let_expire(id, ttl, request_id, seq, batch, owner)
   if ttl == KEEP then return end
   redis.call('PEXPIRE', record(id), ttl)
   given_life = ttl
-  if request_id ~= id then
-    redis.call('ZADD', key('request', request_id), seq, id) -- a record may outlive the index that it was accepted with
-    extend_ttl(key('request', request_id), ttl)
+  if request_id and request_id ~= id and are_numbers(seq) then
+    for _, index in ipairs(request_indexes(request_id, owner)) do
+      redis.call('ZADD', index, seq, id) -- a record may outlive the index that it was accepted with
+      extend_ttl(index, ttl)
+    end
   end
   if batch then batch_lives[batch] = batch_lives[batch] or ttl end
 end
@@ -174,14 +236,17 @@ local function count_death(id)
   return redis.call('HINCRBY', record_key, 'deaths', 1)
 end
 
--- Read the fields of a record that are needed to end its task; `status` is false if there is no record.
+-- Read the fields of a record that are needed to end its task; `status` is false if there is no record, or it is not whole.
 local function read(id)
   local status, holder, attempts, queue, reply_to, sinks, request_id, seq, batch, created_at, priority, image_bytes, started_at,
-    webhook = unpack(redis.call('HMGET', record(id), 'status', 'holder', 'attempts', 'queue', 'reply_to', 'sinks', 'request_id',
-      'seq', 'batch', 'created_at', 'priority', 'image_bytes', 'started_at', 'webhook'))
+    webhook, owner = unpack(redis.call('HMGET', record(id), 'status', 'holder', 'attempts', 'queue', 'reply_to', 'sinks',
+      'request_id', 'seq', 'batch', 'created_at', 'priority', 'image_bytes', 'started_at', 'webhook', 'owner'))
+  local is_whole = queue and reply_to and sinks and request_id
+    and are_numbers(seq, created_at, priority, image_bytes or 0, started_at or 0)
+  if not is_whole or (webhook and not string.match(webhook, '^%S+ %S+$')) then status = false end
   return {id = id, status = status, holder = holder, attempts = attempts, queue = queue, reply_to = reply_to, sinks = sinks,
     request_id = request_id, seq = seq, batch = batch, created_at = created_at, priority = priority, image_bytes = image_bytes or 0,
-    started_at = started_at, webhook = webhook}
+    started_at = started_at, webhook = webhook, owner = owner}
 end
 
 -- Outboxes by the field `sinks` of a record: outbox, delivery field, ...
@@ -239,7 +304,7 @@ local function end_webhook(id, receiver, state, ttl)
   redis.call('HSET', record_key, 'webhook_state', state)
   redis.call('HDEL', record_key, 'webhook_next_at')
   if redis.call('HINCRBY', record_key, 'undelivered', -1) == 0 and not redis.call('ZSCORE', key('dead-letters'), id) then
-    let_expire(id, ttl, unpack(redis.call('HMGET', record_key, 'request_id', 'seq', 'batch')))
+    let_expire(id, ttl, unpack(redis.call('HMGET', record_key, 'request_id', 'seq', 'batch', 'owner')))
   end
 end
 
@@ -271,9 +336,10 @@ local function finish(task, status, outcome, ttl)
   changed[#changed + 1] = id
   ended_images[#ended_images + 1] = image(id)
   ended_image_bytes = ended_image_bytes + task.image_bytes
-  mark_not_waiting(id, task.queue)
+  mark_not_waiting(id, task.status, task.queue, task.owner)
+  count_open(task.owner, -1)
   if undelivered == 0 then
-    let_expire(id, ttl, task.request_id, task.seq, task.batch)
+    let_expire(id, ttl, task.request_id, task.seq, task.batch, task.owner)
   elseif task.batch then
     batch_lives[task.batch] = KEEP -- its tasks may wait for their sink longer than the time to live
   end

@@ -7,36 +7,50 @@
 --   batch:BATCH_ID      string      items of a batch, as JSON; created
 --   request:REQUEST_ID  sorted set  tasks of a request id, by acceptance number; added to
 --   tasks               stream      ids of the newest tasks, by acceptance number; added to, and trimmed
---   idempotency:KEY     hash        `subject` and `fingerprint` of the request with this key; created
+--   idempotency:KEY     hash        `subject` and `fingerprint` of the request with this key; created, if the tasks have no owner
+--   owner:OWNER:request:REQUEST_ID  sorted set  tasks of the owner with a request id, by acceptance number; added to
+--   owner:OWNER:tasks   stream      ids of the owner's newest tasks, by the owner's numbers; added to, and trimmed
+--   owner:OWNER:seq     string      number of the owner's last task; increased
+--   owner:OWNER:idempotency:KEY     hash  as `idempotency`, of an owner; created
+--   erased              sorted set  digests of erased ids that plain Celery clients gave; read
 --   seq                 string      acceptance number of the last task; increased
+--   owner:OWNER:use     hash        use of an owner: `due` of the rate limit; `images` and `bytes` of the day that began at `day`; updated
+--   open-tasks          hash        by owner, number of tasks that have not ended; increased
+--   shares:QUEUE        hash        by owner, number of waiting tasks; increased
 --   waiting:QUEUE       sorted set  tasks that wait, by acceptance number; added to
 --   urgent:QUEUE        sorted set  waiting tasks with a priority over 0, by priority; added to
 --   running:QUEUE       set         tasks that run; counted
 --   deadlines           sorted set  task ids by deadline, ms; added to
 --
--- Messages, and tokens for wake-up lists, are pushed to the lists that the arguments name (Celery's broker on the same server).
+-- Messages, and tokens for wake-up lists, are pushed to the lists that the arguments name (Celery's broker on the same server), and
+-- owners get their turns there.
 --
--- Arguments: how many tasks the stream `tasks` keeps; the number of submissions; for each, how many arguments follow, and these:
---   subject, max_depth, result_ttl_ms, idempotency_key, fingerprint, idempotency_ttl_ms, entries;
---   how many messages, and for each list_key, payload, wake_up_key;
---   how many queues have a room, and for each queue, room, window;
+-- Arguments: how many tasks each stream `tasks` keeps; the number of submissions; for each, how many arguments follow, and these:
+--   subject, owner or '', limits, max_depth, result_ttl_ms, idempotency_key, fingerprint, idempotency_ttl_ms, entries;
+--   how many messages, and for each list_key, payload, wake_up_key, turns_key or '', cost;
+--   how many queues have a room, and for each queue, room, window, 1 if owners take turns, else 0;
 --   for each task id, request_id, item, image or '', queue, deadline_ms, priority, how many arguments the fields of its record take,
 --   these fields (field, value, ...).
--- `subject` is task:ID or batch:ID: it is accepted, and found by the idempotency key. `entries` is the record of a batch.
+-- `subject` is task:ID or batch:ID: it is accepted, and found by the idempotency key. `entries` is the record of a batch. A task of
+-- another owner with the same id makes the state `taken`.
 -- `room` is the limit for the sum of running tasks, waiting tasks that take precedence, and the new tasks, so that these end in
 -- time; a queue without a room takes any number. A task with a priority overtakes tasks of lower priorities, except up to `window`
--- tasks, which workers hold already.
--- Answer: for each submission its state, the subject that the state is about, or the queue that is full or too slow, and the bytes
--- of all inline images after the call.
+-- tasks, which workers hold already. If owners take turns, so does a task of an owner who has fewer waiting tasks than others.
+-- `limits` is '' if there is no owner, else JSON with the `bytes` of the images, and of the limits those that are set: `interval` in
+-- ms between two requests and `burst`, the number of requests that may come at once (GCRA); `images_per_day`, `bytes_per_day`, with
+-- days of UTC; `waiting_tasks`. Only an accepted submission uses anything up.
+-- Answer: for each submission its state, the subject that the state is about, or the queue that is full or too slow, or the limit that
+-- is reached, and the bytes of all inline images after the call; with an owner, in addition: ms until the rate limit has no
+-- memory of earlier requests, images and bytes of the day, open tasks, and ms until the day ends.
 
 -- Returns the rooms by queue, and the position of the first task in the arguments.
 local function read_rooms(first)
   local rooms = {}
   for number = 0, tonumber(ARGV[first]) - 1 do
-    local queue, room, window = unpack(ARGV, first + 1 + 3 * number, first + 3 + 3 * number)
-    rooms[queue] = {tasks = tonumber(room), window = tonumber(window)}
+    local queue, room, window, turns = unpack(ARGV, first + 1 + 4 * number, first + 4 + 4 * number)
+    rooms[queue] = {tasks = tonumber(room), window = tonumber(window), has_turns = turns == '1'}
   end
-  return rooms, first + 1 + 3 * ARGV[first]
+  return rooms, first + 1 + 4 * ARGV[first]
 end
 
 local function read_tasks(first, last)
@@ -64,25 +78,80 @@ local function count_coming(tasks)
   return queues, coming
 end
 
--- Returns the reason why a queue refuses the `coming` tasks; nil if it takes them. A queue without open tasks always takes them.
-local function refusal(queue, coming, room, max_depth)
+-- Returns how many tasks of an owner wait, and how many other owners have waiting tasks.
+local function read_shares(queue, owner)
+  local own = tonumber(redis.call('HGET', key('shares', queue), owner) or 0)
+  return own, redis.call('HLEN', key('shares', queue)) - (own > 0 and 1 or 0)
+end
+
+-- Returns the reason why a queue refuses the `coming` tasks; nil if it takes them. A queue without open tasks always takes them. Of
+-- `max_depth` each owner with waiting tasks has an equal part, which others cannot fill.
+local function refusal(queue, owner, coming, room, max_depth)
   local waiting = redis.call('ZCARD', key('waiting', queue))
-  if max_depth > 0 and waiting + coming.count > max_depth then return 'overloaded' end
+  local own, others = waiting, 0
+  if owner ~= '' then own, others = read_shares(queue, owner) end
+  if max_depth > 0 and waiting + coming.count > max_depth and (own + coming.count) * (others + 1) > max_depth then
+    return 'overloaded'
+  end
   if not room then return nil end
   if coming.priority > 0 then
     waiting = math.min(waiting, room.window + redis.call('ZCOUNT', key('urgent', queue), coming.priority, '+inf'))
+  end
+  if owner ~= '' and room.has_turns then -- each of the others has as many turns until the last of the coming tasks has its own
+    waiting = math.min(waiting, room.window + own + others * (own + coming.count))
   end
   local ahead = waiting + redis.call('SCARD', key('running', queue))
   return ahead > 0 and ahead + coming.count > room.tasks and 'late' or nil
 end
 
+local DAY_MS = 86400000
+local now_exactly = clock[1] * 1000 + clock[2] / 1000
+
+local function read_use(owner)
+  local due, day, images, bytes = unpack(redis.call('HMGET', key('owner', owner, 'use'), 'due', 'day', 'images', 'bytes'))
+  local is_today = day and tonumber(day) == now - now % DAY_MS
+  return {due = math.max(tonumber(due or 0), now_exactly), images = is_today and tonumber(images) or 0,
+    bytes = is_today and tonumber(bytes) or 0, open = tonumber(redis.call('HGET', key('open-tasks'), owner) or 0)}
+end
+
+-- Returns the limit that does not allow `count` more tasks; nil if all do.
+local function reached_limit(limits, use, count)
+  -- A hundredth of a millisecond is less than the rounding of `due`.
+  if limits.interval and use.due - now_exactly > (limits.burst - 1) * limits.interval + 0.01 then return 'requests_per_s' end
+  if limits.images_per_day and use.images + count > limits.images_per_day then return 'images_per_day' end
+  if limits.bytes_per_day and use.bytes + limits.bytes > limits.bytes_per_day then return 'bytes_per_day' end
+  if limits.waiting_tasks and use.open + count > limits.waiting_tasks then return 'waiting_tasks' end
+end
+
+-- Note a use in addition to `use`, for two days at most: the rate limit may look further ahead than a day ends.
+local function note_use(owner, limits, use, coming)
+  local count = 0
+  for queue, found in pairs(coming) do
+    redis.call('HINCRBY', key('shares', queue), owner, found.count)
+    count = count + found.count
+  end
+  use.due = use.due + (limits.interval or 0)
+  use.images, use.bytes = use.images + count, use.bytes + limits.bytes
+  if count > 0 then use.open = redis.call('HINCRBY', key('open-tasks'), owner, count) end
+  redis.call('HSET', key('owner', owner, 'use'), 'due', string.format('%.3f', use.due), 'day', now - now % DAY_MS,
+    'images', use.images, 'bytes', use.bytes)
+  redis.call('PEXPIRE', key('owner', owner, 'use'), math.ceil(math.max(use.due - now, 0)) + 2 * DAY_MS)
+end
+
+-- Returns an answer; `use` is nil without an owner.
+local function answer(state, subject, use)
+  if not use then return {state, subject, 0} end
+  return {state, subject, 0, math.ceil(use.due - now_exactly), use.images, use.bytes, use.open, DAY_MS - now % DAY_MS}
+end
+
 local image_bytes = 0 -- bytes that this call writes
 local last_seq = 0 -- number of the last task that this call accepts; `changed` has all of them, in order
 
-local function write(task, seq, ttl)
+local function write(task, owner, seq, ttl, idempotency_key)
   local id, life = task.id, task.deadline + ttl
   changed[#changed + 1], last_seq = id, seq
   if task.image ~= '' then append(task.fields, 'image_bytes', #task.image) end
+  if idempotency_key ~= '' then append(task.fields, 'idempotency', idempotency_key) end
   redis.call('HSET', record(id), 'item', task.item, 'request_id', task.request_id, 'status', 'queued', 'seq', seq,
     'queue', task.queue, 'created_at', now, 'deadline_at', now + task.deadline, unpack(task.fields))
   if task.image ~= '' then
@@ -90,71 +159,101 @@ local function write(task, seq, ttl)
     image_bytes = image_bytes + #task.image
   end
   if task.request_id ~= id then -- else the task is found by its id
-    local index = key('request', task.request_id)
-    redis.call('ZADD', index, seq, id)
-    extend_ttl(index, life)
-    forget_some_gone(index)
+    for _, index in ipairs(request_indexes(task.request_id, owner)) do
+      redis.call('ZADD', index, seq, id)
+      extend_ttl(index, life)
+      forget_some_gone(index)
+    end
   end
   redis.call('ZADD', key('waiting', task.queue), seq, id)
   redis.call('ZADD', key('deadlines'), now + task.deadline, id)
   if task.priority > 0 then redis.call('ZADD', key('urgent', task.queue), task.priority, id) end
 end
 
+-- A message of a plain Celery client may be delivered again, after its task was erased.
+local has_erased = redis.call('EXISTS', key('erased')) == 1
+
+local function is_erased(task)
+  return has_erased and task and redis.call('ZSCORE', key('erased'), redis.sha1hex(task.id))
+end
+
+-- One entry holds tasks that were accepted together: its stream id is the number of the first, and their numbers are consecutive.
+-- The stream may be newer than its numbers only if the server lost keys: then it begins again.
+local function append_to(stream, last, ids)
+  local first = string.format('%.0f-0', last - #ids + 1)
+  local oldest = string.format('%.0f', math.max(0, last - tonumber(ARGV[1]) + 1))
+  local joined = table.concat(ids, ' ')
+  if redis.pcall('XADD', stream, 'MINID', '~', oldest, first, 'ids', joined).err then
+    redis.call('DEL', stream)
+    redis.call('XADD', stream, first, 'ids', joined)
+  end
+end
+
+-- Number tasks for their owner, in the field `owner_seq` of their records, and list them under these numbers.
+local function index_of_owner(owner, tasks)
+  local ids, last = {}, redis.call('INCRBY', key('owner', owner, 'seq'), #tasks)
+  for number, task in ipairs(tasks) do
+    ids[number] = task.id
+    append(task.fields, 'owner_seq', last - #tasks + number)
+  end
+  append_to(key('owner', owner, 'tasks'), last, ids)
+end
+
+-- Whether the subject is a task of another owner: clients of Celery choose ids.
+local function is_taken(subject, owner)
+  return string.sub(subject, 1, 5) == 'task:' and (redis.call('HGET', key(subject), 'owner') or '') ~= owner
+end
+
 local function accept(first, last)
-  local subject, max_depth, ttl, idempotency_key, fingerprint, idempotency_ttl = unpack(ARGV, first, first + 5)
-  local entries, messages = unpack(ARGV, first + 6, first + 7)
-  local first_message = first + 8
-  local first_room = first_message + 3 * messages
+  local subject, owner, limits, max_depth, ttl, idempotency_key, fingerprint, idempotency_ttl = unpack(ARGV, first, first + 7)
+  local entries, messages = unpack(ARGV, first + 8, first + 9)
+  local first_message = first + 10
+  local first_room = first_message + 5 * messages
+  local use
+  if owner ~= '' then limits, use = cjson.decode(limits), read_use(owner) end
   max_depth, ttl = tonumber(max_depth), tonumber(ttl)
 
   if redis.call('EXISTS', key(subject)) == 1 then
-    return {'accepted', subject} -- the client repeats the request: the first answer got lost
+    -- The client repeats the request, since the first answer got lost, unless the task is another owner's.
+    return answer(is_taken(subject, owner) and 'taken' or 'accepted', subject, use)
   end
+  local idempotency = owner == '' and key('idempotency', idempotency_key) or key('owner', owner, 'idempotency', idempotency_key)
   if idempotency_key ~= '' then
-    local known = redis.call('HMGET', key('idempotency', idempotency_key), 'subject', 'fingerprint')
+    local known = redis.call('HMGET', idempotency, 'subject', 'fingerprint')
     if known[1] and redis.call('EXISTS', key(known[1])) == 1 then
-      return {known[2] == fingerprint and 'replayed' or 'conflict', known[1]}
+      return answer(known[2] == fingerprint and 'replayed' or 'conflict', known[1], use)
     end
   end
   local rooms, first_task = read_rooms(first_room)
   local tasks = read_tasks(first_task, last)
+  if is_erased(tasks[1]) then return answer('replayed', subject, use) end -- and no lease finds it
+  local reached = use and reached_limit(limits, use, #tasks)
+  if reached then return answer('limited', reached, use) end
   local queues, coming = count_coming(tasks)
   for _, queue in ipairs(queues) do
-    local reason = refusal(queue, coming[queue], rooms[queue], max_depth)
-    if reason then return {reason, queue} end
+    local reason = refusal(queue, owner, coming[queue], rooms[queue], max_depth)
+    if reason then return answer(reason, queue, use) end
   end
+  if use then note_use(owner, limits, use, coming) end
 
+  if owner ~= '' and #tasks > 0 then index_of_owner(owner, tasks) end
   local seq, longest = redis.call('INCRBY', key('seq'), #tasks) - #tasks, 0
   for number, task in ipairs(tasks) do
-    write(task, seq + number, ttl)
+    write(task, owner, seq + number, ttl, idempotency_key)
     longest = math.max(longest, task.deadline)
   end
   if entries ~= '' then
     redis.call('SET', key(subject), entries, 'PX', longest + ttl)
   end
   if idempotency_key ~= '' then
-    redis.call('HSET', key('idempotency', idempotency_key), 'subject', subject, 'fingerprint', fingerprint)
-    redis.call('PEXPIRE', key('idempotency', idempotency_key), idempotency_ttl)
+    redis.call('HSET', idempotency, 'subject', subject, 'fingerprint', fingerprint)
+    redis.call('PEXPIRE', idempotency, idempotency_ttl)
   end
-  for at = first_message, first_room - 1, 3 do
-    local list_key, payload, wake_up_key = unpack(ARGV, at, at + 2)
-    redis.call('LPUSH', list_key, payload)
-    if wake_up_key ~= '' and redis.call('LLEN', wake_up_key) == 0 then redis.call('LPUSH', wake_up_key, '') end
+  for at = first_message, first_room - 1, 5 do
+    local list_key, payload, wake_up_key, turns_key, cost = unpack(ARGV, at, at + 4)
+    push(list_key, payload, wake_up_key, turns_key, owner, cost)
   end
-  return {'accepted', subject}
-end
-
--- One entry holds all tasks of the call: its stream id is the number of the first, and the numbers of a call are consecutive. The
--- stream may be newer than `seq` only if the server lost keys: then it begins again.
-local function index_accepted()
-  if #changed == 0 then return end
-  local stream, ids = key('tasks'), table.concat(changed, ' ')
-  local first = string.format('%.0f-0', last_seq - #changed + 1)
-  local oldest = string.format('%.0f', math.max(0, last_seq - tonumber(ARGV[1]) + 1))
-  if redis.pcall('XADD', stream, 'MINID', '~', oldest, first, 'ids', ids).err then
-    redis.call('DEL', stream)
-    redis.call('XADD', stream, first, 'ids', ids)
-  end
+  return answer('accepted', subject, use)
 end
 
 local answers = {}
@@ -164,9 +263,9 @@ for number = 1, tonumber(ARGV[2]) do
   answers[number] = accept(at + 1, at + length)
   at = at + length + 1
 end
-index_accepted()
+if #changed > 0 then append_to(key('tasks'), last_seq, changed) end
 publish_changes()
 local counter = key('inline-bytes')
 local inline_bytes = image_bytes > 0 and redis.call('INCRBY', counter, image_bytes) or tonumber(redis.call('GET', counter) or 0)
-for _, answer in ipairs(answers) do answer[3] = inline_bytes end
+for _, found in ipairs(answers) do found[3] = inline_bytes end
 return answers

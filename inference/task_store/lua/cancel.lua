@@ -5,6 +5,8 @@
 --   waiting:QUEUE       sorted set  tasks that wait, urgent ones also in `urgent`; an ended task leaves both
 --   urgent:QUEUE        sorted set  urgent waiting tasks, by priority
 --   running:QUEUE       set         tasks that run; an ended task leaves it
+--   shares:QUEUE        hash        by owner, number of waiting tasks; decreased
+--   open-tasks          hash        by owner, number of tasks that have not ended; decreased
 --   leases              sorted set  task ids by end of the lease, ms; an ended task leaves it
 --   deadlines           sorted set  task ids by deadline, ms; an ended task leaves it
 --   image:ID            string      inline image; deleted
@@ -15,6 +17,7 @@
 --   webhook-receivers   sorted set  receivers, by the time of their next event, ms; added to
 --   webhook-outages     hash        receivers that are down; read
 --   request:REQUEST_ID  sorted set  tasks of a request id; lives as long as the record
+--   owner:OWNER:request:REQUEST_ID  sorted set  those of an owner; lives as long as the record
 --   batch:BATCH_ID      string      items of a batch; lives as long as the last record of them
 --   seq:lives           sorted set  the record's time to live is noted here
 --

@@ -4,6 +4,7 @@
 --   task:ID             hash        task record; `delivery:SINK`; expires when every sink has the result
 --   outbox:SINK         stream      the entries are acknowledged and deleted
 --   request:REQUEST_ID  sorted set  tasks of a request id; lives as long as the record
+--   owner:OWNER:request:REQUEST_ID  sorted set  those of an owner; lives as long as the record
 --   batch:BATCH_ID      string      items of a batch; lives as long as the last record of them
 --   seq:lives           sorted set  the record's time to live is noted here
 --
@@ -18,11 +19,11 @@ call_with_all(entries, 'XACK', stream, group)
 call_with_all(entries, 'XDEL', stream)
 for i = 5, #ARGV, 2 do
   local id = ARGV[i]
-  local state, undelivered, request_id, seq, batch =
-    unpack(redis.call('HMGET', record(id), delivery, 'undelivered', 'request_id', 'seq', 'batch'))
-  if state == 'pending' then
+  local state, undelivered, request_id, seq, batch, owner =
+    unpack(redis.call('HMGET', record(id), delivery, 'undelivered', 'request_id', 'seq', 'batch', 'owner'))
+  if state == 'pending' and are_numbers(undelivered) then
     redis.call('HSET', record(id), delivery, 'delivered', 'undelivered', undelivered - 1)
-    if tonumber(undelivered) == 1 then let_expire(id, ttl, request_id, seq, batch) end
+    if tonumber(undelivered) == 1 then let_expire(id, ttl, request_id, seq, batch, owner) end
   end
 end
 set_batch_lives()

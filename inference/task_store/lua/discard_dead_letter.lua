@@ -4,6 +4,7 @@
 --   task:ID             hash        task record; `delivery:SINK`; expires
 --   dead-letters        sorted set  the task leaves it
 --   request:REQUEST_ID  sorted set  tasks of a request id; lives as long as the record
+--   owner:OWNER:request:REQUEST_ID  sorted set  those of an owner; lives as long as the record
 --   batch:BATCH_ID      string      items of a batch; lives as long as the last record of them
 --   seq:lives           sorted set  the record's time to live is noted here
 --
@@ -19,7 +20,7 @@ for _, sink in ipairs(refusing_sinks(record_key)) do
   undelivered = redis.call('HINCRBY', record_key, 'undelivered', -1)
 end
 if undelivered == 0 then
-  let_expire(id, ttl, unpack(redis.call('HMGET', record_key, 'request_id', 'seq', 'batch')))
+  let_expire(id, ttl, unpack(redis.call('HMGET', record_key, 'request_id', 'seq', 'batch', 'owner')))
   set_batch_lives()
 end
 return 1

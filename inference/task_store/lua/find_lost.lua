@@ -10,13 +10,14 @@
 -- a long queue is examined in several calls. The two kinds of call (WALK is `all` or `overtaken`) have a position each, or the
 -- shorter walk would end the longer one too early.
 --
--- Arguments: queue, grace_ms, limit, then 'all', or for each priority the acceptance number of the last task to examine.
+-- Arguments: queue, grace_ms, limit, 1 if owners take turns, else 0, then 'all', or for each priority and owner (`PRIORITY` or `PRIORITY OWNER`) the acceptance
+-- number of the last task to examine.
 -- Answer: the ids.
 
-local queue, grace, limit = unpack(ARGV, 1, 3)
-local all = ARGV[4] == 'all'
+local queue, grace, limit, turns = unpack(ARGV, 1, 4)
+local all = ARGV[5] == 'all'
 local up_to, highest = {}, 0
-for i = 4, all and 0 or #ARGV, 2 do
+for i = 5, all and 0 or #ARGV, 2 do
   up_to[ARGV[i]] = tonumber(ARGV[i + 1])
   highest = math.max(highest, up_to[ARGV[i]])
 end
@@ -29,8 +30,10 @@ local lost = {}
 for i = 1, #found, 2 do
   local id = found[i]
   local record_key = record(id)
-  local created, requeued, seq, priority = unpack(redis.call('HMGET', record_key, 'created_at', 'requeued_at', 'seq', 'priority'))
-  local counts = created and (all or tonumber(seq) <= (up_to[priority] or 0))
+  local created, requeued, seq, priority, owner =
+    unpack(redis.call('HMGET', record_key, 'created_at', 'requeued_at', 'seq', 'priority', 'owner'))
+  local order = owner and turns == '1' and (priority or '') .. ' ' .. owner or priority
+  local counts = are_numbers(created, seq, requeued or 0) and (all or tonumber(seq) <= (up_to[order] or 0))
   if counts and not is_leased(id) and tonumber(requeued or created) + tonumber(grace) <= now then
     redis.call('HSET', record_key, 'requeued_at', now)
     lost[#lost + 1] = id

@@ -5,6 +5,7 @@
 --   waiting:QUEUE  sorted set  tasks that wait; members are removed
 --   urgent:QUEUE   sorted set  urgent waiting tasks; members are removed
 --   running:QUEUE  set         tasks that run; members are removed
+--   shares:QUEUE   hash        by owner, number of waiting tasks; deleted if no task waits
 --   task:ID        hash        task record; read
 --
 -- Arguments: queue, limit: at most this many random members of each set are examined.
@@ -22,6 +23,9 @@ local function forget(set_key, ids, status, remove)
 end
 
 local running, waiting, urgent = key('running', queue), key('waiting', queue), key('urgent', queue)
-return forget(running, redis.call('SRANDMEMBER', running, limit), 'running', 'SREM')
+local gone = forget(running, redis.call('SRANDMEMBER', running, limit), 'running', 'SREM')
   + forget(waiting, redis.call('ZRANDMEMBER', waiting, limit), 'queued', 'ZREM')
   + forget(urgent, redis.call('ZRANDMEMBER', urgent, limit), 'queued', 'ZREM')
+-- No task waits, so no owner has one: those whose records are gone were not subtracted.
+if redis.call('EXISTS', waiting) == 0 then redis.call('DEL', key('shares', queue)) end
+return gone

@@ -8,6 +8,7 @@
 --   webhook-outages     hash        receivers that are down: `FAILURES UNTIL_MS`; updated
 --   dead-letters        sorted set  tasks that are dead letters; read
 --   request:REQUEST_ID  sorted set  tasks of a request id; lives as long as the record
+--   owner:OWNER:request:REQUEST_ID  sorted set  those of an owner; lives as long as the record
 --   batch:BATCH_ID      string      items of a batch; lives as long as the last record of them
 --   seq:lives           sorted set  the record's time to live is noted here
 --

@@ -6,6 +6,7 @@
 --   waiting:QUEUE  sorted set  tasks that wait; added to
 --   urgent:QUEUE   sorted set  urgent waiting tasks; added to
 --   running:QUEUE  set         tasks that run; a task that waits again leaves it
+--   shares:QUEUE   hash        by owner, number of waiting tasks; increased
 --
 -- Arguments: holder, lease_ms, max_attempts, limit.
 -- Answer: the ids to be queued again; the ids of tasks that are out of attempts, leased to `holder`.
@@ -14,9 +15,11 @@ local holder, lease, max_attempts, limit = unpack(ARGV)
 local requeue, exhausted = {}, {}
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('leases'), '-inf', now, 'LIMIT', 0, limit)) do
   local record_key = record(id)
-  local status, queue, seq, priority = unpack(redis.call('HMGET', record_key, 'status', 'queue', 'seq', 'priority'))
+  local status, queue, seq, priority, deaths, losses, owner =
+    unpack(redis.call('HMGET', record_key, 'status', 'queue', 'seq', 'priority', 'deaths', 'losses', 'owner'))
+  local is_whole = queue and are_numbers(seq, priority, deaths or 0, losses or 0)
   local dead_attempt = status == 'running'
-  if not status or TERMINAL[status] then
+  if not status or TERMINAL[status] or not is_whole then
     redis.call('ZREM', key('leases'), id)
   elseif dead_attempt and count_death(id) >= tonumber(max_attempts) then
     redis.call('HSET', record_key, 'holder', holder)
@@ -29,9 +32,10 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('leases'), '-inf', now, 'LIM
     end
     redis.call('HSET', record_key, 'requeued_at', now)
     drop_lease(id)
-    wait_again(id, queue, seq, priority)
+    wait_again(id, status, queue, seq, priority, owner)
     requeue[#requeue + 1] = id
   end
 end
+flush_counts()
 publish_changes()
 return {requeue, exhausted}

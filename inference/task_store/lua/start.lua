@@ -6,37 +6,40 @@
 --   urgent:QUEUE   sorted set  urgent waiting tasks; a started task leaves it
 --   running:QUEUE  set         tasks that run; added to
 --   leases         sorted set  task ids by end of the lease, ms; renewed
---   started:QUEUE  hash        by priority, the highest acceptance number that has started
+--   started:QUEUE  hash        by priority and owner, the highest acceptance number that has started
+--   shares:QUEUE   hash        by owner, number of waiting tasks; decreased
 --
 -- Arguments: holder, lease_ms, id, ...
 -- Answer: for each task the number of its attempt, 0 if it may not run.
 
 local holder, lease = ARGV[1], tonumber(ARGV[2])
 local attempts, started = {}, {}
-local newest = {} -- by queue and priority, the highest acceptance number
+local newest = {} -- by queue, by priority and owner, the highest acceptance number
 for i = 3, #ARGV do
   local id = ARGV[i]
   local record_key = record(id)
-  local status, held_by, deadline, queue, seq, priority, earlier =
-    unpack(redis.call('HMGET', record_key, 'status', 'holder', 'deadline_at', 'queue', 'seq', 'priority', 'attempts'))
+  local status, held_by, deadline, queue, seq, priority, earlier, owner =
+    unpack(redis.call('HMGET', record_key, 'status', 'holder', 'deadline_at', 'queue', 'seq', 'priority', 'attempts', 'owner'))
   local attempt = 0
-  if status and not TERMINAL[status] and held_by == holder and tonumber(deadline) > now then
+  local is_whole = status and queue and are_numbers(deadline, seq, priority, earlier or 0)
+  if is_whole and not TERMINAL[status] and held_by == holder and tonumber(deadline) > now then
     attempt = (earlier or 0) + 1
     redis.call('HSET', record_key, 'status', 'running', 'started_at', now, 'attempts', attempt)
-    mark_not_waiting(id, queue)
+    mark_not_waiting(id, status, queue, owner)
     started[#started + 1] = id
     changed[#changed + 1] = id
+    local class = owner and priority .. ' ' .. owner or priority
     newest[queue] = newest[queue] or {}
-    newest[queue][priority] = math.max(newest[queue][priority] or 0, tonumber(seq))
+    newest[queue][class] = math.max(newest[queue][class] or 0, tonumber(seq))
   end
   attempts[#attempts + 1] = attempt
 end
 stop_waiting('SADD')
 lease_all(started, lease)
-for queue, by_priority in pairs(newest) do
-  for priority, seq in pairs(by_priority) do
-    local before = tonumber(redis.call('HGET', key('started', queue), priority) or 0)
-    if seq > before then redis.call('HSET', key('started', queue), priority, seq) end
+for queue, by_class in pairs(newest) do
+  for class, seq in pairs(by_class) do
+    local before = tonumber(redis.call('HGET', key('started', queue), class) or 0)
+    if seq > before then redis.call('HSET', key('started', queue), class, seq) end
   end
 end
 publish_changes()

@@ -7,8 +7,11 @@
 --   batch:BATCH_ID      string      items of a batch; deleted
 --   waiting:QUEUE       sorted set  tasks that wait; the tasks leave it
 --   urgent:QUEUE        sorted set  urgent waiting tasks; the tasks leave it
+--   shares:QUEUE        hash        by owner, number of waiting tasks; decreased
+--   open-tasks          hash        by owner, number of tasks that have not ended; decreased
 --   deadlines           sorted set  task ids by deadline; the tasks leave it
 --   request:REQUEST_ID  sorted set  tasks of a request id; the tasks leave it
+--   owner:OWNER:request:REQUEST_ID  sorted set  those of an owner; the tasks leave it
 --
 -- Arguments: batch_id or '', id, ...
 -- Answer: 1 if they are forgotten, now or before; 0 if one is no longer queued.
@@ -20,17 +23,21 @@ end
 local images, bytes = {}, 0
 for i = 2, #ARGV do
   local id = ARGV[i]
-  local queue, request_id, image_bytes = unpack(redis.call('HMGET', record(id), 'queue', 'request_id', 'image_bytes'))
+  local queue, request_id, image_bytes, owner =
+    unpack(redis.call('HMGET', record(id), 'queue', 'request_id', 'image_bytes', 'owner'))
   if queue then
+    count_waiting(owner, queue, -1)
+    count_open(owner, -1)
     redis.call('ZREM', key('waiting', queue), id)
     redis.call('ZREM', key('urgent', queue), id)
     redis.call('ZREM', key('deadlines'), id)
-    redis.call('ZREM', key('request', request_id), id)
+    for _, index in ipairs(request_indexes(request_id, owner)) do redis.call('ZREM', index, id) end
     redis.call('DEL', record(id))
     images[#images + 1] = image(id)
     bytes = bytes + (image_bytes or 0)
   end
 end
+flush_counts()
 delete_images(images, bytes)
 if ARGV[1] ~= '' then redis.call('DEL', key('batch', ARGV[1])) end
 return 1

@@ -224,8 +224,9 @@ class FakeWorker:
 
     def _run(self) -> None:
         try:
-            while payload := self._redis.brpop(LISTS, timeout=30)[1]:
-                self._handle(payload)
+            while (found := self._redis.brpop(LISTS, timeout=30)) is None or found[1]:
+                if found is not None:
+                    self._handle(found[1])
         except Exception as error:  # noqa: BLE001 the test that stops the worker looks at it
             self.errors.append(error)
 

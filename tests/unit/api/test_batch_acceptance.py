@@ -187,10 +187,10 @@ class Reluctant(FakeBroker):
         self.takes = takes
         self._on_publish = on_publish
 
-    def publish(self, queue: str, message: QueueMessage, priority: int = 0, *, is_redelivered: bool = False) -> None:
+    def publish(self, queue: str, message: QueueMessage, priority: int = 0, **options: Any) -> None:
         self.takes -= 1
         self.available = self.takes >= 0
-        super().publish(queue, message, priority, is_redelivered=is_redelivered)
+        super().publish(queue, message, priority, **options)
         self._on_publish(message)
 
 

@@ -87,6 +87,14 @@ class TestPages:
     @pytest.mark.parametrize("path", ["/ui/nothing", "/ui/Tasks", "/ui/queue/x", "/ui/tasks/", "/ui/tasks/a/b/c", "/ui//"])
     def test_there_are_no_other_pages(self, client: FlaskClient, path: str) -> None:
         assert_problem(client.get(path), 404, "not_found")
+        page = client.get(path, headers={"Accept": BROWSER})  # its script says so
+        assert (page.status_code, page.mimetype, page.headers["Vary"]) == (404, "text/html", "Accept")
+        assert f'src="{"../" * (path.count("/") - 1)}ui/static/{FILES.digest}/app.js"' in page.text
+        assert "script-src 'self' 'sha256-" in page.headers["Content-Security-Policy"]
+
+    @pytest.mark.parametrize("path", ["/uii", "/tasks/x/y", "/nothing"])
+    def test_elsewhere_browsers_get_problems_too(self, client: FlaskClient, path: str) -> None:
+        assert_problem(client.get(path, headers={"Accept": BROWSER}), 404, "not_found")
 
     def test_the_form_without_scripts_has_the_models(self, make_app: MakeApp, repository: Path) -> None:
         models = tuple(repository / "models" / name for name in ("digits", "efficientnet-lite0"))

@@ -178,7 +178,7 @@ class TestABrokerOfItsOwn:
         self, app: Flask, client: FlaskClient, separate: RedisBroker, tmp_path: Path
     ) -> None:
         class Down(RedisBroker):
-            def publish(self, *_: Any) -> None:
+            def publish(self, *_: Any, **_options: Any) -> None:
                 raise ServiceUnavailable("the broker does not answer", retry_after_s=1)
 
         accept_with(app, broker=Down(separate._redis, shares_store=False))

@@ -133,7 +133,7 @@ def test_at_the_same_time_it_is_one_task(app: Flask, worker: FakeWorker, tmp_pat
 def test_a_conflict_found_only_when_it_is_accepted_leaves_nothing(app: Flask, client: FlaskClient, tmp_path: Path) -> None:
     """Both came at the same time: when this one looked, the key was not yet known."""
     task_id = post(client, headers=KEY | {"Prefer": "respond-async"}).json["task_id"]
-    accept_with(app, store=Proxy(services_of(app).store, find_idempotent=lambda *_: None))
+    accept_with(app, store=Proxy(services_of(app).store, find_idempotent=lambda *_, **__: None))
     assert_problem(post(client, raw_form(8), headers=KEY), 409, "idempotency_conflict", task_id=task_id)
     assert len(uploads(tmp_path)) == 1
     assert components_of(app).replies._waiters == {}

@@ -13,6 +13,8 @@ from flask import Flask
 from flask.testing import FlaskClient
 from support.real_servers import NOBODY
 
+from inference.errors import InvalidModel
+from inference.rollout.desired_state import LoadReport, NewFiles, Proposal
 from inference.rollout.worker_registry import LoadedModelInfo, WorkerInfo
 from inference.status.collect import status_of
 
@@ -72,6 +74,19 @@ class TestModels:
         answer = client.post("/inference_service_controller", data=command).json["response"]
         served = client.get("/models/digits").json
         assert served["digest"] == answer["model"]["digest"] == NEW.digest != configured["digest"]
+
+    def test_one_that_loads_other_files(self, client: FlaskClient, app: Flask, announce: Callable[[], None]) -> None:
+        announce()
+        assert client.get("/models/digits").json["change"] is None
+        desired = services_of(app).desired
+        desired.propose(Proposal("c1", "digits", NewFiles("new.keras", None)))
+        desired.report("c1", ready("another"))
+        desired.report("c1", LoadReport("third", error=InvalidModel("no model").to_dict()))
+        assert client.get("/models/digits").json["change"]["workers"] == [
+            {"worker": "another", "status": "ready", "load_s": 1.5},
+            {"worker": "test-worker", "status": "loading", "load_s": None},
+            {"worker": "third", "status": "failed", "load_s": 0.0},
+        ]
 
     @pytest.mark.parametrize("name", ["unknown", "%0A", "Digits"])
     def test_one_that_there_is_none_of(self, client: FlaskClient, name: str) -> None:

@@ -68,7 +68,7 @@ class TestImage:
         idle_worker.work_off()
         services_of(app).objects.delete(key_of(app, task_id))
         problem = assert_problem(client.get(f"/tasks/{task_id}/image"), 404, "image_not_found", task_id=task_id)
-        assert "retention_days" in problem["detail"]
+        assert "retention_hours" in problem["detail"]
 
     def test_of_a_dead_letter_is_its_copy(self, client: FlaskClient, app: Flask, idle_worker: FakeWorker) -> None:
         task_id = post_async(client)

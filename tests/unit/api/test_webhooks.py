@@ -11,6 +11,7 @@ from api_rig import (
     RAW_METADATA,
     FakeWorker,
     MakeApp,
+    accept_with,
     assert_problem,
     encoded_form,
     form,
@@ -18,10 +19,16 @@ from api_rig import (
     raw_image,
     services_of,
 )
+from callers import ALICE, BOB, ClientOf, find_callers
 from flask import Flask
+from pydantic import SecretStr
 from werkzeug.test import TestResponse
 
+from api.acceptance.webhooks import WebhookPolicy
 from inference.errors import ConfigurationError
+from inference.keys.entries import OwnerSettings, OwnerWebhook
+from inference.keys.owner_webhooks import OwnerWebhooks
+from inference.settings import WebhookSettings
 from inference.webhook import WebhookAttempt, WebhookDelivery, WebhookEvent, WebhookState
 
 URL = "https://hooks.example/path?query"
@@ -228,6 +235,29 @@ def test_a_request_is_refused_while_too_many_events_wait_for_its_receiver_alone(
     assert_problem(batch, 503, "service_unavailable")
     assert submit(fresh, webhook="https://other.example/").status_code == 202
     assert submit(fresh).status_code == 202
+
+
+def test_defaults_limits_and_secrets_are_those_of_the_owner(app: Flask) -> None:
+    services = services_of(app)
+    own = {"alice": OwnerSettings(webhook=OwnerWebhook(secret=SecretStr(SECRET), url=URL, events=(WebhookEvent.FAILED,)))}
+    waiting: list[str] = []
+
+    def count(receiver: str) -> int:
+        waiting.append(receiver)
+        return 0
+
+    owners = OwnerWebhooks(WebhookSettings(), lambda name: own.get(name, OwnerSettings()))
+    find_callers(app)
+    accept_with(app, webhooks=WebhookPolicy(WebhookSettings(), owners, lambda: services.webhook_guard, count))
+    client = app.test_client()
+    sent = encoded_form([raw_image(3)], form(metadata=RAW_METADATA))
+    answers = [
+        ClientOf(client, caller).post("/inference", headers={"Prefer": "respond-async"}, **sent) for caller in (ALICE, BOB)
+    ]
+    assert [chosen(answer) for answer in answers] == [(URL, ["task.failed"]), None]
+    assert waiting == ["alice/hooks.example:443"]
+    named = encoded_form([raw_image(3)], form(metadata=RAW_METADATA, webhook=URL))
+    assert_problem(ClientOf(client, BOB).post("/inference", **named), 400, "invalid_metadata", field="metadata.webhook")
 
 
 def test_the_status_counts_waiting_events(app: Flask, make_app: MakeApp, redis_client: redis.Redis) -> None:

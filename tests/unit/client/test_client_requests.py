@@ -272,6 +272,25 @@ class TestAnswers:
 
         assert server.requests[0].target == "/tasks/t1?erase=true"
 
+    def test_a_request_id_is_erased_until_it_has_no_tasks(self, make_caller: MakeCaller) -> None:
+        parts = [
+            {"erasure_id": "e", "status": "done", "tasks": 1, "stores": {"kafka": "cannot"}, "task_ids": [task], "has_more": more}
+            for task, more in (("1", True), ("2", False))
+        ]
+        with scripted_server(Scripted(document=parts[0]), Scripted(202, document=parts[1])) as server:
+            found = make_caller(server.url).call("erase_request", "a person")
+
+        assert [request.target for request in server.requests] == ["/tasks?request_id=a+person&erase=true"] * 2
+        assert [(one.task_ids, one.is_done, one.stores) for one in found] == [((n,), True, {"kafka": "cannot"}) for n in "12"]
+
+    def test_progress_of_an_erasure(self, make_caller: MakeCaller) -> None:
+        progress = {"erasure_id": "e", "status": "pending", "tasks": 1, "stores": {"kafka": "pending"}}
+        with scripted_server(Scripted(document=progress)) as server:
+            found = make_caller(server.url).call("erasure", "e")
+
+        assert server.requests[0].target == "/erasures/e"
+        assert (found.is_done, found.task_ids) == (False, ())
+
 
 _UPLOAD = {"method": "PUT", "headers": {"Content-Type": "application/octet-stream"}, "image": {"url": "s3://b/k"}}
 

@@ -18,7 +18,7 @@ from inference.errors import ObjectNotFound, ServiceUnavailable, TaskNotFound
 from inference.lifecycle import dead_letters
 from inference.lifecycle.dead_letters import DeadLetters, move_to_dead_letters
 from inference.storage.protocol import dead_letter_key
-from inference.task_store import Accepted, Enqueue, Room
+from inference.task_store import Accepted
 from inference.task_store.redis_store import RedisTaskStore, StorePolicy
 
 
@@ -27,12 +27,10 @@ class FullStore(RedisTaskStore):
 
     is_full = False
 
-    def accept(
-        self, request: TaskSubmission, *, enqueue: Enqueue | None, max_queue_depth: int, room: Room | None = None
-    ) -> Accepted:
+    def accept(self, request: TaskSubmission, **options: Any) -> Accepted:
         if self.is_full:
             raise ServiceUnavailable("out of memory")
-        return super().accept(request, enqueue=enqueue, max_queue_depth=max_queue_depth, room=room)
+        return super().accept(request, **options)
 
 
 class Rig:
@@ -152,6 +150,9 @@ class TestReplay:
         assert (record.model, record.item.header) == (rig.store.get(old).model, rig.store.get(old).item.header)
         assert rig.objects.get(record.item.object_key) == b"image"
         assert ids_of_request(rig.store, "ensemble-1") == [new, old]  # newest first
+
+    def test_it_has_the_owner_of_the_first(self, rig: Rig) -> None:
+        assert [rig.store.get(rig.replay(rig.dead_letter(owner=owner))).owner for owner in ("alice", "")] == ["alice", ""]
 
     def test_its_message_is_on_the_queue_once(self, rig: Rig) -> None:
         new = rig.replay(rig.dead_letter())

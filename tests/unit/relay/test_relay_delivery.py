@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -40,9 +41,10 @@ class Rig:
     def relay(self, consumer: str = "relay-1", sink: FakeSink | None = None, policy: RelayPolicy = POLICY) -> Relay:
         return Relay(self.outbox(consumer), self.store, sink or self.sink, pipeline_id="pipeline", policy=policy)
 
-    def finish(self, count: int) -> list[str]:
+    def finish(self, count: int, **changes: Any) -> list[str]:
         """That many succeeded tasks; their ids in order of their commits."""
-        ids = [self.store.accept(a_request(sinks=("sink",)), enqueue=None, max_queue_depth=0).task_id for _ in range(count)]
+        requests = (a_request(sinks=("sink",), **changes) for _ in range(count))
+        ids = [self.store.accept(request, enqueue=None, max_queue_depth=0).task_id for request in requests]
         self.store.lease("w", ids)
         self.store.start("w", ids)
         assert all(self.store.commit("w", [Commit(task_id, 1, a_success()) for task_id in ids]))
@@ -63,6 +65,12 @@ class Rig:
 @pytest.fixture
 def rig(redis_client: redis.Redis, key_prefix: str) -> Rig:
     return Rig(redis_client, key_prefix)
+
+
+def test_documents_name_the_owner(rig: Rig) -> None:
+    owned, others = rig.finish(1, owner="alice"), rig.finish(1)
+    rig.relay().relay_once(block_ms=1)
+    assert {document["task_id"]: document.get("owner") for document in rig.sink.documents} == {owned[0]: "alice", others[0]: None}
 
 
 def test_everything_is_delivered_in_order_in_batches(rig: Rig) -> None:
@@ -91,6 +99,81 @@ def test_a_sink_that_fails_twice_gets_everything_once(rig: Rig) -> None:
         assert rig.deliveries(ids) == {"pending"}
     assert [relay.relay_once(block_ms=1) for _ in range(2)] == [4, 1]
     assert rig.sink.task_ids == ids
+    assert (rig.waiting(), rig.pending()) == (0, 0)
+
+
+def erase(rig: Rig, task_id: str) -> str:
+    erasure_id = uuid.uuid4().hex
+    assert rig.store.erase([task_id], erasure_id=erasure_id, owner="", object_keys=[]) == [task_id]
+    return erasure_id
+
+
+def state_of(rig: Rig, erasure_id: str) -> str:
+    return rig.store.get_erasure(erasure_id).stores["sink"]
+
+
+@pytest.mark.parametrize(("can_erase", "state"), [(True, "erased"), (False, "cannot")])
+def test_a_delivered_result_is_erased_in_the_sink(rig: Rig, can_erase: bool, state: str) -> None:
+    rig.sink.can_erase = can_erase
+    (first, second), relay = rig.finish(2), rig.relay()
+    relay.relay_once(block_ms=1)
+    erasure_id = erase(rig, first)
+    assert state_of(rig, erasure_id) == "pending"
+    relay.relay_once(block_ms=1)
+    assert (rig.sink.task_ids, state_of(rig, erasure_id)) == ([second], state)
+    assert (rig.waiting(), rig.pending()) == (0, 0)
+
+
+def test_a_result_that_was_not_delivered_is_never_written(rig: Rig) -> None:
+    first, second = rig.finish(2)
+    erasure_id = erase(rig, first)
+    rig.relay().relay_once(block_ms=1)
+    assert (rig.sink.task_ids, state_of(rig, erasure_id)) == ([second], "erased")
+    assert (rig.waiting(), rig.pending()) == (0, 0)
+
+
+def test_an_erasure_waits_for_a_sink_that_is_down(rig: Rig) -> None:
+    (task_id,), relay = rig.finish(1), rig.relay()
+    relay.relay_once(block_ms=1)
+    erasure_id = erase(rig, task_id)
+    rig.sink.failures = 1
+    with pytest.raises(SinkUnavailable):
+        relay.relay_once(block_ms=1)
+    assert state_of(rig, erasure_id) == "pending"
+    relay.relay_once(block_ms=1)
+    assert (rig.sink.task_ids, state_of(rig, erasure_id)) == ([], "erased")
+
+
+class SlowSink(FakeSink):
+    """A sink that is told what to do before it writes."""
+
+    def __init__(self, before_write: Callable[[], None]) -> None:
+        super().__init__("sink")
+        self.before_write = before_write
+
+    def write(self, documents: Sequence[dict[str, Any]]) -> list[Refusal]:
+        self.before_write()
+        return super().write(documents)
+
+
+def test_a_result_that_another_relay_is_writing_is_erased_after_that(rig: Rig) -> None:
+    """The relay read the record before the erasure, and writes the document after it."""
+    (task_id,) = rig.finish(1)
+    policy = RelayPolicy(batch_size=1, reclaim_after_s=3600)
+    erasure_ids = []
+
+    def erase_meanwhile() -> None:
+        erasure_ids.append(erase(rig, task_id))
+        with pytest.raises(SinkUnavailable, match="another relay"):
+            other.relay_once(block_ms=1)
+        assert state_of(rig, erasure_ids[0]) == "pending"
+
+    slow = SlowSink(erase_meanwhile)
+    other = rig.relay("relay-2", sink=slow, policy=policy)
+    rig.relay("relay-1", sink=slow, policy=policy).relay_once(block_ms=1)
+    assert slow.task_ids == [task_id]
+    other.relay_once(block_ms=1)
+    assert (slow.task_ids, state_of(rig, erasure_ids[0])) == ([], "erased")
     assert (rig.waiting(), rig.pending()) == (0, 0)
 
 

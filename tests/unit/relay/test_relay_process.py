@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.samples import a_failure, a_request
+from support.waiting import until
 
 from inference.container import Services
 from inference.relay.process import _housekeeping, _runners
 from inference.settings import load_settings
+from inference.task_store import Commit
 
 
 @pytest.mark.parametrize(
@@ -35,6 +38,24 @@ def test_there_is_a_relay_for_each_sink_and_for_webhooks_if_they_are_on(
     stopping.set()
     for run in runners.values():
         run(stopping)  # which closes what was opened
+
+
+def test_old_dead_letters_and_rejected_messages_are_discarded(redis_url: str, tmp_path: Path, key_prefix: str) -> None:
+    given = {"data_dir": tmp_path, "models": ["models/digits"], "broker": {"url": redis_url}}
+    for hours, left in ((None, 1), (1.0, 1), (1e-9, 0)):
+        store_settings = {"key_prefix": key_prefix, "dead_letter_retention_hours": hours}
+        services = Services(load_settings(None, given | {"task_store": store_settings}))
+        if hours is None:
+            task_id = services.store.accept(a_request(), enqueue=None, max_queue_depth=0).task_id
+            services.store.lease("w", [task_id])
+            services.store.start("w", [task_id])
+            services.store.commit("w", [Commit(task_id, 1, a_failure(), dead_letter=True)])
+            services.rejected.add("predict.digits", {"unreadable": "x"}, "odd")
+        else:
+            until(lambda: services.store.list_old_dead_letters(after_s=1e-3, limit=1), "the dead letter is older than a moment")  # noqa: B023
+        interval_s = _housekeeping(services.settings, services)._jobs["retention"]()
+        assert interval_s == (3600 if hours is None else pytest.approx(360 * hours))
+        assert (services.store.count_dead_letters(), services.rejected.count()) == (left, left)
 
 
 def test_uploads_without_a_task_stay_where_records_are_evicted(

@@ -46,19 +46,30 @@ class Rig:
     def __init__(self, client: redis.Redis, key_prefix: str) -> None:
         self.store = RedisTaskStore(client, StorePolicy(key_prefix))
 
-    def end(self, url: str, outcome: Outcome | None = None, events: tuple[WebhookEvent, ...] = tuple(WebhookEvent)) -> str:
+    def end(
+        self, url: str, outcome: Outcome | None = None, events: tuple[WebhookEvent, ...] = tuple(WebhookEvent), owner: str = ""
+    ) -> str:
         """Accept and end a task whose webhook is `url`; return its id."""
-        webhook = Webhook(url, url.split("/")[2], events)
-        task_id = self.store.accept(a_request(webhook=webhook), enqueue=None, max_queue_depth=0).task_id
+        receiver = url.split("/")[2]
+        webhook = Webhook(url, f"{owner}/{receiver}" if owner else receiver, events)
+        task_id = self.store.accept(a_request(webhook=webhook, owner=owner), enqueue=None, max_queue_depth=0).task_id
         self.store.lease("w", [task_id])
         self.store.start("w", [task_id])
         assert self.store.commit("w", [Commit(task_id, 1, outcome or a_success())]) == [True]
         return task_id
 
-    def relay(self, *ports: int, secrets: tuple[str, ...] = (SECRET,), timeout_s: float = 5, **settings: Any) -> WebhookRelay:
+    def relay(
+        self,
+        *ports: int,
+        secrets: tuple[str, ...] = (SECRET,),
+        secrets_of: Callable[[str], tuple[str, ...]] | None = None,
+        timeout_s: float = 5,
+        **settings: Any,
+    ) -> WebhookRelay:
         rules = UrlRules(allow_http=True, ports=ports, private_networks=("127.0.0.0/8",), timeout_s=timeout_s)
         chosen = WebhookSettings(**{"secret": SECRET, "timeout_s": timeout_s} | QUICK | settings)
-        return WebhookRelay(self.store, WebhookSender(UrlGuard(rules), secrets), chosen, jitter=lambda: 1.0)
+        sender = WebhookSender(UrlGuard(rules), secrets_of or (lambda _owner: secrets))
+        return WebhookRelay(self.store, sender, chosen, jitter=lambda: 1.0)
 
     def state(self, task_id: str) -> WebhookState | None:
         delivery = self.store.get(task_id).webhook_delivery
@@ -164,7 +175,7 @@ def test_410_gives_the_event_up(rig: Rig, receiver: Receiver) -> None:
 def test_a_url_that_the_guard_refuses_is_given_up_and_the_record_says_why(rig: Rig, receiver: Receiver) -> None:
     task_id = rig.end(f"http://localhost:{receiver.port}/")
     relay = rig.relay(receiver.port)
-    relay._sender = WebhookSender(UrlGuard(UrlRules(allow_http=True, ports=(receiver.port,))), (SECRET,))
+    relay._sender = WebhookSender(UrlGuard(UrlRules(allow_http=True, ports=(receiver.port,))), lambda _owner: (SECRET,))
     with running(relay):
         record = rig.wait_for(task_id, WebhookState.GIVEN_UP)
     delivery = record.webhook_delivery
@@ -210,6 +221,45 @@ def test_a_broken_retry_after_is_ignored(rig: Rig, receiver: Receiver) -> None:
     for text in ("soon", "-1", "1e9", "²", f"Mon, 01 Jan {huge} 00:00:00 GMT", f"Mon, 01 Jan 2026 00:00:00 +{huge}"):
         receiver.reply = answering(503, **{"Retry-After": text.encode("latin-1", "replace").decode("latin-1")})
         assert relay._sender.send(receiver.url(), "msg_1", b"{}").retry_after_s == 0
+
+
+def test_an_event_is_signed_with_the_secrets_of_its_owner(rig: Rig, receiver: Receiver) -> None:
+    by_owner = {"alice": (SECRET,), "bob": (OLD_SECRET,)}
+    for owner in by_owner:
+        rig.end(receiver.url(path=f"/{owner}"), owner=owner)
+    with running(rig.relay(receiver.port, secrets_of=by_owner.__getitem__)):
+        until(lambda: len(receiver.received) == 2, "both events", timeout_s=20)
+    for request in receiver.received:
+        owner = request.path.removeprefix("/")
+        (secret,) = by_owner[owner]
+        assert Verifier(secret).verify(request.body, dict(request.headers))["data"]["owner"] == owner
+        (other,) = by_owner["bob" if owner == "alice" else "alice"]
+        with pytest.raises(WebhookVerificationError):
+            Verifier(other).verify(request.body, dict(request.headers))
+
+
+def test_an_event_waits_while_its_owner_has_no_secret(rig: Rig, receiver: Receiver) -> None:
+    found: dict[str, tuple[str, ...]] = {"alice": ()}
+    task_id = rig.end(receiver.url(), owner="alice")
+    with running(rig.relay(receiver.port, secrets_of=found.__getitem__)):
+        until(lambda: getattr(rig.store.get(task_id).webhook_delivery, "attempts", 0), "an attempt", timeout_s=20)
+        assert receiver.received == []
+        found["alice"] = (SECRET,)
+        record = rig.wait_for(task_id, WebhookState.DELIVERED)
+    assert record.webhook_delivery is not None
+    assert record.webhook_delivery.last_attempts[0].error == "there is no secret to sign the event with"
+
+
+def test_a_receiver_that_is_down_for_one_owner_is_asked_for_another(rig: Rig, receiver: Receiver) -> None:
+    receiver.reply = lambda request, _handler: Reply(503 if request.path == "/alice" else 200)
+    refused = rig.end(receiver.url(path="/alice"), owner="alice")
+    with running(rig.relay(receiver.port, backoff_s=3600, max_backoff_s=3600)):
+        until(lambda: rig.store.get_webhook_stats().receivers_down == 1, "the receiver is down", timeout_s=20)
+        waiting = rig.end(receiver.url(path="/alice"), owner="alice")
+        rig.wait_for(rig.end(receiver.url(path="/bob"), owner="bob"), WebhookState.DELIVERED)
+        rig.wait_for(rig.end(receiver.url(path="/"), owner=""), WebhookState.DELIVERED)
+    assert [rig.state(task_id) for task_id in (refused, waiting)] == [WebhookState.PENDING] * 2
+    assert [request.path for request in receiver.received] == ["/alice", "/bob", "/"]
 
 
 def test_receivers_that_hang_delay_no_other(rig: Rig, receiver: Receiver) -> None:

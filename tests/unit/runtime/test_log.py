@@ -10,7 +10,7 @@ from typing import Literal
 
 import pytest
 
-from inference.runtime.log import configure_logging, logged_request_id
+from inference.runtime.log import configure_logging, logged_owner, logged_request_id, task_text
 from inference.settings import LogSettings
 
 FORGED = "2026-01-31 12:00:00,000 ERROR   api inference: forged"
@@ -61,6 +61,23 @@ def test_a_line_of_a_request_has_its_id(log: Log, kind: Literal["text", "json"],
     within, after = stream.getvalue().splitlines()
     assert noted in within
     assert "request" not in after
+
+
+@pytest.mark.parametrize(("kind", "noted"), [("text", "[request 1f0c of alice]"), ("json", '"owner":"alice"')])
+def test_a_line_of_a_request_has_the_owner_of_its_key(log: Log, kind: Literal["text", "json"], noted: str) -> None:
+    stream = log(kind)
+    token, owner_token = logged_request_id.set("1f0c"), logged_owner.set("alice")
+    logging.getLogger("test").warning("within")
+    logged_owner.reset(owner_token)
+    logging.getLogger("test").warning("without a key")
+    logged_request_id.reset(token)
+    within, without = stream.getvalue().splitlines()
+    assert noted in within
+    assert "alice" not in without
+
+
+def test_a_task_is_named_with_its_owner() -> None:
+    assert [task_text("17", owner) for owner in ("alice", "")] == ["17 of alice", "17"]
 
 
 @pytest.mark.parametrize("strange", STRANGE, ids=ascii)

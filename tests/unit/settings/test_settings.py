@@ -143,7 +143,8 @@ class TestErrors:
             ({"api": {"port": True}}, "api.port"),
             ({"api": {"max_wait_s": True}}, "api.max_wait_s"),
             ({"task_store": {"result_ttl_s": 1e18}}, "task_store.result_ttl_s"),
-            ({"uploads": {"retention_days": 10**9}}, "uploads.retention_days"),
+            ({"uploads": {"retention_hours": 10**9}}, "uploads.retention_hours"),
+            ({"uploads": {"retention_hours": 23.9}}, "uploads.retention_hours"),
             ({"worker": {"io_threads": 10**9}}, "worker.io_threads"),
             ({"worker": {"max_batch_wait_ms": float("inf")}}, "worker.max_batch_wait_ms"),
             ({"log": {"level": False}}, "log.level"),
@@ -292,5 +293,5 @@ class TestWhereResultsMayGo:
 
 @pytest.mark.parametrize("said", ["none", "null", "None"])
 def test_uploads_that_are_never_removed_can_be_asked_for_in_the_environment(monkeypatch: pytest.MonkeyPatch, said: str) -> None:
-    monkeypatch.setenv("INFERENCE_UPLOADS__RETENTION_DAYS", said)
-    assert load_settings(None, {}).uploads.retention_days is None
+    monkeypatch.setenv("INFERENCE_UPLOADS__RETENTION_HOURS", said)
+    assert load_settings(None, {}).uploads.retention_hours is None

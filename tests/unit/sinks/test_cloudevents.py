@@ -32,6 +32,11 @@ def test_the_attributes_say_which_result_it_is() -> None:
     }
 
 
+def test_an_owner_is_an_extension_attribute() -> None:
+    event = read(a_document("task", owner="alice@example.org"))
+    assert event.get_extension("owner") == event.get_data()["owner"] == "alice@example.org"
+
+
 def test_the_data_is_the_document_as_without_an_envelope() -> None:
     document = a_document("task")
     assert read(document).get_data() == orjson.loads(orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY))

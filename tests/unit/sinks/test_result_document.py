@@ -30,6 +30,11 @@ def test_a_document_has_the_members_that_rohe_promises_and_more() -> None:
     }
 
 
+def test_a_document_of_an_owner_names_it() -> None:
+    document = result_document(dataclasses.replace(an_ended_task("task"), owner="alice"), "pipeline")
+    assert document["owner"] == "alice"
+
+
 def test_a_task_without_a_result_makes_no_document() -> None:
     with pytest.raises(ValueError, match="task has no result"):
         result_document(an_ended_task("task", a_failure()), "pipeline")

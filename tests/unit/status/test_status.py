@@ -19,7 +19,7 @@ from inference.status.collect import Status, status_of
 from inference.status.render import _age, status_table
 from inference.task_store import Commit
 from inference.task_store.outbox import Outbox
-from inference.task_store.redis_store import RELAY_GROUP
+from inference.task_store.scripts import RELAY_GROUP
 
 QUEUE = "predict.digits"
 

@@ -29,11 +29,23 @@ def test_a_stray_folder_is_passed_over_with_a_warning(
     kept = tmp_path / "uploads" / stray / "file"
     kept.parent.mkdir(parents=True)
     kept.touch()
-    store.apply_retention(5)
+    store.apply_retention(120)
     assert kept.exists()
     assert stray in caplog.text
     assert not (tmp_path / upload_key("old", OLD)).exists()
     assert (tmp_path / upload_key("new", datetime.now(UTC))).exists()
+
+
+def test_hours_count(store: LocalObjectStore, tmp_path: Path) -> None:
+    now = datetime.now(UTC)
+    first_kept = now - timedelta(hours=1.5)
+    older, newer = (tmp_path / upload_key(name, first_kept) for name in ("older", "newer"))
+    for path, age in ((older, timedelta(hours=1.6)), (newer, timedelta(hours=1.4))):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+        os.utime(path, times=((now - age).timestamp(),) * 2)
+    store.apply_retention(1.5)
+    assert (older.exists(), newer.exists()) == (False, True)
 
 
 @pytest.mark.parametrize("kind", ["file", "link"])
@@ -44,7 +56,7 @@ def test_a_file_or_a_link_in_the_place_of_a_day_stays(store: LocalObjectStore, t
     day = tmp_path / "uploads" / "2020" / "01" / "02"
     day.parent.mkdir(parents=True)
     day.touch() if kind == "file" else day.symlink_to(outside)
-    store.apply_retention(5)
+    store.apply_retention(120)
     assert os.path.lexists(day)
     assert (outside / "precious").exists()
     assert not (tmp_path / upload_key("old", OLD)).exists()

@@ -24,7 +24,10 @@ KEY = "uploads/mine/cat.jpg"
 
 @pytest.fixture
 def plain_messages(digits: ModelSpec) -> PlainMessageReader:
-    settings = Settings(sinks=("jsonl", "kafka"))
+    return reader_of(Settings(sinks=("jsonl", "kafka")), digits)
+
+
+def reader_of(settings: Settings, digits: ModelSpec) -> PlainMessageReader:
     effective = ConfigSnapshot(settings, ModelRegistry({"digits": digits}, default="digits"), DesiredState())
     return PlainMessageReader(settings, [digits], effective=lambda: effective)
 
@@ -67,6 +70,31 @@ def test_everything_can_be_said(plain_messages: PlainMessageReader) -> None:
     assert (request.deadline_s, request.sinks) == (60, ("kafka",))
     assert request.item.header == ImageHeader(ImageFormat.RAW, (8, 8, 1), ">f4")
     assert request.item.answer == AnswerOptions(3, prediction=False)
+
+
+@pytest.mark.parametrize(
+    ("security", "kwargs", "owner"),
+    [
+        ({}, {}, ""),
+        ({"require_keys": True}, {}, "celery"),
+        ({}, {"owner": "alice@example.org"}, "alice@example.org"),
+        ({"require_keys": True}, {"owner": "alice"}, "alice"),
+    ],
+)
+def test_a_task_belongs_to_the_owner_that_its_message_names(
+    digits: ModelSpec, security: dict[str, Any], kwargs: dict[str, Any], owner: str
+) -> None:
+    reader = reader_of(Settings(security=security), digits)
+    items = [{"object": KEY}, {"object": KEY}]
+    assert [task.request.owner for task in read(reader, {"items": items} | kwargs)] == [owner, owner]
+
+
+@pytest.mark.parametrize("owner", ["", "a:b", "a b", "../x", "a" * 65, 17, ["alice"], "é"])
+def test_a_name_that_no_owner_can_have_is_refused(digits: ModelSpec, owner: Any) -> None:
+    reader = reader_of(Settings(security={"require_keys": True}), digits)
+    (task,) = read(reader, {"items": [{"object": KEY}], "owner": owner})
+    assert task.refusal is not None
+    assert (task.refusal.code, task.refusal.field, task.request.owner) == ("invalid_metadata", "owner", "celery")
 
 
 def test_ids_of_several_items_are_the_same_each_time(plain_messages: PlainMessageReader) -> None:
@@ -213,6 +241,27 @@ class TestThroughThePipeline:
         rig.objects.put(KEY, (repository / "samples/digit_7.png").read_bytes())
         rig.await_done([self.deliver(rig, plain_messages, {"items": [{"object": KEY}]})])
         assert rig.store.get(ID).status == "succeeded"
+
+    def test_the_id_of_another_owners_task_fails_and_leaves_that_task_as_it_is(
+        self, rig: Rig, plain_messages: PlainMessageReader
+    ) -> None:
+        rig.objects.put(KEY, image_of(4))
+        rig.await_done([self.deliver(rig, plain_messages, {"items": [{"object": KEY, "shape": [8, 8, 1], "dtype": "<f4"}]})])
+        before = rig.store.get(ID)
+        item = {"object": KEY, "shape": [8, 8, 1], "dtype": "<f4"}
+        inbox = self.deliver(rig, plain_messages, {"items": [item | {"task_id": ID}, item | {"task_id": "new"}], "owner": "bob"})
+        rig.await_done([inbox])
+        assert inbox.ends == {ID: "dropped", "new": "committed"}
+        outcome = inbox.dones[0][ID].outcome
+        assert outcome is not None
+        assert outcome.error is not None
+        assert (outcome.status, outcome.error["code"], outcome.result) == ("failed", "idempotency_conflict", None)
+        after = rig.store.get(ID)
+        assert (after.owner, after.attempts, after.finished_at_ms) == (before.owner, 1, before.finished_at_ms)
+        assert rig.store.get("new").owner == "bob"
+        alone = self.deliver(rig, plain_messages, {"items": [item], "owner": "bob"})
+        rig.await_done([alone])
+        assert alone.ends == {ID: "dropped"}
 
     def test_bytes_of_no_format_fail(self, rig: Rig, plain_messages: PlainMessageReader) -> None:
         rig.objects.put(KEY, image_of(4))

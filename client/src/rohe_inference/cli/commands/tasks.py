@@ -10,7 +10,7 @@ from typing import Any
 
 import click
 
-from rohe_inference import AsyncClient, Client, InvalidRequest, NotFound, Task, WaitTimeout
+from rohe_inference import AsyncClient, Client, Erasure, NotFound, Task, WaitTimeout
 from rohe_inference.cli.commands.options import line_printer
 from rohe_inference.cli.concurrency import Retries, complete_all
 from rohe_inference.cli.config import Login
@@ -166,35 +166,42 @@ def replay(login: Login, task_ids: tuple[str, ...], *, as_json: bool) -> int:
     short_help="Remove tasks with everything of them.",
     examples=[
         ("rohe-inference erase 0195f2c7a1b0", "Asks, then removes everything of the task."),
-        (
-            "rohe-inference tasks --request-id photo-1 --all --json | rohe-inference erase - --yes",
-            "All tasks with an id of your own.",
-        ),
+        ("rohe-inference erase --request-id photo-1", "All tasks with an id of your own."),
     ],
 )
-@task_arguments
+@click.argument("task_ids", nargs=-1, metavar="[TASK|-]")
+@click.option("--request-id", metavar="ID", help="Instead of TASK: all tasks with this id of your own.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @service_options
-def erase(login: Login, task_ids: tuple[str, ...], *, yes: bool) -> int:
-    """Remove everything that the service has of tasks: record, image, result."""
+def erase(login: Login, task_ids: tuple[str, ...], request_id: str | None, *, yes: bool) -> int:
+    """Remove everything that the service has of tasks: record, image, result.
+
+    A sink that cannot delete, or does not answer now, is named.
+    """
+    if request_id is not None:
+        if task_ids:
+            raise click.UsageError("TASK and --request-id: give one of them")
+        _confirm_erasure(f"all tasks with the request id {request_id}", yes=yes)
+        with open_client(login) as client:
+            for erasure in client.erase_request(request_id):
+                _show_erasure(erasure)
+        return ExitCode.OK
     names = named_tasks(task_ids)
-    if not yes:
-        if "-" in task_ids:
-            raise click.UsageError("erase - needs --yes, since stdin has the list of tasks")
-        question = f"Erase {len(names)} task{'s' * (len(names) > 1)}? This cannot be undone."
-        if not click.confirm(question, err=True):
-            raise CommandError("nothing was erased")
+    if "-" in task_ids and not yes:
+        raise click.UsageError("erase - needs --yes, since stdin has the list of tasks")
+    _confirm_erasure(f"{len(names)} task{'s' * (len(names) > 1)}", yes=yes)
+    return _for_each(login, tuple(names), lambda client, task_id: _show_erasure(client.erase(task_id)), as_json=False)
 
-    def erase_one(client: Client, task_id: str) -> None:
-        try:
-            client.erase(task_id)
-        except InvalidRequest as error:
-            if error.field == "erase":  # a parameter that the service does not have
-                raise CommandError("this service cannot erase tasks", ExitCode.REFUSED) from error
-            raise
-        click.echo(f"{task_id}  erased")
 
-    return _for_each(login, tuple(names), erase_one, as_json=False)
+def _confirm_erasure(what: str, *, yes: bool) -> None:
+    if not yes and not click.confirm(f"Erase {what}? This cannot be undone.", err=True):
+        raise CommandError("nothing was erased")
+
+
+def _show_erasure(erasure: Erasure) -> None:
+    left = ", ".join(f"{store}: {state}" for store, state in erasure.stores.items() if state != "erased")
+    for task_id in erasure.task_ids:
+        click.echo(f"{task_id}  erased" + (f"  ({left})" if left else ""))
 
 
 @click.command(
