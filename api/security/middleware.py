@@ -48,7 +48,7 @@ class WebSecurity:
             added.append(HSTS)
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-            ours, own = added + rate_limit_headers(environ), dict(headers)
+            ours, own = added + rate_limit_headers(environ, status), dict(headers)
             if CONTENT_POLICY in own or CACHE_CONTROL in own:  # of a page, which has others; a browser would obey both
                 ours = [header for header in ours if header[0] not in own]
             return start_response(status, headers + ours, exc_info)

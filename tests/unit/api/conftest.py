@@ -33,7 +33,7 @@ def make_app(repository: Path, redis_url: str, redis_client: redis.Redis, key_pr
         defaults: dict[str, Any] = {
             "data_dir": tmp_path,
             "models": (repository / "models" / "digits",),
-            "broker": {"url": redis_url},
+            "broker": {"url": redis_url, "transport": "stock"},  # `FakeWorker` knows no turns of owners
             "task_store": {"key_prefix": key_prefix},
         }
         if "ensemble" not in sections:  # it says where results go by itself
