@@ -45,7 +45,7 @@ def erase_tasks() -> Response:
 
 def erase_task(task_id: str) -> Response:
     """Erase one task."""
-    return _erased([task_access().get_for_change(task_id)], target=f"task {task_id}")
+    return _erased([task_access().get_for_change(task_id)], target=task_id)
 
 
 @blueprint.get("/erasures/<erasure_id>")

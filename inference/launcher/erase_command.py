@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from inference.errors import ConfigurationError
-from inference.runtime.audit import COMMAND_LINE, audit, system_identity
+from inference.runtime.audit import COMMAND_LINE, audit, command_audit, system_identity
 from inference.settings import Settings
 from inference.settings.installation import COMMAND
 
@@ -44,7 +44,8 @@ def erase_tasks(options: argparse.Namespace, settings: Settings) -> int:
     if bool(options.task_ids) == bool(options.request_id):
         raise ConfigurationError(f"erase: give task ids, or --request-id ID; {COMMAND} erase --help shows examples")
     eraser = _Eraser(Services(settings), options.owner)
-    return eraser.erase_request(options.request_id) if options.request_id else eraser.erase_ids(options.task_ids)
+    with command_audit(settings.security.audit_file):
+        return eraser.erase_request(options.request_id) if options.request_id else eraser.erase_ids(options.task_ids)
 
 
 class _Eraser:
@@ -66,7 +67,8 @@ class _Eraser:
             else:
                 found.append(record)
         for start in range(0, len(found), _STEP):
-            self._erase(found[start : start + _STEP])
+            step = found[start : start + _STEP]
+            self._erase(step, ", ".join(record.task_id for record in step))
         return 0 if len(found) == len(task_ids) else 1
 
     def erase_request(self, request_id: str) -> int:
@@ -78,22 +80,22 @@ class _Eraser:
             records, has_more = find_tasks(self._services.store, TaskFilter(request_id, owner=self._owner), limit=_STEP)
             count += len(records)
             if records:
-                self._erase(records)
+                self._erase(records, f"tasks with the request id {request_id}")
         if not count:
             sys.stderr.write(f"there is no task with the request id {request_id}\n")
         return 0 if count else 1
 
-    def _erase(self, records: list[Any]) -> None:
+    def _erase(self, records: list[Any], target: str) -> None:
         progress = self._services.erasures.erase(records)
-        for record in records:
-            audit(
-                "task.erase",
-                who=system_identity(),
-                source=COMMAND_LINE,
-                target=f"task {record.task_id}",
-                outcome="done",
-                erasure_id=progress.erasure_id,
-            )
+        audit(
+            "task.erase",
+            who=system_identity(),
+            source=COMMAND_LINE,
+            target=target,
+            outcome="done",
+            tasks=progress.tasks,
+            erasure_id=progress.erasure_id,
+        )
         stores = ", ".join(f"{store}: {state}" for store, state in progress.stores.items())
         for record in records:
             sys.stdout.write(f"{record.task_id}  erased\n")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 import threading
+import uuid
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,12 +14,17 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import numpy as np
 import orjson
 import pytest
+import requests
 from support.client import wait_until
 from support.digits import METADATA, Digit, distinct_digits
 from support.full_stack import RELAYS, SINKS, WORKERS, FullStack
+from support.samples import a_request
 from support.tenant import Tenant
+
+from inference.lifecycle.dead_letters import move_to_dead_letters
 
 pytestmark = [pytest.mark.process, pytest.mark.services, pytest.mark.timeout(600)]
 
@@ -258,3 +264,67 @@ def assert_overtakes(stack: FullStack) -> None:
     assert {task["status"] for task in (first, *tasks)} == {"succeeded"}
     # A worker holds a few messages already; the others were on the queue.
     assert sum(first["started_at"] < task["started_at"] for task in tasks) >= 50
+
+
+def test_an_erased_task_leaves_nothing_behind(stack: FullStack, broker: Broker) -> None:
+    """Tasks that are delivered, dead, running and waiting, and a part of a batch: looked for in every store."""
+    tenant, person = stack.tenant, f"person-{uuid.uuid4().hex}"
+    images = [np.random.default_rng().uniform(0, 16, 64).astype("<f4").tobytes() for _ in range(4)]
+    options = {"metadata": METADATA, "request_id": person}
+    delivered = stack.post(images[0], headers={"Idempotency-Key": f"key of {person}"}, **options).json()["task_id"]
+    dead = a_dead_letter(tenant, person, images[1])
+    tenant.wait_delivered(*SINKS)
+    tenant.compact_topic()
+
+    predictors = [stack.predictor(worker) for worker in WORKERS]
+    for predictor in predictors:
+        predictor.suspend()
+    others = [stack.submit(images[2], metadata=METADATA) for _ in range(60)]
+    waiting = [stack.submit(image, **options) for image in images[2:]]
+    sought = [text.encode() for text in (delivered, dead, *waiting, person)]
+    assert len(tenant.traces(*sought, images[0], images[1], images[3])) > 10
+
+    single = requests.delete(f"{stack.url}/tasks/{delivered}?erase=true", timeout=60)
+    whole = requests.delete(f"{stack.url}/tasks", params={"request_id": person, "erase": "true"}, timeout=60)
+    for predictor in predictors:
+        predictor.resume()
+
+    # Another task had the same request id, whose record of Kafka a tombstone would have erased too.
+    assert (single.status_code, single.json()["stores"]) == (
+        200,
+        {"records": "erased", "images": "erased", "kafka": "cannot", "mongodb": "erased"},
+    )
+    assert (whole.status_code, set(whole.json()["task_ids"])) == (200, {dead, *waiting})
+    assert all(
+        requests.get(f"{stack.url}/tasks/{task_id}", timeout=60).status_code == 404 for task_id in (delivered, dead, *waiting)
+    )
+    wait_until(
+        lambda: not tenant.traces(*sought, images[0], images[1], images[3]),
+        timeout_s=60,
+        what="workers have dropped the messages that they held",
+    )
+    assert {stack.task(task_id, wait_s=60)["status"] for task_id in others} == {"succeeded"}
+    assert tenant.traces(*sought, images[0], images[1], images[3]) == []
+
+
+def test_kafka_gets_a_tombstone_where_the_topic_is_compacted(stack: FullStack) -> None:
+    tenant, person = stack.tenant, f"person-{uuid.uuid4().hex}"
+    (digit,) = distinct_digits(1)
+    stack.post(digit.png, request_id=person)
+    tenant.wait_delivered(*SINKS)
+    tenant.compact_topic()
+    erased = requests.delete(f"{stack.url}/tasks", params={"request_id": person, "erase": "true"}, timeout=60)
+    assert erased.json()["stores"]["kafka"] == "erased"
+    result, tombstone = (record for record in tenant.records() if record.key == person.encode())
+    assert (result.value is None, tombstone.value, tombstone.headers) == (False, None, [])
+
+
+def a_dead_letter(tenant: Tenant, request_id: str, image: bytes) -> str:
+    """A task that was given up, with its image; its id. No worker of the stack takes part."""
+    request = a_request(request_id=request_id, image=image, queue=f"nobody-{tenant.name}")
+    tenant.store.accept(request, enqueue=None, max_queue_depth=0)
+    tenant.store.lease("w", [request.task_id])
+    tenant.store.start("w", [request.task_id])
+    tenant.store.note_death("w", [request.task_id])
+    assert move_to_dead_letters(tenant.store, tenant.objects, "w", tenant.store.get(request.task_id))
+    return request.task_id

@@ -14,18 +14,20 @@ from typing import Any
 import redis
 import yaml
 from kafka import KafkaConsumer, TopicPartition
-from kafka.admin import KafkaAdminClient
+from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 from kombu import Connection
 from minio import Minio
 from pymongo import MongoClient
 from support.client import wait_until
 from support.real_servers import minio_client
 from support.service import ROOT
+from support.traces import files_with, keys_with, objects_with
 
 from inference.relay.orphans import Orphans
 from inference.runtime.redis import connect
 from inference.settings import load_settings
 from inference.storage import open_object_store
+from inference.storage.protocol import ObjectStore
 from inference.task_store.outbox import outbox_stats
 from inference.task_store.redis_store import RedisTaskStore, StorePolicy
 from inference.task_store.scripts import RELAY_GROUP
@@ -84,15 +86,19 @@ class Tenant:
             store: that knows the tasks.
             after_s: age at which an object without a task is deleted.
         """
-        minio = {name: self.env[f"MINIO_{name.upper()}"] for name in ("endpoint", "access_key", "secret_key")}
-        options = {"minio": minio, "uploads": {"store": "minio", "bucket": self.name}}
-        orphans = Orphans(store, open_object_store(load_settings(None, options)), after_s=after_s)
+        orphans = Orphans(store, self.objects, after_s=after_s)
 
         def are_gone() -> bool:
             orphans.check_once()
             return not store.find_unknown(store.get_tag(), [key.rpartition("/")[2] for key in self.uploads()])
 
         wait_until(are_gone, timeout_s=6 * after_s, what="each object is of a task")
+
+    @cached_property
+    def objects(self) -> ObjectStore:
+        minio = {name: self.env[f"MINIO_{name.upper()}"] for name in ("endpoint", "access_key", "secret_key")}
+        options = {"minio": minio, "uploads": {"store": "minio", "bucket": self.name}}
+        return open_object_store(load_settings(None, options))
 
     def worker_pids(self, task_ids: Sequence[str]) -> set[int]:
         """The processes of the workers that ended these tasks."""
@@ -138,6 +144,20 @@ class Tenant:
         with closing(KafkaAdminClient(bootstrap_servers=self.env["KAFKA_BOOTSTRAP"])) as admin:
             if self.name in admin.list_topics():
                 admin.delete_topics([self.name])
+
+    def compact_topic(self) -> None:
+        """Let Kafka keep only the last record of each key, as an operator does who wants to erase."""
+        with closing(KafkaAdminClient(bootstrap_servers=self.env["KAFKA_BOOTSTRAP"])) as admin:
+            admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, self.name, {"cleanup.policy": "compact"})])
+
+    def traces(self, *sought: bytes) -> list[str]:
+        """Where Redis, MinIO, MongoDB or the folder of the data has one of these."""
+        return [
+            *keys_with(self.redis, "*", *sought),
+            *objects_with(self._minio, self.name, *sought),
+            *(repr(document) for document in self.documents() if any(one in repr(document).encode() for one in sought)),
+            *files_with(self._folder / "data", *sought),
+        ]
 
     @cached_property
     def _minio(self) -> Minio:

@@ -1,11 +1,13 @@
-"""Search of everything that a Redis server has, for a text or bytes."""
+"""Search of everything that stores have, for texts or bytes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import redis
+from minio import Minio
 
 
 def keys_with(client: redis.Redis, match: str, *sought: bytes) -> list[str]:
@@ -39,3 +41,23 @@ def _parts(client: redis.Redis, key: bytes) -> Iterator[bytes]:
         case _:  # it expired meanwhile
             found = []
     yield from found
+
+
+def objects_with(client: Minio, bucket: str, *sought: bytes) -> list[str]:
+    """Objects whose key, content or metadata contains one of these, in any version."""
+    found = []
+    for entry in client.list_objects(bucket, recursive=True, include_version=True):
+        name = str(entry.object_name)
+        response = client.get_object(bucket, name, version_id=entry.version_id)
+        with response:
+            whole = name.encode() + repr(response.headers).encode() + response.read()
+        response.release_conn()
+        if any(one in whole for one in sought):
+            found.append(name)
+    return found
+
+
+def files_with(folder: Path, *sought: bytes) -> list[str]:
+    """Files below a folder whose name or content contains one of these."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return [str(path) for path in files if any(one in path.name.encode() + path.read_bytes() for one in sought)]

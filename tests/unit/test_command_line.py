@@ -99,6 +99,37 @@ def test_a_list_that_is_cut_says_so(config: Path, capsys: pytest.CaptureFixture[
         assert printed.err == said
 
 
+def test_erase_removes_tasks_and_says_what_is_left_to_do(
+    config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("inference.lifecycle.erasures._WAIT_S", 0.05)
+    services = Services(load_settings(config))
+    mine, theirs, unsunk = (
+        services.store.accept(a_request(request_id="r", **changes), enqueue=None, max_queue_depth=0).task_id
+        for changes in ({"owner": "me"}, {"owner": "them"}, {})
+    )
+    refused = refuse(config)
+
+    def erase(*arguments: str) -> tuple[int, str, str]:
+        code = server.main(["erase", *arguments, "--config", str(config)])
+        return code, *capsys.readouterr()
+
+    code, out, err = erase(refused, unsunk, "unknown")
+    assert (code, out) == (1, f"{refused}  erased\n{unsunk}  erased\n")
+    assert "there is no task unknown" in err
+    assert "records: erased, images: erased, jsonl: pending\n" in err
+    assert "the relay" in err
+    (event,) = (orjson.loads(line) for line in err.splitlines() if line.startswith("{"))
+    assert (event["what"], event["target"], event["tasks"]) == ("task.erase", f"{refused}, {unsunk}", 2)
+
+    code, out, err = erase("--request-id", "r", "--owner", "me")
+    assert (code, out, "pending" in err) == (0, f"{mine}  erased\n", False)
+    assert erase("--request-id", "r")[:2] == (0, f"{theirs}  erased\n")
+    assert erase("--request-id", "r")[:2] == (1, "")
+    for wrong in ((), ("1", "--request-id", "r")):
+        assert erase(*wrong)[0] == 2
+
+
 @pytest.mark.parametrize("limit", ["0", "-1", "many"])
 def test_a_limit_that_is_none_is_refused(run: Run, capsys: pytest.CaptureFixture[str], limit: str) -> None:
     with pytest.raises(SystemExit) as caught:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import orjson
 import pytest
 import redis
 from api_rig import (
@@ -213,3 +214,13 @@ def test_callers_erase_what_is_theirs_and_admins_everything(client: FlaskClient,
     assert_problem(alice.delete("/tasks?request_id=shared&erase=true"), 404, "task_not_found")
     assert root.delete(f"/tasks/{his}{ERASE}").status_code == 200
     assert root.delete("/tasks?request_id=shared&erase=true").json["task_ids"] == [another]
+
+
+def test_an_erasure_is_in_the_audit_log(client: FlaskClient, caplog: pytest.LogCaptureFixture) -> None:
+    task_ids = [post_async(client, raw_form(request_id="r")) for _ in range(2)]
+    erasures_done = [client.delete(path).json for path in (f"/tasks/{task_ids[0]}{ERASE}", "/tasks?request_id=r&erase=true")]
+    events = [orjson.loads(record.message) for record in caplog.records if record.name == "audit"]
+    assert [(event["what"], event["target"], event["tasks"], event["erasure_id"]) for event in events] == [
+        ("task.erase", task_ids[0], 1, erasures_done[0]["erasure_id"]),
+        ("task.erase", "tasks with the request id r", 1, erasures_done[1]["erasure_id"]),
+    ]

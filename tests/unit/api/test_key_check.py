@@ -230,8 +230,9 @@ class TestKeyOfTheRequest:
             "role": "read",
             "key_id": keys.read[3:13],
             "limits": dict.fromkeys(found["limits"]),
-            "expires_at": None,
+            "expires_at": "2999-01-02T03:04:05.000Z",
         }
+        assert client.get("/key", headers=bearer(keys.admin)).json["expires_at"] is None
 
     def test_without_keys(self, make_app: MakeApp) -> None:
         found = make_app().test_client().get("/key", headers=bearer("anything")).json
