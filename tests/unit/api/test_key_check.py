@@ -231,13 +231,14 @@ class TestKeyOfTheRequest:
             "role": "read",
             "key_id": keys.read[3:13],
             "limits": dict.fromkeys(found["limits"]),
+            "use": {"requests_left": None, "images_today": 0, "bytes_today": 0, "open_tasks": 0},
             "expires_at": "2999-01-02T03:04:05.000Z",
         }
         assert client.get("/key", headers=bearer(keys.admin)).json["expires_at"] is None
 
     def test_without_keys(self, make_app: MakeApp) -> None:
         found = make_app().test_client().get("/key", headers=bearer("anything")).json
-        assert (found["owner"], found["role"], found["key_id"]) == ("", "admin", None)
+        assert (found["owner"], found["role"], found["key_id"], found["use"]) == ("", "admin", None, None)
 
 
 class TestCommands:
