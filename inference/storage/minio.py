@@ -22,7 +22,7 @@ from minio.lifecycleconfig import Expiration, LifecycleConfig, Rule
 from inference.errors import ConfigurationError, InferenceError, ObjectNotFound, ServiceUnavailable, StorageFull
 from inference.settings import MinioSettings
 from inference.storage.breaker import Breaker, ServerIsSilentError
-from inference.storage.protocol import UPLOADS_PREFIX, bucket_and_key, too_large
+from inference.storage.protocol import UPLOADS_PREFIX, bucket_and_key, is_path, too_large
 
 #: Id of this service's rule among the lifecycle rules of the bucket.
 RETENTION_RULE_ID = "inference-uploads-retention"
@@ -252,7 +252,7 @@ def _retention_rule(days: int) -> Rule:
 
 def _check(key: str) -> None:
     """Raise ObjectNotFound for a key that is not a path below a folder: all stores have the same valid keys."""
-    if not {"", ".", ".."}.isdisjoint(key.split("/")):
+    if not is_path(key):
         raise ObjectNotFound(f"{key} is not a key of this store")
 
 
