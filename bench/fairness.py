@@ -39,7 +39,7 @@ from inference.keys.key_text import id_of, new_key_text
 CLIENTS = 64
 #: Largest ratio of the p99 beside a flood to the p99 alone.
 LARGEST_RATIO = 2.0
-_FILL_TIMEOUT_S = 180.0
+_FILL_TIMEOUT_S = 60.0
 _LOOK_INTERVAL_S = 0.2
 _WARM_S = 5.0
 

@@ -37,9 +37,9 @@ def replay_dead_letter(task_id: str) -> Response:
     check_query()
     if request.content_length or "Transfer-Encoding" in request.headers:
         raise InvalidRequest("a replay has no body", field="body", expected="no body: image and options are those of the task")
-    task_access().get_for_change(task_id)
     services = components().services
     with audited("dead_letter.replay", task_id) as line:
+        task_access().get_for_change(task_id)
         sinks = chosen_sinks(services.settings, services.desired.read())
         next_id = _dead_letters().replay(task_id, deadline_s=services.settings.deadlines.async_s, sinks=sinks)
         line["next"] = next_id

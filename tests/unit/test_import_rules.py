@@ -21,7 +21,8 @@ AMQP = Path("inference/broker/amqp.py")
 
 #: Folders and modules of inference/, lowest layer first. A module imports from its own folder and from lower layers only.
 LAYERS = (
-    {"access", "errors", "webhook"},
+    {"access", "webhook"},
+    {"errors"},
     {"array_metadata", "domain", "ids"},
     {"settings"},
     {"runtime"},
