@@ -129,6 +129,8 @@ class _Service:
         _print(f"ready after {time.monotonic() - self._began:.1f} s at {self._url}   (Ctrl-C stops it)")
         if url := network_url(self._settings.api.host, self._settings.api.port):
             _print(f"from other machines: {url}")
+        if self._settings.ui.enabled:
+            _print(f"look: {self._url}/ui/ in a browser")
         _print(f"try: curl -F image=@{photo} {self._url}/inference")
         if sample is not None:
             self._classify(sample)
