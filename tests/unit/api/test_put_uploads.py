@@ -20,6 +20,7 @@ from werkzeug.test import TestResponse
 
 from api.acceptance.client_uploads import ClientUploads
 from api.components import components_of
+from inference.access import ANYBODY
 from inference.domain import TaskRecord
 from inference.errors import ObjectNotFound, Overloaded
 from inference.relay.incoming import IncomingUploads
@@ -233,7 +234,7 @@ class TestPut:
         uploads = ClientUploads(
             services.objects, services.store, services.settings.uploads, check_free_space=lambda: None, clock=lambda: now_s[0]
         )
-        upload = uploads.create()
+        upload = uploads.create(ANYBODY)
         now_s[0] += 3599
         assert uploads.store(upload.upload_id, upload.signature, [b"a", b"b"], size=None) == 2
         now_s[0] += 2
