@@ -65,6 +65,8 @@ ROLES: dict[str, set[str]] = {
         "create_upload",
         "cancel_batch",
         "cancel_task",
+        "erase_tasks",
+        "get_erasure",
         "replay_task",
         "v2_infer",
         "v2_infer_of_version",
@@ -81,6 +83,7 @@ ALLOWED = {
 VALUES = {
     "task_id": "0123456789abcdef0123456789abcdef",
     "batch_id": "0123456789abcdef0123456789abcdef",
+    "erasure_id": "0123456789abcdef0123456789abcdef",
     "upload_id": "nothing",
     "name": "digits",
     "version": "1",
