@@ -61,6 +61,7 @@ DEAD_LETTER_OPERATIONS: tuple[Operation, ...] = (
         "/dead-letters/{task_id}",
         "tasks",
         "Give up a dead letter",
+        role=NeededRole.ADMIN,
         description="Its image is deleted, and a sink that refused the result does not get it.",
         parameters=(TASK_ID,),
         answers=(Answer(200, "The task.", (Task,)),),

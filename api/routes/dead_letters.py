@@ -52,7 +52,9 @@ def discard_dead_letter(task_id: str) -> Response:
     """Give up a dead letter: its image is deleted, and a sink that refused the result does not get it."""
     check_query()
     services = components().services
-    _dead_letters().discard(task_id)
+    with audited("dead_letter.discard", task_id):
+        task_access().get_for_change(task_id)
+        _dead_letters().discard(task_id)
     return json_response(task_view(services.store.get(task_id), services.store))
 
 
