@@ -17,7 +17,7 @@ PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check
 V2_CLIENTS = $(patsubst tests/clients/%.txt,build/v2-clients/%/.installed,$(wildcard tests/clients/*.txt))
 
 .DEFAULT_GOAL := help
-.PHONY: help run flower test test-fast lint format openapi wheel client-wheel services services-stop services-status bench bench-peers overload clean
+.PHONY: help run flower test test-fast fuzz audit lint format openapi wheel client-wheel services services-stop services-status bench bench-peers fairness overload clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -40,6 +40,14 @@ endif
 
 test-fast: $(VENV)/.installed-dev ## the tests that start no process of the service
 	$(BIN)/python -m pytest -m 'not process and not services' -n 4 tests/unit tests/contract $(ARGS)
+
+fuzz: $(VENV)/.installed-dev ## random requests, images, messages and records: other ones for each SEED=N, BUDGET=N times as many
+	FUZZ_SEED=$(or $(SEED),0) FUZZ_BUDGET=$(or $(BUDGET),10) $(BIN)/python -m pytest -m fuzz -q $(ARGS)
+
+# In an environment of its own, since pip-audit brings many packages. No gate: a report is to be read, and the index may be down.
+audit: build/audit/.installed ## known weaknesses of the pinned packages (pip-audit; needs the network, and is no gate)
+	@build/audit/bin/pip-audit --progress-spinner off --disable-pip --no-deps --requirement constraints.txt \
+		|| echo "audit: weaknesses are listed above; or, if there is no list, the index of weaknesses cannot be reached"
 
 lint: $(VENV)/.installed-dev ## ruff, mypy, and hadolint for the Dockerfiles
 	$(BIN)/ruff check .
@@ -79,6 +87,9 @@ bench-peers: $(VENV)/.installed-dev ## the same, and with LitServe, BentoML, MLS
 	@$(SERVICES) start
 	$(BIN)/python -m bench --peers $(ARGS)
 
+fairness: $(VENV)/.installed-dev ## latency of one owner alone, and while another floods the service (ARGS="--rounds 1")
+	$(BIN)/python -m bench.fairness $(ARGS)
+
 overload: $(VENV)/.installed-dev ## send more requests than it can do; accepted ones meet their deadlines (ARGS=--quick)
 	PYTHONPATH=.:tests $(BIN)/python -m faults.overload $(ARGS)
 
@@ -96,6 +107,12 @@ $(VENV)/.installed: $(VENV)/bin/python requirements.txt requirements-base.txt co
 
 $(VENV)/.installed-dev: $(VENV)/.installed requirements-dev.txt
 	$(PIP_INSTALL) -r requirements-dev.txt
+	@touch $@
+
+build/audit/.installed: $(VENV)/bin/python
+	rm -rf $(@D)
+	$(BIN)/python -m venv $(@D)
+	$(@D)/bin/python -m pip install --disable-pip-version-check --quiet pip-audit==2.10.1
 	@touch $@
 
 build/v2-clients/%/.installed: tests/clients/%.txt $(VENV)/bin/python

@@ -11,7 +11,7 @@ import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 
@@ -32,10 +32,14 @@ class Request:
     url: str
     body: Path
     content_type: str
+    #: headers in addition to these
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def send(self, http: urllib3.PoolManager) -> urllib3.BaseHTTPResponse:
         """Send the request once. Raises urllib3's HTTPError if there is no answer."""
-        return http.request("POST", self.url, body=self.body.read_bytes(), headers={"Content-Type": self.content_type})
+        return http.request(
+            "POST", self.url, body=self.body.read_bytes(), headers={"Content-Type": self.content_type, **self.headers}
+        )
 
 
 @dataclass(frozen=True)

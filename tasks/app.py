@@ -11,7 +11,7 @@ from celery.signals import setup_logging
 import celeryconfig
 from inference.runtime.log import configure_logging
 from inference.runtime.private_files import write_privately
-from tasks import celery_variables, flower_access, flower_variables
+from tasks import celery_variables, flower_access, flower_queues, flower_variables
 from tasks.consumer import control  # noqa: F401 registers its commands
 from tasks.consumer.consumer import unregister_celery_tasks
 from tasks.consumer.step import InferenceStep
@@ -25,6 +25,7 @@ flower_variables.drop_service_links()
 if flower_variables.is_flower():
     flower_variables.check_flower_variables()
     flower_access.protect_pages()
+    flower_queues.count_messages_of_owners()
 if celeryconfig.settings.broker.transport == "claiming":
     # Imported only here: the other transport is for a kombu in which the private parts that this module uses have changed.
     from tasks.transport import claiming

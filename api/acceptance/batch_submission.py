@@ -60,10 +60,10 @@ class BatchSubmissions:
         Raises:
             InferenceError: the batch was refused as a whole; nothing of it remains stored.
         """
-        self.parts.owner_limits.check(caller)
         known_id = self._known_batch(form, caller.owner)
         if known_id is not None:
             return self._replayed(known_id)
+        self.parts.owner_limits.check(caller)
         entries = self._prepare(form, self.parts.configuration.now(), caller)
         if form.is_all_or_none:
             _raise_first_error(entries)

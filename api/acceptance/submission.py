@@ -58,11 +58,11 @@ class Submissions:
         Raises:
             InferenceError: the request was refused; nothing of it remains stored.
         """
-        self.parts.owner_limits.check(caller)
         checked = self._validator.check(form, form.preference, self.parts.configuration.now(), caller)
         known = self._known_task(form, caller.owner)
         if known is not None:
             return self._replayed(known, checked.deadline_s)
+        self.parts.owner_limits.check(caller)
         queue = checked.spec.queue
         room = self.parts.admission.check(
             queue,

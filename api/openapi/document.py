@@ -31,7 +31,7 @@ from api.openapi.erasure_operations import ERASURE_SCHEMAS
 from api.openapi.event_schemas import EVENT_SCHEMAS
 from api.openapi.operation import JSON, JSON_LINES, PROBLEM_JSON, Answer, Content, Operation
 from api.openapi.operations import OPERATIONS
-from api.openapi.parts import HEADERS, LINKS, schema_reference
+from api.openapi.parts import HEADERS, LINKS, OF_LIMITS, schema_reference
 from api.openapi.request_schemas import REQUEST_SCHEMAS
 from api.openapi.service_operations import KEY_SCHEMAS
 from api.openapi.upload_operations import UPLOAD_SCHEMAS
@@ -68,7 +68,7 @@ _PROBLEM_HEADERS = {
     409: ("Location", "Retry-After"),
     410: ("Location",),
     415: ("Accept-Encoding",),
-    429: ("Retry-After",),
+    429: ("Retry-After", *OF_LIMITS),
     500: ("Location",),
     503: ("Location", "Retry-After"),
     504: ("Location",),

@@ -28,6 +28,7 @@ from inference.errors import (
     ObjectNotFound,
     Overloaded,
     PayloadTooLarge,
+    QuotaExceeded,
     RateLimited,
     RequestTimeout,
     ServiceUnavailable,
@@ -81,6 +82,8 @@ OF_IMAGES: Problems = (
     ModelNotFound,
     IdempotencyConflict,
     Overloaded,
+    RateLimited,
+    QuotaExceeded,
     StorageFull,
     WaitTimeout,
 )

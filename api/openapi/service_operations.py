@@ -36,6 +36,15 @@ class KeyLimits(TypedDict):
     max_priority: int | None
 
 
+class KeyUse(TypedDict):
+    """Use of the service by the key's owner, with all its keys."""
+
+    requests_left: Annotated[int | None, Field(description="requests that may come at once; null: there is no limit")]
+    images_today: Annotated[int, Field(description="images of the day, which ends at 00:00 UTC")]
+    bytes_today: int
+    open_tasks: Annotated[int, Field(description="tasks accepted and not ended")]
+
+
 class CallerKey(TypedDict):
     """Key of the request."""
 
@@ -43,6 +52,7 @@ class CallerKey(TypedDict):
     role: Role
     key_id: Annotated[str | None, Field(description="its id, which is not secret; null if the service has no keys")]
     limits: KeyLimits
+    use: Annotated[KeyUse | None, Field(description="null without keys, and while the record store does not answer")]
     expires_at: Annotated[Time | None, Field(description="null: it does not expire")]
 
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from api.openapi.operation import BINARY, JSON, OF_BODIES, OF_COMMANDS, OF_IMAGES, OF_PATHS, Answer, Content, Operation, Problems
-from api.openapi.parts import IDEMPOTENCY_KEY, header, path_text
+from api.openapi.parts import IDEMPOTENCY_KEY, OF_LIMITS, header, path_text
 from api.security.needed_role import NeededRole
 from api.v2.body import HEADER_LENGTH
 from api.v2.protocol import (
@@ -89,7 +89,7 @@ _INFER = Operation(
             "The outputs; binary ones follow the JSON object.",
             (InferAnswer,),
             other_media_types=(BINARY,),
-            headers=("Batch-Id", "Content-Encoding", "Idempotent-Replayed", HEADER_LENGTH),
+            headers=("Batch-Id", "Content-Encoding", "Idempotent-Replayed", HEADER_LENGTH, *OF_LIMITS),
         ),
     ),
     own_problems=(

@@ -49,6 +49,7 @@ def index() -> Response:
                     "GET /tasks/{task_id}/events, /batches/{batch_id}/events, /events": "what happens, as server-sent events",
                     "GET /dead-letters?limit=N": "tasks that were given up, and results that a sink refused",
                     "POST /dead-letters/{task_id}/replay": "deliver such a result again, or run the image again",
+                    "DELETE /dead-letters/{task_id}": "discard a dead letter",
                     "POST /inference_service_controller": "change a model, the served model or the ensemble mode",
                     "GET /key": "owner, role and limits of the request's key",
                     "GET /models, /models/{name}": "the models: input, labels, version, rate",

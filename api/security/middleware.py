@@ -22,7 +22,7 @@ from api.security.proxies import Environ, Wsgi
 from api.security.rate_limit import rate_limit_headers
 from api.views.problems import error_body
 from inference.errors import InferenceError
-from inference.runtime.log import logged_request_id
+from inference.runtime.log import logged_owner, logged_request_id
 from inference.settings import ApiSettings
 
 #: A request id that a client chose: characters that have no special meaning in a header or a log.
@@ -48,7 +48,7 @@ class WebSecurity:
             added.append(HSTS)
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
-            ours, own = added + rate_limit_headers(environ), dict(headers)
+            ours, own = added + rate_limit_headers(environ, status), dict(headers)
             if CONTENT_POLICY in own or CACHE_CONTROL in own:  # of a page, which has others; a browser would obey both
                 ours = [header for header in ours if header[0] not in own]
             return start_response(status, headers + ours, exc_info)
@@ -64,6 +64,7 @@ class WebSecurity:
             return self._application(environ, start)
         finally:
             logged_request_id.reset(token)
+            logged_owner.set("")
 
 
 def _problem(error: InferenceError, environ: Environ, start_response: Any) -> Iterable[bytes]:

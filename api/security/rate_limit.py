@@ -17,6 +17,7 @@ RATE_LIMIT, RATE_LIMIT_POLICY = "RateLimit", "RateLimit-Policy"
 #: Key of the WSGI environment: the use of the owner after this request.
 _USE = "inference.owner_use"
 _DAY_S = 86_400
+_REFUSED = "429"
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,16 @@ def note_use(use: OwnerUse | None) -> None:
         request.environ[_USE] = use
 
 
-def rate_limit_headers(environ: dict[str, Any]) -> list[tuple[str, str]]:
-    """Return the headers of a request's answer; none if no use was noted, or its owner has no limit."""
+def rate_limit_headers(environ: dict[str, Any], status: str) -> list[tuple[str, str]]:
+    """Return the headers of an answer; none if no use was noted, its owner has no limit, or the request failed in another way.
+
+    Args:
+        status: status line.
+    """
     use = environ.get(_USE)
-    quotas = list(_quotas(caller_in(environ).limits, use)) if use is not None else []
+    if use is None or not status.startswith(("2", _REFUSED)):
+        return []
+    quotas = list(_quotas(caller_in(environ).limits, use))
     if not quotas:
         return []
     return [

@@ -10,4 +10,4 @@ RUN adduser -D -H -u 10002 -s /sbin/nologin minio \
 COPY --from=build /go/bin/minio /usr/local/bin/minio
 USER 10002
 EXPOSE 9000
-CMD ["minio", "server", "--quiet", "--address", ":9000", "/data"]
+CMD ["minio", "server", "--quiet", "--address", ":9000", "--certs-dir", "/tmp/certs", "/data"]

@@ -16,6 +16,7 @@ class Credentials:
     minio_secret_key: str
     amqp_user: str = "guest"  # RabbitMQ accepts this user only from this machine
     amqp_password: str = "guest"  # noqa: S105 RabbitMQ's own default
+    redis_user: str = ""
     redis_password: str = ""
     mongo_user: str = ""
     mongo_password: str = ""
@@ -23,7 +24,7 @@ class Credentials:
 
 def addresses(endpoints: Mapping[str, str], credentials: Credentials) -> dict[str, str]:
     """Create the addresses by variable name; `endpoints` are HOST:PORT by server."""
-    redis_login = f":{credentials.redis_password}@" if credentials.redis_password else ""
+    redis_login = f"{credentials.redis_user}:{credentials.redis_password}@" if credentials.redis_password else ""
     mongo_login = f"{credentials.mongo_user}:{credentials.mongo_password}@" if credentials.mongo_password else ""
     return {
         "REDIS_URL": f"redis://{redis_login}{endpoints['redis']}/0",

@@ -1,24 +1,22 @@
 """Servers as containers of docker-compose.yml, if there is a docker engine.
 
 That file must have services with the names in `CONTAINER_PORTS`, which publish those ports (Kafka's for clients outside the
-containers), with their users and passwords in the environment variables that `_credentials` reads.
+containers). Their passwords are in the files that deploy/docker/make-secrets.sh makes.
 """
 
 from __future__ import annotations
 
-import json
-import re
-import secrets
 import shutil
 import subprocess
 from pathlib import Path
 
-from dev.servers.addresses import Credentials, addresses, write_private
+from dev.servers.addresses import Credentials, addresses
 from dev.servers.console import ServicesError, say
 
 CONTAINER_PORTS = {"redis": 6379, "minio": 9000, "kafka": 9092, "mongo": 27017, "rabbitmq": 5672}
 _FILE = "docker-compose.yml"
-_EXAMPLE_SECRET = re.compile(r"^(\w+=)change-me.*$", re.MULTILINE)
+_MAKE_SECRETS = "deploy/docker/make-secrets.sh"
+_SECRETS = "secrets"
 
 
 class ComposeServers:
@@ -38,7 +36,6 @@ class ComposeServers:
         say(f"docker: starting {', '.join(CONTAINER_PORTS)}")
         up = ("up", "-d", "--wait", "--wait-timeout", f"{timeout_s:.0f}", *CONTAINER_PORTS)
         if self._compose(*up, shown=True).returncode != 0:
-            # The logs of all: the cause may be in another container, such as check-secrets.
             logs = self._compose("logs", "--no-color", "--tail", "15").stdout
             raise ServicesError(f"docker compose did not start all servers; the ends of their logs:\n{logs}")
         endpoints = {name: self._endpoint(name) for name in CONTAINER_PORTS}
@@ -58,13 +55,10 @@ class ComposeServers:
         return all(healths.get(name) == "healthy" for name in CONTAINER_PORTS)
 
     def _make_secrets(self) -> None:
-        """Create a `.env` with random secrets if it is missing: the servers do not start with the secrets of the example."""
-        path = self._root / ".env"
-        if path.exists():
-            return
-        example = (self._root / ".env.example").read_text(encoding="utf-8")
-        write_private(path, _EXAMPLE_SECRET.sub(lambda found: found[1] + secrets.token_hex(20), example))
-        say("docker: created .env with random secrets")
+        """Make the secrets that are missing. Raises ServicesError: one that exists is not usable."""
+        made = subprocess.run(["sh", _MAKE_SECRETS, _SECRETS], cwd=self._root, capture_output=True, text=True, check=False)  # noqa: S603, S607
+        if made.returncode != 0:
+            raise ServicesError(f"{_MAKE_SECRETS} failed: {made.stderr.strip()}")
 
     def _endpoint(self, name: str) -> str:
         answer = self._compose("port", name, str(CONTAINER_PORTS[name]))
@@ -74,20 +68,20 @@ class ComposeServers:
         return f"127.0.0.1:{port}"
 
     def _credentials(self) -> Credentials:
-        services = json.loads(self._compose("config", "--format", "json").stdout)["services"]
-        environments = {name: services[name].get("environment") or {} for name in CONTAINER_PORTS}
+        """Return the administrators of Redis, MinIO and MongoDB, since tests make databases, buckets and users."""
 
-        def given(server: str, variable: str, default: str = "") -> str:
-            return environments[server].get(variable) or default
+        def secret(name: str) -> str:
+            return (self._root / _SECRETS / name).read_text(encoding="utf-8").strip()
 
         return Credentials(
-            minio_access_key=given("minio", "MINIO_ROOT_USER", "minioadmin"),
-            minio_secret_key=given("minio", "MINIO_ROOT_PASSWORD", "minioadmin"),
-            amqp_user=given("rabbitmq", "RABBITMQ_DEFAULT_USER", "guest"),
-            amqp_password=given("rabbitmq", "RABBITMQ_DEFAULT_PASS", "guest"),
-            redis_password=given("redis", "REDISCLI_AUTH"),
-            mongo_user=given("mongo", "MONGO_INITDB_ROOT_USERNAME"),
-            mongo_password=given("mongo", "MONGO_INITDB_ROOT_PASSWORD"),
+            minio_access_key="root",
+            minio_secret_key=secret("minio-root-password"),
+            amqp_user="inference",
+            amqp_password=secret("rabbitmq-password"),
+            redis_user="admin",
+            redis_password=secret("redis-admin-password"),
+            mongo_user="root",
+            mongo_password=secret("mongo-root-password"),
         )
 
     def _compose(self, *words: str, shown: bool = False) -> subprocess.CompletedProcess[str]:

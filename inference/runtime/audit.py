@@ -18,11 +18,13 @@ from typing import Any
 
 from inference.access import Caller
 from inference.errors import ConfigurationError
+from inference.settings.masking import shown_value
 
 #: Address of the commands of `server.py`.
 COMMAND_LINE = "command line"
 #: Longest text of a field, characters: a client may have sent it.
 _MAX_CHARACTERS = 1_000
+_MAX_ITEMS = 100
 
 AUDIT_LOGGER = "audit"
 logger = logging.getLogger(AUDIT_LOGGER)
@@ -38,7 +40,7 @@ def audit(what: str, *, who: Mapping[str, str], source: str, target: str, outcom
         source: address of the client, or `COMMAND_LINE`.
         target: the task, model, key or other object that it is about.
         outcome: `done`, or the code or reason of a refusal.
-        details: further fields, values of JSON.
+        details: further fields, values of JSON; of a list the first hundred items.
     """
     event = {
         "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
@@ -50,7 +52,7 @@ def audit(what: str, *, who: Mapping[str, str], source: str, target: str, outcom
         **details,
     }
     # ASCII alone: no character of a client's text can change how a terminal shows the line
-    logger.info("%s", json.dumps(_shortened(event), default=str))
+    logger.info("%s", json.dumps(_shortened(shown_value(event)), default=str))
 
 
 def caller_identity(caller: Caller) -> dict[str, str]:
@@ -113,4 +115,6 @@ def _shortened(value: Any) -> Any:
             return value[:_MAX_CHARACTERS] + "…"
         case dict():
             return {name: _shortened(item) for name, item in value.items()}
+        case list():
+            return [_shortened(item) for item in value[:_MAX_ITEMS]]
     return value

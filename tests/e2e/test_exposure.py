@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import redis
 import yaml
-from support.api_process import ApiProcess
-from support.client import free_port
-from support.keys import new_key
+from support.api_process import ApiProcess, get
+from support.client import free_port, wait_until
+from support.keys import key_document, new_key
 
 from inference.keys.key_store import KeyStore
 from inference.keys.key_text import is_well_formed
@@ -61,12 +61,52 @@ def test_first_key_needs_no_running_service(repository: Path, tmp_path: Path) ->
     assert listed.stdout.split()[1:] == ["api", "admin", "store"]
 
 
-def test_with_a_key_it_starts(tmp_path: Path, redis_url: str, on_redis: dict[str, Any], redis_client: redis.Redis) -> None:
-    KeyStore(redis_client, on_redis["task_store"]["key_prefix"]).add(new_key()[1])
-    api = ApiProcess(tmp_path, redis_url, host="0.0.0.0", others=on_redis)  # noqa: S104 behind a key
-    api.host = "127.0.0.1"
+@pytest.fixture
+def api(tmp_path: Path, redis_url: str, on_redis: dict[str, Any], first_key: str) -> Iterator[ApiProcess]:
+    """Two processes of one API that other machines may reach, with a key in the record store, and an empty file with keys."""
+    assert first_key
+    (tmp_path / "keys.yaml").write_text("keys: {}", encoding="utf-8")
+    others = on_redis | {"security": {"keys_file": str(tmp_path / "keys.yaml")}}
+    running = ApiProcess(tmp_path, redis_url, host="0.0.0.0", others=others, workers=2)  # noqa: S104 behind a key
+    running.host = "127.0.0.1"
     try:
-        api.wait()
-        assert "OPEN TO OTHER MACHINES" not in api.log
+        yield running.wait()
     finally:
-        api.end()
+        running.end()
+
+
+@pytest.fixture
+def keys(on_redis: dict[str, Any], redis_client: redis.Redis) -> KeyStore:
+    return KeyStore(redis_client, on_redis["task_store"]["key_prefix"])
+
+
+@pytest.fixture
+def first_key(keys: KeyStore) -> str:
+    text, key = new_key()
+    keys.add(key)
+    return text
+
+
+def test_keys_change_in_all_processes_while_they_run(api: ApiProcess, keys: KeyStore, first_key: str, tmp_path: Path) -> None:
+    def answers(text: str) -> set[int]:
+        """Return the statuses of so many answers that both processes gave some."""
+        request = get(b"Authorization: Bearer %s\r\nConnection: close\r\n" % text.encode(), target=b"/tasks/unknown")
+        found = set()
+        for _ in range(12):
+            with api.connect() as connection:
+                found.add(connection.ask(request).status)
+        return found
+
+    def wait_for(text: str, statuses: set[int]) -> None:
+        wait_until(lambda: answers(text) <= statuses, timeout_s=60, what=f"the answer is {statuses}")
+
+    assert "OPEN TO OTHER MACHINES" not in api.log
+    assert answers(first_key) == {404}
+    second, second_entry = new_key()
+    keys.add(second_entry)
+    wait_for(second, {404})
+    keys.revoke(second_entry.key_id)
+    wait_for(second, {401, 429})  # 429 after several failures
+    third, third_entry = new_key()
+    (tmp_path / "keys.yaml").write_text(yaml.safe_dump(key_document(third_entry)), encoding="utf-8")
+    wait_for(third, {404})

@@ -9,9 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import redis
 import yaml
-from support.redis_nodes import HOST, PASSWORD, RedisNode, one_redis
+from support.redis_nodes import HOST, RedisNode
 from support.service import ROOT, Service, free_port
+
+from inference.runtime.redis import connect
 
 pytestmark = pytest.mark.process
 
@@ -50,20 +53,19 @@ def test_the_relay(service: Service, tmp_path: Path) -> None:
 
 
 @pytest.mark.services  # `make services` installs redis-cli
-class TestRedis:
-    def is_healthy(self, node: RedisNode, password: str) -> bool:
-        here = {"redis-cli ping": f"redis-cli -h {HOST} -p {node.port} ping"}
-        return is_healthy("redis", {"REDISCLI_AUTH": password}, here=here)
-
-    def test_with_a_password(self, tmp_path: Path) -> None:
-        with one_redis(tmp_path) as node:
-            assert self.is_healthy(node, PASSWORD)
-            assert not self.is_healthy(node, "")
-            node.kill()
-            assert not self.is_healthy(node, PASSWORD)
-
-    def test_without_one(self, tmp_path: Path) -> None:
-        with one_redis(tmp_path) as node:
-            with node.client() as client:
-                client.config_set("requirepass", "")
-            assert self.is_healthy(node, "")
+def test_redis_with_the_users_of_its_secrets(tmp_path: Path) -> None:
+    subprocess.run(["sh", "deploy/docker/make-secrets.sh", str(tmp_path / "secrets")], cwd=ROOT, check=True)
+    options = {"requirepass": "", "save": "", "aclfile": str(tmp_path / "secrets/redis-users.acl")}
+    node = RedisNode(tmp_path / "redis", options)
+    here = {"redis-cli ping": f"redis-cli -h {HOST} -p {node.port} ping"}
+    try:
+        node.start()
+        assert is_healthy("redis", {}, here=here)
+        with node.client() as stranger, pytest.raises(redis.exceptions.NoPermissionError):
+            stranger.get("inference:seq")
+        login = (tmp_path / "secrets/redis-url").read_text("utf-8").strip().replace("redis:6379", f"{HOST}:{node.port}")
+        with connect(login) as client:
+            assert client.get("inference:seq") is None
+    finally:
+        node.kill()
+    assert not is_healthy("redis", {}, here=here)

@@ -1,10 +1,14 @@
-"""The whole service, Celery's tools and Flower on a Redis that asks for a password and for certificates of both sides."""
+"""The whole service, Celery's tools and Flower as users of Redis and MinIO with the rights of docker-compose.yml.
+
+Redis asks for certificates of both sides.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import subprocess
 import sys
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,21 +16,39 @@ from typing import Any
 import pytest
 import requests
 from support.certificates import make_certificates
-from support.redis_nodes import HOST, PASSWORD, QUOTED_PASSWORD, one_redis
+from support.limited_users import REDIS_USER, limited_user, redis_rules
+from support.redis_nodes import HOST, PASSWORD, QUOTED_PASSWORD, RedisNode, one_redis
 from support.service import ROOT, Service, free_port, wait_until
 
 # Services: `make services` installs the redis-server that this starts; the embedded one has no TLS.
 pytestmark = [pytest.mark.process, pytest.mark.services]
 
+DB = 2
 FLOWER_LOGIN = ("admin", "a password of flower")
 
 
 @pytest.fixture(scope="module")
-def secured(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisNode]:
+    folder = tmp_path_factory.mktemp("redis")
+    with one_redis(folder, make_certificates(folder)) as node:
+        with node.client() as client:
+            client.execute_command("ACL", "SETUSER", REDIS_USER, "on", f">{PASSWORD}", *redis_rules(DB))
+        yield node
+
+
+@pytest.fixture(scope="module")
+def secured(node: RedisNode, services_env: dict[str, str], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     folder = tmp_path_factory.mktemp("secured")
-    certificates = make_certificates(folder)
-    with one_redis(folder, certificates) as node:
-        service = Service(folder, {"models": ["models/digits"], "broker": {"url": node.url(db=2)}})
+    bucket = f"secured-{uuid.uuid4().hex[:12]}"
+    with limited_user(services_env, bucket, bucket) as minio:
+        keys = {"access_key": bucket, "secret_key": minio.secret_key.get_secret_value()}
+        settings = {
+            "models": ["models/digits"],
+            "broker": {"url": node.url(db=DB, user=REDIS_USER)},
+            "uploads": {"store": "minio", "bucket": bucket, "inline_max_bytes": 0},
+            "minio": {"endpoint": minio.endpoint, **keys},
+        }
+        service = Service(folder, settings)
         try:
             service.start()
             yield service
@@ -99,3 +121,26 @@ def test_flower_asks_for_its_password_and_sees_worker_and_queue(secured: Service
         assert ask("queues/length") == {"active_queues": [{"name": "predict.digits", "messages": 0}]}
     assert PASSWORD not in (log := (tmp_path / "flower.log").read_text("utf-8"))
     assert QUOTED_PASSWORD not in log
+
+
+def test_every_operation_is_within_the_rights(secured: Service, node: RedisNode, repository: Path) -> None:
+    picture = repository / "samples/digit_7.png"
+    batch = [("image", (f"{number}.png", picture.read_bytes())) for number in range(3)]
+    answer = requests.post(f"{secured.url}/inference/batch", files=batch, timeout=60)
+    assert answer.ok, answer.text
+    upload = requests.post(f"{secured.url}/uploads", timeout=10).json()
+    assert requests.put(upload["url"], data=picture.read_bytes(), headers=upload.get("headers"), timeout=10).ok
+    task_id = secured.submit(picture, priority="9", request_id="least")
+    assert secured.task(task_id, wait_s=30)["status"] == "succeeded"
+    requests.delete(f"{secured.url}/tasks/{secured.submit(picture)}", timeout=10)
+    for path in ("/tasks?request_id=least", "/tasks?status=failed", "/status", "/models", "/health/ready"):
+        assert requests.get(f"{secured.url}{path}", timeout=10).ok, path
+    assert "problem" not in run(secured, "server.py", "status", "--config", str(secured.config)).lower()
+    run(secured, "server.py", "dead-letters", "--config", str(secured.config), "list")
+
+    with node.client() as client:
+        refused = client.acl_log()
+        assert [f"{entry['object']} ({entry['reason']})" for entry in refused if entry["username"] == REDIS_USER] == []
+        assert client.acl_dryrun(REDIS_USER, "FLUSHALL") != "OK"
+        assert client.acl_dryrun(REDIS_USER, "CONFIG", "GET", "*") != "OK"
+        assert client.acl_dryrun(REDIS_USER, "GET", "other:key") != "OK"

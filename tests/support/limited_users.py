@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import secrets
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,7 +17,15 @@ from support.service import ROOT
 from deploy.docker.minio_user import make_user
 from inference.settings import MinioSettings
 
+REDIS_USER = "inference"
 POLICY_FILE = ROOT / "deploy/docker/minio-policy.json"
+
+
+def redis_rules(db: int = 0) -> list[str]:
+    """The rights of the service's user of Redis in docker-compose.yml for a database, as ACL SETUSER takes them."""
+    script = (ROOT / "deploy/docker/make-secrets.sh").read_text(encoding="utf-8")
+    (rules,) = re.findall(rf"^user {REDIS_USER} on >\$value (.+)$", script, re.MULTILINE)
+    return str(rules).replace("&/0.", f"&/{db}.").split()
 
 
 def policy_for(bucket: str) -> dict[str, Any]:

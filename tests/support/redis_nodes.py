@@ -52,9 +52,9 @@ class RedisNode:
         tls = {} if self._certificates is None else {"ssl": True} | client_tls(self._certificates)
         return redis.Redis(HOST, self.port, password=self._password, socket_timeout=5, **tls)
 
-    def url(self, db: int) -> str:
-        """Give the URL as `broker.url` takes it."""
-        address = f":{quote(self._password, safe='')}@{HOST}:{self.port}/{db}"
+    def url(self, db: int, *, user: str = "") -> str:
+        """Give the URL as `broker.url` takes it; every user has the same password."""
+        address = f"{user}:{quote(self._password, safe='')}@{HOST}:{self.port}/{db}"
         if self._certificates is None:
             return f"redis://{address}"
         return f"rediss://{address}?" + "&".join(f"{name}={value}" for name, value in client_tls(self._certificates).items())

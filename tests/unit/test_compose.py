@@ -13,35 +13,26 @@ from typing import Any
 
 import pytest
 import yaml
+from support.limited_users import REDIS_USER, redis_rules
 
-from inference.settings import load_settings
+from inference.settings import Settings, load_settings
 
 ROOT = Path(__file__).parents[2]
 COMPOSE = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
-ONE_SHOT = "check-secrets"
+NETWORKS = COMPOSE["networks"]
+ONE_SHOT = "minio-user"
 LASTING = sorted(set(SERVICES) - {ONE_SHOT})
 PARTS = ["api", "flower", "relay", "worker", "worker-gpu"]
-OPTIONAL_SECRETS = {"MONGO_PASSWORD", "REDIS_PASSWORD"}
-REAL = {
-    "MINIO_ROOT_USER": "inference",
-    "MINIO_ROOT_PASSWORD": "aa11aa11",
-    "RABBITMQ_PASSWORD": "bb22bb22",
-    "FLOWER_PASSWORD": "cc33cc33",
-}
-_INNERMOST = re.compile(r"\$\{(\w+)(?:(:[-+?])([^{}]*))?\}|\$(?!\$)(\w+)")
+_INNERMOST = re.compile(r"\$\{(\w+)(?:(:-)([^{}]*))?\}|\$(?!\$)(\w+)")
 
 
 def filled(text: str, variables: Mapping[str, str]) -> str:
-    """What Compose makes of `$A`, `${A}`, `${A:-default}`, `${A:+given}` and `${A:?message}`."""
+    """What Compose makes of `$A`, `${A}` and `${A:-default}`."""
 
     def value(found: re.Match[str]) -> str:
         name, operator, word = found[1] or found[4], found[2], found[3]
         given = variables.get(name, "")
-        if operator == ":?" and not given:
-            raise KeyError(name)
-        if operator == ":+":
-            return word if given else ""
         return given or (word if operator == ":-" else "")
 
     while (changed := _INNERMOST.sub(value, text)) != text:
@@ -49,13 +40,17 @@ def filled(text: str, variables: Mapping[str, str]) -> str:
     return text
 
 
-def environment(service: str, variables: Mapping[str, str] = REAL) -> dict[str, str]:
-    return {name: filled(value, variables) for name, value in SERVICES[service].get("environment", {}).items()}
+def environment(service: str, variables: Mapping[str, str] | None = None) -> dict[str, str]:
+    return {name: filled(value, variables or {}) for name, value in SERVICES[service].get("environment", {}).items()}
 
 
-def example() -> dict[str, str]:
-    lines = (ROOT / ".env.example").read_text(encoding="utf-8").splitlines()
-    return dict(line.split("=", 1) for line in lines if line and not line.startswith("#"))
+def secrets_of(service: str) -> set[str]:
+    return {secret["source"] if isinstance(secret, dict) else secret for secret in SERVICES[service].get("secrets", [])}
+
+
+def make_secrets(folder: Path) -> subprocess.CompletedProcess[str]:
+    command = ["sh", str(ROOT / "deploy/docker/make-secrets.sh"), str(folder)]
+    return subprocess.run(command, env={"PATH": os.environ["PATH"]}, capture_output=True, text=True, check=False)
 
 
 def stages() -> dict[str, tuple[str, str]]:
@@ -119,20 +114,22 @@ def test_lasting_services_are_watched_and_started_again(name: str) -> None:
 
 @pytest.mark.parametrize("name", LASTING)
 def test_dependencies_are_waited_for(name: str) -> None:
-    waits_for = SERVICES[name]["depends_on"]
+    waits_for = SERVICES[name].get("depends_on", {})
 
-    assert waits_for[ONE_SHOT] == {"condition": "service_completed_successfully"}
-    others = {other: wait for other, wait in waits_for.items() if other != ONE_SHOT}
-    assert all(wait["condition"] == "service_healthy" for wait in others.values())
-    assert all(wait.get("required", True) is not bool(SERVICES[other].get("profiles")) for other, wait in others.items())
-    assert set(others) == ({"redis", "minio", "mongo", "kafka", "rabbitmq"} if name in PARTS else set())
+    for other, wait in waits_for.items():
+        is_one_shot = other == ONE_SHOT
+        assert wait["condition"] == ("service_completed_successfully" if is_one_shot else "service_healthy")
+        assert wait.get("required", True) is not bool(SERVICES[other].get("profiles"))
+    queue = {"redis", "rabbitmq"}
+    needed = {"relay": queue | {ONE_SHOT, "mongo", "kafka"}, "flower": queue}
+    assert set(waits_for) == (needed.get(name, queue | {ONE_SHOT}) if name in PARTS else set())
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))
 def test_ports_are_published_on_this_machine_only(name: str) -> None:
     for port in SERVICES[name].get("ports", []):
         assert re.fullmatch(r"127\.0\.0\.1:\d+:\d+", filled(port, {})), port
-    assert "network_mode" not in SERVICES[name] or SERVICES[name]["network_mode"] == "none"
+    assert "network_mode" not in SERVICES[name]
 
 
 @pytest.mark.parametrize(
@@ -151,42 +148,93 @@ def test_volumes_are_declared_and_used() -> None:
     assert [source for source in files if not (ROOT / source).is_file()] == []
 
 
-def test_secrets_come_from_variables_only() -> None:
-    found = set()
-    for name, service in SERVICES.items():
-        for key, value in service.get("environment", {}).items():
-            if re.search(r"PASS|SECRET|AUTH|ACCESS_KEY|MINIO_ROOT_USER", key):
-                found.add(name)
-                assert re.fullmatch(r"(\$\{[^{}]+\}:?)+", value), (name, key)
-            assert not re.search(r"://[^$/]*:[^$/]*@", value), (name, key)
-    assert found >= {"redis", "minio", "mongo", "rabbitmq", "flower", *PARTS}
+# ---- least privilege ----
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))
-def test_no_secret_is_on_a_command_line(name: str) -> None:
+def test_every_container_is_confined(name: str) -> None:
+    service = SERVICES[name]
+
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert "cap_add" not in service
+    assert "privileged" not in service
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert "/tmp" in service["tmpfs"]  # noqa: S108 in a container
+    assert 0 < service["pids_limit"] <= 4096
+    assert re.fullmatch(r"\d+[mg]", filled(service["mem_limit"], {}))
+    assert service["networks"]
+    assert set(service["networks"]) <= set(NETWORKS)
+
+
+def test_no_container_runs_as_root() -> None:
+    """Images of the project and apache/kafka have a user of their own; the others start as root unless one is named."""
+    named = {name: service["user"] for name, service in SERVICES.items() if "user" in service}
+    assert named == {"redis": "redis", "mongo": "mongodb", "rabbitmq": "rabbitmq"}
+
+
+def test_a_server_is_reached_by_its_clients_alone() -> None:
+    members = {network: {name for name in SERVICES if network in SERVICES[name]["networks"]} for network in NETWORKS}
+
+    assert members == {
+        "front": {"api", "flower"},
+        "queue": {"redis", "rabbitmq", *PARTS},
+        "stores": {"minio", ONE_SHOT, "api", "worker", "worker-gpu", "relay"},
+        "sinks": {"mongo", "kafka", "relay"},
+    }
+
+
+def test_each_part_has_its_own_secrets_alone() -> None:
+    queue = {"redis-url", "rabbitmq-url"}
+    images = queue | {"minio-secret-key"}
+
+    assert {name: secrets_of(name) for name in SERVICES if secrets_of(name)} == {
+        "api": images,
+        "worker": images,
+        "worker-gpu": images,
+        "relay": images | {"mongodb-url"},
+        "flower": queue | {"flower-login"},
+        "redis": {"redis-users.acl"},
+        "rabbitmq": {"rabbitmq-login"},
+        "minio": {"minio-root-password"},
+        ONE_SHOT: {"minio-root-password", "minio-secret-key"},
+        "mongo": {"mongo-root-password", "mongo-password"},
+    }
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_every_secret_that_is_named_is_mounted(name: str) -> None:
+    texts = json.dumps(SERVICES[name]) + (ROOT / "deploy/docker/mongo-user.js").read_text("utf-8") * (name == "mongo")
+    for broker in ("redis", "rabbitmq"):
+        named = set(re.findall(r"/run/secrets/([\w.-]+)", filled(texts.replace("$$", ""), {"BROKER": broker})))
+        assert named <= secrets_of(name)
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_no_secret_is_in_an_environment_or_on_a_command_line(name: str) -> None:
+    for key, value in environment(name).items():
+        if re.search(r"PASS|SECRET|AUTH|ACL", key):
+            assert key.endswith("_FILE"), key
+            assert value.startswith("/run/secrets/"), key
+        assert not re.search(r"://[^/]*@", value), key
     words = json.dumps([SERVICES[name].get(key) for key in ("command", "entrypoint", "healthcheck")])
-    assert not set(re.findall(r"(?<!\$)\$\{?(\w+)", words)) & set(environment(ONE_SHOT))
+    assert not re.search(r"requirepass|--pass\b|password=", words, re.IGNORECASE)
 
 
-def test_redis_gets_its_password_from_a_file() -> None:
-    command = SERVICES["redis"]["command"]
-    (config,) = SERVICES["redis"]["configs"]
-    assert command[command.index("--include") + 1] == config["target"]
-    content = COMPOSE["configs"][config["source"]]["content"]
-    assert filled(content, {"REDIS_PASSWORD": "r3d"}) == 'requirepass "r3d"'
-    assert filled(content, {}) == 'requirepass ""'
+def test_the_api_asks_for_a_key() -> None:
+    for name in PARTS:
+        assert ("INFERENCE_SECURITY__REQUIRE_KEYS" in environment(name)) == (name == "api")
+    assert environment("api")["INFERENCE_SECURITY__REQUIRE_KEYS"] == "true"
+    assert "INFERENCE_SECURITY__ANONYMOUS" not in environment("api")
 
 
-@pytest.mark.parametrize("passwords", [{}, {"REDIS_PASSWORD": "r3d", "MONGO_PASSWORD": "m0n"}])
-def test_make_services_finds_each_login(passwords: dict[str, str]) -> None:
-    """dev/servers/docker.py reads them from the servers' environments."""
-    variables = REAL | passwords
-    assert environment("redis", variables)["REDISCLI_AUTH"] == passwords.get("REDIS_PASSWORD", "")
-    mongo = environment("mongo", variables)
-    login = ("inference", "m0n") if passwords else ("", "")
-    assert (mongo["MONGO_INITDB_ROOT_USERNAME"], mongo["MONGO_INITDB_ROOT_PASSWORD"]) == login
-    assert environment("rabbitmq", variables)["RABBITMQ_DEFAULT_PASS"] == "bb22bb22"
-    assert environment("minio", variables)["MINIO_ROOT_PASSWORD"] == "aa11aa11"
+def test_the_user_of_minio_may_use_the_bucket_of_the_service() -> None:
+    policy = json.loads((ROOT / "deploy/docker/minio-policy.json").read_text("utf-8"))
+    bucket = yaml.safe_load((ROOT / "configurations/containers.yaml").read_text("utf-8"))["uploads"]["bucket"]
+
+    resources = {resource for statement in policy["Statement"] for resource in statement["Resource"]}
+    assert resources == {f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/*"}
+    assert not any("*" in action for statement in policy["Statement"] for action in statement["Action"])
 
 
 def test_all_but_public_images_run_as_somebody_else_than_root() -> None:
@@ -221,46 +269,53 @@ def test_what_the_dockerfile_copies_is_let_through() -> None:
         assert any(Path(word).match(pattern) for pattern in allowed), word
 
 
-@pytest.mark.parametrize("passwords", [{}, {"REDIS_PASSWORD": "r3d", "MONGO_PASSWORD": "m0n"}])
-@pytest.mark.parametrize("name", PARTS)
-def test_the_parts_get_all_settings(
-    name: str, passwords: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    given = environment(name, REAL | passwords)
+def settings_of(name: str, folder: Path, monkeypatch: pytest.MonkeyPatch, variables: Mapping[str, str] | None = None) -> Settings:
+    """The settings of a part as its container has them; `folder` has the secrets."""
     for variable in list(os.environ):
         if variable.startswith("INFERENCE_"):
             monkeypatch.delenv(variable)
+    given = environment(name, variables)
     for variable, value in given.items():
-        monkeypatch.setenv(variable, value)
-    monkeypatch.chdir(tmp_path)
-    file = ROOT / Path(given["INFERENCE_CONFIG"]).relative_to("/app")
+        monkeypatch.setenv(variable, value.replace("/run/secrets", str(folder)))
+    monkeypatch.chdir(folder)
+    return load_settings(ROOT / Path(given["INFERENCE_CONFIG"]).relative_to("/app"))
 
-    needed = set(re.findall(r"^[^#\n]*\$\{(\w+)\}", file.read_text(encoding="utf-8"), re.MULTILINE))
-    assert needed <= set(given)
-    settings = load_settings(file)
-    redis = "redis://:r3d@redis:6379/0" if passwords else "redis://redis:6379/0"
+
+@pytest.fixture
+def made(tmp_path: Path) -> dict[str, str]:
+    """The secrets by their name."""
+    done = make_secrets(tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    return {file.name: file.read_text("utf-8").strip() for file in tmp_path.iterdir()}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_the_parts_get_all_settings(name: str, made: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    settings = settings_of(name, tmp_path, monkeypatch)
+
+    redis = f"redis://inference:{made['redis-password']}@redis:6379/0"
     assert (settings.broker.url, settings.task_store.url) == (redis, redis)
-    mongo = "mongodb://inference:m0n@mongo:27017/" if passwords else "mongodb://mongo:27017/"
-    assert settings.mongodb.url.get_secret_value() == mongo
-    assert settings.minio.endpoint == "http://minio:9000"
-    assert settings.minio.access_key.get_secret_value() == environment("minio")["MINIO_ROOT_USER"]
-    assert settings.minio.secret_key.get_secret_value() == environment("minio")["MINIO_ROOT_PASSWORD"]
+    assert settings.minio.endpoint == environment(ONE_SHOT)["MINIO_ENDPOINT"]
+    if name != "flower":
+        assert settings.minio.access_key.get_secret_value() == environment(ONE_SHOT)["MINIO_ACCESS_KEY"]
+        assert settings.minio.secret_key.get_secret_value() == made["minio-secret-key"]
+    if name == "relay":
+        mongo = f"mongodb://inference:{made['mongo-password']}@mongo:27017/{settings.mongodb.database}"
+        assert settings.mongodb.url.get_secret_value() == mongo
     assert f"INSIDE://{settings.kafka.bootstrap_servers}" in environment("kafka")["KAFKA_ADVERTISED_LISTENERS"]
     if name == "api":
         assert settings.api.host == "0.0.0.0"  # noqa: S104 inside its container
 
 
-def test_rabbitmq_becomes_the_broker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    url = re.search(r"^# BROKER_URL=(.+)$", (ROOT / ".env.example").read_text(encoding="utf-8"), re.MULTILINE)
-    assert url
-    for variable, value in environment("worker", REAL | {"BROKER_URL": filled(url[1], REAL)}).items():
-        monkeypatch.setenv(variable, value)
-    monkeypatch.chdir(tmp_path)
+def test_rabbitmq_becomes_the_broker(made: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    example = (ROOT / ".env.example").read_text(encoding="utf-8")
+    (broker,) = re.findall(r"^# BROKER=(.+)$", example, re.MULTILINE)
+    settings = settings_of("worker", tmp_path, monkeypatch, {"BROKER": broker})
 
-    settings = load_settings(ROOT / "configurations/full.yaml")
-    server = environment("rabbitmq")
-    assert settings.broker.url == f"amqp://{server['RABBITMQ_DEFAULT_USER']}:{server['RABBITMQ_DEFAULT_PASS']}@rabbitmq:5672//"
-    assert settings.task_store.url == "redis://redis:6379/0"
+    password = made["rabbitmq-password"]
+    assert settings.broker.url == f"amqp://inference:{password}@rabbitmq:5672//"
+    assert made["rabbitmq-login.conf"].splitlines() == ["default_user = inference", f"default_pass = {password}"]
+    assert settings.task_store.url == f"redis://inference:{made['redis-password']}@redis:6379/0"
 
 
 def test_redis_keeps_what_was_accepted() -> None:
@@ -277,7 +332,6 @@ def test_flower_asks_for_a_password_and_keeps_its_state() -> None:
 
     assert "--persistent=True" in flower["command"]
     assert any(Path(database).is_relative_to(volume.split(":")[1]) for volume in flower["volumes"])
-    assert environment("flower")["FLOWER_BASIC_AUTH"] == "admin:cc33cc33"
 
 
 def test_the_gpu_worker_reserves_a_gpu() -> None:
@@ -290,44 +344,52 @@ def test_the_gpu_worker_reserves_a_gpu() -> None:
 # ---- secrets ----
 
 
-def check_secrets(variables: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
-    script = ["sh", str(ROOT / "deploy/docker/check-secrets.sh")]
-    return subprocess.run(script, env={"PATH": os.environ["PATH"], **variables}, capture_output=True, text=True, check=False)
+def test_each_file_of_a_secret_is_made(made: dict[str, str]) -> None:
+    files = {secret["file"].removeprefix("./secrets/") for secret in COMPOSE["secrets"].values()}
+
+    assert set(COMPOSE["secrets"]) == set().union(*map(secrets_of, SERVICES))
+    assert files <= set(made)
+    assert made["flower-login"] == f"admin:{made['flower-password']}"
 
 
-def test_every_variable_without_a_default_is_in_the_example() -> None:
-    text = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
-    required = set(re.findall(r"\$\{(\w+):\?", text))
+def test_secrets_are_kept_and_what_contains_them_is_made_anew(made: dict[str, str], tmp_path: Path) -> None:
+    (tmp_path / "redis-password").write_text("a-new-password\n", encoding="utf-8")
+    assert make_secrets(tmp_path).returncode == 0
+    again = {file.name: file.read_text("utf-8").strip() for file in tmp_path.iterdir()}
 
-    assert required == set(REAL)
-    assert required <= set(environment(ONE_SHOT))
-    assert set(environment(ONE_SHOT)) == required | OPTIONAL_SECRETS == set(example())
-
-
-def test_real_secrets_pass() -> None:
-    assert check_secrets(REAL).returncode == 0
-    done = check_secrets(REAL | {"REDIS_PASSWORD": "r3d", "MONGO_PASSWORD": "m0n"})
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    changed = {"redis-password", "redis-url", "redis-users.acl"}
+    assert {name for name in made if made[name] != again[name]} == changed
+    assert again["redis-url"] == "redis://inference:a-new-password@redis:6379/0"
+    passwords = [value for name, value in made.items() if re.search(r"(password|key)$", name)]
+    assert len(set(passwords)) == len(passwords) == 8
+    assert all(re.fullmatch(r"[0-9a-f]{40}", value) for value in passwords)
 
 
-def test_the_example_is_refused_naming_each() -> None:
-    done = check_secrets(example())
-
-    assert done.returncode == 1
-    named = re.findall(r"^error: (\w+) is still the example; set it in \.env$", done.stderr, re.MULTILINE)
-    assert named == [name for name, value in example().items() if value.startswith("change-me")]
-    assert len(named) == len(done.stderr.splitlines()) == 3
+def test_other_users_of_the_host_cannot_read_them_and_containers_can(made: dict[str, str], tmp_path: Path) -> None:
+    assert tmp_path.stat().st_mode & 0o777 == 0o700
+    assert {(tmp_path / name).stat().st_mode & 0o777 for name in made} == {0o644}
 
 
-@pytest.mark.parametrize("name", sorted(set(REAL) | OPTIONAL_SECRETS))
-@pytest.mark.parametrize("value", ["change-me", "change-me-please", "with/slash", "with space", "a@b", "", None])
-def test_a_wrong_secret_is_refused_in_one_line(name: str, value: str | None) -> None:
-    variables = {key: kept for key, kept in {**REAL, name: value}.items() if kept is not None}
-    done = check_secrets(variables)
+@pytest.mark.parametrize("value", ["with/slash", "with space", "a@b:cdefgh", "", "short77"])
+def test_a_wrong_secret_is_refused_in_one_line(value: str, tmp_path: Path) -> None:
+    (tmp_path / "mongo-password").write_text(value, encoding="utf-8")
+    done = make_secrets(tmp_path)
 
-    if name in OPTIONAL_SECRETS and not value:
-        assert done.returncode == 0
-        return
     assert done.returncode == 1
     assert len(done.stderr.splitlines()) == 1
-    assert done.stderr.startswith(f"error: {name} ")
+    assert done.stderr.startswith(f"error: {tmp_path}/mongo-password ")
+    assert not value or value not in done.stderr
+
+
+def test_the_example_of_variables_has_every_variable_and_no_secret() -> None:
+    text = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+    used = set(re.findall(r"(?<!\$)\$\{(\w+)", text))
+    example = (ROOT / ".env.example").read_text(encoding="utf-8")
+
+    assert used <= set(re.findall(r"^# (\w+)=", example, re.MULTILINE))
+    assert not re.search(r"PASSWORD|SECRET", example)
+
+
+def test_the_rights_in_redis_are_documented() -> None:
+    page = (ROOT / "docs/production.md").read_text(encoding="utf-8")
+    assert f"ACL SETUSER {REDIS_USER} on >PASSWORD {' '.join(redis_rules())}\n" in page

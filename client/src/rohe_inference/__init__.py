@@ -28,7 +28,7 @@ from rohe_inference.images import ImageSource
 from rohe_inference.options import Item, TaskOptions, WebhookOption
 from rohe_inference.results import ClassConfidence, ModelReference, Result
 from rohe_inference.retries import NO_RETRIES, RetryPolicy
-from rohe_inference.service import Erasure, Model, ServiceStatus, StoredImage, TasksChanged
+from rohe_inference.service import CallerKey, Erasure, Model, ServiceStatus, StoredImage, TasksChanged
 from rohe_inference.tasks import Delivery, Prediction, QueuePosition, Task
 from rohe_inference.webhooks import verify_webhook
 
@@ -39,6 +39,7 @@ __all__ = [
     "Batch",
     "BatchItem",
     "BatchProgress",
+    "CallerKey",
     "ClassConfidence",
     "Client",
     "CompletedImage",

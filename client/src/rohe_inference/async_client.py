@@ -20,7 +20,7 @@ from rohe_inference.images import ImageSource
 from rohe_inference.messages import Reply, Request
 from rohe_inference.options import Item, TaskOptions
 from rohe_inference.retries import Retries, RetryPolicy
-from rohe_inference.service import Erasure, Model, ServiceStatus, StoredImage, TasksChanged
+from rohe_inference.service import CallerKey, Erasure, Model, ServiceStatus, StoredImage, TasksChanged
 from rohe_inference.steps import Pause, Send, Step, Steps
 from rohe_inference.subscriptions import Subscription
 from rohe_inference.tasks import Prediction, Task
@@ -268,6 +268,10 @@ class AsyncClient:
     ) -> AsyncGenerator[TasksChanged, None]:
         """Iterate over changes of tasks, without end: first the newest ones, then those that were accepted or changed."""
         return self._events(self._calls.service_events(query_of_tasks(status=status, model=model, request_id=request_id)))
+
+    async def key(self) -> CallerKey:
+        """Return owner, role and limits of the API key."""
+        return await self._run(self._calls.key())
 
     async def models(self) -> list[Model]:
         """Return the configured models."""

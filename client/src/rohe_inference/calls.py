@@ -19,7 +19,7 @@ from rohe_inference.messages import Reply, Request
 from rohe_inference.options import Item, known_options
 from rohe_inference.results import Json
 from rohe_inference.retries import Retries
-from rohe_inference.service import Erasure, Model, ServiceStatus, StoredImage, Upload
+from rohe_inference.service import CallerKey, Erasure, Model, ServiceStatus, StoredImage, Upload
 from rohe_inference.steps import Load, Pause, Steps
 from rohe_inference.submissions import (
     PREFER_WAIT,
@@ -194,6 +194,10 @@ class Calls:
     def service_events(self, query: Mapping[str, str]) -> ServiceSubscription:
         """See `Client.all_events`."""
         return ServiceSubscription(self.request("GET", "/events", query), self.retries)
+
+    def key(self) -> Steps[CallerKey]:
+        """See `Client.key`."""
+        return self.ask(self.request("GET", "/key"), CallerKey.from_json)
 
     def models(self) -> Steps[list[Model]]:
         """See `Client.models`."""

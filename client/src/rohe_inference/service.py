@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any
 
 from rohe_inference.results import Json
-from rohe_inference.tasks import Task
+from rohe_inference.tasks import Task, parse_optional_time
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,33 @@ class Model:
             workers=json.get("workers", ()),
             raw=json,
         )
+
+
+@dataclass(frozen=True)
+class CallerKey:
+    """API key of the client.
+
+    Attributes:
+        owner: owner of the tasks that are accepted with it; empty if the service has no keys.
+        role: `predict`, `read` or `admin`; the last if the service has no keys.
+        key_id: its id, which is not secret; None if the service has no keys.
+        limits: by name, the limits of its use; None: no limit.
+        expires_at: None if it does not expire.
+        raw: the key as JSON.
+    """
+
+    owner: str
+    role: str
+    key_id: str | None
+    limits: Mapping[str, float | None]
+    expires_at: datetime | None
+    raw: Json = field(repr=False, compare=False)
+
+    @classmethod
+    def from_json(cls, json: Json) -> CallerKey:
+        """Read the answer of `GET /key`."""
+        expires_at = parse_optional_time(json["expires_at"])
+        return cls(json["owner"], json["role"], json["key_id"], json["limits"], expires_at, json)
 
 
 @dataclass(frozen=True)

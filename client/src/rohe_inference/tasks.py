@@ -116,9 +116,9 @@ class Task:
             status=json["status"],
             model=ModelReference.from_json(json["model"]),
             created_at=_parse_time(json["created_at"]),
-            started_at=_parse_optional_time(json["started_at"]),
-            finished_at=_parse_optional_time(json["finished_at"]),
-            deadline_at=_parse_optional_time(json["deadline_at"]),
+            started_at=parse_optional_time(json["started_at"]),
+            finished_at=parse_optional_time(json["finished_at"]),
+            deadline_at=parse_optional_time(json["deadline_at"]),
             result=read_result(json["result"]),
             error=read_error(json["error"], json["task_id"]),
             priority=json["priority"],
@@ -174,5 +174,5 @@ def _parse_time(text: str) -> datetime:
     return datetime.fromisoformat(text.replace("Z", "+00:00"))  # Python 3.10 reads no Z
 
 
-def _parse_optional_time(text: str | None) -> datetime | None:
+def parse_optional_time(text: str | None) -> datetime | None:
     return None if text is None else _parse_time(text)

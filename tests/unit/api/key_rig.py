@@ -7,10 +7,11 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from flask import Flask
 from support.keys import key_document, new_key
 
 from inference.access import Role
+
+READ_EXPIRES_AT = datetime(2999, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,10 @@ class Keys:
 
 
 def write_keys(folder: Path) -> Keys:
-    """A file with a key of each role, and one that has expired; each has an owner of its own."""
+    """A file with a key of each role, and one that has expired; each has an owner of its own. That of `read` expires once."""
     made = {role: new_key(f"{role}-owner", role) for role in Role}
+    text, key = made[Role.READ]
+    made[Role.READ] = (text, replace(key, expires_at=READ_EXPIRES_AT))
     expired_text, expired = new_key("late")
     expired = replace(expired, expires_at=datetime(2020, 1, 1, tzinfo=UTC))
     file = folder / "keys.json"
@@ -42,6 +45,3 @@ def write_keys(folder: Path) -> Keys:
 def bearer(text: str) -> dict[str, str]:
     """Headers with a key."""
     return {"Authorization": f"Bearer {text}"}
-
-
-KeyedApp = tuple[Flask, Keys]

@@ -143,6 +143,15 @@ def test_damaged_bodies_of_other_types(client: FlaskClient, kind: str) -> None:
 
 
 @pytest.mark.fuzz
+@pytest.mark.parametrize("content", CONTENTS[:5], ids=["raw", "npy", "PNG", "JPEG", "WebP"])
+def test_damaged_images(client: FlaskClient, worker: FakeWorker, content: bytes) -> None:
+    for damaged in mutations(content, 30 * BUDGET, chance_of(f"image {len(content)}")):
+        for metadata in (None, RAW_METADATA):
+            check(client.post("/inference", data=form(damaged, metadata=metadata)))
+    assert worker.errors == []
+
+
+@pytest.mark.fuzz
 def test_damaged_binary_tensors(client: FlaskClient) -> None:
     chance = chance_of("v2")
     body, headers = binary_request(

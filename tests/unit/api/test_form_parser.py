@@ -223,7 +223,7 @@ def test_folded_lines_cost_no_time_to_speak_of() -> None:
         parse_body(body, "multipart/form-data; boundary=x")
 
 
-@pytest.mark.parametrize("content_type", ["image/png\rb", "image/png; q=\x01"])
+@pytest.mark.parametrize("content_type", ["image/png\rb", "image/\x01"])
 def test_a_content_type_with_control_characters_is_refused(content_type: str) -> None:
     head = f'--x\r\nContent-Disposition: form-data; name="image"; filename="a"\r\nContent-Type: {content_type}'.encode()
     with pytest.raises(InvalidRequest, match="Content-Type of the part image has control"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import subprocess
@@ -206,15 +207,26 @@ def test_key_is_sent_and_never_printed(answers: tuple[type[Answers], str], tmp_p
         Answers.do_GET(self)
 
     handler.do_GET = do_get  # type: ignore[method-assign]
-    handler.status, handler.body, handler.content_type = 200, b'{"models": []}', "application/json"
+    key = {"owner": "ada", "role": "predict", "key_id": "aB3dE6gH9k", "limits": {}, "expires_at": "2030-01-02T03:04:05.000Z"}
+    handler.status, handler.body, handler.content_type = 200, json.dumps(key | {"models": []}).encode(), "application/json"
 
     result = invoke("login", "--url", url, stdin="secret-key\n")
+    assert "the key aB3dE6gH9k belongs to ada and has the role predict, until 2030-01-02 03:04 UTC\n" in result.stdout
     assert invoke("models").exit_code == 0
 
     assert result.exit_code == 0
     assert "secret-key" not in result.output
     assert sent == ["Bearer secret-key"] * 2
     assert (tmp_path / "config" / "rohe-inference" / "login.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_login_with_a_key_at_a_service_without_keys_says_so(answers: tuple[type[Answers], str]) -> None:
+    handler, url = answers
+    key = {"owner": "", "role": "admin", "key_id": None, "limits": {}, "expires_at": None}
+    handler.status, handler.body, handler.content_type = 200, json.dumps(key).encode(), "application/json"
+
+    assert "the service has no keys; it ignores this one\n" in invoke("login", "--url", url, "--api-key", "key").stdout
+    assert "the service has no keys\n" in invoke("login", "--url", url, "--no-api-key").stdout
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])

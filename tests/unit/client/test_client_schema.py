@@ -12,6 +12,7 @@ from rohe_inference import (
     ApiError,
     Batch,
     BatchItem,
+    CallerKey,
     ClassConfidence,
     Delivery,
     Model,
@@ -46,7 +47,19 @@ def schemas(repository: Path) -> dict[str, Any]:
 @pytest.mark.parametrize(
     "kind",
     [
-        *(Batch, BatchItem, ClassConfidence, Delivery, Model, ModelReference, Prediction, QueuePosition, Result, ServiceStatus),
+        *(
+            Batch,
+            BatchItem,
+            CallerKey,
+            ClassConfidence,
+            Delivery,
+            Model,
+            ModelReference,
+            Prediction,
+            QueuePosition,
+            Result,
+            ServiceStatus,
+        ),
         Task,
     ],
     ids=lambda kind: kind.__name__,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -13,11 +12,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from support.service import ROOT
 
 from dev.servers import probes
 from dev.servers.addresses import write_private
 from dev.servers.console import ServicesError
-from dev.servers.docker import CONTAINER_PORTS, ComposeServers
+from dev.servers.docker import ComposeServers
 from dev.servers.installing import install_once, require_program, run_step
 from dev.servers.layout import Layout
 from dev.servers.ports import PortBook
@@ -196,17 +196,11 @@ echo "$@" >> "$CALLS"
 case "$*" in
   info) exit "${INFO:-0}" ;;
   "compose --profile rabbitmq port "*) echo "0.0.0.0:1$6" ;;
-  "compose --profile rabbitmq config"*) echo "$SETTINGS" ;;
   "compose --profile rabbitmq up"*) exit "${UP:-0}" ;;
   "compose --profile rabbitmq logs"*) echo "kafka  | out of memory" ;;
   "compose --profile rabbitmq ps"*) printf 'redis healthy\nminio healthy\nkafka starting\nmongo healthy\napi healthy\n' ;;
 esac
 """
-
-
-def settings(environments: dict[str, dict[str, str]]) -> str:
-    """What `docker compose config` says."""
-    return json.dumps({"services": {name: {"environment": environments.get(name)} for name in CONTAINER_PORTS}})
 
 
 class TestDocker:
@@ -215,9 +209,9 @@ class TestDocker:
         (tmp_path / "docker").write_text(FAKE_DOCKER, encoding="utf-8")
         (tmp_path / "docker").chmod(0o755)
         (tmp_path / "docker-compose.yml").touch()
-        (tmp_path / ".env").touch()
+        (tmp_path / "deploy/docker").mkdir(parents=True)
+        shutil.copy(ROOT / "deploy/docker/make-secrets.sh", tmp_path / "deploy/docker")
         monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-        monkeypatch.setenv("SETTINGS", settings({"minio": {"MINIO_ROOT_USER": "me", "MINIO_ROOT_PASSWORD": "pw"}}))
         monkeypatch.setenv("CALLS", str(tmp_path / "calls"))
         return ComposeServers(tmp_path)
 
@@ -231,53 +225,25 @@ class TestDocker:
 
         up = "compose --profile rabbitmq up -d --wait --wait-timeout 90 redis minio kafka mongo rabbitmq\n"
         assert up in (tmp_path / "calls").read_text("utf-8")
+        secret = {file.name: file.read_text("utf-8") for file in (tmp_path / "secrets").iterdir()}
         assert found == {
-            "REDIS_URL": "redis://127.0.0.1:16379/0",
+            "REDIS_URL": f"redis://admin:{secret['redis-admin-password']}@127.0.0.1:16379/0",
             "MINIO_ENDPOINT": "http://127.0.0.1:19000",
-            "MINIO_ACCESS_KEY": "me",
-            "MINIO_SECRET_KEY": "pw",
+            "MINIO_ACCESS_KEY": "root",
+            "MINIO_SECRET_KEY": secret["minio-root-password"],
             "KAFKA_BOOTSTRAP": "127.0.0.1:19092",
-            "MONGODB_URL": "mongodb://127.0.0.1:127017/",
-            "AMQP_URL": "amqp://guest:guest@127.0.0.1:15672//",
+            "MONGODB_URL": f"mongodb://root:{secret['mongo-root-password']}@127.0.0.1:127017/",
+            "AMQP_URL": f"amqp://inference:{secret['rabbitmq-password']}@127.0.0.1:15672//",
         }
 
-    def test_addresses_have_the_passwords(self, compose: ComposeServers, monkeypatch: pytest.MonkeyPatch) -> None:
-        environments = {
-            "redis": {"REDISCLI_AUTH": "r3d"},
-            "mongo": {"MONGO_INITDB_ROOT_USERNAME": "me", "MONGO_INITDB_ROOT_PASSWORD": "m0n"},
-            "rabbitmq": {"RABBITMQ_DEFAULT_USER": "me", "RABBITMQ_DEFAULT_PASS": "r4b"},
-        }
-        monkeypatch.setenv("SETTINGS", settings(environments))
+    def test_secrets_are_made_once(self, compose: ComposeServers) -> None:
+        assert compose.start(90) == compose.start(90)
 
-        found = compose.start(90)
-
-        assert found["REDIS_URL"] == "redis://:r3d@127.0.0.1:16379/0"
-        assert found["MONGODB_URL"] == "mongodb://me:m0n@127.0.0.1:127017/"
-        assert found["AMQP_URL"] == "amqp://me:r4b@127.0.0.1:15672//"
-
-    def test_empty_passwords_are_none(self, compose: ComposeServers, monkeypatch: pytest.MonkeyPatch) -> None:
-        empty = {"MONGO_INITDB_ROOT_USERNAME": "", "MONGO_INITDB_ROOT_PASSWORD": ""}
-        monkeypatch.setenv("SETTINGS", settings({"redis": {"REDISCLI_AUTH": ""}, "mongo": empty}))
-
-        found = compose.start(90)
-
-        assert (found["REDIS_URL"], found["MONGODB_URL"]) == ("redis://127.0.0.1:16379/0", "mongodb://127.0.0.1:127017/")
-
-    def test_secrets_are_made_where_there_are_none(self, compose: ComposeServers, tmp_path: Path, repository: Path) -> None:
-        (tmp_path / ".env").unlink()
-        example = (repository / ".env.example").read_text("utf-8")
-        (tmp_path / ".env.example").write_text(example, encoding="utf-8")
-
-        compose.start(90)
-        made = (tmp_path / ".env").read_text("utf-8")
-        compose.start(90)
-
-        given = [line for line in made.splitlines() if line and not line.startswith("#")]
-        assert [line.split("=")[0] for line in given] == re.findall(r"^(\w+)=", example, re.MULTILINE)
-        assert len([line for line in given if re.search(r"=[0-9a-f]{40}$", line)]) == example.count("=change-me")
-        assert "=change-me" not in made
-        assert (tmp_path / ".env").read_text("utf-8") == made
-        assert (tmp_path / ".env").stat().st_mode & 0o777 == 0o600
+    def test_a_secret_that_is_of_no_use_is_named(self, compose: ComposeServers, tmp_path: Path) -> None:
+        (tmp_path / "secrets").mkdir()
+        (tmp_path / "secrets/redis-password").write_text("with/slash", encoding="utf-8")
+        with pytest.raises(ServicesError, match="redis-password may have only letters"):
+            compose.start(90)
 
     def test_what_does_not_come_up_shows_its_log(self, compose: ComposeServers, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("UP", "1")

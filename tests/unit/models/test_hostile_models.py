@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import struct
@@ -15,12 +16,13 @@ import h5py
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from inference.errors import ConfigurationError
 from inference.models.hdf5 import check_h5
 from inference.models.loading import load_model
-from inference.models.loading.tensorflow import keras_files
+from inference.models.loading.tensorflow import keras_files, saved_model
 from inference.models.locations import FileLocation
 from inference.models.object_cache import ObjectCache
 from inference.models.registry import ModelRegistry
@@ -348,6 +350,116 @@ class TestFolders:
         (folder / "saved_model.pb").write_bytes(graph.SerializeToString())
         with pytest.raises(ConfigurationError, match="names an asset that is not a file in its folder assets"):
             self.load(folder)
+
+
+SECRET = "SECRET-OF-THIS-HOST"
+
+
+class Reading(tf.Module):
+    """Classifies by a text that a graph has got from `operation`, which takes a path."""
+
+    def __init__(self, operation: Callable[[str], tf.Tensor], path: str) -> None:
+        super().__init__()
+        self._operation, self._path = operation, path
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 2, 2, 1), tf.float32)])
+    def __call__(self, images: tf.Tensor) -> tf.Tensor:
+        length = tf.cast(tf.strings.length(self._operation(self._path)), tf.float32)
+        return tf.nn.softmax(tf.reshape(images, (-1, 4)) * length)
+
+
+def read_lines(path: str) -> tf.Tensor:
+    return tf.data.TextLineDataset(path).reduce("", lambda state, line: state + line)
+
+
+def print_to(path: str) -> tf.Tensor:
+    tf.print("x", output_stream=f"file://{path}")
+    return tf.constant("x")
+
+
+def write_file(path: str) -> tf.Tensor:
+    tf.io.write_file(path, "x")
+    return tf.constant("x")
+
+
+def restore(path: str) -> tf.Tensor:
+    return tf.strings.as_string(
+        tf.raw_ops.RestoreV2(prefix=path, tensor_names=["a"], shape_and_slices=[""], dtypes=[tf.float32])[0]
+    )
+
+
+def call_python(path: str) -> tf.Tensor:
+    return tf.py_function(lambda: Path(path).read_text(), [], tf.string)
+
+
+def read_glob(path: str) -> tf.Tensor:
+    return tf.strings.reduce_join(tf.io.matching_files(path + "*"))
+
+
+OPERATIONS: list[Callable[[str], tf.Tensor]] = [
+    tf.io.read_file, read_lines, print_to, write_file, restore, call_python, read_glob,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("operation", OPERATIONS, ids=lambda operation: operation.__name__)
+def test_a_graph_that_reaches_files_or_python_is_refused(tmp_path: Path, operation: Callable[[str], tf.Tensor]) -> None:
+    secret, target = tmp_path / "secret", tmp_path / "target"
+    secret.write_text(SECRET)
+    folder = tmp_path / "net"
+    tf.saved_model.save(Reading(operation, str(target if operation in (print_to, write_file) else secret)), str(folder))
+    target.unlink(missing_ok=True)  # tracing may have written it
+    with pytest.raises(ConfigurationError, match="reaches files, other hosts or Python") as refused:
+        saved_model.read_signature(folder)
+    assert SECRET not in refused.value.detail
+    assert not target.exists()
+
+
+def lookup_of(vocabulary: object) -> dict[str, object]:
+    return {"class_name": "StringLookup", "module": "keras.layers", "config": {"name": "look", "vocabulary": vocabulary}}
+
+
+#: Objects of a Keras model that reach files, hosts or Keras' own switches, in any place of its configuration.
+KERAS_OBJECTS: dict[str, dict[str, object]] = {
+    "a vocabulary in a file": lookup_of("/etc/passwd"),
+    "weights of words in a file": {"class_name": "TextVectorization", "config": {"name": "t", "idf_weights": "/etc/passwd"}},
+    "a SavedModel": {"class_name": "TFSMLayer", "module": "keras.layers", "config": {"name": "s", "filepath": "/etc"}},
+    "a fetched file": {"class_name": "function", "module": "keras.utils", "config": "get_file"},
+    "the switch of safe mode": {"class_name": "function", "module": "keras.config", "config": "enable_unsafe_deserialization"},
+    "another model": {"class_name": "function", "module": "keras.models", "config": "load_model"},
+    "the same by its inner name": {"class_name": "function", "module": "keras.src.saving.saving_api", "config": "load_model"},
+    "Lambda": {"class_name": "Lambda", "module": "keras.layers", "config": {"name": "l", "function": "x"}},
+    "a lambda": {"class_name": "__lambda__", "config": {"value": "x"}},
+    "Torch": {"class_name": "TorchModuleWrapper", "module": "keras.layers", "config": {"name": "t", "module": "x"}},
+}
+
+
+@pytest.mark.parametrize("name", KERAS_OBJECTS)
+@pytest.mark.parametrize("place", ["layer", "argument"])
+def test_an_object_of_keras_that_reaches_files_or_code_is_refused(tmp_path: Path, saved: Path, name: str, place: str) -> None:
+    with zipfile.ZipFile(saved / "m.keras") as whole:
+        config = json.loads(whole.read("config.json"))
+    layers = config["config"]["layers"]
+    if place == "layer":
+        layers.insert(1, KERAS_OBJECTS[name])
+    else:
+        layers[-1]["config"]["kernel_initializer"] = KERAS_OBJECTS[name]
+    text = json.dumps(config).encode()
+    with pytest.raises(ConfigurationError, match="which is refused"):
+        keras_files.read_keras(keras_file(tmp_path, saved, **{"config.json": text}))
+    (tmp_path / "m.json").write_bytes(text)
+    with pytest.raises(ConfigurationError, match="which is refused"):
+        keras_files.read_architecture(tmp_path / "m.json")
+
+
+def test_a_class_of_another_module_is_not_imported(tmp_path: Path, saved: Path) -> None:
+    with zipfile.ZipFile(saved / "m.keras") as whole:
+        config = json.loads(whole.read("config.json"))
+    (tmp_path / "evil_module.py").write_text("raise SystemExit('imported')")
+    config["config"]["layers"][-1] |= {"module": "evil_module", "class_name": "Evil", "registered_name": "Evil"}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(tmp_path)
+        with pytest.raises((ConfigurationError, TypeError, ValueError)):
+            keras_files.read_keras(keras_file(tmp_path, saved, **{"config.json": json.dumps(config).encode()}))
 
 
 class Endless:

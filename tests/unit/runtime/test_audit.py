@@ -72,6 +72,16 @@ def test_text_of_a_client_stays_one_line(file: Path) -> None:
     assert (first["target"], first["names"], len(second["target"])) == (STRANGE, [STRANGE], 1001)
 
 
+def test_password_in_a_url_is_masked(file: Path) -> None:
+    write("redis://user:hunter2@host/0", urls=["https://x.example/?token=hunter2"])
+    assert "hunter2" not in file.read_text()
+
+
+def test_long_list_is_cut(file: Path) -> None:
+    write(task_ids=["x"] * 10_000)
+    assert len(lines(file)[0]["task_ids"]) == 100
+
+
 @pytest.mark.parametrize("kind", ["text", "json"])
 def test_log_has_the_event_at_every_level(monkeypatch: pytest.MonkeyPatch, kind: Literal["text", "json"]) -> None:
     stream = io.StringIO()

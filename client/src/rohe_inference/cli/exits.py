@@ -108,9 +108,9 @@ def _exit_code(error: ApiError) -> ExitCode:
 
 
 def _api_text(error: ApiError) -> str:
-    text = problem_text(error.raw)
     if isinstance(error, Unauthenticated):
-        return f"{text}: give a key with `rohe-inference login`, or in ROHE_INFERENCE_API_KEY"
+        return f"{error.detail.rstrip('.')}; give a key with `rohe-inference login`, or in ROHE_INFERENCE_API_KEY"
+    text = problem_text(error.raw)
     if error.status == HTTPStatus.INTERNAL_SERVER_ERROR and error.request_id:
         return f"{text}; the service's log has more under {error.request_id}"
     return f"{text}; try again in {error.retry_after_s:.0f} s" if error.retry_after_s else text

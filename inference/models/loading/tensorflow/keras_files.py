@@ -6,10 +6,11 @@ A file is data: an object at any place in the model that would run its own code 
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 import warnings
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import h5py  # type: ignore[import-untyped]
 import keras  # type: ignore[import-untyped]
 from keras.src.legacy.saving import legacy_h5_format  # type: ignore[import-untyped]
 
-from inference.errors import ConfigurationError
+from inference.errors import ConfigurationError, shown
 from inference.models.hdf5 import check_h5
 from inference.models.loading.tensorflow import keras_2
 from inference.models.unpacking import DEFAULT_LIMITS, ModelFileLimits, check_archive, read_in_pieces, read_member
@@ -39,6 +40,14 @@ _REFUSED = {
     "JaxLayer",
     "FlaxLayer",
 }
+#: Arguments of layers that may name a file (`StringLookup`, `TextVectorization`); in a saved model they are lists.
+_FILES = ("vocabulary", "idf_weights")
+#: Modules with functions that load files, fetch URLs or switch Keras' own checks off.
+_REFUSED_MODULES = re.compile(
+    r"(keras|tf_keras|tensorflow)(\.src)?\.(api\.)?(utils|config|saving|models|datasets|callbacks|export)\b.*"
+)
+_MODEL_MODULES = re.compile(r"keras(\.src)?\.models(\..*)?")
+_MODEL_CLASSES = {"Functional", "Sequential", "Model"}
 #: Keras 2's layers that call a TensorFlow function by name.
 _FUNCTIONS = {"TFOpLambda", "SlicingOpLambda", "ClassMethod", "InstanceMethod", "InstanceProperty"}
 
@@ -163,9 +172,22 @@ def _refuse_code(config: Any) -> None:
     for found in keras_2.objects_in(config):
         kind, arguments = found.get("class_name"), found.get("config")
         name = arguments.get("name", "") if isinstance(arguments, dict) else ""
+        if isinstance(arguments, dict) and any(isinstance(arguments.get(key), str) for key in _FILES):
+            raise ConfigurationError(f"has a layer that reads a file, which is refused: {kind} {name}".rstrip())
+        if _is_refused_module(found):
+            raise ConfigurationError(
+                f"has code or files of its own, which is refused: {shown(found.get('module'))} {shown(kind)}"
+            )
         if kind in _REFUSED:
             raise ConfigurationError(f"has code or files of its own, which is refused: {kind} {name}".rstrip())
         if kind in _FUNCTIONS:
             raise ConfigurationError(
                 f"has a TensorFlow function as a layer ({name}), which Keras 3 does not support; use a SavedModel"
             )
+
+
+def _is_refused_module(found: Mapping[str, Any]) -> bool:
+    """Return whether an object comes from a module that reaches files: models themselves are of `keras.models`."""
+    module = str(found.get("module"))
+    is_model = _MODEL_MODULES.fullmatch(module) is not None and found.get("class_name") in _MODEL_CLASSES
+    return _REFUSED_MODULES.fullmatch(module) is not None and not is_model

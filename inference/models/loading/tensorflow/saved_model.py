@@ -1,7 +1,7 @@
 """SavedModels: a graph and its weights in a folder, in TensorFlow's serving format.
 
-Such a graph may have operations that read and write files with the rights of this process, so a model's place must be
-allowed (`model_files`).
+Such a graph is a program. Operations that are known to reach files, other hosts or Python are refused (`graph_operations`), but a
+model's place must be allowed too (`model_files`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import tensorflow as tf  # type: ignore[import-untyped]
 from tensorflow.core.protobuf import saved_model_pb2  # type: ignore[import-untyped]
 
 from inference.errors import ConfigurationError, shown
+from inference.models.loading.tensorflow.graph_operations import check_function, check_saved_model
 
 SIGNATURE = "serving_default"
 _GRAPH_FILE = "saved_model.pb"
@@ -45,12 +46,16 @@ class Signature:
 def read_signature(folder: Path) -> Signature:
     """Read the `serving_default` signature of the SavedModel in `folder` or its only subfolder. Raises ConfigurationError."""
     root = _root(folder)
-    _check_assets(root)
+    described = saved_model_pb2.SavedModel.FromString((root / _GRAPH_FILE).read_bytes())
+    _check_assets(root, described)
+    check_saved_model(described)
     model = tf.saved_model.load(str(root))
     if SIGNATURE not in model.signatures:
         others = ", ".join(model.signatures) or "none"
         raise ConfigurationError(f"has no signature {SIGNATURE}, which is needed to serve it (it has {others})")
-    return Signature(model, model.signatures[SIGNATURE])
+    function = model.signatures[SIGNATURE]
+    check_function(function)
+    return Signature(model, function)
 
 
 def _root(folder: Path) -> Path:
@@ -62,9 +67,8 @@ def _root(folder: Path) -> Path:
     return root
 
 
-def _check_assets(root: Path) -> None:
+def _check_assets(root: Path, described: Any) -> None:
     """Raise ConfigurationError if the graph names an asset that is not a file of the folder."""
-    described = saved_model_pb2.SavedModel.FromString((root / _GRAPH_FILE).read_bytes())
     for name in {asset.filename for graph in described.meta_graphs for asset in graph.asset_file_def}:
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or not (root / _ASSETS / name).is_file():

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 
 import click
 
+from rohe_inference import CallerKey
 from rohe_inference.cli.config import (
     API_KEY_VARIABLE,
     DEFAULT_URL,
@@ -21,6 +22,7 @@ from rohe_inference.cli.config import (
 from rohe_inference.cli.connection import open_client
 from rohe_inference.cli.help import ExampleCommand
 from rohe_inference.cli.photos import STDIN
+from rohe_inference.cli.terminal import printable
 
 
 @click.command(
@@ -44,7 +46,7 @@ from rohe_inference.cli.photos import STDIN
 def login(url: str | None, api_key: str | None, *, no_api_key: bool, no_check: bool) -> None:
     """Store the address of a service and its API key.
 
-    The service is asked for its models first, so that a wrong address or key is not stored.
+    The service is asked for the key's owner and role first, so that a wrong address or key is not stored.
 
     They are stored in $XDG_CONFIG_HOME/rohe-inference/login.json (default: ~/.config), which only you can read. Other commands
     use them unless --url, --api-key or their variables say otherwise; the key is sent to this address alone.
@@ -61,7 +63,7 @@ def login(url: str | None, api_key: str | None, *, no_api_key: bool, no_check: b
     found = Login(checked_url(url), api_key or None)
     if not no_check:
         with open_client(found) as client:
-            client.models()
+            click.echo(_sentence(client.key(), found))
     path = store_login(found)
     click.echo(f"stored in {path}")
     if found.api_key and not _is_private(found.url):
@@ -72,6 +74,14 @@ def login(url: str | None, api_key: str | None, *, no_api_key: bool, no_check: b
 def logout() -> None:
     """Delete the stored address and API key."""
     click.echo(f"deleted {config_file()}" if remove_login() else "there was no stored login")
+
+
+def _sentence(key: CallerKey, login: Login) -> str:
+    """Return what the service says about the key."""
+    if key.key_id is None:
+        return "the service has no keys" + ("; it ignores this one" if login.api_key else "")
+    expiry = f", until {key.expires_at:%Y-%m-%d %H:%M} UTC" if key.expires_at else ""
+    return f"the key {key.key_id} belongs to {printable(key.owner)} and has the role {key.role}{expiry}"
 
 
 def _is_private(url: str) -> bool:

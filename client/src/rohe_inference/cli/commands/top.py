@@ -23,7 +23,7 @@ from rohe_inference.cli.interactive_keys import pressed_key, unbuffered_keys
 from rohe_inference.cli.service_tables import status_lines
 from rohe_inference.cli.task_tables import TASK_COLUMNS, task_row
 from rohe_inference.cli.terminal import console, printable, table
-from rohe_inference.errors import InferenceError
+from rohe_inference.errors import Forbidden, InferenceError, Unauthenticated
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _TREND_S = 60.0
@@ -138,7 +138,10 @@ def trend(rates: list[tuple[float, float]], now: float) -> str:
 
 
 def _status_of(client: Client) -> Mapping[str, Any] | str:
+    """Return the status, or a sentence if there is none now. Raises Unauthenticated, Forbidden: there will be none."""
     try:
         return client.status().raw
+    except (Unauthenticated, Forbidden):
+        raise
     except InferenceError as error:
         return error_of(error).message
