@@ -44,6 +44,8 @@ def index() -> Response:
                     "GET /tasks/{task_id}?wait=N": "a task, waiting up to N seconds for its end",
                     "GET /tasks?status=…&model=…&request_id=…&since=…&limit=N&cursor=…": "tasks, newest first, a page at a time",
                     "DELETE /tasks/{task_id}": "cancel a task",
+                    "DELETE /tasks/{task_id}?erase=true, /tasks?request_id=…&erase=true": "remove everything of tasks",
+                    "GET /erasures/{erasure_id}": "how far that is",
                     "GET /tasks/{task_id}/image": "the image of a task, while it is kept",
                     "POST /tasks/{task_id}/replay": "run a task that has ended again, as a new task",
                     "GET /tasks/{task_id}/events, /batches/{batch_id}/events, /events": "what happens, as server-sent events",

@@ -42,7 +42,10 @@ from inference.settings.webhook_section import WebhookSettings
 EMBEDDED = "embedded"
 
 _AMQP_URL = re.compile(r"amqps?://")
-_REDIS_FORMS = f"'{EMBEDDED}', redis://HOST:PORT/DB, rediss://…, sentinel://HOST:PORT,HOST:PORT/DB?master=NAME, unix:///PATH"
+_REDIS_FORMS = (
+    f"'{EMBEDDED}', redis://HOST:PORT/DB, rediss://…, valkey://…, valkeys://…,"
+    " sentinel://HOST:PORT,HOST:PORT/DB?master=NAME, unix:///PATH"
+)
 
 
 def _redis_or_embedded(url: str, *, or_else: str = "") -> str:
