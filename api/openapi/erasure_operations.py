@@ -70,7 +70,7 @@ ERASURE_OPERATIONS: tuple[Operation, ...] = (
         "/erasures/{erasure_id}",
         "tasks",
         "Get the progress of an erasure, for a day",
-        role=NeededRole.PREDICT,
+        role=NeededRole.ANY,
         parameters=(path_text("erasure_id", pattern=f"^{TASK_ID_PATTERN}$"),),
         answers=(Answer(200, "The progress.", (Erasure,)),),
         own_problems=(*OF_PATHS, ErasureNotFound),

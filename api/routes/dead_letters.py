@@ -37,14 +37,25 @@ def replay_dead_letter(task_id: str) -> Response:
     check_query()
     if request.content_length or "Transfer-Encoding" in request.headers:
         raise InvalidRequest("a replay has no body", field="body", expected="no body: image and options are those of the task")
-    task_access().get_for_change(task_id)
     services = components().services
     with audited("dead_letter.replay", task_id) as line:
+        task_access().get_for_change(task_id)
         sinks = chosen_sinks(services.settings, services.desired.read())
         next_id = _dead_letters().replay(task_id, deadline_s=services.settings.deadlines.async_s, sinks=sinks)
         line["next"] = next_id
     task = task_view(services.store.get(next_id), services.store)
     return json_response(task, HTTPStatus.ACCEPTED, headers={"Location": task_url(next_id), "Task-Id": next_id})
+
+
+@blueprint.delete("/<task_id>")
+def discard_dead_letter(task_id: str) -> Response:
+    """Give up a dead letter: its image is deleted, and a sink that refused the result does not get it."""
+    check_query()
+    services = components().services
+    with audited("dead_letter.discard", task_id):
+        task_access().get_for_change(task_id)
+        _dead_letters().discard(task_id)
+    return json_response(task_view(services.store.get(task_id), services.store))
 
 
 def _dead_letters() -> DeadLetters:

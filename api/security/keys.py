@@ -30,6 +30,7 @@ from inference.access import Caller
 from inference.errors import Forbidden, RateLimited, ServiceUnavailable, Unauthenticated
 from inference.keys.key_ring import KeyRing
 from inference.runtime.audit import audit
+from inference.runtime.log import logged_owner
 
 
 class KeyCheck:
@@ -68,6 +69,7 @@ class KeyCheck:
                 f"{current.method} {current.url_rule} needs a key with the role {roles}; this key has the role {caller.role}"
             )
         environ[CALLER] = caller
+        logged_owner.set(caller.owner)
         environ[IS_STILL_VALID] = partial(self._is_still_valid, sent.text, caller)
 
     def _needed_role(self, current: Request) -> NeededRole:

@@ -102,18 +102,16 @@ class RedisBroker:
             with unavailable_when_down():
                 while payloads := cast("list[bytes]", self._redis.lrange(key, start, start + _SCANNED - 1)):
                     for payload in payloads:
-                        if any(name in payload for name in names):
-                            self._replace(key, payload, self._without(queue, payload, task_ids))
+                        if any(name in payload for name in names) and (message := _read(payload)) is not None:
+                            self._replace(key, payload, self._without(queue, message, payload, task_ids))
                     start += _SCANNED
 
-    def _without(self, queue: str, payload: bytes, task_ids: Collection[str]) -> bytes | None:
+    def _without(self, queue: str, message: QueueMessage, payload: bytes, task_ids: Collection[str]) -> bytes | None:
         """Return a message without these tasks; None if it has no other."""
-        document = orjson.loads(payload)
-        message = QueueMessage.from_kwargs(orjson.loads(base64.b64decode(document["body"]))[1])
         others = tuple(item for item in message.items if item.task_id not in task_ids)
         if not others:
             return None
-        properties = document["properties"]
+        properties = orjson.loads(payload)["properties"]
         is_redelivered = bool(properties["delivery_info"].get("redelivered"))
         rest, priority = QueueMessage(message.model, others), HIGHEST_PRIORITY - properties["priority"]
         return self._push(queue, rest, priority, owner="", is_redelivered=is_redelivered).payload
@@ -161,6 +159,14 @@ class RedisBroker:
             is_redelivered=is_redelivered,
         )
         return _of_owner(push, owner, cost=len(message.items)) if owner and self.has_turns else push
+
+
+def _read(payload: bytes) -> QueueMessage | None:
+    """Return a message of this service; None for another's, whose tasks a worker drops if they were erased."""
+    try:
+        return QueueMessage.from_kwargs(orjson.loads(base64.b64decode(orjson.loads(payload)["body"]))[1])
+    except (AttributeError, KeyError, TypeError, ValueError, IndexError):
+        return None
 
 
 def _owner_list(list_key: str, owner: str) -> str:

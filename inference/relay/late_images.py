@@ -48,4 +48,6 @@ class LateImages:
             logger.error("the image of task %s was not stored before its record expired", task_id)
             return False
         self._objects.put(record.item.object_key, image, metadata={"request-id": record.request_id})
+        if self._store.get_many([task_id]) == [None]:  # the task was erased meanwhile
+            self._objects.erase(record.item.object_key)
         return True

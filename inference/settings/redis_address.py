@@ -2,6 +2,7 @@
 
     redis://[[USER]:PASSWORD@]HOST[:PORT][/DB]
     rediss://…[?ssl_ca_certs=FILE&…]                             with TLS
+    valkey://… valkeys://…                                       the same two for Valkey
     sentinel://[[USER]:PASSWORD@]HOST[:PORT][,HOST[:PORT]…][/DB]?master=NAME[&sentinel_password=…]
     sentinels://…?master=NAME[&ssl_ca_certs=FILE&…]              with TLS, to the sentinels too
     unix://[[USER]:PASSWORD@]/PATH[?db=DB]
@@ -27,7 +28,7 @@ _WRONG_SERVER = "its server must be HOST or HOST:PORT; in a password, characters
 #: Longest path of a Unix socket on Linux, bytes.
 MAX_SOCKET_PATH = 107
 #: Schemes, and whether they mean TLS.
-_DIRECT = {"redis": False, "rediss": True}
+_DIRECT = {"redis": False, "rediss": True, "valkey": False, "valkeys": True}
 _BY_SENTINEL = {"sentinel": False, "sentinels": True}
 REDIS_SCHEMES = frozenset({*_DIRECT, *_BY_SENTINEL, "unix"})
 _OPTIONS = {"db", "username", "password"}

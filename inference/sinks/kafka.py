@@ -76,6 +76,9 @@ class KafkaSink:
         topic = ConfigResource(ConfigResourceType.TOPIC, self._settings.topic, ["cleanup.policy"])
         with self._administration() as admin:
             (found,) = admin.describe_configs([topic], config_filter="all")["topic"].values()
+        if "cleanup.policy" not in found:
+            logger.warning("Kafka does not tell the cleanup.policy of %s: its user needs the right DescribeConfigs", topic.name)
+            return False
         return "compact" in found["cleanup.policy"]["value"].split(",")
 
     def close(self) -> None:

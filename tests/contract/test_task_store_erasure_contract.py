@@ -40,6 +40,11 @@ class Traces:
         found = keys_with(self._client, f"{self._prefix}:*", task_id.encode(), REQUEST_ID.encode(), IMAGE)
         return [one for one in found if not but or f":{but}: " not in one]
 
+    def counts(self) -> list[str]:
+        """Keys that count tasks of owners."""
+        keys = (f"{self._prefix}:open-tasks", f"{self._prefix}:shares:{QUEUE}", f"{self._prefix}:inline-bytes")
+        return [key for key in keys if self._client.exists(key)]
+
     def outbox(self, sink: str) -> list[OutboxEntry]:
         outbox = Outbox(self._client, self._prefix, sink, "a relay")
         outbox.open()
@@ -97,6 +102,7 @@ def test_nothing_is_left(world: StoreWorld, store: TaskStore, left: Traces, stat
     assert store.get_queue_load(QUEUE).ahead == 0
     assert store.claim_webhooks(lease_s=1, limit=ALL, per_receiver=ALL, in_flight={}) == []
     assert store.list_kept_images(ALL) == store.list_dead_letters(ALL) == []
+    assert left.counts() == []
 
 
 def test_of_a_result_only_the_orders_for_the_sinks_are_left_until_they_are_done(store: TaskStore, left: Traces) -> None:

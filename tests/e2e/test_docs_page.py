@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -14,6 +15,7 @@ from playwright.sync_api import Browser, Locator, Page, expect
 from support.api_process import ApiProcess
 from support.browser import browser
 from support.contract import operations
+from support.keys import key_document, new_key
 from support.service import Service
 
 pytestmark = pytest.mark.process
@@ -116,6 +118,24 @@ def test_behind_a_proxy_with_a_path(visit: Visit, proxy_url: str) -> None:
     expect(block.locator(".live-responses-table .response")).to_contain_text('"status": "live"')
     assert {url for url in visit.asked if not url.startswith(("data:", f"{proxy_url}/"))} == set()
     assert f"{proxy_url}/health/live" in visit.asked
+    assert visit.console == []
+
+
+def test_a_key_is_sent_after_authorize(
+    visit: Visit, make_api: Callable[..., ApiProcess], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text, key = new_key("ada")
+    (file := tmp_path / "keys.json").write_text(json.dumps(key_document(key)), encoding="utf-8")
+    monkeypatch.setenv("INFERENCE_SECURITY__KEYS_FILE", str(file))
+    visit.open(f"http://127.0.0.1:{make_api().port}/docs")
+    visit.page.locator(".scheme-container .authorize").click()
+    form = visit.page.locator(".auth-container", has_text="bearer (")
+    form.locator("input").fill(text)
+    form.get_by_role("button", name="Apply credentials").click()
+    visit.page.get_by_role("button", name="Close").first.click()
+    block = visit.try_out("service-get_key")
+    block.get_by_role("button", name="Execute").click()
+    expect(block.locator(".live-responses-table .response")).to_contain_text('"owner": "ada"')
     assert visit.console == []
 
 

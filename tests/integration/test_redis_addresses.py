@@ -41,6 +41,9 @@ def url(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         case "password":
             with one_redis(folder) as node:
                 yield node.url(db=3)
+        case "valkey":
+            with one_redis(folder) as node:
+                yield node.url(db=3).replace("redis://", "valkey://")
         case "tls":
             certificates = request.getfixturevalue("certificates")
             with one_redis(folder, certificates) as node:
@@ -71,7 +74,7 @@ def kombu_queue(connection: Connection) -> Iterator[SimpleQueue]:
         yield queue
 
 
-@pytest.mark.parametrize("url", ["password", "tls", "sentinels", "sentinels with tls"], indirect=True)
+@pytest.mark.parametrize("url", ["password", "valkey", "tls", "sentinels", "sentinels with tls"], indirect=True)
 class TestEachForm:
     @pytest.fixture
     def settings(self, url: str) -> Settings:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from support.limited_users import REDIS_USER, redis_rules
 
 from inference.settings import Settings, load_settings
 
@@ -387,3 +388,8 @@ def test_the_example_of_variables_has_every_variable_and_no_secret() -> None:
 
     assert used <= set(re.findall(r"^# (\w+)=", example, re.MULTILINE))
     assert not re.search(r"PASSWORD|SECRET", example)
+
+
+def test_the_rights_in_redis_are_documented() -> None:
+    page = (ROOT / "docs/production.md").read_text(encoding="utf-8")
+    assert f"ACL SETUSER {REDIS_USER} on >PASSWORD {' '.join(redis_rules())}\n" in page

@@ -13,6 +13,8 @@
 --   shares:QUEUE            hash        by owner, number of waiting tasks; decreased
 --   open-tasks              hash        by owner, number of tasks that have not ended; decreased
 --   leases                  sorted set  task ids by end of the lease, ms; the task leaves it
+--   shares:QUEUE            hash        by owner, number of waiting tasks; decreased
+--   open-tasks              hash        by owner, number of tasks that have not ended; decreased
 --   deadlines               sorted set  task ids by deadline, ms; the task leaves it
 --   dead-letters            sorted set  tasks that are dead letters, by time, ms; the task leaves it
 --   webhooks                sorted set  tasks whose webhook waits for its event; the task leaves it

@@ -33,6 +33,8 @@ QUEUE = "predict.digits"
 #: Lists by priority, highest first; messages of the usual priority are on the last.
 LISTS = [QUEUE, *(f"{QUEUE}\x06\x16{step}" for step in (3, 6, 9))]
 USUAL_LIST = LISTS[-1]
+#: Lists of the messages of owners, for the usual priority.
+OWNER_LISTS = [f"{USUAL_LIST}\x06\x16of\x06\x16{owner}" for owner in ("alice", "bob", "monitoring", "operations")]
 OWNER = "test-worker"
 PATIENCE_S = 10.0
 RAW_METADATA = {"shape": "8,8,1", "dtype": "float32"}
@@ -218,13 +220,13 @@ class FakeWorker:
 
     def work_off(self) -> None:
         """Answer everything that is queued now, on the calling thread."""
-        for key in LISTS:
+        for key in (*LISTS, *OWNER_LISTS):
             while payload := self._redis.rpop(key):
                 self._handle(payload)
 
     def _run(self) -> None:
         try:
-            while (found := self._redis.brpop(LISTS, timeout=30)) is None or found[1]:
+            while (found := self._redis.brpop([*LISTS, *OWNER_LISTS], timeout=30)) is None or found[1]:
                 if found is not None:
                     self._handle(found[1])
         except Exception as error:  # noqa: BLE001 the test that stops the worker looks at it

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import redis
-from api_rig import LISTS, FakeWorker, MakeApp, services_of
+from api_rig import LISTS, OWNER_LISTS, FakeWorker, MakeApp, services_of
 from command_workers import Workers
 from event_reading import Events, Watch
 from flask import Flask
@@ -26,7 +26,7 @@ from inference.settings import Settings
 @pytest.fixture
 def make_app(repository: Path, redis_url: str, redis_client: redis.Redis, key_prefix: str, tmp_path: Path) -> Iterator[MakeApp]:
     """Makes the application of one API process; settings are given by section."""
-    redis_client.delete(*LISTS)
+    redis_client.delete(*LISTS, *OWNER_LISTS)
     apps: list[Flask] = []
 
     def make(**sections: Any) -> Flask:

@@ -20,6 +20,7 @@ from werkzeug.test import TestResponse
 
 from api.security.failed_keys import MAX_FAILURES, WINDOW_S, FailedKeys
 from inference.access import Role
+from inference.runtime.log import logged_owner
 
 ID = "0123456789abcdef0123456789abcdef"
 CHALLENGE = 'Bearer realm="inference"'
@@ -298,6 +299,20 @@ class TestEventStreams:
         assert challenge(client.get("/events", headers=bearer(keys.predict))) == INVALID
         task_id = post(client, headers={"Prefer": "respond-async", **bearer(keys.admin)}).json["task_id"]
         assert [task["task_id"] for task in kept.next().data["tasks"]] == [task_id]
+
+
+def test_log_lines_of_a_request_name_the_owner_of_its_key(
+    app: Flask, client: FlaskClient, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    view, seen = app.view_functions["tasks.list_tasks"], list[str]()
+
+    def list_tasks() -> Any:
+        seen.append(logged_owner.get())
+        return view()
+
+    monkeypatch.setitem(app.view_functions, "tasks.list_tasks", list_tasks)
+    assert client.get("/tasks", headers=bearer(keys.predict)).status_code == 200
+    assert (seen, logged_owner.get()) == (["predict-owner"], "")
 
 
 def test_a_role_that_does_not_fit_is_403_of_v2(client: FlaskClient, keys: Keys) -> None:

@@ -73,3 +73,15 @@ def test_one_that_is_gone_is_told(rig: Rig, monkeypatch: pytest.MonkeyPatch, cap
     rig.late.store_batch()
     assert f"the image of task {task_id} was not stored" in caplog.text
     assert rig.store.list_kept_images(10) == []
+
+
+def test_one_whose_task_is_erased_while_it_is_stored_does_not_stay(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    task_id, put = rig.task(), rig.objects.put
+
+    def erase_meanwhile(key: str, data: bytes, **options: object) -> None:
+        put(key, data, **options)  # type: ignore[arg-type]
+        rig.store.erase([task_id], erasure_id="e", owner="", object_keys=[])
+
+    monkeypatch.setattr(rig.objects, "put", erase_meanwhile)
+    assert rig.late.store_batch() == 1
+    assert rig.objects.objects == {}

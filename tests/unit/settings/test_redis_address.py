@@ -28,6 +28,8 @@ def certificate(tmp_path: Path) -> Path:
         ("redis://me:p@ss@host", RedisAddress((("host", 6379),), username="me", password="p@ss")),
         ("redis://host?username=me&password=p%26s", RedisAddress((("host", 6379),), username="me", password="p&s")),
         ("rediss://host", RedisAddress((("host", 6379),), tls={})),
+        ("valkey://me:p@host:7000/3", RedisAddress((("host", 7000),), db=3, username="me", password="p")),
+        ("valkeys://host", RedisAddress((("host", 6379),), tls={})),
         ("unix:///run/r%20s.sock", RedisAddress(socket=Path("/run/r s.sock"))),
         ("unix://:p@/run/r.sock?db=4", RedisAddress(socket=Path("/run/r.sock"), db=4, password="p")),
         ("sentinel://host/1?master=m", RedisAddress((("host", 26379),), db=1, master="m")),
@@ -42,7 +44,7 @@ def test_what_it_says(url: str, address: RedisAddress) -> None:
     assert RedisAddress.parse(url) == address
 
 
-@pytest.mark.parametrize("scheme", ["rediss", "sentinels"])
+@pytest.mark.parametrize("scheme", ["rediss", "valkeys", "sentinels"])
 def test_how_tls_is_spoken(scheme: str, certificate: Path) -> None:
     files = f"ssl_ca_certs={certificate}&ssl_certfile={certificate}&ssl_keyfile={certificate}"
     url = f"{scheme}://host?{files}&ssl_cert_reqs=none&ssl_check_hostname=false"
@@ -102,7 +104,7 @@ def test_the_documented_ones_are_right(repository: Path, tmp_path: Path, monkeyp
     for name in ("ca.crt", "client.crt", "client.key"):
         Path(name).touch()
     text = (repository / "docs/production.md").read_text(encoding="utf-8")
-    urls = re.findall(r"^((?:rediss?|sentinels?|unix)://\S+)", text, re.MULTILINE)
+    urls = re.findall(r"^((?:rediss?|valkeys?|sentinels?|unix)://\S+)", text, re.MULTILINE)
 
     assert {url.partition(":")[0] for url in urls} == REDIS_SCHEMES
     assert all(RedisAddress.parse(url).password == "PASSWORD" for url in urls)
