@@ -23,7 +23,7 @@ OTHER = ModelRef("tiny", "2", "sha256:01")
 class Desk:
     """An admission, and what it looks at."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, has_turns: bool = False) -> None:
         self.load = QueueLoad(0, 0)
         self.workers: list[WorkerInfo] = []
         self.refused = 0
@@ -36,6 +36,7 @@ class Desk:
             OutboxSettings(),
             workers=lambda: self.workers,
             worker_settings=WorkerSettings(max_batch_size=8, prefetch_batches=3),
+            has_turns=has_turns,
             clock=self.clock,
             run=self.background.append,
         )
@@ -57,8 +58,12 @@ class Desk:
         self.clock.advance(2)
         return self
 
-    def check(self, deadline_s: float, *, count: int = 1, priority: int = 0, model: ModelRef = MODEL) -> Room | None:
-        return self.admission.check(QUEUE, model=model, deadline_s=deadline_s, sinks=(), count=count, priority=priority)
+    def check(
+        self, deadline_s: float, *, count: int = 1, priority: int = 0, model: ModelRef = MODEL, owner: str = ""
+    ) -> Room | None:
+        return self.admission.check(
+            QUEUE, model=model, deadline_s=deadline_s, sinks=(), count=count, priority=priority, owner=owner
+        )
 
     def takes(self, deadline_s: float, **options: Any) -> bool:
         try:
@@ -85,6 +90,33 @@ def test_all_that_is_open_must_end_within_a_part_of_the_deadline(desk: Desk) -> 
     assert not desk.takes(3.9)
     assert not desk.takes(4, count=2)
     assert desk.check(4) == Room(24)  # the store counts exactly, so it may take some more
+
+
+class TestOwners:
+    """With turns, a long queue of one owner is none of another."""
+
+    @pytest.fixture
+    def desk(self) -> Desk:
+        return Desk(has_turns=True).has(waiting=1000, running=10, per_s=10, shares={"flood": 995, "lab": 5})
+
+    def test_only_what_can_be_before_counts(self, desk: Desk) -> None:
+        assert not desk.takes(100, owner="flood")
+        assert not desk.takes(5, owner="lab")
+        assert desk.takes(6, owner="lab")  # 10 run, 5 wait, and 6 of the flood take turns with these and the new one: 22 with it
+        assert desk.takes(4, owner="new")
+
+    def test_a_batch_lets_as_many_others_pass(self, desk: Desk) -> None:
+        assert [desk.takes(6, owner="lab", count=count) for count in (2, 3)] == [True, False]
+        assert [desk.takes(4, owner="new", count=count) for count in (2, 3)] == [True, False]
+
+    def test_half_of_the_rate_is_left_if_another_owner_comes(self) -> None:
+        desk = Desk(has_turns=True).has(waiting=9, running=10, per_s=10, shares={"lab": 9})
+        assert not desk.takes(4.9, owner="lab")
+        assert desk.check(5, owner="lab") == Room(22)
+
+    def test_without_turns_all_count(self) -> None:
+        desk = Desk().has(waiting=1000, running=10, per_s=10)
+        assert not desk.takes(6, owner="lab")
 
 
 class TestBetweenTwoReadings:
