@@ -5,6 +5,7 @@ A record with a wrong value is as one that cannot be read: `records.readable` le
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from inference.domain import ModelRef, Outcome, PredictionResult
@@ -12,6 +13,8 @@ from inference.errors import InferenceError
 
 #: Largest number of a record: the last millisecond of the year 9999, the last time that can be shown.
 _MAX_NUMBER = 253_402_300_799_999
+#: Statuses of `TaskRecord.deliveries`.
+_DELIVERY_STATUSES = {"pending", "delivered", "refused", "discarded"}
 
 
 def number(field: bytes) -> int:
@@ -42,6 +45,12 @@ def check_model(model: ModelRef) -> None:
 def check_numbers(*values: Any) -> None:
     """Raise ValueError if a value is not a number within the limits of a record."""
     _check(all(type(value) in (int, float) and abs(value) <= _MAX_NUMBER for value in values), "number")
+
+
+def checked_deliveries(statuses: Mapping[str, str]) -> Mapping[str, str]:
+    """Return the status of each delivery, by sink. Raises ValueError if one is no status."""
+    _check(_DELIVERY_STATUSES.issuperset(statuses.values()), "delivery")
+    return statuses
 
 
 def _check_result(result: PredictionResult) -> None:

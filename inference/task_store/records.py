@@ -21,7 +21,7 @@ from inference.domain import (
 )
 from inference.errors import InferenceError
 from inference.task_store.protocol import TaskState
-from inference.task_store.record_checks import check_model, check_numbers, check_outcome, number
+from inference.task_store.record_checks import check_model, check_numbers, check_outcome, checked_deliveries, number
 from inference.webhook import Webhook, WebhookAttempt, WebhookDelivery, WebhookEvent, WebhookState
 
 T = TypeVar("T")
@@ -91,7 +91,7 @@ def from_hash(task_id: str, fields: dict[bytes, bytes]) -> TaskRecord:
         replay_of=fields.get(b"replay_of", b"").decode(),
         sinks=tuple(filter(None, fields.get(b"sinks", b"").decode().split(","))),
         outcome=_outcome_from(fields[b"outcome"]) if fields.get(b"outcome") else None,
-        deliveries=_by_sink(fields, _DELIVERY),
+        deliveries=checked_deliveries(_by_sink(fields, _DELIVERY)),
         refusals=_by_sink(fields, _REFUSAL),
         is_image_stored=b"unstored" not in fields,
         webhook=_webhook_from(fields) if b"webhook" in fields else None,
