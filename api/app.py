@@ -62,6 +62,8 @@ def create_app(settings: Settings, stopping: SharedFlag | None = None, max_event
     install_components(app, build_components(services, stopping or SharedFlag(), max_streams))
     app.url_map.merge_slashes = False  # a path with double slashes is unknown; Werkzeug would redirect with an HTML page
     app.config["MAX_CONTENT_LENGTH"] = settings.api.max_body_bytes
+    app.config["MAX_FORM_MEMORY_SIZE"] = settings.limits.max_metadata_bytes
+    app.config["MAX_JSON_DEPTH"] = settings.limits.max_json_depth
     app.config["MAX_FORM_PARTS"] = settings.max_batch_items + OTHER_PARTS
     app.register_blueprint(inference_routes.blueprint)
     app.register_blueprint(command_routes.blueprint)

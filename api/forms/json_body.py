@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import orjson
+from flask import current_app, has_app_context
 
 from inference.errors import InvalidMetadata, InvalidRequest, shown, shown_name
 from inference.runtime.heap import no_collections
@@ -17,8 +18,8 @@ from inference.runtime.heap import no_collections
 _MAX_CHECKED_LENGTH, _MAX_CHECKED_VALUES = 2**20, 2**17
 #: Occurrences of a character that are found one by one before the rest is counted.
 _MAX_FINDS = 2**8
-#: Depth of nesting up to which orjson writes documents.
-_MAX_DEPTH = 254
+#: Levels of nesting outside of an application; see `limits.max_json_depth`.
+_MAX_DEPTH = 64
 #: The beginning of a request in JSON: a command, an image, or a batch.
 _REQUEST = re.compile(rb'(?:\xef\xbb\xbf)?\s*\{[^{}\[]*"(?:command"\s*:|items"\s*:|image"\s*:\s*\{)')
 #: The many objects of a longer text would start the garbage collector repeatedly, each time over all of them.
@@ -43,14 +44,22 @@ def read_json(text: str | bytes, field: str, expected: str, *, error: type[Inval
         document = _parsed(text)
     except orjson.JSONDecodeError as problem:
         raise error(f"{field} is not JSON: {problem}", field=field, expected=expected) from problem
-    try:
-        if _count(text, "[", _MAX_DEPTH) + _count(text, "{", _MAX_DEPTH) >= _MAX_DEPTH:
-            orjson.dumps(document)
-    except orjson.JSONEncodeError as problem:
-        raise error(f"{field} is nested too deeply", field=field, expected=expected) from problem
+    max_depth = current_app.config["MAX_JSON_DEPTH"] if has_app_context() else _MAX_DEPTH
+    if _count(text, "[", max_depth + 1) + _count(text, "{", max_depth + 1) > max_depth and _is_deeper(document, max_depth):
+        detail = f"{field} is nested too deeply: it has more than {max_depth} levels (limits.max_json_depth)"
+        raise error(detail, field=field, expected=expected)
     if len(text) <= _MAX_CHECKED_LENGTH or count_values(text, _MAX_CHECKED_VALUES + 1) <= _MAX_CHECKED_VALUES:
         _check_members_differ(text, document, field, error)
     return document
+
+
+def _is_deeper(document: Any, max_depth: int) -> bool:
+    """Return whether lists and objects are nested in more than `max_depth` levels."""
+    level = [document] if type(document) in _CONTAINERS else []
+    for _ in range(max_depth):
+        members = (found.values() if isinstance(found, dict) else found for found in level)
+        level = [inner for values in members for inner in values if type(inner) in _CONTAINERS]
+    return bool(level)
 
 
 def count_values(text: str | bytes, most: int) -> int:

@@ -373,7 +373,8 @@ def _undecodable(name: str, encoding: str) -> InvalidRequest:
 
 def _too_much_text(max_bytes: int, name: str) -> PayloadTooLarge:
     return PayloadTooLarge(
-        f"the form fields that are not files have more than {max_bytes} bytes together, counted up to {name}",
+        f"the form fields that are not files have more than {max_bytes} bytes together, counted up to {name}"
+        " (limits.max_metadata_bytes)",
         field=name,
         expected="image as a file: -F image=@photo.jpg" if name == IMAGE else "shorter form fields",
     )

@@ -55,4 +55,16 @@ DEAD_LETTER_OPERATIONS: tuple[Operation, ...] = (
         ),
         own_problems=(*OF_PATHS, TaskNotFound, IdempotencyConflict, Overloaded),
     ),
+    Operation(
+        "discard_dead_letter",
+        "delete",
+        "/dead-letters/{task_id}",
+        "tasks",
+        "Give up a dead letter",
+        role=NeededRole.ADMIN,
+        description="Its image is deleted, and a sink that refused the result does not get it.",
+        parameters=(TASK_ID,),
+        answers=(Answer(200, "The task.", (Task,)),),
+        own_problems=(*OF_PATHS, TaskNotFound),
+    ),
 )

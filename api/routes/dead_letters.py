@@ -47,6 +47,17 @@ def replay_dead_letter(task_id: str) -> Response:
     return json_response(task, HTTPStatus.ACCEPTED, headers={"Location": task_url(next_id), "Task-Id": next_id})
 
 
+@blueprint.delete("/<task_id>")
+def discard_dead_letter(task_id: str) -> Response:
+    """Give up a dead letter: its image is deleted, and a sink that refused the result does not get it."""
+    check_query()
+    services = components().services
+    with audited("dead_letter.discard", task_id):
+        task_access().get_for_change(task_id)
+        _dead_letters().discard(task_id)
+    return json_response(task_view(services.store.get(task_id), services.store))
+
+
 def _dead_letters() -> DeadLetters:
     services = components().services
     return DeadLetters(services.store, services.objects, services.broker)

@@ -22,6 +22,7 @@ from gunicorn.workers.ggevent import GeventWorker
 
 from api.server.arbiter import END_WORKER
 from api.server.body_budget import BodyBudget
+from api.server.connection_counts import ConnectionCounts
 from api.server.http_messages import HttpBody, HttpParser, check_protocol, refusal, response_bytes
 from api.server.minimum_pace import HeadPace, Pace, PacedSocket
 from inference.errors import InferenceError
@@ -69,6 +70,7 @@ class HttpWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
         self.unsent = BodyBudget(self.app.body_budget_bytes)
         #: idle connections, the longest idle first, with the start of the wait on the monotonic clock
         self._idle: dict[Connection, float] = {}
+        self.counts = ConnectionCounts(self.app.max_connections_per_address, self.app.trusted_proxies)
 
     def run(self) -> None:
         """Serve until the main process ends this one; then let open connections finish, within `drain_timeout_s`."""
@@ -113,7 +115,11 @@ class HttpWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
 
     def _serve(self, listening: Any, client: Any, address: Any) -> None:
         self._keep_room()
-        Connection(self, listening, client, address).serve()
+        with self.counts.counted(address[0] if address else "") as has_room:
+            if has_room:
+                Connection(self, listening, client, address).serve()
+            else:
+                client.close()  # without an answer: a client with so many connections would read it from none
 
     def _keep_room(self) -> None:
         if self._pool.full():

@@ -49,6 +49,8 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc] # gunicorn has no types
         self._listeners = listeners
         self._max_connections = max_connections
         self.keepalive_s = settings.api.keepalive_s
+        self.max_connections_per_address = settings.api.max_connections_per_address
+        self.trusted_proxies = settings.api.trusted_proxies
         self.drain_timeout_s = settings.api.drain_timeout_s
         self.shutdown_delay_s = settings.api.shutdown_delay_s
         self.stopping = SharedFlag()

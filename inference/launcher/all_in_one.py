@@ -133,6 +133,8 @@ class _Service:
         _print(f"ready after {time.monotonic() - self._began:.1f} s at {self._url}   (Ctrl-C stops it)")
         if url := network_url(self._settings.api.host, self._settings.api.port):
             _print(f"from other machines: {url}")
+        if self._settings.ui.enabled:
+            _print(f"look: {self._url}/ui/ in a browser")
         needs_key = self._services.keys.is_on
         header = '-H "Authorization: Bearer KEY" ' if needs_key else ""
         _print(f"try: curl {header}-F image=@{photo} {self._url}/inference")

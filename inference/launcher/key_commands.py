@@ -74,7 +74,8 @@ def run_key_command(options: argparse.Namespace, settings: Settings) -> int:
 
 def _create(options: argparse.Namespace, settings: Settings) -> None:
     now = datetime.now(UTC)
-    text, key = _new_key(options.owner, Role(options.role), _limits(options.limit), now, options.expires)
+    expires_at = now + options.expires if isinstance(options.expires, timedelta) else options.expires
+    text, key = _new_key(options.owner, Role(options.role), _limits(options.limit), now, expires_at)
     if options.entry:
         entry = KeyEntry.of(key).model_dump(mode="json", exclude_none=True, exclude_defaults=True)
         _print(yaml.safe_dump({"keys": {key.key_id: entry}}, sort_keys=False) + f"\n{text}")
@@ -221,11 +222,10 @@ def _duration(text: str) -> timedelta:
     return timedelta(**{_UNITS[found[2]]: int(found[1])})
 
 
-def _expiry(text: str) -> datetime:
-    """Return the time that a duration from now, or a date, names; it must be in the future."""
-    now = datetime.now(UTC)
+def _expiry(text: str) -> datetime | timedelta:
+    """Return the lifetime, or the time, that the text names; it must be in the future."""
     if _DURATION.fullmatch(text):
-        return now + _duration(text)
+        return _duration(text)
     try:
         time = datetime.fromisoformat(text)
     except ValueError:
@@ -233,7 +233,7 @@ def _expiry(text: str) -> datetime:
             f"{text!r} is neither a time from now, such as 90d, nor a date, such as 2027-01-31"
         ) from None
     time = time if time.tzinfo else time.replace(tzinfo=UTC)
-    if time <= now:
+    if time <= datetime.now(UTC):
         raise argparse.ArgumentTypeError(f"{text!r} is in the past")
     return time.astimezone(UTC)
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from inference.errors import ConfigurationError
+from inference.storage.protocol import is_path
 
 _OBJECT = re.compile(r"s3://([a-z0-9][a-z0-9.-]{1,61}[a-z0-9])/(.+)", re.DOTALL)
 _DIGEST_MARK = "#sha256="
@@ -39,7 +40,7 @@ class FileLocation:
                 raise ValueError("must be a path or s3://BUCKET/KEY")
             return FileLocation(place, digest or None)
         bucket, key = found.groups()
-        if not {"", ".", ".."}.isdisjoint(key.split("/")):
+        if not is_path(key):
             raise ValueError(f"{key} is not an object's key")
         return FileLocation(place, digest or None, bucket, key)
 

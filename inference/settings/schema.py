@@ -75,6 +75,8 @@ class ApiSettings(Section):
     workers: Few = 1
     #: open connections of each process; when this number is reached, the connection that was idle for longest is closed
     max_connections: Count = 10_000
+    #: open connections of one address in each process, except trusted proxies and loopback; 0: no limit
+    max_connections_per_address: int = Field(default=1000, ge=0, le=2**31 - 1)
     #: an idle connection is closed after this time, seconds; must be longer than in a load balancer in front (usually 60)
     keepalive_s: Seconds = 75
     #: proxies that may set X-Forwarded-For, -Proto, -Host and -Prefix; these headers of other clients are ignored
@@ -185,6 +187,10 @@ class GpuSettings(Section):
 class LimitSettings(Section):
     #: height times width of one image
     max_pixels: Count = 50_000_000
+    #: texts of a form together, `metadata` among them, bytes
+    max_metadata_bytes: int = Field(default=500_000, ge=1000, le=16 * 2**20)
+    #: levels of lists and objects in `metadata` and in bodies in JSON
+    max_json_depth: int = Field(default=64, ge=16, le=200)
     #: a request is refused if more tasks wait for its model
     max_queue_depth: Count = 10_000
 

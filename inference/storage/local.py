@@ -20,11 +20,10 @@ from typing import IO
 from inference.errors import ObjectNotFound, ServiceUnavailable, StorageFull
 from inference.runtime.durable_files import make_folders, replace_durably, sync_folder
 from inference.runtime.gevent import run_blocking
-from inference.storage.protocol import too_large
+from inference.storage.protocol import is_path, too_large
 
 logger = logging.getLogger(__name__)
 
-_INVALID_NAMES = {b"", b".", b".."}
 #: errors of opening a symbolic link without following it, and of opening a socket
 _NO_FILE = {errno.ELOOP, errno.ENXIO}
 _FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -165,8 +164,7 @@ class LocalObjectStore:
 
     def _path(self, key: str) -> str:
         """Return the path of an object. Raises ObjectNotFound: the key is not a path below the folder."""
-        names = os.fsencode(key).split(b"/")
-        is_key = _INVALID_NAMES.isdisjoint(names) and "\0" not in key and max(map(len, names)) <= _MAX_NAME_BYTES
+        is_key = is_path(key) and max(map(len, os.fsencode(key).split(b"/"))) <= _MAX_NAME_BYTES
         parent, _, name = key.rpartition("/")
         folder = self._folder_below(parent) if is_key else None
         if folder is None:

@@ -27,7 +27,7 @@ from inference.errors import ConfigurationError, InferenceError, ObjectNotFound,
 from inference.runtime.tls import authority_context
 from inference.settings import MinioSettings
 from inference.storage.breaker import Breaker, ServerIsSilentError
-from inference.storage.protocol import UPLOADS_PREFIX, bucket_and_key, day_prefix, too_large
+from inference.storage.protocol import UPLOADS_PREFIX, bucket_and_key, day_prefix, is_path, too_large
 
 logger = logging.getLogger(__name__)
 
@@ -308,7 +308,7 @@ def _retention_rule(days: int) -> Rule:
 
 def _check(key: str) -> None:
     """Raise ObjectNotFound for a key that is not a path below a folder: all stores have the same valid keys."""
-    if not {"", ".", ".."}.isdisjoint(key.split("/")):
+    if not is_path(key):
         raise ObjectNotFound(f"{key} is not a key of this store")
 
 

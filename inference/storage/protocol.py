@@ -105,6 +105,8 @@ _OF_TASK = re.compile(rf"{UPLOADS_PREFIX}\d{{4}}/\d\d/\d\d/|{DEAD_LETTERS_PREFIX
 _MAX_KEY_BYTES = 1024
 #: To Python, all spaces but the usual one are not printable.
 _SPACES = re.compile(r"[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
+#: Names that a path may not contain: they lead to the folder itself, or out of it.
+_NO_NAMES = {"", ".", ".."}
 _URI = re.compile(r"s3://([^/]+)/(.+)", re.DOTALL)
 
 
@@ -117,6 +119,11 @@ def bucket_and_key(uri: str) -> tuple[str, str] | None:
 def is_key(text: str) -> bool:
     """Return whether a text can be the key of an object: it is printable, and within S3's limit."""
     return _SPACES.sub("", text).isprintable() and 0 < len(text.encode()) <= _MAX_KEY_BYTES
+
+
+def is_path(key: str) -> bool:
+    """Return whether a key is a path below a folder, which every store requires of every key."""
+    return _NO_NAMES.isdisjoint(key.split("/")) and "\0" not in key
 
 
 def too_large(key: str, size: int, max_bytes: int) -> PayloadTooLarge:

@@ -27,7 +27,7 @@ from inference.keys.key_ring import asks_for_keys
 from inference.models.spec import ModelSpec
 from inference.rollout.runtime_config import ConfigSnapshot
 from inference.settings import Settings
-from inference.storage.protocol import is_key
+from inference.storage.protocol import is_key, is_path
 from tasks.pipeline.jobs import UnregisteredTask
 
 #: Limit for one message: it is held as a whole until its last item has ended.
@@ -180,7 +180,7 @@ class PlainMessageReader:
         """Return the key in the bucket of the uploads, the only bucket that is read. Raises InvalidMetadata."""
         uploads = self._settings.uploads
         bucket, _, key = text.removeprefix("s3://").partition("/") if text.startswith("s3://") else (uploads.bucket, "", text)
-        if bucket != uploads.bucket or not {"", ".", ".."}.isdisjoint(key.split("/")) or not is_key(key):
+        if bucket != uploads.bucket or not is_path(key) or not is_key(key):
             raise InvalidMetadata(
                 f"{shown(text)} is not a key in the bucket of the uploads", field=f"{field}.object", expected="uploads/cat.jpg"
             )

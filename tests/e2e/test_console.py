@@ -188,6 +188,72 @@ class TestTasks:
         expect(visitor.page.get_by_text("Replay of")).to_be_visible()
         assert task_id not in visitor.page.url
 
+    def test_what_became_of_a_webhook(self, visitor: Visit, service: Service) -> None:
+        """Its events have tests of their own; the service of these tests has no secret for them."""
+        task_id = service.submit(picture("x.png")["buffer"], model="digits")
+        attempts = [
+            {"at": "2026-01-02T03:04:05.678Z", "duration_ms": 4.4, "status": 503, "error": None},
+            {"at": "2026-01-02T03:04:15.678Z", "duration_ms": 2000.0, "status": None, "error": "it does not answer"},
+        ]
+        webhook = {"url": "https://hooks.example/x", "events": ["task.failed"], "status": "pending", "attempts": 9}
+        webhook |= {"last_attempts": attempts, "next_attempt_at": "2026-01-02T04:00:00.000Z"}
+        told = service.task(task_id, wait_s=20) | {"webhook": webhook}
+        visitor.page.route(f"{service.url}/tasks/{task_id}/events", lambda route: route.abort())
+        visitor.page.route(f"{service.url}/tasks/{task_id}", lambda route: route.fulfill(json=told))
+        visitor.open(f"tasks/{task_id}")
+        table = visitor.page.get_by_role("table", name="The last 2 of 9 attempts")
+        expect(table.get_by_role("row").nth(1)).to_contain_text("503")
+        expect(table.get_by_role("row").nth(2)).to_contain_text("It does not answer.")
+        expect(visitor.page.get_by_text("Next attempt at")).to_be_visible()
+        webhook.update(status="given_up", next_attempt_at=None)
+        expect(visitor.page.get_by_text("given up", exact=True)).to_be_visible()
+
+    def test_some_are_erased_once_the_visitor_says_so(self, visitor: Visit, service: Service, request_id: str) -> None:
+        gone: set[str] = set()
+        ids = [service.submit(picture("x.png")["buffer"], model="digits", request_id=request_id) for _ in range(2)]
+
+        def erase(route: Route) -> None:
+            task_id = route.request.url.rpartition("/")[2].partition("?")[0]
+            gone.add(task_id)
+            stores = {"records": "erased", "mongodb": "pending", "kafka": "cannot"}
+            route.fulfill(status=202, json={"erasure_id": task_id, "status": "pending", "tasks": 1, "stores": stores})
+
+        def without_gone(route: Route) -> None:
+            page = route.fetch().json()
+            route.fulfill(json=page | {"tasks": [task for task in page["tasks"] if task["task_id"] not in gone]})
+
+        visitor.page.route("**/tasks/*?erase=true", erase)
+        visitor.page.route(re.compile(r"^http://[^/]+/tasks\?"), without_gone)
+        visitor.open(f"tasks?request_id={request_id}")
+        visitor.page.get_by_label(f"Select {request_id}").first.check()
+        visitor.page.once("dialog", lambda dialog: dialog.dismiss())
+        visitor.page.get_by_role("button", name="Erase 1").click()
+        assert gone == set()
+        visitor.page.once("dialog", lambda dialog: dialog.accept())
+        visitor.page.get_by_role("button", name="Erase 1").click()
+        expect(visitor.page.get_by_text("1 task erased. Mongodb will follow. Kafka cannot delete it.")).to_be_visible()
+        expect(visitor.page.locator("tbody tr")).to_have_count(1)
+        visitor.open(f"tasks/{ids[0]}")
+        visitor.page.once("dialog", lambda dialog: dialog.accept())
+        visitor.page.get_by_role("button", name="Erase").click()
+        expect(visitor.page.get_by_text("The task is erased. Mongodb will follow.")).to_be_visible()
+        assert gone == set(ids)
+        visitor.page.unroute_all(behavior="ignoreErrors")
+
+    def test_have_an_owner_where_there_are_owners(self, visitor: Visit, service: Service, request_id: str) -> None:
+        task_id = service.submit(picture("x.png")["buffer"], model="digits", request_id=request_id)
+        visitor.open(f"tasks?request_id={request_id}")
+        expect(visitor.page.locator("tbody tr")).to_have_count(1)
+        expect(visitor.page.get_by_role("columnheader", name="Owner")).to_have_count(0)
+        task = service.task(task_id, wait_s=20) | {"owner": "ada"}
+        visitor.page.route("**/events?*", lambda route: route.abort())
+        visitor.page.route(
+            re.compile(r"^http://[^/]+/tasks\?"), lambda route: route.fulfill(json={"tasks": [task], "next_cursor": None})
+        )
+        visitor.page.reload()
+        expect(visitor.page.get_by_role("columnheader", name="Owner")).to_be_visible()
+        expect(visitor.page.get_by_role("cell", name="ada")).to_be_visible()
+
     def test_of_an_unknown_task(self, visitor: Visit) -> None:
         visitor.open(f"tasks/{'0' * 32}")
         expect(visitor.page.get_by_role("alert")).to_contain_text("There is no task")
@@ -211,8 +277,31 @@ class TestConnection:
         expect(visitor.page.locator("tbody tr").first).to_be_visible()
         visitor.page.unroute_all(behavior="ignoreErrors")
 
+    def test_a_tab_that_is_not_seen_asks_nothing(self, visitor: Visit) -> None:
+        visitor.page.clock.install()
+        visitor.open("queue")
+        expect(visitor.page.get_by_role("table", name="Models")).to_be_visible()
+        hide = "state => { Object.defineProperty(document, 'visibilityState', {value: state, configurable: true});"
+        hide += " document.dispatchEvent(new Event('visibilitychange')); }"
+        visitor.page.evaluate(hide, "hidden")
+        visitor.page.clock.fast_forward(3000)  # the pause that has begun
+        before = len(visitor.asked)
+        visitor.page.clock.run_for(50_000)
+        assert len(visitor.asked) == before
+        with visitor.page.expect_request("**/status"):
+            visitor.page.evaluate(hide, "visible")
+
+    def test_batches_and_their_times(self, visitor: Visit, service: Service) -> None:
+        assert service.post(picture("x.png")["buffer"], model="digits").ok
+        visitor.open("queue")
+        row = visitor.page.get_by_role("table", name="Models").get_by_role("row", name="digits")
+        expect(row.get_by_role("cell").nth(3)).to_have_text(re.compile(r"^\d+\.\d$"))  # images in a batch
+        expect(visitor.page.locator("figure").nth(1).locator("canvas")).to_be_visible()
+        times = visitor.page.locator(".workers .sizes").first
+        expect(times).to_contain_text(re.compile(r"1 image[\d.]+ ms2 images[\d,.]+ ms"))
+
     def test_workers_that_go_and_come(self, visitor: Visit, service: Service) -> None:
-        """Status of the service; its own tests kill workers."""
+        """Its looks; the tests of outages kill workers."""
         status = requests.get(f"{service.url}/status", timeout=20).json()
         gone = status | {"workers": [], "problems": ["no worker has digits loaded"]}
         visitor.page.route("**/status", lambda route: route.fulfill(json=gone))
@@ -223,27 +312,129 @@ class TestConnection:
         expect(visitor.page.get_by_role("table", name="Workers")).to_contain_text("digits")
 
 
+UNAUTHENTICATED = {"title": "A key is needed", "status": 401, "detail": "send a key", "code": "unauthenticated"}
+
+
+def sign_in(page: Page, key: str) -> None:
+    page.get_by_label("Key", exact=True).fill(key)
+    page.keyboard.press("Enter")
+
+
+@pytest.fixture
+def guarded(visitor: Visit) -> dict[str, str]:
+    """A stub of the API's keys in front of the service: returns the roles by key, which a test fills."""
+    roles: dict[str, str] = {}
+
+    def guard(route: Route) -> None:
+        role = roles.get(route.request.headers.get("authorization", "").removeprefix("Bearer "))
+        if route.request.url.endswith("/key"):
+            found = {"owner": "ada", "role": role, "key_id": "k1", "limits": {}}
+            route.fulfill(json=found) if role else route.fulfill(status=401, json=UNAUTHENTICATED)
+        elif role:
+            route.continue_()
+        else:
+            route.fulfill(status=401, json=UNAUTHENTICATED)
+
+    visitor.page.route(re.compile(r"^http://[^/]+/(key|models|status|tasks|events|dead-letters)\b"), guard)
+    return roles
+
+
 class TestKeys:
-    def test_are_asked_for_once_and_stay_in_the_tab(self, visitor: Visit) -> None:
-        sent: list[str | None] = []
-
-        def guard(route: Route) -> None:
-            sent.append(route.request.headers.get("authorization"))
-            problem = {"title": "A key is needed", "status": 401, "detail": "send a key", "code": "unauthenticated"}
-            route.continue_() if sent[-1] else route.fulfill(status=401, json=problem)
-
-        visitor.page.route("**/models", guard)
+    def test_are_asked_for_once_and_stay_in_the_tab(self, visitor: Visit, guarded: dict[str, str]) -> None:
+        guarded["rk_secret"] = "admin"
         visitor.open()
-        visitor.page.get_by_label("This service asks for a key").fill("rk_secret")
-        visitor.page.keyboard.press("Enter")
+        sign_in(visitor.page, "rk_typo")
+        expect(visitor.page.get_by_role("alert")).to_contain_text("This key is not valid")
+        sign_in(visitor.page, "rk_secret")
         expect(visitor.page.locator("#model")).to_be_enabled()
-        expect(visitor.page.get_by_label("This service asks for a key")).to_have_count(0)
-        assert sent == [None, "Bearer rk_secret"]
-        assert visitor.page.context.cookies() == []
-        assert not any("rk_secret" in url for url in visitor.asked)
+        expect(visitor.page.get_by_text("ada", exact=True)).to_be_visible()
         visitor.page.reload()
         expect(visitor.page.locator("#model")).to_be_enabled()
-        assert sent[2:] == ["Bearer rk_secret"]
+        assert visitor.page.context.cookies() == []
+        assert not any("rk_" in url for url in visitor.asked)
+        assert visitor.page.evaluate("localStorage.length") == 0
+        visitor.page.get_by_role("button", name="Sign out").click()
+        expect(visitor.page.get_by_label("Key", exact=True)).to_be_focused()
+        assert visitor.page.evaluate("sessionStorage.length") == 0
+
+    def test_that_is_revoked(self, visitor: Visit, guarded: dict[str, str]) -> None:
+        guarded["rk_secret"] = "admin"
+        visitor.open("queue")
+        sign_in(visitor.page, "rk_secret")
+        expect(visitor.page.get_by_role("table", name="Models")).to_be_visible()
+        guarded.clear()
+        expect(visitor.page.get_by_text("not valid any more")).to_be_visible()
+
+    def test_that_may_only_read_has_no_actions(
+        self, visitor: Visit, guarded: dict[str, str], service: Service, request_id: str
+    ) -> None:
+        guarded["rk_reader"] = "read"
+        task_id = service.submit(picture("x.png")["buffer"], model="digits", request_id=request_id)
+        visitor.open()
+        sign_in(visitor.page, "rk_reader")
+        expect(visitor.page.get_by_text("Your key may only read")).to_be_visible()
+        for path, shown in (("tasks", request_id), ("models", "efficientnet-lite0"), (f"tasks/{task_id}", request_id)):
+            visitor.open(path)
+            expect(visitor.page.locator("main").get_by_text(shown).first).to_be_visible()
+            for control in ("button", "checkbox"):
+                expect(visitor.page.get_by_role("main").get_by_role(control)).to_have_count(0)
+            expect(visitor.page.get_by_text("Load other weights")).to_have_count(0)
+
+    def test_that_may_predict_changes_its_tasks_alone(self, visitor: Visit, guarded: dict[str, str], request_id: str) -> None:
+        guarded["rk_user"] = "predict"
+        visitor.open("models")
+        sign_in(visitor.page, "rk_user")
+        expect(visitor.page.get_by_role("link", name="Try it").first).to_be_visible()
+        expect(visitor.page.get_by_role("button", name="Make it the default")).to_have_count(0)
+        expect(visitor.page.get_by_text("Load other weights")).to_have_count(0)
+        expect(visitor.page.get_by_role("link", name="Queue", exact=True)).to_have_count(0)
+        visitor.open("tasks")
+        expect(visitor.page.get_by_role("button", name="Erase")).to_be_visible()
+
+    def test_pictures_are_asked_for_with_the_key(self, visitor: Visit, guarded: dict[str, str], service: Service) -> None:
+        guarded["rk_secret"] = "admin"
+        visitor.open("tasks")
+        sign_in(visitor.page, "rk_secret")
+        task_id = service.submit(picture("x.png")["buffer"], model="digits")
+        with visitor.page.expect_request("**/image") as asked:
+            visitor.open(f"tasks/{task_id}")
+        assert asked.value.headers["authorization"] == "Bearer rk_secret"
+        image = visitor.page.get_by_alt_text("The image of this task")
+        expect(image).to_have_js_property("naturalWidth", 8)
+        expect(image).to_have_attribute("src", re.compile("^blob:"))
+
+    @pytest.mark.parametrize(
+        ("status", "title", "said"), [(403, "Forbidden", "What would be right"), (429, "Too many requests", "Try again in12.0 s")]
+    )
+    def test_refusals_are_sentences(self, visitor: Visit, status: int, title: str, said: str) -> None:
+        problem = {"title": title, "status": status, "detail": "this key may not do it now", "code": "x"}
+        more = {"expected": "another key"} if status == 403 else {}
+        headers = {} if status == 403 else {"Retry-After": "12"}
+        visitor.page.route("**/inference", lambda route: route.fulfill(status=status, json=problem | more, headers=headers))
+        visitor.open()
+        visitor.page.get_by_role("button", name="cat", exact=True).click()
+        alert = visitor.page.get_by_role("alert")
+        expect(alert).to_contain_text(title)
+        expect(alert).to_contain_text("This key may not do it now.")
+        expect(alert).to_contain_text(said)
+
+    def test_a_page_that_asks_too_often_waits_as_it_is_told(self, visitor: Visit) -> None:
+        asked: list[str] = []
+        problem = {"title": "Too many requests", "status": 429, "detail": "wait", "code": "rate_limited"}
+
+        def limit(route: Route) -> None:
+            asked.append(route.request.url)
+            route.fulfill(status=429, json=problem, headers={"Retry-After": "600"})
+
+        visitor.page.route("**/status", limit)
+        visitor.page.clock.install()
+        visitor.open("queue")
+        expect(visitor.page.locator(".connection")).to_have_text("The service refuses at the moment. Trying again …")
+        visitor.page.clock.fast_forward(590_000)
+        assert len(asked) == 1
+        visitor.page.clock.fast_forward(20_000)
+        expect(visitor.page.locator(".connection")).to_be_visible()
+        assert len(asked) == 2
 
 
 class TestRequests:
@@ -270,6 +461,13 @@ class TestRequests:
             opened.page.goto(f"{url}/ui/tasks")
             expect(opened.page.locator("h1")).to_have_text("Tasks")
             assert {asked for asked in opened.asked if not asked.startswith(("data:", f"{url}/"))} == set()
+
+    @pytest.mark.parametrize("path", ["nothing", "tasks/a/b", "queue/"])
+    def test_of_pages_that_there_are_none_of(self, visitor: Visit, path: str) -> None:
+        visitor.open(path)
+        expect(visitor.page.locator("h1")).to_have_text("Nothing is here")
+        visitor.page.locator("main").get_by_role("link", name="Models").click()
+        expect(visitor.page.get_by_role("heading", name="digits")).to_be_visible()
 
 
 class TestSecurity:

@@ -80,7 +80,7 @@ def check(page: Page, axe: str) -> None:
     assert found == []
 
 
-@pytest.mark.parametrize("path", ["", f"tasks?request_id={_REQUEST_ID}", "dead-letters", "queue", "models"])
+@pytest.mark.parametrize("path", ["", f"tasks?request_id={_REQUEST_ID}", "dead-letters", "queue", "models", "nothing"])
 def test_a_page(page: Page, service: Service, places: dict[str, str], axe: str, path: str) -> None:
     page.goto(f"{service.url}/ui/{path}")
     expect(page.locator("h1")).to_be_visible()
@@ -123,3 +123,68 @@ def test_problems_of_the_service(page: Page, service: Service, axe: str) -> None
     expect(page.get_by_text("No worker is up.")).to_be_visible()
     check(page, axe)
     page.unroute("**/status")
+
+
+def test_a_flood(page: Page, service: Service, axe: str) -> None:
+    status = requests.get(f"{service.url}/status", timeout=20).json()
+    fill = [{"minutes_ago": ago, "images": 900 + ago, "batches": 50} for ago in range(14, -1, -1)]
+    queue = {"depth": 4812, "oldest_age_s": 31.2, "drain_rate_per_s": 140.3}
+    flood = status | {"models": [model | {"queue": queue, "fill": fill} for model in status["models"]]}
+    page.route("**/status", lambda route: route.fulfill(json=flood))
+    page.goto(f"{service.url}/ui/queue")
+    expect(page.locator("canvas")).to_have_count(2)
+    check(page, axe)
+    page.unroute("**/status")
+
+
+def test_weights_that_are_loaded(page: Page, service: Service, axe: str) -> None:
+    workers = [
+        {"worker": "host-1:4711:ab", "status": "ready", "load_s": 6.1},
+        {"worker": "b", "status": "loading", "load_s": None},
+    ]
+    model = requests.get(f"{service.url}/models/digits", timeout=20).json() | {"change": {"workers": workers}}
+    page.route(f"{service.url}/models/digits", lambda route: route.fulfill(json=model))
+    page.route("**/inference_service_controller", lambda _: None)  # it takes long
+    page.goto(f"{service.url}/ui/models")
+    card = page.get_by_role("article").filter(has=page.get_by_role("heading", name="digits"))
+    card.get_by_text("Load other weights").click()
+    card.get_by_label("Weights").fill("new.keras")
+    card.get_by_role("button", name="Load", exact=True).click()
+    expect(card.get_by_role("cell", name="loading")).to_be_visible()
+    check(page, axe)
+    page.unroute_all(behavior="ignoreErrors")
+
+
+def test_a_webhook(page: Page, service: Service, places: dict[str, str], axe: str) -> None:
+    attempt = {"at": "2026-01-02T03:04:05.678Z", "duration_ms": 4.4, "status": 503, "error": None}
+    webhook = {"url": "https://hooks.example/x", "events": [], "status": "given_up", "attempts": 1, "last_attempts": [attempt]}
+    task = requests.get(f"{service.url}/{places['task']}", timeout=20).json()
+    given_up = task | {"webhook": webhook | {"next_attempt_at": None}, "owner": "ada"}
+    page.route(f"{service.url}/{places['task']}/events", lambda route: route.abort())
+    page.route(f"{service.url}/{places['task']}", lambda route: route.fulfill(json=given_up))
+    page.goto(f"{service.url}/ui/{places['task']}")
+    expect(page.get_by_text("given up")).to_be_visible()
+    check(page, axe)
+    page.unroute_all(behavior="ignoreErrors")
+
+
+def test_signing_in_and_a_key_that_may_only_read(page: Page, service: Service, axe: str) -> None:
+    problem = {"title": "A key is needed", "status": 401, "detail": "send a key", "code": "unauthenticated"}
+    page.route("**/key", lambda route: route.fulfill(status=401, json=problem))
+    page.route(f"{service.url}/models", lambda route: route.fulfill(status=401, json=problem))
+    page.goto(f"{service.url}/ui/")
+    page.get_by_label("Key", exact=True).fill("rk_typo")
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_role("alert")).to_be_visible()
+    check(page, axe)
+    page.unroute("**/key")
+    page.unroute(f"{service.url}/models")
+    page.route("**/key", lambda route: route.fulfill(json={"owner": "ada", "role": "read", "key_id": "k", "limits": {}}))
+    page.get_by_role("button", name="Sign in").click()
+    expect(page.get_by_text("Your key may only read")).to_be_visible()
+    check(page, axe)
+    page.goto(f"{service.url}/ui/tasks?request_id={_REQUEST_ID}")
+    expect(page.get_by_role("button", name="Sign out")).to_be_visible()
+    check(page, axe)
+    page.get_by_role("button", name="Sign out").click()
+    page.unroute_all(behavior="ignoreErrors")

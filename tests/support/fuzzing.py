@@ -44,6 +44,12 @@ _TEXTS = st.sampled_from(
 )
 
 
+def with_budget(test: Test) -> Test:
+    """Mark a test with random inputs of its own; its time limit grows with the budget."""
+    marked: Test = pytest.mark.fuzz(pytest.mark.timeout(180 * BUDGET)(test))
+    return marked
+
+
 def fuzz(cases: int) -> Callable[[Test], Test]:
     """Give a test this many inputs, times the budget: the same ones for the same seed."""
 
@@ -55,9 +61,7 @@ def fuzz(cases: int) -> Callable[[Test], Test]:
             print_blob=False,
             suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow, HealthCheck.data_too_large],
         )
-        timed = pytest.mark.timeout(180 * BUDGET)(seed(SEED)(chosen(test)))
-        decorated: Test = pytest.mark.fuzz(timed)
-        return decorated
+        return with_budget(seed(SEED)(chosen(test)))
 
     return decorate
 

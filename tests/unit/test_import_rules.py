@@ -34,6 +34,16 @@ LAYERS = (
     {"launcher"},
 )
 
+#: Libraries that connect to a host by its name, and functions of the standard library that do.
+HTTP_CLIENTS = {"requests", "urllib3", "httpx", "httpx2", "aiohttp", "pycurl", "minio", "boto3", "ftplib", "smtplib", "websocket"}
+HTTP_CALLS = {"http.client", "urllib.request", "create_connection"}
+#: The modules that use them, and what their hosts are: only those of the URL guard come from clients.
+CONNECTING = {
+    "inference/runtime/url_guard.py": {"http.client"},
+    "inference/storage/minio.py": {"minio", "urllib3"},  # the object store of the settings
+    "inference/launcher/all_in_one.py": {"urllib3"},  # this service's own API
+}
+
 FORBIDDEN = {
     "api": {"tasks", "celery", "kombu", "celeryconfig"} | TENSORFLOW,
     "tasks": {"api", "flask", "gunicorn"} | TENSORFLOW,
@@ -130,6 +140,19 @@ def test_the_pipeline_knows_nothing_of_celery(name: str) -> None:
 @pytest.mark.parametrize("file", modules("client/src"), ids=str)
 def test_the_client_imports_nothing_of_the_service(file: Path) -> None:
     assert set(imported(file)) & {*FORBIDDEN, "pydantic", "numpy", "PIL"} == set()
+
+
+def test_only_the_url_guard_connects_to_hosts_that_clients_name() -> None:
+    found = {str(file): names for package in FORBIDDEN for file in modules(package) if (names := connecting_names(file))}
+    assert found == CONNECTING
+
+
+def connecting_names(file: Path) -> set[str]:
+    """Libraries and functions that a module uses to connect to hosts."""
+    tree = ast.parse((ROOT / file).read_text(encoding="utf-8"))
+    used = set(imported_modules(file)) | {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    used |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
+    return {name for name in used if name in HTTP_CALLS} | (set(imported(file)) & HTTP_CLIENTS)
 
 
 def test_the_one_package_that_imports_tensorflow_is_where_it_is_said_to_be() -> None:

@@ -97,11 +97,13 @@ function Fill({ models }) {
 }
 
 function Verdict({ status }) {
-  const { problems, warnings } = status;
-  if (!problems.length && !warnings.length) return html`<div class="verdict" role="status"><p class="note good"><strong>All is well.</strong></p></div>`;
+  const { problems, warnings, dead_letters: dead } = status;
+  const isWell = !problems.length && !warnings.length;
   return html`<div class="verdict" role="status">
+    ${isWell && html`<p class="note good"><strong>All is well.</strong></p>`}
     ${problems.map((text) => html`<p key=${text} class="note bad"><strong>Needs a look:</strong> ${sentence(text)}</p>`)}
     ${warnings.map((text) => html`<p key=${text} class="note warn"><strong>Take care:</strong> ${sentence(text)}</p>`)}
+    ${dead > 0 && html`<p class="note warn"><strong>${many(dead, "dead letter")}:</strong> tasks that were given up, or whose result a sink refused. <a href=${page("dead-letters")}>Look at them</a>.</p>`}
   </div>`;
 }
 
@@ -153,15 +155,14 @@ function Stores({ status }) {
 }
 
 function Left({ status }) {
-  if (status.dead_letters === null) return null;
-  return html`<section><h2>Left over</h2>
-    <p>${status.dead_letters
-      ? html`${many(status.dead_letters, "dead letter")}: tasks that were given up, or whose result a sink refused. <a href=${page("dead-letters")}>Look at them</a>.`
-      : "No dead letters."}
-    ${status.rejected_messages ? ` ${many(status.rejected_messages, "queue message")} could not be read.` : ""}
-    ${status.unstored_images ? ` ${many(status.unstored_images, "image")} not yet in the object store.` : ""}
-    ${status.webhooks?.waiting ? ` ${many(status.webhooks.waiting, "event waits", "events wait")} for webhooks.` : ""}</p>
-  </section>`;
+  const { dead_letters: dead, rejected_messages: rejected, unstored_images: unstored, webhooks } = status;
+  const sentences = [
+    dead === 0 && "No dead letters.",
+    rejected && `${many(rejected, "queue message")} could not be read.`,
+    unstored && `${many(unstored, "image")} not yet in the object store.`,
+    webhooks?.waiting && `${many(webhooks.waiting, "event waits", "events wait")} for webhooks.`,
+  ].filter(Boolean);
+  return sentences.length > 0 && html`<section><h2>Left over</h2><p>${sentences.join(" ")}</p></section>`;
 }
 
 export default function Queue() {

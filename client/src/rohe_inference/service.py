@@ -71,6 +71,7 @@ class CallerKey:
         role: `predict`, `read` or `admin`; the last if the service has no keys.
         key_id: its id, which is not secret; None if the service has no keys.
         limits: by name, the limits of its use; None: no limit.
+        use: by name, what all keys of the owner have used: `images_today`; None if it is not known, or the service has no keys.
         expires_at: None if it does not expire.
         raw: the key as JSON.
     """
@@ -79,6 +80,7 @@ class CallerKey:
     role: str
     key_id: str | None
     limits: Mapping[str, float | None]
+    use: Mapping[str, int | None] | None
     expires_at: datetime | None
     raw: Json = field(repr=False, compare=False)
 
@@ -86,7 +88,7 @@ class CallerKey:
     def from_json(cls, json: Json) -> CallerKey:
         """Read the answer of `GET /key`."""
         expires_at = parse_optional_time(json["expires_at"])
-        return cls(json["owner"], json["role"], json["key_id"], json["limits"], expires_at, json)
+        return cls(json["owner"], json["role"], json["key_id"], json["limits"], json["use"], expires_at, json)
 
 
 @dataclass(frozen=True)

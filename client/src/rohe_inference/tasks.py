@@ -81,6 +81,7 @@ class Task:
         timings: milliseconds by step: `queue_ms`, `predict_ms`.
         image_stored: False while the object store has not taken the image.
         replay_of: the task whose image it runs again.
+        owner: owner of the key that sent it; None if it was sent without a key.
         raw: the task as JSON.
     """
 
@@ -97,6 +98,7 @@ class Task:
     priority: int
     batch_id: str | None
     replay_of: str | None
+    owner: str | None
     deliveries: Sequence[Delivery]
     webhook: Json | None = field(repr=False)
     queue: QueuePosition | None
@@ -124,6 +126,7 @@ class Task:
             priority=json["priority"],
             batch_id=json["batch_id"],
             replay_of=json["replay_of"],
+            owner=json.get("owner"),
             deliveries=tuple(Delivery(one["sink"], one["status"], one.get("reason")) for one in json["deliveries"]),
             webhook=json.get("webhook"),
             queue=QueuePosition(queue["position"], queue["eta_s"]) if queue else None,

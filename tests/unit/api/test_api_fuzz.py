@@ -12,7 +12,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from hypothesis import given
 from hypothesis import strategies as st
-from support.fuzzing import BUDGET, SEED, as_json, chance_of, fuzz, json_values, mutations, objects, spliced
+from support.fuzzing import BUDGET, SEED, as_json, chance_of, fuzz, json_values, mutations, objects, spliced, with_budget
 from urllib3 import encode_multipart_formdata
 from v2_rig import HEADER, INFER, binary_request, elements, request_of, tensor
 from werkzeug.test import TestResponse
@@ -117,7 +117,7 @@ FORMS: dict[str, Callable[[], bytes]] = {
 }
 
 
-@pytest.mark.fuzz
+@with_budget
 @pytest.mark.parametrize("path", ["/inference", "/inference/batch"])
 def test_damaged_forms(client: FlaskClient, path: str) -> None:
     chance = chance_of(path)
@@ -130,7 +130,7 @@ def test_damaged_forms(client: FlaskClient, path: str) -> None:
             check(client.post(path, data=damaged, content_type=kind, headers=LATER))
 
 
-@pytest.mark.fuzz
+@with_budget
 @pytest.mark.parametrize("kind", ["application/x-www-form-urlencoded", "application/json", "text/plain", ""])
 def test_damaged_bodies_of_other_types(client: FlaskClient, kind: str) -> None:
     chance = chance_of(kind)
@@ -142,7 +142,16 @@ def test_damaged_bodies_of_other_types(client: FlaskClient, kind: str) -> None:
                 check(client.post(path, data=damaged, content_type=f"{kind}{charset}" if kind else None, headers=LATER))
 
 
-@pytest.mark.fuzz
+@with_budget
+@pytest.mark.parametrize("content", CONTENTS[:5], ids=["raw", "npy", "PNG", "JPEG", "WebP"])
+def test_damaged_images(client: FlaskClient, worker: FakeWorker, content: bytes) -> None:
+    for damaged in mutations(content, 30 * BUDGET, chance_of(f"image {len(content)}")):
+        for metadata in (None, RAW_METADATA):
+            check(client.post("/inference", data=form(damaged, metadata=metadata)))
+    assert worker.errors == []
+
+
+@with_budget
 def test_damaged_binary_tensors(client: FlaskClient) -> None:
     chance = chance_of("v2")
     body, headers = binary_request(

@@ -59,3 +59,12 @@ def test_what_is_no_dead_letter_is_not_replayed(client: FlaskClient, dead_letter
     assert_problem(client.post(f"/dead-letters/{'0' * 32}/replay"), 404, "task_not_found")
     assert_problem(client.post(f"/dead-letters/{dead_letters[0]}/replay", data=b"x"), 400, "invalid_request", field="body")
     assert client.get("/dead-letters").json["count"] == 2
+
+
+def test_one_is_discarded(client: FlaskClient, dead_letters: list[str]) -> None:
+    response = client.delete(f"/dead-letters/{dead_letters[0]}")
+    assert (response.status_code, response.json["task_id"], response.json["status"]) == (200, dead_letters[0], "failed")
+    assert [left["task_id"] for left in client.get("/dead-letters").json["tasks"]] == dead_letters[1:]
+    assert client.get(f"/tasks/{dead_letters[0]}").status_code == 200  # until its time is over
+    assert_problem(client.post(f"/dead-letters/{dead_letters[0]}/replay"), 404, "task_not_found")
+    assert_problem(client.delete(f"/dead-letters/{dead_letters[0]}"), 404, "task_not_found")

@@ -6,6 +6,7 @@ from typing import Any
 
 import orjson
 import pytest
+from flask import Flask
 
 from api.forms import json_body
 from api.forms.json_body import count_values, read_json
@@ -23,7 +24,7 @@ def test_values_are_counted_up_to_a_limit(convert: Any, padding: str) -> None:
 
 
 def test_a_document_of_few_objects_is_not_written_to_see_how_deep_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(orjson, "dumps", None)
+    monkeypatch.setattr(json_body, "_is_deeper", None)
     assert read_json('{"image":{"base64":"' + BASE64 + '"}}', "body", "x") == {"image": {"base64": BASE64}}
 
 
@@ -43,8 +44,18 @@ def test_a_member_twice_is_found_beside_a_long_text(padding: str) -> None:
         read_json(f'{{"a":1,"b":"{padding}","a":2}}', "metadata", "x")
 
 
-def test_the_depth_at_which_writing_fails_is_the_constant() -> None:
+def test_the_limit_of_the_depth_is_that_of_the_settings() -> None:
+    app = Flask("x")
+    app.config["MAX_JSON_DEPTH"] = 20
+    with app.app_context():
+        read_json("[" * 20 + "]" * 20 + " " * 9, "metadata", "x")
+        read_json('[{"a":[]},' * 18 + "[1]" + "]" * 18, "metadata", "x")
+        with pytest.raises(InvalidMetadata, match=r"more than 20 levels \(limits\.max_json_depth\)"):
+            read_json("[" * 21 + "]" * 21, "metadata", "x")
+
+
+def test_every_depth_that_the_settings_allow_can_be_written() -> None:
     document: Any = 1
-    for _ in range(json_body._MAX_DEPTH - 1):
+    for _ in range(200):
         document = [document]
     orjson.dumps(document)

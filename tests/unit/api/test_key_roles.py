@@ -53,6 +53,7 @@ ROLES: dict[str, set[str]] = {
         "list_tasks",
         "get_task",
         "get_image",
+        "get_erasure",
         "stream_task",
         "stream_batch",
         "stream_tasks",
@@ -65,11 +66,12 @@ ROLES: dict[str, set[str]] = {
         "create_upload",
         "cancel_batch",
         "cancel_task",
+        "erase_tasks",
         "replay_task",
         "v2_infer",
         "v2_infer_of_version",
     },
-    "admin": {"run_command", "list_dead_letters", "replay_dead_letter", "v2_load", "v2_unload"},
+    "admin": {"run_command", "list_dead_letters", "replay_dead_letter", "discard_dead_letter", "v2_load", "v2_unload"},
 }
 ALLOWED = {
     "any": {Role.PREDICT, Role.READ, Role.ADMIN},
@@ -81,6 +83,7 @@ ALLOWED = {
 VALUES = {
     "task_id": "0123456789abcdef0123456789abcdef",
     "batch_id": "0123456789abcdef0123456789abcdef",
+    "erasure_id": "0123456789abcdef0123456789abcdef",
     "upload_id": "nothing",
     "name": "digits",
     "version": "1",

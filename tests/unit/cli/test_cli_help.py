@@ -207,7 +207,14 @@ def test_key_is_sent_and_never_printed(answers: tuple[type[Answers], str], tmp_p
         Answers.do_GET(self)
 
     handler.do_GET = do_get  # type: ignore[method-assign]
-    key = {"owner": "ada", "role": "predict", "key_id": "aB3dE6gH9k", "limits": {}, "expires_at": "2030-01-02T03:04:05.000Z"}
+    key = {
+        "owner": "ada",
+        "role": "predict",
+        "key_id": "aB3dE6gH9k",
+        "limits": {},
+        "use": None,
+        "expires_at": "2030-01-02T03:04:05.000Z",
+    }
     handler.status, handler.body, handler.content_type = 200, json.dumps(key | {"models": []}).encode(), "application/json"
 
     result = invoke("login", "--url", url, stdin="secret-key\n")
@@ -222,7 +229,7 @@ def test_key_is_sent_and_never_printed(answers: tuple[type[Answers], str], tmp_p
 
 def test_login_with_a_key_at_a_service_without_keys_says_so(answers: tuple[type[Answers], str]) -> None:
     handler, url = answers
-    key = {"owner": "", "role": "admin", "key_id": None, "limits": {}, "expires_at": None}
+    key = {"owner": "", "role": "admin", "key_id": None, "limits": {}, "use": None, "expires_at": None}
     handler.status, handler.body, handler.content_type = 200, json.dumps(key).encode(), "application/json"
 
     assert "the service has no keys; it ignores this one\n" in invoke("login", "--url", url, "--api-key", "key").stdout

@@ -30,6 +30,8 @@ from PIL import Image
 from inference import imaging
 from inference.domain import ImageHeader
 from inference.errors import InferenceError, InvalidImage, PayloadTooLarge
+from inference.imaging import png as png_files
+from inference.imaging import webp as webp_files
 
 STATM = Path("/proc/self/statm")
 BLACK = Image.new("RGB", (50, 60))
@@ -154,6 +156,16 @@ class TestHostileBytes:
         with pytest.raises(InvalidImage):
             imaging.decode(data, ImageHeader(imaging.sniff(data)), PIXELS, LIMITS)  # type: ignore[arg-type]
         assert caught.value.field == "image"
+
+    @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+    def test_only_the_first_frame_of_an_animation_reaches_the_decoder(self, kind: str) -> None:
+        """So that pixels times frames are no more than the pixels of one."""
+        data = encoded(smooth(60, 50), kind, save_all=True, append_images=[BLACK, Image.new("RGB", (50, 60), "red")] * 50)
+        file = png_files.read_png(data, pixels=True) if kind == "PNG" else webp_files.read_webp(data)
+        assert file is not None
+        frame = b"fdAT" if kind == "PNG" else b"ANMF"
+        assert data.count(frame) >= 99
+        assert file.encoded.count(frame) == (0 if kind == "PNG" else 1)
 
     def test_many_segments_and_scans_are_fine_within_reason(self) -> None:
         jpeg = encoded(smooth(60, 60), "JPEG", progressive=True)

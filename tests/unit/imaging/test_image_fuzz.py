@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from image_samples import LIMITS, PIXELS, READY_FLOAT, encoded, noise, npy, npy_with_header, smooth, through
 from PIL import Image
-from support.fuzzing import BUDGET, chance_of, mutations, spliced
+from support.fuzzing import BUDGET, chance_of, mutations, spliced, with_budget
 
 from inference import imaging
 from inference.domain import ImageHeader
@@ -81,8 +81,7 @@ def try_out(data: bytes) -> None:
     assert all(refusal.status < 500 for refusal in refusals if refusal)
 
 
-@pytest.mark.fuzz
-@pytest.mark.timeout(180 * BUDGET)
+@with_budget
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
 @pytest.mark.parametrize("sample", SAMPLES, ids=lambda sample: getattr(sample, "name", sample))
@@ -96,8 +95,7 @@ def test_damaged_copies(sample: Path | str) -> None:
             try_out(data)
 
 
-@pytest.mark.fuzz
-@pytest.mark.timeout(180 * BUDGET)
+@with_budget
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="needs /proc")
 def test_the_beginning_of_one_image_and_the_end_of_another() -> None:

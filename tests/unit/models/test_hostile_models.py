@@ -414,6 +414,36 @@ def test_a_graph_that_reaches_files_or_python_is_refused(tmp_path: Path, operati
     assert not target.exists()
 
 
+class Labelling(tf.Module):
+    """Classifies by the words of a file, which the SavedModel has as an asset unless the graph names the file itself."""
+
+    def __init__(self, words: Path, *, is_asset: bool) -> None:
+        super().__init__()
+        initializer = tf.lookup.TextFileInitializer(str(words), tf.string, 0, tf.int64, 1)
+        self._words = tf.lookup.StaticHashTable(initializer, -1)
+        self._path, self._is_asset = str(words), is_asset
+
+    @tf.function(input_signature=[tf.TensorSpec((None, 2, 2, 1), tf.float32)])
+    def __call__(self, images: tf.Tensor) -> tf.Tensor:
+        if not self._is_asset:
+            tf.raw_ops.InitializeTableFromTextFileV2(
+                table_handle=self._words.resource_handle, filename=self._path, key_index=0, value_index=1
+            )
+        return tf.nn.softmax(tf.reshape(images, (-1, 4)) * tf.cast(self._words.lookup(tf.constant("a")), tf.float32))
+
+
+@pytest.mark.parametrize("is_asset", [True, False])
+def test_a_graph_may_read_its_own_words_and_no_other_file(tmp_path: Path, is_asset: bool) -> None:
+    (tmp_path / "words.txt").write_text("a\t1\nb\t2\n")
+    tf.saved_model.save(Labelling(tmp_path / "words.txt", is_asset=is_asset), str(tmp_path / "net"))
+    (tmp_path / "words.txt").unlink()
+    if is_asset:
+        assert saved_model.read_signature(tmp_path / "net")(tf.zeros((1, 2, 2, 1)))
+    else:
+        with pytest.raises(ConfigurationError, match="reaches files, other hosts or Python"):
+            saved_model.read_signature(tmp_path / "net")
+
+
 def lookup_of(vocabulary: object) -> dict[str, object]:
     return {"class_name": "StringLookup", "module": "keras.layers", "config": {"name": "look", "vocabulary": vocabulary}}
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from kombu.transport import virtual
-from support.fuzzing import BUDGET, as_json, chance_of, fuzz, json_values, mutations, objects
+from support.fuzzing import BUDGET, as_json, chance_of, fuzz, json_values, mutations, objects, with_budget
 
 from inference.domain import QueueMessage
 from inference.errors import InvalidRequest
@@ -100,7 +100,7 @@ def test_entries_of_a_list_of_redis(entry: Any) -> None:
     check_entry(as_json(entry))
 
 
-@pytest.mark.fuzz
+@with_budget
 def test_damaged_entries_of_a_list_of_redis() -> None:
     for data in mutations(as_json(ENVELOPE), 300 * BUDGET, chance_of("envelope")):
         check_entry(data)
