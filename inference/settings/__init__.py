@@ -4,13 +4,12 @@ In order of precedence, the highest last: a YAML or JSON file, `.env`, the envir
 line. Relative paths are relative to the working directory.
 """
 
+from inference.settings.broker_section import EMBEDDED, BrokerSettings
 from inference.settings.image_sections import ImageUrlSettings, MinioSettings, UploadSettings
 from inference.settings.masking import shown_value
 from inference.settings.reading import config_path, load_settings, read_translated
 from inference.settings.schema import (
-    EMBEDDED,
     ApiSettings,
-    BrokerSettings,
     GpuSettings,
     LogSettings,
     ModelFileSettings,

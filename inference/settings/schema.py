@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -17,11 +16,11 @@ from pydantic import (
 )
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from inference.settings import addresses, web_origins
+from inference.settings import web_origins
+from inference.settings.broker_section import EMBEDDED, BrokerSettings, RedisUrl
 from inference.settings.http_address import address_or_switch, host_and_port, listening_host
 from inference.settings.image_sections import BucketName, ImageUrlSettings, MinioSettings, UploadSettings
 from inference.settings.installation import default_data_dir, default_model
-from inference.settings.redis_address import REDIS_SCHEMES, RedisAddress
 from inference.settings.security_section import SecuritySettings
 from inference.settings.sink_sections import JsonlSinkSettings, KafkaSettings, MongodbSettings, OutboxSettings, RelaySettings
 from inference.settings.ui_section import UiSettings
@@ -32,34 +31,10 @@ from inference.settings.value_checks import (
     RetentionHours,
     Seconds,
     Section,
-    TlsSection,
     log_level,
     or_none,
 )
 from inference.settings.webhook_section import WebhookSettings
-
-#: Value of `broker.url` for the server that the service starts by itself.
-EMBEDDED = "embedded"
-
-_AMQP_URL = re.compile(r"amqps?://")
-_REDIS_FORMS = (
-    f"'{EMBEDDED}', redis://HOST:PORT/DB, rediss://…, valkey://…, valkeys://…,"
-    " sentinel://HOST:PORT,HOST:PORT/DB?master=NAME, unix:///PATH"
-)
-
-
-def _redis_or_embedded(url: str, *, or_else: str = "") -> str:
-    if url == EMBEDDED:
-        return url
-    scheme, is_url, _ = url.partition("://")
-    if not is_url or scheme not in REDIS_SCHEMES:
-        raise ValueError(f"must be {_REDIS_FORMS}{or_else}")
-    RedisAddress.parse(url)
-    return url
-
-
-def _any_broker(url: str) -> str:
-    return addresses.amqp_url(url) if _AMQP_URL.match(url) else _redis_or_embedded(url, or_else=" or amqp://HOST:PORT/VHOST")
 
 
 def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -77,8 +52,6 @@ def _folder_or_description(entry: Any) -> Path | dict[str, Any]:
     raise ValueError("must be a folder with a model.yaml, or a description (a mapping)")
 
 
-RedisUrl = Annotated[str, AfterValidator(_redis_or_embedded)]
-BrokerUrl = Annotated[str, AfterValidator(_any_broker)]
 ModelEntry = Annotated[Path | dict[str, Any], PlainValidator(_folder_or_description)]
 ListeningHost = Annotated[str, AfterValidator(listening_host)]
 AllowedHost = Annotated[str, AfterValidator(web_origins.allowed_host)]
@@ -159,40 +132,6 @@ class ApiSettings(Section):
     def _bodies_fit(self) -> Self:
         if self.body_budget_bytes < 2 * self.max_body_bytes:
             raise ValueError(f"max_body_bytes_in_flight must be at least twice max_body_bytes ({self.max_body_bytes})")
-        return self
-
-
-class BrokerSettings(TlsSection):
-    """Celery's broker: Redis or RabbitMQ. The files of certificates are for amqps://; a Redis URL names its own."""
-
-    #: 'embedded', a Redis URL (inference/settings/redis_address.py) or amqp://USER:PASSWORD@HOST:5672/VHOST
-    url: BrokerUrl = EMBEDDED
-    #: memory of the embedded server, MiB; new requests are refused when it is nearly full; default: 40 % of the machine's
-    embedded_memory_mb: int | None = Field(default=None, ge=64, le=2**40)
-    #: type of the queues on RabbitMQ
-    queue_type: Literal["quorum", "classic"] = "quorum"
-    #: transport by which workers take messages from Redis: `claiming`, many at a time (tasks/transport); `stock`, kombu's own
-    transport: Literal["claiming", "stock"] = "claiming"
-
-    @property
-    def is_amqp(self) -> bool:
-        return bool(_AMQP_URL.match(self.url))
-
-    @property
-    def has_turns(self) -> bool:
-        """Whether owners with waiting tasks take turns (tasks/transport/claim.lua)."""
-        return not self.is_amqp and self.transport == "claiming"
-
-    @property
-    def has_amqp_tls(self) -> bool:
-        return self.url.startswith("amqps://")
-
-    @model_validator(mode="after")
-    def _files_are_for_rabbitmq(self) -> Self:
-        if self.has_tls_files and not self.has_amqp_tls:
-            raise ValueError(
-                "ca_file, cert_file and key_file need an amqps:// URL; a rediss:// URL has ?ssl_ca_certs=FILE instead"
-            )
         return self
 
 
