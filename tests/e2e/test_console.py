@@ -259,6 +259,31 @@ class TestTasks:
         expect(visitor.page.get_by_role("alert")).to_contain_text("There is no task")
 
 
+class TestDeadLetters:
+    def test_one_is_found_and_discarded(self, visitor: Visit, service: Service, request_id: str) -> None:
+        """Its looks, of a task that is none; the routes have tests of their own."""
+        task = service.task(service.submit(picture("x.png")["buffer"], model="digits", request_id=request_id), wait_s=20)
+        left = [task | {"deliveries": [{"sink": "kafka", "status": "refused", "reason": "too large"}]}]
+        status = requests.get(f"{service.url}/status", timeout=20).json() | {"dead_letters": 1}
+
+        def discard(route: Route) -> None:
+            assert route.request.method == "DELETE"
+            left.clear()
+            route.fulfill(json=task)
+
+        visitor.page.route(f"{service.url}/status", lambda route: route.fulfill(json=status))
+        letters = re.compile(rf"^{service.url}/dead-letters\?")
+        visitor.page.route(letters, lambda route: route.fulfill(json={"tasks": left, "count": len(left)}))
+        visitor.page.route(f"{service.url}/dead-letters/{task['task_id']}", discard)
+        visitor.open("queue")
+        visitor.page.get_by_role("link", name="Look at them").click()
+        expect(visitor.page.get_by_role("row", name=request_id)).to_contain_text("kafka refused the result: too large")
+        visitor.page.once("dialog", lambda dialog: dialog.accept())
+        visitor.page.get_by_role("button", name=f"Discard {request_id}").click()
+        expect(visitor.page.get_by_text("No dead letters.")).to_be_visible()
+        expect(visitor.page.get_by_text(f"Discarded: {request_id}.")).to_be_visible()
+
+
 class TestConnection:
     @pytest.mark.parametrize("path", ["tasks", "queue"])
     def test_that_is_lost_comes_back(self, visitor: Visit, path: str) -> None:

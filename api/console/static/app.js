@@ -82,7 +82,7 @@ function SignIn({ onDone }) {
       <p>${hasKey() ? "The key that you typed is not valid any more." : "This service asks for a key."}</p>
       ${problem?.status === 401 ? html`<p class="note bad" role="alert">This key is not valid. Is it complete, and not expired?</p>` : html`<${ProblemNote} problem=${problem} />`}
       <div class="field"><label for="key">Key</label>
-        <input id="key" name="key" type="password" autocomplete="off" spellcheck="false" required autofocus placeholder="rk_…" /></div>
+        <input id="key" name="key" type="password" autocomplete="off" spellcheck="false" required autofocus pattern="\\s*[!-~]+\\s*" title="letters, digits and signs without spaces" placeholder="rk_…" /></div>
       <p><button class="main" disabled=${isBusy}>Sign in</button></p>
       <p class="quiet">It is kept until this tab is closed, and sent to this service alone. No key yet? Whoever runs the service makes one: <code>server.py keys create</code></p>
     </form>`;
