@@ -250,7 +250,7 @@ class FakeWorker:
     def _outcome(self, item: QueueItem, image: bytes) -> Outcome:
         try:
             data = image or self._services.objects.get(item.object_key)
-            decode(data, item.header, self._spec.input, ImageLimits(1_000_000))
+            decode(data, item.header, self._spec.input, ImageLimits(self._services.settings.limits.max_pixels))
         except InferenceError as error:
             return failure(error)
         return self.answer(item, data)
