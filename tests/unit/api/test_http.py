@@ -26,7 +26,7 @@ from inference.errors import ERRORS_BY_CODE, ServiceUnavailable
         ("PUT", "/inference_service", {"GET", "HEAD", "POST", "OPTIONS"}),
         ("GET", "/inference_service_controller", {"POST", "OPTIONS"}),
         ("POST", "/tasks/x", {"GET", "HEAD", "DELETE", "OPTIONS"}),
-        ("DELETE", "/tasks", {"GET", "HEAD", "OPTIONS"}),
+        ("PUT", "/tasks", {"GET", "HEAD", "DELETE", "OPTIONS"}),
         ("POST", "/health/live", {"GET", "HEAD", "OPTIONS"}),
     ],
 )
