@@ -34,14 +34,11 @@ local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local TERMINAL = {succeeded = true, failed = true, canceled = true, expired = true}
 local KEEP = -1
 
--- Whether all values are whole numbers. If a field of a record is none, another program has changed it: the scripts treat the record as
+-- Whether a value is a whole number. If a field of a record is none, another program has changed it: the scripts treat the record as
 -- one that is not there, so that it does not stop their work for other tasks.
-local function are_numbers(...)
-  for i = 1, select('#', ...) do
-    local value = select(i, ...)
-    if not value or not string.match(value, '^%d+$') then return false end
-  end
-  return true
+local find = string.find
+local function is_number(value)
+  return value and value ~= '' and not find(value, '%D')
 end
 
 local function is_leased(id)
@@ -218,7 +215,7 @@ local function let_expire(id, ttl, request_id, seq, batch, owner)
   if ttl == KEEP then return end
   redis.call('PEXPIRE', record(id), ttl)
   given_life = ttl
-  if request_id and request_id ~= id and are_numbers(seq) then
+  if request_id and request_id ~= id and is_number(seq) then
     for _, index in ipairs(request_indexes(request_id, owner)) do
       redis.call('ZADD', index, seq, id) -- a record may outlive the index that it was accepted with
       extend_ttl(index, ttl)
@@ -242,7 +239,7 @@ local function read(id)
     webhook, owner = unpack(redis.call('HMGET', record(id), 'status', 'holder', 'attempts', 'queue', 'reply_to', 'sinks',
       'request_id', 'seq', 'batch', 'created_at', 'priority', 'image_bytes', 'started_at', 'webhook', 'owner'))
   local is_whole = queue and reply_to and sinks and request_id
-    and are_numbers(seq, created_at, priority, image_bytes or 0, started_at or 0)
+    and is_number(seq) and is_number(created_at) and is_number(priority) and is_number(image_bytes or 0) and is_number(started_at or 0)
   if not is_whole or (webhook and not string.match(webhook, '^%S+ %S+$')) then status = false end
   return {id = id, status = status, holder = holder, attempts = attempts, queue = queue, reply_to = reply_to, sinks = sinks,
     request_id = request_id, seq = seq, batch = batch, created_at = created_at, priority = priority, image_bytes = image_bytes or 0,

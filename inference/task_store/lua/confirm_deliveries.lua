@@ -21,7 +21,7 @@ for i = 5, #ARGV, 2 do
   local id = ARGV[i]
   local state, undelivered, request_id, seq, batch, owner =
     unpack(redis.call('HMGET', record(id), delivery, 'undelivered', 'request_id', 'seq', 'batch', 'owner'))
-  if state == 'pending' and are_numbers(undelivered) then
+  if state == 'pending' and is_number(undelivered) then
     redis.call('HSET', record(id), delivery, 'delivered', 'undelivered', undelivered - 1)
     if tonumber(undelivered) == 1 then let_expire(id, ttl, request_id, seq, batch, owner) end
   end

@@ -33,7 +33,7 @@ for i = 1, #found, 2 do
   local created, requeued, seq, priority, owner =
     unpack(redis.call('HMGET', record_key, 'created_at', 'requeued_at', 'seq', 'priority', 'owner'))
   local order = owner and turns == '1' and (priority or '') .. ' ' .. owner or priority
-  local counts = are_numbers(created, seq, requeued or 0) and (all or tonumber(seq) <= (up_to[order] or 0))
+  local counts = is_number(created) and is_number(seq) and is_number(requeued or 0) and (all or tonumber(seq) <= (up_to[order] or 0))
   if counts and not is_leased(id) and tonumber(requeued or created) + tonumber(grace) <= now then
     redis.call('HSET', record_key, 'requeued_at', now)
     lost[#lost + 1] = id

@@ -18,7 +18,7 @@ for i = 3, #ARGV do
   local status, held_by, isolated, attempts, created, deadline, owner =
     unpack(redis.call('HMGET', record_key, 'status', 'holder', 'alone', 'attempts', 'created_at', 'deadline_at', 'owner'))
   local state = 'leased'
-  if not status or not are_numbers(created, deadline, attempts or 0) then
+  if not status or not (is_number(created) and is_number(deadline) and is_number(attempts or 0)) then
     state = 'unknown'
   elseif TERMINAL[status] then
     state = 'finished'

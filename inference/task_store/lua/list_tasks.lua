@@ -75,7 +75,7 @@ local function read_those_of_request()
   for i = 1, #members, 2 do entries[#entries + 1] = {id = members[i], seq = tonumber(members[i + 1])} end
   -- A task without a request id has its own id as request id, and is not in the index.
   local own, seq, its_owner = unpack(redis.call('HMGET', record(request_id), 'request_id', 'seq', 'owner'))
-  if own == request_id and are_numbers(seq) and tonumber(seq) < before and (owner == '' or its_owner == owner) then
+  if own == request_id and is_number(seq) and tonumber(seq) < before and (owner == '' or its_owner == owner) then
     entries[#entries + 1] = {id = request_id, seq = tonumber(seq)}
     table.sort(entries, newest_first)
   end
@@ -88,7 +88,7 @@ local ids, gone, rest = {}, {}, has_more and tasks[#tasks].seq or 0
 local last = 0
 for _, task in ipairs(tasks) do
   local status, created, ran_on = unpack(redis.call('HMGET', record(task.id), 'status', 'created_at', 'model'))
-  if not are_numbers(created) then
+  if not is_number(created) then
     gone[#gone + 1] = task.id
   elseif tonumber(created) < since then
     rest = 0

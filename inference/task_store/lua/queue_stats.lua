@@ -24,7 +24,7 @@ local queue, refused = ARGV[1], tonumber(ARGV[2])
 local waiting = key('waiting', queue)
 local oldest = redis.call('ZRANGE', waiting, 0, 0)[1]
 local created = oldest and redis.call('HGET', record(oldest), 'created_at')
-local age = are_numbers(created) and now - created or 0
+local age = is_number(created) and now - created or 0
 
 local at, model, ended, busy, commits, urgent =
   unpack(redis.call('HMGET', key('pace', queue), 'at', 'model', 'ended', 'busy_ms', 'commits', 'urgent'))

@@ -17,7 +17,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', key('leases'), '-inf', now, 'LIM
   local record_key = record(id)
   local status, queue, seq, priority, deaths, losses, owner =
     unpack(redis.call('HMGET', record_key, 'status', 'queue', 'seq', 'priority', 'deaths', 'losses', 'owner'))
-  local is_whole = queue and are_numbers(seq, priority, deaths or 0, losses or 0)
+  local is_whole = queue and is_number(seq) and is_number(priority) and is_number(deaths or 0) and is_number(losses or 0)
   local dead_attempt = status == 'running'
   if not status or TERMINAL[status] or not is_whole then
     redis.call('ZREM', key('leases'), id)

@@ -14,7 +14,7 @@ for i = 2, #ARGV do
   local id = ARGV[i]
   local status, holder, queue, seq, priority, owner =
     unpack(redis.call('HMGET', record(id), 'status', 'holder', 'queue', 'seq', 'priority', 'owner'))
-  if holder == ARGV[1] and not TERMINAL[status] and queue and are_numbers(seq, priority) then
+  if holder == ARGV[1] and not TERMINAL[status] and queue and is_number(seq) and is_number(priority) then
     redis.call('HSET', record(id), 'requeued_at', now) -- the worker returns its message too
     drop_lease(id)
     wait_again(id, status, queue, seq, priority, owner)

@@ -21,7 +21,7 @@ for i = 3, #ARGV do
   local status, held_by, deadline, queue, seq, priority, earlier, owner =
     unpack(redis.call('HMGET', record_key, 'status', 'holder', 'deadline_at', 'queue', 'seq', 'priority', 'attempts', 'owner'))
   local attempt = 0
-  local is_whole = status and queue and are_numbers(deadline, seq, priority, earlier or 0)
+  local is_whole = status and queue and is_number(deadline) and is_number(seq) and is_number(priority) and is_number(earlier or 0)
   if is_whole and not TERMINAL[status] and held_by == holder and tonumber(deadline) > now then
     attempt = (earlier or 0) + 1
     redis.call('HSET', record_key, 'status', 'running', 'started_at', now, 'attempts', attempt)
