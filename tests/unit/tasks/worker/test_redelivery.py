@@ -164,7 +164,7 @@ class TestMessageDeadLetters:
         assert record.outcome.error is not None
         assert (record.status, record.outcome.error["code"]) == ("failed", "predictor_died")
         assert record.outcome.error["detail"] == "3 workers ended while they took it; the input is kept for the operator"
-        broker = SimpleNamespace(prepare=lambda *_: None, publish=lambda *_: None)
+        broker = SimpleNamespace(prepare=lambda *_, **__: None, publish=lambda *_, **__: None)
         new_id = DeadLetters(store, objects, broker).replay(task_id, deadline_s=60, sinks=())  # type: ignore[arg-type]
         assert store.get(new_id).status == "queued"
 
