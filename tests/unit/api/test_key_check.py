@@ -208,6 +208,11 @@ class TestOrder:
         assert client.head("/health/live").status_code == 200
 
 
+def test_without_a_key_the_overview_has_only_paths(client: FlaskClient, keys: Keys) -> None:
+    assert client.get("/").json.keys() == {"service", "paths"}
+    assert client.get("/inference", headers=bearer(keys.predict)).json["served_model"] == "digits"
+
+
 class TestPagesOfListedOrigins:
     ORIGIN = "https://page.example"
 
