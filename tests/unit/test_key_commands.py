@@ -169,13 +169,13 @@ def test_whole_key_stands_for_its_id_and_is_in_no_message(run: Run, tmp_path: Pa
     assert text not in done.out + done.err + (tmp_path / "audit.jsonl").read_text()
 
 
-@pytest.mark.parametrize("wrong", ["version", "rk_short_secret", "aB3dE6gH9k:"])
+@pytest.mark.parametrize("wrong", ["rk_short_secret", "aB3dE6gH9k:"])
 def test_text_that_is_no_id_is_not_shown(run: Run, capsys: pytest.CaptureFixture[str], wrong: str) -> None:
     with pytest.raises(SystemExit):
         run("revoke", wrong)
     errors = capsys.readouterr().err
     assert "ID: it is not the id of a key" in errors
-    assert wrong not in errors.replace("conversion", "")
+    assert wrong not in errors
 
 
 def test_key_of_the_file_is_changed_there(run: Run, settings: dict[str, Any], tmp_path: Path) -> None:
