@@ -259,6 +259,17 @@ class TestCommands:
         assert (line["command"], line["target"], line["outcome"]) == ("load_new_model", "digits", "service_unavailable")
         assert (line["who"], line["from"]) == ({"owner": "admin-owner", "key_id": keys.admin[3:13]}, "127.0.0.1")
 
+    @pytest.mark.parametrize("path", ["/inference_service_controller", "/v2/repository/models/digits/load"])
+    def test_at_paths_of_their_own_are_logged_too(
+        self, client: FlaskClient, keys: Keys, audit_lines: AuditLines, path: str
+    ) -> None:
+        assert_problem(client.get("/status", headers=bearer(keys.predict)), 403, "forbidden")
+        assert audit_lines() == []
+        assert self.send(client, path, bearer(keys.predict)).status_code == 403
+        (line,) = audit_lines()
+        assert (line["what"], line["target"], line["outcome"]) == ("key.refused", f"POST {path}", "forbidden")
+        assert (line["who"], line["from"]) == ({"owner": "predict-owner", "key_id": keys.predict[3:13]}, "127.0.0.1")
+
     def test_images_do_not(self, client: FlaskClient, keys: Keys) -> None:
         headers = {"Prefer": "respond-async", **bearer(keys.predict)}
         assert post(client, raw_form(command="predict"), headers=headers).status_code == 202
