@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_rig import MakeApp, assert_problem, post, raw_form, services_of
+from api_rig import MakeApp, assert_problem, post, post_batch, raw_form, services_of
 from event_reading import Watch
 from flask import Flask
 from flask.testing import FlaskClient
@@ -18,6 +18,7 @@ from support.fake_clock import FakeClock
 from support.keys import key_document, new_key
 from werkzeug.test import TestResponse
 
+from api.events.streams import EventStream
 from api.security.failed_keys import MAX_FAILURES, WINDOW_S, FailedKeys
 from inference.access import Role
 from inference.runtime.log import logged_owner
@@ -315,6 +316,21 @@ class TestEventStreams:
         assert challenge(client.get("/events", headers=bearer(keys.predict))) == INVALID
         task_id = post(client, headers={"Prefer": "respond-async", **bearer(keys.admin)}).json["task_id"]
         assert [task["task_id"] for task in kept.next().data["tasks"]] == [task_id]
+
+    def test_lines_of_a_new_batch_end_too(
+        self, app: Flask, client: FlaskClient, keys: Keys, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def wait(*_: object) -> None:
+            pytest.fail("it waits for results")
+
+        with post_batch(client, [7], headers={"Accept": "application/jsonl", **bearer(keys.predict)}) as response:
+            texts = iter(response.iter_encoded())
+            assert next(texts) == b""
+            keys.file.write_text(json.dumps(key_document()), encoding="utf-8")
+            services_of(app).keys.refresh()
+            monkeypatch.setattr(EventStream, "wait", wait)
+            (last,) = map(json.loads, texts)
+        assert (last["status"], last["counts"]["queued"]) == ("running", 1)
 
 
 def test_log_lines_of_a_request_name_the_owner_of_its_key(
