@@ -55,7 +55,7 @@ def create_app(settings: Settings, stopping: SharedFlag | None = None, max_event
     Raises:
         ConfigurationError: a model's description is not valid.
     """
-    app = Flask("api")
+    app = Flask("api", static_folder=None)
     app.request_class = _Request
     max_streams = max_event_streams or settings.api.max_event_streams
     services = Services(settings)

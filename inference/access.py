@@ -1,4 +1,4 @@
-"""Who calls the service and what they may do: roles, owners, limits.
+"""Callers of the service, and their rights: roles, owners, limits.
 
 An owner is a person, a team or a program that tasks belong to; it may have several keys. Without keys everything belongs to the
 owner '' and everybody may do everything.

@@ -202,12 +202,6 @@ class EventHub:
                 if stream.ends_on_drain and not stream.is_closed:
                     stream.end()
 
-    def _end_revoked(self) -> None:
-        """End the streams of clients whose key has been revoked or changed, or has expired."""
-        for stream in tuple(self._streams):
-            if stream.is_still_allowed is not None and not stream.is_closed and not stream.is_still_allowed():
-                stream.end()
-
     def _all_lists(self) -> list[ListSubject]:
         with self._lock:
             return [subject for subject in self._subjects.values() if isinstance(subject, ListSubject)]
@@ -226,7 +220,8 @@ class EventHub:
         if now_s < self._check_at_s:
             return
         self._check_at_s = now_s + _CHECK_INTERVAL_S
-        self._end_revoked()
+        for stream in tuple(self._streams):
+            stream.end_if_revoked()
         if not self._unchecked:
             with self._lock:
                 self._unchecked = list(self._watchers)

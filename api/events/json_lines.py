@@ -107,6 +107,7 @@ def batch_lines(stream: EventStream, source: LineSource, timeout_s: float) -> It
             yield from source.new_lines()
         except ServiceUnavailable:
             pause_s = PAUSE_S
+        stream.end_if_revoked()  # the hub does it for streams of stored batches alone
         left_s = ends_at_s - time.monotonic()
         if source.are_all_sent or stream.is_closed or left_s <= 0:
             break

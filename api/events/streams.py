@@ -51,6 +51,11 @@ class EventStream:
         self.is_closed = True
         self._changed.set()
 
+    def end_if_revoked(self) -> None:
+        """Let the stream end if the client's key has been revoked or changed, or has expired."""
+        if self.is_still_allowed is not None and not self.is_closed and not self.is_still_allowed():
+            self.end()
+
     def wait(self, timeout_s: float) -> bool:
         """Wait until there may be new events; returns False after the timeout."""
         is_changed = self._changed.wait(timeout_s)

@@ -255,11 +255,17 @@ class Description(_Identity):
     response: Annotated[str, Field(description="the same as a sentence")]
 
 
-class Overview(_Identity):
-    """Description of the service with its models and paths."""
+class Overview(TypedDict):
+    """Description of the service: its paths; while it has no keys, in addition models and configuration."""
 
     service: str
-    models: list[str]
+    pipeline_id: NotRequired[str]
+    served_model: NotRequired[str]
+    model: NotRequired[ModelReference]
+    input_shape: NotRequired[list[int]]
+    ensemble_mode: NotRequired[bool]
+    sinks: NotRequired[list[str]]
+    models: NotRequired[list[str]]
     paths: Annotated[dict[str, str], Field(description="by method and path, its purpose")]
 
 

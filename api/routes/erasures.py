@@ -5,20 +5,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from http import HTTPStatus
 
-from flask import Blueprint, Response, request
+from flask import Blueprint, Response
 
 from api.components import components
 from api.forms.query import check_query, read_query
 from api.forms.task_query import read_flag
+from api.security.auditing import audited
 from api.security.caller import caller
 from api.security.task_access import task_access
 from api.views.responses import json_response
 from api.views.urls import erasure_url
 from inference.domain import TaskRecord
-from inference.errors import ErasureNotFound, InvalidRequest, TaskNotFound, shown
+from inference.errors import InvalidRequest, TaskNotFound, shown
 from inference.lifecycle.erasures import find_tasks
-from inference.runtime.audit import audit, caller_identity
-from inference.task_store import ErasureProgress, TaskFilter
+from inference.task_store import ErasureProgress, TaskFilter, no_erasure
 
 blueprint = Blueprint("erasures", __name__)
 
@@ -54,21 +54,14 @@ def get_erasure(erasure_id: str) -> Response:
     check_query()
     progress = components().services.store.get_erasure(erasure_id)
     if not caller().sees_all and progress.owner != caller().owner:
-        raise ErasureNotFound(f"there is no erasure {shown(erasure_id)}, or it began more than a day ago")
+        raise no_erasure(erasure_id)
     return json_response(_view(progress))
 
 
 def _erased(records: Sequence[TaskRecord], *, target: str, has_more: bool = False) -> Response:
-    progress = components().services.erasures.erase(records, owner=caller().owner)
-    audit(
-        "task.erase",
-        who=caller_identity(caller()),
-        source=request.remote_addr or "",
-        target=target,
-        outcome="done",
-        tasks=progress.tasks,
-        erasure_id=progress.erasure_id,
-    )
+    with audited("task.erase", target) as line:
+        progress = components().services.erasures.erase(records, owner=caller().owner)
+        line |= {"tasks": progress.tasks, "erasure_id": progress.erasure_id}
     document = {**_view(progress), "task_ids": [record.task_id for record in records], "has_more": has_more}
     status = HTTPStatus.OK if progress.is_done else HTTPStatus.ACCEPTED
     return json_response(document, status, headers={"Location": erasure_url(progress.erasure_id)})

@@ -9,6 +9,7 @@ from flask import Blueprint, Response
 from api.components import components
 from api.console.routes import redirection, wants_page
 from api.forms.query import check_query
+from api.security.caller import NOBODY, caller
 from api.views.identity import identity
 from api.views.problems import log_detail
 from api.views.responses import json_response
@@ -18,52 +19,44 @@ from inference.status.collect import OK, fault_of
 
 blueprint = Blueprint("health", __name__)
 
+_PATHS = {
+    "POST /inference": "classify an image: curl -F image=@photo.jpg …/inference",
+    "POST /inference/batch": "classify many: curl -F image=@one.jpg -F image=@two.jpg …/inference/batch",
+    "POST /uploads": "a URL to put a large image to, and its name for requests",
+    "GET /batches/{batch_id}?wait=N": "a batch, waiting up to N seconds for its end",
+    "DELETE /batches/{batch_id}": "cancel the tasks of a batch that have not ended",
+    "GET /tasks/{task_id}?wait=N": "a task, waiting up to N seconds for its end",
+    "GET /tasks?status=…&model=…&request_id=…&since=…&limit=N&cursor=…": "tasks, newest first, a page at a time",
+    "DELETE /tasks/{task_id}": "cancel a task",
+    "DELETE /tasks/{task_id}?erase=true, /tasks?request_id=…&erase=true": "remove everything of tasks",
+    "GET /erasures/{erasure_id}": "how far that is",
+    "GET /tasks/{task_id}/image": "the image of a task, while it is kept",
+    "POST /tasks/{task_id}/replay": "run a task that has ended again, as a new task",
+    "GET /tasks/{task_id}/events, /batches/{batch_id}/events, /events": "what happens, as server-sent events",
+    "GET /dead-letters?limit=N": "tasks that were given up, and results that a sink refused",
+    "POST /dead-letters/{task_id}/replay": "deliver such a result again, or run the image again",
+    "DELETE /dead-letters/{task_id}": "discard a dead letter",
+    "POST /inference_service_controller": "change a model, the served model or the ensemble mode",
+    "GET /key": "owner, role and limits of the request's key",
+    "GET /models, /models/{name}": "the models: input, labels, version, rate",
+    "GET /status": "stores, queues, workers, sinks and problems",
+    "GET /health/live, /health/ready": "probes",
+    "GET /v2, /v2/models/{name}/infer": "the Open Inference Protocol, for clients of Triton and KServe",
+}
 _CONSOLE = {"GET /ui/": "the console, for browsers"}
 _DOCUMENTATION = {"GET /openapi.json, /docs": "the description of the API, for programs and for browsers"}
 
 
 @blueprint.get("/")
 def index() -> Response:
-    """Describe the service, its models and its paths; a browser is redirected to the console."""
+    """Describe the service and its paths, and while it has no keys its models; a browser is redirected to the console."""
     check_query()
     services = components().services
     if services.settings.ui.enabled and wants_page():
         return redirection("ui/")
-    return json_response(
-        {
-            "service": "image inference",
-            **identity(services),
-            "models": [model.name for model in services.models],
-            "paths": _prefixed(
-                {
-                    "POST /inference": "classify an image: curl -F image=@photo.jpg …/inference",
-                    "POST /inference/batch": "classify many: curl -F image=@one.jpg -F image=@two.jpg …/inference/batch",
-                    "POST /uploads": "a URL to put a large image to, and its name for requests",
-                    "GET /batches/{batch_id}?wait=N": "a batch, waiting up to N seconds for its end",
-                    "DELETE /batches/{batch_id}": "cancel the tasks of a batch that have not ended",
-                    "GET /tasks/{task_id}?wait=N": "a task, waiting up to N seconds for its end",
-                    "GET /tasks?status=…&model=…&request_id=…&since=…&limit=N&cursor=…": "tasks, newest first, a page at a time",
-                    "DELETE /tasks/{task_id}": "cancel a task",
-                    "DELETE /tasks/{task_id}?erase=true, /tasks?request_id=…&erase=true": "remove everything of tasks",
-                    "GET /erasures/{erasure_id}": "how far that is",
-                    "GET /tasks/{task_id}/image": "the image of a task, while it is kept",
-                    "POST /tasks/{task_id}/replay": "run a task that has ended again, as a new task",
-                    "GET /tasks/{task_id}/events, /batches/{batch_id}/events, /events": "what happens, as server-sent events",
-                    "GET /dead-letters?limit=N": "tasks that were given up, and results that a sink refused",
-                    "POST /dead-letters/{task_id}/replay": "deliver such a result again, or run the image again",
-                    "DELETE /dead-letters/{task_id}": "discard a dead letter",
-                    "POST /inference_service_controller": "change a model, the served model or the ensemble mode",
-                    "GET /key": "owner, role and limits of the request's key",
-                    "GET /models, /models/{name}": "the models: input, labels, version, rate",
-                    "GET /status": "stores, queues, workers, sinks and problems",
-                    "GET /health/live, /health/ready": "probes",
-                    "GET /v2, /v2/models/{name}/infer": "the Open Inference Protocol, for clients of Triton and KServe",
-                    **(_CONSOLE if services.settings.ui.enabled else {}),
-                    **(_DOCUMENTATION if services.settings.api.docs else {}),
-                }
-            ),
-        }
-    )
+    shown = {} if caller() is NOBODY else {**identity(services), "models": [model.name for model in services.models]}
+    paths = _PATHS | (_CONSOLE if services.settings.ui.enabled else {}) | (_DOCUMENTATION if services.settings.api.docs else {})
+    return json_response({"service": "image inference", **shown, "paths": _prefixed(paths)})
 
 
 def _prefixed(paths: dict[str, str]) -> dict[str, str]:

@@ -39,7 +39,7 @@ def get_key() -> Response:
 
 
 def _use(found: Caller) -> dict[str, Any] | None:
-    """What all keys of the owner have used; None without keys, and while the record store does not answer."""
+    """Return the use by all keys of the owner; None without keys, and while the record store does not answer."""
     if not found.owner:
         return None
     try:

@@ -26,7 +26,8 @@ _ALLOWED_METHODS = "GET, HEAD, POST, PUT, DELETE, OPTIONS"
 _ALLOWED_HEADERS = "Authorization, Content-Type, Idempotency-Key, Last-Event-ID, Prefer, X-API-Key, X-Request-ID, *"
 _EXPOSED_HEADERS = (
     "Array-Dtype, Array-Shape, Batch-Id, Content-Disposition, Idempotent-Replayed, Inference-Header-Content-Length, Link, "
-    "Location, Preference-Applied, Retry-After, Server-Timing, Task-Id, WWW-Authenticate, X-Request-ID"
+    "Location, Preference-Applied, RateLimit, RateLimit-Policy, Retry-After, Server-Timing, Task-Id, WWW-Authenticate, "
+    "X-Request-ID"
 )
 #: Seconds for which a browser need not send another preflight; Chromium allows at most two hours.
 _PREFLIGHT_MAX_AGE_S = 3600

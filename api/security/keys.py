@@ -29,7 +29,7 @@ from api.security.sent_key import SentKey, read_sent_key
 from inference.access import Caller
 from inference.errors import Forbidden, RateLimited, ServiceUnavailable, Unauthenticated
 from inference.keys.key_ring import KeyRing
-from inference.runtime.audit import audit
+from inference.runtime.audit import audit, caller_identity
 from inference.runtime.log import logged_owner
 
 
@@ -64,10 +64,7 @@ class KeyCheck:
         if caller is None:
             self._refuse(sent)
         if caller.role not in needed.roles:
-            roles = " or ".join(needed.roles)
-            raise Forbidden(
-                f"{current.method} {current.url_rule} needs a key with the role {roles}; this key has the role {caller.role}"
-            )
+            _forbid(current, needed, caller)
         environ[CALLER] = caller
         logged_owner.set(caller.owner)
         environ[IS_STILL_VALID] = partial(self._is_still_valid, sent.text, caller)
@@ -95,6 +92,15 @@ class KeyCheck:
             return self._ring.find(text) == caller
         except ServiceUnavailable:
             return True
+
+
+def _forbid(current: Request, needed: NeededRole, caller: Caller) -> NoReturn:
+    """Raise Forbidden, and log it if the operation needs the role admin."""
+    if needed is NeededRole.ADMIN:
+        who, source = caller_identity(caller), current.environ.get("REMOTE_ADDR", "")
+        audit("key.refused", who=who, source=source, target=f"{current.method} {current.path}", outcome=Forbidden.code)
+    roles = " or ".join(needed.roles)
+    raise Forbidden(f"{current.method} {current.url_rule} needs a key with the role {roles}; this key has the role {caller.role}")
 
 
 def needed_roles(*, open_metrics: bool) -> dict[tuple[str, str], NeededRole]:

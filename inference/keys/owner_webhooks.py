@@ -12,7 +12,7 @@ from inference.webhook import WebhookEvent
 
 @dataclass(frozen=True)
 class WebhookDefaults:
-    """What holds for the webhooks of an owner's tasks."""
+    """Secrets, URL and events of the webhooks of an owner's tasks."""
 
     #: each event has a signature by each; none: the owner's tasks can have no webhook
     secrets: tuple[str, ...]

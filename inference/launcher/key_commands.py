@@ -22,7 +22,7 @@ from inference.errors import ConfigurationError
 from inference.keys.entries import Key, KeyEntry, LimitsEntry
 from inference.keys.key_file import read_key_file
 from inference.keys.key_ring import asks_for_keys
-from inference.keys.key_text import digest_of, id_of, new_key_text
+from inference.keys.key_text import KEY_ID_PATTERN, claimed_id, digest_of, id_of, new_key_text
 from inference.launcher import embedded_broker
 from inference.runtime.audit import COMMAND_LINE, audit, command_audit, system_identity
 from inference.settings import EMBEDDED, Settings
@@ -54,10 +54,10 @@ def add_key_commands(commands: Any, shared: argparse.ArgumentParser) -> argparse
     listing.add_argument("--json", action="store_true", help="print JSON")
     listing.set_defaults(key_action=_list)
     revoke = actions.add_parser("revoke", parents=[shared], help="delete a key; it is refused everywhere within 5 s")
-    revoke.add_argument("key_id", metavar="ID")
+    revoke.add_argument("key_id", type=_key_id, metavar="ID")
     revoke.set_defaults(key_action=_revoke)
     rotate = actions.add_parser("rotate", parents=[shared], help="create a key in place of another one")
-    rotate.add_argument("key_id", metavar="ID")
+    rotate.add_argument("key_id", type=_key_id, metavar="ID")
     rotate.add_argument(
         "--overlap", type=_duration, default=timedelta(hours=24), metavar="TIME", help="the old key expires then; default 24h"
     )
@@ -209,6 +209,14 @@ def _print_new(text: str, key: Key, settings: Settings) -> None:
         sys.stderr.write(f"note: the API of this configuration asks for no key: {why}\n")
     expiry = f"expires at {_shown_time(key.expires_at)}" if key.expires_at else "does not expire"
     _print(f"key {key.key_id} of {key.caller.owner}, role {key.caller.role}, {expiry}; it is not shown again:\n{text}")
+
+
+def _key_id(text: str) -> str:
+    """Return the id that was typed, or that of a whole key, whose secret must be in no message and not in the audit log."""
+    found = claimed_id(text) or text
+    if not re.fullmatch(KEY_ID_PATTERN, found):
+        raise argparse.ArgumentTypeError("it is not the id of a key, which is the ten characters between rk_ and the next _")
+    return found
 
 
 def _shown_time(time: datetime) -> str:

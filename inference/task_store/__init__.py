@@ -25,6 +25,7 @@ from inference.task_store.protocol import (
     TaskState,
     WebhookStats,
     no_batch,
+    no_erasure,
     no_task,
 )
 from inference.task_store.stores import (
@@ -71,5 +72,6 @@ __all__ = [
     "WebhookStore",
     "WorkerStore",
     "no_batch",
+    "no_erasure",
     "no_task",
 ]

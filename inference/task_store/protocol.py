@@ -17,7 +17,7 @@ from enum import StrEnum
 
 from inference.access import OwnerUse
 from inference.domain import ModelRef, Outcome, TaskStatus
-from inference.errors import BatchNotFound, IdempotencyConflict, TaskNotFound
+from inference.errors import BatchNotFound, ErasureNotFound, IdempotencyConflict, TaskNotFound
 
 
 class LeaseState(StrEnum):
@@ -118,6 +118,11 @@ class KnownKey:
 def no_task(task_id: str) -> TaskNotFound:
     """Return the error for a task that has no record, or is another owner's: callers cannot tell which."""
     return TaskNotFound(f"there is no task {task_id}, or it ended too long ago", task_id=task_id)
+
+
+def no_erasure(erasure_id: str) -> ErasureNotFound:
+    """Return the error for an erasure that is not remembered, or is another owner's: callers cannot tell which."""
+    return ErasureNotFound(f"there is no erasure {erasure_id}, or it began more than a day ago")
 
 
 def no_batch(batch_id: str) -> BatchNotFound:

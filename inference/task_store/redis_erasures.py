@@ -14,9 +14,9 @@ from typing import Any
 import orjson
 
 from inference.domain import Outcome, TaskStatus, encode_outcome
-from inference.errors import ErasureNotFound, TaskCanceled, TaskNotFound
+from inference.errors import TaskCanceled, TaskNotFound
 from inference.runtime.redis import unavailable_when_down
-from inference.task_store.protocol import ErasureProgress, ErasureState
+from inference.task_store.protocol import ErasureProgress, ErasureState, no_erasure
 from inference.task_store.redis_webhooks import RedisWebhooks
 from inference.task_store.scripts import RELAY_GROUP
 
@@ -45,7 +45,7 @@ class RedisErasures(RedisWebhooks):
         with unavailable_when_down():
             found: Any = self._redis.hgetall(self._key("erasure", erasure_id))
         if not found:
-            raise ErasureNotFound(f"there is no erasure {erasure_id}, or it began more than a day ago")
+            raise no_erasure(erasure_id)
         fields = {name.decode(): value.decode() for name, value in found.items()}
         return ErasureProgress(erasure_id, fields.pop("owner"), int(fields.pop("tasks")), _states(fields))
 

@@ -223,8 +223,9 @@ def test_no_secret_is_in_an_environment_or_on_a_command_line(name: str) -> None:
 
 def test_the_api_asks_for_a_key() -> None:
     for name in PARTS:
-        assert ("INFERENCE_SECURITY__REQUIRE_KEYS" in environment(name)) == (name == "api")
-    assert environment("api")["INFERENCE_SECURITY__REQUIRE_KEYS"] == "true"
+        assert ("INFERENCE_SECURITY__REQUIRE_KEYS" in environment(name)) == (name != "flower")
+    for name in ("api", "worker", "worker-gpu", "relay"):  # a worker that does not know it gives plain messages no owner
+        assert environment(name)["INFERENCE_SECURITY__REQUIRE_KEYS"] == "true"
     assert "INFERENCE_SECURITY__ANONYMOUS" not in environment("api")
 
 

@@ -160,6 +160,24 @@ def test_revoked_key_is_gone(run: Run, stored: Stored, tmp_path: Path) -> None:
     assert audited(tmp_path)[1:] == [("key.revoke", key_id, "done"), ("key.revoke", key_id, "unknown")]
 
 
+@pytest.mark.parametrize("action", ["revoke", "rotate"])
+def test_whole_key_stands_for_its_id_and_is_in_no_message(run: Run, tmp_path: Path, action: str) -> None:
+    text = run(*CREATE).last_line
+    done = run(action, text)
+    assert done.code == 0
+    assert audited(tmp_path)[1] == (f"key.{action}", id_of(text), "done")
+    assert text not in done.out + done.err + (tmp_path / "audit.jsonl").read_text()
+
+
+@pytest.mark.parametrize("wrong", ["rk_short_secret", "aB3dE6gH9k:"])
+def test_text_that_is_no_id_is_not_shown(run: Run, capsys: pytest.CaptureFixture[str], wrong: str) -> None:
+    with pytest.raises(SystemExit):
+        run("revoke", wrong)
+    errors = capsys.readouterr().err
+    assert "ID: it is not the id of a key" in errors
+    assert wrong not in errors
+
+
 def test_key_of_the_file_is_changed_there(run: Run, settings: dict[str, Any], tmp_path: Path) -> None:
     _, filed = new_key()
     file = tmp_path / "keys.json"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Callable
 
 import orjson
@@ -211,6 +212,9 @@ def test_callers_erase_what_is_theirs_and_admins_everything(client: FlaskClient,
     assert erased["task_ids"] == [hers]
     progress = erased["urls"]["self"]
     assert [caller.get(progress).status_code for caller in (alice, bob, reader, root)] == [200, 404, 200, 200]
+    unknown = uuid.uuid4().hex
+    answers = [bob.get(f"/erasures/{found}").text.replace(found, "ID") for found in (erased["erasure_id"], unknown)]
+    assert answers[0] == answers[1]
     assert_problem(alice.delete("/tasks?request_id=shared&erase=true"), 404, "task_not_found")
     assert root.delete(f"/tasks/{his}{ERASE}").status_code == 200
     assert root.delete("/tasks?request_id=shared&erase=true").json["task_ids"] == [another]
@@ -224,3 +228,16 @@ def test_an_erasure_is_in_the_audit_log(client: FlaskClient, caplog: pytest.LogC
         ("task.erase", task_ids[0], 1, erasures_done[0]["erasure_id"]),
         ("task.erase", "tasks with the request id r", 1, erasures_done[1]["erasure_id"]),
     ]
+
+
+def test_an_erasure_that_fails_is_in_the_audit_log(
+    client: FlaskClient, app: Flask, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise ServiceUnavailable("the task store does not answer")
+
+    task_id = post_async(client)
+    monkeypatch.setattr(services_of(app).erasures, "erase", fail)
+    assert_problem(client.delete(f"/tasks/{task_id}{ERASE}"), 503, "service_unavailable")
+    (event,) = [orjson.loads(record.message) for record in caplog.records if record.name == "audit"]
+    assert (event["what"], event["target"], event["outcome"]) == ("task.erase", task_id, "service_unavailable")

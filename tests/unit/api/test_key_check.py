@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from api_rig import MakeApp, assert_problem, post, raw_form, services_of
+from api_rig import MakeApp, assert_problem, post, post_batch, raw_form, services_of
 from event_reading import Watch
 from flask import Flask
 from flask.testing import FlaskClient
@@ -18,6 +18,7 @@ from support.fake_clock import FakeClock
 from support.keys import key_document, new_key
 from werkzeug.test import TestResponse
 
+from api.events.streams import EventStream
 from api.security.failed_keys import MAX_FAILURES, WINDOW_S, FailedKeys
 from inference.access import Role
 from inference.runtime.log import logged_owner
@@ -208,6 +209,11 @@ class TestOrder:
         assert client.head("/health/live").status_code == 200
 
 
+def test_without_a_key_the_overview_has_only_paths(client: FlaskClient, keys: Keys) -> None:
+    assert client.get("/").json.keys() == {"service", "paths"}
+    assert client.get("/inference", headers=bearer(keys.predict)).json["served_model"] == "digits"
+
+
 class TestPagesOfListedOrigins:
     ORIGIN = "https://page.example"
 
@@ -254,6 +260,17 @@ class TestCommands:
         assert (line["command"], line["target"], line["outcome"]) == ("load_new_model", "digits", "service_unavailable")
         assert (line["who"], line["from"]) == ({"owner": "admin-owner", "key_id": keys.admin[3:13]}, "127.0.0.1")
 
+    @pytest.mark.parametrize("path", ["/inference_service_controller", "/v2/repository/models/digits/load"])
+    def test_at_paths_of_their_own_are_logged_too(
+        self, client: FlaskClient, keys: Keys, audit_lines: AuditLines, path: str
+    ) -> None:
+        assert_problem(client.get("/status", headers=bearer(keys.predict)), 403, "forbidden")
+        assert audit_lines() == []
+        assert self.send(client, path, bearer(keys.predict)).status_code == 403
+        (line,) = audit_lines()
+        assert (line["what"], line["target"], line["outcome"]) == ("key.refused", f"POST {path}", "forbidden")
+        assert (line["who"], line["from"]) == ({"owner": "predict-owner", "key_id": keys.predict[3:13]}, "127.0.0.1")
+
     def test_images_do_not(self, client: FlaskClient, keys: Keys) -> None:
         headers = {"Prefer": "respond-async", **bearer(keys.predict)}
         assert post(client, raw_form(command="predict"), headers=headers).status_code == 202
@@ -299,6 +316,21 @@ class TestEventStreams:
         assert challenge(client.get("/events", headers=bearer(keys.predict))) == INVALID
         task_id = post(client, headers={"Prefer": "respond-async", **bearer(keys.admin)}).json["task_id"]
         assert [task["task_id"] for task in kept.next().data["tasks"]] == [task_id]
+
+    def test_lines_of_a_new_batch_end_too(
+        self, app: Flask, client: FlaskClient, keys: Keys, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def wait(*_: object) -> None:
+            pytest.fail("it waits for results")
+
+        with post_batch(client, [7], headers={"Accept": "application/jsonl", **bearer(keys.predict)}) as response:
+            texts = iter(response.iter_encoded())
+            assert next(texts) == b""
+            keys.file.write_text(json.dumps(key_document()), encoding="utf-8")
+            services_of(app).keys.refresh()
+            monkeypatch.setattr(EventStream, "wait", wait)
+            (last,) = map(json.loads, texts)
+        assert (last["status"], last["counts"]["queued"]) == ("running", 1)
 
 
 def test_log_lines_of_a_request_name_the_owner_of_its_key(

@@ -120,7 +120,6 @@ def test_every_route_has_a_role(app: Flask) -> None:
     routes = {
         (re.sub(r"<(?:\w+:)?(\w+)>", r"<\1>", rule.rule), method)
         for rule in app.url_map.iter_rules()
-        if rule.endpoint != "static"
         for method in (rule.methods or set()) - {"OPTIONS"}
     }
     assert needed_roles(open_metrics=False).keys() == routes

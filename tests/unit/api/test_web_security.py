@@ -289,7 +289,9 @@ class TestCors:
         assert response.headers["Access-Control-Allow-Origin"] == origin
         assert response.headers["Cross-Origin-Resource-Policy"] == "cross-origin"
         assert response.headers["Vary"] == "Origin"
-        assert {"Location", "Retry-After", "Task-Id"} <= set(response.headers["Access-Control-Expose-Headers"].split(", "))
+        assert {"Location", "RateLimit", "Retry-After", "Task-Id"} <= set(
+            response.headers["Access-Control-Expose-Headers"].split(", ")
+        )
         assert "Access-Control-Allow-Credentials" not in response.headers
 
     @pytest.mark.parametrize(
