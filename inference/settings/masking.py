@@ -23,7 +23,9 @@ def shown_value(value: Any) -> Any:
         case Path():
             return str(value)
         case str():
-            # Up to the last @: a password that is not percent-encoded may contain any character.
-            hidden = re.sub(r"(://(?:[^:/@?]*:)?|:).*@", rf"\1{MASK}@", value, count=1, flags=re.DOTALL)
-            return re.sub(r"([?&]\w*(?:password|secret|token)\w*=)[^&]*", rf"\1{MASK}", hidden)
+            # Up to the last @: a password that is not percent-encoded may contain any character. The audit log has texts of
+            # clients, so no pattern may take time that grows with the square of the length.
+            end = value.rfind("@") + 1
+            login = re.sub(r"(://(?:[^:/@?]*:)?|:).*", rf"\1{MASK}@", value[:end], count=1, flags=re.DOTALL)
+            return re.sub(r"([?&](?=\w*(?:password|secret|token))\w*=)[^&]*", rf"\1{MASK}", login + value[end:])
     return value

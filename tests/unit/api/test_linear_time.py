@@ -7,6 +7,7 @@ import io
 import struct
 import time
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 from api_rig import picture
@@ -18,6 +19,7 @@ from api.forms.parser import OTHER_PARTS
 from inference.errors import InferenceError
 from inference.imaging import ImageLimits, inspect
 from inference.models.spec import InputSpec
+from inference.settings import shown_value
 
 MIB = 2**20
 #: One input is as many times as long as the other: where the time grows with the square, it is 64 times as long.
@@ -89,6 +91,9 @@ INPUTS: dict[str, Callable[[int], Callable[[], object]]] = {
     "empty pixels in a PNG": lambda size: image(PNG[:33] + struct.pack(">I4sI", 0, b"IDAT", 0) * (size // 12) + PNG[33:]),
     "spaces": lambda size: image(b" " * size),
     "base64": lambda size: image(b"QUJD" * (size // 4)),
+    "colons in a logged text": lambda size: partial(shown_value, "@" + ":" * size),
+    "URLs in a logged text": lambda size: partial(shown_value, "@" + "://" * (size // 3)),
+    "names in a logged text": lambda size: partial(shown_value, "?" + "token" * (size // 5)),
     "HTML": lambda size: image(b"<html>" * (size // 6)),
 }
 
