@@ -123,10 +123,6 @@ local function order(id, deliveries, request_id)
   end
 end
 
-local function idempotency_of(owner, idempotency_key)
-  return owner and key('owner', owner, 'idempotency', idempotency_key) or key('idempotency', idempotency_key)
-end
-
 -- Returns what `read_all_fields` returned.
 local function remove(id)
   local fields, deliveries = read_all_fields(id)
