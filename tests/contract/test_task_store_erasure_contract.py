@@ -7,7 +7,19 @@ import uuid
 
 import pytest
 import redis
-from store_worlds import ALL, RESULT_TTL_S, StoreWorld, accept, bury_one, finished, lease_one, leased, position, running
+from store_worlds import (
+    ALL,
+    IDEMPOTENCY_TTL_S,
+    RESULT_TTL_S,
+    StoreWorld,
+    accept,
+    bury_one,
+    finished,
+    lease_one,
+    leased,
+    position,
+    running,
+)
 from support.samples import QUEUE, a_batch, a_request, a_success
 from support.task_pages import listed_ids
 from support.traces import keys_with
@@ -209,6 +221,27 @@ def test_a_batch_keeps_its_other_items(store: TaskStore, left: Traces, owner: st
         store.get_batch(batch.batch_id)
     assert store.find_idempotent("key", owner=owner) is None
     assert left.of(second) == []
+
+
+def test_a_batch_loses_several_items_at_once(store: TaskStore, left: Traces) -> None:
+    batch = a_batch(*(a_request() for _ in range(4)), idempotency_key="key", fingerprint="f")
+    store.accept_batch(batch, enqueue=[], max_queue_depth=0)
+    first, second, third, fourth = (task.task_id for task in batch.tasks)
+    erase(store, fourth, first, third)
+    assert store.get_batch(batch.batch_id).task_ids == [second]
+    assert store.find_idempotent("key") is not None
+    assert [left.of(task_id) for task_id in (first, third, fourth)] == [[], [], []]
+
+
+def test_an_idempotency_key_that_is_used_again_stays(world: StoreWorld, store: TaskStore) -> None:
+    first = running(store, "w", idempotency_key="key", fingerprint="f")
+    bury_one(store, "w", first, attempt=1)
+    world.let_pass(IDEMPOTENCY_TTL_S + 1)
+    second = accept(store, idempotency_key="key", fingerprint="f")
+    erase(store, first)
+    known = store.find_idempotent("key")
+    assert known is not None
+    assert known.task_id == second
 
 
 def test_a_batch_does_not_stay_for_ever(world: StoreWorld, store: TaskStore) -> None:

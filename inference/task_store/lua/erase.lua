@@ -74,13 +74,12 @@ local function unlist(id, seq, last, stream, rest)
   redis.call('ZREMRANGEBYSCORE', rest, '-inf', (redis.call('GET', last) or 0) - index_max)
 end
 
--- Take a task out of its batch; returns whether the batch has another task.
-local function leave_batch(batch, id)
+-- Take tasks out of their batch; returns whether the batch has another task. `replaced` has what replaces each id, as JSON.
+local function leave_batch(batch, replaced)
   local batch_key, has_tasks = key('batch', batch), false
   local entries = redis.call('GET', batch_key)
   if not entries then return false end
-  local quoted = '"' .. string.gsub(id, '%p', '%%%0') .. '"'
-  entries = string.gsub(entries, quoted, (string.gsub(replacement, '%%', '%%%%')))
+  entries = string.gsub(entries, '"([%w_-]+)"', replaced)
   local decoded = cjson.decode(entries) -- an object if the batch has an owner
   for _, entry in ipairs(decoded.entries or decoded) do has_tasks = has_tasks or type(entry) == 'string' end
   if has_tasks then
@@ -123,6 +122,14 @@ local function order(id, deliveries, request_id)
   end
 end
 
+-- Forget the idempotency key of a task, unless the key is in use again, or for other tasks of its batch.
+local function leave_idempotency(id, fields, batch_has_others)
+  if not fields.idempotency or batch_has_others then return end
+  local idempotency = idempotency_of(fields.owner, fields.idempotency)
+  local subject = fields.batch and 'batch:' .. fields.batch or 'task:' .. id
+  if redis.call('HGET', idempotency, 'subject') == subject then redis.call('DEL', idempotency) end
+end
+
 -- Returns what `read_all_fields` returned.
 local function remove(id)
   local fields, deliveries = read_all_fields(id)
@@ -133,8 +140,6 @@ local function remove(id)
   redis.call('DEL', record(id), image(id), key('unstored', id), replayed)
   redis.call('ZREM', key('unstored'), id)
   redis.call('ZREM', key('dead-letters'), id)
-  local has_others = fields.batch and leave_batch(fields.batch, id)
-  if fields.idempotency and not has_others then redis.call('DEL', idempotency_of(owner, fields.idempotency)) end
   if fields.webhook then leave_webhook(id, fields.webhook) end
   unlist(id, fields.seq, key('seq'), key('tasks'), key('tasks', 'rest'))
   if owner and is_number(fields.owner_seq) then
@@ -158,10 +163,20 @@ if #ids == 0 then return ids end
 redis.call('HSET', progress, 'owner', caller, 'tasks', #ids, 'pending:images', object_count)
 redis.call('PEXPIRE', progress, life)
 if object_count ~= '0' then redis.call('HSET', key('erasures'), erasure_id, objects) end
-local removed = {}
-for number, id in ipairs(ids) do removed[number] = {remove(id)} end
-for number, id in ipairs(ids) do -- only now it is known which tasks are left
+local removed, replaced_in, batch_has_others = {}, {}, {}
+for number, id in ipairs(ids) do
+  local fields, deliveries = remove(id)
+  removed[number] = {fields, deliveries}
+  if fields.batch then
+    replaced_in[fields.batch] = replaced_in[fields.batch] or {}
+    replaced_in[fields.batch][id] = replacement
+  end
+end
+-- Only now it is known which tasks are left.
+for batch, replaced in pairs(replaced_in) do batch_has_others[batch] = leave_batch(batch, replaced) end
+for number, id in ipairs(ids) do
   local fields, deliveries = unpack(removed[number])
+  leave_idempotency(id, fields, fields.batch and batch_has_others[fields.batch])
   leave_replays(id, fields)
   order(id, deliveries, fields.request_id)
 end
