@@ -101,10 +101,12 @@ class RedisBroker:
             start = 0
             with unavailable_when_down():
                 while payloads := cast("list[bytes]", self._redis.lrange(key, start, start + _SCANNED - 1)):
+                    start += len(payloads)
                     for payload in payloads:
                         if any(name in payload for name in names) and (message := _read(payload)) is not None:
-                            self._replace(key, payload, self._without(queue, message, payload, task_ids))
-                    start += _SCANNED
+                            rest = self._without(queue, message, payload, task_ids)
+                            self._replace(key, payload, rest)
+                            start -= rest is None  # the following messages have moved up
 
     def _without(self, queue: str, message: QueueMessage, payload: bytes, task_ids: Collection[str]) -> bytes | None:
         """Return a message without these tasks; None if it has no other."""
@@ -143,8 +145,14 @@ class RedisBroker:
     def get_depth(self, queue: str) -> int:
         lists = [_list_key(queue, step) for step in _STEPS]
         with unavailable_when_down():
-            depth: Any = self._redis.eval(QUEUE_LISTS, len(lists), *lists)
-        return int(depth)
+            if self.has_turns:
+                depth: Any = self._redis.eval(QUEUE_LISTS, len(lists), *lists)
+                return int(depth)
+            # Messages that are left in lists of owners, of a time with turns, wait for nobody: their tasks are queued again.
+            with self._redis.pipeline(transaction=False) as pipe:
+                for key in lists:
+                    pipe.llen(key)
+                return sum(pipe.execute())
 
     def _push(self, queue: str, message: QueueMessage, priority: int, owner: str, *, is_redelivered: bool = False) -> Enqueue:
         own_id = envelope.message_id(message)

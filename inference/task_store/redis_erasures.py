@@ -37,7 +37,7 @@ class RedisErasures(RedisWebhooks):
             "erase",
             *(encode_outcome(canceled), self._ttl_ms, self._index_max, erasure_id, _PROGRESS_LIFE_MS, owner),
             *(orjson.dumps(object_keys), len(object_keys), orjson.dumps(replacement)),
-            *task_ids,
+            *dict.fromkeys(task_ids),
         )
         return [task_id.decode() for task_id in erased]
 

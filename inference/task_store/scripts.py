@@ -1,7 +1,8 @@
-"""Lua scripts of the task store (`lua/`). Each is run with the prelude before it, and its first key is the prefix of all keys."""
+"""Lua scripts of the task store (`lua/`), each with what it uses of the prelude. Their first key is the prefix of all keys."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +18,9 @@ from inference.runtime.redis import unavailable_when_down
 RELAY_GROUP = "relay"
 
 _LUA = Path(__file__).parent / "lua"
+_COMMENT, _WORD = re.compile(r"--.*"), re.compile(r"[A-Za-z_]\w*")
+#: Begin of a definition of the prelude, with its names.
+_DEFINITION = re.compile(r"^local (?:function )?([\w, ]+)", re.MULTILINE)
 
 
 class Scripts:
@@ -47,5 +51,23 @@ class Scripts:
     def by_name(self) -> dict[str, Script]:
         prelude = (_LUA / "_prelude.lua").read_text(encoding="utf-8")
         return {
-            path.stem: self._redis.register_script(prelude + path.read_text(encoding="utf-8")) for path in _LUA.glob("[!_]*.lua")
+            path.stem: self._redis.register_script(with_definitions(path.read_text(encoding="utf-8"), prelude))
+            for path in _LUA.glob("[!_]*.lua")
         }
+
+
+def with_definitions(script: str, prelude: str) -> str:
+    """Return a script behind those definitions of the prelude that it uses: the server carries them out at each call."""
+    used, kept = _words(script), [script]
+    begins = list(_DEFINITION.finditer(prelude))
+    ends = [*(begin.start() for begin in begins[1:]), len(prelude)]
+    for begin, end in reversed(list(zip(begins, ends, strict=True))):
+        if used & _words(begin[1]):
+            definition = prelude[begin.start() : end]
+            used |= _words(definition)
+            kept.append(definition)
+    return "".join(reversed(kept))
+
+
+def _words(lua: str) -> set[str]:
+    return set(_WORD.findall(_COMMENT.sub("", lua)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import redis
-from store_worlds import LONGER_THAN_A_LEASE_S, StoreWorld, accept, commit_one, leased, running, status
+from store_worlds import LONGER_THAN_A_LEASE_S, RESULT_TTL_S, StoreWorld, accept, commit_one, leased, running, status
 from support.samples import QUEUE
 
 from inference.domain import TaskStatus
@@ -71,6 +71,19 @@ def test_the_sweeper_goes_on_with_the_others(
     assert odd not in store.expire_due(100)
     with pytest.raises(TaskNotFound):
         store.cancel(accept_odd(world, redis_client, key_prefix))
+
+
+def test_a_record_that_cannot_be_ended_does_not_stay_for_ever(
+    world: StoreWorld, redis_client: redis.Redis, key_prefix: str, change: dict[str, str]
+) -> None:
+    odd = accept(world.store)
+    spoil(redis_client, key_prefix, odd, change)
+    world.let_pass(3601)
+    world.store.expire_due(100)
+    life_s = world.expires_in_s(odd)
+    assert life_s is not None
+    assert 0 < life_s <= RESULT_TTL_S
+    assert redis_client.zscore(f"{key_prefix}:deadlines", odd) is None
 
 
 def accept_odd(world: StoreWorld, redis_client: redis.Redis, key_prefix: str) -> str:

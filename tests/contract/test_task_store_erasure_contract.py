@@ -7,7 +7,19 @@ import uuid
 
 import pytest
 import redis
-from store_worlds import ALL, RESULT_TTL_S, StoreWorld, accept, bury_one, finished, lease_one, leased, position, running
+from store_worlds import (
+    ALL,
+    IDEMPOTENCY_TTL_S,
+    RESULT_TTL_S,
+    StoreWorld,
+    accept,
+    bury_one,
+    finished,
+    lease_one,
+    leased,
+    position,
+    running,
+)
 from support.samples import QUEUE, a_batch, a_request, a_success
 from support.task_pages import listed_ids
 from support.traces import keys_with
@@ -211,6 +223,27 @@ def test_a_batch_keeps_its_other_items(store: TaskStore, left: Traces, owner: st
     assert left.of(second) == []
 
 
+def test_a_batch_loses_several_items_at_once(store: TaskStore, left: Traces) -> None:
+    batch = a_batch(*(a_request() for _ in range(4)), idempotency_key="key", fingerprint="f")
+    store.accept_batch(batch, enqueue=[], max_queue_depth=0)
+    first, second, third, fourth = (task.task_id for task in batch.tasks)
+    erase(store, fourth, first, third)
+    assert store.get_batch(batch.batch_id).task_ids == [second]
+    assert store.find_idempotent("key") is not None
+    assert [left.of(task_id) for task_id in (first, third, fourth)] == [[], [], []]
+
+
+def test_an_idempotency_key_that_is_used_again_stays(world: StoreWorld, store: TaskStore) -> None:
+    first = running(store, "w", idempotency_key="key", fingerprint="f")
+    bury_one(store, "w", first, attempt=1)
+    world.let_pass(IDEMPOTENCY_TTL_S + 1)
+    second = accept(store, idempotency_key="key", fingerprint="f")
+    erase(store, first)
+    known = store.find_idempotent("key")
+    assert known is not None
+    assert known.task_id == second
+
+
 def test_a_batch_does_not_stay_for_ever(world: StoreWorld, store: TaskStore) -> None:
     """The batch of a result that waits for a sink has no end of life; the erased task does not set it any more."""
     batch = a_batch(a_request(sinks=("kafka",)), a_request())
@@ -251,6 +284,38 @@ def test_tombstones_are_only_for_request_ids_of_one_task(store: TaskStore, left:
     assert keys == ["", "r", f"request-{own}"]
 
 
+def test_tasks_that_are_erased_together_are_no_others(store: TaskStore, left: Traces) -> None:
+    first, second = (finished(store, request_id="r", sinks=("kafka",)) for _ in range(2))
+    erase(store, first, second)
+    keys = [entry.erasure.own_request_id for entry in left.outbox("kafka") if entry.erasure is not None]
+    assert keys == ["r", "r"]
+
+
+def test_no_tombstone_is_for_a_result_whose_task_has_the_request_id_as_its_own_id(store: TaskStore, left: Traces) -> None:
+    victim = a_request()
+    victim = dataclasses.replace(victim, request_id=victim.task_id)
+    store.accept(victim, enqueue=None, max_queue_depth=0)
+    erase(store, finished(store, request_id=victim.task_id, sinks=("kafka",), owner="another"))
+    keys = [entry.erasure.own_request_id for entry in left.outbox("kafka") if entry.erasure is not None]
+    assert keys == [""]
+
+
+def test_a_task_that_is_named_twice_is_erased_once(store: TaskStore, left: Traces) -> None:
+    task_id = a_whole_task(store)
+    erasure_id = uuid.uuid4().hex
+    assert store.erase([task_id, task_id], erasure_id=erasure_id, owner="me", object_keys=[]) == [task_id]
+    assert (left.of(task_id), left.counts(), store.get_erasure(erasure_id).tasks) == ([], [], 1)
+
+
+def test_a_task_that_lost_its_number_is_erased(
+    store: TaskStore, left: Traces, redis_client: redis.Redis, key_prefix: str
+) -> None:
+    task_id = a_whole_task(store)
+    redis_client.hdel(f"{key_prefix}:task:{task_id}", "owner_seq")
+    erase(store, task_id)
+    assert all(":owner:me:tasks" in one for one in left.of(task_id))
+
+
 def test_a_message_of_a_plain_client_that_comes_again_makes_no_task(store: TaskStore, left: Traces) -> None:
     task_id = finished(store)
     erase(store, task_id)
@@ -265,6 +330,7 @@ def test_ids_of_this_service_leave_no_digest(store: TaskStore, redis_client: red
     assert not redis_client.exists(f"{key_prefix}:erased")
     erase(store, accept(store))
     assert redis_client.zcard(f"{key_prefix}:erased") == 1
+    assert redis_client.ttl(f"{key_prefix}:erased") > 86_000
 
 
 def _own_id(store: TaskStore) -> dict[str, object]:

@@ -20,7 +20,7 @@ _PLACEHOLDER = re.compile(r"(?<![a-z])[A-Z][A-Z_]+")
 _TYPES = {b"zset": "sorted set"}
 
 #: A key's name in Lua: `k('waiting', queue)`; of a name that is a variable it can be a task or a batch.
-_LUA_KEY = re.compile(r"\b(?:k|key)\(('[\w-]+'|[a-z])(?:, owner)?(?:, '([\w-]+)')?")
+_LUA_KEY = re.compile(r"\b(?:k|key)\(('[\w-]+'|[a-z][\w\[\]]*\))(?:, owner)?(?:, '([\w-]+)')?")
 _LUA_SUBJECTS = {"task", "batch"}
 #: A key's name in Python: `f"{key_prefix}:workers"`, `self._key("seq", "tag")`, `KEYS[1] .. ':desired'`.
 _PYTHON_KEY = re.compile(

@@ -217,9 +217,8 @@ local function accept(first, last)
     -- The client repeats the request, since the first answer got lost, unless the task is another owner's.
     return answer(is_taken(subject, owner) and 'taken' or 'accepted', subject, use)
   end
-  local idempotency = owner == '' and key('idempotency', idempotency_key) or key('owner', owner, 'idempotency', idempotency_key)
   if idempotency_key ~= '' then
-    local known = redis.call('HMGET', idempotency, 'subject', 'fingerprint')
+    local known = redis.call('HMGET', idempotency_of(owner, idempotency_key), 'subject', 'fingerprint')
     if known[1] and redis.call('EXISTS', key(known[1])) == 1 then
       return answer(known[2] == fingerprint and 'replayed' or 'conflict', known[1], use)
     end
@@ -246,6 +245,7 @@ local function accept(first, last)
     redis.call('SET', key(subject), entries, 'PX', longest + ttl)
   end
   if idempotency_key ~= '' then
+    local idempotency = idempotency_of(owner, idempotency_key)
     redis.call('HSET', idempotency, 'subject', subject, 'fingerprint', fingerprint)
     redis.call('PEXPIRE', idempotency, idempotency_ttl)
   end

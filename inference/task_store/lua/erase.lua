@@ -13,8 +13,6 @@
 --   shares:QUEUE            hash        by owner, number of waiting tasks; decreased
 --   open-tasks              hash        by owner, number of tasks that have not ended; decreased
 --   leases                  sorted set  task ids by end of the lease, ms; the task leaves it
---   shares:QUEUE            hash        by owner, number of waiting tasks; decreased
---   open-tasks              hash        by owner, number of tasks that have not ended; decreased
 --   deadlines               sorted set  task ids by deadline, ms; the task leaves it
 --   dead-letters            sorted set  tasks that are dead letters, by time, ms; the task leaves it
 --   webhooks                sorted set  tasks whose webhook waits for its event; the task leaves it
@@ -76,13 +74,12 @@ local function unlist(id, seq, last, stream, rest)
   redis.call('ZREMRANGEBYSCORE', rest, '-inf', (redis.call('GET', last) or 0) - index_max)
 end
 
--- Take a task out of its batch; returns whether the batch has another task.
-local function leave_batch(batch, id)
+-- Take tasks out of their batch; returns whether the batch has another task. `replaced` has what replaces each id, as JSON.
+local function leave_batch(batch, replaced)
   local batch_key, has_tasks = key('batch', batch), false
   local entries = redis.call('GET', batch_key)
   if not entries then return false end
-  local quoted = '"' .. string.gsub(id, '%p', '%%%0') .. '"'
-  entries = string.gsub(entries, quoted, (string.gsub(replacement, '%%', '%%%%')))
+  entries = string.gsub(entries, '"([%w_-]+)"', replaced)
   local decoded = cjson.decode(entries) -- an object if the batch has an owner
   for _, entry in ipairs(decoded.entries or decoded) do has_tasks = has_tasks or type(entry) == 'string' end
   if has_tasks then
@@ -94,14 +91,16 @@ local function leave_batch(batch, id)
   return has_tasks
 end
 
--- Replays have the request id of the first task. Returns whether another task has this request id.
-local function leave_request(id, request_id, seq, owner)
-  for _, index in ipairs(request_indexes(request_id, owner)) do redis.call('ZREM', index, id) end
-  local index = key('request', request_id)
-  for _, later in ipairs(redis.call('ZRANGEBYSCORE', index, seq, '+inf', 'LIMIT', 0, REPLAYS)) do
+-- Replays have the request id of the first task.
+local function leave_replays(id, fields)
+  for _, later in ipairs(redis.call('ZRANGEBYSCORE', key('request', fields.request_id), fields.seq, '+inf', 'LIMIT', 0, REPLAYS)) do
     if redis.call('HGET', record(later), 'replay_of') == id then redis.call('HDEL', record(later), 'replay_of') end
   end
-  return redis.call('EXISTS', index) == 1
+end
+
+-- Whether a task that is left has this request id. One whose own id it is, is in no index.
+local function is_used(request_id)
+  return redis.call('EXISTS', key('request', request_id)) == 1 or redis.call('HGET', record(request_id), 'request_id') == request_id
 end
 
 local function leave_webhook(id, webhook)
@@ -114,18 +113,24 @@ end
 
 -- The order follows the result in the outbox. A record of Kafka has the request id as key, so it is the task's own only if no other
 -- task has that.
-local function order(id, deliveries, request_id, is_shared)
+local function order(id, deliveries, request_id)
+  local own_request_id = is_used(request_id) and '' or request_id
   for sink, state in pairs(deliveries) do
-    redis.call('XADD', key('outbox', sink), '*', 'task_id', id, 'erasure', erasure_id, 'request_id', is_shared and '' or request_id,
+    redis.call('XADD', key('outbox', sink), '*', 'task_id', id, 'erasure', erasure_id, 'request_id', own_request_id,
       'is_pending', state == 'pending' and 1 or 0)
     redis.call('HINCRBY', progress, 'pending:' .. sink, 1)
   end
 end
 
-local function idempotency_of(owner, idempotency_key)
-  return owner and key('owner', owner, 'idempotency', idempotency_key) or key('idempotency', idempotency_key)
+-- Forget the idempotency key of a task, unless the key is in use again, or for other tasks of its batch.
+local function leave_idempotency(id, fields, batch_has_others)
+  if not fields.idempotency or batch_has_others then return end
+  local idempotency = idempotency_of(fields.owner, fields.idempotency)
+  local subject = fields.batch and 'batch:' .. fields.batch or 'task:' .. id
+  if redis.call('HGET', idempotency, 'subject') == subject then redis.call('DEL', idempotency) end
 end
 
+-- Returns what `read_all_fields` returned.
 local function remove(id)
   local fields, deliveries = read_all_fields(id)
   local owner = fields.owner
@@ -135,13 +140,14 @@ local function remove(id)
   redis.call('DEL', record(id), image(id), key('unstored', id), replayed)
   redis.call('ZREM', key('unstored'), id)
   redis.call('ZREM', key('dead-letters'), id)
-  local has_others = fields.batch and leave_batch(fields.batch, id)
-  if fields.idempotency and not has_others then redis.call('DEL', idempotency_of(owner, fields.idempotency)) end
   if fields.webhook then leave_webhook(id, fields.webhook) end
   unlist(id, fields.seq, key('seq'), key('tasks'), key('tasks', 'rest'))
-  if owner then unlist(id, fields.owner_seq, key('owner', owner, 'seq'), key('owner', owner, 'tasks'), key('owner', owner, 'rest')) end
-  order(id, deliveries, fields.request_id, leave_request(id, fields.request_id, fields.seq, owner))
+  if owner and is_number(fields.owner_seq) then
+    unlist(id, fields.owner_seq, key('owner', owner, 'seq'), key('owner', owner, 'tasks'), key('owner', owner, 'rest'))
+  end
+  for _, index in ipairs(request_indexes(fields.request_id, owner)) do redis.call('ZREM', index, id) end
   if string.sub(id, -6) ~= tag then redis.call('ZADD', key('erased'), now, redis.sha1hex(id)) end
+  return fields, deliveries
 end
 
 local ids = {}
@@ -157,6 +163,23 @@ if #ids == 0 then return ids end
 redis.call('HSET', progress, 'owner', caller, 'tasks', #ids, 'pending:images', object_count)
 redis.call('PEXPIRE', progress, life)
 if object_count ~= '0' then redis.call('HSET', key('erasures'), erasure_id, objects) end
-for _, id in ipairs(ids) do remove(id) end
+local removed, replaced_in, batch_has_others = {}, {}, {}
+for number, id in ipairs(ids) do
+  local fields, deliveries = remove(id)
+  removed[number] = {fields, deliveries}
+  if fields.batch then
+    replaced_in[fields.batch] = replaced_in[fields.batch] or {}
+    replaced_in[fields.batch][id] = replacement
+  end
+end
+-- Only now it is known which tasks are left.
+for batch, replaced in pairs(replaced_in) do batch_has_others[batch] = leave_batch(batch, replaced) end
+for number, id in ipairs(ids) do
+  local fields, deliveries = unpack(removed[number])
+  leave_idempotency(id, fields, fields.batch and batch_has_others[fields.batch])
+  leave_replays(id, fields)
+  order(id, deliveries, fields.request_id)
+end
 redis.call('ZREMRANGEBYSCORE', key('erased'), '-inf', now - ERASED_MEMORY_MS)
+redis.call('PEXPIRE', key('erased'), ERASED_MEMORY_MS)
 return ids

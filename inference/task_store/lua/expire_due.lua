@@ -32,6 +32,7 @@ for _, id in ipairs(due) do
     finish(task, 'expired', outcome, ttl)
   else
     redis.call('ZREM', key('deadlines'), id)
+    redis.call('PEXPIRE', record(id), ttl) -- of a record that is not whole: nothing else ends its task
   end
 end
 flush_effects()

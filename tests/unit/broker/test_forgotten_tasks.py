@@ -52,6 +52,15 @@ def test_they_leave_their_messages_and_the_others_keep_their_places(
     assert b"gone" not in orjson.dumps(documents)
 
 
+def test_no_message_is_passed_over_among_many(redis_client: redis.Redis, broker: RedisBroker, queue: str) -> None:
+    gone = [f"gone-{number}" for number in range(600)]
+    for task_id in gone:
+        broker.publish(queue, a_message(task_id))
+    broker.publish(queue, a_message("other"))
+    broker.forget(queue, gone)
+    assert [ids_of(document) for document in waiting(redis_client, queue)] == [["other"]]
+
+
 def test_what_is_left_of_a_message_keeps_its_properties(redis_client: redis.Redis, broker: RedisBroker, queue: str) -> None:
     broker.publish(queue, a_message("gone", "other"), 7, is_redelivered=True)
     (before,) = waiting(redis_client, queue)

@@ -166,6 +166,15 @@ def test_without_turns_all_messages_are_in_one_list(redis_client: redis.Redis, q
     assert redis_client.llen(f"{queue}\x06\x169") == broker.get_depth(queue) == 1
 
 
+def test_without_turns_messages_that_are_left_in_lists_of_owners_count_as_lost(desk: Desk, redis_client: redis.Redis) -> None:
+    """No worker finds them there: the relay queues their tasks again once the queue is empty."""
+    desk.put("lab", 2)
+    desk.put("")
+    stock = RedisBroker(redis_client, shares_store=False, has_turns=False)
+    assert stock.get_depth(desk.queue) == 1
+    assert set(desk.take(3)) == {"lab", "nobody"}, "workers that know turns still find them"
+
+
 def test_other_clients_are_heard_while_owners_wait(desk: Desk, connect: Callable[..., Connection]) -> None:
     desk.put("flood", 50)
     send(connect("redis"), desk.queue, [None, {"items": [{"task_id": "stock.1"}]}])
