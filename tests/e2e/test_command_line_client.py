@@ -31,7 +31,7 @@ pytestmark = pytest.mark.process
 
 SEVEN = str(ROOT / "samples" / "digit_7.png")
 #: photos of the run that is killed
-PHOTOS = 300
+PHOTOS = 900
 
 
 @pytest.fixture(scope="module")
@@ -254,16 +254,16 @@ def test_erase_asks_first() -> None:
 
 
 def test_erase() -> None:
-    task_ids = [called("submit", SEVEN, "--request-id", request_id).split()[0] for request_id in ("mine", "mine", "other")]
+    task_ids = [called("submit", SEVEN, "--request-id", request_id).split()[0] for request_id in ("no longer", "no longer", "other")]
 
     unknown = call("erase", "0" * 32, task_ids[2], "--yes")
-    erased = called("erase", "--request-id", "mine", "--yes")
+    erased = called("erase", "--request-id", "no longer", "--yes")
 
     assert (unknown.exit_code, "there is no task" in unknown.stderr) == (ExitCode.REFUSED, True)
     assert unknown.stdout == f"{task_ids[2]}  erased\n"
     assert erased.splitlines() == [f"{task_id}  erased" for task_id in task_ids[1::-1]]
     assert not any(task_id in called("tasks") for task_id in task_ids)
-    assert call("erase", "--request-id", "mine", "--yes").exit_code == ExitCode.REFUSED
+    assert call("erase", "--request-id", "no longer", "--yes").exit_code == ExitCode.REFUSED
 
 
 def test_service_and_models() -> None:
@@ -400,7 +400,7 @@ def test_run_that_is_killed_is_resumed_and_sends_nothing_twice(running: Service,
     run = KilledRun(photos, output)
     run.wait_for(PHOTOS // 10)
     errors = run.kill(signal.SIGINT)
-    assert re.match(r"interrupted\n\d+ of 300 images are done. The same command goes on", errors)
+    assert re.match(rf"interrupted\n\d+ of {PHOTOS} images are done. The same command goes on", errors)
     run.wait_for(2 * PHOTOS // 10)
     run.kill(signal.SIGKILL)
     run.wait_for(3 * PHOTOS // 10)
