@@ -182,10 +182,15 @@ def test_revoked_key_in_the_file(keyed: Keyed) -> None:
 
 def test_key_of_the_record_store(keyed: Keyed) -> None:
     text = server(keyed, "create", "--owner", "ada", "--role", "predict").splitlines()[-1]
-    wait_until(lambda: keyed.get("/key", text).status_code == 200, timeout_s=PATIENCE_S, what="the new key is valid")
+    wait_until(lambda: is_accepted(keyed, text), timeout_s=PATIENCE_S, what="every process knows the new key")
     assert keyed.get("/key", text).json()["owner"] == "ada"
     server(keyed, "revoke", text[3:13])
     wait_until(lambda: is_refused(keyed, text), timeout_s=PATIENCE_S, what="every process refuses the key")
+
+
+def is_accepted(keyed: Keyed, text: str) -> bool:
+    """Whether each of several requests, which go to all processes, is accepted."""
+    return all(keyed.get("/key", text).status_code == 200 for _ in range(6))
 
 
 def is_refused(keyed: Keyed, text: str) -> bool:
