@@ -254,7 +254,9 @@ def test_erase_asks_first() -> None:
 
 
 def test_erase() -> None:
-    task_ids = [called("submit", SEVEN, "--request-id", request_id).split()[0] for request_id in ("no longer", "no longer", "other")]
+    task_ids = [
+        called("submit", SEVEN, "--request-id", request_id).split()[0] for request_id in ("no longer", "no longer", "other")
+    ]
 
     unknown = call("erase", "0" * 32, task_ids[2], "--yes")
     erased = called("erase", "--request-id", "no longer", "--yes")
