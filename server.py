@@ -26,8 +26,7 @@ if __name__ == "__main__" and next((word for word in sys.argv if word in {"api",
 import argparse
 import os
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -41,7 +40,7 @@ from inference.launcher.key_commands import add_key_commands, run_key_command
 from inference.launcher.model_commands import add_commands, join_scale, prepare_serving
 from inference.launcher.server_checks import check_servers
 from inference.launcher.start_checks import Part, check_everything, check_open_files, check_start
-from inference.runtime.audit import COMMAND_LINE, audit, command_audit, open_audit_file, system_identity
+from inference.runtime.audit import audited_command, command_audit, open_audit_file
 from inference.runtime.cpu import use_batch_scheduling
 from inference.runtime.log import configure_logging
 from inference.runtime.private_files import write_privately
@@ -276,7 +275,7 @@ def _reset_models(options: argparse.Namespace) -> int:
 
     services = Services(_settings(options))
     served = default_name(services.settings, services.descriptions)
-    with command_audit(services.settings.security.audit_file), _audited("models.reset", served):
+    with command_audit(services.settings.security.audit_file), audited_command("models.reset", served):
         services.desired.reset()
     print(f"models, ensemble mode and served model ({served}) are those of the configuration again")
     return 0
@@ -307,7 +306,7 @@ def _dead_letters(options: argparse.Namespace) -> int:
     with command_audit(services.settings.security.audit_file):
         for one in options.task_ids:
             act = _on_rejected_message if is_rejected_id(one) else _on_dead_task
-            with nullcontext() if options.action == "inspect" else _audited(f"dead_letter.{options.action}", one):
+            with nullcontext() if options.action == "inspect" else audited_command(f"dead_letter.{options.action}", one):
                 act(services, options.action, one)
     return 0
 
@@ -340,20 +339,6 @@ def _on_rejected_message(services: Any, action: str, message_id: str) -> None:
         case _:
             services.rejected.discard(message_id)
             print(f"{message_id} is discarded")
-
-
-@contextmanager
-def _audited(what: str, target: str) -> Iterator[None]:
-    """Log what a command does, and whether it succeeds, in the audit log."""
-    outcome = "failed"
-    try:
-        yield
-        outcome = "done"
-    except InferenceError as error:
-        outcome = error.code
-        raise
-    finally:
-        audit(what, who=system_identity(), source=COMMAND_LINE, target=target, outcome=outcome)
 
 
 def _print_json(document: Any) -> None:

@@ -10,7 +10,7 @@ from flask import request
 
 from api.security.caller import caller
 from inference.errors import InferenceError
-from inference.runtime.audit import audit, caller_identity
+from inference.runtime import audit
 
 
 @contextmanager
@@ -24,12 +24,7 @@ def audited(what: str, target: str = "") -> Iterator[dict[str, Any]]:
     Yields:
         members of the line, to which the block may add, and of which it may change `target`.
     """
-    line: dict[str, Any] = {"target": target, "outcome": InferenceError.code}
-    try:
+    source = request.environ.get("REMOTE_ADDR", "")
+    with audit.audited(what, target, who=audit.caller_identity(caller()), source=source) as line:
+        line["outcome"] = InferenceError.code  # as the client is told of any other exception
         yield line
-        line["outcome"] = "done"
-    except InferenceError as error:
-        line["outcome"] = error.code
-        raise
-    finally:
-        audit(what, who=caller_identity(caller()), source=request.environ.get("REMOTE_ADDR", ""), **line)

@@ -7,7 +7,7 @@ import sys
 from typing import Any
 
 from inference.errors import ConfigurationError
-from inference.runtime.audit import COMMAND_LINE, audit, command_audit, system_identity
+from inference.runtime.audit import audited_command, command_audit
 from inference.settings import Settings
 from inference.settings.installation import COMMAND
 
@@ -86,16 +86,9 @@ class _Eraser:
         return 0 if count else 1
 
     def _erase(self, records: list[Any], target: str) -> None:
-        progress = self._services.erasures.erase(records)
-        audit(
-            "task.erase",
-            who=system_identity(),
-            source=COMMAND_LINE,
-            target=target,
-            outcome="done",
-            tasks=progress.tasks,
-            erasure_id=progress.erasure_id,
-        )
+        with audited_command("task.erase", target) as event:
+            progress = self._services.erasures.erase(records)
+            event |= {"tasks": progress.tasks, "erasure_id": progress.erasure_id}
         stores = ", ".join(f"{store}: {state}" for store, state in progress.stores.items())
         for record in records:
             sys.stdout.write(f"{record.task_id}  erased\n")

@@ -10,14 +10,14 @@ import json
 import logging
 import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from logging.handlers import WatchedFileHandler
 from pathlib import Path
 from typing import Any
 
 from inference.access import Caller
-from inference.errors import ConfigurationError
+from inference.errors import ConfigurationError, InferenceError
 from inference.settings.masking import shown_value
 
 #: Address of the commands of `server.py`.
@@ -53,6 +53,32 @@ def audit(what: str, *, who: Mapping[str, str], source: str, target: str, outcom
     }
     # ASCII alone: no character of a client's text can change how a terminal shows the line
     logger.info("%s", json.dumps(_shortened(shown_value(event)), default=str))
+
+
+@contextmanager
+def audited(what: str, target: str, *, who: Mapping[str, str], source: str) -> Iterator[dict[str, Any]]:
+    """Log the outcome of the block: `done`, the code of an InferenceError, or `failed` after another exception.
+
+    Args:
+        what, target, who, source: as in `audit`.
+
+    Yields:
+        members of the event, to which the block may add, and of which it may change `target` and the outcome of a failure.
+    """
+    event: dict[str, Any] = {"target": target, "outcome": "failed"}
+    try:
+        yield event
+        event["outcome"] = "done"
+    except InferenceError as error:
+        event["outcome"] = error.code
+        raise
+    finally:
+        audit(what, who=who, source=source, **event)
+
+
+def audited_command(what: str, target: str) -> AbstractContextManager[dict[str, Any]]:
+    """Log the outcome of the block, which is a command of `server.py`, as `audited` does."""
+    return audited(what, target, who=system_identity(), source=COMMAND_LINE)
 
 
 def caller_identity(caller: Caller) -> dict[str, str]:

@@ -6,6 +6,7 @@ import json
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import orjson
 import pytest
@@ -14,6 +15,8 @@ from support.samples import a_request, a_success
 
 import server
 from inference.container import Services
+from inference.errors import ServiceUnavailable
+from inference.lifecycle.erasures import Erasures
 from inference.settings import load_settings
 from inference.task_store import Commit
 from inference.task_store.outbox import Outbox
@@ -121,6 +124,12 @@ def test_erase_removes_tasks_and_says_what_is_left_to_do(
     assert "the relay" in err
     (event,) = (orjson.loads(line) for line in err.splitlines() if line.startswith("{"))
     assert (event["what"], event["target"], event["tasks"]) == ("task.erase", f"{refused}, {unsunk}", 2)
+
+    with monkeypatch.context() as failing:
+        failing.setattr(Erasures, "erase", Mock(side_effect=ServiceUnavailable("the task store does not answer")))
+        code, out, err = erase(mine)
+    (event,) = (orjson.loads(line) for line in err.splitlines() if line.startswith("{"))
+    assert (code, out, event["what"], event["outcome"]) == (1, "", "task.erase", "service_unavailable")
 
     code, out, err = erase("--request-id", "r", "--owner", "me")
     assert (code, out, "pending" in err) == (0, f"{mine}  erased\n", False)
