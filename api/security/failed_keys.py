@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import ipaddress
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+
+from api.security.client_networks import network_of, read_address
 
 #: Failures of an address in a window that are answered with 401; further ones get 429.
 MAX_FAILURES = 10
 WINDOW_S = 60.0
 #: Addresses that are remembered; the one that failed first is forgotten for another.
 _MAX_ADDRESSES = 10_000
-#: A client of IPv6 usually has all addresses of such a network.
-_IPV6_PREFIX_LENGTH = 64
 
 
 class FailedKeys:
@@ -30,7 +29,7 @@ class FailedKeys:
 
     def note(self, address: str) -> float | None:
         """Note a failure; returns the seconds after which the address may fail again, None if it may now."""
-        name, now_s = _network_of(address), self._clock()
+        name, now_s = _name_of(address), self._clock()
         began_s, count = self._windows.get(name, (now_s, 0))
         if now_s - began_s >= WINDOW_S:
             self._windows.pop(name, None)
@@ -43,14 +42,7 @@ class FailedKeys:
         return None
 
 
-def _network_of(address: str) -> str:
-    """Return an IPv4 address, the network of an IPv6 address, or the text if it is neither, as for a Unix socket."""
-    try:
-        found = ipaddress.ip_address(address)
-    except ValueError:
-        return address
-    if isinstance(found, ipaddress.IPv6Address):
-        if found.ipv4_mapped is not None:
-            return str(found.ipv4_mapped)
-        return str(ipaddress.ip_network((found.packed, _IPV6_PREFIX_LENGTH), strict=False))
-    return str(found)
+def _name_of(sender: str) -> str:
+    """Return the address or network of a sender; the text itself if it has none, as for a Unix socket."""
+    address = read_address(sender)
+    return sender if address is None else network_of(address)

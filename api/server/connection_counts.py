@@ -8,8 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 
-#: A client of IPv6 has at least a network of this size.
-_IPV6_PREFIX = 64
+from api.security.client_networks import network_of, read_address
 
 
 class ConnectionCounts:
@@ -51,11 +50,7 @@ class ConnectionCounts:
 
     def _find_client(self, peer: str) -> str:
         """Return the text by which a peer is counted; empty if it has no limit."""
-        try:
-            address = ipaddress.ip_address(peer.partition("%")[0])
-        except ValueError:
+        address = read_address(peer)
+        if address is None or address.is_loopback or any(address in network for network in self._trusted):
             return ""
-        address = getattr(address, "ipv4_mapped", None) or address
-        if address.is_loopback or any(address in network for network in self._trusted):
-            return ""
-        return str(ipaddress.ip_network((address, _IPV6_PREFIX), strict=False)) if address.version == 6 else str(address)  # noqa: PLR2004
+        return network_of(address)
