@@ -11,7 +11,9 @@ from typing import Any
 import pytest
 import redis
 from kombu import Connection
+from playwright.sync_api import Browser
 from support.api_process import ApiProcess
+from support.browser import browser
 from support.celery_user import CeleryUser, Parts, digits_named
 from support.contract import checked_requests
 from support.service import Service, wait_until
@@ -41,6 +43,13 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         yield running
     finally:
         running.end()
+
+
+@pytest.fixture(scope="module")
+def chromium(repository: Path) -> Iterator[Browser]:
+    """A browser of which each visitor has a context."""
+    with browser(repository) as running:
+        yield running
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import pytest
 import requests
 from playwright.sync_api import Browser, Page, Route, expect
 from support.api_process import ApiProcess
-from support.browser import browser, page_server, passing_proxy
+from support.browser import page_server, passing_proxy
 from support.console import Visit, broken, picture, visit
 from support.service import Service
 
@@ -23,12 +23,6 @@ MAX_REQUESTS = 12
 #: JavaScript: number of the console's files that did not come from the browser's cache.
 _FROM_NETWORK = """performance.getEntriesByType("resource")
   .filter(({name, transferSize}) => name.includes("/static/") && transferSize > 0).length"""
-
-
-@pytest.fixture(scope="module")
-def chromium(repository: Path) -> Iterator[Browser]:
-    with browser(repository) as running:
-        yield running
 
 
 @pytest.fixture
@@ -189,7 +183,7 @@ class TestTasks:
         assert task_id not in visitor.page.url
 
     def test_what_became_of_a_webhook(self, visitor: Visit, service: Service) -> None:
-        """Its events have tests of their own; the service of these tests has no secret for them."""
+        """Looks alone: events have tests of their own, and the service of these tests has no secret for them."""
         task_id = service.submit(picture("x.png")["buffer"], model="digits")
         attempts = [
             {"at": "2026-01-02T03:04:05.678Z", "duration_ms": 4.4, "status": 503, "error": None},
@@ -261,7 +255,7 @@ class TestTasks:
 
 class TestDeadLetters:
     def test_one_is_found_and_discarded(self, visitor: Visit, service: Service, request_id: str) -> None:
-        """Its looks, of a task that is none; the routes have tests of their own."""
+        """Looks alone, of a task that is none: the routes have tests of their own."""
         task = service.task(service.submit(picture("x.png")["buffer"], model="digits", request_id=request_id), wait_s=20)
         left = [task | {"deliveries": [{"sink": "kafka", "status": "refused", "reason": "too large"}]}]
         status = requests.get(f"{service.url}/status", timeout=20).json() | {"dead_letters": 1}
@@ -326,7 +320,7 @@ class TestConnection:
         expect(times).to_contain_text(re.compile(r"1 image[\d.]+ ms2 images[\d,.]+ ms"))
 
     def test_workers_that_go_and_come(self, visitor: Visit, service: Service) -> None:
-        """Its looks; the tests of outages kill workers."""
+        """Looks alone: the tests of outages kill workers."""
         status = requests.get(f"{service.url}/status", timeout=20).json()
         gone = status | {"workers": [], "problems": ["no worker has digits loaded"]}
         visitor.page.route("**/status", lambda route: route.fulfill(json=gone))

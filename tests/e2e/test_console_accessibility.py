@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import requests
 from playwright.sync_api import Browser, Page, expect
-from support.browser import browser
 from support.console import broken, picture, visit
 from support.service import Service
 
@@ -35,12 +34,6 @@ def axe(repository: Path) -> str:
     script = (repository / _AXE).read_text(encoding="utf-8")
     assert hashlib.sha256(script.encode()).hexdigest() == _AXE_SHA256
     return script
-
-
-@pytest.fixture(scope="module")
-def chromium(repository: Path) -> Iterator[Browser]:
-    with browser(repository) as running:
-        yield running
 
 
 @pytest.fixture(scope="module")

@@ -13,18 +13,11 @@ import pytest
 import requests
 from playwright.sync_api import Browser, Locator, Page, expect
 from support.api_process import ApiProcess
-from support.browser import browser
 from support.contract import operations
 from support.keys import key_document, new_key
 from support.service import Service
 
 pytestmark = pytest.mark.process
-
-
-@pytest.fixture(scope="module")
-def chromium(repository: Path) -> Iterator[Browser]:
-    with browser(repository) as running:
-        yield running
 
 
 class Visit:
