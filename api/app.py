@@ -65,6 +65,18 @@ def create_app(settings: Settings, stopping: SharedFlag | None = None, max_event
     app.config["MAX_FORM_MEMORY_SIZE"] = settings.limits.max_metadata_bytes
     app.config["MAX_JSON_DEPTH"] = settings.limits.max_json_depth
     app.config["MAX_FORM_PARTS"] = settings.max_batch_items + OTHER_PARTS
+    _register_blueprints(app, settings)
+    if (keys := services.keys).is_on:
+        KeyCheck(keys, FailedKeys(), open_metrics=settings.security.open_metrics).install(app)
+    register_id_check(app)
+    register_error_handlers(app)
+    app.wsgi_app = WebSecurity(app.wsgi_app, settings.api)  # type: ignore[method-assign]
+    if settings.api.trusted_proxies:
+        app.wsgi_app = TrustedProxies(app.wsgi_app, settings.api.trusted_proxies, app.url_map)  # type: ignore[method-assign]
+    return app
+
+
+def _register_blueprints(app: Flask, settings: Settings) -> None:
     app.register_blueprint(inference_routes.blueprint)
     app.register_blueprint(command_routes.blueprint)
     app.register_blueprint(batch_routes.blueprint)
@@ -83,11 +95,3 @@ def create_app(settings: Settings, stopping: SharedFlag | None = None, max_event
     if settings.ui.enabled:
         console_files()  # read and compressed before the first request
         app.register_blueprint(console_routes.blueprint)
-    if (keys := services.keys).is_on:
-        KeyCheck(keys, FailedKeys(), open_metrics=settings.security.open_metrics).install(app)
-    register_id_check(app)
-    register_error_handlers(app)
-    app.wsgi_app = WebSecurity(app.wsgi_app, settings.api)  # type: ignore[method-assign]
-    if settings.api.trusted_proxies:
-        app.wsgi_app = TrustedProxies(app.wsgi_app, settings.api.trusted_proxies, app.url_map)  # type: ignore[method-assign]
-    return app

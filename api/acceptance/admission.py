@@ -140,13 +140,11 @@ class Admission:
         share, share_counted = _SHARES_WITH_TURNS if owner and self._has_turns else (_SHARE, _SHARE_COUNTED)
         over = ahead + count - _limit(deadline_s, share, load, rate_per_s, is_alone=not ahead)
         if over > 0 and priority == USUAL_PRIORITY:  # only the store knows how many tasks a task with a priority overtakes
-            tasks_before = f"{ahead} tasks wait or run" if ahead else f"these are {count} tasks"
-            raise Overloaded(
-                f"{tasks_before} and {rate_per_s:.1f} a second end: too many for a deadline of {deadline_s:g} s",
-                retry_after_s=self.retry_after_s(queue, over=over, count=count),
+            reason = (
+                f"{_tasks_before(ahead, count)} and {rate_per_s:.1f} a second end: too many for a deadline of {deadline_s:g} s"
             )
-        room = max(0, _permitted(deadline_s * share_counted, load, rate_per_s))
-        return Room(room, window)
+            raise Overloaded(reason, retry_after_s=self.retry_after_s(queue, over=over, count=count))
+        return Room(max(0, _permitted(deadline_s * share_counted, load, rate_per_s)), window)
 
     def note_accepted(self, queue: str, count: int = 1) -> None:
         """Count tasks that the record store has accepted, until the next reading."""
@@ -231,6 +229,10 @@ class Admission:
 
 def _is_of(loaded: LoadedModelInfo, model: ModelRef) -> bool:
     return (loaded.name, loaded.version, loaded.digest) == (model.name, model.version, model.digest)
+
+
+def _tasks_before(ahead: int, count: int) -> str:
+    return f"{ahead} tasks wait or run" if ahead else f"these are {count} tasks"
 
 
 def _limit(deadline_s: float, share: float, load: QueueLoad, rate_per_s: float, *, is_alone: bool) -> int:

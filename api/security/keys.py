@@ -29,6 +29,7 @@ from api.security.sent_key import SentKey, read_sent_key
 from inference.access import Caller
 from inference.errors import Forbidden, RateLimited, ServiceUnavailable, Unauthenticated
 from inference.keys.key_ring import KeyRing
+from inference.keys.key_text import claimed_id
 from inference.runtime.audit import audit, caller_identity
 from inference.runtime.log import logged_owner
 
@@ -82,7 +83,7 @@ class KeyCheck:
         retry_after_s = self._failed.note(address)
         if retry_after_s is not None:
             raise RateLimited("too many requests of this address had keys that are not valid", retry_after_s=retry_after_s)
-        who = {"key_id": self._ring.claimed_id(sent.text)}
+        who = {"key_id": claimed_id(sent.text)}
         outcome = self._ring.explain(sent.text)
         audit("key.refused", who=who, source=address, target=f"{request.method} {request.path}", outcome=outcome)
         raise Unauthenticated("the key is not valid: it is mistyped, unknown, expired or revoked", field=sent.header)

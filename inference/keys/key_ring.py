@@ -19,7 +19,7 @@ from inference.errors import ServiceUnavailable
 from inference.keys.entries import Key, OwnerSettings
 from inference.keys.key_file import WatchedKeyFile
 from inference.keys.key_store import KeyStore, StoredKeys
-from inference.keys.key_text import claimed_id, digest_of, id_of, is_well_formed
+from inference.keys.key_text import digest_of, id_of, is_well_formed
 from inference.runtime.ttl_cache import run_in_thread
 from inference.settings import Settings
 from inference.settings.http_address import addresses_of, is_loopback_only
@@ -105,11 +105,6 @@ class KeyRing:
             return "malformed"
         key = self._get(text)
         return "unknown" if key is None else self._fault(key, text) or "valid"
-
-    @staticmethod
-    def claimed_id(text: str) -> str:
-        """Return the id that any text claims to have, for the audit log; empty if it does not look like a key."""
-        return claimed_id(text)
 
     def expires_at(self, key_id: str) -> datetime | None:
         """Return the time from which a key that was found is not valid; None if it has none, or is gone."""
