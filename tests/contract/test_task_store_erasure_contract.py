@@ -41,7 +41,7 @@ def left(redis_client: redis.Redis, key_prefix: str) -> Traces:
 
 
 class Traces:
-    """What the server still has of a task."""
+    """Traces of a task that the server still has."""
 
     def __init__(self, client: redis.Redis, key_prefix: str) -> None:
         self._client = client

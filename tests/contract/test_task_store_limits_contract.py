@@ -65,7 +65,7 @@ class TestRate:
             accept(world, limits=self.SLOW)
 
     def test_the_space_is_exact(self, world: StoreWorld) -> None:
-        """Of 300 requests a second each takes 3.33 ms: 300 take a second, and no rounding adds up."""
+        """At 300 requests a second each takes 3.33 ms: 300 take a second, and no rounding adds up."""
         limits = Limits(requests_per_s=300, burst=1000)
         for _ in range(300):
             accepted = accept(world, limits=limits)

@@ -151,7 +151,7 @@ class Tenant:
             admin.alter_configs([ConfigResource(ConfigResourceType.TOPIC, self.name, {"cleanup.policy": "compact"})])
 
     def traces(self, *sought: bytes) -> list[str]:
-        """Where Redis, MinIO, MongoDB or the folder of the data has one of these."""
+        """Places in Redis, MinIO, MongoDB or the folder of the data that have one of these."""
         return [
             *keys_with(self.redis, "*", *sought),
             *objects_with(self._minio, self.name, *sought),

@@ -28,7 +28,7 @@ _INNERMOST = re.compile(r"\$\{(\w+)(?:(:-)([^{}]*))?\}|\$(?!\$)(\w+)")
 
 
 def filled(text: str, variables: Mapping[str, str]) -> str:
-    """What Compose makes of `$A`, `${A}` and `${A:-default}`."""
+    """Values that Compose gives to `$A`, `${A}` and `${A:-default}`."""
 
     def value(found: re.Match[str]) -> str:
         name, operator, word = found[1] or found[4], found[2], found[3]

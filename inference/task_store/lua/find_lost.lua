@@ -10,8 +10,8 @@
 -- a long queue is examined in several calls. The two kinds of call (WALK is `all` or `overtaken`) have a position each, or the
 -- shorter walk would end the longer one too early.
 --
--- Arguments: queue, grace_ms, limit, 1 if owners take turns, else 0, then 'all', or for each priority and owner (`PRIORITY` or `PRIORITY OWNER`) the acceptance
--- number of the last task to examine.
+-- Arguments: queue, grace_ms, limit, 1 if owners take turns, else 0, then 'all', or for each priority and owner (`PRIORITY` or
+-- `PRIORITY OWNER`) the acceptance number of the last task to examine.
 -- Answer: the ids.
 
 local queue, grace, limit, turns = unpack(ARGV, 1, 4)

@@ -9,8 +9,8 @@
 --   owner:OWNER:request:REQUEST_ID  sorted set  those of an owner; tasks without a record leave it
 --   task:ID                         hash        task record; read
 --
--- Arguments: owner or '' (all owners), request_id or '' (all tasks), before, since_ms, the first bytes of the field `model` or '', limit, the number of tasks
--- to examine at most, statuses (none: any).
+-- Arguments: owner or '' (all owners), request_id or '' (all tasks), before, since_ms, the first bytes of the field `model` or '',
+-- limit, the number of tasks to examine at most, statuses (none: any).
 -- Answer: the number before which the next page begins, 0 on the last page; the ids of tasks with a number below `before`.
 -- Tasks are accepted in the order of their numbers, so the first one that is older than `since_ms` ends the list.
 

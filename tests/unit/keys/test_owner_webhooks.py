@@ -1,4 +1,4 @@
-"""What holds for the webhooks of an owner's tasks."""
+"""Secrets and defaults of the webhooks of an owner's tasks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What keeps the promises when nobody else does: no message stays lost, no dead holder keeps a task, no deadline is missed."""
+"""The sweeper, when nobody else keeps a promise: no message stays lost, no dead holder keeps a task, no deadline is missed."""
 
 from __future__ import annotations
 
