@@ -31,7 +31,7 @@ from inference.errors import Forbidden, RateLimited, ServiceUnavailable, Unauthe
 from inference.keys.key_ring import KeyRing
 from inference.keys.key_text import claimed_id
 from inference.runtime.audit import audit, caller_identity
-from inference.runtime.log import logged_owner
+from inference.runtime.log_context import logged_owner
 
 
 class KeyCheck:

@@ -22,7 +22,7 @@ from api.security.proxies import Environ, Wsgi
 from api.security.rate_limit import rate_limit_headers
 from api.views.problems import error_body
 from inference.errors import InferenceError
-from inference.runtime.log import logged_owner, logged_request_id
+from inference.runtime.log_context import logged_owner, logged_request_id
 from inference.settings import ApiSettings
 
 #: A request id that a client chose: characters that have no special meaning in a header or a log.

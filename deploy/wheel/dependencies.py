@@ -18,6 +18,7 @@ _EXTRAS = {
     "gpu": "requirements-gpu.txt",
     "litert": "requirements-litert.txt",
     "onnx": "requirements-onnx.txt",
+    "tracing": "requirements-tracing.txt",
 }
 
 

@@ -5,23 +5,18 @@ from __future__ import annotations
 import logging
 import re
 import sys
-from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
 import orjson
 
 from inference.runtime.audit import AUDIT_LOGGER
+from inference.runtime.log_context import logged_owner, logged_request_id
 from inference.runtime.open_files import out_of_files
 from inference.settings import LogSettings
 from inference.settings.masking import MASK
 
 _TEXT = "%(asctime)s %(levelname)-7s %(process_role)s %(name)s: %(message)s"
-#: Id of the HTTP request that is being served; the answer has it in the header X-Request-ID.
-logged_request_id: ContextVar[str] = ContextVar("request_id", default="")
-
-#: Owner of the key with which that request came; empty without keys.
-logged_owner: ContextVar[str] = ContextVar("owner", default="")
 
 #: Longest message or exception: it may quote data that an unknown client sent.
 _MAX_CHARACTERS = 8_000

@@ -21,6 +21,7 @@ from inference.settings.broker_section import EMBEDDED, BrokerSettings, RedisUrl
 from inference.settings.http_address import address_or_switch, host_and_port, listening_host
 from inference.settings.image_sections import BucketName, ImageUrlSettings, MinioSettings, UploadSettings
 from inference.settings.installation import default_data_dir, default_model
+from inference.settings.monitoring_section import MonitoringSettings
 from inference.settings.security_section import SecuritySettings
 from inference.settings.sink_sections import JsonlSinkSettings, KafkaSettings, MongodbSettings, OutboxSettings, RelaySettings
 from inference.settings.ui_section import UiSettings
@@ -285,6 +286,7 @@ class Settings(FieldChecks, BaseSettings):
     webhooks: WebhookSettings = WebhookSettings()
     security: SecuritySettings = SecuritySettings()
     log: LogSettings = LogSettings()
+    monitoring: MonitoringSettings = MonitoringSettings()
 
     @model_validator(mode="after")
     def _deadlines_fit(self) -> Self:

@@ -21,7 +21,7 @@ from werkzeug.test import TestResponse
 from api.events.streams import EventStream
 from api.security.failed_keys import MAX_FAILURES, WINDOW_S, FailedKeys
 from inference.access import Role
-from inference.runtime.log import logged_owner
+from inference.runtime.log_context import logged_owner
 
 ID = "0123456789abcdef0123456789abcdef"
 CHALLENGE = 'Bearer realm="inference"'

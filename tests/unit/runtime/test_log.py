@@ -10,7 +10,8 @@ from typing import Literal
 
 import pytest
 
-from inference.runtime.log import configure_logging, logged_owner, logged_request_id, task_text
+from inference.runtime.log import configure_logging, task_text
+from inference.runtime.log_context import logged_owner, logged_request_id
 from inference.settings import LogSettings
 
 FORGED = "2026-01-31 12:00:00,000 ERROR   api inference: forged"
