@@ -12,6 +12,7 @@ from api.acceptance.client_uploads import ClientUploads
 from api.acceptance.dependencies import AcceptanceParts
 from api.acceptance.named_images import NamedImages
 from api.acceptance.owner_limits import OwnerLimits
+from api.acceptance.pacing import OwnerPacing
 from api.acceptance.submission import Submissions
 from api.acceptance.uploads import Uploads
 from api.acceptance.webhooks import WebhookPolicy
@@ -94,6 +95,15 @@ def build_components(services: Services, stopping: SharedFlag, max_event_streams
 def _acceptance_parts(services: Services) -> AcceptanceParts:
     settings = services.settings
     uploads = Uploads(services.objects, settings.uploads)
+    admission = Admission(
+        services.store,
+        services.outbox_stats,
+        settings.outbox,
+        workers=services.presence.workers,
+        worker_settings=settings.worker,
+        has_turns=services.broker.has_turns,
+        check_free_space=services.free_space.check,
+    )
     return AcceptanceParts(
         store=services.store,
         broker=services.broker,
@@ -102,18 +112,11 @@ def _acceptance_parts(services: Services) -> AcceptanceParts:
         ids=TaskIds(services.store, max_age_s=settings.uploads.orphan_after_s / 2),
         configuration=services.effective,
         replies=ReplyRouter(services.redis, services.store, settings.task_store.key_prefix),
-        admission=Admission(
-            services.store,
-            services.outbox_stats,
-            settings.outbox,
-            workers=services.presence.workers,
-            worker_settings=settings.worker,
-            has_turns=services.broker.has_turns,
-            check_free_space=services.free_space.check,
-        ),
+        admission=admission,
         webhooks=WebhookPolicy(
             settings.webhooks, services.owner_webhooks, lambda: services.webhook_guard, services.store.count_webhooks
         ),
         owner_limits=OwnerLimits(),
+        pacing=OwnerPacing(admission.load, max_held_tasks=settings.worker.max_held_tasks),
         settings=settings,
     )

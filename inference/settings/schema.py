@@ -233,6 +233,11 @@ class WorkerSettings(Section):
     #: time in which a stopping worker may finish its running tasks, seconds
     drain_timeout_s: Seconds = 30
 
+    @property
+    def max_held_tasks(self) -> int:
+        """Maximum number of tasks that a worker holds."""
+        return (self.prefetch_batches + 1) * self.max_batch_size
+
 
 class LogSettings(Section):
     level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(log_level)] = "INFO"
