@@ -57,14 +57,14 @@ def check_access_key(key: str) -> str:
     return key
 
 
-def minio_endpoint(endpoint: str) -> str:
+def s3_endpoint(endpoint: str) -> str:
     """Return `HOST:PORT`, with the `http://` or `https://` of `endpoint`, if any. Raises ValueError."""
     scheme, separator, address = endpoint.rpartition("://")
     if separator and scheme.lower() not in {"http", "https"}:
         raise ValueError("must be HOST:PORT, http://HOST:PORT or https://HOST:PORT")
     address = address.removesuffix("/")
     if "@" in address:
-        raise ValueError("must be HOST:PORT; credentials belong in minio.access_key and minio.secret_key")
+        raise ValueError("must be HOST:PORT; credentials belong in s3.access_key and s3.secret_key")
     if not is_host_and_port(address):
         path = ", without a path: that of the API, not of the console" if re.search("[/?#]", address) else ""
         raise ValueError(f"must be HOST:PORT, http://HOST:PORT or https://HOST:PORT{path}")

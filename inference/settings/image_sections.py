@@ -16,10 +16,10 @@ BucketName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
 class UploadSettings(Section):
     """Storage of the images."""
 
-    store: Literal["local", "minio"] = "local"
+    store: Literal["local", "s3"] = "local"
     #: folder of the local store; default: `uploads` in `data_dir`
     path: Path | None = None
-    #: bucket of the MinIO store, created if it is missing; also the name of the local store in `s3://` addresses
+    #: bucket of the S3 store, created if it is missing; also the name of the local store in `s3://` addresses
     bucket: BucketName = "inference"
     #: images up to this size are inline: also in the task store until their task ends, so that no worker fetches them; 0: none
     inline_max_bytes: int = Field(default=2**18, ge=0, le=2**20)
@@ -38,13 +38,13 @@ class UploadSettings(Section):
     min_free_disk_mb: int = Field(default=512, ge=0, le=2**40)
 
 
-class MinioSettings(Section):
+class S3Settings(Section):
     """Connection to MinIO or another S3."""
 
     #: HOST:PORT; a prefix http:// or https:// sets `secure`
-    endpoint: Annotated[str, AfterValidator(addresses.minio_endpoint)] = "127.0.0.1:9000"
+    endpoint: Annotated[str, AfterValidator(addresses.s3_endpoint)] = "127.0.0.1:9000"
     #: the endpoint as clients reach it, for the URLs of `POST /uploads`; default: `endpoint`
-    public_endpoint: Annotated[str, AfterValidator(addresses.minio_endpoint)] | None = None
+    public_endpoint: Annotated[str, AfterValidator(addresses.s3_endpoint)] | None = None
     access_key: Annotated[SecretStr, secret_validator(addresses.check_access_key)] = SecretStr("")
     secret_key: SecretStr = SecretStr("")
     secure: bool = False

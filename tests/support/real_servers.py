@@ -7,15 +7,15 @@ from collections.abc import Mapping
 from minio import Minio
 from pydantic import SecretStr
 
-from inference.settings import KafkaSettings, MinioSettings, MongodbSettings
+from inference.settings import KafkaSettings, MongodbSettings, S3Settings
 
 #: Nothing is ever there: the port of tcpmux.
 NOBODY = "127.0.0.1:1"
 
 
-def minio_settings(env: Mapping[str, str], **changes: object) -> MinioSettings:
+def minio_settings(env: Mapping[str, str], **changes: object) -> S3Settings:
     keys = {"access_key": SecretStr(env["MINIO_ACCESS_KEY"]), "secret_key": SecretStr(env["MINIO_SECRET_KEY"])}
-    return MinioSettings.model_validate({"endpoint": env["MINIO_ENDPOINT"]} | keys | changes)
+    return S3Settings.model_validate({"endpoint": env["MINIO_ENDPOINT"]} | keys | changes)
 
 
 def mongodb_settings(env: Mapping[str, str], **changes: object) -> MongodbSettings:

@@ -40,7 +40,7 @@ HTTP_CALLS = {"http.client", "urllib.request", "create_connection"}
 #: The modules that use them, and what their hosts are: only those of the URL guard come from clients.
 CONNECTING = {
     "inference/runtime/url_guard.py": {"http.client"},
-    "inference/storage/minio.py": {"minio", "urllib3"},  # the object store of the settings
+    "inference/storage/s3.py": {"minio", "urllib3"},  # the object store of the settings
     "inference/launcher/all_in_one.py": {"urllib3"},  # this service's own API
 }
 

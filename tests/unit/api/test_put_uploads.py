@@ -43,7 +43,7 @@ def app(request: pytest.FixtureRequest, make_app: MakeApp, key_prefix: str) -> F
         return make_app(**LIMITS)
     settings = minio_settings(request.getfixturevalue("services_env"))
     bucket = f"uploads-{re.sub('[^a-z0-9]', '', key_prefix.lower())}"[:60]
-    return make_app(minio=settings, api=LIMITS["api"], uploads=LIMITS["uploads"] | {"store": "minio", "bucket": bucket})
+    return make_app(s3=settings, api=LIMITS["api"], uploads=LIMITS["uploads"] | {"store": "s3", "bucket": bucket})
 
 
 @pytest.fixture
@@ -285,7 +285,7 @@ class TestExpiry:
 @pytest.mark.services
 def test_clients_may_reach_the_object_store_under_another_name(make_app: MakeApp, services_env: dict[str, str]) -> None:
     settings = minio_settings(services_env, public_endpoint="https://images.example.org")
-    client = make_app(minio=settings, uploads={"store": "minio", "bucket": "public-name"}).test_client()
+    client = make_app(s3=settings, uploads={"store": "s3", "bucket": "public-name"}).test_client()
     upload = create(client)
     assert upload["url"].startswith("https://images.example.org/public-name/incoming/")
     assert "X-Amz-Signature=" in upload["url"]

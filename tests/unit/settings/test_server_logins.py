@@ -88,9 +88,9 @@ def test_mongodb_takes_replica_sets_and_tls() -> None:
 )
 def test_authorities_of_minio_need_tls(endpoint: str, secure: bool, has_tls: bool) -> None:
     minio = {"endpoint": endpoint, "secure": secure}
-    assert load({"minio": minio}).minio.has_tls is has_tls
+    assert load({"s3": minio}).s3.has_tls is has_tls
     if not has_tls:
-        assert complaint({"minio": minio | {"ca_file": "ca.crt"}}) == "minio: ca_file needs an https:// endpoint, or secure: true"
+        assert complaint({"s3": minio | {"ca_file": "ca.crt"}}) == "s3: ca_file needs an https:// endpoint, or secure: true"
 
 
 @pytest.mark.parametrize(

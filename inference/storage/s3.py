@@ -25,7 +25,7 @@ from minio.versioningconfig import SUSPENDED
 
 from inference.errors import ConfigurationError, InferenceError, ObjectNotFound, ServiceUnavailable, StorageFull
 from inference.runtime.tls import authority_context
-from inference.settings import MinioSettings
+from inference.settings import S3Settings
 from inference.storage.breaker import Breaker, ServerIsSilentError
 from inference.storage.protocol import UPLOADS_PREFIX, bucket_and_key, day_prefix, is_path, too_large
 
@@ -60,7 +60,7 @@ _ANY_TYPE = "application/octet-stream"
 _MEDIA_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+", re.ASCII)
 
 
-class MinioObjectStore:
+class S3ObjectStore:
     """`ObjectStore` on one bucket, which is made if it is missing.
 
     Args:
@@ -69,7 +69,7 @@ class MinioObjectStore:
 
     is_local = False
 
-    def __init__(self, settings: MinioSettings, bucket: str, *, connections: int = 256) -> None:
+    def __init__(self, settings: S3Settings, bucket: str, *, connections: int = 256) -> None:
         self._bucket = bucket
         self._breaker = Breaker(_PAUSE_S, is_timeout=_is_timeout)
         self._client = _connect(settings, connections)
@@ -245,10 +245,10 @@ class MinioObjectStore:
                 raise
 
 
-class MinioObjectReader:
+class S3ObjectReader:
     """`ObjectReader` on MinIO, or any other S3."""
 
-    def __init__(self, settings: MinioSettings) -> None:
+    def __init__(self, settings: S3Settings) -> None:
         self._client = _connect(settings, connections=1)
 
     def etag(self, bucket: str, key: str) -> str:
@@ -280,12 +280,12 @@ class MinioObjectReader:
             raise ObjectNotFound(f"{public} in the bucket {bucket}", public=public) from error
 
 
-def _connect(settings: MinioSettings, connections: int) -> Minio:
+def _connect(settings: S3Settings, connections: int) -> Minio:
     """Make a client. Raises ConfigurationError: the endpoint, the region or the file of the authorities is not valid."""
     pool = urllib3.PoolManager(
         maxsize=connections,
         timeout=urllib3.Timeout(connect=settings.connect_timeout_s, read=settings.read_timeout_s),
-        ssl_context=authority_context("minio", settings.ca_file) if settings.has_tls else None,
+        ssl_context=authority_context("s3", settings.ca_file) if settings.has_tls else None,
         # No retry after a time-out: the call would wait three times for a server that hangs.
         retries=urllib3.Retry(total=2, read=0, connect=1, backoff_factor=0.1, status_forcelist=(502, 503, 504)),
     )
@@ -299,7 +299,7 @@ def _connect(settings: MinioSettings, connections: int) -> Minio:
             http_client=pool,
         )
     except ValueError as error:
-        raise ConfigurationError(f"minio.endpoint: {error}", field="minio.endpoint") from error
+        raise ConfigurationError(f"s3.endpoint: {error}", field="s3.endpoint") from error
 
 
 def _retention_rule(days: int) -> Rule:
