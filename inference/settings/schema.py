@@ -19,9 +19,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from inference.settings import web_origins
 from inference.settings.broker_section import EMBEDDED, BrokerSettings, RedisUrl
 from inference.settings.http_address import address_or_switch, host_and_port, listening_host
-from inference.settings.image_sections import BucketName, ImageUrlSettings, S3Settings, UploadSettings
+from inference.settings.image_sections import BucketName, ImageUrlSettings, UploadSettings
 from inference.settings.installation import default_data_dir, default_model
 from inference.settings.monitoring_section import MonitoringSettings
+from inference.settings.s3_section import S3Settings
 from inference.settings.security_section import SecuritySettings
 from inference.settings.sink_sections import JsonlSinkSettings, KafkaSettings, MongodbSettings, OutboxSettings, RelaySettings
 from inference.settings.ui_section import UiSettings
@@ -326,7 +327,8 @@ class Settings(FieldChecks, BaseSettings):
     def _keys_are_a_pair(self) -> Self:
         keys = {name: getattr(self.s3, name).get_secret_value() for name in ("access_key", "secret_key")}
         missing = [name for name, key in keys.items() if not key]
-        if self.uploads.store == "s3" and len(missing) == 1:
+        has_some = len(missing) == 1 or bool(missing and self.s3.session_token.get_secret_value())
+        if self.uploads.store == "s3" and has_some:
             raise ValueError(f"s3.{missing[0]} is empty; set both s3.access_key and s3.secret_key, or neither")
         return self
 

@@ -17,7 +17,7 @@ from minio.commonconfig import ENABLED
 from minio.versioningconfig import VersioningConfig
 from support.fakes import FakeObjectStore
 from support.limited_users import limited_user
-from support.real_servers import NOBODY, minio_client, minio_settings
+from support.real_servers import NOBODY, minio_client, minio_settings, s3_client, versitygw_settings
 from support.small_files import run_with_small_files
 from support.waiting import together
 
@@ -32,7 +32,7 @@ KEY = "uploads/2026/01/31/task"
 BYTES = bytes(range(256)) * 400
 
 
-_BY_RIGHTS = [pytest.param(name, marks=pytest.mark.services) for name in ("minio", "minio with the least rights")]
+_BY_RIGHTS = [pytest.param(name, marks=pytest.mark.services) for name in ("minio", "minio with the least rights", "versitygw")]
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +50,9 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
             return LocalObjectStore(tmp_path / "objects")
         case "minio":
             settings = minio_settings(request.getfixturevalue("services_env"))
+            return S3ObjectStore(settings, f"contract-{uuid.uuid4().hex[:12]}")
+        case "versitygw":
+            settings = versitygw_settings(request.getfixturevalue("services_env"))
             return S3ObjectStore(settings, f"contract-{uuid.uuid4().hex[:12]}")
         case "minio with the least rights":
             limited: S3Settings = request.getfixturevalue("limited_settings")
@@ -192,7 +195,9 @@ def is_made(store: ObjectStore, tmp_path: Path, request: pytest.FixtureRequest) 
         case LocalObjectStore():
             return lambda: any(tmp_path.iterdir())
         case S3ObjectStore():
-            client, bucket = minio_client(request.getfixturevalue("services_env")), store._bucket
+            name = request.node.callspec.params["store"]
+            settings = {"versitygw": versitygw_settings}.get(name, minio_settings)(request.getfixturevalue("services_env"))
+            client, bucket = s3_client(settings), store._bucket
             return lambda: client.bucket_exists(bucket)
     assert isinstance(store, FakeObjectStore)
     return lambda: bool(store.objects)

@@ -25,6 +25,7 @@ def test_these_settings_are_secrets() -> None:
         "INFERENCE_BROKER__URL",
         "INFERENCE_TASK_STORE__URL",
         "INFERENCE_S3__ACCESS_KEY",
+        "INFERENCE_S3__SESSION_TOKEN",
         VARIABLE,
         "INFERENCE_MONGODB__URL",
         "INFERENCE_KAFKA__PASSWORD",
