@@ -25,7 +25,7 @@ LAYERS = (
     {"errors"},
     {"array_metadata", "domain", "ids"},
     {"settings"},
-    {"runtime"},
+    {"metrics", "runtime"},
     {"keys", "sinks", "storage", "task_store"},
     {"broker", "models"},
     {"imaging", "lifecycle", "rollout"},
