@@ -13,6 +13,7 @@ from types import FrameType
 from inference.container import Services
 from inference.lifecycle.dead_letters import DeadLetters
 from inference.lifecycle.erasures import erase_objects_left
+from inference.metrics.exposition import CONTENT_TYPE, exposition
 from inference.relay.delivery import Relay, RelayPolicy
 from inference.relay.health import RelayHealth, Runner
 from inference.relay.incoming import IncomingUploads
@@ -21,7 +22,7 @@ from inference.relay.orphans import Orphans
 from inference.relay.sweeper import Sweeper, SweepPolicy
 from inference.relay.upload_maintenance import Housekeeping, Job
 from inference.relay.webhooks import WebhookRelay, give_up_old_webhooks
-from inference.runtime.monitoring_server import MonitoringServer, health_pages
+from inference.runtime.monitoring_server import MonitoringServer, Page, health_pages
 from inference.runtime.redis import connect, task_store_url
 from inference.settings import Settings
 from inference.sinks import open_sink
@@ -69,10 +70,10 @@ def serve(settings: Settings) -> None:
 
 
 def _start_monitoring(settings: Settings, health: RelayHealth) -> None:
-    """Serve the probes. Raises ConfigurationError: the port is not available."""
+    """Serve metrics and probes. Raises ConfigurationError: the port is not available."""
     options = settings.monitoring
     if options.relay_port is not None:
-        pages = health_pages(live=health.live, ready=health.ready)
+        pages = {"/metrics": lambda: Page(CONTENT_TYPE, exposition()), **health_pages(live=health.live, ready=health.ready)}
         MonitoringServer(options.host, options.relay_port, pages, key="monitoring.relay_port").start()
 
 

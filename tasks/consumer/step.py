@@ -16,10 +16,11 @@ from inference.container import Services
 from inference.errors import ConfigurationError, InferenceError
 from inference.launcher.server_checks import check_servers
 from inference.launcher.start_checks import check_open_files, check_start
+from inference.metrics.exposition import CONTENT_TYPE, exposition
 from inference.models.registry import ModelRegistry
 from inference.runtime.cpu import use_batch_scheduling
 from inference.runtime.heap import freeze_heap
-from inference.runtime.monitoring_server import MonitoringServer, health_pages
+from inference.runtime.monitoring_server import MonitoringServer, Page, health_pages
 from inference.settings import Settings
 from tasks.consumer.main_loop import MainLoop
 from tasks.worker.health import WorkerHealth
@@ -77,11 +78,12 @@ def _make_worker(services: Services, models: ModelRegistry) -> InferenceWorker:
 
 
 def _start_monitoring(settings: Settings, health: WorkerHealth) -> None:
-    """Serve the probes, also while the models load. Raises WorkerShutdown; the reason is logged."""
+    """Serve metrics and probes, also while the models load. Raises WorkerShutdown; the reason is logged."""
     options = settings.monitoring
     if options.worker_port is None:
         return
-    pages = health_pages(live=health.live, ready=health.ready)
+    probes = health_pages(live=health.live, ready=health.ready)
+    pages = {"/metrics": lambda: Page(CONTENT_TYPE, exposition()), **probes}
     try:
         MonitoringServer(options.host, options.worker_port, pages, key="monitoring.worker_port").start()
     except ConfigurationError as error:
