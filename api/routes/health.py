@@ -85,12 +85,14 @@ def readiness_checks() -> dict[str, str]:
     if components().stopping.is_set:
         return {"process": "stopping"}
     services = components().services
-    return {
-        "task_store": _check(services.store.ping),
-        "broker": _check(lambda: services.broker.get_depth(services.effective.now().model().queue)),
-        "object_store": _check(services.objects.ping),
-        "model": _check(_served_model_is_loaded),
+    checks: dict[str, Callable[[], object]] = {
+        "task_store": services.store.ping,
+        "broker": lambda: services.broker.get_depth(services.effective.now().model().queue),
+        "object_store": services.objects.ping,
     }
+    if not services.settings.api.ready_without_workers:
+        checks["model"] = _served_model_is_loaded
+    return {name: _check(call) for name, call in checks.items()}
 
 
 def _check(call: Callable[[], object]) -> str:
