@@ -42,6 +42,7 @@ CONNECTING = {
     "inference/runtime/url_guard.py": {"http.client"},
     "inference/storage/minio.py": {"minio", "urllib3"},  # the object store of the settings
     "inference/launcher/all_in_one.py": {"urllib3"},  # this service's own API
+    "inference/launcher/probe.py": {"create_connection"},  # a part of this service
 }
 
 FORBIDDEN = {
