@@ -18,6 +18,7 @@ from api.acceptance.uploads import Uploads
 from api.acceptance.webhooks import WebhookPolicy
 from api.commands import Commands
 from api.events.hub import EventHub
+from api.readiness import Readiness
 from api.server.stopping import SharedFlag
 from api.views.problems import public_text
 from inference.container import Services
@@ -48,6 +49,7 @@ class Components:
     events: EventHub
     #: reads the state for operators, at most once a second: pages that are open ask often
     status: TtlCache[Status]
+    readiness: Readiness
 
 
 def components() -> Components:
@@ -89,6 +91,7 @@ def build_components(services: Services, stopping: SharedFlag, max_event_streams
         ),
         events=EventHub(services.store, changes, stopping, max_event_streams),
         status=TtlCache(lambda: status_of(services, describe=public_text), max_age_s=_STATUS_AGE_S),
+        readiness=Readiness(services, stopping),
     )
 
 

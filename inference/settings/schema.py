@@ -103,6 +103,8 @@ class ApiSettings(Section):
     max_event_streams: Count = 2_000
     #: longest `wait` of a request, seconds
     max_wait_s: Seconds = 60
+    #: be ready though no worker has the served model loaded, where workers are started by the number of waiting tasks
+    ready_without_workers: bool = False
     #: after SIGTERM the API serves for this time while `/health/ready` is 503, so that load balancers stop using it, seconds
     shutdown_delay_s: float = Field(default=2, ge=0, le=3600)
     #: time after that in which a stopping API process may finish its requests, seconds

@@ -25,7 +25,7 @@ LAYERS = (
     {"errors"},
     {"array_metadata", "domain", "ids"},
     {"settings"},
-    {"runtime"},
+    {"metrics", "runtime"},
     {"keys", "sinks", "storage", "task_store"},
     {"broker", "models"},
     {"imaging", "lifecycle", "rollout"},
@@ -44,6 +44,7 @@ CONNECTING = {
     "inference/storage/s3_client.py": {"minio", "urllib3"},  # the same, and where its keys come from
     "inference/storage/s3_retention.py": {"minio"},  # the same
     "inference/launcher/all_in_one.py": {"urllib3"},  # this service's own API
+    "inference/launcher/probe.py": {"create_connection"},  # a part of this service
 }
 
 FORBIDDEN = {
