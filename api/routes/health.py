@@ -15,7 +15,8 @@ from api.views.problems import log_detail
 from api.views.responses import json_response
 from api.views.urls import prefixed
 from inference.errors import ServiceUnavailable
-from inference.status.collect import OK, fault_of
+from inference.runtime.health import OK, is_healthy
+from inference.status.collect import fault_of
 
 blueprint = Blueprint("health", __name__)
 
@@ -75,7 +76,7 @@ def ready() -> Response:
     """Answer 200 if a request would be served now; otherwise 503 with the failed checks."""
     check_query()
     checks = readiness_checks()
-    status, code = ("ready", 200) if is_ready(checks) else ("not ready", 503)
+    status, code = ("ready", 200) if is_healthy(checks) else ("not ready", 503)
     return json_response({"status": status, "checks": checks}, code)
 
 
@@ -90,11 +91,6 @@ def readiness_checks() -> dict[str, str]:
         "object_store": _check(services.objects.ping),
         "model": _check(_served_model_is_loaded),
     }
-
-
-def is_ready(checks: dict[str, str]) -> bool:
-    """Whether every check has succeeded."""
-    return all(result == OK for result in checks.values())
 
 
 def _check(call: Callable[[], object]) -> str:

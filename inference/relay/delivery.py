@@ -12,6 +12,7 @@ from typing import Any
 
 from inference.errors import ServiceUnavailable
 from inference.runtime.log import task_text
+from inference.runtime.loop_watch import TURN_LIMIT_S, LoopWatch
 from inference.sinks.protocol import Refusal, ResultSink, SinkUnavailable, StoredResult, result_document
 from inference.task_store.outbox import Outbox, OutboxEntry
 from inference.task_store.stores import DeliveryStore
@@ -47,11 +48,14 @@ class Relay:
         self._held: list[OutboxEntry] = []
         #: time of the next search for entries that other relays left, `time.monotonic()`
         self._next_claim_at = 0.0
+        self.watch = LoopWatch()
+        self.turn_limit_s = TURN_LIMIT_S + policy.max_backoff_s
 
     def run(self, stopping: threading.Event) -> None:
         """Deliver until `stopping` is set; no error ends the loop."""
         failures = 0
         while not stopping.is_set():
+            self.watch.turn()
             try:
                 count = self.relay_once(block_ms=_BLOCK_MS)
                 failures = 0
@@ -146,6 +150,7 @@ class Relay:
         refusals: list[Refusal] = []
         failures: dict[str, Exception] = {}
         for document in documents:
+            self.watch.turn()
             try:
                 refusals += self._sink.write([document])
             except SinkUnavailable:

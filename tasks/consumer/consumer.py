@@ -57,8 +57,14 @@ class InferenceConsumer(Consumer):  # type: ignore[misc] # Celery has no types
             time.sleep(_LOGIN_INTERVAL_S)
             raise ConnectionError(f"RabbitMQ refuses the login: {error.reply_text}") from error
 
+    def on_close(self) -> None:
+        """Do what Celery does after a lost connection. Until the next one, the main loop waits for the broker."""
+        self.controller.inference_main_loop.end()
+        super().on_close()
+
     def create_task_handler(self, *arguments: Any, **options: Any) -> Callable[[Any], None]:
-        """Return Celery's handler of a message, in which no message can end the worker."""
+        """Return Celery's handler of a message, in which no message can end the worker. It is made when the main loop starts."""
+        self.controller.inference_main_loop.begin(self)
         handle = super().create_task_handler(*arguments, **options)
         redeliveries: Redeliveries = self.controller.inference_redeliveries
         redeliveries.forget_waiting()
