@@ -54,9 +54,9 @@ class Prometheus:
         found: list[dict[str, Any]] = self.get("query", query=expression)["result"]
         return found
 
-    def firing(self) -> set[str]:
-        """Names of the alerts that fire."""
-        return {alert["labels"]["alertname"] for alert in self.get("alerts")["alerts"] if alert["state"] == "firing"}
+    def alerts(self) -> set[str]:
+        """Names of the alerts whose expression is true now, for however long."""
+        return {alert["labels"]["alertname"] for alert in self.get("alerts")["alerts"]}
 
     def is_ready(self) -> bool:
         try:
@@ -90,7 +90,7 @@ def prometheus(root: Path, folder: Path, targets: Mapping[str, str]) -> Iterator
     with (folder / "prometheus.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         try:
-            wait_until(running.is_ready, what="Prometheus is ready")
+            wait_until(running.is_ready, timeout_s=_TIMEOUT_S, what="Prometheus is ready")
             yield running
         finally:
             process.terminate()
