@@ -13,6 +13,7 @@ from api.acceptance.dependencies import AcceptanceParts
 from api.acceptance.named_images import NamedImages
 from api.acceptance.owner_limits import OwnerLimits
 from api.acceptance.submission import Submissions
+from api.acceptance.task_counts import begin_counts
 from api.acceptance.uploads import Uploads
 from api.acceptance.webhooks import WebhookPolicy
 from api.commands import Commands
@@ -26,6 +27,7 @@ from inference.lifecycle.task_ids import TaskIds
 from inference.lifecycle.task_images import TaskImages
 from inference.runtime.ttl_cache import TtlCache
 from inference.status.collect import Status, status_of
+from inference.status.service_metrics import ServiceMetrics
 
 _EXTENSION = "inference"
 _STATUS_AGE_S = 1.0
@@ -47,6 +49,7 @@ class Components:
     events: EventHub
     #: reads the state for operators, at most once a second: pages that are open ask often
     status: TtlCache[Status]
+    service_metrics: ServiceMetrics
 
 
 def components() -> Components:
@@ -67,6 +70,7 @@ def install_components(app: Flask, built: Components) -> None:
 
 def build_components(services: Services, stopping: SharedFlag, max_event_streams: int) -> Components:
     """Build the components. Raises ConfigurationError: a model's description is not valid."""
+    begin_counts(services.descriptions)
     changes = TaskChanges(services.redis, services.settings.task_store.key_prefix)
     parts = _acceptance_parts(services)
     return Components(
@@ -88,6 +92,7 @@ def build_components(services: Services, stopping: SharedFlag, max_event_streams
         ),
         events=EventHub(services.store, changes, stopping, max_event_streams),
         status=TtlCache(lambda: status_of(services, describe=public_text), max_age_s=_STATUS_AGE_S),
+        service_metrics=ServiceMetrics(services),
     )
 
 

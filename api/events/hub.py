@@ -26,6 +26,7 @@ from api.server.stopping import SharedFlag
 from inference.errors import ServiceUnavailable
 from inference.lifecycle.replies import BatchWaiter
 from inference.lifecycle.task_changes import ChangeSubscription, TaskChanges
+from inference.metrics.api import event_streams
 from inference.runtime.chunks import chunks
 from inference.task_store import SubmissionStore
 
@@ -87,6 +88,7 @@ class EventHub:
             subject = self._subjects.get(key) or self._add(make())
             subject.streams.add(stream)
             self._streams[stream] = subject
+            self._show_count()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="events", daemon=True)
                 self._thread.start()
@@ -106,11 +108,13 @@ class EventHub:
 
         def leave(stream: EventStream) -> None:
             self._reply_streams.discard(stream)
+            self._show_count()
             waiter.close()
 
         self.check_room()
         stream = EventStream(leave, ends_on_drain=False)
         self._reply_streams.add(stream)
+        self._show_count()
         waiter.on_end = stream.wake
         return stream
 
@@ -121,6 +125,9 @@ class EventHub:
                 f"this process has as many event streams as it takes: {self._max_streams} (api.max_event_streams)",
                 retry_after_s=_RETRY_AFTER_S,
             )
+
+    def _show_count(self) -> None:
+        event_streams.set(len(self._streams) + len(self._reply_streams))
 
     def load(self, subject: TaskWatcher) -> None:
         """Read the state of the subject's tasks now. Raises ServiceUnavailable."""
@@ -138,6 +145,7 @@ class EventHub:
             subject = self._streams.pop(stream, None)
             if subject is None:
                 return
+            self._show_count()
             subject.streams.discard(stream)
             if subject.streams:
                 return
