@@ -71,12 +71,7 @@ def status_of(services: Services, *, describe: Callable[[ServiceUnavailable], st
     Args:
         describe: returns the description of a store's problem; default: with the details that are for operators alone.
     """
-    checks = {
-        "task_store": services.store.ping,
-        "broker": lambda: [services.broker.get_depth(model.queue) for model in services.descriptions.values()],
-        "object_store": services.objects.ping,
-    }
-    faults = {store: fault_of(check) for store, check in checks.items()}
+    faults = {store: fault_of(check) for store, check in store_checks(services).items()}
     stores = {store: OK if fault is None else describe(fault) for store, fault in faults.items()}
     problems = [f"{store}: {state}" for store, state in stores.items() if faults[store]]
     if faults["task_store"]:
@@ -104,6 +99,15 @@ def status_of(services: Services, *, describe: Callable[[ServiceUnavailable], st
         problems=tuple(problems),
         warnings=tuple(warnings),
     )
+
+
+def store_checks(services: Services) -> dict[str, Callable[[], object]]:
+    """Return by store a call that raises ServiceUnavailable, or an error of a client library, if the store does not answer."""
+    return {
+        "task_store": services.store.ping,
+        "broker": lambda: [services.broker.get_depth(model.queue) for model in services.descriptions.values()],
+        "object_store": services.objects.ping,
+    }
 
 
 def _webhook_problems(services: Services, webhooks: WebhookStats) -> list[str]:

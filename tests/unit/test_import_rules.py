@@ -25,7 +25,8 @@ LAYERS = (
     {"errors"},
     {"array_metadata", "domain", "ids"},
     {"settings"},
-    {"metrics", "runtime"},
+    {"runtime"},
+    {"metrics"},
     {"keys", "sinks", "storage", "task_store"},
     {"broker", "models"},
     {"imaging", "lifecycle", "rollout"},
@@ -177,9 +178,10 @@ def test_only_two_processes_import_that_package() -> None:
 @pytest.mark.parametrize(
     ("module", "never"),
     [
-        ("api", TENSORFLOW | {"tasks", "celery"}),
-        ("tasks", TENSORFLOW | {"api", "flask"}),
-        ("inference.relay.process", TENSORFLOW | {"tasks", "celery", "api", "flask"}),
+        ("api", TENSORFLOW | {"tasks", "celery", "inference.metrics.worker", "inference.metrics.relay"}),
+        ("tasks", TENSORFLOW | {"api", "flask", "inference.metrics.api", "inference.metrics.relay"}),
+        ("inference.relay.process", TENSORFLOW | {"tasks", "celery", "api", "flask", "inference.metrics.worker"}),
+        ("server", {"api", "prometheus_client"}),
         ("inference.models.predictor.client", TENSORFLOW),
         ("inference.models.predictor.process", TENSORFLOW),
         ("inference.models.loading", TENSORFLOW),

@@ -43,7 +43,7 @@ def world() -> World:
 
 def test_a_disk_with_less_free_than_it_must_have_takes_nothing(world: World, tmp_path: Path) -> None:
     space = world.space(2**60, uploads=tmp_path / "not" / "there" / "yet")
-    with pytest.raises(StorageFull, match=r"the disk of uploads has \d+ MiB free, less than 1099511627776") as refused:
+    with pytest.raises(StorageFull, match=r"the disk of the uploads has \d+ MiB free, less than 1099511627776") as refused:
         space.check()
     assert (refused.value.status, refused.value.code, refused.value.retry_after_s) == (503, "storage_full", 30)
     assert not (tmp_path / "not").exists()
