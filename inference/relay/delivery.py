@@ -13,6 +13,7 @@ from typing import Any
 from inference.errors import ServiceUnavailable
 from inference.metrics.relay import deliveries, delivery_duration, delivery_retries
 from inference.runtime.log import task_text
+from inference.runtime.loop_watch import TURN_LIMIT_S, LoopWatch
 from inference.sinks.protocol import Refusal, ResultSink, SinkUnavailable, StoredResult, result_document
 from inference.task_store.outbox import Outbox, OutboxEntry
 from inference.task_store.stores import DeliveryStore
@@ -52,11 +53,14 @@ class Relay:
         self._refused = deliveries.labels(sink.name, "refused")
         self._retries = delivery_retries.labels(sink.name)
         self._duration = delivery_duration.labels(sink.name)
+        self.watch = LoopWatch()
+        self.turn_limit_s = TURN_LIMIT_S + policy.max_backoff_s
 
     def run(self, stopping: threading.Event) -> None:
         """Deliver until `stopping` is set; no error ends the loop."""
         failures = 0
         while not stopping.is_set():
+            self.watch.turn()
             try:
                 count = self.relay_once(block_ms=_BLOCK_MS)
                 failures = 0
@@ -153,6 +157,7 @@ class Relay:
         refusals: list[Refusal] = []
         failures: dict[str, Exception] = {}
         for document in documents:
+            self.watch.turn()
             try:
                 refusals += self._sink.write([document])
             except SinkUnavailable:

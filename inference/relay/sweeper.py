@@ -17,6 +17,7 @@ from inference.lifecycle.dead_letters import move_to_dead_letters
 from inference.lifecycle.expiry_log import log_expired, some_of
 from inference.metrics.relay import tasks_expired, tasks_redelivered
 from inference.runtime.log import task_text
+from inference.runtime.loop_watch import TURN_LIMIT_S, LoopWatch
 from inference.storage.protocol import ObjectStore
 from inference.task_store import MaintenanceStore, Order
 
@@ -42,6 +43,8 @@ class SweepPolicy:
 class Sweeper:
     """Sweeps the given queues. Several instances may run: every step is atomic in the store."""
 
+    turn_limit_s = TURN_LIMIT_S
+
     def __init__(
         self,
         store: MaintenanceStore,
@@ -60,6 +63,7 @@ class Sweeper:
         self._queues = queues
         self._policy = policy
         self._clock = clock
+        self.watch = LoopWatch()
         self._logged: set[str] = set()
         self._watermarks: dict[str, deque[tuple[float, dict[Order, int]]]] = {queue: deque() for queue in queues}
 
@@ -149,6 +153,7 @@ class Sweeper:
 
     def _attempt(self, call: Callable[[], object], subject: str) -> None:
         """Make a call, and log its error, so that the following calls are made; a pass logs each outage once."""
+        self.watch.turn()
         try:
             call()
         except InferenceError as error:

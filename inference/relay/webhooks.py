@@ -18,6 +18,7 @@ from inference.lifecycle.expiry_log import some_of
 from inference.lifecycle.task_object import task_object, time_text
 from inference.metrics.relay import webhook_deliveries, webhook_duration
 from inference.runtime.log import task_text
+from inference.runtime.loop_watch import TURN_LIMIT_S, LoopWatch
 from inference.settings import WebhookSettings
 from inference.sinks.webhook import WebhookAnswer, WebhookSender
 from inference.task_store.protocol import ReceiverPause
@@ -48,6 +49,8 @@ class WebhookRelay:
         jitter: returns a factor for each pause.
     """
 
+    turn_limit_s = TURN_LIMIT_S
+
     def __init__(
         self,
         store: WebhookStore,
@@ -64,6 +67,7 @@ class WebhookRelay:
         #: by receiver, events that are being sent; guarded by `_changed`, which is notified when one was sent
         self._in_flight: Counter[str] = Counter()
         self._changed = threading.Condition()
+        self.watch = LoopWatch()
 
     def run(self, stopping: threading.Event) -> None:
         """Send until `stopping` is set; no error ends the loop."""
@@ -71,6 +75,7 @@ class WebhookRelay:
         for thread in threads:
             thread.start()
         while not stopping.is_set():
+            self.watch.turn()
             try:
                 if not self._dispatch():
                     self._wait(_IDLE_S)
@@ -115,7 +120,8 @@ class WebhookRelay:
     def _work(self) -> None:
         while (record := self._jobs.get()) is not None:
             try:
-                self.send(record)
+                with self.watch.watched("the request of a webhook"):
+                    self.send(record)
             except ServiceUnavailable as error:
                 logger.warning("webhooks: the attempt for task %s is not noted, and will be repeated: %s", record.task_id, error)
             except Exception:

@@ -12,6 +12,7 @@ from typing import get_args
 from inference.container import Services
 from inference.errors import ServiceUnavailable
 from inference.rollout.worker_registry import WorkerInfo
+from inference.runtime.health import OK
 from inference.settings import SinkName
 from inference.status.redis_durability import redis_servers
 from inference.task_store import BatchFill, QueueStats, WebhookStats
@@ -19,7 +20,6 @@ from inference.task_store.outbox import OutboxStats, RelayInfo
 
 logger = logging.getLogger(__name__)
 
-OK = "ok"
 #: Added to the longest pause of a relay: the time that a sink may take to report that it is down, seconds.
 _RELAY_GRACE_S = 30.0
 

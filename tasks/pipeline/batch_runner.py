@@ -25,6 +25,7 @@ from inference.models.predictor.protocol import CustomResult, Failed
 from inference.models.probabilities import described
 from inference.models.spec import ModelSpec
 from inference.runtime.log import task_text
+from inference.runtime.loop_watch import TURN_LIMIT_S
 from inference.task_store.stores import WorkerStore
 from tasks.pipeline.batch_times import BatchTimes
 from tasks.pipeline.batcher import Batcher
@@ -70,8 +71,9 @@ class BatchRunner(Stage):
         clock: StoreClock,
         times: BatchTimes,
         instruments: ModelInstruments,
+        turn_limit_s: float = TURN_LIMIT_S,
     ) -> None:
-        super().__init__()
+        super().__init__(turn_limit_s=turn_limit_s)
         self.ready = Batcher()
         self._spec = spec
         self._answers = AnswerBuilder(spec)
@@ -206,6 +208,7 @@ class BatchRunner(Stage):
         return True
 
     def _predict(self, jobs: Sequence[Job]) -> BatchPredictions:
+        self.watch.turn()
         now = time.monotonic()
         for job in jobs:
             job.timings["batch_wait_ms"] = (now - job.ready_at) * 1000
@@ -271,6 +274,7 @@ class BatchRunner(Stage):
 
     def _restart(self) -> None:
         while not self.stopping.is_set():
+            self.watch.turn()
             try:
                 self._predictor.start(self.stopping.is_set)
             except ConfigurationError as error:
