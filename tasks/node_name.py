@@ -13,7 +13,7 @@ from click.core import ParameterSource
 _PARAMETER = "hostname"
 
 
-@celeryd_init.connect
+@celeryd_init.connect  # type: ignore[untyped-decorator] # Celery has no types
 def make_name_unique(instance: Any, **_: Any) -> None:
     """Extend the default name, celery@HOST, by a random suffix; a name that the user chose stays.
 

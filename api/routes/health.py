@@ -36,6 +36,7 @@ _PATHS = {
     "GET /key": "owner, role and limits of the request's key",
     "GET /models, /models/{name}": "the models: input, labels, version, rate",
     "GET /status": "stores, queues, workers, sinks and problems",
+    "GET /metrics": "metrics for Prometheus",
     "GET /health/live, /health/ready": "probes",
     "GET /v2, /v2/models/{name}/infer": "the Open Inference Protocol, for clients of Triton and KServe",
 }

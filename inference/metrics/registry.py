@@ -5,7 +5,7 @@ from __future__ import annotations
 from prometheus_client import CollectorRegistry, disable_created_metrics
 
 # Otherwise each counter and histogram has a second time series.
-disable_created_metrics()  # type: ignore[no-untyped-call]
+disable_created_metrics()
 
 #: Instruments that this process has imported.
 INSTRUMENTS = CollectorRegistry()

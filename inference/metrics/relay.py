@@ -31,9 +31,13 @@ webhook_duration = Histogram(
     buckets=DURATION_BUCKETS,
     registry=INSTRUMENTS,
 )
+for _outcome in ("delivered", "failed", "given_up"):  # a time series that begins with 1 shows no increase
+    webhook_deliveries.labels(_outcome)
 tasks_expired = Counter(
     "inference_tasks_expired_total", "Tasks that the sweeper ended after their deadline.", registry=INSTRUMENTS
 )
 tasks_redelivered = Counter(
     "inference_tasks_redelivered_total", "Tasks that the sweeper queued again.", ("reason",), registry=INSTRUMENTS
 )
+for _reason in ("worker_lost", "message_lost"):
+    tasks_redelivered.labels(_reason)

@@ -15,6 +15,7 @@ from inference.domain import QueueMessage, TaskRecord
 from inference.errors import InferenceError
 from inference.lifecycle.dead_letters import move_to_dead_letters
 from inference.lifecycle.expiry_log import log_expired, some_of
+from inference.metrics.relay import tasks_expired, tasks_redelivered
 from inference.runtime.log import task_text
 from inference.runtime.loop_watch import TURN_LIMIT_S, LoopWatch
 from inference.storage.protocol import ObjectStore
@@ -87,12 +88,14 @@ class Sweeper:
                 expired += step
             expired += step
         finally:  # tasks that expired before the store failed are logged too
+            tasks_expired.inc(len(expired))
             log_expired(expired)
 
     def _reap(self) -> None:
         reaped = self._store.reap(self._holder, max_attempts=self._policy.max_attempts, limit=_LIMIT)
         if reaped.requeue:
             logger.warning("%d tasks are queued again: their worker was lost: %s", len(reaped.requeue), some_of(reaped.requeue))
+            tasks_redelivered.labels("worker_lost").inc(len(reaped.requeue))
             self._publish(reaped.requeue)
         for record in self._records(reaped.exhausted):
             logger.error("task %s becomes a dead letter after %d crashes", task_text(record.task_id, record.owner), record.deaths)
@@ -117,6 +120,7 @@ class Sweeper:
         lost = self._store.find_lost(queue, up_to=up_to, grace_s=grace_s, limit=limit)
         if lost:
             logger.warning("%d waiting tasks of %s lost their message and are queued again: %s", len(lost), queue, some_of(lost))
+            tasks_redelivered.labels("message_lost").inc(len(lost))
             # On Redis a worker that was killed before the lease loses the message too. The note of `TakenMessages` counts such
             # workers, once the message is marked.
             self._publish(lost, is_redelivered=True)

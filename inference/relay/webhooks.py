@@ -16,6 +16,7 @@ from inference.domain import TaskRecord
 from inference.errors import ServiceUnavailable
 from inference.lifecycle.expiry_log import some_of
 from inference.lifecycle.task_object import task_object, time_text
+from inference.metrics.relay import webhook_deliveries, webhook_duration
 from inference.runtime.log import task_text
 from inference.runtime.loop_watch import TURN_LIMIT_S, LoopWatch
 from inference.settings import WebhookSettings
@@ -141,7 +142,8 @@ class WebhookRelay:
         webhook = record.webhook
         if webhook is None:
             raise ValueError(f"task {record.task_id} has no webhook")
-        answer = self._sender.send(webhook.url, webhook_id(record.task_id), event_body(record), owner=record.owner)
+        with webhook_duration.time():
+            answer = self._sender.send(webhook.url, webhook_id(record.task_id), event_body(record), owner=record.owner)
         before = record.webhook_delivery or WebhookDelivery(WebhookState.PENDING)
         delivery = replace(
             before,
@@ -160,6 +162,7 @@ class WebhookRelay:
             retry_in_s=self._retry_in_s(delivery.attempts, answer),
             pause=self._pause(answer),
         )
+        webhook_deliveries.labels(_OUTCOMES[delivery.state]).inc()
 
     def _retry_in_s(self, attempts: int, answer: WebhookAnswer) -> float:
         longest_s = self._settings.max_backoff_s
@@ -188,6 +191,8 @@ def event_body(record: TaskRecord) -> bytes:
     return orjson.dumps(event, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
+#: Outcome of an attempt by the state in which it leaves the event, as the metrics name it.
+_OUTCOMES = {WebhookState.DELIVERED: "delivered", WebhookState.PENDING: "failed", WebhookState.GIVEN_UP: "given_up"}
 #: Members that change after the task's end: the event is the same in each attempt.
 _CHANGING = {"deliveries", "webhook", "image_stored"}
 
@@ -202,5 +207,6 @@ def give_up_old_webhooks(store: WebhookStore, after_s: float) -> float:
     """Give up events that are too old; returns the seconds until the next call. Raises ServiceUnavailable."""
     given_up = store.give_up_webhooks(after_s=after_s, limit=_GIVE_UP_LIMIT)
     if given_up:
+        webhook_deliveries.labels(_OUTCOMES[WebhookState.GIVEN_UP]).inc(len(given_up))
         logger.error("webhooks: events of %d tasks are given up: %s", len(given_up), some_of(given_up))
     return 0.0 if len(given_up) == _GIVE_UP_LIMIT else _GIVE_UP_INTERVAL_S

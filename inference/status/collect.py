@@ -75,12 +75,7 @@ def status_of(services: Services, *, describe: Callable[[ServiceUnavailable], st
     Args:
         describe: returns the description of a store's problem; default: with the details that are for operators alone.
     """
-    checks = {
-        "task_store": services.store.ping,
-        "broker": lambda: [services.broker.get_depth(model.queue) for model in services.descriptions.values()],
-        "object_store": services.objects.ping,
-    }
-    faults = {store: fault_of(check) for store, check in checks.items()}
+    faults = {store: fault_of(check) for store, check in store_checks(services).items()}
     stores = {store: OK if fault is None else describe(fault) for store, fault in faults.items()}
     problems = [f"{store}: {state}" for store, state in stores.items() if faults[store]]
     if faults["task_store"]:
@@ -121,6 +116,15 @@ def _key_problems(services: Services) -> list[str]:
         when = f"within {_KEY_NOTICE.days} days, the first at {first.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
         problems.append(f"{len(expiring)} of the callers' keys expire {when}: {COMMAND} keys list shows them")
     return problems
+
+
+def store_checks(services: Services) -> dict[str, Callable[[], object]]:
+    """Return by store a call that raises ServiceUnavailable, or an error of a client library, if the store does not answer."""
+    return {
+        "task_store": services.store.ping,
+        "broker": lambda: [services.broker.get_depth(model.queue) for model in services.descriptions.values()],
+        "object_store": services.objects.ping,
+    }
 
 
 def _webhook_problems(services: Services, webhooks: WebhookStats) -> list[str]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from inference.imaging import ImageLimits
+from inference.metrics.worker import ModelInstruments
 from inference.models.predictor.arena import SlotArena
 from inference.models.predictor.client import Predictor
 from inference.models.spec import ModelSpec
@@ -72,8 +73,9 @@ class Pipeline:
         clock = StoreClock()
         times = BatchTimes(lambda: predictor.references[spec.name], warm_up_s=partial(_warm_up_s, predictor, spec.name))
         fetcher = Fetcher(objects, spec, arena, policy.limits, memory=memory, max_bytes=policy.max_image_bytes)
-        self._committer = Committer(store, holder, held)
-        self._dead_letters = DeadLetterStage(store, objects, holder, held)
+        instruments = ModelInstruments(spec.name)
+        self._committer = Committer(store, holder, held, instruments)
+        self._dead_letters = DeadLetterStage(store, objects, holder, held, instruments)
         self._batch_runner = BatchRunner(
             spec=spec,
             predictor=predictor,
@@ -87,6 +89,7 @@ class Pipeline:
             move_to_dead_letters=self._dead_letters.inbox.put,
             clock=clock,
             times=times,
+            instruments=instruments,
             turn_limit_s=policy.batch_turn_limit_s,
         )
         self._fetch = FetchStage(

@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from inference.broker.rejected import RejectedMessages
 from inference.errors import ServiceUnavailable
 from inference.imaging import ImageLimits
+from inference.metrics.worker import tasks_in_flight
 from inference.models.files import ModelFiles
 from inference.models.predictor.arena import SlotArena
 from inference.models.predictor.device_predictors import DevicePredictors
@@ -71,6 +72,7 @@ class InferenceWorker:
         self.queues = [spec.queue for spec in specs]
         self._presence = presence
         self._held = HeldJobs()
+        tasks_in_flight.set_function(self._held.__len__)
         self.store_calls = BackgroundStoreCalls(store, rejected)
         self.plain_messages = PlainMessageReader(
             settings, specs, effective=lambda: ConfigSnapshot(settings, models, self._reloader.state)

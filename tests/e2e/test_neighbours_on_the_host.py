@@ -51,7 +51,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, redis_port: int) -> Iterat
     settings = {
         "models": ["models/digits"],
         "sinks": ["jsonl"],
-        "minio": MINIO,
+        "s3": MINIO,
         "mongodb": {"url": f"mongodb://me:mongo-{MARK}@127.0.0.1:1/"},
         "broker": {"url": f"redis://:redis-{MARK}@127.0.0.1:{redis_port}/0"},
         "log": {"level": "DEBUG"},
