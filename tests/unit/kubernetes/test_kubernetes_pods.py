@@ -32,8 +32,8 @@ _MARGIN_S = 3
 SECRETS = {
     "redis-url": "redis://inference:secret@redis:6379/0",
     "rabbitmq-url": "amqp://inference:secret@rabbitmq:5672//",
-    "minio-access-key": "inference",
-    "minio-secret-key": "secret-key",
+    "s3-access-key": "inference",
+    "s3-secret-key": "secret-key",
     "mongodb-url": "mongodb://inference:secret@mongo:27017/inference",
     "flower-login": "admin:secret",
 }
@@ -151,9 +151,9 @@ def test_secrets_come_by_reference(target: str) -> None:
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_part_has_no_more_secrets_than_in_compose(target: str) -> None:
     known = {
-        "api": {"redis-url", "minio-access-key", "minio-secret-key"},
-        "worker": {"redis-url", "minio-access-key", "minio-secret-key"},
-        "relay": {"redis-url", "minio-access-key", "minio-secret-key", "mongodb-url"},
+        "api": {"redis-url", "s3-access-key", "s3-secret-key"},
+        "worker": {"redis-url", "s3-access-key", "s3-secret-key"},
+        "relay": {"redis-url", "s3-access-key", "s3-secret-key", "mongodb-url"},
         "flower": {"redis-url", "flower-login"},
     }
     for workload in filter(is_part, workloads(target)):
@@ -170,7 +170,7 @@ def test_the_configuration_is_valid(target: str, name: str, tmp_path: Path, monk
     assert settings.broker.is_amqp is (target in ("rabbitmq", "everything"))
     assert settings.task_store.url == SECRETS["redis-url"]
     assert settings.security.require_keys
-    assert settings.uploads.store == "minio"
+    assert settings.uploads.store == "s3"
     assert settings.api.ready_without_workers
     models = {label for workload in workloads(target) if (label := labels_of_pods(workload).get("inference/model"))}
     assert {Path(model).name for model in settings.models} == models
@@ -297,7 +297,7 @@ def test_workers_on_gpus(target: str) -> None:
 def test_every_secret_is_documented() -> None:
     text = (ROOT / "docs/kubernetes.md").read_text(encoding="utf-8")
     table = text.partition("| key | content | mounted by |")[2].partition("\n\n")[0]
-    documented = set(re.findall(r"`([a-z-]+)`", table)) - {"rabbitmq"}
+    documented = set(re.findall(r"`([a-z0-9-]+)`", table)) - {"rabbitmq"}
     parts = filter(is_part, workloads("everything"))
     assert documented == {key for part in parts for key in mounted_secrets(part).values()}
 
@@ -305,5 +305,5 @@ def test_every_secret_is_documented() -> None:
 def test_a_development_secret_has_all_keys(tmp_path: Path) -> None:
     script = ROOT / "deploy/docker/make-secrets.sh"
     subprocess.run(["sh", str(script), str(tmp_path)], check=True, env={"PATH": os.environ["PATH"]})
-    made = {file.name for file in tmp_path.iterdir()} | {"minio-access-key"}  # the page writes the latter itself
+    made = {file.name for file in tmp_path.iterdir()} | {"s3-access-key", "s3-secret-key"}  # the page has these made by hand
     assert {key for workload in workloads("dev") for key in mounted_secrets(workload).values()} <= made
