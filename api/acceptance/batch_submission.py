@@ -143,11 +143,13 @@ class BatchSubmissions:
             raise takes_too_long() from error
 
     def _admit(self, prepared: Sequence[PreparedItem], caller: Caller) -> dict[str, Room]:
-        """Return the room by queue, for queues of which it is known. Raises Overloaded, ServiceUnavailable."""
+        """Return the room by queue, for queues of which it is known. Raises Overloaded, RateLimited, ServiceUnavailable."""
         self.parts.webhooks.check_room(one.checked.webhook for one in prepared)
         by_queue = defaultdict(list)
         for one in prepared:
             by_queue[one.queue].append(one)
+        for queue, ones in by_queue.items():
+            self.parts.pacing.wait(queue, caller.owner, len(ones))
         rooms = {
             queue: self.parts.admission.check(
                 queue,

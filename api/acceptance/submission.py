@@ -72,6 +72,7 @@ class Submissions:
             return self._replayed(known, checked.deadline_s)
         self.parts.owner_limits.check(caller)
         queue = checked.spec.queue
+        self.parts.pacing.wait(queue, caller.owner)
         room = self.parts.admission.check(
             queue,
             model=checked.model,

@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 #: Longest interval of the retention of uploads in a folder and of dead letters, seconds.
 _RETENTION_INTERVAL_S = 3600.0
+#: Pause before the next call if one has not removed all that is too old.
+_RETENTION_PAUSE_S = 1.0
 #: The interval as a share of the time for which data is kept, if that is short.
 _INTERVAL_SHARE = 0.1
 
@@ -103,9 +105,11 @@ def _runners(settings: Settings) -> dict[str, Runner]:
 
 def _housekeeping(settings: Settings, services: Services) -> Housekeeping:
     def retention() -> float:
-        services.objects.apply_retention(settings.uploads.retention_hours)
+        has_more = services.objects.apply_retention(settings.uploads.retention_hours)
         discard_surplus_dead_letters(services)
         discard_old_dead_letters(services)
+        if has_more:
+            return _RETENTION_PAUSE_S
         kept_hours = (settings.uploads.retention_hours, settings.task_store.dead_letter_retention_hours)
         return min(_RETENTION_INTERVAL_S, *(hours * 3600 * _INTERVAL_SHARE for hours in kept_hours if hours is not None))
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from amqp.exceptions import AMQPError
+from amqp.exceptions import AMQPError, ResourceLocked
 from celery import Celery, signals
 from celery.exceptions import WorkerShutdown
 from celery.worker.consumer import Consumer
@@ -45,6 +45,11 @@ class InferenceConsumer(Consumer):  # type: ignore[misc] # Celery has no types
         """Run until the worker stops, also after lost connections. A permanent refusal of RabbitMQ is logged as one line."""
         try:
             super().start()
+        except ResourceLocked as error:
+            logger.critical(
+                "RabbitMQ has another worker named %s: leave out -n, or choose another name (%s)", self.hostname, error
+            )
+            raise WorkerShutdown(1) from error
         except AMQPError as error:
             logger.critical("RabbitMQ refuses an operation that this worker needs: %s", error)
             raise WorkerShutdown(1) from error

@@ -81,11 +81,9 @@ class Committer(Stage):
         self._note(finished, written)
 
     def _note(self, finished: Sequence[Finished], written: Sequence[bool]) -> None:
+        self._instruments.note_ends([one.outcome for one, ours in zip(finished, written, strict=True) if ours])
+        self._instruments.leases_lost.inc(written.count(False))
         for one, ours in zip(finished, written, strict=True):
-            if ours:
-                self._instruments.note_end(one.outcome)
-            else:
-                self._instruments.leases_lost.inc()
             end = ItemEnd(Ending.COMMITTED, one.outcome) if ours else ItemEnd(Ending.DROPPED)
             self._held.drop(one.job, end)
 

@@ -310,10 +310,10 @@ def test_the_parts_get_all_settings(name: str, made: dict[str, str], monkeypatch
 
     redis = f"redis://inference:{made['redis-password']}@redis:6379/0"
     assert (settings.broker.url, settings.task_store.url) == (redis, redis)
-    assert settings.minio.endpoint == environment(ONE_SHOT)["MINIO_ENDPOINT"]
+    assert settings.s3.endpoint == environment(ONE_SHOT)["MINIO_ENDPOINT"]
     if name != "flower":
-        assert settings.minio.access_key.get_secret_value() == environment(ONE_SHOT)["MINIO_ACCESS_KEY"]
-        assert settings.minio.secret_key.get_secret_value() == made["minio-secret-key"]
+        assert settings.s3.access_key.get_secret_value() == environment(ONE_SHOT)["MINIO_ACCESS_KEY"]
+        assert settings.s3.secret_key.get_secret_value() == made["minio-secret-key"]
     if name == "relay":
         mongo = f"mongodb://inference:{made['mongo-password']}@mongo:27017/{settings.mongodb.database}"
         assert settings.mongodb.url.get_secret_value() == mongo

@@ -41,8 +41,11 @@ HTTP_CALLS = {"http.client", "urllib.request", "create_connection"}
 #: The modules that use them, and what their hosts are: only those of the URL guard come from clients.
 CONNECTING = {
     "inference/runtime/url_guard.py": {"http.client"},
-    "inference/storage/minio.py": {"minio", "urllib3"},  # the object store of the settings
+    "inference/storage/s3.py": {"minio"},  # the object store of the settings
+    "inference/storage/s3_client.py": {"minio", "urllib3"},  # the same, and where its keys come from
+    "inference/storage/s3_retention.py": {"minio"},  # the same
     "inference/launcher/all_in_one.py": {"urllib3"},  # this service's own API
+    "inference/launcher/probe.py": {"create_connection"},  # a part of this service
 }
 
 FORBIDDEN = {
