@@ -96,4 +96,4 @@ def newer_format(headers: Any) -> int | None:
 def put_backs(headers: Mapping[str, Any]) -> int:
     """Return how often a message has been put back."""
     found = headers.get(PUT_BACKS_HEADER)
-    return found if type(found) is int else 0
+    return found if type(found) is int and found > 0 else 0

@@ -215,7 +215,8 @@ def test_messages_of_a_newer_format_are_recognized(headers: Any, newer: int | No
 
 
 @pytest.mark.parametrize(
-    ("headers", "times"), [({}, 0), ({"put_backs": 3}, 3), ({"put_backs": "3"}, 0), ({"put_backs": True}, 0)]
+    ("headers", "times"),
+    [({}, 0), ({"put_backs": 3}, 3), ({"put_backs": "3"}, 0), ({"put_backs": True}, 0), ({"put_backs": -9}, 0)],
 )
 def test_times_that_a_message_was_put_back(headers: dict[str, Any], times: int) -> None:
     assert envelope.put_backs(headers) == times
