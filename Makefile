@@ -73,7 +73,7 @@ wheel: $(VENV)/.installed-dev ## build the wheel, in dist/: the service for mach
 client-wheel: $(VENV)/.installed-dev ## build the wheel of the Python client, in dist/client/
 	$(BIN)/python -m build --wheel --outdir dist/client client
 
-services: ## start the real Redis, MinIO, Kafka, MongoDB-protocol server and RabbitMQ; addresses in build/services.env
+services: ## start the real Redis, MinIO, VersityGW, Kafka, MongoDB-protocol server and RabbitMQ; addresses in build/services.env
 	@$(SERVICES) start $(ARGS)
 
 services-stop: ## stop these servers, keep their data

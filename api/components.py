@@ -12,11 +12,14 @@ from api.acceptance.client_uploads import ClientUploads
 from api.acceptance.dependencies import AcceptanceParts
 from api.acceptance.named_images import NamedImages
 from api.acceptance.owner_limits import OwnerLimits
+from api.acceptance.pacing import OwnerPacing
 from api.acceptance.submission import Submissions
+from api.acceptance.task_counts import begin_counts
 from api.acceptance.uploads import Uploads
 from api.acceptance.webhooks import WebhookPolicy
 from api.commands import Commands
 from api.events.hub import EventHub
+from api.readiness import Readiness
 from api.server.stopping import SharedFlag
 from api.views.problems import public_text
 from inference.container import Services
@@ -26,6 +29,7 @@ from inference.lifecycle.task_ids import TaskIds
 from inference.lifecycle.task_images import TaskImages
 from inference.runtime.ttl_cache import TtlCache
 from inference.status.collect import Status, status_of
+from inference.status.service_metrics import ServiceMetrics
 
 _EXTENSION = "inference"
 _STATUS_AGE_S = 1.0
@@ -47,6 +51,8 @@ class Components:
     events: EventHub
     #: reads the state for operators, at most once a second: pages that are open ask often
     status: TtlCache[Status]
+    readiness: Readiness
+    service_metrics: ServiceMetrics
 
 
 def components() -> Components:
@@ -67,6 +73,7 @@ def install_components(app: Flask, built: Components) -> None:
 
 def build_components(services: Services, stopping: SharedFlag, max_event_streams: int) -> Components:
     """Build the components. Raises ConfigurationError: a model's description is not valid."""
+    begin_counts(services.descriptions)
     changes = TaskChanges(services.redis, services.settings.task_store.key_prefix)
     parts = _acceptance_parts(services)
     return Components(
@@ -88,12 +95,23 @@ def build_components(services: Services, stopping: SharedFlag, max_event_streams
         ),
         events=EventHub(services.store, changes, stopping, max_event_streams),
         status=TtlCache(lambda: status_of(services, describe=public_text), max_age_s=_STATUS_AGE_S),
+        readiness=Readiness(services, stopping),
+        service_metrics=ServiceMetrics(services),
     )
 
 
 def _acceptance_parts(services: Services) -> AcceptanceParts:
     settings = services.settings
     uploads = Uploads(services.objects, settings.uploads)
+    admission = Admission(
+        services.store,
+        services.outbox_stats,
+        settings.outbox,
+        workers=services.presence.workers,
+        worker_settings=settings.worker,
+        has_turns=services.broker.has_turns,
+        check_free_space=services.free_space.check,
+    )
     return AcceptanceParts(
         store=services.store,
         broker=services.broker,
@@ -102,18 +120,11 @@ def _acceptance_parts(services: Services) -> AcceptanceParts:
         ids=TaskIds(services.store, max_age_s=settings.uploads.orphan_after_s / 2),
         configuration=services.effective,
         replies=ReplyRouter(services.redis, services.store, settings.task_store.key_prefix),
-        admission=Admission(
-            services.store,
-            services.outbox_stats,
-            settings.outbox,
-            workers=services.presence.workers,
-            worker_settings=settings.worker,
-            has_turns=services.broker.has_turns,
-            check_free_space=services.free_space.check,
-        ),
+        admission=admission,
         webhooks=WebhookPolicy(
             settings.webhooks, services.owner_webhooks, lambda: services.webhook_guard, services.store.count_webhooks
         ),
         owner_limits=OwnerLimits(),
+        pacing=OwnerPacing(admission.load, max_held_tasks=settings.worker.max_held_tasks),
         settings=settings,
     )

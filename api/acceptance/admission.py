@@ -95,8 +95,7 @@ class Admission:
         )
         self._limits = limits
         self._check_free_space = check_free_space
-        #: maximum number of tasks that one worker holds
-        self._window = (worker_settings.prefetch_batches + 1) * worker_settings.max_batch_size
+        self._max_held_tasks = worker_settings.max_held_tasks
         #: by queue, number of tasks that were refused and that were accepted since the last reading
         self._refused: dict[str, int] = defaultdict(int)
         self._accepted: dict[str, int] = defaultdict(int)
@@ -133,7 +132,7 @@ class Admission:
         rate_per_s = self._rate_per_s(load, model, priority)
         if not rate_per_s:
             return None
-        window = self._window * self._count_workers(model)
+        window = self._max_held_tasks * self._count_workers(model)
         ahead = self._count_open(queue, figures, rate_per_s)
         if ahead and owner:
             ahead = max(1, min(ahead, load.ahead_of(owner, count, window=window)))
@@ -145,6 +144,10 @@ class Admission:
             )
             raise Overloaded(reason, retry_after_s=self.retry_after_s(queue, over=over, count=count))
         return Room(max(0, _permitted(deadline_s * share_counted, load, rate_per_s)), window)
+
+    def load(self, queue: str) -> QueueLoad:
+        """The figures of a queue; they are some tenths of a second old at most."""
+        return self._figures(queue).load
 
     def note_accepted(self, queue: str, count: int = 1) -> None:
         """Count tasks that the record store has accepted, until the next reading."""

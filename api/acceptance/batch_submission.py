@@ -12,6 +12,7 @@ from functools import partial
 from api.acceptance.batch_items import BatchItems, PreparedItem
 from api.acceptance.dependencies import AcceptanceParts
 from api.acceptance.named_images import takes_too_long
+from api.acceptance.task_counts import count_accepted, count_refused
 from api.acceptance.unstored_images import UnstoredImages
 from api.acceptance.uploads import GRACE_S, MAX_STORE_S, Upload, discard_all, wait_for_all
 from api.acceptance.validation import RequestValidator
@@ -60,6 +61,13 @@ class BatchSubmissions:
         Raises:
             InferenceError: the batch was refused as a whole; nothing of it remains stored.
         """
+        try:
+            return self._submit(form, caller)
+        except InferenceError as error:
+            count_refused(error, len(form.items))
+            raise
+
+    def _submit(self, form: BatchForm, caller: Caller) -> BatchSubmission:
         known_id = self._known_batch(form, caller.owner)
         if known_id is not None:
             return self._replayed(known_id)
@@ -87,7 +95,10 @@ class BatchSubmissions:
             form.fingerprint,
             caller.owner,
         )
-        return self._accept(batch, prepared, uploads, rooms, caller)
+        submission = self._accept(batch, prepared, uploads, rooms, caller)
+        if submission.batch is not None:  # else it is an earlier batch
+            _count(entries)
+        return submission
 
     def _store_first(self, uploads: Iterable[Upload], deadline_s: float) -> None:
         """Wait for the images that are not stored in the background.
@@ -132,11 +143,13 @@ class BatchSubmissions:
             raise takes_too_long() from error
 
     def _admit(self, prepared: Sequence[PreparedItem], caller: Caller) -> dict[str, Room]:
-        """Return the room by queue, for queues of which it is known. Raises Overloaded, ServiceUnavailable."""
+        """Return the room by queue, for queues of which it is known. Raises Overloaded, RateLimited, ServiceUnavailable."""
         self.parts.webhooks.check_room(one.checked.webhook for one in prepared)
         by_queue = defaultdict(list)
         for one in prepared:
             by_queue[one.queue].append(one)
+        for queue, ones in by_queue.items():
+            self.parts.pacing.wait(queue, caller.owner, len(ones))
         rooms = {
             queue: self.parts.admission.check(
                 queue,
@@ -244,6 +257,14 @@ def _raise_first_error(entries: Iterable[PreparedItem | InferenceError]) -> None
         if isinstance(entry, InferenceError):
             entry.add_prefix(f"image {number}")
             raise entry
+
+
+def _count(entries: Iterable[PreparedItem | InferenceError]) -> None:
+    for entry in entries:
+        if isinstance(entry, PreparedItem):
+            count_accepted(entry.checked.model.name)
+        else:
+            count_refused(entry)
 
 
 def _longest_s(prepared: Iterable[PreparedItem]) -> float:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from api.acceptance.admission import Admission
 from api.acceptance.named_images import NamedImages
 from api.acceptance.owner_limits import OwnerLimits
+from api.acceptance.pacing import OwnerPacing
 from api.acceptance.uploads import Uploads
 from api.acceptance.webhooks import WebhookPolicy
 from inference.broker import Broker
@@ -31,4 +32,5 @@ class AcceptanceParts:
     admission: Admission
     webhooks: WebhookPolicy
     owner_limits: OwnerLimits
+    pacing: OwnerPacing
     settings: Settings

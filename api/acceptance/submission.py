@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from api.acceptance.dependencies import AcceptanceParts
+from api.acceptance.task_counts import count_accepted, count_refused
 from api.acceptance.unstored_images import UnstoredImages
 from api.acceptance.uploads import GRACE_S, MAX_STORE_S, Upload
 from api.acceptance.validation import RequestValidator, ValidatedRequest
@@ -58,12 +59,20 @@ class Submissions:
         Raises:
             InferenceError: the request was refused; nothing of it remains stored.
         """
+        try:
+            return self._submit(form, caller)
+        except InferenceError as error:
+            count_refused(error)
+            raise
+
+    def _submit(self, form: PredictForm, caller: Caller) -> Submission:
         checked = self._validator.check(form, form.preference, self.parts.configuration.now(), caller)
         known = self._known_task(form, caller.owner)
         if known is not None:
             return self._replayed(known, checked.deadline_s)
         self.parts.owner_limits.check(caller)
         queue = checked.spec.queue
+        self.parts.pacing.wait(queue, caller.owner)
         room = self.parts.admission.check(
             queue,
             model=checked.model,
@@ -201,6 +210,7 @@ class Submissions:
         self.parts.uploads.note_inline_bytes(accepted.inline_bytes)
         if accepted.created:
             self.parts.admission.note_accepted(request.queue)
+            count_accepted(request.model.name)
         else:
             upload.discard()
         return accepted.task_id

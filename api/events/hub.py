@@ -23,9 +23,10 @@ from api.events.list_updates import INTERVAL_S, RECORDS_CHUNK, STATES_CHUNK, Lis
 from api.events.streams import EventStream, Subject, TaskWatcher
 from api.events.task_subject import TaskSubject
 from api.server.stopping import SharedFlag
-from inference.errors import ServiceUnavailable
+from inference.errors import RateLimited, ServiceUnavailable
 from inference.lifecycle.replies import BatchWaiter
 from inference.lifecycle.task_changes import ChangeSubscription, TaskChanges
+from inference.metrics.api import event_streams
 from inference.runtime.chunks import chunks
 from inference.task_store import SubmissionStore
 
@@ -40,6 +41,8 @@ _CHECKED_TASKS = 500
 _REPEAT_INTERVAL_S = 0.5
 _SUBSCRIBE_TIMEOUT_S = 3.0
 _RETRY_AFTER_S = 5.0
+#: Largest share of the streams that one owner may have.
+_OWNER_SHARE = 0.5
 
 S = TypeVar("S", bound=Subject)
 
@@ -70,23 +73,26 @@ class EventHub:
         self._subscribed = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def open(self, make: Callable[[], S], key: Hashable, *, ends_on_drain: bool = True) -> tuple[EventStream, S]:
+    def open(self, make: Callable[[], S], key: Hashable, *, owner: str, ends_on_drain: bool = True) -> tuple[EventStream, S]:
         """Open a stream; close it in any case. Read the state that it shows after this call, so that no change is missed.
 
         Args:
             make: makes the subject if no stream shows it yet.
             key: the subject's key.
+            owner: of the client's key; empty without keys.
             ends_on_drain: whether the stream ends when the API is about to end.
 
         Raises:
             ServiceUnavailable: there are too many streams, or the task store does not answer.
+            RateLimited: the owner has too many.
         """
-        self.check_room()
-        stream = EventStream(self._leave, ends_on_drain=ends_on_drain)
+        self.check_room(owner)
+        stream = EventStream(self._leave, owner=owner, ends_on_drain=ends_on_drain)
         with self._lock:
             subject = self._subjects.get(key) or self._add(make())
             subject.streams.add(stream)
             self._streams[stream] = subject
+            self._show_count()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="events", daemon=True)
                 self._thread.start()
@@ -97,30 +103,44 @@ class EventHub:
             raise ServiceUnavailable("the task store does not answer", retry_after_s=1)
         return stream, subject  # type: ignore[return-value] # a key belongs to one class
 
-    def open_for(self, waiter: BatchWaiter) -> EventStream:
+    def open_for(self, waiter: BatchWaiter, owner: str) -> EventStream:
         """Open a stream that replies wake, without the reader; `waiter` is closed with it. It does not end on drain.
 
         Raises:
             ServiceUnavailable: there are too many streams.
+            RateLimited: the owner has too many.
         """
 
         def leave(stream: EventStream) -> None:
             self._reply_streams.discard(stream)
+            self._show_count()
             waiter.close()
 
-        self.check_room()
-        stream = EventStream(leave, ends_on_drain=False)
+        self.check_room(owner)
+        stream = EventStream(leave, owner=owner, ends_on_drain=False)
         self._reply_streams.add(stream)
+        self._show_count()
         waiter.on_end = stream.wake
         return stream
 
-    def check_room(self) -> None:
-        """Check that there is room for another stream. Raises ServiceUnavailable."""
-        if len(self._streams) + len(self._reply_streams) >= self._max_streams:
+    def check_room(self, owner: str) -> None:
+        """Check that there is room for another stream. Raises ServiceUnavailable, RateLimited."""
+        with self._lock:
+            owners = [stream.owner for stream in (*self._streams, *self._reply_streams)]
+        if owner and (own := owners.count(owner)) >= self._max_streams * _OWNER_SHARE:
+            raise RateLimited(
+                f"{own} event streams of this owner are open",
+                expected=f"at most half of the event streams that a process takes (api.max_event_streams: {self._max_streams})",
+                retry_after_s=_RETRY_AFTER_S,
+            )
+        if len(owners) >= self._max_streams:
             raise ServiceUnavailable(
                 f"this process has as many event streams as it takes: {self._max_streams} (api.max_event_streams)",
                 retry_after_s=_RETRY_AFTER_S,
             )
+
+    def _show_count(self) -> None:
+        event_streams.set(len(self._streams) + len(self._reply_streams))
 
     def load(self, subject: TaskWatcher) -> None:
         """Read the state of the subject's tasks now. Raises ServiceUnavailable."""
@@ -138,6 +158,7 @@ class EventHub:
             subject = self._streams.pop(stream, None)
             if subject is None:
                 return
+            self._show_count()
             subject.streams.discard(stream)
             if subject.streams:
                 return

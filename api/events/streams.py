@@ -16,6 +16,7 @@ class EventStream:
 
     Args:
         leave: called with the stream when it is closed, once.
+        owner: of the client's key; empty without keys.
         ends_on_drain: whether the stream ends when the API is about to end.
 
     Attributes:
@@ -24,7 +25,8 @@ class EventStream:
         is_gone: the client has disconnected.
     """
 
-    def __init__(self, leave: Callable[[EventStream], None], *, ends_on_drain: bool) -> None:
+    def __init__(self, leave: Callable[[EventStream], None], *, owner: str, ends_on_drain: bool) -> None:
+        self.owner = owner
         self.ends_on_drain = ends_on_drain
         self.is_closed = False
         self.is_gone = False

@@ -36,7 +36,7 @@ def predict_batch() -> Response:
     settings = components().services.settings
     form = read_batch_form(request, max_items=settings.max_batch_items, max_wait_s=settings.api.max_wait_s)
     if wants_json_lines():
-        components().events.check_room()  # before anything is accepted
+        components().events.check_room(caller().owner)  # before anything is accepted
         submission = components().batch_submissions.submit(form, caller())
         response = _lines_of(submission, form.preference.wait_s)
     else:
@@ -104,7 +104,7 @@ def _new_lines(submission: BatchSubmission, batch: BatchRequest, timeout_s: floa
     """A batch that this request has begun, as JSON Lines: the replies to this process have its items."""
     with closed_on_error(submission.waiter):
         components().batch_submissions.confirm(submission)
-        stream = components().events.open_for(submission.waiter)
+        stream = components().events.open_for(submission.waiter, caller().owner)
     with closed_on_error(stream):
         lines = ReplyLines(batch, submission.waiter, components().services.store)
         return streamed_response(stream, batch_lines(stream, lines, timeout_s), JSON_LINES)
@@ -122,7 +122,8 @@ def _longest_s(submission: BatchSubmission, wait_s: float | None) -> float:
 def _lines(batch: BatchRecord, timeout_s: float, *, ends_on_drain: bool) -> Response:
     """The batch as JSON Lines, its items as they end, for `timeout_s` at most."""
     store, hub = components().services.store, components().events
-    stream, subject = hub.open(lambda: BatchSubject(batch), BatchSubject.key_of(batch.batch_id), ends_on_drain=ends_on_drain)
+    key = BatchSubject.key_of(batch.batch_id)
+    stream, subject = hub.open(lambda: BatchSubject(batch), key, owner=caller().owner, ends_on_drain=ends_on_drain)
     with closed_on_error(stream):
         hub.load(subject)
         return streamed_response(stream, batch_lines(stream, StoredLines(subject, store), timeout_s), JSON_LINES)

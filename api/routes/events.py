@@ -13,6 +13,7 @@ from api.events.list_subject import ListEvents, ListSubject
 from api.events.streams import EventStream, closed_on_error
 from api.events.task_subject import TaskEvents, TaskSubject, task_event_id
 from api.forms.event_query import is_last_event, read_event_filter, read_with_vectors
+from api.security.caller import caller
 from api.security.task_access import task_access
 from api.views.responses import streamed_response
 
@@ -24,7 +25,7 @@ def task_events(task_id: str) -> Response:
     """Stream the task, each time that its status changes, until it has ended."""
     with_vector = read_with_vectors()
     store, hub = components().services.store, components().events
-    stream, subject = hub.open(lambda: TaskSubject(task_id), TaskSubject.key_of(task_id))
+    stream, subject = hub.open(lambda: TaskSubject(task_id), TaskSubject.key_of(task_id), owner=caller().owner)
     with closed_on_error(stream):
         hub.load(subject)
         record = task_access().check(subject.record, task_id)
@@ -39,7 +40,7 @@ def batch_events(batch_id: str) -> Response:
     with_vectors = read_with_vectors()
     store, hub = components().services.store, components().events
     batch = task_access().get_batch(batch_id)
-    stream, subject = hub.open(lambda: BatchSubject(batch), BatchSubject.key_of(batch_id))
+    stream, subject = hub.open(lambda: BatchSubject(batch), BatchSubject.key_of(batch_id), owner=caller().owner)
     with closed_on_error(stream):
         hub.load(subject)
         if subject.has_ended and is_last_event(batch_event_id(subject.head())):
@@ -52,7 +53,7 @@ def events() -> Response:
     """Stream the newest tasks, then those that are accepted or change."""
     wanted = task_access().narrow(read_event_filter())
     store, hub = components().services.store, components().events
-    stream, subject = hub.open(lambda: ListSubject(wanted, store), ListSubject.key_of(wanted))
+    stream, subject = hub.open(lambda: ListSubject(wanted, store), ListSubject.key_of(wanted), owner=caller().owner)
     with closed_on_error(stream):
         subject.page(request.root_path)  # an error is a problem, not an empty stream
         return _events(stream, ListEvents(subject, request.root_path))

@@ -16,7 +16,9 @@ from inference.domain import TaskRecord
 from inference.errors import ServiceUnavailable
 from inference.lifecycle.expiry_log import some_of
 from inference.lifecycle.task_object import task_object, time_text
+from inference.metrics.relay import webhook_deliveries, webhook_duration
 from inference.runtime.log import task_text
+from inference.runtime.loop_watch import TURN_LIMIT_S, LoopWatch
 from inference.settings import WebhookSettings
 from inference.sinks.webhook import WebhookAnswer, WebhookSender
 from inference.task_store.protocol import ReceiverPause
@@ -47,6 +49,8 @@ class WebhookRelay:
         jitter: returns a factor for each pause.
     """
 
+    turn_limit_s = TURN_LIMIT_S
+
     def __init__(
         self,
         store: WebhookStore,
@@ -63,6 +67,7 @@ class WebhookRelay:
         #: by receiver, events that are being sent; guarded by `_changed`, which is notified when one was sent
         self._in_flight: Counter[str] = Counter()
         self._changed = threading.Condition()
+        self.watch = LoopWatch()
 
     def run(self, stopping: threading.Event) -> None:
         """Send until `stopping` is set; no error ends the loop."""
@@ -70,6 +75,7 @@ class WebhookRelay:
         for thread in threads:
             thread.start()
         while not stopping.is_set():
+            self.watch.turn()
             try:
                 if not self._dispatch():
                     self._wait(_IDLE_S)
@@ -114,7 +120,8 @@ class WebhookRelay:
     def _work(self) -> None:
         while (record := self._jobs.get()) is not None:
             try:
-                self.send(record)
+                with self.watch.watched("the request of a webhook"):
+                    self.send(record)
             except ServiceUnavailable as error:
                 logger.warning("webhooks: the attempt for task %s is not noted, and will be repeated: %s", record.task_id, error)
             except Exception:
@@ -135,7 +142,8 @@ class WebhookRelay:
         webhook = record.webhook
         if webhook is None:
             raise ValueError(f"task {record.task_id} has no webhook")
-        answer = self._sender.send(webhook.url, webhook_id(record.task_id), event_body(record), owner=record.owner)
+        with webhook_duration.time():
+            answer = self._sender.send(webhook.url, webhook_id(record.task_id), event_body(record), owner=record.owner)
         before = record.webhook_delivery or WebhookDelivery(WebhookState.PENDING)
         delivery = replace(
             before,
@@ -154,6 +162,7 @@ class WebhookRelay:
             retry_in_s=self._retry_in_s(delivery.attempts, answer),
             pause=self._pause(answer),
         )
+        webhook_deliveries.labels(_OUTCOMES[delivery.state]).inc()
 
     def _retry_in_s(self, attempts: int, answer: WebhookAnswer) -> float:
         longest_s = self._settings.max_backoff_s
@@ -182,6 +191,8 @@ def event_body(record: TaskRecord) -> bytes:
     return orjson.dumps(event, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
+#: Outcome of an attempt by the state in which it leaves the event, as the metrics name it.
+_OUTCOMES = {WebhookState.DELIVERED: "delivered", WebhookState.PENDING: "failed", WebhookState.GIVEN_UP: "given_up"}
 #: Members that change after the task's end: the event is the same in each attempt.
 _CHANGING = {"deliveries", "webhook", "image_stored"}
 
@@ -196,5 +207,6 @@ def give_up_old_webhooks(store: WebhookStore, after_s: float) -> float:
     """Give up events that are too old; returns the seconds until the next call. Raises ServiceUnavailable."""
     given_up = store.give_up_webhooks(after_s=after_s, limit=_GIVE_UP_LIMIT)
     if given_up:
+        webhook_deliveries.labels(_OUTCOMES[WebhookState.GIVEN_UP]).inc(len(given_up))
         logger.error("webhooks: events of %d tasks are given up: %s", len(given_up), some_of(given_up))
     return 0.0 if len(given_up) == _GIVE_UP_LIMIT else _GIVE_UP_INTERVAL_S

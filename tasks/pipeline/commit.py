@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from inference.domain import Outcome
 from inference.errors import ServiceUnavailable
+from inference.metrics.worker import ModelInstruments
 from inference.task_store.protocol import Commit
 from inference.task_store.stores import WorkerStore
 from tasks.pipeline.intake import drain
@@ -30,12 +31,13 @@ class Committer(Stage):
 
     name = "commit"
 
-    def __init__(self, store: WorkerStore, holder: str, held: HeldJobs) -> None:
+    def __init__(self, store: WorkerStore, holder: str, held: HeldJobs, instruments: ModelInstruments) -> None:
         super().__init__()
         self.inbox: queue.SimpleQueue[Finished] = queue.SimpleQueue()
         self._store = store
         self._holder = holder
         self._held = held
+        self._instruments = instruments
 
     def step(self) -> None:
         self._commit_from_inbox(drain(self.inbox, first_timeout_s=0.5))
@@ -62,7 +64,8 @@ class Committer(Stage):
         """
         if not finished:
             return self._store.start(self._holder, task_ids)
-        written, attempts = self._store.commit_and_start(self._holder, _commits(finished), task_ids)
+        with self._instruments.commit_duration.time():
+            written, attempts = self._store.commit_and_start(self._holder, _commits(finished), task_ids)
         self._note(finished, written)
         return attempts
 
@@ -73,10 +76,16 @@ class Committer(Stage):
     def _commit(self, finished: Sequence[Finished]) -> None:
         if not finished:
             return
-        self._note(finished, self._store.commit(self._holder, _commits(finished)))
+        with self._instruments.commit_duration.time():
+            written = self._store.commit(self._holder, _commits(finished))
+        self._note(finished, written)
 
     def _note(self, finished: Sequence[Finished], written: Sequence[bool]) -> None:
         for one, ours in zip(finished, written, strict=True):
+            if ours:
+                self._instruments.note_end(one.outcome)
+            else:
+                self._instruments.leases_lost.inc()
             end = ItemEnd(Ending.COMMITTED, one.outcome) if ours else ItemEnd(Ending.DROPPED)
             self._held.drop(one.job, end)
 

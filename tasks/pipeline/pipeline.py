@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from functools import partial
 
 from inference.imaging import ImageLimits
+from inference.metrics.worker import ModelInstruments
 from inference.models.predictor.arena import SlotArena
 from inference.models.predictor.client import Predictor
 from inference.models.spec import ModelSpec
+from inference.runtime.loop_watch import TURN_LIMIT_S
 from inference.storage.protocol import ObjectStore
 from inference.task_store.stores import WorkerStore
 from tasks.pipeline.batch_runner import BatchPolicy, BatchRunner
@@ -41,6 +43,8 @@ class PipelinePolicy:
     io_threads: int = 4
     #: limit for an image in the object store; None: no limit
     max_image_bytes: int | None = None
+    #: longest time of one prediction or restart of the predictor, other models' included, seconds
+    batch_turn_limit_s: float = TURN_LIMIT_S
 
 
 class Pipeline:
@@ -65,11 +69,13 @@ class Pipeline:
         memory: DecodeMemory | None = None,
         policy: PipelinePolicy,
     ) -> None:
+        self._model = spec.name
         clock = StoreClock()
         times = BatchTimes(lambda: predictor.references[spec.name], warm_up_s=partial(_warm_up_s, predictor, spec.name))
         fetcher = Fetcher(objects, spec, arena, policy.limits, memory=memory, max_bytes=policy.max_image_bytes)
-        self._committer = Committer(store, holder, held)
-        self._dead_letters = DeadLetterStage(store, objects, holder, held)
+        instruments = ModelInstruments(spec.name)
+        self._committer = Committer(store, holder, held, instruments)
+        self._dead_letters = DeadLetterStage(store, objects, holder, held, instruments)
         self._batch_runner = BatchRunner(
             spec=spec,
             predictor=predictor,
@@ -83,6 +89,8 @@ class Pipeline:
             move_to_dead_letters=self._dead_letters.inbox.put,
             clock=clock,
             times=times,
+            instruments=instruments,
+            turn_limit_s=policy.batch_turn_limit_s,
         )
         self._fetch = FetchStage(
             fetcher, threads=policy.io_threads, pass_on=self._batch_runner.ready.put, fail=self._batch_runner.fail
@@ -112,6 +120,10 @@ class Pipeline:
         if all(ended):
             self._committer.commit_rest()
         return all(ended)
+
+    def stuck(self) -> dict[str, float]:
+        """Return the threads that make no progress, as `LoopWatch.stuck` does, their names with the model's."""
+        return {f"{name} of {self._model}": age_s for stage in self._stages for name, age_s in stage.watch.stuck().items()}
 
     @property
     def _stages(self) -> tuple[Stage, ...]:

@@ -41,7 +41,7 @@ def config(tmp_path: Path, redis_url: str, key_prefix: str, monkeypatch: pytest.
         "sinks": [],
         "broker": {"url": redis_url},
         "task_store": {"key_prefix": key_prefix},
-        "minio": {"endpoint": "http://127.0.0.1:9"},
+        "s3": {"endpoint": "http://127.0.0.1:9"},
     }
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump(document), encoding="utf-8")

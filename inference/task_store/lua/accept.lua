@@ -78,18 +78,37 @@ local function count_coming(tasks)
   return queues, coming
 end
 
--- Returns how many tasks of an owner wait, and how many other owners have waiting tasks.
-local function read_shares(queue, owner)
-  local own = tonumber(redis.call('HGET', key('shares', queue), owner) or 0)
-  return own, redis.call('HLEN', key('shares', queue)) - (own > 0 and 1 or 0)
+local DAY_MS = 86400000
+local now_exactly = clock[1] * 1000 + clock[2] / 1000
+
+-- Owners of the submissions, each read once; `flush_owners` writes what the call changes. `waiting` is by queue.
+local owners = {}
+
+local function read_owner(owner)
+  if owners[owner] then return owners[owner] end
+  local due, day, images, bytes = unpack(redis.call('HMGET', key('owner', owner, 'use'), 'due', 'day', 'images', 'bytes'))
+  local is_today = day and tonumber(day) == now - now % DAY_MS
+  owners[owner] = {owner = owner, due = math.max(tonumber(due or 0), now_exactly), images = is_today and tonumber(images) or 0,
+    bytes = is_today and tonumber(bytes) or 0, open = tonumber(redis.call('HGET', key('open-tasks'), owner) or 0), waiting = {}}
+  return owners[owner]
 end
 
--- Returns the reason why a queue refuses the `coming` tasks; nil if it takes them. A queue without open tasks always takes them. Of
--- `max_depth` each owner with waiting tasks has an equal part, which others cannot fill.
-local function refusal(queue, owner, coming, room, max_depth)
+local owner_counts = {} -- by queue, number of owners with waiting tasks
+
+-- Returns how many tasks of an owner wait, and how many other owners have waiting tasks.
+local function read_shares(queue, use)
+  local own = use.waiting[queue] or tonumber(redis.call('HGET', key('shares', queue), use.owner) or 0)
+  local count = owner_counts[queue] or redis.call('HLEN', key('shares', queue))
+  use.waiting[queue], owner_counts[queue] = own, count
+  return own, count - (own > 0 and 1 or 0)
+end
+
+-- Returns the reason why a queue refuses the `coming` tasks; nil if it takes them. `use` is nil without an owner. A queue
+-- without open tasks always takes them. Of `max_depth` each owner with waiting tasks has an equal part, which others cannot fill.
+local function refusal(queue, use, coming, room, max_depth)
   local waiting = redis.call('ZCARD', key('waiting', queue))
   local own, others = waiting, 0
-  if owner ~= '' then own, others = read_shares(queue, owner) end
+  if use then own, others = read_shares(queue, use) end
   if max_depth > 0 and waiting + coming.count > max_depth and (own + coming.count) * (others + 1) > max_depth then
     return 'overloaded'
   end
@@ -97,21 +116,11 @@ local function refusal(queue, owner, coming, room, max_depth)
   if coming.priority > 0 then
     waiting = math.min(waiting, room.window + redis.call('ZCOUNT', key('urgent', queue), coming.priority, '+inf'))
   end
-  if owner ~= '' and room.has_turns then -- each of the others has as many turns until the last of the coming tasks has its own
+  if use and room.has_turns then -- each of the others has as many turns until the last of the coming tasks has its own
     waiting = math.min(waiting, room.window + own + others * (own + coming.count))
   end
   local ahead = waiting + redis.call('SCARD', key('running', queue))
   return ahead > 0 and ahead + coming.count > room.tasks and 'late' or nil
-end
-
-local DAY_MS = 86400000
-local now_exactly = clock[1] * 1000 + clock[2] / 1000
-
-local function read_use(owner)
-  local due, day, images, bytes = unpack(redis.call('HMGET', key('owner', owner, 'use'), 'due', 'day', 'images', 'bytes'))
-  local is_today = day and tonumber(day) == now - now % DAY_MS
-  return {due = math.max(tonumber(due or 0), now_exactly), images = is_today and tonumber(images) or 0,
-    bytes = is_today and tonumber(bytes) or 0, open = tonumber(redis.call('HGET', key('open-tasks'), owner) or 0)}
 end
 
 -- Returns the limit that does not allow `count` more tasks; nil if all do.
@@ -123,19 +132,16 @@ local function reached_limit(limits, use, count)
   if limits.waiting_tasks and use.open + count > limits.waiting_tasks then return 'waiting_tasks' end
 end
 
--- Note a use in addition to `use`, for two days at most: the rate limit may look further ahead than a day ends.
-local function note_use(owner, limits, use, coming)
-  local count = 0
+local function note_use(use, limits, coming, count)
   for queue, found in pairs(coming) do
-    redis.call('HINCRBY', key('shares', queue), owner, found.count)
-    count = count + found.count
+    if use.waiting[queue] == 0 then owner_counts[queue] = owner_counts[queue] + 1 end
+    use.waiting[queue] = use.waiting[queue] + found.count
+    count_waiting(use.owner, queue, found.count)
   end
+  count_open(use.owner, count)
   use.due = use.due + (limits.interval or 0)
-  use.images, use.bytes = use.images + count, use.bytes + limits.bytes
-  if count > 0 then use.open = redis.call('HINCRBY', key('open-tasks'), owner, count) end
-  redis.call('HSET', key('owner', owner, 'use'), 'due', string.format('%.3f', use.due), 'day', now - now % DAY_MS,
-    'images', use.images, 'bytes', use.bytes)
-  redis.call('PEXPIRE', key('owner', owner, 'use'), math.ceil(math.max(use.due - now, 0)) + 2 * DAY_MS)
+  use.images, use.bytes, use.open = use.images + count, use.bytes + limits.bytes, use.open + count
+  use.is_changed = true
 end
 
 -- Returns an answer; `use` is nil without an owner.
@@ -189,14 +195,32 @@ local function append_to(stream, last, ids)
   end
 end
 
--- Number tasks for their owner, in the field `owner_seq` of their records, and list them under these numbers.
-local function index_of_owner(owner, tasks)
-  local ids, last = {}, redis.call('INCRBY', key('owner', owner, 'seq'), #tasks)
-  for number, task in ipairs(tasks) do
-    ids[number] = task.id
-    append(task.fields, 'owner_seq', last - #tasks + number)
+-- Number tasks for their owner, in the field `owner_seq` of their records; `flush_owners` lists them under these numbers.
+local function number_tasks(owner, use, tasks)
+  if #tasks == 0 then return end
+  use.seq = use.seq or tonumber(redis.call('GET', key('owner', owner, 'seq')) or 0)
+  use.ids = use.ids or {}
+  for _, task in ipairs(tasks) do
+    use.seq = use.seq + 1
+    use.ids[#use.ids + 1] = task.id
+    append(task.fields, 'owner_seq', use.seq)
   end
-  append_to(key('owner', owner, 'tasks'), last, ids)
+end
+
+-- Write what owners have used, for two days at most (the rate limit may look further ahead than a day ends), and list their tasks.
+local function flush_owners()
+  flush_counts()
+  for owner, use in pairs(owners) do
+    if use.is_changed then
+      redis.call('HSET', key('owner', owner, 'use'), 'due', string.format('%.3f', use.due), 'day', now - now % DAY_MS,
+        'images', use.images, 'bytes', use.bytes)
+      redis.call('PEXPIRE', key('owner', owner, 'use'), math.ceil(math.max(use.due - now, 0)) + 2 * DAY_MS)
+    end
+    if use.ids then
+      redis.call('SET', key('owner', owner, 'seq'), string.format('%.0f', use.seq))
+      append_to(key('owner', owner, 'tasks'), use.seq, use.ids)
+    end
+  end
 end
 
 -- Whether the subject is a task of another owner: clients of Celery choose ids.
@@ -210,7 +234,7 @@ local function accept(first, last)
   local first_message = first + 10
   local first_room = first_message + 5 * messages
   local use
-  if owner ~= '' then limits, use = cjson.decode(limits), read_use(owner) end
+  if owner ~= '' then limits, use = cjson.decode(limits), read_owner(owner) end
   max_depth, ttl = tonumber(max_depth), tonumber(ttl)
 
   if redis.call('EXISTS', key(subject)) == 1 then
@@ -230,12 +254,13 @@ local function accept(first, last)
   if reached then return answer('limited', reached, use) end
   local queues, coming = count_coming(tasks)
   for _, queue in ipairs(queues) do
-    local reason = refusal(queue, owner, coming[queue], rooms[queue], max_depth)
+    local reason = refusal(queue, use, coming[queue], rooms[queue], max_depth)
     if reason then return answer(reason, queue, use) end
   end
-  if use then note_use(owner, limits, use, coming) end
-
-  if owner ~= '' and #tasks > 0 then index_of_owner(owner, tasks) end
+  if use then
+    note_use(use, limits, coming, #tasks)
+    number_tasks(owner, use, tasks)
+  end
   local seq, longest = redis.call('INCRBY', key('seq'), #tasks) - #tasks, 0
   for number, task in ipairs(tasks) do
     write(task, owner, seq + number, ttl, idempotency_key)
@@ -264,6 +289,7 @@ for number = 1, tonumber(ARGV[2]) do
   at = at + length + 1
 end
 if #changed > 0 then append_to(key('tasks'), last_seq, changed) end
+flush_owners()
 publish_changes()
 local counter = key('inline-bytes')
 local inline_bytes = image_bytes > 0 and redis.call('INCRBY', counter, image_bytes) or tonumber(redis.call('GET', counter) or 0)

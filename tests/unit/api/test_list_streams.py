@@ -78,7 +78,7 @@ class Rig:
 
     def open(self, streams: int = 1, **wanted: Any) -> tuple[ListSubject, ListEvents]:
         subject = ListSubject(TaskFilter(**wanted), self.store)
-        subject.streams |= {EventStream(lambda _: None, ends_on_drain=True) for _ in range(streams)}
+        subject.streams |= {EventStream(lambda _: None, owner="", ends_on_drain=True) for _ in range(streams)}
         self.lists.append(subject)
         events = ListEvents(subject, "")
         list(events.new_events())

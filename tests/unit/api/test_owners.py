@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from api_rig import FakeWorker, assert_problem, encoded_form, form, raw_form, raw_image, services_of
+from api_rig import FakeWorker, MakeApp, assert_problem, encoded_form, form, raw_form, raw_image, services_of
 from callers import ALICE, BOB, READER, ROOT, ClientOf, find_callers
 from event_reading import events_in
 from flask import Flask
@@ -244,3 +244,21 @@ class TestUploads:
     def name(client: ClientOf, url: str) -> TestResponse:
         document = {"image": {"url": url}, "shape": [8, 8, 1], "dtype": "float32"}
         return client.post("/inference", json=document, headers=ASYNC)
+
+
+def test_one_owner_does_not_take_all_event_streams(make_app: MakeApp) -> None:
+    app = make_app(api={"max_event_streams": 4})
+    find_callers(app)
+    alice, bob = (ClientOf(app.test_client(), one) for one in (ALICE, BOB))
+    streams = [alice.get("/events") for _ in range(2)]
+    refused = alice.get("/events")
+    assert_problem(refused, 429, "rate_limited")
+    assert refused.headers["Retry-After"] == "5"
+    assert_problem(post_batch(alice, headers={"Accept": "application/jsonl"}), 429, "rate_limited")
+    streams += [bob.get("/events")]
+    assert [stream.status_code for stream in streams] == [200, 200, 200]
+    streams[0].close()
+    streams += [alice.get("/events")]
+    assert streams[-1].status_code == 200
+    for stream in streams[1:]:
+        stream.close()
