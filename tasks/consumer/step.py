@@ -120,6 +120,7 @@ class InferenceStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has
             raise WorkerShutdown(0)
         self._worker = self._health.worker = parent.inference = worker
         parent.inference_main_loop = self._main_loop
+        parent.inference_broker = services.broker
         parent.inference_redeliveries = Redeliveries(
             services.taken,
             worker.store_calls,
