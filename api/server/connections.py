@@ -20,10 +20,12 @@ from gevent.pool import Pool
 from gevent.server import StreamServer
 from gunicorn.workers.ggevent import GeventWorker
 
+from api.server.access_log import AccessLog
 from api.server.arbiter import END_WORKER
 from api.server.body_budget import BodyBudget
 from api.server.connection_counts import ConnectionCounts
 from api.server.http_messages import HttpBody, HttpParser, check_protocol, refusal, response_bytes
+from api.server.line_writer import LineWriter
 from api.server.minimum_pace import HeadPace, Pace, PacedSocket
 from inference.errors import InferenceError
 from inference.runtime.memory import give_memory_back
@@ -64,6 +66,7 @@ class HttpWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
+        self.log.requests = AccessLog(self.app.log_settings, LineWriter())
         self._pool = Pool(self.worker_connections)
         self.bodies = BodyBudget(self.app.body_budget_bytes)
         #: bytes of answers that clients have not read
@@ -87,6 +90,7 @@ class HttpWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
         for listener in listeners:
             listener.finish()
         self._drain()
+        self.log.requests.flush()
 
     def init_signals(self) -> None:
         """Ignore SIGTERM, which the main process handles; if the main process is gone, `notify` ends this one."""
@@ -239,6 +243,7 @@ class Connection:
             problem = InferenceError("an unexpected error occurred; the server's log has it")
         else:
             logger.debug("refused a request from %s: %s", self._address[0] if self._address else "?", problem.detail)
+        self._worker.log.requests.note_refused(problem.status, self._start)
         with contextlib.suppress(OSError):
             self._client.sendall(response_bytes(problem, self._start))
             self._linger()

@@ -6,12 +6,12 @@ line. Relative paths are relative to the working directory.
 
 from inference.settings.broker_section import EMBEDDED, BrokerSettings
 from inference.settings.image_sections import ImageUrlSettings, MinioSettings, UploadSettings
+from inference.settings.log_section import LogSettings
 from inference.settings.masking import shown_value
 from inference.settings.reading import config_path, load_settings, read_translated
 from inference.settings.schema import (
     ApiSettings,
     GpuSettings,
-    LogSettings,
     ModelFileSettings,
     Settings,
     SinkName,

@@ -21,6 +21,7 @@ from inference.settings.broker_section import EMBEDDED, BrokerSettings, RedisUrl
 from inference.settings.http_address import address_or_switch, host_and_port, listening_host
 from inference.settings.image_sections import BucketName, ImageUrlSettings, MinioSettings, UploadSettings
 from inference.settings.installation import default_data_dir, default_model
+from inference.settings.log_section import LogSettings
 from inference.settings.monitoring_section import MonitoringSettings
 from inference.settings.security_section import SecuritySettings
 from inference.settings.sink_sections import JsonlSinkSettings, KafkaSettings, MongodbSettings, OutboxSettings, RelaySettings
@@ -32,7 +33,6 @@ from inference.settings.value_checks import (
     RetentionHours,
     Seconds,
     Section,
-    log_level,
     or_none,
 )
 from inference.settings.webhook_section import WebhookSettings
@@ -232,11 +232,6 @@ class WorkerSettings(Section):
     max_attempts: Count = 3
     #: time in which a stopping worker may finish its running tasks, seconds
     drain_timeout_s: Seconds = 30
-
-
-class LogSettings(Section):
-    level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(log_level)] = "INFO"
-    format: Literal["text", "json"] = "text"
 
 
 class Settings(FieldChecks, BaseSettings):
