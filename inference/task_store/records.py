@@ -21,6 +21,7 @@ from inference.domain import (
 )
 from inference.errors import InferenceError
 from inference.runtime.documents import known_members
+from inference.runtime.log_context import log_context
 from inference.task_store.protocol import TaskState
 from inference.task_store.record_checks import check_model, check_numbers, check_outcome, checked_deliveries, number
 from inference.webhook import Webhook, WebhookAttempt, WebhookDelivery, WebhookEvent, WebhookState
@@ -146,7 +147,8 @@ def readable(read: Callable[[str, T], R | None], task_id: str, found: T) -> R | 
     try:
         return read(task_id, found)
     except Exception:
-        logger.exception("the record of task %s cannot be read", task_id)
+        with log_context(task_id=task_id):
+            logger.exception("the record of task %s cannot be read", task_id)
         return None
 
 

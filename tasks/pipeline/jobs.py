@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 from inference.domain import Outcome, QueueItem, QueueMessage, TaskSubmission
 from inference.errors import InferenceError, PredictorDied
+from inference.lifecycle.task_log import task_fields
 
 
 class Ending(StrEnum):
@@ -128,6 +129,10 @@ class Job:
     #: its bytes, if they came with the lease
     image: bytes = b""
     owner: str = ""
+    #: that of the request, if it is not the task's own id
+    request_id: str = ""
+    #: the batch request that it came in
+    batch_id: str = ""
     #: slot of the arena that holds its image
     slot: int | None = None
     ready_at: float = 0.0
@@ -136,6 +141,12 @@ class Job:
     @property
     def task_id(self) -> str:
         return self.item.task_id
+
+    @property
+    def log_fields(self) -> dict[str, str]:
+        """Fields of log lines about it."""
+        model = self.deliveries[0].message.model.name if self.deliveries else ""
+        return task_fields(self.task_id, self.request_id, self.batch_id, model=model, owner=self.owner)
 
     def report_start(self) -> None:
         for delivery in self.deliveries:
