@@ -17,6 +17,7 @@ from api.acceptance.uploads import GRACE_S, MAX_STORE_S, Upload, discard_all, wa
 from api.acceptance.validation import RequestValidator
 from api.forms.batch import BatchForm
 from api.security.rate_limit import note_use
+from api.tracing import in_send_span, task_context
 from inference.access import Caller
 from inference.domain import BatchRequest, TaskSubmission
 from inference.errors import InferenceError, Overloaded
@@ -60,6 +61,9 @@ class BatchSubmissions:
         Raises:
             InferenceError: the batch was refused as a whole; nothing of it remains stored.
         """
+        return in_send_span(self.parts.tracer, lambda: self._submit(form, caller), _span_of)
+
+    def _submit(self, form: BatchForm, caller: Caller) -> BatchSubmission:
         known_id = self._known_batch(form, caller.owner)
         if known_id is not None:
             return self._replayed(known_id)
@@ -156,6 +160,8 @@ class BatchSubmissions:
     def _requests(
         self, prepared: Sequence[PreparedItem], uploads: Mapping[str, Upload], batch_id: str, owner: str
     ) -> list[TaskSubmission]:
+        trace = task_context()
+
         def request(one: PreparedItem) -> TaskSubmission:
             upload = uploads[one.item.task_id]
             return TaskSubmission(
@@ -174,6 +180,7 @@ class BatchSubmissions:
                 webhook=one.checked.webhook,
                 owner=owner,
                 image_bytes=one.image_bytes,
+                trace=trace,
             )
 
         return [request(one) for one in prepared]
@@ -251,3 +258,10 @@ def _raise_first_error(entries: Iterable[PreparedItem | InferenceError]) -> None
 def _longest_s(prepared: Iterable[PreparedItem]) -> float:
     """The longest of the deadlines, in seconds."""
     return max((one.checked.deadline_s for one in prepared), default=0.0)
+
+
+def _span_of(submission: BatchSubmission) -> tuple[str, dict[str, str | int]]:
+    """Return the queues of a batch, and the attributes of the span in which it was accepted."""
+    tasks = submission.batch.tasks if submission.batch is not None else []
+    queues = " ".join(sorted({task.queue for task in tasks}))
+    return queues, {"inference.batch.id": submission.batch_id, "messaging.batch.message_count": len(tasks)}

@@ -13,6 +13,7 @@ from api.acceptance.uploads import GRACE_S, MAX_STORE_S, Upload
 from api.acceptance.validation import RequestValidator, ValidatedRequest
 from api.forms.predict import PredictForm
 from api.security.rate_limit import note_use
+from api.tracing import in_send_span, task_context
 from inference.access import Caller
 from inference.domain import ModelRef, Outcome, QueueItem, TaskRecord, TaskSubmission
 from inference.errors import InferenceError, Overloaded
@@ -58,6 +59,9 @@ class Submissions:
         Raises:
             InferenceError: the request was refused; nothing of it remains stored.
         """
+        return in_send_span(self.parts.tracer, lambda: self._submit(form, caller), _span_of)
+
+    def _submit(self, form: PredictForm, caller: Caller) -> Submission:
         checked = self._validator.check(form, form.preference, self.parts.configuration.now(), caller)
         known = self._known_task(form, caller.owner)
         if known is not None:
@@ -93,6 +97,7 @@ class Submissions:
             webhook=checked.webhook,
             owner=caller.owner,
             image_bytes=image_bytes,
+            trace=task_context(),
         )
         return self._accept_and_expect(request, upload, room, caller)
 
@@ -211,3 +216,9 @@ class Submissions:
         if known is not None and known.fingerprint != form.fingerprint:
             raise known.conflict()
         return known.task_id if known is not None else None
+
+
+def _span_of(submission: Submission) -> tuple[str, dict[str, str]]:
+    """Return the queue of a task, and the attributes of the span in which it was accepted."""
+    attributes = {"inference.task.id": submission.task_id, "inference.model.name": submission.model.name}
+    return submission.record().queue, attributes

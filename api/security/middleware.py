@@ -22,7 +22,7 @@ from api.security.proxies import Environ, Wsgi
 from api.security.rate_limit import rate_limit_headers
 from api.views.problems import error_body
 from inference.errors import InferenceError
-from inference.runtime.log_context import logged_owner, logged_request_id
+from inference.runtime.log_context import logged_owner, logged_request_id, logged_trace_id
 from inference.settings import ApiSettings
 
 #: A request id that a client chose: characters that have no special meaning in a header or a log.
@@ -65,6 +65,7 @@ class WebSecurity:
         finally:
             logged_request_id.reset(token)
             logged_owner.set("")
+            logged_trace_id.set("")
 
 
 def _problem(error: InferenceError, environ: Environ, start_response: Any) -> Iterable[bytes]:

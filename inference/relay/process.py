@@ -54,18 +54,20 @@ def serve(settings: Settings) -> None:
             failed.set()
             stopping.set()
 
-    threads = [threading.Thread(target=guarded, args=(run,), name=name) for name, run in _runners(settings).items()]
+    services = Services(settings, role="relay")
+    threads = [threading.Thread(target=guarded, args=(run,), name=name) for name, run in _runners(settings, services).items()]
     for thread in threads:
         thread.start()
     logger.info("relaying to %s", ", ".join(settings.possible_sinks) or "no sink")
     for thread in threads:
         thread.join()
+    if services.tracer is not None:
+        services.tracer.close()
     if failed.is_set():
         raise SystemExit(1)
 
 
-def _runners(settings: Settings) -> dict[str, Callable[[threading.Event], None]]:
-    services = Services(settings)
+def _runners(settings: Settings, services: Services) -> dict[str, Callable[[threading.Event], None]]:
     name = f"{socket.gethostname()}:{os.getpid()}"
     sweeper = Sweeper(
         services.store,
@@ -83,7 +85,7 @@ def _runners(settings: Settings) -> dict[str, Callable[[threading.Event], None]]
     webhooks = settings.webhooks
     if services.may_send_webhooks:
         sender = WebhookSender(services.webhook_guard, lambda owner: services.owner_webhooks.of(owner).secrets)
-        runners["webhooks"] = WebhookRelay(services.store, sender, webhooks).run
+        runners["webhooks"] = WebhookRelay(services.store, sender, webhooks, tracer=services.tracer).run
     runners["housekeeping"] = _housekeeping(settings, services).run
     return runners
 
@@ -139,4 +141,11 @@ def _relay(settings: Settings, services: Services, sink: str, name: str) -> Rela
     policy = RelayPolicy(
         options.batch_size, options.backoff_s, options.max_backoff_s, options.reclaim_after_s, options.linger_ms / 1000
     )
-    return Relay(outbox, services.store, open_sink(sink, settings), pipeline_id=settings.pipeline_id, policy=policy)
+    return Relay(
+        outbox,
+        services.store,
+        open_sink(sink, settings),
+        pipeline_id=settings.pipeline_id,
+        policy=policy,
+        tracer=services.tracer,
+    )

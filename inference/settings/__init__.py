@@ -19,6 +19,7 @@ from inference.settings.schema import (
 )
 from inference.settings.showing import effective
 from inference.settings.sink_sections import KafkaSettings, MongodbSettings, OutboxSettings
+from inference.settings.tracing_section import TracingSettings
 from inference.settings.variables import CONFIG_VARIABLE
 from inference.settings.webhook_section import WebhookSettings
 
@@ -37,6 +38,7 @@ __all__ = [
     "OutboxSettings",
     "Settings",
     "SinkName",
+    "TracingSettings",
     "UploadSettings",
     "WebhookSettings",
     "WorkerSettings",

@@ -39,6 +39,8 @@ class Lease:
     #: the inline image; empty if the image is in the object store
     image: bytes = b""
     owner: str = ""
+    #: trace context of the task; see inference/tracing/context.py
+    trace: str = ""
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,9 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from inference.domain import Outcome, TaskStatus
 from inference.errors import (
@@ -32,6 +34,10 @@ from tasks.pipeline.commit import Committer, Finished
 from tasks.pipeline.fetch import Fetcher
 from tasks.pipeline.jobs import Ending, HeldJobs, ItemEnd, Job
 from tasks.pipeline.stage import RETRY_INTERVAL_S, Stage
+from tasks.pipeline.tracing import BatchSpan
+
+if TYPE_CHECKING:
+    from inference.tracing.tracer import Tracer
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +55,7 @@ class BatchRunner(Stage):
     Args:
         committer: gets the outcomes; if a next batch is ready, they are committed in the round trip that starts it.
         move_to_dead_letters: gets jobs that are out of attempts.
+        tracer: None while traces are off.
     """
 
     name = "batch"
@@ -68,6 +75,7 @@ class BatchRunner(Stage):
         move_to_dead_letters: Callable[[Job], None],
         clock: StoreClock,
         times: BatchTimes,
+        tracer: Tracer | None = None,
     ) -> None:
         super().__init__()
         self.ready = Batcher()
@@ -84,6 +92,7 @@ class BatchRunner(Stage):
         self._move_to_dead_letters = move_to_dead_letters
         self._clock = clock
         self._times = times
+        self._tracer = tracer
         #: jobs that have ended and are not committed yet
         self._finished: list[Finished] = []
 
@@ -204,7 +213,8 @@ class BatchRunner(Stage):
         for job in jobs:
             job.timings["batch_wait_ms"] = (now - job.ready_at) * 1000
         slots = [job.slot for job in jobs if job.slot is not None]
-        predictions = self._predictor.predict(self._spec.name, slots)
+        with nullcontext() if self._tracer is None else BatchSpan(self._tracer, self._spec.queue, jobs):
+            predictions = self._predictor.predict(self._spec.name, slots)
         self._times.note(predictions.model, len(jobs), predictions.predict_ms / 1000)
         if len(predictions.values) != len(jobs):
             raise PredictionFailed(f"the model returned {len(predictions.values)} predictions for a batch of {len(jobs)}")

@@ -26,6 +26,7 @@ LAYERS = (
     {"array_metadata", "domain", "ids"},
     {"settings"},
     {"runtime"},
+    {"tracing"},
     {"keys", "sinks", "storage", "task_store"},
     {"broker", "models"},
     {"imaging", "lifecycle", "rollout"},
