@@ -17,7 +17,7 @@ PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check
 V2_CLIENTS = $(patsubst tests/clients/%.txt,build/v2-clients/%/.installed,$(wildcard tests/clients/*.txt))
 
 .DEFAULT_GOAL := help
-.PHONY: help run flower test test-fast fuzz audit lint format openapi wheel client-wheel services services-stop services-status bench bench-peers fairness overload clean
+.PHONY: help run flower test test-fast fuzz audit lint format openapi docs wheel client-wheel services services-stop services-status bench bench-peers fairness overload clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -64,13 +64,16 @@ openapi: $(VENV)/.installed ## write the description of the API, docs/openapi.js
 	$(BIN)/python -m api.openapi > docs/openapi.json.new
 	mv docs/openapi.json.new docs/openapi.json
 
+docs: $(VENV)/.installed-dev ## build the documentation as a web site, in dist/site/; no page needs another host (ARGS="--to FOLDER")
+	$(BIN)/python -m dev.docs_site $(ARGS)
+
 wheel: $(VENV)/.installed-dev ## build the wheel, in dist/: the service for machines without a clone
 	$(BIN)/python -m build --wheel --outdir dist .
 
 client-wheel: $(VENV)/.installed-dev ## build the wheel of the Python client, in dist/client/
 	$(BIN)/python -m build --wheel --outdir dist/client client
 
-services: ## start the real Redis, MinIO, Kafka, MongoDB-protocol server and RabbitMQ; addresses in build/services.env
+services: ## start the real Redis, MinIO, VersityGW, Kafka, MongoDB-protocol server and RabbitMQ; addresses in build/services.env
 	@$(SERVICES) start $(ARGS)
 
 services-stop: ## stop these servers, keep their data

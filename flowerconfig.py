@@ -52,3 +52,5 @@ persistent = True
 db = os.environ.get("FLOWER_DB", str(settings.data_dir / "flower"))
 #: milliseconds
 state_save_interval = 60_000
+#: seconds: each start of a worker has a name of its own, and those that have ended would fill the list
+purge_offline_workers = 3600

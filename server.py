@@ -10,12 +10,19 @@ python server.py keys create | list | rotate ID | revoke ID
 python server.py reset-models                   undo the changes of commands: back to the configuration
 python server.py dead-letters list | inspect ID | replay ID | discard ID
 python server.py erase TASK_ID... | --request-id ID    remove everything of tasks
+python server.py probe worker | relay | api [--ready]  exit code 0 if it is healthy, for health checks
 python server.py celery ...                     a command of Celery: worker, flower, inspect
 """
 
 from __future__ import annotations
 
 import sys
+
+# A probe runs every few seconds: it ends before anything that takes long is imported.
+if __name__ == "__main__" and sys.argv[1:2] == ["probe"]:
+    from inference.launcher import probe
+
+    sys.exit(probe.main(sys.argv[2:]))
 
 # The API runs in greenlets: patch the standard library before anything else is imported.
 if __name__ == "__main__" and next((word for word in sys.argv if word in {"api", "keys", "serve"}), "") == "api":
@@ -38,8 +45,10 @@ from inference.errors import ConfigurationError, InferenceError
 from inference.launcher.erase_command import add_erase_command, erase_tasks
 from inference.launcher.key_commands import add_key_commands, run_key_command
 from inference.launcher.model_commands import add_commands, join_scale, prepare_serving
+from inference.launcher.probe import add_arguments, run_probe
 from inference.launcher.server_checks import check_servers
 from inference.launcher.start_checks import Part, check_everything, check_open_files, check_start
+from inference.metrics.sharing import share_between_processes
 from inference.runtime.audit import audited_command, command_audit, open_audit_file
 from inference.runtime.cpu import use_batch_scheduling
 from inference.runtime.log import configure_logging
@@ -122,6 +131,9 @@ def _add_maintenance(commands: Any, shared: argparse.ArgumentParser) -> None:
     check = commands.add_parser("check-config", parents=[shared], help="check a configuration and show the effective settings")
     check.add_argument("file", type=Path, nargs="?", help="the configuration")
     check.set_defaults(run=_check_config)
+    probing = commands.add_parser("probe", parents=[shared], help="ask whether a part is live or ready; for health checks")
+    add_arguments(probing)
+    probing.set_defaults(run=run_probe)
     status = commands.add_parser("status", parents=[shared], help="show stores, queues, workers, outboxes, and problems")
     status.add_argument("--json", action="store_true", help="print JSON")
     status.set_defaults(run=_status)
@@ -181,9 +193,11 @@ def _keys(options: argparse.Namespace) -> int:
 
 
 def _run_api(options: argparse.Namespace) -> int:
+    settings = _ready_to_start(options, "api")
+    share_between_processes()  # before the import of the instruments
     from api.server import serving
 
-    serving.serve(_ready_to_start(options, "api"))
+    serving.serve(settings)
     return 0
 
 

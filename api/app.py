@@ -11,6 +11,7 @@ from api.console.files import console_files
 from api.forms.parser import OTHER_PARTS, FormParser, boundary_in
 from api.forms.path_ids import register_id_check
 from api.openapi.document import openapi_document
+from api.request_metrics import RequestMetrics
 from api.routes import batches as batch_routes
 from api.routes import commands as command_routes
 from api.routes import dead_letters as dead_letter_routes
@@ -19,6 +20,7 @@ from api.routes import erasures as erasure_routes
 from api.routes import events as event_routes
 from api.routes import inference as inference_routes
 from api.routes import keys as key_routes
+from api.routes import metrics as metrics_routes
 from api.routes import status as status_routes
 from api.routes import tasks as task_routes
 from api.routes import uploads as upload_routes
@@ -76,6 +78,7 @@ def create_app(settings: Settings, stopping: SharedFlag | None = None, max_event
     app.wsgi_app = WebSecurity(app.wsgi_app, settings.api)  # type: ignore[method-assign]
     if settings.api.trusted_proxies:
         app.wsgi_app = TrustedProxies(app.wsgi_app, settings.api.trusted_proxies, app.url_map)  # type: ignore[method-assign]
+    app.wsgi_app = RequestMetrics(app.wsgi_app)  # type: ignore[method-assign]
     return app
 
 
@@ -89,6 +92,7 @@ def _register_blueprints(app: Flask, settings: Settings) -> None:
     app.register_blueprint(upload_routes.blueprint)
     app.register_blueprint(dead_letter_routes.blueprint)
     app.register_blueprint(status_routes.blueprint)
+    app.register_blueprint(metrics_routes.blueprint)
     app.register_blueprint(key_routes.blueprint)
     app.register_blueprint(health.blueprint)
     app.register_blueprint(v2_routes.blueprint)

@@ -14,10 +14,12 @@ from api.acceptance.named_images import NamedImages
 from api.acceptance.owner_limits import OwnerLimits
 from api.acceptance.pacing import OwnerPacing
 from api.acceptance.submission import Submissions
+from api.acceptance.task_counts import begin_counts
 from api.acceptance.uploads import Uploads
 from api.acceptance.webhooks import WebhookPolicy
 from api.commands import Commands
 from api.events.hub import EventHub
+from api.readiness import Readiness
 from api.server.stopping import SharedFlag
 from api.views.problems import public_text
 from inference.container import Services
@@ -27,6 +29,7 @@ from inference.lifecycle.task_ids import TaskIds
 from inference.lifecycle.task_images import TaskImages
 from inference.runtime.ttl_cache import TtlCache
 from inference.status.collect import Status, status_of
+from inference.status.service_metrics import ServiceMetrics
 
 _EXTENSION = "inference"
 _STATUS_AGE_S = 1.0
@@ -48,6 +51,8 @@ class Components:
     events: EventHub
     #: reads the state for operators, at most once a second: pages that are open ask often
     status: TtlCache[Status]
+    readiness: Readiness
+    service_metrics: ServiceMetrics
 
 
 def components() -> Components:
@@ -68,6 +73,7 @@ def install_components(app: Flask, built: Components) -> None:
 
 def build_components(services: Services, stopping: SharedFlag, max_event_streams: int) -> Components:
     """Build the components. Raises ConfigurationError: a model's description is not valid."""
+    begin_counts(services.descriptions)
     changes = TaskChanges(services.redis, services.settings.task_store.key_prefix)
     parts = _acceptance_parts(services)
     return Components(
@@ -89,6 +95,8 @@ def build_components(services: Services, stopping: SharedFlag, max_event_streams
         ),
         events=EventHub(services.store, changes, stopping, max_event_streams),
         status=TtlCache(lambda: status_of(services, describe=public_text), max_age_s=_STATUS_AGE_S),
+        readiness=Readiness(services, stopping),
+        service_metrics=ServiceMetrics(services),
     )
 
 

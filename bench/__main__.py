@@ -71,8 +71,8 @@ def _contenders(services: Mapping[str, str], *, peers: bool = False) -> list[Con
     minio = {"endpoint": "${MINIO_ENDPOINT}", "access_key": "${MINIO_ACCESS_KEY}", "secret_key": "${MINIO_SECRET_KEY}"}
     on_servers = {
         "broker": {"url": "${REDIS_URL}"},
-        "minio": minio,
-        "uploads": {"store": "minio", "bucket": "bench"},
+        "s3": minio,
+        "uploads": {"store": "s3", "bucket": "bench"},
         "mongodb": {"url": "${MONGODB_URL}", "database": "bench"},
         "kafka": {"bootstrap_servers": "${KAFKA_BOOTSTRAP}"},
     }

@@ -98,7 +98,7 @@ class Contender:
     @contextmanager
     def run(self, workload: Workload) -> Iterator[Running]:
         """Start the contender, wait for its answer, and end it after the block. Raises RuntimeError if it does not answer."""
-        port = _free_port()
+        port = free_port()
         servers = server_processes(self._services, self.servers)
         with self.folder(workload) as folder:
             request = self.request(workload, f"http://127.0.0.1:{port}{self.path}", folder)
@@ -209,7 +209,8 @@ class Naive(Contender):
         return dict(self._services) | {"NAIVE_MODEL": str(workload.folder), "NAIVE_REDIS_URL": redis_url}
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Return a port of this machine on which nobody listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

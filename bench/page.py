@@ -60,13 +60,13 @@ def full_tables(table: Sequence[Row], machine: str) -> str:
     )
 
 
-def replace_between_marks(text: str, between: str) -> str:
+def replace_between_marks(text: str, between: str, begin: str = BEGIN, end: str = END) -> str:
     """Replace the text between the marks by `between`. Raises ValueError if a mark is missing."""
-    head, begin, rest = text.partition(BEGIN)
-    _, end, tail = rest.partition(END)
-    if not begin or not end:
-        raise ValueError(f"the text lacks `{BEGIN}` or `{END}`")
-    return f"{head}{BEGIN}\n\n{between}\n{END}{tail}"
+    head, found_begin, rest = text.partition(begin)
+    _, found_end, tail = rest.partition(end)
+    if not found_begin or not found_end:
+        raise ValueError(f"the text lacks `{begin}` or `{end}`")
+    return f"{head}{begin}\n\n{between}\n{end}{tail}"
 
 
 def _failure(row: Row) -> str:

@@ -53,7 +53,7 @@ class Processes:
     def __exit__(self, *_error: object) -> None:
         self._end()
 
-    def start(self, command: Sequence[str]) -> None:
+    def start(self, command: Sequence[str]) -> psutil.Popen:
         with self.log.open("ab") as log:
             process = psutil.Popen(
                 command,
@@ -65,6 +65,7 @@ class Processes:
                 start_new_session=True,
             )
         self._started.append(process)
+        return process
 
     def cpu_s(self) -> dict[str, float]:
         """Sum the CPU seconds so far, by role of the process."""

@@ -11,7 +11,7 @@ from celery.signals import setup_logging
 import celeryconfig
 from inference.runtime.log import configure_logging
 from inference.runtime.private_files import write_privately
-from tasks import celery_variables, flower_access, flower_queues, flower_variables
+from tasks import celery_variables, flower_access, flower_queues, flower_variables, node_name  # noqa: F401 it is connected to a signal
 from tasks.consumer import control  # noqa: F401 registers its commands
 from tasks.consumer.consumer import unregister_celery_tasks
 from tasks.consumer.step import InferenceStep

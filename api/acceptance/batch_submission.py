@@ -12,6 +12,7 @@ from functools import partial
 from api.acceptance.batch_items import BatchItems, PreparedItem
 from api.acceptance.dependencies import AcceptanceParts
 from api.acceptance.named_images import takes_too_long
+from api.acceptance.task_counts import count_accepted, count_refused
 from api.acceptance.unstored_images import UnstoredImages
 from api.acceptance.uploads import GRACE_S, MAX_STORE_S, Upload, discard_all, wait_for_all
 from api.acceptance.validation import RequestValidator
@@ -61,7 +62,11 @@ class BatchSubmissions:
         Raises:
             InferenceError: the batch was refused as a whole; nothing of it remains stored.
         """
-        return in_send_span(self.parts.tracer, lambda: self._submit(form, caller), _span_of)
+        try:
+            return in_send_span(self.parts.tracer, lambda: self._submit(form, caller), _span_of)
+        except InferenceError as error:
+            count_refused(error, len(form.items))
+            raise
 
     def _submit(self, form: BatchForm, caller: Caller) -> BatchSubmission:
         known_id = self._known_batch(form, caller.owner)
@@ -91,7 +96,10 @@ class BatchSubmissions:
             form.fingerprint,
             caller.owner,
         )
-        return self._accept(batch, prepared, uploads, rooms, caller)
+        submission = self._accept(batch, prepared, uploads, rooms, caller)
+        if submission.batch is not None:  # else it is an earlier batch
+            _count(entries)
+        return submission
 
     def _store_first(self, uploads: Iterable[Upload], deadline_s: float) -> None:
         """Wait for the images that are not stored in the background.
@@ -253,6 +261,14 @@ def _raise_first_error(entries: Iterable[PreparedItem | InferenceError]) -> None
         if isinstance(entry, InferenceError):
             entry.add_prefix(f"image {number}")
             raise entry
+
+
+def _count(entries: Iterable[PreparedItem | InferenceError]) -> None:
+    for entry in entries:
+        if isinstance(entry, PreparedItem):
+            count_accepted(entry.checked.model.name)
+        else:
+            count_refused(entry)
 
 
 def _longest_s(prepared: Iterable[PreparedItem]) -> float:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from api.acceptance.dependencies import AcceptanceParts
+from api.acceptance.task_counts import count_accepted, count_refused
 from api.acceptance.unstored_images import UnstoredImages
 from api.acceptance.uploads import GRACE_S, MAX_STORE_S, Upload
 from api.acceptance.validation import RequestValidator, ValidatedRequest
@@ -59,7 +60,11 @@ class Submissions:
         Raises:
             InferenceError: the request was refused; nothing of it remains stored.
         """
-        return in_send_span(self.parts.tracer, lambda: self._submit(form, caller), _span_of)
+        try:
+            return in_send_span(self.parts.tracer, lambda: self._submit(form, caller), _span_of)
+        except InferenceError as error:
+            count_refused(error)
+            raise
 
     def _submit(self, form: PredictForm, caller: Caller) -> Submission:
         checked = self._validator.check(form, form.preference, self.parts.configuration.now(), caller)
@@ -207,6 +212,7 @@ class Submissions:
         self.parts.uploads.note_inline_bytes(accepted.inline_bytes)
         if accepted.created:
             self.parts.admission.note_accepted(request.queue)
+            count_accepted(request.model.name)
         else:
             upload.discard()
         return accepted.task_id

@@ -31,7 +31,7 @@ def console_page(root: str, module: str | None, models: tuple[str, ...], setting
     Args:
         root: relative URL of the API's root, such as `../`.
         module: file of the module that shows the requested path; None if the console has no such page.
-        models: names of all models, for the form without scripts; the first is the default.
+        models: names of the models for the form without scripts; the first is the default. Without them it has none.
         settings_json: what the scripts need to know of the configuration, as a JSON object.
     """
     static = _static(root)

@@ -15,6 +15,7 @@ from api.forms.query import check_query
 from api.security.headers import CACHE_CONTROL, CONTENT_POLICY
 from api.views.problems import http_problem
 from api.views.urls import prefixed
+from inference.container import Services
 from inference.errors import NotFound
 
 blueprint = Blueprint("console", __name__)
@@ -97,12 +98,18 @@ def _module(modules: dict[str, str], page: str) -> str:
     return modules[page]
 
 
+def _models_of_form(services: Services) -> tuple[str, ...]:
+    """Names of all models, the default first; none if the service has keys, since the page is served without one."""
+    if services.keys.is_on:
+        return ()
+    default = services.effective.now().default_name
+    return (default, *(model.name for model in services.models if model.name != default))
+
+
 def _page(root: str, module: str | None, status: HTTPStatus = HTTPStatus.OK) -> Response:
     services = components().services
-    default = services.effective.now().default_name
-    models = (default, *(model.name for model in services.models if model.name != default))
     settings = services.settings
-    for_scripts = {"has_docs": settings.api.docs, "max_batch_items": settings.max_batch_items, "models": sorted(models)}
-    page = console_page(root, module, models, json.dumps(for_scripts))
+    for_scripts = {"has_docs": settings.api.docs, "max_batch_items": settings.max_batch_items}
+    page = console_page(root, module, _models_of_form(services), json.dumps(for_scripts))
     headers = {CONTENT_POLICY: content_policy(root), "Vary": "Accept"}
     return Response(page, status, headers, mimetype="text/html")

@@ -26,6 +26,7 @@ from api.server.stopping import SharedFlag
 from inference.errors import RateLimited, ServiceUnavailable
 from inference.lifecycle.replies import BatchWaiter
 from inference.lifecycle.task_changes import ChangeSubscription, TaskChanges
+from inference.metrics.api import event_streams
 from inference.runtime.chunks import chunks
 from inference.task_store import SubmissionStore
 
@@ -91,6 +92,7 @@ class EventHub:
             subject = self._subjects.get(key) or self._add(make())
             subject.streams.add(stream)
             self._streams[stream] = subject
+            self._show_count()
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="events", daemon=True)
                 self._thread.start()
@@ -111,11 +113,13 @@ class EventHub:
 
         def leave(stream: EventStream) -> None:
             self._reply_streams.discard(stream)
+            self._show_count()
             waiter.close()
 
         self.check_room(owner)
         stream = EventStream(leave, owner=owner, ends_on_drain=False)
         self._reply_streams.add(stream)
+        self._show_count()
         waiter.on_end = stream.wake
         return stream
 
@@ -135,6 +139,9 @@ class EventHub:
                 retry_after_s=_RETRY_AFTER_S,
             )
 
+    def _show_count(self) -> None:
+        event_streams.set(len(self._streams) + len(self._reply_streams))
+
     def load(self, subject: TaskWatcher) -> None:
         """Read the state of the subject's tasks now. Raises ServiceUnavailable."""
         self._refresh(subject.task_ids)
@@ -151,6 +158,7 @@ class EventHub:
             subject = self._streams.pop(stream, None)
             if subject is None:
                 return
+            self._show_count()
             subject.streams.discard(stream)
             if subject.streams:
                 return

@@ -121,6 +121,15 @@ SERVICE_OPERATIONS: tuple[Operation, ...] = (
         answers=(Answer(200, "The state, with problems or without.", (ServiceStatus,)),),
     ),
     Operation(
+        "get_metrics",
+        "get",
+        "/metrics",
+        "service",
+        "Get the metrics of the API and of the whole service, for Prometheus",
+        role=NeededRole.READ,
+        answers=(Answer(200, "The metrics, in Prometheus' text format.", media_type="text/plain"),),
+    ),
+    Operation(
         "live",
         "get",
         "/health/live",

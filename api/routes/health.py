@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from flask import Blueprint, Response
 
 from api.components import components
@@ -11,11 +9,9 @@ from api.console.routes import redirection, wants_page
 from api.forms.query import check_query
 from api.security.caller import NOBODY, caller
 from api.views.identity import identity
-from api.views.problems import log_detail
 from api.views.responses import json_response
 from api.views.urls import prefixed
-from inference.errors import ServiceUnavailable
-from inference.status.collect import OK, fault_of
+from inference.runtime.health import is_healthy
 
 blueprint = Blueprint("health", __name__)
 
@@ -40,6 +36,7 @@ _PATHS = {
     "GET /key": "owner, role and limits of the request's key",
     "GET /models, /models/{name}": "the models: input, labels, version, rate",
     "GET /status": "stores, queues, workers, sinks and problems",
+    "GET /metrics": "metrics for Prometheus",
     "GET /health/live, /health/ready": "probes",
     "GET /v2, /v2/models/{name}/infer": "the Open Inference Protocol, for clients of Triton and KServe",
 }
@@ -74,40 +71,6 @@ def live() -> Response:
 def ready() -> Response:
     """Answer 200 if a request would be served now; otherwise 503 with the failed checks."""
     check_query()
-    checks = readiness_checks()
-    status, code = ("ready", 200) if is_ready(checks) else ("not ready", 503)
+    checks = components().readiness.checks()
+    status, code = ("ready", 200) if is_healthy(checks) else ("not ready", 503)
     return json_response({"status": status, "checks": checks}, code)
-
-
-def readiness_checks() -> dict[str, str]:
-    """Result of each check: `OK` or the problem."""
-    if components().stopping.is_set:
-        return {"process": "stopping"}
-    services = components().services
-    return {
-        "task_store": _check(services.store.ping),
-        "broker": _check(lambda: services.broker.get_depth(services.effective.now().model().queue)),
-        "object_store": _check(services.objects.ping),
-        "model": _check(_served_model_is_loaded),
-    }
-
-
-def is_ready(checks: dict[str, str]) -> bool:
-    """Whether every check has succeeded."""
-    return all(result == OK for result in checks.values())
-
-
-def _check(call: Callable[[], object]) -> str:
-    """`OK`, or the public text of the error that `call` raises."""
-    error = fault_of(call)
-    if error is None:
-        return OK
-    log_detail(error)
-    return error.public
-
-
-def _served_model_is_loaded() -> None:
-    served = components().services.effective.now().default_name
-    workers = components().services.presence.workers()
-    if not any(model.name == served for worker in workers for model in worker.models):
-        raise ServiceUnavailable(f"no worker has {served} loaded ({len(workers)} workers are up)")

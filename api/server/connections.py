@@ -20,12 +20,14 @@ from gevent.pool import Pool
 from gevent.server import StreamServer
 from gunicorn.workers.ggevent import GeventWorker
 
+from api.request_metrics import count_unreadable_request
 from api.server.arbiter import END_WORKER
 from api.server.body_budget import BodyBudget
 from api.server.connection_counts import ConnectionCounts
 from api.server.http_messages import HttpBody, HttpParser, check_protocol, refusal, response_bytes
 from api.server.minimum_pace import HeadPace, Pace, PacedSocket
 from inference.errors import InferenceError
+from inference.metrics.api import http_requests_in_flight
 from inference.runtime.memory import give_memory_back
 from inference.runtime.open_files import out_of_files, report
 
@@ -71,6 +73,8 @@ class HttpWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
         #: idle connections, the longest idle first, with the start of the wait on the monotonic clock
         self._idle: dict[Connection, float] = {}
         self.counts = ConnectionCounts(self.app.max_connections_per_address, self.app.trusted_proxies)
+        #: requests whose head was read and whose answer is not sent completely
+        self.requests_in_flight = 0
 
     def run(self) -> None:
         """Serve until the main process ends this one; then let open connections finish, within `drain_timeout_s`."""
@@ -94,6 +98,11 @@ class HttpWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         signal.signal(END_WORKER, self.handle_exit)
         signal.siginterrupt(END_WORKER, False)
+
+    def notify(self) -> None:
+        """Tell the main process that this one is well; called several times a second."""
+        super().notify()
+        http_requests_in_flight.set(self.requests_in_flight)
 
     def make_room(self) -> None:
         """Close the connection that has been idle for longest, unless it became idle only just now."""
@@ -202,6 +211,7 @@ class Connection:
         request.body.reserve_in(self._worker.bodies)
         if self._worker.app.stopping.is_set:
             request.force_close()
+        self._worker.requests_in_flight += 1
         try:
             self._worker.handle_request(self._listening, request, self._client, self._address)
         except StopIteration:  # the answer said Connection: close
@@ -209,6 +219,7 @@ class Connection:
                 self._linger()
             return False
         finally:
+            self._worker.requests_in_flight -= 1
             request.body.release()
         return request.body.is_at_end or self._drop(request.body)
 
@@ -239,6 +250,7 @@ class Connection:
             problem = InferenceError("an unexpected error occurred; the server's log has it")
         else:
             logger.debug("refused a request from %s: %s", self._address[0] if self._address else "?", problem.detail)
+        count_unreadable_request(problem.status)
         with contextlib.suppress(OSError):
             self._client.sendall(response_bytes(problem, self._start))
             self._linger()

@@ -20,6 +20,7 @@ from api.server.minimum_pace import show_progress
 from api.server.response_writer import use_response_writer
 from api.server.stopping import SharedFlag
 from inference.keys.exposure import check_exposure
+from inference.metrics.process_files import add_ended_process
 from inference.runtime.heap import freeze_heap
 from inference.runtime.memory import return_large_blocks
 from inference.runtime.open_files import raise_open_file_limit
@@ -78,6 +79,7 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc] # gunicorn has no types
             "control_socket_disable": True,
             "post_worker_init": lambda _worker: freeze_heap(),
             "worker_exit": lambda _arbiter, worker: worker.app.send_last_spans(),
+            "child_exit": lambda _arbiter, worker: add_ended_process(worker.pid),
             "limit_request_line": MAX_REQUEST_LINE_BYTES,
             "limit_request_fields": MAX_HEADER_FIELDS,
             "limit_request_field_size": MAX_HEADER_FIELD_BYTES,

@@ -9,7 +9,6 @@ from api.forms.command import LoadNewWeights, ReloadModel
 from api.forms.preference import EXPIRY_GRACE_S
 from api.forms.query import check_query
 from api.routes.commands import run_audited
-from api.routes.health import is_ready, readiness_checks
 from api.security.caller import caller
 from api.v2.answer import infer_response
 from api.v2.body import read_body
@@ -20,6 +19,7 @@ from api.views.responses import json_response
 from inference.domain import ModelRef
 from inference.errors import InvalidRequest, ModelNotFound, WaitTimeout, shown
 from inference.models.spec import ModelSpec
+from inference.runtime.health import is_healthy
 
 blueprint = Blueprint("v2", __name__, url_prefix="/v2")
 
@@ -42,7 +42,7 @@ def live() -> Response:
 def ready() -> Response:
     """Answer 200 if a request would be served now, otherwise 503."""
     check_query()
-    result = is_ready(readiness_checks())
+    result = is_healthy(components().readiness.checks())
     return json_response({"ready": result}, 200 if result else 503)
 
 

@@ -64,4 +64,9 @@ write flower-login <<END
 ${FLOWER_USER:-admin}:$value
 END
 
+password grafana-password
+
+# The key of Prometheus, for the profile `monitoring`, is one of the service, which makes it: docs/docker.md
+[ -e "$folder/prometheus-key" ] || write prometheus-key </dev/null
+
 exit "$failed"

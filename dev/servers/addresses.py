@@ -23,10 +23,10 @@ class Credentials:
 
 
 def addresses(endpoints: Mapping[str, str], credentials: Credentials) -> dict[str, str]:
-    """Create the addresses by variable name; `endpoints` are HOST:PORT by server."""
+    """Create the addresses by variable name; `endpoints` are HOST:PORT by server. Containers have no VersityGW."""
     redis_login = f"{credentials.redis_user}:{credentials.redis_password}@" if credentials.redis_password else ""
     mongo_login = f"{credentials.mongo_user}:{credentials.mongo_password}@" if credentials.mongo_password else ""
-    return {
+    found = {
         "REDIS_URL": f"redis://{redis_login}{endpoints['redis']}/0",
         "MINIO_ENDPOINT": f"http://{endpoints['minio']}",
         "MINIO_ACCESS_KEY": credentials.minio_access_key,
@@ -35,6 +35,9 @@ def addresses(endpoints: Mapping[str, str], credentials: Credentials) -> dict[st
         "MONGODB_URL": f"mongodb://{mongo_login}{endpoints['mongo']}/",
         "AMQP_URL": f"amqp://{credentials.amqp_user}:{credentials.amqp_password}@{endpoints['rabbitmq']}//",
     }
+    if "versitygw" in endpoints:  # it has the keys of MinIO
+        found["VERSITYGW_ENDPOINT"] = f"http://{endpoints['versitygw']}"
+    return found
 
 
 def write_private(path: Path, text: str) -> None:

@@ -27,6 +27,15 @@ def minio(port: int) -> bool:
     return (live, offline, refused) == (200, None, 403)
 
 
+def s3(port: int) -> bool:
+    """Check that its S3 API refuses an unknown client."""
+    try:
+        status, _ = _get(port, "/")
+    except (OSError, http.client.HTTPException):
+        return False
+    return status == http.client.FORBIDDEN
+
+
 def kafka(port: int) -> bool:
     """Check that the answer to a Metadata request (version 1, without topics) names at least one broker."""
     header = struct.pack(">hhih", 3, 1, 7, -1)

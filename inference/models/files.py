@@ -96,9 +96,9 @@ class ModelFiles:
 
     @cached_property
     def _cache(self) -> ObjectCache:
-        from inference.storage.minio import MinioObjectReader  # noqa: PLC0415 an adapter is imported only if it is used
+        from inference.storage.s3 import S3ObjectReader  # noqa: PLC0415 an adapter is imported only if it is used
 
-        return ObjectCache(self._settings.model_cache_path, MinioObjectReader(self._settings.minio), self._limits)
+        return ObjectCache(self._settings.model_cache_path, S3ObjectReader(self._settings.s3), self._limits)
 
     def find(self, location: FileLocation, folder: Path, key: str) -> LocalFile:
         """Find a file on this host, fetch it if it is an object, and unpack it if it is a .zip; raises the errors of `resolve`.

@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from inference.errors import ServiceUnavailable
+from inference.metrics.relay import deliveries, delivery_duration, delivery_retries
 from inference.relay.tracing import DeliverySpans
 from inference.runtime.log import task_text
+from inference.runtime.loop_watch import TURN_LIMIT_S, LoopWatch
 from inference.sinks.protocol import Refusal, ResultSink, SinkUnavailable, StoredResult, result_document
 from inference.task_store.outbox import Outbox, OutboxEntry
 from inference.task_store.stores import DeliveryStore
@@ -65,11 +67,18 @@ class Relay:
         self._held: list[OutboxEntry] = []
         #: time of the next search for entries that other relays left, `time.monotonic()`
         self._next_claim_at = 0.0
+        self._delivered = deliveries.labels(sink.name, "delivered")
+        self._refused = deliveries.labels(sink.name, "refused")
+        self._retries = delivery_retries.labels(sink.name)
+        self._duration = delivery_duration.labels(sink.name)
+        self.watch = LoopWatch()
+        self.turn_limit_s = TURN_LIMIT_S + policy.max_backoff_s
 
     def run(self, stopping: threading.Event) -> None:
         """Deliver until `stopping` is set; no error ends the loop."""
         failures = 0
         while not stopping.is_set():
+            self.watch.turn()
             try:
                 count = self.relay_once(block_ms=_BLOCK_MS)
                 failures = 0
@@ -77,6 +86,7 @@ class Relay:
                     stopping.wait(self._policy.linger_s)
             except Exception as error:
                 failures += 1
+                self._retries.inc()
                 self._next_claim_at = 0.0  # the server may have lost the outbox
                 pause_s = self._pause_s(failures)
                 is_outage = isinstance(error, SinkUnavailable | ServiceUnavailable)
@@ -169,7 +179,8 @@ class Relay:
             Exception: the client fails on every document, so the documents are not the cause.
         """
         try:
-            return self._sink.write(documents, contexts)
+            with self._duration.time():
+                return self._sink.write(documents, contexts)
         except SinkUnavailable:
             raise
         except Exception:
@@ -179,6 +190,7 @@ class Relay:
         refusals: list[Refusal] = []
         failures: dict[str, Exception] = {}
         for document in documents:
+            self.watch.turn()
             try:
                 refusals += self._sink.write([document], contexts)
             except SinkUnavailable:
@@ -193,7 +205,7 @@ class Relay:
         """Record the state of entries in the store, and release them.
 
         Args:
-            owners: by task id.
+            owners: by task id, of the results that there are.
         """
         reasons = {refusal.task_id: refusal.reason for refusal in refusals}
         taken = [(entry.entry_id, entry.task_id) for entry in entries if entry.task_id not in reasons]
@@ -205,6 +217,8 @@ class Relay:
             logger.error("%s refuses the result of task %s: %s", self._sink.name, task, reason)
         if refused:
             self._store.refuse_deliveries(self._sink.name, refused)
+        self._delivered.inc(sum(task_id in owners for _, task_id in taken))
+        self._refused.inc(len(refused))
         self._release(entries)
 
     def _release(self, entries: Sequence[OutboxEntry]) -> None:

@@ -7,20 +7,22 @@ import os
 import signal
 import socket
 import threading
-from collections.abc import Callable
 from functools import partial
 from types import FrameType
 
 from inference.container import Services
 from inference.lifecycle.dead_letters import DeadLetters
 from inference.lifecycle.erasures import erase_objects_left
+from inference.metrics.exposition import CONTENT_TYPE, exposition
 from inference.relay.delivery import Relay, RelayPolicy
+from inference.relay.health import RelayHealth, Runner
 from inference.relay.incoming import IncomingUploads
 from inference.relay.late_images import LateImages
 from inference.relay.orphans import Orphans
 from inference.relay.sweeper import Sweeper, SweepPolicy
 from inference.relay.upload_maintenance import Housekeeping, Job
 from inference.relay.webhooks import WebhookRelay, give_up_old_webhooks
+from inference.runtime.monitoring_server import MonitoringServer, Page, health_pages
 from inference.runtime.redis import connect, task_store_url
 from inference.settings import Settings
 from inference.sinks import open_sink
@@ -31,6 +33,8 @@ logger = logging.getLogger(__name__)
 
 #: Longest interval of the retention of uploads in a folder and of dead letters, seconds.
 _RETENTION_INTERVAL_S = 3600.0
+#: Pause before the next call if one has not removed all that is too old.
+_RETENTION_PAUSE_S = 1.0
 #: The interval as a share of the time for which data is kept, if that is short.
 _INTERVAL_SHARE = 0.1
 
@@ -46,16 +50,19 @@ def serve(settings: Settings) -> None:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
 
-    def guarded(run: Callable[[threading.Event], None]) -> None:
+    def guarded(name: str, runner: Runner) -> None:
         try:
-            run(stopping)
+            with runner.watch.watched(name, runner.turn_limit_s):
+                runner.run(stopping)
         except Exception:
             logger.critical("%s failed; the relay ends", threading.current_thread().name, exc_info=True)
             failed.set()
             stopping.set()
 
     services = Services(settings, role="relay")
-    threads = [threading.Thread(target=guarded, args=(run,), name=name) for name, run in _runners(settings, services).items()]
+    runners = _runners(settings, services)
+    _start_monitoring(settings, RelayHealth(runners, stopping))
+    threads = [threading.Thread(target=guarded, args=one, name=one[0]) for one in runners.items()]
     for thread in threads:
         thread.start()
     logger.info("relaying to %s", ", ".join(settings.possible_sinks) or "no sink")
@@ -67,7 +74,15 @@ def serve(settings: Settings) -> None:
         raise SystemExit(1)
 
 
-def _runners(settings: Settings, services: Services) -> dict[str, Callable[[threading.Event], None]]:
+def _start_monitoring(settings: Settings, health: RelayHealth) -> None:
+    """Serve metrics and probes. Raises ConfigurationError: the port is not available."""
+    options = settings.monitoring
+    if options.relay_port is not None:
+        pages = {"/metrics": lambda: Page(CONTENT_TYPE, exposition()), **health_pages(live=health.live, ready=health.ready)}
+        MonitoringServer(options.host, options.relay_port, pages, key="monitoring.relay_port").start()
+
+
+def _runners(settings: Settings, services: Services) -> dict[str, Runner]:
     name = f"{socket.gethostname()}:{os.getpid()}"
     sweeper = Sweeper(
         services.store,
@@ -79,22 +94,24 @@ def _runners(settings: Settings, services: Services) -> dict[str, Callable[[thre
             max_attempts=settings.worker.max_attempts, requeue_lost_after_s=settings.task_store.requeue_lost_after_s
         ),
     )
-    runners: dict[str, Callable[[threading.Event], None]] = {"sweeper": sweeper.run}
+    runners: dict[str, Runner] = {"sweeper": sweeper}
     for sink in settings.possible_sinks:
-        runners[f"relay-{sink}"] = _relay(settings, services, sink, name).run
+        runners[f"relay-{sink}"] = _relay(settings, services, sink, name)
     webhooks = settings.webhooks
     if services.may_send_webhooks:
         sender = WebhookSender(services.webhook_guard, lambda owner: services.owner_webhooks.of(owner).secrets)
-        runners["webhooks"] = WebhookRelay(services.store, sender, webhooks, tracer=services.tracer).run
-    runners["housekeeping"] = _housekeeping(settings, services).run
+        runners["webhooks"] = WebhookRelay(services.store, sender, webhooks, tracer=services.tracer)
+    runners["housekeeping"] = _housekeeping(settings, services)
     return runners
 
 
 def _housekeeping(settings: Settings, services: Services) -> Housekeeping:
     def retention() -> float:
-        services.objects.apply_retention(settings.uploads.retention_hours)
+        has_more = services.objects.apply_retention(settings.uploads.retention_hours)
         discard_surplus_dead_letters(services)
         discard_old_dead_letters(services)
+        if has_more:
+            return _RETENTION_PAUSE_S
         kept_hours = (settings.uploads.retention_hours, settings.task_store.dead_letter_retention_hours)
         return min(_RETENTION_INTERVAL_S, *(hours * 3600 * _INTERVAL_SHARE for hours in kept_hours if hours is not None))
 

@@ -15,7 +15,9 @@ from inference.domain import QueueMessage, TaskRecord
 from inference.errors import InferenceError
 from inference.lifecycle.dead_letters import move_to_dead_letters
 from inference.lifecycle.expiry_log import log_expired, some_of
+from inference.metrics.relay import tasks_expired, tasks_redelivered
 from inference.runtime.log import task_text
+from inference.runtime.loop_watch import TURN_LIMIT_S, LoopWatch
 from inference.storage.protocol import ObjectStore
 from inference.task_store import MaintenanceStore, Order
 
@@ -41,6 +43,8 @@ class SweepPolicy:
 class Sweeper:
     """Sweeps the given queues. Several instances may run: every step is atomic in the store."""
 
+    turn_limit_s = TURN_LIMIT_S
+
     def __init__(
         self,
         store: MaintenanceStore,
@@ -59,6 +63,7 @@ class Sweeper:
         self._queues = queues
         self._policy = policy
         self._clock = clock
+        self.watch = LoopWatch()
         self._logged: set[str] = set()
         self._watermarks: dict[str, deque[tuple[float, dict[Order, int]]]] = {queue: deque() for queue in queues}
 
@@ -83,12 +88,14 @@ class Sweeper:
                 expired += step
             expired += step
         finally:  # tasks that expired before the store failed are logged too
+            tasks_expired.inc(len(expired))
             log_expired(expired)
 
     def _reap(self) -> None:
         reaped = self._store.reap(self._holder, max_attempts=self._policy.max_attempts, limit=_LIMIT)
         if reaped.requeue:
             logger.warning("%d tasks are queued again: their worker was lost: %s", len(reaped.requeue), some_of(reaped.requeue))
+            tasks_redelivered.labels("worker_lost").inc(len(reaped.requeue))
             self._publish(reaped.requeue)
         for record in self._records(reaped.exhausted):
             logger.error("task %s becomes a dead letter after %d crashes", task_text(record.task_id, record.owner), record.deaths)
@@ -113,6 +120,7 @@ class Sweeper:
         lost = self._store.find_lost(queue, up_to=up_to, grace_s=grace_s, limit=limit)
         if lost:
             logger.warning("%d waiting tasks of %s lost their message and are queued again: %s", len(lost), queue, some_of(lost))
+            tasks_redelivered.labels("message_lost").inc(len(lost))
             # On Redis a worker that was killed before the lease loses the message too. The note of `TakenMessages` counts such
             # workers, once the message is marked.
             self._publish(lost, is_redelivered=True)
@@ -145,6 +153,7 @@ class Sweeper:
 
     def _attempt(self, call: Callable[[], object], subject: str) -> None:
         """Make a call, and log its error, so that the following calls are made; a pass logs each outage once."""
+        self.watch.turn()
         try:
             call()
         except InferenceError as error:

@@ -19,7 +19,9 @@ from inference.domain import TaskRecord
 from inference.errors import ServiceUnavailable
 from inference.lifecycle.expiry_log import some_of
 from inference.lifecycle.task_object import task_object, time_text
+from inference.metrics.relay import webhook_deliveries, webhook_duration
 from inference.runtime.log import task_text
+from inference.runtime.loop_watch import TURN_LIMIT_S, LoopWatch
 from inference.settings import WebhookSettings
 from inference.sinks.webhook import WebhookAnswer, WebhookSender
 from inference.task_store.protocol import ReceiverPause
@@ -54,6 +56,8 @@ class WebhookRelay:
         tracer: None while traces are off.
     """
 
+    turn_limit_s = TURN_LIMIT_S
+
     def __init__(
         self,
         store: WebhookStore,
@@ -72,6 +76,7 @@ class WebhookRelay:
         #: by receiver, events that are being sent; guarded by `_changed`, which is notified when one was sent
         self._in_flight: Counter[str] = Counter()
         self._changed = threading.Condition()
+        self.watch = LoopWatch()
 
     def run(self, stopping: threading.Event) -> None:
         """Send until `stopping` is set; no error ends the loop."""
@@ -79,6 +84,7 @@ class WebhookRelay:
         for thread in threads:
             thread.start()
         while not stopping.is_set():
+            self.watch.turn()
             try:
                 if not self._dispatch():
                     self._wait(_IDLE_S)
@@ -123,7 +129,8 @@ class WebhookRelay:
     def _work(self) -> None:
         while (record := self._jobs.get()) is not None:
             try:
-                self.send(record)
+                with self.watch.watched("the request of a webhook"):
+                    self.send(record)
             except ServiceUnavailable as error:
                 logger.warning("webhooks: the attempt for task %s is not noted, and will be repeated: %s", record.task_id, error)
             except Exception:
@@ -144,7 +151,8 @@ class WebhookRelay:
         webhook = record.webhook
         if webhook is None:
             raise ValueError(f"task {record.task_id} has no webhook")
-        answer = self._attempt(record, webhook)
+        with webhook_duration.time():
+            answer = self._attempt(record, webhook)
         before = record.webhook_delivery or WebhookDelivery(WebhookState.PENDING)
         delivery = replace(
             before,
@@ -163,6 +171,7 @@ class WebhookRelay:
             retry_in_s=self._retry_in_s(delivery.attempts, answer),
             pause=self._pause(answer),
         )
+        webhook_deliveries.labels(_OUTCOMES[delivery.state]).inc()
 
     def _attempt(self, record: TaskRecord, webhook: Webhook) -> WebhookAnswer:
         """Send the event in a span, if its trace is kept."""
@@ -212,6 +221,8 @@ def event_body(record: TaskRecord) -> bytes:
     return orjson.dumps(event, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
+#: Outcome of an attempt by the state in which it leaves the event, as the metrics name it.
+_OUTCOMES = {WebhookState.DELIVERED: "delivered", WebhookState.PENDING: "failed", WebhookState.GIVEN_UP: "given_up"}
 #: Members that change after the task's end: the event is the same in each attempt.
 _CHANGING = {"deliveries", "webhook", "image_stored"}
 
@@ -226,5 +237,6 @@ def give_up_old_webhooks(store: WebhookStore, after_s: float) -> float:
     """Give up events that are too old; returns the seconds until the next call. Raises ServiceUnavailable."""
     given_up = store.give_up_webhooks(after_s=after_s, limit=_GIVE_UP_LIMIT)
     if given_up:
+        webhook_deliveries.labels(_OUTCOMES[WebhookState.GIVEN_UP]).inc(len(given_up))
         logger.error("webhooks: events of %d tasks are given up: %s", len(given_up), some_of(given_up))
     return 0.0 if len(given_up) == _GIVE_UP_LIMIT else _GIVE_UP_INTERVAL_S

@@ -46,7 +46,7 @@ class FreeSpace:
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._folders = {name: folder.absolute() for name, folder in folders.items()} if min_free_bytes else {}
+        self._folders = {name: folder.absolute() for name, folder in folders.items()}
         self._min_free_bytes = min_free_bytes
         self._memory = memory
         self._clock = clock
@@ -66,25 +66,34 @@ class FreeSpace:
 
     def problems(self) -> Iterator[str]:
         """Check now, and yield a sentence for each full disk or store. A task store that does not answer is not reported here."""
-        for name, folder in self._folders.items():
+        for name, folder in self._folders.items() if self._min_free_bytes else ():
             free = _free_bytes(folder)
             if free is not None and free < self._min_free_bytes:
                 yield (
-                    f"the disk of {name} has {free // _MB} MiB free, less than {self._min_free_bytes // _MB}"
-                    " (uploads.min_free_disk_mb)"
+                    f"the disk of the {name.replace('_', ' ')} has {free // _MB} MiB free,"
+                    f" less than {self._min_free_bytes // _MB} (uploads.min_free_disk_mb)"
                 )
         used, limit = self._memory()
         if limit and used > limit * _MAX_MEMORY_SHARE:
             yield f"the task store is nearly full: it uses {used // _MB} of {limit // _MB} MiB"
+
+    def free_bytes(self) -> dict[str, int]:
+        """Return the free bytes on the disk of each folder, by the name of its content; without those that are unknown."""
+        free = {name: _free_bytes(folder) for name, folder in self._folders.items()}
+        return {name: count for name, count in free.items() if count is not None}
+
+    def memory_bytes(self) -> tuple[int, int]:
+        """Return the bytes that the task store uses, and its limit; 0 if it does not tell them, has no limit, or evicts keys."""
+        return self._memory()
 
 
 def free_space_of(settings: Settings, client: redis.Redis) -> FreeSpace:
     """Return the check for the folders that the settings name; `client` is connected to the task store."""
     folders = {}
     if settings.uploads.store == "local":
-        folders["the uploads"] = settings.uploads_path
+        folders["uploads"] = settings.uploads_path
     if settings.is_embedded:
-        folders["the embedded broker"] = settings.data_dir / "broker"
+        folders["embedded_broker"] = settings.data_dir / "broker"
     return FreeSpace(folders, settings.uploads.min_free_disk_mb * _MB, lambda: _memory_of(client))
 
 

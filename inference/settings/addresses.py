@@ -57,25 +57,33 @@ def check_access_key(key: str) -> str:
     return key
 
 
-def minio_endpoint(endpoint: str) -> str:
+def s3_endpoint(endpoint: str) -> str:
     """Return `HOST:PORT`, with the `http://` or `https://` of `endpoint`, if any. Raises ValueError."""
     scheme, separator, address = endpoint.rpartition("://")
     if separator and scheme.lower() not in {"http", "https"}:
         raise ValueError("must be HOST:PORT, http://HOST:PORT or https://HOST:PORT")
     address = address.removesuffix("/")
     if "@" in address:
-        raise ValueError("must be HOST:PORT; credentials belong in minio.access_key and minio.secret_key")
+        raise ValueError("must be HOST:PORT; credentials belong in s3.access_key and s3.secret_key")
     if not is_host_and_port(address):
         path = ", without a path: that of the API, not of the console" if re.search("[/?#]", address) else ""
         raise ValueError(f"must be HOST:PORT, http://HOST:PORT or https://HOST:PORT{path}")
     return f"{scheme.lower()}{separator}{address}"
 
 
+def http_url(url: str) -> str:
+    """Return an `http://HOST:PORT` or `https://HOST:PORT`, which may have a path, without a / at its end. Raises ValueError."""
+    parts = split_url(url, "https://HOST:PORT")
+    if parts.scheme not in {"http", "https"} or parts.query or not is_host_and_port(parts.netloc):
+        raise ValueError("must be http://HOST:PORT or https://HOST:PORT")
+    return url.removesuffix("/")
+
+
 def bucket_name(name: str) -> str:
     """Raise ValueError if S3 does not allow `name`; its characters and length are checked elsewhere."""
     if any(pair in name for pair in ("..", ".-", "-.")):
         raise ValueError("a bucket's name must not contain '..', '.-' or '-.'")
-    if _is_ip_address(name):
+    if is_ip_address(name):
         raise ValueError("a bucket's name must not be an IP address")
     return name
 
@@ -186,7 +194,7 @@ def is_host_and_port(text: str) -> bool:
     return is_host and (has_port or not colon)
 
 
-def _is_ip_address(text: str) -> bool:
+def is_ip_address(text: str) -> bool:
     try:
         ipaddress.ip_address(text)
     except ValueError:

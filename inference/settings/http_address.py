@@ -136,11 +136,12 @@ def _own_address(family: socket.AddressFamily) -> str | None:
     return None if is_loopback_only([address]) else address
 
 
-def bound_socket(host: str, port: int, *, key: str = "api.host") -> socket.socket:
+def bound_socket(host: str, port: int, *, key: str = "api.host", port_key: str = "") -> socket.socket:
     """Return a TCP socket bound to the address. For a name with addresses of both families, this is its first IPv4 address.
 
     Args:
         key: the setting that names `host`.
+        port_key: the setting that names `port`; empty: it is `key`, or `api.port`.
 
     Raises:
         ConfigurationError: the name does not resolve, the address is not this machine's, or the port is not available.
@@ -149,13 +150,13 @@ def bound_socket(host: str, port: int, *, key: str = "api.host") -> socket.socke
     try:
         bound = socket.socket(family, socket.SOCK_STREAM)
     except OSError as error:
-        raise _cannot_listen(host, port, key, error) from error
+        raise _cannot_listen(host, port, key, port_key, error) from error
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind(address)
     except OSError as error:
         bound.close()
-        raise _cannot_listen(host, port, key, error) from error
+        raise _cannot_listen(host, port, key, port_key, error) from error
     return bound
 
 
@@ -177,13 +178,14 @@ def _resolved(host: str, port: int, key: str) -> tuple[socket.AddressFamily, Any
     return family, address
 
 
-def _cannot_listen(host: str, port: int, key: str, error: OSError) -> ConfigurationError:
+def _cannot_listen(host: str, port: int, key: str, port_key: str, error: OSError) -> ConfigurationError:
     if error.errno in (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT, errno.EINVAL):
         return ConfigurationError(
             f"{key}: {host} is not an address of this machine; use 127.0.0.1 for this machine only, 0.0.0.0 for all interfaces",
             field=key,
         )
+    problem = f"cannot listen on {authority(host, port)}: {os.strerror(error.errno or 0)}"
+    if port_key:
+        return ConfigurationError(f"{port_key}: {problem}", field=port_key)
     name, option = ("api.port", "--port") if key == "api.host" else (key, key)
-    return ConfigurationError(
-        f"cannot listen on {authority(host, port)}: {os.strerror(error.errno or 0)}; choose another with {option}", field=name
-    )
+    return ConfigurationError(f"{problem}; choose another with {option}", field=name)

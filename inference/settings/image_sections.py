@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from inference.settings import addresses, web_origins
-from inference.settings.value_checks import RetentionHours, Seconds, Section, or_none, secret_validator
+from inference.settings.value_checks import RetentionHours, Seconds, Section, or_none
 
 BucketName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$"), AfterValidator(addresses.bucket_name)]
 
@@ -16,10 +16,10 @@ BucketName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
 class UploadSettings(Section):
     """Storage of the images."""
 
-    store: Literal["local", "minio"] = "local"
+    store: Literal["local", "s3"] = "local"
     #: folder of the local store; default: `uploads` in `data_dir`
     path: Path | None = None
-    #: bucket of the MinIO store, created if it is missing; also the name of the local store in `s3://` addresses
+    #: bucket of the S3 store, created if it is missing; also the name of the local store in `s3://` addresses
     bucket: BucketName = "inference"
     #: images up to this size are inline: also in the task store until their task ends, so that no worker fetches them; 0: none
     inline_max_bytes: int = Field(default=2**18, ge=0, le=2**20)
@@ -36,34 +36,6 @@ class UploadSettings(Section):
     url_lifetime_s: float = Field(default=3600, ge=60, le=604_800, allow_inf_nan=False)
     #: new requests are refused while the disk of the local store, or of `data_dir`, has less free space than this, MiB
     min_free_disk_mb: int = Field(default=512, ge=0, le=2**40)
-
-
-class MinioSettings(Section):
-    """Connection to MinIO or another S3."""
-
-    #: HOST:PORT; a prefix http:// or https:// sets `secure`
-    endpoint: Annotated[str, AfterValidator(addresses.minio_endpoint)] = "127.0.0.1:9000"
-    #: the endpoint as clients reach it, for the URLs of `POST /uploads`; default: `endpoint`
-    public_endpoint: Annotated[str, AfterValidator(addresses.minio_endpoint)] | None = None
-    access_key: Annotated[SecretStr, secret_validator(addresses.check_access_key)] = SecretStr("")
-    secret_key: SecretStr = SecretStr("")
-    secure: bool = False
-    #: authorities that sign the server's certificate, in PEM; default: those of the system
-    ca_file: Path | None = None
-    region: str | None = Field(default=None, pattern=r"^([A-Za-z0-9][A-Za-z0-9_-]{0,62})?$")
-    connect_timeout_s: Seconds = 3
-    read_timeout_s: Seconds = 15
-
-    @property
-    def has_tls(self) -> bool:
-        scheme, separator, _ = self.endpoint.partition("://")
-        return scheme == "https" if separator else self.secure
-
-    @model_validator(mode="after")
-    def _authorities_need_tls(self) -> Self:
-        if self.ca_file is not None and not self.has_tls:
-            raise ValueError("ca_file needs an https:// endpoint, or secure: true")
-        return self
 
 
 class ImageUrlSettings(Section):

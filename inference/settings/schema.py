@@ -19,9 +19,10 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from inference.settings import web_origins
 from inference.settings.broker_section import EMBEDDED, BrokerSettings, RedisUrl
 from inference.settings.http_address import address_or_switch, host_and_port, listening_host
-from inference.settings.image_sections import BucketName, ImageUrlSettings, MinioSettings, UploadSettings
+from inference.settings.image_sections import BucketName, ImageUrlSettings, UploadSettings
 from inference.settings.installation import default_data_dir, default_model
 from inference.settings.monitoring_section import MonitoringSettings
+from inference.settings.s3_section import S3Settings
 from inference.settings.security_section import SecuritySettings
 from inference.settings.sink_sections import JsonlSinkSettings, KafkaSettings, MongodbSettings, OutboxSettings, RelaySettings
 from inference.settings.tracing_section import TracingSettings
@@ -103,6 +104,8 @@ class ApiSettings(Section):
     max_event_streams: Count = 2_000
     #: longest `wait` of a request, seconds
     max_wait_s: Seconds = 60
+    #: be ready though no worker has the served model loaded, where workers are started by the number of waiting tasks
+    ready_without_workers: bool = False
     #: after SIGTERM the API serves for this time while `/health/ready` is 503, so that load balancers stop using it, seconds
     shutdown_delay_s: float = Field(default=2, ge=0, le=3600)
     #: time after that in which a stopping API process may finish its requests, seconds
@@ -276,7 +279,7 @@ class Settings(FieldChecks, BaseSettings):
     broker: BrokerSettings = BrokerSettings()
     task_store: TaskStoreSettings = TaskStoreSettings()
     uploads: UploadSettings = UploadSettings()
-    minio: MinioSettings = MinioSettings()
+    s3: S3Settings = S3Settings()
     image_urls: ImageUrlSettings = ImageUrlSettings()
     model_files: ModelFileSettings = ModelFileSettings()
     gpu: GpuSettings = GpuSettings()
@@ -331,10 +334,11 @@ class Settings(FieldChecks, BaseSettings):
 
     @model_validator(mode="after")
     def _keys_are_a_pair(self) -> Self:
-        keys = {name: getattr(self.minio, name).get_secret_value() for name in ("access_key", "secret_key")}
+        keys = {name: getattr(self.s3, name).get_secret_value() for name in ("access_key", "secret_key")}
         missing = [name for name, key in keys.items() if not key]
-        if self.uploads.store == "minio" and len(missing) == 1:
-            raise ValueError(f"minio.{missing[0]} is empty; set both minio.access_key and minio.secret_key, or neither")
+        has_some = len(missing) == 1 or bool(missing and self.s3.session_token.get_secret_value())
+        if self.uploads.store == "s3" and has_some:
+            raise ValueError(f"s3.{missing[0]} is empty; set both s3.access_key and s3.secret_key, or neither")
         return self
 
     @property

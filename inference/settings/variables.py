@@ -9,7 +9,7 @@ from typing import get_args
 
 from pydantic import BaseModel, SecretStr
 
-from inference.settings.renamed import RENAMED
+from inference.settings.renamed import RENAMED, RENAMED_SECTIONS
 from inference.settings.schema import Settings
 
 PREFIX = "INFERENCE_"
@@ -46,11 +46,13 @@ def unknown_variables(variables: Mapping[str, str | None]) -> Iterator[str]:
     """Yield a sentence for each unknown variable with our prefix. The settings report wrong keys inside a section."""
     known = dict(_variables_of(Settings))
     renamed = {f"{PREFIX}{old.upper()}" for old in RENAMED if "." not in old}
+    sections = {f"{PREFIX}{old}".upper(): f"{PREFIX}{new}".upper() for old, new in RENAMED_SECTIONS.items()}
     for name, value in variables.items():
         upper = name.upper()
         if not upper.startswith(PREFIX) or upper in {CONFIG_VARIABLE, *renamed} or is_service_link(name, value or ""):
             continue
         first, nested, rest = upper.partition(_NESTED)
+        first = sections.get(first, first)
         if first not in known or (nested and (not known[first] or not rest)):
             yield f"{name}: unknown setting" + _nearest(upper, known)
 

@@ -12,6 +12,7 @@ from typing import get_args
 from inference.container import Services
 from inference.errors import ServiceUnavailable
 from inference.rollout.worker_registry import WorkerInfo
+from inference.runtime.health import OK
 from inference.settings import SinkName
 from inference.status.redis_durability import redis_servers
 from inference.task_store import BatchFill, QueueStats, WebhookStats
@@ -19,7 +20,6 @@ from inference.task_store.outbox import OutboxStats, RelayInfo
 
 logger = logging.getLogger(__name__)
 
-OK = "ok"
 #: Added to the longest pause of a relay: the time that a sink may take to report that it is down, seconds.
 _RELAY_GRACE_S = 30.0
 
@@ -71,12 +71,7 @@ def status_of(services: Services, *, describe: Callable[[ServiceUnavailable], st
     Args:
         describe: returns the description of a store's problem; default: with the details that are for operators alone.
     """
-    checks = {
-        "task_store": services.store.ping,
-        "broker": lambda: [services.broker.get_depth(model.queue) for model in services.descriptions.values()],
-        "object_store": services.objects.ping,
-    }
-    faults = {store: fault_of(check) for store, check in checks.items()}
+    faults = {store: fault_of(check) for store, check in store_checks(services).items()}
     stores = {store: OK if fault is None else describe(fault) for store, fault in faults.items()}
     problems = [f"{store}: {state}" for store, state in stores.items() if faults[store]]
     if faults["task_store"]:
@@ -104,6 +99,15 @@ def status_of(services: Services, *, describe: Callable[[ServiceUnavailable], st
         problems=tuple(problems),
         warnings=tuple(warnings),
     )
+
+
+def store_checks(services: Services) -> dict[str, Callable[[], object]]:
+    """Return by store a call that raises ServiceUnavailable, or an error of a client library, if the store does not answer."""
+    return {
+        "task_store": services.store.ping,
+        "broker": lambda: [services.broker.get_depth(model.queue) for model in services.descriptions.values()],
+        "object_store": services.objects.ping,
+    }
 
 
 def _webhook_problems(services: Services, webhooks: WebhookStats) -> list[str]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 
+from inference.runtime.health import OK
 from inference.settings.installation import COMMAND
-from inference.status.collect import OK, Status
+from inference.status.collect import Status
 from inference.task_store import QueueStats
 from inference.task_store.outbox import RelayInfo
 

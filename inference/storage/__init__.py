@@ -9,10 +9,10 @@ from inference.storage.protocol import ChunkStore, ObjectStore
 def open_object_store(settings: Settings) -> ObjectStore:
     """Open the object store that the settings name."""
     # An adapter and its client library are imported only if the settings choose them.
-    if settings.uploads.store == "minio":
-        from inference.storage.minio import MinioObjectStore  # noqa: PLC0415
+    if settings.uploads.store == "s3":
+        from inference.storage.s3 import S3ObjectStore  # noqa: PLC0415
 
-        return MinioObjectStore(settings.minio, settings.uploads.bucket)
+        return S3ObjectStore(settings.s3, settings.uploads.bucket)
     from inference.storage.local import LocalObjectStore  # noqa: PLC0415
 
     return LocalObjectStore(settings.uploads_path)

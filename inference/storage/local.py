@@ -144,9 +144,9 @@ class LocalObjectStore:
             if not os.access(nearest, os.R_OK | os.W_OK | os.X_OK):
                 raise PermissionError(f"no permission to write to {nearest}")
 
-    def apply_retention(self, hours: float | None) -> None:
+    def apply_retention(self, hours: float | None) -> bool:
         if hours is None:
-            return
+            return False
         first_kept = datetime.now(UTC) - timedelta(hours=hours)
         failures: list[OSError] = []
         with _unavailable_when_failing():
@@ -161,6 +161,7 @@ class LocalObjectStore:
                         failures.append(error)
             if failures:
                 raise failures[0]
+        return False
 
     def _path(self, key: str) -> str:
         """Return the path of an object. Raises ObjectNotFound: the key is not a path below the folder."""

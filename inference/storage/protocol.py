@@ -65,8 +65,12 @@ class ObjectStore(Protocol):
         Keys in subfolders are left out. Raises ServiceUnavailable.
         """
 
-    def apply_retention(self, hours: float | None) -> None:
-        """Remove uploads older than `hours`, by a rule of the store or at once; None: keep all. Raises ServiceUnavailable."""
+    def apply_retention(self, hours: float | None) -> bool:
+        """Remove uploads older than `hours`, by a rule of the store or here; None: keep all. Raises ServiceUnavailable.
+
+        Returns:
+            Whether there may be more to remove now: a call removes a limited number.
+        """
 
     def ping(self) -> None:
         """Check that objects can be put now, and change nothing.

@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from amqp.exceptions import AMQPError
+from amqp.exceptions import AMQPError, ResourceLocked
 from celery import Celery, signals
 from celery.exceptions import WorkerShutdown
 from celery.worker.consumer import Consumer
@@ -45,6 +45,11 @@ class InferenceConsumer(Consumer):  # type: ignore[misc] # Celery has no types
         """Run until the worker stops, also after lost connections. A permanent refusal of RabbitMQ is logged as one line."""
         try:
             super().start()
+        except ResourceLocked as error:
+            logger.critical(
+                "RabbitMQ has another worker named %s: leave out -n, or choose another name (%s)", self.hostname, error
+            )
+            raise WorkerShutdown(1) from error
         except AMQPError as error:
             logger.critical("RabbitMQ refuses an operation that this worker needs: %s", error)
             raise WorkerShutdown(1) from error
@@ -57,8 +62,14 @@ class InferenceConsumer(Consumer):  # type: ignore[misc] # Celery has no types
             time.sleep(_LOGIN_INTERVAL_S)
             raise ConnectionError(f"RabbitMQ refuses the login: {error.reply_text}") from error
 
+    def on_close(self) -> None:
+        """Do what Celery does after a lost connection. Until the next one, the main loop waits for the broker."""
+        self.controller.inference_main_loop.end()
+        super().on_close()
+
     def create_task_handler(self, *arguments: Any, **options: Any) -> Callable[[Any], None]:
-        """Return Celery's handler of a message, in which no message can end the worker."""
+        """Return Celery's handler of a message, in which no message can end the worker. It is made when the main loop starts."""
+        self.controller.inference_main_loop.begin(self)
         handle = super().create_task_handler(*arguments, **options)
         redeliveries: Redeliveries = self.controller.inference_redeliveries
         redeliveries.forget_waiting()

@@ -10,6 +10,9 @@ from typing import Any
 
 from vine import promise
 
+from inference.runtime.health import OK
+from inference.runtime.loop_watch import LoopWatch
+
 logger = logging.getLogger(__name__)
 
 #: Seconds that an event waits for others: publishing a message costs more than the events in it.
@@ -18,6 +21,8 @@ _EVENTS_INTERVAL_S = 0.1
 _MAX_EVENTS = 10_000
 #: Limit for one message. Celery's own limit of 24 is reached after eight requests.
 _EVENTS_A_MESSAGE = 1_000
+#: Interval between two notes that the loop turns, seconds.
+_TURN_INTERVAL_S = 1.0
 
 
 class MainLoop:
@@ -33,6 +38,26 @@ class MainLoop:
         self._promise = promise(self.run_pending)
         self._events: deque[tuple[str, dict[str, Any]]] = deque(maxlen=_MAX_EVENTS)
         self._will_publish = False
+        self.watch = LoopWatch()
+
+    def begin(self, consumer: Any) -> None:
+        """Watch the loop, which now has a connection and starts to turn. Called on the main loop."""
+        self.watch.begin("the main loop")
+        consumer.hub.call_repeatedly(_TURN_INTERVAL_S, self.watch.turn)
+
+    def end(self) -> None:
+        """End the watch: the connection is lost, and the main loop waits for the broker. Called on the main loop."""
+        self.watch.end()
+
+    def consumption(self) -> str:
+        """Return `OK`, or why no message is taken from the queues. May be called on any thread."""
+        consumer = self._consumer
+        if consumer is None or not self.watch.is_watching:
+            return "no connection to the broker"
+        tasks = consumer.task_consumer
+        if tasks is None or not tasks.queues:
+            return "no queue is consumed: add_consumer starts that again"
+        return OK
 
     def attach(self, consumer: Any) -> None:
         """Use the loop of this consumer; called at the start and after each reconnect."""

@@ -16,10 +16,14 @@ from inference.container import Services
 from inference.errors import ConfigurationError, InferenceError
 from inference.launcher.server_checks import check_servers
 from inference.launcher.start_checks import check_open_files, check_start
+from inference.metrics.exposition import CONTENT_TYPE, exposition
 from inference.models.registry import ModelRegistry
 from inference.runtime.cpu import use_batch_scheduling
 from inference.runtime.heap import freeze_heap
+from inference.runtime.monitoring_server import MonitoringServer, Page, health_pages
+from inference.settings import Settings
 from tasks.consumer.main_loop import MainLoop
+from tasks.worker.health import WorkerHealth
 from tasks.worker.redelivery import MessageDeadLetters, Redeliveries
 from tasks.worker.worker import InferenceWorker
 
@@ -74,6 +78,19 @@ def _make_worker(services: Services, models: ModelRegistry) -> InferenceWorker:
     )
 
 
+def _start_monitoring(settings: Settings, health: WorkerHealth) -> None:
+    """Serve metrics and probes, also while the models load. Raises WorkerShutdown; the reason is logged."""
+    options = settings.monitoring
+    if options.worker_port is None:
+        return
+    probes = health_pages(live=health.live, ready=health.ready)
+    pages = {"/metrics": lambda: Page(CONTENT_TYPE, exposition()), **probes}
+    try:
+        MonitoringServer(options.host, options.worker_port, pages, key="monitoring.worker_port").start()
+    except ConfigurationError as error:
+        raise _shutdown(error) from error
+
+
 class InferenceStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has no types
     """Starts before the consumer, so that messages find a warm model; stops after it, so that they can be acknowledged."""
 
@@ -83,6 +100,9 @@ class InferenceStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has
         super().__init__(parent, **options)
         self._worker: InferenceWorker | None = None
         self._main_loop = MainLoop()
+        self._health = WorkerHealth(
+            is_stopping=_should_stop, stuck=self._main_loop.watch.stuck, consumption=self._main_loop.consumption
+        )
 
     def start(self, parent: Any) -> None:
         if parent.pool_cls is not TaskPool:
@@ -90,6 +110,7 @@ class InferenceStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has
             raise WorkerShutdown(1)
         use_batch_scheduling()
         services = Services(celeryconfig.settings, role="worker")
+        _start_monitoring(services.settings, self._health)
         worker = _make_worker(services, _load_models(services, parent.app.amqp.queues.consume_from))
         try:
             started = worker.start(_should_stop)
@@ -97,7 +118,7 @@ class InferenceStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has
             raise _shutdown(error) from error
         if not started:
             raise WorkerShutdown(0)
-        self._worker = parent.inference = worker
+        self._worker = self._health.worker = parent.inference = worker
         parent.inference_main_loop = self._main_loop
         parent.inference_redeliveries = Redeliveries(
             services.taken,

@@ -19,6 +19,7 @@ from inference.errors import (
     TaskAlreadyFinished,
     TaskNotFound,
 )
+from inference.metrics.worker import ModelInstruments
 from inference.models.answers import AnswerBuilder
 from inference.models.predictor.arena import SlotArena
 from inference.models.predictor.client import BatchPredictions, Predictor, PredictorCrashed, PredictorNotRunning
@@ -26,6 +27,7 @@ from inference.models.predictor.protocol import CustomResult, Failed
 from inference.models.probabilities import described
 from inference.models.spec import ModelSpec
 from inference.runtime.log import task_text
+from inference.runtime.loop_watch import TURN_LIMIT_S
 from inference.task_store.stores import WorkerStore
 from tasks.pipeline.batch_times import BatchTimes
 from tasks.pipeline.batcher import Batcher
@@ -75,9 +77,11 @@ class BatchRunner(Stage):
         move_to_dead_letters: Callable[[Job], None],
         clock: StoreClock,
         times: BatchTimes,
+        instruments: ModelInstruments,
+        turn_limit_s: float = TURN_LIMIT_S,
         tracer: Tracer | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(turn_limit_s=turn_limit_s)
         self.ready = Batcher()
         self._spec = spec
         self._answers = AnswerBuilder(spec)
@@ -93,6 +97,7 @@ class BatchRunner(Stage):
         self._clock = clock
         self._times = times
         self._tracer = tracer
+        self._instruments = instruments
         #: jobs that have ended and are not committed yet
         self._finished: list[Finished] = []
 
@@ -190,12 +195,14 @@ class BatchRunner(Stage):
         started: list[Job] = []
         for job, attempt in zip(jobs, attempts or [], strict=attempts is not None):
             if attempt is None:
+                self._instruments.leases_lost.inc()
                 self._free([job])
                 self._held.drop(job, ItemEnd(Ending.DROPPED))
                 continue
             job.attempt = attempt
             job.report_start()
             started.append(job)
+        self._instruments.attempts.inc(len(started))
         return started
 
     def _revoked(self, job: Job) -> bool:
@@ -204,17 +211,20 @@ class BatchRunner(Stage):
             return False
         with contextlib.suppress(TaskAlreadyFinished, TaskNotFound):
             self.until_available(lambda: self._store.cancel(job.task_id), give_up=self.stopping.is_set)
+        self._instruments.canceled.inc()
         self._free([job])
         self._held.drop(job, ItemEnd(Ending.DROPPED))
         return True
 
     def _predict(self, jobs: Sequence[Job]) -> BatchPredictions:
+        self.watch.turn()
         now = time.monotonic()
         for job in jobs:
             job.timings["batch_wait_ms"] = (now - job.ready_at) * 1000
         slots = [job.slot for job in jobs if job.slot is not None]
         with nullcontext() if self._tracer is None else BatchSpan(self._tracer, self._spec.queue, jobs):
             predictions = self._predictor.predict(self._spec.name, slots)
+        self._instruments.batch_size.observe(len(jobs))
         self._times.note(predictions.model, len(jobs), predictions.predict_ms / 1000)
         if len(predictions.values) != len(jobs):
             raise PredictionFailed(f"the model returned {len(predictions.values)} predictions for a batch of {len(jobs)}")
@@ -273,6 +283,7 @@ class BatchRunner(Stage):
 
     def _restart(self) -> None:
         while not self.stopping.is_set():
+            self.watch.turn()
             try:
                 self._predictor.start(self.stopping.is_set)
             except ConfigurationError as error:

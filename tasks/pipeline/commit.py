@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from inference.domain import Outcome
 from inference.errors import ServiceUnavailable
+from inference.metrics.worker import ModelInstruments
 from inference.task_store.protocol import Commit
 from inference.task_store.stores import WorkerStore
 from tasks.pipeline.intake import drain
@@ -31,12 +32,13 @@ class Committer(Stage):
 
     name = "commit"
 
-    def __init__(self, store: WorkerStore, holder: str, held: HeldJobs) -> None:
+    def __init__(self, store: WorkerStore, holder: str, held: HeldJobs, instruments: ModelInstruments) -> None:
         super().__init__()
         self.inbox: queue.SimpleQueue[Finished] = queue.SimpleQueue()
         self._store = store
         self._holder = holder
         self._held = held
+        self._instruments = instruments
 
     def step(self) -> None:
         self._commit_from_inbox(drain(self.inbox, first_timeout_s=0.5))
@@ -64,7 +66,8 @@ class Committer(Stage):
         if not finished:
             return self._store.start(self._holder, task_ids)
         began = time.monotonic()
-        written, attempts = self._store.commit_and_start(self._holder, _commits(finished), task_ids)
+        with self._instruments.commit_duration.time():
+            written, attempts = self._store.commit_and_start(self._holder, _commits(finished), task_ids)
         self._note(finished, written, began)
         return attempts
 
@@ -76,12 +79,18 @@ class Committer(Stage):
         if not finished:
             return
         began = time.monotonic()
-        self._note(finished, self._store.commit(self._holder, _commits(finished)), began)
+        with self._instruments.commit_duration.time():
+            written = self._store.commit(self._holder, _commits(finished))
+        self._note(finished, written, began)
 
     def _note(self, finished: Sequence[Finished], written: Sequence[bool], began: float) -> None:
         for one, ours in zip(finished, written, strict=True):
             if one.job.span is not None:
                 one.job.span.add_step("commit", began)
+            if ours:
+                self._instruments.note_end(one.outcome)
+            else:
+                self._instruments.leases_lost.inc()
             end = ItemEnd(Ending.COMMITTED, one.outcome) if ours else ItemEnd(Ending.DROPPED)
             self._held.drop(one.job, end)
 

@@ -7,6 +7,7 @@ import queue
 
 from inference.domain import TaskRecord
 from inference.lifecycle.dead_letters import move_to_dead_letters
+from inference.metrics.worker import ModelInstruments
 from inference.runtime.log import task_text
 from inference.storage.protocol import ObjectStore
 from inference.task_store.stores import WorkerStore
@@ -21,13 +22,16 @@ class DeadLetterStage(Stage):
 
     name = "dead_letters"
 
-    def __init__(self, store: WorkerStore, objects: ObjectStore, holder: str, held: HeldJobs) -> None:
+    def __init__(
+        self, store: WorkerStore, objects: ObjectStore, holder: str, held: HeldJobs, instruments: ModelInstruments
+    ) -> None:
         super().__init__()
         self.inbox: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self._store = store
         self._objects = objects
         self._holder = holder
         self._held = held
+        self._instruments = instruments
 
     def step(self) -> None:
         try:
@@ -42,6 +46,7 @@ class DeadLetterStage(Stage):
         if record.outcome is None:
             self._held.drop(job, ItemEnd(Ending.DROPPED))
         else:
+            self._instruments.dead_letters.inc()
             self._held.drop(job, ItemEnd(Ending.COMMITTED, record.outcome))
 
     def _move_to_dead_letters(self, task_id: str) -> TaskRecord:

@@ -116,6 +116,7 @@ class Fetcher:
     def _wait_for_slot(self, job: Job, stage: Stage, meanwhile: Callable[[], None]) -> int | None:
         """Return a free slot; None if `stage` stops first."""
         while not stage.stopping.is_set():
+            stage.watch.turn()
             slot = self._arena.acquire(timeout_s=_SLOT_WAIT_S)
             if slot is not None:
                 return slot

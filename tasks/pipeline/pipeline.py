@@ -16,9 +16,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from inference.imaging import ImageLimits
+from inference.metrics.worker import ModelInstruments
 from inference.models.predictor.arena import SlotArena
 from inference.models.predictor.client import Predictor
 from inference.models.spec import ModelSpec
+from inference.runtime.loop_watch import TURN_LIMIT_S
 from inference.storage.protocol import ObjectStore
 from inference.task_store.stores import WorkerStore
 from tasks.pipeline.batch_runner import BatchPolicy, BatchRunner
@@ -46,6 +48,8 @@ class PipelinePolicy:
     io_threads: int = 4
     #: limit for an image in the object store; None: no limit
     max_image_bytes: int | None = None
+    #: longest time of one prediction or restart of the predictor, other models' included, seconds
+    batch_turn_limit_s: float = TURN_LIMIT_S
 
 
 class Pipeline:
@@ -72,11 +76,13 @@ class Pipeline:
         policy: PipelinePolicy,
         tracer: Tracer | None = None,
     ) -> None:
+        self._model = spec.name
         clock = StoreClock()
         times = BatchTimes(lambda: predictor.references[spec.name], warm_up_s=partial(_warm_up_s, predictor, spec.name))
         fetcher = Fetcher(objects, spec, arena, policy.limits, memory=memory, max_bytes=policy.max_image_bytes)
-        self._committer = Committer(store, holder, held)
-        self._dead_letters = DeadLetterStage(store, objects, holder, held)
+        instruments = ModelInstruments(spec.name)
+        self._committer = Committer(store, holder, held, instruments)
+        self._dead_letters = DeadLetterStage(store, objects, holder, held, instruments)
         self._batch_runner = BatchRunner(
             spec=spec,
             predictor=predictor,
@@ -91,6 +97,8 @@ class Pipeline:
             clock=clock,
             times=times,
             tracer=tracer,
+            instruments=instruments,
+            turn_limit_s=policy.batch_turn_limit_s,
         )
         self._fetch = FetchStage(
             fetcher, threads=policy.io_threads, pass_on=self._batch_runner.ready.put, fail=self._batch_runner.fail
@@ -129,6 +137,10 @@ class Pipeline:
         if all(ended):
             self._committer.commit_rest()
         return all(ended)
+
+    def stuck(self) -> dict[str, float]:
+        """Return the threads that make no progress, as `LoopWatch.stuck` does, their names with the model's."""
+        return {f"{name} of {self._model}": age_s for stage in self._stages for name, age_s in stage.watch.stuck().items()}
 
     @property
     def _stages(self) -> tuple[Stage, ...]:

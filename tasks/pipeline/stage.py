@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from inference.errors import ServiceUnavailable
+from inference.runtime.loop_watch import TURN_LIMIT_S, LoopWatch
 
 logger = logging.getLogger(__name__)
 
@@ -26,12 +27,21 @@ def end_process() -> None:
 
 
 class Stage:
-    """Base of a stage: calls `step` repeatedly on `threads` threads until `stop`."""
+    """Base of a stage: calls `step` repeatedly on `threads` threads until `stop`.
+
+    Args:
+        turn_limit_s: time after which a step without progress counts as stuck, seconds.
+    """
 
     name = "stage"
 
-    def __init__(self, *, threads: int = 1, on_fault: Callable[[], None] = end_process) -> None:
+    def __init__(
+        self, *, threads: int = 1, on_fault: Callable[[], None] = end_process, turn_limit_s: float = TURN_LIMIT_S
+    ) -> None:
         self.stopping = threading.Event()
+        #: the stage's threads; a step that takes long for a good reason notes its progress here
+        self.watch = LoopWatch()
+        self._turn_limit_s = turn_limit_s
         self._on_fault = on_fault
         self._threads = [
             threading.Thread(target=self._run, name=f"{self.name}-{number}", daemon=True) for number in range(threads)
@@ -61,9 +71,11 @@ class Stage:
 
     def _run(self) -> None:
         try:
-            while not self.stopping.is_set():
-                self.step()
-            self.end()
+            with self.watch.watched(threading.current_thread().name, self._turn_limit_s):
+                while not self.stopping.is_set():
+                    self.watch.turn()
+                    self.step()
+                self.end()
         except Exception:
             logger.critical("the %s thread failed; this worker ends", self.name, exc_info=True)
             self._on_fault()
@@ -72,6 +84,7 @@ class Stage:
         """Return the answer of `call`, repeated while the store is down; None once `give_up` returns true."""
         failures = 0
         while True:
+            self.watch.turn()
             try:
                 return call()
             except ServiceUnavailable as error:

@@ -31,6 +31,8 @@ logger = logging.getLogger(__name__)
 POLL_INTERVAL_S = 0.5
 #: Seconds until models that could not be loaded are tried again.
 _RELOAD_INTERVAL_S = 10.0
+#: Limit of one step: it may fetch a model's files, and convert and load them.
+_TURN_LIMIT_S = 3600.0
 
 Specs = Mapping[str, ModelSpec]
 
@@ -67,7 +69,7 @@ class ModelReloader(Stage):
         make: Callable[[Specs], Process],
         preparation: QueuePreparation,
     ) -> None:
-        super().__init__()
+        super().__init__(turn_limit_s=_TURN_LIMIT_S)
         self._desired = desired
         self._files = files
         self._predictor = predictor
@@ -200,6 +202,7 @@ class ModelReloader(Stage):
         return model
 
     def _gives_up(self, proposal: Proposal) -> bool:
+        self.watch.turn()
         return self.stopping.is_set() or not self._is_open(proposal)
 
     def _is_open(self, proposal: Proposal) -> bool:

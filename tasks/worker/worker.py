@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from inference.broker.rejected import RejectedMessages
 from inference.errors import ServiceUnavailable
 from inference.imaging import ImageLimits
+from inference.metrics.worker import tasks_in_flight
 from inference.models.files import ModelFiles
 from inference.models.predictor.arena import SlotArena
 from inference.models.predictor.device_predictors import DevicePredictors
@@ -21,6 +22,7 @@ from inference.models.spec import ModelSpec
 from inference.rollout.desired_state import RolloutStore
 from inference.rollout.runtime_config import ConfigSnapshot
 from inference.rollout.worker_registry import WorkerPresence
+from inference.runtime.loop_watch import TURN_LIMIT_S
 from inference.runtime.memory import return_large_blocks
 from inference.settings import Settings, WorkerSettings
 from inference.storage.protocol import ObjectStore
@@ -73,9 +75,11 @@ class InferenceWorker:
         self.tracer = tracer
         self._options = options = settings.worker
         self._gpu = settings.gpu
+        self._specs = specs
         self.queues = [spec.queue for spec in specs]
         self._presence = presence
         self._held = HeldJobs()
+        tasks_in_flight.set_function(self._held.__len__)
         self.store_calls = BackgroundStoreCalls(store, rejected)
         self.plain_messages = PlainMessageReader(
             settings, specs, effective=lambda: ConfigSnapshot(settings, models, self._reloader.state)
@@ -157,8 +161,20 @@ class InferenceWorker:
                 limits=ImageLimits(settings.limits.max_pixels),
                 io_threads=options.io_threads,
                 max_image_bytes=settings.max_image_bytes,
+                batch_turn_limit_s=self._batch_turn_limit_s(),
             ),
         )
+
+    def _batch_turn_limit_s(self) -> float:
+        """Return the longest time of a batch's turn: models of one process wait for each other's predictions and its restart."""
+        predict_s = max(self._options.predict_timeout_s, *(spec.predict_timeout_s or 0.0 for spec in self._specs))
+        return TURN_LIMIT_S + self._options.load_timeout_s + predict_s * len(self._specs)
+
+    def stuck(self) -> dict[str, float]:
+        """Return the threads that make no progress, as `LoopWatch.stuck` does."""
+        found = [pipeline.stuck() for pipeline in self._pipelines.values()]
+        found += [stage.watch.stuck() for stage in self._background_stages]
+        return {name: age_s for one in found for name, age_s in one.items()}
 
     def serves(self, model: str) -> bool:
         return model in self._pipelines

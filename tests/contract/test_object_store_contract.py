@@ -17,26 +17,26 @@ from minio.commonconfig import ENABLED
 from minio.versioningconfig import VersioningConfig
 from support.fakes import FakeObjectStore
 from support.limited_users import limited_user
-from support.real_servers import NOBODY, minio_client, minio_settings
+from support.real_servers import NOBODY, minio_client, minio_settings, s3_client, versitygw_settings
 from support.small_files import run_with_small_files
 from support.waiting import together
 
 from inference.errors import ObjectNotFound, PayloadTooLarge, RequestTimeout, ServiceUnavailable, StorageFull
-from inference.settings import MinioSettings
+from inference.settings import S3Settings
 from inference.storage.incoming import expires_at_ms
 from inference.storage.local import LocalObjectStore
-from inference.storage.minio import MinioObjectStore
 from inference.storage.protocol import ObjectStore, upload_key
+from inference.storage.s3 import S3ObjectStore
 
 KEY = "uploads/2026/01/31/task"
 BYTES = bytes(range(256)) * 400
 
 
-_BY_RIGHTS = [pytest.param(name, marks=pytest.mark.services) for name in ("minio", "minio with the least rights")]
+_BY_RIGHTS = [pytest.param(name, marks=pytest.mark.services) for name in ("minio", "minio with the least rights", "versitygw")]
 
 
 @pytest.fixture(scope="module")
-def limited_settings(services_env: dict[str, str]) -> Iterator[MinioSettings]:
+def limited_settings(services_env: dict[str, str]) -> Iterator[S3Settings]:
     """A user with the rights of deploy/docker/minio-policy.json for the buckets of this fixture's tests."""
     name = f"limited-{uuid.uuid4().hex[:12]}"
     with limited_user(services_env, name, f"{name}-*") as settings:
@@ -50,10 +50,13 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
             return LocalObjectStore(tmp_path / "objects")
         case "minio":
             settings = minio_settings(request.getfixturevalue("services_env"))
-            return MinioObjectStore(settings, f"contract-{uuid.uuid4().hex[:12]}")
+            return S3ObjectStore(settings, f"contract-{uuid.uuid4().hex[:12]}")
+        case "versitygw":
+            settings = versitygw_settings(request.getfixturevalue("services_env"))
+            return S3ObjectStore(settings, f"contract-{uuid.uuid4().hex[:12]}")
         case "minio with the least rights":
-            limited: MinioSettings = request.getfixturevalue("limited_settings")
-            return MinioObjectStore(limited, f"{limited.access_key.get_secret_value()}-{uuid.uuid4().hex[:12]}")
+            limited: S3Settings = request.getfixturevalue("limited_settings")
+            return S3ObjectStore(limited, f"{limited.access_key.get_secret_value()}-{uuid.uuid4().hex[:12]}")
     return FakeObjectStore()
 
 
@@ -137,7 +140,7 @@ def test_what_was_erased_has_no_version(services_env: dict[str, str]) -> None:
     name, client = f"contract-{uuid.uuid4().hex[:12]}", minio_client(services_env)
     client.make_bucket(name)
     client.set_bucket_versioning(name, VersioningConfig(ENABLED))
-    store = MinioObjectStore(minio_settings(services_env), name)
+    store = S3ObjectStore(minio_settings(services_env), name)
     for key in (KEY, KEY, f"{KEY}-longer"):
         store.put(key, BYTES)
     store.delete(KEY)
@@ -191,8 +194,10 @@ def is_made(store: ObjectStore, tmp_path: Path, request: pytest.FixtureRequest) 
     match store:
         case LocalObjectStore():
             return lambda: any(tmp_path.iterdir())
-        case MinioObjectStore():
-            client, bucket = minio_client(request.getfixturevalue("services_env")), store._bucket
+        case S3ObjectStore():
+            name = request.node.callspec.params["store"]
+            settings = {"versitygw": versitygw_settings}.get(name, minio_settings)(request.getfixturevalue("services_env"))
+            client, bucket = s3_client(settings), store._bucket
             return lambda: client.bucket_exists(bucket)
     assert isinstance(store, FakeObjectStore)
     return lambda: bool(store.objects)
@@ -213,7 +218,7 @@ def store_that_is_down(request: pytest.FixtureRequest, tmp_path: Path) -> Object
         (tmp_path / "objects").write_bytes(b"a file")
         return LocalObjectStore(tmp_path / "objects" / "below")
     if request.param == "minio":
-        return MinioObjectStore(MinioSettings(endpoint=NOBODY), "bucket")
+        return S3ObjectStore(S3Settings(endpoint=NOBODY), "bucket")
     fake = FakeObjectStore()
     fake.available = False
     return fake

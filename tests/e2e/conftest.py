@@ -72,7 +72,7 @@ def celery_user(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
         "models": [str(digits_named(name, folder))],
         "worker": {"max_batch_size": 2, "prefetch_batches": 2},
         "task_store": {"requeue_lost_after_s": 1, "key_prefix": name},
-        "minio": {"secret_key": "a-secret-of-a-test"},
+        "s3": {"secret_key": "a-secret-of-a-test"},
     }
     with contextlib.ExitStack() as stack:
         if request.param == "rabbitmq":

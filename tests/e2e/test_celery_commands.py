@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -210,6 +211,29 @@ def test_events_go_on_after_a_lost_connection(user: CeleryUser) -> None:
     wait_until(lambda: user.inspect("reserved") == user.inspect("active") == [], timeout_s=20, what="nothing is held")
     with connect(broker_url(settings)) as broker:
         wait_until(lambda: broker.hlen("unacked") == 0, timeout_s=20, what="everything is acknowledged")
+
+
+@pytest.mark.parametrize("celery_user", [pytest.param("rabbitmq", marks=pytest.mark.services)], indirect=True)
+def test_a_worker_that_was_killed_starts_again_at_once_under_another_name(user: CeleryUser) -> None:
+    """RabbitMQ would refuse the name (405) until it has noticed that the first worker is gone."""
+
+    def nameless() -> list[str]:
+        found = user.app.control.inspect(timeout=2).active_queues() or {}
+        return [node for node, queues in found.items() if node != user.node and user.queue in [queue["name"] for queue in queues]]
+
+    def start() -> str:
+        user.parts.start("nameless", "-m", "celery", "-A", "tasks", "worker", "-Q", user.queue)
+        wait_until(nameless, timeout_s=90, what="the worker listens to remote control")
+        (name,) = nameless()
+        return name
+
+    first = start()
+    user.parts.kill("nameless")
+    second = start()
+    assert first != second
+    assert {name.rpartition("-")[0] for name in (first, second)} == {f"celery@{socket.gethostname()}"}
+    assert "RESOURCE_LOCKED" not in user.service.log
+    user.parts.end("nameless")
 
 
 def test_a_shutdown_finishes_what_runs(user: CeleryUser) -> None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import redis
+import requests
 import yaml
 from support.redis_nodes import HOST, RedisNode
 from support.service import ROOT, Service, free_port
@@ -19,6 +20,11 @@ from inference.runtime.redis import connect
 pytestmark = pytest.mark.process
 
 SERVICES = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
+
+
+#: Ports of the worker and the relay that the checks ask, on this machine.
+PORTS = {"INFERENCE_MONITORING__WORKER_PORT": str(free_port()), "INFERENCE_MONITORING__RELAY_PORT": str(free_port())}
+NOBODY = {"INFERENCE_MONITORING__HOST": "127.0.0.1", **{name: str(free_port()) for name in PORTS}}
 
 
 def is_healthy(name: str, environment: dict[str, str], *, here: dict[str, str] | None = None) -> bool:
@@ -35,21 +41,37 @@ def is_healthy(name: str, environment: dict[str, str], *, here: dict[str, str] |
     return done.returncode == 0
 
 
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service whose worker and relay listen for probes."""
+    variables = {"INFERENCE_MONITORING__HOST": "127.0.0.1", **PORTS}
+    service = Service(tmp_path_factory.mktemp("probed"), {"models": ["models/digits"], "sinks": ["jsonl"]}, variables=variables)
+    try:
+        service.start()
+        yield service
+    finally:
+        service.end()
+
+
 def test_the_api(service: Service) -> None:
-    assert is_healthy("api", service.environment, here={"30005": str(service.port)})
-    assert not is_healthy("api", service.environment, here={"30005": str(free_port())})
+    here = {"INFERENCE_API__HOST": "127.0.0.1"}
+    assert is_healthy("api", service.environment | here | {"INFERENCE_API__PORT": str(service.port)})
+    assert not is_healthy("api", service.environment | here | {"INFERENCE_API__PORT": str(free_port())})
 
 
-def test_a_worker(service: Service) -> None:
-    assert is_healthy("worker", service.environment | {"HOSTNAME": socket.gethostname()})
-    assert not is_healthy("worker", service.environment | {"HOSTNAME": "another-host"})
+@pytest.mark.parametrize("part", ["worker", "relay"])
+def test_the_worker_and_the_relay(service: Service, part: str) -> None:
+    assert is_healthy(part, service.environment)
+    assert not is_healthy(part, service.environment | NOBODY)
 
 
-def test_the_relay(service: Service, tmp_path: Path) -> None:
-    assert is_healthy("relay", service.environment)
-    elsewhere = tmp_path / "config.yaml"
-    elsewhere.write_text(f"{{models: [models/digits], data_dir: {tmp_path}}}", encoding="utf-8")
-    assert not is_healthy("relay", service.environment | {"INFERENCE_CONFIG": str(elsewhere)})
+@pytest.mark.parametrize("part", ["worker", "relay"])
+def test_their_metrics_and_probes(service: Service, part: str) -> None:
+    url = f"http://127.0.0.1:{PORTS[f'INFERENCE_MONITORING__{part.upper()}_PORT']}"
+    assert "inference_build_info" in requests.get(f"{url}/metrics", timeout=30).text
+    for probe in ("live", "ready"):
+        answer = requests.get(f"{url}/health/{probe}", timeout=30)
+        assert (answer.status_code, answer.json()["status"]) == (200, probe)
 
 
 @pytest.mark.services  # `make services` installs redis-cli

@@ -98,7 +98,7 @@ def settings(services_env: dict[str, str], bucket: str, fixtures: Path, daylight
     return {
         "models": ["models/digits", classifier, nested, daylight],
         "default_model": "remote",
-        "minio": {"endpoint": services_env["MINIO_ENDPOINT"], **keys},
+        "s3": {"endpoint": services_env["MINIO_ENDPOINT"], **keys},
         "model_files": {"bucket": bucket},
         "worker": {"max_batch_size": 4},
     }

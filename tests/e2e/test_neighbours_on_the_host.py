@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import stat
 import subprocess
 import sys
@@ -20,15 +21,14 @@ pytestmark = pytest.mark.process
 
 #: In every password, and nowhere else.
 MARK = "S3krit"
-NODE = f"celery@{os.uname().nodename}"
 MINIO = {"endpoint": "127.0.0.1:1", "access_key": f"key-{MARK}", "secret_key": f"minio-{MARK}"}
 COMMANDS = (
     ("server.py", "check-config"),
     ("server.py", "status", "--json"),
     ("-m", "celery", "-A", "tasks", "report"),
-    ("-m", "celery", "-A", "tasks", "inspect", "--timeout", "20", "-d", NODE, "conf"),
-    ("-m", "celery", "-A", "tasks", "inspect", "--timeout", "20", "-d", NODE, "report"),
-    ("-m", "celery", "-A", "tasks", "inspect", "--timeout", "20", "-d", NODE, "stats"),
+    ("-m", "celery", "-A", "tasks", "inspect", "--timeout", "20", "conf"),
+    ("-m", "celery", "-A", "tasks", "inspect", "--timeout", "20", "report"),
+    ("-m", "celery", "-A", "tasks", "inspect", "--timeout", "20", "stats"),
 )
 PAGES = ("/", "/broker", "/metrics", "/api/workers?refresh=1", "/api/queues/length", "/nothing")
 
@@ -51,7 +51,7 @@ def service(tmp_path_factory: pytest.TempPathFactory, redis_port: int) -> Iterat
     settings = {
         "models": ["models/digits"],
         "sinks": ["jsonl"],
-        "minio": MINIO,
+        "s3": MINIO,
         "mongodb": {"url": f"mongodb://me:mongo-{MARK}@127.0.0.1:1/"},
         "broker": {"url": f"redis://:redis-{MARK}@127.0.0.1:{redis_port}/0"},
         "log": {"level": "DEBUG"},
@@ -79,7 +79,8 @@ def flower(service: Service) -> Iterator[FlowerProcess]:
 
 def test_what_is_shown_has_no_secret(service: Service, flower: FlowerProcess) -> None:
     shown = {command: run(service, *command) for command in COMMANDS}
-    for page in (*PAGES, f"/worker/{NODE}"):
+    (node,) = re.findall(r"^-> +(celery@\S+): OK$", re.sub(r"\x1b\[[0-9;]*m", "", shown[COMMANDS[-1]]), re.MULTILINE)
+    for page in (*PAGES, f"/worker/{node}"):
         shown[("flower", page)] = requests.get(flower.url + page, auth=("me", f"flower-{MARK}"), timeout=30).text
     for path in ("/", "/health/ready", "/tasks/none"):
         shown[("api", path)] = requests.get(service.url + path, timeout=30).text

@@ -45,8 +45,8 @@ def secured(node: RedisNode, services_env: dict[str, str], tmp_path_factory: pyt
         settings = {
             "models": ["models/digits"],
             "broker": {"url": node.url(db=DB, user=REDIS_USER)},
-            "uploads": {"store": "minio", "bucket": bucket, "inline_max_bytes": 0},
-            "minio": {"endpoint": minio.endpoint, **keys},
+            "uploads": {"store": "s3", "bucket": bucket, "inline_max_bytes": 0},
+            "s3": {"endpoint": minio.endpoint, **keys},
         }
         service = Service(folder, settings)
         try:

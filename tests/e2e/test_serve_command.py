@@ -118,7 +118,7 @@ def test_model_in_a_bucket_is_served_with_the_labels_beside_it(tmp_path: Path, s
     keys = {name: services_env[f"MINIO_{name.upper()}"] for name in ("endpoint", "access_key", "secret_key")}
     cache = {"INFERENCE_MODEL_FILES__CACHE_DIR": str(tmp_path / "cache")}  # so that this start converts the model
     command = ("serve", f"s3://{bucket}/nets/flowers.keras")
-    service = Service(tmp_path, {"minio": keys}, variables=cache, command=command, cwd=tmp_path)
+    service = Service(tmp_path, {"s3": keys}, variables=cache, command=command, cwd=tmp_path)
     try:
         service.start(wait=False)
         service.wait_ready(_START_TIMEOUT_S)

@@ -177,12 +177,12 @@ def run_part(repository: Path, command: list[str], config: str) -> subprocess.Co
 
 @pytest.mark.parametrize("command", EVERY_PART, ids=lambda command: command[-1])
 def test_every_part_says_what_is_wrong_with_its_settings(repository: Path, tmp_path: Path, command: list[str]) -> None:
-    config = write(tmp_path, {"minio": {"endpoint": "http://host:9000/browser", "access_key": "key\n"}})
+    config = write(tmp_path, {"s3": {"endpoint": "http://host:9000/browser", "access_key": "key\n"}})
     done = run_part(repository, command, config)
     assert done.returncode == 2
     assert [line.partition(": ")[0] for line in done.stderr.removeprefix("error: ").splitlines()] == [
-        "minio.endpoint",
-        "minio.access_key",
+        "s3.endpoint",
+        "s3.access_key",
     ]
 
 

@@ -52,8 +52,8 @@ def on_minio(services_env: dict[str, str], tenant: Tenant, minio: TcpProxy, tmp_
         "models": json.loads(tenant.variables["INFERENCE_MODELS"]),
         "broker": {"url": tenant.env["REDIS_URL"]},
         "task_store": {"key_prefix": tenant.name, "lease_s": 2, "requeue_lost_after_s": 1},
-        "uploads": {"store": "minio", "bucket": tenant.name},
-        "minio": {
+        "uploads": {"store": "s3", "bucket": tenant.name},
+        "s3": {
             "endpoint": minio.address,
             "access_key": services_env["MINIO_ACCESS_KEY"],
             "secret_key": services_env["MINIO_SECRET_KEY"],

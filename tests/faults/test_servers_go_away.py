@@ -73,8 +73,8 @@ class Servers:
             "models": json.loads(tenant.variables["INFERENCE_MODELS"]),
             "broker": {"url": env["REDIS_URL"]},
             "task_store": {"key_prefix": tenant.name, "lease_s": 2, "requeue_lost_after_s": 1},
-            "uploads": {"store": "minio", "bucket": tenant.name, "retention_hours": 168},
-            "minio": {
+            "uploads": {"store": "s3", "bucket": tenant.name, "retention_hours": 168},
+            "s3": {
                 "endpoint": addresses["minio"],
                 "access_key": env["MINIO_ACCESS_KEY"],
                 "secret_key": env["MINIO_SECRET_KEY"],

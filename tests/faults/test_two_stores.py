@@ -72,8 +72,8 @@ def settings(tenant: Tenant, **more: Any) -> dict[str, Any]:
     return {
         "models": json.loads(tenant.variables["INFERENCE_MODELS"]),
         "task_store": {"key_prefix": tenant.name, "lease_s": 2, "requeue_lost_after_s": 1},
-        "uploads": {"store": "minio", "bucket": tenant.name},
-        "minio": {
+        "uploads": {"store": "s3", "bucket": tenant.name},
+        "s3": {
             "endpoint": env["MINIO_ENDPOINT"],
             "access_key": env["MINIO_ACCESS_KEY"],
             "secret_key": env["MINIO_SECRET_KEY"],

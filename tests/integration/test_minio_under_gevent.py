@@ -26,10 +26,10 @@ def run(repository: Path, script: str, **arguments: Any) -> str:
 def test_what_was_put_is_there_with_its_type_and_metadata(repository: Path, services_env: dict[str, str], own_name: str) -> None:
     script = """
         import gevent.pool
-        from inference.settings.schema import MinioSettings
-        from inference.storage.minio import MinioObjectStore
+        from inference.settings.schema import S3Settings
+        from inference.storage.s3 import S3ObjectStore
 
-        store = MinioObjectStore(MinioSettings(**arguments["minio"]), arguments["bucket"], connections=4)
+        store = S3ObjectStore(S3Settings(**arguments["minio"]), arguments["bucket"], connections=4)
         sizes = (0, 1, 3_000, 150_000, 6_000_000) * 4
         images = {f"uploads/{number}": bytes([number]) * size for number, size in enumerate(sizes)}
         put = lambda key: store.put(key, images[key], content_type="image/png", metadata={"request-id": "mine"})
@@ -46,12 +46,12 @@ def test_a_server_that_is_not_there_or_refuses_is_unavailable(
 ) -> None:
     script = """
         from inference.errors import ServiceUnavailable
-        from inference.settings.schema import MinioSettings
-        from inference.storage.minio import MinioObjectStore
+        from inference.settings.schema import S3Settings
+        from inference.storage.s3 import S3ObjectStore
 
         unsigned = {"access_key": "", "secret_key": ""}
         for changes in ({"endpoint": "127.0.0.1:9"}, {"secret_key": "another one"}, unsigned):
-            store = MinioObjectStore(MinioSettings(**(arguments["minio"] | changes)), arguments["bucket"])
+            store = S3ObjectStore(S3Settings(**(arguments["minio"] | changes)), arguments["bucket"])
             try:
                 store.put("uploads/1", b"bytes")
             except ServiceUnavailable as error:
@@ -63,14 +63,14 @@ def test_a_server_that_is_not_there_or_refuses_is_unavailable(
 def test_a_connection_that_broke_is_made_again(repository: Path, services_env: dict[str, str], own_name: str) -> None:
     """As after a restart of the server: what lies in the pool is closed at the other end."""
     script = """
-        from inference.settings.schema import MinioSettings
-        from inference.storage.minio import MinioObjectStore
+        from inference.settings.schema import S3Settings
+        from inference.storage.s3 import S3ObjectStore
 
         sys.path.insert(0, "tests")
         from support.tcp_proxy import TcpProxy
 
         proxy = TcpProxy(arguments["minio"]["endpoint"].removeprefix("http://"))
-        store = MinioObjectStore(MinioSettings(**(arguments["minio"] | {"endpoint": proxy.address})), arguments["bucket"])
+        store = S3ObjectStore(S3Settings(**(arguments["minio"] | {"endpoint": proxy.address})), arguments["bucket"])
         store.put("uploads/1", b"one")
         proxy.cut()
         proxy.mend()
@@ -82,8 +82,8 @@ def test_a_connection_that_broke_is_made_again(repository: Path, services_env: d
 
 def test_what_a_busy_server_turned_down_is_put_again(repository: Path, services_env: dict[str, str], own_name: str) -> None:
     script = """
-        from inference.settings.schema import MinioSettings
-        from inference.storage.minio import MinioObjectStore
+        from inference.settings.schema import S3Settings
+        from inference.storage.s3 import S3ObjectStore
 
         sys.path.insert(0, "tests")
         from support.tcp_proxy import TcpProxy
@@ -94,10 +94,10 @@ def test_what_a_busy_server_turned_down_is_put_again(repository: Path, services_
             answers.append(chunk)
             return chunk.replace(b" 200 OK", b" 503 Slow Down") if len(answers) == 1 else chunk
 
-        direct = MinioObjectStore(MinioSettings(**arguments["minio"]), arguments["bucket"])
+        direct = S3ObjectStore(S3Settings(**arguments["minio"]), arguments["bucket"])
         direct.put("uploads/1", b"one")
         proxy = TcpProxy(arguments["minio"]["endpoint"].removeprefix("http://"), first_is_busy)
-        store = MinioObjectStore(MinioSettings(**(arguments["minio"] | {"endpoint": proxy.address})), arguments["bucket"])
+        store = S3ObjectStore(S3Settings(**(arguments["minio"] | {"endpoint": proxy.address})), arguments["bucket"])
         store.put("uploads/1", b"another")
         print(len(answers), direct.get("uploads/1"))
     """
@@ -109,13 +109,13 @@ def test_a_server_that_hangs_is_not_asked_again(repository: Path, services_env: 
     script = """
         import socket
         from inference.errors import ServiceUnavailable
-        from inference.settings.schema import MinioSettings
-        from inference.storage.minio import MinioObjectStore
+        from inference.settings.schema import S3Settings
+        from inference.storage.s3 import S3ObjectStore
 
         with socket.create_server(("127.0.0.1", 0)) as server:
             address = f"127.0.0.1:{server.getsockname()[1]}"
             changes = {"endpoint": address, "read_timeout_s": 0.2}
-            store = MinioObjectStore(MinioSettings(**(arguments["minio"] | changes)), arguments["bucket"])
+            store = S3ObjectStore(S3Settings(**(arguments["minio"] | changes)), arguments["bucket"])
             try:
                 store.put("uploads/1", b"bytes")
             except ServiceUnavailable as error:

@@ -14,7 +14,7 @@ from support.real_servers import minio_client, minio_settings
 from support.service import ROOT
 
 from inference.errors import ObjectNotFound, ServiceUnavailable
-from inference.storage.minio import MinioObjectReader, MinioObjectStore
+from inference.storage.s3 import S3ObjectReader, S3ObjectStore
 
 SCRIPT = "deploy/docker/minio_user.py"
 
@@ -22,7 +22,7 @@ SCRIPT = "deploy/docker/minio_user.py"
 def test_other_buckets_and_the_administration_are_closed(services_env: dict[str, str], own_name: str) -> None:
     others = f"{own_name}-others"
     root = minio_client(services_env)
-    MinioObjectStore(minio_settings(services_env), others).put("uploads/a", b"of others")
+    S3ObjectStore(minio_settings(services_env), others).put("uploads/a", b"of others")
     with limited_user(services_env, own_name, own_name) as settings:
         limited = minio_client(
             services_env | {"MINIO_ACCESS_KEY": own_name, "MINIO_SECRET_KEY": settings.secret_key.get_secret_value()}
@@ -41,16 +41,16 @@ def test_other_buckets_and_the_administration_are_closed(services_env: dict[str,
             with pytest.raises(S3Error) as refused:
                 call()
             assert refused.value.code == "AccessDenied"
-        store = MinioObjectStore(settings, own_name)
+        store = S3ObjectStore(settings, own_name)
         store.put("uploads/a", b"its own")
         assert [bucket.name for bucket in limited.list_buckets()] == [own_name]
         for read in (store.get, store.size, lambda key: store.copy(key, "uploads/b")):
             with pytest.raises(ObjectNotFound):  # one image's failure, not the store's
                 read(f"s3://{others}/uploads/a")
         with pytest.raises(ServiceUnavailable, match="AccessDenied"):
-            MinioObjectReader(settings).etag(others, "uploads/a")
+            S3ObjectReader(settings).etag(others, "uploads/a")
         with pytest.raises(ServiceUnavailable, match="AccessDenied"):
-            MinioObjectStore(settings, others).put_url("uploads/b", lifetime_s=60)
+            S3ObjectStore(settings, others).put_url("uploads/b", lifetime_s=60)
         admin = minio_admin(settings)
         for admin_call in (admin.user_list, admin.policy_list, admin.info, lambda: admin.user_add("another", "a-secret-key")):
             with pytest.raises(MinioAdminException, match="AccessDenied"):
@@ -82,11 +82,9 @@ def test_the_script_makes_bucket_and_user_and_may_run_again(services_env: dict[s
         done = run(root_file)
         assert (done.returncode, done.stdout) == (0, f"{own_name} has the rights of {policy}\n"), done.stderr
         settings = minio_settings(services_env, access_key=own_name, secret_key=secret)
-        MinioObjectStore(settings, own_name).put("uploads/a", b"bytes")
+        S3ObjectStore(settings, own_name).put("uploads/a", b"bytes")
     with pytest.raises(ServiceUnavailable, match="signature"):
-        MinioObjectStore(minio_settings(services_env, access_key=own_name, secret_key="the-first-secret"), own_name).get(
-            "uploads/a"
-        )
+        S3ObjectStore(minio_settings(services_env, access_key=own_name, secret_key="the-first-secret"), own_name).get("uploads/a")
 
     root_file.write_text("not-the-password", encoding="utf-8")
     done = run(root_file)

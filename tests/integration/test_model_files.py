@@ -24,8 +24,8 @@ from inference.models.files import ModelFiles
 from inference.models.locations import FileLocation
 from inference.models.object_cache import ObjectCache
 from inference.models.registry import ModelRegistry
-from inference.settings import MinioSettings, ModelFileSettings, Settings
-from inference.storage.minio import MinioObjectReader
+from inference.settings import ModelFileSettings, S3Settings, Settings
+from inference.storage.s3 import S3ObjectReader
 
 ROOT = Path(__file__).parents[2]
 WEIGHTS = bytes(range(256)) * 4000
@@ -60,7 +60,7 @@ def location(own_name: str) -> FileLocation:
     return FileLocation.parse(f"s3://{own_name}/{KEY}")
 
 
-class CountingReader(MinioObjectReader):
+class CountingReader(S3ObjectReader):
     """Knows how often it downloaded."""
 
     downloads = 0
@@ -175,7 +175,7 @@ class TestDigests:
         bucket(KEY, WEIGHTS)
         fixed = FileLocation.parse(f"s3://{own_name}/{KEY}#sha256={digest(WEIGHTS)}")
         path = cache.fetch(fixed)
-        away = ObjectCache(tmp_path / "cache", MinioObjectReader(minio_settings(services_env, endpoint=NOBODY)))
+        away = ObjectCache(tmp_path / "cache", S3ObjectReader(minio_settings(services_env, endpoint=NOBODY)))
         assert away.fetch(fixed) == path
 
     def test_another_content_is_refused_and_not_kept(
@@ -211,7 +211,7 @@ class TestMissing:
         caplog: pytest.LogCaptureFixture,
     ) -> None:
         bucket(KEY, WEIGHTS)
-        away = ObjectCache(tmp_path / "cache", MinioObjectReader(minio_settings(services_env, endpoint=NOBODY)))
+        away = ObjectCache(tmp_path / "cache", S3ObjectReader(minio_settings(services_env, endpoint=NOBODY)))
         with pytest.raises(ServiceUnavailable):
             away.fetch(location)
         path = cache.fetch(location)
@@ -225,8 +225,8 @@ class TestMissing:
             ObjectCache(tmp_path / "file" / "cache", reader).fetch(location)
 
 
-def settings_for(minio: MinioSettings, bucket: str, folder: Path, *models: Any) -> Settings:
-    return Settings(data_dir=folder / "data", models=models, minio=minio, model_files=ModelFileSettings(bucket=bucket))
+def settings_for(minio: S3Settings, bucket: str, folder: Path, *models: Any) -> Settings:
+    return Settings(data_dir=folder / "data", models=models, s3=minio, model_files=ModelFileSettings(bucket=bucket))
 
 
 class TestModels:
@@ -282,18 +282,18 @@ from pathlib import Path
 from pydantic import SecretStr
 from inference.models.locations import FileLocation
 from inference.models.object_cache import ObjectCache
-from inference.settings import MinioSettings
-from inference.storage.minio import MinioObjectReader
+from inference.settings import S3Settings
+from inference.storage.s3 import S3ObjectReader
 
 logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-class Slow(MinioObjectReader):
+class Slow(S3ObjectReader):
     def download(self, *arguments):
         print("downloads", flush=True)
         sys.stdin.readline()  # go on when the test says so
         return super().download(*arguments)
 
 options = json.loads(sys.argv[1])
-cache = ObjectCache(Path(options["folder"]), Slow(MinioSettings(**options["minio"])))
+cache = ObjectCache(Path(options["folder"]), Slow(S3Settings(**options["minio"])))
 print("path", cache.fetch(FileLocation.parse(options["location"])), flush=True)
 """
 
@@ -309,7 +309,7 @@ class TestProcesses:
         options = {
             "folder": str(tmp_path / "cache"),
             "location": location.text,
-            "minio": {
+            "s3": {
                 "endpoint": services_env["MINIO_ENDPOINT"],
                 "access_key": services_env["MINIO_ACCESS_KEY"],
                 "secret_key": services_env["MINIO_SECRET_KEY"],

@@ -26,11 +26,11 @@ from dev.servers.server import Kind, Ports
 from dev.servers.servers import ferretdb, kafka, minio, rabbitmq
 from inference.broker.amqp import AmqpBroker, check_login
 from inference.errors import ServiceUnavailable
-from inference.settings import BrokerSettings, KafkaSettings, MinioSettings, MongodbSettings
+from inference.settings import BrokerSettings, KafkaSettings, MongodbSettings, S3Settings
 from inference.sinks.kafka import KafkaSink
 from inference.sinks.mongodb import MongodbSink
 from inference.sinks.protocol import SinkUnavailable
-from inference.storage.minio import MinioObjectStore
+from inference.storage.s3 import S3ObjectStore
 
 Prepare = Callable[[Layout, Ports], Launch]
 
@@ -232,7 +232,7 @@ class TestRabbitmq:
 
 class TestMinio:
     @pytest.fixture(scope="class")
-    def settings(self, start: Callable[..., PrivateServer], certificates: Certificates) -> MinioSettings:
+    def settings(self, start: Callable[..., PrivateServer], certificates: Certificates) -> S3Settings:
         keys: list[str] = []
 
         def prepare(layout: Layout, ports: Ports) -> Launch:
@@ -250,22 +250,22 @@ class TestMinio:
                 return False
             return True
 
-        def store(endpoint: str) -> MinioObjectStore:
-            return MinioObjectStore(of(endpoint), "tls-test")
+        def store(endpoint: str) -> S3ObjectStore:
+            return S3ObjectStore(of(endpoint), "tls-test")
 
-        def of(endpoint: str) -> MinioSettings:
+        def of(endpoint: str) -> S3Settings:
             access, secret = keys
             files = {"ca_file": str(certificates.authority)}
-            return MinioSettings.model_validate(
+            return S3Settings.model_validate(
                 {"endpoint": f"https://{endpoint}", "access_key": access, "secret_key": secret} | files
             )
 
         return of(start(minio.KIND, prepare, answers=answers).endpoint)
 
-    def test_objects_go_over_tls(self, settings: MinioSettings, other_authority: Path) -> None:
-        store = MinioObjectStore(settings, "tls-test")
+    def test_objects_go_over_tls(self, settings: S3Settings, other_authority: Path) -> None:
+        store = S3ObjectStore(settings, "tls-test")
         store.put("uploads/a", b"bytes")
         assert store.get("uploads/a") == b"bytes"
-        stranger = MinioObjectStore(settings.model_copy(update={"ca_file": other_authority}), "tls-test")
+        stranger = S3ObjectStore(settings.model_copy(update={"ca_file": other_authority}), "tls-test")
         with pytest.raises(ServiceUnavailable, match="CERTIFICATE_VERIFY_FAILED"):
             stranger.get("uploads/a")

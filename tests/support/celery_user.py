@@ -76,6 +76,16 @@ class Parts:
         (predictor,) = (process for process in below if "inference.models.predictor.process" in process.cmdline())
         return predictor
 
+    def kill(self, name: str) -> None:
+        process = self._running.pop(name)
+        process.kill()
+        process.wait()
+
+    def end(self, name: str) -> None:
+        """As SIGTERM does."""
+        self._running[name].terminate()
+        assert self.wait(name) == 0, self.service.log
+
     def wait(self, name: str, timeout_s: float = 60) -> int:
         """Until it has ended; gives its exit code."""
         return self._running.pop(name).wait(timeout_s)

@@ -42,9 +42,10 @@ class FakeObjectStore:
         self.objects[key] = bytes(data)
         self.details[key] = (content_type, dict(metadata or {}))
 
-    def apply_retention(self, hours: float | None) -> None:
+    def apply_retention(self, hours: float | None) -> bool:
         self._check("uploads/")
         self.retention_hours = hours
+        return False
 
     def get(self, key: str, *, max_bytes: int | None = None) -> bytes:
         self._check(key)

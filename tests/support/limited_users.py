@@ -15,7 +15,7 @@ from support.real_servers import minio_settings
 from support.service import ROOT
 
 from deploy.docker.minio_user import make_user
-from inference.settings import MinioSettings
+from inference.settings import S3Settings
 
 REDIS_USER = "inference"
 POLICY_FILE = ROOT / "deploy/docker/minio-policy.json"
@@ -34,13 +34,13 @@ def policy_for(bucket: str) -> dict[str, Any]:
     return dict(json.loads(text.replace("arn:aws:s3:::inference", f"arn:aws:s3:::{bucket}")))
 
 
-def minio_admin(settings: MinioSettings) -> MinioAdmin:
+def minio_admin(settings: S3Settings) -> MinioAdmin:
     keys = StaticProvider(settings.access_key.get_secret_value(), settings.secret_key.get_secret_value())
     return MinioAdmin(endpoint=settings.endpoint.removeprefix("http://"), credentials=keys, secure=False)
 
 
 @contextmanager
-def limited_user(env: Mapping[str, str], name: str, bucket: str) -> Iterator[MinioSettings]:
+def limited_user(env: Mapping[str, str], name: str, bucket: str) -> Iterator[S3Settings]:
     """A user of this name for this bucket alone, or for those that fit a pattern."""
     root = StaticProvider(env["MINIO_ACCESS_KEY"], env["MINIO_SECRET_KEY"])
     secret = secrets.token_hex(20)

@@ -4,18 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import pytest
 from minio import Minio
 from pydantic import SecretStr
 
-from inference.settings import KafkaSettings, MinioSettings, MongodbSettings
+from inference.settings import KafkaSettings, MongodbSettings, S3Settings
 
 #: Nothing is ever there: the port of tcpmux.
 NOBODY = "127.0.0.1:1"
 
 
-def minio_settings(env: Mapping[str, str], **changes: object) -> MinioSettings:
+def minio_settings(env: Mapping[str, str], **changes: object) -> S3Settings:
     keys = {"access_key": SecretStr(env["MINIO_ACCESS_KEY"]), "secret_key": SecretStr(env["MINIO_SECRET_KEY"])}
-    return MinioSettings.model_validate({"endpoint": env["MINIO_ENDPOINT"]} | keys | changes)
+    return S3Settings.model_validate({"endpoint": env["MINIO_ENDPOINT"]} | keys | changes)
+
+
+def versitygw_settings(env: Mapping[str, str], **changes: object) -> S3Settings:
+    """The second S3, which has no lifecycle rules; containers have none."""
+    endpoint = env.get("VERSITYGW_ENDPOINT") or pytest.skip("docker-compose.yml has no VersityGW")
+    return minio_settings(env, endpoint=endpoint, **changes)
 
 
 def mongodb_settings(env: Mapping[str, str], **changes: object) -> MongodbSettings:
@@ -27,6 +34,11 @@ def kafka_settings(env: Mapping[str, str], **changes: object) -> KafkaSettings:
 
 
 def minio_client(env: Mapping[str, str]) -> Minio:
-    """Another way in, to see what is there."""
-    address = env["MINIO_ENDPOINT"].removeprefix("http://")
-    return Minio(address, access_key=env["MINIO_ACCESS_KEY"], secret_key=env["MINIO_SECRET_KEY"], secure=False)
+    """Another way into MinIO, to see what is there."""
+    return s3_client(minio_settings(env))
+
+
+def s3_client(settings: S3Settings) -> Minio:
+    """Another way into a store, to see what is there."""
+    keys = {name: getattr(settings, name).get_secret_value() for name in ("access_key", "secret_key")}
+    return Minio(settings.endpoint.removeprefix("http://"), secure=False, **keys)

@@ -61,7 +61,7 @@ class Receiver:
                     self.end_headers()
                     self.wfile.write(reply.body)
 
-            do_GET = do_POST = _serve  # noqa: N815 names of http.server
+            do_GET = do_POST = do_PUT = _serve  # noqa: N815 names of http.server
 
             def log_message(self, format: str, *args: object) -> None:  # noqa: A002 name of http.server
                 pass

@@ -97,7 +97,7 @@ class Tenant:
     @cached_property
     def objects(self) -> ObjectStore:
         minio = {name: self.env[f"MINIO_{name.upper()}"] for name in ("endpoint", "access_key", "secret_key")}
-        options = {"minio": minio, "uploads": {"store": "minio", "bucket": self.name}}
+        options = {"s3": minio, "uploads": {"store": "s3", "bucket": self.name}}
         return open_object_store(load_settings(None, options))
 
     def worker_pids(self, task_ids: Sequence[str]) -> set[int]:

@@ -86,7 +86,7 @@ def test_it_fits_the_schema_of_the_compose_specification() -> None:
 
 
 def test_all_services_are_there() -> None:
-    assert set(SERVICES) == {ONE_SHOT, *PARTS, "redis", "minio", "kafka", "mongo", "rabbitmq"}
+    assert set(SERVICES) == {ONE_SHOT, *PARTS, "redis", "minio", "kafka", "mongo", "rabbitmq", "prometheus", "grafana"}
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))
@@ -121,8 +121,8 @@ def test_dependencies_are_waited_for(name: str) -> None:
         assert wait["condition"] == ("service_completed_successfully" if is_one_shot else "service_healthy")
         assert wait.get("required", True) is not bool(SERVICES[other].get("profiles"))
     queue = {"redis", "rabbitmq"}
-    needed = {"relay": queue | {ONE_SHOT, "mongo", "kafka"}, "flower": queue}
-    assert set(waits_for) == (needed.get(name, queue | {ONE_SHOT}) if name in PARTS else set())
+    needed = {"relay": queue | {ONE_SHOT, "mongo", "kafka"}, "flower": queue, "grafana": {"prometheus"}}
+    assert set(waits_for) == needed.get(name, queue | {ONE_SHOT} if name in PARTS else set())
 
 
 @pytest.mark.parametrize("name", sorted(SERVICES))
@@ -133,7 +133,17 @@ def test_ports_are_published_on_this_machine_only(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "port"), [("redis", 6379), ("minio", 9000), ("kafka", 9092), ("mongo", 27017), ("rabbitmq", 5672), ("api", 30005)]
+    ("name", "port"),
+    [
+        ("redis", 6379),
+        ("minio", 9000),
+        ("kafka", 9092),
+        ("mongo", 27017),
+        ("rabbitmq", 5672),
+        ("api", 30005),
+        ("prometheus", 9090),
+        ("grafana", 3000),
+    ],
 )
 def test_a_port_is_what_clients_expect(name: str, port: int) -> None:
     assert [filled(published, {}) for published in SERVICES[name]["ports"]] == [f"127.0.0.1:{port}:{port}"]
@@ -145,7 +155,7 @@ def test_volumes_are_declared_and_used() -> None:
     assert {source for source in sources if not source.startswith("./")} == set(COMPOSE["volumes"])
     files = [source for source in sources if source.startswith("./")]
     assert files
-    assert [source for source in files if not (ROOT / source).is_file()] == []
+    assert [source for source in files if not (ROOT / source).exists()] == []
 
 
 # ---- least privilege ----
@@ -168,9 +178,9 @@ def test_every_container_is_confined(name: str) -> None:
 
 
 def test_no_container_runs_as_root() -> None:
-    """Images of the project and apache/kafka have a user of their own; the others start as root unless one is named."""
+    """Images of the project and apache/kafka have a user of their own; others start as root, or might, unless one is named."""
     named = {name: service["user"] for name, service in SERVICES.items() if "user" in service}
-    assert named == {"redis": "redis", "mongo": "mongodb", "rabbitmq": "rabbitmq"}
+    assert named == {"redis": "redis", "mongo": "mongodb", "rabbitmq": "rabbitmq", "prometheus": "nobody", "grafana": "472"}
 
 
 def test_a_server_is_reached_by_its_clients_alone() -> None:
@@ -181,6 +191,8 @@ def test_a_server_is_reached_by_its_clients_alone() -> None:
         "queue": {"redis", "rabbitmq", *PARTS},
         "stores": {"minio", ONE_SHOT, "api", "worker", "worker-gpu", "relay"},
         "sinks": {"mongo", "kafka", "relay"},
+        "metrics": {"prometheus", "api", "worker", "worker-gpu", "relay"},
+        "dashboards": {"prometheus", "grafana"},
     }
 
 
@@ -199,6 +211,8 @@ def test_each_part_has_its_own_secrets_alone() -> None:
         "minio": {"minio-root-password"},
         ONE_SHOT: {"minio-root-password", "minio-secret-key"},
         "mongo": {"mongo-root-password", "mongo-password"},
+        "prometheus": {"prometheus-key"},
+        "grafana": {"grafana-password"},
     }
 
 
@@ -296,10 +310,10 @@ def test_the_parts_get_all_settings(name: str, made: dict[str, str], monkeypatch
 
     redis = f"redis://inference:{made['redis-password']}@redis:6379/0"
     assert (settings.broker.url, settings.task_store.url) == (redis, redis)
-    assert settings.minio.endpoint == environment(ONE_SHOT)["MINIO_ENDPOINT"]
+    assert settings.s3.endpoint == environment(ONE_SHOT)["MINIO_ENDPOINT"]
     if name != "flower":
-        assert settings.minio.access_key.get_secret_value() == environment(ONE_SHOT)["MINIO_ACCESS_KEY"]
-        assert settings.minio.secret_key.get_secret_value() == made["minio-secret-key"]
+        assert settings.s3.access_key.get_secret_value() == environment(ONE_SHOT)["MINIO_ACCESS_KEY"]
+        assert settings.s3.secret_key.get_secret_value() == made["minio-secret-key"]
     if name == "relay":
         mongo = f"mongodb://inference:{made['mongo-password']}@mongo:27017/{settings.mongodb.database}"
         assert settings.mongodb.url.get_secret_value() == mongo
@@ -342,6 +356,46 @@ def test_the_gpu_worker_reserves_a_gpu() -> None:
     assert SERVICES["worker-gpu"]["profiles"] == ["gpu"]
 
 
+def test_prometheus_scrapes_each_part_where_it_serves_its_metrics(
+    made: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    configuration = yaml.safe_load((ROOT / "deploy/monitoring/prometheus/prometheus.yml").read_text(encoding="utf-8"))
+    targets = {
+        (name, found["port"])
+        for job in configuration["scrape_configs"]
+        for found in job.get("dns_sd_configs", [])
+        for name in found["names"]
+    }
+    settings = {name: settings_of(name, tmp_path, monkeypatch) for name in ("worker", "worker-gpu", "relay")}
+    serving = {
+        name: part.monitoring.relay_port if name == "relay" else part.monitoring.worker_port for name, part in settings.items()
+    }
+
+    assert targets == {("api", 30005), *serving.items()}
+    for part in settings.values():
+        assert part.monitoring.host == "0.0.0.0"  # noqa: S104 inside its container
+
+
+def test_monitoring_is_provisioned_from_the_repository() -> None:
+    source = yaml.safe_load((ROOT / "deploy/monitoring/grafana/provisioning/datasources/prometheus.yml").read_text("utf-8"))
+    providers = yaml.safe_load((ROOT / "deploy/monitoring/grafana/provisioning/dashboards/inference.yml").read_text("utf-8"))
+    mounted = dict(volume.removesuffix(":ro").split(":") for volume in SERVICES["grafana"]["volumes"])
+
+    assert source["datasources"][0]["url"] == "http://prometheus:9090"
+    dashboards = next(folder for folder, path in mounted.items() if path == providers["providers"][0]["options"]["path"])
+    assert (ROOT / dashboards / "inference.json").is_file()
+    assert "/etc/grafana/provisioning" in mounted.values()
+    assert "./deploy/monitoring/prometheus:/etc/prometheus:ro" in SERVICES["prometheus"]["volumes"]
+
+
+def test_the_key_of_prometheus_is_kept(made: dict[str, str], tmp_path: Path) -> None:
+    assert made["prometheus-key"] == ""
+    (tmp_path / "prometheus-key").write_text("rk_key\n", encoding="utf-8")
+
+    assert make_secrets(tmp_path).returncode == 0
+    assert (tmp_path / "prometheus-key").read_text(encoding="utf-8") == "rk_key\n"
+
+
 # ---- secrets ----
 
 
@@ -361,8 +415,8 @@ def test_secrets_are_kept_and_what_contains_them_is_made_anew(made: dict[str, st
     changed = {"redis-password", "redis-url", "redis-users.acl"}
     assert {name for name in made if made[name] != again[name]} == changed
     assert again["redis-url"] == "redis://inference:a-new-password@redis:6379/0"
-    passwords = [value for name, value in made.items() if re.search(r"(password|key)$", name)]
-    assert len(set(passwords)) == len(passwords) == 8
+    passwords = [value for name, value in made.items() if re.search(r"(password|key)$", name) and name != "prometheus-key"]
+    assert len(set(passwords)) == len(passwords) == 9
     assert all(re.fullmatch(r"[0-9a-f]{40}", value) for value in passwords)
 
 

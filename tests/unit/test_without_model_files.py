@@ -41,7 +41,7 @@ def config(tmp_path: Path, redis_url: str, key_prefix: str, monkeypatch: pytest.
         "sinks": [],
         "broker": {"url": redis_url},
         "task_store": {"key_prefix": key_prefix},
-        "minio": {"endpoint": "http://127.0.0.1:9"},
+        "s3": {"endpoint": "http://127.0.0.1:9"},
     }
     file = tmp_path / "config.yaml"
     file.write_text(yaml.safe_dump(document), encoding="utf-8")
@@ -77,8 +77,8 @@ def test_the_status_command(config: Path, capsys: pytest.CaptureFixture[str]) ->
 def test_the_relay(settings: Settings) -> None:
     stopping = threading.Event()
     stopping.set()
-    for run in _runners(settings).values():
-        run(stopping)
+    for runner in _runners(settings, Services(settings)).values():
+        runner.run(stopping)
 
 
 def test_reset_models(config: Path, redis_client: redis.Redis, key_prefix: str, capsys: pytest.CaptureFixture[str]) -> None:

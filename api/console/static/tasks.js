@@ -1,7 +1,7 @@
 // Tasks: the newest ones, live; filters are in the URL.
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { Announcement, Connection, Heading, OPEN, ProblemNote, Status, Time, askToErase, duration, go, html, labelOf, leftOf, many, milliseconds, nameOf, notDone, page, percent, placeOf } from "./parts.js";
-import { SETTINGS, ask, forEach, mayRun, useLive, withQuery } from "./service.js";
+import { ask, forEach, mayRun, useLive, withQuery } from "./service.js";
 
 const LIMIT = 100;
 const STATUSES = ["queued", "running", "succeeded", "failed", "canceled", "expired"];
@@ -45,19 +45,27 @@ function useTasks(filters) {
   return { tasks, next, state, problem, apply, read: () => read().catch(() => {}) };
 }
 
+/** Names of the models, once they are known. */
+function useModels() {
+  const [names, setNames] = useState([]);
+  useEffect(() => void ask("models").then(({ models }) => setNames(models.map(({ name }) => name).sort()), () => {}), []);
+  return names;
+}
+
 function Filters({ filters }) {
+  const models = useModels();
   const change = (name) => (event) => go(withQuery("tasks", { ...filters, cursor: "", [name]: event.target.value.trim() }));
   const since = (event) => {
     const ago = PERIODS[event.target.value];
     go(withQuery("tasks", { ...filters, cursor: "", since: ago ? new Date(Date.now() - ago * 60000).toISOString().slice(0, 19) + "Z" : "" }));
   };
   const options = (names) => names.map((name) => html`<option key=${name} value=${name}>${name}</option>`);
-  const chosen = filters.status && !STATUSES.includes(filters.status) ? [filters.status] : [];
+  const chosen = (known, name) => (name && !known.includes(name) ? [...known, name] : known);
   return html`<form class="filters" onSubmit=${(event) => event.preventDefault()} aria-label="Filters">
     <div class="field"><label for="status">Status</label>
-      <select id="status" value=${filters.status} onChange=${change("status")}><option value="">any</option>${options([...STATUSES, ...chosen])}</select></div>
+      <select id="status" value=${filters.status} onChange=${change("status")}><option value="">any</option>${options(chosen(STATUSES, filters.status))}</select></div>
     <div class="field"><label for="model">Model</label>
-      <select id="model" value=${filters.model} onChange=${change("model")}><option value="">any</option>${options(SETTINGS.models)}</select></div>
+      <select id="model" value=${filters.model} onChange=${change("model")}><option value="">any</option>${options(chosen(models, filters.model))}</select></div>
     <div class="field"><label for="since">Accepted</label>
       <select id="since" value=${filters.since} onChange=${since}><option value="">at any time</option>${filters.since && html`<option value=${filters.since}>since ${filters.since}</option>`}${options(Object.keys(PERIODS))}</select></div>
     <div class="field"><label for="request">Request id</label>

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from inference.domain import ModelRef
 from inference.errors import ConfigurationError, PredictionFailed
+from inference.metrics.worker import predictor_restarts
 from inference.models.predictor.arena import SlotArena
 from inference.models.predictor.device_lock import GpuLock, gpu_index, gpu_lock, host_has_gpu
 from inference.models.predictor.environment import predictor_environment
@@ -129,6 +130,7 @@ class PredictorProcess:
         with self._lock:
             if self.is_running:
                 return True
+            is_restart = self._process is not None
             self._end()
             try:
                 answer = self._wait_until_loaded(self._spawn(), should_stop)
@@ -143,6 +145,8 @@ class PredictorProcess:
             if isinstance(answer, Failed):
                 summary = "the model cannot be loaded"
                 raise ConfigurationError(f"{summary}: {answer.message}", public=f"{summary}: {answer.public or answer.message}")
+            if answer is not None and is_restart:
+                predictor_restarts.inc()
             self._loaded = {model.model: model for model in answer.models} if answer else {}
             return answer is not None
 

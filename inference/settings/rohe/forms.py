@@ -147,12 +147,12 @@ class _Translator:
             self.unused.append(key)
 
     def _minio(self, key: str, section: sections.RoheMinio) -> None:
-        self._put(f"{key}.endpoint_url", "minio.endpoint", section.endpoint_url)
+        self._put(f"{key}.endpoint_url", "s3.endpoint", section.endpoint_url)
         for name in ("access_key", "secret_key"):
             if name in section.model_fields_set:
-                self._put(f"{key}.{name}", f"minio.{name}", getattr(section, name))
+                self._put(f"{key}.{name}", f"s3.{name}", getattr(section, name))
         self._put(f"{key}.bucket_name", "model_files.bucket", section.bucket_name)
-        self._put_unless_set(key, "uploads.store", "minio")
+        self._put_unless_set(key, "uploads.store", "s3")
         self._put_unless_set(f"{key}.bucket_name", "uploads.bucket", section.bucket_name)
 
     def _mongodb(self, key: str, section: sections.RoheMongodb) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from api_rig import MakeApp, assert_problem
 from flask.testing import FlaskClient
+from key_rig import write_keys
 
 from api.console.files import ConsoleFile, console_files
 
@@ -101,6 +102,11 @@ class TestPages:
         page = make_app(models=models, default_model="efficientnet-lite0").test_client().get("/ui/").text
         assert '<form action="../inference" method="post" enctype="multipart/form-data">' in page
         assert "<option>efficientnet-lite0</option><option>digits</option>" in page
+
+    def test_without_a_key_nobody_learns_the_models(self, make_app: MakeApp, tmp_path: Path) -> None:
+        app = make_app(security={"keys_file": write_keys(tmp_path).file})
+        for path in PAGES:
+            assert "digits" not in app.test_client().get(path, headers={"Accept": BROWSER}).text
 
 
 class TestFiles:

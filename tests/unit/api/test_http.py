@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 import redis
-from api_rig import LISTS, PROBLEM, FakeWorker, accept_with, assert_problem, post, raw_form, services_of
+from api_rig import LISTS, PROBLEM, QUEUE, FakeWorker, MakeApp, accept_with, assert_problem, post, raw_form, services_of
 from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.exceptions import ImATeapot, UnprocessableEntity
@@ -207,6 +207,19 @@ class TestReadiness:
         assert response.status_code == 200
         assert response.json["status"] == "ready"
         assert set(response.json["checks"].values()) == {"ok"}
+
+    def test_without_a_worker_where_waiting_tasks_start_workers(
+        self, make_app: MakeApp, redis_client: redis.Redis, key_prefix: str
+    ) -> None:
+        client = make_app(api={"ready_without_workers": True}).test_client()
+
+        response = client.get("/health/ready")
+        accepted = post(client, raw_form(), headers={"Prefer": "respond-async"})
+
+        assert response.status_code == 200
+        assert response.json["checks"] == {"task_store": "ok", "broker": "ok", "object_store": "ok"}
+        assert accepted.status_code == 202
+        assert redis_client.zcard(f"{key_prefix}:waiting:{QUEUE}") == 1
 
     def test_a_worker_that_leaves(self, app: Flask, client: FlaskClient, announce: Callable[[], None]) -> None:
         announce()

@@ -44,14 +44,14 @@ def _rabbitmq_that_is_gone(request: pytest.FixtureRequest, _: Path) -> World:
 
 def _minio_that_is_gone(_: pytest.FixtureRequest, __: Path) -> World:
     minio = {"endpoint": NOBODY, "access_key": "inner-user", "secret_key": SECRET}
-    settings = {"uploads": {"store": "minio", "bucket": BUCKET}, "minio": minio}
+    settings = {"uploads": {"store": "s3", "bucket": BUCKET}, "s3": minio}
     return settings, ["127.0.0.1", "inner-user", "urllib3", "HTTPConnection"], "127.0.0.1"
 
 
 def _minio_with_other_keys(request: pytest.FixtureRequest, _: Path) -> World:
     env = request.getfixturevalue("services_env")
     minio = minio_settings(env, secret_key=SECRET)
-    settings = {"uploads": {"store": "minio", "bucket": BUCKET}, "minio": minio}
+    settings = {"uploads": {"store": "s3", "bucket": BUCKET}, "s3": minio}
     return settings, [minio.endpoint.rpartition("/")[2], env["MINIO_ACCESS_KEY"], "S3", "resource"], "SignatureDoesNotMatch"
 
 

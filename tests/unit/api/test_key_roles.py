@@ -58,7 +58,7 @@ ROLES: dict[str, set[str]] = {
         "stream_batch",
         "stream_tasks",
     },
-    "read": {"get_status"},
+    "read": {"get_metrics", "get_status"},
     "predict": {
         "predict",
         "predict_at_old_path",

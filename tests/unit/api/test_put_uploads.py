@@ -1,4 +1,4 @@
-"""POST /uploads, the put to its URL, and the requests that name the upload: on a folder and on a real MinIO."""
+"""POST /uploads, the put to its URL, and the requests that name the upload: on a folder and on real S3 stores."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import requests
 from api_rig import RAW_METADATA, FakeWorker, MakeApp, assert_problem, picture, raw_image, services_of
 from flask import Flask
 from flask.testing import FlaskClient
-from support.real_servers import minio_settings
+from support.real_servers import minio_settings, versitygw_settings
 from werkzeug.test import TestResponse
 
 from api.acceptance.client_uploads import ClientUploads
@@ -37,13 +37,14 @@ LIMITS = {"api": {"max_body_bytes": 2000}, "uploads": {"max_bytes": 5000, "inlin
 Put = Callable[[dict[str, Any], bytes], int]
 
 
-@pytest.fixture(params=["local", pytest.param("minio", marks=pytest.mark.services)])
+@pytest.fixture(params=["local", *(pytest.param(name, marks=pytest.mark.services) for name in ("minio", "versitygw"))])
 def app(request: pytest.FixtureRequest, make_app: MakeApp, key_prefix: str) -> Flask:
     if request.param == "local":
         return make_app(**LIMITS)
-    settings = minio_settings(request.getfixturevalue("services_env"))
+    settings_of = {"minio": minio_settings, "versitygw": versitygw_settings}[request.param]
+    settings = settings_of(request.getfixturevalue("services_env"))
     bucket = f"uploads-{re.sub('[^a-z0-9]', '', key_prefix.lower())}"[:60]
-    return make_app(minio=settings, api=LIMITS["api"], uploads=LIMITS["uploads"] | {"store": "minio", "bucket": bucket})
+    return make_app(s3=settings, api=LIMITS["api"], uploads=LIMITS["uploads"] | {"store": "s3", "bucket": bucket})
 
 
 @pytest.fixture
@@ -135,7 +136,7 @@ class TestUploads:
     def test_one_that_is_too_large(self, client: FlaskClient, put: Put, app: Flask) -> None:
         upload = create(client)
         status = put(upload, bytes(5001))
-        if status == 413:  # the API refuses it, MinIO does not
+        if status == 413:  # the API refuses it, an S3 store does not
             assert_problem(post(client, upload), 404, "object_not_found", field="image.url")
         else:
             assert_problem(post(client, upload), 413, "payload_too_large")
@@ -285,7 +286,7 @@ class TestExpiry:
 @pytest.mark.services
 def test_clients_may_reach_the_object_store_under_another_name(make_app: MakeApp, services_env: dict[str, str]) -> None:
     settings = minio_settings(services_env, public_endpoint="https://images.example.org")
-    client = make_app(minio=settings, uploads={"store": "minio", "bucket": "public-name"}).test_client()
+    client = make_app(s3=settings, uploads={"store": "s3", "bucket": "public-name"}).test_client()
     upload = create(client)
     assert upload["url"].startswith("https://images.example.org/public-name/incoming/")
     assert "X-Amz-Signature=" in upload["url"]

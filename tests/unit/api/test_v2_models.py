@@ -30,7 +30,8 @@ def test_live(client: FlaskClient) -> None:
     assert client.get("/v2/health/live").json == {"live": True}
 
 
-def test_ready(client: FlaskClient, app: Flask, announce: Announce) -> None:
+def test_ready(client: FlaskClient, app: Flask, announce: Announce, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("api.readiness._MAX_AGE_S", 0.0)
     response = client.get("/v2/health/ready")
     assert (response.status_code, response.json) == (503, {"ready": False})
     announce()

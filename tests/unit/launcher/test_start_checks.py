@@ -109,7 +109,7 @@ def test_wrong_file_with_keys_is_told(part: Part, tmp_path: Path) -> None:
 
 
 def test_what_a_configuration_does_not_use_is_not_asked_for(tmp_path: Path, a_file: Path) -> None:
-    assert complaint("api", tmp_path, data_dir=a_file, uploads={"store": "minio"}, broker={"url": "redis://h"}) == ""
+    assert complaint("api", tmp_path, data_dir=a_file, uploads={"store": "s3"}, broker={"url": "redis://h"}) == ""
     assert complaint("relay", tmp_path, jsonl={"path": a_file}, uploads={"path": tmp_path}) == ""
 
 

@@ -36,8 +36,8 @@ def test_there_is_a_relay_for_each_sink_and_for_webhooks_if_they_are_on(
     assert runners.keys() == {*relays, "sweeper", "housekeeping"}
     stopping = threading.Event()
     stopping.set()
-    for run in runners.values():
-        run(stopping)  # which closes what was opened
+    for runner in runners.values():
+        runner.run(stopping)  # which closes what was opened
 
 
 def test_old_dead_letters_and_rejected_messages_are_discarded(redis_url: str, tmp_path: Path, key_prefix: str) -> None:

@@ -14,7 +14,7 @@ from inference.errors import StorageFull
 from inference.runtime.free_space import FreeSpace, free_space_of
 from inference.runtime.memory import usable_memory_bytes
 from inference.settings import load_settings
-from inference.storage import minio
+from inference.storage import s3
 
 
 class World:
@@ -43,7 +43,7 @@ def world() -> World:
 
 def test_a_disk_with_less_free_than_it_must_have_takes_nothing(world: World, tmp_path: Path) -> None:
     space = world.space(2**60, uploads=tmp_path / "not" / "there" / "yet")
-    with pytest.raises(StorageFull, match=r"the disk of uploads has \d+ MiB free, less than 1099511627776") as refused:
+    with pytest.raises(StorageFull, match=r"the disk of the uploads has \d+ MiB free, less than 1099511627776") as refused:
         space.check()
     assert (refused.value.status, refused.value.code, refused.value.retry_after_s) == (503, "storage_full", 30)
     assert not (tmp_path / "not").exists()
@@ -112,7 +112,7 @@ def test_a_server_that_is_down_is_no_matter_of_room(tmp_path: Path) -> None:
 @pytest.mark.parametrize("code", ["XMinioStorageFull", "QuotaExceeded"])
 def test_a_full_bucket_is_told_from_a_server_that_is_down(code: str) -> None:
     arguments: dict[str, Any] = dict.fromkeys(("message", "resource", "request_id", "host_id"), "")
-    with pytest.raises(StorageFull, match="the object store is full"), minio._unavailable_when_failing():
+    with pytest.raises(StorageFull, match="the object store is full"), s3._unavailable_when_failing():
         raise S3Error(response=None, code=code, **arguments)
 
 

@@ -9,7 +9,7 @@ import pytest
 from support.settings_files import complaint, load
 
 from inference.settings import Settings
-from inference.settings.renamed import RENAMED
+from inference.settings.renamed import RENAMED, RENAMED_SECTIONS, RENAMED_VALUES
 
 OLD, NEW = "uploads.inline_quiet_max_bytes", "uploads.inline_max_bytes"
 
@@ -104,3 +104,58 @@ def test_each_new_key_is_a_setting_of_the_same_section_and_no_old_key_is_one() -
     for old, new in RENAMED.items():
         assert (is_setting(old), is_setting(new)) == (False, True)
         assert old.rpartition(".")[0] == new.rpartition(".")[0]
+
+
+OLD_SECTION = {"uploads": {"store": "minio"}, "minio": {"endpoint": "old:9000", "access_key": "me", "secret_key": "mine"}}
+
+
+def test_an_old_section_is_read_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    settings = load(OLD_SECTION)
+    assert (settings.uploads.store, settings.s3.endpoint, settings.s3.access_key.get_secret_value()) == ("s3", "old:9000", "me")
+    said = [record.getMessage() for record in caplog.records]
+    assert [text.partition(":")[0] for text in said] == ["minio is now s3", "uploads.store"]
+
+
+def test_an_old_section_fills_in_for_the_new_one() -> None:
+    s3 = load(OLD_SECTION | {"s3": {"endpoint": "new:9000"}}).s3
+    assert (s3.endpoint, s3.access_key.get_secret_value()) == ("new:9000", "me")
+
+
+@pytest.mark.parametrize("is_env_file", [False, True])
+@pytest.mark.parametrize("variable", [("INFERENCE_MINIO__ENDPOINT", "h:9000"), ("INFERENCE_MINIO", '{"endpoint": "h:9000"}')])
+def test_an_old_section_is_read_from_the_environment(
+    workplace: Path, monkeypatch: pytest.MonkeyPatch, is_env_file: bool, variable: tuple[str, str]
+) -> None:
+    if is_env_file:
+        (workplace / ".env").write_text("=".join(variable) + "\n", encoding="utf-8")
+    else:
+        monkeypatch.setenv(*variable)
+    monkeypatch.setenv("INFERENCE_UPLOADS__STORE", "minio")
+    settings = load({"s3": {"endpoint": "file:9000", "region": "eu"}})
+    assert (settings.uploads.store, settings.s3.endpoint, settings.s3.region) == ("s3", "h:9000", "eu")
+
+
+def test_a_secret_in_a_file_may_have_the_old_sections_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "key").write_text("mine\n", encoding="utf-8")
+    monkeypatch.setenv("INFERENCE_MINIO__SECRET_KEY_FILE", str(tmp_path / "key"))
+    assert load().s3.secret_key.get_secret_value() == "mine"
+
+
+def test_the_variable_of_the_new_section_takes_precedence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INFERENCE_MINIO__ENDPOINT", "old:9000")
+    monkeypatch.setenv("INFERENCE_S3__ENDPOINT", "new:9000")
+    assert load().s3.endpoint == "new:9000"
+
+
+def test_a_wrong_key_of_an_old_section_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert complaint({"minio": {"endpont": "h:9000"}}).startswith("s3.endpont: unknown key")
+    monkeypatch.setenv("INFERENCE_MINIO_ENDPOINT", "h:9000")
+    assert "INFERENCE_MINIO_ENDPOINT: unknown setting" in complaint()
+
+
+def test_each_new_section_and_value_is_a_setting_and_no_old_one_is() -> None:
+    for old, new in RENAMED_SECTIONS.items():
+        assert (old in Settings.model_fields, new in Settings.model_fields) == (False, True)
+    for (key, old), new in RENAMED_VALUES.items():
+        section, name = key.split(".")
+        assert getattr(getattr(load({section: {name: old}}), section), name) == new

@@ -10,7 +10,7 @@ from support.settings_files import complaint, load
 
 from inference.settings.variables import secret_variables
 
-VARIABLE = "INFERENCE_MINIO__SECRET_KEY"
+VARIABLE = "INFERENCE_S3__SECRET_KEY"
 
 
 @pytest.fixture
@@ -24,7 +24,8 @@ def test_these_settings_are_secrets() -> None:
     assert set(secret_variables()) == {
         "INFERENCE_BROKER__URL",
         "INFERENCE_TASK_STORE__URL",
-        "INFERENCE_MINIO__ACCESS_KEY",
+        "INFERENCE_S3__ACCESS_KEY",
+        "INFERENCE_S3__SESSION_TOKEN",
         VARIABLE,
         "INFERENCE_MONGODB__URL",
         "INFERENCE_KAFKA__PASSWORD",
@@ -61,12 +62,12 @@ def test_each_of_them_may_come_from_a_file(monkeypatch: pytest.MonkeyPatch, work
 def test_one_line_end_is_not_part_of_it(monkeypatch: pytest.MonkeyPatch, secret: Path, end: str) -> None:
     secret.write_bytes(f"a b{end}".encode())
     monkeypatch.setenv(f"{VARIABLE}_FILE", str(secret))
-    assert load().minio.secret_key.get_secret_value() == "a b"
+    assert load().s3.secret_key.get_secret_value() == "a b"
 
 
 def test_names_may_be_in_small_letters_and_in_the_env_file(secret: Path) -> None:
     Path(".env").write_text(f"{VARIABLE.lower()}_file={secret}\n", encoding="utf-8")
-    assert load().minio.secret_key.get_secret_value() == "from a file"
+    assert load().s3.secret_key.get_secret_value() == "from a file"
 
 
 def test_the_environment_takes_precedence_over_the_env_file_and_the_configuration(
@@ -74,16 +75,16 @@ def test_the_environment_takes_precedence_over_the_env_file_and_the_configuratio
 ) -> None:
     Path(".env").write_text(f"{VARIABLE}=in-env-file\n", encoding="utf-8")
     monkeypatch.setenv(f"{VARIABLE}_FILE", str(secret))
-    assert load({"minio": {"secret_key": "in-yaml"}}).minio.secret_key.get_secret_value() == "from a file"
+    assert load({"s3": {"secret_key": "in-yaml"}}).s3.secret_key.get_secret_value() == "from a file"
 
 
 def test_an_empty_variable_is_not_set(monkeypatch: pytest.MonkeyPatch, secret: Path) -> None:
     monkeypatch.setenv(VARIABLE, "")
     monkeypatch.setenv(f"{VARIABLE}_FILE", str(secret))
-    assert load().minio.secret_key.get_secret_value() == "from a file"
+    assert load().s3.secret_key.get_secret_value() == "from a file"
     monkeypatch.setenv(VARIABLE, "given")
     monkeypatch.setenv(f"{VARIABLE}_FILE", "")
-    assert load().minio.secret_key.get_secret_value() == "given"
+    assert load().s3.secret_key.get_secret_value() == "given"
 
 
 class TestErrors:
@@ -118,11 +119,11 @@ class TestErrors:
 
 
 class TestVariablesOfAConfiguration:
-    DOCUMENT: ClassVar = {"minio": {"secret_key": "${OF_MINIO}"}}
+    DOCUMENT: ClassVar = {"s3": {"secret_key": "${OF_MINIO}"}}
 
     def test_a_file_fills_a_variable(self, monkeypatch: pytest.MonkeyPatch, secret: Path) -> None:
         monkeypatch.setenv("OF_MINIO_FILE", str(secret))
-        assert load(self.DOCUMENT).minio.secret_key.get_secret_value() == "from a file"
+        assert load(self.DOCUMENT).s3.secret_key.get_secret_value() == "from a file"
 
     def test_both_are_too_many(self, monkeypatch: pytest.MonkeyPatch, secret: Path) -> None:
         monkeypatch.setenv("OF_MINIO_FILE", str(secret))
@@ -130,7 +131,7 @@ class TestVariablesOfAConfiguration:
         assert complaint(self.DOCUMENT) == "OF_MINIO and OF_MINIO_FILE are both set; remove one of them"
 
     def test_a_default_is_for_neither(self, monkeypatch: pytest.MonkeyPatch, secret: Path) -> None:
-        document = {"minio": {"secret_key": "${OF_MINIO:-default}"}}
-        assert load(document).minio.secret_key.get_secret_value() == "default"
+        document = {"s3": {"secret_key": "${OF_MINIO:-default}"}}
+        assert load(document).s3.secret_key.get_secret_value() == "default"
         monkeypatch.setenv("OF_MINIO_FILE", str(secret))
-        assert load(document).minio.secret_key.get_secret_value() == "from a file"
+        assert load(document).s3.secret_key.get_secret_value() == "from a file"

@@ -8,7 +8,7 @@ import pytest
 from kombu import Connection
 from support.settings_files import complaint, load
 
-from inference.storage.minio import MinioObjectStore
+from inference.storage.s3 import S3ObjectStore
 
 
 class TestAddresses:
@@ -26,9 +26,9 @@ class TestAddresses:
         ],
     )
     def test_an_endpoint_is_a_server(self, endpoint: str, becomes: str) -> None:
-        settings = load({"minio": {"endpoint": endpoint}})
-        assert settings.minio.endpoint == becomes
-        MinioObjectStore(settings.minio, "bucket")
+        settings = load({"s3": {"endpoint": endpoint}})
+        assert settings.s3.endpoint == becomes
+        S3ObjectStore(settings.s3, "bucket")
 
     @pytest.mark.parametrize(
         "endpoint",
@@ -47,24 +47,24 @@ class TestAddresses:
         ],
     )
     def test_an_endpoint_is_nothing_else(self, endpoint: str) -> None:
-        assert complaint({"minio": {"endpoint": endpoint}}).startswith("minio.endpoint: must be HOST:PORT")
+        assert complaint({"s3": {"endpoint": endpoint}}).startswith("s3.endpoint: must be HOST:PORT")
 
     def test_an_endpoint_has_no_credentials(self) -> None:
-        said = complaint({"minio": {"endpoint": "http://key:secret@host:9000"}})
-        assert said.startswith("minio.endpoint: must be HOST:PORT; credentials belong in")
+        said = complaint({"s3": {"endpoint": "http://key:secret@host:9000"}})
+        assert said.startswith("s3.endpoint: must be HOST:PORT; credentials belong in")
         assert "secret@" not in said
 
     @pytest.mark.parametrize("key", ["access_key", "secret_key"])
     @pytest.mark.parametrize("value", ["secret\n", "secret\r\n", "\tsecret", " secret", "secret ", "sec\0ret"])
     def test_a_key_is_told_what_is_wrong_and_not_shown(self, key: str, value: str) -> None:
-        said = complaint({"minio": {key: value}})
-        assert said.startswith(f"minio.{key}: ")
-        assert "secret" not in said.removeprefix(f"minio.{key}")
+        said = complaint({"s3": {key: value}})
+        assert said.startswith(f"s3.{key}: ")
+        assert "secret" not in said.removeprefix(f"s3.{key}")
 
     def test_an_access_key_goes_into_a_header(self) -> None:
-        assert complaint({"minio": {"access_key": "schl\u00fcssel"}}).startswith("minio.access_key: must be ASCII")
+        assert complaint({"s3": {"access_key": "schl\u00fcssel"}}).startswith("s3.access_key: must be ASCII")
 
-    @pytest.mark.parametrize("key", ["broker.url", "task_store.url", "mongodb.url", "kafka.bootstrap_servers", "minio.endpoint"])
+    @pytest.mark.parametrize("key", ["broker.url", "task_store.url", "mongodb.url", "kafka.bootstrap_servers", "s3.endpoint"])
     def test_an_address_has_no_line_end(self, key: str) -> None:
         section, _, name = key.partition(".")
         assert complaint({section: {name: "redis://:secret\n"}}).startswith(f"{key}: ends in a line end")
@@ -141,7 +141,7 @@ HOST_SETTINGS = [
     ("broker.url", "redis://{}:1/0"),
     ("broker.url", "sentinel://a:1,{}:2/0?master=m"),
     ("broker.url", "amqp://u:p@{}:1//"),
-    ("minio.endpoint", "http://{}:1"),
+    ("s3.endpoint", "http://{}:1"),
     ("kafka.bootstrap_servers", "a:1,{}:1"),
     ("mongodb.url", "mongodb://a:1,{}:1/"),
     ("mongodb.url", "mongodb+srv://{}/"),

@@ -86,11 +86,11 @@ def test_mongodb_takes_replica_sets_and_tls() -> None:
 @pytest.mark.parametrize(
     ("endpoint", "secure", "has_tls"), [("https://h:1", False, True), ("h:1", True, True), ("http://h:1", True, False)]
 )
-def test_authorities_of_minio_need_tls(endpoint: str, secure: bool, has_tls: bool) -> None:
-    minio = {"endpoint": endpoint, "secure": secure}
-    assert load({"minio": minio}).minio.has_tls is has_tls
+def test_authorities_of_an_s3_store_need_tls(endpoint: str, secure: bool, has_tls: bool) -> None:
+    s3 = {"endpoint": endpoint, "secure": secure}
+    assert load({"s3": s3}).s3.has_tls is has_tls
     if not has_tls:
-        assert complaint({"minio": minio | {"ca_file": "ca.crt"}}) == "minio: ca_file needs an https:// endpoint, or secure: true"
+        assert complaint({"s3": s3 | {"ca_file": "ca.crt"}}) == "s3: ca_file needs an https:// endpoint, or secure: true"
 
 
 @pytest.mark.parametrize(

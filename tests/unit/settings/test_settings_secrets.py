@@ -61,7 +61,7 @@ class TestSecrets:
             ("task_store.url", "redis:S3krit"),
             ("task_store.url", "redis://host?password=a&S3krit=1"),
             ("broker.url", "redis://user:12?S3=krit@host"),
-            ("minio.endpoint", "key:S3krit@host:9000"),
+            ("s3.endpoint", "key:S3krit@host:9000"),
             ("kafka.bootstrap_servers", "user:S3krit@host"),
             ("kafka.bootstrap_servers", ["user:S3krit@host"]),
             ("api.host", "user:S3krit@host"),
@@ -84,7 +84,7 @@ class TestSecrets:
 
     def test_an_error_of_the_whole_shows_no_secret(self) -> None:
         """What is wrong with the whole is not told by showing all of it: what is to be masked is plain text there."""
-        said = complaint({"broker": {"url": "amqp://host"}, "minio": {"secret_key": "hidden"}})
+        said = complaint({"broker": {"url": "amqp://host"}, "s3": {"secret_key": "hidden"}})
         assert said == "settings: task_store.url is needed: the task records are stored in Redis, and the broker is RabbitMQ"
 
     @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ class TestSecrets:
                 "broker": {"url": "amqp://me:S3krit@one;amqp://me:S3krit@two"},
                 "task_store": {"url": "rediss://host?password=S3krit"},
             },
-            {"mongodb": {"url": "mongodb://me:S3krit@host"}, "minio": {"access_key": "S3krit", "secret_key": "S3krit"}},
+            {"mongodb": {"url": "mongodb://me:S3krit@host"}, "s3": {"access_key": "S3krit", "secret_key": "S3krit"}},
         ],
         ids=str,
     )
@@ -117,9 +117,7 @@ class TestSecrets:
         assert "S3krit" not in repr(error.value) + str(error.value)
 
     def test_the_effective_settings_mask_every_secret(self) -> None:
-        shown = effective(
-            load({"minio": {"access_key": "hidden", "secret_key": "hidden"}, "mongodb": {"url": "mongodb://hidden"}})
-        )
+        shown = effective(load({"s3": {"access_key": "hidden", "secret_key": "hidden"}, "mongodb": {"url": "mongodb://hidden"}}))
         assert "hidden" not in str(shown)
 
     def test_the_effective_settings_are_plain_and_complete(self) -> None:

@@ -64,12 +64,12 @@ class TestVariables:
     def test_a_port_of_kubernetes_is_no_port_in_a_file(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("MINIO_PORT", "tcp://10.0.0.1:9000")
         monkeypatch.setenv("MINIO_SERVICE_PORT", "9001")
-        settings = load({"minio": {"endpoint": "h:${MINIO_PORT:-9000}"}, "pipeline_id": "${MINIO_SERVICE_PORT}"})
-        assert (settings.minio.endpoint, settings.pipeline_id) == ("h:9000", "9001")
+        settings = load({"s3": {"endpoint": "h:${MINIO_PORT:-9000}"}, "pipeline_id": "${MINIO_SERVICE_PORT}"})
+        assert (settings.s3.endpoint, settings.pipeline_id) == ("h:9000", "9001")
 
     def test_every_missing_variable_is_named_at_once(self) -> None:
-        said = complaint({"pipeline_id": "${NO_SUCH_ONE}", "minio": {"endpoint": "${NO_SUCH_TWO}"}})
-        assert [line.rpartition(" ")[2] for line in sorted(said.splitlines())] == ["NO_SUCH_TWO", "NO_SUCH_ONE"]
+        said = complaint({"pipeline_id": "${NO_SUCH_ONE}", "s3": {"endpoint": "${NO_SUCH_TWO}"}})
+        assert [line.rpartition(" ")[2] for line in sorted(said.splitlines())] == ["NO_SUCH_ONE", "NO_SUCH_TWO"]
 
     @pytest.mark.parametrize("text", ["\ufeffINFERENCE_API__PORT=7\n", "INFERENCE_API__PORT=7\r\nOTHER=1\r\n"])
     def test_an_env_file_of_another_system_is_read(self, workplace: Path, text: str) -> None:

@@ -8,10 +8,10 @@ import pytest
 
 from inference.errors import ConfigurationError, ObjectNotFound
 from inference.models.locations import AllowedPlaces, FileLocation
-from inference.settings import MinioSettings
+from inference.settings import S3Settings
 from inference.storage.local import LocalObjectStore
-from inference.storage.minio import MinioObjectStore
 from inference.storage.protocol import is_path
+from inference.storage.s3 import S3ObjectStore
 
 #: Keys that are no path below a folder.
 OUTSIDE = (
@@ -42,7 +42,7 @@ INSIDE = ("...", "a..b", "..a/b", "a\\..\\b", "%2e%2e/b", "a/..%2f/b", "\uff0e\u
 def test_a_key_that_leads_out_is_refused_by_every_place(tmp_path: Path, key: str) -> None:
     (tmp_path / "secret").write_text("x")
     store = LocalObjectStore(tmp_path / "store")
-    minio = MinioObjectStore(MinioSettings(endpoint="127.0.0.1:1"), "inference")
+    minio = S3ObjectStore(S3Settings(endpoint="127.0.0.1:1"), "inference")
     assert not is_path(key)
     for refuse in (store.get, store.size, store.delete, minio.get, minio.size, minio.delete):
         with pytest.raises(ObjectNotFound):

@@ -24,7 +24,7 @@ NEEDED = {
 }
 SECRET = {
     "INFERENCE_BROKER__URL": "redis://:pw@h",
-    "INFERENCE_MINIO__SECRET_KEY": "x",
+    "INFERENCE_S3__SECRET_KEY": "x",
     "INFERENCE_CONFIG": "/etc/inference.yaml",
     "AWS_SECRET_ACCESS_KEY": "x",
     "MINIO_SECRET_KEY": "x",

@@ -77,7 +77,7 @@ class TestErrors:
     def test_a_wrong_value_names_the_key_of_the_file(self, form: str, path: str, value: Any, says: str) -> None:
         document = changed(FORMS[form], path, value)
         if not says:
-            assert translate(document).document["minio"]["endpoint"] == "7"
+            assert translate(document).document["s3"]["endpoint"] == "7"
             return
         assert any(line.startswith(says) for line in complaint(document).splitlines()), complaint(document)
 
@@ -109,7 +109,7 @@ class TestErrors:
     @pytest.mark.parametrize(
         ("more", "says"),
         [
-            ({"minio": {"endpoint": "x:1"}}, "minio_config.endpoint_url: minio.endpoint sets the same value; keep one of them"),
+            ({"s3": {"endpoint": "x:1"}}, "minio_config.endpoint_url: s3.endpoint sets the same value; keep one of them"),
             ({"mongodb": MONGODB | {"url": "mongodb://x"}}, "mongodb.host: mongodb.url sets the same value; keep one of them"),
             ({"default_model": "vgg"}, "model_info.chosen_model_id: default_model sets the same value; keep one of them"),
             (
@@ -130,4 +130,4 @@ class TestErrors:
 
     def test_an_error_shows_no_secret(self) -> None:
         assert "hidden" not in complaint(changed(FLAT, "minio_config.secret_key", ["hidden"]))
-        assert "hidden" not in complaint({"minio": {"secret_key": ["hidden"]}})
+        assert "hidden" not in complaint({"s3": {"secret_key": ["hidden"]}})

@@ -61,7 +61,7 @@ class TestForms:
         }
         assert document["default_model"] == "vgg_0"
         flat = translate(FLAT).document
-        assert all(document[section] == flat[section] for section in ("minio", "model_files", "uploads", "mongodb", "kafka"))
+        assert all(document[section] == flat[section] for section in ("s3", "model_files", "uploads", "mongodb", "kafka"))
 
     @pytest.mark.parametrize("name", ["inference_timeout", "default_threshold", "preferred_device", "inference_backend"])
     def test_what_all_models_share_may_be_missing_or_null(self, name: str) -> None:
@@ -96,13 +96,13 @@ class TestForms:
     def test_the_bucket_holds_models_and_by_default_the_uploads(self) -> None:
         document = translate(FLAT).document
         assert document["model_files"] == {"bucket": "nii-application-inference-model"}
-        assert document["uploads"] == {"store": "minio", "bucket": "nii-application-inference-model"}
-        assert document["minio"]["endpoint"] == "http://storage:9000"
+        assert document["uploads"] == {"store": "s3", "bucket": "nii-application-inference-model"}
+        assert document["s3"]["endpoint"] == "http://storage:9000"
 
     @pytest.mark.parametrize("uploads", [{"store": "local"}, {"bucket": "elsewhere"}])
     def test_uploads_go_where_our_key_says(self, uploads: dict[str, str]) -> None:
         document = translate(FLAT | {"uploads": uploads}).document
-        assert document["uploads"] == {"store": "minio", "bucket": "nii-application-inference-model"} | uploads
+        assert document["uploads"] == {"store": "s3", "bucket": "nii-application-inference-model"} | uploads
 
     def test_without_minio_uploads_are_local(self) -> None:
         assert "uploads" not in translate(changed(FLAT, "minio_config", ...)).document
@@ -250,7 +250,7 @@ class TestNotes:
         assert "hidden" not in shown
         assert "admin%40pass" not in shown
         assert "key-of-mine" not in shown
-        assert translation.document["minio"]["secret_key"] == SecretStr("hidden")
+        assert translation.document["s3"]["secret_key"] == SecretStr("hidden")
 
     @pytest.mark.parametrize(
         ("name", "unused"),

@@ -10,7 +10,10 @@ from typing import Any
 import pytest
 from celery import Celery
 from kombu.asynchronous import Hub
+from support.fake_clock import FakeClock
 
+from inference.runtime.health import OK
+from inference.runtime.loop_watch import TURN_LIMIT_S, LoopWatch
 from tasks.consumer.main_loop import MainLoop
 
 
@@ -38,6 +41,16 @@ class ManualHub(Hub):
     def call_later(self, _delay_s: float, callback: Callable[[], None]) -> None:
         self.later.append(callback)
 
+    def call_repeatedly(self, _interval_s: float, callback: Callable[[], None]) -> None:
+        self.repeated = callback
+
+
+class TaskConsumer:
+    """kombu's consumer of the queues of tasks."""
+
+    def __init__(self) -> None:
+        self.queues = ["predict.digits"]
+
 
 class Consumer:
     """As much of Celery's as the loop uses."""
@@ -45,6 +58,7 @@ class Consumer:
     def __init__(self) -> None:
         self.hub = ManualHub()
         self.event_dispatcher: Dispatcher | None = Dispatcher()
+        self.task_consumer: TaskConsumer | None = TaskConsumer()
 
 
 @pytest.fixture
@@ -187,3 +201,31 @@ def test_calls_from_many_threads_keep_each_threads_order(loop: MainLoop) -> None
     turn(loop)
     for number in range(4):
         assert [call for caller_number, call in ran if caller_number == number] == list(range(200))
+
+
+def test_a_loop_that_does_not_turn_is_stuck_and_one_that_waits_for_the_broker_is_not() -> None:
+    clock = FakeClock()
+    loop, consumer = MainLoop(), Consumer()
+    loop.watch = LoopWatch(clock)
+    loop.attach(consumer)
+    loop.begin(consumer)
+    clock.advance(TURN_LIMIT_S + 1)
+    assert loop.watch.stuck() == {"the main loop": TURN_LIMIT_S + 1}
+    consumer.hub.repeated()  # idle: the hub calls its timers
+    assert loop.watch.stuck() == {}
+    loop.end()  # the connection is lost
+    clock.advance(10 * TURN_LIMIT_S)
+    assert loop.watch.stuck() == {}
+
+
+def test_messages_are_consumed_while_there_is_a_connection_and_a_queue() -> None:
+    loop, consumer = MainLoop(), Consumer()
+    assert loop.consumption() == "no connection to the broker"
+    loop.attach(consumer)
+    loop.begin(consumer)
+    assert loop.consumption() == OK
+    assert consumer.task_consumer is not None
+    consumer.task_consumer.queues.clear()  # as cancel_consumer does
+    assert loop.consumption() == "no queue is consumed: add_consumer starts that again"
+    loop.end()
+    assert loop.consumption() == "no connection to the broker"

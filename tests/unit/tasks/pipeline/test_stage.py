@@ -8,8 +8,10 @@ from collections.abc import Callable
 
 import pytest
 from pipeline_rig import PATIENCE_S, wait_until
+from support.fake_clock import FakeClock
 
 from inference.errors import InvalidImage, ServiceUnavailable
+from inference.runtime.loop_watch import TURN_LIMIT_S, LoopWatch
 from tasks.pipeline.stage import Stage
 
 
@@ -111,3 +113,42 @@ def test_an_error_that_waiting_does_not_mend_is_raised() -> None:
 
     with pytest.raises(InvalidImage):
         Steps(lambda: None).until_available(call, give_up=lambda: False)
+
+
+def test_a_step_that_hangs_is_stuck_and_its_neighbour_is_not() -> None:
+    clock, hangs, goes_on = FakeClock(), threading.Event(), threading.Event()
+
+    def step() -> None:
+        if threading.current_thread().name == "steps-0":
+            hangs.set()
+            goes_on.wait(PATIENCE_S)
+
+    stage = Steps(step, threads=2)
+    stage.watch = LoopWatch(clock)
+    stage.start()
+    assert hangs.wait(PATIENCE_S)
+    clock.advance(TURN_LIMIT_S + 1)
+    wait_until(lambda: stage.watch.stuck() == {"steps-0": TURN_LIMIT_S + 1}, "only the first hangs")
+    goes_on.set()
+    wait_until(lambda: stage.watch.stuck() == {}, "it goes on")
+    stage.stop()
+    assert stage.join(PATIENCE_S)
+
+
+def test_a_store_that_is_down_for_hours_is_no_reason_to_be_stuck(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tasks.pipeline.stage.RETRY_INTERVAL_S", 0.0)
+    clock, found, tries = FakeClock(), list[dict[str, float]](), list[int]()
+
+    def call() -> None:
+        tries.append(1)
+        clock.advance(TURN_LIMIT_S - 1)
+        found.append(stage.watch.stuck())
+        raise ServiceUnavailable("down")
+
+    stage = Steps(lambda: stage.until_available(call, give_up=lambda: len(tries) >= 50))
+    stage.watch = LoopWatch(clock)
+    stage.start()
+    wait_until(lambda: len(tries) >= 50, "many tries")
+    stage.stop()
+    assert stage.join(PATIENCE_S)
+    assert found[:50] == [{}] * 50

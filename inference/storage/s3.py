@@ -1,4 +1,4 @@
-"""Object store on a bucket of MinIO, or of any other S3."""
+"""Object store on a bucket of an S3 store, such as MinIO."""
 
 from __future__ import annotations
 
@@ -6,53 +6,34 @@ import contextlib
 import hashlib
 import io
 import itertools
-import logging
-import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import IO
 from urllib.parse import quote
 
-import urllib3
-from minio import Minio
-from minio.commonconfig import ENABLED, CopySource, Filter
-from minio.deleteobjects import DeleteObject
-from minio.error import MinioException, S3Error
-from minio.lifecycleconfig import Expiration, LifecycleConfig, Rule
+from minio.commonconfig import ENABLED, CopySource
+from minio.error import S3Error
 from minio.versioningconfig import SUSPENDED
 
-from inference.errors import ConfigurationError, InferenceError, ObjectNotFound, ServiceUnavailable, StorageFull
-from inference.runtime.tls import authority_context
-from inference.settings import MinioSettings
-from inference.storage.breaker import Breaker, ServerIsSilentError
-from inference.storage.protocol import UPLOADS_PREFIX, bucket_and_key, day_prefix, is_path, too_large
-
-logger = logging.getLogger(__name__)
-
-#: Id of this service's rule among the lifecycle rules of the bucket.
-RETENTION_RULE_ID = "inference-uploads-retention"
+from inference.errors import ObjectNotFound
+from inference.settings import S3Settings
+from inference.storage.breaker import Breaker
+from inference.storage.protocol import bucket_and_key, is_path, too_large
+from inference.storage.s3_client import PAUSE_S, connect, credentials_of, is_timeout, unavailable_when_failing
+from inference.storage.s3_retention import UploadRetention
 
 #: Error code of a missing bucket, which the first upload makes.
 _NO_BUCKET = "NoSuchBucket"
 _MISSING = {"NoSuchKey", "NoSuchObject", "NoSuchVersion", "KeyTooLongError", "XMinioInvalidObjectName", _NO_BUCKET}
 _FORBIDDEN = "AccessDenied"
-#: Error codes that concern one object, not the state of the server.
-_REFUSED = {"EntityTooLarge", "EntityTooSmall", "InvalidArgument", "InvalidRequest", "MetadataTooLarge", "KeyTooLongError"}
-#: Error codes of MinIO and Ceph for a full disk or quota.
-_FULL = {"XMinioStorageFull", "XMinioAdminBucketQuotaExceeded", "QuotaExceeded"}
 #: Part of the 2 KB that S3 allows; the digest takes about 100 bytes.
 _MAX_METADATA_BYTES = 1800
-#: Seconds for which no call is made after the server has timed out.
-_PAUSE_S = 5.0
 _MADE_MEANWHILE = {"BucketAlreadyOwnedByYou", "BucketAlreadyExists"}
 #: Error codes of servers that keep no versions.
 _NO_VERSIONING = {"NotImplemented", "VersioningNotConfigured", "MethodNotAllowed"}
 _CHUNK_BYTES = 2**20
-_HOURS_A_DAY = 24
-#: Days before the end of the retention in which uploads may be left: the rule rounds up, and acts at midnight.
-_DAYS_BEFORE_RULE = 4
 #: S3's limit for a part that is not the last.
 _LEAST_PART_BYTES = 5 * 2**20
 _ANY_TYPE = "application/octet-stream"
@@ -60,7 +41,7 @@ _ANY_TYPE = "application/octet-stream"
 _MEDIA_TYPE = re.compile(r"[\w.+-]+/[\w.+-]+", re.ASCII)
 
 
-class MinioObjectStore:
+class S3ObjectStore:
     """`ObjectStore` on one bucket, which is made if it is missing.
 
     Args:
@@ -69,13 +50,15 @@ class MinioObjectStore:
 
     is_local = False
 
-    def __init__(self, settings: MinioSettings, bucket: str, *, connections: int = 256) -> None:
+    def __init__(self, settings: S3Settings, bucket: str, *, connections: int = 256) -> None:
         self._bucket = bucket
-        self._breaker = Breaker(_PAUSE_S, is_timeout=_is_timeout)
-        self._client = _connect(settings, connections)
+        self._breaker = Breaker(PAUSE_S, is_timeout=is_timeout)
+        provider = credentials_of(settings)
+        self._client = connect(settings, provider, connections)
+        self._retention = UploadRetention(self._client, bucket)
         public = settings.model_copy(update={"endpoint": settings.public_endpoint or settings.endpoint})
         #: signs URLs for clients, and makes no connections
-        self._signer = _connect(public, connections=1)
+        self._signer = connect(public, provider, connections=1)
         self._has_bucket = False
 
     def put(
@@ -178,37 +161,15 @@ class MinioObjectStore:
         with self._guarded():
             self._client.bucket_exists(self._bucket)  # the answer does not matter: the first put makes the bucket
 
-    def apply_retention(self, hours: float | None) -> None:
-        """Set this service's lifecycle rule in addition to other rules of the bucket; None removes it.
-
-        A rule counts whole days. If that is not exact, uploads that are too old are also removed now.
-        """
-        days = None if hours is None else math.ceil(hours / _HOURS_A_DAY)
+    def apply_retention(self, hours: float | None) -> bool:
         with self._guarded():
             if not self._client.bucket_exists(self._bucket):
                 self._make_bucket()
-            present = self._client.get_bucket_lifecycle(self._bucket)
-            others = [rule for rule in present.rules if rule.rule_id != RETENTION_RULE_ID] if present else []
-            ours = [] if days is None else [_retention_rule(days)]
-            if others or ours:
-                self._client.set_bucket_lifecycle(self._bucket, LifecycleConfig([*others, *ours]))
-            elif present:
-                self._client.delete_bucket_lifecycle(self._bucket)
-            if hours is not None and hours % _HOURS_A_DAY:
-                self._remove_older(datetime.now(UTC) - timedelta(hours=hours))
-
-    def _remove_older(self, first_kept: datetime) -> None:
-        """Remove the uploads that were put before a time, of the days that the rule may not have removed yet."""
-        for age in range(_DAYS_BEFORE_RULE):
-            found = self._client.list_objects(self._bucket, day_prefix(first_kept.date() - timedelta(days=age)))
-            old = (entry for entry in found if entry.last_modified is not None and entry.last_modified < first_kept)
-            names = (DeleteObject(entry.object_name) for entry in old if entry.object_name is not None)
-            for error in self._client.remove_objects(self._bucket, names):
-                logger.warning("the old upload %s cannot be removed: %s", error.name, error.code)
+            return self._retention.apply(hours)
 
     @contextmanager
     def _guarded(self) -> Iterator[None]:
-        with _unavailable_when_failing(), self._breaker.guard():
+        with unavailable_when_failing(), self._breaker.guard():
             yield
 
     @contextmanager
@@ -245,18 +206,18 @@ class MinioObjectStore:
                 raise
 
 
-class MinioObjectReader:
-    """`ObjectReader` on MinIO, or any other S3."""
+class S3ObjectReader:
+    """`ObjectReader` on an S3 store."""
 
-    def __init__(self, settings: MinioSettings) -> None:
-        self._client = _connect(settings, connections=1)
+    def __init__(self, settings: S3Settings) -> None:
+        self._client = connect(settings, credentials_of(settings), connections=1)
 
     def etag(self, bucket: str, key: str) -> str:
-        with _unavailable_when_failing(), self._missing_is_named(bucket, key):
+        with unavailable_when_failing(), self._missing_is_named(bucket, key):
             return self._client.stat_object(bucket, key).etag or ""
 
     def download(self, bucket: str, key: str, target: IO[bytes]) -> str:
-        with _unavailable_when_failing(), self._missing_is_named(bucket, key):
+        with unavailable_when_failing(), self._missing_is_named(bucket, key):
             response = self._client.get_object(bucket, key)
             try:
                 for chunk in response.stream(_CHUNK_BYTES):  # raises if fewer bytes come than were announced
@@ -280,32 +241,6 @@ class MinioObjectReader:
             raise ObjectNotFound(f"{public} in the bucket {bucket}", public=public) from error
 
 
-def _connect(settings: MinioSettings, connections: int) -> Minio:
-    """Make a client. Raises ConfigurationError: the endpoint, the region or the file of the authorities is not valid."""
-    pool = urllib3.PoolManager(
-        maxsize=connections,
-        timeout=urllib3.Timeout(connect=settings.connect_timeout_s, read=settings.read_timeout_s),
-        ssl_context=authority_context("minio", settings.ca_file) if settings.has_tls else None,
-        # No retry after a time-out: the call would wait three times for a server that hangs.
-        retries=urllib3.Retry(total=2, read=0, connect=1, backoff_factor=0.1, status_forcelist=(502, 503, 504)),
-    )
-    try:
-        return Minio(
-            settings.endpoint.rpartition("://")[2],
-            access_key=settings.access_key.get_secret_value(),
-            secret_key=settings.secret_key.get_secret_value(),
-            secure=settings.has_tls,
-            region=settings.region or "us-east-1",  # without a region the client asks the server for it first
-            http_client=pool,
-        )
-    except ValueError as error:
-        raise ConfigurationError(f"minio.endpoint: {error}", field="minio.endpoint") from error
-
-
-def _retention_rule(days: int) -> Rule:
-    return Rule(ENABLED, rule_filter=Filter(prefix=UPLOADS_PREFIX), rule_id=RETENTION_RULE_ID, expiration=Expiration(days=days))
-
-
 def _check(key: str) -> None:
     """Raise ObjectNotFound for a key that is not a path below a folder: all stores have the same valid keys."""
     if not is_path(key):
@@ -316,31 +251,3 @@ def _as_headers(metadata: Mapping[str, str]) -> dict[str, str]:
     """Return metadata in the form of headers. S3 allows 2 KB in total: a value that is too long for its share is left out."""
     quoted = {name: quote(value) for name, value in metadata.items()}
     return {name: value for name, value in quoted.items() if len(value) <= _MAX_METADATA_BYTES // max(1, len(quoted))}
-
-
-def _is_timeout(error: BaseException) -> bool:
-    """Return whether the server did not answer in time."""
-    if isinstance(error, urllib3.exceptions.MaxRetryError) and error.reason is not None:
-        error = error.reason
-    return isinstance(error, TimeoutError | urllib3.exceptions.TimeoutError)
-
-
-@contextmanager
-def _unavailable_when_failing() -> Iterator[None]:
-    try:
-        yield
-    except ServerIsSilentError as error:
-        raise ServiceUnavailable("the object store did not answer a moment ago", retry_after_s=_PAUSE_S) from error
-    except S3Error as error:
-        if error.code in _REFUSED:
-            raise InferenceError(f"the object store refuses the object: {error.code}") from error
-        if error.code in _FULL:
-            raise StorageFull("the object store is full", retry_after_s=30) from error
-        raise _silent(error) from error
-    except (MinioException, urllib3.exceptions.HTTPError, OSError) as error:
-        raise _silent(error) from error
-
-
-def _silent(error: Exception) -> ServiceUnavailable:
-    public = "the object store does not answer"
-    return ServiceUnavailable(f"{public}: {error}", public=public, retry_after_s=5)

@@ -1,0 +1,25 @@
+"""Values of metrics, from their text."""
+
+from __future__ import annotations
+
+from prometheus_client.parser import text_string_to_metric_families
+
+#: By name and labels, a pair for each, in the order of the labels' names.
+Values = dict[tuple[str, tuple[tuple[str, str], ...]], float]
+
+
+class Metrics:
+    """The samples of one answer of /metrics."""
+
+    def __init__(self, text: str) -> None:
+        samples = [sample for family in text_string_to_metric_families(text) for sample in family.samples]
+        self._values: Values = {(sample.name, tuple(sorted(sample.labels.items()))): sample.value for sample in samples}
+        assert len(self._values) == len(samples), "a metric is there twice"
+
+    def value(self, name: str, **labels: str) -> float:
+        """The value of a metric; 0 if it is missing."""
+        return self._values.get((f"inference_{name}", tuple(sorted(labels.items()))), 0.0)
+
+    def labels(self, name: str) -> list[dict[str, str]]:
+        """The labels of each time series of a metric."""
+        return [dict(labels) for found, labels in self._values if found == f"inference_{name}"]

@@ -1,0 +1,88 @@
+"""The folder in which the processes of an API share the values of their instruments."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).parents[3]
+BEGIN = "from inference.metrics import sharing\nsharing.share_between_processes()\n"
+
+
+def run(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run code in a process that has `folder` for temporary files."""
+    environment = os.environ | {"TMPDIR": str(folder)}
+    return subprocess.run(
+        [sys.executable, "-c", BEGIN + code], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+    )
+
+
+def folders(parent: Path) -> list[Path]:
+    return list(parent.glob("inference-metrics-*"))
+
+
+def test_forked_processes_are_summed_and_ended_ones_stay(tmp_path: Path) -> None:
+    code = """
+import os
+from inference.metrics import api, exposition, process_files
+api.http_requests.labels("/", "GET", "200").inc()
+for _ in range(2):
+    pid = os.fork()
+    if pid == 0:
+        api.http_requests.labels("/", "GET", "200").inc(10)
+        api.http_request_duration.labels("/").observe(0.3)
+        api.event_streams.set(5)
+        raise SystemExit
+    os.waitpid(pid, 0)
+    process_files.add_ended_process(pid)
+api.event_streams.set(2)
+text = exposition.exposition().decode()
+print(*sorted(line for line in text.splitlines() if line.startswith((
+    "inference_http_requests_total", "inference_event_streams", "inference_http_request_duration_seconds_count"))), sep="\\n")
+print(*sorted(file.name for file in sharing.shared_folder().glob("*.db") if not file.name.endswith(f"_{os.getpid()}.db")))
+"""
+    done = run(code, tmp_path)
+    assert done.stdout.splitlines() == [
+        "inference_event_streams 2.0",
+        'inference_http_request_duration_seconds_count{route="/"} 2.0',
+        'inference_http_requests_total{code="200",method="GET",route="/"} 21.0',
+        "counter_ended.db histogram_ended.db",
+    ], done.stderr
+    assert folders(tmp_path) == []
+
+
+def test_folder_of_a_killed_process_is_removed_by_the_next_and_that_of_another_is_kept(tmp_path: Path) -> None:
+    killed = run("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", tmp_path)
+    assert killed.returncode == -signal.SIGKILL
+    (left,) = folders(tmp_path)
+    long_ago = time.time() - 3600
+
+    code = f"""
+import os, subprocess, sys
+own = sharing.shared_folder()
+for folder in (own, {str(left)!r}):
+    os.utime(folder, ({long_ago}, {long_ago}))
+subprocess.run([sys.executable, "-c", {BEGIN!r} + "print(sharing.shared_folder())"], check=True)
+print(own.exists())
+"""
+    done = run(code, tmp_path)
+    assert done.stdout.splitlines()[-1:] == ["True"], done.stderr
+    assert not left.exists()
+    assert folders(tmp_path) == []
+
+
+def test_a_new_folder_that_has_no_lock_yet_is_kept(tmp_path: Path) -> None:
+    new = tmp_path / "inference-metrics-new"
+    new.mkdir()
+    assert run("", tmp_path).returncode == 0
+    assert new.exists()
+
+
+def test_instruments_that_are_there_already_cannot_be_shared() -> None:
+    code = "import prometheus_client\nfrom inference.metrics.sharing import share_between_processes\nshare_between_processes()"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "RuntimeError" in done.stderr
