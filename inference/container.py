@@ -87,7 +87,12 @@ class Services:
             return AmqpBroker(self.settings.broker)
         shares_store = broker_url(self.settings) == task_store_url(self.settings)
         client = self.redis if shares_store else connect(broker_url(self.settings))
-        return RedisBroker(client, shares_store=shares_store, has_turns=self.settings.broker.has_turns)
+        return RedisBroker(
+            client,
+            shares_store=shares_store,
+            has_turns=self.settings.broker.has_turns,
+            key_prefix=self.settings.broker_key_prefix,
+        )
 
     @cached_property
     def taken(self) -> TakenMessages:

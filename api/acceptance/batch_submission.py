@@ -124,8 +124,8 @@ class BatchSubmissions:
             wait_for_all(submission.uploads.values(), min(submission.deadline_s, GRACE_S))
         except Exception as error:
             has_failed = any(upload.has_failed for upload in submission.uploads.values())
-            may_withdraw = has_failed and submission.batch is not None and not submission.batch.idempotency_key
-            if may_withdraw and withdraw_batch(self.parts.store, submission.batch_id):
+            batch = submission.batch if has_failed else None
+            if batch is not None and not batch.idempotency_key and withdraw_batch(self.parts.store, batch):
                 discard_all(submission.uploads.values())
                 raise
             logger.warning("not every image of batch %s is stored yet; its tasks continue: %r", submission.batch_id, error)

@@ -41,6 +41,8 @@ class Submission:
     has_key: bool
     #: returns its record as it was when the task was accepted or found
     record: Callable[[], TaskRecord]
+    #: bytes for which its image counts in the owner's quota
+    image_bytes: int = 0
 
 
 class Submissions:
@@ -148,7 +150,7 @@ class Submissions:
             return upload.wait(min(submission.deadline_s, GRACE_S) if upload.in_background else 0)
         except Exception as error:
             may_withdraw = upload.has_failed and outcome is None and not submission.has_key
-            if may_withdraw and withdraw(self.parts.store, submission.task_id):
+            if may_withdraw and withdraw(self.parts.store, submission.task_id, image_bytes=submission.image_bytes):
                 upload.discard()
                 raise
             logger.warning("the image of task %s is not stored yet; the task continues: %r", submission.task_id, error)
@@ -175,6 +177,7 @@ class Submissions:
             upload,
             has_key=bool(request.idempotency_key),
             record=partial(TaskRecord.of_request, request),
+            image_bytes=request.image_bytes,
         )
 
     def _replayed(self, task_id: str, deadline_s: float) -> Submission:

@@ -63,7 +63,7 @@ def accept(
         lambda: store.accept(request, enqueue=first, max_queue_depth=max_queue_depth, room=room, limits=limits), task_id=task_id
     )
     if accepted.created and not enqueue:
-        _publish(broker, postings, withdraw=lambda: withdraw(store, task_id))
+        _publish(broker, postings, withdraw=lambda: withdraw(store, task_id, image_bytes=request.image_bytes))
     return accepted
 
 
@@ -92,18 +92,19 @@ def accept_batch(
         batch_id=batch_id,
     )
     if accepted.created and not enqueue:
-        _publish(broker, postings, withdraw=lambda: withdraw_batch(store, batch_id))
+        _publish(broker, postings, withdraw=lambda: withdraw_batch(store, batch))
     return accepted
 
 
-def withdraw(store: SubmissionStore, task_id: str) -> bool:
+def withdraw(store: SubmissionStore, task_id: str, *, image_bytes: int) -> bool:
     """Remove a task that cannot run; False if it stays accepted. Raises ServiceUnavailable; then it `may_be_accepted`."""
-    return _withdraw(lambda: store.withdraw(task_id), task_id=task_id)
+    return _withdraw(lambda: store.withdraw(task_id, image_bytes=image_bytes), task_id=task_id)
 
 
-def withdraw_batch(store: SubmissionStore, batch_id: str) -> bool:
+def withdraw_batch(store: SubmissionStore, batch: BatchRequest) -> bool:
     """Remove a batch and its tasks, as `withdraw` does for one task."""
-    return _withdraw(lambda: store.withdraw_batch(batch_id), batch_id=batch_id)
+    image_bytes = sum(task.image_bytes for task in batch.tasks)
+    return _withdraw(lambda: store.withdraw_batch(batch.batch_id, image_bytes=image_bytes), batch_id=batch.batch_id)
 
 
 def may_be_accepted(error: BaseException) -> bool:

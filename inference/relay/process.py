@@ -27,6 +27,7 @@ from inference.runtime.redis import connect, task_store_url
 from inference.settings import Settings
 from inference.sinks import open_sink
 from inference.sinks.webhook import WebhookSender
+from inference.status.service_metrics import ServiceMetrics
 from inference.task_store.outbox import Outbox
 
 logger = logging.getLogger(__name__)
@@ -78,7 +79,11 @@ def _start_monitoring(settings: Settings, health: RelayHealth) -> None:
     """Serve metrics and probes. Raises ConfigurationError: the port is not available."""
     options = settings.monitoring
     if options.relay_port is not None:
-        pages = {"/metrics": lambda: Page(CONTENT_TYPE, exposition()), **health_pages(live=health.live, ready=health.ready)}
+        service = ServiceMetrics(Services(settings))
+        pages = {
+            "/metrics": lambda: Page(CONTENT_TYPE, exposition(service)),
+            **health_pages(live=health.live, ready=health.ready),
+        }
         MonitoringServer(options.host, options.relay_port, pages, key="monitoring.relay_port").start()
 
 

@@ -145,7 +145,8 @@ class TaskStoreSettings(Section):
 
     #: default: the broker's server if that is Redis, so that record and message are written in one step
     url: RedisUrl | None = None
-    key_prefix: str = Field(default="inference", pattern=r"^[A-Za-z0-9_.-]+$")
+    #: with a hash tag, such as {inference}, all keys are in one slot of a Redis Cluster, and the broker's begin with it too
+    key_prefix: str = Field(default="inference", pattern=r"^([A-Za-z0-9_.-]+|[A-Za-z0-9_.-]*\{[A-Za-z0-9_.-]+\}[A-Za-z0-9_.-]*)$")
     #: start even if the Redis server evicts keys when its memory is full, which loses accepted tasks
     allow_eviction: bool = False
     #: tasks of a worker that does not renew its leases for this time go to other workers, seconds
@@ -350,6 +351,12 @@ class Settings(FieldChecks, BaseSettings):
     def is_embedded(self) -> bool:
         """Whether this service runs the embedded server."""
         return EMBEDDED in (self.broker.url, self.task_store.url)
+
+    @property
+    def broker_key_prefix(self) -> str:
+        """Prefix of the broker's keys in Redis: that of the records if it has a hash tag, else none."""
+        prefix = self.task_store.key_prefix
+        return f"{prefix}:" if "{" in prefix and not self.broker.is_amqp else ""
 
     @property
     def uploads_path(self) -> Path:

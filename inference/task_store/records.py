@@ -20,6 +20,7 @@ from inference.domain import (
     decode_outcome,
 )
 from inference.errors import InferenceError
+from inference.runtime.documents import known_members
 from inference.task_store.protocol import Lease, LeaseState, TaskState
 from inference.task_store.record_checks import check_model, check_numbers, check_outcome, checked_deliveries, number
 from inference.webhook import Webhook, WebhookAttempt, WebhookDelivery, WebhookEvent, WebhookState
@@ -195,7 +196,7 @@ def _webhook_delivery_from(fields: dict[bytes, bytes]) -> WebhookDelivery:
     return WebhookDelivery(
         WebhookState(fields[b"webhook_state"].decode()),
         attempts,
-        tuple(WebhookAttempt(**attempt) for attempt in last),
+        tuple(WebhookAttempt(**known_members(WebhookAttempt, attempt)) for attempt in last),
         number(fields.get(b"webhook_next_at", b"0")),
     )
 

@@ -194,15 +194,15 @@ class RedisTaskStore(RedisErasures, RedisQueues, RedisOwners):
         answers: Sequence[list[Any]] = self._scripts.run("accept", self._policy.index_max, len(submissions), *parts)
         return answers
 
-    def withdraw(self, task_id: str) -> bool:
-        return bool(self._scripts.run("withdraw", "", task_id))
+    def withdraw(self, task_id: str, *, image_bytes: int = 0) -> bool:
+        return bool(self._scripts.run("withdraw", "", image_bytes, task_id))
 
-    def withdraw_batch(self, batch_id: str) -> bool:
+    def withdraw_batch(self, batch_id: str, *, image_bytes: int = 0) -> bool:
         try:
             task_ids = self.get_batch(batch_id).task_ids
         except BatchNotFound:
             return True
-        return bool(self._scripts.run("withdraw", batch_id, *task_ids))
+        return bool(self._scripts.run("withdraw", batch_id, image_bytes, *task_ids))
 
     def get(self, task_id: str) -> TaskRecord:
         record = self.get_many([task_id])[0]

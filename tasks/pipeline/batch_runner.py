@@ -210,8 +210,8 @@ class BatchRunner(Stage):
         if not all(delivery.is_revoked(job.task_id) for delivery in job.deliveries):
             return False
         with contextlib.suppress(TaskAlreadyFinished, TaskNotFound):
-            self.until_available(lambda: self._store.cancel(job.task_id), give_up=self.stopping.is_set)
-        self._instruments.canceled.inc()
+            if self.until_available(lambda: self._store.cancel(job.task_id), give_up=self.stopping.is_set):
+                self._instruments.canceled.inc()
         self._free([job])
         self._held.drop(job, ItemEnd(Ending.DROPPED))
         return True
@@ -225,6 +225,7 @@ class BatchRunner(Stage):
         with nullcontext() if self._tracer is None else BatchSpan(self._tracer, self._spec.queue, jobs):
             predictions = self._predictor.predict(self._spec.name, slots)
         self._instruments.batch_size.observe(len(jobs))
+        self._instruments.predict_duration.observe(predictions.predict_ms / 1000)
         self._times.note(predictions.model, len(jobs), predictions.predict_ms / 1000)
         if len(predictions.values) != len(jobs):
             raise PredictionFailed(f"the model returned {len(predictions.values)} predictions for a batch of {len(jobs)}")

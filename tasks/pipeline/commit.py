@@ -84,13 +84,11 @@ class Committer(Stage):
         self._note(finished, written, began)
 
     def _note(self, finished: Sequence[Finished], written: Sequence[bool], began: float) -> None:
+        self._instruments.note_ends([one.outcome for one, ours in zip(finished, written, strict=True) if ours])
+        self._instruments.leases_lost.inc(written.count(False))
         for one, ours in zip(finished, written, strict=True):
             if one.job.span is not None:
                 one.job.span.add_step("commit", began)
-            if ours:
-                self._instruments.note_end(one.outcome)
-            else:
-                self._instruments.leases_lost.inc()
             end = ItemEnd(Ending.COMMITTED, one.outcome) if ours else ItemEnd(Ending.DROPPED)
             self._held.drop(one.job, end)
 

@@ -31,7 +31,8 @@ LAYERS = (
     {"broker", "models"},
     {"imaging", "lifecycle", "rollout"},
     {"container"},
-    {"relay", "status"},
+    {"status"},
+    {"relay"},
     {"launcher"},
 )
 

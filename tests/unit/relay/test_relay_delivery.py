@@ -12,6 +12,7 @@ import pytest
 import redis
 from support.collector import running_collector
 from support.fakes import FakeSink
+from support.metrics import Growth
 from support.redis_server import impatient_client, own_redis_server
 from support.samples import VECTOR, a_request, a_success
 from support.waiting import until
@@ -402,3 +403,38 @@ def test_each_attempt_of_a_delivery_has_a_span_that_the_sink_passes_on(rig: Rig)
     assert found == [(task_id, None), (stuck, "sink_unavailable"), (stuck, "sink_refused")]
     assert {span.parent_id for span in collector.spans} == {PARENT[36:52]}
     assert sink.contexts[stuck][:52] == collector.spans[-1].traceparent[:52]
+
+
+class TestMetrics:
+    def test_results_and_refusals_are_counted_once(self, rig: Rig) -> None:
+        relay, growth = rig.relay(), Growth()
+        ids = rig.finish(5)
+        rig.sink.refused = {ids[0]: "no"}
+        while relay.relay_once(block_ms=1):
+            pass
+        assert growth.of("deliveries_total", sink="sink", outcome="delivered") == 4
+        assert growth.of("deliveries_total", sink="sink", outcome="refused") == 1
+        assert growth.of("delivery_duration_seconds_count", sink="sink") == 2
+        assert growth.of("delivery_retries_total", sink="sink") == 0
+
+    def test_passes_that_fail_are_counted(self, rig: Rig) -> None:
+        relay, growth, stopping = rig.relay(), Growth(), threading.Event()
+        rig.finish(1)
+        rig.sink.failures = 2
+        thread = threading.Thread(target=relay.run, args=(stopping,))
+        thread.start()
+        try:
+            until(lambda: growth.of("deliveries_total", sink="sink", outcome="delivered") == 1, "the result is delivered")
+        finally:
+            stopping.set()
+            thread.join(10)
+        assert growth.of("delivery_retries_total", sink="sink") == 2
+        assert growth.of("delivery_duration_seconds_count", sink="sink") == 3
+
+    def test_results_that_are_gone_are_no_deliveries(self, rig: Rig) -> None:
+        relay, growth = rig.relay(), Growth()
+        (task_id,) = rig.finish(1)
+        rig.client.delete(f"{rig.key_prefix}:task:{task_id}")
+        relay.relay_once(block_ms=1)
+        assert rig.waiting() == 0
+        assert growth.of("deliveries_total", sink="sink", outcome="delivered") == 0

@@ -9,6 +9,7 @@ import redis
 from support.failing_store import FailingStore
 from support.fake_clock import FakeClock
 from support.fakes import FakeBroker, FakeObjectStore
+from support.metrics import Growth
 from support.samples import QUEUE, a_message, a_request, a_success
 from support.time_travel import let_time_pass
 from support.waiting import until
@@ -351,3 +352,19 @@ def test_a_sweeper_that_runs_survives_a_store_that_is_down(rig: Rig) -> None:
         stopping.set()
         thread.join(10)
     assert not thread.is_alive()
+
+
+def test_what_the_sweeper_does_is_counted(rig: Rig) -> None:
+    growth = Growth()
+    held = rig.accept(is_lost=True)
+    rig.store.lease("worker", [held])
+    rig.sweep()
+    assert rig.sweep(after_s=LEASE_S + 1) == [held]
+    lost = rig.accept(is_lost=True)
+    rig.sweep()
+    assert lost in rig.sweep(after_s=GRACE_S)
+    rig.accept(deadline_s=1)
+    rig.sweep(after_s=2)
+    assert growth.of("tasks_redelivered_total", reason="worker_lost") == 1
+    assert growth.of("tasks_redelivered_total", reason="message_lost") >= 1
+    assert growth.of("tasks_expired_total") == 1
