@@ -14,6 +14,7 @@ from api.acceptance.uploads import GRACE_S, MAX_STORE_S, Upload
 from api.acceptance.validation import RequestValidator, ValidatedRequest
 from api.forms.predict import PredictForm
 from api.security.rate_limit import note_use
+from api.tracing import in_send_span, task_context
 from inference.access import Caller
 from inference.domain import ModelRef, Outcome, QueueItem, TaskRecord, TaskSubmission
 from inference.errors import InferenceError, Overloaded
@@ -63,7 +64,7 @@ class Submissions:
             InferenceError: the request was refused; nothing of it remains stored.
         """
         try:
-            return self._submit(form, caller)
+            return in_send_span(self.parts.tracer, lambda: self._submit(form, caller), _span_of)
         except InferenceError as error:
             count_refused(error)
             raise
@@ -104,6 +105,7 @@ class Submissions:
             webhook=checked.webhook,
             owner=caller.owner,
             image_bytes=image_bytes,
+            trace=task_context(),
         )
         return self._accept_and_expect(request, upload, room, caller)
 
@@ -225,3 +227,9 @@ class Submissions:
         if known is not None and known.fingerprint != form.fingerprint:
             raise known.conflict()
         return known.task_id if known is not None else None
+
+
+def _span_of(submission: Submission) -> tuple[str, dict[str, str]]:
+    """Return the queue of a task, and the attributes of the span in which it was accepted."""
+    attributes = {"inference.task.id": submission.task_id, "inference.model.name": submission.model.name}
+    return submission.record().queue, attributes

@@ -69,6 +69,7 @@ class WebSecurity:
             environ[LOGGED_TRACE] = logged_trace_id.get()
             logged_request_id.reset(token)
             logged_owner.set("")
+            logged_trace_id.set("")
 
 
 def _problem(error: InferenceError, environ: Environ, start_response: Any) -> Iterable[bytes]:

@@ -8,16 +8,20 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from inference.errors import ServiceUnavailable
 from inference.lifecycle.task_log import task_fields
 from inference.metrics.relay import deliveries, delivery_duration, delivery_retries
+from inference.relay.tracing import DeliverySpans
 from inference.runtime.log_context import log_context
 from inference.runtime.loop_watch import TURN_LIMIT_S, LoopWatch
 from inference.sinks.protocol import Refusal, ResultSink, SinkUnavailable, StoredResult, result_document
 from inference.task_store.outbox import Outbox, OutboxEntry
 from inference.task_store.stores import DeliveryStore
+
+if TYPE_CHECKING:
+    from inference.tracing.tracer import Tracer
 
 #: Result documents by task id.
 Documents = Mapping[str, Mapping[str, Any]]
@@ -41,14 +45,28 @@ class RelayPolicy:
 
 
 class Relay:
-    """Delivers the entries of one sink. A sink that is down delays its own entries and loses none."""
+    """Delivers the entries of one sink. A sink that is down delays its own entries and loses none.
 
-    def __init__(self, outbox: Outbox, store: DeliveryStore, sink: ResultSink, *, pipeline_id: str, policy: RelayPolicy) -> None:
+    Args:
+        tracer: None while traces are off.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        store: DeliveryStore,
+        sink: ResultSink,
+        *,
+        pipeline_id: str,
+        policy: RelayPolicy,
+        tracer: Tracer | None = None,
+    ) -> None:
         self._outbox = outbox
         self._store = store
         self._sink = sink
         self._pipeline_id = pipeline_id
         self._policy = policy
+        self._tracer = tracer
         #: entries that were taken from the outbox and are not delivered yet
         self._held: list[OutboxEntry] = []
         #: time of the next search for entries that other relays left, `time.monotonic()`
@@ -107,7 +125,7 @@ class Relay:
 
     def _deliver_results(self, entries: Sequence[OutboxEntry]) -> None:
         tasks = self._store.get_completed([entry.task_id for entry in entries]) if entries else []
-        documents = []
+        documents, contexts = [], {}
         for entry, task in zip(entries, tasks, strict=True):
             if task is None:
                 reason = "was erased, or Redis evicted its record"
@@ -115,9 +133,11 @@ class Relay:
                     logger.warning("%s: task %s %s; nothing to deliver", self._sink.name, entry.task_id, reason)
             else:
                 documents.append(result_document(task, self._pipeline_id))
+                if task.trace:
+                    contexts[task.task_id] = task.trace
         written = {document["task_id"]: document for document in documents}
         try:
-            refusals = self._write(documents) if documents else []
+            refusals = self._write_traced(documents, contexts) if documents else []
         except SinkUnavailable as error:
             done = error.delivered | {refusal.task_id for refusal in error.refusals}
             self._record([entry for entry in entries if entry.task_id in done], error.refusals, written)
@@ -143,7 +163,20 @@ class Relay:
         self._store.confirm_erasures(self._sink.name, done)
         self._release(orders)
 
-    def _write(self, documents: Sequence[dict[str, Any]]) -> list[Refusal]:
+    def _write_traced(self, documents: Sequence[dict[str, Any]], contexts: Mapping[str, str]) -> list[Refusal]:
+        """Write documents as `_write` does, in spans of those tasks that have a trace context."""
+        if not contexts:
+            return self._write(documents, contexts)
+        spans = DeliverySpans(self._tracer, self._sink.name, contexts)
+        try:
+            refusals = self._write(documents, spans.contexts)
+        except Exception as error:
+            spans.end(error.refusals if isinstance(error, SinkUnavailable) else (), failure=error)
+            raise
+        spans.end(refusals)
+        return refusals
+
+    def _write(self, documents: Sequence[dict[str, Any]], contexts: Mapping[str, str]) -> list[Refusal]:
         """Write documents; refuse a document on which the sink's client fails, so that the others are delivered.
 
         Raises:
@@ -152,7 +185,7 @@ class Relay:
         """
         try:
             with self._duration.time():
-                return self._sink.write(documents)
+                return self._sink.write(documents, contexts)
         except SinkUnavailable:
             raise
         except Exception:
@@ -164,7 +197,7 @@ class Relay:
         for document in documents:
             self.watch.turn()
             try:
-                refusals += self._sink.write([document])
+                refusals += self._sink.write([document], contexts)
             except SinkUnavailable:
                 raise
             except Exception as error:  # noqa: BLE001 client libraries raise errors of any type

@@ -9,6 +9,9 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import orjson
 
@@ -23,7 +26,10 @@ from inference.settings import WebhookSettings
 from inference.sinks.webhook import WebhookAnswer, WebhookSender
 from inference.task_store.protocol import ReceiverPause
 from inference.task_store.stores import WebhookStore
-from inference.webhook import WebhookDelivery, WebhookEvent, WebhookState
+from inference.webhook import Webhook, WebhookDelivery, WebhookEvent, WebhookState
+
+if TYPE_CHECKING:
+    from inference.tracing.tracer import Tracer, TraceSpan
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +53,7 @@ class WebhookRelay:
 
     Args:
         jitter: returns a factor for each pause.
+        tracer: None while traces are off.
     """
 
     turn_limit_s = TURN_LIMIT_S
@@ -58,11 +65,13 @@ class WebhookRelay:
         settings: WebhookSettings,
         *,
         jitter: Callable[[], float] = lambda: random.uniform(0.8, 1.2),  # noqa: S311 not a secret
+        tracer: Tracer | None = None,
     ) -> None:
         self._store = store
         self._sender = sender
         self._settings = settings
         self._jitter = jitter
+        self._tracer = tracer
         self._jobs: queue.SimpleQueue[TaskRecord | None] = queue.SimpleQueue()
         #: by receiver, events that are being sent; guarded by `_changed`, which is notified when one was sent
         self._in_flight: Counter[str] = Counter()
@@ -149,7 +158,7 @@ class WebhookRelay:
         if webhook is None:
             raise ValueError(f"task {record.task_id} has no webhook")
         with webhook_duration.time():
-            answer = self._sender.send(webhook.url, webhook_id(record.task_id), event_body(record), owner=record.owner)
+            answer = self._attempt(record, webhook)
         before = record.webhook_delivery or WebhookDelivery(WebhookState.PENDING)
         delivery = replace(
             before,
@@ -168,6 +177,27 @@ class WebhookRelay:
             pause=self._pause(answer),
         )
         webhook_deliveries.labels(_OUTCOMES[delivery.state]).inc()
+
+    def _attempt(self, record: TaskRecord, webhook: Webhook) -> WebhookAnswer:
+        """Send the event in a span, if its trace is kept."""
+        send = partial(self._sender.send, webhook.url, webhook_id(record.task_id), event_body(record), owner=record.owner)
+        span = self._start_span(record, webhook)
+        if span is None:
+            return send(trace=record.trace)
+        with span:
+            answer = send(trace=span.context)
+            if answer.attempt.status is not None:
+                span.add({"http.response.status_code": answer.attempt.status})
+            if not answer.is_delivered:
+                span.fail(str(answer.attempt.status or "no_answer"))
+        return answer
+
+    def _start_span(self, record: TaskRecord, webhook: Webhook) -> TraceSpan | None:
+        """Start the span of an attempt, without the URL, which may contain a secret; None if its trace is not kept."""
+        if self._tracer is None or not record.trace:
+            return None
+        attributes = {"http.request.method": "POST", "server.address": urlsplit(webhook.url).hostname or ""}
+        return self._tracer.start("POST", record.trace, "client", attributes | {"inference.task.id": record.task_id})
 
     def _retry_in_s(self, attempts: int, answer: WebhookAnswer) -> float:
         longest_s = self._settings.max_backoff_s

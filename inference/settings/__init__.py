@@ -20,6 +20,7 @@ from inference.settings.schema import (
 )
 from inference.settings.showing import effective
 from inference.settings.sink_sections import KafkaSettings, MongodbSettings, OutboxSettings
+from inference.settings.tracing_section import TracingSettings
 from inference.settings.variables import CONFIG_VARIABLE
 from inference.settings.webhook_section import WebhookSettings
 
@@ -38,6 +39,7 @@ __all__ = [
     "S3Settings",
     "Settings",
     "SinkName",
+    "TracingSettings",
     "UploadSettings",
     "WebhookSettings",
     "WorkerSettings",

@@ -26,6 +26,7 @@ from inference.settings.monitoring_section import MonitoringSettings
 from inference.settings.s3_section import S3Settings
 from inference.settings.security_section import SecuritySettings
 from inference.settings.sink_sections import JsonlSinkSettings, KafkaSettings, MongodbSettings, OutboxSettings, RelaySettings
+from inference.settings.tracing_section import TracingSettings
 from inference.settings.ui_section import UiSettings
 from inference.settings.value_checks import (
     Count,
@@ -291,6 +292,7 @@ class Settings(FieldChecks, BaseSettings):
     security: SecuritySettings = SecuritySettings()
     log: LogSettings = LogSettings()
     monitoring: MonitoringSettings = MonitoringSettings()
+    tracing: TracingSettings = TracingSettings()
 
     @model_validator(mode="after")
     def _deadlines_fit(self) -> Self:

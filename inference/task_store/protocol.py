@@ -43,6 +43,8 @@ class Lease:
     request_id: str = ""
     #: id of the batch request that it came in; empty for a single request
     batch_id: str = ""
+    #: trace context of the task; see inference/tracing/context.py
+    trace: str = ""
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from inference.domain import Outcome, TaskStatus
 from inference.errors import (
@@ -36,6 +37,10 @@ from tasks.pipeline.commit import Committer, Finished
 from tasks.pipeline.fetch import Fetcher
 from tasks.pipeline.jobs import Ending, HeldJobs, ItemEnd, Job
 from tasks.pipeline.stage import RETRY_INTERVAL_S, Stage
+from tasks.pipeline.tracing import BatchSpan
+
+if TYPE_CHECKING:
+    from inference.tracing.tracer import Tracer
 
 logger = logging.getLogger(__name__)
 
@@ -53,6 +58,7 @@ class BatchRunner(Stage):
     Args:
         committer: gets the outcomes; if a next batch is ready, they are committed in the round trip that starts it.
         move_to_dead_letters: gets jobs that are out of attempts.
+        tracer: None while traces are off.
     """
 
     name = "batch"
@@ -74,6 +80,7 @@ class BatchRunner(Stage):
         times: BatchTimes,
         instruments: ModelInstruments,
         turn_limit_s: float = TURN_LIMIT_S,
+        tracer: Tracer | None = None,
     ) -> None:
         super().__init__(turn_limit_s=turn_limit_s)
         self.ready = Batcher()
@@ -90,6 +97,7 @@ class BatchRunner(Stage):
         self._move_to_dead_letters = move_to_dead_letters
         self._clock = clock
         self._times = times
+        self._tracer = tracer
         self._instruments = instruments
         self._expired = ExpiryLog()
         #: jobs that have ended and are not committed yet
@@ -222,7 +230,8 @@ class BatchRunner(Stage):
         for job in jobs:
             job.timings["batch_wait_ms"] = (now - job.ready_at) * 1000
         slots = [job.slot for job in jobs if job.slot is not None]
-        predictions = self._predictor.predict(self._spec.name, slots)
+        with nullcontext() if self._tracer is None else BatchSpan(self._tracer, self._spec.queue, jobs):
+            predictions = self._predictor.predict(self._spec.name, slots)
         self._instruments.batch_size.observe(len(jobs))
         self._instruments.predict_duration.observe(predictions.predict_ms / 1000)
         self._times.note(predictions.model, len(jobs), predictions.predict_ms / 1000)

@@ -181,6 +181,8 @@ class Fetcher:
         job.slot = slot
         job.ready_at = time.monotonic()
         job.timings["decode_ms"] += (job.ready_at - began) * 1000
+        if job.span is not None:
+            job.span.add_step("decode", began)
 
     def take_free_slot(self) -> int | None:
         """Return a slot if one is free now, else None."""
@@ -202,6 +204,8 @@ class Fetcher:
                 logger.exception("fetching the image of task %s failed", job.task_id)
             raise InferenceError("the image could not be fetched; the worker's log says why", task_id=job.task_id) from error
         job.timings["fetch_ms"] = (time.monotonic() - began) * 1000
+        if job.span is not None:
+            job.span.add_step("fetch", began, {"inference.image.bytes": len(data)})
         return data
 
 

@@ -7,7 +7,7 @@ import logging
 import queue
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from inference.domain import Outcome, QueueItem, TaskStatus
 from inference.errors import IdempotencyConflict, InferenceError
@@ -18,6 +18,9 @@ from tasks.pipeline.batch_times import BatchTimes
 from tasks.pipeline.clock import StoreClock
 from tasks.pipeline.jobs import Delivery, Ending, HeldJobs, ItemEnd, Job
 from tasks.pipeline.stage import Stage
+
+if TYPE_CHECKING:
+    from inference.tracing.tracer import TraceSpan
 
 T = TypeVar("T")
 
@@ -40,6 +43,7 @@ class Intake(Stage):
     Args:
         pass_on: gets the leased jobs, all of a call together.
         fail: gets the jobs that cannot run, and the reason.
+        start_span: starts the span of a task, from its id, its lease, and the time of the lease in ms; None while traces are off.
     """
 
     name = "intake"
@@ -54,6 +58,7 @@ class Intake(Stage):
         times: BatchTimes,
         pass_on: Callable[[Sequence[Job]], None],
         fail: Callable[[Job, InferenceError], None],
+        start_span: Callable[[str, Lease, int], TraceSpan | None] | None = None,
     ) -> None:
         super().__init__()
         self.inbox: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
@@ -64,6 +69,7 @@ class Intake(Stage):
         self._times = times
         self._pass_on = pass_on
         self._fail = fail
+        self._start_span = start_span
 
     def step(self) -> None:
         arrived = drain(self.inbox, first_timeout_s=0.5)
@@ -119,6 +125,8 @@ class Intake(Stage):
             batch_id=lease.batch_id,
             timings={"queue_ms": leases.now_ms - lease.created_at_ms},
         )
+        if lease.trace and self._start_span is not None:
+            job.span = self._start_span(job.task_id, lease, leases.now_ms)
         self._held.add(job)
         unregistered_task = delivery.unregistered.get(item.task_id)
         if unregistered_task is not None and unregistered_task.refusal is not None:
