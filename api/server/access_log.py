@@ -27,7 +27,8 @@ from inference.settings import LogSettings
 
 ACCESS_LOGGER = "access"
 ROLE = "api"
-#: Routes that supervisors and collectors ask every few seconds: their successful answers have the level DEBUG.
+#: Routes that supervisors and collectors ask every few seconds, and `server.py` often while it starts: the level of their lines
+#: is DEBUG.
 _PROBES = {
     "/health/live",
     "/health/ready",
@@ -35,7 +36,6 @@ _PROBES = {
     "/v2/health/live",
     "/v2/health/ready",
 }
-_FIRST_ERROR = 400
 #: Longest method and path of a request that matches no route, characters.
 _MAX_METHOD, _MAX_PATH = 20, 200
 
@@ -65,11 +65,12 @@ class AccessLog:
         if self._level > logging.INFO:
             return
         route = environ.get(LOGGED_ROUTE, "")
-        if self._level == logging.INFO and status < _FIRST_ERROR and route in _PROBES:
+        is_probe = route in _PROBES
+        if is_probe and self._level > logging.DEBUG:
             return
         milliseconds = took.seconds * 1000 + took.microseconds / 1000
         fields = {"duration_ms": milliseconds, "bytes": sent_bytes, **environ.get(LOGGED_FIELDS, {})}
-        level = "DEBUG" if route in _PROBES and status < _FIRST_ERROR else "INFO"
+        level = "DEBUG" if is_probe else "INFO"
         path = "" if route else _shown(environ["PATH_INFO"])
         self._write(_Head(level, environ["REQUEST_METHOD"], route, path, status), fields)
 
