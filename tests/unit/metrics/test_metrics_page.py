@@ -18,7 +18,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 from support.certificates import make_certificates
-from support.promtool import check_metrics
+from support.metrics import check_metrics
 
 from inference.container import Services
 from inference.metrics import api, relay, worker
@@ -68,7 +68,7 @@ def common(tmp_path: Path, redis_url: str, redis_client: redis.Redis, key_prefix
         "models": (ROOT / "models/digits",),
         "broker": {"url": redis_url},
         "task_store": {"key_prefix": key_prefix},
-        "minio": {"ca_file": certificates.authority, "secure": True},
+        "s3": {"ca_file": certificates.authority, "secure": True},
     }
     services = Services(Settings(data_dir=tmp_path, **sections))
     yield [ServiceMetrics(services), ProcessFigures()]
