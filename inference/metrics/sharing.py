@@ -23,6 +23,8 @@ _PREFIX = "inference-metrics-"
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 the folder has a random name and is private
 #: Age from which a folder without a lock is one that a killed API left, seconds: a new one is locked at once.
 _MIN_AGE_S = 60.0
+#: The folder of this process, if it has one. The variable alone may come from the user's environment.
+_shared: list[Path] = []
 
 
 def share_metrics(parent: Path | None = None) -> None:
@@ -45,13 +47,13 @@ def share_metrics(parent: Path | None = None) -> None:
         raise ConfigurationError(f"no folder for the values of metrics can be created: {error}; set TMPDIR") from error
     fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_EX)  # until the last of these processes has ended
     os.environ[_VARIABLE] = str(folder)
+    _shared.append(folder)
     atexit.register(_remove, folder, os.getpid())
 
 
 def shared_folder() -> Path | None:
     """Return the folder with the values of this process and others; None: it has its values for itself."""
-    path = os.environ.get(_VARIABLE)
-    return Path(path) if path else None
+    return _shared[0] if _shared else None
 
 
 def _default_parent() -> Path:

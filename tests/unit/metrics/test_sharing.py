@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -88,3 +89,18 @@ def test_instruments_that_are_there_already_cannot_be_shared() -> None:
 def test_a_folder_that_cannot_be_created_is_a_configuration_error(tmp_path: Path) -> None:
     done = run("", tmp_path / "missing")
     assert "ConfigurationError: no folder for the values of metrics can be created" in done.stderr
+
+
+def test_a_process_that_shares_nothing_has_its_values_for_itself(tmp_path: Path) -> None:
+    """Even if its environment has the variable of the library."""
+    code = """
+from inference.metrics import exposition, process_files, sharing, worker
+worker.predictor_restarts.inc()
+worker.tasks_in_flight.set_function(lambda: 3)
+process_files.add_ended_process(1)
+print(sharing.shared_folder(), *sorted(line for line in exposition.exposition().decode().splitlines() if line.startswith((
+    "inference_predictor_restarts_total", "inference_tasks_in_flight"))))
+"""
+    environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout == "None inference_predictor_restarts_total 1.0 inference_tasks_in_flight 3.0\n", done.stderr

@@ -178,6 +178,5 @@ class TestCertificates:
         for text in ("", "no PEM", "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n"):
             broken.write_text(text, encoding="utf-8")
             assert (
-                certificate_ends(Settings.model_validate({"data_dir": tmp_path, "s3": {"ca_file": broken, "secure": True}}))
-                == {}
+                certificate_ends(Settings.model_validate({"data_dir": tmp_path, "s3": {"ca_file": broken, "secure": True}})) == {}
             )
