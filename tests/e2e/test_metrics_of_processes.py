@@ -10,7 +10,8 @@ import psutil
 import pytest
 from support.api_process import ApiProcess, get
 from support.client import wait_until
-from support.metrics import Metrics, check_metrics
+from support.metrics import Metrics
+from support.promtool import check_metrics
 
 pytestmark = [pytest.mark.process, pytest.mark.skipif(sys.platform != "linux", reason="shared memory")]
 

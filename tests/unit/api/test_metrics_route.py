@@ -11,7 +11,8 @@ from event_reading import Watch
 from flask import Flask
 from flask.testing import FlaskClient
 from key_rig import bearer, write_keys
-from support.metrics import Metrics, check_metrics
+from support.metrics import Metrics
+from support.promtool import check_metrics
 from support.real_servers import NOBODY
 
 from inference.errors import Overloaded

@@ -18,7 +18,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 from support.certificates import make_certificates
-from support.metrics import check_metrics
+from support.promtool import check_metrics
 
 from inference.container import Services
 from inference.metrics import api, relay, worker
