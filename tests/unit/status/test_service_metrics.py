@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,9 +16,7 @@ from support.real_servers import NOBODY
 from support.samples import a_request, a_success
 
 from inference.container import Services
-from inference.errors import ServiceUnavailable
 from inference.rollout.worker_registry import LoadedModelInfo, WorkerInfo
-from inference.runtime.timed_call import TimedCall
 from inference.settings import Settings
 from inference.status.certificates import certificate_ends
 from inference.status.service_metrics import ServiceMetrics
@@ -129,29 +126,6 @@ def test_a_record_store_that_is_down(settings: Settings) -> None:
     assert {"store": "task_store"} in found.labels("store_up")
     assert found.labels("dead_letters") == []
     assert found.value("free_disk_bytes", content="uploads") > 0
-
-
-class TestTimedCall:
-    def test_returns_or_raises_what_the_call_does(self) -> None:
-        assert TimedCall(lambda: 7)(10) == 7
-        with pytest.raises(ZeroDivisionError):
-            TimedCall(lambda: 1 / 0)(10)
-
-    def test_a_call_that_hangs_is_not_made_again_until_it_has_ended(self) -> None:
-        gate, begun = threading.Event(), []
-
-        def call() -> int:
-            begun.append(None)
-            assert gate.wait(20)
-            return len(begun)
-
-        timed = TimedCall(call)
-        for _ in range(3):
-            with pytest.raises(ServiceUnavailable):
-                timed(0)
-        gate.set()
-        assert timed(20) == 1
-        assert timed(20) == 2
 
 
 class TestCertificates:
