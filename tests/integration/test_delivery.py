@@ -55,7 +55,7 @@ def finish(services: Services, task_id: str, sinks: tuple[str, ...]) -> None:
 @contextmanager
 def relaying(settings: Settings) -> Iterator[None]:
     stopping = threading.Event()
-    threads = [threading.Thread(target=run, args=(stopping,)) for run in _runners(settings).values()]
+    threads = [threading.Thread(target=runner.run, args=(stopping,)) for runner in _runners(settings).values()]
     for thread in threads:
         thread.start()
     try:
