@@ -74,6 +74,7 @@ def _make_worker(services: Services, models: ModelRegistry) -> InferenceWorker:
         files=services.model_files,
         models=models,
         rejected=services.rejected,
+        tracer=services.tracer,
     )
 
 
@@ -109,7 +110,7 @@ class InferenceStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has
             logger.critical("this worker must run without -P: its pool is solo, and batches run in the predictor process")
             raise WorkerShutdown(1)
         use_batch_scheduling()
-        services = Services(celeryconfig.settings)
+        services = Services(celeryconfig.settings, role="worker")
         _start_monitoring(services, self._health)
         worker = _make_worker(services, _load_models(services, parent.app.amqp.queues.consume_from))
         try:
@@ -120,6 +121,7 @@ class InferenceStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has
             raise WorkerShutdown(0)
         self._worker = self._health.worker = parent.inference = worker
         parent.inference_main_loop = self._main_loop
+        parent.inference_broker = services.broker
         parent.inference_redeliveries = Redeliveries(
             services.taken,
             worker.store_calls,
@@ -136,6 +138,8 @@ class InferenceStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has
             self._worker.stop()
             self._main_loop.run_pending()
             self._main_loop.publish_events()
+            if self._worker.tracer is not None:
+                self._worker.tracer.close()
             self._worker = None
 
     def terminate(self, parent: Any) -> None:

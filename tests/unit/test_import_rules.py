@@ -26,7 +26,7 @@ LAYERS = (
     {"array_metadata", "domain", "ids"},
     {"settings"},
     {"runtime"},
-    {"metrics"},
+    {"metrics", "tracing"},
     {"keys", "sinks", "storage", "task_store"},
     {"broker", "models"},
     {"imaging", "lifecycle", "rollout"},

@@ -80,7 +80,7 @@ def test_the_status_command(config: Path, capsys: pytest.CaptureFixture[str]) ->
 def test_the_relay(settings: Settings) -> None:
     stopping = threading.Event()
     stopping.set()
-    for runner in _runners(settings).values():
+    for runner in _runners(settings, Services(settings)).values():
         runner.run(stopping)
 
 
