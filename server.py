@@ -9,6 +9,7 @@ python server.py status [--json]                show the state; exit code 1 if s
 python server.py keys create | list | rotate ID | revoke ID
 python server.py reset-models                   undo the changes of commands: back to the configuration
 python server.py dead-letters list | inspect ID | replay ID | discard ID
+python server.py backup FOLDER                  copy the data folder, while the service runs
 python server.py erase TASK_ID... | --request-id ID    remove everything of tasks
 python server.py probe worker | relay | api [--ready]  exit code 0 if it is healthy, for health checks
 python server.py celery ...                     a command of Celery: worker, flower, inspect
@@ -42,6 +43,7 @@ import yaml
 
 from inference import __version__
 from inference.errors import ConfigurationError, InferenceError
+from inference.launcher.backup_command import add_backup_command, back_up
 from inference.launcher.erase_command import add_erase_command, erase_tasks
 from inference.launcher.key_commands import add_key_commands, run_key_command
 from inference.launcher.model_commands import add_commands, join_scale, prepare_serving
@@ -141,6 +143,7 @@ def _add_maintenance(commands: Any, shared: argparse.ArgumentParser) -> None:
     keys.set_defaults(run=_keys)
     reset = commands.add_parser("reset-models", parents=[shared], help="undo the changes of commands: back to the configuration")
     reset.set_defaults(run=_reset_models)
+    add_backup_command(commands, shared).set_defaults(run=_back_up)
     add_erase_command(commands, shared).set_defaults(run=_erase)
     dead = commands.add_parser(
         "dead-letters",
@@ -292,6 +295,12 @@ def _reset_models(options: argparse.Namespace) -> int:
     with command_audit(services.settings.security.audit_file), audited_command("models.reset", served):
         services.desired.reset()
     print(f"models, ensemble mode and served model ({served}) are those of the configuration again")
+    return 0
+
+
+def _back_up(options: argparse.Namespace) -> int:
+    back_up(_settings(options), options.folder)
+    print(f"the backup is in {options.folder}")
     return 0
 
 

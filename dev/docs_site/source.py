@@ -48,9 +48,14 @@ def linked_files(page: Path) -> Iterator[Path]:
 
 
 def _list_folder(folder: Path, target: Path) -> list[Path]:
-    """Write a page with the files of a folder that a page links to, as GitHub shows it; return the files."""
-    files = sorted(path for path in folder.iterdir() if path.is_file())
+    """Write a page with the content of a folder that a page links to, as GitHub shows it; return the files that it links to.
+
+    A folder that has a README.md has its page already.
+    """
     target.mkdir(exist_ok=True)
-    items = "".join(f"- [{file.name}]({file.name})\n" for file in files)
-    (target / "README.md").write_text(f"# {folder.name}\n\n{items}", encoding="utf-8")
-    return files
+    if (folder / "README.md").exists():
+        return [folder / "README.md"]
+    found = sorted(path for path in folder.iterdir() if path.name != "__pycache__")
+    items = (f"- [{path.name}]({path.name})\n" if path.is_file() else f"- {path.name}/\n" for path in found)
+    (target / "README.md").write_text(f"# {folder.name}\n\n{''.join(items)}", encoding="utf-8")
+    return [path for path in found if path.is_file()]

@@ -20,8 +20,11 @@ from inference.domain import PREDICT_TASK, QueueMessage
 CONTENT_TYPE = "application/json"
 CONTENT_ENCODING = "utf-8"
 
-#: Header with the number of items that a message carries; the only header that is not Celery's.
-ITEMS_HEADER = "items"
+#: Headers that are not Celery's: the number of items that a message carries, the format of its body, and how often workers of an
+#: older version, which do not read that format, have put it back.
+ITEMS_HEADER, FORMAT_HEADER, PUT_BACKS_HEADER = "items", "format", "put_backs"
+#: Format of the body. A change that workers of the version before would misread raises it: see docs/upgrading.md.
+MESSAGE_FORMAT = 1
 
 _ORIGIN = f"{os.getpid()}@{socket.gethostname()}"
 _NO_CALLBACKS = {"callbacks": None, "errbacks": None, "chain": None, "chord": None}
@@ -80,4 +83,17 @@ def headers(message: QueueMessage, own_id: str) -> dict[str, Any]:
         "stamped_headers": None,
         "stamps": {},
         ITEMS_HEADER: len(message.items),
+        FORMAT_HEADER: MESSAGE_FORMAT,
     }
+
+
+def newer_format(headers: Any) -> int | None:
+    """Return the format of a message if only a newer version reads it; None for all others, those of plain Celery clients too."""
+    found = headers.get(FORMAT_HEADER) if isinstance(headers, Mapping) else None
+    return found if type(found) is int and found > MESSAGE_FORMAT else None
+
+
+def put_backs(headers: Mapping[str, Any]) -> int:
+    """Return how often a message has been put back."""
+    found = headers.get(PUT_BACKS_HEADER)
+    return found if type(found) is int and found > 0 else 0

@@ -21,6 +21,7 @@ import redis
 from inference.broker import Broker
 from inference.broker.envelope import Resent
 from inference.errors import InvalidRequest, TaskNotFound
+from inference.runtime.documents import known_members
 from inference.runtime.redis import unavailable_when_down
 
 #: Limit for the number of messages; the oldest are dropped.
@@ -84,7 +85,7 @@ class RejectedMessages:
         with unavailable_when_down():
             ids: Any = self._redis.zrange(self._order, 0, limit - 1)
             found: Any = self._redis.hmget(self._hash, ids) if ids else []
-        return [RejectedMessage(**json.loads(one)) for one in found if one is not None]
+        return [_read(one) for one in found if one is not None]
 
     def get(self, message_id: str) -> RejectedMessage:
         """Return a message. Raises TaskNotFound, ServiceUnavailable."""
@@ -92,7 +93,7 @@ class RejectedMessages:
             found: Any = self._redis.hget(self._hash, message_id)
         if found is None:
             raise TaskNotFound(f"there is no rejected message {message_id}")
-        return RejectedMessage(**json.loads(found))
+        return _read(found)
 
     def replay(self, message_id: str, broker: Broker) -> str:
         """Send a message to its queue again, unchanged; return the queue.
@@ -134,6 +135,10 @@ class RejectedMessages:
             pipe.hdel(self._hash, *ids)
             pipe.zrem(self._order, *ids)
             pipe.execute()
+
+
+def _read(message: bytes) -> RejectedMessage:
+    return RejectedMessage(**known_members(RejectedMessage, json.loads(message)))
 
 
 def _whole_text(message: bytes) -> str:

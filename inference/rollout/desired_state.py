@@ -19,6 +19,7 @@ from inference.domain import ModelRef
 from inference.errors import ChangeInProgress
 from inference.models.registry import reference
 from inference.models.spec import ModelSpec
+from inference.runtime.documents import known_members
 from inference.runtime.redis import unavailable_when_down
 
 #: Life of a proposal without `keep_alive`, seconds: the death of the API process blocks later proposals no longer than this.
@@ -213,15 +214,23 @@ def _state(fields: Mapping[bytes, bytes]) -> DesiredState:
 
 def _changed(text: str) -> ChangedModel:
     document = orjson.loads(text)
-    return ChangedModel(NewFiles(**document["files"]), ModelRef(**document["model"]))
+    return ChangedModel(_files(document["files"]), _reference(document["model"]))
 
 
 def _proposal(data: bytes) -> Proposal:
     document = orjson.loads(data)
-    files = document.pop("files")
-    return Proposal(**document, files=NewFiles(**files) if files else None)
+    members = known_members(Proposal, document)
+    return Proposal(**members | {"files": _files(document["files"]) if document["files"] else None})
 
 
 def _report(document: dict[str, Any]) -> LoadReport:
-    model = document.pop("model")
-    return LoadReport(**document, model=ModelRef(**model) if model else None)
+    members = known_members(LoadReport, document)
+    return LoadReport(**members | {"model": _reference(document["model"]) if document["model"] else None})
+
+
+def _files(document: Mapping[str, Any]) -> NewFiles:
+    return NewFiles(**known_members(NewFiles, document))
+
+
+def _reference(document: Mapping[str, Any]) -> ModelRef:
+    return ModelRef(**known_members(ModelRef, document))

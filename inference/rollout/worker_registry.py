@@ -10,6 +10,7 @@ from typing import Any
 import orjson
 import redis
 
+from inference.runtime.documents import known_members
 from inference.runtime.redis import unavailable_when_down
 
 logger = logging.getLogger(__name__)
@@ -72,11 +73,15 @@ class WorkerPresence:
         return [worker for worker in announced if worker is not None]
 
 
+def _model(document: Mapping[str, Any]) -> LoadedModelInfo:
+    return LoadedModelInfo(**known_members(LoadedModelInfo, document))
+
+
 def _parse(data: bytes) -> WorkerInfo | None:
     """Read a heartbeat; None if it is malformed, so that a worker of another version does not hide the others."""
     try:
         document = orjson.loads(data)
-        return WorkerInfo(document["worker"], tuple(LoadedModelInfo(**model) for model in document["models"]))
+        return WorkerInfo(document["worker"], tuple(_model(model) for model in document["models"]))
     except (orjson.JSONDecodeError, KeyError, TypeError) as error:
         logger.warning("the heartbeat of a worker cannot be read: %r", error)
         return None

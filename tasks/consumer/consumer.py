@@ -17,6 +17,7 @@ from celery import Celery, signals
 from celery.exceptions import WorkerShutdown
 from celery.worker.consumer import Consumer
 
+from inference.broker import envelope
 from inference.broker.amqp import LOGIN_REFUSED
 from inference.broker.rejected import UNREADABLE
 from inference.domain import PREDICT_TASK
@@ -27,6 +28,9 @@ logger = logging.getLogger(__name__)
 
 #: Seconds until a login that RabbitMQ refused is tried again.
 _LOGIN_INTERVAL_S = 2.0
+#: Seconds until a message of a newer version is put back, and how often that is done before it is put aside.
+_PUT_BACK_AFTER_S = 0.5
+_MAX_PUT_BACKS = 120
 
 
 def unregister_celery_tasks(app: Celery) -> None:
@@ -40,6 +44,9 @@ class InferenceConsumer(Consumer):  # type: ignore[misc] # Celery has no types
 
     `server.py dead-letters` lists, inspects, replays and discards them.
     """
+
+    #: whether a message of a newer version has come, which is logged once
+    _has_met_newer = False
 
     def start(self) -> None:
         """Run until the worker stops, also after lost connections. A permanent refusal of RabbitMQ is logged as one line."""
@@ -85,7 +92,9 @@ class InferenceConsumer(Consumer):  # type: ignore[misc] # Celery has no types
 
         def take(message: Any) -> None:
             message_id = id_of_redelivered(message)
-            if message_id is None:
+            if envelope.newer_format(message.headers) is not None:
+                self._put_back(message)
+            elif message_id is None:
                 handle_safely(message)
             else:
                 redeliveries.take(
@@ -118,6 +127,25 @@ class InferenceConsumer(Consumer):  # type: ignore[misc] # Celery has no types
         """Keep the message, and take it from its queue once it is kept."""
         queue = str((message.delivery_info or {}).get("routing_key"))
         self.controller.inference.store_calls.put_aside(queue, _content(message), reason, then=lambda: self._reject_soon(message))
+
+    def _put_back(self, message: Any) -> None:
+        """Put a message of a newer version at the end of its queue, for a worker of that version; aside if none takes it."""
+        content, times = _content(message), envelope.put_backs(message.headers)
+        if UNREADABLE in content or times >= _MAX_PUT_BACKS:
+            found = f"format {envelope.newer_format(message.headers)}, this worker reads {envelope.MESSAGE_FORMAT}"
+            self._put_aside(message, f"it is of a newer version ({found}), and no worker of that version took it")
+            return
+        if not self._has_met_newer:
+            self._has_met_newer = True
+            logger.warning("message %s is of a newer version: such messages are left to workers of it", message.headers.get("id"))
+        queue = str((message.delivery_info or {}).get("routing_key"))
+        resent = envelope.Resent(**{**content, "headers": {**content["headers"], envelope.PUT_BACKS_HEADER: times + 1}})
+
+        def put_back() -> None:
+            self.controller.inference_broker.resend(queue, resent)
+            self._reject_soon(message)
+
+        self.timer.call_after(_PUT_BACK_AFTER_S, lambda: self.controller.inference.store_calls.submit(put_back))
 
     def _give_up(self, message: Any, reason: str) -> None:
         """Make the tasks of a message dead letters; put the message aside if one of them has no record."""

@@ -36,6 +36,7 @@ ODD: dict[str, tuple[Any, dict[str, Any]]] = {
     "stamps that are a number": ([[], {"items": [{"object": "x"}]}, {}], {"task": "tasks.predict", "stamps": 7}),
     "an eta that is no time": ([[], {}, {}], {"task": "tasks.predict", "eta": "soon"}),
     "no headers": ([[], {}, {}], {}),
+    "a newer format that no worker took": ([[], {"images": []}, {}], {"task": "tasks.predict", "format": 2, "put_backs": 120}),
     "protocol 1": ({"task": "tasks.predict", "id": "x", "args": [], "kwargs": {}}, {}),
 }
 #: Messages among these that can be read as a task, which ends with a record.
@@ -110,6 +111,7 @@ def check_put_aside(parts: Parts, count: int) -> None:
     assert json.loads(status(parts))["rejected_messages"] == len(listed)
     shown = {document["message_id"]: document["reason"] for document in documents(dead_letters(parts, "inspect", *listed))}
     assert list(shown) == listed
+    assert [reason for reason in shown.values() if "is of a newer version (format 2, this worker reads 1)" in reason] != []
     unknown = next(message_id for message_id, reason in shown.items() if "'tasks.other'" in reason)
     assert "is in predict." in dead_letters(parts, "replay", unknown)
     again = wait_until(lambda: _if_as_many(put_aside(parts), count), timeout_s=30, what="the replayed message is put aside again")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
+import shlex
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +15,9 @@ import pytest
 import yaml
 from pydantic import BaseModel, SecretStr
 
+import server
 from inference.errors import ERRORS_BY_CODE, ConfigurationError
-from inference.settings import Settings
+from inference.settings import Settings, load_settings
 from inference.settings.renamed import RENAMED
 from inference.settings.variables import secret_variables
 
@@ -28,6 +32,13 @@ _FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _PATH = re.compile(r"`((?:api|bench|client|configurations|deploy|docs|inference|samples|tasks|tests)/[\w./-]*)`")
 #: what stands for a name of the reader's own
 _FILES_OF_A_READER = re.compile(r"[A-Z]{2,}")
+
+#: Parts of configurations that need another setting, which pages leave out.
+_NEEDED = (
+    ("SASL", "INFERENCE_KAFKA__PASSWORD", "secret"),
+    ("amqp", "INFERENCE_TASK_STORE__URL", "redis://127.0.0.1/0"),
+)
+_KEY_ID = "abcdefghij"
 
 #: dotted names that begin like a setting's and are none
 NO_SETTINGS = {"api.example"}
@@ -146,6 +157,47 @@ def test_code_blocks_can_be_read(page: str) -> None:
         yaml.safe_load(document)
     for document in blocks(page, "json"):
         json.loads(document)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_have_the_options_that_are_shown(page: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Parse each command of server.py in code blocks, as a shell and the command itself do."""
+    for line in "".join(blocks(page, "sh")).replace("\\\n", " ").splitlines():
+        if "python server.py" in line:
+            words = shlex.split(line.partition("python server.py")[2], comments=True)
+            words = list(itertools.takewhile(lambda word: word not in {">", "|", "&"}, words))
+            if words[:1] == ["keys"]:
+                words = [_KEY_ID if word == "ID" else word for word in words]
+            assert is_accepted(words), f"{line}\n{capsys.readouterr().err}"
+
+
+def is_accepted(arguments: list[str]) -> bool:
+    with suppress(SystemExit):
+        server._parser().parse_args(server.join_scale(arguments))
+        return True
+    return False
+
+
+def configurations(page: str) -> list[str]:
+    """Return the blocks of YAML that are configurations of the service, or parts of one."""
+    documents = [(text, yaml.safe_load(text)) for text in blocks(page, "yaml")]
+    return [
+        text for text, document in documents if isinstance(document, dict) and document.keys() <= Settings.model_fields.keys()
+    ]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if configurations(page)])
+def test_configurations_are_valid(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for text in configurations(page):
+        file = tmp_path / "config.yaml"
+        file.write_text(text.replace(":PORT", ":9000").replace(": NAME", ": name"), encoding="utf-8")
+        with monkeypatch.context() as environment:
+            for name in re.findall(r"\$\{(\w+)\}", text):
+                environment.setenv(name, "whsec_" + "A" * 32)
+            for part, variable, value in _NEEDED:
+                if part in text:
+                    environment.setenv(variable, value)
+            load_settings(file)
 
 
 def test_index_names_every_page() -> None:

@@ -53,6 +53,18 @@ def test_files_that_pages_link_to_are_copied_with_their_paths(pages: Path, tmp_p
     assert "- [commit.lua](commit.lua)" in (tmp_path / "source/lua/README.md").read_text()
 
 
+def test_folder_with_a_page_of_its_own_keeps_it(pages: Path, tmp_path: Path) -> None:
+    (pages / "lua/README.md").write_text("# Scripts\n")
+    copy_pages(pages, ["docs/one.md"], tmp_path / "source")
+    assert (tmp_path / "source/lua/README.md").read_text() == "# Scripts\n"
+
+
+def test_folders_in_a_folder_are_named(pages: Path, tmp_path: Path) -> None:
+    (pages / "lua/old").mkdir()
+    copy_pages(pages, ["docs/one.md"], tmp_path / "source")
+    assert (tmp_path / "source/lua/README.md").read_text() == "# lua\n\n- [commit.lua](commit.lua)\n- old/\n"
+
+
 def test_link_to_a_missing_file_is_an_error(pages: Path, tmp_path: Path) -> None:
     (pages / "docs/one.md").write_text("# One\n\n[gone](gone.txt)\n")
     with pytest.raises(FileNotFoundError, match=r"gone\.txt"):
