@@ -163,11 +163,11 @@ class TestCertificates:
             {
                 "data_dir": tmp_path,
                 "broker": {"url": f"rediss://127.0.0.1:1/0?ssl_ca_certs={made.authority}"},
-                "minio": {"ca_file": bundle, "secure": True},
+                "s3": {"ca_file": bundle, "secure": True},
             }
         )
         ends = certificate_ends(named)
-        assert ends.keys() == {"broker.url?ssl_ca_certs", "minio.ca_file"}
+        assert ends.keys() == {"broker.url?ssl_ca_certs", "s3.ca_file"}
         now, day = datetime.now(UTC), timedelta(days=1)
         for end in ends.values():
             assert now + day < datetime.fromtimestamp(end, UTC) <= now + 2 * day
@@ -178,6 +178,5 @@ class TestCertificates:
         for text in ("", "no PEM", "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n"):
             broken.write_text(text, encoding="utf-8")
             assert (
-                certificate_ends(Settings.model_validate({"data_dir": tmp_path, "minio": {"ca_file": broken, "secure": True}}))
-                == {}
+                certificate_ends(Settings.model_validate({"data_dir": tmp_path, "s3": {"ca_file": broken, "secure": True}})) == {}
             )
