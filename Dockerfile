@@ -10,8 +10,8 @@ ENV PATH=/opt/venv/bin:$PATH \
 FROM python AS packages-api
 WORKDIR /packages
 RUN python -m venv /opt/venv
-COPY constraints.txt requirements-base.txt ./
-RUN pip install --no-cache-dir -r requirements-base.txt
+COPY constraints.txt requirements-base.txt requirements-tracing.txt ./
+RUN pip install --no-cache-dir -r requirements-base.txt -r requirements-tracing.txt
 
 FROM packages-api AS packages-worker
 COPY requirements.txt ./

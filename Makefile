@@ -17,7 +17,7 @@ PIP_INSTALL = $(BIN)/python -m pip install --disable-pip-version-check
 V2_CLIENTS = $(patsubst tests/clients/%.txt,build/v2-clients/%/.installed,$(wildcard tests/clients/*.txt))
 
 .DEFAULT_GOAL := help
-.PHONY: help run flower test test-fast fuzz audit lint format openapi docs wheel client-wheel services services-stop services-status bench bench-peers fairness overload clean
+.PHONY: help run flower test test-fast fuzz audit lint format openapi docs wheel client-wheel services services-stop services-status bench bench-peers fairness autoscaling overload clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1|\2/' | column -t -s '|'
@@ -92,6 +92,9 @@ bench-peers: $(VENV)/.installed-dev ## the same, and with LitServe, BentoML, MLS
 
 fairness: $(VENV)/.installed-dev ## latency of one owner alone, and while another floods the service (ARGS="--rounds 1")
 	$(BIN)/python -m bench.fairness $(ARGS)
+
+autoscaling: $(VENV)/.installed-dev ## start and stop workers by KEDA's rule on a recorded load, and compare with a fixed number (ARGS="--redis URL")
+	$(BIN)/python -m bench.autoscaling $(ARGS)
 
 overload: $(VENV)/.installed-dev ## send more requests than it can do; accepted ones meet their deadlines (ARGS=--quick)
 	PYTHONPATH=.:tests $(BIN)/python -m faults.overload $(ARGS)

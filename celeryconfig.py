@@ -29,6 +29,7 @@ broker_transport_options = (
         "socket_timeout": 10,
         "socket_connect_timeout": 5,
         **kombu_sentinel_options(settings),
+        **({"global_keyprefix": settings.broker_key_prefix} if settings.broker_key_prefix else {}),
         **({"max_claim": settings.worker.max_batch_size} if settings.broker.transport == "claiming" else {}),
     }
 )

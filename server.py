@@ -50,7 +50,7 @@ from inference.launcher.model_commands import add_commands, join_scale, prepare_
 from inference.launcher.probe import add_arguments, run_probe
 from inference.launcher.server_checks import check_servers
 from inference.launcher.start_checks import Part, check_everything, check_open_files, check_start
-from inference.metrics.sharing import share_between_processes
+from inference.metrics.sharing import share_metrics
 from inference.runtime.audit import audited_command, command_audit, open_audit_file
 from inference.runtime.cpu import use_batch_scheduling
 from inference.runtime.log import configure_logging
@@ -197,7 +197,7 @@ def _keys(options: argparse.Namespace) -> int:
 
 def _run_api(options: argparse.Namespace) -> int:
     settings = _ready_to_start(options, "api")
-    share_between_processes()  # before the import of the instruments
+    share_metrics()  # before the import of the instruments
     from api.server import serving
 
     serving.serve(settings)

@@ -29,6 +29,7 @@ from api.security.keys import KeyCheck
 from api.security.middleware import WebSecurity
 from api.security.proxies import TrustedProxies
 from api.server.stopping import SharedFlag
+from api.tracing import RequestTracing
 from api.v2 import routes as v2_routes
 from api.views.problems import register_error_handlers
 from inference.container import Services
@@ -60,7 +61,7 @@ def create_app(settings: Settings, stopping: SharedFlag | None = None, max_event
     app = Flask("api", static_folder=None)
     app.request_class = _Request
     max_streams = max_event_streams or settings.api.max_event_streams
-    services = Services(settings)
+    services = Services(settings, role="api")
     install_components(app, build_components(services, stopping or SharedFlag(), max_streams))
     app.url_map.merge_slashes = False  # a path with double slashes is unknown; Werkzeug would redirect with an HTML page
     app.config["MAX_CONTENT_LENGTH"] = settings.api.max_body_bytes
@@ -68,6 +69,8 @@ def create_app(settings: Settings, stopping: SharedFlag | None = None, max_event
     app.config["MAX_JSON_DEPTH"] = settings.limits.max_json_depth
     app.config["MAX_FORM_PARTS"] = settings.max_batch_items + OTHER_PARTS
     _register_blueprints(app, settings)
+    if services.tracer is not None:
+        RequestTracing(services.tracer).install(app)
     if (keys := services.keys).is_on:
         KeyCheck(keys, FailedKeys(), open_metrics=settings.security.open_metrics).install(app)
     register_id_check(app)

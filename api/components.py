@@ -127,4 +127,5 @@ def _acceptance_parts(services: Services) -> AcceptanceParts:
         owner_limits=OwnerLimits(),
         pacing=OwnerPacing(admission.load, max_held_tasks=settings.worker.max_held_tasks),
         settings=settings,
+        tracer=services.tracer,
     )

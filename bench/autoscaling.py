@@ -2,7 +2,7 @@
 
 The rule is the ScaledObject of deploy/kubernetes, evaluated by `bench.autoscaler`; the number of waiting tasks is read as KEDA
 reads it (`ZCARD` of the waiting set), the age of the oldest as the metric has it. Workers are processes of `celery worker`, ended
-by SIGTERM. The model waits 20 ms for each image in place of computing, as one on a device of its own would, so that several
+by SIGTERM. The model waits 40 ms for each image in place of computing, as one on a device of its own would, so that several
 workers on this machine do more than one. A start of a worker costs what it costs here; no pod is scheduled, no image pulled.
 
 The load is sent as asynchronous requests to a real API. The same load is then run with a fixed number of workers: as many as the
@@ -38,9 +38,10 @@ from inference.domain import TaskRecord, TaskStatus
 LOAD = Path(__file__).parent / "loads/ramp-and-burst.txt"
 _SCALED_OBJECT = ROOT / "deploy/kubernetes/components/keda/scaler/scaled-object.yaml"
 _TICK_S = 0.1
+_SENDERS = 16
 _END_TIMEOUT_S = 600.0
 _HEADINGS = (
-    "| workers | tasks | refused | lost | wait p50 s | p99 s | longest s | worker-seconds | most | from none | start s |\n"
+    "| workers | tasks | refused | lost | wait p50 s | p99 s | worker-seconds | most | from none | start s | late s |\n"
     "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |"
 )
 
@@ -58,6 +59,8 @@ class Run:
     workers: Sequence[tuple[float, int]]
     #: seconds until each worker had its model loaded
     start_s: Sequence[float]
+    #: longest time by which a request was sent too late: this machine is busy with something else
+    late_s: float
     duration_s: float
 
     @property
@@ -86,12 +89,14 @@ class Load:
     def __init__(self, url: str, tasks_by_second: Sequence[int]) -> None:
         self._url = f"{url}/inference"
         self._times_s = [second + number / tasks for second, tasks in enumerate(tasks_by_second) for number in range(tasks)]
-        self._http = urllib3.PoolManager(maxsize=8, retries=False, timeout=30)
+        self._http = urllib3.PoolManager(maxsize=_SENDERS, retries=False, timeout=30)
         image, metadata = ("image", ("image", IMAGE)), ("metadata", METADATA)
         self._body, content_type = urllib3.encode_multipart_formdata([image, metadata])
         self._headers = {"Content-Type": content_type, "Prefer": "respond-async"}
         self.task_ids: list[str] = []
         self.refused = 0
+        #: longest time by which a request was sent too late
+        self.late_s = 0.0
         self._thread = threading.Thread(target=self._send_all, daemon=True)
 
     def start(self) -> None:
@@ -103,12 +108,13 @@ class Load:
 
     def _send_all(self) -> None:
         began_s = time.monotonic()
-        with ThreadPoolExecutor(8) as senders:
+        with ThreadPoolExecutor(_SENDERS) as senders:
             for at_s in self._times_s:
                 time.sleep(max(0.0, began_s + at_s - time.monotonic()))
-                senders.submit(self._send)
+                senders.submit(self._send, began_s + at_s)
 
-    def _send(self) -> None:
+    def _send(self, at_s: float) -> None:
+        self.late_s = max(self.late_s, time.monotonic() - at_s)
         with suppress(urllib3.exceptions.HTTPError):
             answer = self._http.request("POST", self._url, body=self._body, headers=self._headers)
             if answer.status == HTTPStatus.ACCEPTED:
@@ -141,6 +147,7 @@ def run(service: Service, decide: Callable[[int], int], tasks_by_second: Sequenc
         worker_s=service.worker_s,
         workers=[(at_s - began_s, number) for at_s, number in service.changes],
         start_s=service.start_s,
+        late_s=load.late_s,
         duration_s=time.monotonic() - began_s,
     )
 
@@ -193,9 +200,10 @@ def _print(text: str) -> None:
 def _as_row(name: str, done: Run) -> str:
     waits_s = done.waits_s
     p50_s, p99_s = (waits_s[int((len(waits_s) - 1) * share)] for share in (0.5, 0.99))
+    start_s = statistics.median(done.start_s)
     return (
-        f"| {name} | {len(done.records)} | {done.refused} | {done.lost} | {p50_s:.1f} | {p99_s:.1f} | {waits_s[-1]:.1f} "
-        f"| {sum(done.worker_s):.0f} | {done.peak} | {done.starts_from_zero} | {statistics.median(done.start_s):.1f} |"
+        f"| {name} | {len(done.records)} | {done.refused} | {done.lost} | {p50_s:.1f} | {p99_s:.1f} "
+        f"| {sum(done.worker_s):.0f} | {done.peak} | {done.starts_from_zero} | {start_s:.1f} | {done.late_s:.1f} |"
     )
 
 
@@ -203,7 +211,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.autoscaling", description="Scale real workers by KEDA's rule.")
     parser.add_argument("--load", type=Path, default=LOAD, metavar="FILE", help="tasks of each second, one number a line")
     parser.add_argument("--faster", type=float, default=8.0, help="divide the times of the rule by this (default: 8)")
-    parser.add_argument("--image-ms", type=float, default=20.0, help="time of the model for an image (default: 20)")
+    parser.add_argument("--image-ms", type=float, default=40.0, help="time of the model for an image (default: 40)")
     parser.add_argument("--max-workers", type=int, default=4, help="most workers (default: 4)")
     parser.add_argument("--redis", metavar="URL", help="server of queue and records; default: an embedded one")
     return parser

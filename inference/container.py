@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import redis
 
@@ -31,12 +32,20 @@ from inference.task_store import TaskStore
 from inference.task_store.outbox import OutboxStats, RelayInfo, outbox_stats, relays_of
 from inference.task_store.redis_store import RedisTaskStore, StorePolicy
 
+if TYPE_CHECKING:
+    from inference.tracing.tracer import Tracer
+
 
 class Services:
-    """Stores, broker and models of one process; each is created on its first use."""
+    """Stores, broker and models of one process; each is created on its first use.
 
-    def __init__(self, settings: Settings) -> None:
+    Args:
+        role: the process, as spans name it: api, worker or relay.
+    """
+
+    def __init__(self, settings: Settings, role: str = "server") -> None:
         self.settings = settings
+        self._role = role
 
     @cached_property
     def descriptions(self) -> dict[str, ModelDescription]:
@@ -78,7 +87,12 @@ class Services:
             return AmqpBroker(self.settings.broker)
         shares_store = broker_url(self.settings) == task_store_url(self.settings)
         client = self.redis if shares_store else connect(broker_url(self.settings))
-        return RedisBroker(client, shares_store=shares_store, has_turns=self.settings.broker.has_turns)
+        return RedisBroker(
+            client,
+            shares_store=shares_store,
+            has_turns=self.settings.broker.has_turns,
+            key_prefix=self.settings.broker_key_prefix,
+        )
 
     @cached_property
     def taken(self) -> TakenMessages:
@@ -139,6 +153,15 @@ class Services:
     def keys(self) -> KeyRing:
         """Keys of the API's callers."""
         return key_ring(self.settings, self.key_store)
+
+    @cached_property
+    def tracer(self) -> Tracer | None:
+        """The tracer of this process; None while traces are off."""
+        if not self.settings.tracing.is_on:
+            return None
+        from inference.tracing.tracer import Tracer  # noqa: PLC0415 its packages are an extra
+
+        return Tracer(self.settings, self._role)
 
     @cached_property
     def presence(self) -> WorkerPresence:

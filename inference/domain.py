@@ -194,6 +194,8 @@ class TaskSubmission:
     owner: str = ""
     #: bytes of the image as it came, which count for the owner's quota
     image_bytes: int = 0
+    #: trace context; see inference/tracing/context.py
+    trace: str = ""
 
 
 @dataclass(frozen=True)
@@ -377,6 +379,8 @@ class TaskRecord:
     #: None until the task has ended with one of the webhook's events
     webhook_delivery: WebhookDelivery | None = None
     owner: str = ""
+    #: trace context; see inference/tracing/context.py
+    trace: str = ""
 
     @staticmethod
     def of_request(request: TaskSubmission) -> TaskRecord:
@@ -398,6 +402,7 @@ class TaskRecord:
             sinks=request.sinks,
             webhook=request.webhook,
             owner=request.owner,
+            trace=request.trace,
         )
 
     @property
@@ -422,3 +427,5 @@ class CompletedTask(Completion):
     request_id: str
     created_at_ms: int
     owner: str = ""
+    #: trace context; see inference/tracing/context.py
+    trace: str = ""

@@ -18,12 +18,14 @@ from api.acceptance.uploads import GRACE_S, MAX_STORE_S, Upload, discard_all, wa
 from api.acceptance.validation import RequestValidator
 from api.forms.batch import BatchForm
 from api.security.rate_limit import note_use
+from api.tracing import in_send_span, task_context
 from inference.access import Caller
 from inference.domain import BatchRequest, TaskSubmission
 from inference.errors import InferenceError, Overloaded
 from inference.lifecycle.enqueue import accept_batch, may_be_accepted, withdraw_batch
 from inference.lifecycle.replies import BatchWaiter
 from inference.rollout.runtime_config import ConfigSnapshot
+from inference.runtime.log_context import log_context
 from inference.task_store import Room
 
 logger = logging.getLogger(__name__)
@@ -62,7 +64,7 @@ class BatchSubmissions:
             InferenceError: the batch was refused as a whole; nothing of it remains stored.
         """
         try:
-            return self._submit(form, caller)
+            return in_send_span(self.parts.tracer, lambda: self._submit(form, caller), _span_of)
         except InferenceError as error:
             count_refused(error, len(form.items))
             raise
@@ -123,11 +125,12 @@ class BatchSubmissions:
             wait_for_all(submission.uploads.values(), min(submission.deadline_s, GRACE_S))
         except Exception as error:
             has_failed = any(upload.has_failed for upload in submission.uploads.values())
-            may_withdraw = has_failed and submission.batch is not None and not submission.batch.idempotency_key
-            if may_withdraw and withdraw_batch(self.parts.store, submission.batch_id):
+            batch = submission.batch if has_failed else None
+            if batch is not None and not batch.idempotency_key and withdraw_batch(self.parts.store, batch):
                 discard_all(submission.uploads.values())
                 raise
-            logger.warning("not every image of batch %s is stored yet; its tasks continue: %r", submission.batch_id, error)
+            with log_context(batch_id=submission.batch_id):
+                logger.warning("not every image of batch %s is stored yet; its tasks continue: %r", submission.batch_id, error)
             self._unstored.keep(submission.uploads)
 
     def _prepare(self, form: BatchForm, snapshot: ConfigSnapshot, caller: Caller) -> list[PreparedItem | InferenceError]:
@@ -167,6 +170,8 @@ class BatchSubmissions:
     def _requests(
         self, prepared: Sequence[PreparedItem], uploads: Mapping[str, Upload], batch_id: str, owner: str
     ) -> list[TaskSubmission]:
+        trace = task_context()
+
         def request(one: PreparedItem) -> TaskSubmission:
             upload = uploads[one.item.task_id]
             return TaskSubmission(
@@ -185,6 +190,7 @@ class BatchSubmissions:
                 webhook=one.checked.webhook,
                 owner=owner,
                 image_bytes=one.image_bytes,
+                trace=trace,
             )
 
         return [request(one) for one in prepared]
@@ -270,3 +276,10 @@ def _count(entries: Iterable[PreparedItem | InferenceError]) -> None:
 def _longest_s(prepared: Iterable[PreparedItem]) -> float:
     """The longest of the deadlines, in seconds."""
     return max((one.checked.deadline_s for one in prepared), default=0.0)
+
+
+def _span_of(submission: BatchSubmission) -> tuple[str, dict[str, str | int]]:
+    """Return the queues of a batch, and the attributes of the span in which it was accepted."""
+    tasks = submission.batch.tasks if submission.batch is not None else []
+    queues = " ".join(sorted({task.queue for task in tasks}))
+    return queues, {"inference.batch.id": submission.batch_id, "messaging.batch.message_count": len(tasks)}

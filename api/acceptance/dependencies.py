@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from api.acceptance.admission import Admission
 from api.acceptance.named_images import NamedImages
@@ -16,6 +17,9 @@ from inference.lifecycle.task_ids import TaskIds
 from inference.rollout.runtime_config import RuntimeConfig
 from inference.settings import Settings
 from inference.task_store import SubmissionStore
+
+if TYPE_CHECKING:
+    from inference.tracing.tracer import Tracer
 
 
 @dataclass(frozen=True)
@@ -34,3 +38,5 @@ class AcceptanceParts:
     owner_limits: OwnerLimits
     pacing: OwnerPacing
     settings: Settings
+    #: None while traces are off
+    tracer: Tracer | None

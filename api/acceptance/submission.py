@@ -14,11 +14,13 @@ from api.acceptance.uploads import GRACE_S, MAX_STORE_S, Upload
 from api.acceptance.validation import RequestValidator, ValidatedRequest
 from api.forms.predict import PredictForm
 from api.security.rate_limit import note_use
+from api.tracing import in_send_span, task_context
 from inference.access import Caller
 from inference.domain import ModelRef, Outcome, QueueItem, TaskRecord, TaskSubmission
 from inference.errors import InferenceError, Overloaded
 from inference.lifecycle.enqueue import accept, may_be_accepted, withdraw
 from inference.lifecycle.replies import Waiter
+from inference.runtime.log_context import log_context
 from inference.task_store import Room
 
 logger = logging.getLogger(__name__)
@@ -40,6 +42,8 @@ class Submission:
     has_key: bool
     #: returns its record as it was when the task was accepted or found
     record: Callable[[], TaskRecord]
+    #: bytes for which its image counts in the owner's quota
+    image_bytes: int = 0
 
 
 class Submissions:
@@ -60,7 +64,7 @@ class Submissions:
             InferenceError: the request was refused; nothing of it remains stored.
         """
         try:
-            return self._submit(form, caller)
+            return in_send_span(self.parts.tracer, lambda: self._submit(form, caller), _span_of)
         except InferenceError as error:
             count_refused(error)
             raise
@@ -101,6 +105,7 @@ class Submissions:
             webhook=checked.webhook,
             owner=caller.owner,
             image_bytes=image_bytes,
+            trace=task_context(),
         )
         return self._accept_and_expect(request, upload, room, caller)
 
@@ -146,10 +151,11 @@ class Submissions:
             return upload.wait(min(submission.deadline_s, GRACE_S) if upload.in_background else 0)
         except Exception as error:
             may_withdraw = upload.has_failed and outcome is None and not submission.has_key
-            if may_withdraw and withdraw(self.parts.store, submission.task_id):
+            if may_withdraw and withdraw(self.parts.store, submission.task_id, image_bytes=submission.image_bytes):
                 upload.discard()
                 raise
-            logger.warning("the image of task %s is not stored yet; the task continues: %r", submission.task_id, error)
+            with log_context(task_id=submission.task_id, model=submission.model.name):
+                logger.warning("the image of task %s is not stored yet; the task continues: %r", submission.task_id, error)
             self._unstored.keep({submission.task_id: upload})
             return 0.0
 
@@ -173,6 +179,7 @@ class Submissions:
             upload,
             has_key=bool(request.idempotency_key),
             record=partial(TaskRecord.of_request, request),
+            image_bytes=request.image_bytes,
         )
 
     def _replayed(self, task_id: str, deadline_s: float) -> Submission:
@@ -220,3 +227,9 @@ class Submissions:
         if known is not None and known.fingerprint != form.fingerprint:
             raise known.conflict()
         return known.task_id if known is not None else None
+
+
+def _span_of(submission: Submission) -> tuple[str, dict[str, str]]:
+    """Return the queue of a task, and the attributes of the span in which it was accepted."""
+    attributes = {"inference.task.id": submission.task_id, "inference.model.name": submission.model.name}
+    return submission.record().queue, attributes

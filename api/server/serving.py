@@ -7,7 +7,7 @@ import logging
 import math
 import os
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gunicorn.app.base import BaseApplication
 
@@ -15,6 +15,7 @@ from api.app import create_app
 from api.components import components_of
 from api.server.arbiter import StoppingArbiter
 from api.server.connections import HttpWorker
+from api.server.gunicorn_log import GunicornLog
 from api.server.http_messages import MAX_HEADER_FIELD_BYTES, MAX_HEADER_FIELDS, MAX_REQUEST_LINE_BYTES
 from api.server.minimum_pace import show_progress
 from api.server.response_writer import use_response_writer
@@ -26,6 +27,9 @@ from inference.runtime.memory import return_large_blocks
 from inference.runtime.open_files import raise_open_file_limit
 from inference.settings import Settings
 from inference.settings.http_address import bound_socket
+
+if TYPE_CHECKING:
+    from inference.tracing.tracer import Tracer
 
 logger = logging.getLogger(__name__)
 
@@ -55,9 +59,12 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc] # gunicorn has no types
         self.drain_timeout_s = settings.api.drain_timeout_s
         self.shutdown_delay_s = settings.api.shutdown_delay_s
         self.stopping = SharedFlag()
+        self.log_settings = settings.log
         self.body_budget_bytes = settings.api.body_budget_bytes
         self.body_timeout_s = settings.api.body_timeout_s
         self.body_min_bytes_per_s = settings.api.body_min_bytes_per_s
+        #: of a worker process, which loads the application after the fork; None while traces are off
+        self._tracer: Tracer | None = None
         super().__init__()
 
     def load_config(self) -> None:
@@ -70,9 +77,10 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc] # gunicorn has no types
             "graceful_timeout": math.ceil(api.drain_timeout_s) + 1,  # a process that has not ended by then is killed
             "timeout": 60,
             "keepalive": math.ceil(api.keepalive_s),
-            "loglevel": self._settings.log.level.lower() if self._settings.log.level == "DEBUG" else "warning",
+            "logger_class": GunicornLog,
             "control_socket_disable": True,
             "post_worker_init": lambda _worker: freeze_heap(),
+            "worker_exit": lambda _arbiter, worker: worker.app.send_last_spans(),
             "child_exit": lambda _arbiter, worker: add_ended_process(worker.pid),
             "limit_request_line": MAX_REQUEST_LINE_BYTES,
             "limit_request_fields": MAX_HEADER_FIELDS,
@@ -89,7 +97,14 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc] # gunicorn has no types
 
     def load(self) -> Any:
         max_streams = max(1, min(self._settings.api.max_event_streams, self._max_connections // 2))
-        return create_app(self._settings, self.stopping, max_streams)
+        app = create_app(self._settings, self.stopping, max_streams)
+        self._tracer = components_of(app).services.tracer
+        return app
+
+    def send_last_spans(self) -> None:
+        """Send the spans of this process; it ends then."""
+        if self._tracer is not None:
+            self._tracer.close()
 
     def run(self) -> None:
         StoppingArbiter(self).run()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -31,6 +32,8 @@ from inference.runtime.open_files import out_of_files, report
 
 logger = logging.getLogger(__name__)
 
+#: Key of the WSGI environment: `code` of the error with which the request was answered.
+_ERROR_CODE = "inference.error_code"
 _CHALLENGE = 'Bearer realm="inference"'
 
 
@@ -49,8 +52,14 @@ def error_body(error: InferenceError, path: str) -> tuple[dict[str, Any], str]:
 def problem_response(error: InferenceError) -> Response:
     """The answer to a request that fails with `error`; details that clients may not see are logged with the request's id."""
     log_detail(error)
+    request.environ[_ERROR_CODE] = error.code
     document, media_type = error_body(error, request.path)
     return json_response(document, error.status, headers=_headers(error), mimetype=media_type)
+
+
+def error_code_in(environ: Mapping[str, Any]) -> str | None:
+    """Return the code of the error with which a request was answered; None if it was no error."""
+    return environ.get(_ERROR_CODE)
 
 
 def log_detail(error: InferenceError) -> None:

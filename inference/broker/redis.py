@@ -50,12 +50,14 @@ class RedisBroker:
         client: connection to the broker's server and database.
         shares_store: whether the task store has the same server and database.
         has_turns: whether owners take turns; workers with kombu's own transport do not know them.
+        key_prefix: begin of all keys, which is kombu's `global_keyprefix`.
     """
 
     has_priorities = True
 
-    def __init__(self, client: redis.Redis, *, shares_store: bool, has_turns: bool = True) -> None:
+    def __init__(self, client: redis.Redis, *, shares_store: bool, has_turns: bool = True, key_prefix: str = "") -> None:
         self._redis = client
+        self._key_prefix = key_prefix
         self._shares_store = shares_store
         self.has_turns = has_turns
 
@@ -77,7 +79,7 @@ class RedisBroker:
         native = HIGHEST_PRIORITY - USUAL_PRIORITY if message.priority is None else message.priority
         native = min(max(native, 0), HIGHEST_PRIORITY)
         self._send(
-            _enqueue(
+            self._enqueue(
                 queue,
                 native,
                 body=message.body,
@@ -93,7 +95,7 @@ class RedisBroker:
 
     @cached_property
     def _scripts(self) -> Scripts:
-        return Scripts(self._redis, "")
+        return Scripts(self._redis, self._key_prefix)
 
     def forget(self, queue: str, task_ids: Collection[str]) -> None:
         names = [task_id.encode() for task_id in task_ids]
@@ -128,22 +130,26 @@ class RedisBroker:
 
     def _lists(self, queue: str) -> Iterator[str]:
         """Yield the names of the lists that have messages of a queue, those of owners too."""
-        for step in _STEPS:
-            yield _list_key(queue, step)
+        for list_key in self._usual_lists(queue):
+            yield list_key
             with unavailable_when_down():
-                owners = cast("list[bytes]", self._redis.zrange(_turns_key(_list_key(queue, step)), 0, -1))
-            yield from (_owner_list(_list_key(queue, step), owner.decode()) for owner in owners if owner)
+                owners = cast("list[bytes]", self._redis.zrange(_turns_key(list_key), 0, -1))
+            yield from (_owner_list(list_key, owner.decode()) for owner in owners if owner)
+
+    def _usual_lists(self, queue: str) -> list[str]:
+        """Return the names of kombu's lists of a queue, that of the highest priority first."""
+        return [_list_key(self._key_prefix + queue, step) for step in _STEPS]
 
     def get_owners(self, queue: str) -> set[str]:
         with unavailable_when_down(), self._redis.pipeline(transaction=False) as pipe:
-            for step in _STEPS:
-                pipe.zrange(_turns_key(_list_key(queue, step)), 0, -1)
-                pipe.llen(_list_key(queue, step))
+            for list_key in self._usual_lists(queue):
+                pipe.zrange(_turns_key(list_key), 0, -1)
+                pipe.llen(list_key)
             turns, lengths = (found := pipe.execute())[::2], found[1::2]
         return {owner.decode() for owners in turns for owner in owners if owner} | ({""} if any(lengths) else set())
 
     def get_depth(self, queue: str) -> int:
-        lists = [_list_key(queue, step) for step in _STEPS]
+        lists = self._usual_lists(queue)
         with unavailable_when_down():
             if self.has_turns:
                 depth: Any = self._redis.eval(QUEUE_LISTS, len(lists), *lists)
@@ -156,7 +162,7 @@ class RedisBroker:
 
     def _push(self, queue: str, message: QueueMessage, priority: int, owner: str, *, is_redelivered: bool = False) -> Enqueue:
         own_id = envelope.message_id(message)
-        push = _enqueue(
+        push = self._enqueue(
             queue,
             HIGHEST_PRIORITY - priority,  # with Redis, kombu's highest priority is 0
             body=base64.b64encode(envelope.body(message)).decode(),
@@ -167,6 +173,41 @@ class RedisBroker:
             is_redelivered=is_redelivered,
         )
         return _of_owner(push, owner, cost=len(message.items)) if owner and self.has_turns else push
+
+    def _enqueue(
+        self,
+        queue: str,
+        native_priority: int,
+        *,
+        body: str,
+        headers: Mapping[str, Any],
+        content_type: str | None,
+        content_encoding: str | None,
+        correlation_id: Any,
+        is_redelivered: bool = False,
+    ) -> Enqueue:
+        step = max(step for step in _STEPS if step <= native_priority)
+        delivery_info: dict[str, Any] = {"exchange": "", "routing_key": queue}
+        if is_redelivered:
+            delivery_info["redelivered"] = True  # as kombu marks the messages of a dead worker
+        properties: dict[str, Any] = {
+            "correlation_id": correlation_id,
+            "reply_to": None,
+            "delivery_mode": 2,
+            "delivery_info": delivery_info,
+            "priority": native_priority,
+            "body_encoding": "base64",
+            "delivery_tag": str(uuid.uuid4()),
+        }
+        document = {
+            "body": body,
+            "content-encoding": content_encoding,
+            "content-type": content_type,
+            "headers": headers,
+            "properties": properties,
+        }
+        keyed = self._key_prefix + queue
+        return Enqueue(_list_key(keyed, step), orjson.dumps(document), wake_up_key(keyed))
 
 
 def _read(payload: bytes) -> QueueMessage | None:
@@ -194,37 +235,3 @@ def _of_owner(push: Enqueue, owner: str, *, cost: int) -> Enqueue:
         turns_key=_turns_key(lists),
         cost=cost,
     )
-
-
-def _enqueue(
-    queue: str,
-    native_priority: int,
-    *,
-    body: str,
-    headers: Mapping[str, Any],
-    content_type: str | None,
-    content_encoding: str | None,
-    correlation_id: Any,
-    is_redelivered: bool = False,
-) -> Enqueue:
-    step = max(step for step in _STEPS if step <= native_priority)
-    delivery_info: dict[str, Any] = {"exchange": "", "routing_key": queue}
-    if is_redelivered:
-        delivery_info["redelivered"] = True  # as kombu marks the messages of a dead worker
-    properties: dict[str, Any] = {
-        "correlation_id": correlation_id,
-        "reply_to": None,
-        "delivery_mode": 2,
-        "delivery_info": delivery_info,
-        "priority": native_priority,
-        "body_encoding": "base64",
-        "delivery_tag": str(uuid.uuid4()),
-    }
-    document = {
-        "body": body,
-        "content-encoding": content_encoding,
-        "content-type": content_type,
-        "headers": headers,
-        "properties": properties,
-    }
-    return Enqueue(_list_key(queue, step), orjson.dumps(document), wake_up_key(queue))

@@ -73,6 +73,8 @@ class WatchedKeyFile:
         self.path = path
         self._versions: tuple[_Version, ...] = ()
         self.content = KeyFileContent()
+        #: whether the file has errors, so that `content` is that of an earlier version
+        self.is_broken = False
 
     def refresh(self) -> None:
         """Read the file if it has changed; a version with errors is reported in the log, and the last valid one stays."""
@@ -85,8 +87,10 @@ class WatchedKeyFile:
         try:
             self.content = read_key_file(self.path)
         except ConfigurationError as error:
+            self.is_broken = True
             logger.error("the keys are those of the last valid version of the file: %s", error.detail)  # noqa: TRY400 the sentence says all
         else:
+            self.is_broken = False
             logger.info("%s: %d keys", self.path, len(self.content.keys))
 
 

@@ -12,7 +12,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from inference.access import Caller
 from inference.errors import ServiceUnavailable
@@ -122,6 +122,26 @@ class KeyRing:
         """Return all keys of file and record store, expired ones too, as they are now. Raises ServiceUnavailable."""
         self._file.refresh()
         return list({**self._store.read().keys, **self._file.content.keys}.values())
+
+    @property
+    def is_file_broken(self) -> bool:
+        """Whether the last reading of the file with keys found errors, so that keys of an earlier version count."""
+        return self._file.is_broken
+
+    def list_expiring(self, within: timedelta) -> list[Key]:
+        """Return the keys that expire within this time, the first one first.
+
+        Keys that are replaced, by one of the same owner and role that is valid for longer, are left out.
+
+        Raises ServiceUnavailable.
+        """
+        self.refresh()
+        now = self._now()
+        keys = {**self._stored.keys, **self._file.content.keys}.values()
+        lasting = {(k.caller.owner, k.caller.role) for k in keys if k.expires_at is None or k.expires_at > now + within}
+        found = [(k.expires_at, k) for k in keys if k.expires_at is not None and now < k.expires_at <= now + within]
+        ordered = sorted(found, key=lambda one: one[0])
+        return [key for _, key in ordered if (key.caller.owner, key.caller.role) not in lasting]
 
     def refresh(self) -> None:
         """Read the file and the record store, as far as they have changed. Raises ServiceUnavailable."""

@@ -37,6 +37,7 @@ _WITH_WEBHOOKS = ("everything", "api", "relay")
 _WITH_OWN_STATE = ("everything", "broker", "flower")
 _WITH_KEYS = ("everything", "api", "relay")
 _WITH_MODELS = ("everything", "api", "worker")
+_WITH_TRACES = ("everything", "api", "worker", "relay")
 _MAX_NAME_BYTES = 255
 #: Linux's limit, without the zero byte at the end, less the name of a file in the folder.
 _MAX_PATH_BYTES = 4095 - _MAX_NAME_BYTES
@@ -50,6 +51,8 @@ def check_start(settings: Settings, part: Part) -> None:
     if part in _WITH_OWN_STATE and is_open_to_others(settings.data_dir):
         logger.warning("data_dir: other users can replace files in %s; prevent this with chmod go-w", settings.data_dir)
     problems = [*_folder_problems(settings, part), *_client_problems(settings, part), *_security_problems(settings, part)]
+    if part in _WITH_TRACES and settings.tracing.is_on:
+        problems += _tracing_problems(settings)
     if part == "everything":
         problems += _sample_problems(settings)
     if part in {"everything", "worker"}:
@@ -198,3 +201,19 @@ def _security_problems(settings: Settings, part: Part) -> Iterator[str]:
         problem = f"no permission to write to {audit}" if is_there and not os.access(audit, os.W_OK) else None
         if problem := problem or folder_problem(audit.parent):
             yield f"security.audit_file: {problem}"
+
+
+def _tracing_problems(settings: Settings) -> Iterator[str]:
+    """Yield the reason for which no spans can be sent: a package or a variable, since the settings are checked already."""
+    try:
+        from inference.tracing.tracer import Tracer  # noqa: PLC0415 its packages are an extra
+    except ImportError:
+        yield (
+            "tracing.endpoint: traces need packages that are not installed: pip install 'rohe-inference-service[tracing]', "
+            "or pip install -r requirements-tracing.txt in a checkout"
+        )
+        return
+    try:
+        Tracer(settings, "check").check()
+    except ConfigurationError as error:
+        yield error.detail

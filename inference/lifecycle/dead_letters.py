@@ -109,6 +109,7 @@ class DeadLetters:
             priority=record.priority,
             webhook=record.webhook,
             owner=record.owner,
+            trace=record.trace,
             idempotency_key=f"replay:{task_id}",  # two operators, or a repeated command, start only one task
         )
         accepted = accept(self._store, self._broker, request)

@@ -14,6 +14,7 @@ from inference.access import NO_LIMITS, Limits
 from inference.broker import Broker
 from inference.domain import BatchRequest, QueueMessage, TaskSubmission
 from inference.errors import ServiceUnavailable
+from inference.runtime.log_context import log_context
 from inference.task_store.protocol import Accepted, AcceptedBatch, Enqueue, Room
 from inference.task_store.stores import SubmissionStore
 
@@ -63,7 +64,7 @@ def accept(
         lambda: store.accept(request, enqueue=first, max_queue_depth=max_queue_depth, room=room, limits=limits), task_id=task_id
     )
     if accepted.created and not enqueue:
-        _publish(broker, postings, withdraw=lambda: withdraw(store, task_id))
+        _publish(broker, postings, withdraw=lambda: withdraw(store, task_id, image_bytes=request.image_bytes))
     return accepted
 
 
@@ -92,18 +93,19 @@ def accept_batch(
         batch_id=batch_id,
     )
     if accepted.created and not enqueue:
-        _publish(broker, postings, withdraw=lambda: withdraw_batch(store, batch_id))
+        _publish(broker, postings, withdraw=lambda: withdraw_batch(store, batch))
     return accepted
 
 
-def withdraw(store: SubmissionStore, task_id: str) -> bool:
+def withdraw(store: SubmissionStore, task_id: str, *, image_bytes: int) -> bool:
     """Remove a task that cannot run; False if it stays accepted. Raises ServiceUnavailable; then it `may_be_accepted`."""
-    return _withdraw(lambda: store.withdraw(task_id), task_id=task_id)
+    return _withdraw(lambda: store.withdraw(task_id, image_bytes=image_bytes), task_id=task_id)
 
 
-def withdraw_batch(store: SubmissionStore, batch_id: str) -> bool:
+def withdraw_batch(store: SubmissionStore, batch: BatchRequest) -> bool:
     """Remove a batch and its tasks, as `withdraw` does for one task."""
-    return _withdraw(lambda: store.withdraw_batch(batch_id), batch_id=batch_id)
+    image_bytes = sum(task.image_bytes for task in batch.tasks)
+    return _withdraw(lambda: store.withdraw_batch(batch.batch_id, image_bytes=image_bytes), batch_id=batch.batch_id)
 
 
 def may_be_accepted(error: BaseException) -> bool:
@@ -137,7 +139,8 @@ def _call_until_answered(call: Callable[[], T], **subject: Any) -> T:
             if error.is_refusal:
                 raise
             if time.monotonic() + _PAUSE_S > until:
-                logger.warning("it is unknown whether %s was accepted: %s", *subject.values(), error)
+                with log_context(**subject):
+                    logger.warning("it is unknown whether %s was accepted: %s", *subject.values(), error)
                 detail = "the task store failed before it confirmed the acceptance; query the status by this id once it answers"
                 raise ServiceUnavailable(detail, retry_after_s=error.retry_after_s, **subject) from error
         time.sleep(_PAUSE_S)

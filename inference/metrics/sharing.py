@@ -21,7 +21,7 @@ _PREFIX = "inference-metrics-"
 _MIN_AGE_S = 60.0
 
 
-def share_between_processes() -> None:
+def share_metrics() -> None:
     """Let this process and those that it forks share the values of their instruments, until this process ends.
 
     Raises:

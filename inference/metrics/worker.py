@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter as Tally
+from collections.abc import Sequence
+
 from prometheus_client import Counter, Gauge, Histogram
 
 from inference.domain import Outcome, TaskStatus
@@ -12,7 +15,7 @@ images = Counter(
 )
 stage_duration = Histogram(
     "inference_stage_duration_seconds",
-    "Time that an image took in a stage; of commit: time that a batch took.",
+    "Time that an image took in a stage; in predict and commit, that a batch took.",
     ("model", "stage"),
     buckets=DURATION_BUCKETS,
     registry=INSTRUMENTS,
@@ -39,13 +42,7 @@ predictor_restarts = Counter(
 tasks_in_flight = Gauge("inference_tasks_in_flight", "Tasks that this worker holds.", registry=INSTRUMENTS)
 
 #: Stages of an image, by their name in the timings of an outcome.
-_STAGES = {
-    "queue_ms": "queue",
-    "fetch_ms": "fetch",
-    "decode_ms": "decode",
-    "batch_wait_ms": "batch_wait",
-    "predict_ms": "predict",
-}
+_STAGES = {"queue_ms": "queue", "fetch_ms": "fetch", "decode_ms": "decode", "batch_wait_ms": "batch_wait"}
 
 
 class ModelInstruments:
@@ -54,17 +51,20 @@ class ModelInstruments:
     def __init__(self, model: str) -> None:
         ends = (TaskStatus.SUCCEEDED, TaskStatus.FAILED, TaskStatus.EXPIRED)
         self._ended = {status: images.labels(model, status.value) for status in ends}
-        self._stages = {timing: stage_duration.labels(model, stage) for timing, stage in _STAGES.items()}
+        self._stages = [(timing, stage_duration.labels(model, stage)) for timing, stage in _STAGES.items()]
         self.canceled = images.labels(model, TaskStatus.CANCELED.value)
         self.dead_letters = images.labels(model, "dead_letter")
+        self.predict_duration = stage_duration.labels(model, "predict")
         self.commit_duration = stage_duration.labels(model, "commit")
         self.batch_size = batch_size.labels(model)
         self.attempts = task_attempts.labels(model)
         self.leases_lost = leases_lost.labels(model)
 
-    def note_end(self, outcome: Outcome) -> None:
-        """Count a task that was committed, and how long its image took in each stage."""
-        self._ended[outcome.status].inc()
-        for timing, ms in outcome.timings.items():
-            if timing in self._stages:
-                self._stages[timing].observe(ms / 1000)
+    def note_ends(self, outcomes: Sequence[Outcome]) -> None:
+        """Count tasks that were committed, and how long their images took in each stage."""
+        for status, count in Tally(outcome.status for outcome in outcomes).items():
+            self._ended[status].inc(count)
+        for outcome in outcomes:
+            for timing, duration in self._stages:
+                if timing in outcome.timings:
+                    duration.observe(outcome.timings[timing] / 1000)

@@ -27,6 +27,7 @@ from inference.runtime.redis import connect, task_store_url
 from inference.settings import Settings
 from inference.sinks import open_sink
 from inference.sinks.webhook import WebhookSender
+from inference.status.service_metrics import ServiceMetrics
 from inference.task_store.outbox import Outbox
 
 logger = logging.getLogger(__name__)
@@ -59,7 +60,8 @@ def serve(settings: Settings) -> None:
             failed.set()
             stopping.set()
 
-    runners = _runners(settings)
+    services = Services(settings, role="relay")
+    runners = _runners(settings, services)
     _start_monitoring(settings, RelayHealth(runners, stopping))
     threads = [threading.Thread(target=guarded, args=one, name=one[0]) for one in runners.items()]
     for thread in threads:
@@ -67,6 +69,8 @@ def serve(settings: Settings) -> None:
     logger.info("relaying to %s", ", ".join(settings.possible_sinks) or "no sink")
     for thread in threads:
         thread.join()
+    if services.tracer is not None:
+        services.tracer.close()
     if failed.is_set():
         raise SystemExit(1)
 
@@ -75,12 +79,15 @@ def _start_monitoring(settings: Settings, health: RelayHealth) -> None:
     """Serve metrics and probes. Raises ConfigurationError: the port is not available."""
     options = settings.monitoring
     if options.relay_port is not None:
-        pages = {"/metrics": lambda: Page(CONTENT_TYPE, exposition()), **health_pages(live=health.live, ready=health.ready)}
+        service = ServiceMetrics(Services(settings))
+        pages = {
+            "/metrics": lambda: Page(CONTENT_TYPE, exposition(service)),
+            **health_pages(live=health.live, ready=health.ready),
+        }
         MonitoringServer(options.host, options.relay_port, pages, key="monitoring.relay_port").start()
 
 
-def _runners(settings: Settings) -> dict[str, Runner]:
-    services = Services(settings)
+def _runners(settings: Settings, services: Services) -> dict[str, Runner]:
     name = f"{socket.gethostname()}:{os.getpid()}"
     sweeper = Sweeper(
         services.store,
@@ -98,7 +105,7 @@ def _runners(settings: Settings) -> dict[str, Runner]:
     webhooks = settings.webhooks
     if services.may_send_webhooks:
         sender = WebhookSender(services.webhook_guard, lambda owner: services.owner_webhooks.of(owner).secrets)
-        runners["webhooks"] = WebhookRelay(services.store, sender, webhooks)
+        runners["webhooks"] = WebhookRelay(services.store, sender, webhooks, tracer=services.tracer)
     runners["housekeeping"] = _housekeeping(settings, services)
     return runners
 
@@ -156,4 +163,11 @@ def _relay(settings: Settings, services: Services, sink: str, name: str) -> Rela
     policy = RelayPolicy(
         options.batch_size, options.backoff_s, options.max_backoff_s, options.reclaim_after_s, options.linger_ms / 1000
     )
-    return Relay(outbox, services.store, open_sink(sink, settings), pipeline_id=settings.pipeline_id, policy=policy)
+    return Relay(
+        outbox,
+        services.store,
+        open_sink(sink, settings),
+        pipeline_id=settings.pipeline_id,
+        policy=policy,
+        tracer=services.tracer,
+    )

@@ -9,21 +9,27 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import orjson
 
 from inference.domain import TaskRecord
 from inference.errors import ServiceUnavailable
-from inference.lifecycle.expiry_log import some_of
+from inference.lifecycle.task_log import log_tasks, record_context
 from inference.lifecycle.task_object import task_object, time_text
 from inference.metrics.relay import webhook_deliveries, webhook_duration
-from inference.runtime.log import task_text
+from inference.runtime.log_context import log_context
 from inference.runtime.loop_watch import TURN_LIMIT_S, LoopWatch
 from inference.settings import WebhookSettings
 from inference.sinks.webhook import WebhookAnswer, WebhookSender
 from inference.task_store.protocol import ReceiverPause
 from inference.task_store.stores import WebhookStore
-from inference.webhook import WebhookDelivery, WebhookEvent, WebhookState
+from inference.webhook import Webhook, WebhookDelivery, WebhookEvent, WebhookState
+
+if TYPE_CHECKING:
+    from inference.tracing.tracer import Tracer, TraceSpan
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +53,7 @@ class WebhookRelay:
 
     Args:
         jitter: returns a factor for each pause.
+        tracer: None while traces are off.
     """
 
     turn_limit_s = TURN_LIMIT_S
@@ -58,11 +65,13 @@ class WebhookRelay:
         settings: WebhookSettings,
         *,
         jitter: Callable[[], float] = lambda: random.uniform(0.8, 1.2),  # noqa: S311 not a secret
+        tracer: Tracer | None = None,
     ) -> None:
         self._store = store
         self._sender = sender
         self._settings = settings
         self._jitter = jitter
+        self._tracer = tracer
         self._jobs: queue.SimpleQueue[TaskRecord | None] = queue.SimpleQueue()
         #: by receiver, events that are being sent; guarded by `_changed`, which is notified when one was sent
         self._in_flight: Counter[str] = Counter()
@@ -106,7 +115,8 @@ class WebhookRelay:
         records = self._store.get_many(task_ids) if task_ids else []
         for task_id, record in zip(task_ids, records, strict=True):
             if record is None or record.webhook is None:
-                logger.error("webhooks: the record of task %s cannot be read", task_id)
+                with log_context(task_id=task_id):
+                    logger.error("webhooks: the record of task %s cannot be read", task_id)
                 continue
             with self._changed:
                 self._in_flight[record.webhook.receiver] += 1
@@ -119,15 +129,20 @@ class WebhookRelay:
 
     def _work(self) -> None:
         while (record := self._jobs.get()) is not None:
-            try:
-                with self.watch.watched("the request of a webhook"):
-                    self.send(record)
-            except ServiceUnavailable as error:
-                logger.warning("webhooks: the attempt for task %s is not noted, and will be repeated: %s", record.task_id, error)
-            except Exception:
-                logger.exception("webhooks: the event of task %s cannot be sent now", record.task_id)
-            finally:
-                self._forget(record)
+            with record_context(record):
+                self._try_to_send(record)
+
+    def _try_to_send(self, record: TaskRecord) -> None:
+        """Call `send`; an error is logged."""
+        try:
+            with self.watch.watched("the request of a webhook"):
+                self.send(record)
+        except ServiceUnavailable as error:
+            logger.warning("webhooks: the attempt for task %s is not noted, and will be repeated: %s", record.task_id, error)
+        except Exception:
+            logger.exception("webhooks: the event of task %s cannot be sent now", record.task_id)
+        finally:
+            self._forget(record)
 
     def _forget(self, record: TaskRecord) -> None:
         if record.webhook is None:
@@ -143,7 +158,7 @@ class WebhookRelay:
         if webhook is None:
             raise ValueError(f"task {record.task_id} has no webhook")
         with webhook_duration.time():
-            answer = self._sender.send(webhook.url, webhook_id(record.task_id), event_body(record), owner=record.owner)
+            answer = self._attempt(record, webhook)
         before = record.webhook_delivery or WebhookDelivery(WebhookState.PENDING)
         delivery = replace(
             before,
@@ -153,8 +168,7 @@ class WebhookRelay:
         )
         if not answer.is_delivered:
             said = answer.attempt.error or f"HTTP status {answer.attempt.status}"
-            task = task_text(record.task_id, record.owner)
-            logger.warning("webhooks: attempt %d for task %s: %s", delivery.attempts, task, said)
+            logger.warning("webhooks: attempt %d for task %s: %s", delivery.attempts, record.task_id, said)
         self._store.note_webhook(
             record.task_id,
             webhook.receiver,
@@ -163,6 +177,27 @@ class WebhookRelay:
             pause=self._pause(answer),
         )
         webhook_deliveries.labels(_OUTCOMES[delivery.state]).inc()
+
+    def _attempt(self, record: TaskRecord, webhook: Webhook) -> WebhookAnswer:
+        """Send the event in a span, if its trace is kept."""
+        send = partial(self._sender.send, webhook.url, webhook_id(record.task_id), event_body(record), owner=record.owner)
+        span = self._start_span(record, webhook)
+        if span is None:
+            return send(trace=record.trace)
+        with span:
+            answer = send(trace=span.context)
+            if answer.attempt.status is not None:
+                span.add({"http.response.status_code": answer.attempt.status})
+            if not answer.is_delivered:
+                span.fail(str(answer.attempt.status or "no_answer"))
+        return answer
+
+    def _start_span(self, record: TaskRecord, webhook: Webhook) -> TraceSpan | None:
+        """Start the span of an attempt, without the URL, which may contain a secret; None if its trace is not kept."""
+        if self._tracer is None or not record.trace:
+            return None
+        attributes = {"http.request.method": "POST", "server.address": urlsplit(webhook.url).hostname or ""}
+        return self._tracer.start("POST", record.trace, "client", attributes | {"inference.task.id": record.task_id})
 
     def _retry_in_s(self, attempts: int, answer: WebhookAnswer) -> float:
         longest_s = self._settings.max_backoff_s
@@ -208,5 +243,5 @@ def give_up_old_webhooks(store: WebhookStore, after_s: float) -> float:
     given_up = store.give_up_webhooks(after_s=after_s, limit=_GIVE_UP_LIMIT)
     if given_up:
         webhook_deliveries.labels(_OUTCOMES[WebhookState.GIVEN_UP]).inc(len(given_up))
-        logger.error("webhooks: events of %d tasks are given up: %s", len(given_up), some_of(given_up))
+        log_tasks(logger, "webhooks: events of %d tasks are given up: %s", given_up, level=logging.ERROR)
     return 0.0 if len(given_up) == _GIVE_UP_LIMIT else _GIVE_UP_INTERVAL_S

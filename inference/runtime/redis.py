@@ -32,10 +32,17 @@ _MAX_CONNECTIONS = 1000
 _SENTINEL_TIMEOUT_S = 1
 
 #: Temporary errors, which the command did not cause: the server is full, is a replica (or becomes one while a client waits), has
-#: too few replicas, or was promoted before it had a relay's consumer group.
-_PASSING_ERRORS = (redis.exceptions.OutOfMemoryError, redis.exceptions.ReadOnlyError, redis.exceptions.MasterDownError)
+#: too few replicas, or was promoted before it had a relay's consumer group; a cluster changes its master.
+_PASSING_ERRORS = (
+    redis.exceptions.OutOfMemoryError,
+    redis.exceptions.ReadOnlyError,
+    redis.exceptions.ClusterDownError,
+    redis.exceptions.AskError,
+)
 #: redis-py adds a prefix to the error of a pipeline, Redis 6.2 to the error of a script.
-_PASSING_CODES = re.compile(r"(?:^|: -?)(?:OOM|READONLY|MASTERDOWN|NOREPLICAS|MISCONF|LOADING|UNBLOCKED|NOGROUP) ")
+_PASSING_CODES = re.compile(
+    r"(?:^|: -?)(?:OOM|READONLY|MASTERDOWN|NOREPLICAS|MISCONF|LOADING|UNBLOCKED|NOGROUP|MOVED|CLUSTERDOWN) "
+)
 #: Errors of a server that is full, has too few replicas or cannot write to its disk: the first write of a script failed.
 _NOTHING_WRITTEN = re.compile(r"(?:^|: -?)(?:OOM|NOREPLICAS|MISCONF) ")
 

@@ -6,13 +6,13 @@ line. Relative paths are relative to the working directory.
 
 from inference.settings.broker_section import EMBEDDED, BrokerSettings
 from inference.settings.image_sections import ImageUrlSettings, UploadSettings
+from inference.settings.log_section import LogSettings
 from inference.settings.masking import shown_value
 from inference.settings.reading import config_path, load_settings, read_translated
 from inference.settings.s3_section import S3Settings
 from inference.settings.schema import (
     ApiSettings,
     GpuSettings,
-    LogSettings,
     ModelFileSettings,
     Settings,
     SinkName,
@@ -20,6 +20,7 @@ from inference.settings.schema import (
 )
 from inference.settings.showing import effective
 from inference.settings.sink_sections import KafkaSettings, MongodbSettings, OutboxSettings
+from inference.settings.tracing_section import TracingSettings
 from inference.settings.variables import CONFIG_VARIABLE
 from inference.settings.webhook_section import WebhookSettings
 
@@ -38,6 +39,7 @@ __all__ = [
     "S3Settings",
     "Settings",
     "SinkName",
+    "TracingSettings",
     "UploadSettings",
     "WebhookSettings",
     "WorkerSettings",

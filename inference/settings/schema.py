@@ -21,10 +21,12 @@ from inference.settings.broker_section import EMBEDDED, BrokerSettings, RedisUrl
 from inference.settings.http_address import address_or_switch, host_and_port, listening_host
 from inference.settings.image_sections import BucketName, ImageUrlSettings, UploadSettings
 from inference.settings.installation import default_data_dir, default_model
+from inference.settings.log_section import LogSettings
 from inference.settings.monitoring_section import MonitoringSettings
 from inference.settings.s3_section import S3Settings
 from inference.settings.security_section import SecuritySettings
 from inference.settings.sink_sections import JsonlSinkSettings, KafkaSettings, MongodbSettings, OutboxSettings, RelaySettings
+from inference.settings.tracing_section import TracingSettings
 from inference.settings.ui_section import UiSettings
 from inference.settings.value_checks import (
     Count,
@@ -33,7 +35,6 @@ from inference.settings.value_checks import (
     RetentionHours,
     Seconds,
     Section,
-    log_level,
     or_none,
 )
 from inference.settings.webhook_section import WebhookSettings
@@ -144,7 +145,8 @@ class TaskStoreSettings(Section):
 
     #: default: the broker's server if that is Redis, so that record and message are written in one step
     url: RedisUrl | None = None
-    key_prefix: str = Field(default="inference", pattern=r"^[A-Za-z0-9_.-]+$")
+    #: with a hash tag, such as {inference}, all keys are in one slot of a Redis Cluster, and the broker's begin with it too
+    key_prefix: str = Field(default="inference", pattern=r"^([A-Za-z0-9_.-]+|[A-Za-z0-9_.-]*\{[A-Za-z0-9_.-]+\}[A-Za-z0-9_.-]*)$")
     #: start even if the Redis server evicts keys when its memory is full, which loses accepted tasks
     allow_eviction: bool = False
     #: tasks of a worker that does not renew its leases for this time go to other workers, seconds
@@ -242,11 +244,6 @@ class WorkerSettings(Section):
         return (self.prefetch_batches + 1) * self.max_batch_size
 
 
-class LogSettings(Section):
-    level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(log_level)] = "INFO"
-    format: Literal["text", "json"] = "text"
-
-
 class Settings(FieldChecks, BaseSettings):
     """All settings of the service."""
 
@@ -295,6 +292,7 @@ class Settings(FieldChecks, BaseSettings):
     security: SecuritySettings = SecuritySettings()
     log: LogSettings = LogSettings()
     monitoring: MonitoringSettings = MonitoringSettings()
+    tracing: TracingSettings = TracingSettings()
 
     @model_validator(mode="after")
     def _deadlines_fit(self) -> Self:
@@ -348,6 +346,12 @@ class Settings(FieldChecks, BaseSettings):
     def is_embedded(self) -> bool:
         """Whether this service runs the embedded server."""
         return EMBEDDED in (self.broker.url, self.task_store.url)
+
+    @property
+    def broker_key_prefix(self) -> str:
+        """Prefix of the broker's keys in Redis: that of the records if it has a hash tag, else none."""
+        prefix = self.task_store.key_prefix
+        return f"{prefix}:" if "{" in prefix and not self.broker.is_amqp else ""
 
     @property
     def uploads_path(self) -> Path:

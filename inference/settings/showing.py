@@ -15,7 +15,7 @@ from inference.settings.rohe.sections import SECTIONS, SHARED
 from inference.settings.schema import Settings
 
 #: Keys with values that are never shown, not even wrong ones.
-_SECRETS = (["access_key"], ["secret_key"], ["secret"], ["password"], ["url"], ["sha256"])
+_SECRETS = (["access_key"], ["secret_key"], ["secret"], ["password"], ["url"], ["sha256"], ["headers"])
 
 
 def effective(settings: Settings) -> dict[str, Any]:

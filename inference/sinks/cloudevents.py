@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import quote
 
@@ -11,11 +13,15 @@ CONTENT_TYPE = "application/cloudevents+json; charset=UTF-8"
 EVENT_TYPE = "rohe.inference.result"
 
 
-def cloud_event(document: dict[str, Any]) -> dict[str, Any]:
+def cloud_event(document: dict[str, Any], trace: Mapping[str, str] = MappingProxyType({})) -> dict[str, Any]:
     """Return the event, as a JSON object, whose data is a result document.
 
     `source` and `id` identify it; `time` is the time at which the task ended. `owner` is an extension attribute, which is missing
     if the task has none.
+
+    Args:
+        trace: `traceparent` and `tracestate`, which are extension attributes too:
+            https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/extensions/distributed-tracing.md.
     """
     finished_at = datetime.fromtimestamp(document["finished_at_ms"] / 1000, UTC)
     return {
@@ -26,6 +32,7 @@ def cloud_event(document: dict[str, Any]) -> dict[str, Any]:
         "time": finished_at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "subject": document["request_id"],
         **({"owner": document["owner"]} if "owner" in document else {}),
+        **trace,
         "datacontenttype": "application/json",
         "data": document,
     }

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import fcntl
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
 
 import orjson
 
 from inference.runtime.durable_files import make_folders, sync_folder
-from inference.sinks.protocol import Refusal, SinkUnavailable, StoredResult
+from inference.sinks.protocol import NO_CONTEXTS, Refusal, SinkUnavailable, StoredResult
 
 
 class JsonlSink:
@@ -22,7 +22,11 @@ class JsonlSink:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def write(self, documents: Sequence[dict[str, Any]]) -> list[Refusal]:
+    def write(
+        self,
+        documents: Sequence[dict[str, Any]],
+        contexts: Mapping[str, str] = NO_CONTEXTS,  # noqa: ARG002 documents have none
+    ) -> list[Refusal]:
         lines = b"".join(
             orjson.dumps(document, option=orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_APPEND_NEWLINE) for document in documents
         )

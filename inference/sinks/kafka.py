@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import orjson
@@ -22,7 +22,8 @@ from kafka.net.compat import KafkaNetClient
 from inference.runtime.tls import client_context
 from inference.settings import KafkaSettings
 from inference.sinks.cloudevents import CONTENT_TYPE, cloud_event
-from inference.sinks.protocol import Refusal, SinkUnavailable, StoredResult
+from inference.sinks.protocol import NO_CONTEXTS, Refusal, SinkUnavailable, StoredResult
+from inference.tracing.context import trace_headers
 
 logger = logging.getLogger(__name__)
 
@@ -44,9 +45,9 @@ class KafkaSink:
         self._security = _security(settings)
         self._producer: KafkaProducer | None = None
 
-    def write(self, documents: Sequence[dict[str, Any]]) -> list[Refusal]:
+    def write(self, documents: Sequence[dict[str, Any]], contexts: Mapping[str, str] = NO_CONTEXTS) -> list[Refusal]:
         try:
-            return self._write(documents)
+            return self._write(documents, contexts)
         except (KafkaError, OSError) as error:
             self.close()  # the next try begins with a new producer
             raise SinkUnavailable(f"Kafka does not answer: {type(error).__name__}: {error}") from error
@@ -89,18 +90,19 @@ class KafkaSink:
             with contextlib.suppress(KafkaError):
                 producer.close(timeout=self._settings.timeout_s)
 
-    def _write(self, documents: Sequence[dict[str, Any]]) -> list[Refusal]:
+    def _write(self, documents: Sequence[dict[str, Any]], contexts: Mapping[str, str]) -> list[Refusal]:
         producer = self._open()
         timeout_s = self._settings.timeout_s
         refused = []
         sent = []
         for document in documents:
-            value = self._value(document)
+            trace = trace_headers(contexts.get(document["task_id"], ""))
+            value = self._value(document, trace)
             if len(value) > self._settings.max_record_bytes:
                 reason = f"the record has {len(value)} bytes, more than kafka.max_record_bytes"
                 refused.append(Refusal(document["task_id"], reason))
             else:
-                sent.append((document, self._send(producer, document, value)))
+                sent.append((document, self._send(producer, document, value, trace)))
         producer.flush(timeout=timeout_s)
         suspects = []
         for document, future in sent:
@@ -114,19 +116,20 @@ class KafkaSink:
             return refused + [_refusal(document, error) for document, error in suspects]
         # A refusal also fails the other records that the producer held: each is sent alone to find the refused ones.
         for document, _ in suspects:
-            refused += self._write([document])
+            refused += self._write([document], contexts)
         return refused
 
-    def _value(self, document: dict[str, Any]) -> bytes:
-        body = cloud_event(document) if self._settings.format == "cloudevents" else document
+    def _value(self, document: dict[str, Any], trace: Mapping[str, str]) -> bytes:
+        body = cloud_event(document, trace) if self._settings.format == "cloudevents" else document
         return orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY)
 
-    def _send(self, producer: KafkaProducer, document: dict[str, Any], value: bytes) -> Any:
+    def _send(self, producer: KafkaProducer, document: dict[str, Any], value: bytes, trace: Mapping[str, str]) -> Any:
         headers = [("task_id", document["task_id"].encode())]
         if "owner" in document:
             headers.append(("owner", document["owner"].encode()))
         if self._settings.format == "cloudevents":
             headers.append(("content-type", CONTENT_TYPE.encode()))
+        headers += [(name, text.encode()) for name, text in trace.items()]
         return producer.send(self._settings.topic, key=document["request_id"].encode(), value=value, headers=headers)
 
     def _open(self) -> KafkaProducer:

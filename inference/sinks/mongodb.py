@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -17,7 +17,7 @@ from pymongo.errors import BulkWriteError, DocumentTooLarge, OperationFailure, P
 
 from inference.errors import ConfigurationError
 from inference.settings import MongodbSettings
-from inference.sinks.protocol import Refusal, SinkUnavailable, StoredResult
+from inference.sinks.protocol import NO_CONTEXTS, Refusal, SinkUnavailable, StoredResult
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +103,11 @@ class MongodbSink:
         #: task ids of documents that the last `write` did not deliver because of an error of unknown kind
         self._suspects: set[str] = set()
 
-    def write(self, documents: Sequence[dict[str, Any]]) -> list[Refusal]:
+    def write(
+        self,
+        documents: Sequence[dict[str, Any]],
+        contexts: Mapping[str, str] = NO_CONTEXTS,  # noqa: ARG002 documents have none
+    ) -> list[Refusal]:
         try:
             collection = self._collection()
             converted = [_to_bson(document) for document in documents]

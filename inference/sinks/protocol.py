@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from inference.domain import CompletedTask
+
+NO_CONTEXTS: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -45,8 +48,11 @@ class ResultSink(Protocol):
 
     name: str
 
-    def write(self, documents: Sequence[dict[str, Any]]) -> list[Refusal]:
+    def write(self, documents: Sequence[dict[str, Any]], contexts: Mapping[str, str] = NO_CONTEXTS) -> list[Refusal]:
         """Write documents; return when the sink has stored all but the refused ones.
+
+        Args:
+            contexts: by task id, the trace context that goes with a document, where a sink has a place for it.
 
         Raises:
             SinkUnavailable: all documents but its `delivered` and `refusals` must be written again.

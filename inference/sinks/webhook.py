@@ -16,6 +16,7 @@ from standardwebhooks import Webhook as Signer
 from inference.errors import ConfigurationError
 from inference.runtime.url_guard import UrlGuard, UrlRefused, UrlRules, UrlUnreachable
 from inference.settings import WebhookSettings
+from inference.tracing.context import trace_headers
 from inference.webhook import WebhookAttempt
 
 #: Answers that are about the receiver, not about the event: it is down, or overloaded.
@@ -77,10 +78,13 @@ class WebhookSender:
         self._secrets_of = secrets_of
         self._signer = lru_cache(maxsize=_MAX_SIGNERS)(Signer)
 
-    def send(self, url: str, webhook_id: str, body: bytes, *, owner: str = "") -> WebhookAnswer:
+    def send(self, url: str, webhook_id: str, body: bytes, *, owner: str = "", trace: str = "") -> WebhookAnswer:
         """Make one attempt; `webhook_id` is the same in each. No error is raised for what a receiver or a network does.
 
         An event is not sent without a signature: it waits while its owner has no secret.
+
+        Args:
+            trace: trace context, which the request passes on.
         """
         sent_at_ms, started_s = round(time.time() * 1000), time.monotonic()
 
@@ -91,7 +95,7 @@ class WebhookSender:
         if not signers:
             return WebhookAnswer(attempt(error="there is no secret to sign the event with"))
         try:
-            answer = self._guard.send(url, body, _headers(signers, webhook_id, body))
+            answer = self._guard.send(url, body, {**_headers(signers, webhook_id, body), **trace_headers(trace)})
         except UrlRefused as error:
             return WebhookAnswer(attempt(error=str(error)), is_final=True)
         except UrlUnreachable as error:

@@ -6,6 +6,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import UTC, timedelta
 from operator import attrgetter
 from typing import get_args
 
@@ -14,6 +15,7 @@ from inference.errors import ServiceUnavailable
 from inference.rollout.worker_registry import WorkerInfo
 from inference.runtime.health import OK
 from inference.settings import SinkName
+from inference.settings.installation import COMMAND
 from inference.status.redis_durability import redis_servers
 from inference.task_store import BatchFill, QueueStats, WebhookStats
 from inference.task_store.outbox import OutboxStats, RelayInfo
@@ -22,6 +24,8 @@ logger = logging.getLogger(__name__)
 
 #: Added to the longest pause of a relay: the time that a sink may take to report that it is down, seconds.
 _RELAY_GRACE_S = 30.0
+#: Time before the end of a key from which on it is a problem.
+_KEY_NOTICE = timedelta(days=7)
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,7 @@ def status_of(services: Services, *, describe: Callable[[ServiceUnavailable], st
     problems += [f"{problem}: new requests are refused" for problem in services.free_space.problems()]
     problems += [f"no worker has {model.model} loaded" for model in models if not model.workers]
     problems += [problem for sink in sinks for problem in _sink_problems(services, sink)]
+    problems += _key_problems(services)
     webhooks = services.store.get_webhook_stats()
     problems += _webhook_problems(services, webhooks)
     warnings = [*(warning for server in servers for warning in server.warnings()), *_webhook_warnings(webhooks)]
@@ -99,6 +104,18 @@ def status_of(services: Services, *, describe: Callable[[ServiceUnavailable], st
         problems=tuple(problems),
         warnings=tuple(warnings),
     )
+
+
+def _key_problems(services: Services) -> list[str]:
+    """Return problems of the callers' keys. They name no key and no owner, since not only administrators read them."""
+    expiring = services.keys.list_expiring(_KEY_NOTICE)
+    problems = []
+    if services.keys.is_file_broken:
+        problems.append(f"security.keys_file has errors, and an earlier version of it counts: {COMMAND} check-config lists them")
+    if expiring and (first := expiring[0].expires_at) is not None:
+        when = f"within {_KEY_NOTICE.days} days, the first at {first.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+        problems.append(f"{len(expiring)} of the callers' keys expire {when}: {COMMAND} keys list shows them")
+    return problems
 
 
 def store_checks(services: Services) -> dict[str, Callable[[], object]]:

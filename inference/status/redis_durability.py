@@ -32,7 +32,10 @@ class RedisServer:
     #: its policy when its memory is full
     maxmemory_policy: str | None = None
     has_append_only_file: bool | None = None
-    is_cluster: bool = False
+    #: number of shards of a Redis Cluster; 0: it is in none; None: it does not tell
+    shards: int | None = 0
+    #: whether the service's keys have a hash tag, so that all are in one slot of a cluster
+    has_hash_tag: bool = False
     is_replica: bool = False
 
     @property
@@ -41,8 +44,16 @@ class RedisServer:
 
     def faults(self) -> Iterator[str]:
         """Yield the reasons for which the service cannot work with this server."""
-        if self.is_cluster:
-            yield f"{self.key}: the server is part of a Redis Cluster; one server, or one with sentinels, is needed"
+        if self.shards is not None and self.shards > 1:
+            yield (
+                f"{self.key}: the server is part of a Redis Cluster of {self.shards} shards; one server, one with sentinels, or a"
+                " cluster of one shard is needed"
+            )
+        elif self.shards != 0 and not self.has_hash_tag:
+            yield (
+                f"{self.key}: the server is part of a Redis Cluster; set task_store.key_prefix to a hash tag, such as"
+                " {inference}, so that all keys are in one slot"
+            )
         if self.is_replica:
             yield f"{self.key}: the server is a replica (role:slave), which takes no tasks; name its master, or its sentinels"
         if self.version is not None and _version(self.version) < _OLDEST_VERSION:
@@ -73,7 +84,7 @@ def check_redis(settings: Settings) -> None:
     faults: list[str] = []
     for key, url in _servers(settings).items():
         try:
-            server = _query(key, url)
+            server = _query(key, url, settings)
         except ConfigurationError as error:
             faults.append(error.detail)
             continue
@@ -95,7 +106,7 @@ def redis_servers(settings: Settings) -> list[RedisServer]:
     found = []
     for key, url in _servers(settings, with_embedded=True).items():
         try:
-            found.append(_query(key, url))
+            found.append(_query(key, url, settings))
         except (ConfigurationError, redis.RedisError):
             continue
     return found
@@ -118,11 +129,12 @@ def _servers(settings: Settings, *, with_embedded: bool = False) -> dict[str, st
     return found
 
 
-def _query(key: str, url: str) -> RedisServer:
+def _query(key: str, url: str, settings: Settings) -> RedisServer:
     """Query one server. Raises redis.RedisError if it does not answer, ConfigurationError if it refuses the connection."""
     client = connect(url, retries=0)
     try:
         info: Any = client.info()
+        shards = _shards(client) if info.get("cluster_enabled") else 0
     except redis.AuthenticationError as error:
         raise ConfigurationError(f"{key}: the Redis server refuses the user or the password: {error}") from error
     except redis.ResponseError as error:
@@ -140,10 +152,20 @@ def _query(key: str, url: str) -> RedisServer:
         version=str(info["redis_version"]) if "redis_version" in info else None,
         maxmemory_policy=info.get("maxmemory_policy"),
         has_append_only_file=None if append_only is None else bool(append_only),
-        is_cluster=bool(info.get("cluster_enabled")),
+        shards=shards,
+        has_hash_tag="{" in settings.task_store.key_prefix,
         # With sentinels a replica is temporary: they soon name another server.
         is_replica=info.get("role") == "slave" and RedisAddress.parse(url).master is None,
     )
+
+
+def _shards(client: redis.Redis) -> int | None:
+    """Return the number of masters with slots; None if the user may not ask for it, or a managed server does not tell."""
+    try:
+        found: Any = client.execute_command("CLUSTER INFO")
+        return int(found["cluster_size"])
+    except (redis.ResponseError, KeyError, TypeError, ValueError):
+        return None
 
 
 def _version(version: str) -> tuple[int, ...]:

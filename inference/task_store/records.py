@@ -21,7 +21,8 @@ from inference.domain import (
 )
 from inference.errors import InferenceError
 from inference.runtime.documents import known_members
-from inference.task_store.protocol import TaskState
+from inference.runtime.log_context import log_context
+from inference.task_store.protocol import Lease, LeaseState, TaskState
 from inference.task_store.record_checks import check_model, check_numbers, check_outcome, checked_deliveries, number
 from inference.webhook import Webhook, WebhookAttempt, WebhookDelivery, WebhookEvent, WebhookState
 
@@ -45,6 +46,7 @@ def record_fields(request: TaskSubmission) -> tuple[Any, ...]:
         *(("replay_of", request.replay_of) if request.replay_of else ()),
         *(("owner", request.owner) if request.owner else ()),
         *(_webhook_fields(request.webhook) if request.webhook else ()),
+        *(("trace", request.trace) if request.trace else ()),
     )
 
 
@@ -98,6 +100,7 @@ def from_hash(task_id: str, fields: dict[bytes, bytes]) -> TaskRecord:
         webhook=_webhook_from(fields) if b"webhook" in fields else None,
         webhook_delivery=_webhook_delivery_from(fields) if b"webhook_state" in fields else None,
         owner=fields.get(b"owner", b"").decode(),
+        trace=fields.get(b"trace", b"").decode(),
     )
 
 
@@ -117,22 +120,46 @@ def batch_from(batch_id: str, value: bytes) -> BatchRecord:
 
 
 #: Fields whose values `completed_from` gets.
-COMPLETED_FIELDS = ("request_id", "created_at", "finished_at", "outcome", "owner")
+COMPLETED_FIELDS = ("request_id", "created_at", "finished_at", "outcome", "owner", "trace")
 
 
 def completed_from(task_id: str, values: Sequence[bytes | None]) -> CompletedTask | None:
     """Return a completed task from an HMGET answer; None if the task has not ended, or has no record."""
-    request_id, created_at, finished_at, outcome, owner = values
+    request_id, created_at, finished_at, outcome, owner, trace = values
     if request_id is None or created_at is None or finished_at is None or outcome is None:
         return None
-    owned_by = owner.decode() if owner else ""
-    return CompletedTask(_outcome_from(outcome), number(finished_at), task_id, request_id.decode(), number(created_at), owned_by)
+    return CompletedTask(
+        _outcome_from(outcome),
+        number(finished_at),
+        task_id,
+        request_id.decode(),
+        number(created_at),
+        owner=owner.decode() if owner else "",
+        trace=trace.decode() if trace else "",
+    )
 
 
 def _outcome_from(field: bytes) -> Outcome:
     outcome = decode_outcome(field)
     check_outcome(outcome)
     return outcome
+
+
+def lease_from(values: Sequence[Any]) -> Lease:
+    """Return a lease from an answer of the script `lease`."""
+    state, isolated, attempts, created, deadline, image, owner, request_id, batch_id, trace = values
+    return Lease(
+        LeaseState(state.decode()),
+        isolated == b"1",
+        int(attempts),
+        int(created),
+        int(deadline),
+        image,
+        owner=owner.decode(),
+        request_id=request_id.decode(),
+        batch_id=batch_id.decode(),
+        trace=trace.decode(),
+    )
 
 
 def state_from(task_id: str, values: Sequence[bytes]) -> TaskState:  # noqa: ARG001 as `readable` calls it
@@ -146,7 +173,8 @@ def readable(read: Callable[[str, T], R | None], task_id: str, found: T) -> R | 
     try:
         return read(task_id, found)
     except Exception:
-        logger.exception("the record of task %s cannot be read", task_id)
+        with log_context(task_id=task_id):
+            logger.exception("the record of task %s cannot be read", task_id)
         return None
 
 

@@ -37,9 +37,7 @@ from inference.task_store.protocol import (
     Commit,
     Enqueue,
     KnownKey,
-    Lease,
     Leases,
-    LeaseState,
     Reaped,
     Room,
     TaskFilter,
@@ -55,6 +53,7 @@ from inference.task_store.records import (
     batch_from,
     completed_from,
     from_hash,
+    lease_from,
     model_field,
     model_prefix,
     readable,
@@ -195,15 +194,15 @@ class RedisTaskStore(RedisErasures, RedisQueues, RedisOwners):
         answers: Sequence[list[Any]] = self._scripts.run("accept", self._policy.index_max, len(submissions), *parts)
         return answers
 
-    def withdraw(self, task_id: str) -> bool:
-        return bool(self._scripts.run("withdraw", "", task_id))
+    def withdraw(self, task_id: str, *, image_bytes: int = 0) -> bool:
+        return bool(self._scripts.run("withdraw", "", image_bytes, task_id))
 
-    def withdraw_batch(self, batch_id: str) -> bool:
+    def withdraw_batch(self, batch_id: str, *, image_bytes: int = 0) -> bool:
         try:
             task_ids = self.get_batch(batch_id).task_ids
         except BatchNotFound:
             return True
-        return bool(self._scripts.run("withdraw", batch_id, *task_ids))
+        return bool(self._scripts.run("withdraw", batch_id, image_bytes, *task_ids))
 
     def get(self, task_id: str) -> TaskRecord:
         record = self.get_many([task_id])[0]
@@ -284,11 +283,7 @@ class RedisTaskStore(RedisErasures, RedisQueues, RedisOwners):
 
     def lease(self, holder: str, task_ids: Sequence[str]) -> Leases:
         now_ms, *states = self._scripts.run("lease", holder, self._lease_ms, *task_ids)
-        leases = (
-            Lease(LeaseState(state.decode()), isolated == b"1", int(attempts), int(created), int(deadline), image, owner.decode())
-            for state, isolated, attempts, created, deadline, image, owner in states
-        )
-        return Leases(tuple(leases), int(now_ms))
+        return Leases(tuple(map(lease_from, states)), int(now_ms))
 
     def renew(self, holder: str, task_ids: Sequence[str]) -> list[bool]:
         return _truths(self._scripts.run("renew", holder, self._lease_ms, *task_ids))

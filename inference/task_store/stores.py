@@ -114,13 +114,16 @@ class SubmissionStore(TaskReader, Protocol):
             IdempotencyConflict: the owner has used the key with another fingerprint.
         """
 
-    def withdraw(self, task_id: str) -> bool:
+    def withdraw(self, task_id: str, *, image_bytes: int = 0) -> bool:
         """Forget a task that cannot be run; return False if it is no longer queued: then it stays.
 
-        A repeated call returns the same answer.
+        The owner's quota of the day gets its image back. A repeated call returns the same answer.
+
+        Args:
+            image_bytes: bytes for which its image counted in the quota.
         """
 
-    def withdraw_batch(self, batch_id: str) -> bool:
+    def withdraw_batch(self, batch_id: str, *, image_bytes: int = 0) -> bool:
         """Forget a batch and its tasks, as `withdraw`; return False if one of them is no longer queued: then all stay."""
 
     def get_batch(self, batch_id: str) -> BatchRecord:

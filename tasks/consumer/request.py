@@ -17,6 +17,7 @@ from inference.domain import Outcome, QueueMessage, TaskStatus
 from inference.errors import InferenceError, InvalidRequest, shown
 from tasks.consumer.main_loop import MainLoop
 from tasks.pipeline.jobs import Delivery, Retry, UnregisteredTask
+from tasks.pipeline.tracing import received
 from tasks.worker.background_calls import Ends
 from tasks.worker.plain_messages import is_accepted
 from tasks.worker.worker import InferenceWorker
@@ -105,9 +106,11 @@ class CeleryRequest(Request):  # type: ignore[misc] # Celery has no types
         left_s = (self.expires - datetime.now(UTC)).total_seconds() if self.expires else None
         if any(self._payload[2].values()):
             raise InvalidRequest("callbacks, chains and chords are not supported: results go to sinks and webhooks")
-        return self._worker.plain_messages.read(
-            self.kwargs, message_id=self.id, queue=self.delivery_info["routing_key"], expires_in_s=left_s
-        )
+        queue = self.delivery_info["routing_key"]
+        with received(self._worker.tracer, queue, self._request_dict) as trace:
+            return self._worker.plain_messages.read(
+                self.kwargs, message_id=self.id, queue=queue, expires_in_s=left_s, trace=trace
+            )
 
     def _is_revoked(self, task_id: str) -> bool:
         """Return whether Celery's remote control revoked this message, or this task of it."""

@@ -21,7 +21,7 @@ from inference.models.registry import ModelRegistry
 from inference.runtime.cpu import use_batch_scheduling
 from inference.runtime.heap import freeze_heap
 from inference.runtime.monitoring_server import MonitoringServer, Page, health_pages
-from inference.settings import Settings
+from inference.status.service_metrics import ServiceMetrics
 from tasks.consumer.main_loop import MainLoop
 from tasks.worker.health import WorkerHealth
 from tasks.worker.redelivery import MessageDeadLetters, Redeliveries
@@ -74,16 +74,18 @@ def _make_worker(services: Services, models: ModelRegistry) -> InferenceWorker:
         files=services.model_files,
         models=models,
         rejected=services.rejected,
+        tracer=services.tracer,
     )
 
 
-def _start_monitoring(settings: Settings, health: WorkerHealth) -> None:
+def _start_monitoring(services: Services, health: WorkerHealth) -> None:
     """Serve metrics and probes, also while the models load. Raises WorkerShutdown; the reason is logged."""
-    options = settings.monitoring
+    options = services.settings.monitoring
     if options.worker_port is None:
         return
     probes = health_pages(live=health.live, ready=health.ready)
-    pages = {"/metrics": lambda: Page(CONTENT_TYPE, exposition()), **probes}
+    service = ServiceMetrics(services)
+    pages = {"/metrics": lambda: Page(CONTENT_TYPE, exposition(service)), **probes}
     try:
         MonitoringServer(options.host, options.worker_port, pages, key="monitoring.worker_port").start()
     except ConfigurationError as error:
@@ -108,8 +110,8 @@ class InferenceStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has
             logger.critical("this worker must run without -P: its pool is solo, and batches run in the predictor process")
             raise WorkerShutdown(1)
         use_batch_scheduling()
-        services = Services(celeryconfig.settings)
-        _start_monitoring(services.settings, self._health)
+        services = Services(celeryconfig.settings, role="worker")
+        _start_monitoring(services, self._health)
         worker = _make_worker(services, _load_models(services, parent.app.amqp.queues.consume_from))
         try:
             started = worker.start(_should_stop)
@@ -136,6 +138,8 @@ class InferenceStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has
             self._worker.stop()
             self._main_loop.run_pending()
             self._main_loop.publish_events()
+            if self._worker.tracer is not None:
+                self._worker.tracer.close()
             self._worker = None
 
     def terminate(self, parent: Any) -> None:

@@ -6,7 +6,9 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from inference.domain import Outcome, TaskStatus
 from inference.errors import (
@@ -17,6 +19,7 @@ from inference.errors import (
     TaskAlreadyFinished,
     TaskNotFound,
 )
+from inference.lifecycle.task_log import ExpiryLog, some_of
 from inference.metrics.worker import ModelInstruments
 from inference.models.answers import AnswerBuilder
 from inference.models.predictor.arena import SlotArena
@@ -24,7 +27,7 @@ from inference.models.predictor.client import BatchPredictions, Predictor, Predi
 from inference.models.predictor.protocol import CustomResult, Failed
 from inference.models.probabilities import described
 from inference.models.spec import ModelSpec
-from inference.runtime.log import task_text
+from inference.runtime.log_context import log_context
 from inference.runtime.loop_watch import TURN_LIMIT_S
 from inference.task_store.stores import WorkerStore
 from tasks.pipeline.batch_times import BatchTimes
@@ -34,6 +37,10 @@ from tasks.pipeline.commit import Committer, Finished
 from tasks.pipeline.fetch import Fetcher
 from tasks.pipeline.jobs import Ending, HeldJobs, ItemEnd, Job
 from tasks.pipeline.stage import RETRY_INTERVAL_S, Stage
+from tasks.pipeline.tracing import BatchSpan
+
+if TYPE_CHECKING:
+    from inference.tracing.tracer import Tracer
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +58,7 @@ class BatchRunner(Stage):
     Args:
         committer: gets the outcomes; if a next batch is ready, they are committed in the round trip that starts it.
         move_to_dead_letters: gets jobs that are out of attempts.
+        tracer: None while traces are off.
     """
 
     name = "batch"
@@ -72,6 +80,7 @@ class BatchRunner(Stage):
         times: BatchTimes,
         instruments: ModelInstruments,
         turn_limit_s: float = TURN_LIMIT_S,
+        tracer: Tracer | None = None,
     ) -> None:
         super().__init__(turn_limit_s=turn_limit_s)
         self.ready = Batcher()
@@ -88,11 +97,14 @@ class BatchRunner(Stage):
         self._move_to_dead_letters = move_to_dead_letters
         self._clock = clock
         self._times = times
+        self._tracer = tracer
         self._instruments = instruments
+        self._expired = ExpiryLog()
         #: jobs that have ended and are not committed yet
         self._finished: list[Finished] = []
 
     def step(self) -> None:
+        self._expired.flush()
         jobs = self._take()
         if self.stopping.is_set():
             self._free(jobs)
@@ -111,9 +123,13 @@ class BatchRunner(Stage):
 
     def fail(self, job: Job, error: InferenceError) -> None:
         """End a job with an error. The record gets the public text, the log gets the details."""
-        if error.detail != error.public:
-            logger.warning("task %s failed: %s", task_text(job.task_id, job.owner), error.detail)
         status = TaskStatus.EXPIRED if isinstance(error, DeadlineExceeded) else TaskStatus.FAILED
+        if status is TaskStatus.EXPIRED:
+            self._expired.note(job.task_id, job.log_fields, error.detail)
+        else:
+            with log_context(**job.log_fields):
+                level = logging.INFO if error.detail == error.public else logging.WARNING
+                logger.log(level, "task %s failed: %s", job.task_id, error.detail)
         outcome = Outcome.of_error(status, error, timings=job.timings, worker=self._holder)
         self._committer.inbox.put(Finished(job, outcome))
 
@@ -148,7 +164,8 @@ class BatchRunner(Stage):
                 self._free(started)
                 self.fail(started[0], error)
                 return
-            logger.warning("a batch of %d failed (%s); its images run one by one", len(started), error)
+            with self._batch_context(started):
+                logger.warning("a batch of %d failed (%s); its images run one by one", len(started), error)
             for job in started:
                 self._run_batch([job])
         else:
@@ -201,8 +218,8 @@ class BatchRunner(Stage):
         if not all(delivery.is_revoked(job.task_id) for delivery in job.deliveries):
             return False
         with contextlib.suppress(TaskAlreadyFinished, TaskNotFound):
-            self.until_available(lambda: self._store.cancel(job.task_id), give_up=self.stopping.is_set)
-        self._instruments.canceled.inc()
+            if self.until_available(lambda: self._store.cancel(job.task_id), give_up=self.stopping.is_set):
+                self._instruments.canceled.inc()
         self._free([job])
         self._held.drop(job, ItemEnd(Ending.DROPPED))
         return True
@@ -213,8 +230,10 @@ class BatchRunner(Stage):
         for job in jobs:
             job.timings["batch_wait_ms"] = (now - job.ready_at) * 1000
         slots = [job.slot for job in jobs if job.slot is not None]
-        predictions = self._predictor.predict(self._spec.name, slots)
+        with nullcontext() if self._tracer is None else BatchSpan(self._tracer, self._spec.queue, jobs):
+            predictions = self._predictor.predict(self._spec.name, slots)
         self._instruments.batch_size.observe(len(jobs))
+        self._instruments.predict_duration.observe(predictions.predict_ms / 1000)
         self._times.note(predictions.model, len(jobs), predictions.predict_ms / 1000)
         if len(predictions.values) != len(jobs):
             raise PredictionFailed(f"the model returned {len(predictions.values)} predictions for a batch of {len(jobs)}")
@@ -256,9 +275,10 @@ class BatchRunner(Stage):
 
     def _after_crash(self, jobs: Sequence[Job], crash: PredictorCrashed) -> None:
         """Count the crash, queue each job to run isolated or make it a dead letter, and start a new process."""
-        logger.error("%s, with a batch of %d; its images run one by one", crash, len(jobs))
-        self._free(jobs)
         task_ids = [job.task_id for job in jobs]
+        with self._batch_context(jobs):
+            logger.error("%s, with a batch of %d, which run one by one: %s", crash, len(jobs), some_of(task_ids))
+        self._free(jobs)
         deaths = self.until_available(lambda: self._store.note_death(self._holder, task_ids), give_up=self.stopping.is_set)
         for job, count in zip(jobs, deaths or [], strict=False):
             if count is None:
@@ -282,6 +302,11 @@ class BatchRunner(Stage):
             else:
                 logger.info("the predictor process has started again")
                 return
+
+    def _batch_context(self, jobs: Sequence[Job]) -> AbstractContextManager[None]:
+        """Add the fields that the jobs of a batch share to the log lines of the block."""
+        shared = [name for name, value in jobs[0].log_fields.items() if all(job.log_fields[name] == value for job in jobs)]
+        return log_context(**{name: jobs[0].log_fields[name] for name in shared})
 
     def _free(self, jobs: Sequence[Job]) -> None:
         for job in jobs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -64,9 +65,10 @@ class Committer(Stage):
         """
         if not finished:
             return self._store.start(self._holder, task_ids)
+        began = time.monotonic()
         with self._instruments.commit_duration.time():
             written, attempts = self._store.commit_and_start(self._holder, _commits(finished), task_ids)
-        self._note(finished, written)
+        self._note(finished, written, began)
         return attempts
 
     def _commit_from_inbox(self, finished: Sequence[Finished]) -> None:
@@ -76,16 +78,17 @@ class Committer(Stage):
     def _commit(self, finished: Sequence[Finished]) -> None:
         if not finished:
             return
+        began = time.monotonic()
         with self._instruments.commit_duration.time():
             written = self._store.commit(self._holder, _commits(finished))
-        self._note(finished, written)
+        self._note(finished, written, began)
 
-    def _note(self, finished: Sequence[Finished], written: Sequence[bool]) -> None:
+    def _note(self, finished: Sequence[Finished], written: Sequence[bool], began: float) -> None:
+        self._instruments.note_ends([one.outcome for one, ours in zip(finished, written, strict=True) if ours])
+        self._instruments.leases_lost.inc(written.count(False))
         for one, ours in zip(finished, written, strict=True):
-            if ours:
-                self._instruments.note_end(one.outcome)
-            else:
-                self._instruments.leases_lost.inc()
+            if one.job.span is not None:
+                one.job.span.add_step("commit", began)
             end = ItemEnd(Ending.COMMITTED, one.outcome) if ours else ItemEnd(Ending.DROPPED)
             self._held.drop(one.job, end)
 

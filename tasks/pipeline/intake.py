@@ -7,17 +7,20 @@ import logging
 import queue
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from inference.domain import Outcome, QueueItem, TaskStatus
 from inference.errors import IdempotencyConflict, InferenceError
-from inference.runtime.log import task_text
+from inference.runtime.log_context import log_context
 from inference.task_store.protocol import Lease, Leases, LeaseState
 from inference.task_store.stores import WorkerStore
 from tasks.pipeline.batch_times import BatchTimes
 from tasks.pipeline.clock import StoreClock
 from tasks.pipeline.jobs import Delivery, Ending, HeldJobs, ItemEnd, Job
 from tasks.pipeline.stage import Stage
+
+if TYPE_CHECKING:
+    from inference.tracing.tracer import TraceSpan
 
 T = TypeVar("T")
 
@@ -40,6 +43,7 @@ class Intake(Stage):
     Args:
         pass_on: gets the leased jobs, all of a call together.
         fail: gets the jobs that cannot run, and the reason.
+        start_span: starts the span of a task, from its id, its lease, and the time of the lease in ms; None while traces are off.
     """
 
     name = "intake"
@@ -54,6 +58,7 @@ class Intake(Stage):
         times: BatchTimes,
         pass_on: Callable[[Sequence[Job]], None],
         fail: Callable[[Job, InferenceError], None],
+        start_span: Callable[[str, Lease, int], TraceSpan | None] | None = None,
     ) -> None:
         super().__init__()
         self.inbox: queue.SimpleQueue[Delivery] = queue.SimpleQueue()
@@ -64,6 +69,7 @@ class Intake(Stage):
         self._times = times
         self._pass_on = pass_on
         self._fail = fail
+        self._start_span = start_span
 
     def step(self) -> None:
         arrived = drain(self.inbox, first_timeout_s=0.5)
@@ -92,8 +98,9 @@ class Intake(Stage):
                 try:
                     self._store.accept(unregistered_task.request, enqueue=None, max_queue_depth=0)
                 except IdempotencyConflict as error:
-                    task = task_text(item.task_id, unregistered_task.request.owner)
-                    logger.warning("the message of task %s is refused: another owner has a task with this id", task)
+                    request = unregistered_task.request
+                    with log_context(task_id=item.task_id, model=request.model.name, owner=request.owner):
+                        logger.warning("the message of task %s is refused: another owner has a task with this id", item.task_id)
                     delivery.report_end(item.task_id, ItemEnd(Ending.DROPPED, Outcome.of_error(TaskStatus.FAILED, error)))
                     continue
             ours.append((item, delivery))
@@ -114,8 +121,12 @@ class Intake(Stage):
             deadline_at=time.monotonic() + (lease.deadline_at_ms - leases.now_ms) / 1000,
             image=lease.image,
             owner=lease.owner,
+            request_id=lease.request_id,
+            batch_id=lease.batch_id,
             timings={"queue_ms": leases.now_ms - lease.created_at_ms},
         )
+        if lease.trace and self._start_span is not None:
+            job.span = self._start_span(job.task_id, lease, leases.now_ms)
         self._held.add(job)
         unregistered_task = delivery.unregistered.get(item.task_id)
         if unregistered_task is not None and unregistered_task.refusal is not None:

@@ -7,9 +7,14 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum, auto
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
-from inference.domain import Outcome, QueueItem, QueueMessage, TaskSubmission
+from inference.domain import Outcome, QueueItem, QueueMessage, TaskStatus, TaskSubmission
 from inference.errors import InferenceError, PredictorDied
+from inference.lifecycle.task_log import task_fields
+
+if TYPE_CHECKING:
+    from inference.tracing.tracer import TraceSpan
 
 
 class Ending(StrEnum):
@@ -128,14 +133,26 @@ class Job:
     #: its bytes, if they came with the lease
     image: bytes = b""
     owner: str = ""
+    #: that of the request, if it is not the task's own id
+    request_id: str = ""
+    #: the batch request that it came in
+    batch_id: str = ""
     #: slot of the arena that holds its image
     slot: int | None = None
     ready_at: float = 0.0
     timings: dict[str, float] = field(default_factory=dict)
+    #: span of the task from the lease to its end; None if its trace is not kept
+    span: TraceSpan | None = None
 
     @property
     def task_id(self) -> str:
         return self.item.task_id
+
+    @property
+    def log_fields(self) -> dict[str, str]:
+        """Fields of log lines about it."""
+        model = self.deliveries[0].message.model.name if self.deliveries else ""
+        return task_fields(self.task_id, self.request_id, self.batch_id, model=model, owner=self.owner)
 
     def report_start(self) -> None:
         for delivery in self.deliveries:
@@ -147,8 +164,26 @@ class Job:
             delivery.report_retry(retry)
 
     def report_end(self, end: ItemEnd) -> None:
+        if self.span is not None:
+            _end_span(self.span, self.attempt, end)
         for delivery in self.deliveries:
             delivery.report_end(self.task_id, end)
+
+
+def _end_span(span: TraceSpan, attempt: int, end: ItemEnd) -> None:
+    """End the span of a task; it is marked as failed if the task is."""
+    outcome = end.outcome
+    span.add({"inference.attempt": attempt, "inference.ending": end.ending.value})
+    if outcome is not None:
+        span.add({"inference.task.status": outcome.status.value})
+        if outcome.model is not None:
+            version, size = outcome.model.version, outcome.batch_size
+            span.add(
+                {"inference.model.name": outcome.model.name, "inference.model.version": version, "inference.batch.size": size}
+            )
+        if outcome.error is not None and outcome.status is not TaskStatus.CANCELED:
+            span.fail(str(outcome.error.get("code")))
+    span.end()
 
 
 class HeldJobs:

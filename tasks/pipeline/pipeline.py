@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from inference.imaging import ImageLimits
 from inference.metrics.worker import ModelInstruments
@@ -32,6 +33,10 @@ from tasks.pipeline.fetch import Fetcher, FetchStage
 from tasks.pipeline.intake import Intake
 from tasks.pipeline.jobs import Delivery, HeldJobs, Job
 from tasks.pipeline.stage import Stage
+from tasks.pipeline.tracing import start_task_span
+
+if TYPE_CHECKING:
+    from inference.tracing.tracer import Tracer
 
 logger = logging.getLogger(__name__)
 
@@ -54,6 +59,7 @@ class Pipeline:
         holder: name of this worker in leases and outcomes.
         held: jobs that this worker holds, of all models.
         memory: budget for images while they are decoded, of all models.
+        tracer: None while traces are off.
     """
 
     def __init__(
@@ -68,6 +74,7 @@ class Pipeline:
         held: HeldJobs,
         memory: DecodeMemory | None = None,
         policy: PipelinePolicy,
+        tracer: Tracer | None = None,
     ) -> None:
         self._model = spec.name
         clock = StoreClock()
@@ -89,13 +96,23 @@ class Pipeline:
             move_to_dead_letters=self._dead_letters.inbox.put,
             clock=clock,
             times=times,
+            tracer=tracer,
             instruments=instruments,
             turn_limit_s=policy.batch_turn_limit_s,
         )
         self._fetch = FetchStage(
             fetcher, threads=policy.io_threads, pass_on=self._batch_runner.ready.put, fail=self._batch_runner.fail
         )
-        self._intake = Intake(store, holder, held, clock=clock, times=times, pass_on=self._route, fail=self._batch_runner.fail)
+        self._intake = Intake(
+            store,
+            holder,
+            held,
+            clock=clock,
+            times=times,
+            pass_on=self._route,
+            fail=self._batch_runner.fail,
+            start_span=None if tracer is None else partial(start_task_span, tracer, spec.queue),
+        )
 
     def start(self) -> None:
         for stage in self._stages:

@@ -153,7 +153,7 @@ class ClaimingChannel(stock.Channel):  # type: ignore[misc] # kombu has no types
             return
         self._in_poll = self.client.connection
         self._brpop_sent_at = monotonic()
-        self.client.connection.send_command("BRPOP", *map(wake_up_key, queues), timeout or _POLL_INTERVAL_S)
+        self.client.connection.send_command("BRPOP", *map(self._wake_up_list, queues), timeout or _POLL_INTERVAL_S)
 
     def _brpop_read(self, **options: Any) -> bool:
         """Claim messages, whether a token came or the wait timed out."""
@@ -177,8 +177,10 @@ class ClaimingChannel(stock.Channel):  # type: ignore[misc] # kombu has no types
         queues = self._queue_cycle.consume(len(self.active_queues))
         window = self.qos.can_consume_max_estimate()
         limit = self.max_claim if window is None else min(window, self.max_claim)
-        lists = [key for queue in queues for key in (wake_up_key(queue), *self._lists(queue))]
-        found = self._claim_script([self.unacked_key, self.unacked_index_key, *lists], [time(), limit, *queues])
+        lists = [key for queue in queues for key in (self._wake_up_list(queue), *self._lists(queue))]
+        # kombu's client adds its global prefix to the first key of a script, and to no other.
+        keys = [self.unacked_key, self.global_keyprefix + self.unacked_index_key, *lists]
+        found = self._claim_script(keys, [time(), limit, *queues])
         claimed = []
         for name, tag, text in zip(*[iter(found)] * 3, strict=True):
             queue, delivery_tag = bytes_to_str(name), bytes_to_str(tag)
@@ -188,7 +190,10 @@ class ClaimingChannel(stock.Channel):  # type: ignore[misc] # kombu has no types
         return claimed
 
     def _lists(self, queue: str) -> list[str]:
-        return [self._q_for_pri(queue, step) for step in self.priority_steps]
+        return [self.global_keyprefix + self._q_for_pri(queue, step) for step in self.priority_steps]
+
+    def _wake_up_list(self, queue: str) -> str:
+        return wake_up_key(self.global_keyprefix + queue)
 
     def _size(self, queue: str) -> int:
         return self._count(queue)

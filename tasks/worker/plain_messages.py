@@ -96,18 +96,19 @@ class PlainMessageReader:
         self._owner = CELERY_OWNER if asks_for_keys(settings) else ""
 
     def read(
-        self, kwargs: Any, *, message_id: str, queue: str, expires_in_s: float | None = None
+        self, kwargs: Any, *, message_id: str, queue: str, expires_in_s: float | None = None, trace: str = ""
     ) -> tuple[UnregisteredTask, ...]:
         """Return a task for each item; for a message that cannot be read a single one, with its refusal.
 
         Args:
             queue: the queue of the message, which tells the model.
             expires_in_s: seconds until the sender no longer wants a result; 0 or less: that time has passed.
+            trace: trace context of the tasks.
 
         Raises:
             InferenceError: no record of the message can be made; the error says why.
         """
-        draft = self._draft(message_id, queue)
+        draft = dataclasses.replace(self._draft(message_id, queue), trace=trace)
         try:
             message = _parsed(_Message, kwargs, _EXAMPLE)
             draft = self._filled(draft, message, expires_in_s)

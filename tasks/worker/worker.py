@@ -7,6 +7,7 @@ import os
 import socket
 import uuid
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 from inference.broker.rejected import RejectedMessages
 from inference.errors import ServiceUnavailable
@@ -37,6 +38,9 @@ from tasks.worker.model_reloader import ModelReloader, Specs
 from tasks.worker.plain_messages import PlainMessageReader
 from tasks.worker.queue_preparation import QueuePreparation
 
+if TYPE_CHECKING:
+    from inference.tracing.tracer import Tracer
+
 logger = logging.getLogger(__name__)
 
 #: Shared memory that a model may take for all of its images that are held, decoded or running.
@@ -49,6 +53,7 @@ class InferenceWorker:
     Args:
         specs: models whose queues this worker consumes.
         models: the same models as a registry, for `ConfigSnapshot`.
+        tracer: None while traces are off.
     """
 
     def __init__(
@@ -63,9 +68,11 @@ class InferenceWorker:
         files: ModelFiles,
         models: ModelRegistry,
         rejected: RejectedMessages,
+        tracer: Tracer | None = None,
     ) -> None:
         self.holder = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
         self.store = store
+        self.tracer = tracer
         self._options = options = settings.worker
         self._gpu = settings.gpu
         self._specs = specs
@@ -148,6 +155,7 @@ class InferenceWorker:
             holder=self.holder,
             held=self._held,
             memory=self._memory,
+            tracer=self.tracer,
             policy=PipelinePolicy(
                 batch=BatchPolicy(options.max_batch_size, options.max_batch_wait_ms, options.max_attempts),
                 limits=ImageLimits(settings.limits.max_pixels),

@@ -7,7 +7,9 @@ import redis
 from support.fakes import FakeBroker, FakeObjectStore
 from support.samples import QUEUE, a_request
 
+from inference.domain import TaskStatus
 from inference.relay.sweeper import Sweeper, SweepPolicy
+from inference.task_store.protocol import Order
 from inference.task_store.redis_store import RedisTaskStore, StorePolicy
 
 #: More than one pass looks at.
@@ -19,8 +21,8 @@ def store(redis_client: redis.Redis, key_prefix: str) -> RedisTaskStore:
     return RedisTaskStore(redis_client, StorePolicy(key_prefix))
 
 
-def accept(store: RedisTaskStore, *, priority: int = 0) -> str:
-    return store.accept(a_request(priority=priority), enqueue=None, max_queue_depth=0).task_id
+def accept(store: RedisTaskStore, *, priority: int = 0, owner: str = "") -> str:
+    return store.accept(a_request(priority=priority, owner=owner), enqueue=None, max_queue_depth=0).task_id
 
 
 def start(store: RedisTaskStore, task_id: str) -> str:
@@ -56,3 +58,18 @@ def test_tasks_that_are_gone_are_counted_no_more(store: RedisTaskStore, redis_cl
 def test_a_pass_looks_at_a_bounded_number(store: RedisTaskStore, redis_client: redis.Redis, key_prefix: str) -> None:
     redis_client.sadd(f"{key_prefix}:running:{QUEUE}", *range(LEAKED))
     assert [store.forget_gone(QUEUE, limit=100) for _ in range(3)] == [100, 50, 0]
+
+
+def test_numbers_of_owners_without_waiting_tasks_are_forgotten_but_for_the_highest(
+    store: RedisTaskStore, redis_client: redis.Redis, key_prefix: str
+) -> None:
+    """Else one field for each owner that ever sent a task would stay."""
+    for number in range(30):
+        start(store, accept(store, owner=f"owner-{number}"))
+    waiting = accept(store, owner="owner-3")
+    assert 0 < redis_client.pttl(f"{key_prefix}:started:{QUEUE}") <= 86_400_000
+    for _ in range(3):
+        store.forget_gone(QUEUE, limit=100)
+    left = store.get_started_watermarks(QUEUE)
+    assert set(left) == {Order(0, "owner-3"), Order(0, "owner-29")}, "one still waits, and one is the highest of all"
+    assert store.get(waiting).status is TaskStatus.QUEUED

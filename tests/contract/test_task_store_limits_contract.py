@@ -114,6 +114,26 @@ class TestQuotas:
         accept_batch(world, 2, limits=limits, image_bytes=50)
         assert use_of(world).bytes_today == 1000
 
+    def test_what_is_withdrawn_is_given_back_once(self, world: StoreWorld) -> None:
+        limits = Limits(images_per_day=5, bytes_per_day=1000)
+        kept = accept(world, limits=limits, image_bytes=100)
+        task_id = accept(world, limits=limits, image_bytes=200).task_id
+        batch_id = accept_batch(world, 3, limits=limits, image_bytes=150).batch_id
+        for _ in range(2):  # the first answer may get lost
+            assert world.store.withdraw(task_id, image_bytes=200)
+            assert world.store.withdraw_batch(batch_id, image_bytes=450)
+        use = use_of(world)
+        assert (use.images_today, use.bytes_today, use.open_tasks) == (1, 100, 1)
+        assert world.store.get(kept.task_id)
+        accept_batch(world, 4, limits=limits, image_bytes=225)
+
+    def test_what_was_accepted_yesterday_is_not_given_back_today(self, world: StoreWorld) -> None:
+        task_id = accept(world, image_bytes=200, deadline_s=3 * DAY_S).task_id
+        world.let_pass(DAY_S)
+        accept(world, image_bytes=100)
+        assert world.store.withdraw(task_id, image_bytes=200)
+        assert (use_of(world).images_today, use_of(world).bytes_today) == (1, 100)
+
     def test_the_next_day_begins_anew(self, world: StoreWorld) -> None:
         limits = Limits(images_per_day=1)
         accept(world, limits=limits)

@@ -68,7 +68,9 @@ def test_the_worker_and_the_relay(service: Service, part: str) -> None:
 @pytest.mark.parametrize("part", ["worker", "relay"])
 def test_their_metrics_and_probes(service: Service, part: str) -> None:
     url = f"http://127.0.0.1:{PORTS[f'INFERENCE_MONITORING__{part.upper()}_PORT']}"
-    assert "inference_build_info" in requests.get(f"{url}/metrics", timeout=30).text
+    metrics = requests.get(f"{url}/metrics", timeout=30).text
+    assert "inference_build_info" in metrics
+    assert 'inference_store_up{store="task_store"} 1.0' in metrics, "figures of the whole service too"
     for probe in ("live", "ready"):
         answer = requests.get(f"{url}/health/{probe}", timeout=30)
         assert (answer.status_code, answer.json()["status"]) == (200, probe)

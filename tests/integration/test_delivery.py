@@ -55,7 +55,8 @@ def finish(services: Services, task_id: str, sinks: tuple[str, ...]) -> None:
 @contextmanager
 def relaying(settings: Settings) -> Iterator[None]:
     stopping = threading.Event()
-    threads = [threading.Thread(target=run, args=(stopping,)) for run in _runners(settings).values()]
+    runners = _runners(settings, Services(settings)).values()
+    threads = [threading.Thread(target=runner.run, args=(stopping,)) for runner in runners]
     for thread in threads:
         thread.start()
     try:

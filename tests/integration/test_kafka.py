@@ -57,6 +57,14 @@ def test_every_record_has_its_key_and_its_task(sink: KafkaSink, records: Callabl
     assert np.array(prediction, np.float32).tobytes() == VECTOR.tobytes()
 
 
+def test_a_record_has_the_trace_context_of_its_task_in_its_headers(sink: KafkaSink, records: Callable[[], list[Any]]) -> None:
+    parent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+    sink.write([a_document(name) for name in ("1", "2", "3")], {"1": f"{parent} vendor=a value", "2": parent})
+    found = {record.headers[0][1].decode(): dict(record.headers[1:]) for record in records()}
+    traceparent = {"traceparent": parent.encode()}
+    assert found == {"1": traceparent | {"tracestate": b"vendor=a value"}, "2": traceparent, "3": {}}
+
+
 @pytest.mark.parametrize("policy", ["compact", "delete,compact"])
 def test_a_compacted_topic_gets_a_tombstone_in_the_partition_of_the_record(
     sink: KafkaSink, records: Callable[[], list[Any]], services_env: dict[str, str], own_name: str, policy: str

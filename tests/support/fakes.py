@@ -11,7 +11,7 @@ from inference.broker import USUAL_PRIORITY
 from inference.broker.envelope import Resent
 from inference.domain import QueueMessage
 from inference.errors import ObjectNotFound, ServiceUnavailable
-from inference.sinks.protocol import Refusal, SinkUnavailable, StoredResult
+from inference.sinks.protocol import NO_CONTEXTS, Refusal, SinkUnavailable, StoredResult
 from inference.storage.protocol import too_large
 
 
@@ -161,7 +161,7 @@ class FakeSink:
         self.is_closed = False
         self._lock = threading.Lock()
 
-    def write(self, documents: Sequence[dict[str, Any]]) -> list[Refusal]:
+    def write(self, documents: Sequence[dict[str, Any]], contexts: Mapping[str, str] = NO_CONTEXTS) -> list[Refusal]:
         with self._lock:
             if self.failures > 0:
                 self.failures -= 1

@@ -46,7 +46,7 @@ TARGETS = {
     "production": ("overlays/production",),
     "rabbitmq": ("base", "components/rabbitmq"),
     "gpu": ("base", "components/gpu"),
-    "everything": ("overlays/production", "components/servers", "components/rabbitmq", "components/gpu"),
+    "everything": ("base", *(f"components/{name}" for name in ("keda", "monitoring", "servers", "rabbitmq", "gpu"))),
 }
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
+
+from inference.metrics.registry import INSTRUMENTS
 
 #: By name and labels, a pair for each, in the order of the labels' names.
 Values = dict[tuple[str, tuple[tuple[str, str], ...]], float]
@@ -23,3 +26,18 @@ class Metrics:
     def labels(self, name: str) -> list[dict[str, str]]:
         """The labels of each time series of a metric."""
         return [dict(labels) for found, labels in self._values if found == f"inference_{name}"]
+
+
+class Growth:
+    """How much the instruments of this process have grown: all tests of a run share them."""
+
+    def __init__(self) -> None:
+        self._before = _now()
+
+    def of(self, name: str, **labels: str) -> float:
+        """The growth of a metric since this was made."""
+        return _now().value(name, **labels) - self._before.value(name, **labels)
+
+
+def _now() -> Metrics:
+    return Metrics(generate_latest(INSTRUMENTS).decode())

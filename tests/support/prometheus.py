@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -12,29 +11,17 @@ from typing import Any
 import requests
 import yaml
 from support.client import free_port, wait_until
-
-from dev.servers.installing import debian_package
-from dev.servers.layout import Layout
+from support.promtool import promtool
 
 #: Prometheus' configurations and rules, which users run.
 CONFIGURATION = Path(__file__).parents[2] / "deploy/monitoring/prometheus"
 _TIMEOUT_S = 30
 
 
-def _installed(root: Path, program: str) -> str:
-    layout = Layout(root)
-    layout.install_log("prometheus").parent.mkdir(parents=True, exist_ok=True)
-    debian_package(layout, "prometheus", "prometheus", lambda: shutil.which(program))
-    return shutil.which(program) or ""
-
-
-def promtool(
-    root: Path, *arguments: str | Path, text: str | None = None, cwd: Path = CONFIGURATION
-) -> subprocess.CompletedProcess[str]:
-    """Run promtool, from Debian's package, with `text` as its input."""
-    return subprocess.run(
-        [_installed(root, "promtool"), *map(str, arguments)], cwd=cwd, input=text, capture_output=True, text=True, check=False
-    )
+def run_promtool(root: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run promtool where the configurations are."""
+    command = [promtool(root), *map(str, arguments)]
+    return subprocess.run(command, cwd=CONFIGURATION, capture_output=True, text=True, check=False)
 
 
 class Prometheus:
@@ -82,7 +69,7 @@ def prometheus(root: Path, folder: Path, targets: Mapping[str, str]) -> Iterator
     (folder / "prometheus.yml").write_text(yaml.safe_dump(settings), encoding="utf-8")
     running = Prometheus(port := free_port())
     command = [
-        _installed(root, "prometheus"),
+        str(Path(promtool(root)).with_name("prometheus")),  # the same package has it
         f"--config.file={folder / 'prometheus.yml'}",
         f"--storage.tsdb.path={folder / 'prometheus'}",
         f"--web.listen-address=127.0.0.1:{port}",

@@ -166,6 +166,24 @@ def one_redis(folder: Path, certificates: Certificates | None = None) -> Iterato
 
 
 @contextmanager
+def one_shard_cluster(folder: Path) -> Iterator[RedisNode]:
+    """A Redis Cluster of one server, which has all slots."""
+    node = RedisNode(folder / "redis", {"requirepass": PASSWORD, "save": "", "appendonly": "yes", "cluster-enabled": "yes"})
+    with ExitStack() as stack:
+        stack.callback(node.kill)
+        node.start()
+        with node.client() as client:
+            client.execute_command("CLUSTER ADDSLOTSRANGE", 0, 16383)
+
+            def is_ready() -> bool:
+                info: Any = client.execute_command("CLUSTER INFO")
+                return bool(info["cluster_state"] == "ok")
+
+            wait_until(is_ready, timeout_s=20, what="the cluster is ready")
+        yield node
+
+
+@contextmanager
 def redis_with_sentinels(folder: Path, certificates: Certificates | None = None) -> Iterator[Sentinels]:
     servers = Sentinels(folder, certificates)
     with ExitStack() as stack:

@@ -267,7 +267,7 @@ def test_only_workers_have_tensorflow(name: str) -> None:
     installed = set(re.findall(r"-r (\S+)", built_from(build["target"])))
 
     extra = {"worker": {"requirements.txt"}, "worker-gpu": {"requirements-gpu.txt"}}.get(name, set())
-    assert installed == {"requirements-base.txt"} | extra
+    assert installed == {"requirements-base.txt", "requirements-tracing.txt"} | extra
     assert "tensorflow" not in (ROOT / "requirements-base.txt").read_text(encoding="utf-8")
 
 

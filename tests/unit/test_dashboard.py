@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 from support import dashboard
-from support.prometheus import promtool
+from support.prometheus import run_promtool
 
 from inference.metrics.registry import DURATION_BUCKETS
 
@@ -75,7 +75,7 @@ def test_prometheus_can_parse_each_query(repository: Path, tmp_path: Path) -> No
     file = tmp_path / "queries.yml"
     file.write_text(yaml.safe_dump({"groups": [{"name": "queries", "rules": rules}]}), encoding="utf-8")
 
-    done = promtool(repository, "check", "rules", file)
+    done = run_promtool(repository, "check", "rules", file)
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{len(rules)} rules found" in done.stdout

@@ -26,12 +26,13 @@ LAYERS = (
     {"array_metadata", "domain", "ids"},
     {"settings"},
     {"runtime"},
-    {"metrics"},
+    {"metrics", "tracing"},
     {"keys", "sinks", "storage", "task_store"},
     {"broker", "models"},
     {"imaging", "lifecycle", "rollout"},
     {"container"},
-    {"relay", "status"},
+    {"status"},
+    {"relay"},
     {"launcher"},
 )
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 from support.dashboard import rules
-from support.prometheus import CONFIGURATION, promtool
+from support.prometheus import CONFIGURATION, run_promtool
 
 RULE_FILES = sorted((CONFIGURATION / "rules").glob("*.yml"))
 RULE_TESTS = sorted((CONFIGURATION / "tests").glob("*.yml"))
@@ -27,21 +27,21 @@ def test_prometheus_accepts_the_configuration(repository: Path, tmp_path: Path, 
         (tmp_path / file).symlink_to(CONFIGURATION / file)
     (tmp_path / name).write_text(text.replace("/run/secrets/prometheus-key", str(key)), encoding="utf-8")
 
-    done = promtool(repository, "check", "config", tmp_path / name)
+    done = run_promtool(repository, "check", "config", tmp_path / name)
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"{len(RULE_FILES)} rule files found" in done.stdout
 
 
 def test_prometheus_accepts_the_rules(repository: Path) -> None:
-    done = promtool(repository, "check", "rules", "--lint-fatal", *RULE_FILES)
+    done = run_promtool(repository, "check", "rules", "--lint-fatal", *RULE_FILES)
 
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("file", RULE_TESTS, ids=lambda file: file.stem)
 def test_alerts_fire_when_they_should(repository: Path, file: Path) -> None:
-    done = promtool(repository, "test", "rules", file)
+    done = run_promtool(repository, "test", "rules", file)
 
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -77,8 +77,8 @@ def test_the_status_command(config: Path, capsys: pytest.CaptureFixture[str]) ->
 def test_the_relay(settings: Settings) -> None:
     stopping = threading.Event()
     stopping.set()
-    for run in _runners(settings).values():
-        run(stopping)
+    for runner in _runners(settings, Services(settings)).values():
+        runner.run(stopping)
 
 
 def test_reset_models(config: Path, redis_client: redis.Redis, key_prefix: str, capsys: pytest.CaptureFixture[str]) -> None:

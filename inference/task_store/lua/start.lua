@@ -6,13 +6,14 @@
 --   urgent:QUEUE   sorted set  urgent waiting tasks; a started task leaves it
 --   running:QUEUE  set         tasks that run; added to
 --   leases         sorted set  task ids by end of the lease, ms; renewed
---   started:QUEUE  hash        by priority and owner, the highest acceptance number that has started
+--   started:QUEUE  hash        by priority and owner, the highest acceptance number that has started; expires
 --   shares:QUEUE   hash        by owner, number of waiting tasks; decreased
 --
 -- Arguments: holder, lease_ms, id, ...
 -- Answer: for each task the number of its attempt, 0 if it may not run.
 
 local holder, lease = ARGV[1], tonumber(ARGV[2])
+local STARTED_LIFE_MS = 86400000 -- no task waits for longer than its deadline, a day at most
 local attempts, started = {}, {}
 local newest = {} -- by queue, by priority and owner, the highest acceptance number
 for i = 3, #ARGV do
@@ -41,6 +42,7 @@ for queue, by_class in pairs(newest) do
     local before = tonumber(redis.call('HGET', key('started', queue), class) or 0)
     if seq > before then redis.call('HSET', key('started', queue), class, seq) end
   end
+  redis.call('PEXPIRE', key('started', queue), STARTED_LIFE_MS)
 end
 publish_changes()
 return attempts

@@ -12,20 +12,25 @@
 --   deadlines           sorted set  task ids by deadline; the tasks leave it
 --   request:REQUEST_ID  sorted set  tasks of a request id; the tasks leave it
 --   owner:OWNER:request:REQUEST_ID  sorted set  those of an owner; the tasks leave it
+--   owner:OWNER:use     hash        images and bytes that an owner has used today; decreased
 --
--- Arguments: batch_id or '', id, ...
+-- The tasks were accepted together, so they have one owner and one time of acceptance.
+--
+-- Arguments: batch_id or '', bytes of all images as the request counted them, id, ...
 -- Answer: 1 if they are forgotten, now or before; 0 if one is no longer queued.
 
-for i = 2, #ARGV do
+for i = 3, #ARGV do
   local status = redis.call('HGET', record(ARGV[i]), 'status')
   if status and status ~= 'queued' then return 0 end
 end
 local images, bytes = {}, 0
-for i = 2, #ARGV do
+local owner, accepted_at
+for i = 3, #ARGV do
   local id = ARGV[i]
-  local queue, request_id, image_bytes, owner =
-    unpack(redis.call('HMGET', record(id), 'queue', 'request_id', 'image_bytes', 'owner'))
+  local queue, request_id, image_bytes, owned_by, created_at =
+    unpack(redis.call('HMGET', record(id), 'queue', 'request_id', 'image_bytes', 'owner', 'created_at'))
   if queue then
+    owner, accepted_at = owned_by, tonumber(created_at)
     count_waiting(owner, queue, -1)
     count_open(owner, -1)
     redis.call('ZREM', key('waiting', queue), id)
@@ -38,6 +43,14 @@ for i = 2, #ARGV do
   end
 end
 flush_counts()
+if owner and owner ~= '' then
+  local use = key('owner', owner, 'use')
+  local day = redis.call('HGET', use, 'day')
+  if day and accepted_at and accepted_at >= tonumber(day) then -- else these images were counted on a day that has ended
+    redis.call('HINCRBY', use, 'images', -#images)
+    redis.call('HINCRBY', use, 'bytes', -tonumber(ARGV[2]))
+  end
+end
 delete_images(images, bytes)
 if ARGV[1] ~= '' then redis.call('DEL', key('batch', ARGV[1])) end
 return 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
+import yaml
 from support.kubernetes import TARGETS, Manifest, container, labels_of_pods, matches, named, of_kind, workloads
 from support.service import ROOT
 
@@ -88,3 +89,20 @@ def test_servers_have_the_names_and_versions_of_compose() -> None:
     for server in of_kind("dev", "StatefulSet"):
         assert f"image: {container(server)['image']}\n" in compose
         assert re.search(rf"^  {server['metadata']['name']}:$", compose, re.MULTILINE)
+
+
+def test_prometheus_finds_the_jobs_of_its_rules() -> None:
+    found = set()
+    for monitor in of_kind("production", "PodMonitor"):
+        (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
+        (relabeling,) = endpoint["relabelings"]
+        assert relabeling["sourceLabels"] == ["__meta_kubernetes_pod_label_app_kubernetes_io_component"]
+        assert relabeling["targetLabel"] == "job"
+        for workload in workloads("production"):
+            if matches(monitor["spec"]["selector"], labels_of_pods(workload)):
+                (port,) = container(workload)["ports"]
+                assert port["name"] == endpoint["port"]
+                found.add(relabeling["replacement"].replace("$1", labels_of_pods(workload)["app.kubernetes.io/component"]))
+
+    configuration = yaml.safe_load((ROOT / "deploy/monitoring/prometheus/prometheus.yml").read_text(encoding="utf-8"))
+    assert found == {job["job_name"] for job in configuration["scrape_configs"]} - {"prometheus"}

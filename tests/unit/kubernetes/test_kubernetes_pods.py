@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +32,8 @@ _MARGIN_S = 3
 SECRETS = {
     "redis-url": "redis://inference:secret@redis:6379/0",
     "rabbitmq-url": "amqp://inference:secret@rabbitmq:5672//",
-    "minio-access-key": "inference",
-    "minio-secret-key": "secret-key",
+    "s3-access-key": "inference",
+    "s3-secret-key": "secret-key",
     "mongodb-url": "mongodb://inference:secret@mongo:27017/inference",
     "flower-login": "admin:secret",
 }
@@ -149,9 +151,9 @@ def test_secrets_come_by_reference(target: str) -> None:
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_part_has_no_more_secrets_than_in_compose(target: str) -> None:
     known = {
-        "api": {"redis-url", "minio-access-key", "minio-secret-key"},
-        "worker": {"redis-url", "minio-access-key", "minio-secret-key"},
-        "relay": {"redis-url", "minio-access-key", "minio-secret-key", "mongodb-url"},
+        "api": {"redis-url", "s3-access-key", "s3-secret-key"},
+        "worker": {"redis-url", "s3-access-key", "s3-secret-key"},
+        "relay": {"redis-url", "s3-access-key", "s3-secret-key", "mongodb-url"},
         "flower": {"redis-url", "flower-login"},
     }
     for workload in filter(is_part, workloads(target)):
@@ -168,7 +170,7 @@ def test_the_configuration_is_valid(target: str, name: str, tmp_path: Path, monk
     assert settings.broker.is_amqp is (target in ("rabbitmq", "everything"))
     assert settings.task_store.url == SECRETS["redis-url"]
     assert settings.security.require_keys
-    assert settings.uploads.store == "minio"
+    assert settings.uploads.store == "s3"
     assert settings.api.ready_without_workers
     models = {label for workload in workloads(target) if (label := labels_of_pods(workload).get("inference/model"))}
     assert {Path(model).name for model in settings.models} == models
@@ -215,10 +217,10 @@ def test_a_pod_has_time_to_drain(target: str, tmp_path: Path, monkeypatch: pytes
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_model_has_time_to_load(target: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     worker = named(target, "Deployment", PARTS[-1])
-    probe = container(worker)["startupProbe"]
     settings = settings_of(target, worker, tmp_path, monkeypatch)
-    assert probe["httpGet"]["path"] == "/health/ready"
-    assert probe["periodSeconds"] * probe["failureThreshold"] > settings.worker.load_timeout_s
+    # a worker is live while its models load, and ready afterwards
+    assert container(worker)["startupProbe"]["httpGet"]["path"] == "/health/live"
+    assert worker["spec"].get("progressDeadlineSeconds", 600) > settings.worker.load_timeout_s
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -280,3 +282,28 @@ def test_services_find_pods_and_ports(target: str) -> None:
         (workload,) = found
         names = {port["name"] for port in container(workload)["ports"]}
         assert {port["targetPort"] for port in service["spec"]["ports"]} <= names
+
+
+@pytest.mark.parametrize("target", ["gpu", "everything"])
+def test_workers_on_gpus(target: str) -> None:
+    worker = named(target, "Deployment", PARTS[-1])
+    assert container(worker)["image"].startswith("inference-worker-gpu:")
+    assert container(worker)["resources"]["limits"]["nvidia.com/gpu"] == "1"
+    assert worker["spec"]["strategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
+    for other in PARTS[:-1]:
+        assert "nvidia" not in str(named(target, "Deployment", other))
+
+
+def test_every_secret_is_documented() -> None:
+    text = (ROOT / "docs/kubernetes.md").read_text(encoding="utf-8")
+    table = text.partition("| key | content | mounted by |")[2].partition("\n\n")[0]
+    documented = set(re.findall(r"`([a-z0-9-]+)`", table)) - {"rabbitmq"}
+    parts = filter(is_part, workloads("everything"))
+    assert documented == {key for part in parts for key in mounted_secrets(part).values()}
+
+
+def test_a_development_secret_has_all_keys(tmp_path: Path) -> None:
+    script = ROOT / "deploy/docker/make-secrets.sh"
+    subprocess.run(["sh", str(script), str(tmp_path)], check=True, env={"PATH": os.environ["PATH"]})
+    made = {file.name for file in tmp_path.iterdir()} | {"s3-access-key", "s3-secret-key"}  # the page has these made by hand
+    assert {key for workload in workloads("dev") for key in mounted_secrets(workload).values()} <= made

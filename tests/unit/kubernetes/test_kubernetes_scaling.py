@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 import redis
+from prometheus_client import generate_latest
+from prometheus_client.parser import text_string_to_metric_families
 from support.kubernetes import (
     FOLDER,
     KEDA,
@@ -27,9 +29,12 @@ from support.kubernetes import (
 )
 from support.samples import QUEUE, a_request
 from support.service import ROOT
+from support.time_travel import let_time_pass
 
+from inference.container import Services
 from inference.models.registry import described_models
 from inference.settings import Settings
+from inference.status.service_metrics import ServiceMetrics
 from inference.task_store.redis_store import RedisTaskStore, StorePolicy
 
 #: Names of the stable interface; the documentation has them too.
@@ -114,6 +119,39 @@ def test_each_waiting_task_counts_once(redis_client: redis.Redis, key_prefix: st
     counts.append(waiting())
 
     assert counts == [0, 3, 3, 2, 1]  # a task that a worker holds waits until the model starts
+
+
+def oldest_age_s(exposition: str, selector: str) -> float:
+    """The value that KEDA's metrics-api scaler finds: an error if there is none, after which it does not scale to zero."""
+    found = re.fullmatch(r'(\w+)\{(\w+)="([^"]+)"\}', selector)
+    assert found is not None
+    name, label, value = found.groups()
+    (sample,) = (
+        sample
+        for family in text_string_to_metric_families(exposition)
+        for sample in family.samples
+        if sample.name == name and sample.labels[label] == value
+    )
+    return sample.value
+
+
+def test_the_metric_is_there_with_and_without_waiting_tasks(
+    redis_client: redis.Redis, redis_url: str, key_prefix: str, tmp_path: Path
+) -> None:
+    sections: dict[str, Any] = {"broker": {"url": redis_url}, "task_store": {"key_prefix": key_prefix}}
+    services = Services(Settings(data_dir=tmp_path, **sections))
+    (model,) = services.descriptions.values()
+    (spec,) = scaled_objects().values()
+    ages_s = []
+    for _ in range(2):
+        exposition = generate_latest(ServiceMetrics(services)).decode()  # type: ignore[arg-type] # it only collects
+        ages_s.append(oldest_age_s(exposition, spec["triggers"][1]["metadata"]["valueLocation"]))
+        services.store.accept(a_request(queue=model.queue), enqueue=None, max_queue_depth=0)
+        let_time_pass(redis_client, key_prefix, 25)
+    services.redis.close()
+
+    assert ages_s[0] == 0
+    assert 25 <= ages_s[1] < 60
 
 
 def test_the_documentation_gives_these_rights() -> None:

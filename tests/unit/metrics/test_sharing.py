@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
-BEGIN = "from inference.metrics import sharing\nsharing.share_between_processes()\n"
+BEGIN = "from inference.metrics import sharing\nsharing.share_metrics()\n"
 
 
 def run(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -83,6 +83,6 @@ def test_a_new_folder_that_has_no_lock_yet_is_kept(tmp_path: Path) -> None:
 
 
 def test_instruments_that_are_there_already_cannot_be_shared() -> None:
-    code = "import prometheus_client\nfrom inference.metrics.sharing import share_between_processes\nshare_between_processes()"
+    code = "import prometheus_client\nfrom inference.metrics.sharing import share_metrics\nshare_metrics()"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert "RuntimeError" in done.stderr

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import threading
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 import redis
+from support.collector import running_collector
 from support.fakes import FakeSink
+from support.metrics import Growth
 from support.redis_server import impatient_client, own_redis_server
 from support.samples import VECTOR, a_request, a_success
 from support.waiting import until
 
 from inference.errors import ServiceUnavailable
 from inference.relay.delivery import Relay, RelayPolicy
-from inference.sinks.protocol import Refusal, SinkUnavailable
+from inference.settings import load_settings
+from inference.sinks.protocol import NO_CONTEXTS, Refusal, SinkUnavailable
 from inference.task_store import Commit
 from inference.task_store.outbox import Outbox, outbox_stats
 from inference.task_store.redis_store import RedisTaskStore, StorePolicy
+from inference.tracing.tracer import Tracer
 
 #: No pauses worth the name, and what a dead relay held is another's at once.
 POLICY = RelayPolicy(batch_size=3, backoff_s=0.001, max_backoff_s=0.002, reclaim_after_s=0)
@@ -151,9 +155,9 @@ class SlowSink(FakeSink):
         super().__init__("sink")
         self.before_write = before_write
 
-    def write(self, documents: Sequence[dict[str, Any]]) -> list[Refusal]:
+    def write(self, documents: Sequence[dict[str, Any]], contexts: Mapping[str, str] = NO_CONTEXTS) -> list[Refusal]:
         self.before_write()
-        return super().write(documents)
+        return super().write(documents, contexts)
 
 
 def test_a_result_that_another_relay_is_writing_is_erased_after_that(rig: Rig) -> None:
@@ -201,10 +205,10 @@ class BrokenClient(FakeSink):
         super().__init__("sink")
         self.breaks_on = breaks_on
 
-    def write(self, documents: Sequence[dict[str, Any]]) -> list[Refusal]:
+    def write(self, documents: Sequence[dict[str, Any]], contexts: Mapping[str, str] = NO_CONTEXTS) -> list[Refusal]:
         if self.breaks_on & {document["task_id"] for document in documents}:
             raise TypeError("not serializable")
-        return super().write(documents)
+        return super().write(documents, contexts)
 
 
 def test_a_document_that_breaks_the_sinks_client_is_refused_and_the_others_are_delivered(rig: Rig) -> None:
@@ -361,3 +365,76 @@ def test_a_refused_result_next_to_a_stuck_one_does_not_come_again(rig: Rig) -> N
     assert [rig.deliveries([task_id]) for task_id in (refused, stuck, third)] == [{"refused"}, {"pending"}, {"delivered"}]
     assert rig.store.is_dead_letter(refused)
     assert (rig.waiting(), rig.pending()) == (1, 1)
+
+
+PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+class SinkWithContexts(FakeSink):
+    """A sink that keeps the trace contexts that came with the documents."""
+
+    def write(self, documents: Sequence[dict[str, Any]], contexts: Mapping[str, str] = NO_CONTEXTS) -> list[Refusal]:
+        self.contexts = dict(contexts)
+        return super().write(documents, contexts)
+
+
+def test_the_trace_context_of_a_task_goes_to_the_sink_while_traces_are_off(rig: Rig) -> None:
+    rig.finish(1)
+    (task_id,) = rig.finish(1, trace=PARENT)
+    sink = SinkWithContexts("sink")
+    rig.relay(sink=sink).relay_once(block_ms=1)
+    assert (len(sink.documents), sink.contexts) == (2, {task_id: PARENT})
+
+
+def test_each_attempt_of_a_delivery_has_a_span_that_the_sink_passes_on(rig: Rig) -> None:
+    (task_id, stuck) = rig.finish(2, trace=PARENT)
+    sink = SinkWithContexts("sink")
+    sink.stuck = {stuck}
+    with running_collector() as collector:
+        tracer = Tracer(load_settings(None, {"tracing": {"endpoint": collector.endpoint}}), "relay")
+        relay = Relay(rig.outbox("relay-1"), rig.store, sink, pipeline_id="pipeline", policy=POLICY, tracer=tracer)
+        with pytest.raises(SinkUnavailable):
+            relay.relay_once(block_ms=1)
+        sink.stuck = set()
+        sink.refused = {stuck: "too large"}
+        relay.relay_once(block_ms=1)
+        tracer.close()
+    found = [(span.attributes["inference.task.id"], span.attributes.get("error.type")) for span in collector.spans]
+    assert found == [(task_id, None), (stuck, "sink_unavailable"), (stuck, "sink_refused")]
+    assert {span.parent_id for span in collector.spans} == {PARENT[36:52]}
+    assert sink.contexts[stuck][:52] == collector.spans[-1].traceparent[:52]
+
+
+class TestMetrics:
+    def test_results_and_refusals_are_counted_once(self, rig: Rig) -> None:
+        relay, growth = rig.relay(), Growth()
+        ids = rig.finish(5)
+        rig.sink.refused = {ids[0]: "no"}
+        while relay.relay_once(block_ms=1):
+            pass
+        assert growth.of("deliveries_total", sink="sink", outcome="delivered") == 4
+        assert growth.of("deliveries_total", sink="sink", outcome="refused") == 1
+        assert growth.of("delivery_duration_seconds_count", sink="sink") == 2
+        assert growth.of("delivery_retries_total", sink="sink") == 0
+
+    def test_passes_that_fail_are_counted(self, rig: Rig) -> None:
+        relay, growth, stopping = rig.relay(), Growth(), threading.Event()
+        rig.finish(1)
+        rig.sink.failures = 2
+        thread = threading.Thread(target=relay.run, args=(stopping,))
+        thread.start()
+        try:
+            until(lambda: growth.of("deliveries_total", sink="sink", outcome="delivered") == 1, "the result is delivered")
+        finally:
+            stopping.set()
+            thread.join(10)
+        assert growth.of("delivery_retries_total", sink="sink") == 2
+        assert growth.of("delivery_duration_seconds_count", sink="sink") == 3
+
+    def test_results_that_are_gone_are_no_deliveries(self, rig: Rig) -> None:
+        relay, growth = rig.relay(), Growth()
+        (task_id,) = rig.finish(1)
+        rig.client.delete(f"{rig.key_prefix}:task:{task_id}")
+        relay.relay_once(block_ms=1)
+        assert rig.waiting() == 0
+        assert growth.of("deliveries_total", sink="sink", outcome="delivered") == 0

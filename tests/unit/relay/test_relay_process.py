@@ -32,7 +32,7 @@ def test_there_is_a_relay_for_each_sink_and_for_webhooks_if_they_are_on(
     redis_url: str, tmp_path: Path, choice: dict[str, Any], relays: list[str]
 ) -> None:
     settings = load_settings(None, {"data_dir": tmp_path, "models": ["models/digits"], "broker": {"url": redis_url}} | choice)
-    runners = _runners(settings)
+    runners = _runners(settings, Services(settings))
     assert runners.keys() == {*relays, "sweeper", "housekeeping"}
     stopping = threading.Event()
     stopping.set()

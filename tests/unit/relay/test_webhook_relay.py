@@ -19,6 +19,7 @@ import redis
 from pydantic import TypeAdapter
 from standardwebhooks import Webhook as Verifier
 from standardwebhooks.webhooks import WebhookVerificationError
+from support.metrics import Growth
 from support.receiver import Received, Receiver, Reply, running_receiver
 from support.redis_server import own_redis_server
 from support.samples import a_failure, a_request, a_success
@@ -353,3 +354,16 @@ def test_the_body_does_not_depend_on_what_happens_after_the_end(rig: Rig, receiv
     with running(rig.relay(receiver.port)):
         record = rig.wait_for(task_id, WebhookState.DELIVERED)
     assert event_body(record) == before == receiver.received[1].body
+
+
+def test_attempts_are_counted_by_their_outcome(rig: Rig, receiver: Receiver) -> None:
+    growth = Growth()
+    receiver.reply = answering(500, 204, 410)
+    with running(rig.relay(receiver.port)):
+        rig.wait_for(rig.end(receiver.url()), WebhookState.DELIVERED)
+        rig.wait_for(rig.end(receiver.url()), WebhookState.GIVEN_UP)
+    rig.end(receiver.url())
+    assert give_up_old_webhooks(rig.store, 0) > 0
+    counts = {outcome: growth.of("webhook_deliveries_total", outcome=outcome) for outcome in ("delivered", "failed", "given_up")}
+    assert counts == {"delivered": 1, "failed": 1, "given_up": 2}
+    assert growth.of("webhook_duration_seconds_count") == 3

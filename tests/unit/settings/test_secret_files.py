@@ -31,6 +31,7 @@ def test_these_settings_are_secrets() -> None:
         "INFERENCE_KAFKA__PASSWORD",
         "INFERENCE_WEBHOOKS__SECRET",
         "INFERENCE_WEBHOOKS__URL",
+        "INFERENCE_TRACING__HEADERS",
     }
 
 
@@ -42,6 +43,7 @@ def test_each_of_them_may_come_from_a_file(monkeypatch: pytest.MonkeyPatch, work
         "INFERENCE_MONGODB__URL": "mongodb://me:pw@host/",
         "INFERENCE_WEBHOOKS__SECRET": f"whsec_{'c2l4' * 8}",
         "INFERENCE_WEBHOOKS__URL": "https://hooks.example/",
+        "INFERENCE_TRACING__HEADERS": "authorization=a-secret",
     }
     value = values.get(variable, "a-secret")
     file = workplace / "secret"

@@ -51,3 +51,10 @@ def test_a_pipeline_of_any_letters_is_a_reference(pipeline_id: str, source: str)
 
 def test_the_time_is_utc_to_the_millisecond() -> None:
     assert cloud_event(a_document("task", finished_at_ms=1_700_000_000_000))["time"] == "2023-11-14T22:13:20.000Z"
+
+
+def test_the_trace_context_is_in_the_extension_attributes_of_distributed_tracing() -> None:
+    trace = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "tracestate": "vendor=value"}
+    event = cloud_event(a_document("task"), trace)
+    assert {name: event[name] for name in trace} == trace
+    assert "traceparent" not in cloud_event(a_document("task"))

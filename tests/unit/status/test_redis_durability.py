@@ -143,6 +143,17 @@ def test_a_server_that_cannot_be_asked_ends_the_start(
         check_redis(settings)
 
 
-@pytest.mark.parametrize(("facts", "count"), [({"version": "6.0.16"}, 1), ({"version": "6.2.0"}, 0), ({"is_cluster": True}, 1)])
+@pytest.mark.parametrize(
+    ("facts", "count"),
+    [
+        ({"version": "6.0.16"}, 1),
+        ({"version": "6.2.0"}, 0),
+        ({"shards": 1}, 1),
+        ({"shards": None}, 1),
+        ({"shards": 1, "has_hash_tag": True}, 0),
+        ({"shards": None, "has_hash_tag": True}, 0),
+        ({"shards": 3, "has_hash_tag": True}, 1),
+    ],
+)
 def test_a_server_that_is_no_use_is_told(facts: dict[str, Any], count: int) -> None:
     assert len(list(Facts("broker.url", **facts).faults())) == count

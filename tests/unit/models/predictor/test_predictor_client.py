@@ -18,6 +18,7 @@ import numpy as np
 import psutil
 import pytest
 from numpy.typing import NDArray
+from support.metrics import Growth
 from support.models import load_spec
 from support.waiting import until
 
@@ -199,6 +200,16 @@ class TestDying:
         assert process.start(never)
         np.testing.assert_allclose(process.predict("digits", [4, 1]).values, one_by_one[[4, 1]], atol=TOLERANCE)
         assert set(process.loaded) == {"digits"}
+
+    def test_a_start_after_a_death_is_counted_once(self, predictor: PredictorProcess) -> None:
+        growth = Growth()
+        assert predictor.pid is not None
+        os.kill(predictor.pid, signal.SIGKILL)
+        with pytest.raises(PredictorCrashed):
+            predictor.predict("digits", [0])
+        assert predictor.start(never)
+        assert predictor.start(never)
+        assert growth.of("predictor_restarts_total") == 1
 
 
 @pytest.fixture
