@@ -25,6 +25,7 @@ from inference.errors import InferenceError, Overloaded
 from inference.lifecycle.enqueue import accept_batch, may_be_accepted, withdraw_batch
 from inference.lifecycle.replies import BatchWaiter
 from inference.rollout.runtime_config import ConfigSnapshot
+from inference.runtime.log_context import log_context
 from inference.task_store import Room
 
 logger = logging.getLogger(__name__)
@@ -128,7 +129,8 @@ class BatchSubmissions:
             if batch is not None and not batch.idempotency_key and withdraw_batch(self.parts.store, batch):
                 discard_all(submission.uploads.values())
                 raise
-            logger.warning("not every image of batch %s is stored yet; its tasks continue: %r", submission.batch_id, error)
+            with log_context(batch_id=submission.batch_id):
+                logger.warning("not every image of batch %s is stored yet; its tasks continue: %r", submission.batch_id, error)
             self._unstored.keep(submission.uploads)
 
     def _prepare(self, form: BatchForm, snapshot: ConfigSnapshot, caller: Caller) -> list[PreparedItem | InferenceError]:

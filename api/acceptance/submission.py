@@ -20,6 +20,7 @@ from inference.domain import ModelRef, Outcome, QueueItem, TaskRecord, TaskSubmi
 from inference.errors import InferenceError, Overloaded
 from inference.lifecycle.enqueue import accept, may_be_accepted, withdraw
 from inference.lifecycle.replies import Waiter
+from inference.runtime.log_context import log_context
 from inference.task_store import Room
 
 logger = logging.getLogger(__name__)
@@ -153,7 +154,8 @@ class Submissions:
             if may_withdraw and withdraw(self.parts.store, submission.task_id, image_bytes=submission.image_bytes):
                 upload.discard()
                 raise
-            logger.warning("the image of task %s is not stored yet; the task continues: %r", submission.task_id, error)
+            with log_context(task_id=submission.task_id, model=submission.model.name):
+                logger.warning("the image of task %s is not stored yet; the task continues: %r", submission.task_id, error)
             self._unstored.keep({submission.task_id: upload})
             return 0.0
 

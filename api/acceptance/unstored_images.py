@@ -8,6 +8,7 @@ from functools import partial
 
 from api.acceptance.uploads import Upload
 from inference.errors import InferenceError
+from inference.runtime.log_context import log_context
 from inference.task_store import SubmissionStore
 
 logger = logging.getLogger(__name__)
@@ -37,9 +38,14 @@ class UnstoredImages:
         try:
             self._store.drop_image(task_id, is_stored=True)
         except InferenceError as error:
-            logger.warning("the image of task %s is stored a second time: %s", task_id, error)
+            with log_context(task_id=task_id):
+                logger.warning("the image of task %s is stored a second time: %s", task_id, error)
 
     def _keep(self, task_id: str, image: bytes) -> None:
+        with log_context(task_id=task_id):
+            self._try_to_keep(task_id, image)
+
+    def _try_to_keep(self, task_id: str, image: bytes) -> None:
         try:
             if not self._store.keep_image(task_id, image):
                 logger.error("the image of task %s is not kept: its task is gone, or too many images wait", task_id)

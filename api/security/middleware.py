@@ -25,6 +25,8 @@ from inference.errors import InferenceError
 from inference.runtime.log_context import logged_owner, logged_request_id, logged_trace_id
 from inference.settings import ApiSettings
 
+#: Keys of the WSGI environment, for the access log: id of the request, and of its trace if there is one.
+LOGGED_REQUEST, LOGGED_TRACE = "inference.request_id", "inference.trace_id"
 #: A request id that a client chose: characters that have no special meaning in a header or a log.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._~:/+=@-]{1,128}")
 
@@ -43,6 +45,7 @@ class WebSecurity:
         origin = environ.get("HTTP_ORIGIN", "")
         sent_id = environ.get("HTTP_X_REQUEST_ID")
         request_id = sent_id if sent_id and _REQUEST_ID.fullmatch(sent_id) else next(self._ids)
+        environ[LOGGED_REQUEST] = request_id
         added = [*self._rules.headers(origin), (REQUEST_ID, request_id)]
         if environ["wsgi.url_scheme"] == "https":
             added.append(HSTS)
@@ -63,6 +66,7 @@ class WebSecurity:
         try:
             return self._application(environ, start)
         finally:
+            environ[LOGGED_TRACE] = logged_trace_id.get()
             logged_request_id.reset(token)
             logged_owner.set("")
             logged_trace_id.set("")

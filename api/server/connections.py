@@ -21,10 +21,12 @@ from gevent.server import StreamServer
 from gunicorn.workers.ggevent import GeventWorker
 
 from api.request_metrics import count_unreadable_request
+from api.server.access_log import AccessLog
 from api.server.arbiter import END_WORKER
 from api.server.body_budget import BodyBudget
 from api.server.connection_counts import ConnectionCounts
 from api.server.http_messages import HttpBody, HttpParser, check_protocol, refusal, response_bytes
+from api.server.line_writer import LineWriter
 from api.server.minimum_pace import HeadPace, Pace, PacedSocket
 from inference.errors import InferenceError
 from inference.metrics.api import http_requests_in_flight
@@ -66,6 +68,7 @@ class HttpWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
+        self.log.requests = AccessLog(self.app.log_settings, LineWriter())
         self._pool = Pool(self.worker_connections)
         self.bodies = BodyBudget(self.app.body_budget_bytes)
         #: bytes of answers that clients have not read
@@ -91,6 +94,7 @@ class HttpWorker(GeventWorker):  # type: ignore[misc] # gunicorn has no types
         for listener in listeners:
             listener.finish()
         self._drain()
+        self.log.requests.flush()
 
     def init_signals(self) -> None:
         """Ignore SIGTERM, which the main process handles; if the main process is gone, `notify` ends this one."""
@@ -251,6 +255,7 @@ class Connection:
         else:
             logger.debug("refused a request from %s: %s", self._address[0] if self._address else "?", problem.detail)
         count_unreadable_request(problem.status)
+        self._worker.log.requests.note_refused(problem.status, self._start)
         with contextlib.suppress(OSError):
             self._client.sendall(response_bytes(problem, self._start))
             self._linger()

@@ -15,6 +15,7 @@ from api.app import create_app
 from api.components import components_of
 from api.server.arbiter import StoppingArbiter
 from api.server.connections import HttpWorker
+from api.server.gunicorn_log import GunicornLog
 from api.server.http_messages import MAX_HEADER_FIELD_BYTES, MAX_HEADER_FIELDS, MAX_REQUEST_LINE_BYTES
 from api.server.minimum_pace import show_progress
 from api.server.response_writer import use_response_writer
@@ -58,6 +59,7 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc] # gunicorn has no types
         self.drain_timeout_s = settings.api.drain_timeout_s
         self.shutdown_delay_s = settings.api.shutdown_delay_s
         self.stopping = SharedFlag()
+        self.log_settings = settings.log
         self.body_budget_bytes = settings.api.body_budget_bytes
         self.body_timeout_s = settings.api.body_timeout_s
         self.body_min_bytes_per_s = settings.api.body_min_bytes_per_s
@@ -75,7 +77,7 @@ class _Gunicorn(BaseApplication):  # type: ignore[misc] # gunicorn has no types
             "graceful_timeout": math.ceil(api.drain_timeout_s) + 1,  # a process that has not ended by then is killed
             "timeout": 60,
             "keepalive": math.ceil(api.keepalive_s),
-            "loglevel": self._settings.log.level.lower() if self._settings.log.level == "DEBUG" else "warning",
+            "logger_class": GunicornLog,
             "control_socket_disable": True,
             "post_worker_init": lambda _worker: freeze_heap(),
             "worker_exit": lambda _arbiter, worker: worker.app.send_last_spans(),

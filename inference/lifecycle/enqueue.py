@@ -14,6 +14,7 @@ from inference.access import NO_LIMITS, Limits
 from inference.broker import Broker
 from inference.domain import BatchRequest, QueueMessage, TaskSubmission
 from inference.errors import ServiceUnavailable
+from inference.runtime.log_context import log_context
 from inference.task_store.protocol import Accepted, AcceptedBatch, Enqueue, Room
 from inference.task_store.stores import SubmissionStore
 
@@ -138,7 +139,8 @@ def _call_until_answered(call: Callable[[], T], **subject: Any) -> T:
             if error.is_refusal:
                 raise
             if time.monotonic() + _PAUSE_S > until:
-                logger.warning("it is unknown whether %s was accepted: %s", *subject.values(), error)
+                with log_context(**subject):
+                    logger.warning("it is unknown whether %s was accepted: %s", *subject.values(), error)
                 detail = "the task store failed before it confirmed the acceptance; query the status by this id once it answers"
                 raise ServiceUnavailable(detail, retry_after_s=error.retry_after_s, **subject) from error
         time.sleep(_PAUSE_S)

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from inference.errors import ServiceUnavailable
+from inference.lifecycle.task_log import task_fields
 from inference.metrics.relay import deliveries, delivery_duration, delivery_retries
 from inference.relay.tracing import DeliverySpans
-from inference.runtime.log import task_text
+from inference.runtime.log_context import log_context
 from inference.runtime.loop_watch import TURN_LIMIT_S, LoopWatch
 from inference.sinks.protocol import Refusal, ResultSink, SinkUnavailable, StoredResult, result_document
 from inference.task_store.outbox import Outbox, OutboxEntry
@@ -21,6 +22,9 @@ from inference.task_store.stores import DeliveryStore
 
 if TYPE_CHECKING:
     from inference.tracing.tracer import Tracer
+
+#: Result documents by task id.
+Documents = Mapping[str, Mapping[str, Any]]
 
 logger = logging.getLogger(__name__)
 
@@ -125,19 +129,20 @@ class Relay:
         for entry, task in zip(entries, tasks, strict=True):
             if task is None:
                 reason = "was erased, or Redis evicted its record"
-                logger.warning("%s: task %s %s; nothing to deliver", self._sink.name, entry.task_id, reason)
+                with log_context(task_id=entry.task_id):
+                    logger.warning("%s: task %s %s; nothing to deliver", self._sink.name, entry.task_id, reason)
             else:
                 documents.append(result_document(task, self._pipeline_id))
                 if task.trace:
                     contexts[task.task_id] = task.trace
-        owners = {document["task_id"]: document.get("owner", "") for document in documents}
+        written = {document["task_id"]: document for document in documents}
         try:
             refusals = self._write_traced(documents, contexts) if documents else []
         except SinkUnavailable as error:
             done = error.delivered | {refusal.task_id for refusal in error.refusals}
-            self._record([entry for entry in entries if entry.task_id in done], error.refusals, owners)
+            self._record([entry for entry in entries if entry.task_id in done], error.refusals, written)
             raise
-        self._record(entries, refusals, owners)
+        self._record(entries, refusals, written)
 
     def _erase_results(self, orders: Sequence[OutboxEntry]) -> None:
         """Carry out orders of erasures, except those whose results another relay may be about to write."""
@@ -201,11 +206,11 @@ class Relay:
             raise next(iter(failures.values()))
         return refusals + [Refusal(task_id, f"{type(error).__name__}: {error}") for task_id, error in failures.items()]
 
-    def _record(self, entries: Sequence[OutboxEntry], refusals: Sequence[Refusal], owners: Mapping[str, str]) -> None:
+    def _record(self, entries: Sequence[OutboxEntry], refusals: Sequence[Refusal], documents: Documents) -> None:
         """Record the state of entries in the store, and release them.
 
         Args:
-            owners: by task id, of the results that there are.
+            documents: by task id, of the results that there are.
         """
         reasons = {refusal.task_id: refusal.reason for refusal in refusals}
         taken = [(entry.entry_id, entry.task_id) for entry in entries if entry.task_id not in reasons]
@@ -213,11 +218,11 @@ class Relay:
         if taken:
             self._store.confirm_deliveries(self._sink.name, taken)
         for _, task_id, reason in refused:
-            task = task_text(task_id, owners[task_id])
-            logger.error("%s refuses the result of task %s: %s", self._sink.name, task, reason)
+            with log_context(**_log_fields(documents[task_id])):
+                logger.error("%s refuses the result of task %s: %s", self._sink.name, task_id, reason)
         if refused:
             self._store.refuse_deliveries(self._sink.name, refused)
-        self._delivered.inc(sum(task_id in owners for _, task_id in taken))
+        self._delivered.inc(sum(task_id in documents for _, task_id in taken))
         self._refused.inc(len(refused))
         self._release(entries)
 
@@ -228,3 +233,8 @@ class Relay:
     def _pause_s(self, failures: int) -> float:
         longest: float = min(self._policy.max_backoff_s, self._policy.backoff_s * 2 ** (failures - 1))
         return longest * random.uniform(0.5, 1.0)  # noqa: S311 jitter, not a secret
+
+
+def _log_fields(document: Mapping[str, Any]) -> dict[str, str]:
+    task_id, model, owner = document["task_id"], document["inference_model_id"], document.get("owner", "")
+    return task_fields(task_id, document["request_id"], "", model=model, owner=owner)

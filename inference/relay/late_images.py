@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from inference.errors import InferenceError, ServiceUnavailable
+from inference.runtime.log_context import log_context
 from inference.storage.protocol import ObjectStore
 from inference.task_store.stores import MaintenanceStore
 
@@ -30,16 +31,20 @@ class LateImages:
         """Store the oldest images; returns the number handled. Raises ServiceUnavailable; the other images then stay late."""
         task_ids = self._store.list_kept_images(_LIMIT)
         for task_id in task_ids:
-            is_stored = False
-            try:
-                is_stored = self._store_one(task_id)
-            except ServiceUnavailable:
-                raise
-            except Exception as error:  # one image must not delay the others
-                is_fault = not isinstance(error, InferenceError)
-                logger.error("the image of task %s cannot be stored: %s", task_id, error, exc_info=is_fault)  # noqa: TRY400 mostly one line is enough
-            self._store.drop_image(task_id, is_stored=is_stored)
+            with log_context(task_id=task_id):
+                self._store.drop_image(task_id, is_stored=self._try_to_store(task_id))
         return len(task_ids)
+
+    def _try_to_store(self, task_id: str) -> bool:
+        """Call `_store_one`; an error is logged, since one image must not delay the others. Raises ServiceUnavailable."""
+        try:
+            return self._store_one(task_id)
+        except ServiceUnavailable:
+            raise
+        except Exception as error:
+            is_fault = not isinstance(error, InferenceError)
+            logger.error("the image of task %s cannot be stored: %s", task_id, error, exc_info=is_fault)  # noqa: TRY400 mostly one line is enough
+            return False
 
     def _store_one(self, task_id: str) -> bool:
         """Store one image; False if the image or its task no longer exists."""

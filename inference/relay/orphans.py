@@ -13,8 +13,9 @@ from collections.abc import Callable
 from datetime import UTC, date, datetime, timedelta
 
 from inference.errors import ServiceUnavailable
-from inference.lifecycle.expiry_log import some_of
 from inference.lifecycle.task_ids import belongs_to, prefix_at
+from inference.lifecycle.task_log import log_tasks
+from inference.runtime.log_context import log_context
 from inference.storage.protocol import ObjectStore, day_prefix
 from inference.task_store.protocol import RecordLife
 from inference.task_store.stores import MaintenanceStore
@@ -98,9 +99,10 @@ class Orphans:
             except ServiceUnavailable:
                 raise
             except Exception as error:  # noqa: BLE001 one upload must not delay the others
-                logger.warning("the upload %s%s, which has no task, cannot be deleted: %r", prefix, task_id, error)
+                with log_context(task_id=task_id):
+                    logger.warning("the upload %s%s, which has no task, cannot be deleted: %r", prefix, task_id, error)
         if task_ids:
-            logger.warning("deleted %d uploads without a task: %s", len(task_ids), some_of(task_ids))
+            log_tasks(logger, "deleted %d uploads without a task: %s", task_ids)
 
 
 def _key_at(at_s: float) -> tuple[str, date]:

@@ -14,9 +14,8 @@ from inference.broker import HIGHEST_PRIORITY, USUAL_PRIORITY, Broker
 from inference.domain import QueueMessage, TaskRecord
 from inference.errors import InferenceError
 from inference.lifecycle.dead_letters import move_to_dead_letters
-from inference.lifecycle.expiry_log import log_expired, some_of
+from inference.lifecycle.task_log import ExpiryLog, log_tasks, record_context
 from inference.metrics.relay import tasks_expired, tasks_redelivered
-from inference.runtime.log import task_text
 from inference.runtime.loop_watch import TURN_LIMIT_S, LoopWatch
 from inference.storage.protocol import ObjectStore
 from inference.task_store import MaintenanceStore, Order
@@ -65,6 +64,7 @@ class Sweeper:
         self._clock = clock
         self.watch = LoopWatch()
         self._logged: set[str] = set()
+        self._expired = ExpiryLog(clock)
         self._watermarks: dict[str, deque[tuple[float, dict[Order, int]]]] = {queue: deque() for queue in queues}
 
     def run(self, stopping: threading.Event) -> None:
@@ -89,20 +89,21 @@ class Sweeper:
             expired += step
         finally:  # tasks that expired before the store failed are logged too
             tasks_expired.inc(len(expired))
-            log_expired(expired)
+            self._expired.note_stored(self._store, expired)
 
     def _reap(self) -> None:
         reaped = self._store.reap(self._holder, max_attempts=self._policy.max_attempts, limit=_LIMIT)
         if reaped.requeue:
-            logger.warning("%d tasks are queued again: their worker was lost: %s", len(reaped.requeue), some_of(reaped.requeue))
+            log_tasks(logger, "%d tasks are queued again: their worker was lost: %s", reaped.requeue)
             tasks_redelivered.labels("worker_lost").inc(len(reaped.requeue))
             self._publish(reaped.requeue)
         for record in self._records(reaped.exhausted):
-            logger.error("task %s becomes a dead letter after %d crashes", task_text(record.task_id, record.owner), record.deaths)
-            self._attempt(
-                partial(move_to_dead_letters, self._store, self._objects, self._holder, record),
-                f"the dead letter {record.task_id}",
-            )
+            with record_context(record):
+                logger.error("task %s becomes a dead letter after %d crashes", record.task_id, record.deaths)
+                self._attempt(
+                    partial(move_to_dead_letters, self._store, self._objects, self._holder, record),
+                    f"the dead letter {record.task_id}",
+                )
 
     def _find_lost(self, queue: str) -> None:
         """Queue tasks again if their message is lost: later tasks started some time ago, or the queue of the broker is empty."""
@@ -119,7 +120,7 @@ class Sweeper:
         limit = _LOST_LIMIT_WITH_OWNERS if has_owners else _LOST_LIMIT
         lost = self._store.find_lost(queue, up_to=up_to, grace_s=grace_s, limit=limit)
         if lost:
-            logger.warning("%d waiting tasks of %s lost their message and are queued again: %s", len(lost), queue, some_of(lost))
+            log_tasks(logger, f"%d waiting tasks of {queue} lost their message and are queued again: %s", lost)
             tasks_redelivered.labels("message_lost").inc(len(lost))
             # On Redis a worker that was killed before the lease loses the message too. The note of `TakenMessages` counts such
             # workers, once the message is marked.
@@ -143,10 +144,9 @@ class Sweeper:
     def _publish(self, task_ids: Sequence[str], *, is_redelivered: bool = False) -> None:
         for record in self._records(task_ids):
             message, owner = QueueMessage(record.model, (record.item,)), record.owner
-            self._attempt(
-                partial(self._broker.publish, record.queue, message, record.priority, owner=owner, is_redelivered=is_redelivered),
-                f"the message of {record.task_id}",
-            )
+            publish = partial(self._broker.publish, record.queue, message, record.priority, owner=owner)
+            with record_context(record):
+                self._attempt(partial(publish, is_redelivered=is_redelivered), f"the message of {record.task_id}")
 
     def _records(self, task_ids: Sequence[str]) -> list[TaskRecord]:
         return [record for record in self._store.get_many(task_ids) if record is not None]

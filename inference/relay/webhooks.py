@@ -17,10 +17,10 @@ import orjson
 
 from inference.domain import TaskRecord
 from inference.errors import ServiceUnavailable
-from inference.lifecycle.expiry_log import some_of
+from inference.lifecycle.task_log import log_tasks, record_context
 from inference.lifecycle.task_object import task_object, time_text
 from inference.metrics.relay import webhook_deliveries, webhook_duration
-from inference.runtime.log import task_text
+from inference.runtime.log_context import log_context
 from inference.runtime.loop_watch import TURN_LIMIT_S, LoopWatch
 from inference.settings import WebhookSettings
 from inference.sinks.webhook import WebhookAnswer, WebhookSender
@@ -115,7 +115,8 @@ class WebhookRelay:
         records = self._store.get_many(task_ids) if task_ids else []
         for task_id, record in zip(task_ids, records, strict=True):
             if record is None or record.webhook is None:
-                logger.error("webhooks: the record of task %s cannot be read", task_id)
+                with log_context(task_id=task_id):
+                    logger.error("webhooks: the record of task %s cannot be read", task_id)
                 continue
             with self._changed:
                 self._in_flight[record.webhook.receiver] += 1
@@ -128,15 +129,20 @@ class WebhookRelay:
 
     def _work(self) -> None:
         while (record := self._jobs.get()) is not None:
-            try:
-                with self.watch.watched("the request of a webhook"):
-                    self.send(record)
-            except ServiceUnavailable as error:
-                logger.warning("webhooks: the attempt for task %s is not noted, and will be repeated: %s", record.task_id, error)
-            except Exception:
-                logger.exception("webhooks: the event of task %s cannot be sent now", record.task_id)
-            finally:
-                self._forget(record)
+            with record_context(record):
+                self._try_to_send(record)
+
+    def _try_to_send(self, record: TaskRecord) -> None:
+        """Call `send`; an error is logged."""
+        try:
+            with self.watch.watched("the request of a webhook"):
+                self.send(record)
+        except ServiceUnavailable as error:
+            logger.warning("webhooks: the attempt for task %s is not noted, and will be repeated: %s", record.task_id, error)
+        except Exception:
+            logger.exception("webhooks: the event of task %s cannot be sent now", record.task_id)
+        finally:
+            self._forget(record)
 
     def _forget(self, record: TaskRecord) -> None:
         if record.webhook is None:
@@ -162,8 +168,7 @@ class WebhookRelay:
         )
         if not answer.is_delivered:
             said = answer.attempt.error or f"HTTP status {answer.attempt.status}"
-            task = task_text(record.task_id, record.owner)
-            logger.warning("webhooks: attempt %d for task %s: %s", delivery.attempts, task, said)
+            logger.warning("webhooks: attempt %d for task %s: %s", delivery.attempts, record.task_id, said)
         self._store.note_webhook(
             record.task_id,
             webhook.receiver,
@@ -238,5 +243,5 @@ def give_up_old_webhooks(store: WebhookStore, after_s: float) -> float:
     given_up = store.give_up_webhooks(after_s=after_s, limit=_GIVE_UP_LIMIT)
     if given_up:
         webhook_deliveries.labels(_OUTCOMES[WebhookState.GIVEN_UP]).inc(len(given_up))
-        logger.error("webhooks: events of %d tasks are given up: %s", len(given_up), some_of(given_up))
+        log_tasks(logger, "webhooks: events of %d tasks are given up: %s", given_up, level=logging.ERROR)
     return 0.0 if len(given_up) == _GIVE_UP_LIMIT else _GIVE_UP_INTERVAL_S

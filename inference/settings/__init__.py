@@ -6,13 +6,13 @@ line. Relative paths are relative to the working directory.
 
 from inference.settings.broker_section import EMBEDDED, BrokerSettings
 from inference.settings.image_sections import ImageUrlSettings, UploadSettings
+from inference.settings.log_section import LogSettings
 from inference.settings.masking import shown_value
 from inference.settings.reading import config_path, load_settings, read_translated
 from inference.settings.s3_section import S3Settings
 from inference.settings.schema import (
     ApiSettings,
     GpuSettings,
-    LogSettings,
     ModelFileSettings,
     Settings,
     SinkName,

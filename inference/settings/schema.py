@@ -21,6 +21,7 @@ from inference.settings.broker_section import EMBEDDED, BrokerSettings, RedisUrl
 from inference.settings.http_address import address_or_switch, host_and_port, listening_host
 from inference.settings.image_sections import BucketName, ImageUrlSettings, UploadSettings
 from inference.settings.installation import default_data_dir, default_model
+from inference.settings.log_section import LogSettings
 from inference.settings.monitoring_section import MonitoringSettings
 from inference.settings.s3_section import S3Settings
 from inference.settings.security_section import SecuritySettings
@@ -34,7 +35,6 @@ from inference.settings.value_checks import (
     RetentionHours,
     Seconds,
     Section,
-    log_level,
     or_none,
 )
 from inference.settings.webhook_section import WebhookSettings
@@ -242,11 +242,6 @@ class WorkerSettings(Section):
     def max_held_tasks(self) -> int:
         """Maximum number of tasks that a worker holds."""
         return (self.prefetch_batches + 1) * self.max_batch_size
-
-
-class LogSettings(Section):
-    level: Annotated[Literal["DEBUG", "INFO", "WARNING", "ERROR"], BeforeValidator(log_level)] = "INFO"
-    format: Literal["text", "json"] = "text"
 
 
 class Settings(FieldChecks, BaseSettings):

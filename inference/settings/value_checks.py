@@ -27,12 +27,6 @@ def or_none(value: Any) -> Any:
     return None if isinstance(value, str) and value.strip().lower() in {"none", "null"} else value
 
 
-def log_level(value: Any) -> Any:
-    """Return the level in capitals; WARN becomes WARNING, as in Python's logging."""
-    level = value.upper() if isinstance(value, str) else value
-    return "WARNING" if level == "WARN" else level
-
-
 def secret_validator(check: Callable[[str], str]) -> AfterValidator:
     """Return a validator that applies `check` to the text of a secret."""
 

@@ -39,6 +39,10 @@ class Lease:
     #: the inline image; empty if the image is in the object store
     image: bytes = b""
     owner: str = ""
+    #: empty if it is the task's own id
+    request_id: str = ""
+    #: id of the batch request that it came in; empty for a single request
+    batch_id: str = ""
     #: trace context of the task; see inference/tracing/context.py
     trace: str = ""
 

@@ -21,6 +21,7 @@ from inference.domain import (
 )
 from inference.errors import InferenceError
 from inference.runtime.documents import known_members
+from inference.runtime.log_context import log_context
 from inference.task_store.protocol import Lease, LeaseState, TaskState
 from inference.task_store.record_checks import check_model, check_numbers, check_outcome, checked_deliveries, number
 from inference.webhook import Webhook, WebhookAttempt, WebhookDelivery, WebhookEvent, WebhookState
@@ -146,7 +147,7 @@ def _outcome_from(field: bytes) -> Outcome:
 
 def lease_from(values: Sequence[Any]) -> Lease:
     """Return a lease from an answer of the script `lease`."""
-    state, isolated, attempts, created, deadline, image, owner, trace = values
+    state, isolated, attempts, created, deadline, image, owner, request_id, batch_id, trace = values
     return Lease(
         LeaseState(state.decode()),
         isolated == b"1",
@@ -155,6 +156,8 @@ def lease_from(values: Sequence[Any]) -> Lease:
         int(deadline),
         image,
         owner=owner.decode(),
+        request_id=request_id.decode(),
+        batch_id=batch_id.decode(),
         trace=trace.decode(),
     )
 
@@ -170,7 +173,8 @@ def readable(read: Callable[[str, T], R | None], task_id: str, found: T) -> R | 
     try:
         return read(task_id, found)
     except Exception:
-        logger.exception("the record of task %s cannot be read", task_id)
+        with log_context(task_id=task_id):
+            logger.exception("the record of task %s cannot be read", task_id)
         return None
 
 

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,6 +19,7 @@ from inference.errors import (
     TaskAlreadyFinished,
     TaskNotFound,
 )
+from inference.lifecycle.task_log import ExpiryLog, some_of
 from inference.metrics.worker import ModelInstruments
 from inference.models.answers import AnswerBuilder
 from inference.models.predictor.arena import SlotArena
@@ -26,7 +27,7 @@ from inference.models.predictor.client import BatchPredictions, Predictor, Predi
 from inference.models.predictor.protocol import CustomResult, Failed
 from inference.models.probabilities import described
 from inference.models.spec import ModelSpec
-from inference.runtime.log import task_text
+from inference.runtime.log_context import log_context
 from inference.runtime.loop_watch import TURN_LIMIT_S
 from inference.task_store.stores import WorkerStore
 from tasks.pipeline.batch_times import BatchTimes
@@ -98,10 +99,12 @@ class BatchRunner(Stage):
         self._times = times
         self._tracer = tracer
         self._instruments = instruments
+        self._expired = ExpiryLog()
         #: jobs that have ended and are not committed yet
         self._finished: list[Finished] = []
 
     def step(self) -> None:
+        self._expired.flush()
         jobs = self._take()
         if self.stopping.is_set():
             self._free(jobs)
@@ -120,9 +123,13 @@ class BatchRunner(Stage):
 
     def fail(self, job: Job, error: InferenceError) -> None:
         """End a job with an error. The record gets the public text, the log gets the details."""
-        if error.detail != error.public:
-            logger.warning("task %s failed: %s", task_text(job.task_id, job.owner), error.detail)
         status = TaskStatus.EXPIRED if isinstance(error, DeadlineExceeded) else TaskStatus.FAILED
+        if status is TaskStatus.EXPIRED:
+            self._expired.note(job.task_id, job.log_fields, error.detail)
+        else:
+            with log_context(**job.log_fields):
+                level = logging.INFO if error.detail == error.public else logging.WARNING
+                logger.log(level, "task %s failed: %s", job.task_id, error.detail)
         outcome = Outcome.of_error(status, error, timings=job.timings, worker=self._holder)
         self._committer.inbox.put(Finished(job, outcome))
 
@@ -157,7 +164,8 @@ class BatchRunner(Stage):
                 self._free(started)
                 self.fail(started[0], error)
                 return
-            logger.warning("a batch of %d failed (%s); its images run one by one", len(started), error)
+            with self._batch_context(started):
+                logger.warning("a batch of %d failed (%s); its images run one by one", len(started), error)
             for job in started:
                 self._run_batch([job])
         else:
@@ -267,9 +275,10 @@ class BatchRunner(Stage):
 
     def _after_crash(self, jobs: Sequence[Job], crash: PredictorCrashed) -> None:
         """Count the crash, queue each job to run isolated or make it a dead letter, and start a new process."""
-        logger.error("%s, with a batch of %d; its images run one by one", crash, len(jobs))
-        self._free(jobs)
         task_ids = [job.task_id for job in jobs]
+        with self._batch_context(jobs):
+            logger.error("%s, with a batch of %d, which run one by one: %s", crash, len(jobs), some_of(task_ids))
+        self._free(jobs)
         deaths = self.until_available(lambda: self._store.note_death(self._holder, task_ids), give_up=self.stopping.is_set)
         for job, count in zip(jobs, deaths or [], strict=False):
             if count is None:
@@ -293,6 +302,11 @@ class BatchRunner(Stage):
             else:
                 logger.info("the predictor process has started again")
                 return
+
+    def _batch_context(self, jobs: Sequence[Job]) -> AbstractContextManager[None]:
+        """Add the fields that the jobs of a batch share to the log lines of the block."""
+        shared = [name for name, value in jobs[0].log_fields.items() if all(job.log_fields[name] == value for job in jobs)]
+        return log_context(**{name: jobs[0].log_fields[name] for name in shared})
 
     def _free(self, jobs: Sequence[Job]) -> None:
         for job in jobs:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import time
 from collections import deque
@@ -10,10 +9,7 @@ from collections.abc import Callable, Sequence
 
 from inference.domain import ModelRef
 from inference.errors import DeadlineExceeded
-from inference.lifecycle.expiry_log import some_of
 from tasks.pipeline.jobs import Job
-
-logger = logging.getLogger(__name__)
 
 #: Batches that are remembered, and for how many seconds: a moment when the machine was slow must not count for ever.
 _BATCHES, _AGE_S = 16, 10.0
@@ -69,17 +65,13 @@ class BatchTimes:
     def in_time(self, jobs: Sequence[Job], size: int, *, end: Callable[[Job, DeadlineExceeded], None]) -> list[Job]:
         """Return the jobs that can end before their deadline in a batch of `size`; call `end` with each of the others."""
         in_time: list[Job] = []
-        late: list[str] = []
         takes_s = self.least_s(size)
         for job in jobs:
             refusal = self._refusal(job, takes_s)
             if refusal is None:
                 in_time.append(job)
             else:
-                late.append(job.task_id)
                 end(job, refusal)
-        if late:
-            logger.warning("%d tasks are not run: they cannot end before their deadline: %s", len(late), some_of(late))
         return in_time
 
     def _refusal(self, job: Job, takes_s: float) -> DeadlineExceeded | None:

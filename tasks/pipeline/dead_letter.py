@@ -7,8 +7,8 @@ import queue
 
 from inference.domain import TaskRecord
 from inference.lifecycle.dead_letters import move_to_dead_letters
+from inference.lifecycle.task_log import record_context
 from inference.metrics.worker import ModelInstruments
-from inference.runtime.log import task_text
 from inference.storage.protocol import ObjectStore
 from inference.task_store.stores import WorkerStore
 from tasks.pipeline.jobs import Ending, HeldJobs, ItemEnd, Job
@@ -53,8 +53,7 @@ class DeadLetterStage(Stage):
         record = self._store.get(task_id)
         if record.outcome is not None:  # an earlier try has committed it
             return record
-        logger.error(
-            "task %s is a dead letter: %d attempts crashed their process", task_text(task_id, record.owner), record.deaths
-        )
-        move_to_dead_letters(self._store, self._objects, self._holder, record)
+        with record_context(record):
+            logger.error("task %s is a dead letter: %d attempts crashed their process", task_id, record.deaths)
+            move_to_dead_letters(self._store, self._objects, self._holder, record)
         return self._store.get(task_id)

@@ -16,7 +16,7 @@ from inference.imaging import ImageLimits, OpenImage, inspect, open_image
 from inference.lifecycle.task_images import is_upload
 from inference.models.predictor.arena import SlotArena
 from inference.models.spec import ModelSpec
-from inference.runtime.log import task_text
+from inference.runtime.log_context import log_context
 from inference.storage.protocol import ObjectStore
 from tasks.pipeline.decode_memory import TINY_BYTES, DecodeMemory
 from tasks.pipeline.jobs import Job
@@ -200,7 +200,8 @@ class Fetcher:
         except InferenceError:
             raise
         except Exception as error:
-            logger.exception("fetching the image of task %s failed", task_text(job.task_id, job.owner))
+            with log_context(**job.log_fields):
+                logger.exception("fetching the image of task %s failed", job.task_id)
             raise InferenceError("the image could not be fetched; the worker's log says why", task_id=job.task_id) from error
         job.timings["fetch_ms"] = (time.monotonic() - began) * 1000
         if job.span is not None:
@@ -209,7 +210,8 @@ class Fetcher:
 
 
 def _broken(job: Job, error: Exception) -> InvalidImage:
-    logger.error("the image of task %s broke the decoder", task_text(job.task_id, job.owner), exc_info=error)
+    with log_context(**job.log_fields):
+        logger.error("the image of task %s broke the decoder", job.task_id, exc_info=error)
     return InvalidImage("the image cannot be decoded", field="image")
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from inference.domain import Outcome, QueueItem, TaskStatus
 from inference.errors import IdempotencyConflict, InferenceError
-from inference.runtime.log import task_text
+from inference.runtime.log_context import log_context
 from inference.task_store.protocol import Lease, Leases, LeaseState
 from inference.task_store.stores import WorkerStore
 from tasks.pipeline.batch_times import BatchTimes
@@ -98,8 +98,9 @@ class Intake(Stage):
                 try:
                     self._store.accept(unregistered_task.request, enqueue=None, max_queue_depth=0)
                 except IdempotencyConflict as error:
-                    task = task_text(item.task_id, unregistered_task.request.owner)
-                    logger.warning("the message of task %s is refused: another owner has a task with this id", task)
+                    request = unregistered_task.request
+                    with log_context(task_id=item.task_id, model=request.model.name, owner=request.owner):
+                        logger.warning("the message of task %s is refused: another owner has a task with this id", item.task_id)
                     delivery.report_end(item.task_id, ItemEnd(Ending.DROPPED, Outcome.of_error(TaskStatus.FAILED, error)))
                     continue
             ours.append((item, delivery))
@@ -120,6 +121,8 @@ class Intake(Stage):
             deadline_at=time.monotonic() + (lease.deadline_at_ms - leases.now_ms) / 1000,
             image=lease.image,
             owner=lease.owner,
+            request_id=lease.request_id,
+            batch_id=lease.batch_id,
             timings={"queue_ms": leases.now_ms - lease.created_at_ms},
         )
         if lease.trace and self._start_span is not None:

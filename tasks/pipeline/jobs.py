@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from inference.domain import Outcome, QueueItem, QueueMessage, TaskStatus, TaskSubmission
 from inference.errors import InferenceError, PredictorDied
+from inference.lifecycle.task_log import task_fields
 
 if TYPE_CHECKING:
     from inference.tracing.tracer import TraceSpan
@@ -132,6 +133,10 @@ class Job:
     #: its bytes, if they came with the lease
     image: bytes = b""
     owner: str = ""
+    #: that of the request, if it is not the task's own id
+    request_id: str = ""
+    #: the batch request that it came in
+    batch_id: str = ""
     #: slot of the arena that holds its image
     slot: int | None = None
     ready_at: float = 0.0
@@ -142,6 +147,12 @@ class Job:
     @property
     def task_id(self) -> str:
         return self.item.task_id
+
+    @property
+    def log_fields(self) -> dict[str, str]:
+        """Fields of log lines about it."""
+        model = self.deliveries[0].message.model.name if self.deliveries else ""
+        return task_fields(self.task_id, self.request_id, self.batch_id, model=model, owner=self.owner)
 
     def report_start(self) -> None:
         for delivery in self.deliveries:

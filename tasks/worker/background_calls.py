@@ -10,7 +10,7 @@ from typing import Any
 from inference.broker.rejected import RejectedMessages
 from inference.domain import Outcome, TaskRecord, TaskStatus
 from inference.errors import TaskAlreadyFinished, TaskNotFound
-from inference.lifecycle.expiry_log import log_expired
+from inference.lifecycle.task_log import ExpiryLog, record_context
 from inference.task_store.stores import WorkerStore
 from tasks.pipeline.jobs import Ending, ItemEnd
 from tasks.pipeline.stage import Stage
@@ -35,6 +35,7 @@ class BackgroundStoreCalls(Stage):
         super().__init__()
         self._store = store
         self._rejected = rejected
+        self._expired = ExpiryLog()
         self._inbox: queue.SimpleQueue[Callable[[], object]] = queue.SimpleQueue()
 
     def submit(self, call: Callable[[], object]) -> None:
@@ -63,6 +64,7 @@ class BackgroundStoreCalls(Stage):
         self._inbox.put(keep)
 
     def step(self) -> None:
+        self._expired.flush()
         try:
             call = self._inbox.get(timeout=0.5)
         except queue.Empty:
@@ -78,7 +80,7 @@ class BackgroundStoreCalls(Stage):
         records = self._store.get_many(dropped)
         if any(record is not None and record.outcome is None for record in records):
             # Another worker has the task; or its deadline has passed, and it has not been ended yet.
-            log_expired(self._store.expire_due(_EXPIRE_LIMIT))
+            self._expired.note_stored(self._store, self._store.expire_due(_EXPIRE_LIMIT))
             records = self._store.get_many(dropped)
         return {**ends, **{task_id: _end_of(task_id, record) for task_id, record in zip(dropped, records, strict=True)}}
 
@@ -89,7 +91,8 @@ class BackgroundStoreCalls(Stage):
             try:
                 self._store.cancel(record.task_id)
             except (TaskAlreadyFinished, TaskNotFound) as error:
-                logger.info("the revoke of %s has no effect: %s", record.task_id, error)
+                with record_context(record):
+                    logger.info("the revoke of %s has no effect: %s", record.task_id, error)
 
 
 def _end_of(task_id: str, record: TaskRecord | None) -> ItemEnd:

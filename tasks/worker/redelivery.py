@@ -19,7 +19,7 @@ from inference.broker.unacknowledged import TakenMessages
 from inference.errors import ServiceUnavailable
 from inference.ids import is_task_id
 from inference.lifecycle.dead_letters import move_to_dead_letters
-from inference.runtime.log import task_text
+from inference.lifecycle.task_log import record_context
 from inference.storage.protocol import ObjectStore
 from inference.task_store.protocol import LeaseState
 from inference.task_store.stores import WorkerStore
@@ -134,8 +134,9 @@ class MessageDeadLetters:
         leased = [task_id for task_id, state in zip(task_ids, states, strict=True) if state is LeaseState.LEASED]
         for record in self._store.get_many(leased):
             if record is not None:
-                logger.error("task %s is a dead letter: %s", task_text(record.task_id, record.owner), reason)
-                move_to_dead_letters(self._store, self._objects, self._holder, record, reason)
+                with record_context(record):
+                    logger.error("task %s is a dead letter: %s", record.task_id, reason)
+                    move_to_dead_letters(self._store, self._objects, self._holder, record, reason)
         return bool(states) and LeaseState.UNKNOWN not in states
 
 

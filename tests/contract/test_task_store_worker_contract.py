@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from store_worlds import (
@@ -18,7 +20,7 @@ from store_worlds import (
     running,
     status,
 )
-from support.samples import QUEUE, VECTOR, a_failure, a_success
+from support.samples import QUEUE, VECTOR, a_batch, a_failure, a_request, a_success
 
 from inference.domain import TaskStatus
 from inference.task_store import Commit, Lease, LeaseState, Order, TaskStore
@@ -28,7 +30,8 @@ class TestLease:
     def test_a_waiting_task_is_leased_once(self, store: TaskStore) -> None:
         task_id = accept(store, deadline_s=30)
         record, leases = store.get(task_id), store.lease("w1", [task_id])
-        expected = Lease(LeaseState.LEASED, created_at_ms=record.created_at_ms, deadline_at_ms=record.deadline_at_ms)
+        times = {"created_at_ms": record.created_at_ms, "deadline_at_ms": record.deadline_at_ms}
+        expected = Lease(LeaseState.LEASED, **times, request_id=record.request_id)
         assert leases.leases == (expected,)
         assert record.created_at_ms <= leases.now_ms < record.deadline_at_ms
         assert lease_one(store, "w2", task_id).state is LeaseState.HELD
@@ -63,7 +66,15 @@ class TestLease:
             attempts=1,
             created_at_ms=world.store.get(task_id).created_at_ms,
             deadline_at_ms=world.store.get(task_id).deadline_at_ms,
+            request_id=world.store.get(task_id).request_id,
         )
+
+    def test_a_lease_names_the_batch_and_no_request_id_but_one_of_its_own(self, store: TaskStore) -> None:
+        task = a_request()
+        batch = a_batch(replace(task, request_id=task.task_id))
+        store.accept_batch(batch, enqueue=[], max_queue_depth=0)
+        for lease in store.lease("w", batch.record.task_ids).leases:
+            assert (lease.state, lease.batch_id, lease.request_id) == (LeaseState.LEASED, batch.batch_id, "")
 
     def test_a_leased_task_still_waits(self, store: TaskStore) -> None:
         task_id = leased(store, "w")

@@ -27,6 +27,7 @@ from inference.models.predictor.native_stderr import pass_on
 from inference.models.predictor.protocol import CustomResult, Failed, Load, Loaded, LoadModel, Predict, Predicted, Progress, Ready
 from inference.models.registry import reference
 from inference.models.spec import ModelSpec
+from inference.runtime.log import current_log_setup
 from inference.settings import GpuSettings
 
 logger = logging.getLogger(__name__)
@@ -219,7 +220,7 @@ class PredictorProcess:
         if self._process.stderr is not None:
             pass_on(self._process.stderr)
         loads = (LoadModel(spec, arena.descriptor, arena.slots) for spec, arena in self._models.values())
-        connection.send(Load(tuple(loads), self._max_batch_size, self._gpu, locks))
+        connection.send(Load(tuple(loads), self._max_batch_size, self._gpu, locks, current_log_setup()))
         return connection
 
     def _gpu_locks(self) -> dict[int, GpuLock]:

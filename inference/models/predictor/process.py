@@ -97,6 +97,8 @@ class ServedModel:
 def serve(connection: Connection) -> None:
     """Load the models of the first message, then answer until the other end is closed."""
     load: Load = connection.recv()
+    if load.log is not None:
+        load.log.apply("predictor")
     try:
         models = _load_all(load, lambda message: connection.send(Progress(message)))
     except InferenceError as error:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from inference.models.predictor.device_lock import GpuLock
 from inference.models.spec import ModelSpec
+from inference.runtime.log import LogSetup
 from inference.settings import GpuSettings
 
 
@@ -30,6 +31,8 @@ class Load:
     gpu: GpuSettings = field(default_factory=GpuSettings)
     #: by index, for all GPUs that the models may use
     gpu_locks: Mapping[int, GpuLock] = field(default_factory=dict)
+    #: format and levels of its log lines; None: as Python logs without any setup
+    log: LogSetup | None = None
 
 
 @dataclass(frozen=True)

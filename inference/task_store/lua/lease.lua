@@ -7,7 +7,7 @@
 --
 -- Arguments: holder, lease_ms, id, ...
 -- Answer: the time, ms; then for each task its state (leased, held, finished or unknown), isolated ('1' or ''), attempts,
--- created_at, deadline_at, image, owner or '', trace or ''.
+-- created_at, deadline_at, image, owner or '', request id if it is not the task's id, batch id or '', trace or ''.
 
 local holder, lease = ARGV[1], tonumber(ARGV[2])
 local leases, leased = {now}, {}
@@ -15,8 +15,8 @@ local carriers, images = {}, {} -- the answers of leased tasks, and the keys of 
 for i = 3, #ARGV do
   local id = ARGV[i]
   local record_key = record(id)
-  local status, held_by, isolated, attempts, created, deadline, owner, trace =
-    unpack(redis.call('HMGET', record_key, 'status', 'holder', 'alone', 'attempts', 'created_at', 'deadline_at', 'owner', 'trace'))
+  local status, held_by, isolated, attempts, created, deadline, owner, request, batch, trace = unpack(redis.call('HMGET',
+    record_key, 'status', 'holder', 'alone', 'attempts', 'created_at', 'deadline_at', 'owner', 'request_id', 'batch', 'trace'))
   local state = 'leased'
   if not status or not (is_number(created) and is_number(deadline) and is_number(attempts or 0)) then
     state = 'unknown'
@@ -28,8 +28,11 @@ for i = 3, #ARGV do
     redis.call('HSET', record_key, 'holder', holder)
     leased[#leased + 1] = id
   end
-  local found = {state, isolated or '', 0, 0, 0, '', '', ''}
-  if state ~= 'unknown' then found = {state, isolated or '', attempts or 0, created, deadline, '', owner or '', trace or ''} end
+  local found = {state, isolated or '', 0, 0, 0, '', '', '', '', ''}
+  if state ~= 'unknown' then
+    if request == id then request = '' end
+    found = {state, isolated or '', attempts or 0, created, deadline, '', owner or '', request or '', batch or '', trace or ''}
+  end
   leases[#leases + 1] = found
   if state == 'leased' then
     carriers[#carriers + 1] = found

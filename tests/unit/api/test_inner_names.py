@@ -84,7 +84,7 @@ def log(monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
     root, stream = logging.getLogger(), io.StringIO()
     handlers, level = root.handlers[:], root.level
     monkeypatch.setattr("sys.stderr", stream)
-    configure_logging(LogSettings(), "api")
+    configure_logging(LogSettings(format="text"), "api")
     yield stream
     root.handlers[:] = handlers
     root.setLevel(level)
@@ -119,6 +119,6 @@ def test_no_client_hears_of_them(
     unavailable = [answer.headers["X-Request-ID"] for answer in answers if answer.status_code == 503]
     lines = log.getvalue().splitlines()
     assert unavailable
-    assert [line for line in lines if logged in line and any(f"[request {one}]" in line for one in unavailable)]
+    assert [line for line in lines if logged in line and any(f"request_id={one}" in line for one in unavailable)]
     assert SECRET not in log.getvalue()
     assert "Traceback" not in log.getvalue()

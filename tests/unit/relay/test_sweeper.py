@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import threading
+from collections.abc import Callable, Iterator
 
 import pytest
 import redis
@@ -17,6 +20,7 @@ from support.waiting import until
 from inference.domain import QueueMessage, TaskStatus
 from inference.relay import sweeper
 from inference.relay.sweeper import Sweeper, SweepPolicy
+from inference.runtime.log_context import current_log_fields
 from inference.storage.protocol import dead_letter_key
 from inference.task_store import Commit
 from inference.task_store.redis_store import RedisTaskStore, StorePolicy
@@ -249,28 +253,67 @@ class TestDeadlines:
         rig.sweeper.sweep_once()
         assert {rig.status(task_id) for task_id in ids} == {TaskStatus.EXPIRED}
 
-    @pytest.mark.parametrize("count", [1, 10, 19, 20, 21])
-    def test_each_pass_in_which_some_passed_says_how_many_and_which(
-        self, rig: Rig, caplog: pytest.LogCaptureFixture, limit: int, count: int
-    ) -> None:
+    @pytest.fixture
+    def said(self, caplog: pytest.LogCaptureFixture) -> Callable[[], list[str]]:
+        """Expired tasks that the log has named since the last call; `…` stands for the first ids of the others."""
+        caplog.set_level("INFO", "inference.lifecycle.task_log")
+
+        def read() -> list[str]:
+            messages = [record.getMessage() for record in caplog.records if record.name == "inference.lifecycle.task_log"]
+            caplog.clear()
+            return [message.split()[1] if message.startswith("task ") else f"… {message}" for message in messages]
+
+        return read
+
+    @pytest.mark.parametrize("count", [1, 19, 20])
+    def test_each_has_a_line(self, rig: Rig, said: Callable[[], list[str]], limit: int, count: int) -> None:
         ids = [rig.accept(deadline_s=1) for _ in range(count)]
+        rig.advance(2)
+        rig.sweeper.sweep_once()
+        assert sorted(said()) == sorted(ids)
+        rig.advance(2)
+        rig.sweeper.sweep_once()
+        assert said() == [], "a pass without any says nothing"
+
+    def test_of_many_the_first_have_a_line_and_the_others_one_in_the_next_second(
+        self, rig: Rig, said: Callable[[], list[str]], limit: int
+    ) -> None:
+        ids = [rig.accept(deadline_s=1) for _ in range(limit + 15)]
         ids.sort(key=lambda task_id: (rig.store.get(task_id).deadline_at_ms, task_id))
         rig.advance(2)
         rig.sweeper.sweep_once()
-        (said,) = caplog.messages
-        assert said.startswith(f"{count} tasks reached their deadline")
-        assert [task_id for task_id in ids if task_id in said] == ids[:10]
-        assert len(said) < 500
+        assert said() == ids[:20]
+        rig.advance(2)
         rig.sweeper.sweep_once()
-        assert caplog.messages == [said], "a pass without any says nothing"
+        assert said() == [f"… 15 more tasks expired: {', '.join(ids[20:30])} and 5 more"]
+
+    def test_its_line_says_how_late_it_was_and_whether_it_ran_and_has_its_fields(
+        self, rig: Rig, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("INFO", "inference.lifecycle.task_log")
+        waiting, running = rig.accept(deadline_s=1), rig.accept(deadline_s=1)
+        rig.start(running)
+        rig.advance(4)
+        with _fields_of(caplog.handler) as fields:
+            rig.sweeper.sweep_once()
+        said = dict(zip((each["task_id"] for each in fields), caplog.messages, strict=True))
+        records = {task_id: rig.store.get(task_id) for task_id in (waiting, running)}
+        late_s = {task_id: (record.finished_at_ms - record.deadline_at_ms) / 1000 for task_id, record in records.items()}
+        where = {waiting: "it waited, and no attempt had begun", running: "attempt 1 had begun"}
+        assert said == {
+            task_id: f"task {task_id} expired: its deadline passed {late:.1f} s ago; {where[task_id]}"
+            for task_id, late in late_s.items()
+        }
+        assert min(late_s.values()) >= 3
+        assert {each["model"] for each in fields} == {rig.store.get(waiting).model.name}
 
     def test_those_that_passed_before_the_store_failed_are_told(
-        self, rig: Rig, caplog: pytest.LogCaptureFixture, limit: int
+        self, rig: Rig, said: Callable[[], list[str]], limit: int
     ) -> None:
         for _ in range(limit + 5):
             rig.accept(deadline_s=1)
         rig.advance(2)
-        expire_due, steps = rig.store.expire_due, iter([True, False])
+        expire_due, steps = rig.store.expire_due, iter([True, False, True])
 
         def failing(limit: int) -> list[str]:
             rig.store.available = next(steps)
@@ -278,9 +321,12 @@ class TestDeadlines:
 
         rig.store.expire_due = failing  # type: ignore[method-assign]
         rig.sweeper.sweep_once()
-        assert "does not answer" in caplog.text
-        said, _ = caplog.messages
-        assert said.startswith(f"{limit} tasks reached their deadline")
+        assert said() == [], "their records cannot be read"
+        rig.advance(2)
+        rig.sweeper.sweep_once()
+        others, *own = said()
+        assert others.startswith(f"… {limit} more tasks expired: ")
+        assert len(own) == 5
 
     @pytest.mark.parametrize("what", ["broker", "objects"])
     def test_they_hold_while_another_server_is_down(self, rig: Rig, caplog: pytest.LogCaptureFixture, what: str) -> None:
@@ -368,3 +414,17 @@ def test_what_the_sweeper_does_is_counted(rig: Rig) -> None:
     assert growth.of("tasks_redelivered_total", reason="worker_lost") == 1
     assert growth.of("tasks_redelivered_total", reason="message_lost") >= 1
     assert growth.of("tasks_expired_total") == 1
+
+
+@contextlib.contextmanager
+def _fields_of(handler: logging.Handler) -> Iterator[list[dict[str, str]]]:
+    """The fields of each line that comes to `handler` in the block."""
+    found: list[dict[str, str]] = []
+
+    def note(_: logging.LogRecord) -> bool:
+        found.append(current_log_fields())
+        return True
+
+    handler.addFilter(note)
+    yield found
+    handler.removeFilter(note)

@@ -69,10 +69,13 @@ def test_a_task_that_another_worker_ended_says_how_and_how_long_it_ran(desk: Des
 def test_a_task_whose_deadline_has_passed_is_expired_by_the_question_and_the_log_says_so(
     desk: Desk, rig: Rig, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "inference.lifecycle.task_log")
     task_id = rig.accept(1, deadline_s=0.001)
     assert code_of(desk.resolve({task_id: DROPPED})[task_id]) == "deadline_exceeded"
     assert rig.record(1).status == "expired"
-    assert caplog.messages == [f"1 tasks reached their deadline before they had a result: {task_id}"]
+    (said,) = caplog.messages
+    assert said.startswith(f"task {task_id} expired: its deadline passed 0.")
+    assert said.endswith("it waited, and no attempt had begun")
 
 
 def test_a_task_that_another_worker_has_stays_open(desk: Desk, rig: Rig) -> None:
