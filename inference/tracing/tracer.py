@@ -8,6 +8,7 @@ Spans are sent in the background. A collector that is down or slow delays nothin
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
@@ -43,6 +44,9 @@ from inference.settings import Settings
 from inference.tracing.context import active_context, is_sampled, trace_id_of
 from inference.tracing.exporter import CollectorExporter
 from inference.tracing.resource import resource_of
+
+#: The library warns here of each `tracestate` that is not valid, and quotes it: any client could fill the log.
+logging.getLogger("opentelemetry.trace.span").setLevel(logging.ERROR)
 
 #: Kinds of spans, as OpenTelemetry defines them.
 Kind = Literal["internal", "server", "client", "producer", "consumer"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import requests
 from celery import Celery
 from support.celery_user import METADATA, zero
 from support.collector import CollectedSpan, Collector, running_collector
+from support.receiver import Reply
 from support.service import Service, wait_until
 
 from inference.runtime.redis import kombu_url
@@ -174,6 +176,20 @@ def test_a_caller_decides_for_its_own_trace_and_the_setting_for_others(traced: S
     trace_of(collector, 8, until={"GET /models": 1})  # sent after what would have come of the others
     callers = {TRACE_ID.format(number) for number in range(1, 9) if number != 7}
     assert {span.trace_id for span in collector.spans if not span.name.startswith("batch ")} <= callers
+
+
+def test_requests_are_served_while_the_collector_hangs(traced: Service, collector: Collector, repository: Path) -> None:
+    image, released = (repository / "samples/digit_7.png").read_bytes(), threading.Event()
+    usual = collector.receiver.reply
+    collector.receiver.reply = lambda _request, _handler: Reply() if released.wait(60) else None
+    try:
+        for _ in range(5):
+            answer = requests.post(f"{traced.url}/inference", files={"image": image}, headers=parent(8), timeout=30)
+            assert answer.status_code == 200
+        assert not released.is_set()
+    finally:
+        collector.receiver.reply = usual
+        released.set()
 
 
 def test_the_last_spans_come_when_the_service_stops_and_no_span_has_secrets_or_images(

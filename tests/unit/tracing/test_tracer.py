@@ -108,6 +108,14 @@ def test_an_error_marks_the_span_and_a_refusal_only_notes_it(
     assert (span.attributes, span.is_failed) == (attributes, is_failed)
 
 
+def test_a_tracestate_that_is_not_valid_is_dropped_and_not_logged(
+    make_tracer: MakeTracer, caplog: pytest.LogCaptureFixture
+) -> None:
+    for state in ("nonsense", "a=b=c", ",".join(f"k{number}=v" for number in range(40))):
+        assert len(started(make_tracer().start("a request", f"{PARENT} {state}")).context) == len(PARENT)
+    assert caplog.text == ""
+
+
 def test_headers_and_path_of_the_endpoint(make_tracer: MakeTracer, collector: Collector) -> None:
     for endpoint, path in ((collector.endpoint, "/v1/traces"), (collector.receiver.url(path="/otlp/mine"), "/otlp/mine")):
         tracer = make_tracer(endpoint, headers="authorization=Bearer%20secret, x-team = vision")
