@@ -1,6 +1,7 @@
 """Celery's settings, derived from the one configuration (`INFERENCE_CONFIG`, else configurations/local.yaml)."""
 
 import sys
+from typing import Any
 
 from inference.broker.amqp import predict_queue
 from inference.errors import ConfigurationError
@@ -20,7 +21,7 @@ except ConfigurationError as error:
 broker_connection_retry_on_startup = True
 # Redis refuses calls temporarily during a change of roles or while replicas are missing. On RabbitMQ such an error is a bug here.
 broker_channel_error_retry = not settings.broker.is_amqp
-broker_transport_options = (
+broker_transport_options: dict[str, Any] = (
     {}
     if settings.broker.is_amqp
     else {

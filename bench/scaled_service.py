@@ -106,13 +106,14 @@ class Service:
         if loading:
             new = {info.worker for info in self._presence.workers()} - self._known
             self._known |= new
-            for worker, _ in zip(
-                loading, new, strict=False
-            ):  # their names are not ours: the first to start is the first to be ready
+            # their names in the registry are not ours: the first to start is taken for the first to be ready
+            for worker, _ in zip(loading, new, strict=False):
                 worker.ready_s = time.monotonic()
         for worker in self._all:
             worker.look()
-            if worker.code not in (None, 0):
+            # SIGTERM in the first second, before Celery handles it, ends the process at once; it has taken nothing yet
+            expected = (None,) if worker in self._running else (None, 0, -signal.SIGTERM)
+            if worker.code not in expected:
                 raise RuntimeError(f"a worker ended with exit code {worker.code}; see {self._processes.log}")
 
     def _start_worker(self) -> _Worker:
@@ -124,7 +125,7 @@ class Service:
         return worker
 
 
-@dataclass
+@dataclass(eq=False)
 class _Worker:
     process: psutil.Popen
     began_s: float = field(default_factory=time.monotonic)

@@ -25,7 +25,7 @@ from inference.errors import InferenceError, Overloaded
 from inference.lifecycle.enqueue import accept_batch, may_be_accepted, withdraw_batch
 from inference.lifecycle.replies import BatchWaiter
 from inference.rollout.runtime_config import ConfigSnapshot
-from inference.runtime.log_context import log_context
+from inference.runtime.log_context import bind_log_fields
 from inference.task_store import Room
 
 logger = logging.getLogger(__name__)
@@ -129,8 +129,7 @@ class BatchSubmissions:
             if batch is not None and not batch.idempotency_key and withdraw_batch(self.parts.store, batch):
                 discard_all(submission.uploads.values())
                 raise
-            with log_context(batch_id=submission.batch_id):
-                logger.warning("not every image of batch %s is stored yet; its tasks continue: %r", submission.batch_id, error)
+            logger.warning("not every image of batch %s is stored yet; its tasks continue: %r", submission.batch_id, error)
             self._unstored.keep(submission.uploads)
 
     def _prepare(self, form: BatchForm, snapshot: ConfigSnapshot, caller: Caller) -> list[PreparedItem | InferenceError]:
@@ -236,6 +235,7 @@ class BatchSubmissions:
             return self._replayed(accepted.batch_id)
         for queue, count in Counter(one.queue for one in prepared).items():
             self.parts.admission.note_accepted(queue, count)
+        bind_log_fields(batch_id=batch.batch_id)
         return BatchSubmission(batch.batch_id, waiter, _longest_s(prepared), batch, uploads)
 
     def _known_batch(self, form: BatchForm, owner: str) -> str | None:
@@ -254,6 +254,7 @@ class BatchSubmissions:
             raise
         waiter.look(records)
         lifetimes_s = ((record.deadline_at_ms - record.created_at_ms) / 1000 for record in records if record is not None)
+        bind_log_fields(batch_id=batch_id)
         return BatchSubmission(batch_id, waiter, max(lifetimes_s, default=0.0), batch=None)
 
 

@@ -20,7 +20,7 @@ from inference.domain import ModelRef, Outcome, QueueItem, TaskRecord, TaskSubmi
 from inference.errors import InferenceError, Overloaded
 from inference.lifecycle.enqueue import accept, may_be_accepted, withdraw
 from inference.lifecycle.replies import Waiter
-from inference.runtime.log_context import log_context
+from inference.runtime.log_context import bind_log_fields
 from inference.task_store import Room
 
 logger = logging.getLogger(__name__)
@@ -154,8 +154,7 @@ class Submissions:
             if may_withdraw and withdraw(self.parts.store, submission.task_id, image_bytes=submission.image_bytes):
                 upload.discard()
                 raise
-            with log_context(task_id=submission.task_id, model=submission.model.name):
-                logger.warning("the image of task %s is not stored yet; the task continues: %r", submission.task_id, error)
+            logger.warning("the image of task %s is not stored yet; the task continues: %r", submission.task_id, error)
             self._unstored.keep({submission.task_id: upload})
             return 0.0
 
@@ -170,6 +169,7 @@ class Submissions:
         if accepted_id != task_id:  # two requests came concurrently with the same key
             self.parts.replies.forget(waiter)
             return self._replayed(accepted_id, deadline_s)
+        bind_log_fields(task_id=task_id, model=request.model.name)
         return Submission(
             task_id,
             request.request_id,
@@ -191,6 +191,7 @@ class Submissions:
             self.parts.replies.forget(waiter)
             raise
         waiter.look([record])
+        bind_log_fields(task_id=task_id, model=record.model.name)
         return Submission(
             task_id, record.request_id, record.model, waiter, deadline_s, upload=None, has_key=True, record=lambda: record
         )

@@ -75,9 +75,9 @@ class RequestValidator:
     def _check_priority(self, form: ImageForm, limits: Limits) -> None:
         if form.priority != USUAL_PRIORITY and not self._broker.has_priorities:
             raise InvalidMetadata(
-                "this service's broker has no priorities: RabbitMQ's quorum queues keep the order of acceptance",
+                "this service's broker has no priorities: quorum queues of RabbitMQ before 4.3 keep the order of acceptance",
                 field="metadata.priority",
-                expected=f"{USUAL_PRIORITY}, or a service with broker.queue_type: classic",
+                expected=f"{USUAL_PRIORITY}, or a service with RabbitMQ 4.3 or broker.queue_type: classic",
             )
         if limits.max_priority is not None and form.priority > limits.max_priority:
             raise InvalidMetadata(

@@ -8,6 +8,7 @@ from flask import Flask
 
 from inference.errors import BatchNotFound, ErasureNotFound, TaskNotFound, shown
 from inference.ids import is_task_id
+from inference.runtime.log_context import LOG_FIELDS, bind_log_fields
 
 
 def register_id_check(app: Flask) -> None:
@@ -16,7 +17,11 @@ def register_id_check(app: Flask) -> None:
 
 
 def _check_ids(endpoint: str | None, values: dict[str, Any] | None) -> None:  # noqa: ARG001 Flask's signature
-    """Check the values of a path. Raises TaskNotFound, BatchNotFound, ErasureNotFound."""
+    """Check the values of a path, and add ids to the log lines of the request.
+
+    Raises:
+        TaskNotFound, BatchNotFound, ErasureNotFound: nothing has such an id.
+    """
     for name, text in (values or {}).items():
         if name == "task_id" and not is_task_id(text):
             raise TaskNotFound(f"there is no task {shown(text)}", task_id=shown(text)[1:-1])
@@ -24,3 +29,5 @@ def _check_ids(endpoint: str | None, values: dict[str, Any] | None) -> None:  # 
             raise BatchNotFound(f"there is no batch {shown(text)}", batch_id=shown(text)[1:-1])
         if name == "erasure_id" and not is_task_id(text):
             raise ErasureNotFound(f"there is no erasure {shown(text)}")
+        if name in LOG_FIELDS:
+            bind_log_fields(**{name: text})

@@ -22,11 +22,11 @@ from api.security.proxies import Environ, Wsgi
 from api.security.rate_limit import rate_limit_headers
 from api.views.problems import error_body
 from inference.errors import InferenceError
-from inference.runtime.log_context import logged_owner, logged_request_id, logged_trace_id
+from inference.runtime.log_context import clear_log_fields, current_log_fields, logged_request_id
 from inference.settings import ApiSettings
 
-#: Keys of the WSGI environment, for the access log: id of the request, and of its trace if there is one.
-LOGGED_REQUEST, LOGGED_TRACE = "inference.request_id", "inference.trace_id"
+#: Keys of the WSGI environment, for the access log: the rule of Flask that the path matches, and fields of log lines.
+LOGGED_ROUTE, LOGGED_FIELDS = "inference.log_route", "inference.log_fields"
 #: A request id that a client chose: characters that have no special meaning in a header or a log.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._~:/+=@-]{1,128}")
 
@@ -45,12 +45,13 @@ class WebSecurity:
         origin = environ.get("HTTP_ORIGIN", "")
         sent_id = environ.get("HTTP_X_REQUEST_ID")
         request_id = sent_id if sent_id and _REQUEST_ID.fullmatch(sent_id) else next(self._ids)
-        environ[LOGGED_REQUEST] = request_id
+        environ[LOGGED_FIELDS] = {"request_id": request_id}
         added = [*self._rules.headers(origin), (REQUEST_ID, request_id)]
         if environ["wsgi.url_scheme"] == "https":
             added.append(HSTS)
 
         def start(status: str, headers: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            environ[LOGGED_ROUTE] = _route(environ)
             ours, own = added + rate_limit_headers(environ, status), dict(headers)
             if CONTENT_POLICY in own or CACHE_CONTROL in own:  # of a page, which has others; a browser would obey both
                 ours = [header for header in ours if header[0] not in own]
@@ -62,14 +63,18 @@ class WebSecurity:
         if self._rules.is_preflight(environ, origin):
             start(_status_line(HTTPStatus.NO_CONTENT), PREFLIGHT_HEADERS)
             return []
-        token = logged_request_id.set(request_id)
+        logged_request_id.set(request_id)
         try:
             return self._application(environ, start)
         finally:
-            environ[LOGGED_TRACE] = logged_trace_id.get()
-            logged_request_id.reset(token)
-            logged_owner.set("")
-            logged_trace_id.set("")
+            environ[LOGGED_FIELDS] = current_log_fields()
+            clear_log_fields()
+
+
+def _route(environ: Environ) -> str:
+    """Return the rule that the path matches, as long as Flask serves the request; empty if it matches none."""
+    rule = getattr(environ.get("werkzeug.request"), "url_rule", None)
+    return "" if rule is None else rule.rule
 
 
 def _problem(error: InferenceError, environ: Environ, start_response: Any) -> Iterable[bytes]:

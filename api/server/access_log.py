@@ -11,17 +11,15 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import orjson
 
-from api.security.caller import CALLER
-from api.security.middleware import LOGGED_REQUEST, LOGGED_TRACE
+from api.security.middleware import LOGGED_FIELDS, LOGGED_ROUTE
 from api.server.line_writer import LineWriter
-from inference.access import ANYBODY
 from inference.runtime.log import formatter_for
 from inference.runtime.log_formats import TextFormatter, utc_time
 from inference.runtime.log_masking import safe_text
@@ -29,7 +27,8 @@ from inference.settings import LogSettings
 
 ACCESS_LOGGER = "access"
 ROLE = "api"
-#: Routes that supervisors and collectors ask every few seconds: their successful answers have the level DEBUG.
+#: Routes that supervisors and collectors ask every few seconds, and `server.py` often while it starts: the level of their lines
+#: is DEBUG.
 _PROBES = {
     "/health/live",
     "/health/ready",
@@ -37,11 +36,8 @@ _PROBES = {
     "/v2/health/live",
     "/v2/health/ready",
 }
-_FIRST_ERROR = 400
 #: Longest method and path of a request that matches no route, characters.
 _MAX_METHOD, _MAX_PATH = 20, 200
-#: Headers of an answer that name what the request has made, and their fields.
-_SUBJECTS = {"Task-Id": "task_id", "Batch-Id": "batch_id"}
 
 
 class AccessLog:
@@ -58,27 +54,23 @@ class AccessLog:
         formatter = formatter_for(settings, sys.stderr)
         self._text = formatter if isinstance(formatter, TextFormatter) else None
 
-    def note(
-        self, status: int, sent_bytes: int, headers: Iterable[tuple[str, str]], environ: Mapping[str, Any], took: timedelta
-    ) -> None:
+    def note(self, status: int, sent_bytes: int, environ: Mapping[str, Any], took: timedelta) -> None:
         """Log a request.
 
         Args:
             sent_bytes: bytes of the answer's body that were sent.
-            headers: of the answer.
             environ: of the request.
             took: time from its head to the end of its answer.
         """
         if self._level > logging.INFO:
             return
-        request: Any = environ.get("werkzeug.request")
-        rule = None if request is None else request.url_rule
-        route, view_args = ("", {}) if rule is None else (rule.rule, request.view_args)
-        if self._level == logging.INFO and status < _FIRST_ERROR and route in _PROBES:
+        route = environ.get(LOGGED_ROUTE, "")
+        is_probe = route in _PROBES
+        if is_probe and self._level > logging.DEBUG:
             return
         milliseconds = took.seconds * 1000 + took.microseconds / 1000
-        fields = {"duration_ms": milliseconds, "bytes": sent_bytes, **_context(environ, headers, view_args)}
-        level = "DEBUG" if route in _PROBES and status < _FIRST_ERROR else "INFO"
+        fields = {"duration_ms": milliseconds, "bytes": sent_bytes, **environ.get(LOGGED_FIELDS, {})}
+        level = "DEBUG" if is_probe else "INFO"
         path = "" if route else _shown(environ["PATH_INFO"])
         self._write(_Head(level, environ["REQUEST_METHOD"], route, path, status), fields)
 
@@ -128,26 +120,6 @@ def _members(head: _Head) -> bytes:
     """Return the members of a line's JSON object, without braces."""
     members = {"level": head.level, "process": ROLE, "logger": ACCESS_LOGGER, "message": head.message, **head._asdict()}
     return orjson.dumps({name: value for name, value in members.items() if value != ""})[1:-1]
-
-
-def _context(environ: Mapping[str, Any], headers: Iterable[tuple[str, str]], view_args: Mapping[str, str]) -> dict[str, str]:
-    """Return the request's fields of `LOG_FIELDS`, without empty ones.
-
-    Args:
-        view_args: values of the variables in the path.
-    """
-    fields = {"request_id": environ[LOGGED_REQUEST]}
-    for name, value in view_args.items():
-        if name in _SUBJECTS.values():
-            fields[name] = _shown(value)
-    for name, value in headers:
-        if name in _SUBJECTS:
-            fields[_SUBJECTS[name]] = value
-    if owner := environ.get(CALLER, ANYBODY).owner:
-        fields["owner"] = owner
-    if trace_id := environ.get(LOGGED_TRACE):
-        fields["trace_id"] = trace_id
-    return fields
 
 
 def _shown(text: str) -> str:

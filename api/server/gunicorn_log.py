@@ -26,4 +26,4 @@ class GunicornLog(Logger):  # type: ignore[misc] # gunicorn has no types
 
     def access(self, resp: Any, req: Any, environ: dict[str, Any], request_time: timedelta) -> None:  # noqa: ARG002 gunicorn's signature
         """Log a request whose answer has ended."""
-        self.requests.note(getattr(resp, "status_code", 0), resp.sent, resp.headers, environ, request_time)
+        self.requests.note(getattr(resp, "status_code", 0), resp.sent, environ, request_time)

@@ -14,6 +14,7 @@ from kombu.exceptions import KombuError, OperationalError
 from kombu.pools import producers
 
 from inference.broker import HIGHEST_PRIORITY, USUAL_PRIORITY, envelope
+from inference.broker.amqp_queues import MAX_PRIORITY, ModelQueue, has_strict_priorities
 from inference.domain import QueueMessage
 from inference.errors import ConfigurationError, ServiceUnavailable
 from inference.runtime.tls import amqp_tls
@@ -48,8 +49,8 @@ def predict_queue(name: str, settings: BrokerSettings) -> Queue:
     # No x-delivery-limit: it also counts requeues and closed channels. The record counts attempts.
     arguments: dict[str, Any] = {"x-queue-type": settings.queue_type}
     if settings.queue_type == "classic":
-        arguments["x-max-priority"] = HIGHEST_PRIORITY
-    return Queue(name, exchange="", routing_key=name, queue_arguments=arguments)
+        arguments[MAX_PRIORITY] = HIGHEST_PRIORITY
+    return ModelQueue(name, exchange="", routing_key=name, queue_arguments=arguments)
 
 
 class AmqpBroker:
@@ -63,11 +64,25 @@ class AmqpBroker:
             connect_timeout=_CONNECT_TIMEOUT_S,
             transport_options={"confirm_publish": True, "read_timeout": 10, "write_timeout": 10},
         )
-        self._declared: set[str] = set()
+        #: by queue that was declared, whether it has priorities
+        self._declared: dict[str, bool] = {}
+        self._has_strict_priorities: bool | None = None
 
     @property
     def has_priorities(self) -> bool:
-        return self._settings.queue_type == "classic"
+        """Whether all queues have priorities; until one is declared, whether those of the server can have them."""
+        if self._settings.queue_type == "classic":
+            return True
+        if self._declared:
+            return all(self._declared.values())
+        if self._has_strict_priorities is None:
+            self._has_strict_priorities = self._ask_for_priorities()
+        return self._has_strict_priorities
+
+    def _ask_for_priorities(self) -> bool:
+        with _unavailable_when_down(), producers[self._connection].acquire(block=True, timeout=_CONNECT_TIMEOUT_S) as producer:
+            producer.connection.ensure_connection(max_retries=1, timeout=_CONNECT_TIMEOUT_S)
+            return has_strict_priorities(producer.connection.connection)
 
     #: each queue keeps the order of acceptance
     has_turns = False
@@ -102,7 +117,7 @@ class AmqpBroker:
             content_type=envelope.CONTENT_TYPE,
             content_encoding=envelope.CONTENT_ENCODING,
             correlation_id=own_id,
-            priority=priority if self.has_priorities else None,
+            priority=priority,
         )
 
     def resend(self, queue: str, message: envelope.Resent) -> None:
@@ -113,14 +128,15 @@ class AmqpBroker:
             content_type=message.content_type,
             content_encoding=message.content_encoding,
             correlation_id=message.headers.get("id"),
-            priority=message.priority if self.has_priorities else None,
+            priority=message.priority,
         )
 
-    def _publish(self, queue: str, body: bytes, **properties: Any) -> None:
+    def _publish(self, queue: str, body: bytes, *, priority: int | None, **properties: Any) -> None:
         with _unavailable_when_down(), producers[self._connection].acquire(block=True, timeout=_CONNECT_TIMEOUT_S) as producer:
             if queue not in self._declared:
-                predict_queue(queue, self._settings)(producer.channel).declare()
-                self._declared.add(queue)
+                declared = predict_queue(queue, self._settings)(producer.channel)
+                declared.declare()
+                self._declared[queue] = declared.has_priorities
             producer.publish(
                 body,
                 exchange="",
@@ -130,6 +146,7 @@ class AmqpBroker:
                 retry=True,
                 retry_policy={"max_retries": 2, "interval_start": 0.1, "interval_step": 0.2},
                 confirm_timeout=_CONFIRM_TIMEOUT_S,
+                priority=priority if self._declared[queue] else None,
                 **properties,
             )
 

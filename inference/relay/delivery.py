@@ -32,6 +32,8 @@ logger = logging.getLogger(__name__)
 _BLOCK_MS = 1000
 #: Interval between two searches for entries that other relays left, and between two heartbeats, seconds.
 _CLAIM_INTERVAL_S = 1.0
+#: Calls of a sink that one turn may make one after the other: writing, looking again, erasing.
+_CALLS_A_TURN = 4
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class RelayPolicy:
     reclaim_after_s: float = 30.0
     #: pause after a batch that was not full, so that the next one is fuller
     linger_s: float = 0.0
+    #: longest time of one call of the sink, seconds
+    sink_timeout_s: float = 0.0
 
 
 class Relay:
@@ -76,7 +80,7 @@ class Relay:
         self._retries = delivery_retries.labels(sink.name)
         self._duration = delivery_duration.labels(sink.name)
         self.watch = LoopWatch()
-        self.turn_limit_s = TURN_LIMIT_S + policy.max_backoff_s
+        self.turn_limit_s = TURN_LIMIT_S + policy.max_backoff_s + _CALLS_A_TURN * policy.sink_timeout_s
 
     def run(self, stopping: threading.Event) -> None:
         """Deliver until `stopping` is set; no error ends the loop."""

@@ -161,7 +161,12 @@ def _relay(settings: Settings, services: Services, sink: str, name: str) -> Rela
     # A connection of its own, since it blocks while it waits for entries.
     outbox = Outbox(connect(task_store_url(settings)), settings.task_store.key_prefix, sink, name)
     policy = RelayPolicy(
-        options.batch_size, options.backoff_s, options.max_backoff_s, options.reclaim_after_s, options.linger_ms / 1000
+        options.batch_size,
+        options.backoff_s,
+        options.max_backoff_s,
+        options.reclaim_after_s,
+        options.linger_ms / 1000,
+        sink_timeout_s=max(settings.kafka.timeout_s, settings.mongodb.timeout_s),
     )
     return Relay(
         outbox,

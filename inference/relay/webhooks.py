@@ -135,7 +135,7 @@ class WebhookRelay:
     def _try_to_send(self, record: TaskRecord) -> None:
         """Call `send`; an error is logged."""
         try:
-            with self.watch.watched("the request of a webhook"):
+            with self.watch.watched("the request of a webhook", TURN_LIMIT_S + self._settings.timeout_s):
                 self.send(record)
         except ServiceUnavailable as error:
             logger.warning("webhooks: the attempt for task %s is not noted, and will be repeated: %s", record.task_id, error)

@@ -15,7 +15,7 @@ from inference.runtime.open_files import out_of_files
 from inference.settings import LogSettings
 
 #: Levels of libraries that would log much that helps nobody, or the data that they handle; `log.levels` takes precedence.
-_LIBRARY_LEVELS = {"PIL": "INFO", "pymongo": "INFO", "kafka.conn": "INFO", "kafka.protocol": "INFO", "gunicorn.error": "WARNING"}
+_LIBRARY_LEVELS = {"PIL": "INFO", "pymongo": "INFO", "kafka.net": "INFO", "kafka.protocol": "INFO", "gunicorn.error": "WARNING"}
 
 
 def _add_fields(record: logging.LogRecord) -> None:

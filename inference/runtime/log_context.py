@@ -48,6 +48,18 @@ def log_context(**fields: str) -> Iterator[None]:
             variable.reset(token)
 
 
+def bind_log_fields(**fields: str) -> None:
+    """Add fields to the lines of the current request, until `clear_log_fields` at its end."""
+    for name, value in fields.items():
+        LOG_FIELDS[name].set(value)
+
+
+def clear_log_fields() -> None:
+    """Remove all fields: the thread or greenlet goes on to something else."""
+    for variable in LOG_FIELDS.values():
+        variable.set("")
+
+
 def current_log_fields() -> dict[str, str]:
     """Return the fields of a line that is logged now, without empty ones."""
     return {name: value for name, variable in LOG_FIELDS.items() if (value := variable.get())}

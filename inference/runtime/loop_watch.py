@@ -34,7 +34,7 @@ class LoopWatch:
         self._loops: dict[int, _Loop] = {}  # by thread
 
     def begin(self, name: str, limit_s: float = TURN_LIMIT_S) -> None:
-        """Watch the loop of the calling thread: each of its turns may take `limit_s` seconds."""
+        """Watch the loop of the calling thread from now on: each of its turns may take `limit_s` seconds."""
         self._loops[threading.get_ident()] = _Loop(name, limit_s, self._clock())
 
     def turn(self) -> None:

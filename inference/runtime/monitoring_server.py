@@ -103,7 +103,11 @@ class _Server(ThreadingMixIn, BaseServer):
         return self._socket.fileno()
 
     def get_request(self) -> tuple[socket.socket, Any]:
-        connection, address = self._socket.accept()
+        try:
+            connection, address = self._socket.accept()
+        except OSError:  # no file is left for it, for example
+            time.sleep(_CHECK_INTERVAL_S)
+            raise
         with self._lock:
             self._connections[connection] = time.monotonic()
         return connection, address

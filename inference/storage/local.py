@@ -117,7 +117,10 @@ class LocalObjectStore:
             Path(self._path(key)).unlink(missing_ok=True)
 
     def erase(self, key: str) -> None:
-        self.delete(key)
+        """Delete an object; a power failure does not bring it back."""
+        path = self._path(key)
+        with _unavailable_when_failing():
+            run_blocking(partial(_erase, path))
 
     def copy(self, source: str, target: str) -> None:
         with _unavailable_when_failing(), self._opened(source) as (file, _):
@@ -206,6 +209,14 @@ def _write(path: str, data: bytes, *, is_synced: bool = False) -> None:
         os.close(file)
     if is_synced:
         sync_folder(os.path.dirname(path))  # noqa: PTH120 a str, as the path
+
+
+def _erase(path: str) -> None:
+    try:
+        os.unlink(path)  # noqa: PTH108 a str, as the path
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    sync_folder(os.path.dirname(path))  # noqa: PTH120 as above
 
 
 def _write_all(file: int, data: bytes) -> None:

@@ -6,6 +6,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from vine import promise
@@ -41,9 +42,8 @@ class MainLoop:
         self.watch = LoopWatch()
 
     def begin(self, consumer: Any) -> None:
-        """Watch the loop, which now has a connection and starts to turn. Called on the main loop."""
-        self.watch.begin("the main loop")
-        consumer.hub.call_repeatedly(_TURN_INTERVAL_S, self.watch.turn)
+        """Watch the loop from its first turn on; before that it still waits for the broker. Called on the main loop."""
+        consumer.hub.call_repeatedly(_TURN_INTERVAL_S, partial(self.watch.begin, "the main loop"))
 
     def end(self) -> None:
         """End the watch: the connection is lost, and the main loop waits for the broker. Called on the main loop."""

@@ -15,6 +15,7 @@ from playwright.sync_api import Browser
 from support.api_process import ApiProcess
 from support.browser import browser
 from support.celery_user import CeleryUser, Parts, digits_named
+from support.client import free_port
 from support.contract import checked_requests
 from support.service import Service, wait_until
 from support.wheel import Installation, build_wheel
@@ -34,9 +35,13 @@ def contract() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """The default model and the digits, on the embedded default."""
+    """The default model and the digits, on the embedded default, with the metrics of each part."""
     folder: Path = tmp_path_factory.mktemp("service")
-    settings = {"models": ["models/efficientnet-lite0", "models/digits"], "sample_image": "samples/chelsea.jpg"}
+    settings = {
+        "models": ["models/efficientnet-lite0", "models/digits"],
+        "sample_image": "samples/chelsea.jpg",
+        "monitoring": {"worker_port": free_port(), "relay_port": free_port()},
+    }
     running = Service(folder, settings)
     try:
         running.start()

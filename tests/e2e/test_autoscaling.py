@@ -44,5 +44,5 @@ def test_workers_come_and_go_and_no_task_is_lost(services_env: dict[str, str], t
     assert first.peak == 2
     assert (first.workers[-1][1], both.workers[-1][1]) == (0, 0)
     assert (first.starts_from_zero, both.starts_from_zero) == (1, 2)
-    assert len(both.worker_s) == 3
+    assert len(both.worker_s) > len(first.worker_s)
     assert sum(first.worker_s) < first.peak * first.duration_s  # the seconds of a fixed number

@@ -81,7 +81,9 @@ def test_an_image_that_the_code_refuses_fails_alone(running: Service, folder: Pa
     assert blank["error"]["code"] == "prediction_failed"
     assert blank["error"]["detail"] == "preprocess of Flowers raised ValueError: the image is blank"
     assert str(folder) not in json.dumps(items)
-    assert 'raise ValueError("the image is blank")' in running.log
+    events = [json.loads(line) for line in running.log.splitlines() if line.startswith("{")]
+    (shown,) = [event for event in events if event["process"] == "predictor"]
+    assert 'raise ValueError("the image is blank")' in shown["exception"]
     assert len(running.processes("predictor")) == 1
 
 

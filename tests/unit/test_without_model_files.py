@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -97,6 +100,30 @@ def test_dead_letters(
         RolloutStore(redis_client, key_prefix).set_ensemble(ensemble)
     for action in (["list"], ["replay", a_dead_letter(settings)], ["discard", a_dead_letter(settings)]):
         assert server.main(["dead-letters", "--config", str(config), *action]) == 0
+
+
+def test_keys_and_erasure(config: Path, settings: Settings, capsys: pytest.CaptureFixture[str]) -> None:
+    assert server.main(["keys", "create", "--owner", "lab", "--role", "admin", "--config", str(config)]) == 0
+    assert server.main(["keys", "list", "--config", str(config)]) == 0
+    assert "lab" in capsys.readouterr().out
+    task_id = a_dead_letter(settings)
+    assert server.main(["erase", task_id, "--config", str(config)]) == 0
+
+
+@pytest.mark.parametrize("module", ["celeryconfig", "inference.relay.process", "inference.status.collect", "server"])
+def test_it_imports_no_library_of_models_or_images(config: Path, repository: Path, module: str) -> None:
+    """Flower reads celeryconfig, and the relay, status and other commands start on hosts without any of these libraries."""
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys, {module}; print(*sorted(sys.modules))"],
+        cwd=repository,
+        env=os.environ | {"INFERENCE_CONFIG": str(config)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    imported = {name.partition(".")[0] for name in done.stdout.split()}
+    assert module.partition(".")[0] in imported
+    assert not imported & {"tensorflow", "keras", "tf_keras", "ai_edge_litert", "onnxruntime", "h5py", "PIL", "flask", "gevent"}
 
 
 def test_check_config_looks_for_the_files(config: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ import pytest
 from support.service import ROOT
 
 from dev.servers import probes
-from dev.servers.addresses import write_private
+from dev.servers.addresses import Credentials, addresses, write_private
 from dev.servers.console import ServicesError
 from dev.servers.docker import ComposeServers
 from dev.servers.installing import install_once, require_program, run_step
@@ -189,6 +189,14 @@ def test_secrets_are_for_their_owner_only(tmp_path: Path) -> None:
 
     assert path.read_text(encoding="utf-8") == "new"
     assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_versitygw_has_an_address_where_it_runs() -> None:
+    endpoints = dict.fromkeys(("redis", "minio", "kafka", "mongo", "rabbitmq"), "127.0.0.1:1")
+    keys = Credentials("access", "secret")
+    assert "VERSITYGW_ENDPOINT" not in addresses(endpoints, keys)
+    found = addresses(endpoints | {"versitygw": "127.0.0.1:2"}, keys)
+    assert found["VERSITYGW_ENDPOINT"] == "http://127.0.0.1:2"
 
 
 FAKE_DOCKER = r"""#!/bin/sh

@@ -68,7 +68,7 @@ def common(tmp_path: Path, redis_url: str, redis_client: redis.Redis, key_prefix
         "models": (ROOT / "models/digits",),
         "broker": {"url": redis_url},
         "task_store": {"key_prefix": key_prefix},
-        "minio": {"ca_file": certificates.authority, "secure": True},
+        "s3": {"ca_file": certificates.authority, "secure": True},
     }
     services = Services(Settings(data_dir=tmp_path, **sections))
     yield [ServiceMetrics(services), ProcessFigures()]

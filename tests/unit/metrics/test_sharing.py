@@ -10,15 +10,13 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[3]
-BEGIN = "from inference.metrics import sharing\nsharing.share_metrics()\n"
+BEGIN = "from pathlib import Path\nfrom inference.metrics import sharing\nsharing.share_metrics(Path({folder!r}))\n"
 
 
 def run(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run code in a process that has `folder` for temporary files."""
-    environment = os.environ | {"TMPDIR": str(folder)}
-    return subprocess.run(
-        [sys.executable, "-c", BEGIN + code], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
-    )
+    """Run code in a process that shares its values below `folder`."""
+    command = [sys.executable, "-c", BEGIN.format(folder=str(folder)) + code]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
 def folders(parent: Path) -> list[Path]:
@@ -66,7 +64,7 @@ import os, subprocess, sys
 own = sharing.shared_folder()
 for folder in (own, {str(left)!r}):
     os.utime(folder, ({long_ago}, {long_ago}))
-subprocess.run([sys.executable, "-c", {BEGIN!r} + "print(sharing.shared_folder())"], check=True)
+subprocess.run([sys.executable, "-c", {BEGIN.format(folder=str(tmp_path))!r}], check=True)
 print(own.exists())
 """
     done = run(code, tmp_path)
@@ -86,3 +84,23 @@ def test_instruments_that_are_there_already_cannot_be_shared() -> None:
     code = "import prometheus_client\nfrom inference.metrics.sharing import share_metrics\nshare_metrics()"
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert "RuntimeError" in done.stderr
+
+
+def test_a_folder_that_cannot_be_created_is_a_configuration_error(tmp_path: Path) -> None:
+    done = run("", tmp_path / "missing")
+    assert "ConfigurationError: no folder for the values of metrics can be created" in done.stderr
+
+
+def test_a_process_that_shares_nothing_has_its_values_for_itself(tmp_path: Path) -> None:
+    """Even if its environment has the variable of the library."""
+    code = """
+from inference.metrics import exposition, process_files, sharing, worker
+worker.predictor_restarts.inc()
+worker.tasks_in_flight.set_function(lambda: 3)
+process_files.add_ended_process(1)
+print(sharing.shared_folder(), *sorted(line for line in exposition.exposition().decode().splitlines() if line.startswith((
+    "inference_predictor_restarts_total", "inference_tasks_in_flight"))))
+"""
+    environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout == "None inference_predictor_restarts_total 1.0 inference_tasks_in_flight 3.0\n", done.stderr

@@ -3,15 +3,90 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
+import pytest
+import redis
 from support.fake_clock import FakeClock
+from support.samples import a_request, a_success
 from support.waiting import until
 
-from inference.errors import ServiceUnavailable
+from inference.errors import ConfigurationError, ServiceUnavailable
+from inference.relay.delivery import Relay, RelayPolicy
 from inference.relay.health import RelayHealth
+from inference.relay.process import _start_monitoring
 from inference.relay.upload_maintenance import Housekeeping
 from inference.runtime.health import OK
 from inference.runtime.loop_watch import LoopWatch
+from inference.settings import load_settings
+from inference.settings.http_address import bound_socket
+from inference.sinks.protocol import Refusal, SinkUnavailable, StoredResult
+from inference.task_store import Commit
+from inference.task_store.outbox import Outbox
+from inference.task_store.redis_store import RedisTaskStore, StorePolicy
+
+
+class DownSink:
+    """A sink that is down for ever."""
+
+    name = "down"
+
+    def write(self, _documents: Sequence[dict[str, Any]]) -> list[Refusal]:
+        raise SinkUnavailable("down")
+
+    def erase(self, _results: Sequence[StoredResult]) -> list[bool]:
+        raise SinkUnavailable("down")
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_delivery_that_waits_for_its_sink_makes_progress(redis_client: redis.Redis, key_prefix: str) -> None:
+    store, clock, stopping = RedisTaskStore(redis_client, StorePolicy(key_prefix)), FakeClock(), threading.Event()
+    task_id = store.accept(a_request(sinks=("down",)), enqueue=None, max_queue_depth=0).task_id
+    store.lease("w", [task_id])
+    store.start("w", [task_id])
+    store.commit("w", [Commit(task_id, 1, a_success())])
+    relay = Relay(
+        Outbox(redis_client, key_prefix, "down", "relay"),
+        store,
+        DownSink(),
+        pipeline_id="p",
+        policy=RelayPolicy(backoff_s=0.001, max_backoff_s=0.001),
+    )
+    turns: list[dict[str, float]] = []
+
+    class Watch(LoopWatch):
+        def turn(self) -> None:
+            clock.advance(relay.turn_limit_s - 1)  # as if each try took that long
+            turns.append(self.stuck())
+            super().turn()
+
+    relay.watch = Watch(clock)
+
+    def run() -> None:
+        with relay.watch.watched("relay-down", relay.turn_limit_s):
+            relay.run(stopping)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        until(lambda: len(turns) >= 10, "ten tries")
+    finally:
+        stopping.set()
+        thread.join()
+    assert turns == [{}] * len(turns)
+
+
+def test_a_port_that_is_taken_ends_the_start(tmp_path: Path, redis_url: str) -> None:
+    with bound_socket("127.0.0.1", 0) as taken:
+        taken.listen()
+        port = taken.getsockname()[1]
+        settings = load_settings(None, {"data_dir": tmp_path, "broker": {"url": redis_url}, "monitoring": {"relay_port": port}})
+        with pytest.raises(ConfigurationError, match=rf"^monitoring\.relay_port: cannot listen on 127\.0\.0\.1:{port}: "):
+            _start_monitoring(settings, RelayHealth({}, threading.Event()))
 
 
 def test_a_job_that_hangs_is_named_and_one_that_fails_is_not() -> None:

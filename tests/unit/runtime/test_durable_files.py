@@ -45,6 +45,25 @@ def test_a_copy_is_not_synced_but_its_new_folders_are(tmp_path: Path, synced: li
     assert synced == [str(tmp_path)]
 
 
+def test_an_object_in_pieces_is_synced_before_it_has_its_name_and_the_name_after(tmp_path: Path, synced: list[str]) -> None:
+    store = LocalObjectStore(tmp_path)
+    store.put("incoming/old", b"")
+    for put in (lambda: store.put_chunks("incoming/a", iter([b"pix", b"els"])), lambda: store.copy("incoming/a", "incoming/b")):
+        synced.clear()
+        put()
+        part, folder = synced
+        assert (Path(part).suffix, Path(part).parent, folder) == (".part", tmp_path / "incoming", str(tmp_path / "incoming"))
+
+
+def test_an_erased_object_does_not_come_back_after_a_power_failure(tmp_path: Path, synced: list[str]) -> None:
+    store = LocalObjectStore(tmp_path)
+    store.put("incoming/a", b"pixels")
+    synced.clear()
+    for key in ("incoming/a", "incoming/a", "nowhere/a"):
+        store.erase(key)
+    assert synced == [str(tmp_path / "incoming")]
+
+
 def test_a_new_file_of_results_is_synced_with_its_name(tmp_path: Path, synced: list[str]) -> None:
     sink = JsonlSink(tmp_path / "results.jsonl")
     sink.write([{"task_id": "a"}])

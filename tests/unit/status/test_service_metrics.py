@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,9 +16,7 @@ from support.real_servers import NOBODY
 from support.samples import a_request, a_success
 
 from inference.container import Services
-from inference.errors import ServiceUnavailable
 from inference.rollout.worker_registry import LoadedModelInfo, WorkerInfo
-from inference.runtime.timed_call import TimedCall
 from inference.settings import Settings
 from inference.status.certificates import certificate_ends
 from inference.status.service_metrics import ServiceMetrics
@@ -131,29 +128,6 @@ def test_a_record_store_that_is_down(settings: Settings) -> None:
     assert found.value("free_disk_bytes", content="uploads") > 0
 
 
-class TestTimedCall:
-    def test_returns_or_raises_what_the_call_does(self) -> None:
-        assert TimedCall(lambda: 7)(10) == 7
-        with pytest.raises(ZeroDivisionError):
-            TimedCall(lambda: 1 / 0)(10)
-
-    def test_a_call_that_hangs_is_not_made_again_until_it_has_ended(self) -> None:
-        gate, begun = threading.Event(), []
-
-        def call() -> int:
-            begun.append(None)
-            assert gate.wait(20)
-            return len(begun)
-
-        timed = TimedCall(call)
-        for _ in range(3):
-            with pytest.raises(ServiceUnavailable):
-                timed(0)
-        gate.set()
-        assert timed(20) == 1
-        assert timed(20) == 2
-
-
 class TestCertificates:
     def test_ends_by_setting(self, settings: Settings, tmp_path: Path) -> None:
         made = make_certificates(tmp_path)
@@ -163,11 +137,11 @@ class TestCertificates:
             {
                 "data_dir": tmp_path,
                 "broker": {"url": f"rediss://127.0.0.1:1/0?ssl_ca_certs={made.authority}"},
-                "minio": {"ca_file": bundle, "secure": True},
+                "s3": {"ca_file": bundle, "secure": True},
             }
         )
         ends = certificate_ends(named)
-        assert ends.keys() == {"broker.url?ssl_ca_certs", "minio.ca_file"}
+        assert ends.keys() == {"broker.url?ssl_ca_certs", "s3.ca_file"}
         now, day = datetime.now(UTC), timedelta(days=1)
         for end in ends.values():
             assert now + day < datetime.fromtimestamp(end, UTC) <= now + 2 * day
@@ -178,6 +152,5 @@ class TestCertificates:
         for text in ("", "no PEM", "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n"):
             broken.write_text(text, encoding="utf-8")
             assert (
-                certificate_ends(Settings.model_validate({"data_dir": tmp_path, "minio": {"ca_file": broken, "secure": True}}))
-                == {}
+                certificate_ends(Settings.model_validate({"data_dir": tmp_path, "s3": {"ca_file": broken, "secure": True}})) == {}
             )

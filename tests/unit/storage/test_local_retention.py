@@ -60,3 +60,27 @@ def test_a_file_or_a_link_in_the_place_of_a_day_stays(store: LocalObjectStore, t
     assert os.path.lexists(day)
     assert (outside / "precious").exists()
     assert not (tmp_path / upload_key("old", OLD)).exists()
+
+
+@pytest.mark.parametrize("stray", ["notes.txt", "2020", "2020/01", "2020/01/02.txt", ".nfs000", "2020/01/\udcff"])
+def test_a_file_in_the_place_of_a_folder_stays_and_stops_no_sweep(store: LocalObjectStore, tmp_path: Path, stray: str) -> None:
+    kept = tmp_path / "uploads" / stray
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    kept.touch()
+    store.apply_retention(120)
+    assert kept.exists()
+    assert not (tmp_path / upload_key("old", OLD)).exists()
+    assert (tmp_path / upload_key("new", datetime.now(UTC))).exists()
+
+
+def test_what_is_in_a_day_besides_uploads_goes_with_it_or_stays_until_then(store: LocalObjectStore, tmp_path: Path) -> None:
+    at = datetime.now(UTC) - timedelta(hours=1.5)
+    today, old = (tmp_path / upload_key("task", day) for day in (at, OLD))
+    for path in (today, old):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        (path.parent / "folder").mkdir()
+        (path.parent / "folder" / "file").touch()
+        os.mkfifo(path.parent / "pipe")
+    store.apply_retention(1.5)
+    assert not old.parent.exists()
+    assert (today.parent / "folder" / "file").exists()

@@ -209,6 +209,9 @@ def test_a_loop_that_does_not_turn_is_stuck_and_one_that_waits_for_the_broker_is
     loop.watch = LoopWatch(clock)
     loop.attach(consumer)
     loop.begin(consumer)
+    clock.advance(10 * TURN_LIMIT_S)
+    assert loop.watch.stuck() == {}, "the broker takes long to answer before the first turn"
+    consumer.hub.repeated()
     clock.advance(TURN_LIMIT_S + 1)
     assert loop.watch.stuck() == {"the main loop": TURN_LIMIT_S + 1}
     consumer.hub.repeated()  # idle: the hub calls its timers
@@ -223,6 +226,8 @@ def test_messages_are_consumed_while_there_is_a_connection_and_a_queue() -> None
     assert loop.consumption() == "no connection to the broker"
     loop.attach(consumer)
     loop.begin(consumer)
+    assert loop.consumption() == "no connection to the broker"
+    consumer.hub.repeated()
     assert loop.consumption() == OK
     assert consumer.task_consumer is not None
     consumer.task_consumer.queues.clear()  # as cancel_consumer does

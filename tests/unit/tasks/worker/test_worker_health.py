@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from celery.exceptions import WorkerShutdown
 from pipeline_rig import MakeRig, wait_until
 from support.fake_clock import FakeClock
 
+from inference.container import Services
 from inference.runtime.health import OK
 from inference.runtime.loop_watch import LoopWatch
+from inference.settings import load_settings
+from inference.settings.http_address import bound_socket
+from tasks.consumer.step import _start_monitoring
 from tasks.worker.health import WorkerHealth
 
 
@@ -70,6 +76,19 @@ def test_loops_that_hang_are_named(rig: Rig) -> None:
     assert rig.health.live() == {
         "threads": "batch-0 of digits has made no progress for 400 s; the main loop has made no progress for 301 s"
     }
+
+
+def test_a_port_that_is_taken_ends_the_start_as_a_wrong_setting_does(
+    rig: Rig, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with bound_socket("127.0.0.1", 0) as taken:
+        taken.listen()
+        port = taken.getsockname()[1]
+        settings = load_settings(None, {"data_dir": tmp_path, "monitoring": {"worker_port": port}})
+        with pytest.raises(WorkerShutdown) as end:
+            _start_monitoring(Services(settings), rig.health)
+    assert end.value.code == 2
+    assert f"monitoring.worker_port: cannot listen on 127.0.0.1:{port}: " in caplog.text
 
 
 def test_a_pipeline_whose_predictor_hangs_for_ever_is_stuck(make_rig: MakeRig) -> None:
