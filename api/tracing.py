@@ -25,8 +25,8 @@ T = TypeVar("T")
 #: Key of the WSGI environment: the span of the request.
 _SPAN = "inference.trace_span"
 #: Probes, figures and pages, which monitoring and browsers ask for again and again, have no spans.
-_LEFT_OUT_BLUEPRINTS = {"health", "metrics", "status", "console", "documentation"}
-_LEFT_OUT_ENDPOINTS = {"v2.live", "v2.ready", "v2.model_ready"}
+_LEFT_OUT_BLUEPRINTS = {"health", "metrics", "console", "documentation"}
+_LEFT_OUT_ENDPOINTS = {"status.get_status", "v2.live", "v2.ready", "v2.model_ready"}
 #: Methods of RFC 9110 and RFC 5789; the name of a span has no other text of a client.
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 

@@ -165,6 +165,7 @@ def test_a_task_that_fails_marks_its_spans_and_a_refusal_does_not(traced: Servic
     assert (refused.is_failed, refused.attributes["inference.refusal"]) == (False, missing.json()["code"])
     for span in spans:
         assert span.is_failed == (span.name == f"process {QUEUE}"), span.name
+    wait_until(lambda: f'"trace_id":"{TRACE_ID.format(6)}"' in traced.log, timeout_s=20, what="the request's line in the log")
 
 
 def test_a_caller_decides_for_its_own_trace_and_the_setting_for_others(traced: Service, collector: Collector) -> None:
