@@ -39,6 +39,8 @@ _NEEDED = (
     ("amqp", "INFERENCE_TASK_STORE__URL", "redis://127.0.0.1/0"),
 )
 _KEY_ID = "abcdefghij"
+#: A pipe, a redirection, or the end of a command, as a word of a shell.
+_END_OF_COMMAND = re.compile(r"\d*[<>|&;]")
 
 #: dotted names that begin like a setting's and are none
 NO_SETTINGS = {"api.example"}
@@ -165,7 +167,7 @@ def test_commands_have_the_options_that_are_shown(page: str, capsys: pytest.Capt
     for line in "".join(blocks(page, "sh")).replace("\\\n", " ").splitlines():
         if "python server.py" in line:
             words = shlex.split(line.partition("python server.py")[2], comments=True)
-            words = list(itertools.takewhile(lambda word: word not in {">", "|", "&"}, words))
+            words = list(itertools.takewhile(lambda word: not _END_OF_COMMAND.match(word), words))
             if words[:1] == ["keys"]:
                 words = [_KEY_ID if word == "ID" else word for word in words]
             assert is_accepted(words), f"{line}\n{capsys.readouterr().err}"
