@@ -133,5 +133,5 @@ def unavailable_when_failing() -> Iterator[None]:
 
 
 def unavailable(public: str, error: Exception) -> ServiceUnavailable:
-    """Return the service's error for one of the client. Its detail has the client's words, and `public` is for clients of the API."""
+    """Return the service's error for an error of the client; its detail has the client's words, which `public` leaves out."""
     return ServiceUnavailable(f"{public}: {error}", public=public, retry_after_s=5)
