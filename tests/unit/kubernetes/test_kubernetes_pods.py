@@ -12,6 +12,7 @@ import pytest
 from support.kubernetes import (
     TARGETS,
     Manifest,
+    build,
     container,
     labels_of_pods,
     matches,
@@ -273,6 +274,23 @@ def test_production_has_more_than_one_of_each_part_that_serves() -> None:
 def test_the_first_user_of_mongodb_is_the_one_of_compose() -> None:
     script = named("dev", "ConfigMap", "mongo-first-start")["data"]["mongo-user.js"]
     assert script == (ROOT / "deploy/docker/mongo-user.js").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_parts_can_be_upgraded_one_after_the_other(target: str) -> None:
+    """As docs/kubernetes.md does it: by the label of a part, after all that has none."""
+    first = {
+        (one["kind"], one["metadata"]["name"])
+        for one in build(target)
+        if "app.kubernetes.io/component" not in one["metadata"].get("labels", {})
+    }
+    for workload in filter(is_part, workloads(target)):
+        labels = workload["metadata"]["labels"]
+        assert labels["app.kubernetes.io/component"] == labels_of_pods(workload)["app.kubernetes.io/component"]
+        maps = [volume["configMap"]["name"] for volume in pod(workload)["volumes"] if "configMap" in volume]
+        maps += [source["configMapRef"]["name"] for source in container(workload)["envFrom"]]
+        assert len(maps) == 2
+        assert {("ServiceAccount", pod(workload)["serviceAccountName"]), *(("ConfigMap", name) for name in maps)} <= first
 
 
 @pytest.mark.parametrize("target", TARGETS)
