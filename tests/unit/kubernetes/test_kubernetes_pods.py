@@ -159,8 +159,9 @@ def test_a_part_has_no_more_secrets_than_in_compose(target: str) -> None:
     }
     for workload in filter(is_part, workloads(target)):
         rabbitmq = {"rabbitmq-url"} if target in ("rabbitmq", "everything") else set()
+        keys = {"s3-access-key", "s3-secret-key"} if target == "s3-role" else set()
         part = labels_of_pods(workload)["app.kubernetes.io/component"]
-        assert set(mounted_secrets(workload).values()) == known[part] | rabbitmq
+        assert set(mounted_secrets(workload).values()) == known[part] - keys | rabbitmq
 
 
 @pytest.mark.parametrize("name", PARTS)
@@ -172,6 +173,9 @@ def test_the_configuration_is_valid(target: str, name: str, tmp_path: Path, monk
     assert settings.task_store.url == SECRETS["redis-url"]
     assert settings.security.require_keys
     assert settings.uploads.store == "s3"
+    has_role = target == "s3-role" and name != "inference-flower"
+    assert settings.s3.credentials == ("role" if has_role else "keys")
+    assert bool(settings.s3.access_key.get_secret_value()) is (name != "inference-flower" and not has_role)
     assert settings.api.ready_without_workers
     models = {label for workload in workloads(target) if (label := labels_of_pods(workload).get("inference/model"))}
     assert {Path(model).name for model in settings.models} == models
