@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from inference.errors import ConfigurationError, ServiceUnavailable
 from inference.runtime.redis import embedded_socket
@@ -99,7 +101,8 @@ def _log_at_rest(data_dir: Path) -> Iterator[None]:
         yield
         return
     try:
-        with redis.Redis(unix_socket_path=str(embedded_socket(data_dir)), socket_timeout=_ANSWER_TIMEOUT_S) as client:
+        address, never = str(embedded_socket(data_dir)), Retry(NoBackoff(), 0)
+        with redis.Redis(unix_socket_path=address, socket_timeout=_ANSWER_TIMEOUT_S, retry=never) as client:
             client.config_set(_REWRITE, 0)
             try:
                 _wait_for_rewrite(client)
