@@ -8,6 +8,7 @@ from typing import Any
 
 from prometheus_client import Counter, Histogram
 
+from api.route_names import route_name
 from api.security.proxies import Environ, Wsgi
 from inference.metrics.api import http_request_duration, http_requests
 
@@ -53,6 +54,6 @@ def count_unreadable_request(code: int) -> None:
 
 
 def _bind(rule: str | None, method: str, code: str) -> tuple[Counter, Histogram]:
-    route = OTHER if rule is None else rule.replace("<", "{").replace(">", "}")
+    route = OTHER if rule is None else route_name(rule)
     method = method if method in _METHODS else OTHER
     return http_requests.labels(route, method, code), http_request_duration.labels(route)

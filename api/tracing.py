@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from flask import Flask, Request, Response
 from flask.globals import request_ctx
 
+from api.route_names import route_name
 from api.security.caller import caller_in
 from api.views.problems import error_code_in
 from inference.runtime.log_context import logged_request_id, logged_trace_id
@@ -25,8 +26,8 @@ T = TypeVar("T")
 #: Key of the WSGI environment: the span of the request.
 _SPAN = "inference.trace_span"
 #: Probes, figures and pages, which monitoring and browsers ask for again and again, have no spans.
-_LEFT_OUT_BLUEPRINTS = {"health", "metrics", "status", "console", "documentation"}
-_LEFT_OUT_ENDPOINTS = {"v2.live", "v2.ready", "v2.model_ready"}
+_LEFT_OUT_BLUEPRINTS = {"health", "metrics", "console", "documentation"}
+_LEFT_OUT_ENDPOINTS = {"status.get_status", "v2.live", "v2.ready", "v2.model_ready"}
 #: Methods of RFC 9110 and RFC 5789; the name of a span has no other text of a client.
 _METHODS = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
 
@@ -75,7 +76,7 @@ class RequestTracing:
         if request.blueprint in _LEFT_OUT_BLUEPRINTS or endpoint in _LEFT_OUT_ENDPOINTS:
             return
         method = request.method if request.method in _METHODS else "HTTP"
-        route = request.url_rule.rule if request.url_rule is not None else ""
+        route = route_name(request.url_rule.rule) if request.url_rule is not None else ""
         span = self._tracer.start(f"{method} {route}".rstrip(), _sent_context(request.environ), "server")
         if span is None:
             return

@@ -160,6 +160,7 @@ def _measure(work: Workload, options: argparse.Namespace) -> _Round:
         _load(request, _WARM_S)
         alone = _load(request, options.seconds)
         with _flooded(service, request, options.backlog) as (flood, waiting):
+            _load(request, _WARM_S)  # the first requests wait behind all that the worker holds
             beside = _load(request, options.seconds)
     return _Round(alone, beside, waiting, flood.accepted, flood.refused)
 

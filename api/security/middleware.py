@@ -15,6 +15,7 @@ from typing import Any
 
 import orjson
 
+from api.route_names import route_name
 from api.security.cross_origin import PREFLIGHT_HEADERS, CrossOriginRules
 from api.security.headers import CACHE_CONTROL, CONTENT_POLICY, HSTS, REQUEST_ID
 from api.security.host_check import HostCheck
@@ -25,7 +26,7 @@ from inference.errors import InferenceError
 from inference.runtime.log_context import clear_log_fields, current_log_fields, logged_request_id
 from inference.settings import ApiSettings
 
-#: Keys of the WSGI environment, for the access log: the rule of Flask that the path matches, and fields of log lines.
+#: Keys of the WSGI environment, for the access log: the route that the path matches, and fields of log lines.
 LOGGED_ROUTE, LOGGED_FIELDS = "inference.log_route", "inference.log_fields"
 #: A request id that a client chose: characters that have no special meaning in a header or a log.
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._~:/+=@-]{1,128}")
@@ -72,9 +73,9 @@ class WebSecurity:
 
 
 def _route(environ: Environ) -> str:
-    """Return the rule that the path matches, as long as Flask serves the request; empty if it matches none."""
+    """Return the route that the path matches, as long as Flask serves the request; empty if it matches none."""
     rule = getattr(environ.get("werkzeug.request"), "url_rule", None)
-    return "" if rule is None else rule.rule
+    return "" if rule is None else route_name(rule.rule)
 
 
 def _problem(error: InferenceError, environ: Environ, start_response: Any) -> Iterable[bytes]:

@@ -104,7 +104,7 @@ class _Head(NamedTuple):
 
     level: str
     method: str
-    #: rule of Flask; empty if the request matches none
+    #: as in metrics; empty if the request matches none
     route: str
     #: the path of a request that matches none; else empty
     path: str

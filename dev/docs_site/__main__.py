@@ -26,7 +26,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--to", type=Path, default=ROOT / "dist/site", help="folder of the site (default: dist/site)")
     options = parser.parse_args(arguments)
     with tempfile.TemporaryDirectory(prefix="docs-site-") as folder:
-        return build(Path(folder), options.to)
+        try:
+            return build(Path(folder), options.to)
+        except FileNotFoundError as error:
+            sys.stderr.write(f"error: {error}\n")
+            return 1
 
 
 def build(work: Path, to: Path) -> int:

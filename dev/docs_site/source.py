@@ -41,10 +41,13 @@ def copy_pages(root: Path, pages: Iterable[str], folder: Path) -> None:
 
 
 def linked_files(page: Path) -> Iterator[Path]:
-    """Yield the files and folders that a page links to."""
+    """Yield the files and folders that a page links to. Raises FileNotFoundError, with the name of the page."""
     for target in _LINK.findall(_FENCED.sub("", page.read_text(encoding="utf-8"))):
         if "://" not in target and not target.startswith("mailto:"):
-            yield Path(os.path.normpath(page.parent / target))
+            file = Path(os.path.normpath(page.parent / target))
+            if not file.exists():
+                raise FileNotFoundError(f"{page} has a link to {target}, which does not exist")
+            yield file
 
 
 def _list_folder(folder: Path, target: Path) -> list[Path]:

@@ -12,6 +12,7 @@ from inference.domain import TaskRecord
 from inference.errors import ServiceUnavailable
 from inference.runtime.log_context import log_context
 from inference.task_store.stores import TaskReader
+from inference.tracing.context import trace_id_of
 
 logger = logging.getLogger(__name__)
 
@@ -28,13 +29,25 @@ def record_context(record: TaskRecord) -> AbstractContextManager[None]:
 
 def record_fields(record: TaskRecord) -> dict[str, str]:
     """Return the fields of log lines about a task."""
-    return task_fields(record.task_id, record.request_id, record.batch_id, model=record.model.name, owner=record.owner)
+    return task_fields(
+        record.task_id, record.request_id, record.batch_id, model=record.model.name, owner=record.owner, trace=record.trace
+    )
 
 
-def task_fields(task_id: str, request_id: str, batch_id: str, *, model: str, owner: str) -> dict[str, str]:
-    """Return the fields of log lines about a task; the request id is left out if it is the task's own id."""
-    own_request_id = request_id if request_id != task_id else ""
-    return {"request_id": own_request_id, "task_id": task_id, "batch_id": batch_id, "model": model, "owner": owner}
+def task_fields(task_id: str, request_id: str, batch_id: str, *, model: str, owner: str, trace: str = "") -> dict[str, str]:
+    """Return the fields of log lines about a task; the request id is left out if it is the task's own id.
+
+    Args:
+        trace: the task's trace context; empty if it is not known.
+    """
+    return {
+        "request_id": request_id if request_id != task_id else "",
+        "task_id": task_id,
+        "batch_id": batch_id,
+        "model": model,
+        "owner": owner,
+        "trace_id": trace_id_of(trace),
+    }
 
 
 def log_tasks(to: logging.Logger, message: str, task_ids: Sequence[str], *, level: int = logging.WARNING) -> None:

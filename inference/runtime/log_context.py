@@ -19,7 +19,7 @@ logged_batch_id: ContextVar[str] = ContextVar("batch_id", default="")
 logged_model: ContextVar[str] = ContextVar("model", default="")
 #: Owner of the key with which the request came, or of the task; empty without keys.
 logged_owner: ContextVar[str] = ContextVar("owner", default="")
-#: W3C trace id, 32 hexadecimal digits; empty while traces are off.
+#: W3C trace id of the request's span, or of the task's context, 32 hexadecimal digits; empty without one.
 logged_trace_id: ContextVar[str] = ContextVar("trace_id", default="")
 
 #: Fields of a line, in their order.

@@ -21,7 +21,7 @@ from inference.errors import ObjectNotFound
 from inference.settings import S3Settings
 from inference.storage.breaker import Breaker
 from inference.storage.protocol import bucket_and_key, is_path, too_large
-from inference.storage.s3_client import PAUSE_S, connect, credentials_of, is_timeout, unavailable_when_failing
+from inference.storage.s3_client import PAUSE_S, connect, credentials_of, is_timeout, unavailable, unavailable_when_failing
 from inference.storage.s3_retention import UploadRetention
 
 #: Error code of a missing bucket, which the first upload makes.
@@ -203,7 +203,7 @@ class S3ObjectStore:
             self._client.make_bucket(self._bucket)
         except S3Error as error:
             if error.code not in _MADE_MEANWHILE:
-                raise
+                raise unavailable("the bucket of the images does not exist, and cannot be created", error) from error
 
 
 class S3ObjectReader:

@@ -127,11 +127,11 @@ def unavailable_when_failing() -> Iterator[None]:
             raise InferenceError(f"the object store refuses the object: {error.code}") from error
         if error.code in _FULL:
             raise StorageFull("the object store is full", retry_after_s=30) from error
-        raise _silent(error) from error
+        raise unavailable("the object store answers with an error", error) from error
     except (MinioException, urllib3.exceptions.HTTPError, OSError) as error:
-        raise _silent(error) from error
+        raise unavailable("the object store does not answer", error) from error
 
 
-def _silent(error: Exception) -> ServiceUnavailable:
-    public = "the object store does not answer"
+def unavailable(public: str, error: Exception) -> ServiceUnavailable:
+    """Return the service's error for an error of the client; its detail has the client's words, which `public` leaves out."""
     return ServiceUnavailable(f"{public}: {error}", public=public, retry_after_s=5)

@@ -123,6 +123,7 @@ class Intake(Stage):
             owner=lease.owner,
             request_id=lease.request_id,
             batch_id=lease.batch_id,
+            trace=lease.trace,
             timings={"queue_ms": leases.now_ms - lease.created_at_ms},
         )
         if lease.trace and self._start_span is not None:

@@ -141,6 +141,8 @@ class Job:
     slot: int | None = None
     ready_at: float = 0.0
     timings: dict[str, float] = field(default_factory=dict)
+    #: trace context of the task; see inference/tracing/context.py
+    trace: str = ""
     #: span of the task from the lease to its end; None if its trace is not kept
     span: TraceSpan | None = None
 
@@ -152,7 +154,7 @@ class Job:
     def log_fields(self) -> dict[str, str]:
         """Fields of log lines about it."""
         model = self.deliveries[0].message.model.name if self.deliveries else ""
-        return task_fields(self.task_id, self.request_id, self.batch_id, model=model, owner=self.owner)
+        return task_fields(self.task_id, self.request_id, self.batch_id, model=model, owner=self.owner, trace=self.trace)
 
     def report_start(self) -> None:
         for delivery in self.deliveries:

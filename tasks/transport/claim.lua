@@ -18,12 +18,13 @@
 -- owner (of other clients, or restored ones) have turns like those of one owner. Without owners there are no turns.
 --
 -- Arguments: now in s, limit in items, then the names of the queues.
--- Answer: for each message queue, delivery tag, message. A message that cannot be read has an empty tag and is noted nowhere.
+-- Answer: 1 if several owners have turns, else 0; then for each message queue, delivery tag, message. A message that cannot be read
+-- has an empty tag and is noted nowhere.
 
 local unacked, index, now, limit, queues = KEYS[1], KEYS[2], ARGV[1], tonumber(ARGV[2]), #ARGV - 2
 local keys_per_queue = (#KEYS - 2) / queues
 local OF, TURNS = '\6\22of\6\22', '\6\22turns'
-local claimed = {}
+local claimed = {0}
 local taken = 0
 
 -- Returns the delivery tag, and how many items the message carries.
@@ -70,7 +71,12 @@ for number = 1, queues do
   local wake_up = 3 + (number - 1) * keys_per_queue
   for list = wake_up + 1, wake_up + keys_per_queue - 1 do
     local turns = KEYS[list] .. TURNS
-    if redis.call('EXISTS', turns) == 0 then turns = nil else join_turns(KEYS[list], turns) end
+    if redis.call('EXISTS', turns) == 0 then
+      turns = nil
+    else
+      join_turns(KEYS[list], turns)
+      if redis.call('ZCARD', turns) > 1 then claimed[1] = 1 end
+    end
     while taken < limit do
       local owner, from = whose_turn(KEYS[list], turns)
       local message, items = redis.call('RPOP', from), 0

@@ -33,6 +33,8 @@ logger = logging.getLogger(__name__)
 _POLL_INTERVAL_S = 0.25
 #: How long acknowledgements wait for others. Their tasks have ended, so nothing runs twice if the worker dies meanwhile.
 _ACKNOWLEDGE_WITHIN_S = 0.05
+#: Time after the last claim that found several owners in which a worker holds fewer items, seconds; and their share.
+_SHARED_FOR_S, _SHARE_OF_WINDOW = 5.0, 0.5
 #: More items than any batch has.
 _MAX_ITEMS = 1024
 _CLAIM = (Path(__file__).parent / "claim.lua").read_text(encoding="utf-8")
@@ -49,13 +51,25 @@ class ClaimingQoS(stock.QoS):  # type: ignore[misc] # kombu has no types
         self._will_flush = False
         #: number of items of each message that is not acknowledged, by delivery tag
         self._items: dict[str, int] = {}
+        self._shared_until = 0.0
+
+    def note_owners(self, *, are_several: bool) -> None:
+        """Note whether several owners have waiting messages: then this worker holds fewer items for some time.
+
+        The turns end with the claim. A task of an owner with few tasks waits behind all that are held, of whatever owner.
+        """
+        if are_several:
+            self._shared_until = monotonic() + _SHARED_FOR_S
 
     def can_consume(self) -> bool:
         return self.can_consume_max_estimate() != 0
 
     def can_consume_max_estimate(self) -> int | None:
         """Return how many more items fit into the window; None: there is no limit."""
-        return max(0, self.prefetch_count - sum(self._items.values())) if self.prefetch_count else None
+        if not self.prefetch_count:
+            return None
+        share = _SHARE_OF_WINDOW if monotonic() < self._shared_until else 1.0
+        return max(0, int(self.prefetch_count * share) - sum(self._items.values()))
 
     def append(self, message: Any, delivery_tag: str) -> None:
         self._items[delivery_tag] = _item_count(message.headers)
@@ -180,7 +194,8 @@ class ClaimingChannel(stock.Channel):  # type: ignore[misc] # kombu has no types
         lists = [key for queue in queues for key in (self._wake_up_list(queue), *self._lists(queue))]
         # kombu's client adds its global prefix to the first key of a script, and to no other.
         keys = [self.unacked_key, self.global_keyprefix + self.unacked_index_key, *lists]
-        found = self._claim_script(keys, [time(), limit, *queues])
+        are_several, *found = self._claim_script(keys, [time(), limit, *queues])
+        self.qos.note_owners(are_several=bool(are_several))
         claimed = []
         for name, tag, text in zip(*[iter(found)] * 3, strict=True):
             queue, delivery_tag = bytes_to_str(name), bytes_to_str(tag)

@@ -134,7 +134,7 @@ def test_a_request_is_a_line_with_its_status_its_time_and_its_task(logged: Logge
     assert logged.wait_for(logger="access", task_id=logged.tasks["failed"])["status"] >= 400
     assert logged.wait_for(logger="access", batch_id=logged.tasks["batch"])["route"] == "/inference/batch"
     asked = logged.wait_for(logger="access", task_id=logged.tasks["expired"], method="GET")
-    assert asked["route"] == "/tasks/<task_id>"
+    assert asked["route"] == "/tasks/{task_id}"
     refused = logged.wait_for(logger="access", status=401)
     assert "owner" not in refused
 

@@ -131,7 +131,7 @@ def test_tasks_of_a_batch_and_of_v2_share_the_span_of_their_acceptance(traced: S
     tensor = {"name": "image", "shape": [2, 8, 8, 1], "datatype": "FP32", "data": [0.5] * 128}
     v2 = requests.post(f"{traced.url}/v2/models/digits/infer", json={"inputs": [tensor]}, headers=parent(3), timeout=30)
     assert v2.status_code == 200, v2.text
-    for number, route, tasks in ((2, "/inference/batch", 3), (3, "/v2/models/<name>/infer", 2)):
+    for number, route, tasks in ((2, "/inference/batch", 3), (3, "/v2/models/{name}/infer", 2)):
         names = {f"POST {route}": 1, "send jsonl": tasks, f"process {QUEUE}": tasks}
         spans = trace_of(collector, number, until=names)
         (send,) = (span for span in spans if span.name == f"send {QUEUE}")
@@ -165,6 +165,7 @@ def test_a_task_that_fails_marks_its_spans_and_a_refusal_does_not(traced: Servic
     assert (refused.is_failed, refused.attributes["inference.refusal"]) == (False, missing.json()["code"])
     for span in spans:
         assert span.is_failed == (span.name == f"process {QUEUE}"), span.name
+    wait_until(lambda: f'"trace_id":"{TRACE_ID.format(6)}"' in traced.log, timeout_s=20, what="the request's line in the log")
 
 
 def test_a_caller_decides_for_its_own_trace_and_the_setting_for_others(traced: Service, collector: Collector) -> None:

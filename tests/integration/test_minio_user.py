@@ -58,6 +58,16 @@ def test_other_buckets_and_the_administration_are_closed(services_env: dict[str,
     assert [entry.object_name for entry in root.list_objects(others, recursive=True)] == ["uploads/a"]
 
 
+def test_a_bucket_that_may_not_be_created_is_named_as_what_is_missing(services_env: dict[str, str], own_name: str) -> None:
+    with limited_user(services_env, own_name, own_name, without="s3:CreateBucket") as settings:
+        store = S3ObjectStore(settings, own_name)
+        for call in (lambda: store.put("uploads/a", b"pixels"), lambda: store.put_url("incoming/a", lifetime_s=60)):
+            with pytest.raises(ServiceUnavailable, match=rf"AccessDenied.*bucket_name: {own_name}") as refused:
+                call()
+            assert refused.value.public == "the bucket of the images does not exist, and cannot be created"
+            assert "does not answer" not in refused.value.detail
+
+
 def test_the_script_makes_bucket_and_user_and_may_run_again(services_env: dict[str, str], own_name: str, tmp_path: Path) -> None:
     policy = tmp_path / "policy.json"
     policy.write_text(

@@ -46,6 +46,7 @@ TARGETS = {
     "production": ("overlays/production",),
     "rabbitmq": ("base", "components/rabbitmq"),
     "gpu": ("base", "components/gpu"),
+    "s3-role": ("base", "components/s3-role"),
     "everything": ("base", *(f"components/{name}" for name in ("keda", "monitoring", "servers", "rabbitmq", "gpu"))),
 }
 

@@ -28,10 +28,13 @@ def redis_rules(db: int = 0) -> list[str]:
     return str(rules).replace("&/0.", f"&/{db}.").split()
 
 
-def policy_for(bucket: str) -> dict[str, Any]:
-    """The policy of docker-compose.yml for another bucket."""
+def policy_for(bucket: str, *, without: str = "") -> dict[str, Any]:
+    """The policy of docker-compose.yml for another bucket, `without` one of its rights."""
     text = POLICY_FILE.read_text(encoding="utf-8")
-    return dict(json.loads(text.replace("arn:aws:s3:::inference", f"arn:aws:s3:::{bucket}")))
+    policy: dict[str, Any] = json.loads(text.replace("arn:aws:s3:::inference", f"arn:aws:s3:::{bucket}"))
+    for statement in policy["Statement"]:
+        statement["Action"] = [action for action in statement["Action"] if action != without]
+    return policy
 
 
 def minio_admin(settings: S3Settings) -> MinioAdmin:
@@ -40,11 +43,11 @@ def minio_admin(settings: S3Settings) -> MinioAdmin:
 
 
 @contextmanager
-def limited_user(env: Mapping[str, str], name: str, bucket: str) -> Iterator[S3Settings]:
-    """A user of this name for this bucket alone, or for those that fit a pattern."""
+def limited_user(env: Mapping[str, str], name: str, bucket: str, *, without: str = "") -> Iterator[S3Settings]:
+    """A user of this name for this bucket alone, or for those that fit a pattern; `without` one of the rights."""
     root = StaticProvider(env["MINIO_ACCESS_KEY"], env["MINIO_SECRET_KEY"])
     secret = secrets.token_hex(20)
-    make_user(env["MINIO_ENDPOINT"], root, policy_for(bucket), name, secret)
+    make_user(env["MINIO_ENDPOINT"], root, policy_for(bucket, without=without), name, secret)
     try:
         yield minio_settings(env, access_key=name, secret_key=secret)
     finally:

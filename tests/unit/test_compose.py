@@ -322,6 +322,17 @@ def test_the_parts_get_all_settings(name: str, made: dict[str, str], monkeypatch
         assert settings.api.host == "0.0.0.0"  # noqa: S104 inside its container
 
 
+@pytest.mark.usefixtures("made")
+@pytest.mark.parametrize("name", ["api", "worker", "worker-gpu", "relay"])
+def test_traces_are_sent_where_the_example_says(name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    example = (ROOT / ".env.example").read_text(encoding="utf-8")
+    variables = dict(re.findall(r"^# (TRACING_\w+)=(.+)$", example, re.MULTILINE))
+    assert not settings_of(name, tmp_path, monkeypatch).tracing.is_on
+    tracing = settings_of(name, tmp_path, monkeypatch, variables).tracing
+
+    assert (tracing.endpoint, str(tracing.sample_ratio)) == (variables["TRACING_ENDPOINT"], variables["TRACING_SAMPLE_RATIO"])
+
+
 def test_rabbitmq_becomes_the_broker(made: dict[str, str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     example = (ROOT / ".env.example").read_text(encoding="utf-8")
     (broker,) = re.findall(r"^# BROKER=(.+)$", example, re.MULTILINE)

@@ -165,7 +165,7 @@ def test_commands_have_the_options_that_are_shown(page: str, capsys: pytest.Capt
     for line in "".join(blocks(page, "sh")).replace("\\\n", " ").splitlines():
         if "python server.py" in line:
             words = shlex.split(line.partition("python server.py")[2], comments=True)
-            words = list(itertools.takewhile(lambda word: word not in {">", "|", "&"}, words))
+            words = list(itertools.takewhile(lambda word: word not in {">", "2>", "2>&1", "|", "&"}, words))
             if words[:1] == ["keys"]:
                 words = [_KEY_ID if word == "ID" else word for word in words]
             assert is_accepted(words), f"{line}\n{capsys.readouterr().err}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,21 @@ def test_prometheus_accepts_the_rules(repository: Path) -> None:
     done = run_promtool(repository, "check", "rules", "--lint-fatal", *RULE_FILES)
 
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_rules_for_prometheus_operator_are_made_as_documented(repository: Path) -> None:
+    page = (repository / "docs/monitoring.md").read_text(encoding="utf-8")
+    (code,) = (block for block in re.findall(r"```sh\n(.+?)```", page, re.DOTALL) if "PrometheusRule" in block)
+    script, _, end = code.partition(" | kubectl ")
+    done = subprocess.run(["bash", "-ec", script], cwd=repository, capture_output=True, text=True, check=True)
+
+    made = list(yaml.safe_load_all(done.stdout))
+    assert end == "apply -f -\n"
+    assert {(one["kind"], one["metadata"]["name"]) for one in made} == {
+        ("PrometheusRule", f"inference-{file.stem}") for file in RULE_FILES
+    }
+    groups = [group for file in RULE_FILES for group in yaml.safe_load(file.read_text(encoding="utf-8"))["groups"]]
+    assert sorted(str(group) for one in made for group in one["spec"]["groups"]) == sorted(map(str, groups))
 
 
 @pytest.mark.parametrize("file", RULE_TESTS, ids=lambda file: file.stem)

@@ -9,6 +9,8 @@ from api_rig import post_batch, raw_form, services_of
 from flask import Flask
 from flask.testing import FlaskClient
 
+from inference.lifecycle.task_log import record_fields
+
 PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00"
 SENT = {"traceparent": PARENT, "tracestate": "vendor=value"}
 
@@ -23,6 +25,7 @@ def test_the_context_of_the_caller_is_in_the_record(client: FlaskClient, app: Fl
     store = services_of(app).store
     task_id = submit(client, SENT)
     assert store.get(task_id).trace == f"{PARENT} vendor=value"
+    assert record_fields(store.get(task_id))["trace_id"] == PARENT[3:35]  # of log lines
     (lease,) = store.lease("worker", [task_id]).leases
     assert lease.trace == f"{PARENT} vendor=value"
 

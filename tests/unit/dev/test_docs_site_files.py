@@ -67,7 +67,7 @@ def test_folders_in_a_folder_are_named(pages: Path, tmp_path: Path) -> None:
 
 def test_link_to_a_missing_file_is_an_error(pages: Path, tmp_path: Path) -> None:
     (pages / "docs/one.md").write_text("# One\n\n[gone](gone.txt)\n")
-    with pytest.raises(FileNotFoundError, match=r"gone\.txt"):
+    with pytest.raises(FileNotFoundError, match=r"docs/one\.md has a link to gone\.txt, which does not exist"):
         copy_pages(pages, ["docs/one.md"], tmp_path / "source")
 
 

@@ -12,6 +12,7 @@ import pytest
 from support.kubernetes import (
     TARGETS,
     Manifest,
+    build,
     container,
     labels_of_pods,
     matches,
@@ -158,8 +159,9 @@ def test_a_part_has_no_more_secrets_than_in_compose(target: str) -> None:
     }
     for workload in filter(is_part, workloads(target)):
         rabbitmq = {"rabbitmq-url"} if target in ("rabbitmq", "everything") else set()
+        keys = {"s3-access-key", "s3-secret-key"} if target == "s3-role" else set()
         part = labels_of_pods(workload)["app.kubernetes.io/component"]
-        assert set(mounted_secrets(workload).values()) == known[part] | rabbitmq
+        assert set(mounted_secrets(workload).values()) == known[part] - keys | rabbitmq
 
 
 @pytest.mark.parametrize("name", PARTS)
@@ -171,6 +173,9 @@ def test_the_configuration_is_valid(target: str, name: str, tmp_path: Path, monk
     assert settings.task_store.url == SECRETS["redis-url"]
     assert settings.security.require_keys
     assert settings.uploads.store == "s3"
+    has_role = target == "s3-role" and name != "inference-flower"
+    assert settings.s3.credentials == ("role" if has_role else "keys")
+    assert bool(settings.s3.access_key.get_secret_value()) is (name != "inference-flower" and not has_role)
     assert settings.api.ready_without_workers
     models = {label for workload in workloads(target) if (label := labels_of_pods(workload).get("inference/model"))}
     assert {Path(model).name for model in settings.models} == models
@@ -273,6 +278,23 @@ def test_production_has_more_than_one_of_each_part_that_serves() -> None:
 def test_the_first_user_of_mongodb_is_the_one_of_compose() -> None:
     script = named("dev", "ConfigMap", "mongo-first-start")["data"]["mongo-user.js"]
     assert script == (ROOT / "deploy/docker/mongo-user.js").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_parts_can_be_upgraded_one_after_the_other(target: str) -> None:
+    """As docs/kubernetes.md does it: by the label of a part, after all that has none."""
+    first = {
+        (one["kind"], one["metadata"]["name"])
+        for one in build(target)
+        if "app.kubernetes.io/component" not in one["metadata"].get("labels", {})
+    }
+    for workload in filter(is_part, workloads(target)):
+        labels = workload["metadata"]["labels"]
+        assert labels["app.kubernetes.io/component"] == labels_of_pods(workload)["app.kubernetes.io/component"]
+        maps = [volume["configMap"]["name"] for volume in pod(workload)["volumes"] if "configMap" in volume]
+        maps += [source["configMapRef"]["name"] for source in container(workload)["envFrom"]]
+        assert len(maps) == 2
+        assert {("ServiceAccount", pod(workload)["serviceAccountName"]), *(("ConfigMap", name) for name in maps)} <= first
 
 
 @pytest.mark.parametrize("target", TARGETS)

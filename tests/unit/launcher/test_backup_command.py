@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import shutil
+import socket
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +13,9 @@ import pytest
 import redis
 from support.redis_server import RedisServer, own_redis_server
 
-from inference.errors import ConfigurationError
+from inference.errors import ConfigurationError, ServiceUnavailable
 from inference.launcher.backup_command import back_up
+from inference.runtime.redis import embedded_socket
 from inference.settings import Settings
 
 _REWRITE = "auto-aof-rewrite-percentage"
@@ -58,6 +63,7 @@ def test_broker_that_runs(tmp_path: Path) -> None:
         data = Path(server.url.removeprefix("unix://").partition("?")[0]).parent.parent
         client.set("before", "1")
         wanted = client.config_get(_REWRITE)
+        client.config_set(_REWRITE, 0)  # as a backup leaves it that is killed
         client.bgrewriteaof()  # the copy waits for it
         back_up(settings(data), tmp_path / "backup")
         assert client.config_get(_REWRITE) == wanted
@@ -84,6 +90,32 @@ def test_folders_that_are_refused(data: Path, tmp_path: Path, name: str) -> None
     with pytest.raises(ConfigurationError, match="name a"):
         back_up(settings(data), tmp_path / name)
     assert not (data / "backup").exists()
+
+
+def test_a_backup_that_is_not_complete_is_not_taken_for_one(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr(shutil, "copy2", fail)
+        with pytest.raises(ServiceUnavailable, match="the backup is not complete"):
+            back_up(settings(data), tmp_path / "backup")
+    assert not (tmp_path / "backup").exists()
+    with pytest.raises(ConfigurationError, match=r"backup\.partial exists: remove it"):
+        back_up(settings(data), tmp_path / "backup")
+
+
+def test_a_broker_that_does_not_answer_is_not_taken_for_a_stopped_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("inference.launcher.backup_command._ANSWER_TIMEOUT_S", 0.1)
+    with tempfile.TemporaryDirectory(prefix="inf-", dir="/tmp") as folder:  # short: a socket's path is limited
+        address = embedded_socket(Path(folder) / "data")
+        address.parent.mkdir(parents=True)
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(address))
+            listener.listen()
+            with pytest.raises(ServiceUnavailable, match="does not answer"):
+                back_up(settings(Path(folder) / "data"), Path(folder) / "backup")
+        assert not (Path(folder) / "backup").exists()
 
 
 def test_servers_of_ones_own_are_refused(data: Path, tmp_path: Path) -> None:

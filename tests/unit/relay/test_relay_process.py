@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.fakes import FakeObjectStore
 from support.samples import a_failure, a_request
 from support.waiting import until
 
@@ -56,6 +57,16 @@ def test_old_dead_letters_and_rejected_messages_are_discarded(redis_url: str, tm
         interval_s = _housekeeping(services.settings, services)._jobs["retention"]()
         assert interval_s == (3600 if hours is None else pytest.approx(360 * hours))
         assert (services.store.count_dead_letters(), services.rejected.count()) == (left, left)
+
+
+def test_removal_of_old_uploads_goes_on_soon_if_there_are_more(redis_url: str, tmp_path: Path, key_prefix: str) -> None:
+    given = {"data_dir": tmp_path, "models": ["models/digits"], "broker": {"url": redis_url}}
+    services = Services(load_settings(None, given | {"task_store": {"key_prefix": key_prefix}}))
+    more = iter([True, False])
+    services.objects = FakeObjectStore()
+    services.objects.apply_retention = lambda _hours: next(more)  # type: ignore[method-assign]
+    retention = _housekeeping(services.settings, services)._jobs["retention"]
+    assert [retention(), retention()] == [1.0, 3600.0]
 
 
 def test_uploads_without_a_task_stay_where_records_are_evicted(

@@ -179,3 +179,24 @@ def test_other_clients_are_heard_while_owners_wait(desk: Desk, connect: Callable
     desk.put("flood", 50)
     send(connect("redis"), desk.queue, [None, {"items": [{"task_id": "stock.1"}]}])
     assert "stock" in desk.take(4)
+
+
+def test_a_worker_holds_less_while_owners_share_a_queue(
+    redis_client: redis.Redis, queue: str, connect: Callable[..., Connection], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A task waits behind all that the worker holds, of whatever owner."""
+    desk = Desk(redis_client, queue, connect, max_claim=2)
+    desk.reader.consumer.qos(prefetch_count=8)
+    desk.put("flood", 30)
+    desk.put("lab", 1)
+    assert "lab" in desk.take(4)
+    first = list(desk.reader.taken)
+    assert desk.reader.reads_nothing()
+    for message in first[:2]:
+        message.ack()
+    assert desk.take(2) == ["flood"] * 2  # the other owner may come back soon
+    assert desk.reader.reads_nothing()
+    monkeypatch.setattr("tasks.transport.claiming._SHARED_FOR_S", 0.0)
+    desk.reader.connection.default_channel.qos._shared_until = 0.0
+    assert desk.take(4) == ["flood"] * 4
+    assert desk.reader.reads_nothing()
