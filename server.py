@@ -32,6 +32,7 @@ if __name__ == "__main__" and next((word for word in sys.argv if word in {"api",
     monkey.patch_all()
 
 import argparse
+import json
 import os
 import warnings
 from contextlib import nullcontext
@@ -355,7 +356,7 @@ def _on_dead_task(services: Any, action: str, task_id: str) -> None:
 def _on_rejected_message(services: Any, action: str, message_id: str) -> None:
     match action:
         case "inspect":
-            _print_json(asdict(services.rejected.get(message_id)))
+            print(json.dumps(asdict(services.rejected.get(message_id)), indent=2))  # orjson refuses large numbers
         case "replay":
             queue = services.rejected.replay(message_id, services.broker)
             print(f"{message_id} is in {queue} again")

@@ -33,6 +33,8 @@ from inference.status.service_metrics import ServiceMetrics
 
 _EXTENSION = "inference"
 _STATUS_AGE_S = 1.0
+#: Of the budget for bodies, each owner's requests that wait for its pace may hold one part of so many.
+_PAUSED_SHARE = 8
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,11 @@ def _acceptance_parts(services: Services) -> AcceptanceParts:
             settings.webhooks, services.owner_webhooks, lambda: services.webhook_guard, services.store.count_webhooks
         ),
         owner_limits=OwnerLimits(),
-        pacing=OwnerPacing(admission.load, max_held_tasks=settings.worker.max_held_tasks),
+        pacing=OwnerPacing(
+            admission.load,
+            max_held_tasks=settings.worker.max_held_tasks,
+            max_image_bytes=settings.api.body_budget_bytes // _PAUSED_SHARE,
+        ),
         settings=settings,
         tracer=services.tracer,
     )

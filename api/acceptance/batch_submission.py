@@ -151,7 +151,8 @@ class BatchSubmissions:
         for one in prepared:
             by_queue[one.queue].append(one)
         for queue, ones in by_queue.items():
-            self.parts.pacing.wait(queue, caller.owner, len(ones))
+            image_bytes = sum(len(one.form.image) for one in ones)
+            self.parts.pacing.wait(queue, caller.owner, len(ones), image_bytes=image_bytes)
         rooms = {
             queue: self.parts.admission.check(
                 queue,

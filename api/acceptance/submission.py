@@ -76,7 +76,7 @@ class Submissions:
             return self._replayed(known, checked.deadline_s)
         self.parts.owner_limits.check(caller)
         queue = checked.spec.queue
-        self.parts.pacing.wait(queue, caller.owner)
+        self.parts.pacing.wait(queue, caller.owner, image_bytes=len(form.image))
         room = self.parts.admission.check(
             queue,
             model=checked.model,

@@ -38,6 +38,7 @@ _PROBES = {
 }
 #: Longest method and path of a request that matches no route, characters.
 _MAX_METHOD, _MAX_PATH = 20, 200
+_MILLISECOND = timedelta(milliseconds=1)
 
 
 class AccessLog:
@@ -60,7 +61,7 @@ class AccessLog:
         Args:
             sent_bytes: bytes of the answer's body that were sent.
             environ: of the request.
-            took: time from its head to the end of its answer.
+            took: time from its head to the end of its answer; less than none if the system's clock was set back.
         """
         if self._level > logging.INFO:
             return
@@ -68,8 +69,7 @@ class AccessLog:
         is_probe = route in _PROBES
         if is_probe and self._level > logging.DEBUG:
             return
-        milliseconds = took.seconds * 1000 + took.microseconds / 1000
-        fields = {"duration_ms": milliseconds, "bytes": sent_bytes, **environ.get(LOGGED_FIELDS, {})}
+        fields = {"duration_ms": max(0.0, took / _MILLISECOND), "bytes": sent_bytes, **environ.get(LOGGED_FIELDS, {})}
         level = "DEBUG" if is_probe else "INFO"
         path = "" if route else _shown(environ["PATH_INFO"])
         self._write(_Head(level, environ["REQUEST_METHOD"], route, path, status), fields)

@@ -56,9 +56,11 @@ class LineWriter:
             logger.warning("%d lines of the access log were dropped: standard error takes them too slowly", dropped)
 
     def _flush_all(self) -> None:
-        while self._lines:
-            self.flush()
-        self._flushing = None
+        try:
+            while self._lines:
+                self.flush()
+        finally:
+            self._flushing = None  # also after an error: otherwise no later line would be written
 
 
 def _pieces(lines: list[bytes]) -> list[bytes]:

@@ -105,7 +105,10 @@ class RejectedMessages:
         message = self.get(message_id)
         if "body" not in message.content:
             raise InvalidRequest(f"{message_id} cannot be sent again: {message.reason}")
-        broker.resend(message.queue, Resent(**message.content))
+        try:
+            broker.resend(message.queue, Resent(**message.content))
+        except TypeError as error:  # a number of more than 64 bits, for example
+            raise InvalidRequest(f"{message_id} cannot be sent again: {error}") from error
         self._remove(message_id)
         return message.queue
 

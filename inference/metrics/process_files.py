@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from prometheus_client.registry import Collector
 
 from inference.metrics.sharing import shared_folder
 from inference.runtime.file_lock import file_lock
+
+logger = logging.getLogger(__name__)
 
 
 class SharedInstruments(Collector):
@@ -30,18 +33,30 @@ class SharedInstruments(Collector):
 def add_ended_process(pid: int) -> None:
     """Remove the gauges of a process that has ended, and add its counters to those of the processes that ended before.
 
-    Otherwise each process that ever ran would leave files, and each scrape would read them.
+    Otherwise each process that ever ran would leave files, and each scrape would read them. No error is raised: it would end the
+    main process, and with it the API. A file that cannot be read is removed, since it would fail each scrape.
     """
     folder = shared_folder()
     if folder is None:
         return
-    with file_lock(_lock_file(folder), _do_nothing):
-        mark_process_dead(pid, str(folder))
-        for kind in ("counter", "histogram"):
-            file = folder / f"{kind}_{pid}.db"
-            if file.exists():
-                _add(file, folder / f"{kind}_ended.db")
-                file.unlink()
+    try:
+        with file_lock(_lock_file(folder), _do_nothing):
+            mark_process_dead(pid, str(folder))
+            for kind in ("counter", "histogram"):
+                _move(folder / f"{kind}_{pid}.db", folder / f"{kind}_ended.db")
+    except Exception:
+        logger.exception("the metrics of process %d, which has ended, cannot be added to those of the others", pid)
+
+
+def _move(file: Path, sums_file: Path) -> None:
+    if not file.exists():
+        return
+    try:
+        _add(file, sums_file)
+    except Exception:
+        logger.exception("%s cannot be read: the counts of a process that was killed are lost", file)
+    finally:
+        file.unlink(missing_ok=True)
 
 
 def _add(file: Path, sums_file: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from typing import Annotated
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from pydantic import AfterValidator, Field, SecretStr
 
@@ -14,6 +14,8 @@ from inference.settings.value_checks import Section, secret_validator
 _PATH = "/v1/traces"
 #: `NAME=VALUE`, as in OTEL_EXPORTER_OTLP_HEADERS, but a name is a token of HTTP (RFC 9110) and a value has no control character.
 _HEADER = re.compile(r"\s*[A-Za-z0-9!#$%&'*+.^_`|~-]+\s*=[\x20-\x2b\x2d-\x7e]*")
+#: Value of a header once it is decoded: libraries quote one that is not valid in their errors.
+_VALUE = re.compile(r"([\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?)?")
 
 
 def _check_endpoint(text: str) -> str:
@@ -28,9 +30,14 @@ def _check_endpoint(text: str) -> str:
 
 
 def _check_headers(text: str) -> str:
-    if text and not all(_HEADER.fullmatch(header) for header in text.split(",")):
+    headers = text.split(",") if text else []
+    if not all(_HEADER.fullmatch(header) and _VALUE.fullmatch(_decoded_value(header)) for header in headers):
         raise ValueError("must be NAME=VALUE, several with commas between them, such as authorization=Bearer%20TOKEN")
     return text
+
+
+def _decoded_value(header: str) -> str:
+    return unquote(header.partition("=")[2].strip())
 
 
 class TracingSettings(Section):

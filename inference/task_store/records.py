@@ -24,6 +24,7 @@ from inference.runtime.documents import known_members
 from inference.runtime.log_context import log_context
 from inference.task_store.protocol import Lease, LeaseState, TaskState
 from inference.task_store.record_checks import check_model, check_numbers, check_outcome, checked_deliveries, number
+from inference.tracing.context import stored_context
 from inference.webhook import Webhook, WebhookAttempt, WebhookDelivery, WebhookEvent, WebhookState
 
 T = TypeVar("T")
@@ -100,7 +101,7 @@ def from_hash(task_id: str, fields: dict[bytes, bytes]) -> TaskRecord:
         webhook=_webhook_from(fields) if b"webhook" in fields else None,
         webhook_delivery=_webhook_delivery_from(fields) if b"webhook_state" in fields else None,
         owner=fields.get(b"owner", b"").decode(),
-        trace=fields.get(b"trace", b"").decode(),
+        trace=stored_context(fields.get(b"trace")),
     )
 
 
@@ -135,7 +136,7 @@ def completed_from(task_id: str, values: Sequence[bytes | None]) -> CompletedTas
         request_id.decode(),
         number(created_at),
         owner=owner.decode() if owner else "",
-        trace=trace.decode() if trace else "",
+        trace=stored_context(trace),
     )
 
 
@@ -158,7 +159,7 @@ def lease_from(values: Sequence[Any]) -> Lease:
         owner=owner.decode(),
         request_id=request_id.decode(),
         batch_id=batch_id.decode(),
-        trace=trace.decode(),
+        trace=stored_context(trace),
     )
 
 

@@ -37,6 +37,11 @@ def read_context(traceparent: Any, tracestate: Any = None) -> str:
     return own
 
 
+def stored_context(field: bytes | None) -> str:
+    """Return the context in the field of a record; empty if there is none, or it has a form that this version does not know."""
+    return read_context(*field.decode("latin-1").split(" ", 1)) if field else ""
+
+
 def trace_headers(context: str) -> dict[str, str]:
     """Return `traceparent`, and `tracestate` if there is one; nothing without a context."""
     traceparent, _, tracestate = context.partition(" ")

@@ -21,7 +21,7 @@ from inference.broker import envelope
 from inference.broker.amqp import LOGIN_REFUSED
 from inference.broker.rejected import UNREADABLE
 from inference.domain import PREDICT_TASK
-from inference.errors import shown
+from inference.errors import ServiceUnavailable, shown
 from tasks.worker.redelivery import Redeliveries, id_of_redelivered, task_ids_of
 
 logger = logging.getLogger(__name__)
@@ -142,8 +142,14 @@ class InferenceConsumer(Consumer):  # type: ignore[misc] # Celery has no types
         resent = envelope.Resent(**{**content, "headers": {**content["headers"], envelope.PUT_BACKS_HEADER: times + 1}})
 
         def put_back() -> None:
-            self.controller.inference_broker.resend(queue, resent)
-            self._reject_soon(message)
+            try:
+                self.controller.inference_broker.resend(queue, resent)
+            except ServiceUnavailable:
+                raise
+            except Exception as error:  # noqa: BLE001 such as a priority that is no number; it would stay with this worker for ever
+                self._put_aside(message, f"it is of a newer version, and cannot be put back: {shown(error)}")
+            else:
+                self._reject_soon(message)
 
         self.timer.call_after(_PUT_BACK_AFTER_S, lambda: self.controller.inference.store_calls.submit(put_back))
 

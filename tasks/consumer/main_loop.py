@@ -46,7 +46,7 @@ class MainLoop:
         consumer.hub.call_repeatedly(_TURN_INTERVAL_S, partial(self.watch.begin, "the main loop"))
 
     def end(self) -> None:
-        """End the watch: the connection is lost, and the main loop waits for the broker. Called on the main loop."""
+        """End the watch: the main loop waits for the broker, or for the running batches of a worker that stops. Called on it."""
         self.watch.end()
 
     def consumption(self) -> str:

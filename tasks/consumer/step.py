@@ -134,6 +134,7 @@ class InferenceStep(bootsteps.StartStopStep):  # type: ignore[misc] # Celery has
 
     def stop(self, _parent: Any) -> None:
         """Drain and acknowledge, after the consumer has stopped. Unacknowledged messages go back when the channel closes."""
+        self._main_loop.end()
         if self._worker is not None:
             self._worker.stop()
             self._main_loop.run_pending()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 
 from inference.errors import ServiceUnavailable
+from inference.runtime.loop_watch import TURN_LIMIT_S
 from inference.task_store.stores import WorkerStore
 from tasks.pipeline.jobs import HeldJobs
 from tasks.pipeline.stage import Stage
@@ -18,11 +19,11 @@ class LeaseRenewer(Stage):
     name = "leases"
 
     def __init__(self, store: WorkerStore, holder: str, held: HeldJobs, *, lease_s: float) -> None:
-        super().__init__()
+        self._interval_s = lease_s / 3
+        super().__init__(turn_limit_s=TURN_LIMIT_S + self._interval_s)
         self._store = store
         self._holder = holder
         self._held = held
-        self._interval_s = lease_s / 3
 
     def step(self) -> None:
         self.stopping.wait(self._interval_s)

@@ -166,9 +166,13 @@ class InferenceWorker:
         )
 
     def _batch_turn_limit_s(self) -> float:
-        """Return the longest time of a batch's turn: models of one process wait for each other's predictions and its restart."""
+        """Return the longest time of a batch's turn.
+
+        Models of one process wait for each other's predictions, and for the restart of all processes, which are as many as the
+        models at most.
+        """
         predict_s = max(self._options.predict_timeout_s, *(spec.predict_timeout_s or 0.0 for spec in self._specs))
-        return TURN_LIMIT_S + self._options.load_timeout_s + predict_s * len(self._specs)
+        return TURN_LIMIT_S + (self._options.load_timeout_s + predict_s) * len(self._specs)
 
     def stuck(self) -> dict[str, float]:
         """Return the threads that make no progress, as `LoopWatch.stuck` does."""

@@ -47,6 +47,11 @@ JUNK = (
     "[]",
     '{"properties": {"delivery_tag": "no-body", "delivery_info": {"routing_key": "x"}}, "headers": {"task": "tasks.predict"}}',
     '{"properties": {"delivery_tag": "odd-headers", "delivery_info": {}}, "headers": [1]}',
+    # a newer format, which cannot be sent again: the number has more than 64 bits
+    """{"body": "W10=", "content-type": "application/json", "content-encoding": "utf-8",
+        "headers": {"id": "x", "task": "tasks.predict", "format": 2, "number": 123456789012345678901234567890},
+        "properties": {"body_encoding": "base64", "delivery_tag": "newer", "priority": 5,
+                       "delivery_info": {"exchange": "", "routing_key": "predict.digits"}}}""",
 )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any, Literal
 
+import gevent
 import pytest
 
 from api.security.middleware import LOGGED_FIELDS, LOGGED_ROUTE
@@ -51,10 +52,11 @@ def lines_of(
     method: str = "POST",
     kind: Literal["json", "text"] = "json",
     is_on: bool = True,
+    took: timedelta = TOOK,
 ) -> list[str]:
     writer = Lines()
     environ = {"REQUEST_METHOD": method, "PATH_INFO": path, LOGGED_ROUTE: route, LOGGED_FIELDS: FIELDS}
-    AccessLog(LogSettings(format=kind, access=is_on), writer).note(status, 345, environ, TOOK)
+    AccessLog(LogSettings(format=kind, access=is_on), writer).note(status, 345, environ, took)
     return writer.found
 
 
@@ -79,6 +81,13 @@ def test_line_in_json() -> None:
         "bytes": 345,
         **FIELDS,
     }
+
+
+@pytest.mark.parametrize(("took", "milliseconds"), [(timedelta(days=1, seconds=1), 86_401_000.0), (timedelta(seconds=-5), 0.0)])
+def test_duration_of_a_long_stream_and_of_a_request_during_which_the_clock_was_set_back(
+    took: timedelta, milliseconds: float
+) -> None:
+    assert event_of(took=took)["duration_ms"] == milliseconds
 
 
 def test_line_in_text(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,4 +168,17 @@ class TestWriter:
         assert caplog.messages == ["7 lines of the access log were dropped: standard error takes them too slowly"]
         writer.write(b"again\n")
         writer.flush()
+        assert os.read(pipe[0], 2**16) == b"again\n"
+
+    def test_lines_are_written_after_an_error_of_the_writing_thread(
+        self, pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(line_writer, "_INTERVAL_S", 0)
+        writer = LineWriter(pipe[1])
+        with monkeypatch.context() as failing:
+            failing.setattr(line_writer, "run_blocking", lambda _call: 1 // 0)
+            writer.write(b"lost\n")
+            gevent.wait(timeout=10)
+        writer.write(b"again\n")
+        gevent.wait(timeout=10)
         assert os.read(pipe[0], 2**16) == b"again\n"

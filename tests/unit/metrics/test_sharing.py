@@ -104,3 +104,40 @@ print(sharing.shared_folder(), *sorted(line for line in exposition.exposition().
     environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
     assert done.stdout == "None inference_predictor_restarts_total 1.0 inference_tasks_in_flight 3.0\n", done.stderr
+
+
+def test_a_file_of_a_killed_process_that_cannot_be_read_is_removed(tmp_path: Path) -> None:
+    """An error would end gunicorn's main process, and the file would fail each later scrape."""
+    code = """
+from inference.metrics import api, exposition, process_files
+api.http_requests.labels("/", "GET", "200").inc()
+folder = sharing.shared_folder()
+(folder / "counter_999999.db").touch()
+(folder / "histogram_999999.db").write_bytes(b"\\xff" * 64)
+process_files.add_ended_process(999999)
+text = exposition.exposition().decode()
+print(*(line for line in text.splitlines() if line.startswith("inference_http_requests_total")))
+print(*folder.glob("*_999999.db"))
+"""
+    done = run(code, tmp_path)
+    assert done.stdout.splitlines() == ['inference_http_requests_total{code="200",method="GET",route="/"} 1.0', ""], done.stderr
+
+
+def test_a_folder_that_has_vanished_ends_no_process(tmp_path: Path) -> None:
+    """The system removes the shared memory of a user who logs out: logind.conf(5), RemoveIPC."""
+    code = """
+import os, shutil
+from inference.metrics import api, exposition, process_files
+api.http_requests.labels("/", "GET", "200").inc()
+shutil.rmtree(sharing.shared_folder())
+process_files.add_ended_process(999999)
+pid = os.fork()
+if pid == 0:
+    api.http_requests.labels("/", "GET", "200").inc(10)
+    raise SystemExit
+print(os.waitpid(pid, 0)[1])
+text = exposition.exposition().decode()
+print(*(line for line in text.splitlines() if line.startswith("inference_http_requests_total")))
+"""
+    done = run(code, tmp_path)
+    assert done.stdout.splitlines() == ["0", 'inference_http_requests_total{code="200",method="GET",route="/"} 10.0'], done.stderr

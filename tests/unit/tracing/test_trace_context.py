@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from inference.tracing.context import is_sampled, read_context, trace_headers, trace_id_of
+from inference.tracing.context import is_sampled, read_context, stored_context, trace_headers, trace_id_of
 
 TRACE_ID, SPAN_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 PARENT = f"00-{TRACE_ID}-{SPAN_ID}-01"
@@ -52,6 +52,17 @@ def test_a_valid_context_is_taken(traceparent: str, tracestate: Any, context: st
 )
 def test_an_invalid_context_is_none(traceparent: Any) -> None:
     assert read_context(traceparent, "vendor=value") == ""
+
+
+@pytest.mark.parametrize("context", ["", PARENT, f"{PARENT} vendor=a value,other=1"])
+def test_the_context_of_a_record_is_that_which_was_stored(context: str) -> None:
+    assert stored_context(context.encode()) == context
+
+
+@pytest.mark.parametrize("field", [None, b"nonsense", PARENT[:-1].encode(), b"02-newer", b"\xff\xfe", f"{PARENT}-zz".encode()])
+def test_a_record_whose_context_has_an_unknown_form_has_none(field: bytes | None) -> None:
+    """Otherwise each worker that leases its task, and the relay that delivers its result, would fail on it."""
+    assert stored_context(field) == ""
 
 
 def test_headers_have_what_came() -> None:

@@ -13,7 +13,7 @@ from support.collector import Collector, running_collector
 from support.receiver import Reply
 from support.waiting import until
 
-from inference.errors import InvalidImage, ServiceUnavailable
+from inference.errors import ConfigurationError, InvalidImage, ServiceUnavailable
 from inference.runtime.log_context import logged_trace_id
 from inference.settings import load_settings
 from inference.tracing.context import active_context, trace_id_of
@@ -126,6 +126,15 @@ def test_headers_and_path_of_the_endpoint(make_tracer: MakeTracer, collector: Co
         assert (request.headers["authorization"], request.headers["x-team"]) == ("Bearer secret", "vision")
 
 
+@pytest.mark.parametrize("headers", ["x-key=5ecre7%0A", "x-key=%205ecre7", "x-key=5ecre7%C3%A9", "x-key=5ecre7%0D%0Ax-other: 1"])
+def test_a_header_that_cannot_be_sent_is_refused_at_the_start(headers: str) -> None:
+    """The error of a request with it would have its value."""
+    with pytest.raises(ConfigurationError) as refusal:
+        load_settings(None, {"tracing": {"endpoint": "http://127.0.0.1:4318", "headers": headers}})
+    assert "must be NAME=VALUE" in refusal.value.detail
+    assert "5ecre7" not in refusal.value.detail
+
+
 def test_a_collector_that_fails_is_reported_once_and_so_is_its_return(
     make_tracer: MakeTracer, collector: Collector, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,7 +174,10 @@ def test_a_process_ends_though_its_collector_hangs(make_tracer: MakeTracer, coll
     released.set()
 
 
-def test_spans_for_a_collector_that_is_down_are_dropped_and_delay_nothing(make_tracer: MakeTracer) -> None:
+def test_spans_for_a_collector_that_is_down_are_dropped_and_delay_nothing(
+    make_tracer: MakeTracer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "0.1")  # else the exporter logs its failure during another test
     tracer = make_tracer(f"http://127.0.0.1:{free_port()}")
     for _ in range(5000):  # more than are kept
         started(tracer.start("a span")).end()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,8 +17,10 @@ from inference.runtime.health import OK
 from inference.runtime.loop_watch import LoopWatch
 from inference.settings import load_settings
 from inference.settings.http_address import bound_socket
-from tasks.consumer.step import _start_monitoring
+from tasks.consumer.step import InferenceStep, _start_monitoring
+from tasks.pipeline.jobs import HeldJobs
 from tasks.worker.health import WorkerHealth
+from tasks.worker.lease_renewal import LeaseRenewer
 
 
 class Rig:
@@ -103,3 +106,33 @@ def test_a_pipeline_whose_predictor_hangs_for_ever_is_stuck(make_rig: MakeRig) -
     wait_until(lambda: rig.pipeline.stuck() == {"batch-0 of digits": 1000}, "the other stages are idle, which is no fault")
     rig.predictor.gate.set()
     wait_until(lambda: rig.pipeline.stuck() == {}, "the batch has ended")
+
+
+def test_the_wait_between_two_renewals_of_long_leases_is_no_hang() -> None:
+    clock = FakeClock()
+    store: Any = None
+    renewer = LeaseRenewer(store, "worker", HeldJobs(), lease_s=3600)
+    renewer.watch = LoopWatch(clock)
+    found: list[dict[str, float]] = []
+
+    class Waiting(threading.Event):
+        def wait(self, timeout: float | None = None) -> bool:
+            clock.advance(timeout or 0.0)
+            found.append(renewer.watch.stuck())
+            self.set()
+            return True
+
+    renewer.stopping = Waiting()
+    renewer._run()
+    assert found == [{}]
+
+
+def test_the_main_loop_is_not_watched_while_the_running_batches_end() -> None:
+    step = InferenceStep(SimpleNamespace())
+    watch = step._main_loop.watch
+    watch.begin("the main loop")
+    watched: list[bool] = []
+    worker: Any = SimpleNamespace(stop=lambda: watched.append(watch.is_watching), tracer=None)
+    step._worker = worker
+    step.stop(None)
+    assert watched == [False]
