@@ -156,7 +156,7 @@ class LocalObjectStore:
             for folder in sorted(self._folder.glob("uploads/*/*/*")):
                 day = _day_of(folder)
                 if day is None:
-                    logger.warning("retention skips %r: it is not the folder of a day's uploads (uploads/YYYY/MM/DD)", str(folder))
+                    logger.warning("retention skips %r: not a folder of a day's uploads (uploads/YYYY/MM/DD)", str(folder))
                 elif day <= first_kept.date():
                     try:
                         shutil.rmtree(folder) if day < first_kept.date() else _remove_older(folder, first_kept.timestamp())
