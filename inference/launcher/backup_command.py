@@ -80,7 +80,7 @@ def back_up(settings: Settings, folder: Path) -> None:
         _copy_data(settings.data_dir, partial)
         partial.rename(target)
     except OSError as error:
-        raise ServiceUnavailable(f"the backup is not complete: {error}") from error
+        raise ServiceUnavailable(f"the backup is not complete: {error}", public="the backup is not complete") from error
     for elsewhere in _outside(settings):
         sys.stderr.write(f"warning: {elsewhere} is outside of {data}, and not in the backup: copy it after this command\n")
 
@@ -110,7 +110,8 @@ def _log_at_rest(data_dir: Path) -> Iterator[None]:
             finally:
                 client.config_set(_REWRITE, _REWRITE_PERCENT)  # not the value before: a backup that was killed has left 0
     except redis.RedisError as error:
-        raise ServiceUnavailable(f"the embedded broker does not answer: {error}") from error
+        public = "the embedded broker does not answer"
+        raise ServiceUnavailable(f"{public}: {error}", public=public) from error
 
 
 def _is_stopped(data_dir: Path) -> bool:

@@ -14,7 +14,7 @@ from inference.errors import StorageFull
 from inference.runtime.free_space import FreeSpace, free_space_of
 from inference.runtime.memory import usable_memory_bytes
 from inference.settings import load_settings
-from inference.storage import s3
+from inference.storage.s3_client import unavailable_when_failing
 
 
 class World:
@@ -112,7 +112,7 @@ def test_a_server_that_is_down_is_no_matter_of_room(tmp_path: Path) -> None:
 @pytest.mark.parametrize("code", ["XMinioStorageFull", "QuotaExceeded"])
 def test_a_full_bucket_is_told_from_a_server_that_is_down(code: str) -> None:
     arguments: dict[str, Any] = dict.fromkeys(("message", "resource", "request_id", "host_id"), "")
-    with pytest.raises(StorageFull, match="the object store is full"), s3._unavailable_when_failing():
+    with pytest.raises(StorageFull, match="the object store is full"), unavailable_when_failing():
         raise S3Error(response=None, code=code, **arguments)
 
 
