@@ -249,7 +249,7 @@ class TestKeys:
             store.confirm_deliveries(sink, [(entry_id, fields[b"task_id"].decode()) for entry_id, fields in entries])
         keys = [key.decode() for key in redis_client.scan_iter(match=f"{key_prefix}:*", count=1000)]
         endless = {key.removeprefix(f"{key_prefix}:") for key in keys if redis_client.pttl(key) == -1}
-        assert endless == {"seq", "tasks", f"started:{QUEUE}", "outbox:jsonl", "outbox:kafka"}  # `tasks` is trimmed by its length
+        assert endless == {"seq", "tasks", "outbox:jsonl", "outbox:kafka"}  # `tasks` is trimmed by its length
         assert redis_client.xlen(f"{key_prefix}:outbox:jsonl") == 0
         assert not [key for key in keys if ":image:" in key]
 

@@ -74,6 +74,8 @@ def make_worker(handle_request: Callable[..., None], *, body_timeout_s: float) -
         unsent=BodyBudget(2**20),
         handle_request=handle_request,
         first_bytes=lambda connection: connection.read(),
+        requests_in_flight=0,
+        log=SimpleNamespace(requests=SimpleNamespace(note_refused=lambda _status, _start: None)),
     )
 
 

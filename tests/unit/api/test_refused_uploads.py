@@ -151,7 +151,7 @@ class TestAnAnswerThatGetsLost:
 def test_what_was_accepted_is_answered_though_the_store_breaks_off_then(
     app: Flask, client: FlaskClient, worker: FakeWorker, send: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def down(*_: Any) -> None:
+    def down(*_: Any, **__: Any) -> None:
         raise ServiceUnavailable("taken down by the test")
 
     with monkeypatch.context() as broken:
@@ -165,7 +165,7 @@ def test_what_was_accepted_is_answered_though_the_store_breaks_off_then(
 def test_a_withdrawal_whose_answer_gets_lost_names_the_task(
     app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def down(*_: Any) -> None:
+    def down(*_: Any, **__: Any) -> None:
         raise ServiceUnavailable("taken down by the test")
 
     monkeypatch.setattr("inference.lifecycle.enqueue._PATIENCE_S", 0.1)
