@@ -293,7 +293,7 @@ class Slow(S3ObjectReader):
         return super().download(*arguments)
 
 options = json.loads(sys.argv[1])
-cache = ObjectCache(Path(options["folder"]), Slow(S3Settings(**options["minio"])))
+cache = ObjectCache(Path(options["folder"]), Slow(S3Settings(**options["s3"])))
 print("path", cache.fetch(FileLocation.parse(options["location"])), flush=True)
 """
 
