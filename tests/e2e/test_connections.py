@@ -157,7 +157,7 @@ class TestOpenFiles:
     def test_a_process_that_may_open_too_few_says_so_at_its_start(self, make_api: MakeApi) -> None:
         api = make_api(limit=220)
         assert re.search(
-            r"WARNING .*api\.max_connections is 10000, .* 220 open files \(ulimit -n\): it takes 110 connections", api.log
+            r"WARNING.*api\.max_connections is 10000, .* 220 open files \(ulimit -n\): it takes 110 connections", api.log
         )
         with contextlib.ExitStack() as stack:
             connections = [stack.enter_context(api.connect()) for _ in range(300)]

@@ -245,7 +245,7 @@ def assert_refused(stack: FullStack) -> None:
     (digit,) = distinct_digits(1)
     refused = stack.post(digit.png, priority="9")
     assert (refused.status_code, refused.json()["field"]) == (400, "metadata.priority")
-    assert "quorum queues keep the order of acceptance" in refused.json()["detail"]
+    assert "quorum queues of RabbitMQ before 4.3 keep the order of acceptance" in refused.json()["detail"]
 
 
 def assert_overtakes(stack: FullStack) -> None:
