@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ import requests
 import yaml
 from support.redis_nodes import HOST, RedisNode
 from support.service import ROOT, Service, free_port
+from support.waiting import until
 
 from inference.runtime.redis import connect
 
@@ -68,12 +70,18 @@ def test_the_worker_and_the_relay(service: Service, part: str) -> None:
 @pytest.mark.parametrize("part", ["worker", "relay"])
 def test_their_metrics_and_probes(service: Service, part: str) -> None:
     url = f"http://127.0.0.1:{PORTS[f'INFERENCE_MONITORING__{part.upper()}_PORT']}"
-    metrics = requests.get(f"{url}/metrics", timeout=30).text
-    assert "inference_build_info" in metrics
-    assert 'inference_store_up{store="task_store"} 1.0' in metrics, "figures of the whole service too"
+    assert "inference_build_info" in requests.get(f"{url}/metrics", timeout=30).text
+
+    def reads_the_store() -> bool:
+        return 'inference_store_up{store="task_store"} 1.0' in requests.get(f"{url}/metrics", timeout=30).text
+
+    def is_ok(probe_url: str) -> bool:
+        return requests.get(probe_url, timeout=30).status_code == 200
+
+    until(reads_the_store, "figures of the whole service")  # a busy machine may take longer than it waits for a store
     for probe in ("live", "ready"):
-        answer = requests.get(f"{url}/health/{probe}", timeout=30)
-        assert (answer.status_code, answer.json()["status"]) == (200, probe)
+        until(partial(is_ok, f"{url}/health/{probe}"), probe)
+        assert requests.get(f"{url}/health/{probe}", timeout=30).json()["status"] == probe
 
 
 @pytest.mark.services  # `make services` installs redis-cli
