@@ -56,7 +56,7 @@ def test_dependencies_are_those_of_the_requirements_files(installation: Installa
 
     lines = (repository / "requirements-base.txt").read_text(encoding="utf-8").splitlines()
     assert sorted(base) == sorted(line.split()[0] for line in lines if re.match(r"\w", line))
-    assert set(found.metadata.get_all("Provides-Extra")) == {"tensorflow", "gpu", "litert", "onnx"}
+    assert set(found.metadata.get_all("Provides-Extra")) == {"tensorflow", "gpu", "litert", "onnx", "tracing"}
     assert not any("tensorflow" in requirement for requirement in base)
     assert all(any("tensorflow" in requirement for requirement in one) for one in extras.values())
 
