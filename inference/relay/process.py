@@ -13,7 +13,6 @@ from types import FrameType
 from inference.container import Services
 from inference.lifecycle.dead_letters import DeadLetters
 from inference.lifecycle.erasures import erase_objects_left
-from inference.metrics.exposition import CONTENT_TYPE, exposition
 from inference.relay.delivery import Relay, RelayPolicy
 from inference.relay.health import RelayHealth, Runner
 from inference.relay.incoming import IncomingUploads
@@ -22,12 +21,11 @@ from inference.relay.orphans import Orphans
 from inference.relay.sweeper import Sweeper, SweepPolicy
 from inference.relay.upload_maintenance import Housekeeping, Job
 from inference.relay.webhooks import WebhookRelay, give_up_old_webhooks
-from inference.runtime.monitoring_server import MonitoringServer, Page, health_pages
 from inference.runtime.redis import connect, task_store_url
 from inference.settings import Settings
 from inference.sinks import open_sink
 from inference.sinks.webhook import WebhookSender
-from inference.status.service_metrics import ServiceMetrics
+from inference.status.monitoring import start_monitoring
 from inference.task_store.outbox import Outbox
 
 logger = logging.getLogger(__name__)
@@ -41,7 +39,11 @@ _INTERVAL_SHARE = 0.1
 
 
 def serve(settings: Settings) -> None:
-    """Run until SIGTERM or SIGINT. A thread that fails ends the process, so that its supervisor restarts it."""
+    """Run until SIGTERM or SIGINT. A thread that fails ends the process, so that its supervisor restarts it.
+
+    Raises:
+        ConfigurationError: the port of the monitoring is not available.
+    """
     stopping = threading.Event()
     failed = threading.Event()
 
@@ -62,7 +64,7 @@ def serve(settings: Settings) -> None:
 
     services = Services(settings, role="relay")
     runners = _runners(settings, services)
-    _start_monitoring(settings, RelayHealth(runners, stopping))
+    start_monitoring(services, RelayHealth(runners, stopping), "relay")
     threads = [threading.Thread(target=guarded, args=one, name=one[0]) for one in runners.items()]
     for thread in threads:
         thread.start()
@@ -73,18 +75,6 @@ def serve(settings: Settings) -> None:
         services.tracer.close()
     if failed.is_set():
         raise SystemExit(1)
-
-
-def _start_monitoring(settings: Settings, health: RelayHealth) -> None:
-    """Serve metrics and probes. Raises ConfigurationError: the port is not available."""
-    options = settings.monitoring
-    if options.relay_port is not None:
-        service = ServiceMetrics(Services(settings))
-        pages = {
-            "/metrics": lambda: Page(CONTENT_TYPE, exposition(service)),
-            **health_pages(live=health.live, ready=health.ready),
-        }
-        MonitoringServer(options.host, options.relay_port, pages, key="monitoring.relay_port").start()
 
 
 def _runners(settings: Settings, services: Services) -> dict[str, Runner]:

@@ -16,12 +16,10 @@ from inference.container import Services
 from inference.errors import ConfigurationError, InferenceError
 from inference.launcher.server_checks import check_servers
 from inference.launcher.start_checks import check_open_files, check_start
-from inference.metrics.exposition import CONTENT_TYPE, exposition
 from inference.models.registry import ModelRegistry
 from inference.runtime.cpu import use_batch_scheduling
 from inference.runtime.heap import freeze_heap
-from inference.runtime.monitoring_server import MonitoringServer, Page, health_pages
-from inference.status.service_metrics import ServiceMetrics
+from inference.status.monitoring import start_monitoring
 from tasks.consumer.main_loop import MainLoop
 from tasks.worker.health import WorkerHealth
 from tasks.worker.redelivery import MessageDeadLetters, Redeliveries
@@ -80,14 +78,8 @@ def _make_worker(services: Services, models: ModelRegistry) -> InferenceWorker:
 
 def _start_monitoring(services: Services, health: WorkerHealth) -> None:
     """Serve metrics and probes, also while the models load. Raises WorkerShutdown; the reason is logged."""
-    options = services.settings.monitoring
-    if options.worker_port is None:
-        return
-    probes = health_pages(live=health.live, ready=health.ready)
-    service = ServiceMetrics(services)
-    pages = {"/metrics": lambda: Page(CONTENT_TYPE, exposition(service)), **probes}
     try:
-        MonitoringServer(options.host, options.worker_port, pages, key="monitoring.worker_port").start()
+        start_monitoring(services, health, "worker")
     except ConfigurationError as error:
         raise _shutdown(error) from error
 

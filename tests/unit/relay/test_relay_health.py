@@ -13,16 +13,17 @@ from support.fake_clock import FakeClock
 from support.samples import a_request, a_success
 from support.waiting import until
 
+from inference.container import Services
 from inference.errors import ConfigurationError, ServiceUnavailable
 from inference.relay.delivery import Relay, RelayPolicy
 from inference.relay.health import RelayHealth
-from inference.relay.process import _start_monitoring
 from inference.relay.upload_maintenance import Housekeeping
 from inference.runtime.health import OK
 from inference.runtime.loop_watch import LoopWatch
 from inference.settings import load_settings
 from inference.settings.http_address import bound_socket
 from inference.sinks.protocol import Refusal, SinkUnavailable, StoredResult
+from inference.status.monitoring import start_monitoring
 from inference.task_store import Commit
 from inference.task_store.outbox import Outbox
 from inference.task_store.redis_store import RedisTaskStore, StorePolicy
@@ -86,7 +87,7 @@ def test_a_port_that_is_taken_ends_the_start(tmp_path: Path, redis_url: str) -> 
         port = taken.getsockname()[1]
         settings = load_settings(None, {"data_dir": tmp_path, "broker": {"url": redis_url}, "monitoring": {"relay_port": port}})
         with pytest.raises(ConfigurationError, match=rf"^monitoring\.relay_port: cannot listen on 127\.0\.0\.1:{port}: "):
-            _start_monitoring(settings, RelayHealth({}, threading.Event()))
+            start_monitoring(Services(settings), RelayHealth({}, threading.Event()), "relay")
 
 
 def test_a_job_that_hangs_is_named_and_one_that_fails_is_not() -> None:
