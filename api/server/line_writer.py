@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import os
 from typing import Any
 
 import gevent
 
+from inference.runtime.descriptors import write_all
 from inference.runtime.gevent import run_blocking
 
 logger = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ class LineWriter:
         dropped, self._dropped = self._dropped, 0
         pieces = _pieces(lines)
         try:
-            run_blocking(lambda: _write_all(self._descriptor, pieces))
+            run_blocking(lambda: _write_pieces(self._descriptor, pieces))
         except OSError:
             return  # the reader has gone: nobody could be told
         if dropped:
@@ -77,8 +77,6 @@ def _pieces(lines: list[bytes]) -> list[bytes]:
     return [*pieces, b"".join(piece)]
 
 
-def _write_all(descriptor: int, pieces: list[bytes]) -> None:
+def _write_pieces(descriptor: int, pieces: list[bytes]) -> None:
     for piece in pieces:
-        left = piece
-        while left:
-            left = left[os.write(descriptor, left) :]
+        write_all(descriptor, piece)

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO
 
 from inference.errors import ObjectNotFound, ServiceUnavailable, StorageFull
+from inference.runtime.descriptors import write_all
 from inference.runtime.durable_files import make_folders, replace_durably, sync_folder
 from inference.runtime.gevent import run_blocking
 from inference.storage.protocol import is_path, too_large
@@ -77,7 +78,7 @@ class LocalObjectStore:
                 file = _create_with_folders(part)
                 try:
                     for chunk in chunks:
-                        run_blocking(partial(_write_all, file, chunk))
+                        run_blocking(partial(write_all, file, chunk))
                     run_blocking(partial(os.fsync, file))
                 finally:
                     os.close(file)
@@ -202,7 +203,7 @@ def _remove_older(folder: Path, limit_s: float) -> None:
 def _write(path: str, data: bytes, *, is_synced: bool = False) -> None:
     file = _create_with_folders(path)
     try:
-        _write_all(file, data)
+        write_all(file, data)
         if is_synced:
             os.fsync(file)
     finally:
@@ -217,12 +218,6 @@ def _erase(path: str) -> None:
     except (FileNotFoundError, NotADirectoryError):
         return
     sync_folder(os.path.dirname(path))  # noqa: PTH120 as above
-
-
-def _write_all(file: int, data: bytes) -> None:
-    written = os.write(file, data)
-    while written < len(data):
-        written += os.write(file, memoryview(data)[written:])
 
 
 def _create_with_folders(path: str) -> int:
