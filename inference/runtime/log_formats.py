@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -89,20 +90,11 @@ def role_of(record: logging.LogRecord) -> str:
     return role
 
 
-class _Second:
-    """Text of the last second that was asked for: lines come in the order of time."""
-
-    def __init__(self, write: Any) -> None:
-        self._write = write
-        self._last = (-1, "")
-
-    def __call__(self, second: int) -> str:
-        known, text = self._last
-        if known != second:
-            text = self._write(second)
-            self._last = (second, text)
-        return text
+@lru_cache(maxsize=1)  # lines come in the order of time
+def _utc_second(second: int) -> str:
+    return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
-_utc_second = _Second(lambda second: datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S"))
-_local_second = _Second(lambda second: time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second)))
+@lru_cache(maxsize=1)
+def _local_second(second: int) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(second))
