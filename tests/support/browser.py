@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,9 +10,7 @@ from pathlib import Path
 
 import requests
 from playwright.sync_api import Browser, sync_playwright
-
-from dev.servers.installing import debian_package
-from dev.servers.layout import Layout
+from support.installed import installed
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 #: A test speaks to loopback alone: nothing is asked of the browser's maker. The last one leaves refusing to the API.
@@ -29,20 +26,9 @@ _ARGUMENTS = (
 )
 
 
-def _find() -> str | None:
-    return next(filter(None, map(shutil.which, _NAMES)), None)
-
-
 def chromium(root: Path) -> str:
-    """The path of a Chromium, installed as Debian's package where there is none.
-
-    Raises:
-        ServicesError: it cannot be had, and why.
-    """
-    layout = Layout(root)
-    layout.install_log("chromium").parent.mkdir(parents=True, exist_ok=True)
-    debian_package(layout, "chromium", "chromium", _find)
-    return _find() or ""
+    """The path of a Chromium, installed as Debian's package where there is none. Raises ServicesError."""
+    return installed(root, "chromium", *_NAMES)
 
 
 @contextmanager
