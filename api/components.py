@@ -33,7 +33,7 @@ from inference.status.service_metrics import ServiceMetrics
 
 _EXTENSION = "inference"
 _STATUS_AGE_S = 1.0
-#: Of the budget for bodies, each owner's requests that wait for its pace may hold one part of so many.
+#: Part of the budget for bodies that the requests of an owner may hold while they wait for its pace: one of so many.
 _PAUSED_SHARE = 8
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from inference.errors import InferenceError
 
-#: By part, the variables of the settings of its host and its port, and these settings.
+#: Variables of the settings of host and port by part, and the setting of the port.
 _PARTS = {
     "api": ("INFERENCE_API__HOST", "INFERENCE_API__PORT", "api.port"),
     "worker": ("INFERENCE_MONITORING__HOST", "INFERENCE_MONITORING__WORKER_PORT", "monitoring.worker_port"),

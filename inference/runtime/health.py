@@ -7,7 +7,7 @@ from collections.abc import Mapping
 #: Result of a check that found no problem.
 OK = "ok"
 
-#: By name, `OK` or the problem, as one sentence.
+#: Results of checks by name: `OK`, or the problem as one sentence.
 Checks = Mapping[str, str]
 
 

@@ -56,7 +56,7 @@ def request() -> TaskSubmission:
 
 
 class Stored:
-    """What this version writes."""
+    """The data that this version writes."""
 
     def __init__(self, client: redis.Redis, prefix: str, store: TaskStore) -> None:
         self.client = client

@@ -51,7 +51,7 @@ def test_each_part_is_scraped(scraping: Prometheus) -> None:
 
 
 def test_each_expression_has_an_answer(scraping: Prometheus) -> None:
-    """Those of alerts need none: they say that something is wrong."""
+    """Expressions of alerts need no sample: one says that something is wrong."""
     recorded = [rule["expr"] for rule in dashboard.rules("record")]
     for rule in dashboard.rules("alert"):
         scraping.query(rule["expr"])

@@ -14,7 +14,7 @@ from support.prometheus import CONFIGURATION
 FILE = Path(__file__).parents[2] / "deploy/monitoring/grafana/dashboards/inference.json"
 #: Name of a recorded series.
 _RECORDED = r"\b[a-z]+:\w+:\w+"
-#: What Grafana puts in the place of its variables.
+#: Values that Grafana puts in the place of its variables.
 _VARIABLES = {"$model": ".*", "$__rate_interval": "1m"}
 
 

@@ -39,7 +39,7 @@ _CRDS = {
 }
 
 Manifest = dict[str, Any]
-#: What is built: parts of deploy/kubernetes by name, the first a resource and the others components.
+#: Builds by name: parts of deploy/kubernetes, the first a resource and the others components.
 TARGETS = {
     "base": ("base",),
     "dev": ("overlays/dev",),

@@ -7,7 +7,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from inference.metrics.registry import INSTRUMENTS
 
-#: By name and labels, a pair for each, in the order of the labels' names.
+#: Values by name and labels, a pair for each, in the order of the labels' names.
 Values = dict[tuple[str, tuple[tuple[str, str], ...]], float]
 
 

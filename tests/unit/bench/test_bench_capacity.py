@@ -1,4 +1,4 @@
-"""What a load needs follows from the measured CPU time, and docs/scaling.md says what the program says."""
+"""Needs of a load follow from the measured CPU time, and docs/scaling.md says what the program says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What kustomize builds from deploy/kubernetes is valid: base, components and overlays."""
+"""Manifests that kustomize builds from deploy/kubernetes are valid: base, components and overlays."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ Health = dict[str, str]
 
 @pytest.fixture
 def health() -> Health:
-    """What the part that listens reports about its readiness."""
+    """Readiness that the listening part reports."""
     return {"models": OK}
 
 

@@ -61,7 +61,7 @@ def instruments(module: ModuleType) -> dict[str, MetricWrapperBase]:
 
 @pytest.fixture
 def common(tmp_path: Path, redis_url: str, redis_client: redis.Redis, key_prefix: str) -> Iterator[list[Collector]]:
-    """What every part exposes, of a service that has all there is to see."""
+    """Metrics that every part exposes, of a service that has all there is to see."""
     redis_client.hset(f"{key_prefix}:open-tasks", "someone", 1)
     certificates = make_certificates(tmp_path)
     sections: dict[str, Any] = {

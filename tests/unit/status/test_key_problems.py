@@ -1,4 +1,4 @@
-"""What status says about the callers' keys: a file with errors, and keys that expire soon without a successor."""
+"""Problems of the callers' keys in status: a file with errors, and keys that expire soon without a successor."""
 
 from __future__ import annotations
 

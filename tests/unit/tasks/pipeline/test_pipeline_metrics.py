@@ -1,4 +1,4 @@
-"""What a pipeline counts: ends, stages, batches, attempts, and tasks that it lost."""
+"""Counts of a pipeline: ends, stages, batches, attempts, and tasks that it lost."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def growth(rig: Rig) -> Growth:
 
 
 def outcomes(growth: Growth) -> dict[str, float]:
-    """What has grown."""
+    """Values that have grown."""
     found = {outcome: growth.of("images_total", model="digits", outcome=outcome) for outcome in OUTCOMES}
     return {outcome: count for outcome, count in found.items() if count}
 
