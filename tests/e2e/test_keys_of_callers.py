@@ -92,7 +92,9 @@ def own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_plain_requests(keyed: Keyed) -> None:
-    assert keyed.service.is_ready()
+    wait_until(
+        keyed.service.is_ready, timeout_s=30, what="the second API process, whose checks may be a second old, is ready too"
+    )
     assert keyed.get("/tasks").headers["WWW-Authenticate"] == 'Bearer realm="inference"'
     assert keyed.get("/tasks", keyed.predict[:-1]).status_code == 401
     assert keyed.get("/status", keyed.predict).status_code == 403
