@@ -196,7 +196,8 @@ class ModelReloader(Stage):
             raise
         if not is_started:
             return None
-        change = expected_change(model, self._predictor.loaded.get(spec.name), process.loaded.get(spec.name))
+        now, coming = self._predictor.loaded.get(spec.name), process.loaded.get(spec.name)
+        change = expected_change(model, now, coming, self._predictor.slowdown(spec.name))
         self._candidate = _Candidate(specs, process, {spec.queue: change})
         self._preparation.await_short_queue(spec.queue, change, give_up=lambda: self._gives_up(proposal))
         return model

@@ -66,7 +66,13 @@ class QueuePreparation:
             self._sleep(_POLL_INTERVAL_S)
 
 
-def expected_change(model: ModelRef, now: Loaded | None, coming: Loaded | None) -> RateChange:
-    """Compare what both processes measured at their warm-up; the second one's measurement had a part of the cores only."""
+def expected_change(model: ModelRef, now: Loaded | None, coming: Loaded | None, slowdown: float = 1.0) -> RateChange:
+    """Compare what both processes measured at their warm-up.
+
+    Args:
+        model: the version to come.
+        slowdown: how many times as long as at its warm-up a batch of the version that serves takes now. The version to come had
+            only a part of the cores at its warm-up, too.
+    """
     rates = [0.0 if loaded is None else loaded.images_per_s for loaded in (coming, now)]
-    return RateChange(model, min(1.0, rates[0] / rates[1]) if all(rates) else 1.0)
+    return RateChange(model, min(1.0, rates[0] * slowdown / rates[1]) if all(rates) else 1.0)

@@ -18,13 +18,23 @@ class FakeProcess:
 
     Args:
         fails: what `start` raises as a ConfigurationError.
-        images_per_s: as the warm-up measured it.
+        images_per_s, cost_ms: as the warm-up measured them.
     """
 
-    def __init__(self, references: Mapping[str, ModelRef], *, fails: str = "", images_per_s: float = 0.0) -> None:
+    def __init__(
+        self,
+        references: Mapping[str, ModelRef],
+        *,
+        fails: str = "",
+        images_per_s: float = 0.0,
+        cost_ms: Mapping[int, float] | None = None,
+    ) -> None:
         self.references = dict(references)
         self.fails = fails
         self.images_per_s = images_per_s
+        self.cost_ms = cost_ms or {}
+        #: as the answer to a batch says it
+        self.predict_ms = 0.5
         self.is_running = False
         self.was_retired = False
         self.starts = 0
@@ -35,7 +45,8 @@ class FakeProcess:
 
     @property
     def loaded(self) -> Mapping[str, Loaded]:
-        return {name: Loaded(name, 1, 0.5, images_per_s=self.images_per_s) for name in self.references} if self.is_running else {}
+        warm = {name: Loaded(name, 1, 0.5, images_per_s=self.images_per_s, cost_ms=self.cost_ms) for name in self.references}
+        return warm if self.is_running else {}
 
     def start(self, should_stop: Callable[[], bool]) -> bool:
         self.starts += not self.is_running
@@ -51,7 +62,7 @@ class FakeProcess:
         if not self.is_running:
             raise PredictorNotRunning("the process is not running")
         self.calls.append((model, tuple(slots)))
-        return BatchPredictions(np.array(slots, np.float32).reshape(-1, 1), 0.5, self.references[model])
+        return BatchPredictions(np.array(slots, np.float32).reshape(-1, 1), self.predict_ms, self.references[model])
 
     def stop(self) -> None:
         self.is_running = False

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
+import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from inference.domain import ModelRef
 from inference.models.predictor.client import BatchPredictions, Predictor, PredictorNotRunning
 from inference.models.predictor.protocol import Loaded
+
+#: Batches that show how much slower than at its warm-up a process is lately, and their age at most, seconds.
+_RECENT_BATCHES, _RECENT_S = 8, 5.0
 
 
 class Process(Predictor, Protocol):
@@ -17,10 +23,17 @@ class Process(Predictor, Protocol):
 
 
 class VersionedPredictor:
-    """Run each batch on the process that serves when the batch starts."""
+    """Run each batch on the process that serves when the batch starts.
 
-    def __init__(self, process: Process) -> None:
+    Args:
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, process: Process, clock: Callable[[], float] = time.monotonic) -> None:
         self._serving = process
+        self._clock = clock
+        #: of each batch: its end, its version, its size in images, its milliseconds in the process
+        self._recent: deque[tuple[float, ModelRef, int, float]] = deque(maxlen=_RECENT_BATCHES)
 
     @property
     def references(self) -> Mapping[str, ModelRef]:
@@ -53,11 +66,26 @@ class VersionedPredictor:
         while True:
             process = self._serving
             try:
-                return process.predict(model, slots)
+                predictions = process.predict(model, slots)
             except PredictorNotRunning:
                 if process is self._serving:
                     raise
                 # Another process has replaced it before it got the batch.
+            else:
+                self._recent.append((self._clock(), predictions.model, len(slots), predictions.predict_ms))
+                return predictions
+
+    def slowdown(self, model: str) -> float:
+        """Return how many times as long as at its warm-up a batch of the served version takes lately; 1 without recent batches.
+
+        It is over 1 where another process has a part of the cores, such as one that loads a candidate.
+        """
+        served, warm = self.references[model], self.loaded.get(model)
+        if warm is None or not warm.cost_ms:
+            return 1.0
+        oldest_at = self._clock() - _RECENT_S
+        recent = [(size, ms) for at, ran, size, ms in tuple(self._recent) if ran == served and at >= oldest_at]
+        return max(1.0, min((ms / _warm_ms(size, warm.cost_ms) for size, ms in recent), default=1.0))
 
     def switch_to(self, process: Process) -> None:
         """Serve `process` from the next batch on; the previous process ends after its running batch."""
@@ -71,3 +99,8 @@ class VersionedPredictor:
     def _start_while_serving(self, process: Process, should_stop: Callable[[], bool]) -> bool:
         """Start `process`, but no longer than it serves: `switch_to` waits until the start has ended."""
         return process.start(lambda: should_stop() or process is not self._serving)
+
+
+def _warm_ms(size: int, cost_ms: Mapping[int, float]) -> float:
+    """Milliseconds of a batch at warm-up, in chunks of the size that suits it best."""
+    return min(math.ceil(size / chunk) * ms for chunk, ms in cost_ms.items())

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Sequence
 
 import pytest
+from support.fake_clock import FakeClock
 from support.fake_process import FakeProcess
 from support.waiting import until
 
@@ -123,3 +124,54 @@ def test_a_stop_ends_the_process(predictor: VersionedPredictor, first: ReplacedP
     predictor.stop()
     assert not first.is_running
     assert predictor.loaded == {}
+
+
+class TestSlowdown:
+    """A batch of 1 takes 4 ms at warm-up, one of 8 takes 16, so that two batches of 8 hold 16 images in 32."""
+
+    @pytest.fixture
+    def clock(self) -> FakeClock:
+        return FakeClock()
+
+    @pytest.fixture
+    def process(self) -> FakeProcess:
+        process = FakeProcess({"digits": DIGITS[1]}, cost_ms={1: 4.0, 8: 16.0})
+        process.is_running = True
+        return process
+
+    @pytest.fixture
+    def predictor(self, process: FakeProcess, clock: FakeClock) -> VersionedPredictor:
+        return VersionedPredictor(process, clock)
+
+    @pytest.mark.parametrize(("size", "ms", "found"), [(1, 8.0, 2.0), (4, 48.0, 3.0), (16, 64.0, 2.0), (16, 20.0, 1.0)])
+    def test_it_is_the_time_of_a_batch_by_that_at_warm_up(
+        self, predictor: VersionedPredictor, process: FakeProcess, size: int, ms: float, found: float
+    ) -> None:
+        process.predict_ms = ms
+        predictor.predict("digits", range(size))
+        assert predictor.slowdown("digits") == found
+
+    def test_the_least_of_recent_batches_counts(
+        self, predictor: VersionedPredictor, process: FakeProcess, clock: FakeClock
+    ) -> None:
+        for process.predict_ms in (20.0, 12.0, 16.0):
+            predictor.predict("digits", [0])
+            clock.advance(2)
+        assert predictor.slowdown("digits") == 3.0
+        clock.advance(2)
+        assert predictor.slowdown("digits") == 4.0
+        clock.advance(2)
+        assert predictor.slowdown("digits") == 1.0
+
+    def test_batches_of_another_version_do_not_count(self, predictor: VersionedPredictor, process: FakeProcess) -> None:
+        process.predict_ms = 8.0
+        predictor.predict("digits", [0])
+        second = FakeProcess({"digits": DIGITS[2]}, cost_ms={1: 1.0})
+        second.is_running = True
+        predictor.switch_to(second)
+        assert predictor.slowdown("digits") == 1.0
+
+    def test_without_a_warm_up_it_is_unknown(self, predictor: VersionedPredictor, process: FakeProcess) -> None:
+        predictor.predict("digits", [0])
+        process.stop()
+        assert predictor.slowdown("digits") == 1.0

@@ -86,5 +86,11 @@ def test_the_share_is_that_of_the_warm_ups(coming: float, share: float) -> None:
     assert expected_change(COMING, now, then) == RateChange(COMING, share)
 
 
+@pytest.mark.parametrize(("slowdown", "share"), [(1.0, 0.2), (2.0, 0.4), (9.0, 1.0)])
+def test_both_are_compared_on_the_part_of_the_cores_that_they_have_now(slowdown: float, share: float) -> None:
+    now, then = (Loaded("tiny", 3, 1.0, images_per_s=rate) for rate in (100.0, 20.0))
+    assert expected_change(COMING, now, then, slowdown) == RateChange(COMING, share)
+
+
 def test_without_a_warm_up_no_change_is_expected() -> None:
     assert expected_change(COMING, None, Loaded("tiny", 3, 1.0, images_per_s=9.0)).share == 1.0
