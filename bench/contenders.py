@@ -20,7 +20,7 @@ import yaml
 
 from bench.processes import Processes
 from bench.servers import server_processes
-from bench.workload import WORK, Workload
+from bench.workload import ROOT, WORK, Workload
 
 _START_TIMEOUT_S = 120.0
 
@@ -70,6 +70,8 @@ class Contender:
     clients: tuple[int, ...] = ()
     #: names of the real servers that it uses
     servers: tuple[str, ...] = ()
+    #: folder with its code
+    tree = ROOT
 
     def __init__(self, name: str, services: Mapping[str, str]) -> None:
         self.name = name
@@ -103,7 +105,7 @@ class Contender:
         with self.folder(workload) as folder:
             request = self.request(workload, f"http://127.0.0.1:{port}{self.path}", folder)
             began = time.monotonic()
-            with Processes(self.environment(workload, folder), folder / "log", servers) as processes:
+            with Processes(self.environment(workload, folder), folder / "log", servers, self.tree) as processes:
                 for command in self.commands(workload, port, folder):
                     processes.start(command)
                 prediction = first_answer(request, processes.log)
@@ -134,6 +136,7 @@ class Ours(Contender):
     Args:
         settings: settings in addition to the model's.
         servers: names of the real servers that the settings name.
+        tree: folder with the code; default: this one.
     """
 
     kind = "ours"
@@ -145,10 +148,12 @@ class Ours(Contender):
         settings: Mapping[str, object],
         *,
         servers: tuple[str, ...] = (),
+        tree: Path = ROOT,
     ) -> None:
         super().__init__(name, services)
         self._settings = settings
         self.servers = servers
+        self.tree = tree
 
     def commands(self, workload: Workload, port: int, folder: Path) -> list[Sequence[str]]:
         config = self.write_config(workload, folder)

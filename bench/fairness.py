@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import hashlib
 import io
 import statistics
 import sys
@@ -19,22 +18,20 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from http import HTTPStatus
-from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
 import urllib3
-import yaml
 from PIL import Image
 
 from bench import closed_loop, workload
 from bench.closed_loop import Load
-from bench.contenders import Ours, Request
+from bench.contenders import Request
 from bench.http_client import Connections
+from bench.with_keys import OursWithKeys
 from bench.workload import Workload
-from inference.keys.key_text import id_of, new_key_text
 
 CLIENTS = 64
 #: Largest ratio of the p99 beside a flood to the p99 alone.
@@ -42,33 +39,6 @@ LARGEST_RATIO = 2.0
 _FILL_TIMEOUT_S = 60.0
 _LOOK_INTERVAL_S = 0.2
 _WARM_S = 5.0
-
-
-class _WithKeys(Ours):
-    """The service with a key for each of the two owners."""
-
-    def __init__(self, settings: dict[str, object]) -> None:
-        super().__init__("fairness", {}, settings)
-        self.keys = {owner: new_key_text() for owner in ("lab", "flood")}
-
-    def write_config(self, work: Workload, folder: Path) -> Path:
-        config = super().write_config(work, folder)
-        keys = {
-            id_of(key): {"owner": owner, "role": "admin", "sha256": hashlib.sha256(key.encode()).hexdigest()}
-            for owner, key in self.keys.items()
-        }
-        file = folder / "keys.yaml"
-        file.write_text(yaml.safe_dump({"keys": keys}), encoding="utf-8")
-        file.chmod(0o600)
-        document = yaml.safe_load(config.read_text(encoding="utf-8")) | {"security": {"keys_file": str(file)}}
-        config.write_text(yaml.safe_dump(document), encoding="utf-8")
-        return config
-
-    def request(self, work: Workload, url: str, folder: Path) -> Request:
-        return replace(super().request(work, url, folder), headers=self.headers("lab"))
-
-    def headers(self, owner: str) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self.keys[owner]}"}
 
 
 class _Flood:
@@ -154,7 +124,7 @@ def _measure(work: Workload, options: argparse.Namespace) -> _Round:
     settings: dict[str, object] = {"limits": {"max_queue_depth": depth}, "deadlines": {"async_s": 3600}}
     if options.redis:
         settings["broker"] = {"url": options.redis}
-    service = _WithKeys(settings)
+    service = OursWithKeys("fairness", settings, ("lab", "flood"))
     with service.run(work) as running:
         request = running.request
         _load(request, _WARM_S)
@@ -172,7 +142,7 @@ def _load(request: Request, seconds: float) -> Load:
 
 
 @contextmanager
-def _flooded(service: _WithKeys, request: Request, backlog: int) -> Iterator[tuple[_Flood, int]]:
+def _flooded(service: OursWithKeys, request: Request, backlog: int) -> Iterator[tuple[_Flood, int]]:
     """Run the flood; the block begins when `backlog` of its tasks wait, or when the service refuses more."""
     status = request.url.removesuffix(service.path) + "/status"
     with _Flood(request.url, service.headers("flood")) as flood, urllib3.PoolManager() as http:

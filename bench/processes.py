@@ -38,11 +38,19 @@ class Processes:
         environment: variables in addition to ours.
         log: file for their output.
         servers: real servers that they use and that ran before, by name: their CPU counts too.
+        tree: folder with their code.
     """
 
-    def __init__(self, environment: Mapping[str, str], log: Path, servers: Mapping[str, psutil.Process] | None = None) -> None:
+    def __init__(
+        self,
+        environment: Mapping[str, str],
+        log: Path,
+        servers: Mapping[str, psutil.Process] | None = None,
+        tree: Path = ROOT,
+    ) -> None:
         self._mark = uuid.uuid4().hex
-        self._environment = {**os.environ, _MARK: self._mark, "PYTHONPATH": str(ROOT), **environment}
+        self._tree = tree
+        self._environment = {**os.environ, _MARK: self._mark, "PYTHONPATH": str(tree), **environment}
         self._servers = servers or {}
         self._started: list[psutil.Popen] = []
         self.log = log
@@ -57,7 +65,7 @@ class Processes:
         with self.log.open("ab") as log:
             process = psutil.Popen(
                 command,
-                cwd=ROOT,
+                cwd=self._tree,
                 env=self._environment,
                 stdout=log,
                 stderr=log,
