@@ -37,7 +37,7 @@ def redis_url() -> Iterator[str]:
         data_dir = Path(folder)
         server = subprocess.Popen(embedded_broker.command(data_dir))
         try:
-            assert embedded_broker.wait_for(data_dir, up=True, timeout_s=10), embedded_broker.log_tail(data_dir)
+            assert embedded_broker.wait_for(data_dir, up=True, timeout_s=60), embedded_broker.log_tail(data_dir)
             yield f"unix://{embedded_socket(data_dir)}?db=0"
         finally:
             server.terminate()

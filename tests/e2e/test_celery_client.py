@@ -155,7 +155,7 @@ def test_messages_that_are_none_break_nothing(user: CeleryUser) -> None:
 
 def test_a_message_waits_for_its_time(user: CeleryUser) -> None:
     task_id = send(user, {"items": [{"object": "uploads/mine/seven.png"}]}, countdown=4)
-    (scheduled,) = wait_until(lambda: user.inspect("scheduled"), timeout_s=10, what="the scheduled message")
+    (scheduled,) = wait_until(lambda: user.inspect("scheduled"), timeout_s=60, what="the scheduled message")
     assert scheduled["request"]["id"] == task_id
     assert requests.get(f"{user.service.url}/tasks/{task_id}", timeout=20).status_code == requests.codes.not_found
     assert ended(user, task_id)["status"] == "succeeded"

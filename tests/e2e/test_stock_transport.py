@@ -64,7 +64,7 @@ def test_a_prediction_and_a_batch_succeed(service: Service) -> None:
     assert_right(item["result"] for item in answer.json()["items"])
     with connect(broker_url(load_settings(service.config))) as client:
         assert client.llen(wake_up_key("predict.digits")) == 1, "a worker that claims has taken it"
-        wait_until(lambda: client.hlen("unacked") == 0, timeout_s=10, what="all messages are acknowledged")
+        wait_until(lambda: client.hlen("unacked") == 0, timeout_s=60, what="all messages are acknowledged")
 
 
 @pytest.mark.parametrize("service", ["unix"], indirect=True)

@@ -102,7 +102,7 @@ class Parts:
         wait_until(self._is_ready, timeout_s=90, what="the parts are ready")
 
     def _is_ready(self) -> bool:
-        with contextlib.suppress(requests.ConnectionError):
+        with contextlib.suppress(requests.ConnectionError, requests.Timeout):
             return requests.get(f"{self.service.url}/health/ready", timeout=5).ok
         return False
 
@@ -247,6 +247,6 @@ class FlowerProcess:
     def _answers(self) -> bool:
         assert self._process is not None
         assert self._process.poll() is None, self._service.log
-        with contextlib.suppress(requests.ConnectionError):
+        with contextlib.suppress(requests.ConnectionError, requests.Timeout):
             return requests.get(f"{self.url}/healthcheck", timeout=5).ok
         return False

@@ -31,7 +31,7 @@ class Client:
         self.url = f"http://127.0.0.1:{port}"
 
     def is_ready(self) -> bool:
-        with contextlib.suppress(requests.ConnectionError):
+        with contextlib.suppress(requests.ConnectionError, requests.Timeout):
             return requests.get(f"{self.url}/health/ready", timeout=5).status_code == requests.codes.ok
         return False
 
