@@ -28,11 +28,13 @@ run: $(VENV)/.installed ## install missing packages, start the service and class
 flower: $(VENV)/.installed ## watch the service's tasks on http://127.0.0.1:5555 (FLOWER_BASIC_AUTH=NAME:PASSWORD make flower)
 	@INFERENCE_CONFIG=$(CONFIG) exec $(BIN)/celery -A tasks flower $(ARGS)
 
-# Tests that start processes run one at a time, since they kill, fill up and time these processes; the others share the cores.
+# Tests that start processes wait for these more than they compute, so that two files of them run side by side; a file's tests
+# run one at a time, since they share its service. Tests that measure rates run alone.
 test: $(VENV)/.installed-dev $(V2_CLIENTS) ## install what is missing, start the real servers, and run every test (ARGS="tests/e2e -k batch" for some)
 ifeq ($(ARGS),)
-	$(COVER) -m 'not process and not services' -n 2
-	$(COVER) --cov-append -m 'process or services'
+	$(COVER) -m 'not process and not services' -n logical --maxprocesses 4
+	$(COVER) --cov-append -m '(process or services) and not alone' -n 2 --dist loadfile
+	$(COVER) --cov-append -m alone
 	@$(BIN)/coverage report | sed -n '1,17p;/^TOTAL/p' # the files that are covered least, and the total
 else
 	$(BIN)/python -m pytest $(ARGS)

@@ -11,9 +11,11 @@ import uuid
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
+import support.model_cache  # noqa: F401 before pytest-xdist starts its processes, which find the cache in their environment
 
 from inference.launcher import embedded_broker
 from inference.runtime.redis import embedded_socket
@@ -35,7 +37,7 @@ def redis_url() -> Iterator[str]:
         data_dir = Path(folder)
         server = subprocess.Popen(embedded_broker.command(data_dir))
         try:
-            assert embedded_broker.wait_for(data_dir, up=True, timeout_s=10), embedded_broker.log_tail(data_dir)
+            assert embedded_broker.wait_for(data_dir, up=True, timeout_s=60), embedded_broker.log_tail(data_dir)
             yield f"unix://{embedded_socket(data_dir)}?db=0"
         finally:
             server.terminate()
@@ -70,12 +72,24 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         return
     ran_before = subprocess.run([*_SERVERS, "status"], cwd=ROOT, capture_output=True, check=False).returncode == 0
     capture = session.config.pluginmanager.getplugin("capturemanager")
-    with capture.global_and_fixture_disabled():  # so that the progress is seen
-        started = subprocess.run([*_SERVERS, "start"], cwd=ROOT, stdout=subprocess.DEVNULL if ran_before else None, check=False)
+    with capture.global_and_fixture_disabled():  # so that the progress is seen; a process of pytest-xdist has no stdout
+        progress = subprocess.DEVNULL if ran_before else sys.__stderr__
+        started = subprocess.run([*_SERVERS, "start"], cwd=ROOT, stdout=progress, check=False)
     if started.returncode != 0:
         pytest.exit("the real servers do not start; the reason is above", returncode=1)
-    if not ran_before:
+    if ran_before:
+        return
+    if hasattr(session.config, "workeroutput"):
+        session.config.workeroutput["started_servers"] = True
+    else:
         session.config.add_cleanup(_stop_servers)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Stop the servers that a process of pytest-xdist has started once all of its processes have ended: they share them."""
+    if getattr(node, "workeroutput", {}).get("started_servers"):
+        node.config.add_cleanup(_stop_servers)
 
 
 def _stop_servers() -> None:

@@ -141,8 +141,8 @@ class TestAPageOfAnotherOrigin:
             assert page.fetch(path, with_form=True, method="POST", mode="no-cors") in ("opaque", "TypeError")
             assert page.fetch(path, with_form=True, method="POST") == "TypeError"
             assert page.fetch(path, method="POST", mode="no-cors", body='{"command": "x"}') in ("opaque", "TypeError")
-        assert page.page.evaluate("url => navigator.sendBeacon(url, 'command=x')", f"{page.api}/inference")
-        page.page.wait_for_timeout(200)
+        with page.page.expect_request(lambda request: request.method == "POST"):
+            assert page.page.evaluate("url => navigator.sendBeacon(url, 'command=x')", f"{page.api}/inference")
         assert page.asked.count("POST") == 10
 
     def test_sends_nothing_that_a_browser_asks_about_first(self, api: ApiProcess, visit: VisitFrom, host: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import requests
 from support.celery_user import CeleryUser, zero
+from support.file_sink import file_documents
 from support.service import wait_until
 
 from inference.runtime.redis import kombu_url
@@ -76,9 +77,7 @@ def test_a_script_sends_the_documented_task_and_gets_its_record(user: CeleryUser
 
 
 def delivered(user: CeleryUser) -> list[str]:
-    file = user.service.data_dir / "results.jsonl"
-    lines = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-    return [json.loads(line)["task_id"] for line in lines]
+    return [document["task_id"] for document in file_documents(user.service.data_dir)]
 
 
 def test_it_is_typed_too(user: CeleryUser) -> None:
@@ -156,7 +155,7 @@ def test_messages_that_are_none_break_nothing(user: CeleryUser) -> None:
 
 def test_a_message_waits_for_its_time(user: CeleryUser) -> None:
     task_id = send(user, {"items": [{"object": "uploads/mine/seven.png"}]}, countdown=4)
-    (scheduled,) = wait_until(lambda: user.inspect("scheduled"), timeout_s=10, what="the scheduled message")
+    (scheduled,) = wait_until(lambda: user.inspect("scheduled"), timeout_s=60, what="the scheduled message")
     assert scheduled["request"]["id"] == task_id
     assert requests.get(f"{user.service.url}/tasks/{task_id}", timeout=20).status_code == requests.codes.not_found
     assert ended(user, task_id)["status"] == "succeeded"

@@ -67,8 +67,12 @@ def test_its_configuration_is_celerys_and_has_no_secrets(user: CeleryUser) -> No
 def test_what_runs_and_what_is_prefetched_is_told(user: CeleryUser) -> None:
     with predictor_held(user):
         task_ids = [user.submit() for _ in range(10)]
-        wait_until(lambda: len(user.inspect("reserved")) >= 2, timeout_s=30, what="prefetched messages")
-        active, reserved = ids(user.inspect("active")), ids(user.inspect("reserved"))
+
+        def held() -> tuple[set[str], set[str]] | None:
+            active, reserved = ids(user.inspect("active")), ids(user.inspect("reserved"))
+            return (active, reserved) if len(active | reserved) == PREFETCHED else None
+
+        active, reserved = wait_until(held, timeout_s=30, what="as many messages as are prefetched")
         assert 1 <= len(active) <= MAX_BATCH_SIZE
         assert len(active | reserved) == len(active) + len(reserved) == PREFETCHED == user.inspect("stats")["prefetch_count"]
         assert active | reserved <= set(task_ids)
@@ -116,7 +120,7 @@ def test_the_events_of_a_canceled_and_of_an_expired_task(user: CeleryUser) -> No
         with predictor_held(user):
             running = user.submit()
             wait_until(lambda: user.service.task(running)["status"] == "running", timeout_s=20, what="a running task")
-            canceled, expired = user.submit(), user.submit(deadline_s=1)
+            canceled, expired = user.submit(), user.submit_with_short_deadline()
             requests.delete(f"{user.service.url}/tasks/{canceled}", timeout=20).raise_for_status()
             user.wait_for("expired", expired)
         events.wait("revoked", canceled)

@@ -272,7 +272,7 @@ def test_a_worker_that_starts_later_comes_up_with_the_changed_model(service: Ser
 
     # Answered by the one that comes up: it may be there before anybody has missed the other.
     assert classify(service, 0)["model"]["digest"] == digest_of(models.rolled_6)
-    index = requests.get(service.url, timeout=5).json()
+    index = requests.get(service.url, timeout=60).json()
     assert index["model"]["digest"] == digest_of(models.rolled_6)
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 import psutil
 import pytest
 from support.api_process import GET, LAST_GET, ApiProcess, get
+from support.client import wait_until
 
 pytestmark = [pytest.mark.process, pytest.mark.skipif(sys.platform != "linux", reason="reads /proc and sets limits of processes")]
 
@@ -104,14 +105,18 @@ class TestStopping:
         assert api.process.wait(20) == 0
 
     def test_it_serves_on_for_a_while_and_says_that_it_is_not_ready(self, make_api: MakeApi) -> None:
-        api = make_api(shutdown_delay_s=2)
+        api = make_api(shutdown_delay_s=3)
         api.process.terminate()
-        time.sleep(0.5)
-        with api.connect() as connection:
-            answer = connection.ask(get(target=b"/health/ready"))
-            assert (answer.status, answer.document["checks"]) == (503, {"process": "stopping"})
-            assert answer.headers["connection"] == "close"
-            assert connection.is_closed()
+
+        def says_that_it_stops() -> bool:
+            with api.connect() as connection:
+                answer = connection.ask(get(target=b"/health/ready"))
+                if answer.document["checks"] != {"process": "stopping"}:
+                    return False
+                assert (answer.status, answer.headers["connection"]) == (503, "close")
+                return connection.is_closed()
+
+        wait_until(says_that_it_stops, timeout_s=3, what="the process is told that it stops")
         with api.connect() as connection:
             assert connection.ask(GET).status == 200
         assert api.process.wait(10) == 0

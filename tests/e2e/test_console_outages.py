@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 from playwright.sync_api import Browser, expect
+from support import browser
 from support.client import wait_until
 from support.console import Visit, picture, visit
 from support.real_servers import NOBODY
@@ -49,7 +50,7 @@ def visitor(chromium: Browser, service: Service) -> Iterator[Visit]:
 def patience() -> Iterator[None]:
     expect.set_options(timeout=PATIENCE_MS)
     yield
-    expect.set_options(timeout=5000)
+    expect.set_options(timeout=browser.PATIENCE_MS)
 
 
 def submit_without_sinks(service: Service) -> str:

@@ -65,7 +65,7 @@ def test_its_counts_agree_with_what_was_sent(user: CeleryUser, flower: FlowerPro
     service.suspend_predictor()
     good += [user.submit()]
     wait_until(lambda: service.task(good[-1])["status"] == "running", timeout_s=20, what="a running task")
-    expired = [user.submit(deadline_s=1) for _ in range(2)]
+    expired = [user.submit_with_short_deadline() for _ in range(2)]
     revoked = [user.submit() for _ in range(5)]
     for task_id in revoked[:3]:
         requests.delete(f"{service.url}/tasks/{task_id}", timeout=20).raise_for_status()
@@ -92,7 +92,7 @@ def test_a_task_shows_its_keys_its_class_its_worker_and_how_long_it_ran(user: Ce
     assert task["kwargs"].startswith("{'model': 'digits 1', 'items': [{'task_id': '" + task_id + "', 'object_key': 'uploads/")
     assert len(task["kwargs"]) < 200  # no bytes of the image
     assert task["result"].startswith("0 0 ")
-    assert 0 < task["runtime"] < 10
+    assert 0 < task["runtime"] < 60
     assert task["received"] <= task["started"] <= task["succeeded"]
     assert flower.get("/api/workers")[user.node]["registered"] == ["tasks.predict"]
 

@@ -24,9 +24,9 @@ pytestmark = pytest.mark.process
 SERVICES = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
 
 
-#: Ports of the worker and the relay that the checks ask, on this machine.
-PORTS = {"INFERENCE_MONITORING__WORKER_PORT": str(free_port()), "INFERENCE_MONITORING__RELAY_PORT": str(free_port())}
-NOBODY = {"INFERENCE_MONITORING__HOST": "127.0.0.1", **{name: str(free_port()) for name in PORTS}}
+def ports() -> dict[str, str]:
+    """Choose free ports for the worker and the relay, which the checks ask; by variable."""
+    return {"INFERENCE_MONITORING__WORKER_PORT": str(free_port()), "INFERENCE_MONITORING__RELAY_PORT": str(free_port())}
 
 
 def is_healthy(name: str, environment: dict[str, str], *, here: dict[str, str] | None = None) -> bool:
@@ -46,7 +46,7 @@ def is_healthy(name: str, environment: dict[str, str], *, here: dict[str, str] |
 @pytest.fixture(scope="module")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """A service whose worker and relay listen for probes."""
-    variables = {"INFERENCE_MONITORING__HOST": "127.0.0.1", **PORTS}
+    variables = {"INFERENCE_MONITORING__HOST": "127.0.0.1", **ports()}
     service = Service(tmp_path_factory.mktemp("probed"), {"models": ["models/digits"], "sinks": ["jsonl"]}, variables=variables)
     try:
         service.start()
@@ -64,12 +64,12 @@ def test_the_api(service: Service) -> None:
 @pytest.mark.parametrize("part", ["worker", "relay"])
 def test_the_worker_and_the_relay(service: Service, part: str) -> None:
     assert is_healthy(part, service.environment)
-    assert not is_healthy(part, service.environment | NOBODY)
+    assert not is_healthy(part, service.environment | ports())  # nobody listens there
 
 
 @pytest.mark.parametrize("part", ["worker", "relay"])
 def test_their_metrics_and_probes(service: Service, part: str) -> None:
-    url = f"http://127.0.0.1:{PORTS[f'INFERENCE_MONITORING__{part.upper()}_PORT']}"
+    url = f"http://127.0.0.1:{service.environment[f'INFERENCE_MONITORING__{part.upper()}_PORT']}"
     assert "inference_build_info" in requests.get(f"{url}/metrics", timeout=30).text
 
     def reads_the_store() -> bool:

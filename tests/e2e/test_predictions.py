@@ -54,7 +54,7 @@ def test_the_printed_curl_works_as_printed(service: Service, repository: Path) -
 
     line = wait_until(
         lambda: next((row for row in service.log.splitlines() if row.startswith("try: ")), None),
-        timeout_s=10,
+        timeout_s=60,
         what="the ready line",
     )
     done = subprocess.run(shlex.split(line.removeprefix("try: ")), cwd=repository, capture_output=True, check=True, timeout=60)

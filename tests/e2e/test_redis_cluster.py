@@ -92,14 +92,14 @@ class TestBroker:
         consumer = connection.Consumer([declared], callbacks=[lambda _body, message: taken.append(message)])
         with consumer:
             while len(taken) < 3:
-                connection.drain_events(timeout=10)
+                connection.drain_events(timeout=60)
             assert [message.properties["priority"] for message in taken] == [0, 5, 9]
             taken[0].ack()
             taken[1].requeue()
             taken[2].requeue()
             consumer.cancel()
             with node.client() as client:
-                wait_until(lambda: client.hlen("{broker}:unacked") == 0, timeout_s=10, what="the messages are returned")
+                wait_until(lambda: client.hlen("{broker}:unacked") == 0, timeout_s=60, what="the messages are returned")
         assert broker.get_depth(queue) == 2
         with node.client() as client:
             assert len(slots(client, "{broker}:*")) == 1
@@ -118,7 +118,7 @@ class TestBroker:
         declared = Queue(queue, exchange="", routing_key=queue)
         with connection.Consumer([declared], callbacks=[lambda _body, message: taken.append(message)], no_ack=True):
             while len(taken) < 3:
-                connection.drain_events(timeout=10)
+                connection.drain_events(timeout=60)
         assert broker.get_depth(queue) == 0
 
 
@@ -142,7 +142,7 @@ def test_a_service_at_work_has_all_keys_in_one_slot(node: RedisNode, tmp_path: P
         files = [("image", ("7.png", DIGIT.read_bytes(), "image/png"))] * 3
         batch = requests.post(f"{service.url}/inference/batch", files=files, timeout=30)
         assert batch.ok, batch.text
-        requests.delete(f"{service.url}/tasks/{tasks[2]}", timeout=10)
+        requests.delete(f"{service.url}/tasks/{tasks[2]}", timeout=60)
         assert service.task(tasks[0], wait_s=30)["status"] == "succeeded"
         results = service.data_dir / "results.jsonl"
         wait_until(

@@ -104,7 +104,7 @@ def flower(service: Service, folder: Path) -> Iterator[str]:
 
 
 def _answers(url: str) -> bool:
-    with contextlib.suppress(requests.ConnectionError):
+    with contextlib.suppress(requests.ConnectionError, requests.Timeout):
         return requests.get(url, timeout=5).ok
     return False
 
@@ -128,13 +128,13 @@ def test_every_operation_is_within_the_rights(secured: Service, node: RedisNode,
     batch = [("image", (f"{number}.png", picture.read_bytes())) for number in range(3)]
     answer = requests.post(f"{secured.url}/inference/batch", files=batch, timeout=60)
     assert answer.ok, answer.text
-    upload = requests.post(f"{secured.url}/uploads", timeout=10).json()
-    assert requests.put(upload["url"], data=picture.read_bytes(), headers=upload.get("headers"), timeout=10).ok
+    upload = requests.post(f"{secured.url}/uploads", timeout=60).json()
+    assert requests.put(upload["url"], data=picture.read_bytes(), headers=upload.get("headers"), timeout=60).ok
     task_id = secured.submit(picture, priority="9", request_id="least")
     assert secured.task(task_id, wait_s=30)["status"] == "succeeded"
-    requests.delete(f"{secured.url}/tasks/{secured.submit(picture)}", timeout=10)
+    requests.delete(f"{secured.url}/tasks/{secured.submit(picture)}", timeout=60)
     for path in ("/tasks?request_id=least", "/tasks?status=failed", "/status", "/models", "/health/ready"):
-        assert requests.get(f"{secured.url}{path}", timeout=10).ok, path
+        assert requests.get(f"{secured.url}{path}", timeout=60).ok, path
     assert "problem" not in run(secured, "server.py", "status", "--config", str(secured.config)).lower()
     run(secured, "server.py", "dead-letters", "--config", str(secured.config), "list")
 

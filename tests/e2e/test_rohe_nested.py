@@ -12,10 +12,10 @@ from urllib.parse import unquote_plus, urlsplit
 import numpy as np
 import pytest
 import requests
-from kafka import KafkaConsumer
 from minio import Minio
 from pymongo import MongoClient
 from support.service import Service, wait_until
+from support.tenant import read_topic
 
 pytestmark = [pytest.mark.process, pytest.mark.services]
 
@@ -37,14 +37,7 @@ class Nested(NamedTuple):
         return answer
 
     def records(self) -> list[dict[str, Any]]:
-        consumer = KafkaConsumer(
-            bootstrap_servers=self.env["KAFKA_BOOTSTRAP"], auto_offset_reset="earliest", consumer_timeout_ms=2000
-        )
-        try:
-            consumer.subscribe([self.name])
-            return [json.loads(record.value) for record in consumer]
-        finally:
-            consumer.close()
+        return [json.loads(record.value) for record in read_topic(self.env["KAFKA_BOOTSTRAP"], self.name)]
 
     def documents(self) -> list[dict[str, Any]]:
         with MongoClient[dict[str, Any]](self.env["MONGODB_URL"]) as client:

@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 import onnxruntime
-import orjson
 import pytest
 import requests
 from numpy.typing import NDArray
 from support import graph_files
+from support.file_sink import file_documents
 from support.service import ROOT, Service, wait_until
 
 pytestmark = pytest.mark.process
@@ -97,9 +97,7 @@ def test_what_postprocess_returned_is_in_the_answer_the_task_and_the_sink(
     assert running.task(task_id)["result"]["custom"] == custom
 
     def delivered() -> dict[str, Any] | None:
-        file = running.data_dir / "results.jsonl"
-        documents = map(orjson.loads, file.read_bytes().splitlines() if file.exists() else [])
-        return next((document for document in documents if document["task_id"] == task_id), None)
+        return next((document for document in file_documents(running.data_dir) if document["task_id"] == task_id), None)
 
     assert wait_until(delivered, timeout_s=30, what="the result is delivered")["custom"] == custom
 

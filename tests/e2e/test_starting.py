@@ -282,7 +282,7 @@ def test_sigterm_drains_and_leaves_no_process(tmp_path: Path) -> None:
         service.remember_processes()
         service.process.send_signal(signal.SIGTERM)
         assert service.process.wait(60) == 0
-        wait_until(lambda: not service.survivors(), timeout_s=10, what="no process is left")
+        wait_until(lambda: not service.survivors(), timeout_s=60, what="no process is left")
         with pytest.raises(requests.ConnectionError):
             requests.get(f"{service.url}/health/live", timeout=5)
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 import pytest
 import requests
 from sklearn.datasets import load_digits
 from support.certificates import make_certificates
 from support.digits import METADATA
+from support.file_sink import file_documents
 from support.redis_nodes import one_redis
 from support.service import ROOT, Service, wait_until
 from support.unsupervised import SHORT_LEASES
@@ -64,7 +64,7 @@ def test_a_prediction_and_a_batch_succeed(service: Service) -> None:
     assert_right(item["result"] for item in answer.json()["items"])
     with connect(broker_url(load_settings(service.config))) as client:
         assert client.llen(wake_up_key("predict.digits")) == 1, "a worker that claims has taken it"
-        wait_until(lambda: client.hlen("unacked") == 0, timeout_s=10, what="all messages are acknowledged")
+        wait_until(lambda: client.hlen("unacked") == 0, timeout_s=60, what="all messages are acknowledged")
 
 
 @pytest.mark.parametrize("service", ["unix"], indirect=True)
@@ -87,7 +87,7 @@ def test_what_a_killed_worker_held_succeeds_once(service: Service) -> None:
 
 def deliveries(service: Service, task_ids: list[str]) -> set[int] | None:
     """How often they are in the sink, once all are."""
-    delivered = [orjson.loads(line)["task_id"] for line in (service.data_dir / "results.jsonl").read_bytes().splitlines()]
+    delivered = [document["task_id"] for document in file_documents(service.data_dir)]
     counts = Counter(task_id for task_id in delivered if task_id in task_ids)
     return set(counts.values()) if len(counts) == len(task_ids) else None
 

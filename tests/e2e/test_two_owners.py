@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import orjson
 import pytest
 import requests
 from support.contract import operations
+from support.file_sink import file_documents
 from support.keys import key_document, new_key
 from support.service import Service, wait_until
 
@@ -38,10 +39,9 @@ class Keyed:
         headers = {"Authorization": f"Bearer {self._texts[owner]}"}
         return requests.request(method, self.service.url + path, headers=headers, timeout=TIMEOUT_S, **options)  # type: ignore[arg-type]
 
-    def documents(self) -> list[dict[str, object]]:
+    def documents(self) -> list[dict[str, Any]]:
         """Documents of the file sink."""
-        file = self.service.data_dir / "results.jsonl"
-        return [orjson.loads(line) for line in file.read_bytes().splitlines()] if file.exists() else []
+        return file_documents(self.service.data_dir)
 
 
 @pytest.fixture(scope="module")

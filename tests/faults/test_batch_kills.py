@@ -7,10 +7,10 @@ from collections import Counter
 from typing import Any
 
 import numpy as np
-import orjson
 import pytest
 import requests
 from sklearn.datasets import load_digits
+from support.file_sink import file_documents
 from support.service import Service, wait_until
 
 pytestmark = pytest.mark.process
@@ -65,6 +65,6 @@ def _if_ended(document: dict[str, Any]) -> dict[str, Any] | None:
 
 def _deliveries(service: Service, task_ids: list[str]) -> Counter[str] | None:
     """How often each is in the sink, once all are."""
-    lines = (service.data_dir / "results.jsonl").read_bytes().splitlines()
-    found = Counter(task_id for task_id in (orjson.loads(line)["task_id"] for line in lines) if task_id in set(task_ids))
+    delivered = [document["task_id"] for document in file_documents(service.data_dir)]
+    found = Counter(task_id for task_id in delivered if task_id in task_ids)
     return found if len(found) == len(task_ids) else None

@@ -8,7 +8,7 @@ import pytest
 from faults.overload import Body, overload, photo_body, running, sustainable
 from support.service import Service
 
-pytestmark = pytest.mark.process
+pytestmark = [pytest.mark.process, pytest.mark.alone]
 
 #: Far below what the table of docs/performance.md shows, and far above what a queue as long as the deadline gives (0 to 0.1).
 _LEAST_MET, _LEAST_GOODPUT = 0.9, 0.5

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
-import orjson
 import pytest
 import requests
 from sklearn.datasets import load_digits
+from support.celery_user import node_of
+from support.file_sink import file_documents
 from support.service import ROOT, Service, wait_until
 
 from inference.container import Services
@@ -85,7 +86,7 @@ def wait_status(service: Service, task_id: str, status: str) -> dict[str, Any]:
 
 
 def test_a_synchronous_caller_hears_of_the_deadline(suspended: Service) -> None:
-    response = suspended.post(zero(), metadata=METADATA, deadline_s="1")
+    response = suspended.post_with_short_deadline(zero(), metadata=METADATA)
 
     assert response.status_code == requests.codes.gateway_timeout
     problem = response.json()
@@ -94,9 +95,9 @@ def test_a_synchronous_caller_hears_of_the_deadline(suspended: Service) -> None:
 
 
 def test_running_and_queued_tasks_expire(suspended: Service) -> None:
-    running = suspended.submit(zero(), metadata=METADATA, deadline_s="3")
+    running = suspended.submit(zero(), metadata=METADATA, deadline_s="5")
     wait_status(suspended, running, "running")
-    queued = suspended.submit(zero(), metadata=METADATA, deadline_s="1")
+    queued = suspended.post_with_short_deadline(zero(), metadata=METADATA, mode="async").json()["task_id"]
 
     for task_id in (running, queued):
         task = wait_status(suspended, task_id, "expired")
@@ -120,7 +121,7 @@ def test_cancel_while_running_discards_the_result(suspended: Service) -> None:
     queued = suspended.submit(zero(), metadata=METADATA)
 
     for task_id in (running, queued):
-        canceled = requests.delete(f"{suspended.url}/tasks/{task_id}", timeout=10)
+        canceled = requests.delete(f"{suspended.url}/tasks/{task_id}", timeout=60)
         assert canceled.status_code == requests.codes.ok
         assert canceled.json()["status"] == "canceled"
     for predictor in suspended.processes("predictor"):
@@ -131,8 +132,8 @@ def test_cancel_while_running_discards_the_result(suspended: Service) -> None:
     delivered = wait_until(
         lambda: [
             document["task_id"]
-            for line in (suspended.data_dir / "results.jsonl").read_bytes().splitlines()
-            if (document := orjson.loads(line))["task_id"] in {running, queued, after.json()["task_id"]}
+            for document in file_documents(suspended.data_dir)
+            if document["task_id"] in {running, queued, after.json()["task_id"]}
         ],
         timeout_s=20,
         what="the result after them is delivered",
@@ -161,7 +162,7 @@ def test_a_message_that_comes_twice_runs_once(service: Service, services: Servic
         services.broker.publish(request.queue, message)
 
     assert wait_status(service, request.task_id, "succeeded")["attempts"] == 1
-    wait_until(lambda: services.broker.get_depth(request.queue) == 0, timeout_s=10, what="every message is taken")
+    wait_until(lambda: services.broker.get_depth(request.queue) == 0, timeout_s=60, what="every message is taken")
     assert service.task(request.task_id)["attempts"] == 1
 
 
@@ -194,19 +195,23 @@ def test_an_operator_lists_replays_and_discards_dead_letters(service: Service, s
 def test_celery_shows_what_the_worker_holds(suspended: Service) -> None:
     task_ids = [suspended.submit(zero(), metadata=METADATA) for _ in range(3)]
     wait_status(suspended, task_ids[0], "running")
+    node = node_of(suspended)
 
     def inspected(what: str) -> list[dict[str, Any]]:
-        answer = run(suspended, "-m", "celery", "-A", "tasks", "inspect", what, "--json", "--timeout", "5")
+        answer = run(suspended, "-m", "celery", "-A", "tasks", "inspect", what, "--json", "--timeout", "20", "-d", node)
         (tasks,) = json.loads(answer).values()
         return list(tasks)
 
-    active = [task["id"] for task in inspected("active")]
-    reserved = [task["id"] for task in inspected("reserved")]
-    assert task_ids[0] in active
-    assert set(active) | set(reserved) == set(task_ids)
-    assert not set(active) & set(reserved)
+    def held() -> tuple[set[str], set[str]] | None:
+        active, reserved = ({task["id"] for task in inspected(what)} for what in ("active", "reserved"))
+        return (active, reserved) if len(active | reserved) == len(task_ids) else None
 
-    run(suspended, "-m", "celery", "-A", "tasks", "control", "revoke", task_ids[-1])
+    active, reserved = wait_until(held, timeout_s=60, what="the worker holds all messages")
+    assert task_ids[0] in active
+    assert active | reserved == set(task_ids)
+    assert not active & reserved
+
+    run(suspended, "-m", "celery", "-A", "tasks", "control", "-d", node, "revoke", task_ids[-1])
     for predictor in suspended.processes("predictor"):
         predictor.resume()
     assert suspended.task(task_ids[0], wait_s=30)["status"] == "succeeded"

@@ -144,7 +144,7 @@ def test_it_is_given_up_and_its_neighbours_succeed(queue: Queue) -> None:
     assert_is_dead_letter(queue, killer)
     (message,) = queue.services.rejected.list(10)
     assert (message.reason, message.content["headers"]["id"]) == ("3 workers ended while they took it", stranger)
-    wait_until(lambda: queue.unacknowledged() == 0, timeout_s=10, what="the messages are gone")
+    wait_until(lambda: queue.unacknowledged() == 0, timeout_s=60, what="the messages are gone")
 
 
 def test_on_redis_the_messages_that_the_sweeper_sends_in_its_place_count_too(redis_queue: Queue) -> None:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import requests
+from support.file_sink import file_documents
 from support.redis_nodes import Sentinels, redis_with_sentinels
 from support.service import Service, wait_until
 
@@ -118,5 +119,4 @@ def test_a_switch_over_with_writes_paused_loses_nothing(running: Setup) -> None:
 
 
 def results(service: Service) -> dict[str, Any]:
-    lines = (service.data_dir / "results.jsonl").read_text(encoding="utf-8").splitlines()
-    return {document["task_id"]: document for document in map(json.loads, lines)}
+    return {document["task_id"]: document for document in file_documents(service.data_dir)}

@@ -151,7 +151,7 @@ def test_a_task_store_without_memory(world: World) -> None:
     assert not any({"task_id", "batch_id"} & answer.json().keys() for answer in answers)
     world.wait_for_no_orphans()
     assert world.recorded() == before == set(world.uploads())
-    wait_until(lambda: succeeds(parts), timeout_s=10, what="the API looks at the memory again")
+    wait_until(lambda: succeeds(parts), timeout_s=60, what="the API looks at the memory again")
 
 
 def test_an_api_that_is_killed_between_the_two(world: World) -> None:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from kafka import KafkaConsumer
 from pymongo import MongoClient
 from support.samples import a_request, a_success
+from support.tenant import read_topic
 from support.waiting import until
 
 from inference.container import Services
@@ -71,10 +71,7 @@ def relaying(settings: Settings) -> Iterator[None]:
 def arrived(settings: Settings) -> dict[str, list[str]]:
     """By sink, the ids of what is there."""
     lines = settings.jsonl_path.read_bytes().splitlines()
-    options: dict[str, Any] = {"auto_offset_reset": "earliest", "consumer_timeout_ms": 1500}
-    consumer = KafkaConsumer(settings.kafka.topic, bootstrap_servers=settings.kafka.bootstrap_servers, **options)
-    records = [record.value for record in consumer]
-    consumer.close()
+    records = [record.value for record in read_topic(settings.kafka.bootstrap_servers, settings.kafka.topic)]
     with MongoClient[dict[str, Any]](settings.mongodb.url.get_secret_value()) as client:
         database = client[settings.mongodb.database]
         stored = [document["_id"] for document in database[settings.mongodb.collection].find()]

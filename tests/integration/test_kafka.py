@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from support.real_servers import NOBODY, kafka_settings
 from support.result_documents import a_document
 from support.samples import VECTOR
 from support.tcp_proxy import kafka_proxy
+from support.tenant import read_topic
 from support.waiting import until
 
 from inference.sinks.cloudevents import cloud_event
@@ -33,17 +35,8 @@ def sink(services_env: dict[str, str], own_name: str) -> Iterator[KafkaSink]:
 
 
 @pytest.fixture
-def records(services_env: dict[str, str], own_name: str) -> Iterator[Callable[[], list[Any]]]:
-    consumer = KafkaConsumer(
-        bootstrap_servers=services_env["KAFKA_BOOTSTRAP"], auto_offset_reset="earliest", consumer_timeout_ms=1500
-    )
-
-    def read() -> list[Any]:
-        consumer.subscribe([own_name])
-        return list(consumer)
-
-    yield read
-    consumer.close()
+def records(services_env: dict[str, str], own_name: str) -> Callable[[], list[Any]]:
+    return partial(read_topic, services_env["KAFKA_BOOTSTRAP"], own_name)
 
 
 def test_every_record_has_its_key_and_its_task(sink: KafkaSink, records: Callable[[], list[Any]]) -> None:

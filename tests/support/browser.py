@@ -9,8 +9,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import requests
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, expect, sync_playwright
 from support.installed import installed
+
+#: Time for what a page is expected to show, in place of Playwright's five seconds, which a busy machine may need.
+PATIENCE_MS = 30_000
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 #: A test speaks to loopback alone: nothing is asked of the browser's maker. The last one leaves refusing to the API.
@@ -39,6 +42,7 @@ def browser(root: Path, **names: str) -> Iterator[Browser]:
         names: host names, with `_` for each dot, and the address that each resolves to in this browser.
     """
     rules = ", ".join(f"MAP {name.replace('_', '.')} {address}" for name, address in names.items())
+    expect.set_options(timeout=PATIENCE_MS)
     with sync_playwright() as playwright:
         running = playwright.chromium.launch(
             executable_path=chromium(root), args=[*_ARGUMENTS, f"--host-resolver-rules={rules}"], headless=True

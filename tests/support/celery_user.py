@@ -43,6 +43,14 @@ def digits_named(name: str, folder: Path) -> Path:
     return model
 
 
+def node_of(service: Service) -> str:
+    """Name the service's only worker: a command with `-d NODE` ends with its answer, others after `--timeout`."""
+    with Celery(broker=kombu_url(load_settings(service.config))) as app:
+        (answer,) = wait_until(lambda: app.control.ping(timeout=5, limit=1), timeout_s=60, what="the worker answers")
+    (node,) = answer
+    return str(node)
+
+
 class Parts:
     """A service whose parts were each started by its own command, the worker under a node name of its own."""
 
@@ -94,7 +102,7 @@ class Parts:
         wait_until(self._is_ready, timeout_s=90, what="the parts are ready")
 
     def _is_ready(self) -> bool:
-        with contextlib.suppress(requests.ConnectionError):
+        with contextlib.suppress(requests.ConnectionError, requests.Timeout):
             return requests.get(f"{self.service.url}/health/ready", timeout=5).ok
         return False
 
@@ -154,6 +162,11 @@ class CeleryUser:
     def submit(self, **metadata: Any) -> str:
         """A zero, for the API; gives the task's id."""
         return self.service.submit(zero(), metadata=json.dumps(METADATA | metadata))
+
+    def submit_with_short_deadline(self) -> str:
+        """A zero, for the API, that expires soon; gives the task's id."""
+        response = self.service.post_with_short_deadline(zero(), metadata=json.dumps(METADATA), mode="async")
+        return str(response.json()["task_id"])
 
     def wait_for(self, status: str, *task_ids: str, timeout_s: float = 60) -> None:
         wait_until(
@@ -234,6 +247,6 @@ class FlowerProcess:
     def _answers(self) -> bool:
         assert self._process is not None
         assert self._process.poll() is None, self._service.log
-        with contextlib.suppress(requests.ConnectionError):
+        with contextlib.suppress(requests.ConnectionError, requests.Timeout):
             return requests.get(f"{self.url}/healthcheck", timeout=5).ok
         return False

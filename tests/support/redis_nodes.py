@@ -46,7 +46,7 @@ class RedisNode:
     def start(self) -> None:
         command = [_server(has_tls=self._certificates is not None), str(self._config)]
         self._process = subprocess.Popen(command + (["--sentinel"] if self._is_sentinel else []))
-        wait_until(self._answers, timeout_s=10, what=f"the server of {self._config} is up")
+        wait_until(self._answers, timeout_s=60, what=f"the server of {self._config} is up")
 
     def client(self) -> redis.Redis:
         tls = {} if self._certificates is None else {"ssl": True} | client_tls(self._certificates)
@@ -111,7 +111,7 @@ class Sentinels:
     def start(self) -> None:
         for node in (self.master, *self.replicas, *self.sentinels):
             node.start()
-        wait_until(self._are_complete, timeout_s=20, what="the replicas are in step and the sentinels know each other")
+        wait_until(self._are_complete, timeout_s=60, what="the replicas are in step and the sentinels know each other")
 
     def end(self) -> None:
         for node in (*self.sentinels, *self.replicas, self.master):

@@ -24,12 +24,12 @@ class RedisServer:
 
     def start(self) -> None:
         self._process = subprocess.Popen(embedded_broker.command(self._data_dir))
-        assert embedded_broker.wait_for(self._data_dir, up=True, timeout_s=10), embedded_broker.log_tail(self._data_dir)
+        assert embedded_broker.wait_for(self._data_dir, up=True, timeout_s=60), embedded_broker.log_tail(self._data_dir)
 
     def stop(self) -> None:
         if self._process is not None:
             self._process.terminate()
-            self._process.wait(10)
+            self._process.wait(60)
             self._process = None
 
 

@@ -11,16 +11,18 @@ T = TypeVar("T")
 
 #: Far longer than anything here takes: a test that waits this long has failed.
 TIMEOUT_S = 15.0
-_INTERVAL_S = 0.01
+#: Pauses between two looks: short at first, and longer for slow events, since looking takes CPU time from what is waited for.
+_FIRST_INTERVAL_S, _MAX_INTERVAL_S, _GROWTH = 0.01, 0.05, 1.1
 
 
 def until(condition: Callable[[], T], what: str = "the condition", *, timeout_s: float = TIMEOUT_S) -> T:
     """The first truthy answer of `condition`; fails the test when there is none in time."""
-    deadline = time.monotonic() + timeout_s
+    deadline, interval_s = time.monotonic() + timeout_s, _FIRST_INTERVAL_S
     while not (answer := condition()):
         if time.monotonic() > deadline:
             raise AssertionError(f"{what} did not come within {timeout_s:g} s; the last answer was {answer!r}")
-        threading.Event().wait(_INTERVAL_S)
+        threading.Event().wait(interval_s)
+        interval_s = min(_MAX_INTERVAL_S, _GROWTH * interval_s)
     return answer
 
 

@@ -41,7 +41,7 @@ def arena(digits: ModelSpec) -> Iterator[SlotArena]:
 
 
 def predictor_of(spec: ModelSpec, arena: SlotArena, load_timeout_s: float = 120) -> PredictorProcess:
-    return PredictorProcess({spec.name: (spec, arena)}, max_batch_size=4, predict_timeout_s=5, load_timeout_s=load_timeout_s)
+    return PredictorProcess({spec.name: (spec, arena)}, max_batch_size=4, predict_timeout_s=30, load_timeout_s=load_timeout_s)
 
 
 def converters(pid: int | None) -> list[psutil.Process]:

@@ -57,7 +57,7 @@ def arena(digits: ModelSpec) -> Iterator[SlotArena]:
 
 
 def predictor_of(models: dict[str, tuple[ModelSpec, SlotArena]], **options: float) -> PredictorProcess:
-    limits = {"predict_timeout_s": 3.0, "load_timeout_s": 120.0} | options
+    limits = {"predict_timeout_s": PATIENCE_S, "load_timeout_s": 120.0} | options
     return PredictorProcess(models, max_batch_size=MAX_BATCH_SIZE, **limits)
 
 
@@ -277,7 +277,7 @@ class TestHanging:
         until(predictor._lock.locked, "the call", timeout_s=PATIENCE_S)
         stopping = threading.Thread(target=predictor.stop, daemon=True)
         stopping.start()
-        stopping.join(5)
+        stopping.join(PATIENCE_S)
         assert not stopping.is_alive()
         calling.join(PATIENCE_S)
         assert len(errors) == 1
