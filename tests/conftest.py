@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import redis
+from support.real_servers import NO_VERSITYGW
 
 from inference.launcher import embedded_broker
 from inference.runtime.redis import embedded_socket
@@ -76,6 +77,15 @@ def pytest_collection_finish(session: pytest.Session) -> None:
         pytest.exit("the real servers do not start; the reason is above", returncode=1)
     if not ran_before:
         session.config.add_cleanup(_stop_servers)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say in red if the second S3 was not tested: a line among skipped tests is easily overlooked."""
+    missing = sum(NO_VERSITYGW in str(report.longrepr) for report in terminalreporter.stats.get("skipped", ()))
+    if missing:
+        terminalreporter.section("NOT TESTED", red=True, bold=True)
+        reason = f"{NO_VERSITYGW}; `make services ARGS=--no-docker` starts one"
+        terminalreporter.line(f"{missing} tests of VersityGW: {reason}", red=True)
 
 
 def _stop_servers() -> None:
