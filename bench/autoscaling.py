@@ -5,8 +5,9 @@ reads it (`ZCARD` of the waiting set), the age of the oldest as the metric has i
 by SIGTERM. The model waits 40 ms for each image in place of computing, as one on a device of its own would, so that several
 workers on this machine do more than one. A start of a worker costs what it costs here; no pod is scheduled, no image pulled.
 
-The load is sent as asynchronous requests to a real API. The same load is then run with a fixed number of workers: as many as the
-rule had at its peak. A table says what both did with the load. The exit code is 1 if a task was lost or refused.
+The load is that of a running service, as `bench.record_load` read it from its task records. The tasks that were accepted in a
+second are sent at even distances within it, as asynchronous requests to a real API. The same load is then run with a fixed number
+of workers: as many as the rule had at its peak. A table says what both did. The exit code is 1 if a task was lost or refused.
 """
 
 from __future__ import annotations
@@ -30,12 +31,13 @@ import urllib3
 import yaml
 
 from bench.autoscaler import Autoscaler, Rule
+from bench.load_files import read_load
 from bench.scaled_service import IMAGE, METADATA, Service, started
 from bench.workload import ROOT, WORK
 from inference.domain import TaskRecord, TaskStatus
 
-#: Tasks of each second of the load that is the default.
-LOAD = Path(__file__).parent / "loads/ramp-and-burst.txt"
+#: Recorded by `bench.record_load`; its first lines say from what.
+LOAD = Path(__file__).parent / "loads/client-mix.csv"
 _SCALED_OBJECT = ROOT / "deploy/kubernetes/components/keda/scaler/scaled-object.yaml"
 _TICK_S = 0.1
 _SENDERS = 16
@@ -171,7 +173,7 @@ def fixed(number: int, seconds: float, service: Service) -> Callable[[int], int]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the load by the rule and with a fixed number, and print a table."""
     options = _parser().parse_args(arguments)
-    tasks_by_second = [int(line) for line in options.load.read_text(encoding="utf-8").split()]
+    tasks_by_second = read_load(options.load)
     rule = Rule.of(yaml.safe_load(_SCALED_OBJECT.read_text(encoding="utf-8"))).faster(options.faster)
     rule = dataclasses.replace(rule, max_workers=options.max_workers)
     seconds = len(tasks_by_second)
@@ -209,7 +211,7 @@ def _as_row(name: str, done: Run) -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.autoscaling", description="Scale real workers by KEDA's rule.")
-    parser.add_argument("--load", type=Path, default=LOAD, metavar="FILE", help="tasks of each second, one number a line")
+    parser.add_argument("--load", type=Path, default=LOAD, metavar="FILE", help="written by bench.record_load")
     parser.add_argument("--faster", type=float, default=8.0, help="divide the times of the rule by this (default: 8)")
     parser.add_argument("--image-ms", type=float, default=40.0, help="time of the model for an image (default: 40)")
     parser.add_argument("--max-workers", type=int, default=4, help="most workers (default: 4)")

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import redis
 import support.model_cache  # noqa: F401 before pytest-xdist starts its processes, which find the cache in their environment
+from support.real_servers import NO_VERSITYGW
 
 from inference.launcher import embedded_broker
 from inference.runtime.redis import embedded_socket
@@ -90,6 +91,15 @@ def pytest_testnodedown(node: Any) -> None:
     """Stop the servers that a process of pytest-xdist has started once all of its processes have ended: they share them."""
     if getattr(node, "workeroutput", {}).get("started_servers"):
         node.config.add_cleanup(_stop_servers)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say in red if the second S3 was not tested: a line among skipped tests is easily overlooked."""
+    missing = sum(NO_VERSITYGW in str(report.longrepr) for report in terminalreporter.stats.get("skipped", ()))
+    if missing:
+        terminalreporter.section("NOT TESTED", red=True, bold=True)
+        reason = f"{NO_VERSITYGW}; `make services ARGS=--no-docker` starts one"
+        terminalreporter.line(f"{missing} tests of VersityGW: {reason}", red=True)
 
 
 def _stop_servers() -> None:

@@ -20,6 +20,13 @@ def say(text: str) -> None:
         sys.stdout.flush()
 
 
+def warn(text: str) -> None:
+    """Print one line that nobody overlooks, to standard error."""
+    with _lock:
+        sys.stderr.write(f"WARNING: {text}\n")
+        sys.stderr.flush()
+
+
 def log_tail(log: Path, lines: int = 20) -> str:
     """Format the last lines of a log for the end of an error message."""
     try:

@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 
 from dev.servers.addresses import Credentials, addresses
-from dev.servers.console import ServicesError, say
+from dev.servers.console import ServicesError, say, warn
 
 CONTAINER_PORTS = {"redis": 6379, "minio": 9000, "kafka": 9092, "mongo": 27017, "rabbitmq": 5672}
 _FILE = "docker-compose.yml"
@@ -38,6 +38,7 @@ class ComposeServers:
         if self._compose(*up, shown=True).returncode != 0:
             logs = self._compose("logs", "--no-color", "--tail", "15").stdout
             raise ServicesError(f"docker compose did not start all servers; the ends of their logs:\n{logs}")
+        warn(f"{_FILE} has no VersityGW: tests of this second S3 do not run. `make services ARGS=--no-docker` starts one")
         endpoints = {name: self._endpoint(name) for name in CONTAINER_PORTS}
         return addresses(endpoints, self._credentials())
 

@@ -88,6 +88,7 @@ def _runners(settings: Settings, services: Services) -> dict[str, Runner]:
         policy=SweepPolicy(
             max_attempts=settings.worker.max_attempts, requeue_lost_after_s=settings.task_store.requeue_lost_after_s
         ),
+        tracer=services.tracer,
     )
     runners: dict[str, Runner] = {"sweeper": sweeper}
     for sink in settings.possible_sinks:

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from inference.broker import HIGHEST_PRIORITY, USUAL_PRIORITY, Broker
 from inference.domain import QueueMessage, TaskRecord
@@ -16,9 +17,13 @@ from inference.errors import InferenceError
 from inference.lifecycle.dead_letters import move_to_dead_letters
 from inference.lifecycle.task_log import ExpiryLog, log_tasks, record_context
 from inference.metrics.relay import tasks_expired, tasks_redelivered
+from inference.relay.tracing import add_dead_letter_span, add_expired_span
 from inference.runtime.loop_watch import TURN_LIMIT_S, LoopWatch
 from inference.storage.protocol import ObjectStore
 from inference.task_store import MaintenanceStore, Order
+
+if TYPE_CHECKING:
+    from inference.tracing.tracer import Tracer
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +45,11 @@ class SweepPolicy:
 
 
 class Sweeper:
-    """Sweeps the given queues. Several instances may run: every step is atomic in the store."""
+    """Sweeps the given queues. Several instances may run: every step is atomic in the store.
+
+    Args:
+        tracer: None while traces are off.
+    """
 
     turn_limit_s = TURN_LIMIT_S
 
@@ -53,6 +62,7 @@ class Sweeper:
         holder: str,
         queues: Sequence[str],
         policy: SweepPolicy,
+        tracer: Tracer | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
@@ -61,6 +71,7 @@ class Sweeper:
         self._holder = holder
         self._queues = queues
         self._policy = policy
+        self._tracer = tracer
         self._clock = clock
         self.watch = LoopWatch()
         self._logged: set[str] = set()
@@ -90,6 +101,15 @@ class Sweeper:
         finally:  # tasks that expired before the store failed are logged too
             tasks_expired.inc(len(expired))
             self._expired.note_stored(self._store, expired)
+            self._attempt(partial(self._trace_expired, expired), "the spans of expired tasks")
+
+    def _trace_expired(self, task_ids: Sequence[str]) -> None:
+        if self._tracer is None:
+            return
+        for start in range(0, len(task_ids), _LIMIT):
+            for record in self._records(task_ids[start : start + _LIMIT]):
+                if record.trace:
+                    add_expired_span(self._tracer, record)
 
     def _reap(self) -> None:
         reaped = self._store.reap(self._holder, max_attempts=self._policy.max_attempts, limit=_LIMIT)
@@ -100,10 +120,12 @@ class Sweeper:
         for record in self._records(reaped.exhausted):
             with record_context(record):
                 logger.error("task %s becomes a dead letter after %d crashes", record.task_id, record.deaths)
-                self._attempt(
-                    partial(move_to_dead_letters, self._store, self._objects, self._holder, record),
-                    f"the dead letter {record.task_id}",
-                )
+                self._attempt(partial(self._give_up, record), f"the dead letter {record.task_id}")
+
+    def _give_up(self, record: TaskRecord) -> None:
+        is_moved = move_to_dead_letters(self._store, self._objects, self._holder, record)
+        if is_moved and record.trace and self._tracer is not None:
+            add_dead_letter_span(self._tracer, record)
 
     def _find_lost(self, queue: str) -> None:
         """Queue tasks again if their message is lost: later tasks started some time ago, or the queue of the broker is empty."""

@@ -186,6 +186,7 @@ def _cannot_listen(host: str, port: int, key: str, port_key: str, error: OSError
         )
     problem = f"cannot listen on {authority(host, port)}: {os.strerror(error.errno or 0)}"
     if port_key:
-        return ConfigurationError(f"{port_key}: {problem}", field=port_key)
+        variable = f"INFERENCE_{port_key.upper().replace('.', '__')}"
+        return ConfigurationError(f"{port_key}: {problem}; give each process of a machine its own by {variable}", field=port_key)
     name, option = ("api.port", "--port") if key == "api.host" else (key, key)
     return ConfigurationError(f"{problem}; choose another with {option}", field=name)

@@ -10,6 +10,8 @@ from pydantic import SecretStr
 
 from inference.settings import KafkaSettings, MongodbSettings, S3Settings
 
+#: Why tests of the second S3 do not run; the end of the run says it once more.
+NO_VERSITYGW = "docker-compose.yml has no VersityGW"
 #: Nothing is ever there: the port of tcpmux.
 NOBODY = "127.0.0.1:1"
 
@@ -21,7 +23,7 @@ def minio_settings(env: Mapping[str, str], **changes: object) -> S3Settings:
 
 def versitygw_settings(env: Mapping[str, str], **changes: object) -> S3Settings:
     """The second S3, which has no lifecycle rules; containers have none."""
-    endpoint = env.get("VERSITYGW_ENDPOINT") or pytest.skip("docker-compose.yml has no VersityGW")
+    endpoint = env.get("VERSITYGW_ENDPOINT") or pytest.skip(NO_VERSITYGW)
     return minio_settings(env, endpoint=endpoint, **changes)
 
 

@@ -76,7 +76,10 @@ def test_each_alert_is_tested_where_it_fires_and_where_it_does_not(alert: str) -
 
 
 def _may_select(expression: str, alert: str) -> bool:
-    operator, pattern = re.findall(r'alertname(=~?)"([^"]+)"', expression)[0]
+    found = re.search(r'alertname(=~?)"([^"]+)"', expression)
+    if found is None:  # of a recorded series
+        return False
+    operator, pattern = found.groups()
     return re.fullmatch(pattern if operator == "=~" else re.escape(pattern), alert) is not None
 
 

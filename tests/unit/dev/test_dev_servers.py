@@ -244,6 +244,10 @@ class TestDocker:
             "AMQP_URL": f"amqp://inference:{secret['rabbitmq-password']}@127.0.0.1:15672//",
         }
 
+    def test_it_is_said_that_there_is_no_versitygw(self, compose: ComposeServers, capsys: pytest.CaptureFixture[str]) -> None:
+        compose.start(90)
+        assert "WARNING: docker-compose.yml has no VersityGW: tests of this second S3 do not run" in capsys.readouterr().err
+
     def test_secrets_are_made_once(self, compose: ComposeServers) -> None:
         assert compose.start(90) == compose.start(90)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 import redis
+from support.collector import Collector, running_collector
 from support.failing_store import FailingStore
 from support.fake_clock import FakeClock
 from support.fakes import FakeBroker, FakeObjectStore
@@ -21,11 +22,14 @@ from inference.domain import QueueMessage, TaskStatus
 from inference.relay import sweeper
 from inference.relay.sweeper import Sweeper, SweepPolicy
 from inference.runtime.log_context import current_log_fields
+from inference.settings import load_settings
 from inference.storage.protocol import dead_letter_key
 from inference.task_store import Commit
 from inference.task_store.redis_store import RedisTaskStore, StorePolicy
+from inference.tracing.tracer import Tracer
 
 LEASE_S = 10.0
+PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 GRACE_S = 5.0
 
 
@@ -41,7 +45,7 @@ class Rig:
         self.objects = FakeObjectStore()
         self.sweeper = self.new_sweeper()
 
-    def new_sweeper(self, holder: str = "sweeper") -> Sweeper:
+    def new_sweeper(self, holder: str = "sweeper", tracer: Tracer | None = None) -> Sweeper:
         return Sweeper(
             self.store,
             self.broker,
@@ -49,6 +53,7 @@ class Rig:
             holder=holder,
             queues=[QUEUE],
             policy=SweepPolicy(interval_s=0.001, max_attempts=2, requeue_lost_after_s=GRACE_S),
+            tracer=tracer,
             clock=self.clock,
         )
 
@@ -56,9 +61,9 @@ class Rig:
         self.clock.advance(seconds)
         let_time_pass(self._redis, self._prefix, seconds)
 
-    def accept(self, *, deadline_s: float = 3600, is_lost: bool = False) -> str:
+    def accept(self, *, deadline_s: float = 3600, is_lost: bool = False, trace: str = "") -> str:
         """A task; `is_lost`: without its message."""
-        request = a_request(deadline_s=deadline_s)
+        request = a_request(deadline_s=deadline_s, trace=trace)
         self.objects.put(request.item.object_key, b"image of " + request.task_id.encode())
         self.store.accept(request, enqueue=None, max_queue_depth=0)
         if not is_lost:
@@ -428,3 +433,48 @@ def _fields_of(handler: logging.Handler) -> Iterator[list[dict[str, str]]]:
     handler.addFilter(note)
     yield found
     handler.removeFilter(note)
+
+
+class TestTraces:
+    @pytest.fixture
+    def collector(self) -> Iterator[Collector]:
+        with running_collector() as running:
+            yield running
+
+    @pytest.fixture
+    def traced(self, rig: Rig, collector: Collector) -> Iterator[Tracer]:
+        """The tracer of the rig's sweeper; its spans have come once it is closed."""
+        tracer = Tracer(load_settings(None, {"tracing": {"endpoint": collector.endpoint}, "models": ["models/digits"]}), "relay")
+        rig.sweeper = rig.new_sweeper(tracer=tracer)
+        yield tracer
+        tracer.close()
+
+    def test_an_expired_task_has_a_span_if_its_trace_is_kept(self, rig: Rig, traced: Tracer, collector: Collector) -> None:
+        waiting, running = (rig.accept(deadline_s=30, trace=PARENT) for _ in range(2))
+        rig.accept(deadline_s=30)
+        rig.accept(deadline_s=30, trace=f"{PARENT[:-1]}0")
+        rig.start(running)
+        rig.sweep(after_s=31)
+        traced.close()
+        spans = {span.attributes["inference.task.id"]: span for span in collector.spans}
+        assert spans.keys() == {waiting, running}
+        for task_id, attempt in ((waiting, 0), (running, 1)):
+            span, record = spans[task_id], rig.store.get(task_id)
+            assert (span.name, span.traceparent[:35]) == (f"expire {QUEUE}", PARENT[:35])
+            assert (span.parent_id, span.is_failed, span.service) == (PARENT[36:52], True, "inference-relay")
+            assert span.attributes["error.type"] == "deadline_exceeded"
+            assert (span.attributes["inference.attempt"], span.attributes["inference.task.status"]) == (attempt, "expired")
+            assert span.start_ns == (record.started_at_ms or record.created_at_ms) * 1_000_000
+            assert span.end_ns - span.start_ns > 29e9
+
+    def test_a_dead_letter_has_a_span(self, rig: Rig, traced: Tracer, collector: Collector) -> None:
+        task_id = rig.accept(is_lost=True, trace=PARENT)
+        for _ in range(2):
+            rig.start(task_id)
+            rig.sweep(after_s=LEASE_S + 1)
+        assert rig.store.list_dead_letters(10) == [task_id]
+        traced.close()
+        (span,) = collector.spans
+        assert (span.name, span.parent_id, span.is_failed) == (f"dead letter {QUEUE}", PARENT[36:52], True)
+        assert span.attributes["error.type"] == "predictor_died"
+        assert span.attributes["inference.attempt"] == 2

@@ -123,7 +123,9 @@ def test_too_many_connections_are_closed_and_probes_are_answered_afterwards(rig:
 
 def test_a_port_that_is_taken_is_an_error_of_its_setting(rig: Rig) -> None:
     with pytest.raises(
-        ConfigurationError, match=r"^monitoring\.relay_port: cannot listen on 127\.0\.0\.1:\d+: Address already"
+        ConfigurationError,
+        match=r"^monitoring\.relay_port: cannot listen on 127\.0\.0\.1:\d+: Address already in use; "
+        r"give each process of a machine its own by INFERENCE_MONITORING__RELAY_PORT$",
     ) as e:
         MonitoringServer("127.0.0.1", rig.server.port, {}, key="monitoring.relay_port")
     assert e.value.field == "monitoring.relay_port"
