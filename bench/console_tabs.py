@@ -14,12 +14,16 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING
 
 import urllib3
 
 from bench import workload
 from bench.contenders import Ours, Request, first_answer
 from bench.measuring import closed
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser
 
 _CLIENTS = 64
 _WARM_S = 3.0
@@ -92,22 +96,29 @@ def polling_tabs(root: str, count: int) -> Iterator[None]:
 
 
 @contextmanager
-def browser_tabs(root: str, count: int) -> Iterator[None]:
-    """Tabs of a Chromium without a window, to which every tab is visible."""
+def chromium() -> Iterator[Browser]:
+    """A Chromium without a window, to which every tab is visible."""
     from playwright.sync_api import sync_playwright  # noqa: PLC0415 only a development environment has it
 
     with sync_playwright() as playwright:
         path = shutil.which("chromium") or shutil.which("google-chrome")
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
+        try:
+            yield browser
+        finally:
+            browser.close()
+
+
+@contextmanager
+def browser_tabs(root: str, count: int) -> Iterator[None]:
+    """Tabs of a browser."""
+    with chromium() as browser:
         context = browser.new_context()
         for _ in range(count):
             page = context.new_page()
             page.goto(f"{root}/ui/queue")
             page.get_by_role("table", name="Models").wait_for()
-        try:
-            yield
-        finally:
-            browser.close()
+        yield
 
 
 def _rate(request: Request, seconds: float) -> float:

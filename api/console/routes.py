@@ -24,7 +24,7 @@ blueprint = Blueprint("console", __name__)
 _MODULES = {"tasks": "tasks.js", "dead-letters": "dead_letters.js", "queue": "queue.js", "models": "models.js"}
 _SUBJECT_MODULES = {"tasks": "task.js", "batches": "batch.js"}
 #: Query parameters that the page's scripts read: the filters of a list of tasks.
-_FILTERS = frozenset({"status", "model", "request_id", "since", "cursor"})
+_FILTERS = frozenset({"status", "model", "request_id", "owner", "since", "cursor"})
 #: A file at a path with its digest never changes.
 _FOR_EVER = "public, max-age=31536000, immutable"
 

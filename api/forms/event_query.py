@@ -20,7 +20,7 @@ def read_with_vectors() -> bool:
 
 def read_event_filter() -> TaskFilter:
     """Read the filter of a list. Raises InvalidRequest."""
-    check_query(("status", "model", "request_id"))
+    check_query(("status", "model", "request_id", "owner"))
     return read_filter(request.args)
 
 

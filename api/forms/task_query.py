@@ -12,15 +12,17 @@ from urllib.parse import urlencode
 from flask import request
 
 from api.forms.query import check_query
+from inference.access import OWNER_PATTERN
 from inference.domain import TaskStatus
 from inference.errors import InvalidRequest, shown
 from inference.task_store import TaskFilter
 
-_NAMES = ("status", "model", "request_id", "since", "limit", "cursor", "prediction")
+_NAMES = ("status", "model", "request_id", "owner", "since", "limit", "cursor", "prediction")
 _LIMIT_DEFAULT, _LIMIT_MAX = 50, 500
 _NUMBER = re.compile(r"[0-9]{1,9}")
 #: An acceptance number. It has a fixed length, so that the number of a page is not mistaken for a cursor.
 _CURSOR = re.compile(r"[0-9a-f]{16}")
+_OWNER = re.compile(OWNER_PATTERN)
 #: Read in upper or lower case: HTTP clients write booleans as their language does.
 _BOOLEANS = {"true": True, "1": True, "false": False, "0": False}
 _SECONDS = re.compile(r"[0-9]{1,11}(\.[0-9]{1,9})?")
@@ -56,8 +58,9 @@ def read_task_query() -> TaskQuery:
 
 
 def read_filter(options: Mapping[str, str]) -> TaskFilter:
-    """Read the parameters `request_id`, `status` and `model`. Raises InvalidRequest."""
-    return TaskFilter(_text(options, "request_id"), _statuses(options), _text(options, "model"))
+    """Read the parameters `request_id`, `status`, `model` and `owner`. Raises InvalidRequest."""
+    request_id, model = _text(options, "request_id"), _text(options, "model")
+    return TaskFilter(request_id, _statuses(options), model, owner=_owner(options))
 
 
 def read_flag(options: Mapping[str, str], name: str) -> bool:
@@ -79,6 +82,14 @@ def _text(options: Mapping[str, str], name: str) -> str:
     if text == "":
         raise InvalidRequest(f"{name} is empty", field=name, expected=f"{name}=VALUE, or no {name} for tasks with any")
     return text or ""
+
+
+def _owner(options: Mapping[str, str]) -> str:
+    owner = _text(options, "owner")
+    if owner and not _OWNER.fullmatch(owner):  # it becomes a part of Redis keys
+        expected = "the owner of a key: 1 to 64 letters, digits and . _ @ -, first a letter or digit"
+        raise InvalidRequest(f"owner is {shown(owner)}", field="owner", expected=expected)
+    return owner
 
 
 def _statuses(options: Mapping[str, str]) -> tuple[TaskStatus, ...]:

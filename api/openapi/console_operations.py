@@ -10,7 +10,7 @@ _PAGE = Answer(200, "The page.", media_type="text/html")
 _NO_PAGE = Answer(404, "To browsers a page that says that nothing is here.", media_type="text/html")
 _FILTERS = tuple(
     query(name, "as of `GET /tasks`; the page's script reads it", type="string")
-    for name in ("status", "model", "request_id", "since", "cursor")
+    for name in ("status", "model", "request_id", "owner", "since", "cursor")
 )
 
 CONSOLE_OPERATIONS: tuple[Operation, ...] = (

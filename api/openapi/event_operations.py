@@ -5,9 +5,9 @@ from __future__ import annotations
 from api.openapi.answer_schemas import Task
 from api.openapi.event_schemas import BatchProgress, IndexedBatchItem, TaskChanges
 from api.openapi.operation import OF_PATHS, Answer, Operation
-from api.openapi.parts import BATCH_ID, LAST_EVENT_ID, MODEL, REQUEST_ID, STATUS, TASK_ID, query
+from api.openapi.parts import BATCH_ID, LAST_EVENT_ID, MODEL, OWNER, REQUEST_ID, STATUS, TASK_ID, query
 from api.security.needed_role import NeededRole
-from inference.errors import BatchNotFound, TaskNotFound
+from inference.errors import BatchNotFound, Forbidden, TaskNotFound
 
 _EVENT_STREAM = "text/event-stream"
 _PREDICTION = query("prediction", "whether results have their `prediction`", type="boolean", default=False)
@@ -51,7 +51,8 @@ EVENT_OPERATIONS: tuple[Operation, ...] = (
         role=NeededRole.ANY,
         description="Server-sent events `tasks`: first the newest tasks, then those that were accepted or have changed since the "
         "last event. The stream does not end by itself.",
-        parameters=(STATUS, MODEL, REQUEST_ID),
+        parameters=(STATUS, MODEL, REQUEST_ID, OWNER),
         answers=(Answer(200, "The events.", media_type=_EVENT_STREAM, item_schemas=(TaskChanges,)),),
+        own_problems=(Forbidden,),
     ),
 )

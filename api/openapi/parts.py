@@ -6,6 +6,7 @@ from typing import Any
 
 from openapi_pydantic.v3.v3_1 import Header, Link, Parameter, Reference
 
+from inference.access import OWNER_PATTERN
 from inference.ids import TASK_ID_PATTERN
 
 
@@ -42,6 +43,9 @@ _STATUSES = "(queued|running|succeeded|failed|canceled|expired)"
 STATUS = query("status", "one or some, separated by commas", type="string", pattern=f"^{_STATUSES}(,{_STATUSES})*$")
 MODEL = query("model", "name of a model", type="string", minLength=1, examples=["digits"])
 REQUEST_ID = query("request_id", "the request id", type="string", minLength=1, examples=["photo-17"])
+OWNER = query(
+    "owner", "whose tasks; keys of the role `predict` may name their own owner alone", type="string", pattern=f"^{OWNER_PATTERN}$"
+)
 LAST_EVENT_ID = header("Last-Event-ID", "`id` of the last event that the client has had", type="string", pattern="^[!-~]*$")
 PREFER = header(
     "Prefer",

@@ -74,11 +74,13 @@ class TaskAccess:
         return self._store.list_tasks(self.narrow(wanted), before=before, limit=limit)
 
     def narrow(self, wanted: TaskFilter) -> TaskFilter:
-        """Return a filter that matches only tasks which the caller may read. Raises Forbidden: it has no owner."""
+        """Return a filter of tasks which the caller may read. Raises Forbidden: the caller has no owner, or names another."""
         if self._caller.sees_all:
             return wanted
         if not self._caller.owner:
             raise Forbidden("tasks are listed for callers with a key alone")
+        if wanted.owner not in {"", self._caller.owner}:
+            raise Forbidden("this key lists the tasks of its owner alone", field="owner", expected="your own owner, or no owner")
         return replace(wanted, owner=self._caller.owner)
 
     def _may_read(self, owner: str) -> bool:

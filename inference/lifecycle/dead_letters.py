@@ -110,6 +110,7 @@ class DeadLetters:
             webhook=record.webhook,
             owner=record.owner,
             trace=record.trace,
+            replay_of=task_id,
             idempotency_key=f"replay:{task_id}",  # two operators, or a repeated command, start only one task
         )
         accepted = accept(self._store, self._broker, request)

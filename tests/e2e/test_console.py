@@ -20,6 +20,11 @@ pytestmark = pytest.mark.process
 
 PATIENCE_MS = 30_000
 MAX_REQUESTS = 12
+MAX_SHIFT = 0.02
+#: JavaScript: sums the scores of layout shifts.
+_SUM_SHIFTS = """window.shift = 0;
+new PerformanceObserver((list) => list.getEntries().forEach(({value}) => { window.shift += value; }))
+  .observe({type: "layout-shift", buffered: true});"""
 #: JavaScript: number of the console's files that did not come from the browser's cache.
 _FROM_NETWORK = """performance.getEntriesByType("resource")
   .filter(({name, transferSize}) => name.includes("/static/") && transferSize > 0).length"""
@@ -270,7 +275,7 @@ class TestDeadLetters:
         visitor.page.route(letters, lambda route: route.fulfill(json={"tasks": left, "count": len(left)}))
         visitor.page.route(f"{service.url}/dead-letters/{task['task_id']}", discard)
         visitor.open("queue")
-        visitor.page.get_by_role("link", name="Look at them").click()
+        visitor.page.get_by_role("link", name="Look at it").click()
         expect(visitor.page.get_by_role("row", name=request_id)).to_contain_text("kafka refused the result: too large")
         visitor.page.once("dialog", lambda dialog: dialog.accept())
         visitor.page.get_by_role("button", name=f"Discard {request_id}").click()
@@ -331,101 +336,11 @@ class TestConnection:
         expect(visitor.page.get_by_role("table", name="Workers")).to_contain_text("digits")
 
 
-UNAUTHENTICATED = {"title": "A key is needed", "status": 401, "detail": "send a key", "code": "unauthenticated"}
-
-
-def sign_in(page: Page, key: str) -> None:
-    page.get_by_label("Key", exact=True).fill(key)
-    page.keyboard.press("Enter")
-
-
-@pytest.fixture
-def guarded(visitor: Visit) -> dict[str, str]:
-    """A stub of the API's keys in front of the service: returns the roles by key, which a test fills."""
-    roles: dict[str, str] = {}
-
-    def guard(route: Route) -> None:
-        role = roles.get(route.request.headers.get("authorization", "").removeprefix("Bearer "))
-        if route.request.url.endswith("/key"):
-            found = {"owner": "ada", "role": role, "key_id": "k1", "limits": {}}
-            route.fulfill(json=found) if role else route.fulfill(status=401, json=UNAUTHENTICATED)
-        elif role:
-            route.continue_()
-        else:
-            route.fulfill(status=401, json=UNAUTHENTICATED)
-
-    visitor.page.route(re.compile(r"^http://[^/]+/(key|models|status|tasks|events|dead-letters)\b"), guard)
-    return roles
-
-
-class TestKeys:
-    def test_are_asked_for_once_and_stay_in_the_tab(self, visitor: Visit, guarded: dict[str, str]) -> None:
-        guarded["rk_secret"] = "admin"
-        visitor.open()
-        sign_in(visitor.page, "rk_typo")
-        expect(visitor.page.get_by_role("alert")).to_contain_text("This key is not valid")
-        sign_in(visitor.page, "rk_secret")
-        expect(visitor.page.locator("#model")).to_be_enabled()
-        expect(visitor.page.get_by_text("ada", exact=True)).to_be_visible()
-        visitor.page.reload()
-        expect(visitor.page.locator("#model")).to_be_enabled()
-        assert visitor.page.context.cookies() == []
-        assert not any("rk_" in url for url in visitor.asked)
-        assert visitor.page.evaluate("localStorage.length") == 0
-        visitor.page.get_by_role("button", name="Sign out").click()
-        expect(visitor.page.get_by_label("Key", exact=True)).to_be_focused()
-        assert visitor.page.evaluate("sessionStorage.length") == 0
-
-    def test_that_is_revoked(self, visitor: Visit, guarded: dict[str, str]) -> None:
-        guarded["rk_secret"] = "admin"
-        visitor.open("queue")
-        sign_in(visitor.page, "rk_secret")
-        expect(visitor.page.get_by_role("table", name="Models")).to_be_visible()
-        guarded.clear()
-        expect(visitor.page.get_by_text("not valid any more")).to_be_visible()
-
-    def test_that_may_only_read_has_no_actions(
-        self, visitor: Visit, guarded: dict[str, str], service: Service, request_id: str
-    ) -> None:
-        guarded["rk_reader"] = "read"
-        task_id = service.submit(picture("x.png")["buffer"], model="digits", request_id=request_id)
-        visitor.open()
-        sign_in(visitor.page, "rk_reader")
-        expect(visitor.page.get_by_text("Your key may only read")).to_be_visible()
-        for path, shown in (("tasks", request_id), ("models", "efficientnet-lite0"), (f"tasks/{task_id}", request_id)):
-            visitor.open(path)
-            expect(visitor.page.locator("main").get_by_text(shown).first).to_be_visible()
-            for control in ("button", "checkbox"):
-                expect(visitor.page.get_by_role("main").get_by_role(control)).to_have_count(0)
-            expect(visitor.page.get_by_text("Load other weights")).to_have_count(0)
-
-    def test_that_may_predict_changes_its_tasks_alone(self, visitor: Visit, guarded: dict[str, str], request_id: str) -> None:
-        guarded["rk_user"] = "predict"
-        visitor.open("models")
-        sign_in(visitor.page, "rk_user")
-        expect(visitor.page.get_by_role("link", name="Try it").first).to_be_visible()
-        expect(visitor.page.get_by_role("button", name="Make it the default")).to_have_count(0)
-        expect(visitor.page.get_by_text("Load other weights")).to_have_count(0)
-        expect(visitor.page.get_by_role("link", name="Queue", exact=True)).to_have_count(0)
-        visitor.open("tasks")
-        expect(visitor.page.get_by_role("button", name="Erase")).to_be_visible()
-
-    def test_pictures_are_asked_for_with_the_key(self, visitor: Visit, guarded: dict[str, str], service: Service) -> None:
-        guarded["rk_secret"] = "admin"
-        visitor.open("tasks")
-        sign_in(visitor.page, "rk_secret")
-        task_id = service.submit(picture("x.png")["buffer"], model="digits")
-        with visitor.page.expect_request("**/image") as asked:
-            visitor.open(f"tasks/{task_id}")
-        assert asked.value.headers["authorization"] == "Bearer rk_secret"
-        image = visitor.page.get_by_alt_text("The image of this task")
-        expect(image).to_have_js_property("naturalWidth", 8)
-        expect(image).to_have_attribute("src", re.compile("^blob:"))
-
+class TestRefusals:
     @pytest.mark.parametrize(
         ("status", "title", "said"), [(403, "Forbidden", "What would be right"), (429, "Too many requests", "Try again in12.0 s")]
     )
-    def test_refusals_are_sentences(self, visitor: Visit, status: int, title: str, said: str) -> None:
+    def test_are_sentences(self, visitor: Visit, status: int, title: str, said: str) -> None:
         problem = {"title": title, "status": status, "detail": "this key may not do it now", "code": "x"}
         more = {"expected": "another key"} if status == 403 else {}
         headers = {} if status == 403 else {"Retry-After": "12"}
@@ -469,6 +384,18 @@ class TestRequests:
         expect(visitor.page.locator("h1")).to_be_visible()
         assert visitor.page.evaluate(_FROM_NETWORK) == 0
         assert visitor.console == []
+
+    @pytest.mark.parametrize("path", ["", "tasks", "dead-letters", "queue", "models"])
+    def test_what_they_bring_moves_nothing_that_is_shown(self, visitor: Visit, path: str) -> None:
+        visitor.page.set_viewport_size({"width": 1280, "height": 800})
+        visitor.page.add_init_script(_SUM_SHIFTS)
+        visitor.open(path)
+        visitor.page.wait_for_timeout(1500)
+        if not path:
+            visitor.page.evaluate("[...document.querySelectorAll('.samples button')][0].click()")  # input would excuse a shift
+            expect(visitor.page.locator(".facts")).to_contain_text("in a batch of")
+            visitor.page.wait_for_timeout(500)
+        assert visitor.page.evaluate("window.shift") < MAX_SHIFT
 
     def test_below_a_path_prefix(self, chromium: Browser, make_api: Callable[..., ApiProcess]) -> None:
         api = make_api()  # the proxy says nothing of the prefix, and the page needs no word of it

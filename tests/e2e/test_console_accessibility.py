@@ -19,7 +19,8 @@ PATIENCE_MS = 30_000
 #: axe-core 4.14.1, `axe.min.js` of the npm package.
 _AXE = "tests/fixtures/axe-core/axe.min.js"
 _AXE_SHA256 = "29348999450cdf2849a8e70b7912fc2da85a849da39c0d0d5394f51d4a9ed95c"
-_REQUEST_ID = "for-everybody"
+#: Longer than a phone is wide.
+_REQUEST_ID = f"for-everybody-{'x' * 60}"
 _WIDTHS = (320, 768, 1280)
 #: JavaScript: rule, elements and reason of each violation.
 _RUN_AXE = """async () => {

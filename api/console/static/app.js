@@ -84,7 +84,7 @@ function SignIn({ onDone }) {
       <div class="field"><label for="key">Key</label>
         <input id="key" name="key" type="password" autocomplete="off" spellcheck="false" required autofocus pattern="\\s*[!-~]+\\s*" title="letters, digits and signs without spaces" placeholder="rk_…" /></div>
       <p><button class="main" disabled=${isBusy}>Sign in</button></p>
-      <p class="quiet">It is kept until this tab is closed, and sent to this service alone. No key yet? Whoever runs the service makes one: <code>server.py keys create</code></p>
+      <p class="quiet">It is kept until this tab is closed, and sent to this service alone. No key yet? Whoever runs the service makes one: <code>server.py keys create --owner NAME --role predict</code></p>
     </form>`;
 }
 

@@ -1,7 +1,7 @@
 // Models: a card each, with what it takes and what it answers.
 import { useEffect, useState } from "preact/hooks";
 import { Heading, ProblemNote, Status, Table, count, html, many, milliseconds, page, rate, seconds, shortDigest } from "./parts.js";
-import { ask, mayAdminister } from "./service.js";
+import { ask, mayAdminister, mayRun } from "./service.js";
 
 const SHOWN_LABELS = 200;
 const PROGRESS_MS = 500;
@@ -97,7 +97,7 @@ function Card({ model, onDefault, onDone, isBusy }) {
     <p>${model.description}</p>
     ${!model.warm_workers && html`<p class="note warn">No worker has it loaded. <a href=${page("queue")}>Queue</a> says more.</p>`}
     <dl class="facts">${Object.entries(facts).map(([name, fact]) => html`<div key=${name}><dt>${name}</dt><dd>${fact}</dd></div>`)}</dl>
-    <p class="row"><a href=${page(`?model=${encodeURIComponent(model.name)}`)}>Try it</a>
+    <p class="row">${mayRun() && html`<a href=${page(`?model=${encodeURIComponent(model.name)}`)}>Try it</a>`}
       ${mayAdminister() && !model.default && html`<button type="button" disabled=${isBusy} onClick=${() => onDefault(model.name)}>Make it the default</button>`}</p>
     <${Details} key=${model.digest} name=${model.name} />
     ${mayAdminister() && html`<${LoadWeights} name=${model.name} onDone=${onDone} />`}

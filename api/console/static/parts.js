@@ -2,7 +2,7 @@
 import { h } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import htm from "htm";
-import { ROOT, hasKey, send } from "./service.js";
+import { GIVEN_UP, ROOT, hasKey, mayAdminister, send } from "./service.js";
 
 export const html = htm.bind(h);
 
@@ -37,12 +37,14 @@ export function seconds(s) {
 }
 export const shortDigest = (digest) => (digest || "").replace("sha256:", "").slice(0, 12);
 export const labelOf = (entry) => entry.label ?? `class ${entry.class}`;
-/** Name of a task in a list: its own request id, or the end of its id. */
-export const nameOf = (task) => (task.request_id === task.task_id ? `…${task.task_id.slice(-8)}` : task.request_id);
+/** Name of a task in a list: the request id if a client sent one, else the end of the task's id, whose last 6 digits all tasks share. */
+export const nameOf = (task) => (task.request_id === task.task_id || (task.replay_of && TASK_ID.test(task.request_id)) ? `…${task.task_id.slice(-12)}` : task.request_id);
 /** Milliseconds from the acceptance of a task to its end. */
 export const duration = (task) => (task.finished_at ? new Date(task.finished_at) - new Date(task.created_at) : null);
 /** Place of a waiting task in its queue, in words. */
 export const placeOf = ({ position }) => (position ? `${many(position, "image")} before it` : "next in line");
+/** Which attempt of a task runs, in words, unless it is the first. */
+export const attemptOf = ({ attempts }) => (attempts > 1 ? `, attempt ${attempts}` : "");
 export const OPEN = new Set(["queued", "running"]);
 
 export function Time({ at }) {
@@ -51,6 +53,8 @@ export function Time({ at }) {
   const isToday = date.toDateString() === new Date().toDateString();
   return html`<time datetime=${at} title=${at}>${isToday ? "" : `${DAY.format(date)}, `}${CLOCK.format(date)}</time>`;
 }
+
+const TASK_ID = /^[0-9a-f]{32}$/;
 
 const SHAPES = {
   queued: html`<circle cx="8" cy="8" r="5" fill="none" stroke="currentColor" stroke-width="2" />`,
@@ -76,7 +80,7 @@ const STATES = {
   polling: "Updated every 2 s",
   lost: "Connection lost. Trying again …",
   busy: "The service refuses at the moment. Trying again …",
-  failed: "Not connected",
+  failed: "", // the problem says why
   ended: "",
 };
 
@@ -88,10 +92,11 @@ export function Connection({ state }) {
 /** A problem in sentences: what is wrong, in which field, and what would be right. */
 export function ProblemNote({ problem }) {
   if (!problem) return null;
-  const { title, detail, field, expected, task_id: task, retry_after_s: wait, workers = {} } = problem.document || { title: problem.message };
+  const { code, title, detail, field, expected, task_id: task, retry_after_s: wait, workers = {} } = problem.document || { title: problem.message };
   return html`<div class="note bad" role="alert">
     <strong>${title}</strong>
     ${detail && detail !== title && html`<p>${sentence(detail)}</p>`}
+    ${code === GIVEN_UP && html`<p>The image is kept as a ${mayAdminister() ? html`<a href=${page("dead-letters")}>dead letter</a>` : "dead letter"} until it is replayed or discarded.</p>`}
     <dl>
       ${field && html`<div><dt>Field</dt><dd><code>${field}</code></dd></div>`}
       ${expected && html`<div><dt>What would be right</dt><dd>${expected}</dd></div>`}
@@ -152,7 +157,7 @@ export function Result({ result, threshold }) {
     <p class="answer"><strong>${title}</strong>${!isMany && html` <span>${percent(result.confidence_level)}</span>`}</p>
     ${result.confident === false && html`<p class="quiet">Below the model's threshold${threshold == null ? "" : ` of ${percent(threshold)}`}: not confident.</p>`}
     <${Bars} entries=${entries.length ? entries : [first]} threshold=${threshold} />
-    ${result.custom !== undefined && html`<pre tabindex="0" aria-label="What the model's own code returned">${JSON.stringify(result.custom, null, 2)}</pre>`}
+    ${result.custom !== undefined && html`<pre class="custom" tabindex="0" aria-label="What the model's own code returned">${JSON.stringify(result.custom, null, 2)}</pre>`}
   `;
 }
 

@@ -1,7 +1,7 @@
 // Queue: what waits, who works, where results go, and what needs a look.
 import { useEffect, useRef, useState } from "preact/hooks";
 import { CLOCK, Connection, Heading, ProblemNote, Status, Table, count, html, many, milliseconds, page, rate, seconds, sentence, tenth } from "./parts.js";
-import { ask, useLive } from "./service.js";
+import { ask, mayAdminister, useLive } from "./service.js";
 
 const KEPT_MS = 15 * 60 * 1000;
 const KEPT_MINUTES = 15;
@@ -32,10 +32,18 @@ function lastMinutes({ data: [times] }) {
 function chartOptions(names, width, hasPoints) {
   const axis = { stroke: colour("--quiet"), grid: { stroke: colour("--line"), width: 1 }, ticks: { show: false }, font: "12px system-ui" };
   const dashOf = (index) => DASHES[index % DASHES.length];
-  const series = names.map((label, index) => ({ label, stroke: colour("--accent"), width: 2, dash: dashOf(index)[0], points: { show: hasPoints, fill: colour("--accent") } }));
+  const series = names.map((label, index) => ({
+    label,
+    stroke: colour("--accent"),
+    width: 2,
+    dash: dashOf(index)[0],
+    points: { show: hasPoints, size: 6 + 3 * (index % DASHES.length), fill: colour(index % 2 ? "--ground" : "--accent") },
+    value: (_, value) => (value == null ? "–" : Number(value.toFixed(1))),
+  }));
   return {
     width,
     height: HEIGHT_PX,
+    padding: [null, 24, null, null],
     cursor: { y: false },
     legend: { markers: { dash: (_, index) => dashOf(index - 1)[1] } },
     scales: { x: { range: lastMinutes }, y: { range: (_, low, high) => [0, Math.max(5, high * 1.1)] } },
@@ -84,26 +92,25 @@ function Waiting({ samples, names }) {
 
 /** How many images the batches of each model had, by minute. */
 function Fill({ models }) {
-  const busy = models.filter(({ fill }) => fill.length);
-  if (!busy.length) return html`<p class="quiet">No batch ran in the last 15 minutes.</p>`;
+  if (!models.some(({ fill }) => fill.length)) return html`<p class="quiet">No batch ran in the last 15 minutes.</p>`;
   const now = Math.floor(Date.now() / 60000);
   const minutes = Array.from({ length: KEPT_MINUTES }, (_, at) => KEPT_MINUTES - 1 - at);
-  const means = busy.map(({ fill }) => {
+  const means = models.map(({ fill }) => {
     const byMinute = new Map(fill.map(({ minutes_ago: ago, images, batches }) => [ago, images / batches]));
     return minutes.map((ago) => byMinute.get(ago) ?? null);
   });
-  return html`<${Chart} title="Images in a batch" about="on average, each of the last 15 minutes" names=${busy.map(({ model }) => model)}
+  return html`<${Chart} title="Images in a batch" about="on average, each of the last 15 minutes" names=${models.map(({ model }) => model)}
     data=${[minutes.map((ago) => (now - ago) * 60), ...means]} hasPoints=${true} />`;
 }
 
 function Verdict({ status }) {
   const { problems, warnings, dead_letters: dead } = status;
-  const isWell = !problems.length && !warnings.length;
+  const isWell = !problems.length && !warnings.length && !dead;
   return html`<div class="verdict" role="status">
     ${isWell && html`<p class="note good"><strong>All is well.</strong></p>`}
     ${problems.map((text) => html`<p key=${text} class="note bad"><strong>Needs a look:</strong> ${sentence(text)}</p>`)}
     ${warnings.map((text) => html`<p key=${text} class="note warn"><strong>Take care:</strong> ${sentence(text)}</p>`)}
-    ${dead > 0 && html`<p class="note warn"><strong>${many(dead, "dead letter")}:</strong> tasks that were given up, or whose result a sink refused. <a href=${page("dead-letters")}>Look at them</a>.</p>`}
+    ${dead > 0 && html`<p class="note warn"><strong>${many(dead, "dead letter")}:</strong> tasks that were given up, or whose result a sink refused. ${mayAdminister() && html`<a href=${page("dead-letters")}>Look at ${dead === 1 ? "it" : "them"}</a>.`}</p>`}
   </div>`;
 }
 

@@ -5,6 +5,8 @@ import { useEffect, useRef, useState } from "preact/hooks";
 export const ROOT = new URL("../../../", import.meta.url).href;
 export const SETTINGS = JSON.parse(document.body.dataset.settings);
 const ACCESS = "access";
+/** Code of the error of tasks that become dead letters. */
+export const GIVEN_UP = "predictor_died";
 
 /** An answer of the API that is a problem (RFC 9457), or no answer at all (status 0). */
 export class Problem extends Error {
@@ -17,7 +19,7 @@ export class Problem extends Error {
 /** The key of this tab with its role and owner; without a key the service has none, or asks for one. */
 const access = () => JSON.parse(sessionStorage.getItem(ACCESS)) || { role: "admin" };
 export const hasKey = () => Boolean(access().key);
-export const signedInAs = () => access().owner || "";
+export const signedInAs = () => (access().owner ? `${access().owner}, ${access().role}` : "");
 export const mayRun = () => access().role !== "read";
 export const mayReadAll = () => access().role !== "predict";
 export const mayAdminister = () => access().role === "admin";
@@ -85,6 +87,17 @@ export function keepFiles(batchId, files) {
 
 export function filesOfBatch(batchId) {
   return sentFiles.get(batchId) || [];
+}
+
+/** Run the image of a task again; a task that was given up is no dead letter after that. */
+export async function replay({ task_id: id, error }) {
+  const isGivenUp = error?.code === GIVEN_UP && mayAdminister();
+  const next = isGivenUp && (await ask(`dead-letters/${id}/replay`, { method: "POST" }).catch(unlessUnknown)); // it may have been discarded
+  return next || ask(`tasks/${id}/replay`, { method: "POST" });
+}
+
+function unlessUnknown(problem) {
+  if (problem.status !== 404) throw problem;
 }
 
 /** Call `action` for each item, four at a time; returns what went wrong, a Problem each. */

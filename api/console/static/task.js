@@ -1,7 +1,7 @@
 // One task: a permanent link to all that is known of it.
 import { useRef, useState } from "preact/hooks";
-import { Announcement, Connection, Copy, Heading, OPEN, Picture, ProblemNote, Result, Status, Table, Time, Waterfall, askToErase, duration, go, html, leftOf, many, milliseconds, page, placeOf, seconds, sentence } from "./parts.js";
-import { ROOT, ask, hasKey, mayRun, useLive } from "./service.js";
+import { Announcement, Connection, Copy, Heading, OPEN, Picture, ProblemNote, Result, Status, Table, Time, Waterfall, askToErase, attemptOf, duration, go, html, leftOf, many, milliseconds, page, placeOf, seconds, sentence } from "./parts.js";
+import { ROOT, ask, hasKey, mayAdminister, mayRun, replay, useLive, withQuery } from "./service.js";
 
 const link = (path, text) => html`<a href=${page(path)}>${text}</a>`;
 
@@ -13,11 +13,11 @@ function Facts({ task }) {
     Deadline: html`<${Time} at=${task.deadline_at} />`,
     "Whole time": milliseconds(duration(task)),
     Attempts: task.attempts,
-    "Batch size": task.batch_size ?? "–",
+    "Batch size": task.batch_size || "–",
     Priority: task.priority,
     Model: `${task.model.name} ${task.model.version}`,
   };
-  if (task.owner) facts.Owner = task.owner;
+  if (task.owner) facts.Owner = link(withQuery("tasks", { owner: task.owner }), task.owner);
   const ids = { Digest: task.model.digest, "Request id": link(`tasks?request_id=${encodeURIComponent(task.request_id)}`, task.request_id), "Task id": task.task_id };
   if (task.batch_id) ids.Batch = link(`batches/${task.batch_id}`, task.batch_id);
   if (task.replay_of) ids["Replay of"] = link(`tasks/${task.replay_of}`, task.replay_of);
@@ -27,9 +27,12 @@ function Facts({ task }) {
   </dl>`;
 }
 
-function Deliveries({ deliveries, isOpen }) {
-  if (!deliveries.length) return html`<p class="quiet">${isOpen ? "The result is delivered once there is one." : "The result goes to no sink."}</p>`;
-  return html`<${Table} columns=${[["Sink"], ["Delivery"], ["Reason"]]}
+function Deliveries({ task }) {
+  const { deliveries, result, finished_at: end } = task;
+  if (!deliveries.length) return html`<p class="quiet">${end ? (result ? "The result goes to no sink." : "There is no result to deliver.") : "The result is delivered once there is one."}</p>`;
+  const isRefused = deliveries.some(({ status }) => status === "refused");
+  return html`${isRefused && html`<p class="note warn">A refused result is a ${mayAdminister() ? link("dead-letters", "dead letter") : "dead letter"}: it can be delivered again, or discarded.</p>`}
+    <${Table} columns=${[["Sink"], ["Delivery"], ["Reason"]]}
     rows=${deliveries.map(({ sink, status, reason }) => [sink, html`<${Status} name=${status} />`, reason ? sentence(reason) : "–"])} />`;
 }
 
@@ -48,7 +51,7 @@ function Webhook({ webhook }) {
 
 function Waiting({ task }) {
   const eta = task.queue?.eta_s;
-  const place = task.queue ? `In the queue: ${placeOf(task.queue)}${eta == null ? "" : `, about ${seconds(eta)}`}.` : "A worker has it.";
+  const place = task.queue ? `In the queue: ${placeOf(task.queue)}${eta == null ? "" : `, about ${seconds(eta)}`}.` : `A worker has it${attemptOf(task)}.`;
   return html`<p class="quiet">${place}</p><progress aria-label="Waiting for the result"></progress>`;
 }
 
@@ -61,22 +64,23 @@ function Erased({ erasure }) {
 
 function Actions({ task, onTask, onErased }) {
   const [{ problem, isBusy }, setState] = useState({});
-  const act = async (method, path, then) => {
+  const act = async (change, then) => {
     setState({ isBusy: true });
     try {
-      then(await ask(`tasks/${task.task_id}${path}`, { method }));
+      then(await change());
       setState({});
     } catch (error) {
       setState({ problem: error });
     }
   };
+  const remove = (query) => ask(`tasks/${task.task_id}${query}`, { method: "DELETE" });
   const button = (text, onClick) => html`<button type="button" disabled=${isBusy} onClick=${onClick}>${text}</button>`;
   return html`
     <p class="row">
       ${mayRun() && (OPEN.has(task.status)
-        ? button("Cancel", () => act("DELETE", "", onTask))
-        : button("Replay", () => act("POST", "/replay", (next) => go(`tasks/${next.task_id}`))))}
-      ${mayRun() && button("Erase", () => askToErase(1) && act("DELETE", "?erase=true", onErased))}
+        ? button("Cancel", () => act(() => remove(""), onTask))
+        : button("Replay", () => act(() => replay(task), (next) => go(`tasks/${next.task_id}`))))}
+      ${mayRun() && button("Erase", () => askToErase(1) && act(() => remove("?erase=true"), onErased))}
       ${!hasKey() && html`<a href=${`${ROOT}tasks/${task.task_id}`} target="_blank" rel="noopener">JSON</a>`}
     </p>
     <${ProblemNote} problem=${problem} />`;
@@ -116,10 +120,10 @@ export default function Task({ subject }) {
         ${task.result && html`<${Result} result=${task.result} />`}
         ${task.error && html`<${ProblemNote} problem=${{ document: { ...task.error, task_id: null } }} />`}
         ${!task.finished_at && html`<${Waiting} task=${task} />`}
-        ${task.finished_at && html`<h2>Where the time went</h2><${Waterfall} timings=${task.timings} />`}
+        ${task.timings.queue_ms != null && html`<h2>Where the time went</h2><${Waterfall} timings=${task.timings} />`}
       </div>
     </div>
-    <section><h2>Deliveries</h2><${Deliveries} deliveries=${task.deliveries} isOpen=${!task.finished_at} /></section>
+    <section><h2>Deliveries</h2><${Deliveries} task=${task} /></section>
     ${task.webhook && html`<${Webhook} webhook=${task.webhook} />`}
     <section><h2>Details</h2><${Facts} task=${task} /><${Raw} task=${task} /></section>
   `;

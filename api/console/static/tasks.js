@@ -1,7 +1,7 @@
 // Tasks: the newest ones, live; filters are in the URL.
 import { useEffect, useMemo, useRef, useState } from "preact/hooks";
 import { Announcement, Connection, Heading, OPEN, ProblemNote, Status, Time, askToErase, duration, go, html, labelOf, leftOf, many, milliseconds, nameOf, notDone, page, percent, placeOf } from "./parts.js";
-import { ask, forEach, mayRun, useLive, withQuery } from "./service.js";
+import { ask, forEach, hasKey, mayReadAll, mayRun, replay, useLive, withQuery } from "./service.js";
 
 const LIMIT = 100;
 const STATUSES = ["queued", "running", "succeeded", "failed", "canceled", "expired"];
@@ -33,9 +33,9 @@ function useTasks(filters) {
     }
   };
   useEffect(() => setList({ tasks: null, next: null }), [key]);
-  const { status, model, request_id: requestId } = filters;
+  const { status, model, request_id: requestId, owner } = filters;
   const state = useLive(key, {
-    events: filters.cursor ? null : withQuery("events", { status, model, request_id: requestId }),
+    events: filters.cursor ? null : withQuery("events", { status, model, request_id: requestId, owner }),
     begin: read,
     onEvent: (_, { tasks: changed, omitted }) =>
       omitted ? read().catch(() => {}) : setList((list) => ({ ...list, tasks: merge(list.tasks || [], changed, filters) })),
@@ -52,7 +52,7 @@ function useModels() {
   return names;
 }
 
-function Filters({ filters }) {
+function Filters({ filters, hasOwners }) {
   const models = useModels();
   const change = (name) => (event) => go(withQuery("tasks", { ...filters, cursor: "", [name]: event.target.value.trim() }));
   const since = (event) => {
@@ -70,6 +70,8 @@ function Filters({ filters }) {
       <select id="since" value=${filters.since} onChange=${since}><option value="">at any time</option>${filters.since && html`<option value=${filters.since}>since ${filters.since}</option>`}${options(Object.keys(PERIODS))}</select></div>
     <div class="field"><label for="request">Request id</label>
       <input id="request" type="search" autocomplete="off" value=${filters.request_id} onChange=${change("request_id")} /></div>
+    ${(hasOwners || filters.owner) && html`<div class="field"><label for="owner">Owner</label>
+      <input id="owner" type="search" autocomplete="off" spellcheck="false" value=${filters.owner} onChange=${change("owner")} /></div>`}
   </form>`;
 }
 
@@ -82,39 +84,39 @@ function Row({ task, isSelected, onSelect, hasOwners }) {
     <td><${Status} name=${task.status} /></td>
     <td class="wide">${result ? html`${labelOf(result)} <span class="quiet">${percent(result.confidence_level)}</span>` : html`<span class="quiet">${error ? error.title : task.queue ? placeOf(task.queue) : ""}</span>`}</td>
     <td class="wide">${task.model.name}</td>
-    ${hasOwners && html`<td class="wide">${task.owner || "–"}</td>`}
+    ${hasOwners && html`<td class="wide">${task.owner ? html`<a href=${page(withQuery("tasks", { owner: task.owner }))}>${task.owner}</a>` : "–"}</td>`}
     <td class="number wide">${milliseconds(duration(task))}</td>
     <td class="number wide">${task.attempts}</td>
   </tr>`;
 }
 
 /** Cancel, replay or erase the tasks that are selected. */
-function Actions({ selected, apply, read, onDone }) {
-  const [said, setSaid] = useState("");
+function Actions({ selected, apply, read, said, onDone }) {
   const [isBusy, setBusy] = useState(false);
   const open = selected.filter((task) => OPEN.has(task.status));
   const ended = selected.filter((task) => !OPEN.has(task.status));
-  const act = async (tasks, method, path, done, show = apply) => {
+  const act = async (tasks, change, done, show = apply) => {
     setBusy(true);
     const changed = [];
-    const problems = await forEach(tasks, async (task) => changed.push(await ask(`tasks/${task.task_id}${path}`, { method })));
+    const problems = await forEach(tasks, async (task) => changed.push(await change(task)));
     await show(changed);
     const left = show === read ? leftOf(changed) : [];
-    setSaid([changed.length && `${many(changed.length, "task")} ${done}.`, ...left, ...notDone(problems)].filter(Boolean).join(" "));
+    const sentences = [changed.length && `${many(changed.length, "task")} ${done}.`, ...left, ...notDone(problems)];
     setBusy(false);
-    onDone();
+    onDone(sentences.filter(Boolean).join(" "));
   };
-  const erase = () => askToErase(selected.length) && act(selected, "DELETE", "?erase=true", "erased", read);
+  const remove = (query) => ({ task_id: id }) => ask(`tasks/${id}${query}`, { method: "DELETE" });
+  const erase = () => askToErase(selected.length) && act(selected, remove("?erase=true"), "erased", read);
   const button = (text, { length }, onClick) => html`<button type="button" disabled=${isBusy || !length} onClick=${onClick}>${text}${length ? ` ${length}` : ""}</button>`;
   return html`<div class="row actions">
-    ${button("Cancel", open, () => act(open, "DELETE", "", "canceled"))}
-    ${button("Replay", ended, () => act(ended, "POST", "/replay", "started again"))}
+    ${button("Cancel", open, () => act(open, remove(""), "canceled"))}
+    ${button("Replay", ended, () => act(ended, replay, "started again"))}
     ${button("Erase", selected, erase)}
-    <span class="quiet" role="status">${said || (selected.length ? `${many(selected.length, "task")} selected` : "Select tasks to cancel, replay or erase them.")}</span>
+    <span class="quiet" role="status">${selected.length ? `${many(selected.length, "task")} selected` : said || "Select tasks to cancel, replay or erase them."}</span>
   </div>`;
 }
 
-function Table({ tasks, selected, onSelect }) {
+function Table({ tasks, selected, onSelect, hasOwners }) {
   const all = useRef(null);
   useEffect(() => {
     if (all.current) all.current.indeterminate = selected.size > 0 && selected.size < tasks.length;
@@ -124,7 +126,6 @@ function Table({ tasks, selected, onSelect }) {
     if (!next.delete(id)) next.add(id);
     onSelect(next);
   };
-  const hasOwners = tasks.some((task) => task.owner);
   const toggleAll = () => onSelect(new Set(selected.size ? [] : tasks.map((task) => task.task_id)));
   return html`<table class="tasks" aria-label="Tasks, newest first">
     <thead><tr>
@@ -142,22 +143,26 @@ function Nothing({ isFiltered }) {
 }
 
 export default function Tasks({ query }) {
-  const filters = { status: "", model: "", since: "", request_id: "", cursor: "", ...Object.fromEntries(new URLSearchParams(query)) };
+  const filters = { status: "", model: "", since: "", request_id: "", owner: "", cursor: "", ...Object.fromEntries(new URLSearchParams(query)) };
   const { tasks, next, state, problem, apply, read } = useTasks(filters);
   const [chosen, setChosen] = useState(new Set());
-  useEffect(() => setChosen(new Set()), [query]);
+  const [said, setSaid] = useState(""); // it outlives the tasks, which may all be erased
+  const begin = (text = "") => (setChosen(new Set()), setSaid(text));
+  useEffect(() => begin(), [query]);
   const selected = new Set((tasks || []).map((task) => task.task_id).filter((id) => chosen.has(id)));
   const { cursor, ...conditions } = filters;
-  const form = useMemo(() => html`<${Filters} filters=${filters} />`, [query]); // an event that comes leaves what is being typed
+  const hasOwners = mayReadAll() && (hasKey() || Boolean(tasks?.some((task) => task.owner)));
+  const form = useMemo(() => html`<${Filters} filters=${filters} hasOwners=${hasOwners} />`, [query, hasOwners]); // an event that comes leaves what is being typed
   return html`
     <${Heading} title="Tasks"><${Connection} state=${state} /></${Heading}>
     ${form}
     <${ProblemNote} problem=${problem || (tasks ? null : state.problem)} />
     <${Announcement} text=${tasks ? many(tasks.length, "task") : ""} />
+    ${tasks?.length === 0 && said && html`<p class="note" role="status">${said}</p>`}
     ${tasks?.length === 0 && !problem && html`<${Nothing} isFiltered=${Object.values(filters).some(Boolean)} />`}
     ${tasks?.length > 0 && html`
-      ${mayRun() && html`<${Actions} selected=${tasks.filter((task) => selected.has(task.task_id))} apply=${apply} read=${read} onDone=${() => setChosen(new Set())} />`}
-      <${Table} tasks=${tasks} selected=${selected} onSelect=${setChosen} />`}
+      ${mayRun() && html`<${Actions} selected=${tasks.filter((task) => selected.has(task.task_id))} apply=${apply} read=${read} said=${said} onDone=${begin} />`}
+      <${Table} tasks=${tasks} selected=${selected} onSelect=${setChosen} hasOwners=${hasOwners} />`}
     <p class="row">
       ${cursor && html`<a href=${page(withQuery("tasks", conditions))}>Newest</a>`}
       ${next && html`<a href=${page(withQuery("tasks", { ...conditions, cursor: next }))}>Older</a>`}

@@ -1,6 +1,6 @@
 // Try: classify an image, or several as a batch.
 import { useEffect, useRef, useState } from "preact/hooks";
-import { Announcement, Heading, Picture, ProblemNote, Result, Status, Waterfall, go, html, labelOf, page, percent, placeOf, shortDigest } from "./parts.js";
+import { Announcement, Heading, Picture, ProblemNote, Result, Status, Waterfall, attemptOf, go, html, labelOf, page, percent, placeOf, shortDigest } from "./parts.js";
 import { SETTINGS, ask, keepFiles, mayRun, Problem, send, serverTimings, useLive } from "./service.js";
 import { Snippets } from "./snippets.js";
 
@@ -52,7 +52,7 @@ function Outcome({ task, threshold }) {
       <span>${task.model.name} ${task.model.version}</span>
       <span title=${task.model.digest}>${shortDigest(task.model.digest)}</span>
       <span>${task.batch_size ? `in a batch of ${task.batch_size}` : html`<span aria-hidden="true">…</span>`}</span>
-      <a href=${page(`tasks/${task.task_id}`)}>Task</a>
+      <a href=${page(`tasks/${task.task_id}`)}>All about this task</a>
     </p>
   </section>`;
 }
@@ -68,11 +68,11 @@ function Waiting({ task, onTask, onProblem }) {
     isEnded: () => latest.current.finished_at !== null,
   });
   const cancel = () => ask(`tasks/${task.task_id}`, { method: "DELETE" }).then(update, onProblem);
-  const place = task.queue ? placeOf(task.queue) : "";
+  const place = task.queue ? placeOf(task.queue) : attemptOf(task).slice(2);
   return html`<section class="outcome" aria-label="Result">
     <p class="row"><${Status} name=${task.status} /><span class="quiet">${place}</span></p>
     <progress aria-label="Waiting for the result"></progress>
-    <p class="row"><button type="button" onClick=${cancel}>Cancel</button><a href=${page(`tasks/${task.task_id}`)}>Task</a></p>
+    <p class="row"><button type="button" onClick=${cancel}>Cancel</button><a href=${page(`tasks/${task.task_id}`)}>All about this task</a></p>
   </section>`;
 }
 
@@ -167,6 +167,11 @@ function Try({ query }) {
   const sending = useRef(null);
   const chosen = model || models?.find((one) => one.default)?.name || "";
   const threshold = useThreshold(task?.result, task?.model?.name);
+  const answer = useRef(null);
+  const hasAnswer = Boolean(task || problem);
+  useEffect(() => {
+    if (hasAnswer && answer.current.getBoundingClientRect().top > innerHeight / 2) answer.current.scrollIntoView(); // in one column it is below the image
+  }, [hasAnswer]);
 
   const classifyFiles = async (given, name = chosen) => {
     sending.current?.abort();
@@ -204,7 +209,7 @@ function Try({ query }) {
         )}</p>
         <p class="quiet">Several images are sent as one batch.</p>
       </div>
-      <div>
+      <div ref=${answer}>
         <${ProblemNote} problem=${problem || modelsProblem} />
         ${isBusy && html`<section class="outcome"><p class="quiet">${files.length > 1 ? `Sending ${files.length} images …` : "Sent …"}</p><progress aria-label="Sending"></progress></section>`}
         ${task && html`<${Answer} task=${task} threshold=${threshold} onTask=${(next) => setState({ task: next })} onProblem=${(error) => setState({ problem: error })} />`}

@@ -246,6 +246,7 @@ class Client:
         status: str | Collection[str] | None = None,
         model: str | None = None,
         request_id: str | None = None,
+        owner: str | None = None,
         since: datetime | str | float | None = None,
         prediction: bool = False,
         page_size: int = 100,
@@ -254,20 +255,28 @@ class Client:
 
         Args:
             status: one or several statuses.
+            owner: of the key that sent them; a key of the role `predict` lists those of its own owner alone.
             since: accepted then or later: a time with a time zone, its text as in RFC 3339, or seconds since the epoch.
             prediction: whether results have their `prediction`.
             page_size: tasks of a request, 1 to 500.
         """
         query = query_of_tasks(
-            status=status, model=model, request_id=request_id, since=since, prediction=prediction, limit=page_size
+            status=status, model=model, request_id=request_id, owner=owner, since=since, prediction=prediction, limit=page_size
         )
         return self._pages(query)
 
     def all_events(
-        self, *, status: str | Collection[str] | None = None, model: str | None = None, request_id: str | None = None
+        self,
+        *,
+        status: str | Collection[str] | None = None,
+        model: str | None = None,
+        request_id: str | None = None,
+        owner: str | None = None,
     ) -> Iterator[TasksChanged]:
         """Iterate over changes of tasks, without end: first the newest ones, then those that were accepted or changed."""
-        return self._events(self._calls.service_events(query_of_tasks(status=status, model=model, request_id=request_id)))
+        return self._events(
+            self._calls.service_events(query_of_tasks(status=status, model=model, request_id=request_id, owner=owner))
+        )
 
     def key(self) -> CallerKey:
         """Return owner, role and limits of the API key."""

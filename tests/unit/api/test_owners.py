@@ -162,6 +162,32 @@ class TestLists:
         for caller in (READER, ROOT):
             assert sorted(listed(by(caller).get(f"/tasks?limit=10{query}"))) == sorted(tasks[ALICE.owner] + tasks[BOB.owner])
 
+    @pytest.mark.parametrize("query", ["", "&request_id=r", "&status=queued"])
+    def test_of_one_owner(self, by: Clients, query: str) -> None:
+        tasks = [submit(by(caller), request_id="r") for caller in (ALICE, BOB, ALICE)]
+        for caller in (ALICE, READER, ROOT):
+            page = by(caller).get(f"/tasks?owner=alice&limit=1{query}").get_json()
+            assert [task["task_id"] for task in page["tasks"]] == [tasks[2]]
+            assert listed(by(caller).get(page["next"])) == [tasks[0]]
+        assert listed(by(ROOT).get(f"/tasks?owner=nobody{query}")) == []
+        for path in ("/tasks", "/events"):
+            refusals = [by(BOB).get(f"{path}?owner={owner}{query}") for owner in ("alice", "nobody")]
+            assert assert_problem(refusals[0], 403, "forbidden", field="owner") == refusals[1].get_json()
+
+    @pytest.mark.parametrize("owner", ["", "-", "a:request:r", "a b", "a" * 65])
+    def test_of_what_is_no_owner(self, by: Clients, owner: str) -> None:
+        for path in ("/tasks", "/events"):
+            assert_problem(by(ROOT).get(path, query_string={"owner": owner}), 400, "invalid_request", field="owner")
+
+    def test_events_of_one_owner(self, by: Clients) -> None:
+        with by(ROOT).get("/events?owner=alice") as stream:
+            events = events_in(iter(stream.response))
+            assert next(iter(stream.response)) == b"retry: 1000\n\n"
+            assert next(events).data["tasks"] == []
+            submit(by(BOB))
+            task_id = submit(by(ALICE))
+            assert [task["task_id"] for task in next(events).data["tasks"]] == [task_id]
+
     @pytest.mark.parametrize("query", ["", "?request_id=r", "?status=queued"])
     def test_events_of_a_list_are_those_of_the_owner(self, by: Clients, query: str) -> None:
         streams = {caller: by(caller).get(f"/events{query}") for caller in (ALICE, BOB, READER)}

@@ -138,7 +138,7 @@ def test_prediction_that_is_neither_true_nor_false(client: FlaskClient, predicti
 def test_what_is_no_parameter(client: FlaskClient, name: str) -> None:
     response = client.get("/tasks", query_string={"request_id": "r", name: "2"})
     problem = assert_problem(response, 400, "invalid_request", field=shown_name(name))
-    assert problem["expected"] == "one of cursor, limit, model, prediction, request_id, since, status"
+    assert problem["expected"] == "one of cursor, limit, model, owner, prediction, request_id, since, status"
     assert len(response.data) < 1000
 
 

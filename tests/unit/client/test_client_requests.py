@@ -233,11 +233,12 @@ class TestAnswers:
         last = {"tasks": [task_document("succeeded")]}
         since = datetime(2026, 1, 1, tzinfo=UTC)
         with scripted_server(*(Scripted(document=page) for page in [*pages, last])) as server:
-            found = make_caller(server.url).collect("tasks", status=["queued", "succeeded"], since=since, page_size=1)
+            wanted = {"status": ["queued", "succeeded"], "owner": "ada", "since": since}
+            found = make_caller(server.url).collect("tasks", **wanted, page_size=1)
 
         assert [one.status for one in found] == ["queued", "succeeded"]
         first, second, _ = (request.target for request in server.requests)
-        assert first == "/tasks?status=queued%2Csucceeded&since=2026-01-01T00%3A00%3A00%2B00%3A00&limit=1"
+        assert first == "/tasks?status=queued%2Csucceeded&owner=ada&since=2026-01-01T00%3A00%3A00%2B00%3A00&limit=1"
         assert second == f"{first}&cursor=a%26b"
 
     def test_time_without_a_zone_is_refused(self) -> None:

@@ -146,6 +146,7 @@ class TestReplay:
         assert new != old
         record = rig.store.get(new)
         assert (record.status, record.request_id, record.queue) == (TaskStatus.QUEUED, "ensemble-1", rig.queue)
+        assert (record.replay_of, rig.store.get(old).replay_of) == (old, "")
         assert record.deadline_at_ms - record.created_at_ms == 60_000
         assert (record.model, record.item.header) == (rig.store.get(old).model, rig.store.get(old).item.header)
         assert rig.objects.get(record.item.object_key) == b"image"

@@ -101,6 +101,7 @@ async def _wait_for(client: AsyncClient, task_id: str, timeout_s: float | None) 
 @click.option("--status", metavar="STATUS,…", help=f"Some of {', '.join(_STATUSES)}.")
 @click.option("--model", metavar="NAME", help="Tasks of this model.")
 @click.option("--request-id", metavar="ID", help="Tasks with this id of your own.")
+@click.option("--owner", metavar="NAME", help="Tasks of this owner; a key with the role predict sees its own alone.")
 @click.option("--since", metavar="TIME", help="Accepted then or later: 2026-01-31T12:00:00Z, or seconds since the epoch.")
 @click.option(
     "-n",
