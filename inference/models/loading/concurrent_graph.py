@@ -7,9 +7,9 @@ end of the batch, and one that is slow gets fewer chunks. Each also needs memory
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from inference.models.loading.litert import LiteGraph
 
-#: images in a chunk, at most
-_CHUNK_IMAGES = 4
+#: images in a chunk, at most: those of larger chunks do not stay in the processor's caches from one operation to the next
+_CHUNK_IMAGES = 2
 #: interpreters at most, because each has its own copy of the weights
 _MAX_INTERPRETERS = 8
 
@@ -38,27 +38,27 @@ class ConcurrentGraph:
         self.whole = LiteGraph(model, threads)
         #: shapes of the inputs, see `LiteGraph.input_shapes`
         self.input_shapes = self.whole.input_shapes
-        self._count = min(threads, _MAX_INTERPRETERS)
-        self._idle: SimpleQueue[LiteGraph] = SimpleQueue()
-        for _ in range(self._count):
-            self._idle.put(LiteGraph(model, threads // self._count) if self._count > 1 else self.whole)
-        self._pool = ThreadPoolExecutor(self._count, thread_name_prefix="chunk")
+        count = min(threads, _MAX_INTERPRETERS)
+        self._interpreters = [LiteGraph(model, threads // count) if count > 1 else self.whole for _ in range(count)]
+        self._pool = ThreadPoolExecutor(count, thread_name_prefix="chunk")
 
     def __call__(self, batch: NDArray[Any], output: int = 0) -> NDArray[Any]:
         """Run `batch`, (n, …) in the input's dtype, and return an output by its number, (n, …) in its dtype.
 
         One interpreter with all threads runs a batch that has less than a full chunk for each of the others.
         """
-        if self.input_shapes[0][0] is not None or len(batch) < self._count * _CHUNK_IMAGES:
+        if self.input_shapes[0][0] is not None or len(batch) < len(self._interpreters) * _CHUNK_IMAGES:
             return self.whole(batch, output)
-        begins = range(0, len(batch), _CHUNK_IMAGES)
-        chunks = [self._pool.submit(self._run, batch[begin : begin + _CHUNK_IMAGES], output) for begin in begins]
-        wait(chunks)  # all of them, even if one fails: the caller overwrites the batch, and the next may need any interpreter
-        return np.concatenate([chunk.result() for chunk in chunks])
+        chunks = [batch[begin : begin + _CHUNK_IMAGES] for begin in range(0, len(batch), _CHUNK_IMAGES)]
+        numbered = iter(enumerate(chunks))
+        runs = [self._pool.submit(_run_chunks, graph, numbered, output) for graph in self._interpreters]
+        wait(runs)  # all of them, even if one fails: the caller overwrites the batch, and the next needs all interpreters
+        answers: dict[int, NDArray[Any]] = {}
+        for run in runs:
+            answers |= run.result()
+        return np.concatenate([answers[number] for number in range(len(chunks))])
 
-    def _run(self, chunk: NDArray[Any], output: int) -> NDArray[Any]:
-        graph = self._idle.get()
-        try:
-            return graph(chunk, output)
-        finally:
-            self._idle.put(graph)
+
+def _run_chunks(graph: LiteGraph, numbered: Iterator[tuple[int, NDArray[Any]]], output: int) -> dict[int, NDArray[Any]]:
+    """Run chunks until none is left, and return the answers by the chunks' numbers. Other threads take from `numbered` too."""
+    return {number: graph(chunk, output) for number, chunk in numbered}
