@@ -28,7 +28,7 @@ from api.security.failed_keys import FailedKeys
 from api.security.keys import KeyCheck
 from api.security.middleware import WebSecurity
 from api.security.proxies import TrustedProxies
-from api.server.stopping import SharedFlag
+from api.server.shutdown_flag import SharedFlag
 from api.tracing import RequestTracing
 from api.v2 import routes as v2_routes
 from api.views.problems import register_error_handlers

@@ -19,7 +19,7 @@ import urllib3
 
 from bench import workload
 from bench.contenders import Ours, Request, first_answer
-from bench.measuring import closed
+from bench.rounds import closed
 
 _CLIENTS = 64
 _WARM_S = 3.0

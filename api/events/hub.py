@@ -22,7 +22,7 @@ from api.events.list_subject import ListSubject
 from api.events.list_updates import INTERVAL_S, RECORDS_CHUNK, STATES_CHUNK, ListUpdates
 from api.events.streams import EventStream, Subject, TaskWatcher
 from api.events.task_subject import TaskSubject
-from api.server.stopping import SharedFlag
+from api.server.shutdown_flag import SharedFlag
 from inference.errors import RateLimited, ServiceUnavailable
 from inference.lifecycle.replies import BatchWaiter
 from inference.lifecycle.task_changes import ChangeSubscription, TaskChanges

@@ -8,7 +8,7 @@ from typing import Any
 from flask import Request, current_app
 
 from api.forms.json_body import read_json
-from api.forms.spooling import read_spooled
+from api.forms.spool import read_spooled
 from api.server.http_messages import holder_of
 from api.v2.compression import check_encoding, inflate
 from inference.errors import InvalidRequest, PayloadTooLarge, shown

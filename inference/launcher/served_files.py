@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from inference.errors import ConfigurationError, ObjectNotFound
-from inference.models.describing import DESCRIPTION_FILE, read_document, read_folder
+from inference.models.description_file import DESCRIPTION_FILE, read_document, read_folder
 from inference.models.files import ModelFiles, file_limits
 from inference.models.inspection.description import Choices, Described, LabelSource, describe
 from inference.models.inspection.facts import ModelFacts

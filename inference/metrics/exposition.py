@@ -8,7 +8,7 @@ from prometheus_client.registry import Collector
 from inference.metrics.process_figures import ProcessFigures
 from inference.metrics.process_files import SharedInstruments
 from inference.metrics.registry import INSTRUMENTS
-from inference.metrics.sharing import shared_folder
+from inference.metrics.shared_values import shared_folder
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 

@@ -26,10 +26,10 @@ from pydantic import (
 )
 
 from inference.errors import shown
+from inference.models.archives import DEFAULT_LIMITS
 from inference.models.locations import FileLocation
 from inference.models.model_code import CodeLocation
 from inference.models.pixel_scaling import IMAGENET, NO_SCALE, ChannelValues, PixelScaling, Scale
-from inference.models.unpacking import DEFAULT_LIMITS
 from inference.settings.model_fields import Label, ModelName
 
 #: Keys of a description that name files, in their order in the model's digest.

@@ -23,7 +23,7 @@ from support.waiting import together
 
 from inference.errors import ObjectNotFound, PayloadTooLarge, RequestTimeout, ServiceUnavailable, StorageFull
 from inference.settings import S3Settings
-from inference.storage.incoming import expires_at_ms
+from inference.storage.client_uploads import expires_at_ms
 from inference.storage.local import LocalObjectStore
 from inference.storage.protocol import ObjectStore, upload_key
 from inference.storage.s3 import S3ObjectStore
@@ -300,7 +300,7 @@ class TestLocal:
 import sys
 from pathlib import Path
 from inference.errors import ServiceUnavailable
-from inference.storage.incoming import expires_at_ms
+from inference.storage.client_uploads import expires_at_ms
 from inference.storage.local import LocalObjectStore
 store = LocalObjectStore(Path(sys.argv[-1]))
 store.put("uploads/small", bytes(1000))

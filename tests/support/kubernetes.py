@@ -18,7 +18,7 @@ import kubernetes_validate
 import yaml
 from support.service import ROOT
 
-from dev.servers.installing import GO_BUILD, GO_BUILD_OPTIONS, require_program, run_step
+from dev.servers.installation import GO_BUILD, GO_BUILD_OPTIONS, require_program, run_step
 from dev.servers.layout import Layout
 
 FOLDER = ROOT / "deploy/kubernetes"

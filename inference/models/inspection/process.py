@@ -18,10 +18,10 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from inference.errors import ConfigurationError
+from inference.models.archives import ModelFileLimits
 from inference.models.inspection.facts import ModelFacts
 from inference.models.inspection.suffixes import check_suffix
 from inference.models.predictor.environment import predictor_environment
-from inference.models.unpacking import ModelFileLimits
 
 _MODULE = "inference.models.inspection.process"
 _FACTS = TypeAdapter(ModelFacts)

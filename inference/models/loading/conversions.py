@@ -29,13 +29,13 @@ from typing import Any
 
 from inference import __version__
 from inference.errors import ConfigurationError
+from inference.models.archives import ModelFileLimits
 from inference.models.digests import file_sha256
 from inference.models.loading.concurrent_graph import ConcurrentGraph
 from inference.models.loading.fixed_batches import for_any_size
 from inference.models.loading.model import LITE, LoadedModel
 from inference.models.predictor.protocol import Failed
 from inference.models.spec import ModelSpec
-from inference.models.unpacking import ModelFileLimits
 from inference.runtime.cpu import usable_cores
 from inference.runtime.durable_files import make_folders, write_durably
 from inference.runtime.file_lock import file_lock

@@ -20,13 +20,13 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from inference.errors import ConfigurationError
+from inference.models.archives import DEFAULT_LIMITS, ModelFileLimits, unpack
 from inference.models.hdf5 import check_h5
 from inference.models.loading import load_model
 from inference.models.loading.tensorflow import keras_files, saved_model
 from inference.models.locations import FileLocation
 from inference.models.object_cache import ObjectCache
 from inference.models.registry import ModelRegistry
-from inference.models.unpacking import DEFAULT_LIMITS, ModelFileLimits, unpack
 from inference.settings import ModelFileSettings, Settings
 
 MB = 2**20

@@ -9,7 +9,7 @@ import yaml
 from pydantic import ValidationError
 from support.settings_files import complaint, load
 
-from inference.settings import Settings, effective, shown_value
+from inference.settings import Settings, masked_settings, shown_value
 
 
 class TestSecrets:
@@ -24,7 +24,7 @@ class TestSecrets:
 
     @pytest.mark.parametrize("url", URLS)
     def test_the_effective_settings_show_no_password(self, url: str) -> None:
-        shown = effective(load({"broker": {"url": url}, "task_store": {"url": url}}))
+        shown = masked_settings(load({"broker": {"url": url}, "task_store": {"url": url}}))
         assert "secret" not in str([shown["broker"], shown["task_store"]])
         assert "host" in shown["broker"]["url"] or "redis.sock" in shown["broker"]["url"]
 
@@ -32,7 +32,7 @@ class TestSecrets:
         secret = f"whsec_{'c2l4' * 8}"
         settings = load({"webhooks": {"secret": f"{secret} {secret}"}})
         assert settings.webhooks.secrets == (secret, secret)
-        assert "c2l4" not in str([effective(settings), settings])
+        assert "c2l4" not in str([masked_settings(settings), settings])
         assert "c2l4" not in complaint({"webhooks": {"secret": secret[:-8]}})
 
     @pytest.mark.parametrize(
@@ -117,11 +117,13 @@ class TestSecrets:
         assert "S3krit" not in repr(error.value) + str(error.value)
 
     def test_the_effective_settings_mask_every_secret(self) -> None:
-        shown = effective(load({"s3": {"access_key": "hidden", "secret_key": "hidden"}, "mongodb": {"url": "mongodb://hidden"}}))
+        shown = masked_settings(
+            load({"s3": {"access_key": "hidden", "secret_key": "hidden"}, "mongodb": {"url": "mongodb://hidden"}})
+        )
         assert "hidden" not in str(shown)
 
     def test_the_effective_settings_are_plain_and_complete(self) -> None:
-        shown = effective(load({"broker": {"url": "redis://host/0"}}))
+        shown = masked_settings(load({"broker": {"url": "redis://host/0"}}))
         assert yaml.safe_load(yaml.safe_dump(shown)) == shown
         again = shown | {"mongodb": shown["mongodb"] | {"url": "mongodb://host"}}  # a masked URL is none
-        assert effective(load(again)) == shown
+        assert masked_settings(load(again)) == shown

@@ -19,9 +19,9 @@ import keras  # type: ignore[import-untyped]
 from keras.src.legacy.saving import legacy_h5_format  # type: ignore[import-untyped]
 
 from inference.errors import ConfigurationError, shown
+from inference.models.archives import DEFAULT_LIMITS, ModelFileLimits, check_archive, read_in_pieces, read_member
 from inference.models.hdf5 import check_h5
 from inference.models.loading.tensorflow import keras_2
-from inference.models.unpacking import DEFAULT_LIMITS, ModelFileLimits, check_archive, read_in_pieces, read_member
 
 KERAS_SUFFIX = ".keras"
 _CONFIG = "config.json"

@@ -14,8 +14,8 @@ from rich.text import Text
 
 from rohe_inference.cli.config import Login
 from rohe_inference.cli.journal import Journal, default_journal
+from rohe_inference.cli.photo_run import RunOptions
 from rohe_inference.cli.photos import STDIN, Photo, find_photos, listed_photos
-from rohe_inference.cli.running import RunOptions
 from rohe_inference.cli.terminal import console
 from rohe_inference.options import TaskOptions
 

@@ -27,9 +27,9 @@ from rohe_inference.cli.exits import ExitCode
 from rohe_inference.cli.formats import CsvWriter, JsonLinesWriter, OutcomeWriter, SubmissionWriter, TableWriter
 from rohe_inference.cli.help import ExampleCommand, service_options
 from rohe_inference.cli.outcomes import Outcome
+from rohe_inference.cli.photo_run import PhotoRun
 from rohe_inference.cli.photos import STDIN
 from rohe_inference.cli.progress import RunProgress
-from rohe_inference.cli.running import PhotoRun
 from rohe_inference.options import TaskOptions
 
 #: Makes the writer for an output, given the names of all images.
