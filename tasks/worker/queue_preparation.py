@@ -67,6 +67,6 @@ class QueuePreparation:
 
 
 def expected_change(model: ModelRef, now: Loaded | None, coming: Loaded | None) -> RateChange:
-    """Compare what both processes measured at their warm-up; the second one's measurement had a part of the cores only."""
+    """Compare the measurements of both processes at their warm-up; the second one's measurement had a part of the cores only."""
     rates = [0.0 if loaded is None else loaded.images_per_s for loaded in (coming, now)]
     return RateChange(model, min(1.0, rates[0] / rates[1]) if all(rates) else 1.0)
