@@ -113,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_services(commands: Any, shared: argparse.ArgumentParser, address: argparse.ArgumentParser) -> None:
-    """Add the commands that serve models, and those that run one part of the service."""
+    """Add the commands that serve models, and the commands that run one part of the service."""
     serve, models = add_commands(commands, shared, address)
     serve.set_defaults(run=_serve)
     models.set_defaults(run=_models)
@@ -130,7 +130,7 @@ def _add_services(commands: Any, shared: argparse.ArgumentParser, address: argpa
 
 
 def _add_maintenance(commands: Any, shared: argparse.ArgumentParser) -> None:
-    """Add the commands that show, check or change what is stored."""
+    """Add the commands that show, check or change stored data."""
     check = commands.add_parser("check-config", parents=[shared], help="check a configuration and show the effective settings")
     check.add_argument("file", type=Path, nargs="?", help="the configuration")
     check.set_defaults(run=_check_config)

@@ -20,7 +20,7 @@ _MAX_AGE_S = 1.0
 class Readiness:
     """Checks of the servers that a request needs; they change nothing.
 
-    Anyone may ask, without a key: the servers are asked at most once a second, by one caller, for whom the others wait.
+    Anyone may ask, without a key: the servers are asked at most once a second, by one caller; the others wait for it.
 
     Args:
         clock: monotonic seconds.

@@ -204,7 +204,7 @@ class EventHub:
             return bool(self._streams)
 
     def _read(self, subscription: ChangeSubscription) -> None:
-        """Pass on what has changed since the last call, then let more changes come together."""
+        """Pass on the changes since the last call, then let more changes come together."""
         task_ids = subscription.read(_READ_TIMEOUT_S)
         self._end_on_drain()
         self._refresh(task_id for task_id in dict.fromkeys(task_ids) if task_id in self._watchers)

@@ -1,4 +1,4 @@
-"""Routes of erasures: remove everything of tasks, and ask what other stores have to do still."""
+"""Routes of erasures: remove everything of tasks, and ask for the work that other stores still have."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def read_body(request: Request) -> tuple[Any, memoryview]:
 
     Raises:
         InvalidRequest: the JSON or a length is wrong, or the body is not compressed as it says.
-        PayloadTooLarge: the body, or what it inflates to, exceeds a limit.
+        PayloadTooLarge: the body, as sent or inflated, exceeds a limit.
         ServiceUnavailable: the service holds too many bodies already.
         UnsupportedContentEncoding: the body has another encoding than gzip or deflate.
     """

@@ -44,7 +44,7 @@ class NamedModel:
 
     @property
     def summaries(self) -> list[str]:
-        """One line for each model: what is known of it."""
+        """One line for each model, with its known properties."""
         if self.described is not None:
             return [f"{self.specs[0].name}: {self.described.summary}"]
         return [f"{spec.name}: {_summary(spec)}" for spec in self.specs]
@@ -166,7 +166,7 @@ class ServedFiles:
 
 
 def serve_only(models: Sequence[NamedModel], files: ServedFiles) -> None:
-    """Set the variables that make these models the service's own, for this process and those that it starts.
+    """Set the variables that make these models the service's own, for this process and its children.
 
     Args:
         files: have read them.

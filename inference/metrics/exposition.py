@@ -14,7 +14,7 @@ CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 
 def exposition(*collectors: Collector) -> bytes:
-    """Return the instruments of this process, or of all processes that share a folder with it, and what is read now.
+    """Return the instruments of this process, or of all processes that share a folder with it, and the figures that are read now.
 
     Args:
         collectors: read in addition to the figures of the process: a `ServiceMetrics` of inference/status.

@@ -1,4 +1,4 @@
-"""What every object store does, and how the local one fails."""
+"""Contract of object stores, and failures of the local one."""
 
 from __future__ import annotations
 
@@ -266,7 +266,7 @@ class TestLocalChunks:
 
 
 class TestLocal:
-    """How a folder fails. The tests may run as root, who may write everywhere: a file stands where a folder should be."""
+    """Failures of a folder. The tests may run as root, who may write everywhere: a file stands where a folder should be."""
 
     @pytest.fixture
     def broken(self, tmp_path: Path) -> LocalObjectStore:

@@ -35,7 +35,7 @@ _EXTRAS = {"tensorflow": "tensorflow", "h5py": "tensorflow", "ai_edge_litert": "
 
 
 def inspect_file(path: Path, limits: ModelFileLimits) -> ModelFacts:
-    """Start the process for a file or a SavedModel's folder, and return what it found.
+    """Start the process for a file or a SavedModel's folder, and return its findings.
 
     Raises:
         ConfigurationError: it is no model of a known format, is refused, or cannot be read; the message begins with a verb.

@@ -96,7 +96,7 @@ class _Entry:
 def find_choice(
     spec: ModelSpec, batch_sizes: Sequence[int], folder: Path, report: Callable[[str], None] = logger.info
 ) -> tuple[Choice, ConcurrentGraph | None]:
-    """Find what runs the model of `spec` on this host's CPU, and its graph if that is LiteRT; convert it if nobody has.
+    """Find the runtime for the model of `spec` on this host's CPU, and its graph if that is LiteRT; convert it if nobody has.
 
     One process of the host converts at a time, so that none disturbs another's measurement. A cache that cannot be written is
     done without, with a warning.
@@ -187,7 +187,7 @@ class _Cache:
 
 
 def _delete_old(folder: Path, model: str) -> None:
-    """Delete the entries of this model's name beyond those used last, and what a process left that was killed while it wrote."""
+    """Delete the entries of this model's name beyond those used last, and the files of killed processes."""
     entries = [record for record in folder.glob("*.json") if _model_of(record) in {model, None}]
     for record in sorted(entries, key=lambda record: record.stat().st_mtime, reverse=True)[_KEPT_ENTRIES:]:
         record.unlink(missing_ok=True)

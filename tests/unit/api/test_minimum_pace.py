@@ -1,4 +1,4 @@
-"""How fast clients have to be, and that none of them has the event loop to itself."""
+"""Minimum pace of clients: none of them has the event loop to itself."""
 
 from __future__ import annotations
 

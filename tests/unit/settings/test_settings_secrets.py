@@ -83,7 +83,7 @@ class TestSecrets:
         assert shown_value("team@example.org") == "team@example.org"
 
     def test_an_error_of_the_whole_shows_no_secret(self) -> None:
-        """What is wrong with the whole is not told by showing all of it: what is to be masked is plain text there."""
+        """Errors of the whole document do not show all of it: secrets are plain text there."""
         said = complaint({"broker": {"url": "amqp://host"}, "s3": {"secret_key": "hidden"}})
         assert said == "settings: task_store.url is needed: the task records are stored in Redis, and the broker is RabbitMQ"
 
@@ -102,7 +102,7 @@ class TestSecrets:
         ids=str,
     )
     def test_a_printed_setting_shows_no_secret(self, document: dict[str, Any]) -> None:
-        """As a traceback, a debugger or a careless log line prints it."""
+        """A traceback, a debugger or a careless log line prints it like this."""
         settings = load(document)
         sections = [getattr(settings, name) for name in document]
         printed = [form(one) for one in (settings, *sections) for form in (repr, str, format)]

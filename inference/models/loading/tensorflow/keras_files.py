@@ -135,7 +135,7 @@ def read_weights(path: Path, model: keras.Model, *, limits: ModelFileLimits = DE
 
 
 def compute_in(policy: str, model: keras.Model) -> None:
-    """Set the policy of all layers except those that return the model's output: probabilities need full precision."""
+    """Set the policy of all layers except the layers of the model's output: probabilities need full precision."""
     last = {id(layer) for layer in _last_layers(model)}
     for layer in model._flatten_layers(include_self=False):  # noqa: SLF001 includes nested layers; Keras has no public way
         if id(layer) not in last:

@@ -92,7 +92,7 @@ def chosen_photos(names: Sequence[str], files_from: str | None, *, recursive: bo
 
 
 def task_options(given: dict[str, Any]) -> TaskOptions:
-    """Return the options of each task, of what the user gave. Raises click.UsageError."""
+    """Return the options of each task from the user's. Raises click.UsageError."""
     options = TaskOptions()
     if given["model"]:
         options["model"] = given["model"]
@@ -115,7 +115,7 @@ def task_options(given: dict[str, Any]) -> TaskOptions:
 
 
 def run_options_of(given: dict[str, Any], task: TaskOptions, *, waits: bool) -> RunOptions:
-    """Return the options of the run, of what the user gave."""
+    """Return the options of the run from the user's."""
     return RunOptions(
         task=task,
         waits=waits,

@@ -123,7 +123,7 @@ def _send_all(
     make_writer: MakeWriter,
     output: str | None = None,
 ) -> int:
-    """Send what the user named, and write the outcomes. Return the exit code."""
+    """Send the named photos, and write the outcomes. Return the exit code."""
     if list(given["photos"]) == [STDIN] and given["files_from"] is None:
         data = sys.stdin.buffer.read()
         if not data:
